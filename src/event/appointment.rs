@@ -1,0 +1,175 @@
+//! Appointment and client facts.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A start as it was sent: either an instant, or a local time in a zone.
+///
+/// Both keep what is needed to derive the instant again with other zone rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartsAt {
+    /// RFC 3339 with an offset; the zone may be named beside it.
+    Instant {
+        /// The instant.
+        at_ms: i64,
+        /// IANA zone of the visit, checked.
+        zone: Option<String>,
+    },
+    /// A wall-clock time and its zone.
+    Local {
+        /// `YYYY-MM-DDTHH:MM:SS`, a date and time that exist on a calendar.
+        local: jiff::civil::DateTime,
+        /// IANA zone, checked.
+        zone: String,
+    },
+}
+
+/// An appointment with its start (`foretell.appointment.booked`, `.rescheduled`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Booking {
+    /// The appointment.
+    pub appointment_id: String,
+    /// Whose it is.
+    pub client_id: String,
+    /// When the visit begins.
+    pub starts_at: StartsAt,
+    /// How long it takes.
+    pub duration_minutes: Option<u32>,
+    /// Where.
+    pub location_id: Option<String>,
+    /// With whom.
+    pub practitioner_id: Option<String>,
+    /// What for.
+    pub service: Option<String>,
+    /// When it was booked, if not at the event's time.
+    pub booked_at_ms: Option<i64>,
+    /// What the tenant knows besides: strings, numbers, booleans.
+    pub attributes: BTreeMap<String, Scalar>,
+}
+
+/// The value of an attribute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// A truth value.
+    Boolean(bool),
+    /// A finite number.
+    Number(f64),
+    /// A text.
+    Text(String),
+}
+
+/// A fact about an appointment that needs nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visit {
+    /// The appointment.
+    pub appointment_id: String,
+    /// Whose it is.
+    pub client_id: String,
+}
+
+/// Who called an appointment off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelledBy {
+    /// The client.
+    Client,
+    /// The business.
+    Business,
+}
+
+/// `foretell.appointment.cancelled`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancellation {
+    /// The appointment.
+    pub appointment_id: String,
+    /// Whose it is.
+    pub client_id: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// By whom.
+    pub by: Option<CancelledBy>,
+}
+
+/// A way to reach a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Channel {
+    /// WhatsApp message.
+    Whatsapp,
+    /// Text message.
+    Sms,
+    /// E-mail.
+    Email,
+    /// Push notification to an app.
+    Push,
+    /// A person calls.
+    Call,
+}
+
+impl Channel {
+    /// The name in events and configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Whatsapp => "whatsapp",
+            Self::Sms => "sms",
+            Self::Email => "email",
+            Self::Push => "push",
+            Self::Call => "call",
+        }
+    }
+
+    /// The channel of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Whatsapp, Self::Sms, Self::Email, Self::Push, Self::Call].into_iter().find(|c| c.name() == name)
+    }
+}
+
+/// One channel of a client and whether it may be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// The channel.
+    pub channel: Channel,
+    /// Whether the client agreed to it.
+    pub consent: bool,
+    /// Where the sender finds the address; never the address itself.
+    pub address_ref: Option<String>,
+}
+
+/// Minutes after local midnight between which nothing is sent; equal: no quiet hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuietHours {
+    /// First quiet minute, 0 to 1439.
+    pub from_minute: u16,
+    /// First minute that is not quiet again, 0 to 1439.
+    pub to_minute: u16,
+}
+
+/// A field of an update: not named, named as `null`, or given.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Change<T> {
+    /// Keeps what it was.
+    #[default]
+    Keep,
+    /// Forgets what it was.
+    Clear,
+    /// Takes this.
+    Set(T),
+}
+
+/// `foretell.client.updated`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClientUpdate {
+    /// The client.
+    pub client_id: String,
+    /// IANA zone, checked.
+    pub time_zone: Change<String>,
+    /// BCP 47 tag.
+    pub language: Change<String>,
+    /// Channels in order of preference; at most 16. An empty list refuses all.
+    pub channels: Change<Vec<Consent>>,
+    /// When not to send.
+    pub quiet_hours: Change<QuietHours>,
+    /// What the tenant knows besides.
+    pub attributes: Change<BTreeMap<String, Scalar>>,
+}

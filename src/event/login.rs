@@ -1,0 +1,101 @@
+//! Authentication facts.
+
+use std::net::IpAddr;
+
+/// An attempt to log in (`foretell.login.succeeded`, `foretell.login.failed`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Login {
+    /// The account.
+    pub user_id: String,
+    /// Whether it got in. A challenged attempt is sent as succeeded only when the challenge was passed.
+    pub succeeded: bool,
+    /// What the attempt looked like.
+    pub attempt: Attempt,
+    /// The id of the score that was asked for it.
+    pub decision_id: Option<String>,
+    /// The session that began, for the record.
+    pub session_id: Option<String>,
+    /// How it authenticated, as in `password` or `passkey`.
+    pub method: Option<String>,
+    /// Why it failed.
+    pub failure_reason: Option<String>,
+}
+
+/// What an attempt looks like: the same for an event and for a request to score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// The address it came from; an IPv4-mapped IPv6 address is its IPv4 address.
+    pub ip: IpAddr,
+    /// The whole `User-Agent` string.
+    pub user_agent: Option<String>,
+    /// The caller's own device id (cookie, app instance).
+    pub device_id: Option<String>,
+    /// ISO 3166-1 alpha-2, upper case.
+    pub country: Option<String>,
+    /// Autonomous system number of the address.
+    pub asn: Option<u32>,
+    /// City, for people.
+    pub city: Option<String>,
+    /// Degrees, -90 to 90.
+    pub latitude: Option<f64>,
+    /// Degrees, -180 to 180.
+    pub longitude: Option<f64>,
+    /// Browser and version.
+    pub browser: Option<String>,
+    /// Operating system and version.
+    pub os: Option<String>,
+    /// As in `mobile`, `desktop`, `tablet`, `bot`.
+    pub device_type: Option<String>,
+    /// Round-trip time to the client in milliseconds.
+    pub rtt_ms: Option<f64>,
+}
+
+impl Attempt {
+    /// An attempt of which only the address is known.
+    pub fn from_ip(ip: IpAddr) -> Self {
+        Self {
+            ip,
+            user_agent: None,
+            device_id: None,
+            country: None,
+            asn: None,
+            city: None,
+            latitude: None,
+            longitude: None,
+            browser: None,
+            os: None,
+            device_type: None,
+            rtt_ms: None,
+        }
+    }
+}
+
+/// What the person says of an attempt (`foretell.login.confirmed`, `foretell.login.reported`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// The account.
+    pub user_id: String,
+    /// The score that was given to the attempt.
+    pub decision_id: String,
+    /// Who says so.
+    pub reported_by: Option<String>,
+    /// The attempt's own fields, copied from the decision.
+    pub ip: Option<IpAddr>,
+    /// See [`Attempt::device_id`].
+    pub device_id: Option<String>,
+    /// See [`Attempt::asn`].
+    pub asn: Option<u32>,
+    /// See [`Attempt::country`].
+    pub country: Option<String>,
+    /// See [`Attempt::user_agent`].
+    pub user_agent: Option<String>,
+}
+
+/// A device somebody decided about (`foretell.device.trusted`, `foretell.device.revoked`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The account.
+    pub user_id: String,
+    /// The device.
+    pub device_id: String,
+}

@@ -1,0 +1,69 @@
+//! Facts about reminders: asked for by people, announced and withdrawn by Foretell.
+
+use super::appointment::Channel;
+use serde::{Deserialize, Serialize};
+
+/// `foretell.reminder.requested`: send one now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The appointment.
+    pub appointment_id: String,
+    /// Whose it is.
+    pub client_id: String,
+    /// Instead of the client's own channels; consent still decides.
+    pub channels: Vec<Channel>,
+    /// Instead of the configured template.
+    pub template: Option<String>,
+    /// Why, for the record.
+    pub reason: Option<String>,
+}
+
+/// The no-show risk that a reminder carries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Risk {
+    /// Probability of a no-show, 0 to 1.
+    pub score: f64,
+    /// `low`, `medium` or `high`.
+    pub level: String,
+}
+
+/// `foretell.reminder.due`: the data of the event, as it is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// Deterministic; also the event's id.
+    pub reminder_id: String,
+    /// The appointment.
+    pub appointment_id: String,
+    /// Whose it is.
+    pub client_id: String,
+    /// When the visit begins, RFC 3339 in UTC.
+    pub starts_at: String,
+    /// The same, in the visit's zone: `YYYY-MM-DDTHH:MM:SS`.
+    pub local_start: String,
+    /// IANA zone of the visit.
+    pub time_zone: String,
+    /// `72h`, `24h` or `manual`.
+    pub step: String,
+    /// In order of preference.
+    pub channels: Vec<Channel>,
+    /// Which text to send.
+    pub template: String,
+    /// How likely the visit is to be missed, when the views could say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub risk: Option<Risk>,
+    /// RFC 3339 in UTC; do not send after it.
+    pub expires_at: String,
+}
+
+/// `foretell.reminder.withdrawn`: the data of the event, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawal {
+    /// The reminder that no longer holds.
+    pub reminder_id: String,
+    /// Its appointment.
+    pub appointment_id: String,
+    /// Its client.
+    pub client_id: String,
+    /// `cancelled`, `rescheduled`, `deleted`, `erased` or `moved`.
+    pub reason: String,
+}

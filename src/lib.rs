@@ -1,0 +1,11 @@
+//! Foretell: real-time risk scores from materialized views.
+//!
+//! One equation carries the design: **`rows(view) = fold(log)`**. Consumers keep it record by record, rows and
+//! checkpoint move together, scores read its left side, and the simulation checks it after every crash.
+//!
+//! The modules stand in the order in which a record meets them.
+
+pub mod event;
+pub mod log;
+pub mod port;
+pub mod store;

@@ -1,0 +1,193 @@
+//! The log: the right side of `rows = fold(log)`.
+//!
+//! ```text
+//!             append ──► [ 0 | 1 | 2 |   | 4 | 5 ]  one partition; offsets rise, with holes
+//!                          ▲               ▲       ▲
+//!                        start         position   end
+//!
+//!   subscribe(group, topic) ─► Membership ─► Assigned { partition, start, reader }
+//!                                                  │ the owner answers where to begin
+//!                                                  ▼
+//!                                reader.next() ─► Records … Records, End(p), Records …, Revoked
+//! ```
+//!
+//! Promises, held by one conformance suite for memory, disk and Kafka:
+//! - What [`Log::append`] acknowledged is kept, in the order of the call for records of one partition.
+//! - A key lives in one partition, [`key::partition`](crate::event::key::partition) of the stored count.
+//! - A reader sees committed records only, in rising offsets, each at least once, none before where it began.
+//! - A partition has one reader per group, except while an old one has not yet learned of its revocation.
+//! - Slow readers stop the fetching of their partition and nothing else.
+//!
+//! What is absent: deletion, compaction and seeking. A reader that must start elsewhere is opened anew.
+
+pub mod disk;
+pub mod kafka;
+pub mod memory;
+
+pub use crate::port::{Error, Kind};
+
+use crate::event::{Position, Topic};
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+/// A header of a record: UTF-8 name, any bytes.
+pub type Header = (String, Bytes);
+
+/// Largest record, in bytes of key, value and headers together; a larger one is refused by `append` (Reject).
+pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
+
+/// A record to append; its key decides its partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRecord {
+    /// Where it goes.
+    pub topic: Topic,
+    /// Decides the partition; without one, partition 0.
+    pub key: Option<Bytes>,
+    /// The payload.
+    pub value: Bytes,
+    /// In order; names may repeat.
+    pub headers: Vec<Header>,
+}
+
+/// A record as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it stands.
+    pub position: Position,
+    /// When the log took it (LogAppendTime), in milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    /// See [`NewRecord::key`].
+    pub key: Option<Bytes>,
+    /// The payload; empty for a Kafka tombstone.
+    pub value: Bytes,
+    /// In order; names may repeat.
+    pub headers: Vec<Header>,
+}
+
+impl Record {
+    /// The last header of that name, as the field's consumers read them.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_ref())
+    }
+
+    /// XXH3 of key and value: tells whether another record stands at the same offset.
+    pub fn digest(&self) -> u64 {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        hash.update(self.key.as_deref().unwrap_or_default());
+        hash.update(&[0]);
+        hash.update(&self.value);
+        hash.digest()
+    }
+}
+
+/// The offsets that a partition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The lowest offset that can still be read.
+    pub start: i64,
+    /// One past the highest committed offset; trailing holes may lie before it.
+    pub end: i64,
+}
+
+/// What a reader brings next.
+#[derive(Debug)]
+pub enum Next {
+    /// One or more records in rising offsets.
+    Records(Vec<Record>),
+    /// Everything below this offset has been brought; more may come. Said once each time the end is reached.
+    End(i64),
+    /// The partition goes to somebody else. Flush, then drop the acknowledgement; nothing follows.
+    Revoked(Acknowledge),
+}
+
+/// Held while a revoked partition is drained: the next owner waits for its drop, but not for ever.
+#[derive(Debug)]
+pub struct Acknowledge(#[allow(dead_code, reason = "its drop is the message")] Option<oneshot::Sender<()>>);
+
+impl Acknowledge {
+    /// An acknowledgement and the end that waits for it: the receiver errs when it is dropped.
+    pub fn new() -> (Self, oneshot::Receiver<()>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(Some(sender)), receiver)
+    }
+}
+
+/// Reads one partition.
+#[async_trait]
+pub trait Reader: Send {
+    /// What comes next; waits for it. Cancel-safe: a cancelled call loses nothing.
+    async fn next(&mut self) -> Result<Next, Error>;
+
+    /// Tells the group that everything below `next` is folded. Advice: the store's checkpoint decides.
+    ///
+    /// A reader without a group answers `Ok` and does nothing.
+    async fn commit(&mut self, next: i64) -> Result<(), Error>;
+}
+
+/// A partition that was given to this member.
+pub struct Assigned {
+    /// The partition.
+    pub partition: u32,
+    /// What the group last committed, if anything.
+    pub committed: Option<i64>,
+    /// The owner sends the offset to begin at; dropping it gives the partition back.
+    pub start: oneshot::Sender<i64>,
+    /// Brings nothing before `start` was answered.
+    pub reader: Box<dyn Reader>,
+}
+
+/// A member of a consumer group; dropping it leaves the group.
+#[async_trait]
+pub trait Membership: Send {
+    /// The next partition that is given to this member; waits for one. Cancel-safe.
+    async fn next(&mut self) -> Result<Assigned, Error>;
+}
+
+/// Appends to one partition for its owner alone.
+#[async_trait]
+pub trait Fenced: Send {
+    /// Appends all or nothing, in order, to the fenced partition; durable when it answers.
+    ///
+    /// Fatal when another owner has fenced this one: the caller ends and takes over anew.
+    async fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error>;
+}
+
+/// An ordered, durable, partitioned log.
+#[async_trait]
+pub trait Log: Send + Sync {
+    /// The number of partitions of a topic, as it was read when the log was opened; at least 1.
+    fn partitions(&self, topic: Topic) -> u32;
+
+    /// Appends records of any topics; durable when it answers, positions in the order given.
+    ///
+    /// Retry: some of them may have been appended. Reject: a record is too large, none was appended.
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error>;
+
+    /// What a partition holds now.
+    async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error>;
+
+    /// Joins a consumer group on a topic.
+    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error>;
+
+    /// Reads a partition outside of any group, from the first record at or above `from`; never revoked.
+    async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error>;
+
+    /// Becomes the only one who can append to a partition through a [`Fenced`]; fences the previous one.
+    ///
+    /// Plain [`Log::append`] is not fenced.
+    async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error>;
+}
+
+/// The record at `offset`, if that very offset holds one.
+pub async fn record_at(log: &dyn Log, topic: Topic, partition: u32, offset: i64) -> Result<Option<Record>, Error> {
+    let extent = log.extent(topic, partition).await?;
+    if offset < extent.start || offset >= extent.end {
+        return Ok(None);
+    }
+    let mut reader = log.read(topic, partition, offset).await?;
+    match reader.next().await? {
+        Next::Records(records) => Ok(records.into_iter().next().filter(|r| r.position.offset == offset)),
+        Next::End(_) | Next::Revoked(_) => Ok(None),
+    }
+}

@@ -1,0 +1,263 @@
+//! The store: the left side of `rows = fold(log)`.
+//!
+//! ```text
+//!   view, generation ─┬─ bucket ─┬─ key ─┬─ source partition 0 ─► position + state   (one cell, written whole)
+//!                     │          │       └─ source partition 3 ─► position + state
+//!                     │          └─ key …
+//!                     └─ bucket …                      one bucket = one Cassandra partition = one atomic batch
+//!   family, generation ─── partition ─► checkpoint     the truth about where a new owner starts
+//!   family ─► pointer { serving, building, epoch, fingerprint }
+//! ```
+//!
+//! Promises, held by one conformance suite for memory, disk and Cassandra:
+//! - [`Store::apply`] writes rows first and the checkpoint last. On disk both are one atomic batch; in Cassandra
+//!   a crash may leave any subset of the buckets' rows written and the checkpoint not.
+//! - A row at a lower position never replaces one at a higher position, and neither does a checkpoint, whoever
+//!   writes last: positions are the write timestamps.
+//! - What was acknowledged is kept and seen by every later read here.
+//!
+//! What is absent: deletes, expiry, counters, partial updates.
+
+pub mod cassandra;
+pub mod disk;
+pub mod memory;
+
+pub use crate::port::{Error, Kind};
+
+use crate::event::{Topic, key};
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Buckets of a view whose rows are spread by key. Part of the schema: changing it means a rebuild.
+pub const BUCKETS: u32 = 256;
+
+/// The rows that move together: one topic, one fold, one checkpoint a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// Views of the logins topic.
+    Logins,
+    /// Views of the appointments topic.
+    Appointments,
+    /// Views of the reminders topic.
+    Reminders,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Self; 3] = [Self::Logins, Self::Appointments, Self::Reminders];
+
+    /// The name in tables, groups, metrics and commands.
+    pub const fn name(self) -> &'static str {
+        self.topic().name()
+    }
+
+    /// The topic that it is the fold of.
+    pub const fn topic(self) -> Topic {
+        match self {
+            Self::Logins => Topic::Logins,
+            Self::Appointments => Topic::Appointments,
+            Self::Reminders => Topic::Reminders,
+        }
+    }
+}
+
+/// A set of rows of one shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// Owner rows of logins: known devices and login history of a user.
+    User,
+    /// How often a value of a login feature was seen, and by how many.
+    Feature,
+    /// Owner rows of appointments: a client, their appointments and their history.
+    Client,
+    /// A tenant's outcomes by lead bucket.
+    Lead,
+    /// Whom to look at, by hour.
+    Agenda,
+    /// Appointment to client.
+    Lookup,
+    /// Owner rows of reminders: what was announced to a client.
+    Sent,
+    /// Whom something was announced to, by hour of the announced start.
+    Announced,
+}
+
+impl View {
+    /// Every view.
+    pub const ALL: [Self; 8] = [
+        Self::User,
+        Self::Feature,
+        Self::Client,
+        Self::Lead,
+        Self::Agenda,
+        Self::Lookup,
+        Self::Sent,
+        Self::Announced,
+    ];
+
+    /// The name in tables and commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Feature => "feature",
+            Self::Client => "client",
+            Self::Lead => "lead",
+            Self::Agenda => "agenda",
+            Self::Lookup => "lookup",
+            Self::Sent => "sent",
+            Self::Announced => "announced",
+        }
+    }
+
+    /// The family that it moves with.
+    pub const fn family(self) -> Family {
+        match self {
+            Self::User | Self::Feature => Family::Logins,
+            Self::Client | Self::Lead | Self::Agenda | Self::Lookup => Family::Appointments,
+            Self::Sent | Self::Announced => Family::Reminders,
+        }
+    }
+
+    /// The view of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|view| view.name() == name)
+    }
+}
+
+/// The address of a row, save its source partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowKey {
+    /// The view.
+    pub view: View,
+    /// The bucket: `murmur2(key) % BUCKETS` for most views, a point in time for those that are scanned.
+    pub bucket: i64,
+    /// Begins with `tenant:`; at most 1 KiB.
+    pub key: String,
+}
+
+impl RowKey {
+    /// The address of a row that is found by its key.
+    pub fn hashed(view: View, key: String) -> Self {
+        let bucket = i64::from(key::partition(key.as_bytes(), BUCKETS));
+        Self { view, bucket, key }
+    }
+}
+
+/// A complete set of rows of a family: folded from the beginning by one fold, within one epoch of the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Generation {
+    /// Whose rows.
+    pub family: Family,
+    /// From 1, never reused.
+    pub number: u32,
+    /// Which physical topic, from 0 to 100: counts its re-creations.
+    pub epoch: u8,
+}
+
+/// One stored partial of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The source partition that wrote it.
+    pub source: u32,
+    /// Position and state; see [`crate::view::cell`].
+    pub cell: Bytes,
+}
+
+/// A row to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowWrite {
+    /// Where.
+    pub key: RowKey,
+    /// The offset of the last record folded into it.
+    pub position: i64,
+    /// Position and state.
+    pub cell: Bytes,
+}
+
+/// How far a partition is folded: all records below `next`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The lowest offset that is not folded.
+    pub next: i64,
+    /// The last record folded and its [digest](crate::log::Record::digest); none before the first.
+    pub last: Option<Stand>,
+}
+
+/// The record that a checkpoint stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stand {
+    /// Its offset.
+    pub offset: i64,
+    /// Its digest.
+    pub digest: u64,
+    /// Its timestamp.
+    pub timestamp_ms: i64,
+}
+
+/// What one flush of one partition writes.
+#[derive(Debug, Clone)]
+pub struct Flush {
+    /// Whose rows.
+    pub generation: Generation,
+    /// The source partition.
+    pub partition: u32,
+    /// In any order, each key at most once.
+    pub rows: Vec<RowWrite>,
+    /// Written when all rows are.
+    pub checkpoint: Checkpoint,
+}
+
+/// Which generation of a family serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointer {
+    /// What readers read.
+    pub serving: u32,
+    /// What is being folded beside it, during a rebuild.
+    pub building: Option<u32>,
+    /// Which physical topic.
+    pub epoch: u8,
+    /// Partition count of the topic when the epoch began.
+    pub partitions: u32,
+    /// What the fold of the serving generation depends on: version, limits, zone rules.
+    pub fingerprint: String,
+}
+
+/// Keeps rows, checkpoints and pointers.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Where a new owner of the partition starts.
+    async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error>;
+
+    /// Writes all rows, then the checkpoint. Retry: any of it may have been written; the same flush may follow.
+    async fn apply(&self, flush: &Flush) -> Result<(), Error>;
+
+    /// The partials of each key, in the order of `keys`; of one source partition only, where `source` names it.
+    async fn read(
+        &self,
+        generation: Generation,
+        source: Option<u32>,
+        keys: &[RowKey],
+    ) -> Result<Vec<Vec<Row>>, Error>;
+
+    /// The rows of a bucket in order of (key, source) behind `after`; fewer than `limit` only at the end.
+    async fn scan(
+        &self,
+        generation: Generation,
+        view: View,
+        bucket: i64,
+        after: Option<(&str, u32)>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>, Error>;
+
+    /// The buckets of a view that hold rows, rising. Reads everything: for operators and tests.
+    async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error>;
+
+    /// The pointer of a family.
+    async fn pointer(&self, family: Family) -> Result<Option<Pointer>, Error>;
+
+    /// Sets the pointer if it still is `expected`; answers whether it did.
+    async fn swap_pointer(&self, family: Family, expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error>;
+}

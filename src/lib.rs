@@ -10,3 +10,4 @@ pub mod event;
 pub mod log;
 pub mod port;
 pub mod store;
+pub mod view;

@@ -87,16 +87,8 @@ pub enum View {
 
 impl View {
     /// Every view.
-    pub const ALL: [Self; 8] = [
-        Self::User,
-        Self::Feature,
-        Self::Client,
-        Self::Lead,
-        Self::Agenda,
-        Self::Lookup,
-        Self::Sent,
-        Self::Announced,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::User, Self::Feature, Self::Client, Self::Lead, Self::Agenda, Self::Lookup, Self::Sent, Self::Announced];
 
     /// The name in tables and commands.
     pub const fn name(self) -> &'static str {
@@ -235,12 +227,7 @@ pub trait Store: Send + Sync {
     async fn apply(&self, flush: &Flush) -> Result<(), Error>;
 
     /// The partials of each key, in the order of `keys`; of one source partition only, where `source` names it.
-    async fn read(
-        &self,
-        generation: Generation,
-        source: Option<u32>,
-        keys: &[RowKey],
-    ) -> Result<Vec<Vec<Row>>, Error>;
+    async fn read(&self, generation: Generation, source: Option<u32>, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error>;
 
     /// The rows of a bucket in order of (key, source) behind `after`; fewer than `limit` only at the end.
     async fn scan(

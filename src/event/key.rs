@@ -28,9 +28,8 @@ pub fn murmur2(data: &[u8]) -> u32 {
         (k ^ (k >> 24)).wrapping_mul(M)
     };
     let (words, tail) = data.as_chunks::<4>();
-    let mut h = words.iter().fold(SEED ^ (data.len() as u32), |h, word| {
-        h.wrapping_mul(M) ^ mix(u32::from_le_bytes(*word))
-    });
+    let mut h =
+        words.iter().fold(SEED ^ (data.len() as u32), |h, word| h.wrapping_mul(M) ^ mix(u32::from_le_bytes(*word)));
     if !tail.is_empty() {
         let last = tail.iter().rev().fold(0_u32, |word, byte| (word << 8) | u32::from(*byte));
         h = (h ^ last).wrapping_mul(M);

@@ -67,3 +67,24 @@ pub struct Withdrawal {
     /// `cancelled`, `rescheduled`, `deleted`, `erased` or `moved`.
     pub reason: String,
 }
+
+/// The id of a reminder that was asked for by hand: the same request, the same id.
+pub fn manual_id(tenant: &str, appointment_id: &str, request_event_id: &str) -> String {
+    digest(&[tenant, appointment_id, "manual", request_event_id])
+}
+
+/// The id of a planned reminder. `local_start` with its zone says which start it is for, `withdrawn` how many
+/// announcements of this step were withdrawn before, so that a visit moved away and back is announced again.
+pub fn step_id(tenant: &str, appointment_id: &str, local_start: &str, step: &str, withdrawn: u32) -> String {
+    digest(&[tenant, appointment_id, local_start, step, &withdrawn.to_string()])
+}
+
+/// 128 bits of XXH3 over length-prefixed parts, as 32 hexadecimal digits.
+fn digest(parts: &[&str]) -> String {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    format!("{:032x}", hash.digest128())
+}

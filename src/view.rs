@@ -1,0 +1,225 @@
+//! The fold: how an event changes the row of its owner, and what that means for the rows it shares.
+//!
+//! ```text
+//!  event ─► Fold::fold(owner row) ─► Outcome ─► Fold::contributions ─► Aggregate::apply(delta), one row each
+//!           the only place with        kept in the       derived from event
+//!           history: repeated?         owner row until    and decision alone,
+//!           first success? corrected?  it is durable      so that a replay agrees
+//! ```
+//!
+//! Everything here is a pure function of the log: no clock, no randomness, no I/O, no hash order. Network,
+//! country and city come with the event. What else a fold depends on is in [`Limits`] and in the version of the
+//! zone rules, and [`fingerprint`] names both; a process folds only generations whose fingerprint is its own.
+//!
+//! An **owner row** belongs to one user or client and has one partition to itself. An **aggregate row** counts
+//! over owners: each source partition keeps a partial of its own, and a reader [merges](Aggregate::merge) them.
+
+pub mod agenda;
+pub mod cell;
+pub mod client;
+pub mod feature;
+pub mod lead;
+pub mod lookup;
+pub mod materialized;
+pub mod recent;
+pub mod sent;
+pub mod sketch;
+pub mod user;
+
+use crate::event::{Event, zone};
+use crate::store::{Family, RowKey, View};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::fmt::Debug;
+
+/// Raised whenever the same log gives other rows than before.
+pub const FOLD_VERSION: u32 = 1;
+
+/// What a fold depends on besides the log; part of the fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// IANA zone of visits whose event and client name none.
+    pub time_zone_default: String,
+    /// Devices kept a user; revoked ones are forgotten first, then the one seen longest ago, trusted ones last.
+    pub user_devices_max: usize,
+    /// Values kept a user and login feature; the rarest is forgotten first, then the one seen longest ago.
+    pub user_values_max: usize,
+    /// Failures kept a user for the short window; the oldest is forgotten first.
+    pub user_failures_max: usize,
+    /// Accounts kept an address or network that failed there of late; the oldest is forgotten first.
+    pub fan_out_users_max: usize,
+    /// Appointments kept a client; the one that starts first among those over is forgotten first.
+    pub client_appointments_max: usize,
+    /// Requests by hand kept an appointment; the oldest is forgotten first.
+    pub appointment_requests_max: usize,
+    /// Announcements kept an appointment; the oldest withdrawn one is forgotten first.
+    pub appointment_reminders_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time_zone_default: "UTC".into(),
+            user_devices_max: 32,
+            user_values_max: 64,
+            user_failures_max: 128,
+            fan_out_users_max: 64,
+            client_appointments_max: 128,
+            appointment_requests_max: 8,
+            appointment_reminders_max: 16,
+        }
+    }
+}
+
+/// Names everything that a fold depends on: equal fingerprints give equal rows from equal logs.
+pub fn fingerprint(limits: &Limits) -> String {
+    // A named map in declaration order: the text is canonical.
+    let limits = serde_json::to_string(limits).unwrap_or_default();
+    let digest = xxhash_rust::xxh3::xxh3_64(limits.as_bytes());
+    format!("fold{FOLD_VERSION}-zones{}-limits{digest:016x}", zone::version())
+}
+
+/// Where the event stood, as far as a fold may know.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: i64,
+}
+
+/// What an owner row made of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome<D> {
+    /// It changed nothing: it was there before, or its subject is erased.
+    Skipped,
+    /// It was folded, and this was decided.
+    Applied(D),
+}
+
+/// What an event changes in an aggregate row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contribution {
+    /// View of the row.
+    pub view: View,
+    /// Bucket of the row.
+    pub bucket: i64,
+    /// Key of the row.
+    pub key: String,
+    /// The change.
+    pub delta: Delta,
+}
+
+impl Contribution {
+    /// A change of the row at `key`.
+    pub fn new(key: RowKey, delta: Delta) -> Self {
+        Self { view: key.view, bucket: key.bucket, key: key.key, delta }
+    }
+
+    /// The row that changes.
+    pub fn row_key(&self) -> RowKey {
+        RowKey { view: self.view, bucket: self.bucket, key: self.key.clone() }
+    }
+}
+
+/// A change of an aggregate row, by view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delta {
+    /// To [`feature::Feature`].
+    Feature(feature::Delta),
+    /// To [`lead::Lead`].
+    Lead(lead::Delta),
+    /// To [`agenda::Agenda`], of the agenda and of the announced.
+    Agenda(agenda::Delta),
+    /// To [`lookup::Lookup`].
+    Lookup(lookup::Delta),
+    /// To [`sent::Calendar`].
+    Calendar(sent::CalendarDelta),
+}
+
+/// The state of an aggregate row, by view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aggregate {
+    /// See [`View::Feature`].
+    Feature(Box<feature::Feature>),
+    /// See [`View::Lead`].
+    Lead(lead::Lead),
+    /// See [`View::Agenda`] and [`View::Announced`].
+    Agenda(agenda::Agenda),
+    /// See [`View::Lookup`].
+    Lookup(lookup::Lookup),
+    /// See [`sent::CALENDAR_BUCKET`].
+    Calendar(sent::Calendar),
+}
+
+impl Aggregate {
+    /// The state of a row nobody has written.
+    ///
+    /// Owner views have no aggregate state; for them this is an empty agenda that nothing ever reads.
+    pub fn empty(key: &RowKey) -> Self {
+        match key.view {
+            View::Feature => Self::Feature(Box::default()),
+            View::Lead => Self::Lead(lead::Lead::default()),
+            View::Lookup => Self::Lookup(lookup::Lookup::default()),
+            View::Announced if sent::is_calendar(key.bucket) => Self::Calendar(sent::Calendar::default()),
+            _ => Self::Agenda(agenda::Agenda::default()),
+        }
+    }
+
+    /// Takes a change in.
+    pub fn apply(&mut self, delta: &Delta, limits: &Limits) {
+        match (self, delta) {
+            (Self::Feature(state), Delta::Feature(delta)) => state.apply(delta, limits),
+            (Self::Lead(state), Delta::Lead(delta)) => state.apply(delta),
+            (Self::Agenda(state), Delta::Agenda(delta)) => state.apply(delta),
+            (Self::Lookup(state), Delta::Lookup(delta)) => state.apply(delta),
+            (Self::Calendar(state), Delta::Calendar(delta)) => state.apply(delta),
+            // The key decides both sides, so a mismatch cannot be built from a fold.
+            _ => debug_assert!(false, "a delta of another view"),
+        }
+    }
+
+    /// Canonical bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Feature(state) => cell::encode_state(state.as_ref()),
+            Self::Lead(state) => cell::encode_state(state),
+            Self::Agenda(state) => cell::encode_state(state),
+            Self::Lookup(state) => cell::encode_state(state),
+            Self::Calendar(state) => cell::encode_state(state),
+        }
+    }
+
+    /// The state of the row at `key` from its bytes.
+    pub fn decode(key: &RowKey, bytes: &[u8]) -> Result<Self, cell::Corrupt> {
+        Ok(match Self::empty(key) {
+            Self::Feature(_) => Self::Feature(Box::new(cell::decode_state(bytes)?)),
+            Self::Lead(_) => Self::Lead(cell::decode_state(bytes)?),
+            Self::Agenda(_) => Self::Agenda(cell::decode_state(bytes)?),
+            Self::Lookup(_) => Self::Lookup(cell::decode_state(bytes)?),
+            Self::Calendar(_) => Self::Calendar(cell::decode_state(bytes)?),
+        })
+    }
+}
+
+/// How the events of one family become rows.
+pub trait Fold: Debug + Send + Sync + 'static {
+    /// The state of an owner row.
+    type Owner: Debug + Clone + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync;
+    /// What the owner row decided about an event: with the event, enough to derive its contributions again.
+    type Decision: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync;
+
+    /// The family.
+    const FAMILY: Family;
+    /// The view of the owner rows.
+    const OWNER: View;
+
+    /// Takes an event into its owner's row.
+    fn fold(&self, owner: &mut Self::Owner, event: &Event, place: Place) -> Outcome<Self::Decision>;
+
+    /// What the event changes in aggregate rows, each row at most once.
+    fn contributions(&self, event: &Event, decision: &Self::Decision, place: Place) -> Vec<Contribution>;
+
+    /// What a fold depends on besides the log.
+    fn limits(&self) -> &Limits;
+}

@@ -1,0 +1,46 @@
+//! The one cell of a row: position, state and, in an owner row, what is not yet known to be durable elsewhere.
+//!
+//! States are written in [postcard](https://postcard.jamesmunns.com/wire-format): a specified format without
+//! names or padding, in which equal states made of ordered maps and integers have equal bytes. The pending list
+//! is not part of the state, so comparisons leave it out.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// A cell that cannot be read: written by a newer build, or damaged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a stored row cannot be decoded ({0}); it was written by another version, or is damaged: rebuild the view")]
+pub struct Corrupt(String);
+
+/// A cell, borrowed from its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell<'a> {
+    /// Offset of the last record folded into the row.
+    pub position: i64,
+    /// The state.
+    pub state: &'a [u8],
+    /// Outcomes of the records behind the last checkpoint that is known to be durable; empty in aggregates.
+    pub pending: &'a [u8],
+}
+
+impl<'a> Cell<'a> {
+    /// Reads a cell.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Corrupt> {
+        postcard::from_bytes(bytes).map_err(|e| Corrupt(e.to_string()))
+    }
+
+    /// Canonical bytes.
+    pub fn encode(&self) -> Bytes {
+        Bytes::from(encode_state(self))
+    }
+}
+
+/// Canonical bytes of a state.
+pub fn encode_state<T: Serialize>(state: &T) -> Vec<u8> {
+    postcard::to_stdvec(state).expect("invariant: states hold only what postcard can write, into growing memory")
+}
+
+/// A state from its bytes.
+pub fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Corrupt> {
+    postcard::from_bytes(bytes).map_err(|e| Corrupt(e.to_string()))
+}

@@ -1,0 +1,576 @@
+//! The owner row of appointments: a client, their appointments, and how they kept them.
+//!
+//! What each event does:
+//! - **booked** and **rescheduled** place an appointment; the one with the later event time decides its start. A
+//!   reschedule keeps the booked zone where it names none. One of an appointment never seen books it, for events
+//!   come out of order. One of a visit with an outcome begins a new visit: the old outcome stays.
+//! - **confirmed**, **cancelled**, **attended**, **missed** set its status; of two, the later event time decides,
+//!   and a confirmation never undoes an outcome. A corrected outcome takes out what the first one had put in.
+//! - **deleted** takes everything out again that the appointment had put in, and keeps only the name, so that
+//!   an older booking which arrives later does not bring it back.
+//! - a status of an appointment that was never placed, or that is forgotten, is noted and counts nothing until a
+//!   booking of it arrives.
+//! - **updated** changes the fields that it names; **requested** asks for a reminder by hand.
+//! - **erased** empties the row and takes out its look-up and agenda entries; a tenant's counts stay.
+//!
+//! For the tenant's rates several visits of one client on one day (of their zone) count once: as attended if any
+//! was attended. The history counts appointments.
+
+use super::agenda::{self, Kind};
+use super::lead::{self, Counted, Outcomes};
+use super::recent::Recent;
+use super::{Contribution, Delta, Fold, Limits, Outcome, Place, lookup};
+use crate::event::appointment::{Booking, CancelledBy, Change, Channel, ClientUpdate, Consent, QuietHours, StartsAt};
+use crate::event::reminder::{self, Request};
+use crate::event::{Envelope, Event, Fact, key, zone};
+use crate::store::{Family, RowKey, View};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A cancellation closer than this to the start is a late one.
+pub const LATE_CANCEL_MS: i64 = 24 * 60 * 60 * 1000;
+const DAY_S: i64 = 24 * 60 * 60;
+
+/// The state of a client's row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Repetitions.
+    pub recent: Recent,
+    /// How they kept their appointments.
+    pub history: History,
+    /// Kept and missed days by lead bucket, for the no-shows that the tenant's rates would expect.
+    pub days: [Outcomes; lead::BUCKETS.len()],
+    /// The latest start that was missed.
+    pub last_missed_ms: Option<i64>,
+    /// By appointment id.
+    pub appointments: BTreeMap<String, Appointment>,
+    /// IANA zone, where they said so.
+    pub time_zone: Option<String>,
+    /// BCP 47 tag, where they said so.
+    pub language: Option<String>,
+    /// How they may be reached; none: they were never asked.
+    pub channels: Option<Vec<Consent>>,
+    /// When not to send, where they said so.
+    pub quiet_hours: Option<QuietHours>,
+    /// When the profile above was last changed.
+    pub updated_at_ms: Option<i64>,
+    /// When everything before was forgotten.
+    pub erased_at_ms: Option<i64>,
+}
+
+/// How a client kept their appointments. Signed, because corrections take out what they had put in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Appointments that they came to.
+    pub attended: i64,
+    /// Appointments that they did not come to.
+    pub missed: i64,
+    /// Appointments called off in time, or by the business.
+    pub cancelled: i64,
+    /// Appointments called off within [`LATE_CANCEL_MS`] of their start.
+    pub late_cancelled: i64,
+    /// Times that an appointment was moved.
+    pub rescheduled: i64,
+}
+
+/// Where an appointment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It is on.
+    Booked,
+    /// It is on, and the client said so.
+    Confirmed,
+    /// Called off.
+    Cancelled,
+    /// They came.
+    Attended,
+    /// They did not come.
+    Missed,
+    /// Entered in error.
+    Deleted,
+}
+
+impl Status {
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Booked => "booked",
+            Self::Confirmed => "confirmed",
+            Self::Cancelled => "cancelled",
+            Self::Attended => "attended",
+            Self::Missed => "missed",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    /// Whether the visit is still to come, as far as anybody said.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Booked | Self::Confirmed)
+    }
+
+    /// Whether it is known how the visit went.
+    pub const fn is_resolved(self) -> bool {
+        matches!(self, Self::Attended | Self::Missed)
+    }
+}
+
+/// When and where in time a visit starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The wall-clock time, in seconds as if it were UTC; with the zone, what was meant.
+    pub local_s: i64,
+    /// IANA zone of the visit.
+    pub zone: String,
+    /// The instant that both give under the bundled zone rules.
+    pub at_ms: i64,
+}
+
+impl Start {
+    /// The wall-clock time.
+    pub fn local(&self) -> jiff::civil::DateTime {
+        jiff::Timestamp::from_second(self.local_s)
+            .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .datetime()
+    }
+
+    fn day(&self) -> i64 {
+        self.local_s.div_euclid(DAY_S)
+    }
+}
+
+/// A client's appointment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appointment {
+    /// None until a booking or a reschedule of it arrives.
+    pub start: Option<Start>,
+    /// When it was first booked.
+    pub booked_at_ms: i64,
+    /// Event time of what decided the start.
+    pub placed_at_ms: i64,
+    /// Where it stands.
+    pub status: Status,
+    /// Event time of what decided the status.
+    pub status_at_ms: i64,
+    /// Who called it off, where that was said.
+    pub cancelled_by: Option<CancelledBy>,
+    /// Times that it was moved.
+    pub rescheduled: u32,
+    /// Requests for a reminder by hand, rising in time.
+    pub requests: Vec<Asked>,
+    /// What for.
+    pub service: Option<String>,
+    /// Where.
+    pub location_id: Option<String>,
+}
+
+/// A request for a reminder by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The reminder that it asks for.
+    pub reminder_id: String,
+    /// When it was asked for.
+    pub at_ms: i64,
+    /// Instead of the client's own channels.
+    pub channels: Vec<Channel>,
+    /// Instead of the configured template.
+    pub template: Option<String>,
+}
+
+impl Appointment {
+    fn unplaced(time_ms: i64) -> Self {
+        Self {
+            start: None,
+            booked_at_ms: time_ms,
+            placed_at_ms: i64::MIN,
+            status: Status::Booked,
+            status_at_ms: i64::MIN,
+            cancelled_by: None,
+            rescheduled: 0,
+            requests: Vec::new(),
+            service: None,
+            location_id: None,
+        }
+    }
+
+    /// Whole days from booking to visit, in the visit's zone; 0 where the start lies before the booking.
+    pub fn lead_days(&self) -> Option<i32> {
+        let start = self.start.as_ref()?;
+        let zone = zone::get(&start.zone)?;
+        Some(zone::lead_days(self.booked_at_ms, start.at_ms, &zone).max(0))
+    }
+
+    /// Whether it was called off within [`LATE_CANCEL_MS`] of its start, and not by the business.
+    pub fn is_late_cancelled(&self) -> bool {
+        let late = |start: &Start| self.status_at_ms > start.at_ms - LATE_CANCEL_MS;
+        self.status == Status::Cancelled
+            && self.cancelled_by != Some(CancelledBy::Business)
+            && self.start.as_ref().is_some_and(late)
+    }
+}
+
+/// What one appointment puts into the history, and where it must be found.
+#[derive(Debug, Default, PartialEq)]
+struct Footprint {
+    history: History,
+    agenda_at_ms: Option<i64>,
+    placed_at_ms: Option<i64>,
+}
+
+impl Footprint {
+    fn of(appointment: Option<&Appointment>) -> Self {
+        let mut print = Self::default();
+        let Some(appointment) = appointment else { return print };
+        let Some(start) = &appointment.start else { return print };
+        if appointment.status == Status::Deleted {
+            return print;
+        }
+        print.placed_at_ms = Some(appointment.placed_at_ms);
+        print.agenda_at_ms = appointment.status.is_open().then_some(start.at_ms);
+        print.history.rescheduled = i64::from(appointment.rescheduled);
+        match appointment.status {
+            Status::Attended => print.history.attended = 1,
+            Status::Missed => print.history.missed = 1,
+            Status::Cancelled if appointment.is_late_cancelled() => print.history.late_cancelled = 1,
+            Status::Cancelled => print.history.cancelled = 1,
+            _ => {}
+        }
+        print
+    }
+}
+
+/// Day (since the epoch, local) to the outcome it counts with: lead bucket, missed.
+type Days = BTreeMap<i64, (u8, bool)>;
+
+impl Client {
+    /// The outcome of each day with a known one: attended if any visit was, with the lead of that visit.
+    fn outcomes(&self) -> Days {
+        let mut days = Days::new();
+        for appointment in self.appointments.values().filter(|a| a.status.is_resolved()) {
+            let (Some(start), Some(lead)) = (&appointment.start, appointment.lead_days()) else { continue };
+            let outcome = (lead::bucket(lead), appointment.status == Status::Missed);
+            let counted = days.entry(start.day()).or_insert(outcome);
+            if counted.1 && !outcome.1 {
+                *counted = outcome;
+            }
+        }
+        days
+    }
+
+    /// Takes a booking or a reschedule in.
+    fn place(&mut self, booking: &Booking, time_ms: i64, zone_default: &str) {
+        let time_zone = self.time_zone.clone();
+        let appointment =
+            self.appointments.entry(booking.appointment_id.clone()).or_insert_with(|| Appointment::unplaced(time_ms));
+        if time_ms < appointment.placed_at_ms {
+            return;
+        }
+        let booked_zone = appointment.start.as_ref().map(|start| start.zone.clone());
+        let fallback = booked_zone.or(time_zone).unwrap_or_else(|| zone_default.to_owned());
+        appointment.start = Some(start(&booking.starts_at, fallback));
+        appointment.placed_at_ms = time_ms;
+        appointment.service = booking.service.clone().or(appointment.service.take());
+        appointment.location_id = booking.location_id.clone().or(appointment.location_id.take());
+        if time_ms >= appointment.status_at_ms {
+            appointment.status = Status::Booked;
+            appointment.status_at_ms = time_ms;
+        }
+    }
+
+    fn book(&mut self, booking: &Booking, time_ms: i64, zone_default: &str) {
+        let known = self.appointments.get(&booking.appointment_id).is_some_and(|a| a.start.is_some());
+        self.place(booking, time_ms, zone_default);
+        let Some(appointment) = self.appointments.get_mut(&booking.appointment_id) else { return };
+        let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
+        appointment.booked_at_ms = if known { appointment.booked_at_ms.min(booked_at_ms) } else { booked_at_ms };
+    }
+
+    fn reschedule(&mut self, booking: &Booking, time_ms: i64, zone_default: &str) {
+        self.place(booking, time_ms, zone_default);
+        let Some(appointment) = self.appointments.get_mut(&booking.appointment_id) else { return };
+        appointment.rescheduled += 1;
+        if let Some(booked_at_ms) = booking.booked_at_ms {
+            appointment.booked_at_ms = booked_at_ms;
+        }
+    }
+
+    fn set_status(&mut self, appointment_id: &str, time_ms: i64, status: Status, by: Option<CancelledBy>) {
+        let appointment =
+            self.appointments.entry(appointment_id.to_owned()).or_insert_with(|| Appointment::unplaced(time_ms));
+        let confirms_the_past = status == Status::Confirmed && !appointment.status.is_open();
+        if time_ms < appointment.status_at_ms || confirms_the_past {
+            return;
+        }
+        appointment.status = status;
+        appointment.status_at_ms = time_ms;
+        appointment.cancelled_by = by;
+        if let (Status::Missed, Some(start)) = (status, &appointment.start) {
+            self.last_missed_ms = self.last_missed_ms.max(Some(start.at_ms));
+        }
+    }
+
+    fn ask(&mut self, request: &Request, envelope: &Envelope, requests_max: usize) {
+        let appointment = self
+            .appointments
+            .entry(request.appointment_id.clone())
+            .or_insert_with(|| Appointment::unplaced(envelope.time_ms));
+        appointment.requests.push(Asked {
+            reminder_id: reminder::manual_id(&envelope.tenant, &request.appointment_id, &envelope.id),
+            at_ms: envelope.time_ms,
+            channels: request.channels.clone(),
+            template: request.template.clone(),
+        });
+        appointment.requests.sort_by(|a, b| (a.at_ms, &a.reminder_id).cmp(&(b.at_ms, &b.reminder_id)));
+        if appointment.requests.len() > requests_max {
+            appointment.requests.remove(0);
+        }
+    }
+
+    fn update(&mut self, update: &ClientUpdate, time_ms: i64) {
+        if self.updated_at_ms.is_some_and(|updated| time_ms < updated) {
+            return;
+        }
+        self.updated_at_ms = Some(time_ms);
+        change(&mut self.time_zone, &update.time_zone);
+        change(&mut self.language, &update.language);
+        change(&mut self.channels, &update.channels);
+        change(&mut self.quiet_hours, &update.quiet_hours);
+    }
+
+    /// The appointment to forget before another one comes: over ones first, then the one that starts first.
+    fn first_to_forget(&self) -> Option<String> {
+        let rank = |a: &Appointment| (a.status.is_open() && a.start.is_some(), a.start.as_ref().map(|s| s.at_ms));
+        self.appointments.iter().min_by_key(|(id, a)| (rank(a), *id)).map(|(id, _)| id.clone())
+    }
+}
+
+fn change<T: Clone>(field: &mut Option<T>, change: &Change<T>) {
+    match change {
+        Change::Keep => {}
+        Change::Clear => *field = None,
+        Change::Set(value) => *field = Some(value.clone()),
+    }
+}
+
+/// The start that was meant; `fallback` is the zone where the event names none.
+fn start(starts_at: &StartsAt, fallback: String) -> Start {
+    match starts_at {
+        StartsAt::Local { local, zone } => {
+            let at_ms = zone::get(zone).map_or(0, |rules| zone::instant_ms(*local, &rules));
+            Start { local_s: seconds(*local), zone: zone.clone(), at_ms }
+        }
+        StartsAt::Instant { at_ms, zone } => {
+            let zone = zone.clone().unwrap_or(fallback);
+            let rules = zone::get(&zone).unwrap_or(jiff::tz::TimeZone::UTC);
+            Start { local_s: seconds(zone::local(*at_ms, &rules)), zone, at_ms: *at_ms }
+        }
+    }
+}
+
+fn seconds(local: jiff::civil::DateTime) -> i64 {
+    zone::instant_ms(local, &jiff::tz::TimeZone::UTC).div_euclid(1000)
+}
+
+/// Which appointment an event is about.
+fn appointment_id(fact: &Fact) -> Option<&str> {
+    match fact {
+        Fact::Booked(booking) | Fact::Rescheduled(booking) => Some(&booking.appointment_id),
+        Fact::Confirmed(visit) | Fact::Attended(visit) | Fact::Missed(visit) | Fact::Deleted(visit) => {
+            Some(&visit.appointment_id)
+        }
+        Fact::Cancelled(cancellation) => Some(&cancellation.appointment_id),
+        Fact::ReminderRequested(request) => Some(&request.appointment_id),
+        _ => None,
+    }
+}
+
+/// The fold of the appointments topic.
+#[derive(Debug, Clone, Default)]
+pub struct Appointments {
+    /// What it depends on besides the log.
+    pub limits: Limits,
+}
+
+/// Contributions of one event: they depend on what the row was before, so they are the decision itself.
+pub type Decision = Vec<Contribution>;
+
+impl Appointments {
+    fn change(&self, client: &mut Client, event: &Event) {
+        let time_ms = event.envelope.time_ms;
+        match &event.fact {
+            Fact::Booked(booking) => client.book(booking, time_ms, &self.limits.time_zone_default),
+            Fact::Rescheduled(booking) => client.reschedule(booking, time_ms, &self.limits.time_zone_default),
+            Fact::Confirmed(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Confirmed, None),
+            Fact::Attended(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Attended, None),
+            Fact::Missed(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Missed, None),
+            Fact::Deleted(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Deleted, None),
+            Fact::Cancelled(c) => client.set_status(&c.appointment_id, time_ms, Status::Cancelled, c.by),
+            Fact::ClientUpdated(update) => client.update(update, time_ms),
+            Fact::ReminderRequested(request) => {
+                client.ask(request, &event.envelope, self.limits.appointment_requests_max);
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes room for the appointment of an event, and lets go of an outcome that a reschedule leaves behind.
+    fn make_room(&self, client: &mut Client, event: &Event, scribe: &mut Scribe<'_>) {
+        let Some(id) = appointment_id(&event.fact) else { return };
+        let places = matches!(event.fact, Fact::Booked(_) | Fact::Rescheduled(_));
+        let leaves_outcome =
+            |a: &Appointment| places && a.status.is_resolved() && event.envelope.time_ms > a.status_at_ms;
+        if client.appointments.get(id).is_some_and(leaves_outcome) {
+            scribe.release(client, id);
+        }
+        if !client.appointments.contains_key(id) && client.appointments.len() >= self.limits.client_appointments_max {
+            if let Some(forgotten) = client.first_to_forget() {
+                scribe.release(client, &forgotten);
+            }
+        }
+    }
+
+    fn erase(client: &mut Client, time_ms: i64, scribe: &mut Scribe<'_>) {
+        for id in client.appointments.keys().cloned().collect::<Vec<_>>() {
+            scribe.release(client, &id);
+        }
+        *client = Client { erased_at_ms: Some(time_ms), ..Client::default() };
+    }
+}
+
+/// Writes down what an event changes in other rows.
+struct Scribe<'a> {
+    envelope: &'a Envelope,
+    client_id: &'a str,
+    partition: u32,
+    agenda: BTreeMap<i64, agenda::Delta>,
+    lookup: BTreeMap<String, lookup::Delta>,
+    lead: lead::Delta,
+}
+
+impl<'a> Scribe<'a> {
+    fn new(event: &'a Event, place: Place) -> Self {
+        Self {
+            envelope: &event.envelope,
+            client_id: event.fact.subject(),
+            partition: place.partition,
+            agenda: BTreeMap::new(),
+            lookup: BTreeMap::new(),
+            lead: Vec::new(),
+        }
+    }
+
+    /// Forgets an appointment: its entries go, what it counted stays.
+    fn release(&mut self, client: &mut Client, id: &str) {
+        let gone = client.appointments.remove(id);
+        let before = Footprint::of(gone.as_ref());
+        self.entries(id, &before, &Footprint::default());
+    }
+
+    fn entries(&mut self, id: &str, before: &Footprint, after: &Footprint) {
+        if before.agenda_at_ms != after.agenda_at_ms {
+            before.agenda_at_ms.into_iter().for_each(|at| self.agenda(Kind::Starts, at, id, -1));
+            after.agenda_at_ms.into_iter().for_each(|at| self.agenda(Kind::Starts, at, id, 1));
+        }
+        if before.placed_at_ms != after.placed_at_ms {
+            let client_id = self.client_id.to_owned();
+            let delta = match after.placed_at_ms {
+                Some(placed_at_ms) => lookup::Delta::Claim { client_id, placed_at_ms },
+                None => lookup::Delta::Release { client_id },
+            };
+            self.lookup.insert(id.to_owned(), delta);
+        }
+    }
+
+    fn agenda(&mut self, kind: Kind, at_ms: i64, entry: &str, times: i32) {
+        let bucket = agenda::bucket(kind, at_ms, self.partition);
+        self.agenda.entry(bucket).or_default().push((entry.to_owned(), times));
+    }
+
+    /// What changed between two lists of daily outcomes, in the client's own counts as well.
+    fn outcomes(&mut self, client: &mut Client, before: &Days, after: &Days) {
+        let gone = before.iter().filter(|(day, outcome)| after.get(day) != Some(outcome)).map(|(_, o)| (o, -1));
+        let come = after.iter().filter(|(day, outcome)| before.get(day) != Some(outcome)).map(|(_, o)| (o, 1));
+        for ((bucket, missed), sign) in gone.chain(come) {
+            self.lead.push(Counted { bucket: *bucket, missed: *missed, sign });
+            if let Some(day) = client.days.get_mut(usize::from(*bucket)) {
+                day.count(*missed, i64::from(sign));
+            }
+        }
+    }
+
+    fn finish(self) -> Vec<Contribution> {
+        let tenant = &self.envelope.tenant;
+        let agenda = self.agenda.into_iter().map(|(bucket, delta)| {
+            let key = agenda::row_key(View::Agenda, bucket, tenant, self.client_id);
+            Contribution::new(key, Delta::Agenda(delta))
+        });
+        let lookup = self
+            .lookup
+            .into_iter()
+            .map(|(id, delta)| Contribution::new(lookup::row_key(tenant, &id), Delta::Lookup(delta)));
+        let lead = (!self.lead.is_empty()).then(|| Contribution::new(lead::row_key(tenant), Delta::Lead(self.lead)));
+        agenda.chain(lookup).chain(lead).collect()
+    }
+}
+
+impl Fold for Appointments {
+    type Owner = Client;
+    type Decision = Decision;
+    const FAMILY: Family = Family::Appointments;
+    const OWNER: View = View::Client;
+
+    fn fold(&self, client: &mut Client, event: &Event, place: Place) -> Outcome<Decision> {
+        let time_ms = event.envelope.time_ms;
+        if client.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
+            return Outcome::Skipped;
+        }
+        if !client.recent.insert(event.envelope.fingerprint()) {
+            return Outcome::Skipped;
+        }
+        let mut scribe = Scribe::new(event, place);
+        if matches!(event.fact, Fact::ClientErased { .. }) {
+            Self::erase(client, time_ms, &mut scribe);
+            return Outcome::Applied(scribe.finish());
+        }
+        self.make_room(client, event, &mut scribe);
+        let id = appointment_id(&event.fact);
+        let before = Footprint::of(id.and_then(|id| client.appointments.get(id)));
+        let days_before = client.outcomes();
+        self.change(client, event);
+        let after = Footprint::of(id.and_then(|id| client.appointments.get(id)));
+        let days_after = client.outcomes();
+        client.history.replace(before.history, after.history);
+        scribe.outcomes(client, &days_before, &days_after);
+        if let Some(id) = id {
+            scribe.entries(id, &before, &after);
+            if matches!(event.fact, Fact::ReminderRequested(_)) {
+                scribe.agenda(Kind::Requested, time_ms, id, 1);
+            }
+        }
+        Outcome::Applied(scribe.finish())
+    }
+
+    fn contributions(&self, _: &Event, decision: &Decision, _: Place) -> Vec<Contribution> {
+        decision.clone()
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+impl History {
+    fn replace(&mut self, before: Self, after: Self) {
+        self.attended += after.attended - before.attended;
+        self.missed += after.missed - before.missed;
+        self.cancelled += after.cancelled - before.cancelled;
+        self.late_cancelled += after.late_cancelled - before.late_cancelled;
+        self.rescheduled += after.rescheduled - before.rescheduled;
+    }
+}
+
+/// The address of a client's row.
+pub fn row_key(tenant: &str, client_id: &str) -> RowKey {
+    RowKey::hashed(View::Client, key::of(tenant, client_id))
+}

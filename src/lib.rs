@@ -8,6 +8,8 @@
 pub mod clock;
 pub mod event;
 pub mod log;
+pub mod pipeline;
 pub mod port;
 pub mod store;
+pub mod telemetry;
 pub mod view;

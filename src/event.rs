@@ -11,6 +11,7 @@ pub mod codec;
 pub mod key;
 pub mod login;
 pub mod reminder;
+pub mod zone;
 
 use appointment::{Booking, Cancellation, ClientUpdate, Visit};
 use login::{Device, Login, Verdict};

@@ -12,5 +12,5 @@ pub mod log;
 pub mod pipeline;
 pub mod port;
 pub mod store;
-pub mod telemetry;
+pub mod meter;
 pub mod view;

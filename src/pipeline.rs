@@ -18,9 +18,9 @@ pub mod keeper;
 pub mod working;
 
 use crate::event::{Event, Topic, codec};
-use crate::log::{Acknowledge, Error, Kind, Log, Next, Reader, Record};
-use crate::store::{Checkpoint, Flush, Generation, Stand, Store};
-use crate::telemetry;
+use crate::log::{Acknowledge, Error, Kind, Log, NewRecord, Next, Reader, Record};
+use crate::store::{Checkpoint, Flush, Generation, Row, RowKey, Stand, Store};
+use crate::meter;
 use crate::view::{Fold, Place};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -93,6 +93,13 @@ impl<F: Fold> Shared<F> {
     pub fn topic(&self) -> Topic {
         F::FAMILY.topic()
     }
+
+    async fn read(&self, partition: u32, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        patiently(&self.config, || self.store.read(self.generation, Some(partition), keys)).await
+    }
 }
 
 /// Folds one partition.
@@ -101,7 +108,7 @@ pub struct Pipeline<F: Fold> {
     reader: Box<dyn Reader>,
     partition: u32,
     rows: Working<F>,
-    dead: Vec<crate::log::NewRecord>,
+    dead: Vec<NewRecord>,
     checkpoint: Checkpoint,
     /// What the store has acknowledged.
     durable: i64,
@@ -216,31 +223,23 @@ impl<F: Fold> Pipeline<F> {
 
     fn reject(&mut self, record: &Record, faults: &codec::Faults) {
         let fault = faults.first();
-        telemetry::rejected(F::FAMILY.name(), fault.code);
+        meter::rejected(F::FAMILY.name(), fault.code);
         tracing::debug!(position = ?record.position, %faults, "rejected a record");
         self.dead.push(dead::letter(record, &self.shared.topic_name, faults));
     }
 
     async fn load_owners(&mut self, decoded: &[Result<Event, codec::Faults>]) -> Result<(), Error> {
         let missing = self.rows.missing_owners(decoded.iter().filter_map(|event| event.as_ref().ok()));
-        let read = self.read(&missing).await?;
+        let read = self.shared.read(self.partition, &missing).await?;
         self.rows.load_owners(missing, read)
     }
 
     async fn contribute(&mut self) -> Result<(), Error> {
         let missing = self.rows.missing_aggregates();
-        let read = self.read(&missing).await?;
+        let read = self.shared.read(self.partition, &missing).await?;
         self.rows.load_aggregates(missing, read)?;
         self.rows.contribute();
         Ok(())
-    }
-
-    async fn read(&self, keys: &[crate::store::RowKey]) -> Result<Vec<Vec<crate::store::Row>>, Error> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (generation, source) = (self.shared.generation, Some(self.partition));
-        patiently(&self.shared.config, || self.shared.store.read(generation, source, keys)).await
     }
 
     /// Dead letters, rows, checkpoint, and then the group's offset, which is advice.
@@ -265,7 +264,7 @@ impl<F: Fold> Pipeline<F> {
         patiently(config, || self.shared.store.apply(&flush)).await?;
         self.durable = self.checkpoint.next;
         self.rows.flushed(self.durable);
-        telemetry::flushed(F::FAMILY.name(), flush.rows.len(), began.elapsed());
+        meter::flushed(F::FAMILY.name(), flush.rows.len(), began.elapsed());
         if let Err(error) = self.reader.commit(self.durable).await {
             tracing::debug!(%error, "the group's offset was not committed; the checkpoint decides");
         }
@@ -293,7 +292,7 @@ where
         match operation().await {
             Err(error) if error.kind == Kind::Retry => {
                 tracing::warn!(%error, pause_ms, "waiting for a dependency");
-                telemetry::retried(error.operation);
+                meter::retried(error.operation);
                 sleep(Duration::from_millis(pause_ms)).await;
                 pause_ms = (pause_ms * 2).min(config.retry_ms_max.max(1));
             }

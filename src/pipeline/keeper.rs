@@ -7,7 +7,7 @@
 use super::{Exit, Pipeline, Shared, patiently};
 use crate::log::{Assigned, Error, Kind, record_at};
 use crate::store::{Checkpoint, Generation, Pointer, Store};
-use crate::telemetry;
+use crate::meter;
 use crate::view::Fold;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Opti
     let checkpoint = stored.unwrap_or(Checkpoint { next: 0, last: None });
     if committed.is_some_and(|committed| committed > checkpoint.next) {
         // The group's offset is written after the checkpoint, so it can only be ahead if the store lost a write.
-        telemetry::store_forgot(F::FAMILY.name());
+        meter::store_forgot(F::FAMILY.name());
         tracing::error!(topic = %name, partition, checkpoint = checkpoint.next, committed,
             "the store has forgotten acknowledged writes; folding on from its checkpoint, rows may be wrong");
     }
@@ -186,7 +186,7 @@ impl Restarts {
                 Err(Error::fatal(OPERATION, detail))
             }
             Exit::Restart(at) => {
-                telemetry::restarted(family);
+                meter::restarted(family);
                 Err(Error::retry(OPERATION, format!("partition {partition} starts over from its checkpoint, was {at}")))
             }
         }

@@ -16,7 +16,7 @@ use super::Shared;
 use crate::event::Event;
 use crate::port::Error;
 use crate::store::{Row, RowKey, RowWrite};
-use crate::telemetry;
+use crate::meter;
 use crate::view::cell::{Cell, Corrupt, decode_state, encode_state};
 use crate::view::{Aggregate, Contribution, Fold, Outcome, Place};
 use hashbrown::HashMap;
@@ -138,7 +138,7 @@ impl<F: Fold> Working<F> {
                 outcome
             }
         };
-        telemetry::folded(F::FAMILY.name(), matches!(outcome, Outcome::Applied(_)));
+        meter::folded(F::FAMILY.name(), matches!(outcome, Outcome::Applied(_)));
         if let Outcome::Applied(decision) = outcome {
             let contributions = fold.contributions(event, &decision, place);
             self.decided.extend(contributions.into_iter().map(|c| (place.offset, c)));

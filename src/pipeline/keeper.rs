@@ -6,10 +6,12 @@
 
 use super::{Exit, Pipeline, Shared, patiently};
 use crate::log::{Assigned, Error, Kind, record_at};
-use crate::store::{Checkpoint, Generation, Pointer, Store};
 use crate::meter;
+use crate::store::{Checkpoint, Generation, Pointer, Store};
 use crate::view::Fold;
+use async_trait::async_trait;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -82,7 +84,8 @@ pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Opti
         return Err(Error::fatal(OPERATION, detail));
     }
     if let Some(stand) = checkpoint.last {
-        let there = patiently(&shared.config, || record_at(shared.log.as_ref(), topic, partition, stand.offset)).await?;
+        let there =
+            patiently(&shared.config, || record_at(shared.log.as_ref(), topic, partition, stand.offset)).await?;
         if there.is_none_or(|record| record.digest() != stand.digest) {
             let detail = format!(
                 "the record at {name}/{partition}/{} is not the one that the views were folded up to: the topic was \
@@ -95,12 +98,34 @@ pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Opti
     Ok(checkpoint)
 }
 
+/// What else the owner of a partition does while it owns it.
+#[async_trait]
+pub trait Companion: Send + Sync + 'static {
+    /// Goes on until it fails; dropped when the partition is given back.
+    async fn accompany(&self, partition: u32) -> Result<Infallible, Error>;
+}
+
+/// The companion of an owner that does nothing else.
+#[derive(Debug, Clone, Copy)]
+pub struct Alone;
+
+#[async_trait]
+impl Companion for Alone {
+    async fn accompany(&self, _: u32) -> Result<Infallible, Error> {
+        std::future::pending().await
+    }
+}
+
 /// Keeps the views of a family until `shutdown`; answers an error only of kind Fatal.
-pub async fn keep<F: Fold>(shared: Arc<Shared<F>>, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn keep<F: Fold>(
+    shared: Arc<Shared<F>>,
+    companion: Arc<dyn Companion>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let mut restarts = Restarts::default();
     let mut pause_ms = 100;
     while !shutdown.is_cancelled() {
-        match member(&shared, &shutdown, &mut restarts).await {
+        match member(&shared, &companion, &shutdown, &mut restarts).await {
             Ok(()) => pause_ms = 100,
             Err(error) if error.kind == Kind::Fatal => return Err(error),
             Err(error) => {
@@ -119,6 +144,7 @@ pub async fn keep<F: Fold>(shared: Arc<Shared<F>>, shutdown: CancellationToken) 
 /// One membership, from joining to leaving.
 async fn member<F: Fold>(
     shared: &Arc<Shared<F>>,
+    companion: &Arc<dyn Companion>,
     shutdown: &CancellationToken,
     restarts: &mut Restarts,
 ) -> Result<(), Error> {
@@ -134,10 +160,15 @@ async fn member<F: Fold>(
             },
             assigned = membership.next() => match assigned {
                 Ok(assigned) => {
-                    let (shared, leaving) = (Arc::clone(shared), leaving.clone());
+                    let (shared, companion) = (Arc::clone(shared), Arc::clone(companion));
+                    let leaving = leaving.clone();
                     pipelines.spawn(async move {
                         let partition = assigned.partition;
-                        (partition, own(shared, assigned, leaving).await)
+                        let exit = tokio::select! {
+                            exit = own(shared, assigned, leaving) => exit,
+                            failed = companion.accompany(partition) => match failed { Err(error) => Err(error) },
+                        };
+                        (partition, exit)
                     });
                 }
                 Err(error) => break Err(error),

@@ -9,5 +9,6 @@ pub mod clock;
 pub mod event;
 pub mod log;
 pub mod port;
+pub mod score;
 pub mod store;
 pub mod view;

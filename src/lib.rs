@@ -13,5 +13,6 @@ pub mod meter;
 pub mod pipeline;
 pub mod port;
 pub mod remind;
+pub mod score;
 pub mod store;
 pub mod view;

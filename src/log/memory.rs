@@ -12,7 +12,7 @@ use crate::event::{Position, Topic, key};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Most records that one `next` brings.
 const RECORDS_MAX: usize = 500;
@@ -48,7 +48,8 @@ struct Inner {
     partitions: u32,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
-    appended: watch::Sender<u64>,
+    /// Not a watch channel: that one wakes its waiters in a random order.
+    appended: Notify,
 }
 
 /// A log in memory; clones share it.
@@ -58,20 +59,19 @@ pub struct Memory(Arc<Inner>);
 impl Memory {
     /// An empty log whose topics all have `partitions` partitions.
     pub fn new(partitions: u32, clock: Arc<dyn Clock>) -> Self {
-        let (appended, _) = watch::channel(0);
-        Self(Arc::new(Inner { partitions: partitions.max(1), clock, state: Mutex::default(), appended }))
+        Self(Arc::new(Inner { partitions: partitions.max(1), clock, state: Mutex::default(), appended: Notify::new() }))
     }
 
     /// Leaves `holes` offsets without a record at the end of a partition, as transaction markers do.
     pub fn skip(&self, topic: Topic, partition: u32, holes: usize) {
         self.state().records.entry((topic, partition)).or_default().extend((0..holes).map(|_| None));
-        self.0.appended.send_modify(|version| *version += 1);
+        self.0.appended.notify_waiters();
     }
 
     /// Appends a record as some other producer might: into a partition of its choice.
     pub fn append_to(&self, partition: u32, record: NewRecord) -> Position {
         let position = self.push(&mut self.state(), partition, record);
-        self.0.appended.send_modify(|version| *version += 1);
+        self.0.appended.notify_waiters();
         position
     }
 
@@ -175,7 +175,7 @@ impl Log for Memory {
             self.push(&mut state, partition, record)
         });
         let positions = positions.collect();
-        self.0.appended.send_modify(|version| *version += 1);
+        self.0.appended.notify_waiters();
         Ok(positions)
     }
 
@@ -282,8 +282,10 @@ impl Cursor {
 
     async fn next(&mut self) -> Result<Next, Error> {
         let at = self.started().await?;
-        let mut appended = self.log.0.appended.subscribe();
+        let log = self.log.clone();
         loop {
+            // Made before looking: an append in between wakes it.
+            let appended = log.0.appended.notified();
             let (records, next) = self.batch(at);
             if !records.is_empty() {
                 self.start = Start::At(next);
@@ -293,9 +295,7 @@ impl Cursor {
                 (self.start, self.end_said) = (Start::At(next), Some(next));
                 return Ok(Next::End(next));
             }
-            if appended.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            appended.await;
         }
     }
 }
@@ -349,7 +349,7 @@ impl Fenced for MemoryFenced {
             return Err(Error::fatal("append", "another owner of the partition has fenced this one"));
         }
         let positions = records.into_iter().map(|record| self.log.push(&mut state, self.place.1, record)).collect();
-        self.log.0.appended.send_modify(|version| *version += 1);
+        self.log.0.appended.notify_waiters();
         Ok(positions)
     }
 }

@@ -75,6 +75,15 @@ pub fn decode_structured(value: &Value, defaults: Defaults<'_>) -> Result<Parsed
     Ok(Parsed { event, data, extensions: attributes.into_extensions() })
 }
 
+/// Reads the data of a type by itself, as it comes out of files; pointers begin with `/data` all the same.
+pub fn decode_data(type_name: &str, data: &Map<String, Value>) -> Result<Fact, Faults> {
+    let mut faults = Vec::new();
+    match read_fact(type_name, data, &mut faults) {
+        Some(fact) => Faults::none_of(fact, faults),
+        None => Err(Faults::all_of(faults)),
+    }
+}
+
 /// Reads a binary event: attribute names without `ce_` or `ce-`, in lower case, and `datacontenttype` for the
 /// `Content-Type` of the message, if it has one.
 pub fn decode_binary<'a>(

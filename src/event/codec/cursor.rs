@@ -98,7 +98,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     pub fn user_agent(&mut self, name: &str) -> Option<String> {
         self.optional(name, |value| {
             let whole = text(value, USER_AGENT_BYTES_MAX)?;
-            Ok(whole[..whole.floor_char_boundary(USER_AGENT_KEPT_BYTES)].to_owned())
+            Ok(cut(whole, USER_AGENT_KEPT_BYTES).to_owned())
         })
     }
 
@@ -241,7 +241,7 @@ impl<'v, 'f> Fields<'v, 'f> {
             }
             if key.len() > ATTRIBUTE_NAME_BYTES_MAX {
                 let detail = format!("a name is longer than {ATTRIBUTE_NAME_BYTES_MAX} bytes");
-                fields.fault(&key[..key.floor_char_boundary(ATTRIBUTE_NAME_BYTES_MAX)], fault::TOO_LONG, detail);
+                fields.fault(cut(key, ATTRIBUTE_NAME_BYTES_MAX), fault::TOO_LONG, detail);
             } else if let Some(value) = fields.optional(key, scalar) {
                 attributes.insert(key.clone(), value);
             }
@@ -344,6 +344,12 @@ fn text(value: &Value, bytes_max: usize) -> Read<&str> {
         return Err((fault::TOO_LONG, format!("longer than {bytes_max} bytes")));
     }
     Ok(text)
+}
+
+/// As much of a text as fits into so many bytes, cut between characters.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 fn not_empty(text: &str) -> Read<&str> {

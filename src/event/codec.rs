@@ -25,12 +25,14 @@ mod cursor;
 mod facts;
 mod fault;
 mod time;
+mod value;
 mod write;
 
 pub use attributes::{Defaults, is_tenant};
 pub use cursor::{Entry, Fields};
 pub use facts::{attempt, fact_data};
 pub use fault::*;
+pub use value::Read;
 pub use write::*;
 
 use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Event, Fact, key};
@@ -126,7 +128,7 @@ fn read(
     let fact = match data {
         Ok(Value::Object(data)) => read_fact(type_name, data, &mut faults),
         Ok(other) => {
-            faults.push(Fault::new("/data", WRONG_TYPE, cursor::wrong("an object", other).1));
+            faults.push(Fault::new("/data", WRONG_TYPE, value::wrong("an object", other).1));
             None
         }
         Err(fault) => {

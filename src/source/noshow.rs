@@ -96,7 +96,7 @@ impl Layout {
             ("attributes".to_owned(), Value::Object(attributes)),
         ]);
         let event = |type_name, data, (id, time_ms)| {
-            let fact = row.fact(type_name, data, (&self.ids, origin))?;
+            let fact = row.fact(type_name, data, &self.ids, origin)?;
             Ok(Sourced::of_row(Event { envelope: origin.envelope(id, SOURCE, time_ms), fact }, None))
         };
         let booked = event("foretell.appointment.booked", &booking, (id("booked"), booked_ms))?;

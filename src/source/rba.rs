@@ -98,7 +98,7 @@ impl Layout {
             Some(false) => "foretell.login.failed",
             Some(true) | None => "foretell.login.succeeded",
         };
-        let fact = row.fact(type_name, &row.object(&self.fields), (&self.fields, origin))?;
+        let fact = row.fact(type_name, &row.object(&self.fields), &self.fields, origin)?;
         let id = row.required(self.index, origin)?.to_owned();
         let envelope = origin.envelope(id, self.source, row.time_ms(self.time, "Z", origin)?);
         let label = match self.labels {

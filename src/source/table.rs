@@ -156,7 +156,8 @@ impl<'r> Row<'r> {
         &self,
         type_name: &str,
         data: &Map<String, Value>,
-        (fields, origin): (&Fields, Origin<'_>),
+        fields: &Fields,
+        origin: Origin<'_>,
     ) -> Result<Fact, Error> {
         codec::decode_data(type_name, data).map_err(|faults: Faults| {
             let fault = faults.first();

@@ -4,9 +4,9 @@
 //! names and texts first, so that everything behind it is written once.
 
 use super::bounds::*;
-use super::cursor::wrong;
 use super::fault::{self, Fault, Faults, quoted};
 use super::time;
+use super::value::wrong;
 use crate::event::{Envelope, ID_BYTES_MAX};
 use crate::log::Record;
 use serde_json::{Map, Value};

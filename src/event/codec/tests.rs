@@ -26,7 +26,8 @@ fn record(headers: &[(&str, &[u8])], body: &[u8]) -> Record {
     stored(NewRecord { topic, key: None, value, headers })
 }
 
-fn event(type_name: &str, data: Value) -> Value {
+fn event(type_name: &str, data: impl Into<Value>) -> Value {
+    let data: Value = data.into();
     json!({"specversion": "1.0", "id": "e-1", "source": "urn:test", "type": type_name, "data": data})
 }
 
@@ -42,7 +43,7 @@ fn fact(type_name: &str, data: Value) -> Fact {
     decode_structured(&event(type_name, data), DEFAULTS).unwrap().event.fact
 }
 
-fn login(data: Value) -> Login {
+fn login(data: &Value) -> Login {
     let mut fields = json!({"user_id": "u", "ip": "192.0.2.1"});
     fields.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
     match fact("foretell.login.succeeded", fields) {
@@ -238,15 +239,15 @@ fn starts_keep_what_was_sent() {
 
 #[test]
 fn attempts_are_brought_to_one_form() {
-    let read = login(json!({"country": "no", "browser": "", "user_agent": "", "asn": 29695.0, "ip": "2001:DB8::1"}));
+    let read = login(&json!({"country": "no", "browser": "", "user_agent": "", "asn": 29695.0, "ip": "2001:DB8::1"}));
     assert_eq!(read.attempt.country.as_deref(), Some("NO"));
     assert_eq!(read.attempt.browser, None);
     assert_eq!(read.attempt.user_agent.as_deref(), Some(""));
     assert_eq!(read.attempt.asn, Some(29_695));
     assert_eq!(read.attempt.ip.to_string(), "2001:db8::1");
-    let long = login(json!({"user_agent": "é".repeat(1000)}));
+    let long = login(&json!({"user_agent": "é".repeat(1000)}));
     assert_eq!(long.attempt.user_agent.map(|agent| agent.len()), Some(1024));
-    let odd = login(json!({"user_agent": format!("x{}", "é".repeat(1000))}));
+    let odd = login(&json!({"user_agent": format!("x{}", "é".repeat(1000))}));
     assert_eq!(odd.attempt.user_agent.map(|agent| agent.len()), Some(1023), "cut between characters");
     let data = json!({"user_id": "u", "ip": "192.0.2.1", "user_agent": "x".repeat(65_537)});
     assert_eq!(faults(&event("foretell.login.failed", data)), ["/data/user_agent TOO_LONG"]);

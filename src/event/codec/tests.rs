@@ -314,6 +314,31 @@ fn unknown_fields_and_attributes_are_passed_on() {
 }
 
 #[test]
+fn extensions_are_bounded_and_never_take_a_place_of_their_betters() {
+    let data = br#"{"user_id":"u"}"#;
+    let context = [("specversion", "1.0"), ("id", "1"), ("source", "s"), ("type", "foretell.user.erased")];
+    let names: Vec<_> = (0..100).map(|n| format!("x{n}")).collect();
+    let odd = [("subject", "other"), ("data", "other"), ("", "x"), ("Upper", "x"), ("under_score", "x")];
+    let attributes = context.into_iter().chain(odd).chain(names.iter().map(|name| (name.as_str(), "1")));
+    let parsed = decode_binary(attributes, data, DEFAULTS).unwrap();
+    assert_eq!(parsed.extensions.len(), bounds::EXTENSIONS_MAX);
+    assert!(parsed.extensions.iter().all(|(name, _)| name.starts_with('x')), "{:?}", parsed.extensions);
+    assert_eq!(structured_event(&parsed)["subject"], json!("u"));
+}
+
+#[test]
+fn what_is_said_of_a_fault_is_short_whatever_was_sent() {
+    let long = "é\u{7}".repeat(400);
+    let data = json!({"appointment_id": "a", "client_id": "c", "starts_at": long, "time_zone": long});
+    let value = json!({"specversion": long, "id": "1", "source": "s", "type": long, "tenant": long, "data": data});
+    for value in [value, event("foretell.appointment.booked", data)] {
+        let refused = decode_structured(&value, DEFAULTS).unwrap_err();
+        assert!(refused.iter().all(|fault| fault.detail.len() < 300), "{refused}");
+        assert!(!refused.to_string().contains('\u{7}'), "{refused}");
+    }
+}
+
+#[test]
 fn structured_passes_on_what_it_need_not_understand() {
     let headers: [(&str, &[u8]); 3] = [("ce_id", b"1"), ("ce_type", b"other.kind"), ("traceparent", b"00-")];
     let shown = structured(&record(&headers, b"[1]")).unwrap();

@@ -12,7 +12,7 @@
 //! and every fault is told, each with its place; unknown fields are never faults. Behind this module nothing
 //! checks an event again. All of it is pure: no clock, no I/O, no panic whatever the bytes are.
 //!
-//! What is read beyond the letter of the contract, and why:
+//! Decisions that the schemas cannot show:
 //! - `subject` is written and not read: user or client are in the data, and two truths would have to be compared.
 //! - Without `time` an event happened when it arrived: at its record's timestamp, or when HTTP took it.
 //! - Without `content-type` a record is read as binary JSON, which is what most producers mean.

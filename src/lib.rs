@@ -14,5 +14,6 @@ pub mod pipeline;
 pub mod port;
 pub mod remind;
 pub mod score;
+pub mod source;
 pub mod store;
 pub mod view;

@@ -21,6 +21,7 @@
 //! What is absent: deletion, compaction and seeking. A reader that must start elsewhere is opened anew.
 
 pub mod disk;
+pub mod group;
 pub mod kafka;
 pub mod memory;
 

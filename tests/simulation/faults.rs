@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use foretell::event::{Position, Topic};
 use foretell::log::{Assigned, Error, Extent, Fenced, Log, Membership, NewRecord, Next, Reader};
-use foretell::store::memory::Memory as MemoryStore;
+use foretell::store::memory::Store as MemoryStore;
 use foretell::store::{Checkpoint, Family, Flush, Generation, Pointer, Row, RowKey, Store, View};
 use foretell::view::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -259,20 +259,20 @@ impl<L: Send + Sync> Ports<L, MemoryStore> {
             let mut later = flush.clone();
             let lift = (turn as i64) << 24;
             later.rows.iter_mut().for_each(|row| row.position += lift);
-            self.store.tear(&later, |_| true);
-            return self.store.apply(&Flush { rows: Vec::new(), ..flush.clone() }).await;
+            self.store.write_rows(&later, |_| true);
+            return self.store.write_checkpoint(flush);
         }
         self.store.apply(flush).await
     }
 
     /// Writes some of a flush's rows; with the broken rule, the checkpoint before them.
-    async fn tear(&self, flush: &Flush) {
+    fn tear(&self, flush: &Flush) {
         let random = &self.weather.random;
         if self.weather.protocol == Protocol::CheckpointBeforeRows {
-            let _ = self.store.apply(&Flush { rows: Vec::new(), ..flush.clone() }).await;
+            let _ = self.store.write_checkpoint(flush);
         }
         let kept = random.below(101);
-        self.store.tear(flush, |_| random.chance(kept));
+        self.store.write_rows(flush, |_| random.chance(kept));
     }
 }
 
@@ -287,7 +287,7 @@ impl<L: Send + Sync + Clone + 'static> Store for Ports<L, MemoryStore> {
         match self.fate("apply").await {
             Fate::Fair => self.write(&flush).await,
             Fate::ErrorBefore => {
-                self.tear(&flush).await;
+                self.tear(&flush);
                 Err(Error::retry("apply", "injected: torn"))
             }
             Fate::ErrorAfter => {
@@ -295,7 +295,7 @@ impl<L: Send + Sync + Clone + 'static> Store for Ports<L, MemoryStore> {
                 Err(Error::retry("apply", "injected after"))
             }
             Fate::CrashBefore => {
-                self.tear(&flush).await;
+                self.tear(&flush);
                 self.die().await
             }
             Fate::CrashAfter => {

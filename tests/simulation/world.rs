@@ -4,11 +4,12 @@ use crate::faults::{Ports, Protocol, Random, Weather};
 use crate::history::{History, Kind};
 use foretell::clock::Clock;
 use foretell::event::{Topic, codec};
-use foretell::log::memory::Memory as MemoryLog;
+use foretell::log::group::Handover;
+use foretell::log::memory::Log as MemoryLog;
 use foretell::log::{Log, Record};
 use foretell::pipeline::keeper::{self, Alone};
 use foretell::pipeline::{Config, Shared, dead};
-use foretell::store::memory::Memory as MemoryStore;
+use foretell::store::memory::Store as MemoryStore;
 use foretell::store::{Generation, Store};
 use foretell::view::cell::Cell;
 use foretell::view::client::Appointments;
@@ -131,7 +132,7 @@ impl<F: Fold + Clone> World<F> {
         };
         Self {
             fold,
-            log: MemoryLog::new(PARTITIONS, clock.clone()),
+            log: MemoryLog::new(|_| PARTITIONS, clock.clone()),
             store: MemoryStore::new(),
             clock,
             history: History::new(kind, random.clone()),
@@ -207,22 +208,23 @@ impl<F: Fold + Clone> World<F> {
                         record.key.as_ref().map_or(0, |key| foretell::event::key::partition(key, PARTITIONS));
                     // Now and then into the wrong one.
                     let partition = if self.random.chance(2) { (partition + 1) % PARTITIONS } else { partition };
-                    self.log.append_to(partition, record);
+                    self.log.append_to(partition, record).unwrap();
                 }
                 self.note(format!("{burst} records"));
             }
-            12 => self.log.skip(topic, self.random.below(2) as u32, 1),
-            13 => {
+            12 => self.log.skip(topic, self.random.below(2) as u32, 1).unwrap(),
+            13..=15 => {
+                // Unnoticed is how late writers come about: the old owner goes on for a while.
+                let handover =
+                    [Handover::Drained, Handover::AtOnce, Handover::Unnoticed][self.random.below(3) as usize];
                 let shift = self.random.below(3) as usize;
-                self.note(format!("rebalance by {shift}"));
-                self.log.rebalance(&group, topic, |partition, members| (partition as usize + shift) % members);
+                self.note(format!("rebalance by {shift}, {handover:?}"));
+                self.log.rebalance(&group, topic, handover, |partition, members| {
+                    (partition as usize + shift) % members.max(1)
+                });
             }
-            14 | 15 => {
-                let member = self.random.below(3) as usize;
-                self.note(format!("member {member} freezes out"));
-                self.log.freeze(&group, topic, member);
-            }
-            16 if !self.processes.is_empty() => {
+            16 => self.log.tell(&group, topic),
+            17 if !self.processes.is_empty() => {
                 let victim = self.random.below(self.processes.len() as u64) as usize;
                 self.note(format!("kills {victim}"));
                 let _ = self.processes.remove(victim).kill().await;
@@ -260,7 +262,7 @@ impl<F: Fold + Clone> World<F> {
     }
 
     fn sources(&self) -> Vec<Record> {
-        (0..PARTITIONS).flat_map(|partition| self.log.records(F::FAMILY.topic(), partition)).collect()
+        (0..PARTITIONS).flat_map(|partition| self.log.records(F::FAMILY.topic(), partition).unwrap()).collect()
     }
 
     /// The first row that is not the pure fold of the log.
@@ -274,9 +276,9 @@ impl<F: Fold + Clone> World<F> {
             }
         }
         let generation = Generation { family: F::FAMILY, number: 1, epoch: 0 };
-        let stored = self.store.rows(generation).into_iter().map(|(key, source, cell)| {
-            let source = (key.view != F::OWNER).then_some(source);
-            ((key, source), Cell::decode(&cell).unwrap().state.to_vec())
+        let stored = self.store.rows(generation).into_iter().map(|(key, row)| {
+            let source = (key.view != F::OWNER).then_some(row.source);
+            ((key, source), Cell::decode(&row.cell).unwrap().state.to_vec())
         });
         let stored: BTreeMap<_, _> = stored.collect();
         let wanted: BTreeMap<_, _> = pure.states().map(|(key, source, state)| ((key.clone(), source), state)).collect();
@@ -295,7 +297,7 @@ impl<F: Fold + Clone> World<F> {
             rejected.map(|r| (r.position.partition.to_string(), r.position.offset.to_string())).collect();
         let text =
             |record: &Record, name| String::from_utf8_lossy(record.header(name).unwrap_or_default()).into_owned();
-        let kept = (0..PARTITIONS).flat_map(|partition| self.log.records(Topic::DeadLetters, partition));
+        let kept = (0..PARTITIONS).flat_map(|partition| self.log.records(Topic::DeadLetters, partition).unwrap());
         let kept: BTreeSet<_> = kept.map(|r| (text(&r, dead::PARTITION), text(&r, dead::OFFSET))).collect();
         let odd = rejected.symmetric_difference(&kept).next()?;
         Some(format!("record {odd:?} is rejected or has a dead letter, and not both"))

@@ -94,6 +94,13 @@ impl Kafka {
     pub async fn check_topics(&self) -> Result<Vec<String>, Error> {
         topics::check_with(&self.settings, &self.names, &self.query).await
     }
+
+    fn check(&self, topic: Topic, partition: u32) -> Result<(), Error> {
+        if partition < self.partitions(topic) {
+            return Ok(());
+        }
+        Err(Error::reject("use a partition", format!("{} has no partition {partition}", self.names.of(topic))))
+    }
 }
 
 #[async_trait]
@@ -113,6 +120,7 @@ impl Log for Kafka {
     /// does the position of a reader that says `End`: with nothing more appended, a reader that says
     /// `End(position)` with `position >= end` has brought everything.
     async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
+        self.check(topic, partition)?;
         Query::extent(&self.query, self.names.of(topic), partition).await
     }
 
@@ -121,11 +129,14 @@ impl Log for Kafka {
     }
 
     async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
+        self.check(topic, partition)?;
         let at = consumer::At { topic, partition, from };
         consumer::read(&self.settings, &self.names, at, &self.query).await
     }
 
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
-        fence::take_over(&self.settings, &self.names, topic, partition).await
+        self.check(topic, partition)?;
+        let place = fence::Place { topic, partition, partitions: self.partitions(topic) };
+        fence::take_over(&self.settings, &self.names, place).await
     }
 }

@@ -4,7 +4,7 @@
 //! left open. An append is one transaction: readers see all of it or nothing.
 
 use super::client::{Events, Settings};
-use super::producer::{check_sizes, delivered, future_record};
+use super::producer::{check_sizes, delivered, future_record, key_partition};
 use super::{Names, fault};
 use crate::event::{Position, Topic};
 use crate::log::{Error, Fenced, NewRecord};
@@ -18,22 +18,32 @@ const COORDINATOR_WAIT_MS: u64 = 200;
 
 type Transactional = FutureProducer<Events>;
 
+/// What is fenced.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) topic: Topic,
+    pub(super) partition: u32,
+    /// The topic's partition count, which decides where a key belongs.
+    pub(super) partitions: u32,
+}
+
+impl Place {
+    fn holds(self, record: &NewRecord) -> bool {
+        record.topic == self.topic && key_partition(record, self.partitions) == self.partition
+    }
+}
+
 /// Creates and initialises the producer of a partition.
-pub(super) async fn take_over(
-    settings: &Settings,
-    names: &Names,
-    topic: Topic,
-    partition: u32,
-) -> Result<Box<dyn Fenced>, Error> {
-    let name = names.of(topic);
-    let number = fault::partition(partition)?;
+pub(super) async fn take_over(settings: &Settings, names: &Names, place: Place) -> Result<Box<dyn Fenced>, Error> {
+    let name = names.of(place.topic);
+    let number = fault::partition(place.partition)?;
     let producer: Transactional = settings
-        .transactional(&format!("{name}-{partition}"))
+        .transactional(&format!("{name}-{number}"))
         .create_with_context(Events)
         .map_err(|error| Error::fatal("create a producer", error))?;
     let timeout = settings.request_timeout();
     initialise(&producer, timeout).await?;
-    Ok(Box::new(Fence { producer, topic, name, number, timeout, state: State::Ready }))
+    Ok(Box::new(Fence { producer, place, name, number, timeout, state: State::Ready }))
 }
 
 /// The first transactions of a cluster find their coordinator loading for a second or so.
@@ -63,7 +73,7 @@ async fn blocking<T: Send + 'static>(
 
 struct Fence {
     producer: Transactional,
-    topic: Topic,
+    place: Place,
     name: String,
     number: i32,
     timeout: Duration,
@@ -82,6 +92,11 @@ enum State {
 impl Fenced for Fence {
     async fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
         check_sizes(&records)?;
+        if let Some(stray) = records.iter().find(|record| !self.place.holds(record)) {
+            let detail =
+                format!("a record of {} does not belong to {}[{}]", stray.topic.name(), self.name, self.number);
+            return Err(Error::reject("append to a fenced partition", detail));
+        }
         if self.state == State::Open {
             return Err(self.over("an earlier append did not come to its end"));
         }
@@ -114,7 +129,7 @@ impl Fence {
         self.commit().await?;
         let mut positions = Vec::with_capacity(records.len());
         for delivery in waiting {
-            positions.push(delivered(self.topic, delivery).await?);
+            positions.push(delivered(self.place.topic, delivery).await?);
         }
         Ok(positions)
     }

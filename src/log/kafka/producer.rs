@@ -35,10 +35,7 @@ impl Producer {
     ) -> Result<Vec<Position>, Error> {
         check_sizes(&records)?;
         let producer = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let place = |record: &NewRecord| {
-            let partition = record.key.as_ref().map_or(0, |key| key::partition(key, partitions(record.topic)));
-            (names.of(record.topic), partition)
-        };
+        let place = |record: &NewRecord| (names.of(record.topic), key_partition(record, partitions(record.topic)));
         let delivered = send_all(&producer, place, &records).await;
         if delivered.is_err() {
             self.renew(producer);
@@ -67,6 +64,12 @@ impl Producer {
 
 fn create(settings: &Settings) -> Result<FutureProducer<Events>, Error> {
     settings.producer().create_with_context(Events).map_err(|error| Error::fatal("create a producer", error))
+}
+
+/// The partition that a record belongs to: chosen here, so that it is the one that the rest of the crate counts
+/// with, whatever librdkafka believes the partition count to be.
+pub(super) fn key_partition(record: &NewRecord, partitions: u32) -> u32 {
+    record.key.as_ref().map_or(0, |key| key::partition(key, partitions))
 }
 
 /// Refuses all when one is too large.

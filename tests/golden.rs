@@ -50,7 +50,7 @@ impl Row {
             method: None,
             failure_reason: None,
         };
-        let time_ms = self.timestamp.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_millisecond();
+        let time_ms = foretell::event::zone::instant_ms(self.timestamp, &jiff::tz::TimeZone::UTC);
         let envelope = Envelope { id: self.index.to_string(), source: "golden".into(), tenant: TENANT.into(), time_ms };
         Event { envelope, fact: Fact::Login(Box::new(login)) }
     }
@@ -58,7 +58,8 @@ impl Row {
 
 fn read(name: &str) -> Vec<Row> {
     let path = format!("{}/tests/data/rba-golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    csv::Reader::from_path(path).unwrap().deserialize().map(Result::unwrap).collect()
+    let mut reader = csv::Reader::from_path(path).expect("the file is committed");
+    reader.deserialize().map(|row| row.expect("the columns of the file")).collect()
 }
 
 fn score(rows: &Materialized<Logins>, event: &Event, config: &Config) -> login::Score {
@@ -87,7 +88,7 @@ fn reproduce(name: &str, partitions: u32) -> usize {
         assert_eq!(got.history.successes, row.n_user_before, "{name} {}", row.index);
         match row.score_causal {
             Some(expected) => {
-                let ratio = got.likelihood_ratio.unwrap();
+                let ratio = got.likelihood_ratio.expect("a user with history is scored");
                 let error = (ratio / expected - 1.0).abs();
                 assert!(error <= RELATIVE_ERROR_MAX, "{name} {}: {ratio} instead of {expected}", row.index);
                 scored += 1;

@@ -5,9 +5,9 @@ use foretell::event::login::{Attempt, Login};
 use foretell::event::{Envelope, Event, Fact};
 use foretell::score::login::{self, Config, Evidence, Features, Mode};
 use foretell::score::{Code, Decision, Level};
+use foretell::view::Place;
 use foretell::view::materialized::Materialized;
 use foretell::view::user::{self, Logins};
-use foretell::view::{Aggregate, Place};
 use serde::Deserialize;
 
 const TENANT: &str = "golden";
@@ -64,14 +64,7 @@ fn read(name: &str) -> Vec<Row> {
 
 fn score(rows: &Materialized<Logins>, event: &Event, config: &Config) -> login::Score {
     let Fact::Login(login) = &event.fact else { unreachable!("only logins are built here") };
-    let mut features = Features::default();
-    for (level, key) in Features::keys(TENANT, &login.attempt) {
-        for partial in rows.partials(&key) {
-            if let Aggregate::Feature(feature) = partial {
-                features.merge(level, feature);
-            }
-        }
-    }
+    let features = Features::of(rows, TENANT, &login.attempt);
     let user = rows.owner(&user::row_key(TENANT, &login.user_id));
     let at_ms = event.envelope.time_ms;
     login::score(&Evidence { user, features: &features, attempt: &login.attempt, at_ms }, config)

@@ -32,8 +32,10 @@ pub use likelihood::UNKNOWN_RATIO;
 use super::{Code, Decision, InvalidConfig, Level as Risk, Model, Reason};
 use crate::event::login::Attempt;
 use crate::store::RowKey;
+use crate::view::Aggregate;
 use crate::view::feature::{self, Feature, Level};
-use crate::view::user::User;
+use crate::view::materialized::Materialized;
+use crate::view::user::{Logins, User};
 use likelihood::{ADDRESS, Base, CLIENT};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -126,6 +128,19 @@ impl Features {
             .chain(Level::VALUES)
             .filter_map(|level| Some((level, feature::key(tenant, level, &level.value(attempt)?))))
             .collect()
+    }
+
+    /// What rows in memory hold for an attempt.
+    pub fn of(rows: &Materialized<Logins>, tenant: &str, attempt: &Attempt) -> Self {
+        let mut features = Self::default();
+        for (level, key) in Self::keys(tenant, attempt) {
+            for partial in rows.partials(&key) {
+                if let Aggregate::Feature(feature) = partial {
+                    features.merge(level, feature);
+                }
+            }
+        }
+        features
     }
 
     /// Takes one partial of a row in.

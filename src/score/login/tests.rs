@@ -3,9 +3,8 @@
 use super::*;
 use crate::event::login::Login;
 use crate::event::{Envelope, Event, Fact};
-use crate::view::materialized::Materialized;
-use crate::view::user::{self, Logins};
-use crate::view::{Aggregate, Place};
+use crate::view::Place;
+use crate::view::user;
 use proptest::prelude::*;
 
 const TENANT: &str = "t";
@@ -42,13 +41,7 @@ impl World {
     }
 
     fn score(&self, user_id: &str, attempt: &Attempt, at_ms: i64, config: &Config) -> Score {
-        let mut features = Features::default();
-        for (level, key) in Features::keys(TENANT, attempt) {
-            for partial in self.rows.partials(&key) {
-                let Aggregate::Feature(feature) = partial else { unreachable!("feature rows") };
-                features.merge(level, feature);
-            }
-        }
+        let features = Features::of(&self.rows, TENANT, attempt);
         let user = self.rows.owner(&user::row_key(TENANT, user_id));
         score(&Evidence { user, features: &features, attempt, at_ms }, config)
     }

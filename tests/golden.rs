@@ -1,14 +1,17 @@
 //! The faithful mode reproduces the publication: two synthetic histories whose scores were computed with the
 //! published notebook, each row from the rows strictly before it.
 
+use foretell::evaluate::{self, LoginOptions};
 use foretell::event::login::{Attempt, Login};
 use foretell::event::{Envelope, Event, Fact};
 use foretell::score::login::{self, Config, Evidence, Features, Mode};
 use foretell::score::{Code, Decision, Level};
+use foretell::source::{self, Format};
 use foretell::view::Place;
 use foretell::view::materialized::Materialized;
 use foretell::view::user::{self, Logins};
 use serde::Deserialize;
+use std::path::PathBuf;
 
 const TENANT: &str = "golden";
 const RELATIVE_ERROR_MAX: f64 = 1e-9;
@@ -56,9 +59,12 @@ impl Row {
     }
 }
 
+fn path(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/data/rba-golden", name].iter().collect()
+}
+
 fn read(name: &str) -> Vec<Row> {
-    let path = format!("{}/tests/data/rba-golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    let mut reader = csv::Reader::from_path(path).expect("the file is committed");
+    let mut reader = csv::Reader::from_path(path(name)).expect("the file is committed");
     reader.deserialize().map(|row| row.expect("the columns of the file")).collect()
 }
 
@@ -122,4 +128,27 @@ fn the_worked_row_is_reproduced() {
         rows.take(&event, Place { partition: 0, offset: row.index });
     }
     unreachable!("the file has a row 21");
+}
+
+/// And so does a backtest of the same files.
+#[test]
+fn a_backtest_says_the_same() {
+    for name in ["synthetic_seed1_n300.csv", "synthetic_seed2_n300.csv"] {
+        let loaded = source::read(&path(name), Format::Rba, TENANT).expect("the file is committed");
+        let mut options = LoginOptions::default();
+        options.score.mode = Mode::Faithful;
+        let mut out = Vec::new();
+        evaluate::logins(&loaded, &options, &mut out, &mut |_, _| {}).expect("memory can be written to");
+        let lines: Vec<serde_json::Value> =
+            out.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let rows = read(name);
+        assert_eq!(lines.len(), rows.len());
+        for (line, row) in lines.iter().zip(&rows) {
+            assert_eq!(line["event_id"], row.index.to_string());
+            let ratio = line["likelihood_ratio"].as_f64();
+            assert_eq!(ratio.is_some(), row.score_causal.is_some(), "{line}");
+            let error = ratio.zip(row.score_causal).map_or(0.0, |(ratio, expected)| (ratio / expected - 1.0).abs());
+            assert!(error <= RELATIVE_ERROR_MAX, "{line} instead of {:?}", row.score_causal);
+        }
+    }
 }

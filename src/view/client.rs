@@ -376,7 +376,7 @@ fn seconds(local: jiff::civil::DateTime) -> i64 {
 }
 
 /// Which appointment an event is about.
-fn appointment_id(fact: &Fact) -> Option<&str> {
+pub fn appointment_id(fact: &Fact) -> Option<&str> {
     match fact {
         Fact::Booked(booking) | Fact::Rescheduled(booking) => Some(&booking.appointment_id),
         Fact::Confirmed(visit) | Fact::Attended(visit) | Fact::Missed(visit) | Fact::Deleted(visit) => {

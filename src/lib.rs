@@ -7,6 +7,7 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod evaluate;
 pub mod event;
 pub mod log;
 pub mod meter;

@@ -10,6 +10,7 @@
 //! A tick that cannot catch up is put off; what expires meanwhile is dropped by the plan, visibly. Ids are
 //! deterministic, so that even a reminder announced twice would be one.
 
+pub mod assess;
 pub mod plan;
 mod scan;
 

@@ -1,0 +1,309 @@
+//! The composition root: settings become ports, ports become roles. The only file that names a backend.
+//!
+//! ```text
+//!   Config ─► open: log, store ─┬─► http       router over Rows and Progress
+//!                               ├─► views      a keeper for logins, one for appointments
+//!                               └─► reminders  a keeper for reminders, with the planner as companion
+//! ```
+//!
+//! A role is a value, not a build: `serve --roles` takes any of them, and every process serves its health and
+//! metrics. While a cluster is away at the start the process listens already and says what it waits for.
+
+mod waiting;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::event::Topic;
+use crate::http::auth::Keys;
+use crate::http::{self, Api, Parts, Scoring};
+use crate::log::{self, Error, Kind, Log};
+use crate::pipeline::keeper::{self, Alone, Companion};
+use crate::pipeline::{Shared, patiently};
+use crate::progress::Progress;
+use crate::remind::{Reminders, assess::ByRows};
+use crate::rows::Rows;
+use crate::store::{self, Generation, Store};
+use crate::view::{Fold, client::Appointments, sent, user::Logins};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The socket of an instance that serves a data directory, inside that directory.
+pub const SOCKET: &str = "foretell.sock";
+
+/// A part of the service that a process can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Role {
+    /// Answers requests.
+    Http,
+    /// Keeps the views of logins and appointments.
+    Views,
+    /// Keeps the view of what was sent, and announces reminders.
+    Reminders,
+}
+
+/// The backends of a configuration.
+pub struct Ports {
+    /// Where facts are.
+    pub log: Arc<dyn Log>,
+    /// Where rows are.
+    pub store: Arc<dyn Store>,
+    /// The data directory of an embedded log or store, locked.
+    pub directory: Option<PathBuf>,
+    /// What operators should know about the backends, in plain sentences.
+    pub notices: Vec<String>,
+}
+
+/// The directory of a `disk:` URL.
+pub fn disk_directory(url: &str) -> Option<&Path> {
+    url.strip_prefix("disk:").map(Path::new)
+}
+
+/// Opens log and store. Fatal where a URL, a schema, a topic or a directory is not as it must be; Retry where a
+/// cluster does not answer.
+pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error> {
+    let (log_dir, store_dir) = (disk_directory(&config.log), disk_directory(&config.store));
+    let lock = |dir: Option<&Path>| dir.map(log::disk::lock).transpose();
+    let log_lock = lock(log_dir)?;
+    let store_lock = if store_dir == log_dir { log_lock.clone() } else { lock(store_dir)? };
+    let mut notices = Vec::new();
+    let log: Arc<dyn Log> = match &log_lock {
+        Some(directory) => {
+            let partitions = config.topics.embedded_partitions;
+            let open = || log::disk::Log::open(directory, |_| partitions, log::disk::Config::default(), clock);
+            Arc::new(tokio::task::block_in_place(open)?)
+        }
+        None => Arc::new(open_kafka(config).await?),
+    };
+    let store: Arc<dyn Store> = match &store_lock {
+        Some(directory) => Arc::new(tokio::task::block_in_place(|| store::disk::Store::open(directory))?),
+        None => {
+            check_scheme(&config.store, "cassandra://", "store")?;
+            let cassandra = store::cassandra::Cassandra::open(&config.store, &config.cassandra).await?;
+            notices.extend(cassandra.warnings().await?);
+            Arc::new(cassandra)
+        }
+    };
+    let directory = log_dir.or(store_dir).map(Path::to_owned);
+    Ok(Ports { log, store, directory, notices })
+}
+
+async fn open_kafka(config: &Config) -> Result<log::kafka::Kafka, Error> {
+    check_scheme(&config.log, "kafka://", "log")?;
+    let kafka = log::kafka::Kafka::open(&config.log, &config.topics.prefix, &config.kafka).await?;
+    let problems = kafka.check_topics().await?;
+    if problems.is_empty() { Ok(kafka) } else { Err(Error::fatal("use the topics", problems.join(" "))) }
+}
+
+fn check_scheme(url: &str, scheme: &str, key: &'static str) -> Result<(), Error> {
+    if url.starts_with(scheme) {
+        return Ok(());
+    }
+    Err(Error::fatal("read the settings", format!("{key} = {url:?} begins with neither disk: nor {scheme}")))
+}
+
+/// What `migrate` does: creates topics and schema where they are missing; answers what was done and what to know.
+pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
+    let mut done = Vec::new();
+    if disk_directory(&config.log).is_none() {
+        check_scheme(&config.log, "kafka://", "log")?;
+        let topics = &config.topics;
+        let shape = log::kafka::topics::Shape {
+            partitions: topics.partitions,
+            replication_factor: topics.replication_factor,
+            min_insync_replicas: topics.min_insync_replicas,
+            dead_letter_retention_days: topics.dead_letter_retention_days,
+        };
+        let created = log::kafka::topics::ensure(&config.log, &topics.prefix, &config.kafka, &shape).await?;
+        done.extend(created.into_iter().map(|name| format!("created topic {name}")));
+        done.extend(log::kafka::topics::check(&config.log, &topics.prefix, &config.kafka).await?);
+    }
+    if disk_directory(&config.store).is_none() {
+        check_scheme(&config.store, "cassandra://", "store")?;
+        let migrated = store::cassandra::schema::migrate(&config.store, &config.cassandra).await?;
+        done.extend(migrated.applied.into_iter().map(|name| format!("applied {name}")));
+        done.extend(migrated.warnings);
+    }
+    Ok(done)
+}
+
+/// A process that serves: what it was told, and what it listens on.
+pub struct Service {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    roles: Vec<Role>,
+    keys: Option<Keys>,
+    shutdown: CancellationToken,
+}
+
+impl Service {
+    /// A service of these roles; it ends when `shutdown` says so.
+    pub fn new(config: Config, clock: Arc<dyn Clock>, roles: Vec<Role>, shutdown: CancellationToken) -> Self {
+        Self { config, clock, roles, keys: None, shutdown }
+    }
+
+    /// The same, for those alone who have one of these keys.
+    pub fn with_keys(self, keys: Option<Keys>) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// Serves until shutdown. Errs when a part cannot go on; everything else is ended in order first.
+    pub async fn run(self, listener: TcpListener) -> Result<(), Error> {
+        let door = waiting::Door::default();
+        let mut tasks = JoinSet::new();
+        let (config, shutdown) = (self.config.http.clone(), self.shutdown.clone());
+        let (router, open) = (door.router(), self.shutdown.clone());
+        tasks.spawn(async move {
+            http::serve(waiting::no_delay(listener), router, &config, shutdown).await;
+            Ok(())
+        });
+        let started = tokio::select! {
+            () = open.cancelled() => Ok(()),
+            started = self.start(&door, &mut tasks) => started,
+        };
+        let mut ended = started;
+        while ended.is_ok() {
+            match tasks.join_next().await {
+                None => break,
+                Some(task) => ended = task.unwrap_or_else(|panic| Err(Error::fatal("serve", panic))),
+            }
+        }
+        self.shutdown.cancel();
+        while tasks.join_next().await.is_some() {}
+        ended
+    }
+
+    async fn start(&self, door: &waiting::Door, tasks: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
+        let ports = self.open_patiently(door).await?;
+        let logins = self.family(&ports, Logins { limits: self.config.fold.clone() }, door).await?;
+        let appointments = self.family(&ports, Appointments { limits: self.config.fold.clone() }, door).await?;
+        let sent = self.family(&ports, sent::Reminders { limits: self.config.fold.clone() }, door).await?;
+        let rows = Arc::new(Rows::cached(ports.store.clone(), &self.config.reads));
+        if self.roles.contains(&Role::Views) {
+            tasks.spawn(keeper::keep(logins, Arc::new(Alone), self.shutdown.clone()));
+            tasks.spawn(keeper::keep(appointments.clone(), Arc::new(Alone), self.shutdown.clone()));
+        }
+        if self.roles.contains(&Role::Reminders) {
+            let planner = self.planner(&ports, appointments.generation, sent.generation, rows.clone());
+            tasks.spawn(keeper::keep(sent, planner, self.shutdown.clone()));
+        }
+        let api = Api::new(self.parts(&ports, rows));
+        door.open(match self.roles.contains(&Role::Http) {
+            true => http::router(&api),
+            false => http::health_router(&api),
+        });
+        if let Some(directory) = &ports.directory {
+            let socket = bind_socket(&directory.join(SOCKET))?;
+            let (router, config) = (http::admin_router(&api), self.config.http.clone());
+            let shutdown = self.shutdown.clone();
+            tasks.spawn(async move {
+                http::serve(socket, router, &config, shutdown).await;
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits for clusters that do not answer yet, with a line per attempt.
+    async fn open_patiently(&self, door: &waiting::Door) -> Result<Ports, Error> {
+        let mut pause_ms = 500;
+        loop {
+            match open(&self.config, self.clock.clone()).await {
+                Err(error) if error.kind == Kind::Retry => {
+                    tracing::warn!(%error, pause_ms, "waiting for log and store");
+                    door.missing(error.to_string());
+                    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                    pause_ms = (pause_ms * 2).min(self.config.pipeline.retry_ms_max.max(1));
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn family<F: Fold>(&self, ports: &Ports, fold: F, door: &waiting::Door) -> Result<Arc<Shared<F>>, Error> {
+        let topic = F::FAMILY.topic();
+        let partitions = ports.log.partitions(topic);
+        door.missing(format!("the views of {}", topic.name()));
+        let (store, config) = (&ports.store, self.config.pipeline.clone());
+        let generation =
+            patiently(&config, || keeper::generation(store.as_ref(), &fold, partitions)).await?;
+        Ok(Arc::new(Shared {
+            fold,
+            generation,
+            partitions,
+            topic_name: format!("{}{}", self.config.topics.prefix, topic.name()),
+            log: ports.log.clone(),
+            store: ports.store.clone(),
+            config,
+        }))
+    }
+
+    fn planner(
+        &self,
+        ports: &Ports,
+        appointments: Generation,
+        sent: Generation,
+        rows: Arc<Rows>,
+    ) -> Arc<dyn Companion> {
+        Arc::new(Reminders {
+            log: ports.log.clone(),
+            store: ports.store.clone(),
+            clock: self.clock.clone(),
+            appointments,
+            sent,
+            assess: Arc::new(ByRows { rows, config: self.config.score.no_show.clone() }),
+            config: self.config.reminders.clone(),
+        })
+    }
+
+    fn parts(&self, ports: &Ports, rows: Arc<Rows>) -> Parts {
+        parts(&self.config, ports, rows, self.clock.clone(), self.keys.clone(), self.shutdown.clone())
+    }
+}
+
+/// What the API is made of, over open ports.
+pub fn parts(
+    config: &Config,
+    ports: &Ports,
+    rows: Arc<Rows>,
+    clock: Arc<dyn Clock>,
+    keys: Option<Keys>,
+    shutdown: CancellationToken,
+) -> Parts {
+    let (log, store) = (ports.log.clone(), ports.store.clone());
+    let progress =
+        Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
+    let (login, no_show) = (config.score.login.clone(), config.score.no_show.clone());
+    Parts {
+        log,
+        store,
+        rows,
+        progress: Arc::new(progress),
+        clock,
+        keys,
+        scoring: Scoring::new(login, no_show, config.fold.time_zone_default.clone()),
+        reminder_policy: config.reminders.policy.clone(),
+        topic_prefix: config.topics.prefix.clone(),
+        notices: ports.notices.clone(),
+        shutdown,
+        config: config.http.clone(),
+    }
+}
+
+/// The instance's own socket, for whoever may read its directory.
+fn bind_socket(path: &Path) -> Result<UnixListener, Error> {
+    use std::os::unix::fs::PermissionsExt;
+    let fail = |cause: std::io::Error| Error::fatal("listen on the instance's socket", format!("{}: {cause}", path.display()));
+    // The directory is locked, so a socket in it belongs to a process that is gone.
+    match std::fs::remove_file(path) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(fail(cause)),
+        _ => {}
+    }
+    let socket = UnixListener::bind(path).map_err(fail)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    Ok(socket)
+}
+

@@ -1,0 +1,308 @@
+//! Settings: one annotated file that is the defaults, and three layers over it.
+//!
+//! ```text
+//!   defaults.toml ◄─ --config FILE ◄─ FORETELL__SECTION__KEY ◄─ flags        the right one wins, key by key
+//! ```
+//!
+//! Each component owns its section as a struct with bounds in its docs; this module only puts them together. An
+//! unknown key is an error that names the likeliest one meant, because a setting that is silently ignored is the
+//! worst kind of default.
+
+use crate::{http, log, pipeline, progress, remind, rows, score, store, telemetry, view};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// The annotated defaults.
+pub const DEFAULTS: &str = include_str!("config/defaults.toml");
+/// What environment variables begin with.
+const PREFIX: &str = "FORETELL__";
+/// How alike two names must be for one to be suggested for the other.
+const ALIKE: f64 = 0.75;
+
+/// All settings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// URL of the log.
+    pub log: String,
+    /// URL of the store.
+    pub store: String,
+    /// Names and shapes of topics.
+    pub topics: Topics,
+    /// What a fold depends on.
+    pub fold: view::Limits,
+    /// How partitions are folded.
+    pub pipeline: pipeline::Config,
+    /// How rows are read.
+    pub reads: rows::Config,
+    /// How often checkpoints are looked at.
+    pub progress: progress::Config,
+    /// How scores are computed.
+    pub score: Score,
+    /// When and how reminders are planned.
+    pub reminders: remind::Config,
+    /// How requests are served.
+    pub http: http::Config,
+    /// What the process tells about itself.
+    pub telemetry: telemetry::Config,
+    /// How a Kafka cluster is reached.
+    pub kafka: log::kafka::Config,
+    /// How a Cassandra cluster is reached.
+    pub cassandra: store::cassandra::Config,
+}
+
+/// Names and shapes of topics.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topics {
+    /// In front of every name.
+    pub prefix: String,
+    /// Partitions of topics created on Kafka, at least 1.
+    pub partitions: u32,
+    /// Partitions of the topics of a new embedded log, at least 1.
+    pub embedded_partitions: u32,
+    /// Copies of each record on Kafka.
+    pub replication_factor: u16,
+    /// Copies that must exist before a record is acknowledged.
+    pub min_insync_replicas: u16,
+    /// How long dead letters are kept.
+    pub dead_letter_retention_days: u32,
+}
+
+/// How scores are computed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Score {
+    /// Of logins.
+    pub login: score::login::Config,
+    /// Of appointments.
+    pub no_show: score::no_show::Config,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{} is not valid TOML: {cause}", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        cause: toml::de::Error,
+    },
+    /// A key or a value is not what it must be.
+    #[error("setting {place}: {message}")]
+    Invalid {
+        /// Dotted path of the key.
+        place: String,
+        /// What is wrong, and what may have been meant.
+        message: String,
+    },
+}
+
+/// The layers over the defaults.
+#[derive(Debug, Default)]
+pub struct Layers<'a> {
+    /// A file.
+    pub file: Option<&'a Path>,
+    /// Environment variables, all of them; those of others are left alone.
+    pub environment: Vec<(String, String)>,
+    /// Dotted keys and their values.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// Reads the settings through all layers.
+pub fn load(layers: Layers<'_>) -> Result<Config, Error> {
+    let mut settings: Table = DEFAULTS.parse().expect("invariant: the defaults are TOML, a test reads them");
+    if let Some(path) = layers.file {
+        let text = std::fs::read_to_string(path).map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
+        let over: Table = text.parse().map_err(|cause| Error::Parse { path: path.to_owned(), cause })?;
+        merge(&mut settings, over);
+    }
+    for (name, text) in layers.environment {
+        if let Some(keys) = name.strip_prefix(PREFIX) {
+            let keys: Vec<_> = keys.split("__").map(str::to_lowercase).collect();
+            set(&mut settings, &keys, &text);
+        }
+    }
+    for (key, text) in layers.flags {
+        let keys: Vec<_> = key.split('.').map(str::to_owned).collect();
+        set(&mut settings, &keys, &text);
+    }
+    let config: Config = serde_path_to_error::deserialize(Value::Table(settings)).map_err(|error| {
+        let place = error.path().to_string();
+        Error::Invalid { place, message: suggested(&error.into_inner().message().replace('\n', " ")) }
+    })?;
+    config.check()?;
+    Ok(config)
+}
+
+/// Tables are merged key by key; anything else is replaced, lists as a whole.
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Sets a key from text, read as what stands there now, else as TOML where it is a number or a truth value.
+fn set(table: &mut Table, keys: &[String], text: &str) {
+    let Some((key, rest)) = keys.split_first() else { return };
+    if rest.is_empty() {
+        let value = typed(table.get(key), text);
+        table.insert(key.clone(), value);
+        return;
+    }
+    let inner = table.entry(key.clone()).or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(inner) = inner {
+        set(inner, rest, text);
+    }
+}
+
+fn typed(stands: Option<&Value>, text: &str) -> Value {
+    let as_text = || Value::String(text.to_owned());
+    let parsed = || format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    match stands {
+        Some(Value::String(_)) => as_text(),
+        Some(Value::Float(_)) => text.parse().map_or_else(|_| as_text(), Value::Float),
+        Some(Value::Array(_)) if !text.trim_start().starts_with('[') => {
+            Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect())
+        }
+        _ => parsed().unwrap_or_else(as_text),
+    }
+}
+
+/// Adds to serde's `unknown field` which of the expected ones may have been meant.
+fn suggested(message: &str) -> String {
+    if !message.starts_with("unknown ") {
+        return message.to_owned();
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    let Some(unknown) = names.next() else { return message.to_owned() };
+    let alike = names.map(|name| (strsim::jaro_winkler(unknown, name), name)).filter(|(alike, _)| *alike >= ALIKE);
+    match alike.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((_, name)) => format!("{message}. Did you mean `{name}`?"),
+        None => message.to_owned(),
+    }
+}
+
+impl Config {
+    /// What serde cannot see: values that would make a part of the service meaningless.
+    fn check(&self) -> Result<(), Error> {
+        let invalid = |place: &str, message: String| Err(Error::Invalid { place: place.to_owned(), message });
+        if let Err(error) = self.score.login.validate() {
+            return invalid("score.login", error.to_string());
+        }
+        if let Err(error) = self.score.no_show.validate() {
+            return invalid("score.no_show", error.to_string());
+        }
+        if crate::event::zone::get(&self.fold.time_zone_default).is_none() {
+            return invalid("fold.time_zone_default", format!("no IANA zone {:?}", self.fold.time_zone_default));
+        }
+        for (place, count) in
+            [("topics.partitions", self.topics.partitions), ("topics.embedded_partitions", self.topics.embedded_partitions)]
+        {
+            if count == 0 || count > 1_000 {
+                return invalid(place, format!("{count} is not from 1 to 1000"));
+            }
+        }
+        let policy = &self.reminders.policy;
+        let mut ids: Vec<_> = policy.steps.iter().map(|step| step.id.as_str()).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| pair[0] == pair[1]) || ids.contains(&remind::plan::MANUAL) {
+            return invalid("reminders.policy.steps", "ids must differ, and none may be \"manual\"".into());
+        }
+        if policy.steps.iter().any(|step| step.before_hours == 0 || step.before_hours > 24 * 365) {
+            return invalid("reminders.policy.steps", "before_hours must be from 1 to 8760".into());
+        }
+        Ok(())
+    }
+
+    /// The settings as TOML, without secrets.
+    pub fn dump(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|error| format!("# cannot be written: {error}\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(environment: &[(&str, &str)]) -> Result<Config, String> {
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        load(Layers { environment, ..Layers::default() }).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_file_and_the_code_agree_on_every_default() {
+        let config = with(&[]).unwrap();
+        assert_eq!(config.fold, view::Limits::default());
+        assert_eq!(config.pipeline, pipeline::Config::default());
+        assert_eq!(config.reads, rows::Config::default());
+        assert_eq!(config.progress, progress::Config::default());
+        assert_eq!(config.score.login, score::login::Config::default());
+        assert_eq!(config.score.no_show, score::no_show::Config::default());
+        assert_eq!(config.reminders, remind::Config::default());
+    }
+
+    #[test]
+    fn later_layers_win_and_keep_the_type_of_what_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("foretell.toml");
+        std::fs::write(&path, "log = \"disk:/a\"\n[kafka.properties]\n\"socket.timeout.ms\" = \"9\"\n").unwrap();
+        let config = load(Layers {
+            file: Some(&path),
+            environment: vec![
+                ("FORETELL__LOG".into(), "disk:/b".into()),
+                ("FORETELL__TOPICS__PARTITIONS".into(), "12".into()),
+                ("FORETELL__TOPICS__PREFIX".into(), "12".into()),
+                ("FORETELL__REMINDERS__POLICY__CHANNELS_DEFAULT".into(), "email, sms".into()),
+                ("PATH".into(), "/bin".into()),
+            ],
+            flags: vec![("log", "disk:/c".into())],
+        })
+        .unwrap();
+        assert_eq!(config.log, "disk:/c");
+        assert_eq!((config.topics.partitions, config.topics.prefix.as_str()), (12, "12"));
+        assert_eq!(config.reminders.policy.channels_default.len(), 2);
+        assert_eq!(config.kafka.properties.get("socket.timeout.ms").map(String::as_str), Some("9"));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        for (name, value, words) in [
+            ("FORETELL__TOPICS__PARTITION", "3", vec!["topics", "unknown field `partition`", "Did you mean `partitions`?"]),
+            ("FORETELL__TOPICS__PARTITIONS", "many", vec!["topics.partitions", "invalid type"]),
+            ("FORETELL__TOPICS__PARTITIONS", "0", vec!["topics.partitions", "from 1 to 1000"]),
+            ("FORETELL__FOLD__TIME_ZONE_DEFAULT", "Mars/Base", vec!["fold.time_zone_default", "no IANA zone"]),
+            ("FORETELL__SCORE__LOGIN__DENY_AT", "0.1", vec!["score.login", "deny_at"]),
+            ("FORETELL__SCORE__LOGIN__MODE", "faithfull", vec!["score.login.mode", "Did you mean `faithful`?"]),
+        ] {
+            let error = with(&[(name, value)]).unwrap_err();
+            assert!(words.iter().all(|word| error.contains(word)), "{name}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_dump_is_complete_and_holds_no_secret() {
+        let config = with(&[("FORETELL__KAFKA__PASSWORD", "hunter2"), ("FORETELL__CASSANDRA__PASSWORD", "hunter2")]);
+        let dump = config.unwrap().dump();
+        assert!(!dump.contains("hunter2"));
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), &dump).unwrap();
+        load(Layers { file: Some(path.path()), ..Layers::default() }).unwrap();
+    }
+}

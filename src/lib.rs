@@ -5,6 +5,7 @@
 //!
 //! The modules stand in the order in which a record meets them.
 
+pub mod catalog;
 pub mod clock;
 pub mod event;
 pub mod log;

@@ -53,6 +53,20 @@ pub struct Announcement {
     pub risk: Option<Risk>,
     /// RFC 3339 in UTC; do not send after it.
     pub expires_at: String,
+    /// All visits that the reminder names, the earliest first, where it names more than one.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub visits: Vec<NamedVisit>,
+}
+
+/// One of several visits of a client that a single reminder names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedVisit {
+    /// The appointment.
+    pub appointment_id: String,
+    /// See [`Announcement::starts_at`].
+    pub starts_at: String,
+    /// See [`Announcement::local_start`].
+    pub local_start: String,
 }
 
 /// `foretell.reminder.withdrawn`: the data of the event, as it is written.

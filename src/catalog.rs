@@ -1,0 +1,62 @@
+//! The catalogue: which types of events there are, in which topic each lives, and the schema of its data.
+//!
+//! The files under `catalog/` are what other systems read. The binary carries the same files, so that documents and
+//! error messages speak of exactly what the codec reads; a test holds the two against each other.
+
+use crate::event::Topic;
+
+/// A type of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Type {
+    /// The CloudEvents `type`.
+    pub name: &'static str,
+    /// Where its records live.
+    pub topic: Topic,
+    /// JSON Schema 2020-12 of its data.
+    pub schema: &'static str,
+}
+
+macro_rules! types {
+    ($($topic:ident: $($name:literal),+;)+) => {
+        &[$($(Type {
+            name: concat!("foretell.", $name),
+            topic: Topic::$topic,
+            schema: include_str!(concat!("../catalog/schemas/foretell.", $name, ".schema.json")),
+        }),+),+]
+    };
+}
+
+/// Every type, by topic.
+pub const TYPES: &[Type] = types! {
+    Logins:
+        "login.succeeded", "login.failed", "login.confirmed", "login.reported",
+        "device.trusted", "device.revoked", "user.erased";
+    Appointments:
+        "appointment.booked", "appointment.rescheduled", "appointment.confirmed", "appointment.attended",
+        "appointment.missed", "appointment.cancelled", "appointment.deleted",
+        "client.updated", "client.erased", "reminder.requested";
+    Reminders:
+        "reminder.due", "reminder.withdrawn";
+};
+
+/// `catalog/topics.toml`: topics, their keys and their types, described.
+pub const TOPICS: &str = include_str!("../catalog/topics.toml");
+
+/// The type of that name.
+pub fn find(name: &str) -> Option<&'static Type> {
+    TYPES.iter().find(|known| known.name == name)
+}
+
+/// The known type that an unknown name most resembles, if any does.
+pub fn suggest(name: &str) -> Option<&'static str> {
+    const NAME_BYTES_MAX: usize = 128;
+    if name.len() > NAME_BYTES_MAX {
+        return None;
+    }
+    TYPES
+        .iter()
+        .map(|known| (strsim::jaro_winkler(known.name, name), known.name))
+        .filter(|(likeness, _)| *likeness > 0.85)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, name)| name)
+}

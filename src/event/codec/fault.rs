@@ -1,0 +1,172 @@
+//! What is wrong with an event, named so that its sender can mend it in one go.
+//!
+//! A sender who is told one fault at a time asks as often as there are faults. So an event is read to its end and
+//! all of its faults are kept, each with the place in the structured form, a stable code and a sentence. The
+//! sentences quote at most a few characters of the input: they end up in problem documents and dead letters.
+
+use serde::Serialize;
+use std::fmt;
+
+/// The body is not JSON, or nested beyond 128 levels.
+pub const MALFORMED_JSON: &str = "MALFORMED_JSON";
+/// None of the attributes that make a CloudEvent is there, or the body is no JSON object.
+pub const NOT_A_CLOUDEVENT: &str = "NOT_A_CLOUDEVENT";
+/// A required attribute or field is absent or `null`.
+pub const MISSING_FIELD: &str = "MISSING_FIELD";
+/// A value is of another JSON type than its field.
+pub const WRONG_TYPE: &str = "WRONG_TYPE";
+/// A value is of the right type and outside of what its field may hold.
+pub const INVALID_VALUE: &str = "INVALID_VALUE";
+/// A text, list or map is longer than its bound.
+pub const TOO_LONG: &str = "TOO_LONG";
+/// The event's `type` is not one of the catalogue.
+pub const UNKNOWN_TYPE: &str = "UNKNOWN_TYPE";
+/// The zone is not in the IANA database.
+pub const UNKNOWN_TIME_ZONE: &str = "UNKNOWN_TIME_ZONE";
+/// Not RFC 3339, or a date or time of day that does not exist.
+pub const INVALID_TIME: &str = "INVALID_TIME";
+/// Neither an IPv4 nor an IPv6 address.
+pub const INVALID_ADDRESS: &str = "INVALID_ADDRESS";
+/// The data is said to be in something else than JSON.
+pub const UNSUPPORTED_CONTENT_TYPE: &str = "UNSUPPORTED_CONTENT_TYPE";
+/// `specversion` is not `1.0`.
+pub const UNSUPPORTED_SPECVERSION: &str = "UNSUPPORTED_SPECVERSION";
+/// The record's key is not `tenant:subject` of the event.
+pub const KEY_MISMATCH: &str = "KEY_MISMATCH";
+/// The record stands in another partition than its key belongs to.
+pub const WRONG_PARTITION: &str = "WRONG_PARTITION";
+/// The record stands in another topic than its type belongs to.
+pub const WRONG_TOPIC: &str = "WRONG_TOPIC";
+/// `time` lies more than five minutes ahead of when the event arrived.
+pub const TIME_IN_FUTURE: &str = "TIME_IN_FUTURE";
+
+/// Every code above, for documents and tests.
+pub const CODES: [&str; 16] = [
+    MALFORMED_JSON,
+    NOT_A_CLOUDEVENT,
+    MISSING_FIELD,
+    WRONG_TYPE,
+    INVALID_VALUE,
+    TOO_LONG,
+    UNKNOWN_TYPE,
+    UNKNOWN_TIME_ZONE,
+    INVALID_TIME,
+    INVALID_ADDRESS,
+    UNSUPPORTED_CONTENT_TYPE,
+    UNSUPPORTED_SPECVERSION,
+    KEY_MISMATCH,
+    WRONG_PARTITION,
+    WRONG_TOPIC,
+    TIME_IN_FUTURE,
+];
+
+/// One thing that is wrong with an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// JSON pointer (RFC 6901) into the event in structured form, as in `/data/user_id`; empty for the whole.
+    pub pointer: String,
+    /// One of [`CODES`].
+    pub code: &'static str,
+    /// A sentence for a person.
+    pub detail: String,
+}
+
+impl Fault {
+    /// A fault at a place.
+    pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), code, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pointer.as_str() {
+            "" => write!(f, "{}: {}", self.code, self.detail),
+            pointer => write!(f, "{} at {pointer}: {}", self.code, self.detail),
+        }
+    }
+}
+
+/// All that is wrong with an event: at least one fault, in the order of reading.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// The only fault that there is.
+    pub fn one(fault: Fault) -> Self {
+        Self(vec![fault])
+    }
+
+    /// The value, if nothing is wrong with it.
+    pub fn none_of<T>(value: T, faults: Vec<Fault>) -> Result<T, Self> {
+        if faults.is_empty() { Ok(value) } else { Err(Self(faults)) }
+    }
+
+    /// These faults; at least one is expected, and where there is none an unnamed one takes its place.
+    pub(super) fn all_of(faults: Vec<Fault>) -> Self {
+        if faults.is_empty() { Self::one(Fault::new("", NOT_A_CLOUDEVENT, "cannot be read")) } else { Self(faults) }
+    }
+
+    /// The faults, in the order of reading.
+    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.0.iter()
+    }
+
+    /// The fault that stands for all where one code is wanted.
+    pub fn first(&self) -> &Fault {
+        &self.0[0]
+    }
+
+    /// The faults of one event among many: each pointer gets the event's place in front, as in `/3`.
+    pub fn within(mut self, place: &str) -> Self {
+        for fault in &mut self.0 {
+            fault.pointer.insert_str(0, place);
+        }
+        self
+    }
+
+    /// The faults by themselves; never empty.
+    pub fn into_vec(self) -> Vec<Fault> {
+        self.0
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            fault.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl<'a> IntoIterator for &'a Faults {
+    type Item = &'a Fault;
+    type IntoIter = std::slice::Iter<'a, Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// At most 64 characters of what was sent, without control characters, in quotes.
+pub(super) fn quoted(text: &str) -> String {
+    let mut shown: String =
+        text.chars().take(64).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    if shown.len() < text.len() && text.chars().nth(64).is_some() {
+        shown.push('…');
+    }
+    format!("\"{shown}\"")
+}
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self::one(fault)
+    }
+}

@@ -1,0 +1,136 @@
+//! Events on their way out: into records, and from records into structured JSON.
+
+use super::attributes::{self, Attributes, Mode};
+use super::fault::{Fault, Faults};
+use super::{Parsed, facts, object, parse, time};
+use crate::event::{Envelope, Event, Topic, key};
+use crate::log::{Header, NewRecord, Record};
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+/// An event to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Where it goes.
+    pub topic: Topic,
+    /// Id, source, tenant and time.
+    pub envelope: &'a Envelope,
+    /// The CloudEvents `type`.
+    pub type_name: &'a str,
+    /// The user or client; makes the key, and is written as `subject`.
+    pub subject: &'a str,
+    /// The payload.
+    pub data: &'a Map<String, Value>,
+    /// Extension attributes, `tenant` left out; names of lower-case letters and digits.
+    pub extensions: &'a [(String, String)],
+}
+
+/// Writes an event in binary mode: attributes as `ce_` headers, the data as JSON, `tenant:subject` as the key.
+pub fn encode(event: &Outgoing<'_>) -> NewRecord {
+    let header = |name: &str, value: &str| -> Header { (name.to_owned(), Bytes::copy_from_slice(value.as_bytes())) };
+    let mut headers = Vec::with_capacity(8 + event.extensions.len());
+    headers.push(header("ce_specversion", "1.0"));
+    headers.push(header("ce_id", &event.envelope.id));
+    headers.push(header("ce_source", &event.envelope.source));
+    headers.push(header("ce_type", event.type_name));
+    headers.push(header("ce_time", &time::rfc3339(event.envelope.time_ms)));
+    headers.push(header("ce_subject", event.subject));
+    headers.push(header("ce_tenant", &event.envelope.tenant));
+    headers.extend(event.extensions.iter().map(|(name, value)| header(&format!("ce_{name}"), value)));
+    headers.push(header("content-type", "application/json"));
+    NewRecord {
+        topic: event.topic,
+        key: Some(key::of(&event.envelope.tenant, event.subject).into()),
+        // A map of strings and values always has a JSON form.
+        value: serde_json::to_vec(event.data).unwrap_or_default().into(),
+        headers,
+    }
+}
+
+/// Writes an event that was read from outside: its data as it was sent, unknown fields included.
+pub fn encode_parsed(parsed: &Parsed) -> NewRecord {
+    encode(&outgoing(&parsed.event, &parsed.data, &parsed.extensions))
+}
+
+/// Writes an event that began here.
+pub fn encode_event(event: &Event, extensions: &[(String, String)]) -> NewRecord {
+    encode(&outgoing(event, &facts::fact_data(&event.fact), extensions))
+}
+
+fn outgoing<'a>(event: &'a Event, data: &'a Map<String, Value>, extensions: &'a [(String, String)]) -> Outgoing<'a> {
+    Outgoing {
+        topic: event.fact.topic(),
+        envelope: &event.envelope,
+        type_name: event.fact.type_name(),
+        subject: event.fact.subject(),
+        data,
+        extensions,
+    }
+}
+
+/// A stored record as a structured CloudEvent, for readers that know no record headers.
+///
+/// What the record says is passed on, not judged: attributes and data need not be known here. Faults only where the
+/// record is no CloudEvent with JSON data.
+pub fn structured(record: &Record) -> Result<Value, Faults> {
+    match attributes::mode(record.header("content-type"))? {
+        Mode::Structured => Ok(Value::Object(object(parse(&record.value, "")?)?)),
+        Mode::Binary => {
+            let mut faults = Vec::new();
+            let found = Attributes::of_record(record);
+            if !found.any() {
+                return Err(Faults::one(super::not_a_cloudevent()));
+            }
+            attributes::check_json(&found.content_type, &mut faults);
+            let data = parse(&record.value, "/data").map_err(|fault| faults.push(fault));
+            Faults::none_of(object_of(record, data.unwrap_or_default()), faults)
+        }
+    }
+}
+
+fn object_of(record: &Record, data: Value) -> Value {
+    let mut object = Map::new();
+    for (name, value) in &record.headers {
+        if let (Some(name), Ok(text)) = (name.strip_prefix("ce_"), std::str::from_utf8(value)) {
+            object.insert(name.to_owned(), Value::String(text.to_owned()));
+        }
+    }
+    object.insert("datacontenttype".to_owned(), Value::String("application/json".to_owned()));
+    object.insert("data".to_owned(), data);
+    Value::Object(object)
+}
+
+/// An event in structured form, as HTTP clients send it.
+pub fn structured_event(parsed: &Parsed) -> Value {
+    let event = &parsed.event;
+    let mut object = Map::new();
+    let mut put = |name: &str, text: &str| object.insert(name.to_owned(), Value::String(text.to_owned()));
+    put("specversion", "1.0");
+    put("id", &event.envelope.id);
+    put("source", &event.envelope.source);
+    put("type", event.fact.type_name());
+    put("time", &time::rfc3339(event.envelope.time_ms));
+    put("subject", event.fact.subject());
+    put("tenant", &event.envelope.tenant);
+    for (name, text) in &parsed.extensions {
+        put(name, text);
+    }
+    put("datacontenttype", "application/json");
+    object.insert("data".to_owned(), Value::Object(parsed.data.clone()));
+    Value::Object(object)
+}
+
+/// RFC 3339 in UTC with milliseconds, as events carry their time.
+pub fn rfc3339(at_ms: i64) -> String {
+    time::rfc3339(at_ms)
+}
+
+/// A wall-clock time as events carry it: `YYYY-MM-DDTHH:MM:SS`.
+pub fn wall_clock(local: jiff::civil::DateTime) -> String {
+    time::wall_clock(local)
+}
+
+/// An RFC 3339 time with an offset, within the years 1970 to 2100, in milliseconds since the epoch.
+pub fn parse_rfc3339(text: &str) -> Result<i64, Fault> {
+    time::instant_ms(text).map_err(|(code, detail)| Fault::new("", code, detail))
+}

@@ -10,5 +10,8 @@ pub mod clock;
 pub mod event;
 pub mod log;
 pub mod port;
+pub mod progress;
+pub mod rows;
 pub mod store;
+pub mod telemetry;
 pub mod view;

@@ -192,3 +192,6 @@ fn ahead(event: &Event, now_ms: i64) -> Option<Fault> {
         Fault::new("/time", TIME_IN_FUTURE, detail)
     })
 }
+
+#[cfg(test)]
+mod tests;

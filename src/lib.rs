@@ -12,6 +12,7 @@ pub mod log;
 pub mod port;
 pub mod progress;
 pub mod rows;
+pub mod score;
 pub mod store;
 pub mod telemetry;
 pub mod view;

@@ -16,6 +16,7 @@
 use crate::event::key;
 use crate::store::{Error, Family, Generation, Pointer, Row, RowKey, Store, View};
 use crate::telemetry;
+use crate::view::agenda;
 use crate::view::agenda::{Agenda, Kind};
 use crate::view::cell::{self, Cell, Corrupt};
 use crate::view::client::{self, Client};
@@ -24,7 +25,6 @@ use crate::view::lead::{self, Lead};
 use crate::view::lookup::{self, Lookup};
 use crate::view::sent::{self, Calendar, Sent};
 use crate::view::user::{self, User};
-use crate::view::{Aggregate, agenda};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,14 +92,21 @@ impl Pointers {
     }
 }
 
-/// A merged aggregate and what it was read from.
+/// The partials of an aggregate row, merged.
+#[derive(Debug, Clone)]
+enum Merged {
+    Feature(Arc<Feature>),
+    Lead(Arc<Lead>),
+}
+
+/// What a merged row was read from.
 type CacheKey = (Generation, u64, RowKey);
 
 /// Reads rows of the serving generations.
 pub struct Rows {
     store: Arc<dyn Store>,
     pointers: Arc<Pointers>,
-    cache: Option<moka::future::Cache<CacheKey, Arc<Aggregate>>>,
+    cache: Option<moka::future::Cache<CacheKey, Merged>>,
     eras: [AtomicU64; Family::ALL.len()],
 }
 
@@ -188,23 +195,20 @@ impl Rows {
         let key = lookup::row_key(tenant, appointment_id);
         let generation = self.generation(Family::Appointments).await?;
         let partials = self.read(generation, std::slice::from_ref(&key)).await?;
-        match merge(&key, partials.first().map_or(&[], Vec::as_slice))? {
-            Aggregate::Lookup(lookup) => Ok(lookup),
-            _ => Ok(Lookup::default()),
-        }
+        merge(partials.first().map_or(&[], Vec::as_slice), Lookup::merge)
     }
 
     /// A tenant's outcomes by lead bucket, of all partitions together.
-    pub async fn lead(&self, tenant: &str) -> Result<Lead, Error> {
+    pub async fn lead(&self, tenant: &str) -> Result<Arc<Lead>, Error> {
         let key = lead::row_key(tenant);
         let (_, rows) = self.owner_and_aggregates::<Client>(Family::Appointments, None, &[key]).await?;
-        Ok(lead_of(&rows))
+        Ok(lead_of(rows))
     }
 
     /// The features at `keys`, in their order; empty ones where nothing was counted.
-    pub async fn features(&self, keys: &[RowKey]) -> Result<Vec<Arc<Aggregate>>, Error> {
+    pub async fn features(&self, keys: &[RowKey]) -> Result<Vec<Arc<Feature>>, Error> {
         let (_, rows) = self.owner_and_aggregates::<User>(Family::Logins, None, keys).await?;
-        Ok(rows)
+        Ok(features_of(rows))
     }
 
     /// What a login's score is computed from, in one read: the user's row and the features at `keys`.
@@ -213,17 +217,18 @@ impl Rows {
         tenant: &str,
         user_id: &str,
         keys: &[RowKey],
-    ) -> Result<(Option<User>, Vec<Arc<Aggregate>>), Error> {
+    ) -> Result<(Option<User>, Vec<Arc<Feature>>), Error> {
         let owner = user::row_key(tenant, user_id);
-        self.owner_and_aggregates(Family::Logins, Some(&owner), keys).await
+        let (user, rows) = self.owner_and_aggregates(Family::Logins, Some(&owner), keys).await?;
+        Ok((user, features_of(rows)))
     }
 
     /// What an appointment's score is computed from, in one read: the client's row and the tenant's outcomes.
-    pub async fn appointment(&self, tenant: &str, client_id: &str) -> Result<(Option<Client>, Lead), Error> {
+    pub async fn appointment(&self, tenant: &str, client_id: &str) -> Result<(Option<Client>, Arc<Lead>), Error> {
         let owner = client::row_key(tenant, client_id);
         let keys = [lead::row_key(tenant)];
         let (client, rows) = self.owner_and_aggregates(Family::Appointments, Some(&owner), &keys).await?;
-        Ok((client, lead_of(&rows)))
+        Ok((client, lead_of(rows)))
     }
 
     /// Clients with something in the hour of `at_ms`, `limit` rows a page: of the agenda or of the announced, as
@@ -291,7 +296,7 @@ impl Rows {
         family: Family,
         owner: Option<&RowKey>,
         keys: &[RowKey],
-    ) -> Result<(Option<T>, Vec<Arc<Aggregate>>), Error> {
+    ) -> Result<(Option<T>, Vec<Merged>), Error> {
         let generation = self.generation(family).await?;
         let era = self.eras[index(family)].load(Ordering::Acquire);
         let mut found = Vec::with_capacity(keys.len());
@@ -306,7 +311,7 @@ impl Rows {
             None => None,
         };
         for (slot, key) in found.iter_mut().zip(keys).filter(|(slot, _)| slot.is_none()) {
-            let merged = Arc::new(merge(key, &read.next().unwrap_or_default())?);
+            let merged = Merged::of(key, &read.next().unwrap_or_default())?;
             if let Some(cache) = &self.cache {
                 cache.insert((generation, era, key.clone()), merged.clone()).await;
             }
@@ -315,7 +320,7 @@ impl Rows {
         Ok((owner, found.into_iter().flatten().collect()))
     }
 
-    async fn remembered(&self, generation: Generation, era: u64, key: &RowKey) -> Option<Arc<Aggregate>> {
+    async fn remembered(&self, generation: Generation, era: u64, key: &RowKey) -> Option<Merged> {
         let hit = self.cache.as_ref()?.get(&(generation, era, key.clone())).await;
         let result = if hit.is_some() { "hit" } else { "miss" };
         metrics::counter!(telemetry::CACHE_READS, telemetry::VIEW => key.view.name(), telemetry::RESULT => result)
@@ -355,11 +360,29 @@ pub fn partition(pointer: &Pointer, tenant: &str, subject: &str) -> u32 {
     key::partition(key::of(tenant, subject).as_bytes(), pointer.partitions)
 }
 
-fn lead_of(rows: &[Arc<Aggregate>]) -> Lead {
-    match rows.first().map(AsRef::as_ref) {
-        Some(Aggregate::Lead(lead)) => lead.clone(),
-        _ => Lead::default(),
+impl Merged {
+    fn of(key: &RowKey, partials: &[Row]) -> Result<Self, Error> {
+        Ok(match key.view {
+            View::Lead => Self::Lead(Arc::new(merge(partials, Lead::merge)?)),
+            _ => Self::Feature(Arc::new(merge(partials, Feature::merge)?)),
+        })
     }
+}
+
+fn features_of(rows: Vec<Merged>) -> Vec<Arc<Feature>> {
+    let feature = |row| match row {
+        Merged::Feature(feature) => Some(feature),
+        Merged::Lead(_) => None,
+    };
+    rows.into_iter().filter_map(feature).collect()
+}
+
+fn lead_of(rows: Vec<Merged>) -> Arc<Lead> {
+    let lead = |row| match row {
+        Merged::Lead(lead) => Some(lead),
+        Merged::Feature(_) => None,
+    };
+    rows.into_iter().find_map(lead).unwrap_or_default()
 }
 
 fn decode<T: DeserializeOwned>(row: &Row) -> Result<T, Error> {
@@ -367,18 +390,12 @@ fn decode<T: DeserializeOwned>(row: &Row) -> Result<T, Error> {
     cell::decode_state(cell.state).map_err(corrupt)
 }
 
-/// One state of all partials; of views that do not merge, the first partial.
-fn merge(key: &RowKey, partials: &[Row]) -> Result<Aggregate, Error> {
-    let mut merged = Aggregate::empty(key);
-    for row in partials {
-        let cell = Cell::decode(&row.cell).map_err(corrupt)?;
-        let partial = Aggregate::decode(key, cell.state).map_err(corrupt)?;
-        match (&mut merged, partial) {
-            (Aggregate::Feature(merged), Aggregate::Feature(partial)) => merged.merge(&partial),
-            (Aggregate::Lead(merged), Aggregate::Lead(partial)) => merged.merge(&partial),
-            (Aggregate::Lookup(merged), Aggregate::Lookup(partial)) => merged.merge(&partial),
-            (merged, partial) => *merged = partial,
-        }
+/// One state of all partials.
+fn merge<T: DeserializeOwned + Default>(partials: &[Row], take: impl Fn(&mut T, &T)) -> Result<T, Error> {
+    let Some((first, others)) = partials.split_first() else { return Ok(T::default()) };
+    let mut merged = decode(first)?;
+    for other in others {
+        take(&mut merged, &decode(other)?);
     }
     Ok(merged)
 }

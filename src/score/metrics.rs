@@ -1,0 +1,1 @@
+//! How good scores were, once the outcomes are known.

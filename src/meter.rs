@@ -1,0 +1,73 @@
+//! What the loops count: one function an event of interest, so that names and labels stand in one place.
+
+use metrics::{counter, gauge, histogram};
+use std::time::Duration;
+
+/// Records by family and outcome: `applied`, `skipped`, `rejected`.
+pub const RECORDS: &str = "foretell_records_total";
+/// Rejected records by family and code.
+pub const REJECTED: &str = "foretell_rejected_records_total";
+/// Duration of flushes in seconds, by family.
+pub const FLUSH_SECONDS: &str = "foretell_flush_seconds";
+/// Rows written by flushes, by family.
+pub const ROWS_WRITTEN: &str = "foretell_rows_written_total";
+/// Operations done again because a dependency was away, by operation.
+pub const RETRIES: &str = "foretell_port_retries_total";
+/// Partitions that started over from the store's checkpoint, by family.
+pub const RESTARTS: &str = "foretell_pipeline_restarts_total";
+/// Assignments at which the store turned out to have forgotten acknowledged writes, by family. Any is an alert.
+pub const STORE_FORGOT: &str = "foretell_store_forgot_total";
+/// Reminders by status: `sent`, `withdrawn`, `expired`.
+pub const REMINDERS: &str = "foretell_reminders_total";
+/// Seconds from the instant a reminder was due to its being on the topic.
+pub const REMINDER_DELAY_SECONDS: &str = "foretell_reminder_delay_seconds";
+/// Partitions whose reminders this process plans.
+pub const REMINDER_PARTITIONS: &str = "foretell_reminder_partitions";
+
+/// A record was folded.
+pub fn folded(family: &'static str, applied: bool) {
+    let outcome = if applied { "applied" } else { "skipped" };
+    counter!(RECORDS, "family" => family, "outcome" => outcome).increment(1);
+}
+
+/// A record became a dead letter.
+pub fn rejected(family: &'static str, code: &'static str) {
+    counter!(RECORDS, "family" => family, "outcome" => "rejected").increment(1);
+    counter!(REJECTED, "family" => family, "code" => code).increment(1);
+}
+
+/// A flush was acknowledged.
+pub fn flushed(family: &'static str, rows: usize, took: Duration) {
+    histogram!(FLUSH_SECONDS, "family" => family).record(took);
+    counter!(ROWS_WRITTEN, "family" => family).increment(rows as u64);
+}
+
+/// An operation is done again.
+pub fn retried(operation: &'static str) {
+    counter!(RETRIES, "operation" => operation).increment(1);
+}
+
+/// A partition starts over.
+pub fn restarted(family: &'static str) {
+    counter!(RESTARTS, "family" => family).increment(1);
+}
+
+/// The store has lost what it acknowledged.
+pub fn store_forgot(family: &'static str) {
+    counter!(STORE_FORGOT, "family" => family).increment(1);
+}
+
+/// A reminder was announced, withdrawn or let go.
+pub fn reminded(status: &'static str) {
+    counter!(REMINDERS, "status" => status).increment(1);
+}
+
+/// A reminder was announced this long after it was due.
+pub fn reminder_delay(delay_ms: i64) {
+    histogram!(REMINDER_DELAY_SECONDS).record(delay_ms.max(0) as f64 / 1000.0);
+}
+
+/// A partition's reminders are planned here, or no longer.
+pub fn reminder_partitions(change: f64) {
+    gauge!(REMINDER_PARTITIONS).increment(change);
+}

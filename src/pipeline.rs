@@ -1,0 +1,302 @@
+//! Keeps the equation, record by record: one pipeline a partition, from its assignment to its revocation.
+//!
+//! ```text
+//!  reader.next() ─► decode, check ─► working rows: fold, contribute ─► flush: dead letters, rows, checkpoint, commit
+//!                        │ Rejected                     │ Skipped                      │ Failed: wait, try again
+//!                        └────────► dead letters        └─► nothing changes            └─► the partition waits
+//! ```
+//!
+//! Four outcomes, and no fifth: a record is **applied**, **skipped** (a repetition), **rejected** (kept as a dead
+//! letter, by a rule that says the same at every replay) or **failed** (the weather; the partition waits and
+//! tries again, in order). Nothing is dropped.
+//!
+//! Effects are exactly once because positions decide, not because deliveries are unique: see [`working`]. The
+//! cache of decoded rows belongs to the pipeline and dies with it, so that a new owner reads what is stored.
+
+pub mod dead;
+pub mod keeper;
+pub mod working;
+
+use crate::event::{Event, Topic, codec};
+use crate::log::{Acknowledge, Error, Kind, Log, NewRecord, Next, Reader, Record};
+use crate::meter;
+use crate::store::{Checkpoint, Flush, Generation, Row, RowKey, Stand, Store};
+use crate::view::{Fold, Place};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use working::{Step, Working};
+
+/// What a pipeline may use at once, and how long it may wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Records of a batch; a full batch is flushed at once.
+    pub batch_records_max: usize,
+    /// Age of a batch when it is flushed: what an event waits at most, besides the flush, to be visible.
+    pub batch_age_ms_max: u64,
+    /// Records of one owner in a batch; bounds the list that its row carries.
+    pub owner_records_max: usize,
+    /// Decoded rows kept; beyond, those not used of late are read again when they are needed.
+    pub cached_rows_max: usize,
+    /// How long a revoked partition may flush before the next owner goes on without it.
+    pub drain_ms_max: u64,
+    /// Longest pause between two attempts while a port is away.
+    pub retry_ms_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            batch_records_max: 2_000,
+            batch_age_ms_max: 10,
+            owner_records_max: 128,
+            cached_rows_max: 20_000,
+            drain_ms_max: 8_000,
+            retry_ms_max: 5_000,
+        }
+    }
+}
+
+/// Why a pipeline ended, other than by an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The partition is somebody else's, or the process ends.
+    Revoked,
+    /// A row is past a record of which it no longer knows the outcome: somebody's checkpoint has moved on, so the
+    /// partition starts over from the store's. The offset is the checkpoint that this pipeline started from.
+    Restart(i64),
+}
+
+/// What every pipeline of a family shares.
+pub struct Shared<F> {
+    /// How events become rows.
+    pub fold: F,
+    /// Whose rows.
+    pub generation: Generation,
+    /// Stored partition count of the topic.
+    pub partitions: u32,
+    /// Full name of the source topic, for dead letters.
+    pub topic_name: String,
+    /// Where dead letters go.
+    pub log: Arc<dyn Log>,
+    /// Where rows go.
+    pub store: Arc<dyn Store>,
+    /// Bounds.
+    pub config: Config,
+}
+
+impl<F: Fold> Shared<F> {
+    /// The source topic.
+    pub fn topic(&self) -> Topic {
+        F::FAMILY.topic()
+    }
+
+    async fn read(&self, partition: u32, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        patiently(&self.config, || self.store.read(self.generation, Some(partition), keys)).await
+    }
+}
+
+/// Folds one partition.
+pub struct Pipeline<F: Fold> {
+    shared: Arc<Shared<F>>,
+    reader: Box<dyn Reader>,
+    partition: u32,
+    rows: Working<F>,
+    dead: Vec<NewRecord>,
+    checkpoint: Checkpoint,
+    /// What the store has acknowledged.
+    durable: i64,
+    started_at: i64,
+    records: usize,
+    opened: Option<Instant>,
+}
+
+impl<F: Fold> Pipeline<F> {
+    /// A pipeline that goes on from a checkpoint; the reader brings records from `checkpoint.next` on.
+    pub fn new(shared: Arc<Shared<F>>, partition: u32, checkpoint: Checkpoint, reader: Box<dyn Reader>) -> Self {
+        let rows = Working::new(Arc::clone(&shared), partition, checkpoint.next);
+        Self {
+            shared,
+            reader,
+            partition,
+            rows,
+            dead: Vec::new(),
+            checkpoint,
+            durable: checkpoint.next,
+            started_at: checkpoint.next,
+            records: 0,
+            opened: None,
+        }
+    }
+
+    /// Folds until the partition is revoked or `shutdown` says so; what was read is flushed before it answers.
+    ///
+    /// An error of kind Retry means the reader's connection ended: the caller joins the group again.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
+        loop {
+            let due = self.opened.map(|at| at + Duration::from_millis(self.shared.config.batch_age_ms_max));
+            tokio::select! {
+                biased; // A due batch goes first, so that a fast log cannot starve it.
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.flush().await?,
+                () = shutdown.cancelled() => return self.drain(None).await,
+                next = self.reader.next() => match next? {
+                    Next::Records(records) => {
+                        if self.take(records).await? == Step::Restart {
+                            return Ok(Exit::Restart(self.started_at));
+                        }
+                    }
+                    Next::End(next) => self.reached(next),
+                    Next::Revoked(acknowledge) => return self.drain(Some(acknowledge)).await,
+                },
+            }
+        }
+    }
+
+    /// Flushes what is open, for as long as the next owner waits. Late or not, the rows stay right: positions
+    /// decide who wins.
+    async fn drain(mut self, acknowledge: Option<Acknowledge>) -> Result<Exit, Error> {
+        let drain = Duration::from_millis(self.shared.config.drain_ms_max);
+        if timeout(drain, self.flush()).await.is_err() {
+            tracing::warn!(topic = self.shared.topic().name(), self.partition, "gave a partition back unflushed");
+        }
+        drop(acknowledge);
+        Ok(Exit::Revoked)
+    }
+
+    /// The end of the partition: offsets below it that brought no record are holes, and folded.
+    fn reached(&mut self, next: i64) {
+        if next > self.checkpoint.next {
+            self.checkpoint.next = next;
+            self.opened.get_or_insert_with(Instant::now);
+        }
+    }
+
+    async fn take(&mut self, records: Vec<Record>) -> Result<Step, Error> {
+        let mut rest = records.as_slice();
+        while !rest.is_empty() {
+            let room = self.shared.config.batch_records_max.saturating_sub(self.records).max(1);
+            let (chunk, later) = rest.split_at(room.min(rest.len()));
+            rest = later;
+            if self.fold(chunk).await? == Step::Restart {
+                return Ok(Step::Restart);
+            }
+            if self.records >= self.shared.config.batch_records_max {
+                self.flush().await?;
+            }
+        }
+        Ok(Step::Done)
+    }
+
+    /// Decodes and folds; flushes in between where one owner has too many records open.
+    async fn fold(&mut self, records: &[Record]) -> Result<Step, Error> {
+        let decoded: Vec<_> = records.iter().map(|record| decode(record, self.shared.partitions)).collect();
+        self.load_owners(&decoded).await?;
+        for (at, record) in records.iter().enumerate() {
+            self.opened.get_or_insert_with(Instant::now);
+            match &decoded[at] {
+                Err(faults) => self.reject(record, faults),
+                Ok(event) => {
+                    if self.rows.is_full(event) {
+                        self.contribute().await?;
+                        self.flush().await?;
+                        self.load_owners(&decoded[at..]).await?;
+                    }
+                    let place = Place { partition: self.partition, offset: record.position.offset };
+                    if self.rows.fold(event, place) == Step::Restart {
+                        return Ok(Step::Restart);
+                    }
+                }
+            }
+            self.records += 1;
+            self.checkpoint = Checkpoint { next: record.position.offset + 1, last: Some(stand(record)) };
+        }
+        self.contribute().await?;
+        self.opened.get_or_insert_with(Instant::now);
+        Ok(Step::Done)
+    }
+
+    fn reject(&mut self, record: &Record, faults: &codec::Faults) {
+        let fault = faults.first();
+        meter::rejected(F::FAMILY.name(), fault.code);
+        tracing::debug!(position = ?record.position, %faults, "rejected a record");
+        self.dead.push(dead::letter(record, &self.shared.topic_name, faults));
+    }
+
+    async fn load_owners(&mut self, decoded: &[Result<Event, codec::Faults>]) -> Result<(), Error> {
+        let missing = self.rows.missing_owners(decoded.iter().filter_map(|event| event.as_ref().ok()));
+        let read = self.shared.read(self.partition, &missing).await?;
+        self.rows.load_owners(missing, read)
+    }
+
+    async fn contribute(&mut self) -> Result<(), Error> {
+        let missing = self.rows.missing_aggregates();
+        let read = self.shared.read(self.partition, &missing).await?;
+        self.rows.load_aggregates(missing, read)?;
+        self.rows.contribute();
+        Ok(())
+    }
+
+    /// Dead letters, rows, checkpoint, and then the group's offset, which is advice.
+    async fn flush(&mut self) -> Result<(), Error> {
+        self.opened = None;
+        self.records = 0;
+        if self.checkpoint.next == self.durable && self.dead.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let config = &self.shared.config;
+        if !self.dead.is_empty() {
+            patiently(config, || self.shared.log.append(self.dead.clone())).await?;
+            self.dead.clear();
+        }
+        let flush = Flush {
+            generation: self.shared.generation,
+            partition: self.partition,
+            rows: self.rows.dirty(),
+            checkpoint: self.checkpoint,
+        };
+        patiently(config, || self.shared.store.apply(&flush)).await?;
+        self.durable = self.checkpoint.next;
+        self.rows.flushed(self.durable);
+        meter::flushed(F::FAMILY.name(), flush.rows.len(), began.elapsed());
+        if let Err(error) = self.reader.commit(self.durable).await {
+            tracing::debug!(%error, "the group's offset was not committed; the checkpoint decides");
+        }
+        Ok(())
+    }
+}
+
+fn decode(record: &Record, partitions: u32) -> Result<Event, codec::Faults> {
+    let event = codec::decode(record)?;
+    codec::check_record(&event, record, partitions)?;
+    Ok(event)
+}
+
+fn stand(record: &Record) -> Stand {
+    Stand { offset: record.position.offset, digest: record.digest(), timestamp_ms: record.timestamp_ms }
+}
+
+/// Does an operation until it answers: an error of kind Retry means to wait, longer each time, and do it again.
+pub async fn patiently<T, Fut>(config: &Config, mut operation: impl FnMut() -> Fut) -> Result<T, Error>
+where
+    Fut: Future<Output = Result<T, Error>>,
+{
+    let mut pause_ms = 10;
+    loop {
+        match operation().await {
+            Err(error) if error.kind == Kind::Retry => {
+                tracing::warn!(%error, pause_ms, "waiting for a dependency");
+                meter::retried(error.operation);
+                sleep(Duration::from_millis(pause_ms)).await;
+                pause_ms = (pause_ms * 2).min(config.retry_ms_max.max(1));
+            }
+            other => return other,
+        }
+    }
+}

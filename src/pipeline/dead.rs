@@ -1,0 +1,117 @@
+//! Dead letters: what could not be folded, kept with its address and the reason.
+//!
+//! A letter is the record as it was, key, value and headers, with headers of its own added: the names that
+//! Kafka Connect uses for the source and the error, and `foretell_*` for what it does not have. A record that is
+//! rejected again, because it was sent again, counts its attempts and keeps the time of its first failure.
+//! Replays write a letter again; the source position is what makes two of them the same.
+
+use crate::event::Topic;
+use crate::event::codec::{Faults, rfc3339};
+use crate::log::{Header, NewRecord, Record};
+use bytes::Bytes;
+
+/// Header: full name of the source topic.
+pub const TOPIC: &str = "__connect.errors.topic";
+/// Header: source partition.
+pub const PARTITION: &str = "__connect.errors.partition";
+/// Header: source offset.
+pub const OFFSET: &str = "__connect.errors.offset";
+/// Header: every fault, for a person.
+pub const MESSAGE: &str = "__connect.errors.exception.message";
+/// Header: where on its way the record was rejected.
+pub const STAGE: &str = "__connect.errors.stage";
+/// Header: stable code of the first fault.
+pub const CODE: &str = "foretell_error_code";
+/// Header: how many times the record was rejected, from 1.
+pub const ATTEMPT: &str = "foretell_attempt";
+/// Header: timestamp of the record that was rejected first, RFC 3339.
+pub const FIRST_FAILURE: &str = "foretell_first_failure";
+
+const OURS: [&str; 8] = [TOPIC, PARTITION, OFFSET, MESSAGE, STAGE, CODE, ATTEMPT, FIRST_FAILURE];
+/// Longest message, in bytes: a letter must not outgrow the log's bound by its reasons.
+const MESSAGE_BYTES_MAX: usize = 2_048;
+
+/// The dead letter of a record.
+pub fn letter(record: &Record, topic_name: &str, faults: &Faults) -> NewRecord {
+    let before = |name| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+    let attempt = before(ATTEMPT).and_then(|n| n.parse::<u32>().ok()).unwrap_or(0).saturating_add(1);
+    let first_failure = before(FIRST_FAILURE).map_or_else(|| rfc3339(record.timestamp_ms), str::to_owned);
+    let mut message = faults.to_string();
+    message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+    let added = [
+        (TOPIC, topic_name.to_owned()),
+        (PARTITION, record.position.partition.to_string()),
+        (OFFSET, record.position.offset.to_string()),
+        (MESSAGE, message),
+        (STAGE, "decode".to_owned()),
+        (CODE, faults.first().code.to_owned()),
+        (ATTEMPT, attempt.to_string()),
+        (FIRST_FAILURE, first_failure),
+    ];
+    let untouched = record.headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str())).cloned();
+    let added = added.into_iter().map(|(name, value)| -> Header { (name.to_owned(), Bytes::from(value)) });
+    NewRecord {
+        topic: Topic::DeadLetters,
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: untouched.chain(added).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Position;
+    use crate::event::codec::{Fault, MISSING_FIELD};
+
+    fn record(headers: Vec<Header>) -> Record {
+        Record {
+            position: Position { topic: Topic::Logins, partition: 3, offset: 41 },
+            timestamp_ms: 1_767_225_600_000,
+            key: Some(Bytes::from_static(b"t:u")),
+            value: Bytes::from_static(b"{\xff"),
+            headers,
+        }
+    }
+
+    fn text(letter: &NewRecord, name: &str) -> Option<String> {
+        let found: Vec<_> = letter.headers.iter().filter(|(n, _)| n == name).collect();
+        assert!(found.len() <= 1, "{name} stands there once");
+        found.first().map(|(_, v)| String::from_utf8(v.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn every_header_says_what_its_name_says() {
+        let original = ("ce_id".to_owned(), Bytes::from_static(b"\xfe7"));
+        let faults = Faults::one(Fault::new("/data/ip", MISSING_FIELD, "is required"));
+        let letter = letter(&record(vec![original.clone()]), "foretell.logins", &faults);
+        assert_eq!(letter.key.as_deref(), Some(&b"t:u"[..]));
+        assert_eq!(letter.value.as_ref(), b"{\xff");
+        assert_eq!(letter.headers[0], original);
+        for (name, value) in [
+            ("__connect.errors.topic", "foretell.logins"),
+            ("__connect.errors.partition", "3"),
+            ("__connect.errors.offset", "41"),
+            ("__connect.errors.exception.message", "MISSING_FIELD at /data/ip: is required"),
+            ("__connect.errors.stage", "decode"),
+            ("foretell_error_code", "MISSING_FIELD"),
+            ("foretell_attempt", "1"),
+            ("foretell_first_failure", "2026-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(text(&letter, name).as_deref(), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_record_rejected_again_counts_and_remembers() {
+        let faults = Faults::one(Fault::new("", MISSING_FIELD, "x".repeat(10_000)));
+        let first = letter(&record(vec![]), "a", &faults);
+        let mut again = record(first.headers);
+        again.timestamp_ms += 60_000;
+        let second = letter(&again, "b", &faults);
+        assert_eq!(text(&second, ATTEMPT).as_deref(), Some("2"));
+        assert_eq!(text(&second, FIRST_FAILURE).as_deref(), Some("2026-01-01T00:00:00.000Z"));
+        assert_eq!(text(&second, TOPIC).as_deref(), Some("b"));
+        assert!(text(&second, MESSAGE).unwrap().len() <= MESSAGE_BYTES_MAX);
+    }
+}

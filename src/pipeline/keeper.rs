@@ -1,0 +1,225 @@
+//! Keeps the views of one family: joins its group, answers where each partition starts, runs the pipelines.
+//!
+//! A membership lives until something ends it: the shutdown, a lost connection, or a pipeline that must start
+//! over. Then every pipeline of it is drained, and the keeper joins again after a pause. Nothing is carried over,
+//! so there is one way to begin: from the store's checkpoint.
+
+use super::{Exit, Pipeline, Shared, patiently};
+use crate::log::{Assigned, Error, Kind, record_at};
+use crate::meter;
+use crate::store::{Checkpoint, Generation, Pointer, Store};
+use crate::view::Fold;
+use async_trait::async_trait;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// The serving generation of a family; makes the first one where there is none.
+///
+/// Fatal when the stored generation was folded by other rules or from another number of partitions: its rows
+/// would not be the fold of the log any more.
+pub async fn generation<F: Fold>(store: &dyn Store, fold: &F, partitions: u32) -> Result<Generation, Error> {
+    const OPERATION: &str = "take up the views";
+    let fingerprint = crate::view::fingerprint(fold.limits());
+    let first = Pointer { serving: 1, building: None, epoch: 0, partitions, fingerprint: fingerprint.clone() };
+    let pointer = match store.pointer(F::FAMILY).await? {
+        Some(pointer) => pointer,
+        None if store.swap_pointer(F::FAMILY, None, &first).await? => first,
+        None => store.pointer(F::FAMILY).await?.ok_or_else(|| Error::retry(OPERATION, "the pointer is moving"))?,
+    };
+    let family = F::FAMILY.name();
+    if pointer.fingerprint != fingerprint {
+        let stored = &pointer.fingerprint;
+        let detail = format!(
+            "generation {} of {family} was folded as {stored}, this build folds as {fingerprint}; its rows would not \
+             be the fold of the log any more. Run the build or restore the settings that wrote it, or start with an \
+             empty store, which is folded again from the log",
+            pointer.serving
+        );
+        return Err(Error::fatal(OPERATION, detail));
+    }
+    if pointer.partitions != partitions {
+        let detail = format!(
+            "the topic of {family} has {partitions} partitions and the views were folded from {}: keys have moved. \
+             Partition counts are never raised in place; go back to a topic with the old count",
+            pointer.partitions
+        );
+        return Err(Error::fatal(OPERATION, detail));
+    }
+    Ok(Generation { family: F::FAMILY, number: pointer.serving, epoch: pointer.epoch })
+}
+
+/// The consumer group of a generation.
+pub fn group(generation: Generation) -> String {
+    format!("foretell.views.{}.g{}", generation.family.name(), generation.number)
+}
+
+/// Where a new owner of the partition starts, checked against the log.
+pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Option<i64>) -> Result<Checkpoint, Error> {
+    const OPERATION: &str = "take over a partition";
+    let (topic, name) = (shared.topic(), &shared.topic_name);
+    if partition >= shared.partitions {
+        let detail = format!("{name} has a partition {partition}, the views know {} of them", shared.partitions);
+        return Err(Error::fatal(OPERATION, detail));
+    }
+    let stored = patiently(&shared.config, || shared.store.checkpoint(shared.generation, partition)).await?;
+    let extent = patiently(&shared.config, || shared.log.extent(topic, partition)).await?;
+    let checkpoint = stored.unwrap_or(Checkpoint { next: 0, last: None });
+    if committed.is_some_and(|committed| committed > checkpoint.next) {
+        // The group's offset is written after the checkpoint, so it can only be ahead if the store lost a write.
+        meter::store_forgot(F::FAMILY.name());
+        tracing::error!(topic = %name, partition, checkpoint = checkpoint.next, committed,
+            "the store has forgotten acknowledged writes; folding on from its checkpoint, rows may be wrong");
+    }
+    if checkpoint.next < extent.start {
+        let detail = format!(
+            "{name}/{partition} begins at {} and the checkpoint is {}: records were deleted before they were folded. \
+             Set retention.ms=-1, and restore the topic or start with an empty store",
+            extent.start, checkpoint.next
+        );
+        return Err(Error::fatal(OPERATION, detail));
+    }
+    if let Some(stand) = checkpoint.last {
+        let there =
+            patiently(&shared.config, || record_at(shared.log.as_ref(), topic, partition, stand.offset)).await?;
+        if there.is_none_or(|record| record.digest() != stand.digest) {
+            let detail = format!(
+                "the record at {name}/{partition}/{} is not the one that the views were folded up to: the topic was \
+                 re-created or truncated. Restore it, or start with an empty store",
+                stand.offset
+            );
+            return Err(Error::fatal(OPERATION, detail));
+        }
+    }
+    Ok(checkpoint)
+}
+
+/// What else the owner of a partition does while it owns it.
+#[async_trait]
+pub trait Companion: Send + Sync + 'static {
+    /// Goes on until it fails; dropped when the partition is given back.
+    async fn accompany(&self, partition: u32) -> Result<Infallible, Error>;
+}
+
+/// The companion of an owner that does nothing else.
+#[derive(Debug, Clone, Copy)]
+pub struct Alone;
+
+#[async_trait]
+impl Companion for Alone {
+    async fn accompany(&self, _: u32) -> Result<Infallible, Error> {
+        std::future::pending().await
+    }
+}
+
+/// Keeps the views of a family until `shutdown`; answers an error only of kind Fatal.
+pub async fn keep<F: Fold>(
+    shared: Arc<Shared<F>>,
+    companion: Arc<dyn Companion>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let mut restarts = Restarts::default();
+    let mut pause_ms = 100;
+    while !shutdown.is_cancelled() {
+        match member(&shared, &companion, &shutdown, &mut restarts).await {
+            Ok(()) => pause_ms = 100,
+            Err(error) if error.kind == Kind::Fatal => return Err(error),
+            Err(error) => {
+                tracing::warn!(family = F::FAMILY.name(), %error, pause_ms, "joining the group again");
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = sleep(Duration::from_millis(pause_ms)) => {}
+                }
+                pause_ms = (pause_ms * 2).min(shared.config.retry_ms_max.max(1));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One membership, from joining to leaving.
+async fn member<F: Fold>(
+    shared: &Arc<Shared<F>>,
+    companion: &Arc<dyn Companion>,
+    shutdown: &CancellationToken,
+    restarts: &mut Restarts,
+) -> Result<(), Error> {
+    let mut membership = shared.log.subscribe(&group(shared.generation), shared.topic()).await?;
+    let leaving = shutdown.child_token();
+    let mut pipelines = JoinSet::new();
+    let ended = loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break Ok(()),
+            Some(exit) = pipelines.join_next() => if let Err(error) = restarts.judge(F::FAMILY.name(), exit) {
+                break Err(error);
+            },
+            assigned = membership.next() => match assigned {
+                Ok(assigned) => {
+                    let (shared, companion) = (Arc::clone(shared), Arc::clone(companion));
+                    let leaving = leaving.clone();
+                    pipelines.spawn(async move {
+                        let partition = assigned.partition;
+                        let exit = tokio::select! {
+                            exit = own(shared, assigned, leaving) => exit,
+                            failed = companion.accompany(partition) => match failed { Err(error) => Err(error) },
+                        };
+                        (partition, exit)
+                    });
+                }
+                Err(error) => break Err(error),
+            },
+        }
+    };
+    leaving.cancel();
+    while pipelines.join_next().await.is_some() {}
+    ended
+}
+
+async fn own<F: Fold>(shared: Arc<Shared<F>>, assigned: Assigned, leaving: CancellationToken) -> Result<Exit, Error> {
+    let Assigned { partition, committed, start, reader } = assigned;
+    let checkpoint = tokio::select! {
+        () = leaving.cancelled() => return Ok(Exit::Revoked),
+        checkpoint = resume(&shared, partition, committed) => checkpoint?,
+    };
+    tracing::info!(topic = %shared.topic_name, partition, offset = checkpoint.next, "folding");
+    if start.send(checkpoint.next).is_err() {
+        return Ok(Exit::Revoked);
+    }
+    Pipeline::new(shared, partition, checkpoint, reader).run(leaving).await
+}
+
+/// The checkpoint at which each partition last had to start over.
+#[derive(Default)]
+struct Restarts(HashMap<u32, i64>);
+
+impl Restarts {
+    /// An error where the membership must end. A second restart at one checkpoint is Fatal: the rows are ahead of
+    /// every checkpoint that there is, which no healthy store shows.
+    fn judge(
+        &mut self,
+        family: &'static str,
+        exit: Result<(u32, Result<Exit, Error>), tokio::task::JoinError>,
+    ) -> Result<(), Error> {
+        const OPERATION: &str = "fold a partition";
+        let (partition, exit) = exit.map_err(|panic| Error::fatal(OPERATION, panic))?;
+        match exit? {
+            Exit::Revoked => Ok(()),
+            Exit::Restart(at) if self.0.insert(partition, at) == Some(at) => {
+                let detail = format!(
+                    "rows of {family} partition {partition} are ahead of the checkpoint {at}, twice: the store has \
+                     lost a checkpoint. Start with an empty store, which is folded again from the log"
+                );
+                Err(Error::fatal(OPERATION, detail))
+            }
+            Exit::Restart(at) => {
+                meter::restarted(family);
+                Err(Error::retry(OPERATION, format!("partition {partition} starts over from its checkpoint, was {at}")))
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The decoded rows of one partition, and the rule that makes effects exactly once.
+//!
+//! A flush is not atomic in Cassandra: an owner row may reach the store while an aggregate row does not. So a row
+//! carries the offset of the last record folded into it, and a record is folded into a row only from above. That
+//! alone would lose contributions: when a record is read again, its owner has it already, and deciding anew from
+//! a later state would decide otherwise. The owner row therefore also carries the **pending list**: the outcomes
+//! of its records behind the last checkpoint that is known to be durable. A record read again takes its outcome
+//! from there, and each aggregate takes the contributions if it stands below.
+//!
+//! If the owner is past a record and the list does not have it, then somebody trimmed it, which they do only
+//! after their checkpoint was durable: there is a later checkpoint in the store, and the pipeline
+//! [restarts](Step::Restart) from there. Late writers lose because their positions are lower, and positions are
+//! write timestamps. The simulation in `tests/simulation` breaks each of these rules in turn.
+
+use super::Shared;
+use crate::event::Event;
+use crate::meter;
+use crate::port::Error;
+use crate::store::{Row, RowKey, RowWrite};
+use crate::view::cell::{Cell, Corrupt, decode_state, encode_state};
+use crate::view::{Aggregate, Contribution, Fold, Outcome, Place};
+use hashbrown::HashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Whether folding can go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It can.
+    Done,
+    /// The partition starts over from the store's checkpoint.
+    Restart,
+}
+
+type Pending<F> = Vec<(i64, Outcome<<F as Fold>::Decision>)>;
+
+struct Owner<F: Fold> {
+    position: i64,
+    state: F::Owner,
+    pending: Pending<F>,
+    dirty: bool,
+}
+
+struct Shares {
+    position: i64,
+    state: Aggregate,
+    dirty: bool,
+}
+
+/// Rows in use and, one turn behind, rows used before: what is not used for a turn is let go.
+struct Cache<R> {
+    hot: HashMap<RowKey, R>,
+    cold: HashMap<RowKey, R>,
+}
+
+impl<R> Cache<R> {
+    fn new() -> Self {
+        Self { hot: HashMap::new(), cold: HashMap::new() }
+    }
+
+    /// The row, if it is here.
+    fn get(&mut self, key: &RowKey) -> Option<&mut R> {
+        if let Some((key, row)) = self.cold.remove_entry(key) {
+            self.hot.insert(key, row);
+        }
+        self.hot.get_mut(key)
+    }
+
+    fn turn(&mut self, rows_max: usize) {
+        if self.hot.len() > rows_max / 2 {
+            self.cold = std::mem::take(&mut self.hot);
+        }
+    }
+}
+
+/// The rows of a partition between two flushes.
+pub struct Working<F: Fold> {
+    shared: Arc<Shared<F>>,
+    partition: u32,
+    /// Checkpoint that is known to be durable: the offset below which no outcome is needed again.
+    durable: i64,
+    owners: Cache<Owner<F>>,
+    aggregates: Cache<Shares>,
+    /// What was decided and is not yet in the aggregates, by offset.
+    decided: Vec<(i64, Contribution)>,
+}
+
+impl<F: Fold> Working<F> {
+    /// No rows yet.
+    pub fn new(shared: Arc<Shared<F>>, partition: u32, durable: i64) -> Self {
+        Self { shared, partition, durable, owners: Cache::new(), aggregates: Cache::new(), decided: Vec::new() }
+    }
+
+    /// The owners of these events that must be read first, each once.
+    pub fn missing_owners<'a>(&mut self, events: impl Iterator<Item = &'a Event>) -> Vec<RowKey> {
+        let keys: std::collections::BTreeSet<_> = events.map(|event| RowKey::hashed(F::OWNER, event.key())).collect();
+        keys.into_iter().filter(|key| self.owners.get(key).is_none()).collect()
+    }
+
+    /// Takes read owner rows in, in the order of `keys`.
+    pub fn load_owners(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
+        for (key, partials) in keys.into_iter().zip(read) {
+            let row = match self.own(&partials) {
+                None => Owner { position: -1, state: F::Owner::default(), pending: Vec::new(), dirty: false },
+                Some(row) => decode_owner(&row.cell).map_err(|corrupt| unreadable(&key, &corrupt))?,
+            };
+            self.owners.hot.insert(key, row);
+        }
+        Ok(())
+    }
+
+    /// Whether the event's owner has as many records open as its row may carry.
+    pub fn is_full(&mut self, event: &Event) -> bool {
+        let (durable, most) = (self.durable, self.shared.config.owner_records_max);
+        let key = RowKey::hashed(F::OWNER, event.key());
+        self.owners.get(&key).is_some_and(|owner| {
+            owner.pending.len() >= most && {
+                owner.pending.retain(|(offset, _)| *offset >= durable);
+                owner.pending.len() >= most
+            }
+        })
+    }
+
+    /// Folds an event into its owner, or finds what was decided about it before.
+    pub fn fold(&mut self, event: &Event, place: Place) -> Step {
+        let key = RowKey::hashed(F::OWNER, event.key());
+        let fold = &self.shared.fold;
+        let owner = self.owners.get(&key).expect("invariant: owners are loaded before their events are folded");
+        let known = owner.pending.binary_search_by_key(&place.offset, |(offset, _)| *offset);
+        let outcome = match known {
+            Ok(at) => owner.pending[at].1.clone(),
+            Err(_) if place.offset <= owner.position => return Step::Restart,
+            Err(_) => {
+                let outcome = fold.fold(&mut owner.state, event, place);
+                owner.position = place.offset;
+                owner.pending.push((place.offset, outcome.clone()));
+                owner.dirty = true;
+                outcome
+            }
+        };
+        meter::folded(F::FAMILY.name(), matches!(outcome, Outcome::Applied(_)));
+        if let Outcome::Applied(decision) = outcome {
+            let contributions = fold.contributions(event, &decision, place);
+            self.decided.extend(contributions.into_iter().map(|c| (place.offset, c)));
+        }
+        Step::Done
+    }
+
+    /// The aggregate rows that must be read before [`contribute`](Self::contribute), each once.
+    pub fn missing_aggregates(&mut self) -> Vec<RowKey> {
+        let keys: std::collections::BTreeSet<_> = self.decided.iter().map(|(_, c)| c.row_key()).collect();
+        keys.into_iter().filter(|key| self.aggregates.get(key).is_none()).collect()
+    }
+
+    /// Takes read aggregate rows in, in the order of `keys`.
+    pub fn load_aggregates(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
+        for (key, partials) in keys.into_iter().zip(read) {
+            let row = match self.own(&partials) {
+                None => Shares { position: -1, state: Aggregate::empty(&key), dirty: false },
+                Some(row) => decode_shares(&key, &row.cell).map_err(|corrupt| unreadable(&key, &corrupt))?,
+            };
+            self.aggregates.hot.insert(key, row);
+        }
+        Ok(())
+    }
+
+    /// Takes what was decided into the aggregate rows that stand below it.
+    pub fn contribute(&mut self) {
+        for (offset, contribution) in std::mem::take(&mut self.decided) {
+            let key = contribution.row_key();
+            let row = self.aggregates.get(&key).expect("invariant: aggregates are loaded before they are changed");
+            if offset > row.position {
+                row.state.apply(&contribution.delta, self.shared.fold.limits());
+                row.position = offset;
+                row.dirty = true;
+            }
+        }
+    }
+
+    /// The rows to write, in order of their addresses.
+    pub fn dirty(&mut self) -> Vec<RowWrite> {
+        let durable = self.durable;
+        let mut rows = BTreeMap::new();
+        for (key, owner) in self.owners.hot.iter_mut().filter(|(_, owner)| owner.dirty) {
+            owner.pending.retain(|(offset, _)| *offset >= durable);
+            let (state, pending) = (encode_state(&owner.state), encode_state(&owner.pending));
+            let cell = Cell { position: owner.position, state: &state, pending: &pending }.encode();
+            rows.insert(key, RowWrite { key: key.clone(), position: owner.position, cell });
+        }
+        for (key, row) in self.aggregates.hot.iter().filter(|(_, row)| row.dirty) {
+            let state = row.state.encode();
+            let cell = Cell { position: row.position, state: &state, pending: &[] }.encode();
+            rows.insert(key, RowWrite { key: key.clone(), position: row.position, cell });
+        }
+        rows.into_values().collect()
+    }
+
+    /// All dirty rows and the checkpoint are acknowledged.
+    pub fn flushed(&mut self, durable: i64) {
+        self.durable = durable;
+        self.owners.hot.values_mut().for_each(|owner| owner.dirty = false);
+        self.aggregates.hot.values_mut().for_each(|row| row.dirty = false);
+        self.owners.turn(self.shared.config.cached_rows_max / 4);
+        self.aggregates.turn(self.shared.config.cached_rows_max);
+    }
+
+    fn own<'a>(&self, partials: &'a [Row]) -> Option<&'a Row> {
+        partials.iter().find(|row| row.source == self.partition)
+    }
+}
+
+fn decode_owner<F: Fold>(bytes: &[u8]) -> Result<Owner<F>, Corrupt> {
+    let cell = Cell::decode(bytes)?;
+    Ok(Owner {
+        position: cell.position,
+        state: decode_state(cell.state)?,
+        pending: decode_state(cell.pending)?,
+        dirty: false,
+    })
+}
+
+fn decode_shares(key: &RowKey, bytes: &[u8]) -> Result<Shares, Corrupt> {
+    let cell = Cell::decode(bytes)?;
+    Ok(Shares { position: cell.position, state: Aggregate::decode(key, cell.state)?, dirty: false })
+}
+
+fn unreadable(key: &RowKey, corrupt: &Corrupt) -> Error {
+    Error::fatal("read a row", format!("{} {:?}: {corrupt}", key.view.name(), key.key))
+}

@@ -8,6 +8,7 @@
 pub mod catalog;
 pub mod clock;
 pub mod event;
+pub mod http;
 pub mod log;
 pub mod meter;
 pub mod pipeline;

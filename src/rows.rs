@@ -1,4 +1,4 @@
-//! Typed reads of the left side: `rows(view)`, as scores, answers, the planner and `inspect` ask for them.
+//! Typed reads of the left side: `rows(view)`, as scores, answers and `inspect` ask for them.
 //!
 //! ```text
 //!   family ─► Pointers (≤ pointer_stale_ms_max old) ─► generation
@@ -8,7 +8,7 @@
 //!
 //! Reads that belong to one answer go to the store in one call. Owner rows are never cached, because a user who
 //! has just trusted a device asks at once. Aggregates count over many owners and may be `stale_ms_max` old; a
-//! [`Rows::uncached`] reader, as the planner is, always asks the store.
+//! [`Rows::uncached`] reader always asks the store.
 //!
 //! Cache entries carry the *era* of their family. [`Rows::new_era`] begins another one, and from then on nothing
 //! that was read before is answered, not even by a read that was under way and finished later.
@@ -16,8 +16,7 @@
 use crate::event::key;
 use crate::store::{Error, Family, Generation, Pointer, Row, RowKey, Store, View};
 use crate::telemetry;
-use crate::view::agenda;
-use crate::view::agenda::{Agenda, Kind};
+use crate::view::agenda::Agenda;
 use crate::view::cell::{self, Cell, Corrupt};
 use crate::view::client::{self, Client};
 use crate::view::feature::Feature;
@@ -121,26 +120,6 @@ pub struct Partial {
     pub state: serde_json::Value,
 }
 
-/// A client who has something in an hour.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// Whose client.
-    pub tenant: String,
-    /// The client.
-    pub client_id: String,
-    /// Appointments or reminders that lie in the hour, with how often they were put there (at least once).
-    pub entries: BTreeMap<String, i32>,
-}
-
-/// Some candidates of a bucket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// In order of their keys; rows that hold nothing any more are left out.
-    pub candidates: Vec<Candidate>,
-    /// Where the next page begins; none behind the last.
-    pub next: Option<(String, u32)>,
-}
-
 impl Rows {
     /// A reader that answers aggregates from memory for a while.
     pub fn cached(store: Arc<dyn Store>, config: &Config) -> Self {
@@ -229,53 +208,6 @@ impl Rows {
         let keys = [lead::row_key(tenant)];
         let (client, rows) = self.owner_and_aggregates(Family::Appointments, Some(&owner), &keys).await?;
         Ok((client, lead_of(rows)))
-    }
-
-    /// Clients with something in the hour of `at_ms`, `limit` rows a page: of the agenda or of the announced, as
-    /// `partition` wrote them.
-    pub async fn candidates(
-        &self,
-        view: View,
-        bucket: i64,
-        after: Option<(&str, u32)>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        let generation = self.generation(view.family()).await?;
-        let rows = self.store.scan(generation, view, bucket, after, limit.max(1)).await?;
-        let next = rows.last().filter(|_| rows.len() >= limit).map(|(key, row)| (key.clone(), row.source));
-        let mut candidates = Vec::with_capacity(rows.len());
-        for (key, row) in rows {
-            let Agenda { entries } = decode(&row)?;
-            if let (false, Some((tenant, client_id))) = (entries.is_empty(), key.split_once(':')) {
-                candidates.push(Candidate { tenant: tenant.to_owned(), client_id: client_id.to_owned(), entries });
-            }
-        }
-        Ok(Page { candidates, next })
-    }
-
-    /// Every client with something of a kind in the hour of `at_ms` in one source partition, read in pages.
-    pub async fn hour(&self, view: View, kind: Kind, at_ms: i64, partition: u32) -> Result<Vec<Candidate>, Error> {
-        const PAGE_ROWS: usize = 1_000;
-        let bucket = agenda::bucket(kind, at_ms, partition);
-        let mut all = Vec::new();
-        let mut after: Option<(String, u32)> = None;
-        loop {
-            let from = after.as_ref().map(|(key, source)| (key.as_str(), *source));
-            let page = self.candidates(view, bucket, from, PAGE_ROWS).await?;
-            all.extend(page.candidates);
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(all),
-            }
-        }
-    }
-
-    /// The hours of announced starts that hold announcements of a source partition.
-    pub async fn calendar(&self, partition: u32) -> Result<Calendar, Error> {
-        let generation = self.generation(Family::Reminders).await?;
-        let key = sent::calendar_key(partition);
-        let partials = self.store.read(generation, Some(partition), std::slice::from_ref(&key)).await?;
-        partials.first().and_then(|rows| rows.first()).map_or(Ok(Calendar::default()), decode)
     }
 
     /// The partials of any row as they are stored, for people; empty where there is none.

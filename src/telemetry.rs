@@ -128,10 +128,8 @@ pub struct Guard(Option<SdkTracerProvider>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(provider) = &self.0 {
-            if let Err(error) = provider.shutdown() {
-                tracing::warn!(%error, "cannot export the last spans");
-            }
+        if let Some(Err(error)) = self.0.as_ref().map(SdkTracerProvider::shutdown) {
+            tracing::warn!(%error, "cannot export the last spans");
         }
     }
 }
@@ -200,4 +198,11 @@ fn describe() {
     describe_counter!(meter::REMINDERS, "Reminders by status");
     describe_histogram!(meter::REMINDER_DELAY_SECONDS, Unit::Seconds, "From when a reminder was due to its being sent");
     describe_gauge!(meter::REMINDER_PARTITIONS, "Partitions whose reminders this process plans");
+}
+
+/// Folds what histograms have collected; to be called every few seconds.
+pub fn upkeep() {
+    if let Some(handle) = prometheus() {
+        handle.run_upkeep();
+    }
 }

@@ -7,6 +7,7 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod evaluate;
 pub mod event;
 pub mod http;
 pub mod log;
@@ -17,6 +18,7 @@ pub mod progress;
 pub mod remind;
 pub mod rows;
 pub mod score;
+pub mod source;
 pub mod store;
 pub mod telemetry;
 pub mod view;

@@ -21,6 +21,7 @@
 //! What is absent: deletion, compaction and seeking. A reader that must start elsewhere is opened anew.
 
 pub mod disk;
+pub mod group;
 pub mod kafka;
 pub mod memory;
 
@@ -48,14 +49,6 @@ pub struct NewRecord {
     pub value: Bytes,
     /// In order; names may repeat.
     pub headers: Vec<Header>,
-}
-
-impl NewRecord {
-    /// Bytes of key, value and headers together.
-    pub fn bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.key.as_ref().map_or(0, Bytes::len) + self.value.len() + headers
-    }
 }
 
 /// A record as it was read.

@@ -1,14 +1,17 @@
 //! The faithful mode reproduces the publication: two synthetic histories whose scores were computed with the
 //! published notebook, each row from the rows strictly before it.
 
+use foretell::evaluate::{self, LoginOptions};
 use foretell::event::login::{Attempt, Login};
 use foretell::event::{Envelope, Event, Fact};
 use foretell::score::login::{self, Config, Evidence, Features, Mode};
 use foretell::score::{Code, Decision, Level};
+use foretell::source::{self, Format};
+use foretell::view::Place;
 use foretell::view::materialized::Materialized;
 use foretell::view::user::{self, Logins};
-use foretell::view::{Aggregate, Place};
 use serde::Deserialize;
+use std::path::PathBuf;
 
 const TENANT: &str = "golden";
 const RELATIVE_ERROR_MAX: f64 = 1e-9;
@@ -50,27 +53,24 @@ impl Row {
             method: None,
             failure_reason: None,
         };
-        let time_ms = self.timestamp.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_millisecond();
+        let time_ms = foretell::event::zone::instant_ms(self.timestamp, &jiff::tz::TimeZone::UTC);
         let envelope = Envelope { id: self.index.to_string(), source: "golden".into(), tenant: TENANT.into(), time_ms };
         Event { envelope, fact: Fact::Login(Box::new(login)) }
     }
 }
 
+fn path(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/data/rba-golden", name].iter().collect()
+}
+
 fn read(name: &str) -> Vec<Row> {
-    let path = format!("{}/tests/data/rba-golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    csv::Reader::from_path(path).unwrap().deserialize().map(Result::unwrap).collect()
+    let mut reader = csv::Reader::from_path(path(name)).expect("the file is committed");
+    reader.deserialize().map(|row| row.expect("the columns of the file")).collect()
 }
 
 fn score(rows: &Materialized<Logins>, event: &Event, config: &Config) -> login::Score {
     let Fact::Login(login) = &event.fact else { unreachable!("only logins are built here") };
-    let mut features = Features::default();
-    for (level, key) in Features::keys(TENANT, &login.attempt) {
-        for partial in rows.partials(&key) {
-            if let Aggregate::Feature(feature) = partial {
-                features.merge(level, feature);
-            }
-        }
-    }
+    let features = Features::of(rows, TENANT, &login.attempt);
     let user = rows.owner(&user::row_key(TENANT, &login.user_id));
     let at_ms = event.envelope.time_ms;
     login::score(&Evidence { user, features: &features, attempt: &login.attempt, at_ms }, config)
@@ -87,7 +87,7 @@ fn reproduce(name: &str, partitions: u32) -> usize {
         assert_eq!(got.history.successes, row.n_user_before, "{name} {}", row.index);
         match row.score_causal {
             Some(expected) => {
-                let ratio = got.likelihood_ratio.unwrap();
+                let ratio = got.likelihood_ratio.expect("a user with history is scored");
                 let error = (ratio / expected - 1.0).abs();
                 assert!(error <= RELATIVE_ERROR_MAX, "{name} {}: {ratio} instead of {expected}", row.index);
                 scored += 1;
@@ -128,4 +128,27 @@ fn the_worked_row_is_reproduced() {
         rows.take(&event, Place { partition: 0, offset: row.index });
     }
     unreachable!("the file has a row 21");
+}
+
+/// And so does a backtest of the same files.
+#[test]
+fn a_backtest_says_the_same() {
+    for name in ["synthetic_seed1_n300.csv", "synthetic_seed2_n300.csv"] {
+        let loaded = source::read(&path(name), Format::Rba, TENANT).expect("the file is committed");
+        let mut options = LoginOptions::default();
+        options.score.mode = Mode::Faithful;
+        let mut out = Vec::new();
+        evaluate::logins(&loaded, &options, &mut out, &mut |_, _| {}).expect("memory can be written to");
+        let lines: Vec<serde_json::Value> =
+            out.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let rows = read(name);
+        assert_eq!(lines.len(), rows.len());
+        for (line, row) in lines.iter().zip(&rows) {
+            assert_eq!(line["event_id"], row.index.to_string());
+            let ratio = line["likelihood_ratio"].as_f64();
+            assert_eq!(ratio.is_some(), row.score_causal.is_some(), "{line}");
+            let error = ratio.zip(row.score_causal).map_or(0.0, |(ratio, expected)| (ratio / expected - 1.0).abs());
+            assert!(error <= RELATIVE_ERROR_MAX, "{line} instead of {:?}", row.score_causal);
+        }
+    }
 }

@@ -12,7 +12,7 @@
 //! and every fault is told, each with its place; unknown fields are never faults. Behind this module nothing
 //! checks an event again. All of it is pure: no clock, no I/O, no panic whatever the bytes are.
 //!
-//! What is read beyond the letter of the contract, and why:
+//! Decisions that the schemas cannot show:
 //! - `subject` is written and not read: user or client are in the data, and two truths would have to be compared.
 //! - Without `time` an event happened when it arrived: at its record's timestamp, or when HTTP took it.
 //! - Without `content-type` a record is read as binary JSON, which is what most producers mean.
@@ -25,12 +25,14 @@ mod cursor;
 mod facts;
 mod fault;
 mod time;
+mod value;
 mod write;
 
 pub use attributes::{Defaults, is_tenant};
 pub use cursor::{Entry, Fields};
 pub use facts::{attempt, fact_data};
 pub use fault::*;
+pub use value::Read;
 pub use write::*;
 
 use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Event, Fact, key};
@@ -75,6 +77,15 @@ pub fn decode_structured(value: &Value, defaults: Defaults<'_>) -> Result<Parsed
     Ok(Parsed { event, data, extensions: attributes.into_extensions() })
 }
 
+/// Reads the data of a type by itself, as it comes out of files; pointers begin with `/data` all the same.
+pub fn decode_data(type_name: &str, data: &Map<String, Value>) -> Result<Fact, Faults> {
+    let mut faults = Vec::new();
+    match read_fact(type_name, data, &mut faults) {
+        Some(fact) => Faults::none_of(fact, faults),
+        None => Err(Faults::all_of(faults)),
+    }
+}
+
 /// Reads a binary event: attribute names without `ce_` or `ce-`, in lower case, and `datacontenttype` for the
 /// `Content-Type` of the message, if it has one.
 pub fn decode_binary<'a>(
@@ -117,7 +128,7 @@ fn read(
     let fact = match data {
         Ok(Value::Object(data)) => read_fact(type_name, data, &mut faults),
         Ok(other) => {
-            faults.push(Fault::new("/data", WRONG_TYPE, cursor::wrong("an object", other).1));
+            faults.push(Fault::new("/data", WRONG_TYPE, value::wrong("an object", other).1));
             None
         }
         Err(fault) => {

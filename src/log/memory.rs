@@ -1,355 +1,295 @@
-//! A log in memory, for tests and simulations: groups, rebalances, fencing and holes, without a broker.
+//! A log in memory: what simulations and unit tests run on.
 //!
-//! Deterministic: partitions are dealt out in the order in which members joined, nothing depends on a hash or on
-//! the wall clock, and it runs on a paused clock. [`Memory::rebalance`] moves partitions about, and
-//! [`Memory::freeze`] takes them from a member that does not notice, which is how late writers come about.
+//! It keeps every promise of the contract, consumer groups and fencing included, and repeats itself: no
+//! randomness, no order that depends on hashing, no time but the clock's. Beyond the contract it can do what a
+//! cluster does on a bad day: leave holes, forget a beginning, move partitions between members, early, late or
+//! without telling the old owner.
 
-use super::{
-    Acknowledge, Assigned, Error, Extent, Fenced, Log, Membership, NewRecord, Next, RECORD_BYTES_MAX, Reader, Record,
-};
+use super::group::{Groups, Handover};
+use super::{Error, Extent, Fenced, Membership, NewRecord, Next, RECORD_BYTES_MAX, Reader, Record};
 use crate::clock::Clock;
 use crate::event::{Position, Topic, key};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::Notify;
 
-/// Most records that one `next` brings.
-const RECORDS_MAX: usize = 500;
+/// Records of one [`Next::Records`].
+pub const BATCH_RECORDS_MAX: usize = 500;
 
-type Place = (Topic, u32);
-type GroupName = (String, Topic);
-
-#[derive(Default)]
-struct State {
-    /// By offset; a hole where a transaction marker would be.
-    records: BTreeMap<Place, Vec<Option<Record>>>,
-    fences: BTreeMap<Place, u64>,
-    groups: BTreeMap<GroupName, Group>,
-}
-
-#[derive(Default)]
-struct Group {
-    joined: u64,
-    members: BTreeMap<u64, mpsc::UnboundedSender<Assigned>>,
-    /// Kept, so that a frozen member does not notice that it is out.
-    frozen: Vec<mpsc::UnboundedSender<Assigned>>,
-    leases: BTreeMap<u32, Lease>,
-    committed: BTreeMap<u32, i64>,
-}
-
-/// Who has a partition, and how to tell them that they have it no longer.
-struct Lease {
-    member: u64,
-    revoke: oneshot::Sender<Acknowledge>,
-}
-
-struct Inner {
-    partitions: u32,
-    clock: Arc<dyn Clock>,
-    state: Mutex<State>,
-    appended: watch::Sender<u64>,
-}
-
-/// A log in memory; clones share it.
+/// The log; clones share everything.
 #[derive(Clone)]
-pub struct Memory(Arc<Inner>);
+pub struct Log {
+    shared: Arc<Shared>,
+    groups: Groups,
+}
 
-impl Memory {
-    /// An empty log whose topics all have `partitions` partitions.
-    pub fn new(partitions: u32, clock: Arc<dyn Clock>) -> Self {
-        let (appended, _) = watch::channel(0);
-        Self(Arc::new(Inner { partitions: partitions.max(1), clock, state: Mutex::default(), appended }))
-    }
+struct Shared {
+    clock: Arc<dyn Clock>,
+    topics: Mutex<BTreeMap<Topic, Vec<Partition>>>,
+    appended: Notify,
+}
 
-    /// Leaves `holes` offsets without a record at the end of a partition, as transaction markers do.
-    pub fn skip(&self, topic: Topic, partition: u32, holes: usize) {
-        self.state().records.entry((topic, partition)).or_default().extend((0..holes).map(|_| None));
-        self.0.appended.send_modify(|version| *version += 1);
-    }
+#[derive(Default)]
+struct Partition {
+    records: Vec<Record>,
+    start: i64,
+    end: i64,
+    timestamp_ms: i64,
+    /// How often it was fenced: only the last one appends.
+    epoch: u64,
+}
 
-    /// Appends a record as some other producer might: into a partition of its choice.
-    pub fn append_to(&self, partition: u32, record: NewRecord) -> Position {
-        let position = self.push(&mut self.state(), partition, record);
-        self.0.appended.send_modify(|version| *version += 1);
+impl Partition {
+    fn append(&mut self, position: Position, record: NewRecord, now_ms: i64) -> Position {
+        let position = Position { offset: self.end, ..position };
+        self.timestamp_ms = self.timestamp_ms.max(now_ms);
+        let NewRecord { key, value, headers, .. } = record;
+        self.records.push(Record { position, timestamp_ms: self.timestamp_ms, key, value, headers });
+        self.end += 1;
         position
     }
 
-    /// Everything in a partition, in order.
-    pub fn records(&self, topic: Topic, partition: u32) -> Vec<Record> {
-        self.state().records.get(&(topic, partition)).into_iter().flatten().flatten().cloned().collect()
+    fn from(&self, offset: i64, limit: usize) -> Vec<Record> {
+        let first = self.records.partition_point(|record| record.position.offset < offset);
+        self.records[first..].iter().take(limit).cloned().collect()
+    }
+}
+
+impl Log {
+    /// An empty log; `partitions` answers the partition count of a topic, at least 1.
+    pub fn new(partitions: impl Fn(Topic) -> u32, clock: Arc<dyn Clock>) -> Self {
+        let empty = |topic| (0..partitions(topic).max(1)).map(|_| Partition::default()).collect();
+        let topics = Topic::ALL.into_iter().map(|topic| (topic, empty(topic))).collect();
+        let shared = Shared { clock, topics: Mutex::new(topics), appended: Notify::new() };
+        Self { shared: Arc::new(shared), groups: Groups::default() }
     }
 
-    /// Deals the partitions of a group out anew: `choose` names, for each, the index of its member of so many.
-    pub fn rebalance(&self, group: &str, topic: Topic, choose: impl FnMut(u32, usize) -> usize) {
-        self.deal(&(group.to_owned(), topic), choose);
+    /// Appends a record as another producer might, into a partition of its choice.
+    pub fn append_to(&self, partition: u32, record: NewRecord) -> Result<Position, Error> {
+        let (topic, now_ms) = (record.topic, self.shared.clock.now_ms());
+        let position = Position { topic, partition, offset: 0 };
+        let position = self.shared.with(topic, partition, |log| log.append(position, record, now_ms))?;
+        self.shared.appended.notify_waiters();
+        Ok(position)
     }
 
-    /// Gives the partitions of the member with this index to others without telling it: it goes on reading.
-    /// The member is out of the group from then on.
-    pub fn freeze(&self, group: &str, topic: Topic, member: usize) {
-        let name = (group.to_owned(), topic);
-        {
-            let mut state = self.state();
-            let Some(group) = state.groups.get_mut(&name) else { return };
-            let Some(id) = group.members.keys().nth(member).copied() else { return };
-            if group.members.len() < 2 {
-                return;
-            }
-            group.frozen.extend(group.members.remove(&id));
-            group.leases.retain(|_, lease| lease.member != id);
+    /// Everything that a partition holds.
+    ///
+    /// A partition that does not exist is Reject.
+    pub fn records(&self, topic: Topic, partition: u32) -> Result<Vec<Record>, Error> {
+        self.shared.with(topic, partition, |partition| partition.records.clone())
+    }
+
+    /// Leaves a hole of `count` offsets behind the last record, as a transaction marker does.
+    ///
+    /// A partition that does not exist is Reject.
+    pub fn skip(&self, topic: Topic, partition: u32, count: u32) -> Result<(), Error> {
+        self.shared.with(topic, partition, |partition| partition.end += i64::from(count))?;
+        self.shared.appended.notify_waiters();
+        Ok(())
+    }
+
+    /// Forgets the records below `start`, as retention does.
+    ///
+    /// A partition that does not exist is Reject.
+    pub fn forget(&self, topic: Topic, partition: u32, start: i64) -> Result<(), Error> {
+        self.shared.with(topic, partition, |partition| {
+            partition.start = start.clamp(partition.start, partition.end);
+            partition.records.retain(|record| record.position.offset >= start);
+        })
+    }
+
+    /// Moves partitions between the members of a group: `choose` answers the index of a member, in the order of
+    /// joining, for a partition and the number of members. It holds until the next join or leave.
+    pub fn rebalance(&self, group: &str, topic: Topic, handover: Handover, choose: impl FnMut(u32, usize) -> usize) {
+        self.groups.rebalance(group, topic, handover, choose);
+    }
+
+    /// Readers that lost their partition by [`Handover::Unnoticed`] learn of it.
+    pub fn tell(&self, group: &str, topic: Topic) {
+        self.groups.tell(group, topic);
+    }
+
+    /// What a group last committed for a partition.
+    pub fn committed(&self, group: &str, topic: Topic, partition: u32) -> Option<i64> {
+        self.groups.committed(group, topic, partition)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Topic, Vec<Partition>>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, topic: Topic, partition: u32, act: impl FnOnce(&mut Partition) -> T) -> Result<T, Error> {
+        let mut topics = self.lock();
+        let found = topics.get_mut(&topic).and_then(|partitions| partitions.get_mut(partition as usize));
+        found.map(act).ok_or_else(|| unknown(topic, partition))
+    }
+}
+
+fn unknown(topic: Topic, partition: u32) -> Error {
+    Error::reject("use a partition", format!("there is no partition {partition} of {}", topic.name()))
+}
+
+/// Reject if a record is larger than [`RECORD_BYTES_MAX`].
+pub(super) fn check_sizes(records: &[NewRecord]) -> Result<(), Error> {
+    match records.iter().position(|record| bytes_of(record) > RECORD_BYTES_MAX) {
+        None => Ok(()),
+        Some(index) => {
+            let bytes = bytes_of(&records[index]);
+            let detail = format!("record {index} has {bytes} bytes, {RECORD_BYTES_MAX} are allowed; none was appended");
+            Err(Error::reject("append", detail))
         }
-        self.deal(&name, |partition, members| partition as usize % members);
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Bytes of key, value and headers.
+pub(super) fn bytes_of(record: &NewRecord) -> usize {
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    record.key.as_ref().map_or(0, bytes::Bytes::len) + record.value.len() + headers
+}
 
-    fn push(&self, state: &mut State, partition: u32, record: NewRecord) -> Position {
-        let records = state.records.entry((record.topic, partition)).or_default();
-        let position = Position { topic: record.topic, partition, offset: records.len() as i64 };
-        records.push(Some(Record {
-            position,
-            timestamp_ms: self.0.clock.now_ms(),
-            key: record.key,
-            value: record.value,
-            headers: record.headers,
-        }));
-        position
-    }
+/// The partition that a record belongs to.
+pub(super) fn partition_of(record: &NewRecord, partitions: u32) -> u32 {
+    record.key.as_ref().map_or(0, |key| key::partition(key, partitions))
+}
 
-    fn deal(&self, name: &GroupName, mut choose: impl FnMut(u32, usize) -> usize) {
-        let mut state = self.state();
-        let Some(group) = state.groups.get_mut(name) else { return };
-        let members: Vec<_> = group.members.keys().copied().collect();
-        if members.is_empty() {
-            group.leases.clear();
-            return;
-        }
-        for partition in 0..self.0.partitions {
-            let member = members[choose(partition, members.len()) % members.len()];
-            if group.leases.get(&partition).is_none_or(|lease| lease.member != member) {
-                self.give(name, group, partition, member);
-            }
+/// Reject if a record does not belong to the fenced partition.
+pub(super) fn check_fenced(records: &[NewRecord], topic: Topic, at: u32, partitions: u32) -> Result<(), Error> {
+    let stray = |record: &&NewRecord| record.topic != topic || partition_of(record, partitions) != at;
+    match records.iter().find(stray) {
+        None => Ok(()),
+        Some(stray) => {
+            let (stray, name) = (stray.topic.name(), topic.name());
+            let detail = format!("a record of {stray} does not belong to partition {at} of {name}; none was appended");
+            Err(Error::reject("append", detail))
         }
     }
+}
 
-    /// Takes a partition from its owner, and hands it over when the owner has acknowledged that.
-    fn give(&self, name: &GroupName, group: &mut Group, partition: u32, member: u64) {
-        let (revoke, revoked) = oneshot::channel();
-        let before = group.leases.insert(partition, Lease { member, revoke });
-        let Some(to) = group.members.get(&member).cloned() else { return };
-        let (log, name) = (self.clone(), name.clone());
-        tokio::spawn(async move {
-            if let Some(before) = before {
-                let (acknowledge, acknowledged) = Acknowledge::new();
-                if before.revoke.send(acknowledge).is_ok() {
-                    let _dropped = acknowledged.await;
-                }
-            }
-            let committed = log.state().groups.get(&name).and_then(|g| g.committed.get(&partition).copied());
-            let (start, started) = oneshot::channel();
-            let cursor = Cursor { log, place: (name.1, partition), start: Start::Waiting(started), end_said: None };
-            let reader = MemoryReader { cursor, group: Some(name), revoked: Some(revoked) };
-            // A member that has left meanwhile drops it, and its leaving deals the partition out again.
-            let _ = to.send(Assigned { partition, committed, start, reader: Box::new(reader) });
-        });
-    }
+/// What a fenced owner is told.
+pub(super) fn fenced_off(topic: Topic, partition: u32) -> Error {
+    let detail = format!("another owner has taken over partition {partition} of {}", topic.name());
+    Error::fatal("append as the only owner", detail)
 }
 
 #[async_trait]
-impl Log for Memory {
-    fn partitions(&self, _: Topic) -> u32 {
-        self.0.partitions
+impl super::Log for Log {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.shared.lock().get(&topic).map_or(1, |partitions| partitions.len() as u32)
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
-        if let Some(large) = records.iter().find(|record| record.bytes() > RECORD_BYTES_MAX) {
-            let detail = format!("a record of {} bytes is over the bound of {RECORD_BYTES_MAX}", large.bytes());
-            return Err(Error::reject("append", detail));
+        check_sizes(&records)?;
+        let now_ms = self.shared.clock.now_ms();
+        let mut positions = Vec::with_capacity(records.len());
+        {
+            let mut topics = self.shared.lock();
+            for record in records {
+                let topic = record.topic;
+                let partitions = topics.entry(topic).or_default();
+                let partition = partition_of(&record, partitions.len() as u32);
+                let position = Position { topic, partition, offset: 0 };
+                positions.push(partitions[partition as usize].append(position, record, now_ms));
+            }
         }
-        let mut state = self.state();
-        let positions = records.into_iter().map(|record| {
-            let partition = record.key.as_ref().map_or(0, |key| key::partition(key, self.0.partitions));
-            self.push(&mut state, partition, record)
-        });
-        let positions = positions.collect();
-        self.0.appended.send_modify(|version| *version += 1);
+        self.shared.appended.notify_waiters();
         Ok(positions)
     }
 
     async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
-        let end = self.state().records.get(&(topic, partition)).map_or(0, Vec::len);
-        Ok(Extent { start: 0, end: end as i64 })
+        self.shared.with(topic, partition, |partition| Extent { start: partition.start, end: partition.end })
     }
 
     async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
-        let name = (group.to_owned(), topic);
-        let (sender, assigned) = mpsc::unbounded_channel();
-        let member = {
-            let mut state = self.state();
-            let group = state.groups.entry(name.clone()).or_default();
-            group.joined += 1;
-            group.members.insert(group.joined, sender);
-            group.joined
-        };
-        self.deal(&name, |partition, members| partition as usize % members);
-        Ok(Box::new(MemoryMembership { log: self.clone(), name, member, assigned }))
+        Ok(self.groups.join(Arc::new(self.clone()), group, topic))
     }
 
     async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
-        let start = Start::At(from.max(0));
-        let cursor = Cursor { log: self.clone(), place: (topic, partition), start, end_said: None };
-        Ok(Box::new(MemoryReader { cursor, group: None, revoked: None }))
+        self.shared.with(topic, partition, |_| ())?;
+        Ok(Box::new(Tail { shared: Arc::clone(&self.shared), topic, partition, next: from, said: None }))
     }
 
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
-        let mut state = self.state();
-        let token = state.fences.entry((topic, partition)).or_default();
-        *token += 1;
-        Ok(Box::new(MemoryFenced { log: self.clone(), place: (topic, partition), token: *token }))
+        let epoch = self.shared.with(topic, partition, |partition| {
+            partition.epoch += 1;
+            partition.epoch
+        })?;
+        let partitions = self.partitions(topic);
+        Ok(Box::new(Owner { shared: Arc::clone(&self.shared), topic, partition, partitions, epoch }))
     }
 }
 
-struct MemoryMembership {
-    log: Memory,
-    name: GroupName,
-    member: u64,
-    assigned: mpsc::UnboundedReceiver<Assigned>,
+/// Follows the end of a partition.
+struct Tail {
+    shared: Arc<Shared>,
+    topic: Topic,
+    partition: u32,
+    next: i64,
+    /// The end that was last said.
+    said: Option<i64>,
+}
+
+impl Tail {
+    fn take(&mut self) -> Result<Option<Next>, Error> {
+        let next = self.next;
+        let (records, end) = self
+            .shared
+            .with(self.topic, self.partition, |partition| (partition.from(next, BATCH_RECORDS_MAX), partition.end))?;
+        if let Some(last) = records.last() {
+            self.next = last.position.offset + 1;
+            return Ok(Some(Next::Records(records)));
+        }
+        self.next = self.next.max(end);
+        let news = self.said != Some(self.next);
+        self.said = Some(self.next);
+        Ok(news.then_some(Next::End(self.next)))
+    }
 }
 
 #[async_trait]
-impl Membership for MemoryMembership {
-    async fn next(&mut self) -> Result<Assigned, Error> {
-        match self.assigned.recv().await {
-            Some(assigned) => Ok(assigned),
-            None => Err(Error::retry("join a group", "this member is not in the group any more")),
-        }
-    }
-}
-
-impl Drop for MemoryMembership {
-    fn drop(&mut self) {
-        if let Some(group) = self.log.state().groups.get_mut(&self.name) {
-            group.members.remove(&self.member);
-            group.leases.retain(|_, lease| lease.member != self.member);
-        }
-        if tokio::runtime::Handle::try_current().is_ok() {
-            self.log.deal(&self.name, |partition, members| partition as usize % members);
-        }
-    }
-}
-
-/// Where reading goes on, once somebody has said where it begins.
-enum Start {
-    Waiting(oneshot::Receiver<i64>),
-    At(i64),
-}
-
-struct Cursor {
-    log: Memory,
-    place: Place,
-    start: Start,
-    end_said: Option<i64>,
-}
-
-impl Cursor {
-    async fn started(&mut self) -> Result<i64, Error> {
-        let answer = match &mut self.start {
-            Start::At(at) => return Ok(*at),
-            Start::Waiting(answer) => answer.await,
-        };
-        let at = answer.map_err(|_| Error::retry("read a partition", "nobody said where to begin"))?.max(0);
-        self.start = Start::At(at);
-        Ok(at)
-    }
-
-    /// Records from `at` on, and the offset behind them.
-    fn batch(&self, at: i64) -> (Vec<Record>, i64) {
-        let state = self.log.state();
-        let all = state.records.get(&self.place).map_or(&[][..], Vec::as_slice);
-        let from = usize::try_from(at).unwrap_or(0).min(all.len());
-        let mut records = Vec::new();
-        for (offset, record) in all.iter().enumerate().skip(from) {
-            records.extend(record.clone());
-            if records.len() == RECORDS_MAX {
-                return (records, offset as i64 + 1);
-            }
-        }
-        (records, (all.len() as i64).max(at))
-    }
-
+impl Reader for Tail {
     async fn next(&mut self) -> Result<Next, Error> {
-        let at = self.started().await?;
-        let mut appended = self.log.0.appended.subscribe();
+        let shared = Arc::clone(&self.shared);
         loop {
-            let (records, next) = self.batch(at);
-            if !records.is_empty() {
-                self.start = Start::At(next);
-                return Ok(Next::Records(records));
+            let mut appended = pin!(shared.appended.notified());
+            appended.as_mut().enable();
+            if let Some(next) = self.take()? {
+                return Ok(next);
             }
-            if self.end_said != Some(next) {
-                (self.start, self.end_said) = (Start::At(next), Some(next));
-                return Ok(Next::End(next));
-            }
-            if appended.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            appended.await;
         }
     }
-}
 
-struct MemoryReader {
-    cursor: Cursor,
-    group: Option<GroupName>,
-    revoked: Option<oneshot::Receiver<Acknowledge>>,
-}
-
-#[async_trait]
-impl Reader for MemoryReader {
-    async fn next(&mut self) -> Result<Next, Error> {
-        if let Some(revoked) = &mut self.revoked {
-            tokio::select! {
-                biased;
-                acknowledge = revoked => {
-                    self.revoked = None;
-                    // Otherwise nobody can revoke it any more: a frozen member reads on.
-                    if let Ok(acknowledge) = acknowledge {
-                        return Ok(Next::Revoked(acknowledge));
-                    }
-                }
-                next = self.cursor.next() => return next,
-            }
-        }
-        self.cursor.next().await
-    }
-
-    async fn commit(&mut self, next: i64) -> Result<(), Error> {
-        if let Some(name) = &self.group {
-            let mut state = self.cursor.log.state();
-            let group = state.groups.entry(name.clone()).or_default();
-            group.committed.insert(self.cursor.place.1, next);
-        }
+    async fn commit(&mut self, _: i64) -> Result<(), Error> {
         Ok(())
     }
 }
 
-struct MemoryFenced {
-    log: Memory,
-    place: Place,
-    token: u64,
+struct Owner {
+    shared: Arc<Shared>,
+    topic: Topic,
+    partition: u32,
+    partitions: u32,
+    epoch: u64,
 }
 
 #[async_trait]
-impl Fenced for MemoryFenced {
+impl Fenced for Owner {
     async fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
-        let mut state = self.log.state();
-        if state.fences.get(&self.place) != Some(&self.token) {
-            return Err(Error::fatal("append", "another owner of the partition has fenced this one"));
-        }
-        let positions = records.into_iter().map(|record| self.log.push(&mut state, self.place.1, record)).collect();
-        self.log.0.appended.send_modify(|version| *version += 1);
-        Ok(positions)
+        let (topic, partition) = (self.topic, self.partition);
+        check_sizes(&records)?;
+        check_fenced(&records, topic, partition, self.partitions)?;
+        let (epoch, now_ms) = (self.epoch, self.shared.clock.now_ms());
+        let at = Position { topic, partition, offset: 0 };
+        let positions: Option<Vec<Position>> = self.shared.with(topic, partition, |stored| {
+            let owned = stored.epoch == epoch;
+            owned.then(|| records.into_iter().map(|record| stored.append(at, record, now_ms)).collect())
+        })?;
+        self.shared.appended.notify_waiters();
+        positions.ok_or_else(|| fenced_off(topic, partition))
     }
 }

@@ -131,6 +131,7 @@ pub async fn keep<F: Fold>(
             Err(error) => {
                 tracing::warn!(family = F::FAMILY.name(), %error, pause_ms, "joining the group again");
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => {}
                     () = sleep(Duration::from_millis(pause_ms)) => {}
                 }
@@ -165,6 +166,7 @@ async fn member<F: Fold>(
                     pipelines.spawn(async move {
                         let partition = assigned.partition;
                         let exit = tokio::select! {
+                            biased;
                             exit = own(shared, assigned, leaving) => exit,
                             failed = companion.accompany(partition) => match failed { Err(error) => Err(error) },
                         };
@@ -183,6 +185,7 @@ async fn member<F: Fold>(
 async fn own<F: Fold>(shared: Arc<Shared<F>>, assigned: Assigned, leaving: CancellationToken) -> Result<Exit, Error> {
     let Assigned { partition, committed, start, reader } = assigned;
     let checkpoint = tokio::select! {
+        biased;
         () = leaving.cancelled() => return Ok(Exit::Revoked),
         checkpoint = resume(&shared, partition, committed) => checkpoint?,
     };

@@ -22,28 +22,25 @@
 //!
 //! The levels that an attempt lacks (no geography data, say) leave both sums: they are neutral.
 
+mod likelihood;
+mod signal;
+#[cfg(test)]
+mod tests;
+
+pub use likelihood::UNKNOWN_RATIO;
+
 use super::{Code, Decision, InvalidConfig, Level as Risk, Model, Reason};
 use crate::event::login::Attempt;
 use crate::store::RowKey;
+use crate::view::Aggregate;
 use crate::view::feature::{self, Feature, Level};
-use crate::view::user::User;
+use crate::view::materialized::Materialized;
+use crate::view::user::{Logins, User};
+use likelihood::{ADDRESS, Base, CLIENT};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
-
-/// The ratio of a feature of which no level matches the user's history.
-pub const UNKNOWN_RATIO: f64 = 4.0;
-
-/// Levels of the address with their weights, the strongest first.
-const ADDRESS: &[(Level, f64)] = &[(Level::Ip, 0.6), (Level::Asn, 0.3), (Level::Country, 0.1)];
-/// Levels of the client software with their weights, the strongest first.
-const CLIENT: &[(Level, f64)] = &[
-    (Level::UserAgent, 0.538_665_384_055_135_9),
-    (Level::Browser, 0.268_045_149_862_566_6),
-    (Level::Os, 0.188_182_951_001_095_36),
-    (Level::DeviceType, 0.005_106_515_081_202_152_5),
-];
 
 /// How weak matches count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -132,6 +129,19 @@ impl Features {
             .chain(Level::VALUES)
             .filter_map(|level| Some((level, feature::key(tenant, level, &level.value(attempt)?))))
             .collect()
+    }
+
+    /// What rows in memory hold for an attempt.
+    pub fn of(rows: &Materialized<Logins>, tenant: &str, attempt: &Attempt) -> Self {
+        let mut features = Self::default();
+        for (level, key) in Self::keys(tenant, attempt) {
+            for partial in rows.partials(&key) {
+                if let Aggregate::Feature(feature) = partial {
+                    features.merge(level, feature);
+                }
+            }
+        }
+        features
     }
 
     /// Takes one partial of a row in.
@@ -227,9 +237,7 @@ fn scored(evidence: &Evidence<'_>, user: &User, config: &Config) -> Score {
     let address = base.compare(ADDRESS, config.mode);
     let client = base.compare(CLIENT, config.mode);
     let likelihood_ratio = address.ratio * client.ratio * base.prior();
-    let signals = [device(evidence, user, config), country(evidence, user, config)];
-    let attacks = attacks(evidence, config);
-    let signals: Vec<_> = signals.into_iter().flatten().chain(attacks).collect();
+    let signals = signal::all(evidence, user, config);
     let odds = signals.iter().fold(likelihood_ratio, |odds, signal| odds * signal.factor).min(f64::MAX);
     let score = odds / (1.0 + odds);
 
@@ -249,192 +257,8 @@ fn scored(evidence: &Evidence<'_>, user: &User, config: &Config) -> Score {
 fn unscored(evidence: &Evidence<'_>, config: &Config) -> Score {
     let text = "The account has no successful login yet that this one could be compared with.";
     let mut reasons = vec![Reason::new(Code::FirstLogin, 0.0, text)];
-    reasons.extend(attacks(evidence, config).into_iter().map(|signal| signal.reason(0.0)));
+    reasons.extend(signal::attacks(evidence, config).into_iter().map(|signal| signal.reason(0.0)));
     let history = evidence.user.map(|user| History::at(user, evidence.at_ms)).unwrap_or_default();
     let (level, decision) = (Risk::Unscored, Decision::Challenge);
     Score { score: None, likelihood_ratio: None, level, decision, reasons, history }
-}
-
-/// What both features are compared on.
-struct Base<'a> {
-    evidence: &'a Evidence<'a>,
-    user: &'a User,
-    /// `N`
-    logins: f64,
-    /// `U`
-    users: f64,
-    /// `N_u`
-    own: f64,
-}
-
-impl<'a> Base<'a> {
-    fn of(evidence: &'a Evidence<'a>, user: &'a User) -> Self {
-        let totals = evidence.features.get(Level::All);
-        // The rows are read one after the other, so the user's may be a step ahead of the totals.
-        let logins = totals.map_or(0, |totals| totals.successes).max(user.successes);
-        let users = totals.map_or(0, |totals| totals.first_successes).max(1);
-        Self { evidence, user, logins: logins as f64, users: users as f64, own: user.successes as f64 }
-    }
-
-    fn prior(&self) -> f64 {
-        self.logins / (self.users * self.own)
-    }
-
-    fn reason(&self) -> Reason {
-        let times = if self.own == 1.0 { "login" } else { "logins" };
-        let average = self.logins / self.users;
-        let text = format!("The account has {} successful {times}; the average has {average:.1}.", self.own);
-        Reason::new(Code::History, self.prior().ln(), text)
-    }
-
-    fn compare(&self, feature: &[(Level, f64)], mode: Mode) -> Comparison {
-        let mut terms = Vec::with_capacity(feature.len());
-        for (rank, (level, weight)) in feature.iter().enumerate() {
-            let Some(value) = level.value(self.evidence.attempt) else { continue };
-            let own = self.user.count(*level, &value);
-            let everybody = self.evidence.features.successes(*level).max(u64::from(own)) as f64;
-            let global = if rank == 0 { self.smoothed(*level, everybody, feature) } else { everybody / self.logins };
-            let local = f64::from(own) / self.own;
-            terms.push(Term { level: *level, weight: *weight, global: weight * global, local: weight * local });
-        }
-        let ratio = match mode {
-            _ if terms.is_empty() => 1.0,
-            Mode::Faithful => faithful(&terms),
-            Mode::Monotone => monotone(&terms),
-        };
-        Comparison { ratio, terms }
-    }
-
-    /// How likely the whole value is, when a value that nobody had before must be possible too.
-    fn smoothed(&self, top: Level, everybody: f64, feature: &[(Level, f64)]) -> f64 {
-        let features = self.evidence.features;
-        let unseen = features.distinct_below(Level::All, feature);
-        let inner = if everybody > 0.0 { everybody / (everybody + features.distinct_below(top, feature)) } else { 1.0 };
-        inner * everybody.max(1.0) / (self.logins + unseen)
-    }
-}
-
-/// A level of a feature that the attempt has a value at.
-struct Term {
-    level: Level,
-    weight: f64,
-    /// Weighted share of everybody's logins.
-    global: f64,
-    /// Weighted share of the user's logins.
-    local: f64,
-}
-
-fn quotient(terms: &[Term]) -> f64 {
-    let local: f64 = terms.iter().map(|term| term.local).sum();
-    if local > 0.0 { terms.iter().map(|term| term.global).sum::<f64>() / local } else { UNKNOWN_RATIO }
-}
-
-fn faithful(terms: &[Term]) -> f64 {
-    quotient(terms)
-}
-
-/// The smallest quotient of a matched level and those below it; what is above it says nothing.
-fn monotone(terms: &[Term]) -> f64 {
-    let matched = (0..terms.len()).filter(|at| terms[*at].local > 0.0);
-    matched.map(|at| quotient(&terms[at..])).fold(UNKNOWN_RATIO, f64::min)
-}
-
-/// How a feature of the attempt compares with the user's history.
-struct Comparison {
-    ratio: f64,
-    terms: Vec<Term>,
-}
-
-impl Comparison {
-    /// One reason for each of the strongest levels that does not match, up to the first that does; `codes` names
-    /// them from the strongest on. Each takes a share of the effect by its weight.
-    fn reasons(&self, codes: &[Code], known: Code) -> Vec<Reason> {
-        let effect = self.ratio.ln();
-        let new: Vec<_> = self.new_levels(codes).collect();
-        let weights: f64 = new.iter().map(|(_, weight)| weight).sum();
-        if self.terms.is_empty() {
-            return Vec::new();
-        }
-        if new.is_empty() {
-            return vec![Reason::new(known, effect, describe(known))];
-        }
-        new.into_iter().map(|(code, weight)| Reason::new(code, effect * weight / weights, describe(code))).collect()
-    }
-
-    fn new_levels(&self, codes: &[Code]) -> impl Iterator<Item = (Code, f64)> {
-        let new = self.terms.iter().take_while(|term| term.local == 0.0);
-        new.filter_map(|term| Some((code_of(term.level).filter(|code| codes.contains(code))?, term.weight)))
-    }
-}
-
-fn code_of(level: Level) -> Option<Code> {
-    match level {
-        Level::Ip => Some(Code::NewIp),
-        Level::Asn => Some(Code::NewNetwork),
-        Level::UserAgent => Some(Code::NewUserAgent),
-        _ => None,
-    }
-}
-
-fn describe(code: Code) -> &'static str {
-    match code {
-        Code::NewIp => "The user never logged in from this address.",
-        Code::NewNetwork => "The user never logged in from this network.",
-        Code::NewUserAgent => "The user never logged in with this browser and version.",
-        Code::KnownIp => "The address fits the user's earlier logins.",
-        _ => "The browser and system fit the user's earlier logins.",
-    }
-}
-
-/// Something seen beside the likelihood, with its factor on S.
-struct Signal {
-    code: Code,
-    description: String,
-    factor: f64,
-}
-
-impl Signal {
-    fn reason(&self, effect: f64) -> Reason {
-        Reason::new(self.code, effect, self.description.clone())
-    }
-}
-
-/// An attempt that shows no device is neutral.
-fn device(evidence: &Evidence<'_>, user: &User, config: &Config) -> Option<Signal> {
-    let is_new = user.device_known(evidence.attempt, evidence.at_ms) == Some(false);
-    let description = "The device is not among the user's known ones.".into();
-    is_new.then_some(Signal { code: Code::NewDevice, description, factor: config.new_device_factor })
-}
-
-/// Only where both the attempt and the user's history have a country.
-fn country(evidence: &Evidence<'_>, user: &User, config: &Config) -> Option<Signal> {
-    let country = evidence.attempt.country.as_deref()?;
-    let has_history = user.values.get(&Level::Country).is_some_and(|seen| !seen.is_empty());
-    let is_new = has_history && user.count(Level::Country, country) == 0;
-    let description = "The user never logged in from this country.".into();
-    is_new.then_some(Signal { code: Code::NewCountry, description, factor: config.new_country_factor })
-}
-
-/// What points to an attack whoever the user is.
-fn attacks(evidence: &Evidence<'_>, config: &Config) -> Vec<Signal> {
-    let failures = evidence.user.map_or(0, |user| user.failures_at(evidence.at_ms));
-    let burst = (failures >= config.failure_burst_min).then(|| Signal {
-        code: Code::FailureBurst,
-        description: format!("The account failed {failures} times within 15 minutes."),
-        factor: config.failure_burst_factor,
-    });
-    burst.into_iter().chain(fan_out(evidence, config)).collect()
-}
-
-fn fan_out(evidence: &Evidence<'_>, config: &Config) -> Option<Signal> {
-    let failed = |level| evidence.features.get(level).map_or(0, |row: &Feature| row.failed_users_at(evidence.at_ms));
-    let (address, network) = (failed(Level::Ip), failed(Level::Network));
-    let description = if address >= config.ip_fan_out_users_min {
-        format!("{address} accounts failed at this address within 30 minutes.")
-    } else if network >= config.network_fan_out_users_min {
-        format!("{network} accounts failed in the network around this address within 30 minutes.")
-    } else {
-        return None;
-    };
-    Some(Signal { code: Code::IpFanOut, description, factor: config.ip_fan_out_factor })
 }

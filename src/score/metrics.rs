@@ -1,1 +1,201 @@
 //! How good scores were, once the outcomes are known.
+//!
+//! Ranking and calibration are different virtues: [`roc_auc`] sees only the order of the scores, [`ece`] only
+//! whether a score of 20 % comes true one time in five, [`brier`] and [`log_loss`] see both. None of them says
+//! anything about no cases, or about cases of one class only in the case of ranking.
+
+use serde::Serialize;
+
+/// Bins of [`ece`].
+const BINS: usize = 10;
+/// Scores of 0 and 1 are moved this far inwards before their logarithm is taken.
+const LOG_LOSS_EPSILON: f64 = 1e-15;
+
+/// A score, 0 to 1, and whether what it warned of came to pass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Case {
+    /// The score.
+    pub score: f64,
+    /// The outcome.
+    pub positive: bool,
+}
+
+impl Case {
+    fn outcome(self) -> f64 {
+        f64::from(u8::from(self.positive))
+    }
+}
+
+/// All measures of the same cases; none where the cases do not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Metrics {
+    /// Cases.
+    pub cases: usize,
+    /// Those that came to pass.
+    pub positives: usize,
+    /// See [`roc_auc`].
+    pub roc_auc: Option<f64>,
+    /// See [`brier`].
+    pub brier: Option<f64>,
+    /// See [`log_loss`].
+    pub log_loss: Option<f64>,
+    /// See [`ece`].
+    pub ece: Option<f64>,
+}
+
+impl Metrics {
+    /// Measures `cases`.
+    pub fn of(cases: &[Case]) -> Self {
+        Self {
+            cases: cases.len(),
+            positives: positives(cases),
+            roc_auc: roc_auc(cases),
+            brier: brier(cases),
+            log_loss: log_loss(cases),
+            ece: ece(cases),
+        }
+    }
+}
+
+/// Area under the receiver operating characteristic: the chance that a positive case has a higher score than a
+/// negative one, where equal scores count one half. From the rank sum of the positives (Mann and Whitney 1947).
+pub fn roc_auc(cases: &[Case]) -> Option<f64> {
+    let positives = positives(cases);
+    let negatives = cases.len() - positives;
+    if positives == 0 || negatives == 0 {
+        return None;
+    }
+    let sorted = by_score(cases);
+    let (mut below, mut rank_sum) = (0, 0.0);
+    for tied in sorted.chunk_by(|a, b| a.score == b.score) {
+        // Ranks begin at 1, and equal scores share the mean of theirs.
+        let rank = below as f64 + (tied.len() + 1) as f64 / 2.0;
+        rank_sum += rank * self::positives(tied) as f64;
+        below += tied.len();
+    }
+    let (positives, negatives) = (positives as f64, negatives as f64);
+    Some((rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
+}
+
+/// Mean squared difference of score and outcome (Brier 1950); 0 is best.
+pub fn brier(cases: &[Case]) -> Option<f64> {
+    mean(cases, |case| (case.score - case.outcome()).powi(2))
+}
+
+/// Mean negative logarithm of the probability that was given to what happened; 0 is best.
+pub fn log_loss(cases: &[Case]) -> Option<f64> {
+    mean(cases, |case| {
+        let given = if case.positive { case.score } else { 1.0 - case.score };
+        -given.clamp(LOG_LOSS_EPSILON, 1.0).ln()
+    })
+}
+
+/// Expected calibration error: the cases in the order of their scores, cut into ten bins of equal size, and the
+/// mean over all cases of how far their bin's mean score is from its share of positives.
+pub fn ece(cases: &[Case]) -> Option<f64> {
+    let sorted = by_score(cases);
+    let bounds = (0..=BINS).map(|bin| bin * sorted.len() / BINS).collect::<Vec<_>>();
+    let gap = |bin: &[Case]| bin.iter().map(|case| case.score - case.outcome()).sum::<f64>().abs();
+    let gaps = bounds.windows(2).filter_map(|ends| sorted.get(ends[0]..ends[1])).map(gap).sum::<f64>();
+    (!sorted.is_empty()).then(|| gaps / sorted.len() as f64)
+}
+
+fn positives(cases: &[Case]) -> usize {
+    cases.iter().filter(|case| case.positive).count()
+}
+
+fn by_score(cases: &[Case]) -> Vec<Case> {
+    let mut sorted = cases.to_vec();
+    sorted.sort_by(|a, b| a.score.total_cmp(&b.score));
+    sorted
+}
+
+fn mean(cases: &[Case], value: impl Fn(Case) -> f64) -> Option<f64> {
+    (!cases.is_empty()).then(|| cases.iter().copied().map(value).sum::<f64>() / cases.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `cases("0.1- 0.8+")`: scores with their outcomes.
+    fn cases(text: &str) -> Vec<Case> {
+        let case = |word: &str| Case { score: word[..word.len() - 1].parse().unwrap(), positive: word.ends_with('+') };
+        text.split_whitespace().map(case).collect()
+    }
+
+    fn near(got: Option<f64>, expected: Option<f64>) -> bool {
+        match (got, expected) {
+            (Some(got), Some(expected)) => (got - expected).abs() < 1e-12,
+            (got, expected) => got == expected,
+        }
+    }
+
+    #[test]
+    fn ranking_counts_ties_one_half() {
+        for (text, expected) in [
+            ("", None),
+            ("0.3+ 0.4+", None),
+            ("0.3-", None),
+            ("0.1- 0.2- 0.8+ 0.9+", Some(1.0)),
+            ("0.1+ 0.9-", Some(0.0)),
+            ("0.5+ 0.5- 0.5-", Some(0.5)),
+            // Of 4 pairs 3 are in order.
+            ("0.1- 0.4+ 0.35- 0.8+", Some(1.0)),
+            ("0.1- 0.4- 0.35+ 0.8+", Some(0.75)),
+            // 0.4+ beats 0.1-, ties 0.4-; 0.8+ beats both: 3.5 of 4.
+            ("0.1- 0.4- 0.4+ 0.8+", Some(0.875)),
+            ("1- 1+ 0- 0+", Some(0.5)),
+        ] {
+            assert!(near(roc_auc(&cases(text)), expected), "{text}: {:?}", roc_auc(&cases(text)));
+        }
+    }
+
+    #[test]
+    fn calibration_measures_are_means_over_cases() {
+        for (text, brier_expected, log_loss_expected) in [
+            ("", None, None),
+            ("1+ 0-", Some(0.0), Some(0.0)),
+            ("0.5+ 0.5-", Some(0.25), Some(2.0_f64.ln())),
+            ("0.8+ 0.2+", Some((0.04 + 0.64) / 2.0), Some(-(0.8_f64.ln() + 0.2_f64.ln()) / 2.0)),
+            // Certain and wrong: bounded.
+            ("0+", Some(1.0), Some(-LOG_LOSS_EPSILON.ln())),
+        ] {
+            let cases = cases(text);
+            assert!(near(brier(&cases), brier_expected), "{text}: {:?}", brier(&cases));
+            assert!(near(log_loss(&cases), log_loss_expected), "{text}: {:?}", log_loss(&cases));
+        }
+    }
+
+    #[test]
+    fn ece_compares_each_tenth_with_its_outcomes() {
+        let bins = |case: fn(usize) -> Case| (0..100).map(case).collect::<Vec<_>>();
+        // Each bin of ten has one score; of the first bin none, of the second one in ten is positive, and so on.
+        let perfect = bins(|at| Case { score: (at / 10) as f64 / 10.0, positive: at % 10 < at / 10 });
+        assert!(near(ece(&perfect), Some(0.0)), "{:?}", ece(&perfect));
+        let over = bins(|at| Case { score: (at / 10) as f64 / 10.0 + 0.05, positive: at % 10 < at / 10 });
+        assert!(near(ece(&over), Some(0.05)), "{:?}", ece(&over));
+        // Two halves, off by 0.2 up and by 0.3 down.
+        let halves = bins(|at| Case { score: if at < 50 { 0.2 } else { 0.7 }, positive: at >= 50 });
+        assert!(near(ece(&halves), Some(0.25)), "{:?}", ece(&halves));
+        assert!(near(ece(&cases("0.4+")), Some(0.6)), "fewer cases than bins");
+        assert_eq!(ece(&[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn ranking_agrees_with_counting_all_pairs(drawn in prop::collection::vec((0_u8..8, any::<bool>()), 0..60)) {
+            let cases: Vec<_> =
+                drawn.iter().map(|(s, positive)| Case { score: f64::from(*s) / 8.0, positive: *positive }).collect();
+            let (mut won, mut pairs) = (0.0, 0.0);
+            for above in cases.iter().filter(|case| case.positive) {
+                for below in cases.iter().filter(|case| !case.positive) {
+                    pairs += 1.0;
+                    won += if above.score > below.score { 1.0 } else if above.score == below.score { 0.5 } else { 0.0 };
+                }
+            }
+            prop_assert!(near(roc_auc(&cases), (pairs > 0.0).then(|| won / pairs)));
+        }
+    }
+}

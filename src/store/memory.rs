@@ -1,99 +1,130 @@
-//! A store in memory, for tests and simulations: what Cassandra promises, without Cassandra.
+//! A store in memory: what simulations and unit tests run on.
 //!
-//! Rows and checkpoints are registers that the larger write timestamp wins, `epoch << 44 | position`; at equal
-//! timestamps the larger bytes win, as cells are reconciled in Cassandra. [`Memory::tear`] writes a part of a
-//! flush, which is what a crash leaves behind there. Clones share their state.
+//! It resolves writes as Cassandra does: by write timestamp, `epoch << 44 | position` for rows and
+//! `epoch << 44 | next` for checkpoints, and between equal timestamps by the larger bytes. Beyond the contract it
+//! can tear a flush: write some of its rows and stop, as a crash would.
 
-use super::{Checkpoint, Error, Family, Flush, Generation, Pointer, Row, RowKey, RowWrite, Store, View};
+use super::{Checkpoint, Error, Family, Flush, Generation, Pointer, Row, RowKey, RowWrite, View};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-type Address = (u32, View, i64, String, u32);
+/// The store; clones share everything.
+#[derive(Clone, Default)]
+pub struct Store {
+    state: Arc<Mutex<State>>,
+}
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
-    /// By generation, view, bucket, key and source.
-    rows: BTreeMap<Address, (i64, Bytes)>,
-    checkpoints: BTreeMap<(Generation, u32), Checkpoint>,
+    rows: BTreeMap<Address, Written>,
+    checkpoints: BTreeMap<(Generation, u32), Written>,
     pointers: BTreeMap<Family, Pointer>,
 }
 
-/// A store in memory; clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Memory(Arc<Mutex<State>>);
+/// Generation, view, bucket, key and source partition: the order of a scan.
+type Address = (Generation, View, i64, String, u32);
 
-impl Memory {
+/// A cell and its write timestamp; the greater pair wins.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Written {
+    timestamp: i64,
+    cell: Bytes,
+}
+
+/// The write timestamp of a position; `epoch` keeps the positions of a re-created topic above all older ones.
+pub fn timestamp(generation: Generation, position: i64) -> i64 {
+    (i64::from(generation.epoch) << 44) | position
+}
+
+impl State {
+    fn write_row(&mut self, flush: &Flush, row: &RowWrite) {
+        let RowKey { view, bucket, key } = row.key.clone();
+        let written = Written { timestamp: timestamp(flush.generation, row.position), cell: row.cell.clone() };
+        put(&mut self.rows, (flush.generation, view, bucket, key, flush.partition), written);
+    }
+
+    fn write_checkpoint(&mut self, flush: &Flush) -> Result<(), Error> {
+        let cell = postcard::to_stdvec(&flush.checkpoint).map_err(|e| Error::fatal("write a checkpoint", e))?;
+        let written = Written { timestamp: timestamp(flush.generation, flush.checkpoint.next), cell: cell.into() };
+        put(&mut self.checkpoints, (flush.generation, flush.partition), written);
+        Ok(())
+    }
+
+    fn partials(&self, generation: Generation, source: Option<u32>, key: &RowKey) -> Vec<Row> {
+        let at = |source| (generation, key.view, key.bucket, key.key.clone(), source);
+        let (first, last) = source.map_or((0, u32::MAX), |source| (source, source));
+        let found = self.rows.range(at(first)..=at(last));
+        found.map(|(address, written)| Row { source: address.4, cell: written.cell.clone() }).collect()
+    }
+}
+
+fn put<K: Ord>(map: &mut BTreeMap<K, Written>, key: K, written: Written) {
+    match map.get_mut(&key) {
+        Some(stored) if *stored >= written => {}
+        Some(stored) => *stored = written,
+        None => {
+            map.insert(key, written);
+        }
+    }
+}
+
+impl Store {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Writes those rows of a flush that `written` names by index, and neither the others nor the checkpoint.
-    pub fn tear(&self, flush: &Flush, written: impl Fn(usize) -> bool) {
-        let mut state = self.state();
-        let torn = flush.rows.iter().enumerate().filter(|(index, _)| written(*index));
-        torn.for_each(|(_, row)| write(&mut state, flush, row));
+    /// Writes those rows of a flush that `kept` names and not its checkpoint: a crash in the midst of it.
+    pub fn write_rows(&self, flush: &Flush, mut kept: impl FnMut(&RowWrite) -> bool) {
+        let mut state = self.lock();
+        for row in flush.rows.iter().filter(|row| kept(row)) {
+            state.write_row(flush, row);
+        }
     }
 
-    /// Every row of a generation: its address, source partition and cell, in order.
-    pub fn rows(&self, generation: Generation) -> Vec<(RowKey, u32, Bytes)> {
-        let state = self.state();
-        let mine = state
-            .rows
-            .iter()
-            .filter(|((number, view, ..), _)| *number == generation.number && view.family() == generation.family);
-        mine.map(|((_, view, bucket, key, source), (_, cell))| {
-            (RowKey { view: *view, bucket: *bucket, key: key.clone() }, *source, cell.clone())
+    /// Writes the checkpoint of a flush and none of its rows: what a faulty store would do.
+    pub fn write_checkpoint(&self, flush: &Flush) -> Result<(), Error> {
+        self.lock().write_checkpoint(flush)
+    }
+
+    /// Every row of a generation, in the order of view, bucket, key and source.
+    pub fn rows(&self, generation: Generation) -> Vec<(RowKey, Row)> {
+        let state = self.lock();
+        let mine = state.rows.iter().filter(|(address, _)| address.0 == generation);
+        mine.map(|((_, view, bucket, key, source), written)| {
+            let key = RowKey { view: *view, bucket: *bucket, key: key.clone() };
+            (key, Row { source: *source, cell: written.cell.clone() })
         })
         .collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn timestamp(epoch: u8, position: i64) -> i64 {
-    (i64::from(epoch) << 44) | position
-}
-
-fn write(state: &mut State, flush: &Flush, row: &RowWrite) {
-    let RowKey { view, bucket, key } = &row.key;
-    let address = (flush.generation.number, *view, *bucket, key.clone(), flush.partition);
-    let new = (timestamp(flush.generation.epoch, row.position), row.cell.clone());
-    let stored = state.rows.entry(address).or_insert_with(|| new.clone());
-    if new > *stored {
-        *stored = new;
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
-impl Store for Memory {
+impl super::Store for Store {
     async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error> {
-        Ok(self.state().checkpoints.get(&(generation, partition)).copied())
+        let written = self.lock().checkpoints.get(&(generation, partition)).cloned();
+        let decode = |written: Written| postcard::from_bytes(&written.cell);
+        written.map(decode).transpose().map_err(|e| Error::fatal("read a checkpoint", e))
     }
 
     async fn apply(&self, flush: &Flush) -> Result<(), Error> {
-        let mut state = self.state();
-        flush.rows.iter().for_each(|row| write(&mut state, flush, row));
-        let stored = state.checkpoints.entry((flush.generation, flush.partition)).or_insert(flush.checkpoint);
-        if flush.checkpoint.next > stored.next {
-            *stored = flush.checkpoint;
+        let mut state = self.lock();
+        for row in &flush.rows {
+            state.write_row(flush, row);
         }
-        Ok(())
+        state.write_checkpoint(flush)
     }
 
     async fn read(&self, generation: Generation, source: Option<u32>, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
-        let state = self.state();
-        let sources = source.map_or(0..=u32::MAX, |source| source..=source);
-        let partials = |key: &RowKey| {
-            let at = |source| (generation.number, key.view, key.bucket, key.key.clone(), source);
-            let range = state.rows.range(at(*sources.start())..=at(*sources.end()));
-            range.map(|((.., source), (_, cell))| Row { source: *source, cell: cell.clone() }).collect()
-        };
-        Ok(keys.iter().map(partials).collect())
+        let state = self.lock();
+        Ok(keys.iter().map(|key| state.partials(generation, source, key)).collect())
     }
 
     async fn scan(
@@ -104,36 +135,37 @@ impl Store for Memory {
         after: Option<(&str, u32)>,
         limit: usize,
     ) -> Result<Vec<(String, Row)>, Error> {
-        let state = self.state();
-        let (key, source) = after.map_or((String::new(), 0), |(key, source)| (key.to_owned(), source));
-        let in_bucket = |(number, v, b, ..): &Address| (*number, *v, *b) == (generation.number, view, bucket);
-        let from = (generation.number, view, bucket, key.clone(), source);
-        let behind = |(.., k, s): &Address| after.is_none_or(|after| (k.as_str(), *s) > after);
-        let rows = state.rows.range(from..).take_while(|(address, _)| in_bucket(address));
-        let page = rows.filter(|(address, _)| behind(address)).take(limit);
-        Ok(page
-            .map(|((.., key, source), (_, cell))| (key.clone(), Row { source: *source, cell: cell.clone() }))
-            .collect())
+        let begin = match after {
+            None => Bound::Included((generation, view, bucket, String::new(), 0)),
+            Some((key, source)) => Bound::Excluded((generation, view, bucket, key.to_owned(), source)),
+        };
+        let state = self.lock();
+        let found = state.rows.range((begin, Bound::Unbounded));
+        let here = found.take_while(|((g, v, b, _, _), _)| (*g, *v, *b) == (generation, view, bucket));
+        let row = |((.., key, source), written): (&Address, &Written)| {
+            (key.clone(), Row { source: *source, cell: written.cell.clone() })
+        };
+        Ok(here.take(limit).map(row).collect())
     }
 
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
-        let state = self.state();
-        let mine = state.rows.keys().filter(|(number, v, ..)| (*number, *v) == (generation.number, view));
-        let mut buckets: Vec<_> = mine.map(|(_, _, bucket, ..)| *bucket).collect();
+        let state = self.lock();
+        let here = state.rows.keys().filter(|address| (address.0, address.1) == (generation, view));
+        let mut buckets: Vec<i64> = here.map(|address| address.2).collect();
         buckets.dedup();
         Ok(buckets)
     }
 
     async fn pointer(&self, family: Family) -> Result<Option<Pointer>, Error> {
-        Ok(self.state().pointers.get(&family).cloned())
+        Ok(self.lock().pointers.get(&family).cloned())
     }
 
     async fn swap_pointer(&self, family: Family, expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error> {
-        let mut state = self.state();
-        let swapped = state.pointers.get(&family) == expected;
-        if swapped {
-            state.pointers.insert(family, new.clone());
+        let mut state = self.lock();
+        if state.pointers.get(&family) != expected {
+            return Ok(false);
         }
-        Ok(swapped)
+        state.pointers.insert(family, new.clone());
+        Ok(true)
     }
 }

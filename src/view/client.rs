@@ -127,6 +127,26 @@ pub struct Start {
 }
 
 impl Start {
+    /// The start that was meant; `fallback` is the zone where `starts_at` names none.
+    pub fn of(starts_at: &StartsAt, fallback: String) -> Self {
+        match starts_at {
+            StartsAt::Local { local, zone } => {
+                let at_ms = zone::get(zone).map_or(0, |rules| zone::instant_ms(*local, &rules));
+                Self { local_s: seconds(*local), zone: zone.clone(), at_ms }
+            }
+            StartsAt::Instant { at_ms, zone } => {
+                let zone = zone.clone().unwrap_or(fallback);
+                let rules = zone::get(&zone).unwrap_or(jiff::tz::TimeZone::UTC);
+                Self { local_s: seconds(zone::local(*at_ms, &rules)), zone, at_ms: *at_ms }
+            }
+        }
+    }
+
+    /// Whole days from a booking to the start, in its zone; 0 where the start lies before the booking.
+    pub fn lead_days(&self, booked_at_ms: i64) -> i32 {
+        zone::get(&self.zone).map_or(0, |zone| zone::lead_days(booked_at_ms, self.at_ms, &zone).max(0))
+    }
+
     /// The wall-clock time.
     pub fn local(&self) -> jiff::civil::DateTime {
         jiff::Timestamp::from_second(self.local_s)
@@ -198,9 +218,7 @@ impl Appointment {
 
     /// Whole days from booking to visit, in the visit's zone; 0 where the start lies before the booking.
     pub fn lead_days(&self) -> Option<i32> {
-        let start = self.start.as_ref()?;
-        let zone = zone::get(&start.zone)?;
-        Some(zone::lead_days(self.booked_at_ms, start.at_ms, &zone).max(0))
+        self.start.as_ref().map(|start| start.lead_days(self.booked_at_ms))
     }
 
     /// Whether it was called off within [`LATE_CANCEL_MS`] of its start, and not by the business.
@@ -270,7 +288,7 @@ impl Client {
         }
         let booked_zone = appointment.start.as_ref().map(|start| start.zone.clone());
         let fallback = booked_zone.or(time_zone).unwrap_or_else(|| zone_default.to_owned());
-        appointment.start = Some(start(&booking.starts_at, fallback));
+        appointment.start = Some(Start::of(&booking.starts_at, fallback));
         appointment.placed_at_ms = time_ms;
         appointment.service = booking.service.clone().or(appointment.service.take());
         appointment.location_id = booking.location_id.clone().or(appointment.location_id.take());
@@ -361,27 +379,12 @@ fn change<T: Clone>(field: &mut Option<T>, change: &Change<T>) {
     }
 }
 
-/// The start that was meant; `fallback` is the zone where the event names none.
-fn start(starts_at: &StartsAt, fallback: String) -> Start {
-    match starts_at {
-        StartsAt::Local { local, zone } => {
-            let at_ms = zone::get(zone).map_or(0, |rules| zone::instant_ms(*local, &rules));
-            Start { local_s: seconds(*local), zone: zone.clone(), at_ms }
-        }
-        StartsAt::Instant { at_ms, zone } => {
-            let zone = zone.clone().unwrap_or(fallback);
-            let rules = zone::get(&zone).unwrap_or(jiff::tz::TimeZone::UTC);
-            Start { local_s: seconds(zone::local(*at_ms, &rules)), zone, at_ms: *at_ms }
-        }
-    }
-}
-
 fn seconds(local: jiff::civil::DateTime) -> i64 {
     zone::instant_ms(local, &jiff::tz::TimeZone::UTC).div_euclid(1000)
 }
 
 /// Which appointment an event is about.
-fn appointment_id(fact: &Fact) -> Option<&str> {
+pub fn appointment_id(fact: &Fact) -> Option<&str> {
     match fact {
         Fact::Booked(booking) | Fact::Rescheduled(booking) => Some(&booking.appointment_id),
         Fact::Confirmed(visit) | Fact::Attended(visit) | Fact::Missed(visit) | Fact::Deleted(visit) => {

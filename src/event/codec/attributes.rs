@@ -4,9 +4,9 @@
 //! names and texts first, so that everything behind it is written once.
 
 use super::bounds::*;
-use super::cursor::wrong;
 use super::fault::{self, Fault, Faults, quoted};
 use super::time;
+use super::value::wrong;
 use crate::event::{Envelope, ID_BYTES_MAX};
 use crate::log::Record;
 use serde_json::{Map, Value};
@@ -99,7 +99,8 @@ impl<'a> Attributes<'a> {
     /// Keeps an extension attribute; one that cannot be one is ignored, as any unknown field is.
     fn extension(&mut self, name: &'a str, text: Cow<'a, str>) {
         let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        if is_name && name != "subject" && self.extensions.len() < EXTENSIONS_MAX && text.len() <= TEXT_BYTES_MAX {
+        let is_reserved = matches!(name, "subject" | "data");
+        if is_name && !is_reserved && self.extensions.len() < EXTENSIONS_MAX && text.len() <= TEXT_BYTES_MAX {
             self.extensions.retain(|(known, _)| *known != name);
             self.extensions.push((name, text));
         }

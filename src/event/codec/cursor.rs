@@ -7,8 +7,8 @@
 use super::bounds::*;
 use super::fault::{self, Fault, quoted};
 use super::time;
+use super::value::*;
 use crate::event::appointment::{Change, Scalar, StartsAt};
-use crate::event::{ID_BYTES_MAX, zone};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,9 +21,6 @@ pub struct Fields<'v, 'f> {
     place: Cow<'static, str>,
     faults: &'f mut Vec<Fault>,
 }
-
-/// How one JSON value becomes a typed one; an error is the code and the detail of a fault.
-type Read<T> = Result<T, (&'static str, String)>;
 
 impl<'v, 'f> Fields<'v, 'f> {
     /// The fields of an object that stands at `place`, as in `/data`; what is wrong is added to `faults`.
@@ -98,7 +95,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     pub fn user_agent(&mut self, name: &str) -> Option<String> {
         self.optional(name, |value| {
             let whole = text(value, USER_AGENT_BYTES_MAX)?;
-            Ok(whole[..whole.floor_char_boundary(USER_AGENT_KEPT_BYTES)].to_owned())
+            Ok(cut(whole, USER_AGENT_KEPT_BYTES).to_owned())
         })
     }
 
@@ -241,7 +238,7 @@ impl<'v, 'f> Fields<'v, 'f> {
             }
             if key.len() > ATTRIBUTE_NAME_BYTES_MAX {
                 let detail = format!("a name is longer than {ATTRIBUTE_NAME_BYTES_MAX} bytes");
-                fields.fault(&key[..key.floor_char_boundary(ATTRIBUTE_NAME_BYTES_MAX)], fault::TOO_LONG, detail);
+                fields.fault(cut(key, ATTRIBUTE_NAME_BYTES_MAX), fault::TOO_LONG, detail);
             } else if let Some(value) = fields.optional(key, scalar) {
                 attributes.insert(key.clone(), value);
             }
@@ -319,78 +316,4 @@ impl<'v> Entry<'v, '_> {
 /// A name as a reference token of a JSON pointer.
 fn escaped(name: &str) -> Cow<'_, str> {
     if name.contains(['~', '/']) { Cow::Owned(name.replace('~', "~0").replace('/', "~1")) } else { Cow::Borrowed(name) }
-}
-
-fn invalid<T>(detail: String) -> Read<T> {
-    Err((fault::INVALID_VALUE, detail))
-}
-
-/// The fault of a value that is of another JSON type than `wanted`.
-pub(super) fn wrong(wanted: &str, value: &Value) -> (&'static str, String) {
-    let got = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    };
-    (fault::WRONG_TYPE, format!("must be {wanted}, not {got}"))
-}
-
-fn text(value: &Value, bytes_max: usize) -> Read<&str> {
-    let text = value.as_str().ok_or_else(|| wrong("a string", value))?;
-    if text.len() > bytes_max {
-        return Err((fault::TOO_LONG, format!("longer than {bytes_max} bytes")));
-    }
-    Ok(text)
-}
-
-fn not_empty(text: &str) -> Read<&str> {
-    if text.is_empty() { invalid("must not be empty".to_owned()) } else { Ok(text) }
-}
-
-fn id(value: &Value) -> Read<String> {
-    not_empty(text(value, ID_BYTES_MAX)?).map(str::to_owned)
-}
-
-fn address(value: &Value) -> Read<IpAddr> {
-    let text = text(value, TEXT_BYTES_MAX)?;
-    let address: IpAddr =
-        text.parse().map_err(|_| (fault::INVALID_ADDRESS, format!("{} is not an IP address", quoted(text))))?;
-    Ok(address.to_canonical())
-}
-
-fn number(value: &Value) -> Read<f64> {
-    value.as_f64().filter(|number| number.is_finite()).ok_or_else(|| wrong("a number", value))
-}
-
-fn within(number: f64, least: f64, most: f64) -> Read<f64> {
-    if (least..=most).contains(&number) { Ok(number) } else { invalid(format!("must lie between {least} and {most}")) }
-}
-
-fn choice<T>(value: &Value, parse: impl FnOnce(&str) -> Option<T>) -> Read<T> {
-    let text = text(value, TEXT_BYTES_MAX)?;
-    parse(text).ok_or_else(|| (fault::INVALID_VALUE, format!("{} is not one of the allowed names", quoted(text))))
-}
-
-fn time_zone(value: &Value) -> Read<String> {
-    let text = text(value, TEXT_BYTES_MAX)?;
-    match zone::canonical(text) {
-        Some(name) => Ok(name.to_owned()),
-        None => Err((fault::UNKNOWN_TIME_ZONE, format!("{} is not an IANA time zone", quoted(text)))),
-    }
-}
-
-fn object(value: &Value) -> Read<&Map<String, Value>> {
-    value.as_object().ok_or_else(|| wrong("an object", value))
-}
-
-fn scalar(value: &Value) -> Read<Scalar> {
-    match value {
-        Value::Bool(flag) => Ok(Scalar::Boolean(*flag)),
-        Value::Number(_) => number(value).map(Scalar::Number),
-        Value::String(_) => text(value, ATTRIBUTE_TEXT_BYTES_MAX).map(|text| Scalar::Text(text.to_owned())),
-        _ => Err(wrong("a string, a number or a boolean", value)),
-    }
 }

@@ -26,7 +26,8 @@ fn record(headers: &[(&str, &[u8])], body: &[u8]) -> Record {
     stored(NewRecord { topic, key: None, value, headers })
 }
 
-fn event(type_name: &str, data: Value) -> Value {
+fn event(type_name: &str, data: impl Into<Value>) -> Value {
+    let data: Value = data.into();
     json!({"specversion": "1.0", "id": "e-1", "source": "urn:test", "type": type_name, "data": data})
 }
 
@@ -42,7 +43,7 @@ fn fact(type_name: &str, data: Value) -> Fact {
     decode_structured(&event(type_name, data), DEFAULTS).unwrap().event.fact
 }
 
-fn login(data: Value) -> Login {
+fn login(data: &Value) -> Login {
     let mut fields = json!({"user_id": "u", "ip": "192.0.2.1"});
     fields.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
     match fact("foretell.login.succeeded", fields) {
@@ -238,15 +239,15 @@ fn starts_keep_what_was_sent() {
 
 #[test]
 fn attempts_are_brought_to_one_form() {
-    let read = login(json!({"country": "no", "browser": "", "user_agent": "", "asn": 29695.0, "ip": "2001:DB8::1"}));
+    let read = login(&json!({"country": "no", "browser": "", "user_agent": "", "asn": 29695.0, "ip": "2001:DB8::1"}));
     assert_eq!(read.attempt.country.as_deref(), Some("NO"));
     assert_eq!(read.attempt.browser, None);
     assert_eq!(read.attempt.user_agent.as_deref(), Some(""));
     assert_eq!(read.attempt.asn, Some(29_695));
     assert_eq!(read.attempt.ip.to_string(), "2001:db8::1");
-    let long = login(json!({"user_agent": "é".repeat(1000)}));
+    let long = login(&json!({"user_agent": "é".repeat(1000)}));
     assert_eq!(long.attempt.user_agent.map(|agent| agent.len()), Some(1024));
-    let odd = login(json!({"user_agent": format!("x{}", "é".repeat(1000))}));
+    let odd = login(&json!({"user_agent": format!("x{}", "é".repeat(1000))}));
     assert_eq!(odd.attempt.user_agent.map(|agent| agent.len()), Some(1023), "cut between characters");
     let data = json!({"user_id": "u", "ip": "192.0.2.1", "user_agent": "x".repeat(65_537)});
     assert_eq!(faults(&event("foretell.login.failed", data)), ["/data/user_agent TOO_LONG"]);
@@ -310,6 +311,31 @@ fn unknown_fields_and_attributes_are_passed_on() {
     assert_eq!(again["traceparent"], value["traceparent"]);
     assert_eq!(again["subject"], json!("u"));
     assert_eq!(decode_structured(&again, DEFAULTS).unwrap().event, parsed.event);
+}
+
+#[test]
+fn extensions_are_bounded_and_never_take_a_place_of_their_betters() {
+    let data = br#"{"user_id":"u"}"#;
+    let context = [("specversion", "1.0"), ("id", "1"), ("source", "s"), ("type", "foretell.user.erased")];
+    let names: Vec<_> = (0..100).map(|n| format!("x{n}")).collect();
+    let odd = [("subject", "other"), ("data", "other"), ("", "x"), ("Upper", "x"), ("under_score", "x")];
+    let attributes = context.into_iter().chain(odd).chain(names.iter().map(|name| (name.as_str(), "1")));
+    let parsed = decode_binary(attributes, data, DEFAULTS).unwrap();
+    assert_eq!(parsed.extensions.len(), bounds::EXTENSIONS_MAX);
+    assert!(parsed.extensions.iter().all(|(name, _)| name.starts_with('x')), "{:?}", parsed.extensions);
+    assert_eq!(structured_event(&parsed)["subject"], json!("u"));
+}
+
+#[test]
+fn what_is_said_of_a_fault_is_short_whatever_was_sent() {
+    let long = "é\u{7}".repeat(400);
+    let data = json!({"appointment_id": "a", "client_id": "c", "starts_at": long, "time_zone": long});
+    let value = json!({"specversion": long, "id": "1", "source": "s", "type": long, "tenant": long, "data": data});
+    for value in [value, event("foretell.appointment.booked", data)] {
+        let refused = decode_structured(&value, DEFAULTS).unwrap_err();
+        assert!(refused.iter().all(|fault| fault.detail.len() < 300), "{refused}");
+        assert!(!refused.to_string().contains('\u{7}'), "{refused}");
+    }
 }
 
 #[test]

@@ -6,11 +6,9 @@
 
 use super::bounds::TIME_MS_END;
 use super::fault::{self, quoted};
+use super::value::Read;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
-
-/// A time that was read; an error is the code and the detail of a fault.
-type Read<T> = Result<T, (&'static str, String)>;
 
 /// A start as it was written.
 pub(super) enum Start {

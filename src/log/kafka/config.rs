@@ -1,0 +1,97 @@
+//! The `[kafka]` section of the configuration.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// How connections are protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecurityProtocol {
+    /// Not at all: loopback and closed networks.
+    #[default]
+    Plaintext,
+    /// TLS.
+    Ssl,
+    /// SASL without encryption.
+    SaslPlaintext,
+    /// SASL over TLS.
+    SaslSsl,
+}
+
+impl SecurityProtocol {
+    /// The name that librdkafka knows.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Plaintext => "plaintext",
+            Self::Ssl => "ssl",
+            Self::SaslPlaintext => "sasl_plaintext",
+            Self::SaslSsl => "sasl_ssl",
+        }
+    }
+}
+
+/// How the cluster is reached. The brokers come from the URL.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How connections are protected.
+    pub security_protocol: SecurityProtocol,
+    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`, with a `sasl_` protocol.
+    pub sasl_mechanism: Option<String>,
+    /// The SASL user.
+    pub username: Option<String>,
+    /// The SASL password; a file is the better place. Never written out.
+    #[serde(skip_serializing)]
+    pub password: Option<String>,
+    /// A file whose trimmed content is the SASL password.
+    pub password_file: Option<PathBuf>,
+    /// Certificates of the authorities that brokers are checked against, PEM; default: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// This client's certificate chain, PEM.
+    pub certificate_file: Option<PathBuf>,
+    /// The key of `certificate_file`, PEM.
+    pub key_file: Option<PathBuf>,
+    /// A member that the group has not heard of for this long has lost its partitions.
+    pub session_timeout_ms: u32,
+    /// Longest time for a request, and for a record to be acknowledged.
+    pub request_timeout_ms: u32,
+    /// Longest time for the owner of a new partition to say where it begins.
+    pub start_ms: u32,
+    /// Longest time for the owner of a revoked partition to flush before the next owner may have it.
+    pub drain_ms: u32,
+    /// How long a record may wait for company in a batch. More is more records a second, and later answers.
+    pub linger_ms: u32,
+    /// Further librdkafka properties. They win over defaults of speed and size; those that carry promises of the
+    /// log (acknowledgement, idempotence, isolation, offsets, assignment) are set after them.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            security_protocol: SecurityProtocol::Plaintext,
+            sasl_mechanism: None,
+            username: None,
+            password: None,
+            password_file: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
+            session_timeout_ms: 15_000,
+            request_timeout_ms: 30_000,
+            start_ms: 60_000,
+            drain_ms: 10_000,
+            linger_ms: 2,
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// Names no setting: a secret may be among them, in `properties` too.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("kafka::Config").finish_non_exhaustive()
+    }
+}

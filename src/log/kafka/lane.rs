@@ -1,0 +1,261 @@
+//! The way of one partition from librdkafka's queue to its reader.
+//!
+//! The poll thread takes messages from the queue only while the lane has room. What it does not take stays in
+//! librdkafka, which stops fetching the partition when its own bound is reached: nothing is paused, purged or
+//! fetched twice, and other partitions do not notice.
+
+use super::group::Group;
+use super::signal::Signal;
+use crate::event::{Position, Topic};
+use crate::log::{Acknowledge, Error, Next, Reader, Record};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Records that a reader gets at once.
+const BATCH_RECORDS_MAX: usize = 500;
+/// Bytes of a batch beyond which it takes no further record.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Batches that wait for a reader: at most 4,000 records, or 8 MiB and a record each.
+const LANE_BATCHES_MAX: usize = 8;
+
+/// What the poll thread and its readers share.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Wakes the poll thread.
+    pub(super) signal: Arc<Signal>,
+    stop: AtomicBool,
+    ending: OnceLock<Error>,
+    /// The next offset that each partition's owner has asked to commit.
+    commits: Mutex<BTreeMap<i32, i64>>,
+}
+
+impl Shared {
+    /// Ends the thread; the first reason is the one that is told.
+    pub(super) fn end(&self, reason: Option<Error>) {
+        if let Some(error) = reason {
+            tracing::warn!(%error, "consumer ends");
+            drop(self.ending.set(error));
+        }
+        self.stop.store(true, Ordering::Release);
+        self.signal.raise();
+    }
+
+    /// Whether the thread is to end.
+    pub(super) fn ended(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Why it ended.
+    pub(super) fn reason(&self) -> Error {
+        self.ending.get().cloned().unwrap_or_else(|| Error::retry("read the log", "the consumer has ended"))
+    }
+
+    /// Takes what is to be committed.
+    pub(super) fn take_commits(&self) -> BTreeMap<i32, i64> {
+        std::mem::take(&mut *self.commits.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn commit(&self, partition: i32, next: i64) {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, next);
+        self.signal.raise();
+    }
+}
+
+/// The poll thread's end.
+pub(super) struct Lane {
+    partition: i32,
+    topic: Topic,
+    batches: mpsc::Sender<Next>,
+    revoke: oneshot::Sender<Acknowledge>,
+    queue: Option<PartitionQueue<Group>>,
+    /// Everything below was taken from the queue.
+    next: i64,
+    /// An end that came behind records and waits for room of its own.
+    end: Option<i64>,
+}
+
+/// What a look into the queue brought.
+pub(super) enum Pumped {
+    /// There was nothing to move, or no room for it.
+    Nothing,
+    /// Something moved; there may be more.
+    Something,
+}
+
+impl Lane {
+    /// A lane for a partition, and its reader.
+    pub(super) fn open(topic: Topic, partition: i32, shared: &Arc<Shared>) -> (Self, LaneReader) {
+        let (batches, receiver) = mpsc::channel(LANE_BATCHES_MAX);
+        let (revoke, revoked) = oneshot::channel();
+        let reader = LaneReader {
+            partition,
+            batches: receiver,
+            revoked: Some(revoked),
+            shared: Arc::clone(shared),
+            owns: false,
+        };
+        (Self { partition, topic, batches, revoke, queue: None, next: 0, end: None }, reader)
+    }
+
+    /// The owner has said where it begins: messages come from this queue.
+    pub(super) fn start(&mut self, from: i64, queue: PartitionQueue<Group>) {
+        self.next = from;
+        self.queue = Some(queue);
+    }
+
+    /// Takes no more: a queue keeps its consumer alive.
+    pub(super) fn close(&mut self) {
+        self.queue = None;
+    }
+
+    /// Asks the owner to flush and let go; none when there is no owner any more.
+    pub(super) fn revoke(self) -> Option<oneshot::Receiver<()>> {
+        let (acknowledge, released) = Acknowledge::new();
+        self.revoke.send(acknowledge).is_ok().then_some(released)
+    }
+
+    /// Moves one batch, if there is one and room for it. `position` tells the consumer's position in the partition.
+    pub(super) fn pump(&mut self, position: impl Fn(i32) -> Option<i64>) -> Result<Pumped, KafkaError> {
+        let Ok(room) = self.batches.try_reserve() else { return Ok(Pumped::Nothing) };
+        if let Some(end) = self.end.take() {
+            room.send(Next::End(end));
+            return Ok(Pumped::Something);
+        }
+        let Some(queue) = &self.queue else { return Ok(Pumped::Nothing) };
+        let mut batch = Batch::default();
+        while batch.has_room() {
+            match queue.poll(Duration::ZERO) {
+                Some(Ok(message)) => batch.push(record(self.topic, &message)),
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    let seen = batch.next().unwrap_or(self.next);
+                    // The position is past the markers of transactions, which are no records.
+                    self.end = Some(position(self.partition).unwrap_or(seen).max(seen));
+                    break;
+                }
+                Some(Err(error)) => return Err(error),
+                None => break,
+            }
+        }
+        self.next = batch.next().unwrap_or(self.next).max(self.end.unwrap_or(0));
+        if !batch.records.is_empty() {
+            room.send(Next::Records(batch.records));
+        } else if let Some(end) = self.end.take() {
+            room.send(Next::End(end));
+        } else {
+            return Ok(Pumped::Nothing);
+        }
+        Ok(Pumped::Something)
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    records: Vec<Record>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn has_room(&self) -> bool {
+        self.records.len() < BATCH_RECORDS_MAX && self.bytes < BATCH_BYTES_MAX
+    }
+
+    fn next(&self) -> Option<i64> {
+        self.records.last().map(|record| record.position.offset + 1)
+    }
+
+    fn push(&mut self, record: Record) {
+        self.bytes += record.value.len() + record.key.as_ref().map_or(0, Bytes::len);
+        self.records.push(record);
+    }
+}
+
+/// Copies a message out of librdkafka's memory, into one allocation that key, value and headers share.
+fn record(topic: Topic, message: &BorrowedMessage<'_>) -> Record {
+    let headers = message.headers();
+    let header_bytes = headers.map_or(0, |all| all.iter().map(|header| header.value.map_or(0, <[u8]>::len)).sum());
+    let mut memory = BytesMut::with_capacity(message.payload_len() + message.key_len() + header_bytes);
+    let mut keep = |part: &[u8]| {
+        memory.extend_from_slice(part);
+        memory.split().freeze()
+    };
+    Record {
+        position: Position {
+            topic,
+            partition: u32::try_from(message.partition()).unwrap_or_default(),
+            offset: message.offset(),
+        },
+        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
+        key: message.key().map(&mut keep),
+        value: keep(message.payload().unwrap_or_default()),
+        headers: headers.map_or_else(Vec::new, |all| {
+            all.iter().map(|header| (header.key.to_owned(), keep(header.value.unwrap_or_default()))).collect()
+        }),
+    }
+}
+
+/// The owner's end.
+pub(super) struct LaneReader {
+    partition: i32,
+    batches: mpsc::Receiver<Next>,
+    revoked: Option<oneshot::Receiver<Acknowledge>>,
+    shared: Arc<Shared>,
+    /// A reader outside of a group is the only user of its consumer, and ends it.
+    owns: bool,
+}
+
+impl LaneReader {
+    /// Ends the consumer when it is dropped, and is never revoked.
+    pub(super) fn owning(mut self) -> Self {
+        self.owns = true;
+        self.revoked = None;
+        self
+    }
+}
+
+impl Drop for LaneReader {
+    fn drop(&mut self) {
+        if self.owns {
+            self.shared.end(None);
+        }
+    }
+}
+
+#[async_trait]
+impl Reader for LaneReader {
+    async fn next(&mut self) -> Result<Next, Error> {
+        if let Some(revoked) = &mut self.revoked {
+            tokio::select! {
+                // A partition that goes elsewhere is not read any further: what waits in the lane is dropped.
+                biased;
+                acknowledge = revoked => {
+                    self.revoked = None;
+                    if let Ok(acknowledge) = acknowledge {
+                        self.batches.close();
+                        while self.batches.try_recv().is_ok() {}
+                        return Ok(Next::Revoked(acknowledge));
+                    }
+                }
+                next = self.batches.recv() => {
+                    self.shared.signal.raise();
+                    return next.ok_or_else(|| self.shared.reason());
+                }
+            }
+        }
+        self.batches.recv().await.ok_or_else(|| self.shared.reason())
+    }
+
+    async fn commit(&mut self, next: i64) -> Result<(), Error> {
+        if !self.owns {
+            self.shared.commit(self.partition, next);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! Wakes a poll thread: the one thing that it sleeps on.
+//!
+//! librdkafka raises it when a queue gets its first message, readers when they have made room, and the answer to
+//! a question when it comes. A raise while nobody waits is kept, so none is lost between looking and waiting.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// A flag that a thread can wait for.
+#[derive(Default)]
+pub(super) struct Signal {
+    raised: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    /// Wakes the thread, now or at its next wait.
+    pub(super) fn raise(&self) {
+        *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until it is raised, at most that long, and lowers it.
+    pub(super) fn wait(&self, at_most: Duration) {
+        let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(raised, at_most, |raised| !*raised);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+
+    /// Waits for an answer until `deadline`, and does `meanwhile` whenever it wakes up.
+    pub(super) fn answer<T>(
+        self: &Arc<Self>,
+        receiver: &mut oneshot::Receiver<T>,
+        deadline: Instant,
+        mut meanwhile: impl FnMut(),
+    ) -> Answer<T> {
+        let waker = Waker::from(Arc::clone(self));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match Pin::new(&mut *receiver).poll(&mut context) {
+                Poll::Ready(Ok(value)) => return Answer::Given(value),
+                Poll::Ready(Err(_)) => return Answer::Refused,
+                Poll::Pending => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Answer::Late;
+            }
+            meanwhile();
+            self.wait(left);
+        }
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.raise();
+    }
+}
+
+/// What became of a question.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer<T> {
+    /// The answer.
+    Given(T),
+    /// The other end was dropped.
+    Refused,
+    /// The time is up.
+    Late,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raise_before_the_wait_is_kept_and_used_up() {
+        let signal = Signal::default();
+        signal.raise();
+        let start = Instant::now();
+        signal.wait(Duration::from_secs(60));
+        assert!(start.elapsed() < Duration::from_secs(30), "the raise was lost");
+        signal.wait(Duration::from_millis(1));
+    }
+
+    #[test]
+    fn answers_come_from_other_threads_or_not_at_all() {
+        let signal = Arc::new(Signal::default());
+        let far = Instant::now() + Duration::from_secs(60);
+
+        let (sender, mut receiver) = oneshot::channel();
+        let thread = std::thread::spawn(move || sender.send(7));
+        assert_eq!(signal.answer(&mut receiver, far, || ()), Answer::Given(7));
+        assert!(thread.join().is_ok_and(|sent| sent.is_ok()));
+
+        let (sender, mut receiver) = oneshot::channel::<i64>();
+        drop(sender);
+        assert_eq!(signal.answer(&mut receiver, far, || ()), Answer::Refused);
+
+        let (sender, mut receiver) = oneshot::channel::<i64>();
+        assert_eq!(signal.answer(&mut receiver, Instant::now(), || ()), Answer::Late);
+        drop(sender);
+    }
+}

@@ -1,0 +1,210 @@
+//! Creating the topics, and checking those that are there.
+//!
+//! `foretell migrate` creates what is missing and never alters what exists: a partition count that changes in
+//! place breaks the order of keys, and settings of a topic belong to whoever runs the cluster. `serve` refuses to
+//! start on topics that would lose records or reorder time.
+
+use super::client::{MESSAGE_BYTES_MAX, Query, Settings};
+use super::{Config, Names};
+use crate::event::Topic;
+use crate::log::{Error, RECORD_BYTES_MAX};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long to wait before asking again whether all brokers know a new topic.
+const PROPAGATION_WAIT_MS: u64 = 100;
+/// Room that a topic needs beyond the largest record, for the frame of its batch.
+const FRAME_BYTES: usize = 64 * 1024;
+
+/// The shape of topics that are created.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shape {
+    /// Partitions of each topic.
+    pub partitions: u32,
+    /// Copies of each record; with fewer than three, a dying broker can take acknowledged records along.
+    pub replication_factor: u16,
+    /// Copies that must exist before a record is acknowledged.
+    pub min_insync_replicas: u16,
+    /// How long dead letters are kept.
+    pub dead_letter_retention_days: u32,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { partitions: 8, replication_factor: 3, min_insync_replicas: 2, dead_letter_retention_days: 90 }
+    }
+}
+
+/// Creates the topics that are missing; answers their names.
+///
+/// Safe when two run at once. Reject when the brokers refuse the shape.
+pub async fn ensure(url: &str, topics_prefix: &str, config: &Config, shape: &Shape) -> Result<Vec<String>, Error> {
+    let settings = Settings::new(url, config)?;
+    let names = Names::new(topics_prefix);
+    let query = Arc::new(Query::new(&settings)?);
+    let mut created = Vec::new();
+    for topic in Topic::ALL {
+        let name = names.of(topic);
+        if Query::partition_count(&query, name.clone()).await?.is_none() {
+            create(&settings, &name, topic, shape).await?;
+            await_known(&query, &name, settings.request_timeout()).await?;
+            created.push(name);
+        }
+    }
+    Ok(created)
+}
+
+/// What is wrong with the topics, in plain sentences; empty when nothing is.
+pub async fn check(url: &str, topics_prefix: &str, config: &Config) -> Result<Vec<String>, Error> {
+    let settings = Settings::new(url, config)?;
+    let query = Arc::new(Query::new(&settings)?);
+    check_with(&settings, &Names::new(topics_prefix), &query).await
+}
+
+pub(super) async fn check_with(settings: &Settings, names: &Names, query: &Arc<Query>) -> Result<Vec<String>, Error> {
+    let mut problems = Vec::new();
+    let mut counts = BTreeMap::new();
+    for topic in Topic::ALL {
+        let name = names.of(topic);
+        let Some(count) = Query::partition_count(query, name.clone()).await? else {
+            problems.push(format!("The topic {name} does not exist; `foretell migrate` creates it."));
+            continue;
+        };
+        counts.insert(topic, count);
+        let properties = describe(settings, &name).await?;
+        problems.extend(judge(topic, &name, |property| properties.get(property).map(String::as_str)));
+    }
+    if let (Some(appointments), Some(reminders)) = (counts.get(&Topic::Appointments), counts.get(&Topic::Reminders))
+        && appointments != reminders
+    {
+        problems.push(format!(
+            "{} has {appointments} partitions and {} has {reminders}; a client's reminders must stand in the \
+             partition of the same number.",
+            names.of(Topic::Appointments),
+            names.of(Topic::Reminders),
+        ));
+    }
+    Ok(problems)
+}
+
+/// Whether records of the topic are kept for ever: rows are folded from the beginning.
+const fn kept(topic: Topic) -> bool {
+    !matches!(topic, Topic::DeadLetters)
+}
+
+/// Holds a topic's properties against what the fold relies on.
+fn judge<'a>(topic: Topic, name: &str, property: impl Fn(&str) -> Option<&'a str>) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut expect = |key: &str, wanted: &str, why: &str| match property(key) {
+        Some(found) if found == wanted => {}
+        found => problems.push(format!("{name} has {key}={}, not {wanted}: {why}", found.unwrap_or("unknown"))),
+    };
+    expect("message.timestamp.type", "LogAppendTime", "producers' clocks would decide what is too far ahead.");
+    if kept(topic) {
+        expect("cleanup.policy", "delete", "compaction removes events that rows are folded from.");
+        expect("retention.ms", "-1", "rows could not be folded from the beginning again.");
+        expect("retention.bytes", "-1", "rows could not be folded from the beginning again.");
+    }
+    let room = property("max.message.bytes").and_then(|bytes| bytes.parse::<usize>().ok()).unwrap_or(0);
+    if room < RECORD_BYTES_MAX + FRAME_BYTES {
+        let wanted = RECORD_BYTES_MAX + FRAME_BYTES;
+        problems.push(format!("{name} has max.message.bytes={room}: the largest records need {wanted}."));
+    }
+    problems
+}
+
+fn admin(settings: &Settings) -> Result<(AdminClient<DefaultClientContext>, AdminOptions), Error> {
+    let client = settings.admin().create().map_err(|error| Error::fatal("administer topics", error))?;
+    let timeout = settings.request_timeout();
+    Ok((client, AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout))))
+}
+
+async fn create(settings: &Settings, name: &str, topic: Topic, shape: &Shape) -> Result<(), Error> {
+    let failed = "create a topic";
+    let (client, options) = admin(settings)?;
+    let partitions = i32::try_from(shape.partitions).map_err(|_| Error::reject(failed, shape.partitions))?;
+    let days_ms = i64::from(shape.dead_letter_retention_days) * 24 * 60 * 60 * 1000;
+    let retention_ms = if kept(topic) { "-1".to_owned() } else { days_ms.to_string() };
+    let min_insync = shape.min_insync_replicas.to_string();
+    let max_message = MESSAGE_BYTES_MAX.to_string();
+    let new = NewTopic::new(name, partitions, TopicReplication::Fixed(i32::from(shape.replication_factor)))
+        .set("cleanup.policy", "delete")
+        .set("retention.ms", &retention_ms)
+        .set("retention.bytes", "-1")
+        .set("message.timestamp.type", "LogAppendTime")
+        .set("min.insync.replicas", &min_insync)
+        .set("max.message.bytes", &max_message);
+    let answers = client.create_topics([&new], &options).await.map_err(|error| Error::retry(failed, error))?;
+    match answers.into_iter().next() {
+        Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+        Some(Err((name, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::NotController)))) => {
+            Err(Error::retry(failed, format!("{name}: {code}")))
+        }
+        Some(Err((name, code))) => Err(Error::reject(failed, format!("{name}: {code}"))),
+        None => Err(Error::retry(failed, format!("{name}: no answer"))),
+    }
+}
+
+async fn await_known(query: &Arc<Query>, name: &str, at_most: Duration) -> Result<(), Error> {
+    let deadline = Instant::now() + at_most;
+    while Query::partition_count(query, name.to_owned()).await?.is_none() {
+        if Instant::now() > deadline {
+            return Err(Error::retry("create a topic", format!("{name} was created, but is not known yet")));
+        }
+        tokio::time::sleep(Duration::from_millis(PROPAGATION_WAIT_MS)).await;
+    }
+    Ok(())
+}
+
+async fn describe(settings: &Settings, name: &str) -> Result<BTreeMap<String, String>, Error> {
+    let failed = "describe a topic";
+    let (client, options) = admin(settings)?;
+    let answers = client.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;
+    let answer = answers.map_err(|error| Error::retry(failed, error))?.into_iter().next();
+    let resource: ConfigResource = match answer {
+        Some(Ok(resource)) => resource,
+        Some(Err(code)) => return Err(Error::retry(failed, format!("{name}: {code}"))),
+        None => return Err(Error::retry(failed, format!("{name}: no answer"))),
+    };
+    Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(topic: Topic, changed: Option<(&str, &str)>) -> Vec<String> {
+        let good = [
+            ("message.timestamp.type", "LogAppendTime"),
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "-1"),
+            ("max.message.bytes", "2097152"),
+        ];
+        let properties: BTreeMap<_, _> = good.into_iter().chain(changed).collect();
+        judge(topic, "t", |property| properties.get(property).copied())
+    }
+
+    #[test]
+    fn each_property_that_the_fold_relies_on_is_missed_by_name() {
+        assert_eq!(judged(Topic::Logins, None), Vec::<String>::new());
+        for (property, value) in [
+            ("message.timestamp.type", "CreateTime"),
+            ("cleanup.policy", "compact"),
+            ("retention.ms", "604800000"),
+            ("retention.bytes", "1000"),
+            ("max.message.bytes", "1048588"),
+        ] {
+            let problems = judged(Topic::Appointments, Some((property, value)));
+            assert_eq!(problems.len(), 1, "{property}: {problems:?}");
+            assert!(problems[0].contains(property) && problems[0].contains(value), "{problems:?}");
+        }
+        assert_eq!(judged(Topic::DeadLetters, Some(("retention.ms", "7776000000"))), Vec::<String>::new());
+    }
+}

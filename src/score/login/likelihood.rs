@@ -1,0 +1,151 @@
+//! The likelihood ratio: how the address and the client software compare with the user's and everybody's logins.
+
+use super::{Evidence, Mode};
+use crate::score::{Code, Reason};
+use crate::view::feature::Level;
+use crate::view::user::User;
+
+/// The ratio of a feature of which no level matches the user's history.
+pub const UNKNOWN_RATIO: f64 = 4.0;
+
+/// Levels of the address with their weights, the strongest first.
+pub(super) const ADDRESS: &[(Level, f64)] = &[(Level::Ip, 0.6), (Level::Asn, 0.3), (Level::Country, 0.1)];
+/// Levels of the client software with their weights, the strongest first.
+pub(super) const CLIENT: &[(Level, f64)] = &[
+    (Level::UserAgent, 0.538_665_384_055_135_9),
+    (Level::Browser, 0.268_045_149_862_566_6),
+    (Level::Os, 0.188_182_951_001_095_36),
+    (Level::DeviceType, 0.005_106_515_081_202_152_5),
+];
+
+/// What both features are compared on.
+pub(super) struct Base<'a> {
+    evidence: &'a Evidence<'a>,
+    user: &'a User,
+    /// `N`
+    logins: f64,
+    /// `U`
+    users: f64,
+    /// `N_u`
+    own: f64,
+}
+
+impl<'a> Base<'a> {
+    pub(super) fn of(evidence: &'a Evidence<'a>, user: &'a User) -> Self {
+        let totals = evidence.features.get(Level::All);
+        // The rows are read one after the other, so the user's may be a step ahead of the totals.
+        let logins = totals.map_or(0, |totals| totals.successes).max(user.successes);
+        let users = totals.map_or(0, |totals| totals.first_successes).max(1);
+        Self { evidence, user, logins: logins as f64, users: users as f64, own: user.successes as f64 }
+    }
+
+    pub(super) fn prior(&self) -> f64 {
+        self.logins / (self.users * self.own)
+    }
+
+    pub(super) fn reason(&self) -> Reason {
+        let times = if self.own == 1.0 { "login" } else { "logins" };
+        let average = self.logins / self.users;
+        let text = format!("The account has {} successful {times}; the average has {average:.1}.", self.own);
+        Reason::new(Code::History, self.prior().ln(), text)
+    }
+
+    pub(super) fn compare(&self, feature: &[(Level, f64)], mode: Mode) -> Comparison {
+        let mut terms = Vec::with_capacity(feature.len());
+        for (rank, (level, weight)) in feature.iter().enumerate() {
+            let Some(value) = level.value(self.evidence.attempt) else { continue };
+            let own = self.user.count(*level, &value);
+            let everybody = self.evidence.features.successes(*level).max(u64::from(own)) as f64;
+            let global = if rank == 0 { self.smoothed(*level, everybody, feature) } else { everybody / self.logins };
+            let local = f64::from(own) / self.own;
+            terms.push(Term { level: *level, weight: *weight, global: weight * global, local: weight * local });
+        }
+        let ratio = match mode {
+            _ if terms.is_empty() => 1.0,
+            Mode::Faithful => faithful(&terms),
+            Mode::Monotone => monotone(&terms),
+        };
+        Comparison { ratio, terms }
+    }
+
+    /// How likely the whole value is, when a value that nobody had before must be possible too.
+    fn smoothed(&self, top: Level, everybody: f64, feature: &[(Level, f64)]) -> f64 {
+        let features = self.evidence.features;
+        let unseen = features.distinct_below(Level::All, feature);
+        let inner = if everybody > 0.0 { everybody / (everybody + features.distinct_below(top, feature)) } else { 1.0 };
+        inner * everybody.max(1.0) / (self.logins + unseen)
+    }
+}
+
+/// A level of a feature that the attempt has a value at.
+struct Term {
+    level: Level,
+    weight: f64,
+    /// Weighted share of everybody's logins.
+    global: f64,
+    /// Weighted share of the user's logins.
+    local: f64,
+}
+
+fn quotient(terms: &[Term]) -> f64 {
+    let local: f64 = terms.iter().map(|term| term.local).sum();
+    if local > 0.0 { terms.iter().map(|term| term.global).sum::<f64>() / local } else { UNKNOWN_RATIO }
+}
+
+fn faithful(terms: &[Term]) -> f64 {
+    quotient(terms)
+}
+
+/// The smallest quotient of a matched level and those below it; what is above it says nothing.
+fn monotone(terms: &[Term]) -> f64 {
+    let matched = (0..terms.len()).filter(|at| terms[*at].local > 0.0);
+    matched.map(|at| quotient(&terms[at..])).fold(UNKNOWN_RATIO, f64::min)
+}
+
+/// How a feature of the attempt compares with the user's history.
+pub(super) struct Comparison {
+    /// g/l
+    pub(super) ratio: f64,
+    terms: Vec<Term>,
+}
+
+impl Comparison {
+    /// One reason for each of the strongest levels that does not match, up to the first that does; `codes` names
+    /// them from the strongest on. Each takes a share of the effect by its weight.
+    pub(super) fn reasons(&self, codes: &[Code], known: Code) -> Vec<Reason> {
+        let effect = self.ratio.ln();
+        let new: Vec<_> = self.new_levels(codes).collect();
+        let weights: f64 = new.iter().map(|(_, weight)| weight).sum();
+        if self.terms.is_empty() {
+            return Vec::new();
+        }
+        if new.is_empty() {
+            return vec![Reason::new(known, effect, describe(known))];
+        }
+        new.into_iter().map(|(code, weight)| Reason::new(code, effect * weight / weights, describe(code))).collect()
+    }
+
+    fn new_levels(&self, codes: &[Code]) -> impl Iterator<Item = (Code, f64)> {
+        let new = self.terms.iter().take_while(|term| term.local == 0.0);
+        new.filter_map(|term| Some((code_of(term.level).filter(|code| codes.contains(code))?, term.weight)))
+    }
+}
+
+fn code_of(level: Level) -> Option<Code> {
+    match level {
+        Level::Ip => Some(Code::NewIp),
+        Level::Asn => Some(Code::NewNetwork),
+        Level::UserAgent => Some(Code::NewUserAgent),
+        _ => None,
+    }
+}
+
+fn describe(code: Code) -> &'static str {
+    match code {
+        Code::NewIp => "The user never logged in from this address.",
+        Code::NewNetwork => "The user never logged in from this network.",
+        Code::NewUserAgent => "The user never logged in with this browser and version.",
+        Code::KnownIp => "The address fits the user's earlier logins.",
+        _ => "The browser and system fit the user's earlier logins.",
+    }
+}

@@ -1,0 +1,283 @@
+//! How facts get in that are not yet events: files of past logins and appointments.
+//!
+//! ```text
+//!   file ─► (gunzip) ─► rows ─► the codec's own fields ─► events, by time ─► import, evaluate
+//! ```
+//!
+//! A row becomes the data of an event and is read by the [codec](crate::event::codec) like any other, so that one
+//! set of bounds holds for all that comes in. Files are rarely in order, and history must be folded in order: a file
+//! is read whole and sorted by event time, rows of one time staying as they stood. Ids are made from what is in the
+//! file, so that the same file read again says the same events.
+//!
+//! A row that cannot be read ends the reading, with file, line and column: half a history is worse than none.
+//! What a format is known to contain and to mean nothing by is skipped and counted instead.
+
+pub mod jsonl;
+pub mod noshow;
+pub mod rba;
+mod table;
+
+use crate::event::codec::{self, Parsed};
+use crate::event::{DEFAULT_TENANT, Envelope, Event};
+use crate::log::NewRecord;
+use flate2::bufread::MultiGzDecoder;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+/// Most events of one file; they are held in memory while they are put in order, 0.5 to 1.5 KiB each.
+pub const EVENTS_MAX: usize = 4_000_000;
+
+/// What the rows of a file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// CSV of logins in the layout of the RBA data set, or of its synthetic companions. See [`rba`].
+    Rba,
+    /// CSV of appointments in the layout of "Medical Appointment No Shows". See [`noshow`].
+    Noshow,
+    /// JSON Lines of structured CloudEvents. See [`jsonl`].
+    Events,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 3] = [Self::Rba, Self::Noshow, Self::Events];
+
+    /// The name in commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rba => "rba",
+            Self::Noshow => "noshow",
+            Self::Events => "events",
+        }
+    }
+
+    /// The format of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+}
+
+/// Why a file cannot be read. All of them are for the one who named the file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be opened.
+    #[error("cannot open {file}: {cause}")]
+    Open {
+        /// The file.
+        file: String,
+        /// What the system says.
+        #[source]
+        cause: io::Error,
+    },
+    /// The bytes cannot be read, unpacked or split into rows.
+    #[error("cannot read {file}, line {line}: {detail}")]
+    Read {
+        /// The file.
+        file: String,
+        /// From 1, where the row begins.
+        line: u64,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The first line lacks a column.
+    #[error("{file} has no column \"{column}\"")]
+    Column {
+        /// The file.
+        file: String,
+        /// The column.
+        column: &'static str,
+    },
+    /// A value cannot be read.
+    #[error("{file}, line {line}, {column}: {detail}")]
+    Row {
+        /// The file.
+        file: String,
+        /// From 1, where the row begins.
+        line: u64,
+        /// The column, or the JSON pointer in a line of JSON.
+        column: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The file has more than [`EVENTS_MAX`] events.
+    #[error("{file} has more than {EVENTS_MAX} events; split it by time")]
+    TooMany {
+        /// The file.
+        file: String,
+    },
+}
+
+/// What a data set says of a login besides: for evaluation only, never part of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label {
+    /// The address was used by attackers.
+    pub attack_ip: bool,
+    /// The login took over an account.
+    pub account_takeover: bool,
+}
+
+/// An event that a file told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sourced {
+    /// The event.
+    pub event: Event,
+    /// What was sent, where the file holds events: data with unknown fields, and extension attributes.
+    pub sent: Option<Box<Sent>>,
+    /// What the data set says of it.
+    pub label: Option<Label>,
+}
+
+/// Data and extension attributes as a file holds them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    /// See [`Parsed::data`].
+    pub data: Map<String, Value>,
+    /// See [`Parsed::extensions`].
+    pub extensions: Vec<(String, String)>,
+}
+
+impl Sourced {
+    /// An event that a row stands for.
+    fn of_row(event: Event, label: Option<Label>) -> Self {
+        Self { event, sent: None, label }
+    }
+
+    /// The event with its data, as it was sent or as it is written here.
+    pub fn parsed(&self) -> Parsed {
+        let event = self.event.clone();
+        match &self.sent {
+            Some(sent) => Parsed { event, data: sent.data.clone(), extensions: sent.extensions.clone() },
+            None => Parsed { data: codec::fact_data(&event.fact), event, extensions: Vec::new() },
+        }
+    }
+
+    /// The record to append.
+    pub fn record(&self) -> NewRecord {
+        codec::encode_parsed(&self.parsed())
+    }
+
+    /// The event in structured form, to be sent to a running service.
+    pub fn structured(&self) -> Value {
+        codec::structured_event(&self.parsed())
+    }
+}
+
+/// A whole file.
+#[derive(Debug)]
+pub struct Loaded {
+    /// By event time, events of one time in the order of the file.
+    pub events: Vec<Sourced>,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Rows that the format leaves out.
+    pub skipped: u64,
+    /// SHA-256 of the file's bytes as they are stored, in hexadecimal.
+    pub digest: String,
+}
+
+/// Reads a file, gzipped or not, and brings its events into order.
+///
+/// Events that name no tenant get `tenant`, which the caller has [checked](codec::is_tenant).
+pub fn read(path: &Path, format: Format, tenant: &str) -> Result<Loaded, Error> {
+    let file = path.display().to_string();
+    match File::open(path) {
+        Ok(input) => read_from(input, Origin { file: &file, tenant }, format),
+        Err(cause) => Err(Error::Open { file, cause }),
+    }
+}
+
+/// Where rows come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// How errors call the input.
+    pub file: &'a str,
+    /// Whose events they are, where they do not say so.
+    pub tenant: &'a str,
+}
+
+impl Default for Origin<'_> {
+    fn default() -> Self {
+        Self { file: "input", tenant: DEFAULT_TENANT }
+    }
+}
+
+/// Reads any input as [`read`] reads a file.
+pub fn read_from(input: impl Read, origin: Origin<'_>, format: Format) -> Result<Loaded, Error> {
+    let mut input = BufReader::with_capacity(64 * 1024, Digested { input, digest: Sha256::new() });
+    let mut rows = Rows::new(origin);
+    let is_gzip = input.fill_buf().map_err(|cause| origin.unreadable(1, &cause))?.starts_with(&[0x1f, 0x8b]);
+    let read = match format {
+        Format::Rba => rba::read,
+        Format::Noshow => noshow::read,
+        Format::Events => jsonl::read,
+    };
+    if is_gzip {
+        read(&mut BufReader::new(MultiGzDecoder::new(&mut input)), &mut rows)?;
+    } else {
+        read(&mut input, &mut rows)?;
+    }
+    io::copy(&mut input, &mut io::sink()).map_err(|cause| origin.unreadable(rows.count, &cause))?;
+    let digest = input.into_inner().digest.finalize();
+    Ok(rows.into_loaded(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+impl Origin<'_> {
+    fn unreadable(&self, line: u64, cause: &dyn std::fmt::Display) -> Error {
+        Error::Read { file: self.file.to_owned(), line, detail: cause.to_string() }
+    }
+
+    fn bad(&self, line: u64, column: &str, detail: impl Into<String>) -> Error {
+        Error::Row { file: self.file.to_owned(), line, column: column.to_owned(), detail: detail.into() }
+    }
+
+    fn envelope(&self, id: String, source: &str, time_ms: i64) -> Envelope {
+        Envelope { id, source: source.to_owned(), tenant: self.tenant.to_owned(), time_ms }
+    }
+}
+
+/// The events of the rows read so far.
+struct Rows<'a> {
+    origin: Origin<'a>,
+    events: Vec<Sourced>,
+    count: u64,
+    skipped: u64,
+}
+
+impl<'a> Rows<'a> {
+    fn new(origin: Origin<'a>) -> Self {
+        Self { origin, events: Vec::new(), count: 0, skipped: 0 }
+    }
+
+    fn push(&mut self, sourced: Sourced) -> Result<(), Error> {
+        if self.events.len() == EVENTS_MAX {
+            return Err(Error::TooMany { file: self.origin.file.to_owned() });
+        }
+        self.events.push(sourced);
+        Ok(())
+    }
+
+    fn into_loaded(mut self, digest: String) -> Loaded {
+        self.events.sort_by_key(|sourced| sourced.event.envelope.time_ms);
+        Loaded { events: self.events, rows: self.count, skipped: self.skipped, digest }
+    }
+}
+
+/// Digests what is read through it.
+struct Digested<R> {
+    input: R,
+    digest: Sha256,
+}
+
+impl<R: Read> Read for Digested<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.digest.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests;

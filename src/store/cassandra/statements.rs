@@ -1,0 +1,77 @@
+//! The statements, prepared once.
+//!
+//! Each of them binds the whole partition key, or the driver could not send it to a replica, and each is marked
+//! idempotent, or the driver would not dare to repeat it.
+
+use super::fault;
+use crate::store::Error;
+use scylla::client::session::Session;
+use scylla::statement::Consistency;
+use scylla::statement::prepared::PreparedStatement;
+
+/// What the store says to Cassandra.
+pub(super) struct Statements {
+    pub(super) write_row: PreparedStatement,
+    pub(super) write_checkpoint: PreparedStatement,
+    pub(super) read_checkpoint: PreparedStatement,
+    pub(super) read_keys: PreparedStatement,
+    pub(super) read_keys_of_source: PreparedStatement,
+    pub(super) scan: PreparedStatement,
+    pub(super) scan_after: PreparedStatement,
+    pub(super) buckets: PreparedStatement,
+    pub(super) read_pointer: PreparedStatement,
+    pub(super) create_pointer: PreparedStatement,
+    pub(super) replace_pointer: PreparedStatement,
+}
+
+const WRITE_ROW: &str = "INSERT INTO rows (view, generation, bucket, key, source, cell) \
+     VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
+const WRITE_CHECKPOINT: &str =
+    "INSERT INTO checkpoints (family, generation, source, state) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
+const READ_CHECKPOINT: &str = "SELECT state FROM checkpoints WHERE family = ? AND generation = ? AND source = ?";
+const READ_KEYS: &str =
+    "SELECT key, source, cell FROM rows WHERE view = ? AND generation = ? AND bucket = ? AND key IN ?";
+const READ_KEYS_OF_SOURCE: &str = "SELECT key, source, cell FROM rows \
+     WHERE view = ? AND generation = ? AND bucket = ? AND key IN ? AND source = ?";
+const SCAN: &str = "SELECT key, source, cell FROM rows WHERE view = ? AND generation = ? AND bucket = ? LIMIT ?";
+const SCAN_AFTER: &str = "SELECT key, source, cell FROM rows \
+     WHERE view = ? AND generation = ? AND bucket = ? AND (key, source) > (?, ?) LIMIT ?";
+const BUCKETS: &str = "SELECT DISTINCT view, generation, bucket FROM rows";
+const READ_POINTER: &str = "SELECT serving, building, epoch, partitions, fingerprint FROM pointers WHERE family = ?";
+const CREATE_POINTER: &str = "INSERT INTO pointers (family, serving, building, epoch, partitions, fingerprint) \
+     VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS";
+const REPLACE_POINTER: &str = "UPDATE pointers \
+     SET serving = ?, building = ?, epoch = ?, partitions = ?, fingerprint = ? WHERE family = ? \
+     IF serving = ? AND building = ? AND epoch = ? AND partitions = ? AND fingerprint = ?";
+
+impl Statements {
+    /// Prepares all of them in the session's keyspace.
+    pub(super) async fn prepare(session: &Session) -> Result<Self, Error> {
+        let mut read_pointer = idempotent(session, READ_POINTER).await?;
+        // Finishes a lightweight transaction whose outcome was still open, and sees it.
+        read_pointer.set_consistency(Consistency::LocalSerial);
+        Ok(Self {
+            write_row: idempotent(session, WRITE_ROW).await?,
+            write_checkpoint: idempotent(session, WRITE_CHECKPOINT).await?,
+            read_checkpoint: idempotent(session, READ_CHECKPOINT).await?,
+            read_keys: idempotent(session, READ_KEYS).await?,
+            read_keys_of_source: idempotent(session, READ_KEYS_OF_SOURCE).await?,
+            scan: idempotent(session, SCAN).await?,
+            scan_after: idempotent(session, SCAN_AFTER).await?,
+            buckets: idempotent(session, BUCKETS).await?,
+            read_pointer,
+            create_pointer: prepare(session, CREATE_POINTER).await?,
+            replace_pointer: prepare(session, REPLACE_POINTER).await?,
+        })
+    }
+}
+
+async fn idempotent(session: &Session, statement: &str) -> Result<PreparedStatement, Error> {
+    let mut prepared = prepare(session, statement).await?;
+    prepared.set_is_idempotent(true);
+    Ok(prepared)
+}
+
+async fn prepare(session: &Session, statement: &str) -> Result<PreparedStatement, Error> {
+    session.prepare(statement).await.map_err(|error| fault::preparation(&error))
+}

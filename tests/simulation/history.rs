@@ -1,0 +1,132 @@
+//! Random histories: few subjects and few values, so that everything meets everything.
+
+use crate::faults::Random;
+use foretell::event::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
+use foretell::event::codec::encode_event;
+use foretell::event::login::{Attempt, Device, Login};
+use foretell::event::reminder::Request;
+use foretell::event::{Envelope, Event, Fact};
+use foretell::log::NewRecord;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// What kind of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Logins,
+    Appointments,
+}
+
+/// Makes the records of a history, repetitions and garbage among them.
+pub struct History {
+    kind: Kind,
+    random: Random,
+    made: Vec<Event>,
+}
+
+impl History {
+    pub fn new(kind: Kind, random: Random) -> Self {
+        Self { kind, random, made: Vec::new() }
+    }
+
+    /// The next record; `now_ms` is the time it is appended at.
+    pub fn next(&mut self, now_ms: i64) -> NewRecord {
+        let random = self.random.clone();
+        if !self.made.is_empty() && random.chance(12) {
+            // A repetition, of lately or of long ago.
+            let back = random.below(self.made.len().min(100) as u64) as usize;
+            return encode_event(&self.made[self.made.len() - 1 - back], &[]);
+        }
+        let time_ms = now_ms - random.below(4) as i64 * HOUR_MS / 7;
+        let fact = match self.kind {
+            Kind::Logins => login(&random),
+            Kind::Appointments => appointment(&random, now_ms),
+        };
+        let id = format!("e{}", self.made.len());
+        let envelope = Envelope { id, source: "urn:simulation".into(), tenant: "t".into(), time_ms };
+        let event = Event { envelope, fact };
+        let mut record = encode_event(&event, &[]);
+        if random.chance(6) {
+            spoil(&mut record, &random);
+            return record;
+        }
+        self.made.push(event);
+        record
+    }
+}
+
+/// Makes a record that must become a dead letter.
+fn spoil(record: &mut NewRecord, random: &Random) {
+    match random.below(3) {
+        0 => record.value = bytes::Bytes::from_static(b"{not json"),
+        1 => record.headers.retain(|(name, _)| name != "ce_type"),
+        _ => record.key = Some(bytes::Bytes::from_static(b"t:somebody-else")),
+    }
+}
+
+fn login(random: &Random) -> Fact {
+    let user_id = format!("u{}", random.below(5));
+    match random.below(20) {
+        0 => return Fact::UserErased { user_id },
+        1 => return Fact::DeviceTrusted(Device { user_id, device_id: format!("d{}", random.below(4)) }),
+        2 => return Fact::DeviceRevoked(Device { user_id, device_id: format!("d{}", random.below(4)) }),
+        _ => {}
+    }
+    let ip = IpAddr::V4(Ipv4Addr::new(198, 51, random.below(2) as u8, random.below(3) as u8));
+    let mut attempt = Attempt::from_ip(ip);
+    attempt.asn = Some(64_500 + random.below(2) as u32);
+    attempt.country = Some(["DE", "NO", "BR"][random.below(3) as usize].into());
+    attempt.browser = Some(format!("Firefox {}", random.below(3)));
+    attempt.device_id = random.chance(50).then(|| format!("d{}", random.below(4)));
+    Fact::Login(Box::new(Login {
+        user_id,
+        succeeded: random.chance(70),
+        attempt,
+        decision_id: None,
+        session_id: None,
+        method: None,
+        failure_reason: None,
+    }))
+}
+
+/// Something about one of a few appointments of a few clients.
+pub fn appointment(random: &Random, now_ms: i64) -> Fact {
+    let client_id = format!("c{}", random.below(4));
+    let appointment_id = format!("a{}", random.below(6));
+    let visit = Visit { appointment_id: appointment_id.clone(), client_id: client_id.clone() };
+    match random.below(24) {
+        0..=7 => Fact::Booked(Box::new(booking(random, now_ms, visit))),
+        8..=10 => Fact::Rescheduled(Box::new(booking(random, now_ms, visit))),
+        11 => Fact::Confirmed(visit),
+        12..=14 => Fact::Attended(visit),
+        15..=17 => Fact::Missed(visit),
+        18..=19 => {
+            let by = random.chance(50).then_some(CancelledBy::Client);
+            Fact::Cancelled(Cancellation { appointment_id, client_id, reason: None, by })
+        }
+        20 => Fact::Deleted(visit),
+        21 => Fact::ClientUpdated(Box::new(ClientUpdate { client_id, ..ClientUpdate::default() })),
+        22 if random.chance(30) => Fact::ClientErased { client_id },
+        _ => {
+            let (channels, template, reason) = (Vec::new(), None, None);
+            Fact::ReminderRequested(Box::new(Request { appointment_id, client_id, channels, template, reason }))
+        }
+    }
+}
+
+fn booking(random: &Random, now_ms: i64, visit: Visit) -> Booking {
+    let at_ms = now_ms + (random.below(120) as i64 - 10) * HOUR_MS;
+    Booking {
+        appointment_id: visit.appointment_id,
+        client_id: visit.client_id,
+        starts_at: StartsAt::Instant { at_ms, zone: Some("Europe/Dublin".into()) },
+        duration_minutes: None,
+        location_id: None,
+        practitioner_id: None,
+        service: None,
+        booked_at_ms: None,
+        attributes: BTreeMap::new(),
+    }
+}

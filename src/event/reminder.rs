@@ -16,6 +16,8 @@ pub struct Request {
     pub template: Option<String>,
     /// Why, for the record.
     pub reason: Option<String>,
+    /// Digest of what the caller sent under an idempotency key, so that another body under it is told apart.
+    pub idempotency_digest: Option<String>,
 }
 
 /// The no-show risk that a reminder carries.

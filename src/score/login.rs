@@ -39,6 +39,7 @@ use crate::view::user::{Logins, User};
 use likelihood::{ADDRESS, Base, CLIENT};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// How weak matches count.
@@ -119,7 +120,7 @@ impl Config {
 
 /// The feature rows that belong to an attempt, merged over their source partitions.
 #[derive(Debug, Clone, Default)]
-pub struct Features(BTreeMap<Level, Feature>);
+pub struct Features(BTreeMap<Level, Arc<Feature>>);
 
 impl Features {
     /// The rows to read for an attempt: the tenant's totals and one for each value that it has.
@@ -145,11 +146,16 @@ impl Features {
 
     /// Takes one partial of a row in.
     pub fn merge(&mut self, level: Level, partial: &Feature) {
-        self.0.entry(level).or_default().merge(partial);
+        Arc::make_mut(self.0.entry(level).or_default()).merge(partial);
+    }
+
+    /// Takes a row in whose partials are merged already.
+    pub fn insert(&mut self, level: Level, merged: Arc<Feature>) {
+        self.0.insert(level, merged);
     }
 
     fn get(&self, level: Level) -> Option<&Feature> {
-        self.0.get(&level)
+        self.0.get(&level).map(AsRef::as_ref)
     }
 
     fn successes(&self, level: Level) -> u64 {

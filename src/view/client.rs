@@ -196,6 +196,8 @@ pub struct Asked {
     pub channels: Vec<Channel>,
     /// Instead of the configured template.
     pub template: Option<String>,
+    /// See [`Request::idempotency_digest`].
+    pub digest: Option<String>,
 }
 
 impl Appointment {
@@ -333,11 +335,17 @@ impl Client {
             .appointments
             .entry(request.appointment_id.clone())
             .or_insert_with(|| Appointment::unplaced(envelope.time_ms));
+        let reminder_id = reminder::manual_id(&envelope.tenant, &request.appointment_id, &envelope.id);
+        // The same request again, long after it has left the recent ones: the first one holds.
+        if appointment.requests.iter().any(|asked| asked.reminder_id == reminder_id) {
+            return;
+        }
         appointment.requests.push(Asked {
-            reminder_id: reminder::manual_id(&envelope.tenant, &request.appointment_id, &envelope.id),
+            reminder_id,
             at_ms: envelope.time_ms,
             channels: request.channels.clone(),
             template: request.template.clone(),
+            digest: request.idempotency_digest.clone(),
         });
         appointment.requests.sort_by(|a, b| (a.at_ms, &a.reminder_id).cmp(&(b.at_ms, &b.reminder_id)));
         if appointment.requests.len() > requests_max {

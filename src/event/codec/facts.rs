@@ -146,6 +146,7 @@ fn request(f: &mut Fields<'_, '_>) -> Request {
         channels: f.list("channels", CHANNELS_MAX, channel).unwrap_or_default(),
         template: f.text("template"),
         reason: f.text("reason"),
+        idempotency_digest: f.optional_id("idempotency_digest"),
     }
 }
 
@@ -215,6 +216,7 @@ pub fn fact_data(fact: &Fact) -> Map<String, Value> {
             "channels": (!request.channels.is_empty()).then_some(&request.channels),
             "template": request.template,
             "reason": request.reason,
+            "idempotency_digest": request.idempotency_digest,
         }),
         Fact::ReminderDue(announcement) => json!(announcement),
         Fact::ReminderWithdrawn(withdrawal) => json!(withdrawal),

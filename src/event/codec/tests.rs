@@ -543,7 +543,14 @@ fn any_fact() -> impl Strategy<Value = Fact> {
     let request = (visit(), collection::vec(any_channel(), 0..4), any_text(), any_text());
     let request = request.prop_map(|(visit, channels, template, reason)| {
         let Visit { appointment_id, client_id } = visit;
-        Fact::ReminderRequested(Box::new(Request { appointment_id, client_id, channels, template, reason }))
+        Fact::ReminderRequested(Box::new(Request {
+            appointment_id,
+            client_id,
+            channels,
+            template,
+            reason,
+            idempotency_digest: None,
+        }))
     });
     let withdrawal = (id(), visit(), id()).prop_map(|(reminder_id, visit, reason)| {
         let Visit { appointment_id, client_id } = visit;

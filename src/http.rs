@@ -1,0 +1,270 @@
+//! The HTTP API: facts in, scores and views out.
+//!
+//! ```text
+//!   connection ─► trace, count ─► capacity ─► time ─► body size ─► key, tenant, scope ─► handler ─► answer
+//!                                  503        503      413           401, 403
+//! ```
+//!
+//! The route table below is all there is; the scope that a route needs stands beside it. Handlers touch the log only
+//! to append and the store only through [`Rows`]. Health and metrics stand outside of the limits, so that an
+//! overloaded process can still say so. Whatever fails is answered with a problem document, panics included.
+//!
+//! What is absent: quotas a caller (a gateway's work), TLS (as well), and any write that is not an event.
+
+pub mod admin;
+pub mod answer;
+pub mod auth;
+pub mod clients;
+mod edge;
+pub mod events;
+pub mod health;
+pub mod openapi;
+pub mod problem;
+pub mod reminders;
+mod request;
+pub mod risk;
+pub mod serve;
+pub mod stream;
+pub mod users;
+
+pub use serve::serve;
+
+use crate::clock::Clock;
+use crate::event::Topic;
+use crate::log::Log;
+use crate::progress::Progress;
+use crate::remind::plan;
+use crate::rows::Rows;
+use crate::score::{OnUnavailable, login, no_show};
+use crate::store::{Family, Store};
+use answer::Standing;
+use auth::{Keys, Scope};
+use axum::extract::DefaultBodyLimit;
+use axum::routing::get;
+use axum::{Extension, Router, middleware};
+use problem::{Code, Problem};
+use serde::{Deserialize, Serialize};
+use std::ops::Deref;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The CloudEvents `source` of events that the API writes itself.
+pub const SOURCE: &str = "urn:foretell:api";
+
+/// Limits of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address and port to listen on.
+    pub listen: String,
+    /// TOML file of API keys; without one everybody who can connect may do everything.
+    pub api_keys_file: Option<std::path::PathBuf>,
+    /// Requests answered at once; further ones are answered 503.
+    pub requests_max: usize,
+    /// Open connections; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// Open streams of reminders; further ones are answered 503.
+    pub streams_max: usize,
+    /// Largest body, in bytes.
+    pub body_bytes_max: usize,
+    /// Longest time until the head of an answer, in milliseconds; then 503.
+    pub request_ms_max: u64,
+    /// Longest time until the head of a request is received, in milliseconds; then the connection is closed.
+    pub head_ms_max: u64,
+    /// Longest `Prefer: wait`, in milliseconds; longer ones are cut. Below `request_ms_max`.
+    pub wait_ms_max: u64,
+    /// How long a request for a reminder waits for its own fold, in milliseconds.
+    pub fold_wait_ms_max: u64,
+    /// How long a score may wait for its rows, in milliseconds; then `on_unavailable` decides.
+    pub score_deadline_ms: u64,
+    /// What a score is answered whose rows cannot be read in time.
+    pub on_unavailable: OnUnavailable,
+    /// Between two comments that keep a quiet stream open, in milliseconds.
+    pub stream_keep_alive_ms: u64,
+    /// How long open requests may go on after shutdown began, in milliseconds.
+    pub drain_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            api_keys_file: None,
+            requests_max: 512,
+            connections_max: 4_096,
+            streams_max: 64,
+            body_bytes_max: 1024 * 1024,
+            request_ms_max: 35_000,
+            head_ms_max: 10_000,
+            wait_ms_max: 30_000,
+            fold_wait_ms_max: 5_000,
+            score_deadline_ms: 250,
+            on_unavailable: OnUnavailable::Challenge,
+            stream_keep_alive_ms: 15_000,
+            drain_ms: 10_000,
+        }
+    }
+}
+
+/// How scores are computed.
+#[derive(Debug, Clone)]
+pub struct Scoring {
+    /// Of logins.
+    pub login: login::Config,
+    /// Digest of the settings of logins: the version of their policy.
+    pub login_version: String,
+    /// Of visits.
+    pub no_show: no_show::Config,
+    /// Digest of the settings of visits: the version of their policy.
+    pub no_show_version: String,
+    /// IANA zone of visits that are considered without one.
+    pub time_zone_default: String,
+}
+
+impl Scoring {
+    /// Scores by these settings; equal settings have equal versions.
+    pub fn new(login: login::Config, no_show: no_show::Config, time_zone_default: String) -> Self {
+        let (login_version, no_show_version) = (version(&login), version(&no_show));
+        Self { login, login_version, no_show, no_show_version, time_zone_default }
+    }
+}
+
+fn version(settings: &impl Serialize) -> String {
+    let text = serde_json::to_string(settings).unwrap_or_default();
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+}
+
+/// What the API is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where events are appended, and where the stream reads.
+    pub log: Arc<dyn Log>,
+    /// Where checkpoints are, for operators.
+    pub store: Arc<dyn Store>,
+    /// The views; the same that `progress` was started with.
+    pub rows: Arc<Rows>,
+    /// How far they are.
+    pub progress: Arc<Progress>,
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// Who may ask; none: everybody.
+    pub keys: Option<Keys>,
+    /// How scores are computed.
+    pub scoring: Scoring,
+    /// What is sent when, to show what is planned.
+    pub reminder_policy: plan::Policy,
+    /// Prefix of the names of topics, with its dot.
+    pub topic_prefix: String,
+    /// What `/readyz?verbose` tells operators besides, as that the store may lose acknowledged writes.
+    pub notices: Vec<String>,
+    /// Cancelled when the process drains: streams end, readiness ends.
+    pub shutdown: CancellationToken,
+    /// Limits.
+    pub config: Config,
+}
+
+/// What handlers share: the parts, and what is open at the moment.
+pub struct Api {
+    parts: Parts,
+    requests: Semaphore,
+    streams: Arc<Semaphore>,
+}
+
+impl Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl Api {
+    /// An API over these parts.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let requests = Semaphore::new(parts.config.requests_max.min(Semaphore::MAX_PERMITS));
+        let streams = Arc::new(Semaphore::new(parts.config.streams_max.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { parts, requests, streams })
+    }
+
+    /// How far the partition of a subject is folded. To be asked before its rows are read.
+    fn standing(&self, family: Family, tenant: &str, subject: &str) -> Standing {
+        let partitions = self.log.partitions(family.topic());
+        let key = crate::event::key::of(tenant, subject);
+        self.progress.view(family, crate::event::key::partition(key.as_bytes(), partitions)).into()
+    }
+
+    /// The client who has an appointment.
+    async fn client_of(&self, tenant: &str, appointment_id: &str) -> Result<String, Problem> {
+        let lookup = self.rows.lookup(tenant, appointment_id).await.map_err(answer::unreadable)?;
+        lookup.client_id().map(str::to_owned).ok_or_else(answer::unknown_appointment)
+    }
+
+    fn topic_name(&self, topic: Topic) -> String {
+        format!("{}{}", self.topic_prefix, topic.name())
+    }
+}
+
+/// Every route that is documented, under the scope that it needs.
+fn routes() -> OpenApiRouter<Arc<Api>> {
+    let writing_events =
+        OpenApiRouter::new().routes(routes!(events::post)).routes(routes!(users::trust, users::revoke));
+    let reading_risk = OpenApiRouter::new()
+        .routes(routes!(risk::login))
+        .routes(routes!(risk::appointment))
+        .routes(routes!(risk::booked_appointment));
+    let reading_views = OpenApiRouter::new()
+        .routes(routes!(users::get))
+        .routes(routes!(clients::client))
+        .routes(routes!(clients::appointment))
+        .routes(routes!(stream::reminders));
+    let writing_reminders = OpenApiRouter::new().routes(routes!(reminders::request));
+    OpenApiRouter::with_openapi(openapi::base())
+        .merge(under(Scope::EventsWrite, writing_events))
+        .merge(under(Scope::RiskRead, reading_risk))
+        .merge(under(Scope::ViewsRead, reading_views))
+        .merge(under(Scope::RemindersWrite, writing_reminders))
+        .merge(open_routes())
+}
+
+/// Routes that need no key: they say nothing about anybody.
+fn open_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready)).routes(routes!(health::metrics))
+}
+
+fn under(scope: Scope, routes: OpenApiRouter<Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
+    openapi::scoped(scope, routes).route_layer(Extension(scope))
+}
+
+/// The public API.
+pub fn router(api: &Arc<Api>) -> Router {
+    let (routes, document) = routes().split_for_parts();
+    let ui = utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", document);
+    finish(api, routes.merge(ui))
+}
+
+/// The public API without keys, and what operators may see: for the instance's own socket alone.
+pub fn admin_router(api: &Arc<Api>) -> Router {
+    let trusted = Api::new(Parts { keys: None, ..api.parts.clone() });
+    let (routes, document) = routes().split_for_parts();
+    let routes = routes
+        .route("/openapi.json", get(move || async move { axum::Json(document) }))
+        .route("/admin/topics", get(admin::topics))
+        .route("/admin/positions", get(admin::positions))
+        .route("/admin/rows/{view}", get(admin::row));
+    finish(&trusted, routes)
+}
+
+fn finish(api: &Arc<Api>, routes: Router<Arc<Api>>) -> Router {
+    routes
+        .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed, "see Allow for the methods") })
+        .fallback(|| async { Problem::new(Code::PathNotFound, "see /openapi.json for the paths") })
+        .layer(DefaultBodyLimit::max(api.config.body_bytes_max))
+        .layer(CatchPanicLayer::custom(edge::panicked))
+        .layer(middleware::from_fn_with_state(api.clone(), edge::bounded))
+        .layer(middleware::from_fn(edge::traced))
+        .with_state(api.clone())
+}

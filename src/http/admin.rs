@@ -1,0 +1,103 @@
+//! What operators may see of a running instance, on its own Unix socket alone.
+//!
+//! A data directory belongs to its `serve`, so commands cannot open it beside it; they ask here. Whoever can
+//! open the socket (mode 0600) is the operator, so there are no keys. The socket also serves the public routes,
+//! for `import` to append through.
+
+use super::Api;
+use super::answer;
+use super::problem::{Code, Problem};
+use crate::event::Topic;
+use crate::rows::{self, Partial};
+use crate::store::{Family, View};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A topic as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicState {
+    /// Full name.
+    pub topic: String,
+    /// By partition, from 0: the lowest offset that can be read, and one past the highest.
+    pub partitions: Vec<(i64, i64)>,
+}
+
+/// How far a partition is folded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PositionState {
+    /// The family.
+    pub family: Family,
+    /// The serving generation.
+    pub generation: u32,
+    /// The epoch of its topic.
+    pub epoch: u8,
+    /// The partition.
+    pub partition: u32,
+    /// The lowest offset that is not folded; none where nothing was.
+    pub next: Option<i64>,
+    /// One past the highest offset of the log.
+    pub end: i64,
+    /// Age of the oldest record not yet folded, in milliseconds.
+    pub lag_ms: u64,
+}
+
+/// Which row.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RowQuery {
+    /// Tenant and the rest of the key, joined by a colon.
+    key: String,
+    /// For rows of the agenda and of the announced, which stand in buckets of time.
+    bucket: Option<i64>,
+}
+
+/// `GET /admin/topics`: what the log holds.
+pub(super) async fn topics(State(api): State<Arc<Api>>) -> Result<Json<Vec<TopicState>>, Problem> {
+    let mut topics = Vec::new();
+    for topic in Topic::ALL {
+        let mut partitions = Vec::new();
+        for partition in 0..api.log.partitions(topic) {
+            let extent = api.log.extent(topic, partition).await.map_err(answer::unreadable)?;
+            partitions.push((extent.start, extent.end));
+        }
+        topics.push(TopicState { topic: api.topic_name(topic), partitions });
+    }
+    Ok(Json(topics))
+}
+
+/// `GET /admin/positions`: how far the serving views are folded.
+pub(super) async fn positions(State(api): State<Arc<Api>>) -> Result<Json<Vec<PositionState>>, Problem> {
+    let mut positions = Vec::new();
+    for family in Family::ALL {
+        let generation = api.rows.generation(family).await.map_err(answer::unreadable)?;
+        for partition in 0..api.log.partitions(family.topic()) {
+            let checkpoint = api.store.checkpoint(generation, partition).await.map_err(answer::unreadable)?;
+            let extent = api.log.extent(family.topic(), partition).await.map_err(answer::unreadable)?;
+            positions.push(PositionState {
+                family,
+                generation: generation.number,
+                epoch: generation.epoch,
+                partition,
+                next: checkpoint.map(|checkpoint| checkpoint.next),
+                end: extent.end,
+                lag_ms: api.progress.view(family, partition).lag_ms,
+            });
+        }
+    }
+    Ok(Json(positions))
+}
+
+/// `GET /admin/rows/{view}?key=TENANT:KEY[&bucket=N]`: the partials of a row, decoded; empty where there is none.
+pub(super) async fn row(
+    State(api): State<Arc<Api>>,
+    Path(view): Path<String>,
+    Query(query): Query<RowQuery>,
+) -> Result<Json<Vec<Partial>>, Problem> {
+    let Some(view) = View::parse(&view) else {
+        let names: Vec<_> = View::ALL.iter().map(|view| view.name()).collect();
+        return Err(Problem::new(Code::PathNotFound, format!("views are {}", names.join(", "))));
+    };
+    let key = rows::row_key(view, query.bucket, query.key);
+    api.rows.partials(&key).await.map(Json).map_err(answer::unreadable)
+}

@@ -1,0 +1,298 @@
+//! `POST /v1/events`: facts on their way into the log.
+//!
+//! ```text
+//!   body ─► media type ─► codec, each event ─► tenant, time, type, count a subject ─► one append ─► 202
+//!                              └──── all faults of all events, by index ──► 422     └► wait for the fold ─► 200
+//! ```
+//!
+//! Nothing is appended unless every event of the request is right. Afterwards only the log can fail, and then some
+//! events may be stored: the sender repeats the request, and equal ids change nothing.
+
+use super::Api;
+use super::auth::Caller;
+use super::problem::{Code, InputError, Problem};
+use super::request::{Body, Prefer, is_json, json, media_type};
+use crate::event::codec::{self, Defaults, Fault, Faults, Parsed, WRONG_TYPE};
+use crate::event::{Position, Topic};
+use crate::log::{Kind, NewRecord};
+use crate::telemetry::{self, trace};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+/// Most events of a batch.
+pub const EVENTS_MAX: usize = 1_000;
+/// Most events of one user or client in a batch.
+pub const EVENTS_PER_SUBJECT_MAX: usize = 64;
+/// An event that Foretell alone writes.
+const NOT_ACCEPTED: &str = "NOT_ACCEPTED";
+/// The event names another tenant than the request.
+const TENANT_MISMATCH: &str = "TENANT_MISMATCH";
+
+const BATCH: &str = "application/cloudevents-batch+json";
+const STRUCTURED: &str = "application/cloudevents+json";
+
+/// The answer to appended events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Accepted {
+    /// How many events were appended.
+    pub accepted: usize,
+    /// Where each stands, in the order of the request.
+    pub positions: Vec<Placed>,
+    /// Whether the serving views contain them; absent unless `Prefer: wait` was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folded: Option<bool>,
+}
+
+/// Where an event stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Placed {
+    /// Id of the event.
+    pub id: String,
+    /// Full name of the topic.
+    #[schema(example = "foretell.logins")]
+    pub topic: String,
+    /// Partition, from 0.
+    pub partition: u32,
+    /// Offset in the partition.
+    pub offset: i64,
+}
+
+/// Appends events: one CloudEvent (structured, or binary with `ce-` headers), or a batch of at most 1,000 and 1 MiB.
+///
+/// Answers 202 once they are durable. With `Prefer: wait=SECONDS` it answers 200 as soon as the serving views
+/// contain them, and 202 when the time is up. Validation is all or nothing, and names every faulty event. After a
+/// 503 some may be stored: send the same again, equal ids change nothing.
+#[utoipa::path(
+    post, path = "/v1/events", tag = "events",
+    params(
+        ("Foretell-Tenant" = Option<String>, Header, description = "Tenant of events that name none"),
+        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`: answer when the views contain the events"),
+    ),
+    request_body(
+        description = "A CloudEvent, its data, or a batch of CloudEvents",
+        content(
+            (Value = "application/cloudevents+json", example = json!(super::openapi::login_event())),
+            (Vec<Value> = "application/cloudevents-batch+json", example = json!([super::openapi::login_event()])),
+            (Value = "application/json", example = json!(super::openapi::login_event()["data"])),
+        )
+    ),
+    responses(
+        (status = 202, description = "Durable", body = Accepted),
+        (status = 200, description = "Durable and folded into the serving views", body = Accepted),
+        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn post(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Prefer(wait): Prefer,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    let intake = Intake { caller: &caller, now_ms: api.clock.now_ms() };
+    let events = intake.read(&headers, &body)?;
+    let ids = events.iter().map(|parsed| parsed.event.envelope.id.clone()).collect();
+    let records = events.iter().map(codec::encode_parsed).collect();
+    answer(&api, records, ids, wait).await
+}
+
+/// Appends records and answers where they stand, after the fold if that was asked for.
+pub(super) async fn answer(
+    api: &Api,
+    records: Vec<NewRecord>,
+    ids: Vec<String>,
+    wait: Option<std::time::Duration>,
+) -> Result<Response, Problem> {
+    let deadline = wait.map(|wait| Instant::now() + wait);
+    let positions = append(api, records).await?;
+    let folded = match deadline {
+        Some(deadline) => Some(api.progress.wait(&positions, deadline).await),
+        None => None,
+    };
+    let placed = ids.into_iter().zip(&positions).map(|(id, position)| Placed {
+        id,
+        topic: api.topic_name(position.topic),
+        partition: position.partition,
+        offset: position.offset,
+    });
+    let accepted = Accepted { accepted: positions.len(), positions: placed.collect(), folded };
+    let status = if folded == Some(true) { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = (status, Json(accepted)).into_response();
+    if folded == Some(true) {
+        let (name, value) = (HeaderName::from_static("preference-applied"), HeaderValue::from_static("wait"));
+        response.headers_mut().insert(name, value);
+    }
+    Ok(response)
+}
+
+/// Appends records, with the trace of the request.
+pub(super) async fn append(api: &Api, mut records: Vec<NewRecord>) -> Result<Vec<Position>, Problem> {
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    for record in &mut records {
+        trace::inject(&mut record.headers);
+        metrics::counter!(telemetry::EVENTS_ACCEPTED, telemetry::FAMILY => record.topic.name()).increment(1);
+    }
+    let begun = Instant::now();
+    let appended = api.log.append(records).await;
+    metrics::histogram!(telemetry::LOG_APPEND_SECONDS).record(begun.elapsed().as_secs_f64());
+    appended.map_err(|error| match error.kind {
+        Kind::Reject => Problem::new(Code::BodyTooLarge, "an event is larger than a record of the log may be"),
+        Kind::Retry | Kind::Fatal => {
+            tracing::warn!(%error, "cannot append");
+            Problem::new(
+                Code::LogUnavailable,
+                "some events may be stored; send the same again, equal ids change nothing",
+            )
+        }
+    })
+}
+
+/// Reads the events of a request.
+struct Intake<'a> {
+    caller: &'a Caller,
+    now_ms: i64,
+}
+
+impl Intake<'_> {
+    fn read(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Parsed>, Problem> {
+        let media_type = media_type(headers)?;
+        match media_type.as_deref() {
+            Some(BATCH) => self.batch(json(body)?),
+            Some(STRUCTURED) => Ok(vec![self.checked(codec::decode_structured(&json(body)?, self.defaults()))?]),
+            Some(other) if !is_json(other) || other.starts_with("application/cloudevents") => Err(unsupported()),
+            _ => self.binary(headers, body),
+        }
+    }
+
+    fn defaults(&self) -> Defaults<'_> {
+        Defaults { tenant: &self.caller.tenant, time_ms: self.now_ms }
+    }
+
+    fn binary(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Parsed>, Problem> {
+        let attributes: Vec<_> = headers
+            .iter()
+            .filter_map(|(name, value)| {
+                let name = match name.as_str() {
+                    "content-type" => "datacontenttype",
+                    name => name.strip_prefix("ce-")?,
+                };
+                Some((name, unescaped(value.as_bytes())))
+            })
+            .collect();
+        if !attributes.iter().any(|(name, _)| *name != "datacontenttype") {
+            return Err(unsupported());
+        }
+        let pairs = attributes.iter().map(|(name, text)| (*name, text.as_str()));
+        Ok(vec![self.checked(codec::decode_binary(pairs, body, self.defaults()))?])
+    }
+
+    fn batch(&self, body: Value) -> Result<Vec<Parsed>, Problem> {
+        let Value::Array(values) = body else {
+            return Err(Problem::invalid(vec![Fault::new("", WRONG_TYPE, "must be a list of CloudEvents")]));
+        };
+        if values.len() > EVENTS_MAX {
+            let detail = format!("{} events, more than {EVENTS_MAX}", values.len());
+            return Err(Problem::new(Code::TooManyEvents, detail));
+        }
+        let mut events = Vec::with_capacity(values.len());
+        let mut faults = Vec::new();
+        for (index, value) in values.iter().enumerate() {
+            match self.checked(codec::decode_structured(value, self.defaults())) {
+                Ok(parsed) => events.push(parsed),
+                Err(found) => faults.extend(found.within(&format!("/{index}")).into_vec()),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Problem::invalid(faults));
+        }
+        bounded(&events)?;
+        Ok(events)
+    }
+
+    /// What holds for events over HTTP beyond what holds for any event.
+    fn checked(&self, decoded: Result<Parsed, Faults>) -> Result<Parsed, Faults> {
+        let parsed = decoded?;
+        let event = &parsed.event;
+        let mut faults = Vec::new();
+        if self.caller.named && event.envelope.tenant != self.caller.tenant {
+            let detail = format!("the request is of the tenant \"{}\"", self.caller.tenant);
+            faults.push(Fault::new("/tenant", TENANT_MISMATCH, detail));
+        }
+        if event.fact.topic() == Topic::Reminders {
+            let detail = format!("{} is written by Foretell alone", event.fact.type_name());
+            faults.push(Fault::new("/type", NOT_ACCEPTED, detail));
+        }
+        if let Err(found) = codec::check_time(event, self.now_ms) {
+            faults.extend(found.into_vec());
+        }
+        Faults::none_of(parsed, faults)
+    }
+}
+
+/// The text of a `ce-` header: percent-encoded UTF-8, as the HTTP binding of CloudEvents asks for.
+fn unescaped(value: &[u8]) -> String {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = match (first, tail) {
+            (b'%', [high, low, ..]) => digit(high).zip(digit(low)).map(|(high, low)| (high * 16 + low) as u8),
+            _ => None,
+        };
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn unsupported() -> Problem {
+    let detail = format!("send {STRUCTURED}, {BATCH}, or application/json with the attributes in ce- headers");
+    Problem::new(Code::UnsupportedMediaType, detail)
+}
+
+/// At most [`EVENTS_PER_SUBJECT_MAX`] events of one user or client: as many as its row remembers.
+fn bounded(events: &[Parsed]) -> Result<(), Problem> {
+    let mut subjects: BTreeMap<(Topic, String), usize> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (index, parsed) in events.iter().enumerate() {
+        let count = subjects.entry((parsed.event.fact.topic(), parsed.event.key())).or_default();
+        *count += 1;
+        if *count > EVENTS_PER_SUBJECT_MAX {
+            errors.push(InputError {
+                pointer: format!("/{index}"),
+                code: Code::TooManyPerSubject.name().to_owned(),
+                detail: format!("number {count} of one user or client"),
+            });
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("at most {EVENTS_PER_SUBJECT_MAX} events of one user or client in a batch");
+    Err(Problem::new(Code::TooManyPerSubject, detail).with(errors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_texts_are_percent_decoded() {
+        for (sent, read) in
+            [("a%20b", "a b"), ("%E2%82%AC", "€"), ("100%", "100%"), ("%zz", "%zz"), ("%2", "%2"), ("", "")]
+        {
+            assert_eq!(unescaped(sent.as_bytes()), read, "{sent}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Is it alive, is it ready, and what does it count.
+//!
+//! Liveness asks nothing of anybody: a process whose store is gone must not be restarted for it. Readiness says
+//! whether answers can be trusted: the views have reached the end that the log had when the process began, and
+//! log and store answer.
+
+use super::Api;
+use super::problem::Problem;
+use crate::progress::Missing;
+use crate::telemetry;
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// Whether the process is alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Alive {
+    /// `ok`.
+    pub status: &'static str,
+}
+
+/// Whether the process is ready, and what is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Readiness {
+    /// `ready`, `starting` or `draining`.
+    pub status: &'static str,
+    /// Partitions that are not there yet; only with `?verbose`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Vec<Missing>>,
+    /// What an operator should know and that does not keep it from being ready; only with `?verbose`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notices: Option<Vec<String>>,
+}
+
+/// Answers as long as the process runs; asks nothing of log or store.
+#[utoipa::path(get, path = "/livez", tag = "operation", responses((status = 200, body = Alive)))]
+pub(super) async fn live() -> Json<Alive> {
+    Json(Alive { status: "ok" })
+}
+
+/// 200 when the views have reached the end of the log seen at start and log and store answer; else 503.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operation",
+    params(("verbose" = Option<String>, Query, description = "Names what is missing")),
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness))
+)]
+pub(super) async fn ready(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Response {
+    let missing = api.progress.missing();
+    let (code, status) = match missing.is_empty() {
+        _ if api.shutdown.is_cancelled() => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+    };
+    let mut parameters = query.as_deref().unwrap_or_default().split('&');
+    let verbose = parameters.any(|parameter| parameter.split('=').next() == Some("verbose"));
+    let readiness =
+        Readiness { status, missing: verbose.then_some(missing), notices: verbose.then(|| api.notices.clone()) };
+    (code, Json(readiness)).into_response()
+}
+
+/// Metrics in the text format of Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operation",
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 500))
+)]
+pub(super) async fn metrics() -> Result<Response, Problem> {
+    let prometheus = telemetry::prometheus().ok_or_else(|| Problem::internal("no recorder of metrics"))?;
+    prometheus.run_upkeep();
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((content_type, prometheus.render()).into_response())
+}

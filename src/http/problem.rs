@@ -1,0 +1,301 @@
+//! Errors as clients see them: RFC 9457 problem documents with stable codes.
+//!
+//! A client decides by `code` and `status`, a developer reads `detail` and `errors`, an operator finds the log line
+//! by `trace_id`. What went wrong inside (addresses, statements, causes) is logged and never told.
+
+use crate::event::codec::{Fault, Faults, MALFORMED_JSON};
+use crate::telemetry::{self, trace};
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What is wrong, for programs. A code once given keeps its meaning and its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Code {
+    /// 400: the body is not JSON.
+    MalformedJson,
+    /// 400: a header, a path or a query cannot be parsed.
+    MalformedRequest,
+    /// 401: no API key, or one that is not known.
+    Unauthenticated,
+    /// 403: the API key lacks the scope that the route needs.
+    ScopeMissing,
+    /// 403: the header names another tenant than the API key belongs to.
+    TenantForbidden,
+    /// 404: there is no such path.
+    PathNotFound,
+    /// 404: this tenant never saw the user.
+    UserNotFound,
+    /// 404: this tenant never saw the client.
+    ClientNotFound,
+    /// 404: this tenant never saw the appointment, or has forgotten it.
+    AppointmentNotFound,
+    /// 405: the path has other methods.
+    MethodNotAllowed,
+    /// 410: the cursor belongs to a log that no longer exists; start anew.
+    CursorExpired,
+    /// 413: the body, or a record made of it, is too large.
+    BodyTooLarge,
+    /// 413: the batch has too many events.
+    TooManyEvents,
+    /// 415: the body is of a media type that the route does not read.
+    UnsupportedMediaType,
+    /// 422: the body was parsed and is invalid; `errors` says where.
+    ValidationFailed,
+    /// 422: the batch has too many events of one user or client.
+    TooManyPerSubject,
+    /// 422: the idempotency key was used with another body.
+    IdempotencyKeyReused,
+    /// 500: a fault of the service.
+    Internal,
+    /// 503: too many requests are being answered; try again.
+    Overloaded,
+    /// 503: too many streams are open; try again later.
+    TooManyStreams,
+    /// 503: the answer took too long; whether anything was appended is not known.
+    Timeout,
+    /// 503: the log did not take the events, or only some; send the same again.
+    LogUnavailable,
+    /// 503: the views cannot be read, or are too far behind to answer.
+    ViewsUnavailable,
+}
+
+impl Code {
+    /// Every code, for documents and tests.
+    pub const ALL: [Self; 23] = [
+        Self::MalformedJson,
+        Self::MalformedRequest,
+        Self::Unauthenticated,
+        Self::ScopeMissing,
+        Self::TenantForbidden,
+        Self::PathNotFound,
+        Self::UserNotFound,
+        Self::ClientNotFound,
+        Self::AppointmentNotFound,
+        Self::MethodNotAllowed,
+        Self::CursorExpired,
+        Self::BodyTooLarge,
+        Self::TooManyEvents,
+        Self::UnsupportedMediaType,
+        Self::ValidationFailed,
+        Self::TooManyPerSubject,
+        Self::IdempotencyKeyReused,
+        Self::Internal,
+        Self::Overloaded,
+        Self::TooManyStreams,
+        Self::Timeout,
+        Self::LogUnavailable,
+        Self::ViewsUnavailable,
+    ];
+
+    /// The code as it is sent, its status and its title.
+    pub const fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::MalformedJson => ("MALFORMED_JSON", S::BAD_REQUEST, "The body is not JSON"),
+            Self::MalformedRequest => ("MALFORMED_REQUEST", S::BAD_REQUEST, "The request cannot be parsed"),
+            Self::Unauthenticated => ("UNAUTHENTICATED", S::UNAUTHORIZED, "An API key is needed"),
+            Self::ScopeMissing => ("SCOPE_MISSING", S::FORBIDDEN, "The API key lacks a scope"),
+            Self::TenantForbidden => ("TENANT_FORBIDDEN", S::FORBIDDEN, "The API key belongs to another tenant"),
+            Self::PathNotFound => ("PATH_NOT_FOUND", S::NOT_FOUND, "There is no such path"),
+            Self::UserNotFound => ("USER_NOT_FOUND", S::NOT_FOUND, "The user was never seen"),
+            Self::ClientNotFound => ("CLIENT_NOT_FOUND", S::NOT_FOUND, "The client was never seen"),
+            Self::AppointmentNotFound => ("APPOINTMENT_NOT_FOUND", S::NOT_FOUND, "The appointment is not known"),
+            Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The path has other methods"),
+            Self::CursorExpired => ("CURSOR_EXPIRED", S::GONE, "The cursor is of a log that no longer exists"),
+            Self::BodyTooLarge => ("BODY_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::TooManyEvents => ("TOO_MANY_EVENTS", S::PAYLOAD_TOO_LARGE, "The batch has too many events"),
+            Self::UnsupportedMediaType => {
+                ("UNSUPPORTED_MEDIA_TYPE", S::UNSUPPORTED_MEDIA_TYPE, "The media type is not supported")
+            }
+            Self::ValidationFailed => ("VALIDATION_FAILED", S::UNPROCESSABLE_ENTITY, "The input is invalid"),
+            Self::TooManyPerSubject => {
+                ("TOO_MANY_PER_SUBJECT", S::UNPROCESSABLE_ENTITY, "Too many events of one user or client")
+            }
+            Self::IdempotencyKeyReused => {
+                ("IDEMPOTENCY_KEY_REUSED", S::UNPROCESSABLE_ENTITY, "The idempotency key was used with another body")
+            }
+            Self::Internal => ("INTERNAL", S::INTERNAL_SERVER_ERROR, "The service failed"),
+            Self::Overloaded => ("OVERLOADED", S::SERVICE_UNAVAILABLE, "Too many requests at once"),
+            Self::TooManyStreams => ("TOO_MANY_STREAMS", S::SERVICE_UNAVAILABLE, "Too many streams are open"),
+            Self::Timeout => ("TIMEOUT", S::SERVICE_UNAVAILABLE, "The answer took too long"),
+            Self::LogUnavailable => ("LOG_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The log cannot be written"),
+            Self::ViewsUnavailable => ("VIEWS_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The views cannot be read"),
+        }
+    }
+
+    /// The code as it is sent.
+    pub const fn name(self) -> &'static str {
+        self.parts().0
+    }
+
+    /// The status that it is sent with.
+    pub const fn status(self) -> StatusCode {
+        self.parts().1
+    }
+
+    /// Seconds after which it may be tried again, where that helps.
+    const fn retry_after_s(self) -> Option<u32> {
+        match self {
+            Self::Overloaded | Self::Timeout | Self::LogUnavailable | Self::ViewsUnavailable => Some(1),
+            Self::TooManyStreams => Some(10),
+            _ => None,
+        }
+    }
+}
+
+/// One thing that is wrong with the input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InputError {
+    /// JSON pointer (RFC 6901) into the body, as in `/3/data/ip`; empty for the whole.
+    #[schema(example = "/3/data/ip")]
+    pub pointer: String,
+    /// Stable.
+    #[schema(example = "INVALID_ADDRESS")]
+    pub code: String,
+    /// A sentence for a person.
+    pub detail: String,
+}
+
+impl From<Fault> for InputError {
+    fn from(fault: Fault) -> Self {
+        Self { pointer: fault.pointer, code: fault.code.to_owned(), detail: fault.detail }
+    }
+}
+
+/// An error on its way to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    code: Code,
+    detail: String,
+    errors: Vec<InputError>,
+}
+
+/// A problem document (RFC 9457), as `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Document {
+    /// `urn:foretell:problem:` and the code in kebab case.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:foretell:problem:validation-failed")]
+    pub kind: String,
+    /// The code in words.
+    pub title: String,
+    /// The HTTP status.
+    #[schema(example = 422)]
+    pub status: u16,
+    /// What is wrong with this request.
+    pub detail: String,
+    /// What is wrong, for programs.
+    pub code: Code,
+    /// Everything that is wrong with the input; absent for other problems.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub errors: Vec<InputError>,
+    /// Finds the request in traces and logs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+}
+
+impl Problem {
+    /// A problem that the detail explains.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// A fault of the service: logged whole, told without its cause.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!(%cause, "cannot answer a request");
+        Self::new(Code::Internal, "the fault is logged under the trace id")
+    }
+
+    /// An invalid input; 400 where part of it is not even JSON.
+    pub fn invalid(faults: Vec<Fault>) -> Self {
+        let malformed = faults.iter().any(|fault| fault.code == MALFORMED_JSON);
+        let code = if malformed { Code::MalformedJson } else { Code::ValidationFailed };
+        let detail = match faults.as_slice() {
+            [only] => only.detail.clone(),
+            all => format!("{} faults", all.len()),
+        };
+        Self { code, detail, errors: faults.into_iter().map(InputError::from).collect() }
+    }
+
+    /// The same problem at one place of the input.
+    pub fn at(mut self, pointer: impl Into<String>) -> Self {
+        let (code, detail) = (self.code.name().to_owned(), self.detail.clone());
+        self.errors.push(InputError { pointer: pointer.into(), code, detail });
+        self
+    }
+
+    /// The same problem, with these places.
+    pub fn with(mut self, errors: Vec<InputError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// What is wrong, for programs.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    fn document(self) -> Document {
+        let (name, status, title) = self.code.parts();
+        Document {
+            kind: format!("urn:foretell:problem:{}", name.to_ascii_lowercase().replace('_', "-")),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: self.detail,
+            code: self.code,
+            errors: self.errors,
+            trace_id: trace::current_id(),
+        }
+    }
+}
+
+impl From<Faults> for Problem {
+    fn from(faults: Faults) -> Self {
+        Self::invalid(faults.into_vec())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let code = self.code;
+        metrics::counter!(telemetry::HTTP_PROBLEMS, telemetry::CODE => code.name()).increment(1);
+        let mut response = (code.status(), Json(self.document())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = code.retry_after_s() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if code == Code::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_sent_as_it_is_named_and_once() {
+        let mut names = std::collections::BTreeSet::new();
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.name());
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+            assert_eq!(code.status() == StatusCode::SERVICE_UNAVAILABLE, code.retry_after_s().is_some(), "{code:?}");
+            assert!(names.insert(code.name()));
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_json_is_400_and_an_invalid_one_422() {
+        let fault = |code| Fault::new("/data", code, "x");
+        assert_eq!(Problem::invalid(vec![fault("MISSING_FIELD")]).code(), Code::ValidationFailed);
+        assert_eq!(Problem::invalid(vec![fault("MISSING_FIELD"), fault(MALFORMED_JSON)]).code(), Code::MalformedJson);
+    }
+}

@@ -1,0 +1,171 @@
+//! `POST /v1/appointments/{appointment_id}/reminders`: ask for a reminder now.
+//!
+//! **Idempotency without a table of keys.** The id of the request event is a hash of tenant, path and key, and the
+//! event carries a digest of what was asked. The fold recognises a repeated id and keeps the first digest in the
+//! client's row, so whichever process took whichever request, one of them is first in the log and all of them can
+//! read which. A request is therefore answered after its own event is folded: with the reminder if the row holds its
+//! digest, with 422 if it holds another one. If the fold does not get there in time the answer is 503, and sending
+//! the same again is safe. An appointment's row remembers its last requests (`appointment_requests_max`); a key
+//! that is used again after more of them than that asks anew.
+
+use super::answer;
+use super::auth::{Caller, hex};
+use super::clients::Visits;
+use super::events::append;
+use super::problem::{Code, Problem};
+use super::request::{Ids, Object};
+use super::{Api, SOURCE};
+use crate::event::appointment::Channel;
+use crate::event::codec::bounds::CHANNELS_MAX;
+use crate::event::codec::{Fields, encode_event};
+use crate::event::reminder::{Request, manual_id};
+use crate::event::{Envelope, Event, Fact, ID_BYTES_MAX};
+use crate::remind::plan::Status;
+use crate::view::client::Asked;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+/// A request for a reminder now. All of it may be left out.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
+#[schema(example = json!({"channels": ["sms"], "reason": "The visit was moved by phone"}))]
+pub struct ReminderRequest {
+    /// Instead of the client's own channels; consent still decides. Of `whatsapp`, `sms`, `email`, `push`, `call`.
+    channels: Option<Vec<String>>,
+    /// Instead of the configured template.
+    template: Option<String>,
+    /// Why, for the record.
+    reason: Option<String>,
+}
+
+/// The reminder that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReminderAnswer {
+    /// Its id, as `foretell.reminder.due` will carry it.
+    pub reminder_id: String,
+    /// `planned` until it is announced, `sent`, or `suppressed` and the like where it will not be.
+    #[schema(value_type = String)]
+    pub status: Status,
+}
+
+/// Asks for a reminder now.
+///
+/// With `Idempotency-Key` the same request can be sent again: same key and body, same `reminder_id`; same key and
+/// another body, 422. The key holds for the tenant and the appointment, across processes.
+#[utoipa::path(
+    post, path = "/v1/appointments/{appointment_id}/reminders", tag = "reminders",
+    params(
+        ("appointment_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
+    ),
+    request_body(content = Option<ReminderRequest>),
+    responses(
+        (status = 202, body = ReminderAnswer),
+        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn request(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(appointment_id): Ids<String>,
+    headers: HeaderMap,
+    body: Object,
+) -> Result<(StatusCode, Json<ReminderAnswer>), Problem> {
+    let key = idempotency_key(&headers)?;
+    let tenant = caller.tenant;
+    let client_id = api.client_of(&tenant, &appointment_id).await?;
+    let mut asked = body.read(|f| read(f, &appointment_id, &client_id))?;
+    asked.idempotency_digest = key.map(|_| digest(&asked));
+    let event_id = key.map_or_else(answer::new_id, |key| event_id(&tenant, &appointment_id, key));
+    let reminder_id = manual_id(&tenant, &appointment_id, &event_id);
+
+    let visits = Visits::read(&api, &tenant, &client_id).await?;
+    let known = visits.placed(&appointment_id)?.0.requests.iter().find(|known| known.reminder_id == reminder_id);
+    let keyed = asked.idempotency_digest.clone();
+    let visits = match known {
+        Some(first) => {
+            same(first, keyed.as_deref())?;
+            visits
+        }
+        None => ask(&api, Asking { tenant: &tenant, event_id, asked }).await?,
+    };
+    let first = visits.placed(&appointment_id)?.0.requests.iter().find(|known| known.reminder_id == reminder_id);
+    first.map_or(Ok(()), |first| same(first, keyed.as_deref()))?;
+    let story = visits.story(&api, &tenant, &appointment_id);
+    let status = story.iter().find(|reminder| reminder.reminder_id == reminder_id).map(|reminder| reminder.status);
+    let status = status.unwrap_or(Status::Planned);
+    Ok((StatusCode::ACCEPTED, Json(ReminderAnswer { reminder_id, status })))
+}
+
+struct Asking<'a> {
+    tenant: &'a str,
+    event_id: String,
+    asked: Request,
+}
+
+/// Appends the request and reads the rows after its fold. Without a key it need not be folded to be answered.
+async fn ask(api: &Api, asking: Asking<'_>) -> Result<Visits, Problem> {
+    let Asking { tenant, event_id, asked } = asking;
+    let client_id = asked.client_id.clone();
+    let keyed = asked.idempotency_digest.is_some();
+    let envelope =
+        Envelope { id: event_id, source: SOURCE.to_owned(), tenant: tenant.to_owned(), time_ms: api.clock.now_ms() };
+    let fact = Fact::ReminderRequested(Box::new(asked));
+    let positions = append(api, vec![encode_event(&Event { envelope, fact }, &[])]).await?;
+    let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
+    if !api.progress.wait(&positions, deadline).await && keyed {
+        let detail = "the request is stored and not yet folded; send the same again";
+        return Err(Problem::new(Code::ViewsUnavailable, detail));
+    }
+    Visits::read(api, tenant, &client_id).await
+}
+
+fn same(first: &Asked, digest: Option<&str>) -> Result<(), Problem> {
+    if first.digest.as_deref() == digest {
+        return Ok(());
+    }
+    Err(Problem::new(Code::IdempotencyKeyReused, "use another key for another request"))
+}
+
+fn read(f: &mut Fields<'_, '_>, appointment_id: &str, client_id: &str) -> Request {
+    Request {
+        appointment_id: appointment_id.to_owned(),
+        client_id: client_id.to_owned(),
+        channels: f.list("channels", CHANNELS_MAX, |entry| entry.choice(Channel::parse)).unwrap_or_default(),
+        template: f.text("template"),
+        reason: f.text("reason"),
+        idempotency_digest: None,
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if !key.is_empty() && key.len() <= ID_BYTES_MAX => Ok(Some(key)),
+        _ => Err(Problem::new(Code::MalformedRequest, "Idempotency-Key must be 1 to 512 visible ASCII characters")),
+    }
+}
+
+/// What tells one request from another: not the bytes, which a repeated request may order otherwise.
+fn digest(asked: &Request) -> String {
+    let said = serde_json::json!([asked.channels, asked.template, asked.reason]);
+    hex(&Sha256::digest(said.to_string()))
+}
+
+fn event_id(tenant: &str, appointment_id: &str, key: &str) -> String {
+    let path = format!("/v1/appointments/{appointment_id}/reminders");
+    let mut hash = Sha256::new();
+    for part in [tenant, &path, key] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    format!("idempotent-{}", hex(&hash.finalize()))
+}

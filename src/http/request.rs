@@ -1,0 +1,156 @@
+//! What handlers take out of a request, with every failure as a problem document.
+
+use super::Api;
+use super::problem::{Code, Problem};
+use crate::event::ID_BYTES_MAX;
+use crate::event::codec::{Fault, Fields, TOO_LONG, WRONG_TYPE};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A body within the limit, whatever it is.
+pub(super) struct Body(pub(super) Bytes);
+
+impl FromRequest<Arc<Api>> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
+        Bytes::from_request(request, api).await.map(Self).map_err(|rejection| unread(&rejection, api))
+    }
+}
+
+fn unread(rejection: &BytesRejection, api: &Api) -> Problem {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(Code::BodyTooLarge, format!("the body is larger than {} bytes", api.config.body_bytes_max))
+        }
+        _ => Problem::new(Code::MalformedRequest, "the body ended before its announced length"),
+    }
+}
+
+/// A body that is one JSON object; without a body, an empty object.
+pub(super) struct Object(pub(super) Map<String, Value>);
+
+impl FromRequest<Arc<Api>> for Object {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
+        let media_type = media_type(request.headers())?;
+        if media_type.as_deref().is_some_and(|essence| !is_json(essence)) {
+            return Err(Problem::new(Code::UnsupportedMediaType, "send application/json"));
+        }
+        let Body(bytes) = Body::from_request(request, api).await?;
+        if bytes.is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        match json(&bytes)? {
+            Value::Object(object) => Ok(Self(object)),
+            _ => Err(Problem::invalid(vec![Fault::new("", WRONG_TYPE, "must be an object")])),
+        }
+    }
+}
+
+impl Object {
+    /// Reads the fields; every fault is told.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&mut Fields<'_, '_>) -> T) -> Result<T, Problem> {
+        let mut faults = Vec::new();
+        let value = read(&mut Fields::new(&self.0, "", &mut faults));
+        if faults.is_empty() { Ok(value) } else { Err(Problem::invalid(faults)) }
+    }
+}
+
+/// A JSON value from a body.
+pub(super) fn json(bytes: &[u8]) -> Result<Value, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| Problem::new(Code::MalformedJson, error.to_string()).at(""))
+}
+
+/// The media type of the body without its parameters, in lower case, if it is named.
+pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Problem::new(Code::UnsupportedMediaType, "Content-Type is not text"))?;
+    Ok(Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()))
+}
+
+pub(super) fn is_json(essence: &str) -> bool {
+    essence == "application/json" || essence.ends_with("+json")
+}
+
+/// The ids that a path names: one text, or two.
+pub(super) struct Ids<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Texts + Send> FromRequestParts<Arc<Api>> for Ids<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let path = Path::<T>::from_request_parts(parts, api).await;
+        let Path(ids) = path.map_err(|_| Problem::new(Code::MalformedRequest, "the path is not UTF-8"))?;
+        if ids.texts().iter().any(|id| id.len() > ID_BYTES_MAX) {
+            let detail = format!("an id in the path is longer than {ID_BYTES_MAX} bytes");
+            return Err(Problem::invalid(vec![Fault::new("", TOO_LONG, detail)]));
+        }
+        Ok(Self(ids))
+    }
+}
+
+/// What a path can hold.
+pub(super) trait Texts {
+    /// Every id.
+    fn texts(&self) -> Vec<&str>;
+}
+
+impl Texts for String {
+    fn texts(&self) -> Vec<&str> {
+        vec![self]
+    }
+}
+
+impl Texts for (String, String) {
+    fn texts(&self) -> Vec<&str> {
+        vec![&self.0, &self.1]
+    }
+}
+
+/// How long the caller waits for the fold: `Prefer: wait=SECONDS` (RFC 7240), at most the configured bound.
+pub(super) struct Prefer(pub(super) Option<Duration>);
+
+impl FromRequestParts<Arc<Api>> for Prefer {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Self::Rejection> {
+        let longest = Duration::from_millis(api.config.wait_ms_max);
+        // A preference that cannot be read is ignored, as RFC 7240 asks for.
+        let texts = parts.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        Ok(Self(texts.flat_map(|text| text.split([',', ';'])).find_map(wait).map(|wait| wait.min(longest))))
+    }
+}
+
+fn wait(preference: &str) -> Option<Duration> {
+    let (name, value) = preference.split_once('=')?;
+    let seconds: u32 = value.trim().trim_matches('"').parse().ok()?;
+    name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_read_and_other_preferences_ignored() {
+        for (text, seconds) in [
+            ("wait=5", Some(5)),
+            (" Wait = \"7\" ", Some(7)),
+            ("wait", None),
+            ("wait=-1", None),
+            ("wait=1.5", None),
+            ("handling=strict", None),
+        ] {
+            assert_eq!(wait(text).map(|wait| wait.as_secs()), seconds, "{text}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Users: their known devices and login history, and what somebody decides about a device.
+
+use super::answer::{self, LoginHistory, Standing, at};
+use super::auth::Caller;
+use super::events::{self, Accepted};
+use super::problem::{Code, Problem};
+use super::request::{Ids, Prefer};
+use super::{Api, SOURCE};
+use crate::event::codec::encode_event;
+use crate::event::login::Device;
+use crate::event::{Envelope, Event, Fact};
+use crate::score::login::History;
+use crate::store::Family;
+use crate::view::user;
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+use utoipa::ToSchema;
+
+/// A device that a user is known by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KnownDevice {
+    /// The caller's own id, or `fp-` and what the device looks like where the caller named none.
+    pub device_id: String,
+    /// For people: browser and system, as far as they are known.
+    pub label: String,
+    /// First success, or when it was first decided about.
+    pub first_seen: String,
+    /// Latest success, or when it was last decided about.
+    pub last_seen: String,
+    /// Successful logins.
+    pub logins: u32,
+    /// Whether it stays known until it is revoked.
+    pub trusted: bool,
+}
+
+/// A user's known devices and login history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserAnswer {
+    /// The user.
+    pub user_id: String,
+    /// Known devices, the one seen last first.
+    pub devices: Vec<KnownDevice>,
+    /// The history.
+    pub history: LoginHistory,
+    /// How far the user's partition is folded.
+    pub view: Standing,
+}
+
+/// Known devices and login history of a user.
+#[utoipa::path(
+    get, path = "/v1/users/{user_id}", tag = "views",
+    params(("user_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, body = UserAnswer),
+        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(user_id): Ids<String>,
+) -> Result<Json<UserAnswer>, Problem> {
+    let now_ms = api.clock.now_ms();
+    let view = api.standing(Family::Logins, &caller.tenant, &user_id);
+    let user = api.rows.user(&caller.tenant, &user_id).await.map_err(answer::unreadable)?;
+    // An erased user has a row that knows nothing, and so has one of whom only repetitions came.
+    let user = user.filter(|user| user.first_seen_ms.is_some() || !user.devices.is_empty());
+    let Some(user) = user else {
+        return Err(Problem::new(Code::UserNotFound, "this tenant never saw the user"));
+    };
+    let mut devices: Vec<_> = user.devices.iter().filter(|(_, device)| device.known_at(now_ms)).collect();
+    devices.sort_by(|(a_id, a), (b_id, b)| (b.last_seen_ms, a_id).cmp(&(a.last_seen_ms, b_id)));
+    let devices = devices.into_iter().map(|(id, device)| known(id, device)).collect();
+    Ok(Json(UserAnswer { user_id, devices, history: History::at(&user, now_ms).into(), view }))
+}
+
+fn known(id: &str, device: &user::Device) -> KnownDevice {
+    KnownDevice {
+        device_id: id.to_owned(),
+        label: device.label.clone(),
+        first_seen: at(device.first_seen_ms),
+        last_seen: at(device.last_seen_ms),
+        logins: device.logins,
+        trusted: device.trusted,
+    }
+}
+
+/// Trusts a device: it is known from now on, until it is revoked. An event is appended.
+#[utoipa::path(
+    put, path = "/v1/users/{user_id}/devices/{device_id}", tag = "users",
+    params(
+        ("user_id" = String, Path), ("device_id" = String, Path),
+        ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
+    ),
+    responses(
+        (status = 202, body = Accepted),
+        (status = 200, description = "Folded into the serving views", body = Accepted),
+        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn trust(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Prefer(wait): Prefer,
+    Ids((user_id, device_id)): Ids<(String, String)>,
+) -> Result<Response, Problem> {
+    decide(&api, caller.tenant, Fact::DeviceTrusted(Device { user_id, device_id }), wait).await
+}
+
+/// Revokes a device: it is new again. An event is appended.
+#[utoipa::path(
+    delete, path = "/v1/users/{user_id}/devices/{device_id}", tag = "users",
+    params(
+        ("user_id" = String, Path), ("device_id" = String, Path),
+        ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
+    ),
+    responses(
+        (status = 202, body = Accepted),
+        (status = 200, description = "Folded into the serving views", body = Accepted),
+        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn revoke(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Prefer(wait): Prefer,
+    Ids((user_id, device_id)): Ids<(String, String)>,
+) -> Result<Response, Problem> {
+    decide(&api, caller.tenant, Fact::DeviceRevoked(Device { user_id, device_id }), wait).await
+}
+
+async fn decide(api: &Api, tenant: String, fact: Fact, wait: Option<Duration>) -> Result<Response, Problem> {
+    let id = answer::new_id();
+    let envelope = Envelope { id: id.clone(), source: SOURCE.to_owned(), tenant, time_ms: api.clock.now_ms() };
+    let record = encode_event(&Event { envelope, fact }, &[]);
+    events::answer(api, vec![record], vec![id], wait).await
+}

@@ -1,0 +1,357 @@
+//! Typed reads of the left side: `rows(view)`, as scores, answers and `inspect` ask for them.
+//!
+//! ```text
+//!   family ─► Pointers (≤ pointer_stale_ms_max old) ─► generation
+//!   keys ─┬─ owner rows ──────────────────────────────► Store::read, always
+//!         └─ aggregate rows ─► cache (≤ stale_ms_max) ─► Store::read of the misses ─► merge of all partials
+//! ```
+//!
+//! Reads that belong to one answer go to the store in one call. Owner rows are never cached, because a user who
+//! has just trusted a device asks at once. Aggregates count over many owners and may be `stale_ms_max` old; a
+//! [`Rows::uncached`] reader always asks the store.
+//!
+//! Cache entries carry the *era* of their family. [`Rows::new_era`] begins another one, and from then on nothing
+//! that was read before is answered, not even by a read that was under way and finished later.
+
+use crate::event::key;
+use crate::store::{Error, Family, Generation, Pointer, Row, RowKey, Store, View};
+use crate::telemetry;
+use crate::view::agenda::Agenda;
+use crate::view::cell::{self, Cell, Corrupt};
+use crate::view::client::{self, Client};
+use crate::view::feature::Feature;
+use crate::view::lead::{self, Lead};
+use crate::view::lookup::{self, Lookup};
+use crate::view::sent::{self, Calendar, Sent};
+use crate::view::user::{self, User};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How old what readers see may be, and how much of it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Merged aggregate rows kept in memory; 0 keeps none.
+    pub cache_entries_max: u64,
+    /// Oldest aggregate that an HTTP answer may be computed from, in milliseconds.
+    pub stale_ms_max: u64,
+    /// How long after a generation began to serve readers may still read the one before, in milliseconds.
+    pub pointer_stale_ms_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { cache_entries_max: 100_000, stale_ms_max: 1_000, pointer_stale_ms_max: 1_000 }
+    }
+}
+
+/// The serving pointers of all families, each read again when it is older than its bound.
+pub struct Pointers {
+    store: Arc<dyn Store>,
+    stale_max: Duration,
+    known: RwLock<BTreeMap<Family, (Arc<Pointer>, Instant)>>,
+}
+
+impl Pointers {
+    /// Pointers of `store`, at most `stale_ms_max` milliseconds old.
+    pub fn new(store: Arc<dyn Store>, stale_ms_max: u64) -> Self {
+        Self { store, stale_max: Duration::from_millis(stale_ms_max), known: RwLock::default() }
+    }
+
+    /// The pointer of a family. Retry while none was ever set: the store is not migrated yet.
+    pub async fn get(&self, family: Family) -> Result<Arc<Pointer>, Error> {
+        if let Some(pointer) = self.fresh(family) {
+            return Ok(pointer);
+        }
+        let asked_at = Instant::now();
+        let pointer = self.store.pointer(family).await?;
+        let pointer = Arc::new(pointer.ok_or_else(|| {
+            Error::retry("read the serving generation", format!("{} has none; run `foretell migrate`", family.name()))
+        })?);
+        let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.insert(family, (pointer.clone(), asked_at));
+        Ok(pointer)
+    }
+
+    /// The generation that serves a family.
+    pub async fn generation(&self, family: Family) -> Result<Generation, Error> {
+        let pointer = self.get(family).await?;
+        Ok(Generation { family, number: pointer.serving, epoch: pointer.epoch })
+    }
+
+    fn fresh(&self, family: Family) -> Option<Arc<Pointer>> {
+        let known = self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (pointer, asked_at) = known.get(&family)?;
+        (asked_at.elapsed() < self.stale_max).then(|| pointer.clone())
+    }
+}
+
+/// The partials of an aggregate row, merged.
+#[derive(Debug, Clone)]
+enum Merged {
+    Feature(Arc<Feature>),
+    Lead(Arc<Lead>),
+}
+
+/// What a merged row was read from.
+type CacheKey = (Generation, u64, RowKey);
+
+/// Reads rows of the serving generations.
+pub struct Rows {
+    store: Arc<dyn Store>,
+    pointers: Arc<Pointers>,
+    cache: Option<moka::future::Cache<CacheKey, Merged>>,
+    eras: [AtomicU64; Family::ALL.len()],
+}
+
+/// One stored partial of a row, decoded for people.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Partial {
+    /// The source partition that wrote it.
+    pub source: u32,
+    /// Offset of the last record folded into it.
+    pub position: i64,
+    /// The state.
+    pub state: serde_json::Value,
+}
+
+impl Rows {
+    /// A reader that answers aggregates from memory for a while.
+    pub fn cached(store: Arc<dyn Store>, config: &Config) -> Self {
+        let cache = (config.cache_entries_max > 0 && config.stale_ms_max > 0).then(|| {
+            moka::future::Cache::builder()
+                .max_capacity(config.cache_entries_max)
+                .time_to_live(Duration::from_millis(config.stale_ms_max))
+                .build()
+        });
+        let pointers = Arc::new(Pointers::new(store.clone(), config.pointer_stale_ms_max));
+        Self { store, pointers, cache, eras: Default::default() }
+    }
+
+    /// A reader that asks the store every time.
+    pub fn uncached(store: Arc<dyn Store>, pointers: Arc<Pointers>) -> Self {
+        Self { store, pointers, cache: None, eras: Default::default() }
+    }
+
+    /// The pointers that this reader goes by.
+    pub fn pointers(&self) -> &Arc<Pointers> {
+        &self.pointers
+    }
+
+    /// The generation that serves a family; at most `pointer_stale_ms_max` old.
+    pub async fn generation(&self, family: Family) -> Result<Generation, Error> {
+        self.pointers.generation(family).await
+    }
+
+    /// From now on nothing of the family that was read before is answered from memory.
+    pub fn new_era(&self, family: Family) {
+        self.eras[index(family)].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A user's row; none where nothing was ever folded for the user.
+    pub async fn user(&self, tenant: &str, user_id: &str) -> Result<Option<User>, Error> {
+        self.owner(&user::row_key(tenant, user_id)).await
+    }
+
+    /// A client's row; none where nothing was ever folded for the client.
+    pub async fn client(&self, tenant: &str, client_id: &str) -> Result<Option<Client>, Error> {
+        self.owner(&client::row_key(tenant, client_id)).await
+    }
+
+    /// What was announced to a client; none where nothing ever was.
+    pub async fn sent(&self, tenant: &str, client_id: &str) -> Result<Option<Sent>, Error> {
+        self.owner(&sent::row_key(tenant, client_id)).await
+    }
+
+    /// Who has an appointment, of all partitions together.
+    pub async fn lookup(&self, tenant: &str, appointment_id: &str) -> Result<Lookup, Error> {
+        // Not from memory: somebody who has just booked asks for the appointment by its id.
+        let key = lookup::row_key(tenant, appointment_id);
+        let generation = self.generation(Family::Appointments).await?;
+        let partials = self.read(generation, std::slice::from_ref(&key)).await?;
+        merge(partials.first().map_or(&[], Vec::as_slice), Lookup::merge)
+    }
+
+    /// A tenant's outcomes by lead bucket, of all partitions together.
+    pub async fn lead(&self, tenant: &str) -> Result<Arc<Lead>, Error> {
+        let key = lead::row_key(tenant);
+        let (_, rows) = self.owner_and_aggregates::<Client>(Family::Appointments, None, &[key]).await?;
+        Ok(lead_of(rows))
+    }
+
+    /// The features at `keys`, in their order; empty ones where nothing was counted.
+    pub async fn features(&self, keys: &[RowKey]) -> Result<Vec<Arc<Feature>>, Error> {
+        let (_, rows) = self.owner_and_aggregates::<User>(Family::Logins, None, keys).await?;
+        Ok(features_of(rows))
+    }
+
+    /// What a login's score is computed from, in one read: the user's row and the features at `keys`.
+    pub async fn login(
+        &self,
+        tenant: &str,
+        user_id: &str,
+        keys: &[RowKey],
+    ) -> Result<(Option<User>, Vec<Arc<Feature>>), Error> {
+        let owner = user::row_key(tenant, user_id);
+        let (user, rows) = self.owner_and_aggregates(Family::Logins, Some(&owner), keys).await?;
+        Ok((user, features_of(rows)))
+    }
+
+    /// What an appointment's score is computed from, in one read: the client's row and the tenant's outcomes.
+    pub async fn appointment(&self, tenant: &str, client_id: &str) -> Result<(Option<Client>, Arc<Lead>), Error> {
+        let owner = client::row_key(tenant, client_id);
+        let keys = [lead::row_key(tenant)];
+        let (client, rows) = self.owner_and_aggregates(Family::Appointments, Some(&owner), &keys).await?;
+        Ok((client, lead_of(rows)))
+    }
+
+    /// The partials of any row as they are stored, for people; empty where there is none.
+    pub async fn partials(&self, key: &RowKey) -> Result<Vec<Partial>, Error> {
+        let generation = self.generation(key.view.family()).await?;
+        let partials = self.read(generation, std::slice::from_ref(key)).await?;
+        partials.into_iter().flatten().map(|row| partial(key, &row)).collect()
+    }
+
+    async fn owner<T: DeserializeOwned>(&self, key: &RowKey) -> Result<Option<T>, Error> {
+        let (owner, _) = self.owner_and_aggregates(key.view.family(), Some(key), &[]).await?;
+        Ok(owner)
+    }
+
+    /// One call to the store for all that is not in memory.
+    async fn owner_and_aggregates<T: DeserializeOwned>(
+        &self,
+        family: Family,
+        owner: Option<&RowKey>,
+        keys: &[RowKey],
+    ) -> Result<(Option<T>, Vec<Merged>), Error> {
+        let generation = self.generation(family).await?;
+        let era = self.eras[index(family)].load(Ordering::Acquire);
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(self.remembered(generation, era, key).await);
+        }
+        let missing = keys.iter().zip(&found).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key);
+        let wanted: Vec<RowKey> = owner.into_iter().chain(missing).cloned().collect();
+        let mut read = if wanted.is_empty() { Vec::new() } else { self.read(generation, &wanted).await? }.into_iter();
+        let owner = match owner.and_then(|_| read.next()) {
+            Some(rows) => rows.first().map(decode).transpose()?,
+            None => None,
+        };
+        for (slot, key) in found.iter_mut().zip(keys).filter(|(slot, _)| slot.is_none()) {
+            let merged = Merged::of(key, &read.next().unwrap_or_default())?;
+            if let Some(cache) = &self.cache {
+                cache.insert((generation, era, key.clone()), merged.clone()).await;
+            }
+            *slot = Some(merged);
+        }
+        Ok((owner, found.into_iter().flatten().collect()))
+    }
+
+    async fn remembered(&self, generation: Generation, era: u64, key: &RowKey) -> Option<Merged> {
+        let hit = self.cache.as_ref()?.get(&(generation, era, key.clone())).await;
+        let result = if hit.is_some() { "hit" } else { "miss" };
+        metrics::counter!(telemetry::CACHE_READS, telemetry::VIEW => key.view.name(), telemetry::RESULT => result)
+            .increment(1);
+        hit
+    }
+
+    async fn read(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
+        let begun = Instant::now();
+        let read = self.store.read(generation, None, keys).await;
+        metrics::histogram!(telemetry::STORE_READ_SECONDS, telemetry::FAMILY => generation.family.name())
+            .record(begun.elapsed().as_secs_f64());
+        read
+    }
+}
+
+fn index(family: Family) -> usize {
+    match family {
+        Family::Logins => 0,
+        Family::Appointments => 1,
+        Family::Reminders => 2,
+    }
+}
+
+/// The address of a row from what a person types: tenant and the rest of the key, joined by a colon.
+///
+/// Rows of the agenda and of the announced also need their `bucket`; other views find it by the key.
+pub fn row_key(view: View, bucket: Option<i64>, key: String) -> RowKey {
+    match bucket {
+        Some(bucket) => RowKey { view, bucket, key },
+        None => RowKey::hashed(view, key),
+    }
+}
+
+/// The partition that `tenant:subject` belongs to.
+pub fn partition(pointer: &Pointer, tenant: &str, subject: &str) -> u32 {
+    key::partition(key::of(tenant, subject).as_bytes(), pointer.partitions)
+}
+
+impl Merged {
+    fn of(key: &RowKey, partials: &[Row]) -> Result<Self, Error> {
+        Ok(match key.view {
+            View::Lead => Self::Lead(Arc::new(merge(partials, Lead::merge)?)),
+            _ => Self::Feature(Arc::new(merge(partials, Feature::merge)?)),
+        })
+    }
+}
+
+fn features_of(rows: Vec<Merged>) -> Vec<Arc<Feature>> {
+    let feature = |row| match row {
+        Merged::Feature(feature) => Some(feature),
+        Merged::Lead(_) => None,
+    };
+    rows.into_iter().filter_map(feature).collect()
+}
+
+fn lead_of(rows: Vec<Merged>) -> Arc<Lead> {
+    let lead = |row| match row {
+        Merged::Lead(lead) => Some(lead),
+        Merged::Feature(_) => None,
+    };
+    rows.into_iter().find_map(lead).unwrap_or_default()
+}
+
+fn decode<T: DeserializeOwned>(row: &Row) -> Result<T, Error> {
+    let cell = Cell::decode(&row.cell).map_err(corrupt)?;
+    cell::decode_state(cell.state).map_err(corrupt)
+}
+
+/// One state of all partials.
+fn merge<T: DeserializeOwned + Default>(partials: &[Row], take: impl Fn(&mut T, &T)) -> Result<T, Error> {
+    let Some((first, others)) = partials.split_first() else { return Ok(T::default()) };
+    let mut merged = decode(first)?;
+    for other in others {
+        take(&mut merged, &decode(other)?);
+    }
+    Ok(merged)
+}
+
+fn partial(key: &RowKey, row: &Row) -> Result<Partial, Error> {
+    let cell = Cell::decode(&row.cell).map_err(corrupt)?;
+    let state = match key.view {
+        View::User => json::<User>(cell.state),
+        View::Client => json::<Client>(cell.state),
+        View::Sent => json::<Sent>(cell.state),
+        View::Feature => json::<Feature>(cell.state),
+        View::Lead => json::<Lead>(cell.state),
+        View::Lookup => json::<Lookup>(cell.state),
+        View::Announced if sent::is_calendar(key.bucket) => json::<Calendar>(cell.state),
+        View::Agenda | View::Announced => json::<Agenda>(cell.state),
+    }?;
+    Ok(Partial { source: row.source, position: cell.position, state })
+}
+
+fn json<T: Serialize + DeserializeOwned>(state: &[u8]) -> Result<serde_json::Value, Error> {
+    let state: T = cell::decode_state(state).map_err(corrupt)?;
+    serde_json::to_value(state).map_err(|error| Error::fatal("show a row", error))
+}
+
+fn corrupt(error: Corrupt) -> Error {
+    Error::fatal("decode a row", error)
+}

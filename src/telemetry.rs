@@ -1,0 +1,208 @@
+//! What the process tells about itself: metrics for Prometheus, log lines on stderr, spans over OTLP.
+//!
+//! Names and labels of metrics are constants, here for reads and HTTP and in [`crate::meter`] for the loops, so that
+//! a dashboard and the code cannot disagree. Labels have few values: never a tenant, a user or a path that was
+//! sent. [`trace`] carries the trace of a request through the process and into record headers.
+
+pub mod trace;
+
+use crate::meter;
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use serde::{Deserialize, Serialize};
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// Reads of an aggregate row that may be answered from memory; labels [`VIEW`], [`RESULT`] (`hit`, `miss`).
+pub const CACHE_READS: &str = "foretell_cache_reads_total";
+/// Seconds that a read of rows took; label [`FAMILY`].
+pub const STORE_READ_SECONDS: &str = "foretell_store_read_seconds";
+/// Seconds that an append took to be durable.
+pub const LOG_APPEND_SECONDS: &str = "foretell_log_append_seconds";
+/// Age in seconds of the oldest record not yet folded; labels [`FAMILY`], [`PARTITION`].
+pub const LAG_SECONDS: &str = "foretell_lag_seconds";
+/// Records not yet folded, holes included; labels [`FAMILY`], [`PARTITION`].
+pub const LAG_RECORDS: &str = "foretell_lag_records";
+/// Requests answered; labels [`ROUTE`] (the template, not the path), [`METHOD`], [`STATUS`].
+pub const HTTP_REQUESTS: &str = "foretell_http_requests_total";
+/// Seconds from the head of a request to the head of its answer; label [`ROUTE`].
+pub const HTTP_SECONDS: &str = "foretell_http_request_seconds";
+/// Requests being answered.
+pub const HTTP_INFLIGHT: &str = "foretell_http_inflight";
+/// Problems answered; label [`CODE`].
+pub const HTTP_PROBLEMS: &str = "foretell_http_problems_total";
+/// Open streams of reminders.
+pub const HTTP_STREAMS: &str = "foretell_http_streams";
+/// Events accepted over HTTP; label [`FAMILY`].
+pub const EVENTS_ACCEPTED: &str = "foretell_events_accepted_total";
+/// Scores given; labels [`KIND`] (`login`, `appointment`), [`LEVEL`].
+pub const SCORES: &str = "foretell_scores_total";
+/// Scores given without the rows, because those could not be read in time; label [`KIND`].
+pub const SCORES_DEGRADED: &str = "foretell_scores_degraded_total";
+
+/// Label: a view.
+pub const VIEW: &str = "view";
+/// Label: what came of it.
+pub const RESULT: &str = "result";
+/// Label: a topic family.
+pub const FAMILY: &str = "family";
+/// Label: a partition.
+pub const PARTITION: &str = "partition";
+/// Label: the template of a path.
+pub const ROUTE: &str = "route";
+/// Label: an HTTP method.
+pub const METHOD: &str = "method";
+/// Label: an HTTP status.
+pub const STATUS: &str = "status";
+/// Label: a stable code.
+pub const CODE: &str = "code";
+/// Label: what was scored.
+pub const KIND: &str = "kind";
+/// Label: a level of risk.
+pub const LEVEL: &str = "level";
+
+/// Upper bounds in seconds of all histograms of durations: from a read in memory to a request that timed out.
+const SECONDS: [f64; 14] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// What is told, how, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Which log lines are written: directives as in `info,foretell::pipeline=debug`.
+    pub log_filter: String,
+    /// How they are written.
+    pub log_format: Format,
+    /// Where spans go, an OTLP endpoint over HTTP as in `http://localhost:4318/v1/traces`; none: nowhere.
+    pub otlp_endpoint: Option<String>,
+    /// How the process is called in traces.
+    pub service_name: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            log_filter: "info".into(),
+            log_format: Format::Text,
+            otlp_endpoint: None,
+            service_name: "foretell".into(),
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// For people; coloured on a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Text,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+/// Why nothing can be told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directive of the filter cannot be parsed.
+    #[error("telemetry.log_filter: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// The exporter cannot be built.
+    #[error("telemetry.otlp_endpoint: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// Somebody else is already being told.
+    #[error("install the log subscriber: {0}")]
+    Installed(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Spans that are still to be exported are, when this is dropped.
+#[derive(Debug)]
+#[must_use = "spans are flushed when it is dropped"]
+pub struct Guard(Option<SdkTracerProvider>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.as_ref().map(SdkTracerProvider::shutdown) {
+            tracing::warn!(%error, "cannot export the last spans");
+        }
+    }
+}
+
+/// Begins to write log lines to stderr, to export spans and to count. Once a process.
+pub fn install(config: &Config) -> Result<Guard, Error> {
+    let filter = EnvFilter::try_new(&config.log_filter)?;
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let lines = match config.log_format {
+        Format::Text => lines.with_target(false).boxed(),
+        Format::Json => lines.json().with_current_span(true).with_span_list(false).boxed(),
+    };
+    let provider = config.otlp_endpoint.as_deref().map(|endpoint| exporter(endpoint, config)).transpose()?;
+    let spans =
+        provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("foretell")));
+    tracing_subscriber::registry().with(filter).with(lines).with(spans).try_init()?;
+    prometheus();
+    Ok(Guard(provider))
+}
+
+fn exporter(endpoint: &str, config: &Config) -> Result<SdkTracerProvider, Error> {
+    let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_endpoint(endpoint).build()?;
+    let resource = opentelemetry_sdk::Resource::builder().with_service_name(config.service_name.clone()).build();
+    Ok(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
+}
+
+/// The metrics of this process. The first call begins to count; what was counted before it is lost.
+///
+/// `None` where another recorder was installed before.
+pub fn prometheus() -> Option<&'static PrometheusHandle> {
+    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    let install = || {
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS);
+        let handle = builder.and_then(PrometheusBuilder::install_recorder);
+        if let Err(error) = &handle {
+            tracing::error!(%error, "cannot count: another metrics recorder is installed");
+        }
+        describe();
+        handle.ok()
+    };
+    HANDLE.get_or_init(install).as_ref()
+}
+
+fn describe() {
+    describe_counter!(CACHE_READS, "Reads of aggregate rows that may be answered from memory");
+    describe_histogram!(STORE_READ_SECONDS, Unit::Seconds, "Duration of reads from the store");
+    describe_histogram!(LOG_APPEND_SECONDS, Unit::Seconds, "Duration of appends until they are durable");
+    describe_gauge!(LAG_SECONDS, Unit::Seconds, "Age of the oldest record that is not folded yet");
+    describe_gauge!(LAG_RECORDS, "Offsets between the serving checkpoint and the end of the log");
+    describe_counter!(HTTP_REQUESTS, "Requests by route, method and status");
+    describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Duration of requests until the head of the answer");
+    describe_gauge!(HTTP_INFLIGHT, "Requests being answered");
+    describe_counter!(HTTP_PROBLEMS, "Problems answered by code");
+    describe_gauge!(HTTP_STREAMS, "Open streams of reminders");
+    describe_counter!(EVENTS_ACCEPTED, "Events accepted over HTTP");
+    describe_counter!(SCORES, "Scores given by kind and level");
+    describe_counter!(SCORES_DEGRADED, "Scores given although the rows could not be read in time");
+    describe_counter!(meter::RECORDS, "Records by outcome");
+    describe_counter!(meter::REJECTED, "Records that became dead letters, by code");
+    describe_histogram!(meter::FLUSH_SECONDS, Unit::Seconds, "Duration of flushes");
+    describe_counter!(meter::ROWS_WRITTEN, "Rows written by flushes");
+    describe_counter!(meter::RETRIES, "Operations repeated because a dependency was away");
+    describe_counter!(meter::RESTARTS, "Partitions that started over from the store's checkpoint");
+    describe_counter!(meter::STORE_FORGOT, "Assignments at which the store had forgotten acknowledged writes");
+    describe_counter!(meter::REMINDERS, "Reminders by status");
+    describe_histogram!(meter::REMINDER_DELAY_SECONDS, Unit::Seconds, "From when a reminder was due to its being sent");
+    describe_gauge!(meter::REMINDER_PARTITIONS, "Partitions whose reminders this process plans");
+}
+
+/// Folds what histograms have collected; to be called every few seconds.
+pub fn upkeep() {
+    if let Some(handle) = prometheus() {
+        handle.run_upkeep();
+    }
+}

@@ -161,7 +161,7 @@ fn answer(group: Group, failed: &BTreeMap<usize, Error>) {
         drop(answer.send(error.map_or(Ok(positions), |error| Err(error.clone()))));
     }
     for (answer, epoch) in group.fences {
-        drop(answer.send(epoch));
+        let _ = answer.send(epoch);
     }
 }
 

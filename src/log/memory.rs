@@ -130,7 +130,8 @@ impl Shared {
     }
 }
 
-fn unknown(topic: Topic, partition: u32) -> Error {
+/// What a caller is told who names a partition that does not exist.
+pub(super) fn unknown(topic: Topic, partition: u32) -> Error {
     Error::reject("use a partition", format!("there is no partition {partition} of {}", topic.name()))
 }
 

@@ -1,1 +1,297 @@
+//! A store in a directory: the embedded default, on the LSM tree of fjall.
+//!
+//! Rows and checkpoint of a flush are one atomic batch, so that they are kept or lost together. Nothing of it is
+//! synced: what the process wrote survives its end in the memory of the operating system, and a power loss may
+//! take the newest batches, which are then folded again from the log. The pointer is synced, and with it all that
+//! came before.
+//!
+//! # Lower positions lose, and mostly cost nothing
+//! A row is compared with the stored one before it is replaced. For the owner of a partition that would be a look-up
+//! for each row, to learn what is known: beside the checkpoint stands the **high water**, one past the highest
+//! position that this source partition ever wrote. A flush above it cannot meet a higher position and is written
+//! as it is. Only what comes again, or late, is compared row by row.
+//!
+//! # Limits
+//! 32 MiB of block cache, memtables of 8 MiB, a journal of 64 MiB: the whole process stays small, whatever the
+//! store holds.
 
+mod address;
+
+use super::{Checkpoint, Error, Family, Flush, Generation, Pointer, Row, RowKey, View};
+use crate::log::disk::Directory;
+use address::Prefix;
+use async_trait::async_trait;
+use bytes::{Buf, BufMut, Bytes};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserValue};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+const MEMTABLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const OPEN_FILES_MAX: usize = 128;
+const POSITION_BYTES: usize = 8;
+
+/// The store; clones share everything.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    database: Database,
+    rows: Keyspace,
+    checkpoints: Keyspace,
+    pointers: Keyspace,
+    /// Held from the first comparison to the commit.
+    writing: Mutex<()>,
+    /// Held as long as the store is open.
+    _directory: Arc<Directory>,
+}
+
+/// A checkpoint as it is stored.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Stored {
+    checkpoint: Checkpoint,
+    /// One past the highest position that the source partition wrote.
+    high: i64,
+}
+
+/// A flush in stored bytes.
+struct Encoded {
+    checkpoint_key: Vec<u8>,
+    checkpoint: Checkpoint,
+    /// Address and value: the position, then the cell.
+    rows: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The lowest position and one past the highest.
+    positions: Option<(i64, i64)>,
+}
+
+impl Store {
+    /// Opens the store of a directory, and creates it if it does not exist. Blocks on the disk.
+    ///
+    /// Fatal if it is damaged: its rows can be folded again from the log.
+    pub fn open(directory: &Arc<Directory>) -> Result<Self, Error> {
+        let path = directory.path().join("store");
+        let opened = Self::open_at(&path, directory);
+        opened.map_err(|cause| failed(&path, "open the store", &cause))
+    }
+
+    fn open_at(path: &Path, directory: &Arc<Directory>) -> fjall::Result<Self> {
+        let database = Database::builder(path)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .max_cached_files(Some(OPEN_FILES_MAX))
+            .worker_threads(1)
+            .open()?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
+        let inner = Inner {
+            path: path.to_owned(),
+            rows: database.keyspace("rows", options)?,
+            checkpoints: database.keyspace("checkpoints", options)?,
+            pointers: database.keyspace("pointers", options)?,
+            database,
+            writing: Mutex::new(()),
+            _directory: Arc::clone(directory),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+/// What an operator is told. The store is never the only copy of anything, and the sentence says so.
+fn failed(path: &Path, operation: &'static str, cause: &fjall::Error) -> Error {
+    let store = path.display();
+    match cause {
+        fjall::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => {
+            Error::retry(operation, format!("no space left on the device: free some in {store}"))
+        }
+        fjall::Error::Io(e) => Error::fatal(operation, format!("{store}: {e}")),
+        _ => damaged(path, operation, &format!("{cause:?}")),
+    }
+}
+
+fn damaged(path: &Path, operation: &'static str, cause: &str) -> Error {
+    let store = path.display();
+    let detail =
+        format!("{store} is damaged ({cause}); the rows can be folded again from the log: stop, delete {store}, start");
+    Error::fatal(operation, detail)
+}
+
+impl Inner {
+    fn failed(&self, operation: &'static str, cause: &fjall::Error) -> Error {
+        failed(&self.path, operation, cause)
+    }
+
+    fn stored<T: DeserializeOwned>(&self, keyspace: &Keyspace, key: &[u8]) -> Result<Option<T>, Error> {
+        const OPERATION: &str = "read the store";
+        let stored = keyspace.get(key).map_err(|e| self.failed(OPERATION, &e))?;
+        let decode = |stored: UserValue| postcard::from_bytes(&stored);
+        stored.map(decode).transpose().map_err(|e| damaged(&self.path, OPERATION, &e.to_string()))
+    }
+
+    /// One atomic batch of what is not older than what is stored.
+    fn write(&self, flush: Encoded) -> Result<(), Error> {
+        const OPERATION: &str = "write the store";
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored: Option<Stored> = self.stored(&self.checkpoints, &flush.checkpoint_key)?;
+        let high = stored.map_or(0, |stored| stored.high);
+        let above = flush.positions.is_none_or(|(lowest, _)| lowest >= high);
+        let mut batch = self.database.batch();
+        for (address, value) in flush.rows {
+            if above || self.wins(&address, &value).map_err(|e| self.failed(OPERATION, &e))? {
+                batch.insert(&self.rows, address, value);
+            }
+        }
+        let checkpoint = match stored {
+            Some(stored) if stored.checkpoint.next > flush.checkpoint.next => stored.checkpoint,
+            _ => flush.checkpoint,
+        };
+        let high = high.max(checkpoint.next).max(flush.positions.map_or(0, |(_, above)| above));
+        batch.insert(&self.checkpoints, flush.checkpoint_key, encoded(OPERATION, &Stored { checkpoint, high })?);
+        batch.commit().map_err(|e| self.failed(OPERATION, &e))
+    }
+
+    /// Whether a value replaces the stored one: by its position, then by its bytes.
+    fn wins(&self, address: &[u8], value: &[u8]) -> fjall::Result<bool> {
+        let order = |value: &[u8]| value.split_first_chunk().map(|(position, _)| i64::from_le_bytes(*position));
+        let stored = self.rows.get(address)?;
+        Ok(stored.is_none_or(|stored| (order(value), value) >= (order(&stored), &stored[..])))
+    }
+
+    fn partials(&self, prefix: &Prefix, source: Option<u32>, key: &str) -> Result<Vec<Row>, Error> {
+        const OPERATION: &str = "read rows";
+        if let Some(source) = source {
+            let value = self.rows.get(prefix.row(key, source)).map_err(|e| self.failed(OPERATION, &e))?;
+            return Ok(value.into_iter().map(|value| Row { source, cell: cell(value) }).collect());
+        }
+        let mut rows = Vec::new();
+        for entry in self.rows.prefix(prefix.key(key)) {
+            let (address, value) = entry.into_inner().map_err(|e| self.failed(OPERATION, &e))?;
+            let (_, source) = self.parsed(OPERATION, &address)?;
+            rows.push(Row { source, cell: cell(value) });
+        }
+        Ok(rows)
+    }
+
+    fn parsed(&self, operation: &'static str, address: &[u8]) -> Result<(String, u32), Error> {
+        address::parse(address).ok_or_else(|| damaged(&self.path, operation, "an address cannot be read"))
+    }
+
+    /// The bucket of the first row at or behind an address, if the view of the address has one.
+    fn bucket_behind(&self, prefix: &Prefix) -> Result<Option<i64>, Error> {
+        let first = self.rows.range(prefix.bytes()..).next();
+        let key = first.map(fjall::Guard::key).transpose().map_err(|e| self.failed("list buckets", &e))?;
+        Ok(key.and_then(|key| prefix.bucket_of(&key)))
+    }
+
+    fn swap(&self, key: &[u8], expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error> {
+        const OPERATION: &str = "set the pointer";
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored: Option<Pointer> = self.stored(&self.pointers, key)?;
+        if stored.as_ref() != expected {
+            return Ok(false);
+        }
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.pointers, key, encoded(OPERATION, new)?);
+        batch.commit().map_err(|e| self.failed(OPERATION, &e))?;
+        Ok(true)
+    }
+}
+
+fn encoded<T: Serialize>(operation: &'static str, value: &T) -> Result<Vec<u8>, Error> {
+    postcard::to_stdvec(value).map_err(|e| Error::fatal(operation, e))
+}
+
+/// The cell of a stored value, whose position comes first.
+fn cell(value: UserValue) -> Bytes {
+    let mut value = Bytes::from(value);
+    value.advance(POSITION_BYTES.min(value.len()));
+    value
+}
+
+fn encode(flush: &Flush) -> Encoded {
+    let row = |row: &super::RowWrite| {
+        let address = Prefix::new(flush.generation, row.key.view, row.key.bucket).row(&row.key.key, flush.partition);
+        let mut value = Vec::with_capacity(POSITION_BYTES + row.cell.len());
+        value.put_i64_le(row.position);
+        value.extend_from_slice(&row.cell);
+        (address, value)
+    };
+    let positions = flush.rows.iter().map(|row| row.position);
+    Encoded {
+        checkpoint_key: address::checkpoint(flush.generation, flush.partition),
+        checkpoint: flush.checkpoint,
+        rows: flush.rows.iter().map(row).collect(),
+        positions: positions.clone().min().zip(positions.max().map(|highest| highest + 1)),
+    }
+}
+
+#[async_trait]
+impl super::Store for Store {
+    async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error> {
+        let key = address::checkpoint(generation, partition);
+        let stored: Option<Stored> = self.inner.stored(&self.inner.checkpoints, &key)?;
+        Ok(stored.map(|stored| stored.checkpoint))
+    }
+
+    /// On a thread that may block: a commit waits for the disk when memtables are flushed slower than they fill.
+    async fn apply(&self, flush: &Flush) -> Result<(), Error> {
+        let (inner, flush) = (Arc::clone(&self.inner), encode(flush));
+        let written = tokio::task::spawn_blocking(move || inner.write(flush)).await;
+        written.map_err(|e| Error::fatal("write the store", e))?
+    }
+
+    async fn read(&self, generation: Generation, source: Option<u32>, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
+        let prefix = |key: &RowKey| Prefix::new(generation, key.view, key.bucket);
+        keys.iter().map(|key| self.inner.partials(&prefix(key), source, &key.key)).collect()
+    }
+
+    async fn scan(
+        &self,
+        generation: Generation,
+        view: View,
+        bucket: i64,
+        after: Option<(&str, u32)>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>, Error> {
+        const OPERATION: &str = "scan rows";
+        let prefix = Prefix::new(generation, view, bucket);
+        // Nothing lies between an address and the same with a zero behind it.
+        let behind = |(key, source)| [prefix.row(key, source), vec![0]].concat();
+        let begin = after.map_or_else(|| prefix.bytes().to_vec(), behind);
+        let mut rows = Vec::new();
+        for entry in self.inner.rows.range(begin..).take(limit) {
+            let (address, value) = entry.into_inner().map_err(|e| self.inner.failed(OPERATION, &e))?;
+            if !address.starts_with(prefix.bytes()) {
+                break;
+            }
+            let (key, source) = self.inner.parsed(OPERATION, &address)?;
+            rows.push((key, Row { source, cell: cell(value) }));
+        }
+        Ok(rows)
+    }
+
+    async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
+        let mut buckets = Vec::new();
+        let mut from = Some(i64::MIN);
+        while let Some(bucket) = from {
+            let found = self.inner.bucket_behind(&Prefix::new(generation, view, bucket))?;
+            buckets.extend(found);
+            from = found.and_then(|found| found.checked_add(1));
+        }
+        Ok(buckets)
+    }
+
+    async fn pointer(&self, family: Family) -> Result<Option<Pointer>, Error> {
+        self.inner.stored(&self.inner.pointers, family.name().as_bytes())
+    }
+
+    async fn swap_pointer(&self, family: Family, expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error> {
+        let (inner, expected, new) = (Arc::clone(&self.inner), expected.cloned(), new.clone());
+        let key = family.name().as_bytes();
+        let swapped = tokio::task::spawn_blocking(move || inner.swap(key, expected.as_ref(), &new)).await;
+        swapped.map_err(|e| Error::fatal("set the pointer", e))?
+    }
+}

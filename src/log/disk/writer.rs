@@ -1,0 +1,254 @@
+//! The only writer: one thread that commits in groups.
+//!
+//! ```text
+//!  append ─┐                      one block a partition      one sync a file     one write a mark
+//!  append ─┼─► queue ─► take all ─► write ────────────────► fdatasync ─────────► mark ─► publish ─► answer
+//!  fence  ─┘   (bounded by bytes)
+//! ```
+//! While a sync is under way the queue fills, so the group grows with the load and the cost of a sync is shared.
+//! A fence passes through the same queue: what the old owner appended is durable and visible before the new owner
+//! is told that it is one.
+//!
+//! A failed write is taken back and answered; the next may succeed, once there is space. After a failed sync
+//! nobody knows what the disk holds, so the log is Fatal from then on.
+
+use super::SYNCS;
+use super::block::Builder;
+use super::mark::{Mark, Sidecar};
+use super::partition::{End, Opened, Partition};
+use super::recover::Tail;
+use super::segment::Segment;
+use crate::clock::Clock;
+use crate::event::Position;
+use crate::log::memory::{bytes_of, fenced_off};
+use crate::log::{Error, NewRecord};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+/// Bytes after which a group takes no further append.
+const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
+const OPERATION: &str = "append";
+
+/// What the writer is asked for. Partitions are named by their index among all partitions of all topics.
+pub(super) enum Job {
+    Append {
+        /// Each with its partition.
+        records: Vec<(usize, NewRecord)>,
+        /// Partition and epoch of a fenced append.
+        owner: Option<(usize, u64)>,
+        answer: oneshot::Sender<Result<Vec<Position>, Error>>,
+        /// Its share of the queue, given back when it is answered.
+        permit: OwnedSemaphorePermit,
+    },
+    Fence {
+        partition: usize,
+        /// The epoch of the new owner.
+        answer: oneshot::Sender<u64>,
+    },
+}
+
+/// An append that waits for its group.
+struct Waiting {
+    positions: Vec<Position>,
+    touched: BTreeSet<usize>,
+    answer: oneshot::Sender<Result<Vec<Position>, Error>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Default)]
+struct Group {
+    bytes: usize,
+    waiting: Vec<Waiting>,
+    fences: Vec<(oneshot::Sender<u64>, u64)>,
+    touched: BTreeSet<usize>,
+}
+
+pub(super) struct Writer {
+    appenders: Vec<Appender>,
+    clock: Arc<dyn Clock>,
+    syncs: Arc<AtomicU64>,
+    /// Why nothing can be appended any more.
+    broken: Option<Error>,
+}
+
+impl Writer {
+    pub(super) fn new(appenders: Vec<Appender>, clock: Arc<dyn Clock>, syncs: Arc<AtomicU64>) -> Self {
+        Self { appenders, clock, syncs, broken: None }
+    }
+
+    /// Commits until every sender is gone and the queue is empty.
+    pub(super) fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let mut group = Group::default();
+            self.stage(first, &mut group);
+            while group.bytes < GROUP_BYTES_MAX {
+                let Ok(job) = jobs.try_recv() else { break };
+                self.stage(job, &mut group);
+            }
+            let failed = self.commit(&group.touched);
+            answer(group, &failed);
+        }
+    }
+
+    fn stage(&mut self, job: Job, group: &mut Group) {
+        match job {
+            Job::Fence { partition, answer } => {
+                let appender = &mut self.appenders[partition];
+                appender.epoch += 1;
+                group.fences.push((answer, appender.epoch));
+            }
+            Job::Append { records, owner, answer, permit } => match self.refusal(owner) {
+                // A caller that does not wait any more does not need an answer.
+                Some(refusal) => drop(answer.send(Err(refusal))),
+                None => {
+                    let mut waiting =
+                        Waiting { positions: Vec::new(), touched: BTreeSet::new(), answer, _permit: permit };
+                    for (partition, record) in records {
+                        group.bytes += bytes_of(&record);
+                        waiting.positions.push(self.appenders[partition].stage(&record));
+                        waiting.touched.insert(partition);
+                    }
+                    group.touched.extend(&waiting.touched);
+                    group.waiting.push(waiting);
+                }
+            },
+        }
+    }
+
+    fn refusal(&self, owner: Option<(usize, u64)>) -> Option<Error> {
+        if let Some(broken) = &self.broken {
+            return Some(broken.clone());
+        }
+        let (partition, epoch) = owner?;
+        let appender = &self.appenders[partition];
+        (appender.epoch != epoch).then(|| fenced_off(appender.shared.topic, appender.shared.number))
+    }
+
+    /// Writes, syncs and publishes; answers the partitions that failed, and why.
+    fn commit(&mut self, touched: &BTreeSet<usize>) -> BTreeMap<usize, Error> {
+        let now_ms = self.clock.now_ms();
+        let mut failed = BTreeMap::new();
+        for &partition in touched {
+            if let Err(error) = self.appenders[partition].write(now_ms) {
+                if error.kind == crate::log::Kind::Fatal {
+                    self.broken = Some(error.clone());
+                }
+                failed.insert(partition, error);
+            }
+        }
+        for partition in touched.iter().filter(|partition| !failed.contains_key(partition)).copied().collect::<Vec<_>>()
+        {
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!(SYNCS).increment(1);
+            if let Err(error) = self.appenders[partition].sync() {
+                self.broken = Some(error.clone());
+                failed.insert(partition, error);
+            }
+        }
+        failed
+    }
+}
+
+fn answer(group: Group, failed: &BTreeMap<usize, Error>) {
+    for Waiting { positions, touched, answer, .. } in group.waiting {
+        let error = touched.iter().find_map(|partition| failed.get(partition));
+        // A caller that does not wait any more does not need an answer.
+        drop(answer.send(error.map_or(Ok(positions), |error| Err(error.clone()))));
+    }
+    for (answer, epoch) in group.fences {
+        let _ = answer.send(epoch);
+    }
+}
+
+/// Writes one partition.
+pub(super) struct Appender {
+    shared: Arc<Partition>,
+    segment_bytes_max: u64,
+    segment: Segment,
+    file: File,
+    sidecar: Sidecar,
+    tail: Tail,
+    /// The tail after the sync that is due.
+    written: Option<Tail>,
+    pending: Builder,
+    epoch: u64,
+}
+
+impl Appender {
+    pub(super) fn new(opened: Opened, segment_bytes_max: u64) -> Result<Self, Error> {
+        let Opened { partition, tail, sidecar } = opened;
+        let segment = partition.newest();
+        let file = open(&segment).map_err(|e| segment.failed("open the log", &e))?;
+        let (shared, pending) = (Arc::new(partition), Builder::default());
+        Ok(Self { shared, segment_bytes_max, segment, file, sidecar, tail, written: None, pending, epoch: 0 })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Partition> {
+        &self.shared
+    }
+
+    fn stage(&mut self, record: &NewRecord) -> Position {
+        let offset = self.tail.end + i64::from(self.pending.count());
+        self.pending.push(record);
+        Position { topic: self.shared.topic, partition: self.shared.number, offset }
+    }
+
+    /// Writes the pending block; a block that cannot be written completely is taken back.
+    fn write(&mut self, now_ms: i64) -> Result<(), Error> {
+        let pending = std::mem::take(&mut self.pending);
+        let timestamp_ms = self.tail.timestamp_ms.max(now_ms);
+        let sequence = self.tail.sequence + 1;
+        let end = self.tail.end + i64::from(pending.count());
+        let block = pending.seal(self.tail.end, sequence, timestamp_ms);
+        if self.tail.bytes > 0 && self.tail.bytes + block.len() as u64 > self.segment_bytes_max {
+            self.roll().map_err(|e| self.refused(&e))?;
+        }
+        if let Err(cause) = self.file.write_all_at(&block, self.tail.bytes) {
+            self.file.set_len(self.tail.bytes).map_err(|e| self.segment.failed(OPERATION, &e))?;
+            return Err(self.refused(&cause));
+        }
+        let bytes = self.tail.bytes + block.len() as u64;
+        self.written = Some(Tail { bytes, end, sequence, timestamp_ms });
+        Ok(())
+    }
+
+    fn roll(&mut self) -> io::Result<()> {
+        let segment = self.shared.roll(self.tail.end)?;
+        self.file = open(&segment)?;
+        self.segment = segment;
+        self.tail.bytes = 0;
+        Ok(())
+    }
+
+    /// Makes the written block durable, marks it and shows it to readers.
+    fn sync(&mut self) -> Result<(), Error> {
+        let Some(written) = self.written.take() else { return Ok(()) };
+        let mark = Mark { segment: self.segment.base, end: written.bytes, sequence: written.sequence };
+        let synced = self.file.sync_data().and_then(|()| self.sidecar.write(mark));
+        synced.map_err(|e| self.segment.failed(OPERATION, &e))?;
+        self.segment.index(self.tail.end, self.tail.bytes);
+        self.tail = written;
+        let end = End { offset: written.end, segment: self.segment.base, bytes: written.bytes };
+        self.shared.end.send_replace(end);
+        Ok(())
+    }
+
+    fn refused(&self, cause: &io::Error) -> Error {
+        let directory = self.shared.directory.display();
+        match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::retry(OPERATION, format!("no space left on the device: free some in {directory}"))
+            }
+            _ => Error::retry(OPERATION, format!("{directory} cannot be written: {cause}")),
+        }
+    }
+}
+
+fn open(segment: &Segment) -> io::Result<File> {
+    File::options().write(true).open(&segment.path)
+}

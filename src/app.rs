@@ -13,7 +13,6 @@ mod waiting;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::event::Topic;
 use crate::http::auth::Keys;
 use crate::http::{self, Api, Parts, Scoring};
 use crate::log::{self, Error, Kind, Log};
@@ -228,8 +227,7 @@ impl Service {
         let partitions = ports.log.partitions(topic);
         door.missing(format!("the views of {}", topic.name()));
         let (store, config) = (&ports.store, self.config.pipeline.clone());
-        let generation =
-            patiently(&config, || keeper::generation(store.as_ref(), &fold, partitions)).await?;
+        let generation = patiently(&config, || keeper::generation(store.as_ref(), &fold, partitions)).await?;
         Ok(Arc::new(Shared {
             fold,
             generation,
@@ -260,22 +258,26 @@ impl Service {
     }
 
     fn parts(&self, ports: &Ports, rows: Arc<Rows>) -> Parts {
-        parts(&self.config, ports, rows, self.clock.clone(), self.keys.clone(), self.shutdown.clone())
+        let (clock, keys, shutdown) = (self.clock.clone(), self.keys.clone(), self.shutdown.clone());
+        parts(&self.config, ports, rows, Process { clock, keys, shutdown })
     }
 }
 
+/// What the parts of a process share besides its ports.
+pub struct Process {
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// Who may ask; none: everybody.
+    pub keys: Option<Keys>,
+    /// Cancelled when the process drains.
+    pub shutdown: CancellationToken,
+}
+
 /// What the API is made of, over open ports.
-pub fn parts(
-    config: &Config,
-    ports: &Ports,
-    rows: Arc<Rows>,
-    clock: Arc<dyn Clock>,
-    keys: Option<Keys>,
-    shutdown: CancellationToken,
-) -> Parts {
+pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) -> Parts {
+    let Process { clock, keys, shutdown } = process;
     let (log, store) = (ports.log.clone(), ports.store.clone());
-    let progress =
-        Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
+    let progress = Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
     let (login, no_show) = (config.score.login.clone(), config.score.no_show.clone());
     Parts {
         log,
@@ -296,7 +298,8 @@ pub fn parts(
 /// The instance's own socket, for whoever may read its directory.
 fn bind_socket(path: &Path) -> Result<UnixListener, Error> {
     use std::os::unix::fs::PermissionsExt;
-    let fail = |cause: std::io::Error| Error::fatal("listen on the instance's socket", format!("{}: {cause}", path.display()));
+    let fail =
+        |cause: std::io::Error| Error::fatal("listen on the instance's socket", format!("{}: {cause}", path.display()));
     // The directory is locked, so a socket in it belongs to a process that is gone.
     match std::fs::remove_file(path) {
         Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(fail(cause)),
@@ -306,4 +309,3 @@ fn bind_socket(path: &Path) -> Result<UnixListener, Error> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
     Ok(socket)
 }
-

@@ -212,9 +212,10 @@ impl Config {
         if crate::event::zone::get(&self.fold.time_zone_default).is_none() {
             return invalid("fold.time_zone_default", format!("no IANA zone {:?}", self.fold.time_zone_default));
         }
-        for (place, count) in
-            [("topics.partitions", self.topics.partitions), ("topics.embedded_partitions", self.topics.embedded_partitions)]
-        {
+        for (place, count) in [
+            ("topics.partitions", self.topics.partitions),
+            ("topics.embedded_partitions", self.topics.embedded_partitions),
+        ] {
             if count == 0 || count > 1_000 {
                 return invalid(place, format!("{count} is not from 1 to 1000"));
             }
@@ -284,7 +285,11 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_their_place() {
         for (name, value, words) in [
-            ("FORETELL__TOPICS__PARTITION", "3", vec!["topics", "unknown field `partition`", "Did you mean `partitions`?"]),
+            (
+                "FORETELL__TOPICS__PARTITION",
+                "3",
+                vec!["topics", "unknown field `partition`", "Did you mean `partitions`?"],
+            ),
             ("FORETELL__TOPICS__PARTITIONS", "many", vec!["topics.partitions", "invalid type"]),
             ("FORETELL__TOPICS__PARTITIONS", "0", vec!["topics.partitions", "from 1 to 1000"]),
             ("FORETELL__FOLD__TIME_ZONE_DEFAULT", "Mars/Base", vec!["fold.time_zone_default", "no IANA zone"]),

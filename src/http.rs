@@ -235,6 +235,12 @@ fn open_routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready)).routes(routes!(health::metrics))
 }
 
+/// Health and metrics alone, for a process without the role of answering requests.
+pub fn health_router(api: &Arc<Api>) -> Router {
+    let (routes, _) = open_routes().split_for_parts();
+    finish(api, routes)
+}
+
 fn under(scope: Scope, routes: OpenApiRouter<Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
     openapi::scoped(scope, routes).route_layer(Extension(scope))
 }

@@ -5,13 +5,18 @@
 //!
 //! The modules stand in the order in which a record meets them.
 
+pub mod app;
 pub mod catalog;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod demo;
 pub mod evaluate;
 pub mod event;
 pub mod http;
 pub mod log;
 pub mod meter;
+pub mod ops;
 pub mod pipeline;
 pub mod port;
 pub mod progress;

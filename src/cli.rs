@@ -1,0 +1,181 @@
+//! The command line: what can be asked, and what answers.
+//!
+//! Data goes to stdout, messages to stderr. Exit 0 when it worked, 1 when it did not, 2 when it was asked wrongly.
+
+mod run;
+
+pub(crate) use run::on_signal;
+pub use run::{Failure, run};
+
+use crate::app::Role;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Real-time risk scores for logins and appointments, from views that are the fold of a log.
+#[derive(Debug, Parser)]
+#[command(name = "foretell", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+struct Global {
+    /// Settings in TOML, over the defaults; `foretell config dump` shows all of them.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where facts are: disk:DIR or kafka://host:port,...
+    #[arg(long, global = true, value_name = "URL")]
+    log: Option<String>,
+    /// Where rows are: disk:DIR or cassandra://host:port,.../keyspace
+    #[arg(long, global = true, value_name = "URL")]
+    store: Option<String>,
+    /// Address and port to serve HTTP on.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Print JSON where there would be a table.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: answer requests, keep the views, announce reminders.
+    Serve {
+        /// What this process does; the default is everything.
+        #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Role::Http, Role::Views, Role::Reminders])]
+        roles: Vec<Role>,
+        /// Accept that everybody who can connect may do everything.
+        #[arg(long)]
+        insecure: bool,
+    },
+    /// Serve a story in an empty temporary directory, and show what to try.
+    Demo,
+    /// Append the events of a file, in order of time, each once.
+    Import(Import),
+    /// Replay a file in memory and score each row by what was known just before it.
+    Evaluate(Evaluate),
+    /// Create topics, keyspace and tables where they are missing.
+    Migrate,
+    /// Look at the log and the rows.
+    Inspect {
+        #[command(subcommand)]
+        what: Inspect,
+    },
+    /// Check or print the settings.
+    Config {
+        #[command(subcommand)]
+        what: Settings,
+    },
+    /// Print the OpenAPI document.
+    Openapi,
+    /// Ask a service whether it is ready.
+    Health {
+        /// Where it listens, as in http://127.0.0.1:8080
+        url: String,
+    },
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Import {
+    /// What the file holds.
+    #[arg(value_enum)]
+    kind: Facts,
+    /// The file, gzipped or not.
+    file: PathBuf,
+    /// rba: logins of the RBA data set; noshow: appointments of "Medical Appointment No Shows"; events: JSON Lines
+    /// of structured CloudEvents.
+    #[arg(long, value_enum)]
+    format: Format,
+    /// Whose events they are, where they do not say so.
+    #[arg(long, default_value = crate::event::DEFAULT_TENANT)]
+    tenant: String,
+    #[command(flatten)]
+    to: Destination,
+}
+
+#[derive(Debug, Args)]
+struct Destination {
+    /// Send to a running service instead, as in http://127.0.0.1:8080
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// Its API key; better in FORETELL_API_KEY.
+    #[arg(long, env = "FORETELL_API_KEY", hide_env_values = true, value_name = "KEY")]
+    api_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Evaluate {
+    /// What the file holds.
+    #[arg(value_enum)]
+    kind: Facts,
+    /// The file, gzipped or not.
+    file: PathBuf,
+    /// See `import`.
+    #[arg(long, value_enum)]
+    format: Format,
+    /// When an appointment is scored.
+    #[arg(long, value_enum, default_value = "booking")]
+    at: At,
+    /// RFC 3339; only what came later is in the summary.
+    #[arg(long, value_name = "TIME")]
+    train_until: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Facts {
+    Logins,
+    Appointments,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Rba,
+    Noshow,
+    Events,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum At {
+    Booking,
+    #[value(name = "24h")]
+    DayBefore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Inspect {
+    /// Partitions of every topic, and the offsets that they hold.
+    Topics,
+    /// Checkpoints of every family, and how far behind the log they are.
+    Positions,
+    /// A row: its partials by source partition, decoded.
+    Row {
+        /// user, feature, client, lead, agenda, lookup, sent or announced.
+        view: String,
+        /// tenant:key, as in default:ada
+        key: String,
+        /// The bucket, of agenda and announced.
+        #[arg(long)]
+        bucket: Option<i64>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Settings {
+    /// Say whether the settings can be used.
+    Check,
+    /// Print all of them, as they are after all layers, without secrets.
+    Dump {
+        /// The annotated defaults instead.
+        #[arg(long)]
+        defaults: bool,
+    },
+}

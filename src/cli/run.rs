@@ -1,0 +1,250 @@
+//! Runs a command: reads the settings, calls the module that does the work, prints what it answers.
+
+use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Settings};
+use crate::app::{self, Role, Service};
+use crate::clock::{Clock, System};
+use crate::config::{self, Config, Layers};
+use crate::evaluate::{self, AppointmentOptions, LoginOptions};
+use crate::event::codec::parse_rfc3339;
+use crate::http::auth::{self, Insecure, Keys};
+use crate::ops::access::{Access, Remote};
+use crate::ops::inspect::{self, Print, What};
+use crate::ops::{self, Error, import};
+use crate::{demo, source, telemetry};
+use clap::CommandFactory;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What ended a command early.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The work.
+    #[error(transparent)]
+    Work(#[from] Error),
+    /// Anything else, in a sentence.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(cause: std::io::Error) -> Self {
+        Self::Work(cause.into())
+    }
+}
+
+impl From<crate::port::Error> for Failure {
+    fn from(error: crate::port::Error) -> Self {
+        Self::Work(error.into())
+    }
+}
+
+/// Runs the command that was asked for.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    let out = &mut BufWriter::new(std::io::stdout().lock());
+    match cli.command {
+        Command::Openapi => {
+            let document = crate::http::openapi::document().map_err(|e| Failure::Other(e.to_string()))?;
+            writeln!(out, "{document}")?;
+        }
+        Command::Completions { shell } => clap_complete::generate(shell, &mut Cli::command(), "foretell", out),
+        Command::Config { what: Settings::Dump { defaults: true } } => write!(out, "{}", config::DEFAULTS)?,
+        Command::Health { url } => return runtime()?.block_on(health(&url, out)),
+        command => {
+            let config = settings(&cli.global)?;
+            let _telemetry = telemetry::install(&config.telemetry).map_err(|e| Failure::Other(e.to_string()))?;
+            let print = if cli.global.json { Print::Json } else { Print::Table };
+            runtime()?.block_on(configured(command, config, print, out))?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+async fn configured(command: Command, config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    match command {
+        Command::Serve { roles, insecure } => {
+            let insecure = if insecure { Insecure::Accepted } else { Insecure::Refused };
+            serve(config, roles, insecure).await
+        }
+        Command::Demo => demo::run(config, out).await,
+        Command::Import(asked) => import_file(config, asked, print, out).await,
+        Command::Evaluate(asked) => evaluate_file(&config, &asked, print, out),
+        Command::Migrate => {
+            let done = app::migrate(&config).await?;
+            let done = if done.is_empty() { vec!["everything is there already".into()] } else { done };
+            done.iter().try_for_each(|line| writeln!(out, "{line}")).map_err(Failure::from)
+        }
+        Command::Inspect { what } => {
+            let access = Access::find(&config, Remote::default(), clock()).await?;
+            let what = match what {
+                Inspect::Topics => What::Topics,
+                Inspect::Positions => What::Positions,
+                Inspect::Row { view, key, bucket } => What::Row { view, key, bucket },
+            };
+            Ok(inspect::inspect(&access, &what, print, out).await?)
+        }
+        Command::Config { what: Settings::Check } => Ok(writeln!(out, "the settings can be used")?),
+        Command::Config { what: Settings::Dump { .. } } => Ok(write!(out, "{}", config.dump())?),
+        // Answered without settings.
+        Command::Openapi | Command::Completions { .. } | Command::Health { .. } => Ok(()),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(System)
+}
+
+fn settings(global: &Global) -> Result<Config, Failure> {
+    let flags = [("log", &global.log), ("store", &global.store), ("http.listen", &global.listen)];
+    let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect();
+    let environment = std::env::vars().collect();
+    Ok(config::load(Layers { file: global.config.as_deref(), environment, flags })?)
+}
+
+async fn serve(config: Config, roles: Vec<Role>, insecure: Insecure) -> Result<(), Failure> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?roles, "starting");
+    tracing::debug!(settings = %config.dump(), "settings");
+    let keys = config.http.api_keys_file.as_deref().map(keys).transpose()?;
+    let listener = listen(&config.http.listen).await?;
+    let address = listener.local_addr()?;
+    auth::check_listen(address, keys.as_ref(), insecure).map_err(Failure::Other)?;
+    tracing::info!(%address, "listening");
+    let shutdown = CancellationToken::new();
+    tokio::spawn(on_signal(shutdown.clone()));
+    let service = Service::new(config, clock(), roles, shutdown).with_keys(keys);
+    service.run(listener).await?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn keys(path: &Path) -> Result<Keys, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::Other(format!("{}: {e}", path.display())))?;
+    Keys::parse(&text).map_err(|e| Failure::Other(format!("{}: {e}", path.display())))
+}
+
+async fn listen(address: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|cause| Failure::Other(format!("cannot listen on {address}: {cause}")))
+}
+
+/// Cancels at SIGTERM or SIGINT.
+pub(crate) async fn on_signal(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::warn!("cannot listen for signals");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("draining");
+    shutdown.cancel();
+}
+
+async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let kind = match asked.kind {
+        Facts::Logins => import::Kind::Logins,
+        Facts::Appointments => import::Kind::Appointments,
+    };
+    if !crate::event::codec::is_tenant(&asked.tenant) {
+        return Err(Failure::Other(format!("{:?} is no tenant: 1 to 63 of a-z, 0-9 and -", asked.tenant)));
+    }
+    let loaded = source::read(&asked.file, asked.format.into(), &asked.tenant).map_err(Error::from)?;
+    let journals = match app::disk_directory(&config.log) {
+        Some(directory) if asked.to.to.is_none() => directory.join("imports"),
+        _ => state_directory()?,
+    };
+    let name = asked.to.to.clone().unwrap_or_else(|| format!("{} {}", config.log, config.topics.prefix));
+    let remote = Remote { url: asked.to.to, key: asked.to.api_key };
+    let access = Access::find(&config, remote, clock()).await?;
+    let bar = progress("events", loaded.events.len() as u64);
+    let target = import::Target { access: &access, name, journals, tenant: &asked.tenant };
+    let imported = import::import(&loaded, kind, &target, &mut |done| bar.set_position(done as u64)).await;
+    bar.finish_and_clear();
+    let imported = imported?;
+    match print {
+        Print::Json => writeln!(out, "{}", serde_json::to_string(&imported).unwrap_or_default())?,
+        Print::Table => {
+            let import::Imported { events, before, skipped } = imported;
+            let new = events - before;
+            writeln!(out, "{new} events appended, {before} were there before, {skipped} rows left out")?;
+        }
+    }
+    Ok(())
+}
+
+/// Where journals of imports into clusters and services are kept.
+fn state_directory() -> Result<PathBuf, Failure> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"));
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
+    let state = state.ok_or_else(|| Failure::Other("set XDG_STATE_HOME: imports keep a journal there".into()))?;
+    Ok(state.join("foretell").join("imports"))
+}
+
+/// A bar with rate and remaining time; only on a terminal.
+fn progress(what: &'static str, total: u64) -> ProgressBar {
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(total), target);
+    let template = "{bar:32} {human_pos}/{human_len} {msg}  {per_sec}  {eta} left";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.with_message(what)
+}
+
+fn evaluate_file(config: &Config, asked: &Evaluate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let until = asked.train_until.as_deref().map(parse_rfc3339).transpose();
+    let train_until_ms = until.map_err(|fault| Failure::Other(format!("--train-until: {}", fault.detail)))?;
+    let loaded = source::read(&asked.file, asked.format.into(), crate::event::DEFAULT_TENANT).map_err(Error::from)?;
+    let bar = progress("events", loaded.events.len() as u64);
+    let tell = &mut |done, _| bar.set_position(done);
+    let limits = config.fold.clone();
+    let summary = match asked.kind {
+        Facts::Logins => {
+            let options = LoginOptions { score: config.score.login.clone(), limits, train_until_ms };
+            evaluate::logins(&loaded, &options, out, tell)?
+        }
+        Facts::Appointments => {
+            let at = match asked.at {
+                At::Booking => evaluate::At::Booking,
+                At::DayBefore => evaluate::At::DayBefore,
+            };
+            let options = AppointmentOptions { score: config.score.no_show.clone(), limits, at, train_until_ms };
+            evaluate::appointments(&loaded, &options, out, tell)?
+        }
+    };
+    out.flush()?;
+    bar.finish_and_clear();
+    let mut messages = std::io::stderr().lock();
+    match print {
+        Print::Json => writeln!(messages, "{}", serde_json::to_string(&summary).unwrap_or_default())?,
+        Print::Table => write!(messages, "{summary}")?,
+    }
+    Ok(())
+}
+
+async fn health(url: &str, out: &mut dyn Write) -> Result<(), Failure> {
+    let remote = Remote { url: Some(url.to_owned()), key: None };
+    let answer = ops::access::Access::remote(remote)?.get("/readyz?verbose").await?;
+    Ok(writeln!(out, "{answer:#}")?)
+}
+
+impl From<Format> for source::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Rba => Self::Rba,
+            Format::Noshow => Self::Noshow,
+            Format::Events => Self::Events,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What operators do: bring facts in, look at rows, make schema and topics.
+//!
+//! A data directory belongs to its `serve`. A command that finds an instance serving it asks that instance, over
+//! the socket in the directory; otherwise it opens the directory, or the clusters, itself. Both ways meet the same
+//! routes: see [`access`].
+
+pub mod access;
+pub mod import;
+pub mod inspect;
+
+/// Why a command failed: a sentence for whoever ran it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port.
+    #[error(transparent)]
+    Port(#[from] crate::port::Error),
+    /// A file to read.
+    #[error(transparent)]
+    Source(#[from] crate::source::Error),
+    /// A file to write, or the terminal.
+    #[error("{0}: {1}")]
+    File(String, #[source] std::io::Error),
+    /// A service that was asked.
+    #[error("{0}")]
+    Answer(String),
+}
+
+impl From<std::io::Error> for Error {
+    fn from(cause: std::io::Error) -> Self {
+        Self::File("cannot write the output".into(), cause)
+    }
+}

@@ -1,0 +1,180 @@
+//! How a command reaches an instance: a URL, the socket of a running one, or the ports themselves.
+
+use super::Error;
+use crate::app::{self, Ports, SOCKET};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::event::codec::structured_event;
+use crate::http::{self, Api};
+use crate::rows::Rows;
+use crate::source::Sourced;
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Longest time for one request to an instance.
+const REQUEST: Duration = Duration::from_secs(60);
+/// Attempts at a request that the instance cannot take at the moment.
+const ATTEMPTS_MAX: u32 = 60;
+
+/// A way to an instance.
+pub enum Access {
+    /// A service at a URL, or behind the socket in a data directory.
+    Service {
+        /// Speaks to it.
+        client: reqwest::Client,
+        /// Begins every path.
+        base: String,
+        /// The API key, if one is needed.
+        key: Option<String>,
+    },
+    /// Nobody serves: the ports are open in this process.
+    Opened(Box<Opened>),
+}
+
+/// Ports that a command has opened itself.
+pub struct Opened {
+    /// Log and store.
+    pub ports: Ports,
+    routes: Router,
+}
+
+/// A service to ask, other than the one of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Remote {
+    /// Where it listens, as in `http://host:8080`.
+    pub url: Option<String>,
+    /// Its API key.
+    pub key: Option<String>,
+}
+
+impl Access {
+    /// The way to the instance of a configuration, or to the remote one where it is named.
+    pub async fn find(config: &Config, remote: Remote, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        if remote.url.is_some() {
+            return Self::remote(remote);
+        }
+        if let Some(socket) = serving(config).await {
+            return Ok(Self::Service { client: client(Some(socket))?, base: "http://localhost".into(), key: None });
+        }
+        let ports = app::open(config, clock.clone()).await?;
+        let rows = Arc::new(Rows::cached(ports.store.clone(), &config.reads));
+        let parts =
+            app::parts(config, &ports, rows, app::Process { clock, keys: None, shutdown: CancellationToken::new() });
+        let routes = http::admin_router(&Api::new(parts));
+        Ok(Self::Opened(Box::new(Opened { ports, routes })))
+    }
+
+    /// The way to a service at a URL.
+    pub fn remote(remote: Remote) -> Result<Self, Error> {
+        let url = remote.url.ok_or_else(|| Error::Answer("name the URL of a service".into()))?;
+        let base = url.trim_end_matches('/').to_owned();
+        Ok(Self::Service { client: client(None)?, base, key: remote.key })
+    }
+
+    /// What the instance answers to a GET.
+    pub async fn get(&self, path: &str) -> Result<Value, Error> {
+        let (status, body) = match self {
+            Self::Service { client, base, key } => {
+                let request = client.get(format!("{base}{path}"));
+                send(key.iter().fold(request, |request, key| request.bearer_auth(key))).await?
+            }
+            Self::Opened(opened) => {
+                let request = Request::get(path).body(Body::empty()).map_err(|e| Error::Answer(e.to_string()))?;
+                let answer = opened.routes.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+                let status = answer.status().as_u16();
+                let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await;
+                (status, body.map_err(|error| Error::Answer(error.to_string()))?.to_vec())
+            }
+        };
+        read(status, &body)
+    }
+
+    /// Appends events; durable when it answers. Waits while the instance is overloaded or its log is away.
+    pub async fn append(&self, events: &[Sourced], tenant: &str) -> Result<(), Error> {
+        match self {
+            Self::Opened(opened) => {
+                opened.ports.log.append(events.iter().map(Sourced::record).collect()).await?;
+                Ok(())
+            }
+            Self::Service { client, base, key } => {
+                let batch: Vec<_> = events.iter().map(|event| structured_event(&event.parsed())).collect();
+                let request = client
+                    .post(format!("{base}/v1/events"))
+                    .header("content-type", "application/cloudevents-batch+json")
+                    .header("foretell-tenant", tenant)
+                    .body(Value::Array(batch).to_string());
+                patiently(key.iter().fold(request, |request, key| request.bearer_auth(key))).await
+            }
+        }
+    }
+}
+
+/// Sends until it is taken; equal ids change nothing, so that sending again is safe.
+async fn patiently(request: reqwest::RequestBuilder) -> Result<(), Error> {
+    let mut attempts = 0;
+    loop {
+        let again = request.try_clone().ok_or_else(|| Error::Answer("the request cannot be repeated".into()))?;
+        let (status, body) = match send(again).await {
+            Ok(answer) => answer,
+            Err(error) if attempts < ATTEMPTS_MAX => {
+                tracing::warn!(%error, "waiting for the service");
+                (503, Vec::new())
+            }
+            Err(error) => return Err(error),
+        };
+        attempts += 1;
+        if !matches!(status, 429 | 503) || attempts > ATTEMPTS_MAX {
+            return read(status, &body).map(|_| ());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn send(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Error> {
+    let fail = |error: reqwest::Error| {
+        // reqwest names the URL and leaves the cause to its source.
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Error::Answer(format!("cannot reach the service: {error}{cause}"))
+    };
+    let answer = request.send().await.map_err(fail)?;
+    let status = answer.status().as_u16();
+    Ok((status, answer.bytes().await.map_err(fail)?.to_vec()))
+}
+
+/// The body of a good answer, or the problem that a bad one names.
+fn read(status: u16, body: &[u8]) -> Result<Value, Error> {
+    let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    if status < 400 {
+        return Ok(value);
+    }
+    let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let faults = value.get("errors").and_then(Value::as_array).into_iter().flatten().take(5);
+    let faults: String = faults.map(|fault| format!("\n  {fault}")).collect();
+    Err(Error::Answer(format!("the service answered {status} {}: {}{faults}", text("code"), text("detail"))))
+}
+
+fn client(socket: Option<PathBuf>) -> Result<reqwest::Client, Error> {
+    let builder = reqwest::Client::builder().timeout(REQUEST);
+    let builder = socket.into_iter().fold(builder, |builder, socket| builder.unix_socket(socket));
+    builder.build().map_err(|error| Error::Answer(format!("cannot build an HTTP client: {error}")))
+}
+
+/// The socket of the process that serves the data directory, if one does.
+async fn serving(config: &Config) -> Option<PathBuf> {
+    let directories = [app::disk_directory(&config.log), app::disk_directory(&config.store)];
+    for directory in directories.into_iter().flatten() {
+        let socket = directory.join(SOCKET);
+        if UnixStream::connect(&socket).await.is_ok() {
+            return Some(socket);
+        }
+    }
+    None
+}

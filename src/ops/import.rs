@@ -1,0 +1,162 @@
+//! `import`: a file of the past into the log, in order of time, each event once.
+//!
+//! ```text
+//!   file ─► events by time ─► batches (≤ 64 of one subject) ─► append, durable ─► journal: so many are done
+//! ```
+//!
+//! An import may be cut off anywhere. The journal says how many events of the file, known by its digest, are in
+//! the log, and is written after they are; so at most the batch under way is sent again, and of each user or
+//! client at most 64 events of it, which the fold recognises. A file that is done is not appended again.
+
+use super::Error;
+use super::access::Access;
+use crate::event::{Event, Topic};
+use crate::source::{Loaded, Sourced};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Events of a batch.
+const BATCH_EVENTS_MAX: usize = 1_000;
+/// Events of one user or client in a batch: as many as the fold remembers.
+const BATCH_SUBJECT_EVENTS_MAX: usize = crate::view::recent::RECENT_MAX;
+/// Bytes of a batch's records; leaves room for what an envelope adds in structured form.
+const BATCH_BYTES_MAX: usize = 512 * 1024;
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Authentication events.
+    Logins,
+    /// Appointment events.
+    Appointments,
+}
+
+impl Kind {
+    /// The topic of its events.
+    pub const fn topic(self) -> Topic {
+        match self {
+            Self::Logins => Topic::Logins,
+            Self::Appointments => Topic::Appointments,
+        }
+    }
+}
+
+/// How far a file is imported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Journal {
+    /// SHA-256 of the file.
+    digest: String,
+    /// Where it went.
+    target: String,
+    /// Events that are in the log.
+    done: usize,
+    /// Events of the file.
+    total: usize,
+}
+
+/// What an import came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Imported {
+    /// Events of the file.
+    pub events: usize,
+    /// Of them, those that an earlier import had appended.
+    pub before: usize,
+    /// Rows that the format leaves out.
+    pub skipped: u64,
+}
+
+/// Where an import goes.
+pub struct Target<'a> {
+    /// The way there.
+    pub access: &'a Access,
+    /// Names it in the journal.
+    pub name: String,
+    /// Directory of journals.
+    pub journals: PathBuf,
+    /// Whose events they are.
+    pub tenant: &'a str,
+}
+
+/// Appends what of a file is not in the log yet; `progress` hears how many events are.
+pub async fn import(
+    loaded: &Loaded,
+    kind: Kind,
+    target: &Target<'_>,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Imported, Error> {
+    if let Some(stray) = loaded.events.iter().find(|sourced| sourced.event.fact.topic() != kind.topic()) {
+        let (name, id) = (stray.event.fact.type_name(), &stray.event.envelope.id);
+        let detail =
+            format!("event {id:?} is a {name}, which is not one of {}; nothing was appended", kind.topic().name());
+        return Err(Error::Answer(detail));
+    }
+    let path = journal_path(target, &loaded.digest);
+    let total = loaded.events.len();
+    let mut journal = read(&path)?.unwrap_or_else(|| Journal {
+        digest: loaded.digest.clone(),
+        target: target.name.clone(),
+        done: 0,
+        total,
+    });
+    let before = journal.done.min(total);
+    journal.done = before;
+    progress(journal.done);
+    while journal.done < total {
+        let rest = &loaded.events[journal.done..];
+        let batch = &rest[..batch_len(rest)];
+        target.access.append(batch, target.tenant).await?;
+        journal.done += batch.len();
+        write(&path, &journal)?;
+        progress(journal.done);
+    }
+    Ok(Imported { events: total, before, skipped: loaded.skipped })
+}
+
+/// How many of the next events make a batch; at least one.
+fn batch_len(rest: &[Sourced]) -> usize {
+    let mut subjects: HashMap<&str, usize> = HashMap::new();
+    let mut bytes = 0;
+    for (at, sourced) in rest.iter().enumerate().take(BATCH_EVENTS_MAX) {
+        let of_subject = subjects.entry(sourced.event.fact.subject()).or_default();
+        *of_subject += 1;
+        bytes += weight(&sourced.event, sourced);
+        if *of_subject > BATCH_SUBJECT_EVENTS_MAX || bytes > BATCH_BYTES_MAX {
+            return at.max(1);
+        }
+    }
+    rest.len().min(BATCH_EVENTS_MAX)
+}
+
+fn weight(event: &Event, sourced: &Sourced) -> usize {
+    let data = match &sourced.sent {
+        Some(sent) => serde_json::to_string(&sent.data).map_or(0, |text| text.len()),
+        None => {
+            crate::event::codec::fact_data(&event.fact).iter().map(|(k, v)| k.len() + v.to_string().len() + 4).sum()
+        }
+    };
+    data + event.envelope.id.len() + event.envelope.source.len() + 200
+}
+
+fn journal_path(target: &Target<'_>, digest: &str) -> PathBuf {
+    let to = xxhash_rust::xxh3::xxh3_64(target.name.as_bytes());
+    target.journals.join(format!("{}-{to:016x}.json", digest.get(..32).unwrap_or(digest)))
+}
+
+fn read(path: &Path) -> Result<Option<Journal>, Error> {
+    let fail = |cause| Error::File(format!("cannot read the import journal {}", path.display()), cause);
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|cause| fail(cause.into())),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(fail(cause)),
+    }
+}
+
+/// Replaces the journal in one step, so that it is the old one or the new one after any crash.
+fn write(path: &Path, journal: &Journal) -> Result<(), Error> {
+    let fail = |cause| Error::File(format!("cannot write the import journal {}", path.display()), cause);
+    let new = path.with_extension("new");
+    let bytes = serde_json::to_vec(journal).map_err(|cause| fail(cause.into()))?;
+    path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(fail)?;
+    std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, path)).map_err(fail)
+}

@@ -1,0 +1,98 @@
+//! `inspect`: what the log holds, how far it is folded, and what stands in a row.
+
+use super::Error;
+use super::access::Access;
+use serde_json::Value;
+use std::io::Write;
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// The partitions of every topic and the offsets that they hold.
+    Topics,
+    /// The checkpoints of every family, and how far behind the log they are.
+    Positions,
+    /// The partials of a row, decoded.
+    Row {
+        /// The view.
+        view: String,
+        /// `tenant:key`.
+        key: String,
+        /// The bucket, of a view whose rows stand in buckets of time.
+        bucket: Option<i64>,
+    },
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Print {
+    /// A table for people.
+    Table,
+    /// JSON, as the instance answers it.
+    Json,
+}
+
+/// Looks, and prints to `out`.
+pub async fn inspect(access: &Access, what: &What, print: Print, out: &mut dyn Write) -> Result<(), Error> {
+    let answer = access.get(&path(what)).await?;
+    if print == Print::Json {
+        writeln!(out, "{answer}")?;
+        return Ok(());
+    }
+    match what {
+        What::Topics => topics(&answer, out)?,
+        What::Positions => positions(&answer, out)?,
+        What::Row { view, key, .. } if answer.as_array().is_none_or(Vec::is_empty) => {
+            return Err(Error::Answer(format!("no row {key:?} in view {view}")));
+        }
+        What::Row { .. } => writeln!(out, "{answer:#}")?,
+    }
+    Ok(())
+}
+
+fn path(what: &What) -> String {
+    match what {
+        What::Topics => "/admin/topics".into(),
+        What::Positions => "/admin/positions".into(),
+        What::Row { view, key, bucket } => {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.append_pair("key", key);
+            if let Some(bucket) = bucket {
+                query.append_pair("bucket", &bucket.to_string());
+            }
+            format!("/admin/rows/{}?{}", urlencoded(view), query.finish())
+        }
+    }
+}
+
+fn urlencoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+fn topics(answer: &Value, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "{:<28}{:>10}{:>14}{:>14}", "topic", "partition", "start", "end")?;
+    for topic in answer.as_array().into_iter().flatten() {
+        let partitions = topic["partitions"].as_array().into_iter().flatten();
+        for (partition, extent) in partitions.enumerate() {
+            let name = topic["topic"].as_str().unwrap_or_default();
+            writeln!(out, "{name:<28}{partition:>10}{:>14}{:>14}", extent[0], extent[1])?;
+        }
+    }
+    Ok(())
+}
+
+fn positions(answer: &Value, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:<14}{:>11}{:>10}{:>14}{:>14}{:>10}",
+        "family", "generation", "partition", "next", "end", "lag ms"
+    )?;
+    for position in answer.as_array().into_iter().flatten() {
+        let family = position["family"].as_str().unwrap_or_default();
+        let next = position["next"].as_i64().unwrap_or(0);
+        let [generation, partition, end, lag] =
+            ["generation", "partition", "end", "lag_ms"].map(|name| &position[name]);
+        writeln!(out, "{family:<14}{generation:>11}{partition:>10}{next:>14}{end:>14}{lag:>10}")?;
+    }
+    Ok(())
+}

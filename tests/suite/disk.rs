@@ -1,0 +1,359 @@
+//! The backends on disk: every promise, and what happens to a directory.
+
+use crate::Fixture;
+use foretell::clock;
+use foretell::event::Topic;
+use foretell::log::disk::{self, Config};
+use foretell::log::{Error, Kind, Log, NewRecord, Next, record_at};
+use foretell::store::{self, Checkpoint, Family, Flush, Generation, Pointer, RowKey, RowWrite, Store, View};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+fn open(directory: &Path, partitions: u32, config: Config) -> Result<disk::Log, Error> {
+    disk::Log::open(&disk::lock(directory)?, |_| partitions, config, Arc::new(clock::System))
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+mod log_on_disk {
+    use super::*;
+
+    async fn make() -> Fixture<dyn Log> {
+        let directory = directory();
+        let log = open(directory.path(), 4, Config::default()).expect("opens");
+        Fixture { port: Arc::new(log), keep: Box::new(directory) }
+    }
+
+    crate::log_promises!(make);
+}
+
+/// Segments and batches so small that every promise meets their borders.
+mod log_on_disk_in_small_segments {
+    use super::*;
+
+    async fn make() -> Fixture<dyn Log> {
+        let directory = directory();
+        let config = Config { segment_bytes_max: 2_000, batch_records_max: 7, batch_bytes_max: 100 };
+        let log = open(directory.path(), 4, config).expect("opens");
+        Fixture { port: Arc::new(log), keep: Box::new(directory) }
+    }
+
+    crate::log_promises!(make);
+}
+
+mod store_on_disk {
+    use super::*;
+
+    async fn make() -> Fixture<dyn Store> {
+        let directory = directory();
+        let store = store::disk::Store::open(&disk::lock(directory.path()).expect("free")).expect("opens");
+        Fixture { port: Arc::new(store), keep: Box::new(directory) }
+    }
+
+    crate::store_promises!(make);
+}
+
+fn record(value: &str) -> NewRecord {
+    NewRecord { topic: Topic::Logins, key: None, value: value.to_owned().into(), headers: Vec::new() }
+}
+
+async fn values(log: &disk::Log) -> Result<Vec<String>, Error> {
+    let mut reader = log.read(Topic::Logins, 0, 0).await?;
+    let mut values = Vec::new();
+    loop {
+        match reader.next().await? {
+            Next::Records(records) => {
+                values.extend(records.iter().map(|r| String::from_utf8_lossy(&r.value).into_owned()));
+            }
+            Next::End(_) | Next::Revoked(_) => return Ok(values),
+        }
+    }
+}
+
+/// A partition of three blocks, as files: what a crash or a bad disk then changes.
+struct Damaged {
+    directory: TempDir,
+    segment: PathBuf,
+    mark: PathBuf,
+    bytes: Vec<u8>,
+    /// Where each block ends, and the mark as it was then.
+    ends: Vec<(usize, Vec<u8>)>,
+}
+
+impl Damaged {
+    async fn new() -> Self {
+        let directory = directory();
+        let partition = directory.path().join("log/logins/0");
+        let (segment, mark) = (partition.join("00000000000000000000.log"), partition.join("mark"));
+        let mut ends = Vec::new();
+        for value in ["one", "two", "three"] {
+            let log = open(directory.path(), 1, Config::default()).expect("opens");
+            log.append(vec![record(value)]).await.expect("appended");
+            drop(log);
+            let bytes = std::fs::metadata(&segment).expect("there").len();
+            ends.push((bytes as usize, std::fs::read(&mark).expect("there")));
+        }
+        let bytes = std::fs::read(&segment).expect("there");
+        Self { directory, segment, mark, bytes, ends }
+    }
+
+    /// Opens the log with these bytes, acknowledged up to the end of a block.
+    fn open(&self, bytes: &[u8], acknowledged: usize) -> Result<disk::Log, Error> {
+        std::fs::write(&self.segment, bytes).expect("written");
+        std::fs::write(&self.mark, &self.ends[acknowledged].1).expect("written");
+        open(self.directory.path(), 1, Config::default())
+    }
+
+    fn assert_refused(&self, bytes: &[u8], acknowledged: usize, at: usize) {
+        let Err(error) = self.open(bytes, acknowledged) else { panic!("damage at {at} was not noticed") };
+        assert_eq!(error.kind, Kind::Fatal);
+        let (file, position) = (self.segment.display().to_string(), format!("byte {at}"));
+        assert!(error.detail.contains(&file) && error.detail.contains(&position), "{error}");
+        assert!(error.detail.contains("restore the directory from a backup"), "{error}");
+        assert_eq!(std::fs::read(&self.segment).expect("there"), bytes, "it was left as it is");
+    }
+}
+
+#[tokio::test]
+async fn a_tail_torn_at_any_byte_is_cut_off() {
+    let files = Damaged::new().await;
+    let (two, three) = (files.ends[1].0, files.ends[2].0);
+    for cut in two..three {
+        let log = files.open(&files.bytes[..cut], 1).expect("a torn tail is repaired");
+        assert_eq!(values(&log).await.expect("readable"), ["one", "two"], "cut at {cut}");
+        let position = log.append(vec![record("again")]).await.expect("appended")[0];
+        assert_eq!(position.offset, 2, "offsets continue behind what was kept");
+        assert_eq!(values(&log).await.expect("readable"), ["one", "two", "again"]);
+    }
+    // All of the last block arrived, only its acknowledgement did not.
+    let log = files.open(&files.bytes, 1).expect("opens");
+    assert_eq!(values(&log).await.expect("readable"), ["one", "two", "three"]);
+}
+
+#[tokio::test]
+async fn a_tail_of_other_bytes_is_cut_off() {
+    let files = Damaged::new().await;
+    let (two, three) = (files.ends[1].0, files.ends[2].0);
+    for at in two..three {
+        let mut bytes = files.bytes.clone();
+        bytes[at] ^= 0x10;
+        let log = files.open(&bytes, 1).expect("a torn tail is repaired");
+        assert_eq!(values(&log).await.expect("readable"), ["one", "two"], "flipped at {at}");
+    }
+    let zeros = [&files.bytes[..two], &[0; 5000]].concat();
+    let log = files.open(&zeros, 1).expect("a torn tail is repaired");
+    assert_eq!(values(&log).await.expect("readable"), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn acknowledged_bytes_that_are_missing_are_refused() {
+    let files = Damaged::new().await;
+    let (two, three) = (files.ends[1].0, files.ends[2].0);
+    for cut in two..three {
+        files.assert_refused(&files.bytes[..cut], 2, two);
+    }
+    std::fs::remove_file(&files.segment).expect("there");
+    let error = open(files.directory.path(), 1, Config::default()).err().expect("a missing segment is noticed");
+    assert!(error.kind == Kind::Fatal && error.detail.contains("00000000000000000000.log"), "{error}");
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_what_was_acknowledged_is_refused() {
+    let files = Damaged::new().await;
+    let begins = [0, files.ends[0].0, files.ends[1].0, files.ends[2].0];
+    for at in 0..files.bytes.len() {
+        let mut bytes = files.bytes.clone();
+        bytes[at] ^= 1 << (at % 8);
+        let block = begins.iter().rev().find(|begin| **begin <= at).expect("the first begins at 0");
+        files.assert_refused(&bytes, 2, *block);
+    }
+}
+
+#[tokio::test]
+async fn damage_before_a_valid_block_is_refused_even_beyond_the_mark() {
+    let files = Damaged::new().await;
+    // After a power loss the mark may be old: the valid block that follows proves that both were acknowledged.
+    let (one, two) = (files.ends[0].0, files.ends[1].0);
+    for at in one..two {
+        let mut bytes = files.bytes.clone();
+        bytes[at] ^= 0x40;
+        files.assert_refused(&bytes, 0, one);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_mark_makes_no_record_lost() {
+    let files = Damaged::new().await;
+    std::fs::write(&files.mark, b"").expect("written");
+    let log = open(files.directory.path(), 1, Config::default()).expect("opens");
+    assert_eq!(values(&log).await.expect("readable"), ["one", "two", "three"]);
+    drop(log);
+    std::fs::write(&files.mark, [0; 32]).expect("written");
+    let log = open(files.directory.path(), 1, Config::default()).expect("opens");
+    assert_eq!(values(&log).await.expect("readable"), ["one", "two", "three"]);
+    drop(log);
+    std::fs::write(&files.mark, [9; 32]).expect("written");
+    let error = open(files.directory.path(), 1, Config::default()).err().expect("a damaged mark is noticed");
+    assert!(error.kind == Kind::Fatal && error.detail.contains("mark"), "{error}");
+}
+
+#[tokio::test]
+async fn segments_follow_each_other_and_are_read_from_anywhere() {
+    let directory = directory();
+    let config = Config { segment_bytes_max: 1_000, ..Config::default() };
+    let expected: Vec<String> = (0..300).map(|n| format!("value {n}")).collect();
+    for part in expected.chunks(100) {
+        let log = open(directory.path(), 1, config).expect("opens");
+        for value in part {
+            log.append(vec![record(value)]).await.expect("appended");
+        }
+    }
+    let log = open(directory.path(), 1, config).expect("opens");
+    assert_eq!(values(&log).await.expect("readable"), expected);
+    for (offset, value) in (0..).zip(&expected) {
+        let found = record_at(&log, Topic::Logins, 0, offset).await.expect("readable").expect("there");
+        assert_eq!(found.value, value.as_bytes());
+    }
+    let files = std::fs::read_dir(directory.path().join("log/logins/0")).expect("there").count();
+    assert!(files > 10, "{files} files for 300 records in segments of a kilobyte");
+}
+
+#[tokio::test]
+async fn an_empty_newest_segment_goes_on_where_its_forerunner_ended() {
+    let directory = directory();
+    let log = open(directory.path(), 1, Config::default()).expect("opens");
+    log.append(vec![record("one"), record("two")]).await.expect("appended");
+    drop(log);
+    std::fs::write(directory.path().join("log/logins/0/00000000000000000002.log"), b"").expect("written");
+    for value in ["three", "four"] {
+        let log = open(directory.path(), 1, Config::default()).expect("opens");
+        log.append(vec![record(value)]).await.expect("appended");
+    }
+    let log = open(directory.path(), 1, Config::default()).expect("opens");
+    assert_eq!(values(&log).await.expect("readable"), ["one", "two", "three", "four"]);
+}
+
+#[tokio::test]
+async fn damage_in_an_older_segment_is_refused_when_it_is_read() {
+    let directory = directory();
+    let config = Config { segment_bytes_max: 1_000, ..Config::default() };
+    let log = open(directory.path(), 1, config).expect("opens");
+    for n in 0..100 {
+        log.append(vec![record(&format!("value {n}"))]).await.expect("appended");
+    }
+    drop(log);
+    let oldest = directory.path().join("log/logins/0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&oldest).expect("there");
+    bytes[50] ^= 1;
+    std::fs::write(&oldest, &bytes).expect("written");
+    let log = open(directory.path(), 1, config).expect("only the newest segment can be torn");
+    let error = values(&log).await.expect_err("damage is noticed");
+    assert_eq!(error.kind, Kind::Fatal);
+    assert!(error.detail.contains(&oldest.display().to_string()) && error.detail.contains("byte 0"), "{error}");
+    assert!(record_at(&log, Topic::Logins, 0, 99).await.expect("readable").is_some(), "the rest can be read");
+    // An older segment that ends too early is damage too.
+    bytes[50] ^= 1;
+    let end = bytes.len() - 1;
+    std::fs::write(&oldest, &bytes[..end]).expect("written");
+    assert_eq!(values(&log).await.expect_err("damage is noticed").kind, Kind::Fatal);
+}
+
+#[tokio::test]
+async fn a_directory_opened_again_keeps_everything() {
+    let directory = directory();
+    let log = open(directory.path(), 3, Config::default()).expect("opens");
+    let keyed = |n: u32| NewRecord { key: Some(format!("t:{n}").into()), ..record(&n.to_string()) };
+    let before = log.append((0..50).map(keyed).collect()).await.expect("appended");
+    drop(log);
+    let log = open(directory.path(), 7, Config::default()).expect("opens");
+    assert_eq!(log.partitions(Topic::Logins), 3, "the stored count stays");
+    for (n, position) in before.iter().enumerate() {
+        let found = record_at(&log, Topic::Logins, position.partition, position.offset).await.expect("readable");
+        assert_eq!(found.expect("kept").value, n.to_string());
+    }
+    let last = before.iter().filter(|p| p.partition == before[0].partition).map(|p| p.offset).max();
+    let next = log.append(vec![keyed(0)]).await.expect("appended")[0];
+    assert_eq!(Some(next.offset - 1), last);
+}
+
+#[test]
+fn a_directory_belongs_to_one() {
+    let directory = directory();
+    let held = disk::lock(directory.path()).expect("free");
+    let error = disk::lock(directory.path()).expect_err("taken");
+    let expected = format!("{} is in use by another process (pid {})", directory.path().display(), std::process::id());
+    assert_eq!((error.kind, error.detail), (Kind::Fatal, expected));
+    let log = disk::Log::open(&held, |_| 1, Config::default(), Arc::new(clock::System)).expect("opens");
+    let store = store::disk::Store::open(&held).expect("log and store share it");
+    drop((held, log));
+    assert!(disk::lock(directory.path()).is_err(), "the store still has it");
+    drop(store);
+    disk::lock(directory.path()).expect("free again");
+}
+
+#[tokio::test]
+async fn appends_that_wait_together_share_a_sync() {
+    let directory = directory();
+    let log = open(directory.path(), 1, Config::default()).expect("opens");
+    let appends = (0..500).map(|n| {
+        let log = log.clone();
+        async move { log.append(vec![record(&n.to_string())]).await.expect("appended")[0].offset }
+    });
+    let mut offsets = futures::future::join_all(appends).await;
+    offsets.sort_unstable();
+    assert_eq!(offsets, (0..500).collect::<Vec<_>>());
+    assert!((1..250).contains(&log.syncs()), "{} syncs for 500 appends", log.syncs());
+    let before = log.syncs();
+    log.append((0..100).map(|n| record(&n.to_string())).collect()).await.expect("appended");
+    assert_eq!(log.syncs(), before + 1, "one call to one partition is one sync");
+}
+
+fn generation() -> Generation {
+    Generation { family: Family::Logins, number: 1, epoch: 0 }
+}
+
+fn flush(next: i64) -> Flush {
+    let key = RowKey::hashed(View::User, format!("t:{}", next % 100));
+    let rows = vec![RowWrite { key, position: next - 1, cell: next.to_string().into() }];
+    Flush { generation: generation(), partition: 0, rows, checkpoint: Checkpoint { next, last: None } }
+}
+
+#[tokio::test]
+async fn a_store_opened_again_keeps_everything_and_still_refuses_lower_positions() {
+    let directory = directory();
+    let held = disk::lock(directory.path()).expect("free");
+    let pointer = Pointer { serving: 1, building: None, epoch: 0, partitions: 1, fingerprint: "fold 1".to_owned() };
+    {
+        let store = store::disk::Store::open(&held).expect("opens");
+        for next in 1..=500 {
+            store.apply(&flush(next)).await.expect("applied");
+        }
+        assert!(store.swap_pointer(Family::Logins, None, &pointer).await.expect("answered"));
+    }
+    let store = store::disk::Store::open(&held).expect("opens");
+    let checkpoint = store.checkpoint(generation(), 0).await.expect("readable").expect("kept");
+    assert_eq!(checkpoint.next, 500);
+    store.apply(&flush(400)).await.expect("a late writer is heard");
+    let key = RowKey::hashed(View::User, "t:0".to_owned());
+    let rows = store.read(generation(), None, &[key]).await.expect("readable");
+    assert_eq!(rows[0][0].cell, "500");
+    assert_eq!(store.checkpoint(generation(), 0).await.expect("readable").expect("kept").next, 500);
+    assert_eq!(store.pointer(Family::Logins).await.expect("readable"), Some(pointer));
+}
+
+#[tokio::test]
+async fn a_damaged_store_says_how_to_go_on() {
+    let directory = directory();
+    let held = disk::lock(directory.path()).expect("free");
+    drop(store::disk::Store::open(&held).expect("opens"));
+    let path = directory.path().join("store");
+    let version = path.join("version");
+    std::fs::write(&version, b"no version at all").expect("written");
+    let error = store::disk::Store::open(&held).err().expect("damage is noticed");
+    assert_eq!(error.kind, Kind::Fatal);
+    assert!(error.detail.contains("can be folded again from the log"), "{error}");
+    assert!(error.detail.contains(&format!("delete {}", path.display())), "{error}");
+}

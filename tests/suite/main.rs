@@ -1,0 +1,34 @@
+//! The promises of the two ports, each a test of its own for every backend.
+//!
+//! A backend says how it is made, and `log_promises!` and `store_promises!` hold it against every promise. What
+//! only one backend can show, such as a torn tail, stands in its own module.
+
+mod disk;
+mod log_suite;
+mod memory;
+mod store_suite;
+
+use std::any::Any;
+use std::future::Future;
+use std::time::Duration;
+
+/// A backend under test, and what must live as long as it does.
+pub(crate) struct Fixture<T: ?Sized> {
+    pub(crate) port: std::sync::Arc<T>,
+    pub(crate) keep: Box<dyn Any + Send>,
+}
+
+/// Longest wait of a test for something that is promised: a rebalance of a cluster takes seconds.
+const WAIT: Duration = Duration::from_secs(60);
+/// How long nothing must happen to be believed.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// The answer of something that is promised to answer.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(WAIT, future).await.expect("promised, and did not come in time")
+}
+
+/// Nothing answers.
+pub(crate) async fn quiet<T>(future: impl Future<Output = T>) -> bool {
+    tokio::time::timeout(QUIET, future).await.is_err()
+}

@@ -1,0 +1,150 @@
+//! The backends in memory: every promise, and what a simulation asks of them beyond the contract.
+
+use crate::Fixture;
+use foretell::clock;
+use foretell::event::Topic;
+use foretell::log::group::Handover;
+use foretell::log::{self, Assigned, Log, Next};
+use foretell::store::{self, Store};
+use std::sync::Arc;
+
+fn open() -> log::memory::Log {
+    log::memory::Log::new(|_| 4, Arc::new(clock::System))
+}
+
+mod log_in_memory {
+    use super::*;
+
+    async fn make() -> Fixture<dyn Log> {
+        Fixture { port: Arc::new(open()), keep: Box::new(()) }
+    }
+
+    crate::log_promises!(make);
+}
+
+mod store_in_memory {
+    use super::*;
+
+    async fn make() -> Fixture<dyn Store> {
+        Fixture { port: Arc::new(store::memory::Store::new()), keep: Box::new(()) }
+    }
+
+    crate::store_promises!(make);
+}
+
+fn record(value: &str) -> log::NewRecord {
+    let key = None;
+    log::NewRecord { topic: Topic::Logins, key, value: value.to_owned().into(), headers: Vec::new() }
+}
+
+async fn next_value(assigned: &mut Assigned) -> String {
+    match assigned.reader.next().await.expect("readable") {
+        Next::Records(records) => String::from_utf8_lossy(&records[0].value).into_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Answers the start of an assignment and keeps the rest of it.
+fn started(assigned: Assigned, from: i64) -> Assigned {
+    let Assigned { partition, committed, start, reader } = assigned;
+    start.send(from).expect("awaited");
+    Assigned { partition, committed, start: tokio::sync::oneshot::channel().0, reader }
+}
+
+#[tokio::test]
+async fn holes_are_skipped_and_counted_in_the_end() {
+    let log = open();
+    log.append(vec![record("a")]).await.expect("appended");
+    log.skip(Topic::Logins, 0, 5).expect("exists");
+    log.append(vec![record("b")]).await.expect("appended");
+    log.skip(Topic::Logins, 0, 2).expect("exists");
+    let mut reader = log.read(Topic::Logins, 0, 1).await.expect("opens");
+    let Next::Records(records) = reader.next().await.expect("readable") else { panic!("records come first") };
+    assert_eq!((records.len(), records[0].position.offset), (1, 6));
+    assert!(matches!(reader.next().await, Ok(Next::End(9))));
+    log.skip(Topic::Logins, 0, 1).expect("exists");
+    assert!(matches!(reader.next().await, Ok(Next::End(10))), "a new end is said, though no record came");
+}
+
+#[tokio::test]
+async fn a_new_owner_waits_for_the_acknowledgement() {
+    let log = open();
+    let mut first = log.subscribe("g", Topic::Logins).await.expect("joined");
+    let mut held = started(first.next().await.expect("assigned"), 0);
+    held.reader.commit(3).await.expect("advice is taken");
+    let mut second = log.subscribe("g", Topic::Logins).await.expect("joined");
+    log.rebalance("g", Topic::Logins, Handover::Drained, |_, members| members - 1);
+    // The three that nobody holds come at once, the held one not before it is given up.
+    for _ in 0..3 {
+        assert_ne!(second.next().await.expect("assigned").partition, held.partition);
+    }
+    log.rebalance("g", Topic::Logins, Handover::Drained, |partition, _| usize::from(partition == 0));
+    let Ok(Next::Revoked(acknowledge)) = held.reader.next().await else { panic!("it must be told") };
+    assert!(crate::quiet(second.next()).await, "the old owner drains");
+    drop(acknowledge);
+    let taken = second.next().await.expect("assigned");
+    assert_eq!((taken.partition, taken.committed), (0, Some(3)));
+}
+
+#[tokio::test]
+async fn an_owner_that_is_not_told_reads_beside_the_new_one() {
+    let log = open();
+    log.append(vec![record("a")]).await.expect("appended");
+    let mut first = log.subscribe("g", Topic::Logins).await.expect("joined");
+    let mut zombie = started(first.next().await.expect("assigned"), 0);
+    assert_eq!(zombie.partition, 0);
+    let mut second = log.subscribe("g", Topic::Logins).await.expect("joined");
+    log.rebalance("g", Topic::Logins, Handover::Unnoticed, |_, members| members - 1);
+    let mut owner = started(second.next().await.expect("assigned"), 0);
+    assert_eq!(owner.partition, 0);
+    assert_eq!((next_value(&mut zombie).await, next_value(&mut owner).await), ("a".to_owned(), "a".to_owned()));
+    zombie.reader.commit(1).await.expect("an old owner's advice is ignored");
+    assert_eq!(log.committed("g", Topic::Logins, 0), None);
+    log.append(vec![record("b")]).await.expect("appended");
+    assert!(matches!(zombie.reader.next().await, Ok(Next::Records(_) | Next::End(_))));
+    log.tell("g", Topic::Logins);
+    assert!(matches!(zombie.reader.next().await, Ok(Next::Revoked(_))));
+    assert!(zombie.reader.next().await.is_err(), "nothing follows");
+}
+
+#[tokio::test]
+async fn a_partition_taken_at_once_does_not_wait() {
+    let log = open();
+    let mut first = log.subscribe("g", Topic::Logins).await.expect("joined");
+    let mut old = started(first.next().await.expect("assigned"), 0);
+    let mut second = log.subscribe("g", Topic::Logins).await.expect("joined");
+    log.rebalance("g", Topic::Logins, Handover::AtOnce, |_, members| members - 1);
+    assert_eq!(second.next().await.expect("assigned").partition, old.partition);
+    assert!(matches!(old.reader.next().await, Ok(Next::Revoked(_))));
+}
+
+#[tokio::test]
+async fn a_torn_flush_leaves_what_it_says() {
+    use store::{Checkpoint, Family, Flush, Generation, RowKey, RowWrite, View};
+    let store = store::memory::Store::new();
+    let generation = Generation { family: Family::Logins, number: 1, epoch: 2 };
+    let key = |n: i64| RowKey::hashed(View::User, format!("t:{n}"));
+    let rows = (0..4).map(|n| RowWrite { key: key(n), position: n, cell: n.to_string().into() }).collect();
+    let flush = Flush { generation, partition: 0, rows, checkpoint: Checkpoint { next: 4, last: None } };
+    store.write_rows(&flush, |row| row.position % 2 == 0);
+    assert_eq!(store.clone().rows(generation).len(), 2, "clones share everything");
+    assert_eq!(store.checkpoint(generation, 0).await.expect("readable"), None);
+    store.write_checkpoint(&flush).expect("written");
+    assert_eq!(store.checkpoint(generation, 0).await.expect("readable"), Some(flush.checkpoint));
+    store.apply(&flush).await.expect("applied");
+    assert_eq!(store.rows(generation).len(), 4);
+}
+
+#[tokio::test]
+async fn between_equal_timestamps_the_larger_bytes_win() {
+    use store::{Checkpoint, Family, Flush, Generation, RowKey, RowWrite, View};
+    let store = store::memory::Store::new();
+    let generation = Generation { family: Family::Logins, number: 1, epoch: 0 };
+    for cell in ["b", "c", "a"] {
+        let key = RowKey::hashed(View::User, "t:a".to_owned());
+        let rows = vec![RowWrite { key, position: 7, cell: cell.into() }];
+        let checkpoint = Checkpoint { next: 8, last: None };
+        store.apply(&Flush { generation, partition: 0, rows, checkpoint }).await.expect("applied");
+    }
+    assert_eq!(store.rows(generation)[0].1.cell, "c");
+}

@@ -311,6 +311,63 @@ async fn appends_that_wait_together_share_a_sync() {
     assert_eq!(log.syncs(), before + 1, "one call to one partition is one sync");
 }
 
+/// This binary again, running one test only, in the role that the variable names.
+fn again(test: &str, directory: &Path) -> std::process::Command {
+    let this = std::env::current_exe().expect("known");
+    // Files may not grow beyond 32 blocks, and the process hears of it by an error, not by a signal.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 32; exec \"$0\" --exact \"$1\" --nocapture"]).arg(this).arg(test);
+    command.env(IN_CHILD, directory);
+    command
+}
+
+/// Names the directory to a process that a test has started.
+const IN_CHILD: &str = "FORETELL_SUITE_DIRECTORY";
+
+#[tokio::test]
+async fn a_write_that_fails_is_taken_back_and_said() {
+    if let Some(directory) = std::env::var_os(IN_CHILD) {
+        let log = open(Path::new(&directory), 1, Config::default()).expect("opens");
+        log.append(vec![record("before")]).await.expect("appended");
+        let error = log.append(vec![record(&"x".repeat(500_000))]).await.expect_err("no room for it");
+        assert!(error.kind == Kind::Retry && error.detail.contains("cannot be written"), "{error}");
+        assert_eq!(log.append(vec![record("after")]).await.expect("appended")[0].offset, 1);
+        return;
+    }
+    let directory = directory();
+    let child = again("disk::a_write_that_fails_is_taken_back_and_said", directory.path()).output().expect("runs");
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    let log = open(directory.path(), 1, Config::default()).expect("opens");
+    assert_eq!(values(&log).await.expect("readable"), ["before", "after"]);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    if let Some(directory) = std::env::var_os(IN_CHILD) {
+        let config = Config { segment_bytes_max: 4_000, ..Config::default() };
+        let log = open(Path::new(&directory), 1, config).expect("opens");
+        for n in 0_u64.. {
+            log.append(vec![record(&n.to_string())]).await.expect("appended");
+            println!("acknowledged {n}");
+        }
+    }
+    let directory = directory();
+    let mut command = again("disk::what_was_acknowledged_survives_a_kill", directory.path());
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("runs");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")));
+    let acknowledged = |line: &String| line.strip_prefix("acknowledged ").and_then(|n| n.parse::<usize>().ok());
+    let mut read = || lines.by_ref().map_while(Result::ok).find_map(|line| acknowledged(&line));
+    while read().is_some_and(|n| n < 250) {}
+    child.kill().expect("still running");
+    child.wait().expect("ended");
+    // What it had said before the signal reached it counts as well.
+    let last = std::iter::from_fn(read).last().unwrap_or(250);
+    let log = open(directory.path(), 1, Config::default()).expect("opens");
+    let kept = values(&log).await.expect("readable");
+    assert!(kept.len() > last, "{} kept, {last} was acknowledged", kept.len());
+    assert!(kept.iter().enumerate().all(|(n, value)| *value == n.to_string()));
+}
+
 fn generation() -> Generation {
     Generation { family: Family::Logins, number: 1, epoch: 0 }
 }

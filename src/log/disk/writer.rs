@@ -32,6 +32,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Bytes after which a group takes no further append.
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Threads that sync the files of one group.
+const SYNCS_AT_ONCE_MAX: usize = 8;
 const OPERATION: &str = "append";
 
 /// What the writer is asked for. Partitions are named by their index among all partitions of all topics.
@@ -141,17 +143,33 @@ impl Writer {
                 failed.insert(partition, error);
             }
         }
-        for partition in touched.iter().filter(|partition| !failed.contains_key(partition)).copied().collect::<Vec<_>>()
-        {
-            self.syncs.fetch_add(1, Ordering::Relaxed);
-            metrics::counter!(SYNCS).increment(1);
-            if let Err(error) = self.appenders[partition].sync() {
-                self.broken = Some(error.clone());
-                failed.insert(partition, error);
-            }
+        let due = |(partition, _): &(usize, _)| touched.contains(partition) && !failed.contains_key(partition);
+        let due: Vec<_> = self.appenders.iter_mut().enumerate().filter(due).collect();
+        self.syncs.fetch_add(due.len() as u64, Ordering::Relaxed);
+        metrics::counter!(SYNCS).increment(due.len() as u64);
+        for (partition, error) in sync_all(due) {
+            self.broken = Some(error.clone());
+            failed.insert(partition, error);
         }
         failed
     }
+}
+
+/// Syncs side by side: file systems commit what is asked for together in one go. Answers the failures.
+fn sync_all(mut due: Vec<(usize, &mut Appender)>) -> Vec<(usize, Error)> {
+    let sync = |(partition, appender): &mut (usize, &mut Appender)| appender.sync().err().map(|e| (*partition, e));
+    let mut failed = Vec::new();
+    for due in due.chunks_mut(SYNCS_AT_ONCE_MAX) {
+        let Some((first, others)) = due.split_first_mut() else { continue };
+        let outcomes = std::thread::scope(|scope| {
+            let others: Vec<_> = others.iter_mut().map(|due| scope.spawn(move || sync(due))).collect();
+            let first = sync(first);
+            let join = |other: std::thread::ScopedJoinHandle<'_, _>| other.join().expect("invariant: a sync answers");
+            std::iter::once(first).chain(others.into_iter().map(join)).collect::<Vec<_>>()
+        });
+        failed.extend(outcomes.into_iter().flatten());
+    }
+    failed
 }
 
 fn answer(group: Group, failed: &BTreeMap<usize, Error>) {

@@ -15,6 +15,7 @@ use std::time::Duration;
 /// A backend under test, and what must live as long as it does.
 pub(crate) struct Fixture<T: ?Sized> {
     pub(crate) port: std::sync::Arc<T>,
+    #[allow(dead_code, reason = "held until the test ends")]
     pub(crate) keep: Box<dyn Any + Send>,
 }
 

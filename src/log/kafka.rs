@@ -124,6 +124,7 @@ impl Log for Kafka {
         Query::extent(&self.query, self.names.of(topic), partition).await
     }
 
+    /// Partitions that are given together begin together: the owner answers all of them before it reads any.
     async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
         consumer::subscribe(&self.settings, &self.names, group, topic)
     }
@@ -137,6 +138,6 @@ impl Log for Kafka {
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
         self.check(topic, partition)?;
         let place = fence::Place { topic, partition, partitions: self.partitions(topic) };
-        fence::take_over(&self.settings, &self.names, place).await
+        fence::take_over(&self.settings, &self.names, place, &self.query).await
     }
 }

@@ -124,7 +124,6 @@ impl Log for Kafka {
         Query::extent(&self.query, self.names.of(topic), partition).await
     }
 
-    /// Partitions that are given together begin together: the owner answers all of them before it reads any.
     async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
         consumer::subscribe(&self.settings, &self.names, group, topic)
     }

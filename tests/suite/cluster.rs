@@ -122,6 +122,30 @@ async fn contents(log: &Kafka, topic: Topic, partition: u32) -> Vec<Record> {
     read_until(reader.as_mut(), extent.end).await
 }
 
+// --- the suites of both ports
+
+mod log_on_kafka {
+    use super::{Arc, Log, open_log, prefix};
+    use crate::Fixture;
+
+    async fn make() -> Fixture<dyn Log> {
+        Fixture { port: Arc::new(open_log(&prefix(), 4).await), keep: Box::new(()) }
+    }
+
+    crate::log_promises!(make);
+}
+
+mod store_on_cassandra {
+    use super::{Arc, Store, open_store};
+    use crate::Fixture;
+
+    async fn make() -> Fixture<dyn Store> {
+        Fixture { port: Arc::new(open_store().await), keep: Box::new(()) }
+    }
+
+    crate::store_promises!(make);
+}
+
 // --- topics
 
 #[tokio::test]

@@ -137,6 +137,6 @@ impl Log for Kafka {
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
         self.check(topic, partition)?;
         let place = fence::Place { topic, partition, partitions: self.partitions(topic) };
-        fence::take_over(&self.settings, &self.names, place).await
+        fence::take_over(&self.settings, &self.names, place, &self.query).await
     }
 }

@@ -3,7 +3,7 @@
 //! Initialising it makes the brokers refuse every producer that had the id before, and ends what that one had
 //! left open. An append is one transaction: readers see all of it or nothing.
 
-use super::client::{Events, Settings};
+use super::client::{Events, Query, Settings};
 use super::producer::{check_sizes, delivered, future_record, key_partition};
 use super::{Names, fault};
 use crate::event::{Position, Topic};
@@ -11,10 +11,14 @@ use crate::log::{Error, Fenced, NewRecord};
 use async_trait::async_trait;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, Producer as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long to wait before asking a coordinator again that is still loading.
 const COORDINATOR_WAIT_MS: u64 = 200;
+
+/// How long to wait before looking again whether a commit can be read.
+const VISIBLE_WAIT_MS: u64 = 2;
 
 type Transactional = FutureProducer<Events>;
 
@@ -34,7 +38,12 @@ impl Place {
 }
 
 /// Creates and initialises the producer of a partition.
-pub(super) async fn take_over(settings: &Settings, names: &Names, place: Place) -> Result<Box<dyn Fenced>, Error> {
+pub(super) async fn take_over(
+    settings: &Settings,
+    names: &Names,
+    place: Place,
+    query: &Arc<Query>,
+) -> Result<Box<dyn Fenced>, Error> {
     let name = names.of(place.topic);
     let number = fault::partition(place.partition)?;
     let producer: Transactional = settings
@@ -43,7 +52,7 @@ pub(super) async fn take_over(settings: &Settings, names: &Names, place: Place) 
         .map_err(|error| Error::fatal("create a producer", error))?;
     let timeout = settings.request_timeout();
     initialise(&producer, timeout).await?;
-    Ok(Box::new(Fence { producer, place, name, number, timeout, state: State::Ready }))
+    Ok(Box::new(Fence { producer, place, name, number, timeout, state: State::Ready, query: Arc::clone(query) }))
 }
 
 /// The first transactions of a cluster find their coordinator loading for a second or so.
@@ -78,6 +87,7 @@ struct Fence {
     number: i32,
     timeout: Duration,
     state: State,
+    query: Arc<Query>,
 }
 
 /// Whether another append may follow.
@@ -114,11 +124,26 @@ impl Fenced for Fence {
             }
         };
         self.state = State::Ready;
+        self.await_visible(&positions).await;
         Ok(positions)
     }
 }
 
 impl Fence {
+    /// A commit answers before its marker is written; until then the records are not below the extent's end, and
+    /// an owner that reads up to there would overlook what it has appended itself. The commit stands in any case.
+    async fn await_visible(&self, positions: &[Position]) {
+        let last = positions.last().map_or(0, |position| position.offset);
+        let deadline = Instant::now() + self.timeout;
+        while Instant::now() < deadline {
+            match Query::extent(&self.query, self.name.clone(), self.place.partition).await {
+                Ok(extent) if extent.end > last => return,
+                _ => tokio::time::sleep(Duration::from_millis(VISIBLE_WAIT_MS)).await,
+            }
+        }
+        tracing::warn!(topic = self.name, partition = self.number, "committed records cannot be read yet");
+    }
+
     /// Sends all and commits. An error means that the transaction is to be aborted, unless the state says more.
     async fn send(&self, records: &[NewRecord]) -> Result<Vec<Position>, Error> {
         let mut waiting = Vec::with_capacity(records.len());

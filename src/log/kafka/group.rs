@@ -1,7 +1,8 @@
 //! What happens on the poll thread: assignments, revocations and the moving of messages.
 //!
-//! librdkafka calls [`Group::rebalance`] from inside of a poll. It answers in two steps: it asks the owners and
-//! waits for them, within limits, and while it waits it goes on serving the partitions that stay.
+//! librdkafka calls [`Group::rebalance`] from inside of a poll. New partitions are offered to their owners, and each
+//! is taken up when its owner has said where it begins, so that a slow answer delays nobody else. Revoked ones are
+//! waited for, within a limit, and meanwhile the partitions that stay are served.
 
 use super::client::Events;
 use super::lane::{Lane, Pumped, Shared};
@@ -29,14 +30,24 @@ pub(super) struct Group {
     limits: Limits,
     pub(super) shared: Arc<Shared>,
     assigned: mpsc::Sender<Assigned>,
+    /// Partitions that are read.
     lanes: Mutex<BTreeMap<i32, Lane>>,
+    /// Partitions whose owners have not said where they begin.
+    pending: Mutex<BTreeMap<i32, Pending>>,
     /// The consumer that this is the state of: queues are split off from a counted handle.
     consumer: OnceLock<Weak<BaseConsumer<Self>>>,
     /// A callback ran: the poll that ran it may have left something behind.
     served: AtomicBool,
 }
 
-/// How long a callback may wait.
+/// A partition that was offered to an owner.
+struct Pending {
+    lane: Lane,
+    start: oneshot::Receiver<i64>,
+    deadline: Instant,
+}
+
+/// How long owners and brokers may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// For owners to say where they begin.
@@ -56,6 +67,7 @@ impl Group {
             shared: Arc::default(),
             assigned,
             lanes: Mutex::default(),
+            pending: Mutex::default(),
             consumer: OnceLock::new(),
             served: AtomicBool::new(false),
         }
@@ -92,6 +104,9 @@ impl Group {
             }
             None => {}
         }
+        if let Err(error) = self.take_up(consumer) {
+            self.shared.end(Some(error));
+        }
         self.commit(consumer);
         self.pump(consumer) || self.served.load(Ordering::Relaxed)
     }
@@ -99,6 +114,10 @@ impl Group {
     /// Gives up the queues, each of which keeps the consumer alive.
     pub(super) fn close(&self) {
         self.lanes().values_mut().for_each(Lane::close);
+    }
+
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<i32, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<i32, Lane>> {
@@ -145,51 +164,65 @@ impl Group {
         }
     }
 
-    /// Asks the owners where the new partitions begin, and begins there.
+    /// Offers new partitions to their owners. librdkafka is told that they begin later.
     fn assign(&self, consumer: &BaseConsumer<Self>, given: &TopicPartitionList) -> Result<(), Error> {
-        let asked = self.ask(consumer, given)?;
+        if given.count() == 0 {
+            return Ok(());
+        }
+        let committed = consumer
+            .committed_offsets(given.clone(), self.limits.request)
+            .map_err(|error| Error::retry("take over partitions", error))?;
         let deadline = Instant::now() + self.limits.start;
-        let mut starts = Vec::new();
-        for (lane, partition, mut start) in asked {
-            let from = match self.shared.signal.answer(&mut start, deadline, || {
-                self.pump(consumer);
-            }) {
-                Answer::Given(from) => from,
-                Answer::Refused => return Err(self.unanswered(partition, "nobody wants it")),
-                Answer::Late => return Err(self.unanswered(partition, "nobody said in time where it begins")),
+        for element in committed.elements() {
+            let partition = element.partition();
+            let (lane, reader) = Lane::open(self.topic, partition, &self.shared);
+            let (sender, start) = oneshot::channel();
+            let assigned = Assigned {
+                partition: u32::try_from(partition).unwrap_or_default(),
+                committed: element.offset().to_raw().filter(|offset| *offset >= 0),
+                start: sender,
+                reader: Box::new(reader),
             };
+            self.assigned.try_send(assigned).map_err(|_| self.unanswered(partition, "nobody takes it"))?;
+            self.pending().insert(partition, Pending { lane, start, deadline });
+        }
+        Ok(())
+    }
+
+    /// Begins with the partitions whose owners have answered since the last turn.
+    fn take_up(&self, consumer: &BaseConsumer<Self>) -> Result<(), Error> {
+        // Taking up more would make librdkafka forget that what it had was lost.
+        if self.pending().is_empty() || consumer.assignment_lost() {
+            return Ok(());
+        }
+        let mut starts = Vec::new();
+        for (partition, from, lane) in self.answered()? {
             self.check_range(consumer, partition, from)?;
             self.open(lane, partition, from)?;
             starts.push((partition, Offset::Offset(from)));
+        }
+        if starts.is_empty() {
+            return Ok(());
         }
         list(&self.name, starts.into_iter())
             .and_then(|starts| consumer.incremental_assign(&starts))
             .map_err(|error| Error::retry("take over partitions", error))
     }
 
-    fn ask(&self, consumer: &BaseConsumer<Self>, given: &TopicPartitionList) -> Result<Vec<Asked>, Error> {
-        let take_over = "take over partitions";
-        let mut asked = Vec::new();
-        if given.count() == 0 {
-            return Ok(asked);
+    fn answered(&self) -> Result<Vec<(i32, i64, Lane)>, Error> {
+        let mut pending = self.pending();
+        let mut answers = Vec::new();
+        for (partition, asked) in pending.iter_mut() {
+            match self.shared.signal.look(&mut asked.start, asked.deadline) {
+                Some(Answer::Given(from)) => answers.push((*partition, from)),
+                Some(Answer::Refused) => return Err(self.unanswered(*partition, "nobody wants it")),
+                Some(Answer::Late) => return Err(self.unanswered(*partition, "nobody said in time where it begins")),
+                None => {}
+            }
         }
-        let committed = consumer
-            .committed_offsets(given.clone(), self.limits.request)
-            .map_err(|error| Error::retry(take_over, error))?;
-        for element in committed.elements() {
-            let partition = element.partition();
-            let (lane, reader) = Lane::open(self.topic, partition, &self.shared);
-            let (start, begins) = oneshot::channel();
-            let assigned = Assigned {
-                partition: u32::try_from(partition).unwrap_or_default(),
-                committed: element.offset().to_raw().filter(|offset| *offset >= 0),
-                start,
-                reader: Box::new(reader),
-            };
-            self.assigned.try_send(assigned).map_err(|_| self.unanswered(partition, "nobody takes it"))?;
-            asked.push((lane, partition, begins));
-        }
-        Ok(asked)
+        let taken =
+            answers.into_iter().filter_map(|(partition, from)| Some((partition, from, pending.remove(&partition)?)));
+        Ok(taken.map(|(partition, from, asked)| (partition, from, asked.lane)).collect())
     }
 
     fn unanswered(&self, partition: i32, why: &str) -> Error {
@@ -210,29 +243,38 @@ impl Group {
 
     /// Asks the owners to flush and let go, waits for them, and gives the partitions back.
     fn revoke(&self, consumer: &BaseConsumer<Self>, taken: &TopicPartitionList) -> Result<(), Error> {
-        let lanes: Vec<Lane> = {
+        let partitions: Vec<i32> = taken.elements().iter().map(|element| element.partition()).collect();
+        // Nothing was read of these, so there is nothing to wait for.
+        let unread: Vec<Pending> = partitions.iter().filter_map(|partition| self.pending().remove(partition)).collect();
+        unread.into_iter().for_each(|asked| drop(asked.lane.revoke()));
+        let begun: Vec<(i32, Lane)> = {
             let mut lanes = self.lanes();
-            taken.elements().iter().filter_map(|element| lanes.remove(&element.partition())).collect()
+            partitions.iter().filter_map(|partition| Some((*partition, lanes.remove(partition)?))).collect()
         };
-        let released: Vec<_> = lanes.into_iter().filter_map(Lane::revoke).collect();
+        let given = list(&self.name, begun.iter().map(|(partition, _)| (*partition, Offset::Invalid)));
+        let released = begun.into_iter().filter_map(|(_, lane)| lane.revoke()).collect();
         // A lost partition has a new owner already: nobody is helped by waiting.
         if !consumer.assignment_lost() {
-            let deadline = Instant::now() + self.limits.drain;
-            for mut released in released {
-                let answer = self.shared.signal.answer(&mut released, deadline, || {
-                    self.pump(consumer);
-                });
-                if answer == Answer::Late {
-                    tracing::warn!(topic = self.name, "revoked partition was not flushed in time");
-                }
-            }
+            self.await_release(consumer, released);
             self.commit(consumer);
         }
-        consumer.incremental_unassign(taken).map_err(|error| Error::retry("give partitions back", error))
+        given
+            .and_then(|given| consumer.incremental_unassign(&given))
+            .map_err(|error| Error::retry("give partitions back", error))
+    }
+
+    fn await_release(&self, consumer: &BaseConsumer<Self>, released: Vec<oneshot::Receiver<()>>) {
+        let deadline = Instant::now() + self.limits.drain;
+        for mut released in released {
+            let meanwhile = || {
+                self.pump(consumer);
+            };
+            if self.shared.signal.answer(&mut released, deadline, meanwhile) == Answer::Late {
+                tracing::warn!(topic = self.name, "revoked partition was not flushed in time");
+            }
+        }
     }
 }
-
-type Asked = (Lane, i32, oneshot::Receiver<i64>);
 
 fn list(name: &str, offsets: impl Iterator<Item = (i32, Offset)>) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
@@ -259,17 +301,12 @@ impl ConsumerContext for Group {
         self.served.store(true, Ordering::Relaxed);
         tracing::info!(topic = self.name, partitions = list.count(), ?cause, "rebalance");
         let done = match cause {
-            // Nobody reads what is assigned to a consumer that ends; the group only waits for the answer.
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if self.shared.ended() => {
-                consumer.incremental_assign(&TopicPartitionList::new()).map_err(|error| Error::retry("leave", error))
-            }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                let done = self.assign(consumer, list);
-                if done.is_err() {
-                    // librdkafka waits for an answer in any case, also while it closes.
-                    drop(consumer.incremental_assign(&TopicPartitionList::new()));
-                }
-                done
+                // Nobody reads what is assigned to a consumer that ends.
+                let offered = if self.shared.ended() { Ok(()) } else { self.assign(consumer, list) };
+                // librdkafka waits for an answer in any case, also while it closes.
+                let answered = consumer.incremental_assign(&TopicPartitionList::new());
+                offered.and(answered.map_err(|error| Error::retry("take over partitions", error)))
             }
             _ => self.revoke(consumer, list),
         };

@@ -31,6 +31,20 @@ impl Signal {
         *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
     }
 
+    /// The answer, if it has come or can no longer come in time; otherwise it will raise the signal.
+    pub(super) fn look<T>(
+        self: &Arc<Self>,
+        receiver: &mut oneshot::Receiver<T>,
+        deadline: Instant,
+    ) -> Option<Answer<T>> {
+        let waker = Waker::from(Arc::clone(self));
+        match Pin::new(receiver).poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(Ok(value)) => Some(Answer::Given(value)),
+            Poll::Ready(Err(_)) => Some(Answer::Refused),
+            Poll::Pending => (Instant::now() >= deadline).then_some(Answer::Late),
+        }
+    }
+
     /// Waits for an answer until `deadline`, and does `meanwhile` whenever it wakes up.
     pub(super) fn answer<T>(
         self: &Arc<Self>,
@@ -38,20 +52,12 @@ impl Signal {
         deadline: Instant,
         mut meanwhile: impl FnMut(),
     ) -> Answer<T> {
-        let waker = Waker::from(Arc::clone(self));
-        let mut context = Context::from_waker(&waker);
         loop {
-            match Pin::new(&mut *receiver).poll(&mut context) {
-                Poll::Ready(Ok(value)) => return Answer::Given(value),
-                Poll::Ready(Err(_)) => return Answer::Refused,
-                Poll::Pending => {}
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Answer::Late;
+            if let Some(answer) = self.look(receiver, deadline) {
+                return answer;
             }
             meanwhile();
-            self.wait(left);
+            self.wait(deadline.saturating_duration_since(Instant::now()));
         }
     }
 }

@@ -62,7 +62,7 @@ impl Cassandra {
         let mut partials: BTreeMap<(View, i64, String), Vec<Row>> = BTreeMap::new();
         for (Place { view, bucket, .. }, rows) in found {
             for (key, source, cell) in rows {
-                partials.entry((view, bucket, key)).or_default().push(row(source, cell));
+                partials.entry((view, bucket, key)).or_default().push(row(source, &cell));
             }
         }
         let of = |key: &RowKey| partials.get(&(key.view, key.bucket, key.key.clone())).cloned().unwrap_or_default();
@@ -116,7 +116,7 @@ impl Cassandra {
             .map_err(|error| fault::first_page(operation, &error))?
             .rows_stream::<Selected>()
             .map_err(|error| fault::shape(operation, &error))?
-            .map_ok(|(key, source, cell)| (key, row(source, cell)))
+            .map_ok(|(key, source, cell)| (key, row(source, &cell)))
             .map_err(|error| fault::next_row(operation, &error))
             .try_collect()
             .await
@@ -165,8 +165,8 @@ fn selected(result: QueryResult) -> Result<Vec<Selected>, Error> {
 }
 
 /// A copy of the cell: the driver's slice would keep the whole answer in memory.
-fn row(source: i32, cell: Bytes) -> Row {
-    Row { source: u32::try_from(source).unwrap_or_default(), cell: Bytes::copy_from_slice(&cell) }
+fn row(source: i32, cell: &Bytes) -> Row {
+    Row { source: u32::try_from(source).unwrap_or_default(), cell: Bytes::copy_from_slice(cell) }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! older one lacks something, a newer or different one may mean something else by the same names.
 //!
 //! Cassandra gives a table a random identity when it is created, so two nodes that create one at the same moment
-//! end up with two tables of one name. The two tables that have to exist before anything can be recorded get fixed
-//! identities; everything after them is done by whoever holds the lock.
+//! end up with two tables of one name. The two tables that have to exist before anything can be recorded get
+//! identities that follow from their names; everything after them is done by whoever holds the lock.
 
 use super::{Config, fault, session};
 use crate::store::Error;
@@ -31,11 +31,11 @@ const MIGRATIONS: [Migration; 3] = [
     Migration { name: "0003_pointers", statement: include_str!("../../../migrations/0003_pointers.cql") },
 ];
 
-const CREATE_RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations \
-     (version int PRIMARY KEY, name text, digest text, applied_at timestamp) \
-     WITH ID = 5f6f7265-7465-4c6c-8d69-677261740001";
-const CREATE_LOCK: &str = "CREATE TABLE IF NOT EXISTS migration_lock \
-     (name text PRIMARY KEY, holder text) WITH ID = 5f6f7265-7465-4c6c-8d69-677261740002";
+/// The tables that exist before anything can be recorded: name and columns.
+const FIRST_TABLES: [(&str, &str); 2] = [
+    ("migrations", "version int PRIMARY KEY, name text, digest text, applied_at timestamp"),
+    ("migration_lock", "name text PRIMARY KEY, holder text"),
+];
 const READ_RECORD: &str = "SELECT version, name, digest FROM migrations";
 const WRITE_RECORD: &str =
     "INSERT INTO migrations (version, name, digest, applied_at) VALUES (?, ?, ?, toTimestamp(now()))";
@@ -47,6 +47,9 @@ const RELEASE_LOCK: &str = "DELETE FROM migration_lock WHERE name = 'schema' IF 
 const LOCK_WAIT_MS: u64 = 200;
 /// How often it looks at most: longer than a dead holder's lock lives.
 const LOCK_ATTEMPTS_MAX: u32 = 400;
+
+/// How often to look whether a new keyspace can be used: ten seconds.
+const KEYSPACE_ATTEMPTS_MAX: u32 = 50;
 
 impl Migration {
     fn digest(&self) -> String {
@@ -76,9 +79,10 @@ pub async fn migrate(url: &str, config: &Config) -> Result<Migrated, Error> {
     let address = session::Address::parse(url)?;
     let session = session::connect(&address, config).await?;
     create_keyspace(&session, &address.keyspace, config).await?;
-    enter(&session, &address.keyspace).await?;
-    for statement in [CREATE_RECORD, CREATE_LOCK] {
-        run(&session, statement, ()).await?;
+    enter_new(&session, &address.keyspace).await?;
+    for (table, columns) in FIRST_TABLES {
+        let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("foretell.{}.{table}", address.keyspace).as_bytes());
+        run(&session, &format!("CREATE TABLE IF NOT EXISTS {table} ({columns}) WITH ID = {id}"), ()).await?;
     }
     let holder = Uuid::new_v4().to_string();
     take_lock(&session, &holder).await?;
@@ -96,6 +100,18 @@ pub(super) async fn enter(session: &Session, keyspace: &str) -> Result<(), Error
     session.use_keyspace(keyspace, true).await.map_err(|error| {
         Error::fatal("open the store", format!("keyspace {keyspace}: {error}; `foretell migrate` creates it"))
     })
+}
+
+/// Uses a keyspace that may be in the making: Cassandra says that it exists before it lets anybody in.
+async fn enter_new(session: &Session, keyspace: &str) -> Result<(), Error> {
+    let mut attempt = 1;
+    loop {
+        match enter(session, keyspace).await {
+            Err(_) if attempt < KEYSPACE_ATTEMPTS_MAX => attempt += 1,
+            done => return done,
+        }
+        tokio::time::sleep(Duration::from_millis(LOCK_WAIT_MS)).await;
+    }
 }
 
 /// Fatal when the schema is not the one that this program was built with.

@@ -24,19 +24,19 @@ pub(super) struct Statements {
     pub(super) replace_pointer: PreparedStatement,
 }
 
-const WRITE_ROW: &str = "INSERT INTO rows (view, generation, bucket, key, source, cell) \
+const WRITE_ROW: &str = "INSERT INTO rows (view_name, generation, bucket, key, source, cell) \
      VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
 const WRITE_CHECKPOINT: &str =
     "INSERT INTO checkpoints (family, generation, source, state) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
 const READ_CHECKPOINT: &str = "SELECT state FROM checkpoints WHERE family = ? AND generation = ? AND source = ?";
 const READ_KEYS: &str =
-    "SELECT key, source, cell FROM rows WHERE view = ? AND generation = ? AND bucket = ? AND key IN ?";
+    "SELECT key, source, cell FROM rows WHERE view_name = ? AND generation = ? AND bucket = ? AND key IN ?";
 const READ_KEYS_OF_SOURCE: &str = "SELECT key, source, cell FROM rows \
-     WHERE view = ? AND generation = ? AND bucket = ? AND key IN ? AND source = ?";
-const SCAN: &str = "SELECT key, source, cell FROM rows WHERE view = ? AND generation = ? AND bucket = ? LIMIT ?";
+     WHERE view_name = ? AND generation = ? AND bucket = ? AND key IN ? AND source = ?";
+const SCAN: &str = "SELECT key, source, cell FROM rows WHERE view_name = ? AND generation = ? AND bucket = ? LIMIT ?";
 const SCAN_AFTER: &str = "SELECT key, source, cell FROM rows \
-     WHERE view = ? AND generation = ? AND bucket = ? AND (key, source) > (?, ?) LIMIT ?";
-const BUCKETS: &str = "SELECT DISTINCT view, generation, bucket FROM rows";
+     WHERE view_name = ? AND generation = ? AND bucket = ? AND (key, source) > (?, ?) LIMIT ?";
+const BUCKETS: &str = "SELECT DISTINCT view_name, generation, bucket FROM rows";
 const READ_POINTER: &str = "SELECT serving, building, epoch, partitions, fingerprint FROM pointers WHERE family = ?";
 const CREATE_POINTER: &str = "INSERT INTO pointers (family, serving, building, epoch, partitions, fingerprint) \
      VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS";

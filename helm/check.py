@@ -329,6 +329,7 @@ REFUSED = [
     ("settings.cassandra.password=secret", "settings"),
     ("terminationGracePeriodSeconds=20", "terminationGracePeriodSeconds"),
     ("settings.kafka.drain_ms=60000", "terminationGracePeriodSeconds"),
+    ("settings.http.drain_ms=35000", "terminationGracePeriodSeconds"),
     ("podDisruptionBudget.maxUnavailable=0", "maxUnavailable"),
     ("networkPolicy.enabled=maybe", "enabled"),
 ]

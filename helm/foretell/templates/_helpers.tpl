@@ -68,10 +68,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- fail (printf "%s.tls.clientCertificate needs %s.tls.secret" $name $name) -}}
 {{- end -}}
 {{- end -}}
-{{- $drain := divf (dig "kafka" "drain_ms" 10000 .Values.settings | float64) 1000.0 -}}
-{{- $needed := addf $drain .Values.http.preStopSeconds 10 -}}
+{{- $drains := add (dig "kafka" "drain_ms" 10000 .Values.settings | int64) (dig "http" "drain_ms" 10000 .Values.settings | int64) -}}
+{{- $needed := addf (divf $drains 1000.0) .Values.http.preStopSeconds 10 -}}
 {{- if le (float64 .Values.terminationGracePeriodSeconds) $needed -}}
-{{- fail (printf "terminationGracePeriodSeconds must be more than %v: preStopSeconds, the drain and 10 s" $needed) -}}
+{{- fail (printf "terminationGracePeriodSeconds must be more than %v: preStopSeconds, the drains of kafka and http, and 10 s" $needed) -}}
 {{- end -}}
 {{- end -}}
 

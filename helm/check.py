@@ -228,6 +228,13 @@ class Configuration(unittest.TestCase):
         )
         self.assertEqual(read["telemetry"]["log_format"], "json")
 
+    def test_topics_are_named_as_the_program_names_them(self):
+        defaults = tomllib.loads((CHART.parents[1] / "src" / "config" / "defaults.toml").read_text())
+        read = tomllib.loads(configuration(render()))
+        self.assertEqual(set(read["topics"]) - set(defaults["topics"]), set())
+        for key in set(read["topics"]) & set(defaults["topics"]):
+            self.assertEqual(read["topics"][key], defaults["topics"][key], key)
+
     def test_the_migration_reads_the_same(self):
         for arguments in EXAMPLES.values():
             objects = render(*arguments)

@@ -6,6 +6,7 @@ Each test is a promise; values that must be refused are a table of values and wo
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -41,9 +42,9 @@ def of_kind(objects, kind):
 
 
 def pods(objects):
-    """Name and pod template of every workload."""
-    workloads = [item for item in objects if item["kind"] in ("Deployment", "Job")]
-    return [(item["metadata"]["name"], item["spec"]["template"]) for item in workloads]
+    """Name and pod template of every workload; a bare pod is its own template."""
+    workloads = [item for item in objects if item["kind"] in ("Deployment", "Job", "Pod")]
+    return [(item["metadata"]["name"], item["spec"].get("template", item)) for item in workloads]
 
 
 def hooks(item):
@@ -92,7 +93,7 @@ class EveryExample(unittest.TestCase):
 
     def test_pods_are_restricted(self):
         for objects in self.each():
-            self.assertEqual(len(pods(objects)), 4, "three roles and the migration")
+            self.assertEqual(len(pods(objects)), 5, "three roles, the migration and the test")
             for name, template in pods(objects):
                 spec = template["spec"]
                 pod = spec["securityContext"]
@@ -103,7 +104,7 @@ class EveryExample(unittest.TestCase):
                 self.assertIs(spec["enableServiceLinks"], False, name)
                 for refused in ("hostNetwork", "hostPID", "hostIPC"):
                     self.assertNotIn(refused, spec, name)
-                for volume in spec["volumes"]:
+                for volume in spec.get("volumes", []):
                     self.assertTrue({"configMap", "secret"} & set(volume), f"{name} may write to {volume}")
                 for container in spec["containers"]:
                     context = container["securityContext"]
@@ -171,8 +172,8 @@ class EveryExample(unittest.TestCase):
     def test_mounts_and_volumes_agree(self):
         for objects in self.each():
             for name, template in pods(objects):
-                volumes = {volume["name"] for volume in template["spec"]["volumes"]}
-                mounts = template["spec"]["containers"][0]["volumeMounts"]
+                volumes = {volume["name"] for volume in template["spec"].get("volumes", [])}
+                mounts = template["spec"]["containers"][0].get("volumeMounts", [])
                 self.assertEqual({mount["name"] for mount in mounts}, volumes, name)
                 self.assertTrue(all(mount["readOnly"] for mount in mounts), name)
 
@@ -228,12 +229,26 @@ class Configuration(unittest.TestCase):
         )
         self.assertEqual(read["telemetry"]["log_format"], "json")
 
-    def test_topics_are_named_as_the_program_names_them(self):
+    def test_keys_are_named_as_the_program_names_them(self):
+        defaults = (CHART.parents[1] / "src" / "config" / "defaults.toml").read_text()
+        known, section = set(), ""
+        for line in defaults.splitlines():
+            if header := re.match(r"\[([a-z_.]+)\]$", line):
+                section = header[1]
+            elif key := re.match(r"(?:# )?([a-z_0-9]+) = ", line):
+                known.add((section, key[1]))
+        for arguments in EXAMPLES.values():
+            read = tomllib.loads(configuration(render(*arguments)))
+            self.assertLessEqual({"log", "store", "topics", "http", "kafka", "cassandra"}, set(read))
+            for section, values in read.items():
+                for key in values if isinstance(values, dict) else []:
+                    if (section, key) != ("kafka", "properties"):
+                        self.assertIn((section, key), known)
+
+    def test_topics_have_the_defaults_of_the_program(self):
         defaults = tomllib.loads((CHART.parents[1] / "src" / "config" / "defaults.toml").read_text())
-        read = tomllib.loads(configuration(render()))
-        self.assertEqual(set(read["topics"]) - set(defaults["topics"]), set())
-        for key in set(read["topics"]) & set(defaults["topics"]):
-            self.assertEqual(read["topics"][key], defaults["topics"][key], key)
+        for key, value in tomllib.loads(configuration(render()))["topics"].items():
+            self.assertEqual(value, defaults["topics"][key], key)
 
     def test_the_migration_reads_the_same(self):
         for arguments in EXAMPLES.values():
@@ -261,7 +276,8 @@ class Configuration(unittest.TestCase):
         self.assertNotEqual(sums(), sums("--set", "settings.pipeline.batch_age_ms_max=20"))
 
     def test_user_names_come_from_the_secrets(self):
-        for name, template in pods(render(*EXAMPLES["full"])):
+        objects = render(*EXAMPLES["full"])
+        for name, template in pods(of_kind(objects, "Deployment") + of_kind(objects, "Job")):
             variables = {v["name"]: v for v in template["spec"]["containers"][0]["env"]}
             for backend in ("kafka", "cassandra"):
                 source = variables[f"FORETELL__{backend.upper()}__USERNAME"]["valueFrom"]["secretKeyRef"]
@@ -276,6 +292,18 @@ class Choices(unittest.TestCase):
         names = {d["metadata"]["name"] for d in of_kind(objects, "Deployment")}
         self.assertEqual(names, {"risk-foretell-views", "risk-foretell-reminders"})
         self.assertEqual(of_kind(objects, "Service"), [])
+        self.assertEqual(of_kind(objects, "Pod"), [], "there is nobody to ask")
+
+    def test_the_test_asks_the_service(self):
+        for arguments in EXAMPLES.values():
+            objects = render(*arguments)
+            (service,), (pod,) = of_kind(objects, "Service"), of_kind(objects, "Pod")
+            port = service["spec"]["ports"][0]["port"]
+            self.assertEqual(hooks(pod), "test")
+            self.assertEqual(
+                pod["spec"]["containers"][0]["args"],
+                ["health", f"http://{service['metadata']['name']}.tests.svc:{port}"],
+            )
 
     def test_single_replicas_can_be_drained(self):
         objects = render("--set", "roles.views.replicas=1")
@@ -295,7 +323,11 @@ class Choices(unittest.TestCase):
 
     def test_optional_objects_are_absent_unless_asked_for(self):
         self.assertEqual(of_kind(render(), "NetworkPolicy"), [])
-        self.assertEqual(len(of_kind(render(*EXAMPLES["full"]), "NetworkPolicy")), 1)
+        (policy,) = of_kind(render(*EXAMPLES["full"]), "NetworkPolicy")
+        peers = policy["spec"]["ingress"][0]["from"]
+        self.assertEqual([next(iter(peer)) for peer in peers], ["namespaceSelector", "podSelector"])
+        (policy,) = of_kind(render("--set", "networkPolicy.enabled=true"), "NetworkPolicy")
+        self.assertNotIn("from", policy["spec"]["ingress"][0], "nobody is named, so everybody may")
         for switch, kind in (
             ("migration.enabled", "Job"),
             ("serviceAccount.create", "ServiceAccount"),

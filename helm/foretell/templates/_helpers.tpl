@@ -112,7 +112,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "foretell.toml" -}}
-# Written by the chart. Keys are explained in the program's annotated defaults: `foretell config dump`.
+# Written by the chart. Keys are explained in the program's annotated defaults: `foretell config dump --defaults`.
 {{ include "foretell.toml.table" (dict "path" "" "table" (include "foretell.config" . | fromJson)) | trim }}
 {{- end -}}
 

@@ -1,0 +1,404 @@
+"""Renders the chart and holds what comes out to the chart's promises. Run by scripts/test-helm.
+
+Each test is a promise; values that must be refused are a table of values and words of the refusal.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+import unittest
+
+import yaml
+
+CHART = pathlib.Path(__file__).parent / "foretell"
+KUBERNETES = os.environ["HELM_KUBE_VERSION"]
+FULL = CHART / "examples" / "full.yaml"
+EXAMPLES = {"default": [], "full": ["--values", str(FULL)]}
+
+# Kinds of objects that Helm creates after the pre-install hooks, and a hook can therefore not use.
+LATER = {"ConfigMap", "Secret", "ServiceAccount"}
+
+
+def helm(*arguments):
+    """The finished `helm template` with these further arguments."""
+    command = ["helm", "template", "risk", str(CHART), "--namespace", "tests", "--kube-version", KUBERNETES]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+
+def render(*arguments):
+    """The objects that the chart renders."""
+    done = helm(*arguments)
+    if done.returncode != 0:
+        raise AssertionError(f"helm template {arguments}: {done.stderr}")
+    return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+
+def of_kind(objects, kind):
+    return [item for item in objects if item["kind"] == kind]
+
+
+def pods(objects):
+    """Name and pod template of every workload; a bare pod is its own template."""
+    workloads = [item for item in objects if item["kind"] in ("Deployment", "Job", "Pod")]
+    return [(item["metadata"]["name"], item["spec"].get("template", item)) for item in workloads]
+
+
+def hooks(item):
+    return item["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+
+
+def weight(item):
+    return int(item["metadata"]["annotations"].get("helm.sh/hook-weight", "0"))
+
+
+def references(spec):
+    """Kind and name of every object that a pod needs before it can start."""
+    found = {("ServiceAccount", spec.get("serviceAccountName", "default"))}
+    for volume in spec.get("volumes", []):
+        if "configMap" in volume:
+            found.add(("ConfigMap", volume["configMap"]["name"]))
+        if "secret" in volume:
+            found.add(("Secret", volume["secret"]["secretName"]))
+    for container in spec["containers"]:
+        for variable in container.get("env", []):
+            source = variable.get("valueFrom", {})
+            if "secretKeyRef" in source:
+                found.add(("Secret", source["secretKeyRef"]["name"]))
+            if "configMapKeyRef" in source:
+                found.add(("ConfigMap", source["configMapKeyRef"]["name"]))
+        for source in container.get("envFrom", []):
+            for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
+                if field in source:
+                    found.add((kind, source[field]["name"]))
+    return found
+
+
+def configuration(objects, suffix=""):
+    """The text of foretell.toml."""
+    name = f"risk-foretell{suffix}"
+    return next(i for i in of_kind(objects, "ConfigMap") if i["metadata"]["name"] == name)["data"]["foretell.toml"]
+
+
+class EveryExample(unittest.TestCase):
+    """Promises that hold whatever the values are."""
+
+    def each(self):
+        for name, arguments in EXAMPLES.items():
+            with self.subTest(values=name):
+                yield render(*arguments)
+
+    def test_pods_are_restricted(self):
+        for objects in self.each():
+            self.assertEqual(len(pods(objects)), 5, "three roles, the migration and the test")
+            for name, template in pods(objects):
+                spec = template["spec"]
+                pod = spec["securityContext"]
+                self.assertIs(pod["runAsNonRoot"], True, name)
+                self.assertNotEqual(pod["runAsUser"], 0, name)
+                self.assertEqual(pod["seccompProfile"], {"type": "RuntimeDefault"}, name)
+                self.assertIs(spec["automountServiceAccountToken"], False, name)
+                self.assertIs(spec["enableServiceLinks"], False, name)
+                for refused in ("hostNetwork", "hostPID", "hostIPC"):
+                    self.assertNotIn(refused, spec, name)
+                for volume in spec.get("volumes", []):
+                    self.assertTrue({"configMap", "secret"} & set(volume), f"{name} may write to {volume}")
+                for container in spec["containers"]:
+                    context = container["securityContext"]
+                    self.assertIs(context["readOnlyRootFilesystem"], True, name)
+                    self.assertIs(context["allowPrivilegeEscalation"], False, name)
+                    self.assertIs(context["privileged"], False, name)
+                    self.assertEqual(context["capabilities"], {"drop": ["ALL"]}, name)
+                    self.assertIn("memory", container["resources"]["limits"], name)
+                    self.assertIn("cpu", container["resources"]["requests"], name)
+
+    def test_hooks_need_nothing_that_comes_later(self):
+        for objects in self.each():
+            created = {(i["kind"], i["metadata"]["name"]): i for i in objects if i["kind"] in LATER}
+            jobs = of_kind(objects, "Job")
+            self.assertEqual(len(jobs), 1)
+            for job in jobs:
+                self.assertEqual(set(hooks(job).split(",")), {"pre-install", "pre-upgrade"})
+                for reference in references(job["spec"]["template"]["spec"]) & set(created):
+                    needed = created[reference]
+                    self.assertEqual(hooks(needed), hooks(job), f"{reference} is not there yet when the job runs")
+                    self.assertLess(weight(needed), weight(job), f"{reference} is not created before the job")
+
+    def test_no_secret_is_created(self):
+        for objects in self.each():
+            self.assertEqual(of_kind(objects, "Secret"), [])
+            self.assertNotIn("password =", configuration(objects))
+
+    def test_roles_are_probed_and_drain(self):
+        for objects in self.each():
+            deployments = of_kind(objects, "Deployment")
+            roles = {d["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] for d in deployments}
+            self.assertEqual(roles, {"http", "views", "reminders"})
+            for deployment in deployments:
+                template = deployment["spec"]["template"]
+                role = template["metadata"]["labels"]["app.kubernetes.io/component"]
+                container = template["spec"]["containers"][0]
+                self.assertEqual(container["args"][0], "serve")
+                self.assertEqual(container["args"][container["args"].index("--roles") + 1], role)
+                probes = {p: container[f"{p}Probe"]["httpGet"] for p in ("liveness", "readiness", "startup")}
+                self.assertEqual(probes["liveness"], {"path": "/livez", "port": "http"})
+                self.assertEqual(probes["readiness"], {"path": "/readyz", "port": "http"})
+                self.assertEqual(probes["startup"], {"path": "/livez", "port": "http"})
+                ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+                annotations = template["metadata"]["annotations"]
+                self.assertEqual(annotations["prometheus.io/port"], str(ports["http"]))
+                self.assertEqual(annotations["prometheus.io/path"], "/metrics")
+                pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+                self.assertEqual(pause > 0, role == "http")
+                self.assertGreater(template["spec"]["terminationGracePeriodSeconds"], pause + 10)
+
+    def test_selectors_find_exactly_their_role(self):
+        for objects in self.each():
+            templates = [template["metadata"]["labels"] for _, template in pods(objects)]
+
+            def found(selector):
+                return [labels for labels in templates if selector.items() <= labels.items()]
+
+            selecting = [i["spec"]["selector"]["matchLabels"] for i in of_kind(objects, "Deployment")]
+            selecting += [i["spec"]["selector"]["matchLabels"] for i in of_kind(objects, "PodDisruptionBudget")]
+            selecting += [i["spec"]["selector"] for i in of_kind(objects, "Service")]
+            self.assertEqual(len(selecting), 7)
+            for selector in selecting:
+                self.assertEqual(len(found(selector)), 1, selector)
+
+    def test_mounts_and_volumes_agree(self):
+        for objects in self.each():
+            for name, template in pods(objects):
+                volumes = {volume["name"] for volume in template["spec"].get("volumes", [])}
+                mounts = template["spec"]["containers"][0].get("volumeMounts", [])
+                self.assertEqual({mount["name"] for mount in mounts}, volumes, name)
+                self.assertTrue(all(mount["readOnly"] for mount in mounts), name)
+
+    def test_names_fit(self):
+        long = ["--set", f"fullnameOverride={'n' * 63}"]
+        for objects in [*self.each(), render(*long)]:
+            for item in objects:
+                self.assertLessEqual(len(item["metadata"]["name"]), 63)
+
+
+class Configuration(unittest.TestCase):
+    """The file that the values become."""
+
+    def test_everything_of_the_full_example_arrives(self):
+        text = configuration(render(*EXAMPLES["full"]))
+        self.assertIn('log = "kafka://kafka-0.kafka:9093,kafka-1.kafka:9093,kafka-2.kafka:9093"\n', text)
+        self.assertIn("drain_ms = 15000\n", text)
+        read = tomllib.loads(text)
+        nodes = "cassandra-0.cassandra:9042,cassandra-1.cassandra:9042,cassandra-2.cassandra:9042"
+        self.assertEqual(read["store"], f"cassandra://{nodes}/foretell")
+        self.assertEqual(read["http"], {"listen": "0.0.0.0:8080", "api_keys_file": "/etc/foretell/api-keys/api-keys.toml"})
+        self.assertEqual(
+            read["kafka"],
+            {
+                "security_protocol": "sasl_ssl",
+                "sasl_mechanism": "SCRAM-SHA-512",
+                "password_file": "/etc/foretell/kafka/credentials/password",
+                "ca_file": "/etc/foretell/kafka/tls/ca.crt",
+                "certificate_file": "/etc/foretell/kafka/tls/tls.crt",
+                "key_file": "/etc/foretell/kafka/tls/tls.key",
+                "drain_ms": 15000,
+                "properties": {"client.rack": "zone-a"},
+            },
+        )
+        self.assertEqual(
+            read["cassandra"],
+            {
+                "replication_factor": 3,
+                "datacenter": "dc1",
+                "password_file": "/etc/foretell/cassandra/credentials/password",
+                "ca_file": "/etc/foretell/cassandra/tls/ca.crt",
+            },
+        )
+        self.assertEqual(
+            read["topics"],
+            {
+                "prefix": "foretell.",
+                "partitions": 24,
+                "replication_factor": 3,
+                "min_insync_replicas": 2,
+                "dead_letter_retention_days": 90,
+            },
+        )
+        self.assertEqual(read["telemetry"]["log_format"], "json")
+
+    def test_keys_are_named_as_the_program_names_them(self):
+        defaults = (CHART.parents[1] / "src" / "config" / "defaults.toml").read_text()
+        known, section = set(), ""
+        for line in defaults.splitlines():
+            if header := re.match(r"\[([a-z_.]+)\]$", line):
+                section = header[1]
+            elif key := re.match(r"(?:# )?([a-z_0-9]+) = ", line):
+                known.add((section, key[1]))
+        for arguments in EXAMPLES.values():
+            read = tomllib.loads(configuration(render(*arguments)))
+            self.assertLessEqual({"log", "store", "topics", "http", "kafka", "cassandra"}, set(read))
+            for section, values in read.items():
+                for key in values if isinstance(values, dict) else []:
+                    if (section, key) != ("kafka", "properties"):
+                        self.assertIn((section, key), known)
+
+    def test_topics_have_the_defaults_of_the_program(self):
+        defaults = tomllib.loads((CHART.parents[1] / "src" / "config" / "defaults.toml").read_text())
+        for key, value in tomllib.loads(configuration(render()))["topics"].items():
+            self.assertEqual(value, defaults["topics"][key], key)
+
+    def test_the_migration_reads_the_same(self):
+        for arguments in EXAMPLES.values():
+            objects = render(*arguments)
+            self.assertEqual(configuration(objects), configuration(objects, "-migration"))
+
+    def test_values_keep_their_types(self):
+        settings = {"a": {"whole": 3, "half": 0.5, "on": True, "text": 'say "so" <&>', "list": [1, "b"]}}
+        text = configuration(render("--set-json", f"settings={json.dumps(settings)}"))
+        for line in ("whole = 3\n", "half = 0.5\n", "on = true\n", 'list = [1, "b"]\n'):
+            self.assertIn(line, text)
+        self.assertEqual(tomllib.loads(text)["a"], settings["a"])
+
+    def test_values_win_over_settings(self):
+        text = configuration(render("--set-json", 'settings={"http": {"listen": "127.0.0.1:1", "body_bytes_max": 1}}'))
+        self.assertIn('listen = "0.0.0.0:8080"\n', text)
+        self.assertIn("body_bytes_max = 1\n", text)
+
+    def test_a_change_rolls_the_pods(self):
+        def sums(*arguments):
+            deployments = of_kind(render(*arguments), "Deployment")
+            return {d["spec"]["template"]["metadata"]["annotations"]["checksum/config"] for d in deployments}
+
+        self.assertEqual(len(sums()), 1)
+        self.assertNotEqual(sums(), sums("--set", "settings.pipeline.batch_age_ms_max=20"))
+
+    def test_user_names_come_from_the_secrets(self):
+        objects = render(*EXAMPLES["full"])
+        for name, template in pods(of_kind(objects, "Deployment") + of_kind(objects, "Job")):
+            variables = {v["name"]: v for v in template["spec"]["containers"][0]["env"]}
+            for backend in ("kafka", "cassandra"):
+                source = variables[f"FORETELL__{backend.upper()}__USERNAME"]["valueFrom"]["secretKeyRef"]
+                self.assertEqual(source, {"name": f"foretell-{backend}", "key": "username"}, name)
+
+
+class Choices(unittest.TestCase):
+    """What single values switch."""
+
+    def test_a_role_can_be_left_out(self):
+        objects = render("--set", "roles.http.enabled=false")
+        names = {d["metadata"]["name"] for d in of_kind(objects, "Deployment")}
+        self.assertEqual(names, {"risk-foretell-views", "risk-foretell-reminders"})
+        self.assertEqual(of_kind(objects, "Service"), [])
+        self.assertEqual(of_kind(objects, "Pod"), [], "there is nobody to ask")
+
+    def test_the_test_asks_the_service(self):
+        for arguments in EXAMPLES.values():
+            objects = render(*arguments)
+            (service,), (pod,) = of_kind(objects, "Service"), of_kind(objects, "Pod")
+            port = service["spec"]["ports"][0]["port"]
+            self.assertEqual(hooks(pod), "test")
+            self.assertEqual(
+                pod["spec"]["containers"][0]["args"],
+                ["health", f"http://{service['metadata']['name']}.tests.svc:{port}"],
+            )
+
+    def test_single_replicas_can_be_drained(self):
+        objects = render("--set", "roles.views.replicas=1")
+        names = {b["metadata"]["name"] for b in of_kind(objects, "PodDisruptionBudget")}
+        self.assertEqual(names, {"risk-foretell-http", "risk-foretell-reminders"})
+
+    def test_serving_without_keys_is_said_on_the_command_line(self):
+        for arguments, expected in ([], False), (["--set", "http.insecure=true,http.apiKeysSecret="], True):
+            for deployment in of_kind(render(*arguments), "Deployment"):
+                container = deployment["spec"]["template"]["spec"]["containers"][0]
+                self.assertEqual("--insecure" in container["args"], expected)
+
+    def test_the_image_is_pinned_by_digest_first(self):
+        for arguments, suffix in (([], ":0.1.0"), (["--set", "image.tag=v9"], ":v9"), (EXAMPLES["full"], "@sha256:")):
+            for _, template in pods(render(*arguments)):
+                self.assertIn(suffix, template["spec"]["containers"][0]["image"])
+
+    def test_optional_objects_are_absent_unless_asked_for(self):
+        self.assertEqual(of_kind(render(), "NetworkPolicy"), [])
+        (policy,) = of_kind(render(*EXAMPLES["full"]), "NetworkPolicy")
+        peers = policy["spec"]["ingress"][0]["from"]
+        self.assertEqual([next(iter(peer)) for peer in peers], ["namespaceSelector", "podSelector"])
+        (policy,) = of_kind(render("--set", "networkPolicy.enabled=true"), "NetworkPolicy")
+        self.assertNotIn("from", policy["spec"]["ingress"][0], "nobody is named, so everybody may")
+        for switch, kind in (
+            ("migration.enabled", "Job"),
+            ("serviceAccount.create", "ServiceAccount"),
+            ("podDisruptionBudget.enabled", "PodDisruptionBudget"),
+        ):
+            self.assertNotEqual(of_kind(render(), kind), [])
+            self.assertEqual(of_kind(render("--set", f"{switch}=false"), kind), [], switch)
+
+
+REFUSED = [
+    # values, a word of the refusal
+    ("replicaCount=2", "replicaCount"),
+    ("roles.http.replica=2", "replica"),
+    ("roles.http.replicas=-1", "replicas"),
+    ("roles.http.replicas=two", "replicas"),
+    ("roles.scorer.enabled=true", "scorer"),
+    ("roles.views.resources.request.cpu=1", "request"),
+    ("image.digest=latest", "digest"),
+    ("image.pullPolicy=Sometimes", "pullPolicy"),
+    ("http.port=80", "port"),
+    ("http.apiKeysSecret=Not_A_Name", "apiKeysSecret"),
+    ("http.apiKeysSecret=", "http.apiKeysSecret"),
+    ("http.insecure=true", "http.insecure"),
+    ("http.service.type=ExternalName", "type"),
+    ("kafka.brokers[0]=kafka", "brokers"),
+    ("kafka.brokers=", "brokers"),
+    ("kafka.password=secret", "password"),
+    ("kafka.securityProtocol=tls", "securityProtocol"),
+    ("kafka.securityProtocol=sasl_ssl", "kafka.saslMechanism"),
+    ("kafka.credentialsSecret=a", "sasl_"),
+    ("kafka.tls.secret=a", "kafka.tls.secret"),
+    ("cassandra.tls.clientCertificate=true", "cassandra.tls.secret"),
+    ("cassandra.keyspace=Foretell", "keyspace"),
+    ("cassandra.nodes[0]=cassandra", "nodes"),
+    ("topics.partitions=0", "partitions"),
+    ("settings.store=disk:./data", "store"),
+    ("settings.kafka.password=secret", "settings"),
+    ("settings.cassandra.password=secret", "settings"),
+    ("terminationGracePeriodSeconds=20", "terminationGracePeriodSeconds"),
+    ("settings.kafka.drain_ms=60000", "terminationGracePeriodSeconds"),
+    ("settings.http.drain_ms=35000", "terminationGracePeriodSeconds"),
+    ("podDisruptionBudget.maxUnavailable=0", "maxUnavailable"),
+    ("networkPolicy.enabled=maybe", "enabled"),
+]
+
+
+class Refusals(unittest.TestCase):
+    """Values that are wrong are named, before anything is installed."""
+
+    def test_wrong_values_are_refused_by_name(self):
+        for values, word in REFUSED:
+            with self.subTest(values=values):
+                done = helm("--set", values)
+                self.assertNotEqual(done.returncode, 0, "it was rendered")
+                self.assertIn(word, done.stderr)
+
+    def test_every_value_is_in_the_schema_and_the_other_way_round(self):
+        values = yaml.safe_load((CHART / "values.yaml").read_text())
+        schema = json.loads((CHART / "values.schema.json").read_text())
+
+        def compare(value, part, path):
+            if "$ref" in part:
+                part = schema["$defs"][part["$ref"].rsplit("/", 1)[1]]
+            if not isinstance(value, dict) or part.get("additionalProperties") is not False or "required" not in part:
+                return
+            self.assertEqual(set(value), set(part["properties"]) - {"global"}, path or "the top")
+            for key, inner in value.items():
+                compare(inner, part["properties"][key], f"{path}.{key}")
+
+        compare(values, schema, "")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], "--verbose"])

@@ -1,0 +1,236 @@
+{{- define "foretell.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Room for the longest suffix, "-reminders", stays within the 63 characters of a label. */}}
+{{- define "foretell.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "foretell.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "foretell.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "foretell.selector" . }}
+{{- end -}}
+
+{{- define "foretell.selector" -}}
+app.kubernetes.io/name: {{ include "foretell.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "foretell.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "foretell.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "foretell.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the schema cannot say, because it spans several values. */}}
+{{- define "foretell.check" -}}
+{{- if and .Values.http.insecure .Values.http.apiKeysSecret -}}
+{{- fail "http.insecure serves without API keys: empty http.apiKeysSecret, or set http.insecure to false" -}}
+{{- end -}}
+{{- if not (or .Values.http.insecure .Values.http.apiKeysSecret) -}}
+{{- fail "name a Secret of API keys in http.apiKeysSecret, or set http.insecure to true" -}}
+{{- end -}}
+{{- $sasl := hasPrefix "sasl_" .Values.kafka.securityProtocol -}}
+{{- if and $sasl (not (and .Values.kafka.saslMechanism .Values.kafka.credentialsSecret)) -}}
+{{- fail "kafka.securityProtocol is a sasl_ protocol: kafka.saslMechanism and kafka.credentialsSecret are needed" -}}
+{{- end -}}
+{{- if and (not $sasl) (or .Values.kafka.saslMechanism .Values.kafka.credentialsSecret) -}}
+{{- fail "kafka.saslMechanism and kafka.credentialsSecret have no effect without a sasl_ protocol in kafka.securityProtocol" -}}
+{{- end -}}
+{{- if and .Values.kafka.tls.secret (not (hasSuffix "ssl" .Values.kafka.securityProtocol)) -}}
+{{- fail "kafka.tls.secret has no effect without ssl or sasl_ssl in kafka.securityProtocol" -}}
+{{- end -}}
+{{- range $name := list "kafka" "cassandra" -}}
+{{- $tls := (index $.Values $name).tls -}}
+{{- if and $tls.clientCertificate (not $tls.secret) -}}
+{{- fail (printf "%s.tls.clientCertificate needs %s.tls.secret" $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $drains := add (dig "kafka" "drain_ms" 10000 .Values.settings | int64) (dig "http" "drain_ms" 10000 .Values.settings | int64) -}}
+{{- $needed := addf (divf $drains 1000.0) .Values.http.preStopSeconds 10 -}}
+{{- if le (float64 .Values.terminationGracePeriodSeconds) $needed -}}
+{{- fail (printf "terminationGracePeriodSeconds must be more than %v: preStopSeconds, the drains of kafka and http, and 10 s" $needed) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The configuration as a map: settings, and over them what the values say. */}}
+{{- define "foretell.config" -}}
+{{- $kafka := dict "security_protocol" .Values.kafka.securityProtocol -}}
+{{- with .Values.kafka.saslMechanism }}{{- $_ := set $kafka "sasl_mechanism" . -}}{{- end -}}
+{{- $cassandra := dict "replication_factor" .Values.cassandra.replicationFactor -}}
+{{- with .Values.cassandra.datacenter }}{{- $_ := set $cassandra "datacenter" . -}}{{- end -}}
+{{- range $name, $section := dict "kafka" $kafka "cassandra" $cassandra -}}
+{{- $values := index $.Values $name -}}
+{{- if $values.credentialsSecret -}}
+{{- $_ := set $section "password_file" (printf "/etc/foretell/%s/credentials/password" $name) -}}
+{{- end -}}
+{{- if $values.tls.secret -}}
+{{- $_ := set $section "ca_file" (printf "/etc/foretell/%s/tls/ca.crt" $name) -}}
+{{- if $values.tls.clientCertificate -}}
+{{- $_ := set $section "certificate_file" (printf "/etc/foretell/%s/tls/tls.crt" $name) -}}
+{{- $_ := set $section "key_file" (printf "/etc/foretell/%s/tls/tls.key" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $http := dict "listen" (printf "0.0.0.0:%d" (int64 .Values.http.port)) -}}
+{{- if .Values.http.apiKeysSecret -}}
+{{- $_ := set $http "api_keys_file" "/etc/foretell/api-keys/api-keys.toml" -}}
+{{- end -}}
+{{- $topics := dict
+  "prefix" .Values.topics.prefix
+  "partitions" .Values.topics.partitions
+  "replication_factor" .Values.topics.replicationFactor
+  "min_insync_replicas" .Values.topics.minInsyncReplicas
+  "dead_letter_retention_days" .Values.topics.deadLetterRetentionDays -}}
+{{- $managed := dict
+  "log" (printf "kafka://%s" (join "," .Values.kafka.brokers))
+  "store" (printf "cassandra://%s/%s" (join "," .Values.cassandra.nodes) .Values.cassandra.keyspace)
+  "topics" $topics "http" $http "kafka" $kafka "cassandra" $cassandra -}}
+{{- mergeOverwrite (deepCopy .Values.settings) $managed | toJson -}}
+{{- end -}}
+
+{{- define "foretell.toml" -}}
+# Written by the chart. Keys are explained in the program's annotated defaults: `foretell config dump --defaults`.
+{{ include "foretell.toml.table" (dict "path" "" "table" (include "foretell.config" . | fromJson)) | trim }}
+{{- end -}}
+
+{{/* A table: its own keys first, because in TOML they end where the first table inside of it begins. Helm's toToml
+     writes every number with a decimal point, which is another type. */}}
+{{- define "foretell.toml.table" -}}
+{{- $path := .path -}}
+{{- range $key, $value := .table -}}
+{{- if not (or (kindIs "map" $value) (kindIs "invalid" $value)) }}
+{{ include "foretell.toml.key" $key }} = {{ include "foretell.toml.value" $value }}
+{{- end -}}
+{{- end -}}
+{{- range $key, $value := .table -}}
+{{- if kindIs "map" $value }}
+{{- $inner := include "foretell.toml.key" $key -}}
+{{- if $path }}{{ $inner = printf "%s.%s" $path $inner }}{{ end }}
+
+[{{ $inner }}]
+{{- include "foretell.toml.table" (dict "path" $inner "table" $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "foretell.toml.key" -}}
+{{- if regexMatch "^[A-Za-z0-9_-]+$" . }}{{ . }}{{ else }}{{ toJson . }}{{ end -}}
+{{- end -}}
+
+{{- define "foretell.toml.value" -}}
+{{- if kindIs "float64" . -}}
+{{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- else if kindIs "slice" . -}}
+{{- $items := list -}}
+{{- range . }}{{ $items = append $items (include "foretell.toml.value" .) }}{{ end -}}
+[{{ join ", " $items }}]
+{{- else if kindIs "map" . -}}
+{{- fail "settings: lists hold strings, numbers and booleans only" -}}
+{{- else -}}
+{{- toJson . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* User names; passwords are files. */}}
+{{- define "foretell.env" -}}
+{{- range $name := list "kafka" "cassandra" -}}
+{{- with (index $.Values $name).credentialsSecret }}
+- name: FORETELL__{{ upper $name }}__USERNAME
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: username
+{{- end -}}
+{{- end -}}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end -}}
+{{- end -}}
+
+{{/* Secrets of both backends: serve and migrate need the same. */}}
+{{- define "foretell.secretMounts" -}}
+{{- range $name := list "kafka" "cassandra" -}}
+{{- $values := index $.Values $name -}}
+{{- if $values.credentialsSecret }}
+- name: {{ $name }}-credentials
+  mountPath: /etc/foretell/{{ $name }}/credentials
+  readOnly: true
+{{- end -}}
+{{- if $values.tls.secret }}
+- name: {{ $name }}-tls
+  mountPath: /etc/foretell/{{ $name }}/tls
+  readOnly: true
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "foretell.secretVolumes" -}}
+{{- range $name := list "kafka" "cassandra" -}}
+{{- $values := index $.Values $name -}}
+{{- with $values.credentialsSecret }}
+- name: {{ $name }}-credentials
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+    items:
+      - {key: password, path: password}
+{{- end -}}
+{{- with $values.tls.secret }}
+- name: {{ $name }}-tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+    items:
+      - {key: ca.crt, path: ca.crt}
+      {{- if $values.tls.clientCertificate }}
+      - {key: tls.crt, path: tls.crt}
+      - {key: tls.key, path: tls.key}
+      {{- end }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* 65532 is "nonroot" of the image. The group lets it read mounted secrets. */}}
+{{- define "foretell.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "foretell.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+privileged: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}

@@ -1,0 +1,114 @@
+//! Events in every form that they come in, and what the answer promises.
+
+use crate::instance::{Answer, Instance, PARTITIONS, World, booked, event, login};
+use foretell::event::{Topic, key};
+use foretell::log::record_at;
+use reqwest::Method;
+use serde_json::json;
+
+#[tokio::test]
+async fn structured_binary_and_batch_become_the_same_records() {
+    let instance = Instance::start().await;
+    let data = json!({"user_id": "u", "ip": "198.51.100.7", "extra": {"kept": true}});
+    let mut whole = event("one", "login.failed", data.clone());
+    whole["partner"] = json!("p1");
+    let send = async |content_type: &str, headers: &[(&str, &str)], body: String| {
+        let mut request = instance.request(Method::POST, "/v1/events").header("content-type", content_type);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request.body(body).send().await.unwrap()).await
+    };
+    let attributes = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "one"),
+        ("ce-source", "urn:test"),
+        ("ce-type", "foretell.login.failed"),
+        ("ce-time", "2026-03-01T10:00:00Z"),
+        ("ce-partner", "p1"),
+    ];
+    let answers = [
+        send("application/cloudevents+json; charset=utf-8", &[], whole.to_string()).await,
+        send("application/json", &attributes, data.to_string()).await,
+        send("application/cloudevents-batch+json", &[], json!([whole]).to_string()).await,
+    ];
+    let partition = key::partition(b"default:u", PARTITIONS);
+    let mut records = Vec::new();
+    for (offset, answer) in (0..).zip(&answers) {
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        let position = json!({"id": "one", "topic": "foretell.logins", "partition": partition, "offset": offset});
+        assert_eq!(answer.body, json!({"accepted": 1, "positions": [position]}));
+        let record = record_at(instance.world.log.as_ref(), Topic::Logins, partition, offset).await.unwrap().unwrap();
+        assert_eq!(record.key.as_deref(), Some(b"default:u".as_slice()));
+        let headers: Vec<_> = record.headers.into_iter().filter(|(name, _)| name != "traceparent").collect();
+        records.push((record.value, headers));
+    }
+    assert_eq!(records[0], records[1]);
+    assert_eq!(records[0], records[2]);
+    let value: serde_json::Value = serde_json::from_slice(&records[0].0).unwrap();
+    assert_eq!(value["extra"]["kept"], true, "what is not known is kept");
+    assert!(records[0].1.iter().any(|(name, value)| name == "ce_partner" && value == "p1"));
+}
+
+#[tokio::test]
+async fn an_empty_batch_is_nothing() {
+    let instance = Instance::start().await;
+    let request = instance.request(Method::POST, "/v1/events");
+    let request = request.header("content-type", "application/cloudevents-batch+json").body("[]");
+    let answer = Answer::of(request.send().await.unwrap()).await;
+    assert_eq!((answer.status, answer.body), (202, json!({"accepted": 0, "positions": []})));
+}
+
+#[tokio::test]
+async fn after_a_wait_every_read_contains_the_events() {
+    let instance = Instance::start().await;
+    for n in 1..=20 {
+        // The scores before fill the cache that the read after must not be answered from.
+        let asked = json!({"user_id": "u", "ip": "198.51.100.7", "country": "IE"});
+        instance.post("/v1/risk/logins", &asked).await;
+        let answer = instance.fold(&[login(&format!("e{n}"), "u")]).await;
+        let score = instance.post("/v1/risk/logins", &asked).await.body;
+        assert_eq!(score["history"]["successes"], n);
+        assert!(score["view"]["offset"].as_i64() > answer.body["positions"][0]["offset"].as_i64());
+        let average = format!("the average has {n}.0");
+        assert!(score["reasons"][0]["description"].as_str().unwrap().contains(&average), "{}", score["reasons"][0]);
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_takes_too_long_is_202() {
+    let world = World::new();
+    let parts = world.parts();
+    let instance = Instance::without_views(world, parts).await;
+    let request = instance.request(Method::POST, "/v1/events").header("prefer", "wait=0");
+    let request = request.header("content-type", "application/cloudevents+json");
+    let answer = Answer::of(request.body(login("e", "u").to_string()).send().await.unwrap()).await;
+    assert_eq!((answer.status, &answer.body["folded"]), (202, &json!(false)));
+}
+
+#[tokio::test]
+async fn a_repeated_event_changes_nothing() {
+    let instance = Instance::start().await;
+    instance.fold(&[login("same", "u"), login("same", "u")]).await;
+    instance.fold(&[login("same", "u"), login("other", "u")]).await;
+    assert_eq!(instance.get("/v1/users/u").await.body["history"]["successes"], 2);
+}
+
+#[tokio::test]
+async fn the_callers_trace_goes_on_into_records_and_problems() {
+    let instance = Instance::start().await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let send = async |body: String| {
+        let request =
+            instance.request(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
+        let request = request.header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
+        Answer::of(request.body(body).send().await.unwrap()).await
+    };
+    assert_eq!(send("{}".into()).await.body["trace_id"], trace);
+    let answer = send(booked("e", "c", "a", "2026-03-29T09:30:00").to_string()).await;
+    let (partition, offset) = (&answer.body["positions"][0]["partition"], &answer.body["positions"][0]["offset"]);
+    let (partition, offset) = (partition.as_u64().unwrap() as u32, offset.as_i64().unwrap());
+    let record = record_at(instance.world.log.as_ref(), Topic::Appointments, partition, offset).await.unwrap().unwrap();
+    let header = String::from_utf8(record.header("traceparent").unwrap().to_vec()).unwrap();
+    assert!(header.starts_with(&format!("00-{trace}-")) && !header.contains("b7ad6b7169203331"), "{header}");
+}

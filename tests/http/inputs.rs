@@ -1,0 +1,254 @@
+//! Bad inputs, one row each: what is sent, and the status, code and place that are answered.
+
+use crate::instance::{Answer, Instance, World, booked, event, login};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const STRUCTURED: &str = "application/cloudevents+json";
+const BATCH: &str = "application/cloudevents-batch+json";
+const JSON: &str = "application/json";
+
+/// Path, content type, body, status, code, and for input errors one pointer with its code.
+type Row = (&'static str, &'static str, String, u16, &'static str, Option<(&'static str, &'static str)>);
+
+async fn check(instance: &Instance, rows: Vec<Row>) {
+    for (path, content_type, body, status, code, place) in rows {
+        let request = instance.request(Method::POST, path).header("content-type", content_type);
+        let answer = Answer::of(request.body(body.clone()).send().await.unwrap()).await;
+        let shown: String = body.chars().take(200).collect();
+        assert_eq!(answer.problem(), (status, code), "{path} {content_type} {shown}: {}", answer.body);
+        let places: Vec<_> = answer.body["errors"].as_array().into_iter().flatten().collect();
+        match place {
+            None => {}
+            Some((pointer, code)) => assert!(
+                places.iter().any(|error| error["pointer"] == pointer && error["code"] == code),
+                "{path} {shown}: {places:?}"
+            ),
+        }
+    }
+}
+
+fn with(mut event: Value, pointer: &str, value: Value) -> String {
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let parent = event.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+    if value.is_null() {
+        parent.remove(name)
+    } else {
+        parent.insert(name.to_owned(), value)
+    };
+    event.to_string()
+}
+
+#[tokio::test]
+async fn events_that_are_refused() {
+    let instance = Instance::start().await;
+    let events = "/v1/events";
+    let one = || login("e", "u");
+    let many = |n: usize, user: fn(usize) -> String| {
+        let events: Vec<_> = (0..n).map(|i| login(&format!("e{i}"), &user(i))).collect();
+        json!(events).to_string()
+    };
+    let invalid = |body: String, pointer: &'static str, code: &'static str| -> Row {
+        (events, STRUCTURED, body, 422, "VALIDATION_FAILED", Some((pointer, code)))
+    };
+    check(
+        &instance,
+        vec![
+            (events, STRUCTURED, "{".into(), 400, "MALFORMED_JSON", None),
+            (events, BATCH, "[{]".into(), 400, "MALFORMED_JSON", None),
+            (events, STRUCTURED, String::new(), 400, "MALFORMED_JSON", None),
+            (events, "text/plain", "hello".into(), 415, "UNSUPPORTED_MEDIA_TYPE", None),
+            (events, JSON, one().to_string(), 415, "UNSUPPORTED_MEDIA_TYPE", None),
+            (events, "application/cloudevents+avro", "x".into(), 415, "UNSUPPORTED_MEDIA_TYPE", None),
+            (events, BATCH, one().to_string(), 422, "VALIDATION_FAILED", Some(("", "WRONG_TYPE"))),
+            (events, STRUCTURED, "[]".into(), 422, "VALIDATION_FAILED", Some(("", "NOT_A_CLOUDEVENT"))),
+            (events, STRUCTURED, "x".repeat(1024 * 1024 + 1), 413, "BODY_TOO_LARGE", None),
+            (events, BATCH, many(1_001, |i| format!("u{i}")), 413, "TOO_MANY_EVENTS", None),
+            (
+                events,
+                BATCH,
+                many(65, |_| "u".into()),
+                422,
+                "TOO_MANY_PER_SUBJECT",
+                Some(("/64", "TOO_MANY_PER_SUBJECT")),
+            ),
+            invalid(with(one(), "/id", json!(null)), "/id", "MISSING_FIELD"),
+            invalid(with(one(), "/specversion", json!("0.3")), "/specversion", "UNSUPPORTED_SPECVERSION"),
+            invalid(with(one(), "/type", json!("foretell.login.succeded")), "/type", "UNKNOWN_TYPE"),
+            invalid(with(one(), "/tenant", json!("Acme")), "/tenant", "INVALID_VALUE"),
+            invalid(with(one(), "/time", json!("yesterday")), "/time", "INVALID_TIME"),
+            invalid(with(one(), "/time", json!("2026-03-01T10:05:01Z")), "/time", "TIME_IN_FUTURE"),
+            invalid(with(one(), "/data", json!([])), "/data", "WRONG_TYPE"),
+            invalid(with(one(), "/data/user_id", json!(null)), "/data/user_id", "MISSING_FIELD"),
+            invalid(with(one(), "/data/user_id", json!("x".repeat(513))), "/data/user_id", "TOO_LONG"),
+            invalid(with(one(), "/data/ip", json!("300.1.1.1")), "/data/ip", "INVALID_ADDRESS"),
+            invalid(with(one(), "/data/country", json!("Ireland")), "/data/country", "INVALID_VALUE"),
+            invalid(booked("e", "c", "a", "2026-02-30T09:00:00").to_string(), "/data/starts_at", "INVALID_TIME"),
+            invalid(
+                with(booked("e", "c", "a", "2026-03-30T09:00:00"), "/data/time_zone", json!("Europe/Atlantis")),
+                "/data/time_zone",
+                "UNKNOWN_TIME_ZONE",
+            ),
+            invalid(
+                event(
+                    "e",
+                    "reminder.withdrawn",
+                    json!({
+                        "reminder_id": "r", "appointment_id": "a", "client_id": "c", "reason": "cancelled"
+                    }),
+                )
+                .to_string(),
+                "/type",
+                "NOT_ACCEPTED",
+            ),
+        ],
+    )
+    .await;
+    let topic = foretell::event::Topic::Logins;
+    for partition in 0..crate::instance::PARTITIONS {
+        assert_eq!(instance.world.log.extent(topic, partition).await.unwrap().end, 0, "nothing was appended");
+    }
+}
+
+#[tokio::test]
+async fn every_faulty_event_of_a_batch_is_named_and_none_is_appended() {
+    let instance = Instance::start().await;
+    let mut events: Vec<_> = (0..5).map(|i| login(&format!("e{i}"), "u")).collect();
+    events[1]["data"]["ip"] = json!("nowhere");
+    events[3]["data"]["user_id"] = json!(7);
+    events[3]["id"] = json!("");
+    let request = instance.request(Method::POST, "/v1/events").header("content-type", BATCH);
+    let answer = Answer::of(request.body(json!(events).to_string()).send().await.unwrap()).await;
+    assert_eq!(answer.problem(), (422, "VALIDATION_FAILED"));
+    let places: Vec<_> = answer.body["errors"].as_array().unwrap().iter().map(|error| &error["pointer"]).collect();
+    assert_eq!(places, ["/1/data/ip", "/3/id", "/3/data/user_id"]);
+    assert_eq!(instance.get("/v1/users/u").await.problem(), (404, "USER_NOT_FOUND"));
+}
+
+#[tokio::test]
+async fn questions_that_are_refused() {
+    let instance = Instance::start().await;
+    let (logins, visits) = ("/v1/risk/logins", "/v1/risk/appointments");
+    let invalid = |path, body: Value, pointer: &'static str, code: &'static str| -> Row {
+        (path, JSON, body.to_string(), 422, "VALIDATION_FAILED", Some((pointer, code)))
+    };
+    check(
+        &instance,
+        vec![
+            (logins, JSON, "{\"user_id\"".into(), 400, "MALFORMED_JSON", None),
+            (logins, JSON, "[]".into(), 422, "VALIDATION_FAILED", Some(("", "WRONG_TYPE"))),
+            (logins, "application/x-www-form-urlencoded", "a=b".into(), 415, "UNSUPPORTED_MEDIA_TYPE", None),
+            (logins, JSON, format!("\"{}\"", "x".repeat(1024 * 1024)), 413, "BODY_TOO_LARGE", None),
+            invalid(logins, json!({}), "/user_id", "MISSING_FIELD"),
+            invalid(logins, json!({}), "/ip", "MISSING_FIELD"),
+            invalid(logins, json!({"user_id": "u", "ip": "x"}), "/ip", "INVALID_ADDRESS"),
+            invalid(logins, json!({"user_id": "u", "ip": "::1", "latitude": 91}), "/latitude", "INVALID_VALUE"),
+            invalid(logins, json!({"user_id": "u", "ip": "::1", "asn": "AS1"}), "/asn", "WRONG_TYPE"),
+            invalid(
+                logins,
+                json!({"user_id": "u", "ip": "::1", "occurred_at": "2026-03-01T10:05:01Z"}),
+                "/occurred_at",
+                "TIME_IN_FUTURE",
+            ),
+            invalid(
+                logins,
+                json!({"user_id": "u", "ip": "::1", "attributes": {"a": {}}}),
+                "/attributes/a",
+                "WRONG_TYPE",
+            ),
+            invalid(visits, json!({}), "/client_id", "MISSING_FIELD"),
+            invalid(visits, json!({"client_id": "c"}), "/starts_at", "MISSING_FIELD"),
+            invalid(
+                visits,
+                json!({"client_id": "c", "starts_at": "2026-03-29T09:30:00"}),
+                "/time_zone",
+                "MISSING_FIELD",
+            ),
+            invalid(visits, json!({"appointment_id": "nobody's"}), "/appointment_id", "UNKNOWN_APPOINTMENT"),
+            ("/v1/appointments/a/reminders", JSON, "{}".into(), 404, "APPOINTMENT_NOT_FOUND", None),
+            ("/v1/nowhere", JSON, "{}".into(), 404, "PATH_NOT_FOUND", None),
+            ("/livez", JSON, "{}".into(), 405, "METHOD_NOT_ALLOWED", None),
+            ("/v1/feedback", JSON, "{}".into(), 404, "PATH_NOT_FOUND", None),
+        ],
+    )
+    .await;
+    for (path, status, code) in [
+        ("/v1/users/nobody", 404, "USER_NOT_FOUND"),
+        ("/v1/clients/nobody", 404, "CLIENT_NOT_FOUND"),
+        ("/v1/appointments/none", 404, "APPOINTMENT_NOT_FOUND"),
+        ("/v1/risk/appointments/none", 404, "APPOINTMENT_NOT_FOUND"),
+        ("/v1/risk/logins", 405, "METHOD_NOT_ALLOWED"),
+        ("/v1/users/%FF", 400, "MALFORMED_REQUEST"),
+        ("/", 404, "PATH_NOT_FOUND"),
+    ] {
+        assert_eq!(instance.get(path).await.problem(), (status, code), "{path}");
+    }
+    let long = format!("/v1/users/{}/devices/d", "x".repeat(513));
+    let answer = Answer::of(instance.request(Method::PUT, &long).send().await.unwrap()).await;
+    assert_eq!(answer.problem(), (422, "VALIDATION_FAILED"));
+}
+
+#[tokio::test]
+async fn tenants_that_contradict() {
+    let instance = Instance::start().await;
+    let send = async |tenant: &str, event: Value| {
+        let request = instance.request(Method::POST, "/v1/events").header("content-type", STRUCTURED);
+        Answer::of(request.header("foretell-tenant", tenant).body(event.to_string()).send().await.unwrap()).await
+    };
+    let mut named = login("e", "u");
+    named["tenant"] = json!("other");
+    let refused = send("acme", named.clone()).await;
+    assert_eq!(refused.problem(), (422, "VALIDATION_FAILED"));
+    assert_eq!(refused.body["errors"][0]["pointer"], "/tenant");
+    assert_eq!(refused.body["errors"][0]["code"], "TENANT_MISMATCH");
+    assert_eq!(send("Not A Tenant", login("e", "u")).await.problem(), (400, "MALFORMED_REQUEST"));
+    assert_eq!(send("other", named.clone()).await.status, 202);
+    assert_eq!(instance.fold(&[named]).await.status, 200, "without a header the event's own tenant holds");
+    let of = async |tenant: &str| {
+        let request = instance.request(Method::GET, "/v1/users/u").header("foretell-tenant", tenant);
+        Answer::of(request.send().await.unwrap()).await.status
+    };
+    assert_eq!((of("other").await, of("acme").await, of("default").await), (200, 404, 404));
+}
+
+#[tokio::test]
+async fn keys_open_their_tenant_and_their_scopes_only() {
+    let world = World::new();
+    let mut parts = world.parts();
+    let key = |name: &str, tenant: &str, scopes: &str| {
+        let hash = foretell::http::auth::hash(name);
+        format!("[[keys]]\nname = \"{name}\"\nsha256 = \"{hash}\"\ntenant = \"{tenant}\"\nscopes = [{scopes}]\n")
+    };
+    let file = key("writer", "acme", "\"events:write\"")
+        + &key("reader", "acme", "\"views:read\", \"risk:read\"")
+        + &key("root", "globex", "\"admin\"");
+    parts.keys = Some(foretell::http::auth::Keys::parse(&file).unwrap());
+    let instance = Instance::with(world, parts).await;
+    let get = async |path: &str, key: &str, tenant: &str| {
+        let mut request = instance.request(Method::GET, path);
+        for (name, value) in [("authorization", key), ("foretell-tenant", tenant)] {
+            if !value.is_empty() {
+                request = request.header(name, value);
+            }
+        }
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let events = instance.request(Method::POST, "/v1/events").header("content-type", STRUCTURED);
+    let events = events.header("authorization", "Bearer writer").header("prefer", "wait=20");
+    let answer = Answer::of(events.body(login("e", "u").to_string()).send().await.unwrap()).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    for (path, key, tenant, status, code) in [
+        ("/v1/users/u", "", "", 401, "UNAUTHENTICATED"),
+        ("/v1/users/u", "Bearer guess", "", 401, "UNAUTHENTICATED"),
+        ("/v1/users/u", "Basic reader", "", 401, "UNAUTHENTICATED"),
+        ("/v1/users/u", "Bearer writer", "", 403, "SCOPE_MISSING"),
+        ("/v1/users/u", "Bearer reader", "globex", 403, "TENANT_FORBIDDEN"),
+        ("/v1/users/u", "Bearer root", "", 404, "USER_NOT_FOUND"),
+        ("/v1/reminders/stream", "", "", 401, "UNAUTHENTICATED"),
+    ] {
+        assert_eq!(get(path, key, tenant).await.problem(), (status, code), "{path} {key} {tenant}");
+    }
+    assert_eq!(get("/v1/users/u", "Bearer reader", "").await.status, 200);
+    assert_eq!(get("/v1/users/u", "bearer reader", "acme").await.status, 200);
+    assert_eq!(get("/livez", "", "").await.status, 200);
+}

@@ -1,0 +1,261 @@
+//! A whole instance: log and store in memory, pipelines, planner and API, behind a port of the loopback.
+
+use async_trait::async_trait;
+use foretell::clock::Clock;
+use foretell::event::reminder::Risk;
+use foretell::http::auth::Keys;
+use foretell::http::{Api, Config, Parts, Scoring, router, serve};
+use foretell::log::Log;
+use foretell::pipeline::keeper::{Alone, Companion, generation, keep};
+use foretell::pipeline::{self, Shared};
+use foretell::progress::{self, Progress};
+use foretell::remind::{self, Assess, plan::Policy};
+use foretell::rows::{self, Rows};
+use foretell::store::Store;
+use foretell::view::client::{Appointments, Client};
+use foretell::view::sent::Reminders;
+use foretell::view::user::Logins;
+use foretell::view::{Fold, Limits};
+use reqwest::{Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// 1 March 2026, 10:00 UTC: when every test begins.
+pub const NOW_MS: i64 = 1_772_359_200_000;
+pub const HOUR_MS: i64 = 3_600_000;
+pub const PARTITIONS: u32 = 3;
+
+/// A clock that stands until it is set; at a negative time it panics.
+pub struct Manual(AtomicI64);
+
+impl Clock for Manual {
+    fn now_ms(&self) -> i64 {
+        let now_ms = self.0.load(Ordering::SeqCst);
+        assert!(now_ms >= 0, "asked for the time of a broken clock");
+        now_ms
+    }
+}
+
+impl Manual {
+    pub fn set(&self, now_ms: i64) {
+        self.0.store(now_ms, Ordering::SeqCst);
+    }
+}
+
+/// What instances share: a log, a store and a time.
+#[derive(Clone)]
+pub struct World {
+    pub clock: Arc<Manual>,
+    pub log: Arc<dyn Log>,
+    pub store: Arc<dyn Store>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let clock = Arc::new(Manual(AtomicI64::new(NOW_MS)));
+        let log = Arc::new(foretell::log::memory::Memory::new(PARTITIONS, clock.clone()));
+        Self { clock, log, store: Arc::new(foretell::store::memory::Memory::new()) }
+    }
+
+    /// Folds and plans until the token says so.
+    pub async fn views(&self, shutdown: CancellationToken) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let limits = Limits::default();
+        self.keep(&mut tasks, Logins { limits: limits.clone() }, Arc::new(Alone), &shutdown).await;
+        let appointments = Appointments { limits: limits.clone() };
+        let appointments_generation = self.keep(&mut tasks, appointments, Arc::new(Alone), &shutdown).await;
+        let reminders = Reminders { limits };
+        let sent = generation(self.store.as_ref(), &reminders, PARTITIONS).await.unwrap();
+        let planner = remind::Reminders {
+            log: self.log.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            appointments: appointments_generation,
+            sent,
+            assess: Arc::new(Unassessed),
+            config: remind::Config { tick_ms: 5, ..remind::Config::default() },
+        };
+        self.keep(&mut tasks, reminders, Arc::new(planner), &shutdown).await;
+        tasks
+    }
+
+    async fn keep<F: Fold>(
+        &self,
+        tasks: &mut JoinSet<()>,
+        fold: F,
+        companion: Arc<dyn Companion>,
+        shutdown: &CancellationToken,
+    ) -> foretell::store::Generation {
+        let generation = generation(self.store.as_ref(), &fold, PARTITIONS).await.unwrap();
+        let shared = Arc::new(Shared {
+            fold,
+            generation,
+            partitions: PARTITIONS,
+            topic_name: format!("foretell.{}", F::FAMILY.name()),
+            log: self.log.clone(),
+            store: self.store.clone(),
+            config: pipeline::Config { batch_age_ms_max: 1, ..pipeline::Config::default() },
+        });
+        let shutdown = shutdown.clone();
+        tasks.spawn(async move { keep(shared, companion, shutdown).await.unwrap() });
+        generation
+    }
+
+    /// The parts of an API over this world.
+    pub fn parts(&self) -> Parts {
+        let rows = Arc::new(Rows::cached(self.store.clone(), &rows::Config::default()));
+        let progress = progress::Config { wait_ms: 1, idle_ms: 10 };
+        let progress =
+            Progress::start(self.log.clone(), self.store.clone(), rows.clone(), self.clock.clone(), progress);
+        Parts {
+            log: self.log.clone(),
+            store: self.store.clone(),
+            rows,
+            progress: Arc::new(progress),
+            clock: self.clock.clone(),
+            keys: None,
+            scoring: Scoring::new(Default::default(), Default::default(), "UTC".into()),
+            reminder_policy: Policy::default(),
+            topic_prefix: "foretell.".into(),
+            notices: Vec::new(),
+            shutdown: CancellationToken::new(),
+            config: Config { drain_ms: 2_000, ..Config::default() },
+        }
+    }
+}
+
+struct Unassessed;
+
+#[async_trait]
+impl Assess for Unassessed {
+    async fn risk(&self, _: &str, _: &Client, _: &str) -> Option<Risk> {
+        None
+    }
+}
+
+/// An API that listens, and views if it has any; all of it ends when it is dropped.
+pub struct Instance {
+    pub world: World,
+    pub api: Arc<Api>,
+    pub address: std::net::SocketAddr,
+    pub shutdown: CancellationToken,
+    pub serving: tokio::task::JoinHandle<()>,
+    _views: JoinSet<()>,
+    client: reqwest::Client,
+}
+
+impl Instance {
+    /// A whole instance in a world of its own.
+    pub async fn start() -> Self {
+        let world = World::new();
+        let parts = world.parts();
+        Self::with(world, parts).await
+    }
+
+    /// A whole instance with these parts.
+    pub async fn with(world: World, parts: Parts) -> Self {
+        let views = world.views(parts.shutdown.clone()).await;
+        Self::listen(world, parts, views).await
+    }
+
+    /// An API without views, as a process of the role `http` is.
+    pub async fn without_views(world: World, parts: Parts) -> Self {
+        Self::listen(world, parts, JoinSet::new()).await
+    }
+
+    async fn listen(world: World, parts: Parts, views: JoinSet<()>) -> Self {
+        let shutdown = parts.shutdown.clone();
+        let api = Api::new(parts);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (router, config, token) = (router(&api), api.config.clone(), shutdown.clone());
+        let serving = tokio::spawn(async move { serve(listener, router, &config, token).await });
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { world, api, address, shutdown, serving, _views: views, client }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address)).timeout(Duration::from_secs(30))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path).send().await.unwrap()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).json(body).send().await.unwrap()).await
+    }
+
+    /// Appends events and waits until the views contain them.
+    pub async fn fold(&self, events: &[Value]) -> Answer {
+        let request = self.request(Method::POST, "/v1/events").header("prefer", "wait=20");
+        let request = request.header("content-type", "application/cloudevents-batch+json");
+        let answer = Answer::of(request.body(json!(events).to_string()).send().await.unwrap()).await;
+        assert_eq!((answer.status, &answer.body["folded"]), (200, &json!(true)), "{}", answer.body);
+        answer
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Self { status, headers, body }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Status and code of a problem document, checked for its form.
+    pub fn problem(&self) -> (u16, &str) {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.body);
+        let code = self.body["code"].as_str().unwrap();
+        let kind = format!("urn:foretell:problem:{}", code.to_lowercase().replace('_', "-"));
+        assert_eq!(self.body["type"], kind);
+        assert_eq!(self.body["status"], self.status);
+        assert!(self.body["title"].is_string() && self.body["detail"].is_string());
+        assert_eq!(self.body["trace_id"].as_str().map(str::len), Some(32));
+        assert_eq!(self.status == 503, !self.header("retry-after").is_empty());
+        (self.status, code)
+    }
+}
+
+/// A CloudEvent in structured form, at the time every test begins.
+pub fn event(id: &str, kind: &str, data: Value) -> Value {
+    json!({
+        "specversion": "1.0", "id": id, "source": "urn:test", "type": format!("foretell.{kind}"),
+        "time": "2026-03-01T10:00:00Z", "data": data,
+    })
+}
+
+pub fn login(id: &str, user: &str) -> Value {
+    event(id, "login.succeeded", json!({"user_id": user, "ip": "198.51.100.7", "device_id": "laptop", "country": "IE"}))
+}
+
+pub fn booked(id: &str, client: &str, appointment: &str, starts_at: &str) -> Value {
+    event(
+        id,
+        "appointment.booked",
+        json!({"appointment_id": appointment, "client_id": client, "starts_at": starts_at, "time_zone": "Europe/Dublin"}),
+    )
+}

@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use foretell::clock::Clock;
 use foretell::event::reminder::Risk;
-use foretell::http::auth::Keys;
 use foretell::http::{Api, Config, Parts, Scoring, router, serve};
 use foretell::log::Log;
 use foretell::pipeline::keeper::{Alone, Companion, generation, keep};
@@ -57,8 +56,8 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let clock = Arc::new(Manual(AtomicI64::new(NOW_MS)));
-        let log = Arc::new(foretell::log::memory::Memory::new(PARTITIONS, clock.clone()));
-        Self { clock, log, store: Arc::new(foretell::store::memory::Memory::new()) }
+        let log = Arc::new(foretell::log::memory::Log::new(|_| PARTITIONS, clock.clone()));
+        Self { clock, log, store: Arc::new(foretell::store::memory::Store::new()) }
     }
 
     /// Folds and plans until the token says so.

@@ -5,8 +5,8 @@
 //! client's row, so whichever process took whichever request, one of them is first in the log and all of them can
 //! read which. A request is therefore answered after its own event is folded: with the reminder if the row holds its
 //! digest, with 422 if it holds another one. If the fold does not get there in time the answer is 503, and sending
-//! the same again is safe. An appointment's row remembers its last requests (`appointment_requests_max`); a key
-//! that is used again after more of them than that asks anew.
+//! the same again is safe. An appointment's row remembers its last requests (`appointment_requests_max`): a key
+//! that is used again after more of them than that still means the same reminder, and its body is not compared.
 
 use super::answer;
 use super::auth::{Caller, hex};

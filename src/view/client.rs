@@ -347,7 +347,8 @@ impl Client {
             template: request.template.clone(),
             digest: request.idempotency_digest.clone(),
         });
-        appointment.requests.sort_by(|a, b| (a.at_ms, &a.reminder_id).cmp(&(b.at_ms, &b.reminder_id)));
+        // Stable: of two at one time the one that is later in the log counts as later, and is kept longer.
+        appointment.requests.sort_by_key(|asked| asked.at_ms);
         if appointment.requests.len() > requests_max {
             appointment.requests.remove(0);
         }

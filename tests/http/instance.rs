@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use foretell::clock::Clock;
 use foretell::event::reminder::Risk;
-use foretell::http::auth::Keys;
 use foretell::http::{Api, Config, Parts, Scoring, router, serve};
 use foretell::log::Log;
 use foretell::pipeline::keeper::{Alone, Companion, generation, keep};
@@ -25,12 +24,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// 1 March 2026, 10:00 UTC: when every test begins.
-pub const NOW_MS: i64 = 1_772_359_200_000;
-pub const HOUR_MS: i64 = 3_600_000;
-pub const PARTITIONS: u32 = 3;
+pub(crate) const NOW_MS: i64 = 1_772_359_200_000;
+pub(crate) const HOUR_MS: i64 = 3_600_000;
+pub(crate) const PARTITIONS: u32 = 3;
 
 /// A clock that stands until it is set; at a negative time it panics.
-pub struct Manual(AtomicI64);
+pub(crate) struct Manual(AtomicI64);
 
 impl Clock for Manual {
     fn now_ms(&self) -> i64 {
@@ -41,28 +40,28 @@ impl Clock for Manual {
 }
 
 impl Manual {
-    pub fn set(&self, now_ms: i64) {
+    pub(crate) fn set(&self, now_ms: i64) {
         self.0.store(now_ms, Ordering::SeqCst);
     }
 }
 
 /// What instances share: a log, a store and a time.
 #[derive(Clone)]
-pub struct World {
-    pub clock: Arc<Manual>,
-    pub log: Arc<dyn Log>,
-    pub store: Arc<dyn Store>,
+pub(crate) struct World {
+    pub(crate) clock: Arc<Manual>,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) store: Arc<dyn Store>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let clock = Arc::new(Manual(AtomicI64::new(NOW_MS)));
-        let log = Arc::new(foretell::log::memory::Memory::new(PARTITIONS, clock.clone()));
-        Self { clock, log, store: Arc::new(foretell::store::memory::Memory::new()) }
+        let log = Arc::new(foretell::log::memory::Log::new(|_| PARTITIONS, clock.clone()));
+        Self { clock, log, store: Arc::new(foretell::store::memory::Store::new()) }
     }
 
     /// Folds and plans until the token says so.
-    pub async fn views(&self, shutdown: CancellationToken) -> JoinSet<()> {
+    pub(crate) async fn views(&self, shutdown: CancellationToken) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let limits = Limits::default();
         self.keep(&mut tasks, Logins { limits: limits.clone() }, Arc::new(Alone), &shutdown).await;
@@ -106,7 +105,7 @@ impl World {
     }
 
     /// The parts of an API over this world.
-    pub fn parts(&self) -> Parts {
+    pub(crate) fn parts(&self) -> Parts {
         let rows = Arc::new(Rows::cached(self.store.clone(), &rows::Config::default()));
         let progress = progress::Config { wait_ms: 1, idle_ms: 10 };
         let progress =
@@ -138,32 +137,31 @@ impl Assess for Unassessed {
 }
 
 /// An API that listens, and views if it has any; all of it ends when it is dropped.
-pub struct Instance {
-    pub world: World,
-    pub api: Arc<Api>,
-    pub address: std::net::SocketAddr,
-    pub shutdown: CancellationToken,
-    pub serving: tokio::task::JoinHandle<()>,
+pub(crate) struct Instance {
+    pub(crate) world: World,
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) serving: tokio::task::JoinHandle<()>,
     _views: JoinSet<()>,
     client: reqwest::Client,
 }
 
 impl Instance {
     /// A whole instance in a world of its own.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let world = World::new();
         let parts = world.parts();
         Self::with(world, parts).await
     }
 
     /// A whole instance with these parts.
-    pub async fn with(world: World, parts: Parts) -> Self {
+    pub(crate) async fn with(world: World, parts: Parts) -> Self {
         let views = world.views(parts.shutdown.clone()).await;
         Self::listen(world, parts, views).await
     }
 
     /// An API without views, as a process of the role `http` is.
-    pub async fn without_views(world: World, parts: Parts) -> Self {
+    pub(crate) async fn without_views(world: World, parts: Parts) -> Self {
         Self::listen(world, parts, JoinSet::new()).await
     }
 
@@ -175,23 +173,23 @@ impl Instance {
         let (router, config, token) = (router(&api), api.config.clone(), shutdown.clone());
         let serving = tokio::spawn(async move { serve(listener, router, &config, token).await });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { world, api, address, shutdown, serving, _views: views, client }
+        Self { world, address, shutdown, serving, _views: views, client }
     }
 
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.address)).timeout(Duration::from_secs(30))
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         Answer::of(self.request(Method::GET, path).send().await.unwrap()).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         Answer::of(self.request(Method::POST, path).json(body).send().await.unwrap()).await
     }
 
     /// Appends events and waits until the views contain them.
-    pub async fn fold(&self, events: &[Value]) -> Answer {
+    pub(crate) async fn fold(&self, events: &[Value]) -> Answer {
         let request = self.request(Method::POST, "/v1/events").header("prefer", "wait=20");
         let request = request.header("content-type", "application/cloudevents-batch+json");
         let answer = Answer::of(request.body(json!(events).to_string()).send().await.unwrap()).await;
@@ -208,26 +206,26 @@ impl Drop for Instance {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: reqwest::header::HeaderMap,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    pub async fn of(response: Response) -> Self {
+    pub(crate) async fn of(response: Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Self { status, headers, body }
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// Status and code of a problem document, checked for its form.
-    pub fn problem(&self) -> (u16, &str) {
+    pub(crate) fn problem(&self) -> (u16, &str) {
         assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.body);
         let code = self.body["code"].as_str().unwrap();
         let kind = format!("urn:foretell:problem:{}", code.to_lowercase().replace('_', "-"));
@@ -241,18 +239,18 @@ impl Answer {
 }
 
 /// A CloudEvent in structured form, at the time every test begins.
-pub fn event(id: &str, kind: &str, data: Value) -> Value {
+pub(crate) fn event(id: &str, kind: &str, data: Value) -> Value {
     json!({
         "specversion": "1.0", "id": id, "source": "urn:test", "type": format!("foretell.{kind}"),
         "time": "2026-03-01T10:00:00Z", "data": data,
     })
 }
 
-pub fn login(id: &str, user: &str) -> Value {
+pub(crate) fn login(id: &str, user: &str) -> Value {
     event(id, "login.succeeded", json!({"user_id": user, "ip": "198.51.100.7", "device_id": "laptop", "country": "IE"}))
 }
 
-pub fn booked(id: &str, client: &str, appointment: &str, starts_at: &str) -> Value {
+pub(crate) fn booked(id: &str, client: &str, appointment: &str, starts_at: &str) -> Value {
     event(
         id,
         "appointment.booked",

@@ -384,11 +384,17 @@ fn channels(context: &Context<'_>, asked_for: &[Channel]) -> Vec<Channel> {
     let Some(consents) = &context.client.channels else {
         return if asked_for.is_empty() { context.policy.channels_default.clone() } else { asked_for.to_vec() };
     };
-    let agreed = consents.iter().filter(|consent| consent.consent).map(|consent| consent.channel);
-    if asked_for.is_empty() {
-        return agreed.collect();
+    let mut agreed = Vec::new();
+    for consent in consents {
+        // Of two entries for one channel the refusal wins.
+        let is_refused = consents.iter().any(|other| other.channel == consent.channel && !other.consent);
+        if !is_refused && !agreed.contains(&consent.channel) {
+            agreed.push(consent.channel);
+        }
     }
-    let agreed: Vec<_> = agreed.collect();
+    if asked_for.is_empty() {
+        return agreed;
+    }
     asked_for.iter().copied().filter(|channel| agreed.contains(channel)).collect()
 }
 

@@ -489,9 +489,8 @@ impl Appointments {
         if client.appointments.get(id).is_some_and(leaves_outcome) {
             kept_zone = scribe.release(client, id).and_then(|left| left.start).map(|start| start.zone);
         }
-        let is_full = client.appointments.len() >= self.limits.client_appointments_max;
-        if is_full
-            && !client.appointments.contains_key(id)
+        if !client.appointments.contains_key(id)
+            && client.appointments.len() >= self.limits.client_appointments_max
             && let Some(forgotten) = client.first_to_forget()
         {
             scribe.release(client, &forgotten);

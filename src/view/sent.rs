@@ -44,8 +44,7 @@ impl Announcements {
     /// Forgets withdrawn ones first, those of steps before those by hand, then those by hand: a step that holds must
     /// not look as if it were still to be announced.
     fn forget_one(&mut self) {
-        let rank =
-            |a: &Announced| (a.withdrawn.is_none(), if a.withdrawn.is_some() == (a.step == BY_HAND) { 1 } else { 0 });
+        let rank = |a: &Announced| (a.withdrawn.is_none(), a.withdrawn.is_some() == (a.step == BY_HAND));
         let first = self.list.iter().enumerate().min_by_key(|(at, a)| (rank(a), *at)).map(|(at, _)| at);
         if let Some(first) = first {
             let gone = self.list.remove(first);

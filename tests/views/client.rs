@@ -77,7 +77,7 @@ fn entries(views: &Views, kind: Kind) -> Vec<(i64, String, String, i32)> {
 fn each_event_does_to_the_history_what_its_rule_says() {
     let b = || (1, booked("a", START));
     let late = START - 23 * HOUR;
-    let rows: Vec<(&str, Vec<(i64, Fact)>, History)> = vec![
+    for (name, events, wanted) in [
         ("a booking counts nothing", vec![b()], NONE),
         ("attended", vec![b(), (START + 1, attended("a"))], History { attended: 1, ..NONE }),
         ("missed", vec![b(), (START + 1, missed("a"))], History { missed: 1, ..NONE }),
@@ -117,8 +117,7 @@ fn each_event_does_to_the_history_what_its_rule_says() {
         ("booked again", vec![b(), (2, cancelled("a", None)), (3, booked("a", START))], NONE),
         ("confirmed", vec![b(), (2, confirmed("a"))], NONE),
         ("erased", vec![b(), (5, missed("a")), (6, erased())], NONE),
-    ];
-    for (name, events, wanted) in rows {
+    ] {
         assert_eq!(history(events), wanted, "{name}");
     }
 }
@@ -201,7 +200,7 @@ fn a_start_finds_its_zone() {
 #[test]
 fn several_visits_of_one_day_count_once_for_the_tenant_and_each_in_the_history() {
     let day = |id: &str, hour: i64| (DAY, booked(id, 1_000 * DAY + hour * HOUR));
-    let events = vec![day("a", 9), day("b", 11), day("d", 13)];
+    let events = [day("a", 9), day("b", 11), day("d", 13)];
     let over = START + DAY;
     let bucket = usize::from(lead::bucket(999));
     for (name, more, wanted) in [

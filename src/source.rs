@@ -12,6 +12,7 @@
 //! A row that cannot be read ends the reading, with file, line and column: half a history is worse than none.
 //! What a format is known to contain and to mean nothing by is skipped and counted instead.
 
+pub mod generate;
 pub mod jsonl;
 pub mod noshow;
 pub mod rba;

@@ -24,12 +24,13 @@ use crate::view::client::{Appointment, Asked, Client, Start, Status as Visit};
 use crate::view::sent::{Announced, Sent};
 use serde::{Deserialize, Serialize};
 
+const MINUTE_MS: i64 = 60 * 1000;
 /// Milliseconds of an hour.
 const HOUR_MS: i64 = 60 * 60 * 1000;
 /// How long a request by hand may wait for its announcement.
 pub const MANUAL_EXPIRES_MS: i64 = 24 * HOUR_MS;
 /// The step of a request by hand.
-pub const MANUAL: &str = "manual";
+pub const MANUAL: &str = crate::view::sent::BY_HAND;
 
 /// What is sent when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,7 +184,7 @@ pub fn client(context: &Context<'_>) -> Plan {
         }
     }
     for (id, announced) in &context.sent.appointments {
-        plan.actions.extend(withdrawals(context, id, announced));
+        plan.actions.extend(withdrawals(context, id, &announced.list));
     }
     plan
 }
@@ -266,7 +267,7 @@ fn steps(context: &Context<'_>, id: &str, appointment: &Appointment) -> Vec<Step
     let announced = context.sent.of(id);
     let mut steps = Vec::new();
     for (at, rule) in rules.iter().enumerate() {
-        let withdrawn = announced.iter().filter(|a| a.step == rule.id && a.withdrawn.is_some()).count() as u32;
+        let withdrawn = context.sent.withdrawn(id, &rule.id);
         let candidate = Candidate {
             appointment_id: id,
             reminder_id: reminder::step_id(context.tenant, id, &local, &rule.id, withdrawn),
@@ -366,17 +367,15 @@ fn withdrawals<'a>(
     })
 }
 
-/// Why an announcement no longer holds. Of an appointment that the row has forgotten nothing can be said.
+/// Why an announcement no longer holds. Of an appointment that the row has forgotten nothing can be said, even if
+/// something was noted about it since.
 fn off(client: &Client, id: &str, announced: &Announced) -> Option<&'static str> {
-    let Some(appointment) = client.appointments.get(id) else {
-        return client.erased_at_ms.map(|_| "erased");
-    };
-    let moved = appointment.start.as_ref().is_none_or(|start| start.at_ms != announced.starts_at_ms);
-    match appointment.status {
-        Visit::Cancelled => Some("cancelled"),
-        Visit::Deleted => Some("deleted"),
-        _ if moved => Some("rescheduled"),
-        _ => None,
+    let placed = client.appointments.get(id).and_then(|a| Some((a.status, a.start.as_ref()?)));
+    match placed {
+        None => client.erased_at_ms.map(|_| "erased"),
+        Some((Visit::Cancelled, _)) => Some("cancelled"),
+        Some((Visit::Deleted, _)) => Some("deleted"),
+        Some((_, start)) => (start.at_ms != announced.starts_at_ms).then_some("rescheduled"),
     }
 }
 
@@ -406,6 +405,11 @@ fn quiet_until(context: &Context<'_>, start: &Start, at_ms: i64) -> Option<i64> 
         return None;
     }
     let date = if overnight && minute >= from { local.date().tomorrow().ok()? } else { local.date() };
-    let end = date.at((to / 60) as i8, (to % 60) as i8, 0, 0);
-    Some(zone::instant_ms(end, &zone))
+    let end_ms = zone::instant_ms(date.at((to / 60) as i8, (to % 60) as i8, 0, 0), &zone);
+    if end_ms > at_ms {
+        return Some(end_ms);
+    }
+    // The hour comes twice, and this is the second time: what is left of it is what the clock shows.
+    let left_ms = i64::from(to.saturating_sub(minute).max(1)) * MINUTE_MS;
+    Some(at_ms.div_euclid(MINUTE_MS) * MINUTE_MS + left_ms)
 }

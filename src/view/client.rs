@@ -3,14 +3,14 @@
 //! What each event does:
 //! - **booked** and **rescheduled** place an appointment; the one with the later event time decides its start. A
 //!   reschedule keeps the booked zone where it names none. One of an appointment never seen books it, for events
-//!   come out of order. One of a visit with an outcome begins a new visit: the old outcome stays.
+//!   come out of order. One of a visit with an older outcome begins a new visit: the old outcome stays.
 //! - **confirmed**, **cancelled**, **attended**, **missed** set its status; of two, the later event time decides,
-//!   and a confirmation never undoes an outcome. A corrected outcome takes out what the first one had put in.
-//! - **deleted** takes everything out again that the appointment had put in, and keeps only the name, so that
-//!   an older booking which arrives later does not bring it back.
+//!   and a confirmation never undoes any of the others, whichever is the later. A corrected outcome takes out what the first one had put in.
+//! - **deleted** takes everything out again that the appointment had put in; the row remembers that it was deleted,
+//!   so that an older booking which arrives later does not bring it back.
 //! - a status of an appointment that was never placed, or that is forgotten, is noted and counts nothing until a
 //!   booking of it arrives.
-//! - **updated** changes the fields that it names; **requested** asks for a reminder by hand.
+//! - **updated** changes the fields that it names, each unless a later event named it; **requested** asks for a reminder by hand.
 //! - **erased** empties the row and takes out its look-up and agenda entries; a tenant's counts stay.
 //!
 //! For the tenant's rates several visits of one client on one day (of their zone) count once: as attended if any
@@ -25,7 +25,7 @@ use crate::event::reminder::{self, Request};
 use crate::event::{Envelope, Event, Fact, key, zone};
 use crate::store::{Family, RowKey, View};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A cancellation closer than this to the start is a late one.
 pub const LATE_CANCEL_MS: i64 = 24 * 60 * 60 * 1000;
@@ -40,8 +40,8 @@ pub struct Client {
     pub history: History,
     /// Kept and missed days by lead bucket, for the no-shows that the tenant's rates would expect.
     pub days: [Outcomes; lead::BUCKETS.len()],
-    /// The latest start that was missed.
-    pub last_missed_ms: Option<i64>,
+    /// The latest missed start among the appointments that are not kept any more.
+    pub forgotten_missed_ms: Option<i64>,
     /// By appointment id.
     pub appointments: BTreeMap<String, Appointment>,
     /// IANA zone, where they said so.
@@ -54,8 +54,23 @@ pub struct Client {
     pub quiet_hours: Option<QuietHours>,
     /// When the profile above was last changed.
     pub updated_at_ms: Option<i64>,
+    /// When each of its fields was, because updates that come out of order may name different ones.
+    pub updated: Updated,
     /// When everything before was forgotten.
     pub erased_at_ms: Option<i64>,
+}
+
+/// Event times of what decided the fields of a profile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Updated {
+    /// Of [`Client::time_zone`].
+    pub time_zone_ms: Option<i64>,
+    /// Of [`Client::language`].
+    pub language_ms: Option<i64>,
+    /// Of [`Client::channels`].
+    pub channels_ms: Option<i64>,
+    /// Of [`Client::quiet_hours`].
+    pub quiet_hours_ms: Option<i64>,
 }
 
 /// How a client kept their appointments. Signed, because corrections take out what they had put in.
@@ -221,6 +236,22 @@ impl Appointment {
         self.start.as_ref().map(|start| start.lead_days(self.booked_at_ms))
     }
 
+    /// The local day of a visit of which it is known how it went.
+    fn resolved_day(&self) -> Option<i64> {
+        let start = self.start.as_ref().filter(|_| self.status.is_resolved())?;
+        Some(start.day())
+    }
+
+    /// When that was decided which an event of `status` must not be older than. A confirmation confirms a booking and
+    /// decides nothing else, so that what an older event says of the visit still holds.
+    fn decided_at_ms(&self, status: Status) -> i64 {
+        if self.status == Status::Confirmed && status != Status::Confirmed {
+            self.placed_at_ms
+        } else {
+            self.status_at_ms
+        }
+    }
+
     /// Whether it was called off within [`LATE_CANCEL_MS`] of its start, and not by the business.
     pub fn is_late_cancelled(&self) -> bool {
         let late = |start: &Start| self.status_at_ms > start.at_ms - LATE_CANCEL_MS;
@@ -236,12 +267,14 @@ struct Footprint {
     history: History,
     agenda_at_ms: Option<i64>,
     placed_at_ms: Option<i64>,
+    requested_at_ms: BTreeSet<i64>,
 }
 
 impl Footprint {
     fn of(appointment: Option<&Appointment>) -> Self {
         let mut print = Self::default();
         let Some(appointment) = appointment else { return print };
+        print.requested_at_ms = appointment.requests.iter().map(|asked| asked.at_ms).collect();
         let Some(start) = &appointment.start else { return print };
         if appointment.status == Status::Deleted {
             return print;
@@ -264,54 +297,61 @@ impl Footprint {
 type Days = BTreeMap<i64, (u8, bool)>;
 
 impl Client {
-    /// The outcome of each day with a known one: attended if any visit was, with the lead of that visit.
-    fn outcomes(&self) -> Days {
-        let mut days = Days::new();
-        for appointment in self.appointments.values().filter(|a| a.status.is_resolved()) {
-            let (Some(start), Some(lead)) = (&appointment.start, appointment.lead_days()) else { continue };
-            let outcome = (lead::bucket(lead), appointment.status == Status::Missed);
-            let counted = days.entry(start.day()).or_insert(outcome);
-            if counted.1 && !outcome.1 {
-                *counted = outcome;
+    /// The outcomes of those `days` that have a known one, where `own` stands for the appointment `id`: attended if any
+    /// visit was, with the lead of the first such visit by id.
+    fn outcomes(&self, days: &BTreeSet<i64>, id: &str, own: Option<&Appointment>) -> Days {
+        let others = self.appointments.iter().filter(|(other, _)| *other != id).map(|(other, a)| (other.as_str(), a));
+        let mut firsts = BTreeMap::new();
+        for (id, appointment) in others.chain(own.map(|own| (id, own))) {
+            let Some(day) = appointment.resolved_day().filter(|day| days.contains(day)) else { continue };
+            let visit = (appointment.status == Status::Missed, id, appointment);
+            let first = firsts.entry(day).or_insert(visit);
+            if (visit.0, visit.1) < (first.0, first.1) {
+                *first = visit;
             }
         }
-        days
+        let outcome = |(missed, _, visit): (bool, &str, &Appointment)| Some((lead::bucket(visit.lead_days()?), missed));
+        firsts.into_iter().filter_map(|(day, visit)| Some((day, outcome(visit)?))).collect()
     }
 
     /// Takes a booking or a reschedule in.
-    fn place(&mut self, booking: &Booking, time_ms: i64, zone_default: &str) {
-        let time_zone = self.time_zone.clone();
+    fn place(&mut self, booking: &Booking, time_ms: i64, zone: String) {
         let appointment =
             self.appointments.entry(booking.appointment_id.clone()).or_insert_with(|| Appointment::unplaced(time_ms));
         if time_ms < appointment.placed_at_ms {
             return;
         }
-        let booked_zone = appointment.start.as_ref().map(|start| start.zone.clone());
-        let fallback = booked_zone.or(time_zone).unwrap_or_else(|| zone_default.to_owned());
+        let fallback = appointment.start.take().map_or(zone, |start| start.zone);
         appointment.start = Some(Start::of(&booking.starts_at, fallback));
         appointment.placed_at_ms = time_ms;
         appointment.service = booking.service.clone().or(appointment.service.take());
         appointment.location_id = booking.location_id.clone().or(appointment.location_id.take());
-        if time_ms >= appointment.status_at_ms {
+        // Of the same instant, an outcome is what came last.
+        let undoes = time_ms > appointment.status_at_ms || !appointment.status.is_resolved();
+        if undoes && time_ms >= appointment.status_at_ms {
             appointment.status = Status::Booked;
             appointment.status_at_ms = time_ms;
+            appointment.cancelled_by = None;
         }
     }
 
-    fn book(&mut self, booking: &Booking, time_ms: i64, zone_default: &str) {
+    fn book(&mut self, booking: &Booking, time_ms: i64, zone: String) {
         let known = self.appointments.get(&booking.appointment_id).is_some_and(|a| a.start.is_some());
-        self.place(booking, time_ms, zone_default);
+        self.place(booking, time_ms, zone);
         let Some(appointment) = self.appointments.get_mut(&booking.appointment_id) else { return };
         let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
         appointment.booked_at_ms = if known { appointment.booked_at_ms.min(booked_at_ms) } else { booked_at_ms };
     }
 
-    fn reschedule(&mut self, booking: &Booking, time_ms: i64, zone_default: &str) {
-        self.place(booking, time_ms, zone_default);
+    fn reschedule(&mut self, booking: &Booking, time_ms: i64, zone: String) {
+        let known = self.appointments.get(&booking.appointment_id).is_some_and(|a| a.start.is_some());
+        self.place(booking, time_ms, zone);
         let Some(appointment) = self.appointments.get_mut(&booking.appointment_id) else { return };
-        appointment.rescheduled += 1;
-        if let Some(booked_at_ms) = booking.booked_at_ms {
-            appointment.booked_at_ms = booked_at_ms;
+        appointment.rescheduled = appointment.rescheduled.saturating_add(1);
+        match booking.booked_at_ms {
+            Some(booked_at_ms) => appointment.booked_at_ms = booked_at_ms,
+            None if known => {}
+            None => appointment.booked_at_ms = time_ms,
         }
     }
 
@@ -319,15 +359,12 @@ impl Client {
         let appointment =
             self.appointments.entry(appointment_id.to_owned()).or_insert_with(|| Appointment::unplaced(time_ms));
         let confirms_the_past = status == Status::Confirmed && !appointment.status.is_open();
-        if time_ms < appointment.status_at_ms || confirms_the_past {
+        if time_ms < appointment.decided_at_ms(status) || confirms_the_past {
             return;
         }
         appointment.status = status;
         appointment.status_at_ms = time_ms;
         appointment.cancelled_by = by;
-        if let (Status::Missed, Some(start)) = (status, &appointment.start) {
-            self.last_missed_ms = self.last_missed_ms.max(Some(start.at_ms));
-        }
     }
 
     fn ask(&mut self, request: &Request, envelope: &Envelope, requests_max: usize) {
@@ -355,14 +392,18 @@ impl Client {
     }
 
     fn update(&mut self, update: &ClientUpdate, time_ms: i64) {
-        if self.updated_at_ms.is_some_and(|updated| time_ms < updated) {
-            return;
-        }
-        self.updated_at_ms = Some(time_ms);
-        change(&mut self.time_zone, &update.time_zone);
-        change(&mut self.language, &update.language);
-        change(&mut self.channels, &update.channels);
-        change(&mut self.quiet_hours, &update.quiet_hours);
+        self.updated_at_ms = self.updated_at_ms.max(Some(time_ms));
+        let at = &mut self.updated;
+        change(&mut self.time_zone, &mut at.time_zone_ms, &update.time_zone, time_ms);
+        change(&mut self.language, &mut at.language_ms, &update.language, time_ms);
+        change(&mut self.channels, &mut at.channels_ms, &update.channels, time_ms);
+        change(&mut self.quiet_hours, &mut at.quiet_hours_ms, &update.quiet_hours, time_ms);
+    }
+
+    /// The latest start that was missed, of all that is not corrected.
+    pub fn last_missed_ms(&self) -> Option<i64> {
+        let missed = self.appointments.values().filter(|a| a.status == Status::Missed);
+        missed.filter_map(|a| a.start.as_ref().map(|start| start.at_ms)).max().max(self.forgotten_missed_ms)
     }
 
     /// The appointment to forget before another one comes: over ones first, then the one that starts first.
@@ -372,11 +413,15 @@ impl Client {
     }
 }
 
-fn change<T: Clone>(field: &mut Option<T>, change: &Change<T>) {
-    match change {
-        Change::Keep => {}
-        Change::Clear => *field = None,
-        Change::Set(value) => *field = Some(value.clone()),
+/// Changes a field, unless a later event has named it already.
+fn change<T: Clone>(field: &mut Option<T>, at_ms: &mut Option<i64>, change: &Change<T>, time_ms: i64) {
+    let value = match change {
+        Change::Keep => return,
+        Change::Clear => None,
+        Change::Set(value) => Some(value.clone()),
+    };
+    if at_ms.is_none_or(|at| time_ms >= at) {
+        (*field, *at_ms) = (value, Some(time_ms));
     }
 }
 
@@ -408,11 +453,18 @@ pub struct Appointments {
 pub type Decision = Vec<Contribution>;
 
 impl Appointments {
-    fn change(&self, client: &mut Client, event: &Event) {
+    fn change(&self, client: &mut Client, event: &Event, kept_zone: Option<String>) {
         let time_ms = event.envelope.time_ms;
+        let zone = || kept_zone.or_else(|| client.time_zone.clone()).unwrap_or(self.limits.time_zone_default.clone());
         match &event.fact {
-            Fact::Booked(booking) => client.book(booking, time_ms, &self.limits.time_zone_default),
-            Fact::Rescheduled(booking) => client.reschedule(booking, time_ms, &self.limits.time_zone_default),
+            Fact::Booked(booking) => {
+                let zone = zone();
+                client.book(booking, time_ms, zone);
+            }
+            Fact::Rescheduled(booking) => {
+                let zone = zone();
+                client.reschedule(booking, time_ms, zone);
+            }
             Fact::Confirmed(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Confirmed, None),
             Fact::Attended(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Attended, None),
             Fact::Missed(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Missed, None),
@@ -426,20 +478,23 @@ impl Appointments {
         }
     }
 
-    /// Makes room for the appointment of an event, and lets go of an outcome that a reschedule leaves behind.
-    fn make_room(&self, client: &mut Client, event: &Event, scribe: &mut Scribe<'_>) {
-        let Some(id) = appointment_id(&event.fact) else { return };
+    /// Makes room for the appointment of an event, and lets go of an outcome that a reschedule leaves behind; answers
+    /// the zone of the visit that was left.
+    fn make_room(&self, client: &mut Client, event: &Event, scribe: &mut Scribe<'_>) -> Option<String> {
+        let id = appointment_id(&event.fact)?;
+        let mut kept_zone = None;
         let places = matches!(event.fact, Fact::Booked(_) | Fact::Rescheduled(_));
         let leaves_outcome =
             |a: &Appointment| places && a.status.is_resolved() && event.envelope.time_ms > a.status_at_ms;
         if client.appointments.get(id).is_some_and(leaves_outcome) {
-            scribe.release(client, id);
+            kept_zone = scribe.release(client, id).and_then(|left| left.start).map(|start| start.zone);
         }
         if !client.appointments.contains_key(id) && client.appointments.len() >= self.limits.client_appointments_max {
             if let Some(forgotten) = client.first_to_forget() {
                 scribe.release(client, &forgotten);
             }
         }
+        kept_zone
     }
 
     fn erase(client: &mut Client, time_ms: i64, scribe: &mut Scribe<'_>) {
@@ -473,10 +528,15 @@ impl<'a> Scribe<'a> {
     }
 
     /// Forgets an appointment: its entries go, what it counted stays.
-    fn release(&mut self, client: &mut Client, id: &str) {
+    fn release(&mut self, client: &mut Client, id: &str) -> Option<Appointment> {
         let gone = client.appointments.remove(id);
         let before = Footprint::of(gone.as_ref());
+        if before.history.missed > 0 {
+            let start = gone.as_ref().and_then(|gone| gone.start.as_ref());
+            client.forgotten_missed_ms = client.forgotten_missed_ms.max(start.map(|start| start.at_ms));
+        }
         self.entries(id, &before, &Footprint::default());
+        gone
     }
 
     fn entries(&mut self, id: &str, before: &Footprint, after: &Footprint) {
@@ -484,6 +544,10 @@ impl<'a> Scribe<'a> {
             before.agenda_at_ms.into_iter().for_each(|at| self.agenda(Kind::Starts, at, id, -1));
             after.agenda_at_ms.into_iter().for_each(|at| self.agenda(Kind::Starts, at, id, 1));
         }
+        let (gone, come) =
+            (&before.requested_at_ms - &after.requested_at_ms, &after.requested_at_ms - &before.requested_at_ms);
+        gone.into_iter().for_each(|at| self.agenda(Kind::Requested, at, id, -1));
+        come.into_iter().for_each(|at| self.agenda(Kind::Requested, at, id, 1));
         if before.placed_at_ms != after.placed_at_ms {
             let client_id = self.client_id.to_owned();
             let delta = match after.placed_at_ms {
@@ -499,7 +563,19 @@ impl<'a> Scribe<'a> {
         self.agenda.entry(bucket).or_default().push((entry.to_owned(), times));
     }
 
-    /// What changed between two lists of daily outcomes, in the client's own counts as well.
+    /// What changed from `before` to what the appointment is now, in the client's own counts as well.
+    fn difference(&mut self, client: &mut Client, id: &str, before: Option<&Appointment>) {
+        let after = client.appointments.get(id);
+        let days = [before, after].into_iter().flatten().filter_map(Appointment::resolved_day).collect();
+        let days_before = client.outcomes(&days, id, before);
+        let days_after = client.outcomes(&days, id, after);
+        let (before, after) = (Footprint::of(before), Footprint::of(after));
+        client.history.replace(before.history, after.history);
+        self.outcomes(client, &days_before, &days_after);
+        self.entries(id, &before, &after);
+    }
+
+    /// What changed between two lists of daily outcomes.
     fn outcomes(&mut self, client: &mut Client, before: &Days, after: &Days) {
         let gone = before.iter().filter(|(day, outcome)| after.get(day) != Some(outcome)).map(|(_, o)| (o, -1));
         let come = after.iter().filter(|(day, outcome)| before.get(day) != Some(outcome)).map(|(_, o)| (o, 1));
@@ -545,20 +621,12 @@ impl Fold for Appointments {
             Self::erase(client, time_ms, &mut scribe);
             return Outcome::Applied(scribe.finish());
         }
-        self.make_room(client, event, &mut scribe);
+        let kept_zone = self.make_room(client, event, &mut scribe);
         let id = appointment_id(&event.fact);
-        let before = Footprint::of(id.and_then(|id| client.appointments.get(id)));
-        let days_before = client.outcomes();
-        self.change(client, event);
-        let after = Footprint::of(id.and_then(|id| client.appointments.get(id)));
-        let days_after = client.outcomes();
-        client.history.replace(before.history, after.history);
-        scribe.outcomes(client, &days_before, &days_after);
+        let before = id.and_then(|id| client.appointments.get(id)).cloned();
+        self.change(client, event, kept_zone);
         if let Some(id) = id {
-            scribe.entries(id, &before, &after);
-            if matches!(event.fact, Fact::ReminderRequested(_)) {
-                scribe.agenda(Kind::Requested, time_ms, id, 1);
-            }
+            scribe.difference(client, id, before.as_ref());
         }
         Outcome::Applied(scribe.finish())
     }

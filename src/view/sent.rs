@@ -13,6 +13,8 @@ use crate::store::{Family, RowKey, View};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The step of a reminder that was asked for by hand.
+pub const BY_HAND: &str = "manual";
 /// Hours that a calendar lists; the farthest ahead is forgotten first.
 const CALENDAR_HOURS_MAX: usize = 10_000;
 /// How long an hour stays in a calendar after it has passed, measured by the newest announcement.
@@ -26,7 +28,30 @@ pub struct Sent {
     /// Repetitions.
     pub recent: Recent,
     /// By appointment id.
-    pub appointments: BTreeMap<String, Vec<Announced>>,
+    pub appointments: BTreeMap<String, Announcements>,
+}
+
+/// What was announced of one appointment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcements {
+    /// In the order of the topic.
+    pub list: Vec<Announced>,
+    /// Withdrawn ones that the list has forgotten: ids count them, so that none comes twice.
+    pub forgotten: u32,
+}
+
+impl Announcements {
+    /// Forgets withdrawn ones first, those of steps before those by hand, then those by hand: a step that holds must
+    /// not look as if it were still to be announced.
+    fn forget_one(&mut self) {
+        let rank =
+            |a: &Announced| (a.withdrawn.is_none(), if a.withdrawn.is_some() == (a.step == BY_HAND) { 1 } else { 0 });
+        let first = self.list.iter().enumerate().min_by_key(|(at, a)| (rank(a), *at)).map(|(at, _)| at);
+        if let Some(first) = first {
+            let gone = self.list.remove(first);
+            self.forgotten = self.forgotten.saturating_add(u32::from(gone.withdrawn.is_some()));
+        }
+    }
 }
 
 /// A reminder that was announced.
@@ -47,33 +72,44 @@ pub struct Announced {
 impl Sent {
     /// Announcements of an appointment, in the order of the topic.
     pub fn of(&self, appointment_id: &str) -> &[Announced] {
-        self.appointments.get(appointment_id).map_or(&[], Vec::as_slice)
+        self.appointments.get(appointment_id).map_or(&[], |announced| announced.list.as_slice())
     }
 
-    fn announce(&mut self, announcement: &Announcement, at_ms: i64, limits: &Limits) {
+    /// How often an announcement of a step of an appointment was withdrawn, at least.
+    pub fn withdrawn(&self, appointment_id: &str, step: &str) -> u32 {
+        let Some(announced) = self.appointments.get(appointment_id) else { return 0 };
+        let withdrawn = announced.list.iter().filter(|a| a.step == step && a.withdrawn.is_some()).count();
+        announced.forgotten.saturating_add(withdrawn as u32)
+    }
+
+    /// Takes an announcement in; answers the start that it names, unless it was there before: an id is one reminder.
+    fn announce(&mut self, announcement: &Announcement, at_ms: i64, limits: &Limits) -> Option<i64> {
         let starts_at_ms = starts_at_ms(announcement);
-        let list = self.appointments.entry(announcement.appointment_id.clone()).or_default();
-        list.push(Announced {
+        let announced = self.appointments.entry(announcement.appointment_id.clone()).or_default();
+        if announced.list.iter().any(|a| a.reminder_id == announcement.reminder_id) {
+            return None;
+        }
+        announced.list.push(Announced {
             reminder_id: announcement.reminder_id.clone(),
             step: announcement.step.clone(),
             starts_at_ms,
             at_ms,
             withdrawn: None,
         });
-        if list.len() > limits.appointment_reminders_max {
-            let oldest_withdrawn = list.iter().position(|a| a.withdrawn.is_some()).unwrap_or(0);
-            list.remove(oldest_withdrawn);
+        if announced.list.len() > limits.appointment_reminders_max {
+            announced.forget_one();
         }
         if self.appointments.len() > limits.client_appointments_max {
-            let start = |list: &Vec<Announced>| list.iter().map(|a| a.starts_at_ms).max();
-            let first = self.appointments.iter().min_by_key(|(id, list)| (start(list), *id)).map(|(id, _)| id.clone());
+            let start = |announced: &Announcements| announced.list.iter().map(|a| a.starts_at_ms).max();
+            let first = self.appointments.iter().min_by_key(|(id, of)| (start(of), *id)).map(|(id, _)| id.clone());
             first.and_then(|id| self.appointments.remove(&id));
         }
+        Some(starts_at_ms)
     }
 
     /// Marks an announcement as withdrawn; answers the start it had named, if it still held.
     fn withdraw(&mut self, appointment_id: &str, reminder_id: &str, reason: &str) -> Option<i64> {
-        let list = self.appointments.get_mut(appointment_id)?;
+        let list = &mut self.appointments.get_mut(appointment_id)?.list;
         let live = list.iter_mut().rev().find(|a| a.reminder_id == reminder_id && a.withdrawn.is_none())?;
         live.withdrawn = Some(reason.to_owned());
         Some(live.starts_at_ms)
@@ -127,11 +163,12 @@ pub fn calendar_key(partition: u32) -> RowKey {
     RowKey { view: View::Announced, bucket: CALENDAR_BUCKET + i64::from(partition), key: "calendar".into() }
 }
 
-/// The start that a withdrawal took back, if it took any: with the event, all that its contributions need.
+/// The start that an announcement brought or a withdrawal took back, if it did: with the event, all that its
+/// contributions need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Start that the withdrawn announcement had named.
-    pub withdrawn_start_ms: Option<i64>,
+    /// Start that the announcement names, or that the withdrawn one had named.
+    pub start_ms: Option<i64>,
 }
 
 /// The fold of the reminders topic.
@@ -151,24 +188,21 @@ impl Fold for Reminders {
         if !sent.recent.insert(event.envelope.fingerprint()) {
             return Outcome::Skipped;
         }
-        let mut decision = Decision { withdrawn_start_ms: None };
-        match &event.fact {
+        let start_ms = match &event.fact {
             Fact::ReminderDue(announcement) => sent.announce(announcement, event.envelope.time_ms, &self.limits),
-            Fact::ReminderWithdrawn(w) => {
-                decision.withdrawn_start_ms = sent.withdraw(&w.appointment_id, &w.reminder_id, &w.reason);
-            }
-            _ => {}
-        }
-        Outcome::Applied(decision)
+            Fact::ReminderWithdrawn(w) => sent.withdraw(&w.appointment_id, &w.reminder_id, &w.reason),
+            _ => None,
+        };
+        Outcome::Applied(Decision { start_ms })
     }
 
     fn contributions(&self, event: &Event, decision: &Decision, place: Place) -> Vec<Contribution> {
-        let (starts_at_ms, reminder_id, times) = match &event.fact {
-            Fact::ReminderDue(announcement) => (Some(starts_at_ms(announcement)), &announcement.reminder_id, 1),
-            Fact::ReminderWithdrawn(withdrawal) => (decision.withdrawn_start_ms, &withdrawal.reminder_id, -1),
+        let (reminder_id, times) = match &event.fact {
+            Fact::ReminderDue(announcement) => (&announcement.reminder_id, 1),
+            Fact::ReminderWithdrawn(withdrawal) => (&withdrawal.reminder_id, -1),
             _ => return Vec::new(),
         };
-        let Some(starts_at_ms) = starts_at_ms else { return Vec::new() };
+        let Some(starts_at_ms) = decision.start_ms else { return Vec::new() };
         let bucket = agenda::bucket(Kind::Starts, starts_at_ms, place.partition);
         let entry = agenda::row_key(View::Announced, bucket, &event.envelope.tenant, event.fact.subject());
         let calendar = CalendarDelta {

@@ -23,7 +23,37 @@ pub enum Sketch {
     /// Sorted hashes, at most [`EXACT_MAX`].
     Exact(Vec<u64>),
     /// HyperLogLog registers.
-    Estimate(Vec<u8>),
+    Estimate(#[serde(with = "octets")] Vec<u8>),
+}
+
+/// Registers as one run of bytes: what is stored is the same as for a list of numbers, and a score reads dozens of
+/// sketches, so they are copied whole and not number by number.
+mod octets {
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+    use std::fmt;
+
+    pub(super) fn serialize<S: Serializer>(registers: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(registers)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        from.deserialize_bytes(Octets)
+    }
+
+    struct Octets;
+
+    impl Visitor<'_> for Octets {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("registers")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+    }
 }
 
 impl Default for Sketch {
@@ -176,6 +206,16 @@ mod tests {
             let bytes = postcard::to_stdvec(&of(0..n)).unwrap();
             assert!(bytes.len() <= 1_024, "{} bytes for {n}", bytes.len());
         }
+    }
+
+    #[test]
+    fn registers_are_stored_as_a_list_of_numbers_would_be() {
+        let Sketch::Estimate(registers) = of(0..1_000) else { panic!("more than are counted exactly") };
+        let stored = postcard::to_stdvec(&Sketch::Estimate(registers.clone())).unwrap();
+        assert_eq!(stored[0], 1, "the variant");
+        assert_eq!(stored[1..], postcard::to_stdvec(&registers).unwrap());
+        assert_eq!(postcard::from_bytes::<Sketch>(&stored), Ok(Sketch::Estimate(registers)));
+        assert!(postcard::from_bytes::<Sketch>(&stored[..stored.len() - 1]).is_err(), "torn");
     }
 
     proptest! {

@@ -110,8 +110,15 @@ pub fn appointment(random: &Random, now_ms: i64) -> Fact {
         21 => Fact::ClientUpdated(Box::new(ClientUpdate { client_id, ..ClientUpdate::default() })),
         22 if random.chance(30) => Fact::ClientErased { client_id },
         _ => {
-            let (channels, template, reason) = (Vec::new(), None, None);
-            Fact::ReminderRequested(Box::new(Request { appointment_id, client_id, channels, template, reason }))
+            let (channels, template, reason, idempotency_digest) = (Vec::new(), None, None, None);
+            Fact::ReminderRequested(Box::new(Request {
+                appointment_id,
+                client_id,
+                channels,
+                template,
+                reason,
+                idempotency_digest,
+            }))
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod faults;
 mod history;
+mod reminders;
 mod world;
 
 use faults::Protocol;
@@ -48,5 +49,26 @@ fn broken_protocols_are_caught() {
         let caught = (1..600).find(|seed| world::run(*seed, broken).difference.is_some());
         assert!(caught.is_some(), "{broken:?} went unnoticed in 600 histories");
         println!("{broken:?} was caught by seed {}", caught.unwrap_or(0));
+    }
+}
+
+/// Reminders under faults: each id once, none for a visit that was off, none missing; and two planners that do not
+/// wait for what they must are caught.
+#[test]
+fn reminders_are_announced_once_and_only_for_visits_that_are_on() {
+    let (mut announced, mut due) = (0, 0);
+    for seed in 1..101 {
+        let run = reminders::run(seed, None);
+        assert_eq!(run.difference, None, "seed {seed}: {}", run.trace.join("\n"));
+        announced += run.announced;
+        due += run.due;
+    }
+    println!("{announced} reminders, {due} of them due in fair weather");
+    assert!(announced > 200 && due > 100, "only {announced} reminders, {due} in fair weather");
+    assert_eq!(reminders::run(3, None).trace, reminders::run(3, None).trace, "one seed is one run");
+    for blind in [foretell::event::Topic::Reminders, foretell::event::Topic::Appointments] {
+        let caught = (1..60).find_map(|seed| reminders::run(seed, Some(blind)).difference);
+        println!("{}: {caught:?}", blind.name());
+        assert!(caught.is_some(), "a planner that does not wait for {} went unnoticed", blind.name());
     }
 }

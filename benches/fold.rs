@@ -1,0 +1,59 @@
+//! What a login costs on its way into the rows: its record decoded, and its event folded into a growing history.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use foretell::event::codec::{self, Parsed};
+use foretell::event::{Event, Position, Topic};
+use foretell::log::Record;
+use foretell::source::generate::{Logins as Generated, Shape};
+use foretell::view::Place;
+use foretell::view::materialized::Materialized;
+use foretell::view::user::Logins;
+use std::hint::black_box;
+
+/// Logins that are folded before a fresh start.
+const LOGINS: usize = 200_000;
+
+fn record(offset: usize, event: Event) -> Record {
+    let timestamp_ms = event.envelope.time_ms;
+    let parsed = Parsed { data: codec::fact_data(&event.fact), event, extensions: Vec::new() };
+    let new = codec::encode_parsed(&parsed);
+    let position = Position { topic: Topic::Logins, partition: 0, offset: offset as i64 };
+    Record { position, timestamp_ms, key: new.key, value: new.value, headers: new.headers }
+}
+
+/// Folds the logins in turn, and begins anew after the last one.
+struct Folding<'a> {
+    events: &'a [Event],
+    at: usize,
+    rows: Materialized<Logins>,
+}
+
+impl Folding<'_> {
+    fn next(&mut self) -> bool {
+        if self.at == self.events.len() {
+            (self.at, self.rows) = (0, Materialized::new(Logins::default()));
+        }
+        let changed = self.rows.take(&self.events[self.at], Place { partition: 0, offset: self.at as i64 });
+        self.at += 1;
+        changed
+    }
+}
+
+fn fold(criterion: &mut Criterion) {
+    let events: Vec<_> = Generated::new(Shape::default()).take(LOGINS).collect();
+    let records: Vec<_> = events.iter().take(4_096).cloned().enumerate().map(|(at, event)| record(at, event)).collect();
+    let mut group = criterion.benchmark_group("login");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("decode", |bencher| {
+        let mut turn = records.iter().cycle();
+        bencher.iter(|| black_box(codec::decode(turn.next().expect("a cycle has no end"))));
+    });
+    group.bench_function("fold", |bencher| {
+        let mut folding = Folding { events: &events, at: 0, rows: Materialized::new(Logins::default()) };
+        bencher.iter(|| black_box(folding.next()));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, fold);
+criterion_main!(benches);

@@ -1,0 +1,94 @@
+//! What a login score costs once its rows are there: from decoded rows, and from their bytes as a store returns
+//! them.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use foretell::event::login::Login;
+use foretell::event::{DEFAULT_TENANT, Event, Fact};
+use foretell::score::login::{self, Config, Evidence, Features};
+use foretell::source::generate::{Logins as Generated, Shape};
+use foretell::store::{RowKey, View};
+use foretell::view::cell::{decode_state, encode_state};
+use foretell::view::feature::Level;
+use foretell::view::materialized::Materialized;
+use foretell::view::user::{self, Logins, User};
+use foretell::view::{Aggregate, Place};
+use std::hint::black_box;
+
+/// Logins folded before the first score.
+const FOLDED: usize = 200_000;
+/// Logins scored in turn.
+const SCORED: usize = 4_096;
+/// Source partitions that aggregate rows are spread over.
+const PARTITIONS: u32 = 8;
+
+/// A login to score, with its rows as a store holds them.
+struct Request {
+    login: Login,
+    at_ms: i64,
+    user: Option<Vec<u8>>,
+    features: Vec<(Level, RowKey, Vec<u8>)>,
+}
+
+impl Request {
+    fn of(rows: &Materialized<Logins>, event: Event) -> Option<Self> {
+        let Fact::Login(login) = event.fact else { return None };
+        let user = rows.owner(&user::row_key(DEFAULT_TENANT, &login.user_id)).map(encode_state);
+        let keys = Features::keys(DEFAULT_TENANT, &login.attempt);
+        let features = keys.into_iter().flat_map(|(level, key)| {
+            rows.partials(&key).map(|partial| (level, key.clone(), partial.encode())).collect::<Vec<_>>()
+        });
+        Some(Self { features: features.collect(), at_ms: event.envelope.time_ms, login: *login, user })
+    }
+
+    fn rows(&self) -> (Option<User>, Features) {
+        let user = self.user.as_deref().map(|bytes| decode_state(bytes).expect("encoded above"));
+        let mut features = Features::default();
+        for (level, key, bytes) in &self.features {
+            assert_eq!(key.view, View::Feature);
+            if let Aggregate::Feature(partial) = Aggregate::decode(key, bytes).expect("encoded above") {
+                features.merge(*level, &partial);
+            }
+        }
+        (user, features)
+    }
+
+    fn score(&self, user: Option<&User>, features: &Features, config: &Config) -> login::Score {
+        login::score(&Evidence { user, features, attempt: &self.login.attempt, at_ms: self.at_ms }, config)
+    }
+}
+
+fn requests() -> Vec<Request> {
+    let mut rows = Materialized::new(Logins::default());
+    let mut generated = Generated::new(Shape::default());
+    for (offset, event) in generated.by_ref().take(FOLDED).enumerate() {
+        let partition = foretell::event::key::partition(event.key().as_bytes(), PARTITIONS);
+        rows.take(&event, Place { partition, offset: offset as i64 });
+    }
+    generated.take(SCORED).filter_map(|event| Request::of(&rows, event)).collect()
+}
+
+fn login_score(criterion: &mut Criterion) {
+    let (requests, config) = (requests(), Config::default());
+    let read: Vec<_> = requests.iter().map(Request::rows).collect();
+    let mut group = criterion.benchmark_group("login score");
+    group.throughput(criterion::Throughput::Elements(1));
+    group.bench_function("from merged rows", |bencher| {
+        let mut turn = requests.iter().zip(&read).cycle();
+        bencher.iter(|| {
+            let (request, (user, features)) = turn.next().expect("a cycle has no end");
+            black_box(request.score(user.as_ref(), features, &config))
+        });
+    });
+    group.bench_function("from stored bytes", |bencher| {
+        let mut turn = requests.iter().cycle();
+        bencher.iter(|| {
+            let request = turn.next().expect("a cycle has no end");
+            let (user, features) = request.rows();
+            black_box(request.score(user.as_ref(), &features, &config))
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, login_score);
+criterion_main!(benches);

@@ -1,0 +1,150 @@
+//! Events and rows in few words. Everything belongs to the tenant `t`; every event has an id of its own.
+
+use foretell::event::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
+use foretell::event::login::{Attempt, Login};
+use foretell::event::{Envelope, Event, Fact, key};
+use foretell::store::{RowKey, View};
+use foretell::view::client::{self, Appointments, Client};
+use foretell::view::materialized::Materialized;
+use foretell::view::{Aggregate, Fold, Limits, Place};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub const HOUR: i64 = 3_600_000;
+pub const DAY: i64 = 24 * HOUR;
+pub const PARTITIONS: u32 = 4;
+
+/// An instant, as in `2026-06-01T09:00:00Z`.
+pub fn at(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+}
+
+/// An event that is like no other.
+pub fn event(time_ms: i64, fact: Fact) -> Event {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let id = format!("e{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    Event { envelope: Envelope { id, source: "urn:test".into(), tenant: "t".into(), time_ms }, fact }
+}
+
+pub fn visit(id: &str, client_id: &str) -> Visit {
+    Visit { appointment_id: id.into(), client_id: client_id.into() }
+}
+
+/// A booking of client `c` that starts at an instant, in a zone if one is named.
+pub fn booking(id: &str, starts_at_ms: i64, zone: Option<&str>) -> Booking {
+    Booking {
+        appointment_id: id.into(),
+        client_id: "c".into(),
+        starts_at: StartsAt::Instant { at_ms: starts_at_ms, zone: zone.map(str::to_owned) },
+        duration_minutes: None,
+        location_id: None,
+        practitioner_id: None,
+        service: None,
+        booked_at_ms: None,
+        attributes: BTreeMap::new(),
+    }
+}
+
+pub fn booked(id: &str, starts_at_ms: i64) -> Fact {
+    Fact::Booked(Box::new(booking(id, starts_at_ms, Some("UTC"))))
+}
+
+pub fn rescheduled(id: &str, starts_at_ms: i64) -> Fact {
+    Fact::Rescheduled(Box::new(booking(id, starts_at_ms, None)))
+}
+
+pub fn confirmed(id: &str) -> Fact {
+    Fact::Confirmed(visit(id, "c"))
+}
+
+pub fn attended(id: &str) -> Fact {
+    Fact::Attended(visit(id, "c"))
+}
+
+pub fn missed(id: &str) -> Fact {
+    Fact::Missed(visit(id, "c"))
+}
+
+pub fn deleted(id: &str) -> Fact {
+    Fact::Deleted(visit(id, "c"))
+}
+
+pub fn cancelled(id: &str, by: Option<CancelledBy>) -> Fact {
+    Fact::Cancelled(Cancellation { appointment_id: id.into(), client_id: "c".into(), reason: None, by })
+}
+
+pub fn updated(change: impl FnOnce(&mut ClientUpdate)) -> Fact {
+    let mut update = ClientUpdate { client_id: "c".into(), ..ClientUpdate::default() };
+    change(&mut update);
+    Fact::ClientUpdated(Box::new(update))
+}
+
+pub fn login(user_id: &str, succeeded: bool, attempt: Attempt) -> Fact {
+    Fact::Login(Box::new(Login {
+        user_id: user_id.into(),
+        succeeded,
+        attempt,
+        decision_id: None,
+        session_id: None,
+        method: None,
+        failure_reason: None,
+    }))
+}
+
+/// The rows of a family and the offsets of its partitions.
+pub struct Views<F: Fold> {
+    pub rows: Materialized<F>,
+    offset: i64,
+    partitions: u32,
+}
+
+impl<F: Fold> Views<F> {
+    pub fn new(fold: F, partitions: u32) -> Self {
+        Self { rows: Materialized::new(fold), offset: 0, partitions }
+    }
+
+    /// Folds an event where it belongs; answers whether it changed anything.
+    pub fn fold(&mut self, event: &Event) -> bool {
+        let partition = key::partition(event.key().as_bytes(), self.partitions);
+        self.offset += 1;
+        self.rows.take(event, Place { partition, offset: self.offset })
+    }
+
+    pub fn all(mut self, events: impl IntoIterator<Item = (i64, Fact)>) -> Self {
+        events.into_iter().for_each(|(time_ms, fact)| {
+            self.fold(&event(time_ms, fact));
+        });
+        self
+    }
+
+    /// The aggregate rows of a view, decoded.
+    pub fn aggregates(&self, view: View) -> Vec<(RowKey, u32, Aggregate)> {
+        let of_view = self.rows.states().filter(|(key, source, _)| key.view == view && source.is_some());
+        let decode = |(key, source, state): (&RowKey, Option<u32>, Vec<u8>)| {
+            (key.clone(), source.unwrap(), Aggregate::decode(key, &state).unwrap())
+        };
+        of_view.map(decode).collect()
+    }
+
+    /// The aggregate rows that hold anything.
+    pub fn shared(&self) -> BTreeMap<(RowKey, u32), Vec<u8>> {
+        let rows = self.rows.states().filter_map(|(key, source, state)| Some(((key.clone(), source?), state)));
+        rows.filter(|((key, _), state)| Aggregate::empty(key).encode() != *state).collect()
+    }
+}
+
+/// The views of appointments, after these facts at these times.
+pub fn appointments(events: impl IntoIterator<Item = (i64, Fact)>) -> Views<Appointments> {
+    Views::new(Appointments::default(), PARTITIONS).all(events)
+}
+
+/// The same with other limits.
+pub fn limited(limits: Limits, events: impl IntoIterator<Item = (i64, Fact)>) -> Views<Appointments> {
+    Views::new(Appointments { limits }, PARTITIONS).all(events)
+}
+
+impl Views<Appointments> {
+    pub fn client(&self, client_id: &str) -> Client {
+        self.rows.owner(&client::row_key("t", client_id)).cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,11 @@
+//! What each view makes of each event, and what the plan makes of the rows: tables for the rules, properties for
+//! what must hold whatever happens.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+
+mod build;
+mod client;
+mod examples;
+mod merge;
+mod plan;
+mod sent;
+mod user;

@@ -1,0 +1,223 @@
+//! A user's row.
+
+use crate::build::*;
+use foretell::event::Fact;
+use foretell::event::login::{Attempt, Device};
+use foretell::store::View;
+use foretell::view::feature::Level;
+use foretell::view::user::{self, DEVICE_KNOWN_MS, Decision, FAILURES_WINDOW_MS, Logins, User};
+use foretell::view::{Aggregate, Fold, Limits, Outcome, Place};
+use proptest::prelude::*;
+
+fn attempt(device_id: Option<&str>, browser: Option<&str>) -> Attempt {
+    let mut attempt = Attempt::from_ip("198.51.100.7".parse().unwrap());
+    (attempt.device_id, attempt.browser) = (device_id.map(str::to_owned), browser.map(str::to_owned));
+    attempt
+}
+
+fn success(device_id: Option<&str>, browser: Option<&str>) -> Fact {
+    login("u", true, attempt(device_id, browser))
+}
+
+fn failure() -> Fact {
+    login("u", false, attempt(Some("d"), None))
+}
+
+fn device(device_id: &str) -> Device {
+    Device { user_id: "u".into(), device_id: device_id.into() }
+}
+
+fn trusted(device_id: &str) -> Fact {
+    Fact::DeviceTrusted(device(device_id))
+}
+
+fn revoked(device_id: &str) -> Fact {
+    Fact::DeviceRevoked(device(device_id))
+}
+
+fn erased() -> Fact {
+    Fact::UserErased { user_id: "u".into() }
+}
+
+fn limited(limits: Limits, events: impl IntoIterator<Item = (i64, Fact)>) -> User {
+    let views = Views::new(Logins { limits }, PARTITIONS).all(events);
+    views.rows.owner(&user::row_key("t", "u")).cloned().unwrap_or_default()
+}
+
+fn user(events: impl IntoIterator<Item = (i64, Fact)>) -> User {
+    limited(Limits::default(), events)
+}
+
+#[test]
+fn a_device_is_known_by_these_rules() {
+    let named = || success(Some("d"), Some("Firefox 1.0"));
+    let unnamed = || success(None, Some("Firefox 1.0"));
+    let known = DEVICE_KNOWN_MS;
+    let (by_id, other_id, by_looks) =
+        ((Some("d"), None), (Some("x"), Some("Firefox 1.0")), (None, Some("Firefox 2.0")));
+    for (name, events, (id, browser), now, wanted) in [
+        ("never seen", vec![], by_id, 10, Some(false)),
+        ("by its id", vec![(1, named())], by_id, 10, Some(true)),
+        ("another id of the same looks", vec![(1, named())], other_id, 10, Some(false)),
+        ("unnamed, of the looks of a known one", vec![(1, named())], by_looks, 10, Some(true)),
+        ("unnamed, of other looks", vec![(1, named())], (None, Some("Opera 1.0")), 10, Some(false)),
+        ("named, where the unnamed is known", vec![(1, unnamed())], by_id, 10, Some(false)),
+        ("nothing to be seen", vec![(1, named())], (None, None), 10, None),
+        ("a failure makes none", vec![(1, failure())], by_id, 10, Some(false)),
+        ("nearly 90 days", vec![(1, named())], by_id, known, Some(true)),
+        ("90 days", vec![(1, named())], by_id, 1 + known, Some(false)),
+        ("looks of 90 days ago", vec![(1, named())], by_looks, 1 + known, Some(false)),
+        ("trusted stays", vec![(1, named()), (2, trusted("d"))], by_id, 10 * known, Some(true)),
+        ("trusted unseen", vec![(2, trusted("d"))], by_id, 10 * known, Some(true)),
+        ("revoked", vec![(1, named()), (2, revoked("d"))], by_id, 10, Some(false)),
+        ("revoked, by looks", vec![(1, named()), (2, revoked("d"))], by_looks, 10, Some(false)),
+        ("trusted, revoked", vec![(1, trusted("d")), (2, revoked("d"))], by_id, 10, Some(false)),
+        ("revoked, trusted", vec![(1, revoked("d")), (2, trusted("d"))], by_id, 10, Some(true)),
+        ("the later of two decides", vec![(2, revoked("d")), (1, trusted("d"))], by_id, 10, Some(false)),
+        ("seen since", vec![(2, revoked("d")), (3, named())], by_id, 10, Some(true)),
+        ("seen since, told before", vec![(3, named()), (2, revoked("d"))], by_id, 10, Some(true)),
+        ("seen before, told since", vec![(2, revoked("d")), (1, named())], by_id, 10, Some(false)),
+        ("seen at that instant", vec![(2, revoked("d")), (2, named())], by_id, 10, Some(false)),
+        (
+            "seen since, and no longer trusted",
+            vec![(1, trusted("d")), (2, revoked("d")), (3, named())],
+            by_id,
+            3 + known,
+            Some(false),
+        ),
+    ] {
+        assert_eq!(user(events).device_known(&attempt(id, browser), now), wanted, "{name}");
+    }
+}
+
+#[test]
+fn a_device_says_what_was_last_seen_of_it_in_any_order() {
+    let seen = [(1, "Firefox 1.0"), (3, "Firefox 3.0"), (2, "Opera 2.0")];
+    for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0]] {
+        let row = user(order.map(|n| (seen[n].0, success(Some("d"), Some(seen[n].1)))));
+        let device = &row.devices["d"];
+        assert_eq!((device.label.as_str(), device.logins), ("Firefox", 3));
+        assert_eq!((device.first_seen_ms, device.last_seen_ms), (1, 3));
+        assert_eq!((row.first_seen_ms, row.last_success_ms), (Some(1), Some(3)));
+    }
+}
+
+#[test]
+fn failures_count_in_a_window_that_is_closed_at_both_ends_and_bounded() {
+    let row = user([(1_000, failure()), (0, failure()), (500, failure())]);
+    assert_eq!(row.failed_at_ms, [0, 500, 1_000], "whatever the order");
+    for (now, wanted) in [(-1, 0), (0, 1), (1_000, 3), (FAILURES_WINDOW_MS, 3), (FAILURES_WINDOW_MS + 1, 2)] {
+        assert_eq!(row.failures_at(now), wanted, "at {now}");
+    }
+    let limits = Limits { user_failures_max: 3, ..Limits::default() };
+    let row = limited(limits, [5, 1, 4, 2, 3].map(|at| (at, failure())));
+    assert_eq!((row.failed_at_ms, row.failures), (vec![3, 4, 5], 5), "the oldest is forgotten first");
+}
+
+#[test]
+fn full_maps_forget_in_their_order() {
+    let limits = Limits { user_devices_max: 3, user_values_max: 2, ..Limits::default() };
+    let devices = |events: Vec<(i64, Fact)>| limited(limits.clone(), events).devices.into_keys().collect::<Vec<_>>();
+    let seen = |at, id: &str| (at, success(Some(id), None));
+    assert_eq!(
+        devices(vec![seen(2, "b"), seen(1, "a"), seen(3, "c"), seen(4, "d")]),
+        ["b", "c", "d"],
+        "seen longest ago"
+    );
+    assert_eq!(
+        devices(vec![seen(1, "a"), (2, trusted("a")), seen(3, "c"), seen(4, "d"), seen(5, "e")]),
+        ["a", "d", "e"]
+    );
+    assert_eq!(
+        devices(vec![seen(1, "a"), seen(3, "c"), seen(4, "d"), (5, revoked("d")), seen(6, "e")]),
+        ["a", "c", "e"]
+    );
+    assert_eq!(
+        devices(vec![seen(2, "b"), seen(3, "c"), seen(4, "d"), seen(1, "a")]),
+        ["a", "c", "d"],
+        "the new one stays"
+    );
+
+    let seen = |at, browser: &str| (at, success(None, Some(browser)));
+    let row = limited(limits, [seen(1, "A"), seen(2, "A"), seen(5, "B"), seen(4, "C")]);
+    let counts = ["A", "B", "C"].map(|value| row.count(Level::Browser, value));
+    assert_eq!(counts, [2, 0, 1], "the rarest other one");
+}
+
+#[test]
+fn a_first_success_comes_once_until_erasure() {
+    let mut row = User::default();
+    let mut fold = |time_ms, fact: Fact| {
+        Logins::default().fold(&mut row, &event(time_ms, fact), Place { partition: 0, offset: 0 })
+    };
+    let seen = |first_success| Outcome::Applied(Decision { first_success });
+    assert_eq!(fold(1, failure()), seen(false));
+    assert_eq!(fold(5, success(None, None)), seen(true));
+    assert_eq!(fold(3, success(None, None)), seen(false), "an earlier one that comes later");
+    assert_eq!(fold(6, erased()), seen(false));
+    assert_eq!(fold(6, success(None, None)), Outcome::Skipped);
+    assert_eq!(fold(2, erased()), Outcome::Skipped);
+    assert_eq!(fold(7, success(None, None)), seen(true), "begins anew");
+}
+
+#[test]
+fn erasure_empties_the_row_and_leaves_counts_that_name_nobody() {
+    let mut views = Views::new(Logins::default(), PARTITIONS).all([(1, success(Some("d"), None)), (5, erased())]);
+    let row = views.rows.owner(&user::row_key("t", "u")).cloned();
+    assert_eq!(row, Some(User { erased_at_ms: Some(5), ..User::default() }));
+    assert!(!views.fold(&event(5, failure())) && views.fold(&event(6, failure())));
+    assert!(!views.aggregates(View::Feature).is_empty());
+}
+
+#[test]
+fn repetitions_change_nothing_among_the_last_64() {
+    let mut views = Views::new(Logins::default(), PARTITIONS);
+    let first = event(1, success(None, None));
+    assert!(views.fold(&first) && !views.fold(&first));
+    for _ in 0..63 {
+        views.fold(&event(2, failure()));
+    }
+    assert!(!views.fold(&first), "63 others since");
+    views.fold(&event(2, failure()));
+    assert!(views.fold(&first), "64 others since: counts again");
+}
+
+fn any_events() -> impl Strategy<Value = Vec<(i64, Fact)>> {
+    let one = (0_i64..200, 0_u8..12, 0_u8..6);
+    prop::collection::vec(
+        one.prop_map(|(day, kind, n)| {
+            let (id, browser) = (format!("d{n}"), format!("Browser {n}.0"));
+            let fact = match kind {
+                0..=4 => success((n % 2 == 0).then_some(id.as_str()), Some(&browser)),
+                5..=7 => failure(),
+                8 => trusted(&id),
+                9 => revoked(&id),
+                10 if n == 0 => erased(),
+                _ => success(Some(&id), None),
+            };
+            (day * DAY, fact)
+        }),
+        0..80,
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_map_outgrows_its_bound_and_totals_are_the_sum_of_the_values(events in any_events()) {
+        let limits = Limits { user_devices_max: 3, user_values_max: 2, user_failures_max: 4, ..Limits::default() };
+        let views = Views::new(Logins { limits: limits.clone() }, PARTITIONS).all(events);
+        if let Some(row) = views.rows.owner(&user::row_key("t", "u")) {
+            prop_assert!(row.devices.len() <= limits.user_devices_max);
+            prop_assert!(row.values.values().all(|values| values.len() <= limits.user_values_max));
+            prop_assert!(row.failed_at_ms.len() <= limits.user_failures_max && row.failed_at_ms.is_sorted());
+            prop_assert!(row.devices.values().all(|d| d.first_seen_ms <= d.last_seen_ms && !(d.trusted && d.revoked_at_ms.is_some())));
+        }
+        let (mut total, mut by_address) = ((0, 0), (0, 0));
+        for (key, _, row) in views.aggregates(View::Feature) {
+            let Aggregate::Feature(row) = row else { panic!("a feature row") };
+            let sum = if key.key.starts_with("t:all:") { &mut total } else if key.key.starts_with("t:ip:") { &mut by_address } else { continue };
+            *sum = (sum.0 + row.successes, sum.1 + row.failures);
+        }
+        prop_assert_eq!(total, by_address);
+    }
+}

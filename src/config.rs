@@ -158,7 +158,7 @@ fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// Sets a key from text, read as what stands there now, else as TOML where it is a number or a truth value.
+/// Sets a key from text, read as what stands there now. Keys without a default hold texts.
 fn set(table: &mut Table, keys: &[String], text: &str) {
     let Some((key, rest)) = keys.split_first() else { return };
     if rest.is_empty() {
@@ -176,7 +176,7 @@ fn typed(stands: Option<&Value>, text: &str) -> Value {
     let as_text = || Value::String(text.to_owned());
     let parsed = || format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
     match stands {
-        Some(Value::String(_)) => as_text(),
+        None | Some(Value::String(_)) => as_text(),
         Some(Value::Float(_)) => text.parse().map_or_else(|_| as_text(), Value::Float),
         Some(Value::Array(_)) if !text.trim_start().starts_with('[') => {
             Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect())
@@ -271,6 +271,7 @@ mod tests {
                 ("FORETELL__TOPICS__PARTITIONS".into(), "12".into()),
                 ("FORETELL__TOPICS__PREFIX".into(), "12".into()),
                 ("FORETELL__REMINDERS__POLICY__CHANNELS_DEFAULT".into(), "email, sms".into()),
+                ("FORETELL__KAFKA__USERNAME".into(), "123".into()),
                 ("PATH".into(), "/bin".into()),
             ],
             flags: vec![("log", "disk:/c".into())],
@@ -279,6 +280,7 @@ mod tests {
         assert_eq!(config.log, "disk:/c");
         assert_eq!((config.topics.partitions, config.topics.prefix.as_str()), (12, "12"));
         assert_eq!(config.reminders.policy.channels_default.len(), 2);
+        assert_eq!(config.kafka.username.as_deref(), Some("123"));
         assert_eq!(config.kafka.properties.get("socket.timeout.ms").map(String::as_str), Some("9"));
     }
 

@@ -27,7 +27,7 @@ fn every_row_has_a_line_and_users_with_history_a_score() {
             match score {
                 // Signals only add to the ratio's odds.
                 Some(score) => {
-                    assert!(score < 1.0 && score / (1.0 - score) >= ratio.unwrap_or(0.0) * 0.999_999, "{line}")
+                    assert!(score < 1.0 && score / (1.0 - score) >= ratio.unwrap_or(0.0) * 0.999_999, "{line}");
                 }
                 None => assert_eq!(line["decision"], "challenge", "{line}"),
             }

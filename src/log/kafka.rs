@@ -62,6 +62,11 @@ impl Names {
         format!("{}{}", self.prefix, topic.name())
     }
 
+    /// The id of a consumer group: two deployments on one cluster must not share one.
+    pub(crate) fn of_group(&self, group: &str) -> String {
+        format!("{}{group}", self.prefix)
+    }
+
     /// The group id of those who read outside of any group.
     pub(crate) fn of_reader(&self) -> String {
         format!("{}reader", self.prefix)

@@ -53,9 +53,9 @@ pub async fn generation<F: Fold>(store: &dyn Store, fold: &F, partitions: u32) -
     Ok(Generation { family: F::FAMILY, number: pointer.serving, epoch: pointer.epoch })
 }
 
-/// The consumer group of a generation.
+/// The consumer group of a generation. On a cluster the prefix of the topics stands in front of it.
 pub fn group(generation: Generation) -> String {
-    format!("foretell.views.{}.g{}", generation.family.name(), generation.number)
+    format!("views.{}.g{}", generation.family.name(), generation.number)
 }
 
 /// Where a new owner of the partition starts, checked against the log.

@@ -489,10 +489,12 @@ impl Appointments {
         if client.appointments.get(id).is_some_and(leaves_outcome) {
             kept_zone = scribe.release(client, id).and_then(|left| left.start).map(|start| start.zone);
         }
-        if !client.appointments.contains_key(id) && client.appointments.len() >= self.limits.client_appointments_max {
-            if let Some(forgotten) = client.first_to_forget() {
-                scribe.release(client, &forgotten);
-            }
+        let is_full = client.appointments.len() >= self.limits.client_appointments_max;
+        if is_full
+            && !client.appointments.contains_key(id)
+            && let Some(forgotten) = client.first_to_forget()
+        {
+            scribe.release(client, &forgotten);
         }
         kept_zone
     }

@@ -228,11 +228,11 @@ impl World {
                 let handover =
                     [Handover::Drained, Handover::AtOnce, Handover::Unnoticed][self.random.below(3) as usize];
                 let shift = self.random.below(2) as usize;
-                self.log.rebalance("foretell.views.reminders.g1", Topic::Reminders, handover, |partition, members| {
+                self.log.rebalance("views.reminders.g1", Topic::Reminders, handover, |partition, members| {
                     (partition as usize + shift) % members.max(1)
                 });
             }
-            3 => self.log.tell("foretell.views.reminders.g1", Topic::Reminders),
+            3 => self.log.tell("views.reminders.g1", Topic::Reminders),
             _ => {
                 for _ in 0..1 + self.random.below(6) {
                     self.events += 1;

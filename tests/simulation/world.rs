@@ -197,7 +197,7 @@ impl<F: Fold + Clone> World<F> {
     }
 
     async fn step(&mut self) {
-        let group = format!("foretell.views.{}.g1", F::FAMILY.name());
+        let group = format!("views.{}.g1", F::FAMILY.name());
         let topic = F::FAMILY.topic();
         match self.random.below(20) {
             0..=11 => {

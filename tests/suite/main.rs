@@ -3,6 +3,7 @@
 //! A backend says how it is made, and `log_promises!` and `store_promises!` hold it against every promise. What
 //! only one backend can show, such as a torn tail, stands in its own module.
 
+mod cluster;
 mod disk;
 mod log_suite;
 mod memory;

@@ -36,7 +36,8 @@ pub(super) fn subscribe(
     let (sender, assigned) = mpsc::channel(ASSIGNED_MAX);
     let context = Group::new(topic, names, limits(settings), sender);
     let shared = Arc::clone(&context.shared);
-    let consumer = create(settings, group, context)?;
+    let group = names.of_group(group);
+    let consumer = create(settings, &group, context)?;
     let failed = |error| Error::retry("join a group", error);
     consumer.subscribe(&[&names.of(topic)]).map_err(failed)?;
     spawn(consumer, format!("kafka {group}"))?;

@@ -1,6 +1,7 @@
 //! Bad inputs, one row each: what is sent, and the status, code and place that are answered.
 
 use crate::instance::{Answer, Instance, World, booked, event, login};
+use foretell::log::Log;
 use reqwest::Method;
 use serde_json::{Value, json};
 

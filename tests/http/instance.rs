@@ -4,7 +4,6 @@ use async_trait::async_trait;
 use foretell::clock::Clock;
 use foretell::event::reminder::Risk;
 use foretell::http::{Api, Config, Parts, Scoring, router, serve};
-use foretell::log::Log;
 use foretell::pipeline::keeper::{Alone, Companion, generation, keep};
 use foretell::pipeline::{self, Shared};
 use foretell::progress::{self, Progress};
@@ -49,7 +48,7 @@ impl Manual {
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) clock: Arc<Manual>,
-    pub(crate) log: Arc<dyn Log>,
+    pub(crate) log: Arc<foretell::log::memory::Log>,
     pub(crate) store: Arc<dyn Store>,
 }
 

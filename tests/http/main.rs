@@ -1,5 +1,8 @@
 //! The HTTP API over real connections, real pipelines and a log and store in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by its panic")]
+#![allow(clippy::needless_pass_by_value, reason = "events are written in place")]
+
 mod events;
 mod inputs;
 mod instance;

@@ -1,8 +1,10 @@
 //! What operators rely on: readiness, limits, draining, documents, the socket's own routes.
 
-use crate::instance::{Answer, Instance, World, login};
+use crate::instance::{Answer, Instance, PARTITIONS, World, login};
+use foretell::event::Topic;
 use foretell::event::codec::{Defaults, decode_structured};
 use foretell::http::{Api, admin_router, openapi, serve};
+use foretell::log::Log;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -42,6 +44,22 @@ async fn ready_means_that_the_views_have_reached_the_end_of_the_log_at_the_start
     let _views = world.views(late.shutdown.clone()).await;
     until(async || late.get("/readyz").await.status == 200).await;
     assert_eq!(late.get("/readyz").await.body, json!({"status": "ready"}));
+}
+
+#[tokio::test]
+async fn holes_at_the_end_of_the_log_keep_nobody_unready() {
+    let world = World::new();
+    let first = Instance::with(world.clone(), world.parts()).await;
+    first.fold(&[login("e", "u")]).await;
+    first.shutdown.cancel();
+    for topic in [Topic::Logins, Topic::Appointments, Topic::Reminders] {
+        // Behind the last record of one partition, and in partitions that hold no record at all.
+        (0..PARTITIONS).for_each(|partition| world.log.skip(topic, partition, 2).unwrap());
+    }
+    let second = Instance::with(world.clone(), world.parts()).await;
+    until(async || second.get("/readyz").await.status == 200).await;
+    let user = second.get("/v1/users/u").await.body;
+    assert_eq!((&user["view"]["offset"], &user["view"]["lag_ms"]), (&json!(3), &json!(0)));
 }
 
 #[tokio::test]
@@ -96,9 +114,8 @@ async fn draining_answers_what_is_open_and_takes_nothing_new() {
     let waiting = waiting.header("content-type", "application/cloudevents+json").body(login("e", "u").to_string());
     let waiting = tokio::spawn(async move { Answer::of(waiting.send().await.unwrap()).await });
     let appended = async || {
-        let topic = foretell::event::Topic::Logins;
-        let partition = foretell::event::key::partition(b"default:u", crate::instance::PARTITIONS);
-        world.log.extent(topic, partition).await.unwrap().end == 1
+        let partition = foretell::event::key::partition(b"default:u", PARTITIONS);
+        world.log.extent(Topic::Logins, partition).await.unwrap().end == 1
     };
     until(appended).await;
     instance.shutdown.cancel();
@@ -237,7 +254,7 @@ async fn the_socket_shows_what_is_stored_and_appends_without_a_key() {
     let get = async |path: &str| send(client.get(format!("http://localhost/admin/{path}"))).await;
     let topics = get("topics").await.body;
     assert_eq!(topics[0]["topic"], "foretell.logins");
-    let partition = foretell::event::key::partition(b"default:u", crate::instance::PARTITIONS) as usize;
+    let partition = foretell::event::key::partition(b"default:u", PARTITIONS) as usize;
     assert_eq!(topics[0]["partitions"][partition], json!([0, 1]));
     let positions = get("positions").await.body;
     let stands = positions.as_array().unwrap().iter().find(|p| p["family"] == "logins" && p["partition"] == partition);

@@ -172,7 +172,8 @@ async fn the_stream_tells_each_reminder_of_the_tenant_and_resumes_exactly() {
             rest.push(resumed.next().await.unwrap().data["id"].as_str().unwrap().to_owned());
         }
         let mut expected: Vec<_> = all[at + 1..].iter().map(|s| s.data["id"].as_str().unwrap().to_owned()).collect();
-        (rest.sort_unstable(), expected.sort_unstable());
+        rest.sort_unstable();
+        expected.sort_unstable();
         assert_eq!(rest, expected, "resumed behind event {at}");
     }
     let mut others = Subscriber::open(&instance, stream, &[("foretell-tenant", "other")]).await;

@@ -4,6 +4,7 @@ use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, World, booked, event, l
 use async_trait::async_trait;
 use foretell::event::Topic;
 use foretell::http::Parts;
+use foretell::log::Log;
 use foretell::rows::{self, Rows};
 use foretell::score::OnUnavailable;
 use foretell::store::{Checkpoint, Error, Family, Flush, Generation, Pointer, Row, RowKey, Store, View};

@@ -214,8 +214,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         OpenApiRouter::new().routes(routes!(events::post)).routes(routes!(users::trust, users::revoke));
     let reading_risk = OpenApiRouter::new()
         .routes(routes!(risk::login))
-        .routes(routes!(risk::appointment))
-        .routes(routes!(risk::booked_appointment));
+        .routes(routes!(risk::visits::appointment))
+        .routes(routes!(risk::visits::booked_appointment));
     let reading_views = OpenApiRouter::new()
         .routes(routes!(users::get))
         .routes(routes!(clients::client))

@@ -21,6 +21,7 @@ use crate::event::{Event, Topic, codec};
 use crate::log::{Acknowledge, Error, Kind, Log, NewRecord, Next, Reader, Record};
 use crate::meter;
 use crate::store::{Checkpoint, Flush, Generation, Row, RowKey, Stand, Store};
+use crate::telemetry::trace;
 use crate::view::{Fold, Place};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -208,7 +209,8 @@ impl<F: Fold> Pipeline<F> {
                         self.load_owners(&decoded[at..]).await?;
                     }
                     let place = Place { partition: self.partition, offset: record.position.offset };
-                    if self.rows.fold(event, place) == Step::Restart {
+                    let folding = trace::folding(&record.headers, F::FAMILY.name());
+                    if folding.in_scope(|| self.rows.fold(event, place)) == Step::Restart {
                         return Ok(Step::Restart);
                     }
                 }

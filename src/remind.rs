@@ -34,6 +34,9 @@ use tokio::time::{Instant, sleep};
 /// The CloudEvents `source` of what Foretell announces.
 pub const SOURCE: &str = "urn:foretell:reminders";
 
+/// Extension attribute: the id of the event that a reminder or a withdrawal comes from.
+const CAUSE: &str = "causationid";
+
 /// When and how the planner works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -189,13 +192,14 @@ impl Reminders {
                 let risk = self.assess.risk(&candidate.tenant, &candidate.client, id).await;
                 announcement(candidate, announce, risk, now_ms)
             }
-            Action::Withdraw { reminder_id, appointment_id, reason } => {
+            Action::Withdraw { reminder_id, appointment_id, reason, caused_by } => {
                 meter::reminded("withdrawn");
                 let client_id = candidate.client_id.clone();
                 let withdrawal = Withdrawal { reminder_id, appointment_id, client_id, reason: reason.into() };
                 let id = format!("{}-withdrawn", withdrawal.reminder_id);
                 let fact = Fact::ReminderWithdrawn(withdrawal);
-                encode_event(&Event { envelope: envelope(candidate, id, now_ms), fact }, &[])
+                let extensions: Vec<_> = caused_by.map(|id| (CAUSE.to_owned(), id)).into_iter().collect();
+                encode_event(&Event { envelope: envelope(candidate, id, now_ms), fact }, &extensions)
             }
         }
     }
@@ -207,7 +211,7 @@ fn envelope(candidate: &Candidate, id: String, time_ms: i64) -> Envelope {
 
 fn announcement(candidate: &Candidate, announce: Announce, risk: Option<Risk>, now_ms: i64) -> NewRecord {
     let expires_at = rfc3339(announce.expires_at_ms);
-    let extensions = [("expirytime".to_owned(), expires_at.clone())];
+    let extensions = [("expirytime".to_owned(), expires_at.clone()), (CAUSE.to_owned(), announce.caused_by)];
     let envelope = envelope(candidate, announce.reminder_id.clone(), now_ms);
     let fact = Fact::ReminderDue(Box::new(Announcement {
         reminder_id: announce.reminder_id,

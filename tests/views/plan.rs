@@ -101,7 +101,7 @@ fn record(action: &Action, time_ms: i64) -> Event {
             }));
             (announce.reminder_id, fact)
         }
-        Action::Withdraw { reminder_id, appointment_id, reason } => {
+        Action::Withdraw { reminder_id, appointment_id, reason, .. } => {
             let id = format!("{reminder_id}-withdrawn");
             let reason = reason.into();
             (id, Fact::ReminderWithdrawn(Withdrawal { reminder_id, appointment_id, client_id: "c".into(), reason }))

@@ -262,6 +262,8 @@ mod tests {
         assert_eq!(config.score.login, score::login::Config::default());
         assert_eq!(config.score.no_show, score::no_show::Config::default());
         assert_eq!(config.reminders, remind::Config::default());
+        assert_eq!(config.http, http::Config::default());
+        assert_eq!(config.telemetry, telemetry::Config::default());
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Default for Config {
             batch_records_max: 2_000,
             batch_age_ms_max: 10,
             owner_records_max: 128,
-            cached_rows_max: 20_000,
+            cached_rows_max: 10_000,
             drain_ms_max: 8_000,
             retry_ms_max: 5_000,
         }

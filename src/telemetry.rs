@@ -88,7 +88,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            log_filter: "info".into(),
+            log_filter: "info,fjall=warn,lsm_tree=warn".into(),
             log_format: Format::Text,
             otlp_endpoint: None,
             service_name: "foretell".into(),

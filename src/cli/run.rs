@@ -57,7 +57,11 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config { what: Settings::Dump { defaults: true } } => write!(out, "{}", config::DEFAULTS)?,
         Command::Health { url } => return runtime()?.block_on(health(&url, out)),
         command => {
-            let config = settings(&cli.global)?;
+            let mut config = settings(&cli.global)?;
+            if !matches!(command, Command::Serve { .. }) && config.telemetry == telemetry::Config::default() {
+                // Whoever runs a command reads its output; what a service says in passing is noise there.
+                config.telemetry.log_filter = "warn".into();
+            }
             let _telemetry = telemetry::install(&config.telemetry).map_err(|e| Failure::Other(e.to_string()))?;
             let print = if cli.global.json { Print::Json } else { Print::Table };
             runtime()?.block_on(configured(command, config, print, out))?;

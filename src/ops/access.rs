@@ -41,9 +41,18 @@ pub enum Access {
 
 /// Ports that a command has opened itself.
 pub struct Opened {
-    /// Log and store.
-    pub ports: Ports,
-    routes: Router,
+    ports: Ports,
+    config: Config,
+    clock: Arc<dyn Clock>,
+}
+
+impl Opened {
+    /// The routes of an instance over these ports: for questions, not for appending.
+    fn routes(&self) -> Router {
+        let rows = Arc::new(Rows::cached(self.ports.store.clone(), &self.config.reads));
+        let process = app::Process { clock: self.clock.clone(), keys: None, shutdown: CancellationToken::new() };
+        http::admin_router(&Api::new(app::parts(&self.config, &self.ports, rows, process)))
+    }
 }
 
 /// A service to ask, other than the one of the configuration.
@@ -65,11 +74,7 @@ impl Access {
             return Ok(Self::Service { client: client(Some(socket))?, base: "http://localhost".into(), key: None });
         }
         let ports = app::open(config, clock.clone()).await?;
-        let rows = Arc::new(Rows::cached(ports.store.clone(), &config.reads));
-        let parts =
-            app::parts(config, &ports, rows, app::Process { clock, keys: None, shutdown: CancellationToken::new() });
-        let routes = http::admin_router(&Api::new(parts));
-        Ok(Self::Opened(Box::new(Opened { ports, routes })))
+        Ok(Self::Opened(Box::new(Opened { ports, config: config.clone(), clock })))
     }
 
     /// The way to a service at a URL.
@@ -88,7 +93,7 @@ impl Access {
             }
             Self::Opened(opened) => {
                 let request = Request::get(path).body(Body::empty()).map_err(|e| Error::Answer(e.to_string()))?;
-                let answer = opened.routes.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+                let answer = opened.routes().oneshot(request).await.unwrap_or_else(|never| match never {});
                 let status = answer.status().as_u16();
                 let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await;
                 (status, body.map_err(|error| Error::Answer(error.to_string()))?.to_vec())

@@ -75,7 +75,8 @@ fn topics(answer: &Value, out: &mut dyn Write) -> std::io::Result<()> {
         let partitions = topic["partitions"].as_array().into_iter().flatten();
         for (partition, extent) in partitions.enumerate() {
             let name = topic["topic"].as_str().unwrap_or_default();
-            writeln!(out, "{name:<28}{partition:>10}{:>14}{:>14}", extent[0], extent[1])?;
+            let [start, end] = [&extent[0], &extent[1]].map(Value::to_string);
+            writeln!(out, "{name:<28}{partition:>10}{start:>14}{end:>14}")?;
         }
     }
     Ok(())
@@ -91,7 +92,7 @@ fn positions(answer: &Value, out: &mut dyn Write) -> std::io::Result<()> {
         let family = position["family"].as_str().unwrap_or_default();
         let next = position["next"].as_i64().unwrap_or(0);
         let [generation, partition, end, lag] =
-            ["generation", "partition", "end", "lag_ms"].map(|name| &position[name]);
+            ["generation", "partition", "end", "lag_ms"].map(|name| position[name].to_string());
         writeln!(out, "{family:<14}{generation:>11}{partition:>10}{next:>14}{end:>14}{lag:>10}")?;
     }
     Ok(())

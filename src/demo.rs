@@ -194,12 +194,15 @@ pub async fn run(mut config: Config, out: &mut dyn Write) -> Result<(), Failure>
     let roles = vec![Role::Http, Role::Views, Role::Reminders];
     let service = Service::new(config, Arc::new(System), roles, shutdown.clone());
     let mut served = tokio::spawn(service.run(listener));
+    // From the first moment on, so that whoever interrupts the story leaves no directory behind either.
+    tokio::spawn(crate::cli::on_signal(shutdown.clone()));
     let told = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
         ended = &mut served => return Ok(ended.map_err(|panic| Failure::Other(panic.to_string()))??),
         told = tell(&url, directory.path(), out) => told,
     };
     if told.is_ok() {
-        crate::cli::on_signal(shutdown.clone()).await;
+        shutdown.cancelled().await;
     }
     shutdown.cancel();
     served.await.map_err(|panic| Failure::Other(panic.to_string()))??;

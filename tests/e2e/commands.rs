@@ -1,0 +1,185 @@
+//! Commands, as a person or a script meets them: what they print, what they say, and how they exit.
+
+use crate::deployment::{Deployment, stderr, stdout};
+use crate::facts::{self, SAMPLE, SAMPLE_ROWS};
+use crate::process::{Service, free_port};
+use serde_json::{Value, json};
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn settings_are_checked_and_printed() {
+    let deployment = Deployment::disk();
+    let file = deployment.scratch_file("settings.toml");
+    let with = |text: &str, arguments: &[&str]| {
+        std::fs::write(&file, text).expect("written");
+        let all = [&["--config", file.to_str().expect("text")], arguments].concat();
+        deployment.run(&all)
+    };
+    let checked = with("[http]\nlisten = \"127.0.0.1:1\"\n", &["config", "check"]);
+    assert_eq!((checked.status.code(), stdout(&checked).as_str()), (Some(0), "the settings can be used\n"));
+
+    let dumped = with("[http]\nlisten = \"127.0.0.1:1\"\n[reads]\nstale_ms_max = 7\n", &["config", "dump"]);
+    let dumped: toml::Table = stdout(&dumped).parse().expect("TOML");
+    assert_eq!(dumped["http"]["listen"].as_str(), Some("127.0.0.1:1"), "the file stands over the defaults");
+    assert_eq!(dumped["reads"]["stale_ms_max"].as_integer(), Some(7));
+    let flag = with("[http]\nlisten = \"127.0.0.1:1\"\n", &["config", "dump", "--listen", "127.0.0.1:2"]);
+    let flag: toml::Table = stdout(&flag).parse().expect("TOML");
+    assert_eq!(flag["http"]["listen"].as_str(), Some("127.0.0.1:2"), "flags stand over the file");
+    assert_eq!(flag["log"].as_str(), Some(deployment.config().log.as_str()), "and so does the environment");
+    let defaults: toml::Table = deployment.output(&["config", "dump", "--defaults"]).parse().expect("TOML");
+    assert_eq!(defaults["log"].as_str(), Some("disk:./data"));
+
+    for (text, told) in [
+        ("[http]\nlisen = \"127.0.0.1:1\"\n", "Did you mean `listen`?"),
+        ("[htpp]\nlisten = \"127.0.0.1:1\"\n", "Did you mean `http`?"),
+        ("[http]\nrequests_max = \"many\"\n", "setting http.requests_max"),
+        ("[http\n", "is not valid TOML"),
+    ] {
+        for command in [&["config", "check"][..], &["serve"], &["migrate"]] {
+            let refused = with(text, command);
+            assert_eq!((refused.status.code(), stdout(&refused).as_str()), (Some(1), ""), "{command:?}");
+            let said = stderr(&refused);
+            assert!(said.starts_with("foretell: ") && said.contains(told), "{said}");
+        }
+    }
+    let missing = deployment.failure(1, &["--config", "/nowhere.toml", "config", "check"]);
+    assert!(missing.contains("cannot read /nowhere.toml"), "{missing}");
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let deployment = Deployment::with(|_| vec![("KAFKA__PASSWORD", "tell-nobody".into())]);
+    let dumped = deployment.output(&["config", "dump"]);
+    assert!(dumped.contains("password") && !dumped.contains("tell-nobody"), "{dumped}");
+}
+
+#[test]
+fn documents_are_printed_without_settings_or_data() {
+    let deployment = Deployment::disk();
+    let document = parsed(&deployment.output(&["openapi"]));
+    assert!(document["openapi"].as_str().expect("a version").starts_with("3.1"), "{}", document["openapi"]);
+    for path in ["/v1/events", "/v1/risk/logins", "/v1/risk/appointments", "/v1/users/{user_id}", "/readyz"] {
+        assert!(document["paths"][path].is_object(), "{path}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(deployment.output(&["completions", shell]).contains("foretell"), "{shell}");
+    }
+    assert!(deployment.output(&["--help"]).contains("Usage: foretell"));
+    assert_eq!(deployment.output(&["--version"]).trim(), concat!("foretell ", env!("CARGO_PKG_VERSION")));
+    assert!(!deployment.scratch().join("data").exists(), "nothing was opened");
+}
+
+#[test]
+fn a_command_that_is_asked_wrongly_exits_2_and_says_how_to_ask() {
+    let deployment = Deployment::disk();
+    for arguments in [
+        &["server"][..],
+        &["import"],
+        &["import", "logins", SAMPLE],
+        &["import", "logins", SAMPLE, "--format", "xml"],
+        &["serve", "--roles", "httpd"],
+        &["health"],
+        &["inspect", "row", "user"],
+    ] {
+        let said = deployment.failure(2, arguments);
+        assert!(said.starts_with("error: ") && said.contains("--help"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_imported_is_refused_whole() {
+    let deployment = Deployment::disk();
+    let file = deployment.scratch_file("bad.jsonl");
+    let good = facts::event("1", "login.succeeded", 0, &json!({"user_id": "u", "ip": "192.0.2.1"}));
+    let bad = facts::event("2", "login.succeeded", 0, &json!({"user_id": "u"}));
+    std::fs::write(&file, format!("{good}\n{bad}\n")).expect("written");
+    let said = deployment.failure(1, &["import", "logins", file.to_str().expect("text"), "--format", "events"]);
+    assert!(said.contains("2") && said.contains("ip"), "the line and the field: {said}");
+    let said = deployment.failure(1, &["import", "logins", "/nowhere.csv", "--format", "rba"]);
+    assert!(said.contains("/nowhere.csv"), "{said}");
+    let topics = parsed(&deployment.output(&["inspect", "topics", "--json"]));
+    assert!(topics.as_array().expect("topics").iter().all(|topic| records(topic) == 0), "{topics}");
+}
+
+fn records(topic: &Value) -> i64 {
+    let partitions = topic["partitions"].as_array().expect("partitions").iter();
+    partitions.map(|extent| extent[1].as_i64().expect("an end")).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_inspected_while_it_runs_and_when_it_is_stopped() {
+    let deployment = Deployment::disk();
+    let service = Service::ready(&deployment, &[]).await;
+    let login = |n: i64| {
+        let data = json!({"user_id": "ada", "ip": "192.0.2.1", "device_id": "laptop"});
+        facts::event(&format!("login-{n}"), "login.succeeded", 1_767_225_600_000 + n * 1_000, &data)
+    };
+    service.fold(&[login(1), login(2), login(3)]).await;
+    let questions = [
+        &["inspect", "topics", "--json"][..],
+        &["inspect", "positions", "--json"],
+        &["inspect", "row", "user", "default:ada", "--json"],
+    ];
+    let ask = || questions.map(|question| parsed(&deployment.output(question)));
+    let running = ask();
+    let [topics, positions, row] = &running;
+    let logins = topics.as_array().expect("topics").iter().find(|topic| topic["topic"] == "foretell.logins");
+    assert_eq!(records(logins.expect("the topic")), 3);
+    let folded = positions.as_array().expect("positions").iter().filter(|at| at["family"] == "logins");
+    assert_eq!(folded.filter_map(|at| at["next"].as_i64()).sum::<i64>(), 3, "{positions}");
+    let [partial] = row.as_array().expect("partials").as_slice() else { panic!("one partial: {row}") };
+    assert_eq!(partial["state"]["successes"], 3, "{row}");
+    let table = deployment.output(&["inspect", "positions"]);
+    assert!(table.lines().count() > 4 && table.starts_with("family"), "{table}");
+    let unknown = deployment.failure(1, &["inspect", "row", "user", "default:nobody"]);
+    assert!(unknown.contains("no row \"default:nobody\" in view user"), "{unknown}");
+    let no_view = deployment.failure(1, &["inspect", "row", "users", "default:ada"]);
+    assert!(no_view.contains("views are user, feature"), "{no_view}");
+
+    service.process.stop().await;
+    let stopped = ask();
+    assert_eq!((&stopped[0], &stopped[2]), (topics, row), "the same from the directory itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_tells_by_its_exit_code() {
+    let deployment = Deployment::disk();
+    let service = Service::ready(&deployment, &[]).await;
+    assert_eq!(parsed(&deployment.output(&["health", &service.url]))["status"], "ready");
+    service.process.stop().await;
+    let nobody = deployment.failure(1, &["health", &format!("http://127.0.0.1:{}", free_port())]);
+    assert!(nobody.contains("cannot reach the service"), "{nobody}");
+}
+
+#[test]
+fn a_backtest_scores_every_row_and_sums_up() {
+    let deployment = Deployment::disk();
+    let logins = deployment.run(&["evaluate", "logins", SAMPLE, "--format", "rba", "--json"]);
+    assert_eq!(logins.status.code(), Some(0), "{}", stderr(&logins));
+    let rows: Vec<_> = stdout(&logins).lines().map(parsed).collect();
+    assert_eq!(rows.len(), SAMPLE_ROWS);
+    for row in &rows {
+        let score = row["score"].as_f64().expect("a score");
+        assert!((0.0..=1.0).contains(&score), "{row}");
+        assert!(["allow", "challenge", "deny"].contains(&row["decision"].as_str().expect("a decision")), "{row}");
+    }
+    assert!(parsed(stderr(&logins).trim()).is_object(), "the summary");
+
+    let file = deployment.scratch_file("noshow.csv");
+    let (clients, _) = facts::write_noshow(&file, 400);
+    let visits: u64 = clients.values().map(|kept| kept.attended + kept.missed).sum();
+    let missed: u64 = clients.values().map(|kept| kept.missed).sum();
+    let file = file.to_str().expect("text");
+    let rows: Vec<_> = deployment
+        .output(&["evaluate", "appointments", file, "--format", "noshow", "--at", "booking"])
+        .lines()
+        .map(parsed)
+        .collect();
+    assert_eq!(rows.len() as u64, visits);
+    assert_eq!(rows.iter().filter(|row| row["outcome"] == "missed").count() as u64, missed);
+    assert!(rows.iter().all(|row| (0.0..=1.0).contains(&row["score"].as_f64().expect("a score"))));
+    assert!(!deployment.scratch().join("data").exists(), "a backtest leaves no data");
+}

@@ -1,0 +1,184 @@
+//! Where an instance lives: a directory, or topics and a keyspace of its own on the clusters.
+
+use foretell::app::{self, Ports};
+use foretell::clock::System;
+use foretell::config::{self, Config, Layers};
+use foretell::event::Topic;
+use foretell::store::{Generation, View};
+use foretell::view::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use uuid::Uuid;
+
+/// Partitions of every topic, so that rows of both deployments can be compared.
+pub const PARTITIONS: u32 = 4;
+
+/// More rows than any bucket has here.
+const BUCKET_ROWS_MAX: usize = 10_000;
+
+/// Every row of every view: view, bucket, key and source partition, and the state without its pending list.
+pub type Rows = BTreeMap<(View, i64, String, u32), Vec<u8>>;
+
+/// Settings, and a directory for everything that its processes write.
+pub struct Deployment {
+    scratch: tempfile::TempDir,
+    settings: Vec<(String, String)>,
+    files: AtomicU32,
+}
+
+impl Deployment {
+    /// An instance in a new directory.
+    pub fn disk() -> Self {
+        Self::with(|scratch| {
+            let url = format!("disk:{}", scratch.join("data").display());
+            vec![("LOG", url.clone()), ("STORE", url)]
+        })
+    }
+
+    /// An instance on the clusters, with topics and a schema made by `migrate`.
+    pub fn cluster() -> Self {
+        let name = format!("e2e{}", Uuid::new_v4().simple());
+        let deployment = Self::with(|_| {
+            vec![
+                ("LOG", format!("kafka://{}", service("KAFKA_BROKERS"))),
+                ("STORE", format!("cassandra://{}/{name}", service("CASSANDRA_NODES"))),
+                ("TOPICS__PREFIX", format!("{name}.")),
+                ("TOPICS__REPLICATION_FACTOR", "1".into()),
+                ("TOPICS__MIN_INSYNC_REPLICAS", "1".into()),
+                ("CASSANDRA__REPLICATION_FACTOR", "1".into()),
+                // A killed member is missed sooner.
+                ("KAFKA__SESSION_TIMEOUT_MS", "3000".into()),
+            ]
+        });
+        let created = deployment.run(&["migrate"]);
+        let lines = stdout(&created);
+        assert!(created.status.success(), "{lines}{}", stderr(&created));
+        for topic in Topic::ALL {
+            assert!(lines.contains(&format!("created topic {name}.{}", topic.name())), "{lines}");
+        }
+        deployment
+    }
+
+    /// An instance with these settings; each is named as its environment variable ends.
+    pub fn with(settings: impl FnOnce(&Path) -> Vec<(&'static str, String)>) -> Self {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let mut settings = settings(scratch.path());
+        settings.push(("TOPICS__PARTITIONS", PARTITIONS.to_string()));
+        settings.push(("TOPICS__EMBEDDED_PARTITIONS", PARTITIONS.to_string()));
+        let settings = settings.into_iter().map(|(key, value)| (format!("FORETELL__{key}"), value)).collect();
+        Self { scratch, settings, files: AtomicU32::new(0) }
+    }
+
+    /// The directory for what its processes write; the data of [`Deployment::disk`] is in `data`.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// A path in the scratch directory that nothing else has.
+    pub fn scratch_file(&self, name: &str) -> PathBuf {
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        self.scratch().join(format!("{number}-{name}"))
+    }
+
+    /// The topic as it is called here.
+    pub fn topic(&self, topic: Topic) -> String {
+        format!("{}{}", self.config().topics.prefix, topic.name())
+    }
+
+    /// The binary with this deployment's settings and nothing else of our environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foretell"));
+        let temporary = self.scratch().join("tmp");
+        std::fs::create_dir_all(&temporary).expect("a directory");
+        command.env_clear().env("HOME", self.scratch()).env("TMPDIR", temporary).current_dir(self.scratch());
+        command.envs(self.settings.iter().map(|(key, value)| (key, value))).args(arguments);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().expect("the binary runs")
+    }
+
+    /// Runs a command that succeeds; what it printed.
+    pub fn output(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    }
+
+    /// Runs a command that fails with this code; what it said.
+    pub fn failure(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{arguments:?}: messages go to stderr");
+        stderr(&output)
+    }
+
+    /// The settings as its processes read them.
+    pub fn config(&self) -> Config {
+        config::load(Layers { environment: self.settings.clone(), ..Layers::default() }).expect("usable settings")
+    }
+
+    /// Log and store, opened here; of a directory, only while nobody serves it.
+    pub async fn open(&self) -> Ports {
+        app::open(&self.config(), Arc::new(System)).await.expect("log and store")
+    }
+
+    /// Records of a topic that nobody writes in transactions.
+    pub async fn records(&self, topic: Topic) -> i64 {
+        let ports = self.open().await;
+        let mut records = 0;
+        for partition in 0..PARTITIONS {
+            records += ports.log.extent(topic, partition).await.expect("an extent").end;
+        }
+        records
+    }
+
+    /// All rows of the serving generations.
+    pub async fn rows(&self) -> Rows {
+        let store = self.open().await.store;
+        let mut rows = Rows::new();
+        for view in View::ALL {
+            let family = view.family();
+            let pointer = store.pointer(family).await.expect("readable").expect("a serving generation");
+            let generation = Generation { family, number: pointer.serving, epoch: pointer.epoch };
+            for bucket in store.buckets(generation, view).await.expect("readable") {
+                let all = store.scan(generation, view, bucket, None, BUCKET_ROWS_MAX).await.expect("readable");
+                assert!(all.len() < BUCKET_ROWS_MAX, "the whole of the bucket was read");
+                rows.extend(all.into_iter().map(|(key, row)| {
+                    let state = Cell::decode(&row.cell).expect("a cell").state.to_vec();
+                    ((view, bucket, key, row.source), state)
+                }));
+            }
+        }
+        rows
+    }
+}
+
+/// That two instances have the same rows; names the first ones that differ.
+pub fn assert_same(left: &Rows, right: &Rows) {
+    let keys: std::collections::BTreeSet<_> = left.keys().chain(right.keys()).collect();
+    let differing: Vec<_> = keys.into_iter().filter(|key| left.get(*key) != right.get(*key)).collect();
+    assert!(differing.is_empty(), "{} of {} rows differ: {differing:.3?}", differing.len(), left.len());
+}
+
+/// The address of a service that the environment names.
+pub fn service(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run this under `scripts/services up -k 1 -c 1 -- cargo test --test e2e`")
+    })
+}
+
+/// What a command printed.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+/// What a command said.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}

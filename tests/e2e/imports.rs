@@ -1,0 +1,104 @@
+//! Files of the past: into both deployments, which then answer alike and have the same rows.
+
+use crate::deployment::{Deployment, assert_same};
+use crate::facts::{self, SAMPLE, SAMPLE_ROWS};
+use crate::process::Service;
+use foretell::event::Topic;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const VISITS: u64 = 900;
+
+/// What does not depend on where, when and by which process it was answered.
+fn lasting(mut answer: Value) -> Value {
+    let fields = answer.as_object_mut().expect("an object");
+    for passing in ["id", "view", "evaluated_at"] {
+        fields.shift_remove(passing);
+    }
+    answer
+}
+
+/// Asks about users of the sample and clients of the file; every answer is checked against the files themselves.
+async fn interview(service: &Service, clients: &BTreeMap<String, facts::Kept>) -> Vec<Value> {
+    let mut answers = Vec::new();
+    let rows = facts::sample();
+    let mut successes: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in &rows {
+        *successes.entry(&row.user_id).or_default() += u64::from(row.succeeded);
+    }
+    for row in rows.iter().step_by(97) {
+        let user = service.get(&format!("/v1/users/{}", row.user_id.replace('+', "%2B"))).await.good();
+        assert_eq!(user["history"]["successes"], successes[row.user_id.as_str()], "{user}");
+        let attempt = json!({"user_id": row.user_id, "ip": row.ip, "occurred_at": "2020-02-04T00:00:00Z"});
+        let score = service.post("/v1/risk/logins", &attempt).await.good();
+        assert_eq!(score["history"]["successes"], successes[row.user_id.as_str()], "{score}");
+        assert_eq!(score["level"] == "unscored", successes[row.user_id.as_str()] == 0, "{score}");
+        assert_eq!(score["warnings"], json!([]), "{score}");
+        answers.extend([lasting(user), lasting(score)]);
+    }
+    for (client, kept) in clients {
+        let seen = service.get(&format!("/v1/clients/{client}")).await.good();
+        let [attended, missed] = ["attended", "missed"].map(|name| seen["history"][name].as_u64());
+        assert_eq!((attended, missed), (Some(kept.attended), Some(kept.missed)), "{seen}");
+        let visit =
+            json!({"client_id": client, "starts_at": "2026-06-01T10:00:00Z", "booked_at": "2026-05-20T10:00:00Z"});
+        let score = service.post("/v1/risk/appointments", &visit).await.good();
+        assert!((0.0..=1.0).contains(&score["score"].as_f64().expect("a score")), "{score}");
+        assert_eq!(score["warnings"], json!([]), "{score}");
+        answers.extend([lasting(seen), lasting(score)]);
+    }
+    let unknown = service.get("/v1/users/nobody").await;
+    assert_eq!((unknown.status, &unknown.body["code"]), (404, &json!("USER_NOT_FOUND")));
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_deployments_answer_alike_from_the_same_rows() {
+    let deployments = [Deployment::disk(), Deployment::cluster()];
+    let noshow = deployments[0].scratch_file("noshow.csv");
+    let (clients, faulty) = facts::write_noshow(&noshow, VISITS);
+    let noshow = noshow.to_str().expect("text");
+    let mut seen = Vec::new();
+    for deployment in &deployments {
+        let logins = ["import", "logins", SAMPLE, "--format", "rba", "--json"];
+        let visits = ["import", "appointments", noshow, "--format", "noshow", "--json"];
+        let events = (VISITS - faulty) * 2;
+        for (import, events, skipped) in [(&logins, SAMPLE_ROWS as u64, 0), (&visits, events, faulty)] {
+            for before in [0, events] {
+                let told: Value = serde_json::from_str(&deployment.output(import)).expect("JSON");
+                assert_eq!(told, json!({"events": events, "before": before, "skipped": skipped}));
+            }
+        }
+        assert_eq!(deployment.records(Topic::Logins).await, SAMPLE_ROWS as i64, "each event once");
+        assert_eq!(deployment.records(Topic::Appointments).await, events as i64, "each event once");
+        let service = Service::ready(deployment, &[]).await;
+        let answers = interview(&service, &clients).await;
+        service.process.stop().await;
+        assert_eq!(deployment.records(Topic::DeadLetters).await, 0, "every event was folded");
+        seen.push((answers, deployment.rows().await));
+    }
+    let [(disk, disk_rows), (cluster, cluster_rows)] = &seen[..] else { panic!("two deployments") };
+    assert!(disk_rows.len() > SAMPLE_ROWS, "{} rows", disk_rows.len());
+    assert_same(disk_rows, cluster_rows);
+    assert_eq!(disk, cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_service_takes_an_import_through_its_url_or_its_socket() {
+    let (whole, alone) = (Deployment::disk(), Deployment::disk());
+    let file = whole.scratch_file("logins.jsonl");
+    facts::write_logins(&file, 500);
+    let service = Service::ready(&whole, &[]).await;
+    let import = ["import", "logins", file.to_str().expect("text"), "--format", "events"];
+    assert!(alone.output(&import).starts_with("500 events appended, 0 were there before"));
+    assert!(whole.output(&import).starts_with("500 events appended, 0 were there before"), "through the socket");
+    assert!(whole.output(&import).starts_with("0 events appended, 500 were there before"));
+    // A journal of its own, so it is sent again; the views know every event.
+    let through_url = [&import[..], &["--to", &service.url]].concat();
+    assert!(whole.output(&through_url).starts_with("500 events appended"));
+    assert!(whole.output(&through_url).starts_with("0 events appended, 500 were there before"));
+    let refused = alone.failure(1, &["import", "appointments", import[2], "--format", "events"]);
+    assert!(refused.contains("nothing was appended"), "{refused}");
+    service.process.stop().await;
+    assert_eq!(whole.records(Topic::Logins).await, 1_000);
+}

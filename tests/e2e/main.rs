@@ -1,0 +1,19 @@
+//! The whole of it: the real binary, as real processes over real TCP, on a directory and on Kafka and Cassandra.
+//!
+//! What one process knows is tested elsewhere. Here stands what only shows from outside: that commands and exit
+//! codes are as promised, that a process which is killed at any moment goes on where it was, that both deployments
+//! make the same rows of the same facts, and that roles in separate processes are one service.
+//!
+//! Needs running services and says so: `scripts/services up -k 1 -c 1 -- cargo test --test e2e`.
+
+#![allow(unreachable_pub, reason = "a test program has no public interface")]
+
+mod commands;
+mod crashes;
+mod demo;
+mod deployment;
+mod facts;
+mod imports;
+mod process;
+mod roles;
+mod weather;

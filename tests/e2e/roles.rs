@@ -1,0 +1,106 @@
+//! Roles in processes of their own, on the clusters: together they are one service.
+
+use crate::deployment::Deployment;
+use crate::facts;
+use crate::process::{PATIENCE, Service};
+use foretell::clock::{Clock, System};
+use foretell::event::codec::rfc3339;
+use futures::{Stream, StreamExt};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::pin::Pin;
+use tokio::time::timeout;
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// A subscriber of the stream of reminders.
+struct Subscriber {
+    chunks: Pin<Box<dyn Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
+    text: String,
+}
+
+impl Subscriber {
+    async fn open(service: &Service) -> Self {
+        let response = service.ask(Method::GET, "/v1/reminders/stream").send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        Self { chunks: Box::pin(response.bytes_stream()), text: String::new() }
+    }
+
+    /// Type and data of the next event.
+    async fn next(&mut self) -> (String, Value) {
+        loop {
+            while let Some((block, rest)) = self.text.split_once("\n\n") {
+                let field = |name| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                let event = field("event:").zip(field("data:"));
+                let event = event.map(|(kind, data)| (kind.to_owned(), serde_json::from_str(data).expect("JSON")));
+                self.text = rest.to_owned();
+                if let Some(event) = event {
+                    return event;
+                }
+            }
+            let chunk = timeout(PATIENCE, self.chunks.next()).await.expect("an event in time");
+            let chunk = chunk.expect("the stream goes on").expect("bytes");
+            self.text.push_str(std::str::from_utf8(&chunk).expect("text"));
+        }
+    }
+}
+
+/// A visit in 22 hours that was booked long ago, of a client whom one may write to at night.
+fn booked(client: &str, now_ms: i64) -> [Value; 2] {
+    let profile = json!({"client_id": client, "quiet_hours": {"from": "00:00", "to": "00:00"}});
+    let visit = json!({
+        "client_id": client, "appointment_id": format!("visit-{client}"), "time_zone": "Europe/Dublin",
+        "starts_at": rfc3339(now_ms + 22 * HOUR_MS), "booked_at": rfc3339(now_ms - 240 * HOUR_MS),
+    });
+    [
+        facts::event(&format!("{client}-profile"), "client.updated", now_ms - 241 * HOUR_MS, &profile),
+        facts::event(&format!("{client}-booked"), "appointment.booked", now_ms - 240 * HOUR_MS, &visit),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_processes_are_one_service() {
+    let deployment = Deployment::cluster();
+    let [mut http, mut views, mut reminders] =
+        ["http", "views", "reminders"].map(|role| Service::start(&deployment, &["--roles", role]));
+    for service in [&mut http, &mut views, &mut reminders] {
+        service.until_ready().await;
+    }
+    for (service, status) in [(&http, 404), (&views, 404), (&reminders, 404)] {
+        assert_eq!(service.get("/v1/users/nobody").await.status, status);
+        assert_eq!(service.get("/livez").await.status, 200);
+        assert_eq!(service.get("/metrics").await.status, 200);
+    }
+    assert_eq!(http.get("/v1/users/nobody").await.body["code"], "USER_NOT_FOUND");
+    assert_eq!(views.get("/openapi.json").await.status, 404, "a process without the role answers no requests");
+
+    let now_ms = System.now_ms();
+    let attempt = json!({"user_id": "ada", "ip": "198.51.100.7", "device_id": "laptop", "country": "IE", "asn": 64500});
+    let logins: Vec<_> = (1..=5)
+        .map(|day| facts::event(&format!("l{day}"), "login.succeeded", now_ms - day * 24 * HOUR_MS, &attempt))
+        .collect();
+    http.fold(&logins).await;
+    let score = http.post("/v1/risk/logins", &attempt).await.good();
+    assert_eq!((&score["history"]["successes"], &score["decision"]), (&json!(5), &json!("allow")), "{score}");
+
+    let mut subscriber = Subscriber::open(&http).await;
+    http.fold(&booked("fatima", now_ms)).await;
+    let (kind, due) = subscriber.next().await;
+    assert_eq!((kind.as_str(), &due["data"]["appointment_id"]), ("foretell.reminder.due", &json!("visit-fatima")));
+    assert_eq!((&due["data"]["step"], &due["id"]), (&json!("24h"), &due["data"]["reminder_id"]), "{due}");
+
+    // Another process takes the planner's place, and what was announced is announced once.
+    reminders.process.kill();
+    let mut reminders = Service::start(&deployment, &["--roles", "reminders"]);
+    reminders.until_ready().await;
+    let ids = json!({"client_id": "fatima", "appointment_id": "visit-fatima"});
+    http.fold(&[facts::event("cancel", "appointment.cancelled", System.now_ms(), &ids)]).await;
+    let (kind, withdrawn) = subscriber.next().await;
+    assert_eq!(kind, "foretell.reminder.withdrawn", "{withdrawn}");
+    assert_eq!(withdrawn["data"]["reminder_id"], due["data"]["reminder_id"]);
+    assert_eq!(withdrawn["data"]["reason"], "cancelled", "{withdrawn}");
+
+    for service in [http, views, reminders] {
+        service.process.stop().await;
+    }
+}

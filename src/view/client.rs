@@ -482,7 +482,7 @@ impl Appointments {
                 client.reschedule(booking, &event.envelope, zone);
             }
             Fact::Confirmed(visit) => {
-                client.set_status(&visit.appointment_id, &event.envelope, Status::Confirmed, None)
+                client.set_status(&visit.appointment_id, &event.envelope, Status::Confirmed, None);
             }
             Fact::Attended(visit) => client.set_status(&visit.appointment_id, &event.envelope, Status::Attended, None),
             Fact::Missed(visit) => client.set_status(&visit.appointment_id, &event.envelope, Status::Missed, None),

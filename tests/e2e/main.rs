@@ -7,6 +7,7 @@
 //! Needs running services and says so: `scripts/services up -k 1 -c 1 -- cargo test --test e2e`.
 
 #![allow(unreachable_pub, reason = "a test program has no public interface")]
+#![allow(clippy::print_stdout, reason = "what a failed test shows")]
 
 mod commands;
 mod crashes;

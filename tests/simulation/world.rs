@@ -143,14 +143,14 @@ impl<F: Fold + Clone> World<F> {
         }
     }
 
-    fn note(&self, what: String) {
+    fn note(&self, what: &str) {
         self.weather.trace.lock().unwrap().push(format!("{:>7} ms: {what}", self.clock.now_ms() - BEGIN_MS));
     }
 
     /// Starts a process that keeps the views through ports of that weather.
     fn start(&mut self, weather: Weather) {
         self.started += 1;
-        self.note(format!("process {} starts", self.started));
+        self.note(&format!("process {} starts", self.started));
         let killed = CancellationToken::new();
         let ports = Ports {
             log: self.log.clone(),
@@ -210,7 +210,7 @@ impl<F: Fold + Clone> World<F> {
                     let partition = if self.random.chance(2) { (partition + 1) % PARTITIONS } else { partition };
                     self.log.append_to(partition, record).unwrap();
                 }
-                self.note(format!("{burst} records"));
+                self.note(&format!("{burst} records"));
             }
             12 => self.log.skip(topic, self.random.below(2) as u32, 1).unwrap(),
             13..=15 => {
@@ -218,7 +218,7 @@ impl<F: Fold + Clone> World<F> {
                 let handover =
                     [Handover::Drained, Handover::AtOnce, Handover::Unnoticed][self.random.below(3) as usize];
                 let shift = self.random.below(3) as usize;
-                self.note(format!("rebalance by {shift}, {handover:?}"));
+                self.note(&format!("rebalance by {shift}, {handover:?}"));
                 self.log.rebalance(&group, topic, handover, |partition, members| {
                     (partition as usize + shift) % members.max(1)
                 });
@@ -226,7 +226,7 @@ impl<F: Fold + Clone> World<F> {
             16 => self.log.tell(&group, topic),
             17 if !self.processes.is_empty() => {
                 let victim = self.random.below(self.processes.len() as u64) as usize;
-                self.note(format!("kills {victim}"));
+                self.note(&format!("kills {victim}"));
                 let _ = self.processes.remove(victim).kill().await;
             }
             _ if self.processes.len() < 3 => self.start(self.weather.clone()),

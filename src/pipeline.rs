@@ -102,6 +102,9 @@ impl<F: Fold> Shared<F> {
     }
 }
 
+/// An event and the address of its owner's row, or why the record cannot be folded.
+type Decoded = Result<(RowKey, Event), codec::Faults>;
+
 /// Folds one partition.
 pub struct Pipeline<F: Fold> {
     shared: Arc<Shared<F>>,
@@ -195,20 +198,24 @@ impl<F: Fold> Pipeline<F> {
 
     /// Decodes and folds; flushes in between where one owner has too many records open.
     async fn fold(&mut self, records: &[Record]) -> Result<Step, Error> {
-        let decoded: Vec<_> = records.iter().map(|record| decode(record, self.shared.partitions)).collect();
+        let decode = |record| {
+            let event = decode(record, self.shared.partitions)?;
+            Ok((Working::<F>::owner_key(&event), event))
+        };
+        let decoded: Vec<_> = records.iter().map(decode).collect();
         self.load_owners(&decoded).await?;
         for (at, record) in records.iter().enumerate() {
             self.opened.get_or_insert_with(Instant::now);
             match &decoded[at] {
                 Err(faults) => self.reject(record, faults),
-                Ok(event) => {
-                    if self.rows.is_full(event) {
+                Ok((owner, event)) => {
+                    if self.rows.is_full(owner) {
                         self.contribute().await?;
                         self.flush().await?;
                         self.load_owners(&decoded[at..]).await?;
                     }
                     let place = Place { partition: self.partition, offset: record.position.offset };
-                    if self.rows.fold(event, place) == Step::Restart {
+                    if self.rows.fold(owner, event, place) == Step::Restart {
                         return Ok(Step::Restart);
                     }
                 }
@@ -228,8 +235,9 @@ impl<F: Fold> Pipeline<F> {
         self.dead.push(dead::letter(record, &self.shared.topic_name, faults));
     }
 
-    async fn load_owners(&mut self, decoded: &[Result<Event, codec::Faults>]) -> Result<(), Error> {
-        let missing = self.rows.missing_owners(decoded.iter().filter_map(|event| event.as_ref().ok()));
+    async fn load_owners(&mut self, decoded: &[Decoded]) -> Result<(), Error> {
+        let owners = decoded.iter().filter_map(|event| event.as_ref().ok().map(|(owner, _)| owner));
+        let missing = self.rows.missing_owners(owners);
         let read = self.shared.read(self.partition, &missing).await?;
         self.rows.load_owners(missing, read)
     }

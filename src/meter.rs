@@ -24,10 +24,11 @@ pub const REMINDER_DELAY_SECONDS: &str = "foretell_reminder_delay_seconds";
 /// Partitions whose reminders this process plans.
 pub const REMINDER_PARTITIONS: &str = "foretell_reminder_partitions";
 
-/// A record was folded.
-pub fn folded(family: &'static str, applied: bool) {
-    let outcome = if applied { "applied" } else { "skipped" };
-    counter!(RECORDS, "family" => family, "outcome" => outcome).increment(1);
+/// So many records were folded, and their rows are acknowledged.
+pub fn folded(family: &'static str, applied: u64, skipped: u64) {
+    for (outcome, records) in [("applied", applied), ("skipped", skipped)] {
+        counter!(RECORDS, "family" => family, "outcome" => outcome).increment(records);
+    }
 }
 
 /// A record became a dead letter.

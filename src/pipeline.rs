@@ -36,7 +36,10 @@ use working::{Step, Working};
 pub struct Config {
     /// Records of a batch; a full batch is flushed at once.
     pub batch_records_max: usize,
-    /// Age of a batch when it is flushed: what an event waits at most, besides the flush, to be visible.
+    /// How long an open batch waits for another record before it is flushed.
+    pub batch_linger_ms: u64,
+    /// Age at which a batch is flushed even while records keep coming: what an event waits at most to be visible,
+    /// besides the flush itself.
     pub batch_age_ms_max: u64,
     /// Records of one owner in a batch; bounds the list that its row carries.
     pub owner_records_max: usize,
@@ -52,7 +55,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             batch_records_max: 2_000,
-            batch_age_ms_max: 10,
+            batch_linger_ms: 10,
+            batch_age_ms_max: 100,
             owner_records_max: 128,
             cached_rows_max: 10_000,
             drain_ms_max: 8_000,
@@ -103,6 +107,9 @@ impl<F: Fold> Shared<F> {
     }
 }
 
+/// An event and the address of its owner's row, or why the record cannot be folded.
+type Decoded = Result<(RowKey, Event), codec::Faults>;
+
 /// Folds one partition.
 pub struct Pipeline<F: Fold> {
     shared: Arc<Shared<F>>,
@@ -140,11 +147,15 @@ impl<F: Fold> Pipeline<F> {
     ///
     /// An error of kind Retry means the reader's connection ended: the caller joins the group again.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
+        let linger = Duration::from_millis(self.shared.config.batch_linger_ms);
         loop {
-            let due = self.opened.map(|at| at + Duration::from_millis(self.shared.config.batch_age_ms_max));
+            if self.is_overdue() {
+                // Before anything else, so that a fast log cannot starve it.
+                self.flush().await?;
+            }
+            let due = self.opened.map_or_else(Instant::now, |at| at + linger);
             tokio::select! {
-                biased; // A due batch goes first, so that a fast log cannot starve it.
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.flush().await?,
+                biased; // Records that are there join the batch: the fuller it is, the less a row costs.
                 () = shutdown.cancelled() => return self.drain(None).await,
                 next = self.reader.next() => match next? {
                     Next::Records(records) => {
@@ -155,8 +166,14 @@ impl<F: Fold> Pipeline<F> {
                     Next::End(next) => self.reached(next),
                     Next::Revoked(acknowledge) => return self.drain(Some(acknowledge)).await,
                 },
+                () = sleep_until(due), if self.opened.is_some() => self.flush().await?,
             }
         }
+    }
+
+    fn is_overdue(&self) -> bool {
+        let longest = Duration::from_millis(self.shared.config.batch_age_ms_max);
+        self.opened.is_some_and(|at| at.elapsed() >= longest)
     }
 
     /// Flushes what is open, for as long as the next owner waits. Late or not, the rows stay right: positions
@@ -196,21 +213,25 @@ impl<F: Fold> Pipeline<F> {
 
     /// Decodes and folds; flushes in between where one owner has too many records open.
     async fn fold(&mut self, records: &[Record]) -> Result<Step, Error> {
-        let decoded: Vec<_> = records.iter().map(|record| decode(record, self.shared.partitions)).collect();
+        let decode = |record| {
+            let event = decode(record, self.shared.partitions)?;
+            Ok((Working::<F>::owner_key(&event), event))
+        };
+        let decoded: Vec<_> = records.iter().map(decode).collect();
         self.load_owners(&decoded).await?;
         for (at, record) in records.iter().enumerate() {
             self.opened.get_or_insert_with(Instant::now);
             match &decoded[at] {
                 Err(faults) => self.reject(record, faults),
-                Ok(event) => {
-                    if self.rows.is_full(event) {
+                Ok((owner, event)) => {
+                    if self.rows.is_full(owner) {
                         self.contribute().await?;
                         self.flush().await?;
                         self.load_owners(&decoded[at..]).await?;
                     }
                     let place = Place { partition: self.partition, offset: record.position.offset };
                     let folding = trace::folding(&record.headers, F::FAMILY.name());
-                    if folding.in_scope(|| self.rows.fold(event, place)) == Step::Restart {
+                    if folding.in_scope(|| self.rows.fold(owner, event, place)) == Step::Restart {
                         return Ok(Step::Restart);
                     }
                 }
@@ -230,8 +251,9 @@ impl<F: Fold> Pipeline<F> {
         self.dead.push(dead::letter(record, &self.shared.topic_name, faults));
     }
 
-    async fn load_owners(&mut self, decoded: &[Result<Event, codec::Faults>]) -> Result<(), Error> {
-        let missing = self.rows.missing_owners(decoded.iter().filter_map(|event| event.as_ref().ok()));
+    async fn load_owners(&mut self, decoded: &[Decoded]) -> Result<(), Error> {
+        let owners = decoded.iter().filter_map(|event| event.as_ref().ok().map(|(owner, _)| owner));
+        let missing = self.rows.missing_owners(owners);
         let read = self.shared.read(self.partition, &missing).await?;
         self.rows.load_owners(missing, read)
     }

@@ -116,9 +116,9 @@ impl Contribution {
         Self { view: key.view, bucket: key.bucket, key: key.key, delta }
     }
 
-    /// The row that changes.
-    pub fn row_key(&self) -> RowKey {
-        RowKey { view: self.view, bucket: self.bucket, key: self.key.clone() }
+    /// The row that changes, and how.
+    pub fn into_parts(self) -> (RowKey, Delta) {
+        (RowKey { view: self.view, bucket: self.bucket, key: self.key }, self.delta)
     }
 }
 

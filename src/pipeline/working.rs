@@ -18,9 +18,9 @@ use crate::meter;
 use crate::port::Error;
 use crate::store::{Row, RowKey, RowWrite};
 use crate::view::cell::{Cell, Corrupt, decode_state, encode_state};
-use crate::view::{Aggregate, Contribution, Fold, Outcome, Place};
+use crate::view::{Aggregate, Delta, Fold, Outcome, Place};
 use hashbrown::HashMap;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Whether folding can go on.
@@ -82,19 +82,27 @@ pub struct Working<F: Fold> {
     owners: Cache<Owner<F>>,
     aggregates: Cache<Shares>,
     /// What was decided and is not yet in the aggregates, by offset.
-    decided: Vec<(i64, Contribution)>,
+    decided: Vec<(i64, RowKey, Delta)>,
+    /// Records since the last flush, by outcome: applied and skipped.
+    folded: (u64, u64),
 }
 
 impl<F: Fold> Working<F> {
     /// No rows yet.
     pub fn new(shared: Arc<Shared<F>>, partition: u32, durable: i64) -> Self {
-        Self { shared, partition, durable, owners: Cache::new(), aggregates: Cache::new(), decided: Vec::new() }
+        let (owners, aggregates) = (Cache::new(), Cache::new());
+        Self { shared, partition, durable, owners, aggregates, decided: Vec::new(), folded: (0, 0) }
     }
 
-    /// The owners of these events that must be read first, each once.
-    pub fn missing_owners<'a>(&mut self, events: impl Iterator<Item = &'a Event>) -> Vec<RowKey> {
-        let keys: std::collections::BTreeSet<_> = events.map(|event| RowKey::hashed(F::OWNER, event.key())).collect();
-        keys.into_iter().filter(|key| self.owners.get(key).is_none()).collect()
+    /// The address of the row that owns an event.
+    pub fn owner_key(event: &Event) -> RowKey {
+        RowKey::hashed(F::OWNER, event.key())
+    }
+
+    /// The owners among these that must be read first, each once.
+    pub fn missing_owners<'a>(&mut self, keys: impl Iterator<Item = &'a RowKey>) -> Vec<RowKey> {
+        let missing: BTreeSet<_> = keys.filter(|key| self.owners.get(key).is_none()).collect();
+        missing.into_iter().cloned().collect()
     }
 
     /// Takes read owner rows in, in the order of `keys`.
@@ -109,11 +117,10 @@ impl<F: Fold> Working<F> {
         Ok(())
     }
 
-    /// Whether the event's owner has as many records open as its row may carry.
-    pub fn is_full(&mut self, event: &Event) -> bool {
+    /// Whether an owner has as many records open as its row may carry.
+    pub fn is_full(&mut self, owner: &RowKey) -> bool {
         let (durable, most) = (self.durable, self.shared.config.owner_records_max);
-        let key = RowKey::hashed(F::OWNER, event.key());
-        self.owners.get(&key).is_some_and(|owner| {
+        self.owners.get(owner).is_some_and(|owner| {
             owner.pending.len() >= most && {
                 owner.pending.retain(|(offset, _)| *offset >= durable);
                 owner.pending.len() >= most
@@ -122,10 +129,9 @@ impl<F: Fold> Working<F> {
     }
 
     /// Folds an event into its owner, or finds what was decided about it before.
-    pub fn fold(&mut self, event: &Event, place: Place) -> Step {
-        let key = RowKey::hashed(F::OWNER, event.key());
+    pub fn fold(&mut self, owner: &RowKey, event: &Event, place: Place) -> Step {
         let fold = &self.shared.fold;
-        let owner = self.owners.get(&key).expect("invariant: owners are loaded before their events are folded");
+        let owner = self.owners.get(owner).expect("invariant: owners are loaded before their events are folded");
         let known = owner.pending.binary_search_by_key(&place.offset, |(offset, _)| *offset);
         let outcome = match known {
             Ok(at) => owner.pending[at].1.clone(),
@@ -138,18 +144,24 @@ impl<F: Fold> Working<F> {
                 outcome
             }
         };
-        meter::folded(F::FAMILY.name(), matches!(outcome, Outcome::Applied(_)));
-        if let Outcome::Applied(decision) = outcome {
-            let contributions = fold.contributions(event, &decision, place);
-            self.decided.extend(contributions.into_iter().map(|c| (place.offset, c)));
+        match outcome {
+            Outcome::Skipped => self.folded.1 += 1,
+            Outcome::Applied(decision) => {
+                self.folded.0 += 1;
+                self.decided.extend(fold.contributions(event, &decision, place).into_iter().map(|contribution| {
+                    let (key, delta) = contribution.into_parts();
+                    (place.offset, key, delta)
+                }));
+            }
         }
         Step::Done
     }
 
     /// The aggregate rows that must be read before [`contribute`](Self::contribute), each once.
     pub fn missing_aggregates(&mut self) -> Vec<RowKey> {
-        let keys: std::collections::BTreeSet<_> = self.decided.iter().map(|(_, c)| c.row_key()).collect();
-        keys.into_iter().filter(|key| self.aggregates.get(key).is_none()).collect()
+        let keys = self.decided.iter().map(|(_, key, _)| key);
+        let missing: BTreeSet<_> = keys.filter(|key| self.aggregates.get(key).is_none()).collect();
+        missing.into_iter().cloned().collect()
     }
 
     /// Takes read aggregate rows in, in the order of `keys`.
@@ -166,11 +178,10 @@ impl<F: Fold> Working<F> {
 
     /// Takes what was decided into the aggregate rows that stand below it.
     pub fn contribute(&mut self) {
-        for (offset, contribution) in std::mem::take(&mut self.decided) {
-            let key = contribution.row_key();
+        for (offset, key, delta) in std::mem::take(&mut self.decided) {
             let row = self.aggregates.get(&key).expect("invariant: aggregates are loaded before they are changed");
             if offset > row.position {
-                row.state.apply(&contribution.delta, self.shared.fold.limits());
+                row.state.apply(&delta, self.shared.fold.limits());
                 row.position = offset;
                 row.dirty = true;
             }
@@ -180,24 +191,27 @@ impl<F: Fold> Working<F> {
     /// The rows to write, in order of their addresses.
     pub fn dirty(&mut self) -> Vec<RowWrite> {
         let durable = self.durable;
-        let mut rows = BTreeMap::new();
+        let mut rows = Vec::new();
         for (key, owner) in self.owners.hot.iter_mut().filter(|(_, owner)| owner.dirty) {
             owner.pending.retain(|(offset, _)| *offset >= durable);
             let (state, pending) = (encode_state(&owner.state), encode_state(&owner.pending));
             let cell = Cell { position: owner.position, state: &state, pending: &pending }.encode();
-            rows.insert(key, RowWrite { key: key.clone(), position: owner.position, cell });
+            rows.push(RowWrite { key: key.clone(), position: owner.position, cell });
         }
         for (key, row) in self.aggregates.hot.iter().filter(|(_, row)| row.dirty) {
             let state = row.state.encode();
             let cell = Cell { position: row.position, state: &state, pending: &[] }.encode();
-            rows.insert(key, RowWrite { key: key.clone(), position: row.position, cell });
+            rows.push(RowWrite { key: key.clone(), position: row.position, cell });
         }
-        rows.into_values().collect()
+        rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        rows
     }
 
     /// All dirty rows and the checkpoint are acknowledged.
     pub fn flushed(&mut self, durable: i64) {
         self.durable = durable;
+        let (applied, skipped) = std::mem::take(&mut self.folded);
+        meter::folded(F::FAMILY.name(), applied, skipped);
         self.owners.hot.values_mut().for_each(|owner| owner.dirty = false);
         self.aggregates.hot.values_mut().for_each(|row| row.dirty = false);
         self.owners.turn(self.shared.config.cached_rows_max / 4);

@@ -5,7 +5,7 @@
 //! is not part of the state, so comparisons leave it out.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
 /// A cell that cannot be read: written by a newer build, or damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,9 +18,16 @@ pub struct Cell<'a> {
     /// Offset of the last record folded into the row.
     pub position: i64,
     /// The state.
+    #[serde(serialize_with = "whole")]
     pub state: &'a [u8],
     /// Outcomes of the records behind the last checkpoint that is known to be durable; empty in aggregates.
+    #[serde(serialize_with = "whole")]
     pub pending: &'a [u8],
+}
+
+/// Bytes in one run. What is written is the same as for a list of numbers, which would be written one by one.
+fn whole<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bytes(bytes)
 }
 
 impl<'a> Cell<'a> {

@@ -28,10 +28,10 @@ impl<F: Fold> Materialized<F> {
         let owner = self.owners.entry(RowKey::hashed(F::OWNER, event.key())).or_default();
         let Outcome::Applied(decision) = self.fold.fold(owner, event, place) else { return false };
         for contribution in self.fold.contributions(event, &decision, place) {
-            let key = contribution.row_key();
+            let (key, delta) = contribution.into_parts();
             let row = self.aggregates.entry((key, place.partition));
             let row = row.or_insert_with_key(|(key, _)| Aggregate::empty(key));
-            row.apply(&contribution.delta, self.fold.limits());
+            row.apply(&delta, self.fold.limits());
         }
         true
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// lie well below it.
 const POLL_INTERVAL_MS_MAX: u32 = 300_000;
 /// Prefetched bytes of one partition inside of librdkafka, in KiB.
-const PREFETCH_KIB_MAX: u32 = 16 * 1024;
+const PREFETCH_KIB_MAX: u32 = 4 * 1024;
 /// Records that wait in the producer; more wait outside.
 const PRODUCER_RECORDS_MAX: u32 = 100_000;
 /// Bytes that wait in the producer, in KiB.

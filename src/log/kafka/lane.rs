@@ -24,7 +24,7 @@ const BATCH_RECORDS_MAX: usize = 500;
 /// Bytes of a batch beyond which it takes no further record.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Batches that wait for a reader: at most 4,000 records, or 8 MiB and a record each.
-const LANE_BATCHES_MAX: usize = 8;
+const LANE_BATCHES_MAX: usize = 4;
 
 /// What the poll thread and its readers share.
 #[derive(Default)]

@@ -24,23 +24,26 @@ pub(super) struct Statements {
     pub(super) replace_pointer: PreparedStatement,
 }
 
-const WRITE_ROW: &str = "INSERT INTO rows (view_name, generation, bucket, key, source, cell) \
+const WRITE_ROW: &str = "INSERT INTO KEYSPACE.rows (view_name, generation, bucket, key, source, cell) \
      VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
 const WRITE_CHECKPOINT: &str =
-    "INSERT INTO checkpoints (family, generation, source, state) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
-const READ_CHECKPOINT: &str = "SELECT state FROM checkpoints WHERE family = ? AND generation = ? AND source = ?";
+    "INSERT INTO KEYSPACE.checkpoints (family, generation, source, state) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
+const READ_CHECKPOINT: &str =
+    "SELECT state FROM KEYSPACE.checkpoints WHERE family = ? AND generation = ? AND source = ?";
 const READ_KEYS: &str =
-    "SELECT key, source, cell FROM rows WHERE view_name = ? AND generation = ? AND bucket = ? AND key IN ?";
-const READ_KEYS_OF_SOURCE: &str = "SELECT key, source, cell FROM rows \
+    "SELECT key, source, cell FROM KEYSPACE.rows WHERE view_name = ? AND generation = ? AND bucket = ? AND key IN ?";
+const READ_KEYS_OF_SOURCE: &str = "SELECT key, source, cell FROM KEYSPACE.rows \
      WHERE view_name = ? AND generation = ? AND bucket = ? AND key IN ? AND source = ?";
-const SCAN: &str = "SELECT key, source, cell FROM rows WHERE view_name = ? AND generation = ? AND bucket = ? LIMIT ?";
-const SCAN_AFTER: &str = "SELECT key, source, cell FROM rows \
+const SCAN: &str =
+    "SELECT key, source, cell FROM KEYSPACE.rows WHERE view_name = ? AND generation = ? AND bucket = ? LIMIT ?";
+const SCAN_AFTER: &str = "SELECT key, source, cell FROM KEYSPACE.rows \
      WHERE view_name = ? AND generation = ? AND bucket = ? AND (key, source) > (?, ?) LIMIT ?";
-const BUCKETS: &str = "SELECT DISTINCT view_name, generation, bucket FROM rows";
-const READ_POINTER: &str = "SELECT serving, building, epoch, partitions, fingerprint FROM pointers WHERE family = ?";
-const CREATE_POINTER: &str = "INSERT INTO pointers (family, serving, building, epoch, partitions, fingerprint) \
+const BUCKETS: &str = "SELECT DISTINCT view_name, generation, bucket FROM KEYSPACE.rows";
+const READ_POINTER: &str =
+    "SELECT serving, building, epoch, partitions, fingerprint FROM KEYSPACE.pointers WHERE family = ?";
+const CREATE_POINTER: &str = "INSERT INTO KEYSPACE.pointers (family, serving, building, epoch, partitions, fingerprint) \
      VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS";
-const REPLACE_POINTER: &str = "UPDATE pointers \
+const REPLACE_POINTER: &str = "UPDATE KEYSPACE.pointers \
      SET serving = ?, building = ?, epoch = ?, partitions = ?, fingerprint = ? WHERE family = ? \
      IF serving = ? AND building = ? AND epoch = ? AND partitions = ? AND fingerprint = ?";
 
@@ -72,6 +75,9 @@ async fn idempotent(session: &Session, statement: &str) -> Result<PreparedStatem
     Ok(prepared)
 }
 
+/// Cassandra wants prepared statements to name their keyspace, whatever the session uses.
 async fn prepare(session: &Session, statement: &str) -> Result<PreparedStatement, Error> {
+    let keyspace = session.get_keyspace().map(|keyspace| format!("\"{keyspace}\"")).unwrap_or_default();
+    let statement = statement.replace("KEYSPACE", &keyspace);
     session.prepare(statement).await.map_err(|error| fault::preparation(&error))
 }

@@ -1,0 +1,124 @@
+//! How fast an embedded instance folds: the real pipelines over a log and a store on disk.
+
+use crate::{Failure, figure, generated, process};
+use foretell::clock::System;
+use foretell::event::{Topic, codec};
+use foretell::log::{self, Log, Next, Record};
+use foretell::pipeline::{Config, Shared, keeper};
+use foretell::store::{self, Store};
+use foretell::view::user::Logins;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Partitions of an embedded topic by default.
+const PARTITIONS: u32 = 4;
+/// Records that are appended at once.
+const CHUNK: usize = 1_000;
+/// Records that are decoded by themselves.
+const DECODED: usize = 50_000;
+
+/// Appends, reads, decodes and folds.
+pub(crate) async fn run(directory: &Path, events: usize) -> Result<(), Failure> {
+    let directory = log::disk::lock(directory)?;
+    let clock = Arc::new(System);
+    let log: Arc<dyn Log> =
+        Arc::new(log::disk::Log::open(&directory, |_| PARTITIONS, log::disk::Config::default(), clock)?);
+    let store: Arc<dyn Store> = Arc::new(store::disk::Store::open(&directory)?);
+    append(log.as_ref(), events).await?;
+    let records = read(&log, events).await?;
+    decode(&records);
+    drop(records);
+    let took = fold(log, store.clone(), Config::default(), events).await?;
+    figure("fold", events as f64 / took.as_secs_f64(), "events/s");
+    Ok(())
+}
+
+/// Appends generated logins in large calls.
+pub(crate) async fn append(log: &dyn Log, events: usize) -> Result<(), Failure> {
+    let mut left = events;
+    let mut logins = generated::logins(1).map(generated::record);
+    let mut took = Duration::ZERO;
+    while left > 0 {
+        let chunk: Vec<_> = logins.by_ref().take(CHUNK.min(left)).collect();
+        left -= chunk.len();
+        let began = Instant::now();
+        log.append(chunk).await?;
+        took += began.elapsed();
+    }
+    figure("append in thousands", events as f64 / took.as_secs_f64(), "events/s");
+    Ok(())
+}
+
+/// Reads every partition at once, as the pipelines do, and does nothing with what comes.
+async fn read(log: &Arc<dyn Log>, events: usize) -> Result<Vec<Record>, Failure> {
+    let began = Instant::now();
+    let mut readers = JoinSet::new();
+    for partition in 0..PARTITIONS {
+        let log = Arc::clone(log);
+        readers.spawn(async move { read_partition(log.as_ref(), partition).await });
+    }
+    let mut kept = Vec::new();
+    let mut count = 0;
+    while let Some(read) = readers.join_next().await {
+        let (read, some) = read??;
+        count += read;
+        kept.extend(some);
+    }
+    figure("read the log alone", count as f64 / began.elapsed().as_secs_f64(), "events/s");
+    if count == events { Ok(kept) } else { Err(format!("read {count} of {events} events").into()) }
+}
+
+async fn read_partition(log: &dyn Log, partition: u32) -> Result<(usize, Vec<Record>), log::Error> {
+    let end = log.extent(Topic::Logins, partition).await?.end;
+    let mut reader = log.read(Topic::Logins, partition, 0).await?;
+    let (mut count, mut kept) = (0, Vec::new());
+    loop {
+        match reader.next().await? {
+            Next::Records(records) => {
+                count += records.len();
+                if kept.len() < DECODED / PARTITIONS as usize {
+                    kept.extend(records);
+                }
+            }
+            Next::End(next) if next < end => {}
+            Next::End(_) | Next::Revoked(_) => return Ok((count, kept)),
+        }
+    }
+}
+
+fn decode(records: &[Record]) {
+    let began = Instant::now();
+    let good = records.iter().filter(|record| codec::decode(record).is_ok()).count();
+    figure("decode alone, one thread", good as f64 / began.elapsed().as_secs_f64(), "events/s");
+}
+
+/// Starts the keeper of logins and waits until its checkpoints have reached the end of the log.
+pub(crate) async fn fold(
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    config: Config,
+    events: usize,
+) -> Result<Duration, Failure> {
+    let (fold, partitions) = (Logins::default(), log.partitions(Topic::Logins));
+    let generation = keeper::generation(store.as_ref(), &fold, partitions).await?;
+    let (topic_name, shutdown) = ("foretell.logins".to_owned(), CancellationToken::new());
+    let before = process::seconds("self")?;
+    let began = Instant::now();
+    let kept = (log.clone(), store.clone());
+    let shared = Shared { fold, generation, partitions, topic_name, log: kept.0, store: kept.1, config };
+    let keeper = tokio::spawn(keeper::keep(Arc::new(shared), Arc::new(keeper::Alone), shutdown.clone()));
+    for partition in 0..partitions {
+        let end = log.extent(Topic::Logins, partition).await?.end;
+        while store.checkpoint(generation, partition).await?.is_none_or(|checkpoint| checkpoint.next < end) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let took = began.elapsed();
+    figure("processor time of the fold", (process::seconds("self")? - before) * 1e6 / events as f64, "us/event");
+    shutdown.cancel();
+    keeper.await??;
+    Ok(took)
+}

@@ -1,0 +1,150 @@
+//! What `scripts/bench` cannot do in a shell: folds in one process, load over HTTP, bare baselines.
+//!
+//! Each subcommand measures one thing, beside the barest thing that does the same work on the same machine, and
+//! prints one figure a line: a name, a number, a unit. `docs/BENCHMARKS.md` says what they mean.
+#![allow(clippy::print_stdout, reason = "figures are what this program is for")]
+
+mod batches;
+mod fold;
+mod generated;
+mod load;
+mod process;
+mod synced;
+mod visible;
+mod watch;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Parser)]
+#[command(about = "Measures one thing and prints its figures")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Append generated logins to a disk log, read them, decode them, fold them.
+    Fold {
+        /// An empty directory.
+        directory: PathBuf,
+        #[arg(long, default_value_t = 400_000)]
+        events: usize,
+    },
+    /// Write generated logins as JSON Lines.
+    Write {
+        file: PathBuf,
+        #[arg(long, default_value_t = 200_000)]
+        events: usize,
+    },
+    /// Serve a bare JSON echo until it is killed.
+    Echo {
+        /// Host and port.
+        listen: String,
+    },
+    /// Ask one address for one score after another.
+    Scores {
+        /// Host and port.
+        host: String,
+        /// `/v1/risk/logins`, or anything for the echo.
+        path: String,
+        #[arg(long, default_value_t = 32)]
+        connections: usize,
+        #[arg(long, default_value_t = 15)]
+        seconds: u64,
+    },
+    /// Post events in batches.
+    Ingest {
+        /// Host and port.
+        host: String,
+        #[arg(long, default_value_t = 200_000)]
+        events: usize,
+        #[arg(long, default_value_t = 100)]
+        batch: usize,
+        #[arg(long, default_value_t = 4)]
+        connections: usize,
+    },
+    /// Post at a steady rate and see how soon single events are visible.
+    Visible {
+        /// Host and port.
+        host: String,
+        #[arg(long, default_value_t = 1_000)]
+        rate: u64,
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+    /// Wait until a service has folded so many records; measure rows and the processor time of processes.
+    Watch {
+        /// Host and port.
+        host: String,
+        #[arg(long)]
+        events: u64,
+        #[arg(long, default_value = "logins")]
+        family: String,
+        /// `NAME=ID` of processes whose time is measured.
+        #[arg(long)]
+        process: Vec<String>,
+    },
+    /// Write the flushes of a fold straight into Cassandra.
+    Batches {
+        /// Host and port.
+        node: String,
+        #[arg(long, default_value_t = 40_000)]
+        events: usize,
+    },
+    /// One synced append after another, by hand and through the log.
+    Synced {
+        /// An empty directory.
+        directory: PathBuf,
+        #[arg(long, default_value_t = 2_000)]
+        appends: usize,
+    },
+}
+
+/// Prints one figure.
+fn figure(name: &str, value: f64, unit: &str) {
+    let digits = if value >= 100.0 { 0 } else { 2 };
+    println!("{name:<44} {value:>12.digits$} {unit}");
+}
+
+/// Prints median, 99th percentile and maximum of durations in microseconds.
+fn percentiles(name: &str, micros: &hdrhistogram::Histogram<u64>) {
+    for (quantile, at) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+        figure(&format!("{name} {quantile}"), micros.value_at_quantile(at) as f64 / 1_000.0, "ms");
+    }
+}
+
+fn main() -> Result<(), Failure> {
+    let what = Arguments::parse().what;
+    // The load generator keeps to one thread, so that the service it measures has the rest of the machine.
+    let mut runtime = match what {
+        What::Scores { .. } | What::Ingest { .. } | What::Visible { .. } | What::Watch { .. } => {
+            tokio::runtime::Builder::new_current_thread()
+        }
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build()?;
+    let done = runtime.block_on(measure(what));
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    done
+}
+
+async fn measure(what: What) -> Result<(), Failure> {
+    match what {
+        What::Fold { directory, events } => fold::run(&directory, events).await,
+        What::Write { file, events } => generated::write(&file, events),
+        What::Echo { listen } => load::echo(&listen).await,
+        What::Scores { host, path, connections, seconds } => {
+            load::scores(&host, &path, connections, Duration::from_secs(seconds)).await
+        }
+        What::Ingest { host, events, batch, connections } => load::ingest(&host, events, batch, connections).await,
+        What::Visible { host, rate, seconds } => visible::run(&host, rate, Duration::from_secs(seconds)).await,
+        What::Watch { host, events, family, process } => watch::run(&host, &family, events, &process).await,
+        What::Batches { node, events } => batches::run(&node, events).await,
+        What::Synced { directory, appends } => synced::run(&directory, appends).await,
+    }
+}

@@ -3,7 +3,9 @@
 //! One equation carries the design: **`rows(view) = fold(log)`**. Consumers keep it record by record, rows and
 //! checkpoint move together, scores read its left side, and the simulation checks it after every crash.
 //!
-//! The modules stand in the order in which a record meets them.
+//! A record meets the modules in this order: [`source`] or [`http`], [`event`], [`log`], [`pipeline`], [`view`],
+//! [`store`], [`rows`], [`score`], [`remind`]. [`app`] alone names backends and puts the parts together; the pure
+//! core ([`event`], [`view`], [`score`], [`remind::plan`]) knows no clock and no I/O, which a test checks.
 
 pub mod app;
 pub mod catalog;

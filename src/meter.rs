@@ -1,6 +1,6 @@
 //! What the loops count: one function an event of interest, so that names and labels stand in one place.
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 use std::time::Duration;
 
 /// Records by family and outcome: `applied`, `skipped`, `rejected`.
@@ -17,12 +17,10 @@ pub const RETRIES: &str = "foretell_port_retries_total";
 pub const RESTARTS: &str = "foretell_pipeline_restarts_total";
 /// Assignments at which the store turned out to have forgotten acknowledged writes, by family. Any is an alert.
 pub const STORE_FORGOT: &str = "foretell_store_forgot_total";
-/// Reminders by status: `sent`, `withdrawn`, `expired`.
+/// Reminders by status: `sent`, `withdrawn`.
 pub const REMINDERS: &str = "foretell_reminders_total";
 /// Seconds from the instant a reminder was due to its being on the topic.
 pub const REMINDER_DELAY_SECONDS: &str = "foretell_reminder_delay_seconds";
-/// Partitions whose reminders this process plans.
-pub const REMINDER_PARTITIONS: &str = "foretell_reminder_partitions";
 
 /// So many records were folded, and their rows are acknowledged.
 pub fn folded(family: &'static str, applied: u64, skipped: u64) {
@@ -66,9 +64,4 @@ pub fn reminded(status: &'static str) {
 /// A reminder was announced this long after it was due.
 pub fn reminder_delay(delay_ms: i64) {
     histogram!(REMINDER_DELAY_SECONDS).record(delay_ms.max(0) as f64 / 1000.0);
-}
-
-/// A partition's reminders are planned here, or no longer.
-pub fn reminder_partitions(change: f64) {
-    gauge!(REMINDER_PARTITIONS).increment(change);
 }

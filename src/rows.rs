@@ -71,7 +71,13 @@ impl Pointers {
         let asked_at = Instant::now();
         let pointer = self.store.pointer(family).await?;
         let pointer = Arc::new(pointer.ok_or_else(|| {
-            Error::retry("read the serving generation", format!("{} has none; run `foretell migrate`", family.name()))
+            Error::retry(
+                "read the serving generation",
+                format!(
+                    "{} has none yet; the first `foretell serve` with the role that keeps it makes one",
+                    family.name()
+                ),
+            )
         })?);
         let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.insert(family, (pointer.clone(), asked_at));

@@ -197,7 +197,6 @@ fn describe() {
     describe_counter!(meter::STORE_FORGOT, "Assignments at which the store had forgotten acknowledged writes");
     describe_counter!(meter::REMINDERS, "Reminders by status");
     describe_histogram!(meter::REMINDER_DELAY_SECONDS, Unit::Seconds, "From when a reminder was due to its being sent");
-    describe_gauge!(meter::REMINDER_PARTITIONS, "Partitions whose reminders this process plans");
 }
 
 /// Folds what histograms have collected; to be called every few seconds.

@@ -15,8 +15,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+
+/// How long pipelines are waited for beyond the time that they may drain.
+const CUT_OFF_MS: u64 = 500;
 
 /// The serving generation of a family; makes the first one where there is none.
 ///
@@ -78,7 +81,7 @@ pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Opti
     if checkpoint.next < extent.start {
         let detail = format!(
             "{name}/{partition} begins at {} and the checkpoint is {}: records were deleted before they were folded. \
-             Set retention.ms=-1, and restore the topic or start with an empty store",
+             Set retention.ms=-1 and restore the topic's beginning: rows are the fold of all of it",
             extent.start, checkpoint.next
         );
         return Err(Error::fatal(OPERATION, detail));
@@ -178,7 +181,14 @@ async fn member<F: Fold>(
         }
     };
     leaving.cancel();
-    while pipelines.join_next().await.is_some() {}
+    // A pipeline that waits for a dependency in the middle of a flush does not hear of it: it is cut off, as by a
+    // crash, which loses nothing.
+    let longest = Duration::from_millis(shared.config.drain_ms_max.saturating_add(CUT_OFF_MS));
+    let drained = timeout(longest, async { while pipelines.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        tracing::warn!(family = F::FAMILY.name(), open = pipelines.len(), "cut pipelines off while they waited");
+        pipelines.shutdown().await;
+    }
     ended
 }
 

@@ -154,7 +154,7 @@ impl World {
             percent: 1,
         };
         // Views that lag behind by more than a tick, or hardly at all.
-        let batch_age_ms_max = [10, 90_000][random.below(2) as usize];
+        let batch_linger_ms = [10, 90_000][random.below(2) as usize];
         Self {
             log: MemoryLog::new(|_| PARTITIONS, clock.clone()),
             store: MemoryStore::new(),
@@ -163,7 +163,12 @@ impl World {
             weather,
             blind,
             attempts: Arc::default(),
-            config: Config { batch_age_ms_max, drain_ms_max: 100, ..Config::default() },
+            config: Config {
+                batch_linger_ms,
+                batch_age_ms_max: batch_linger_ms,
+                drain_ms_max: 100,
+                ..Config::default()
+            },
             processes: Vec::new(),
             started: 0,
             events: 0,

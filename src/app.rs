@@ -209,11 +209,13 @@ impl Service {
     /// Waits for clusters that do not answer yet, with a line per attempt.
     async fn open_patiently(&self, door: &waiting::Door) -> Result<Ports, Error> {
         let mut pause_ms = 500;
+        door.missing(format!("{} and {}", self.config.log, self.config.store));
         loop {
             match open(&self.config, self.clock.clone()).await {
                 Err(error) if error.kind == Kind::Retry => {
-                    tracing::warn!(%error, pause_ms, "waiting for log and store");
-                    door.missing(error.to_string());
+                    let (log, store) = (&self.config.log, &self.config.store);
+                    tracing::warn!(%error, log, store, pause_ms, "waiting for log and store");
+                    door.missing(format!("{log} and {store}: {error}"));
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                     pause_ms = (pause_ms * 2).min(self.config.pipeline.retry_ms_max.max(1));
                 }

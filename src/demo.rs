@@ -197,10 +197,12 @@ pub async fn run(mut config: Config, out: &mut dyn Write) -> Result<(), Failure>
     // From the first moment on, so that whoever interrupts the story leaves no directory behind either.
     tokio::spawn(crate::cli::on_signal(shutdown.clone()));
     let told = tokio::select! {
+        biased; // An interrupted demo stops answering its own questions, which is no failure.
         () = shutdown.cancelled() => Ok(()),
         ended = &mut served => return Ok(ended.map_err(|panic| Failure::Other(panic.to_string()))??),
         told = tell(&url, directory.path(), out) => told,
     };
+    let told = if shutdown.is_cancelled() { Ok(()) } else { told };
     if told.is_ok() {
         shutdown.cancelled().await;
     }

@@ -1,5 +1,7 @@
 //! The layout keeps its promises: who may use whom is a rule, and a rule unchecked is a wish.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::{Path, PathBuf};
 
 /// Files of the pure core, and what none of them may name outside of its tests.

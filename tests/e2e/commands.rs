@@ -53,7 +53,7 @@ fn settings_are_checked_and_printed() {
 fn secrets_are_not_printed() {
     let deployment = Deployment::with(|_| vec![("KAFKA__PASSWORD", "tell-nobody".into())]);
     let dumped = deployment.output(&["config", "dump"]);
-    assert!(dumped.contains("password") && !dumped.contains("tell-nobody"), "{dumped}");
+    assert!(dumped.contains("[kafka]") && !dumped.contains("tell-nobody"), "{dumped}");
 }
 
 #[test]
@@ -162,8 +162,9 @@ fn a_backtest_scores_every_row_and_sums_up() {
     let rows: Vec<_> = stdout(&logins).lines().map(parsed).collect();
     assert_eq!(rows.len(), SAMPLE_ROWS);
     for row in &rows {
-        let score = row["score"].as_f64().expect("a score");
-        assert!((0.0..=1.0).contains(&score), "{row}");
+        // A first login has no history to be scored by.
+        let score = row["score"].as_f64();
+        assert!(score.map_or(row["score"].is_null(), |score| (0.0..=1.0).contains(&score)), "{row}");
         assert!(["allow", "challenge", "deny"].contains(&row["decision"].as_str().expect("a decision")), "{row}");
     }
     assert!(parsed(stderr(&logins).trim()).is_object(), "the summary");

@@ -17,7 +17,6 @@ pub mod evaluate;
 pub mod event;
 pub mod http;
 pub mod log;
-pub mod meter;
 pub mod ops;
 pub mod pipeline;
 pub mod port;

@@ -19,8 +19,8 @@ pub mod working;
 
 use crate::event::{Event, Topic, codec};
 use crate::log::{Acknowledge, Error, Kind, Log, NewRecord, Next, Reader, Record};
-use crate::meter;
 use crate::store::{Checkpoint, Flush, Generation, Row, RowKey, Stand, Store};
+use crate::telemetry::meter;
 use crate::telemetry::trace;
 use crate::view::{Fold, Place};
 use serde::{Deserialize, Serialize};

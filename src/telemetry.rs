@@ -1,12 +1,12 @@
 //! What the process tells about itself: metrics for Prometheus, log lines on stderr, spans over OTLP.
 //!
-//! Names and labels of metrics are constants, here for reads and HTTP and in [`crate::meter`] for the loops, so that
+//! Names and labels of metrics are constants, here for reads and HTTP and in [`crate::telemetry::meter`] for the loops, so that
 //! a dashboard and the code cannot disagree. Labels have few values: never a tenant, a user or a path that was
 //! sent. [`trace`] carries the trace of a request through the process and into record headers.
 
+pub mod meter;
 pub mod trace;
 
-use crate::meter;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider;

@@ -6,8 +6,8 @@
 
 use super::{Exit, Pipeline, Shared, patiently};
 use crate::log::{Assigned, Error, Kind, record_at};
-use crate::meter;
 use crate::store::{Checkpoint, Generation, Pointer, Store};
+use crate::telemetry::meter;
 use crate::view::Fold;
 use async_trait::async_trait;
 use std::collections::HashMap;

@@ -14,9 +14,9 @@
 
 use super::Shared;
 use crate::event::Event;
-use crate::meter;
 use crate::port::Error;
 use crate::store::{Row, RowKey, RowWrite};
+use crate::telemetry::meter;
 use crate::view::cell::{Cell, Corrupt, decode_state, encode_state};
 use crate::view::{Aggregate, Delta, Fold, Outcome, Place};
 use hashbrown::HashMap;

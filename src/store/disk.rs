@@ -12,7 +12,7 @@
 //! as it is. Only what comes again, or late, is compared row by row.
 //!
 //! # Limits
-//! 32 MiB of block cache, memtables of 8 MiB, a journal of 64 MiB: the whole process stays small, whatever the
+//! 32 MiB of block cache, memtables of 16 MiB, a journal of 64 MiB: the whole process stays small, whatever the
 //! store holds.
 
 mod address;
@@ -28,7 +28,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
-const MEMTABLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Up to five are in memory: one that fills, and four that wait to be written before commits wait for them.
+const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// One writes memtables, so that they never wait for the other one's compaction: commits would wait with them, in
+/// steps of 100 ms.
+const WORKERS: usize = 2;
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const OPEN_FILES_MAX: usize = 128;
 const POSITION_BYTES: usize = 8;
@@ -84,7 +88,7 @@ impl Store {
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .max_cached_files(Some(OPEN_FILES_MAX))
-            .worker_threads(1)
+            .worker_threads(WORKERS)
             .open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
         let inner = Inner {

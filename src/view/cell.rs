@@ -7,6 +7,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
+/// Room that a state gets at first.
+const STATE_BYTES_USUAL: usize = 1024;
+
 /// A cell that cannot be read: written by a newer build, or damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a stored row cannot be decoded ({0}); it was written by another version, or is damaged: rebuild the view")]
@@ -44,7 +47,9 @@ impl<'a> Cell<'a> {
 
 /// Canonical bytes of a state.
 pub fn encode_state<T: Serialize>(state: &T) -> Vec<u8> {
-    postcard::to_stdvec(state).expect("invariant: states hold only what postcard can write, into growing memory")
+    // Most states fit, and memory that grows while it is written is copied again and again.
+    let bytes = Vec::with_capacity(STATE_BYTES_USUAL);
+    postcard::to_extend(state, bytes).expect("invariant: states hold only what postcard can write, into growing memory")
 }
 
 /// A state from its bytes.

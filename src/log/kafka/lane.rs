@@ -256,7 +256,9 @@ impl Reader for LaneReader {
                 }
             }
         }
-        self.batches.recv().await.ok_or_else(|| self.shared.reason())
+        let next = self.batches.recv().await;
+        self.shared.signal.raise();
+        next.ok_or_else(|| self.shared.reason())
     }
 
     async fn commit(&mut self, next: i64) -> Result<(), Error> {

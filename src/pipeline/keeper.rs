@@ -128,10 +128,15 @@ pub async fn keep<F: Fold>(
     let mut restarts = Restarts::default();
     let mut pause_ms = 100;
     while !shutdown.is_cancelled() {
+        let joined = tokio::time::Instant::now();
         match member(&shared, &companion, &shutdown, &mut restarts).await {
-            Ok(()) => pause_ms = 100,
+            Ok(()) => {}
             Err(error) if error.kind == Kind::Fatal => return Err(error),
             Err(error) => {
+                // A membership that lasted has outlived the trouble before it.
+                if joined.elapsed() > Duration::from_millis(shared.config.retry_ms_max) {
+                    pause_ms = 100;
+                }
                 tracing::warn!(family = F::FAMILY.name(), %error, pause_ms, "joining the group again");
                 tokio::select! {
                     biased;

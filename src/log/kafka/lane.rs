@@ -131,6 +131,7 @@ impl Lane {
         }
         let Some(queue) = &self.queue else { return Ok(Pumped::Nothing) };
         let mut batch = Batch::default();
+        let mut failed = None;
         while batch.has_room() {
             match queue.poll(Duration::ZERO) {
                 Some(Ok(message)) => batch.push(record(self.topic, &message)),
@@ -140,19 +141,25 @@ impl Lane {
                     self.end = Some(position(self.partition).unwrap_or(seen).max(seen));
                     break;
                 }
-                Some(Err(error)) => return Err(error),
+                Some(Err(error)) => {
+                    // What was taken before it is gone from the queue: it must reach the reader all the same.
+                    failed = Some(error);
+                    break;
+                }
                 None => break,
             }
         }
         self.next = batch.next().unwrap_or(self.next).max(self.end.unwrap_or(0));
-        if !batch.records.is_empty() {
+        let moved = if !batch.records.is_empty() {
             room.send(Next::Records(batch.records));
+            Pumped::Something
         } else if let Some(end) = self.end.take() {
             room.send(Next::End(end));
+            Pumped::Something
         } else {
-            return Ok(Pumped::Nothing);
-        }
-        Ok(Pumped::Something)
+            Pumped::Nothing
+        };
+        failed.map_or(Ok(moved), Err)
     }
 }
 
@@ -249,7 +256,9 @@ impl Reader for LaneReader {
                 }
             }
         }
-        self.batches.recv().await.ok_or_else(|| self.shared.reason())
+        let next = self.batches.recv().await;
+        self.shared.signal.raise();
+        next.ok_or_else(|| self.shared.reason())
     }
 
     async fn commit(&mut self, next: i64) -> Result<(), Error> {

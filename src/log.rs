@@ -67,6 +67,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Bytes of key, value and headers together.
+    pub fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.key.as_ref().map_or(0, Bytes::len) + self.value.len() + headers
+    }
+
     /// The last header of that name, as the field's consumers read them.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_ref())

@@ -7,7 +7,8 @@
 //! 2. waits until `sent` has reached the end of the reminders partition, its own last append included,
 //! 3. finds candidates in the agenda and the announced, plans each from its rows, and appends what is missing.
 //!
-//! A tick that cannot catch up is put off; what expires meanwhile is dropped by the plan, visibly. Ids are
+//! A tick that cannot catch up is put off; what expires meanwhile is dropped by the plan, and the story of its
+//! appointment says so. Ids are
 //! deterministic, so that even a reminder announced twice would be one.
 
 pub mod assess;
@@ -45,15 +46,17 @@ pub struct Config {
     pub tick_ms: u64,
     /// How long a tick waits for the views to reach the end of the log before it is put off.
     pub catch_up_ms_max: u64,
-    /// Clients planned, and at most twice as many records appended, at a time.
+    /// Clients planned at a time: at least so many rows are read together, and fewer than twice as many.
     pub clients_max: usize,
+    /// Records appended at a time, all or none of them.
+    pub records_max: usize,
     /// What is sent when.
     pub policy: Policy,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { tick_ms: 500, catch_up_ms_max: 5_000, clients_max: 200, policy: Policy::default() }
+        Self { tick_ms: 500, catch_up_ms_max: 5_000, clients_max: 200, records_max: 500, policy: Policy::default() }
     }
 }
 
@@ -90,9 +93,16 @@ impl Companion for Reminders {
         let mut planner = Planner { shared: self, partition, fenced, seen: None };
         loop {
             match planner.tick().await {
-                Ok(()) => {}
-                // Fenced, or the append's fate is unknown: somebody takes over anew, and reads what is there.
-                Err(error) => return Err(Error { kind: Kind::Retry, ..error }),
+                Ok(Ticked::Done) => {}
+                // Somebody has taken over, or nobody knows what became of the append: take over anew, and read what
+                // is there.
+                Ok(Ticked::Fenced(error)) => return Err(Error { kind: Kind::Retry, ..error }),
+                // What was appended is on the topic, and the next tick waits until `sent` knows of it.
+                Err(error) if error.kind == Kind::Retry => {
+                    meter::retried(error.operation);
+                    tracing::warn!(partition, %error, "a tick failed; looking again");
+                }
+                Err(error) => return Err(error),
             }
             sleep(Duration::from_millis(self.config.tick_ms)).await;
         }
@@ -107,6 +117,14 @@ struct Seen {
     next_at_ms: i64,
 }
 
+/// How a tick went.
+enum Ticked {
+    /// Everything due is announced, or the tick was put off.
+    Done,
+    /// This owner cannot append any more.
+    Fenced(Error),
+}
+
 struct Planner<'a> {
     shared: &'a Reminders,
     partition: u32,
@@ -115,7 +133,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    async fn tick(&mut self) -> Result<(), Error> {
+    async fn tick(&mut self) -> Result<Ticked, Error> {
         let shared = self.shared;
         let began = Instant::now();
         let appointments_end = shared.log.extent(Topic::Appointments, self.partition).await?.end;
@@ -123,28 +141,51 @@ impl Planner<'_> {
         let now_ms = shared.clock.now_ms();
         let unchanged = |seen: Seen| seen.appointments_end == appointments_end && seen.sent_end == sent_end;
         if self.seen.is_some_and(|seen| unchanged(seen) && now_ms < seen.next_at_ms) {
-            return Ok(());
+            return Ok(Ticked::Done);
         }
         for (generation, end) in [(shared.appointments, appointments_end), (shared.sent, sent_end)] {
             if !shared.reached(self.partition, generation, end, began).await? {
                 tracing::warn!(self.partition, view = generation.family.name(), end, "put a tick off: views lag");
-                return Ok(());
+                return Ok(Ticked::Done);
             }
         }
         let mut next_at_ms = scan::next_hour_ms(now_ms);
         let mut appended = 0;
         let mut scan = Scan::new(shared, self.partition, now_ms).await?;
         while let Some(candidates) = scan.next().await? {
-            let (records, next) = shared.plan(&candidates, now_ms).await?;
+            let (planned, next) = shared.plan(&candidates, now_ms).await;
             next_at_ms = next_at_ms.min(next.unwrap_or(i64::MAX));
-            appended += records.len();
-            if !records.is_empty() {
-                self.fenced.append(records).await?;
+            appended += planned.len();
+            for batch in planned.chunks(shared.config.records_max.max(1)) {
+                match self.fenced.append(batch.iter().map(|planned| planned.record.clone()).collect()).await {
+                    Ok(_) => batch.iter().for_each(Planned::count),
+                    Err(error) if error.kind == Kind::Fatal => return Ok(Ticked::Fenced(error)),
+                    Err(error) => return Err(error),
+                }
             }
         }
         // What was just appended is not yet in `sent`: the next tick waits for it.
         self.seen = (appended == 0).then_some(Seen { appointments_end, sent_end, next_at_ms });
-        Ok(())
+        Ok(Ticked::Done)
+    }
+}
+
+/// Something to append, and what it counts as once it is.
+struct Planned {
+    record: NewRecord,
+    /// How long after it was due a reminder is announced; none for a withdrawal.
+    delay_ms: Option<i64>,
+}
+
+impl Planned {
+    fn count(&self) {
+        match self.delay_ms {
+            Some(delay_ms) => {
+                meter::reminded("sent");
+                meter::reminder_delay(delay_ms);
+            }
+            None => meter::reminded("withdrawn"),
+        }
     }
 }
 
@@ -164,8 +205,8 @@ impl Reminders {
         }
     }
 
-    async fn plan(&self, candidates: &[Candidate], now_ms: i64) -> Result<(Vec<NewRecord>, Option<i64>), Error> {
-        let mut records = Vec::new();
+    async fn plan(&self, candidates: &[Candidate], now_ms: i64) -> (Vec<Planned>, Option<i64>) {
+        let mut planned = Vec::new();
         let mut next_at_ms: Option<i64> = None;
         for candidate in candidates {
             let plan = plan::client(&plan::Context {
@@ -177,29 +218,28 @@ impl Reminders {
             });
             next_at_ms = [next_at_ms, plan.next_at_ms].into_iter().flatten().min();
             for action in plan.actions {
-                records.push(self.record(candidate, action, now_ms).await);
+                planned.push(self.record(candidate, action, now_ms).await);
             }
         }
-        Ok((records, next_at_ms))
+        (planned, next_at_ms)
     }
 
-    async fn record(&self, candidate: &Candidate, action: Action, now_ms: i64) -> NewRecord {
+    async fn record(&self, candidate: &Candidate, action: Action, now_ms: i64) -> Planned {
         match action {
             Action::Announce(announce) => {
-                meter::reminded("sent");
-                meter::reminder_delay(now_ms - announce.due_at_ms);
+                let delay_ms = Some(now_ms - announce.due_at_ms);
                 let id = &announce.appointment_id;
                 let risk = self.assess.risk(&candidate.tenant, &candidate.client, id).await;
-                announcement(candidate, announce, risk, now_ms)
+                Planned { record: announcement(candidate, announce, risk, now_ms), delay_ms }
             }
             Action::Withdraw { reminder_id, appointment_id, reason, caused_by } => {
-                meter::reminded("withdrawn");
                 let client_id = candidate.client_id.clone();
                 let withdrawal = Withdrawal { reminder_id, appointment_id, client_id, reason: reason.into() };
                 let id = format!("{}-withdrawn", withdrawal.reminder_id);
                 let fact = Fact::ReminderWithdrawn(withdrawal);
                 let extensions: Vec<_> = caused_by.map(|id| (CAUSE.to_owned(), id)).into_iter().collect();
-                encode_event(&Event { envelope: envelope(candidate, id, now_ms), fact }, &extensions)
+                let event = Event { envelope: envelope(candidate, id, now_ms), fact };
+                Planned { record: encode_event(&event, &extensions), delay_ms: None }
             }
         }
     }

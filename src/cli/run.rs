@@ -16,8 +16,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// How long the process waits at its end for threads that cannot be cancelled.
+const BLOCKED_MAX: Duration = Duration::from_secs(3);
 
 /// What ended a command early.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,13 @@ pub enum Failure {
     /// Anything else, in a sentence.
     #[error("{0}")]
     Other(String),
+}
+
+impl Failure {
+    /// Whether nobody reads the output any more, as behind `| head`: no failure of ours.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Work(Error::File(_, cause)) if cause.kind() == std::io::ErrorKind::BrokenPipe)
+    }
 }
 
 impl From<std::io::Error> for Failure {
@@ -53,9 +64,14 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             let document = crate::http::openapi::document().map_err(|e| Failure::Other(e.to_string()))?;
             writeln!(out, "{document}")?;
         }
-        Command::Completions { shell } => clap_complete::generate(shell, &mut Cli::command(), "foretell", out),
+        Command::Completions { shell } => {
+            // Into memory first: it would panic where the reader has gone.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "foretell", &mut script);
+            out.write_all(&script)?;
+        }
         Command::Config { what: Settings::Dump { defaults: true } } => write!(out, "{}", config::DEFAULTS)?,
-        Command::Health { url } => return runtime()?.block_on(health(&url, out)),
+        Command::Health { url } => block_on(health(&url, out))?,
         command => {
             let mut config = settings(&cli.global)?;
             if !matches!(command, Command::Serve { .. }) && config.telemetry == telemetry::Config::default() {
@@ -64,7 +80,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             }
             let _telemetry = telemetry::install(&config.telemetry).map_err(|e| Failure::Other(e.to_string()))?;
             let print = if cli.global.json { Print::Json } else { Print::Table };
-            runtime()?.block_on(configured(command, config, print, out))?;
+            block_on(configured(command, config, print, out))?;
         }
     }
     out.flush()?;
@@ -101,8 +117,12 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(work);
+    // A call into a library that waits for a cluster cannot be cancelled: it does not hold the process for ever.
+    runtime.shutdown_timeout(BLOCKED_MAX);
+    ended
 }
 
 fn clock() -> Arc<dyn Clock> {

@@ -204,7 +204,9 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let mut file = std::fs::File::create(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(&draft, path)
+    std::fs::rename(&draft, path)?;
+    // The name is in the directory, which is synced on its own.
+    path.parent().map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all())
 }
 
 #[async_trait]

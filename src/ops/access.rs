@@ -102,7 +102,7 @@ impl Access {
         read(status, &body)
     }
 
-    /// Appends events; durable when it answers. Waits while the instance is overloaded or its log is away.
+    /// Appends events; durable when it answers. Waits while a service is overloaded or its log is away.
     pub async fn append(&self, events: &[Sourced], tenant: &str) -> Result<(), Error> {
         match self {
             Self::Opened(opened) => {

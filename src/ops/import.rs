@@ -14,6 +14,7 @@ use crate::event::{Event, Topic};
 use crate::source::{Loaded, Sourced};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Events of a batch.
@@ -158,5 +159,9 @@ fn write(path: &Path, journal: &Journal) -> Result<(), Error> {
     let new = path.with_extension("new");
     let bytes = serde_json::to_vec(journal).map_err(|cause| fail(cause.into()))?;
     path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(fail)?;
-    std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, path)).map_err(fail)
+    let written = std::fs::File::create(&new).and_then(|mut file| {
+        file.write_all(&bytes)?;
+        file.sync_data()
+    });
+    written.and_then(|()| std::fs::rename(&new, path)).map_err(fail)
 }

@@ -7,7 +7,7 @@
 
 use crate::event::Topic;
 use crate::event::codec::{Faults, rfc3339};
-use crate::log::{Header, NewRecord, Record};
+use crate::log::{Header, NewRecord, RECORD_BYTES_MAX, Record};
 use bytes::Bytes;
 
 /// Header: full name of the source topic.
@@ -27,9 +27,17 @@ pub const ATTEMPT: &str = "foretell_attempt";
 /// Header: timestamp of the record that was rejected first, RFC 3339.
 pub const FIRST_FAILURE: &str = "foretell_first_failure";
 
-const OURS: [&str; 8] = [TOPIC, PARTITION, OFFSET, MESSAGE, STAGE, CODE, ATTEMPT, FIRST_FAILURE];
-/// Longest message, in bytes: a letter must not outgrow the log's bound by its reasons.
+/// Header: bytes of the value, where the letter leaves value and foreign headers out because with them it would be
+/// larger than a record may be. The source position says where they are.
+pub const OMITTED: &str = "foretell_value_omitted_bytes";
+
+const OURS: [&str; 9] = [TOPIC, PARTITION, OFFSET, MESSAGE, STAGE, CODE, ATTEMPT, FIRST_FAILURE, OMITTED];
+/// Longest message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 2_048;
+/// Longest key of a letter without its value; `tenant:subject` is far below it.
+const KEY_BYTES_MAX: usize = 16 * 1024;
+/// Room for the headers of a letter.
+const HEADERS_BYTES_MAX: usize = 4_096;
 
 /// The dead letter of a record.
 pub fn letter(record: &Record, topic_name: &str, faults: &Faults) -> NewRecord {
@@ -48,6 +56,13 @@ pub fn letter(record: &Record, topic_name: &str, faults: &Faults) -> NewRecord {
         (ATTEMPT, attempt.to_string()),
         (FIRST_FAILURE, first_failure),
     ];
+    if record.bytes() + HEADERS_BYTES_MAX > RECORD_BYTES_MAX {
+        // Only another producer makes such records. Its source topic is kept for ever, so nothing is lost.
+        let omitted = [(OMITTED, record.value.len().to_string())];
+        let headers = added.into_iter().chain(omitted).map(|(name, value)| (name.to_owned(), Bytes::from(value)));
+        let (key, value) = (record.key.clone().filter(|key| key.len() < KEY_BYTES_MAX), Bytes::new());
+        return NewRecord { topic: Topic::DeadLetters, key, value, headers: headers.collect() };
+    }
     let untouched = record.headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str())).cloned();
     let added = added.into_iter().map(|(name, value)| -> Header { (name.to_owned(), Bytes::from(value)) });
     NewRecord {
@@ -100,6 +115,18 @@ mod tests {
         ] {
             assert_eq!(text(&letter, name).as_deref(), Some(value), "{name}");
         }
+    }
+
+    #[test]
+    fn a_letter_never_outgrows_a_record() {
+        let faults = Faults::one(Fault::new("", MISSING_FIELD, "no"));
+        let mut large = record(vec![("foreign".into(), Bytes::from_static(b"x"))]);
+        large.value = Bytes::from(vec![b'x'; RECORD_BYTES_MAX - 100]);
+        let letter = letter(&large, "foretell.logins", &faults);
+        assert!(letter.value.is_empty() && text(&letter, "foreign").is_none());
+        assert_eq!(text(&letter, OMITTED), Some((RECORD_BYTES_MAX - 100).to_string()));
+        assert_eq!(text(&letter, OFFSET).as_deref(), Some("41"));
+        assert_eq!(letter.key.as_deref(), Some(&b"t:u"[..]));
     }
 
     #[test]

@@ -225,6 +225,11 @@ impl Restarts {
     ) -> Result<(), Error> {
         const OPERATION: &str = "fold a partition";
         let (partition, exit) = exit.map_err(|panic| Error::fatal(OPERATION, panic))?;
+        let exit = exit.map_err(|error| match error.kind {
+            // What is refused now is refused at every replay: waiting for it would stop the partition silently.
+            Kind::Reject => Error::fatal(OPERATION, format!("{family} partition {partition}: {error}")),
+            _ => error,
+        });
         match exit? {
             Exit::Revoked => Ok(()),
             Exit::Restart(at) if self.0.insert(partition, at) == Some(at) => {

@@ -161,6 +161,8 @@ impl Group {
     fn fault(&self, partition: Option<i32>, error: &KafkaError) {
         if let Some(error) = fault::consumption(&self.name, partition, error) {
             self.shared.end(Some(error));
+        } else {
+            tracing::warn!(topic = %self.name, partition, %error, "the client goes on after an error");
         }
     }
 

@@ -103,3 +103,8 @@ pub(super) fn checkpoint(generation: Generation, partition: u32) -> Vec<u8> {
     address.extend_from_slice(&partition.to_be_bytes());
     address
 }
+
+/// The source partition of a checkpoint's address: its last four bytes.
+pub(super) fn source_of_checkpoint(address: &[u8]) -> u32 {
+    address.last_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}

@@ -118,6 +118,10 @@ fn percentiles(name: &str, micros: &hdrhistogram::Histogram<u64>) {
     }
 }
 
+/// The allocator of the program, so that what is folded in here costs what it costs there.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> Result<(), Failure> {
     let what = Arguments::parse().what;
     // The load generator keeps to one thread, so that the service it measures has the rest of the machine.

@@ -138,7 +138,7 @@ fn settings(global: &Global) -> Result<Config, Failure> {
 
 async fn serve(config: Config, roles: Vec<Role>, insecure: Insecure) -> Result<(), Failure> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?roles, "starting");
-    tracing::debug!(settings = %config.dump(), "settings");
+    tracing::info!(settings = %config.dump(), "settings");
     let keys = config.http.api_keys_file.as_deref().map(keys).transpose()?;
     let listener = listen(&config.http.listen).await?;
     let address = listener.local_addr()?;

@@ -51,6 +51,18 @@ pub struct NewRecord {
     pub headers: Vec<Header>,
 }
 
+impl NewRecord {
+    /// Bytes of key, value and headers together.
+    pub fn bytes(&self) -> usize {
+        bytes(self.key.as_ref(), &self.value, &self.headers)
+    }
+}
+
+fn bytes(key: Option<&Bytes>, value: &Bytes, headers: &[Header]) -> usize {
+    let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    key.map_or(0, Bytes::len) + value.len() + headers
+}
+
 /// A record as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -69,8 +81,7 @@ pub struct Record {
 impl Record {
     /// Bytes of key, value and headers together.
     pub fn bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.key.as_ref().map_or(0, Bytes::len) + self.value.len() + headers
+        bytes(self.key.as_ref(), &self.value, &self.headers)
     }
 
     /// The last header of that name, as the field's consumers read them.

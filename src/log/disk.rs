@@ -26,7 +26,7 @@ mod writer;
 pub use lock::{Directory, lock};
 
 use super::group::Groups;
-use super::memory::{bytes_of, check_fenced, check_sizes, partition_of};
+use super::memory::{check_fenced, check_sizes, partition_of};
 use super::{Error, Extent, Fenced, Membership, NewRecord, Reader};
 use crate::clock::Clock;
 use crate::event::{Position, Topic};
@@ -153,7 +153,7 @@ impl Log {
 
     async fn send(&self, records: Vec<NewRecord>, owner: Option<(usize, u64)>) -> Result<Vec<Position>, Error> {
         check_sizes(&records)?;
-        let bytes: usize = records.iter().map(|record| bytes_of(record) + RECORD_OVERHEAD_BYTES).sum();
+        let bytes: usize = records.iter().map(|record| record.bytes() + RECORD_OVERHEAD_BYTES).sum();
         if bytes > APPEND_BYTES_MAX {
             let detail = format!("{bytes} bytes at once, {APPEND_BYTES_MAX} are allowed; none was appended");
             return Err(Error::reject("append", detail));

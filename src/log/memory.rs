@@ -137,20 +137,14 @@ pub(super) fn unknown(topic: Topic, partition: u32) -> Error {
 
 /// Reject if a record is larger than [`RECORD_BYTES_MAX`].
 pub(super) fn check_sizes(records: &[NewRecord]) -> Result<(), Error> {
-    match records.iter().position(|record| bytes_of(record) > RECORD_BYTES_MAX) {
+    match records.iter().position(|record| record.bytes() > RECORD_BYTES_MAX) {
         None => Ok(()),
         Some(index) => {
-            let bytes = bytes_of(&records[index]);
+            let bytes = records[index].bytes();
             let detail = format!("record {index} has {bytes} bytes, {RECORD_BYTES_MAX} are allowed; none was appended");
             Err(Error::reject("append", detail))
         }
     }
-}
-
-/// Bytes of key, value and headers.
-pub(super) fn bytes_of(record: &NewRecord) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    record.key.as_ref().map_or(0, bytes::Bytes::len) + record.value.len() + headers
 }
 
 /// The partition that a record belongs to.

@@ -86,6 +86,20 @@ pub struct Device {
 }
 
 impl Device {
+    /// A device that nothing is known of but when it came up.
+    fn unseen(time_ms: i64) -> Self {
+        Self {
+            label: String::new(),
+            fingerprint: 0,
+            first_seen_ms: time_ms,
+            last_seen_ms: time_ms,
+            logins: 0,
+            trusted: false,
+            revoked_at_ms: None,
+            decided_at_ms: i64::MIN,
+        }
+    }
+
     /// Whether an attempt at `at_ms` from it is from a known device.
     pub fn known_at(&self, at_ms: i64) -> bool {
         self.revoked_at_ms.is_none() && (self.trusted || self.last_seen_ms > at_ms - DEVICE_KNOWN_MS)
@@ -194,16 +208,7 @@ impl User {
 
     fn device_seen(&mut self, key: &DeviceKey, attempt: &Attempt, time_ms: i64) {
         let looks = fingerprint(attempt).unwrap_or_default();
-        let device = self.devices.entry(key.text()).or_insert_with(|| Device {
-            label: String::new(),
-            fingerprint: looks,
-            first_seen_ms: time_ms,
-            last_seen_ms: time_ms,
-            logins: 0,
-            trusted: false,
-            revoked_at_ms: None,
-            decided_at_ms: i64::MIN,
-        });
+        let device = self.devices.entry(key.text()).or_insert_with(|| Device::unseen(time_ms));
         device.logins += 1;
         device.first_seen_ms = device.first_seen_ms.min(time_ms);
         if time_ms >= device.last_seen_ms || device.label.is_empty() {
@@ -218,16 +223,10 @@ impl User {
 
     /// Takes a decision about a device; an older one than the last changes nothing.
     fn decide(&mut self, device_id: &str, time_ms: i64, verdict: Trust) {
-        let device = self.devices.entry(device_id.to_owned()).or_insert_with(|| Device {
-            label: "unknown device".into(),
-            fingerprint: 0,
-            first_seen_ms: time_ms,
-            last_seen_ms: time_ms,
-            logins: 0,
-            trusted: false,
-            revoked_at_ms: None,
-            decided_at_ms: i64::MIN,
-        });
+        let device = self
+            .devices
+            .entry(device_id.to_owned())
+            .or_insert_with(|| Device { label: "unknown device".into(), ..Device::unseen(time_ms) });
         if time_ms < device.decided_at_ms {
             return;
         }

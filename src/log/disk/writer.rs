@@ -20,7 +20,7 @@ use super::recover::Tail;
 use super::segment::Segment;
 use crate::clock::Clock;
 use crate::event::Position;
-use crate::log::memory::{bytes_of, fenced_off};
+use crate::log::memory::fenced_off;
 use crate::log::{Error, NewRecord};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -111,7 +111,7 @@ impl Writer {
                     let mut waiting =
                         Waiting { positions: Vec::new(), touched: BTreeSet::new(), answer, _permit: permit };
                     for (partition, record) in records {
-                        group.bytes += bytes_of(&record);
+                        group.bytes += record.bytes();
                         waiting.positions.push(self.appenders[partition].stage(&record));
                         waiting.touched.insert(partition);
                     }

@@ -74,11 +74,7 @@ pub(super) fn key_partition(record: &NewRecord, partitions: u32) -> u32 {
 
 /// Refuses all when one is too large.
 pub(super) fn check_sizes(records: &[NewRecord]) -> Result<(), Error> {
-    let size = |record: &NewRecord| {
-        let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        record.key.as_ref().map_or(0, bytes::Bytes::len) + record.value.len() + headers
-    };
-    match records.iter().map(size).max() {
+    match records.iter().map(NewRecord::bytes).max() {
         Some(bytes) if bytes > RECORD_BYTES_MAX => {
             Err(Error::reject("append", format!("a record of {bytes} bytes is over {RECORD_BYTES_MAX}")))
         }

@@ -282,7 +282,7 @@ impl<F: Fold> Pipeline<F> {
         let flush = Flush {
             generation: self.shared.generation,
             partition: self.partition,
-            rows: self.rows.dirty(),
+            rows: self.rows.take_dirty(),
             checkpoint: self.checkpoint,
         };
         patiently(config, || self.shared.store.apply(&flush)).await?;

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   family ─► Pointers (≤ pointer_stale_ms_max old) ─► generation
-//!   keys ─┬─ owner rows ──────────────────────────────► Store::read, always
+//!   keys ─┬─ owner row ───────────────────────────────► Store::read of its own partition, always
 //!         └─ aggregate rows ─► cache (≤ stale_ms_max) ─► Store::read of the misses ─► merge of all partials
 //! ```
 //!
-//! Reads that belong to one answer go to the store in one call. Owner rows are never cached, because a user who
+//! Reads that belong to one answer go to the store together. Owner rows are never cached, because a user who
 //! has just trusted a device asks at once. Aggregates count over many owners and may be `stale_ms_max` old; a
 //! [`Rows::uncached`] reader always asks the store.
 //!
@@ -86,8 +86,7 @@ impl Pointers {
 
     /// The generation that serves a family.
     pub async fn generation(&self, family: Family) -> Result<Generation, Error> {
-        let pointer = self.get(family).await?;
-        Ok(Generation { family, number: pointer.serving, epoch: pointer.epoch })
+        Ok(serving(family, &*self.get(family).await?))
     }
 
     fn fresh(&self, family: Family) -> Option<Arc<Pointer>> {
@@ -107,11 +106,45 @@ enum Merged {
 /// What a merged row was read from.
 type CacheKey = (Generation, u64, RowKey);
 
+/// A merged row, and when it was asked for.
+#[derive(Debug, Clone)]
+struct Remembered {
+    merged: Merged,
+    asked_at: Instant,
+}
+
+/// Merged rows, for as long as they are fresh. One that is not is replaced where it stands, because to expire it and
+/// insert it again would cost more than the read. Hashed quickly, with a seed of the process: the upkeep of the cache
+/// hashes keys as well.
+struct Cache {
+    rows: moka::sync::Cache<CacheKey, Remembered, hashbrown::DefaultHashBuilder>,
+    stale_max: Duration,
+}
+
+impl Cache {
+    /// How long a row that nobody asks for stays in memory.
+    const KEPT: Duration = Duration::from_secs(60);
+
+    fn new(entries_max: u64, stale_max: Duration) -> Self {
+        let rows = moka::sync::Cache::builder().max_capacity(entries_max).time_to_live(stale_max.max(Self::KEPT));
+        Self { rows: rows.build_with_hasher(hashbrown::DefaultHashBuilder::default()), stale_max }
+    }
+
+    fn get(&self, key: &CacheKey, now: Instant) -> Option<Merged> {
+        let row = self.rows.get(key)?;
+        (now.duration_since(row.asked_at) < self.stale_max).then_some(row.merged)
+    }
+
+    fn insert(&self, key: CacheKey, merged: Merged, asked_at: Instant) {
+        self.rows.insert(key, Remembered { merged, asked_at });
+    }
+}
+
 /// Reads rows of the serving generations.
 pub struct Rows {
     store: Arc<dyn Store>,
     pointers: Arc<Pointers>,
-    cache: Option<moka::future::Cache<CacheKey, Merged>>,
+    cache: Option<Cache>,
     eras: [AtomicU64; Family::ALL.len()],
 }
 
@@ -129,12 +162,9 @@ pub struct Partial {
 impl Rows {
     /// A reader that answers aggregates from memory for a while.
     pub fn cached(store: Arc<dyn Store>, config: &Config) -> Self {
-        let cache = (config.cache_entries_max > 0 && config.stale_ms_max > 0).then(|| {
-            moka::future::Cache::builder()
-                .max_capacity(config.cache_entries_max)
-                .time_to_live(Duration::from_millis(config.stale_ms_max))
-                .build()
-        });
+        let stale_max = Duration::from_millis(config.stale_ms_max);
+        let is_kept = config.cache_entries_max > 0 && config.stale_ms_max > 0;
+        let cache = is_kept.then(|| Cache::new(config.cache_entries_max, stale_max));
         let pointers = Arc::new(Pointers::new(store.clone(), config.pointer_stale_ms_max));
         Self { store, pointers, cache, eras: Default::default() }
     }
@@ -179,7 +209,7 @@ impl Rows {
         // Not from memory: somebody who has just booked asks for the appointment by its id.
         let key = lookup::row_key(tenant, appointment_id);
         let generation = self.generation(Family::Appointments).await?;
-        let partials = self.read(generation, std::slice::from_ref(&key)).await?;
+        let partials = self.read(generation, None, std::slice::from_ref(&key)).await?;
         merge(partials.first().map_or(&[], Vec::as_slice), Lookup::merge)
     }
 
@@ -219,7 +249,7 @@ impl Rows {
     /// The partials of any row as they are stored, for people; empty where there is none.
     pub async fn partials(&self, key: &RowKey) -> Result<Vec<Partial>, Error> {
         let generation = self.generation(key.view.family()).await?;
-        let partials = self.read(generation, std::slice::from_ref(key)).await?;
+        let partials = self.read(generation, None, std::slice::from_ref(key)).await?;
         partials.into_iter().flatten().map(|row| partial(key, &row)).collect()
     }
 
@@ -228,51 +258,68 @@ impl Rows {
         Ok(owner)
     }
 
-    /// One call to the store for all that is not in memory.
+    /// The owner row and what is not in memory of the aggregates, read at the same time.
     async fn owner_and_aggregates<T: DeserializeOwned>(
         &self,
         family: Family,
         owner: Option<&RowKey>,
         keys: &[RowKey],
     ) -> Result<(Option<T>, Vec<Merged>), Error> {
-        let generation = self.generation(family).await?;
+        let pointer = self.pointers.get(family).await?;
+        let generation = serving(family, &pointer);
         let era = self.eras[index(family)].load(Ordering::Acquire);
-        let mut found = Vec::with_capacity(keys.len());
-        for key in keys {
-            found.push(self.remembered(generation, era, key).await);
-        }
-        let missing = keys.iter().zip(&found).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key);
-        let wanted: Vec<RowKey> = owner.into_iter().chain(missing).cloned().collect();
-        let mut read = if wanted.is_empty() { Vec::new() } else { self.read(generation, &wanted).await? }.into_iter();
-        let owner = match owner.and_then(|_| read.next()) {
-            Some(rows) => rows.first().map(decode).transpose()?,
-            None => None,
+        let asked_at = Instant::now();
+        let mut found = self.remembered(generation, era, keys, asked_at);
+        let missing: Vec<_> =
+            keys.iter().zip(&found).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
+        let owner = async {
+            let Some(owner) = owner else { return Ok(Vec::new()) };
+            // Nobody else writes it: a record under another partition's key is rejected.
+            let source = key::partition(owner.key.as_bytes(), pointer.partitions);
+            self.read(generation, Some(source), std::slice::from_ref(owner)).await
         };
-        for (slot, key) in found.iter_mut().zip(keys).filter(|(slot, _)| slot.is_none()) {
-            let merged = Merged::of(key, &read.next().unwrap_or_default())?;
+        let (owner, read) = tokio::try_join!(owner, self.read(generation, None, &missing))?;
+        let mut read = missing.into_iter().zip(read);
+        for slot in found.iter_mut().filter(|slot| slot.is_none()) {
+            let Some((key, partials)) = read.next() else { break };
+            let merged = Merged::of(&key, &partials)?;
             if let Some(cache) = &self.cache {
-                cache.insert((generation, era, key.clone()), merged.clone()).await;
+                cache.insert((generation, era, key), merged.clone(), asked_at);
             }
             *slot = Some(merged);
         }
+        let owner = owner.first().and_then(|rows| rows.first()).map(decode).transpose()?;
         Ok((owner, found.into_iter().flatten().collect()))
     }
 
-    async fn remembered(&self, generation: Generation, era: u64, key: &RowKey) -> Option<Merged> {
-        let hit = self.cache.as_ref()?.get(&(generation, era, key.clone())).await;
-        let result = if hit.is_some() { "hit" } else { "miss" };
-        metrics::counter!(telemetry::CACHE_READS, telemetry::VIEW => key.view.name(), telemetry::RESULT => result)
-            .increment(1);
-        hit
+    /// What is in memory of rows of one view, in the order of `keys`.
+    fn remembered(&self, generation: Generation, era: u64, keys: &[RowKey], now: Instant) -> Vec<Option<Merged>> {
+        let Some(cache) = &self.cache else { return vec![None; keys.len()] };
+        let found: Vec<_> = keys.iter().map(|key| cache.get(&(generation, era, key.clone()), now)).collect();
+        let hits = found.iter().flatten().count();
+        if let Some(key) = keys.first() {
+            for (result, count) in [("hit", hits), ("miss", keys.len() - hits)] {
+                metrics::counter!(telemetry::CACHE_READS, telemetry::VIEW => key.view.name(), telemetry::RESULT => result)
+                    .increment(count as u64);
+            }
+        }
+        found
     }
 
-    async fn read(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
+    async fn read(&self, generation: Generation, source: Option<u32>, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let begun = Instant::now();
-        let read = self.store.read(generation, None, keys).await;
+        let read = self.store.read(generation, source, keys).await;
         metrics::histogram!(telemetry::STORE_READ_SECONDS, telemetry::FAMILY => generation.family.name())
             .record(begun.elapsed().as_secs_f64());
         read
     }
+}
+
+fn serving(family: Family, pointer: &Pointer) -> Generation {
+    Generation { family, number: pointer.serving, epoch: pointer.epoch }
 }
 
 fn index(family: Family) -> usize {

@@ -28,8 +28,8 @@ pub(super) async fn traced(request: Request, next: Next) -> Response {
         http.response.status_code = tracing::field::Empty,
         trace_id = tracing::field::Empty,
     );
-    let headers = request.headers().clone();
-    let response = trace::scope(&headers, &span, next.run(request).instrument(span.clone())).await;
+    let caller = trace::caller(request.headers());
+    let response = trace::scope(caller, &span, next.run(request).instrument(span.clone())).await;
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
     drop(inflight);

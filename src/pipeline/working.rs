@@ -188,17 +188,20 @@ impl<F: Fold> Working<F> {
         }
     }
 
-    /// The rows to write, in order of their addresses.
-    pub fn dirty(&mut self) -> Vec<RowWrite> {
+    /// The rows to write, in order of their addresses. Each is told once: the flush is repeated until it is
+    /// acknowledged, or these rows end with their pipeline.
+    pub fn take_dirty(&mut self) -> Vec<RowWrite> {
         let durable = self.durable;
         let mut rows = Vec::new();
         for (key, owner) in self.owners.hot.iter_mut().filter(|(_, owner)| owner.dirty) {
+            owner.dirty = false;
             owner.pending.retain(|(offset, _)| *offset >= durable);
             let (state, pending) = (encode_state(&owner.state), encode_state(&owner.pending));
             let cell = Cell { position: owner.position, state: &state, pending: &pending }.encode();
             rows.push(RowWrite { key: key.clone(), position: owner.position, cell });
         }
-        for (key, row) in self.aggregates.hot.iter().filter(|(_, row)| row.dirty) {
+        for (key, row) in self.aggregates.hot.iter_mut().filter(|(_, row)| row.dirty) {
+            row.dirty = false;
             let state = row.state.encode();
             let cell = Cell { position: row.position, state: &state, pending: &[] }.encode();
             rows.push(RowWrite { key: key.clone(), position: row.position, cell });
@@ -207,13 +210,11 @@ impl<F: Fold> Working<F> {
         rows
     }
 
-    /// All dirty rows and the checkpoint are acknowledged.
+    /// All rows taken and the checkpoint are acknowledged.
     pub fn flushed(&mut self, durable: i64) {
         self.durable = durable;
         let (applied, skipped) = std::mem::take(&mut self.folded);
         meter::folded(F::FAMILY.name(), applied, skipped);
-        self.owners.hot.values_mut().for_each(|owner| owner.dirty = false);
-        self.aggregates.hot.values_mut().for_each(|row| row.dirty = false);
         self.owners.turn(self.shared.config.cached_rows_max / 4);
         self.aggregates.turn(self.shared.config.cached_rows_max);
     }

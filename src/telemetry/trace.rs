@@ -19,11 +19,15 @@ tokio::task_local! {
     static CURRENT: Context;
 }
 
-/// Runs `work` within the trace of a request: the one that its headers name, else a new one.
+/// The trace that the headers of a request name; an empty one where they name none.
+pub fn caller(headers: &HeaderMap) -> Context {
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &Incoming(headers))
+}
+
+/// Runs `work` within the trace of its caller, else within a new one.
 ///
 /// `span` becomes a child of the caller's span where spans are exported.
-pub async fn scope<F: Future>(headers: &HeaderMap, span: &Span, work: F) -> F::Output {
-    let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &Incoming(headers));
+pub async fn scope<F: Future>(caller: Context, span: &Span, work: F) -> F::Output {
     // Fails where no exporter listens, and then there is nothing to set.
     let _ = span.set_parent(caller.clone());
     let exported = span.context();
@@ -116,8 +120,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_callers_trace_is_carried_into_record_headers() {
-        let caller = headers("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-        let (id, carried) = scope(&caller, &Span::none(), async {
+        let headers = headers("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let (id, carried) = scope(caller(&headers), &Span::none(), async {
             let mut headers = vec![("traceparent".to_owned(), Bytes::from_static(b"stale"))];
             inject(&mut headers);
             (current_id(), headers)
@@ -135,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_valid_caller_a_trace_begins() {
         for bad in ["", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "garbage"] {
-            let id = scope(&headers(bad), &Span::none(), async { current_id() }).await.unwrap();
+            let id = scope(caller(&headers(bad)), &Span::none(), async { current_id() }).await.unwrap();
             assert!(id.len() == 32 && id.bytes().any(|digit| digit != b'0'), "{bad:?} gave {id}");
         }
         assert_eq!(current_id(), None);

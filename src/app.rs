@@ -154,9 +154,9 @@ impl Service {
         let door = waiting::Door::default();
         let mut tasks = JoinSet::new();
         let (config, shutdown) = (self.config.http.clone(), self.shutdown.clone());
-        let (router, open) = (door.router(), self.shutdown.clone());
+        let (behind, open) = (door.clone(), self.shutdown.clone());
         tasks.spawn(async move {
-            http::serve(waiting::no_delay(listener), router, &config, shutdown).await;
+            http::serve(waiting::no_delay(listener), move || behind.behind(), &config, shutdown).await;
             Ok(())
         });
         let started = tokio::select! {
@@ -199,7 +199,7 @@ impl Service {
             let (router, config) = (http::admin_router(&api), self.config.http.clone());
             let shutdown = self.shutdown.clone();
             tasks.spawn(async move {
-                http::serve(socket, router, &config, shutdown).await;
+                http::serve(socket, move || router.clone(), &config, shutdown).await;
                 Ok(())
             });
         }

@@ -48,7 +48,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -269,8 +268,6 @@ fn finish(api: &Arc<Api>, routes: Router<Arc<Api>>) -> Router {
         .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed, "see Allow for the methods") })
         .fallback(|| async { Problem::new(Code::PathNotFound, "see /openapi.json for the paths") })
         .layer(DefaultBodyLimit::max(api.config.body_bytes_max))
-        .layer(CatchPanicLayer::custom(edge::panicked))
-        .layer(middleware::from_fn_with_state(api.clone(), edge::bounded))
-        .layer(middleware::from_fn(edge::traced))
+        .layer(middleware::from_fn_with_state(api.clone(), edge::passed))
         .with_state(api.clone())
 }

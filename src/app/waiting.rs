@@ -3,17 +3,14 @@
 //! A process that waits for its cluster must be seen to live, and must say what it waits for. So the listener
 //! serves a router that can be exchanged: first liveness and a readiness that names what is missing, then the API.
 
-use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::{Listener, ListenerExt};
 use axum::{Json, Router};
 use serde_json::json;
-use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::net::TcpListener;
-use tower::ServiceExt;
 
 /// What a process serves at the moment.
 #[derive(Clone)]
@@ -41,19 +38,9 @@ impl Door {
         *self.behind.write().unwrap_or_else(PoisonError::into_inner) = router;
     }
 
-    /// Serves whatever is behind the door when a request comes.
-    pub(super) fn router(&self) -> Router {
-        let behind = self.behind.clone();
-        Router::new().fallback(move |request: Request| {
-            let router = behind.read().unwrap_or_else(PoisonError::into_inner).clone();
-            async move { infallible(router.oneshot(request).await) }
-        })
-    }
-}
-
-fn infallible(answer: Result<Response, Infallible>) -> Response {
-    match answer {
-        Ok(answer) => answer,
+    /// What is behind the door when a request comes.
+    pub(super) fn behind(&self) -> Router {
+        self.behind.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -1,4 +1,6 @@
 //! The edge of the API: what every request passes before its handler, and every answer after it.
+//!
+//! One middleware for all of it, because each one costs every request a copy of all that stands behind it.
 
 use super::Api;
 use super::problem::{Code, Problem};
@@ -6,14 +8,15 @@ use crate::telemetry::{self, trace};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use std::any::Any;
+use futures::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-/// Traces and counts a request. Outermost, so that every problem can name its trace.
-pub(super) async fn traced(request: Request, next: Next) -> Response {
+/// Traces and counts a request, and bounds it within: so every problem can name its trace.
+pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let inflight = Inflight::new();
     // The template and not the path: paths hold ids, and labels must be few.
@@ -29,7 +32,7 @@ pub(super) async fn traced(request: Request, next: Next) -> Response {
         trace_id = tracing::field::Empty,
     );
     let caller = trace::caller(request.headers());
-    let response = trace::scope(caller, &span, next.run(request).instrument(span.clone())).await;
+    let response = trace::scope(caller, &span, bounded(&api, request, next).instrument(span.clone())).await;
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
     drop(inflight);
@@ -62,16 +65,18 @@ impl Drop for Inflight {
 }
 
 /// Answers at once when too many requests are being answered, or when one takes too long. Nothing queues.
-pub(super) async fn bounded(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    if is_unbounded(request.uri().path()) {
-        return next.run(request).await;
+async fn bounded(api: &Api, request: Request, next: Next) -> Response {
+    let is_unbounded = is_unbounded(request.uri().path());
+    let answer = caught(next.run(request));
+    if is_unbounded {
+        return answer.await;
     }
     let Ok(_place) = api.requests.try_acquire() else {
         let detail = format!("{} requests are being answered", api.config.requests_max);
         return Problem::new(Code::Overloaded, detail).into_response();
     };
     let longest = Duration::from_millis(api.config.request_ms_max);
-    match tokio::time::timeout(longest, next.run(request)).await {
+    match tokio::time::timeout(longest, answer).await {
         Ok(response) => response,
         Err(_) => {
             let detail = format!("no answer within {} ms; what was to be appended may be stored", longest.as_millis());
@@ -86,9 +91,10 @@ fn is_unbounded(path: &str) -> bool {
 }
 
 /// A handler that panicked has a bug; the client hears of it as of any other fault of the service.
-#[allow(clippy::needless_pass_by_value, reason = "the layer hands it over")]
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    Problem::internal(format!("a handler panicked: {}", text.unwrap_or_default())).into_response()
+async fn caught(answer: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Problem::internal(format!("a handler panicked: {}", text.unwrap_or_default())).into_response()
+    })
 }

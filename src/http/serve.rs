@@ -13,15 +13,21 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::{ServiceExt, service_fn};
 
 /// Between two foldings of what histograms collected, so that they do not grow where nobody reads them.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Serves HTTP/1.1 and HTTP/2 until `shutdown` says so; answers when the last request is answered, or after
+/// Serves what is `behind` when a request comes, over HTTP/1.1 and HTTP/2, until `shutdown` says so; answers when the last request is answered, or after
 /// `drain_ms`, when what is still open is cut off.
 ///
 /// For TCP, set `TCP_NODELAY` with [`axum::serve::ListenerExt::tap_io`].
-pub async fn serve<L: Listener>(mut listener: L, router: Router, config: &Config, shutdown: CancellationToken) {
+pub async fn serve<L: Listener>(
+    mut listener: L,
+    behind: impl Fn() -> Router + Clone + Send + 'static,
+    config: &Config,
+    shutdown: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
@@ -38,7 +44,8 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, config: &Config
         tokio::select! {
             () = shutdown.cancelled() => break,
             (io, place) = accept(&mut listener) => {
-                let service = TowerToHyperService::new(router.clone());
+                let behind = behind.clone();
+                let service = TowerToHyperService::new(service_fn(move |request| behind().oneshot(request)));
                 let connection = builder.serve_connection(TokioIo::new(io), service).into_owned();
                 let connection = graceful.watch(connection);
                 connections.spawn(async move {

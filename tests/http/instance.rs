@@ -170,7 +170,7 @@ impl Instance {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (router, config, token) = (router(&api), api.config.clone(), shutdown.clone());
-        let serving = tokio::spawn(async move { serve(listener, router, &config, token).await });
+        let serving = tokio::spawn(async move { serve(listener, move || router.clone(), &config, token).await });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { world, address, shutdown, serving, _views: views, client }
     }

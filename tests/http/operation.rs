@@ -245,7 +245,7 @@ async fn the_socket_shows_what_is_stored_and_appends_without_a_key() {
     let path = directory.path().join("admin.sock");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let (router, config, token) = (admin_router(&api), api.config.clone(), shutdown.clone());
-    let serving = tokio::spawn(async move { serve(listener, router, &config, token).await });
+    let serving = tokio::spawn(async move { serve(listener, move || router.clone(), &config, token).await });
     let client = reqwest::Client::builder().unix_socket(path).build().unwrap();
     let send = async |request: reqwest::RequestBuilder| Answer::of(request.send().await.unwrap()).await;
     let post = client.post("http://localhost/v1/events").header("prefer", "wait=20");

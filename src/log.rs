@@ -160,6 +160,13 @@ pub struct Assigned {
 pub trait Membership: Send {
     /// The next partition that is given to this member; waits for one. Cancel-safe.
     async fn next(&mut self) -> Result<Assigned, Error>;
+
+    /// Leaves the group and answers when the group knows it, or after a bounded time.
+    ///
+    /// A process that ends right after a mere drop may be a member until its session ends, and its partitions idle.
+    async fn leave(self: Box<Self>) {
+        drop(self);
+    }
 }
 
 /// Appends to one partition for its owner alone.

@@ -57,10 +57,7 @@ pub(super) async fn read(
     let name = names.of(at.topic);
     let partition = fault::partition(at.partition)?;
     let extent = Query::extent(query, name.clone(), at.partition).await?;
-    if !(extent.start..=extent.end).contains(&at.from) {
-        let held = format!("wanted {}, it holds {} to {}", at.from, extent.start, extent.end);
-        return Err(fault::out_of_range(&format!("{name}[{partition}]"), &held));
-    }
+    fault::check_range(&name, partition, at.from, extent)?;
     let (sender, _) = mpsc::channel(1);
     let context = Group::new(at.topic, names, limits(settings), sender);
     let (lane, reader) = Lane::open(at.topic, partition, &context.shared);

@@ -171,6 +171,7 @@ pub struct Api {
     parts: Parts,
     requests: Semaphore,
     streams: Arc<Semaphore>,
+    tail: stream::tail::Shared,
 }
 
 impl Deref for Api {
@@ -186,7 +187,7 @@ impl Api {
     pub fn new(parts: Parts) -> Arc<Self> {
         let requests = Semaphore::new(parts.config.requests_max.min(Semaphore::MAX_PERMITS));
         let streams = Arc::new(Semaphore::new(parts.config.streams_max.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { parts, requests, streams })
+        Arc::new(Self { parts, requests, streams, tail: stream::tail::Shared::default() })
     }
 
     /// How far the partition of a subject is folded. To be asked before its rows are read.

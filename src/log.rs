@@ -108,6 +108,15 @@ pub struct Extent {
     pub end: i64,
 }
 
+/// What one look into a partition brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// In rising offsets; empty at the end, and where only holes lie before it.
+    pub records: Vec<Record>,
+    /// Everything below it, from where the look began, is in `records`.
+    pub next: i64,
+}
+
 /// What a reader brings next.
 #[derive(Debug)]
 pub enum Next {
@@ -160,6 +169,13 @@ pub struct Assigned {
 pub trait Membership: Send {
     /// The next partition that is given to this member; waits for one. Cancel-safe.
     async fn next(&mut self) -> Result<Assigned, Error>;
+
+    /// Leaves the group and answers when the group knows it, or after a bounded time.
+    ///
+    /// A process that ends right after a mere drop may be a member until its session ends, and its partitions idle.
+    async fn leave(self: Box<Self>) {
+        drop(self);
+    }
 }
 
 /// Appends to one partition for its owner alone.
@@ -191,6 +207,19 @@ pub trait Log: Send + Sync {
     /// Reads a partition outside of any group, from the first record at or above `from`; never revoked.
     async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error>;
 
+    /// Looks once at what a reader that began at `from` would bring first, and does not stay. A page is a batch.
+    async fn page(&self, topic: Topic, partition: u32, from: i64) -> Result<Page, Error> {
+        let mut reader = self.read(topic, partition, from).await?;
+        Ok(match reader.next().await? {
+            Next::Records(records) => {
+                let next = records.last().map_or(from, |record| record.position.offset + 1);
+                Page { records, next }
+            }
+            Next::End(next) => Page { records: Vec::new(), next },
+            Next::Revoked(_) => Page { records: Vec::new(), next: from },
+        })
+    }
+
     /// Becomes the only one who can append to a partition through a [`Fenced`]; fences the previous one.
     ///
     /// Plain [`Log::append`] is not fenced.
@@ -203,9 +232,6 @@ pub async fn record_at(log: &dyn Log, topic: Topic, partition: u32, offset: i64)
     if offset < extent.start || offset >= extent.end {
         return Ok(None);
     }
-    let mut reader = log.read(topic, partition, offset).await?;
-    match reader.next().await? {
-        Next::Records(records) => Ok(records.into_iter().next().filter(|r| r.position.offset == offset)),
-        Next::End(_) | Next::Revoked(_) => Ok(None),
-    }
+    let page = log.page(topic, partition, offset).await?;
+    Ok(page.records.into_iter().next().filter(|record| record.position.offset == offset))
 }

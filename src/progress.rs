@@ -19,7 +19,7 @@
 
 use crate::clock::Clock;
 use crate::event::{Position, Topic};
-use crate::log::{self, Log, Next};
+use crate::log::{self, Log};
 use crate::rows::Rows;
 use crate::store::{Error, Family, Store};
 use crate::telemetry;
@@ -305,11 +305,8 @@ impl Watch {
 
     /// Offset and time of the first record at or above `next`; none where only holes follow.
     async fn record_from(&self, log: &dyn Log, next: i64) -> Result<Option<(i64, i64)>, log::Error> {
-        let mut reader = log.read(self.family.topic(), self.partition, next).await?;
-        Ok(match reader.next().await? {
-            Next::Records(records) => records.first().map(|record| (record.position.offset, record.timestamp_ms)),
-            Next::End(_) | Next::Revoked(_) => None,
-        })
+        let page = log.page(self.family.topic(), self.partition, next).await?;
+        Ok(page.records.first().map(|record| (record.position.offset, record.timestamp_ms)))
     }
 
     fn report(&self, standing: &Standing, now_ms: i64) {

@@ -71,6 +71,10 @@ pub const LEVEL: &str = "level";
 const SECONDS: [f64; 14] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
+/// Directives for libraries whose errors we are given and tell ourselves: Cassandra's driver also writes each of its
+/// own attempts at error level, by the dozen while a cluster is away.
+pub const QUIET: &str = "scylla=off";
+
 /// What is told, how, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -88,7 +92,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            log_filter: "info,fjall=warn,lsm_tree=warn".into(),
+            log_filter: format!("info,fjall=warn,lsm_tree=warn,{QUIET}"),
             log_format: Format::Text,
             otlp_endpoint: None,
             service_name: "foretell".into(),

@@ -76,7 +76,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             let mut config = settings(&cli.global)?;
             if !matches!(command, Command::Serve { .. }) && config.telemetry == telemetry::Config::default() {
                 // Whoever runs a command reads its output; what a service says in passing is noise there.
-                config.telemetry.log_filter = "warn".into();
+                config.telemetry.log_filter = format!("warn,{}", telemetry::QUIET);
             }
             let _telemetry = telemetry::install(&config.telemetry).map_err(|e| Failure::Other(e.to_string()))?;
             let print = if cli.global.json { Print::Json } else { Print::Table };

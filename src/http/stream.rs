@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   partition 0 ─┐
-//!   partition 1 ─┼─► records of the caller's tenant ─► event: type, data: CloudEvent, id: cursor
-//!   partition n ─┘
+//!   partition 1 ─┼─► tail, one a process ─┬─► stream ─► event: type, data: CloudEvent, id: cursor
+//!   partition n ─┘                        └─► stream      of the caller's tenant
 //! ```
 //!
 //! The cursor names the epoch of the topic and, for every partition, the first offset that was not sent. A browser
@@ -11,23 +11,30 @@
 //! least once, and per client in order. A cursor of another epoch or partition count is answered 410, because
 //! nobody could say where it stands; the subscriber then starts anew and knows repeated events by their ids.
 //!
-//! Streams end when the process drains, and the subscriber comes back to another one. Each holds a reader a
-//! partition, so their number is bounded apart from other requests.
+//! Other tenants' events move the cursor, too: an event with nothing but an id tells it. By the standard that sets
+//! the last event id, and no application hears of it. So a tenant that is seldom spoken of does not come back to
+//! all that the others have been told since, or to what retention has removed.
+//!
+//! Streams end when the process drains, and the subscriber comes back to another one. Their number is bounded apart
+//! from other requests.
+
+mod sending;
+pub(super) mod tail;
 
 use super::Api;
 use super::answer;
 use super::auth::Caller;
 use super::problem::{Code, Problem};
-use crate::event::{DEFAULT_TENANT, Topic, codec};
-use crate::log::{Next, Reader, Record};
+use crate::event::Topic;
+use crate::log::Extent;
 use crate::store::Family;
 use crate::telemetry;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures::stream::{self, BoxStream, SelectAll};
-use futures::{StreamExt, TryStreamExt};
-use serde_json::Value;
+use futures::StreamExt;
+use futures::stream;
+use sending::Sending;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +70,8 @@ impl std::str::FromStr for Cursor {
 /// Reminders as they are announced and withdrawn: server-sent events, from the oldest retained one on.
 ///
 /// `event:` is the type, `data:` the CloudEvent in structured JSON, `id:` a cursor to resume from. Only the
-/// caller's tenant is seen. Delivery is at least once; tell repetitions by the `id` of the CloudEvent.
+/// caller's tenant is seen. Delivery is at least once; tell repetitions by the `id` of the CloudEvent. Now and then
+/// an `id:` comes alone: a cursor behind events of others.
 #[utoipa::path(
     get, path = "/v1/reminders/stream", tag = "reminders",
     params(
@@ -89,16 +97,18 @@ pub(super) async fn reminders(
     let place = api.streams.clone().try_acquire_owned();
     let place = place
         .map_err(|_| Problem::new(Code::TooManyStreams, format!("{} streams are open", api.config.streams_max)))?;
-    let cursor = begin(&api, from).await?;
-    let mut readers = SelectAll::new();
-    for (partition, next) in (0_u32..).zip(&cursor.next) {
-        let reader = api.log.read(Topic::Reminders, partition, *next).await.map_err(unreadable)?;
-        readers.push(records(reader));
-    }
-    let sending = Sending { readers, cursor, tenant: caller.tenant, _open: Open::new(place) };
-    let events = stream::unfold(sending, Sending::next).map(Ok).take_until(api.shutdown.clone().cancelled_owned());
-    let pulse = KeepAlive::new().interval(Duration::from_millis(api.config.stream_keep_alive_ms));
-    Ok(Sse::new(events).keep_alive(pulse))
+    let extents = extents(&api).await?;
+    let cursor = begin(&api, from, &extents).await?;
+    let ends: Vec<i64> = extents.iter().map(|extent| extent.end).collect();
+    let tail = api.tail.join(api.log.as_ref(), &ends).await.map_err(unreadable)?;
+    let pulse = Duration::from_millis(api.config.stream_keep_alive_ms);
+    let sending = Sending::new(api.log.clone(), tail, caller.tenant, cursor, pulse);
+    let events = stream::unfold((sending, Open::new(place)), |(sending, open)| async {
+        let (event, sending) = sending.next().await?;
+        Some((Ok(event), (sending, open)))
+    });
+    let events = events.take_until(api.shutdown.clone().cancelled_owned());
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(pulse)))
 }
 
 /// Where a subscriber wants to begin.
@@ -123,19 +133,23 @@ impl From {
     }
 }
 
-async fn begin(api: &Api, from: From) -> Result<Cursor, Problem> {
-    let pointer = api.rows.pointers().get(Family::Reminders).await.map_err(answer::unreadable)?;
+async fn extents(api: &Api) -> Result<Vec<Extent>, Problem> {
     let mut extents = Vec::new();
     for partition in 0..api.log.partitions(Topic::Reminders) {
         extents.push(api.log.extent(Topic::Reminders, partition).await.map_err(unreadable)?);
     }
+    Ok(extents)
+}
+
+async fn begin(api: &Api, from: From, extents: &[Extent]) -> Result<Cursor, Problem> {
+    let pointer = api.rows.pointers().get(Family::Reminders).await.map_err(answer::unreadable)?;
     let next = match from {
         From::Oldest => extents.iter().map(|extent| extent.start).collect(),
         From::Latest => extents.iter().map(|extent| extent.end).collect(),
         From::Cursor(cursor) => {
-            let within = |(next, extent): (&i64, &crate::log::Extent)| (extent.start..=extent.end).contains(next);
+            let within = |(next, extent): (&i64, &Extent)| (extent.start..=extent.end).contains(next);
             let same = cursor.epoch == pointer.epoch && cursor.next.len() == extents.len();
-            if !same || !cursor.next.iter().zip(&extents).all(within) {
+            if !same || !cursor.next.iter().zip(extents).all(within) {
                 return Err(Problem::new(Code::CursorExpired, "start anew, without Last-Event-ID"));
             }
             cursor.next
@@ -148,64 +162,6 @@ async fn begin(api: &Api, from: From) -> Result<Cursor, Problem> {
 fn unreadable(error: crate::log::Error) -> Problem {
     tracing::warn!(%error, "cannot read reminders");
     Problem::new(Code::LogUnavailable, "try again")
-}
-
-/// A partition that cannot be read any more, as when it was given away or the log is gone.
-struct Ended;
-
-type Records = BoxStream<'static, Result<Record, Ended>>;
-
-/// The records of a partition, one by one.
-fn records(reader: Box<dyn Reader>) -> Records {
-    let batches = stream::try_unfold(reader, |mut reader| async {
-        loop {
-            match reader.next().await {
-                Ok(Next::Records(records)) => return Ok(Some((records, reader))),
-                Ok(Next::End(_)) => {}
-                Ok(Next::Revoked(_)) => return Err(Ended),
-                Err(error) => {
-                    tracing::warn!(%error, "a stream of reminders ends");
-                    return Err(Ended);
-                }
-            }
-        }
-    });
-    batches.map_ok(|records| stream::iter(records.into_iter().map(Ok))).try_flatten().boxed()
-}
-
-/// A stream that is being sent.
-struct Sending {
-    readers: SelectAll<Records>,
-    cursor: Cursor,
-    tenant: String,
-    _open: Open,
-}
-
-impl Sending {
-    /// The next event of the tenant. One partition that ends ends the stream: the others would look like all.
-    async fn next(mut self) -> Option<(Event, Self)> {
-        while let Some(Ok(record)) = self.readers.next().await {
-            let position = record.position;
-            let next = self.cursor.next.get_mut(position.partition as usize)?;
-            *next = position.offset + 1;
-            if let Some(event) = self.event(&record) {
-                return Some((event, self));
-            }
-        }
-        None
-    }
-
-    /// The record as the subscriber sees it; none where it is another tenant's, or no CloudEvent at all.
-    fn event(&self, record: &Record) -> Option<Event> {
-        let data = codec::structured(record).ok()?;
-        let tenant = data.get("tenant").and_then(Value::as_str).unwrap_or(DEFAULT_TENANT);
-        let kind = data.get("type").and_then(Value::as_str)?;
-        if tenant != self.tenant || kind.contains(['\n', '\r']) {
-            return None;
-        }
-        // Written JSON has no line breaks, so it is one data line.
-        Some(Event::default().event(kind).data(data.to_string()).id(self.cursor.to_string()))
-    }
 }
 
 /// Counts an open stream, and holds its place, until it is dropped.

@@ -4,6 +4,7 @@
 //!   append ─► producer ─────────────► one for all callers: idempotent, acks=all, partition by key::partition
 //!   fence ──► transactional producer ► one a partition; its id fences the previous owner
 //!   extent ─► query client ──────────► low watermark and last stable offset
+//!   page ───► kept consumers ────────► one look, without a thread or a client of its own
 //!   subscribe, read ─► consumer ─► poll thread ─┬─► lane 0 ─► Reader
 //!                                               └─► lane 3 ─► Reader      bounded; a full lane stops its
 //!                                                                         partition's fetching, nothing else
@@ -16,6 +17,7 @@
 //! What is absent: automatic commits, automatic offset resets and topics that create themselves. Each of them
 //! turns a mistake into lost records.
 
+mod batch;
 mod client;
 mod config;
 mod consumer;
@@ -23,13 +25,14 @@ mod fault;
 mod fence;
 mod group;
 mod lane;
+mod page;
 mod producer;
 mod signal;
 pub mod topics;
 
 pub use config::{Config, SecurityProtocol};
 
-use super::{Error, Extent, Fenced, Log, Membership, NewRecord, Reader};
+use super::{Error, Extent, Fenced, Log, Membership, NewRecord, Page, Reader};
 use crate::event::{Position, Topic};
 use async_trait::async_trait;
 use client::Query;
@@ -44,6 +47,7 @@ pub struct Kafka {
     counts: BTreeMap<Topic, u32>,
     query: Arc<Query>,
     producer: Producer,
+    pages: page::Pages,
 }
 
 /// The topics' names on the cluster.
@@ -92,7 +96,8 @@ impl Kafka {
             counts.insert(topic, count);
         }
         let producer = Producer::new(&settings)?;
-        Ok(Self { names, settings, counts, query, producer })
+        let pages = page::Pages::new(&settings, &names, &query);
+        Ok(Self { names, settings, counts, query, producer, pages })
     }
 
     /// What is wrong with the topics, in plain sentences; empty when nothing is. See [`topics::check`].
@@ -137,6 +142,11 @@ impl Log for Kafka {
         self.check(topic, partition)?;
         let at = consumer::At { topic, partition, from };
         consumer::read(&self.settings, &self.names, at, &self.query).await
+    }
+
+    async fn page(&self, topic: Topic, partition: u32, from: i64) -> Result<Page, Error> {
+        self.check(topic, partition)?;
+        self.pages.page(consumer::At { topic, partition, from }).await
     }
 
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {

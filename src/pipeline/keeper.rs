@@ -194,6 +194,7 @@ async fn member<F: Fold>(
         tracing::warn!(family = F::FAMILY.name(), open = pipelines.len(), "cut pipelines off while they waited");
         pipelines.shutdown().await;
     }
+    membership.leave().await;
     ended
 }
 

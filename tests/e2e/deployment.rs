@@ -38,8 +38,13 @@ impl Deployment {
         })
     }
 
-    /// An instance on the clusters, with topics and a schema made by `migrate`.
+    /// An instance on the clusters, with topics and a schema made by `migrate`. A killed member is missed soon.
     pub fn cluster() -> Self {
+        Self::cluster_of_sessions(3_000)
+    }
+
+    /// The same, where groups miss a member that says nothing for so long.
+    pub fn cluster_of_sessions(session_timeout_ms: u32) -> Self {
         let name = format!("e2e{}", Uuid::new_v4().simple());
         let deployment = Self::with(|_| {
             vec![
@@ -49,8 +54,7 @@ impl Deployment {
                 ("TOPICS__REPLICATION_FACTOR", "1".into()),
                 ("TOPICS__MIN_INSYNC_REPLICAS", "1".into()),
                 ("CASSANDRA__REPLICATION_FACTOR", "1".into()),
-                // A killed member is missed sooner.
-                ("KAFKA__SESSION_TIMEOUT_MS", "3000".into()),
+                ("KAFKA__SESSION_TIMEOUT_MS", session_timeout_ms.to_string()),
             ]
         });
         let created = deployment.run(&["migrate"]);

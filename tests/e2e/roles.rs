@@ -1,11 +1,13 @@
 //! Roles in processes of their own, on the clusters: together they are one service.
 
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, service};
 use crate::facts;
-use crate::process::{PATIENCE, Service};
+use crate::process::{PATIENCE, Service, until};
 use foretell::clock::{Clock, System};
 use foretell::event::codec::rfc3339;
 use futures::{Stream, StreamExt};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::pin::Pin;
@@ -103,4 +105,36 @@ async fn three_processes_are_one_service() {
     for service in [http, views, reminders] {
         service.process.stop().await;
     }
+}
+
+/// How many members each group of the deployment has.
+async fn members(deployment: &Deployment) -> Vec<usize> {
+    let prefix = deployment.config().topics.prefix;
+    let asked = tokio::task::spawn_blocking(move || {
+        let client: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", service("KAFKA_BROKERS")).create().expect("a client");
+        let groups = client.fetch_group_list(None, PATIENCE).expect("an answer");
+        let ours = groups.groups().iter().filter(|group| group.name().starts_with(&prefix));
+        ours.map(|group| group.members().len()).collect()
+    });
+    asked.await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stops_is_out_of_its_groups_when_it_ends() {
+    // Longer than a request waits for its fold: nothing below can have waited for a session to end.
+    let deployment = Deployment::cluster_of_sessions(45_000);
+    let one = Service::ready(&deployment, &[]).await;
+    let other = Service::ready(&deployment, &[]).await;
+    until("both are members of all three groups", async || (members(&deployment).await == [2; 3]).then_some(())).await;
+    one.process.stop().await;
+    assert_eq!(members(&deployment).await, [1; 3]);
+
+    let user = |n: i64| {
+        let attempt = json!({"user_id": format!("user-{n}"), "ip": "198.51.100.7"});
+        facts::event(&format!("l{n}"), "login.succeeded", System.now_ms() - n, &attempt)
+    };
+    other.fold(&(0..100).map(user).collect::<Vec<_>>()).await;
+    other.process.stop().await;
+    assert_eq!(members(&deployment).await, [0; 3]);
 }

@@ -54,6 +54,8 @@ async fn waits(log: Option<String>, store: Option<String>, what: &str) {
     assert_eq!(answer["code"], "STARTING", "{answer}");
     service.get("/livez").await.good();
     assert_eq!(service.get("/v1/users/ada").await.status, 503);
+    let said = service.process.stderr();
+    assert!(!said.contains("ERROR"), "nobody needs to act yet: {said}");
     let began = Instant::now();
     service.process.stop().await;
     assert!(began.elapsed() < Duration::from_secs(10), "it ended after {:?}", began.elapsed());

@@ -9,3 +9,4 @@ mod instance;
 mod operation;
 mod reminders;
 mod scores;
+mod stream;

@@ -13,6 +13,7 @@ use foretell::store::{Checkpoint, Family, Flush, Generation, Store};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
@@ -385,6 +386,76 @@ async fn a_partition_is_handed_over_at_the_checkpoint_that_its_owner_flushed() {
     }
     for (partition, records) in seen {
         assert!(records.iter().map(|record| record.position.offset).eq(0..600), "partition {partition}");
+    }
+}
+
+/// How many members the brokers count in a group.
+async fn members(prefix: &str, group: &str) -> usize {
+    let name = format!("{prefix}{group}");
+    let asked = tokio::task::spawn_blocking(move || {
+        let client: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", service("KAFKA_BROKERS")).create().expect("a client");
+        let list = client.fetch_group_list(Some(&name), PATIENCE).expect("an answer");
+        list.groups().iter().map(|group| group.members().len()).sum()
+    });
+    asked.await.expect("no panic")
+}
+
+/// Reads a partition until it is revoked, and lets go of it at once.
+async fn hold(taken: Assigned) {
+    let Assigned { start, mut reader, .. } = taken;
+    start.send(0).expect("the group waits");
+    loop {
+        match reader.next().await {
+            Ok(Next::Revoked(_)) | Err(_) => return,
+            Ok(Next::Records(_) | Next::End(_)) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_has_left_is_out_of_its_group_and_its_partitions_go_on() {
+    let (prefix, group) = (prefix(), unique());
+    open_log(&prefix, 4).await;
+    // Nobody here waits for the end of such a session: only a member that says so is gone.
+    let heartbeat = ("heartbeat.interval.ms".to_owned(), "300".to_owned());
+    let config = kafka::Config {
+        session_timeout_ms: 240_000,
+        properties: BTreeMap::from([heartbeat]),
+        ..kafka::Config::default()
+    };
+    let log = Kafka::open(&log_url(), &prefix, &config).await.expect("a log");
+    let mut owners = tokio::task::JoinSet::new();
+    let mut first = log.subscribe(&group, Topic::Logins).await.expect("the first member");
+    for _ in 0..4 {
+        owners.spawn(hold(assigned(first.as_mut()).await));
+    }
+    let mut second = log.subscribe(&group, Topic::Logins).await.expect("the second member");
+    for _ in 0..2 {
+        owners.spawn(hold(assigned(second.as_mut()).await));
+    }
+    assert_eq!(members(&prefix, &group).await, 2);
+    first.leave().await;
+    assert_eq!(members(&prefix, &group).await, 1, "it answers when the group knows");
+    for _ in 0..2 {
+        owners.spawn(hold(assigned(second.as_mut()).await));
+    }
+    // Leaving waits for an owner who has something to finish, and until then it is a member.
+    let mut third = log.subscribe(&group, Topic::Logins).await.expect("a third member");
+    let Assigned { start, mut reader, .. } = assigned(third.as_mut()).await;
+    start.send(0).expect("the group waits");
+    let Next::End(0) = next(reader.as_mut()).await else { panic!("nothing was appended") };
+    let leaving = tokio::spawn(third.leave());
+    let Next::Revoked(unfinished) = next(reader.as_mut()).await else { panic!("nothing was appended") };
+    assert_eq!(members(&prefix, &group).await, 2);
+    assert!(!leaving.is_finished(), "somebody still holds its partition");
+    drop(unfinished);
+    timeout(PATIENCE, leaving).await.expect("it has left").expect("no panic");
+    assert_eq!(members(&prefix, &group).await, 1);
+    second.leave().await;
+    assert_eq!(members(&prefix, &group).await, 0);
+    while let Some(done) = timeout(PATIENCE, owners.join_next()).await.expect("revoked") {
+        done.expect("no panic");
     }
 }
 

@@ -24,6 +24,7 @@ macro_rules! log_promises {
             a_record_at_the_limit_is_kept_and_a_larger_one_refused,
             long_and_unusual_keys_are_kept,
             an_extent_holds_every_record_and_record_at_finds_it,
+            pages_bring_what_a_reader_would,
             a_fence_ends_the_previous_owner_and_nobody_else,
             fenced_appends_are_read_beside_holes,
             a_lone_member_gets_every_partition,
@@ -299,6 +300,46 @@ pub(crate) async fn an_extent_holds_every_record_and_record_at_finds_it(made: &M
     }
     for outside in [extent.start - 1, extent.end, extent.end + 1000] {
         assert!(within(record_at(log.as_ref(), TOPIC, partition, outside)).await.expect("readable").is_none());
+    }
+}
+
+/// Everything that a partition holds, page by page.
+async fn walk(log: &dyn Log, partition: u32) -> Vec<Record> {
+    let extent = log.extent(TOPIC, partition).await.expect("known");
+    let (mut next, mut records) = (extent.start, Vec::new());
+    while next < extent.end {
+        let page = within(log.page(TOPIC, partition, next)).await.expect("readable");
+        assert!(page.next > next, "{} after {next}", page.next);
+        assert!(page.records.iter().all(|record| (next..page.next).contains(&record.position.offset)));
+        next = page.next;
+        records.extend(page.records);
+    }
+    let end = within(log.page(TOPIC, partition, next)).await.expect("readable");
+    assert_eq!((end.records, end.next), (Vec::new(), next));
+    records
+}
+
+pub(crate) async fn pages_bring_what_a_reader_would(made: &Made) {
+    let log = made.port.as_ref();
+    let keys = keys(log);
+    for key in &keys {
+        let more_than_a_page = (0..700).map(|n| record(key, n.to_string())).collect();
+        within(log.append(more_than_a_page)).await.expect("appended");
+    }
+    // A page may begin with a hole, and the last one may hold nothing else.
+    let mut owner = within(log.fence(TOPIC, 1)).await.expect("fenced");
+    for value in ["one", "two"] {
+        within(owner.append(vec![record(&keys[1], value)])).await.expect("appended");
+    }
+    let walked = futures::future::join_all((0..).zip(&keys).map(|(partition, _)| walk(log, partition))).await;
+    for (partition, records) in (0..).zip(walked) {
+        assert_eq!(records, all(log, TOPIC, partition).await, "partition {partition}");
+    }
+    // Looks go back and forth, and from one partition to another.
+    for (partition, offset) in [(0, 600), (1, 3), (0, 2), (2, 650), (2, 1), (1, 699), (0, 601)] {
+        let page = within(log.page(TOPIC, partition, offset)).await.expect("readable");
+        let position = page.records.first().expect("there is one").position;
+        assert_eq!((position.partition, position.offset), (partition, offset));
     }
 }
 

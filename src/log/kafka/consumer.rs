@@ -11,12 +11,15 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// Longest sleep of a poll thread: the group wants to hear of it, and this is how.
 const POLL_MS_MAX: u64 = 100;
 /// Assignments that nobody has taken yet.
 const ASSIGNED_MAX: usize = 1024;
+/// How long a member waits for the group to know that it leaves: without brokers nobody ever does.
+const LEAVE_MS_MAX: u64 = 5_000;
 
 /// Where a single reader begins.
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +43,8 @@ pub(super) fn subscribe(
     let consumer = create(settings, &group, context)?;
     let failed = |error| Error::retry("join a group", error);
     consumer.subscribe(&[&names.of(topic)]).map_err(failed)?;
-    spawn(consumer, format!("kafka {group}"))?;
-    Ok(Box::new(Member { assigned, shared }))
+    let ended = spawn(consumer, format!("kafka {group}"))?;
+    Ok(Box::new(Member { group, assigned, shared, ended }))
 }
 
 /// Reads one partition outside of any group. The group id is a formality of librdkafka: nothing joins it.
@@ -54,10 +57,7 @@ pub(super) async fn read(
     let name = names.of(at.topic);
     let partition = fault::partition(at.partition)?;
     let extent = Query::extent(query, name.clone(), at.partition).await?;
-    if !(extent.start..=extent.end).contains(&at.from) {
-        let held = format!("wanted {}, it holds {} to {}", at.from, extent.start, extent.end);
-        return Err(fault::out_of_range(&format!("{name}[{partition}]"), &held));
-    }
+    fault::check_range(&name, partition, at.from, extent)?;
     let (sender, _) = mpsc::channel(1);
     let context = Group::new(at.topic, names, limits(settings), sender);
     let (lane, reader) = Lane::open(at.topic, partition, &context.shared);
@@ -68,7 +68,7 @@ pub(super) async fn read(
         .add_partition_offset(&name, partition, Offset::Offset(at.from))
         .and_then(|()| consumer.assign(&place))
         .map_err(|error| Error::retry("read the log", error))?;
-    spawn(consumer, format!("kafka {name}[{partition}]"))?;
+    drop(spawn(consumer, format!("kafka {name}[{partition}]"))?);
     Ok(Box::new(reader.owning()))
 }
 
@@ -93,9 +93,14 @@ fn create(settings: &Settings, group: &str, context: Group) -> Result<Arc<BaseCo
     Ok(consumer)
 }
 
-fn spawn(consumer: Arc<BaseConsumer<Group>>, name: String) -> Result<(), Error> {
-    let thread = std::thread::Builder::new().name(name).spawn(move || run(consumer));
-    thread.map(drop).map_err(|error| Error::retry("start a poll thread", error))
+/// Starts the poll thread of a consumer; the answer errs when the thread has ended, and the consumer with it.
+fn spawn(consumer: Arc<BaseConsumer<Group>>, name: String) -> Result<oneshot::Receiver<()>, Error> {
+    let (running, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        run(consumer);
+        drop(running);
+    });
+    thread.map(|_| ended).map_err(|error| Error::retry("start a poll thread", error))
 }
 
 fn run(consumer: Arc<BaseConsumer<Group>>) {
@@ -106,14 +111,18 @@ fn run(consumer: Arc<BaseConsumer<Group>>) {
         }
     }
     group.close();
-    // Dropping the last handle leaves the group, which revokes what is left, through the same callback.
+    // Dropping the last handle leaves the group, which revokes what is left, through the same callback, and waits
+    // until the brokers have heard of it.
     drop(consumer);
 }
 
 /// A member of a group.
 struct Member {
+    group: String,
     assigned: mpsc::Receiver<Assigned>,
     shared: Arc<Shared>,
+    /// Errs when the poll thread has ended.
+    ended: oneshot::Receiver<()>,
 }
 
 impl Drop for Member {
@@ -126,5 +135,16 @@ impl Drop for Member {
 impl Membership for Member {
     async fn next(&mut self) -> Result<Assigned, Error> {
         self.assigned.recv().await.ok_or_else(|| self.shared.reason())
+    }
+
+    async fn leave(mut self: Box<Self>) {
+        self.shared.end(None);
+        if timeout(Duration::from_millis(LEAVE_MS_MAX), &mut self.ended).await.is_err() {
+            tracing::warn!(
+                group = self.group,
+                waited_ms = LEAVE_MS_MAX,
+                "the group does not know yet that a member left"
+            );
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What librdkafka's error codes mean to a caller of the log.
 
-use crate::log::Error;
+use crate::log::{Error, Extent};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// Kafka counts partitions in signed numbers.
@@ -44,8 +44,17 @@ pub(super) fn consumption(topic: &str, partition: Option<i32>, error: &KafkaErro
     }
 }
 
+/// Fatal unless a reader may begin at `from`, with precisely what librdkafka would only say in a code.
+pub(super) fn check_range(topic: &str, partition: i32, from: i64, extent: Extent) -> Result<(), Error> {
+    if (extent.start..=extent.end).contains(&from) {
+        return Ok(());
+    }
+    let held = format!("wanted {from}, it holds {} to {}", extent.start, extent.end);
+    Err(out_of_range(&format!("{topic}[{partition}]"), &held))
+}
+
 /// The offset that somebody wants to begin at is not in the log.
-pub(super) fn out_of_range(place: &str, detail: &str) -> Error {
+fn out_of_range(place: &str, detail: &str) -> Error {
     let explanation = format!(
         "{place} does not hold the wanted offset any more, or not yet: {detail}. Either retention has removed \
          records that were not folded, or the topic was created anew. Nothing was skipped; see the page on recovery"

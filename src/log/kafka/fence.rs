@@ -145,17 +145,21 @@ impl Fence {
     }
 
     /// Sends all and commits. An error means that the transaction is to be aborted, unless the state says more.
+    ///
+    /// The commit begins when everything is delivered. A commit with records under way would flush them first, and
+    /// that polls for their reports beside the producer's own thread: whichever of the two does not get the report
+    /// sleeps for the 100 ms that the bindings give a poll.
     async fn send(&self, records: &[NewRecord]) -> Result<Vec<Position>, Error> {
         let mut waiting = Vec::with_capacity(records.len());
         for record in records {
             let unsent = future_record(&self.name, self.number, record);
             waiting.push(self.producer.send_result(unsent).map_err(|(error, _)| fault::delivery(&error))?);
         }
-        self.commit().await?;
         let mut positions = Vec::with_capacity(records.len());
         for delivery in waiting {
             positions.push(delivered(self.place.topic, delivery).await?);
         }
+        self.commit().await?;
         Ok(positions)
     }
 

@@ -9,7 +9,7 @@ use super::lane::{Lane, Pumped, Shared};
 use super::signal::Answer;
 use super::{Names, fault};
 use crate::event::Topic;
-use crate::log::{Assigned, Error};
+use crate::log::{Assigned, Error, Extent};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
@@ -231,16 +231,11 @@ impl Group {
         Error::retry("take over partitions", format!("{}[{partition}]: {why}", self.name))
     }
 
-    /// Says precisely what librdkafka would only say in a code.
     fn check_range(&self, consumer: &BaseConsumer<Self>, partition: i32, from: i64) -> Result<(), Error> {
         let (start, end) = consumer
             .fetch_watermarks(&self.name, partition, self.limits.request)
             .map_err(|error| Error::retry("take over partitions", error))?;
-        if (start..=end).contains(&from) {
-            return Ok(());
-        }
-        let place = format!("{}[{partition}]", self.name);
-        Err(fault::out_of_range(&place, &format!("wanted {from}, it holds {start} to {end}")))
+        fault::check_range(&self.name, partition, from, Extent { start, end })
     }
 
     /// Asks the owners to flush and let go, waits for them, and gives the partitions back.

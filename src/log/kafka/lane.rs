@@ -4,25 +4,20 @@
 //! librdkafka, which stops fetching the partition when its own bound is reached: nothing is paused, purged or
 //! fetched twice, and other partitions do not notice.
 
+use super::batch::Batch;
 use super::group::Group;
 use super::signal::Signal;
-use crate::event::{Position, Topic};
-use crate::log::{Acknowledge, Error, Next, Reader, Record};
+use crate::event::Topic;
+use crate::log::{Acknowledge, Error, Next, Reader};
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Records that a reader gets at once.
-const BATCH_RECORDS_MAX: usize = 500;
-/// Bytes of a batch beyond which it takes no further record.
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Batches that wait for a reader: at most 4,000 records, or 8 MiB and a record each.
 const LANE_BATCHES_MAX: usize = 4;
 
@@ -134,7 +129,7 @@ impl Lane {
         let mut failed = None;
         while batch.has_room() {
             match queue.poll(Duration::ZERO) {
-                Some(Ok(message)) => batch.push(record(self.topic, &message)),
+                Some(Ok(message)) => batch.push(self.topic, &message),
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     let seen = batch.next().unwrap_or(self.next);
                     // The position is past the markers of transactions, which are no records.
@@ -160,51 +155,6 @@ impl Lane {
             Pumped::Nothing
         };
         failed.map_or(Ok(moved), Err)
-    }
-}
-
-#[derive(Default)]
-struct Batch {
-    records: Vec<Record>,
-    bytes: usize,
-}
-
-impl Batch {
-    fn has_room(&self) -> bool {
-        self.records.len() < BATCH_RECORDS_MAX && self.bytes < BATCH_BYTES_MAX
-    }
-
-    fn next(&self) -> Option<i64> {
-        self.records.last().map(|record| record.position.offset + 1)
-    }
-
-    fn push(&mut self, record: Record) {
-        self.bytes += record.value.len() + record.key.as_ref().map_or(0, Bytes::len);
-        self.records.push(record);
-    }
-}
-
-/// Copies a message out of librdkafka's memory, into one allocation that key, value and headers share.
-fn record(topic: Topic, message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers();
-    let header_bytes = headers.map_or(0, |all| all.iter().map(|header| header.value.map_or(0, <[u8]>::len)).sum());
-    let mut memory = BytesMut::with_capacity(message.payload_len() + message.key_len() + header_bytes);
-    let mut keep = |part: &[u8]| {
-        memory.extend_from_slice(part);
-        memory.split().freeze()
-    };
-    Record {
-        position: Position {
-            topic,
-            partition: u32::try_from(message.partition()).unwrap_or_default(),
-            offset: message.offset(),
-        },
-        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
-        key: message.key().map(&mut keep),
-        value: keep(message.payload().unwrap_or_default()),
-        headers: headers.map_or_else(Vec::new, |all| {
-            all.iter().map(|header| (header.key.to_owned(), keep(header.value.unwrap_or_default()))).collect()
-        }),
     }
 }
 

@@ -173,8 +173,11 @@ impl ClientContext for Events {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
-            tracing::warn!(%error, reason, "kafka client");
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            // Its log line, a warning, says the same.
+            _ if fault::is_outage(&error) => tracing::debug!(%error, reason, "kafka client"),
+            _ => tracing::warn!(%error, reason, "kafka client"),
         }
     }
 }

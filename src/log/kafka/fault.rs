@@ -18,6 +18,12 @@ pub(super) fn delivery(error: &KafkaError) -> Error {
     }
 }
 
+/// Whether brokers cannot be reached, which librdkafka mends and tells in its own lines.
+pub(super) fn is_outage(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(error.rdkafka_error_code(), Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve))
+}
+
 /// An error that a consumer reported: what it means for its owner, or nothing where librdkafka recovers by itself.
 pub(super) fn consumption(topic: &str, partition: Option<i32>, error: &KafkaError) -> Option<Error> {
     use RDKafkaErrorCode as Code;
@@ -80,8 +86,10 @@ mod tests {
             (Code::AllBrokersDown, None),
             (Code::NotLeaderForPartition, None),
         ] {
-            let verdict = consumption("logins", Some(1), &KafkaError::MessageConsumption(code));
+            let error = KafkaError::MessageConsumption(code);
+            let verdict = consumption("logins", Some(1), &error);
             assert_eq!(verdict.map(|error| error.kind), kind, "{code:?}");
+            assert!(kind.is_none() || !is_outage(&error), "{code:?}: what ends a consumer is told");
         }
     }
 

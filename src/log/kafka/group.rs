@@ -159,10 +159,10 @@ impl Group {
     }
 
     fn fault(&self, partition: Option<i32>, error: &KafkaError) {
-        if let Some(error) = fault::consumption(&self.name, partition, error) {
-            self.shared.end(Some(error));
-        } else {
-            tracing::warn!(topic = %self.name, partition, %error, "the client goes on after an error");
+        match fault::consumption(&self.name, partition, error) {
+            Some(error) => self.shared.end(Some(error)),
+            None if fault::is_outage(error) => {}
+            None => tracing::warn!(topic = %self.name, partition, %error, "the client goes on after an error"),
         }
     }
 

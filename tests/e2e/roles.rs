@@ -101,6 +101,12 @@ async fn three_processes_are_one_service() {
     assert_eq!(kind, "foretell.reminder.withdrawn", "{withdrawn}");
     assert_eq!(withdrawn["data"]["reminder_id"], due["data"]["reminder_id"]);
     assert_eq!(withdrawn["data"]["reason"], "cancelled", "{withdrawn}");
+    // Whoever comes later is told the same, from the log.
+    let mut later = Subscriber::open(&http).await;
+    for (kind, event) in [("foretell.reminder.due", &due), ("foretell.reminder.withdrawn", &withdrawn)] {
+        let told = later.next().await;
+        assert_eq!((told.0.as_str(), &told.1), (kind, event));
+    }
 
     for service in [http, views, reminders] {
         service.process.stop().await;

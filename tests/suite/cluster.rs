@@ -20,7 +20,7 @@ use scylla::client::session_builder::SessionBuilder;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 /// Longer than anything here may take on a loaded machine.
@@ -224,6 +224,20 @@ async fn a_fenced_owner_is_refused_and_leaves_nothing_behind() {
     let stray = second.append(vec![record(Topic::Logins, "default:c", "x")]).await.expect_err("another topic");
     assert_eq!(stray.kind, Kind::Reject);
     assert_eq!(values(&contents(&log, Topic::Reminders, 0).await), ["1", "2", "3"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_fenced_append_waits_for_a_poll_that_sleeps() {
+    let log = open_log(&prefix(), 1).await;
+    let mut owner = log.fence(Topic::Reminders, 0).await.expect("the owner");
+    let mut quickest = Duration::MAX;
+    for n in 0..20 {
+        let began = Instant::now();
+        owner.append(vec![record(Topic::Reminders, "default:c", &n.to_string())]).await.expect("appended");
+        quickest = quickest.min(began.elapsed());
+    }
+    // A poll of the bindings sleeps for 100 ms, and a commit that flushes waits for one every time.
+    assert!(quickest < Duration::from_millis(90), "{quickest:?}");
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ const COORDINATOR_WAIT_MS: u64 = 200;
 /// How long to wait before looking again whether a commit can be read.
 const VISIBLE_WAIT_MS: u64 = 2;
 
+/// How long to wait before looking again whether delivery reports are put away.
+const REPORT_WAIT_MS: u64 = 1;
+
 type Transactional = FutureProducer<Events>;
 
 /// What is fenced.
@@ -148,7 +151,8 @@ impl Fence {
     ///
     /// The commit begins when everything is delivered. A commit with records under way would flush them first, and
     /// that polls for their reports beside the producer's own thread: whichever of the two does not get the report
-    /// sleeps for the 100 ms that the bindings give a poll.
+    /// sleeps for the 100 ms that the bindings give a poll. A report counts as under way until the thread has put it
+    /// away, a moment after it was heard here.
     async fn send(&self, records: &[NewRecord]) -> Result<Vec<Position>, Error> {
         let mut waiting = Vec::with_capacity(records.len());
         for record in records {
@@ -167,6 +171,9 @@ impl Fence {
     async fn commit(&self) -> Result<(), Error> {
         let timeout = self.timeout;
         let deadline = Instant::now() + timeout;
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(REPORT_WAIT_MS)).await;
+        }
         loop {
             match blocking(&self.producer, move |producer| producer.commit_transaction(timeout)).await? {
                 Ok(()) => return Ok(()),

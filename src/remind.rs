@@ -35,6 +35,9 @@ use tokio::time::{Instant, sleep};
 /// The CloudEvents `source` of what Foretell announces.
 pub const SOURCE: &str = "urn:foretell:reminders";
 
+/// Longest pause before another look while a dependency is away.
+const RETRY_MS_MAX: u64 = 5_000;
+
 /// Extension attribute: the id of the event that a reminder or a withdrawal comes from.
 const CAUSE: &str = "causationid";
 
@@ -91,20 +94,22 @@ impl Companion for Reminders {
         let fenced = self.log.fence(Topic::Reminders, partition).await?;
         tracing::info!(partition, "planning reminders");
         let mut planner = Planner { shared: self, partition, fenced, seen: None };
+        let mut pause_ms = self.config.tick_ms;
         loop {
             match planner.tick().await {
-                Ok(Ticked::Done) => {}
+                Ok(Ticked::Done) => pause_ms = self.config.tick_ms,
                 // Somebody has taken over, or nobody knows what became of the append: take over anew, and read what
                 // is there.
                 Ok(Ticked::Fenced(error)) => return Err(Error { kind: Kind::Retry, ..error }),
                 // What was appended is on the topic, and the next tick waits until `sent` knows of it.
                 Err(error) if error.kind == Kind::Retry => {
                     meter::retried(error.operation);
-                    tracing::warn!(partition, %error, "a tick failed; looking again");
+                    pause_ms = (pause_ms * 2).min(RETRY_MS_MAX.max(self.config.tick_ms));
+                    tracing::warn!(partition, %error, pause_ms, "a tick failed; looking again");
                 }
                 Err(error) => return Err(error),
             }
-            sleep(Duration::from_millis(self.config.tick_ms)).await;
+            sleep(Duration::from_millis(pause_ms)).await;
         }
     }
 }

@@ -56,8 +56,7 @@ fn kafka_config() -> kafka::Config {
 }
 
 fn cassandra_config() -> cassandra::Config {
-    // Changes of schemas that wait for each other take more than the default on a loaded machine.
-    cassandra::Config { replication_factor: 1, request_timeout_ms: 30_000, ..cassandra::Config::default() }
+    cassandra::Config { replication_factor: 1, ..cassandra::Config::default() }
 }
 
 fn shape(partitions: u32) -> Shape {

@@ -12,6 +12,7 @@ use crate::store::Error;
 use scylla::client::session::Session;
 use scylla::cluster::metadata::Strategy;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+use scylla::statement::Statement;
 use scylla::value::{CqlValue, Row};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,8 @@ const RELEASE_LOCK: &str = "DELETE FROM migration_lock WHERE name = 'schema' IF 
 
 /// How often a waiting migration looks whether the lock is free.
 const LOCK_WAIT_MS: u64 = 200;
+/// Longest change of the schema: nodes agree on each, which takes longer than any read.
+const CHANGE_MS_MAX: u64 = 30_000;
 /// How often it looks at most: longer than a dead holder's lock lives.
 const LOCK_ATTEMPTS_MAX: u32 = 400;
 
@@ -266,6 +269,8 @@ async fn run(
     statement: &str,
     values: impl scylla::serialize::row::SerializeRow,
 ) -> Result<(), Error> {
+    let mut statement = Statement::new(statement);
+    statement.set_request_timeout(Some(Duration::from_millis(CHANGE_MS_MAX)));
     let done = session.query_unpaged(statement, values).await;
     done.map(drop).map_err(|error| fault::execution("migrate the schema", &error))
 }

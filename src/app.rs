@@ -22,6 +22,7 @@ use crate::progress::Progress;
 use crate::remind::{Reminders, assess::ByRows};
 use crate::rows::Rows;
 use crate::store::{self, Generation, Store};
+use crate::verify::{Scratch, Verifier};
 use crate::view::{Fold, client::Appointments, sent, user::Logins};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -281,7 +282,16 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
     let (log, store) = (ports.log.clone(), ports.store.clone());
     let progress = Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
     let (login, no_show) = (config.score.login.clone(), config.score.no_show.clone());
+    let verifier = Verifier {
+        log: log.clone(),
+        store: store.clone(),
+        limits: config.fold.clone(),
+        config: config.pipeline.clone(),
+        topic_prefix: config.topics.prefix.clone(),
+        scratches: Arc::new(scratch),
+    };
     Parts {
+        verifier,
         log,
         store,
         rows,
@@ -295,6 +305,14 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         shutdown,
         config: config.http.clone(),
     }
+}
+
+/// A store in a temporary directory.
+fn scratch() -> Result<Scratch, Error> {
+    let place = tempfile::Builder::new().prefix("foretell-").tempdir();
+    let place = place.map_err(|cause| Error::fatal("make a temporary directory", cause))?;
+    let store = store::disk::Store::open(&log::disk::lock(place.path())?)?;
+    Ok(Scratch { store: Arc::new(store), place: Some(place) })
 }
 
 /// The instance's own socket, for whoever may read its directory.

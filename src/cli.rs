@@ -65,6 +65,11 @@ enum Command {
         #[command(subcommand)]
         what: Inspect,
     },
+    /// Fold the log again from its beginning, and hold the rows against it; exit 1 where they differ.
+    Verify {
+        /// user, feature, client, lead, agenda, lookup, sent or announced; without one, all of them.
+        view: Option<String>,
+    },
     /// Check or print the settings.
     Config {
         #[command(subcommand)]

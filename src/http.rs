@@ -37,6 +37,7 @@ use crate::remind::plan;
 use crate::rows::Rows;
 use crate::score::{OnUnavailable, login, no_show};
 use crate::store::{Family, Store};
+use crate::verify::Verifier;
 use answer::Standing;
 use auth::{Keys, Scope};
 use axum::extract::DefaultBodyLimit;
@@ -160,6 +161,8 @@ pub struct Parts {
     pub topic_prefix: String,
     /// What `/readyz?verbose` tells operators besides, as that the store may lose acknowledged writes.
     pub notices: Vec<String>,
+    /// Holds the rows against the log, for operators.
+    pub verifier: Verifier,
     /// Cancelled when the process drains: streams end, readiness ends.
     pub shutdown: CancellationToken,
     /// Limits.
@@ -260,7 +263,8 @@ pub fn admin_router(api: &Arc<Api>) -> Router {
         .route("/openapi.json", get(move || async move { axum::Json(document) }))
         .route("/admin/topics", get(admin::topics))
         .route("/admin/positions", get(admin::positions))
-        .route("/admin/rows/{view}", get(admin::row));
+        .route("/admin/rows/{view}", get(admin::row))
+        .route("/admin/verify", get(admin::verify));
     finish(&trusted, routes)
 }
 

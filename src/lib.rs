@@ -27,4 +27,5 @@ pub mod score;
 pub mod source;
 pub mod store;
 pub mod telemetry;
+pub mod verify;
 pub mod view;

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod import;
 pub mod inspect;
+pub mod verify;
 
 /// Why a command failed: a sentence for whoever ran it.
 #[derive(Debug, thiserror::Error)]

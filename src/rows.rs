@@ -149,7 +149,7 @@ pub struct Rows {
 }
 
 /// One stored partial of a row, decoded for people.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
     /// The source partition that wrote it.
     pub source: u32,
@@ -385,7 +385,8 @@ fn merge<T: DeserializeOwned + Default>(partials: &[Row], take: impl Fn(&mut T, 
     Ok(merged)
 }
 
-fn partial(key: &RowKey, row: &Row) -> Result<Partial, Error> {
+/// A stored partial, decoded for people; Fatal where it cannot be.
+pub fn partial(key: &RowKey, row: &Row) -> Result<Partial, Error> {
     let cell = Cell::decode(&row.cell).map_err(corrupt)?;
     let state = match key.view {
         View::User => json::<User>(cell.state),

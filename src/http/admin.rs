@@ -10,8 +10,13 @@ use super::problem::{Code, Problem};
 use crate::event::Topic;
 use crate::rows::{self, Partial};
 use crate::store::{Family, View};
+use crate::verify;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::IntoResponse;
+use futures::stream;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -94,10 +99,36 @@ pub(super) async fn row(
     Path(view): Path<String>,
     Query(query): Query<RowQuery>,
 ) -> Result<Json<Vec<Partial>>, Problem> {
-    let Some(view) = View::parse(&view) else {
-        let names: Vec<_> = View::ALL.iter().map(|view| view.name()).collect();
-        return Err(Problem::new(Code::PathNotFound, format!("views are {}", names.join(", "))));
-    };
+    let view = named(&view)?;
     let key = rows::row_key(view, query.bucket, query.key);
     api.rows.partials(&key).await.map(Json).map_err(answer::unreadable)
+}
+
+/// Which views.
+#[derive(Debug, Clone, Deserialize)]
+pub struct VerifyQuery {
+    /// One of them; all where it is not named.
+    view: Option<String>,
+}
+
+/// `GET /admin/verify[?view=NAME]`: holds rows against the log, and tells how it goes as JSON Lines of
+/// [`Told`](crate::verify::Told). Ends when nobody reads any more.
+pub(super) async fn verify(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<VerifyQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    let views = query.view.as_deref().map(named).transpose()?.into_iter().collect();
+    let told = verify::spawn(api.verifier.clone(), views);
+    let lines = stream::unfold(told, |mut told| async {
+        let line = serde_json::to_string(&told.recv().await?).map(|line| line + "\n");
+        Some((line, told))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)))
+}
+
+fn named(view: &str) -> Result<View, Problem> {
+    View::parse(view).ok_or_else(|| {
+        let names: Vec<_> = View::ALL.iter().map(|view| view.name()).collect();
+        Problem::new(Code::PathNotFound, format!("views are {}", names.join(", ")))
+    })
 }

@@ -9,8 +9,11 @@ use crate::http::{self, Api};
 use crate::rows::Rows;
 use crate::source::Sourced;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::Request;
+use axum::response::Response;
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,6 +56,49 @@ impl Opened {
         let process = app::Process { clock: self.clock.clone(), keys: None, shutdown: CancellationToken::new() };
         http::admin_router(&Api::new(app::parts(&self.config, &self.ports, rows, process)))
     }
+
+    async fn answer(&self, path: &str) -> Result<Response, Error> {
+        let request = Request::get(path).body(Body::empty()).map_err(|e| Error::Answer(e.to_string()))?;
+        Ok(self.routes().oneshot(request).await.unwrap_or_else(|never| match never {}))
+    }
+}
+
+async fn whole(answer: Response) -> Result<Vec<u8>, Error> {
+    let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await;
+    Ok(body.map_err(|error| Error::Answer(error.to_string()))?.to_vec())
+}
+
+/// An answer of many JSON values, one a line.
+pub struct Lines {
+    answer: Answer,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+}
+
+enum Answer {
+    Remote(reqwest::Response),
+    Local(BodyDataStream),
+}
+
+impl Lines {
+    /// The next value; none at the end.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                let value = serde_json::from_slice(&line);
+                return value.map(Some).map_err(|error| Error::Answer(format!("the answer cannot be read: {error}")));
+            }
+            let chunk = match &mut self.answer {
+                Answer::Remote(answer) => answer.chunk().await.map_err(unreachable)?,
+                Answer::Local(body) => {
+                    body.next().await.transpose().map_err(|error| Error::Answer(error.to_string()))?
+                }
+            };
+            let Some(chunk) = chunk else { return Ok(None) };
+            self.rest.extend_from_slice(&chunk);
+        }
+    }
 }
 
 /// A service to ask, other than the one of the configuration.
@@ -92,14 +138,36 @@ impl Access {
                 send(key.iter().fold(request, |request, key| request.bearer_auth(key))).await?
             }
             Self::Opened(opened) => {
-                let request = Request::get(path).body(Body::empty()).map_err(|e| Error::Answer(e.to_string()))?;
-                let answer = opened.routes().oneshot(request).await.unwrap_or_else(|never| match never {});
-                let status = answer.status().as_u16();
-                let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await;
-                (status, body.map_err(|error| Error::Answer(error.to_string()))?.to_vec())
+                let answer = opened.answer(path).await?;
+                (answer.status().as_u16(), whole(answer).await?)
             }
         };
         read(status, &body)
+    }
+
+    /// What the instance answers to a GET line by line, for as long as it takes.
+    pub async fn lines(&self, path: &str) -> Result<Lines, Error> {
+        let answer = match self {
+            Self::Service { client, base, key } => {
+                let request = client.get(format!("{base}{path}")).timeout(Duration::MAX);
+                let request = key.iter().fold(request, |request, key| request.bearer_auth(key));
+                let answer = request.send().await.map_err(unreachable)?;
+                if !answer.status().is_success() {
+                    let status = answer.status().as_u16();
+                    return Err(refused(status, &answer.bytes().await.map_err(unreachable)?));
+                }
+                Answer::Remote(answer)
+            }
+            Self::Opened(opened) => {
+                let answer = opened.answer(path).await?;
+                let status = answer.status();
+                if !status.is_success() {
+                    return Err(refused(status.as_u16(), &whole(answer).await?));
+                }
+                Answer::Local(answer.into_body().into_data_stream())
+            }
+        };
+        Ok(Lines { answer, rest: Vec::new() })
     }
 
     /// Appends events; durable when it answers. Waits while a service is overloaded or its log is away.
@@ -144,26 +212,33 @@ async fn patiently(request: reqwest::RequestBuilder) -> Result<(), Error> {
 }
 
 async fn send(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Error> {
-    let fail = |error: reqwest::Error| {
-        // reqwest names the URL and leaves the cause to its source.
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Error::Answer(format!("cannot reach the service: {error}{cause}"))
-    };
-    let answer = request.send().await.map_err(fail)?;
+    let answer = request.send().await.map_err(unreachable)?;
     let status = answer.status().as_u16();
-    Ok((status, answer.bytes().await.map_err(fail)?.to_vec()))
+    Ok((status, answer.bytes().await.map_err(unreachable)?.to_vec()))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the argument of map_err")]
+fn unreachable(error: reqwest::Error) -> Error {
+    // reqwest names the URL and leaves the cause to its source.
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Error::Answer(format!("cannot reach the service: {error}{cause}"))
 }
 
 /// The body of a good answer, or the problem that a bad one names.
 fn read(status: u16, body: &[u8]) -> Result<Value, Error> {
-    let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-    if status < 400 {
-        return Ok(value);
+    if status >= 400 {
+        return Err(refused(status, body));
     }
+    Ok(serde_json::from_slice(body).unwrap_or(Value::Null))
+}
+
+/// The problem that a bad answer names.
+fn refused(status: u16, body: &[u8]) -> Error {
+    let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let faults = value.get("errors").and_then(Value::as_array).into_iter().flatten().take(5);
     let faults: String = faults.map(|fault| format!("\n  {fault}")).collect();
-    Err(Error::Answer(format!("the service answered {status} {}: {}{faults}", text("code"), text("detail"))))
+    Error::Answer(format!("the service answered {status} {}: {}{faults}", text("code"), text("detail")))
 }
 
 fn client(socket: Option<PathBuf>) -> Result<reqwest::Client, Error> {

@@ -65,7 +65,7 @@ fn path(what: &What) -> String {
     }
 }
 
-fn urlencoded(text: &str) -> String {
+pub(super) fn urlencoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 

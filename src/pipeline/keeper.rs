@@ -5,7 +5,8 @@
 //! so there is one way to begin: from the store's checkpoint.
 
 use super::{Exit, Pipeline, Shared, patiently};
-use crate::log::{Assigned, Error, Kind, record_at};
+use crate::event::Topic;
+use crate::log::{Assigned, Error, Kind, Log, record_at};
 use crate::store::{Checkpoint, Generation, Pointer, Store};
 use crate::telemetry::meter;
 use crate::view::Fold;
@@ -70,7 +71,6 @@ pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Opti
         return Err(Error::fatal(OPERATION, detail));
     }
     let stored = patiently(&shared.config, || shared.store.checkpoint(shared.generation, partition)).await?;
-    let extent = patiently(&shared.config, || shared.log.extent(topic, partition)).await?;
     let checkpoint = stored.unwrap_or(Checkpoint { next: 0, last: None });
     if committed.is_some_and(|committed| committed > checkpoint.next) {
         // The group's offset is written after the checkpoint, so it can only be ahead if the store lost a write.
@@ -78,6 +78,15 @@ pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Opti
         tracing::error!(topic = %name, partition, checkpoint = checkpoint.next, committed,
             "the store has forgotten acknowledged writes; folding on from its checkpoint, rows may be wrong");
     }
+    patiently(&shared.config, || check(shared.log.as_ref(), topic, partition, &checkpoint)).await?;
+    Ok(checkpoint)
+}
+
+/// Whether a checkpoint stands in the log that is there; Fatal where it does not.
+pub async fn check(log: &dyn Log, topic: Topic, partition: u32, checkpoint: &Checkpoint) -> Result<(), Error> {
+    const OPERATION: &str = "hold a checkpoint against the log";
+    let name = topic.name();
+    let extent = log.extent(topic, partition).await?;
     if checkpoint.next < extent.start {
         let detail = format!(
             "{name}/{partition} begins at {} and the checkpoint is {}: records were deleted before they were folded. \
@@ -86,19 +95,17 @@ pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Opti
         );
         return Err(Error::fatal(OPERATION, detail));
     }
-    if let Some(stand) = checkpoint.last {
-        let there =
-            patiently(&shared.config, || record_at(shared.log.as_ref(), topic, partition, stand.offset)).await?;
-        if there.is_none_or(|record| record.digest() != stand.digest) {
-            let detail = format!(
-                "the record at {name}/{partition}/{} is not the one that the views were folded up to: the topic was \
-                 re-created or truncated. Restore it, or start with an empty store",
-                stand.offset
-            );
-            return Err(Error::fatal(OPERATION, detail));
-        }
+    let Some(stand) = checkpoint.last else { return Ok(()) };
+    let there = record_at(log, topic, partition, stand.offset).await?;
+    if there.is_none_or(|record| record.digest() != stand.digest) {
+        let detail = format!(
+            "the record at {name}/{partition}/{} is not the one that the views were folded up to: the topic was \
+             re-created or truncated. Restore it, or start with an empty store",
+            stand.offset
+        );
+        return Err(Error::fatal(OPERATION, detail));
     }
-    Ok(checkpoint)
+    Ok(())
 }
 
 /// What else the owner of a partition does while it owns it.

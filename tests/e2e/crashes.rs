@@ -101,6 +101,8 @@ async fn survives_kills_of_the_service(deployment: Deployment) {
         assert!((*total..=total + KILLS * 1_000).contains(&records), "{records}: a batch a kill may be there twice");
     }
     assert_same(&files.undisturbed().await, &folded(&deployment).await);
+    let told = deployment.output(&["verify"]);
+    assert!(told.ends_with("; 0 differ\n"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@ use foretell::pipeline::{self, Shared};
 use foretell::progress::{self, Progress};
 use foretell::remind::{self, Assess, plan::Policy};
 use foretell::rows::{self, Rows};
-use foretell::store::Store;
+use foretell::store::{Store, memory};
+use foretell::verify::{Scratch, Verifier};
 use foretell::view::client::{Appointments, Client};
 use foretell::view::sent::Reminders;
 use foretell::view::user::Logins;
@@ -56,7 +57,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let clock = Arc::new(Manual(AtomicI64::new(NOW_MS)));
         let log = Arc::new(foretell::log::memory::Log::new(|_| PARTITIONS, clock.clone()));
-        Self { clock, log, store: Arc::new(foretell::store::memory::Store::new()) }
+        Self { clock, log, store: Arc::new(memory::Store::new()) }
     }
 
     /// Folds and plans until the token says so.
@@ -103,6 +104,18 @@ impl World {
         generation
     }
 
+    /// Holds the rows of a store against the log of this world.
+    pub(crate) fn verifier(&self, store: Arc<dyn Store>) -> Verifier {
+        Verifier {
+            log: self.log.clone(),
+            store,
+            limits: Limits::default(),
+            config: pipeline::Config::default(),
+            topic_prefix: "foretell.".into(),
+            scratches: Arc::new(|| Ok(Scratch { store: Arc::new(memory::Store::new()), place: None })),
+        }
+    }
+
     /// The parts of an API over this world.
     pub(crate) fn parts(&self) -> Parts {
         let rows = Arc::new(Rows::cached(self.store.clone(), &rows::Config::default()));
@@ -110,6 +123,7 @@ impl World {
         let progress =
             Progress::start(self.log.clone(), self.store.clone(), rows.clone(), self.clock.clone(), progress);
         Parts {
+            verifier: self.verifier(self.store.clone()),
             log: self.log.clone(),
             store: self.store.clone(),
             rows,

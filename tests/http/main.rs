@@ -10,3 +10,4 @@ mod operation;
 mod reminders;
 mod scores;
 mod stream;
+mod verify;

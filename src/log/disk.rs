@@ -26,8 +26,8 @@ mod writer;
 pub use lock::{Directory, lock};
 
 use super::group::Groups;
-use super::memory::{check_fenced, check_sizes, partition_of};
-use super::{Error, Extent, Fenced, Membership, NewRecord, Reader};
+use super::memory::check_fenced;
+use super::{Error, Extent, Fenced, Membership, NewRecord, Reader, check_sizes, partition_of};
 use crate::clock::Clock;
 use crate::event::{Position, Topic};
 use async_trait::async_trait;

@@ -242,6 +242,13 @@ pub trait Log: Send + Sync {
     ///
     /// Plain [`Log::append`] is not fenced.
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error>;
+
+    /// Waits until this process can never append again, and answers why: it should end, and be started anew.
+    ///
+    /// Waits for ever on a log to which that does not happen, as a cluster's, which heals. Cancel-safe.
+    async fn broken(&self) -> Error {
+        std::future::pending().await
+    }
 }
 
 /// The record at `offset`, if that very offset holds one.

@@ -178,6 +178,7 @@ impl Service {
 
     async fn start(&self, door: &waiting::Door, tasks: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
         let ports = self.open_patiently(door).await?;
+        tasks.spawn(end_with(ports.log.clone(), self.shutdown.clone()));
         let logins = self.family(&ports, Logins { limits: self.config.fold.clone() }, door).await?;
         let appointments = self.family(&ports, Appointments { limits: self.config.fold.clone() }, door).await?;
         let sent = self.family(&ports, sent::Reminders { limits: self.config.fold.clone() }, door).await?;
@@ -263,6 +264,14 @@ impl Service {
     fn parts(&self, ports: &Ports, rows: Arc<Rows>) -> Parts {
         let (clock, keys, shutdown) = (self.clock.clone(), self.keys.clone(), self.shutdown.clone());
         parts(&self.config, ports, rows, Process { clock, keys, shutdown })
+    }
+}
+
+/// Ends the service when its log is beyond repair: a supervisor starts it again, and the log is verified.
+async fn end_with(log: Arc<dyn Log>, shutdown: CancellationToken) -> Result<(), Error> {
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        error = log.broken() => Err(error),
     }
 }
 

@@ -312,8 +312,11 @@ mod tests {
 
     #[test]
     fn a_dump_is_complete_and_holds_no_secret() {
-        let config = with(&[("FORETELL__KAFKA__PASSWORD", "hunter2"), ("FORETELL__CASSANDRA__PASSWORD", "hunter2")]);
-        let dump = config.unwrap().dump();
+        let mut config =
+            with(&[("FORETELL__KAFKA__PASSWORD", "hunter2"), ("FORETELL__CASSANDRA__PASSWORD", "hunter2")]).unwrap();
+        config.kafka.properties.insert("sasl.password".into(), "hunter2".into());
+        let dump = config.dump();
+        assert!(dump.contains("sasl.password"));
         assert!(!dump.contains("hunter2"));
         let path = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(path.path(), &dump).unwrap();

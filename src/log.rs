@@ -27,7 +27,7 @@ pub mod memory;
 
 pub use crate::port::{Error, Kind};
 
-use crate::event::{Position, Topic};
+use crate::event::{Position, Topic, key};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -61,6 +61,24 @@ impl NewRecord {
 fn bytes(key: Option<&Bytes>, value: &Bytes, headers: &[Header]) -> usize {
     let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     key.map_or(0, Bytes::len) + value.len() + headers
+}
+
+/// What every backend does before it appends: Reject if a record is larger than [`RECORD_BYTES_MAX`].
+fn check_sizes(records: &[NewRecord]) -> Result<(), Error> {
+    match records.iter().position(|record| record.bytes() > RECORD_BYTES_MAX) {
+        None => Ok(()),
+        Some(index) => {
+            let bytes = records[index].bytes();
+            let detail = format!("record {index} has {bytes} bytes, {RECORD_BYTES_MAX} are allowed; none was appended");
+            Err(Error::reject("append", detail))
+        }
+    }
+}
+
+/// The partition that a record belongs to, of so many: counted here for every backend, so that no client library
+/// chooses another one.
+fn partition_of(record: &NewRecord, partitions: u32) -> u32 {
+    record.key.as_ref().map_or(0, |key| key::partition(key, partitions))
 }
 
 /// A record as it was read.
@@ -224,6 +242,13 @@ pub trait Log: Send + Sync {
     ///
     /// Plain [`Log::append`] is not fenced.
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error>;
+
+    /// Waits until this process can never append again, and answers why: it should end, and be started anew.
+    ///
+    /// Waits for ever on a log to which that does not happen, as a cluster's, which heals. Cancel-safe.
+    async fn broken(&self) -> Error {
+        std::future::pending().await
+    }
 }
 
 /// The record at `offset`, if that very offset holds one.

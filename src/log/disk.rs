@@ -26,8 +26,8 @@ mod writer;
 pub use lock::{Directory, lock};
 
 use super::group::Groups;
-use super::memory::{check_fenced, check_sizes, partition_of};
-use super::{Error, Extent, Fenced, Membership, NewRecord, Reader};
+use super::memory::check_fenced;
+use super::{Error, Extent, Fenced, Membership, NewRecord, Reader, check_sizes, partition_of};
 use crate::clock::Clock;
 use crate::event::{Position, Topic};
 use async_trait::async_trait;
@@ -40,7 +40,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use writer::{Appender, Job, Writer};
 
 /// Syncs of segment files: one for each partition that a group commit touched.
@@ -82,6 +82,7 @@ struct Inner {
     jobs: Option<mpsc::UnboundedSender<Job>>,
     queue: Arc<Semaphore>,
     syncs: Arc<AtomicU64>,
+    broken: watch::Receiver<Option<Error>>,
     writer: Option<JoinHandle<()>>,
     config: Config,
     /// Held as long as the log is open.
@@ -126,12 +127,13 @@ impl Log {
         }
         let syncs = Arc::new(AtomicU64::new(0));
         let writer = Writer::new(appenders, clock, Arc::clone(&syncs));
+        let broken = writer.broken();
         let (jobs, queued) = mpsc::unbounded_channel();
         let spawned = std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(queued));
         let writer = Some(spawned.map_err(|e| Error::fatal("open the log", e))?);
         let queue = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / RECORD_OVERHEAD_BYTES));
         let _directory = Arc::clone(directory);
-        let inner = Inner { topics, jobs: Some(jobs), queue, syncs, writer, config, _directory };
+        let inner = Inner { topics, jobs: Some(jobs), queue, syncs, broken, writer, config, _directory };
         Ok(Self { inner: Arc::new(inner), groups: Groups::default() })
     }
 
@@ -242,6 +244,13 @@ impl super::Log for Log {
         self.queue(Job::Fence { partition: index, answer })?;
         let epoch = answered.await.map_err(|_| closed())?;
         Ok(Box::new(Owner { log: self.clone(), topic, partition, index, epoch }))
+    }
+
+    async fn broken(&self) -> Error {
+        let mut broken = self.inner.broken.clone();
+        // The writer ends before the log only when it has panicked.
+        let told = broken.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+        told.unwrap_or_else(closed)
     }
 }
 

@@ -6,9 +6,9 @@
 //! without telling the old owner.
 
 use super::group::{Groups, Handover};
-use super::{Error, Extent, Fenced, Membership, NewRecord, Next, RECORD_BYTES_MAX, Reader, Record};
+use super::{Error, Extent, Fenced, Membership, NewRecord, Next, Reader, Record, check_sizes, partition_of};
 use crate::clock::Clock;
-use crate::event::{Position, Topic, key};
+use crate::event::{Position, Topic};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -133,23 +133,6 @@ impl Shared {
 /// What a caller is told who names a partition that does not exist.
 pub(super) fn unknown(topic: Topic, partition: u32) -> Error {
     Error::reject("use a partition", format!("there is no partition {partition} of {}", topic.name()))
-}
-
-/// Reject if a record is larger than [`RECORD_BYTES_MAX`].
-pub(super) fn check_sizes(records: &[NewRecord]) -> Result<(), Error> {
-    match records.iter().position(|record| record.bytes() > RECORD_BYTES_MAX) {
-        None => Ok(()),
-        Some(index) => {
-            let bytes = records[index].bytes();
-            let detail = format!("record {index} has {bytes} bytes, {RECORD_BYTES_MAX} are allowed; none was appended");
-            Err(Error::reject("append", detail))
-        }
-    }
-}
-
-/// The partition that a record belongs to.
-pub(super) fn partition_of(record: &NewRecord, partitions: u32) -> u32 {
-    record.key.as_ref().map_or(0, |key| key::partition(key, partitions))
 }
 
 /// Reject if a record does not belong to the fenced partition.

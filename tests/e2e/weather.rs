@@ -10,6 +10,7 @@ use foretell::log::{Log, Next, Record, record_at};
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -27,6 +28,26 @@ async fn a_directory_in_use_is_left_alone_and_the_second_process_says_who_has_it
     assert!(taken.contains("cannot listen on"), "{taken}");
     first.get("/readyz").await.good();
     first.process.stop().await;
+}
+
+/// `/dev/null` takes every write and refuses every sync.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_ends_when_its_log_cannot_be_synced() {
+    let deployment = Deployment::disk();
+    for partition in 0..PARTITIONS {
+        let directory = deployment.scratch().join(format!("data/log/logins/{partition}"));
+        std::fs::create_dir_all(&directory).expect("writable");
+        std::os::unix::fs::symlink("/dev/null", directory.join(format!("{:020}.log", 0))).expect("writable");
+    }
+    let mut service = Service::ready(&deployment, &[]).await;
+    let login = json!({"user_id": "ann", "ip": "198.51.100.1"});
+    let event = facts::event("1", "login.succeeded", 0, &login).to_string();
+    let request = service.ask(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
+    let answer = service.answer(request.body(event)).await;
+    assert_eq!((answer.status, answer.body["code"].as_str()), (503, Some("LOG_UNAVAILABLE")), "{}", answer.body);
+    assert_eq!(service.process.end().await.code(), Some(1));
+    let said = service.process.stderr();
+    assert!(said.contains("cannot append: ") && said.contains("data/log/logins/"), "{said}");
 }
 
 #[test]

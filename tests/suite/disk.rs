@@ -414,3 +414,24 @@ async fn a_damaged_store_says_how_to_go_on() {
     assert!(error.detail.contains("can be folded again from the log"), "{error}");
     assert!(error.detail.contains(&format!("delete {}", path.display())), "{error}");
 }
+
+/// `/dev/null` takes every write and refuses every sync.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failed_sync_the_log_is_broken_and_says_so() {
+    let directory = directory();
+    let partition = directory.path().join("log/logins/0");
+    std::fs::create_dir_all(&partition).expect("writable");
+    std::os::unix::fs::symlink("/dev/null", partition.join(format!("{:020}.log", 0))).expect("writable");
+    let log = open(directory.path(), 1, Config::default()).expect("opens");
+    let early = tokio::spawn({
+        let log = log.clone();
+        async move { log.broken().await }
+    });
+    let first = log.append(vec![record("a")]).await.expect_err("not synced");
+    assert_eq!(first.kind, Kind::Fatal, "{first}");
+    assert_eq!(early.await.expect("told").to_string(), first.to_string());
+    let elsewhere = NewRecord { topic: Topic::Appointments, ..record("b") };
+    assert_eq!(log.append(vec![elsewhere]).await.expect_err("broken").to_string(), first.to_string());
+    assert_eq!(log.broken().await.kind, Kind::Fatal);
+    assert_eq!(log.extent(Topic::Logins, 0).await.expect("known").end, 0, "nothing of it is shown");
+}

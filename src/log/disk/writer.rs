@@ -10,7 +10,7 @@
 //! is told that it is one.
 //!
 //! A failed write is taken back and answered; the next may succeed, once there is space. After a failed sync
-//! nobody knows what the disk holds, so the log is Fatal from then on.
+//! nobody knows what the disk holds, so the log is Fatal from then on, and says so to whoever waits to end the process.
 
 use super::SYNCS;
 use super::block::Builder;
@@ -28,7 +28,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 /// Bytes after which a group takes no further append.
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -75,12 +75,17 @@ pub(super) struct Writer {
     clock: Arc<dyn Clock>,
     syncs: Arc<AtomicU64>,
     /// Why nothing can be appended any more.
-    broken: Option<Error>,
+    broken: watch::Sender<Option<Error>>,
 }
 
 impl Writer {
     pub(super) fn new(appenders: Vec<Appender>, clock: Arc<dyn Clock>, syncs: Arc<AtomicU64>) -> Self {
-        Self { appenders, clock, syncs, broken: None }
+        Self { appenders, clock, syncs, broken: watch::Sender::default() }
+    }
+
+    /// Tells why nothing can be appended any more; it ends with the writer.
+    pub(super) fn broken(&self) -> watch::Receiver<Option<Error>> {
+        self.broken.subscribe()
     }
 
     /// Commits until every sender is gone and the queue is empty.
@@ -123,8 +128,8 @@ impl Writer {
     }
 
     fn refusal(&self, owner: Option<(usize, u64)>) -> Option<Error> {
-        if let Some(broken) = &self.broken {
-            return Some(broken.clone());
+        if let Some(broken) = self.broken.borrow().clone() {
+            return Some(broken);
         }
         let (partition, epoch) = owner?;
         let appender = &self.appenders[partition];
@@ -138,7 +143,7 @@ impl Writer {
         for &partition in touched {
             if let Err(error) = self.appenders[partition].write(now_ms) {
                 if error.kind == crate::log::Kind::Fatal {
-                    self.broken = Some(error.clone());
+                    self.broken.send_replace(Some(error.clone()));
                 }
                 failed.insert(partition, error);
             }
@@ -148,7 +153,7 @@ impl Writer {
         self.syncs.fetch_add(due.len() as u64, Ordering::Relaxed);
         metrics::counter!(SYNCS).increment(due.len() as u64);
         for (partition, error) in sync_all(due) {
-            self.broken = Some(error.clone());
+            self.broken.send_replace(Some(error.clone()));
             failed.insert(partition, error);
         }
         failed

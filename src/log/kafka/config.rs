@@ -1,9 +1,14 @@
 //! The `[kafka]` section of the configuration.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+
+/// What is written in place of a property that may be a secret.
+const REDACTED: &str = "redacted";
+/// Parts of the names of librdkafka's properties that hold secrets; a path to a key is hidden with the keys.
+const SECRET_NAMES: [&str; 5] = ["password", "secret", "key", "token", "jaas"];
 
 /// How connections are protected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +69,9 @@ pub struct Config {
     /// How long a record may wait for company in a batch. More is more records a second, and later answers.
     pub linger_ms: u32,
     /// Further librdkafka properties. They win over defaults of speed and size; those that carry promises of the
-    /// log (acknowledgement, idempotence, isolation, offsets, assignment) are set after them.
+    /// log (acknowledgement, idempotence, isolation, offsets, assignment) are set after them. Values whose name sounds
+    /// like a secret are never written out.
+    #[serde(serialize_with = "without_secrets")]
     pub properties: BTreeMap<String, String>,
 }
 
@@ -93,5 +100,37 @@ impl Default for Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("kafka::Config").finish_non_exhaustive()
+    }
+}
+
+fn without_secrets<S: Serializer>(properties: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer
+        .collect_map(properties.iter().map(|(name, value)| (name, if is_secret(name) { REDACTED } else { value })))
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_lowercase();
+    SECRET_NAMES.iter().any(|secret| name.contains(secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_that_may_be_secret_are_written_as_redacted() {
+        for (name, expected) in [
+            ("sasl.password", REDACTED),
+            ("SSL.Key.Password", REDACTED),
+            ("ssl.key.pem", REDACTED),
+            ("sasl.oauthbearer.client.secret", REDACTED),
+            ("sasl.oauthbearer.token.endpoint.url", REDACTED),
+            ("sasl.jaas.config", REDACTED),
+            ("socket.timeout.ms", "hunter2"),
+        ] {
+            let properties = BTreeMap::from([(name.to_owned(), "hunter2".to_owned())]);
+            let written = serde_json::to_value(Config { properties, ..Config::default() }).unwrap();
+            assert_eq!(written["properties"][name], expected, "{name}");
+        }
     }
 }

@@ -4,10 +4,10 @@
 //! left open. An append is one transaction: readers see all of it or nothing.
 
 use super::client::{Events, Query, Settings};
-use super::producer::{check_sizes, delivered, future_record, key_partition};
+use super::producer::{delivered, future_record};
 use super::{Names, fault};
 use crate::event::{Position, Topic};
-use crate::log::{Error, Fenced, NewRecord};
+use crate::log::{Error, Fenced, NewRecord, check_sizes, partition_of};
 use async_trait::async_trait;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, Producer as _};
@@ -36,7 +36,7 @@ pub(super) struct Place {
 
 impl Place {
     fn holds(self, record: &NewRecord) -> bool {
-        record.topic == self.topic && key_partition(record, self.partitions) == self.partition
+        record.topic == self.topic && partition_of(record, self.partitions) == self.partition
     }
 }
 

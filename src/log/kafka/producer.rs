@@ -2,8 +2,8 @@
 
 use super::client::{Events, Settings};
 use super::{Names, fault};
-use crate::event::{Position, Topic, key};
-use crate::log::{Error, NewRecord, RECORD_BYTES_MAX};
+use crate::event::{Position, Topic};
+use crate::log::{Error, NewRecord, check_sizes, partition_of};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::{Delivery, DeliveryFuture};
@@ -35,7 +35,7 @@ impl Producer {
     ) -> Result<Vec<Position>, Error> {
         check_sizes(&records)?;
         let producer = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let place = |record: &NewRecord| (names.of(record.topic), key_partition(record, partitions(record.topic)));
+        let place = |record: &NewRecord| (names.of(record.topic), partition_of(record, partitions(record.topic)));
         let delivered = send_all(&producer, place, &records).await;
         if delivered.is_err() {
             self.renew(producer);
@@ -64,22 +64,6 @@ impl Producer {
 
 fn create(settings: &Settings) -> Result<FutureProducer<Events>, Error> {
     settings.producer().create_with_context(Events).map_err(|error| Error::fatal("create a producer", error))
-}
-
-/// The partition that a record belongs to: chosen here, so that it is the one that the rest of the crate counts
-/// with, whatever librdkafka believes the partition count to be.
-pub(super) fn key_partition(record: &NewRecord, partitions: u32) -> u32 {
-    record.key.as_ref().map_or(0, |key| key::partition(key, partitions))
-}
-
-/// Refuses all when one is too large.
-pub(super) fn check_sizes(records: &[NewRecord]) -> Result<(), Error> {
-    match records.iter().map(NewRecord::bytes).max() {
-        Some(bytes) if bytes > RECORD_BYTES_MAX => {
-            Err(Error::reject("append", format!("a record of {bytes} bytes is over {RECORD_BYTES_MAX}")))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Sends in order, waits for all, and answers in order; the first failure is the answer.

@@ -1,0 +1,173 @@
+//! What an event to a client changes elsewhere: in the agenda, the look-up, the tenant's leads and the client's counts.
+//!
+//! Everything is the difference of two footprints, before and after, so that a correction takes out exactly what it
+//! had put in.
+
+use super::{Appointment, Client, History, Status};
+use crate::event::{Envelope, Event};
+use crate::store::View;
+use crate::view::agenda::{self, Kind};
+use crate::view::lead::{self, Counted};
+use crate::view::{Contribution, Delta, Place, lookup};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What one appointment puts into the history, and where it must be found.
+#[derive(Debug, Default, PartialEq)]
+struct Footprint {
+    history: History,
+    agenda_at_ms: Option<i64>,
+    placed_at_ms: Option<i64>,
+    requested_at_ms: BTreeSet<i64>,
+}
+
+impl Footprint {
+    fn of(appointment: Option<&Appointment>) -> Self {
+        let mut print = Self::default();
+        let Some(appointment) = appointment else { return print };
+        print.requested_at_ms = appointment.requests.iter().map(|asked| asked.at_ms).collect();
+        let Some(start) = &appointment.start else { return print };
+        if appointment.status == Status::Deleted {
+            return print;
+        }
+        print.placed_at_ms = Some(appointment.placed_at_ms);
+        print.agenda_at_ms = appointment.status.is_open().then_some(start.at_ms);
+        print.history.rescheduled = i64::from(appointment.rescheduled);
+        match appointment.status {
+            Status::Attended => print.history.attended = 1,
+            Status::Missed => print.history.missed = 1,
+            Status::Cancelled if appointment.is_late_cancelled() => print.history.late_cancelled = 1,
+            Status::Cancelled => print.history.cancelled = 1,
+            _ => {}
+        }
+        print
+    }
+}
+
+/// Day (since the epoch, local) to the outcome it counts with: lead bucket, missed.
+type Days = BTreeMap<i64, (u8, bool)>;
+
+/// Writes down what an event changes in other rows.
+pub(super) struct Scribe<'a> {
+    envelope: &'a Envelope,
+    client_id: &'a str,
+    partition: u32,
+    agenda: BTreeMap<i64, agenda::Delta>,
+    lookup: BTreeMap<String, lookup::Delta>,
+    lead: lead::Delta,
+}
+
+impl<'a> Scribe<'a> {
+    pub(super) fn new(event: &'a Event, place: Place) -> Self {
+        Self {
+            envelope: &event.envelope,
+            client_id: event.fact.subject(),
+            partition: place.partition,
+            agenda: BTreeMap::new(),
+            lookup: BTreeMap::new(),
+            lead: Vec::new(),
+        }
+    }
+
+    /// Forgets an appointment: its entries go, what it counted stays.
+    pub(super) fn release(&mut self, client: &mut Client, id: &str) -> Option<Appointment> {
+        let gone = client.appointments.remove(id);
+        let before = Footprint::of(gone.as_ref());
+        if before.history.missed > 0 {
+            let start = gone.as_ref().and_then(|gone| gone.start.as_ref());
+            client.forgotten_missed_ms = client.forgotten_missed_ms.max(start.map(|start| start.at_ms));
+        }
+        self.entries(id, &before, &Footprint::default());
+        gone
+    }
+
+    fn entries(&mut self, id: &str, before: &Footprint, after: &Footprint) {
+        if before.agenda_at_ms != after.agenda_at_ms {
+            before.agenda_at_ms.into_iter().for_each(|at| self.agenda(Kind::Starts, at, id, -1));
+            after.agenda_at_ms.into_iter().for_each(|at| self.agenda(Kind::Starts, at, id, 1));
+        }
+        let (gone, come) =
+            (&before.requested_at_ms - &after.requested_at_ms, &after.requested_at_ms - &before.requested_at_ms);
+        gone.into_iter().for_each(|at| self.agenda(Kind::Requested, at, id, -1));
+        come.into_iter().for_each(|at| self.agenda(Kind::Requested, at, id, 1));
+        if before.placed_at_ms != after.placed_at_ms {
+            let client_id = self.client_id.to_owned();
+            let delta = match after.placed_at_ms {
+                Some(placed_at_ms) => lookup::Delta::Claim { client_id, placed_at_ms },
+                None => lookup::Delta::Release { client_id },
+            };
+            self.lookup.insert(id.to_owned(), delta);
+        }
+    }
+
+    fn agenda(&mut self, kind: Kind, at_ms: i64, entry: &str, times: i32) {
+        let bucket = agenda::bucket(kind, at_ms, self.partition);
+        self.agenda.entry(bucket).or_default().push((entry.to_owned(), times));
+    }
+
+    /// What changed from `before` to what the appointment is now, in the client's own counts as well.
+    pub(super) fn difference(&mut self, client: &mut Client, id: &str, before: Option<&Appointment>) {
+        let after = client.appointments.get(id);
+        let days = [before, after].into_iter().flatten().filter_map(Appointment::resolved_day).collect();
+        let days_before = client.outcomes(&days, id, before);
+        let days_after = client.outcomes(&days, id, after);
+        let (before, after) = (Footprint::of(before), Footprint::of(after));
+        client.history.replace(before.history, after.history);
+        self.outcomes(client, &days_before, &days_after);
+        self.entries(id, &before, &after);
+    }
+
+    /// What changed between two lists of daily outcomes.
+    fn outcomes(&mut self, client: &mut Client, before: &Days, after: &Days) {
+        let gone = before.iter().filter(|(day, outcome)| after.get(day) != Some(outcome)).map(|(_, o)| (o, -1));
+        let come = after.iter().filter(|(day, outcome)| before.get(day) != Some(outcome)).map(|(_, o)| (o, 1));
+        for ((bucket, missed), sign) in gone.chain(come) {
+            self.lead.push(Counted { bucket: *bucket, missed: *missed, sign });
+            if let Some(day) = client.days.get_mut(usize::from(*bucket)) {
+                day.count(*missed, i64::from(sign));
+            }
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<Contribution> {
+        let tenant = &self.envelope.tenant;
+        let agenda = self.agenda.into_iter().map(|(bucket, delta)| {
+            let key = agenda::row_key(View::Agenda, bucket, tenant, self.client_id);
+            Contribution::new(key, Delta::Agenda(delta))
+        });
+        let lookup = self
+            .lookup
+            .into_iter()
+            .map(|(id, delta)| Contribution::new(lookup::row_key(tenant, &id), Delta::Lookup(delta)));
+        let lead = (!self.lead.is_empty()).then(|| Contribution::new(lead::row_key(tenant), Delta::Lead(self.lead)));
+        agenda.chain(lookup).chain(lead).collect()
+    }
+}
+
+impl Client {
+    /// The outcomes of those `days` that have a known one, where `own` stands for the appointment `id`: attended if any
+    /// visit was, with the lead of the first such visit by id.
+    fn outcomes(&self, days: &BTreeSet<i64>, id: &str, own: Option<&Appointment>) -> Days {
+        let others = self.appointments.iter().filter(|(other, _)| *other != id).map(|(other, a)| (other.as_str(), a));
+        let mut firsts = BTreeMap::new();
+        for (id, appointment) in others.chain(own.map(|own| (id, own))) {
+            let Some(day) = appointment.resolved_day().filter(|day| days.contains(day)) else { continue };
+            let visit = (appointment.status == Status::Missed, id, appointment);
+            let first = firsts.entry(day).or_insert(visit);
+            if (visit.0, visit.1) < (first.0, first.1) {
+                *first = visit;
+            }
+        }
+        let outcome = |(missed, _, visit): (bool, &str, &Appointment)| Some((lead::bucket(visit.lead_days()?), missed));
+        firsts.into_iter().filter_map(|(day, visit)| Some((day, outcome(visit)?))).collect()
+    }
+}
+
+impl History {
+    fn replace(&mut self, before: Self, after: Self) {
+        self.attended += after.attended - before.attended;
+        self.missed += after.missed - before.missed;
+        self.cancelled += after.cancelled - before.cancelled;
+        self.late_cancelled += after.late_cancelled - before.late_cancelled;
+        self.rescheduled += after.rescheduled - before.rescheduled;
+    }
+}

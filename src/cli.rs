@@ -8,6 +8,8 @@ pub(crate) use run::on_signal;
 pub use run::{Failure, run};
 
 use crate::app::Role;
+use crate::store::View;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -67,7 +69,8 @@ enum Command {
     },
     /// Fold the log again from its beginning, and hold the rows against it; exit 1 where they differ.
     Verify {
-        /// user, feature, client, lead, agenda, lookup, sent or announced; without one, all of them.
+        /// The view; without one, all of them.
+        #[arg(value_parser = views())]
         view: Option<String>,
     },
     /// Check or print the settings.
@@ -135,6 +138,10 @@ struct Evaluate {
     train_until: Option<String>,
 }
 
+fn views() -> PossibleValuesParser {
+    View::ALL.map(View::name).into()
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Facts {
     Logins,
@@ -163,7 +170,8 @@ enum Inspect {
     Positions,
     /// A row: its partials by source partition, decoded.
     Row {
-        /// user, feature, client, lead, agenda, lookup, sent or announced.
+        /// The view.
+        #[arg(value_parser = views())]
         view: String,
         /// tenant:key, as in default:ada
         key: String,

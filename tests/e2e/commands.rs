@@ -137,12 +137,16 @@ async fn an_instance_is_inspected_while_it_runs_and_when_it_is_stopped() {
     assert!(table.lines().count() > 4 && table.starts_with("family"), "{table}");
     let unknown = deployment.failure(1, &["inspect", "row", "user", "default:nobody"]);
     assert!(unknown.contains("no row \"default:nobody\" in view user"), "{unknown}");
-    let no_view = deployment.failure(1, &["inspect", "row", "users", "default:ada"]);
-    assert!(no_view.contains("views are user, feature"), "{no_view}");
+    let no_view = deployment.failure(2, &["inspect", "row", "users", "default:ada"]);
+    assert!(no_view.contains("possible values: user, feature"), "{no_view}");
+    let verify = || deployment.output(&["verify"]);
+    let verified = verify();
+    assert!(verified.contains("the fold of 3 offsets") && verified.ends_with("; 0 differ\n"), "{verified}");
 
     service.process.stop().await;
     let stopped = ask();
     assert_eq!((&stopped[0], &stopped[2]), (topics, row), "the same from the directory itself");
+    assert_eq!(verify(), verified);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,12 +9,13 @@
 //! A role is a value, not a build: `serve --roles` takes any of them, and every process serves its health and
 //! metrics. While a cluster is away at the start the process listens already and says what it waits for.
 
+mod backup;
 mod waiting;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::auth::Keys;
-use crate::http::{self, Api, Parts, Scoring};
+use crate::http::{self, Api, BackUp, Parts, Scoring};
 use crate::log::{self, Error, Kind, Log};
 use crate::pipeline::keeper::{self, Alone, Companion};
 use crate::pipeline::{Shared, patiently};
@@ -53,6 +54,8 @@ pub struct Ports {
     pub store: Arc<dyn Store>,
     /// The data directory of an embedded log or store, locked.
     pub directory: Option<PathBuf>,
+    /// Backs an embedded log up.
+    pub back_up: Option<Arc<BackUp>>,
     /// What operators should know about the backends, in plain sentences.
     pub notices: Vec<String>,
 }
@@ -70,13 +73,16 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     let log_lock = lock(log_dir)?;
     let store_lock = if store_dir == log_dir { log_lock.clone() } else { lock(store_dir)? };
     let mut notices = Vec::new();
-    let log: Arc<dyn Log> = match &log_lock {
+    let (log, back_up): (Arc<dyn Log>, Option<Arc<BackUp>>) = match &log_lock {
         Some(directory) => {
             let partitions = config.topics.embedded_partitions;
             let open = || log::disk::Log::open(directory, |_| partitions, log::disk::Config::default(), clock);
-            Arc::new(tokio::task::block_in_place(open)?)
+            let log = tokio::task::block_in_place(open)?;
+            let (copied, directory) = (log.clone(), Arc::clone(directory));
+            let back_up: Arc<BackUp> = Arc::new(move |to, tell| backup::back_up(&copied, directory.path(), to, tell));
+            (Arc::new(log), Some(back_up))
         }
-        None => Arc::new(open_kafka(config).await?),
+        None => (Arc::new(open_kafka(config).await?), None),
     };
     let store: Arc<dyn Store> = match &store_lock {
         Some(directory) => Arc::new(tokio::task::block_in_place(|| store::disk::Store::open(directory))?),
@@ -88,7 +94,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
         }
     };
     let directory = log_dir.or(store_dir).map(Path::to_owned);
-    Ok(Ports { log, store, directory, notices })
+    Ok(Ports { log, store, directory, back_up, notices })
 }
 
 async fn open_kafka(config: &Config) -> Result<log::kafka::Kafka, Error> {
@@ -311,6 +317,7 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         reminder_policy: config.reminders.policy.clone(),
         topic_prefix: config.topics.prefix.clone(),
         notices: ports.notices.clone(),
+        back_up: ports.back_up.clone(),
         shutdown,
         config: config.http.clone(),
     }

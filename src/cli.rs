@@ -73,6 +73,11 @@ enum Command {
         #[arg(value_parser = views())]
         view: Option<String>,
     },
+    /// Copy the embedded log, while it is served or not; to restore it, serve the copy.
+    Backup {
+        /// Where to: a directory that is empty, or does not exist.
+        directory: PathBuf,
+    },
     /// Check or print the settings.
     Config {
         #[command(subcommand)]

@@ -31,7 +31,7 @@ pub use serve::serve;
 
 use crate::clock::Clock;
 use crate::event::Topic;
-use crate::log::Log;
+use crate::log::{Backup, Log};
 use crate::progress::Progress;
 use crate::remind::plan;
 use crate::rows::Rows;
@@ -41,11 +41,12 @@ use crate::verify::Verifier;
 use answer::Standing;
 use auth::{Keys, Scope};
 use axum::extract::DefaultBodyLimit;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
 use problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -138,6 +139,10 @@ fn version(settings: &impl Serialize) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
 }
 
+/// Copies the embedded log and what belongs to it into a directory, and tells how many bytes it has copied, of how
+/// many. Blocks.
+pub type BackUp = dyn Fn(&Path, &mut dyn FnMut(u64, u64)) -> Result<Backup, crate::port::Error> + Send + Sync;
+
 /// What the API is made of.
 #[derive(Clone)]
 pub struct Parts {
@@ -163,6 +168,8 @@ pub struct Parts {
     pub notices: Vec<String>,
     /// Holds the rows against the log, for operators.
     pub verifier: Verifier,
+    /// Backs the log up, for operators; none where it is not embedded.
+    pub back_up: Option<Arc<BackUp>>,
     /// Cancelled when the process drains: streams end, readiness ends.
     pub shutdown: CancellationToken,
     /// Limits.
@@ -264,7 +271,8 @@ pub fn admin_router(api: &Arc<Api>) -> Router {
         .route("/admin/topics", get(admin::topics))
         .route("/admin/positions", get(admin::positions))
         .route("/admin/rows/{view}", get(admin::row))
-        .route("/admin/verify", get(admin::verify));
+        .route("/admin/verify", get(admin::verify))
+        .route("/admin/backup", post(admin::back_up));
     finish(&trusted, routes)
 }
 

@@ -30,6 +30,7 @@ pub use crate::port::{Error, Kind};
 use crate::event::{Position, Topic, key};
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 /// A header of a record: UTF-8 name, any bytes.
@@ -133,6 +134,15 @@ pub struct Page {
     pub records: Vec<Record>,
     /// Everything below it, from where the look began, is in `records`.
     pub next: i64,
+}
+
+/// What a copy of an embedded log holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// One past the highest offset of each partition, added up.
+    pub records: u64,
+    /// Bytes of all segments.
+    pub bytes: u64,
 }
 
 /// What a reader brings next.

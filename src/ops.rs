@@ -5,6 +5,7 @@
 //! routes: see [`access`].
 
 pub mod access;
+pub mod backup;
 pub mod import;
 pub mod inspect;
 pub mod verify;

@@ -9,7 +9,7 @@ use crate::event::codec::parse_rfc3339;
 use crate::http::auth::{self, Insecure, Keys};
 use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::{self, Print, What};
-use crate::ops::{self, Error, import, verify};
+use crate::ops::{self, Error, backup, import, verify};
 use crate::{demo, source, telemetry};
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -109,6 +109,13 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
                 Inspect::Row { view, key, bucket } => What::Row { view, key, bucket },
             };
             Ok(inspect::inspect(&access, &what, print, out).await?)
+        }
+        Command::Backup { directory } => {
+            let access = Access::find(&config, Remote::default(), clock()).await?;
+            let bar = progress("bytes", 0);
+            let backed_up = backup::back_up(&access, &directory, &bar, print, out).await;
+            bar.finish_and_clear();
+            Ok(backed_up?)
         }
         Command::Verify { view } => {
             let access = Access::find(&config, Remote::default(), clock()).await?;

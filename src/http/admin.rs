@@ -8,6 +8,7 @@ use super::Api;
 use super::answer;
 use super::problem::{Code, Problem};
 use crate::event::Topic;
+use crate::log::Backup;
 use crate::rows::{self, Partial};
 use crate::store::{Family, View};
 use crate::verify;
@@ -18,7 +19,9 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use futures::stream;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// A topic as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,11 +122,64 @@ pub(super) async fn verify(
 ) -> Result<impl IntoResponse, Problem> {
     let views = query.view.as_deref().map(named).transpose()?.into_iter().collect();
     let told = verify::spawn(api.verifier.clone(), views);
+    Ok(lines(told))
+}
+
+/// What is told, a line each.
+fn lines<T: Serialize + Send + 'static>(told: mpsc::Receiver<T>) -> impl IntoResponse {
     let lines = stream::unfold(told, |mut told| async {
         let line = serde_json::to_string(&told.recv().await?).map(|line| line + "\n");
         Some((line, told))
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)))
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines))
+}
+
+/// Where a backup goes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct BackupQuery {
+    /// An absolute path; a directory that is empty, or does not exist.
+    to: PathBuf,
+}
+
+/// What is told during a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "told", rename_all = "snake_case")]
+pub enum BackupTold {
+    /// How far it is.
+    Copied {
+        /// Bytes that are copied.
+        bytes: u64,
+        /// Of so many.
+        of: u64,
+    },
+    /// It is whole, and durable.
+    Done(Backup),
+    /// It is not to be used.
+    Failed {
+        /// Why, in a sentence.
+        detail: String,
+    },
+}
+
+/// `POST /admin/backup?to=DIR`: copies the embedded log, and tells how it goes as JSON Lines of [`BackupTold`].
+pub(super) async fn back_up(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<BackupQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    let back_up = api.back_up.clone().ok_or_else(|| {
+        Problem::new(Code::PathNotFound, "the log is not embedded: back its topics up with the tools of Kafka")
+    })?;
+    let (tell, told) = mpsc::channel(64);
+    tokio::task::spawn_blocking(move || {
+        // Who does not listen does not miss it.
+        let mut copied = |bytes, of| drop(tell.blocking_send(BackupTold::Copied { bytes, of }));
+        let told = match back_up(&query.to, &mut copied) {
+            Ok(backup) => BackupTold::Done(backup),
+            Err(error) => BackupTold::Failed { detail: error.to_string() },
+        };
+        drop(tell.blocking_send(told));
+    });
+    Ok(lines(told))
 }
 
 fn named(view: &str) -> Result<View, Problem> {

@@ -9,11 +9,13 @@
 //! ```
 //! What was acknowledged was synced, one group at a time (`writer`). When the directory is opened, bytes that were
 //! never acknowledged are cut off and said; damage to what was acknowledged is refused, with file and position
-//! (`recover`). Segments are only ever added: an operator's backup is a copy of the directory.
+//! (`recover`). Segments are only ever added,
+//! so a copy can be taken at any time (`backup`).
 //!
 //! Consumer groups live in the process, as the directory belongs to it. What a group committed is kept in memory
 //! and forgotten with the process: it is advice, and the checkpoint in the store decides.
 
+mod backup;
 mod block;
 mod lock;
 mod mark;

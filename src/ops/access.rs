@@ -10,7 +10,7 @@ use crate::rows::Rows;
 use crate::source::Sourced;
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
-use axum::http::Request;
+use axum::http::{Method, Request};
 use axum::response::Response;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
@@ -57,8 +57,12 @@ impl Opened {
         http::admin_router(&Api::new(app::parts(&self.config, &self.ports, rows, process)))
     }
 
-    async fn answer(&self, path: &str) -> Result<Response, Error> {
-        let request = Request::get(path).body(Body::empty()).map_err(|e| Error::Answer(e.to_string()))?;
+    async fn answer(&self, method: Method, path: &str) -> Result<Response, Error> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Body::empty())
+            .map_err(|e| Error::Answer(e.to_string()))?;
         Ok(self.routes().oneshot(request).await.unwrap_or_else(|never| match never {}))
     }
 }
@@ -138,18 +142,18 @@ impl Access {
                 send(key.iter().fold(request, |request, key| request.bearer_auth(key))).await?
             }
             Self::Opened(opened) => {
-                let answer = opened.answer(path).await?;
+                let answer = opened.answer(Method::GET, path).await?;
                 (answer.status().as_u16(), whole(answer).await?)
             }
         };
         read(status, &body)
     }
 
-    /// What the instance answers to a GET line by line, for as long as it takes.
-    pub async fn lines(&self, path: &str) -> Result<Lines, Error> {
+    /// What the instance answers line by line, for as long as it takes.
+    pub async fn lines(&self, method: Method, path: &str) -> Result<Lines, Error> {
         let answer = match self {
             Self::Service { client, base, key } => {
-                let request = client.get(format!("{base}{path}")).timeout(Duration::MAX);
+                let request = client.request(method, format!("{base}{path}")).timeout(Duration::MAX);
                 let request = key.iter().fold(request, |request, key| request.bearer_auth(key));
                 let answer = request.send().await.map_err(unreachable)?;
                 if !answer.status().is_success() {
@@ -159,7 +163,7 @@ impl Access {
                 Answer::Remote(answer)
             }
             Self::Opened(opened) => {
-                let answer = opened.answer(path).await?;
+                let answer = opened.answer(method, path).await?;
                 let status = answer.status();
                 if !status.is_success() {
                     return Err(refused(status.as_u16(), &whole(answer).await?));

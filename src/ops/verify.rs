@@ -4,6 +4,7 @@ use super::Error;
 use super::access::Access;
 use super::inspect::Print;
 use crate::verify::{Difference, Summary, Told};
+use axum::http::Method;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use std::io::Write;
@@ -17,7 +18,7 @@ pub async fn verify(
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let query: String = view.iter().map(|view| format!("?view={}", super::inspect::urlencoded(view))).collect();
-    let mut lines = access.lines(&format!("/admin/verify{query}")).await?;
+    let mut lines = access.lines(Method::GET, &format!("/admin/verify{query}")).await?;
     while let Some(told) = lines.next::<Told>().await? {
         match told {
             Told::Begun { family, offsets } => {

@@ -2,7 +2,7 @@
 
 use crate::deployment::{Deployment, assert_same};
 use crate::facts::{self, SAMPLE, SAMPLE_ROWS};
-use crate::process::Service;
+use crate::process::{Process, Service, until};
 use foretell::event::Topic;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -101,4 +101,40 @@ async fn a_running_service_takes_an_import_through_its_url_or_its_socket() {
     assert!(refused.contains("nothing was appended"), "{refused}");
     service.process.stop().await;
     assert_eq!(whole.records(Topic::Logins).await, 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_taken_during_an_import_is_a_directory_to_serve() {
+    let deployment = Deployment::disk();
+    let file = deployment.scratch_file("logins.jsonl");
+    facts::write_logins(&file, 5_000);
+    let import = ["import", "logins", file.to_str().expect("text"), "--format", "events"];
+    let service = Service::ready(&deployment, &[]).await;
+    let mut running = Process::start(&deployment, deployment.command(&import));
+    until("a part of the file is in the log", async || {
+        let positions: Value = serde_json::from_str(&deployment.output(&["inspect", "positions", "--json"])).ok()?;
+        positions.as_array()?.iter().any(|at| at["end"].as_i64() > Some(0)).then_some(())
+    })
+    .await;
+    let copy = deployment.scratch().join("copy");
+    let backup = ["backup", copy.to_str().expect("text")];
+    let backed_up: Value =
+        serde_json::from_str(&deployment.output(&[&backup[..], &["--json"]].concat())).expect("JSON");
+    let records = backed_up["records"].as_i64().expect("a number");
+    assert!(records > 0, "{backed_up}");
+    assert!(deployment.failure(1, &backup).contains("is not empty"), "each backup has a directory of its own");
+    assert_eq!(running.end().await.code(), Some(0), "{}", running.stderr());
+    service.process.stop().await;
+
+    let url = format!("disk:{}", copy.display());
+    let restored = Deployment::with(|_| vec![("LOG", url.clone()), ("STORE", url.clone())]);
+    let service = Service::ready(&restored, &[]).await;
+    let told = restored.output(&["verify"]);
+    assert!(told.contains(&format!("the fold of {records} offsets")) && told.ends_with("; 0 differ\n"), "{told}");
+    // The import goes on where the backup left it: at most the batch under way, and one begun meanwhile, come again.
+    restored.output(&import);
+    assert!(restored.output(&["verify", "user"]).ends_with("; 0 differ\n"));
+    service.process.stop().await;
+    let records = restored.records(Topic::Logins).await;
+    assert!((5_000..=7_000).contains(&records), "{records}");
 }

@@ -134,6 +134,7 @@ impl World {
             reminder_policy: Policy::default(),
             topic_prefix: "foretell.".into(),
             notices: Vec::new(),
+            back_up: None,
             shutdown: CancellationToken::new(),
             config: Config { drain_ms: 2_000, ..Config::default() },
         }

@@ -368,6 +368,64 @@ async fn what_was_acknowledged_survives_a_kill() {
     assert!(kept.iter().enumerate().all(|(n, value)| *value == n.to_string()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_taken_while_the_log_is_written_holds_what_was_acknowledged_before() {
+    let (directory, copy) = (directory(), directory());
+    let config = Config { segment_bytes_max: 4_000, ..Config::default() };
+    let log = open(directory.path(), 1, config).expect("opens");
+    let (acknowledged, count) = tokio::sync::watch::channel(0_usize);
+    let writing = tokio::spawn({
+        let log = log.clone();
+        async move {
+            // Until nobody counts any more.
+            for n in 0.. {
+                log.append(vec![record(&n.to_string())]).await.expect("appended");
+                if acknowledged.send(n + 1).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let mut grown = count.clone();
+    grown.wait_for(|n| *n > 300).await.expect("written");
+    let before = *count.borrow();
+    let to = copy.path().to_owned();
+    let backup = tokio::task::spawn_blocking(move || {
+        let mut told = Vec::new();
+        (log.backup(&to, &mut |bytes, of| told.push((bytes, of))), told)
+    });
+    let (backup, told) = backup.await.expect("no panic");
+    let backup = backup.expect("backed up");
+    drop((count, grown));
+    writing.await.expect("no panic");
+    assert!(told.len() > 3 && told.is_sorted(), "one for each segment: {told:?}");
+    assert_eq!(told.last(), Some(&(backup.bytes, backup.bytes)));
+    let restored = open(copy.path(), 7, config).expect("opens");
+    let kept = values(&restored).await.expect("readable");
+    assert_eq!(kept.len() as u64, backup.records);
+    assert!(kept.len() >= before, "{} kept, {before} were acknowledged", kept.len());
+    assert!(kept.iter().enumerate().all(|(n, value)| *value == n.to_string()));
+    assert_eq!(restored.partitions(Topic::Logins), 1, "as many as there were");
+    restored.append(vec![record("on")]).await.expect("it goes on");
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_not_backed_up() {
+    let (directory, copy) = (directory(), directory());
+    let config = Config { segment_bytes_max: 200, ..Config::default() };
+    let log = open(directory.path(), 1, config).expect("opens");
+    for n in 0..20 {
+        log.append(vec![record(&n.to_string())]).await.expect("appended");
+    }
+    let oldest = directory.path().join("log/logins/0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&oldest).expect("there");
+    bytes[50] ^= 1;
+    std::fs::write(&oldest, bytes).expect("written");
+    let error = log.backup(copy.path(), &mut |_, _| {}).expect_err("damaged");
+    assert_eq!(error.kind, Kind::Fatal);
+    assert!(error.detail.contains(&format!("{} is damaged at byte 0", oldest.display())), "{error}");
+}
+
 fn generation() -> Generation {
     Generation { family: Family::Logins, number: 1, epoch: 0 }
 }

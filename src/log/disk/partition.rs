@@ -51,6 +51,8 @@ impl Partition {
         }
         let newest = segments.last().map_or(0, |segment| segment.base);
         if tail.bytes > 0 {
+            // What was read may have come from memory alone, after a sync that failed.
+            File::open(&Segment::at(&directory, newest).path).and_then(|file| file.sync_all()).map_err(fail)?;
             let mark = Mark { segment: newest, end: tail.bytes, sequence: tail.sequence };
             sidecar.write(mark).map_err(fail)?;
         }
@@ -74,6 +76,12 @@ impl Partition {
         let segment = create(&self.directory, base)?;
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment.clone());
         Ok(segment)
+    }
+
+    /// The segments with something durable, as of `end`.
+    pub(super) fn until(&self, end: End) -> Vec<Segment> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().filter(|segment| segment.base <= end.segment).cloned().collect()
     }
 
     /// The segment that holds an offset: the last one that does not begin behind it.

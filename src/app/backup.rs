@@ -1,0 +1,56 @@
+//! A copy of a data directory that a start can go on from: the log, and the journals of its imports.
+//!
+//! Rows are not copied: they are the fold of the log, and a start folds them again. Journals are read just before the
+//! log: one that says less than the log holds lets its import append a batch again, as after a crash; one that says
+//! more would leave events out.
+
+use crate::log::{Backup, Error, disk};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+const OPERATION: &str = "back up the data directory";
+const JOURNALS: &str = "imports";
+
+pub(super) fn back_up(
+    log: &disk::Log,
+    directory: &Path,
+    to: &Path,
+    tell: &mut dyn FnMut(u64, u64),
+) -> Result<Backup, Error> {
+    let failed = |cause: io::Error| Error::fatal(OPERATION, format!("{}: {cause}", to.display()));
+    fs::create_dir_all(to).map_err(failed)?;
+    if fs::read_dir(to).map_err(failed)?.next().is_some() {
+        let detail = format!("{} is not empty: name a directory of its own for each backup", to.display());
+        return Err(Error::reject(OPERATION, detail));
+    }
+    let journals = read(&directory.join(JOURNALS)).map_err(failed)?;
+    let backup = log.backup(to, tell)?;
+    write(&to.join(JOURNALS), &journals).map_err(failed)?;
+    Ok(backup)
+}
+
+fn read(directory: &Path) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let mut journals = Vec::new();
+    for journal in fs::read_dir(directory)? {
+        let journal = journal?;
+        if journal.path().extension().is_some_and(|extension| extension == "json") {
+            journals.push((journal.file_name(), fs::read(journal.path())?));
+        }
+    }
+    Ok(journals)
+}
+
+fn write(directory: &Path, journals: &[(OsString, Vec<u8>)]) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    for (name, journal) in journals {
+        let mut file = fs::File::create_new(directory.join(name))?;
+        file.write_all(journal)?;
+        file.sync_all()?;
+    }
+    fs::File::open(directory)?.sync_all()
+}

@@ -75,7 +75,7 @@ enum Command {
     },
     /// Copy the embedded log, while it is served or not; to restore it, serve the copy.
     Backup {
-        /// Where to: a directory that is empty, or does not exist.
+        /// Where to: a directory that does not exist yet.
         directory: PathBuf,
     },
     /// Check or print the settings.

@@ -13,21 +13,34 @@ use std::path::Path;
 const OPERATION: &str = "back up the data directory";
 const JOURNALS: &str = "imports";
 
+/// Copies into a directory beside `to`, which gets its name when it is whole: what is called `to` can be served.
 pub(super) fn back_up(
     log: &disk::Log,
     directory: &Path,
     to: &Path,
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<Backup, Error> {
-    let failed = |cause: io::Error| Error::fatal(OPERATION, format!("{}: {cause}", to.display()));
-    fs::create_dir_all(to).map_err(failed)?;
-    if fs::read_dir(to).map_err(failed)?.next().is_some() {
-        let detail = format!("{} is not empty: name a directory of its own for each backup", to.display());
+    let failed = |path: &Path, cause: io::Error| Error::fatal(OPERATION, format!("{}: {cause}", path.display()));
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = Path::new(&partial);
+    if to.exists() {
+        let detail = format!("{} exists: name a directory of its own for each backup", to.display());
         return Err(Error::reject(OPERATION, detail));
     }
-    let journals = read(&directory.join(JOURNALS)).map_err(failed)?;
-    let backup = log.backup(to, tell)?;
-    write(&to.join(JOURNALS), &journals).map_err(failed)?;
+    fs::create_dir(partial).map_err(|cause| match cause.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let detail = format!("{} is left from one that was interrupted: remove it first", partial.display());
+            Error::reject(OPERATION, detail)
+        }
+        _ => failed(partial, cause),
+    })?;
+    let journals = read(&directory.join(JOURNALS)).map_err(|cause| failed(directory, cause))?;
+    let backup = log.backup(partial, tell)?;
+    write(&partial.join(JOURNALS), &journals).map_err(|cause| failed(partial, cause))?;
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let named = fs::rename(partial, to).and_then(|()| fs::File::open(parent)?.sync_all());
+    named.map_err(|cause| failed(to, cause))?;
     Ok(backup)
 }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long the process waits at its end for threads that cannot be cancelled.
 const BLOCKED_MAX: Duration = Duration::from_secs(3);
@@ -113,16 +114,16 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         Command::Backup { directory } => {
             let access = Access::find(&config, Remote::default(), clock()).await?;
             let bar = progress("bytes", 0);
-            let backed_up = backup::back_up(&access, &directory, &bar, print, out).await;
+            let backed_up = unless_signalled(backup::back_up(&access, &directory, &bar, print, out)).await;
             bar.finish_and_clear();
-            Ok(backed_up?)
+            backed_up
         }
         Command::Verify { view } => {
             let access = Access::find(&config, Remote::default(), clock()).await?;
             let bar = progress("offsets", 0);
-            let verified = verify::verify(&access, view.as_deref(), &bar, print, out).await;
+            let verified = unless_signalled(verify::verify(&access, view.as_deref(), &bar, print, out)).await;
             bar.finish_and_clear();
-            Ok(verified?)
+            verified
         }
         Command::Config { what: Settings::Check } => Ok(writeln!(out, "the settings can be used")?),
         Command::Config { what: Settings::Dump { .. } } => Ok(write!(out, "{}", config.dump())?),
@@ -173,6 +174,16 @@ fn keys(path: &Path) -> Result<Keys, Failure> {
 
 async fn listen(address: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|cause| Failure::Other(format!("cannot listen on {address}: {cause}")))
+}
+
+/// Does it to its end, or to a signal; what it leaves behind is removed in both cases.
+async fn unless_signalled(work: impl Future<Output = Result<(), Error>>) -> Result<(), Failure> {
+    let signalled = CancellationToken::new();
+    let _listening = AbortOnDropHandle::new(tokio::spawn(on_signal(signalled.clone())));
+    tokio::select! {
+        done = work => Ok(done?),
+        () = signalled.cancelled() => Err(Failure::Other("interrupted".into())),
+    }
 }
 
 /// Cancels at SIGTERM or SIGINT.

@@ -137,7 +137,7 @@ fn lines<T: Serialize + Send + 'static>(told: mpsc::Receiver<T>) -> impl IntoRes
 /// Where a backup goes.
 #[derive(Debug, Clone, Deserialize)]
 pub struct BackupQuery {
-    /// An absolute path; a directory that is empty, or does not exist.
+    /// An absolute path of a directory that does not exist yet.
     to: PathBuf,
 }
 

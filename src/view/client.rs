@@ -14,7 +14,9 @@
 //! - **erased** empties the row and takes out its look-up and agenda entries; a tenant's counts stay.
 //!
 //! For the tenant's rates several visits of one client on one day (of their zone) count once: as attended if any
-//! was attended. The history counts appointments.
+//! was attended. The history counts appointments. What a visit has counted stays when it is forgotten or begins anew,
+//! and the row remembers how its day counted, so that another visit of that day does not count it twice; of the
+//! latest [`SETTLED_DAYS_MAX`] such days.
 
 mod appointment;
 mod change;
@@ -32,6 +34,9 @@ use scribe::Scribe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Days kept whose count outlived their visits; the earliest is forgotten first.
+pub const SETTLED_DAYS_MAX: usize = 32;
+
 /// The state of a client's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
@@ -41,6 +46,8 @@ pub struct Client {
     pub history: History,
     /// Kept and missed days by lead bucket, for the no-shows that the tenant's rates would expect.
     pub days: [Outcomes; lead::BUCKETS.len()],
+    /// How the local days (since the epoch) count that had visits which are not kept any more: lead bucket, missed.
+    pub settled_days: BTreeMap<i64, (u8, bool)>,
     /// The latest missed start among the appointments that are not kept any more.
     pub forgotten_missed_ms: Option<i64>,
     /// By appointment id.

@@ -218,6 +218,34 @@ fn several_visits_of_one_day_count_once_for_the_tenant_and_each_in_the_history()
 }
 
 #[test]
+fn a_day_counts_once_also_when_one_of_its_visits_begins_anew_or_is_forgotten() {
+    let day = |id: &str, hour: i64| (DAY, booked(id, 1_000 * DAY + hour * HOUR));
+    let over = START + DAY;
+    let bucket = usize::from(lead::bucket(999));
+    let anew = |at: i64| (at, booked("a", START + 9 * DAY));
+    for (name, events, wanted) in [
+        ("both missed, then one anew", vec![(over, missed("a")), (over, missed("b")), anew(over + 1)], (0, 1)),
+        ("the other one is missed later", vec![(over, missed("a")), anew(over + 1), (over + 2, missed("b"))], (0, 1)),
+        ("the other one came", vec![(over, missed("a")), anew(over + 1), (over + 2, attended("b"))], (1, 0)),
+        (
+            "the other one came, and did not",
+            vec![(over, missed("a")), anew(over + 1), (over + 2, attended("b")), (over + 3, missed("b"))],
+            (0, 1),
+        ),
+        (
+            "the other one is deleted",
+            vec![(over, missed("b")), (over, missed("a")), anew(over + 1), (over + 2, deleted("b"))],
+            (0, 1),
+        ),
+    ] {
+        let views = appointments([day("a", 9), day("b", 11)].into_iter().chain(events));
+        let total = leads(&views).buckets;
+        assert_eq!((total[bucket].attended, total[bucket].missed), wanted, "{name}");
+        assert_eq!(views.client("c").days, total, "{name}: the only client is the tenant");
+    }
+}
+
+#[test]
 fn days_are_those_of_the_visits_zone() {
     // 23:30 and 00:30 in Dublin are one UTC day, and two days there.
     let in_dublin = |id: &str, text: &str| Fact::Booked(Box::new(booking(id, at(text), Some("Europe/Dublin"))));
@@ -454,6 +482,9 @@ fn recount(clients: &[Client]) -> Lead {
                 (appointment.status == Status::Missed, id.as_str(), lead::bucket(appointment.lead_days().unwrap()));
             days.entry(start.local_s.div_euclid(86_400)).or_default().push(outcome);
         }
+        for (day, (bucket, missed)) in &client.settled_days {
+            days.entry(*day).or_default().push((*missed, "", *bucket));
+        }
         for day in days.values() {
             let (missed, _, bucket) = day.iter().min().unwrap();
             lead.buckets[usize::from(*bucket)].count(*missed, 1);
@@ -504,8 +535,9 @@ proptest! {
     }
 
     #[test]
-    fn leads_are_what_a_recount_gives_as_long_as_nothing_is_forgotten(events in any_events()) {
-        let views = appointments(unforgetting(events));
+    fn leads_are_what_a_recount_gives_as_long_as_nobody_is_erased(mut events in any_events()) {
+        events.retain(|(_, fact)| !matches!(fact, Fact::ClientErased { .. }));
+        let views = appointments(events);
         prop_assert_eq!(leads(&views), recount(&["c0", "c1"].map(|id| views.client(id))));
     }
 

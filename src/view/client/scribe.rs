@@ -3,7 +3,7 @@
 //! Everything is the difference of two footprints, before and after, so that a correction takes out exactly what it
 //! had put in.
 
-use super::{Appointment, Client, History, Status};
+use super::{Appointment, Client, History, SETTLED_DAYS_MAX, Status};
 use crate::event::{Envelope, Event};
 use crate::store::View;
 use crate::view::agenda::{self, Kind};
@@ -71,6 +71,7 @@ impl<'a> Scribe<'a> {
     /// Forgets an appointment: its entries go, what it counted stays.
     pub(super) fn release(&mut self, client: &mut Client, id: &str) -> Option<Appointment> {
         let gone = client.appointments.remove(id);
+        client.settle(id, gone.as_ref());
         let before = Footprint::of(gone.as_ref());
         if before.history.missed > 0 {
             let start = gone.as_ref().and_then(|gone| gone.start.as_ref());
@@ -144,21 +145,32 @@ impl<'a> Scribe<'a> {
 }
 
 impl Client {
+    /// Keeps how the day of an appointment counts that is not kept any more.
+    fn settle(&mut self, id: &str, gone: Option<&Appointment>) {
+        let days = gone.and_then(Appointment::resolved_day).into_iter().collect();
+        let outcomes = self.outcomes(&days, id, gone);
+        self.settled_days.extend(outcomes);
+        while self.settled_days.len() > SETTLED_DAYS_MAX {
+            self.settled_days.pop_first();
+        }
+    }
+
     /// The outcomes of those `days` that have a known one, where `own` stands for the appointment `id`: attended if any
-    /// visit was, with the lead of the first such visit by id.
+    /// visit was, with the lead of the first such visit by id; what is settled comes before all of them.
     fn outcomes(&self, days: &BTreeSet<i64>, id: &str, own: Option<&Appointment>) -> Days {
         let others = self.appointments.iter().filter(|(other, _)| *other != id).map(|(other, a)| (other.as_str(), a));
+        let visits = others.chain(own.map(|own| (id, own))).filter_map(|(id, visit)| {
+            let day = visit.resolved_day().filter(|day| days.contains(day))?;
+            Some((day, (visit.status == Status::Missed, id, lead::bucket(visit.lead_days()?))))
+        });
+        let settled = days.iter().filter_map(|day| self.settled_days.get_key_value(day));
+        let settled = settled.map(|(day, (bucket, missed))| (*day, (*missed, "", *bucket)));
         let mut firsts = BTreeMap::new();
-        for (id, appointment) in others.chain(own.map(|own| (id, own))) {
-            let Some(day) = appointment.resolved_day().filter(|day| days.contains(day)) else { continue };
-            let visit = (appointment.status == Status::Missed, id, appointment);
+        for (day, visit) in settled.chain(visits) {
             let first = firsts.entry(day).or_insert(visit);
-            if (visit.0, visit.1) < (first.0, first.1) {
-                *first = visit;
-            }
+            *first = visit.min(*first);
         }
-        let outcome = |(missed, _, visit): (bool, &str, &Appointment)| Some((lead::bucket(visit.lead_days()?), missed));
-        firsts.into_iter().filter_map(|(day, visit)| Some((day, outcome(visit)?))).collect()
+        firsts.into_iter().map(|(day, (missed, _, bucket))| (day, (bucket, missed))).collect()
     }
 }
 

@@ -370,7 +370,8 @@ fn lead_of(rows: Vec<Merged>) -> Arc<Lead> {
     rows.into_iter().find_map(lead).unwrap_or_default()
 }
 
-fn decode<T: DeserializeOwned>(row: &Row) -> Result<T, Error> {
+/// The state of a stored row; Fatal where it cannot be decoded.
+pub fn decode<T: DeserializeOwned>(row: &Row) -> Result<T, Error> {
     let cell = Cell::decode(&row.cell).map_err(corrupt)?;
     cell::decode_state(cell.state).map_err(corrupt)
 }

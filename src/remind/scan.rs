@@ -2,9 +2,9 @@
 
 use super::Reminders;
 use crate::log::Error;
+use crate::rows;
 use crate::store::{Generation, Row, RowKey, View};
 use crate::view::agenda::{self, Agenda, HOUR_MS, Kind};
-use crate::view::cell::{Cell, decode_state};
 use crate::view::client::Client;
 use crate::view::sent::{self, Calendar, Sent};
 use serde::de::DeserializeOwned;
@@ -75,8 +75,8 @@ impl<'a> Scan<'a> {
 
     async fn candidates(&self, keys: Vec<String>) -> Result<Vec<Candidate>, Error> {
         let (store, source) = (&self.shared.store, Some(self.partition));
-        let rows = |view| keys.iter().map(|key| RowKey::hashed(view, key.clone())).collect::<Vec<_>>();
-        let (clients, sents) = (rows(View::Client), rows(View::Sent));
+        let addresses = |view| keys.iter().map(|key| RowKey::hashed(view, key.clone())).collect::<Vec<_>>();
+        let (clients, sents) = (addresses(View::Client), addresses(View::Sent));
         let (clients, sents) = tokio::try_join!(
             store.read(self.shared.appointments, source, &clients),
             store.read(self.shared.sent, source, &sents),
@@ -101,8 +101,5 @@ async fn one<T: DeserializeOwned + Default>(shared: &Reminders, of: Generation, 
 }
 
 fn state<T: DeserializeOwned + Default>(row: Option<&Row>) -> Result<T, Error> {
-    let Some(row) = row else { return Ok(T::default()) };
-    let unreadable = |corrupt| Error::fatal("plan reminders", corrupt);
-    let cell = Cell::decode(&row.cell).map_err(unreadable)?;
-    decode_state(cell.state).map_err(unreadable)
+    row.map_or_else(|| Ok(T::default()), rows::decode)
 }

@@ -69,7 +69,7 @@ pub fn disk_directory(url: &str) -> Option<&Path> {
 /// cluster does not answer.
 pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error> {
     let (log_dir, store_dir) = (disk_directory(&config.log), disk_directory(&config.store));
-    let lock = |dir: Option<&Path>| dir.map(log::disk::lock).transpose();
+    let lock = |dir: Option<&Path>| dir.map(lock).transpose();
     let log_lock = lock(log_dir)?;
     let store_lock = if store_dir == log_dir { log_lock.clone() } else { lock(store_dir)? };
     let mut notices = Vec::new();
@@ -95,6 +95,13 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     };
     let directory = log_dir.or(store_dir).map(Path::to_owned);
     Ok(Ports { log, store, directory, back_up, notices })
+}
+
+fn lock(directory: &Path) -> Result<Arc<log::disk::Directory>, Error> {
+    if directory.as_os_str().is_empty() {
+        return Err(Error::fatal("read the settings", "disk: names no directory, as disk:./data does"));
+    }
+    log::disk::lock(directory)
 }
 
 async fn open_kafka(config: &Config) -> Result<log::kafka::Kafka, Error> {

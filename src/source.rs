@@ -207,18 +207,15 @@ impl Default for Origin<'_> {
 
 /// Reads any input as [`read`] reads a file.
 pub fn read_from(input: impl Read, origin: Origin<'_>, format: Format) -> Result<Loaded, Error> {
-    let mut input = BufReader::with_capacity(64 * 1024, Digested { input, digest: Sha256::new() });
+    let mut input = BufReader::with_capacity(64 * 1024, input);
     let mut rows = Rows::new(origin);
     let is_gzip = input.fill_buf().map_err(|cause| origin.unreadable(1, &cause))?.starts_with(&[0x1f, 0x8b]);
-    let read = match format {
-        Format::Rba => rba::read,
-        Format::Noshow => noshow::read,
-        Format::Events => jsonl::read,
-    };
-    if is_gzip {
-        read(&mut BufReader::new(MultiGzDecoder::new(&mut input)), &mut rows)?;
-    } else {
-        read(&mut input, &mut rows)?;
+    let unpacked: Box<dyn Read + '_> = if is_gzip { Box::new(MultiGzDecoder::new(input)) } else { Box::new(input) };
+    let mut input = BufReader::with_capacity(64 * 1024, Digested { input: unpacked, digest: Sha256::new() });
+    match format {
+        Format::Rba => rba::read(&mut input, &mut rows)?,
+        Format::Noshow => noshow::read(&mut input, &mut rows)?,
+        Format::Events => jsonl::read(&mut input, &mut rows)?,
     }
     io::copy(&mut input, &mut io::sink()).map_err(|cause| origin.unreadable(rows.count, &cause))?;
     let digest = input.into_inner().digest.finalize();

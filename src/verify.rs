@@ -187,7 +187,7 @@ impl Verifier {
         let pointer = pointer.ok_or_else(|| Error::retry(OPERATION, "no views were ever folded into this store"))?;
         let generation = self.reproducible(&fold, &pointer)?;
         let ends = self.ends(generation, pointer.partitions).await?;
-        let scratch = (self.scratches)()?;
+        let scratch = Arc::new((self.scratches)()?);
         let shared = Shared {
             fold,
             generation,
@@ -197,7 +197,7 @@ impl Verifier {
             store: Arc::clone(&scratch.store),
             config: self.config.clone(),
         };
-        let again = Again::new(Arc::new(shared), ear.clone());
+        let again = Again::new(Arc::new(shared), scratch, ear.clone());
         let offsets = ends.iter().map(|end| end.unsigned_abs()).sum();
         ear.tell(Told::Begun { family: F::FAMILY, offsets }).await?;
         again.fold_all(&ends).await?;

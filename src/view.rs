@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
 /// Raised whenever the same log gives other rows than before.
-pub const FOLD_VERSION: u32 = 2;
+pub const FOLD_VERSION: u32 = 3;
 
 /// What a fold depends on besides the log; part of the fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +50,8 @@ pub struct Limits {
     pub fan_out_users_max: usize,
     /// Appointments kept a client; the one that starts first among those over is forgotten first.
     pub client_appointments_max: usize,
-    /// Requests by hand kept an appointment; the oldest is forgotten first.
+    /// Requests by hand kept an appointment; the oldest is forgotten first, and none that is younger than a day:
+    /// while all are, further ones are not taken.
     pub appointment_requests_max: usize,
     /// Announcements kept an appointment; the oldest withdrawn one is forgotten first.
     pub appointment_reminders_max: usize,

@@ -3,8 +3,7 @@
 //! A process that waits for its cluster must be seen to live, and must say what it waits for. So the listener
 //! serves a router that can be exchanged: first liveness and a readiness that names what is missing, then the API.
 
-use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use crate::http::problem::{Code, Problem};
 use axum::routing::get;
 use axum::serve::{Listener, ListenerExt};
 use axum::{Json, Router};
@@ -47,15 +46,7 @@ impl Door {
 fn waiting(missing: Arc<RwLock<String>>) -> Router {
     let not_ready = move || {
         let missing = missing.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let problem = json!({
-            "type": "urn:foretell:problem:starting",
-            "title": "Starting",
-            "status": 503,
-            "code": "STARTING",
-            "detail": format!("waiting for {missing}"),
-        });
-        let headers = [("content-type", "application/problem+json"), ("retry-after", "1")];
-        async move { (StatusCode::SERVICE_UNAVAILABLE, headers, problem.to_string()).into_response() }
+        async move { Problem::new(Code::Starting, format!("waiting for {missing}")) }
     };
     Router::new().route("/livez", get(|| async { Json(json!({"status": "ok"})) })).fallback(not_ready)
 }

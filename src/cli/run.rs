@@ -103,7 +103,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             done.iter().try_for_each(|line| writeln!(out, "{line}")).map_err(Failure::from)
         }
         Command::Inspect { what } => {
-            let access = Access::find(&config, Remote::default(), clock()).await?;
+            let access = Access::look(&config, clock()).await?;
             let what = match what {
                 Inspect::Topics => What::Topics,
                 Inspect::Positions => What::Positions,
@@ -112,20 +112,23 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             Ok(inspect::inspect(&access, &what, print, out).await?)
         }
         Command::Backup { directory } => {
-            let access = Access::find(&config, Remote::default(), clock()).await?;
+            let access = Access::look(&config, clock()).await?;
             let bar = progress("bytes", 0);
             let backed_up = unless_signalled(backup::back_up(&access, &directory, &bar, print, out)).await;
             bar.finish_and_clear();
             backed_up
         }
         Command::Verify { view } => {
-            let access = Access::find(&config, Remote::default(), clock()).await?;
+            let access = Access::look(&config, clock()).await?;
             let bar = progress("offsets", 0);
             let verified = unless_signalled(verify::verify(&access, view.as_deref(), &bar, print, out)).await;
             bar.finish_and_clear();
             verified
         }
-        Command::Config { what: Settings::Check } => Ok(writeln!(out, "the settings can be used")?),
+        Command::Config { what: Settings::Check } => {
+            config.http.api_keys_file.as_deref().map(keys).transpose()?;
+            Ok(writeln!(out, "the settings can be used")?)
+        }
         Command::Config { what: Settings::Dump { .. } } => Ok(write!(out, "{}", config.dump())?),
         // Answered without settings.
         Command::Openapi | Command::Completions { .. } | Command::Health { .. } => Ok(()),
@@ -168,8 +171,10 @@ async fn serve(config: Config, roles: Vec<Role>, insecure: Insecure) -> Result<(
 }
 
 fn keys(path: &Path) -> Result<Keys, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::Other(format!("{}: {e}", path.display())))?;
-    Keys::parse(&text).map_err(|e| Failure::Other(format!("{}: {e}", path.display())))
+    let failed =
+        |cause: &dyn std::fmt::Display| Failure::Other(format!("http.api_keys_file: {}: {cause}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|cause| failed(&cause))?;
+    Keys::parse(&text).map_err(|cause| failed(&cause))
 }
 
 async fn listen(address: &str) -> Result<TcpListener, Failure> {
@@ -214,7 +219,11 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
         Some(directory) if asked.to.to.is_none() => directory.join("imports"),
         _ => state_directory()?,
     };
-    let name = asked.to.to.clone().unwrap_or_else(|| format!("{} {}", config.log, config.topics.prefix));
+    let place = match &asked.to.to {
+        Some(url) => url::Url::parse(url).map_or_else(|_| url.clone(), |url| url.to_string()),
+        None => format!("{} {}", config.log, config.topics.prefix),
+    };
+    let name = format!("{place} {}", asked.tenant);
     let remote = Remote { url: asked.to.to, key: asked.to.api_key };
     let access = Access::find(&config, remote, clock()).await?;
     let bar = progress("events", loaded.events.len() as u64);
@@ -225,9 +234,12 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
     match print {
         Print::Json => writeln!(out, "{}", serde_json::to_string(&imported).unwrap_or_default())?,
         Print::Table => {
-            let import::Imported { events, before, skipped } = imported;
+            let import::Imported { events, before, skipped, journal } = &imported;
             let new = events - before;
             writeln!(out, "{new} events appended, {before} were there before, {skipped} rows left out")?;
+            if *before > 0 {
+                writeln!(out, "what was there before is known from {}", journal.display())?;
+            }
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -110,7 +111,14 @@ impl Keys {
         if file.keys.is_empty() || file.keys.len() > KEYS_MAX {
             return Err(InvalidKeys::Count);
         }
-        file.keys.into_iter().map(check).collect::<Result<_, _>>().map(Self)
+        let keys: Vec<(Vec<u8>, Stored)> = file.keys.into_iter().map(check).collect::<Result<_, _>>()?;
+        let mut digests = BTreeSet::new();
+        match keys.iter().find(|(digest, _)| !digests.insert(digest)) {
+            Some((_, again)) => {
+                Err(InvalidKeys::Key { name: again.name.clone(), expected: "sha256 must be no other key's" })
+            }
+            None => Ok(Self(keys)),
+        }
     }
 
     /// The key that was sent, if it is known.

@@ -49,8 +49,12 @@ pub enum Code {
     TooManyPerSubject,
     /// 422: the idempotency key was used with another body.
     IdempotencyKeyReused,
+    /// 429: the appointment has as many requests for a reminder as it may have in a day.
+    TooManyReminders,
     /// 500: a fault of the service.
     Internal,
+    /// 503: the process waits for log and store; try again.
+    Starting,
     /// 503: too many requests are being answered; try again.
     Overloaded,
     /// 503: too many streams are open; try again later.
@@ -65,7 +69,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::MalformedJson,
         Self::MalformedRequest,
         Self::Unauthenticated,
@@ -83,7 +87,9 @@ impl Code {
         Self::ValidationFailed,
         Self::TooManyPerSubject,
         Self::IdempotencyKeyReused,
+        Self::TooManyReminders,
         Self::Internal,
+        Self::Starting,
         Self::Overloaded,
         Self::TooManyStreams,
         Self::Timeout,
@@ -119,6 +125,10 @@ impl Code {
                 ("IDEMPOTENCY_KEY_REUSED", S::UNPROCESSABLE_ENTITY, "The idempotency key was used with another body")
             }
             Self::Internal => ("INTERNAL", S::INTERNAL_SERVER_ERROR, "The service failed"),
+            Self::TooManyReminders => {
+                ("TOO_MANY_REMINDERS", S::TOO_MANY_REQUESTS, "Too many reminders of one appointment")
+            }
+            Self::Starting => ("STARTING", S::SERVICE_UNAVAILABLE, "The service is starting"),
             Self::Overloaded => ("OVERLOADED", S::SERVICE_UNAVAILABLE, "Too many requests at once"),
             Self::TooManyStreams => ("TOO_MANY_STREAMS", S::SERVICE_UNAVAILABLE, "Too many streams are open"),
             Self::Timeout => ("TIMEOUT", S::SERVICE_UNAVAILABLE, "The answer took too long"),
@@ -140,7 +150,9 @@ impl Code {
     /// Seconds after which it may be tried again, where that helps.
     const fn retry_after_s(self) -> Option<u32> {
         match self {
-            Self::Overloaded | Self::Timeout | Self::LogUnavailable | Self::ViewsUnavailable => Some(1),
+            Self::Starting | Self::Overloaded | Self::Timeout | Self::LogUnavailable | Self::ViewsUnavailable => {
+                Some(1)
+            }
             Self::TooManyStreams => Some(10),
             _ => None,
         }

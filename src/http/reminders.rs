@@ -5,8 +5,8 @@
 //! client's row, so whichever process took whichever request, one of them is first in the log and all of them can
 //! read which. A request is therefore answered after its own event is folded: with the reminder if the row holds its
 //! digest, with 422 if it holds another one. If the fold does not get there in time the answer is 503, and sending
-//! the same again is safe. An appointment's row remembers its last requests (`appointment_requests_max`): a key
-//! that is used again after more of them than that still means the same reminder, and its body is not compared.
+//! the same again is safe. An appointment's row holds the requests of a day up to `appointment_requests_max`, which
+//! is told as 429; a key of an older one that made room since then is told so as well, or asks anew.
 
 use super::answer;
 use super::auth::{Caller, hex};
@@ -90,19 +90,36 @@ pub(super) async fn request(
     let visits = Visits::read(&api, &tenant, &client_id).await?;
     let known = visits.placed(&appointment_id)?.0.requests.iter().find(|known| known.reminder_id == reminder_id);
     let keyed = asked.idempotency_digest.clone();
-    let visits = match known {
+    let (visits, seen) = match known {
         Some(first) => {
             same(first, keyed.as_deref())?;
-            visits
+            (visits, Seen::Folded)
         }
         None => ask(&api, Asking { tenant: &tenant, event_id, asked }).await?,
     };
     let first = visits.placed(&appointment_id)?.0.requests.iter().find(|known| known.reminder_id == reminder_id);
-    first.map_or(Ok(()), |first| same(first, keyed.as_deref()))?;
+    match (first, seen) {
+        (Some(first), _) => same(first, keyed.as_deref())?,
+        (None, Seen::Stored) => {}
+        (None, Seen::Folded) => {
+            let detail = "the appointment has as many requests of the last 24 hours as it may have, or the key is of an \
+                          older one: ask later, with another key";
+            return Err(Problem::new(Code::TooManyReminders, detail));
+        }
+    }
     let story = visits.story(&api, &tenant, &appointment_id);
     let status = story.iter().find(|reminder| reminder.reminder_id == reminder_id).map(|reminder| reminder.status);
     let status = status.unwrap_or(Status::Planned);
     Ok((StatusCode::ACCEPTED, Json(ReminderAnswer { reminder_id, status })))
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// It is in the log.
+    Stored,
+    /// The rows were read after its fold.
+    Folded,
 }
 
 struct Asking<'a> {
@@ -112,7 +129,7 @@ struct Asking<'a> {
 }
 
 /// Appends the request and reads the rows after its fold. Without a key it need not be folded to be answered.
-async fn ask(api: &Api, asking: Asking<'_>) -> Result<Visits, Problem> {
+async fn ask(api: &Api, asking: Asking<'_>) -> Result<(Visits, Seen), Problem> {
     let Asking { tenant, event_id, asked } = asking;
     let client_id = asked.client_id.clone();
     let keyed = asked.idempotency_digest.is_some();
@@ -121,11 +138,12 @@ async fn ask(api: &Api, asking: Asking<'_>) -> Result<Visits, Problem> {
     let fact = Fact::ReminderRequested(Box::new(asked));
     let positions = append(api, vec![encode_event(&Event { envelope, fact }, &[])]).await?;
     let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
-    if !api.progress.wait(&positions, deadline).await && keyed {
+    let seen = if api.progress.wait(&positions, deadline).await { Seen::Folded } else { Seen::Stored };
+    if matches!(seen, Seen::Stored) && keyed {
         let detail = "the request is stored and not yet folded; send the same again";
         return Err(Problem::new(Code::ViewsUnavailable, detail));
     }
-    Visits::read(api, tenant, &client_id).await
+    Ok((Visits::read(api, tenant, &client_id).await?, seen))
 }
 
 fn same(first: &Asked, digest: Option<&str>) -> Result<(), Problem> {

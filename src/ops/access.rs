@@ -127,6 +127,16 @@ impl Access {
         Ok(Self::Opened(Box::new(Opened { ports, config: config.clone(), clock })))
     }
 
+    /// The way to the instance of a configuration, of which something is to be seen: nothing is created.
+    pub async fn look(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let directories = [app::disk_directory(&config.log), app::disk_directory(&config.store)];
+        if let Some(absent) = directories.into_iter().flatten().find(|directory| !directory.exists()) {
+            let detail = format!("there is no directory {}; `foretell serve` makes one", absent.display());
+            return Err(Error::Answer(detail));
+        }
+        Self::find(config, Remote::default(), clock).await
+    }
+
     /// The way to a service at a URL.
     pub fn remote(remote: Remote) -> Result<Self, Error> {
         let url = remote.url.ok_or_else(|| Error::Answer("name the URL of a service".into()))?;

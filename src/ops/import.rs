@@ -14,6 +14,7 @@ use crate::event::{Event, Topic};
 use crate::source::{Loaded, Sourced};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -46,7 +47,7 @@ impl Kind {
 /// How far a file is imported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Journal {
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, unpacked.
     digest: String,
     /// Where it went.
     target: String,
@@ -57,7 +58,7 @@ struct Journal {
 }
 
 /// What an import came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Imported {
     /// Events of the file.
     pub events: usize,
@@ -65,6 +66,8 @@ pub struct Imported {
     pub before: usize,
     /// Rows that the format leaves out.
     pub skipped: u64,
+    /// Where it is written down how far the import is. Without it, the file would be appended again.
+    pub journal: PathBuf,
 }
 
 /// Where an import goes.
@@ -93,6 +96,7 @@ pub async fn import(
         return Err(Error::Answer(detail));
     }
     let path = journal_path(target, &loaded.digest);
+    let _only = lock(&path)?;
     let total = loaded.events.len();
     let mut journal = read(&path)?.unwrap_or_else(|| Journal {
         digest: loaded.digest.clone(),
@@ -111,7 +115,7 @@ pub async fn import(
         write(&path, &journal)?;
         progress(journal.done);
     }
-    Ok(Imported { events: total, before, skipped: loaded.skipped })
+    Ok(Imported { events: total, before, skipped: loaded.skipped, journal: path })
 }
 
 /// How many of the next events make a batch; at least one.
@@ -144,6 +148,19 @@ fn journal_path(target: &Target<'_>, digest: &str) -> PathBuf {
     target.journals.join(format!("{}-{to:016x}.json", digest.get(..32).unwrap_or(digest)))
 }
 
+/// Keeps a second import of the same file away for as long as the answer is held.
+fn lock(path: &Path) -> Result<File, Error> {
+    let path = path.with_extension("lock");
+    let fail = |cause| Error::File(format!("cannot lock the import journal {}", path.display()), cause);
+    path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(fail)?;
+    let file = File::create(&path).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Answer("another import of this file is under way".into())),
+        Err(TryLockError::Error(cause)) => Err(fail(cause)),
+    }
+}
+
 fn read(path: &Path) -> Result<Option<Journal>, Error> {
     let fail = |cause| Error::File(format!("cannot read the import journal {}", path.display()), cause);
     match std::fs::read(path) {
@@ -158,8 +175,7 @@ fn write(path: &Path, journal: &Journal) -> Result<(), Error> {
     let fail = |cause| Error::File(format!("cannot write the import journal {}", path.display()), cause);
     let new = path.with_extension("new");
     let bytes = serde_json::to_vec(journal).map_err(|cause| fail(cause.into()))?;
-    path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(fail)?;
-    let written = std::fs::File::create(&new).and_then(|mut file| {
+    let written = File::create(&new).and_then(|mut file| {
         file.write_all(&bytes)?;
         file.sync_data()
     });

@@ -20,15 +20,13 @@
 use crate::event::appointment::{Channel, QuietHours};
 use crate::event::codec::wall_clock;
 use crate::event::{reminder, zone};
-use crate::view::client::{Appointment, Asked, Client, Start, Status as Visit};
+use crate::view::client::{Appointment, Asked, Client, REQUEST_EXPIRES_MS, Start, Status as Visit};
 use crate::view::sent::{Announced, Sent};
 use serde::{Deserialize, Serialize};
 
 const MINUTE_MS: i64 = 60 * 1000;
 /// Milliseconds of an hour.
 const HOUR_MS: i64 = 60 * 60 * 1000;
-/// How long a request by hand may wait for its announcement.
-pub const MANUAL_EXPIRES_MS: i64 = 24 * HOUR_MS;
 /// The step of a request by hand.
 pub const MANUAL: &str = crate::view::sent::BY_HAND;
 
@@ -334,7 +332,7 @@ fn request(context: &Context<'_>, id: &str, appointment: &Appointment, asked: &A
         reminder_id: asked.reminder_id.clone(),
         step: MANUAL,
         due_at_ms: asked.at_ms,
-        expires_at_ms: starts_at_ms.min(asked.at_ms + MANUAL_EXPIRES_MS),
+        expires_at_ms: starts_at_ms.min(asked.at_ms + REQUEST_EXPIRES_MS),
         channels: channels(context, &asked.channels),
         template: asked.template.as_deref().unwrap_or(&context.policy.template_default),
         caused_by: &asked.event_id,

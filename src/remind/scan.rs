@@ -5,7 +5,7 @@ use crate::log::Error;
 use crate::rows;
 use crate::store::{Generation, Row, RowKey, View};
 use crate::view::agenda::{self, Agenda, HOUR_MS, Kind};
-use crate::view::client::Client;
+use crate::view::client::{Client, REQUEST_EXPIRES_MS};
 use crate::view::sent::{self, Calendar, Sent};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -40,7 +40,7 @@ impl<'a> Scan<'a> {
     pub(super) async fn new(shared: &'a Reminders, partition: u32, now_ms: i64) -> Result<Scan<'a>, Error> {
         let starts = hours(now_ms, now_ms + shared.config.policy.longest_ms() + HOUR_MS)
             .map(|at| (shared.appointments, View::Agenda, agenda::bucket(Kind::Starts, at, partition)));
-        let requests = hours(now_ms - super::plan::MANUAL_EXPIRES_MS, now_ms + HOUR_MS)
+        let requests = hours(now_ms - REQUEST_EXPIRES_MS, now_ms + HOUR_MS)
             .map(|at| (shared.appointments, View::Agenda, agenda::bucket(Kind::Requested, at, partition)));
         let calendar: Calendar = one(shared, shared.sent, sent::calendar_key(partition)).await?;
         let announced = calendar

@@ -158,7 +158,7 @@ fn what_a_file_says_can_be_appended_and_read_again() {
 }
 
 #[test]
-fn a_gzipped_file_says_the_same_and_has_another_digest() {
+fn a_gzipped_file_is_the_file_in_it() {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(RBA.as_bytes()).unwrap();
     let packed = gzip.finish().unwrap();
@@ -167,7 +167,7 @@ fn a_gzipped_file_says_the_same_and_has_another_digest() {
     std::fs::write(&path, &packed).unwrap();
     let (plain, unpacked) = (load(RBA, Format::Rba), read(&path, Format::Rba, "acme").unwrap());
     assert_eq!(plain.events, unpacked.events);
-    assert_ne!(plain.digest, unpacked.digest);
+    assert_eq!(plain.digest, unpacked.digest);
     assert_eq!(plain.digest, load(RBA, Format::Rba).digest);
     let torn = read_from(&packed[..packed.len() / 2], origin(), Format::Rba).unwrap_err();
     assert!(torn.to_string().starts_with("cannot read file.csv, line "), "{torn}");

@@ -123,6 +123,13 @@ fn failed(path: &Path, operation: &'static str, cause: &fjall::Error) -> Error {
             Error::retry(operation, format!("no space left on the device: free some in {store}"))
         }
         fjall::Error::Io(e) => Error::fatal(operation, format!("{store}: {e}")),
+        fjall::Error::Poisoned => {
+            let detail = format!(
+                "{store} could not be written to before, as the lines above say, and is closed; what it has is whole: \
+                 make room or mend the disk, and start again"
+            );
+            Error::fatal(operation, detail)
+        }
         _ => damaged(path, operation, &format!("{cause:?}")),
     }
 }

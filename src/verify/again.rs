@@ -1,6 +1,6 @@
 //! Folds a log again: the same pipelines, into a scratch store, as far as they are told and no further.
 
-use super::{Ear, OPERATION, Told};
+use super::{Ear, OPERATION, Scratch, Told};
 use crate::event::{Position, Topic};
 use crate::log::{Acknowledge, Error, Extent, Fenced, Log, Membership, NewRecord, Next, Page, Reader};
 use crate::pipeline::{Exit, Pipeline, Shared};
@@ -51,12 +51,14 @@ impl Log for Muted {
 /// Rows folded again.
 pub(super) struct Again<F: Fold> {
     shared: Arc<Shared<F>>,
+    /// Held by every task as well: one that is aborted works on to its next await, and its place must be there.
+    scratch: Arc<Scratch>,
     ear: Ear,
 }
 
 impl<F: Fold> Again<F> {
-    pub(super) fn new(shared: Arc<Shared<F>>, ear: Ear) -> Self {
-        Self { shared, ear }
+    pub(super) fn new(shared: Arc<Shared<F>>, scratch: Arc<Scratch>, ear: Ear) -> Self {
+        Self { shared, scratch, ear }
     }
 
     /// The rows.
@@ -68,11 +70,14 @@ impl<F: Fold> Again<F> {
     pub(super) async fn fold_all(&self, ends: &[i64]) -> Result<(), Error> {
         let at_once = std::thread::available_parallelism().map_or(1, usize::from);
         let folding = (0_u32..).zip(ends.to_vec()).map(|(partition, end)| {
-            let (shared, ear) = (Arc::clone(&self.shared), self.ear.clone());
+            let (shared, scratch, ear) = (Arc::clone(&self.shared), Arc::clone(&self.scratch), self.ear.clone());
             async move {
                 let log = Arc::clone(&shared.log);
                 let reader = log.read(shared.topic(), partition, 0).await?;
-                let folding = tokio::spawn(fold(shared, partition, Until::new(reader, 0, end, Some(ear))));
+                let folding = tokio::spawn(async move {
+                    let _place = scratch;
+                    fold(shared, partition, Until::new(reader, 0, end, Some(ear))).await
+                });
                 AbortOnDropHandle::new(folding).await.map_err(|panic| Error::fatal(OPERATION, panic))?
             }
         });

@@ -34,6 +34,8 @@ use scribe::Scribe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// How long a request by hand may wait for its announcement.
+pub const REQUEST_EXPIRES_MS: i64 = 24 * 60 * 60 * 1000;
 /// Days kept whose count outlived their visits; the earliest is forgotten first.
 pub const SETTLED_DAYS_MAX: usize = 32;
 

@@ -6,6 +6,7 @@ use crate::process::{Process, Service, until};
 use foretell::event::Topic;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 const VISITS: u64 = 900;
 
@@ -65,8 +66,10 @@ async fn both_deployments_answer_alike_from_the_same_rows() {
         let events = (VISITS - faulty) * 2;
         for (import, events, skipped) in [(&logins, SAMPLE_ROWS as u64, 0), (&visits, events, faulty)] {
             for before in [0, events] {
-                let told: Value = serde_json::from_str(&deployment.output(import)).expect("JSON");
-                assert_eq!(told, json!({"events": events, "before": before, "skipped": skipped}));
+                let mut told: Value = serde_json::from_str(&deployment.output(import)).expect("JSON");
+                let journal = told["journal"].take();
+                assert!(Path::new(journal.as_str().expect("a path")).is_file(), "{journal}");
+                assert_eq!(told, json!({"events": events, "before": before, "skipped": skipped, "journal": null}));
             }
         }
         assert_eq!(deployment.records(Topic::Logins).await, SAMPLE_ROWS as i64, "each event once");

@@ -1,8 +1,12 @@
 //! Reminders by hand.
 
-use crate::instance::{Answer, Instance, World, booked};
+use crate::instance::{Answer, Instance, NOW_MS, World, booked};
+use foretell::view::client::REQUEST_EXPIRES_MS;
 use reqwest::Method;
 use serde_json::{Value, json};
+
+/// Requests that an appointment may have in a day, by default.
+const REQUESTS_MAX: usize = 8;
 
 async fn ask(instance: &Instance, key: Option<&str>, body: &Value) -> Answer {
     let mut request = instance.request(Method::POST, "/v1/appointments/a/reminders");
@@ -42,12 +46,30 @@ async fn the_same_key_asks_once_across_processes() {
 }
 
 #[tokio::test]
+async fn more_requests_than_a_day_may_have_are_refused_and_none_that_was_taken_is_lost() {
+    let instance = Instance::start().await;
+    instance.fold(&[booked("b", "c", "a", "2026-03-29T09:30:00")]).await;
+    let key = |at: usize| format!("k{at}");
+    for at in 0..REQUESTS_MAX {
+        assert_eq!(ask(&instance, Some(&key(at)), &json!({})).await.status, 202);
+    }
+    for another in [Some("another"), None] {
+        assert_eq!(ask(&instance, another, &json!({})).await.problem(), (429, "TOO_MANY_REMINDERS"));
+    }
+    for at in 0..REQUESTS_MAX {
+        assert_eq!(ask(&instance, Some(&key(at)), &json!({})).await.status, 202, "asked before");
+    }
+    instance.world.clock.set(NOW_MS + REQUEST_EXPIRES_MS);
+    assert_eq!(ask(&instance, Some("tomorrow"), &json!({})).await.status, 202);
+}
+
+#[tokio::test]
 async fn two_bodies_that_race_under_one_key_are_told_apart() {
     let world = World::new();
     let one = Instance::with(world.clone(), world.parts()).await;
     let two = Instance::without_views(world.clone(), world.parts()).await;
     one.fold(&[booked("b", "c", "a", "2026-03-29T09:30:00")]).await;
-    for round in 0..20 {
+    for round in 0..REQUESTS_MAX {
         let key = format!("k{round}");
         let (sms, email) = (json!({"channels": ["sms"]}), json!({"channels": ["email"]}));
         let (a, b) = tokio::join!(ask(&one, Some(&key), &sms), ask(&two, Some(&key), &email));

@@ -366,17 +366,22 @@ fn a_corrected_miss_is_no_longer_the_last_one() {
 }
 
 #[test]
-fn requests_are_kept_up_to_their_bound_in_the_order_of_time() {
+fn requests_are_kept_up_to_their_bound_and_none_is_forgotten_within_its_day() {
     let limits = Limits { appointment_requests_max: 2, ..Limits::default() };
     let asked = |times: &[i64]| {
         let events = times.iter().map(|hour| (hour * HOUR, requested("a")));
         limited(limits.clone(), [(1, booked("a", START))].into_iter().chain(events))
     };
-    let views = asked(&[3, 1, 5, 7]);
-    let kept: Vec<_> = views.client("c").appointments["a"].requests.iter().map(|asked| asked.at_ms / HOUR).collect();
-    assert_eq!(kept, [5, 7]);
-    let buckets: Vec<_> = entries(&views, Kind::Requested).into_iter().map(|(bucket, ..)| bucket).collect();
-    assert_eq!(buckets, [5, 7].map(|hour| agenda::bucket(Kind::Requested, hour * HOUR, partition("c"))));
+    for (hours, expected) in
+        [(&[3, 1, 5, 7][..], [1, 3]), (&[3, 1, 24], [1, 3]), (&[3, 1, 25], [3, 25]), (&[3, 1, 25, 26, 27, 2], [25, 27])]
+    {
+        let views = asked(hours);
+        let requests = &views.client("c").appointments["a"].requests;
+        let kept: Vec<_> = requests.iter().map(|asked| asked.at_ms / HOUR).collect();
+        assert_eq!(kept, expected, "{hours:?}");
+        let buckets: Vec<_> = entries(&views, Kind::Requested).into_iter().map(|(bucket, ..)| bucket).collect();
+        assert_eq!(buckets, expected.map(|hour| agenda::bucket(Kind::Requested, hour * HOUR, partition("c"))));
+    }
 }
 
 #[test]

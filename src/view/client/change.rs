@@ -1,7 +1,7 @@
 //! What each event changes in the client's own row. Which of two events decides is settled by event time, in every
 //! method for itself, because events come out of order.
 
-use super::{Appointment, Asked, Client, Start, Status};
+use super::{Appointment, Asked, Client, REQUEST_EXPIRES_MS, Start, Status};
 use crate::event::Envelope;
 use crate::event::appointment::{Booking, CancelledBy, Change, ClientUpdate};
 use crate::event::reminder::{self, Request};
@@ -83,6 +83,14 @@ impl Client {
         if appointment.requests.iter().any(|asked| asked.reminder_id == reminder_id) {
             return;
         }
+        // A request that may still be announced is not forgotten for another one, which would never be told.
+        let is_expired = |asked: &Asked| asked.at_ms <= envelope.time_ms.saturating_sub(REQUEST_EXPIRES_MS);
+        if appointment.requests.len() >= requests_max {
+            if !appointment.requests.first().is_some_and(is_expired) {
+                return;
+            }
+            appointment.requests.remove(0);
+        }
         appointment.requests.push(Asked {
             event_id: envelope.id.clone(),
             reminder_id,
@@ -93,9 +101,6 @@ impl Client {
         });
         // Stable: of two at one time the one that is later in the log counts as later, and is kept longer.
         appointment.requests.sort_by_key(|asked| asked.at_ms);
-        if appointment.requests.len() > requests_max {
-            appointment.requests.remove(0);
-        }
     }
 
     pub(super) fn update(&mut self, update: &ClientUpdate, time_ms: i64) {

@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, messages to stderr. Exit 0 when it worked, 1 when it did not, 2 when it was asked wrongly.
 
+mod dead_letters;
 mod run;
 
 pub(crate) use run::on_signal;
@@ -77,6 +78,11 @@ enum Command {
     Backup {
         /// Where to: a directory that does not exist yet.
         directory: PathBuf,
+    },
+    /// Look at records that could not be folded; send them again, or let them go.
+    DeadLetters {
+        #[command(subcommand)]
+        what: dead_letters::DeadLetters,
     },
     /// Check or print the settings.
     Config {

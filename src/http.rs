@@ -272,7 +272,9 @@ pub fn admin_router(api: &Arc<Api>) -> Router {
         .route("/admin/positions", get(admin::positions))
         .route("/admin/rows/{view}", get(admin::row))
         .route("/admin/verify", get(admin::verify))
-        .route("/admin/backup", post(admin::back_up));
+        .route("/admin/backup", post(admin::back_up))
+        .route("/admin/dead-letters", post(admin::dead_letters::work))
+        .route("/admin/dead-letters/{partition}/{offset}", get(admin::dead_letters::show));
     finish(&trusted, routes)
 }
 

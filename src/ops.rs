@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod backup;
+pub mod dead_letters;
 pub mod import;
 pub mod inspect;
 pub mod verify;

@@ -13,10 +13,10 @@
 //! Effects are exactly once because positions decide, not because deliveries are unique: see [`working`]. The
 //! cache of decoded rows belongs to the pipeline and dies with it, so that a new owner reads what is stored.
 
-pub mod dead;
 pub mod keeper;
 pub mod working;
 
+use crate::dead;
 use crate::event::{Event, Topic, codec};
 use crate::log::{Acknowledge, Error, Kind, Log, NewRecord, Next, Reader, Record};
 use crate::store::{Checkpoint, Flush, Generation, Row, RowKey, Stand, Store};

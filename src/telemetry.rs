@@ -194,6 +194,7 @@ fn describe() {
     describe_counter!(SCORES_DEGRADED, "Scores given although the rows could not be read in time");
     describe_counter!(meter::RECORDS, "Records by outcome");
     describe_counter!(meter::REJECTED, "Records that became dead letters, by code");
+    describe_counter!(meter::DEAD_LETTERS_CLOSED, "Dead letters that were redriven or dropped");
     describe_histogram!(meter::FLUSH_SECONDS, Unit::Seconds, "Duration of flushes");
     describe_counter!(meter::ROWS_WRITTEN, "Rows written by flushes");
     describe_counter!(meter::RETRIES, "Operations repeated because a dependency was away");

@@ -125,6 +125,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             bar.finish_and_clear();
             verified
         }
+        Command::DeadLetters { what } => super::dead_letters::run(&config, what, print, out).await,
         Command::Config { what: Settings::Check } => {
             config.http.api_keys_file.as_deref().map(keys).transpose()?;
             Ok(writeln!(out, "the settings can be used")?)
@@ -182,7 +183,7 @@ async fn listen(address: &str) -> Result<TcpListener, Failure> {
 }
 
 /// Does it to its end, or to a signal; what it leaves behind is removed in both cases.
-async fn unless_signalled(work: impl Future<Output = Result<(), Error>>) -> Result<(), Failure> {
+pub(super) async fn unless_signalled(work: impl Future<Output = Result<(), Error>>) -> Result<(), Failure> {
     let signalled = CancellationToken::new();
     let _listening = AbortOnDropHandle::new(tokio::spawn(on_signal(signalled.clone())));
     tokio::select! {

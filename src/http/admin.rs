@@ -4,6 +4,8 @@
 //! open the socket (mode 0600) is the operator, so there are no keys. The socket also serves the public routes,
 //! for `import` to append through.
 
+pub mod dead_letters;
+
 use super::Api;
 use super::answer;
 use super::problem::{Code, Problem};

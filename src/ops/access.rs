@@ -50,18 +50,18 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The routes of an instance over these ports: for questions, not for appending.
+    /// The routes of an instance over these ports: for questions, and for what operators append to the log itself.
     fn routes(&self) -> Router {
         let rows = Arc::new(Rows::cached(self.ports.store.clone(), &self.config.reads));
         let process = app::Process { clock: self.clock.clone(), keys: None, shutdown: CancellationToken::new() };
         http::admin_router(&Api::new(app::parts(&self.config, &self.ports, rows, process)))
     }
 
-    async fn answer(&self, method: Method, path: &str) -> Result<Response, Error> {
+    async fn answer(&self, method: Method, path: &str, body: String) -> Result<Response, Error> {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .body(Body::empty())
+            .body(Body::from(body))
             .map_err(|e| Error::Answer(e.to_string()))?;
         Ok(self.routes().oneshot(request).await.unwrap_or_else(|never| match never {}))
     }
@@ -152,7 +152,7 @@ impl Access {
                 send(key.iter().fold(request, |request, key| request.bearer_auth(key))).await?
             }
             Self::Opened(opened) => {
-                let answer = opened.answer(Method::GET, path).await?;
+                let answer = opened.answer(Method::GET, path, String::new()).await?;
                 (answer.status().as_u16(), whole(answer).await?)
             }
         };
@@ -161,9 +161,18 @@ impl Access {
 
     /// What the instance answers line by line, for as long as it takes.
     pub async fn lines(&self, method: Method, path: &str) -> Result<Lines, Error> {
+        self.stream(method, path, String::new()).await
+    }
+
+    /// What the instance answers line by line to a POST of JSON, for as long as it takes.
+    pub async fn work(&self, path: &str, asked: &Value) -> Result<Lines, Error> {
+        self.stream(Method::POST, path, asked.to_string()).await
+    }
+
+    async fn stream(&self, method: Method, path: &str, body: String) -> Result<Lines, Error> {
         let answer = match self {
             Self::Service { client, base, key } => {
-                let request = client.request(method, format!("{base}{path}")).timeout(Duration::MAX);
+                let request = client.request(method, format!("{base}{path}")).body(body).timeout(Duration::MAX);
                 let request = key.iter().fold(request, |request, key| request.bearer_auth(key));
                 let answer = request.send().await.map_err(unreachable)?;
                 if !answer.status().is_success() {
@@ -173,7 +182,7 @@ impl Access {
                 Answer::Remote(answer)
             }
             Self::Opened(opened) => {
-                let answer = opened.answer(method, path).await?;
+                let answer = opened.answer(method, path, body).await?;
                 let status = answer.status();
                 if !status.is_success() {
                     return Err(refused(status.as_u16(), &whole(answer).await?));

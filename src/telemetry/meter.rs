@@ -7,6 +7,8 @@ use std::time::Duration;
 pub const RECORDS: &str = "foretell_records_total";
 /// Rejected records by family and code.
 pub const REJECTED: &str = "foretell_rejected_records_total";
+/// Dead letters that were closed, by outcome: `redriven`, `dropped`.
+pub const DEAD_LETTERS_CLOSED: &str = "foretell_dead_letters_closed_total";
 /// Duration of flushes in seconds, by family.
 pub const FLUSH_SECONDS: &str = "foretell_flush_seconds";
 /// Rows written by flushes, by family.
@@ -33,6 +35,11 @@ pub fn folded(family: &'static str, applied: u64, skipped: u64) {
 pub fn rejected(family: &'static str, code: &'static str) {
     counter!(RECORDS, "family" => family, "outcome" => "rejected").increment(1);
     counter!(REJECTED, "family" => family, "code" => code).increment(1);
+}
+
+/// A dead letter was redriven or dropped.
+pub fn dead_letter_closed(outcome: &'static str) {
+    counter!(DEAD_LETTERS_CLOSED, "outcome" => outcome).increment(1);
 }
 
 /// A flush was acknowledged.

@@ -11,6 +11,7 @@
 
 mod commands;
 mod crashes;
+mod dead_letters;
 mod demo;
 mod deployment;
 mod facts;

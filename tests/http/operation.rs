@@ -264,6 +264,25 @@ async fn the_socket_shows_what_is_stored_and_appends_without_a_key() {
     assert_eq!(get("rows/feature?key=default:all:").await.body[0]["state"]["successes"], 1);
     assert_eq!(get("rows/user?key=default:nobody").await.body, json!([]));
     assert_eq!(get("rows/nothing?key=x").await.status, 404);
+    assert_eq!(get("dead-letters/0/0").await.problem(), (404, "PATH_NOT_FOUND"));
+    let asked = |limit: u64, action: Value| json!({"filter": {}, "limit": limit, "action": action}).to_string();
+    let redrive = |rate: u64| json!({"redrive": {"run": "dry", "attempts_max": 1, "rate": rate}});
+    for body in [
+        "{".into(),
+        asked(0, json!({"list": "all"})),
+        asked(1, json!({"burn": "all"})),
+        asked(1, redrive(0)),
+        asked(1, json!({"drop": {"run": "dry", "reason": " "}})),
+        asked(1, json!({"drop": {"run": "dry", "reason": "x".repeat(1_025)}})),
+    ] {
+        let post = client.post("http://localhost/admin/dead-letters").body(body);
+        assert_eq!(send(post).await.problem(), (400, "MALFORMED_REQUEST"));
+    }
+    for action in [json!({"list": "open"}), redrive(1)] {
+        let post = client.post("http://localhost/admin/dead-letters").body(asked(1, action));
+        let told = send(post).await;
+        assert_eq!((told.status, &told.body["done"]["letters"]), (200, &json!(0)), "{}", told.body);
+    }
     shutdown.cancel();
     serving.await.unwrap();
 }
@@ -271,7 +290,9 @@ async fn the_socket_shows_what_is_stored_and_appends_without_a_key() {
 #[tokio::test]
 async fn the_public_port_has_no_routes_for_operators() {
     let instance = Instance::start().await;
-    for path in ["/admin/topics", "/admin/positions", "/admin/rows/user?key=default:u"] {
+    for path in ["/admin/topics", "/admin/positions", "/admin/rows/user?key=default:u", "/admin/dead-letters/0/0"] {
         assert_eq!(instance.get(path).await.problem(), (404, "PATH_NOT_FOUND"));
     }
+    let asked = json!({"filter": {}, "limit": 1, "action": {"list": "open"}});
+    assert_eq!(instance.post("/admin/dead-letters", &asked).await.problem(), (404, "PATH_NOT_FOUND"));
 }

@@ -3,12 +3,13 @@
 use crate::faults::{Ports, Protocol, Random, Weather};
 use crate::history::{History, Kind};
 use foretell::clock::Clock;
+use foretell::dead;
 use foretell::event::{Topic, codec};
 use foretell::log::group::Handover;
 use foretell::log::memory::Log as MemoryLog;
 use foretell::log::{Log, Record};
 use foretell::pipeline::keeper::{self, Alone};
-use foretell::pipeline::{Config, Shared, dead};
+use foretell::pipeline::{Config, Shared};
 use foretell::store::memory::Store as MemoryStore;
 use foretell::store::{Generation, Store};
 use foretell::view::cell::Cell;

@@ -1,14 +1,34 @@
 //! Dead letters: what could not be folded, kept with its address and the reason.
 //!
+//! ```text
+//!   record ──rejected──► letter ──► dead-letters topic ──► list, show
+//!                                        ▲     │
+//!                     mark: redriven ────┤     ├─► repair (patch, key, place) ─► a new record in its topic
+//!                     mark: dropped  ────┘     └─► let go
+//! ```
+//!
 //! A letter is the record as it was, key, value and headers, with headers of its own added: the names that
 //! Kafka Connect uses for the source and the error, and `foretell_*` for what it does not have. A record that is
 //! rejected again, because it was sent again, counts its attempts and keeps the time of its first failure.
-//! Replays write a letter again; the source position is what makes two of them the same.
+//! Replays write a letter again; source position and attempt are what makes two of them the same.
+//!
+//! History is never edited. A redrive appends a new record, and what became of a letter is said by a [`mark`], a
+//! record of the same topic, so that all of it follows from the log. What a letter is, which ones are meant and what
+//! is made of them are plain functions here and below; [`desk`] alone reads and appends.
 
-use crate::event::Topic;
-use crate::event::codec::{Faults, rfc3339};
+pub mod desk;
+pub mod filter;
+pub mod mark;
+pub mod repair;
+pub mod show;
+
+use crate::event::codec::{Faults, parse_rfc3339, rfc3339};
+use crate::event::{Position, Topic};
 use crate::log::{Header, NewRecord, RECORD_BYTES_MAX, Record};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// Header: full name of the source topic.
 pub const TOPIC: &str = "__connect.errors.topic";
@@ -63,7 +83,7 @@ pub fn letter(record: &Record, topic_name: &str, faults: &Faults) -> NewRecord {
         let (key, value) = (record.key.clone().filter(|key| key.len() < KEY_BYTES_MAX), Bytes::new());
         return NewRecord { topic: Topic::DeadLetters, key, value, headers: headers.collect() };
     }
-    let untouched = record.headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str())).cloned();
+    let untouched = untouched(&record.headers).cloned();
     let added = added.into_iter().map(|(name, value)| -> Header { (name.to_owned(), Bytes::from(value)) });
     NewRecord {
         topic: Topic::DeadLetters,
@@ -71,6 +91,115 @@ pub fn letter(record: &Record, topic_name: &str, faults: &Faults) -> NewRecord {
         value: record.value.clone(),
         headers: untouched.chain(added).collect(),
     }
+}
+
+/// Where a letter stands in its topic, written `PARTITION/OFFSET`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Id {
+    /// The partition of the dead letters, from 0.
+    pub partition: u32,
+    /// The offset in it, from 0.
+    pub offset: i64,
+}
+
+impl From<Position> for Id {
+    fn from(position: Position) -> Self {
+        Self { partition: position.partition, offset: position.offset }
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.partition, self.offset)
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> Self {
+        id.to_string()
+    }
+}
+
+impl FromStr for Id {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(partition, offset)| {
+            Some(Self { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+        });
+        parts.filter(|id| id.offset >= 0).ok_or_else(|| format!("{text:?} is not of the form PARTITION/OFFSET"))
+    }
+}
+
+impl TryFrom<String> for Id {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// What makes two letters one: a hash of source topic, partition, offset and attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity(u128);
+
+/// What a letter says about the record that it was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// Full name of the source topic.
+    pub topic: String,
+    /// The partition that the record stands in.
+    pub partition: u32,
+    /// The offset that it stands at.
+    pub offset: i64,
+    /// How many times it was rejected, from 1.
+    pub attempt: u32,
+    /// Code of the first fault.
+    pub code: String,
+    /// Every fault, cut to a length.
+    pub message: String,
+    /// Where on its way it was rejected.
+    pub stage: String,
+    /// Timestamp of the record that was rejected first.
+    pub first_failure_ms: i64,
+    /// Bytes of the value, where the letter leaves it out.
+    pub omitted_bytes: Option<u64>,
+}
+
+impl Letter {
+    /// Reads a record of the topic; none where it is no letter, as a mark or what somebody else put there.
+    pub fn read(record: &Record) -> Option<Self> {
+        let text = |name| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+        let long = |name| text(name).map(str::to_owned).unwrap_or_default();
+        let first_failure = text(FIRST_FAILURE).and_then(|time| parse_rfc3339(time).ok());
+        Some(Self {
+            topic: text(TOPIC)?.to_owned(),
+            partition: text(PARTITION)?.parse().ok()?,
+            offset: text(OFFSET)?.parse().ok()?,
+            attempt: text(ATTEMPT).and_then(|n| n.parse().ok()).unwrap_or(1),
+            code: long(CODE),
+            message: long(MESSAGE),
+            stage: long(STAGE),
+            first_failure_ms: first_failure.unwrap_or(record.timestamp_ms),
+            omitted_bytes: text(OMITTED).and_then(|bytes| bytes.parse().ok()),
+        })
+    }
+
+    /// What it has in common with its copies.
+    pub fn identity(&self) -> Identity {
+        identity(&self.topic, self.partition, self.offset, self.attempt)
+    }
+}
+
+fn identity(topic: &str, partition: u32, offset: i64, attempt: u32) -> Identity {
+    let text = format!("{topic}\0{partition}\0{offset}\0{attempt}");
+    Identity(xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
+}
+
+/// The headers of a letter that the record had when it was rejected.
+pub fn untouched(headers: &[Header]) -> impl Iterator<Item = &Header> {
+    headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str()))
 }
 
 #[cfg(test)]
@@ -140,5 +269,42 @@ mod tests {
         assert_eq!(text(&second, FIRST_FAILURE).as_deref(), Some("2026-01-01T00:00:00.000Z"));
         assert_eq!(text(&second, TOPIC).as_deref(), Some("b"));
         assert!(text(&second, MESSAGE).unwrap().len() <= MESSAGE_BYTES_MAX);
+    }
+
+    fn stored(letter: NewRecord, timestamp_ms: i64) -> Record {
+        let NewRecord { topic, key, value, headers } = letter;
+        let position = Position { topic, partition: 2, offset: 17 };
+        Record { position, timestamp_ms, key, value, headers }
+    }
+
+    #[test]
+    fn a_letter_is_read_as_it_was_written_and_its_copies_are_the_same() {
+        let faults = Faults::one(Fault::new("/data/ip", MISSING_FIELD, "is required"));
+        let written = letter(&record(vec![("x".into(), Bytes::from_static(b"1"))]), "foretell.logins", &faults);
+        let first = stored(written.clone(), 1_767_225_600_500);
+        let read = Letter::read(&first).unwrap();
+        assert_eq!((read.topic.as_str(), read.partition, read.offset, read.attempt), ("foretell.logins", 3, 41, 1));
+        assert_eq!((read.code.as_str(), read.first_failure_ms), (MISSING_FIELD, 1_767_225_600_000));
+        let copy = Letter::read(&stored(written, 1_767_999_999_999)).unwrap();
+        assert_eq!(read.identity(), copy.identity());
+        for other in [
+            Letter { topic: "foretell.appointments".into(), ..read.clone() },
+            Letter { partition: 4, ..read.clone() },
+            Letter { offset: 42, ..read.clone() },
+            Letter { attempt: 2, ..read.clone() },
+        ] {
+            assert_ne!(other.identity(), read.identity());
+        }
+        assert_eq!(untouched(&first.headers).count(), 1);
+        assert_eq!(Letter::read(&record(vec![])), None, "somebody else's record");
+    }
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        let id = Id { partition: 2, offset: 17 };
+        assert_eq!((id.to_string().as_str(), "2/17".parse()), ("2/17", Ok(id)));
+        for wrong in ["", "2", "2/", "/17", "2/-1", "-2/1", "2/17/1", "a/b", "2/17 "] {
+            assert!(wrong.parse::<Id>().is_err(), "{wrong:?}");
+        }
     }
 }

@@ -1,0 +1,162 @@
+//! The arguments of `dead-letters`, and what they ask for.
+
+use super::run::{Failure, unless_signalled};
+use crate::clock::System;
+use crate::config::Config;
+use crate::dead::Id;
+use crate::dead::desk::{Action, Asked, RATE_MAX, Redrive, Run, Scope};
+use crate::dead::filter::Filter;
+use crate::dead::mark::REASON_BYTES_MAX;
+use crate::event::codec::parse_rfc3339;
+use crate::ops::access::{Access, Remote};
+use crate::ops::dead_letters;
+use crate::ops::inspect::Print;
+use clap::{Args, Subcommand};
+use json_patch::Patch;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A letter is named by PARTITION/OFFSET in the topic of dead letters, as `list` prints it.
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadLetters {
+    /// Name those that wait for somebody; one that was written twice is named once.
+    List {
+        #[command(flatten)]
+        conditions: Conditions,
+        /// Those that were redriven or dropped too.
+        #[arg(long)]
+        all: bool,
+        /// Letters at most.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+    },
+    /// Print all of one: its faults with their places, headers, event and value.
+    Show {
+        /// PARTITION/OFFSET, as `list` prints it.
+        id: Id,
+    },
+    /// Append their records again, as new records, under the right key; says what it would do, unless --execute.
+    Redrive {
+        #[command(flatten)]
+        which: Which,
+        /// JSON Patch (RFC 6902), applied to each event in structured form, as `show` prints it.
+        #[arg(long, value_name = "FILE")]
+        patch: Option<PathBuf>,
+        /// A record that was rejected so many times is left.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        attempts_max: u32,
+        /// Records a second.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
+        rate: u32,
+        /// Why; kept with the letter.
+        #[arg(long, value_parser = reason)]
+        reason: Option<String>,
+    },
+    /// Let them go: they are not listed any more; says what it would do, unless --execute.
+    Drop {
+        #[command(flatten)]
+        which: Which,
+        /// Why; kept with the letter.
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
+}
+
+/// What letters must meet, all of it.
+#[derive(Debug, Args)]
+pub(super) struct Conditions {
+    /// Source topic, with its prefix or without.
+    #[arg(long)]
+    topic: Option<String>,
+    /// Code of the first fault, as in MISSING_FIELD.
+    #[arg(long)]
+    code: Option<String>,
+    /// Key of the record, as in default:ada.
+    #[arg(long)]
+    key: Option<String>,
+    /// First failure at this time or later, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<i64>,
+    /// First failure before this time, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<i64>,
+}
+
+/// What is acted upon: never everything by a slip.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// PARTITION/OFFSET, as `list` prints it; or conditions instead, or both.
+    #[arg(value_name = "ID", required_unless_present_any = ["topic", "code", "key", "since", "until"])]
+    ids: Vec<Id>,
+    #[command(flatten)]
+    conditions: Conditions,
+    /// Letters at most; asked again, it goes on with the rest.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// Do it.
+    #[arg(long)]
+    execute: bool,
+}
+
+fn time(text: &str) -> Result<i64, String> {
+    parse_rfc3339(text).map_err(|fault| fault.detail)
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("must not be empty".into()),
+        text if text.len() > REASON_BYTES_MAX => Err(format!("longer than {REASON_BYTES_MAX} bytes")),
+        text => Ok(text.to_owned()),
+    }
+}
+
+impl Conditions {
+    fn filter(self, ids: Vec<Id>) -> Filter {
+        let Self { topic, code, key, since, until } = self;
+        Filter { ids: ids.into_iter().collect(), topic, code, key, since_ms: since, until_ms: until }
+    }
+}
+
+impl Which {
+    fn asked(self, action: Action) -> Asked {
+        Asked { filter: self.conditions.filter(self.ids), limit: count(self.limit), action }
+    }
+
+    fn run(&self) -> Run {
+        if self.execute { Run::Real } else { Run::Dry }
+    }
+}
+
+fn count(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// Runs the command; what was asked is read before anything is opened.
+pub(super) async fn run(config: &Config, what: DeadLetters, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let open = || Access::find(config, Remote::default(), Arc::new(System));
+    let asked = match what {
+        DeadLetters::Show { id } => return Ok(dead_letters::show(&open().await?, id, print, out).await?),
+        DeadLetters::List { conditions, all, limit } => {
+            let scope = if all { Scope::All } else { Scope::Open };
+            Asked { filter: conditions.filter(Vec::new()), limit: count(limit), action: Action::List(scope) }
+        }
+        DeadLetters::Redrive { which, patch, attempts_max, rate, reason } => {
+            let patch = patch.as_deref().map(read).transpose()?;
+            let redrive = Redrive { run: which.run(), patch, attempts_max, rate, reason };
+            which.asked(Action::Redrive(redrive))
+        }
+        DeadLetters::Drop { which, reason } => {
+            let run = which.run();
+            which.asked(Action::Drop { run, reason })
+        }
+    };
+    let access = open().await?;
+    unless_signalled(dead_letters::work(&access, &asked, print, out, &mut std::io::stderr())).await
+}
+
+fn read(file: &Path) -> Result<Patch, Failure> {
+    let text = std::fs::read(file).map_err(|cause| Failure::Other(format!("{}: {cause}", file.display())))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Failure::Other(format!("{} is no JSON Patch (RFC 6902): {error}", file.display())))
+}

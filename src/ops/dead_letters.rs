@@ -1,0 +1,208 @@
+//! `dead-letters`: what could not be folded, listed, shown, sent again or let go.
+
+use super::Error;
+use super::access::Access;
+use super::inspect::Print;
+use crate::dead::Id;
+use crate::dead::desk::{Action, Asked, Deed, Summary, Told};
+use crate::dead::mark::{Address, Fate, Mark};
+use crate::dead::show::{Body, Listed, Shown, State};
+use serde::Serialize;
+use serde_json::json;
+use std::io::Write;
+
+/// Characters of a message in a table.
+const MESSAGE_CHARS_MAX: usize = 100;
+
+/// Does what is asked, and prints every letter to `out`; what there is to say besides goes to `messages`.
+///
+/// Errs where a letter was left as it is, or is not there, when all others are done.
+pub async fn work(
+    access: &Access,
+    asked: &Asked,
+    print: Print,
+    out: &mut dyn Write,
+    messages: &mut dyn Write,
+) -> Result<(), Error> {
+    let mut lines = access.work("/admin/dead-letters", &json!(asked)).await?;
+    let mut missing = Vec::new();
+    let mut is_first = true;
+    while let Some(told) = lines.next::<Told>().await? {
+        match told {
+            Told::Letter { letter, deed } => {
+                if std::mem::take(&mut is_first) && print == Print::Table {
+                    heading(out)?;
+                }
+                tell(&letter, &deed, print, out)?;
+            }
+            Told::Missing(id) => missing.push(id),
+            Told::Done(summary) => {
+                out.flush()?;
+                conclude(asked, summary, messages)?;
+                return complete(summary, &missing);
+            }
+            Told::Failed { detail } => return Err(Error::Answer(detail)),
+        }
+    }
+    Err(Error::Answer("the answer ended before the last letter; ask again".into()))
+}
+
+fn heading(out: &mut dyn Write) -> Result<(), Error> {
+    Ok(writeln!(
+        out,
+        "{:<10} {:<9} {:<24} {:>7}  {:<24} {:<24} KEY",
+        "ID", "STATE", "FIRST FAILURE", "ATTEMPT", "SOURCE", "CODE"
+    )?)
+}
+
+fn tell(letter: &Listed, deed: &Deed, print: Print, out: &mut dyn Write) -> Result<(), Error> {
+    if print == Print::Json {
+        let line = match deed {
+            Deed::Listed => json!(letter),
+            deed => json!({"letter": letter, "deed": deed}),
+        };
+        return Ok(writeln!(out, "{line}")?);
+    }
+    let Listed { id, state, topic, partition, offset, attempt, code, message, first_failure, key } = letter;
+    let (id, state, source) = (id.to_string(), name(*state), format!("{topic}/{partition}/{offset}"));
+    let key = printable(key.as_deref().unwrap_or("-"));
+    writeln!(out, "{id:<10} {state:<9} {first_failure:<24} {attempt:>7}  {source:<24} {code:<24} {key}")?;
+    writeln!(out, "           {}", said(deed, message))?;
+    Ok(())
+}
+
+/// The second line of a letter: what was done with it, or what is wrong with it.
+fn said(deed: &Deed, message: &str) -> String {
+    match deed {
+        Deed::Listed => {
+            let message = printable(message);
+            match message.char_indices().nth(MESSAGE_CHARS_MAX) {
+                Some((cut, _)) => format!("{}…", &message[..cut]),
+                None => message,
+            }
+        }
+        Deed::WouldRedrive { topic, key } => format!("would be appended to {topic} under {}", printable(key)),
+        Deed::Redriven(Address { topic, partition, offset }) => format!("appended: {topic}/{partition}/{offset}"),
+        Deed::WouldDrop => "would be dropped".into(),
+        Deed::Dropped => "dropped".into(),
+        Deed::Refused { detail } => format!("left: {}", printable(detail)),
+    }
+}
+
+/// Letters hold what somebody sent: nothing of it may steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+const fn name(state: State) -> &'static str {
+    match state {
+        State::Open => "open",
+        State::Redriven => "redriven",
+        State::Dropped => "dropped",
+    }
+}
+
+fn conclude(asked: &Asked, summary: Summary, messages: &mut dyn Write) -> Result<(), Error> {
+    let Summary { letters, refused, more } = summary;
+    let done = letters - refused;
+    match &asked.action {
+        Action::List(_) => {}
+        action if is_dry(action) => writeln!(messages, "{done} letters would be done; --execute does it")?,
+        _ => writeln!(messages, "{done} letters done")?,
+    }
+    if letters == 0 {
+        writeln!(messages, "no dead letters that meet the conditions")?;
+    }
+    if more {
+        writeln!(messages, "there are more than {}; see --limit", asked.limit)?;
+    }
+    Ok(())
+}
+
+fn is_dry(action: &Action) -> bool {
+    use crate::dead::desk::{Redrive, Run};
+    matches!(action, Action::Redrive(Redrive { run: Run::Dry, .. }) | Action::Drop { run: Run::Dry, .. })
+}
+
+fn complete(summary: Summary, missing: &[Id]) -> Result<(), Error> {
+    if !missing.is_empty() {
+        let missing: Vec<_> = missing.iter().map(Id::to_string).collect();
+        return Err(Error::Answer(format!("there is no dead letter {}", missing.join(", "))));
+    }
+    if summary.refused > 0 {
+        let Summary { letters, refused, .. } = summary;
+        return Err(Error::Answer(format!("{refused} of {letters} letters were left as they are")));
+    }
+    Ok(())
+}
+
+/// Prints all of a letter.
+pub async fn show(access: &Access, id: Id, print: Print, out: &mut dyn Write) -> Result<(), Error> {
+    let answer = access.get(&format!("/admin/dead-letters/{id}")).await?;
+    if print == Print::Json {
+        return Ok(writeln!(out, "{answer}")?);
+    }
+    let shown: Shown =
+        serde_json::from_value(answer).map_err(|error| Error::Answer(format!("the answer cannot be read: {error}")))?;
+    letter(&shown, out)
+}
+
+fn letter(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
+    let listed = &shown.listed;
+    let Listed { id, state, topic, partition, offset, attempt, code, .. } = listed;
+    writeln!(out, "letter         {id}, {}, written {}", name(*state), shown.written_at)?;
+    if let Some(mark) = &shown.mark {
+        writeln!(out, "closed         {}", closed(mark))?;
+    }
+    writeln!(out, "source         {topic}/{partition}/{offset}")?;
+    writeln!(out, "attempt        {attempt}, first failure {}", listed.first_failure)?;
+    writeln!(out, "rejected       {code} ({})", shown.stage)?;
+    writeln!(out, "               {}", printable(&listed.message))?;
+    writeln!(out, "key            {}", printable(listed.key.as_deref().unwrap_or("-")))?;
+    writeln!(out, "\nfaults as this version finds them")?;
+    if shown.faults.is_empty() {
+        writeln!(out, "  none")?;
+    }
+    for fault in &shown.faults {
+        let at = if fault.pointer.is_empty() { "the event" } else { fault.pointer.as_str() };
+        writeln!(out, "  {} at {}: {}", fault.code, printable(at), printable(&fault.detail))?;
+    }
+    writeln!(out, "\nheaders")?;
+    for (name, value) in &shown.headers {
+        writeln!(out, "  {}: {}", printable(name), printable(value))?;
+    }
+    if let Some(event) = &shown.event {
+        writeln!(out, "\nevent, as a patch meets it\n{}", pretty(event))?;
+    }
+    value(shown, out)
+}
+
+fn closed(mark: &Mark) -> String {
+    let done = match &mark.fate {
+        Fate::Redriven { to: Address { topic, partition, offset } } => {
+            format!("redriven to {topic}/{partition}/{offset}")
+        }
+        Fate::Dropped => "dropped".into(),
+    };
+    let why = mark.reason.as_deref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
+    format!("{done} at {}{why}", mark.at)
+}
+
+fn value(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
+    match shown.omitted_bytes {
+        Some(bytes) => writeln!(out, "\nvalue ({bytes} bytes, kept at the source alone)")?,
+        None => writeln!(out, "\nvalue")?,
+    }
+    match &shown.value {
+        Body::Json(json) => writeln!(out, "{}", pretty(json))?,
+        Body::Text(text) => text.lines().try_for_each(|line| writeln!(out, "{}", printable(line)))?,
+        Body::Hex(hex) => writeln!(out, "0x{hex}")?,
+    }
+    Ok(())
+}
+
+fn pretty(value: &impl Serialize) -> String {
+    // C0 controls are escaped in JSON; what else steers terminals is not.
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}

@@ -1,0 +1,283 @@
+//! Dead letters on the socket: found once, shown, mended, sent again once, let go.
+
+use crate::instance::{Instance, NOW_MS, PARTITIONS, World, event, login};
+use bytes::Bytes;
+use foretell::dead::desk::{Action, Asked, Deed, Redrive, Run, Scope, Summary, Told, spawn};
+use foretell::dead::filter::Filter;
+use foretell::dead::mark::{Fate, Mark};
+use foretell::dead::show::{Listed, State};
+use foretell::dead::{self, Id, desk::Desk};
+use foretell::event::codec::{INVALID_ADDRESS, KEY_MISMATCH, MALFORMED_JSON, MISSING_FIELD};
+use foretell::event::{Position, Topic, codec, key};
+use foretell::log::{Log, NewRecord, RECORD_BYTES_MAX, Record};
+use foretell::store::{Family, Generation};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const STRUCTURED: (&str, Bytes) = ("content-type", Bytes::from_static(b"application/cloudevents+json"));
+
+fn record(key: &str, value: impl ToString) -> NewRecord {
+    let (name, content_type) = STRUCTURED;
+    let (key, value) = (Some(Bytes::from(key.to_owned())), value.to_string().into());
+    NewRecord { topic: Topic::Logins, key, value, headers: vec![(name.into(), content_type)] }
+}
+
+fn without_ip(id: &str, user: &str) -> Value {
+    event(id, "login.succeeded", json!({"user_id": user, "device_id": "laptop"}))
+}
+
+/// A desk, and views that have folded what was in the log.
+struct Office {
+    world: World,
+    desk: Desk,
+    shutdown: CancellationToken,
+}
+
+impl Office {
+    async fn open(records: Vec<NewRecord>) -> Self {
+        let world = World::new();
+        world.log.append(records).await.unwrap();
+        let desk = Desk { log: world.log.clone(), clock: world.clock.clone(), topic_prefix: "foretell.".into() };
+        let office = Self { world, desk, shutdown: CancellationToken::new() };
+        tokio::spawn(office.world.views(office.shutdown.clone()).await.join_all());
+        office.folded().await;
+        office
+    }
+
+    /// Waits until the logins are folded.
+    async fn folded(&self) {
+        let generation = Generation { family: Family::Logins, number: 1, epoch: 0 };
+        for partition in 0..PARTITIONS {
+            let end = self.world.log.extent(Topic::Logins, partition).await.unwrap().end;
+            let reached = async || {
+                let checkpoint = self.world.store.checkpoint(generation, partition).await.unwrap();
+                checkpoint.map_or(0, |checkpoint| checkpoint.next) >= end
+            };
+            while !reached().await {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    async fn asked(&self, filter: Filter, limit: usize, action: Action) -> (Vec<(Listed, Deed)>, Vec<Id>, Summary) {
+        let mut told = spawn(self.desk.clone(), Asked { filter, limit, action });
+        let (mut letters, mut missing) = (Vec::new(), Vec::new());
+        while let Some(told) = told.recv().await {
+            match told {
+                Told::Letter { letter, deed } => letters.push((*letter, deed)),
+                Told::Missing(id) => missing.push(id),
+                Told::Done(summary) => return (letters, missing, summary),
+                Told::Failed { detail } => panic!("{detail}"),
+            }
+        }
+        panic!("the work ended without a summary")
+    }
+
+    async fn list(&self, scope: Scope) -> Vec<Listed> {
+        let (letters, _, _) = self.asked(Filter::default(), 100, Action::List(scope)).await;
+        letters.into_iter().map(|(letter, _)| letter).collect()
+    }
+
+    async fn redrive(&self, filter: Filter, redrive: Redrive) -> Vec<(Listed, Deed)> {
+        self.asked(filter, 100, Action::Redrive(redrive)).await.0
+    }
+
+    fn records(&self, topic: Topic) -> Vec<Record> {
+        (0..PARTITIONS).flat_map(|partition| self.world.log.records(topic, partition).unwrap()).collect()
+    }
+
+    async fn user(&self, user: &str) -> Value {
+        self.folded().await;
+        let instance = Instance::without_views(self.world.clone(), self.world.parts()).await;
+        instance.get(&format!("/v1/users/{user}")).await.body
+    }
+}
+
+impl Drop for Office {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn real() -> Redrive {
+    Redrive { run: Run::Real, patch: None, attempts_max: 3, rate: 10_000, reason: Some("mended".into()) }
+}
+
+fn patched(patch: Value) -> Redrive {
+    Redrive { patch: Some(serde_json::from_value(patch).unwrap()), ..real() }
+}
+
+fn code(code: &str) -> Filter {
+    Filter { code: Some(code.into()), ..Filter::default() }
+}
+
+#[tokio::test]
+async fn a_letter_is_mended_and_sent_again_once() {
+    let office = Office::open(vec![
+        record("default:ada", without_ip("a", "ada")),
+        record("default:eve", login("b", "bob")),
+        record("default:cyd", "{"),
+        record("default:dan", login("d", "dan")),
+    ])
+    .await;
+    let mut codes: Vec<_> = office.list(Scope::Open).await.into_iter().map(|letter| letter.code).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [KEY_MISMATCH, MALFORMED_JSON, MISSING_FIELD]);
+
+    // Said and not done.
+    let dry = office.redrive(code(KEY_MISMATCH), Redrive { run: Run::Dry, ..real() }).await;
+    assert_eq!(dry[0].1, Deed::WouldRedrive { topic: "foretell.logins".into(), key: "default:bob".into() });
+    assert_eq!(office.records(Topic::Logins).len(), 4);
+    let unmended = office.redrive(code(MISSING_FIELD), real()).await;
+    assert!(matches!(&unmended[0].1, Deed::Refused { detail } if detail.contains("MISSING_FIELD at /data/ip")));
+    assert_eq!(office.list(Scope::Open).await.len(), 3, "what is refused stays");
+
+    let rekeyed = office.redrive(code(KEY_MISMATCH), real()).await;
+    let patch = json!([{"op": "add", "path": "/data/ip", "value": "198.51.100.7"}]);
+    let mended = office.redrive(code(MISSING_FIELD), patched(patch.clone())).await;
+    for ((letter, deed), user) in [(&rekeyed[0], "bob"), (&mended[0], "ada")] {
+        let Deed::Redriven(to) = deed else { panic!("{deed:?}") };
+        let key = format!("default:{user}");
+        assert_eq!(to.partition, key::partition(key.as_bytes(), PARTITIONS), "the partitioner places it");
+        let records = office.world.log.records(Topic::Logins, to.partition).unwrap();
+        let record = records.iter().find(|record| record.position.offset == to.offset).unwrap();
+        assert_eq!(record.key.as_deref(), Some(key.as_bytes()));
+        assert_eq!(record.header(dead::ATTEMPT), Some(&b"1"[..]));
+        assert_eq!(office.user(user).await["history"]["successes"], 1);
+        let shown = office.desk.show(letter.id).await.unwrap().unwrap();
+        assert_eq!(shown.listed.state, State::Redriven);
+        let mark = shown.mark.unwrap();
+        assert_eq!((mark.letter, mark.reason.as_deref()), (letter.id, Some("mended")));
+        assert_eq!(mark.fate, Fate::Redriven { to: to.clone() });
+        assert_eq!(mark.at, codec::rfc3339(NOW_MS));
+    }
+
+    // Again: there is nothing to do, by filter or by name.
+    let records = office.records(Topic::Logins).len();
+    assert_eq!(office.redrive(code(MISSING_FIELD), patched(patch.clone())).await, []);
+    let named = Filter { ids: [rekeyed[0].0.id].into(), ..Filter::default() };
+    let again = office.redrive(named, real()).await;
+    assert!(matches!(&again[0].1, Deed::Refused { detail } if detail.contains("redriven before")), "{again:?}");
+    assert_eq!(office.records(Topic::Logins).len(), records);
+
+    let drop = |run| Action::Drop { run, reason: "noise".into() };
+    let (would, _, _) = office.asked(Filter::default(), 9, drop(Run::Dry)).await;
+    assert_eq!(would.iter().map(|(_, deed)| deed).collect::<Vec<_>>(), [&Deed::WouldDrop]);
+    let (dropped, _, summary) = office.asked(Filter::default(), 9, drop(Run::Real)).await;
+    assert_eq!((dropped[0].0.code.as_str(), &dropped[0].1), (MALFORMED_JSON, &Deed::Dropped));
+    assert_eq!(summary, Summary { letters: 1, refused: 0, more: false });
+    assert_eq!(office.list(Scope::Open).await, []);
+    let mut states: Vec<_> =
+        office.list(Scope::All).await.into_iter().map(|letter| (letter.code, letter.state)).collect();
+    states.sort_by(|a, b| a.0.cmp(&b.0));
+    let expected =
+        [(KEY_MISMATCH, State::Redriven), (MALFORMED_JSON, State::Dropped), (MISSING_FIELD, State::Redriven)];
+    assert_eq!(states, expected.map(|(code, state)| (code.to_owned(), state)));
+}
+
+#[tokio::test]
+async fn a_crash_before_the_mark_repeats_the_event_and_no_effect() {
+    let office = Office::open(vec![record("default:eve", login("b", "bob"))]).await;
+    let [letter] = office.list(Scope::Open).await.try_into().unwrap();
+    let letters = office.records(Topic::DeadLetters);
+    office.redrive(code(KEY_MISMATCH), real()).await;
+    assert_eq!(office.user("bob").await["history"]["successes"], 1);
+    // The log as a crash would have left it: the event is there, the mark is not.
+    let crashed = Office::open(office.records(Topic::Logins).into_iter().map(as_new).collect()).await;
+    let before = crashed.records(Topic::Logins).len();
+    assert_eq!(crashed.records(Topic::DeadLetters).len(), letters.len());
+    let [again] = crashed.list(Scope::Open).await.try_into().unwrap();
+    assert_eq!(again.code, letter.code);
+    let deeds = crashed.redrive(code(KEY_MISMATCH), real()).await;
+    assert!(matches!(deeds[0].1, Deed::Redriven(_)), "{deeds:?}");
+    assert_eq!(crashed.records(Topic::Logins).len(), before + 1);
+    assert_eq!(crashed.user("bob").await["history"]["successes"], 1, "the fold has seen that id and source");
+    assert_eq!(crashed.list(Scope::Open).await, []);
+}
+
+fn as_new(record: Record) -> NewRecord {
+    let Record { position: Position { topic, .. }, key, value, headers, .. } = record;
+    NewRecord { topic, key, value, headers }
+}
+
+#[tokio::test]
+async fn copies_are_one_letter_before_and_after_it_is_closed() {
+    let office = Office::open(vec![record("default:ada", without_ip("a", "ada"))]).await;
+    let copy = || office.records(Topic::DeadLetters).into_iter().filter(|r| Mark::read(r).is_none()).map(as_new);
+    let copies: Vec<_> = copy().collect();
+    office.world.log.append(copies.clone()).await.unwrap();
+    assert_eq!(copy().count(), 2);
+    let [listed] = office.list(Scope::Open).await.try_into().unwrap();
+    let drop = Action::Drop { run: Run::Real, reason: "x".into() };
+    let (_, missing, _) = office.asked(Filter { ids: [listed.id].into(), ..Filter::default() }, 9, drop.clone()).await;
+    assert_eq!(missing, []);
+    // A fold from the beginning writes it once more.
+    office.world.log.append(copies).await.unwrap();
+    assert_eq!(office.list(Scope::Open).await, []);
+    assert_eq!(office.list(Scope::All).await.len(), 1);
+    let nowhere = Id { partition: 0, offset: 99 };
+    let (letters, missing, _) = office.asked(Filter { ids: [nowhere].into(), ..Filter::default() }, 9, drop).await;
+    assert_eq!((letters.len(), missing), (0, vec![nowhere]));
+    assert_eq!(office.desk.show(nowhere).await.unwrap(), None);
+    assert_eq!(office.desk.show(Id { partition: 99, offset: 0 }).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_is_rejected_again_counts_its_attempts_until_it_is_left() {
+    let office = Office::open(vec![record("default:ada", without_ip("a", "ada"))]).await;
+    // Attempts that failed: as another tool sends letters again, with their headers and without a look at them.
+    for attempt in 1..3 {
+        let [letter] = office.list(Scope::Open).await.try_into().unwrap();
+        assert_eq!((letter.attempt, letter.first_failure.as_str()), (attempt, codec::rfc3339(NOW_MS).as_str()));
+        office.world.clock.set(NOW_MS + i64::from(attempt) * 60_000);
+        let last = office.records(Topic::DeadLetters).into_iter().rfind(|r| Mark::read(r).is_none());
+        office.world.log.append(vec![NewRecord { topic: Topic::Logins, ..as_new(last.unwrap()) }]).await.unwrap();
+        office.folded().await;
+        let filter = Filter { ids: [letter.id].into(), ..Filter::default() };
+        office.asked(filter, 1, Action::Drop { run: Run::Real, reason: "sent again".into() }).await;
+    }
+    let patch = json!([{"op": "add", "path": "/data/ip", "value": "198.51.100.7"}]);
+    let left = office.redrive(code(MISSING_FIELD), patched(patch.clone())).await;
+    assert!(matches!(&left[0].1, Deed::Refused { detail } if detail.contains("rejected 3 times")), "{left:?}");
+    let more = Redrive { attempts_max: 4, ..patched(patch) };
+    let sent = office.redrive(code(MISSING_FIELD), more).await;
+    assert!(matches!(sent[0].1, Deed::Redriven(_)), "{sent:?}");
+    assert_eq!(office.user("ada").await["history"]["successes"], 1);
+}
+
+#[tokio::test]
+async fn a_letter_without_its_value_is_mended_from_the_source() {
+    let mut large = event("a", "login.succeeded", json!({"user_id": "ada", "ip": "nowhere"}));
+    large["data"]["x"] = json!("x".repeat(RECORD_BYTES_MAX - 2_000));
+    let office = Office::open(vec![record("default:ada", &large)]).await;
+    let [letter] = office.list(Scope::Open).await.try_into().unwrap();
+    assert_eq!(letter.code, INVALID_ADDRESS);
+    assert!(office.records(Topic::DeadLetters)[0].value.is_empty());
+    let shown = office.desk.show(letter.id).await.unwrap().unwrap();
+    assert_eq!(shown.event.unwrap()["data"]["ip"], "nowhere");
+    assert_eq!(shown.faults[0].pointer, "/data/ip");
+    let patch = json!([
+        {"op": "test", "path": "/id", "value": "a"},
+        {"op": "replace", "path": "/data/ip", "value": "198.51.100.7"},
+    ]);
+    let sent = office.redrive(code(INVALID_ADDRESS), patched(patch)).await;
+    assert!(matches!(sent[0].1, Deed::Redriven(_)), "{sent:?}");
+    assert_eq!(office.user("ada").await["history"]["successes"], 1);
+}
+
+#[tokio::test]
+async fn a_limit_cuts_and_says_so_and_asking_again_goes_on() {
+    let records = (0..7).map(|n| record("default:eve", login(&format!("e{n}"), &format!("user-{n}")))).collect();
+    let office = Office::open(records).await;
+    let (letters, _, summary) = office.asked(Filter::default(), 3, Action::List(Scope::Open)).await;
+    assert_eq!((letters.len(), summary), (3, Summary { letters: 3, refused: 0, more: true }));
+    let mut sent = Vec::new();
+    for (expected, more) in [(3, true), (3, true), (1, false), (0, false)] {
+        let (letters, _, summary) = office.asked(Filter::default(), 3, Action::Redrive(real())).await;
+        assert_eq!((letters.len(), summary.more), (expected, more));
+        sent.extend(letters.into_iter().map(|(letter, _)| letter.id));
+    }
+    let (in_order, count) = (sent.is_sorted(), sent.len());
+    assert_eq!((in_order, count), (true, 7), "each once, in the order of the topic: {sent:?}");
+}

@@ -140,6 +140,23 @@ impl TryFrom<String> for Id {
     }
 }
 
+/// Where a record stands, by the full name of its topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Full name of the topic.
+    pub topic: String,
+    /// The partition, from 0.
+    pub partition: u32,
+    /// The offset, from 0.
+    pub offset: i64,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.topic, self.partition, self.offset)
+    }
+}
+
 /// What makes two letters one: a hash of source topic, partition, offset and attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity(u128);
@@ -147,12 +164,8 @@ pub struct Identity(u128);
 /// What a letter says about the record that it was made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
-    /// Full name of the source topic.
-    pub topic: String,
-    /// The partition that the record stands in.
-    pub partition: u32,
-    /// The offset that it stands at.
-    pub offset: i64,
+    /// Where the record stands.
+    pub source: Address,
     /// How many times it was rejected, from 1.
     pub attempt: u32,
     /// Code of the first fault.
@@ -174,9 +187,11 @@ impl Letter {
         let long = |name| text(name).map(str::to_owned).unwrap_or_default();
         let first_failure = text(FIRST_FAILURE).and_then(|time| parse_rfc3339(time).ok());
         Some(Self {
-            topic: text(TOPIC)?.to_owned(),
-            partition: text(PARTITION)?.parse().ok()?,
-            offset: text(OFFSET)?.parse().ok()?,
+            source: Address {
+                topic: text(TOPIC)?.to_owned(),
+                partition: text(PARTITION)?.parse().ok()?,
+                offset: text(OFFSET)?.parse().ok()?,
+            },
             attempt: text(ATTEMPT).and_then(|n| n.parse().ok()).unwrap_or(1),
             code: long(CODE),
             message: long(MESSAGE),
@@ -188,11 +203,12 @@ impl Letter {
 
     /// What it has in common with its copies.
     pub fn identity(&self) -> Identity {
-        identity(&self.topic, self.partition, self.offset, self.attempt)
+        identity(&self.source, self.attempt)
     }
 }
 
-fn identity(topic: &str, partition: u32, offset: i64, attempt: u32) -> Identity {
+fn identity(source: &Address, attempt: u32) -> Identity {
+    let Address { topic, partition, offset } = source;
     let text = format!("{topic}\0{partition}\0{offset}\0{attempt}");
     Identity(xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
@@ -283,14 +299,15 @@ mod tests {
         let written = letter(&record(vec![("x".into(), Bytes::from_static(b"1"))]), "foretell.logins", &faults);
         let first = stored(written.clone(), 1_767_225_600_500);
         let read = Letter::read(&first).unwrap();
-        assert_eq!((read.topic.as_str(), read.partition, read.offset, read.attempt), ("foretell.logins", 3, 41, 1));
+        assert_eq!((read.source.to_string().as_str(), read.attempt), ("foretell.logins/3/41", 1));
         assert_eq!((read.code.as_str(), read.first_failure_ms), (MISSING_FIELD, 1_767_225_600_000));
         let copy = Letter::read(&stored(written, 1_767_999_999_999)).unwrap();
         assert_eq!(read.identity(), copy.identity());
+        let source = || read.source.clone();
         for other in [
-            Letter { topic: "foretell.appointments".into(), ..read.clone() },
-            Letter { partition: 4, ..read.clone() },
-            Letter { offset: 42, ..read.clone() },
+            Letter { source: Address { topic: "foretell.appointments".into(), ..source() }, ..read.clone() },
+            Letter { source: Address { partition: 4, ..source() }, ..read.clone() },
+            Letter { source: Address { offset: 42, ..source() }, ..read.clone() },
             Letter { attempt: 2, ..read.clone() },
         ] {
             assert_ne!(other.identity(), read.identity());

@@ -9,7 +9,7 @@
 //! to append and the store only through [`Rows`]. Health and metrics stand outside of the limits, so that an
 //! overloaded process can still say so. Whatever fails is answered with a problem document, panics included.
 //!
-//! What is absent: quotas a caller (a gateway's work), TLS (as well), and any write that is not an event.
+//! What is absent: quotas a caller (a gateway's work), TLS (as well), and any write on the public port that is not an event.
 
 pub mod admin;
 pub mod answer;

@@ -5,7 +5,8 @@
 //!
 //! A record meets the modules in this order: [`source`] or [`http`], [`event`], [`log`], [`pipeline`], [`view`],
 //! [`store`], [`rows`], [`score`], [`remind`]. [`app`] alone names backends and puts the parts together; the pure
-//! core ([`event`], [`view`], [`score`], [`remind::plan`]) knows no clock and no I/O, which a test checks.
+//! core ([`event`], [`view`], [`score`], [`remind::plan`]) knows no clock and no I/O, which a test checks. What can never
+//! be folded goes to the [`dead`] letters instead.
 
 pub mod app;
 pub mod catalog;

@@ -6,10 +6,10 @@
 //! its mark in a crash is sent again as the same event.
 
 use super::filter::Filter;
-use super::mark::{Address, Fate, Mark};
+use super::mark::{Fate, Mark};
 use super::repair::{Terms, repair};
 use super::show::{Listed, Shown, State, shown};
-use super::{Id, Identity, Letter};
+use super::{Address, Id, Identity, Letter};
 use crate::clock::Clock;
 use crate::event::codec::rfc3339;
 use crate::event::{Position, Topic};
@@ -204,16 +204,17 @@ impl Desk {
                 mark.as_ref().and_then(Mark::read)
             }
         };
-        let source = self.topic(&letter.topic).map(|topic| (topic, self.log.partitions(topic)));
+        let source = self.topic(&letter.source.topic).map(|topic| (topic, self.log.partitions(topic)));
         let content = self.content(&letter, record.clone()).await?;
         Ok(Some(shown(&letter, &record, &content, source, mark)))
     }
 
     /// The letter's record, or that at its source where the letter leaves the value out.
     async fn content(&self, letter: &Letter, record: Record) -> Result<Record, Error> {
-        let topic = self.topic(&letter.topic).filter(|topic| letter.partition < self.log.partitions(*topic));
+        let Address { topic, partition, offset } = &letter.source;
+        let topic = self.topic(topic).filter(|topic| *partition < self.log.partitions(*topic));
         let Some(topic) = topic.filter(|_| letter.omitted_bytes.is_some()) else { return Ok(record) };
-        let source = record_at(self.log.as_ref(), topic, letter.partition, letter.offset).await?;
+        let source = record_at(self.log.as_ref(), topic, *partition, *offset).await?;
         Ok(source.unwrap_or(record))
     }
 

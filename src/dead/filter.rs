@@ -28,7 +28,7 @@ impl Filter {
     /// Whether a letter with this id and record key is meant.
     pub fn matches(&self, id: Id, letter: &Letter, key: Option<&[u8]>) -> bool {
         (self.ids.is_empty() || self.ids.contains(&id))
-            && self.topic.as_ref().is_none_or(|topic| is_topic(&letter.topic, topic))
+            && self.topic.as_ref().is_none_or(|topic| is_topic(&letter.source.topic, topic))
             && self.code.as_ref().is_none_or(|code| letter.code == *code)
             && self.key.as_ref().is_none_or(|wanted| key == Some(wanted.as_bytes()))
             && self.since_ms.is_none_or(|since_ms| letter.first_failure_ms >= since_ms)
@@ -48,12 +48,11 @@ fn is_topic(full: &str, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dead::Address;
 
     fn letter() -> Letter {
         Letter {
-            topic: "foretell.logins".into(),
-            partition: 1,
-            offset: 5,
+            source: Address { topic: "foretell.logins".into(), partition: 1, offset: 5 },
             attempt: 1,
             code: "MISSING_FIELD".into(),
             message: String::new(),

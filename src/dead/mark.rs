@@ -5,7 +5,7 @@
 //! whose mark was lost in a crash is done again, under the same CloudEvents id and source, by which the fold
 //! recognises it.
 
-use super::{Id, Identity, Letter, TOPIC, identity};
+use super::{Address, Id, Identity, Letter, TOPIC, identity};
 use crate::log::{NewRecord, Record};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,17 +14,6 @@ use serde::{Deserialize, Serialize};
 pub const MARK: &str = "foretell_mark";
 /// Longest reason, in bytes.
 pub const REASON_BYTES_MAX: usize = 1_024;
-
-/// Where a record stands, by the full name of its topic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Address {
-    /// Full name of the topic.
-    pub topic: String,
-    /// The partition, from 0.
-    pub partition: u32,
-    /// The offset, from 0.
-    pub offset: i64,
-}
 
 /// What becomes of a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +60,7 @@ pub struct Mark {
 impl Mark {
     /// The mark of a letter.
     pub fn of(letter: &Letter, id: Id, fate: Fate, at: String, reason: Option<String>) -> Self {
-        let source = Address { topic: letter.topic.clone(), partition: letter.partition, offset: letter.offset };
-        Self { fate, letter: id, source, attempt: letter.attempt, at, reason }
+        Self { fate, letter: id, source: letter.source.clone(), attempt: letter.attempt, at, reason }
     }
 
     /// The record to append; `key` is that of the letter.
@@ -97,7 +85,7 @@ impl Mark {
 
     /// What its letter has in common with the copies that it closes too.
     pub fn identity(&self) -> Identity {
-        identity(&self.source.topic, self.source.partition, self.source.offset, self.attempt)
+        identity(&self.source, self.attempt)
     }
 }
 
@@ -114,9 +102,7 @@ mod tests {
 
     fn letter() -> Letter {
         Letter {
-            topic: "foretell.logins".into(),
-            partition: 3,
-            offset: 41,
+            source: Address { topic: "foretell.logins".into(), partition: 3, offset: 41 },
             attempt: 2,
             code: "MISSING_FIELD".into(),
             message: String::new(),

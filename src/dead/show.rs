@@ -1,7 +1,7 @@
 //! What is shown of a letter: as much as can be read of it, and nothing that cannot be printed.
 
 use super::mark::Mark;
-use super::{Id, Letter, untouched};
+use super::{Address, Id, Letter, untouched};
 use crate::event::codec::{self, rfc3339};
 use crate::event::{Position, Topic};
 use crate::log::Record;
@@ -28,12 +28,8 @@ pub struct Listed {
     pub id: Id,
     /// What became of it.
     pub state: State,
-    /// Full name of the source topic.
-    pub topic: String,
-    /// The partition that the record stands in.
-    pub partition: u32,
-    /// The offset that it stands at.
-    pub offset: i64,
+    /// Where the record stands.
+    pub source: Address,
     /// How many times it was rejected, from 1.
     pub attempt: u32,
     /// Code of the first fault.
@@ -52,9 +48,7 @@ impl Listed {
         Self {
             id: record.position.into(),
             state,
-            topic: letter.topic.clone(),
-            partition: letter.partition,
-            offset: letter.offset,
+            source: letter.source.clone(),
             attempt: letter.attempt,
             code: letter.code.clone(),
             message: letter.message.clone(),
@@ -143,7 +137,7 @@ pub fn shown(
 /// The faults of the record as it stood at its source.
 fn findings(letter: &Letter, record: &Record, content: &Record, source: Option<(Topic, u32)>) -> Vec<Finding> {
     let (topic, partitions) = source.unwrap_or((Topic::DeadLetters, 1));
-    let position = Position { topic, partition: letter.partition, offset: letter.offset };
+    let position = Position { topic, partition: letter.source.partition, offset: letter.source.offset };
     // The time of the record itself; a later attempt has not kept it, and was written shortly before its letter.
     let timestamp_ms = if letter.attempt == 1 { letter.first_failure_ms } else { record.timestamp_ms };
     let original = Record { position, timestamp_ms, ..content.clone() };

@@ -5,7 +5,7 @@ use super::access::Access;
 use super::inspect::Print;
 use crate::dead::Id;
 use crate::dead::desk::{Action, Asked, Deed, Summary, Told};
-use crate::dead::mark::{Address, Fate, Mark};
+use crate::dead::mark::{Fate, Mark};
 use crate::dead::show::{Body, Listed, Shown, State};
 use serde::Serialize;
 use serde_json::json;
@@ -63,9 +63,9 @@ fn tell(letter: &Listed, deed: &Deed, print: Print, out: &mut dyn Write) -> Resu
         };
         return Ok(writeln!(out, "{line}")?);
     }
-    let Listed { id, state, topic, partition, offset, attempt, code, message, first_failure, key } = letter;
-    let (id, state, source) = (id.to_string(), name(*state), format!("{topic}/{partition}/{offset}"));
-    let key = printable(key.as_deref().unwrap_or("-"));
+    let Listed { id, state, source, attempt, code, message, first_failure, key } = letter;
+    let (id, state, source) = (id.to_string(), name(*state), printable(&source.to_string()));
+    let (code, key) = (printable(code), printable(key.as_deref().unwrap_or("-")));
     writeln!(out, "{id:<10} {state:<9} {first_failure:<24} {attempt:>7}  {source:<24} {code:<24} {key}")?;
     writeln!(out, "           {}", said(deed, message))?;
     Ok(())
@@ -82,7 +82,7 @@ fn said(deed: &Deed, message: &str) -> String {
             }
         }
         Deed::WouldRedrive { topic, key } => format!("would be appended to {topic} under {}", printable(key)),
-        Deed::Redriven(Address { topic, partition, offset }) => format!("appended: {topic}/{partition}/{offset}"),
+        Deed::Redriven(to) => format!("appended: {to}"),
         Deed::WouldDrop => "would be dropped".into(),
         Deed::Dropped => "dropped".into(),
         Deed::Refused { detail } => format!("left: {}", printable(detail)),
@@ -149,14 +149,14 @@ pub async fn show(access: &Access, id: Id, print: Print, out: &mut dyn Write) ->
 
 fn letter(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
     let listed = &shown.listed;
-    let Listed { id, state, topic, partition, offset, attempt, code, .. } = listed;
+    let Listed { id, state, source, attempt, code, .. } = listed;
     writeln!(out, "letter         {id}, {}, written {}", name(*state), shown.written_at)?;
     if let Some(mark) = &shown.mark {
         writeln!(out, "closed         {}", closed(mark))?;
     }
-    writeln!(out, "source         {topic}/{partition}/{offset}")?;
+    writeln!(out, "source         {}", printable(&source.to_string()))?;
     writeln!(out, "attempt        {attempt}, first failure {}", listed.first_failure)?;
-    writeln!(out, "rejected       {code} ({})", shown.stage)?;
+    writeln!(out, "rejected       {} ({})", printable(code), printable(&shown.stage))?;
     writeln!(out, "               {}", printable(&listed.message))?;
     writeln!(out, "key            {}", printable(listed.key.as_deref().unwrap_or("-")))?;
     writeln!(out, "\nfaults as this version finds them")?;
@@ -179,9 +179,7 @@ fn letter(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
 
 fn closed(mark: &Mark) -> String {
     let done = match &mark.fate {
-        Fate::Redriven { to: Address { topic, partition, offset } } => {
-            format!("redriven to {topic}/{partition}/{offset}")
-        }
+        Fate::Redriven { to } => format!("redriven to {to}"),
         Fate::Dropped => "dropped".into(),
     };
     let why = mark.reason.as_deref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();

@@ -140,4 +140,13 @@ mod tests {
         record.headers.push((TOPIC.into(), Bytes::from_static(b"foretell.logins")));
         assert_eq!(Mark::read(&record), None);
     }
+
+    #[test]
+    fn the_mark_in_the_documents_is_one() {
+        let documents = include_str!("../../docs/OPERATIONS.md");
+        let (_, section) = documents.split_once("### Marks").unwrap();
+        let sample = section.split("```").nth(1).unwrap().strip_prefix("json").unwrap();
+        let mark: Mark = serde_json::from_str(sample).unwrap();
+        assert_eq!(serde_json::to_value(&mark).unwrap(), serde_json::from_str::<Value>(sample).unwrap());
+    }
 }

@@ -4,7 +4,7 @@ use super::Error;
 use super::access::Access;
 use super::inspect::Print;
 use crate::dead::Id;
-use crate::dead::desk::{Action, Asked, Deed, Summary, Told};
+use crate::dead::desk::{Action, Asked, Deed, Redrive, Run, Summary, Told};
 use crate::dead::mark::{Fate, Mark};
 use crate::dead::show::{Body, Listed, Shown, State};
 use serde::Serialize;
@@ -106,12 +106,10 @@ fn conclude(asked: &Asked, summary: Summary, messages: &mut dyn Write) -> Result
     let Summary { letters, refused, more } = summary;
     let done = letters - refused;
     match &asked.action {
+        _ if letters == 0 => writeln!(messages, "no dead letters that meet the conditions")?,
         Action::List(_) => {}
         action if is_dry(action) => writeln!(messages, "{done} letters would be done; --execute does it")?,
         _ => writeln!(messages, "{done} letters done")?,
-    }
-    if letters == 0 {
-        writeln!(messages, "no dead letters that meet the conditions")?;
     }
     if more {
         writeln!(messages, "there are more than {}; see --limit", asked.limit)?;
@@ -120,7 +118,6 @@ fn conclude(asked: &Asked, summary: Summary, messages: &mut dyn Write) -> Result
 }
 
 fn is_dry(action: &Action) -> bool {
-    use crate::dead::desk::{Redrive, Run};
     matches!(action, Action::Redrive(Redrive { run: Run::Dry, .. }) | Action::Drop { run: Run::Dry, .. })
 }
 

@@ -16,6 +16,7 @@
 //! record of the same topic, so that all of it follows from the log. What a letter is, which ones are meant and what
 //! is made of them are plain functions here and below; [`desk`] alone reads and appends.
 
+pub mod asked;
 pub mod desk;
 pub mod filter;
 pub mod mark;

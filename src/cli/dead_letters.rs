@@ -4,7 +4,7 @@ use super::run::{Failure, unless_signalled};
 use crate::clock::System;
 use crate::config::Config;
 use crate::dead::Id;
-use crate::dead::desk::{Action, Asked, RATE_MAX, Redrive, Run, Scope};
+use crate::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Scope};
 use crate::dead::filter::Filter;
 use crate::dead::mark::REASON_BYTES_MAX;
 use crate::event::codec::parse_rfc3339;

@@ -4,7 +4,7 @@ use super::Error;
 use super::access::Access;
 use super::inspect::Print;
 use crate::dead::Id;
-use crate::dead::desk::{Action, Asked, Deed, Redrive, Run, Summary, Told};
+use crate::dead::asked::{Action, Asked, Deed, Redrive, Run, Summary, Told};
 use crate::dead::mark::{Fate, Mark};
 use crate::dead::show::{Body, Listed, Shown, State};
 use serde::Serialize;

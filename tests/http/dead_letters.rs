@@ -2,11 +2,12 @@
 
 use crate::instance::{Instance, NOW_MS, PARTITIONS, World, event, login};
 use bytes::Bytes;
-use foretell::dead::desk::{Action, Asked, Deed, Redrive, Run, Scope, Summary, Told, spawn};
+use foretell::dead::asked::{Action, Asked, Deed, Redrive, Run, Scope, Summary, Told};
+use foretell::dead::desk::{Desk, spawn};
 use foretell::dead::filter::Filter;
 use foretell::dead::mark::{Fate, Mark};
 use foretell::dead::show::{Listed, State};
-use foretell::dead::{self, Id, desk::Desk};
+use foretell::dead::{self, Id};
 use foretell::event::codec::{INVALID_ADDRESS, KEY_MISMATCH, MALFORMED_JSON, MISSING_FIELD};
 use foretell::event::{Position, Topic, codec, key};
 use foretell::log::{Log, NewRecord, RECORD_BYTES_MAX, Record};

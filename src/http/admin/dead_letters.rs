@@ -2,7 +2,8 @@
 
 use super::lines;
 use crate::dead::Id;
-use crate::dead::desk::{self, Action, Asked, Desk, RATE_MAX, Redrive};
+use crate::dead::asked::{Action, Asked, RATE_MAX, Redrive};
+use crate::dead::desk::{self, Desk};
 use crate::dead::mark::REASON_BYTES_MAX;
 use crate::dead::show::Shown;
 use crate::http::problem::{Code, Problem};
@@ -13,7 +14,7 @@ use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use std::sync::Arc;
 
-/// `POST /admin/dead-letters`: does what is [`Asked`], and tells how it goes as JSON Lines of [`Told`](desk::Told).
+/// `POST /admin/dead-letters`: does what is [`Asked`], and tells how it goes as JSON Lines of [`Told`](crate::dead::asked::Told).
 /// Ends when nobody reads any more.
 pub(in crate::http) async fn work(State(api): State<Arc<Api>>, Body(body): Body) -> Result<impl IntoResponse, Problem> {
     let asked: Asked =

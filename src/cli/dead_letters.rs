@@ -8,7 +8,7 @@ use crate::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Scope};
 use crate::dead::filter::Filter;
 use crate::dead::mark::REASON_BYTES_MAX;
 use crate::event::codec::parse_rfc3339;
-use crate::ops::access::{Access, Remote};
+use crate::ops::access::Access;
 use crate::ops::dead_letters;
 use crate::ops::inspect::Print;
 use clap::{Args, Subcommand};
@@ -134,7 +134,7 @@ fn count(limit: u64) -> usize {
 
 /// Runs the command; what was asked is read before anything is opened.
 pub(super) async fn run(config: &Config, what: DeadLetters, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
-    let open = || Access::find(config, Remote::default(), Arc::new(System));
+    let open = || Access::look(config, Arc::new(System));
     let asked = match what {
         DeadLetters::Show { id } => return Ok(dead_letters::show(&open().await?, id, print, out).await?),
         DeadLetters::List { conditions, all, limit } => {

@@ -17,14 +17,17 @@ use crate::config::Config;
 use crate::http::auth::Keys;
 use crate::http::{self, Api, BackUp, Parts, Scoring};
 use crate::log::{self, Error, Kind, Log};
-use crate::pipeline::keeper::{self, Alone, Companion};
-use crate::pipeline::{Shared, patiently};
+use crate::pipeline::family::{self, Views};
+use crate::pipeline::keeper::{Alone, Companion};
+use crate::pipeline::patiently;
 use crate::progress::Progress;
+use crate::rebuild::{self, Rebuilder};
 use crate::remind::{Reminders, assess::ByRows};
 use crate::rows::Rows;
-use crate::store::{self, Generation, Store};
+use crate::store::{self, Family, Generation, Store};
 use crate::verify::{Scratch, Verifier};
-use crate::view::{Fold, client::Appointments, sent, user::Logins};
+use crate::view::{self, Fold, client::Appointments, sent, user::Logins};
+use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,18 +152,29 @@ pub struct Service {
     clock: Arc<dyn Clock>,
     roles: Vec<Role>,
     keys: Option<Keys>,
+    auto_rebuild: bool,
     shutdown: CancellationToken,
 }
 
 impl Service {
     /// A service of these roles; it ends when `shutdown` says so.
     pub fn new(config: Config, clock: Arc<dyn Clock>, roles: Vec<Role>, shutdown: CancellationToken) -> Self {
-        Self { config, clock, roles, keys: None, shutdown }
+        Self { config, clock, roles, keys: None, auto_rebuild: false, shutdown }
+    }
+
+    /// What it does.
+    pub fn roles(&self) -> &[Role] {
+        &self.roles
     }
 
     /// The same, for those alone who have one of these keys.
     pub fn with_keys(self, keys: Option<Keys>) -> Self {
         Self { keys, ..self }
+    }
+
+    /// The same; views that were folded by older rules are folded anew at once.
+    pub fn rebuilding(self) -> Self {
+        Self { auto_rebuild: true, ..self }
     }
 
     /// Serves until shutdown. Errs when a part cannot go on; everything else is ended in order first.
@@ -192,19 +206,21 @@ impl Service {
     async fn start(&self, door: &waiting::Door, tasks: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
         let ports = self.open_patiently(door).await?;
         tasks.spawn(end_with(ports.log.clone(), self.shutdown.clone()));
-        let logins = self.family(&ports, Logins { limits: self.config.fold.clone() }, door).await?;
-        let appointments = self.family(&ports, Appointments { limits: self.config.fold.clone() }, door).await?;
-        let sent = self.family(&ports, sent::Reminders { limits: self.config.fold.clone() }, door).await?;
-        let rows = Arc::new(Rows::cached(ports.store.clone(), &self.config.reads));
-        if self.roles.contains(&Role::Views) {
-            tasks.spawn(keeper::keep(logins, Arc::new(Alone), self.shutdown.clone()));
-            tasks.spawn(keeper::keep(appointments.clone(), Arc::new(Alone), self.shutdown.clone()));
+        for family in Family::ALL {
+            door.missing(format!("the views of {}", family.name()));
+            patiently(&self.config.pipeline, || take_up(&self.config, &ports, family)).await?;
         }
-        if self.roles.contains(&Role::Reminders) {
-            let planner = self.planner(&ports, appointments.generation, sent.generation, rows.clone());
-            tasks.spawn(keeper::keep(sent, planner, self.shutdown.clone()));
+        let rows = Arc::new(Rows::cached(ports.store.clone(), &self.config.reads, &self.config.fold));
+        let kept = self.kept();
+        for family in &kept {
+            let planner = self.planner(&ports, rows.clone());
+            tasks.spawn(keep(&self.config, &ports, *family, planner, self.shutdown.clone()));
         }
-        let api = Api::new(self.parts(&ports, rows));
+        let parts = self.parts(&ports, rows);
+        if self.auto_rebuild {
+            tasks.spawn(rebuild::all_due(parts.rebuilder.clone(), kept, self.shutdown.clone()));
+        }
+        let api = Api::new(parts);
         door.open(match self.roles.contains(&Role::Http) {
             true => http::router(&api),
             false => http::health_router(&api),
@@ -239,45 +255,83 @@ impl Service {
         }
     }
 
-    async fn family<F: Fold>(&self, ports: &Ports, fold: F, door: &waiting::Door) -> Result<Arc<Shared<F>>, Error> {
-        let topic = F::FAMILY.topic();
-        let partitions = ports.log.partitions(topic);
-        door.missing(format!("the views of {}", topic.name()));
-        let (store, config) = (&ports.store, self.config.pipeline.clone());
-        let generation = patiently(&config, || keeper::generation(store.as_ref(), &fold, partitions)).await?;
-        Ok(Arc::new(Shared {
-            fold,
-            generation,
-            partitions,
-            topic_name: format!("{}{}", self.config.topics.prefix, topic.name()),
-            log: ports.log.clone(),
-            store: ports.store.clone(),
-            config,
-        }))
+    /// The families that this process folds.
+    fn kept(&self) -> Vec<Family> {
+        let role = |family: &Family| match family {
+            Family::Logins | Family::Appointments => Role::Views,
+            Family::Reminders => Role::Reminders,
+        };
+        Family::ALL.into_iter().filter(|family| self.roles.contains(&role(family))).collect()
     }
 
-    fn planner(
-        &self,
-        ports: &Ports,
-        appointments: Generation,
-        sent: Generation,
-        rows: Arc<Rows>,
-    ) -> Arc<dyn Companion> {
-        Arc::new(Reminders {
-            log: ports.log.clone(),
-            store: ports.store.clone(),
-            clock: self.clock.clone(),
-            appointments,
-            sent,
-            assess: Arc::new(ByRows { rows, config: self.config.score.no_show.clone() }),
-            config: self.config.reminders.clone(),
-        })
+    /// Makes the planner that accompanies a generation of what was sent.
+    fn planner(&self, ports: &Ports, rows: Arc<Rows>) -> impl Fn(Generation) -> Arc<dyn Companion> + Send + 'static {
+        let (log, store, clock) = (ports.log.clone(), ports.store.clone(), self.clock.clone());
+        let (no_show, config) = (self.config.score.no_show.clone(), self.config.reminders.clone());
+        move |sent| {
+            Arc::new(Reminders {
+                log: log.clone(),
+                store: store.clone(),
+                clock: clock.clone(),
+                pointers: rows.pointers().clone(),
+                sent,
+                assess: Arc::new(ByRows { rows: rows.clone(), config: no_show.clone() }),
+                config: config.clone(),
+            })
+        }
     }
 
     fn parts(&self, ports: &Ports, rows: Arc<Rows>) -> Parts {
         let (clock, keys, shutdown) = (self.clock.clone(), self.keys.clone(), self.shutdown.clone());
         parts(&self.config, ports, rows, Process { clock, keys, shutdown })
     }
+}
+
+/// How a family is folded over these ports.
+fn views<F: Fold>(config: &Config, ports: &Ports, fold: F) -> Views<F> {
+    let topic = F::FAMILY.topic();
+    Views {
+        fold,
+        partitions: ports.log.partitions(topic),
+        topic_name: format!("{}{}", config.topics.prefix, topic.name()),
+        log: ports.log.clone(),
+        store: ports.store.clone(),
+        config: config.pipeline.clone(),
+    }
+}
+
+/// Sees to it that a family has a pointer, and that its rows are of the topic that is there.
+async fn take_up(config: &Config, ports: &Ports, family: Family) -> Result<(), Error> {
+    let limits = config.fold.clone();
+    let pointer = match family {
+        Family::Logins => views(config, ports, Logins { limits }).pointer().await,
+        Family::Appointments => views(config, ports, Appointments { limits }).pointer().await,
+        Family::Reminders => views(config, ports, sent::Reminders { limits }).pointer().await,
+    };
+    pointer.map(drop)
+}
+
+/// Keeps a family until shutdown; with a planner, where reminders are announced as well.
+pub fn keep(
+    config: &Config,
+    ports: &Ports,
+    family: Family,
+    planner: impl Fn(Generation) -> Arc<dyn Companion> + Send + 'static,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), Error>> {
+    let limits = config.fold.clone();
+    match family {
+        Family::Logins => Box::pin(family::keep(views(config, ports, Logins { limits }), alone, shutdown)),
+        Family::Appointments => Box::pin(family::keep(views(config, ports, Appointments { limits }), alone, shutdown)),
+        Family::Reminders => {
+            Box::pin(family::keep(views(config, ports, sent::Reminders { limits }), planner, shutdown))
+        }
+    }
+}
+
+/// The companion of those who only fold.
+pub fn alone(_: Generation) -> Arc<dyn Companion> {
+    Arc::new(Alone)
 }
 
 /// Ends the service when its log is beyond repair: a supervisor starts it again, and the log is verified.
@@ -312,8 +366,16 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         topic_prefix: config.topics.prefix.clone(),
         scratches: Arc::new(scratch),
     };
+    let rebuilder = Rebuilder {
+        log: log.clone(),
+        store: store.clone(),
+        verifier: verifier.clone(),
+        fingerprint: view::fingerprint(&config.fold),
+        generation_grace_ms: config.pipeline.generation_grace_ms,
+    };
     Parts {
         verifier,
+        rebuilder,
         log,
         store,
         rows,

@@ -9,7 +9,7 @@ pub(crate) use run::on_signal;
 pub use run::{Failure, run};
 
 use crate::app::Role;
-use crate::store::View;
+use crate::store::{Family, View};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -54,6 +54,9 @@ enum Command {
         /// Accept that everybody who can connect may do everything.
         #[arg(long)]
         insecure: bool,
+        /// Rebuild views that were folded by older rules than this build and its settings have.
+        #[arg(long)]
+        auto_rebuild: bool,
     },
     /// Serve a story in an empty temporary directory, and show what to try.
     Demo,
@@ -73,6 +76,17 @@ enum Command {
         /// The view; without one, all of them.
         #[arg(value_parser = views())]
         view: Option<String>,
+    },
+    /// Fold a family of views anew, beside the one that serves; verify it, and let it serve instead.
+    ///
+    /// An interrupted one goes on when it is run again. On Kafka, processes with the roles that keep the family help.
+    Rebuild {
+        /// The family.
+        #[arg(value_enum)]
+        family: Family,
+        /// Give up what is being built.
+        #[arg(long)]
+        cancel: bool,
     },
     /// Copy the embedded log, while it is served or not; to restore it, serve the copy.
     Backup {

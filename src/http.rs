@@ -33,6 +33,7 @@ use crate::clock::Clock;
 use crate::event::Topic;
 use crate::log::{Backup, Log};
 use crate::progress::Progress;
+use crate::rebuild::Rebuilder;
 use crate::remind::plan;
 use crate::rows::Rows;
 use crate::score::{OnUnavailable, login, no_show};
@@ -168,6 +169,8 @@ pub struct Parts {
     pub notices: Vec<String>,
     /// Holds the rows against the log, for operators.
     pub verifier: Verifier,
+    /// Folds families anew, for operators.
+    pub rebuilder: Rebuilder,
     /// Backs the log up, for operators; none where it is not embedded.
     pub back_up: Option<Arc<BackUp>>,
     /// Cancelled when the process drains: streams end, readiness ends.
@@ -272,6 +275,7 @@ pub fn admin_router(api: &Arc<Api>) -> Router {
         .route("/admin/positions", get(admin::positions))
         .route("/admin/rows/{view}", get(admin::row))
         .route("/admin/verify", get(admin::verify))
+        .route("/admin/rebuild", post(admin::rebuild))
         .route("/admin/backup", post(admin::back_up))
         .route("/admin/dead-letters", post(admin::dead_letters::work))
         .route("/admin/dead-letters/{partition}/{offset}", get(admin::dead_letters::show));

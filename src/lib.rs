@@ -23,6 +23,7 @@ pub mod ops;
 pub mod pipeline;
 pub mod port;
 pub mod progress;
+pub mod rebuild;
 pub mod remind;
 pub mod rows;
 pub mod score;

@@ -9,6 +9,7 @@ pub mod backup;
 pub mod dead_letters;
 pub mod import;
 pub mod inspect;
+pub mod rebuild;
 pub mod verify;
 
 /// Why a command failed: a sentence for whoever ran it.

@@ -13,6 +13,7 @@
 //! Effects are exactly once because positions decide, not because deliveries are unique: see [`working`]. The
 //! cache of decoded rows belongs to the pipeline and dies with it, so that a new owner reads what is stored.
 
+pub mod family;
 pub mod keeper;
 pub mod working;
 
@@ -49,6 +50,11 @@ pub struct Config {
     pub drain_ms_max: u64,
     /// Longest pause between two attempts while a port is away.
     pub retry_ms_max: u64,
+    /// Between two looks at which generations are to be folded.
+    pub pointer_look_ms: u64,
+    /// How long a generation is folded on when the pointer names it no longer, and half as long again until its rows
+    /// are dropped: a reader's memory of the pointer is younger.
+    pub generation_grace_ms: u64,
 }
 
 impl Default for Config {
@@ -61,6 +67,8 @@ impl Default for Config {
             cached_rows_max: 10_000,
             drain_ms_max: 8_000,
             retry_ms_max: 5_000,
+            pointer_look_ms: 1_000,
+            generation_grace_ms: 10_000,
         }
     }
 }
@@ -75,12 +83,25 @@ pub enum Exit {
     Restart(i64),
 }
 
-/// What every pipeline of a family shares.
+/// Which dead letters a pipeline writes. A record that is folded again was rejected before, and its letter is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Letters {
+    /// All of them.
+    All,
+    /// Those of records that another generation of the family has not passed: it wrote the ones before.
+    Behind(Generation),
+    /// None: its rows are folded to be looked at.
+    None,
+}
+
+/// What every pipeline of a generation shares.
 pub struct Shared<F> {
     /// How events become rows.
     pub fold: F,
     /// Whose rows.
     pub generation: Generation,
+    /// Which dead letters are written.
+    pub letters: Letters,
     /// Stored partition count of the topic.
     pub partitions: u32,
     /// Full name of the source topic, for dead letters.
@@ -97,6 +118,18 @@ impl<F: Fold> Shared<F> {
     /// The source topic.
     pub fn topic(&self) -> Topic {
         F::FAMILY.topic()
+    }
+
+    /// The lowest offset whose record gets a dead letter if it is rejected.
+    async fn letters_from(&self, partition: u32) -> Result<i64, Error> {
+        match self.letters {
+            Letters::All => Ok(0),
+            Letters::Behind(other) => {
+                let passed = patiently(&self.config, || self.store.checkpoint(other, partition)).await?;
+                Ok(passed.map_or(0, |checkpoint| checkpoint.next))
+            }
+            Letters::None => Ok(i64::MAX),
+        }
     }
 
     async fn read(&self, partition: u32, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
@@ -117,6 +150,8 @@ pub struct Pipeline<F: Fold> {
     partition: u32,
     rows: Working<F>,
     dead: Vec<NewRecord>,
+    /// Records below are rejected without a dead letter.
+    letters_from: i64,
     checkpoint: Checkpoint,
     /// What the store has acknowledged.
     durable: i64,
@@ -135,6 +170,7 @@ impl<F: Fold> Pipeline<F> {
             partition,
             rows,
             dead: Vec::new(),
+            letters_from: i64::MAX,
             checkpoint,
             durable: checkpoint.next,
             started_at: checkpoint.next,
@@ -148,6 +184,11 @@ impl<F: Fold> Pipeline<F> {
     /// An error of kind Retry means the reader's connection ended: the caller joins the group again.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
         let linger = Duration::from_millis(self.shared.config.batch_linger_ms);
+        self.letters_from = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(Exit::Revoked),
+            from = self.shared.letters_from(self.partition) => from?,
+        };
         loop {
             if self.is_overdue() {
                 // Before anything else, so that a fast log cannot starve it.
@@ -245,6 +286,9 @@ impl<F: Fold> Pipeline<F> {
     }
 
     fn reject(&mut self, record: &Record, faults: &codec::Faults) {
+        if record.position.offset < self.letters_from {
+            return;
+        }
         let fault = faults.first();
         meter::rejected(F::FAMILY.name(), fault.code);
         tracing::debug!(position = ?record.position, %faults, "rejected a record");

@@ -7,6 +7,8 @@
 //! 2. waits until `sent` has reached the end of the reminders partition, its own last append included,
 //! 3. finds candidates in the agenda and the announced, plans each from its rows, and appends what is missing.
 //!
+//! It does so only while its generation of the `sent` view serves: beside a rebuild there is one planner a partition.
+//!
 //! A tick that cannot catch up is put off; what expires meanwhile is dropped by the plan, and the story of its
 //! appointment says so. Ids are
 //! deterministic, so that even a reminder announced twice would be one.
@@ -21,7 +23,8 @@ use crate::event::reminder::{Announcement, Risk, Withdrawal};
 use crate::event::{Envelope, Event, Fact, Topic};
 use crate::log::{Error, Fenced, Kind, Log, NewRecord};
 use crate::pipeline::keeper::Companion;
-use crate::store::{Generation, Store};
+use crate::rows::Pointers;
+use crate::store::{Family, Generation, Store};
 use crate::telemetry::meter;
 use crate::view::client::Client;
 use async_trait::async_trait;
@@ -78,9 +81,9 @@ pub struct Reminders {
     pub store: Arc<dyn Store>,
     /// The present.
     pub clock: Arc<dyn Clock>,
-    /// The serving generation of the appointment views.
-    pub appointments: Generation,
-    /// The generation of the `sent` view.
+    /// Which generations serve.
+    pub pointers: Arc<Pointers>,
+    /// The generation of the `sent` view that the owner folds.
     pub sent: Generation,
     /// Adds the risk to what is announced.
     pub assess: Arc<dyn Assess>,
@@ -91,12 +94,10 @@ pub struct Reminders {
 #[async_trait]
 impl Companion for Reminders {
     async fn accompany(&self, partition: u32) -> Result<std::convert::Infallible, Error> {
-        let fenced = self.log.fence(Topic::Reminders, partition).await?;
-        tracing::info!(partition, "planning reminders");
-        let mut planner = Planner { shared: self, partition, fenced, seen: None };
+        let mut planner = None;
         let mut pause_ms = self.config.tick_ms;
         loop {
-            match planner.tick().await {
+            match self.turn(partition, &mut planner).await {
                 Ok(Ticked::Done) => pause_ms = self.config.tick_ms,
                 // Somebody has taken over, or nobody knows what became of the append: take over anew, and read what
                 // is there.
@@ -130,6 +131,13 @@ enum Ticked {
     Fenced(Error),
 }
 
+/// What serves at a tick.
+#[derive(Clone, Copy)]
+struct Serving {
+    appointments: Generation,
+    sent: Generation,
+}
+
 struct Planner<'a> {
     shared: &'a Reminders,
     partition: u32,
@@ -138,7 +146,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    async fn tick(&mut self) -> Result<Ticked, Error> {
+    async fn tick(&mut self, serving: Serving) -> Result<Ticked, Error> {
         let shared = self.shared;
         let began = Instant::now();
         let appointments_end = shared.log.extent(Topic::Appointments, self.partition).await?.end;
@@ -148,7 +156,7 @@ impl Planner<'_> {
         if self.seen.is_some_and(|seen| unchanged(seen) && now_ms < seen.next_at_ms) {
             return Ok(Ticked::Done);
         }
-        for (generation, end) in [(shared.appointments, appointments_end), (shared.sent, sent_end)] {
+        for (generation, end) in [(serving.appointments, appointments_end), (serving.sent, sent_end)] {
             if !shared.reached(self.partition, generation, end, began).await? {
                 tracing::warn!(self.partition, view = generation.family.name(), end, "put a tick off: views lag");
                 return Ok(Ticked::Done);
@@ -156,7 +164,7 @@ impl Planner<'_> {
         }
         let mut next_at_ms = scan::next_hour_ms(now_ms);
         let mut appended = 0;
-        let mut scan = Scan::new(shared, self.partition, now_ms).await?;
+        let mut scan = Scan::new(shared, serving, self.partition, now_ms).await?;
         while let Some(candidates) = scan.next().await? {
             let (planned, next) = shared.plan(&candidates, now_ms).await;
             next_at_ms = next_at_ms.min(next.unwrap_or(i64::MAX));
@@ -195,6 +203,25 @@ impl Planned {
 }
 
 impl Reminders {
+    /// One tick, by a planner that takes the partition over when the generation begins to serve.
+    async fn turn<'a>(&'a self, partition: u32, planner: &mut Option<Planner<'a>>) -> Result<Ticked, Error> {
+        let sent = self.pointers.generation(Family::Reminders).await?;
+        if sent != self.sent {
+            *planner = None;
+            return Ok(Ticked::Done);
+        }
+        let appointments = self.pointers.generation(Family::Appointments).await?;
+        let planner = match planner {
+            Some(planner) => planner,
+            None => {
+                let fenced = self.log.fence(Topic::Reminders, partition).await?;
+                tracing::info!(partition, "planning reminders");
+                planner.insert(Planner { shared: self, partition, fenced, seen: None })
+            }
+        };
+        planner.tick(Serving { appointments, sent }).await
+    }
+
     /// Waits until the views of a family contain everything below `end`; answers whether they do in time.
     async fn reached(&self, partition: u32, generation: Generation, end: i64, began: Instant) -> Result<bool, Error> {
         let longest = Duration::from_millis(self.config.catch_up_ms_max);

@@ -7,8 +7,7 @@
 //! ```
 //!
 //! Reads that belong to one answer go to the store together. Owner rows are never cached, because a user who
-//! has just trusted a device asks at once. Aggregates count over many owners and may be `stale_ms_max` old; a
-//! [`Rows::uncached`] reader always asks the store.
+//! has just trusted a device asks at once. Aggregates count over many owners and may be `stale_ms_max` old.
 //!
 //! Cache entries carry the *era* of their family. [`Rows::new_era`] begins another one, and from then on nothing
 //! that was read before is answered, not even by a read that was under way and finished later.
@@ -24,6 +23,7 @@ use crate::view::lead::{self, Lead};
 use crate::view::lookup::{self, Lookup};
 use crate::view::sent::{self, Calendar, Sent};
 use crate::view::user::{self, User};
+use crate::view::{self, Limits};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -50,20 +50,22 @@ impl Default for Config {
     }
 }
 
-/// The serving pointers of all families, each read again when it is older than its bound.
+/// The serving pointers of all families, each read again when it is older than its bound. Those alone whose rows
+/// were folded by the rules that this process has: it could misread others.
 pub struct Pointers {
     store: Arc<dyn Store>,
+    fingerprint: String,
     stale_max: Duration,
     known: RwLock<BTreeMap<Family, (Arc<Pointer>, Instant)>>,
 }
 
 impl Pointers {
-    /// Pointers of `store`, at most `stale_ms_max` milliseconds old.
-    pub fn new(store: Arc<dyn Store>, stale_ms_max: u64) -> Self {
-        Self { store, stale_max: Duration::from_millis(stale_ms_max), known: RwLock::default() }
+    /// Pointers of `store`, at most `stale_ms_max` milliseconds old, to rows with this fingerprint.
+    pub fn new(store: Arc<dyn Store>, stale_ms_max: u64, fingerprint: String) -> Self {
+        Self { store, fingerprint, stale_max: Duration::from_millis(stale_ms_max), known: RwLock::default() }
     }
 
-    /// The pointer of a family. Retry while none was ever set: the store is not migrated yet.
+    /// The pointer of a family. Retry while none was ever set, and while another fold serves: until a rebuild.
     pub async fn get(&self, family: Family) -> Result<Arc<Pointer>, Error> {
         if let Some(pointer) = self.fresh(family) {
             return Ok(pointer);
@@ -79,6 +81,14 @@ impl Pointers {
                 ),
             )
         })?);
+        if pointer.fingerprint != self.fingerprint {
+            let (name, stored, ours) = (family.name(), &pointer.fingerprint, &self.fingerprint);
+            let detail = format!(
+                "the views of {name} were folded as {stored}, this process reads {ours}: they serve after \
+                 `foretell rebuild {name}`"
+            );
+            return Err(Error::retry("read the serving generation", detail));
+        }
         let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.insert(family, (pointer.clone(), asked_at));
         Ok(pointer)
@@ -86,7 +96,7 @@ impl Pointers {
 
     /// The generation that serves a family.
     pub async fn generation(&self, family: Family) -> Result<Generation, Error> {
-        Ok(serving(family, &*self.get(family).await?))
+        Ok(self.get(family).await?.serving(family))
     }
 
     fn fresh(&self, family: Family) -> Option<Arc<Pointer>> {
@@ -161,17 +171,12 @@ pub struct Partial {
 
 impl Rows {
     /// A reader that answers aggregates from memory for a while.
-    pub fn cached(store: Arc<dyn Store>, config: &Config) -> Self {
+    pub fn cached(store: Arc<dyn Store>, config: &Config, limits: &Limits) -> Self {
         let stale_max = Duration::from_millis(config.stale_ms_max);
         let is_kept = config.cache_entries_max > 0 && config.stale_ms_max > 0;
         let cache = is_kept.then(|| Cache::new(config.cache_entries_max, stale_max));
-        let pointers = Arc::new(Pointers::new(store.clone(), config.pointer_stale_ms_max));
+        let pointers = Arc::new(Pointers::new(store.clone(), config.pointer_stale_ms_max, view::fingerprint(limits)));
         Self { store, pointers, cache, eras: Default::default() }
-    }
-
-    /// A reader that asks the store every time.
-    pub fn uncached(store: Arc<dyn Store>, pointers: Arc<Pointers>) -> Self {
-        Self { store, pointers, cache: None, eras: Default::default() }
     }
 
     /// The pointers that this reader goes by.
@@ -266,7 +271,7 @@ impl Rows {
         keys: &[RowKey],
     ) -> Result<(Option<T>, Vec<Merged>), Error> {
         let pointer = self.pointers.get(family).await?;
-        let generation = serving(family, &pointer);
+        let generation = pointer.serving(family);
         let era = self.eras[index(family)].load(Ordering::Acquire);
         let asked_at = Instant::now();
         let mut found = self.remembered(generation, era, keys, asked_at);
@@ -316,10 +321,6 @@ impl Rows {
             .record(begun.elapsed().as_secs_f64());
         read
     }
-}
-
-fn serving(family: Family, pointer: &Pointer) -> Generation {
-    Generation { family, number: pointer.serving, epoch: pointer.epoch }
 }
 
 fn index(family: Family) -> usize {

@@ -6,7 +6,7 @@
 //!                     │          └─ key …
 //!                     └─ bucket …                      one bucket = one Cassandra partition = one atomic batch
 //!   family, generation ─── partition ─► checkpoint     the truth about where a new owner starts
-//!   family ─► pointer { serving, building, epoch, fingerprint }
+//!   family ─► pointer { serving, building, epoch, fingerprint }   see [`pointer`]
 //! ```
 //!
 //! Promises, held by one conformance suite for memory, disk and Cassandra:
@@ -16,13 +16,15 @@
 //!   writes last: positions are the write timestamps.
 //! - What was acknowledged is kept and seen by every later read here.
 //!
-//! What is absent: deletes, expiry, counters, partial updates.
+//! What is absent: deletes of rows, expiry, counters, partial updates. Only a whole generation is dropped.
 
 pub mod cassandra;
 pub mod disk;
 pub mod memory;
+pub mod pointer;
 
 pub use crate::port::{Error, Kind};
+pub use pointer::{Building, Pointer};
 
 use crate::event::{Topic, key};
 use async_trait::async_trait;
@@ -35,6 +37,7 @@ pub const BUCKETS: u32 = 256;
 /// The rows that move together: one topic, one fold, one checkpoint a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(clap::ValueEnum)]
 pub enum Family {
     /// Views of the logins topic.
     Logins,
@@ -202,21 +205,6 @@ pub struct Flush {
     pub checkpoint: Checkpoint,
 }
 
-/// Which generation of a family serves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pointer {
-    /// What readers read.
-    pub serving: u32,
-    /// What is being folded beside it, during a rebuild.
-    pub building: Option<u32>,
-    /// Which physical topic.
-    pub epoch: u8,
-    /// Partition count of the topic when the epoch began.
-    pub partitions: u32,
-    /// What the fold of the serving generation depends on: version, limits, zone rules.
-    pub fingerprint: String,
-}
-
 /// Keeps rows, checkpoints and pointers.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -238,6 +226,10 @@ pub trait Store: Send + Sync {
         after: Option<(&str, u32)>,
         limit: usize,
     ) -> Result<Vec<(String, Row)>, Error>;
+
+    /// Drops the rows and checkpoints of a generation, of whichever epoch; those that a late writer adds afterwards
+    /// may stay. What is not there is no error. Retry: any of it may be dropped, and it may be done again.
+    async fn drop_generation(&self, generation: Generation) -> Result<(), Error>;
 
     /// The buckets of a view that hold rows, rising. Reads everything: for operators and tests.
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error>;

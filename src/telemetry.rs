@@ -200,6 +200,10 @@ fn describe() {
     describe_counter!(meter::RETRIES, "Operations repeated because a dependency was away");
     describe_counter!(meter::RESTARTS, "Partitions that started over from the store's checkpoint");
     describe_counter!(meter::STORE_FORGOT, "Assignments at which the store had forgotten acknowledged writes");
+    describe_gauge!(
+        meter::REBUILD_DUE,
+        "1 where the views of a family were folded by other rules than this process has"
+    );
     describe_counter!(meter::REMINDERS, "Reminders by status");
     describe_histogram!(meter::REMINDER_DELAY_SECONDS, Unit::Seconds, "From when a reminder was due to its being sent");
 }

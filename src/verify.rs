@@ -21,14 +21,14 @@ mod compare;
 
 use crate::event::Topic;
 use crate::log::{Error, Log};
-use crate::pipeline::{Shared, keeper};
+use crate::pipeline::{Letters, Shared, keeper};
 use crate::rows::Partial;
 use crate::store::{Checkpoint, Family, Generation, Pointer, Store, View};
 use crate::view::client::Appointments;
 use crate::view::sent::Reminders;
 use crate::view::user::Logins;
 use crate::view::{self, Fold, Limits};
-use again::{Again, Muted};
+use again::Again;
 use compare::Comparison;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -172,28 +172,55 @@ impl Verifier {
             if views.is_empty() {
                 continue;
             }
-            let limits = self.limits.clone();
-            match family {
-                Family::Logins => self.family(Logins { limits }, &views, ear, &mut summary).await?,
-                Family::Appointments => self.family(Appointments { limits }, &views, ear, &mut summary).await?,
-                Family::Reminders => self.family(Reminders { limits }, &views, ear, &mut summary).await?,
-            }
+            let pointer = self.store.pointer(family).await?;
+            let pointer =
+                pointer.ok_or_else(|| Error::retry(OPERATION, "no views were ever folded into this store"))?;
+            self.check_rules(family, &pointer)?;
+            self.family(pointer.serving(family), &views, ear, &mut summary).await?;
         }
         Ok(summary)
     }
 
-    async fn family<F: Fold>(&self, fold: F, views: &[View], ear: &Ear, summary: &mut Summary) -> Result<(), Error> {
-        let pointer = self.store.pointer(F::FAMILY).await?;
-        let pointer = pointer.ok_or_else(|| Error::retry(OPERATION, "no views were ever folded into this store"))?;
-        let generation = self.reproducible(&fold, &pointer)?;
-        let ends = self.ends(generation, pointer.partitions).await?;
+    /// Verifies all views of a generation that was folded by the rules of this process, whether it serves or not.
+    pub async fn generation(&self, generation: Generation, told: mpsc::Sender<Told>) -> Result<Summary, Error> {
+        let mut summary = Summary::default();
+        let views: Vec<_> = View::ALL.into_iter().filter(|view| view.family() == generation.family).collect();
+        self.family(generation, &views, &Ear(told), &mut summary).await?;
+        Ok(summary)
+    }
+
+    async fn family(
+        &self,
+        generation: Generation,
+        views: &[View],
+        ear: &Ear,
+        summary: &mut Summary,
+    ) -> Result<(), Error> {
+        let limits = self.limits.clone();
+        match generation.family {
+            Family::Logins => self.compare(Logins { limits }, generation, views, (ear, summary)).await,
+            Family::Appointments => self.compare(Appointments { limits }, generation, views, (ear, summary)).await,
+            Family::Reminders => self.compare(Reminders { limits }, generation, views, (ear, summary)).await,
+        }
+    }
+
+    async fn compare<F: Fold>(
+        &self,
+        fold: F,
+        generation: Generation,
+        views: &[View],
+        (ear, summary): (&Ear, &mut Summary),
+    ) -> Result<(), Error> {
+        let partitions = self.log.partitions(F::FAMILY.topic());
+        let ends = self.ends(generation, partitions).await?;
         let scratch = Arc::new((self.scratches)()?);
         let shared = Shared {
             fold,
             generation,
-            partitions: pointer.partitions,
+            letters: Letters::None,
+            partitions,
             topic_name: format!("{}{}", self.topic_prefix, F::FAMILY.topic().name()),
-            log: Arc::new(Muted(Arc::clone(&self.log))),
+            log: Arc::clone(&self.log),
             store: Arc::clone(&scratch.store),
             config: self.config.clone(),
         };
@@ -206,9 +233,9 @@ impl Verifier {
         comparison.compare(views, summary).await
     }
 
-    /// The serving generation, if this build folds by the same rules.
-    fn reproducible<F: Fold>(&self, fold: &F, pointer: &Pointer) -> Result<Generation, Error> {
-        let (family, ours) = (F::FAMILY, view::fingerprint(fold.limits()));
+    /// Fatal where this build would not fold what serves as it was folded.
+    fn check_rules(&self, family: Family, pointer: &Pointer) -> Result<(), Error> {
+        let ours = view::fingerprint(&self.limits);
         if pointer.fingerprint != ours {
             let detail = format!(
                 "the views of {} were folded as {}, this build folds as {ours}: verify them with the build and the \
@@ -222,7 +249,7 @@ impl Verifier {
             let detail = format!("the topic of {} has another number of partitions than its views", family.name());
             return Err(Error::fatal(OPERATION, detail));
         }
-        Ok(Generation { family, number: pointer.serving, epoch: pointer.epoch })
+        Ok(())
     }
 
     /// The checkpoints of all partitions, each checked against the log, whose beginning must be there.
@@ -233,21 +260,22 @@ impl Verifier {
             let checkpoint = self.store.checkpoint(generation, partition).await?;
             let checkpoint = checkpoint.unwrap_or(Checkpoint { next: 0, last: None });
             keeper::check(self.log.as_ref(), topic, partition, &checkpoint).await?;
-            self.check_beginning(topic, partition).await?;
+            check_beginning(self.log.as_ref(), topic, partition).await?;
             ends.push(checkpoint.next);
         }
         Ok(ends)
     }
+}
 
-    async fn check_beginning(&self, topic: Topic, partition: u32) -> Result<(), Error> {
-        let start = self.log.extent(topic, partition).await?.start;
-        if start == 0 {
-            return Ok(());
-        }
-        let name = topic.name();
-        let detail = format!("{name}/{partition} begins at {start}: what came before cannot be folded again");
-        Err(Error::fatal(OPERATION, detail))
+/// Fatal where a partition does not begin with its first record: what came before cannot be folded again.
+pub async fn check_beginning(log: &dyn Log, topic: Topic, partition: u32) -> Result<(), Error> {
+    let start = log.extent(topic, partition).await?.start;
+    if start == 0 {
+        return Ok(());
     }
+    let name = topic.name();
+    let detail = format!("{name}/{partition} begins at {start}: what came before cannot be folded again");
+    Err(Error::fatal(OPERATION, detail))
 }
 
 /// Verifies in the background; what is told arrives here, and the work ends when the receiver is dropped.

@@ -80,6 +80,11 @@ pub fn fingerprint(limits: &Limits) -> String {
     format!("fold{FOLD_VERSION}-zones{}-limits{digest:016x}", zone::version())
 }
 
+/// The version of the fold that a fingerprint names; none where it names none.
+pub fn fold_version(fingerprint: &str) -> Option<u32> {
+    fingerprint.strip_prefix("fold")?.split('-').next()?.parse().ok()
+}
+
 /// Where the event stood, as far as a fold may know.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
@@ -204,7 +209,7 @@ impl Aggregate {
 }
 
 /// How the events of one family become rows.
-pub trait Fold: Debug + Send + Sync + 'static {
+pub trait Fold: Debug + Clone + Send + Sync + 'static {
     /// The state of an owner row.
     type Owner: Debug + Clone + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync;
     /// What the owner row decided about an event: with the event, enough to derive its contributions again.

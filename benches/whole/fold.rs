@@ -4,8 +4,9 @@ use crate::{Failure, figure, generated, process};
 use foretell::clock::System;
 use foretell::event::{Topic, codec};
 use foretell::log::{self, Log, Next, Record};
-use foretell::pipeline::{Config, Shared, keeper};
-use foretell::store::{self, Store};
+use foretell::pipeline::family::Views;
+use foretell::pipeline::{Config, Letters, keeper};
+use foretell::store::{self, Family, Store};
 use foretell::view::user::Logins;
 use std::path::Path;
 use std::sync::Arc;
@@ -103,13 +104,14 @@ pub(crate) async fn fold(
     events: usize,
 ) -> Result<Duration, Failure> {
     let (fold, partitions) = (Logins::default(), log.partitions(Topic::Logins));
-    let generation = keeper::generation(store.as_ref(), &fold, partitions).await?;
     let (topic_name, shutdown) = ("foretell.logins".to_owned(), CancellationToken::new());
     let before = process::seconds("self")?;
     let began = Instant::now();
     let kept = (log.clone(), store.clone());
-    let shared = Shared { fold, generation, partitions, topic_name, log: kept.0, store: kept.1, config };
-    let keeper = tokio::spawn(keeper::keep(Arc::new(shared), Arc::new(keeper::Alone), shutdown.clone()));
+    let views = Views { fold, partitions, topic_name, log: kept.0, store: kept.1, config };
+    let generation = views.pointer().await?.serving(Family::Logins);
+    let shared = Arc::new(views.of(generation, Letters::All));
+    let keeper = tokio::spawn(keeper::keep(shared, Arc::new(keeper::Alone), shutdown.clone()));
     for partition in 0..partitions {
         let end = log.extent(Topic::Logins, partition).await?.end;
         while store.checkpoint(generation, partition).await?.is_none_or(|checkpoint| checkpoint.next < end) {

@@ -1,7 +1,7 @@
 //! Runs a command: reads the settings, calls the module that does the work, prints what it answers.
 
 use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Settings};
-use crate::app::{self, Role, Service};
+use crate::app::{self, Service};
 use crate::clock::{Clock, System};
 use crate::config::{self, Config, Layers};
 use crate::evaluate::{self, AppointmentOptions, LoginOptions};
@@ -9,7 +9,8 @@ use crate::event::codec::parse_rfc3339;
 use crate::http::auth::{self, Insecure, Keys};
 use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::{self, Print, What};
-use crate::ops::{self, Error, backup, import, verify};
+use crate::ops::{self, Error, backup, import, rebuild, verify};
+use crate::rebuild::Order;
 use crate::{demo, source, telemetry};
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -90,9 +91,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 
 async fn configured(command: Command, config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
-        Command::Serve { roles, insecure } => {
+        Command::Serve { roles, insecure, auto_rebuild } => {
             let insecure = if insecure { Insecure::Accepted } else { Insecure::Refused };
-            serve(config, roles, insecure).await
+            let shutdown = CancellationToken::new();
+            let service = Service::new(config.clone(), clock(), roles, shutdown.clone());
+            let service = if auto_rebuild { service.rebuilding() } else { service };
+            serve(config, service, insecure, shutdown).await
         }
         Command::Demo => demo::run(config, out).await,
         Command::Import(asked) => import_file(config, asked, print, out).await,
@@ -126,6 +130,14 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             verified
         }
         Command::DeadLetters { what } => super::dead_letters::run(&config, what, print, out).await,
+        Command::Rebuild { family, cancel } => {
+            let access = Access::look(&config, clock()).await?;
+            let bar = progress("offsets", 0);
+            let order = if cancel { Order::Cancel } else { Order::Build };
+            let built = unless_signalled(rebuild::rebuild(&access, (family, order), &bar, print, out)).await;
+            bar.finish_and_clear();
+            built
+        }
         Command::Config { what: Settings::Check } => {
             config.http.api_keys_file.as_deref().map(keys).transpose()?;
             Ok(writeln!(out, "the settings can be used")?)
@@ -155,18 +167,21 @@ fn settings(global: &Global) -> Result<Config, Failure> {
     Ok(config::load(Layers { file: global.config.as_deref(), environment, flags })?)
 }
 
-async fn serve(config: Config, roles: Vec<Role>, insecure: Insecure) -> Result<(), Failure> {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?roles, "starting");
+async fn serve(
+    config: Config,
+    service: Service,
+    insecure: Insecure,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), roles = ?service.roles(), "starting");
     tracing::info!(settings = %config.dump(), "settings");
     let keys = config.http.api_keys_file.as_deref().map(keys).transpose()?;
     let listener = listen(&config.http.listen).await?;
     let address = listener.local_addr()?;
     auth::check_listen(address, keys.as_ref(), insecure).map_err(Failure::Other)?;
     tracing::info!(%address, "listening");
-    let shutdown = CancellationToken::new();
-    tokio::spawn(on_signal(shutdown.clone()));
-    let service = Service::new(config, clock(), roles, shutdown).with_keys(keys);
-    service.run(listener).await?;
+    tokio::spawn(on_signal(shutdown));
+    service.with_keys(keys).run(listener).await?;
     tracing::info!("ended");
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::answer;
 use super::problem::{Code, Problem};
 use crate::event::Topic;
 use crate::log::Backup;
+use crate::rebuild::{self, Order};
 use crate::rows::{self, Partial};
 use crate::store::{Family, View};
 use crate::verify;
@@ -125,6 +126,21 @@ pub(super) async fn verify(
     let views = query.view.as_deref().map(named).transpose()?.into_iter().collect();
     let told = verify::spawn(api.verifier.clone(), views);
     Ok(lines(told))
+}
+
+/// Which family, and what to do with it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RebuildQuery {
+    /// Its name.
+    family: Family,
+    /// What to do.
+    order: Order,
+}
+
+/// `POST /admin/rebuild?family=NAME&order=build|cancel`: folds a family anew, and tells how it goes as JSON Lines of
+/// [`Told`](crate::rebuild::Told). Rests when nobody reads any more, until it is asked for again.
+pub(super) async fn rebuild(State(api): State<Arc<Api>>, Query(query): Query<RebuildQuery>) -> impl IntoResponse {
+    lines(rebuild::spawn(api.rebuilder.clone(), query.family, query.order))
 }
 
 /// What is told, a line each.

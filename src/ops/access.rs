@@ -8,6 +8,7 @@ use crate::event::codec::structured_event;
 use crate::http::{self, Api};
 use crate::rows::Rows;
 use crate::source::Sourced;
+use crate::store::Family;
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use axum::http::{Method, Request};
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 /// Longest time for one request to an instance.
@@ -52,7 +53,7 @@ pub struct Opened {
 impl Opened {
     /// The routes of an instance over these ports: for questions, and for what operators append to the log itself.
     fn routes(&self) -> Router {
-        let rows = Arc::new(Rows::cached(self.ports.store.clone(), &self.config.reads));
+        let rows = Arc::new(Rows::cached(self.ports.store.clone(), &self.config.reads, &self.config.fold));
         let process = app::Process { clock: self.clock.clone(), keys: None, shutdown: CancellationToken::new() };
         http::admin_router(&Api::new(app::parts(&self.config, &self.ports, rows, process)))
     }
@@ -135,6 +136,19 @@ impl Access {
             return Err(Error::Answer(detail));
         }
         Self::find(config, Remote::default(), clock).await
+    }
+
+    /// Folds a family, if nobody serves these ports, for as long as the answer is held.
+    pub fn fold(&self, family: Family) -> Option<DropGuard> {
+        let Self::Opened(opened) = self else { return None };
+        let stop = CancellationToken::new();
+        let folding = app::keep(&opened.config, &opened.ports, family, app::alone, stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = folding.await {
+                tracing::error!(%error, "cannot fold");
+            }
+        });
+        Some(stop.drop_guard())
     }
 
     /// The way to a service at a URL.

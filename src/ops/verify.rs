@@ -36,7 +36,7 @@ pub async fn verify(
     Err(Error::Answer("the answer ended before the last row was compared".into()))
 }
 
-fn tell(difference: &Difference, print: Print, out: &mut dyn Write) -> Result<(), Error> {
+pub(super) fn tell(difference: &Difference, print: Print, out: &mut dyn Write) -> Result<(), Error> {
     if print == Print::Json {
         writeln!(out, "{}", json(difference))?;
         return Ok(());

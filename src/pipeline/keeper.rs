@@ -1,4 +1,4 @@
-//! Keeps the views of one family: joins its group, answers where each partition starts, runs the pipelines.
+//! Keeps one generation of a family: joins its group, answers where each partition starts, runs the pipelines.
 //!
 //! A membership lives until something ends it: the shutdown, a lost connection, or a pipeline that must start
 //! over. Then every pipeline of it is drained, and the keeper joins again after a pause. Nothing is carried over,
@@ -7,7 +7,7 @@
 use super::{Exit, Pipeline, Shared, patiently};
 use crate::event::Topic;
 use crate::log::{Assigned, Error, Kind, Log, record_at};
-use crate::store::{Checkpoint, Generation, Pointer, Store};
+use crate::store::{Checkpoint, Generation};
 use crate::telemetry::meter;
 use crate::view::Fold;
 use async_trait::async_trait;
@@ -21,41 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long pipelines are waited for beyond the time that they may drain.
 const CUT_OFF_MS: u64 = 500;
-
-/// The serving generation of a family; makes the first one where there is none.
-///
-/// Fatal when the stored generation was folded by other rules or from another number of partitions: its rows
-/// would not be the fold of the log any more.
-pub async fn generation<F: Fold>(store: &dyn Store, fold: &F, partitions: u32) -> Result<Generation, Error> {
-    const OPERATION: &str = "take up the views";
-    let fingerprint = crate::view::fingerprint(fold.limits());
-    let first = Pointer { serving: 1, building: None, epoch: 0, partitions, fingerprint: fingerprint.clone() };
-    let pointer = match store.pointer(F::FAMILY).await? {
-        Some(pointer) => pointer,
-        None if store.swap_pointer(F::FAMILY, None, &first).await? => first,
-        None => store.pointer(F::FAMILY).await?.ok_or_else(|| Error::retry(OPERATION, "the pointer is moving"))?,
-    };
-    let family = F::FAMILY.name();
-    if pointer.fingerprint != fingerprint {
-        let stored = &pointer.fingerprint;
-        let detail = format!(
-            "generation {} of {family} was folded as {stored}, this build folds as {fingerprint}; its rows would not \
-             be the fold of the log any more. Run the build or restore the settings that wrote it, or start with an \
-             empty store, which is folded again from the log",
-            pointer.serving
-        );
-        return Err(Error::fatal(OPERATION, detail));
-    }
-    if pointer.partitions != partitions {
-        let detail = format!(
-            "the topic of {family} has {partitions} partitions and the views were folded from {}: keys have moved. \
-             Partition counts are never raised in place; go back to a topic with the old count",
-            pointer.partitions
-        );
-        return Err(Error::fatal(OPERATION, detail));
-    }
-    Ok(Generation { family: F::FAMILY, number: pointer.serving, epoch: pointer.epoch })
-}
 
 /// The consumer group of a generation. On a cluster the prefix of the topics stands in front of it.
 pub fn group(generation: Generation) -> String {
@@ -126,7 +91,7 @@ impl Companion for Alone {
     }
 }
 
-/// Keeps the views of a family until `shutdown`; answers an error only of kind Fatal.
+/// Keeps the views of a generation until `shutdown`; answers an error only of kind Fatal.
 pub async fn keep<F: Fold>(
     shared: Arc<Shared<F>>,
     companion: Arc<dyn Companion>,

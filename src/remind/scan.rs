@@ -1,6 +1,6 @@
 //! Finds the clients that something may be due for: a walk over the hours that matter, a page at a time.
 
-use super::Reminders;
+use super::{Reminders, Serving};
 use crate::log::Error;
 use crate::rows;
 use crate::store::{Generation, Row, RowKey, View};
@@ -21,6 +21,7 @@ pub(super) struct Candidate {
 /// The clients named in a list of buckets, each once.
 pub(super) struct Scan<'a> {
     shared: &'a Reminders,
+    serving: Serving,
     partition: u32,
     /// Still to read, the next one last.
     buckets: Vec<(Generation, View, i64)>,
@@ -37,18 +38,23 @@ pub(super) fn next_hour_ms(now_ms: i64) -> i64 {
 impl<'a> Scan<'a> {
     /// Everything that can matter at `now_ms`: visits that start within the longest step, requests by hand that have
     /// not expired, and announcements for starts to come.
-    pub(super) async fn new(shared: &'a Reminders, partition: u32, now_ms: i64) -> Result<Scan<'a>, Error> {
+    pub(super) async fn new(
+        shared: &'a Reminders,
+        serving: Serving,
+        partition: u32,
+        now_ms: i64,
+    ) -> Result<Scan<'a>, Error> {
         let starts = hours(now_ms, now_ms + shared.config.policy.longest_ms() + HOUR_MS)
-            .map(|at| (shared.appointments, View::Agenda, agenda::bucket(Kind::Starts, at, partition)));
+            .map(|at| (serving.appointments, View::Agenda, agenda::bucket(Kind::Starts, at, partition)));
         let requests = hours(now_ms - REQUEST_EXPIRES_MS, now_ms + HOUR_MS)
-            .map(|at| (shared.appointments, View::Agenda, agenda::bucket(Kind::Requested, at, partition)));
-        let calendar: Calendar = one(shared, shared.sent, sent::calendar_key(partition)).await?;
+            .map(|at| (serving.appointments, View::Agenda, agenda::bucket(Kind::Requested, at, partition)));
+        let calendar: Calendar = one(shared, serving.sent, sent::calendar_key(partition)).await?;
         let announced = calendar
             .hours
             .range(now_ms.div_euclid(HOUR_MS)..)
-            .map(|(hour, _)| (shared.sent, View::Announced, agenda::bucket(Kind::Starts, hour * HOUR_MS, partition)));
+            .map(|(hour, _)| (serving.sent, View::Announced, agenda::bucket(Kind::Starts, hour * HOUR_MS, partition)));
         let buckets = starts.chain(requests).chain(announced).collect();
-        Ok(Scan { shared, partition, buckets, after: None, seen: BTreeSet::new() })
+        Ok(Scan { shared, serving, partition, buckets, after: None, seen: BTreeSet::new() })
     }
 
     /// The next candidates; none when all buckets are read.
@@ -78,8 +84,8 @@ impl<'a> Scan<'a> {
         let addresses = |view| keys.iter().map(|key| RowKey::hashed(view, key.clone())).collect::<Vec<_>>();
         let (clients, sents) = (addresses(View::Client), addresses(View::Sent));
         let (clients, sents) = tokio::try_join!(
-            store.read(self.shared.appointments, source, &clients),
-            store.read(self.shared.sent, source, &sents),
+            store.read(self.serving.appointments, source, &clients),
+            store.read(self.serving.sent, source, &sents),
         )?;
         let candidate = |((key, client), sent): ((String, Vec<Row>), Vec<Row>)| {
             let (tenant, client_id) = key.split_once(':').unwrap_or(("", &key));

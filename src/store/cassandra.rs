@@ -11,9 +11,10 @@
 //! did not come is simply written again. Reads and writes are at LOCAL_QUORUM; the pointer alone uses lightweight
 //! transactions.
 //!
-//! What is absent: DELETE, TTL, counters, collections, partial updates and multi-partition batches.
+//! What is absent: DELETE, other than of a whole generation, TTL, counters, collections, partial updates and multi-partition batches.
 
 mod config;
+mod dropping;
 mod fault;
 mod pointer;
 mod read;
@@ -91,6 +92,10 @@ impl Store for Cassandra {
     ) -> Result<Vec<(String, Row)>, Error> {
         let place = read::Place { generation, view, bucket };
         self.scan_bucket(place, after, limit).await
+    }
+
+    async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
+        self.drop_all(generation).await
     }
 
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {

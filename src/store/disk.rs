@@ -37,6 +37,8 @@ const WORKERS: usize = 2;
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const OPEN_FILES_MAX: usize = 128;
 const POSITION_BYTES: usize = 8;
+/// Rows of a dropped generation that are removed in one batch.
+const REMOVED_AT_ONCE: usize = 2_000;
 /// Source partitions up to which the partials of a row are looked up one by one.
 const SOURCES_ASKED_MAX: u32 = 16;
 
@@ -214,6 +216,29 @@ impl Inner {
         Ok(key.and_then(|key| prefix.bucket_of(&key)))
     }
 
+    /// Removes everything that begins so, a batch at a time, so that commits do not wait for all of it.
+    fn remove(&self, keyspace: &Keyspace, prefix: &[u8]) -> fjall::Result<()> {
+        let mut from = prefix.to_vec();
+        loop {
+            let keys = keyspace.range(from..).take(REMOVED_AT_ONCE).map(fjall::Guard::key);
+            let keys = keys.collect::<fjall::Result<Vec<_>>>()?;
+            let mine: Vec<_> = keys.into_iter().take_while(|key| key.starts_with(prefix)).collect();
+            let Some(last) = mine.last() else { return Ok(()) };
+            from = last.to_vec();
+            let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut batch = self.database.batch();
+            mine.into_iter().for_each(|key| batch.remove(keyspace, key));
+            batch.commit()?;
+        }
+    }
+
+    fn drop_generation(&self, generation: Generation) -> fjall::Result<()> {
+        for view in View::ALL.into_iter().filter(|view| view.family() == generation.family) {
+            self.remove(&self.rows, Prefix::new(generation, view, 0).generation())?;
+        }
+        self.remove(&self.checkpoints, &address::checkpoints(generation))
+    }
+
     fn swap(&self, key: &[u8], expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error> {
         const OPERATION: &str = "set the pointer";
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -301,6 +326,15 @@ impl super::Store for Store {
             rows.push((key, Row { source, cell: cell(value) }));
         }
         Ok(rows)
+    }
+
+    async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
+        const OPERATION: &str = "drop a generation";
+        let inner = Arc::clone(&self.inner);
+        let dropped = tokio::task::spawn_blocking(move || {
+            inner.drop_generation(generation).map_err(|e| inner.failed(OPERATION, &e))
+        });
+        dropped.await.map_err(|e| Error::fatal(OPERATION, e))?
     }
 
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {

@@ -148,6 +148,14 @@ impl super::Store for Store {
         Ok(here.take(limit).map(row).collect())
     }
 
+    async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
+        let mut state = self.lock();
+        let is_another = |of: &Generation| (of.family, of.number) != (generation.family, generation.number);
+        state.rows.retain(|address, _| is_another(&address.0));
+        state.checkpoints.retain(|(of, _), _| is_another(of));
+        Ok(())
+    }
+
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
         let state = self.lock();
         let here = state.rows.keys().filter(|address| (address.0, address.1) == (generation, view));

@@ -1,6 +1,6 @@
 //! What the loops count: one function an event of interest, so that names and labels stand in one place.
 
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 use std::time::Duration;
 
 /// Records by family and outcome: `applied`, `skipped`, `rejected`.
@@ -19,6 +19,8 @@ pub const RETRIES: &str = "foretell_port_retries_total";
 pub const RESTARTS: &str = "foretell_pipeline_restarts_total";
 /// Assignments at which the store turned out to have forgotten acknowledged writes, by family. Any is an alert.
 pub const STORE_FORGOT: &str = "foretell_store_forgot_total";
+/// Whether the views of a family were folded by other rules than this process has; by family.
+pub const REBUILD_DUE: &str = "foretell_rebuild_due";
 /// Reminders by status: `sent`, `withdrawn`.
 pub const REMINDERS: &str = "foretell_reminders_total";
 /// Seconds from the instant a reminder was due to its being on the topic.
@@ -61,6 +63,11 @@ pub fn restarted(family: &'static str) {
 /// The store has lost what it acknowledged.
 pub fn store_forgot(family: &'static str) {
     counter!(STORE_FORGOT, "family" => family).increment(1);
+}
+
+/// Whether the views of a family can neither be folded nor read here.
+pub fn rebuild_due(family: &'static str, is_due: bool) {
+    gauge!(REBUILD_DUE, "family" => family).set(if is_due { 1.0 } else { 0.0 });
 }
 
 /// A reminder was announced, withdrawn or let go.

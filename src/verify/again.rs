@@ -1,8 +1,8 @@
 //! Folds a log again: the same pipelines, into a scratch store, as far as they are told and no further.
 
 use super::{Ear, OPERATION, Scratch, Told};
-use crate::event::{Position, Topic};
-use crate::log::{Acknowledge, Error, Extent, Fenced, Log, Membership, NewRecord, Next, Page, Reader};
+use crate::event::Topic;
+use crate::log::{Acknowledge, Error, Log, Next, Reader};
 use crate::pipeline::{Exit, Pipeline, Shared};
 use crate::store::{Checkpoint, RowKey, Store};
 use crate::view::Fold;
@@ -13,40 +13,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-
-/// A log that takes nothing: dead letters of a fold that is done again were written when it was done first.
-pub(super) struct Muted(pub(super) Arc<dyn Log>);
-
-#[async_trait]
-impl Log for Muted {
-    fn partitions(&self, topic: Topic) -> u32 {
-        self.0.partitions(topic)
-    }
-
-    async fn append(&self, _: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
-        self.0.extent(topic, partition).await
-    }
-
-    async fn subscribe(&self, _: &str, _: Topic) -> Result<Box<dyn Membership>, Error> {
-        Err(Error::reject(OPERATION, "a log that is only looked at has no groups"))
-    }
-
-    async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
-        self.0.read(topic, partition, from).await
-    }
-
-    async fn page(&self, topic: Topic, partition: u32, from: i64) -> Result<Page, Error> {
-        self.0.page(topic, partition, from).await
-    }
-
-    async fn fence(&self, _: Topic, _: u32) -> Result<Box<dyn Fenced>, Error> {
-        Err(Error::reject(OPERATION, "nothing is appended to a log that is only looked at"))
-    }
-}
 
 /// Rows folded again.
 pub(super) struct Again<F: Fold> {

@@ -4,17 +4,19 @@ use async_trait::async_trait;
 use foretell::clock::Clock;
 use foretell::event::reminder::Risk;
 use foretell::http::{Api, Config, Parts, Scoring, router, serve};
-use foretell::pipeline::keeper::{Alone, Companion, generation, keep};
-use foretell::pipeline::{self, Shared};
+use foretell::pipeline;
+use foretell::pipeline::family::{self, Views};
+use foretell::pipeline::keeper::{Alone, Companion};
 use foretell::progress::{self, Progress};
+use foretell::rebuild::Rebuilder;
 use foretell::remind::{self, Assess, plan::Policy};
-use foretell::rows::{self, Rows};
-use foretell::store::{Store, memory};
+use foretell::rows::{self, Pointers, Rows};
+use foretell::store::{Generation, Store, memory};
 use foretell::verify::{Scratch, Verifier};
 use foretell::view::client::{Appointments, Client};
 use foretell::view::sent::Reminders;
 use foretell::view::user::Logins;
-use foretell::view::{Fold, Limits};
+use foretell::view::{self, Fold, Limits};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const NOW_MS: i64 = 1_772_359_200_000;
 pub(crate) const HOUR_MS: i64 = 3_600_000;
 pub(crate) const PARTITIONS: u32 = 3;
+/// Longer than pointers are remembered here.
+pub(crate) const GRACE_MS: u64 = 200;
 
 /// A clock that stands until it is set; at a negative time it panics.
 pub(crate) struct Manual(AtomicI64);
@@ -64,44 +68,54 @@ impl World {
     pub(crate) async fn views(&self, shutdown: CancellationToken) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let limits = Limits::default();
-        self.keep(&mut tasks, Logins { limits: limits.clone() }, Arc::new(Alone), &shutdown).await;
-        let appointments = Appointments { limits: limits.clone() };
-        let appointments_generation = self.keep(&mut tasks, appointments, Arc::new(Alone), &shutdown).await;
-        let reminders = Reminders { limits };
-        let sent = generation(self.store.as_ref(), &reminders, PARTITIONS).await.unwrap();
-        let planner = remind::Reminders {
+        let alone = |_| -> Arc<dyn Companion> { Arc::new(Alone) };
+        self.keep(&mut tasks, Logins { limits: limits.clone() }, alone, &shutdown).await;
+        self.keep(&mut tasks, Appointments { limits: limits.clone() }, alone, &shutdown).await;
+        let (log, store, clock) = (self.log.clone(), self.store.clone(), self.clock.clone());
+        let pointers = Arc::new(Pointers::new(store.clone(), 100, view::fingerprint(&limits)));
+        let planner = move |sent| -> Arc<dyn Companion> {
+            Arc::new(remind::Reminders {
+                log: log.clone(),
+                store: store.clone(),
+                clock: clock.clone(),
+                pointers: pointers.clone(),
+                sent,
+                assess: Arc::new(Unassessed),
+                config: remind::Config { tick_ms: 5, ..remind::Config::default() },
+            })
+        };
+        self.keep(&mut tasks, Reminders { limits }, planner, &shutdown).await;
+        tasks
+    }
+
+    /// How a family is folded here.
+    pub(crate) fn family<F: Fold>(&self, fold: F) -> Views<F> {
+        Views {
+            fold,
+            partitions: PARTITIONS,
+            topic_name: format!("foretell.{}", F::FAMILY.name()),
             log: self.log.clone(),
             store: self.store.clone(),
-            clock: self.clock.clone(),
-            appointments: appointments_generation,
-            sent,
-            assess: Arc::new(Unassessed),
-            config: remind::Config { tick_ms: 5, ..remind::Config::default() },
-        };
-        self.keep(&mut tasks, reminders, Arc::new(planner), &shutdown).await;
-        tasks
+            config: pipeline::Config {
+                batch_age_ms_max: 1,
+                pointer_look_ms: 20,
+                generation_grace_ms: GRACE_MS,
+                ..pipeline::Config::default()
+            },
+        }
     }
 
     async fn keep<F: Fold>(
         &self,
         tasks: &mut JoinSet<()>,
         fold: F,
-        companion: Arc<dyn Companion>,
+        companion: impl Fn(Generation) -> Arc<dyn Companion> + Send + 'static,
         shutdown: &CancellationToken,
-    ) -> foretell::store::Generation {
-        let generation = generation(self.store.as_ref(), &fold, PARTITIONS).await.unwrap();
-        let shared = Arc::new(Shared {
-            fold,
-            generation,
-            partitions: PARTITIONS,
-            topic_name: format!("foretell.{}", F::FAMILY.name()),
-            log: self.log.clone(),
-            store: self.store.clone(),
-            config: pipeline::Config { batch_age_ms_max: 1, ..pipeline::Config::default() },
-        });
+    ) {
+        let views = self.family(fold);
+        views.pointer().await.unwrap();
         let shutdown = shutdown.clone();
-        tasks.spawn(async move { keep(shared, companion, shutdown).await.unwrap() });
-        generation
+        tasks.spawn(async move { family::keep(views, companion, shutdown).await.unwrap() });
     }
 
     /// Holds the rows of a store against the log of this world.
@@ -118,12 +132,16 @@ impl World {
 
     /// The parts of an API over this world.
     pub(crate) fn parts(&self) -> Parts {
-        let rows = Arc::new(Rows::cached(self.store.clone(), &rows::Config::default()));
+        let rows = Arc::new(Rows::cached(self.store.clone(), &rows::Config::default(), &Limits::default()));
         let progress = progress::Config { wait_ms: 1, idle_ms: 10 };
         let progress =
             Progress::start(self.log.clone(), self.store.clone(), rows.clone(), self.clock.clone(), progress);
+        let verifier = self.verifier(self.store.clone());
+        let (log, store) = (self.log.clone(), self.store.clone());
+        let fingerprint = view::fingerprint(&Limits::default());
         Parts {
-            verifier: self.verifier(self.store.clone()),
+            verifier: verifier.clone(),
+            rebuilder: Rebuilder { log, store, verifier, fingerprint, generation_grace_ms: GRACE_MS },
             log: self.log.clone(),
             store: self.store.clone(),
             rows,

@@ -8,6 +8,7 @@ mod events;
 mod inputs;
 mod instance;
 mod operation;
+mod rebuild;
 mod reminders;
 mod scores;
 mod stream;

@@ -8,6 +8,7 @@ use foretell::log::Log;
 use foretell::rows::{self, Rows};
 use foretell::score::OnUnavailable;
 use foretell::store::{Checkpoint, Error, Family, Flush, Generation, Pointer, Row, RowKey, Store, View};
+use foretell::view::Limits;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -201,6 +202,10 @@ impl Store for Silent {
         self.0.scan(generation, view, bucket, after, limit).await
     }
 
+    async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
+        self.0.drop_generation(generation).await
+    }
+
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
         self.0.buckets(generation, view).await
     }
@@ -225,7 +230,7 @@ async fn rows_that_do_not_come_in_time_are_answered_as_the_policy_says() {
     ] {
         let world = World::new();
         let parts = world.parts();
-        let rows = Rows::cached(Arc::new(Silent(world.store.clone())), &rows::Config::default());
+        let rows = Rows::cached(Arc::new(Silent(world.store.clone())), &rows::Config::default(), &Limits::default());
         let mut config = parts.config.clone();
         (config.on_unavailable, config.score_deadline_ms) = (policy, 20);
         let instance = Instance::with(world, Parts { rows: Arc::new(rows), config, ..parts }).await;

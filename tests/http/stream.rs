@@ -5,7 +5,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foretell::event::{Position, Topic, key};
 use foretell::log::{Error, Extent, Fenced, Log, Membership, NewRecord, Page, Reader, memory};
-use foretell::pipeline::keeper::generation;
 use foretell::store::Family;
 use foretell::view::{Limits, sent::Reminders};
 use futures::{Stream, StreamExt};
@@ -230,7 +229,7 @@ impl Log for Counted {
 async fn counted() -> (Instance, Arc<Counted>) {
     let world = World::new();
     let views = Reminders { limits: Limits::default() };
-    generation(world.store.as_ref(), &views, PARTITIONS).await.unwrap();
+    world.family(views).pointer().await.unwrap();
     let log = Arc::new(Counted { log: world.log.clone(), reads: AtomicUsize::new(0), pages: AtomicUsize::new(0) });
     let mut parts = world.parts();
     parts.log = log.clone();

@@ -16,14 +16,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-fn records(skip: usize, count: usize) -> Vec<NewRecord> {
+pub(crate) fn records(skip: usize, count: usize) -> Vec<NewRecord> {
     let shape = Shape { start_ms: NOW_MS - 86_400_000, ..Shape::default() };
     let parsed = |event: Event| Parsed { data: codec::fact_data(&event.fact), event, extensions: Vec::new() };
     Logins::new(shape).skip(skip).take(count).map(|event| codec::encode_parsed(&parsed(event))).collect()
 }
 
 /// A world with folded logins, one of them a dead letter, and the pipelines that go on.
-async fn folded(count: usize) -> (World, CancellationToken) {
+pub(crate) async fn folded(count: usize) -> (World, CancellationToken) {
     let world = World::new();
     world.log.append(records(0, count)).await.unwrap();
     let garbage = NewRecord { topic: Topic::Logins, key: None, value: Bytes::from_static(b"{"), headers: Vec::new() };
@@ -49,7 +49,7 @@ async fn reached(world: &World, store: &dyn Store) {
 }
 
 /// Everything that is told about the rows of a store.
-async fn verified(world: &World, store: Arc<dyn Store>, views: &[View]) -> (Summary, Vec<Difference>) {
+pub(crate) async fn verified(world: &World, store: Arc<dyn Store>, views: &[View]) -> (Summary, Vec<Difference>) {
     let mut told = spawn(world.verifier(store), views.iter().copied().collect::<BTreeSet<_>>());
     let mut differences = Vec::new();
     while let Some(told) = told.recv().await {
@@ -66,7 +66,7 @@ async fn verified(world: &World, store: Arc<dyn Store>, views: &[View]) -> (Summ
 type Spoil = Box<dyn Fn(&RowKey, &Row) -> Option<Row> + Send + Sync>;
 
 /// A store that shows other rows, or none, when it is scanned, and no sooner than it may.
-struct Scanned {
+pub(crate) struct Scanned {
     store: Arc<dyn Store>,
     spoil: Spoil,
     begun: Arc<Notify>,
@@ -74,7 +74,7 @@ struct Scanned {
 }
 
 impl Scanned {
-    fn spoilt(world: &World, spoil: impl Fn(&RowKey, &Row) -> Option<Row> + Send + Sync + 'static) -> Self {
+    pub(crate) fn spoilt(world: &World, spoil: impl Fn(&RowKey, &Row) -> Option<Row> + Send + Sync + 'static) -> Self {
         let (begun, allowed) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(1)));
         Self { store: world.store.clone(), spoil: Box::new(spoil), begun, allowed }
     }
@@ -113,6 +113,10 @@ impl Store for Scanned {
         Ok(rows.into_iter().filter_map(spoilt).collect())
     }
 
+    async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
+        self.store.drop_generation(generation).await
+    }
+
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
         self.store.buckets(generation, view).await
     }
@@ -127,7 +131,7 @@ impl Store for Scanned {
 }
 
 /// The totals of a partition: there is one such row in each.
-fn is_totals(key: &RowKey) -> bool {
+pub(crate) fn is_totals(key: &RowKey) -> bool {
     key.view == View::Feature && key.key.contains(":all:")
 }
 

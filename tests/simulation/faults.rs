@@ -320,6 +320,10 @@ impl<L: Send + Sync + Clone + 'static> Store for Ports<L, MemoryStore> {
         self.endure("scan", self.store.scan(generation, view, bucket, after, limit)).await
     }
 
+    async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
+        self.endure("drop", self.store.drop_generation(generation)).await
+    }
+
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
         self.store.buckets(generation, view).await
     }

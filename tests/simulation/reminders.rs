@@ -11,17 +11,19 @@ use foretell::event::{Envelope, Event, Fact, Position, Topic, codec};
 use foretell::log::group::Handover;
 use foretell::log::memory::Log as MemoryLog;
 use foretell::log::{Error, Extent, Fenced, Log, Membership, NewRecord, Reader};
-use foretell::pipeline::keeper::{self, Alone};
-use foretell::pipeline::{Config, Shared, patiently};
+use foretell::pipeline::Config;
+use foretell::pipeline::family::{self, Views};
+use foretell::pipeline::keeper::{Alone, Companion};
 use foretell::remind::plan::{self, Context, Policy, Status};
 use foretell::remind::{self, Assess, Reminders};
+use foretell::rows::Pointers;
 use foretell::store::memory::Store as MemoryStore;
-use foretell::store::{Family, Generation, RowKey};
+use foretell::store::{Generation, RowKey};
 use foretell::view::cell::Cell;
 use foretell::view::client::{self, Appointments, Client};
 use foretell::view::materialized::Materialized;
 use foretell::view::sent::{self, Reminders as SentFold, Sent};
-use foretell::view::{Fold, Place};
+use foretell::view::{Fold, Limits, Place, fingerprint};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -164,6 +166,7 @@ impl World {
             blind,
             attempts: Arc::default(),
             config: Config {
+                pointer_look_ms: 3_600_000,
                 batch_linger_ms,
                 batch_age_ms_max: batch_linger_ms,
                 drain_ms_max: 100,
@@ -345,36 +348,30 @@ async fn serve(
     config: Config,
     clock: Arc<Virtual>,
 ) -> Result<(), Error> {
-    let (visits, sent) = (Appointments::default(), SentFold::default());
-    let appointments = patiently(&config, || keeper::generation(ports.as_ref(), &visits, PARTITIONS)).await?;
-    let reminders = patiently(&config, || keeper::generation(ports.as_ref(), &sent, PARTITIONS)).await?;
-    let planner = Reminders {
-        log: Arc::new(witness),
-        store: ports.clone(),
-        clock,
-        appointments,
-        sent: reminders,
-        assess: Arc::new(NoRisk),
-        config: remind::Config { tick_ms: 60_000, catch_up_ms_max: 120_000, ..remind::Config::default() },
+    let pointers = Arc::new(Pointers::new(ports.clone(), 3_600_000, fingerprint(&Limits::default())));
+    let log: Arc<dyn Log> = Arc::new(witness);
+    let store = ports.clone();
+    let planner = move |sent| -> Arc<dyn Companion> {
+        Arc::new(Reminders {
+            log: log.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
+            pointers: pointers.clone(),
+            sent,
+            assess: Arc::new(NoRisk),
+            config: remind::Config { tick_ms: 60_000, catch_up_ms_max: 120_000, ..remind::Config::default() },
+        })
     };
     let shutdown = CancellationToken::new();
-    let views = Arc::new(shared(visits, appointments, &ports, &config));
-    let announced = Arc::new(shared(sent, reminders, &ports, &config));
     tokio::try_join!(
-        keeper::keep(views, Arc::new(Alone), shutdown.clone()),
-        keeper::keep(announced, Arc::new(planner), shutdown.clone()),
+        family::keep(views(Appointments::default(), &ports, &config), |_| Arc::new(Alone), shutdown.clone()),
+        family::keep(views(SentFold::default(), &ports, &config), planner, shutdown.clone()),
     )?;
     Ok(())
 }
 
-fn shared<F: Fold>(
-    fold: F,
-    generation: Generation,
-    ports: &Arc<Ports<MemoryLog, MemoryStore>>,
-    config: &Config,
-) -> Shared<F> {
-    let family: Family = F::FAMILY;
-    let topic_name = format!("foretell.{}", family.topic().name());
+fn views<F: Fold>(fold: F, ports: &Arc<Ports<MemoryLog, MemoryStore>>, config: &Config) -> Views<F> {
+    let topic_name = format!("foretell.{}", F::FAMILY.topic().name());
     let (log, store, config) = (ports.clone(), ports.clone(), config.clone());
-    Shared { fold, generation, partitions: PARTITIONS, topic_name, log, store, config }
+    Views { fold, partitions: PARTITIONS, topic_name, log, store, config }
 }

@@ -8,8 +8,9 @@ use foretell::event::{Topic, codec};
 use foretell::log::group::Handover;
 use foretell::log::memory::Log as MemoryLog;
 use foretell::log::{Log, Record};
-use foretell::pipeline::keeper::{self, Alone};
-use foretell::pipeline::{Config, Shared};
+use foretell::pipeline::Config;
+use foretell::pipeline::family::{self, Views};
+use foretell::pipeline::keeper::Alone;
 use foretell::store::memory::Store as MemoryStore;
 use foretell::store::{Generation, Store};
 use foretell::view::cell::Cell;
@@ -163,13 +164,10 @@ impl<F: Fold + Clone> World<F> {
         let (fold, config) = (self.fold.clone(), config());
         let run = async move {
             let ports = Arc::new(ports);
-            let generation =
-                foretell::pipeline::patiently(&config, || keeper::generation(ports.as_ref(), &fold, PARTITIONS))
-                    .await?;
             let topic_name = format!("foretell.{}", F::FAMILY.topic().name());
             let (log, store) = (ports.clone(), ports);
-            let shared = Shared { fold, generation, partitions: PARTITIONS, topic_name, log, store, config };
-            keeper::keep(Arc::new(shared), Arc::new(Alone), CancellationToken::new()).await
+            let views = Views { fold, partitions: PARTITIONS, topic_name, log, store, config };
+            family::keep(views, |_| Arc::new(Alone), CancellationToken::new()).await
         };
         self.processes.push(Process::start(killed, run));
     }
@@ -306,5 +304,12 @@ impl<F: Fold + Clone> World<F> {
 }
 
 fn config() -> Config {
-    Config { batch_records_max: 40, owner_records_max: 6, cached_rows_max: 24, drain_ms_max: 100, ..Config::default() }
+    Config {
+        batch_records_max: 40,
+        owner_records_max: 6,
+        cached_rows_max: 24,
+        drain_ms_max: 100,
+        pointer_look_ms: 5_000,
+        ..Config::default()
+    }
 }

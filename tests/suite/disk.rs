@@ -440,7 +440,7 @@ fn flush(next: i64) -> Flush {
 async fn a_store_opened_again_keeps_everything_and_still_refuses_lower_positions() {
     let directory = directory();
     let held = disk::lock(directory.path()).expect("free");
-    let pointer = Pointer { serving: 1, building: None, epoch: 0, partitions: 1, fingerprint: "fold 1".to_owned() };
+    let pointer = Pointer::first(1, "fold 1".to_owned());
     {
         let store = store::disk::Store::open(&held).expect("opens");
         for next in 1..=500 {

@@ -24,6 +24,7 @@ macro_rules! store_promises {
             large_flushes_and_cells_are_kept,
             concurrent_flushes_of_partitions_are_all_kept,
             late_writers_lose_whatever_the_order,
+            a_dropped_generation_is_gone_and_no_other,
             a_pointer_is_set_once_from_each_value
         );
     };
@@ -304,11 +305,44 @@ pub(crate) async fn late_writers_lose_whatever_the_order(made: &Made) {
     assert_eq!(within(made.port.checkpoint(GENERATION, 0)).await.expect("readable"), Some(checkpoint(40)));
 }
 
+pub(crate) async fn a_dropped_generation_is_gone_and_no_other(made: &Made) {
+    let store = made.port.as_ref();
+    let of = |family, number| Generation { family, number, epoch: 0 };
+    let dropped = of(Family::Logins, 2);
+    let others = [of(Family::Logins, 1), of(Family::Logins, 3), of(Family::Appointments, 2)];
+    let keys: Vec<RowKey> = (0..2_500).map(|n| user(&n.to_string())).collect();
+    let visit = RowKey { view: View::Agenda, bucket: -40, key: "t:c".to_owned() };
+    for generation in others.into_iter().chain([dropped]) {
+        let rows = match generation.family {
+            Family::Logins => keys.iter().map(|key| write(key, 5, "x")).collect(),
+            _ => vec![write(&visit, 5, "x")],
+        };
+        for partition in [0, 7] {
+            apply(store, &Flush { generation, rows: Vec::clone(&rows), ..flush(partition, 9, vec![]) }).await;
+        }
+    }
+    for _ in 0..2 {
+        within(store.drop_generation(dropped)).await.expect("dropped");
+    }
+    let rows = async |generation, keys: &[RowKey]| {
+        let rows = within(store.read(generation, None, keys)).await.expect("readable");
+        rows.iter().map(Vec::len).sum::<usize>()
+    };
+    assert_eq!(rows(dropped, &keys).await, 0);
+    assert!(within(store.buckets(dropped, View::User)).await.expect("readable").is_empty());
+    assert_eq!(within(store.checkpoint(dropped, 7)).await.expect("readable"), None);
+    for generation in others {
+        assert_eq!(within(store.checkpoint(generation, 7)).await.expect("readable"), Some(checkpoint(9)));
+    }
+    assert_eq!(rows(others[0], &keys).await, 5_000);
+    assert_eq!(rows(others[1], &keys).await, 5_000);
+    assert_eq!(rows(others[2], std::slice::from_ref(&visit)).await, 2);
+}
+
 pub(crate) async fn a_pointer_is_set_once_from_each_value(made: &Made) {
     let store = &made.port;
     let family = Family::Appointments;
-    let pointer =
-        |serving| Pointer { serving, building: None, epoch: 0, partitions: 8, fingerprint: "fold 1 ü".to_owned() };
+    let pointer = |serving| Pointer { serving, ..Pointer::first(8, "fold 1 ü".to_owned()) };
     assert_eq!(within(store.pointer(family)).await.expect("readable"), None);
     assert!(!within(store.swap_pointer(family, Some(&pointer(1)), &pointer(2))).await.expect("answered"));
     let mut racers = tokio::task::JoinSet::new();
@@ -324,8 +358,8 @@ pub(crate) async fn a_pointer_is_set_once_from_each_value(made: &Made) {
     }
     assert_eq!(winners.len(), 1, "exactly one wins");
     assert_eq!(within(store.pointer(family)).await.expect("readable").as_ref(), winners.first());
-    let building = Pointer { building: Some(9), ..winners.remove(0) };
-    let first = Pointer { building: None, ..building.clone() };
+    let first = winners.remove(0);
+    let building = first.begin("fold 2".to_owned());
     assert!(within(store.swap_pointer(family, Some(&first), &building)).await.expect("answered"));
     assert!(!within(store.swap_pointer(family, Some(&first), &pointer(77))).await.expect("answered"));
     assert!(!within(store.swap_pointer(family, None, &pointer(77))).await.expect("answered"));

@@ -1,11 +1,8 @@
 //! The pointers: read and swapped by lightweight transactions, so that two operators cannot both win.
 
-use super::{Cassandra, fault, int};
+use super::{Cassandra, fault};
 use crate::store::{Error, Family, Kind, Pointer};
 use scylla::value::{CqlValue, Row};
-
-/// What a pointer binds and selects: serving, building, epoch, partitions, fingerprint.
-type Columns = (i32, Option<i32>, i32, i32, String);
 
 impl Cassandra {
     /// The pointer of a family, with every swap that was acknowledged.
@@ -16,9 +13,8 @@ impl Cassandra {
             .map_err(|error| fault::execution(operation, &error))?
             .into_rows_result()
             .map_err(|error| fault::shape(operation, &error))?;
-        let row = rows.maybe_first_row::<Columns>().map_err(|error| fault::shape(operation, &error))?;
-        row.map(|columns| from_columns(columns).ok_or_else(|| fault::shape(operation, &"a number is out of range")))
-            .transpose()
+        let row = rows.maybe_first_row::<(String,)>().map_err(|error| fault::shape(operation, &error))?;
+        row.map(|(state,)| serde_json::from_str(&state).map_err(|error| fault::shape(operation, &error))).transpose()
     }
 
     /// Sets the pointer if it still is `expected`.
@@ -41,18 +37,11 @@ impl Cassandra {
     async fn attempt(&self, family: Family, expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error> {
         let operation = "swap the pointer";
         let name = family.name();
-        let (serving, building, epoch, partitions, fingerprint) = columns(new)?;
+        let state = text(new)?;
         let result = match expected {
-            None => {
-                let values = (name, serving, building, epoch, partitions, fingerprint);
-                self.session.execute_unpaged(&self.statements.create_pointer, values).await
-            }
+            None => self.session.execute_unpaged(&self.statements.create_pointer, (name, state)).await,
             Some(expected) => {
-                let old = columns(expected)?;
-                let values =
-                    ((serving, building, epoch, partitions, fingerprint, name), (old.0, old.1, old.2, old.3, old.4));
-                let ((a, b, c, d, e, f), (g, h, i, j, k)) = values;
-                let values = (a, b, c, d, e, f, g, h, i, j, k);
+                let values = (state, name, text(expected)?);
                 self.session.execute_unpaged(&self.statements.replace_pointer, values).await
             }
         };
@@ -69,22 +58,8 @@ impl Cassandra {
     }
 }
 
-fn columns(pointer: &Pointer) -> Result<Columns, Error> {
-    Ok((
-        int(pointer.serving)?,
-        pointer.building.map(int).transpose()?,
-        i32::from(pointer.epoch),
-        int(pointer.partitions)?,
-        pointer.fingerprint.clone(),
-    ))
-}
-
-fn from_columns((serving, building, epoch, partitions, fingerprint): Columns) -> Option<Pointer> {
-    Some(Pointer {
-        serving: u32::try_from(serving).ok()?,
-        building: building.map(u32::try_from).transpose().ok()?,
-        epoch: u8::try_from(epoch).ok()?,
-        partitions: u32::try_from(partitions).ok()?,
-        fingerprint,
-    })
+/// The cell of a pointer. Equal pointers have equal texts, whichever build wrote them, as long as a field that is
+/// added later is left out while it has the value that it had before there was one.
+fn text(pointer: &Pointer) -> Result<String, Error> {
+    serde_json::to_string(pointer).map_err(|error| Error::fatal("swap the pointer", error))
 }

@@ -22,6 +22,9 @@ pub(super) struct Statements {
     pub(super) read_pointer: PreparedStatement,
     pub(super) create_pointer: PreparedStatement,
     pub(super) replace_pointer: PreparedStatement,
+    pub(super) drop_bucket: PreparedStatement,
+    pub(super) drop_checkpoint: PreparedStatement,
+    pub(super) checkpoints: PreparedStatement,
 }
 
 const WRITE_ROW: &str = "INSERT INTO KEYSPACE.rows (view_name, generation, bucket, key, source, cell) \
@@ -39,13 +42,14 @@ const SCAN: &str =
 const SCAN_AFTER: &str = "SELECT key, source, cell FROM KEYSPACE.rows \
      WHERE view_name = ? AND generation = ? AND bucket = ? AND (key, source) > (?, ?) LIMIT ?";
 const BUCKETS: &str = "SELECT DISTINCT view_name, generation, bucket FROM KEYSPACE.rows";
-const READ_POINTER: &str =
-    "SELECT serving, building, epoch, partitions, fingerprint FROM KEYSPACE.pointers WHERE family = ?";
-const CREATE_POINTER: &str = "INSERT INTO KEYSPACE.pointers (family, serving, building, epoch, partitions, fingerprint) \
-     VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS";
-const REPLACE_POINTER: &str = "UPDATE KEYSPACE.pointers \
-     SET serving = ?, building = ?, epoch = ?, partitions = ?, fingerprint = ? WHERE family = ? \
-     IF serving = ? AND building = ? AND epoch = ? AND partitions = ? AND fingerprint = ?";
+const READ_POINTER: &str = "SELECT state FROM KEYSPACE.pointers WHERE family = ?";
+const CREATE_POINTER: &str = "INSERT INTO KEYSPACE.pointers (family, state) VALUES (?, ?) IF NOT EXISTS";
+const REPLACE_POINTER: &str = "UPDATE KEYSPACE.pointers SET state = ? WHERE family = ? IF state = ?";
+const DROP_BUCKET: &str =
+    "DELETE FROM KEYSPACE.rows USING TIMESTAMP ? WHERE view_name = ? AND generation = ? AND bucket = ?";
+const DROP_CHECKPOINT: &str =
+    "DELETE FROM KEYSPACE.checkpoints USING TIMESTAMP ? WHERE family = ? AND generation = ? AND source = ?";
+const CHECKPOINTS: &str = "SELECT DISTINCT family, generation, source FROM KEYSPACE.checkpoints";
 
 impl Statements {
     /// Prepares all of them in the session's keyspace.
@@ -65,6 +69,9 @@ impl Statements {
             read_pointer,
             create_pointer: prepare(session, CREATE_POINTER).await?,
             replace_pointer: prepare(session, REPLACE_POINTER).await?,
+            drop_bucket: idempotent(session, DROP_BUCKET).await?,
+            drop_checkpoint: idempotent(session, DROP_CHECKPOINT).await?,
+            checkpoints: idempotent(session, CHECKPOINTS).await?,
         })
     }
 }

@@ -16,6 +16,8 @@ const BACKOFF_MS: u64 = 50;
 const POSITION_BITS: u32 = 44;
 /// Beyond this epoch timestamps would reach those of ordinary clocks.
 const EPOCH_MAX: u8 = 100;
+/// Above every timestamp that a row or a checkpoint is written at, and below those of ordinary clocks.
+pub(super) const ABOVE_ALL_ROWS: i64 = (EPOCH_MAX as i64 + 1) << POSITION_BITS;
 
 /// What a row binds: view, generation, bucket, key, source, cell, timestamp.
 type RowValues<'a> = (&'static str, i32, i64, &'a str, i32, &'a [u8], i64);
@@ -108,7 +110,7 @@ fn timestamp(epoch: u8, position: i64) -> Result<i64, Error> {
 }
 
 /// Does an idempotent write again while the weather is bad.
-async fn repeat<F: Future<Output = Result<(), Error>>>(mut write: impl FnMut() -> F) -> Result<(), Error> {
+pub(super) async fn repeat<F: Future<Output = Result<(), Error>>>(mut write: impl FnMut() -> F) -> Result<(), Error> {
     let mut attempt = 1;
     loop {
         match write().await {

@@ -10,6 +10,7 @@
 use crate::store::{Family, Generation, View};
 
 const PREFIX_BYTES: usize = 14;
+const EPOCH_AT: usize = 5;
 const BUCKET_AT: usize = 6;
 const SOURCE_BYTES: usize = 4;
 
@@ -47,6 +48,11 @@ impl Prefix {
         bytes[5] = generation.epoch;
         bytes[BUCKET_AT..].copy_from_slice(&(bucket ^ i64::MIN).to_be_bytes());
         Self(bytes)
+    }
+
+    /// The beginning of all addresses of a view's generation, of every epoch.
+    pub(super) fn generation(&self) -> &[u8] {
+        &self.0[..EPOCH_AT]
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -97,10 +103,16 @@ pub(super) fn parse(address: &[u8]) -> Option<(String, u32)> {
 
 /// The address of a checkpoint.
 pub(super) fn checkpoint(generation: Generation, partition: u32) -> Vec<u8> {
-    let mut address = vec![family_tag(generation.family)];
-    address.extend_from_slice(&generation.number.to_be_bytes());
+    let mut address = checkpoints(generation);
     address.push(generation.epoch);
     address.extend_from_slice(&partition.to_be_bytes());
+    address
+}
+
+/// The beginning of the addresses of all checkpoints of a generation, of every epoch.
+pub(super) fn checkpoints(generation: Generation) -> Vec<u8> {
+    let mut address = vec![family_tag(generation.family)];
+    address.extend_from_slice(&generation.number.to_be_bytes());
     address
 }
 

@@ -1,0 +1,209 @@
+//! Keeps a family: every generation of it that this process can fold, for as long as the pointer names it.
+//!
+//! ```text
+//!   pointer, now and then ─┬─► serving, if it was folded as this build folds ────┬─► a keeper each
+//!                          ├─► building, if it is to be folded as this one does ─┘
+//!                          └─► neither ─► nothing is folded, and it is said
+//! ```
+//!
+//! A generation that is named no longer is folded on for a grace, because readers may still have the pointer of
+//! before. Which of two builds keeps what is decided by fingerprints alone: during an upgrade the old processes keep
+//! the old generation, the new ones fold the new one beside it, and no row is written by two rules.
+
+use super::keeper::{self, Companion};
+use super::{Config, Letters, Shared, patiently};
+use crate::log::{Error, Log};
+use crate::store::{Family, Generation, Pointer, Store};
+use crate::telemetry::meter;
+use crate::view::{self, Fold};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+const OPERATION: &str = "keep a family";
+/// What every generation of a family has in common here.
+pub struct Views<F> {
+    /// How events become rows.
+    pub fold: F,
+    /// Partition count of the topic.
+    pub partitions: u32,
+    /// Full name of the source topic.
+    pub topic_name: String,
+    /// Where facts are, and dead letters go.
+    pub log: Arc<dyn Log>,
+    /// Where rows go.
+    pub store: Arc<dyn Store>,
+    /// Bounds.
+    pub config: Config,
+}
+
+impl<F: Fold> Views<F> {
+    /// What the pipelines of one generation share.
+    pub fn of(&self, generation: Generation, letters: Letters) -> Shared<F> {
+        Shared {
+            fold: self.fold.clone(),
+            generation,
+            letters,
+            partitions: self.partitions,
+            topic_name: self.topic_name.clone(),
+            log: Arc::clone(&self.log),
+            store: Arc::clone(&self.store),
+            config: self.config.clone(),
+        }
+    }
+
+    /// The pointer of the family; makes the first one where there is none.
+    ///
+    /// Fatal when the rows were folded from another number of partitions: they are not the fold of this topic.
+    pub async fn pointer(&self) -> Result<Pointer, Error> {
+        let first = Pointer::first(self.partitions, view::fingerprint(self.fold.limits()));
+        let pointer = match self.store.pointer(F::FAMILY).await? {
+            Some(pointer) => pointer,
+            None if self.store.swap_pointer(F::FAMILY, None, &first).await? => first,
+            None => {
+                let pointer = self.store.pointer(F::FAMILY).await?;
+                pointer.ok_or_else(|| Error::retry(OPERATION, "the pointer is moving"))?
+            }
+        };
+        if pointer.partitions != self.partitions {
+            let detail = format!(
+                "the topic of {} has {} partitions and the views were folded from {}: keys have moved. Partition \
+                 counts are never raised in place; go back to a topic with the old count",
+                F::FAMILY.name(),
+                self.partitions,
+                pointer.partitions
+            );
+            return Err(Error::fatal(OPERATION, detail));
+        }
+        Ok(pointer)
+    }
+}
+
+/// The generations of a pointer that a build with this fingerprint folds, and which letters each of them writes.
+pub fn foldable(family: Family, pointer: &Pointer, fingerprint: &str) -> Vec<(Generation, Letters)> {
+    let serving = (pointer.fingerprint == fingerprint).then(|| (pointer.serving(family), Letters::All));
+    let is_ours = pointer.building.as_ref().is_some_and(|building| building.fingerprint == fingerprint);
+    let building = pointer.building(family).filter(|_| is_ours);
+    serving.into_iter().chain(building.map(|built| (built, Letters::Behind(pointer.serving(family))))).collect()
+}
+
+/// A generation that is kept.
+struct Kept {
+    stop: CancellationToken,
+    /// When the pointer was first seen without it.
+    unnamed: Option<Instant>,
+}
+
+/// Keeps a family until `shutdown`; answers an error only of kind Fatal.
+pub async fn keep<F: Fold>(
+    views: Views<F>,
+    companion: impl Fn(Generation) -> Arc<dyn Companion>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let mut keeping = Keeping { views: &views, kept: BTreeMap::new(), is_due: false };
+    let mut keepers = JoinSet::new();
+    let mut looks = interval(Duration::from_millis(views.config.pointer_look_ms.max(1)));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break Ok(()),
+            Some(ended) = keepers.join_next() => match ended.unwrap_or_else(|panic| Err(Error::fatal(OPERATION, panic))) {
+                Ok(number) => drop(keeping.kept.remove(&number)),
+                Err(error) => break Err(error),
+            },
+            pointer = next_pointer(&views, &mut looks) => match pointer {
+                Ok(pointer) => for (shared, stop) in keeping.follow(&pointer, &shutdown) {
+                    let (number, companion) = (shared.generation.number, companion(shared.generation));
+                    keepers.spawn(async move { keeper::keep(Arc::new(shared), companion, stop).await.map(|()| number) });
+                },
+                Err(error) => break Err(error),
+            },
+        }
+    };
+    keeping.kept.values().for_each(|kept| kept.stop.cancel());
+    while keepers.join_next().await.is_some() {}
+    ended
+}
+
+async fn next_pointer<F: Fold>(views: &Views<F>, looks: &mut Interval) -> Result<Pointer, Error> {
+    looks.tick().await;
+    patiently(&views.config, || views.pointer()).await
+}
+
+struct Keeping<'a, F> {
+    views: &'a Views<F>,
+    kept: BTreeMap<u32, Kept>,
+    /// Whether nothing could be folded at the last look.
+    is_due: bool,
+}
+
+impl<F: Fold> Keeping<'_, F> {
+    /// Stops what is named no longer, and answers what is to be kept from now on.
+    fn follow(&mut self, pointer: &Pointer, shutdown: &CancellationToken) -> Vec<(Shared<F>, CancellationToken)> {
+        let named = foldable(F::FAMILY, pointer, &view::fingerprint(self.views.fold.limits()));
+        self.say(pointer, named.is_empty());
+        let grace = Duration::from_millis(self.views.config.generation_grace_ms);
+        for (number, kept) in &mut self.kept {
+            if named.iter().any(|(generation, _)| generation.number == *number) {
+                kept.unnamed = None;
+            } else if kept.unnamed.get_or_insert_with(Instant::now).elapsed() >= grace {
+                kept.stop.cancel();
+            }
+        }
+        let mut begun = Vec::new();
+        for (generation, letters) in named {
+            if let Entry::Vacant(vacant) = self.kept.entry(generation.number) {
+                let stop = vacant.insert(Kept { stop: shutdown.child_token(), unnamed: None }).stop.clone();
+                begun.push((self.views.of(generation, letters), stop));
+            }
+        }
+        begun
+    }
+
+    /// Says it once when nothing can be folded, and once when something can be again.
+    fn say(&mut self, pointer: &Pointer, is_due: bool) {
+        let family = F::FAMILY.name();
+        meter::rebuild_due(family, is_due);
+        match (self.is_due, is_due) {
+            (false, true) => tracing::error!(
+                family,
+                stored = pointer.fingerprint,
+                ours = view::fingerprint(self.views.fold.limits()),
+                "the views were folded by other rules than this build and its settings have, so it neither folds nor \
+                 reads them: run `foretell rebuild {family}`, or serve with --auto-rebuild"
+            ),
+            (true, false) => tracing::info!(family, "the views can be folded again"),
+            _ => {}
+        }
+        self.is_due = is_due;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_folds_what_has_its_fingerprint_and_nothing_else() {
+        let family = Family::Logins;
+        let folds = |pointer: &Pointer, ours: &str| {
+            foldable(family, pointer, ours).into_iter().map(|(g, letters)| (g.number, letters)).collect::<Vec<_>>()
+        };
+        let one = Pointer::first(8, "a".to_owned());
+        let serving = one.serving(family);
+        assert_eq!(folds(&one, "a"), [(1, Letters::All)]);
+        assert_eq!(folds(&one, "b"), []);
+        let upgrade = one.begin("b".to_owned());
+        assert_eq!(folds(&upgrade, "a"), [(1, Letters::All)]);
+        assert_eq!(folds(&upgrade, "b"), [(2, Letters::Behind(serving))]);
+        assert_eq!(folds(&upgrade, "c"), []);
+        assert_eq!(folds(&upgrade.swap(), "a"), []);
+        assert_eq!(folds(&upgrade.swap(), "b"), [(2, Letters::All)]);
+        assert_eq!(folds(&one.begin("a".to_owned()), "a"), [(1, Letters::All), (2, Letters::Behind(serving))]);
+    }
+}

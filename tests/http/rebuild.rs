@@ -1,0 +1,199 @@
+//! Families are folded anew beside what serves: under traffic, after interruptions, when the rules have changed; and
+//! what is not right never serves.
+
+use crate::instance::{GRACE_MS, Instance, World};
+use crate::verify::{Scanned, folded, is_totals, records, verified};
+use foretell::event::Topic;
+use foretell::log::Log;
+use foretell::rebuild::{Order, Rebuilder, Told, all_due, spawn};
+use foretell::store::{Checkpoint, Family, Flush, Generation, Pointer, RowKey, RowWrite, Store, View};
+use foretell::view::{self, Limits};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
+use tokio_util::sync::CancellationToken;
+
+fn rebuilder(world: &World, verified: Arc<dyn Store>) -> Rebuilder {
+    Rebuilder {
+        log: world.log.clone(),
+        store: world.store.clone(),
+        verifier: world.verifier(verified),
+        fingerprint: view::fingerprint(&Limits::default()),
+        generation_grace_ms: GRACE_MS,
+    }
+}
+
+fn build(world: &World) -> Receiver<Told> {
+    spawn(rebuilder(world, world.store.clone()), Family::Logins, Order::Build)
+}
+
+/// The last thing that is told.
+async fn last(mut told: Receiver<Told>) -> Told {
+    let mut last = None;
+    while let Some(told) = told.recv().await {
+        last = Some(told);
+    }
+    last.expect("something was told")
+}
+
+async fn pointer(world: &World) -> Pointer {
+    world.store.pointer(Family::Logins).await.unwrap().unwrap()
+}
+
+fn generation(number: u32) -> Generation {
+    Generation { family: Family::Logins, number, epoch: 0 }
+}
+
+async fn letters(world: &World) -> i64 {
+    let mut letters = 0;
+    for partition in 0..world.log.partitions(Topic::DeadLetters) {
+        letters += world.log.extent(Topic::DeadLetters, partition).await.unwrap().end;
+    }
+    letters
+}
+
+/// A row that no log makes.
+async fn damage(world: &World) {
+    let stray = RowWrite { key: RowKey::hashed(View::User, "default:nobody".into()), position: 7, cell: "?".into() };
+    let flush = Flush {
+        generation: generation(1),
+        partition: 0,
+        rows: vec![stray],
+        checkpoint: Checkpoint { next: 0, last: None },
+    };
+    world.store.apply(&flush).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_rows_are_replaced_while_events_come_and_replays_write_no_letters() {
+    let (world, shutdown) = folded(2_000).await;
+    damage(&world).await;
+    assert_eq!(verified(&world, world.store.clone(), &[]).await.0.differences, 1);
+    let mut told = build(&world);
+    let mut serving = None;
+    let mut appended = 2_000;
+    while let Some(now) = told.recv().await {
+        if appended < 4_000 {
+            world.log.append(records(appended, 50)).await.unwrap();
+            appended += 50;
+        }
+        match now {
+            Told::Begun { serving, building } => assert_eq!((serving, building), (1, 2)),
+            Told::Serving { generation, summary } => serving = Some((generation, summary.unwrap().differences)),
+            Told::Failed { detail } => panic!("{detail}"),
+            _ => {}
+        }
+    }
+    assert_eq!(serving, Some((2, 0)));
+    let pointer = pointer(&world).await;
+    assert_eq!((pointer.serving, &pointer.building, pointer.oldest, pointer.latest), (2, &None, 2, 2));
+    for view in [View::User, View::Feature] {
+        assert_eq!(
+            world.store.buckets(generation(1), view).await.unwrap(),
+            [0_i64; 0],
+            "what served before is dropped"
+        );
+    }
+    assert_eq!(world.store.checkpoint(generation(1), 0).await.unwrap(), None);
+    assert_eq!(verified(&world, world.store.clone(), &[]).await.0.differences, 0);
+    assert_eq!(letters(&world).await, 1, "of the one bad record, written when it was folded first");
+
+    // What comes now is folded, and its letters are written, by the new generation alone.
+    let instance = Instance::without_views(world.clone(), world.parts()).await;
+    let bad = foretell::log::NewRecord { topic: Topic::Logins, key: None, value: "{".into(), headers: vec![] };
+    let positions = world.log.append(vec![bad]).await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    assert!(world.parts().progress.wait(&positions, deadline).await);
+    assert_eq!(letters(&world).await, 2);
+    assert_eq!(instance.get("/readyz").await.status, 200);
+    shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_rebuild_goes_on_and_a_cancelled_one_is_gone() {
+    let (world, shutdown) = folded(500).await;
+    let mut told = build(&world);
+    assert_eq!(told.recv().await, Some(Told::Begun { serving: 1, building: 2 }));
+    drop(told);
+    let mut again = build(&world);
+    assert_eq!(again.recv().await, Some(Told::Begun { serving: 1, building: 2 }), "the same one");
+    drop(again);
+    let cancel = || spawn(rebuilder(&world, world.store.clone()), Family::Logins, Order::Cancel);
+    assert_eq!(last(cancel()).await, Told::Done { serving: 1 });
+    assert_eq!(world.store.buckets(generation(2), View::User).await.unwrap(), [0_i64; 0]);
+    assert!(matches!(last(cancel()).await, Told::Failed { detail } if detail.contains("nothing is being built")));
+    let mut anew = build(&world);
+    assert_eq!(anew.recv().await, Some(Told::Begun { serving: 1, building: 3 }), "no number is given twice");
+    assert_eq!(last(anew).await, Told::Done { serving: 3 });
+    shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_once_build_one_generation() {
+    let (world, shutdown) = folded(500).await;
+    let (one, two) = tokio::join!(last(build(&world)), last(build(&world)));
+    assert_eq!([one, two], [Told::Done { serving: 2 }, Told::Done { serving: 2 }]);
+    shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_not_the_fold_never_serve() {
+    let (world, shutdown) = folded(500).await;
+    let spoilt = Scanned::spoilt(&world, |key, row| (!is_totals(key)).then(|| row.clone()));
+    let told = last(spawn(rebuilder(&world, Arc::new(spoilt)), Family::Logins, Order::Build)).await;
+    assert!(matches!(&told, Told::Failed { detail } if detail.contains("are not the fold of the log")), "{told:?}");
+    let pointer = pointer(&world).await;
+    assert_eq!((pointer.serving, pointer.building.map(|building| building.number)), (1, Some(2)));
+    shutdown.cancel();
+}
+
+/// What a store looks like to this build that another one has folded: the pointer alone says so.
+async fn folded_by_others(fingerprint: &str) -> World {
+    let world = World::new();
+    let others = Pointer::first(crate::instance::PARTITIONS, fingerprint.to_owned());
+    assert!(world.store.swap_pointer(Family::Logins, None, &others).await.unwrap());
+    world.log.append(records(0, 300)).await.unwrap();
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_other_rules_are_neither_read_nor_folded_until_they_are_built_anew() {
+    let world = folded_by_others("fold1-zones2020a-limits0").await;
+    let instance = Instance::with(world.clone(), world.parts()).await;
+    let ready = instance.get("/readyz?verbose").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.to_string().contains("foretell rebuild logins"), "{}", ready.body);
+    let asked = json!({"user_id": "u", "ip": "198.51.100.7"});
+    let score = instance.post("/v1/risk/logins", &asked).await;
+    assert!(score.status == 503 || score.body["warnings"].to_string().contains("DEGRADED"), "{}", score.body);
+    assert_eq!(world.store.checkpoint(generation(1), 0).await.unwrap(), None, "nothing was folded");
+
+    let due = all_due(rebuilder(&world, world.store.clone()), Family::ALL.to_vec(), CancellationToken::new());
+    due.await.unwrap();
+    assert_eq!(pointer(&world).await.serving, 2);
+    assert_eq!(world.store.pointer(Family::Reminders).await.unwrap().unwrap().serving, 1, "was not due");
+    assert_eq!(verified(&world, world.store.clone(), &[]).await.0.differences, 0);
+    while instance.get("/readyz").await.status != 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let score = instance.post("/v1/risk/logins", &asked).await;
+    assert_eq!((score.status, &score.body["warnings"]), (200, &json!([])), "{}", score.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_built_by_itself_in_place_of_newer_rules() {
+    let newer = format!("fold{}-zones2020a-limits0", view::FOLD_VERSION + 1);
+    let world = folded_by_others(&newer).await;
+    let views = world.views(CancellationToken::new()).await;
+    let rebuilder = rebuilder(&world, world.store.clone());
+    all_due(rebuilder.clone(), vec![Family::Logins], CancellationToken::new()).await.unwrap();
+    let before = pointer(&world).await;
+    assert_eq!((before.fingerprint.as_str(), &before.building), (newer.as_str(), &None));
+    // While others build, nobody else does.
+    let theirs = before.begin("fold9-theirs".to_owned());
+    assert!(world.store.swap_pointer(Family::Logins, Some(&before), &theirs).await.unwrap());
+    let told = last(spawn(rebuilder, Family::Logins, Order::Build)).await;
+    assert!(matches!(&told, Told::Failed { detail } if detail.contains("--cancel")), "{told:?}");
+    drop(views);
+}

@@ -264,7 +264,7 @@ impl Watch {
         standing.looked_at = Some(Instant::now());
         let trouble = looked.as_ref().err().map(ToString::to_string);
         if let (Some(trouble), None) = (&trouble, &standing.trouble) {
-            tracing::warn!(family = self.family.name(), partition = self.partition, trouble, "cannot see progress");
+            tracing::info!(family = self.family.name(), partition = self.partition, trouble, "cannot see progress");
         }
         standing.trouble = trouble;
         self.report(&standing, sources.clock.now_ms());

@@ -14,6 +14,7 @@ use crate::log::Log;
 use crate::store::{Building, Error, Family, Generation, Pointer, Store};
 use crate::verify::{self, Verifier};
 use crate::view;
+use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,10 @@ pub enum Told {
         of: u64,
     },
     /// It is level, and now held against the log.
-    Verifying(verify::Told),
+    Verifying {
+        /// How that goes.
+        verify: verify::Told,
+    },
     /// It serves.
     Serving {
         /// Its number.
@@ -241,7 +245,7 @@ impl Rebuilder {
         let (tell, mut told) = mpsc::channel(64);
         let listen = async {
             while let Some(told) = told.recv().await {
-                ear.tell(Told::Verifying(told)).await?;
+                ear.tell(Told::Verifying { verify: told }).await?;
             }
             Ok(())
         };
@@ -304,29 +308,29 @@ fn check_named(pointer: &Pointer, target: u32) -> Result<&Building, Error> {
     building.ok_or_else(|| Error::fatal(OPERATION, format!("generation {target} was given up meanwhile")))
 }
 
-/// Builds every family anew whose rows were folded by older rules than this build has, one after the other; ends
-/// then, or at the shutdown.
+/// Builds every family anew whose rows were folded by older rules than this build has; ends then, or at the shutdown.
 ///
 /// Rows of a newer fold are left alone: while a new build replaces this one, it shall not be replaced again.
 pub async fn all_due(rebuilder: Rebuilder, families: Vec<Family>, shutdown: CancellationToken) -> Result<(), Error> {
-    for family in families {
-        let pointer = rebuilder.pointer(family).await?;
-        if !is_due(&pointer, &rebuilder.fingerprint) {
-            continue;
-        }
-        let mut told = spawn(rebuilder.clone(), family, Order::Build);
-        let mut log = Progress::default();
-        loop {
-            let told = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return Ok(()),
-                told = told.recv() => told,
-            };
-            match told {
-                Some(Told::Failed { detail }) => return Err(Error::fatal(OPERATION, detail)),
-                Some(Told::Done { .. }) | None => break,
-                Some(told) => log.take(family, &told),
-            }
+    let built = families.into_iter().map(|family| if_due(&rebuilder, family));
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        built = try_join_all(built) => built.map(drop),
+    }
+}
+
+async fn if_due(rebuilder: &Rebuilder, family: Family) -> Result<(), Error> {
+    let pointer = rebuilder.pointer(family).await?;
+    if !is_due(&pointer, &rebuilder.fingerprint) {
+        return Ok(());
+    }
+    let mut told = spawn(rebuilder.clone(), family, Order::Build);
+    let mut log = Progress::default();
+    while let Some(told) = told.recv().await {
+        match told {
+            Told::Failed { detail } => return Err(Error::fatal(OPERATION, detail)),
+            told => log.take(family, &told),
         }
     }
     Ok(())
@@ -357,7 +361,7 @@ impl Progress {
             }
             Told::Serving { generation, .. } => tracing::info!(family, generation, "the new rows serve"),
             Told::Dropping { generation } => tracing::info!(family, generation, "dropping what served before"),
-            Told::Verifying(_) | Told::Done { .. } | Told::Failed { .. } => {}
+            Told::Verifying { .. } | Told::Done { .. } | Told::Failed { .. } => {}
         }
     }
 }

@@ -7,13 +7,12 @@
 pub mod dead_letters;
 
 use super::Api;
-use super::answer;
 use super::problem::{Code, Problem};
 use crate::event::Topic;
 use crate::log::Backup;
 use crate::rebuild::{self, Order};
 use crate::rows::{self, Partial};
-use crate::store::{Family, View};
+use crate::store::{Error, Family, View};
 use crate::verify;
 use axum::Json;
 use axum::body::Body;
@@ -22,6 +21,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use futures::stream;
 use serde::{Deserialize, Serialize};
+use std::iter;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -35,13 +35,35 @@ pub struct TopicState {
     pub partitions: Vec<(i64, i64)>,
 }
 
+/// What a generation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It is read.
+    Serving,
+    /// It is to serve when it is level and verified.
+    Building,
+}
+
+impl Stage {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Building => "building",
+        }
+    }
+}
+
 /// How far a partition is folded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PositionState {
     /// The family.
     pub family: Family,
-    /// The serving generation.
+    /// The generation.
     pub generation: u32,
+    /// What it is for.
+    pub stage: Stage,
     /// The epoch of its topic.
     pub epoch: u8,
     /// The partition.
@@ -50,8 +72,8 @@ pub struct PositionState {
     pub next: Option<i64>,
     /// One past the highest offset of the log.
     pub end: i64,
-    /// Age of the oldest record not yet folded, in milliseconds.
-    pub lag_ms: u64,
+    /// Age of the oldest record that is not folded into the serving generation, in milliseconds; none for another.
+    pub lag_ms: Option<u64>,
 }
 
 /// Which row.
@@ -69,7 +91,7 @@ pub(super) async fn topics(State(api): State<Arc<Api>>) -> Result<Json<Vec<Topic
     for topic in Topic::ALL {
         let mut partitions = Vec::new();
         for partition in 0..api.log.partitions(topic) {
-            let extent = api.log.extent(topic, partition).await.map_err(answer::unreadable)?;
+            let extent = api.log.extent(topic, partition).await.map_err(unreadable)?;
             partitions.push((extent.start, extent.end));
         }
         topics.push(TopicState { topic: api.topic_name(topic), partitions });
@@ -77,23 +99,32 @@ pub(super) async fn topics(State(api): State<Arc<Api>>) -> Result<Json<Vec<Topic
     Ok(Json(topics))
 }
 
-/// `GET /admin/positions`: how far the serving views are folded.
+/// `GET /admin/positions`: how far the views are folded, by whatever rules.
 pub(super) async fn positions(State(api): State<Arc<Api>>) -> Result<Json<Vec<PositionState>>, Problem> {
     let mut positions = Vec::new();
     for family in Family::ALL {
-        let generation = api.rows.generation(family).await.map_err(answer::unreadable)?;
-        for partition in 0..api.log.partitions(family.topic()) {
-            let checkpoint = api.store.checkpoint(generation, partition).await.map_err(answer::unreadable)?;
-            let extent = api.log.extent(family.topic(), partition).await.map_err(answer::unreadable)?;
-            positions.push(PositionState {
-                family,
-                generation: generation.number,
-                epoch: generation.epoch,
-                partition,
-                next: checkpoint.map(|checkpoint| checkpoint.next),
-                end: extent.end,
-                lag_ms: api.progress.view(family, partition).lag_ms,
-            });
+        let pointer = api.store.pointer(family).await.map_err(unreadable)?;
+        let pointer = pointer.ok_or_else(|| {
+            let detail = format!("no views of {} were ever folded into this store; `serve` begins", family.name());
+            Problem::new(Code::ViewsUnavailable, detail)
+        })?;
+        let building = pointer.building(family).map(|generation| (generation, Stage::Building));
+        for (generation, stage) in iter::once((pointer.serving(family), Stage::Serving)).chain(building) {
+            for partition in 0..api.log.partitions(family.topic()) {
+                let checkpoint = api.store.checkpoint(generation, partition).await.map_err(unreadable)?;
+                let extent = api.log.extent(family.topic(), partition).await.map_err(unreadable)?;
+                let lag_ms = api.progress.view(family, partition).lag_ms;
+                positions.push(PositionState {
+                    family,
+                    generation: generation.number,
+                    stage,
+                    epoch: generation.epoch,
+                    partition,
+                    next: checkpoint.map(|checkpoint| checkpoint.next),
+                    end: extent.end,
+                    lag_ms: (stage == Stage::Serving).then_some(lag_ms),
+                });
+            }
         }
     }
     Ok(Json(positions))
@@ -107,7 +138,7 @@ pub(super) async fn row(
 ) -> Result<Json<Vec<Partial>>, Problem> {
     let view = named(&view)?;
     let key = rows::row_key(view, query.bucket, query.key);
-    api.rows.partials(&key).await.map(Json).map_err(answer::unreadable)
+    api.rows.partials(&key).await.map(Json).map_err(unreadable)
 }
 
 /// Which views.
@@ -198,6 +229,12 @@ pub(super) async fn back_up(
         drop(tell.blocking_send(told));
     });
     Ok(lines(told))
+}
+
+/// Operators are told the cause.
+#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
+fn unreadable(error: Error) -> Problem {
+    Problem::new(Code::ViewsUnavailable, error.to_string())
 }
 
 fn named(view: &str) -> Result<View, Problem> {

@@ -85,15 +85,16 @@ fn topics(answer: &Value, out: &mut dyn Write) -> std::io::Result<()> {
 fn positions(answer: &Value, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(
         out,
-        "{:<14}{:>11}{:>10}{:>14}{:>14}{:>10}",
-        "family", "generation", "partition", "next", "end", "lag ms"
+        "{:<14}{:>11} {:<9}{:>10}{:>14}{:>14}{:>10}",
+        "family", "generation", "stage", "partition", "next", "end", "lag ms"
     )?;
     for position in answer.as_array().into_iter().flatten() {
         let family = position["family"].as_str().unwrap_or_default();
+        let stage = position["stage"].as_str().unwrap_or_default();
         let next = position["next"].as_i64().unwrap_or(0);
-        let [generation, partition, end, lag] =
-            ["generation", "partition", "end", "lag_ms"].map(|name| position[name].to_string());
-        writeln!(out, "{family:<14}{generation:>11}{partition:>10}{next:>14}{end:>14}{lag:>10}")?;
+        let lag = position["lag_ms"].as_u64().map(|lag_ms| lag_ms.to_string()).unwrap_or_default();
+        let [generation, partition, end] = ["generation", "partition", "end"].map(|name| position[name].to_string());
+        writeln!(out, "{family:<14}{generation:>11} {stage:<9}{partition:>10}{next:>14}{end:>14}{lag:>10}")?;
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ pub async fn rebuild(
                 bar.set_length(of);
                 bar.set_position(offsets);
             }
-            Told::Verifying(told) => watch(&told, bar),
+            Told::Verifying { verify: told } => watch(&told, bar),
             Told::Done { .. } => return Ok(()),
             Told::Begun { .. } | Told::Serving { .. } | Told::Dropping { .. } | Told::Failed { .. } => {}
         }
@@ -63,12 +63,16 @@ fn watch(told: &verify::Told, bar: &ProgressBar) {
 fn tell(told: &Told, family: Family, print: Print, out: &mut dyn Write) -> Result<(), Error> {
     let family = family.name();
     match (told, print) {
-        (Told::Folded { .. } | Told::Verifying(verify::Told::Folded { .. } | verify::Told::Compared { .. }), _) => {}
+        (
+            Told::Folded { .. }
+            | Told::Verifying { verify: verify::Told::Folded { .. } | verify::Told::Compared { .. } },
+            _,
+        ) => {}
         (told, Print::Json) => writeln!(out, "{}", json(told))?,
         (Told::Begun { serving, building }, Print::Table) => {
             writeln!(out, "folding generation {building} of {family}, while generation {serving} serves")?;
         }
-        (Told::Verifying(verify::Told::Differs(difference)), Print::Table) => {
+        (Told::Verifying { verify: verify::Told::Differs(difference) }, Print::Table) => {
             super::verify::tell(difference, print, out)?;
         }
         (Told::Serving { generation, summary }, Print::Table) => {
@@ -79,7 +83,7 @@ fn tell(told: &Told, family: Family, print: Print, out: &mut dyn Write) -> Resul
             writeln!(out, "dropping generation {generation}, when nobody reads it any more")?;
         }
         (Told::Done { serving }, Print::Table) => writeln!(out, "done: generation {serving} of {family} serves")?,
-        (Told::Verifying(_) | Told::Failed { .. }, Print::Table) => {}
+        (Told::Verifying { .. } | Told::Failed { .. }, Print::Table) => {}
     }
     Ok(())
 }

@@ -76,6 +76,11 @@ impl Deployment {
         Self { scratch, settings, files: AtomicU32::new(0) }
     }
 
+    /// The same with another setting, for the processes that start from now on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.push((format!("FORETELL__{key}"), value.to_owned()));
+    }
+
     /// The directory for what its processes write; the data of [`Deployment::disk`] is in `data`.
     pub fn scratch(&self) -> &Path {
         self.scratch.path()

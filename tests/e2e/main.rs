@@ -17,5 +17,6 @@ mod deployment;
 mod facts;
 mod imports;
 mod process;
+mod rebuild;
 mod roles;
 mod weather;

@@ -1,0 +1,175 @@
+//! Other rules: the rows are folded anew beside the old ones, by a process that is killed on its way, and while an
+//! old and a new version serve side by side.
+
+use crate::deployment::{Deployment, Rows, assert_same};
+use crate::facts;
+use crate::process::{Process, Service, until};
+use foretell::clock::{Clock, System};
+use foretell::event::codec::rfc3339;
+use foretell::event::{Topic, codec};
+use foretell::log::Next;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use tokio_util::sync::CancellationToken;
+
+const LOGINS: u64 = 5_000;
+const VISITS: u64 = 1_000;
+const HOUR_MS: i64 = 3_600_000;
+/// The setting that makes other rows: fewer devices a user than there are in the file.
+const RULE: (&str, &str) = ("FOLD__USER_DEVICES_MAX", "1");
+
+/// Appends the files of every test here.
+fn import(deployment: &Deployment) {
+    let (logins, visits) = (deployment.scratch_file("logins.jsonl"), deployment.scratch_file("visits.jsonl"));
+    facts::write_logins(&logins, LOGINS);
+    facts::write_visits(&visits, VISITS);
+    for (kind, path) in [("logins", logins), ("appointments", visits)] {
+        deployment.output(&["import", kind, path.to_str().expect("text"), "--format", "events"]);
+    }
+}
+
+async fn rows_of_new_rules() -> Rows {
+    let mut deployment = Deployment::disk();
+    deployment.set(RULE.0, RULE.1);
+    import(&deployment);
+    Service::ready(&deployment, &[]).await.process.stop().await;
+    deployment.rows().await
+}
+
+/// Waits until a service says that it waits for a rebuild.
+async fn due(service: &Service) {
+    until("a rebuild is due", async || {
+        let ready = service.get("/readyz?verbose").await;
+        (ready.status == 503 && ready.body.to_string().contains("foretell rebuild logins")).then_some(())
+    })
+    .await;
+}
+
+async fn survives_kills_of_a_rebuild(mut deployment: Deployment) {
+    import(&deployment);
+    Service::ready(&deployment, &[]).await.process.stop().await;
+    let before = deployment.rows().await;
+    deployment.set(RULE.0, RULE.1);
+    let mut service = Service::start(&deployment, &[]);
+    until("it listens", async || service.ask(reqwest::Method::GET, "/livez").send().await.ok()).await;
+    due(&service).await;
+
+    let mut rebuild = Process::start(&deployment, deployment.command(&["rebuild", "logins"]));
+    until("the new rows are begun", async || {
+        let positions: Value = serde_json::from_str(&deployment.output(&["inspect", "positions", "--json"])).ok()?;
+        let mut building = positions.as_array()?.iter().filter(|at| at["stage"] == "building");
+        building.any(|at| at["next"].as_i64() > Some(0)).then_some(())
+    })
+    .await;
+    rebuild.kill();
+    service.process.kill();
+
+    let service = Service::ready(&deployment, &["--auto-rebuild"]).await;
+    assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"));
+    let refused = deployment.failure(1, &["rebuild", "logins", "--cancel"]);
+    assert!(refused.contains("nothing is being built"), "{refused}");
+    service.process.stop().await;
+    let after = deployment.rows().await;
+    assert_ne!(before, after, "the rules make a difference");
+    assert_same(&rows_of_new_rules().await, &after);
+    assert_eq!(deployment.records(Topic::DeadLetters).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_rebuild_goes_on_by_itself() {
+    survives_kills_of_a_rebuild(Deployment::disk()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_rebuild_on_the_clusters_goes_on_by_itself() {
+    survives_kills_of_a_rebuild(Deployment::cluster()).await;
+}
+
+/// A visit in 22 hours that was booked long ago, of a client whom one may write to at night: a reminder is due.
+fn booked(client: u64, now_ms: i64) -> [Value; 2] {
+    let profile = json!({"client_id": format!("due-{client}"), "quiet_hours": {"from": "00:00", "to": "00:00"}});
+    let visit = json!({
+        "client_id": format!("due-{client}"), "appointment_id": format!("visit-{client}"), "time_zone": "UTC",
+        "starts_at": rfc3339(now_ms + 22 * HOUR_MS), "booked_at": rfc3339(now_ms - 240 * HOUR_MS),
+    });
+    [
+        facts::event(&format!("{client}-profile"), "client.updated", now_ms - 241 * HOUR_MS, &profile),
+        facts::event(&format!("{client}-booked"), "appointment.booked", now_ms - 240 * HOUR_MS, &visit),
+    ]
+}
+
+/// How often each reminder is on the topic, read committed.
+async fn reminders(deployment: &Deployment) -> BTreeMap<String, usize> {
+    let log = deployment.open().await.log;
+    let mut reminders = BTreeMap::new();
+    for partition in 0..log.partitions(Topic::Reminders) {
+        let end = log.extent(Topic::Reminders, partition).await.expect("an extent").end;
+        let mut reader = log.read(Topic::Reminders, partition, 0).await.expect("a reader");
+        let mut next = 0;
+        while next < end {
+            match reader.next().await.expect("readable") {
+                Next::Records(records) => {
+                    for record in records {
+                        next = record.position.offset + 1;
+                        let id = codec::decode(&record).expect("valid").envelope.id;
+                        *reminders.entry(id).or_default() += 1;
+                    }
+                }
+                Next::End(at) => next = at,
+                Next::Revoked(_) => panic!("nobody takes it away"),
+            }
+        }
+    }
+    reminders
+}
+
+/// Posts bookings that a reminder is due for, one after the other, until it is told to stop; answers how many.
+async fn keep_booking(url: String, stop: CancellationToken) -> u64 {
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let mut booked_clients = 0;
+    while !stop.is_cancelled() {
+        let body = Value::from(booked(booked_clients, System.now_ms()).to_vec()).to_string();
+        let post = client.post(format!("{url}/v1/events"));
+        let post = post.header("content-type", "application/cloudevents-batch+json").body(body);
+        assert_eq!(post.send().await.expect("an answer").status(), 202);
+        booked_clients += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    booked_clients
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_to_other_rules_rolls_while_events_come_and_reminders_go() {
+    let mut deployment = Deployment::cluster();
+    import(&deployment);
+    let old = Service::ready(&deployment, &[]).await;
+    deployment.set(RULE.0, RULE.1);
+    let mut new = Service::start(&deployment, &[]);
+    until("the new one listens", async || new.ask(reqwest::Method::GET, "/livez").send().await.ok()).await;
+    due(&new).await;
+
+    let stop = CancellationToken::new();
+    // The old one takes events as long as it runs: to append them takes no rows.
+    let bookings = tokio::spawn(keep_booking(old.url.clone(), stop.clone()));
+    for family in ["logins", "appointments", "reminders"] {
+        assert_eq!(old.get("/v1/users/nobody").await.status, if family == "logins" { 404 } else { 503 });
+        let told = deployment.output(&["rebuild", family]);
+        assert!(told.contains(&format!("generation 2 of {family} serves")), "{told}");
+    }
+    new.until_ready().await;
+    until("the old one has let go", async || (old.get("/readyz").await.status == 503).then_some(())).await;
+    stop.cancel();
+    let booked = bookings.await.expect("no panic") as usize;
+    old.process.stop().await;
+
+    until("every reminder is announced", async || (reminders(&deployment).await.len() >= booked).then_some(())).await;
+    let told = deployment.output(&["verify"]);
+    assert!(told.ends_with("; 0 differ\n"), "{told}");
+    new.process.stop().await;
+    let reminders = reminders(&deployment).await;
+    let twice: Vec<_> = reminders.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    assert_eq!(reminders.len(), booked, "one for each visit");
+    assert!(booked > 100, "{booked} visits");
+    assert_eq!(deployment.records(Topic::DeadLetters).await, 0);
+}

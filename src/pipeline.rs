@@ -15,6 +15,7 @@
 
 pub mod family;
 pub mod keeper;
+mod tolerance;
 pub mod working;
 
 use crate::dead;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tolerance::Tolerance;
 use working::{Step, Working};
 
 /// What a pipeline may use at once, and how long it may wait.
@@ -48,6 +50,12 @@ pub struct Config {
     pub cached_rows_max: usize,
     /// How long a revoked partition may flush before the next owner goes on without it.
     pub drain_ms_max: u64,
+    /// Records rejected one after the other before a partition stops; 0 sets no bound.
+    pub rejected_run_max: u32,
+    /// Share of rejected records, in percent of the latest ones, beyond which a partition stops; 100 sets no bound.
+    pub rejected_percent_max: u32,
+    /// Records that are the latest ones: at least half of them are there before a share counts.
+    pub rejected_window_records: u32,
     /// Longest pause between two attempts while a port is away.
     pub retry_ms_max: u64,
     /// Between two looks at which generations are to be folded.
@@ -66,12 +74,18 @@ impl Default for Config {
             owner_records_max: 128,
             cached_rows_max: 10_000,
             drain_ms_max: 8_000,
+            rejected_run_max: 1_000,
+            rejected_percent_max: 50,
+            rejected_window_records: 10_000,
             retry_ms_max: 5_000,
             pointer_look_ms: 1_000,
             generation_grace_ms: 10_000,
         }
     }
 }
+
+/// How often a partition that stands still says so.
+const STOPPED_SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a pipeline ended, other than by an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +166,7 @@ pub struct Pipeline<F: Fold> {
     dead: Vec<NewRecord>,
     /// Records below are rejected without a dead letter.
     letters_from: i64,
+    tolerance: Tolerance,
     checkpoint: Checkpoint,
     /// What the store has acknowledged.
     durable: i64,
@@ -171,6 +186,7 @@ impl<F: Fold> Pipeline<F> {
             rows,
             dead: Vec::new(),
             letters_from: i64::MAX,
+            tolerance: Tolerance::default(),
             checkpoint,
             durable: checkpoint.next,
             started_at: checkpoint.next,
@@ -199,11 +215,11 @@ impl<F: Fold> Pipeline<F> {
                 biased; // Records that are there join the batch: the fuller it is, the less a row costs.
                 () = shutdown.cancelled() => return self.drain(None).await,
                 next = self.reader.next() => match next? {
-                    Next::Records(records) => {
-                        if self.take(records).await? == Step::Restart {
-                            return Ok(Exit::Restart(self.started_at));
-                        }
-                    }
+                    Next::Records(records) => match self.take(records).await? {
+                        Step::Done => {}
+                        Step::Restart => return Ok(Exit::Restart(self.started_at)),
+                        Step::Stop => return self.stand_still(shutdown).await,
+                    },
                     Next::End(next) => self.reached(next),
                     Next::Revoked(acknowledge) => return self.drain(Some(acknowledge)).await,
                 },
@@ -228,6 +244,30 @@ impl<F: Fold> Pipeline<F> {
         Ok(Exit::Revoked)
     }
 
+    /// Folds no further until the partition is given back: too much of it cannot be folded, and somebody decides.
+    async fn stand_still(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
+        let (family, offset) = (F::FAMILY.name(), self.checkpoint.next);
+        let _stopped = meter::Stopped::new(family, self.partition);
+        loop {
+            tracing::error!(
+                topic = %self.shared.topic_name, self.partition, offset,
+                "stopped: too many records are rejected to be records' fault. Mend the producer; if these records are \
+                 to be dead letters, start with pipeline.rejected_run_max = 0 and rejected_percent_max = 100"
+            );
+            let reminded = Instant::now() + STOPPED_SAID_EVERY;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return self.drain(None).await,
+                    () = sleep_until(reminded) => break,
+                    next = self.reader.next() => if let Next::Revoked(acknowledge) = next? {
+                        return self.drain(Some(acknowledge)).await;
+                    },
+                }
+            }
+        }
+    }
+
     /// The end of the partition: offsets below it that brought no record are holes, and folded.
     fn reached(&mut self, next: i64) {
         if next > self.checkpoint.next {
@@ -242,8 +282,14 @@ impl<F: Fold> Pipeline<F> {
             let room = self.shared.config.batch_records_max.saturating_sub(self.records).max(1);
             let (chunk, later) = rest.split_at(room.min(rest.len()));
             rest = later;
-            if self.fold(chunk).await? == Step::Restart {
-                return Ok(Step::Restart);
+            match self.fold(chunk).await? {
+                Step::Done => {}
+                Step::Restart => return Ok(Step::Restart),
+                Step::Stop => {
+                    self.contribute().await?;
+                    self.flush().await?;
+                    return Ok(Step::Stop);
+                }
             }
             if self.records >= self.shared.config.batch_records_max {
                 self.flush().await?;
@@ -263,7 +309,11 @@ impl<F: Fold> Pipeline<F> {
         for (at, record) in records.iter().enumerate() {
             self.opened.get_or_insert_with(Instant::now);
             match &decoded[at] {
-                Err(faults) => self.reject(record, faults),
+                Err(faults) => {
+                    if !self.reject(record, faults) {
+                        return Ok(Step::Stop);
+                    }
+                }
                 Ok((owner, event)) => {
                     if self.rows.is_full(owner) {
                         self.contribute().await?;
@@ -275,6 +325,7 @@ impl<F: Fold> Pipeline<F> {
                     if folding.in_scope(|| self.rows.fold(owner, event, place)) == Step::Restart {
                         return Ok(Step::Restart);
                     }
+                    self.tolerance.fold(&self.shared.config);
                 }
             }
             self.records += 1;
@@ -285,14 +336,19 @@ impl<F: Fold> Pipeline<F> {
         Ok(Step::Done)
     }
 
-    fn reject(&mut self, record: &Record, faults: &codec::Faults) {
+    /// Keeps a record as a dead letter; answers whether that many may be rejected.
+    fn reject(&mut self, record: &Record, faults: &codec::Faults) -> bool {
         if record.position.offset < self.letters_from {
-            return;
+            return true;
+        }
+        if !self.tolerance.reject(&self.shared.config) {
+            return false;
         }
         let fault = faults.first();
         meter::rejected(F::FAMILY.name(), fault.code);
         tracing::debug!(position = ?record.position, %faults, "rejected a record");
         self.dead.push(dead::letter(record, &self.shared.topic_name, faults));
+        true
     }
 
     async fn load_owners(&mut self, decoded: &[Decoded]) -> Result<(), Error> {

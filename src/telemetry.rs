@@ -200,6 +200,7 @@ fn describe() {
     describe_counter!(meter::RETRIES, "Operations repeated because a dependency was away");
     describe_counter!(meter::RESTARTS, "Partitions that started over from the store's checkpoint");
     describe_counter!(meter::STORE_FORGOT, "Assignments at which the store had forgotten acknowledged writes");
+    describe_gauge!(meter::STOPPED, "1 where a partition stands still because too many of its records are rejected");
     describe_gauge!(
         meter::REBUILD_DUE,
         "1 where the views of a family were folded by other rules than this process has"

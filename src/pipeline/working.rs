@@ -30,6 +30,8 @@ pub enum Step {
     Done,
     /// The partition starts over from the store's checkpoint.
     Restart,
+    /// The partition stands still until somebody decides.
+    Stop,
 }
 
 type Pending<F> = Vec<(i64, Outcome<<F as Fold>::Decision>)>;

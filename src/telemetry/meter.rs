@@ -19,6 +19,8 @@ pub const RETRIES: &str = "foretell_port_retries_total";
 pub const RESTARTS: &str = "foretell_pipeline_restarts_total";
 /// Assignments at which the store turned out to have forgotten acknowledged writes, by family. Any is an alert.
 pub const STORE_FORGOT: &str = "foretell_store_forgot_total";
+/// Partitions that stand still because too many of their records are rejected; by family and partition.
+pub const STOPPED: &str = "foretell_partition_stopped";
 /// Whether the views of a family were folded by other rules than this process has; by family.
 pub const REBUILD_DUE: &str = "foretell_rebuild_due";
 /// Reminders by status: `sent`, `withdrawn`.
@@ -68,6 +70,24 @@ pub fn store_forgot(family: &'static str) {
 /// Whether the views of a family can neither be folded nor read here.
 pub fn rebuild_due(family: &'static str, is_due: bool) {
     gauge!(REBUILD_DUE, "family" => family).set(if is_due { 1.0 } else { 0.0 });
+}
+
+/// Says that a partition stands still, for as long as it lives.
+pub struct Stopped(metrics::Gauge);
+
+impl Stopped {
+    /// From now on.
+    pub fn new(family: &'static str, partition: u32) -> Self {
+        let gauge = gauge!(STOPPED, "family" => family, "partition" => partition.to_string());
+        gauge.set(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.set(0.0);
+    }
 }
 
 /// A reminder was announced, withdrawn or let go.

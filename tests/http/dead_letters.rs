@@ -11,8 +11,12 @@ use foretell::dead::{self, Id};
 use foretell::event::codec::{INVALID_ADDRESS, KEY_MISMATCH, MALFORMED_JSON, MISSING_FIELD};
 use foretell::event::{Position, Topic, codec, key};
 use foretell::log::{Log, NewRecord, RECORD_BYTES_MAX, Record};
+use foretell::pipeline::family;
+use foretell::pipeline::keeper::Alone;
 use foretell::store::{Family, Generation};
+use foretell::view::user::Logins;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -281,4 +285,48 @@ async fn a_limit_cuts_and_says_so_and_asking_again_goes_on() {
     }
     let (in_order, count) = (sent.is_sorted(), sent.len());
     assert_eq!((in_order, count), (true, 7), "each once, in the order of the topic: {sent:?}");
+}
+
+#[tokio::test]
+async fn a_partition_of_bad_records_stops_before_all_of_it_is_dead_letters() {
+    const BAD: i64 = 20;
+    let world = World::new();
+    let bad = || record("default:broken", "{");
+    world
+        .log
+        .append((0..BAD).map(|_| bad()).chain([record("default:fine", login("e", "fine"))]).collect())
+        .await
+        .unwrap();
+    let [broken, fine] = ["default:broken", "default:fine"].map(|key| key::partition(key.as_bytes(), PARTITIONS));
+    assert_ne!(broken, fine, "two partitions");
+    let keep = async |rejected_run_max| {
+        let mut views = world.family(Logins::default());
+        views.config.rejected_run_max = rejected_run_max;
+        let generation = views.pointer().await.unwrap().serving(Family::Logins);
+        let stop = CancellationToken::new();
+        let kept = tokio::spawn(family::keep(views, |_| Arc::new(Alone), stop.clone()));
+        (generation, stop, kept)
+    };
+    let next = async |generation, partition| {
+        let checkpoint = world.store.checkpoint(generation, partition).await.unwrap();
+        checkpoint.map_or(0, |checkpoint| checkpoint.next)
+    };
+    let letters = || (0..PARTITIONS).map(|p| world.log.records(Topic::DeadLetters, p).unwrap().len()).sum::<usize>();
+
+    let (generation, stop, kept) = keep(5).await;
+    while next(generation, broken).await == 0 || next(generation, fine).await == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((next(generation, broken).await, letters()), (5, 5), "the sixth is not taken");
+    assert!(!kept.is_finished(), "the others go on");
+    stop.cancel();
+    kept.await.unwrap().unwrap();
+
+    let (generation, stop, kept) = keep(0).await;
+    while next(generation, broken).await < BAD {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(letters(), BAD as usize, "somebody has decided");
+    stop.cancel();
+    kept.await.unwrap().unwrap();
 }

@@ -6,8 +6,9 @@ use foretell::event::{Topic, codec};
 use foretell::log::{self, Log, Next, Record};
 use foretell::pipeline::family::Views;
 use foretell::pipeline::{Config, Letters, keeper};
+use foretell::source::generate::{Hot, Logins, Shape};
 use foretell::store::{self, Family, Store};
-use foretell::view::user::Logins;
+use foretell::view::user;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ pub(crate) async fn run(directory: &Path, events: usize) -> Result<(), Failure> 
     let log: Arc<dyn Log> =
         Arc::new(log::disk::Log::open(&directory, |_| PARTITIONS, log::disk::Config::default(), clock)?);
     let store: Arc<dyn Store> = Arc::new(store::disk::Store::open(&directory)?);
-    append(log.as_ref(), events).await?;
+    append(log.as_ref(), generated::logins(1), events).await?;
     let records = read(&log, events).await?;
     decode(&records);
     drop(records);
@@ -37,10 +38,39 @@ pub(crate) async fn run(directory: &Path, events: usize) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Appends generated logins in large calls.
-pub(crate) async fn append(log: &dyn Log, events: usize) -> Result<(), Failure> {
+/// Folds logins that are spread as usual and those that are hot, in turn, because the machine is not equally busy at
+/// all times.
+pub(crate) async fn hot(directory: &Path, events: usize) -> Result<(), Failure> {
+    let shapes =
+        [("as usual", None), ("half on one account", Some(Hot::User)), ("half from one address", Some(Hot::Address))];
+    for round in 1..=3 {
+        let mut usual = None;
+        for (name, hot) in shapes {
+            let rate = rate(&directory.join(format!("{round}-{name}")), hot, events).await?;
+            figure(&format!("fold, logins {name}"), rate, "events/s");
+            figure("of that as usual", rate / *usual.get_or_insert(rate), "");
+        }
+    }
+    Ok(())
+}
+
+async fn rate(directory: &Path, hot: Option<Hot>, events: usize) -> Result<f64, Failure> {
+    std::fs::create_dir(directory)?;
+    let locked = log::disk::lock(directory)?;
+    let log = log::disk::Log::open(&locked, |_| PARTITIONS, log::disk::Config::default(), Arc::new(System))?;
+    let (log, store): (Arc<dyn Log>, Arc<dyn Store>) = (Arc::new(log), Arc::new(store::disk::Store::open(&locked)?));
+    let shape = Shape { hot: hot.map(|hot| (hot, 0.5)), ..Shape::default() };
+    append(log.as_ref(), Logins::new(shape), events).await?;
+    let took = fold(log, store, Config::default(), events).await?;
+    drop(locked);
+    std::fs::remove_dir_all(directory)?;
+    Ok(events as f64 / took.as_secs_f64())
+}
+
+/// Appends logins in large calls.
+pub(crate) async fn append(log: &dyn Log, logins: Logins, events: usize) -> Result<(), Failure> {
     let mut left = events;
-    let mut logins = generated::logins(1).map(generated::record);
+    let mut logins = logins.map(generated::record);
     let mut took = Duration::ZERO;
     while left > 0 {
         let chunk: Vec<_> = logins.by_ref().take(CHUNK.min(left)).collect();
@@ -103,7 +133,7 @@ pub(crate) async fn fold(
     config: Config,
     events: usize,
 ) -> Result<Duration, Failure> {
-    let (fold, partitions) = (Logins::default(), log.partitions(Topic::Logins));
+    let (fold, partitions) = (user::Logins::default(), log.partitions(Topic::Logins));
     let (topic_name, shutdown) = ("foretell.logins".to_owned(), CancellationToken::new());
     let before = process::seconds("self")?;
     let began = Instant::now();

@@ -35,6 +35,13 @@ enum What {
         #[arg(long, default_value_t = 400_000)]
         events: usize,
     },
+    /// Fold generated logins, those of which half are of one account, and those of which half are from one address.
+    Hot {
+        /// An empty directory.
+        directory: PathBuf,
+        #[arg(long, default_value_t = 200_000)]
+        events: usize,
+    },
     /// Write generated logins as JSON Lines.
     Write {
         file: PathBuf,
@@ -140,6 +147,7 @@ fn main() -> Result<(), Failure> {
 async fn measure(what: What) -> Result<(), Failure> {
     match what {
         What::Fold { directory, events } => fold::run(&directory, events).await,
+        What::Hot { directory, events } => fold::hot(&directory, events).await,
         What::Write { file, events } => generated::write(&file, events),
         What::Echo { listen } => load::echo(&listen).await,
         What::Scores { host, path, connections, seconds } => {

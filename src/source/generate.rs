@@ -32,6 +32,15 @@ const SYSTEMS: [(&str, &str); 5] = [
 ];
 const COUNTRIES: [&str; 6] = ["IE", "NO", "DE", "BR", "IN", "US"];
 
+/// What a large share of all attempts have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hot {
+    /// One account, which somebody fails to get into, from everywhere.
+    User,
+    /// One address, which tries every account and fails.
+    Address,
+}
+
 /// How many of what.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
@@ -47,6 +56,8 @@ pub struct Shape {
     pub sprayers: u32,
     /// Share of all attempts that sprayers make, 0 to 1.
     pub spray_share: f64,
+    /// What is hot, and its share of all attempts, 0 to 1.
+    pub hot: Option<(Hot, f64)>,
     /// When the first one happens.
     pub start_ms: i64,
     /// Time between two, on average.
@@ -62,6 +73,7 @@ impl Default for Shape {
             failure_share: 0.15,
             sprayers: 5,
             spray_share: 0.02,
+            hot: None,
             start_ms: 1_767_225_600_000, // 2026-01-01T00:00:00Z
             gap_ms: 200,
         }
@@ -112,6 +124,16 @@ impl Logins {
         login(user, false, self.attempt(self.bits(Stream::Sprayer, sprayer), u64::MAX - sprayer))
     }
 
+    fn hot(&self, hot: Hot, at: u64) -> Login {
+        match hot {
+            Hot::User => login(0, false, self.attempt(self.bits(Stream::Place, at), u64::MAX - at)),
+            Hot::Address => {
+                let user = self.bits(Stream::Sprayed, at) % u64::from(self.shape.users.max(1));
+                login(user, false, self.attempt(self.bits(Stream::Sprayer, 0), u64::MAX))
+            }
+        }
+    }
+
     /// An attempt from a place, of which the network, the country and the address follow, and a device.
     fn attempt(&self, place: u64, device: u64) -> Attempt {
         let network = place % 2_000;
@@ -148,6 +170,7 @@ enum Stream {
     Failure,
     Sprayer,
     Sprayed,
+    Hot,
 }
 
 fn login(user: u64, succeeded: bool, attempt: Attempt) -> Login {
@@ -168,7 +191,12 @@ impl Iterator for Logins {
     fn next(&mut self) -> Option<Event> {
         let at = self.count;
         let is_spray = self.shape.sprayers > 0 && self.share(Stream::Kind, at / ROUND) < self.shape.spray_share;
-        let login = if is_spray { self.sprayer(at) } else { self.people(at) };
+        let hot = self.shape.hot.filter(|(_, share)| self.share(Stream::Hot, at) < *share);
+        let login = match hot {
+            Some((hot, _)) => self.hot(hot, at),
+            None if is_spray => self.sprayer(at),
+            None => self.people(at),
+        };
         // Even between nothing and twice the mean.
         let gap_ms = self.share(Stream::Gap, at) * 2.0 * f64::from(self.shape.gap_ms);
         let id = format!("{}-{at}", self.shape.seed);
@@ -222,6 +250,24 @@ mod tests {
         let mean_ms = span_ms as f64 / MANY as f64;
         assert!((mean_ms / f64::from(shape.gap_ms) - 1.0).abs() < 0.02, "{mean_ms}");
         assert!(drawn.is_sorted_by_key(|(event, _)| event.envelope.time_ms));
+    }
+
+    #[test]
+    fn what_is_hot_has_its_share_and_spares_nobody() {
+        let hot = |hot| logins(Shape { hot: Some((hot, 0.5)), users: 100, sprayers: 0, ..Shape::default() }, MANY);
+        let one_user = hot(Hot::User);
+        let failures = one_user.iter().filter(|(_, login)| login.user_id == "user-0" && !login.succeeded);
+        let addresses: BTreeSet<_> = failures.clone().map(|(_, login)| login.attempt.ip).collect();
+        assert!((48_000..60_000).contains(&failures.count()));
+        assert!(addresses.len() > 40_000, "{}", addresses.len());
+        let mut accounts = BTreeMap::<IpAddr, (usize, BTreeSet<String>)>::new();
+        for (_, login) in hot(Hot::Address) {
+            let (count, users) = accounts.entry(login.attempt.ip).or_default();
+            *count += 1;
+            users.insert(login.user_id);
+        }
+        let (count, users) = accounts.into_values().max_by_key(|(count, _)| *count).unwrap();
+        assert!((48_000..52_000).contains(&count) && users.len() == 100, "{count} {}", users.len());
     }
 
     #[test]

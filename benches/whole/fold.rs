@@ -7,7 +7,7 @@ use foretell::log::{self, Log, Next, Record};
 use foretell::pipeline::family::Views;
 use foretell::pipeline::{Config, Letters, keeper};
 use foretell::source::generate::{Hot, Logins, Shape};
-use foretell::store::{self, Family, Store};
+use foretell::store::{self, Family, Generation, Store, View};
 use foretell::view::user;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,10 +61,23 @@ async fn rate(directory: &Path, hot: Option<Hot>, events: usize) -> Result<f64, 
     let (log, store): (Arc<dyn Log>, Arc<dyn Store>) = (Arc::new(log), Arc::new(store::disk::Store::open(&locked)?));
     let shape = Shape { hot: hot.map(|hot| (hot, 0.5)), ..Shape::default() };
     append(log.as_ref(), Logins::new(shape), events).await?;
-    let took = fold(log, store, Config::default(), events).await?;
-    drop(locked);
+    let took = fold(log, store.clone(), Config::default(), events).await?;
+    figure("largest row", largest(store.as_ref()).await? as f64, "bytes");
+    drop((store, locked));
     std::fs::remove_dir_all(directory)?;
     Ok(events as f64 / took.as_secs_f64())
+}
+
+async fn largest(store: &dyn Store) -> Result<usize, Failure> {
+    let generation = Generation { family: Family::Logins, number: 1, epoch: 0 };
+    let mut largest = 0;
+    for view in [View::User, View::Feature] {
+        for bucket in store.buckets(generation, view).await? {
+            let rows = store.scan(generation, view, bucket, None, usize::MAX).await?;
+            largest = rows.iter().map(|(_, row)| row.cell.len()).fold(largest, usize::max);
+        }
+    }
+    Ok(largest)
 }
 
 /// Appends logins in large calls.

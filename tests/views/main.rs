@@ -2,6 +2,7 @@
 //! what must hold whatever happens.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
+mod bounds;
 mod build;
 mod client;
 mod examples;

@@ -74,6 +74,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Config { what: Settings::Dump { defaults: true } } => write!(out, "{}", config::DEFAULTS)?,
         Command::Health { url } => block_on(health(&url, out))?,
+        Command::Demo if cli.global.log.is_some() || cli.global.store.is_some() => {
+            let detail = "the demo has a directory of its own: leave --log and --store away, or use `foretell serve`";
+            return Err(Failure::Other(detail.into()));
+        }
         command => {
             let mut config = settings(&cli.global)?;
             if !matches!(command, Command::Serve { .. }) && config.telemetry == telemetry::Config::default() {

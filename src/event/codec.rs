@@ -105,10 +105,11 @@ fn read_structured<'a>(
     defaults: Defaults<'_>,
 ) -> Result<(Event, Attributes<'a>), Faults> {
     let attributes = Attributes::of_object(event);
-    let data = match (event.get("data"), event.get("data_base64")) {
-        (None | Some(Value::Null), Some(_)) => Err(attributes::unsupported("/data_base64", "data_base64")),
-        (None | Some(Value::Null), None) => Err(Fault::new("/data", MISSING_FIELD, "data is required")),
-        (Some(data), _) => Ok(data),
+    let present = |name| event.get(name).filter(|value| !value.is_null());
+    let data = match (present("data"), present("data_base64")) {
+        (_, Some(_)) => Err(attributes::unsupported("/data_base64", "data_base64")),
+        (None, None) => Err(Fault::new("/data", MISSING_FIELD, "data is required")),
+        (Some(data), None) => Ok(data),
     };
     Ok((read(&attributes, data, defaults)?, attributes))
 }

@@ -137,6 +137,10 @@ pub(super) async fn row(
     Query(query): Query<RowQuery>,
 ) -> Result<Json<Vec<Partial>>, Problem> {
     let view = named(&view)?;
+    if matches!(view, View::Agenda | View::Announced) && query.bucket.is_none() {
+        let detail = format!("rows of {} stand in buckets of time: name one with --bucket", view.name());
+        return Err(Problem::new(Code::MalformedRequest, detail));
+    }
     let key = rows::row_key(view, query.bucket, query.key);
     api.rows.partials(&key).await.map(Json).map_err(unreadable)
 }

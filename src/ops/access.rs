@@ -154,6 +154,9 @@ impl Access {
     /// The way to a service at a URL.
     pub fn remote(remote: Remote) -> Result<Self, Error> {
         let url = remote.url.ok_or_else(|| Error::Answer("name the URL of a service".into()))?;
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(Error::Answer(format!("{url:?} is no URL of a service: one begins with http:// or https://")));
+        }
         let base = url.trim_end_matches('/').to_owned();
         Ok(Self::Service { client: client(None)?, base, key: remote.key })
     }

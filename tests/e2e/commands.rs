@@ -101,8 +101,10 @@ fn a_file_that_cannot_be_imported_is_refused_whole() {
     assert!(said.contains("2") && said.contains("ip"), "the line and the field: {said}");
     let said = deployment.failure(1, &["import", "logins", "/nowhere.csv", "--format", "rba"]);
     assert!(said.contains("/nowhere.csv"), "{said}");
-    let topics = parsed(&deployment.output(&["inspect", "topics", "--json"]));
-    assert!(topics.as_array().expect("topics").iter().all(|topic| records(topic) == 0), "{topics}");
+    assert!(!deployment.scratch().join("data").exists(), "nothing was opened");
+    let said = deployment.failure(1, &["inspect", "topics"]);
+    assert!(said.contains("there is no directory") && said.contains("foretell serve"), "{said}");
+    assert!(!deployment.scratch().join("data").exists(), "who looks makes nothing");
 }
 
 fn records(topic: &Value) -> i64 {
@@ -137,6 +139,12 @@ async fn an_instance_is_inspected_while_it_runs_and_when_it_is_stopped() {
     assert!(table.lines().count() > 4 && table.starts_with("family"), "{table}");
     let unknown = deployment.failure(1, &["inspect", "row", "user", "default:nobody"]);
     assert!(unknown.contains("no row \"default:nobody\" in view user"), "{unknown}");
+    let no_bucket = deployment.failure(1, &["inspect", "row", "agenda", "default:ada"]);
+    assert!(no_bucket.contains("--bucket"), "{no_bucket}");
+    let no_scheme = deployment.failure(1, &["health", "127.0.0.1:8080"]);
+    assert!(no_scheme.contains("begins with http://"), "{no_scheme}");
+    let no_demo = deployment.failure(1, &["demo", "--log", "disk:elsewhere"]);
+    assert!(no_demo.contains("a directory of its own"), "{no_demo}");
     let no_view = deployment.failure(2, &["inspect", "row", "users", "default:ada"]);
     assert!(no_view.contains("possible values: user, feature"), "{no_view}");
     let verify = || deployment.output(&["verify"]);

@@ -141,6 +141,8 @@ fn attributes_are_checked() {
         ("datacontenttype", json!("application/json"), ""),
         ("data", json!("{}"), "WRONG_TYPE"),
         ("data", Value::Null, "MISSING_FIELD"),
+        ("data_base64", json!("e30="), "UNSUPPORTED_CONTENT_TYPE"),
+        ("data_base64", Value::Null, ""),
         ("Unknown-Thing", json!({"deep": [1]}), ""),
         ("subject", json!(7), ""),
     ] {

@@ -29,22 +29,31 @@ fn accepted(record: &Record, partitions: u32) -> Option<Event> {
     Some(event)
 }
 
-/// The fold of those records of its topic that `below` names.
-pub fn fold<F: Fold>(log: &MemoryLog, fold: F, below: impl Fn(Position) -> bool) -> Materialized<F> {
-    let partitions = foretell::log::Log::partitions(log, F::FAMILY.topic());
-    let mut pure = Materialized::new(fold);
-    for record in records(log, F::FAMILY.topic()).iter().filter(|record| below(record.position)) {
+/// The events of a topic, each with its place, partition by partition.
+pub type Events = Vec<(Place, Event)>;
+
+/// The events of a topic that can be folded.
+pub fn events(log: &MemoryLog, topic: Topic) -> Events {
+    let partitions = foretell::log::Log::partitions(log, topic);
+    let event = |record: &Record| {
         let Position { partition, offset, .. } = record.position;
-        if let Some(event) = accepted(record, partitions) {
-            pure.take(&event, Place { partition, offset });
-        }
+        accepted(record, partitions).map(|event| (Place { partition, offset }, event))
+    };
+    records(log, topic).iter().filter_map(event).collect()
+}
+
+/// The fold of those events that `below` names.
+pub fn fold<F: Fold>(fold: F, events: &Events, below: impl Fn(Place) -> bool) -> Materialized<F> {
+    let mut pure = Materialized::new(fold);
+    for (place, event) in events.iter().filter(|(place, _)| below(*place)) {
+        pure.take(event, *place);
     }
     pure
 }
 
 /// How many rows were compared, or the first that is not the fold of the log.
 pub fn rows<F: Fold>(log: &MemoryLog, store: &MemoryStore, fold_: F, of: Generation) -> Result<usize, String> {
-    let pure = fold(log, fold_, |_| true);
+    let pure = fold(fold_, &events(log, F::FAMILY.topic()), |_| true);
     let stored = store.rows(of).into_iter().map(|(key, row)| {
         let source = (key.view != F::OWNER).then_some(row.source);
         ((key, source), Cell::decode(&row.cell).unwrap().state.to_vec())

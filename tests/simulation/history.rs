@@ -119,18 +119,25 @@ pub fn appointment(random: &Random, now_ms: i64, clients: u64) -> Fact {
         20 => Fact::Deleted(visit),
         21 => Fact::ClientUpdated(Box::new(ClientUpdate { client_id, ..ClientUpdate::default() })),
         22 if random.chance(30) => Fact::ClientErased { client_id },
-        _ => {
-            let (channels, template, reason, idempotency_digest) = (Vec::new(), None, None, None);
-            Fact::ReminderRequested(Box::new(Request {
-                appointment_id,
-                client_id,
-                channels,
-                template,
-                reason,
-                idempotency_digest,
-            }))
-        }
+        _ => request(visit),
     }
+}
+
+/// Somebody asks for a reminder of one of those appointments, now.
+pub fn by_hand(random: &Random, clients: u64) -> Fact {
+    let (client, appointment) = (random.below(clients), random.below(6));
+    request(Visit { appointment_id: format!("a{appointment}"), client_id: format!("c{client}") })
+}
+
+fn request(visit: Visit) -> Fact {
+    Fact::ReminderRequested(Box::new(Request {
+        appointment_id: visit.appointment_id,
+        client_id: visit.client_id,
+        channels: Vec::new(),
+        template: None,
+        reason: None,
+        idempotency_digest: None,
+    }))
 }
 
 fn booking(random: &Random, now_ms: i64, visit: Visit) -> Booking {

@@ -15,6 +15,7 @@ mod broken;
 mod clock;
 mod equation;
 mod history;
+mod operators;
 mod ports;
 mod process;
 mod random;
@@ -50,14 +51,14 @@ fn rows_equal_the_pure_fold_after_any_history_of_faults() {
 /// Reminders under faults: each id once, none for a visit that was off, none missing.
 #[test]
 fn reminders_are_announced_once_and_only_for_visits_that_are_on() {
-    let (mut tally, seeds) = (Tally::default(), seeds(30));
+    let (mut tally, seeds) = (Tally::default(), seeds(50));
     for seed in seeds.clone() {
         let run = reminders::run(seed, Protocol::Sound);
         tally.add(&run.tally, run.difference.is_some());
         assert_eq!(run.difference, None, "seed {seed}: {}", run.trace.join("\n"));
     }
     tally.print(&format!("reminders, seeds {seeds:?}"));
-    if seeds.end - seeds.start >= 30 {
+    if seeds.end - seeds.start >= 50 {
         let (announced, due) = (tally.seen("reminders announced"), tally.seen("reminders due in fair weather"));
         assert!(announced > 200 && due > 100, "only {announced} reminders, {due} in fair weather");
         for operation in ["fence", "extent", "checkpoint", "scan", "read rows", "fenced append"] {
@@ -92,7 +93,7 @@ fn broken_protocols_of_views_are_caught() {
 #[test]
 fn broken_protocols_of_reminders_are_caught() {
     for broken in Protocol::OF_REMINDERS {
-        caught(broken, 60, |seed| reminders::run(seed, broken).difference);
+        caught(broken, 120, |seed| reminders::run(seed, broken).difference);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::broken::{BrokenLog, BrokenStore, Protocol};
 use crate::clock::{Virtual, paused};
 use crate::equation;
 use crate::history;
+use crate::operators::Operators;
 use crate::ports::Ports;
 use crate::process::Process;
 use crate::random::Random;
@@ -24,6 +25,7 @@ use foretell::log::{Error, Log};
 use foretell::pipeline::Config;
 use foretell::pipeline::family::{self, Views};
 use foretell::pipeline::keeper::{self, Alone, Companion};
+use foretell::rebuild::Order;
 use foretell::remind::{self, Assess, Reminders};
 use foretell::rows::Pointers;
 use foretell::store::memory::Store as MemoryStore;
@@ -41,11 +43,12 @@ const PARTITIONS: u32 = 2;
 const CLIENTS: u64 = 4;
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
-const STEPS: u32 = 40;
+const STEPS: u32 = 60;
+const TICK_MS: u64 = 3 * MINUTE_MS;
 /// How long a planner goes by a pointer that it has read.
 const POINTER_STALE_MS: u64 = 10 * MINUTE_MS;
-/// Longer than the longest step, and a day of quiet hours.
-const CALM_MS: u64 = 6 * 24 * HOUR_MS;
+/// Longer than the longest step, and a night of quiet hours.
+const CALM_MS: u64 = 4 * 24 * HOUR_MS;
 /// Days have many calls, and few that matter. An append that arrives minutes later is what fencing is for.
 const CLIMATE: Climate =
     Climate { permille: 2, slow_ms_max: 300, seldom_permille: 80, seldom_slow_ms_max: 10 * MINUTE_MS };
@@ -74,6 +77,7 @@ struct World {
     attempts: Arc<Mutex<Vec<Attempt>>>,
     config: Config,
     processes: Vec<Process>,
+    operators: Operators,
     started: usize,
     events: u64,
 }
@@ -82,7 +86,7 @@ impl World {
     fn new(random: Random, protocol: Protocol) -> Self {
         let clock = Arc::new(Virtual::begin());
         // Views that lag behind by more than a tick, or hardly at all.
-        let linger_ms = random.one_of(&[10, 90_000]);
+        let linger_ms = random.one_of(&[10, 90_000, 90_000]);
         Self {
             log: MemoryLog::new(|_| PARTITIONS, clock.clone()),
             store: MemoryStore::new(),
@@ -100,20 +104,26 @@ impl World {
                 ..Config::default()
             },
             processes: Vec::new(),
+            operators: Operators::default(),
             started: 0,
             events: 0,
         }
     }
 
-    fn start(&mut self, weather: Weather) {
+    /// The ports of another process; they keep every rule.
+    fn ports(&mut self, weather: Weather) -> Ports {
         self.started += 1;
-        self.weather.journal.note(&format!("process {} starts", self.started));
-        let fates = Fates::new(weather, self.started, CancellationToken::new());
-        let sound = Ports {
+        Ports {
             log: BrokenLog::new(self.log.clone(), Protocol::Sound, self.random.clone()),
             store: BrokenStore::new::<Appointments>(self.store.clone(), Protocol::Sound, self.random.clone()),
-            fates: fates.clone(),
-        };
+            fates: Fates::new(weather, self.started, CancellationToken::new()),
+        }
+    }
+
+    fn start(&mut self, weather: Weather) {
+        let sound = self.ports(weather);
+        let fates = sound.fates.clone();
+        self.weather.journal.note(&format!("process {} starts", self.started));
         let planner = Ports { log: sound.log.with(self.protocol), ..sound.as_who("planner") };
         let witness = Witness::new(planner.clone(), self.attempts.clone());
         let planner = Planning { witness, store: planner, clock: self.clock.clone() };
@@ -124,15 +134,18 @@ impl World {
         let mut ended = None;
         for _ in 0..STEPS {
             ended = ended.or(self.step().await);
-            sleep(Duration::from_millis(self.random.below(3 * HOUR_MS))).await;
+            self.operators.listen();
+            let pause_ms = self.random.one_of(&[3 * HOUR_MS, 5 * MINUTE_MS]);
+            sleep(Duration::from_millis(self.random.below(pause_ms))).await;
         }
+        self.operators.cut_rebuilds(&self.weather.journal);
         ended = ended.or(self.stop().await);
         self.weather.clear();
         let calm_ms = self.clock.now_ms();
         self.start(self.weather.fair());
         sleep(Duration::from_millis(CALM_MS)).await;
         ended = ended.or(self.stop().await);
-        let difference = ended.or_else(|| self.judge(calm_ms).err());
+        let difference = ended.or(self.judge(calm_ms).await.err());
         Run { difference, tally: self.weather.journal.tally(), trace: self.weather.journal.trace() }
     }
 
@@ -152,13 +165,13 @@ impl World {
         while self.processes.len() < 3 {
             self.start(self.weather.clone());
         }
-        match self.random.below(12) {
+        match self.random.below(14) {
             0 => {
                 self.weather.journal.inject(Kind::Killed, "the world", "anywhere");
                 drop(self.processes.remove(0).kill().await);
             }
-            1..=2 => self.rebalance(),
-            3 => self.log.tell(&self.group(), Topic::Reminders),
+            1..=2 => self.rebalance().await,
+            3 => self.log.tell(&self.group().await, Topic::Reminders),
             4 => {
                 let long = self.random.one_of(&[MINUTE_MS, HOUR_MS]);
                 self.processes[0].freeze(self.random.below(long));
@@ -167,16 +180,33 @@ impl World {
                 let part = self.random.one_of(&[Part::Log, Part::Store]);
                 self.weather.take_away(part, self.random.below(HOUR_MS));
             }
+            6 => self.rebuild(),
             _ => self.produce().await,
         }
         ended
     }
 
-    fn group(&self) -> String {
-        keeper::group(Generation { family: Family::Reminders, number: 1, epoch: 0 })
+    async fn serving(&self, family: Family) -> Generation {
+        let pointer = self.store.pointer(family).await.unwrap();
+        pointer.map_or(Generation { family, number: 1, epoch: 0 }, |pointer| pointer.serving(family))
     }
 
-    fn rebalance(&self) {
+    async fn group(&self) -> String {
+        keeper::group(self.serving(Family::Reminders).await)
+    }
+
+    /// What planners plan from is built anew, or what they have announced is.
+    fn rebuild(&mut self) {
+        if self.random.chance(30) {
+            return self.operators.cut_rebuilds(&self.weather.journal);
+        }
+        let family = self.random.one_of(&[Family::Appointments, Family::Reminders]);
+        let order = self.random.one_of(&[Order::Build, Order::Build, Order::Cancel]);
+        let ports = self.ports(self.weather.clone());
+        self.operators.begin_rebuild(ports, family, Limits::default(), order);
+    }
+
+    async fn rebalance(&self) {
         let (handover, kind) = self.random.one_of(&[
             (Handover::Drained, Kind::MovedDrained),
             (Handover::AtOnce, Kind::MovedAtOnce),
@@ -185,7 +215,7 @@ impl World {
         ]);
         let shift = self.random.below(3) as usize;
         self.weather.journal.inject(kind, "the world", "group");
-        self.log.rebalance(&self.group(), Topic::Reminders, handover, |partition, members| {
+        self.log.rebalance(&self.group().await, Topic::Reminders, handover, |partition, members| {
             (partition as usize + shift) % members.max(1)
         });
     }
@@ -196,23 +226,25 @@ impl World {
             let time_ms = self.clock.now_ms();
             let id = format!("e{}", self.events);
             let envelope = Envelope { id, source: "urn:simulation".into(), tenant: "t".into(), time_ms };
-            let fact = history::appointment(&self.random, time_ms, CLIENTS);
+            let fact = match self.random.chance(20) {
+                true => history::by_hand(&self.random, CLIENTS),
+                false => history::appointment(&self.random, time_ms, CLIENTS),
+            };
             self.log.append(vec![codec::encode_event(&Event { envelope, fact }, &[])]).await.unwrap();
         }
     }
 
-    fn judge(&self, calm_ms: i64) -> Result<(), String> {
+    async fn judge(&self, calm_ms: i64) -> Result<(), String> {
         let (journal, log) = (&self.weather.journal, &self.log);
         journal.checked("reminders announced", promises::announced_once(log)?);
-        journal.checked("rows", self.rows(Appointments::default())? + self.rows(SentFold::default())?);
+        journal.checked("rows", self.rows(Appointments::default()).await? + self.rows(SentFold::default()).await?);
         journal.checked("announcements tried", promises::announced_if_on(log, &self.attempts.lock().unwrap())?);
         journal.checked("reminders due in fair weather", promises::due_is_sent(log, calm_ms, self.clock.now_ms())?);
         Ok(())
     }
 
-    fn rows<F: Fold>(&self, fold: F) -> Result<usize, String> {
-        let generation = Generation { family: F::FAMILY, number: 1, epoch: 0 };
-        equation::rows(&self.log, &self.store, fold, generation)
+    async fn rows<F: Fold>(&self, fold: F) -> Result<usize, String> {
+        equation::rows(&self.log, &self.store, fold, self.serving(F::FAMILY).await)
     }
 }
 
@@ -237,7 +269,7 @@ async fn serve(ports: Arc<Ports>, planning: Planning, config: Config) -> Result<
             pointers: pointers.clone(),
             sent,
             assess: Arc::new(NoRisk),
-            config: remind::Config { tick_ms: MINUTE_MS, catch_up_ms_max: 2 * MINUTE_MS, ..remind::Config::default() },
+            config: remind::Config { tick_ms: TICK_MS, catch_up_ms_max: 2 * MINUTE_MS, ..remind::Config::default() },
         })
     };
     let shutdown = CancellationToken::new();

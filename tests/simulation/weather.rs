@@ -104,9 +104,8 @@ impl Weather {
     fn at(&self, operation: &str) -> (u64, u64) {
         let Climate { permille, slow_ms_max, seldom_permille, seldom_slow_ms_max } = self.climate;
         match operation {
-            "apply" | "append" | "append letters" | "fence" | "fenced append" | "subscribe" | "swap pointer" | "drop" => {
-                (seldom_permille, seldom_slow_ms_max)
-            }
+            "apply" | "append" | "append letters" | "fence" | "fenced append" | "subscribe" | "swap pointer"
+            | "drop" => (seldom_permille, seldom_slow_ms_max),
             _ => (permille, slow_ms_max),
         }
     }

@@ -4,15 +4,14 @@ use crate::broken::{BrokenLog, BrokenStore, Protocol};
 use crate::clock::{Virtual, paused};
 use crate::equation;
 use crate::history::{History, Kind as Facts, Made};
+use crate::operators::{self, Operators};
 use crate::ports::Ports;
 use crate::process::Process;
 use crate::random::Random;
 use crate::tally::{Kind, Tally};
 use crate::weather::{Climate, Fates, Part, Weather};
 use foretell::clock::Clock;
-use foretell::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run as Doing, Told};
-use foretell::dead::desk::{self, Desk};
-use foretell::dead::filter::Filter;
+use foretell::dead::asked::Told;
 use foretell::event::key;
 use foretell::log::Log;
 use foretell::log::group::Handover;
@@ -20,16 +19,14 @@ use foretell::log::memory::Log as MemoryLog;
 use foretell::pipeline::Config;
 use foretell::pipeline::family::{self, Views};
 use foretell::pipeline::keeper::{self, Alone};
-use foretell::rebuild::{self, Order, Rebuilder};
+use foretell::rebuild::{self, Order};
 use foretell::store::memory::Store as MemoryStore;
 use foretell::store::{Generation, Pointer, Store};
 use foretell::view::client::Appointments;
 use foretell::view::user::Logins;
-use foretell::verify::{Scratch, Verifier};
 use foretell::view::{Fold, Limits, fingerprint};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -122,10 +119,7 @@ struct World<F: Fold + Clone> {
     history: History,
     processes: Vec<Process>,
     started: usize,
-    /// Whoever sends letters again.
-    desks: Vec<mpsc::Receiver<Told>>,
-    /// Whoever builds the views anew.
-    rebuilds: Vec<mpsc::Receiver<rebuild::Told>>,
+    operators: Operators,
     scene: Scene,
 }
 
@@ -145,8 +139,7 @@ impl<F: Fold + Clone> World<F> {
             weather: Weather::new(random.clone(), scene.climate(&random)),
             processes: Vec::new(),
             started: 0,
-            desks: Vec::new(),
-            rebuilds: Vec::new(),
+            operators: Operators::default(),
             scene,
             random,
         }
@@ -187,12 +180,11 @@ impl<F: Fold + Clone> World<F> {
             if let Some(over) = over {
                 failed = failed.or(self.processes.remove(over).kill().await);
             }
-            self.desks.retain_mut(|desk| goes_on(desk, |told| matches!(told, Told::Done(_) | Told::Failed { .. })));
-            self.rebuilds.retain_mut(|told| goes_on(told, |_| false));
+            self.operators.listen();
             sleep(Duration::from_millis(self.random.below(150))).await;
         }
-        self.cut_desks();
-        self.cut_rebuilds();
+        self.operators.cut_redrives(&self.weather.journal);
+        self.operators.cut_rebuilds(&self.weather.journal);
         for process in std::mem::take(&mut self.processes) {
             failed = failed.or(process.kill().await);
         }
@@ -216,7 +208,7 @@ impl<F: Fold + Clone> World<F> {
             }
             14..=16 => self.freeze().await,
             17 if self.random.chance(30) => self.kill().await,
-            17 => self.step_of_rebuild(),
+            17 => self.rebuild(),
             _ if self.processes.len() < 2 => self.start(self.weather.clone(), self.protocol),
             _ => {}
         }
@@ -241,9 +233,9 @@ impl<F: Fold + Clone> World<F> {
                 let part = self.random.one_of(&[Part::Letters, Part::Letters, Part::Log, Part::Store]);
                 self.weather.take_away(part, 100 + self.random.below(5_000));
             }
-            20 if self.random.chance(50) => self.cut_desks(),
-            20 => self.redrive(self.weather.clone()),
-            21 => self.step_of_rebuild(),
+            20 if self.random.chance(50) => self.operators.cut_redrives(&self.weather.journal),
+            20 => self.redrive(),
+            21 => self.rebuild(),
             _ if self.processes.len() < PROCESSES_MAX => self.start(self.weather.clone(), self.protocol),
             _ => {}
         }
@@ -314,67 +306,20 @@ impl<F: Fold + Clone> World<F> {
         }
     }
 
-    /// Somebody sends all letters again that can be mended.
-    fn redrive(&mut self, weather: Weather) {
-        self.note("letters are sent again");
-        if !weather.is_fair() {
-            self.weather.journal.inject(Kind::Redrive, "the world", "desk");
-        }
-        let ports = self.ports(weather, Protocol::Sound).as_who("desk");
-        let patch = serde_json::json!([{"op": "test", "path": "/specversion", "value": "1.0"}]);
-        let redrive = Redrive {
-            run: Doing::Real,
-            patch: self.random.chance(50).then(|| serde_json::from_value(patch).unwrap()),
-            attempts_max: 3,
-            rate: RATE_MAX,
-            reason: None,
-        };
-        let asked = Asked { filter: Filter::default(), limit: usize::MAX, action: Action::Redrive(redrive) };
-        let desk = Desk { log: Arc::new(ports), clock: self.clock.clone(), topic_prefix: equation::PREFIX.to_owned() };
-        self.desks.push(desk::spawn(desk, asked));
+    fn redrive(&mut self) {
+        let ports = self.ports(self.weather.clone(), Protocol::Sound);
+        self.operators.begin_redrive(ports, self.clock.clone(), &self.random);
     }
 
     /// Somebody builds the views anew, goes on with it, gives it up, or dies over it.
-    fn step_of_rebuild(&mut self) {
+    fn rebuild(&mut self) {
         let order = match self.random.below(10) {
             0..=5 => Order::Build,
             6 => Order::Cancel,
-            _ => return self.cut_rebuilds(),
+            _ => return self.operators.cut_rebuilds(&self.weather.journal),
         };
-        self.weather.journal.inject(Kind::Rebuild, "the world", "pointer");
-        self.rebuild(order, self.weather.clone());
-    }
-
-    fn rebuild(&mut self, order: Order, weather: Weather) {
-        self.note(&format!("rebuild: {order:?}"));
-        let ports = Arc::new(self.ports(weather, Protocol::Sound).as_who("rebuild"));
-        let limits = self.fold.limits().clone();
-        let fingerprint = fingerprint(&limits);
-        let verifier = Verifier {
-            log: ports.clone(),
-            store: ports.clone(),
-            limits,
-            config: config(),
-            topic_prefix: equation::PREFIX.to_owned(),
-            scratches: Arc::new(|| Ok(Scratch { store: Arc::new(MemoryStore::new()), place: None })),
-        };
-        let generation_grace_ms = config().generation_grace_ms;
-        let rebuilder = Rebuilder { log: ports.clone(), store: ports, verifier, fingerprint, generation_grace_ms };
-        self.rebuilds.push(rebuild::spawn(rebuilder, F::FAMILY, order));
-    }
-
-    fn cut_rebuilds(&mut self) {
-        for _ in std::mem::take(&mut self.rebuilds) {
-            self.note("a rebuild is cut off");
-            self.weather.journal.inject(Kind::RebuildCut, "the world", "pointer");
-        }
-    }
-
-    fn cut_desks(&mut self) {
-        for _ in std::mem::take(&mut self.desks) {
-            self.note("a redrive is cut off");
-            self.weather.journal.inject(Kind::RedriveCut, "the world", "desk");
-        }
+        let ports = self.ports(self.weather.clone(), Protocol::Sound);
+        self.operators.begin_rebuild(ports, F::FAMILY, self.fold.limits().clone(), order);
     }
 
     /// Fair weather: one healthy process finishes, what can be mended is sent again, and half of the time the views
@@ -391,24 +336,19 @@ impl<F: Fold + Clone> World<F> {
 
     async fn finish(&mut self) -> Result<(), String> {
         self.settle().await?;
-        self.redrive(self.weather.fair());
-        let mut desk = self.desks.pop().unwrap();
-        while let Some(told) = desk.recv().await {
-            if let Told::Failed { detail } = told {
-                return Err(format!("the redrive failed: {detail}"));
-            }
+        let ports = self.ports(self.weather.fair(), Protocol::Sound);
+        let told = operators::last(operators::redrive(ports, self.clock.clone(), &self.random)).await;
+        if !matches!(told, Some(Told::Done(_))) {
+            return Err(format!("the redrive ended: {told:?}"));
         }
         self.settle().await?;
         if self.random.chance(50) {
-            self.rebuild(Order::Build, self.weather.fair());
-            let mut rebuild = self.rebuilds.pop().unwrap();
-            let mut last = None;
-            while let Some(told) = rebuild.recv().await {
-                last = Some(told);
+            let (ports, limits) = (self.ports(self.weather.fair(), Protocol::Sound), self.fold.limits().clone());
+            let told = operators::last(operators::rebuild(ports, F::FAMILY, limits, Order::Build)).await;
+            if !matches!(told, Some(rebuild::Told::Done { .. })) {
+                return Err(format!("the rebuild ended: {told:?}"));
             }
-            let Some(rebuild::Told::Done { serving }) = last else { return Err(format!("the rebuild ended: {last:?}")) };
             self.weather.journal.checked("rebuilds that served", 1);
-            self.note(&format!("generation {serving} serves"));
         }
         self.settle().await
     }
@@ -439,16 +379,5 @@ impl<F: Fold + Clone> World<F> {
         journal.checked("rejected records", equation::letters(&self.log, topic)?);
         journal.checked("redriven letters", equation::redriven(&self.log, topic)?);
         Ok(())
-    }
-}
-
-/// Takes what was told; answers whether more may come.
-fn goes_on<T>(told: &mut mpsc::Receiver<T>, is_last: impl Fn(&T) -> bool) -> bool {
-    loop {
-        match told.try_recv() {
-            Ok(told) if is_last(&told) => return false,
-            Ok(_) => {}
-            Err(error) => return error == mpsc::error::TryRecvError::Empty,
-        }
     }
 }

@@ -7,6 +7,7 @@ use foretell::event::{Fact, Position, Topic, codec, key};
 use foretell::log::memory::Log as MemoryLog;
 use foretell::log::{NewRecord, Record};
 use foretell::remind::plan::{self, Context, Policy, Status};
+use foretell::view::Place;
 use foretell::view::client::{self, Appointments};
 use foretell::view::sent::{self, Reminders as SentFold};
 use std::collections::BTreeMap;
@@ -29,10 +30,11 @@ pub fn announced_once(log: &MemoryLog) -> Result<usize, String> {
 /// moment between the end that its tick had taken and its append.
 pub fn announced_if_on(log: &MemoryLog, attempts: &[Attempt]) -> Result<usize, String> {
     let mut held = 0;
+    let events = equation::events(log, Topic::Appointments);
     for Attempt { record, partition, ends } in attempts {
         let event = codec::decode(&stored(record)).map_err(|faults| faults.to_string())?;
         let Fact::ReminderDue(announcement) = event.fact else { continue };
-        if !ends.clone().any(|end| was_on(log, &announcement, *partition, end)) {
+        if !ends.clone().any(|end| was_on(&events, &announcement, *partition, end)) {
             return Err(format!("{announcement:?} held at no end of {ends:?}"));
         }
         held += 1;
@@ -41,9 +43,9 @@ pub fn announced_if_on(log: &MemoryLog, attempts: &[Attempt]) -> Result<usize, S
 }
 
 /// Whether a visit was on, at the start that was announced, in the rows of everything below `end`.
-fn was_on(log: &MemoryLog, announcement: &Announcement, partition: u32, end: i64) -> bool {
-    let below = |at: Position| at.partition == partition && at.offset < end;
-    let rows = equation::fold(log, Appointments::default(), below);
+fn was_on(events: &equation::Events, announcement: &Announcement, partition: u32, end: i64) -> bool {
+    let below = |at: Place| at.partition == partition && at.offset < end;
+    let rows = equation::fold(Appointments::default(), events, below);
     let row = rows.owner(&client::row_key("t", &announcement.client_id));
     let visit = row.and_then(|client| client.appointments.get(&announcement.appointment_id));
     visit.is_some_and(|visit| {
@@ -60,8 +62,8 @@ fn stored(record: &NewRecord) -> Record {
 
 /// How many steps fell due in fair weather and were sent, or the first one that was not.
 pub fn due_is_sent(log: &MemoryLog, calm_ms: i64, now_ms: i64) -> Result<usize, String> {
-    let clients = equation::fold(log, Appointments::default(), |_| true);
-    let announced = equation::fold(log, SentFold::default(), |_| true);
+    let clients = equation::fold(Appointments::default(), &equation::events(log, Topic::Appointments), |_| true);
+    let announced = equation::fold(SentFold::default(), &equation::events(log, Topic::Reminders), |_| true);
     let (policy, mut due) = (Policy::default(), 0);
     for client_id in (0..super::CLIENTS).map(|n| format!("c{n}")) {
         let key = key::of("t", &client_id);

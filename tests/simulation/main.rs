@@ -14,6 +14,7 @@
 mod broken;
 mod clock;
 mod equation;
+mod forgetful;
 mod history;
 mod operators;
 mod ports;
@@ -103,4 +104,21 @@ fn caught(broken: Protocol, seeds: u64, run: impl Fn(u64) -> Option<String>) {
     };
     let short: String = difference.chars().take(120).collect();
     println!("{broken:?} was caught by seed {seed}: {short}");
+}
+
+/// A store that forgets is noticed at the next assignment, and a rebuild mends what it has spoiled.
+#[test]
+fn a_store_that_forgets_is_noticed_and_a_rebuild_mends_it() {
+    let (mut stopped, mut wrong) = (0, 0);
+    for seed in seeds(12) {
+        let run = forgetful::run(seed);
+        assert!(run.noticed > 0, "seed {seed}: nobody noticed: {run:?}");
+        assert_eq!(run.difference, None, "seed {seed}: {run:?}");
+        // What is built is folded on beside rows that cannot be: it does not take a restart for every step.
+        assert!(run.restarts <= 1, "seed {seed}: {run:?}");
+        stopped += u32::from(run.stopped.is_some());
+        wrong += u32::from(run.was_wrong);
+    }
+    println!("{stopped} times the views stopped with an error, {wrong} times rows were wrong before the rebuild");
+    assert!(stopped > 0 && wrong > 0, "it is out of the promise: stopped {stopped}, wrong {wrong}");
 }

@@ -10,9 +10,11 @@ use foretell::clock::Clock;
 use foretell::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Told};
 use foretell::dead::desk::{self, Desk};
 use foretell::dead::filter::Filter;
-use foretell::rebuild::{self, Order, Rebuilder};
-use foretell::store::Family;
+use foretell::log::Log;
+pub use foretell::rebuild::Order;
+use foretell::rebuild::{self, Rebuilder};
 use foretell::store::memory::Store as MemoryStore;
+use foretell::store::{Family, Store};
 use foretell::verify::{Scratch, Verifier};
 use foretell::view::{Limits, fingerprint};
 use std::sync::Arc;
@@ -41,7 +43,7 @@ impl Operators {
     pub fn begin_rebuild(&mut self, ports: Ports, family: Family, limits: Limits, order: Order) {
         ports.fates.weather.journal.note(&format!("rebuild of {}: {order:?}", family.name()));
         ports.fates.weather.journal.inject(Kind::Rebuild, "the world", "pointer");
-        self.rebuilds.push(rebuild(ports, family, limits, order));
+        self.rebuilds.push(rebuild(ports.as_who("rebuild").both(), family, limits, order));
     }
 
     /// Everybody who sends letters again ends in the midst of it.
@@ -87,19 +89,23 @@ pub fn redrive(ports: Ports, clock: Arc<dyn Clock>, random: &Random) -> Receiver
 }
 
 /// Builds a family anew, or goes on with that, or gives it up.
-pub fn rebuild(ports: Ports, family: Family, limits: Limits, order: Order) -> Receiver<rebuild::Told> {
-    let ports = Arc::new(ports.as_who("rebuild"));
+pub fn rebuild(
+    (log, store): (Arc<dyn Log>, Arc<dyn Store>),
+    family: Family,
+    limits: Limits,
+    order: Order,
+) -> Receiver<rebuild::Told> {
     let (config, fingerprint) = (world::config(), fingerprint(&limits));
     let generation_grace_ms = config.generation_grace_ms;
     let verifier = Verifier {
-        log: ports.clone(),
-        store: ports.clone(),
+        log: log.clone(),
+        store: store.clone(),
         limits,
         config,
         topic_prefix: equation::PREFIX.to_owned(),
         scratches: Arc::new(|| Ok(Scratch { store: Arc::new(MemoryStore::new()), place: None })),
     };
-    let rebuilder = Rebuilder { log: ports.clone(), store: ports, verifier, fingerprint, generation_grace_ms };
+    let rebuilder = Rebuilder { log, store, verifier, fingerprint, generation_grace_ms };
     rebuild::spawn(rebuilder, family, order)
 }
 

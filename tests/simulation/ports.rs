@@ -9,6 +9,7 @@ use foretell::event::{Position, Topic};
 use foretell::log::{Assigned, Error, Extent, Fenced, Log, Membership, NewRecord, Next, Reader};
 use foretell::pipeline::keeper;
 use foretell::store::{Checkpoint, Family, Flush, Generation, Pointer, Row, RowKey, Store, View};
+use std::sync::Arc;
 
 /// The ports of one process.
 #[derive(Clone)]
@@ -22,6 +23,12 @@ impl Ports {
     /// The same ports, used for something else.
     pub fn as_who(&self, who: &'static str) -> Self {
         Self { fates: self.fates.as_who(who), ..self.clone() }
+    }
+
+    /// As log and as store.
+    pub fn both(self) -> (Arc<dyn Log>, Arc<dyn Store>) {
+        let ports = Arc::new(self);
+        (ports.clone(), ports)
     }
 }
 

@@ -344,7 +344,9 @@ impl<F: Fold + Clone> World<F> {
         self.settle().await?;
         if self.random.chance(50) {
             let (ports, limits) = (self.ports(self.weather.fair(), Protocol::Sound), self.fold.limits().clone());
-            let told = operators::last(operators::rebuild(ports, F::FAMILY, limits, Order::Build)).await;
+            let told =
+                operators::last(operators::rebuild(ports.as_who("rebuild").both(), F::FAMILY, limits, Order::Build))
+                    .await;
             if !matches!(told, Some(rebuild::Told::Done { .. })) {
                 return Err(format!("the rebuild ended: {told:?}"));
             }

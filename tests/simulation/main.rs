@@ -26,7 +26,7 @@ mod weather;
 mod world;
 
 use broken::Protocol;
-use tally::Tally;
+use tally::{Kind, Tally};
 
 /// The seeds of a test that runs `default` of them when nobody asks for more.
 fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -45,8 +45,11 @@ fn rows_equal_the_pure_fold_after_any_history_of_faults() {
         assert_eq!(run.difference, None, "seed {seed}: {}", run.trace.join("\n"));
     }
     tally.print(&format!("views, seeds {seeds:?}"));
-    let per_seed = tally.injected() / (seeds.end - seeds.start).max(1);
-    assert!(per_seed >= 15, "only {per_seed} faults a seed were injected");
+    if seeds.end - seeds.start >= 240 {
+        assert!(tally.injected() >= 10_000, "only {} faults were injected", tally.injected());
+        let unseen = Kind::INJECTED.into_iter().chain(Kind::BESIDE).find(|kind| tally.of(*kind) == 0);
+        assert_eq!(unseen, None, "a kind of fault that never happened");
+    }
 }
 
 /// Reminders under faults: each id once, none for a visit that was off, none missing.
@@ -109,8 +112,8 @@ fn caught(broken: Protocol, seeds: u64, run: impl Fn(u64) -> Option<String>) {
 /// A store that forgets is noticed at the next assignment, and a rebuild mends what it has spoiled.
 #[test]
 fn a_store_that_forgets_is_noticed_and_a_rebuild_mends_it() {
-    let (mut stopped, mut wrong) = (0, 0);
-    for seed in seeds(12) {
+    let (mut stopped, mut wrong, seeds) = (0, 0, seeds(20));
+    for seed in seeds.clone() {
         let run = forgetful::run(seed);
         assert!(run.noticed > 0, "seed {seed}: nobody noticed: {run:?}");
         assert_eq!(run.difference, None, "seed {seed}: {run:?}");
@@ -120,5 +123,7 @@ fn a_store_that_forgets_is_noticed_and_a_rebuild_mends_it() {
         wrong += u32::from(run.was_wrong);
     }
     println!("{stopped} times the views stopped with an error, {wrong} times rows were wrong before the rebuild");
-    assert!(stopped > 0 && wrong > 0, "it is out of the promise: stopped {stopped}, wrong {wrong}");
+    if seeds.end - seeds.start >= 20 {
+        assert!(stopped > 0 && wrong > 0, "it is out of the promise: stopped {stopped}, wrong {wrong}");
+    }
 }

@@ -35,12 +35,12 @@ impl Operators {
         self.rebuilds.retain_mut(goes_on);
     }
 
-    pub fn begin_redrive(&mut self, ports: Ports, clock: Arc<dyn Clock>, random: &Random) {
+    pub fn begin_redrive(&mut self, ports: &Ports, clock: Arc<dyn Clock>, random: &Random) {
         ports.fates.weather.journal.inject(Kind::Redrive, "the world", "letters");
         self.redrives.push(redrive(ports, clock, random));
     }
 
-    pub fn begin_rebuild(&mut self, ports: Ports, family: Family, limits: Limits, order: Order) {
+    pub fn begin_rebuild(&mut self, ports: &Ports, family: Family, limits: Limits, order: Order) {
         ports.fates.weather.journal.note(&format!("rebuild of {}: {order:?}", family.name()));
         ports.fates.weather.journal.inject(Kind::Rebuild, "the world", "pointer");
         self.rebuilds.push(rebuild(ports.as_who("rebuild").both(), family, limits, order));
@@ -74,7 +74,7 @@ fn goes_on<T>(told: &mut Receiver<T>) -> bool {
 }
 
 /// Sends all letters again that can be mended.
-pub fn redrive(ports: Ports, clock: Arc<dyn Clock>, random: &Random) -> Receiver<Told> {
+pub fn redrive(ports: &Ports, clock: Arc<dyn Clock>, random: &Random) -> Receiver<Told> {
     let patch = serde_json::json!([{"op": "test", "path": "/specversion", "value": "1.0"}]);
     let redrive = Redrive {
         run: Run::Real,

@@ -203,7 +203,7 @@ impl World {
         let family = self.random.one_of(&[Family::Appointments, Family::Reminders]);
         let order = self.random.one_of(&[Order::Build, Order::Build, Order::Cancel]);
         let ports = self.ports(self.weather.clone());
-        self.operators.begin_rebuild(ports, family, Limits::default(), order);
+        self.operators.begin_rebuild(&ports, family, Limits::default(), order);
     }
 
     async fn rebalance(&self) {

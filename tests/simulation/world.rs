@@ -308,7 +308,7 @@ impl<F: Fold + Clone> World<F> {
 
     fn redrive(&mut self) {
         let ports = self.ports(self.weather.clone(), Protocol::Sound);
-        self.operators.begin_redrive(ports, self.clock.clone(), &self.random);
+        self.operators.begin_redrive(&ports, self.clock.clone(), &self.random);
     }
 
     /// Somebody builds the views anew, goes on with it, gives it up, or dies over it.
@@ -319,7 +319,7 @@ impl<F: Fold + Clone> World<F> {
             _ => return self.operators.cut_rebuilds(&self.weather.journal),
         };
         let ports = self.ports(self.weather.clone(), Protocol::Sound);
-        self.operators.begin_rebuild(ports, F::FAMILY, self.fold.limits().clone(), order);
+        self.operators.begin_rebuild(&ports, F::FAMILY, self.fold.limits().clone(), order);
     }
 
     /// Fair weather: one healthy process finishes, what can be mended is sent again, and half of the time the views
@@ -337,7 +337,7 @@ impl<F: Fold + Clone> World<F> {
     async fn finish(&mut self) -> Result<(), String> {
         self.settle().await?;
         let ports = self.ports(self.weather.fair(), Protocol::Sound);
-        let told = operators::last(operators::redrive(ports, self.clock.clone(), &self.random)).await;
+        let told = operators::last(operators::redrive(&ports, self.clock.clone(), &self.random)).await;
         if !matches!(told, Some(Told::Done(_))) {
             return Err(format!("the redrive ended: {told:?}"));
         }

@@ -22,38 +22,55 @@ pub fn records(log: &MemoryLog, topic: Topic) -> Vec<Record> {
     (0..partitions).flat_map(|partition| log.records(topic, partition).unwrap()).collect()
 }
 
-/// The event of a record, if it is one that can be folded.
-fn accepted(record: &Record, partitions: u32) -> Option<Event> {
-    let event = codec::decode(record).ok()?;
-    codec::check_record(&event, record, partitions).ok()?;
-    Some(event)
+/// A topic as a fold sees it: decoded once, because that is what most of a run's time goes to.
+pub struct Facts {
+    /// The events that can be folded, partition by partition.
+    events: Vec<(Place, Event)>,
+    /// The records that cannot.
+    rejected: Vec<Record>,
 }
 
-/// The events of a topic, each with its place, partition by partition.
-pub type Events = Vec<(Place, Event)>;
-
-/// The events of a topic that can be folded.
-pub fn events(log: &MemoryLog, topic: Topic) -> Events {
-    let partitions = foretell::log::Log::partitions(log, topic);
-    let event = |record: &Record| {
-        let Position { partition, offset, .. } = record.position;
-        accepted(record, partitions).map(|event| (Place { partition, offset }, event))
-    };
-    records(log, topic).iter().filter_map(event).collect()
-}
-
-/// The fold of those events that `below` names.
-pub fn fold<F: Fold>(fold: F, events: &Events, below: impl Fn(Place) -> bool) -> Materialized<F> {
-    let mut pure = Materialized::new(fold);
-    for (place, event) in events.iter().filter(|(place, _)| below(*place)) {
-        pure.take(event, *place);
+impl Facts {
+    pub fn of(log: &MemoryLog, topic: Topic) -> Self {
+        let partitions = foretell::log::Log::partitions(log, topic);
+        let mut facts = Self { events: Vec::new(), rejected: Vec::new() };
+        for record in records(log, topic) {
+            let Position { partition, offset, .. } = record.position;
+            let event = codec::decode(&record).and_then(|event| {
+                codec::check_record(&event, &record, partitions)?;
+                Ok(event)
+            });
+            match event {
+                Ok(event) => facts.events.push((Place { partition, offset }, event)),
+                Err(_) => facts.rejected.push(record),
+            }
+        }
+        facts
     }
-    pure
+
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter().map(|(_, event)| event)
+    }
+
+    fn at(&self, place: Place) -> Option<&Event> {
+        let key = |place: Place| (place.partition, place.offset);
+        let found = self.events.binary_search_by_key(&key(place), |(place, _)| key(*place));
+        found.ok().map(|at| &self.events[at].1)
+    }
+
+    /// The fold of those events that `below` names.
+    pub fn fold<F: Fold>(&self, fold: F, below: impl Fn(Place) -> bool) -> Materialized<F> {
+        let mut pure = Materialized::new(fold);
+        for (place, event) in self.events.iter().filter(|(place, _)| below(*place)) {
+            pure.take(event, *place);
+        }
+        pure
+    }
 }
 
 /// How many rows were compared, or the first that is not the fold of the log.
-pub fn rows<F: Fold>(log: &MemoryLog, store: &MemoryStore, fold_: F, of: Generation) -> Result<usize, String> {
-    let pure = fold(fold_, &events(log, F::FAMILY.topic()), |_| true);
+pub fn rows<F: Fold>(facts: &Facts, store: &MemoryStore, fold: F, of: Generation) -> Result<usize, String> {
+    let pure = facts.fold(fold, |_| true);
     let stored = store.rows(of).into_iter().map(|(key, row)| {
         let source = (key.view != F::OWNER).then_some(row.source);
         ((key, source), Cell::decode(&row.cell).unwrap().state.to_vec())
@@ -68,13 +85,9 @@ pub fn rows<F: Fold>(log: &MemoryLog, store: &MemoryStore, fold_: F, of: Generat
 
 /// How many records of a topic were rejected, or the first one without exactly one letter. Copies have equal
 /// identities and count as one; a letter has key, value and headers of its record.
-pub fn letters(log: &MemoryLog, topic: Topic) -> Result<usize, String> {
-    let partitions = foretell::log::Log::partitions(log, topic);
-    let mut rejected: BTreeMap<Position, (Record, HashSet<Identity>)> = records(log, topic)
-        .into_iter()
-        .filter(|record| accepted(record, partitions).is_none())
-        .map(|record| (record.position, (record, HashSet::new())))
-        .collect();
+pub fn letters(facts: &Facts, log: &MemoryLog, topic: Topic) -> Result<usize, String> {
+    let rejected = facts.rejected.iter().map(|record| (record.position, (record, HashSet::new())));
+    let mut rejected: BTreeMap<Position, (&Record, HashSet<Identity>)> = rejected.collect();
     for kept in records(log, Topic::DeadLetters) {
         let Some(letter) = Letter::read(&kept) else { continue };
         let position = Position { topic, partition: letter.source.partition, offset: letter.source.offset };
@@ -98,19 +111,16 @@ pub fn letters(log: &MemoryLog, topic: Topic) -> Result<usize, String> {
 
 /// How many letters were redriven, or the first mark that is wrong: what was sent again is one event however often
 /// it was, and it can be folded.
-pub fn redriven(log: &MemoryLog, topic: Topic) -> Result<usize, String> {
-    let partitions = foretell::log::Log::partitions(log, topic);
-    let there: BTreeMap<Position, Record> = records(log, topic).into_iter().map(|r| (r.position, r)).collect();
-    let mut sent: BTreeMap<(u32, i64), (String, String)> = BTreeMap::new();
+pub fn redriven(facts: &Facts, log: &MemoryLog) -> Result<usize, String> {
+    let mut sent: BTreeMap<(u32, i64), (&str, &str)> = BTreeMap::new();
     for mark in records(log, Topic::DeadLetters).iter().filter_map(Mark::read) {
         let Fate::Redriven { to } = &mark.fate else { continue };
-        let position = Position { topic, partition: to.partition, offset: to.offset };
-        let Some(event) = there.get(&position).and_then(|record| accepted(record, partitions)) else {
+        let Some(event) = facts.at(Place { partition: to.partition, offset: to.offset }) else {
             return Err(format!("{mark:?} names a record that cannot be folded"));
         };
-        let id = (event.envelope.source, event.envelope.id);
-        let first = sent.entry((mark.source.partition, mark.source.offset)).or_insert_with(|| id.clone());
-        if *first != id {
+        let id = (event.envelope.source.as_str(), event.envelope.id.as_str());
+        let first = *sent.entry((mark.source.partition, mark.source.offset)).or_insert(id);
+        if first != id {
             return Err(format!("{mark:?}: sent as {first:?} before, and as {id:?} now"));
         }
     }

@@ -244,7 +244,8 @@ impl World {
     }
 
     async fn rows(&self) -> Result<usize, String> {
-        equation::rows(&self.log, &self.store.now(), fold(), self.serving().await)
+        let facts = equation::Facts::of(&self.log, Family::Logins.topic());
+        equation::rows(&facts, &self.store.now(), fold(), self.serving().await)
     }
 
     /// Builds the views anew while the process is started again as often as it ends.

@@ -38,14 +38,14 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn rows_equal_the_pure_fold_after_any_history_of_faults() {
-    let (mut tally, seeds) = (Tally::default(), seeds(240));
+    let (mut tally, seeds) = (Tally::default(), seeds(200));
     for seed in seeds.clone() {
         let run = world::run(seed, Protocol::Sound);
         tally.add(&run.tally, run.difference.is_some());
         assert_eq!(run.difference, None, "seed {seed}: {}", run.trace.join("\n"));
     }
     tally.print(&format!("views, seeds {seeds:?}"));
-    if seeds.end - seeds.start >= 240 {
+    if seeds.end - seeds.start >= 200 {
         assert!(tally.injected() >= 10_000, "only {} faults were injected", tally.injected());
         let unseen = Kind::INJECTED.into_iter().chain(Kind::BESIDE).find(|kind| tally.of(*kind) == 0);
         assert_eq!(unseen, None, "a kind of fault that never happened");
@@ -55,14 +55,14 @@ fn rows_equal_the_pure_fold_after_any_history_of_faults() {
 /// Reminders under faults: each id once, none for a visit that was off, none missing.
 #[test]
 fn reminders_are_announced_once_and_only_for_visits_that_are_on() {
-    let (mut tally, seeds) = (Tally::default(), seeds(50));
+    let (mut tally, seeds) = (Tally::default(), seeds(40));
     for seed in seeds.clone() {
         let run = reminders::run(seed, Protocol::Sound);
         tally.add(&run.tally, run.difference.is_some());
         assert_eq!(run.difference, None, "seed {seed}: {}", run.trace.join("\n"));
     }
     tally.print(&format!("reminders, seeds {seeds:?}"));
-    if seeds.end - seeds.start >= 50 {
+    if seeds.end - seeds.start >= 40 {
         let (announced, due) = (tally.seen("reminders announced"), tally.seen("reminders due in fair weather"));
         assert!(announced > 200 && due > 100, "only {announced} reminders, {due} in fair weather");
         for operation in ["fence", "extent", "checkpoint", "scan", "read rows", "fenced append"] {

@@ -15,7 +15,7 @@ pub use foretell::rebuild::Order;
 use foretell::rebuild::{self, Rebuilder};
 use foretell::store::memory::Store as MemoryStore;
 use foretell::store::{Family, Store};
-use foretell::verify::{Scratch, Verifier};
+use foretell::verify::{self, Scratch, Verifier};
 use foretell::view::{Limits, fingerprint};
 use std::sync::Arc;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -29,10 +29,19 @@ pub struct Operators {
 }
 
 impl Operators {
-    /// Listens to what was told meanwhile, and forgets who is done.
-    pub fn listen(&mut self) {
-        self.redrives.retain_mut(goes_on);
-        self.rebuilds.retain_mut(goes_on);
+    /// Listens to what was told meanwhile, and forgets who is done. Answers what should not have been told: a row
+    /// that was built anew and is not the fold, while others fold on.
+    pub fn listen(&mut self) -> Option<String> {
+        let mut differs = None;
+        self.redrives.retain_mut(|told| goes_on(told, |_| {}));
+        self.rebuilds.retain_mut(|told| {
+            goes_on(told, |told| {
+                if let rebuild::Told::Verifying { verify: verify::Told::Differs(row) } = told {
+                    differs = Some(format!("a rebuild found {row:?}"));
+                }
+            })
+        });
+        differs
     }
 
     pub fn begin_redrive(&mut self, ports: &Ports, clock: Arc<dyn Clock>, random: &Random) {
@@ -64,10 +73,10 @@ impl Operators {
 }
 
 /// Takes what was told; answers whether more may come.
-fn goes_on<T>(told: &mut Receiver<T>) -> bool {
+fn goes_on<T>(told: &mut Receiver<T>, mut take: impl FnMut(T)) -> bool {
     loop {
         match told.try_recv() {
-            Ok(_) => {}
+            Ok(told) => take(told),
             Err(error) => return error == TryRecvError::Empty,
         }
     }

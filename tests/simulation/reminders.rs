@@ -6,7 +6,7 @@ mod witness;
 
 use crate::broken::{BrokenLog, BrokenStore, Protocol};
 use crate::clock::{Virtual, paused};
-use crate::equation;
+use crate::equation::{self, Facts};
 use crate::history;
 use crate::operators::Operators;
 use crate::ports::Ports;
@@ -78,6 +78,8 @@ struct World {
     config: Config,
     processes: Vec<Process>,
     operators: Operators,
+    /// The first thing that went wrong on the way.
+    failed: Option<String>,
     started: usize,
     events: u64,
 }
@@ -105,6 +107,7 @@ impl World {
             },
             processes: Vec::new(),
             operators: Operators::default(),
+            failed: None,
             started: 0,
             events: 0,
         }
@@ -131,36 +134,37 @@ impl World {
     }
 
     async fn play(mut self) -> Run {
-        let mut ended = None;
         for _ in 0..STEPS {
-            ended = ended.or(self.step().await);
-            self.operators.listen();
+            self.step().await;
+            self.failed = self.failed.take().or(self.operators.listen());
             let pause_ms = self.random.one_of(&[3 * HOUR_MS, 5 * MINUTE_MS]);
             sleep(Duration::from_millis(self.random.below(pause_ms))).await;
         }
         self.operators.cut_rebuilds(&self.weather.journal);
-        ended = ended.or(self.stop().await);
+        self.stop().await;
         self.weather.clear();
         let calm_ms = self.clock.now_ms();
         self.start(self.weather.fair());
         sleep(Duration::from_millis(CALM_MS)).await;
-        ended = ended.or(self.stop().await);
-        let difference = ended.or(self.judge(calm_ms).await.err());
+        self.stop().await;
+        let difference = self.failed.take().or(self.judge(calm_ms).await.err());
         Run { difference, tally: self.weather.journal.tally(), trace: self.weather.journal.trace() }
     }
 
-    async fn stop(&mut self) -> Option<String> {
-        let mut ended = None;
-        for process in std::mem::take(&mut self.processes) {
-            ended = ended.or(process.kill().await);
+    async fn stop(&mut self) {
+        while !self.processes.is_empty() {
+            self.end(0).await;
         }
-        ended
     }
 
-    async fn step(&mut self) -> Option<String> {
-        let mut ended = None;
+    async fn end(&mut self, process: usize) {
+        let ended = self.processes.remove(process).kill().await;
+        self.failed = self.failed.take().or(ended);
+    }
+
+    async fn step(&mut self) {
         while let Some(over) = self.processes.iter().position(Process::is_over) {
-            ended = ended.or(self.processes.remove(over).kill().await);
+            self.end(over).await;
         }
         while self.processes.len() < 3 {
             self.start(self.weather.clone());
@@ -168,7 +172,7 @@ impl World {
         match self.random.below(14) {
             0 => {
                 self.weather.journal.inject(Kind::Killed, "the world", "anywhere");
-                drop(self.processes.remove(0).kill().await);
+                self.end(0).await;
             }
             1..=2 => self.rebalance().await,
             3 => self.log.tell(&self.group().await, Topic::Reminders),
@@ -183,7 +187,6 @@ impl World {
             6 => self.rebuild(),
             _ => self.produce().await,
         }
-        ended
     }
 
     async fn serving(&self, family: Family) -> Generation {
@@ -235,16 +238,18 @@ impl World {
     }
 
     async fn judge(&self, calm_ms: i64) -> Result<(), String> {
-        let (journal, log) = (&self.weather.journal, &self.log);
-        journal.checked("reminders announced", promises::announced_once(log)?);
-        journal.checked("rows", self.rows(Appointments::default()).await? + self.rows(SentFold::default()).await?);
-        journal.checked("announcements tried", promises::announced_if_on(log, &self.attempts.lock().unwrap())?);
-        journal.checked("reminders due in fair weather", promises::due_is_sent(log, calm_ms, self.clock.now_ms())?);
+        let journal = &self.weather.journal;
+        let (visits, sent) = (Facts::of(&self.log, Topic::Appointments), Facts::of(&self.log, Topic::Reminders));
+        journal.checked("reminders announced", promises::announced_once(&sent)?);
+        let rows =
+            equation::rows(&visits, &self.store, Appointments::default(), self.serving(Family::Appointments).await)?;
+        journal.checked("rows", rows);
+        let rows = equation::rows(&sent, &self.store, SentFold::default(), self.serving(Family::Reminders).await)?;
+        journal.checked("rows", rows);
+        journal.checked("announcements tried", promises::announced_if_on(&visits, &self.attempts.lock().unwrap())?);
+        let due = promises::due_is_sent((&visits, &sent), calm_ms, self.clock.now_ms())?;
+        journal.checked("reminders due in fair weather", due);
         Ok(())
-    }
-
-    async fn rows<F: Fold>(&self, fold: F) -> Result<usize, String> {
-        equation::rows(&self.log, &self.store, fold, self.serving(F::FAMILY).await)
     }
 }
 

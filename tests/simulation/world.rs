@@ -120,6 +120,8 @@ struct World<F: Fold + Clone> {
     processes: Vec<Process>,
     started: usize,
     operators: Operators,
+    /// The first thing that went wrong on the way.
+    failed: Option<String>,
     scene: Scene,
 }
 
@@ -140,6 +142,7 @@ impl<F: Fold + Clone> World<F> {
             processes: Vec::new(),
             started: 0,
             operators: Operators::default(),
+            failed: None,
             scene,
             random,
         }
@@ -165,31 +168,34 @@ impl<F: Fold + Clone> World<F> {
     }
 
     async fn play(mut self) -> Run {
-        let mut difference = self.storm().await;
+        self.storm().await;
+        let mut difference = self.failed.take();
         difference = difference.or(self.calm().await.err());
         difference = difference.or(self.judge().await.err());
         Run { difference, tally: self.weather.journal.tally(), trace: self.weather.journal.trace() }
     }
 
     /// Bad weather, for a few hundred records.
-    async fn storm(&mut self) -> Option<String> {
-        let mut failed = None;
+    async fn storm(&mut self) {
         for _ in 0..40 + self.random.below(120) {
             self.step().await;
-            let over = self.processes.iter().position(Process::is_over);
-            if let Some(over) = over {
-                failed = failed.or(self.processes.remove(over).kill().await);
+            while let Some(over) = self.processes.iter().position(Process::is_over) {
+                self.end(over).await;
             }
-            self.operators.listen();
+            self.failed = self.failed.take().or(self.operators.listen());
             sleep(Duration::from_millis(self.random.below(150))).await;
         }
         self.operators.cut_redrives(&self.weather.journal);
         self.operators.cut_rebuilds(&self.weather.journal);
-        for process in std::mem::take(&mut self.processes) {
-            failed = failed.or(process.kill().await);
+        while !self.processes.is_empty() {
+            self.end(0).await;
         }
         self.weather.clear();
-        failed
+    }
+
+    async fn end(&mut self, process: usize) {
+        let ended = self.processes.remove(process).kill().await;
+        self.failed = self.failed.take().or(ended);
     }
 
     async fn step(&mut self) {
@@ -278,7 +284,7 @@ impl<F: Fold + Clone> World<F> {
             let victim = self.random.below(self.processes.len() as u64) as usize;
             self.note(&format!("kills {victim}"));
             self.weather.journal.inject(Kind::Killed, "the world", "anywhere");
-            let _ = self.processes.remove(victim).kill().await;
+            self.end(victim).await;
         }
     }
 
@@ -377,9 +383,10 @@ impl<F: Fold + Clone> World<F> {
 
     async fn judge(&self) -> Result<(), String> {
         let (journal, topic) = (&self.weather.journal, F::FAMILY.topic());
-        journal.checked("rows", equation::rows(&self.log, &self.store, self.fold.clone(), self.serving().await)?);
-        journal.checked("rejected records", equation::letters(&self.log, topic)?);
-        journal.checked("redriven letters", equation::redriven(&self.log, topic)?);
+        let facts = equation::Facts::of(&self.log, topic);
+        journal.checked("rows", equation::rows(&facts, &self.store, self.fold.clone(), self.serving().await)?);
+        journal.checked("rejected records", equation::letters(&facts, &self.log, topic)?);
+        journal.checked("redriven letters", equation::redriven(&facts, &self.log)?);
         Ok(())
     }
 }

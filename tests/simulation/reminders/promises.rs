@@ -1,26 +1,26 @@
 //! What must hold of the reminders topic after a run.
 
 use super::witness::Attempt;
-use crate::equation;
+use crate::equation::Facts;
 use foretell::event::reminder::Announcement;
-use foretell::event::{Fact, Position, Topic, codec, key};
-use foretell::log::memory::Log as MemoryLog;
+use foretell::event::{Fact, Position, codec, key};
 use foretell::log::{NewRecord, Record};
 use foretell::remind::plan::{self, Context, Policy, Status};
-use foretell::view::Place;
 use foretell::view::client::{self, Appointments};
 use foretell::view::sent::{self, Reminders as SentFold};
 use std::collections::BTreeMap;
 
+/// Some ticks, and the longest that views lag in fair weather.
+const SETTLED_MS: i64 = 15 * 60_000;
+
 /// How many ids were announced, or the first one that is on the topic twice.
-pub fn announced_once(log: &MemoryLog) -> Result<usize, String> {
+pub fn announced_once(sent: &Facts) -> Result<usize, String> {
     let mut ids = BTreeMap::new();
-    for record in equation::records(log, Topic::Reminders) {
-        let event = codec::decode(&record).map_err(|faults| format!("{:?}: {faults}", record.position))?;
-        let Fact::ReminderDue(announcement) = event.fact else { continue };
-        let at = (record.position, record.timestamp_ms - crate::clock::BEGIN_MS);
-        if let Some(first) = ids.insert(announcement.reminder_id.clone(), at) {
-            return Err(format!("{announcement:?} was announced twice, at {first:?} and at {at:?}"));
+    for event in sent.events() {
+        let Fact::ReminderDue(announcement) = &event.fact else { continue };
+        let at_ms = event.envelope.time_ms;
+        if let Some(first_ms) = ids.insert(&announcement.reminder_id, at_ms) {
+            return Err(format!("{announcement:?} was announced twice, at {first_ms} and at {at_ms}"));
         }
     }
     Ok(ids.len())
@@ -28,13 +28,12 @@ pub fn announced_once(log: &MemoryLog) -> Result<usize, String> {
 
 /// How many announcements were handed to the log, or the first for a visit that was not on, at that start, at any
 /// moment between the end that its tick had taken and its append.
-pub fn announced_if_on(log: &MemoryLog, attempts: &[Attempt]) -> Result<usize, String> {
+pub fn announced_if_on(visits: &Facts, attempts: &[Attempt]) -> Result<usize, String> {
     let mut held = 0;
-    let events = equation::events(log, Topic::Appointments);
     for Attempt { record, partition, ends } in attempts {
         let event = codec::decode(&stored(record)).map_err(|faults| faults.to_string())?;
         let Fact::ReminderDue(announcement) = event.fact else { continue };
-        if !ends.clone().any(|end| was_on(&events, &announcement, *partition, end)) {
+        if !ends.clone().any(|end| was_on(visits, &announcement, *partition, end)) {
             return Err(format!("{announcement:?} held at no end of {ends:?}"));
         }
         held += 1;
@@ -43,9 +42,8 @@ pub fn announced_if_on(log: &MemoryLog, attempts: &[Attempt]) -> Result<usize, S
 }
 
 /// Whether a visit was on, at the start that was announced, in the rows of everything below `end`.
-fn was_on(events: &equation::Events, announcement: &Announcement, partition: u32, end: i64) -> bool {
-    let below = |at: Place| at.partition == partition && at.offset < end;
-    let rows = equation::fold(Appointments::default(), events, below);
+fn was_on(visits: &Facts, announcement: &Announcement, partition: u32, end: i64) -> bool {
+    let rows = visits.fold(Appointments::default(), |at| at.partition == partition && at.offset < end);
     let row = rows.owner(&client::row_key("t", &announcement.client_id));
     let visit = row.and_then(|client| client.appointments.get(&announcement.appointment_id));
     visit.is_some_and(|visit| {
@@ -60,16 +58,21 @@ fn stored(record: &NewRecord) -> Record {
     Record { position, timestamp_ms: 0, key, value, headers }
 }
 
-/// How many steps fell due in fair weather and were sent, or the first one that was not.
-pub fn due_is_sent(log: &MemoryLog, calm_ms: i64, now_ms: i64) -> Result<usize, String> {
-    let clients = equation::fold(Appointments::default(), &equation::events(log, Topic::Appointments), |_| true);
-    let announced = equation::fold(SentFold::default(), &equation::events(log, Topic::Reminders), |_| true);
+/// How many steps fell due in fair weather and were sent, or the first one that was not; and whatever the planner has
+/// left undone until a little while ago, an announcement that was not withdrawn among it.
+pub fn due_is_sent((visits, sent): (&Facts, &Facts), calm_ms: i64, now_ms: i64) -> Result<usize, String> {
+    let clients = visits.fold(Appointments::default(), |_| true);
+    let announced = sent.fold(SentFold::default(), |_| true);
     let (policy, mut due) = (Policy::default(), 0);
     for client_id in (0..super::CLIENTS).map(|n| format!("c{n}")) {
         let key = key::of("t", &client_id);
         let client = clients.owner(&client::row_key("t", &client_id)).cloned().unwrap_or_default();
         let sent = announced.owner(&sent::row_key("t", &client_id)).cloned().unwrap_or_default();
         let context = Context { key: &key, client: &client, sent: &sent, policy: &policy, now_ms };
+        let lately = Context { now_ms: now_ms - SETTLED_MS, ..context };
+        if let Some(action) = plan::client(&lately).actions.first() {
+            return Err(format!("{client_id}: nobody did {action:?}"));
+        }
         for id in client.appointments.keys() {
             for reminder in plan::story(&context, id).into_iter().filter(|r| r.due_at_ms >= calm_ms) {
                 match reminder.status {

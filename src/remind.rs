@@ -20,7 +20,7 @@ mod scan;
 use crate::clock::Clock;
 use crate::event::codec::{encode_event, rfc3339, wall_clock};
 use crate::event::reminder::{Announcement, Risk, Withdrawal};
-use crate::event::{Envelope, Event, Fact, Topic};
+use crate::event::{Envelope, Event, Fact, Topic, key};
 use crate::log::{Error, Fenced, Kind, Log, NewRecord};
 use crate::pipeline::keeper::Companion;
 use crate::rows::Pointers;
@@ -242,7 +242,7 @@ impl Reminders {
         let mut next_at_ms: Option<i64> = None;
         for candidate in candidates {
             let plan = plan::client(&plan::Context {
-                tenant: &candidate.tenant,
+                key: &key::of(&candidate.tenant, &candidate.client_id),
                 client: &candidate.client,
                 sent: &candidate.sent,
                 policy: &self.config.policy,

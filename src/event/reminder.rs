@@ -89,10 +89,12 @@ pub fn manual_id(tenant: &str, appointment_id: &str, request_event_id: &str) -> 
     digest(&[tenant, appointment_id, "manual", request_event_id])
 }
 
-/// The id of a planned reminder. `local_start` with its zone says which start it is for, `withdrawn` how many
-/// announcements of this step were withdrawn before, so that a visit moved away and back is announced again.
-pub fn step_id(tenant: &str, appointment_id: &str, local_start: &str, step: &str, withdrawn: u32) -> String {
-    digest(&[tenant, appointment_id, local_start, step, &withdrawn.to_string()])
+/// The id of a planned reminder. `client` is the key `tenant:client_id`: an appointment that is moved to another
+/// client at the same start is announced to both, and those are two reminders. `local_start` with its zone says which
+/// start it is for, `withdrawn` how many announcements of this step to this client were withdrawn before, so that a
+/// visit moved away and back is announced again.
+pub fn step_id(client: &str, appointment_id: &str, local_start: &str, step: &str, withdrawn: u32) -> String {
+    digest(&[client, appointment_id, local_start, step, &withdrawn.to_string()])
 }
 
 /// 128 bits of XXH3 over length-prefixed parts, as 32 hexadecimal digits.

@@ -6,6 +6,7 @@ use super::auth::Caller;
 use super::problem::{Code, Problem};
 use super::request::Ids;
 use crate::event::codec::wall_clock;
+use crate::event::key;
 use crate::remind::plan::{self, Context};
 use crate::store::Family;
 use crate::view::client::{Appointment, Client, Start, Status};
@@ -144,7 +145,7 @@ pub(super) async fn appointment(
     let view = api.standing(Family::Appointments, &caller.tenant, &client_id);
     let visits = Visits::read(&api, &caller.tenant, &client_id).await?;
     let (appointment, start) = visits.placed(&appointment_id)?;
-    let reminders = visits.story(&api, &caller.tenant, &appointment_id).into_iter().map(reminder).collect();
+    let reminders = visits.story(&api, &appointment_id).into_iter().map(reminder).collect();
     Ok(Json(AppointmentView {
         client_id,
         status: appointment.status,
@@ -169,6 +170,7 @@ fn reminder(reminder: plan::Reminder) -> Reminder {
 
 /// A client's rows of both families: what is known and what was announced.
 pub(super) struct Visits {
+    key: String,
     client: Client,
     sent: Sent,
 }
@@ -177,7 +179,8 @@ impl Visits {
     pub(super) async fn read(api: &Api, tenant: &str, client_id: &str) -> Result<Self, Problem> {
         let rows = (api.rows.client(tenant, client_id), api.rows.sent(tenant, client_id));
         let (client, sent) = futures::try_join!(rows.0, rows.1).map_err(answer::unreadable)?;
-        Ok(Self { client: client.unwrap_or_default(), sent: sent.unwrap_or_default() })
+        let (client, sent) = (client.unwrap_or_default(), sent.unwrap_or_default());
+        Ok(Self { key: key::of(tenant, client_id), client, sent })
     }
 
     /// An appointment that was placed and not deleted.
@@ -187,9 +190,10 @@ impl Visits {
         placed.ok_or_else(answer::unknown_appointment)
     }
 
-    pub(super) fn story(&self, api: &Api, tenant: &str, id: &str) -> Vec<plan::Reminder> {
+    pub(super) fn story(&self, api: &Api, id: &str) -> Vec<plan::Reminder> {
         let now_ms = api.clock.now_ms();
-        let context = Context { tenant, client: &self.client, sent: &self.sent, policy: &api.reminder_policy, now_ms };
+        let Self { key, client, sent } = self;
+        let context = Context { key, client, sent, policy: &api.reminder_policy, now_ms };
         plan::story(&context, id)
     }
 }

@@ -107,7 +107,7 @@ pub(super) async fn request(
             return Err(Problem::new(Code::TooManyReminders, detail));
         }
     }
-    let story = visits.story(&api, &tenant, &appointment_id);
+    let story = visits.story(&api, &appointment_id);
     let status = story.iter().find(|reminder| reminder.reminder_id == reminder_id).map(|reminder| reminder.status);
     let status = status.unwrap_or(Status::Planned);
     Ok((StatusCode::ACCEPTED, Json(ReminderAnswer { reminder_id, status })))

@@ -9,6 +9,9 @@
 //! A generation that is named no longer is folded on for a grace, because readers may still have the pointer of
 //! before. Which of two builds keeps what is decided by fingerprints alone: during an upgrade the old processes keep
 //! the old generation, the new ones fold the new one beside it, and no row is written by two rules.
+//!
+//! A generation that cannot be folded any more ends the process, unless it has company: when a store has lost part
+//! of the rows that serve, it is the rows that are built beside them that mend it.
 
 use super::keeper::{self, Companion};
 use super::{Config, Letters, Shared, patiently};
@@ -96,6 +99,8 @@ struct Kept {
     stop: CancellationToken,
     /// When the pointer was first seen without it.
     unnamed: Option<Instant>,
+    /// Why it is folded no longer, though the pointer names it.
+    failed: Option<Error>,
 }
 
 /// Keeps a family until `shutdown`; answers an error only of kind Fatal.
@@ -112,17 +117,21 @@ pub async fn keep<F: Fold>(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break Ok(()),
-            Some(ended) = keepers.join_next() => match ended.unwrap_or_else(|panic| Err(Error::fatal(OPERATION, panic))) {
-                Ok(number) => drop(keeping.kept.remove(&number)),
-                Err(error) => break Err(error),
+            Some(ended) = keepers.join_next() => match ended {
+                Ok((number, Ok(()))) => drop(keeping.kept.remove(&number)),
+                Ok((number, Err(error))) => keeping.fail(number, error),
+                Err(panic) => break Err(Error::fatal(OPERATION, panic)),
             },
             pointer = next_pointer(&views, &mut looks) => match pointer {
                 Ok(pointer) => for (shared, stop) in keeping.follow(&pointer, &shutdown) {
                     let (number, companion) = (shared.generation.number, companion(shared.generation));
-                    keepers.spawn(async move { keeper::keep(Arc::new(shared), companion, stop).await.map(|()| number) });
+                    keepers.spawn(async move { (number, keeper::keep(Arc::new(shared), companion, stop).await) });
                 },
                 Err(error) => break Err(error),
             },
+        }
+        if let Some(error) = keeping.end() {
+            break Err(error);
         }
     };
     keeping.kept.values().for_each(|kept| kept.stop.cancel());
@@ -155,14 +164,33 @@ impl<F: Fold> Keeping<'_, F> {
                 kept.stop.cancel();
             }
         }
+        self.kept.retain(|_, kept| kept.failed.is_none() || kept.unnamed.is_none());
         let mut begun = Vec::new();
         for (generation, letters) in named {
             if let Entry::Vacant(vacant) = self.kept.entry(generation.number) {
-                let stop = vacant.insert(Kept { stop: shutdown.child_token(), unnamed: None }).stop.clone();
+                let stop =
+                    vacant.insert(Kept { stop: shutdown.child_token(), unnamed: None, failed: None }).stop.clone();
                 begun.push((self.views.of(generation, letters), stop));
             }
         }
         begun
+    }
+
+    /// A generation cannot be folded any more; it is not begun again while this process lives.
+    fn fail(&mut self, number: u32, error: Error) {
+        let family = F::FAMILY.name();
+        tracing::error!(family, generation = number, %error, "a generation cannot be folded any more");
+        if let Some(kept) = self.kept.get_mut(&number) {
+            kept.failed = Some(error);
+        }
+    }
+
+    /// Why the process should end: every generation that it should fold has failed.
+    fn end(&mut self) -> Option<Error> {
+        if self.kept.values().any(|kept| kept.failed.is_none()) {
+            return None;
+        }
+        self.kept.values_mut().find_map(|kept| kept.failed.take())
     }
 
     /// Says it once when nothing can be folded, and once when something can be again.

@@ -208,7 +208,7 @@ impl Restarts {
             Exit::Restart(at) if self.0.insert(partition, at) == Some(at) => {
                 let detail = format!(
                     "rows of {family} partition {partition} are ahead of the checkpoint {at}, twice: the store has \
-                     lost a checkpoint. Start with an empty store, which is folded again from the log"
+                     lost a checkpoint. Build its rows anew with `foretell rebuild {family}`"
                 );
                 Err(Error::fatal(OPERATION, detail))
             }

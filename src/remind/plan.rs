@@ -161,8 +161,8 @@ pub struct Plan {
 /// The rows and rules that a plan is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// The tenant.
-    pub tenant: &'a str,
+    /// Whose plan: the key of the client's rows, `tenant:client_id`.
+    pub key: &'a str,
     /// The client's row.
     pub client: &'a Client,
     /// What was announced to the client.
@@ -274,7 +274,7 @@ fn steps(context: &Context<'_>, id: &str, appointment: &Appointment) -> Vec<Step
         let withdrawn = context.sent.withdrawn(id, &rule.id);
         let candidate = Candidate {
             appointment_id: id,
-            reminder_id: reminder::step_id(context.tenant, id, &local, &rule.id, withdrawn),
+            reminder_id: reminder::step_id(context.key, id, &local, &rule.id, withdrawn),
             step: &rule.id,
             due_at_ms: due(rule),
             expires_at_ms: rules.get(at + 1).map_or(start.at_ms, |next| due(next)),

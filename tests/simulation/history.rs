@@ -1,6 +1,6 @@
 //! Random histories: few subjects and few values, so that everything meets everything.
 
-use crate::faults::Random;
+use crate::random::Random;
 use foretell::event::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
 use foretell::event::codec::encode_event;
 use foretell::event::login::{Attempt, Device, Login};
@@ -19,30 +19,40 @@ pub enum Kind {
     Appointments,
 }
 
+/// A record to append.
+pub enum Made {
+    New(NewRecord),
+    /// That of an event that was appended before.
+    Again(NewRecord),
+}
+
 /// Makes the records of a history, repetitions and garbage among them.
 pub struct History {
     kind: Kind,
     random: Random,
     made: Vec<Event>,
+    /// Users, or clients: few, so that everything meets everything, or so many that rows are forgotten and read again.
+    subjects: u64,
 }
 
 impl History {
     pub fn new(kind: Kind, random: Random) -> Self {
-        Self { kind, random, made: Vec::new() }
+        let subjects = random.one_of(&[5, 16]);
+        Self { kind, random, made: Vec::new(), subjects }
     }
 
     /// The next record; `now_ms` is the time it is appended at.
-    pub fn next(&mut self, now_ms: i64) -> NewRecord {
+    pub fn next(&mut self, now_ms: i64) -> Made {
         let random = self.random.clone();
         if !self.made.is_empty() && random.chance(12) {
             // A repetition, of lately or of long ago.
             let back = random.below(self.made.len().min(100) as u64) as usize;
-            return encode_event(&self.made[self.made.len() - 1 - back], &[]);
+            return Made::Again(encode_event(&self.made[self.made.len() - 1 - back], &[]));
         }
         let time_ms = now_ms - random.below(4) as i64 * HOUR_MS / 7;
         let fact = match self.kind {
-            Kind::Logins => login(&random),
-            Kind::Appointments => appointment(&random, now_ms),
+            Kind::Logins => login(&random, self.subjects),
+            Kind::Appointments => appointment(&random, now_ms, self.subjects - 1),
         };
         let id = format!("e{}", self.made.len());
         let envelope = Envelope { id, source: "urn:simulation".into(), tenant: "t".into(), time_ms };
@@ -50,10 +60,10 @@ impl History {
         let mut record = encode_event(&event, &[]);
         if random.chance(6) {
             spoil(&mut record, &random);
-            return record;
+            return Made::New(record);
         }
         self.made.push(event);
-        record
+        Made::New(record)
     }
 }
 
@@ -66,8 +76,8 @@ fn spoil(record: &mut NewRecord, random: &Random) {
     }
 }
 
-fn login(random: &Random) -> Fact {
-    let user_id = format!("u{}", random.below(5));
+fn login(random: &Random, users: u64) -> Fact {
+    let user_id = format!("u{}", random.below(users));
     match random.below(20) {
         0 => return Fact::UserErased { user_id },
         1 => return Fact::DeviceTrusted(Device { user_id, device_id: format!("d{}", random.below(4)) }),
@@ -92,8 +102,8 @@ fn login(random: &Random) -> Fact {
 }
 
 /// Something about one of a few appointments of a few clients.
-pub fn appointment(random: &Random, now_ms: i64) -> Fact {
-    let client_id = format!("c{}", random.below(4));
+pub fn appointment(random: &Random, now_ms: i64, clients: u64) -> Fact {
+    let client_id = format!("c{}", random.below(clients));
     let appointment_id = format!("a{}", random.below(6));
     let visit = Visit { appointment_id: appointment_id.clone(), client_id: client_id.clone() };
     match random.below(24) {
@@ -109,18 +119,25 @@ pub fn appointment(random: &Random, now_ms: i64) -> Fact {
         20 => Fact::Deleted(visit),
         21 => Fact::ClientUpdated(Box::new(ClientUpdate { client_id, ..ClientUpdate::default() })),
         22 if random.chance(30) => Fact::ClientErased { client_id },
-        _ => {
-            let (channels, template, reason, idempotency_digest) = (Vec::new(), None, None, None);
-            Fact::ReminderRequested(Box::new(Request {
-                appointment_id,
-                client_id,
-                channels,
-                template,
-                reason,
-                idempotency_digest,
-            }))
-        }
+        _ => request(visit),
     }
+}
+
+/// Somebody asks for a reminder of one of those appointments, now.
+pub fn by_hand(random: &Random, clients: u64) -> Fact {
+    let (client, appointment) = (random.below(clients), random.below(6));
+    request(Visit { appointment_id: format!("a{appointment}"), client_id: format!("c{client}") })
+}
+
+fn request(visit: Visit) -> Fact {
+    Fact::ReminderRequested(Box::new(Request {
+        appointment_id: visit.appointment_id,
+        client_id: visit.client_id,
+        channels: Vec::new(),
+        template: None,
+        reason: None,
+        idempotency_digest: None,
+    }))
 }
 
 fn booking(random: &Random, now_ms: i64, visit: Visit) -> Booking {

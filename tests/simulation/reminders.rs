@@ -1,125 +1,61 @@
-//! The reminders role in bad weather: processes that keep the views and plan reminders through faulty ports, over
-//! days of virtual time, and what must hold of the reminders topic afterwards.
+//! A run of the reminders role: processes that keep the views and plan reminders through faulty ports, over days of
+//! virtual time.
 
-use crate::faults::{Ports, Protocol, Random, Weather};
+mod promises;
+mod witness;
+
+use crate::broken::{BrokenLog, BrokenStore, Protocol};
+use crate::clock::{Virtual, paused};
+use crate::equation::{self, Facts};
 use crate::history;
-use crate::world::{Process, Virtual, paused};
+use crate::operators::Operators;
+use crate::ports::Ports;
+use crate::process::Process;
+use crate::random::Random;
+use crate::tally::Kind;
+use crate::weather::{Climate, Fates, Part, Weather};
+use crate::world::Run;
 use async_trait::async_trait;
 use foretell::clock::Clock;
 use foretell::event::reminder::Risk;
-use foretell::event::{Envelope, Event, Fact, Position, Topic, codec};
+use foretell::event::{Envelope, Event, Topic, codec};
 use foretell::log::group::Handover;
 use foretell::log::memory::Log as MemoryLog;
-use foretell::log::{Error, Extent, Fenced, Log, Membership, NewRecord, Reader};
+use foretell::log::{Error, Log};
 use foretell::pipeline::Config;
 use foretell::pipeline::family::{self, Views};
-use foretell::pipeline::keeper::{Alone, Companion};
-use foretell::remind::plan::{self, Context, Policy, Status};
+use foretell::pipeline::keeper::{self, Alone, Companion};
+use foretell::rebuild::Order;
 use foretell::remind::{self, Assess, Reminders};
 use foretell::rows::Pointers;
 use foretell::store::memory::Store as MemoryStore;
-use foretell::store::{Generation, RowKey};
-use foretell::view::cell::Cell;
-use foretell::view::client::{self, Appointments, Client};
-use foretell::view::materialized::Materialized;
-use foretell::view::sent::{self, Reminders as SentFold, Sent};
-use foretell::view::{Fold, Limits, Place, fingerprint};
-use std::collections::{BTreeMap, BTreeSet};
+use foretell::store::{Family, Generation, Store};
+use foretell::view::client::{Appointments, Client};
+use foretell::view::sent::Reminders as SentFold;
+use foretell::view::{Fold, Limits, fingerprint};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use witness::{Attempt, Witness};
 
 const PARTITIONS: u32 = 2;
-const HOUR_MS: u64 = 3_600_000;
+const CLIENTS: u64 = 4;
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+const STEPS: u32 = 60;
+const TICK_MS: u64 = 3 * MINUTE_MS;
+/// How long a planner goes by a pointer that it has read.
+const POINTER_STALE_MS: u64 = 10 * MINUTE_MS;
+/// Longer than the longest step, and a night of quiet hours.
+const CALM_MS: u64 = 4 * 24 * HOUR_MS;
+/// Days have many calls, and few that matter. An append that arrives minutes later is what fencing is for.
+const CLIMATE: Climate =
+    Climate { permille: 2, slow_ms_max: 300, seldom_permille: 80, seldom_slow_ms_max: 10 * MINUTE_MS };
 
-/// What a run came to.
-#[derive(Debug)]
-pub struct Run {
-    pub difference: Option<String>,
-    pub trace: Vec<String>,
-    pub announced: usize,
-    /// Steps that fell due in fair weather, and are on the topic.
-    pub due: usize,
-}
-
-/// Runs a seed; the planners do not see the end of the `blind` topic, and so never wait for its views.
-pub fn run(seed: u64, blind: Option<Topic>) -> Run {
-    paused(async { World::new(Random::new(seed), blind).play().await })
-}
-
-/// An announcement as it was handed to the log: its partition, and the ends of the appointments partition when the
-/// tick took it and when the record was appended.
-struct Attempt {
-    record: NewRecord,
-    partition: u32,
-    ends: std::ops::RangeInclusive<i64>,
-}
-
-/// The log as planners see it, with a memory of what they were told.
-#[derive(Clone)]
-struct Witness {
-    inner: Arc<Ports<MemoryLog, MemoryStore>>,
-    blind: Option<Topic>,
-    taken: Arc<Mutex<BTreeMap<u32, i64>>>,
-    attempts: Arc<Mutex<Vec<Attempt>>>,
-}
-
-impl Witness {
-    async fn end(&self, partition: u32) -> Result<i64, Error> {
-        Ok(self.inner.log.extent(Topic::Appointments, partition).await?.end)
-    }
-}
-
-#[async_trait]
-impl Log for Witness {
-    fn partitions(&self, topic: Topic) -> u32 {
-        self.inner.partitions(topic)
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
-        self.inner.append(records).await
-    }
-
-    async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
-        if topic == Topic::Appointments {
-            let end = self.end(partition).await?;
-            self.taken.lock().unwrap().insert(partition, end);
-        }
-        let extent = self.inner.extent(topic, partition).await?;
-        Ok(if self.blind == Some(topic) { Extent { start: 0, end: 0 } } else { extent })
-    }
-
-    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
-        self.inner.subscribe(group, topic).await
-    }
-
-    async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
-        self.inner.read(topic, partition, from).await
-    }
-
-    async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
-        let inner = self.inner.fence(topic, partition).await?;
-        Ok(Box::new(Watched { inner, partition, witness: self.clone() }))
-    }
-}
-
-struct Watched {
-    inner: Box<dyn Fenced>,
-    partition: u32,
-    witness: Witness,
-}
-
-#[async_trait]
-impl Fenced for Watched {
-    async fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
-        let (partition, witness) = (self.partition, &self.witness);
-        let now = witness.end(partition).await?;
-        let taken = witness.taken.lock().unwrap().get(&partition).copied().unwrap_or(0);
-        let attempts = records.iter().map(|record| Attempt { record: record.clone(), partition, ends: taken..=now });
-        witness.attempts.lock().unwrap().extend(attempts);
-        self.inner.append(records).await
-    }
+/// The run of a seed. Only planners break the rule: what they plan from is kept as it should be.
+pub fn run(seed: u64, protocol: Protocol) -> Run {
+    paused(async { World::new(Random::new(seed), protocol).play().await })
 }
 
 struct NoRisk;
@@ -137,220 +73,199 @@ struct World {
     clock: Arc<Virtual>,
     random: Random,
     weather: Weather,
-    blind: Option<Topic>,
+    protocol: Protocol,
     attempts: Arc<Mutex<Vec<Attempt>>>,
     config: Config,
     processes: Vec<Process>,
+    operators: Operators,
+    /// The first thing that went wrong on the way.
+    failed: Option<String>,
     started: usize,
     events: u64,
 }
 
 impl World {
-    fn new(random: Random, blind: Option<Topic>) -> Self {
-        let clock = Arc::new(Virtual(Instant::now()));
-        let weather = Weather {
-            random: random.clone(),
-            protocol: Protocol::Sound,
-            trace: Arc::default(),
-            injected: Arc::default(),
-            percent: 1,
-        };
+    fn new(random: Random, protocol: Protocol) -> Self {
+        let clock = Arc::new(Virtual::begin());
         // Views that lag behind by more than a tick, or hardly at all.
-        let batch_linger_ms = [10, 90_000][random.below(2) as usize];
+        let linger_ms = random.one_of(&[10, 90_000, 90_000]);
         Self {
             log: MemoryLog::new(|_| PARTITIONS, clock.clone()),
             store: MemoryStore::new(),
             clock,
+            weather: Weather::new(random.clone(), CLIMATE),
             random,
-            weather,
-            blind,
+            protocol,
             attempts: Arc::default(),
             config: Config {
-                pointer_look_ms: 3_600_000,
-                batch_linger_ms,
-                batch_age_ms_max: batch_linger_ms,
+                batch_linger_ms: linger_ms,
+                batch_age_ms_max: linger_ms,
                 drain_ms_max: 100,
+                pointer_look_ms: 20 * MINUTE_MS,
+                generation_grace_ms: HOUR_MS,
                 ..Config::default()
             },
             processes: Vec::new(),
+            operators: Operators::default(),
+            failed: None,
             started: 0,
             events: 0,
         }
     }
 
-    fn note(&self, what: &str) {
-        self.weather.trace.lock().unwrap().push(format!("{:>9}: {what}", self.clock.now_ms()));
+    /// The ports of another process; they keep every rule.
+    fn ports(&mut self, weather: Weather) -> Ports {
+        self.started += 1;
+        Ports {
+            log: BrokenLog::new(self.log.clone(), Protocol::Sound, self.random.clone()),
+            store: BrokenStore::new::<Appointments>(self.store.clone(), Protocol::Sound, self.random.clone()),
+            fates: Fates::new(weather, self.started, CancellationToken::new()),
+        }
     }
 
-    fn start(&mut self, percent: u64) {
-        self.started += 1;
-        let killed = CancellationToken::new();
-        let ports = Arc::new(Ports {
-            log: self.log.clone(),
-            store: self.store.clone(),
-            weather: Weather { percent, ..self.weather.clone() },
-            killed: killed.clone(),
-            name: self.started,
-        });
-        let attempts = self.attempts.clone();
-        let witness = Witness { inner: ports.clone(), blind: self.blind, taken: Arc::default(), attempts };
-        let (config, clock) = (self.config.clone(), self.clock.clone());
-        self.note("a process starts");
-        self.processes.push(Process::start(killed, serve(ports, witness, config, clock)));
+    fn start(&mut self, weather: Weather) {
+        let sound = self.ports(weather);
+        let fates = sound.fates.clone();
+        self.weather.journal.note(&format!("process {} starts", self.started));
+        let planner = Ports { log: sound.log.with(self.protocol), ..sound.as_who("planner") };
+        let witness = Witness::new(planner.clone(), self.attempts.clone());
+        let planner = Planning { witness, store: planner, clock: self.clock.clone() };
+        self.processes.push(Process::start(fates, serve(Arc::new(sound), planner, self.config.clone())));
     }
 
     async fn play(mut self) -> Run {
-        for _ in 0..40 {
+        for _ in 0..STEPS {
             self.step().await;
-            sleep(Duration::from_millis(self.random.below(3 * HOUR_MS))).await;
+            self.failed = self.failed.take().or(self.operators.listen());
+            let pause_ms = self.random.one_of(&[3 * HOUR_MS, 5 * MINUTE_MS]);
+            sleep(Duration::from_millis(self.random.below(pause_ms))).await;
         }
-        let mut difference = None;
-        for process in std::mem::take(&mut self.processes) {
-            difference = difference.or(process.kill().await);
-        }
+        self.operators.cut_rebuilds(&self.weather.journal);
+        self.stop().await;
+        self.weather.clear();
         let calm_ms = self.clock.now_ms();
-        self.start(0);
-        sleep(Duration::from_millis(6 * 24 * HOUR_MS)).await;
-        for process in std::mem::take(&mut self.processes) {
-            difference = difference.or(process.kill().await);
+        self.start(self.weather.fair());
+        sleep(Duration::from_millis(CALM_MS)).await;
+        self.stop().await;
+        let difference = self.failed.take().or(self.judge(calm_ms).await.err());
+        Run { difference, tally: self.weather.journal.tally(), trace: self.weather.journal.trace() }
+    }
+
+    async fn stop(&mut self) {
+        while !self.processes.is_empty() {
+            self.end(0).await;
         }
-        let (announced, repeated) = self.announced();
-        let difference = difference.or(repeated).or_else(|| self.compare(SentFold::default()));
-        let difference = difference.or_else(|| self.compare(Appointments::default())).or_else(|| self.stale());
-        let (due, missing) = self.due(calm_ms);
-        let trace = self.weather.trace.lock().unwrap().clone();
-        Run { difference: difference.or(missing), trace, announced, due }
+    }
+
+    async fn end(&mut self, process: usize) {
+        let ended = self.processes.remove(process).kill().await;
+        self.failed = self.failed.take().or(ended);
     }
 
     async fn step(&mut self) {
-        let over = self.processes.iter().position(Process::is_over);
-        if let Some(over) = over {
-            let _ = self.processes.remove(over).kill().await;
+        while let Some(over) = self.processes.iter().position(Process::is_over) {
+            self.end(over).await;
         }
-        if self.processes.len() < 2 {
-            self.start(self.weather.percent);
+        while self.processes.len() < 3 {
+            self.start(self.weather.clone());
         }
-        match self.random.below(10) {
-            0 => drop(self.processes.remove(0).kill().await),
-            1..=2 => {
-                let handover =
-                    [Handover::Drained, Handover::AtOnce, Handover::Unnoticed][self.random.below(3) as usize];
-                let shift = self.random.below(2) as usize;
-                self.log.rebalance("views.reminders.g1", Topic::Reminders, handover, |partition, members| {
-                    (partition as usize + shift) % members.max(1)
-                });
+        match self.random.below(14) {
+            0 => {
+                self.weather.journal.inject(Kind::Killed, "the world", "anywhere");
+                self.end(0).await;
             }
-            3 => self.log.tell("views.reminders.g1", Topic::Reminders),
-            _ => {
-                for _ in 0..1 + self.random.below(6) {
-                    self.events += 1;
-                    let time_ms = self.clock.now_ms();
-                    let id = format!("e{}", self.events);
-                    let envelope = Envelope { id, source: "urn:simulation".into(), tenant: "t".into(), time_ms };
-                    let fact = history::appointment(&self.random, time_ms);
-                    self.log.append(vec![codec::encode_event(&Event { envelope, fact }, &[])]).await.unwrap();
-                }
+            1..=2 => self.rebalance().await,
+            3 => self.log.tell(&self.group().await, Topic::Reminders),
+            4 => {
+                let long = self.random.one_of(&[MINUTE_MS, HOUR_MS]);
+                self.processes[0].freeze(self.random.below(long));
             }
+            5 => {
+                let part = self.random.one_of(&[Part::Log, Part::Store]);
+                self.weather.take_away(part, self.random.below(HOUR_MS));
+            }
+            6 => self.rebuild(),
+            _ => self.produce().await,
         }
     }
 
-    /// Everything that was announced; the first id that is on the topic twice.
-    fn announced(&self) -> (usize, Option<String>) {
-        let mut ids = BTreeSet::new();
-        let events = (0..PARTITIONS).flat_map(|partition| self.log.records(Topic::Reminders, partition).unwrap());
-        let ids_of = events.map(|record| codec::decode(&record).unwrap()).filter_map(|event| match event.fact {
-            Fact::ReminderDue(announcement) => Some(announcement.reminder_id),
-            _ => None,
+    async fn serving(&self, family: Family) -> Generation {
+        let pointer = self.store.pointer(family).await.unwrap();
+        pointer.map_or(Generation { family, number: 1, epoch: 0 }, |pointer| pointer.serving(family))
+    }
+
+    async fn group(&self) -> String {
+        keeper::group(self.serving(Family::Reminders).await)
+    }
+
+    /// What planners plan from is built anew, or what they have announced is.
+    fn rebuild(&mut self) {
+        if self.random.chance(30) {
+            return self.operators.cut_rebuilds(&self.weather.journal);
+        }
+        let family = self.random.one_of(&[Family::Appointments, Family::Reminders]);
+        let order = self.random.one_of(&[Order::Build, Order::Build, Order::Cancel]);
+        let ports = self.ports(self.weather.clone());
+        self.operators.begin_rebuild(&ports, family, Limits::default(), order);
+    }
+
+    async fn rebalance(&self) {
+        let (handover, kind) = self.random.one_of(&[
+            (Handover::Drained, Kind::MovedDrained),
+            (Handover::AtOnce, Kind::MovedAtOnce),
+            (Handover::Unnoticed, Kind::MovedUnnoticed),
+            (Handover::Unnoticed, Kind::MovedUnnoticed),
+        ]);
+        let shift = self.random.below(3) as usize;
+        self.weather.journal.inject(kind, "the world", "group");
+        self.log.rebalance(&self.group().await, Topic::Reminders, handover, |partition, members| {
+            (partition as usize + shift) % members.max(1)
         });
-        let repeated = ids_of.filter(|id| !ids.insert(id.clone())).last();
-        (ids.len(), repeated.map(|id| format!("{id} was announced twice")))
     }
 
-    /// The rows of a topic: everything below the offset that `below` answers for a partition.
-    fn pure<F: Fold>(&self, fold: F, below: impl Fn(u32) -> i64) -> Materialized<F> {
-        let mut pure = Materialized::new(fold);
-        for partition in 0..PARTITIONS {
-            let records = self.log.records(F::FAMILY.topic(), partition).unwrap();
-            for record in records.iter().filter(|record| record.position.offset < below(partition)) {
-                pure.take(&codec::decode(record).unwrap(), Place { partition, offset: record.position.offset });
-            }
-        }
-        pure
-    }
-
-    fn compare<F: Fold>(&self, fold: F) -> Option<String> {
-        let pure = self.pure(fold, |_| i64::MAX);
-        let generation = Generation { family: F::FAMILY, number: 1, epoch: 0 };
-        let stored = self.store.rows(generation).into_iter().map(|(key, row)| {
-            let source = (key.view != F::OWNER).then_some(row.source);
-            ((key, source), Cell::decode(&row.cell).unwrap().state.to_vec())
-        });
-        let stored: BTreeMap<(RowKey, Option<u32>), Vec<u8>> = stored.collect();
-        let wanted: BTreeMap<_, _> = pure.states().map(|(key, source, state)| ((key.clone(), source), state)).collect();
-        let keys: BTreeSet<_> = stored.keys().chain(wanted.keys()).collect();
-        let differs = keys.into_iter().find(|key| stored.get(key) != wanted.get(key))?;
-        Some(format!("{differs:?} is not the fold of its topic"))
-    }
-
-    /// The first announcement of a visit that was not on, at that start, at any moment between the end that its tick
-    /// had taken and its append.
-    fn stale(&self) -> Option<String> {
-        for Attempt { record, partition, ends } in self.attempts.lock().unwrap().iter() {
-            let event = codec::decode(&stored(record)).unwrap();
-            let Fact::ReminderDue(announcement) = event.fact else { continue };
-            let held = |end: i64| {
-                let rows = self.pure(Appointments::default(), |of| if of == *partition { end } else { 0 });
-                let client = rows.owner(&client::row_key("t", &announcement.client_id))?;
-                let visit = client.appointments.get(&announcement.appointment_id)?;
-                let starts_at = codec::rfc3339(visit.start.as_ref()?.at_ms);
-                (visit.status.is_open() && starts_at == announcement.starts_at).then_some(())
+    async fn produce(&mut self) {
+        for _ in 0..1 + self.random.below(12) {
+            self.events += 1;
+            let time_ms = self.clock.now_ms();
+            let id = format!("e{}", self.events);
+            let envelope = Envelope { id, source: "urn:simulation".into(), tenant: "t".into(), time_ms };
+            let fact = match self.random.chance(20) {
+                true => history::by_hand(&self.random, CLIENTS),
+                false => history::appointment(&self.random, time_ms, CLIENTS),
             };
-            if !ends.clone().any(|end| held(end).is_some()) {
-                return Some(format!("{announcement:?} held at no end of {ends:?}"));
-            }
+            self.log.append(vec![codec::encode_event(&Event { envelope, fact }, &[])]).await.unwrap();
         }
-        None
     }
 
-    /// How many steps fell due in fair weather and were sent; the first one that was not.
-    fn due(&self, calm_ms: i64) -> (usize, Option<String>) {
-        let clients = self.pure(Appointments::default(), |_| i64::MAX);
-        let announced = self.pure(SentFold::default(), |_| i64::MAX);
-        let (policy, now_ms, mut due) = (Policy::default(), self.clock.now_ms(), 0);
-        for client_id in (0..4).map(|n| format!("c{n}")) {
-            let client = clients.owner(&client::row_key("t", &client_id)).cloned().unwrap_or_default();
-            let sent = announced.owner(&sent::row_key("t", &client_id)).cloned().unwrap_or(Sent::default());
-            let context = Context { tenant: "t", client: &client, sent: &sent, policy: &policy, now_ms };
-            for id in client.appointments.keys() {
-                for reminder in plan::story(&context, id).into_iter().filter(|r| r.due_at_ms >= calm_ms) {
-                    match reminder.status {
-                        Status::Sent => due += 1,
-                        Status::Failed => return (due, Some(format!("{id} of {client_id} missed {reminder:?}"))),
-                        _ => {}
-                    }
-                }
-            }
-        }
-        (due, None)
+    async fn judge(&self, calm_ms: i64) -> Result<(), String> {
+        let journal = &self.weather.journal;
+        let (visits, sent) = (Facts::of(&self.log, Topic::Appointments), Facts::of(&self.log, Topic::Reminders));
+        journal.checked("reminders announced", promises::announced_once(&sent)?);
+        let rows =
+            equation::rows(&visits, &self.store, Appointments::default(), self.serving(Family::Appointments).await)?;
+        journal.checked("rows", rows);
+        let rows = equation::rows(&sent, &self.store, SentFold::default(), self.serving(Family::Reminders).await)?;
+        journal.checked("rows", rows);
+        journal.checked("announcements tried", promises::announced_if_on(&visits, &self.attempts.lock().unwrap())?);
+        let due = promises::due_is_sent((&visits, &sent), calm_ms, self.clock.now_ms())?;
+        journal.checked("reminders due in fair weather", due);
+        Ok(())
     }
 }
 
-fn stored(record: &NewRecord) -> foretell::log::Record {
-    let position = Position { topic: record.topic, partition: 0, offset: 0 };
-    let NewRecord { key, value, headers, .. } = record.clone();
-    foretell::log::Record { position, timestamp_ms: 0, key, value, headers }
+/// What a planner works with.
+struct Planning {
+    witness: Witness,
+    store: Ports,
+    clock: Arc<Virtual>,
 }
 
 /// What a process of the views and reminders roles does.
-async fn serve(
-    ports: Arc<Ports<MemoryLog, MemoryStore>>,
-    witness: Witness,
-    config: Config,
-    clock: Arc<Virtual>,
-) -> Result<(), Error> {
-    let pointers = Arc::new(Pointers::new(ports.clone(), 3_600_000, fingerprint(&Limits::default())));
+async fn serve(ports: Arc<Ports>, planning: Planning, config: Config) -> Result<(), Error> {
+    let Planning { witness, store, clock } = planning;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let pointers = Arc::new(Pointers::new(store.clone(), POINTER_STALE_MS, fingerprint(&Limits::default())));
     let log: Arc<dyn Log> = Arc::new(witness);
-    let store = ports.clone();
     let planner = move |sent| -> Arc<dyn Companion> {
         Arc::new(Reminders {
             log: log.clone(),
@@ -359,7 +274,7 @@ async fn serve(
             pointers: pointers.clone(),
             sent,
             assess: Arc::new(NoRisk),
-            config: remind::Config { tick_ms: 60_000, catch_up_ms_max: 120_000, ..remind::Config::default() },
+            config: remind::Config { tick_ms: TICK_MS, catch_up_ms_max: 2 * MINUTE_MS, ..remind::Config::default() },
         })
     };
     let shutdown = CancellationToken::new();
@@ -370,8 +285,8 @@ async fn serve(
     Ok(())
 }
 
-fn views<F: Fold>(fold: F, ports: &Arc<Ports<MemoryLog, MemoryStore>>, config: &Config) -> Views<F> {
-    let topic_name = format!("foretell.{}", F::FAMILY.topic().name());
+fn views<F: Fold>(fold: F, ports: &Arc<Ports>, config: &Config) -> Views<F> {
+    let topic_name = format!("{}{}", equation::PREFIX, F::FAMILY.topic().name());
     let (log, store, config) = (ports.clone(), ports.clone(), config.clone());
     Views { fold, partitions: PARTITIONS, topic_name, log, store, config }
 }

@@ -1,112 +1,109 @@
-//! One run: processes that fold a growing log in bad weather, and the comparison at the end.
+//! A run of the views: processes that fold a growing log in bad weather, and what must hold at the end.
 
-use crate::faults::{Ports, Protocol, Random, Weather};
-use crate::history::{History, Kind};
+use crate::broken::{BrokenLog, BrokenStore, Protocol};
+use crate::clock::{Virtual, paused};
+use crate::equation;
+use crate::history::{History, Kind as Facts, Made};
+use crate::operators::{self, Operators};
+use crate::ports::Ports;
+use crate::process::Process;
+use crate::random::Random;
+use crate::tally::{Kind, Tally};
+use crate::weather::{Climate, Fates, Part, Weather};
 use foretell::clock::Clock;
-use foretell::dead;
-use foretell::event::{Topic, codec};
+use foretell::dead::asked::Told;
+use foretell::event::key;
+use foretell::log::Log;
 use foretell::log::group::Handover;
 use foretell::log::memory::Log as MemoryLog;
-use foretell::log::{Log, Record};
 use foretell::pipeline::Config;
 use foretell::pipeline::family::{self, Views};
-use foretell::pipeline::keeper::Alone;
+use foretell::pipeline::keeper::{self, Alone};
+use foretell::rebuild::{self, Order};
 use foretell::store::memory::Store as MemoryStore;
-use foretell::store::{Generation, Store};
-use foretell::view::cell::Cell;
+use foretell::store::{Generation, Pointer, Store};
 use foretell::view::client::Appointments;
-use foretell::view::materialized::Materialized;
 use foretell::view::user::Logins;
-use foretell::view::{Fold, Limits, Place};
-use std::collections::{BTreeMap, BTreeSet};
+use foretell::view::{Fold, Limits, fingerprint};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 const PARTITIONS: u32 = 2;
-/// 1 June 2026, 09:00 UTC.
-pub const BEGIN_MS: i64 = 1_780_304_400_000;
-
-/// A clock that runs with the paused runtime.
-pub struct Virtual(pub Instant);
-
-impl Clock for Virtual {
-    fn now_ms(&self) -> i64 {
-        BEGIN_MS + self.0.elapsed().as_millis() as i64
-    }
-}
+const PROCESSES_MAX: usize = 3;
 
 /// What a run came to.
 #[derive(Debug)]
 pub struct Run {
+    /// The first thing that does not hold.
     pub difference: Option<String>,
-    pub injected: u64,
+    pub tally: Tally,
     pub trace: Vec<String>,
-}
-
-/// Runs on a paused clock of its own.
-pub fn paused<T>(run: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(run)
 }
 
 /// The run of a seed: odd ones fold logins, even ones appointments.
 pub fn run(seed: u64, protocol: Protocol) -> Run {
     let random = Random::new(seed);
-    // Small bounds, so that rows forget and batches close.
-    let limits = Limits {
+    let limits = small();
+    if seed % 2 == 1 {
+        paused(async { World::new(Facts::Logins, Logins { limits }, random, protocol).play().await })
+    } else {
+        paused(async { World::new(Facts::Appointments, Appointments { limits }, random, protocol).play().await })
+    }
+}
+
+/// Small bounds, so that rows forget.
+pub fn small() -> Limits {
+    Limits {
         user_devices_max: 3,
         user_values_max: 3,
         user_failures_max: 4,
         fan_out_users_max: 3,
         client_appointments_max: 4,
         ..Limits::default()
-    };
-    if seed % 2 == 1 {
-        paused(async { World::new(Kind::Logins, Logins { limits }, random, protocol).play().await })
-    } else {
-        paused(async { World::new(Kind::Appointments, Appointments { limits }, random, protocol).play().await })
     }
 }
 
-/// A process: its task, and the switch that its own crash presses.
-pub struct Process {
-    task: JoinHandle<Result<(), foretell::port::Error>>,
-    killed: CancellationToken,
+/// Small bounds, so that batches close.
+pub fn config() -> Config {
+    Config {
+        batch_records_max: 40,
+        owner_records_max: 6,
+        cached_rows_max: 24,
+        drain_ms_max: 100,
+        pointer_look_ms: 300,
+        generation_grace_ms: 1_000,
+        ..Config::default()
+    }
 }
 
-impl Process {
-    pub fn start(
-        killed: CancellationToken,
-        run: impl Future<Output = Result<(), foretell::port::Error>> + Send + 'static,
-    ) -> Self {
-        let end = killed.clone();
-        // What is awaited is dropped at the crash, in the middle of whatever it did.
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                () = end.cancelled() => Ok(()),
-                ended = run => ended,
-            }
-        });
-        Self { task, killed }
-    }
+/// What a process of the views role does.
+pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F) -> Result<(), foretell::port::Error> {
+    let topic_name = format!("{}{}", equation::PREFIX, F::FAMILY.topic().name());
+    let (log, store) = (ports.clone(), ports);
+    let views = Views { fold, partitions: PARTITIONS, topic_name, log, store, config: config() };
+    family::keep(views, |_| Arc::new(Alone), CancellationToken::new()).await
+}
 
-    /// Ends it, and answers how it had ended if it had by itself.
-    pub async fn kill(self) -> Option<String> {
-        self.killed.cancel();
-        match self.task.await {
-            Ok(Err(error)) => Some(format!("a process ended: {error}")),
-            Err(panic) => Some(format!("a process panicked: {panic}")),
-            Ok(Ok(())) => None,
-        }
-    }
+/// What happens to processes.
+#[derive(Debug, Clone, Copy)]
+enum Scene {
+    /// Everything.
+    Storm,
+    /// Two that hold the same partition overtake each other: whoever has it stands still for a while, loses it
+    /// unnoticed, and goes on late while its successor stands still.
+    Duel,
+}
 
-    pub fn is_over(&self) -> bool {
-        self.task.is_finished()
+impl Scene {
+    fn climate(self, random: &Random) -> Climate {
+        let permille = match self {
+            Self::Storm => random.one_of(&[20, 60, 120]),
+            // Whoever crashes is not late.
+            Self::Duel => random.one_of(&[2, 20]),
+        };
+        Climate { permille, slow_ms_max: 300, seldom_permille: 2 * permille, seldom_slow_ms_max: 600 }
     }
 }
 
@@ -114,202 +111,282 @@ struct World<F: Fold + Clone> {
     fold: F,
     log: MemoryLog,
     store: MemoryStore,
+    broken: BrokenStore,
+    protocol: Protocol,
     clock: Arc<Virtual>,
     random: Random,
     weather: Weather,
     history: History,
     processes: Vec<Process>,
     started: usize,
+    operators: Operators,
+    /// The first thing that went wrong on the way.
+    failed: Option<String>,
+    scene: Scene,
 }
 
 impl<F: Fold + Clone> World<F> {
-    fn new(kind: Kind, fold: F, random: Random, protocol: Protocol) -> Self {
-        let clock = Arc::new(Virtual(Instant::now()));
-        let weather = Weather {
-            random: random.clone(),
-            protocol,
-            trace: Arc::default(),
-            injected: Arc::default(),
-            percent: [1, 3, 8][random.below(3) as usize],
-        };
+    fn new(facts: Facts, fold: F, random: Random, protocol: Protocol) -> Self {
+        let clock = Arc::new(Virtual::begin());
+        let store = MemoryStore::new();
+        let scene = random.one_of(&[Scene::Storm, Scene::Storm, Scene::Duel]);
         Self {
             fold,
             log: MemoryLog::new(|_| PARTITIONS, clock.clone()),
-            store: MemoryStore::new(),
+            broken: BrokenStore::new::<F>(store.clone(), protocol, random.clone()),
+            store,
+            protocol,
             clock,
-            history: History::new(kind, random.clone()),
-            random,
-            weather,
+            history: History::new(facts, random.clone()),
+            weather: Weather::new(random.clone(), scene.climate(&random)),
             processes: Vec::new(),
             started: 0,
+            operators: Operators::default(),
+            failed: None,
+            scene,
+            random,
         }
     }
 
     fn note(&self, what: &str) {
-        self.weather.trace.lock().unwrap().push(format!("{:>7} ms: {what}", self.clock.now_ms() - BEGIN_MS));
+        self.weather.journal.note(what);
     }
 
-    /// Starts a process that keeps the views through ports of that weather.
-    fn start(&mut self, weather: Weather) {
+    fn ports(&mut self, weather: Weather, protocol: Protocol) -> Ports {
         self.started += 1;
+        let fates = Fates::new(weather, self.started, CancellationToken::new());
+        let log = BrokenLog::new(self.log.clone(), protocol, self.random.clone());
+        Ports { log, store: self.broken.with(protocol), fates }
+    }
+
+    /// Starts a process that keeps the views.
+    fn start(&mut self, weather: Weather, protocol: Protocol) {
+        let ports = self.ports(weather, protocol);
         self.note(&format!("process {} starts", self.started));
-        let killed = CancellationToken::new();
-        let ports = Ports {
-            log: self.log.clone(),
-            store: self.store.clone(),
-            weather,
-            killed: killed.clone(),
-            name: self.started,
-        };
-        let (fold, config) = (self.fold.clone(), config());
-        let run = async move {
-            let ports = Arc::new(ports);
-            let topic_name = format!("foretell.{}", F::FAMILY.topic().name());
-            let (log, store) = (ports.clone(), ports);
-            let views = Views { fold, partitions: PARTITIONS, topic_name, log, store, config };
-            family::keep(views, |_| Arc::new(Alone), CancellationToken::new()).await
-        };
-        self.processes.push(Process::start(killed, run));
+        let fates = ports.fates.clone();
+        self.processes.push(Process::start(fates, keep(Arc::new(ports), self.fold.clone())));
     }
 
     async fn play(mut self) -> Run {
-        let difference = self.storm().await.or(self.calm().await).or_else(|| self.compare()).or_else(|| self.letters());
-        let trace = self.weather.trace.lock().unwrap().clone();
-        Run { difference, injected: self.weather.injected.load(Ordering::Relaxed), trace }
+        self.storm().await;
+        let mut difference = self.failed.take();
+        difference = difference.or(self.calm().await.err());
+        difference = difference.or(self.judge().await.err());
+        Run { difference, tally: self.weather.journal.tally(), trace: self.weather.journal.trace() }
     }
 
     /// Bad weather, for a few hundred records.
-    async fn storm(&mut self) -> Option<String> {
-        let mut failed = None;
-        for _ in 0..20 + self.random.below(60) {
+    async fn storm(&mut self) {
+        for _ in 0..40 + self.random.below(120) {
             self.step().await;
-            let over = self.processes.iter().position(Process::is_over);
-            if let Some(over) = over {
-                failed = failed.or(self.processes.remove(over).kill().await);
+            while let Some(over) = self.processes.iter().position(Process::is_over) {
+                self.end(over).await;
             }
+            self.failed = self.failed.take().or(self.operators.listen());
             sleep(Duration::from_millis(self.random.below(150))).await;
         }
-        for process in std::mem::take(&mut self.processes) {
-            failed = failed.or(process.kill().await);
+        self.operators.cut_redrives(&self.weather.journal);
+        self.operators.cut_rebuilds(&self.weather.journal);
+        while !self.processes.is_empty() {
+            self.end(0).await;
         }
-        failed
+        self.weather.clear();
+    }
+
+    async fn end(&mut self, process: usize) {
+        let ended = self.processes.remove(process).kill().await;
+        self.failed = self.failed.take().or(ended);
     }
 
     async fn step(&mut self) {
-        let group = format!("views.{}.g1", F::FAMILY.name());
-        let topic = F::FAMILY.topic();
+        match self.scene {
+            Scene::Storm => self.step_of_storm().await,
+            Scene::Duel => self.step_of_duel().await,
+        }
+    }
+
+    async fn step_of_duel(&mut self) {
         match self.random.below(20) {
-            0..=11 => {
-                let burst = 1 + self.random.below(if self.random.chance(10) { 60 } else { 8 });
-                for _ in 0..burst {
-                    let record = self.history.next(self.clock.now_ms());
-                    let partition =
-                        record.key.as_ref().map_or(0, |key| foretell::event::key::partition(key, PARTITIONS));
-                    // Now and then into the wrong one.
-                    let partition = if self.random.chance(2) { (partition + 1) % PARTITIONS } else { partition };
-                    self.log.append_to(partition, record).unwrap();
-                }
-                self.note(&format!("{burst} records"));
+            0..=10 => self.produce(),
+            11..=13 => {
+                self.freeze().await;
+                self.rebalance(Handover::Unnoticed).await;
             }
-            12 => self.log.skip(topic, self.random.below(2) as u32, 1).unwrap(),
-            13..=15 => {
-                // Unnoticed is how late writers come about: the old owner goes on for a while.
-                let handover =
-                    [Handover::Drained, Handover::AtOnce, Handover::Unnoticed][self.random.below(3) as usize];
-                let shift = self.random.below(3) as usize;
-                self.note(&format!("rebalance by {shift}, {handover:?}"));
-                self.log.rebalance(&group, topic, handover, |partition, members| {
-                    (partition as usize + shift) % members.max(1)
-                });
-            }
-            16 => self.log.tell(&group, topic),
-            17 if !self.processes.is_empty() => {
-                let victim = self.random.below(self.processes.len() as u64) as usize;
-                self.note(&format!("kills {victim}"));
-                let _ = self.processes.remove(victim).kill().await;
-            }
-            _ if self.processes.len() < 3 => self.start(self.weather.clone()),
+            14..=16 => self.freeze().await,
+            17 if self.random.chance(30) => self.kill().await,
+            17 => self.rebuild(),
+            _ if self.processes.len() < 2 => self.start(self.weather.clone(), self.protocol),
             _ => {}
         }
     }
 
-    /// Fair weather: one healthy process finishes.
-    async fn calm(&mut self) -> Option<String> {
-        let protocol = match self.weather.protocol {
-            // Rules that hold only for some writers must hold for the last one too, or they heal themselves.
-            broken @ (Protocol::PendingDropped | Protocol::DeadLettersDropped) => broken,
-            _ => Protocol::Sound,
+    async fn step_of_storm(&mut self) {
+        let topic = F::FAMILY.topic();
+        match self.random.below(26) {
+            0..=11 => self.produce(),
+            12 => {
+                self.weather.journal.inject(Kind::Hole, "the world", "log");
+                self.log.skip(topic, self.random.below(2) as u32, 1).unwrap();
+            }
+            13..=15 => {
+                let handover = self.random.one_of(&[Handover::Drained, Handover::AtOnce, Handover::Unnoticed]);
+                self.rebalance(handover).await;
+            }
+            16 if self.random.chance(50) => self.log.tell(&self.group().await, topic),
+            17 => self.kill().await,
+            18 => self.freeze().await,
+            19 => {
+                let part = self.random.one_of(&[Part::Letters, Part::Letters, Part::Log, Part::Store]);
+                self.weather.take_away(part, 100 + self.random.below(5_000));
+            }
+            20 if self.random.chance(50) => self.operators.cut_redrives(&self.weather.journal),
+            20 => self.redrive(),
+            21 => self.rebuild(),
+            _ if self.processes.len() < PROCESSES_MAX => self.start(self.weather.clone(), self.protocol),
+            _ => {}
+        }
+    }
+
+    async fn pointer(&self) -> Pointer {
+        let pointer = self.store.pointer(F::FAMILY).await.unwrap();
+        pointer.unwrap_or_else(|| Pointer::first(PARTITIONS, fingerprint(self.fold.limits())))
+    }
+
+    async fn serving(&self) -> Generation {
+        self.pointer().await.serving(F::FAMILY)
+    }
+
+    /// The group of the generation that serves, or of the one that is built.
+    async fn group(&self) -> String {
+        let pointer = self.pointer().await;
+        let building = pointer.building(F::FAMILY).filter(|_| self.random.chance(50));
+        keeper::group(building.unwrap_or_else(|| pointer.serving(F::FAMILY)))
+    }
+
+    fn produce(&mut self) {
+        let burst = 1 + self.random.below(if self.random.chance(10) { 60 } else { 8 });
+        for _ in 0..burst {
+            let made = self.history.next(self.clock.now_ms());
+            if let Made::Again(_) = made {
+                self.weather.journal.inject(Kind::Repeated, "the world", "append");
+            }
+            let (Made::New(record) | Made::Again(record)) = made;
+            let partition = record.key.as_ref().map_or(0, |key| key::partition(key, PARTITIONS));
+            // Now and then into the wrong one.
+            let partition = if self.random.chance(2) { (partition + 1) % PARTITIONS } else { partition };
+            self.log.append_to(partition, record).unwrap();
+        }
+        self.note(&format!("{burst} records"));
+    }
+
+    async fn kill(&mut self) {
+        if !self.processes.is_empty() {
+            let victim = self.random.below(self.processes.len() as u64) as usize;
+            self.note(&format!("kills {victim}"));
+            self.weather.journal.inject(Kind::Killed, "the world", "anywhere");
+            self.end(victim).await;
+        }
+    }
+
+    /// Unnoticed is how late writers come about: the old owner goes on until it is told.
+    async fn rebalance(&mut self, handover: Handover) {
+        let kind = match handover {
+            Handover::Drained => Kind::MovedDrained,
+            Handover::AtOnce => Kind::MovedAtOnce,
+            Handover::Unnoticed => Kind::MovedUnnoticed,
         };
-        self.start(Weather { percent: 0, protocol, ..self.weather.clone() });
-        let generation = Generation { family: F::FAMILY, number: 1, epoch: 0 };
+        let shift = self.random.below(3) as usize;
+        self.note(&format!("rebalance by {shift}, {handover:?}"));
+        self.weather.journal.inject(kind, "the world", "group");
+        self.log.rebalance(&self.group().await, F::FAMILY.topic(), handover, |partition, members| {
+            (partition as usize + shift) % members.max(1)
+        });
+    }
+
+    /// Lets the owner of some partition stand still. One that loses it meanwhile goes on late by much; and one that
+    /// has just taken over is passed by the one before.
+    async fn freeze(&self) {
+        let owner = self.weather.owner(&self.group().await, self.random.below(PARTITIONS.into()) as u32);
+        if let Some(process) = self.processes.iter().find(|process| Some(process.number()) == owner) {
+            process.freeze(100 + self.random.below(self.random.one_of(&[1_000, 1_000, 1_000, 20_000])));
+        }
+    }
+
+    fn redrive(&mut self) {
+        let ports = self.ports(self.weather.clone(), Protocol::Sound);
+        self.operators.begin_redrive(&ports, self.clock.clone(), &self.random);
+    }
+
+    /// Somebody builds the views anew, goes on with it, gives it up, or dies over it.
+    fn rebuild(&mut self) {
+        let order = match self.random.below(10) {
+            0..=5 => Order::Build,
+            6 => Order::Cancel,
+            _ => return self.operators.cut_rebuilds(&self.weather.journal),
+        };
+        let ports = self.ports(self.weather.clone(), Protocol::Sound);
+        self.operators.begin_rebuild(&ports, F::FAMILY, self.fold.limits().clone(), order);
+    }
+
+    /// Fair weather: one healthy process finishes, what can be mended is sent again, and half of the time the views
+    /// are built anew.
+    async fn calm(&mut self) -> Result<(), String> {
+        self.start(self.weather.fair(), self.protocol.at_the_end());
+        let finished = self.finish().await;
+        let ended = match self.processes.pop() {
+            None => None,
+            Some(process) => process.kill().await,
+        };
+        ended.map_or(finished, Err)
+    }
+
+    async fn finish(&mut self) -> Result<(), String> {
+        self.settle().await?;
+        let ports = self.ports(self.weather.fair(), Protocol::Sound);
+        let told = operators::last(operators::redrive(&ports, self.clock.clone(), &self.random)).await;
+        if !matches!(told, Some(Told::Done(_))) {
+            return Err(format!("the redrive ended: {told:?}"));
+        }
+        self.settle().await?;
+        if self.random.chance(50) {
+            let (ports, limits) = (self.ports(self.weather.fair(), Protocol::Sound), self.fold.limits().clone());
+            let told =
+                operators::last(operators::rebuild(ports.as_who("rebuild").both(), F::FAMILY, limits, Order::Build))
+                    .await;
+            if !matches!(told, Some(rebuild::Told::Done { .. })) {
+                return Err(format!("the rebuild ended: {told:?}"));
+            }
+            self.weather.journal.checked("rebuilds that served", 1);
+        }
+        self.settle().await
+    }
+
+    /// Waits until the views are at the end of the log.
+    async fn settle(&self) -> Result<(), String> {
         let began = Instant::now();
         for partition in 0..PARTITIONS {
             loop {
                 let end = self.log.extent(F::FAMILY.topic(), partition).await.unwrap().end;
-                let reached = self.store.checkpoint(generation, partition).await.unwrap().map_or(0, |c| c.next);
+                let stored = self.store.checkpoint(self.serving().await, partition).await.unwrap();
+                let reached = stored.map_or(0, |checkpoint| checkpoint.next);
                 if reached >= end {
                     break;
                 }
                 if self.processes.iter().any(Process::is_over) || began.elapsed() > Duration::from_secs(600) {
-                    let ended = self.processes.pop().unwrap().kill().await;
-                    return Some(ended.unwrap_or_else(|| format!("partition {partition} stuck at {reached} of {end}")));
+                    return Err(format!("partition {partition} stuck at {reached} of {end}"));
                 }
                 sleep(Duration::from_millis(10)).await;
             }
         }
-        self.processes.pop().unwrap().kill().await
+        Ok(())
     }
 
-    fn sources(&self) -> Vec<Record> {
-        (0..PARTITIONS).flat_map(|partition| self.log.records(F::FAMILY.topic(), partition).unwrap()).collect()
-    }
-
-    /// The first row that is not the pure fold of the log.
-    fn compare(&self) -> Option<String> {
-        let mut pure = Materialized::new(self.fold.clone());
-        for record in self.sources() {
-            let position = record.position;
-            let Ok(event) = codec::decode(&record) else { continue };
-            if codec::check_record(&event, &record, PARTITIONS).is_ok() {
-                pure.take(&event, Place { partition: position.partition, offset: position.offset });
-            }
-        }
-        let generation = Generation { family: F::FAMILY, number: 1, epoch: 0 };
-        let stored = self.store.rows(generation).into_iter().map(|(key, row)| {
-            let source = (key.view != F::OWNER).then_some(row.source);
-            ((key, source), Cell::decode(&row.cell).unwrap().state.to_vec())
-        });
-        let stored: BTreeMap<_, _> = stored.collect();
-        let wanted: BTreeMap<_, _> = pure.states().map(|(key, source, state)| ((key.clone(), source), state)).collect();
-        let keys: BTreeSet<_> = stored.keys().chain(wanted.keys()).collect();
-        let differs = keys.into_iter().find(|key| stored.get(key) != wanted.get(key))?;
-        Some(format!("{differs:?}: stored {:?}, wanted {:?}", stored.get(differs), wanted.get(differs)))
-    }
-
-    /// The first rejected record without a dead letter, or the first dead letter without one.
-    fn letters(&self) -> Option<String> {
-        let rejected = self.sources().into_iter().filter(|record| {
-            let checked = codec::decode(record).and_then(|event| codec::check_record(&event, record, PARTITIONS));
-            checked.is_err()
-        });
-        let rejected: BTreeSet<_> =
-            rejected.map(|r| (r.position.partition.to_string(), r.position.offset.to_string())).collect();
-        let text =
-            |record: &Record, name| String::from_utf8_lossy(record.header(name).unwrap_or_default()).into_owned();
-        let kept = (0..PARTITIONS).flat_map(|partition| self.log.records(Topic::DeadLetters, partition).unwrap());
-        let kept: BTreeSet<_> = kept.map(|r| (text(&r, dead::PARTITION), text(&r, dead::OFFSET))).collect();
-        let odd = rejected.symmetric_difference(&kept).next()?;
-        Some(format!("record {odd:?} is rejected or has a dead letter, and not both"))
-    }
-}
-
-fn config() -> Config {
-    Config {
-        batch_records_max: 40,
-        owner_records_max: 6,
-        cached_rows_max: 24,
-        drain_ms_max: 100,
-        pointer_look_ms: 5_000,
-        ..Config::default()
+    async fn judge(&self) -> Result<(), String> {
+        let (journal, topic) = (&self.weather.journal, F::FAMILY.topic());
+        let facts = equation::Facts::of(&self.log, topic);
+        journal.checked("rows", equation::rows(&facts, &self.store, self.fold.clone(), self.serving().await)?);
+        journal.checked("rejected records", equation::letters(&facts, &self.log, topic)?);
+        journal.checked("redriven letters", equation::redriven(&facts, &self.log)?);
+        Ok(())
     }
 }

@@ -58,7 +58,7 @@ impl Case {
 
     fn plan(&self, now_ms: i64) -> plan::Plan {
         let (client, sent) = (self.client(), self.announced());
-        plan::client(&Context { tenant: "t", client: &client, sent: &sent, policy: &self.policy, now_ms })
+        plan::client(&Context { key: "t:c", client: &client, sent: &sent, policy: &self.policy, now_ms })
     }
 
     /// Plans and announces; answers what was done, as `+step` and `-reason`.
@@ -76,7 +76,7 @@ impl Case {
 
     fn story(&self, now: &str, id: &str) -> Vec<(String, Status, Option<String>)> {
         let (client, sent) = (self.client(), self.announced());
-        let context = Context { tenant: "t", client: &client, sent: &sent, policy: &self.policy, now_ms: at(now) };
+        let context = Context { key: "t:c", client: &client, sent: &sent, policy: &self.policy, now_ms: at(now) };
         plan::story(&context, id).into_iter().map(|r| (r.step, r.status, r.reason)).collect()
     }
 }
@@ -126,6 +126,19 @@ fn consents(consents: &[(Channel, bool)]) -> Fact {
     let all =
         consents.iter().map(|(channel, consent)| Consent { channel: *channel, consent: *consent, address_ref: None });
     updated(|update| update.channels = Change::Set(all.collect()))
+}
+
+#[test]
+fn an_appointment_of_another_client_has_another_reminder() {
+    // Entered under the wrong client, announced, deleted there and booked for the right one, at the same start.
+    let case = Case::new();
+    let (client, sent, now_ms) = (case.client(), Sent::default(), at(START) - 24 * HOUR);
+    let ids = ["t:c", "t:d", "u:c"].map(|key| {
+        let plan = plan::client(&Context { key, client: &client, sent: &sent, policy: &case.policy, now_ms });
+        plan.actions.iter().map(|action| record(action, now_ms).envelope.id).collect::<Vec<_>>()
+    });
+    assert_eq!(ids[0].len(), 1, "{ids:?}");
+    assert!(ids[0] != ids[1] && ids[0] != ids[2], "subscribers know reminders by their ids: {ids:?}");
 }
 
 #[test]

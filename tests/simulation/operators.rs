@@ -1,0 +1,128 @@
+//! What people do meanwhile: send dead letters again, build views anew, give that up, and die over it.
+
+use crate::equation;
+use crate::ports::Ports;
+use crate::random::Random;
+use crate::tally::Kind;
+use crate::weather::Journal;
+use crate::world;
+use foretell::clock::Clock;
+use foretell::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Told};
+use foretell::dead::desk::{self, Desk};
+use foretell::dead::filter::Filter;
+use foretell::log::Log;
+pub use foretell::rebuild::Order;
+use foretell::rebuild::{self, Rebuilder};
+use foretell::store::memory::Store as MemoryStore;
+use foretell::store::{Family, Store};
+use foretell::verify::{self, Scratch, Verifier};
+use foretell::view::{Limits, fingerprint};
+use std::sync::Arc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{self, Receiver};
+
+/// Whoever is at it, as what they tell.
+#[derive(Default)]
+pub struct Operators {
+    redrives: Vec<Receiver<Told>>,
+    rebuilds: Vec<Receiver<rebuild::Told>>,
+}
+
+impl Operators {
+    /// Listens to what was told meanwhile, and forgets who is done. Answers what should not have been told: a row
+    /// that was built anew and is not the fold, while others fold on.
+    pub fn listen(&mut self) -> Option<String> {
+        let mut differs = None;
+        self.redrives.retain_mut(|told| goes_on(told, |_| {}));
+        self.rebuilds.retain_mut(|told| {
+            goes_on(told, |told| {
+                if let rebuild::Told::Verifying { verify: verify::Told::Differs(row) } = told {
+                    differs = Some(format!("a rebuild found {row:?}"));
+                }
+            })
+        });
+        differs
+    }
+
+    pub fn begin_redrive(&mut self, ports: &Ports, clock: Arc<dyn Clock>, random: &Random) {
+        ports.fates.weather.journal.inject(Kind::Redrive, "the world", "letters");
+        self.redrives.push(redrive(ports, clock, random));
+    }
+
+    pub fn begin_rebuild(&mut self, ports: &Ports, family: Family, limits: Limits, order: Order) {
+        ports.fates.weather.journal.note(&format!("rebuild of {}: {order:?}", family.name()));
+        ports.fates.weather.journal.inject(Kind::Rebuild, "the world", "pointer");
+        self.rebuilds.push(rebuild(ports.as_who("rebuild").both(), family, limits, order));
+    }
+
+    /// Everybody who sends letters again ends in the midst of it.
+    pub fn cut_redrives(&mut self, journal: &Journal) {
+        for _ in self.redrives.drain(..) {
+            journal.note("a redrive is cut off");
+            journal.inject(Kind::RedriveCut, "the world", "letters");
+        }
+    }
+
+    /// Everybody who builds views anew does.
+    pub fn cut_rebuilds(&mut self, journal: &Journal) {
+        for _ in self.rebuilds.drain(..) {
+            journal.note("a rebuild is cut off");
+            journal.inject(Kind::RebuildCut, "the world", "pointer");
+        }
+    }
+}
+
+/// Takes what was told; answers whether more may come.
+fn goes_on<T>(told: &mut Receiver<T>, mut take: impl FnMut(T)) -> bool {
+    loop {
+        match told.try_recv() {
+            Ok(told) => take(told),
+            Err(error) => return error == TryRecvError::Empty,
+        }
+    }
+}
+
+/// Sends all letters again that can be mended.
+pub fn redrive(ports: &Ports, clock: Arc<dyn Clock>, random: &Random) -> Receiver<Told> {
+    let patch = serde_json::json!([{"op": "test", "path": "/specversion", "value": "1.0"}]);
+    let redrive = Redrive {
+        run: Run::Real,
+        patch: random.chance(50).then(|| serde_json::from_value(patch).unwrap()),
+        attempts_max: 3,
+        rate: RATE_MAX,
+        reason: None,
+    };
+    let asked = Asked { filter: Filter::default(), limit: usize::MAX, action: Action::Redrive(redrive) };
+    let desk = Desk { log: Arc::new(ports.as_who("desk")), clock, topic_prefix: equation::PREFIX.to_owned() };
+    desk::spawn(desk, asked)
+}
+
+/// Builds a family anew, or goes on with that, or gives it up.
+pub fn rebuild(
+    (log, store): (Arc<dyn Log>, Arc<dyn Store>),
+    family: Family,
+    limits: Limits,
+    order: Order,
+) -> Receiver<rebuild::Told> {
+    let (config, fingerprint) = (world::config(), fingerprint(&limits));
+    let generation_grace_ms = config.generation_grace_ms;
+    let verifier = Verifier {
+        log: log.clone(),
+        store: store.clone(),
+        limits,
+        config,
+        topic_prefix: equation::PREFIX.to_owned(),
+        scratches: Arc::new(|| Ok(Scratch { store: Arc::new(MemoryStore::new()), place: None })),
+    };
+    let rebuilder = Rebuilder { log, store, verifier, fingerprint, generation_grace_ms };
+    rebuild::spawn(rebuilder, family, order)
+}
+
+/// The last thing that is told.
+pub async fn last<T>(mut told: mpsc::Receiver<T>) -> Option<T> {
+    let mut last = None;
+    while let Some(told) = told.recv().await {
+        last = Some(told);
+    }
+    last
+}

@@ -1,0 +1,51 @@
+//! A process: a task, and the switch that its own crashes press.
+
+use foretell::port::Error;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::weather::Fates;
+
+pub struct Process {
+    task: JoinHandle<Result<(), Error>>,
+    killed: CancellationToken,
+    fates: Fates,
+}
+
+impl Process {
+    /// Starts it; what is awaited is dropped at the crash, in the middle of whatever it did.
+    pub fn start(fates: Fates, run: impl Future<Output = Result<(), Error>> + Send + 'static) -> Self {
+        let killed = fates.killed.clone();
+        let end = killed.clone();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => Ok(()),
+                ended = run => ended,
+            }
+        });
+        Self { task, killed, fates }
+    }
+
+    /// Ends it, and answers how it had ended if it had by itself.
+    pub async fn kill(self) -> Option<String> {
+        self.killed.cancel();
+        match self.task.await {
+            Ok(Err(error)) => Some(format!("a process ended: {error}")),
+            Err(panic) => Some(format!("a process panicked: {panic}")),
+            Ok(Ok(())) => None,
+        }
+    }
+
+    pub fn number(&self) -> usize {
+        self.fates.number
+    }
+
+    pub fn freeze(&self, ms: u64) {
+        self.fates.freeze(ms);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+}

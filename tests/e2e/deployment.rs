@@ -97,6 +97,11 @@ impl Deployment {
         format!("{}{}", self.config().topics.prefix, topic.name())
     }
 
+    /// The brokers of its log, `host:port,...`; of a log on Kafka.
+    pub fn brokers(&self) -> String {
+        self.config().log.strip_prefix("kafka://").expect("a log on Kafka").to_owned()
+    }
+
     /// The binary with this deployment's settings and nothing else of our environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_foretell"));

@@ -1,0 +1,100 @@
+//! What subscribers get: the reminders topic, read committed, by a consumer that knows nothing of Foretell.
+
+use crate::deployment::{Deployment, PARTITIONS};
+use crate::process::PATIENCE;
+use foretell::event::Topic;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The topic as it stands.
+#[derive(Debug, Default)]
+pub struct Reminded {
+    /// Ids of all events, in the order in which they were read.
+    pub ids: Vec<String>,
+    /// Appointment and step by reminder, of all that were announced.
+    due: BTreeMap<String, (String, String)>,
+    /// Reminders that were taken back.
+    withdrawn: BTreeSet<String>,
+}
+
+impl Reminded {
+    /// Reads all partitions from their beginnings to their ends.
+    pub async fn read(deployment: &Deployment) -> Self {
+        let brokers = deployment.brokers();
+        let topic = deployment.topic(Topic::Reminders);
+        let read = tokio::task::spawn_blocking(move || Self::read_blocking(&brokers, &topic));
+        read.await.expect("no panic")
+    }
+
+    fn read_blocking(brokers: &str, topic: &str) -> Self {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("group.id", format!("{topic}.subscriber"))
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer");
+        let mut all = TopicPartitionList::new();
+        for partition in 0..PARTITIONS as i32 {
+            all.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+        }
+        consumer.assign(&all).expect("assigned");
+        let mut read = Self::default();
+        let mut ended = BTreeSet::new();
+        while ended.len() < PARTITIONS as usize {
+            match consumer.poll(PATIENCE).expect("a record, or the end of a partition") {
+                Ok(message) => read.take(&message),
+                Err(KafkaError::PartitionEOF(partition)) => drop(ended.insert(partition)),
+                Err(error) => println!("a subscriber goes on after {error}"),
+            }
+        }
+        read
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let headers = message.headers().expect("headers");
+        let header = |name| {
+            let value = headers.iter().find(|header| header.key == name).and_then(|header| header.value);
+            std::str::from_utf8(value.expect("an attribute")).expect("text").to_owned()
+        };
+        let data: Value = serde_json::from_slice(message.payload().expect("a payload")).expect("JSON");
+        let field = |name: &str| data[name].as_str().expect("text").to_owned();
+        self.ids.push(header("ce_id"));
+        match header("ce_type").as_str() {
+            "foretell.reminder.due" => {
+                assert_eq!(header("ce_id"), field("reminder_id"));
+                self.due.insert(field("reminder_id"), (field("appointment_id"), field("step")));
+            }
+            "foretell.reminder.withdrawn" => drop(self.withdrawn.insert(field("reminder_id"))),
+            other => panic!("a {other} among the reminders"),
+        }
+    }
+
+    /// Appointment and step of what was announced and not taken back, in order.
+    pub fn standing(&self) -> Vec<&(String, String)> {
+        let mut standing: Vec<_> =
+            self.due.iter().filter(|(id, _)| !self.withdrawn.contains(*id)).map(|(_, what)| what).collect();
+        standing.sort();
+        standing
+    }
+
+    /// That each id stands there once, that nothing was taken back that had not been announced, and that exactly
+    /// these reminders hold.
+    pub fn check(&self, due: &BTreeSet<(String, String)>) {
+        let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+        for id in &self.ids {
+            *counts.entry(id).or_default() += 1;
+        }
+        let repeated: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(repeated.is_empty(), "these ids stand there more than once: {repeated:?}");
+        let unheard: Vec<_> = self.withdrawn.iter().filter(|id| !self.due.contains_key(*id)).collect();
+        assert!(unheard.is_empty(), "withdrawn and never announced: {unheard:?}");
+        assert_eq!(self.standing(), due.iter().collect::<Vec<_>>());
+    }
+}

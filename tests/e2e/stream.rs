@@ -1,0 +1,320 @@
+//! A stream of events that flows while something goes wrong, in measured portions, so that what goes wrong does so in
+//! the middle of a fold; and what must be there afterwards.
+//!
+//! ```text
+//!   story ─► producer ─► topics ─► whoever is killed, frozen or cut off ─► rows and checkpoints
+//!               ▲           │ ends                                               │
+//!               └───────────┴── never more than a backlog ahead of the fold ◄────┘
+//! ```
+
+use crate::deployment::Deployment;
+use crate::facts::drawn;
+use crate::process::{Process, until};
+use crate::reminded::Reminded;
+use crate::story::Story;
+use foretell::app::Ports;
+use foretell::event::Topic;
+use foretell::store::{Family, Generation, View};
+use foretell::view::cell::Cell;
+use futures::future::{join_all, try_join_all};
+use futures::stream::{self, StreamExt};
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Records that may be in the log and not yet folded before the stream waits.
+const BACKLOG_MAX: i64 = 1_000;
+/// Records that must be there to be folded when something goes wrong.
+const BACKLOG_MIN: i64 = 200;
+/// Records that may flow once something has gone wrong, before the next thing does.
+const PORTION: i64 = 1_500;
+/// Longest time from the look that found a fold in its middle to what goes wrong, in milliseconds.
+const JITTER_MS: u64 = 20;
+/// Between two looks at logs and checkpoints.
+const LOOK: Duration = Duration::from_millis(20);
+/// Buckets that are looked at together.
+const BUCKETS_AT_ONCE: usize = 16;
+/// More rows than any bucket has here.
+const BUCKET_ROWS_MAX: usize = 10_000;
+
+/// A partition of logins or of appointments.
+pub type Place = (Family, u32);
+
+/// How far every partition is folded, and its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Positions(BTreeMap<Place, (i64, i64)>);
+
+impl Positions {
+    /// Offsets that are folded.
+    pub fn folded(&self) -> i64 {
+        self.0.values().map(|(next, _)| next).sum()
+    }
+
+    /// Records that are in the log and not folded.
+    pub fn backlog(&self) -> i64 {
+        self.0.values().map(|(next, end)| end - next).sum()
+    }
+
+    /// The partitions with a backlog.
+    pub fn behind(&self) -> impl Iterator<Item = Place> {
+        self.0.iter().filter(|(_, (next, end))| next < end).map(|(place, _)| *place)
+    }
+
+    /// How far a partition is folded.
+    pub fn next(&self, place: Place) -> i64 {
+        self.0[&place].0
+    }
+}
+
+/// Looks at the log and the store of a deployment.
+struct Lookout {
+    ports: Ports,
+    generations: Vec<(Generation, u32)>,
+}
+
+impl Lookout {
+    async fn open(deployment: &Deployment) -> Self {
+        let ports = deployment.open().await;
+        let mut generations = Vec::new();
+        for family in [Family::Logins, Family::Appointments] {
+            let pointer = ports.store.pointer(family).await.expect("readable").expect("a serving generation");
+            let generation = Generation { family, number: pointer.serving, epoch: pointer.epoch };
+            generations.push((generation, pointer.partitions));
+        }
+        Self { ports, generations }
+    }
+
+    /// Ends first, so that a backlog that is seen was there. An error while something is away.
+    async fn look(&self) -> Result<Positions, foretell::port::Error> {
+        let places = || {
+            let of = |(generation, partitions): &(Generation, u32)| {
+                (0..*partitions)
+                    .map({
+                        let generation = *generation;
+                        move |partition| (generation, partition)
+                    })
+                    .collect::<Vec<_>>()
+            };
+            self.generations.iter().flat_map(of)
+        };
+        let log = &self.ports.log;
+        let ends = places().map(|(generation, partition)| log.extent(generation.family.topic(), partition));
+        let ends = try_join_all(ends).await?;
+        let store = &self.ports.store;
+        let checkpoints = places().map(|(generation, partition)| store.checkpoint(generation, partition));
+        let checkpoints = try_join_all(checkpoints).await?;
+        let both = checkpoints
+            .into_iter()
+            .zip(ends)
+            .map(|(checkpoint, extent)| (checkpoint.map_or(0, |checkpoint| checkpoint.next), extent.end));
+        Ok(Positions(places().map(|(generation, partition)| (generation.family, partition)).zip(both).collect()))
+    }
+
+    /// How many partials of each partition stand above its checkpoint: what a flush has written that did not come to
+    /// its end.
+    async fn ahead(&self, at: &Positions) -> BTreeMap<Place, u64> {
+        let mut buckets = Vec::new();
+        for view in View::ALL {
+            let of_view = self.generations.iter().find(|(generation, _)| generation.family == view.family());
+            let Some((generation, _)) = of_view else { continue };
+            let found = self.ports.store.buckets(*generation, view).await.expect("readable");
+            buckets.extend(found.into_iter().map(|bucket| (*generation, view, bucket)));
+        }
+        let scans = stream::iter(buckets).map(|(generation, view, bucket)| async move {
+            let rows = self.ports.store.scan(generation, view, bucket, None, BUCKET_ROWS_MAX).await;
+            (generation.family, rows.expect("readable"))
+        });
+        let mut ahead = BTreeMap::new();
+        for (family, rows) in scans.buffer_unordered(BUCKETS_AT_ONCE).collect::<Vec<_>>().await {
+            for (_, row) in rows {
+                let place = (family, row.source);
+                if Cell::decode(&row.cell).expect("a cell").position >= at.next(place) {
+                    *ahead.entry(place).or_default() += 1;
+                }
+            }
+        }
+        ahead
+    }
+}
+
+/// A story on its way into the log.
+pub struct Stream {
+    story: Story,
+    /// Records that the whole of it makes.
+    total: i64,
+    /// Records that may be sent for now.
+    portion: watch::Sender<i64>,
+    seen: watch::Receiver<Positions>,
+    feeding: AbortOnDropHandle<u64>,
+    _watching: AbortOnDropHandle<()>,
+    lookout: Arc<Lookout>,
+}
+
+impl Stream {
+    /// A stream of a story, each batch sent so many times; nothing flows yet. Somebody has served the deployment.
+    pub async fn open(deployment: &Deployment, story: Story, times: usize) -> Self {
+        let lookout = Arc::new(Lookout::open(deployment).await);
+        let (portion, allowed) = watch::channel(0);
+        let (show, seen) = watch::channel(Positions::default());
+        let watching = tokio::spawn(watch_on(Arc::clone(&lookout), show));
+        let batches = story.batches().into_iter().flat_map(|batch| std::iter::repeat_n(batch, times)).collect();
+        let total = (story.events.len() * times) as i64;
+        let feeder = Feeder::new(deployment, allowed, seen.clone());
+        let feeding = AbortOnDropHandle::new(tokio::spawn(feeder.feed(batches)));
+        Self { story, total, portion, seen, feeding, _watching: AbortOnDropHandle::new(watching), lookout }
+    }
+
+    /// Waits until a drawn share of the story is folded, of the round's own out of so many between 5 % and 95 % of
+    /// the whole, while more of it waits to be folded.
+    pub async fn middle(&mut self, round: u64, rounds: u64) {
+        let share = |of: u64| self.total * 5 / 100 + self.total * 90 / 100 * of as i64 / rounds as i64;
+        let (from, to) = (share(round), share(round + 1));
+        let at = from + drawn(self.total as u64, round, (to - from) as u64 / 2) as i64;
+        self.portion.send_replace(at + PORTION);
+        self.until("a fold is in its middle", |seen| seen.folded() >= at && seen.backlog() >= BACKLOG_MIN).await;
+        // Takes it off the moment at which a checkpoint was seen to move.
+        sleep(Duration::from_millis(drawn(self.total as u64 + 1, round, JITTER_MS))).await;
+    }
+
+    /// Waits until positions are so.
+    pub async fn until(&self, what: &str, mut so: impl FnMut(&Positions) -> bool) {
+        until(what, async || so(&self.seen.borrow()).then_some(())).await;
+    }
+
+    /// Where everything stands, by a look of its own.
+    pub async fn look(&self) -> Positions {
+        self.lookout.look().await.expect("log and store are there")
+    }
+
+    /// See [`Lookout::ahead`].
+    pub async fn ahead(&self, at: &Positions) -> BTreeMap<Place, u64> {
+        self.lookout.ahead(at).await
+    }
+
+    /// That what went wrong did so in the middle: with something to fold, between 5 % and 95 % of the whole.
+    pub fn assert_middle(&self, at: &Positions) {
+        assert!(at.backlog() > 0, "nothing was left to fold: {at:?}");
+        let share = at.folded() * 100 / self.total;
+        assert!((5..=95).contains(&share), "{share} % of {} were folded: {at:?}", self.total);
+    }
+
+    /// Lets the rest flow, and waits until all of it is in the log, in rows, and on the reminders topic; then stops
+    /// the processes in order, and checks all that was promised. What was sent and announced, in a sentence.
+    pub async fn end(self, deployment: &Deployment, processes: Vec<Process>) -> String {
+        self.portion.send_replace(i64::MAX);
+        let again = self.feeding.await.expect("no panic");
+        let at = until("everything is folded", async || {
+            let at = self.lookout.look().await.ok()?;
+            (at.backlog() == 0).then_some(at)
+        })
+        .await;
+        let due: Vec<_> = self.story.due.iter().collect();
+        until("every reminder stands on the topic", async || {
+            (Reminded::read(deployment).await.standing() == due).then_some(())
+        })
+        .await;
+        join_all(processes.into_iter().map(Process::stop)).await;
+        assert!(at.folded() >= self.total, "{} of {} acknowledged records are there", at.folded(), self.total);
+        assert_eq!(deployment.records(Topic::DeadLetters).await, 0, "every event was folded");
+        let told = deployment.output(&["verify"]);
+        assert!(told.ends_with("; 0 differ\n"), "{told}");
+        let reminded = Reminded::read(deployment).await;
+        reminded.check(&self.story.due);
+        format!(
+            "{} records of {} events ({again} batches were sent again), {} reminder events, {} of them standing; \
+             verify: {}",
+            at.folded(),
+            self.story.events.len(),
+            reminded.ids.len(),
+            due.len(),
+            told.trim_end()
+        )
+    }
+}
+
+/// Keeps looking; what cannot be seen for now stays as it was.
+async fn watch_on(lookout: Arc<Lookout>, show: watch::Sender<Positions>) {
+    loop {
+        if let Ok(positions) = lookout.look().await {
+            show.send_replace(positions);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// A producer that knows nothing of Foretell: sends batches one after the other, each until all of it is acknowledged.
+struct Feeder {
+    producer: FutureProducer,
+    topics: [String; 2],
+    allowed: watch::Receiver<i64>,
+    seen: watch::Receiver<Positions>,
+}
+
+impl Feeder {
+    fn new(deployment: &Deployment, allowed: watch::Receiver<i64>, seen: watch::Receiver<Positions>) -> Self {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", deployment.brokers())
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "2")
+            .create()
+            .expect("a producer");
+        Self {
+            producer,
+            topics: [Topic::Logins, Topic::Appointments].map(|topic| deployment.topic(topic)),
+            allowed,
+            seen,
+        }
+    }
+
+    /// How many batches were sent again.
+    async fn feed(mut self, batches: Vec<Vec<Value>>) -> u64 {
+        let (mut sent, mut again) = (0, 0);
+        for batch in batches {
+            sent += batch.len() as i64;
+            self.allowed.wait_for(|allowed| *allowed >= sent).await.expect("the stream is there");
+            self.seen.wait_for(|seen| seen.backlog() < BACKLOG_MAX).await.expect("the lookout is there");
+            while let Err(error) = self.send(&batch).await {
+                println!("the stream sends a batch again: {error}");
+                again += 1;
+            }
+        }
+        again
+    }
+
+    /// A batch that is not acknowledged may be in the log all the same.
+    async fn send(&self, batch: &[Value]) -> Result<(), KafkaError> {
+        let mut waiting = Vec::with_capacity(batch.len());
+        for event in batch {
+            let data = &event["data"];
+            let (topic, subject) = match data["user_id"].as_str() {
+                Some(user) => (&self.topics[0], user),
+                None => (&self.topics[1], data["client_id"].as_str().expect("a client")),
+            };
+            let (key, value) = (format!("default:{subject}"), event.to_string());
+            let headers =
+                OwnedHeaders::new().insert(Header { key: "content-type", value: Some("application/cloudevents+json") });
+            let record = FutureRecord::to(topic).key(&key).payload(&value).headers(headers);
+            waiting.push(self.producer.send_result(record).map_err(|(error, _)| error)?);
+        }
+        for delivered in join_all(waiting).await {
+            delivered.expect("the producer is there").map_err(|(error, _)| error)?;
+        }
+        Ok(())
+    }
+}
+
+/// Says how often something went wrong, and what came of it; also when the test passes.
+pub fn report(line: &str) {
+    // Not through `println`, which is shown for failed tests alone.
+    writeln!(std::io::stderr(), "injected: {line}").expect("stderr");
+}

@@ -1,14 +1,19 @@
-//! The pointers: read and swapped by lightweight transactions, so that two operators cannot both win.
+//! The pointers: swapped by lightweight transactions, so that two operators cannot both win, and read as any row.
 
 use super::{Cassandra, fault};
 use crate::store::{Error, Family, Kind, Pointer};
+use scylla::statement::prepared::PreparedStatement;
 use scylla::value::{CqlValue, Row};
 
 impl Cassandra {
     /// The pointer of a family, with every swap that was acknowledged.
     pub(super) async fn read_pointer(&self, family: Family) -> Result<Option<Pointer>, Error> {
+        self.pointer_by(&self.statements.read_pointer, family).await
+    }
+
+    async fn pointer_by(&self, statement: &PreparedStatement, family: Family) -> Result<Option<Pointer>, Error> {
         let operation = "read the pointer";
-        let result = self.session.execute_unpaged(&self.statements.read_pointer, (family.name(),)).await;
+        let result = self.session.execute_unpaged(statement, (family.name(),)).await;
         let rows = result
             .map_err(|error| fault::execution(operation, &error))?
             .into_rows_result()
@@ -26,10 +31,12 @@ impl Cassandra {
     ) -> Result<bool, Error> {
         match self.attempt(family, expected, new).await {
             // Nobody knows whether it was done: the pointer itself does.
-            Err(error) if error.kind == Kind::Retry => match self.read_pointer(family).await? {
-                Some(found) if found == *new => Ok(true),
-                _ => Err(error),
-            },
+            Err(error) if error.kind == Kind::Retry => {
+                match self.pointer_by(&self.statements.settle_pointer, family).await? {
+                    Some(found) if found == *new => Ok(true),
+                    _ => Err(error),
+                }
+            }
             answered => answered,
         }
     }

@@ -20,6 +20,7 @@ pub(super) struct Statements {
     pub(super) scan_after: PreparedStatement,
     pub(super) buckets: PreparedStatement,
     pub(super) read_pointer: PreparedStatement,
+    pub(super) settle_pointer: PreparedStatement,
     pub(super) create_pointer: PreparedStatement,
     pub(super) replace_pointer: PreparedStatement,
     pub(super) drop_bucket: PreparedStatement,
@@ -54,9 +55,10 @@ const CHECKPOINTS: &str = "SELECT DISTINCT family, generation, source FROM KEYSP
 impl Statements {
     /// Prepares all of them in the session's keyspace.
     pub(super) async fn prepare(session: &Session) -> Result<Self, Error> {
-        let mut read_pointer = idempotent(session, READ_POINTER).await?;
-        // Finishes a lightweight transaction whose outcome was still open, and sees it.
-        read_pointer.set_consistency(Consistency::LocalSerial);
+        let mut settle_pointer = idempotent(session, READ_POINTER).await?;
+        // Finishes a lightweight transaction whose outcome was still open, and sees it. For the one who must know
+        // alone: such reads contend with each other, so that many processes that look often would find no answer.
+        settle_pointer.set_consistency(Consistency::LocalSerial);
         Ok(Self {
             write_row: idempotent(session, WRITE_ROW).await?,
             write_checkpoint: idempotent(session, WRITE_CHECKPOINT).await?,
@@ -66,7 +68,8 @@ impl Statements {
             scan: idempotent(session, SCAN).await?,
             scan_after: idempotent(session, SCAN_AFTER).await?,
             buckets: idempotent(session, BUCKETS).await?,
-            read_pointer,
+            read_pointer: idempotent(session, READ_POINTER).await?,
+            settle_pointer,
             create_pointer: prepare(session, CREATE_POINTER).await?,
             replace_pointer: prepare(session, REPLACE_POINTER).await?,
             drop_bucket: idempotent(session, DROP_BUCKET).await?,

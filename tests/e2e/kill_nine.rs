@@ -13,13 +13,12 @@ async fn a_process_killed_twenty_times_in_the_middle_of_a_fold_loses_and_repeats
     const KILLS: u64 = 20;
     let deployment = Deployment::cluster();
     let mut worker = Service::ready(&deployment, &WORKER).await;
-    let mut stream = Stream::open(&deployment, Story::new(System.now_ms(), 12_000, 2_000), 1).await;
+    let stream = Stream::open(&deployment, Story::new(System.now_ms(), 12_000, 2_000), 1).await;
     let mut torn = 0;
     for kill in 0..KILLS {
-        stream.middle(kill, KILLS).await;
+        // Stopped for the look that proves where it stands, so that it is killed there and nowhere else.
+        let at = stream.halt(&worker.process, (kill, KILLS), &stream.places()).await;
         worker.process.kill();
-        let at = stream.look().await;
-        stream.assert_middle(&at);
         torn += u64::from(!stream.ahead(&at).await.is_empty());
         worker = Service::start(&deployment, &WORKER);
     }

@@ -15,6 +15,8 @@ mod dead_letters;
 mod demo;
 mod deployment;
 mod facts;
+mod frozen;
+mod groups;
 mod imports;
 mod kill_nine;
 mod process;

@@ -1,13 +1,12 @@
 //! Roles in processes of their own, on the clusters: together they are one service.
 
-use crate::deployment::{Deployment, service};
+use crate::deployment::Deployment;
 use crate::facts;
+use crate::groups::members;
 use crate::process::{PATIENCE, Service, until};
 use foretell::clock::{Clock, System};
 use foretell::event::codec::rfc3339;
 use futures::{Stream, StreamExt};
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::pin::Pin;
@@ -111,19 +110,6 @@ async fn three_processes_are_one_service() {
     for service in [http, views, reminders] {
         service.process.stop().await;
     }
-}
-
-/// How many members each group of the deployment has.
-async fn members(deployment: &Deployment) -> Vec<usize> {
-    let prefix = deployment.config().topics.prefix;
-    let asked = tokio::task::spawn_blocking(move || {
-        let client: BaseConsumer =
-            ClientConfig::new().set("bootstrap.servers", service("KAFKA_BROKERS")).create().expect("a client");
-        let groups = client.fetch_group_list(None, PATIENCE).expect("an answer");
-        let ours = groups.groups().iter().filter(|group| group.name().starts_with(&prefix));
-        ours.map(|group| group.members().len()).collect()
-    });
-    asked.await.expect("no panic")
 }
 
 #[tokio::test(flavor = "multi_thread")]

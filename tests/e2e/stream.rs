@@ -14,6 +14,7 @@ use crate::reminded::Reminded;
 use crate::story::Story;
 use foretell::app::Ports;
 use foretell::event::Topic;
+use foretell::port::{Error, Kind};
 use foretell::store::{Family, Generation, View};
 use foretell::view::cell::Cell;
 use futures::future::{join_all, try_join_all};
@@ -23,7 +24,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,10 +34,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Records that may be in the log and not yet folded before the stream waits.
 const BACKLOG_MAX: i64 = 1_000;
-/// Records that must be there to be folded when something goes wrong.
-const BACKLOG_MIN: i64 = 200;
 /// Records that may flow once something has gone wrong, before the next thing does.
 const PORTION: i64 = 1_500;
+/// Something goes wrong when at least so much of a story is folded, and within so much from there.
+const FIRST_PERCENT: i64 = 5;
+const SPAN_PERCENT: i64 = 80;
 /// Longest time from the look that found a fold in its middle to what goes wrong, in milliseconds.
 const JITTER_MS: u64 = 20;
 /// Between two looks at logs and checkpoints.
@@ -64,6 +66,11 @@ impl Positions {
         self.0.values().map(|(next, end)| end - next).sum()
     }
 
+    /// Records of these partitions that are in the log and not folded.
+    pub fn backlog_of(&self, places: &BTreeSet<Place>) -> i64 {
+        places.iter().filter_map(|place| self.0.get(place)).map(|(next, end)| end - next).sum()
+    }
+
     /// The partitions with a backlog.
     pub fn behind(&self) -> impl Iterator<Item = Place> {
         self.0.iter().filter(|(_, (next, end))| next < end).map(|(place, _)| *place)
@@ -73,6 +80,16 @@ impl Positions {
     pub fn next(&self, place: Place) -> i64 {
         self.0[&place].0
     }
+}
+
+/// Asks until log or store answer: they may be busy.
+async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, Error>) -> T {
+    until("log and store answer", async || match ask().await {
+        Ok(answer) => Some(answer),
+        Err(error) if error.kind == Kind::Retry => None,
+        Err(error) => panic!("{error}"),
+    })
+    .await
 }
 
 /// Looks at the log and the store of a deployment.
@@ -86,15 +103,14 @@ impl Lookout {
         let ports = deployment.open().await;
         let mut generations = Vec::new();
         for family in [Family::Logins, Family::Appointments] {
-            let pointer = ports.store.pointer(family).await.expect("readable").expect("a serving generation");
-            let generation = Generation { family, number: pointer.serving, epoch: pointer.epoch };
-            generations.push((generation, pointer.partitions));
+            let pointer = patiently(async || ports.store.pointer(family).await).await.expect("a serving generation");
+            generations.push((pointer.serving(family), pointer.partitions));
         }
         Self { ports, generations }
     }
 
     /// Ends first, so that a backlog that is seen was there. An error while something is away.
-    async fn look(&self) -> Result<Positions, foretell::port::Error> {
+    async fn look(&self) -> Result<Positions, Error> {
         let places = || {
             let of = |(generation, partitions): &(Generation, u32)| {
                 (0..*partitions)
@@ -126,12 +142,12 @@ impl Lookout {
         for view in View::ALL {
             let of_view = self.generations.iter().find(|(generation, _)| generation.family == view.family());
             let Some((generation, _)) = of_view else { continue };
-            let found = self.ports.store.buckets(*generation, view).await.expect("readable");
+            let found = patiently(async || self.ports.store.buckets(*generation, view).await).await;
             buckets.extend(found.into_iter().map(|bucket| (*generation, view, bucket)));
         }
         let scans = stream::iter(buckets).map(|(generation, view, bucket)| async move {
-            let rows = self.ports.store.scan(generation, view, bucket, None, BUCKET_ROWS_MAX).await;
-            (generation.family, rows.expect("readable"))
+            let scan = async || self.ports.store.scan(generation, view, bucket, None, BUCKET_ROWS_MAX).await;
+            (generation.family, patiently(scan).await)
         });
         let mut ahead = BTreeMap::new();
         for (family, rows) in scans.buffer_unordered(BUCKETS_AT_ONCE).collect::<Vec<_>>().await {
@@ -164,7 +180,7 @@ impl Stream {
     pub async fn open(deployment: &Deployment, story: Story, times: usize) -> Self {
         let lookout = Arc::new(Lookout::open(deployment).await);
         let (portion, allowed) = watch::channel(0);
-        let (show, seen) = watch::channel(Positions::default());
+        let (show, seen) = watch::channel(patiently(async || lookout.look().await).await);
         let watching = tokio::spawn(watch_on(Arc::clone(&lookout), show));
         let batches = story.batches().into_iter().flat_map(|batch| std::iter::repeat_n(batch, times)).collect();
         let total = (story.events.len() * times) as i64;
@@ -173,16 +189,51 @@ impl Stream {
         Self { story, total, portion, seen, feeding, _watching: AbortOnDropHandle::new(watching), lookout }
     }
 
-    /// Waits until a drawn share of the story is folded, of the round's own out of so many between 5 % and 95 % of
-    /// the whole, while more of it waits to be folded.
-    pub async fn middle(&mut self, round: u64, rounds: u64) {
-        let share = |of: u64| self.total * 5 / 100 + self.total * 90 / 100 * of as i64 / rounds as i64;
+    /// Waits until a fold is in its middle: in the round's own part of the story, out of so many rounds, a drawn share
+    /// is folded, and more waits to be folded in one of these partitions.
+    pub async fn middle(&self, (round, rounds): (u64, u64), places: &BTreeSet<Place>) -> Positions {
+        let share =
+            |of: u64| self.total * FIRST_PERCENT / 100 + self.total * SPAN_PERCENT / 100 * of as i64 / rounds as i64;
         let (from, to) = (share(round), share(round + 1));
         let at = from + drawn(self.total as u64, round, (to - from) as u64 / 2) as i64;
-        self.portion.send_replace(at + PORTION);
-        self.until("a fold is in its middle", |seen| seen.folded() >= at && seen.backlog() >= BACKLOG_MIN).await;
-        // Takes it off the moment at which a checkpoint was seen to move.
-        sleep(Duration::from_millis(drawn(self.total as u64 + 1, round, JITTER_MS))).await;
+        loop {
+            self.until("a fold is in its middle", |seen| {
+                self.portion.send_replace(at.max(seen.folded()) + PORTION);
+                seen.folded() >= at && seen.backlog_of(places) > 0
+            })
+            .await;
+            // Takes it off the moment at which a checkpoint was seen to move.
+            sleep(Duration::from_millis(drawn(self.total as u64 + 1, round, JITTER_MS))).await;
+            let seen = self.look().await;
+            if self.is_middle(&seen, places) {
+                return seen;
+            }
+        }
+    }
+
+    /// Stops a process in the middle of a fold of these partitions, which are its own. They stay where they are seen
+    /// until somebody else takes them over.
+    pub async fn halt(&self, process: &Process, round: (u64, u64), places: &BTreeSet<Place>) -> Positions {
+        loop {
+            self.middle(round, places).await;
+            process.signal("STOP");
+            let seen = self.look().await;
+            if self.is_middle(&seen, places) {
+                return seen;
+            }
+            process.signal("CONT");
+        }
+    }
+
+    fn is_middle(&self, seen: &Positions, places: &BTreeSet<Place>) -> bool {
+        let share = seen.folded() * 100 / self.total;
+        assert!((5..=95).contains(&share), "{share} % of {} were folded: {seen:?}", self.total);
+        seen.backlog_of(places) > 0
+    }
+
+    /// All partitions of logins and appointments.
+    pub fn places(&self) -> BTreeSet<Place> {
+        self.seen.borrow().0.keys().copied().collect()
     }
 
     /// Waits until positions are so.
@@ -192,19 +243,12 @@ impl Stream {
 
     /// Where everything stands, by a look of its own.
     pub async fn look(&self) -> Positions {
-        self.lookout.look().await.expect("log and store are there")
+        patiently(async || self.lookout.look().await).await
     }
 
     /// See [`Lookout::ahead`].
     pub async fn ahead(&self, at: &Positions) -> BTreeMap<Place, u64> {
         self.lookout.ahead(at).await
-    }
-
-    /// That what went wrong did so in the middle: with something to fold, between 5 % and 95 % of the whole.
-    pub fn assert_middle(&self, at: &Positions) {
-        assert!(at.backlog() > 0, "nothing was left to fold: {at:?}");
-        let share = at.folded() * 100 / self.total;
-        assert!((5..=95).contains(&share), "{share} % of {} were folded: {at:?}", self.total);
     }
 
     /// Lets the rest flow, and waits until all of it is in the log, in rows, and on the reminders topic; then stops

@@ -1,5 +1,6 @@
 //! Where an instance lives: a directory, or topics and a keyspace of its own on the clusters.
 
+use crate::services::Services;
 use foretell::app::{self, Ports};
 use foretell::clock::System;
 use foretell::config::{self, Config, Layers};
@@ -45,15 +46,24 @@ impl Deployment {
 
     /// The same, where groups miss a member that says nothing for so long.
     pub fn cluster_of_sessions(session_timeout_ms: u32) -> Self {
+        Self::migrated(&service("KAFKA_BROKERS"), &service("CASSANDRA_NODES"), 1, session_timeout_ms)
+    }
+
+    /// The same on services of its own, with a copy of every row on every node.
+    pub fn on(services: &Services) -> Self {
+        Self::migrated(&services.brokers, &services.nodes, services.nodes.split(',').count(), 3_000)
+    }
+
+    fn migrated(brokers: &str, nodes: &str, copies: usize, session_timeout_ms: u32) -> Self {
         let name = format!("e2e{}", Uuid::new_v4().simple());
         let deployment = Self::with(|_| {
             vec![
-                ("LOG", format!("kafka://{}", service("KAFKA_BROKERS"))),
-                ("STORE", format!("cassandra://{}/{name}", service("CASSANDRA_NODES"))),
+                ("LOG", format!("kafka://{brokers}")),
+                ("STORE", format!("cassandra://{nodes}/{name}")),
                 ("TOPICS__PREFIX", format!("{name}.")),
                 ("TOPICS__REPLICATION_FACTOR", "1".into()),
                 ("TOPICS__MIN_INSYNC_REPLICAS", "1".into()),
-                ("CASSANDRA__REPLICATION_FACTOR", "1".into()),
+                ("CASSANDRA__REPLICATION_FACTOR", copies.to_string()),
                 ("KAFKA__SESSION_TIMEOUT_MS", session_timeout_ms.to_string()),
             ]
         });

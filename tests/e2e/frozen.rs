@@ -52,9 +52,9 @@ async fn two_workers() -> (Deployment, [Service; 2]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_move_in_the_middle_of_a_fold_take_nothing_along() {
-    const GUESTS: u64 = 8;
+    const GUESTS: u64 = 6;
     let (deployment, [one, other]) = two_workers().await;
-    let stream = Stream::open(&deployment, Story::new(System.now_ms(), 12_000, 2_000), 1).await;
+    let stream = Stream::open(&deployment, Story::new(System.now_ms(), 20_000, 2_000), 1).await;
     let mut moved = 0;
     for guest in 0..GUESTS {
         stream.middle((2 * guest, 2 * GUESTS), &stream.places()).await;

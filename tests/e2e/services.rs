@@ -1,0 +1,70 @@
+//! Services of a test's own, for tests that break them: nobody else's topics and rows are on them.
+//!
+//! They are started by `scripts/services`, which stops them when its command ends: here, when its standard input
+//! does. So they are gone with the test, however that ends.
+
+use crate::process::until;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
+/// What the script runs when all nodes are ready: says where they are, and waits until nobody needs them.
+const TELL_AND_WAIT: &str = r#"echo "$KAFKA_BROKERS $CASSANDRA_NODES $SERVICES_RUN"; exec cat"#;
+
+/// Running brokers and nodes.
+pub struct Services {
+    script: Child,
+    /// `host:port,...` of all brokers.
+    pub brokers: String,
+    /// `host:port,...` of all Cassandra nodes.
+    pub nodes: String,
+    run: PathBuf,
+}
+
+impl Services {
+    /// Starts so many brokers and so many Cassandra nodes, and waits until they let clients in.
+    pub async fn start(brokers: u32, nodes: u32) -> Self {
+        let started = tokio::task::spawn_blocking(move || {
+            let mut script = Command::new(SCRIPT)
+                .args(["up", "-k", &brokers.to_string(), "-c", &nodes.to_string(), "--", "sh", "-c", TELL_AND_WAIT])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("scripts/services runs");
+            let mut told = String::new();
+            let stdout = script.stdout.as_mut().expect("it is piped");
+            BufReader::new(stdout).read_line(&mut told).expect("readable");
+            let mut told = told.split_whitespace().map(str::to_owned);
+            let mut next = || told.next().expect("scripts/services starts them");
+            Self { script, brokers: next(), nodes: next(), run: next().into() }
+        });
+        started.await.expect("no panic")
+    }
+
+    /// Kills a node as a power loss would, `kafka-1` or `cassandra-3`.
+    pub fn kill(&self, node: &str) {
+        let pid = std::fs::read_to_string(self.run.join(node).join("pid")).expect("a node that was started");
+        let killed = Command::new("sh").arg("-c").arg(format!("kill -9 {pid}")).status();
+        assert!(killed.expect("a shell").success(), "{node} had ended by itself");
+    }
+
+    /// Starts a node that was killed, with its data and its ports, and waits until it lets clients in.
+    pub async fn restart(&self, node: &str) {
+        let mut start = Command::new(SCRIPT)
+            .args(["start".as_ref(), self.run.as_os_str(), node.as_ref()])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("scripts/services runs");
+        let ended = until("a node is there again", async || start.try_wait().expect("it is our child")).await;
+        assert!(ended.success(), "{node} was not started again: {ended}");
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        // Its command ends with its input, and the nodes with its command.
+        drop(self.script.stdin.take());
+        let _ = self.script.wait();
+    }
+}

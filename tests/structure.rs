@@ -83,3 +83,25 @@ fn every_module_says_why_it_exists() {
     let silent: Vec<_> = sources(&root().join("src")).into_iter().filter(silent).collect();
     assert_eq!(silent, Vec::<PathBuf>::new());
 }
+
+/// The names of tests in a page: `module::name`, or `name` where it is long enough to be nothing else.
+fn named_tests(page: &str) -> Vec<&str> {
+    let spans = page.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b':');
+    spans
+        .filter(|name| plain(name))
+        .filter_map(|name| name.rsplit(':').next())
+        .filter(|name| name.matches('_').count() >= 4)
+        .collect()
+}
+
+#[test]
+fn every_guarantee_names_tests_that_exist() {
+    let page = std::fs::read_to_string(root().join("docs/RELIABILITY.md")).unwrap();
+    let tests: String =
+        sources(&root().join("tests")).iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let named = named_tests(&page);
+    assert!(named.len() > 40, "the rule looks at {} names", named.len());
+    let missing: Vec<_> = named.into_iter().filter(|name| !tests.contains(&format!("fn {name}("))).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}

@@ -244,3 +244,36 @@ fn decode_shares(key: &RowKey, bytes: &[u8]) -> Result<Shares, Corrupt> {
 fn unreadable(key: &RowKey, corrupt: &Corrupt) -> Error {
     Error::fatal("read a row", format!("{} {:?}: {corrupt}", key.view.name(), key.key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::View;
+
+    fn key(n: usize) -> RowKey {
+        RowKey::hashed(View::User, n.to_string())
+    }
+
+    #[test]
+    fn rows_that_are_not_used_for_a_turn_are_let_go_and_others_stay() {
+        const ROWS_MAX: usize = 10;
+        let mut cache = Cache::new();
+        for n in 0..100 {
+            cache.hot.insert(key(n), n);
+            assert_eq!(cache.get(&key(0)), Some(&mut 0), "it is used in every turn");
+            cache.turn(ROWS_MAX);
+            let held = cache.hot.len() + cache.cold.len();
+            assert!(held <= ROWS_MAX + 2, "{held} rows after {n}");
+        }
+        assert_eq!(cache.get(&key(1)), None);
+        assert_eq!(cache.get(&key(99)), Some(&mut 99));
+    }
+
+    #[test]
+    fn few_rows_are_kept_however_many_turns_pass() {
+        let mut cache = Cache::new();
+        (0..5).for_each(|n| drop(cache.hot.insert(key(n), n)));
+        (0..100).for_each(|_| cache.turn(10));
+        assert!((0..5).all(|n| cache.get(&key(n)).is_some()));
+    }
+}

@@ -3,10 +3,10 @@
 //! Data goes to stdout, messages to stderr. Exit 0 when it worked, 1 when it did not, 2 when it was asked wrongly.
 
 mod dead_letters;
+pub mod ending;
 mod run;
 
-pub(crate) use run::on_signal;
-pub use run::{Failure, run};
+pub use run::run;
 
 use crate::app::Role;
 use crate::store::{Family, View};

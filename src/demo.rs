@@ -5,7 +5,7 @@
 //! the questions that a newcomer would ask, and goes on serving.
 
 use crate::app::{Role, Service};
-use crate::cli::Failure;
+use crate::cli::ending::{Failure, on_signal};
 use crate::clock::{Clock, System};
 use crate::config::Config;
 use crate::event::appointment::{Booking, Change, ClientUpdate, QuietHours, StartsAt, Visit};
@@ -195,7 +195,7 @@ pub async fn run(mut config: Config, out: &mut dyn Write) -> Result<(), Failure>
     let service = Service::new(config, Arc::new(System), roles, shutdown.clone());
     let mut served = tokio::spawn(service.run(listener));
     // From the first moment on, so that whoever interrupts the story leaves no directory behind either.
-    tokio::spawn(crate::cli::on_signal(shutdown.clone()));
+    tokio::spawn(on_signal(shutdown.clone()));
     let told = tokio::select! {
         biased; // An interrupted demo stops answering its own questions, which is no failure.
         () = shutdown.cancelled() => Ok(()),

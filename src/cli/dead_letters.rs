@@ -1,6 +1,6 @@
 //! The arguments of `dead-letters`, and what they ask for.
 
-use super::run::{Failure, unless_signalled};
+use super::ending::{Failure, unless_signalled};
 use crate::clock::System;
 use crate::config::Config;
 use crate::dead::Id;

@@ -1,5 +1,6 @@
 //! Runs a command: reads the settings, calls the module that does the work, prints what it answers.
 
+use super::ending::{Failure, on_signal, unless_signalled};
 use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Settings};
 use crate::app::{self, Service};
 use crate::clock::{Clock, System};
@@ -20,43 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 /// How long the process waits at its end for threads that cannot be cancelled.
 const BLOCKED_MAX: Duration = Duration::from_secs(3);
-
-/// What ended a command early.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The settings.
-    #[error(transparent)]
-    Config(#[from] config::Error),
-    /// The work.
-    #[error(transparent)]
-    Work(#[from] Error),
-    /// Anything else, in a sentence.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl Failure {
-    /// Whether nobody reads the output any more, as behind `| head`: no failure of ours.
-    pub fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Work(Error::File(_, cause)) if cause.kind() == std::io::ErrorKind::BrokenPipe)
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(cause: std::io::Error) -> Self {
-        Self::Work(cause.into())
-    }
-}
-
-impl From<crate::port::Error> for Failure {
-    fn from(error: crate::port::Error) -> Self {
-        Self::Work(error.into())
-    }
-}
 
 /// Runs the command that was asked for.
 pub fn run(cli: Cli) -> Result<(), Failure> {
@@ -199,31 +166,6 @@ fn keys(path: &Path) -> Result<Keys, Failure> {
 
 async fn listen(address: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|cause| Failure::Other(format!("cannot listen on {address}: {cause}")))
-}
-
-/// Does it to its end, or to a signal; what it leaves behind is removed in both cases.
-pub(super) async fn unless_signalled(work: impl Future<Output = Result<(), Error>>) -> Result<(), Failure> {
-    let signalled = CancellationToken::new();
-    let _listening = AbortOnDropHandle::new(tokio::spawn(on_signal(signalled.clone())));
-    tokio::select! {
-        done = work => Ok(done?),
-        () = signalled.cancelled() => Err(Failure::Other("interrupted".into())),
-    }
-}
-
-/// Cancels at SIGTERM or SIGINT.
-pub(crate) async fn on_signal(shutdown: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::warn!("cannot listen for signals");
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    tracing::info!("draining");
-    shutdown.cancel();
 }
 
 async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn Write) -> Result<(), Failure> {

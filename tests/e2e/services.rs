@@ -3,7 +3,6 @@
 //! They are started by `scripts/services`, which stops them when its command ends: here, when its standard input
 //! does. So they are gone with the test, however that ends.
 
-use crate::process::until;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -51,12 +50,11 @@ impl Services {
 
     /// Starts a node that was killed, with its data and its ports, and waits until it lets clients in.
     pub async fn restart(&self, node: &str) {
-        let mut start = Command::new(SCRIPT)
-            .args(["start".as_ref(), self.run.as_os_str(), node.as_ref()])
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("scripts/services runs");
-        let ended = until("a node is there again", async || start.try_wait().expect("it is our child")).await;
+        let mut start = Command::new(SCRIPT);
+        start.args(["start".as_ref(), self.run.as_os_str(), node.as_ref()]).stdin(Stdio::null());
+        // The script has a limit of its own.
+        let ended = tokio::task::spawn_blocking(move || start.status().expect("scripts/services runs"));
+        let ended = ended.await.expect("no panic");
         assert!(ended.success(), "{node} was not started again: {ended}");
     }
 }

@@ -5,7 +5,7 @@
 //! waited for, within a limit, and meanwhile the partitions that stay are served.
 
 use super::client::Events;
-use super::lane::{Lane, Pumped, Shared};
+use super::lane::{self, Pumped, Shared};
 use super::signal::Answer;
 use super::{Names, fault};
 use crate::event::Topic;
@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
+
+type Lane = lane::Lane<Group>;
 
 /// The state of one consumer.
 pub(super) struct Group {

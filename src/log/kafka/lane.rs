@@ -5,11 +5,11 @@
 //! fetched twice, and other partitions do not notice.
 
 use super::batch::Batch;
-use super::group::Group;
 use super::signal::Signal;
 use crate::event::Topic;
 use crate::log::{Acknowledge, Error, Next, Reader};
 use async_trait::async_trait;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::KafkaError;
 use std::collections::BTreeMap;
@@ -65,12 +65,12 @@ impl Shared {
 }
 
 /// The poll thread's end.
-pub(super) struct Lane {
+pub(super) struct Lane<C: ConsumerContext> {
     partition: i32,
     topic: Topic,
     batches: mpsc::Sender<Next>,
     revoke: oneshot::Sender<Acknowledge>,
-    queue: Option<PartitionQueue<Group>>,
+    queue: Option<PartitionQueue<C>>,
     /// Everything below was taken from the queue.
     next: i64,
     /// An end that came behind records and waits for room of its own.
@@ -85,7 +85,7 @@ pub(super) enum Pumped {
     Something,
 }
 
-impl Lane {
+impl<C: ConsumerContext> Lane<C> {
     /// A lane for a partition, and its reader.
     pub(super) fn open(topic: Topic, partition: i32, shared: &Arc<Shared>) -> (Self, LaneReader) {
         let (batches, receiver) = mpsc::channel(LANE_BATCHES_MAX);
@@ -101,7 +101,7 @@ impl Lane {
     }
 
     /// The owner has said where it begins: messages come from this queue.
-    pub(super) fn start(&mut self, from: i64, queue: PartitionQueue<Group>) {
+    pub(super) fn start(&mut self, from: i64, queue: PartitionQueue<C>) {
         self.next = from;
         self.queue = Some(queue);
     }

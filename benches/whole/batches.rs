@@ -56,6 +56,10 @@ impl Store for Recorder {
         self.store.scan(generation, view, bucket, after, limit).await
     }
 
+    async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
+        self.store.drop_generation(generation).await
+    }
+
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
         self.store.buckets(generation, view).await
     }

@@ -23,7 +23,7 @@ use address::Prefix;
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserValue};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -148,18 +148,31 @@ impl Inner {
         failed(&self.path, operation, cause)
     }
 
-    fn stored<T: DeserializeOwned>(&self, keyspace: &Keyspace, key: &[u8]) -> Result<Option<T>, Error> {
+    fn checkpoint(&self, key: &[u8]) -> Result<Option<Stored>, Error> {
+        self.stored(&self.checkpoints, key, |stored| postcard::from_bytes(stored))
+    }
+
+    fn pointer(&self, key: &[u8]) -> Result<Option<Pointer>, Error> {
+        self.stored(&self.pointers, key, |stored| serde_json::from_slice(stored))
+    }
+
+    fn stored<T, E: std::fmt::Display>(
+        &self,
+        keyspace: &Keyspace,
+        key: &[u8],
+        decode: impl Fn(&[u8]) -> Result<T, E>,
+    ) -> Result<Option<T>, Error> {
         const OPERATION: &str = "read the store";
         let stored = keyspace.get(key).map_err(|e| self.failed(OPERATION, &e))?;
-        let decode = |stored: UserValue| postcard::from_bytes(&stored);
-        stored.map(decode).transpose().map_err(|e| damaged(&self.path, OPERATION, &e.to_string()))
+        let decoded = stored.map(|stored| decode(&stored)).transpose();
+        decoded.map_err(|e| damaged(&self.path, OPERATION, &e.to_string()))
     }
 
     /// One atomic batch of what is not older than what is stored.
     fn write(&self, flush: Encoded) -> Result<(), Error> {
         const OPERATION: &str = "write the store";
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored: Option<Stored> = self.stored(&self.checkpoints, &flush.checkpoint_key)?;
+        let stored = self.checkpoint(&flush.checkpoint_key)?;
         let high = stored.map_or(0, |stored| stored.high);
         let above = flush.positions.is_none_or(|(lowest, _)| lowest >= high);
         let mut batch = self.database.batch();
@@ -242,12 +255,14 @@ impl Inner {
     fn swap(&self, key: &[u8], expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error> {
         const OPERATION: &str = "set the pointer";
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored: Option<Pointer> = self.stored(&self.pointers, key)?;
+        let stored = self.pointer(key)?;
         if stored.as_ref() != expected {
             return Ok(false);
         }
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(&self.pointers, key, encoded(OPERATION, new)?);
+        // In a format that names its fields: pointers may get further ones.
+        let new = serde_json::to_vec(new).map_err(|e| Error::fatal(OPERATION, e))?;
+        batch.insert(&self.pointers, key, new);
         batch.commit().map_err(|e| self.failed(OPERATION, &e))?;
         Ok(true)
     }
@@ -285,7 +300,7 @@ fn encode(flush: &Flush) -> Encoded {
 impl super::Store for Store {
     async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error> {
         let key = address::checkpoint(generation, partition);
-        let stored: Option<Stored> = self.inner.stored(&self.inner.checkpoints, &key)?;
+        let stored = self.inner.checkpoint(&key)?;
         Ok(stored.map(|stored| stored.checkpoint))
     }
 
@@ -349,7 +364,7 @@ impl super::Store for Store {
     }
 
     async fn pointer(&self, family: Family) -> Result<Option<Pointer>, Error> {
-        self.inner.stored(&self.inner.pointers, family.name().as_bytes())
+        self.inner.pointer(family.name().as_bytes())
     }
 
     async fn swap_pointer(&self, family: Family, expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error> {

@@ -10,6 +10,7 @@
 //! metrics. While a cluster is away at the start the process listens already and says what it waits for.
 
 mod backup;
+pub mod repartition;
 mod waiting;
 
 use crate::clock::Clock;
@@ -76,6 +77,15 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     let log_lock = lock(log_dir)?;
     let store_lock = if store_dir == log_dir { log_lock.clone() } else { lock(store_dir)? };
     let mut notices = Vec::new();
+    let store: Arc<dyn Store> = match &store_lock {
+        Some(directory) => Arc::new(tokio::task::block_in_place(|| store::disk::Store::open(directory))?),
+        None => {
+            check_scheme(&config.store, "cassandra://", "store")?;
+            let cassandra = store::cassandra::Cassandra::open(&config.store, &config.cassandra).await?;
+            notices.extend(cassandra.warnings().await?);
+            Arc::new(cassandra)
+        }
+    };
     let (log, back_up): (Arc<dyn Log>, Option<Arc<BackUp>>) = match &log_lock {
         Some(directory) => {
             let partitions = config.topics.embedded_partitions;
@@ -85,16 +95,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
             let back_up: Arc<BackUp> = Arc::new(move |to, tell| backup::back_up(&copied, directory.path(), to, tell));
             (Arc::new(log), Some(back_up))
         }
-        None => (Arc::new(open_kafka(config).await?), None),
-    };
-    let store: Arc<dyn Store> = match &store_lock {
-        Some(directory) => Arc::new(tokio::task::block_in_place(|| store::disk::Store::open(directory))?),
-        None => {
-            check_scheme(&config.store, "cassandra://", "store")?;
-            let cassandra = store::cassandra::Cassandra::open(&config.store, &config.cassandra).await?;
-            notices.extend(cassandra.warnings().await?);
-            Arc::new(cassandra)
-        }
+        None => (Arc::new(open_kafka(config, store.as_ref()).await?), None),
     };
     let directory = log_dir.or(store_dir).map(Path::to_owned);
     Ok(Ports { log, store, directory, back_up, notices })
@@ -107,11 +108,44 @@ fn lock(directory: &Path) -> Result<Arc<log::disk::Directory>, Error> {
     log::disk::lock(directory)
 }
 
-async fn open_kafka(config: &Config) -> Result<log::kafka::Kafka, Error> {
+async fn open_kafka(config: &Config, store: &dyn Store) -> Result<log::kafka::Kafka, Error> {
     check_scheme(&config.log, "kafka://", "log")?;
-    let kafka = log::kafka::Kafka::open(&config.log, &config.topics.prefix, &config.kafka).await?;
+    let names = names(config, store).await?;
+    let kafka = log::kafka::Kafka::open(&config.log, names, &config.kafka).await?;
     let problems = kafka.check_topics().await?;
     if problems.is_empty() { Ok(kafka) } else { Err(Error::fatal("use the topics", problems.join(" "))) }
+}
+
+/// Which topics on Kafka are those of this store. Fatal where it knows nothing, and the settings do not say it either.
+async fn names(config: &Config, store: &dyn Store) -> Result<log::kafka::Names, Error> {
+    let mut names = log::kafka::Names::new(&config.topics.prefix);
+    for family in Family::ALL {
+        let (topic, lead) = (family.topic(), family.lead());
+        let epoch = match store.pointer(lead).await? {
+            Some(pointer) => pointer.topic_epoch(),
+            None => beginning(config, family).await?,
+        };
+        names = names.at(topic, epoch);
+    }
+    Ok(names)
+}
+
+/// The epoch of a topic that an empty store begins with.
+async fn beginning(config: &Config, family: Family) -> Result<u8, Error> {
+    let (topic, set) = (family.topic(), config.topics.epochs.of(family));
+    let newest = log::kafka::topics::newest(&config.log, &config.topics.prefix, &config.kafka).await?;
+    let newest = newest.get(&topic).copied().unwrap_or(0);
+    if set > 0 || newest == 0 {
+        return Ok(set);
+    }
+    let detail = format!(
+        "the store has no views, and the topic of {} has been re-partitioned: set topics.epochs.{} = {newest} if {} \
+         is the one in use, or delete it if it is left from an attempt that did not come to its end",
+        family.name(),
+        family.lead().name(),
+        log::full_name(&config.topics.prefix, topic, newest)
+    );
+    Err(Error::fatal("use the topics", detail))
 }
 
 fn check_scheme(url: &str, scheme: &str, key: &'static str) -> Result<(), Error> {
@@ -121,9 +155,20 @@ fn check_scheme(url: &str, scheme: &str, key: &'static str) -> Result<(), Error>
     Err(Error::fatal("read the settings", format!("{key} = {url:?} begins with neither disk: nor {scheme}")))
 }
 
-/// What `migrate` does: creates topics and schema where they are missing; answers what was done and what to know.
+/// What `migrate` does: creates schema and topics where they are missing; answers what was done and what to know.
 pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
     let mut done = Vec::new();
+    let store: Arc<dyn Store> = match disk_directory(&config.store) {
+        Some(_) if disk_directory(&config.log).is_some() => return Ok(done),
+        Some(directory) => Arc::new(store::disk::Store::open(&lock(directory)?)?),
+        None => {
+            check_scheme(&config.store, "cassandra://", "store")?;
+            let migrated = store::cassandra::schema::migrate(&config.store, &config.cassandra).await?;
+            done.extend(migrated.applied.into_iter().map(|name| format!("applied {name}")));
+            done.extend(migrated.warnings);
+            Arc::new(store::cassandra::Cassandra::open(&config.store, &config.cassandra).await?)
+        }
+    };
     if disk_directory(&config.log).is_none() {
         check_scheme(&config.log, "kafka://", "log")?;
         let topics = &config.topics;
@@ -133,15 +178,10 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
             min_insync_replicas: topics.min_insync_replicas,
             dead_letter_retention_days: topics.dead_letter_retention_days,
         };
-        let created = log::kafka::topics::ensure(&config.log, &topics.prefix, &config.kafka, &shape).await?;
+        let names = names(config, store.as_ref()).await?;
+        let created = log::kafka::topics::ensure(&config.log, &names, &config.kafka, &shape).await?;
         done.extend(created.into_iter().map(|name| format!("created topic {name}")));
-        done.extend(log::kafka::topics::check(&config.log, &topics.prefix, &config.kafka).await?);
-    }
-    if disk_directory(&config.store).is_none() {
-        check_scheme(&config.store, "cassandra://", "store")?;
-        let migrated = store::cassandra::schema::migrate(&config.store, &config.cassandra).await?;
-        done.extend(migrated.applied.into_iter().map(|name| format!("applied {name}")));
-        done.extend(migrated.warnings);
+        done.extend(log::kafka::topics::check(&config.log, &names, &config.kafka).await?);
     }
     Ok(done)
 }
@@ -216,6 +256,9 @@ impl Service {
             let planner = self.planner(&ports, rows.clone());
             tasks.spawn(keep(&self.config, &ports, *family, planner, self.shutdown.clone()));
         }
+        let others = Family::ALL.into_iter().filter(|family| !kept.contains(family)).collect();
+        let (log, store, pipeline) = (ports.log.clone(), ports.store.clone(), self.config.pipeline.clone());
+        tasks.spawn(family::watch(others, (log, store), pipeline, self.shutdown.clone()));
         let parts = self.parts(&ports, rows);
         if self.auto_rebuild {
             tasks.spawn(rebuild::all_due(parts.rebuilder.clone(), kept, self.shutdown.clone()));
@@ -293,7 +336,7 @@ fn views<F: Fold>(config: &Config, ports: &Ports, fold: F) -> Views<F> {
     Views {
         fold,
         partitions: ports.log.partitions(topic),
-        topic_name: format!("{}{}", config.topics.prefix, topic.name()),
+        topic_name: log::present_name(ports.log.as_ref(), &config.topics.prefix, topic),
         log: ports.log.clone(),
         store: ports.store.clone(),
         config: config.pipeline.clone(),
@@ -358,14 +401,7 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
     let (log, store) = (ports.log.clone(), ports.store.clone());
     let progress = Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
     let (login, no_show) = (config.score.login.clone(), config.score.no_show.clone());
-    let verifier = Verifier {
-        log: log.clone(),
-        store: store.clone(),
-        limits: config.fold.clone(),
-        config: config.pipeline.clone(),
-        topic_prefix: config.topics.prefix.clone(),
-        scratches: Arc::new(scratch),
-    };
+    let verifier = verifier(config, ports);
     let rebuilder = Rebuilder {
         log: log.clone(),
         store: store.clone(),
@@ -389,6 +425,18 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         back_up: ports.back_up.clone(),
         shutdown,
         config: config.http.clone(),
+    }
+}
+
+/// Holds the rows of these ports against their log.
+fn verifier(config: &Config, ports: &Ports) -> Verifier {
+    Verifier {
+        log: ports.log.clone(),
+        store: ports.store.clone(),
+        limits: config.fold.clone(),
+        config: config.pipeline.clone(),
+        topic_prefix: config.topics.prefix.clone(),
+        scratches: Arc::new(scratch),
     }
 }
 

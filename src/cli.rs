@@ -9,6 +9,7 @@ mod run;
 pub use run::run;
 
 use crate::app::Role;
+use crate::repartition::Asked;
 use crate::store::{Family, View};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -64,8 +65,14 @@ enum Command {
     Import(Import),
     /// Replay a file in memory and score each row by what was known just before it.
     Evaluate(Evaluate),
-    /// Create topics, keyspace and tables where they are missing.
-    Migrate,
+    /// Create topics, keyspace and tables where they are missing; or give a family another partition count.
+    Migrate {
+        /// Copy the topic of logins, or those of appointments and reminders, into one of so many partitions, as in
+        /// logins=16, and fold the rows anew. Nobody may serve or append meanwhile; an interrupted one goes on when
+        /// it is run again.
+        #[arg(long, value_name = "FAMILY=COUNT")]
+        repartition: Option<Asked>,
+    },
     /// Look at the log and the rows.
     Inspect {
         #[command(subcommand)]

@@ -70,6 +70,28 @@ pub struct Topics {
     pub min_insync_replicas: u16,
     /// How long dead letters are kept.
     pub dead_letter_retention_days: u32,
+    /// Which topics on Kafka an empty store begins with.
+    pub epochs: Epochs,
+}
+
+/// The epoch of the topics on Kafka, from 0 to 100, for a store that knows nothing of them.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Epochs {
+    /// Of logins.
+    pub logins: u8,
+    /// Of appointments and reminders.
+    pub appointments: u8,
+}
+
+impl Epochs {
+    /// The epoch of a family's topic.
+    pub const fn of(self, family: store::Family) -> u8 {
+        match family {
+            store::Family::Logins => self.logins,
+            store::Family::Appointments | store::Family::Reminders => self.appointments,
+        }
+    }
 }
 
 /// How scores are computed.

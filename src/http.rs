@@ -217,7 +217,7 @@ impl Api {
     }
 
     fn topic_name(&self, topic: Topic) -> String {
-        format!("{}{}", self.topic_prefix, topic.name())
+        crate::log::present_name(self.log.as_ref(), &self.topic_prefix, topic)
     }
 }
 

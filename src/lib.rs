@@ -25,6 +25,7 @@ pub mod port;
 pub mod progress;
 pub mod rebuild;
 pub mod remind;
+pub mod repartition;
 pub mod rows;
 pub mod score;
 pub mod source;

@@ -221,6 +221,11 @@ pub trait Log: Send + Sync {
     /// The number of partitions of a topic, as it was read when the log was opened; at least 1.
     fn partitions(&self, topic: Topic) -> u32;
 
+    /// Which incarnation of a topic it is: rises when the topic gets another partition count. At most 100.
+    fn epoch(&self, _topic: Topic) -> u8 {
+        0
+    }
+
     /// Appends records of any topics; durable when it answers, positions in the order given.
     ///
     /// Retry: some of them may have been appended. Reject: a record is too large, none was appended.
@@ -253,12 +258,79 @@ pub trait Log: Send + Sync {
     /// Plain [`Log::append`] is not fenced.
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error>;
 
+    /// Begins the topics of the next epoch.
+    ///
+    /// Reject where somebody reads the present ones in a group that is named, where what lies in the way may be of
+    /// use to somebody, and where a log has no way to exchange topics, as one in memory.
+    async fn successors(&self, _exchange: &Exchange) -> Result<Box<dyn Successors>, Error> {
+        Err(Error::reject("exchange a topic", "the topics of this log keep their partitions"))
+    }
+
     /// Waits until this process can never append again, and answers why: it should end, and be started anew.
     ///
     /// Waits for ever on a log to which that does not happen, as a cluster's, which heals. Cancel-safe.
     async fn broken(&self) -> Error {
         std::future::pending().await
     }
+}
+
+/// Topics that are to have another partition count, together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The topics.
+    pub topics: Vec<Topic>,
+    /// Partitions that each of them is to have, at least 1.
+    pub partitions: u32,
+    /// Groups that have the topics to themselves while they have members.
+    pub groups: Vec<String>,
+    /// What to do with records that are in a topic of the next epoch already.
+    pub remains: Remains,
+}
+
+/// Records in a topic of the next epoch, before it was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remains {
+    /// An earlier attempt has left them: they are wiped.
+    Wipe,
+    /// No attempt is known: they are not touched, and the exchange is refused.
+    Refuse,
+}
+
+/// The topics of the next epoch, while they are filled from the present ones: the way to another partition count.
+///
+/// Nobody else reads or writes them. What is dropped unfinished, as by a crash, is wiped by the next attempt.
+#[async_trait]
+pub trait Successors: Send {
+    /// Adds records of the present topics behind what is there, in order; keys decide the partitions anew. Timestamps
+    /// never fall within a partition: what is given in their order keeps its own, if the log can write them.
+    /// Durable when it is [finished](Self::finish).
+    async fn add(&mut self, records: Vec<Record>) -> Result<(), Error>;
+
+    /// Makes all of it durable and ready to be opened in place of the present topics. A log that keeps the epochs of
+    /// its topics itself is opened with the new ones from then on.
+    async fn finish(self: Box<Self>) -> Result<(), Error>;
+
+    /// Gives them up, and frees the space that they took.
+    async fn discard(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// The full name of a topic: its prefix, its name and, from the first re-partitioning on, its epoch.
+pub fn full_name(prefix: &str, topic: Topic, epoch: u8) -> String {
+    match epoch {
+        0 => format!("{prefix}{}", topic.name()),
+        _ => format!("{prefix}{}.e{epoch}", topic.name()),
+    }
+}
+
+/// The full name of a topic as it is now.
+pub fn present_name(log: &dyn Log, prefix: &str, topic: Topic) -> String {
+    full_name(prefix, topic, log.epoch(topic))
+}
+
+/// What a full name is without its epoch, and the epoch.
+pub fn without_epoch(full: &str) -> (&str, u8) {
+    let parts = full.rsplit_once(".e").and_then(|(name, epoch)| Some((name, epoch.parse().ok()?)));
+    parts.filter(|(_, epoch)| *epoch > 0).unwrap_or((full, 0))
 }
 
 /// The record at `offset`, if that very offset holds one.
@@ -269,4 +341,20 @@ pub async fn record_at(log: &dyn Log, topic: Topic, partition: u32, offset: i64)
     }
     let page = log.page(topic, partition, offset).await?;
     Ok(page.records.into_iter().next().filter(|record| record.position.offset == offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_epoch_is_in_the_name_from_the_first_move_on() {
+        for (epoch, full) in [(0, "a.e7.logins"), (1, "a.e7.logins.e1"), (100, "a.e7.logins.e100")] {
+            assert_eq!(full_name("a.e7.", Topic::Logins, epoch), full);
+            assert_eq!(without_epoch(full), ("a.e7.logins", epoch));
+        }
+        for other in ["logins.e0", "logins.e1000", "logins.ex", "logins"] {
+            assert_eq!(without_epoch(other), (other, 0));
+        }
+    }
 }

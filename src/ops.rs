@@ -10,6 +10,7 @@ pub mod dead_letters;
 pub mod import;
 pub mod inspect;
 pub mod rebuild;
+pub mod repartition;
 pub mod verify;
 
 /// Why a command failed: a sentence for whoever ran it.

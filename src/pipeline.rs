@@ -15,7 +15,7 @@
 
 pub mod family;
 pub mod keeper;
-mod tolerance;
+pub(crate) mod tolerance;
 pub mod working;
 
 use crate::dead;
@@ -396,7 +396,8 @@ impl<F: Fold> Pipeline<F> {
     }
 }
 
-fn decode(record: &Record, partitions: u32) -> Result<Event, codec::Faults> {
+/// The event of a record that stands where it belongs, of so many partitions; every fault of any other.
+pub(crate) fn decode(record: &Record, partitions: u32) -> Result<Event, codec::Faults> {
     let event = codec::decode(record)?;
     codec::check_record(&event, record, partitions)?;
     Ok(event)

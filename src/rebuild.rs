@@ -11,6 +11,7 @@
 //! itself: [`family`](crate::pipeline::family) does, in each process that keeps views and has the rules.
 
 use crate::log::Log;
+use crate::pipeline::family;
 use crate::store::{Building, Error, Family, Generation, Pointer, Store};
 use crate::verify::{self, Verifier};
 use crate::view;
@@ -176,13 +177,9 @@ impl Rebuilder {
 
     /// Fatal where the log cannot give all rows again.
     async fn check_topic(&self, family: Family, pointer: &Pointer) -> Result<(), Error> {
+        family::check(family, pointer, self.log.as_ref())?;
         let topic = family.topic();
-        let partitions = self.log.partitions(topic);
-        if pointer.partitions != partitions {
-            let detail = format!("{} has {partitions} partitions, its views {}", topic.name(), pointer.partitions);
-            return Err(Error::fatal(OPERATION, detail));
-        }
-        for partition in 0..partitions {
+        for partition in 0..pointer.partitions {
             verify::check_beginning(self.log.as_ref(), topic, partition).await?;
         }
         Ok(())

@@ -24,7 +24,7 @@ pub mod memory;
 pub mod pointer;
 
 pub use crate::port::{Error, Kind};
-pub use pointer::{Building, Pointer};
+pub use pointer::{Building, Moving, Pointer};
 
 use crate::event::{Topic, key};
 use async_trait::async_trait;
@@ -54,6 +54,14 @@ impl Family {
     /// The name in tables, groups, metrics and commands.
     pub const fn name(self) -> &'static str {
         self.topic().name()
+    }
+
+    /// The family that decides how many partitions this one has: reminders stand where their appointments do.
+    pub const fn lead(self) -> Self {
+        match self {
+            Self::Logins => Self::Logins,
+            Self::Appointments | Self::Reminders => Self::Appointments,
+        }
     }
 
     /// The topic that it is the fold of.

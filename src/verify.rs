@@ -20,8 +20,8 @@ mod again;
 mod compare;
 
 use crate::event::Topic;
-use crate::log::{Error, Log};
-use crate::pipeline::{Letters, Shared, keeper};
+use crate::log::{self, Error, Log};
+use crate::pipeline::{Letters, Shared, family, keeper};
 use crate::rows::Partial;
 use crate::store::{Checkpoint, Family, Generation, Pointer, Store, View};
 use crate::view::client::Appointments;
@@ -219,7 +219,7 @@ impl Verifier {
             generation,
             letters: Letters::None,
             partitions,
-            topic_name: format!("{}{}", self.topic_prefix, F::FAMILY.topic().name()),
+            topic_name: log::present_name(self.log.as_ref(), &self.topic_prefix, F::FAMILY.topic()),
             log: Arc::clone(&self.log),
             store: Arc::clone(&scratch.store),
             config: self.config.clone(),
@@ -245,11 +245,7 @@ impl Verifier {
             );
             return Err(Error::fatal(OPERATION, detail));
         }
-        if pointer.partitions != self.log.partitions(family.topic()) {
-            let detail = format!("the topic of {} has another number of partitions than its views", family.name());
-            return Err(Error::fatal(OPERATION, detail));
-        }
-        Ok(())
+        family::check(family, pointer, self.log.as_ref())
     }
 
     /// The checkpoints of all partitions, each checked against the log, whose beginning must be there.

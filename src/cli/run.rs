@@ -12,6 +12,7 @@ use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::{self, Print, What};
 use crate::ops::{self, Error, backup, import, rebuild, verify};
 use crate::rebuild::Order;
+use crate::repartition::Asked;
 use crate::{demo, source, telemetry};
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -72,7 +73,8 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         Command::Demo => demo::run(config, out).await,
         Command::Import(asked) => import_file(config, asked, print, out).await,
         Command::Evaluate(asked) => evaluate_file(&config, &asked, print, out),
-        Command::Migrate => {
+        Command::Migrate { repartition: Some(asked) } => repartition(&config, asked, print, out).await,
+        Command::Migrate { repartition: None } => {
             let done = app::migrate(&config).await?;
             let done = if done.is_empty() { vec!["everything is there already".into()] } else { done };
             done.iter().try_for_each(|line| writeln!(out, "{line}")).map_err(Failure::from)
@@ -117,6 +119,14 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         // Answered without settings.
         Command::Openapi | Command::Completions { .. } | Command::Health { .. } => Ok(()),
     }
+}
+
+async fn repartition(config: &Config, asked: Asked, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let bar = progress("offsets", 0);
+    let moved = Box::pin(ops::repartition::repartition(config, clock(), asked, (&bar, print), out));
+    let moved = unless_signalled(moved).await;
+    bar.finish_and_clear();
+    moved
 }
 
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

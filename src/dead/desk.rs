@@ -13,7 +13,7 @@ use super::{Address, Id, Identity, Letter};
 use crate::clock::Clock;
 use crate::event::codec::rfc3339;
 use crate::event::{Position, Topic};
-use crate::log::{Error, Extent, Log, Next, Reader, Record, record_at};
+use crate::log::{self, Error, Extent, Log, Next, Reader, Record, record_at};
 use crate::telemetry::meter;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -76,7 +76,9 @@ impl Desk {
                 mark.as_ref().and_then(Mark::read)
             }
         };
-        let source = self.topic(&letter.source.topic).map(|topic| (topic, self.log.partitions(topic)));
+        let source = self
+            .topic(&letter.source.topic)
+            .map(|(topic, epoch)| (topic, (epoch == self.log.epoch(topic)).then(|| self.log.partitions(topic))));
         let content = self.content(&letter, record.clone()).await?;
         Ok(Some(shown(&letter, &record, &content, source, mark)))
     }
@@ -84,19 +86,24 @@ impl Desk {
     /// The letter's record, or that at its source where the letter leaves the value out.
     async fn content(&self, letter: &Letter, record: Record) -> Result<Record, Error> {
         let Address { topic, partition, offset } = &letter.source;
-        let topic = self.topic(topic).filter(|topic| *partition < self.log.partitions(*topic));
-        let Some(topic) = topic.filter(|_| letter.omitted_bytes.is_some()) else { return Ok(record) };
+        // At the same place in a topic of another epoch stands another record.
+        let is_there =
+            |(topic, epoch): &(Topic, u8)| *epoch == self.log.epoch(*topic) && *partition < self.log.partitions(*topic);
+        let topic = self.topic(topic).filter(is_there).filter(|_| letter.omitted_bytes.is_some());
+        let Some((topic, _)) = topic else { return Ok(record) };
         let source = record_at(self.log.as_ref(), topic, *partition, *offset).await?;
         Ok(source.unwrap_or(record))
     }
 
-    fn topic(&self, full: &str) -> Option<Topic> {
+    /// The topic of a full name, and its epoch.
+    fn topic(&self, full: &str) -> Option<(Topic, u8)> {
+        let (full, epoch) = log::without_epoch(full);
         let name = full.strip_prefix(&self.topic_prefix)?;
-        Topic::ALL.into_iter().find(|topic| topic.name() == name)
+        Topic::ALL.into_iter().find(|topic| topic.name() == name).map(|topic| (topic, epoch))
     }
 
     fn name(&self, topic: Topic) -> String {
-        format!("{}{}", self.topic_prefix, topic.name())
+        log::present_name(self.log.as_ref(), &self.topic_prefix, topic)
     }
 
     /// The extent of a partition, and what in it has a mark; of several marks the first says what was done.

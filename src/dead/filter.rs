@@ -1,6 +1,7 @@
 //! Which letters are meant: by place, by what is wrong with them, by whom and by time.
 
 use super::{Id, Letter};
+use crate::log::without_epoch;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -42,7 +43,9 @@ impl Filter {
 }
 
 fn is_topic(full: &str, wanted: &str) -> bool {
-    full.strip_suffix(wanted).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+    let is = |name: &str| name.strip_suffix(wanted).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'));
+    // The short name means the topic in all of its epochs.
+    is(full) || is(without_epoch(full).0)
 }
 
 #[cfg(test)]
@@ -76,6 +79,7 @@ mod tests {
             (ids("2/18"), false),
             (topic("logins"), true),
             (topic("foretell.logins"), true),
+            (topic("foretell.logins.e1"), false),
             (topic("ogins"), false),
             (topic("appointments"), false),
             (code("MISSING_FIELD"), true),
@@ -92,5 +96,13 @@ mod tests {
         }
         assert!(!key("default:ada").matches(id, &letter(), None), "a record without a key");
         assert!(ids("2/17").concerns(2) && !ids("2/17").concerns(1) && Filter::default().concerns(1));
+    }
+
+    #[test]
+    fn a_topic_is_meant_in_all_of_its_epochs_unless_one_is_named() {
+        for (wanted, expected) in [("logins", true), ("a.logins", true), ("a.logins.e2", true), ("a.logins.e1", false)]
+        {
+            assert_eq!(is_topic("a.logins.e2", wanted), expected, "{wanted}");
+        }
     }
 }

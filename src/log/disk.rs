@@ -3,14 +3,15 @@
 //! ```text
 //!  DIR/lock                                     one process
 //!  DIR/log/logins/partitions                    the stored partition count
+//!  DIR/log/logins/epoch                         which incarnation of the topic it is; none: the first, 0
 //!  DIR/log/logins/0/00000000000000000000.log    blocks, appended only: see `block`
 //!  DIR/log/logins/0/00000000000000218112.log    the newest segment
 //!  DIR/log/logins/0/mark                        how far it was acknowledged: see `mark`
 //! ```
 //! What was acknowledged was synced, one group at a time (`writer`). When the directory is opened, bytes that were
 //! never acknowledged are cut off and said; damage to what was acknowledged is refused, with file and position
-//! (`recover`). Segments are only ever added,
-//! so a copy can be taken at any time (`backup`).
+//! (`recover`). Segments are only ever added, so a copy can be taken at any time (`backup`). A topic gets another
+//! partition count by a successor beside it, which takes its place when the directory is opened (`successor`).
 //!
 //! Consumer groups live in the process, as the directory belongs to it. What a group committed is kept in memory
 //! and forgotten with the process: it is advice, and the checkpoint in the store decides.
@@ -23,6 +24,7 @@ mod partition;
 mod reader;
 mod recover;
 mod segment;
+mod successor;
 mod writer;
 
 pub use lock::{Directory, lock};
@@ -81,6 +83,7 @@ pub struct Log {
 
 struct Inner {
     topics: BTreeMap<Topic, Vec<Arc<Partition>>>,
+    epochs: BTreeMap<Topic, u8>,
     jobs: Option<mpsc::UnboundedSender<Job>>,
     queue: Arc<Semaphore>,
     syncs: Arc<AtomicU64>,
@@ -88,7 +91,7 @@ struct Inner {
     writer: Option<JoinHandle<()>>,
     config: Config,
     /// Held as long as the log is open.
-    _directory: Arc<Directory>,
+    directory: Arc<Directory>,
 }
 
 impl Drop for Inner {
@@ -113,11 +116,14 @@ impl Log {
         config: Config,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
-        let mut topics = BTreeMap::new();
+        let root = directory.path().join("log");
+        successor::take_over(&root)?;
+        let (mut topics, mut epochs) = (BTreeMap::new(), BTreeMap::new());
         let mut appenders = Vec::new();
         for topic in Topic::ALL {
-            let path = directory.path().join("log").join(topic.name());
+            let path = root.join(topic.name());
             let count = stored_count(&path, partitions(topic).max(1))?;
+            epochs.insert(topic, successor::stored_epoch(&path)?);
             let mut opened = Vec::new();
             for number in 0..count {
                 let partition = Partition::open(topic, number, path.join(number.to_string()))?;
@@ -134,8 +140,8 @@ impl Log {
         let spawned = std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(queued));
         let writer = Some(spawned.map_err(|e| Error::fatal("open the log", e))?);
         let queue = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / RECORD_OVERHEAD_BYTES));
-        let _directory = Arc::clone(directory);
-        let inner = Inner { topics, jobs: Some(jobs), queue, syncs, broken, writer, config, _directory };
+        let directory = Arc::clone(directory);
+        let inner = Inner { topics, epochs, jobs: Some(jobs), queue, syncs, broken, writer, config, directory };
         Ok(Self { inner: Arc::new(inner), groups: Groups::default() })
     }
 
@@ -219,6 +225,10 @@ impl super::Log for Log {
         self.inner.topics.get(&topic).map_or(1, |partitions| partitions.len() as u32)
     }
 
+    fn epoch(&self, topic: Topic) -> u8 {
+        self.inner.epochs.get(&topic).copied().unwrap_or(0)
+    }
+
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
         self.send(records, None).await
     }
@@ -246,6 +256,14 @@ impl super::Log for Log {
         self.queue(Job::Fence { partition: index, answer })?;
         let epoch = answered.await.map_err(|_| closed())?;
         Ok(Box::new(Owner { log: self.clone(), topic, partition, index, epoch }))
+    }
+
+    async fn successors(&self, exchange: &super::Exchange) -> Result<Box<dyn super::Successors>, Error> {
+        // Nobody else has the directory, and what is beside the topics is ours.
+        let super::Exchange { topics, partitions, .. } = exchange;
+        let Inner { directory, config, .. } = self.inner.as_ref();
+        let begin = || successor::Successors::begin(directory, topics, *partitions, *config);
+        Ok(Box::new(tokio::task::block_in_place(begin)?))
     }
 
     async fn broken(&self) -> Error {

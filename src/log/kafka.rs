@@ -21,6 +21,7 @@ mod batch;
 mod client;
 mod config;
 mod consumer;
+mod exchange;
 mod fault;
 mod fence;
 mod group;
@@ -32,7 +33,7 @@ pub mod topics;
 
 pub use config::{Config, SecurityProtocol};
 
-use super::{Error, Extent, Fenced, Log, Membership, NewRecord, Page, Reader};
+use super::{Error, Exchange, Extent, Fenced, Log, Membership, NewRecord, Page, Reader, full_name};
 use crate::event::{Position, Topic};
 use async_trait::async_trait;
 use client::Query;
@@ -52,18 +53,32 @@ pub struct Kafka {
 
 /// The topics' names on the cluster.
 #[derive(Debug, Clone)]
-pub(crate) struct Names {
+pub struct Names {
     prefix: Arc<str>,
+    /// Of topics that are not in their first epoch.
+    epochs: BTreeMap<Topic, u8>,
 }
 
 impl Names {
-    fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.into() }
+    /// Names with a prefix, of topics in their first epoch.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into(), epochs: BTreeMap::new() }
     }
 
-    /// The name of a topic, prefix included.
-    pub(crate) fn of(&self, topic: Topic) -> String {
-        format!("{}{}", self.prefix, topic.name())
+    /// The same with another epoch of a topic.
+    pub fn at(mut self, topic: Topic, epoch: u8) -> Self {
+        self.epochs.insert(topic, epoch);
+        self
+    }
+
+    /// Which incarnation of a topic is meant.
+    pub fn epoch(&self, topic: Topic) -> u8 {
+        self.epochs.get(&topic).copied().unwrap_or(0)
+    }
+
+    /// The name of a topic, with prefix and epoch.
+    pub fn of(&self, topic: Topic) -> String {
+        full_name(&self.prefix, topic, self.epoch(topic))
     }
 
     /// The id of a consumer group: two deployments on one cluster must not share one.
@@ -78,13 +93,12 @@ impl Names {
 }
 
 impl Kafka {
-    /// Connects to `kafka://host:port,host:port`; topics are named `topics_prefix` + [`Topic::name`].
+    /// Connects to `kafka://host:port,host:port`.
     ///
     /// Reads the partition counts once. Fatal when a topic does not exist or a setting is not understood, Retry
     /// when no broker answers.
-    pub async fn open(url: &str, topics_prefix: &str, config: &Config) -> Result<Self, Error> {
+    pub async fn open(url: &str, names: Names, config: &Config) -> Result<Self, Error> {
         let settings = client::Settings::new(url, config)?;
-        let names = Names::new(topics_prefix);
         let query = Arc::new(Query::new(&settings)?);
         let mut counts = BTreeMap::new();
         for topic in Topic::ALL {
@@ -117,6 +131,10 @@ impl Kafka {
 impl Log for Kafka {
     fn partitions(&self, topic: Topic) -> u32 {
         self.counts.get(&topic).copied().unwrap_or(1)
+    }
+
+    fn epoch(&self, topic: Topic) -> u8 {
+        self.names.epoch(topic)
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
@@ -153,5 +171,9 @@ impl Log for Kafka {
         self.check(topic, partition)?;
         let place = fence::Place { topic, partition, partitions: self.partitions(topic) };
         fence::take_over(&self.settings, &self.names, place, &self.query).await
+    }
+
+    async fn successors(&self, exchange: &Exchange) -> Result<Box<dyn super::Successors>, Error> {
+        Ok(Box::new(exchange::Successors::begin(&self.settings, &self.names, &self.query, exchange).await?))
     }
 }

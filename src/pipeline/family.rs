@@ -61,28 +61,78 @@ impl<F: Fold> Views<F> {
 
     /// The pointer of the family; makes the first one where there is none.
     ///
-    /// Fatal when the rows were folded from another number of partitions: they are not the fold of this topic.
+    /// Fatal when the rows are not the fold of this topic: see [`check`].
     pub async fn pointer(&self) -> Result<Pointer, Error> {
-        let first = Pointer::first(self.partitions, view::fingerprint(self.fold.limits()));
-        let pointer = match self.store.pointer(F::FAMILY).await? {
-            Some(pointer) => pointer,
-            None if self.store.swap_pointer(F::FAMILY, None, &first).await? => first,
-            None => {
-                let pointer = self.store.pointer(F::FAMILY).await?;
-                pointer.ok_or_else(|| Error::retry(OPERATION, "the pointer is moving"))?
-            }
-        };
-        if pointer.partitions != self.partitions {
-            let detail = format!(
-                "the topic of {} has {} partitions and the views were folded from {}: keys have moved. Partition \
-                 counts are never raised in place; go back to a topic with the old count",
-                F::FAMILY.name(),
-                self.partitions,
-                pointer.partitions
-            );
-            return Err(Error::fatal(OPERATION, detail));
-        }
+        let fingerprint = view::fingerprint(self.fold.limits());
+        let pointer = take_up(self.store.as_ref(), self.log.as_ref(), F::FAMILY, fingerprint).await?;
+        check(F::FAMILY, &pointer, self.log.as_ref())?;
         Ok(pointer)
+    }
+}
+
+/// The pointer of a family, whatever topic it is of; makes the first one where there is none.
+pub async fn take_up(store: &dyn Store, log: &dyn Log, family: Family, fingerprint: String) -> Result<Pointer, Error> {
+    if let Some(pointer) = store.pointer(family).await? {
+        return Ok(pointer);
+    }
+    let (partitions, epoch) = (log.partitions(family.topic()), log.epoch(family.topic()));
+    let first = Pointer { epoch, ..Pointer::first(partitions, fingerprint) };
+    if store.swap_pointer(family, None, &first).await? {
+        return Ok(first);
+    }
+    store.pointer(family).await?.ok_or_else(|| Error::retry(OPERATION, "the pointer is moving"))
+}
+
+/// Fatal where the rows of a pointer are not the fold of the topic that is there, or are to be those of another one.
+pub fn check(family: Family, pointer: &Pointer, log: &dyn Log) -> Result<(), Error> {
+    let (name, partitions, epoch) = (family.name(), log.partitions(family.topic()), log.epoch(family.topic()));
+    let command = |partitions| format!("`foretell migrate --repartition {}={partitions}`", family.lead().name());
+    let detail = if let Some(moving) = &pointer.moving {
+        let command = command(moving.partitions);
+        format!("{name} is on its way to {} partitions: run {command} again, to its end", moving.partitions)
+    } else if pointer.epoch != epoch {
+        format!(
+            "the views of {name} are those of epoch {} of its topic, and the log has epoch {epoch}: log and store are \
+             not of the same time. Restore the one that is older, or start with an empty store",
+            pointer.epoch
+        )
+    } else if pointer.partitions != partitions {
+        format!(
+            "the topic of {name} has {partitions} partitions and its views were folded from {}: keys have moved. \
+             Partition counts are never changed in place: stop producers, and run {}",
+            pointer.partitions,
+            command(partitions)
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::fatal(OPERATION, detail))
+}
+
+/// Looks at the pointers of these families now and then, and errs when one moves to another topic: a process that does
+/// not keep it would read, and append to, the old one. Ends at the shutdown.
+pub async fn watch(
+    families: Vec<Family>,
+    (log, store): (Arc<dyn Log>, Arc<dyn Store>),
+    config: Config,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let mut looks = interval(Duration::from_millis(config.pointer_look_ms.max(1)));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            _ = looks.tick() => {}
+        }
+        for &family in &families {
+            let looked = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                looked = patiently(&config, || store.pointer(family)) => looked?,
+            };
+            looked.map_or(Ok(()), |pointer| check(family, &pointer, log.as_ref()))?;
+        }
     }
 }
 

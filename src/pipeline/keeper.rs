@@ -32,7 +32,11 @@ pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Opti
     const OPERATION: &str = "take over a partition";
     let (topic, name) = (shared.topic(), &shared.topic_name);
     if partition >= shared.partitions {
-        let detail = format!("{name} has a partition {partition}, the views know {} of them", shared.partitions);
+        let detail = format!(
+            "{name} has a partition {partition}, and its views were folded from {} partitions: keys have moved. \
+             Partition counts are never changed in place: stop producers, and run `foretell migrate --repartition`",
+            shared.partitions
+        );
         return Err(Error::fatal(OPERATION, detail));
     }
     let stored = patiently(&shared.config, || shared.store.checkpoint(shared.generation, partition)).await?;

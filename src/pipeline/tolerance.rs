@@ -8,7 +8,7 @@ use super::Config;
 
 /// What was rejected of late.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Tolerance {
+pub(crate) struct Tolerance {
     /// Rejected records since the last good one.
     run: u32,
     /// Records, and those of them that were rejected; both are halved when there are as many as the window has.
@@ -18,13 +18,13 @@ pub(super) struct Tolerance {
 
 impl Tolerance {
     /// Counts a record that can be folded.
-    pub(super) fn fold(&mut self, config: &Config) {
+    pub(crate) fn fold(&mut self, config: &Config) {
         self.run = 0;
         self.count(config);
     }
 
     /// Counts a record that is rejected, unless that would be one too many.
-    pub(super) fn reject(&mut self, config: &Config) -> bool {
+    pub(crate) fn reject(&mut self, config: &Config) -> bool {
         let (run_max, percent_max) = (config.rejected_run_max, config.rejected_percent_max);
         let share = u64::from(self.rejected + 1) * 100;
         let is_run = run_max > 0 && self.run >= run_max;

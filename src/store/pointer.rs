@@ -4,6 +4,10 @@
 //!   serving 1 ──begin──► serving 1, building 2 ──swap──► serving 2, 1 may be dropped ──dropped──► serving 2
 //!                              │ cancel
 //!                              └──► serving 1, 2 may be dropped
+//!
+//!   serving 1, epoch 0, 8 partitions ──move──► moving ──copied──► moving into 2 ──moved──► serving 2, epoch 1, 16
+//!                                                │ cancel
+//!                                                └──► as before
 //! ```
 //!
 //! A pointer only changes by compare and set, so each step is taken once, whoever takes it. Numbers are never given
@@ -29,6 +33,20 @@ pub struct Pointer {
     pub epoch: u8,
     /// Partition count of the topic when the epoch began.
     pub partitions: u32,
+    /// The topic that is to take the place of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Moving>,
+}
+
+/// Another topic for a family, with another partition count: nobody folds, reads or appends meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    /// The epoch of the other topic.
+    pub epoch: u8,
+    /// Its partition count.
+    pub partitions: u32,
+    /// What is folded from it; none until everything is copied.
+    pub into: Option<Building>,
 }
 
 /// A generation that is to serve when it is level.
@@ -43,7 +61,8 @@ pub struct Building {
 impl Pointer {
     /// The first pointer of a family: generation 1 serves.
     pub fn first(partitions: u32, fingerprint: String) -> Self {
-        Self { serving: 1, fingerprint, building: None, oldest: 1, latest: 1, epoch: 0, partitions }
+        let (epoch, building, moving) = (0, None, None);
+        Self { serving: 1, fingerprint, building, oldest: 1, latest: 1, epoch, partitions, moving }
     }
 
     /// The generation that serves.
@@ -77,9 +96,51 @@ impl Pointer {
         Self { building: None, ..self.clone() }
     }
 
+    /// The generation that is folded from the topic of the next epoch.
+    pub fn target(&self, family: Family) -> Option<Generation> {
+        let Moving { epoch, into, .. } = self.moving.as_ref()?;
+        into.as_ref().map(|into| Generation { family, number: into.number, epoch: *epoch })
+    }
+
+    /// The epoch of the topic that there is to read and to append to: of a move, the next one when it is copied.
+    pub fn topic_epoch(&self) -> u8 {
+        let copied = self.moving.as_ref().filter(|moving| moving.into.is_some());
+        copied.map_or(self.epoch, |moving| moving.epoch)
+    }
+
+    /// Records are copied into a topic of the next epoch, with so many partitions, instead of one that was begun.
+    pub fn move_to(&self, partitions: u32) -> Self {
+        Self { moving: Some(Moving { epoch: self.epoch + 1, partitions, into: None }), ..self.clone() }
+    }
+
+    /// Everything is copied, and a new generation is folded from the copy; the same where nothing is moved.
+    pub fn copied(&self, fingerprint: String) -> Self {
+        let Some(Moving { epoch, partitions, .. }) = self.moving else { return self.clone() };
+        let number = self.latest + 1;
+        let into = Some(Building { number, fingerprint });
+        Self { moving: Some(Moving { epoch, partitions, into }), latest: number, ..self.clone() }
+    }
+
+    /// What was folded from the copy serves, and its topic is the family's; the same where nothing was folded.
+    pub fn moved(&self) -> Self {
+        match self.moving.clone() {
+            Some(Moving { epoch, partitions, into: Some(Building { number, fingerprint }) }) => {
+                Self { serving: number, fingerprint, building: None, epoch, partitions, moving: None, ..self.clone() }
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// The topic stays as it is.
+    pub fn stay(&self) -> Self {
+        Self { moving: None, ..self.clone() }
+    }
+
     /// Generations that nobody needs any more and whose rows may be there.
     pub fn droppable(&self, family: Family) -> Vec<Generation> {
-        let is_needed = |number| number == self.serving || self.building.as_ref().is_some_and(|b| b.number == number);
+        let into = self.moving.as_ref().and_then(|moving| moving.into.as_ref());
+        let needed: Vec<_> = self.building.iter().chain(into).map(|b| b.number).chain([self.serving]).collect();
+        let is_needed = |number| needed.contains(&number);
         let numbers = (self.oldest..=self.latest).filter(|number| !is_needed(*number));
         numbers.map(|number| Generation { family, number, epoch: self.epoch }).collect()
     }
@@ -87,8 +148,9 @@ impl Pointer {
     /// The rows of all [`droppable`](Self::droppable) generations are dropped. What is above one that is needed is
     /// named again by a later pointer, and dropped again.
     pub fn dropped(&self) -> Self {
-        let building = self.building.as_ref().map_or(self.serving, |building| building.number);
-        Self { oldest: self.serving.min(building), ..self.clone() }
+        let into = self.moving.as_ref().and_then(|moving| moving.into.as_ref());
+        let lowest = self.building.iter().chain(into).map(|b| b.number).fold(self.serving, u32::min);
+        Self { oldest: lowest, ..self.clone() }
     }
 }
 
@@ -115,5 +177,47 @@ mod tests {
         let clean = swapped.dropped();
         assert_eq!((clean.oldest, dropped(&clean)), (3, vec![]));
         assert_eq!(clean.begin("e".to_owned()).building(family).map(|g| g.number), Some(4));
+    }
+
+    #[test]
+    fn a_topic_is_exchanged_in_steps_and_each_generation_belongs_to_one_epoch() {
+        let family = Family::Appointments;
+        let first = Pointer::first(8, "a".to_owned());
+        let moving = first.move_to(16);
+        let half = moving.copied("b".to_owned());
+        let again = half.copied("c".to_owned());
+        let moved = again.moved();
+        let shape = |pointer: &Pointer| (pointer.serving(family), pointer.target(family), pointer.partitions);
+        let generation = |number, epoch| Generation { family, number, epoch };
+        for (name, pointer, expected) in [
+            ("first", &first, (generation(1, 0), None, 8)),
+            ("copying", &moving, (generation(1, 0), None, 8)),
+            ("copying to another count", &moving.move_to(4), (generation(1, 0), None, 8)),
+            ("nothing was copied", &moving.moved(), (generation(1, 0), None, 8)),
+            ("nothing is moved", &first.copied("b".to_owned()).moved(), (generation(1, 0), None, 8)),
+            ("folding", &half, (generation(1, 0), Some(generation(2, 1)), 8)),
+            ("folding anew", &again, (generation(1, 0), Some(generation(3, 1)), 8)),
+            ("moved", &moved, (generation(3, 1), None, 16)),
+            ("moved again", &moved.move_to(2).copied("c".to_owned()).moved(), (generation(4, 2), None, 2)),
+            ("given up", &again.stay(), (generation(1, 0), None, 8)),
+        ] {
+            assert_eq!(shape(pointer), expected, "{name}");
+        }
+        let epochs = [&first, &moving, &half, &again, &moved].map(Pointer::topic_epoch);
+        assert_eq!(epochs, [0, 0, 1, 1, 1], "the copy is read as soon as it is whole");
+        assert_eq!((moved.fingerprint.as_str(), &moved.moving, &moved.building), ("c", &None, &None));
+        let droppable = |pointer: &Pointer| pointer.droppable(family).iter().map(|g| g.number).collect::<Vec<_>>();
+        assert_eq!((droppable(&half), droppable(&again), droppable(&moved)), (vec![], vec![2], vec![1, 2]));
+        assert_eq!(droppable(&moved.dropped()), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn a_pointer_without_a_move_is_written_as_it_always_was() {
+        let text = serde_json::to_string(&Pointer::first(8, "a".to_owned())).unwrap();
+        assert!(!text.contains("moving"), "{text}");
+        assert_eq!(serde_json::from_str::<Pointer>(&text).unwrap(), Pointer::first(8, "a".to_owned()));
+        let moving = Pointer::first(8, "a".to_owned()).move_to(16).copied("b".to_owned());
+        let read: Pointer = serde_json::from_str(&serde_json::to_string(&moving).unwrap()).unwrap();
+        assert_eq!(read, moving);
     }
 }

@@ -23,6 +23,7 @@ mod outages;
 mod process;
 mod rebuild;
 mod reminded;
+mod repartition;
 mod repeated;
 mod roles;
 mod services;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use foretell::event::Topic;
 use foretell::event::key;
 use foretell::log::kafka::topics::{self, Shape};
-use foretell::log::kafka::{self, Kafka};
+use foretell::log::kafka::{self, Kafka, Names};
 use foretell::log::{Assigned, Kind, Log, Membership, NewRecord, Next, Reader, Record};
 use foretell::store::cassandra::{self, Cassandra, schema};
 use foretell::store::{Checkpoint, Family, Flush, Generation, Store};
@@ -65,8 +65,9 @@ fn shape(partitions: u32) -> Shape {
 
 /// A log on topics of its own.
 async fn open_log(prefix: &str, partitions: u32) -> Kafka {
-    topics::ensure(&log_url(), prefix, &kafka_config(), &shape(partitions)).await.expect("topics");
-    Kafka::open(&log_url(), prefix, &kafka_config()).await.expect("a log")
+    let names = Names::new(prefix);
+    topics::ensure(&log_url(), &names, &kafka_config(), &shape(partitions)).await.expect("topics");
+    Kafka::open(&log_url(), names, &kafka_config()).await.expect("a log")
 }
 
 /// A store in a keyspace of its own.
@@ -151,25 +152,25 @@ mod store_on_cassandra {
 
 #[tokio::test]
 async fn topics_are_created_once_and_found_good() {
-    let prefix = prefix();
+    let names = Names::new(&prefix());
     let (url, config) = (log_url(), kafka_config());
-    let missing = topics::check(&url, &prefix, &config).await.expect("an answer");
+    let missing = topics::check(&url, &names, &config).await.expect("an answer");
     assert_eq!(missing.len(), Topic::ALL.len(), "{missing:?}");
 
-    let error = Kafka::open(&url, &prefix, &config).await.err().expect("there are no topics");
+    let error = Kafka::open(&url, names.clone(), &config).await.err().expect("there are no topics");
     assert_eq!(error.kind, Kind::Fatal);
     assert!(error.detail.contains("foretell migrate"), "{error}");
 
     // Two at once: each topic is there afterwards, whoever made it.
     let shape = shape(3);
     let (one, other) =
-        tokio::join!(topics::ensure(&url, &prefix, &config, &shape), topics::ensure(&url, &prefix, &config, &shape));
+        tokio::join!(topics::ensure(&url, &names, &config, &shape), topics::ensure(&url, &names, &config, &shape));
     one.expect("the one succeeds");
     other.expect("the other succeeds");
-    assert_eq!(topics::ensure(&url, &prefix, &config, &shape).await.expect("nothing to do"), Vec::<String>::new());
-    assert_eq!(topics::check(&url, &prefix, &config).await.expect("an answer"), Vec::<String>::new());
+    assert_eq!(topics::ensure(&url, &names, &config, &shape).await.expect("nothing to do"), Vec::<String>::new());
+    assert_eq!(topics::check(&url, &names, &config).await.expect("an answer"), Vec::<String>::new());
 
-    let log = Kafka::open(&url, &prefix, &config).await.expect("a log");
+    let log = Kafka::open(&url, names.clone(), &config).await.expect("a log");
     assert!(Topic::ALL.iter().all(|topic| log.partitions(*topic) == 3));
     let beyond = log.extent(Topic::Logins, 3).await.expect_err("partitions are 0 to 2");
     assert_eq!(beyond.kind, Kind::Reject);
@@ -178,6 +179,7 @@ async fn topics_are_created_once_and_found_good() {
 #[tokio::test]
 async fn topics_of_another_shape_are_named_and_left_alone() {
     let prefix = prefix();
+    let names = Names::new(&prefix);
     let (url, config) = (log_url(), kafka_config());
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", service("KAFKA_BROKERS")).create().expect("a client");
@@ -194,8 +196,8 @@ async fn topics_of_another_shape_are_named_and_left_alone() {
     let created = admin.create_topics(&foreign, &AdminOptions::new()).await.expect("an answer");
     assert!(created.iter().all(Result::is_ok), "{created:?}");
 
-    topics::ensure(&url, &prefix, &config, &shape(2)).await.expect("the rest is created");
-    let problems = topics::check(&url, &prefix, &config).await.expect("an answer").join("\n");
+    topics::ensure(&url, &names, &config, &shape(2)).await.expect("the rest is created");
+    let problems = topics::check(&url, &names, &config).await.expect("an answer").join("\n");
     for part in ["message.timestamp.type=CreateTime", "retention.ms=86400000", "max.message.bytes", "5"] {
         assert!(problems.contains(part), "{part} is not in:\n{problems}");
     }
@@ -438,7 +440,7 @@ async fn a_member_that_has_left_is_out_of_its_group_and_its_partitions_go_on() {
         properties: BTreeMap::from([heartbeat]),
         ..kafka::Config::default()
     };
-    let log = Kafka::open(&log_url(), &prefix, &config).await.expect("a log");
+    let log = Kafka::open(&log_url(), Names::new(&prefix), &config).await.expect("a log");
     let mut owners = tokio::task::JoinSet::new();
     let mut first = log.subscribe(&group, Topic::Logins).await.expect("the first member");
     for _ in 0..4 {

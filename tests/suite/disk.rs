@@ -493,3 +493,137 @@ async fn after_a_failed_sync_the_log_is_broken_and_says_so() {
     assert_eq!(log.broken().await.kind, Kind::Fatal);
     assert_eq!(log.extent(Topic::Logins, 0).await.expect("known").end, 0, "nothing of it is shown");
 }
+
+mod exchange {
+    use super::*;
+    use foretell::event::{Position, key};
+    use foretell::log::{Exchange, Record, Remains};
+
+    const MOVED: [Topic; 2] = [Topic::Appointments, Topic::Reminders];
+    /// What opening does, in its order.
+    const RENAMES: [(&str, &str); 4] = [
+        ("appointments", "appointments.e0"),
+        ("appointments.new", "appointments"),
+        ("reminders", "reminders.e0"),
+        ("reminders.new", "reminders"),
+    ];
+
+    fn into(partitions: u32) -> Exchange {
+        Exchange { topics: MOVED.to_vec(), partitions, groups: Vec::new(), remains: Remains::Refuse }
+    }
+
+    fn keyed(topic: Topic, number: u32) -> NewRecord {
+        let headers = vec![("ce_id".to_owned(), number.to_string().into())];
+        let key = Some(format!("default:c{}", number % 7).into());
+        NewRecord { topic, key, value: format!("{} {number}", topic.name()).into(), headers }
+    }
+
+    async fn all(log: &disk::Log, topic: Topic) -> Vec<Record> {
+        let mut records = Vec::new();
+        for partition in 0..log.partitions(topic) {
+            let mut next = 0;
+            while next < log.extent(topic, partition).await.expect("an extent").end {
+                let page = log.page(topic, partition, next).await.expect("a page");
+                next = page.next;
+                records.extend(page.records);
+            }
+        }
+        records
+    }
+
+    /// Two topics of two partitions each, in small segments, and their records.
+    async fn filled(directory: &Path) -> (disk::Log, Vec<Record>) {
+        let config = Config { segment_bytes_max: 2_000, ..Config::default() };
+        let log = open(directory, 2, config).expect("opens");
+        for number in 0..100 {
+            let records = MOVED.map(|topic| keyed(topic, number)).to_vec();
+            log.append(records).await.expect("appended");
+        }
+        let mut records = all(&log, Topic::Appointments).await;
+        records.extend(all(&log, Topic::Reminders).await);
+        records.sort_by_key(|record| record.timestamp_ms);
+        (log, records)
+    }
+
+    /// Successors of five partitions are whole, and nothing is renamed yet.
+    async fn finished(directory: &Path) -> Vec<Record> {
+        let (log, records) = filled(directory).await;
+        let mut successors = log.successors(&into(5)).await.expect("begun");
+        for some in records.chunks(9) {
+            successors.add(some.to_vec()).await.expect("added");
+        }
+        successors.finish().await.expect("whole");
+        records
+    }
+
+    async fn assert_moved(directory: &Path, records: &[Record]) {
+        let log = open(directory, 2, Config::default()).expect("opens");
+        for topic in Topic::ALL {
+            let expected = if MOVED.contains(&topic) { (1, 5) } else { (0, 2) };
+            assert_eq!((log.epoch(topic), log.partitions(topic)), expected, "{topic:?}");
+        }
+        for topic in MOVED {
+            // By key, in order: everything but the position is as it was.
+            let told = |record: &Record| {
+                let Record { position: Position { .. }, timestamp_ms, key, value, headers } = record.clone();
+                (key, value, headers, timestamp_ms)
+            };
+            let of = |records: &[Record]| {
+                let mut of: Vec<_> = records.iter().filter(|r| r.position.topic == topic).map(told).collect();
+                of.sort_by(|left, right| left.0.cmp(&right.0));
+                of
+            };
+            let now = all(&log, topic).await;
+            assert_eq!(of(&now), of(records));
+            for record in now {
+                assert_eq!(key::partition(record.key.as_deref().expect("a key"), 5), record.position.partition);
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn topics_are_exchanged_together_wherever_an_opening_was_cut_off() {
+        for steps in 0..=RENAMES.len() {
+            let directory = directory();
+            let records = finished(directory.path()).await;
+            for (from, to) in &RENAMES[..steps] {
+                let log = directory.path().join("log");
+                std::fs::rename(log.join(from), log.join(to)).expect("renamed");
+            }
+            assert_moved(directory.path(), &records).await;
+            assert!(!directory.path().join("log/successors").exists());
+            assert!(directory.path().join("log/appointments.e0/0").exists(), "the old topic is left");
+            assert_moved(directory.path(), &records).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_not_finished_is_nothing_and_is_wiped_by_the_next_attempt() {
+        let directory = directory();
+        let (log, records) = filled(directory.path()).await;
+        let mut cut_off = log.successors(&into(3)).await.expect("begun");
+        cut_off.add(records[..50].to_vec()).await.expect("added");
+        drop((cut_off, log));
+        let log = open(directory.path(), 2, Config::default()).expect("opens");
+        assert_eq!((log.epoch(Topic::Reminders), log.partitions(Topic::Reminders)), (0, 2));
+        let mut given_up = log.successors(&into(4)).await.expect("begun");
+        given_up.add(records[..50].to_vec()).await.expect("added");
+        given_up.discard().await.expect("wiped");
+        assert!(MOVED.iter().all(|t| !directory.path().join(format!("log/{}.new", t.name())).exists()));
+        let mut whole = log.successors(&into(5)).await.expect("begun");
+        whole.add(records.clone()).await.expect("added");
+        whole.finish().await.expect("whole");
+        drop(log);
+        assert_moved(directory.path(), &records).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_backup_has_the_present_topics_and_their_epochs() {
+        let (source, copy) = (directory(), directory());
+        let records = finished(source.path()).await;
+        let log = open(source.path(), 2, Config::default()).expect("opens");
+        log.backup(copy.path(), &mut |_, _| {}).expect("copied");
+        assert_moved(copy.path(), &records).await;
+        assert!(!copy.path().join("log/appointments.e0").exists());
+    }
+}

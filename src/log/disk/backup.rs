@@ -8,7 +8,7 @@
 use super::block;
 use super::partition::{End, Partition};
 use super::segment::Segment;
-use super::{Log, stored_count};
+use super::{Log, stored_count, successor};
 use crate::event::Topic;
 use crate::log::{Backup, Error};
 use std::fs::{self, File};
@@ -43,6 +43,7 @@ impl Log {
             fs::create_dir_all(&place).map_err(|e| failed(&place, &e))?;
             let count = self.inner.topics.get(&partition.topic).map_or(0, Vec::len);
             stored_count(&directory, count as u32)?;
+            successor::store_epoch(&directory, self.inner.epochs.get(&partition.topic).copied().unwrap_or(0))?;
             for segment in partition.until(end) {
                 backup.bytes += copy(&segment, end, &place)?;
                 tell(backup.bytes, total);

@@ -240,7 +240,28 @@ impl Appender {
         Ok(())
     }
 
+    /// Adds records in a block of their own, as the log had taken them then; durable when it is [finished](Self::finish).
+    pub(super) fn add(&mut self, records: &[NewRecord], timestamp_ms: i64) -> Result<(), Error> {
+        for record in records {
+            self.stage(record);
+        }
+        self.write(timestamp_ms)?;
+        if let Some(written) = self.written.take() {
+            self.segment.index(self.tail.end, self.tail.bytes);
+            self.tail = written;
+        }
+        Ok(())
+    }
+
+    /// Makes everything that was added durable, and marks it.
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        self.written = (self.tail.bytes > 0).then_some(self.tail);
+        self.sync()
+    }
+
     fn roll(&mut self) -> io::Result<()> {
+        // Only the newest segment may be torn; what was added without a sync is in the old one.
+        self.file.sync_data()?;
         let segment = self.shared.roll(self.tail.end)?;
         self.file = open(&segment)?;
         self.segment = segment;

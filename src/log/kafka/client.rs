@@ -207,6 +207,35 @@ impl Query {
         .await
     }
 
+    /// The names of all topics that begin with a prefix.
+    pub(super) async fn names(query: &Arc<Self>, prefix: String) -> Result<Vec<String>, Error> {
+        Self::ask(query, "read the metadata", move |consumer, timeout| {
+            let metadata = consumer.fetch_metadata(None, timeout)?;
+            let names = metadata.topics().iter().map(|topic| topic.name()).filter(|name| name.starts_with(&prefix));
+            Ok(names.map(str::to_owned).collect())
+        })
+        .await
+    }
+
+    /// Copies of each record of a topic.
+    pub(super) async fn replication(query: &Arc<Self>, name: String) -> Result<usize, Error> {
+        Self::ask(query, "read the metadata", move |consumer, timeout| {
+            let metadata = consumer.fetch_metadata(Some(&name), timeout)?;
+            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            Ok(partitions.map(|partition| partition.replicas().len()).max().unwrap_or(1))
+        })
+        .await
+    }
+
+    /// Members of a consumer group.
+    pub(super) async fn members(query: &Arc<Self>, group: String) -> Result<usize, Error> {
+        Self::ask(query, "describe a group", move |consumer, timeout| {
+            let groups = consumer.fetch_group_list(Some(&group), timeout)?;
+            Ok(groups.groups().iter().map(|group| group.members().len()).sum())
+        })
+        .await
+    }
+
     /// See [`super::Kafka::extent`].
     pub(super) async fn extent(query: &Arc<Self>, name: String, partition: u32) -> Result<Extent, Error> {
         let partition = fault::partition(partition)?;

@@ -15,6 +15,14 @@ use std::time::Duration;
 /// How long to wait before trying again to enter a queue that other callers have filled.
 const QUEUE_FULL_WAIT_MS: u64 = 5;
 
+/// Where a record goes.
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) partition: u32,
+    /// For a topic that keeps the timestamps of producers.
+    pub(super) timestamp_ms: Option<i64>,
+}
+
 /// librdkafka's producer, made anew after an error that it does not survive.
 pub(super) struct Producer {
     settings: Settings,
@@ -34,9 +42,21 @@ impl Producer {
         records: Vec<NewRecord>,
     ) -> Result<Vec<Position>, Error> {
         check_sizes(&records)?;
+        let place = |record: &NewRecord| Place {
+            name: names.of(record.topic),
+            partition: partition_of(record, partitions(record.topic)),
+            timestamp_ms: None,
+        };
+        self.send(records.iter().map(|record| (record, place(record)))).await
+    }
+
+    /// Sends all to where they are to go, waits for all; in the order of the call within a partition.
+    pub(super) async fn send(
+        &self,
+        records: impl Iterator<Item = (&NewRecord, Place)>,
+    ) -> Result<Vec<Position>, Error> {
         let producer = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let place = |record: &NewRecord| (names.of(record.topic), partition_of(record, partitions(record.topic)));
-        let delivered = send_all(&producer, place, &records).await;
+        let delivered = send_all(&producer, records).await;
         if delivered.is_err() {
             self.renew(producer);
         }
@@ -69,15 +89,13 @@ fn create(settings: &Settings) -> Result<FutureProducer<Events>, Error> {
 /// Sends in order, waits for all, and answers in order; the first failure is the answer.
 async fn send_all(
     producer: &FutureProducer<Events>,
-    place: impl Fn(&NewRecord) -> (String, u32),
-    records: &[NewRecord],
+    records: impl Iterator<Item = (&NewRecord, Place)>,
 ) -> Result<Vec<Position>, Error> {
-    let mut waiting = VecDeque::with_capacity(records.len());
-    let mut positions = Vec::with_capacity(records.len());
+    let (mut waiting, mut positions) = (VecDeque::new(), Vec::new());
     let mut failure = None;
-    for record in records {
-        let (name, partition) = place(record);
-        let mut unsent = future_record(&name, fault::partition(partition)?, record);
+    for (record, place) in records {
+        let mut unsent = future_record(&place.name, fault::partition(place.partition)?, record);
+        unsent.timestamp = place.timestamp_ms;
         loop {
             match producer.send_result(unsent) {
                 Ok(delivery) => {

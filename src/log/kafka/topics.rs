@@ -7,8 +7,11 @@
 use super::client::{MESSAGE_BYTES_MAX, Query, Settings};
 use super::{Config, Names};
 use crate::event::Topic;
-use crate::log::{Error, RECORD_BYTES_MAX};
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use crate::log::{Error, RECORD_BYTES_MAX, full_name, without_epoch};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigEntry, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use serde::{Deserialize, Serialize};
@@ -18,6 +21,7 @@ use std::time::{Duration, Instant};
 
 /// How long to wait before asking again whether all brokers know a new topic.
 const PROPAGATION_WAIT_MS: u64 = 100;
+const CREATE: &str = "create a topic";
 /// Room that a topic needs beyond the largest record, for the frame of its batch.
 const FRAME_BYTES: usize = 64 * 1024;
 
@@ -44,9 +48,8 @@ impl Default for Shape {
 /// Creates the topics that are missing; answers their names.
 ///
 /// Safe when two run at once. Reject when the brokers refuse the shape.
-pub async fn ensure(url: &str, topics_prefix: &str, config: &Config, shape: &Shape) -> Result<Vec<String>, Error> {
+pub async fn ensure(url: &str, names: &Names, config: &Config, shape: &Shape) -> Result<Vec<String>, Error> {
     let settings = Settings::new(url, config)?;
-    let names = Names::new(topics_prefix);
     let query = Arc::new(Query::new(&settings)?);
     let mut created = Vec::new();
     for topic in Topic::ALL {
@@ -61,10 +64,24 @@ pub async fn ensure(url: &str, topics_prefix: &str, config: &Config, shape: &Sha
 }
 
 /// What is wrong with the topics, in plain sentences; empty when nothing is.
-pub async fn check(url: &str, topics_prefix: &str, config: &Config) -> Result<Vec<String>, Error> {
+pub async fn check(url: &str, names: &Names, config: &Config) -> Result<Vec<String>, Error> {
     let settings = Settings::new(url, config)?;
     let query = Arc::new(Query::new(&settings)?);
-    check_with(&settings, &Names::new(topics_prefix), &query).await
+    check_with(&settings, names, &query).await
+}
+
+/// The highest epoch of each topic that is there.
+pub async fn newest(url: &str, prefix: &str, config: &Config) -> Result<BTreeMap<Topic, u8>, Error> {
+    let query = Arc::new(Query::new(&Settings::new(url, config)?)?);
+    let mut newest = BTreeMap::new();
+    for full in Query::names(&query, prefix.to_owned()).await? {
+        let (name, epoch) = without_epoch(&full);
+        if let Some(topic) = Topic::ALL.into_iter().find(|topic| full_name(prefix, *topic, 0) == name) {
+            let highest = newest.entry(topic).or_insert(epoch);
+            *highest = epoch.max(*highest);
+        }
+    }
+    Ok(newest)
 }
 
 pub(super) async fn check_with(settings: &Settings, names: &Names, query: &Arc<Query>) -> Result<Vec<String>, Error> {
@@ -126,9 +143,7 @@ fn admin(settings: &Settings) -> Result<(AdminClient<DefaultClientContext>, Admi
 }
 
 async fn create(settings: &Settings, name: &str, topic: Topic, shape: &Shape) -> Result<(), Error> {
-    let failed = "create a topic";
-    let (client, options) = admin(settings)?;
-    let partitions = i32::try_from(shape.partitions).map_err(|_| Error::reject(failed, shape.partitions))?;
+    let partitions = i32::try_from(shape.partitions).map_err(|_| Error::reject(CREATE, shape.partitions))?;
     let days_ms = i64::from(shape.dead_letter_retention_days) * 24 * 60 * 60 * 1000;
     let retention_ms = if kept(topic) { "-1".to_owned() } else { days_ms.to_string() };
     let min_insync = shape.min_insync_replicas.to_string();
@@ -140,7 +155,15 @@ async fn create(settings: &Settings, name: &str, topic: Topic, shape: &Shape) ->
         .set("message.timestamp.type", "LogAppendTime")
         .set("min.insync.replicas", &min_insync)
         .set("max.message.bytes", &max_message);
-    let answers = client.create_topics([&new], &options).await.map_err(|error| Error::retry(failed, error))?;
+    create_new(settings, &new).await
+}
+
+/// Creates a topic, if it is not there.
+pub(super) async fn create_new(settings: &Settings, new: &NewTopic<'_>) -> Result<(), Error> {
+    let failed = CREATE;
+    let (client, options) = admin(settings)?;
+    let answers = client.create_topics([new], &options).await.map_err(|error| Error::retry(failed, error))?;
+    let name = new.name;
     match answers.into_iter().next() {
         Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
         Some(Err((name, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::NotController)))) => {
@@ -151,18 +174,64 @@ async fn create(settings: &Settings, name: &str, topic: Topic, shape: &Shape) ->
     }
 }
 
-async fn await_known(query: &Arc<Query>, name: &str, at_most: Duration) -> Result<(), Error> {
+pub(super) async fn await_known(query: &Arc<Query>, name: &str, at_most: Duration) -> Result<(), Error> {
     let deadline = Instant::now() + at_most;
     while Query::partition_count(query, name.to_owned()).await?.is_none() {
         if Instant::now() > deadline {
-            return Err(Error::retry("create a topic", format!("{name} was created, but is not known yet")));
+            return Err(Error::retry(CREATE, format!("{name} was created, but is not known yet")));
         }
         tokio::time::sleep(Duration::from_millis(PROPAGATION_WAIT_MS)).await;
     }
     Ok(())
 }
 
+/// Deletes a topic, if it is there, and waits until nobody knows it.
+pub(super) async fn delete(settings: &Settings, query: &Arc<Query>, name: &str) -> Result<(), Error> {
+    let failed = "delete a topic";
+    let (client, options) = admin(settings)?;
+    let answers = client.delete_topics(&[name], &options).await.map_err(|error| Error::retry(failed, error))?;
+    match answers.into_iter().next() {
+        Some(Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) => {}
+        Some(Err((name, code))) => return Err(Error::reject(failed, format!("{name}: {code}"))),
+        None => return Err(Error::retry(failed, format!("{name}: no answer"))),
+    }
+    let deadline = Instant::now() + settings.request_timeout();
+    while Query::partition_count(query, name.to_owned()).await?.is_some() {
+        if Instant::now() > deadline {
+            return Err(Error::retry(failed, format!("{name} was deleted, and is still there: run it again")));
+        }
+        tokio::time::sleep(Duration::from_millis(PROPAGATION_WAIT_MS)).await;
+    }
+    Ok(())
+}
+
+/// Gives a topic these properties of its own, and no others.
+pub(super) async fn alter(settings: &Settings, name: &str, own: &BTreeMap<String, String>) -> Result<(), Error> {
+    let failed = "set the properties of a topic";
+    let (client, options) = admin(settings)?;
+    let all = AlterConfig::new(ResourceSpecifier::Topic(name));
+    let all = own.iter().fold(all, |all, (property, value)| all.set(property, value));
+    let answers = client.alter_configs([&all], &options).await.map_err(|error| Error::retry(failed, error))?;
+    match answers.into_iter().next() {
+        Some(Ok(_)) => Ok(()),
+        Some(Err((_, code))) => Err(Error::reject(failed, format!("{name}: {code}"))),
+        None => Err(Error::retry(failed, format!("{name}: no answer"))),
+    }
+}
+
+/// The properties that a topic has of its own, without those that the brokers give it.
+pub(super) async fn own(settings: &Settings, name: &str) -> Result<BTreeMap<String, String>, Error> {
+    let entries = entries(settings, name).await?.into_iter();
+    let own = entries.filter(|entry| matches!(entry.source, ConfigSource::DynamicTopic));
+    Ok(own.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+}
+
 async fn describe(settings: &Settings, name: &str) -> Result<BTreeMap<String, String>, Error> {
+    let entries = entries(settings, name).await?.into_iter();
+    Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+}
+
+async fn entries(settings: &Settings, name: &str) -> Result<Vec<ConfigEntry>, Error> {
     let failed = "describe a topic";
     let (client, options) = admin(settings)?;
     let answers = client.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;
@@ -172,7 +241,7 @@ async fn describe(settings: &Settings, name: &str) -> Result<BTreeMap<String, St
         Some(Err(code)) => return Err(Error::retry(failed, format!("{name}: {code}"))),
         None => return Err(Error::retry(failed, format!("{name}: no answer"))),
     };
-    Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+    Ok(resource.entries)
 }
 
 #[cfg(test)]

@@ -1,0 +1,317 @@
+//! Another partition count: topics are copied, killed on the way and copied again, and nobody can tell the rows from
+//! those of topics that always had as many.
+
+use crate::deployment::{self, Deployment, Rows, assert_same};
+use crate::facts;
+use crate::process::{Process, Service, until};
+use foretell::clock::{Clock, System};
+use foretell::event::codec::rfc3339;
+use foretell::event::{Topic, codec};
+use foretell::log::NewRecord;
+use foretell::store::Family;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const LOGINS: u64 = 3_000;
+const VISITS: u64 = 600;
+const HOUR_MS: i64 = 3_600_000;
+/// Reminders that are due.
+const DUE: usize = 5;
+/// Twice as many as before: so all that meets in a partition has met in one before, and has an order.
+const PARTITIONS: u32 = 8;
+
+/// Appends the same facts everywhere, and a record that is none.
+async fn import(deployment: &Deployment) {
+    let (logins, visits) = (deployment.scratch_file("logins.jsonl"), deployment.scratch_file("visits.jsonl"));
+    facts::write_logins(&logins, LOGINS);
+    facts::write_visits(&visits, VISITS);
+    for (kind, path) in [("logins", logins), ("appointments", visits)] {
+        deployment.output(&["import", kind, path.to_str().expect("text"), "--format", "events"]);
+    }
+    let nonsense = NewRecord {
+        topic: Topic::Logins,
+        key: Some("default:user-1".into()),
+        value: "nonsense".into(),
+        headers: Vec::new(),
+    };
+    deployment.open().await.log.append(vec![nonsense]).await.expect("appended");
+}
+
+/// A visit in 22 hours of a client whom one may write to at night: a reminder is due.
+fn booked(client: usize, now_ms: i64) -> [Value; 2] {
+    let profile = json!({"client_id": format!("due-{client}"), "quiet_hours": {"from": "00:00", "to": "00:00"}});
+    let visit = json!({
+        "client_id": format!("due-{client}"), "appointment_id": format!("visit-due-{client}"), "time_zone": "UTC",
+        "starts_at": rfc3339(now_ms + 22 * HOUR_MS), "booked_at": rfc3339(now_ms - 240 * HOUR_MS),
+    });
+    [
+        facts::event(&format!("{client}-profile"), "client.updated", now_ms - 241 * HOUR_MS, &profile),
+        facts::event(&format!("{client}-booked"), "appointment.booked", now_ms - 240 * HOUR_MS, &visit),
+    ]
+}
+
+/// How often each reminder is on the topic, and the partitions of the topic.
+async fn reminders(deployment: &Deployment) -> (BTreeMap<String, usize>, u32) {
+    let log = deployment.open().await.log;
+    let mut reminders = BTreeMap::new();
+    for partition in 0..log.partitions(Topic::Reminders) {
+        let end = log.extent(Topic::Reminders, partition).await.expect("an extent").end;
+        let mut next = 0;
+        while next < end {
+            let page = log.page(Topic::Reminders, partition, next).await.expect("readable");
+            for record in &page.records {
+                *reminders.entry(codec::decode(record).expect("valid").envelope.id).or_default() += 1;
+            }
+            next = page.next;
+        }
+    }
+    (reminders, log.partitions(Topic::Reminders))
+}
+
+/// Serves until every reminder that is due is sent; answers what was sent, and a cursor of the stream.
+async fn announce(deployment: &Deployment) -> (BTreeMap<String, usize>, String) {
+    let service = Service::ready(deployment, &[]).await;
+    let now_ms = System.now_ms();
+    let bookings: Vec<_> = (0..DUE).flat_map(|client| booked(client, now_ms)).collect();
+    service.fold(&bookings).await;
+    let mut stream = service.ask(Method::GET, "/v1/reminders/stream").send().await.expect("a stream");
+    let mut text = String::new();
+    while text.matches("event: foretell.reminder.due").count() < DUE {
+        let chunk = stream.chunk().await.expect("readable").expect("the stream goes on");
+        text.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    let cursor = text.lines().rev().find_map(|line| line.strip_prefix("id: ")).expect("a cursor").to_owned();
+    drop(stream);
+    service.process.stop().await;
+    (reminders(deployment).await.0, cursor)
+}
+
+fn asked(family: Family) -> String {
+    format!("{}={PARTITIONS}", family.name())
+}
+
+/// Runs the command, and kills it at the first line of output, then at the second, and so on until it comes to its end.
+/// Nobody serves in between.
+async fn moved_between_kills(deployment: &Deployment, family: Family) {
+    let asked = asked(family);
+    for lines in 1.. {
+        let command = deployment.command(&["migrate", "--repartition", &asked]);
+        let mut process = Process::start(deployment, command);
+        let ended = until("it says so much, or ends", async || {
+            let ended = process.ended();
+            (ended.is_some() || process.stdout().lines().count() >= lines).then_some(ended)
+        })
+        .await;
+        if let Some(status) = ended {
+            assert_eq!(status.code(), Some(0), "{}", process.stderr());
+            return;
+        }
+        process.kill();
+        let has_moved = process.stdout().lines().any(|line| line.contains(&format!(" of {} serves", family.name())));
+        if !has_moved {
+            let said = deployment.failure(1, &["serve", "--listen", "127.0.0.1:0"]);
+            assert!(said.contains(&format!("`foretell migrate --repartition {asked}` again")), "{said}");
+        }
+    }
+}
+
+/// Rows that one partition alone writes: the same ones, whichever partition that is.
+fn owners(rows: &Rows) -> BTreeMap<(foretell::store::View, String), Vec<u8>> {
+    let owned = rows.iter().filter(|((view, ..), _)| ["user", "client"].contains(&view.name()));
+    owned.map(|((view, _, key, _), state)| ((*view, key.clone()), state.clone())).collect()
+}
+
+async fn moves(deployment: Deployment) {
+    import(&deployment).await;
+    let (sent, cursor) = announce(&deployment).await;
+    assert_eq!(sent.len(), DUE, "{sent:?}");
+    let before = deployment.rows().await;
+
+    let letters = deployment.records(Topic::DeadLetters).await;
+    moved_between_kills(&deployment, Family::Logins).await;
+    moved_between_kills(&deployment, Family::Appointments).await;
+    let again = deployment.output(&["migrate", "--repartition", &asked(Family::Logins)]);
+    assert!(again.starts_with(&format!("done: logins has {PARTITIONS} partitions; ")), "{again}");
+
+    assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"));
+    assert_eq!((deployment.records(Topic::DeadLetters).await, letters), (1, 1), "what was rejected stays so, once");
+    let after = deployment.rows().await;
+    assert_eq!(owners(&before), owners(&after), "keys keep their rows");
+    assert!(!owners(&after).is_empty());
+
+    let service = Service::ready(&deployment, &[]).await;
+    let stream = service.ask(Method::GET, "/v1/reminders/stream").header("last-event-id", &cursor);
+    let refused = service.answer(stream).await;
+    assert_eq!(refused.status, 410, "{}", refused.body);
+    let data = json!({"user_id": "user-1", "ip": "203.0.113.9"});
+    service.fold(&[facts::event("afterwards", "login.succeeded", System.now_ms(), &data)]).await;
+    let user = service.get("/v1/users/user-1").await.good();
+    assert!(user["history"]["last_success"].as_str().is_some(), "{user}");
+    service.fold(&booked(DUE, System.now_ms())).await;
+    let visit = format!("/v1/appointments/visit-due-{DUE}");
+    until("the reminder of a new visit is sent", async || {
+        service.get(&visit).await.body["reminders"].to_string().contains("\"sent\"").then_some(())
+    })
+    .await;
+    service.process.stop().await;
+    let (sent_since, partitions) = reminders(&deployment).await;
+    assert_eq!(partitions, PARTITIONS);
+    assert_eq!(sent_since.len(), DUE + 1, "{sent_since:?}");
+    assert!(sent.iter().all(|(id, times)| sent_since.get(id) == Some(times)), "nothing is sent again");
+    assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"));
+
+    let mut other = Deployment::disk();
+    other.set("TOPICS__EMBEDDED_PARTITIONS", &PARTITIONS.to_string());
+    import(&other).await;
+    Service::ready(&other, &[]).await.process.stop().await;
+    let logins =
+        |rows: Rows| -> Rows { rows.into_iter().filter(|((view, ..), _)| view.family() == Family::Logins).collect() };
+    assert_same(&logins(after), &logins(other.rows().await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_gets_other_partitions_between_kills() {
+    moves(Deployment::disk()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clusters_get_other_partitions_between_kills() {
+    moves(Deployment::cluster()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_of_nonsense_stays_as_it_is_until_somebody_says_that_it_is_nonsense() {
+    const NONSENSE: i64 = 1_200;
+    let mut deployment = Deployment::disk();
+    import(&deployment).await;
+    Service::ready(&deployment, &[]).await.process.stop().await;
+    let records = (0..NONSENSE).map(|number| NewRecord {
+        topic: Topic::Appointments,
+        key: Some(format!("default:{number}").into()),
+        value: "nonsense".into(),
+        headers: Vec::new(),
+    });
+    deployment.open().await.log.append(records.collect()).await.expect("appended");
+
+    let given_up = deployment.run(&["migrate", "--repartition", &asked(Family::Appointments)]);
+    let (printed, said) = (deployment::stdout(&given_up), deployment::stderr(&given_up));
+    assert_eq!(given_up.status.code(), Some(1), "{said}");
+    assert!(printed.ends_with("given up: appointments stays as it was\n"), "{printed}");
+    assert!(said.contains("pipeline.rejected_run_max = 0"), "{said}");
+    assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"), "nothing has moved");
+    assert_eq!(reminders(&deployment).await.1, deployment::PARTITIONS);
+    let letters = deployment.records(Topic::DeadLetters).await;
+
+    deployment.set("PIPELINE__REJECTED_RUN_MAX", "0");
+    deployment.set("PIPELINE__REJECTED_PERCENT_MAX", "100");
+    let moved = deployment.output(&["migrate", "--repartition", &asked(Family::Appointments)]);
+    assert!(moved.contains(&format!("; {NONSENSE} rejected ones stay behind, {NONSENSE} of them as new")), "{moved}");
+    assert_eq!(deployment.records(Topic::DeadLetters).await - letters, NONSENSE);
+    assert_eq!(reminders(&deployment).await.1, PARTITIONS);
+    assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"));
+}
+
+/// What cluster administrators can do to a topic.
+struct Admin(AdminClient<DefaultClientContext>);
+
+impl Admin {
+    fn of(deployment: &Deployment) -> Self {
+        Self(ClientConfig::new().set("bootstrap.servers", deployment.brokers()).create().expect("a client"))
+    }
+
+    async fn raise(&self, topic: &str, partitions: usize) {
+        let new = [NewPartitions::new(topic, partitions)];
+        let raised = self.0.create_partitions(&new, &AdminOptions::new()).await.expect("an answer");
+        assert_eq!(raised, [Ok(topic.to_owned())]);
+    }
+
+    /// Deletes a topic and makes an empty one of the same shape and name.
+    async fn create_again(&self, topic: &str) {
+        let deleted = self.0.delete_topics(&[topic], &AdminOptions::new()).await.expect("an answer");
+        assert_eq!(deleted, [Ok(topic.to_owned())]);
+        let new = NewTopic::new(topic, deployment::PARTITIONS as i32, TopicReplication::Fixed(1))
+            .set("message.timestamp.type", "LogAppendTime")
+            .set("retention.ms", "-1")
+            .set("max.message.bytes", "2097152");
+        until("the topic can be made again", async || {
+            let created = self.0.create_topics([&new], &AdminOptions::new()).await.expect("an answer");
+            matches!(&created[..], [Ok(_)]).then_some(())
+        })
+        .await;
+    }
+}
+
+/// The refusal of a process that cannot go on.
+async fn ended_with(service: &mut Service, says: &str) {
+    let status = service.process.end().await;
+    let said = service.process.stderr();
+    assert_eq!(status.code(), Some(1), "{said}");
+    let last = said.lines().last().expect("a reason");
+    assert!(last.starts_with("foretell: ") && last.contains(says), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_changed_in_place_is_refused_until_it_is_copied() {
+    let deployment = Deployment::cluster();
+    import(&deployment).await;
+    let settings = deployment.scratch_file("settings.toml");
+    // How soon librdkafka sees what has become of a topic.
+    std::fs::write(&settings, "[kafka.properties]\n\"topic.metadata.refresh.interval.ms\" = \"500\"\n")
+        .expect("written");
+    let mut service = Service::ready(&deployment, &["--config", settings.to_str().expect("text")]).await;
+    let mut answering = Service::ready(&deployment, &["--roles", "http"]).await;
+
+    let refused = deployment.failure(1, &["migrate", "--repartition", "logins=6"]);
+    assert!(refused.contains("stop producers, and every `foretell serve`"), "{refused}");
+    let admin = Admin::of(&deployment);
+    admin.raise(&deployment.topic(Topic::Logins), 6).await;
+    ended_with(&mut service, "`foretell migrate --repartition").await;
+    let refused = deployment.failure(1, &["serve", "--listen", "127.0.0.1:0"]);
+    assert!(refused.contains("run `foretell migrate --repartition logins=6`"), "{refused}");
+    let refused = deployment.failure(1, &["verify"]);
+    assert!(refused.contains("run `foretell migrate --repartition logins=6`"), "{refused}");
+
+    until("the group is empty", async || {
+        let moved = deployment.run(&["migrate", "--repartition", "logins=6"]);
+        let said = deployment::stderr(&moved);
+        assert!(moved.status.success() || said.contains("members"), "{said}");
+        moved.status.success().then_some(())
+    })
+    .await;
+    ended_with(&mut answering, "logins").await;
+    assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"));
+    Service::ready(&deployment, &[]).await.process.stop().await;
+    let rows = deployment.rows().await;
+    empty_store_over(&deployment, &rows).await;
+
+    admin.create_again(&deployment.topic(Topic::Appointments)).await;
+    let refused = deployment.failure(1, &["verify"]);
+    assert!(refused.contains("re-created or truncated"), "{refused}");
+    let mut service = Service::start(&deployment, &[]);
+    ended_with(&mut service, "re-created or truncated").await;
+}
+
+/// A store that knows nothing has to be told which topics are in use, and then has the same rows.
+async fn empty_store_over(deployment: &Deployment, rows: &Rows) {
+    let config = deployment.config();
+    let (keyspaces, name) = config.store.rsplit_once('/').expect("a keyspace");
+    let store = format!("{keyspaces}/{name}_anew");
+    let settings = vec![
+        ("LOG", config.log.clone()),
+        ("STORE", store),
+        ("TOPICS__PREFIX", config.topics.prefix.clone()),
+        ("CASSANDRA__REPLICATION_FACTOR", "1".to_owned()),
+    ];
+    let mut anew = Deployment::with(|_| settings);
+    let refused = deployment::stderr(&anew.run(&["migrate"]));
+    let present = format!("{}.e1", deployment.topic(Topic::Logins));
+    assert!(refused.contains("set topics.epochs.logins = 1") && refused.contains(&present), "{refused}");
+    anew.set("TOPICS__EPOCHS__LOGINS", "1");
+    anew.output(&["migrate"]);
+    Service::ready(&anew, &[]).await.process.stop().await;
+    assert_same(rows, &anew.rows().await);
+}

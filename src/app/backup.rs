@@ -1,10 +1,11 @@
 //! A copy of a data directory that a start can go on from: the log, and the journals of its imports.
 //!
-//! Rows are not copied: they are the fold of the log, and a start folds them again. Journals are read just before the
-//! log: one that says less than the log holds lets its import append a batch again, as after a crash; one that says
-//! more would leave events out.
+//! Rows are not copied: they are the fold of the log, and a start folds them again. Journals are those of the moment at
+//! which the log is cut. One that says less than the log holds lets its import append again what is there: a batch, as
+//! after a crash, is recognised by the fold, and more would not be. One that says more would leave events out.
 
-use crate::log::{Backup, Error, disk};
+use crate::log::disk::{self, Cut};
+use crate::log::{Backup, Error};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
@@ -12,6 +13,8 @@ use std::path::Path;
 
 const OPERATION: &str = "back up the data directory";
 const JOURNALS: &str = "imports";
+/// How often a moment is looked for at which no journal changes; each look takes far less time than a batch.
+const LOOKS_MAX: u32 = 1_000;
 
 /// Copies into a directory beside `to`, which gets its name when it is whole: what is called `to` can be served.
 pub(super) fn back_up(
@@ -20,7 +23,6 @@ pub(super) fn back_up(
     to: &Path,
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<Backup, Error> {
-    let failed = |path: &Path, cause: io::Error| Error::fatal(OPERATION, format!("{}: {cause}", path.display()));
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);
@@ -33,18 +35,36 @@ pub(super) fn back_up(
             let detail = format!("{} is left from one that was interrupted: remove it first", partial.display());
             Error::reject(OPERATION, detail)
         }
-        _ => failed(partial, cause),
+        _ => failed(partial, &cause),
     })?;
-    let journals = read(&directory.join(JOURNALS)).map_err(|cause| failed(directory, cause))?;
-    let backup = log.backup(partial, tell)?;
-    write(&partial.join(JOURNALS), &journals).map_err(|cause| failed(partial, cause))?;
+    let (journals, cut) = at_one_moment(log, &directory.join(JOURNALS))?;
+    let backup = log.backup(cut, partial, tell)?;
+    write(&partial.join(JOURNALS), &journals).map_err(|cause| failed(partial, &cause))?;
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let named = fs::rename(partial, to).and_then(|()| fs::File::open(parent)?.sync_all());
-    named.map_err(|cause| failed(to, cause))?;
+    named.map_err(|cause| failed(to, &cause))?;
     Ok(backup)
 }
 
-fn read(directory: &Path) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+type Journals = Vec<(OsString, Vec<u8>)>;
+
+/// The journals and a cut of the log between two changes of them: at most the batch under way is in the log alone.
+fn at_one_moment<'a>(log: &'a disk::Log, directory: &Path) -> Result<(Journals, Cut<'a>), Error> {
+    let look = || read(directory).map_err(|cause| failed(directory, &cause));
+    for _ in 0..LOOKS_MAX {
+        let (journals, cut) = (look()?, log.cut());
+        if look()? == journals {
+            return Ok((journals, cut));
+        }
+    }
+    Err(Error::retry(OPERATION, "journals of imports change too fast: try again, or when the imports are done"))
+}
+
+fn failed(path: &Path, cause: &io::Error) -> Error {
+    Error::fatal(OPERATION, format!("{}: {cause}", path.display()))
+}
+
+fn read(directory: &Path) -> io::Result<Journals> {
     if !directory.exists() {
         return Ok(Vec::new());
     }

@@ -27,6 +27,7 @@ mod segment;
 mod successor;
 mod writer;
 
+pub use backup::Cut;
 pub use lock::{Directory, lock};
 
 use super::group::Groups;

@@ -392,7 +392,7 @@ async fn a_backup_taken_while_the_log_is_written_holds_what_was_acknowledged_bef
     let to = copy.path().to_owned();
     let backup = tokio::task::spawn_blocking(move || {
         let mut told = Vec::new();
-        (log.backup(&to, &mut |bytes, of| told.push((bytes, of))), told)
+        (log.backup(log.cut(), &to, &mut |bytes, of| told.push((bytes, of))), told)
     });
     let (backup, told) = backup.await.expect("no panic");
     let backup = backup.expect("backed up");
@@ -421,7 +421,7 @@ async fn a_damaged_log_is_not_backed_up() {
     let mut bytes = std::fs::read(&oldest).expect("there");
     bytes[50] ^= 1;
     std::fs::write(&oldest, bytes).expect("written");
-    let error = log.backup(copy.path(), &mut |_, _| {}).expect_err("damaged");
+    let error = log.backup(log.cut(), copy.path(), &mut |_, _| {}).expect_err("damaged");
     assert_eq!(error.kind, Kind::Fatal);
     assert!(error.detail.contains(&format!("{} is damaged at byte 0", oldest.display())), "{error}");
 }
@@ -622,7 +622,7 @@ mod exchange {
         let (source, copy) = (directory(), directory());
         let records = finished(source.path()).await;
         let log = open(source.path(), 2, Config::default()).expect("opens");
-        log.backup(copy.path(), &mut |_, _| {}).expect("copied");
+        log.backup(log.cut(), copy.path(), &mut |_, _| {}).expect("copied");
         assert_moved(copy.path(), &records).await;
         assert!(!copy.path().join("log/appointments.e0").exists());
     }

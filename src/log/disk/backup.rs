@@ -21,15 +21,21 @@ const OPERATION: &str = "back up the log";
 /// Effects before their causes.
 const ORDER: [Topic; 4] = [Topic::DeadLetters, Topic::Reminders, Topic::Appointments, Topic::Logins];
 
+/// How far each partition goes, at one moment.
+pub struct Cut<'a>(Vec<(&'a Arc<Partition>, End)>);
+
 impl Log {
-    /// Copies the log below a directory that holds none; durable when it answers. Blocks on the disk.
+    /// What is acknowledged by now.
+    pub fn cut(&self) -> Cut<'_> {
+        let partitions = ORDER.iter().flat_map(|topic| self.inner.topics.get(topic).into_iter().flatten());
+        Cut(partitions.map(|partition| (partition, *partition.end.borrow())).collect())
+    }
+
+    /// Copies the log up to a cut of it below a directory that holds none; durable when it answers. Blocks on the disk.
     ///
     /// `tell` hears how many bytes are copied, and of how many. Fatal if the log is damaged; then the copy is not to
     /// be used.
-    pub fn backup(&self, to: &Path, tell: &mut dyn FnMut(u64, u64)) -> Result<Backup, Error> {
-        let partitions = ORDER.iter().flat_map(|topic| self.inner.topics.get(topic).into_iter().flatten());
-        let ends: Vec<(&Arc<Partition>, End)> =
-            partitions.map(|partition| (partition, *partition.end.borrow())).collect();
+    pub fn backup(&self, Cut(ends): Cut<'_>, to: &Path, tell: &mut dyn FnMut(u64, u64)) -> Result<Backup, Error> {
         let mut total = 0;
         for (partition, end) in &ends {
             for segment in partition.until(*end) {

@@ -187,13 +187,13 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
         return Err(Failure::Other(format!("{:?} is no tenant: 1 to 63 of a-z, 0-9 and -", asked.tenant)));
     }
     let loaded = source::read(&asked.file, asked.format.into(), &asked.tenant).map_err(Error::from)?;
-    let journals = match app::disk_directory(&config.log) {
-        Some(directory) if asked.to.to.is_none() => directory.join("imports"),
-        _ => state_directory()?,
-    };
-    let place = match &asked.to.to {
-        Some(url) => url::Url::parse(url).map_or_else(|_| url.clone(), |url| url.to_string()),
-        None => format!("{} {}", config.log, config.topics.prefix),
+    let (journals, place) = match (app::disk_directory(&config.log), &asked.to.to) {
+        (_, Some(url)) => {
+            (state_directory()?, url::Url::parse(url).map_or_else(|_| url.clone(), |url| url.to_string()))
+        }
+        // Wherever the directory is moved or restored to, its journals are about its own log.
+        (Some(directory), None) => (directory.join("imports"), "this directory".to_owned()),
+        (None, None) => (state_directory()?, format!("{} {}", config.log, config.topics.prefix)),
     };
     let name = format!("{place} {}", asked.tenant);
     let remote = Remote { url: asked.to.to, key: asked.to.api_key };

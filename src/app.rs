@@ -1,4 +1,4 @@
-//! The composition root: settings become ports, ports become roles. The only file that names a backend.
+//! The composition root: settings become ports, ports become roles. Only this file and its `backup` name a backend.
 //!
 //! ```text
 //!   Config ─► open: log, store ─┬─► http       router over Rows and Progress

@@ -340,10 +340,7 @@ impl Mover {
     /// Waits until everything in the topic is folded.
     async fn level(&self, target: Generation) -> Result<(), Error> {
         let topic = target.family.topic();
-        let mut ends = Vec::new();
-        for partition in 0..self.log().partitions(topic) {
-            ends.push(self.log().extent(topic, partition).await?.end);
-        }
+        let ends: Vec<i64> = self.extents(topic).await?.iter().map(|extent| extent.end).collect();
         let of = ends.iter().map(|end| end.unsigned_abs()).sum();
         loop {
             let mut offsets = 0;

@@ -78,7 +78,7 @@ impl Mover {
         })
     }
 
-    async fn extents(&self, topic: Topic) -> Result<Vec<Extent>, Error> {
+    pub(super) async fn extents(&self, topic: Topic) -> Result<Vec<Extent>, Error> {
         let mut extents = Vec::new();
         for partition in 0..self.log().partitions(topic) {
             extents.push(self.log().extent(topic, partition).await?);

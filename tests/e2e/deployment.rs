@@ -4,7 +4,7 @@ use crate::services::Services;
 use foretell::app::{self, Ports};
 use foretell::clock::System;
 use foretell::config::{self, Config, Layers};
-use foretell::event::Topic;
+use foretell::event::{Topic, codec};
 use foretell::store::{Generation, View};
 use foretell::view::cell::Cell;
 use std::collections::BTreeMap;
@@ -160,6 +160,24 @@ impl Deployment {
             records += ports.log.extent(topic, partition).await.expect("an extent").end;
         }
         records
+    }
+
+    /// How often each reminder is on the topic, read committed, and the partitions of the topic.
+    pub async fn reminders(&self) -> (BTreeMap<String, usize>, u32) {
+        let log = self.open().await.log;
+        let mut reminders = BTreeMap::new();
+        for partition in 0..log.partitions(Topic::Reminders) {
+            let end = log.extent(Topic::Reminders, partition).await.expect("an extent").end;
+            let mut next = 0;
+            while next < end {
+                let page = log.page(Topic::Reminders, partition, next).await.expect("readable");
+                for record in &page.records {
+                    *reminders.entry(codec::decode(record).expect("valid").envelope.id).or_default() += 1;
+                }
+                next = page.next;
+            }
+        }
+        (reminders, log.partitions(Topic::Reminders))
     }
 
     /// All rows of the serving generations.

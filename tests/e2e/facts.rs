@@ -13,7 +13,8 @@ pub const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/rba-sa
 /// Rows of the sample.
 pub const SAMPLE_ROWS: usize = 2_000;
 
-const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
 /// 1 February 2026, 00:00 UTC.
 const BEGIN_MS: i64 = 1_769_904_000_000;
 
@@ -137,4 +138,17 @@ pub fn write_noshow(path: &Path, rows: u64) -> (BTreeMap<String, Kept>, u64) {
     }
     std::fs::write(path, text).expect("written");
     (clients, faulty)
+}
+
+/// A visit in 22 hours that was booked long ago, of a client whom one may write to at night: a reminder is due.
+pub fn booked(client: u64, now_ms: i64) -> [Value; 2] {
+    let profile = json!({"client_id": format!("due-{client}"), "quiet_hours": {"from": "00:00", "to": "00:00"}});
+    let visit = json!({
+        "client_id": format!("due-{client}"), "appointment_id": format!("visit-due-{client}"), "time_zone": "UTC",
+        "starts_at": rfc3339(now_ms + 22 * HOUR_MS), "booked_at": rfc3339(now_ms - 240 * HOUR_MS),
+    });
+    [
+        event(&format!("{client}-profile"), "client.updated", now_ms - 241 * HOUR_MS, &profile),
+        event(&format!("{client}-booked"), "appointment.booked", now_ms - 240 * HOUR_MS, &visit),
+    ]
 }

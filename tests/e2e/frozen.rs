@@ -6,14 +6,12 @@
 
 use crate::deployment::{Deployment, PARTITIONS};
 use crate::groups::members;
-use crate::process::{Service, until};
+use crate::process::{Service, WORKER, until};
 use crate::story::Story;
 use crate::stream::{Place, Positions, Stream, report};
 use foretell::clock::{Clock, System};
 use foretell::store::Family;
 use std::collections::BTreeSet;
-
-const WORKER: [&str; 2] = ["--roles", "views,reminders"];
 
 /// Waits until every group has so many members.
 async fn until_members(deployment: &Deployment, count: usize) {

@@ -1,12 +1,10 @@
 //! Kill -9 of the process that folds and announces, again and again, each time in the middle of a fold.
 
 use crate::deployment::Deployment;
-use crate::process::Service;
+use crate::process::{Service, WORKER};
 use crate::story::Story;
 use crate::stream::{Stream, report};
 use foretell::clock::{Clock, System};
-
-const WORKER: [&str; 2] = ["--roles", "views,reminders"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_killed_twenty_times_in_the_middle_of_a_fold_loses_and_repeats_nothing() {

@@ -2,13 +2,12 @@
 //! and so many of its nodes that no quorum is left.
 
 use crate::deployment::Deployment;
-use crate::process::{Service, until};
+use crate::process::{Service, WORKER, until};
 use crate::services::Services;
 use crate::story::Story;
 use crate::stream::{Stream, report};
 use foretell::clock::{Clock, System};
 
-const WORKER: [&str; 2] = ["--roles", "views,reminders"];
 const RING: [&str; 3] = ["cassandra-1", "cassandra-2", "cassandra-3"];
 /// Records that must be folded while a node is away, to call it going on.
 const GOES_ON: i64 = 300;

@@ -10,6 +10,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+/// Arguments of a process that folds and announces, and answers nobody.
+pub const WORKER: [&str; 2] = ["--roles", "views,reminders"];
 /// Longer than anything here may take on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 /// Between two looks at something that is awaited.

@@ -5,16 +5,12 @@ use crate::deployment::{Deployment, Rows, assert_same};
 use crate::facts;
 use crate::process::{Process, Service, until};
 use foretell::clock::{Clock, System};
-use foretell::event::codec::rfc3339;
-use foretell::event::{Topic, codec};
-use foretell::log::Next;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use foretell::event::Topic;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 const LOGINS: u64 = 5_000;
 const VISITS: u64 = 1_000;
-const HOUR_MS: i64 = 3_600_000;
 /// The setting that makes other rows: fewer devices a user than there are in the file.
 const RULE: (&str, &str) = ("FOLD__USER_DEVICES_MAX", "1");
 
@@ -85,50 +81,12 @@ async fn a_killed_rebuild_on_the_clusters_goes_on_by_itself() {
     survives_kills_of_a_rebuild(Deployment::cluster()).await;
 }
 
-/// A visit in 22 hours that was booked long ago, of a client whom one may write to at night: a reminder is due.
-fn booked(client: u64, now_ms: i64) -> [Value; 2] {
-    let profile = json!({"client_id": format!("due-{client}"), "quiet_hours": {"from": "00:00", "to": "00:00"}});
-    let visit = json!({
-        "client_id": format!("due-{client}"), "appointment_id": format!("visit-{client}"), "time_zone": "UTC",
-        "starts_at": rfc3339(now_ms + 22 * HOUR_MS), "booked_at": rfc3339(now_ms - 240 * HOUR_MS),
-    });
-    [
-        facts::event(&format!("{client}-profile"), "client.updated", now_ms - 241 * HOUR_MS, &profile),
-        facts::event(&format!("{client}-booked"), "appointment.booked", now_ms - 240 * HOUR_MS, &visit),
-    ]
-}
-
-/// How often each reminder is on the topic, read committed.
-async fn reminders(deployment: &Deployment) -> BTreeMap<String, usize> {
-    let log = deployment.open().await.log;
-    let mut reminders = BTreeMap::new();
-    for partition in 0..log.partitions(Topic::Reminders) {
-        let end = log.extent(Topic::Reminders, partition).await.expect("an extent").end;
-        let mut reader = log.read(Topic::Reminders, partition, 0).await.expect("a reader");
-        let mut next = 0;
-        while next < end {
-            match reader.next().await.expect("readable") {
-                Next::Records(records) => {
-                    for record in records {
-                        next = record.position.offset + 1;
-                        let id = codec::decode(&record).expect("valid").envelope.id;
-                        *reminders.entry(id).or_default() += 1;
-                    }
-                }
-                Next::End(at) => next = at,
-                Next::Revoked(_) => panic!("nobody takes it away"),
-            }
-        }
-    }
-    reminders
-}
-
 /// Posts bookings that a reminder is due for, one after the other, until it is told to stop; answers how many.
 async fn keep_booking(url: String, stop: CancellationToken) -> u64 {
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let mut booked_clients = 0;
     while !stop.is_cancelled() {
-        let body = Value::from(booked(booked_clients, System.now_ms()).to_vec()).to_string();
+        let body = Value::from(facts::booked(booked_clients, System.now_ms()).to_vec()).to_string();
         let post = client.post(format!("{url}/v1/events"));
         let post = post.header("content-type", "application/cloudevents-batch+json").body(body);
         assert_eq!(post.send().await.expect("an answer").status(), 202);
@@ -162,11 +120,11 @@ async fn an_upgrade_to_other_rules_rolls_while_events_come_and_reminders_go() {
     let booked = bookings.await.expect("no panic") as usize;
     old.process.stop().await;
 
-    until("every reminder is announced", async || (reminders(&deployment).await.len() >= booked).then_some(())).await;
+    until("every reminder is announced", async || (deployment.reminders().await.0.len() >= booked).then_some(())).await;
     let told = deployment.output(&["verify"]);
     assert!(told.ends_with("; 0 differ\n"), "{told}");
     new.process.stop().await;
-    let reminders = reminders(&deployment).await;
+    let reminders = deployment.reminders().await.0;
     let twice: Vec<_> = reminders.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
     assert_eq!(reminders.len(), booked, "one for each visit");

@@ -5,22 +5,20 @@ use crate::deployment::{self, Deployment, Rows, assert_same};
 use crate::facts;
 use crate::process::{Process, Service, until};
 use foretell::clock::{Clock, System};
-use foretell::event::codec::rfc3339;
-use foretell::event::{Topic, codec};
+use foretell::event::Topic;
 use foretell::log::NewRecord;
 use foretell::store::Family;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 const LOGINS: u64 = 3_000;
 const VISITS: u64 = 600;
-const HOUR_MS: i64 = 3_600_000;
 /// Reminders that are due.
-const DUE: usize = 5;
+const DUE: u64 = 5;
 /// Twice as many as before: so all that meets in a partition has met in one before, and has an order.
 const PARTITIONS: u32 = 8;
 
@@ -41,53 +39,22 @@ async fn import(deployment: &Deployment) {
     deployment.open().await.log.append(vec![nonsense]).await.expect("appended");
 }
 
-/// A visit in 22 hours of a client whom one may write to at night: a reminder is due.
-fn booked(client: usize, now_ms: i64) -> [Value; 2] {
-    let profile = json!({"client_id": format!("due-{client}"), "quiet_hours": {"from": "00:00", "to": "00:00"}});
-    let visit = json!({
-        "client_id": format!("due-{client}"), "appointment_id": format!("visit-due-{client}"), "time_zone": "UTC",
-        "starts_at": rfc3339(now_ms + 22 * HOUR_MS), "booked_at": rfc3339(now_ms - 240 * HOUR_MS),
-    });
-    [
-        facts::event(&format!("{client}-profile"), "client.updated", now_ms - 241 * HOUR_MS, &profile),
-        facts::event(&format!("{client}-booked"), "appointment.booked", now_ms - 240 * HOUR_MS, &visit),
-    ]
-}
-
-/// How often each reminder is on the topic, and the partitions of the topic.
-async fn reminders(deployment: &Deployment) -> (BTreeMap<String, usize>, u32) {
-    let log = deployment.open().await.log;
-    let mut reminders = BTreeMap::new();
-    for partition in 0..log.partitions(Topic::Reminders) {
-        let end = log.extent(Topic::Reminders, partition).await.expect("an extent").end;
-        let mut next = 0;
-        while next < end {
-            let page = log.page(Topic::Reminders, partition, next).await.expect("readable");
-            for record in &page.records {
-                *reminders.entry(codec::decode(record).expect("valid").envelope.id).or_default() += 1;
-            }
-            next = page.next;
-        }
-    }
-    (reminders, log.partitions(Topic::Reminders))
-}
-
 /// Serves until every reminder that is due is sent; answers what was sent, and a cursor of the stream.
 async fn announce(deployment: &Deployment) -> (BTreeMap<String, usize>, String) {
     let service = Service::ready(deployment, &[]).await;
     let now_ms = System.now_ms();
-    let bookings: Vec<_> = (0..DUE).flat_map(|client| booked(client, now_ms)).collect();
+    let bookings: Vec<_> = (0..DUE).flat_map(|client| facts::booked(client, now_ms)).collect();
     service.fold(&bookings).await;
     let mut stream = service.ask(Method::GET, "/v1/reminders/stream").send().await.expect("a stream");
     let mut text = String::new();
-    while text.matches("event: foretell.reminder.due").count() < DUE {
+    while text.matches("event: foretell.reminder.due").count() < DUE as usize {
         let chunk = stream.chunk().await.expect("readable").expect("the stream goes on");
         text.push_str(&String::from_utf8_lossy(&chunk));
     }
     let cursor = text.lines().rev().find_map(|line| line.strip_prefix("id: ")).expect("a cursor").to_owned();
     drop(stream);
     service.process.stop().await;
-    (reminders(deployment).await.0, cursor)
+    (deployment.reminders().await.0, cursor)
 }
 
 fn asked(family: Family) -> String {
@@ -130,7 +97,7 @@ fn owners(rows: &Rows) -> BTreeMap<(foretell::store::View, String), Vec<u8>> {
 async fn moves(deployment: Deployment) {
     import(&deployment).await;
     let (sent, cursor) = announce(&deployment).await;
-    assert_eq!(sent.len(), DUE, "{sent:?}");
+    assert_eq!(sent.len() as u64, DUE, "{sent:?}");
     let before = deployment.rows().await;
 
     let letters = deployment.records(Topic::DeadLetters).await;
@@ -153,16 +120,16 @@ async fn moves(deployment: Deployment) {
     service.fold(&[facts::event("afterwards", "login.succeeded", System.now_ms(), &data)]).await;
     let user = service.get("/v1/users/user-1").await.good();
     assert!(user["history"]["last_success"].as_str().is_some(), "{user}");
-    service.fold(&booked(DUE, System.now_ms())).await;
+    service.fold(&facts::booked(DUE, System.now_ms())).await;
     let visit = format!("/v1/appointments/visit-due-{DUE}");
     until("the reminder of a new visit is sent", async || {
         service.get(&visit).await.body["reminders"].to_string().contains("\"sent\"").then_some(())
     })
     .await;
     service.process.stop().await;
-    let (sent_since, partitions) = reminders(&deployment).await;
+    let (sent_since, partitions) = deployment.reminders().await;
     assert_eq!(partitions, PARTITIONS);
-    assert_eq!(sent_since.len(), DUE + 1, "{sent_since:?}");
+    assert_eq!(sent_since.len() as u64, DUE + 1, "{sent_since:?}");
     assert!(sent.iter().all(|(id, times)| sent_since.get(id) == Some(times)), "nothing is sent again");
     assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"));
 
@@ -205,7 +172,7 @@ async fn a_topic_of_nonsense_stays_as_it_is_until_somebody_says_that_it_is_nonse
     assert!(printed.ends_with("given up: appointments stays as it was\n"), "{printed}");
     assert!(said.contains("pipeline.rejected_run_max = 0"), "{said}");
     assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"), "nothing has moved");
-    assert_eq!(reminders(&deployment).await.1, deployment::PARTITIONS);
+    assert_eq!(deployment.reminders().await.1, deployment::PARTITIONS);
     let letters = deployment.records(Topic::DeadLetters).await;
 
     deployment.set("PIPELINE__REJECTED_RUN_MAX", "0");
@@ -213,7 +180,7 @@ async fn a_topic_of_nonsense_stays_as_it_is_until_somebody_says_that_it_is_nonse
     let moved = deployment.output(&["migrate", "--repartition", &asked(Family::Appointments)]);
     assert!(moved.contains(&format!("; {NONSENSE} rejected ones stay behind, {NONSENSE} of them as new")), "{moved}");
     assert_eq!(deployment.records(Topic::DeadLetters).await - letters, NONSENSE);
-    assert_eq!(reminders(&deployment).await.1, PARTITIONS);
+    assert_eq!(deployment.reminders().await.1, PARTITIONS);
     assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"));
 }
 

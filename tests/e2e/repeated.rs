@@ -2,13 +2,12 @@
 //! repetitions change no row and no reminder.
 
 use crate::deployment::{Deployment, Rows, assert_same};
-use crate::process::Service;
+use crate::process::{Service, WORKER};
 use crate::story::Story;
 use crate::stream::{Stream, report};
 use foretell::clock::{Clock, System};
 use foretell::store::View;
 
-const WORKER: [&str; 2] = ["--roles", "views,reminders"];
 const LOGINS: u64 = 4_000;
 const VISITS: u64 = 600;
 

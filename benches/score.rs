@@ -4,7 +4,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use foretell::event::login::Login;
 use foretell::event::{DEFAULT_TENANT, Event, Fact};
-use foretell::score::login::{self, Config, Evidence, Features};
+use foretell::score::login::{self, Evidence, Features, Policy};
 use foretell::source::generate::{Logins as Generated, Shape};
 use foretell::store::{RowKey, View};
 use foretell::view::cell::{decode_state, encode_state};
@@ -52,8 +52,8 @@ impl Request {
         (user, features)
     }
 
-    fn score(&self, user: Option<&User>, features: &Features, config: &Config) -> login::Score {
-        login::score(&Evidence { user, features, attempt: &self.login.attempt, at_ms: self.at_ms }, config)
+    fn score(&self, user: Option<&User>, features: &Features, policy: &Policy) -> login::Score {
+        login::score(&Evidence::of(user, features, &self.login.attempt, self.at_ms), policy)
     }
 }
 
@@ -68,7 +68,7 @@ fn requests() -> Vec<Request> {
 }
 
 fn login_score(criterion: &mut Criterion) {
-    let (requests, config) = (requests(), Config::default());
+    let (requests, policy) = (requests(), Policy::default());
     let read: Vec<_> = requests.iter().map(Request::rows).collect();
     let mut group = criterion.benchmark_group("login score");
     group.throughput(criterion::Throughput::Elements(1));
@@ -76,7 +76,7 @@ fn login_score(criterion: &mut Criterion) {
         let mut turn = requests.iter().zip(&read).cycle();
         bencher.iter(|| {
             let (request, (user, features)) = turn.next().expect("a cycle has no end");
-            black_box(request.score(user.as_ref(), features, &config))
+            black_box(request.score(user.as_ref(), features, &policy))
         });
     });
     group.bench_function("from stored bytes", |bencher| {
@@ -84,7 +84,7 @@ fn login_score(criterion: &mut Criterion) {
         bencher.iter(|| {
             let request = turn.next().expect("a cycle has no end");
             let (user, features) = request.rows();
-            black_box(request.score(user.as_ref(), &features, &config))
+            black_box(request.score(user.as_ref(), &features, &policy))
         });
     });
     group.finish();

@@ -99,7 +99,7 @@ impl Epochs {
 #[serde(deny_unknown_fields)]
 pub struct Score {
     /// Of logins.
-    pub login: score::login::Config,
+    pub login: score::login::Policy,
     /// Of appointments.
     pub no_show: score::no_show::Config,
 }
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(config.pipeline, pipeline::Config::default());
         assert_eq!(config.reads, rows::Config::default());
         assert_eq!(config.progress, progress::Config::default());
-        assert_eq!(config.score.login, score::login::Config::default());
+        assert_eq!(config.score.login, score::login::Policy::default());
         assert_eq!(config.score.no_show, score::no_show::Config::default());
         assert_eq!(config.reminders, remind::Config::default());
         assert_eq!(config.http, http::Config::default());

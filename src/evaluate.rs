@@ -33,8 +33,8 @@ const PROGRESS_EVENTS: usize = 1_000;
 /// What a backtest of logins depends on besides the file.
 #[derive(Debug, Clone, Default)]
 pub struct LoginOptions {
-    /// See [`login::Config`].
-    pub score: login::Config,
+    /// What decides.
+    pub score: login::Policy,
     /// What the fold depends on.
     pub limits: Limits,
     /// Only later logins are in the summary.

@@ -36,7 +36,7 @@ use crate::progress::Progress;
 use crate::rebuild::Rebuilder;
 use crate::remind::plan;
 use crate::rows::Rows;
-use crate::score::{OnUnavailable, login, no_show};
+use crate::score::{login, no_show};
 use crate::store::{Family, Store};
 use crate::verify::Verifier;
 use answer::Standing;
@@ -81,10 +81,8 @@ pub struct Config {
     pub wait_ms_max: u64,
     /// How long a request for a reminder waits for its own fold, in milliseconds.
     pub fold_wait_ms_max: u64,
-    /// How long a score may wait for its rows, in milliseconds; then `on_unavailable` decides.
+    /// How long a score may wait for its rows, in milliseconds; then it is answered from those that are there.
     pub score_deadline_ms: u64,
-    /// What a score is answered whose rows cannot be read in time.
-    pub on_unavailable: OnUnavailable,
     /// Between two comments that keep a quiet stream open, in milliseconds.
     pub stream_keep_alive_ms: u64,
     /// How long open requests may go on after shutdown began, in milliseconds.
@@ -104,8 +102,7 @@ impl Default for Config {
             head_ms_max: 10_000,
             wait_ms_max: 30_000,
             fold_wait_ms_max: 5_000,
-            score_deadline_ms: 250,
-            on_unavailable: OnUnavailable::Challenge,
+            score_deadline_ms: 50,
             stream_keep_alive_ms: 15_000,
             drain_ms: 10_000,
         }
@@ -116,7 +113,7 @@ impl Default for Config {
 #[derive(Debug, Clone)]
 pub struct Scoring {
     /// Of logins.
-    pub login: login::Config,
+    pub login: login::Policy,
     /// Digest of the settings of logins: the version of their policy.
     pub login_version: String,
     /// Of visits.
@@ -129,7 +126,7 @@ pub struct Scoring {
 
 impl Scoring {
     /// Scores by these settings; equal settings have equal versions.
-    pub fn new(login: login::Config, no_show: no_show::Config, time_zone_default: String) -> Self {
+    pub fn new(login: login::Policy, no_show: no_show::Config, time_zone_default: String) -> Self {
         let (login_version, no_show_version) = (version(&login), version(&no_show));
         Self { login, login_version, no_show, no_show_version, time_zone_default }
     }

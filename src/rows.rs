@@ -158,6 +158,15 @@ pub struct Rows {
     eras: [AtomicU64; Family::ALL.len()],
 }
 
+/// What could be read for the score of a login.
+#[derive(Debug)]
+pub struct LoginRows {
+    /// The user's row; `Ok(None)` for a user of whom nothing was ever folded.
+    pub user: Result<Option<User>, Error>,
+    /// The features that were asked for, in their order; none where one is missing.
+    pub features: Vec<Option<Arc<Feature>>>,
+}
+
 /// One stored partial of a row, decoded for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
@@ -228,19 +237,30 @@ impl Rows {
     /// The features at `keys`, in their order; empty ones where nothing was counted.
     pub async fn features(&self, keys: &[RowKey]) -> Result<Vec<Arc<Feature>>, Error> {
         let (_, rows) = self.owner_and_aggregates::<User>(Family::Logins, None, keys).await?;
-        Ok(features_of(rows))
+        Ok(rows.into_iter().filter_map(feature_of).collect())
     }
 
-    /// What a login's score is computed from, in one read: the user's row and the features at `keys`.
-    pub async fn login(
-        &self,
-        tenant: &str,
-        user_id: &str,
-        keys: &[RowKey],
-    ) -> Result<(Option<User>, Vec<Arc<Feature>>), Error> {
+    /// What a login's score is computed from, read together: the user's row and the features at `keys`. What has not
+    /// come by the deadline, or cannot be read, is missing.
+    pub async fn login(&self, tenant: &str, user_id: &str, keys: &[RowKey], deadline: Instant) -> LoginRows {
+        let pointer = match in_time(deadline, self.pointers.get(Family::Logins)).await {
+            Ok(pointer) => pointer,
+            Err(error) => return LoginRows { user: Err(error), features: vec![None; keys.len()] },
+        };
         let owner = user::row_key(tenant, user_id);
-        let (user, rows) = self.owner_and_aggregates(Family::Logins, Some(&owner), keys).await?;
-        Ok((user, features_of(rows)))
+        let generation = pointer.serving(Family::Logins);
+        let (user, rows) = tokio::join!(
+            in_time(deadline, self.owner_of(&pointer, &owner)),
+            in_time(deadline, self.aggregates(generation, keys))
+        );
+        let rows = match rows {
+            Ok(rows) => rows.into_iter().map(Some).collect(),
+            Err(error) => {
+                tracing::debug!(%error, "features are missing in a score");
+                self.remembered(generation, self.era(Family::Logins), keys, Instant::now())
+            }
+        };
+        LoginRows { user, features: rows.into_iter().map(|row| row.and_then(feature_of)).collect() }
     }
 
     /// What an appointment's score is computed from, in one read: the client's row and the tenant's outcomes.
@@ -271,19 +291,29 @@ impl Rows {
         keys: &[RowKey],
     ) -> Result<(Option<T>, Vec<Merged>), Error> {
         let pointer = self.pointers.get(family).await?;
-        let generation = pointer.serving(family);
-        let era = self.eras[index(family)].load(Ordering::Acquire);
-        let asked_at = Instant::now();
+        let owner = async {
+            let Some(owner) = owner else { return Ok(None) };
+            self.owner_of(&pointer, owner).await
+        };
+        tokio::try_join!(owner, self.aggregates(pointer.serving(family), keys))
+    }
+
+    /// The owner row at `key`, of its own partition: nobody else writes it, as a record under another one's key is
+    /// rejected.
+    async fn owner_of<T: DeserializeOwned>(&self, pointer: &Pointer, key: &RowKey) -> Result<Option<T>, Error> {
+        let source = key::partition(key.key.as_bytes(), pointer.partitions);
+        let generation = pointer.serving(key.view.family());
+        let rows = self.read(generation, Some(source), std::slice::from_ref(key)).await?;
+        rows.first().and_then(|rows| rows.first()).map(decode).transpose()
+    }
+
+    /// The merged rows at `keys`, in their order; those that are not in memory are read.
+    async fn aggregates(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Merged>, Error> {
+        let (era, asked_at) = (self.era(generation.family), Instant::now());
         let mut found = self.remembered(generation, era, keys, asked_at);
         let missing: Vec<_> =
             keys.iter().zip(&found).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
-        let owner = async {
-            let Some(owner) = owner else { return Ok(Vec::new()) };
-            // Nobody else writes it: a record under another partition's key is rejected.
-            let source = key::partition(owner.key.as_bytes(), pointer.partitions);
-            self.read(generation, Some(source), std::slice::from_ref(owner)).await
-        };
-        let (owner, read) = tokio::try_join!(owner, self.read(generation, None, &missing))?;
+        let read = self.read(generation, None, &missing).await?;
         let mut read = missing.into_iter().zip(read);
         for slot in found.iter_mut().filter(|slot| slot.is_none()) {
             let Some((key, partials)) = read.next() else { break };
@@ -293,8 +323,11 @@ impl Rows {
             }
             *slot = Some(merged);
         }
-        let owner = owner.first().and_then(|rows| rows.first()).map(decode).transpose()?;
-        Ok((owner, found.into_iter().flatten().collect()))
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    fn era(&self, family: Family) -> u64 {
+        self.eras[index(family)].load(Ordering::Acquire)
     }
 
     /// What is in memory of rows of one view, in the order of `keys`.
@@ -355,12 +388,17 @@ impl Merged {
     }
 }
 
-fn features_of(rows: Vec<Merged>) -> Vec<Arc<Feature>> {
-    let feature = |row| match row {
+fn feature_of(row: Merged) -> Option<Arc<Feature>> {
+    match row {
         Merged::Feature(feature) => Some(feature),
         Merged::Lead(_) => None,
-    };
-    rows.into_iter().filter_map(feature).collect()
+    }
+}
+
+/// What a read answers by the deadline; Retry where it does not.
+async fn in_time<T>(deadline: Instant, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let late = |_| Err(Error::retry("read rows", "they did not come in time"));
+    tokio::time::timeout_at(deadline, read).await.unwrap_or_else(late)
 }
 
 fn lead_of(rows: Vec<Merged>) -> Arc<Lead> {

@@ -8,13 +8,14 @@
 //! a visit is to be missed; [`metrics`] says how good such numbers were, once the outcomes are known.
 //!
 //! What is absent: learning. The counts that the views keep are all that changes between two scores; weights and
-//! thresholds are configuration.
+//! thresholds are configuration, or a tenant's [policy](login::policy).
 
 pub mod login;
 pub mod metrics;
 pub mod no_show;
 
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// How risky it is, for people and rules of thumb.
@@ -92,7 +93,7 @@ impl Action {
     }
 }
 
-/// What a login is answered whose rows cannot be read in time.
+/// What is answered when the row of a user or client cannot be read in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnavailable {
@@ -106,7 +107,7 @@ pub enum OnUnavailable {
 }
 
 /// Stable names of reasons; a name once given is never changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
     /// Login: how often the account is used, compared with the others.
@@ -161,12 +162,51 @@ pub enum Code {
     LateCancels,
     /// Visit: the client did not confirm it.
     Unconfirmed,
+    /// A rule of the tenant's policy, by the code that it has there.
+    #[serde(untagged)]
+    Rule(Arc<str>),
+}
+
+impl Code {
+    /// The name in answers.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::History => "HISTORY",
+            Self::KnownIp => "KNOWN_IP",
+            Self::KnownUserAgent => "KNOWN_USER_AGENT",
+            Self::NewUserAgent => "NEW_USER_AGENT",
+            Self::NewDevice => "NEW_DEVICE",
+            Self::NewIp => "NEW_IP",
+            Self::NewNetwork => "NEW_NETWORK",
+            Self::NewCountry => "NEW_COUNTRY",
+            Self::ImpossibleTravel => "IMPOSSIBLE_TRAVEL",
+            Self::FailureBurst => "FAILURE_BURST",
+            Self::SuccessAfterFailures => "SUCCESS_AFTER_FAILURES",
+            Self::IpFanOut => "IP_FAN_OUT",
+            Self::DenylistedNetwork => "DENYLISTED_NETWORK",
+            Self::AutomatedClient => "AUTOMATED_CLIENT",
+            Self::DormantAccount => "DORMANT_ACCOUNT",
+            Self::ReportedByUser => "REPORTED_BY_USER",
+            Self::FirstLogin => "FIRST_LOGIN",
+            Self::BaseRate => "BASE_RATE",
+            Self::LeadTime => "LEAD_TIME",
+            Self::SameDayBooking => "SAME_DAY_BOOKING",
+            Self::PastNoShows => "PAST_NO_SHOWS",
+            Self::PastAttendance => "PAST_ATTENDANCE",
+            Self::NewClient => "NEW_CLIENT",
+            Self::RescheduledOften => "RESCHEDULED_OFTEN",
+            Self::LateCancels => "LATE_CANCELS",
+            Self::Unconfirmed => "UNCONFIRMED",
+            Self::Rule(code) => code,
+        }
+    }
 }
 
 /// One thing that a score is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Reason {
     /// Its stable name.
+    #[schema(value_type = String, example = "NEW_DEVICE")]
     pub code: Code,
     /// For staff: says what was seen, and no address, device or secret.
     pub description: String,

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
 /// Raised whenever the same log gives other rows than before.
-pub const FOLD_VERSION: u32 = 3;
+pub const FOLD_VERSION: u32 = 4;
 
 /// What a fold depends on besides the log; part of the fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub struct Limits {
     pub user_devices_max: usize,
     /// Values kept a user and login feature; the rarest is forgotten first, then the one seen longest ago.
     pub user_values_max: usize,
+    /// Latest successes kept a user: what a report can take out of the history, and what travel is judged by; the
+    /// oldest is forgotten first, and stays in the history.
+    pub user_logins_max: usize,
     /// Failures kept a user for the short window; the oldest is forgotten first.
     pub user_failures_max: usize,
     /// Accounts kept an address or network that failed there of late; the oldest is forgotten first.
@@ -63,6 +66,7 @@ impl Default for Limits {
             time_zone_default: "UTC".into(),
             user_devices_max: 32,
             user_values_max: 64,
+            user_logins_max: 16,
             user_failures_max: 128,
             fan_out_users_max: 64,
             client_appointments_max: 128,

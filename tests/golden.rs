@@ -4,7 +4,7 @@
 use foretell::evaluate::{self, LoginOptions};
 use foretell::event::login::{Attempt, Login};
 use foretell::event::{Envelope, Event, Fact};
-use foretell::score::login::{self, Config, Evidence, Features, Mode};
+use foretell::score::login::{self, Evidence, Features, Mode, Policy};
 use foretell::score::{Code, Decision, Level};
 use foretell::source::{self, Format};
 use foretell::view::Place;
@@ -68,22 +68,22 @@ fn read(name: &str) -> Vec<Row> {
     reader.deserialize().map(|row| row.expect("the columns of the file")).collect()
 }
 
-fn score(rows: &Materialized<Logins>, event: &Event, config: &Config) -> login::Score {
+fn score(rows: &Materialized<Logins>, event: &Event, policy: &Policy) -> login::Score {
     let Fact::Login(login) = &event.fact else { unreachable!("only logins are built here") };
     let features = Features::of(rows, TENANT, &login.attempt);
     let user = rows.owner(&user::row_key(TENANT, &login.user_id));
     let at_ms = event.envelope.time_ms;
-    login::score(&Evidence { user, features: &features, attempt: &login.attempt, at_ms }, config)
+    login::score(&Evidence::of(user, &features, &login.attempt, at_ms), policy)
 }
 
 /// Folds a file, spread over partitions as a topic would, and compares each row's ratio before it is folded.
 fn reproduce(name: &str, partitions: u32) -> usize {
-    let config = Config { mode: Mode::Faithful, ..Config::default() };
+    let policy = Policy { mode: Mode::Faithful, ..Policy::default() };
     let mut rows = Materialized::new(Logins::default());
     let mut scored = 0;
     for row in read(name) {
         let event = row.event();
-        let got = score(&rows, &event, &config);
+        let got = score(&rows, &event, &policy);
         assert_eq!(got.history.successes, row.n_user_before, "{name} {}", row.index);
         match row.score_causal {
             Some(expected) => {
@@ -116,12 +116,12 @@ fn every_golden_score_is_reproduced() {
 /// The row that the documentation works by hand.
 #[test]
 fn the_worked_row_is_reproduced() {
-    let config = Config { mode: Mode::Faithful, ..Config::default() };
+    let policy = Policy { mode: Mode::Faithful, ..Policy::default() };
     let mut rows = Materialized::new(Logins::default());
     for row in read("synthetic_seed1_n300.csv").into_iter().take(22) {
         let event = row.event();
         if row.index == 21 {
-            let ratio = score(&rows, &event, &config).likelihood_ratio.unwrap();
+            let ratio = score(&rows, &event, &policy).likelihood_ratio.unwrap();
             assert!((ratio / 0.034_126_112_828_333_62 - 1.0).abs() < 1e-12, "{ratio}");
             return;
         }

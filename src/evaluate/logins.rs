@@ -56,11 +56,11 @@ pub fn logins(
     Ok(summary)
 }
 
-fn score(rows: &Materialized<Logins>, envelope: &Envelope, login: &Login, config: &login::Config) -> login::Score {
+fn score(rows: &Materialized<Logins>, envelope: &Envelope, login: &Login, policy: &login::Policy) -> login::Score {
     let Envelope { tenant, time_ms, .. } = envelope;
     let features = Features::of(rows, tenant, &login.attempt);
     let user = rows.owner(&user::row_key(tenant, &login.user_id));
-    login::score(&Evidence { user, features: &features, attempt: &login.attempt, at_ms: *time_ms }, config)
+    login::score(&Evidence::of(user, &features, &login.attempt, *time_ms), policy)
 }
 
 fn write(out: &mut dyn Write, event_id: &str, score: &login::Score) -> io::Result<()> {

@@ -70,6 +70,16 @@ impl Attempt {
     }
 }
 
+/// What lists of networks say of an address, when it is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// It is on a deny list.
+    pub denied: bool,
+    /// It is on an allow list: its network says little about the place or the person, as that of an office, a VPN or
+    /// a relay does.
+    pub exempt: bool,
+}
+
 /// What the person says of an attempt (`foretell.login.confirmed`, `foretell.login.reported`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {

@@ -1,8 +1,8 @@
 //! Scores: read the rows of one subject, compute, explain.
 //!
 //! ```text
-//!   body ─► Fields ─► view (how far folded) ─► rows, one read, ≤ score_deadline_ms ─► score (pure) ─► answer
-//!                                                      └ too late: what the policy says, with DEGRADED
+//!   body ─► Fields ─► view (how far folded) ─► rows, read together, ≤ score_deadline_ms ─► score (pure) ─► answer
+//!                                                      └ what is late is missing, and the answer says DEGRADED
 //! ```
 //!
 //! `view` is read before the rows, so the rows contain at least what it says. Subjects never seen are scored like
@@ -12,14 +12,16 @@ pub mod visits;
 
 use super::answer::{Standing, at};
 use super::auth::Caller;
-use super::problem::{Code, Problem};
+use super::problem::{self, Problem};
 use super::request::Object;
 use super::{Api, answer};
 use crate::event::AHEAD_MS_MAX;
+use crate::event::appointment::Scalar;
 use crate::event::codec::{Fields, TIME_IN_FUTURE, attempt};
 use crate::event::login::Attempt;
+use crate::rows::LoginRows;
 use crate::score::login::{self, Evidence, Features};
-use crate::score::{Decision, Level, OnUnavailable, Reason};
+use crate::score::{Code, Decision, Level, OnUnavailable, Reason};
 use crate::store::Family;
 use crate::telemetry;
 use crate::view::feature::Level as FeatureLevel;
@@ -27,12 +29,16 @@ use crate::view::user::User;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// The rows could not be read in time: the answer is what the policy says for that case.
+/// Not all rows could be read in time. Without the user's own, the policy says what is decided.
 const DEGRADED: &str = "DEGRADED";
+/// A rule of the policy could not be evaluated, and so did not hold.
+const RULE_FAILED: &str = "RULE_FAILED";
 
 /// A request to score an attempt to log in.
 #[derive(Debug, ToSchema)]
@@ -110,6 +116,8 @@ pub struct LoginAnswer {
     pub decision: Decision,
     /// Why; effects are contributions in log-odds.
     pub reasons: Vec<Reason>,
+    /// What signals and rules in the shadow saw, with the effects that they would have.
+    pub shadow: Vec<Reason>,
     /// Which policy decided.
     pub policy: Policy,
     /// What computed the score.
@@ -120,7 +128,7 @@ pub struct LoginAnswer {
     pub view: Standing,
     /// When this was computed.
     pub evaluated_at: String,
-    /// Stable codes; `DEGRADED`: the rows could not be read in time.
+    /// Stable codes; `DEGRADED`: not all rows could be read in time. `RULE_FAILED`: a rule could not be evaluated.
     pub warnings: Vec<&'static str>,
 }
 
@@ -128,6 +136,38 @@ struct LoginAsked {
     user_id: String,
     attempt: Attempt,
     at_ms: i64,
+    attributes: BTreeMap<String, Scalar>,
+}
+
+impl LoginAsked {
+    /// The score by what could be read. Of a user whose row is missing nothing can be said but what points to an
+    /// attack; the policy says what is decided then.
+    fn judge(&self, read: LoginRead, policy: &login::Policy) -> Result<(login::Score, Vec<&'static str>), Problem> {
+        let LoginRead { user, features, is_complete } = read;
+        let score = |user: Option<&User>, policy: &login::Policy| {
+            let known = Evidence::of(user, &features, &self.attempt, self.at_ms);
+            login::score(&Evidence { attributes: &self.attributes, ..known }, policy)
+        };
+        let score = match user {
+            Ok(user) => score(user.as_ref(), policy),
+            Err(error) => {
+                let first_login = degraded(answer::unreadable(error), policy.on_unavailable)?;
+                let mut score = score(None, &login::Policy { first_login, ..policy.clone() });
+                score.reasons.retain(|reason| reason.code != Code::FirstLogin);
+                score
+            }
+        };
+        let warnings = [(!is_complete, DEGRADED), (score.is_rule_failed, RULE_FAILED)];
+        Ok((score, warnings.into_iter().filter_map(|(applies, warning)| applies.then_some(warning)).collect()))
+    }
+}
+
+/// The rows of an attempt, as far as they came.
+struct LoginRead {
+    user: Result<Option<User>, crate::store::Error>,
+    features: Features,
+    /// Nothing is missing.
+    is_complete: bool,
 }
 
 /// Scores an attempt to log in.
@@ -149,18 +189,11 @@ pub(super) async fn login(
     let now_ms = api.clock.now_ms();
     let asked = body.read(|f| read_login(f, now_ms))?;
     let view = api.standing(Family::Logins, &caller.tenant, &asked.user_id);
-    let read = in_time(&api, read_user(&api, &caller.tenant, &asked)).await;
-    let config = &api.scoring.login;
-    let (score, warnings) = match read {
-        Ok((user, features)) => {
-            let attempt = &asked.attempt;
-            let evidence = Evidence { user: user.as_ref(), features: &features, attempt, at_ms: asked.at_ms };
-            (login::score(&evidence, config), vec![])
-        }
-        Err(problem) => (degraded_login(problem, api.config.on_unavailable)?, vec![DEGRADED]),
-    };
+    let policy = &api.scoring.login;
+    let read = read_login_rows(&api, &caller.tenant, &asked).await;
+    let (score, warnings) = asked.judge(read, policy)?;
     count("login", score.level, &warnings);
-    let model = config.model();
+    let model = policy.model();
     Ok(Json(LoginAnswer {
         id: answer::new_id(),
         kind: "login",
@@ -169,6 +202,7 @@ pub(super) async fn login(
         level: score.level,
         decision: score.decision,
         reasons: score.reasons,
+        shadow: score.shadow,
         policy: Policy { id: "login", version: api.scoring.login_version.clone() },
         model: LoginModel { id: model.id, version: model.version, likelihood_ratio: score.likelihood_ratio },
         history: score.history.into(),
@@ -179,22 +213,28 @@ pub(super) async fn login(
 }
 
 fn read_login(f: &mut Fields<'_, '_>, now_ms: i64) -> LoginAsked {
-    let asked =
-        LoginAsked { user_id: f.id("user_id"), attempt: attempt(f), at_ms: f.instant("occurred_at").unwrap_or(now_ms) };
+    let asked = LoginAsked {
+        user_id: f.id("user_id"),
+        attempt: attempt(f),
+        at_ms: f.instant("occurred_at").unwrap_or(now_ms),
+        attributes: f.attributes("attributes").unwrap_or_default(),
+    };
     f.optional_id("session_id");
-    f.attributes("attributes");
     if asked.at_ms > now_ms + AHEAD_MS_MAX {
         f.fault("occurred_at", TIME_IN_FUTURE, format!("more than {AHEAD_MS_MAX} ms ahead"));
     }
     asked
 }
 
-async fn read_user(api: &Api, tenant: &str, asked: &LoginAsked) -> Result<(Option<User>, Features), Problem> {
+async fn read_login_rows(api: &Api, tenant: &str, asked: &LoginAsked) -> LoginRead {
     let (levels, keys): (Vec<FeatureLevel>, Vec<_>) = Features::keys(tenant, &asked.attempt).into_iter().unzip();
-    let (user, rows) = api.rows.login(tenant, &asked.user_id, &keys).await.map_err(answer::unreadable)?;
+    let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
+    let LoginRows { user, features: rows } = api.rows.login(tenant, &asked.user_id, &keys, deadline).await;
+    let is_complete = user.is_ok() && rows.iter().all(Option::is_some);
     let mut features = Features::default();
-    levels.into_iter().zip(rows).for_each(|(level, row)| features.insert(level, row));
-    Ok((user, features))
+    let there = levels.into_iter().zip(rows).filter_map(|(level, row)| Some((level, row?)));
+    there.for_each(|(level, row)| features.insert(level, row));
+    LoginRead { user, features, is_complete }
 }
 
 /// Runs a read of rows for at most `score_deadline_ms`.
@@ -202,25 +242,17 @@ async fn in_time<T>(api: &Api, read: impl Future<Output = Result<T, Problem>>) -
     let deadline = Duration::from_millis(api.config.score_deadline_ms);
     tokio::time::timeout(deadline, read).await.unwrap_or_else(|_| {
         let detail = format!("the rows could not be read within {} ms", deadline.as_millis());
-        Err(Problem::new(Code::ViewsUnavailable, detail))
+        Err(Problem::new(problem::Code::ViewsUnavailable, detail))
     })
 }
 
-/// The score of a login of which nothing can be known, if the policy has one.
-fn degraded_login(problem: Problem, policy: OnUnavailable) -> Result<login::Score, Problem> {
-    let decision = match policy {
-        OnUnavailable::Allow => Decision::Allow,
-        OnUnavailable::Challenge => Decision::Challenge,
-        OnUnavailable::Error => return Err(problem),
-    };
-    Ok(login::Score {
-        score: None,
-        likelihood_ratio: None,
-        level: Level::Unscored,
-        decision,
-        reasons: Vec::new(),
-        history: login::History::default(),
-    })
+/// What is decided about a login whose user's row is missing, if the policy has an answer.
+fn degraded(problem: Problem, policy: OnUnavailable) -> Result<Decision, Problem> {
+    match policy {
+        OnUnavailable::Allow => Ok(Decision::Allow),
+        OnUnavailable::Challenge => Ok(Decision::Challenge),
+        OnUnavailable::Error => Err(problem),
+    }
 }
 
 fn count(kind: &'static str, level: Level, warnings: &[&str]) {

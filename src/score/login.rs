@@ -23,100 +23,30 @@
 //! The levels that an attempt lacks (no geography data, say) leave both sums: they are neutral.
 
 mod likelihood;
-mod signal;
+pub mod policy;
+pub mod rule;
+pub mod signal;
 #[cfg(test)]
 mod tests;
+pub mod variables;
 
 pub use likelihood::UNKNOWN_RATIO;
+pub use policy::{Mode, Policy};
 
-use super::{Code, Decision, InvalidConfig, Level as Risk, Model, Reason};
-use crate::event::login::Attempt;
+use super::{Code, Decision, Level as Risk, Reason};
+use crate::event::appointment::Scalar;
+use crate::event::login::{Attempt, Listed};
 use crate::store::RowKey;
 use crate::view::Aggregate;
 use crate::view::feature::{self, Feature, Level};
 use crate::view::materialized::Materialized;
 use crate::view::user::{Logins, User};
 use likelihood::{ADDRESS, Base, CLIENT};
-use serde::{Deserialize, Serialize};
+use policy::Switch;
+use rule::Consequence;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use utoipa::ToSchema;
-
-/// How weak matches count.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// As it was published.
-    Faithful,
-    /// One more match never raises the risk.
-    #[default]
-    Monotone,
-}
-
-/// Thresholds and factors of login scores.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// How weak matches count.
-    pub mode: Mode,
-    /// Score, 0 to 1, from which the decision is a challenge and the level medium.
-    pub challenge_at: f64,
-    /// Score, 0 to 1, from which the decision is to deny and the level high; not below `challenge_at`.
-    pub deny_at: f64,
-    /// Factor on S for a device that is not among the user's known ones.
-    pub new_device_factor: f64,
-    /// Factor on S for a country that is new for the user.
-    pub new_country_factor: f64,
-    /// Factor on S for many recent failures of the account.
-    pub failure_burst_factor: f64,
-    /// Failures of the account within 15 minutes from which they are many.
-    pub failure_burst_min: usize,
-    /// Factor on S for an address or network where many accounts failed of late.
-    pub ip_fan_out_factor: f64,
-    /// Accounts that failed at the address within 30 minutes from which they are many.
-    pub ip_fan_out_users_min: usize,
-    /// Accounts that failed in the /24 or /48 within 30 minutes from which they are many.
-    pub network_fan_out_users_min: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Monotone,
-            challenge_at: 0.5,
-            deny_at: 10.0 / 11.0,
-            new_device_factor: 3.0,
-            new_country_factor: 2.0,
-            failure_burst_factor: 3.0,
-            failure_burst_min: 5,
-            ip_fan_out_factor: 10.0,
-            ip_fan_out_users_min: 6,
-            network_fan_out_users_min: 20,
-        }
-    }
-}
-
-impl Config {
-    /// Whether scores can be computed with it.
-    pub fn validate(&self) -> Result<(), InvalidConfig> {
-        let is_share = |value: f64| (0.0..=1.0).contains(&value);
-        InvalidConfig::unless(is_share(self.challenge_at), "challenge_at", "from 0 to 1")?;
-        let ordered = is_share(self.deny_at) && self.deny_at >= self.challenge_at;
-        InvalidConfig::unless(ordered, "deny_at", "from challenge_at to 1")?;
-        InvalidConfig::unless_positive(self.new_device_factor, "new_device_factor")?;
-        InvalidConfig::unless_positive(self.new_country_factor, "new_country_factor")?;
-        InvalidConfig::unless_positive(self.failure_burst_factor, "failure_burst_factor")?;
-        InvalidConfig::unless_positive(self.ip_fan_out_factor, "ip_fan_out_factor")
-    }
-
-    /// What computes the scores.
-    pub const fn model(&self) -> Model {
-        match self.mode {
-            Mode::Faithful => Model { id: "login-likelihood-faithful", version: "1" },
-            Mode::Monotone => Model { id: "login-likelihood-monotone", version: "1" },
-        }
-    }
-}
+use variables::Variables;
 
 /// The feature rows that belong to an attempt, merged over their source partitions.
 #[derive(Debug, Clone, Default)]
@@ -180,6 +110,23 @@ pub struct Evidence<'a> {
     pub attempt: &'a Attempt,
     /// When it happens.
     pub at_ms: i64,
+    /// What lists say of its address.
+    pub listed: Listed,
+    /// What the caller knows besides, for rules.
+    pub attributes: &'a BTreeMap<String, Scalar>,
+}
+
+impl<'a> Evidence<'a> {
+    /// Evidence of rows and attempt alone: no list was asked, and nothing is known besides.
+    pub fn of(user: Option<&'a User>, features: &'a Features, attempt: &'a Attempt, at_ms: i64) -> Self {
+        static NOTHING: BTreeMap<String, Scalar> = BTreeMap::new();
+        Self { user, features, attempt, at_ms, listed: Listed::default(), attributes: &NOTHING }
+    }
+
+    /// The user, if there is a history to compare with.
+    fn scored_user(&self) -> Option<&'a User> {
+        self.user.filter(|user| user.successes > 0)
+    }
 }
 
 /// A user's history, as far as answers show it.
@@ -220,45 +167,118 @@ pub struct Score {
     pub decision: Decision,
     /// Why; the effects add up to `ln S'`, and are all 0 where nothing was scored.
     pub reasons: Vec<Reason>,
+    /// What would have been reasons, of signals and rules in the shadow, each with the effect that it would have.
+    pub shadow: Vec<Reason>,
+    /// Whether a rule could not be evaluated, and so did not hold.
+    pub is_rule_failed: bool,
     /// The user's history.
     pub history: History,
 }
 
-/// Scores an attempt. Without a success of the user there is nothing to compare with: unscored, to be challenged.
-pub fn score(evidence: &Evidence<'_>, config: &Config) -> Score {
-    match evidence.user.filter(|user| user.successes > 0) {
-        Some(user) => scored(evidence, user, config),
-        None => unscored(evidence, config),
+/// Scores an attempt. Without a success of the user there is nothing to compare with: unscored, and what the policy
+/// gives to first logins.
+pub fn score(evidence: &Evidence<'_>, policy: &Policy) -> Score {
+    let likelihood = evidence.scored_user().map(|user| Likelihood::of(evidence, user, policy.mode));
+    let likelihood_ratio = likelihood.as_ref().map(|likelihood| likelihood.ratio);
+    let signals = signal::all(evidence, &policy.signals);
+    let variables = Variables::new(evidence, likelihood_ratio, &signals);
+    let mut found = Found::new(likelihood_ratio);
+    found.reasons.extend(likelihood.map_or_else(|| vec![first_login()], |likelihood| likelihood.reasons));
+    for signal in &signals {
+        let effect = found.weigh(signal.factor, signal.counts());
+        found.report(signal.reason(effect), signal.counts());
+    }
+    policy.rules.iter().for_each(|rule| found.judge(rule, &variables));
+
+    let score = found.odds.map(|odds| odds / (1.0 + odds));
+    let (level, decided) = match score {
+        None => (Risk::Unscored, policy.first_login),
+        Some(score) if score >= policy.deny_at => (Risk::High, Decision::Deny),
+        Some(score) if score >= policy.challenge_at => (Risk::Medium, Decision::Challenge),
+        Some(_) => (Risk::Low, Decision::Allow),
+    };
+    let history = evidence.user.map(|user| History::at(user, evidence.at_ms)).unwrap_or_default();
+    let Found { forced, reasons, shadow, is_rule_failed, .. } = found;
+    let decision = forced.unwrap_or(decided);
+    Score { score, likelihood_ratio, level, decision, reasons, shadow, is_rule_failed, history }
+}
+
+fn first_login() -> Reason {
+    let text = "The account has no successful login yet that this one could be compared with.";
+    Reason::new(Code::FirstLogin, 0.0, text)
+}
+
+/// How the attempt compares with what is usual.
+struct Likelihood {
+    /// S before signals and rules.
+    ratio: f64,
+    reasons: Vec<Reason>,
+}
+
+impl Likelihood {
+    fn of(evidence: &Evidence<'_>, user: &User, mode: Mode) -> Self {
+        let base = Base::of(evidence, user);
+        let (address, client) = (base.compare(ADDRESS, mode), base.compare(CLIENT, mode));
+        let mut reasons = vec![base.reason()];
+        reasons.extend(address.reasons(&[Code::NewIp, Code::NewNetwork], Code::KnownIp));
+        reasons.extend(client.reasons(&[Code::NewUserAgent], Code::KnownUserAgent));
+        Self { ratio: address.ratio * client.ratio * base.prior(), reasons }
     }
 }
 
-fn scored(evidence: &Evidence<'_>, user: &User, config: &Config) -> Score {
-    let base = Base::of(evidence, user);
-    let address = base.compare(ADDRESS, config.mode);
-    let client = base.compare(CLIENT, config.mode);
-    let likelihood_ratio = address.ratio * client.ratio * base.prior();
-    let signals = signal::all(evidence, user, config);
-    let odds = signals.iter().fold(likelihood_ratio, |odds, signal| odds * signal.factor).min(f64::MAX);
-    let score = odds / (1.0 + odds);
-
-    let (level, decision) = match score {
-        score if score >= config.deny_at => (Risk::High, Decision::Deny),
-        score if score >= config.challenge_at => (Risk::Medium, Decision::Challenge),
-        _ => (Risk::Low, Decision::Allow),
-    };
-    let mut reasons = vec![base.reason()];
-    reasons.extend(address.reasons(&[Code::NewIp, Code::NewNetwork], Code::KnownIp));
-    reasons.extend(client.reasons(&[Code::NewUserAgent], Code::KnownUserAgent));
-    reasons.extend(signals.into_iter().map(|signal| signal.reason(signal.factor.ln())));
-    let history = History::at(user, evidence.at_ms);
-    Score { score: Some(score), likelihood_ratio: Some(likelihood_ratio), level, decision, reasons, history }
+/// What signals and rules come to.
+struct Found {
+    /// S'; none where nothing is scored.
+    odds: Option<f64>,
+    /// What the rules decide.
+    forced: Option<Decision>,
+    reasons: Vec<Reason>,
+    shadow: Vec<Reason>,
+    is_rule_failed: bool,
 }
 
-fn unscored(evidence: &Evidence<'_>, config: &Config) -> Score {
-    let text = "The account has no successful login yet that this one could be compared with.";
-    let mut reasons = vec![Reason::new(Code::FirstLogin, 0.0, text)];
-    reasons.extend(signal::attacks(evidence, config).into_iter().map(|signal| signal.reason(0.0)));
-    let history = evidence.user.map(|user| History::at(user, evidence.at_ms)).unwrap_or_default();
-    let (level, decision) = (Risk::Unscored, Decision::Challenge);
-    Score { score: None, likelihood_ratio: None, level, decision, reasons, history }
+impl Found {
+    fn new(likelihood_ratio: Option<f64>) -> Self {
+        let (reasons, shadow) = (Vec::new(), Vec::new());
+        Self { odds: likelihood_ratio, forced: None, reasons, shadow, is_rule_failed: false }
+    }
+
+    /// Multiplies S if it counts, and answers the effect that this has or would have.
+    fn weigh(&mut self, factor: f64, counts: bool) -> f64 {
+        let Some(odds) = self.odds else { return 0.0 };
+        if counts {
+            self.odds = Some((odds * factor).clamp(f64::MIN_POSITIVE, f64::MAX));
+        }
+        factor.ln()
+    }
+
+    fn report(&mut self, reason: Reason, counts: bool) {
+        if counts {
+            self.reasons.push(reason);
+        } else {
+            self.shadow.push(reason);
+        }
+    }
+
+    fn judge(&mut self, rule: &rule::Rule, variables: &Variables<'_>) {
+        if rule.mode() == Switch::Off {
+            return;
+        }
+        let Some(holds) = rule.holds(variables) else {
+            self.is_rule_failed = true;
+            return;
+        };
+        if !holds {
+            return;
+        }
+        let counts = rule.mode() == Switch::On;
+        let effect = match rule.consequence() {
+            Consequence::Factor(factor) => self.weigh(factor, counts),
+            Consequence::Decision(decision) => {
+                self.forced = self.forced.max(Some(decision).filter(|_| counts));
+                0.0
+            }
+        };
+        self.report(Reason::new(rule.code().clone(), effect, rule.description()), counts);
+    }
 }

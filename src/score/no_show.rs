@@ -15,7 +15,7 @@
 //! What is absent on purpose: attributes of people (age, sex, place) and reminders sent, which are treatments. The
 //! score decides whom to remind and to call; it must never decide whom to turn away.
 
-use super::{Action, Code, InvalidConfig, Level, Model, Reason, logistic, logit};
+use super::{Action, Code, InvalidConfig, Level, Model, OnUnavailable, Reason, logistic, logit};
 use crate::view::client::{Client, History};
 use crate::view::lead::{self, Lead, Outcomes};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,8 @@ pub struct Config {
     pub medium_at: f64,
     /// Level high from this many times the tenant's rate; not below `medium_at`.
     pub high_at: f64,
+    /// What is answered when the client's row cannot be read in time: an error, or a score by the rates of everybody.
+    pub on_unavailable: OnUnavailable,
     /// What is recommended at each level.
     pub actions: Actions,
 }
@@ -70,6 +72,7 @@ impl Default for Config {
             prior_rate_visits: 20.0,
             medium_at: 1.0,
             high_at: 2.0,
+            on_unavailable: OnUnavailable::Challenge,
             actions: Actions::default(),
         }
     }

@@ -93,9 +93,18 @@ pub fn key(tenant: &str, level: Level, value: &str) -> RowKey {
     let key = if value.len() <= VALUE_BYTES_MAX {
         format!("{tenant}:{name}:{value}")
     } else {
-        format!("{tenant}:{name}:#{:032x}", xxhash_rust::xxh3::xxh3_128(value.as_bytes()))
+        format!("{tenant}:{name}:{}", hashed(value))
     };
     RowKey::hashed(View::Feature, key)
+}
+
+/// The value as it stands in [`key`], which is the same for both.
+pub fn stored(value: String) -> String {
+    if value.len() <= VALUE_BYTES_MAX { value } else { hashed(&value) }
+}
+
+fn hashed(value: &str) -> String {
+    format!("#{:032x}", xxhash_rust::xxh3::xxh3_128(value.as_bytes()))
 }
 
 /// The /24 of an IPv4 address, the /48 of an IPv6 address, in CIDR notation.
@@ -106,15 +115,30 @@ pub fn network(ip: IpAddr) -> String {
     }
 }
 
-/// What a login attempt adds to a row.
+/// What happened with a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// It did not get in.
+    Failed,
+    /// It got in, or is said to have been the user's after all.
+    Succeeded {
+        /// The account has no other success.
+        first: bool,
+    },
+    /// It is said not to have been the user's.
+    Withdrawn {
+        /// The account has no other success.
+        last: bool,
+    },
+}
+
+/// What a login changes in a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
     /// The level of the row.
     pub level: Level,
-    /// Whether the attempt got in.
-    pub succeeded: bool,
-    /// Whether it was the account's first success.
-    pub first_success: bool,
+    /// What happened.
+    pub change: Change,
     /// Hash of the account.
     pub user: u64,
     /// When it happened.
@@ -124,10 +148,10 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// What `attempt` adds to the row of `level`.
-    pub fn of(level: Level, attempt: &Attempt, user_id: &str) -> Self {
+    /// What `attempt` changes in the row of `level`.
+    pub fn of(level: Level, attempt: &Attempt, user_id: &str, change: Change, time_ms: i64) -> Self {
         let lower = level.lower().iter().filter_map(|l| Some((*l, hash(&l.value(attempt)?))));
-        Self { level, succeeded: false, first_success: false, user: hash(user_id), time_ms: 0, lower: lower.collect() }
+        Self { level, change, user: hash(user_id), time_ms, lower: lower.collect() }
     }
 }
 
@@ -152,15 +176,25 @@ impl Feature {
     /// Takes an attempt in.
     pub fn apply(&mut self, delta: &Delta, limits: &Limits) {
         self.users.insert(delta.user);
-        if !delta.succeeded {
-            self.failures += 1;
-            if matches!(delta.level, Level::Ip | Level::Network) {
-                self.failed(delta, limits.fan_out_users_max);
+        match delta.change {
+            Change::Failed => {
+                self.failures += 1;
+                if matches!(delta.level, Level::Ip | Level::Network) {
+                    self.failed(delta, limits.fan_out_users_max);
+                }
+                return;
             }
-            return;
+            Change::Succeeded { first } => {
+                self.successes += 1;
+                self.first_successes += u64::from(first);
+            }
+            // The partition that takes it out is the one that counted it, so neither falls below 0.
+            Change::Withdrawn { last } => {
+                self.successes = self.successes.saturating_sub(1);
+                self.first_successes = self.first_successes.saturating_sub(u64::from(last));
+                return;
+            }
         }
-        self.successes += 1;
-        self.first_successes += u64::from(delta.first_success);
         for (level, value) in &delta.lower {
             self.lower.entry(*level).or_default().insert(*value);
         }
@@ -209,7 +243,7 @@ mod tests {
     use super::*;
 
     fn failure(user: u64, time_ms: i64) -> Delta {
-        Delta { level: Level::Ip, succeeded: false, first_success: false, user, time_ms, lower: vec![] }
+        Delta { level: Level::Ip, change: Change::Failed, user, time_ms, lower: vec![] }
     }
 
     #[test]

@@ -5,26 +5,31 @@
 //!   attempt; the first one is also counted as such, for the number of accounts with history;
 //! - a **failure** is kept for the short window and contributes as a failure; it makes no device;
 //! - **trusted** and **revoked** change one device, known or not;
-//! - **confirmed** and **reported** are counted; they do not yet change the history;
+//! - **reported** takes the login of its decision out of the history again, and marks its device and address as
+//!   reported; **confirmed** takes the marks away, and puts a login back that a report had taken out. Both find the
+//!   login among the latest successes alone: beyond those they are counted, and the history stays;
 //! - **erased** empties the row. Events of before that come again are skipped, those after it begin anew;
 //!   counts in aggregate rows, which name nobody, stay.
 //!
 //! Events may come in any order: times are compared, never assumed to rise.
 
-use super::feature::{self, Delta, Level};
+use super::feature::{self, Change, Delta, Level};
 use super::recent::Recent;
 use super::sketch::hash;
-use super::{Contribution, Fold, Limits, Outcome, Place};
-use crate::event::login::{Attempt, Login};
+use super::{Contribution, Fold, Limits, Outcome};
+use crate::event::login::{Attempt, Login, Verdict};
 use crate::event::{Event, Fact, key};
 use crate::store::{Family, RowKey, View};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// How long a device stays known after its last success.
 pub const DEVICE_KNOWN_MS: i64 = 90 * 24 * 60 * 60 * 1000;
 /// The window of `failures_recent` and of FAILURE_BURST.
 pub const FAILURES_WINDOW_MS: i64 = 15 * 60 * 1000;
+/// Devices and addresses that are remembered as reported; the mark set longest ago is forgotten first.
+pub const REPORTED_MAX: usize = 32;
 /// Longest label of a device, in characters.
 const LABEL_CHARS_MAX: usize = 80;
 
@@ -51,6 +56,10 @@ pub struct User {
     pub values: BTreeMap<Level, BTreeMap<u64, Seen>>,
     /// Devices, by [`DeviceKey::text`].
     pub devices: BTreeMap<String, Device>,
+    /// Latest successes, rising by time.
+    pub latest: Vec<Success>,
+    /// Devices and addresses that the person reported, by [`device_mark`] and [`address_mark`], with when.
+    pub reported_at_ms: BTreeMap<u64, i64>,
     /// When everything before was forgotten.
     pub erased_at_ms: Option<i64>,
 }
@@ -62,6 +71,82 @@ pub struct Seen {
     pub count: u32,
     /// Last time.
     pub last_ms: i64,
+}
+
+/// A successful login, as far as it can be taken out again and compared with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Success {
+    /// When.
+    pub time_ms: i64,
+    /// Hash of the id of the score that was asked for it; 0 where none was.
+    pub decision: u64,
+    /// Its device, by [`DeviceKey::text`].
+    pub device: Option<String>,
+    /// Where it came from.
+    pub place: Option<Place>,
+    /// Hash of its address.
+    pub address: u64,
+    /// Its values: the level, the hash by which the user counts it, and how the rows of all users are named by it.
+    pub values: Vec<(Level, u64, String)>,
+    /// A report took it out of the history.
+    pub is_withdrawn: bool,
+}
+
+impl Success {
+    fn of(login: &Login, time_ms: i64) -> Self {
+        let attempt = &login.attempt;
+        let value = |level: Level| {
+            let value = level.value(attempt)?;
+            Some((level, hash(&value), feature::stored(value)))
+        };
+        Self {
+            time_ms,
+            decision: login.decision_id.as_deref().map_or(0, hash),
+            device: DeviceKey::of(attempt).map(|key| key.text()),
+            place: Place::of(attempt),
+            address: address_mark(attempt.ip),
+            values: Level::VALUES.into_iter().filter_map(value).collect(),
+            is_withdrawn: false,
+        }
+    }
+}
+
+/// A point on the globe, in ten-thousandths of a degree: eleven metres, which no database of addresses knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// North.
+    pub latitude: i32,
+    /// East.
+    pub longitude: i32,
+}
+
+impl Place {
+    /// Where an attempt comes from, if it has both coordinates.
+    pub fn of(attempt: &Attempt) -> Option<Self> {
+        let fixed = |degrees: f64| (degrees * 10_000.0).round() as i32;
+        let (latitude, longitude) = attempt.latitude.zip(attempt.longitude)?;
+        Some(Self { latitude: fixed(latitude), longitude: fixed(longitude) })
+    }
+
+    /// Great-circle distance in kilometres, by the haversine formula on a sphere of the earth's mean radius.
+    pub fn distance_km(self, other: Self) -> f64 {
+        const RADIUS_KM: f64 = 6_371.0;
+        let radians = |fixed: i32| (f64::from(fixed) / 10_000.0).to_radians();
+        let (from, to) = (radians(self.latitude), radians(other.latitude));
+        let (north, east) = (to - from, radians(other.longitude) - radians(self.longitude));
+        let half = (north / 2.0).sin().powi(2) + from.cos() * to.cos() * (east / 2.0).sin().powi(2);
+        2.0 * RADIUS_KM * half.clamp(0.0, 1.0).sqrt().asin()
+    }
+}
+
+/// Names a device among those that were reported.
+pub fn device_mark(device_id: &str) -> u64 {
+    hash(&format!("device:{device_id}"))
+}
+
+/// Names an address among those that were reported.
+pub fn address_mark(ip: IpAddr) -> u64 {
+    hash(&format!("ip:{ip}"))
 }
 
 /// A device of a user.
@@ -98,6 +183,16 @@ impl Device {
             revoked_at_ms: None,
             decided_at_ms: i64::MIN,
         }
+    }
+
+    /// The same, for people who see it in a list.
+    fn unnamed(time_ms: i64) -> Self {
+        Self { label: "unknown device".into(), ..Self::unseen(time_ms) }
+    }
+
+    /// Whether anything speaks for it, or was decided about it.
+    fn is_worth_keeping(&self) -> bool {
+        self.logins > 0 || self.decided_at_ms > i64::MIN
     }
 
     /// Whether an attempt at `at_ms` from it is from a known device.
@@ -192,23 +287,118 @@ impl User {
         }
     }
 
-    fn succeeded(&mut self, attempt: &Attempt, time_ms: i64, limits: &Limits) {
-        self.successes += 1;
-        self.last_success_ms = self.last_success_ms.max(Some(time_ms));
-        for level in Level::VALUES.into_iter().filter(|level| *level != Level::Network) {
-            if let Some(value) = level.value(attempt) {
-                see(self.values.entry(level).or_default(), hash(&value), time_ms, limits.user_values_max);
-            }
+    /// Whether the device or the address of an attempt was reported.
+    pub fn was_reported(&self, attempt: &Attempt) -> bool {
+        let device = DeviceKey::of(attempt).map(|key| device_mark(&key.text()));
+        let marks = device.into_iter().chain([address_mark(attempt.ip)]);
+        !self.reported_at_ms.is_empty() && marks.into_iter().any(|mark| self.reported_at_ms.contains_key(&mark))
+    }
+
+    /// The latest successes that count, the last one first.
+    pub fn latest(&self) -> impl Iterator<Item = &Success> {
+        self.latest.iter().rev().filter(|success| !success.is_withdrawn)
+    }
+
+    fn succeeded(&mut self, login: &Login, time_ms: i64, limits: &Limits) {
+        let success = Success::of(login, time_ms);
+        self.count_in(&success, limits);
+        if let Some(key) = &success.device {
+            self.device_seen(key, &login.attempt, time_ms);
+            self.forget_devices(key, limits.user_devices_max);
         }
-        if let Some(key) = DeviceKey::of(attempt) {
-            self.device_seen(&key, attempt, time_ms);
-            self.forget_devices(&key.text(), limits.user_devices_max);
+        let at = self.latest.partition_point(|other| other.time_ms <= time_ms);
+        self.latest.insert(at, success);
+        if self.latest.len() > limits.user_logins_max {
+            self.latest.remove(0);
         }
     }
 
-    fn device_seen(&mut self, key: &DeviceKey, attempt: &Attempt, time_ms: i64) {
+    fn count_in(&mut self, success: &Success, limits: &Limits) {
+        self.successes += 1;
+        self.last_success_ms = self.last_success_ms.max(Some(success.time_ms));
+        for (level, value, _) in success.values.iter().filter(|(level, ..)| *level != Level::Network) {
+            see(self.values.entry(*level).or_default(), *value, success.time_ms, limits.user_values_max);
+        }
+    }
+
+    fn count_out(&mut self, success: &Success) {
+        self.successes = self.successes.saturating_sub(1);
+        for (level, value, _) in &success.values {
+            let Some(seen) = self.values.get_mut(level) else { continue };
+            let left = seen.get_mut(value).map(|seen| {
+                seen.count = seen.count.saturating_sub(1);
+                seen.count
+            });
+            if left == Some(0) {
+                seen.remove(value);
+            }
+        }
+        // What came before the latest ones is only known not to be later than they are.
+        let latest = self.latest().map(|success| success.time_ms).max();
+        self.last_success_ms = latest.or(self.last_success_ms).filter(|_| self.successes > 0);
+    }
+
+    /// The person says that a login was not theirs. Answers what of the history is taken out.
+    fn report(&mut self, verdict: &Verdict, time_ms: i64) -> Option<Success> {
+        self.reported += 1;
+        let at = self.find(verdict);
+        for mark in self.marks(verdict, at) {
+            let marked = self.reported_at_ms.entry(mark).or_insert(time_ms);
+            *marked = time_ms.max(*marked);
+        }
+        while self.reported_at_ms.len() > REPORTED_MAX {
+            let oldest = self.reported_at_ms.iter().min_by_key(|(mark, at)| (**at, **mark)).map(|(mark, _)| *mark);
+            oldest.and_then(|mark| self.reported_at_ms.remove(&mark));
+        }
+        let success = self.latest.get_mut(at?).filter(|success| !success.is_withdrawn)?;
+        success.is_withdrawn = true;
+        let success = success.clone();
+        self.count_out(&success);
+        self.device_used(&success, |device| device.logins = device.logins.saturating_sub(1));
+        self.devices.retain(|key, device| Some(key) != success.device.as_ref() || device.is_worth_keeping());
+        Some(success)
+    }
+
+    /// The person says that a login was theirs. Answers what of the history is put back.
+    fn confirm(&mut self, verdict: &Verdict, limits: &Limits) -> Option<Success> {
+        self.confirmed += 1;
+        let at = self.find(verdict);
+        for mark in self.marks(verdict, at) {
+            self.reported_at_ms.remove(&mark);
+        }
+        let success = self.latest.get_mut(at?).filter(|success| success.is_withdrawn)?;
+        success.is_withdrawn = false;
+        let success = success.clone();
+        self.count_in(&success, limits);
+        if let Some(key) = &success.device {
+            self.devices.entry(key.clone()).or_insert_with(|| Device::unnamed(success.time_ms));
+            self.forget_devices(key, limits.user_devices_max);
+        }
+        self.device_used(&success, |device| device.logins += 1);
+        Some(success)
+    }
+
+    /// The login that a verdict is about, among the latest ones.
+    fn find(&self, verdict: &Verdict) -> Option<usize> {
+        self.latest.iter().rposition(|success| success.decision == hash(&verdict.decision_id))
+    }
+
+    fn device_used(&mut self, success: &Success, change: impl FnMut(&mut Device)) {
+        let device = success.device.as_ref().and_then(|key| self.devices.get_mut(key));
+        device.into_iter().for_each(change);
+    }
+
+    /// The device and the address that a verdict is about: of the login at `at`, else those that it names.
+    fn marks(&self, verdict: &Verdict, at: Option<usize>) -> Vec<u64> {
+        let success = at.and_then(|at| self.latest.get(at));
+        let device = success.and_then(|success| success.device.as_ref()).or(verdict.device_id.as_ref());
+        let address = success.map(|success| success.address).or(verdict.ip.map(address_mark));
+        device.map(|key| device_mark(key)).into_iter().chain(address).collect()
+    }
+
+    fn device_seen(&mut self, key: &str, attempt: &Attempt, time_ms: i64) {
         let looks = fingerprint(attempt).unwrap_or_default();
-        let device = self.devices.entry(key.text()).or_insert_with(|| Device::unseen(time_ms));
+        let device = self.devices.entry(key.to_owned()).or_insert_with(|| Device::unseen(time_ms));
         device.logins += 1;
         device.first_seen_ms = device.first_seen_ms.min(time_ms);
         if time_ms >= device.last_seen_ms || device.label.is_empty() {
@@ -223,10 +413,7 @@ impl User {
 
     /// Takes a decision about a device; an older one than the last changes nothing.
     fn decide(&mut self, device_id: &str, time_ms: i64, verdict: Trust) {
-        let device = self
-            .devices
-            .entry(device_id.to_owned())
-            .or_insert_with(|| Device { label: "unknown device".into(), ..Device::unseen(time_ms) });
+        let device = self.devices.entry(device_id.to_owned()).or_insert_with(|| Device::unnamed(time_ms));
         if time_ms < device.decided_at_ms {
             return;
         }
@@ -267,11 +454,15 @@ fn see(values: &mut BTreeMap<u64, Seen>, value: u64, time_ms: i64, values_max: u
     }
 }
 
-/// Whether a login was its account's first success: with the event, all that its contributions need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What the row decided about an event: with the event, all that its contributions need.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// No success came before it.
+    /// It is the account's first success, or the last one that a report takes out.
     pub first_success: bool,
+    /// The login that a report takes out, or that a confirmation puts back.
+    pub success: Option<Success>,
+    /// A report or a confirmation is of no login that is remembered, so the history stays as it is.
+    pub is_too_late: bool,
 }
 
 /// The fold of the logins topic.
@@ -287,7 +478,7 @@ impl Fold for Logins {
     const FAMILY: Family = Family::Logins;
     const OWNER: View = View::User;
 
-    fn fold(&self, user: &mut User, event: &Event, _: Place) -> Outcome<Decision> {
+    fn fold(&self, user: &mut User, event: &Event, _: super::Place) -> Outcome<Decision> {
         let time_ms = event.envelope.time_ms;
         if user.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
             return Outcome::Skipped;
@@ -295,19 +486,27 @@ impl Fold for Logins {
         if !user.recent.insert(event.envelope.fingerprint()) {
             return Outcome::Skipped;
         }
-        let mut decision = Decision { first_success: false };
+        let mut decision = Decision::default();
         match &event.fact {
             Fact::Login(login) => {
                 user.first_seen_ms = Some(user.first_seen_ms.map_or(time_ms, |first| first.min(time_ms)));
                 if login.succeeded {
                     decision.first_success = user.successes == 0;
-                    user.succeeded(&login.attempt, time_ms, &self.limits);
+                    user.succeeded(login, time_ms, &self.limits);
                 } else {
                     user.failed(time_ms, &self.limits);
                 }
             }
-            Fact::LoginConfirmed(_) => user.confirmed += 1,
-            Fact::LoginReported(_) => user.reported += 1,
+            Fact::LoginConfirmed(verdict) => {
+                decision.is_too_late = user.find(verdict).is_none();
+                decision.first_success = user.successes == 0;
+                decision.success = user.confirm(verdict, &self.limits);
+            }
+            Fact::LoginReported(verdict) => {
+                decision.is_too_late = user.find(verdict).is_none();
+                decision.success = user.report(verdict, time_ms);
+                decision.first_success = user.successes == 0;
+            }
             Fact::DeviceTrusted(device) => {
                 user.decide(&device.device_id, time_ms, Trust::Trusted);
                 user.forget_devices(&device.device_id, self.limits.user_devices_max);
@@ -322,17 +521,32 @@ impl Fold for Logins {
         Outcome::Applied(decision)
     }
 
-    fn contributions(&self, event: &Event, decision: &Decision, _: Place) -> Vec<Contribution> {
-        let Fact::Login(login) = &event.fact else { return Vec::new() };
+    fn contributions(&self, event: &Event, decision: &Decision, _: super::Place) -> Vec<Contribution> {
         let tenant = &event.envelope.tenant;
-        std::iter::once(Level::All)
-            .chain(Level::VALUES)
-            .filter_map(|level| {
-                let value = level.value(&login.attempt)?;
-                let delta = delta(level, login, event.envelope.time_ms, *decision);
-                Some(Contribution::new(feature::key(tenant, level, &value), super::Delta::Feature(delta)))
-            })
-            .collect()
+        let contribution = |level, value: &str, delta| {
+            Contribution::new(feature::key(tenant, level, value), super::Delta::Feature(delta))
+        };
+        let history = |change: Change| {
+            let user = hash(event.fact.subject());
+            let delta = move |level| Delta { level, change, user, time_ms: event.envelope.time_ms, lower: Vec::new() };
+            let success = decision.success.iter();
+            let values =
+                success.flat_map(|success| &success.values).map(|(level, _, stored)| (*level, stored.as_str()));
+            let all = decision.success.iter().map(|_| (Level::All, ""));
+            all.chain(values).map(|(level, value)| contribution(level, value, delta(level))).collect()
+        };
+        match &event.fact {
+            Fact::Login(login) => std::iter::once(Level::All)
+                .chain(Level::VALUES)
+                .filter_map(|level| {
+                    let value = level.value(&login.attempt)?;
+                    Some(contribution(level, &value, delta(level, login, event.envelope.time_ms, decision)))
+                })
+                .collect(),
+            Fact::LoginReported(_) => history(Change::Withdrawn { last: decision.first_success }),
+            Fact::LoginConfirmed(_) => history(Change::Succeeded { first: decision.first_success }),
+            _ => Vec::new(),
+        }
     }
 
     fn limits(&self) -> &Limits {
@@ -340,13 +554,12 @@ impl Fold for Logins {
     }
 }
 
-fn delta(level: Level, login: &Login, time_ms: i64, decision: Decision) -> Delta {
-    Delta {
-        succeeded: login.succeeded,
-        first_success: decision.first_success,
-        time_ms,
-        ..Delta::of(level, &login.attempt, &login.user_id)
-    }
+fn delta(level: Level, login: &Login, time_ms: i64, decision: &Decision) -> Delta {
+    let change = match login.succeeded {
+        true => Change::Succeeded { first: decision.first_success },
+        false => Change::Failed,
+    };
+    Delta::of(level, &login.attempt, &login.user_id, change, time_ms)
 }
 
 /// The address of a user's row.

@@ -231,9 +231,10 @@ async fn rows_that_do_not_come_in_time_are_answered_as_the_policy_says() {
         let world = World::new();
         let parts = world.parts();
         let rows = Rows::cached(Arc::new(Silent(world.store.clone())), &rows::Config::default(), &Limits::default());
-        let mut config = parts.config.clone();
-        (config.on_unavailable, config.score_deadline_ms) = (policy, 20);
-        let instance = Instance::with(world, Parts { rows: Arc::new(rows), config, ..parts }).await;
+        let (mut config, mut scoring) = (parts.config.clone(), parts.scoring.clone());
+        config.score_deadline_ms = 20;
+        (scoring.login.on_unavailable, scoring.no_show.on_unavailable) = (policy, policy);
+        let instance = Instance::with(world, Parts { rows: Arc::new(rows), config, scoring, ..parts }).await;
         let login = instance.post("/v1/risk/logins", &asked).await;
         let considered = instance.post("/v1/risk/appointments", &visit).await;
         match decision {

@@ -150,7 +150,7 @@ fn a_first_success_comes_once_until_erasure() {
     let mut fold = |time_ms, fact: Fact| {
         Logins::default().fold(&mut row, &event(time_ms, fact), Place { partition: 0, offset: 0 })
     };
-    let seen = |first_success| Outcome::Applied(Decision { first_success });
+    let seen = |first_success| Outcome::Applied(Decision { first_success, ..Decision::default() });
     assert_eq!(fold(1, failure()), seen(false));
     assert_eq!(fold(5, success(None, None)), seen(true));
     assert_eq!(fold(3, success(None, None)), seen(false), "an earlier one that comes later");

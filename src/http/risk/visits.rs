@@ -178,7 +178,7 @@ async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> 
     let read = async { api.rows.appointment(tenant, &visit.client_id).await.map_err(answer::unreadable) };
     let ((client, lead), degraded) = match in_time(api, read).await {
         Ok(rows) => (rows, false),
-        Err(problem) if api.config.on_unavailable == OnUnavailable::Error => return Err(problem),
+        Err(problem) if api.scoring.no_show.on_unavailable == OnUnavailable::Error => return Err(problem),
         Err(_) => ((None, Arc::default()), true),
     };
     let lead_days = lead_days(api, client.as_ref(), &visit);

@@ -120,9 +120,14 @@ impl Comparison {
             return Vec::new();
         }
         if new.is_empty() {
-            return vec![Reason::new(known, effect, describe(known))];
+            let described = describe(&known);
+            return vec![Reason::new(known, effect, described)];
         }
-        new.into_iter().map(|(code, weight)| Reason::new(code, effect * weight / weights, describe(code))).collect()
+        let reason = |(code, weight): (Code, f64)| {
+            let described = describe(&code);
+            Reason::new(code, effect * weight / weights, described)
+        };
+        new.into_iter().map(reason).collect()
     }
 
     fn new_levels(&self, codes: &[Code]) -> impl Iterator<Item = (Code, f64)> {
@@ -140,7 +145,7 @@ fn code_of(level: Level) -> Option<Code> {
     }
 }
 
-fn describe(code: Code) -> &'static str {
+fn describe(code: &Code) -> &'static str {
     match code {
         Code::NewIp => "The user never logged in from this address.",
         Code::NewNetwork => "The user never logged in from this network.",

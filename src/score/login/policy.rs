@@ -1,0 +1,286 @@
+//! What decides about logins: thresholds, signals and rules, as one document that a tenant may replace.
+//!
+//! The settings hold one under `[score.login]`, for tenants that have none of their own. A tenant's document says
+//! only what it wants otherwise: [`Policy::read`] lays it over that one, as a JSON merge patch (RFC 7396) does, so
+//! that a list of rules replaces the list. What cannot be read, compiled or kept is refused as a whole.
+
+use super::rule::Rule;
+use crate::score::{Code, Decision, InvalidConfig, Model, OnUnavailable};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// Longest document, in bytes.
+pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024;
+/// Most rules of a policy.
+pub const RULES_MAX: usize = 64;
+/// Largest factor, and the reciprocal of the smallest: so that all of them together make no S that is 0 or infinite.
+const FACTOR_MAX: f64 = 10_000.0;
+
+/// How weak matches count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// As it was published.
+    Faithful,
+    /// One more match never raises the risk.
+    #[default]
+    Monotone,
+}
+
+/// Whether a signal or a rule counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// It counts.
+    #[default]
+    On,
+    /// It is looked for and reported, and changes nothing.
+    Shadow,
+    /// It is not looked for.
+    Off,
+}
+
+/// A policy: what a login's score is computed and judged by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// How weak matches count.
+    pub mode: Mode,
+    /// Score, 0 to 1, from which the decision is a challenge and the level medium.
+    pub challenge_at: f64,
+    /// Score, 0 to 1, from which the decision is to deny and the level high; not below `challenge_at`.
+    pub deny_at: f64,
+    /// What is decided about an account without history.
+    pub first_login: Decision,
+    /// What is answered when the user's row cannot be read in time.
+    pub on_unavailable: OnUnavailable,
+    /// What is looked for beside the likelihood.
+    pub signals: Signals,
+    /// What the tenant looks for besides; at most [`RULES_MAX`].
+    pub rules: Vec<Rule>,
+}
+
+/// The signals, each with its factor on S and whether it counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signals {
+    /// See [`Code::NewDevice`].
+    pub new_device: Effect,
+    /// See [`Code::NewCountry`].
+    pub new_country: Effect,
+    /// See [`Code::ImpossibleTravel`].
+    pub impossible_travel: Travel,
+    /// See [`Code::FailureBurst`].
+    pub failure_burst: Failures,
+    /// See [`Code::SuccessAfterFailures`].
+    pub success_after_failures: Failures,
+    /// See [`Code::IpFanOut`].
+    pub ip_fan_out: FanOut,
+    /// See [`Code::DenylistedNetwork`].
+    pub denylisted_network: Effect,
+    /// See [`Code::AutomatedClient`].
+    pub automated_client: Effect,
+    /// See [`Code::DormantAccount`].
+    pub dormant_account: Dormant,
+    /// See [`Code::ReportedByUser`].
+    pub reported_by_user: Effect,
+}
+
+/// A signal without a constant of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Effect {
+    /// Whether it counts.
+    pub mode: Switch,
+    /// Factor on S.
+    pub factor: f64,
+}
+
+/// A signal about two places.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Travel {
+    /// Whether it counts.
+    pub mode: Switch,
+    /// Factor on S.
+    pub factor: f64,
+    /// Speed, in kilometres an hour, above which nobody travels.
+    pub speed_kmh_max: f64,
+    /// Distance in kilometres up to which places are taken for one, as databases of addresses err.
+    pub distance_km_max: f64,
+}
+
+/// A signal about failures of the account.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failures {
+    /// Whether it counts.
+    pub mode: Switch,
+    /// Factor on S.
+    pub factor: f64,
+    /// Failures from which they are many.
+    pub failures_min: usize,
+}
+
+/// A signal about accounts that failed at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FanOut {
+    /// Whether it counts.
+    pub mode: Switch,
+    /// Factor on S.
+    pub factor: f64,
+    /// Accounts that failed at the address from which they are many.
+    pub address_users_min: usize,
+    /// Accounts that failed in the /24 or /48 from which they are many.
+    pub network_users_min: usize,
+}
+
+/// A signal about time since the last success.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dormant {
+    /// Whether it counts.
+    pub mode: Switch,
+    /// Factor on S.
+    pub factor: f64,
+    /// Days since the last success above which an account sleeps.
+    pub days_max: u32,
+}
+
+impl Default for Policy {
+    /// Where thresholds are concerned, what `scripts/calibrate` came to; see `docs/EVALUATION.md`.
+    fn default() -> Self {
+        Self {
+            mode: Mode::Monotone,
+            challenge_at: 0.5,
+            deny_at: 10.0 / 11.0,
+            first_login: Decision::Challenge,
+            on_unavailable: OnUnavailable::Challenge,
+            signals: Signals::default(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        let mode = Switch::On;
+        let effect = |factor| Effect { mode, factor };
+        Self {
+            new_device: effect(3.0),
+            new_country: effect(2.0),
+            impossible_travel: Travel { mode, factor: 5.0, speed_kmh_max: 900.0, distance_km_max: 100.0 },
+            failure_burst: Failures { mode, factor: 3.0, failures_min: 5 },
+            success_after_failures: Failures { mode, factor: 1.5, failures_min: 3 },
+            ip_fan_out: FanOut { mode, factor: 10.0, address_users_min: 6, network_users_min: 20 },
+            denylisted_network: effect(10.0),
+            automated_client: effect(3.0),
+            dormant_account: Dormant { mode, factor: 2.0, days_max: 90 },
+            reported_by_user: effect(10.0),
+        }
+    }
+}
+
+/// A document that is no policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{pointer}: {detail}")]
+pub struct Invalid {
+    /// Where in the document, a JSON pointer (RFC 6901); empty: all of it.
+    pub pointer: String,
+    /// What is wrong there.
+    pub detail: String,
+}
+
+impl Invalid {
+    fn at(pointer: impl Into<String>, detail: impl ToString) -> Self {
+        Self { pointer: pointer.into(), detail: detail.to_string() }
+    }
+}
+
+impl Policy {
+    /// The policy of a document, over `base` where the document is silent.
+    pub fn read(document: &Value, base: &Self) -> Result<Self, Invalid> {
+        if !document.is_object() {
+            return Err(Invalid::at("", "a policy is a table of settings"));
+        }
+        if document.to_string().len() > DOCUMENT_BYTES_MAX {
+            return Err(Invalid::at("", format!("longer than {DOCUMENT_BYTES_MAX} bytes")));
+        }
+        let mut whole = serde_json::to_value(base).map_err(|error| Invalid::at("", error))?;
+        json_patch::merge(&mut whole, document);
+        let policy: Self = serde_path_to_error::deserialize(whole).map_err(|error| {
+            let pointer = pointer(error.path());
+            Invalid::at(pointer, error.into_inner())
+        })?;
+        policy.validate().map_err(|error| Invalid::at(format!("/{}", error.field.replace('.', "/")), error))?;
+        Ok(policy)
+    }
+
+    /// Whether scores can be computed with it.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        let is_share = |value: f64| (0.0..=1.0).contains(&value);
+        InvalidConfig::unless(is_share(self.challenge_at), "challenge_at", "from 0 to 1")?;
+        let ordered = is_share(self.deny_at) && self.deny_at >= self.challenge_at;
+        InvalidConfig::unless(ordered, "deny_at", "from challenge_at to 1")?;
+        self.signals.validate()?;
+        InvalidConfig::unless(self.rules.len() <= RULES_MAX, "rules", "at most 64")?;
+        let is_known = |rule: &Rule| self.rules.iter().filter(|other| other.code() == rule.code()).count() > 1;
+        InvalidConfig::unless(!self.rules.iter().any(is_known), "rules", "rules with codes of their own")
+    }
+
+    /// What computes the scores.
+    pub const fn model(&self) -> Model {
+        match self.mode {
+            Mode::Faithful => Model { id: "login-likelihood-faithful", version: "2" },
+            Mode::Monotone => Model { id: "login-likelihood-monotone", version: "2" },
+        }
+    }
+}
+
+impl Signals {
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        let factors = [
+            (self.new_device.factor, "signals.new_device.factor"),
+            (self.new_country.factor, "signals.new_country.factor"),
+            (self.impossible_travel.factor, "signals.impossible_travel.factor"),
+            (self.failure_burst.factor, "signals.failure_burst.factor"),
+            (self.success_after_failures.factor, "signals.success_after_failures.factor"),
+            (self.ip_fan_out.factor, "signals.ip_fan_out.factor"),
+            (self.denylisted_network.factor, "signals.denylisted_network.factor"),
+            (self.automated_client.factor, "signals.automated_client.factor"),
+            (self.dormant_account.factor, "signals.dormant_account.factor"),
+            (self.reported_by_user.factor, "signals.reported_by_user.factor"),
+        ];
+        for (factor, field) in factors {
+            InvalidConfig::unless(is_factor(factor), field, "from 0.0001 to 10000")?;
+        }
+        let Travel { speed_kmh_max, distance_km_max, .. } = self.impossible_travel;
+        InvalidConfig::unless_positive(speed_kmh_max, "signals.impossible_travel.speed_kmh_max")?;
+        InvalidConfig::unless_positive(distance_km_max, "signals.impossible_travel.distance_km_max")
+    }
+}
+
+/// Whether S may be multiplied by it: no rule alone makes a score of exactly 0 or 1.
+pub(super) fn is_factor(factor: f64) -> bool {
+    (1.0 / FACTOR_MAX..=FACTOR_MAX).contains(&factor)
+}
+
+impl Code {
+    /// Whether a rule may not have this name, because Foretell gives it itself.
+    pub(super) fn is_given(name: &str) -> bool {
+        serde_json::from_value::<Self>(Value::from(name)).is_ok_and(|code| !matches!(code, Self::Rule(_)))
+    }
+}
+
+/// The JSON pointer of a path.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter().fold(String::new(), |pointer, segment| match segment {
+        Segment::Seq { index } => format!("{pointer}/{index}"),
+        Segment::Map { key } => format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Enum { variant } => format!("{pointer}/{variant}"),
+        Segment::Unknown => pointer,
+    })
+}

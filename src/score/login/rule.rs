@@ -1,0 +1,332 @@
+//! Rules of a policy: conditions in CEL, the Common Expression Language, each with what follows when it holds.
+//!
+//! A rule is written by a tenant and runs in every score, so it is bounded when it is read and not watched when it
+//! runs: the source, the nodes, the depth and the loops of an expression have limits, under which no evaluation
+//! takes long. Whoever holds a [`Rule`] has one that was parsed on a stack large enough for it, that names nothing
+//! but [`VARIABLES`](super::variables::VARIABLES), and every part of which was evaluated on samples without an
+//! error of types. What depends on values can still fail, as a division by zero does: such a rule does not hold,
+//! and the answer says that it failed.
+
+use super::policy::{Switch, is_factor};
+use super::variables::{self, Variables};
+use crate::score::{Code, Decision};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, operators};
+use cel::{Context, ExecutionError, Program, Value};
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, LazyLock};
+use std::thread;
+
+/// Longest expression, in bytes.
+pub const SOURCE_BYTES_MAX: usize = 1_024;
+/// Most nodes of an expression, after its macros are expanded.
+pub const NODES_MAX: usize = 256;
+/// How deep the nodes of an expression may be nested.
+pub const DEPTH_MAX: usize = 32;
+/// Most elements of a list or map that an expression writes out.
+pub const ELEMENTS_MAX: usize = 64;
+/// How deep brackets may be nested: parsers descend for each of them.
+const BRACKETS_DEPTH_MAX: usize = 16;
+/// A parser descends a few times for each byte of an expression at most.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+/// Longest code, in bytes.
+const CODE_BYTES_MAX: usize = 64;
+/// Longest description, in characters.
+const DESCRIPTION_CHARS_MAX: usize = 256;
+
+/// A rule as it is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// Names the reason: capitals, digits and underscores, and none of Foretell's own codes.
+    pub code: String,
+    /// The condition.
+    pub when: String,
+    /// Factor on S where it holds; either this or `decision`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<f64>,
+    /// What is decided where it holds, whatever the score: deny beats challenge, and challenge beats allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    /// Whether it counts.
+    #[serde(default)]
+    pub mode: Switch,
+    /// For staff: says what was seen.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+}
+
+/// A rule that can be evaluated.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub struct Rule {
+    written: Written,
+    code: Code,
+    consequence: Consequence,
+    program: Arc<Program>,
+}
+
+/// What follows where a rule holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Consequence {
+    /// S is multiplied.
+    Factor(f64),
+    /// This is decided.
+    Decision(Decision),
+}
+
+/// A rule that is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
+
+impl From<Rule> for Written {
+    fn from(rule: Rule) -> Self {
+        rule.written
+    }
+}
+
+impl TryFrom<Written> for Rule {
+    type Error = Refused;
+
+    fn try_from(written: Written) -> Result<Self, Refused> {
+        let code = code(&written.code)?;
+        let refused = |detail: String| Refused(format!("rule {}: {detail}", written.code));
+        if written.description.chars().count() > DESCRIPTION_CHARS_MAX {
+            return Err(refused(format!("the description is longer than {DESCRIPTION_CHARS_MAX} characters")));
+        }
+        let consequence = match (written.factor, written.decision) {
+            (Some(factor), None) if is_factor(factor) => Consequence::Factor(factor),
+            (Some(_), None) => return Err(refused("the factor must be from 0.0001 to 10000".into())),
+            (None, Some(decision)) => Consequence::Decision(decision),
+            _ => return Err(refused("give it a factor or a decision, and not both".into())),
+        };
+        let program = Arc::new(compiled(&written.when).map_err(|Refused(detail)| refused(detail))?);
+        Ok(Self { written, code, consequence, program })
+    }
+}
+
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
+}
+
+impl std::fmt::Debug for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.written.fmt(f)
+    }
+}
+
+/// Every request has its variables in a scope of its own within this one, which is slow to make.
+static LANGUAGE: LazyLock<Context<'static, 'static>> = LazyLock::new(Context::default);
+
+impl Rule {
+    /// Names its reason.
+    pub fn code(&self) -> &Code {
+        &self.code
+    }
+
+    /// Whether it counts.
+    pub fn mode(&self) -> Switch {
+        self.written.mode
+    }
+
+    /// What follows where it holds.
+    pub fn consequence(&self) -> Consequence {
+        self.consequence
+    }
+
+    /// What was seen where it holds.
+    pub fn description(&self) -> &str {
+        match self.written.description.as_str() {
+            "" => "A rule of the policy holds.",
+            described => described,
+        }
+    }
+
+    /// Whether it holds; none where it could not be evaluated.
+    pub fn holds(&self, variables: &Variables<'_>) -> Option<bool> {
+        let mut scope = LANGUAGE.new_inner_scope();
+        scope.set_variable_resolver(variables);
+        match self.program.execute(&scope) {
+            Ok(Value::Bool(holds)) => Some(holds),
+            _ => None,
+        }
+    }
+}
+
+fn code(name: &str) -> Result<Code, Refused> {
+    let is_word = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let is_name = name.bytes().all(is_word) && name.starts_with(|first: char| first.is_ascii_uppercase());
+    if !is_name || name.len() > CODE_BYTES_MAX {
+        return Err(Refused(format!(
+            "rule {name:?}: a code is made of capitals, digits and underscores, at most {CODE_BYTES_MAX} of them"
+        )));
+    }
+    if Code::is_given(name) {
+        return Err(Refused(format!("rule {name}: the code is one of Foretell's own")));
+    }
+    Ok(Code::Rule(name.into()))
+}
+
+/// Parses and tries an expression where no input can do harm: behind the limits of its text, and on a stack of its
+/// own, whose thread answers or dies.
+fn compiled(source: &str) -> Result<Program, Refused> {
+    if source.len() > SOURCE_BYTES_MAX {
+        return Err(Refused(format!("the expression has {} bytes, more than {SOURCE_BYTES_MAX}", source.len())));
+    }
+    if brackets_depth(source) > BRACKETS_DEPTH_MAX {
+        return Err(Refused(format!("brackets are nested deeper than {BRACKETS_DEPTH_MAX}")));
+    }
+    thread::scope(|scope| {
+        let checked = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || checked(source));
+        let checked = checked.map_err(|error| Refused(format!("there is no thread to read it on: {error}")))?;
+        checked.join().unwrap_or_else(|_| Err(Refused("the expression cannot be read".into())))
+    })
+}
+
+/// How deep brackets are nested, those within strings included.
+fn brackets_depth(source: &str) -> usize {
+    let depths = source.bytes().scan(0_usize, |depth, byte| {
+        match byte {
+            b'(' | b'[' | b'{' => *depth += 1,
+            b')' | b']' | b'}' => *depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        Some(*depth)
+    });
+    depths.max().unwrap_or(0)
+}
+
+fn checked(source: &str) -> Result<Program, Refused> {
+    let program = Program::compile(source).map_err(|errors| Refused(format!("the syntax: {errors}")))?;
+    let mut bounds = Bounds::default();
+    bounds.walk(program.expression(), 1, &mut Vec::new())?;
+    for sample in variables::samples() {
+        let mut scope = LANGUAGE.new_inner_scope();
+        scope.set_variable_resolver(sample);
+        tried(program.expression(), &scope)?;
+        match program.execute(&scope) {
+            Ok(Value::Bool(_)) => {}
+            Ok(other) => return Err(Refused(format!("the expression is a {}, not a bool", other.type_of()))),
+            Err(error) => only_of_values(&error)?,
+        }
+    }
+    Ok(program)
+}
+
+/// Counts what an expression is made of.
+#[derive(Default)]
+struct Bounds {
+    nodes: usize,
+}
+
+impl Bounds {
+    /// `bound`: the variables of the loops around.
+    fn walk<'e>(&mut self, node: &'e IdedExpr, depth: usize, bound: &mut Vec<&'e str>) -> Result<(), Refused> {
+        self.nodes += 1;
+        if self.nodes > NODES_MAX {
+            return Err(Refused(format!("the expression has more than {NODES_MAX} nodes")));
+        }
+        if depth > DEPTH_MAX {
+            return Err(Refused(format!("the expression is nested deeper than {DEPTH_MAX}")));
+        }
+        match &node.expr {
+            Expr::Ident(name) => known(name, bound),
+            Expr::Comprehension(comprehension) => self.comprehension(comprehension, depth, bound),
+            Expr::Struct(_) => Err(Refused("an expression makes no messages".into())),
+            other => children(other)?.into_iter().try_for_each(|child| self.walk(child, depth + 1, bound)),
+        }
+    }
+
+    fn comprehension<'e>(
+        &mut self,
+        comprehension: &'e ComprehensionExpr,
+        depth: usize,
+        bound: &mut Vec<&'e str>,
+    ) -> Result<(), Refused> {
+        if !bound.is_empty() {
+            return Err(Refused("a loop stands within another one".into()));
+        }
+        let ComprehensionExpr { iter_range, accu_init, loop_cond, loop_step, result, .. } = comprehension;
+        self.walk(iter_range, depth + 1, bound)?;
+        bound.extend([comprehension.iter_var.as_str(), comprehension.accu_var.as_str()]);
+        bound.extend(comprehension.iter_var2.as_deref());
+        let parts = [accu_init, loop_cond, loop_step, result];
+        parts.into_iter().try_for_each(|part| self.walk(part, depth + 1, bound))?;
+        bound.clear();
+        Ok(())
+    }
+}
+
+fn known(name: &str, bound: &[&str]) -> Result<(), Refused> {
+    if bound.contains(&name) || variables::find(name).is_some() {
+        return Ok(());
+    }
+    let like = variables::suggest(name).map(|like| format!("; did you mean {like}?")).unwrap_or_default();
+    Err(Refused(format!("there is no variable {name}{like}")))
+}
+
+/// The nodes right below one; an error where it writes too much out.
+fn children(node: &Expr) -> Result<Vec<&IdedExpr>, Refused> {
+    let found: Vec<_> = match node {
+        Expr::Call(CallExpr { target, args, .. }) => target.iter().map(AsRef::as_ref).chain(args).collect(),
+        Expr::Select(select) => vec![&*select.operand],
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        _ => Vec::new(),
+    };
+    if found.len() > ELEMENTS_MAX {
+        return Err(Refused(format!("a list has more than {ELEMENTS_MAX} elements")));
+    }
+    Ok(found)
+}
+
+fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
+    match entry {
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+        EntryExpr::StructField(field) => vec![&field.value],
+    }
+}
+
+/// Evaluates every part that stands outside of loops by itself, so that none hides behind a condition.
+fn tried(node: &IdedExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
+    if matches!(node.expr, Expr::Comprehension(_)) {
+        return Ok(());
+    }
+    for child in children(&node.expr)? {
+        tried(child, scope)?;
+    }
+    match &node.expr {
+        Expr::Call(call) if [operators::EQUALS, operators::NOT_EQUALS].contains(&call.func_name.as_str()) => {
+            comparable(call, scope)
+        }
+        Expr::Call(_) | Expr::Select(_) => Value::resolve(node, scope).map_or_else(|e| only_of_values(&e), |_| Ok(())),
+        _ => Ok(()),
+    }
+}
+
+/// Values of two types are never equal, which nobody means to ask.
+fn comparable(call: &CallExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
+    let sides: Vec<_> = call.args.iter().filter_map(|side| Value::resolve(side, scope).ok()).collect();
+    let [left, right] = sides.as_slice() else { return Ok(()) };
+    let is_number = |value: &Value| matches!(value, Value::Int(_) | Value::UInt(_) | Value::Float(_));
+    let (of_left, of_right) = (left.type_of().to_string(), right.type_of().to_string());
+    if of_left == of_right || (is_number(left) && is_number(right)) {
+        return Ok(());
+    }
+    Err(Refused(format!("a {of_left} is compared with a {of_right}, which it never equals")))
+}
+
+/// Passes over what depends on values: another attempt may have others.
+fn only_of_values(error: &ExecutionError) -> Result<(), Refused> {
+    match error {
+        ExecutionError::DivisionByZero(_)
+        | ExecutionError::RemainderByZero(_)
+        | ExecutionError::Overflow(..)
+        | ExecutionError::IndexOutOfBounds(_)
+        | ExecutionError::NoSuchKey(_)
+        | ExecutionError::FunctionError { .. } => Ok(()),
+        other => Err(Refused(format!("the types: {other}"))),
+    }
+}

@@ -27,7 +27,7 @@ use crate::remind::{Reminders, assess::ByRows};
 use crate::rows::Rows;
 use crate::store::{self, Family, Generation, Store};
 use crate::verify::{Scratch, Verifier};
-use crate::view::{self, Fold, client::Appointments, sent, user::Logins};
+use crate::view::{self, Fold, client::Appointments, policy::Policies, sent, user::Logins};
 use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,7 +89,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     let (log, back_up): (Arc<dyn Log>, Option<Arc<BackUp>>) = match &log_lock {
         Some(directory) => {
             let partitions = config.topics.embedded_partitions;
-            let open = || log::disk::Log::open(directory, |_| partitions, log::disk::Config::default(), clock);
+            let open = || log::disk::Log::open(directory, |topic| topic.partitions(partitions), log::disk::Config::default(), clock);
             let log = tokio::task::block_in_place(open)?;
             let (copied, directory) = (log.clone(), Arc::clone(directory));
             let back_up: Arc<BackUp> = Arc::new(move |to, tell| backup::back_up(&copied, directory.path(), to, tell));
@@ -301,7 +301,7 @@ impl Service {
     /// The families that this process folds.
     fn kept(&self) -> Vec<Family> {
         let role = |family: &Family| match family {
-            Family::Logins | Family::Appointments => Role::Views,
+            Family::Logins | Family::Appointments | Family::Policies => Role::Views,
             Family::Reminders => Role::Reminders,
         };
         Family::ALL.into_iter().filter(|family| self.roles.contains(&role(family))).collect()
@@ -350,6 +350,7 @@ async fn take_up(config: &Config, ports: &Ports, family: Family) -> Result<(), E
         Family::Logins => views(config, ports, Logins { limits }).pointer().await,
         Family::Appointments => views(config, ports, Appointments { limits }).pointer().await,
         Family::Reminders => views(config, ports, sent::Reminders { limits }).pointer().await,
+        Family::Policies => views(config, ports, Policies { limits }).pointer().await,
     };
     pointer.map(drop)
 }
@@ -369,6 +370,7 @@ pub fn keep(
         Family::Reminders => {
             Box::pin(family::keep(views(config, ports, sent::Reminders { limits }), planner, shutdown))
         }
+        Family::Policies => Box::pin(family::keep(views(config, ports, Policies { limits }), alone, shutdown)),
     }
 }
 

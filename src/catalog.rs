@@ -37,6 +37,8 @@ pub const TYPES: &[Type] = types! {
         "client.updated", "client.erased", "reminder.requested";
     Reminders:
         "reminder.due", "reminder.withdrawn";
+    Policies:
+        "policy.published";
 };
 
 /// `catalog/topics.toml`: topics, their keys and their types, described.

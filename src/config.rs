@@ -90,6 +90,7 @@ impl Epochs {
         match family {
             store::Family::Logins => self.logins,
             store::Family::Appointments | store::Family::Reminders => self.appointments,
+            store::Family::Policies => 0,
         }
     }
 }

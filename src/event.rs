@@ -11,11 +11,13 @@ pub mod appointment;
 pub mod codec;
 pub mod key;
 pub mod login;
+pub mod policy;
 pub mod reminder;
 pub mod zone;
 
 use appointment::{Booking, Cancellation, ClientUpdate, Visit};
 use login::{Device, Login, Verdict};
+use policy::Publication;
 use reminder::{Announcement, Request, Withdrawal};
 
 /// Longest id, in bytes, of a user, client, appointment, device, session or event.
@@ -35,13 +37,16 @@ pub enum Topic {
     Appointments,
     /// What subscribers act on, keyed `tenant:client_id`; the truth of what was sent.
     Reminders,
+    /// Which documents decide for a tenant, keyed `tenant:policy`; compacted.
+    Policies,
     /// Records that could not be folded, keyed as they were.
     DeadLetters,
 }
 
 impl Topic {
     /// Every topic, in the order in which they are created.
-    pub const ALL: [Self; 4] = [Self::Logins, Self::Appointments, Self::Reminders, Self::DeadLetters];
+    pub const ALL: [Self; 5] =
+        [Self::Logins, Self::Appointments, Self::Reminders, Self::Policies, Self::DeadLetters];
 
     /// The name behind the prefix: `foretell.` + this.
     pub const fn name(self) -> &'static str {
@@ -49,8 +54,19 @@ impl Topic {
             Self::Logins => "logins",
             Self::Appointments => "appointments",
             Self::Reminders => "reminders",
+            Self::Policies => "policies",
             Self::DeadLetters => "dead-letters",
         }
+    }
+
+    /// Whether all but the last record of a key may be gone.
+    pub const fn is_compacted(self) -> bool {
+        matches!(self, Self::Policies)
+    }
+
+    /// How many partitions it has where so many are configured: policies are few, and have one order.
+    pub const fn partitions(self, configured: u32) -> u32 {
+        if matches!(self, Self::Policies) { 1 } else { configured }
     }
 }
 
@@ -139,6 +155,8 @@ pub enum Fact {
     },
     /// Somebody asks for a reminder by hand.
     ReminderRequested(Box<Request>),
+    /// Another document decides for the tenant (written by Foretell).
+    PolicyPublished(Box<Publication>),
     /// A reminder is to be sent now (written by Foretell).
     ReminderDue(Box<Announcement>),
     /// An announced reminder no longer holds (written by Foretell).
@@ -166,6 +184,7 @@ impl Fact {
             Self::ClientUpdated(_) => "foretell.client.updated",
             Self::ClientErased { .. } => "foretell.client.erased",
             Self::ReminderRequested(_) => "foretell.reminder.requested",
+            Self::PolicyPublished(_) => "foretell.policy.published",
             Self::ReminderDue(_) => "foretell.reminder.due",
             Self::ReminderWithdrawn(_) => "foretell.reminder.withdrawn",
         }
@@ -180,12 +199,13 @@ impl Fact {
             | Self::DeviceTrusted(_)
             | Self::DeviceRevoked(_)
             | Self::UserErased { .. } => Topic::Logins,
+            Self::PolicyPublished(_) => Topic::Policies,
             Self::ReminderDue(_) | Self::ReminderWithdrawn(_) => Topic::Reminders,
             _ => Topic::Appointments,
         }
     }
 
-    /// The user or client that the fact is about.
+    /// The user, client or policy that the fact is about.
     pub fn subject(&self) -> &str {
         match self {
             Self::Login(login) => &login.user_id,
@@ -200,6 +220,7 @@ impl Fact {
             Self::ClientUpdated(update) => &update.client_id,
             Self::ClientErased { client_id } => client_id,
             Self::ReminderRequested(request) => &request.client_id,
+            Self::PolicyPublished(publication) => publication.kind.name(),
             Self::ReminderDue(announcement) => &announcement.client_id,
             Self::ReminderWithdrawn(withdrawal) => &withdrawal.client_id,
         }

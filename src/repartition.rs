@@ -24,7 +24,7 @@ use crate::pipeline::keeper::{self, Alone};
 use crate::pipeline::{Letters, Shared, family};
 use crate::store::{Checkpoint, Family, Generation, Pointer, Store};
 use crate::verify::{self, Verifier};
-use crate::view::{self, Fold, client::Appointments, sent::Reminders, user::Logins};
+use crate::view::{self, Fold, client::Appointments, policy::Policies, sent::Reminders, user::Logins};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -290,6 +290,7 @@ impl Mover {
             Family::Logins => self.fill(Logins { limits }, target).await?,
             Family::Appointments => self.fill(Appointments { limits }, target).await?,
             Family::Reminders => self.fill(Reminders { limits }, target).await?,
+            Family::Policies => self.fill(Policies { limits }, target).await?,
         }
         let (tell, mut told) = mpsc::channel(64);
         let listen = async {

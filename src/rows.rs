@@ -13,6 +13,7 @@
 //! that was read before is answered, not even by a read that was under way and finished later.
 
 use crate::event::key;
+use crate::event::policy::Kind;
 use crate::store::{Error, Family, Generation, Pointer, Row, RowKey, Store, View};
 use crate::telemetry;
 use crate::view::agenda::Agenda;
@@ -21,6 +22,7 @@ use crate::view::client::{self, Client};
 use crate::view::feature::Feature;
 use crate::view::lead::{self, Lead};
 use crate::view::lookup::{self, Lookup};
+use crate::view::policy::{self, Policy};
 use crate::view::sent::{self, Calendar, Sent};
 use crate::view::user::{self, User};
 use crate::view::{self, Limits};
@@ -218,6 +220,11 @@ impl Rows {
         self.owner(&sent::row_key(tenant, client_id)).await
     }
 
+    /// What decides for a tenant; none where nothing was ever published.
+    pub async fn policy(&self, tenant: &str, kind: Kind) -> Result<Option<Policy>, Error> {
+        self.owner(&policy::row_key(tenant, kind)).await
+    }
+
     /// Who has an appointment, of all partitions together.
     pub async fn lookup(&self, tenant: &str, appointment_id: &str) -> Result<Lookup, Error> {
         // Not from memory: somebody who has just booked asks for the appointment by its id.
@@ -361,6 +368,7 @@ fn index(family: Family) -> usize {
         Family::Logins => 0,
         Family::Appointments => 1,
         Family::Reminders => 2,
+        Family::Policies => 3,
     }
 }
 
@@ -432,6 +440,7 @@ pub fn partial(key: &RowKey, row: &Row) -> Result<Partial, Error> {
         View::User => json::<User>(cell.state),
         View::Client => json::<Client>(cell.state),
         View::Sent => json::<Sent>(cell.state),
+        View::Policy => json::<Policy>(cell.state),
         View::Feature => json::<Feature>(cell.state),
         View::Lead => json::<Lead>(cell.state),
         View::Lookup => json::<Lookup>(cell.state),

@@ -45,11 +45,13 @@ pub enum Family {
     Appointments,
     /// Views of the reminders topic.
     Reminders,
+    /// Views of the policies topic.
+    Policies,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 3] = [Self::Logins, Self::Appointments, Self::Reminders];
+    pub const ALL: [Self; 4] = [Self::Logins, Self::Appointments, Self::Reminders, Self::Policies];
 
     /// The name in tables, groups, metrics and commands.
     pub const fn name(self) -> &'static str {
@@ -61,6 +63,7 @@ impl Family {
         match self {
             Self::Logins => Self::Logins,
             Self::Appointments | Self::Reminders => Self::Appointments,
+            Self::Policies => Self::Policies,
         }
     }
 
@@ -70,6 +73,7 @@ impl Family {
             Self::Logins => Topic::Logins,
             Self::Appointments => Topic::Appointments,
             Self::Reminders => Topic::Reminders,
+            Self::Policies => Topic::Policies,
         }
     }
 }
@@ -94,12 +98,23 @@ pub enum View {
     Sent,
     /// Whom something was announced to, by hour of the announced start.
     Announced,
+    /// Owner rows of policies: what decides for a tenant.
+    Policy,
 }
 
 impl View {
     /// Every view.
-    pub const ALL: [Self; 8] =
-        [Self::User, Self::Feature, Self::Client, Self::Lead, Self::Agenda, Self::Lookup, Self::Sent, Self::Announced];
+    pub const ALL: [Self; 9] = [
+        Self::User,
+        Self::Feature,
+        Self::Client,
+        Self::Lead,
+        Self::Agenda,
+        Self::Lookup,
+        Self::Sent,
+        Self::Announced,
+        Self::Policy,
+    ];
 
     /// The name in tables and commands.
     pub const fn name(self) -> &'static str {
@@ -112,6 +127,7 @@ impl View {
             Self::Lookup => "lookup",
             Self::Sent => "sent",
             Self::Announced => "announced",
+            Self::Policy => "policy",
         }
     }
 
@@ -121,6 +137,7 @@ impl View {
             Self::User | Self::Feature => Family::Logins,
             Self::Client | Self::Lead | Self::Agenda | Self::Lookup => Family::Appointments,
             Self::Sent | Self::Announced => Family::Reminders,
+            Self::Policy => Family::Policies,
         }
     }
 

@@ -25,6 +25,7 @@ use crate::pipeline::{Letters, Shared, family, keeper};
 use crate::rows::Partial;
 use crate::store::{Checkpoint, Family, Generation, Pointer, Store, View};
 use crate::view::client::Appointments;
+use crate::view::policy::Policies;
 use crate::view::sent::Reminders;
 use crate::view::user::Logins;
 use crate::view::{self, Fold, Limits};
@@ -201,6 +202,7 @@ impl Verifier {
             Family::Logins => self.compare(Logins { limits }, generation, views, (ear, summary)).await,
             Family::Appointments => self.compare(Appointments { limits }, generation, views, (ear, summary)).await,
             Family::Reminders => self.compare(Reminders { limits }, generation, views, (ear, summary)).await,
+            Family::Policies => self.compare(Policies { limits }, generation, views, (ear, summary)).await,
         }
     }
 

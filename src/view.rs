@@ -21,6 +21,7 @@ pub mod feature;
 pub mod lead;
 pub mod lookup;
 pub mod materialized;
+pub mod policy;
 pub mod recent;
 pub mod sent;
 pub mod sketch;

@@ -65,7 +65,7 @@ pub fn repair(letter: &Letter, record: &Record, terms: &Terms<'_>) -> Result<New
     }
     let defaults = Defaults { tenant: DEFAULT_TENANT, time_ms: letter.first_failure_ms };
     let parsed = codec::decode_structured(&event, defaults).map_err(Refusal::Faulty)?;
-    if parsed.event.fact.topic() == Topic::Reminders {
+    if matches!(parsed.event.fact.topic(), Topic::Reminders | Topic::Policies) {
         return Err(Refusal::Reminder);
     }
     let mut repaired = codec::encode_parsed(&parsed);

@@ -229,7 +229,7 @@ impl Intake<'_> {
             let detail = format!("the request is of the tenant \"{}\"", self.caller.tenant);
             faults.push(Fault::new("/tenant", TENANT_MISMATCH, detail));
         }
-        if event.fact.topic() == Topic::Reminders {
+        if matches!(event.fact.topic(), Topic::Reminders | Topic::Policies) {
             let detail = format!("{} is written by Foretell alone", event.fact.type_name());
             faults.push(Fault::new("/type", NOT_ACCEPTED, detail));
         }

@@ -66,6 +66,9 @@ pub async fn check(log: &dyn Log, topic: Topic, partition: u32, checkpoint: &Che
     }
     let Some(stand) = checkpoint.last else { return Ok(()) };
     let there = record_at(log, topic, partition, stand.offset).await?;
+    if there.is_none() && topic.is_compacted() {
+        return Ok(());
+    }
     if there.is_none_or(|record| record.digest() != stand.digest) {
         let detail = format!(
             "the record at {name}/{partition}/{} is not the one that the views were folded up to: the topic was \

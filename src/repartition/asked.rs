@@ -33,6 +33,7 @@ impl FromStr for Asked {
         let lead = match name {
             "logins" => Family::Logins,
             "appointments" => Family::Appointments,
+            "policies" => return Err("policies have one partition, as they have one order".to_owned()),
             "reminders" => return Err("reminders move with their appointments: name these".to_owned()),
             _ => return Err(form()),
         };

@@ -130,6 +130,25 @@ impl<'v, 'f> Fields<'v, 'f> {
         })
     }
 
+    /// A required whole number between two bounds, both inclusive.
+    pub fn required_integer(&mut self, name: &str, least: u32, most: u32) -> u32 {
+        if self.present(name).is_none() {
+            self.fault(name, fault::MISSING_FIELD, format!("{name} is required"));
+        }
+        self.integer(name, least, most).unwrap_or(least)
+    }
+
+    /// A required object that is kept as it is: its canonical text.
+    pub fn document(&mut self, name: &str, bytes_max: usize) -> String {
+        self.required(name, String::new(), |value| {
+            let text = object(value).map(|_| value.to_string())?;
+            if text.len() > bytes_max {
+                return Err((fault::TOO_LONG, format!("longer than {bytes_max} bytes")));
+            }
+            Ok(text)
+        })
+    }
+
     /// An optional number between two bounds, both inclusive.
     pub fn number(&mut self, name: &str, least: f64, most: f64) -> Option<f64> {
         self.optional(name, |value| within(number(value)?, least, most))
@@ -186,6 +205,11 @@ impl<'v, 'f> Fields<'v, 'f> {
     /// An optional RFC 3339 instant.
     pub fn instant(&mut self, name: &str) -> Option<i64> {
         self.optional(name, |value| time::instant_ms(text(value, TEXT_BYTES_MAX)?))
+    }
+
+    /// A required RFC 3339 instant.
+    pub fn required_instant(&mut self, name: &str) -> i64 {
+        self.required(name, 0, |value| time::instant_ms(text(value, TEXT_BYTES_MAX)?))
     }
 
     /// A required RFC 3339 instant, kept as the text that it is.

@@ -9,6 +9,7 @@ use super::time;
 use crate::event::Fact;
 use crate::event::appointment::*;
 use crate::event::login::{Attempt, Device, Login, Verdict};
+use crate::event::policy::{DOCUMENT_BYTES_MAX, EARLIER_MAX, Kind, Publication, Version};
 use crate::event::reminder::{Announcement, NamedVisit, Request, Risk, Withdrawal};
 use serde_json::{Map, Value, json};
 
@@ -32,6 +33,7 @@ pub(super) fn read(type_name: &str, f: &mut Fields<'_, '_>) -> Option<Fact> {
         "foretell.client.updated" => Fact::ClientUpdated(Box::new(client_update(f))),
         "foretell.client.erased" => Fact::ClientErased { client_id: f.id("client_id") },
         "foretell.reminder.requested" => Fact::ReminderRequested(Box::new(request(f))),
+        "foretell.policy.published" => Fact::PolicyPublished(Box::new(publication(f))),
         "foretell.reminder.due" => Fact::ReminderDue(Box::new(announcement(f))),
         "foretell.reminder.withdrawn" => Fact::ReminderWithdrawn(withdrawal(f)),
         _ => return None,
@@ -189,6 +191,24 @@ fn withdrawal(f: &mut Fields<'_, '_>) -> Withdrawal {
     }
 }
 
+fn publication(f: &mut Fields<'_, '_>) -> Publication {
+    Publication {
+        kind: f.required_choice("policy", Kind::Login, Kind::parse),
+        version: f.required_integer("version", 1, u32::MAX),
+        document: f.document("document", DOCUMENT_BYTES_MAX),
+        published_by: f.text("published_by"),
+        earlier: f.list("earlier", EARLIER_MAX, version).unwrap_or_default(),
+    }
+}
+
+fn version(entry: &mut Entry<'_, '_>) -> Option<Version> {
+    entry.object(|f| Version {
+        version: f.required_integer("version", 1, u32::MAX),
+        published_at_ms: f.required_instant("published_at"),
+        document: f.document("document", DOCUMENT_BYTES_MAX),
+    })
+}
+
 /// The data of a fact as it is written; reading it again gives the same fact.
 pub fn fact_data(fact: &Fact) -> Map<String, Value> {
     let data = match fact {
@@ -218,6 +238,7 @@ pub fn fact_data(fact: &Fact) -> Map<String, Value> {
             "reason": request.reason,
             "idempotency_digest": request.idempotency_digest,
         }),
+        Fact::PolicyPublished(publication) => publication_data(publication),
         Fact::ReminderDue(announcement) => json!(announcement),
         Fact::ReminderWithdrawn(withdrawal) => json!(withdrawal),
     };
@@ -259,6 +280,24 @@ fn verdict_data(verdict: &Verdict) -> Value {
         "asn": verdict.asn,
         "country": verdict.country,
         "user_agent": verdict.user_agent,
+    })
+}
+
+fn publication_data(publication: &Publication) -> Value {
+    let document = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let earlier = publication.earlier.iter().map(|version| {
+        json!({
+            "version": version.version,
+            "published_at": time::rfc3339(version.published_at_ms),
+            "document": document(&version.document),
+        })
+    });
+    json!({
+        "policy": publication.kind.name(),
+        "version": publication.version,
+        "document": document(&publication.document),
+        "published_by": publication.published_by,
+        "earlier": earlier.collect::<Vec<_>>(),
     })
 }
 

@@ -123,7 +123,9 @@ fn judge<'a>(topic: Topic, name: &str, property: impl Fn(&str) -> Option<&'a str
         found => problems.push(format!("{name} has {key}={}, not {wanted}: {why}", found.unwrap_or("unknown"))),
     };
     expect("message.timestamp.type", "LogAppendTime", "producers' clocks would decide what is too far ahead.");
-    if kept(topic) {
+    if topic.is_compacted() {
+        expect("cleanup.policy", "compact", "a policy would be lost when its record grew old.");
+    } else if kept(topic) {
         expect("cleanup.policy", "delete", "compaction removes events that rows are folded from.");
         expect("retention.ms", "-1", "rows could not be folded from the beginning again.");
         expect("retention.bytes", "-1", "rows could not be folded from the beginning again.");
@@ -143,13 +145,14 @@ fn admin(settings: &Settings) -> Result<(AdminClient<DefaultClientContext>, Admi
 }
 
 async fn create(settings: &Settings, name: &str, topic: Topic, shape: &Shape) -> Result<(), Error> {
-    let partitions = i32::try_from(shape.partitions).map_err(|_| Error::reject(CREATE, shape.partitions))?;
+    let partitions = topic.partitions(shape.partitions);
+    let partitions = i32::try_from(partitions).map_err(|_| Error::reject(CREATE, partitions))?;
     let days_ms = i64::from(shape.dead_letter_retention_days) * 24 * 60 * 60 * 1000;
     let retention_ms = if kept(topic) { "-1".to_owned() } else { days_ms.to_string() };
     let min_insync = shape.min_insync_replicas.to_string();
     let max_message = MESSAGE_BYTES_MAX.to_string();
     let new = NewTopic::new(name, partitions, TopicReplication::Fixed(i32::from(shape.replication_factor)))
-        .set("cleanup.policy", "delete")
+        .set("cleanup.policy", if topic.is_compacted() { "compact" } else { "delete" })
         .set("retention.ms", &retention_ms)
         .set("retention.bytes", "-1")
         .set("message.timestamp.type", "LogAppendTime")

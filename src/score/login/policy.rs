@@ -5,13 +5,12 @@
 //! that a list of rules replaces the list. What cannot be read, compiled or kept is refused as a whole.
 
 use super::rule::Rule;
+use crate::event::policy::DOCUMENT_BYTES_MAX;
 use crate::score::{Code, Decision, InvalidConfig, Model, OnUnavailable};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// Longest document, in bytes.
-pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024;
 /// Most rules of a policy.
 pub const RULES_MAX: usize = 64;
 /// Largest factor, and the reciprocal of the smallest: so that all of them together make no S that is 0 or infinite.

@@ -330,3 +330,6 @@ fn only_of_values(error: &ExecutionError) -> Result<(), Refused> {
         other => Err(Refused(format!("the types: {other}"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,7 @@ const fn view_tag(view: View) -> u8 {
         View::Lookup => 6,
         View::Sent => 7,
         View::Announced => 8,
+        View::Policy => 9,
     }
 }
 
@@ -37,6 +38,7 @@ const fn family_tag(family: Family) -> u8 {
         Family::Logins => 1,
         Family::Appointments => 2,
         Family::Reminders => 3,
+        Family::Policies => 4,
     }
 }
 

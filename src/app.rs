@@ -21,13 +21,14 @@ use crate::log::{self, Error, Kind, Log};
 use crate::pipeline::family::{self, Views};
 use crate::pipeline::keeper::{Alone, Companion};
 use crate::pipeline::patiently;
+use crate::policies::Policies;
 use crate::progress::Progress;
 use crate::rebuild::{self, Rebuilder};
 use crate::remind::{Reminders, assess::ByRows};
 use crate::rows::Rows;
 use crate::store::{self, Family, Generation, Store};
 use crate::verify::{Scratch, Verifier};
-use crate::view::{self, Fold, client::Appointments, policy::Policies, sent, user::Logins};
+use crate::view::{self, Fold, client::Appointments, policy, sent, user::Logins};
 use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,7 +90,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     let (log, back_up): (Arc<dyn Log>, Option<Arc<BackUp>>) = match &log_lock {
         Some(directory) => {
             let partitions = config.topics.embedded_partitions;
-            let open = || log::disk::Log::open(directory, |topic| topic.partitions(partitions), log::disk::Config::default(), clock);
+            let open = || log::disk::Log::open(directory, |_| partitions, log::disk::Config::default(), clock);
             let log = tokio::task::block_in_place(open)?;
             let (copied, directory) = (log.clone(), Arc::clone(directory));
             let back_up: Arc<BackUp> = Arc::new(move |to, tell| backup::back_up(&copied, directory.path(), to, tell));
@@ -350,7 +351,7 @@ async fn take_up(config: &Config, ports: &Ports, family: Family) -> Result<(), E
         Family::Logins => views(config, ports, Logins { limits }).pointer().await,
         Family::Appointments => views(config, ports, Appointments { limits }).pointer().await,
         Family::Reminders => views(config, ports, sent::Reminders { limits }).pointer().await,
-        Family::Policies => views(config, ports, Policies { limits }).pointer().await,
+        Family::Policies => views(config, ports, policy::Policies { limits }).pointer().await,
     };
     pointer.map(drop)
 }
@@ -370,7 +371,7 @@ pub fn keep(
         Family::Reminders => {
             Box::pin(family::keep(views(config, ports, sent::Reminders { limits }), planner, shutdown))
         }
-        Family::Policies => Box::pin(family::keep(views(config, ports, Policies { limits }), alone, shutdown)),
+        Family::Policies => Box::pin(family::keep(views(config, ports, policy::Policies { limits }), alone, shutdown)),
     }
 }
 
@@ -402,7 +403,7 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
     let Process { clock, keys, shutdown } = process;
     let (log, store) = (ports.log.clone(), ports.store.clone());
     let progress = Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
-    let (login, no_show) = (config.score.login.clone(), config.score.no_show.clone());
+    let policies = Policies::new(rows.clone(), config.score.login.clone(), config.reads.stale_ms_max);
     let verifier = verifier(config, ports);
     let rebuilder = Rebuilder {
         log: log.clone(),
@@ -420,7 +421,8 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         progress: Arc::new(progress),
         clock,
         keys,
-        scoring: Scoring::new(login, no_show, config.fold.time_zone_default.clone()),
+        policies: Arc::new(policies),
+        scoring: Scoring::new(config.score.no_show.clone(), config.fold.time_zone_default.clone()),
         reminder_policy: config.reminders.policy.clone(),
         topic_prefix: config.topics.prefix.clone(),
         notices: ports.notices.clone(),

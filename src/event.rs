@@ -45,8 +45,7 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic, in the order in which they are created.
-    pub const ALL: [Self; 5] =
-        [Self::Logins, Self::Appointments, Self::Reminders, Self::Policies, Self::DeadLetters];
+    pub const ALL: [Self; 5] = [Self::Logins, Self::Appointments, Self::Reminders, Self::Policies, Self::DeadLetters];
 
     /// The name behind the prefix: `foretell.` + this.
     pub const fn name(self) -> &'static str {

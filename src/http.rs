@@ -19,6 +19,7 @@ mod edge;
 pub mod events;
 pub mod health;
 pub mod openapi;
+pub mod policies;
 pub mod problem;
 pub mod reminders;
 mod request;
@@ -32,11 +33,12 @@ pub use serve::serve;
 use crate::clock::Clock;
 use crate::event::Topic;
 use crate::log::{Backup, Log};
+use crate::policies::Policies;
 use crate::progress::Progress;
 use crate::rebuild::Rebuilder;
 use crate::remind::plan;
 use crate::rows::Rows;
-use crate::score::{login, no_show};
+use crate::score::no_show;
 use crate::store::{Family, Store};
 use crate::verify::Verifier;
 use answer::Standing;
@@ -49,7 +51,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -109,16 +111,12 @@ impl Default for Config {
     }
 }
 
-/// How scores are computed.
+/// How visits are scored.
 #[derive(Debug, Clone)]
 pub struct Scoring {
-    /// Of logins.
-    pub login: login::Policy,
-    /// Digest of the settings of logins: the version of their policy.
-    pub login_version: String,
-    /// Of visits.
+    /// The model's settings.
     pub no_show: no_show::Config,
-    /// Digest of the settings of visits: the version of their policy.
+    /// Digest of the settings: the version of their policy.
     pub no_show_version: String,
     /// IANA zone of visits that are considered without one.
     pub time_zone_default: String,
@@ -126,9 +124,9 @@ pub struct Scoring {
 
 impl Scoring {
     /// Scores by these settings; equal settings have equal versions.
-    pub fn new(login: login::Policy, no_show: no_show::Config, time_zone_default: String) -> Self {
-        let (login_version, no_show_version) = (version(&login), version(&no_show));
-        Self { login, login_version, no_show, no_show_version, time_zone_default }
+    pub fn new(no_show: no_show::Config, time_zone_default: String) -> Self {
+        let no_show_version = version(&no_show);
+        Self { no_show, no_show_version, time_zone_default }
     }
 }
 
@@ -156,7 +154,9 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Who may ask; none: everybody.
     pub keys: Option<Keys>,
-    /// How scores are computed.
+    /// What decides about logins.
+    pub policies: Arc<Policies>,
+    /// How visits are scored.
     pub scoring: Scoring,
     /// What is sent when, to show what is planned.
     pub reminder_policy: plan::Policy,
@@ -181,6 +181,7 @@ pub struct Api {
     parts: Parts,
     requests: Semaphore,
     streams: Arc<Semaphore>,
+    policy_turn: Mutex<()>,
     tail: stream::tail::Shared,
 }
 
@@ -197,7 +198,7 @@ impl Api {
     pub fn new(parts: Parts) -> Arc<Self> {
         let requests = Semaphore::new(parts.config.requests_max.min(Semaphore::MAX_PERMITS));
         let streams = Arc::new(Semaphore::new(parts.config.streams_max.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { parts, requests, streams, tail: stream::tail::Shared::default() })
+        Arc::new(Self { parts, requests, streams, policy_turn: Mutex::new(()), tail: stream::tail::Shared::default() })
     }
 
     /// How far the partition of a subject is folded. To be asked before its rows are read.
@@ -230,12 +231,17 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(users::get))
         .routes(routes!(clients::client))
         .routes(routes!(clients::appointment))
+        .routes(routes!(policies::versions))
         .routes(routes!(stream::reminders));
+    let reading_policies = OpenApiRouter::new().routes(routes!(policies::get));
+    let writing_policies = OpenApiRouter::new().routes(routes!(policies::put));
     let writing_reminders = OpenApiRouter::new().routes(routes!(reminders::request));
     OpenApiRouter::with_openapi(openapi::base())
         .merge(under(Scope::EventsWrite, writing_events))
         .merge(under(Scope::RiskRead, reading_risk))
         .merge(under(Scope::ViewsRead, reading_views))
+        .merge(under(Scope::ViewsRead, reading_policies))
+        .merge(under(Scope::Admin, writing_policies))
         .merge(under(Scope::RemindersWrite, writing_reminders))
         .merge(open_routes())
 }

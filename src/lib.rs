@@ -21,6 +21,7 @@ pub mod http;
 pub mod log;
 pub mod ops;
 pub mod pipeline;
+pub mod policies;
 pub mod port;
 pub mod progress;
 pub mod rebuild;

@@ -46,6 +46,9 @@ pub const SCORES: &str = "foretell_scores_total";
 /// Scores given without the rows, because those could not be read in time; label [`KIND`].
 pub const SCORES_DEGRADED: &str = "foretell_scores_degraded_total";
 
+/// Published policies that could not be used when they were read.
+pub const POLICIES_REFUSED: &str = "foretell_policies_refused_total";
+
 /// Label: a view.
 pub const VIEW: &str = "view";
 /// Label: what came of it.

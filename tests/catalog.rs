@@ -257,7 +257,11 @@ fn schema_and_codec_judge_damaged_examples_alike() {
         }
     }
     assert!(valid > 1_000 && refused > 10_000, "{valid} {refused}");
-    assert_eq!(stricter_by, BTreeSet::from([codec::INVALID_TIME, codec::TOO_LONG, codec::UNKNOWN_TIME_ZONE]), "the list is in use");
+    assert_eq!(
+        stricter_by,
+        BTreeSet::from([codec::INVALID_TIME, codec::TOO_LONG, codec::UNKNOWN_TIME_ZONE]),
+        "the list is in use"
+    );
 }
 
 fn with(example: &Value, place: &str, value: &Value) -> Value {

@@ -17,6 +17,8 @@ use utoipa::ToSchema;
 pub enum Code {
     /// 400: the body is not JSON.
     MalformedJson,
+    /// 400: the body is not TOML.
+    MalformedToml,
     /// 400: a header, a path or a query cannot be parsed.
     MalformedRequest,
     /// 401: no API key, or one that is not known.
@@ -33,10 +35,16 @@ pub enum Code {
     ClientNotFound,
     /// 404: this tenant never saw the appointment, or has forgotten it.
     AppointmentNotFound,
+    /// 404: there is no such policy.
+    PolicyNotFound,
     /// 405: the path has other methods.
     MethodNotAllowed,
+    /// 409: somebody else is changing a policy; read it again.
+    PolicyConflict,
     /// 410: the cursor belongs to a log that no longer exists; start anew.
     CursorExpired,
+    /// 412: `If-Match` names another version than the present one; read it again.
+    PreconditionFailed,
     /// 413: the body, or a record made of it, is too large.
     BodyTooLarge,
     /// 413: the batch has too many events.
@@ -69,8 +77,9 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::MalformedJson,
+        Self::MalformedToml,
         Self::MalformedRequest,
         Self::Unauthenticated,
         Self::ScopeMissing,
@@ -79,7 +88,10 @@ impl Code {
         Self::UserNotFound,
         Self::ClientNotFound,
         Self::AppointmentNotFound,
+        Self::PolicyNotFound,
         Self::MethodNotAllowed,
+        Self::PolicyConflict,
+        Self::PreconditionFailed,
         Self::CursorExpired,
         Self::BodyTooLarge,
         Self::TooManyEvents,
@@ -102,6 +114,7 @@ impl Code {
         use StatusCode as S;
         match self {
             Self::MalformedJson => ("MALFORMED_JSON", S::BAD_REQUEST, "The body is not JSON"),
+            Self::MalformedToml => ("MALFORMED_TOML", S::BAD_REQUEST, "The body is not TOML"),
             Self::MalformedRequest => ("MALFORMED_REQUEST", S::BAD_REQUEST, "The request cannot be parsed"),
             Self::Unauthenticated => ("UNAUTHENTICATED", S::UNAUTHORIZED, "An API key is needed"),
             Self::ScopeMissing => ("SCOPE_MISSING", S::FORBIDDEN, "The API key lacks a scope"),
@@ -110,6 +123,11 @@ impl Code {
             Self::UserNotFound => ("USER_NOT_FOUND", S::NOT_FOUND, "The user was never seen"),
             Self::ClientNotFound => ("CLIENT_NOT_FOUND", S::NOT_FOUND, "The client was never seen"),
             Self::AppointmentNotFound => ("APPOINTMENT_NOT_FOUND", S::NOT_FOUND, "The appointment is not known"),
+            Self::PolicyNotFound => ("POLICY_NOT_FOUND", S::NOT_FOUND, "There is no such policy"),
+            Self::PolicyConflict => ("POLICY_CONFLICT", S::CONFLICT, "Somebody else is changing it"),
+            Self::PreconditionFailed => {
+                ("PRECONDITION_FAILED", S::PRECONDITION_FAILED, "There is another version by now")
+            }
             Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The path has other methods"),
             Self::CursorExpired => ("CURSOR_EXPIRED", S::GONE, "The cursor is of a log that no longer exists"),
             Self::BodyTooLarge => ("BODY_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large"),

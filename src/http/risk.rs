@@ -189,11 +189,13 @@ pub(super) async fn login(
     let now_ms = api.clock.now_ms();
     let asked = body.read(|f| read_login(f, now_ms))?;
     let view = api.standing(Family::Logins, &caller.tenant, &asked.user_id);
-    let policy = &api.scoring.login;
-    let read = read_login_rows(&api, &caller.tenant, &asked).await;
-    let (score, warnings) = asked.judge(read, policy)?;
+    let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
+    let read = read_login_rows(&api, &caller.tenant, &asked, deadline);
+    let (active, read) = tokio::join!(api.policies.login(&caller.tenant, deadline), read);
+    let (score, mut warnings) = asked.judge(read, &active.policy)?;
+    warnings.extend(active.warning);
     count("login", score.level, &warnings);
-    let model = policy.model();
+    let model = active.policy.model();
     Ok(Json(LoginAnswer {
         id: answer::new_id(),
         kind: "login",
@@ -203,7 +205,7 @@ pub(super) async fn login(
         decision: score.decision,
         reasons: score.reasons,
         shadow: score.shadow,
-        policy: Policy { id: "login", version: api.scoring.login_version.clone() },
+        policy: Policy { id: "login", version: active.version.clone() },
         model: LoginModel { id: model.id, version: model.version, likelihood_ratio: score.likelihood_ratio },
         history: score.history.into(),
         view,
@@ -226,9 +228,8 @@ fn read_login(f: &mut Fields<'_, '_>, now_ms: i64) -> LoginAsked {
     asked
 }
 
-async fn read_login_rows(api: &Api, tenant: &str, asked: &LoginAsked) -> LoginRead {
+async fn read_login_rows(api: &Api, tenant: &str, asked: &LoginAsked, deadline: Instant) -> LoginRead {
     let (levels, keys): (Vec<FeatureLevel>, Vec<_>) = Features::keys(tenant, &asked.attempt).into_iter().unzip();
-    let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
     let LoginRows { user, features: rows } = api.rows.login(tenant, &asked.user_id, &keys, deadline).await;
     let is_complete = user.is_ok() && rows.iter().all(Option::is_some);
     let mut features = Features::default();
@@ -257,7 +258,7 @@ fn degraded(problem: Problem, policy: OnUnavailable) -> Result<Decision, Problem
 
 fn count(kind: &'static str, level: Level, warnings: &[&str]) {
     metrics::counter!(telemetry::SCORES, telemetry::KIND => kind, telemetry::LEVEL => level.name()).increment(1);
-    if !warnings.is_empty() {
+    if warnings.contains(&DEGRADED) {
         metrics::counter!(telemetry::SCORES_DEGRADED, telemetry::KIND => kind).increment(1);
     }
 }

@@ -123,7 +123,7 @@ impl Log {
         let mut appenders = Vec::new();
         for topic in Topic::ALL {
             let path = root.join(topic.name());
-            let count = stored_count(&path, partitions(topic).max(1))?;
+            let count = stored_count(&path, topic.partitions(partitions(topic)).max(1))?;
             epochs.insert(topic, successor::stored_epoch(&path)?);
             let mut opened = Vec::new();
             for number in 0..count {

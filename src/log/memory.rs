@@ -60,7 +60,8 @@ impl Partition {
 impl Log {
     /// An empty log; `partitions` answers the partition count of a topic, at least 1.
     pub fn new(partitions: impl Fn(Topic) -> u32, clock: Arc<dyn Clock>) -> Self {
-        let empty = |topic| (0..partitions(topic).max(1)).map(|_| Partition::default()).collect();
+        let empty =
+            |topic: Topic| (0..topic.partitions(partitions(topic)).max(1)).map(|_| Partition::default()).collect();
         let topics = Topic::ALL.into_iter().map(|topic| (topic, empty(topic))).collect();
         let shared = Shared { clock, topics: Mutex::new(topics), appended: Notify::new() };
         Self { shared: Arc::new(shared), groups: Groups::default() }

@@ -5,9 +5,9 @@
 //!   attempt; the first one is also counted as such, for the number of accounts with history;
 //! - a **failure** is kept for the short window and contributes as a failure; it makes no device;
 //! - **trusted** and **revoked** change one device, known or not;
-//! - **reported** takes the login of its decision out of the history again, and marks its device and address as
-//!   reported; **confirmed** takes the marks away, and puts a login back that a report had taken out. Both find the
-//!   login among the latest successes alone: beyond those they are counted, and the history stays;
+//! - **reported** takes the login of its decision out of the history again, revokes its device, and marks device and
+//!   address as reported; **confirmed** takes marks and revocation away, and puts the login back. Both find the login
+//!   among the latest successes alone: beyond those they are counted, and the history stays;
 //! - **erased** empties the row. Events of before that come again are skipped, those after it begin anew;
 //!   counts in aggregate rows, which name nobody, stay.
 //!
@@ -28,6 +28,8 @@ use std::net::IpAddr;
 pub const DEVICE_KNOWN_MS: i64 = 90 * 24 * 60 * 60 * 1000;
 /// The window of `failures_recent` and of FAILURE_BURST.
 pub const FAILURES_WINDOW_MS: i64 = 15 * 60 * 1000;
+/// How long a device or an address stays reported, unless it is confirmed.
+pub const REPORTED_MS: i64 = DEVICE_KNOWN_MS;
 /// Devices and addresses that are remembered as reported; the mark set longest ago is forgotten first.
 pub const REPORTED_MAX: usize = 32;
 /// Longest label of a device, in characters.
@@ -190,11 +192,6 @@ impl Device {
         Self { label: "unknown device".into(), ..Self::unseen(time_ms) }
     }
 
-    /// Whether anything speaks for it, or was decided about it.
-    fn is_worth_keeping(&self) -> bool {
-        self.logins > 0 || self.decided_at_ms > i64::MIN
-    }
-
     /// Whether an attempt at `at_ms` from it is from a known device.
     pub fn known_at(&self, at_ms: i64) -> bool {
         self.revoked_at_ms.is_none() && (self.trusted || self.last_seen_ms > at_ms - DEVICE_KNOWN_MS)
@@ -287,11 +284,14 @@ impl User {
         }
     }
 
-    /// Whether the device or the address of an attempt was reported.
-    pub fn was_reported(&self, attempt: &Attempt) -> bool {
+    /// Whether the device or the address of an attempt at `at_ms` was reported in the [`REPORTED_MS`] before.
+    pub fn was_reported(&self, attempt: &Attempt, at_ms: i64) -> bool {
+        if self.reported_at_ms.is_empty() {
+            return false;
+        }
         let device = DeviceKey::of(attempt).map(|key| device_mark(&key.text()));
-        let marks = device.into_iter().chain([address_mark(attempt.ip)]);
-        !self.reported_at_ms.is_empty() && marks.into_iter().any(|mark| self.reported_at_ms.contains_key(&mark))
+        let mut marks = device.into_iter().chain([address_mark(attempt.ip)]);
+        marks.any(|mark| self.reported_at_ms.get(&mark).is_some_and(|marked| *marked > at_ms - REPORTED_MS))
     }
 
     /// The latest successes that count, the last one first.
@@ -350,12 +350,17 @@ impl User {
             let oldest = self.reported_at_ms.iter().min_by_key(|(mark, at)| (**at, **mark)).map(|(mark, _)| *mark);
             oldest.and_then(|mark| self.reported_at_ms.remove(&mark));
         }
+        let device = at.and_then(|at| self.latest[at].device.clone()).or_else(|| verdict.device_id.clone());
+        if let Some(device) = device.filter(|device| self.devices.contains_key(device)) {
+            self.decide(&device, time_ms, Trust::Revoked);
+        }
         let success = self.latest.get_mut(at?).filter(|success| !success.is_withdrawn)?;
         success.is_withdrawn = true;
         let success = success.clone();
         self.count_out(&success);
-        self.device_used(&success, |device| device.logins = device.logins.saturating_sub(1));
-        self.devices.retain(|key, device| Some(key) != success.device.as_ref() || device.is_worth_keeping());
+        if let Some(device) = success.device.as_ref().and_then(|device| self.devices.get_mut(device)) {
+            device.logins = device.logins.saturating_sub(1);
+        }
         Some(success)
     }
 
@@ -363,29 +368,22 @@ impl User {
     fn confirm(&mut self, verdict: &Verdict, limits: &Limits) -> Option<Success> {
         self.confirmed += 1;
         let at = self.find(verdict);
-        for mark in self.marks(verdict, at) {
-            self.reported_at_ms.remove(&mark);
-        }
+        let reported_at_ms: Vec<_> =
+            self.marks(verdict, at).into_iter().filter_map(|mark| self.reported_at_ms.remove(&mark)).collect();
         let success = self.latest.get_mut(at?).filter(|success| success.is_withdrawn)?;
         success.is_withdrawn = false;
         let success = success.clone();
         self.count_in(&success, limits);
-        if let Some(key) = &success.device {
-            self.devices.entry(key.clone()).or_insert_with(|| Device::unnamed(success.time_ms));
-            self.forget_devices(key, limits.user_devices_max);
+        if let Some(device) = success.device.as_ref().and_then(|device| self.devices.get_mut(device)) {
+            device.logins += 1;
+            device.revoked_at_ms = device.revoked_at_ms.filter(|revoked| !reported_at_ms.contains(revoked));
         }
-        self.device_used(&success, |device| device.logins += 1);
         Some(success)
     }
 
     /// The login that a verdict is about, among the latest ones.
     fn find(&self, verdict: &Verdict) -> Option<usize> {
         self.latest.iter().rposition(|success| success.decision == hash(&verdict.decision_id))
-    }
-
-    fn device_used(&mut self, success: &Success, change: impl FnMut(&mut Device)) {
-        let device = success.device.as_ref().and_then(|key| self.devices.get_mut(key));
-        device.into_iter().for_each(change);
     }
 
     /// The device and the address that a verdict is about: of the login at `at`, else those that it names.

@@ -7,6 +7,7 @@ use foretell::http::{Api, Config, Parts, Scoring, router, serve};
 use foretell::pipeline;
 use foretell::pipeline::family::{self, Views};
 use foretell::pipeline::keeper::{Alone, Companion};
+use foretell::policies::Policies;
 use foretell::progress::{self, Progress};
 use foretell::rebuild::Rebuilder;
 use foretell::remind::{self, Assess, plan::Policy};
@@ -14,6 +15,7 @@ use foretell::rows::{self, Pointers, Rows};
 use foretell::store::{Generation, Store, memory};
 use foretell::verify::{Scratch, Verifier};
 use foretell::view::client::{Appointments, Client};
+use foretell::view::policy;
 use foretell::view::sent::Reminders;
 use foretell::view::user::Logins;
 use foretell::view::{self, Fold, Limits};
@@ -71,6 +73,7 @@ impl World {
         let alone = |_| -> Arc<dyn Companion> { Arc::new(Alone) };
         self.keep(&mut tasks, Logins { limits: limits.clone() }, alone, &shutdown).await;
         self.keep(&mut tasks, Appointments { limits: limits.clone() }, alone, &shutdown).await;
+        self.keep(&mut tasks, policy::Policies { limits: limits.clone() }, alone, &shutdown).await;
         let (log, store, clock) = (self.log.clone(), self.store.clone(), self.clock.clone());
         let pointers = Arc::new(Pointers::new(store.clone(), 100, view::fingerprint(&limits)));
         let planner = move |sent| -> Arc<dyn Companion> {
@@ -92,7 +95,7 @@ impl World {
     pub(crate) fn family<F: Fold>(&self, fold: F) -> Views<F> {
         Views {
             fold,
-            partitions: PARTITIONS,
+            partitions: foretell::log::Log::partitions(self.log.as_ref(), F::FAMILY.topic()),
             topic_name: format!("foretell.{}", F::FAMILY.name()),
             log: self.log.clone(),
             store: self.store.clone(),
@@ -136,6 +139,7 @@ impl World {
         let progress = progress::Config { wait_ms: 1, idle_ms: 10 };
         let progress =
             Progress::start(self.log.clone(), self.store.clone(), rows.clone(), self.clock.clone(), progress);
+        let policies = Arc::new(Policies::new(rows.clone(), Default::default(), 1_000));
         let verifier = self.verifier(self.store.clone());
         let (log, store) = (self.log.clone(), self.store.clone());
         let fingerprint = view::fingerprint(&Limits::default());
@@ -148,13 +152,14 @@ impl World {
             progress: Arc::new(progress),
             clock: self.clock.clone(),
             keys: None,
-            scoring: Scoring::new(Default::default(), Default::default(), "UTC".into()),
+            policies,
+            scoring: Scoring::new(Default::default(), "UTC".into()),
             reminder_policy: Policy::default(),
             topic_prefix: "foretell.".into(),
             notices: Vec::new(),
             back_up: None,
             shutdown: CancellationToken::new(),
-            config: Config { drain_ms: 2_000, ..Config::default() },
+            config: Config { drain_ms: 2_000, score_deadline_ms: 10_000, ..Config::default() },
         }
     }
 }

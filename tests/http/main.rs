@@ -8,6 +8,7 @@ mod events;
 mod inputs;
 mod instance;
 mod operation;
+mod policies;
 mod rebuild;
 mod reminders;
 mod scores;

@@ -170,7 +170,7 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
         for method in item.as_object().unwrap().keys() {
             operations.push(format!("{} {path}", method.to_uppercase()));
             let concrete = path.replace("{user_id}", "u").replace("{device_id}", "d").replace("{client_id}", "c");
-            let concrete = concrete.replace("{appointment_id}", "a");
+            let concrete = concrete.replace("{appointment_id}", "a").replace("{policy}", "login");
             let request = instance.request(method.to_uppercase().parse().unwrap(), &concrete);
             // The stream would not end; a bad cursor is answered by its handler all the same.
             let response = request.header("last-event-id", "x").send().await.unwrap();
@@ -192,6 +192,8 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             "GET /readyz",
             "GET /v1/appointments/{appointment_id}",
             "GET /v1/clients/{client_id}",
+            "GET /v1/policies/{policy}",
+            "GET /v1/policies/{policy}/versions",
             "GET /v1/reminders/stream",
             "GET /v1/risk/appointments/{appointment_id}",
             "GET /v1/users/{user_id}",
@@ -199,6 +201,7 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             "POST /v1/events",
             "POST /v1/risk/appointments",
             "POST /v1/risk/logins",
+            "PUT /v1/policies/{policy}",
             "PUT /v1/users/{user_id}/devices/{device_id}",
         ]
     );

@@ -5,8 +5,10 @@ use async_trait::async_trait;
 use foretell::event::Topic;
 use foretell::http::Parts;
 use foretell::log::Log;
+use foretell::policies::Policies;
 use foretell::rows::{self, Rows};
 use foretell::score::OnUnavailable;
+use foretell::score::login::Policy;
 use foretell::store::{Checkpoint, Error, Family, Flush, Generation, Pointer, Row, RowKey, Store, View};
 use foretell::view::Limits;
 use reqwest::Method;
@@ -232,15 +234,20 @@ async fn rows_that_do_not_come_in_time_are_answered_as_the_policy_says() {
         let parts = world.parts();
         let rows = Rows::cached(Arc::new(Silent(world.store.clone())), &rows::Config::default(), &Limits::default());
         let (mut config, mut scoring) = (parts.config.clone(), parts.scoring.clone());
-        config.score_deadline_ms = 20;
-        (scoring.login.on_unavailable, scoring.no_show.on_unavailable) = (policy, policy);
-        let instance = Instance::with(world, Parts { rows: Arc::new(rows), config, scoring, ..parts }).await;
+        (config.score_deadline_ms, scoring.no_show.on_unavailable) = (20, policy);
+        let rows = Arc::new(rows);
+        let settings = Policy { on_unavailable: policy, ..Policy::default() };
+        let policies = Arc::new(Policies::new(rows.clone(), settings, 1_000));
+        let instance = Instance::with(world, Parts { rows, policies, config, scoring, ..parts }).await;
         let login = instance.post("/v1/risk/logins", &asked).await;
         let considered = instance.post("/v1/risk/appointments", &visit).await;
         match decision {
             Some(decision) => {
                 assert_eq!((login.status, &login.body["decision"]), (200, &json!(decision)));
-                assert_eq!((&login.body["warnings"], &login.body["score"]), (&json!(["DEGRADED"]), &Value::Null));
+                assert_eq!(
+                    (&login.body["warnings"], &login.body["score"]),
+                    (&json!(["DEGRADED", "POLICY_UNAVAILABLE"]), &Value::Null)
+                );
                 assert_eq!((considered.status, &considered.body["warnings"]), (200, &json!(["DEGRADED"])));
                 assert!(considered.body["score"].is_f64(), "the configured rate is known");
             }

@@ -2,7 +2,7 @@
 
 use crate::build::*;
 use foretell::event::Fact;
-use foretell::event::login::{Attempt, Device};
+use foretell::event::login::{Attempt, Device, Verdict};
 use foretell::store::View;
 use foretell::view::feature::Level;
 use foretell::view::user::{self, DEVICE_KNOWN_MS, Decision, FAILURES_WINDOW_MS, Logins, User};
@@ -158,6 +158,111 @@ fn a_first_success_comes_once_until_erasure() {
     assert_eq!(fold(6, success(None, None)), Outcome::Skipped);
     assert_eq!(fold(2, erased()), Outcome::Skipped);
     assert_eq!(fold(7, success(None, None)), seen(true), "begins anew");
+}
+
+/// A success that a score was asked for.
+fn scored(decision_id: &str, device_id: &str, browser: &str) -> Fact {
+    let Fact::Login(mut login) = success(Some(device_id), Some(browser)) else { unreachable!("a login was built") };
+    login.decision_id = Some(decision_id.into());
+    Fact::Login(login)
+}
+
+fn verdict(decision_id: &str) -> Box<Verdict> {
+    Box::new(Verdict {
+        user_id: "u".into(),
+        decision_id: decision_id.into(),
+        reported_by: None,
+        ip: None,
+        device_id: None,
+        asn: None,
+        country: None,
+        user_agent: None,
+    })
+}
+
+fn reported(decision_id: &str) -> Fact {
+    Fact::LoginReported(verdict(decision_id))
+}
+
+fn confirmed(decision_id: &str) -> Fact {
+    Fact::LoginConfirmed(verdict(decision_id))
+}
+
+/// Successes and first successes that the tenant's totals have.
+fn totals(views: &Views<Logins>) -> (u64, u64) {
+    let of = |aggregate: &Aggregate| match aggregate {
+        Aggregate::Feature(feature) => (feature.successes, feature.first_successes),
+        _ => (0, 0),
+    };
+    let all = views.aggregates(View::Feature).into_iter().filter(|(key, ..)| key.key == "t:all:");
+    all.map(|(_, _, aggregate)| of(&aggregate)).fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
+}
+
+#[test]
+fn a_reported_login_leaves_the_history_and_a_confirmed_one_comes_back() {
+    let logins = [(1, scored("one", "laptop", "Firefox 1.0")), (2, scored("two", "phone", "Opera 2.0"))];
+    let after =
+        |more: &[(i64, Fact)]| Views::new(Logins::default(), PARTITIONS).all(logins.iter().chain(more).cloned());
+    let row = |views: &Views<Logins>| views.rows.owner(&user::row_key("t", "u")).cloned().unwrap();
+    let before = after(&[]);
+    let taken = after(&[(3, reported("two"))]);
+    assert_eq!((totals(&before), totals(&taken)), ((2, 1), (1, 1)));
+    let (known, phone) = (row(&taken), attempt(Some("phone"), Some("Opera 2.0")));
+    assert_eq!((known.successes, known.last_success_ms, known.reported), (1, Some(1), 1));
+    assert_eq!((known.count(Level::Browser, "Opera 2.0"), known.count(Level::Browser, "Firefox 1.0")), (0, 1));
+    assert_eq!((known.device_known(&phone, 4), row(&before).device_known(&phone, 4)), (Some(false), Some(true)));
+    assert!(known.was_reported(&phone, 4) && !known.was_reported(&phone, 3 + user::REPORTED_MS));
+    assert_eq!(row(&after(&[(3, reported("two")), (4, reported("two"))])).successes, 1, "once is enough");
+
+    let back = after(&[(3, reported("two")), (4, confirmed("two"))]);
+    assert_eq!((totals(&back), totals(&before)), ((2, 1), (2, 1)));
+    let history = |user: &User| (user.successes, user.last_success_ms, user.values.clone(), user.latest.clone());
+    assert_eq!(history(&row(&back)), history(&row(&before)));
+    assert_eq!(row(&back).device_known(&phone, 5), Some(true));
+    assert!(!row(&back).was_reported(&phone, 5));
+    // All of it is reported: nobody has history, and the next success is a first one again.
+    let none = after(&[(3, reported("two")), (4, reported("one"))]);
+    assert_eq!((totals(&none), row(&none).last_success_ms), ((0, 0), None));
+    assert_eq!(totals(&after(&[(3, reported("two")), (4, reported("one")), (5, success(None, None))])), (1, 1));
+    assert_eq!(totals(&after(&[(3, reported("two")), (4, reported("one")), (5, confirmed("one"))])), (1, 1));
+}
+
+#[test]
+fn a_verdict_beyond_the_latest_logins_changes_no_history_and_says_so() {
+    let limits = Limits { user_logins_max: 2, ..Limits::default() };
+    let mut row = User::default();
+    let fold = Logins { limits };
+    let mut folded =
+        |time_ms, fact: Fact| fold.fold(&mut row, &event(time_ms, fact), Place { partition: 0, offset: 0 });
+    for n in 1..=3 {
+        folded(n, scored(&format!("d{n}"), "laptop", "Firefox 1.0"));
+    }
+    for (decision_id, is_too_late) in [("d1", true), ("never", true), ("d2", false)] {
+        let Outcome::Applied(decision) = folded(9, reported(decision_id)) else { unreachable!("nothing is repeated") };
+        assert_eq!((decision.is_too_late, decision.success.is_none()), (is_too_late, is_too_late), "{decision_id}");
+    }
+    assert_eq!((row.successes, row.reported, row.latest.len()), (2, 3, 2));
+}
+
+#[test]
+fn a_report_without_the_login_marks_what_it_names() {
+    let named = Box::new(Verdict {
+        ip: Some("203.0.113.66".parse().unwrap()),
+        device_id: Some("stolen".into()),
+        ..*verdict("never")
+    });
+    let row = user([(1, scored("one", "laptop", "Firefox 1.0")), (2, Fact::LoginReported(named))]);
+    let from = |ip: &str| Attempt { ip: ip.parse().unwrap(), ..attempt(Some("laptop"), None) };
+    assert!(row.was_reported(&from("203.0.113.66"), 3) && !row.was_reported(&from("203.0.113.67"), 3));
+    assert!(row.was_reported(&attempt(Some("stolen"), None), 3));
+    assert_eq!(row.successes, 1);
+    let many = (0..50).map(|n| {
+        let named = Verdict { device_id: Some(format!("d{n}")), ..*verdict("never") };
+        (n, Fact::LoginReported(Box::new(named)))
+    });
+    let row = user(many);
+    assert_eq!(row.reported_at_ms.len(), user::REPORTED_MAX);
+    assert!(row.was_reported(&attempt(Some("d49"), None), 50) && !row.was_reported(&attempt(Some("d0"), None), 50));
 }
 
 #[test]

@@ -19,8 +19,7 @@ use std::sync::Arc;
 const OPERATION: &str = "back up the log";
 
 /// Effects before their causes.
-const ORDER: [Topic; 5] =
-    [Topic::DeadLetters, Topic::Reminders, Topic::Appointments, Topic::Logins, Topic::Policies];
+const ORDER: [Topic; 5] = [Topic::DeadLetters, Topic::Reminders, Topic::Appointments, Topic::Logins, Topic::Policies];
 
 /// How far each partition goes, at one moment.
 pub struct Cut<'a>(Vec<(&'a Arc<Partition>, End)>);

@@ -11,7 +11,7 @@
 //! | `DENYLISTED_NETWORK` | the lists as they are | the address is on one |
 //! | `AUTOMATED_CLIENT` | an hour | a script's user agent, or eight attempts like clockwork |
 //! | `DORMANT_ACCOUNT` | the last success | longer ago than so many days |
-//! | `REPORTED_BY_USER` | until it is confirmed | the device or the address was reported |
+//! | `REPORTED_BY_USER` | 90 days, unless it is confirmed | the device or the address was reported |
 //!
 //! Windows are of event time and closed at both ends; an attempt is judged by what is known of the time before it,
 //! whatever came in after.
@@ -161,7 +161,7 @@ fn of_attacks(evidence: &Evidence<'_>, signals: &Signals) -> Vec<Signal> {
         mode: signals.denylisted_network.mode,
         factor: signals.denylisted_network.factor,
     });
-    let reported = evidence.user.is_some_and(|user| user.was_reported(attempt)).then(|| Signal {
+    let reported = evidence.user.is_some_and(|user| user.was_reported(attempt, at_ms)).then(|| Signal {
         code: Code::ReportedByUser,
         description: "The user reported this device or address.".into(),
         mode: signals.reported_by_user.mode,

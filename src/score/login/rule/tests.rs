@@ -115,7 +115,8 @@ fn factors_multiply_and_the_strongest_decision_counts() {
     let doubled = judged(json!([{"code": "A", "when": "attributes.role == 'admin'", "factor": 2.0}]));
     assert!((odds(&doubled) / odds(&plain) - 2.0).abs() < 1e-9);
     assert_eq!(doubled.reasons.last().map(|reason| (reason.code.name(), reason.effect)), Some(("A", 2.0_f64.ln())));
-    let decide = |decision: &str| json!({"code": format!("{decision}").to_uppercase(), "when": "true", "decision": decision});
+    let decide =
+        |decision: &str| json!({"code": format!("{decision}").to_uppercase(), "when": "true", "decision": decision});
     for (decisions, expected) in [
         (vec!["allow"], Decision::Allow),
         (vec!["allow", "challenge"], Decision::Challenge),

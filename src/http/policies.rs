@@ -1,0 +1,267 @@
+//! Policies: which document decides for the tenant, since when, and what decided before it.
+//!
+//! A change is validated as a whole, and appended through the fence of the topic's only partition after the view has
+//! reached its end. So of two changes at once one is told that it lost, and `If-Match` means what it says across
+//! processes: nobody replaces what they have not seen.
+
+use super::answer::{self, at};
+use super::auth::Caller;
+use super::problem::{Code, Problem};
+use super::request::{Body, Ids, json, media_type};
+use super::{Api, SOURCE};
+use crate::event::codec::{Fault, encode_event};
+use crate::event::policy::{EARLIER_MAX, Kind, Publication, Version};
+use crate::event::{Envelope, Event, Fact, Position, Topic};
+use crate::log::Kind as Failure;
+use crate::policies::Active;
+use crate::score::login;
+use crate::view::policy::Policy as Row;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+/// A policy of the tenant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyAnswer {
+    /// What it is for: `login`.
+    pub policy: String,
+    /// The version that answers name, and that `ETag` carries: a number, or a digest where the settings decide.
+    pub version: String,
+    /// When it was published; null where the settings decide.
+    pub published_at: Option<String>,
+    /// What the tenant wants otherwise than the settings.
+    pub document: Value,
+    /// All of it, with what the settings add.
+    pub effective: Value,
+}
+
+/// A version of a policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyVersion {
+    /// From 1.
+    pub version: u32,
+    /// When it was published.
+    pub published_at: String,
+    /// Its document.
+    pub document: Value,
+}
+
+/// The versions of a policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyVersions {
+    /// The latest first; at most 16 are remembered.
+    pub versions: Vec<PolicyVersion>,
+}
+
+/// The policy in force.
+#[utoipa::path(
+    get, path = "/v1/policies/{policy}", tag = "policies",
+    params(("policy" = String, Path, description = "`login`"), ("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, body = PolicyAnswer, headers(("ETag" = String, description = "Its version"))),
+        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(policy): Ids<String>,
+) -> Result<Response, Problem> {
+    let kind = kind(&policy)?;
+    let active = api.policies.read(&caller.tenant).await.map_err(answer::unreadable)?;
+    Ok(shown(kind, &active))
+}
+
+/// The versions of a policy that are remembered.
+#[utoipa::path(
+    get, path = "/v1/policies/{policy}/versions", tag = "policies",
+    params(("policy" = String, Path, description = "`login`"), ("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, body = PolicyVersions),
+        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn versions(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(policy): Ids<String>,
+) -> Result<Json<PolicyVersions>, Problem> {
+    let row = read_row(&api, &caller.tenant, kind(&policy)?).await?;
+    let versions = row.versions().map(|version| PolicyVersion {
+        version: version.version,
+        published_at: at(version.published_at_ms),
+        document: parsed(&version.document),
+    });
+    Ok(Json(PolicyVersions { versions: versions.collect() }))
+}
+
+/// Replaces the policy: the document says what the tenant wants otherwise than the settings.
+///
+/// It is in force in this process when it is answered, and everywhere within a second or so. With `If-Match` it
+/// replaces that version alone. A document that cannot be used is refused, and the one before it stays.
+#[utoipa::path(
+    put, path = "/v1/policies/{policy}", tag = "policies",
+    params(
+        ("policy" = String, Path, description = "`login`"), ("Foretell-Tenant" = Option<String>, Header),
+        ("If-Match" = Option<String>, Header, description = "The version that is to be replaced, as `ETag` had it"),
+    ),
+    request_body(
+        description = "The document, in JSON or TOML",
+        content(
+            (Value = "application/json", example = json!({"challenge_at": 0.4, "signals": {"new_device": {"factor": 4.0}}})),
+            (String = "application/toml", example = "challenge_at = 0.4\n"),
+        )
+    ),
+    responses(
+        (status = 200, body = PolicyAnswer, headers(("ETag" = String, description = "Its version"))),
+        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(policy): Ids<String>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    let kind = kind(&policy)?;
+    let document = document(&headers, &body)?;
+    validated(&api, &document).await?;
+    let change = Change { kind, tenant: &caller.tenant, document, if_match: if_match(&headers)? };
+    // Of changes in this process each waits for the one before; the fence is for those of others.
+    let _turn = api.policy_turn.lock().await;
+    publish(&api, change).await?;
+    let active = api.policies.read(&caller.tenant).await.map_err(answer::unreadable)?;
+    Ok(shown(kind, &active))
+}
+
+struct Change<'a> {
+    kind: Kind,
+    tenant: &'a str,
+    document: Value,
+    if_match: Option<String>,
+}
+
+fn kind(name: &str) -> Result<Kind, Problem> {
+    Kind::parse(name).ok_or_else(|| Problem::new(Code::PolicyNotFound, "there is login alone"))
+}
+
+fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
+    match media_type(headers)?.as_deref() {
+        None | Some("application/json") => json(body),
+        Some("application/toml") => {
+            let text = std::str::from_utf8(body);
+            let text = text.map_err(|error| Problem::new(Code::MalformedToml, error.to_string()).at(""))?;
+            toml::from_str(text).map_err(|error| Problem::new(Code::MalformedToml, error.to_string()).at(""))
+        }
+        Some(_) => Err(Problem::new(Code::UnsupportedMediaType, "send application/json or application/toml")),
+    }
+}
+
+/// Whether scores can be computed by it. Rules are parsed on a thread where that holds nobody up.
+async fn validated(api: &Api, document: &Value) -> Result<(), Problem> {
+    let (document, policies) = (document.clone(), api.policies.clone());
+    let read = move || login::Policy::read(&document, policies.settings()).map(drop);
+    let read = tokio::task::spawn_blocking(read).await;
+    let read = read.map_err(|_| Problem::new(Code::Internal, "the policy could not be read"))?;
+    read.map_err(|invalid| Problem::invalid(vec![Fault::new(invalid.pointer, INVALID_POLICY, invalid.detail)]))
+}
+
+/// A policy that cannot be used, as a code of its errors.
+const INVALID_POLICY: &str = "INVALID_POLICY";
+
+/// The version in `If-Match`; none where any may be replaced.
+fn if_match(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().map(str::trim).unwrap_or_default();
+    let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).filter(|tag| !tag.contains('"'));
+    match (text, quoted) {
+        ("*", _) => Ok(None),
+        (_, Some(tag)) => Ok(Some(tag.to_owned())),
+        _ => Err(Problem::new(Code::MalformedRequest, "If-Match must be * or one version in quotes, as ETag has it")),
+    }
+}
+
+async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
+    const PARTITION: u32 = 0;
+    let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
+    let mut fenced = api.log.fence(Topic::Policies, PARTITION).await.map_err(unwritable)?;
+    let end = api.log.extent(Topic::Policies, PARTITION).await.map_err(unwritable)?.end;
+    let last = Position { topic: Topic::Policies, partition: PARTITION, offset: end - 1 };
+    if end > 0 && !api.progress.wait(&[last], deadline).await {
+        return Err(Problem::new(Code::ViewsUnavailable, "the policies are not folded yet"));
+    }
+    let active = api.policies.read(change.tenant).await.map_err(answer::unreadable)?;
+    let row = read_row(api, change.tenant, change.kind).await?;
+    let present = if row.version == 0 { active.version.clone() } else { row.version.to_string() };
+    if change.if_match.is_some_and(|wanted| wanted != present) {
+        return Err(Problem::new(Code::PreconditionFailed, format!("the version is {present}: read it again")));
+    }
+    let earlier = row.versions().take(EARLIER_MAX).collect();
+    let publication = Publication {
+        kind: change.kind,
+        version: row.version.saturating_add(1),
+        document: change.document.to_string(),
+        published_by: None,
+        earlier,
+    };
+    let envelope = Envelope {
+        id: answer::new_id(),
+        source: SOURCE.to_owned(),
+        tenant: change.tenant.to_owned(),
+        time_ms: api.clock.now_ms(),
+    };
+    let record = encode_event(&Event { envelope, fact: Fact::PolicyPublished(Box::new(publication)) }, &[]);
+    let positions = fenced.append(vec![record]).await.map_err(|error| match error.kind {
+        Failure::Fatal => Problem::new(Code::PolicyConflict, "somebody else is changing a policy: read it again"),
+        _ => unwritable(error),
+    })?;
+    if api.progress.wait(&positions, deadline).await {
+        return Ok(());
+    }
+    let detail = "the policy is stored and not yet folded; it is in force as soon as it is";
+    Err(Problem::new(Code::ViewsUnavailable, detail))
+}
+
+fn unwritable(error: crate::log::Error) -> Problem {
+    tracing::warn!(%error, "cannot append a policy");
+    Problem::new(Code::LogUnavailable, "the policy may be stored: read it before it is sent again")
+}
+
+async fn read_row(api: &Api, tenant: &str, kind: Kind) -> Result<Row, Problem> {
+    Ok(api.rows.policy(tenant, kind).await.map_err(answer::unreadable)?.unwrap_or_default())
+}
+
+fn parsed(document: &str) -> Value {
+    serde_json::from_str(document).unwrap_or_default()
+}
+
+fn shown(kind: Kind, active: &Active) -> Response {
+    let document = active.published.as_ref().map_or_else(|| Value::Object(serde_json::Map::new()), own);
+    let answer = PolicyAnswer {
+        policy: kind.name().to_owned(),
+        version: active.version.clone(),
+        published_at: active.published.as_ref().map(|version| at(version.published_at_ms)),
+        document,
+        effective: serde_json::to_value(&active.policy).unwrap_or_default(),
+    };
+    let mut response = Json(answer).into_response();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", active.version)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+fn own(version: &Version) -> Value {
+    parsed(&version.document)
+}

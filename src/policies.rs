@@ -1,0 +1,155 @@
+//! The policies in force, as scores ask for them: each tenant's published one, over that of the settings.
+//!
+//! ```text
+//!   PUT /v1/policies/login ─► topic, compacted ─► view policy ─► here, in every process:
+//!      validated, fenced                          a row           read again when older than stale_ms_max
+//! ```
+//!
+//! Nobody who asks for a score waits for a policy that is known: an old one is answered while it is read again, and
+//! so a change is in force everywhere within [`rows::Config::stale_ms_max`](crate::rows::Config) of its fold. A
+//! document that cannot be used, as one by a later version of Foretell, leaves the version before it in force.
+
+use crate::event::policy::{Kind, Version};
+use crate::rows::Rows;
+use crate::score::login;
+use crate::store::Error;
+use crate::telemetry;
+use crate::view::policy::Policy as Row;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Tenants whose policy is kept in memory; that of the one who asked longest ago is forgotten first.
+const TENANTS_MAX: u64 = 10_000;
+
+/// The tenant's policy could not be read, so that of the settings decided.
+pub const POLICY_UNAVAILABLE: &str = "POLICY_UNAVAILABLE";
+/// The latest document cannot be used, so an earlier one decided.
+pub const POLICY_INVALID: &str = "POLICY_INVALID";
+
+/// A policy in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Active {
+    /// The number of its version, or the digest of the settings.
+    pub version: String,
+    /// What decides.
+    pub policy: login::Policy,
+    /// The version that was published; none where the settings decide.
+    pub published: Option<Version>,
+    /// What callers should know: a stable code.
+    pub warning: Option<&'static str>,
+}
+
+struct Held {
+    active: Arc<Active>,
+    asked_at: Instant,
+    /// Somebody reads it again.
+    is_asked: AtomicBool,
+}
+
+/// The policies of all tenants.
+pub struct Policies {
+    rows: Arc<Rows>,
+    settings: Arc<Active>,
+    held: moka::sync::Cache<String, Arc<Held>>,
+    stale_max: Duration,
+}
+
+impl Policies {
+    /// Policies from `rows`, at most `stale_ms_max` milliseconds old when nobody has just asked for them; `settings`
+    /// is what decides for tenants that have none.
+    pub fn new(rows: Arc<Rows>, settings: login::Policy, stale_ms_max: u64) -> Self {
+        let version = digest(&settings);
+        let settings = Arc::new(Active { version, policy: settings, published: None, warning: None });
+        let held = moka::sync::Cache::new(TENANTS_MAX);
+        Self { rows, settings, held, stale_max: Duration::from_millis(stale_ms_max) }
+    }
+
+    /// What decides for tenants that have published nothing.
+    pub fn settings(&self) -> &login::Policy {
+        &self.settings.policy
+    }
+
+    /// What decides about a tenant's logins. That of the settings, with a warning, where the first read of it does not
+    /// come by the deadline.
+    pub async fn login(self: &Arc<Self>, tenant: &str, deadline: Instant) -> Arc<Active> {
+        let Some(held) = self.held.get(tenant) else {
+            return match timeout_at(deadline, self.read(tenant)).await {
+                Ok(Ok(active)) => active,
+                Ok(Err(_)) | Err(_) => {
+                    Arc::new(Active { warning: Some(POLICY_UNAVAILABLE), ..self.settings.as_ref().clone() })
+                }
+            };
+        };
+        if held.asked_at.elapsed() >= self.stale_max && !held.is_asked.swap(true, Ordering::AcqRel) {
+            let (policies, tenant, old) = (Arc::clone(self), tenant.to_owned(), held.clone());
+            tokio::spawn(async move {
+                if let Err(error) = policies.read(&tenant).await {
+                    tracing::warn!(tenant, %error, "the policy cannot be read again; the one that is known stays");
+                    old.is_asked.store(false, Ordering::Release);
+                }
+            });
+        }
+        held.active.clone()
+    }
+
+    /// Reads a tenant's policy, whatever is known of it, and keeps it.
+    pub async fn read(&self, tenant: &str) -> Result<Arc<Active>, Error> {
+        let asked_at = Instant::now();
+        let row = self.rows.policy(tenant, Kind::Login).await?;
+        let known = self.held.get(tenant).map(|held| held.active.clone());
+        let active = match (row, known) {
+            // What is in force needs no compiling again.
+            (Some(row), Some(known)) if known.warning.is_none() && row.versions().next() == known.published => known,
+            (Some(row), _) => Arc::new(self.resolved(tenant, row).await?),
+            (None, _) => self.settings.clone(),
+        };
+        let held = Arc::new(Held { active: active.clone(), asked_at, is_asked: AtomicBool::new(false) });
+        // A read that began earlier and came later must not bring an older policy back.
+        let kept = self.held.entry_by_ref(tenant).and_upsert_with(|known| match known {
+            Some(known) if known.value().asked_at > asked_at => known.into_value(),
+            _ => held,
+        });
+        Ok(kept.into_value().active.clone())
+    }
+
+    /// The latest version that can be used.
+    async fn resolved(&self, tenant: &str, row: Row) -> Result<Active, Error> {
+        let settings = self.settings.clone();
+        let find = move || {
+            let mut refused = Vec::new();
+            for version in row.versions() {
+                match compiled(&version, &settings.policy) {
+                    Ok(policy) => return (Some((version, policy)), refused),
+                    Err(why) => refused.push((version.version, why)),
+                }
+            }
+            (None, refused)
+        };
+        // Rules are parsed: milliseconds that would hold requests up.
+        let found = tokio::task::spawn_blocking(find).await;
+        let (found, refused) = found.map_err(|panic| Error::retry("read a policy", panic))?;
+        for (version, why) in &refused {
+            metrics::counter!(telemetry::POLICIES_REFUSED).increment(1);
+            tracing::error!(tenant, version, %why, "a published policy cannot be used; the one before it stays");
+        }
+        let warning = (!refused.is_empty()).then_some(POLICY_INVALID);
+        Ok(match found {
+            Some((version, policy)) => {
+                Active { version: version.version.to_string(), policy, published: Some(version), warning }
+            }
+            None => Active { warning, ..self.settings.as_ref().clone() },
+        })
+    }
+}
+
+fn compiled(version: &Version, settings: &login::Policy) -> Result<login::Policy, String> {
+    let document = serde_json::from_str(&version.document).map_err(|error| error.to_string())?;
+    login::Policy::read(&document, settings).map_err(|invalid| invalid.to_string())
+}
+
+fn digest(settings: &login::Policy) -> String {
+    let text = serde_json::to_string(settings).unwrap_or_default();
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+}

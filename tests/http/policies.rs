@@ -1,0 +1,200 @@
+//! Policies: what decides for a tenant, from one request to the next.
+
+use crate::instance::{Answer, Instance, World, login};
+use foretell::event::Topic;
+use foretell::http::Parts;
+use foretell::log::{Log, NewRecord};
+use foretell::policies::Policies;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const LOGIN: &str = "/v1/policies/login";
+
+/// Puts a document in JSON, in place of a version where one is named.
+async fn put(instance: &Instance, document: &Value, if_match: Option<&str>) -> (Answer, Option<String>) {
+    let request = instance.request(Method::PUT, LOGIN).json(document);
+    let request = if_match.iter().fold(request, |request, tag| request.header("if-match", *tag));
+    let response = request.send().await.unwrap();
+    let tag = response.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
+    (Answer::of(response).await, tag)
+}
+
+async fn asked(instance: &Instance) -> Value {
+    let asked = json!({"user_id": "u", "ip": "203.0.113.9", "device_id": "phone", "country": "BR"});
+    instance.post("/v1/risk/logins", &asked).await.body
+}
+
+#[tokio::test]
+async fn a_policy_decides_as_soon_as_it_is_answered_and_answers_name_its_version() {
+    let instance = Instance::start().await;
+    instance.fold(&[login("e", "u")]).await;
+    let before = asked(&instance).await;
+    let settings = instance.get(LOGIN).await;
+    assert_eq!((settings.status, &settings.body["version"]), (200, &before["policy"]["version"]));
+    assert_eq!((&settings.body["document"], &settings.body["published_at"]), (&json!({}), &Value::Null));
+    assert_eq!(settings.body["effective"]["challenge_at"], 0.5);
+    for (version, decision) in [(1, "deny"), (2, "allow")] {
+        let rule = json!({"code": "PHONES", "when": "device_id == 'phone'", "decision": decision});
+        let (answer, tag) = put(&instance, &json!({"rules": [rule]}), None).await;
+        assert_eq!((answer.status, tag), (200, Some(format!("\"{version}\""))), "{:?}", answer.body);
+        assert_eq!(answer.body["effective"]["rules"][0]["code"], "PHONES");
+        let after = asked(&instance).await;
+        assert_eq!(
+            (&after["decision"], &after["policy"]),
+            (&json!(decision), &json!({"id": "login", "version": version.to_string()}))
+        );
+        assert_eq!(after["reasons"].as_array().unwrap().last().unwrap()["code"], "PHONES");
+    }
+    let versions = instance.get("/v1/policies/login/versions").await.body;
+    let numbers: Vec<_> =
+        versions["versions"].as_array().unwrap().iter().map(|v| v["version"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [2, 1]);
+}
+
+#[tokio::test]
+async fn nobody_replaces_what_they_have_not_seen() {
+    let instance = Instance::start().await;
+    let settings = instance.get(LOGIN).await.body["version"].as_str().unwrap().to_owned();
+    let strict = json!({"challenge_at": 0.1});
+    assert_eq!(put(&instance, &strict, Some("\"7\"")).await.0.problem(), (412, "PRECONDITION_FAILED"));
+    assert_eq!(put(&instance, &strict, Some(&format!("\"{settings}\""))).await.0.status, 200);
+    assert_eq!(
+        put(&instance, &strict, Some(&format!("\"{settings}\""))).await.0.problem(),
+        (412, "PRECONDITION_FAILED")
+    );
+    assert_eq!(put(&instance, &strict, Some("\"1\"")).await.1, Some("\"2\"".into()));
+    assert_eq!(put(&instance, &strict, Some("*")).await.1, Some("\"3\"".into()));
+    assert_eq!(put(&instance, &strict, Some("3")).await.0.problem(), (400, "MALFORMED_REQUEST"));
+    // All at once, with what all have seen: one wins.
+    let puts = (0..8).map(|n| {
+        let (instance, document) = (&instance, json!({"challenge_at": 0.1 + f64::from(n) / 100.0}));
+        async move { put(instance, &document, Some("\"3\"")).await.0.status }
+    });
+    let mut statuses = futures::future::join_all(puts).await;
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 412, 412, 412, 412, 412, 412, 412]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_refused_with_the_place_and_the_policy_before_it_stays() {
+    let instance = Instance::start().await;
+    assert_eq!(put(&instance, &json!({"challenge_at": 0.3}), None).await.0.status, 200);
+    let rule = |when: &str| json!({"rules": [{"code": "OURS", "when": when, "factor": 2.0}]});
+    for (document, pointer, detail) in [
+        (json!({"challenge_at": 2.0}), "/challenge_at", "from 0 to 1"),
+        (json!({"chalenge_at": 0.2}), "/chalenge_at", "unknown field"),
+        (rule("country =="), "/rules/0", "syntax"),
+        (rule("contry == 'IE'"), "/rules/0", "did you mean country?"),
+        (rule(&"true || ".repeat(12_000)), "", "bytes"),
+        (rule("signals.exists(a, signals.exists(b, a == b))"), "/rules/0", "a loop stands within another one"),
+        (json!([1]), "", "table"),
+    ] {
+        let (answer, _) = put(&instance, &document, None).await;
+        assert_eq!(answer.problem(), (422, "VALIDATION_FAILED"), "{document:.80}");
+        let error = &answer.body["errors"][0];
+        assert_eq!((&error["pointer"], &error["code"]), (&json!(pointer), &json!("INVALID_POLICY")), "{error}");
+        assert!(error["detail"].as_str().unwrap().contains(detail), "{error}");
+    }
+    let send = async |media: &str, body: Vec<u8>| {
+        let request = instance.request(Method::PUT, LOGIN).header("content-type", media).body(body);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    assert_eq!(send("application/json", b"{".to_vec()).await.problem(), (400, "MALFORMED_JSON"));
+    assert_eq!(send("application/toml", b"challenge_at = ".to_vec()).await.problem(), (400, "MALFORMED_TOML"));
+    assert_eq!(send("application/toml", vec![0xff, 0xfe]).await.problem(), (400, "MALFORMED_TOML"));
+    assert_eq!(send("text/plain", b"{}".to_vec()).await.problem(), (415, "UNSUPPORTED_MEDIA_TYPE"));
+    assert_eq!(instance.get("/v1/policies/logins").await.problem(), (404, "POLICY_NOT_FOUND"));
+    let kept = instance.get(LOGIN).await.body;
+    assert_eq!((&kept["version"], &kept["document"]), (&json!("1"), &json!({"challenge_at": 0.3})));
+    let toml = send("application/toml", b"challenge_at = 0.25\n[signals.new_device]\nfactor = 4.0\n".to_vec()).await;
+    assert_eq!((toml.status, &toml.body["effective"]["signals"]["new_device"]["factor"]), (200, &json!(4.0)));
+}
+
+/// A division by zero is told, and changes nothing.
+#[tokio::test]
+async fn a_rule_that_fails_does_not_hold_and_the_answer_says_so() {
+    let instance = Instance::start().await;
+    instance.fold(&[login("e", "u")]).await;
+    let before = asked(&instance).await;
+    let rule = json!({"code": "OURS", "when": "failures_recent / (successes - 1) > 0", "decision": "deny"});
+    assert_eq!(put(&instance, &json!({"rules": [rule]}), None).await.0.status, 200);
+    let after = asked(&instance).await;
+    assert_eq!((&after["decision"], &after["score"]), (&before["decision"], &before["score"]));
+    assert_eq!(after["warnings"], json!(["RULE_FAILED"]));
+}
+
+#[tokio::test]
+async fn tenants_have_policies_of_their_own() {
+    let instance = Instance::start().await;
+    assert_eq!(put(&instance, &json!({"challenge_at": 0.3}), None).await.0.status, 200);
+    let other = instance.request(Method::GET, LOGIN).header("foretell-tenant", "acme").send().await.unwrap();
+    assert_eq!(Answer::of(other).await.body["document"], json!({}));
+}
+
+/// What somebody else has written to the topic: a document of a later version, say.
+#[tokio::test]
+async fn a_published_document_that_cannot_be_used_leaves_the_one_before_it_in_force() {
+    let instance = Instance::start().await;
+    assert_eq!(put(&instance, &json!({"challenge_at": 0.3}), None).await.0.status, 200);
+    let data = json!({"policy": "login", "version": 2, "document": {"new_setting": 1},
+        "earlier": [{"version": 1, "published_at": "2026-03-01T10:00:00Z", "document": {"challenge_at": 0.3}}]});
+    let event = json!({"specversion": "1.0", "id": "later", "source": "elsewhere", "type": "foretell.policy.published",
+        "time": "2026-03-01T10:00:00Z", "data": data});
+    let record = NewRecord {
+        topic: Topic::Policies,
+        key: Some("default:login".into()),
+        value: event.to_string().into(),
+        headers: vec![("content-type".into(), "application/cloudevents+json".into())],
+    };
+    let positions = instance.world.log.append(vec![record]).await.unwrap();
+    // Another process, that begins with it.
+    let parts = instance.world.parts();
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    assert!(parts.progress.wait(&positions, deadline).await);
+    let active =
+        Arc::new(Policies::new(parts.rows.clone(), Default::default(), 1_000)).login("default", deadline).await;
+    assert_eq!(
+        (active.version.as_str(), active.policy.challenge_at, active.warning),
+        ("1", 0.3, Some("POLICY_INVALID"))
+    );
+    // The next change comes after it all the same.
+    assert_eq!(put(&instance, &json!({"challenge_at": 0.4}), Some("\"2\"")).await.1, Some("\"3\"".into()));
+}
+
+/// Scores are asked without a pause while the policy changes twenty times: none fails, and none is of no policy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_under_load_loses_no_request() {
+    let world = World::new();
+    let parts = world.parts();
+    // Read again at each request, so that many requests come while it is.
+    let policies = Arc::new(Policies::new(parts.rows.clone(), Default::default(), 0));
+    let instance = Arc::new(Instance::with(world, Parts { policies, ..parts }).await);
+    instance.fold(&[login("e", "u")]).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let askers = (0..4).map(|_| {
+        let (instance, done) = (instance.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut versions = Vec::new();
+            while !done.load(Ordering::Acquire) {
+                let answer = asked(&instance).await;
+                assert_eq!(answer["warnings"], json!([]), "{answer}");
+                versions.push(answer["policy"]["version"].as_str().unwrap().parse::<u32>().unwrap_or(0));
+            }
+            versions
+        })
+    });
+    let askers: Vec<_> = askers.collect();
+    for version in 1..=20 {
+        let (answer, tag) = put(&instance, &json!({"challenge_at": 0.1 + f64::from(version) / 100.0}), None).await;
+        assert_eq!((answer.status, tag), (200, Some(format!("\"{version}\""))));
+    }
+    let last = asked(&instance).await;
+    assert_eq!(last["policy"]["version"], "20");
+    done.store(true, Ordering::Release);
+    for versions in futures::future::join_all(askers).await {
+        let versions = versions.unwrap();
+        assert!(versions.len() > 20 && versions.iter().all(|version| *version <= 20), "{}", versions.len());
+    }
+}

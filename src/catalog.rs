@@ -44,6 +44,9 @@ pub const TYPES: &[Type] = types! {
 /// `catalog/topics.toml`: topics, their keys and their types, described.
 pub const TOPICS: &str = include_str!("../catalog/topics.toml");
 
+/// JSON Schema 2020-12 of a policy for logins, as tenants write it.
+pub const LOGIN_POLICY: &str = include_str!("../catalog/policies/login.schema.json");
+
 /// The type of that name.
 pub fn find(name: &str) -> Option<&'static Type> {
     TYPES.iter().find(|known| known.name == name)

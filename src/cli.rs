@@ -4,6 +4,7 @@
 
 mod dead_letters;
 pub mod ending;
+mod policy;
 mod run;
 
 pub use run::run;
@@ -104,6 +105,11 @@ enum Command {
     DeadLetters {
         #[command(subcommand)]
         what: dead_letters::DeadLetters,
+    },
+    /// Check a policy for logins, or see what it would change.
+    Policy {
+        #[command(subcommand)]
+        what: policy::Policies,
     },
     /// Check or print the settings.
     Config {

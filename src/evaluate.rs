@@ -17,6 +17,7 @@
 
 mod appointments;
 mod logins;
+pub mod policies;
 
 pub use appointments::appointments;
 pub use logins::logins;

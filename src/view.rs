@@ -228,6 +228,11 @@ pub trait Fold: Debug + Clone + Send + Sync + 'static {
     /// Takes an event into its owner's row.
     fn fold(&self, owner: &mut Self::Owner, event: &Event, place: Place) -> Outcome<Self::Decision>;
 
+    /// Whether the event came too late to change what it is about, which is counted.
+    fn is_too_late(_: &Self::Decision) -> bool {
+        false
+    }
+
     /// What the event changes in aggregate rows, each row at most once.
     fn contributions(&self, event: &Event, decision: &Self::Decision, place: Place) -> Vec<Contribution>;
 

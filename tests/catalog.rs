@@ -9,6 +9,7 @@ use foretell::catalog::{self, TYPES, Type};
 use foretell::event::codec::{self, Defaults, Faults, Parsed};
 use foretell::event::{Position, Topic, key};
 use foretell::log::{NewRecord, Record};
+use foretell::score::login::Policy;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -274,6 +275,49 @@ fn with(example: &Value, place: &str, value: &Value) -> Value {
         }
     }
     damaged
+}
+
+/// What is a policy, and what is none, for the schema and for the one who reads it.
+#[test]
+fn schema_and_policies_agree() {
+    let schema: Value = serde_json::from_str(catalog::LOGIN_POLICY).unwrap();
+    assert!(jsonschema::meta::is_valid(&schema));
+    let validator = jsonschema::options().build(&schema).unwrap();
+    let base = Policy::default();
+    let whole = serde_json::to_value(&base).unwrap();
+    assert!(validator.is_valid(&whole), "the settings are a policy themselves");
+    let rule = json!({"code": "OURS", "when": "true", "factor": 2.0, "mode": "shadow", "description": "x"});
+    let complete = json!({"rules": [rule], "first_login": "deny", "on_unavailable": "error", "mode": "faithful"});
+    let mut places_of = Vec::new();
+    for document in [&whole, &complete] {
+        assert!(validator.is_valid(document) && Policy::read(document, &base).is_ok());
+        let event = json!({"data": document});
+        let mut found = Vec::new();
+        places(document, "/data", &mut found);
+        found.push("/data/unknown".into());
+        places_of.extend(found.into_iter().map(|place| (event.clone(), place)));
+    }
+    let (mut valid, mut refused) = (0, 0);
+    let values = replacements().into_iter().chain([json!("shadow"), json!("deny"), json!(0.5), json!(10_001.0)]);
+    for value in values {
+        for (event, place) in &places_of {
+            // Whether an expression means anything is not for a schema to say.
+            if place.ends_with("/when") && value.is_string() {
+                continue;
+            }
+            let document = with(event, place, &value)["data"].clone();
+            let by_schema = validator.is_valid(&document);
+            match (by_schema, Policy::read(&document, &base)) {
+                (true, Ok(_)) => valid += 1,
+                (false, Err(_)) => refused += 1,
+                // Relations between fields, whole numbers with a point, and what a merge patch takes away.
+                (true, Err(why)) if why.detail.contains("challenge_at") || why.detail.contains("floating point") => {}
+                (false, Ok(_)) if value.is_null() => {}
+                (_, by_policy) => panic!("{place}: valid {by_schema}, read {by_policy:?}: {value:.80}"),
+            }
+        }
+    }
+    assert!(valid > 100 && refused > 1_000, "{valid} {refused}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Runs a command: reads the settings, calls the module that does the work, prints what it answers.
 
 use super::ending::{Failure, on_signal, unless_signalled};
+use super::policy;
 use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Settings};
 use crate::app::{self, Service};
 use crate::clock::{Clock, System};
@@ -73,6 +74,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         Command::Demo => demo::run(config, out).await,
         Command::Import(asked) => import_file(config, asked, print, out).await,
         Command::Evaluate(asked) => evaluate_file(&config, &asked, print, out),
+        Command::Policy { what } => policy::run(&config, &what, print, out),
         Command::Migrate { repartition: Some(asked) } => repartition(&config, asked, print, out).await,
         Command::Migrate { repartition: None } => {
             let done = app::migrate(&config).await?;
@@ -226,7 +228,7 @@ fn state_directory() -> Result<PathBuf, Failure> {
 }
 
 /// A bar with rate and remaining time; only on a terminal.
-fn progress(what: &'static str, total: u64) -> ProgressBar {
+pub(super) fn progress(what: &'static str, total: u64) -> ProgressBar {
     let target =
         if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(Some(total), target);

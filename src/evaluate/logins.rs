@@ -56,7 +56,13 @@ pub fn logins(
     Ok(summary)
 }
 
-fn score(rows: &Materialized<Logins>, envelope: &Envelope, login: &Login, policy: &login::Policy) -> login::Score {
+/// The score of a login by the rows before it.
+pub(crate) fn score(
+    rows: &Materialized<Logins>,
+    envelope: &Envelope,
+    login: &Login,
+    policy: &login::Policy,
+) -> login::Score {
     let Envelope { tenant, time_ms, .. } = envelope;
     let features = Features::of(rows, tenant, &login.attempt);
     let user = rows.owner(&user::row_key(tenant, &login.user_id));

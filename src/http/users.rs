@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 pub struct KnownDevice {
     /// The caller's own id, or `fp-` and what the device looks like where the caller named none.
     pub device_id: String,
-    /// For people: browser and system, as far as they are known.
+    /// For people to recognise it by, as in "Firefox on Windows, first seen 3 March" (UTC).
     pub label: String,
     /// First success, or when it was first decided about.
     pub first_seen: String,
@@ -75,14 +75,23 @@ pub(super) async fn get(
     };
     let mut devices: Vec<_> = user.devices.iter().filter(|(_, device)| device.known_at(now_ms)).collect();
     devices.sort_by(|(a_id, a), (b_id, b)| (b.last_seen_ms, a_id).cmp(&(a.last_seen_ms, b_id)));
-    let devices = devices.into_iter().map(|(id, device)| known(id, device)).collect();
+    let devices = devices.into_iter().map(|(id, device)| known(id, device, now_ms)).collect();
     Ok(Json(UserAnswer { user_id, devices, history: History::at(&user, now_ms).into(), view }))
 }
 
-fn known(id: &str, device: &user::Device) -> KnownDevice {
+/// A device as its user would speak of it: the year only where it is not the present one.
+fn label(device: &user::Device, now_ms: i64) -> String {
+    let day =
+        |at_ms: i64| jiff::Timestamp::from_millisecond(at_ms).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
+    let (first, now) = (day(device.first_seen_ms), day(now_ms));
+    let format = if first.year() == now.year() { "%-d %B" } else { "%-d %B %Y" };
+    format!("{}, first seen {}", device.label, first.strftime(format))
+}
+
+fn known(id: &str, device: &user::Device, now_ms: i64) -> KnownDevice {
     KnownDevice {
         device_id: id.to_owned(),
-        label: device.label.clone(),
+        label: label(device, now_ms),
         first_seen: at(device.first_seen_ms),
         last_seen: at(device.last_seen_ms),
         logins: device.logins,

@@ -150,6 +150,9 @@ impl<F: Fold> Working<F> {
             Outcome::Skipped => self.folded.1 += 1,
             Outcome::Applied(decision) => {
                 self.folded.0 += 1;
+                if F::is_too_late(&decision) {
+                    meter::too_late(F::FAMILY.name());
+                }
                 self.decided.extend(fold.contributions(event, &decision, place).into_iter().map(|contribution| {
                     let (key, delta) = contribution.into_parts();
                     (place.offset, key, delta)

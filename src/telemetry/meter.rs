@@ -9,6 +9,8 @@ pub const RECORDS: &str = "foretell_records_total";
 pub const REJECTED: &str = "foretell_rejected_records_total";
 /// Dead letters that were closed, by outcome: `redriven`, `dropped`.
 pub const DEAD_LETTERS_CLOSED: &str = "foretell_dead_letters_closed_total";
+/// Events that came too late to change what they are about, as a report of a login that is long past; by family.
+pub const TOO_LATE: &str = "foretell_events_too_late_total";
 /// Duration of flushes in seconds, by family.
 pub const FLUSH_SECONDS: &str = "foretell_flush_seconds";
 /// Rows written by flushes, by family.
@@ -33,6 +35,11 @@ pub fn folded(family: &'static str, applied: u64, skipped: u64) {
     for (outcome, records) in [("applied", applied), ("skipped", skipped)] {
         counter!(RECORDS, "family" => family, "outcome" => outcome).increment(records);
     }
+}
+
+/// An event changed nothing of what it is about.
+pub fn too_late(family: &'static str) {
+    counter!(TOO_LATE, "family" => family).increment(1);
 }
 
 /// A record became a dead letter.

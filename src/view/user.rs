@@ -519,6 +519,10 @@ impl Fold for Logins {
         Outcome::Applied(decision)
     }
 
+    fn is_too_late(decision: &Decision) -> bool {
+        decision.is_too_late
+    }
+
     fn contributions(&self, event: &Event, decision: &Decision, _: super::Place) -> Vec<Contribution> {
         let tenant = &event.envelope.tenant;
         let contribution = |level, value: &str, delta| {

@@ -5,6 +5,7 @@
 
 mod dead_letters;
 mod events;
+mod golden;
 mod inputs;
 mod instance;
 mod operation;

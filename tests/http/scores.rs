@@ -67,6 +67,7 @@ async fn devices_are_known_trusted_and_revoked() {
     assert_eq!(devices().await, [("laptop".to_owned(), false)]);
     let first = instance.get("/v1/users/u").await.body;
     assert_eq!(first["devices"][0]["first_seen"], "2026-03-01T10:00:00.000Z");
+    assert_eq!(first["devices"][0]["label"], "unknown device, first seen 1 March");
     assert_eq!((&first["devices"][0]["logins"], &first["history"]["successes"]), (&json!(1), &json!(1)));
     instance.world.clock.set(NOW_MS + HOUR_MS);
     assert_eq!(decide(Method::PUT, "my%20phone%2F7").await, 200);
@@ -176,21 +177,27 @@ async fn until(condition: impl AsyncFn() -> bool) {
     tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("the condition comes true");
 }
 
-/// A store whose rows cannot be read: reads never answer.
-struct Silent(Arc<dyn Store>);
+/// A store whose rows cannot be read, those of one view or all of them: reads never answer.
+struct Silent {
+    within: Arc<dyn Store>,
+    view: Option<View>,
+}
 
 #[async_trait]
 impl Store for Silent {
     async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error> {
-        self.0.checkpoint(generation, partition).await
+        self.within.checkpoint(generation, partition).await
     }
 
     async fn apply(&self, flush: &Flush) -> Result<(), Error> {
-        self.0.apply(flush).await
+        self.within.apply(flush).await
     }
 
-    async fn read(&self, _: Generation, _: Option<u32>, _: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
-        std::future::pending().await
+    async fn read(&self, of: Generation, source: Option<u32>, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
+        if keys.iter().any(|key| self.view.is_none_or(|view| key.view == view)) {
+            return std::future::pending().await;
+        }
+        self.within.read(of, source, keys).await
     }
 
     async fn scan(
@@ -201,23 +208,23 @@ impl Store for Silent {
         after: Option<(&str, u32)>,
         limit: usize,
     ) -> Result<Vec<(String, Row)>, Error> {
-        self.0.scan(generation, view, bucket, after, limit).await
+        self.within.scan(generation, view, bucket, after, limit).await
     }
 
     async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
-        self.0.drop_generation(generation).await
+        self.within.drop_generation(generation).await
     }
 
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
-        self.0.buckets(generation, view).await
+        self.within.buckets(generation, view).await
     }
 
     async fn pointer(&self, family: Family) -> Result<Option<Pointer>, Error> {
-        self.0.pointer(family).await
+        self.within.pointer(family).await
     }
 
     async fn swap_pointer(&self, family: Family, expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error> {
-        self.0.swap_pointer(family, expected, new).await
+        self.within.swap_pointer(family, expected, new).await
     }
 }
 
@@ -232,7 +239,11 @@ async fn rows_that_do_not_come_in_time_are_answered_as_the_policy_says() {
     ] {
         let world = World::new();
         let parts = world.parts();
-        let rows = Rows::cached(Arc::new(Silent(world.store.clone())), &rows::Config::default(), &Limits::default());
+        let rows = Rows::cached(
+            Arc::new(Silent { within: world.store.clone(), view: None }),
+            &rows::Config::default(),
+            &Limits::default(),
+        );
         let (mut config, mut scoring) = (parts.config.clone(), parts.scoring.clone());
         (config.score_deadline_ms, scoring.no_show.on_unavailable) = (20, policy);
         let rows = Arc::new(rows);
@@ -258,4 +269,40 @@ async fn rows_that_do_not_come_in_time_are_answered_as_the_policy_says() {
         }
         assert_eq!(instance.get("/v1/risk/appointments/a").await.problem(), (503, "VIEWS_UNAVAILABLE"));
     }
+}
+
+/// What has come is used: without the rows of everybody the user's own still tells what is unusual for them.
+#[tokio::test]
+async fn a_score_is_given_from_the_rows_that_are_there() {
+    let world = World::new();
+    let parts = world.parts();
+    let silent = |view| Arc::new(Silent { within: world.store.clone(), view: Some(view) });
+    let mut config = parts.config.clone();
+    config.score_deadline_ms = 100;
+    let reader = |view| Arc::new(Rows::cached(silent(view), &rows::Config::default(), &Limits::default()));
+    let rows = reader(View::Feature);
+    let instance = Instance::with(world.clone(), Parts { rows, config: config.clone(), ..parts }).await;
+    instance.fold(&[login("e", "u")]).await;
+    let asked = |ip: &str, device: &str, country: &str| json!({"user_id": "u", "ip": ip, "device_id": device, "country": country});
+    let usual = instance.post("/v1/risk/logins", &asked("198.51.100.7", "laptop", "IE")).await.body;
+    let other = instance.post("/v1/risk/logins", &asked("203.0.113.9", "phone", "BR")).await.body;
+    for answer in [&usual, &other] {
+        assert_eq!((&answer["warnings"], &answer["history"]["successes"]), (&json!(["DEGRADED"]), &json!(1)));
+    }
+    assert!(usual["score"].as_f64() < other["score"].as_f64(), "{usual} {other}");
+    assert!(other["reasons"].as_array().unwrap().iter().any(|reason| reason["code"] == "NEW_DEVICE"), "{other}");
+    // Without the user's row nothing can be compared, and what points to an attack is told all the same.
+    for n in 0..6 {
+        let failed = event(&format!("f{n}"), "login.failed", json!({"user_id": format!("x{n}"), "ip": "203.0.113.9"}));
+        instance.fold(&[failed]).await;
+    }
+    let parts = world.parts();
+    let ownerless = Instance::without_views(world.clone(), Parts { rows: reader(View::User), config, ..parts }).await;
+    let got = ownerless.post("/v1/risk/logins", &asked("203.0.113.9", "laptop", "IE")).await.body;
+    assert_eq!(
+        (&got["score"], &got["decision"], &got["level"]),
+        (&Value::Null, &json!("challenge"), &json!("unscored"))
+    );
+    let codes: Vec<_> = got["reasons"].as_array().unwrap().iter().map(|reason| &reason["code"]).collect();
+    assert_eq!((codes, &got["warnings"]), (vec![&json!("IP_FAN_OUT")], &json!(["DEGRADED"])));
 }

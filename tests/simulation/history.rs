@@ -3,7 +3,7 @@
 use crate::random::Random;
 use foretell::event::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
 use foretell::event::codec::encode_event;
-use foretell::event::login::{Attempt, Device, Login};
+use foretell::event::login::{Attempt, Device, Login, Verdict};
 use foretell::event::reminder::Request;
 use foretell::event::{Envelope, Event, Fact};
 use foretell::log::NewRecord;
@@ -82,6 +82,8 @@ fn login(random: &Random, users: u64) -> Fact {
         0 => return Fact::UserErased { user_id },
         1 => return Fact::DeviceTrusted(Device { user_id, device_id: format!("d{}", random.below(4)) }),
         2 => return Fact::DeviceRevoked(Device { user_id, device_id: format!("d{}", random.below(4)) }),
+        3 => return Fact::LoginReported(verdict(random, user_id)),
+        4 => return Fact::LoginConfirmed(verdict(random, user_id)),
         _ => {}
     }
     let ip = IpAddr::V4(Ipv4Addr::new(198, 51, random.below(2) as u8, random.below(3) as u8));
@@ -94,11 +96,29 @@ fn login(random: &Random, users: u64) -> Fact {
         user_id,
         succeeded: random.chance(70),
         attempt,
-        decision_id: None,
+        decision_id: random.chance(80).then(|| decision_id(random)),
         session_id: None,
         method: None,
         failure_reason: None,
     }))
+}
+
+/// One of a few, so that verdicts find their logins.
+fn decision_id(random: &Random) -> String {
+    format!("s{}", random.below(6))
+}
+
+fn verdict(random: &Random, user_id: String) -> Box<Verdict> {
+    Box::new(Verdict {
+        user_id,
+        decision_id: decision_id(random),
+        reported_by: None,
+        ip: None,
+        device_id: random.chance(30).then(|| format!("d{}", random.below(4))),
+        asn: None,
+        country: None,
+        user_agent: None,
+    })
 }
 
 /// Something about one of a few appointments of a few clients.

@@ -58,6 +58,7 @@ pub fn small() -> Limits {
     Limits {
         user_devices_max: 3,
         user_values_max: 3,
+        user_logins_max: 3,
         user_failures_max: 4,
         fan_out_users_max: 3,
         client_appointments_max: 4,

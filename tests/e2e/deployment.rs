@@ -81,6 +81,8 @@ impl Deployment {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let mut settings = settings(scratch.path());
         settings.push(("TOPICS__PARTITIONS", PARTITIONS.to_string()));
+        // Rows are waited for, however busy the machine is.
+        settings.push(("HTTP__SCORE_DEADLINE_MS", "20000".into()));
         settings.push(("TOPICS__EMBEDDED_PARTITIONS", PARTITIONS.to_string()));
         let settings = settings.into_iter().map(|(key, value)| (format!("FORETELL__{key}"), value)).collect();
         Self { scratch, settings, files: AtomicU32::new(0) }

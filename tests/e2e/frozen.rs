@@ -5,7 +5,7 @@
 //! fence of a planner, and the belief that all of it is still its own.
 
 use crate::deployment::{Deployment, PARTITIONS};
-use crate::groups::members;
+use crate::groups::{GROUPS, members};
 use crate::process::{Service, WORKER, until};
 use crate::story::Story;
 use crate::stream::{Place, Positions, Stream, report};
@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 /// Waits until every group has so many members.
 async fn until_members(deployment: &Deployment, count: usize) {
-    until(&format!("{count} members"), async || (members(deployment).await == [count; 3]).then_some(())).await;
+    until(&format!("{count} members"), async || (members(deployment).await == [count; GROUPS]).then_some(())).await;
 }
 
 /// The partitions of logins and appointments that a process has begun to fold, since it had said so much.

@@ -2,8 +2,12 @@
 
 use crate::deployment::Deployment;
 use crate::process::PATIENCE;
+use foretell::store::Family;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+
+/// How many groups there are: one a family.
+pub const GROUPS: usize = Family::ALL.len();
 
 /// How many members each group of the deployment has.
 pub async fn members(deployment: &Deployment) -> Vec<usize> {

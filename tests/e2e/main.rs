@@ -20,6 +20,7 @@ mod groups;
 mod imports;
 mod kill_nine;
 mod outages;
+mod policies;
 mod process;
 mod rebuild;
 mod reminded;

@@ -109,7 +109,7 @@ async fn an_upgrade_to_other_rules_rolls_while_events_come_and_reminders_go() {
     let stop = CancellationToken::new();
     // The old one takes events as long as it runs: to append them takes no rows.
     let bookings = tokio::spawn(keep_booking(old.url.clone(), stop.clone()));
-    for family in ["logins", "appointments", "reminders"] {
+    for family in ["logins", "appointments", "reminders", "policies"] {
         assert_eq!(old.get("/v1/users/nobody").await.status, if family == "logins" { 404 } else { 503 });
         let told = deployment.output(&["rebuild", family]);
         assert!(told.contains(&format!("generation 2 of {family} serves")), "{told}");

@@ -2,7 +2,7 @@
 
 use crate::deployment::Deployment;
 use crate::facts;
-use crate::groups::members;
+use crate::groups::{GROUPS, members};
 use crate::process::{PATIENCE, Service, until};
 use foretell::clock::{Clock, System};
 use foretell::event::codec::rfc3339;
@@ -118,9 +118,9 @@ async fn a_process_that_stops_is_out_of_its_groups_when_it_ends() {
     let deployment = Deployment::cluster_of_sessions(45_000);
     let one = Service::ready(&deployment, &[]).await;
     let other = Service::ready(&deployment, &[]).await;
-    until("both are members of all three groups", async || (members(&deployment).await == [2; 3]).then_some(())).await;
+    until("both are members of all groups", async || (members(&deployment).await == [2; GROUPS]).then_some(())).await;
     one.process.stop().await;
-    assert_eq!(members(&deployment).await, [1; 3]);
+    assert_eq!(members(&deployment).await, [1; GROUPS]);
 
     let user = |n: i64| {
         let attempt = json!({"user_id": format!("user-{n}"), "ip": "198.51.100.7"});
@@ -128,5 +128,5 @@ async fn a_process_that_stops_is_out_of_its_groups_when_it_ends() {
     };
     other.fold(&(0..100).map(user).collect::<Vec<_>>()).await;
     other.process.stop().await;
-    assert_eq!(members(&deployment).await, [0; 3]);
+    assert_eq!(members(&deployment).await, [0; GROUPS]);
 }

@@ -12,6 +12,7 @@ use foretell::view::feature::Level;
 use foretell::view::materialized::Materialized;
 use foretell::view::user::{self, Logins, User};
 use foretell::view::{Aggregate, Place};
+use serde_json::json;
 use std::hint::black_box;
 
 /// Logins folded before the first score.
@@ -67,6 +68,28 @@ fn requests() -> Vec<Request> {
     generated.take(SCORED).filter_map(|event| Request::of(&rows, event)).collect()
 }
 
+/// The defaults with twenty rules of the kinds that people write, a quarter of them in the shadow.
+fn twenty_rules() -> Policy {
+    let conditions = [
+        "country != 'IE' && !known_device",
+        "'NEW_DEVICE' in signals && likelihood_ratio > 1.0",
+        "hour_utc < 6 || weekday_utc in [6, 7]",
+        "successes < 3 && failures_recent >= 2",
+        "asn in [64500, 64501, 64502] && !denylisted",
+        "user_agent.startsWith('curl/') || user_agent == ''",
+        "distance_km > 500.0 && speed_kmh > 300.0",
+        "days_since_success > 30.0 && new_country",
+        "'role' in attributes && attributes['role'] == 'admin'",
+        "ip.startsWith('10.') || exempt_network",
+    ];
+    let rule = |n: usize| {
+        let mode = if n.is_multiple_of(4) { "shadow" } else { "on" };
+        json!({"code": format!("RULE_{n}"), "when": conditions[n % conditions.len()], "factor": 1.5, "mode": mode})
+    };
+    let document = json!({"rules": (0..20).map(rule).collect::<Vec<_>>()});
+    Policy::read(&document, &Policy::default()).expect("rules that can be used")
+}
+
 fn login_score(criterion: &mut Criterion) {
     let (requests, policy) = (requests(), Policy::default());
     let read: Vec<_> = requests.iter().map(Request::rows).collect();
@@ -77,6 +100,14 @@ fn login_score(criterion: &mut Criterion) {
         bencher.iter(|| {
             let (request, (user, features)) = turn.next().expect("a cycle has no end");
             black_box(request.score(user.as_ref(), features, &policy))
+        });
+    });
+    let ruled = twenty_rules();
+    group.bench_function("from merged rows, with 20 rules", |bencher| {
+        let mut turn = requests.iter().zip(&read).cycle();
+        bencher.iter(|| {
+            let (request, (user, features)) = turn.next().expect("a cycle has no end");
+            black_box(request.score(user.as_ref(), features, &ruled))
         });
     });
     group.bench_function("from stored bytes", |bencher| {

@@ -15,6 +15,7 @@ mod waiting;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::decisions::Recorder;
 use crate::http::auth::Keys;
 use crate::http::{self, Api, BackUp, Parts, Scoring};
 use crate::log::{self, Error, Kind, Log};
@@ -177,7 +178,7 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
             partitions: topics.partitions,
             replication_factor: topics.replication_factor,
             min_insync_replicas: topics.min_insync_replicas,
-            dead_letter_retention_days: topics.dead_letter_retention_days,
+            retention: topics.retention(),
         };
         let names = names(config, store.as_ref()).await?;
         let created = log::kafka::topics::ensure(&config.log, &names, &config.kafka, &shape).await?;
@@ -229,10 +230,13 @@ impl Service {
             Ok(())
         });
         let started = tokio::select! {
-            () = open.cancelled() => Ok(()),
+            () = open.cancelled() => Ok(None),
             started = self.start(&door, &mut tasks) => started,
         };
-        let mut ended = started;
+        let (mut ended, decisions) = match started {
+            Ok(decisions) => (Ok(()), decisions),
+            Err(error) => (Err(error), None),
+        };
         while ended.is_ok() {
             match tasks.join_next().await {
                 None => break,
@@ -241,10 +245,19 @@ impl Service {
         }
         self.shutdown.cancel();
         while tasks.join_next().await.is_some() {}
+        if let Some(decisions) = decisions {
+            // Nobody asks any more.
+            decisions.drain().await;
+        }
         ended
     }
 
-    async fn start(&self, door: &waiting::Door, tasks: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
+    /// Opens the ports and starts the roles; answers what is to be drained when they have ended.
+    async fn start(
+        &self,
+        door: &waiting::Door,
+        tasks: &mut JoinSet<Result<(), Error>>,
+    ) -> Result<Option<Recorder>, Error> {
         let ports = self.open_patiently(door).await?;
         tasks.spawn(end_with(ports.log.clone(), self.shutdown.clone()));
         for family in Family::ALL {
@@ -261,6 +274,7 @@ impl Service {
         let (log, store, pipeline) = (ports.log.clone(), ports.store.clone(), self.config.pipeline.clone());
         tasks.spawn(family::watch(others, (log, store), pipeline, self.shutdown.clone()));
         let parts = self.parts(&ports, rows);
+        let decisions = parts.decisions.clone();
         if self.auto_rebuild {
             tasks.spawn(rebuild::all_due(parts.rebuilder.clone(), kept, self.shutdown.clone()));
         }
@@ -278,7 +292,7 @@ impl Service {
                 Ok(())
             });
         }
-        Ok(())
+        Ok(Some(decisions))
     }
 
     /// Waits for clusters that do not answer yet, with a line per attempt.
@@ -422,6 +436,8 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         clock,
         keys,
         policies: Arc::new(policies),
+        decisions: Recorder::start(ports.log.clone(), &config.decisions),
+        retention: config.topics.retention(),
         scoring: Scoring::new(config.score.no_show.clone(), config.fold.time_zone_default.clone()),
         reminder_policy: config.reminders.policy.clone(),
         topic_prefix: config.topics.prefix.clone(),

@@ -26,7 +26,7 @@ macro_rules! types {
     };
 }
 
-/// Every type, by topic.
+/// Every type that is a fact, by topic.
 pub const TYPES: &[Type] = types! {
     Logins:
         "login.succeeded", "login.failed", "login.confirmed", "login.reported",
@@ -39,6 +39,14 @@ pub const TYPES: &[Type] = types! {
         "reminder.due", "reminder.withdrawn";
     Policies:
         "policy.published";
+};
+
+/// What is written of every score. It is no fact and folded into nothing, so the codec of events does not read it:
+/// [`crate::decisions::made`] writes and reads it.
+pub const DECISION: Type = Type {
+    name: "foretell.decision.made",
+    topic: Topic::Decisions,
+    schema: include_str!("../catalog/schemas/foretell.decision.made.schema.json"),
 };
 
 /// `catalog/topics.toml`: topics, their keys and their types, described.

@@ -8,7 +8,7 @@
 //! unknown key is an error that names the likeliest one meant, because a setting that is silently ignored is the
 //! worst kind of default.
 
-use crate::{http, log, pipeline, progress, remind, rows, score, store, telemetry, view};
+use crate::{decisions, http, log, pipeline, progress, remind, rows, score, store, telemetry, view};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -44,6 +44,8 @@ pub struct Config {
     pub score: Score,
     /// When and how reminders are planned.
     pub reminders: remind::Config,
+    /// How scores that were given are kept.
+    pub decisions: decisions::Config,
     /// How requests are served.
     pub http: http::Config,
     /// What the process tells about itself.
@@ -68,10 +70,22 @@ pub struct Topics {
     pub replication_factor: u16,
     /// Copies that must exist before a record is acknowledged.
     pub min_insync_replicas: u16,
-    /// How long dead letters are kept.
+    /// How long decisions are kept and can be looked up, 1 to 36,500 days.
+    pub decision_retention_days: u32,
+    /// How long dead letters are kept, 1 to 36,500 days.
     pub dead_letter_retention_days: u32,
     /// Which topics on Kafka an empty store begins with.
     pub epochs: Epochs,
+}
+
+impl Topics {
+    /// How long records are kept that no row is folded from.
+    pub const fn retention(&self) -> log::Retention {
+        log::Retention {
+            decision_days: self.decision_retention_days,
+            dead_letter_days: self.dead_letter_retention_days,
+        }
+    }
 }
 
 /// The epoch of the topics on Kafka, from 0 to 100, for a store that knows nothing of them.
@@ -245,6 +259,14 @@ impl Config {
                 return invalid(place, format!("{count} is not from 1 to 1000"));
             }
         }
+        for (place, days) in [
+            ("topics.decision_retention_days", self.topics.decision_retention_days),
+            ("topics.dead_letter_retention_days", self.topics.dead_letter_retention_days),
+        ] {
+            if days == 0 || days > 36_500 {
+                return invalid(place, format!("{days} is not from 1 to 36500"));
+            }
+        }
         let policy = &self.reminders.policy;
         if policy.steps.len() > STEPS_MAX {
             return invalid("reminders.policy.steps", format!("there are more than {STEPS_MAX}"));
@@ -285,6 +307,8 @@ mod tests {
         assert_eq!(config.score.login, score::login::Policy::default());
         assert_eq!(config.score.no_show, score::no_show::Config::default());
         assert_eq!(config.reminders, remind::Config::default());
+        assert_eq!(config.decisions, decisions::Config::default());
+        assert_eq!(config.topics.retention(), log::Retention::default());
         assert_eq!(config.http, http::Config::default());
         assert_eq!(config.telemetry, telemetry::Config::default());
     }
@@ -324,6 +348,11 @@ mod tests {
             ),
             ("FORETELL__TOPICS__PARTITIONS", "many", vec!["topics.partitions", "invalid type"]),
             ("FORETELL__TOPICS__PARTITIONS", "0", vec!["topics.partitions", "from 1 to 1000"]),
+            (
+                "FORETELL__TOPICS__DECISION_RETENTION_DAYS",
+                "0",
+                vec!["topics.decision_retention_days", "from 1 to 36500"],
+            ),
             ("FORETELL__FOLD__TIME_ZONE_DEFAULT", "Mars/Base", vec!["fold.time_zone_default", "no IANA zone"]),
             ("FORETELL__SCORE__LOGIN__DENY_AT", "0.1", vec!["score.login", "deny_at"]),
             ("FORETELL__SCORE__LOGIN__MODE", "faithfull", vec!["score.login.mode", "Did you mean `faithful`?"]),

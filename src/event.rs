@@ -39,13 +39,21 @@ pub enum Topic {
     Reminders,
     /// Which documents decide for a tenant, keyed `tenant:policy`; compacted.
     Policies,
-    /// Records that could not be folded, keyed as they were.
+    /// Every score that was given, keyed `tenant:subject`; kept for a time, and folded into nothing.
+    Decisions,
+    /// Records that could not be folded, keyed as they were; kept for a time.
     DeadLetters,
 }
 
 impl Topic {
     /// Every topic, in the order in which they are created.
-    pub const ALL: [Self; 5] = [Self::Logins, Self::Appointments, Self::Reminders, Self::Policies, Self::DeadLetters];
+    pub const ALL: [Self; 6] =
+        [Self::Logins, Self::Appointments, Self::Reminders, Self::Policies, Self::Decisions, Self::DeadLetters];
+
+    /// Whether rows are folded from it, so that its records must be kept for ever.
+    pub const fn is_folded(self) -> bool {
+        matches!(self, Self::Logins | Self::Appointments | Self::Reminders | Self::Policies)
+    }
 
     /// The name behind the prefix: `foretell.` + this.
     pub const fn name(self) -> &'static str {
@@ -54,6 +62,7 @@ impl Topic {
             Self::Appointments => "appointments",
             Self::Reminders => "reminders",
             Self::Policies => "policies",
+            Self::Decisions => "decisions",
             Self::DeadLetters => "dead-letters",
         }
     }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The route table below is all there is; the scope that a route needs stands beside it. Handlers touch the log only
-//! to append and the store only through [`Rows`]. Health and metrics stand outside of the limits, so that an
+//! to append, and to look at decisions and reminders, and the store only through [`Rows`]. Health and metrics stand outside of the limits, so that an
 //! overloaded process can still say so. Whatever fails is answered with a problem document, panics included.
 //!
 //! What is absent: quotas a caller (a gateway's work), TLS (as well), and any write on the public port that is not an event.
@@ -15,6 +15,7 @@ pub mod admin;
 pub mod answer;
 pub mod auth;
 pub mod clients;
+pub mod decisions;
 mod edge;
 pub mod events;
 pub mod health;
@@ -31,8 +32,9 @@ pub mod users;
 pub use serve::serve;
 
 use crate::clock::Clock;
+use crate::decisions::Recorder;
 use crate::event::Topic;
-use crate::log::{Backup, Log};
+use crate::log::{Backup, Log, Retention};
 use crate::policies::Policies;
 use crate::progress::Progress;
 use crate::rebuild::Rebuilder;
@@ -158,6 +160,10 @@ pub struct Parts {
     pub policies: Arc<Policies>,
     /// How visits are scored.
     pub scoring: Scoring,
+    /// Keeps the scores that are given.
+    pub decisions: Recorder,
+    /// How long they can be looked up.
+    pub retention: Retention,
     /// What is sent when, to show what is planned.
     pub reminder_policy: plan::Policy,
     /// Prefix of the names of topics, with its dot.
@@ -221,8 +227,10 @@ impl Api {
 
 /// Every route that is documented, under the scope that it needs.
 fn routes() -> OpenApiRouter<Arc<Api>> {
-    let writing_events =
-        OpenApiRouter::new().routes(routes!(events::post)).routes(routes!(users::trust, users::revoke));
+    let writing_events = OpenApiRouter::new()
+        .routes(routes!(events::post))
+        .routes(routes!(users::trust, users::revoke))
+        .routes(routes!(decisions::feedback));
     let reading_risk = OpenApiRouter::new()
         .routes(routes!(risk::login))
         .routes(routes!(risk::visits::appointment))
@@ -232,6 +240,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(clients::client))
         .routes(routes!(clients::appointment))
         .routes(routes!(policies::versions))
+        .routes(routes!(decisions::get))
         .routes(routes!(stream::reminders));
     let reading_policies = OpenApiRouter::new().routes(routes!(policies::get));
     let writing_policies = OpenApiRouter::new().routes(routes!(policies::put));

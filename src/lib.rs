@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dead;
+pub mod decisions;
 pub mod demo;
 pub mod evaluate;
 pub mod event;

@@ -136,10 +136,38 @@ pub struct Page {
     pub next: i64,
 }
 
+/// How long records are kept of the topics that no row is folded from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days of decisions, at least 1.
+    pub decision_days: u32,
+    /// Days of dead letters, at least 1.
+    pub dead_letter_days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { decision_days: 90, dead_letter_days: 90 }
+    }
+}
+
+impl Retention {
+    /// Milliseconds that records of a topic are kept for; none: for ever, because rows are their fold.
+    pub fn ms(self, topic: Topic) -> Option<i64> {
+        let days = match topic {
+            Topic::Logins | Topic::Appointments | Topic::Reminders | Topic::Policies => return None,
+            Topic::Decisions => self.decision_days,
+            Topic::DeadLetters => self.dead_letter_days,
+        };
+        Some(i64::from(days) * 24 * 60 * 60 * 1000)
+    }
+}
+
 /// What a copy of an embedded log holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backup {
-    /// One past the highest offset of each partition, added up.
+    /// Offsets that the partitions hold, added up.
     pub records: u64,
     /// Bytes of all segments.
     pub bytes: u64,

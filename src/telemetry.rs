@@ -45,6 +45,10 @@ pub const EVENTS_ACCEPTED: &str = "foretell_events_accepted_total";
 pub const SCORES: &str = "foretell_scores_total";
 /// Scores given without the rows, because those could not be read in time; label [`KIND`].
 pub const SCORES_DEGRADED: &str = "foretell_scores_degraded_total";
+/// Scores that were given and are on the topic of decisions.
+pub const DECISIONS_RECORDED: &str = "foretell_decisions_recorded_total";
+/// Scores that were given and could not be kept; label [`REASON`] (`full`, `late`, `refused`, `shutdown`).
+pub const DECISIONS_LOST: &str = "foretell_decisions_lost_total";
 
 /// Published policies that could not be used when they were read.
 pub const POLICIES_REFUSED: &str = "foretell_policies_refused_total";
@@ -67,6 +71,8 @@ pub const STATUS: &str = "status";
 pub const CODE: &str = "code";
 /// Label: what was scored.
 pub const KIND: &str = "kind";
+/// Label: why.
+pub const REASON: &str = "reason";
 /// Label: a level of risk.
 pub const LEVEL: &str = "level";
 
@@ -195,6 +201,8 @@ fn describe() {
     describe_counter!(EVENTS_ACCEPTED, "Events accepted over HTTP");
     describe_counter!(SCORES, "Scores given by kind and level");
     describe_counter!(SCORES_DEGRADED, "Scores given although the rows could not be read in time");
+    describe_counter!(DECISIONS_RECORDED, "Scores given that were appended to the topic of decisions");
+    describe_counter!(DECISIONS_LOST, "Scores given that could not be appended to the topic of decisions, by reason");
     describe_counter!(meter::RECORDS, "Records by outcome");
     describe_counter!(meter::REJECTED, "Records that became dead letters, by code");
     describe_counter!(meter::DEAD_LETTERS_CLOSED, "Dead letters that were redriven or dropped");

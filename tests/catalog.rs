@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a file of the catalogue that cannot be read fails its test")]
 
-use foretell::catalog::{self, TYPES, Type};
+use foretell::catalog::{self, DECISION, TYPES, Type};
 use foretell::event::codec::{self, Defaults, Faults, Parsed};
 use foretell::event::{Position, Topic, key};
 use foretell::log::{NewRecord, Record};
@@ -19,6 +19,11 @@ const DEFAULTS: Defaults<'_> = Defaults { tenant: "default", time_ms: 1_767_225_
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("catalog")
+}
+
+/// Every type that is written to a topic: facts, and what nobody folds.
+fn all() -> impl Iterator<Item = &'static Type> {
+    TYPES.iter().chain([&DECISION])
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -60,12 +65,14 @@ fn stored(new: NewRecord, timestamp_ms: i64) -> Record {
 
 #[test]
 fn every_type_has_a_schema_and_two_examples_and_there_are_no_others() {
-    let names: BTreeSet<_> = TYPES.iter().map(|known| known.name.to_owned()).collect();
+    let names: BTreeSet<_> = all().map(|known| known.name.to_owned()).collect();
     let schemas: BTreeSet<_> = names.iter().map(|name| format!("{name}.schema.json")).collect();
     assert_eq!(files(&root().join("schemas")).iter().map(|path| name(path)).collect::<BTreeSet<_>>(), schemas);
     assert_eq!(files(&root().join("examples")).iter().map(|path| name(path)).collect::<BTreeSet<_>>(), names);
-    for known in TYPES {
+    for known in all() {
         assert!(examples(known).len() >= 2, "{}", known.name);
+    }
+    for known in TYPES {
         assert_eq!(catalog::find(known.name), Some(known));
     }
     assert_eq!(catalog::find("foretell.login"), None);
@@ -79,7 +86,7 @@ fn topics_and_types_agree() {
     for topic in Topic::ALL {
         let table = topics[topic.name()].as_table().unwrap();
         let listed: Vec<_> = table["types"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
-        let known: Vec<_> = TYPES.iter().filter(|known| known.topic == topic).map(|known| known.name).collect();
+        let known: Vec<_> = all().filter(|known| known.topic == topic).map(|known| known.name).collect();
         assert_eq!(listed, known, "{topic:?}");
         assert!(table["description"].as_str().unwrap().ends_with('.') && !table["key"].as_str().unwrap().is_empty());
     }
@@ -87,7 +94,7 @@ fn topics_and_types_agree() {
 
 #[test]
 fn schemas_are_valid_and_describe_every_field() {
-    for known in TYPES {
+    for known in all() {
         let schema = schema(known);
         assert!(jsonschema::meta::is_valid(&schema), "{}", known.name);
         assert_eq!(schema["$id"], json!(format!("urn:foretell:schema:{}", known.name)));

@@ -1,5 +1,6 @@
 //! Authentication facts.
 
+use serde::Serialize;
 use std::net::IpAddr;
 
 /// An attempt to log in (`foretell.login.succeeded`, `foretell.login.failed`).
@@ -22,31 +23,42 @@ pub struct Login {
 }
 
 /// What an attempt looks like: the same for an event and for a request to score.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Attempt {
     /// The address it came from; an IPv4-mapped IPv6 address is its IPv4 address.
     pub ip: IpAddr,
     /// The whole `User-Agent` string.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
     /// The caller's own device id (cookie, app instance).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
     /// ISO 3166-1 alpha-2, upper case.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
     /// Autonomous system number of the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub asn: Option<u32>,
     /// City, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub city: Option<String>,
     /// Degrees, -90 to 90.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub latitude: Option<f64>,
     /// Degrees, -180 to 180.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub longitude: Option<f64>,
     /// Browser and version.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub browser: Option<String>,
     /// Operating system and version.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub os: Option<String>,
     /// As in `mobile`, `desktop`, `tablet`, `bot`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device_type: Option<String>,
     /// Round-trip time to the client in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,
 }
 

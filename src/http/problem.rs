@@ -37,6 +37,8 @@ pub enum Code {
     AppointmentNotFound,
     /// 404: there is no such policy.
     PolicyNotFound,
+    /// 404: this tenant has no such decision, or not any more.
+    DecisionNotFound,
     /// 405: the path has other methods.
     MethodNotAllowed,
     /// 409: somebody else is changing a policy; read it again.
@@ -73,11 +75,13 @@ pub enum Code {
     LogUnavailable,
     /// 503: the views cannot be read, or are too far behind to answer.
     ViewsUnavailable,
+    /// 503: the log cannot be read, where decisions are kept.
+    DecisionsUnavailable,
 }
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::MalformedJson,
         Self::MalformedToml,
         Self::MalformedRequest,
@@ -89,6 +93,7 @@ impl Code {
         Self::ClientNotFound,
         Self::AppointmentNotFound,
         Self::PolicyNotFound,
+        Self::DecisionNotFound,
         Self::MethodNotAllowed,
         Self::PolicyConflict,
         Self::PreconditionFailed,
@@ -107,6 +112,7 @@ impl Code {
         Self::Timeout,
         Self::LogUnavailable,
         Self::ViewsUnavailable,
+        Self::DecisionsUnavailable,
     ];
 
     /// The code as it is sent, its status and its title.
@@ -128,6 +134,7 @@ impl Code {
             Self::PreconditionFailed => {
                 ("PRECONDITION_FAILED", S::PRECONDITION_FAILED, "There is another version by now")
             }
+            Self::DecisionNotFound => ("DECISION_NOT_FOUND", S::NOT_FOUND, "The decision is not known"),
             Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The path has other methods"),
             Self::CursorExpired => ("CURSOR_EXPIRED", S::GONE, "The cursor is of a log that no longer exists"),
             Self::BodyTooLarge => ("BODY_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large"),
@@ -152,6 +159,9 @@ impl Code {
             Self::Timeout => ("TIMEOUT", S::SERVICE_UNAVAILABLE, "The answer took too long"),
             Self::LogUnavailable => ("LOG_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The log cannot be written"),
             Self::ViewsUnavailable => ("VIEWS_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The views cannot be read"),
+            Self::DecisionsUnavailable => {
+                ("DECISIONS_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The decisions cannot be read")
+            }
         }
     }
 
@@ -168,9 +178,12 @@ impl Code {
     /// Seconds after which it may be tried again, where that helps.
     const fn retry_after_s(self) -> Option<u32> {
         match self {
-            Self::Starting | Self::Overloaded | Self::Timeout | Self::LogUnavailable | Self::ViewsUnavailable => {
-                Some(1)
-            }
+            Self::Starting
+            | Self::Overloaded
+            | Self::Timeout
+            | Self::LogUnavailable
+            | Self::ViewsUnavailable
+            | Self::DecisionsUnavailable => Some(1),
             Self::TooManyStreams => Some(10),
             _ => None,
         }

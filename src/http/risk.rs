@@ -15,6 +15,7 @@ use super::auth::Caller;
 use super::problem::{self, Problem};
 use super::request::Object;
 use super::{Api, answer};
+use crate::decisions::made::{Asked, Attempted, Made};
 use crate::event::AHEAD_MS_MAX;
 use crate::event::appointment::Scalar;
 use crate::event::codec::{Fields, TIME_IN_FUTURE, attempt};
@@ -196,10 +197,10 @@ pub(super) async fn login(
     warnings.extend(active.warning);
     count("login", score.level, &warnings);
     let model = active.policy.model();
-    Ok(Json(LoginAnswer {
-        id: answer::new_id(),
+    let answer = LoginAnswer {
+        id: api.decisions.id(&caller.tenant, &asked.user_id, now_ms),
         kind: "login",
-        user_id: asked.user_id,
+        user_id: asked.user_id.clone(),
         score: score.score,
         level: score.level,
         decision: score.decision,
@@ -211,7 +212,11 @@ pub(super) async fn login(
         view,
         evaluated_at: at(now_ms),
         warnings,
-    }))
+    };
+    let (id, tenant, subject, at_ms) = (&answer.id, &caller.tenant, &asked.user_id, now_ms);
+    let attempted = Asked::Attempt(Attempted { at_ms: asked.at_ms, attempt: &asked.attempt });
+    api.decisions.record(&Made { id, tenant, subject, at_ms, asked: attempted, answer: &answer });
+    Ok(Json(answer))
 }
 
 fn read_login(f: &mut Fields<'_, '_>, now_ms: i64) -> LoginAsked {

@@ -169,7 +169,24 @@ async fn questions_that_are_refused() {
             ("/v1/appointments/a/reminders", JSON, "{}".into(), 404, "APPOINTMENT_NOT_FOUND", None),
             ("/v1/nowhere", JSON, "{}".into(), 404, "PATH_NOT_FOUND", None),
             ("/livez", JSON, "{}".into(), 405, "METHOD_NOT_ALLOWED", None),
-            ("/v1/feedback", JSON, "{}".into(), 404, "PATH_NOT_FOUND", None),
+            invalid("/v1/feedback", json!({}), "/decision_id", "MISSING_FIELD"),
+            invalid("/v1/feedback", json!({}), "/label", "MISSING_FIELD"),
+            invalid("/v1/feedback", json!({"decision_id": "d", "label": "maybe"}), "/label", "INVALID_VALUE"),
+            invalid("/v1/feedback", json!({"decision_id": 7, "label": "fraud"}), "/decision_id", "WRONG_TYPE"),
+            invalid(
+                "/v1/feedback",
+                json!({"decision_id": "d", "label": "fraud", "reported_by": 1}),
+                "/reported_by",
+                "WRONG_TYPE",
+            ),
+            (
+                "/v1/feedback",
+                JSON,
+                json!({"decision_id": "d", "label": "fraud"}).to_string(),
+                404,
+                "DECISION_NOT_FOUND",
+                None,
+            ),
         ],
     )
     .await;
@@ -177,6 +194,7 @@ async fn questions_that_are_refused() {
         ("/v1/users/nobody", 404, "USER_NOT_FOUND"),
         ("/v1/clients/nobody", 404, "CLIENT_NOT_FOUND"),
         ("/v1/appointments/none", 404, "APPOINTMENT_NOT_FOUND"),
+        ("/v1/decisions/none", 404, "DECISION_NOT_FOUND"),
         ("/v1/risk/appointments/none", 404, "APPOINTMENT_NOT_FOUND"),
         ("/v1/risk/logins", 405, "METHOD_NOT_ALLOWED"),
         ("/v1/users/%FF", 400, "MALFORMED_REQUEST"),

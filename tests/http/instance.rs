@@ -2,8 +2,10 @@
 
 use async_trait::async_trait;
 use foretell::clock::Clock;
+use foretell::decisions::{self, Recorder};
 use foretell::event::reminder::Risk;
 use foretell::http::{Api, Config, Parts, Scoring, router, serve};
+use foretell::log::Retention;
 use foretell::pipeline;
 use foretell::pipeline::family::{self, Views};
 use foretell::pipeline::keeper::{Alone, Companion};
@@ -153,6 +155,8 @@ impl World {
             clock: self.clock.clone(),
             keys: None,
             policies,
+            decisions: Recorder::start(self.log.clone(), &decisions::Config::default()),
+            retention: Retention::default(),
             scoring: Scoring::new(Default::default(), "UTC".into()),
             reminder_policy: Policy::default(),
             topic_prefix: "foretell.".into(),

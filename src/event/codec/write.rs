@@ -27,24 +27,27 @@ pub struct Outgoing<'a> {
 
 /// Writes an event in binary mode: attributes as `ce_` headers, the data as JSON, `tenant:subject` as the key.
 pub fn encode(event: &Outgoing<'_>) -> NewRecord {
+    let Outgoing { topic, envelope, type_name, subject, data, extensions } = *event;
+    // A map of strings and values always has a JSON form.
+    let value = serde_json::to_vec(data).unwrap_or_default().into();
+    let key = Some(key::of(&envelope.tenant, subject).into());
+    NewRecord { topic, key, value, headers: binary(envelope, type_name, subject, extensions) }
+}
+
+/// The headers of an event in binary mode.
+pub fn binary(envelope: &Envelope, type_name: &str, subject: &str, extensions: &[(String, String)]) -> Vec<Header> {
     let header = |name: &str, value: &str| -> Header { (name.to_owned(), Bytes::copy_from_slice(value.as_bytes())) };
-    let mut headers = Vec::with_capacity(8 + event.extensions.len());
+    let mut headers = Vec::with_capacity(8 + extensions.len());
     headers.push(header("ce_specversion", "1.0"));
-    headers.push(header("ce_id", &event.envelope.id));
-    headers.push(header("ce_source", &event.envelope.source));
-    headers.push(header("ce_type", event.type_name));
-    headers.push(header("ce_time", &time::rfc3339(event.envelope.time_ms)));
-    headers.push(header("ce_subject", event.subject));
-    headers.push(header("ce_tenant", &event.envelope.tenant));
-    headers.extend(event.extensions.iter().map(|(name, value)| header(&format!("ce_{name}"), value)));
+    headers.push(header("ce_id", &envelope.id));
+    headers.push(header("ce_source", &envelope.source));
+    headers.push(header("ce_type", type_name));
+    headers.push(header("ce_time", &time::rfc3339(envelope.time_ms)));
+    headers.push(header("ce_subject", subject));
+    headers.push(header("ce_tenant", &envelope.tenant));
+    headers.extend(extensions.iter().map(|(name, value)| header(&format!("ce_{name}"), value)));
     headers.push(header("content-type", "application/json"));
-    NewRecord {
-        topic: event.topic,
-        key: Some(key::of(&event.envelope.tenant, event.subject).into()),
-        // A map of strings and values always has a JSON form.
-        value: serde_json::to_vec(event.data).unwrap_or_default().into(),
-        headers,
-    }
+    headers
 }
 
 /// Writes an event that was read from outside: its data as it was sent, unknown fields included.

@@ -1,9 +1,9 @@
 //! Scores of visits: of a booked one, which must be known, and of one that is only considered, which need not be.
 
 use super::{DEGRADED, Policy, count, in_time};
+use crate::decisions::made::{self, Asked, Made};
 use crate::event::appointment::StartsAt;
 use crate::event::codec::{Fault, Fields};
-use crate::event::zone;
 use crate::http::Api;
 use crate::http::answer::{self, Standing, at};
 use crate::http::auth::Caller;
@@ -11,7 +11,7 @@ use crate::http::problem::{Code, Document, Problem};
 use crate::http::request::{Ids, Object};
 use crate::score::{Action, Level, OnUnavailable, Reason, no_show};
 use crate::store::Family;
-use crate::view::client::Client;
+use crate::view::client::{Client, Start};
 use crate::view::lead::Lead;
 use axum::Json;
 use axum::extract::State;
@@ -165,10 +165,12 @@ async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Appoin
         let view = api.standing(Family::Appointments, tenant, &client_id);
         let (client, lead) = api.rows.appointment(tenant, &client_id).await.map_err(answer::unreadable)?;
         let appointment = client.as_ref().and_then(|client| client.appointments.get(id));
-        let lead_days = appointment.and_then(|appointment| appointment.lead_days());
-        let lead_days = lead_days.ok_or_else(answer::unknown_appointment)?;
-        let scored = Visit { client: client.as_ref(), lead: &lead, lead_days, view, now_ms, warnings: vec![] };
-        Ok(scored.answer(api, Some(id.to_owned()), client_id))
+        let start = appointment.and_then(|appointment| Some((appointment.lead_days()?, appointment.start.as_ref()?)));
+        let (lead_days, start) = start.ok_or_else(answer::unknown_appointment)?;
+        let starts_at_ms = start.at_ms;
+        let scored =
+            Visit { client: client.as_ref(), lead: &lead, lead_days, starts_at_ms, view, now_ms, warnings: vec![] };
+        Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id))
     })
     .await
 }
@@ -181,26 +183,17 @@ async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> 
         Err(problem) if api.scoring.no_show.on_unavailable == OnUnavailable::Error => return Err(problem),
         Err(_) => ((None, Arc::default()), true),
     };
-    let lead_days = lead_days(api, client.as_ref(), &visit);
+    let start = start(api, client.as_ref(), &visit);
+    let (lead_days, starts_at_ms) = (start.lead_days(visit.booked_at_ms), start.at_ms);
     let warnings = if degraded { vec![DEGRADED] } else { vec![] };
-    let scored = Visit { client: client.as_ref(), lead: &lead, lead_days, view, now_ms, warnings };
-    Ok(scored.answer(api, None, visit.client_id))
+    let scored = Visit { client: client.as_ref(), lead: &lead, lead_days, starts_at_ms, view, now_ms, warnings };
+    Ok(scored.answer(api, tenant, None, visit.client_id))
 }
 
-/// Days from booking to visit in the zone that it names, else the client's, else the configured one.
-fn lead_days(api: &Api, client: Option<&Client>, visit: &Considered) -> i32 {
-    let (at_ms, rules) = match &visit.starts_at {
-        StartsAt::Local { local, zone } => {
-            let rules = zone::get(zone).unwrap_or(jiff::tz::TimeZone::UTC);
-            (zone::instant_ms(*local, &rules), rules)
-        }
-        StartsAt::Instant { at_ms, zone } => {
-            let named = zone.as_deref().or(client.and_then(|client| client.time_zone.as_deref()));
-            let rules = zone::get(named.unwrap_or(&api.scoring.time_zone_default));
-            (*at_ms, rules.unwrap_or(jiff::tz::TimeZone::UTC))
-        }
-    };
-    zone::lead_days(visit.booked_at_ms, at_ms, &rules).max(0)
+/// When a considered visit starts, in the zone that it names, else the client's, else the configured one.
+fn start(api: &Api, client: Option<&Client>, visit: &Considered) -> Start {
+    let of_client = client.and_then(|client| client.time_zone.clone());
+    Start::of(&visit.starts_at, of_client.unwrap_or_else(|| api.scoring.time_zone_default.clone()))
 }
 
 /// A visit with all that its score is computed from.
@@ -208,20 +201,22 @@ struct Visit<'a> {
     client: Option<&'a Client>,
     lead: &'a Lead,
     lead_days: i32,
+    starts_at_ms: i64,
     view: Standing,
     now_ms: i64,
     warnings: Vec<&'static str>,
 }
 
 impl Visit<'_> {
-    fn answer(self, api: &Api, appointment_id: Option<String>, client_id: String) -> AppointmentAnswer {
+    fn answer(self, api: &Api, tenant: &str, appointment_id: Option<String>, client_id: String) -> AppointmentAnswer {
         let config = &api.scoring.no_show;
         let evidence = no_show::Evidence { client: self.client, lead: self.lead, lead_days: self.lead_days };
         let score = no_show::score(&evidence, config);
         count("appointment", score.level, &self.warnings);
         let model = config.model();
-        AppointmentAnswer {
-            id: answer::new_id(),
+        let id = api.decisions.id(tenant, &client_id, self.now_ms);
+        let answer = AppointmentAnswer {
+            id,
             kind: "appointment",
             appointment_id,
             client_id,
@@ -235,6 +230,10 @@ impl Visit<'_> {
             view: self.view,
             evaluated_at: at(self.now_ms),
             warnings: self.warnings,
-        }
+        };
+        let (id, subject, at_ms) = (&answer.id, &answer.client_id, self.now_ms);
+        let visit = Asked::Visit(made::Visit { lead_days: self.lead_days, starts_at_ms: self.starts_at_ms });
+        api.decisions.record(&Made { id, tenant, subject, at_ms, asked: visit, answer: &answer });
+        answer
     }
 }

@@ -19,7 +19,8 @@ use std::sync::Arc;
 const OPERATION: &str = "back up the log";
 
 /// Effects before their causes.
-const ORDER: [Topic; 5] = [Topic::DeadLetters, Topic::Reminders, Topic::Appointments, Topic::Logins, Topic::Policies];
+const ORDER: [Topic; 6] =
+    [Topic::DeadLetters, Topic::Reminders, Topic::Appointments, Topic::Logins, Topic::Policies, Topic::Decisions];
 
 /// How far each partition goes, at one moment.
 pub struct Cut<'a>(Vec<(&'a Arc<Partition>, End)>);

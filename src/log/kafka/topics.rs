@@ -7,7 +7,7 @@
 use super::client::{MESSAGE_BYTES_MAX, Query, Settings};
 use super::{Config, Names};
 use crate::event::Topic;
-use crate::log::{Error, RECORD_BYTES_MAX, full_name, without_epoch};
+use crate::log::{Error, RECORD_BYTES_MAX, Retention, full_name, without_epoch};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigEntry, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier,
     TopicReplication,
@@ -35,13 +35,13 @@ pub struct Shape {
     pub replication_factor: u16,
     /// Copies that must exist before a record is acknowledged.
     pub min_insync_replicas: u16,
-    /// How long dead letters are kept.
-    pub dead_letter_retention_days: u32,
+    /// How long records are kept that no row is folded from.
+    pub retention: Retention,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { partitions: 8, replication_factor: 3, min_insync_replicas: 2, dead_letter_retention_days: 90 }
+        Self { partitions: 8, replication_factor: 3, min_insync_replicas: 2, retention: Retention::default() }
     }
 }
 
@@ -110,11 +110,6 @@ pub(super) async fn check_with(settings: &Settings, names: &Names, query: &Arc<Q
     Ok(problems)
 }
 
-/// Whether records of the topic are kept for ever: rows are folded from the beginning.
-const fn kept(topic: Topic) -> bool {
-    !matches!(topic, Topic::DeadLetters)
-}
-
 /// Holds a topic's properties against what the fold relies on.
 fn judge<'a>(topic: Topic, name: &str, property: impl Fn(&str) -> Option<&'a str>) -> Vec<String> {
     let mut problems = Vec::new();
@@ -125,7 +120,7 @@ fn judge<'a>(topic: Topic, name: &str, property: impl Fn(&str) -> Option<&'a str
     expect("message.timestamp.type", "LogAppendTime", "producers' clocks would decide what is too far ahead.");
     if topic.is_compacted() {
         expect("cleanup.policy", "compact", "a policy would be lost when its record grew old.");
-    } else if kept(topic) {
+    } else if topic.is_folded() {
         expect("cleanup.policy", "delete", "compaction removes events that rows are folded from.");
         expect("retention.ms", "-1", "rows could not be folded from the beginning again.");
         expect("retention.bytes", "-1", "rows could not be folded from the beginning again.");
@@ -147,8 +142,7 @@ fn admin(settings: &Settings) -> Result<(AdminClient<DefaultClientContext>, Admi
 async fn create(settings: &Settings, name: &str, topic: Topic, shape: &Shape) -> Result<(), Error> {
     let partitions = topic.partitions(shape.partitions);
     let partitions = i32::try_from(partitions).map_err(|_| Error::reject(CREATE, partitions))?;
-    let days_ms = i64::from(shape.dead_letter_retention_days) * 24 * 60 * 60 * 1000;
-    let retention_ms = if kept(topic) { "-1".to_owned() } else { days_ms.to_string() };
+    let retention_ms = shape.retention.ms(topic).unwrap_or(-1).to_string();
     let min_insync = shape.min_insync_replicas.to_string();
     let max_message = MESSAGE_BYTES_MAX.to_string();
     let new = NewTopic::new(name, partitions, TopicReplication::Fixed(i32::from(shape.replication_factor)))
@@ -277,6 +271,8 @@ mod tests {
             assert_eq!(problems.len(), 1, "{property}: {problems:?}");
             assert!(problems[0].contains(property) && problems[0].contains(value), "{problems:?}");
         }
-        assert_eq!(judged(Topic::DeadLetters, Some(("retention.ms", "7776000000"))), Vec::<String>::new());
+        for topic in [Topic::Decisions, Topic::DeadLetters] {
+            assert_eq!(judged(topic, Some(("retention.ms", "7776000000"))), Vec::<String>::new());
+        }
     }
 }

@@ -1,0 +1,281 @@
+//! Scores that were given: kept on a topic, found again by their id, held against what came of them.
+//!
+//! ```text
+//!   score ──► answer                                             ┌─► GET /v1/decisions/{id}
+//!     └─ record ─► queue ─► one task ─► log: decisions ──────────┼─► POST /v1/feedback ─► confirmed, reported
+//!          └ full, or no log for a minute: lost, and counted     └─► report: fraud and legitimate by reason
+//! ```
+//!
+//! A score never waits for its record, and never fails with it: [`Recorder::record`] puts it into a bounded queue and
+//! answers at once. One task appends what is queued, in order, and patiently, as the log is reached through its port
+//! alone. What finds no room in the queue, and what the log did not take within [`DELAY_MS_MAX`], is lost: that is
+//! counted and said. The bound also makes look-ups cheap, which need not look for a decision long after it was made.
+//!
+//! The topic is not folded, so its records need not be kept for ever: they go after `topics.decision_retention_days`.
+//! There is no index of it and no view. An id says in which partition and when ([`id`]), and [`lookup`] reads there.
+
+pub mod id;
+pub mod lookup;
+pub mod made;
+
+use crate::event::{Topic, key};
+use crate::log::{Error, Kind, Log, NewRecord, RECORD_BYTES_MAX};
+use crate::telemetry::{self, meter, trace};
+use id::Id;
+use made::Made;
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+/// The CloudEvents `source` of decisions.
+pub const SOURCE: &str = "urn:foretell:decisions";
+/// How long a decision may wait for the log before it is lost, in milliseconds.
+pub const DELAY_MS_MAX: u64 = 60_000;
+/// Records, and bytes of them, that are appended at once.
+const BATCH_RECORDS_MAX: usize = 500;
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// The first pause before an append is tried again, and the longest.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Between two lines about lost decisions.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Bounds of the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Decisions that wait for the log; further ones are lost. At least 1.
+    pub queue_records_max: usize,
+    /// Bytes of decisions that wait for the log; what goes beyond it is lost.
+    pub queue_bytes_max: usize,
+    /// How long decisions are still appended when the process ends, in milliseconds.
+    pub drain_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { queue_records_max: 10_000, queue_bytes_max: 32 * 1024 * 1024, drain_ms: 5_000 }
+    }
+}
+
+/// Keeps the scores that are given; clones share a queue. Dropping the last one appends what is queued.
+#[derive(Clone)]
+pub struct Recorder {
+    log: Arc<dyn Log>,
+    queue: mpsc::Sender<Queued>,
+    room: Arc<Semaphore>,
+    losses: Arc<Losses>,
+    closing: CancellationToken,
+    ended: CancellationToken,
+}
+
+/// A decision on its way.
+struct Queued {
+    record: NewRecord,
+    made: Instant,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Why a decision is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// The queue had no room.
+    Full,
+    /// The log was away for too long.
+    Late,
+    /// The log will never take it.
+    Refused,
+    /// The process ended.
+    Shutdown,
+}
+
+impl Recorder {
+    /// A recorder that appends to this log, by a task of the present runtime.
+    pub fn start(log: Arc<dyn Log>, config: &Config) -> Self {
+        let (queue, queued) = mpsc::channel(config.queue_records_max.clamp(1, Semaphore::MAX_PERMITS));
+        let room = Arc::new(Semaphore::new(config.queue_bytes_max.min(Semaphore::MAX_PERMITS)));
+        let (losses, closing, ended) = <(Arc<Losses>, CancellationToken, CancellationToken)>::default();
+        let writer = Writer {
+            log: log.clone(),
+            queued,
+            batch: Vec::new(),
+            losses: losses.clone(),
+            closing: closing.clone(),
+            drain: Duration::from_millis(config.drain_ms),
+            _ended: ended.clone().drop_guard(),
+        };
+        tokio::spawn(writer.run());
+        Self { log, queue, room, losses, closing, ended }
+    }
+
+    /// A name for the decision about a subject that is made now.
+    pub fn id(&self, tenant: &str, subject: &str, now_ms: i64) -> String {
+        let partitions = self.log.partitions(Topic::Decisions);
+        let partition = key::partition(key::of(tenant, subject).as_bytes(), partitions);
+        let (_, random) = Uuid::new_v4().as_u64_pair();
+        Id::new(now_ms, partition, random).to_string()
+    }
+
+    /// Keeps a decision, if it can; never waits.
+    pub fn record(&self, made: &Made<'_, impl Serialize>) {
+        let mut record = made.record(SOURCE);
+        trace::inject(&mut record.headers);
+        let bytes = record.bytes();
+        if bytes > RECORD_BYTES_MAX {
+            return self.losses.count(1, Loss::Refused);
+        }
+        let Ok(room) = self.room.clone().try_acquire_many_owned(bytes as u32) else {
+            return self.losses.count(1, Loss::Full);
+        };
+        match self.queue.try_send(Queued { record, made: Instant::now(), _room: room }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => self.losses.count(1, Loss::Full),
+            Err(mpsc::error::TrySendError::Closed(_)) => self.losses.count(1, Loss::Shutdown),
+        }
+    }
+
+    /// Appends what is queued, for as long as the settings allow; nothing is kept from then on.
+    pub async fn drain(&self) {
+        self.closing.cancel();
+        self.ended.cancelled().await;
+    }
+}
+
+/// The only one who takes from the queue.
+struct Writer {
+    log: Arc<dyn Log>,
+    queued: mpsc::Receiver<Queued>,
+    /// Taken and not yet acknowledged, the oldest first.
+    batch: Vec<Queued>,
+    losses: Arc<Losses>,
+    closing: CancellationToken,
+    drain: Duration,
+    _ended: DropGuard,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let (closing, drain) = (self.closing.clone(), self.drain);
+        let too_late = async {
+            closing.cancelled().await;
+            sleep(drain).await;
+        };
+        tokio::select! {
+            () = self.work() => return,
+            () = too_late => {}
+        }
+        let mut lost = std::mem::take(&mut self.batch).len() as u64;
+        while self.queued.try_recv().is_ok() {
+            lost += 1;
+        }
+        self.losses.count(lost, Loss::Shutdown);
+    }
+
+    /// Appends until nothing more can come.
+    async fn work(&mut self) {
+        loop {
+            let taken = tokio::select! {
+                taken = self.queued.recv_many(&mut self.batch, BATCH_RECORDS_MAX) => taken,
+                () = self.closing.cancelled(), if !self.queued.is_closed() => {
+                    self.queued.close();
+                    continue;
+                }
+            };
+            if taken == 0 {
+                return;
+            }
+            while !self.batch.is_empty() {
+                self.append().await;
+            }
+        }
+    }
+
+    /// Appends the oldest of the batch, or lets them go.
+    async fn append(&mut self) {
+        let mut pause = PAUSE;
+        loop {
+            let late = self.batch.iter().take_while(|queued| is_late(queued)).count();
+            self.batch.drain(..late);
+            self.losses.count(late as u64, Loss::Late);
+            let count = fitting(&self.batch);
+            if count == 0 {
+                return;
+            }
+            let records = self.batch[..count].iter().map(|queued| queued.record.clone()).collect();
+            match self.log.append(records).await {
+                Ok(_) => {
+                    self.batch.drain(..count);
+                    metrics::counter!(telemetry::DECISIONS_RECORDED).increment(count as u64);
+                    return;
+                }
+                Err(Error { kind: Kind::Retry, operation, detail }) => {
+                    tracing::debug!(detail, "decisions wait for the log");
+                    meter::retried(operation);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the log does not take decisions");
+                    self.batch.drain(..count);
+                    return self.losses.count(count as u64, Loss::Refused);
+                }
+            }
+        }
+    }
+}
+
+fn is_late(queued: &Queued) -> bool {
+    queued.made.elapsed() > Duration::from_millis(DELAY_MS_MAX)
+}
+
+/// How many of the oldest are appended at once: at least one, if there is any.
+fn fitting(batch: &[Queued]) -> usize {
+    let mut bytes = 0;
+    let fits = |queued: &&Queued| {
+        bytes += queued.record.bytes();
+        bytes <= BATCH_BYTES_MAX
+    };
+    batch.iter().take_while(fits).count().max(usize::from(!batch.is_empty()))
+}
+
+impl Loss {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Late => "late",
+            Self::Refused => "refused",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Counts what is lost, and says so now and then.
+#[derive(Default)]
+struct Losses(Mutex<Untold>);
+
+#[derive(Default)]
+struct Untold {
+    lost: u64,
+    told: Option<Instant>,
+}
+
+impl Losses {
+    fn count(&self, lost: u64, loss: Loss) {
+        if lost == 0 {
+            return;
+        }
+        metrics::counter!(telemetry::DECISIONS_LOST, telemetry::REASON => loss.name()).increment(lost);
+        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.lost += lost;
+        if loss == Loss::Shutdown || untold.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            let lost = std::mem::take(&mut untold.lost);
+            untold.told = Some(Instant::now());
+            drop(untold);
+            tracing::warn!(lost, reason = loss.name(), "scores were answered and are not kept");
+        }
+    }
+}

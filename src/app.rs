@@ -91,7 +91,8 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     let (log, back_up): (Arc<dyn Log>, Option<Arc<BackUp>>) = match &log_lock {
         Some(directory) => {
             let partitions = config.topics.embedded_partitions;
-            let open = || log::disk::Log::open(directory, |_| partitions, log::disk::Config::default(), clock);
+            let sizes = log::disk::Config { retention: config.topics.retention(), ..log::disk::Config::default() };
+            let open = || log::disk::Log::open(directory, |_| partitions, sizes, clock);
             let log = tokio::task::block_in_place(open)?;
             let (copied, directory) = (log.clone(), Arc::clone(directory));
             let back_up: Arc<BackUp> = Arc::new(move |to, tell| backup::back_up(&copied, directory.path(), to, tell));

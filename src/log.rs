@@ -18,7 +18,9 @@
 //! - A partition has one reader per group, except while an old one has not yet learned of its revocation.
 //! - Slow readers stop the fetching of their partition and nothing else.
 //!
-//! What is absent: deletion, compaction and seeking. A reader that must start elsewhere is opened anew.
+//! - Records of facts are kept for ever; of decisions and dead letters the oldest go after a time ([`Retention`]).
+//!
+//! What is absent: deletion by whoever uses it, compaction and seeking. A reader that must start elsewhere is opened anew.
 
 pub mod disk;
 pub mod group;
@@ -266,6 +268,8 @@ pub trait Log: Send + Sync {
     async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error>;
 
     /// Reads a partition outside of any group, from the first record at or above `from`; never revoked.
+    ///
+    /// Fatal where `from` lies below what the partition holds, as retention has left it.
     async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error>;
 
     /// Looks once at what a reader that began at `from` would bring first, and does not stay. A page is a batch.

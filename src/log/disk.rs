@@ -10,7 +10,8 @@
 //! ```
 //! What was acknowledged was synced, one group at a time (`writer`). When the directory is opened, bytes that were
 //! never acknowledged are cut off and said; damage to what was acknowledged is refused, with file and position
-//! (`recover`). Segments are only ever added, so a copy can be taken at any time (`backup`). A topic gets another
+//! (`recover`). Segments of facts are only ever added; those of decisions and dead letters go when all of their records
+//! are older than they are kept (`retention`). A copy can be taken at any time (`backup`). A topic gets another
 //! partition count by a successor beside it, which takes its place when the directory is opened (`successor`).
 //!
 //! Consumer groups live in the process, as the directory belongs to it. What a group committed is kept in memory
@@ -23,6 +24,7 @@ mod mark;
 mod partition;
 mod reader;
 mod recover;
+mod retention;
 mod segment;
 mod successor;
 mod writer;
@@ -32,7 +34,7 @@ pub use lock::{Directory, lock};
 
 use super::group::Groups;
 use super::memory::check_fenced;
-use super::{Error, Extent, Fenced, Membership, NewRecord, Reader, check_sizes, partition_of};
+use super::{Error, Extent, Fenced, Membership, NewRecord, Reader, Retention, check_sizes, partition_of};
 use crate::clock::Clock;
 use crate::event::{Position, Topic};
 use async_trait::async_trait;
@@ -42,8 +44,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use writer::{Appender, Job, Writer};
@@ -67,11 +69,18 @@ pub struct Config {
     pub batch_records_max: usize,
     /// Bytes of keys and values after which a reader adds no further record to a batch.
     pub batch_bytes_max: usize,
+    /// How long records are kept that no row is folded from.
+    pub retention: Retention,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { segment_bytes_max: 64 * 1024 * 1024, batch_records_max: 2_000, batch_bytes_max: 1024 * 1024 }
+        Self {
+            segment_bytes_max: 64 * 1024 * 1024,
+            batch_records_max: 2_000,
+            batch_bytes_max: 1024 * 1024,
+            retention: Retention::default(),
+        }
     }
 }
 
@@ -91,6 +100,8 @@ struct Inner {
     broken: watch::Receiver<Option<Error>>,
     writer: Option<JoinHandle<()>>,
     config: Config,
+    /// Read while a copy is made: nothing is let go of meanwhile.
+    cuts: Arc<RwLock<()>>,
     /// Held as long as the log is open.
     directory: Arc<Directory>,
 }
@@ -128,21 +139,22 @@ impl Log {
             let mut opened = Vec::new();
             for number in 0..count {
                 let partition = Partition::open(topic, number, path.join(number.to_string()))?;
-                let appender = Appender::new(partition, config.segment_bytes_max)?;
+                let appender = Appender::new(partition, &config)?;
                 opened.push(Arc::clone(appender.shared()));
                 appenders.push(appender);
             }
             topics.insert(topic, opened);
         }
         let syncs = Arc::new(AtomicU64::new(0));
-        let writer = Writer::new(appenders, clock, Arc::clone(&syncs));
+        let cuts = Arc::default();
+        let writer = Writer::new(appenders, clock, Arc::clone(&syncs), Arc::clone(&cuts));
         let broken = writer.broken();
         let (jobs, queued) = mpsc::unbounded_channel();
         let spawned = std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(queued));
         let writer = Some(spawned.map_err(|e| Error::fatal("open the log", e))?);
         let queue = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / RECORD_OVERHEAD_BYTES));
         let directory = Arc::clone(directory);
-        let inner = Inner { topics, epochs, jobs: Some(jobs), queue, syncs, broken, writer, config, directory };
+        let inner = Inner { topics, epochs, jobs: Some(jobs), queue, syncs, broken, writer, config, cuts, directory };
         Ok(Self { inner: Arc::new(inner), groups: Groups::default() })
     }
 
@@ -235,8 +247,9 @@ impl super::Log for Log {
     }
 
     async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
-        let end = self.partition(topic, partition)?.end.borrow().offset;
-        Ok(Extent { start: 0, end })
+        let partition = self.partition(topic, partition)?;
+        let end = partition.end.borrow().offset;
+        Ok(Extent { start: partition.start(), end })
     }
 
     async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {

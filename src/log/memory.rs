@@ -92,7 +92,7 @@ impl Log {
         Ok(())
     }
 
-    /// Forgets the records below `start`, as retention does.
+    /// Forgets the records below `start`, as retention does; nothing is forgotten by itself here.
     ///
     /// A partition that does not exist is Reject.
     pub fn forget(&self, topic: Topic, partition: u32, start: i64) -> Result<(), Error> {
@@ -188,7 +188,11 @@ impl super::Log for Log {
     }
 
     async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
-        self.shared.with(topic, partition, |_| ())?;
+        let start = self.shared.with(topic, partition, |partition| partition.start)?;
+        if from < start {
+            let detail = format!("partition {partition} of {} begins at {start}, and {from} was wanted", topic.name());
+            return Err(Error::fatal("read the log", detail));
+        }
         Ok(Box::new(Tail { shared: Arc::clone(&self.shared), topic, partition, next: from, said: None }))
     }
 

@@ -36,7 +36,8 @@ mod log_on_disk_in_small_segments {
 
     async fn make() -> Fixture<dyn Log> {
         let directory = directory();
-        let config = Config { segment_bytes_max: 2_000, batch_records_max: 7, batch_bytes_max: 100 };
+        let config =
+            Config { segment_bytes_max: 2_000, batch_records_max: 7, batch_bytes_max: 100, ..Config::default() };
         let log = open(directory.path(), 4, config).expect("opens");
         Fixture { port: Arc::new(log), keep: Box::new(directory) }
     }
@@ -625,5 +626,207 @@ mod exchange {
         log.backup(log.cut(), copy.path(), &mut |_, _| {}).expect("copied");
         assert_moved(copy.path(), &records).await;
         assert!(!copy.path().join("log/appointments.e0").exists());
+    }
+}
+
+/// Decisions and dead letters go after a time, facts never.
+mod retention {
+    use super::*;
+    use foretell::clock::Clock;
+    use foretell::log::{Record, Retention};
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    const HOUR_MS: i64 = 3_600_000;
+    const DAY_MS: i64 = 24 * HOUR_MS;
+    const DAY: Retention = Retention { decision_days: 1, dead_letter_days: 2 };
+    const FOR_LONG: Retention = Retention { decision_days: 36_500, dead_letter_days: 36_500 };
+    const TOPICS: [Topic; 3] = [Topic::Logins, Topic::Decisions, Topic::DeadLetters];
+
+    struct Manual(AtomicI64);
+
+    impl Clock for Manual {
+        fn now_ms(&self) -> i64 {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    /// A directory, and the time.
+    struct Aging {
+        directory: TempDir,
+        clock: Arc<Manual>,
+    }
+
+    impl Aging {
+        fn new() -> Self {
+            Self { directory: directory(), clock: Arc::new(Manual(AtomicI64::new(1_772_359_200_000))) }
+        }
+
+        fn open(&self, retention: Retention) -> Result<disk::Log, Error> {
+            let config = Config { segment_bytes_max: 200, retention, ..Config::default() };
+            disk::Log::open(&disk::lock(self.directory.path())?, |_| 1, config, self.clock.clone())
+        }
+
+        fn pass(&self, ms: i64) {
+            self.clock.0.fetch_add(ms, Ordering::SeqCst);
+        }
+
+        /// Four records of each topic every hour.
+        async fn hours(&self, log: &disk::Log, count: usize) {
+            for _ in 0..count {
+                for n in 0..4 {
+                    let records = TOPICS.map(|topic| NewRecord { topic, ..record(&n.to_string()) });
+                    log.append(records.to_vec()).await.expect("appended");
+                }
+                self.pass(HOUR_MS);
+            }
+        }
+
+        fn segments(&self, topic: Topic) -> Vec<PathBuf> {
+            let partition = self.directory.path().join("log").join(topic.name()).join("0");
+            let entries = std::fs::read_dir(partition).expect("there").map(|entry| entry.expect("readable").path());
+            let mut segments: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+            segments.sort();
+            segments
+        }
+    }
+
+    /// Everything that a partition holds, from its start on.
+    async fn held(log: &disk::Log, topic: Topic) -> Vec<Record> {
+        let extent = log.extent(topic, 0).await.expect("an extent");
+        let (mut records, mut next) = (Vec::new(), extent.start);
+        while next < extent.end {
+            let page = log.page(topic, 0, next).await.expect("a page");
+            next = page.next;
+            records.extend(page.records);
+        }
+        let offsets: Vec<_> = records.iter().map(|record| record.position.offset).collect();
+        assert_eq!(offsets, (extent.start..extent.end).collect::<Vec<_>>(), "{topic:?}: no gap");
+        records
+    }
+
+    #[tokio::test]
+    async fn what_is_older_than_it_is_kept_goes_and_facts_stay() {
+        let aging = Aging::new();
+        let log = aging.open(DAY).expect("opens");
+        aging.hours(&log, 1).await;
+        let mut behind = log.read(Topic::Decisions, 0, 0).await.expect("all of it is there");
+        aging.hours(&log, 99).await;
+        let now_ms = aging.clock.now_ms();
+        for (topic, kept_ms) in [(Topic::Decisions, DAY_MS), (Topic::DeadLetters, 2 * DAY_MS)] {
+            let records = held(&log, topic).await;
+            let age_ms = now_ms - records[0].timestamp_ms;
+            assert!(age_ms > kept_ms && age_ms <= kept_ms + kept_ms / 30 + 2 * HOUR_MS, "{topic:?}: {age_ms} ms");
+            assert_eq!(records.last().expect("some").position.offset, 399);
+            let refused = log.read(topic, 0, 0).await.err().expect("the beginning is gone");
+            assert!(refused.kind == Kind::Fatal && refused.detail.contains("0 was wanted"), "{refused}");
+        }
+        assert_eq!(held(&log, Topic::Logins).await.len(), 400, "facts are kept for ever");
+        // A reader that began before goes on where it is, and learns of it when it needs what is gone.
+        let refused = loop {
+            match behind.next().await {
+                Ok(Next::Records(records)) => assert!(records[0].position.offset < 100),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert!(refused.kind == Kind::Fatal && refused.detail.contains("was wanted"), "{refused}");
+        drop((behind, log));
+        aging.pass(30 * DAY_MS);
+        let log = aging.open(DAY).expect("opens");
+        for topic in [Topic::Decisions, Topic::DeadLetters] {
+            assert_eq!(aging.segments(topic).len(), 1, "{topic:?}: all but what is written is gone at once");
+            assert!(!held(&log, topic).await.is_empty());
+        }
+        aging.hours(&log, 1).await;
+        drop(log);
+        let log = aging.open(DAY).expect("opens");
+        assert_eq!(held(&log, Topic::Decisions).await.last().expect("some").position.offset, 403, "offsets go on");
+    }
+
+    #[tokio::test]
+    async fn whatever_a_removal_has_come_to_is_the_end_without_a_gap() {
+        for removed in 0..=12 {
+            let aging = Aging::new();
+            let log = aging.open(FOR_LONG).expect("opens");
+            aging.hours(&log, 12).await;
+            let all = held(&log, Topic::Decisions).await;
+            drop(log);
+            let segments = aging.segments(Topic::Decisions);
+            assert!(segments.len() > 12, "{}", segments.len());
+            segments[..removed].iter().for_each(|segment| std::fs::remove_file(segment).expect("there"));
+            let log = aging.open(FOR_LONG).expect("opens");
+            let left = held(&log, Topic::Decisions).await;
+            assert_eq!(left, all[all.len() - left.len()..], "{removed} removed");
+            assert!(removed == 0 || left.len() < all.len());
+            drop(log);
+            aging.pass(DAY_MS);
+            let log = aging.open(DAY).expect("opens");
+            assert_eq!(held(&log, Topic::Logins).await.len(), 48);
+            let left = held(&log, Topic::Decisions).await;
+            assert!(left.len() <= 4 && left == all[all.len() - left.len()..], "it goes on where it was cut off");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_segment_that_says_how_to_go_on_is_never_removed() {
+        let aging = Aging::new();
+        let log = aging.open(FOR_LONG).expect("opens");
+        aging.hours(&log, 3).await;
+        let all = held(&log, Topic::Decisions).await;
+        drop(log);
+        // A crash between the creation of a segment and its first block.
+        let empty = aging.directory.path().join("log/decisions/0/00000000000000000012.log");
+        std::fs::write(&empty, b"").expect("written");
+        aging.pass(90 * DAY_MS);
+        for _ in 0..2 {
+            let log = aging.open(DAY).expect("opens");
+            let left = held(&log, Topic::Decisions).await;
+            assert!(!left.is_empty() && left == all[all.len() - left.len()..]);
+        }
+        let log = aging.open(DAY).expect("opens");
+        aging.hours(&log, 2).await;
+        drop(log);
+        let log = aging.open(DAY).expect("opens");
+        let offsets: Vec<_> = held(&log, Topic::Decisions).await.iter().map(|record| record.position.offset).collect();
+        assert_eq!(offsets.last(), Some(&19));
+        assert!(offsets.first() >= Some(&12), "what was before has gone: {offsets:?}");
+    }
+
+    #[tokio::test]
+    async fn facts_that_have_lost_their_beginning_are_not_opened() {
+        for topic in [Topic::Logins, Topic::DeadLetters] {
+            let aging = Aging::new();
+            aging.hours(&aging.open(FOR_LONG).expect("opens"), 3).await;
+            std::fs::remove_file(&aging.segments(topic)[0]).expect("there");
+            let opened = aging.open(FOR_LONG);
+            assert_eq!(opened.is_err(), topic.is_folded(), "{topic:?}");
+            if let Err(error) = opened {
+                assert!(error.kind == Kind::Fatal && error.detail.contains("restore the directory"), "{error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_while_it_is_copied_and_the_copy_begins_where_the_log_does() {
+        let aging = Aging::new();
+        let log = aging.open(DAY).expect("opens");
+        aging.hours(&log, 10).await;
+        let cut = log.cut();
+        aging.pass(2 * DAY_MS);
+        aging.hours(&log, 1).await;
+        assert_eq!(log.extent(Topic::Decisions, 0).await.expect("known").start, 0);
+        let copy = directory();
+        let backup = log.backup(cut, copy.path(), &mut |_, _| {}).expect("copied");
+        assert_eq!(backup.records, 120);
+        aging.hours(&log, 2).await;
+        assert_eq!(log.extent(Topic::Decisions, 0).await.expect("known").start, 40, "the look was made up for");
+        let copy = directory();
+        let backup = log.backup(log.cut(), copy.path(), &mut |_, _| {}).expect("copied");
+        // 52 logins, 12 decisions, and the dead letters of two days and more.
+        let letters = held(&log, Topic::DeadLetters).await;
+        assert_eq!(backup.records, 52 + 12 + letters.len() as u64);
+        let restored = open(copy.path(), 1, Config { retention: FOR_LONG, ..Config::default() }).expect("opens");
+        assert_eq!(held(&restored, Topic::Decisions).await, held(&log, Topic::Decisions).await);
+        assert_eq!(held(&restored, Topic::DeadLetters).await, letters);
     }
 }

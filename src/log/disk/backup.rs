@@ -1,7 +1,7 @@
 //! A copy of the log while it is written: everything that was acknowledged before the copy began.
 //!
 //! How far each partition goes is read first, of all of them at once, and then that much is copied: segments only
-//! grow. Reminders are read before the appointments that they come from, so that a copy never holds a reminder
+//! grow, and none is removed meanwhile. Reminders are read before the appointments that they come from, so that a copy never holds a reminder
 //! without its cause. Every block is verified on its way, and the copy is opened at the end as a start would open
 //! it: a backup that cannot be read is none.
 
@@ -14,7 +14,7 @@ use crate::log::{Backup, Error};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
 const OPERATION: &str = "back up the log";
 
@@ -23,28 +23,33 @@ const ORDER: [Topic; 6] =
     [Topic::DeadLetters, Topic::Reminders, Topic::Appointments, Topic::Logins, Topic::Policies, Topic::Decisions];
 
 /// How far each partition goes, at one moment.
-pub struct Cut<'a>(Vec<(&'a Arc<Partition>, End)>);
+pub struct Cut<'a> {
+    ends: Vec<(&'a Arc<Partition>, End)>,
+    /// Nothing that it names is let go of as long as it lives.
+    _held: RwLockReadGuard<'a, ()>,
+}
 
 impl Log {
     /// What is acknowledged by now.
     pub fn cut(&self) -> Cut<'_> {
+        let held = self.inner.cuts.read().unwrap_or_else(PoisonError::into_inner);
         let partitions = ORDER.iter().flat_map(|topic| self.inner.topics.get(topic).into_iter().flatten());
-        Cut(partitions.map(|partition| (partition, *partition.end.borrow())).collect())
+        Cut { ends: partitions.map(|partition| (partition, *partition.end.borrow())).collect(), _held: held }
     }
 
     /// Copies the log up to a cut of it below a directory that holds none; durable when it answers. Blocks on the disk.
     ///
     /// `tell` hears how many bytes are copied, and of how many. Fatal if the log is damaged; then the copy is not to
     /// be used.
-    pub fn backup(&self, Cut(ends): Cut<'_>, to: &Path, tell: &mut dyn FnMut(u64, u64)) -> Result<Backup, Error> {
+    pub fn backup(&self, cut: Cut<'_>, to: &Path, tell: &mut dyn FnMut(u64, u64)) -> Result<Backup, Error> {
         let mut total = 0;
-        for (partition, end) in &ends {
+        for (partition, end) in &cut.ends {
             for segment in partition.until(*end) {
                 total += bytes_of(&segment, *end)?;
             }
         }
         let mut backup = Backup::default();
-        for (partition, end) in ends {
+        for &(partition, end) in &cut.ends {
             let directory = to.join("log").join(partition.topic.name());
             let place = directory.join(partition.number.to_string());
             fs::create_dir_all(&place).map_err(|e| failed(&place, &e))?;
@@ -60,7 +65,7 @@ impl Log {
                 let detail = format!("the copy in {} ends at {}, not at {}", place.display(), copied.end, end.offset);
                 return Err(Error::fatal(OPERATION, detail));
             }
-            backup.records += end.offset.unsigned_abs();
+            backup.records += (end.offset - partition.start()).unsigned_abs();
             for directory in [&place, &directory] {
                 sync(directory)?;
             }

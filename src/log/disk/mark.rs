@@ -73,4 +73,9 @@ impl Sidecar {
     pub(super) fn write(&self, mark: Mark) -> io::Result<()> {
         self.0.write_all_at(&mark.encode(), 0)
     }
+
+    /// Makes the mark outlive a power loss: before what an older one names is removed.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
 }

@@ -46,6 +46,7 @@ impl Partition {
         let (sidecar, mark) = Sidecar::open(&directory.join("mark"))?;
         let mut segments = recover::list(&directory)?;
         let tail = recover::recover(&segments, mark)?;
+        recover::check_beginning(topic, &segments)?;
         if segments.is_empty() {
             segments.push(create(&directory, tail.end).map_err(fail)?);
         }
@@ -82,6 +83,39 @@ impl Partition {
     pub(super) fn until(&self, end: End) -> Vec<Segment> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments.iter().filter(|segment| segment.base <= end.segment).cloned().collect()
+    }
+
+    /// The lowest offset that can be read.
+    pub(super) fn start(&self) -> i64 {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.first().map_or(0, |segment| segment.base)
+    }
+
+    /// The oldest segment, unless it is the one that the mark names or one behind it.
+    pub(super) fn oldest_closed(&self) -> Option<Segment> {
+        let end = *self.end.borrow();
+        // Where the newest is empty, as after a crash, its forerunner is the one that says how to go on.
+        let marked = self.until(end).into_iter().rev().nth(usize::from(end.bytes == 0))?;
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.first().filter(|oldest| oldest.base < marked.base).cloned()
+    }
+
+    /// Removes the oldest segment: no reader begins in it any more, then its file goes. Those who read it go on.
+    pub(super) fn remove(&self, oldest: &Segment) -> io::Result<()> {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).retain(|segment| segment.base != oldest.base);
+        std::fs::remove_file(&oldest.path)?;
+        // One after the other, so that a power loss never brings back an older one without its successor.
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// What a reader is told who wants an offset that is not held any more.
+    pub(super) fn gone(&self, wanted: i64) -> Error {
+        let (name, number, start) = (self.topic.name(), self.number, self.start());
+        let detail = format!(
+            "partition {number} of {name} begins at {start}, and {wanted} was wanted: what was before is older than \
+             such records are kept"
+        );
+        Error::fatal("read the log", detail)
     }
 
     /// The segment that holds an offset: the last one that does not begin behind it.

@@ -40,9 +40,13 @@ type Fetched = Result<(Cursor, Vec<Record>), Error>;
 
 impl Cursor {
     fn open(partition: Arc<Partition>, from: i64) -> Result<Self, Error> {
+        if from < partition.start() {
+            return Err(partition.gone(from));
+        }
         let segment = partition.holding(from);
-        let (offset, at) = segment.find(from)?;
-        let file = Arc::new(segment.open(OPERATION)?);
+        let found = segment.find(from).and_then(|found| Ok((found, Arc::new(segment.open(OPERATION)?))));
+        // It may have been removed since.
+        let ((offset, at), file) = found.map_err(|error| unless_gone(&partition, from, error))?;
         Ok(Self { partition, segment, file, at, offset })
     }
 
@@ -83,10 +87,10 @@ impl Cursor {
     fn step(self) -> Result<Self, Error> {
         let segment = self.partition.holding(self.offset);
         if segment.base != self.offset {
-            return Err(self.segment.damaged(OPERATION, self.at));
+            return Err(unless_gone(&self.partition, self.offset, self.segment.damaged(OPERATION, self.at)));
         }
-        let file = Arc::new(segment.open(OPERATION)?);
-        Ok(Self { segment, file, at: 0, ..self })
+        let opened = segment.open(OPERATION).map_err(|error| unless_gone(&self.partition, self.offset, error));
+        Ok(Self { segment, file: Arc::new(opened?), at: 0, ..self })
     }
 
     /// The next bytes: a chunk, or the next block if that is larger.
@@ -108,6 +112,11 @@ impl Cursor {
         self.file.read_exact_at(&mut bytes, self.at).map_err(|e| self.segment.failed(OPERATION, &e))?;
         Ok(bytes)
     }
+}
+
+/// Why an offset cannot be read: it is older than its topic is kept, or what was found.
+fn unless_gone(partition: &Partition, offset: i64, found: Error) -> Error {
+    if offset < partition.start() { partition.gone(offset) } else { found }
 }
 
 /// Follows the end of a partition.

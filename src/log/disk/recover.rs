@@ -8,6 +8,7 @@
 use super::block::{self, HEADER_BYTES, Header, MAGIC};
 use super::mark::Mark;
 use super::segment::Segment;
+use crate::event::Topic;
 use crate::log::Error;
 use std::fs::OpenOptions;
 use std::io;
@@ -56,7 +57,9 @@ pub(super) fn recover(segments: &[Segment], mark: Option<Mark>) -> Result<Tail, 
     }
     let bytes = newest.read_all(OPERATION)?;
     let before = match (block::verified(&bytes), segments.len().checked_sub(2)) {
-        (_, None) => Tail { end: newest.base, ..Tail::default() },
+        // Nothing went before, or all of it was let go of: then the first block says where it stands.
+        (_, None) if newest.base == 0 => Tail::default(),
+        (None, None) => Tail { end: newest.base, ..Tail::default() },
         (Some(first), _) => Tail { end: newest.base, sequence: first.sequence.saturating_sub(1), ..Tail::default() },
         // A crash between the creation of a segment and its first block: its forerunner knows how to go on.
         (None, Some(index)) => last_block(&segments[index], newest.base)?,
@@ -76,6 +79,21 @@ pub(super) fn recover(segments: &[Segment], mark: Option<Mark>) -> Result<Tail, 
         cut(newest, &bytes, tail)?;
     }
     Ok(tail)
+}
+
+/// Refuses a topic of facts that has lost its beginning: rows are folded from there.
+pub(super) fn check_beginning(topic: Topic, segments: &[Segment]) -> Result<(), Error> {
+    match segments.first() {
+        Some(first) if first.base > 0 && topic.is_folded() => {
+            let detail = format!(
+                "the segments before {} are missing, and rows are folded from the first record on; restore the \
+                 directory from a backup",
+                first.path.display()
+            );
+            Err(Error::fatal(OPERATION, detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn missing(mark: Mark) -> Error {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 const INDEX_BYTES: u64 = 64 * 1024;
 
@@ -21,11 +21,13 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     /// Offsets and where their blocks begin, rising in both; empty until it is needed.
     index: Arc<Mutex<Vec<(i64, u64)>>>,
+    /// Timestamp of its last block, once nothing more is written to it and somebody asked.
+    last_ms: Arc<OnceLock<i64>>,
 }
 
 impl Segment {
     pub(super) fn at(directory: &Path, base: i64) -> Self {
-        Self { base, path: directory.join(format!("{base:020}.log")), index: Arc::default() }
+        Self { base, path: directory.join(format!("{base:020}.log")), index: Arc::default(), last_ms: Arc::default() }
     }
 
     /// Takes note of a block, if the last one noted is far enough.
@@ -74,6 +76,33 @@ impl Segment {
             found.push((at, header));
             at += header.block_bytes() as u64;
         }
+    }
+
+    /// The header of its first block; none where there is none.
+    pub(super) fn first(&self, operation: &'static str) -> Result<Option<Header>, Error> {
+        let mut bytes = [0; HEADER_BYTES];
+        match self.open(operation)?.read_exact_at(&mut bytes, 0) {
+            Ok(()) => Ok(Header::decode(&bytes)),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(e) => Err(self.failed(operation, &e)),
+        }
+    }
+
+    /// Takes note of when its last block was written.
+    pub(super) fn close(&self, last_ms: i64) {
+        // Found out before by somebody who has walked over it: the same.
+        let _ = self.last_ms.set(last_ms);
+    }
+
+    /// When the last block of a segment was written to which nothing more is.
+    pub(super) fn last_ms(&self, operation: &'static str) -> Result<i64, Error> {
+        if let Some(last_ms) = self.last_ms.get() {
+            return Ok(*last_ms);
+        }
+        let last = self.headers(operation)?.last().map(|(_, header)| header.timestamp_ms);
+        let last_ms = last.ok_or_else(|| self.damaged(operation, 0))?;
+        self.close(last_ms);
+        Ok(last_ms)
     }
 
     /// The file system failed.

@@ -69,7 +69,7 @@ impl Successors {
             store_epoch(&path, epoch + 1)?;
             let open = |number: u32| {
                 let partition = Partition::open(topic, number, path.join(number.to_string()))?;
-                let appender = Appender::new(partition, config.segment_bytes_max)?;
+                let appender = Appender::new(partition, &config)?;
                 Ok(Block { appender, records: Vec::new(), bytes: 0, timestamp_ms: 0 })
             };
             begun.insert(topic, (0..count).map(open).collect::<Result<_, Error>>()?);

@@ -12,12 +12,13 @@
 //! A failed write is taken back and answered; the next may succeed, once there is space. After a failed sync
 //! nobody knows what the disk holds, so the log is Fatal from then on, and says so to whoever waits to end the process.
 
-use super::SYNCS;
 use super::block::Builder;
 use super::mark::{Mark, Sidecar};
 use super::partition::{End, Opened, Partition};
 use super::recover::Tail;
+use super::retention::{Keeper, Kept};
 use super::segment::Segment;
+use super::{Config, SYNCS};
 use crate::clock::Clock;
 use crate::event::Position;
 use crate::log::memory::fenced_off;
@@ -26,14 +27,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 /// Bytes after which a group takes no further append.
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Threads that sync the files of one group.
 const SYNCS_AT_ONCE_MAX: usize = 8;
+/// Segments of a partition that are removed at a time: the rest goes with the next look.
+const REMOVED_AT_ONCE_MAX: u64 = 256;
 const OPERATION: &str = "append";
 
 /// What the writer is asked for. Partitions are named by their index among all partitions of all topics.
@@ -76,11 +79,25 @@ pub(super) struct Writer {
     syncs: Arc<AtomicU64>,
     /// Why nothing can be appended any more.
     broken: watch::Sender<Option<Error>>,
+    retention: Keeper,
 }
 
 impl Writer {
-    pub(super) fn new(appenders: Vec<Appender>, clock: Arc<dyn Clock>, syncs: Arc<AtomicU64>) -> Self {
-        Self { appenders, clock, syncs, broken: watch::Sender::default() }
+    /// A writer that lets go at once of what is older than it is kept.
+    pub(super) fn new(
+        appenders: Vec<Appender>,
+        clock: Arc<dyn Clock>,
+        syncs: Arc<AtomicU64>,
+        cuts: Arc<RwLock<()>>,
+    ) -> Self {
+        let retention = Keeper::new(cuts);
+        let mut writer = Self { appenders, clock, syncs, broken: watch::Sender::default(), retention };
+        writer.let_go();
+        writer
+    }
+
+    fn let_go(&mut self) {
+        self.retention.let_go(&mut self.appenders, self.clock.now_ms());
     }
 
     /// Tells why nothing can be appended any more; it ends with the writer.
@@ -99,6 +116,7 @@ impl Writer {
             }
             let failed = self.commit(&group.touched);
             answer(group, &failed);
+            self.let_go();
         }
     }
 
@@ -192,6 +210,8 @@ fn answer(group: Group, failed: &BTreeMap<usize, Error>) {
 pub(super) struct Appender {
     shared: Arc<Partition>,
     segment_bytes_max: u64,
+    /// For how long its records are kept; none: for ever.
+    kept: Option<Kept>,
     segment: Segment,
     file: File,
     sidecar: Sidecar,
@@ -203,12 +223,15 @@ pub(super) struct Appender {
 }
 
 impl Appender {
-    pub(super) fn new(opened: Opened, segment_bytes_max: u64) -> Result<Self, Error> {
+    pub(super) fn new(opened: Opened, config: &Config) -> Result<Self, Error> {
         let Opened { partition, tail, sidecar } = opened;
         let segment = partition.newest();
         let file = open(&segment).map_err(|e| segment.failed("open the log", &e))?;
+        let kept = config.retention.ms(partition.topic);
+        let kept = kept.map(|kept_ms| Kept::from(kept_ms, &segment)).transpose()?;
+        let segment_bytes_max = config.segment_bytes_max;
         let (shared, pending) = (Arc::new(partition), Builder::default());
-        Ok(Self { shared, segment_bytes_max, segment, file, sidecar, tail, written: None, pending, epoch: 0 })
+        Ok(Self { shared, segment_bytes_max, kept, segment, file, sidecar, tail, written: None, pending, epoch: 0 })
     }
 
     pub(super) fn shared(&self) -> &Arc<Partition> {
@@ -228,12 +251,17 @@ impl Appender {
         let sequence = self.tail.sequence + 1;
         let end = self.tail.end + i64::from(pending.count());
         let block = pending.seal(self.tail.end, sequence, timestamp_ms);
-        if self.tail.bytes > 0 && self.tail.bytes + block.len() as u64 > self.segment_bytes_max {
+        let is_full = self.tail.bytes + block.len() as u64 > self.segment_bytes_max;
+        let is_old = self.kept.as_ref().is_some_and(|kept| kept.is_old(timestamp_ms));
+        if self.tail.bytes > 0 && (is_full || is_old) {
             self.roll().map_err(|e| self.refused(&e))?;
         }
         if let Err(cause) = self.file.write_all_at(&block, self.tail.bytes) {
             self.file.set_len(self.tail.bytes).map_err(|e| self.segment.failed(OPERATION, &e))?;
             return Err(self.refused(&cause));
+        }
+        if let Some(kept) = self.kept.as_mut().filter(|_| self.tail.bytes == 0) {
+            kept.begins(timestamp_ms);
         }
         let bytes = self.tail.bytes + block.len() as u64;
         self.written = Some(Tail { bytes, end, sequence, timestamp_ms });
@@ -263,6 +291,7 @@ impl Appender {
         // Only the newest segment may be torn; what was added without a sync is in the old one.
         self.file.sync_data()?;
         let segment = self.shared.roll(self.tail.end)?;
+        self.segment.close(self.tail.timestamp_ms);
         self.file = open(&segment)?;
         self.segment = segment;
         self.tail.bytes = 0;
@@ -280,6 +309,24 @@ impl Appender {
         let end = End { offset: written.end, segment: self.segment.base, bytes: written.bytes };
         self.shared.end.send_replace(end);
         Ok(())
+    }
+
+    /// Removes the segments whose last record is older than it is kept; answers how many.
+    pub(super) fn let_go(&self, now_ms: i64) -> Result<u64, Error> {
+        let Some(kept) = &self.kept else { return Ok(0) };
+        let operation = "let old records go";
+        let mut removed = 0;
+        while let Some(oldest) = self.shared.oldest_closed().filter(|_| removed < REMOVED_AT_ONCE_MAX) {
+            if oldest.last_ms(operation)? >= kept.since_ms(now_ms) {
+                break;
+            }
+            if removed == 0 {
+                self.sidecar.sync().map_err(|e| oldest.failed(operation, &e))?;
+            }
+            self.shared.remove(&oldest).map_err(|e| oldest.failed(operation, &e))?;
+            removed += 1;
+        }
+        Ok(removed)
     }
 
     fn refused(&self, cause: &io::Error) -> Error {

@@ -1,0 +1,390 @@
+//! Decisions: kept, looked up, told about, and lost without a score noticing.
+
+use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, booked, login};
+use async_trait::async_trait;
+use foretell::catalog::DECISION;
+use foretell::decisions::id::Id;
+use foretell::decisions::{Config, Recorder};
+use foretell::event::{Fact, Position, Topic, codec};
+use foretell::http::Parts;
+use foretell::log::{self, Error, Extent, Fenced, Log, Membership, NewRecord, Reader, Record};
+use foretell::telemetry;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+fn attempt() -> Value {
+    json!({
+        "user_id": "u", "ip": "198.51.100.7", "device_id": "laptop", "country": "IE", "asn": 64500,
+        "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:147.0) Gecko/20100101 Firefox/147.0",
+        "occurred_at": "2026-03-01T09:59:00Z", "latitude": 53.3, "longitude": -6.2, "rtt_ms": 12.5,
+    })
+}
+
+async fn as_tenant(instance: &Instance, method: Method, path: &str, tenant: &str, body: &Value) -> Answer {
+    let request = instance.request(method, path).header("foretell-tenant", tenant).json(body);
+    Answer::of(request.send().await.unwrap()).await
+}
+
+fn records(world: &World, topic: Topic) -> Vec<Record> {
+    (0..PARTITIONS).flat_map(|partition| world.log.records(topic, partition).unwrap()).collect()
+}
+
+async fn until(condition: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the condition comes true");
+}
+
+#[tokio::test]
+async fn every_score_is_kept_as_it_was_answered_and_found_by_its_id() {
+    let instance = Instance::start().await;
+    instance.fold(&[login("e", "u"), booked("b", "c", "a", "2026-03-29T09:30:00")]).await;
+    let scored = instance.post("/v1/risk/logins", &attempt()).await.body;
+    let considered = json!({"client_id": "c", "starts_at": "2026-03-29T09:30:00", "time_zone": "Europe/Dublin"});
+    let considered = instance.post("/v1/risk/appointments", &considered).await.body;
+    let named = instance.post("/v1/risk/appointments", &json!({"appointment_id": "a"})).await.body;
+    let booked = instance.get("/v1/risk/appointments/a").await.body;
+    let schema: Value = serde_json::from_str(DECISION.schema).unwrap();
+    let schema = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+    for (answer, subject) in [(&scored, "u"), (&considered, "c"), (&named, "c"), (&booked, "c")] {
+        let id = answer["id"].as_str().unwrap();
+        let found = instance.get(&format!("/v1/decisions/{id}")).await;
+        assert_eq!(found.status, 200, "{}", found.body);
+        for (field, value) in answer.as_object().unwrap() {
+            assert_eq!(&found.body[field], value, "{field}");
+        }
+        let problems: Vec<_> = schema.iter_errors(&found.body).map(|error| error.to_string()).collect();
+        assert!(problems.is_empty(), "{problems:?}: {}", found.body);
+        let kept = records(&instance.world, Topic::Decisions);
+        let kept: Vec<_> = kept.iter().filter(|r| r.header("ce_id") == Some(id.as_bytes())).collect();
+        let [record] = kept.as_slice() else { panic!("{} records of {id}", kept.len()) };
+        assert_eq!(record.key.as_deref(), Some(format!("default:{subject}").as_bytes()));
+        assert_eq!(record.header("ce_type"), Some(DECISION.name.as_bytes()));
+        assert_eq!(record.header("ce_tenant"), Some(b"default".as_slice()));
+        assert!(record.header("traceparent").is_some());
+        let structured = codec::structured(record).unwrap();
+        assert_eq!((&structured["data"], &structured["subject"]), (&found.body, &json!(subject)));
+        let id = Id::parse(id).unwrap();
+        assert_eq!((id.at_ms(), id.partitions(PARTITIONS).collect()), (NOW_MS, vec![record.position.partition]));
+    }
+    let found = instance.get(&format!("/v1/decisions/{}", scored["id"].as_str().unwrap())).await.body;
+    let mut expected = attempt();
+    expected.as_object_mut().unwrap().remove("user_id");
+    expected["occurred_at"] = json!("2026-03-01T09:59:00.000Z");
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(&found["attempt"][field], value, "{field}");
+    }
+    let found = instance.get(&format!("/v1/decisions/{}", booked["id"].as_str().unwrap())).await.body;
+    assert_eq!(found["visit"], json!({"lead_days": 28, "starts_at": "2026-03-29T08:30:00.000Z"}));
+}
+
+#[tokio::test]
+async fn decisions_of_others_older_ones_and_invented_ones_are_unknown() {
+    let instance = Instance::start().await;
+    let ours = as_tenant(&instance, Method::POST, "/v1/risk/logins", "acme", &attempt()).await.body;
+    let path = format!("/v1/decisions/{}", ours["id"].as_str().unwrap());
+    let get = async |tenant| as_tenant(&instance, Method::GET, &path, tenant, &Value::Null).await;
+    assert_eq!(get("acme").await.status, 200);
+    // A tenant whose name begins like another's is another tenant.
+    for tenant in ["default", "acm", "acme-2"] {
+        assert_eq!(get(tenant).await.problem(), (404, "DECISION_NOT_FOUND"), "{tenant}");
+        let feedback = json!({"decision_id": ours["id"], "label": "fraud"});
+        let answer = as_tenant(&instance, Method::POST, "/v1/feedback", tenant, &feedback).await;
+        assert_eq!(answer.problem(), (404, "DECISION_NOT_FOUND"), "{tenant}");
+    }
+    let invented = (0..PARTITIONS).map(|partition| Id::new(NOW_MS - 20_000, partition, 7).to_string());
+    let elsewhere = Id::new(NOW_MS, PARTITIONS, 7).to_string();
+    for id in invented.chain([elsewhere, "936da01f-9abd-4d9d-80c7-02af85c822a8".into(), "x".into()]) {
+        assert_eq!(instance.get(&format!("/v1/decisions/{id}")).await.problem(), (404, "DECISION_NOT_FOUND"), "{id}");
+    }
+    instance.world.clock.set(NOW_MS + 90 * DAY_MS);
+    assert_eq!(get("acme").await.status, 200, "to the day");
+    instance.world.clock.set(NOW_MS + 90 * DAY_MS + 1);
+    assert_eq!(get("acme").await.problem(), (404, "DECISION_NOT_FOUND"), "the log has it, and it is not kept");
+}
+
+#[tokio::test]
+async fn a_decision_is_found_among_many_and_beside_holes() {
+    let instance = Instance::start().await;
+    let mut ids = Vec::new();
+    for n in 0..60 {
+        for user in ["u", "v", "w"] {
+            let asked = json!({"user_id": user, "ip": "198.51.100.7"});
+            ids.push(instance.post("/v1/risk/logins", &asked).await.body["id"].as_str().unwrap().to_owned());
+        }
+        // All of it is in the log before time goes on: timestamps are the log's.
+        until(async || records(&instance.world, Topic::Decisions).len() == ids.len()).await;
+        (0..PARTITIONS).for_each(|partition| instance.world.log.skip(Topic::Decisions, partition, 3).unwrap());
+        instance.world.clock.set(NOW_MS + n * 15_000);
+    }
+    for partition in 0..PARTITIONS {
+        let end = instance.world.log.extent(Topic::Decisions, partition).await.unwrap().end;
+        instance.world.log.forget(Topic::Decisions, partition, end / 3).unwrap();
+    }
+    let left: Vec<_> = records(&instance.world, Topic::Decisions);
+    let left = |id: &str| left.iter().any(|record| record.header("ce_id") == Some(id.as_bytes()));
+    assert!(ids.iter().filter(|id| left(id)).count() > 100);
+    for id in &ids {
+        let found = instance.get(&format!("/v1/decisions/{id}")).await;
+        assert_eq!(found.status, if left(id) { 200 } else { 404 }, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn feedback_appends_what_the_person_says_with_the_fields_of_the_attempt() {
+    let instance = Instance::start().await;
+    instance.fold(&[login("e", "u")]).await;
+    let scored = instance.post("/v1/risk/logins", &attempt()).await.body;
+    let send = async |label: &str| {
+        let feedback = json!({"decision_id": scored["id"], "label": label, "reported_by": "support"});
+        let request = instance.request(Method::POST, "/v1/feedback").header("prefer", "wait=20").json(&feedback);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let answer = send("fraud").await;
+    assert_eq!((answer.status, &answer.body["folded"]), (200, &json!(true)), "{}", answer.body);
+    assert_eq!(answer.body["positions"][0]["topic"], "foretell.logins");
+    let row = |user: foretell::view::user::User| format!("{user:?}");
+    let rows = Rows::new(&instance);
+    let once = rows.user("u").await.map(row);
+    assert_eq!(send("fraud").await.status, 200);
+    let events: Vec<_> = records(&instance.world, Topic::Logins).iter().map(|r| codec::decode(r).unwrap()).collect();
+    let verdicts: Vec<_> = events[1..].iter().collect();
+    assert_eq!(verdicts.len(), 2);
+    for event in &verdicts {
+        let Fact::LoginReported(verdict) = &event.fact else { panic!("{event:?}") };
+        assert_eq!((verdict.user_id.as_str(), Some(verdict.decision_id.as_str())), ("u", scored["id"].as_str()));
+        assert_eq!(verdict.reported_by.as_deref(), Some("support"));
+        assert_eq!(verdict.ip.map(|ip| ip.to_string()).as_deref(), Some("198.51.100.7"));
+        assert_eq!((verdict.device_id.as_deref(), verdict.country.as_deref()), (Some("laptop"), Some("IE")));
+        assert_eq!((verdict.asn, verdict.user_agent.as_deref()), (Some(64500), attempt()["user_agent"].as_str()));
+        assert_eq!(event.envelope.id, verdicts[0].envelope.id, "the same feedback is the same event");
+    }
+    assert_eq!(rows.user("u").await.map(row), once, "and changes nothing");
+    let confirmed = send("legitimate").await;
+    assert_eq!(confirmed.status, 200);
+    let last = records(&instance.world, Topic::Logins).pop().map(|record| codec::decode(&record).unwrap()).unwrap();
+    assert!(matches!(&last.fact, Fact::LoginConfirmed(verdict) if verdict.device_id.as_deref() == Some("laptop")));
+    assert_ne!(last.envelope.id, verdicts[0].envelope.id);
+    let plain = json!({"decision_id": scored["id"], "label": "fraud"});
+    assert_eq!(instance.post("/v1/feedback", &plain).await.status, 202);
+}
+
+/// The stored rows, as pipelines wrote them.
+struct Rows(foretell::rows::Rows);
+
+impl Rows {
+    fn new(instance: &Instance) -> Self {
+        let (config, limits) = (foretell::rows::Config::default(), foretell::view::Limits::default());
+        Self(foretell::rows::Rows::cached(instance.world.store.clone(), &config, &limits))
+    }
+
+    async fn user(&self, user: &str) -> Option<foretell::view::user::User> {
+        self.0.user("default", user).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn feedback_to_a_visit_is_refused() {
+    let instance = Instance::start().await;
+    let visit = json!({"client_id": "c", "starts_at": "2026-03-29T09:30:00Z"});
+    let scored = instance.post("/v1/risk/appointments", &visit).await.body;
+    let answer = instance.post("/v1/feedback", &json!({"decision_id": scored["id"], "label": "fraud"})).await;
+    assert_eq!(answer.problem(), (422, "VALIDATION_FAILED"));
+    assert_eq!(answer.body["errors"][0]["pointer"], "/decision_id");
+    assert_eq!(answer.body["errors"][0]["code"], "NOT_A_LOGIN");
+    assert!(records(&instance.world, Topic::Logins).is_empty());
+}
+
+#[tokio::test]
+async fn nobody_else_writes_decisions() {
+    let instance = Instance::start().await;
+    let example = include_str!("../../catalog/examples/foretell.decision.made/login.json");
+    let request = instance.request(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
+    let answer = Answer::of(request.body(example).send().await.unwrap()).await;
+    assert_eq!(answer.problem(), (422, "VALIDATION_FAILED"));
+    assert_eq!(answer.body["errors"][0]["code"], "UNKNOWN_TYPE");
+}
+
+/// A log that takes decisions only while its gate is open, and says that it is away, or nothing at all.
+struct Gated {
+    inner: Arc<log::memory::Log>,
+    /// Whether appends of decisions are answered with an error.
+    away: AtomicBool,
+    /// One place for each append of decisions that may go on.
+    gate: Semaphore,
+}
+
+impl Gated {
+    fn new(world: &World, away: bool, places: usize) -> Arc<Self> {
+        Arc::new(Self { inner: world.log.clone(), away: AtomicBool::new(away), gate: Semaphore::new(places) })
+    }
+}
+
+#[async_trait]
+impl Log for Gated {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.inner.partitions(topic)
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
+        if records.iter().any(|record| record.topic == Topic::Decisions) {
+            if self.away.load(Ordering::SeqCst) {
+                return Err(Error::retry("append", "away"));
+            }
+            self.gate.acquire().await.unwrap().forget();
+        }
+        self.inner.append(records).await
+    }
+
+    async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
+        self.inner.extent(topic, partition).await
+    }
+
+    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
+        self.inner.subscribe(group, topic).await
+    }
+
+    async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
+        self.inner.read(topic, partition, from).await
+    }
+
+    async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
+        self.inner.fence(topic, partition).await
+    }
+}
+
+/// What a counter says, by what its line contains.
+async fn counted(instance: &Instance, words: &[&str]) -> u64 {
+    let text = instance.get("/metrics").await.body.as_str().unwrap().to_owned();
+    let line = text.lines().find(|line| !line.starts_with('#') && words.iter().all(|word| line.contains(word)));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test]
+async fn a_score_is_answered_when_its_decision_finds_no_room() {
+    let world = World::new();
+    let parts = world.parts();
+    let log = Gated::new(&world, false, 0);
+    let config = Config { queue_records_max: 4, ..Config::default() };
+    let decisions = Recorder::start(log.clone(), &config);
+    let instance = Instance::without_views(world.clone(), Parts { decisions: decisions.clone(), ..parts }).await;
+    let full = [telemetry::DECISIONS_LOST, "full"];
+    let before = counted(&instance, &full).await;
+    for _ in 0..30 {
+        assert_eq!(instance.post("/v1/risk/logins", &attempt()).await.status, 200);
+    }
+    // The queue holds four, and what the task has taken before it waits at the gate.
+    let lost = counted(&instance, &full).await - before;
+    assert!((30 - 4 - 4..=30 - 4).contains(&lost), "{lost} lost");
+    log.gate.add_permits(100);
+    decisions.drain().await;
+    assert_eq!(records(&world, Topic::Decisions).len() as u64, 30 - lost, "what had room is kept");
+    assert_eq!(instance.post("/v1/risk/logins", &attempt()).await.status, 200, "and after its end nothing is");
+    assert_eq!(records(&world, Topic::Decisions).len() as u64, 30 - lost);
+}
+
+#[tokio::test]
+async fn what_takes_more_bytes_than_the_queue_has_is_lost() {
+    let world = World::new();
+    let parts = world.parts();
+    let decisions = Recorder::start(world.log.clone(), &Config { queue_bytes_max: 100, ..Config::default() });
+    let instance = Instance::without_views(world.clone(), Parts { decisions: decisions.clone(), ..parts }).await;
+    assert_eq!(instance.post("/v1/risk/logins", &attempt()).await.status, 200);
+    decisions.drain().await;
+    assert!(records(&world, Topic::Decisions).is_empty());
+}
+
+fn recorded(recorder: &Recorder, user: &str) {
+    use foretell::decisions::made::{Asked, Made, Visit};
+    let id = recorder.id("t", user, NOW_MS);
+    let (asked, answer) = (Asked::Visit(Visit { lead_days: 1, starts_at_ms: 0 }), json!({"id": id}));
+    recorder.record(&Made { id: &id, tenant: "t", subject: user, at_ms: NOW_MS, asked, answer: &answer });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_comes_back_gets_what_waited_and_one_that_does_not_loses_it() {
+    let world = World::new();
+    let log = Gated::new(&world, true, 100);
+    let recorder = Recorder::start(log.clone(), &Config::default());
+    (0..10).for_each(|n| recorded(&recorder, &format!("early {n}")));
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    recorded(&recorder, "late");
+    assert!(records(&world, Topic::Decisions).is_empty());
+    log.away.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(records(&world, Topic::Decisions).len(), 11, "patiently, and in one go");
+    log.away.store(true, Ordering::SeqCst);
+    (0..10).for_each(|n| recorded(&recorder, &format!("lost {n}")));
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    log.away.store(false, Ordering::SeqCst);
+    recorded(&recorder, "after");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let kept = records(&world, Topic::Decisions);
+    assert_eq!(kept.len(), 12, "what had waited for a minute is let go");
+    assert!(kept.iter().any(|record| record.key.as_deref() == Some(b"t:after")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_has_an_end() {
+    let world = World::new();
+    let recorder = Recorder::start(Gated::new(&world, false, 0), &Config::default());
+    (0..10).for_each(|n| recorded(&recorder, &n.to_string()));
+    let begun = tokio::time::Instant::now();
+    recorder.drain().await;
+    assert_eq!(begun.elapsed().as_secs(), 5);
+    assert!(records(&world, Topic::Decisions).is_empty());
+    let recorder = Recorder::start(world.log.clone(), &Config::default());
+    (0..1_200).for_each(|n| recorded(&recorder, &n.to_string()));
+    recorder.drain().await;
+    assert_eq!(records(&world, Topic::Decisions).len(), 1_200, "several batches");
+}
+
+#[tokio::test]
+async fn decisions_that_cannot_be_read_are_said_to_be_away() {
+    let world = World::new();
+    let parts = world.parts();
+    let instance =
+        Instance::without_views(world.clone(), Parts { log: Arc::new(Unreadable(world.log.clone())), ..parts }).await;
+    let scored = instance.post("/v1/risk/logins", &attempt()).await.body;
+    let path = format!("/v1/decisions/{}", scored["id"].as_str().unwrap());
+    assert_eq!(instance.get(&path).await.problem(), (503, "DECISIONS_UNAVAILABLE"));
+}
+
+/// A log that cannot be read.
+struct Unreadable(Arc<log::memory::Log>);
+
+#[async_trait]
+impl Log for Unreadable {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.0.partitions(topic)
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
+        self.0.append(records).await
+    }
+
+    async fn extent(&self, _: Topic, _: u32) -> Result<Extent, Error> {
+        Err(Error::retry("ask for an extent", "away"))
+    }
+
+    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
+        self.0.subscribe(group, topic).await
+    }
+
+    async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
+        self.0.read(topic, partition, from).await
+    }
+
+    async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
+        self.0.fence(topic, partition).await
+    }
+}

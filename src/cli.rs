@@ -10,6 +10,7 @@ mod run;
 pub use run::run;
 
 use crate::app::Role;
+use crate::event::codec::parse_rfc3339;
 use crate::repartition::Asked;
 use crate::store::{Family, View};
 use clap::builder::PossibleValuesParser;
@@ -110,6 +111,11 @@ enum Command {
     Policy {
         #[command(subcommand)]
         what: policy::Policies,
+    },
+    /// Say how good the scores were that were given, by what became known of them.
+    Report {
+        #[command(subcommand)]
+        what: Report,
     },
     /// Check or print the settings.
     Config {
@@ -217,6 +223,24 @@ enum Inspect {
         #[arg(long)]
         bucket: Option<i64>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Report {
+    /// Decisions about logins, by what was decided and by reason: how many were given, how many of them somebody has
+    /// confirmed or reported, and the share of fraud among those.
+    Decisions {
+        /// Those that were made at this time or later, RFC 3339; default: all that are kept.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        since: Option<i64>,
+        /// Those of one tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+}
+
+fn time(text: &str) -> Result<i64, String> {
+    parse_rfc3339(text).map_err(|fault| fault.detail)
 }
 
 #[derive(Debug, Subcommand)]

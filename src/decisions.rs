@@ -17,6 +17,8 @@
 pub mod id;
 pub mod lookup;
 pub mod made;
+pub mod reading;
+pub mod report;
 
 use crate::event::{Topic, key};
 use crate::log::{Error, Kind, Log, NewRecord, RECORD_BYTES_MAX};

@@ -26,6 +26,7 @@ pub mod disk;
 pub mod group;
 pub mod kafka;
 pub mod memory;
+pub mod walk;
 
 pub use crate::port::{Error, Kind};
 

@@ -1,4 +1,4 @@
-//! What operators do: bring facts in, look at rows, make schema and topics.
+//! What operators do: bring facts in, look at rows, make schema and topics, ask how good decisions were.
 //!
 //! A data directory belongs to its `serve`. A command that finds an instance serving it asks that instance, over
 //! the socket in the directory; otherwise it opens the directory, or the clusters, itself. Both ways meet the same
@@ -11,6 +11,7 @@ pub mod import;
 pub mod inspect;
 pub mod rebuild;
 pub mod repartition;
+pub mod report;
 pub mod verify;
 
 /// Why a command failed: a sentence for whoever ran it.

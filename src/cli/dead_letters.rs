@@ -1,13 +1,13 @@
 //! The arguments of `dead-letters`, and what they ask for.
 
 use super::ending::{Failure, unless_signalled};
+use super::time;
 use crate::clock::System;
 use crate::config::Config;
 use crate::dead::Id;
 use crate::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Scope};
 use crate::dead::filter::Filter;
 use crate::dead::mark::REASON_BYTES_MAX;
-use crate::event::codec::parse_rfc3339;
 use crate::ops::access::Access;
 use crate::ops::dead_letters;
 use crate::ops::inspect::Print;
@@ -97,10 +97,6 @@ pub(super) struct Which {
     /// Do it.
     #[arg(long)]
     execute: bool,
-}
-
-fn time(text: &str) -> Result<i64, String> {
-    parse_rfc3339(text).map_err(|fault| fault.detail)
 }
 
 fn reason(text: &str) -> Result<String, String> {

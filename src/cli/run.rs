@@ -2,18 +2,19 @@
 
 use super::ending::{Failure, on_signal, unless_signalled};
 use super::policy;
-use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Settings};
+use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Report, Settings};
 use crate::app::{self, Service};
 use crate::clock::{Clock, System};
 use crate::config::{self, Config, Layers};
+use crate::decisions::reading::Asked;
 use crate::evaluate::{self, AppointmentOptions, LoginOptions};
 use crate::event::codec::parse_rfc3339;
 use crate::http::auth::{self, Insecure, Keys};
 use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::{self, Print, What};
-use crate::ops::{self, Error, backup, import, rebuild, verify};
+use crate::ops::{self, Error, backup, import, rebuild, report, verify};
 use crate::rebuild::Order;
-use crate::repartition::Asked;
+use crate::repartition;
 use crate::{demo, source, telemetry};
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -69,7 +70,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             let shutdown = CancellationToken::new();
             let service = Service::new(config.clone(), clock(), roles, shutdown.clone());
             let service = if auto_rebuild { service.rebuilding() } else { service };
-            serve(config, service, insecure, shutdown).await
+            Box::pin(serve(config, service, insecure, shutdown)).await
         }
         Command::Demo => demo::run(config, out).await,
         Command::Import(asked) => import_file(config, asked, print, out).await,
@@ -113,6 +114,14 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             bar.finish_and_clear();
             built
         }
+        Command::Report { what: Report::Decisions { since, tenant } } => {
+            let access = Access::look(&config, clock()).await?;
+            let bar = progress("offsets", 0);
+            let asked = Asked { since_ms: since, tenant };
+            let told = unless_signalled(report::decisions(&access, &asked, (&bar, print), out)).await;
+            bar.finish_and_clear();
+            told
+        }
         Command::Config { what: Settings::Check } => {
             config.http.api_keys_file.as_deref().map(keys).transpose()?;
             Ok(writeln!(out, "the settings can be used")?)
@@ -123,7 +132,12 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
     }
 }
 
-async fn repartition(config: &Config, asked: Asked, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+async fn repartition(
+    config: &Config,
+    asked: repartition::Asked,
+    print: Print,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let bar = progress("offsets", 0);
     let moved = Box::pin(ops::repartition::repartition(config, clock(), asked, (&bar, print), out));
     let moved = unless_signalled(moved).await;

@@ -13,7 +13,8 @@ use super::{Address, Id, Identity, Letter};
 use crate::clock::Clock;
 use crate::event::codec::rfc3339;
 use crate::event::{Position, Topic};
-use crate::log::{self, Error, Extent, Log, Next, Reader, Record, record_at};
+use crate::log::walk::Walk;
+use crate::log::{self, Error, Extent, Log, Record, record_at};
 use crate::telemetry::meter;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -110,7 +111,7 @@ impl Desk {
     async fn closed(&self, partition: u32) -> Result<(Extent, HashMap<Identity, Closed>), Error> {
         let extent = self.log.extent(Topic::DeadLetters, partition).await?;
         let mut closed = HashMap::new();
-        let mut walk = Walk::begin(self.log.as_ref(), partition, extent).await?;
+        let mut walk = walk(self.log.as_ref(), partition, extent).await?;
         while let Some(records) = walk.next().await? {
             for record in records {
                 let Some(mark) = Mark::read(&record) else { continue };
@@ -149,36 +150,9 @@ fn bounded(held: usize, partition: u32) -> Result<(), Error> {
     Err(Error::reject(OPERATION, detail))
 }
 
-/// Reads a partition of the letters up to where it ended.
-struct Walk {
-    reader: Option<Box<dyn Reader>>,
-    next: i64,
-    end: i64,
-}
-
-impl Walk {
-    async fn begin(log: &dyn Log, partition: u32, extent: Extent) -> Result<Self, Error> {
-        let Extent { start, end } = extent;
-        let reader = if start < end { Some(log.read(Topic::DeadLetters, partition, start).await?) } else { None };
-        Ok(Self { reader, next: start, end })
-    }
-
-    /// The next records below the end, perhaps none of them; none at all behind it.
-    async fn next(&mut self) -> Result<Option<Vec<Record>>, Error> {
-        let Some(reader) = self.reader.as_mut().filter(|_| self.next < self.end) else { return Ok(None) };
-        match reader.next().await? {
-            Next::Records(mut records) => {
-                self.next = records.last().map_or(self.next, |record| record.position.offset + 1);
-                records.retain(|record| record.position.offset < self.end);
-                Ok(Some(records))
-            }
-            Next::End(next) => {
-                self.next = next;
-                Ok(Some(Vec::new()))
-            }
-            Next::Revoked(_) => Err(Error::fatal(OPERATION, "a reader outside of any group lost its partition")),
-        }
-    }
+/// A walk over the letters of a partition.
+async fn walk(log: &dyn Log, partition: u32, extent: Extent) -> Result<Walk, Error> {
+    Walk::begin(log, Topic::DeadLetters, partition, extent, OPERATION).await
 }
 
 /// One piece of work under way.
@@ -208,7 +182,7 @@ impl Work {
 
     async fn partition(&mut self, partition: u32, missing: &mut BTreeSet<Id>) -> Result<(), Error> {
         let (extent, closed) = self.desk.closed(partition).await?;
-        let mut walk = Walk::begin(self.desk.log.as_ref(), partition, extent).await?;
+        let mut walk = walk(self.desk.log.as_ref(), partition, extent).await?;
         let mut seen = HashSet::new();
         while let Some(records) = walk.next().await? {
             for record in records {

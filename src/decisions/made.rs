@@ -9,8 +9,9 @@ use crate::event::codec::{self, Fault, Fields, rfc3339};
 use crate::event::login::{Attempt, Verdict};
 use crate::event::{Envelope, Topic, key};
 use crate::log::{NewRecord, Record};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// A score that was given.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +86,31 @@ impl<A: Serialize> Made<'_, A> {
             value: serde_json::to_vec(&Data { answer, asked }).unwrap_or_default().into(),
             headers: codec::binary(&envelope, DECISION.name, subject, &[]),
         }
+    }
+}
+
+/// What the person says of a decision about a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Label {
+    /// It was them.
+    Legitimate,
+    /// It was not.
+    Fraud,
+}
+
+impl Label {
+    /// The name in requests.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Legitimate => "legitimate",
+            Self::Fraud => "fraud",
+        }
+    }
+
+    /// The label of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Legitimate, Self::Fraud].into_iter().find(|label| label.name() == name)
     }
 }
 

@@ -5,6 +5,7 @@
 //! for `import` to append through.
 
 pub mod dead_letters;
+pub mod report;
 
 use super::Api;
 use super::problem::{Code, Problem};

@@ -15,13 +15,12 @@ use super::request::{Ids, Object, Prefer};
 use super::{Api, SOURCE};
 use crate::decisions::id::Id;
 use crate::decisions::lookup;
-use crate::decisions::made::Kept;
+use crate::decisions::made::{Kept, Label};
 use crate::event::codec::{Fault, Fields, encode_event};
 use crate::event::{Envelope, Event, Fact, Topic};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,29 +56,6 @@ pub struct DecisionAnswer {
     attempt: Option<Map<String, Value>>,
     /// The visit that was scored, of an appointment.
     visit: Option<Map<String, Value>>,
-}
-
-/// What the person says of a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Label {
-    /// It was them.
-    Legitimate,
-    /// It was not.
-    Fraud,
-}
-
-impl Label {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Legitimate => "legitimate",
-            Self::Fraud => "fraud",
-        }
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        [Self::Legitimate, Self::Fraud].into_iter().find(|label| label.name() == name)
-    }
 }
 
 /// Feedback to a decision about a login.

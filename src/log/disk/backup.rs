@@ -26,7 +26,7 @@ const ORDER: [Topic; 6] =
 pub struct Cut<'a> {
     ends: Vec<(&'a Arc<Partition>, End)>,
     /// Nothing that it names is let go of as long as it lives.
-    _held: RwLockReadGuard<'a, ()>,
+    held: RwLockReadGuard<'a, ()>,
 }
 
 impl Log {
@@ -34,7 +34,7 @@ impl Log {
     pub fn cut(&self) -> Cut<'_> {
         let held = self.inner.cuts.read().unwrap_or_else(PoisonError::into_inner);
         let partitions = ORDER.iter().flat_map(|topic| self.inner.topics.get(topic).into_iter().flatten());
-        Cut { ends: partitions.map(|partition| (partition, *partition.end.borrow())).collect(), _held: held }
+        Cut { ends: partitions.map(|partition| (partition, *partition.end.borrow())).collect(), held }
     }
 
     /// Copies the log up to a cut of it below a directory that holds none; durable when it answers. Blocks on the disk.
@@ -42,14 +42,15 @@ impl Log {
     /// `tell` hears how many bytes are copied, and of how many. Fatal if the log is damaged; then the copy is not to
     /// be used.
     pub fn backup(&self, cut: Cut<'_>, to: &Path, tell: &mut dyn FnMut(u64, u64)) -> Result<Backup, Error> {
+        let Cut { ends, held: _held } = cut;
         let mut total = 0;
-        for (partition, end) in &cut.ends {
+        for (partition, end) in &ends {
             for segment in partition.until(*end) {
                 total += bytes_of(&segment, *end)?;
             }
         }
         let mut backup = Backup::default();
-        for &(partition, end) in &cut.ends {
+        for (partition, end) in ends {
             let directory = to.join("log").join(partition.topic.name());
             let place = directory.join(partition.number.to_string());
             fs::create_dir_all(&place).map_err(|e| failed(&place, &e))?;

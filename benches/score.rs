@@ -2,7 +2,10 @@
 //! them.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use foretell::event::login::Login;
+use foretell::decisions::SOURCE;
+use foretell::decisions::id::Id;
+use foretell::decisions::made::{Asked, Attempted, Made};
+use foretell::event::login::{Attempt, Login};
 use foretell::event::{DEFAULT_TENANT, Event, Fact};
 use foretell::score::login::{self, Evidence, Features, Policy};
 use foretell::source::generate::{Logins as Generated, Shape};
@@ -12,7 +15,7 @@ use foretell::view::feature::Level;
 use foretell::view::materialized::Materialized;
 use foretell::view::user::{self, Logins, User};
 use foretell::view::{Aggregate, Place};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::hint::black_box;
 
 /// Logins folded before the first score.
@@ -121,5 +124,30 @@ fn login_score(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, login_score);
+/// What it costs a score that it is kept: its name, and its record. The answer is that of the catalogue's example.
+fn decision(criterion: &mut Criterion) {
+    let example = include_str!("../catalog/examples/foretell.decision.made/login.json");
+    let example: Value = serde_json::from_str(example).expect("an example is JSON");
+    let answer = &example["data"];
+    let attempt = Attempt {
+        user_agent: answer["attempt"]["user_agent"].as_str().map(str::to_owned),
+        device_id: Some("d-9".into()),
+        country: Some("BR".into()),
+        asn: Some(64_500),
+        ..Attempt::from_ip([198, 51, 100, 7].into())
+    };
+    let mut group = criterion.benchmark_group("decision");
+    group.throughput(criterion::Throughput::Elements(1));
+    group.bench_function("name and record", |bencher| {
+        bencher.iter(|| {
+            let id = Id::new(1_772_359_200_000, 2, black_box(7)).to_string();
+            let asked = Asked::Attempt(Attempted { at_ms: 1_772_359_200_000, attempt: &attempt });
+            let (tenant, subject, at_ms) = (DEFAULT_TENANT, "ada", 1_772_359_200_000);
+            black_box(Made { id: &id, tenant, subject, at_ms, asked, answer }.record(SOURCE))
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, login_score, decision);
 criterion_main!(benches);

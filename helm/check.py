@@ -224,6 +224,7 @@ class Configuration(unittest.TestCase):
                 "partitions": 24,
                 "replication_factor": 3,
                 "min_insync_replicas": 2,
+                "decision_retention_days": 90,
                 "dead_letter_retention_days": 90,
             },
         )

@@ -6,7 +6,8 @@
 //! A record meets the modules in this order: [`source`] or [`http`], [`event`], [`log`], [`pipeline`], [`view`],
 //! [`store`], [`rows`], [`score`], [`remind`]. [`app`] alone names backends and puts the parts together; the pure
 //! core ([`event`], [`view`], [`score`], [`remind::plan`]) knows no clock and no I/O, which a test checks. What can never
-//! be folded goes to the [`dead`] letters instead.
+//! be folded goes to the [`dead`] letters instead. Scores that were given go to a topic of [`decisions`], where nothing
+//! is folded from them.
 
 pub mod app;
 pub mod catalog;

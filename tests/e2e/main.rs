@@ -12,6 +12,7 @@
 mod commands;
 mod crashes;
 mod dead_letters;
+mod decisions;
 mod demo;
 mod deployment;
 mod facts;

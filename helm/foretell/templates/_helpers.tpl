@@ -103,6 +103,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   "partitions" .Values.topics.partitions
   "replication_factor" .Values.topics.replicationFactor
   "min_insync_replicas" .Values.topics.minInsyncReplicas
+  "decision_retention_days" .Values.topics.decisionRetentionDays
   "dead_letter_retention_days" .Values.topics.deadLetterRetentionDays -}}
 {{- $managed := dict
   "log" (printf "kafka://%s" (join "," .Values.kafka.brokers))

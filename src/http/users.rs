@@ -35,6 +35,8 @@ pub struct KnownDevice {
     pub logins: u32,
     /// Whether it stays known until it is revoked.
     pub trusted: bool,
+    /// Until when it is known if it is not seen again; null for one that is trusted.
+    pub known_until: Option<String>,
 }
 
 /// A user's known devices and login history.
@@ -96,6 +98,7 @@ fn known(id: &str, device: &user::Device, now_ms: i64) -> KnownDevice {
         last_seen: at(device.last_seen_ms),
         logins: device.logins,
         trusted: device.trusted,
+        known_until: (!device.trusted).then(|| at(device.last_seen_ms + user::DEVICE_KNOWN_MS)),
     }
 }
 

@@ -271,3 +271,48 @@ async fn keys_open_their_tenant_and_their_scopes_only() {
     assert_eq!(get("/v1/users/u", "bearer reader", "acme").await.status, 200);
     assert_eq!(get("/livez", "", "").await.status, 200);
 }
+
+/// What a caller may send in good faith or in bad, and gets a score for all the same.
+#[tokio::test]
+async fn odd_attempts_are_scored() {
+    let instance = Instance::start().await;
+    instance.fold(&[login("e", "u")]).await;
+    let asked = |more: Value| {
+        let mut asked = json!({"user_id": "u", "ip": "198.51.100.7"});
+        asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        asked
+    };
+    for more in [
+        json!({"occurred_at": "1970-01-01T00:00:00Z"}),
+        json!({"occurred_at": "2026-03-01T10:05:00Z"}),
+        json!({"user_agent": "x".repeat(64 * 1024)}),
+        json!({"user_agent": "\u{0}\u{7f}\u{202e}"}),
+        json!({"ip": "::ffff:198.51.100.7", "latitude": 90, "longitude": -180}),
+        json!({"ip": "0.0.0.0"}),
+        json!({"latitude": -90.0}),
+    ] {
+        let answer = instance.post("/v1/risk/logins", &asked(more.clone())).await;
+        assert_eq!(answer.status, 200, "{more:.80}: {}", answer.body);
+        let score = answer.body["score"].as_f64().unwrap();
+        assert!(score > 0.0 && score < 1.0, "{more:.80}: {score}");
+    }
+    // And one of 1970 in the history, which comes after all others and changes nothing that is known to be later.
+    let mut first = login("old", "u");
+    first["time"] = json!("1970-01-01T00:00:00Z");
+    instance.fold(&[first]).await;
+    let user = instance.get("/v1/users/u").await.body;
+    assert_eq!(user["history"]["last_success"], "2026-03-01T10:00:00.000Z");
+    assert_eq!(user["history"]["first_seen"], "1970-01-01T00:00:00.000Z");
+}
+
+/// Bytes that are no text, where text is asked for.
+#[tokio::test]
+async fn bytes_that_are_no_utf8_are_refused() {
+    let instance = Instance::start().await;
+    for (path, media) in [("/v1/risk/logins", JSON), ("/v1/events", STRUCTURED), ("/v1/events", BATCH)] {
+        let mut body = br#"{"user_id": "u", "ip": "::1", "user_agent": ""#.to_vec();
+        body.extend([0xff, 0xfe, b'"', b'}']);
+        let request = instance.request(Method::POST, path).header("content-type", media).body(body);
+        assert_eq!(Answer::of(request.send().await.unwrap()).await.problem(), (400, "MALFORMED_JSON"), "{path}");
+    }
+}

@@ -68,6 +68,7 @@ async fn devices_are_known_trusted_and_revoked() {
     let first = instance.get("/v1/users/u").await.body;
     assert_eq!(first["devices"][0]["first_seen"], "2026-03-01T10:00:00.000Z");
     assert_eq!(first["devices"][0]["label"], "unknown device, first seen 1 March");
+    assert_eq!(first["devices"][0]["known_until"], "2026-05-30T10:00:00.000Z");
     assert_eq!((&first["devices"][0]["logins"], &first["history"]["successes"]), (&json!(1), &json!(1)));
     instance.world.clock.set(NOW_MS + HOUR_MS);
     assert_eq!(decide(Method::PUT, "my%20phone%2F7").await, 200);

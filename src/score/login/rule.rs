@@ -208,7 +208,7 @@ fn checked(source: &str) -> Result<Program, Refused> {
         tried(program.expression(), &scope)?;
         match program.execute(&scope) {
             Ok(Value::Bool(_)) => {}
-            Ok(other) => return Err(Refused(format!("the expression is a {}, not a bool", other.type_of()))),
+            Ok(other) => return Err(Refused(format!("the expression is of type {}, not bool", other.type_of()))),
             Err(error) => only_of_values(&error)?,
         }
     }
@@ -315,7 +315,7 @@ fn comparable(call: &CallExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
     if of_left == of_right || (is_number(left) && is_number(right)) {
         return Ok(());
     }
-    Err(Refused(format!("a {of_left} is compared with a {of_right}, which it never equals")))
+    Err(Refused(format!("a value of type {of_left} is compared with one of type {of_right}, which it never equals")))
 }
 
 /// Passes over what depends on values: another attempt may have others.

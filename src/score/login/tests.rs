@@ -532,7 +532,11 @@ proptest! {
         let world = fold(&history);
         let at_ms = NOW_MS + history.len() as i64 * MINUTE_MS;
         for mode in [Mode::Faithful, Mode::Monotone] {
-            let policy = Policy { mode, ..Policy::default() };
+            let rules = serde_json::json!({"rules": [
+                {"code": "NIGHT", "when": "hour_utc < 12", "factor": 0.5},
+                {"code": "ABROAD", "when": "new_country && !known_device", "factor": 7.0},
+            ]});
+            let policy = Policy::read(&rules, &Policy { mode, ..Policy::default() }).unwrap();
             let got = world.score(USERS[user], &target, at_ms, &policy);
             match got.score {
                 Some(score) => {

@@ -16,6 +16,8 @@ mod waiting;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::decisions::Recorder;
+use crate::enrich::Enricher;
+use crate::event::agent;
 use crate::http::auth::Keys;
 use crate::http::{self, Api, BackUp, Parts, Scoring};
 use crate::log::{self, Error, Kind, Log};
@@ -62,6 +64,8 @@ pub struct Ports {
     pub directory: Option<PathBuf>,
     /// Backs an embedded log up.
     pub back_up: Option<Arc<BackUp>>,
+    /// What files say of addresses; it has looked at none yet.
+    pub enricher: Arc<Enricher>,
     /// What operators should know about the backends, in plain sentences.
     pub notices: Vec<String>,
 }
@@ -92,6 +96,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
         Some(directory) => {
             let partitions = config.topics.embedded_partitions;
             let sizes = log::disk::Config { retention: config.topics.retention(), ..log::disk::Config::default() };
+            let clock = clock.clone();
             let open = || log::disk::Log::open(directory, |_| partitions, sizes, clock);
             let log = tokio::task::block_in_place(open)?;
             let (copied, directory) = (log.clone(), Arc::clone(directory));
@@ -101,7 +106,8 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
         None => (Arc::new(open_kafka(config, store.as_ref()).await?), None),
     };
     let directory = log_dir.or(store_dir).map(Path::to_owned);
-    Ok(Ports { log, store, directory, back_up, notices })
+    let enricher = Enricher::new(&config.enrich, clock);
+    Ok(Ports { log, store, directory, back_up, enricher, notices })
 }
 
 fn lock(directory: &Path) -> Result<Arc<log::disk::Directory>, Error> {
@@ -260,6 +266,8 @@ impl Service {
         tasks: &mut JoinSet<Result<(), Error>>,
     ) -> Result<Option<Recorder>, Error> {
         let ports = self.open_patiently(door).await?;
+        prepare(ports.enricher.clone()).await?;
+        tasks.spawn(watch(ports.enricher.clone(), self.shutdown.clone()));
         tasks.spawn(end_with(ports.log.clone(), self.shutdown.clone()));
         for family in Family::ALL {
             door.missing(format!("the views of {}", family.name()));
@@ -344,6 +352,21 @@ impl Service {
         let (clock, keys, shutdown) = (self.clock.clone(), self.keys.clone(), self.shutdown.clone());
         parts(&self.config, ports, rows, Process { clock, keys, shutdown })
     }
+}
+
+/// Loads what the first request would else wait for.
+async fn prepare(enricher: Arc<Enricher>) -> Result<(), Error> {
+    let load = move || {
+        enricher.look();
+        enricher.stale().iter().for_each(|told| tracing::warn!(%told, "a data file is stale"));
+        agent::warm();
+    };
+    tokio::task::spawn_blocking(load).await.map_err(|panic| Error::fatal("load the data files", panic))
+}
+
+async fn watch(enricher: Arc<Enricher>, shutdown: CancellationToken) -> Result<(), Error> {
+    enricher.watch(shutdown).await;
+    Ok(())
 }
 
 /// How a family is folded over these ports.
@@ -439,6 +462,7 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         policies: Arc::new(policies),
         decisions: Recorder::start(ports.log.clone(), &config.decisions),
         retention: config.topics.retention(),
+        enricher: ports.enricher.clone(),
         scoring: Scoring::new(config.score.no_show.clone(), config.fold.time_zone_default.clone()),
         reminder_policy: config.reminders.policy.clone(),
         topic_prefix: config.topics.prefix.clone(),

@@ -42,6 +42,12 @@ struct Global {
     /// Address and port to serve HTTP on.
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Autonomous systems of addresses: an MMDB file.
+    #[arg(long, global = true, value_name = "FILE")]
+    geo_asn: Option<String>,
+    /// Countries and cities of addresses: an MMDB file.
+    #[arg(long, global = true, value_name = "FILE")]
+    geo_city: Option<String>,
     /// Print JSON where there would be a table.
     #[arg(long, global = true)]
     json: bool,

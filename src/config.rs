@@ -8,7 +8,7 @@
 //! unknown key is an error that names the likeliest one meant, because a setting that is silently ignored is the
 //! worst kind of default.
 
-use crate::{decisions, http, log, pipeline, progress, remind, rows, score, store, telemetry, view};
+use crate::{decisions, enrich, http, log, pipeline, progress, remind, rows, score, store, telemetry, view};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -40,6 +40,8 @@ pub struct Config {
     pub reads: rows::Config,
     /// How often checkpoints are looked at.
     pub progress: progress::Config,
+    /// What files say of addresses.
+    pub enrich: enrich::Config,
     /// How scores are computed.
     pub score: Score,
     /// When and how reminders are planned.
@@ -267,6 +269,9 @@ impl Config {
                 return invalid(place, format!("{days} is not from 1 to 36500"));
             }
         }
+        if let Err((key, message)) = self.enrich.validate() {
+            return invalid(&format!("enrich.{key}"), message);
+        }
         let policy = &self.reminders.policy;
         if policy.steps.len() > STEPS_MAX {
             return invalid("reminders.policy.steps", format!("there are more than {STEPS_MAX}"));
@@ -304,6 +309,7 @@ mod tests {
         assert_eq!(config.pipeline, pipeline::Config::default());
         assert_eq!(config.reads, rows::Config::default());
         assert_eq!(config.progress, progress::Config::default());
+        assert_eq!(config.enrich, enrich::Config::default());
         assert_eq!(config.score.login, score::login::Policy::default());
         assert_eq!(config.score.no_show, score::no_show::Config::default());
         assert_eq!(config.reminders, remind::Config::default());

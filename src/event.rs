@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod appointment;
 pub mod codec;
+pub mod country;
 pub mod key;
 pub mod login;
 pub mod policy;
@@ -236,6 +237,15 @@ impl Fact {
 }
 
 impl Event {
+    /// The country that somebody logged in from, as far as the event names one.
+    pub fn country(&self) -> Option<&str> {
+        match &self.fact {
+            Fact::Login(login) => login.attempt.country.as_deref(),
+            Fact::LoginConfirmed(verdict) | Fact::LoginReported(verdict) => verdict.country.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The record key: `tenant:subject`. A tenant has no colon, so the first one separates.
     pub fn key(&self) -> String {
         key::of(&self.envelope.tenant, self.fact.subject())

@@ -33,6 +33,7 @@ pub use serve::serve;
 
 use crate::clock::Clock;
 use crate::decisions::Recorder;
+use crate::enrich::Enricher;
 use crate::event::Topic;
 use crate::log::{Backup, Log, Retention};
 use crate::policies::Policies;
@@ -156,6 +157,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Who may ask; none: everybody.
     pub keys: Option<Keys>,
+    /// What is known of addresses.
+    pub enricher: Arc<Enricher>,
     /// What decides about logins.
     pub policies: Arc<Policies>,
     /// How visits are scored.

@@ -17,6 +17,7 @@ pub mod config;
 pub mod dead;
 pub mod decisions;
 pub mod demo;
+pub mod enrich;
 pub mod evaluate;
 pub mod event;
 pub mod http;

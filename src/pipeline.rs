@@ -19,7 +19,7 @@ pub(crate) mod tolerance;
 pub mod working;
 
 use crate::dead;
-use crate::event::{Event, Topic, codec};
+use crate::event::{Event, Fact, Topic, codec};
 use crate::log::{Acknowledge, Error, Kind, Log, NewRecord, Next, Reader, Record};
 use crate::store::{Checkpoint, Flush, Generation, Row, RowKey, Stand, Store};
 use crate::telemetry::meter;
@@ -320,6 +320,7 @@ impl<F: Fold> Pipeline<F> {
                         self.flush().await?;
                         self.load_owners(&decoded[at..]).await?;
                     }
+                    tell_without_network(event);
                     let place = Place { partition: self.partition, offset: record.position.offset };
                     let folding = trace::folding(&record.headers, F::FAMILY.name());
                     if folding.in_scope(|| self.rows.fold(owner, event, place)) == Step::Restart {
@@ -401,6 +402,17 @@ pub(crate) fn decode(record: &Record, partitions: u32) -> Result<Event, codec::F
     let event = codec::decode(record)?;
     codec::check_record(&event, record, partitions)?;
     Ok(event)
+}
+
+/// Counts what an address does not say because nobody resolved it before it was logged; a fold cannot.
+fn tell_without_network(event: &Event) {
+    let Fact::Login(login) = &event.fact else { return };
+    if login.attempt.asn.is_none() {
+        meter::login_without("asn");
+    }
+    if login.attempt.country.is_none() {
+        meter::login_without("country");
+    }
 }
 
 fn stand(record: &Record) -> Stand {

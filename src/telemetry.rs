@@ -49,6 +49,10 @@ pub const SCORES_DEGRADED: &str = "foretell_scores_degraded_total";
 pub const DECISIONS_RECORDED: &str = "foretell_decisions_recorded_total";
 /// Scores that were given and could not be kept; label [`REASON`] (`full`, `late`, `refused`, `shutdown`).
 pub const DECISIONS_LOST: &str = "foretell_decisions_lost_total";
+/// Looks at a data file that was new, by what came of it; labels [`FILE`], [`RESULT`] (`loaded`, `failed`).
+pub const ENRICH_LOADS: &str = "foretell_enrich_loads_total";
+/// Attempts about which a data file could not say what it should; label [`CODE`] (the warning).
+pub const ENRICH_WARNINGS: &str = "foretell_enrich_warnings_total";
 
 /// Published policies that could not be used when they were read.
 pub const POLICIES_REFUSED: &str = "foretell_policies_refused_total";
@@ -73,6 +77,8 @@ pub const CODE: &str = "code";
 pub const KIND: &str = "kind";
 /// Label: why.
 pub const REASON: &str = "reason";
+/// Label: what a data file is for, as the key in the settings.
+pub const FILE: &str = "file";
 /// Label: a level of risk.
 pub const LEVEL: &str = "level";
 
@@ -203,7 +209,13 @@ fn describe() {
     describe_counter!(SCORES_DEGRADED, "Scores given although the rows could not be read in time");
     describe_counter!(DECISIONS_RECORDED, "Scores given that were appended to the topic of decisions");
     describe_counter!(DECISIONS_LOST, "Scores given that could not be appended to the topic of decisions, by reason");
+    describe_counter!(ENRICH_LOADS, "Data files that were new, by what came of loading them");
+    describe_counter!(ENRICH_WARNINGS, "Attempts that a data file could say nothing of, or an old one only");
     describe_counter!(meter::RECORDS, "Records by outcome");
+    describe_counter!(
+        meter::LOGINS_WITHOUT_NETWORK,
+        "Logins that reached the fold without a level of where they came from"
+    );
     describe_counter!(meter::REJECTED, "Records that became dead letters, by code");
     describe_counter!(meter::DEAD_LETTERS_CLOSED, "Dead letters that were redriven or dropped");
     describe_histogram!(meter::FLUSH_SECONDS, Unit::Seconds, "Duration of flushes");

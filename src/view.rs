@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Everything here is a pure function of the log: no clock, no randomness, no I/O, no hash order. Network,
-//! country and city come with the event. What else a fold depends on is in [`Limits`] and in the version of the
-//! zone rules, and [`fingerprint`] names both; a process folds only generations whose fingerprint is its own.
+//! country and city come with the event. What else a fold depends on is in [`Limits`] and in the versions of the
+//! rules for zones and user agents, and [`fingerprint`] names all three; a process folds only generations whose fingerprint is its own.
 //!
 //! An **owner row** belongs to one user or client and has one partition to itself. An **aggregate row** counts
 //! over owners: each source partition keeps a partial of its own, and a reader [merges](Aggregate::merge) them.
@@ -27,7 +27,7 @@ pub mod sent;
 pub mod sketch;
 pub mod user;
 
-use crate::event::{Event, zone};
+use crate::event::{Event, agent, zone};
 use crate::store::{Family, RowKey, View};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
@@ -82,7 +82,7 @@ pub fn fingerprint(limits: &Limits) -> String {
     // A named map in declaration order: the text is canonical.
     let limits = serde_json::to_string(limits).unwrap_or_default();
     let digest = xxhash_rust::xxh3::xxh3_64(limits.as_bytes());
-    format!("fold{FOLD_VERSION}-zones{}-limits{digest:016x}", zone::version())
+    format!("fold{FOLD_VERSION}-zones{}-agents{}-limits{digest:016x}", zone::version(), agent::rules())
 }
 
 /// The version of the fold that a fingerprint names; none where it names none.

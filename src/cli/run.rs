@@ -124,6 +124,10 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         }
         Command::Config { what: Settings::Check } => {
             config.http.api_keys_file.as_deref().map(keys).transpose()?;
+            let troubles = config.enrich.check(clock());
+            if !troubles.is_empty() {
+                return Err(Failure::Other(troubles.join("\n")));
+            }
             Ok(writeln!(out, "the settings can be used")?)
         }
         Command::Config { what: Settings::Dump { .. } } => Ok(write!(out, "{}", config.dump())?),
@@ -158,7 +162,13 @@ fn clock() -> Arc<dyn Clock> {
 }
 
 fn settings(global: &Global) -> Result<Config, Failure> {
-    let flags = [("log", &global.log), ("store", &global.store), ("http.listen", &global.listen)];
+    let flags = [
+        ("log", &global.log),
+        ("store", &global.store),
+        ("http.listen", &global.listen),
+        ("enrich.geo_asn", &global.geo_asn),
+        ("enrich.geo_city", &global.geo_city),
+    ];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect();
     let environment = std::env::vars().collect();
     Ok(config::load(Layers { file: global.config.as_deref(), environment, flags })?)

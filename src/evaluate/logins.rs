@@ -1,6 +1,7 @@
 //! Logins: each scored just before it is folded, failed ones too.
 
 use super::{LoginOptions, Measure, Progress, Summary};
+use crate::event::codec::completed;
 use crate::event::login::Login;
 use crate::event::{Envelope, Fact};
 use crate::score::login::{self, Evidence, Features};
@@ -39,7 +40,7 @@ pub fn logins(
     let mut labelled = Labelled::default();
     let mut progress = Progress { tell: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
-        let event = &sourced.event;
+        let event = &completed(sourced.event.clone());
         if let Fact::Login(login) = &event.fact {
             let score = score(&rows, &event.envelope, login, &options.score);
             write(out, &event.envelope.id, &score)?;

@@ -1,8 +1,259 @@
-//! What a user agent string says of who sends it.
+//! What a user agent says of itself: browser, system and kind of device, by the rules of uap-core.
+//!
+//! ```text
+//!   user_agent ─► memo ─► uap-core's rules ─► browser "Chrome Mobile 46.0.2490"   filled in where the
+//!                  └ known              └──► system  "iOS 13.4"                   event has none; what
+//!                                       └──► device  mobile|tablet|desktop|bot    it has, wins
+//! ```
+//!
+//! The rules are data that many people keep (`uap-core/README.md` says which version is compiled in, and under what
+//! licence), and their own project's parser reads them. What is parsed is never written to the log: it follows from
+//! the string, so a record is [completed](complete) whenever it is read for a fold, and a request when it is scored.
+//! Newer rules give other rows from the same log; [`rules`] therefore belongs to the views' fingerprint.
+//!
+//! Parsing takes tens of microseconds and the same few thousand strings come again and again, so what was parsed
+//! is kept. The memo cannot be seen from outside: with it or without it the answer is the same.
 
+use super::codec::bounds::{LABEL_BYTES_MAX, USER_AGENT_KEPT_BYTES};
 use super::login::Attempt;
+use moka::sync::Cache;
+use std::sync::{Arc, LazyLock};
+use ua_parser::{Extractor, Regexes, os, user_agent};
 
-/// Whether the client hides what it is: an empty user agent string. None at all says nothing, as callers leave it out.
+/// Bytes of strings whose parts are remembered; about ten thousand strings as browsers send them.
+const MEMO_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// What an entry of the memo takes besides its string.
+const MEMO_ENTRY_BYTES: usize = 256;
+/// Raised whenever the same string is read otherwise by the same rules of uap-core.
+const READING_VERSION: u32 = 1;
+/// The rules of uap-core, as JSON.
+const RULES: &str = include_str!("agent/uap-core/regexes.json");
+
+/// The parts of a user agent; what is not recognised is absent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Agent {
+    /// Family and up to three numbers of its version, as in `Chrome Mobile 46.0.2490`.
+    pub browser: Option<String>,
+    /// Family and up to three numbers of its version, as in `iOS 13.4`.
+    pub os: Option<String>,
+    /// See [`Device`].
+    pub device: Option<Device>,
+    /// Whether it names a program that people do not log in with: a library, a tool, a crawler, a driven browser.
+    pub scripted: bool,
+}
+
+/// A kind of device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// A phone.
+    Mobile,
+    /// A tablet, as far as it says so.
+    Tablet,
+    /// A computer.
+    Desktop,
+    /// No person's device at all.
+    Bot,
+}
+
+impl Device {
+    /// The name in events.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mobile => "mobile",
+            Self::Tablet => "tablet",
+            Self::Desktop => "desktop",
+            Self::Bot => "bot",
+        }
+    }
+}
+
+/// Names the rules: equal names read equal parts from equal strings.
+pub fn rules() -> &'static str {
+    static NAME: LazyLock<String> =
+        LazyLock::new(|| format!("{READING_VERSION}.{:016x}", xxhash_rust::xxh3::xxh3_64(RULES.as_bytes())));
+    &NAME
+}
+
+/// Fills in what an attempt lacks and its user agent says; what is there, stays.
+pub fn complete(attempt: &mut Attempt) {
+    let Some(user_agent) = attempt.user_agent.as_deref() else { return };
+    let is_complete = attempt.browser.is_some() && attempt.os.is_some() && attempt.device_type.is_some();
+    if is_complete || user_agent.is_empty() {
+        return;
+    }
+    let agent = read(user_agent);
+    fill(&mut attempt.browser, agent.browser.as_deref());
+    fill(&mut attempt.os, agent.os.as_deref());
+    fill(&mut attempt.device_type, agent.device.map(Device::name));
+}
+
+fn fill(field: &mut Option<String>, text: Option<&str>) {
+    if field.is_none() {
+        *field = text.map(str::to_owned);
+    }
+}
+
+/// Whether an attempt was made by a program: its user agent is empty or names one, or it is said to be a bot's.
+///
+/// A user agent that was not sent along says nothing.
 pub fn is_scripted(attempt: &Attempt) -> bool {
-    attempt.user_agent.as_deref().is_some_and(|agent| agent.trim().is_empty())
+    let says_so = attempt.user_agent.as_deref().is_some_and(|text| text.trim().is_empty() || read(text).scripted);
+    says_so || attempt.device_type.as_deref() == Some(Device::Bot.name())
+}
+
+/// The parts of a user agent, of which the first [`USER_AGENT_KEPT_BYTES`] are read.
+pub fn read(user_agent: &str) -> Arc<Agent> {
+    static MEMO: LazyLock<Cache<Box<str>, Arc<Agent>, hashbrown::DefaultHashBuilder>> = LazyLock::new(|| {
+        let weight = |text: &str| u32::try_from(text.len() + MEMO_ENTRY_BYTES).unwrap_or(u32::MAX);
+        let memo = Cache::builder().max_capacity(MEMO_BYTES_MAX).weigher(move |text: &Box<str>, _| weight(text));
+        memo.build_with_hasher(hashbrown::DefaultHashBuilder::default())
+    });
+    let kept = cut(user_agent, USER_AGENT_KEPT_BYTES);
+    MEMO.get(kept).unwrap_or_else(|| {
+        let agent = Arc::new(parse(kept));
+        MEMO.insert(kept.into(), Arc::clone(&agent));
+        agent
+    })
+}
+
+/// The parts of a user agent, parsed anew: for those who measure what that takes.
+pub fn parse(user_agent: &str) -> Agent {
+    let Some(rules) = RULES_COMPILED.as_ref() else { return Agent::default() };
+    let user_agent = cut(user_agent, USER_AGENT_KEPT_BYTES);
+    let (browser, os, device) = rules.extract(user_agent);
+    let family = browser.as_ref().map_or("", |browser| browser.family.as_ref());
+    let system = os.as_ref().map_or("", |os| os.os.as_ref());
+    let said = Said { text: user_agent, browser: family, system, device: device.as_ref().map_or("", |d| &d.device) };
+    Agent {
+        device: said.device(),
+        scripted: said.is_scripted(),
+        browser: browser.as_ref().and_then(browser_label),
+        os: os.as_ref().and_then(os_label),
+    }
+}
+
+/// Compiles the rules, which takes a second or so in a build for development; otherwise the first string does.
+pub fn warm() {
+    LazyLock::force(&RULES_COMPILED);
+}
+
+/// None only for rules that cannot be compiled, which a test would have found: then nothing is recognised.
+static RULES_COMPILED: LazyLock<Option<Extractor<'static>>> = LazyLock::new(|| {
+    let rules: Regexes<'static> = serde_json::from_str(RULES).ok()?;
+    rules.try_into().ok()
+});
+
+fn browser_label(found: &user_agent::ValueRef<'_>) -> Option<String> {
+    label(&found.family, [found.major, found.minor, found.patch])
+}
+
+fn os_label(found: &os::ValueRef<'_>) -> Option<String> {
+    label(&found.os, [found.major.as_deref(), found.minor.as_deref(), found.patch.as_deref()])
+}
+
+/// A family and its version: up to three numbers, as in the public data set, because the fourth changes with
+/// every update and would make each of them a browser that nobody has seen.
+fn label(family: &str, version: [Option<&str>; 3]) -> Option<String> {
+    let numbers: Vec<_> = version.into_iter().map_while(|part| part.filter(|part| !part.is_empty())).collect();
+    let whole = if numbers.is_empty() { family.to_owned() } else { format!("{family} {}", numbers.join(".")) };
+    let label = cut(whole.trim(), LABEL_BYTES_MAX);
+    (!label.is_empty()).then(|| label.to_owned())
+}
+
+/// What the rules found, for deciding what kind of thing it is.
+struct Said<'a> {
+    text: &'a str,
+    browser: &'a str,
+    system: &'a str,
+    device: &'a str,
+}
+
+/// Families of libraries, tools and driven browsers, in lower case; a family that begins like one is one.
+///
+/// Not among them are libraries that apps of people ship with (`okhttp`, `CFNetwork`, `Dalvik`).
+const SCRIPTED: [&str; 32] = [
+    "aiohttp",
+    "apache-httpclient",
+    "axios",
+    "curl",
+    "go-http-client",
+    "google-http-java-client",
+    "got",
+    "guzzle",
+    "headlesschrome",
+    "httpclient",
+    "httpie",
+    "httpx",
+    "httrack",
+    "java",
+    "libcurl",
+    "libwww-perl",
+    "mechanize",
+    "node-fetch",
+    "node.js",
+    "phantomjs",
+    "playwright",
+    "postmanruntime",
+    "puppeteer",
+    "pycurl",
+    "python",
+    "reqwest",
+    "ruby",
+    "scrapy",
+    "selenium",
+    "undici",
+    "wget",
+    "windowspowershell",
+];
+
+impl Said<'_> {
+    /// In this order: programs; tablets, which else look like phones; phones; computers. Anything else, as
+    /// televisions and consoles, is of no kind, and that level of the likelihood stays out.
+    fn device(&self) -> Option<Device> {
+        if self.is_scripted() {
+            return Some(Device::Bot);
+        }
+        let says = |words: &[&str]| words.iter().any(|word| self.text.contains(word));
+        let system = |names: &[&str]| names.iter().any(|name| self.system.starts_with(name));
+        if says(&["TV", "BRAVIA", "CrKey", "PlayStation", "Xbox", "Nintendo"]) {
+            return None;
+        }
+        // Android's makers tell tablets apart by leaving out "Mobile".
+        let is_bare_android = self.system == "Android" && !says(&["Mobi"]);
+        if self.device.starts_with("iPad")
+            || says(&["iPad", "Tablet", "PlayBook", "Kindle", "Silk/"])
+            || is_bare_android
+        {
+            return Some(Device::Tablet);
+        }
+        let phones =
+            ["iOS", "Android", "Windows Phone", "Windows Mobile", "BlackBerry", "KaiOS", "Symbian", "Firefox OS"];
+        if system(&phones) || says(&["Mobi", "Phone"]) {
+            return Some(Device::Mobile);
+        }
+        let is_computer =
+            system(&["Windows", "Mac OS", "Linux", "Chrome OS", "FreeBSD", "OpenBSD", "NetBSD", "Solaris"])
+                || says(&["X11;"]);
+        is_computer.then_some(Device::Desktop)
+    }
+
+    fn is_scripted(&self) -> bool {
+        if self.device == "Spider" || self.browser == "Spider" {
+            return true;
+        }
+        let begins = |text: &str| {
+            let text = text.trim_start().to_ascii_lowercase();
+            SCRIPTED.iter().any(|name| {
+                let rest = text.strip_prefix(name);
+                rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphabetic()))
+            })
+        };
+        // Some name themselves where no rule looks, so the beginning of the string counts as well.
+        begins(self.browser) || begins(cut(self.text, 64)) || self.text.contains("HeadlessChrome")
+    }
+}
+
+/// The beginning of a text, cut between characters.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }

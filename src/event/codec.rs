@@ -17,6 +17,8 @@
 //! - Without `time` an event happened when it arrived: at its record's timestamp, or when HTTP took it.
 //! - Without `content-type` a record is read as binary JSON, which is what most producers mean.
 //! - An optional text that is empty is absent, save a user agent, whose emptiness means something.
+//! - A record that is read gets browser, system and kind of device from its user agent where it has none
+//!   ([`agent::complete`]); an event on its way into the log does not, because better rules may come.
 //! - A user agent is kept up to [`bounds::USER_AGENT_KEPT_BYTES`]; zone names get the letter case of the database.
 
 mod attributes;
@@ -35,7 +37,8 @@ pub use fault::*;
 pub use value::Read;
 pub use write::*;
 
-use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Event, Fact, key};
+use super::login::Attempt;
+use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Event, Fact, agent, key};
 use crate::catalog;
 use crate::log::Record;
 use attributes::{Attributes, Mode};
@@ -52,21 +55,44 @@ pub struct Parsed {
     pub extensions: Vec<(String, String)>,
 }
 
-/// Reads a record, in either mode.
+impl Parsed {
+    /// Lets `add` fill in what the attempt of a login lacks, and puts what it added into the data as well.
+    pub fn fill_in(&mut self, add: impl FnOnce(&mut Attempt)) {
+        let Fact::Login(login) = &mut self.event.fact else { return };
+        add(&mut login.attempt);
+        for (name, value) in facts::place_data(&login.attempt) {
+            let sent = self.data.get(name).is_some_and(|sent| !sent.is_null() && sent != "");
+            if !sent && !value.is_null() {
+                self.data.insert(name.to_owned(), value);
+            }
+        }
+    }
+}
+
+/// Reads a record, in either mode, as it is folded: a login is completed from its user agent.
 ///
 /// Whether it stands where it belongs is asked by [`check_record`], so that a redrive can read first and place then.
 pub fn decode(record: &Record) -> Result<Event, Faults> {
     let defaults = Defaults { tenant: DEFAULT_TENANT, time_ms: record.timestamp_ms };
-    match attributes::mode(record.header("content-type"))? {
+    let event = match attributes::mode(record.header("content-type"))? {
         Mode::Structured => {
             let event = object(parse(&record.value, "")?)?;
-            read_structured(&event, defaults).map(|(event, _)| event)
+            read_structured(&event, defaults)?.0
         }
         Mode::Binary => {
             let attributes = Attributes::of_record(record);
-            read(&attributes, parse(&record.value, "/data").as_ref(), defaults)
+            read(&attributes, parse(&record.value, "/data").as_ref(), defaults)?
         }
+    };
+    Ok(completed(event))
+}
+
+/// An event as it is folded: see [`agent::complete`].
+pub fn completed(mut event: Event) -> Event {
+    if let Fact::Login(login) = &mut event.fact {
+        agent::complete(&mut login.attempt);
     }
+    event
 }
 
 /// Reads a structured event, as HTTP carries it.

@@ -1,8 +1,8 @@
 //! `POST /v1/events`: facts on their way into the log.
 //!
 //! ```text
-//!   body ─► media type ─► codec, each event ─► tenant, time, type, count a subject ─► one append ─► 202
-//!                              └──── all faults of all events, by index ──► 422     └► wait for the fold ─► 200
+//!   body ─► media type ─► codec, each event ─► tenant, time, type, country ─► place of the address ─► one append ─► 202
+//!                              └──── all faults of all events, by index ──► 422        wait for the fold ◄┘─► 200
 //! ```
 //!
 //! Nothing is appended unless every event of the request is right. Afterwards only the log can fail, and then some
@@ -12,8 +12,8 @@ use super::Api;
 use super::auth::Caller;
 use super::problem::{Code, InputError, Problem};
 use super::request::{Body, Prefer, is_json, json, media_type};
-use crate::event::codec::{self, Defaults, Fault, Faults, Parsed, WRONG_TYPE};
-use crate::event::{Position, Topic};
+use crate::event::codec::{self, Defaults, Fault, Faults, INVALID_VALUE, Parsed, WRONG_TYPE};
+use crate::event::{Position, Topic, country};
 use crate::log::{Kind, NewRecord};
 use crate::telemetry::{self, trace};
 use axum::Json;
@@ -99,7 +99,11 @@ pub(super) async fn post(
     Body(body): Body,
 ) -> Result<Response, Problem> {
     let intake = Intake { caller: &caller, now_ms: api.clock.now_ms() };
-    let events = intake.read(&headers, &body)?;
+    let mut events = intake.read(&headers, &body)?;
+    for parsed in &mut events {
+        // Written into the event, because a fold never asks.
+        parsed.fill_in(|attempt| drop(api.enricher.enrich(attempt)));
+    }
     let ids = events.iter().map(|parsed| parsed.event.envelope.id.clone()).collect();
     let records = events.iter().map(codec::encode_parsed).collect();
     answer(&api, records, ids, wait).await
@@ -232,6 +236,9 @@ impl Intake<'_> {
         if matches!(event.fact.topic(), Topic::Reminders | Topic::Policies) {
             let detail = format!("{} is written by Foretell alone", event.fact.type_name());
             faults.push(Fault::new("/type", NOT_ACCEPTED, detail));
+        }
+        if let Some(code) = event.country().filter(|code| !country::exists(code)) {
+            faults.push(Fault::new("/data/country", INVALID_VALUE, country::unknown(code)));
         }
         if let Err(found) = codec::check_time(event, self.now_ms) {
             faults.extend(found.into_vec());

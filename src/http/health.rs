@@ -57,9 +57,13 @@ pub(super) async fn ready(State(api): State<Arc<Api>>, RawQuery(query): RawQuery
     };
     let mut parameters = query.as_deref().unwrap_or_default().split('&');
     let verbose = parameters.any(|parameter| parameter.split('=').next() == Some("verbose"));
-    let readiness =
-        Readiness { status, missing: verbose.then_some(missing), notices: verbose.then(|| api.notices.clone()) };
+    let readiness = Readiness { status, missing: verbose.then_some(missing), notices: verbose.then(|| notices(&api)) };
     (code, Json(readiness)).into_response()
+}
+
+fn notices(api: &Api) -> Vec<String> {
+    let files = api.enricher.troubles().into_iter().chain(api.enricher.stale());
+    api.notices.iter().cloned().chain(files).collect()
 }
 
 /// Metrics in the text format of Prometheus.

@@ -16,10 +16,11 @@ use super::problem::{self, Problem};
 use super::request::Object;
 use super::{Api, answer};
 use crate::decisions::made::{Asked, Attempted, Made};
-use crate::event::AHEAD_MS_MAX;
+use crate::enrich::Enricher;
 use crate::event::appointment::Scalar;
-use crate::event::codec::{Fields, TIME_IN_FUTURE, attempt};
-use crate::event::login::Attempt;
+use crate::event::codec::{Fields, INVALID_VALUE, TIME_IN_FUTURE, attempt};
+use crate::event::login::{Attempt, Listed};
+use crate::event::{AHEAD_MS_MAX, agent, country};
 use crate::rows::LoginRows;
 use crate::score::login::{self, Evidence, Features};
 use crate::score::{Code, Decision, Level, OnUnavailable, Reason};
@@ -130,6 +131,8 @@ pub struct LoginAnswer {
     /// When this was computed.
     pub evaluated_at: String,
     /// Stable codes; `DEGRADED`: not all rows could be read in time. `RULE_FAILED`: a rule could not be evaluated.
+    /// `GEO_UNAVAILABLE`, `GEO_STALE`, `LIST_UNAVAILABLE`: a file about addresses is missing, old, or not in force, and
+    /// what it should say stayed out.
     pub warnings: Vec<&'static str>,
 }
 
@@ -138,16 +141,26 @@ struct LoginAsked {
     attempt: Attempt,
     at_ms: i64,
     attributes: BTreeMap<String, Scalar>,
+    listed: Listed,
 }
 
 impl LoginAsked {
+    /// Adds what the user agent and the files say; answers what the files could not.
+    fn complete(&mut self, enricher: &Enricher) -> Vec<&'static str> {
+        agent::complete(&mut self.attempt);
+        let mut warnings = enricher.enrich(&mut self.attempt);
+        warnings.extend(enricher.list_warning());
+        self.listed = enricher.listed(self.attempt.ip);
+        warnings
+    }
+
     /// The score by what could be read. Of a user whose row is missing nothing can be said but what points to an
     /// attack; the policy says what is decided then.
     fn judge(&self, read: LoginRead, policy: &login::Policy) -> Result<(login::Score, Vec<&'static str>), Problem> {
         let LoginRead { user, features, is_complete } = read;
         let score = |user: Option<&User>, policy: &login::Policy| {
             let known = Evidence::of(user, &features, &self.attempt, self.at_ms);
-            login::score(&Evidence { attributes: &self.attributes, ..known }, policy)
+            login::score(&Evidence { attributes: &self.attributes, listed: self.listed, ..known }, policy)
         };
         let score = match user {
             Ok(user) => score(user.as_ref(), policy),
@@ -188,13 +201,14 @@ pub(super) async fn login(
     body: Object,
 ) -> Result<Json<LoginAnswer>, Problem> {
     let now_ms = api.clock.now_ms();
-    let asked = body.read(|f| read_login(f, now_ms))?;
+    let mut asked = body.read(|f| read_login(f, now_ms))?;
+    let mut warnings = asked.complete(&api.enricher);
     let view = api.standing(Family::Logins, &caller.tenant, &asked.user_id);
     let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
     let read = read_login_rows(&api, &caller.tenant, &asked, deadline);
     let (active, read) = tokio::join!(api.policies.login(&caller.tenant, deadline), read);
-    let (score, mut warnings) = asked.judge(read, &active.policy)?;
-    warnings.extend(active.warning);
+    let (score, found) = asked.judge(read, &active.policy)?;
+    warnings.extend(found.into_iter().chain(active.warning));
     count("login", score.level, &warnings);
     let model = active.policy.model();
     let answer = LoginAnswer {
@@ -225,8 +239,12 @@ fn read_login(f: &mut Fields<'_, '_>, now_ms: i64) -> LoginAsked {
         attempt: attempt(f),
         at_ms: f.instant("occurred_at").unwrap_or(now_ms),
         attributes: f.attributes("attributes").unwrap_or_default(),
+        listed: Listed::default(),
     };
     f.optional_id("session_id");
+    if let Some(code) = asked.attempt.country.as_deref().filter(|code| !country::exists(code)) {
+        f.fault("country", INVALID_VALUE, country::unknown(code));
+    }
     if asked.at_ms > now_ms + AHEAD_MS_MAX {
         f.fault("occurred_at", TIME_IN_FUTURE, format!("more than {AHEAD_MS_MAX} ms ahead"));
     }

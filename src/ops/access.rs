@@ -4,7 +4,7 @@ use super::Error;
 use crate::app::{self, Ports, SOCKET};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::event::codec::structured_event;
+use crate::event::codec::{encode_parsed, structured_event};
 use crate::http::{self, Api};
 use crate::rows::Rows;
 use crate::source::Sourced;
@@ -214,7 +214,14 @@ impl Access {
     pub async fn append(&self, events: &[Sourced], tenant: &str) -> Result<(), Error> {
         match self {
             Self::Opened(opened) => {
-                opened.ports.log.append(events.iter().map(Sourced::record).collect()).await?;
+                let enricher = &opened.ports.enricher;
+                tokio::task::block_in_place(|| enricher.look());
+                let resolved = |event: &Sourced| {
+                    let mut parsed = event.parsed();
+                    parsed.fill_in(|attempt| drop(enricher.enrich(attempt)));
+                    encode_parsed(&parsed)
+                };
+                opened.ports.log.append(events.iter().map(resolved).collect()).await?;
                 Ok(())
             }
             Self::Service { client, base, key } => {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// Records by family and outcome: `applied`, `skipped`, `rejected`.
 pub const RECORDS: &str = "foretell_records_total";
+/// Logins that were folded without a level of their address; by level: `asn`, `country`.
+pub const LOGINS_WITHOUT_NETWORK: &str = "foretell_logins_without_network_total";
 /// Rejected records by family and code.
 pub const REJECTED: &str = "foretell_rejected_records_total";
 /// Dead letters that were closed, by outcome: `redriven`, `dropped`.
@@ -40,6 +42,11 @@ pub fn folded(family: &'static str, applied: u64, skipped: u64) {
 /// An event changed nothing of what it is about.
 pub fn too_late(family: &'static str) {
     counter!(TOO_LATE, "family" => family).increment(1);
+}
+
+/// A login lacks a level of where it came from: nobody resolved its address before it was logged.
+pub fn login_without(level: &'static str) {
+    counter!(LOGINS_WITHOUT_NETWORK, "level" => level).increment(1);
 }
 
 /// A record became a dead letter.

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use foretell::clock::Clock;
 use foretell::decisions::{self, Recorder};
+use foretell::enrich::Enricher;
 use foretell::event::reminder::Risk;
 use foretell::http::{Api, Config, Parts, Scoring, router, serve};
 use foretell::log::Retention;
@@ -157,6 +158,7 @@ impl World {
             policies,
             decisions: Recorder::start(self.log.clone(), &decisions::Config::default()),
             retention: Retention::default(),
+            enricher: Enricher::new(&Default::default(), self.clock.clone()),
             scoring: Scoring::new(Default::default(), "UTC".into()),
             reminder_policy: Policy::default(),
             topic_prefix: "foretell.".into(),

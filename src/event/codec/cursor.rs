@@ -99,8 +99,8 @@ impl<'v, 'f> Fields<'v, 'f> {
         })
     }
 
-    /// Two ASCII letters, upper-cased. Whether ISO 3166-1 assigns them is not asked: codes come and go, and data
-    /// sets carry private ones.
+    /// Two ASCII letters, upper-cased. Whether they [name a country](crate::event::country) is asked of what comes in
+    /// over HTTP alone: codes come and go, and what is in the log is read as long as it is there.
     pub fn country(&mut self, name: &str) -> Option<String> {
         self.optional(name, |value| match text(value, TEXT_BYTES_MAX)? {
             code if code.len() == 2 && code.bytes().all(|b| b.is_ascii_alphabetic()) => Ok(code.to_ascii_uppercase()),

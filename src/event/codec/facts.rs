@@ -270,6 +270,17 @@ fn login_data(login: &Login) -> Value {
     })
 }
 
+/// Where an attempt came from, field by field; `null` where that is not known.
+pub(super) fn place_data(attempt: &Attempt) -> [(&'static str, Value); 5] {
+    [
+        ("country", json!(attempt.country)),
+        ("asn", json!(attempt.asn)),
+        ("city", json!(attempt.city)),
+        ("latitude", json!(attempt.latitude)),
+        ("longitude", json!(attempt.longitude)),
+    ]
+}
+
 fn verdict_data(verdict: &Verdict) -> Value {
     json!({
         "user_id": verdict.user_id,

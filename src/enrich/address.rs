@@ -1,0 +1,154 @@
+//! What kind of address it is, and which address stands for its place.
+//!
+//! | addresses | looked up | on deny lists | why |
+//! |---|---|---|---|
+//! | public | yes | as listed | |
+//! | IPv4-mapped (`::ffff:0:0/96`), NAT64 (`64:ff9b::/96`), 6to4 (`2002::/16`) | the IPv4 address inside | as it is, or the one inside | they are spellings of an IPv4 address, or tunnels that end at one |
+//! | documentation (`192.0.2.0/24` and the like, `2001:db8::/32`, `3fff::/20`) | yes | as listed | nobody comes from them, so whoever writes one into a file means it: examples and tests |
+//! | private, loopback, link-local, of carriers (`100.64.0.0/10`), unspecified | no | only where a part of their block is listed | they mean another network to everybody; public deny lists name the whole blocks as bogons, for routers, and would hit every login from inside |
+//! | multicast, reserved, benchmarks, Teredo | no | as listed | no login comes from them; Teredo's inner address is the client's own word |
+//!
+//! On an allow list every address is as listed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A kind of address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It can be anybody's on the internet.
+    Public,
+    /// It is for examples.
+    Documentation,
+    /// It means another host in every network: private, loopback, link-local, of carriers, unspecified.
+    Local,
+    /// Nobody logs in from it.
+    Reserved,
+}
+
+/// The blocks of [`Class::Local`], as first and last address.
+pub const LOCAL_V4: [(Ipv4Addr, u8); 7] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+];
+/// The blocks of [`Class::Local`], as network and prefix length.
+pub const LOCAL_V6: [(Ipv6Addr, u8); 4] = [
+    (Ipv6Addr::UNSPECIFIED, 127), // :: and ::1
+    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+];
+
+/// The kind of an address.
+pub fn class(ip: IpAddr) -> Class {
+    match ip {
+        IpAddr::V4(ip) => class_v4(ip),
+        IpAddr::V6(ip) => embedded(ip).map_or_else(|| class_v6(ip), class_v4),
+    }
+}
+
+/// The address whose place is that of `ip`; none where it has none.
+pub fn placed(ip: IpAddr) -> Option<IpAddr> {
+    let ip = inner(ip);
+    matches!(class(ip), Class::Public | Class::Documentation).then_some(ip)
+}
+
+/// The IPv4 address that an IPv6 address stands for, or the address itself.
+pub fn inner(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) => embedded(v6).map_or(ip, IpAddr::V4),
+        IpAddr::V4(_) => ip,
+    }
+}
+
+fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, e, f, high, low] = ip.segments();
+    let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    match (a, b) {
+        (0, 0) if (c, d, e, f) == (0, 0, 0, 0xffff) => Some(of(high, low)),
+        (0x64, 0xff9b) if (c, d, e, f) == (0, 0, 0, 0) => Some(of(high, low)),
+        (0x2002, _) => Some(of(b, c)),
+        _ => None,
+    }
+}
+
+fn class_v4(ip: Ipv4Addr) -> Class {
+    let [a, b, c, _] = ip.octets();
+    if LOCAL_V4.iter().any(|(network, length)| (ip.to_bits() ^ network.to_bits()) >> (32 - length) == 0) {
+        return Class::Local;
+    }
+    match (a, b, c) {
+        (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => Class::Documentation,
+        // IETF protocol assignments, benchmarks, multicast, and what is reserved for ever.
+        (192, 0, 0) | (198, 18..=19, _) | (224.., _, _) => Class::Reserved,
+        _ => Class::Public,
+    }
+}
+
+fn class_v6(ip: Ipv6Addr) -> Class {
+    if LOCAL_V6.iter().any(|(network, length)| (ip.to_bits() ^ network.to_bits()) >> (128 - length) == 0) {
+        return Class::Local;
+    }
+    match (ip.segments()[0], ip.segments()[1]) {
+        (0x2001, 0xdb8) | (0x3fff, 0..=0xfff) => Class::Documentation,
+        // Teredo, and all that is not yet given out as global unicast.
+        (0x2001, 0) | (..=0x1fff | 0x4000.., _) => Class::Reserved,
+        _ => Class::Public,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_address_is_what_it_is_on_purpose() {
+        for (ip, kind, place) in [
+            ("8.8.8.8", Class::Public, Some("8.8.8.8")),
+            ("192.0.1.255", Class::Public, Some("192.0.1.255")),
+            ("172.32.0.1", Class::Public, Some("172.32.0.1")),
+            ("100.128.0.0", Class::Public, Some("100.128.0.0")),
+            ("2606:4700::1", Class::Public, Some("2606:4700::1")),
+            ("2001:4860:4860::8888", Class::Public, Some("2001:4860:4860::8888")),
+            ("::ffff:8.8.8.8", Class::Public, Some("8.8.8.8")),
+            ("64:ff9b::808:808", Class::Public, Some("8.8.8.8")),
+            ("2002:808:808::1", Class::Public, Some("8.8.8.8")),
+            ("192.0.2.1", Class::Documentation, Some("192.0.2.1")),
+            ("198.51.100.7", Class::Documentation, Some("198.51.100.7")),
+            ("203.0.113.66", Class::Documentation, Some("203.0.113.66")),
+            ("2001:db8::7", Class::Documentation, Some("2001:db8::7")),
+            ("3fff:fff::", Class::Documentation, Some("3fff:fff::")),
+            ("0.0.0.0", Class::Local, None),
+            ("10.255.0.1", Class::Local, None),
+            ("172.31.255.255", Class::Local, None),
+            ("192.168.1.1", Class::Local, None),
+            ("100.64.0.1", Class::Local, None),
+            ("127.0.0.1", Class::Local, None),
+            ("169.254.169.254", Class::Local, None),
+            ("::", Class::Local, None),
+            ("::1", Class::Local, None),
+            ("fd12:3456::1", Class::Local, None),
+            ("fe80::1", Class::Local, None),
+            ("64:ff9b:1::808:808", Class::Local, None),
+            ("::ffff:10.0.0.1", Class::Local, None),
+            ("2002:a00:1::1", Class::Local, None),
+            ("192.0.0.8", Class::Reserved, None),
+            ("198.18.0.1", Class::Reserved, None),
+            ("224.0.0.1", Class::Reserved, None),
+            ("255.255.255.255", Class::Reserved, None),
+            ("2001::1", Class::Reserved, None),
+            ("100::1", Class::Reserved, None),
+            ("::2", Class::Reserved, None),
+            ("ff02::1", Class::Reserved, None),
+            ("4000::1", Class::Reserved, None),
+        ] {
+            let address: IpAddr = ip.parse().unwrap();
+            assert_eq!(class(address), kind, "{ip}");
+            assert_eq!(placed(address), place.map(|place| place.parse().unwrap()), "{ip}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Files as they come and go, written by the tests themselves.

@@ -237,3 +237,102 @@ fn block_v6(ip: Ipv6Addr, length: u8) -> (u128, u128) {
     let hosts = u128::MAX.checked_shr(length.into()).unwrap_or(0);
     (ip.to_bits() & !hosts, ip.to_bits() | hosts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIST: &str = "# firehol_level1\n#\n1.2.3.4\n 5.6.0.0/16 \r\n10.0.0.0/8\n192.168.7.0/24\n203.0.113.0/24 ; SBL1\n\
+                        2001:db8::/32 # v6\nfe80::/10\n7.7.7.7-7.7.8.1\n9.9.9.9/33\n<html>\n1.2.3\n4.4.4.4/-1\n";
+
+    fn set(text: &str, bogons: Bogons) -> Netset {
+        read(text.as_bytes(), 1_000, bogons).unwrap().set
+    }
+
+    #[test]
+    fn a_list_is_read_as_it_comes() {
+        let read = read(LIST.as_bytes(), 1_000, Bogons::Leave).unwrap();
+        assert_eq!((read.prefixes, read.faulty), (8, 4));
+        assert_eq!(read.named, [r#"line 11: "9.9.9.9/33""#, r#"line 12: "<html>""#, r#"line 13: "1.2.3""#]);
+        for (ip, holds) in [
+            ("1.2.3.4", true),
+            ("1.2.3.5", false),
+            ("5.6.255.255", true),
+            ("5.7.0.0", false),
+            ("203.0.113.66", true),
+            ("::ffff:203.0.113.66", true),
+            ("64:ff9b::102:304", true),
+            ("2002:506:7::1", true),
+            ("2001:db8:ffff::1", true),
+            ("2001:db9::", false),
+            ("7.7.8.1", true),
+            ("7.7.8.2", false),
+            ("0.0.0.0", false),
+            ("255.255.255.255", false),
+            ("::", false),
+        ] {
+            assert_eq!(read.set.contains(ip.parse().unwrap()), holds, "{ip}");
+        }
+    }
+
+    #[test]
+    fn whole_local_blocks_count_on_allow_lists_alone() {
+        for (entry, ip, left, taken) in [
+            ("10.0.0.0/8", "10.1.2.3", false, true),
+            ("10.1.0.0/16", "10.1.2.3", true, true), // A part of one: somebody means it.
+            ("0.0.0.0/0", "192.168.1.1", false, true),
+            ("0.0.0.0/0", "8.8.8.8", true, true),
+            ("0.0.0.0/0", "9.255.255.255", true, true),
+            ("0.0.0.0/0", "11.0.0.0", true, true),
+            ("0.0.0.0/0", "255.255.255.255", true, true),
+            ("172.16.0.0/12", "172.20.0.1", false, true),
+            ("203.0.113.0/24", "203.0.113.9", true, true),
+            ("fc00::/7", "fd00::1", false, true),
+            ("fd00:1::/32", "fd00:1::1", true, true),
+            ("::/0", "::1", false, true),
+            ("::/0", "2606:4700::1", true, true),
+        ] {
+            let ip = ip.parse().unwrap();
+            let found = (set(entry, Bogons::Leave).contains(ip), set(entry, Bogons::Take).contains(ip));
+            assert_eq!(found, (left, taken), "{ip} in {entry}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_refused() {
+        assert_eq!(read(b"# nothing today\n\n", 9, Bogons::Leave), Ok(Read::default()));
+        let page = read(b"<!doctype html>\n<p>404\n", 9, Bogons::Leave).unwrap_err();
+        assert_eq!(page.to_string(), r#"none of its 2 lines is an address or a prefix; line 1: "<!doctype html>""#);
+        assert_eq!(read(&[0xff, 0xfe, b'\n'], 9, Bogons::Leave).unwrap_err().to_string().len(), 75);
+        assert_eq!(read(b"1.1.1.1\n2.2.2.2\n", 1, Bogons::Leave), Err(Error::TooMany { prefixes_max: 1 }));
+    }
+
+    /// Addresses that are close to each other, so that ranges meet, and now and then the very ends.
+    fn near() -> impl Strategy<Value = Ipv4Addr> {
+        prop_oneof![
+            (0_u32..1 << 12).prop_map(|low| Ipv4Addr::from(0x0b00_0000 | low)),
+            any::<u32>().prop_map(Ipv4Addr::from)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_holds_what_one_of_its_prefixes_holds(
+            prefixes in proptest::collection::vec((near(), 0_u8..=32), 0..40),
+            asked in proptest::collection::vec(near(), 40),
+        ) {
+            let text: String = prefixes.iter().map(|(ip, length)| format!("{ip}/{length}\n")).collect();
+            let as_v6 = |ip: Ipv4Addr| Ipv6Addr::from(0x2a00_u128 << 112 | u128::from(ip.to_bits()));
+            let text_v6: String = prefixes.iter().map(|(ip, length)| format!("{}/{}\n", as_v6(*ip), length + 96)).collect();
+            let (v4, v6) = (set(&text, Bogons::Take), set(&text_v6, Bogons::Take));
+            for ip in asked {
+                let naive = prefixes.iter().any(|(network, length)| {
+                    (ip.to_bits() ^ network.to_bits()).checked_shr(32 - u32::from(*length)).unwrap_or(0) == 0
+                });
+                prop_assert_eq!(v4.contains(ip.into()), naive, "{}", ip);
+                prop_assert_eq!(v6.contains(as_v6(ip).into()), naive, "{}", ip);
+            }
+        }
+    }
+}

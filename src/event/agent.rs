@@ -132,7 +132,7 @@ pub fn parse(user_agent: &str) -> Agent {
     }
 }
 
-/// Compiles the rules, which takes a second or so in a build for development; otherwise the first string does.
+/// Compiles the rules, which takes some tenths of a second; otherwise whoever reads the first string waits for it.
 pub fn warm() {
     LazyLock::force(&RULES_COMPILED);
 }
@@ -218,8 +218,8 @@ impl Said<'_> {
         if says(&["TV", "BRAVIA", "CrKey", "PlayStation", "Xbox", "Nintendo"]) {
             return None;
         }
-        // Android's makers tell tablets apart by leaving out "Mobile".
-        let is_bare_android = self.system == "Android" && !says(&["Mobi"]);
+        // Browsers on Android tell tablets apart by leaving out "Mobile"; apps leave it out everywhere.
+        let is_bare_android = self.system == "Android" && self.text.starts_with("Mozilla/") && !says(&["Mobi"]);
         if self.device.starts_with("iPad")
             || says(&["iPad", "Tablet", "PlayBook", "Kindle", "Silk/"])
             || is_bare_android
@@ -257,3 +257,6 @@ impl Said<'_> {
 fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ use crate::event::country;
 use maxminddb::Reader;
 use mmap_guard::FileData;
 use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -105,14 +107,14 @@ fn mapped_copy(path: &Path) -> io::Result<FileData> {
 /// A record in either layout; what else is in it is not read.
 #[derive(Deserialize)]
 struct Record<'a> {
-    autonomous_system_number: Option<u32>,
+    autonomous_system_number: Option<Number>,
     #[serde(borrow)]
     country: Option<Country<'a>>,
     country_code: Option<&'a str>,
     city: Option<City<'a>>,
     location: Option<Location>,
-    latitude: Option<f64>,
-    longitude: Option<f64>,
+    latitude: Option<Number>,
+    longitude: Option<Number>,
 }
 
 #[derive(Deserialize)]
@@ -138,8 +140,44 @@ struct Names<'a> {
 
 #[derive(Deserialize)]
 struct Location {
-    latitude: Option<f64>,
-    longitude: Option<f64>,
+    latitude: Option<Number>,
+    longitude: Option<Number>,
+}
+
+/// A number of whatever type the file's maker chose: whole, of either precision, or as a text.
+#[derive(Clone, Copy)]
+struct Number(f64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(file: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl Visitor<'_> for Any {
+            type Value = Number;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a number")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
+                Ok(Number(number as f64))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Number, E> {
+                Ok(Number(number as f64))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Number, E> {
+                Ok(Number(number))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
+                // An empty one is no number, and no reason to give the record up.
+                Ok(Number(text.trim().parse().unwrap_or(f64::NAN)))
+            }
+        }
+        file.deserialize_any(Any)
+    }
 }
 
 impl Record<'_> {
@@ -156,12 +194,15 @@ impl Record<'_> {
             Some(location) => (location.latitude, location.longitude),
             None => (self.latitude, self.longitude),
         };
-        let exists = |&(latitude, longitude): &(f64, f64)| latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
+        let coordinates = latitude.zip(longitude).map(|(latitude, longitude)| (latitude.0, longitude.0));
+        let exist = |(latitude, longitude): &(f64, f64)| latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
+        let asn = self.autonomous_system_number.map(|asn| asn.0);
         Place {
-            asn: self.autonomous_system_number.filter(|asn| *asn != 0),
+            // In range, so the conversion is exact.
+            asn: asn.filter(|asn| (1.0..=f64::from(u32::MAX)).contains(asn)).map(|asn| asn as u32),
             country,
             city: city.map(str::to_owned),
-            coordinates: latitude.zip(longitude).filter(exists),
+            coordinates: coordinates.filter(exist),
         }
     }
 }

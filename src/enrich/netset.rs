@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(read(b"# nothing today\n\n", 9, Bogons::Leave), Ok(Read::default()));
         let page = read(b"<!doctype html>\n<p>404\n", 9, Bogons::Leave).unwrap_err();
         assert_eq!(page.to_string(), r#"none of its 2 lines is an address or a prefix; line 1: "<!doctype html>""#);
-        assert_eq!(read(&[0xff, 0xfe, b'\n'], 9, Bogons::Leave).unwrap_err().to_string().len(), 75);
+        assert!(matches!(read(&[0xff, 0xfe, b'\n'], 9, Bogons::Leave), Err(Error::Nothing { faulty: 1, .. })));
         assert_eq!(read(b"1.1.1.1\n2.2.2.2\n", 1, Bogons::Leave), Err(Error::TooMany { prefixes_max: 1 }));
     }
 

@@ -5,6 +5,7 @@
 
 mod dead_letters;
 mod decisions;
+mod enrich;
 mod events;
 mod golden;
 mod inputs;

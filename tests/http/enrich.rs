@@ -1,0 +1,203 @@
+//! What files say of addresses, and user agents of themselves: into events, into scores, and into warnings.
+
+use crate::instance::{Answer, Instance, NOW_MS, PARTITIONS, World, event};
+use foretell::enrich::{Config, Enricher};
+use foretell::event::{Topic, key};
+use foretell::http::Parts;
+use foretell::log::record_at;
+use maxminddb_writer::Database;
+use maxminddb_writer::metadata::IpVersion;
+use maxminddb_writer::paths::IpAddrWithMask;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+const LINUX: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/146.0.0.0 Safari/537.36";
+
+fn mmdb(path: &Path, networks: &[(&str, Value)]) {
+    let mut database = Database::default();
+    database.metadata.ip_version = IpVersion::V4;
+    database.metadata.binary_format_major_version = 2;
+    database.metadata.database_type = "Test".into();
+    database.metadata.build_epoch = u64::try_from(NOW_MS / 1000).unwrap();
+    for (network, record) in networks {
+        let data = database.insert_value(record).unwrap();
+        database.insert_node(network.parse::<IpAddrWithMask>().unwrap(), data);
+    }
+    database.write_to(std::fs::File::create(path).unwrap()).unwrap();
+}
+
+/// An instance with files that know 203.0.113.0/24 as Dublin and 198.51.100.0/24 as Oslo.
+struct Enriched {
+    instance: Instance,
+    enricher: Arc<Enricher>,
+    dir: tempfile::TempDir,
+}
+
+impl Enriched {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |country: &str, city: &str, latitude: f64, longitude: f64| json!({"country_code": country, "city": city, "latitude": latitude, "longitude": longitude});
+        let cities = [
+            ("203.0.113.0/24", place("IE", "Dublin", 53.3, -6.2)),
+            ("198.51.100.0/24", place("NO", "Oslo", 59.9, 10.7)),
+        ];
+        mmdb(&dir.path().join("city.mmdb"), &cities);
+        let system = |number: u32| json!({"autonomous_system_number": number});
+        mmdb(&dir.path().join("asn.mmdb"), &[("203.0.113.0/24", system(64_500)), ("198.51.100.0/24", system(64_501))]);
+        let config = Config {
+            geo_asn: Some(dir.path().join("asn.mmdb")),
+            geo_city: Some(dir.path().join("city.mmdb")),
+            ..Config::default()
+        };
+        Self::with(dir, config).await
+    }
+
+    async fn with(dir: tempfile::TempDir, config: Config) -> Self {
+        let world = World::new();
+        let enricher = Enricher::new(&config, world.clock.clone());
+        enricher.look();
+        let parts = Parts { enricher: enricher.clone(), ..world.parts() };
+        Self { instance: Instance::with(world, parts).await, enricher, dir }
+    }
+
+    /// The data of an event as it stands in the log after it was sent.
+    async fn logged(&self, data: Value) -> Value {
+        let user = data["user_id"].as_str().unwrap().to_owned();
+        let answer = self.instance.fold(&[event(&user, "login.succeeded", data)]).await;
+        let partition = key::partition(format!("default:{user}").as_bytes(), PARTITIONS);
+        let offset = answer.body["positions"][0]["offset"].as_i64().unwrap();
+        let log = self.instance.world.log.as_ref();
+        let record = record_at(log, Topic::Logins, partition, offset).await.unwrap().unwrap();
+        serde_json::from_slice(&record.value).unwrap()
+    }
+
+    async fn score(&self, asked: Value) -> Value {
+        let answer = self.instance.post("/v1/risk/logins", &asked).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body
+    }
+}
+
+fn codes(score: &Value) -> Vec<&str> {
+    score["reasons"].as_array().unwrap().iter().filter_map(|reason| reason["code"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn an_event_gets_what_its_address_says_and_keeps_what_it_says_itself() {
+    let files = Enriched::start().await;
+    let whole = files.logged(json!({"user_id": "a", "ip": "203.0.113.7", "user_agent": LINUX, "extra": 1})).await;
+    let expected = json!({
+        "user_id": "a", "ip": "203.0.113.7", "user_agent": LINUX, "extra": 1,
+        "country": "IE", "asn": 64_500, "city": "Dublin", "latitude": 53.3, "longitude": -6.2,
+    });
+    assert_eq!(whole, expected, "and what the user agent says is not written down: better rules may come");
+    let own = json!({"user_id": "b", "ip": "203.0.113.7", "country": "NO", "asn": 7, "city": "Bergen"});
+    assert_eq!(files.logged(own.clone()).await, own);
+    let unplaced = json!({"user_id": "c", "ip": "203.0.113.7", "country": null, "city": ""});
+    let placed = files.logged(unplaced).await;
+    assert_eq!((&placed["country"], &placed["city"]), (&json!("IE"), &json!("Dublin")));
+    let inside = json!({"user_id": "d", "ip": "10.0.0.7"});
+    assert_eq!(files.logged(inside.clone()).await, inside);
+}
+
+#[tokio::test]
+async fn a_score_resolves_the_address_as_the_event_did() {
+    let files = Enriched::start().await;
+    for n in 0..5 {
+        let data = json!({"user_id": "u", "ip": "203.0.113.7", "device_id": "d"});
+        files.instance.fold(&[event(&format!("e{n}"), "login.succeeded", data)]).await;
+    }
+    let ask = async |change: Value| {
+        let mut asked = json!({"user_id": "u", "ip": "203.0.113.7", "device_id": "d"});
+        change.as_object().unwrap().iter().for_each(|(name, value)| asked[name] = value.clone());
+        files.score(asked).await
+    };
+    let (home, neighbour) = (ask(json!({})).await, ask(json!({"ip": "203.0.113.99"})).await);
+    let abroad = ask(json!({"ip": "198.51.100.7"})).await;
+    let said = ask(json!({"ip": "198.51.100.7", "country": "IE", "asn": 64_500})).await;
+    for score in [&home, &neighbour, &said] {
+        assert!(!codes(score).contains(&"NEW_COUNTRY"), "{score}");
+    }
+    assert!(codes(&abroad).contains(&"NEW_COUNTRY"), "{abroad}");
+    assert!(neighbour["score"].as_f64() < abroad["score"].as_f64(), "of the same system and country");
+    assert_eq!(said["score"], neighbour["score"], "what the request says wins: {said}");
+    assert_eq!(abroad["warnings"], json!([]));
+}
+
+#[tokio::test]
+async fn a_user_agent_is_read_in_the_fold_and_at_scoring() {
+    let instance = Instance::start().await;
+    for n in 0..6 {
+        let login = |user: &str, agent: &str| {
+            let data = json!({"user_id": user, "ip": "203.0.113.7", "user_agent": agent});
+            event(&format!("{user}{n}"), "login.succeeded", data)
+        };
+        let firefox = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0";
+        instance.fold(&[login("u", LINUX), login("v", firefox)]).await;
+    }
+    let score = async |change: Value| {
+        let mut asked = json!({"user_id": "u", "ip": "203.0.113.7"});
+        change.as_object().unwrap().iter().for_each(|(name, value)| asked[name] = value.clone());
+        let score = instance.post("/v1/risk/logins", &asked).await.body["score"].as_f64();
+        score.unwrap()
+    };
+    let same = score(json!({"user_agent": LINUX})).await;
+    let spelled = score(json!({"browser": "Chrome 146.0.0", "os": "Linux", "device_type": "desktop"})).await;
+    let newer = score(json!({"user_agent": LINUX.replace("146.0.0.0", "147.0.1.0")})).await;
+    let other = score(json!({"user_agent": "curl/8.5.0"})).await;
+    assert!(spelled < newer, "the row knows the browser that only the string has named: {spelled} {newer}");
+    assert!(same < newer && newer < other, "system and device are still the same: {same} {newer} {other}");
+}
+
+#[tokio::test]
+async fn what_files_cannot_say_is_neutral_and_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = |name: &str| dir.path().join(name);
+    let config = Config {
+        geo_asn: Some(missing("asn.mmdb")),
+        geo_city: Some(missing("city.mmdb")),
+        deny_lists: vec![missing("deny.netset")],
+        ..Config::default()
+    };
+    let files = Enriched::with(dir, config).await;
+    let data = json!({"user_id": "u", "ip": "203.0.113.7"});
+    assert_eq!(files.logged(data.clone()).await, data, "an event is taken all the same");
+    let score = files.score(data.clone()).await;
+    assert_eq!(score["warnings"], json!(["GEO_UNAVAILABLE", "LIST_UNAVAILABLE"]));
+    let bare = Instance::start().await;
+    bare.fold(&[event("u", "login.succeeded", data.clone())]).await;
+    let without = bare.post("/v1/risk/logins", &data).await.body;
+    assert_eq!((&score["score"], &without["warnings"]), (&without["score"], &json!([])));
+    let notices = files.instance.get("/readyz?verbose").await.body["notices"].to_string();
+    assert!(notices.contains("asn.mmdb") && notices.contains("deny.netset"), "{notices}");
+    mmdb(&files.dir.path().join("asn.mmdb"), &[("203.0.113.0/24", json!({"autonomous_system_number": 64_500}))]);
+    mmdb(&files.dir.path().join("city.mmdb"), &[("203.0.113.0/24", json!({"country_code": "IE"}))]);
+    std::fs::write(files.dir.path().join("deny.netset"), "# none\n").unwrap();
+    files.enricher.look();
+    assert_eq!(files.score(data.clone()).await["warnings"], json!([]));
+    files.instance.world.clock.set(NOW_MS + 61 * 86_400_000);
+    assert_eq!(files.score(data).await["warnings"], json!(["GEO_STALE"]));
+}
+
+#[tokio::test]
+async fn a_country_that_does_not_exist_is_refused_over_http_alone() {
+    let instance = Instance::start().await;
+    for (code, status) in [("IE", 202), ("no", 202), ("XK", 202), ("ZZ", 202), ("UK", 422), ("XX", 422), ("QQ", 422)] {
+        let data = json!({"user_id": "u", "ip": "203.0.113.7", "country": code});
+        let request =
+            instance.request(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
+        let sent = event(code, "login.failed", data.clone()).to_string();
+        let answer = Answer::of(request.body(sent).send().await.unwrap()).await;
+        let scored = instance.post("/v1/risk/logins", &data).await;
+        assert_eq!((answer.status, scored.status == 200), (status, status == 202), "{code}: {}", answer.body);
+        if status == 422 {
+            for (answer, pointer) in [(answer, "/data/country"), (scored, "/country")] {
+                let fault = &answer.body["errors"][0];
+                assert_eq!((&fault["pointer"], &fault["code"]), (&json!(pointer), &json!("INVALID_VALUE")));
+            }
+        }
+    }
+}

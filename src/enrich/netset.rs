@@ -179,10 +179,10 @@ fn without<N: Number>(ranges: Vec<(N, N)>, blocks: &[(N, N)]) -> Vec<(N, N)> {
     for (first, last) in ranges {
         let mut from = Some(first);
         for (begin, end) in blocks.iter().filter(|(begin, end)| first <= *begin && *end <= last) {
-            if let (Some(from), Some(to)) = (from, begin.previous()) {
-                if from <= to {
-                    left.push((from, to));
-                }
+            if let (Some(from), Some(to)) = (from, begin.previous())
+                && from <= to
+            {
+                left.push((from, to));
             }
             from = end.next();
         }

@@ -104,8 +104,9 @@ pub fn is_scripted(attempt: &Attempt) -> bool {
 /// The parts of a user agent, of which the first [`USER_AGENT_KEPT_BYTES`] are read.
 pub fn read(user_agent: &str) -> Arc<Agent> {
     static MEMO: LazyLock<Cache<Box<str>, Arc<Agent>, hashbrown::DefaultHashBuilder>> = LazyLock::new(|| {
-        let memo = Cache::builder().max_capacity(MEMO_BYTES_MAX);
-        memo.weigher(|text: &Box<str>, _: &Arc<Agent>| u32::try_from(text.len() + MEMO_ENTRY_BYTES).unwrap_or(u32::MAX))
+        Cache::<Box<str>, Arc<Agent>>::builder()
+            .max_capacity(MEMO_BYTES_MAX)
+            .weigher(|text, _| u32::try_from(text.len() + MEMO_ENTRY_BYTES).unwrap_or(u32::MAX))
             .build_with_hasher(hashbrown::DefaultHashBuilder::default())
     });
     let kept = cut(user_agent, USER_AGENT_KEPT_BYTES);

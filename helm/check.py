@@ -105,7 +105,10 @@ class EveryExample(unittest.TestCase):
                 for refused in ("hostNetwork", "hostPID", "hostIPC"):
                     self.assertNotIn(refused, spec, name)
                 for volume in spec.get("volumes", []):
-                    self.assertTrue({"configMap", "secret"} & set(volume), f"{name} may write to {volume}")
+                    read = {"configMap", "secret"} & set(volume) or volume["name"] == "enrich"
+                    # Copies of data files, and nothing else, are written.
+                    scratch = volume["name"] == "scratch" and name.endswith("-http") and "sizeLimit" in volume["emptyDir"]
+                    self.assertTrue(read or scratch, f"{name} may write to {volume}")
                 for container in spec["containers"]:
                     context = container["securityContext"]
                     self.assertIs(context["readOnlyRootFilesystem"], True, name)
@@ -175,7 +178,7 @@ class EveryExample(unittest.TestCase):
                 volumes = {volume["name"] for volume in template["spec"].get("volumes", [])}
                 mounts = template["spec"]["containers"][0].get("volumeMounts", [])
                 self.assertEqual({mount["name"] for mount in mounts}, volumes, name)
-                self.assertTrue(all(mount["readOnly"] for mount in mounts), name)
+                self.assertTrue(all(mount.get("readOnly") for mount in mounts if mount["name"] != "scratch"), name)
 
     def test_names_fit(self):
         long = ["--set", f"fullnameOverride={'n' * 63}"]
@@ -229,6 +232,22 @@ class Configuration(unittest.TestCase):
             },
         )
         self.assertEqual(read["telemetry"]["log_format"], "json")
+        place = "/var/lib/foretell/enrich"
+        self.assertEqual(
+            read["enrich"],
+            {
+                "geo_asn": f"{place}/asn.mmdb",
+                "geo_city": f"{place}/city.mmdb",
+                "deny_lists": [f"{place}/firehol_level2.netset"],
+                "allow_lists": [f"{place}/offices.netset"],
+            },
+        )
+
+    def test_files_about_addresses_are_there_where_they_are_read(self):
+        for arguments, there in ((EXAMPLES["default"], set()), (EXAMPLES["full"], {"enrich", "scratch"})):
+            for name, template in pods(of_kind(render(*arguments), "Deployment")):
+                volumes = {volume["name"] for volume in template["spec"]["volumes"]} & {"enrich", "scratch"}
+                self.assertEqual(volumes, there if name.endswith("-http") else set(), name)
 
     def test_keys_are_named_as_the_program_names_them(self):
         defaults = (CHART.parents[1] / "src" / "config" / "defaults.toml").read_text()
@@ -367,6 +386,10 @@ REFUSED = [
     ("settings.store=disk:./data", "store"),
     ("settings.kafka.password=secret", "settings"),
     ("settings.cassandra.password=secret", "settings"),
+    ("enrich.geoAsn=asn.mmdb", "enrich.volume"),
+    ("enrich.volume.emptyDir.medium=Memory", "enrich.volume"),
+    ("enrich.geoCity=/etc/passwd", "geoCity"),
+    ("enrich.scratch=lots", "scratch"),
     ("terminationGracePeriodSeconds=20", "terminationGracePeriodSeconds"),
     ("settings.kafka.drain_ms=60000", "terminationGracePeriodSeconds"),
     ("settings.http.drain_ms=35000", "terminationGracePeriodSeconds"),

@@ -266,8 +266,16 @@ impl Service {
         tasks: &mut JoinSet<Result<(), Error>>,
     ) -> Result<Option<Recorder>, Error> {
         let ports = self.open_patiently(door).await?;
-        prepare(ports.enricher.clone()).await?;
-        tasks.spawn(watch(ports.enricher.clone(), self.shutdown.clone()));
+        blocking("read the rules for user agents", agent::warm).await?;
+        if self.roles.contains(&Role::Http) || ports.directory.is_some() {
+            let (enricher, shutdown) = (ports.enricher.clone(), self.shutdown.clone());
+            let looking = enricher.clone();
+            blocking("look at the data files", move || looking.look()).await?;
+            tasks.spawn(async move {
+                enricher.watch(shutdown).await;
+                Ok(())
+            });
+        }
         tasks.spawn(end_with(ports.log.clone(), self.shutdown.clone()));
         for family in Family::ALL {
             door.missing(format!("the views of {}", family.name()));
@@ -354,19 +362,9 @@ impl Service {
     }
 }
 
-/// Loads what the first request would else wait for.
-async fn prepare(enricher: Arc<Enricher>) -> Result<(), Error> {
-    let load = move || {
-        enricher.look();
-        enricher.stale().iter().for_each(|told| tracing::warn!(%told, "a data file is stale"));
-        agent::warm();
-    };
-    tokio::task::spawn_blocking(load).await.map_err(|panic| Error::fatal("load the data files", panic))
-}
-
-async fn watch(enricher: Arc<Enricher>, shutdown: CancellationToken) -> Result<(), Error> {
-    enricher.watch(shutdown).await;
-    Ok(())
+/// Does what blocks, and what the first request would else wait for.
+async fn blocking(operation: &'static str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|panic| Error::fatal(operation, panic))
 }
 
 /// How a family is folded over these ports.

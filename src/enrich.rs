@@ -139,11 +139,12 @@ impl Enricher {
         self.allow.iter().for_each(|list| list.look(|path| read_list(path, prefixes_max, Bogons::Take)));
     }
 
-    /// Looks again and again, until shutdown; off the threads that answer.
+    /// Says which files are stale, and looks again and again, until shutdown; off the threads that answer.
     pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         if self.geos().next().is_none() && self.lists().next().is_none() {
             return;
         }
+        self.stale().iter().for_each(|told| tracing::warn!(%told, "a data file is stale"));
         let pause = Duration::from_millis(self.config.reload_ms);
         while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
             let files = Arc::clone(&self);

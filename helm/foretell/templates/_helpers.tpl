@@ -68,6 +68,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- fail (printf "%s.tls.clientCertificate needs %s.tls.secret" $name $name) -}}
 {{- end -}}
 {{- end -}}
+{{- $files := concat (list .Values.enrich.geoAsn .Values.enrich.geoCity) .Values.enrich.denyLists .Values.enrich.allowLists | compact -}}
+{{- if ne (empty $files) (empty .Values.enrich.volume) -}}
+{{- fail "enrich.volume and the names of files on it need each other" -}}
+{{- end -}}
 {{- $drains := add (dig "kafka" "drain_ms" 10000 .Values.settings | int64) (dig "http" "drain_ms" 10000 .Values.settings | int64) -}}
 {{- $needed := addf (divf $drains 1000.0) .Values.http.preStopSeconds 10 -}}
 {{- if le (float64 .Values.terminationGracePeriodSeconds) $needed -}}
@@ -105,7 +109,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   "min_insync_replicas" .Values.topics.minInsyncReplicas
   "decision_retention_days" .Values.topics.decisionRetentionDays
   "dead_letter_retention_days" .Values.topics.deadLetterRetentionDays -}}
+{{- $enrich := dict -}}
+{{- with .Values.enrich.geoAsn }}{{- $_ := set $enrich "geo_asn" (printf "/var/lib/foretell/enrich/%s" .) -}}{{- end -}}
+{{- with .Values.enrich.geoCity }}{{- $_ := set $enrich "geo_city" (printf "/var/lib/foretell/enrich/%s" .) -}}{{- end -}}
+{{- range $key, $names := dict "deny_lists" .Values.enrich.denyLists "allow_lists" .Values.enrich.allowLists -}}
+{{- $paths := list -}}
+{{- range $names }}{{- $paths = append $paths (printf "/var/lib/foretell/enrich/%s" .) -}}{{- end -}}
+{{- if $paths }}{{- $_ := set $enrich $key $paths -}}{{- end -}}
+{{- end -}}
 {{- $managed := dict
+  "enrich" $enrich
   "log" (printf "kafka://%s" (join "," .Values.kafka.brokers))
   "store" (printf "cassandra://%s/%s" (join "," .Values.cassandra.nodes) .Values.cassandra.keyspace)
   "topics" $topics "http" $http "kafka" $kafka "cassandra" $cassandra -}}

@@ -21,7 +21,9 @@ pub mod netset;
 pub mod watch;
 
 use crate::clock::Clock;
+use crate::event::Fact;
 use crate::event::login::{Attempt, Listed};
+use crate::source::Loaded;
 use crate::telemetry;
 use geo::{Geo, Place};
 use netset::{Bogons, Netset};
@@ -93,9 +95,7 @@ impl Config {
 
     /// What is wrong with the files, each in a sentence; for whoever asks before they serve. Blocks.
     pub fn check(&self, clock: Arc<dyn Clock>) -> Vec<String> {
-        let enricher = Enricher::new(self, clock);
-        enricher.look();
-        enricher.troubles()
+        Enricher::looked(self, clock).troubles()
     }
 }
 
@@ -129,6 +129,13 @@ impl Enricher {
             config: config.clone(),
             clock,
         })
+    }
+
+    /// One that has looked once. Blocks.
+    pub fn looked(config: &Config, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let enricher = Self::new(config, clock);
+        enricher.look();
+        enricher
     }
 
     /// Looks at all files and loads those that are new; says what cannot be used, which is neutral. Blocks.
@@ -190,6 +197,15 @@ impl Enricher {
             metrics::counter!(telemetry::ENRICH_WARNINGS, telemetry::CODE => *code).increment(1);
         }
         warnings
+    }
+
+    /// Enriches the logins of a file of the past, as they would be if they were taken now.
+    pub fn enrich_all(&self, loaded: &mut Loaded) {
+        for sourced in &mut loaded.events {
+            if let Fact::Login(login) = &mut sourced.event.fact {
+                self.enrich(&mut login.attempt);
+            }
+        }
     }
 
     /// What a file says of an address. Adds a warning where it cannot say it although it `is_needed`, or is stale.

@@ -7,6 +7,7 @@ use crate::app::{self, Service};
 use crate::clock::{Clock, System};
 use crate::config::{self, Config, Layers};
 use crate::decisions::reading::Asked;
+use crate::enrich::Enricher;
 use crate::evaluate::{self, AppointmentOptions, LoginOptions};
 use crate::event::codec::parse_rfc3339;
 use crate::http::auth::{self, Insecure, Keys};
@@ -264,7 +265,9 @@ pub(super) fn progress(what: &'static str, total: u64) -> ProgressBar {
 fn evaluate_file(config: &Config, asked: &Evaluate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let until = asked.train_until.as_deref().map(parse_rfc3339).transpose();
     let train_until_ms = until.map_err(|fault| Failure::Other(format!("--train-until: {}", fault.detail)))?;
-    let loaded = source::read(&asked.file, asked.format.into(), crate::event::DEFAULT_TENANT).map_err(Error::from)?;
+    let tenant = crate::event::DEFAULT_TENANT;
+    let mut loaded = source::read(&asked.file, asked.format.into(), tenant).map_err(Error::from)?;
+    Enricher::looked(&config.enrich, clock()).enrich_all(&mut loaded);
     let bar = progress("events", loaded.events.len() as u64);
     let tell = &mut |done, _| bar.set_position(done);
     let limits = config.fold.clone();

@@ -15,6 +15,7 @@ mod dead_letters;
 mod decisions;
 mod demo;
 mod deployment;
+mod enrich;
 mod facts;
 mod frozen;
 mod groups;

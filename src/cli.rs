@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, messages to stderr. Exit 0 when it worked, 1 when it did not, 2 when it was asked wrongly.
 
+mod calibrate;
 mod dead_letters;
 pub mod ending;
 mod policy;
@@ -73,6 +74,11 @@ enum Command {
     Import(Import),
     /// Replay a file in memory and score each row by what was known just before it.
     Evaluate(Evaluate),
+    /// Make up the logins of a service, and attacks on it, each labelled with who made it.
+    Simulate(calibrate::Simulate),
+    /// Replay labelled logins, and find the thresholds that catch a share of the attacks: what they cost, beside a
+    /// plain rule.
+    Calibrate(calibrate::Calibrate),
     /// Create topics, keyspace and tables where they are missing; or give a family another partition count.
     Migrate {
         /// Copy the topic of logins, or those of appointments and reminders, into one of so many partitions, as in

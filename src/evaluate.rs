@@ -16,7 +16,7 @@
 //! What is absent: a score for what the format leaves out, and a measure where the file has no labels.
 
 mod appointments;
-mod logins;
+pub(crate) mod logins;
 pub mod policies;
 
 pub use appointments::appointments;

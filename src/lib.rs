@@ -10,6 +10,7 @@
 //! is folded from them.
 
 pub mod app;
+pub mod calibrate;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
@@ -32,6 +33,7 @@ pub mod remind;
 pub mod repartition;
 pub mod rows;
 pub mod score;
+pub mod simulate;
 pub mod source;
 pub mod store;
 pub mod telemetry;

@@ -12,6 +12,7 @@
 //! A row that cannot be read ends the reading, with file, line and column: half a history is worse than none.
 //! What a format is known to contain and to mean nothing by is skipped and counted instead.
 
+pub mod draw;
 pub mod generate;
 pub mod jsonl;
 pub mod noshow;
@@ -22,6 +23,7 @@ use crate::event::codec::{self, Parsed};
 use crate::event::{DEFAULT_TENANT, Envelope, Event};
 use crate::log::NewRecord;
 use flate2::bufread::MultiGzDecoder;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -111,13 +113,55 @@ pub enum Error {
     },
 }
 
-/// What a data set says of a login besides: for evaluation only, never part of an event.
+/// What a file says of a login besides: for evaluation only, never part of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Label {
-    /// The address was used by attackers.
-    pub attack_ip: bool,
-    /// The login took over an account.
-    pub account_takeover: bool,
+pub enum Label {
+    /// A row of a data set.
+    Row {
+        /// The address was used by attackers.
+        attack_ip: bool,
+        /// The login took over an account.
+        account_takeover: bool,
+    },
+    /// An event of a simulated history.
+    Simulated(Author),
+}
+
+/// The field of the data in which simulated events say who made them.
+pub const LABEL: &str = "label";
+
+/// Who made a simulated login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Author {
+    /// The person whose account it is.
+    Legitimate,
+    /// An attacker who knows the password alone.
+    Naive,
+    /// One who also knows the country.
+    Vpn,
+    /// One who also knows city, browser and machine.
+    Targeted,
+}
+
+impl Author {
+    /// The attackers, who knows least first.
+    pub const ATTACKERS: [Self; 3] = [Self::Naive, Self::Vpn, Self::Targeted];
+
+    /// The name in files and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Legitimate => "legitimate",
+            Self::Naive => "naive",
+            Self::Vpn => "vpn",
+            Self::Targeted => "targeted",
+        }
+    }
+
+    /// The one of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        std::iter::once(Self::Legitimate).chain(Self::ATTACKERS).find(|author| author.name() == name)
+    }
 }
 
 /// An event that a file told.

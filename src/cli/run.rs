@@ -1,5 +1,6 @@
 //! Runs a command: reads the settings, calls the module that does the work, prints what it answers.
 
+use super::calibrate;
 use super::ending::{Failure, on_signal, unless_signalled};
 use super::policy;
 use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Report, Settings};
@@ -45,6 +46,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Config { what: Settings::Dump { defaults: true } } => write!(out, "{}", config::DEFAULTS)?,
         Command::Health { url } => block_on(health(&url, out))?,
+        Command::Simulate(asked) => calibrate::simulate(&asked, out)?,
         Command::Demo if cli.global.log.is_some() || cli.global.store.is_some() => {
             let detail = "the demo has a directory of its own: leave --log and --store away, or use `foretell serve`";
             return Err(Failure::Other(detail.into()));
@@ -77,6 +79,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         Command::Import(asked) => import_file(config, asked, print, out).await,
         Command::Evaluate(asked) => evaluate_file(&config, &asked, print, out),
         Command::Policy { what } => policy::run(&config, &what, print, out),
+        Command::Calibrate(asked) => calibrate::calibrate(&config, &asked, print, out),
         Command::Migrate { repartition: Some(asked) } => repartition(&config, asked, print, out).await,
         Command::Migrate { repartition: None } => {
             let done = app::migrate(&config).await?;
@@ -133,7 +136,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         }
         Command::Config { what: Settings::Dump { .. } } => Ok(write!(out, "{}", config.dump())?),
         // Answered without settings.
-        Command::Openapi | Command::Completions { .. } | Command::Health { .. } => Ok(()),
+        Command::Openapi | Command::Completions { .. } | Command::Health { .. } | Command::Simulate(_) => Ok(()),
     }
 }
 

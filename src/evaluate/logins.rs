@@ -6,7 +6,7 @@ use crate::event::login::Login;
 use crate::event::{Envelope, Fact};
 use crate::score::login::{self, Evidence, Features};
 use crate::score::metrics::Case;
-use crate::source::{Label, Loaded};
+use crate::source::{Author, Label, Loaded};
 use crate::view::Place;
 use crate::view::materialized::Materialized;
 use crate::view::user::{self, Logins};
@@ -82,18 +82,29 @@ fn write(out: &mut dyn Write, event_id: &str, score: &login::Score) -> io::Resul
 struct Labelled {
     attack_ip: Vec<Case>,
     account_takeover: Vec<Case>,
+    simulated: Vec<Case>,
 }
 
 impl Labelled {
     fn take(&mut self, score: Option<f64>, label: Option<Label>) {
-        if let (Some(score), Some(label)) = (score, label) {
-            self.attack_ip.push(Case { score, positive: label.attack_ip });
-            self.account_takeover.push(Case { score, positive: label.account_takeover });
+        match (score, label) {
+            (Some(score), Some(Label::Row { attack_ip, account_takeover })) => {
+                self.attack_ip.push(Case { score, positive: attack_ip });
+                self.account_takeover.push(Case { score, positive: account_takeover });
+            }
+            (Some(score), Some(Label::Simulated(author))) => {
+                self.simulated.push(Case { score, positive: author != Author::Legitimate });
+            }
+            _ => {}
         }
     }
 
     fn measures(&self) -> Vec<Measure> {
-        let measures = [("attack address", &self.attack_ip), ("account takeover", &self.account_takeover)];
+        let measures = [
+            ("attack address", &self.attack_ip),
+            ("account takeover", &self.account_takeover),
+            ("simulated attack", &self.simulated),
+        ];
         measures.into_iter().filter(|(_, c)| !c.is_empty()).map(|(name, cases)| Measure::of(name, cases)).collect()
     }
 }

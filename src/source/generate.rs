@@ -8,10 +8,10 @@
 //! The shapes are chosen, not fitted to anybody's data: speed depends on them, the quality of scores must not be
 //! judged by them.
 
+use super::draw::Draw;
 use crate::event::login::{Attempt, Login};
 use crate::event::{DEFAULT_TENANT, Envelope, Event, Fact};
 use std::net::{IpAddr, Ipv4Addr};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The `source` of the events.
 pub const SOURCE: &str = "urn:foretell:generated";
@@ -94,17 +94,14 @@ impl Logins {
         Self { count: 0, time_ms: shape.start_ms, shape }
     }
 
-    /// 64 even bits: always the same for a seed, stream and index.
+    /// See [`Draw::bits`].
     fn bits(&self, stream: Stream, index: u64) -> u64 {
-        let mut place = [0; 9];
-        place[0] = stream as u8;
-        place[1..].copy_from_slice(&index.to_le_bytes());
-        xxh3_64_with_seed(&place, self.shape.seed)
+        Draw::new(self.shape.seed).bits(stream as u8, index)
     }
 
-    /// Even over 0 to 1, without 1.
+    /// See [`Draw::share`].
     fn share(&self, stream: Stream, index: u64) -> f64 {
-        (self.bits(stream, index) >> 11) as f64 / (1_u64 << 53) as f64
+        Draw::new(self.shape.seed).share(stream as u8, index)
     }
 
     fn people(&self, at: u64) -> Login {

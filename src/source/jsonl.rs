@@ -1,9 +1,10 @@
 //! JSON Lines of structured CloudEvents, one a line; empty lines are skipped.
 //!
 //! The same events that `POST /v1/events` takes, with one more demand: `time` must be there, because the past has
-//! no time of arrival. Data and extension attributes are passed on as they stand.
+//! no time of arrival. Data and extension attributes are passed on as they stand. A `label` in the data that names an
+//! [`Author`] is what a simulated history says of itself; any other one is a field like any that is unknown here.
 
-use super::{Error, Rows, Sent, Sourced};
+use super::{Author, Error, LABEL, Label, Rows, Sent, Sourced};
 use crate::event::codec::{self, Defaults, Parsed};
 use crate::log::RECORD_BYTES_MAX;
 use serde_json::Value;
@@ -46,5 +47,6 @@ fn event(line: &[u8], number: u64, rows: &Rows<'_>) -> Result<Sourced, Error> {
         let place = if fault.pointer.is_empty() { "the event" } else { &fault.pointer };
         origin.bad(number, place, format!("{}: {}", fault.code, fault.detail))
     })?;
-    Ok(Sourced { event, sent: Some(Box::new(Sent { data, extensions })), label: None })
+    let author = data.get(LABEL).and_then(Value::as_str).and_then(Author::parse);
+    Ok(Sourced { event, sent: Some(Box::new(Sent { data, extensions })), label: author.map(Label::Simulated) })
 }

@@ -102,7 +102,9 @@ impl Layout {
         let id = row.required(self.index, origin)?.to_owned();
         let envelope = origin.envelope(id, self.source, row.time_ms(self.time, "Z", origin)?);
         let label = match self.labels {
-            Some((attack, takeover)) => Some(Label { attack_ip: flag(attack)?, account_takeover: flag(takeover)? }),
+            Some((attack, takeover)) => {
+                Some(Label::Row { attack_ip: flag(attack)?, account_takeover: flag(takeover)? })
+            }
             None => None,
         };
         Ok(Sourced::of_row(Event { envelope, fact }, label))

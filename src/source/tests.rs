@@ -84,8 +84,8 @@ fn logins_of_the_data_set_come_in_order_of_time() {
 fn absent_columns_are_absent_and_labels_stay_beside_the_event() {
     let loaded = load(RBA, Format::Rba);
     let made_up = &loaded.events[2];
-    assert_eq!(made_up.label, Some(Label { attack_ip: true, account_takeover: true }));
-    assert_eq!(loaded.events[0].label, Some(Label { attack_ip: false, account_takeover: false }));
+    assert_eq!(made_up.label, Some(Label::Row { attack_ip: true, account_takeover: true }));
+    assert_eq!(loaded.events[0].label, Some(Label::Row { attack_ip: false, account_takeover: false }));
     let attempt = &login(made_up).attempt;
     assert_eq!((attempt.country.as_deref(), attempt.rtt_ms), (Some("DE"), Some(35.5)));
     assert_eq!((&attempt.user_agent, &attempt.city, attempt.asn), (&None, &None, None));

@@ -1,0 +1,72 @@
+//! Curves as a picture: what each attacker's are, and what the rule that they are compared with does.
+//!
+//! The share of people's logins is drawn by its logarithm, because what anybody would choose lies below a tenth.
+
+use super::{Calibration, Curve};
+use crate::calibrate::roc::Point;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+const SIZE: (u32, u32) = (900, 600);
+/// Where the logarithm begins: one login in a thousand.
+const CHALLENGED_MIN: f64 = 0.001;
+/// Colours that people who see fewer of them can tell apart (Okabe and Ito).
+const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
+const FONT: &str = "sans-serif";
+
+/// The picture as SVG; the error is a sentence.
+pub fn svg(calibration: &Calibration) -> Result<String, String> {
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        draw(&area, calibration).map_err(|cause| cause.to_string())?;
+        area.present().map_err(|cause| cause.to_string())?;
+    }
+    Ok(text)
+}
+
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+fn draw(area: &DrawingArea<SVGBackend<'_>, Shift>, calibration: &Calibration) -> Drawn {
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(area)
+        .caption("Attacks caught, by what people pay", (FONT, 22))
+        .margin(20)
+        .x_label_area_size(50)
+        .y_label_area_size(60)
+        .build_cartesian_2d((CHALLENGED_MIN..1.0).log_scale(), 0.0..1.0)?;
+    chart
+        .configure_mesh()
+        .x_desc("share of people's logins that are challenged (logarithmic)")
+        .y_desc("share of attacks that are challenged")
+        .x_label_formatter(&|share| format!("{} %", share * 100.0))
+        .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))
+        .label_style((FONT, 14))
+        .light_line_style(WHITE.mix(0.0))
+        .draw()?;
+    for (Curve { attacker, roc, rule, .. }, colour) in calibration.curves.iter().zip(COLOURS) {
+        let auc = roc.auc.map_or_else(|| "-".to_owned(), |auc| format!("{auc:.4}"));
+        chart
+            .draw_series(LineSeries::new(visible(&roc.points), colour.stroke_width(2)))?
+            .label(format!("{}: score, area {auc}", attacker.name()))
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(2)));
+        chart
+            .draw_series(DashedLineSeries::new(visible(&rule.points), 6, 4, colour.stroke_width(1)))?
+            .label(format!("{}: new device or new country", attacker.name()))
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(1)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.3))
+        .legend_area_size(30)
+        .label_font((FONT, 14))
+        .draw()?;
+    Ok(())
+}
+
+/// A curve from where the picture begins.
+fn visible(points: &[Point]) -> Vec<(f64, f64)> {
+    points.iter().map(|point| (point.challenged.max(CHALLENGED_MIN), point.caught)).collect()
+}

@@ -1,0 +1,86 @@
+//! Thresholds on their way into a policy file: two values change, all else in it stays as it was written.
+
+use super::{Error, Thresholds};
+use crate::score::login::Config;
+use std::path::Path;
+use toml_edit::{DocumentMut, Item, value};
+
+/// Six digits after the point.
+const SCALE: f64 = 1e6;
+
+/// A policy file, as far as there is one.
+#[derive(Debug, Clone, Default)]
+pub struct File {
+    document: DocumentMut,
+}
+
+impl File {
+    /// Reads one; a file that is not there yet is an empty one.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let failed = |detail: String| Error::Policy { file: path.display().to_string(), detail };
+        match std::fs::read_to_string(path) {
+            Ok(text) => text.parse().map(|document| Self { document }).map_err(|cause| failed(cause.to_string())),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(cause) => Err(failed(cause.to_string())),
+        }
+    }
+
+    /// The policy that it says.
+    pub fn policy(&self) -> Result<Config, String> {
+        toml::from_str(&self.document.to_string()).map_err(|cause| cause.to_string())
+    }
+
+    /// Puts thresholds in.
+    pub fn set(&mut self, thresholds: Thresholds) {
+        for (key, threshold) in [("challenge_at", thresholds.challenge_at), ("deny_at", thresholds.deny_at)] {
+            match self.document.get_mut(key).and_then(Item::as_value_mut) {
+                Some(there) => {
+                    let decor = there.decor().clone();
+                    *there = threshold.into();
+                    *there.decor_mut() = decor;
+                }
+                None => self.document[key] = value(threshold),
+            }
+        }
+    }
+
+    /// Writes it.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let failed =
+            |cause: std::io::Error| Error::Policy { file: path.display().to_string(), detail: cause.to_string() };
+        std::fs::write(path, self.document.to_string()).map_err(failed)
+    }
+}
+
+/// The next threshold below with as many digits as anybody reads: it catches no less.
+pub(super) fn rounded_down(threshold: f64) -> f64 {
+    (threshold * SCALE).floor() / SCALE
+}
+
+/// The next one above: it stops no more people.
+pub(super) fn rounded_up(threshold: f64) -> f64 {
+    ((threshold * SCALE).ceil() / SCALE).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_but_the_thresholds_stays_as_it_was_written() {
+        let text =
+            "# Ours.\nmode = \"monotone\"   # as decided\nchallenge_at = 0.5 # old\n\nnew_device_factor = 30.0\n";
+        let mut file = File { document: text.parse().unwrap() };
+        file.set(Thresholds { challenge_at: 0.0625, deny_at: 0.75 });
+        let expected = "# Ours.\nmode = \"monotone\"   # as decided\nchallenge_at = 0.0625 # old\n\nnew_device_factor = 30.0\ndeny_at = 0.75\n";
+        assert_eq!(file.document.to_string(), expected);
+        let policy = file.policy().unwrap();
+        assert_eq!((policy.challenge_at, policy.deny_at, policy.new_device_factor), (0.0625, 0.75, 30.0));
+    }
+
+    #[test]
+    fn thresholds_are_rounded_to_the_side_that_keeps_their_promise() {
+        assert_eq!((rounded_down(0.123_456_999), rounded_up(0.123_456_001)), (0.123_456, 0.123_457));
+        assert_eq!((rounded_down(1.0), rounded_up(1.0_f64.next_up())), (1.0, 1.0));
+    }
+}

@@ -1,0 +1,67 @@
+//! The result as tables for people.
+
+use super::{Calibration, Curve, Paid, Point};
+use std::fmt;
+
+impl fmt::Display for Calibration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { logins, first_logins, target_tpr, .. } = self;
+        writeln!(f, "{logins} logins of people with a score, and {first_logins} first ones without, which are always")?;
+        writeln!(f, "challenged and counted nowhere below; so are attacks on accounts without a history")?;
+        writeln!(f)?;
+        writeln!(f, "thresholds that catch {} of the attacks", percent(*target_tpr))?;
+        let heads = ["attacker", "attacks", "no score", "ROC AUC", "threshold", "caught", "people challenged"];
+        let [attacker, attacks, unscored, auc, threshold, caught, challenged] = heads;
+        writeln!(f, "{attacker:<12}{attacks:>9}{unscored:>10}{auc:>9}{threshold:>12}{caught:>9}{challenged:>19}")?;
+        for Curve { attacker, attacks, unscored, roc, at_target, .. } in &self.curves {
+            let auc = roc.auc.map_or_else(|| "-".to_owned(), |auc| format!("{auc:.4}"));
+            let threshold = at_target.threshold.map_or_else(|| "-".to_owned(), |at| format!("{at:.6}"));
+            let (caught, challenged) = (percent(at_target.caught), percent(at_target.challenged));
+            let name = attacker.name();
+            writeln!(f, "{name:<12}{attacks:>9}{unscored:>10}{auc:>9}{threshold:>12}{caught:>9}{challenged:>19}")?;
+        }
+        writeln!(f)?;
+        self.fmt_paid(f)?;
+        writeln!(f)?;
+        self.fmt_compared(f)?;
+        writeln!(f)?;
+        let (challenged, denied) = (percent(self.challenged), percent(self.denied));
+        writeln!(f, "challenge_at = {}  # {challenged} of people's logins", self.thresholds.challenge_at)?;
+        writeln!(f, "deny_at = {}  # {denied}", self.thresholds.deny_at)
+    }
+}
+
+impl Calibration {
+    fn fmt_paid(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "re-authentications among the first logins of an account: median, (mean, nine in ten within)")?;
+        let heads = self.rule_paid.iter().map(|paid| format!("{} logins, {} accounts", paid.logins, paid.accounts));
+        writeln!(f, "{:<12}{}", "attacker", heads.map(|head| format!("{head:>26}")).collect::<String>())?;
+        for Curve { attacker, paid, .. } in &self.curves {
+            writeln!(f, "{:<12}{}", attacker.name(), paid_cells(paid))?;
+        }
+        writeln!(f, "{:<12}{}", "the rule", paid_cells(&self.rule_paid))
+    }
+
+    fn fmt_compared(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the rule \"new device or new country\", and the score where it challenges no more people")?;
+        let heads = ["attacker", "people challenged", "caught by the rule", "by the score"];
+        let [attacker, challenged, rule, score] = heads;
+        writeln!(f, "{attacker:<12}{challenged:>19}{rule:>20}{score:>14}")?;
+        for Curve { attacker, compared, .. } in &self.curves {
+            let Point { challenged, caught, .. } = compared.rule;
+            let cells = [challenged, caught, compared.score.caught].map(percent);
+            let [challenged, rule, score] = cells;
+            writeln!(f, "{:<12}{challenged:>19}{rule:>20}{score:>14}", attacker.name())?;
+        }
+        Ok(())
+    }
+}
+
+fn paid_cells(paid: &[Paid]) -> String {
+    let cell = |Paid { median, mean, p90, .. }: &Paid| format!("{median} ({mean:.1}, {p90})");
+    paid.iter().map(|paid| format!("{:>26}", cell(paid))).collect()
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}

@@ -1,0 +1,120 @@
+//! `simulate` and `calibrate`: histories that might have happened, and the thresholds that follow from them.
+
+use super::ending::Failure;
+use super::run::progress;
+use crate::calibrate::{self, Calibration, PolicyFile, Replayed};
+use crate::config::Config;
+use crate::event::DEFAULT_TENANT;
+use crate::ops::Error;
+use crate::ops::inspect::Print;
+use crate::simulate::{self, History, Shape};
+use crate::source::{self, Format};
+use clap::{Args, ValueEnum};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+/// What can be simulated and calibrated.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Facts {
+    Logins,
+}
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub(super) struct Simulate {
+    /// What to make up.
+    #[arg(value_enum)]
+    kind: Facts,
+    /// Accounts, at most 100000.
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    users: u32,
+    /// Days, at most 731.
+    #[arg(long, value_name = "COUNT", default_value_t = 365)]
+    days: u32,
+    /// Other seeds, other people.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// Where to write it; without one, stdout.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// What to calibrate with.
+#[derive(Debug, Args)]
+pub(super) struct Calibrate {
+    /// What the files hold.
+    #[arg(value_enum)]
+    kind: Facts,
+    /// Labelled histories of `simulate`, gzipped or not; each is replayed by itself.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Share of the attacks of each kind that is to be challenged.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.98)]
+    target_tpr: f64,
+    /// Draw the curves into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Score by this policy instead of the settings', and write the thresholds into it.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+/// Writes a history; what it says besides is a message.
+pub(super) fn simulate(asked: &Simulate, out: &mut dyn Write) -> Result<(), Failure> {
+    let Simulate { kind: Facts::Logins, users, days, seed, output } = asked;
+    let history = History::new(Shape { users: *users, days: *days, seed: *seed }).map_err(failed)?;
+    let bar = progress("days", u64::from(*days));
+    let tell = &mut |day| bar.set_position(day);
+    let events = match output {
+        None => simulate::write(history, out, tell)?,
+        Some(path) => {
+            let cannot = |cause| Failure::Other(format!("cannot write {}: {cause}", path.display()));
+            let mut file = BufWriter::new(File::create(path).map_err(cannot)?);
+            let events = simulate::write(history, &mut file, tell).map_err(cannot)?;
+            file.flush().map_err(cannot)?;
+            events
+        }
+    };
+    bar.finish_and_clear();
+    writeln!(std::io::stderr(), "{events} events")?;
+    Ok(())
+}
+
+/// Prints what the thresholds are and cost.
+pub(super) fn calibrate(config: &Config, asked: &Calibrate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let Calibrate { kind: Facts::Logins, files, target_tpr, plot, policy } = asked;
+    let mut policy =
+        policy.as_ref().map(|path| Ok::<_, Failure>((path, PolicyFile::read(path).map_err(failed)?))).transpose()?;
+    let score = match &policy {
+        Some((path, file)) => file.policy().map_err(|cause| failed(format!("policy {}: {cause}", path.display())))?,
+        None => config.score.login.clone(),
+    };
+    let mut replayed = Replayed::default();
+    for path in files {
+        let loaded = source::read(path, Format::Events, DEFAULT_TENANT).map_err(Error::from)?;
+        let bar = progress("events", loaded.events.len() as u64);
+        let name = path.display().to_string();
+        let added = replayed.add(&name, &loaded, (&score, &config.fold), &mut |done| bar.set_position(done));
+        bar.finish_and_clear();
+        added.map_err(failed)?;
+    }
+    let calibration = Calibration::new(&replayed, *target_tpr).map_err(failed)?;
+    if let Some(path) = plot {
+        let picture = calibrate::svg(&calibration).map_err(failed)?;
+        std::fs::write(path, picture).map_err(|cause| failed(format!("cannot write {}: {cause}", path.display())))?;
+    }
+    if let Some((path, file)) = &mut policy {
+        file.set(calibration.thresholds);
+        file.write(path).map_err(failed)?;
+    }
+    match print {
+        Print::Json => writeln!(out, "{}", serde_json::to_string(&calibration).unwrap_or_default())?,
+        Print::Table => write!(out, "{calibration}")?,
+    }
+    Ok(())
+}
+
+fn failed(cause: impl std::fmt::Display) -> Failure {
+    Failure::Other(cause.to_string())
+}

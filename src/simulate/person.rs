@@ -1,0 +1,354 @@
+//! A person: where they live and work, what they log in with, when, and where they travel.
+
+use super::client::{Class, Client, Looks};
+use super::world::{COUNTRIES, Home, Kind, Network, Spot, Town};
+use crate::source::draw::{Draw, Sequence};
+
+pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
+const HOUR_MS: i64 = 60 * 60 * 1000;
+const MINUTE_MS: i64 = 60 * 1000;
+
+/// Logins a year: log-normal, 24 on average. The telephone company of the second publication saw 9.5 attempts an
+/// account and year; a service whose sessions end sooner sees more. With this deviation a tenth of the accounts makes
+/// nearly half of all logins.
+const LOGINS_A_YEAR: f64 = 24.0;
+const LOGINS_DEVIATION: f64 = 1.2;
+/// Nobody logs in more often than this a day.
+const LOGINS_A_DAY_MAX: f64 = 3.0;
+/// How the logins of a day fall on its six parts of four hours from midnight, for most and for night owls; chosen.
+const DAY: [f64; 6] = [0.02, 0.08, 0.27, 0.25, 0.24, 0.14];
+const NIGHT: [f64; 6] = [0.24, 0.05, 0.08, 0.16, 0.21, 0.26];
+const NIGHT_OWLS: f64 = 0.12;
+
+/// What people have, chosen: nearly all a phone, most a computer, some two.
+const PHONE: f64 = 0.92;
+const COMPUTER: f64 = 0.75;
+const SECOND_COMPUTER: f64 = 0.15;
+/// Share of logins with a phone where there is a computer too: about half of all traffic is mobile (StatCounter).
+const PHONE_LOGINS: f64 = 0.5;
+/// How long a phone and a computer last, in days, on average; chosen.
+const PHONE_DAYS: i64 = 1_100;
+const COMPUTER_DAYS: i64 = 1_800;
+/// Logins at a machine of somebody else; chosen.
+const BORROWED: f64 = 0.01;
+
+/// Phones are on Wi-Fi for 62 % of the time in the home market (OpenSignal 2016).
+const PHONE_ON_CARRIER: f64 = 0.38;
+/// Logins from another network of the own city, at friends and in cafés; chosen.
+const ELSEWHERE: f64 = 0.04;
+
+/// People who work in an office with a computer of the firm, and how often its logins are made there and not at home;
+/// chosen.
+const OFFICE_WORKERS: f64 = 0.35;
+const WORK_COMPUTER_LOGINS: f64 = 0.35;
+const IN_OFFICE: f64 = 0.7;
+/// Office workers an office on average; a third of them are in the largest one of their city.
+const OFFICE_WORKERS_EACH: u64 = 12;
+
+/// People who hide behind a private network at times, how often, and how often it ends in their own country; chosen.
+const VPN_PEOPLE: f64 = 0.05;
+const VPN_LOGINS: f64 = 0.3;
+const VPN_AT_HOME: f64 = 0.7;
+
+/// Trips a year, nights a trip, and the share that goes abroad: 1.3 billion trips of 5.1 nights, 27 % of them abroad,
+/// by about 430 million residents of the EU aged 15 and over in 2017 (Eurostat).
+const TRIPS_A_YEAR: f64 = 3.0;
+const NIGHTS_MAX: u64 = 9;
+const ABROAD: f64 = 0.27;
+/// From door to door: on the ground up to this distance, by air beyond it, with three hours for the airports.
+const GROUND_KM: f64 = 500.0;
+const GROUND_KM_AN_HOUR: f64 = 80.0;
+const AIR_KM_AN_HOUR: f64 = 750.0;
+const AIRPORT_HOURS: f64 = 3.0;
+
+/// Attempts with a wrong password before the right one: of six in a hundred logins one to three; chosen.
+const MISTYPED: f64 = 0.06;
+
+/// What people do with the cookie that names the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cookies {
+    Kept,
+    /// About once a month.
+    Cleared,
+    /// At the end of every session.
+    ClearedAlways,
+    /// There is none, and an attempt names no device.
+    Refused,
+}
+
+/// In parts of a hundred. Of a panel's computers 31 deleted cookies within a month, 7 of them more than four times
+/// (comScore 2007: old, and the only one that was found); who refuses them altogether is chosen.
+const COOKIES: [(Cookies, u32); 4] =
+    [(Cookies::Kept, 67), (Cookies::Cleared, 23), (Cookies::ClearedAlways, 7), (Cookies::Refused, 3)];
+
+/// A machine.
+#[derive(Debug, Clone, Copy)]
+struct Device {
+    client: Client,
+    is_firms: bool,
+    number: u64,
+    lasts_ms: i64,
+}
+
+/// A stay away from home.
+#[derive(Debug, Clone, Copy)]
+struct Trip {
+    leaves_ms: i64,
+    arrives_ms: i64,
+    departs_ms: i64,
+    returns_ms: i64,
+    town: Town,
+    hotel: u64,
+}
+
+/// Where somebody is.
+enum Whereabouts {
+    AtHome,
+    OnTheWay,
+    Away(Trip),
+}
+
+/// An account and who it belongs to.
+#[derive(Debug, Clone)]
+pub(super) struct Person {
+    number: u64,
+    draw: Draw,
+    home: Home,
+    carrier: Network,
+    /// The number of the office.
+    office: Option<u64>,
+    a_day: f64,
+    parts: &'static [f64; 6],
+    cookies: Cookies,
+    hides: bool,
+    devices: Vec<Device>,
+    trips: Vec<Trip>,
+}
+
+/// A login, and how often the password was mistyped before it.
+#[derive(Debug, Clone)]
+pub(super) struct Visit {
+    pub(super) at_ms: i64,
+    pub(super) mistyped: u64,
+    pub(super) spot: Spot,
+    pub(super) looks: Looks,
+    pub(super) device_id: Option<String>,
+}
+
+impl Person {
+    /// The person of a number among `users`, for a time of `days` from 0.
+    pub(super) fn new(draw: Draw, number: u64, users: u32, days: u32) -> Self {
+        let chance = &mut draw.sequence(Stream::Person as u8, number);
+        let town = Town::of_account(chance);
+        let end_ms = i64::from(days) * DAY_MS;
+        let home = Home::new(town, chance);
+        let mean = -LOGINS_DEVIATION * LOGINS_DEVIATION / 2.0;
+        let a_day = LOGINS_A_YEAR / 365.0 * (mean + LOGINS_DEVIATION * chance.normal()).exp();
+        let office = chance.happens(OFFICE_WORKERS).then(|| office(users, chance));
+        let cookies = COOKIES[chance.weighted(COOKIES.iter().map(|(_, parts)| *parts))].0;
+        let mut person = Self {
+            number,
+            draw,
+            home,
+            carrier: Network::of(Kind::Carrier, town.country, chance),
+            office,
+            a_day: a_day.min(LOGINS_A_DAY_MAX),
+            parts: if chance.happens(NIGHT_OWLS) { &NIGHT } else { &DAY },
+            cookies,
+            hides: chance.happens(VPN_PEOPLE),
+            devices: Vec::new(),
+            trips: Vec::new(),
+        };
+        person.devices = person.buy(end_ms, chance);
+        person.trips = trips(town, days, chance);
+        person
+    }
+
+    /// The name of the account.
+    pub(super) fn user_id(&self) -> String {
+        format!("user-{}", self.number)
+    }
+
+    /// Where they live.
+    pub(super) fn town(&self) -> Town {
+        self.home.town
+    }
+
+    fn buy(&self, end_ms: i64, chance: &mut Sequence) -> Vec<Device> {
+        let mut devices: Vec<Device> = Vec::new();
+        let mut get = |class, is_firms, chance: &mut Sequence| {
+            let days = if class == Class::Phone { PHONE_DAYS } else { COMPUTER_DAYS };
+            let number = self.draw.bits(Stream::Device as u8, self.number * 8 + devices.len() as u64);
+            devices.push(Device {
+                client: Client::new(class, end_ms, chance),
+                is_firms,
+                number,
+                lasts_ms: days * DAY_MS / 2 + chance.below((days * DAY_MS) as u64) as i64,
+            });
+        };
+        let has_computer = chance.happens(COMPUTER);
+        if chance.happens(PHONE) || !has_computer {
+            get(Class::Phone, false, chance);
+        }
+        if has_computer {
+            get(Class::Computer, false, chance);
+        }
+        if has_computer && chance.happens(SECOND_COMPUTER) {
+            get(Class::Computer, false, chance);
+        }
+        if self.office.is_some() {
+            get(Class::Computer, true, chance);
+        }
+        devices
+    }
+
+    /// The logins of a day, counted from 0, by the clock at home; in no order.
+    pub(super) fn day(&self, day: i64) -> Vec<Visit> {
+        let chance = &mut self.draw.sequence(Stream::Day as u8, self.number << 16 | day as u64);
+        let mut visits = Vec::new();
+        for (part, share) in self.parts.iter().enumerate() {
+            if chance.happens(self.a_day * share) {
+                let minute = part as i64 * 240 + chance.below(240) as i64;
+                let at_ms = day * DAY_MS + minute * MINUTE_MS + chance.below(60_000) as i64 - self.town().zone_ms();
+                visits.extend(self.visit(at_ms, chance));
+            }
+        }
+        visits
+    }
+
+    fn visit(&self, at_ms: i64, chance: &mut Sequence) -> Option<Visit> {
+        let whereabouts = self.whereabouts(at_ms);
+        let device = match whereabouts {
+            Whereabouts::OnTheWay => return None,
+            Whereabouts::AtHome => self.device(at_ms, chance),
+            Whereabouts::Away(_) => self.devices[0],
+        };
+        let spot = match whereabouts {
+            _ if self.hides && chance.happens(VPN_LOGINS) => self.hidden(chance),
+            Whereabouts::Away(trip) => self.on_trip(device, trip, chance),
+            _ => self.around_home(device, at_ms, chance),
+        };
+        let mistyped = if chance.happens(MISTYPED) { 1 + chance.below(3) } else { 0 };
+        let is_borrowed = chance.happens(BORROWED);
+        let device = if is_borrowed { borrowed(chance) } else { device };
+        let visit =
+            Visit { at_ms, mistyped, spot, looks: device.client.at(at_ms), device_id: self.cookie(device, at_ms) };
+        Some(visit)
+    }
+
+    /// The phone or a computer; that of the firm at work.
+    fn device(&self, at_ms: i64, chance: &mut Sequence) -> Device {
+        let is_workday = at_ms.div_euclid(DAY_MS).rem_euclid(7) < 5;
+        let firms = self.devices.iter().find(|device| device.is_firms).filter(|_| is_workday);
+        if let Some(firms) = firms.filter(|_| chance.happens(WORK_COMPUTER_LOGINS)) {
+            return *firms;
+        }
+        let own: Vec<_> = self.devices.iter().filter(|device| !device.is_firms).collect();
+        let takes_first = own.len() == 1 || chance.happens(PHONE_LOGINS);
+        if takes_first { *own[0] } else { *own[1 + chance.below(own.len() as u64 - 1) as usize] }
+    }
+
+    fn around_home(&self, device: Device, at_ms: i64, chance: &mut Sequence) -> Spot {
+        let town = self.town();
+        match self.office {
+            Some(office) if device.is_firms && chance.happens(IN_OFFICE) => {
+                Spot::new(Network::of(Kind::Business, town.country, chance), town, office * 3 + town.city as u64)
+            }
+            _ if device.client.class == Class::Phone && chance.happens(PHONE_ON_CARRIER) => self.on_carrier(chance),
+            _ if chance.happens(ELSEWHERE) => {
+                Spot::new(Network::of(Kind::Access, town.country, chance), town, chance.bits())
+            }
+            _ => self.home.at(at_ms),
+        }
+    }
+
+    /// At the hotel, or through the carrier at home, which carries its customers' roaming.
+    fn on_trip(&self, device: Device, trip: Trip, chance: &mut Sequence) -> Spot {
+        if device.client.class == Class::Phone && chance.happens(PHONE_ON_CARRIER) {
+            return self.on_carrier(chance);
+        }
+        Spot::new(Network::of(Kind::Hotel, trip.town.country, chance), trip.town, trip.hotel)
+    }
+
+    fn on_carrier(&self, chance: &mut Sequence) -> Spot {
+        Spot::new(self.carrier, self.town(), chance.bits())
+    }
+
+    fn hidden(&self, chance: &mut Sequence) -> Spot {
+        let is_home = chance.happens(VPN_AT_HOME);
+        let town = if is_home { self.town() } else { Town::anywhere(chance) };
+        Spot::new(Network::of(Kind::Hosting, town.country, chance), town, chance.bits())
+    }
+
+    fn cookie(&self, device: Device, at_ms: i64) -> Option<String> {
+        let since = |lasts_ms: i64| (at_ms + (device.number >> 24) as i64 % lasts_ms).div_euclid(lasts_ms);
+        // Another machine has another cookie.
+        let machine = Draw::new(device.number).bits(0, since(device.lasts_ms) as u64);
+        let cookie = match self.cookies {
+            Cookies::Kept => machine,
+            Cookies::Cleared => Draw::new(machine).bits(1, since(30 * DAY_MS) as u64),
+            Cookies::ClearedAlways => Draw::new(machine).bits(2, at_ms as u64),
+            Cookies::Refused => return None,
+        };
+        Some(format!("{cookie:016x}"))
+    }
+
+    fn whereabouts(&self, at_ms: i64) -> Whereabouts {
+        match self.trips.iter().find(|trip| (trip.leaves_ms..trip.returns_ms).contains(&at_ms)) {
+            None => Whereabouts::AtHome,
+            Some(trip) if (trip.arrives_ms..trip.departs_ms).contains(&at_ms) => Whereabouts::Away(*trip),
+            Some(_) => Whereabouts::OnTheWay,
+        }
+    }
+
+    /// What the first of their machines sends, for who knows it: the machine that they use most.
+    pub(super) fn looks(&self, at_ms: i64) -> Looks {
+        self.devices[0].client.at(at_ms)
+    }
+}
+
+/// What a draw is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stream {
+    Person,
+    Device,
+    Day,
+    Attack,
+}
+
+/// An office of the city: a third works in the largest one.
+fn office(users: u32, chance: &mut Sequence) -> u64 {
+    let offices = u64::from(users) / OFFICE_WORKERS_EACH / COUNTRIES.len() as u64 + 1;
+    if chance.happens(1.0 / 3.0) { 0 } else { chance.below(offices) }
+}
+
+fn borrowed(chance: &mut Sequence) -> Device {
+    let client = Client::new(Class::Computer, 1, chance).latest();
+    Device { client, is_firms: false, number: chance.bits(), lasts_ms: COMPUTER_DAYS * DAY_MS }
+}
+
+fn trips(home: Town, days: u32, chance: &mut Sequence) -> Vec<Trip> {
+    let mut trips: Vec<Trip> = Vec::new();
+    for week in 0..i64::from(days) / 7 {
+        let leaves_ms = week * 7 * DAY_MS + chance.below(7 * 24) as i64 * HOUR_MS;
+        let is_back = trips.last().is_none_or(|last| last.returns_ms < leaves_ms);
+        if is_back && chance.happens(TRIPS_A_YEAR * 7.0 / 365.0) {
+            trips.push(trip(home, leaves_ms, chance));
+        }
+    }
+    trips
+}
+
+fn trip(home: Town, leaves_ms: i64, chance: &mut Sequence) -> Trip {
+    let town = if chance.happens(ABROAD) { Town::anywhere(chance) } else { Town::in_country(home.country, chance) };
+    let under_way_ms = under_way_ms(home.distance_km(town));
+    let arrives_ms = leaves_ms + under_way_ms;
+    let departs_ms = arrives_ms + (1 + chance.below(NIGHTS_MAX)) as i64 * DAY_MS;
+    Trip { leaves_ms, arrives_ms, departs_ms, returns_ms: departs_ms + under_way_ms, town, hotel: chance.bits() }
+}
+
+/// From door to door, in whole hours.
+fn under_way_ms(km: f64) -> i64 {
+    let hours = if km <= GROUND_KM { km / GROUND_KM_AN_HOUR } else { AIRPORT_HOURS + km / AIR_KM_AN_HOUR };
+    (hours.ceil() as i64 + 1) * HOUR_MS
+}

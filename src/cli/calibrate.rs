@@ -50,7 +50,7 @@ pub(super) struct Calibrate {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Share of the attacks of each kind that is to be challenged.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.98)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.98, value_parser = share)]
     target_tpr: f64,
     /// Draw the curves into this file, as SVG.
     #[arg(long, value_name = "FILE")]
@@ -58,6 +58,11 @@ pub(super) struct Calibrate {
     /// Score by this policy instead of the settings', and write the thresholds into it.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "a share above 0, at most 1".into())
 }
 
 /// Writes a history; what it says besides is a message.

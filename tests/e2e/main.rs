@@ -9,6 +9,7 @@
 #![allow(unreachable_pub, reason = "a test program has no public interface")]
 #![allow(clippy::print_stdout, reason = "what a failed test shows")]
 
+mod calibrate;
 mod commands;
 mod crashes;
 mod dead_letters;

@@ -77,9 +77,9 @@ pub enum Error {
 /// The thresholds of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Thresholds {
-    /// See [`crate::score::login::Config::challenge_at`].
+    /// See [`crate::score::login::Policy::challenge_at`].
     pub challenge_at: f64,
-    /// See [`crate::score::login::Config::deny_at`].
+    /// See [`crate::score::login::Policy::deny_at`].
     pub deny_at: f64,
 }
 

@@ -1,7 +1,7 @@
 //! Thresholds on their way into a policy file: two values change, all else in it stays as it was written.
 
 use super::{Error, Thresholds};
-use crate::score::login::Config;
+use crate::score::login::Policy;
 use std::path::Path;
 use toml_edit::{DocumentMut, Item, value};
 
@@ -25,9 +25,10 @@ impl File {
         }
     }
 
-    /// The policy that it says.
-    pub fn policy(&self) -> Result<Config, String> {
-        toml::from_str(&self.document.to_string()).map_err(|cause| cause.to_string())
+    /// The policy that it says, over `base` where it is silent; the error is a sentence.
+    pub fn policy(&self, base: &Policy) -> Result<Policy, String> {
+        let document = toml::from_str(&self.document.to_string()).map_err(|cause| cause.to_string())?;
+        Policy::read(&document, base).map_err(|invalid| invalid.to_string())
     }
 
     /// Puts thresholds in.
@@ -68,14 +69,32 @@ mod tests {
 
     #[test]
     fn all_but_the_thresholds_stays_as_it_was_written() {
-        let text =
-            "# Ours.\nmode = \"monotone\"   # as decided\nchallenge_at = 0.5 # old\n\nnew_device_factor = 30.0\n";
+        let text = "# Ours.\nmode = \"monotone\"   # as decided\nchallenge_at = 0.5 # old\n\n[signals.new_device]\nfactor = 30.0\n";
         let mut file = File { document: text.parse().unwrap() };
         file.set(Thresholds { challenge_at: 0.0625, deny_at: 0.75 });
-        let expected = "# Ours.\nmode = \"monotone\"   # as decided\nchallenge_at = 0.0625 # old\n\nnew_device_factor = 30.0\ndeny_at = 0.75\n";
-        assert_eq!(file.document.to_string(), expected);
-        let policy = file.policy().unwrap();
-        assert_eq!((policy.challenge_at, policy.deny_at, policy.new_device_factor), (0.0625, 0.75, 30.0));
+        let written = file.document.to_string();
+        let policy = file.policy(&Policy::default()).unwrap();
+        assert_eq!((policy.challenge_at, policy.deny_at), (0.0625, 0.75), "{written}");
+        assert_eq!(policy.signals.new_device.factor, 30.0, "as the file says");
+        assert_eq!(policy.signals.new_country, Policy::default().signals.new_country, "as the settings say");
+        assert_eq!(
+            written.replace("challenge_at = 0.0625", "challenge_at = 0.5").replace("deny_at = 0.75\n", ""),
+            text
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_policy_is_refused() {
+        let policy = |text: &str| File { document: text.parse().unwrap() }.policy(&Policy::default());
+        assert_eq!(policy(""), Ok(Policy::default()), "a new file");
+        for (text, told) in [
+            ("challenge_at = \"low\"", "/challenge_at: "),
+            ("challenge_at = 2.0", "from 0 to 1"),
+            ("[signals.new_devise]\nfactor = 3.0", "new_devise"),
+        ] {
+            let error = policy(text).unwrap_err();
+            assert!(error.contains(told), "{text}: {error}");
+        }
     }
 
     #[test]

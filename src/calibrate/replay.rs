@@ -5,7 +5,7 @@ use crate::evaluate::logins::score;
 use crate::event::login::Login;
 use crate::event::{Event, Fact};
 use crate::score::Code;
-use crate::score::login::{Config, Score};
+use crate::score::login::{Policy, Score};
 use crate::source::{Author, Label, Loaded, Sourced};
 use crate::view::materialized::Materialized;
 use crate::view::user::Logins;
@@ -47,13 +47,13 @@ impl Replayed {
         &mut self,
         file: &str,
         loaded: &Loaded,
-        (config, limits): (&Config, &Limits),
+        (policy, limits): (&Policy, &Limits),
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Error> {
         let mut replay = Replay {
             rows: Materialized::new(Logins { limits: limits.clone() }),
             accounts: HashMap::new(),
-            config,
+            policy,
             replayed: self,
         };
         for (done, sourced) in (0_u64..).zip(&loaded.events) {
@@ -71,7 +71,7 @@ struct Replay<'a> {
     rows: Materialized<Logins>,
     /// The place of each account in [`Replayed::people`], by its key.
     accounts: HashMap<String, usize>,
-    config: &'a Config,
+    policy: &'a Policy,
     replayed: &'a mut Replayed,
 }
 
@@ -97,7 +97,7 @@ impl Replay<'_> {
     }
 
     fn score(&self, event: &Event, login: &Login) -> Scored {
-        Scored::of(&score(&self.rows, &event.envelope, login, self.config))
+        Scored::of(&score(&self.rows, &event.envelope, login, self.policy))
     }
 
     fn account(&mut self, key: String) -> usize {

@@ -2,7 +2,7 @@
 
 use super::replay::Scored;
 use super::*;
-use crate::score::login::Config;
+use crate::score::login::Policy;
 use crate::simulate::{self, History, Shape};
 use crate::source::{self, Format, Loaded, Origin};
 use crate::view::Limits;
@@ -14,7 +14,7 @@ fn load(text: &[u8]) -> Loaded {
 
 fn replay(loaded: &Loaded) -> Result<Replayed, Error> {
     let mut replayed = Replayed::default();
-    replayed.add("a file", loaded, (&Config::default(), &Limits::default()), &mut |_| {}).map(|()| replayed)
+    replayed.add("a file", loaded, (&Policy::default(), &Limits::default()), &mut |_| {}).map(|()| replayed)
 }
 
 /// 250 accounts over 200 days, replayed once for all tests.

@@ -92,7 +92,9 @@ pub(super) fn calibrate(config: &Config, asked: &Calibrate, print: Print, out: &
     let mut policy =
         policy.as_ref().map(|path| Ok::<_, Failure>((path, PolicyFile::read(path).map_err(failed)?))).transpose()?;
     let score = match &policy {
-        Some((path, file)) => file.policy().map_err(|cause| failed(format!("policy {}: {cause}", path.display())))?,
+        Some((path, file)) => {
+            file.policy(&config.score.login).map_err(|cause| failed(format!("policy {}: {cause}", path.display())))?
+        }
         None => config.score.login.clone(),
     };
     let mut replayed = Replayed::default();

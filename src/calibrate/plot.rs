@@ -1,15 +1,15 @@
-//! Curves as a picture: what each attacker's are, and what the rule that they are compared with does.
+//! Curves as a picture: what the score does to each attacker, and what the rule that it is compared with does.
 //!
-//! The share of people's logins is drawn by its logarithm, because what anybody would choose lies below a tenth.
+//! The share of people's logins is drawn by its logarithm, because what anybody would choose is small. The rule has two
+//! points and no curve: new device and new country, and one of them.
 
-use super::{Calibration, Curve};
-use crate::calibrate::roc::Point;
+use super::{Calibration, Curve, Point, table};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (900, 600);
-/// Where the logarithm begins: one login in a thousand.
-const CHALLENGED_MIN: f64 = 0.001;
+/// Where the logarithm begins: one login in two thousand.
+const CHALLENGED_MIN: f64 = 0.0005;
 /// Colours that people who see fewer of them can tell apart (Okabe and Ito).
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
 const FONT: &str = "sans-serif";
@@ -30,7 +30,7 @@ type Drawn = Result<(), Box<dyn std::error::Error>>;
 fn draw(area: &DrawingArea<SVGBackend<'_>, Shift>, calibration: &Calibration) -> Drawn {
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(area)
-        .caption("Attacks caught, by what people pay", (FONT, 22))
+        .caption("Attacks that are challenged, and people who are", (FONT, 22))
         .margin(20)
         .x_label_area_size(50)
         .y_label_area_size(60)
@@ -45,15 +45,16 @@ fn draw(area: &DrawingArea<SVGBackend<'_>, Shift>, calibration: &Calibration) ->
         .light_line_style(WHITE.mix(0.0))
         .draw()?;
     for (Curve { attacker, roc, rule, .. }, colour) in calibration.curves.iter().zip(COLOURS) {
-        let auc = roc.auc.map_or_else(|| "-".to_owned(), |auc| format!("{auc:.4}"));
+        let auc = table::area(roc.auc);
         chart
             .draw_series(LineSeries::new(visible(&roc.points), colour.stroke_width(2)))?
             .label(format!("{}: score, area {auc}", attacker.name()))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(2)));
+        let points = visible(&rule.points[1..rule.points.len().max(2) - 1]);
         chart
-            .draw_series(DashedLineSeries::new(visible(&rule.points), 6, 4, colour.stroke_width(1)))?
-            .label(format!("{}: new device or new country", attacker.name()))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(1)));
+            .draw_series(points.into_iter().map(|point| Circle::new(point, 5, colour.stroke_width(2))))?
+            .label(format!("{}: the rule", attacker.name()))
+            .legend(move |(x, y)| Circle::new((x + 12, y), 5, colour.stroke_width(2)));
     }
     chart
         .configure_series_labels()

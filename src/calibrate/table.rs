@@ -14,7 +14,7 @@ impl fmt::Display for Calibration {
         let [attacker, attacks, unscored, auc, threshold, caught, challenged] = heads;
         writeln!(f, "{attacker:<12}{attacks:>9}{unscored:>10}{auc:>9}{threshold:>12}{caught:>9}{challenged:>19}")?;
         for Curve { attacker, attacks, unscored, roc, at_target, .. } in &self.curves {
-            let auc = roc.auc.map_or_else(|| "-".to_owned(), |auc| format!("{auc:.4}"));
+            let auc = area(roc.auc);
             let threshold = at_target.threshold.map_or_else(|| "-".to_owned(), |at| format!("{at:.6}"));
             let (caught, challenged) = (percent(at_target.caught), percent(at_target.challenged));
             let name = attacker.name();
@@ -44,14 +44,16 @@ impl Calibration {
 
     fn fmt_compared(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "the rule \"new device or new country\", and the score where it challenges no more people")?;
-        let heads = ["attacker", "people challenged", "caught by the rule", "by the score"];
-        let [attacker, challenged, rule, score] = heads;
-        writeln!(f, "{attacker:<12}{challenged:>19}{rule:>20}{score:>14}")?;
-        for Curve { attacker, compared, .. } in &self.curves {
+        let heads =
+            ["attacker", "people challenged", "caught by the rule", "by the score", "area of the rule", "score"];
+        let [attacker, challenged, rule, score, rule_auc, auc] = heads;
+        writeln!(f, "{attacker:<12}{challenged:>19}{rule:>20}{score:>14}{rule_auc:>18}{auc:>9}")?;
+        for Curve { attacker, compared, rule, roc, .. } in &self.curves {
             let Point { challenged, caught, .. } = compared.rule;
-            let cells = [challenged, caught, compared.score.caught].map(percent);
-            let [challenged, rule, score] = cells;
-            writeln!(f, "{:<12}{challenged:>19}{rule:>20}{score:>14}", attacker.name())?;
+            let [challenged, by_rule, by_score] = [challenged, caught, compared.score.caught].map(percent);
+            let [rule_auc, auc] = [rule, roc].map(|roc| area(roc.auc));
+            let name = attacker.name();
+            writeln!(f, "{name:<12}{challenged:>19}{by_rule:>20}{by_score:>14}{rule_auc:>18}{auc:>9}")?;
         }
         Ok(())
     }
@@ -60,6 +62,10 @@ impl Calibration {
 fn paid_cells(paid: &[Paid]) -> String {
     let cell = |Paid { median, mean, p90, .. }: &Paid| format!("{median} ({mean:.1}, {p90})");
     paid.iter().map(|paid| format!("{:>26}", cell(paid))).collect()
+}
+
+pub(super) fn area(auc: Option<f64>) -> String {
+    auc.map_or_else(|| "-".to_owned(), |auc| format!("{auc:.4}"))
 }
 
 fn percent(share: f64) -> String {

@@ -112,9 +112,7 @@ fn tables_and_pictures_name_every_attacker() {
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
     for attacker in Author::ATTACKERS.map(Author::name) {
         assert_eq!(table.matches(&format!("\n{attacker} ")).count(), 3, "{table}");
-        assert!(
-            picture.contains(&format!("{attacker}: score")) && picture.contains(&format!("{attacker}: new device"))
-        );
+        assert!(picture.contains(&format!("{attacker}: score")) && picture.contains(&format!("{attacker}: the rule")));
     }
     assert!(table.contains("challenge_at = ") && table.contains("of people's logins"), "{table}");
     assert!(picture.contains("share of attacks that are challenged"));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  labelled history ─► replay: score each login, fold people's ─► scores of people, scores of attacks
-//!      ├─► a curve and a threshold for each attacker, beside those of the rule "new device or new country"
+//!      ├─► a curve and a threshold for each attacker, beside those of the baseline "new device or new country"
 //!      ├─► how often people of each history size are challenged at it
 //!      └─► the thresholds of a policy
 //! ```
@@ -41,8 +41,8 @@ use serde::Serialize;
 pub const SIZES: [usize; 4] = [4, 12, 20, 39];
 /// Share of people's logins that may be refused.
 const DENIED_MAX: f64 = 1.0 / 10_000.0;
-/// The rule's score from which it challenges: one of device and country is new.
-const RULE_AT: f64 = 0.5;
+/// The baseline's score from which it challenges: one of device and country is new.
+const BASELINE_AT: f64 = 0.5;
 
 /// Why nothing can be calibrated.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -98,11 +98,11 @@ pub struct Paid {
     pub p90: f64,
 }
 
-/// What the rule does, and what the score does at the same price.
+/// What the baseline does, and what the score does at the same price.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Compared {
     /// New device or new country.
-    pub rule: Point,
+    pub baseline: Point,
     /// The score, at a threshold that challenges no more of people's logins.
     pub score: Point,
 }
@@ -118,13 +118,13 @@ pub struct Curve {
     pub unscored: usize,
     /// The curve of the score.
     pub roc: Roc,
-    /// The curve of the rule.
-    pub rule: Roc,
+    /// The curve of the baseline.
+    pub baseline: Roc,
     /// At the threshold for the target.
     pub at_target: Point,
     /// What people pay at it, by [`SIZES`].
     pub paid: Vec<Paid>,
-    /// At the price of the rule.
+    /// At the price of the baseline.
     pub compared: Compared,
 }
 
@@ -139,8 +139,8 @@ pub struct Calibration {
     pub first_logins: usize,
     /// By attacker.
     pub curves: Vec<Curve>,
-    /// What the rule costs, by [`SIZES`].
-    pub rule_paid: Vec<Paid>,
+    /// What the baseline costs, by [`SIZES`].
+    pub baseline_paid: Vec<Paid>,
     /// What follows for a policy.
     pub thresholds: Thresholds,
     /// Shares of people's logins at those thresholds that are challenged, and that are denied.
@@ -170,7 +170,7 @@ impl Calibration {
             logins: people.len(),
             first_logins: replayed.people.iter().flatten().filter(|scored| scored.score.is_none()).count(),
             curves,
-            rule_paid: paid(replayed, |scored| scored.rule >= RULE_AT),
+            baseline_paid: paid(replayed, |scored| scored.baseline >= BASELINE_AT),
             thresholds: Thresholds { challenge_at, deny_at },
             challenged: all.at(challenge_at).challenged,
             denied: all.at(deny_at).challenged,
@@ -179,22 +179,22 @@ impl Calibration {
 }
 
 fn curve(replayed: &Replayed, attacker: Author, target_tpr: f64) -> Result<Curve, Error> {
-    let people = || replayed.people.iter().flatten().filter_map(|scored| Some((scored.score?, scored.rule)));
+    let people = || replayed.people.iter().flatten().filter_map(|scored| Some((scored.score?, scored.baseline)));
     let all = || replayed.attacks.iter().filter(|(author, _)| *author == attacker).map(|(_, scored)| scored);
-    let attacks = || all().filter_map(|scored| Some((scored.score?, scored.rule)));
+    let attacks = || all().filter_map(|scored| Some((scored.score?, scored.baseline)));
     let scores = Scores::new(people().map(|(score, _)| score), attacks().map(|(score, _)| score));
-    let rules = Scores::new(people().map(|(_, rule)| rule), attacks().map(|(_, rule)| rule));
+    let baselines = Scores::new(people().map(|(_, baseline)| baseline), attacks().map(|(_, baseline)| baseline));
     let threshold = scores.threshold_for(target_tpr).ok_or(Error::Nobody(attacker.name()))?;
-    let rule = rules.at(RULE_AT);
+    let baseline = baselines.at(BASELINE_AT);
     Ok(Curve {
         attacker,
         attacks: attacks().count(),
         unscored: all().filter(|scored| scored.score.is_none()).count(),
         roc: scores.roc(),
-        rule: rules.roc(),
+        baseline: baselines.roc(),
         at_target: scores.at(threshold),
         paid: paid(replayed, |scored| scored.score.is_some_and(|score| score >= threshold)),
-        compared: Compared { rule, score: scores.at(scores.threshold_sparing(rule.challenged)) },
+        compared: Compared { baseline, score: scores.at(scores.threshold_sparing(baseline.challenged)) },
     })
 }
 

@@ -1,6 +1,6 @@
-//! Curves as a picture: what the score does to each attacker, and what the rule that it is compared with does.
+//! Curves as a picture: what the score does to each attacker, and what the baseline that it is compared with does.
 //!
-//! The share of people's logins is drawn by its logarithm, because what anybody would choose is small. The rule has two
+//! The share of people's logins is drawn by its logarithm, because what anybody would choose is small. The baseline has two
 //! points and no curve: new device and new country, and one of them.
 
 use super::{Calibration, Curve, Point, table};
@@ -44,16 +44,16 @@ fn draw(area: &DrawingArea<SVGBackend<'_>, Shift>, calibration: &Calibration) ->
         .label_style((FONT, 14))
         .light_line_style(WHITE.mix(0.0))
         .draw()?;
-    for (Curve { attacker, roc, rule, .. }, colour) in calibration.curves.iter().zip(COLOURS) {
+    for (Curve { attacker, roc, baseline, .. }, colour) in calibration.curves.iter().zip(COLOURS) {
         let auc = table::area(roc.auc);
         chart
             .draw_series(LineSeries::new(visible(&roc.points), colour.stroke_width(2)))?
             .label(format!("{}: score, area {auc}", attacker.name()))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(2)));
-        let points = visible(&rule.points[1..rule.points.len().max(2) - 1]);
+        let points = visible(&baseline.points[1..baseline.points.len().max(2) - 1]);
         chart
             .draw_series(points.into_iter().map(|point| Circle::new(point, 5, colour.stroke_width(2))))?
-            .label(format!("{}: the rule", attacker.name()))
+            .label(format!("{}: the baseline", attacker.name()))
             .legend(move |(x, y)| Circle::new((x + 12, y), 5, colour.stroke_width(2)));
     }
     chart

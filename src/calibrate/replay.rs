@@ -20,15 +20,15 @@ const PROGRESS_EVENTS: u64 = 1_000;
 pub struct Scored {
     /// The score; none where the account had no history.
     pub score: Option<f64>,
-    /// The score of the rule that it is compared with: 1 where device and country are new, one half where one of
+    /// The score of the baseline that it is compared with: 1 where device and country are new, one half where one of
     /// them is.
-    pub rule: f64,
+    pub baseline: f64,
 }
 
 impl Scored {
     fn of(score: &Score) -> Self {
         let has = |code| f64::from(u8::from(score.reasons.iter().any(|reason| reason.code == code)));
-        Self { score: score.score, rule: (has(Code::NewDevice) + has(Code::NewCountry)) / 2.0 }
+        Self { score: score.score, baseline: (has(Code::NewDevice) + has(Code::NewCountry)) / 2.0 }
     }
 }
 

@@ -34,26 +34,32 @@ impl fmt::Display for Calibration {
 impl Calibration {
     fn fmt_paid(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "re-authentications among the first logins of an account: median, (mean, nine in ten within)")?;
-        let heads = self.rule_paid.iter().map(|paid| format!("{} logins, {} accounts", paid.logins, paid.accounts));
+        let heads = self.baseline_paid.iter().map(|paid| format!("{} logins, {} accounts", paid.logins, paid.accounts));
         writeln!(f, "{:<12}{}", "attacker", heads.map(|head| format!("{head:>26}")).collect::<String>())?;
         for Curve { attacker, paid, .. } in &self.curves {
             writeln!(f, "{:<12}{}", attacker.name(), paid_cells(paid))?;
         }
-        writeln!(f, "{:<12}{}", "the rule", paid_cells(&self.rule_paid))
+        writeln!(f, "{:<12}{}", "the baseline", paid_cells(&self.baseline_paid))
     }
 
     fn fmt_compared(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the rule \"new device or new country\", and the score where it challenges no more people")?;
-        let heads =
-            ["attacker", "people challenged", "caught by the rule", "by the score", "area of the rule", "score"];
-        let [attacker, challenged, rule, score, rule_auc, auc] = heads;
-        writeln!(f, "{attacker:<12}{challenged:>19}{rule:>20}{score:>14}{rule_auc:>18}{auc:>9}")?;
-        for Curve { attacker, compared, rule, roc, .. } in &self.curves {
-            let Point { challenged, caught, .. } = compared.rule;
-            let [challenged, by_rule, by_score] = [challenged, caught, compared.score.caught].map(percent);
-            let [rule_auc, auc] = [rule, roc].map(|roc| area(roc.auc));
+        writeln!(f, "the baseline \"new device or new country\", and the score where it challenges no more people")?;
+        let heads = [
+            "attacker",
+            "people challenged",
+            "caught by the baseline",
+            "by the score",
+            "area of the baseline",
+            "score",
+        ];
+        let [attacker, challenged, baseline, score, baseline_auc, auc] = heads;
+        writeln!(f, "{attacker:<12}{challenged:>19}{baseline:>20}{score:>14}{baseline_auc:>18}{auc:>9}")?;
+        for Curve { attacker, compared, baseline, roc, .. } in &self.curves {
+            let Point { challenged, caught, .. } = compared.baseline;
+            let [challenged, by_baseline, by_score] = [challenged, caught, compared.score.caught].map(percent);
+            let [baseline_auc, auc] = [baseline, roc].map(|roc| area(roc.auc));
             let name = attacker.name();
-            writeln!(f, "{name:<12}{challenged:>19}{by_rule:>20}{by_score:>14}{rule_auc:>18}{auc:>9}")?;
+            writeln!(f, "{name:<12}{challenged:>19}{by_baseline:>20}{by_score:>14}{baseline_auc:>18}{auc:>9}")?;
         }
         Ok(())
     }

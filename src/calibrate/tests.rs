@@ -29,10 +29,10 @@ fn replayed() -> &'static Replayed {
 }
 
 fn scored(score: f64) -> Scored {
-    Scored { score: Some(score), rule: 0.0 }
+    Scored { score: Some(score), baseline: 0.0 }
 }
 
-const FIRST: Scored = Scored { score: None, rule: 0.0 };
+const FIRST: Scored = Scored { score: None, baseline: 0.0 };
 
 #[test]
 fn who_knows_more_is_harder_to_tell_and_the_target_is_reached() {
@@ -52,13 +52,13 @@ fn who_knows_more_is_harder_to_tell_and_the_target_is_reached() {
 }
 
 #[test]
-fn the_rule_is_compared_at_a_price_that_is_no_higher() {
+fn the_baseline_is_compared_at_a_price_that_is_no_higher() {
     let calibration = Calibration::new(replayed(), 0.98).unwrap();
     for Curve { compared, .. } in &calibration.curves {
-        assert!(compared.score.challenged <= compared.rule.challenged);
-        assert!(compared.rule.challenged > 0.0 && compared.rule.caught > 0.5, "{compared:?}");
+        assert!(compared.score.challenged <= compared.baseline.challenged);
+        assert!(compared.baseline.challenged > 0.0 && compared.baseline.caught > 0.5, "{compared:?}");
     }
-    let rates: Vec<_> = calibration.rule_paid.iter().map(|paid| paid.mean).collect();
+    let rates: Vec<_> = calibration.baseline_paid.iter().map(|paid| paid.mean).collect();
     assert!(rates.is_sorted(), "more logins, more challenges: {rates:?}");
 }
 
@@ -112,7 +112,9 @@ fn tables_and_pictures_name_every_attacker() {
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
     for attacker in Author::ATTACKERS.map(Author::name) {
         assert_eq!(table.matches(&format!("\n{attacker} ")).count(), 3, "{table}");
-        assert!(picture.contains(&format!("{attacker}: score")) && picture.contains(&format!("{attacker}: the rule")));
+        assert!(
+            picture.contains(&format!("{attacker}: score")) && picture.contains(&format!("{attacker}: the baseline"))
+        );
     }
     assert!(table.contains("challenge_at = ") && table.contains("of people's logins"), "{table}");
     assert!(picture.contains("share of attacks that are challenged"));

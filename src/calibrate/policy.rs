@@ -5,13 +5,20 @@ use crate::score::login::Policy;
 use std::path::Path;
 use toml_edit::{DocumentMut, Item, value};
 
-/// Six digits after the point.
-const SCALE: f64 = 1e6;
+/// Six digits after the point where challenges begin, and nine where refusals do, so close to 1 are those scores.
+const CHALLENGE_SCALE: f64 = 1e6;
+const DENY_SCALE: f64 = 1e9;
 
 /// A policy file, as far as there is one.
 #[derive(Debug, Clone, Default)]
 pub struct File {
     document: DocumentMut,
+}
+
+impl From<DocumentMut> for File {
+    fn from(document: DocumentMut) -> Self {
+        Self { document }
+    }
 }
 
 impl File {
@@ -53,14 +60,14 @@ impl File {
     }
 }
 
-/// The next threshold below with as many digits as anybody reads: it catches no less.
+/// The next threshold below in a few digits: it catches no less.
 pub(super) fn rounded_down(threshold: f64) -> f64 {
-    (threshold * SCALE).floor() / SCALE
+    (threshold * CHALLENGE_SCALE).floor() / CHALLENGE_SCALE
 }
 
-/// The next one above: it stops no more people.
+/// The next one above in a few digits: it stops no more people.
 pub(super) fn rounded_up(threshold: f64) -> f64 {
-    ((threshold * SCALE).ceil() / SCALE).min(1.0)
+    ((threshold * DENY_SCALE).ceil() / DENY_SCALE).min(1.0)
 }
 
 #[cfg(test)]
@@ -99,7 +106,7 @@ mod tests {
 
     #[test]
     fn thresholds_are_rounded_to_the_side_that_keeps_their_promise() {
-        assert_eq!((rounded_down(0.123_456_999), rounded_up(0.123_456_001)), (0.123_456, 0.123_457));
+        assert_eq!((rounded_down(0.123_456_999), rounded_up(0.999_999_123_1)), (0.123_456, 0.999_999_124));
         assert_eq!((rounded_down(1.0), rounded_up(1.0_f64.next_up())), (1.0, 1.0));
     }
 }

@@ -53,13 +53,13 @@ impl Calibration {
             "score",
         ];
         let [attacker, challenged, baseline, score, baseline_auc, auc] = heads;
-        writeln!(f, "{attacker:<12}{challenged:>19}{baseline:>20}{score:>14}{baseline_auc:>18}{auc:>9}")?;
+        writeln!(f, "{attacker:<12}{challenged:>19}{baseline:>24}{score:>14}{baseline_auc:>22}{auc:>9}")?;
         for Curve { attacker, compared, baseline, roc, .. } in &self.curves {
             let Point { challenged, caught, .. } = compared.baseline;
             let [challenged, by_baseline, by_score] = [challenged, caught, compared.score.caught].map(percent);
             let [baseline_auc, auc] = [baseline, roc].map(|roc| area(roc.auc));
             let name = attacker.name();
-            writeln!(f, "{name:<12}{challenged:>19}{by_baseline:>20}{by_score:>14}{baseline_auc:>18}{auc:>9}")?;
+            writeln!(f, "{name:<12}{challenged:>19}{by_baseline:>24}{by_score:>14}{baseline_auc:>22}{auc:>9}")?;
         }
         Ok(())
     }

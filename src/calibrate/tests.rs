@@ -81,7 +81,7 @@ fn people_pay_for_scored_logins_alone() {
     let expected = Paid { logins: 4, accounts: 3, median: 1.0, mean: 1.0, p90: 2.0 };
     assert_eq!(vpn.paid[0], expected);
     assert_eq!((vpn.paid[1].accounts, vpn.paid[1].median), (0, 0.0));
-    assert_eq!(calibration.thresholds, Thresholds { challenge_at: 0.5, deny_at: 0.900_001 });
+    assert_eq!(calibration.thresholds, Thresholds { challenge_at: 0.5, deny_at: 0.900_000_001 });
     assert_eq!((calibration.challenged, calibration.denied), (0.5, 0.0));
 }
 
@@ -118,4 +118,25 @@ fn tables_and_pictures_name_every_attacker() {
     }
     assert!(table.contains("challenge_at = ") && table.contains("of people's logins"), "{table}");
     assert!(picture.contains("share of attacks that are challenged"));
+}
+
+#[test]
+fn the_page_shows_what_the_script_wrote() {
+    let page = include_str!("../../docs/EVALUATION.md");
+    for (name, written) in [
+        ("pooled.txt", include_str!("../../docs/evaluation/pooled.txt")),
+        ("policy.toml", include_str!("../../docs/evaluation/policy.toml")),
+    ] {
+        let block = page.split(&format!("<!-- {name} -->\n")).nth(1).and_then(|rest| rest.split("<!-- end -->").next());
+        let lines = block.unwrap_or_default().lines().filter(|line| !line.starts_with("```"));
+        assert_eq!(lines.collect::<Vec<_>>(), written.lines().collect::<Vec<_>>(), "run scripts/calibrate");
+    }
+    let document: toml_edit::DocumentMut = include_str!("../../docs/evaluation/policy.toml").parse().unwrap();
+    let policy = PolicyFile::from(document);
+    let Policy { challenge_at, deny_at, .. } = policy.policy(&Policy::default()).unwrap();
+    let pooled = include_str!("../../docs/evaluation/pooled.txt");
+    assert!(
+        pooled.contains(&format!("challenge_at = {challenge_at} "))
+            && pooled.contains(&format!("deny_at = {deny_at} "))
+    );
 }

@@ -51,7 +51,8 @@ impl Class {
     }
 }
 
-/// StatCounter's shares on phones in April 2025 (Chrome 69.15, Safari 20.32, Samsung 3.33), without the others.
+/// StatCounter's shares on phones, as gagadget.com had them in 2025 (Chrome 69.15, Safari 20.32, Samsung 3.33), without
+/// the others.
 const PHONES: [Software; 3] = [
     Software {
         share: 7_451,
@@ -80,7 +81,7 @@ const PHONES: [Software; 3] = [
     },
 ];
 
-/// StatCounter's shares on computers in April 2025 (Chrome 70.25, Edge 11.8, Safari 6.34, Firefox 4.94, Opera
+/// StatCounter's shares on computers, from the same place (Chrome 70.25, Edge 11.8, Safari 6.34, Firefox 4.94, Opera
 /// 2.06), without the others; how Chrome and Firefox divide among systems is chosen.
 const COMPUTERS: [Software; 8] = [
     Software {

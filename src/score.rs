@@ -120,6 +120,12 @@ pub enum Code {
     NewUserAgent,
     /// Login: the device is not among the user's known ones.
     NewDevice,
+    /// Login: the attempt withholds the id that the user's devices of its kind have.
+    DeviceWithheld,
+    /// Login: the address is one of the user's, and few others use it.
+    OwnAddress,
+    /// Login: the network (autonomous system) is one of the user's.
+    OwnNetwork,
     /// Login: the address is new for the user.
     NewIp,
     /// Login: the network (autonomous system) is new for the user.
@@ -176,6 +182,9 @@ impl Code {
             Self::KnownUserAgent => "KNOWN_USER_AGENT",
             Self::NewUserAgent => "NEW_USER_AGENT",
             Self::NewDevice => "NEW_DEVICE",
+            Self::DeviceWithheld => "DEVICE_WITHHELD",
+            Self::OwnAddress => "OWN_ADDRESS",
+            Self::OwnNetwork => "OWN_NETWORK",
             Self::NewIp => "NEW_IP",
             Self::NewNetwork => "NEW_NETWORK",
             Self::NewCountry => "NEW_COUNTRY",

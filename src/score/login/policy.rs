@@ -66,6 +66,12 @@ pub struct Policy {
 pub struct Signals {
     /// See [`Code::NewDevice`].
     pub new_device: Effect,
+    /// See [`Code::DeviceWithheld`].
+    pub device_withheld: Effect,
+    /// See [`Code::OwnAddress`].
+    pub own_address: OwnAddress,
+    /// See [`Code::OwnNetwork`].
+    pub own_network: Effect,
     /// See [`Code::NewCountry`].
     pub new_country: Effect,
     /// See [`Code::ImpossibleTravel`].
@@ -94,6 +100,18 @@ pub struct Effect {
     pub mode: Switch,
     /// Factor on S.
     pub factor: f64,
+}
+
+/// A signal about an address that is nobody else's, or nearly so.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnAddress {
+    /// Whether it counts.
+    pub mode: Switch,
+    /// Factor on S.
+    pub factor: f64,
+    /// Accounts that ever tried from the address beyond which it is one of many people, as a carrier's or an office's.
+    pub users_max: u64,
 }
 
 /// A signal about two places.
@@ -168,8 +186,11 @@ impl Default for Signals {
         let mode = Switch::On;
         let effect = |factor| Effect { mode, factor };
         Self {
-            new_device: effect(3.0),
-            new_country: effect(2.0),
+            new_device: effect(1_000.0),
+            device_withheld: effect(1_000.0),
+            own_address: OwnAddress { mode, factor: 0.02, users_max: 8 },
+            own_network: effect(0.1),
+            new_country: effect(10.0),
             impossible_travel: Travel { mode, factor: 5.0, speed_kmh_max: 900.0, distance_km_max: 100.0 },
             failure_burst: Failures { mode, factor: 3.0, failures_min: 5 },
             success_after_failures: Failures { mode, factor: 1.5, failures_min: 3 },
@@ -242,6 +263,9 @@ impl Signals {
     fn validate(&self) -> Result<(), InvalidConfig> {
         let factors = [
             (self.new_device.factor, "signals.new_device.factor"),
+            (self.device_withheld.factor, "signals.device_withheld.factor"),
+            (self.own_address.factor, "signals.own_address.factor"),
+            (self.own_network.factor, "signals.own_network.factor"),
             (self.new_country.factor, "signals.new_country.factor"),
             (self.impossible_travel.factor, "signals.impossible_travel.factor"),
             (self.failure_burst.factor, "signals.failure_burst.factor"),

@@ -3,6 +3,9 @@
 //! | code | window | boundary |
 //! |---|---|---|
 //! | `NEW_DEVICE` | a device is known for 90 days | the attempt's is none of them |
+//! | `DEVICE_WITHHELD` | the same | the attempt has no id, and known ones that look like it all have one |
+//! | `OWN_ADDRESS` | the user's addresses | the attempt's is one of them, and few accounts ever tried from it |
+//! | `OWN_NETWORK` | the user's networks | the attempt's is one of them |
 //! | `NEW_COUNTRY` | the user's countries | the attempt's is none of them |
 //! | `IMPOSSIBLE_TRAVEL` | the latest successes | farther and faster than anybody travels |
 //! | `FAILURE_BURST` | 15 minutes | so many failures of the account |
@@ -17,7 +20,7 @@
 //! whatever came in after.
 
 use super::Evidence;
-use super::policy::{FanOut, Signals, Switch, Travel};
+use super::policy::{FanOut, OwnAddress, Signals, Switch, Travel};
 use crate::event::agent;
 use crate::event::login::Attempt;
 use crate::score::{Code, Reason};
@@ -69,11 +72,24 @@ pub(super) fn all(evidence: &Evidence<'_>, signals: &Signals) -> Vec<Signal> {
 fn of_history(evidence: &Evidence<'_>, user: &User, signals: &Signals) -> Vec<Signal> {
     let Evidence { attempt, at_ms, .. } = *evidence;
     // An attempt that shows no device is neutral.
+    let withheld = user.device_withheld(attempt, at_ms).then(|| Signal {
+        code: Code::DeviceWithheld,
+        description: "The attempt names no device, as the user's devices that look like it do.".into(),
+        mode: signals.device_withheld.mode,
+        factor: signals.device_withheld.factor,
+    });
     let new_device = (user.device_known(attempt, at_ms) == Some(false)).then(|| Signal {
         code: Code::NewDevice,
         description: "The device is not among the user's known ones.".into(),
         mode: signals.new_device.mode,
         factor: signals.new_device.factor,
+    });
+    let is_own_network = attempt.asn.is_some_and(|asn| user.count(Level::Asn, &asn.to_string()) > 0);
+    let own_network = is_own_network.then(|| Signal {
+        code: Code::OwnNetwork,
+        description: "The network is one of the user's.".into(),
+        mode: signals.own_network.mode,
+        factor: signals.own_network.factor,
     });
     let new_country = is_new_country(attempt, user).then(|| Signal {
         code: Code::NewCountry,
@@ -89,7 +105,20 @@ fn of_history(evidence: &Evidence<'_>, user: &User, signals: &Signals) -> Vec<Si
         factor: signals.dormant_account.factor,
     });
     let travel = travel(evidence, user, &signals.impossible_travel);
-    [new_device, new_country, travel, dormant].into_iter().flatten().collect()
+    let own_address = own_address(evidence, user, &signals.own_address);
+    [new_device, withheld, own_address, own_network, new_country, travel, dormant].into_iter().flatten().collect()
+}
+
+/// A household's address tells people from attackers; that of a carrier or an office does not.
+fn own_address(evidence: &Evidence<'_>, user: &User, limits: &OwnAddress) -> Option<Signal> {
+    let is_known = user.count(Level::Ip, &evidence.attempt.ip.to_string()) > 0;
+    let users = evidence.features.get(Level::Ip).map(|row: &Feature| row.users.count());
+    (is_known && users.is_some_and(|users| users <= limits.users_max)).then(|| Signal {
+        code: Code::OwnAddress,
+        description: "The user logged in from this address before, and few others did.".into(),
+        mode: limits.mode,
+        factor: limits.factor,
+    })
 }
 
 /// Only where both the attempt and the user's history have a country.

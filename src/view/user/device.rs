@@ -117,6 +117,15 @@ pub(super) enum Trust {
 }
 
 impl User {
+    /// Whether an attempt at `at_ms` names no device, though all known ones that look like it have a name: somebody has
+    /// their browser and not their cookie.
+    pub fn device_withheld(&self, attempt: &Attempt, at_ms: i64) -> bool {
+        let Some(DeviceKey::Fingerprint(looks)) = DeviceKey::of(attempt) else { return false };
+        let unnamed = DeviceKey::Fingerprint(looks).text();
+        let alike = || self.devices.iter().filter(|(_, device)| device.fingerprint == looks && device.known_at(at_ms));
+        alike().next().is_some() && alike().all(|(key, _)| *key != unnamed)
+    }
+
     /// Whether an attempt at `at_ms` comes from a known device; none where the attempt shows no device.
     ///
     /// A named device is known by its name alone; an unnamed one is known if any known device looks like it.

@@ -19,8 +19,12 @@ impl Clock for Manual {
 
 /// An MMDB file of IPv4 networks, built at `built_ms`.
 fn mmdb(networks: &[(&str, Value)], built_ms: i64) -> Vec<u8> {
+    mmdb_of(IpVersion::V4, networks, built_ms)
+}
+
+fn mmdb_of(version: IpVersion, networks: &[(&str, Value)], built_ms: i64) -> Vec<u8> {
     let mut database = Database::default();
-    database.metadata.ip_version = IpVersion::V4;
+    database.metadata.ip_version = version;
     database.metadata.binary_format_major_version = 2;
     database.metadata.database_type = "Test".into();
     database.metadata.build_epoch = u64::try_from(built_ms / 1000).unwrap();
@@ -129,6 +133,26 @@ fn both_layouts_are_read_and_what_makes_no_sense_is_not() {
     ] {
         let (attempt, warnings) = files.at(ip);
         assert_eq!((short(&attempt), warnings), (found, vec![]), "{ip}");
+    }
+}
+
+#[test]
+fn a_file_of_both_protocols_knows_an_address_by_every_spelling() {
+    let country = |code: &str| json!({"country_code": code});
+    // The first 96 bits of an IPv4 address are zero there.
+    let networks = [("::cb00:7100/120", country("IE")), ("2001:db8::/32", country("NO")), ("fd00::/8", country("DE"))];
+    let files = Fixture::new(None, Some(&mmdb_of(IpVersion::V6, &networks, NOW_MS)));
+    for (ip, found) in [
+        ("203.0.113.9", Some("IE")),
+        ("::ffff:203.0.113.9", Some("IE")),
+        ("64:ff9b::cb00:7109", Some("IE")),
+        ("2002:cb00:7109::1", Some("IE")),
+        ("2001:db8:1::9", Some("NO")),
+        ("2001:db9::9", None),
+        ("fd00::9", None),     // Local, whatever the file says.
+        ("::cb00:7109", None), // No IPv4 address is written like that any more.
+    ] {
+        assert_eq!(files.country(ip).as_deref(), found, "{ip}");
     }
 }
 

@@ -40,26 +40,21 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// What was seen last, and what was wrong with it.
-#[derive(Debug, Default)]
-struct Seen {
-    stamp: Option<Stamp>,
-    trouble: Option<String>,
-}
-
 /// A file and what is in force of it.
 pub struct Watched<T> {
     /// What the file is for, as in `geo_asn`.
     kind: &'static str,
     path: PathBuf,
     current: ArcSwapOption<T>,
-    seen: Mutex<Seen>,
+    trouble: ArcSwapOption<String>,
+    /// What was looked at last; held while a file is loaded, which only another look waits for.
+    seen: Mutex<Option<Stamp>>,
 }
 
 impl<T> Watched<T> {
     /// A file of which nothing is loaded yet.
     pub fn new(kind: &'static str, path: PathBuf) -> Self {
-        Self { kind, path, current: ArcSwapOption::empty(), seen: Mutex::default() }
+        Self { kind, path, current: ArcSwapOption::empty(), trouble: ArcSwapOption::empty(), seen: Mutex::default() }
     }
 
     /// What it is for, and where it is.
@@ -74,34 +69,34 @@ impl<T> Watched<T> {
 
     /// What is wrong with the file at present, in a sentence that names it.
     pub fn trouble(&self) -> Option<String> {
-        self.seen().trouble.clone()
+        self.trouble.load().as_deref().cloned()
     }
 
     /// Looks at the file, and loads it if it is not the one that was looked at before. Blocks.
     pub fn look(&self, load: impl FnOnce(&Path) -> Result<T, String>) {
-        let mut seen = self.seen();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = stamp(&self.path);
-        if let Ok(stamp) = &stamp
-            && seen.stamp == Some(*stamp)
-        {
+        if stamp.as_ref().is_ok_and(|stamp| *seen == Some(*stamp)) {
             return;
         }
         match self.load(stamp, load) {
             Ok((stamp, loaded)) => {
                 self.current.store(Some(Arc::new(loaded)));
-                *seen = Seen { stamp: Some(stamp), trouble: None };
+                self.trouble.store(None);
+                *seen = Some(stamp);
                 self.count("loaded");
                 tracing::info!(kind = self.kind, path = %self.path.display(), "loaded a data file");
             }
             Err((stamp, detail)) => {
-                let stays =
-                    if self.current.load().is_some() { "the one before stays in force" } else { "none is in force" };
+                let is_loaded = self.current.load().is_some();
+                let stays = if is_loaded { "the one before stays in force" } else { "none is in force" };
                 let trouble = format!("{}: {detail}; {stays}", self.name());
-                if seen.trouble.as_ref() != Some(&trouble) || stamp.is_some() {
+                if self.trouble().as_ref() != Some(&trouble) || stamp.is_some() {
                     self.count("failed");
                     tracing::warn!(%trouble, "cannot use a data file");
                 }
-                *seen = Seen { stamp, trouble: Some(trouble) };
+                self.trouble.store(Some(Arc::new(trouble)));
+                *seen = stamp;
             }
         }
     }
@@ -126,10 +121,6 @@ impl<T> Watched<T> {
     fn count(&self, result: &'static str) {
         let labels = [(telemetry::FILE, self.kind), (telemetry::RESULT, result)];
         metrics::counter!(telemetry::ENRICH_LOADS, &labels).increment(1);
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

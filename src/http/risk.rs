@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   body ─► Fields ─► view (how far folded) ─► rows, read together, ≤ score_deadline_ms ─► score (pure) ─► answer
-//!                                                      └ what is late is missing, and the answer says DEGRADED
+//!              └ a login: user agent read,             └ what is late is missing, and the answer says DEGRADED
+//!                address resolved, lists asked
 //! ```
 //!
 //! `view` is read before the rows, so the rows contain at least what it says. Subjects never seen are scored like

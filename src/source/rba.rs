@@ -8,11 +8,13 @@
 //! - a synthetic history: `index`, `timestamp` (`YYYY-MM-DDTHH:MM:SS`, UTC), `user_id`, `ip` and so on, all
 //!   successful, without labels.
 //!
-//! An event's id is its index.
+//! An event's id is its index. A country code that names none, as data files once had them for proxies (`A1`) and
+//! for regions (`EU`), is absent.
 
 use super::table::{Column, Fields, Place, Row, Table, number, text};
 use super::{Error, Label, Origin, Rows, Sourced};
-use crate::event::Event;
+use crate::event::{Event, country};
+use serde_json::Value;
 use std::io::BufRead;
 
 /// The `source` of events of the data set.
@@ -98,7 +100,11 @@ impl Layout {
             Some(false) => "foretell.login.failed",
             Some(true) | None => "foretell.login.succeeded",
         };
-        let fact = row.fact(type_name, &row.object(&self.fields), &self.fields, origin)?;
+        let mut data = row.object(&self.fields);
+        if data.get("country").and_then(Value::as_str).is_some_and(names_no_country) {
+            data.remove("country");
+        }
+        let fact = row.fact(type_name, &data, &self.fields, origin)?;
         let id = row.required(self.index, origin)?.to_owned();
         let envelope = origin.envelope(id, self.source, row.time_ms(self.time, "Z", origin)?);
         let label = match self.labels {
@@ -109,4 +115,9 @@ impl Layout {
         };
         Ok(Sourced::of_row(Event { envelope, fact }, label))
     }
+}
+
+/// Whether it is of a code's length and not one; anything longer is a mistake in the file, and told as one.
+fn names_no_country(code: &str) -> bool {
+    code.len() == 2 && !country::exists(&code.to_ascii_uppercase())
 }

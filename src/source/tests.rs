@@ -93,6 +93,17 @@ fn absent_columns_are_absent_and_labels_stay_beside_the_event() {
 }
 
 #[test]
+fn codes_that_name_no_country_are_absent() {
+    for (code, read) in [("no", Some("NO")), ("XK", Some("XK")), ("A1", None), ("EU", None), ("AP", None)] {
+        let text = format!(
+            "index,timestamp,user_id,ip,asn,country,ua,browser,os,device_type\n\
+             0,2020-02-03T12:24:17,u,192.0.2.1,1,{code},a,b,o,mobile\n"
+        );
+        assert_eq!(login(&load(&text, Format::Rba).events[0]).attempt.country.as_deref(), read, "{code}");
+    }
+}
+
+#[test]
 fn synthetic_histories_are_known_by_their_first_line() {
     let loaded = load(SYNTHETIC, Format::Rba);
     assert_eq!(ids(&loaded), ["0", "1"]);

@@ -393,6 +393,7 @@ REFUSED = [
     ("terminationGracePeriodSeconds=20", "terminationGracePeriodSeconds"),
     ("settings.kafka.drain_ms=60000", "terminationGracePeriodSeconds"),
     ("settings.http.drain_ms=35000", "terminationGracePeriodSeconds"),
+    ("settings.decisions.drain_ms=30000", "terminationGracePeriodSeconds"),
     ("podDisruptionBudget.maxUnavailable=0", "maxUnavailable"),
     ("networkPolicy.enabled=maybe", "enabled"),
 ]

@@ -29,9 +29,9 @@ use utoipa::ToSchema;
 
 /// A decision that is no older may still be on its way into the log.
 const FRESH_MS: i64 = 10_000;
-/// How long one that may be on its way is waited for, and between two looks.
+/// How long one that may be on its way is waited for, and the first pause between two looks; each is twice as long.
 const WAIT: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(10);
 /// The decision is about a visit, whose outcome comes as an event.
 const NOT_A_LOGIN: &str = "NOT_A_LOGIN";
 
@@ -152,7 +152,7 @@ async fn find(api: &Api, tenant: &str, id: &str) -> Result<Kept, Problem> {
     let id = Id::parse(id).ok_or_else(unknown)?;
     let now_ms = api.clock.now_ms();
     let since_ms = now_ms - api.retention.ms(Topic::Decisions).unwrap_or(now_ms);
-    let begun = Instant::now();
+    let (begun, mut pause) = (Instant::now(), PAUSE);
     loop {
         let found = lookup::find(api.log.as_ref(), tenant, id, since_ms).await.map_err(|error| {
             tracing::warn!(%error, "cannot read decisions");
@@ -165,6 +165,7 @@ async fn find(api: &Api, tenant: &str, id: &str) -> Result<Kept, Problem> {
         if !is_fresh || begun.elapsed() >= WAIT {
             return Err(unknown());
         }
-        sleep(LOOK).await;
+        sleep(pause).await;
+        pause *= 2;
     }
 }

@@ -212,6 +212,7 @@ async fn nobody_else_writes_decisions() {
     let answer = Answer::of(request.body(example).send().await.unwrap()).await;
     assert_eq!(answer.problem(), (422, "VALIDATION_FAILED"));
     assert_eq!(answer.body["errors"][0]["code"], "UNKNOWN_TYPE");
+    assert_eq!(answer.body["errors"][0]["detail"], "foretell.decision.made is written by Foretell alone");
 }
 
 /// A log that takes decisions only while its gate is open, and says that it is away, or nothing at all.

@@ -171,7 +171,7 @@ async fn topics_are_created_once_and_found_good() {
     assert_eq!(topics::check(&url, &names, &config).await.expect("an answer"), Vec::<String>::new());
 
     let log = Kafka::open(&url, names.clone(), &config).await.expect("a log");
-    assert!(Topic::ALL.iter().all(|topic| log.partitions(*topic) == 3));
+    assert!(Topic::ALL.iter().all(|topic| log.partitions(*topic) == topic.partitions(3)));
     let beyond = log.extent(Topic::Logins, 3).await.expect_err("partitions are 0 to 2");
     assert_eq!(beyond.kind, Kind::Reject);
 }

@@ -148,3 +148,17 @@ async fn between_equal_timestamps_the_larger_bytes_win() {
     }
     assert_eq!(store.rows(generation)[0].1.cell, "c");
 }
+
+#[tokio::test]
+async fn a_reader_of_what_was_forgotten_is_refused() {
+    let log = open();
+    for n in 0..10 {
+        log.append(vec![record(&n.to_string())]).await.expect("appended");
+    }
+    log.forget(Topic::Logins, 0, 4).expect("there");
+    let extent = log.extent(Topic::Logins, 0).await.expect("known");
+    assert_eq!((extent.start, extent.end), (4, 10));
+    let refused = log.read(Topic::Logins, 0, 3).await.err().expect("not held any more");
+    assert!(refused.kind == log::Kind::Fatal && refused.detail.contains("3 was wanted"), "{refused}");
+    assert_eq!(log.page(Topic::Logins, 0, 4).await.expect("readable").records[0].value, "4");
+}

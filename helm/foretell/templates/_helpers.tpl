@@ -72,10 +72,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if ne (empty $files) (empty .Values.enrich.volume) -}}
 {{- fail "enrich.volume and the names of files on it need each other" -}}
 {{- end -}}
-{{- $drains := add (dig "kafka" "drain_ms" 10000 .Values.settings | int64) (dig "http" "drain_ms" 10000 .Values.settings | int64) -}}
+{{- $drains := add (dig "kafka" "drain_ms" 10000 .Values.settings | int64) (dig "http" "drain_ms" 10000 .Values.settings | int64) (dig "decisions" "drain_ms" 5000 .Values.settings | int64) -}}
 {{- $needed := addf (divf $drains 1000.0) .Values.http.preStopSeconds 10 -}}
 {{- if le (float64 .Values.terminationGracePeriodSeconds) $needed -}}
-{{- fail (printf "terminationGracePeriodSeconds must be more than %v: preStopSeconds, the drains of kafka and http, and 10 s" $needed) -}}
+{{- fail (printf "terminationGracePeriodSeconds must be more than %v: preStopSeconds, the drains of kafka, http and decisions, and 10 s" $needed) -}}
 {{- end -}}
 {{- end -}}
 

@@ -19,6 +19,7 @@ pub mod lookup;
 pub mod made;
 pub mod reading;
 pub mod report;
+pub mod seek;
 
 use crate::event::{Topic, key};
 use crate::log::{Error, Kind, Log, NewRecord, RECORD_BYTES_MAX};
@@ -37,6 +38,9 @@ use uuid::Uuid;
 pub const SOURCE: &str = "urn:foretell:decisions";
 /// How long a decision may wait for the log before it is lost, in milliseconds.
 pub const DELAY_MS_MAX: u64 = 60_000;
+/// How long the first record of a batch waits for company: on disk each append is a sync of every partition that it
+/// touches, and those of facts should not wait behind many of them.
+const LINGER: Duration = Duration::from_millis(20);
 /// Records, and bytes of them, that are appended at once.
 const BATCH_RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
@@ -190,9 +194,23 @@ impl Writer {
             if taken == 0 {
                 return;
             }
+            self.linger().await;
             while !self.batch.is_empty() {
                 self.append().await;
             }
+        }
+    }
+
+    /// Takes what comes within a moment, unless there is enough, or nothing comes any more.
+    async fn linger(&mut self) {
+        if self.batch.len() >= BATCH_RECORDS_MAX || self.queued.is_closed() {
+            return;
+        }
+        sleep(LINGER).await;
+        while self.batch.len() < BATCH_RECORDS_MAX
+            && let Ok(queued) = self.queued.try_recv()
+        {
+            self.batch.push(queued);
         }
     }
 

@@ -6,8 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "a file of the catalogue that cannot be read fails its test")]
 
 use foretell::catalog::{self, DECISION, TYPES, Type};
+use foretell::decisions::id::Id;
+use foretell::decisions::made::Kept;
+use foretell::decisions::report::Tally;
 use foretell::event::codec::{self, Defaults, Faults, Parsed};
-use foretell::event::{Position, Topic, key};
+use foretell::event::{Envelope, Position, Topic, key};
 use foretell::log::{NewRecord, Record};
 use foretell::score::login::Policy;
 use jsonschema::Validator;
@@ -339,4 +342,52 @@ fn a_slip_of_the_pen_is_answered_with_the_type_that_was_meant() {
         assert_eq!(catalog::suggest(sent), meant, "{sent}");
     }
     assert_eq!(catalog::suggest(&"foretell.".repeat(1000)), None);
+}
+
+#[test]
+fn decisions_are_what_their_schema_says_and_are_read_back() {
+    let validator = validator(&DECISION);
+    let mut tally = Tally::new();
+    for (path, example) in examples(&DECISION) {
+        let data = &example["data"];
+        let problems: Vec<_> = validator.iter_errors(data).map(|error| error.to_string()).collect();
+        assert!(problems.is_empty(), "{path}: {problems:?}");
+        for field in schema(&DECISION)["required"].as_array().unwrap() {
+            let damaged = without(&example, &format!("/data/{}", field.as_str().unwrap()));
+            assert!(!validator.is_valid(&damaged["data"]), "{path}: {field}");
+        }
+        for place in ["/data/attempt", "/data/visit", "/data/reasons/0/code"] {
+            if example.pointer(place).is_some() {
+                assert!(!validator.is_valid(&without(&example, place)["data"]), "{path}: {place}");
+            }
+        }
+        let text = |field: &str| example[field].as_str().unwrap();
+        let id = Id::parse(text("id")).unwrap_or_else(|| panic!("{path}: no id of a decision"));
+        assert_eq!((data["id"].as_str(), codec::rfc3339(id.at_ms()).as_str()), (Some(text("id")), text("time")));
+        let envelope = Envelope {
+            id: text("id").into(),
+            source: text("source").into(),
+            tenant: text("tenant").into(),
+            time_ms: id.at_ms(),
+        };
+        let record = stored(
+            NewRecord {
+                topic: Topic::Decisions,
+                key: Some(key::of(text("tenant"), text("subject")).into()),
+                value: data.to_string().into(),
+                headers: codec::binary(&envelope, DECISION.name, text("subject"), &[]),
+            },
+            id.at_ms(),
+        );
+        assert_eq!(codec::structured(&record).unwrap(), example, "{path}");
+        tally.count(&record);
+        let verdict = Kept::read(&record).unwrap().verdict(text("id"), None);
+        assert_eq!(verdict.is_some(), data["kind"] == "login", "{path}");
+        if let Some(verdict) = verdict {
+            let verdict = verdict.unwrap_or_else(|faults| panic!("{path}: {faults:?}"));
+            assert_eq!((verdict.user_id.as_str(), verdict.country.as_deref()), ("ada", Some("BR")));
+        }
+    }
+    let report = tally.report();
+    assert_eq!((report.total.given, report.visits, report.unreadable), (1, 1, 0));
 }

@@ -3,8 +3,8 @@
 //! Both are read from the time that was asked for up to where they ended when the reading began. Only what
 //! [`Tally`] holds is kept of it.
 
-use super::lookup::seek;
 use super::report::{Report, Tally};
+use super::seek::seek;
 use crate::event::codec;
 use crate::event::{Topic, key};
 use crate::log::walk::Walk;

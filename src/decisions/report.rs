@@ -410,15 +410,10 @@ mod tests {
         let many: Vec<_> = many.iter().map(|(name, effect)| (name.as_str(), *effect)).collect();
         let report = tallied(&[], &[made(1, "allow", &many)]);
         assert_eq!((report.by_reason.len(), row(&report.by_reason, OTHERS).given), (NAMES_MAX + 1, 5));
-        let mut tally = Tally::new();
-        for n in 0..LABELS_MAX as u128 {
-            tally.labels.insert(n, Label::Fraud);
-        }
+        let labels = (0..LABELS_MAX as u128).map(|n| (n, Label::Fraud)).collect();
+        let mut tally = Tally { labels, ..Tally::new() };
         assert_eq!(tally.hear(&verdict(7, "reported")), Err(TooMany));
-        let mut outcomes = HashMap::new();
-        for n in 0..OUTCOMES_MAX as u128 {
-            outcomes.insert(n, true);
-        }
+        let outcomes = (0..OUTCOMES_MAX as u128).map(|n| (n, true)).collect();
         let mut tally = Tally { outcomes: Some(outcomes), ..Tally::default() };
         tally.outcome(Id::new(1, 0, 1), true);
         assert!(!tally.report().outcomes, "and the report says that they are left out");

@@ -94,6 +94,8 @@ async fn decisions_of_others_older_ones_and_invented_ones_are_unknown() {
     let path = format!("/v1/decisions/{}", ours["id"].as_str().unwrap());
     let get = async |tenant| as_tenant(&instance, Method::GET, &path, tenant, &Value::Null).await;
     assert_eq!(get("acme").await.status, 200);
+    // Long enough ago that nobody waits for it.
+    instance.world.clock.set(NOW_MS + 20_000);
     // A tenant whose name begins like another's is another tenant.
     for tenant in ["default", "acm", "acme-2"] {
         assert_eq!(get(tenant).await.problem(), (404, "DECISION_NOT_FOUND"), "{tenant}");
@@ -283,9 +285,9 @@ async fn a_score_is_answered_when_its_decision_finds_no_room() {
     for _ in 0..30 {
         assert_eq!(instance.post("/v1/risk/logins", &attempt()).await.status, 200);
     }
-    // The queue holds four, and what the task has taken before it waits at the gate.
+    // The queue holds four, and the task may have taken as many twice before it waits at the gate.
     let lost = counted(&instance, &full).await - before;
-    assert!((30 - 4 - 4..=30 - 4).contains(&lost), "{lost} lost");
+    assert!((30 - 3 * 4..=30 - 4).contains(&lost), "{lost} lost");
     log.gate.add_permits(100);
     decisions.drain().await;
     assert_eq!(records(&world, Topic::Decisions).len() as u64, 30 - lost, "what had room is kept");

@@ -560,7 +560,7 @@ mod exchange {
     async fn assert_moved(directory: &Path, records: &[Record]) {
         let log = open(directory, 2, Config::default()).expect("opens");
         for topic in Topic::ALL {
-            let expected = if MOVED.contains(&topic) { (1, 5) } else { (0, 2) };
+            let expected = if MOVED.contains(&topic) { (1, 5) } else { (0, topic.partitions(2)) };
             assert_eq!((log.epoch(topic), log.partitions(topic)), expected, "{topic:?}");
         }
         for topic in MOVED {

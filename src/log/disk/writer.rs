@@ -90,14 +90,11 @@ impl Writer {
         syncs: Arc<AtomicU64>,
         cuts: Arc<RwLock<()>>,
     ) -> Self {
-        let retention = Keeper::new(cuts);
-        let mut writer = Self { appenders, clock, syncs, broken: watch::Sender::default(), retention };
-        writer.let_go();
+        let mut writer =
+            Self { appenders, clock, syncs, broken: watch::Sender::default(), retention: Keeper::new(cuts) };
+        let now_ms = writer.clock.now_ms();
+        writer.retention.let_go(&mut writer.appenders, now_ms);
         writer
-    }
-
-    fn let_go(&mut self) {
-        self.retention.let_go(&mut self.appenders, self.clock.now_ms());
     }
 
     /// Tells why nothing can be appended any more; it ends with the writer.
@@ -114,9 +111,10 @@ impl Writer {
                 let Ok(job) = jobs.try_recv() else { break };
                 self.stage(job, &mut group);
             }
-            let failed = self.commit(&group.touched);
+            let now_ms = self.clock.now_ms();
+            let failed = self.commit(&group.touched, now_ms);
             answer(group, &failed);
-            self.let_go();
+            self.retention.let_go(&mut self.appenders, now_ms);
         }
     }
 
@@ -155,8 +153,7 @@ impl Writer {
     }
 
     /// Writes, syncs and publishes; answers the partitions that failed, and why.
-    fn commit(&mut self, touched: &BTreeSet<usize>) -> BTreeMap<usize, Error> {
-        let now_ms = self.clock.now_ms();
+    fn commit(&mut self, touched: &BTreeSet<usize>, now_ms: i64) -> BTreeMap<usize, Error> {
         let mut failed = BTreeMap::new();
         for &partition in touched {
             if let Err(error) = self.appenders[partition].write(now_ms) {

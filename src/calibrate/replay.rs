@@ -2,6 +2,7 @@
 
 use super::Error;
 use crate::evaluate::logins::score;
+use crate::event::codec::completed;
 use crate::event::login::Login;
 use crate::event::{Event, Fact};
 use crate::score::Code;
@@ -78,7 +79,7 @@ struct Replay<'a> {
 impl Replay<'_> {
     /// The id of a login without a label is the error.
     fn take(&mut self, sourced: &Sourced, offset: i64) -> Result<(), String> {
-        let event = &sourced.event;
+        let event = &completed(sourced.event.clone());
         if let Fact::Login(login) = &event.fact {
             let Some(Label::Simulated(author)) = sourced.label else { return Err(event.envelope.id.clone()) };
             if author != Author::Legitimate {

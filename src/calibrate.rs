@@ -16,9 +16,9 @@
 //! without a history.
 //!
 //! **Which thresholds follow.** `challenge_at` is the lowest of the attackers' thresholds, so that each of them is
-//! caught at the rate that was asked for; that is the targeted one's in every history that was seen. `deny_at` is the lowest score
-//! that at most one in 10,000 of people's logins reaches, and never below `challenge_at`: a refusal leaves nothing to
-//! prove oneself by, so it is for scores that people hardly ever get.
+//! caught at the rate that was asked for; that is the targeted one's in every history that was seen. `deny_at` is
+//! the lowest score that at most one in 10,000 of people's logins reaches, and never below `challenge_at`: a refusal
+//! leaves nothing to prove oneself by, so it is for scores that people hardly ever get.
 
 mod plot;
 mod policy;

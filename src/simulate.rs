@@ -23,6 +23,7 @@ mod client;
 mod person;
 #[cfg(test)]
 mod tests;
+mod trip;
 mod world;
 
 use crate::event::codec::{self, Parsed};
@@ -32,13 +33,15 @@ use crate::source::draw::Draw;
 use crate::source::{Author, LABEL};
 use attack::Attack;
 use client::Looks;
-use person::{DAY_MS, Person, Stream, Visit};
+use person::{Person, Stream, Visit};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use world::Spot;
 
+const HOUR_MS: i64 = 60 * 60 * 1000;
+const DAY_MS: i64 = 24 * HOUR_MS;
 /// The `source` of the events.
 pub const SOURCE: &str = "urn:foretell:simulated";
 /// The first moment: a Monday, 2024-01-01T00:00:00Z.
@@ -55,7 +58,7 @@ pub const ATTACKS: u64 = 2;
 /// Between two attempts with a wrong password.
 const AGAIN_MS: i64 = 8_000;
 /// How far local days reach over those of UTC, either way.
-const ZONES_MS: i64 = 14 * 60 * 60 * 1000;
+const ZONES_MS: i64 = 14 * HOUR_MS;
 
 /// How much of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Curves as a picture: what the score does to each attacker, and what the baseline that it is compared with does.
 //!
-//! The share of people's logins is drawn by its logarithm, because what anybody would choose is small. The baseline has two
-//! points and no curve: new device and new country, and one of them.
+//! The share of people's logins is drawn by its logarithm, because what anybody would choose is small. The baseline
+//! has two points and no curve: new device and new country, and one of them.
 
 use super::{Calibration, Curve, Point, table};
 use plotters::coord::Shift;

@@ -4,9 +4,9 @@
 //! first number (Chromium's "User-Agent Reduction"). So one string is shared by all who run the same version of the
 //! same browser on the same system.
 
+use super::DAY_MS;
 use crate::source::draw::Sequence;
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// How long after a release a device has it, in days on average: "the majority of users within two weeks"
 /// (Chromium's release cycle).
 const UPDATE_DAYS: f64 = 12.0;

@@ -1,11 +1,11 @@
 //! A person: where they live and work, what they log in with, when, and where they travel.
 
+use super::DAY_MS;
 use super::client::{Class, Client, Looks};
+use super::trip::{Trip, trips};
 use super::world::{COUNTRIES, Home, Kind, Network, Spot, Town};
 use crate::source::draw::{Draw, Sequence};
 
-pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
-const HOUR_MS: i64 = 60 * 60 * 1000;
 const MINUTE_MS: i64 = 60 * 1000;
 
 /// Logins a year: log-normal, 24 on average. The telephone company of the second publication saw 9.5 attempts an
@@ -50,17 +50,6 @@ const VPN_PEOPLE: f64 = 0.05;
 const VPN_LOGINS: f64 = 0.3;
 const VPN_AT_HOME: f64 = 0.7;
 
-/// Trips a year, nights a trip, and the share that goes abroad: 1.3 billion trips of 5.1 nights, 27 % of them abroad,
-/// by about 430 million residents of the EU aged 15 and over in 2017 (Eurostat).
-const TRIPS_A_YEAR: f64 = 3.0;
-const NIGHTS_MAX: u64 = 9;
-const ABROAD: f64 = 0.27;
-/// From door to door: on the ground up to this distance, by air beyond it, with three hours for the airports.
-const GROUND_KM: f64 = 500.0;
-const GROUND_KM_AN_HOUR: f64 = 80.0;
-const AIR_KM_AN_HOUR: f64 = 750.0;
-const AIRPORT_HOURS: f64 = 3.0;
-
 /// Attempts with a wrong password before the right one: of six in a hundred logins one to three; chosen.
 const MISTYPED: f64 = 0.06;
 
@@ -88,17 +77,6 @@ struct Device {
     is_firms: bool,
     number: u64,
     lasts_ms: i64,
-}
-
-/// A stay away from home.
-#[derive(Debug, Clone, Copy)]
-struct Trip {
-    leaves_ms: i64,
-    arrives_ms: i64,
-    departs_ms: i64,
-    returns_ms: i64,
-    town: Town,
-    hotel: u64,
 }
 
 /// Where somebody is.
@@ -325,30 +303,4 @@ fn office(users: u32, chance: &mut Sequence) -> u64 {
 fn borrowed(chance: &mut Sequence) -> Device {
     let client = Client::new(Class::Computer, 1, chance).latest();
     Device { client, is_firms: false, number: chance.bits(), lasts_ms: COMPUTER_DAYS * DAY_MS }
-}
-
-fn trips(home: Town, days: u32, chance: &mut Sequence) -> Vec<Trip> {
-    let mut trips: Vec<Trip> = Vec::new();
-    for week in 0..i64::from(days) / 7 {
-        let leaves_ms = week * 7 * DAY_MS + chance.below(7 * 24) as i64 * HOUR_MS;
-        let is_back = trips.last().is_none_or(|last| last.returns_ms < leaves_ms);
-        if is_back && chance.happens(TRIPS_A_YEAR * 7.0 / 365.0) {
-            trips.push(trip(home, leaves_ms, chance));
-        }
-    }
-    trips
-}
-
-fn trip(home: Town, leaves_ms: i64, chance: &mut Sequence) -> Trip {
-    let town = if chance.happens(ABROAD) { Town::anywhere(chance) } else { Town::in_country(home.country, chance) };
-    let under_way_ms = under_way_ms(home.distance_km(town));
-    let arrives_ms = leaves_ms + under_way_ms;
-    let departs_ms = arrives_ms + (1 + chance.below(NIGHTS_MAX)) as i64 * DAY_MS;
-    Trip { leaves_ms, arrives_ms, departs_ms, returns_ms: departs_ms + under_way_ms, town, hotel: chance.bits() }
-}
-
-/// From door to door, in whole hours.
-fn under_way_ms(km: f64) -> i64 {
-    let hours = if km <= GROUND_KM { km / GROUND_KM_AN_HOUR } else { AIRPORT_HOURS + km / AIR_KM_AN_HOUR };
-    (hours.ceil() as i64 + 1) * HOUR_MS
 }

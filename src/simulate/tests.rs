@@ -5,8 +5,6 @@ use super::*;
 use crate::source::{self, Format, Label, Origin};
 use std::collections::{BTreeMap, BTreeSet};
 
-const HOUR_MS: i64 = 60 * 60 * 1000;
-
 fn history(users: u32, days: u32, seed: u64) -> Vec<Simulated> {
     History::new(Shape { users, days, seed }).unwrap().collect()
 }

@@ -4,10 +4,10 @@
 //! (RFC 6996) and their addresses are in 10.0.0.0/8, one /16 a network, as the public RBA data set has them too.
 //! IPv4 alone, as in both publications.
 
+use super::HOUR_MS;
 use crate::source::draw::{Draw, Sequence};
 use std::net::Ipv4Addr;
 
-const HOUR_MS: i64 = 60 * 60 * 1000;
 /// Private autonomous system numbers begin here.
 const ASN_FIRST: u32 = 4_200_000_000;
 /// Networks of a country.

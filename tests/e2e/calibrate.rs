@@ -1,6 +1,7 @@
 //! A history is made up and thresholds follow from it, as a person runs it: files, tables, exit codes.
 
 use crate::deployment::Deployment;
+use crate::process::Service;
 use serde_json::Value;
 
 const SMALL: [&str; 8] = ["simulate", "logins", "--users", "120", "--days", "150", "--seed", "5"];
@@ -51,12 +52,16 @@ async fn an_imported_history_has_no_attack_in_it() {
     deployment.output(&["import", "logins", &file, "--format", "events"]);
     let lines = std::fs::read_to_string(&file).expect("written");
     let events: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let succeeded = events.iter().filter(|event| event["type"] == "foretell.login.succeeded").count();
-    assert!(succeeded > 100, "{succeeded}");
-    for event in events {
-        let is_legitimate = event["data"]["label"] == "legitimate";
-        assert!(is_legitimate || event["type"] == "foretell.login.failed", "{event}");
+    let service = Service::ready(&deployment, &[]).await;
+    for user_id in ["user-1", "user-50", "user-119"] {
+        let of_user = events.iter().filter(|event| event["data"]["user_id"] == user_id);
+        let own = of_user.filter(|event| event["type"] == "foretell.login.succeeded");
+        let own: Vec<_> = own.map(|event| event["data"]["label"].as_str()).collect();
+        assert!(own.iter().all(|label| *label == Some("legitimate")), "{user_id}: {own:?}");
+        let user = service.get(&format!("/v1/users/{user_id}")).await.good();
+        assert_eq!(user["history"]["successes"], own.len(), "{user}");
     }
+    service.process.stop().await;
 }
 
 #[test]

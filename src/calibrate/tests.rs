@@ -134,6 +134,7 @@ fn the_page_shows_what_the_script_wrote() {
     let document: toml_edit::DocumentMut = include_str!("../../docs/evaluation/policy.toml").parse().unwrap();
     let policy = PolicyFile::from(document);
     let Policy { challenge_at, deny_at, .. } = policy.policy(&Policy::default()).unwrap();
+    assert_eq!(policy.policy(&Policy::default()).unwrap(), Policy::default(), "the thresholds are the defaults");
     let pooled = include_str!("../../docs/evaluation/pooled.txt");
     assert!(
         pooled.contains(&format!("challenge_at = {challenge_at} "))

@@ -97,7 +97,7 @@ fn labels_measure_scored_logins_after_the_training() {
         assert_eq!((takeover.metrics.positives, takeover.metrics.roc_auc), (0, None));
     }
     let (lines, summary) = run_logins(&load(LABELLED, Format::Rba), &LoginOptions::default());
-    assert_eq!(lines[3]["decision"], "deny", "another place, another machine");
+    assert_eq!(lines[3]["decision"], "challenge", "another place, another machine");
     assert!(summary.to_string().contains("attack address"), "{summary}");
 }
 

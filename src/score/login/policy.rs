@@ -171,8 +171,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             mode: Mode::Monotone,
-            challenge_at: 0.5,
-            deny_at: 10.0 / 11.0,
+            challenge_at: 0.354_364,
+            deny_at: 0.999_995_351,
             first_login: Decision::Challenge,
             on_unavailable: OnUnavailable::Challenge,
             signals: Signals::default(),
@@ -190,7 +190,7 @@ impl Default for Signals {
             device_withheld: effect(1_000.0),
             own_address: OwnAddress { mode, factor: 0.02, users_max: 8 },
             own_network: effect(0.1),
-            new_country: effect(10.0),
+            new_country: effect(2.0),
             impossible_travel: Travel { mode, factor: 5.0, speed_kmh_max: 900.0, distance_km_max: 100.0 },
             failure_burst: Failures { mode, factor: 3.0, failures_min: 5 },
             success_after_failures: Failures { mode, factor: 1.5, failures_min: 3 },

@@ -92,9 +92,9 @@ fn the_usual_attempt_is_allowed_and_a_stolen_password_is_not() {
     let world = settled();
     let usual = world.now("ann", &home());
     assert_eq!((usual.level, usual.decision), (Risk::Low, Decision::Allow));
-    assert_eq!(codes(&usual), [Code::History, Code::KnownIp, Code::KnownUserAgent]);
+    assert_eq!(codes(&usual), [Code::History, Code::KnownIp, Code::KnownUserAgent, Code::OwnAddress, Code::OwnNetwork]);
     let stolen = world.now("ann", &attempt(9, 9, "XX", [9, 9, 9]));
-    assert_eq!((stolen.level, stolen.decision), (Risk::High, Decision::Deny));
+    assert_eq!((stolen.level, stolen.decision), (Risk::Medium, Decision::Challenge));
     let expected =
         [Code::History, Code::NewIp, Code::NewNetwork, Code::NewUserAgent, Code::NewDevice, Code::NewCountry];
     assert_eq!(codes(&stolen), expected);
@@ -283,6 +283,45 @@ fn lists_and_exemptions_decide_about_networks() {
 }
 
 #[test]
+fn an_address_is_the_users_own_while_few_others_try_from_it() {
+    for (others, is_own) in [(7, true), (8, false)] {
+        let mut world = settled();
+        (0..others).for_each(|n| world.login(&format!("u{n}"), &home(), true, NOW_MS - DAY_MS));
+        let got = effect(&world.now("ann", &home()), &Code::OwnAddress);
+        assert_eq!(got, is_own.then(|| 0.02_f64.ln()), "{others} others");
+    }
+    let elsewhere = attempt(9, 1, "IE", [1, 1, 1]);
+    assert!(!codes(&settled().now("ann", &elsewhere)).contains(&Code::OwnAddress));
+}
+
+#[test]
+fn a_network_of_the_users_is_told_from_others() {
+    for (asn, is_own) in [(Some(1), true), (Some(2), false), (None, false)] {
+        let asked = Attempt { asn, ..home() };
+        let got = effect(&settled().now("ann", &asked), &Code::OwnNetwork);
+        assert_eq!(got, is_own.then(|| 0.1_f64.ln()), "{asn:?}");
+    }
+}
+
+#[test]
+fn an_id_that_is_withheld_tells_where_all_that_look_alike_have_one() {
+    let named = |id: &str| Attempt { device_id: Some(id.into()), ..home() };
+    for (what, history, asked, is_withheld) in [
+        ("its devices have ids", vec![named("laptop")], home(), true),
+        ("it has its id", vec![named("laptop")], named("laptop"), false),
+        ("one never had an id", vec![named("laptop"), home()], home(), false),
+        ("none looks like it", vec![named("laptop")], attempt(1, 1, "IE", [7, 7, 3]), false),
+        ("nothing is known", vec![], home(), false),
+    ] {
+        let mut world = World::new();
+        world.login("ann", &attempt(1, 1, "IE", [5, 5, 5]), true, NOW_MS - 2 * DAY_MS);
+        history.iter().for_each(|past| world.login("ann", past, true, NOW_MS - DAY_MS));
+        let got = effect(&world.now("ann", &asked), &Code::DeviceWithheld);
+        assert_eq!(got, is_withheld.then(|| 1_000.0_f64.ln()), "{what}");
+    }
+}
+
+#[test]
 fn signals_in_the_shadow_are_told_and_change_nothing_and_those_off_are_not_looked_for() {
     let world = settled();
     let stranger = Attempt { device_id: Some("new".into()), ..home() };
@@ -292,11 +331,12 @@ fn signals_in_the_shadow_are_told_and_change_nothing_and_those_off_are_not_looke
         world.score("ann", &stranger, NOW_MS, &policy)
     };
     let (on, shadow, off) = (by(Switch::On), by(Switch::Shadow), by(Switch::Off));
-    assert_eq!(effect(&on, &Code::NewDevice), Some(3.0_f64.ln()));
+    let factor = Policy::default().signals.new_device.factor;
+    assert_eq!(effect(&on, &Code::NewDevice), Some(factor.ln()));
     assert_eq!((shadow.score, effect(&shadow, &Code::NewDevice)), (off.score, None));
     assert_eq!(
         shadow.shadow.iter().map(|r| (&r.code, r.effect)).collect::<Vec<_>>(),
-        [(&Code::NewDevice, 3.0_f64.ln())]
+        [(&Code::NewDevice, factor.ln())]
     );
     assert!(on.shadow.is_empty() && off.shadow.is_empty() && on.score > off.score);
 }
@@ -355,16 +395,14 @@ fn thresholds_belong_to_the_level_above() {
 }
 
 #[test]
-fn ten_to_one_is_denied_to_the_bit() {
-    assert_eq!(10.0 / (1.0 + 10.0), Policy::default().deny_at);
-    assert_eq!(1.0 / (1.0 + 1.0), Policy::default().challenge_at);
-}
-
-#[test]
 fn levels_that_an_attempt_lacks_are_neutral() {
     let world = settled();
     let bare = world.now("ann", &Attempt::from_ip(home().ip));
-    assert_eq!(codes(&bare), [Code::History, Code::KnownIp], "no client software, no comparison of it");
+    assert_eq!(
+        codes(&bare),
+        [Code::History, Code::KnownIp, Code::OwnAddress],
+        "no client software, no comparison of it"
+    );
     let mut alone = World::new();
     alone.login("ann", &Attempt::from_ip(home().ip), true, NOW_MS - DAY_MS);
     // N = U = N_u = 1; c = cu = 1, M = m = 1: g = 0.6 · 1/2 · 1/2, l = 0.6.
@@ -418,7 +456,7 @@ fn unusable_settings_are_named() {
     for (policy, field) in [
         (with(|policy| policy.challenge_at = -0.1), "challenge_at"),
         (with(|policy| policy.challenge_at = f64::NAN), "challenge_at"),
-        (with(|policy| policy.deny_at = 0.4), "deny_at"),
+        (with(|policy| policy.deny_at = 0.3), "deny_at"),
         (with(|policy| policy.deny_at = 1.1), "deny_at"),
         (with(|policy| policy.signals.new_device.factor = 0.0), "signals.new_device.factor"),
         (with(|policy| policy.signals.new_country.factor = f64::INFINITY), "signals.new_country.factor"),

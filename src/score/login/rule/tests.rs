@@ -162,7 +162,7 @@ fn a_document_says_only_what_it_wants_otherwise() {
         (json!({"challange_at": 0.2}), "/challange_at"),
         (json!({"challenge_at": null}), ""),
         (json!({"challenge_at": "high"}), "/challenge_at"),
-        (json!({"challenge_at": 0.95}), "/deny_at"),
+        (json!({"challenge_at": 1.0}), "/deny_at"),
         (json!({"signals": {"new_device": {"factor": -1.0}}}), "/signals/new_device/factor"),
         (json!({"signals": {"new_device": {"mode": "loud"}}}), "/signals/new_device/mode"),
         (json!({"rules": [{"code": "A", "when": "nothing", "factor": 2.0}]}), "/rules/0"),

@@ -233,6 +233,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
     Err(Problem::new(Code::ViewsUnavailable, detail))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "has the shape that map_err asks for")]
 fn unwritable(error: crate::log::Error) -> Problem {
     tracing::warn!(%error, "cannot append a policy");
     Problem::new(Code::LogUnavailable, "the policy may be stored: read it before it is sent again")

@@ -236,8 +236,8 @@ mod tests {
         score(&Evidence { client, lead, lead_days }, &Config::default())
     }
 
-    fn effect(score: &Score, code: Code) -> Option<f64> {
-        score.reasons.iter().find(|reason| reason.code == code).map(|reason| reason.effect)
+    fn effect(score: &Score, code: &Code) -> Option<f64> {
+        score.reasons.iter().find(|reason| reason.code == *code).map(|reason| reason.effect)
     }
 
     #[test]
@@ -252,8 +252,8 @@ mod tests {
         ] {
             let got = of(&tenant, None, lead_days);
             assert!((got.score - rate).abs() < 1e-3, "{lead_days}: {}", got.score);
-            assert!(effect(&got, code).is_some(), "{lead_days}: {:?}", got.reasons);
-            assert_eq!(effect(&got, Code::NewClient), Some(0.0));
+            assert!(effect(&got, &code).is_some(), "{lead_days}: {:?}", got.reasons);
+            assert_eq!(effect(&got, &Code::NewClient), Some(0.0));
             if lead_days != 2 {
                 assert_eq!(got.level, level, "{lead_days}");
             }
@@ -268,10 +268,10 @@ mod tests {
         let kept = client(&[(5, outcomes(10, 0))]);
         let usual = client(&[(0, outcomes(19, 1))]);
         let effect = |client, code| effect(&of(&tenant, Some(client), 7), code).unwrap();
-        let (week, same_day) = (effect(&missed_week, Code::PastNoShows), effect(&missed_same_day, Code::PastNoShows));
+        let (week, same_day) = (effect(&missed_week, &Code::PastNoShows), effect(&missed_same_day, &Code::PastNoShows));
         assert!(week > 0.2 && same_day > week, "a missed same-day visit is the greater surprise: {week} {same_day}");
-        assert!(effect(&kept, Code::PastAttendance) < -0.5);
-        assert!(effect(&usual, Code::PastAttendance).abs() < 0.01, "1 of 20 same-day visits is what the rates expect");
+        assert!(effect(&kept, &Code::PastAttendance) < -0.5);
+        assert!(effect(&usual, &Code::PastAttendance).abs() < 0.01, "1 of 20 same-day visits is what the rates expect");
     }
 
     #[test]

@@ -214,7 +214,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    fn at(pointer: impl Into<String>, detail: impl ToString) -> Self {
+    fn at(pointer: impl Into<String>, detail: impl std::fmt::Display) -> Self {
         Self { pointer: pointer.into(), detail: detail.to_string() }
     }
 }

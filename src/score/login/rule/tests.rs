@@ -99,7 +99,7 @@ fn a_rule_names_itself_and_says_what_follows() {
 }
 
 /// What rules make of an attempt from Ireland, of a user with one login.
-fn judged(rules: serde_json::Value) -> crate::score::login::Score {
+fn judged(rules: &serde_json::Value) -> crate::score::login::Score {
     let policy = Policy::read(&json!({"rules": rules}), &Policy::default()).unwrap();
     let user = User { successes: 1, last_success_ms: Some(0), ..User::default() };
     let attempt = Attempt { country: Some("IE".into()), ..Attempt::from_ip(std::net::Ipv4Addr::LOCALHOST.into()) };
@@ -111,19 +111,18 @@ fn judged(rules: serde_json::Value) -> crate::score::login::Score {
 
 #[test]
 fn factors_multiply_and_the_strongest_decision_counts() {
-    let plain = judged(json!([]));
+    let plain = judged(&json!([]));
     let odds = |score: &crate::score::login::Score| score.score.map(|score| score / (1.0 - score)).unwrap();
-    let doubled = judged(json!([{"code": "A", "when": "attributes.role == 'admin'", "factor": 2.0}]));
+    let doubled = judged(&json!([{"code": "A", "when": "attributes.role == 'admin'", "factor": 2.0}]));
     assert!((odds(&doubled) / odds(&plain) - 2.0).abs() < 1e-9);
     assert_eq!(doubled.reasons.last().map(|reason| (reason.code.name(), reason.effect)), Some(("A", 2.0_f64.ln())));
-    let decide =
-        |decision: &str| json!({"code": format!("{decision}").to_uppercase(), "when": "true", "decision": decision});
+    let decide = |decision: &str| json!({"code": decision.to_uppercase(), "when": "true", "decision": decision});
     for (decisions, expected) in [
         (vec!["allow"], Decision::Allow),
         (vec!["allow", "challenge"], Decision::Challenge),
         (vec!["deny", "allow", "challenge"], Decision::Deny),
     ] {
-        let got = judged(decisions.iter().copied().map(decide).collect());
+        let got = judged(&decisions.iter().copied().map(decide).collect());
         assert_eq!((got.decision, got.score), (expected, plain.score), "{decisions:?}");
         assert!(got.reasons.iter().rev().take(decisions.len()).all(|reason| reason.effect == 0.0));
     }
@@ -131,8 +130,8 @@ fn factors_multiply_and_the_strongest_decision_counts() {
 
 #[test]
 fn shadow_rules_are_told_rules_that_are_off_are_not_and_failing_ones_do_not_hold() {
-    let plain = judged(json!([]));
-    let shadow = judged(json!([{"code": "A", "when": "true", "decision": "deny", "mode": "shadow"},
+    let plain = judged(&json!([]));
+    let shadow = judged(&json!([{"code": "A", "when": "true", "decision": "deny", "mode": "shadow"},
                                {"code": "B", "when": "country == 'IE'", "factor": 3.0, "mode": "shadow"},
                                {"code": "C", "when": "true", "factor": 3.0, "mode": "off"}]));
     assert_eq!((shadow.decision, shadow.score, &shadow.reasons), (plain.decision, plain.score, &plain.reasons));
@@ -141,7 +140,7 @@ fn shadow_rules_are_told_rules_that_are_off_are_not_and_failing_ones_do_not_hold
     for when in
         ["failures_recent / (successes - 1) > 1", "attributes['none'] == 'x'", "9223372036854775807 + asn + 1 > 0"]
     {
-        let failed = judged(json!([{"code": "A", "when": when, "decision": "deny"}]));
+        let failed = judged(&json!([{"code": "A", "when": when, "decision": "deny"}]));
         assert_eq!((failed.decision, failed.score), (plain.decision, plain.score), "{when}");
         assert!(failed.is_rule_failed && !plain.is_rule_failed, "{when}");
     }

@@ -1,6 +1,9 @@
 //! The faithful mode reproduces the publication: two synthetic histories whose scores were computed with the
 //! published notebook, each row from the rows strictly before it.
 
+#[path = "shared/golden.rs"]
+mod shared;
+
 use foretell::evaluate::{self, LoginOptions};
 use foretell::event::login::{Attempt, Login};
 use foretell::event::{Envelope, Event, Fact};
@@ -10,62 +13,32 @@ use foretell::source::{self, Format};
 use foretell::view::Place;
 use foretell::view::materialized::Materialized;
 use foretell::view::user::{self, Logins};
-use serde::Deserialize;
-use std::path::PathBuf;
+use shared::{FILES, RELATIVE_ERROR_MAX, Row, path, read};
 
 const TENANT: &str = "golden";
-const RELATIVE_ERROR_MAX: f64 = 1e-9;
 
-/// A row of the files; other columns are not needed.
-#[derive(Deserialize)]
-struct Row {
-    index: i64,
-    timestamp: jiff::civil::DateTime,
-    user_id: String,
-    ip: std::net::IpAddr,
-    asn: u32,
-    country: String,
-    ua: String,
-    browser: String,
-    os: String,
-    device_type: String,
-    n_user_before: u64,
-    score_causal: Option<f64>,
-}
-
-impl Row {
-    fn event(&self) -> Event {
-        let attempt = Attempt {
-            asn: Some(self.asn),
-            country: Some(self.country.clone()),
-            user_agent: Some(self.ua.clone()),
-            browser: Some(self.browser.clone()),
-            os: Some(self.os.clone()),
-            device_type: Some(self.device_type.clone()),
-            ..Attempt::from_ip(self.ip)
-        };
-        let login = Login {
-            user_id: self.user_id.clone(),
-            succeeded: true,
-            attempt,
-            decision_id: None,
-            session_id: None,
-            method: None,
-            failure_reason: None,
-        };
-        let time_ms = foretell::event::zone::instant_ms(self.timestamp, &jiff::tz::TimeZone::UTC);
-        let envelope = Envelope { id: self.index.to_string(), source: "golden".into(), tenant: TENANT.into(), time_ms };
-        Event { envelope, fact: Fact::Login(Box::new(login)) }
-    }
-}
-
-fn path(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/data/rba-golden", name].iter().collect()
-}
-
-fn read(name: &str) -> Vec<Row> {
-    let mut reader = csv::Reader::from_path(path(name)).expect("the file is committed");
-    reader.deserialize().map(|row| row.expect("the columns of the file")).collect()
+fn event(row: &Row) -> Event {
+    let attempt = Attempt {
+        asn: Some(row.asn),
+        country: Some(row.country.clone()),
+        user_agent: Some(row.ua.clone()),
+        browser: Some(row.browser.clone()),
+        os: Some(row.os.clone()),
+        device_type: Some(row.device_type.clone()),
+        ..Attempt::from_ip(row.ip)
+    };
+    let login = Login {
+        user_id: row.user_id.clone(),
+        succeeded: true,
+        attempt,
+        decision_id: None,
+        session_id: None,
+        method: None,
+        failure_reason: None,
+    };
+    let time_ms = foretell::event::zone::instant_ms(row.timestamp, &jiff::tz::TimeZone::UTC);
+    let envelope = Envelope { id: row.index.to_string(), source: "golden".into(), tenant: TENANT.into(), time_ms };
+    Event { envelope, fact: Fact::Login(Box::new(login)) }
 }
 
 fn score(rows: &Materialized<Logins>, event: &Event, policy: &Policy) -> login::Score {
@@ -82,7 +55,7 @@ fn reproduce(name: &str, partitions: u32) -> usize {
     let mut rows = Materialized::new(Logins::default());
     let mut scored = 0;
     for row in read(name) {
-        let event = row.event();
+        let event = event(&row);
         let got = score(&rows, &event, &policy);
         assert_eq!(got.history.successes, row.n_user_before, "{name} {}", row.index);
         match row.score_causal {
@@ -106,7 +79,7 @@ fn reproduce(name: &str, partitions: u32) -> usize {
 
 #[test]
 fn every_golden_score_is_reproduced() {
-    for (name, scored) in [("synthetic_seed1_n300.csv", 281), ("synthetic_seed2_n300.csv", 280)] {
+    for (name, scored) in FILES {
         for partitions in [1, 8] {
             assert_eq!(reproduce(name, partitions), scored, "{name} on {partitions} partitions");
         }
@@ -119,7 +92,7 @@ fn the_worked_row_is_reproduced() {
     let policy = Policy { mode: Mode::Faithful, ..Policy::default() };
     let mut rows = Materialized::new(Logins::default());
     for row in read("synthetic_seed1_n300.csv").into_iter().take(22) {
-        let event = row.event();
+        let event = event(&row);
         if row.index == 21 {
             let ratio = score(&rows, &event, &policy).likelihood_ratio.unwrap();
             assert!((ratio / 0.034_126_112_828_333_62 - 1.0).abs() < 1e-12, "{ratio}");
@@ -133,7 +106,7 @@ fn the_worked_row_is_reproduced() {
 /// And so does a backtest of the same files.
 #[test]
 fn a_backtest_says_the_same() {
-    for name in ["synthetic_seed1_n300.csv", "synthetic_seed2_n300.csv"] {
+    for (name, _) in FILES {
         let loaded = source::read(&path(name), Format::Rba, TENANT).expect("the file is committed");
         let mut options = LoginOptions::default();
         options.score.mode = Mode::Faithful;

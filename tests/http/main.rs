@@ -15,5 +15,7 @@ mod policies;
 mod rebuild;
 mod reminders;
 mod scores;
+#[path = "../shared/golden.rs"]
+mod shared;
 mod stream;
 mod verify;

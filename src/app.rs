@@ -1,8 +1,8 @@
-//! The composition root: settings become ports, ports become roles. Only this file and its `backup` name a backend.
+//! The composition root: settings become ports, ports become roles. Only its `ports` and `backup` name a backend.
 //!
 //! ```text
 //!   Config ─► open: log, store ─┬─► http       router over Rows and Progress
-//!                               ├─► views      a keeper for logins, one for appointments
+//!                               ├─► views      a keeper each for logins, appointments and policies
 //!                               └─► reminders  a keeper for reminders, with the planner as companion
 //! ```
 //!
@@ -10,16 +10,18 @@
 //! metrics. While a cluster is away at the start the process listens already and says what it waits for.
 
 mod backup;
+mod ports;
 pub mod repartition;
 mod waiting;
+
+pub use ports::{Ports, disk_directory, migrate, open};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::decisions::Recorder;
-use crate::enrich::Enricher;
 use crate::event::agent;
 use crate::http::auth::Keys;
-use crate::http::{self, Api, BackUp, Parts, Scoring};
+use crate::http::{self, Api, Parts, Scoring};
 use crate::log::{self, Error, Kind, Log};
 use crate::pipeline::family::{self, Views};
 use crate::pipeline::keeper::{Alone, Companion};
@@ -29,11 +31,11 @@ use crate::progress::Progress;
 use crate::rebuild::{self, Rebuilder};
 use crate::remind::{Reminders, assess::ByRows};
 use crate::rows::Rows;
-use crate::store::{self, Family, Generation, Store};
-use crate::verify::{Scratch, Verifier};
+use crate::store::{Family, Generation};
+use crate::verify::Verifier;
 use crate::view::{self, Fold, client::Appointments, policy, sent, user::Logins};
 use futures::future::BoxFuture;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
@@ -52,147 +54,6 @@ pub enum Role {
     Views,
     /// Keeps the view of what was sent, and announces reminders.
     Reminders,
-}
-
-/// The backends of a configuration.
-pub struct Ports {
-    /// Where facts are.
-    pub log: Arc<dyn Log>,
-    /// Where rows are.
-    pub store: Arc<dyn Store>,
-    /// The data directory of an embedded log or store, locked.
-    pub directory: Option<PathBuf>,
-    /// Backs an embedded log up.
-    pub back_up: Option<Arc<BackUp>>,
-    /// What files say of addresses; it has looked at none yet.
-    pub enricher: Arc<Enricher>,
-    /// What operators should know about the backends, in plain sentences.
-    pub notices: Vec<String>,
-}
-
-/// The directory of a `disk:` URL.
-pub fn disk_directory(url: &str) -> Option<&Path> {
-    url.strip_prefix("disk:").map(Path::new)
-}
-
-/// Opens log and store. Fatal where a URL, a schema, a topic or a directory is not as it must be; Retry where a
-/// cluster does not answer.
-pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error> {
-    let (log_dir, store_dir) = (disk_directory(&config.log), disk_directory(&config.store));
-    let lock = |dir: Option<&Path>| dir.map(lock).transpose();
-    let log_lock = lock(log_dir)?;
-    let store_lock = if store_dir == log_dir { log_lock.clone() } else { lock(store_dir)? };
-    let mut notices = Vec::new();
-    let store: Arc<dyn Store> = match &store_lock {
-        Some(directory) => Arc::new(tokio::task::block_in_place(|| store::disk::Store::open(directory))?),
-        None => {
-            check_scheme(&config.store, "cassandra://", "store")?;
-            let cassandra = store::cassandra::Cassandra::open(&config.store, &config.cassandra).await?;
-            notices.extend(cassandra.warnings().await?);
-            Arc::new(cassandra)
-        }
-    };
-    let (log, back_up): (Arc<dyn Log>, Option<Arc<BackUp>>) = match &log_lock {
-        Some(directory) => {
-            let partitions = config.topics.embedded_partitions;
-            let sizes = log::disk::Config { retention: config.topics.retention(), ..log::disk::Config::default() };
-            let clock = clock.clone();
-            let open = || log::disk::Log::open(directory, |_| partitions, sizes, clock);
-            let log = tokio::task::block_in_place(open)?;
-            let (copied, directory) = (log.clone(), Arc::clone(directory));
-            let back_up: Arc<BackUp> = Arc::new(move |to, tell| backup::back_up(&copied, directory.path(), to, tell));
-            (Arc::new(log), Some(back_up))
-        }
-        None => (Arc::new(open_kafka(config, store.as_ref()).await?), None),
-    };
-    let directory = log_dir.or(store_dir).map(Path::to_owned);
-    let enricher = Enricher::new(&config.enrich, clock);
-    Ok(Ports { log, store, directory, back_up, enricher, notices })
-}
-
-fn lock(directory: &Path) -> Result<Arc<log::disk::Directory>, Error> {
-    if directory.as_os_str().is_empty() {
-        return Err(Error::fatal("read the settings", "disk: names no directory, as disk:./data does"));
-    }
-    log::disk::lock(directory)
-}
-
-async fn open_kafka(config: &Config, store: &dyn Store) -> Result<log::kafka::Kafka, Error> {
-    check_scheme(&config.log, "kafka://", "log")?;
-    let names = names(config, store).await?;
-    let kafka = log::kafka::Kafka::open(&config.log, names, &config.kafka).await?;
-    let problems = kafka.check_topics().await?;
-    if problems.is_empty() { Ok(kafka) } else { Err(Error::fatal("use the topics", problems.join(" "))) }
-}
-
-/// Which topics on Kafka are those of this store. Fatal where it knows nothing, and the settings do not say it either.
-async fn names(config: &Config, store: &dyn Store) -> Result<log::kafka::Names, Error> {
-    let mut names = log::kafka::Names::new(&config.topics.prefix);
-    for family in Family::ALL {
-        let (topic, lead) = (family.topic(), family.lead());
-        let epoch = match store.pointer(lead).await? {
-            Some(pointer) => pointer.topic_epoch(),
-            None => beginning(config, family).await?,
-        };
-        names = names.at(topic, epoch);
-    }
-    Ok(names)
-}
-
-/// The epoch of a topic that an empty store begins with.
-async fn beginning(config: &Config, family: Family) -> Result<u8, Error> {
-    let (topic, set) = (family.topic(), config.topics.epochs.of(family));
-    let newest = log::kafka::topics::newest(&config.log, &config.topics.prefix, &config.kafka).await?;
-    let newest = newest.get(&topic).copied().unwrap_or(0);
-    if set > 0 || newest == 0 {
-        return Ok(set);
-    }
-    let detail = format!(
-        "the store has no views, and the topic of {} has been re-partitioned: set topics.epochs.{} = {newest} if {} \
-         is the one in use, or delete it if it is left from an attempt that did not come to its end",
-        family.name(),
-        family.lead().name(),
-        log::full_name(&config.topics.prefix, topic, newest)
-    );
-    Err(Error::fatal("use the topics", detail))
-}
-
-fn check_scheme(url: &str, scheme: &str, key: &'static str) -> Result<(), Error> {
-    if url.starts_with(scheme) {
-        return Ok(());
-    }
-    Err(Error::fatal("read the settings", format!("{key} = {url:?} begins with neither disk: nor {scheme}")))
-}
-
-/// What `migrate` does: creates schema and topics where they are missing; answers what was done and what to know.
-pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
-    let mut done = Vec::new();
-    let store: Arc<dyn Store> = match disk_directory(&config.store) {
-        Some(_) if disk_directory(&config.log).is_some() => return Ok(done),
-        Some(directory) => Arc::new(store::disk::Store::open(&lock(directory)?)?),
-        None => {
-            check_scheme(&config.store, "cassandra://", "store")?;
-            let migrated = store::cassandra::schema::migrate(&config.store, &config.cassandra).await?;
-            done.extend(migrated.applied.into_iter().map(|name| format!("applied {name}")));
-            done.extend(migrated.warnings);
-            Arc::new(store::cassandra::Cassandra::open(&config.store, &config.cassandra).await?)
-        }
-    };
-    if disk_directory(&config.log).is_none() {
-        check_scheme(&config.log, "kafka://", "log")?;
-        let topics = &config.topics;
-        let shape = log::kafka::topics::Shape {
-            partitions: topics.partitions,
-            replication_factor: topics.replication_factor,
-            min_insync_replicas: topics.min_insync_replicas,
-            retention: topics.retention(),
-        };
-        let names = names(config, store.as_ref()).await?;
-        let created = log::kafka::topics::ensure(&config.log, &names, &config.kafka, &shape).await?;
-        done.extend(created.into_iter().map(|name| format!("created topic {name}")));
-        done.extend(log::kafka::topics::check(&config.log, &names, &config.kafka).await?);
-    }
-    Ok(done)
 }
 
 /// A process that serves: what it was told, and what it listens on.
@@ -479,16 +340,8 @@ fn verifier(config: &Config, ports: &Ports) -> Verifier {
         limits: config.fold.clone(),
         config: config.pipeline.clone(),
         topic_prefix: config.topics.prefix.clone(),
-        scratches: Arc::new(scratch),
+        scratches: Arc::new(ports::scratch),
     }
-}
-
-/// A store in a temporary directory.
-fn scratch() -> Result<Scratch, Error> {
-    let place = tempfile::Builder::new().prefix("foretell-").tempdir();
-    let place = place.map_err(|cause| Error::fatal("make a temporary directory", cause))?;
-    let store = store::disk::Store::open(&log::disk::lock(place.path())?)?;
-    Ok(Scratch { store: Arc::new(store), place: Some(place) })
 }
 
 /// The instance's own socket, for whoever may read its directory.

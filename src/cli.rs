@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, messages to stderr. Exit 0 when it worked, 1 when it did not, 2 when it was asked wrongly.
 
+mod bar;
 mod calibrate;
 mod dead_letters;
 pub mod ending;

@@ -2,7 +2,7 @@
 
 use foretell::evaluate::{self, LoginOptions, Summary};
 use foretell::score::login::Mode;
-use foretell::score::login::policy::Signals;
+use foretell::score::login::signal::settings::Signals;
 use foretell::source::{self, Format};
 use serde_json::Value;
 use std::path::Path;

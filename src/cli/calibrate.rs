@@ -1,7 +1,7 @@
 //! `simulate` and `calibrate`: histories that might have happened, and the thresholds that follow from them.
 
+use super::bar::progress;
 use super::ending::Failure;
-use super::run::progress;
 use crate::calibrate::{self, Calibration, PolicyFile, Replayed};
 use crate::config::Config;
 use crate::event::DEFAULT_TENANT;

@@ -1,8 +1,8 @@
 //! `policy`: whether a document can be used, and what it would change.
 
 use super::Format;
+use super::bar::progress;
 use super::ending::Failure;
-use super::run::progress;
 use crate::catalog::LOGIN_POLICY;
 use crate::config::Config;
 use crate::evaluate::{self, policies::Changed};

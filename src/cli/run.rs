@@ -1,5 +1,6 @@
 //! Runs a command: reads the settings, calls the module that does the work, prints what it answers.
 
+use super::bar::progress;
 use super::calibrate;
 use super::ending::{Failure, on_signal, unless_signalled};
 use super::policy;
@@ -19,8 +20,7 @@ use crate::rebuild::Order;
 use crate::repartition;
 use crate::{demo, source, telemetry};
 use clap::CommandFactory;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,16 +253,6 @@ fn state_directory() -> Result<PathBuf, Failure> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
     let state = state.ok_or_else(|| Failure::Other("set XDG_STATE_HOME: imports keep a journal there".into()))?;
     Ok(state.join("foretell").join("imports"))
-}
-
-/// A bar with rate and remaining time; only on a terminal.
-pub(super) fn progress(what: &'static str, total: u64) -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(total), target);
-    let template = "{bar:32} {human_pos}/{human_len} {msg}  {per_sec}  {eta} left";
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.with_message(what)
 }
 
 fn evaluate_file(config: &Config, asked: &Evaluate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {

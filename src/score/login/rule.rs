@@ -7,7 +7,7 @@
 //! error of types. What depends on values can still fail, as a division by zero does: such a rule does not hold,
 //! and the answer says that it failed.
 
-use super::policy::{Switch, is_factor};
+use super::signal::settings::{Switch, is_factor};
 use super::variables::{self, Variables};
 use crate::score::{Code, Decision};
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, operators};

@@ -19,13 +19,15 @@
 //! Windows are of event time and closed at both ends; an attempt is judged by what is known of the time before it,
 //! whatever came in after.
 
+pub mod settings;
+
 use super::Evidence;
-use super::policy::{FanOut, OwnAddress, Signals, Switch, Travel};
 use crate::event::agent;
 use crate::event::login::Attempt;
 use crate::score::{Code, Reason};
 use crate::view::feature::{Feature, Level};
 use crate::view::user::{Place, Success, User};
+use settings::{FanOut, OwnAddress, Signals, Switch, Travel};
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;

@@ -105,8 +105,11 @@ impl User {
     }
 
     fn succeeded(&mut self, login: &Login, time_ms: i64, limits: &Limits) {
-        let success = Success::of(login, time_ms);
+        let mut success = Success::of(login, time_ms);
         self.count_in(&success, limits);
+        if login.decision_id.is_none() {
+            success.values = Vec::new();
+        }
         if let Some(key) = &success.device {
             self.device_seen(key, &login.attempt, time_ms);
             self.forget_devices(key, limits.user_devices_max);

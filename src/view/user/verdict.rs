@@ -26,7 +26,8 @@ pub struct Success {
     pub place: Option<Place>,
     /// Hash of its address.
     pub address: u64,
-    /// Its values: the level, the hash by which the user counts it, and how the rows of all users are named by it.
+    /// Its values: the level, the hash by which the user counts it, and how the rows of all users are named by it. None
+    /// where no score was asked for it: nobody can report it, and the row stays small.
     pub values: Vec<(Level, u64, String)>,
     /// A report took it out of the history.
     pub is_withdrawn: bool,

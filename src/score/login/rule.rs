@@ -13,6 +13,7 @@ use crate::score::{Code, Decision};
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, operators};
 use cel::{Context, ExecutionError, Program, Value};
 use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 use std::thread;
 
@@ -148,8 +149,9 @@ impl Rule {
     pub fn holds(&self, variables: &Variables<'_>) -> Option<bool> {
         let mut scope = LANGUAGE.new_inner_scope();
         scope.set_variable_resolver(variables);
-        match self.program.execute(&scope) {
-            Ok(Value::Bool(holds)) => Some(holds),
+        // An arithmetic that the interpreter does not check must not cost the answer.
+        match catch_unwind(AssertUnwindSafe(|| self.program.execute(&scope))) {
+            Ok(Ok(Value::Bool(holds))) => Some(holds),
             _ => None,
         }
     }

@@ -137,9 +137,14 @@ fn shadow_rules_are_told_rules_that_are_off_are_not_and_failing_ones_do_not_hold
     assert_eq!((shadow.decision, shadow.score, &shadow.reasons), (plain.decision, plain.score, &plain.reasons));
     let told: Vec<_> = shadow.shadow.iter().map(|reason| (reason.code.name(), reason.effect)).collect();
     assert_eq!(told, [("A", 0.0), ("B", 3.0_f64.ln())]);
-    for when in
-        ["failures_recent / (successes - 1) > 1", "attributes['none'] == 'x'", "9223372036854775807 + asn + 1 > 0"]
-    {
+    for when in [
+        "failures_recent / (successes - 1) > 1",
+        "attributes['none'] == 'x'",
+        "9223372036854775807 + asn + 1 > 0",
+        "(-9223372036854775807 - successes) / (failures_recent - 1) > 0",
+        "(-9223372036854775807 - successes) % (failures_recent - 1) > 0",
+        "-(-9223372036854775807 - successes) > 0",
+    ] {
         let failed = judged(&json!([{"code": "A", "when": when, "decision": "deny"}]));
         assert_eq!((failed.decision, failed.score), (plain.decision, plain.score), "{when}");
         assert!(failed.is_rule_failed && !plain.is_rule_failed, "{when}");

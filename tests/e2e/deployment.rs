@@ -1,5 +1,6 @@
 //! Where an instance lives: a directory, or topics and a keyspace of its own on the clusters.
 
+use crate::process::PATIENCE;
 use crate::services::Services;
 use foretell::app::{self, Ports};
 use foretell::clock::System;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 use uuid::Uuid;
 
 /// Partitions of every topic, so that rows of both deployments can be compared.
@@ -67,7 +69,12 @@ impl Deployment {
                 ("KAFKA__SESSION_TIMEOUT_MS", session_timeout_ms.to_string()),
             ]
         });
-        let created = deployment.run(&["migrate"]);
+        let began = Instant::now();
+        let mut created = deployment.run(&["migrate"]);
+        // Nodes of a ring that has just been started answer before they know of each other; migrating again is safe.
+        while stderr(&created).contains("Not enough nodes are alive") && began.elapsed() < PATIENCE {
+            created = deployment.run(&["migrate"]);
+        }
         let lines = stdout(&created);
         assert!(created.status.success(), "{lines}{}", stderr(&created));
         for topic in Topic::ALL {

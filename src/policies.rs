@@ -67,8 +67,8 @@ impl Policies {
     }
 
     /// What decides for tenants that have published nothing.
-    pub fn settings(&self) -> &login::Policy {
-        &self.settings.policy
+    pub fn settings(&self) -> &Active {
+        &self.settings
     }
 
     /// What decides about a tenant's logins. That of the settings, with a warning, where the first read of it does not

@@ -171,7 +171,7 @@ fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
 /// Whether scores can be computed by it. Rules are parsed on a thread where that holds nobody up.
 async fn validated(api: &Api, document: &Value) -> Result<(), Problem> {
     let (document, policies) = (document.clone(), api.policies.clone());
-    let read = move || login::Policy::read(&document, policies.settings()).map(drop);
+    let read = move || login::Policy::read(&document, &policies.settings().policy).map(drop);
     let read = tokio::task::spawn_blocking(read).await;
     let read = read.map_err(|_| Problem::new(Code::Internal, "the policy could not be read"))?;
     read.map_err(|invalid| Problem::invalid(vec![Fault::new(invalid.pointer, INVALID_POLICY, invalid.detail)]))
@@ -201,9 +201,8 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
     if end > 0 && !api.progress.wait(&[last], deadline).await {
         return Err(Problem::new(Code::ViewsUnavailable, "the policies are not folded yet"));
     }
-    let active = api.policies.read(change.tenant).await.map_err(answer::unreadable)?;
     let row = read_row(api, change.tenant, change.kind).await?;
-    let present = if row.version == 0 { active.version.clone() } else { row.version.to_string() };
+    let present = if row.version == 0 { api.policies.settings().version.clone() } else { row.version.to_string() };
     if change.if_match.is_some_and(|wanted| wanted != present) {
         return Err(Problem::new(Code::PreconditionFailed, format!("the version is {present}: read it again")));
     }

@@ -1,6 +1,6 @@
 //! Decisions: kept, looked up, told about, and lost without a score noticing.
 
-use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, booked, login};
+use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, booked, login, until};
 use async_trait::async_trait;
 use foretell::catalog::DECISION;
 use foretell::decisions::id::Id;
@@ -33,15 +33,6 @@ async fn as_tenant(instance: &Instance, method: Method, path: &str, tenant: &str
 
 fn records(world: &World, topic: Topic) -> Vec<Record> {
     (0..PARTITIONS).flat_map(|partition| world.log.records(topic, partition).unwrap()).collect()
-}
-
-async fn until(condition: impl AsyncFn() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the condition comes true");
 }
 
 #[tokio::test]

@@ -300,3 +300,13 @@ pub(crate) fn booked(id: &str, client: &str, appointment: &str, starts_at: &str)
         json!({"appointment_id": appointment, "client_id": client, "starts_at": starts_at, "time_zone": "Europe/Dublin"}),
     )
 }
+
+/// Waits for a condition that another task brings about.
+pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the condition comes true");
+}

@@ -1,6 +1,6 @@
 //! What operators rely on: readiness, limits, draining, documents, the socket's own routes.
 
-use crate::instance::{Answer, Instance, PARTITIONS, World, login};
+use crate::instance::{Answer, Instance, PARTITIONS, World, login, until};
 use foretell::event::Topic;
 use foretell::event::codec::{Defaults, decode_structured};
 use foretell::http::{Api, admin_router, openapi, serve};
@@ -10,16 +10,6 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-/// Waits for a condition that another task brings about.
-async fn until(condition: impl AsyncFn() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the condition comes true");
-}
 
 #[tokio::test]
 async fn ready_means_that_the_views_have_reached_the_end_of_the_log_at_the_start() {

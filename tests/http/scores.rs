@@ -1,6 +1,6 @@
 //! Scores and views, as they follow from what was appended.
 
-use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, World, booked, event, login};
+use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, World, booked, event, login, until};
 use async_trait::async_trait;
 use foretell::event::Topic;
 use foretell::http::Parts;
@@ -166,16 +166,6 @@ async fn lag_is_the_age_of_the_oldest_open_record() {
     let user = second.get("/v1/users/u").await.body;
     assert_eq!(user["view"], json!({"partition": partition, "offset": 1, "lag_ms": 90_000}));
     assert_eq!(world.log.extent(Topic::Logins, partition).await.unwrap().end, 2);
-}
-
-/// Waits for a condition that another task brings about.
-async fn until(condition: impl AsyncFn() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("the condition comes true");
 }
 
 /// A store whose rows cannot be read, those of one view or all of them: reads never answer.

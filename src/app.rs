@@ -300,7 +300,8 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
     let Process { clock, keys, shutdown } = process;
     let (log, store) = (ports.log.clone(), ports.store.clone());
     let progress = Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
-    let policies = Policies::new(rows.clone(), config.score.login.clone(), config.reads.stale_ms_max);
+    let (login, reminders) = (config.score.login.clone(), config.reminders.policy.clone());
+    let policies = Policies::new(&rows, login, reminders, config.reads.stale_ms_max);
     let verifier = verifier(config, ports);
     let rebuilder = Rebuilder {
         log: log.clone(),
@@ -318,12 +319,11 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         progress: Arc::new(progress),
         clock,
         keys,
-        policies: Arc::new(policies),
+        policies,
         decisions: Recorder::start(ports.log.clone(), &config.decisions),
         retention: config.topics.retention(),
         enricher: ports.enricher.clone(),
         scoring: Scoring::new(config.score.no_show.clone(), config.fold.time_zone_default.clone()),
-        reminder_policy: config.reminders.policy.clone(),
         topic_prefix: config.topics.prefix.clone(),
         notices: ports.notices.clone(),
         back_up: ports.back_up.clone(),

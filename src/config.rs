@@ -17,8 +17,6 @@ use toml::{Table, Value};
 pub const DEFAULTS: &str = include_str!("config/defaults.toml");
 /// What environment variables begin with.
 const PREFIX: &str = "FORETELL__";
-/// Steps of a policy: half of what an appointment's list of announcements keeps, so that none is forgotten.
-const STEPS_MAX: usize = 8;
 /// How alike two names must be for one to be suggested for the other.
 const ALIKE: f64 = 0.75;
 
@@ -272,17 +270,9 @@ impl Config {
         if let Err((key, message)) = self.enrich.validate() {
             return invalid(&format!("enrich.{key}"), message);
         }
-        let policy = &self.reminders.policy;
-        if policy.steps.len() > STEPS_MAX {
-            return invalid("reminders.policy.steps", format!("there are more than {STEPS_MAX}"));
-        }
-        let mut ids: Vec<_> = policy.steps.iter().map(|step| step.id.as_str()).collect();
-        ids.sort_unstable();
-        if ids.windows(2).any(|pair| pair[0] == pair[1]) || ids.contains(&remind::plan::MANUAL) {
-            return invalid("reminders.policy.steps", "ids must differ, and none may be \"manual\"".into());
-        }
-        if policy.steps.iter().any(|step| step.before_hours == 0 || step.before_hours > 24 * 365) {
-            return invalid("reminders.policy.steps", "before_hours must be from 1 to 8760".into());
+        if let Err(error) = self.reminders.policy.validate() {
+            let place = format!("reminders.policy{}", error.pointer.replace('/', "."));
+            return invalid(&place, error.detail);
         }
         Ok(())
     }

@@ -39,7 +39,6 @@ use crate::log::{Backup, Log, Retention};
 use crate::policies::Policies;
 use crate::progress::Progress;
 use crate::rebuild::Rebuilder;
-use crate::remind::plan;
 use crate::rows::Rows;
 use crate::score::no_show;
 use crate::store::{Family, Store};
@@ -159,16 +158,14 @@ pub struct Parts {
     pub keys: Option<Keys>,
     /// What is known of addresses.
     pub enricher: Arc<Enricher>,
-    /// What decides about logins.
-    pub policies: Arc<Policies>,
+    /// What tenants have decided.
+    pub policies: Policies,
     /// How visits are scored.
     pub scoring: Scoring,
     /// Keeps the scores that are given.
     pub decisions: Recorder,
     /// How long they can be looked up.
     pub retention: Retention,
-    /// What is sent when, to show what is planned.
-    pub reminder_policy: plan::Policy,
     /// Prefix of the names of topics, with its dot.
     pub topic_prefix: String,
     /// What `/readyz?verbose` tells operators besides, as that the store may lose acknowledged writes.

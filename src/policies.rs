@@ -1,20 +1,26 @@
-//! The policies in force, as scores ask for them: each tenant's published one, over that of the settings.
+//! The policies in force, as scores and plans ask for them: each tenant's published one, over that of the settings.
 //!
 //! ```text
 //!   PUT /v1/policies/login ─► topic, compacted ─► view policy ─► here, in every process:
 //!      validated, fenced                          a row           read again when older than stale_ms_max
 //! ```
 //!
+//! A kind of policy is a [`Document`]; [`InForce`] keeps the present ones of all tenants.
+//!
 //! Nobody who asks for a score waits for a policy that is known: an old one is answered while it is read again, and
 //! so a change is in force everywhere within [`rows::Config::stale_ms_max`](crate::rows::Config) of its fold. A
 //! document that cannot be used, as one by a later version of Foretell, leaves the version before it in force.
 
-use crate::event::policy::{Kind, Version};
+use crate::event::policy::{Invalid, Kind, Version};
+use crate::remind::policy as reminders;
 use crate::rows::Rows;
 use crate::score::login;
 use crate::store::Error;
 use crate::telemetry;
 use crate::view::policy::Policy as Row;
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,38 +34,124 @@ pub const POLICY_UNAVAILABLE: &str = "POLICY_UNAVAILABLE";
 /// The latest document cannot be used, so an earlier one decided.
 pub const POLICY_INVALID: &str = "POLICY_INVALID";
 
+/// What a tenant may publish, and what decides then.
+pub trait Document: Clone + Serialize + Send + Sync + 'static {
+    /// Its kind.
+    const KIND: Kind;
+
+    /// What a document means over the settings.
+    fn read(document: &Value, settings: &Self) -> Result<Self, Invalid>;
+}
+
+impl Document for login::Policy {
+    const KIND: Kind = Kind::Login;
+
+    fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
+        Self::read(document, settings)
+    }
+}
+
+impl Document for reminders::Policy {
+    const KIND: Kind = Kind::Reminders;
+
+    fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
+        Self::read(document, settings)
+    }
+}
+
 /// A policy in force.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Active {
+pub struct Active<D> {
     /// The number of its version, or the digest of the settings.
     pub version: String,
     /// What decides.
-    pub policy: login::Policy,
+    pub policy: D,
     /// The version that was published; none where the settings decide.
     pub published: Option<Version>,
     /// What callers should know: a stable code.
     pub warning: Option<&'static str>,
 }
 
-struct Held {
-    active: Arc<Active>,
+struct Held<D> {
+    active: Arc<Active<D>>,
     asked_at: Instant,
     /// Somebody reads it again.
     is_asked: AtomicBool,
 }
 
-/// The policies of all tenants.
+/// The policies of all kinds.
+#[derive(Clone)]
 pub struct Policies {
-    rows: Arc<Rows>,
-    settings: Arc<Active>,
-    held: moka::sync::Cache<String, Arc<Held>>,
-    stale_max: Duration,
+    /// What decides about logins.
+    pub login: Arc<InForce<login::Policy>>,
+    /// When and how clients are reminded.
+    pub reminders: Arc<InForce<reminders::Policy>>,
 }
 
 impl Policies {
+    /// Policies from `rows` over these settings; see [`InForce::new`].
+    pub fn new(rows: &Arc<Rows>, login: login::Policy, reminders: reminders::Policy, stale_ms_max: u64) -> Self {
+        Self {
+            login: Arc::new(InForce::new(rows.clone(), login, stale_ms_max)),
+            reminders: Arc::new(InForce::new(rows.clone(), reminders, stale_ms_max)),
+        }
+    }
+
+    /// Those of a kind, for whoever need not know what they say.
+    pub fn of(&self, kind: Kind) -> Arc<dyn Shown> {
+        match kind {
+            Kind::Login => self.login.clone(),
+            Kind::Reminders => self.reminders.clone(),
+        }
+    }
+}
+
+/// The policies of one kind, as they are shown and changed.
+#[async_trait]
+pub trait Shown: Send + Sync {
+    /// The version that decides for tenants that have published nothing.
+    fn settings_version(&self) -> &str;
+
+    /// Whether a document can be used. Blocks: rules are parsed.
+    fn check(&self, document: &Value) -> Result<(), Invalid>;
+
+    /// What decides for a tenant, all of it, read anew.
+    async fn show(&self, tenant: &str) -> Result<Active<Value>, Error>;
+}
+
+#[async_trait]
+impl<D: Document> Shown for InForce<D> {
+    fn settings_version(&self) -> &str {
+        &self.settings.version
+    }
+
+    fn check(&self, document: &Value) -> Result<(), Invalid> {
+        D::read(document, &self.settings.policy).map(drop)
+    }
+
+    async fn show(&self, tenant: &str) -> Result<Active<Value>, Error> {
+        let active = self.read(tenant).await?;
+        Ok(Active {
+            version: active.version.clone(),
+            policy: serde_json::to_value(&active.policy).unwrap_or_default(),
+            published: active.published.clone(),
+            warning: active.warning,
+        })
+    }
+}
+
+/// The policies of one kind, of all tenants.
+pub struct InForce<D> {
+    rows: Arc<Rows>,
+    settings: Arc<Active<D>>,
+    held: moka::sync::Cache<String, Arc<Held<D>>>,
+    stale_max: Duration,
+}
+
+impl<D: Document> InForce<D> {
     /// Policies from `rows`, at most `stale_ms_max` milliseconds old when nobody has just asked for them; `settings`
     /// is what decides for tenants that have none.
-    pub fn new(rows: Arc<Rows>, settings: login::Policy, stale_ms_max: u64) -> Self {
+    pub fn new(rows: Arc<Rows>, settings: D, stale_ms_max: u64) -> Self {
         let version = digest(&settings);
         let settings = Arc::new(Active { version, policy: settings, published: None, warning: None });
         let held = moka::sync::Cache::new(TENANTS_MAX);
@@ -67,13 +159,13 @@ impl Policies {
     }
 
     /// What decides for tenants that have published nothing.
-    pub fn settings(&self) -> &Active {
+    pub fn settings(&self) -> &Arc<Active<D>> {
         &self.settings
     }
 
-    /// What decides about a tenant's logins. That of the settings, with a warning, where the first read of it does not
+    /// What decides for a tenant. That of the settings, with a warning, where the first read of it does not
     /// come by the deadline.
-    pub async fn login(self: &Arc<Self>, tenant: &str, deadline: Instant) -> Arc<Active> {
+    pub async fn get(self: &Arc<Self>, tenant: &str, deadline: Instant) -> Arc<Active<D>> {
         let Some(held) = self.held.get(tenant) else {
             return match timeout_at(deadline, self.read(tenant)).await {
                 Ok(Ok(active)) => active,
@@ -95,9 +187,9 @@ impl Policies {
     }
 
     /// Reads a tenant's policy, whatever is known of it, and keeps it.
-    pub async fn read(&self, tenant: &str) -> Result<Arc<Active>, Error> {
+    pub async fn read(&self, tenant: &str) -> Result<Arc<Active<D>>, Error> {
         let asked_at = Instant::now();
-        let row = self.rows.policy(tenant, Kind::Login).await?;
+        let row = self.rows.policy(tenant, D::KIND).await?;
         let known = self.held.get(tenant).map(|held| held.active.clone());
         let active = match (row, known) {
             // What is in force needs no compiling again.
@@ -115,12 +207,12 @@ impl Policies {
     }
 
     /// The latest version that can be used.
-    async fn resolved(&self, tenant: &str, row: Row) -> Result<Active, Error> {
+    async fn resolved(&self, tenant: &str, row: Row) -> Result<Active<D>, Error> {
         let settings = self.settings.clone();
         let find = move || {
             let mut refused = Vec::new();
             for version in row.versions() {
-                match compiled(&version, &settings.policy) {
+                match compiled::<D>(&version, &settings.policy) {
                     Ok(policy) => return (Some((version, policy)), refused),
                     Err(why) => refused.push((version.version, why)),
                 }
@@ -144,12 +236,12 @@ impl Policies {
     }
 }
 
-fn compiled(version: &Version, settings: &login::Policy) -> Result<login::Policy, String> {
+fn compiled<D: Document>(version: &Version, settings: &D) -> Result<D, String> {
     let document = serde_json::from_str(&version.document).map_err(|error| error.to_string())?;
-    login::Policy::read(&document, settings).map_err(|invalid| invalid.to_string())
+    D::read(&document, settings).map_err(|invalid| invalid.to_string())
 }
 
-fn digest(settings: &login::Policy) -> String {
+fn digest(settings: &impl Serialize) -> String {
     let text = serde_json::to_string(settings).unwrap_or_default();
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
 }

@@ -15,6 +15,7 @@
 
 pub mod assess;
 pub mod plan;
+pub mod policy;
 mod scan;
 
 use crate::clock::Clock;
@@ -28,7 +29,8 @@ use crate::store::{Family, Generation, Store};
 use crate::telemetry::meter;
 use crate::view::client::Client;
 use async_trait::async_trait;
-use plan::{Action, Announce, Policy};
+use plan::{Action, Announce};
+use policy::Policy;
 use scan::{Candidate, Scan};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

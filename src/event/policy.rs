@@ -1,6 +1,8 @@
 //! Facts about policies: which document decides for a tenant.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Longest document, in bytes of JSON.
 pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024;
@@ -9,23 +11,29 @@ pub const EARLIER_MAX: usize = 15;
 
 /// What a policy is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Scores of logins.
     Login,
+    /// When and how clients are reminded.
+    Reminders,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Login, Self::Reminders];
+
     /// The name in paths, keys and events.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
+            Self::Reminders => "reminders",
         }
     }
 
     /// The kind of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Login].into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -56,4 +64,49 @@ pub struct Version {
     pub published_at_ms: i64,
     /// Its document, as canonical text.
     pub document: String,
+}
+
+/// A document that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{pointer}: {detail}")]
+pub struct Invalid {
+    /// Where in the document, a JSON pointer (RFC 6901); empty: all of it.
+    pub pointer: String,
+    /// What is wrong there.
+    pub detail: String,
+}
+
+impl Invalid {
+    /// What is wrong at a place.
+    pub fn at(pointer: impl Into<String>, detail: impl std::fmt::Display) -> Self {
+        Self { pointer: pointer.into(), detail: detail.to_string() }
+    }
+}
+
+/// What a document says, over `base` where it is silent: a JSON merge patch (RFC 7396), so that a list replaces a list.
+/// Whether that can be used is for the caller to say.
+pub fn over<T: Serialize + DeserializeOwned>(document: &Value, base: &T) -> Result<T, Invalid> {
+    if !document.is_object() {
+        return Err(Invalid::at("", "a policy is a table of settings"));
+    }
+    if document.to_string().len() > DOCUMENT_BYTES_MAX {
+        return Err(Invalid::at("", format!("longer than {DOCUMENT_BYTES_MAX} bytes")));
+    }
+    let mut whole = serde_json::to_value(base).map_err(|error| Invalid::at("", error))?;
+    json_patch::merge(&mut whole, document);
+    serde_path_to_error::deserialize(whole).map_err(|error| {
+        let pointer = pointer(error.path());
+        Invalid::at(pointer, error.into_inner())
+    })
+}
+
+/// The JSON pointer of a path.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter().fold(String::new(), |pointer, segment| match segment {
+        Segment::Seq { index } => format!("{pointer}/{index}"),
+        Segment::Map { key } => format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Enum { variant } => format!("{pointer}/{variant}"),
+        Segment::Unknown => pointer,
+    })
 }

@@ -7,14 +7,19 @@ use super::problem::{Code, Problem};
 use super::request::Ids;
 use crate::event::codec::wall_clock;
 use crate::event::key;
+use crate::policies::Active;
 use crate::remind::plan::{self, Context};
+use crate::remind::policy::Policy;
 use crate::store::Family;
 use crate::view::client::{Appointment, Client, Start, Status};
 use crate::view::sent::Sent;
 use axum::Json;
 use axum::extract::State;
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 /// A visit to come.
@@ -173,14 +178,17 @@ pub(super) struct Visits {
     key: String,
     client: Client,
     sent: Sent,
+    policy: Arc<Active<Policy>>,
 }
 
 impl Visits {
     pub(super) async fn read(api: &Api, tenant: &str, client_id: &str) -> Result<Self, Problem> {
         let rows = (api.rows.client(tenant, client_id), api.rows.sent(tenant, client_id));
-        let (client, sent) = futures::try_join!(rows.0, rows.1).map_err(answer::unreadable)?;
+        let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
+        let policy = api.policies.reminders.get(tenant, deadline);
+        let (client, sent, policy) = futures::try_join!(rows.0, rows.1, policy.map(Ok)).map_err(answer::unreadable)?;
         let (client, sent) = (client.unwrap_or_default(), sent.unwrap_or_default());
-        Ok(Self { key: key::of(tenant, client_id), client, sent })
+        Ok(Self { key: key::of(tenant, client_id), client, sent, policy })
     }
 
     /// An appointment that was placed and not deleted.
@@ -192,8 +200,8 @@ impl Visits {
 
     pub(super) fn story(&self, api: &Api, id: &str) -> Vec<plan::Reminder> {
         let now_ms = api.clock.now_ms();
-        let Self { key, client, sent } = self;
-        let context = Context { key, client, sent, policy: &api.reminder_policy, now_ms };
+        let Self { key, client, sent, policy } = self;
+        let context = Context { key, client, sent, policy: &policy.policy, now_ms };
         plan::story(&context, id)
     }
 }

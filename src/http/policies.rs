@@ -13,8 +13,6 @@ use crate::event::codec::{Fault, encode_event};
 use crate::event::policy::{EARLIER_MAX, Kind, Publication, Version};
 use crate::event::{Envelope, Event, Fact, Position, Topic};
 use crate::log::Kind as Failure;
-use crate::policies::Active;
-use crate::score::login;
 use crate::view::policy::Policy as Row;
 use axum::Json;
 use axum::extract::State;
@@ -30,7 +28,7 @@ use utoipa::ToSchema;
 /// A policy of the tenant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyAnswer {
-    /// What it is for: `login`.
+    /// What it is for: `login` or `reminders`.
     pub policy: String,
     /// The version that answers name, and that `ETag` carries: a number, or a digest where the settings decide.
     pub version: String,
@@ -63,7 +61,7 @@ pub struct PolicyVersions {
 /// The policy in force.
 #[utoipa::path(
     get, path = "/v1/policies/{policy}", tag = "policies",
-    params(("policy" = String, Path, description = "`login`"), ("Foretell-Tenant" = Option<String>, Header)),
+    params(("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header)),
     responses(
         (status = 200, body = PolicyAnswer, headers(("ETag" = String, description = "Its version"))),
         (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
@@ -76,14 +74,13 @@ pub(super) async fn get(
     Ids(policy): Ids<String>,
 ) -> Result<Response, Problem> {
     let kind = kind(&policy)?;
-    let active = api.policies.read(&caller.tenant).await.map_err(answer::unreadable)?;
-    Ok(shown(kind, &active))
+    shown(&api, kind, &caller.tenant).await
 }
 
 /// The versions of a policy that are remembered.
 #[utoipa::path(
     get, path = "/v1/policies/{policy}/versions", tag = "policies",
-    params(("policy" = String, Path, description = "`login`"), ("Foretell-Tenant" = Option<String>, Header)),
+    params(("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header)),
     responses(
         (status = 200, body = PolicyVersions),
         (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
@@ -111,7 +108,7 @@ pub(super) async fn versions(
 #[utoipa::path(
     put, path = "/v1/policies/{policy}", tag = "policies",
     params(
-        ("policy" = String, Path, description = "`login`"), ("Foretell-Tenant" = Option<String>, Header),
+        ("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header),
         ("If-Match" = Option<String>, Header, description = "The version that is to be replaced, as `ETag` had it"),
     ),
     request_body(
@@ -136,13 +133,12 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let kind = kind(&policy)?;
     let document = document(&headers, &body)?;
-    validated(&api, &document).await?;
+    validated(&api, kind, &document).await?;
     let change = Change { kind, tenant: &caller.tenant, document, if_match: if_match(&headers)? };
     // Of changes in this process each waits for the one before; the fence is for those of others.
     let _turn = api.policy_turn.lock().await;
     publish(&api, change).await?;
-    let active = api.policies.read(&caller.tenant).await.map_err(answer::unreadable)?;
-    Ok(shown(kind, &active))
+    shown(&api, kind, &caller.tenant).await
 }
 
 struct Change<'a> {
@@ -153,7 +149,7 @@ struct Change<'a> {
 }
 
 fn kind(name: &str) -> Result<Kind, Problem> {
-    Kind::parse(name).ok_or_else(|| Problem::new(Code::PolicyNotFound, "there is login alone"))
+    Kind::parse(name).ok_or_else(|| Problem::new(Code::PolicyNotFound, "there are login and reminders"))
 }
 
 fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
@@ -168,11 +164,10 @@ fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
     }
 }
 
-/// Whether scores can be computed by it. Rules are parsed on a thread where that holds nobody up.
-async fn validated(api: &Api, document: &Value) -> Result<(), Problem> {
-    let (document, policies) = (document.clone(), api.policies.clone());
-    let read = move || login::Policy::read(&document, &policies.settings().policy).map(drop);
-    let read = tokio::task::spawn_blocking(read).await;
+/// Whether it can be used. Rules are parsed on a thread where that holds nobody up.
+async fn validated(api: &Api, kind: Kind, document: &Value) -> Result<(), Problem> {
+    let (document, policies) = (document.clone(), api.policies.of(kind));
+    let read = tokio::task::spawn_blocking(move || policies.check(&document)).await;
     let read = read.map_err(|_| Problem::new(Code::Internal, "the policy could not be read"))?;
     read.map_err(|invalid| Problem::invalid(vec![Fault::new(invalid.pointer, INVALID_POLICY, invalid.detail)]))
 }
@@ -202,7 +197,11 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         return Err(Problem::new(Code::ViewsUnavailable, "the policies are not folded yet"));
     }
     let row = read_row(api, change.tenant, change.kind).await?;
-    let present = if row.version == 0 { api.policies.settings().version.clone() } else { row.version.to_string() };
+    let present = if row.version == 0 {
+        api.policies.of(change.kind).settings_version().to_owned()
+    } else {
+        row.version.to_string()
+    };
     if change.if_match.is_some_and(|wanted| wanted != present) {
         return Err(Problem::new(Code::PreconditionFailed, format!("the version is {present}: read it again")));
     }
@@ -246,20 +245,21 @@ fn parsed(document: &str) -> Value {
     serde_json::from_str(document).unwrap_or_default()
 }
 
-fn shown(kind: Kind, active: &Active) -> Response {
+async fn shown(api: &Api, kind: Kind, tenant: &str) -> Result<Response, Problem> {
+    let active = api.policies.of(kind).show(tenant).await.map_err(answer::unreadable)?;
     let document = active.published.as_ref().map_or_else(|| Value::Object(serde_json::Map::new()), own);
     let answer = PolicyAnswer {
         policy: kind.name().to_owned(),
         version: active.version.clone(),
         published_at: active.published.as_ref().map(|version| at(version.published_at_ms)),
         document,
-        effective: serde_json::to_value(&active.policy).unwrap_or_default(),
+        effective: active.policy,
     };
     let mut response = Json(answer).into_response();
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", active.version)) {
         response.headers_mut().insert(header::ETAG, tag);
     }
-    response
+    Ok(response)
 }
 
 fn own(version: &Version) -> Value {

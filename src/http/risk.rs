@@ -207,7 +207,7 @@ pub(super) async fn login(
     let view = api.standing(Family::Logins, &caller.tenant, &asked.user_id);
     let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
     let read = read_login_rows(&api, &caller.tenant, &asked, deadline);
-    let (active, read) = tokio::join!(api.policies.login(&caller.tenant, deadline), read);
+    let (active, read) = tokio::join!(api.policies.login.get(&caller.tenant, deadline), read);
     let (score, found) = asked.judge(read, &active.policy)?;
     warnings.extend(found.into_iter().chain(active.warning));
     count("login", score.level, &warnings);

@@ -17,7 +17,8 @@
 //! 6. In quiet hours (of the client's zone, else the visit's) the step waits for their end, unless it expires
 //!    first. A request by hand passes quiet hours, never consent or expiry.
 
-use crate::event::appointment::{Channel, QuietHours};
+use super::policy::{Policy, Step as Rule};
+use crate::event::appointment::Channel;
 use crate::event::codec::wall_clock;
 use crate::event::{reminder, zone};
 use crate::view::client::{Appointment, Asked, Client, REQUEST_EXPIRES_MS, Start, Status as Visit};
@@ -25,55 +26,8 @@ use crate::view::sent::{Announced, Sent};
 use serde::{Deserialize, Serialize};
 
 const MINUTE_MS: i64 = 60 * 1000;
-/// Milliseconds of an hour.
-const HOUR_MS: i64 = 60 * 60 * 1000;
 /// The step of a request by hand.
 pub const MANUAL: &str = crate::view::sent::BY_HAND;
-
-/// What is sent when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {
-    /// Steps, in any order.
-    pub steps: Vec<StepRule>,
-    /// Channels of a client who was never asked, in order of preference.
-    pub channels_default: Vec<Channel>,
-    /// Text that the sender should use.
-    pub template_default: String,
-    /// Quiet hours of a client who named none, in local minutes after midnight; equal: none.
-    pub quiet_hours_default: QuietHours,
-}
-
-/// A step before the start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StepRule {
-    /// Its name in events; survives edits of its offset.
-    pub id: String,
-    /// Absolute hours before the start, at least 1.
-    pub before_hours: u32,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            steps: vec![
-                StepRule { id: "72h".into(), before_hours: 72 },
-                StepRule { id: "24h".into(), before_hours: 24 },
-            ],
-            channels_default: vec![Channel::Sms],
-            template_default: "visit-reminder".into(),
-            quiet_hours_default: QuietHours { from_minute: 21 * 60, to_minute: 8 * 60 },
-        }
-    }
-}
-
-impl Policy {
-    /// How far ahead of its start a visit can be due for anything.
-    pub fn longest_ms(&self) -> i64 {
-        self.steps.iter().map(|step| i64::from(step.before_hours) * HOUR_MS).max().unwrap_or(0)
-    }
-}
 
 /// Where a reminder stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,9 +218,9 @@ impl Candidate<'_> {
 /// The configured steps of an appointment.
 fn steps(context: &Context<'_>, id: &str, appointment: &Appointment) -> Vec<Step> {
     let Some(start) = &appointment.start else { return Vec::new() };
-    let mut rules: Vec<_> = context.policy.steps.iter().collect();
-    rules.sort_by_key(|rule| std::cmp::Reverse(rule.before_hours));
-    let due = |rule: &StepRule| start.at_ms - i64::from(rule.before_hours) * HOUR_MS;
+    let mut rules: Vec<_> = context.policy.steps.iter().filter(|step| step.is_for_all()).collect();
+    let due = |rule: &Rule| rule.due_ms(context.policy, start, appointment.placed_at_ms);
+    rules.sort_by_key(|rule| due(rule));
     let local = format!("{}[{}]", wall_clock(start.local()), start.zone);
     let announced = context.sent.of(id);
     let mut steps = Vec::new();

@@ -6,7 +6,6 @@ use foretell::http::Parts;
 use foretell::policies::Policies;
 use foretell::score::login::{Mode, Policy};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 fn time(row: &Row) -> String {
     format!("{}Z", row.timestamp)
@@ -26,7 +25,7 @@ async fn every_golden_score_is_answered_over_http() {
         let world = World::new();
         let parts = world.parts();
         let faithful = Policy { mode: Mode::Faithful, ..Policy::default() };
-        let policies = Arc::new(Policies::new(parts.rows.clone(), faithful, 1_000));
+        let policies = Policies::new(&parts.rows, faithful, Default::default(), 1_000);
         let instance = Instance::with(world, Parts { policies, ..parts }).await;
         let mut scored = 0;
         for row in read(name) {

@@ -13,7 +13,7 @@ use foretell::pipeline::keeper::{Alone, Companion};
 use foretell::policies::Policies;
 use foretell::progress::{self, Progress};
 use foretell::rebuild::Rebuilder;
-use foretell::remind::{self, Assess, plan::Policy};
+use foretell::remind::{self, Assess};
 use foretell::rows::{self, Pointers, Rows};
 use foretell::store::{Generation, Store, memory};
 use foretell::verify::{Scratch, Verifier};
@@ -142,7 +142,7 @@ impl World {
         let progress = progress::Config { wait_ms: 1, idle_ms: 10 };
         let progress =
             Progress::start(self.log.clone(), self.store.clone(), rows.clone(), self.clock.clone(), progress);
-        let policies = Arc::new(Policies::new(rows.clone(), Default::default(), 1_000));
+        let policies = Policies::new(&rows, Default::default(), Default::default(), 1_000);
         let verifier = self.verifier(self.store.clone());
         let (log, store) = (self.log.clone(), self.store.clone());
         let fingerprint = view::fingerprint(&Limits::default());
@@ -160,7 +160,6 @@ impl World {
             retention: Retention::default(),
             enricher: Enricher::new(&Default::default(), self.clock.clone()),
             scoring: Scoring::new(Default::default(), "UTC".into()),
-            reminder_policy: Policy::default(),
             topic_prefix: "foretell.".into(),
             notices: Vec::new(),
             back_up: None,

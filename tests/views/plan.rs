@@ -5,12 +5,17 @@ use foretell::event::appointment::{Change, Channel, Consent, QuietHours};
 use foretell::event::codec::{rfc3339, wall_clock};
 use foretell::event::reminder::{Announcement, Request, Withdrawal};
 use foretell::event::{Envelope, Event, Fact, zone};
-use foretell::remind::plan::{self, Action, Context, Policy, Status, StepRule};
+use foretell::remind::plan::{self, Action, Context, Status};
+use foretell::remind::policy::{Policy, Step};
 use foretell::view::client::{Client, REQUEST_EXPIRES_MS};
 use foretell::view::sent::{self, Reminders, Sent};
 use proptest::prelude::*;
 
 const START: &str = "2026-06-10T12:00:00Z";
+
+fn step(id: &str, before_hours: u32) -> Step {
+    Step { id: id.into(), before_hours: Some(before_hours), ..Step::default() }
+}
 
 /// A client, what was announced to them, and the policy.
 struct Case {
@@ -232,11 +237,7 @@ fn a_visit_moved_away_and_back_is_announced_again_under_another_id() {
 fn an_edited_policy_repeats_nothing_that_was_sent() {
     let mut case = Case::new();
     case.tick(at(START) - 72 * HOUR);
-    case.policy.steps = vec![
-        StepRule { id: "72h".into(), before_hours: 48 },
-        StepRule { id: "24h".into(), before_hours: 12 },
-        StepRule { id: "6h".into(), before_hours: 6 },
-    ];
+    case.policy.steps = vec![step("72h", 48), step("24h", 12), step("6h", 6)];
     assert_eq!(case.tick(at(START) - 48 * HOUR), [""; 0], "sent, though its offset is another now");
     assert_eq!(case.tick(at(START) - 24 * HOUR), [""; 0], "its time moved");
     assert_eq!(case.tick(at(START) - 12 * HOUR), ["+24h"]);
@@ -309,7 +310,7 @@ fn quiet_hours_put_a_step_off_to_their_end_or_drop_it() {
 #[test]
 fn a_step_that_would_leave_quiet_hours_expired_is_dropped_and_says_so() {
     let mut case = Case::new().quiet(21 * 60, 8 * 60);
-    case.policy.steps = vec![StepRule { id: "2h".into(), before_hours: 2 }];
+    case.policy.steps = vec![step("2h", 2)];
     case.events = vec![(at("2026-05-10T12:00:00Z"), booked("a", at("2026-06-10T08:00:00Z")))];
     assert!((0..130).all(|minute| case.plan(at("2026-06-10T06:00:00Z") + minute * 60_000).actions.is_empty()));
     let told = case.story("2026-06-10T06:30:00Z", "a");

@@ -6,7 +6,7 @@
 
 use super::rule::Rule;
 use super::signal::settings::Signals;
-use crate::event::policy::DOCUMENT_BYTES_MAX;
+use crate::event::policy::{self, Invalid};
 use crate::score::{Code, Decision, InvalidConfig, Model, OnUnavailable};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -61,37 +61,10 @@ impl Default for Policy {
     }
 }
 
-/// A document that is no policy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{pointer}: {detail}")]
-pub struct Invalid {
-    /// Where in the document, a JSON pointer (RFC 6901); empty: all of it.
-    pub pointer: String,
-    /// What is wrong there.
-    pub detail: String,
-}
-
-impl Invalid {
-    fn at(pointer: impl Into<String>, detail: impl std::fmt::Display) -> Self {
-        Self { pointer: pointer.into(), detail: detail.to_string() }
-    }
-}
-
 impl Policy {
     /// The policy of a document, over `base` where the document is silent.
     pub fn read(document: &Value, base: &Self) -> Result<Self, Invalid> {
-        if !document.is_object() {
-            return Err(Invalid::at("", "a policy is a table of settings"));
-        }
-        if document.to_string().len() > DOCUMENT_BYTES_MAX {
-            return Err(Invalid::at("", format!("longer than {DOCUMENT_BYTES_MAX} bytes")));
-        }
-        let mut whole = serde_json::to_value(base).map_err(|error| Invalid::at("", error))?;
-        json_patch::merge(&mut whole, document);
-        let policy: Self = serde_path_to_error::deserialize(whole).map_err(|error| {
-            let pointer = pointer(error.path());
-            Invalid::at(pointer, error.into_inner())
-        })?;
+        let policy: Self = policy::over(document, base)?;
         policy.validate().map_err(|error| Invalid::at(format!("/{}", error.field.replace('.', "/")), error))?;
         Ok(policy)
     }
@@ -122,15 +95,4 @@ impl Code {
     pub(super) fn is_given(name: &str) -> bool {
         serde_json::from_value::<Self>(Value::from(name)).is_ok_and(|code| !matches!(code, Self::Rule(_)))
     }
-}
-
-/// The JSON pointer of a path.
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    path.iter().fold(String::new(), |pointer, segment| match segment {
-        Segment::Seq { index } => format!("{pointer}/{index}"),
-        Segment::Map { key } => format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1")),
-        Segment::Enum { variant } => format!("{pointer}/{variant}"),
-        Segment::Unknown => pointer,
-    })
 }

@@ -26,7 +26,7 @@ use crate::log::{self, Error, Kind, Log};
 use crate::pipeline::family::{self, Views};
 use crate::pipeline::keeper::{Alone, Companion};
 use crate::pipeline::patiently;
-use crate::policies::Policies;
+use crate::policies::{InForce, Policies};
 use crate::progress::Progress;
 use crate::rebuild::{self, Rebuilder};
 use crate::remind::{Reminders, assess::ByRows};
@@ -204,6 +204,8 @@ impl Service {
     fn planner(&self, ports: &Ports, rows: Arc<Rows>) -> impl Fn(Generation) -> Arc<dyn Companion> + Send + 'static {
         let (log, store, clock) = (ports.log.clone(), ports.store.clone(), self.clock.clone());
         let (no_show, config) = (self.config.score.no_show.clone(), self.config.reminders.clone());
+        let stale_ms_max = self.config.reads.stale_ms_max;
+        let policies = Arc::new(InForce::new(rows.clone(), config.policy.clone(), stale_ms_max));
         move |sent| {
             Arc::new(Reminders {
                 log: log.clone(),
@@ -212,6 +214,7 @@ impl Service {
                 pointers: rows.pointers().clone(),
                 sent,
                 assess: Arc::new(ByRows { rows: rows.clone(), config: no_show.clone() }),
+                policies: policies.clone(),
                 config: config.clone(),
             })
         }

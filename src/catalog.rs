@@ -34,7 +34,8 @@ pub const TYPES: &[Type] = types! {
     Appointments:
         "appointment.booked", "appointment.rescheduled", "appointment.confirmed", "appointment.attended",
         "appointment.missed", "appointment.cancelled", "appointment.deleted",
-        "client.updated", "client.erased", "reminder.requested";
+        "client.updated", "client.erased",
+        "reminder.requested", "reminder.delivered", "reminder.failed", "reminder.confirmed_by_client";
     Reminders:
         "reminder.due", "reminder.withdrawn";
     Policies:

@@ -19,7 +19,7 @@ pub mod zone;
 use appointment::{Booking, Cancellation, ClientUpdate, Visit};
 use login::{Device, Login, Verdict};
 use policy::Publication;
-use reminder::{Announcement, Request, Withdrawal};
+use reminder::{Announcement, Feedback, Request, Withdrawal};
 
 /// Longest id, in bytes, of a user, client, appointment, device, session or event.
 pub const ID_BYTES_MAX: usize = 512;
@@ -164,6 +164,12 @@ pub enum Fact {
     },
     /// Somebody asks for a reminder by hand.
     ReminderRequested(Box<Request>),
+    /// A reminder reached the client.
+    ReminderDelivered(Box<Feedback>),
+    /// A reminder did not reach the client.
+    ReminderFailed(Box<Feedback>),
+    /// The client answered a reminder: they will come.
+    ConfirmedByClient(Box<Feedback>),
     /// Another document decides for the tenant (written by Foretell).
     PolicyPublished(Box<Publication>),
     /// A reminder is to be sent now (written by Foretell).
@@ -193,6 +199,9 @@ impl Fact {
             Self::ClientUpdated(_) => "foretell.client.updated",
             Self::ClientErased { .. } => "foretell.client.erased",
             Self::ReminderRequested(_) => "foretell.reminder.requested",
+            Self::ReminderDelivered(_) => "foretell.reminder.delivered",
+            Self::ReminderFailed(_) => "foretell.reminder.failed",
+            Self::ConfirmedByClient(_) => "foretell.reminder.confirmed_by_client",
             Self::PolicyPublished(_) => "foretell.policy.published",
             Self::ReminderDue(_) => "foretell.reminder.due",
             Self::ReminderWithdrawn(_) => "foretell.reminder.withdrawn",
@@ -229,6 +238,9 @@ impl Fact {
             Self::ClientUpdated(update) => &update.client_id,
             Self::ClientErased { client_id } => client_id,
             Self::ReminderRequested(request) => &request.client_id,
+            Self::ReminderDelivered(feedback) | Self::ReminderFailed(feedback) | Self::ConfirmedByClient(feedback) => {
+                &feedback.client_id
+            }
             Self::PolicyPublished(publication) => publication.kind.name(),
             Self::ReminderDue(announcement) => &announcement.client_id,
             Self::ReminderWithdrawn(withdrawal) => &withdrawal.client_id,

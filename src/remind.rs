@@ -2,10 +2,10 @@
 //!
 //! The reminders topic is the truth of what was sent. Whoever owns a partition of it fences the previous owner,
 //! folds the partition into the `sent` view, and at every tick
-//! 1. takes the end of the appointments partition and waits until its views have reached it, so that no
-//!    cancellation already in the log is overlooked,
+//! 1. takes the ends of the appointments partition and of the policies, and waits until their views have reached them,
+//!    so that no cancellation and no edit already in the log is overlooked,
 //! 2. waits until `sent` has reached the end of the reminders partition, its own last append included,
-//! 3. finds candidates in the agenda and the announced, plans each from its rows, and appends what is missing.
+//! 3. finds whom there is a reason to look at ([`planner`]), plans each from their rows, and appends what is missing.
 //!
 //! It does so only while its generation of the `sent` view serves: beside a rebuild there is one planner a partition.
 //!
@@ -15,24 +15,30 @@
 
 pub mod assess;
 pub mod plan;
+mod planner;
 pub mod policy;
 mod scan;
+mod schedule;
+mod tenants;
 
 use crate::clock::Clock;
 use crate::event::codec::{encode_event, rfc3339, wall_clock};
-use crate::event::reminder::{Announcement, Risk, Withdrawal};
-use crate::event::{Envelope, Event, Fact, Topic, key};
-use crate::log::{Error, Fenced, Kind, Log, NewRecord};
+use crate::event::reminder::{Announcement, NamedVisit, Risk, Withdrawal, withdrawal_id};
+use crate::event::{Envelope, Event, Fact, Topic};
+use crate::log::{Error, Kind, Log, NewRecord};
 use crate::pipeline::keeper::Companion;
+use crate::policies::InForce;
 use crate::rows::Pointers;
 use crate::store::{Family, Generation, Store};
 use crate::telemetry::meter;
 use crate::view::client::Client;
 use async_trait::async_trait;
 use plan::{Action, Announce};
+use planner::Planner;
 use policy::Policy;
-use scan::{Candidate, Scan};
+use scan::Candidate;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -54,25 +60,34 @@ pub struct Config {
     pub tick_ms: u64,
     /// How long a tick waits for the views to reach the end of the log before it is put off.
     pub catch_up_ms_max: u64,
-    /// Clients planned at a time: at least so many rows are read together, and fewer than twice as many.
+    /// Clients whose rows are read together.
     pub clients_max: usize,
+    /// Clients planned by what one tick has seen; for further ones it looks again at once.
+    pub tick_clients_max: usize,
     /// Records appended at a time, all or none of them.
     pub records_max: usize,
-    /// What is sent when.
+    /// What is sent when, for tenants that have published nothing.
     pub policy: Policy,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { tick_ms: 500, catch_up_ms_max: 5_000, clients_max: 200, records_max: 500, policy: Policy::default() }
+        Self {
+            tick_ms: 500,
+            catch_up_ms_max: 5_000,
+            clients_max: 200,
+            tick_clients_max: 2_000,
+            records_max: 500,
+            policy: Policy::default(),
+        }
     }
 }
 
-/// Says how likely a client is to miss a visit, from rows it reads itself; none where it cannot.
+/// Says how likely a client is to miss their visits, from rows it reads itself.
 #[async_trait]
 pub trait Assess: Send + Sync {
-    /// The risk of an appointment of that client.
-    async fn risk(&self, tenant: &str, client: &Client, appointment_id: &str) -> Option<Risk>;
+    /// The risks of those open visits that start after `now_ms`, by appointment; none where it cannot say.
+    async fn risks(&self, tenant: &str, client: &Client, now_ms: i64) -> BTreeMap<String, Risk>;
 }
 
 /// What the planners of all partitions share.
@@ -87,8 +102,10 @@ pub struct Reminders {
     pub pointers: Arc<Pointers>,
     /// The generation of the `sent` view that the owner folds.
     pub sent: Generation,
-    /// Adds the risk to what is announced.
+    /// Says for whom steps of a level are, and adds the risk to what is announced.
     pub assess: Arc<dyn Assess>,
+    /// What tenants have decided.
+    pub policies: Arc<InForce<Policy>>,
     /// When and how.
     pub config: Config,
 }
@@ -101,6 +118,10 @@ impl Companion for Reminders {
         loop {
             match self.turn(partition, &mut planner).await {
                 Ok(Ticked::Done) => pause_ms = self.config.tick_ms,
+                Ok(Ticked::More) => {
+                    pause_ms = self.config.tick_ms;
+                    continue;
+                }
                 // Somebody has taken over, or nobody knows what became of the append: take over anew, and read what
                 // is there.
                 Ok(Ticked::Fenced(error)) => return Err(Error { kind: Kind::Retry, ..error }),
@@ -117,72 +138,21 @@ impl Companion for Reminders {
     }
 }
 
-/// What the last complete tick saw: nothing is due until one of these changes.
-#[derive(Clone, Copy)]
-struct Seen {
-    appointments_end: i64,
-    sent_end: i64,
-    next_at_ms: i64,
-}
-
 /// How a tick went.
 enum Ticked {
     /// Everything due is announced, or the tick was put off.
     Done,
+    /// There are more clients to look at.
+    More,
     /// This owner cannot append any more.
     Fenced(Error),
 }
 
 /// What serves at a tick.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Serving {
     appointments: Generation,
     sent: Generation,
-}
-
-struct Planner<'a> {
-    shared: &'a Reminders,
-    partition: u32,
-    fenced: Box<dyn Fenced>,
-    seen: Option<Seen>,
-}
-
-impl Planner<'_> {
-    async fn tick(&mut self, serving: Serving) -> Result<Ticked, Error> {
-        let shared = self.shared;
-        let began = Instant::now();
-        let appointments_end = shared.log.extent(Topic::Appointments, self.partition).await?.end;
-        let sent_end = shared.log.extent(Topic::Reminders, self.partition).await?.end;
-        let now_ms = shared.clock.now_ms();
-        let unchanged = |seen: Seen| seen.appointments_end == appointments_end && seen.sent_end == sent_end;
-        if self.seen.is_some_and(|seen| unchanged(seen) && now_ms < seen.next_at_ms) {
-            return Ok(Ticked::Done);
-        }
-        for (generation, end) in [(serving.appointments, appointments_end), (serving.sent, sent_end)] {
-            if !shared.reached(self.partition, generation, end, began).await? {
-                tracing::warn!(self.partition, view = generation.family.name(), end, "put a tick off: views lag");
-                return Ok(Ticked::Done);
-            }
-        }
-        let mut next_at_ms = scan::next_hour_ms(now_ms);
-        let mut appended = 0;
-        let mut scan = Scan::new(shared, serving, self.partition, now_ms).await?;
-        while let Some(candidates) = scan.next().await? {
-            let (planned, next) = shared.plan(&candidates, now_ms).await;
-            next_at_ms = next_at_ms.min(next.unwrap_or(i64::MAX));
-            appended += planned.len();
-            for batch in planned.chunks(shared.config.records_max.max(1)) {
-                match self.fenced.append(batch.iter().map(|planned| planned.record.clone()).collect()).await {
-                    Ok(_) => batch.iter().for_each(Planned::count),
-                    Err(error) if error.kind == Kind::Fatal => return Ok(Ticked::Fenced(error)),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        // What was just appended is not yet in `sent`: the next tick waits for it.
-        self.seen = (appended == 0).then_some(Seen { appointments_end, sent_end, next_at_ms });
-        Ok(Ticked::Done)
-    }
 }
 
 /// Something to append, and what it counts as once it is.
@@ -218,7 +188,7 @@ impl Reminders {
             None => {
                 let fenced = self.log.fence(Topic::Reminders, partition).await?;
                 tracing::info!(partition, "planning reminders");
-                planner.insert(Planner { shared: self, partition, fenced, seen: None })
+                planner.insert(Planner::new(self, partition, fenced))
             }
         };
         planner.tick(Serving { appointments, sent }).await
@@ -238,43 +208,23 @@ impl Reminders {
             sleep(Duration::from_millis(20)).await;
         }
     }
+}
 
-    async fn plan(&self, candidates: &[Candidate], now_ms: i64) -> (Vec<Planned>, Option<i64>) {
-        let mut planned = Vec::new();
-        let mut next_at_ms: Option<i64> = None;
-        for candidate in candidates {
-            let plan = plan::client(&plan::Context {
-                key: &key::of(&candidate.tenant, &candidate.client_id),
-                client: &candidate.client,
-                sent: &candidate.sent,
-                policy: &self.config.policy,
-                now_ms,
-            });
-            next_at_ms = [next_at_ms, plan.next_at_ms].into_iter().flatten().min();
-            for action in plan.actions {
-                planned.push(self.record(candidate, action, now_ms).await);
-            }
+/// The record of an action.
+fn record(candidate: &Candidate, action: Action, now_ms: i64) -> Planned {
+    match action {
+        Action::Announce(announce) => {
+            let delay_ms = Some(now_ms - announce.due_at_ms);
+            Planned { record: announcement(candidate, announce, now_ms), delay_ms }
         }
-        (planned, next_at_ms)
-    }
-
-    async fn record(&self, candidate: &Candidate, action: Action, now_ms: i64) -> Planned {
-        match action {
-            Action::Announce(announce) => {
-                let delay_ms = Some(now_ms - announce.due_at_ms);
-                let id = &announce.appointment_id;
-                let risk = self.assess.risk(&candidate.tenant, &candidate.client, id).await;
-                Planned { record: announcement(candidate, announce, risk, now_ms), delay_ms }
-            }
-            Action::Withdraw { reminder_id, appointment_id, reason, caused_by } => {
-                let client_id = candidate.client_id.clone();
-                let withdrawal = Withdrawal { reminder_id, appointment_id, client_id, reason: reason.into() };
-                let id = format!("{}-withdrawn", withdrawal.reminder_id);
-                let fact = Fact::ReminderWithdrawn(withdrawal);
-                let extensions: Vec<_> = caused_by.map(|id| (CAUSE.to_owned(), id)).into_iter().collect();
-                let event = Event { envelope: envelope(candidate, id, now_ms), fact };
-                Planned { record: encode_event(&event, &extensions), delay_ms: None }
-            }
+        Action::Withdraw { reminder_id, appointment_id, announced_for, reason, caused_by } => {
+            let client_id = candidate.client_id.clone();
+            let withdrawal = Withdrawal { reminder_id, appointment_id, client_id, reason: reason.into() };
+            let id = withdrawal_id(&withdrawal, &announced_for);
+            let fact = Fact::ReminderWithdrawn(withdrawal);
+            let extensions: Vec<_> = caused_by.map(|id| (CAUSE.to_owned(), id)).into_iter().collect();
+            let event = Event { envelope: envelope(candidate, id, now_ms), fact };
+            Planned { record: encode_event(&event, &extensions), delay_ms: None }
         }
     }
 }
@@ -283,7 +233,15 @@ fn envelope(candidate: &Candidate, id: String, time_ms: i64) -> Envelope {
     Envelope { id, source: SOURCE.into(), tenant: candidate.tenant.clone(), time_ms }
 }
 
-fn announcement(candidate: &Candidate, announce: Announce, risk: Option<Risk>, now_ms: i64) -> NewRecord {
+fn named(visit: plan::Named) -> NamedVisit {
+    NamedVisit {
+        appointment_id: visit.appointment_id,
+        starts_at: rfc3339(visit.start.at_ms),
+        local_start: wall_clock(visit.start.local()),
+    }
+}
+
+fn announcement(candidate: &Candidate, announce: Announce, now_ms: i64) -> NewRecord {
     let expires_at = rfc3339(announce.expires_at_ms);
     let extensions = [("expirytime".to_owned(), expires_at.clone()), (CAUSE.to_owned(), announce.caused_by)];
     let envelope = envelope(candidate, announce.reminder_id.clone(), now_ms);
@@ -297,8 +255,8 @@ fn announcement(candidate: &Candidate, announce: Announce, risk: Option<Risk>, n
         step: announce.step,
         channels: announce.channels,
         template: announce.template,
-        risk,
-        visits: Vec::new(),
+        risk: announce.risk,
+        visits: announce.visits.into_iter().map(named).collect(),
         expires_at,
     }));
     encode_event(&Event { envelope, fact }, &extensions)

@@ -229,6 +229,7 @@ fn describe() {
         "1 where the views of a family were folded by other rules than this process has"
     );
     describe_counter!(meter::REMINDERS, "Reminders by status");
+    describe_counter!(meter::REMINDERS_UNSENT, "Reminders that were due and not sent, by status and reason");
     describe_histogram!(meter::REMINDER_DELAY_SECONDS, Unit::Seconds, "From when a reminder was due to its being sent");
 }
 

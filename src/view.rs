@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
 /// Raised whenever the same log gives other rows than before.
-pub const FOLD_VERSION: u32 = 4;
+pub const FOLD_VERSION: u32 = 5;
 
 /// What a fold depends on besides the log; part of the fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ pub struct Limits {
     /// Requests by hand kept an appointment; the oldest is forgotten first, and none that is younger than a day:
     /// while all are, further ones are not taken.
     pub appointment_requests_max: usize,
+    /// Receipts of reminders kept an appointment; the oldest is forgotten first.
+    pub appointment_receipts_max: usize,
     /// Announcements kept an appointment; the oldest withdrawn one is forgotten first.
     pub appointment_reminders_max: usize,
 }
@@ -72,6 +74,7 @@ impl Default for Limits {
             fan_out_users_max: 64,
             client_appointments_max: 128,
             appointment_requests_max: 8,
+            appointment_receipts_max: 16,
             appointment_reminders_max: 16,
         }
     }

@@ -20,6 +20,22 @@ pub struct Request {
     pub idempotency_digest: Option<String>,
 }
 
+/// What became of an announced reminder, as whoever sent it says (`foretell.reminder.delivered`, `.failed`,
+/// `.confirmed_by_client`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feedback {
+    /// The reminder.
+    pub reminder_id: String,
+    /// The appointment that it was announced for.
+    pub appointment_id: String,
+    /// Whose it is.
+    pub client_id: String,
+    /// By which channel; of a failure, none says that no announced channel worked.
+    pub channel: Option<Channel>,
+    /// Why it failed, for the record.
+    pub reason: Option<String>,
+}
+
 /// The no-show risk that a reminder carries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Risk {
@@ -76,7 +92,7 @@ pub struct NamedVisit {
 pub struct Withdrawal {
     /// The reminder that no longer holds.
     pub reminder_id: String,
-    /// Its appointment.
+    /// Its appointment; another one that it names: of that one alone it does not hold any more.
     pub appointment_id: String,
     /// Its client.
     pub client_id: String,
@@ -91,10 +107,19 @@ pub fn manual_id(tenant: &str, appointment_id: &str, request_event_id: &str) -> 
 
 /// The id of a planned reminder. `client` is the key `tenant:client_id`: an appointment that is moved to another
 /// client at the same start is announced to both, and those are two reminders. `local_start` with its zone says which
-/// start it is for, `withdrawn` how many announcements of this step to this client were withdrawn before, so that a
-/// visit moved away and back is announced again.
-pub fn step_id(client: &str, appointment_id: &str, local_start: &str, step: &str, withdrawn: u32) -> String {
-    digest(&[client, appointment_id, local_start, step, &withdrawn.to_string()])
+/// start it is for, `before` how many announcements of this step to this client were withdrawn or could not be
+/// delivered before, so that a visit moved away and back is announced again, and a failed reminder by another channel.
+pub fn step_id(client: &str, appointment_id: &str, local_start: &str, step: &str, before: u32) -> String {
+    digest(&[client, appointment_id, local_start, step, &before.to_string()])
+}
+
+/// The id of the event that withdraws a reminder, or one of the visits that it names besides its own.
+pub fn withdrawal_id(withdrawal: &Withdrawal, announced_for: &str) -> String {
+    let Withdrawal { reminder_id, appointment_id, .. } = withdrawal;
+    if appointment_id == announced_for {
+        return format!("{reminder_id}-withdrawn");
+    }
+    format!("{reminder_id}-withdrawn-{}", digest(&[appointment_id]))
 }
 
 /// 128 bits of XXH3 over length-prefixed parts, as 32 hexadecimal digits.

@@ -8,10 +8,12 @@ use super::request::Ids;
 use crate::event::codec::wall_clock;
 use crate::event::key;
 use crate::policies::Active;
+use crate::remind::assess;
 use crate::remind::plan::{self, Context};
 use crate::remind::policy::Policy;
 use crate::store::Family;
 use crate::view::client::{Appointment, Client, Start, Status};
+use crate::view::lead::Lead;
 use crate::view::sent::Sent;
 use axum::Json;
 use axum::extract::State;
@@ -179,16 +181,18 @@ pub(super) struct Visits {
     client: Client,
     sent: Sent,
     policy: Arc<Active<Policy>>,
+    lead: Arc<Lead>,
 }
 
 impl Visits {
     pub(super) async fn read(api: &Api, tenant: &str, client_id: &str) -> Result<Self, Problem> {
-        let rows = (api.rows.client(tenant, client_id), api.rows.sent(tenant, client_id));
+        let rows = (api.rows.appointment(tenant, client_id), api.rows.sent(tenant, client_id));
         let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
         let policy = api.policies.reminders.get(tenant, deadline);
-        let (client, sent, policy) = futures::try_join!(rows.0, rows.1, policy.map(Ok)).map_err(answer::unreadable)?;
+        let ((client, lead), sent, policy) =
+            futures::try_join!(rows.0, rows.1, policy.map(Ok)).map_err(answer::unreadable)?;
         let (client, sent) = (client.unwrap_or_default(), sent.unwrap_or_default());
-        Ok(Self { key: key::of(tenant, client_id), client, sent, policy })
+        Ok(Self { key: key::of(tenant, client_id), client, sent, policy, lead })
     }
 
     /// An appointment that was placed and not deleted.
@@ -200,8 +204,9 @@ impl Visits {
 
     pub(super) fn story(&self, api: &Api, id: &str) -> Vec<plan::Reminder> {
         let now_ms = api.clock.now_ms();
-        let Self { key, client, sent, policy } = self;
-        let context = Context { key, client, sent, policy: &policy.policy, now_ms };
+        let Self { key, client, sent, policy, lead } = self;
+        let risks = assess::risks(client, lead, &api.scoring.no_show, now_ms);
+        let context = Context { key, client, sent, policy: &policy.policy, risks: &risks, now_ms };
         plan::story(&context, id)
     }
 }

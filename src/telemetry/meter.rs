@@ -29,6 +29,8 @@ pub const STOPPED: &str = "foretell_partition_stopped";
 pub const REBUILD_DUE: &str = "foretell_rebuild_due";
 /// Reminders by status: `sent`, `withdrawn`.
 pub const REMINDERS: &str = "foretell_reminders_total";
+/// Reminders that were due and not sent, by status (`deferred`, `suppressed`, `failed`) and reason.
+pub const REMINDERS_UNSENT: &str = "foretell_reminders_unsent_total";
 /// Seconds from the instant a reminder was due to its being on the topic.
 pub const REMINDER_DELAY_SECONDS: &str = "foretell_reminder_delay_seconds";
 
@@ -102,6 +104,11 @@ impl Drop for Stopped {
     fn drop(&mut self) {
         self.0.set(0.0);
     }
+}
+
+/// A reminder was due and is not sent.
+pub fn unsent(status: &'static str, reason: &str) {
+    counter!(REMINDERS_UNSENT, "status" => status, "reason" => reason.to_owned()).increment(1);
 }
 
 /// A reminder was announced, withdrawn or let go.

@@ -10,6 +10,9 @@
 //!   so that an older booking which arrives later does not bring it back.
 //! - a status of an appointment that was never placed, or that is forgotten, is noted and counts nothing until a
 //!   booking of it arrives.
+//! - **delivered**, **failed** say what became of a reminder, channel by channel, the later event time deciding; the
+//!   plan answers a failure with the channels that are left. **confirmed by client** is an answer to a reminder: it
+//!   was delivered, and the appointment is confirmed.
 //! - **updated** changes the fields that it names, each unless a later event named it; **requested** asks for a reminder by hand.
 //! - **erased** empties the row and takes out its look-up and agenda entries; a tenant's counts stay.
 //!
@@ -22,13 +25,14 @@ mod appointment;
 mod change;
 mod scribe;
 
-pub use appointment::{Appointment, Asked, LATE_CANCEL_MS, Start, Status};
+pub use appointment::{Appointment, Asked, LATE_CANCEL_MS, Receipt, Received, Start, Status};
 
 use super::lead::{self, Outcomes};
 use super::recent::Recent;
 use super::{Contribution, Fold, Limits, Outcome, Place};
 use crate::event::appointment::{Consent, QuietHours};
-use crate::event::{Event, Fact, key};
+use crate::event::reminder::Feedback;
+use crate::event::{Envelope, Event, Fact, key};
 use crate::store::{Family, RowKey, View};
 use scribe::Scribe;
 use serde::{Deserialize, Serialize};
@@ -121,6 +125,9 @@ pub fn appointment_id(fact: &Fact) -> Option<&str> {
         }
         Fact::Cancelled(cancellation) => Some(&cancellation.appointment_id),
         Fact::ReminderRequested(request) => Some(&request.appointment_id),
+        Fact::ReminderDelivered(feedback) | Fact::ReminderFailed(feedback) | Fact::ConfirmedByClient(feedback) => {
+            Some(&feedback.appointment_id)
+        }
         _ => None,
     }
 }
@@ -159,8 +166,18 @@ impl Appointments {
             Fact::ReminderRequested(request) => {
                 client.ask(request, &event.envelope, self.limits.appointment_requests_max);
             }
+            Fact::ReminderDelivered(feedback) => self.hear(client, feedback, &event.envelope, Received::Delivered),
+            Fact::ReminderFailed(feedback) => self.hear(client, feedback, &event.envelope, Received::Failed),
+            Fact::ConfirmedByClient(feedback) => {
+                self.hear(client, feedback, &event.envelope, Received::Confirmed);
+                client.set_status(&feedback.appointment_id, &event.envelope, Status::Confirmed, None);
+            }
             _ => {}
         }
+    }
+
+    fn hear(&self, client: &mut Client, feedback: &Feedback, envelope: &Envelope, received: Received) {
+        client.hear(feedback, envelope, received, self.limits.appointment_receipts_max);
     }
 
     /// Makes room for the appointment of an event, and lets go of an outcome that a reschedule leaves behind; answers

@@ -7,6 +7,7 @@
 use super::agenda::{self, HOUR_MS, Kind};
 use super::recent::Recent;
 use super::{Contribution, Delta, Fold, Limits, Outcome, Place};
+use crate::event::appointment::Channel;
 use crate::event::reminder::Announcement;
 use crate::event::{Event, Fact, key};
 use crate::store::{Family, RowKey, View};
@@ -64,14 +65,41 @@ pub struct Announced {
     pub starts_at_ms: i64,
     /// When it was announced.
     pub at_ms: i64,
+    /// For which channels, in order of preference.
+    pub channels: Vec<Channel>,
     /// Why it was withdrawn, if it was.
     pub withdrawn: Option<String>,
+    /// The other visits that it names.
+    pub others: Vec<Other>,
+}
+
+/// A visit that a reminder names besides its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    /// The visit.
+    pub appointment_id: String,
+    /// The start that was named.
+    pub starts_at_ms: i64,
+    /// Why it was withdrawn, if it was.
+    pub withdrawn: Option<String>,
+}
+
+impl Announced {
+    /// The latest start that it named.
+    fn last_start_ms(&self) -> i64 {
+        self.others.iter().map(|other| other.starts_at_ms).fold(self.starts_at_ms, i64::max)
+    }
 }
 
 impl Sent {
     /// Announcements of an appointment, in the order of the topic.
     pub fn of(&self, appointment_id: &str) -> &[Announced] {
         self.appointments.get(appointment_id).map_or(&[], |announced| announced.list.as_slice())
+    }
+
+    /// Every announcement, with the appointment that it was made for.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Announced)> {
+        self.appointments.iter().flat_map(|(id, of)| of.list.iter().map(move |announced| (id.as_str(), announced)))
     }
 
     /// How often an announcement of a step of an appointment was withdrawn, at least.
@@ -81,20 +109,30 @@ impl Sent {
         announced.forgotten.saturating_add(withdrawn as u32)
     }
 
-    /// Takes an announcement in; answers the start that it names, unless it was there before: an id is one reminder.
+    /// Takes an announcement in; answers the latest start that it names, unless it was there before: an id is one reminder.
     fn announce(&mut self, announcement: &Announcement, at_ms: i64, limits: &Limits) -> Option<i64> {
-        let starts_at_ms = starts_at_ms(announcement);
+        let starts_at_ms = instant_ms(&announcement.starts_at);
         let announced = self.appointments.entry(announcement.appointment_id.clone()).or_default();
         if announced.list.iter().any(|a| a.reminder_id == announcement.reminder_id) {
             return None;
         }
-        announced.list.push(Announced {
+        let own = &announcement.appointment_id;
+        let others = announcement.visits.iter().filter(|visit| visit.appointment_id != *own).map(|visit| Other {
+            appointment_id: visit.appointment_id.clone(),
+            starts_at_ms: instant_ms(&visit.starts_at),
+            withdrawn: None,
+        });
+        let come = Announced {
             reminder_id: announcement.reminder_id.clone(),
             step: announcement.step.clone(),
             starts_at_ms,
             at_ms,
+            channels: announcement.channels.clone(),
             withdrawn: None,
-        });
+            others: others.collect(),
+        };
+        let last_start_ms = come.last_start_ms();
+        announced.list.push(come);
         if announced.list.len() > limits.appointment_reminders_max {
             announced.forget_one();
         }
@@ -103,20 +141,27 @@ impl Sent {
             let first = self.appointments.iter().min_by_key(|(id, of)| (start(of), *id)).map(|(id, _)| id.clone());
             first.and_then(|id| self.appointments.remove(&id));
         }
-        Some(starts_at_ms)
+        Some(last_start_ms)
     }
 
-    /// Marks an announcement as withdrawn; answers the start it had named, if it still held.
+    /// Marks an announcement as withdrawn, or one of the visits that it names besides its own; answers the latest start
+    /// that it had named, if all of it still held and none of it does any more.
     fn withdraw(&mut self, appointment_id: &str, reminder_id: &str, reason: &str) -> Option<i64> {
-        let list = &mut self.appointments.get_mut(appointment_id)?.list;
-        let live = list.iter_mut().rev().find(|a| a.reminder_id == reminder_id && a.withdrawn.is_none())?;
-        live.withdrawn = Some(reason.to_owned());
-        Some(live.starts_at_ms)
+        let all = self.appointments.iter_mut().flat_map(|(id, of)| of.list.iter_mut().map(move |a| (id, a)));
+        let mut live = all.filter(|(_, a)| a.reminder_id == reminder_id && a.withdrawn.is_none());
+        let (id, announced) = live.next()?;
+        if id == appointment_id {
+            announced.withdrawn = Some(reason.to_owned());
+            return Some(announced.last_start_ms());
+        }
+        let other = announced.others.iter_mut().find(|other| other.appointment_id == appointment_id)?;
+        other.withdrawn.get_or_insert_with(|| reason.to_owned());
+        None
     }
 }
 
-fn starts_at_ms(announcement: &Announcement) -> i64 {
-    announcement.starts_at.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_millisecond)
+fn instant_ms(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_millisecond)
 }
 
 /// The hours of announced starts that hold announcements: one row a source partition.
@@ -166,7 +211,7 @@ pub fn calendar_key(partition: u32) -> RowKey {
 /// contributions need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Start that the announcement names, or that the withdrawn one had named.
+    /// The latest start that the announcement names, or that the withdrawn one had named.
     pub start_ms: Option<i64>,
 }
 

@@ -10,11 +10,11 @@ use foretell::log::Retention;
 use foretell::pipeline;
 use foretell::pipeline::family::{self, Views};
 use foretell::pipeline::keeper::{Alone, Companion};
-use foretell::policies::Policies;
+use foretell::policies::{InForce, Policies};
 use foretell::progress::{self, Progress};
 use foretell::rebuild::Rebuilder;
 use foretell::remind::{self, Assess};
-use foretell::rows::{self, Pointers, Rows};
+use foretell::rows::{self, Rows};
 use foretell::store::{Generation, Store, memory};
 use foretell::verify::{Scratch, Verifier};
 use foretell::view::client::{Appointments, Client};
@@ -24,6 +24,7 @@ use foretell::view::user::Logins;
 use foretell::view::{self, Fold, Limits};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -78,15 +79,18 @@ impl World {
         self.keep(&mut tasks, Appointments { limits: limits.clone() }, alone, &shutdown).await;
         self.keep(&mut tasks, policy::Policies { limits: limits.clone() }, alone, &shutdown).await;
         let (log, store, clock) = (self.log.clone(), self.store.clone(), self.clock.clone());
-        let pointers = Arc::new(Pointers::new(store.clone(), 100, view::fingerprint(&limits)));
+        let reads = rows::Config { pointer_stale_ms_max: 100, ..rows::Config::default() };
+        let rows = Arc::new(Rows::cached(store.clone(), &reads, &limits));
+        let policies = Arc::new(InForce::new(rows.clone(), Default::default(), reads.stale_ms_max));
         let planner = move |sent| -> Arc<dyn Companion> {
             Arc::new(remind::Reminders {
                 log: log.clone(),
                 store: store.clone(),
                 clock: clock.clone(),
-                pointers: pointers.clone(),
+                pointers: rows.pointers().clone(),
                 sent,
                 assess: Arc::new(Unassessed),
+                policies: policies.clone(),
                 config: remind::Config { tick_ms: 5, ..remind::Config::default() },
             })
         };
@@ -173,8 +177,8 @@ struct Unassessed;
 
 #[async_trait]
 impl Assess for Unassessed {
-    async fn risk(&self, _: &str, _: &Client, _: &str) -> Option<Risk> {
-        None
+    async fn risks(&self, _: &str, _: &Client, _: i64) -> BTreeMap<String, Risk> {
+        BTreeMap::new()
     }
 }
 

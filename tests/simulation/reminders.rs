@@ -25,14 +25,17 @@ use foretell::log::{Error, Log};
 use foretell::pipeline::Config;
 use foretell::pipeline::family::{self, Views};
 use foretell::pipeline::keeper::{self, Alone, Companion};
+use foretell::policies::InForce;
 use foretell::rebuild::Order;
+use foretell::remind::policy::Policy;
 use foretell::remind::{self, Assess, Reminders};
-use foretell::rows::Pointers;
+use foretell::rows::{self, Rows};
 use foretell::store::memory::Store as MemoryStore;
 use foretell::store::{Family, Generation, Store};
 use foretell::view::client::{Appointments, Client};
 use foretell::view::sent::Reminders as SentFold;
-use foretell::view::{Fold, Limits, fingerprint};
+use foretell::view::{Fold, Limits};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -62,8 +65,8 @@ struct NoRisk;
 
 #[async_trait]
 impl Assess for NoRisk {
-    async fn risk(&self, _: &str, _: &Client, _: &str) -> Option<Risk> {
-        None
+    async fn risks(&self, _: &str, _: &Client, _: i64) -> BTreeMap<String, Risk> {
+        BTreeMap::new()
     }
 }
 
@@ -264,16 +267,19 @@ struct Planning {
 async fn serve(ports: Arc<Ports>, planning: Planning, config: Config) -> Result<(), Error> {
     let Planning { witness, store, clock } = planning;
     let store: Arc<dyn Store> = Arc::new(store);
-    let pointers = Arc::new(Pointers::new(store.clone(), POINTER_STALE_MS, fingerprint(&Limits::default())));
+    let reads = rows::Config { pointer_stale_ms_max: POINTER_STALE_MS, ..rows::Config::default() };
+    let rows = Arc::new(Rows::cached(store.clone(), &reads, &Limits::default()));
+    let policies = Arc::new(InForce::new(rows.clone(), Policy::default(), reads.stale_ms_max));
     let log: Arc<dyn Log> = Arc::new(witness);
     let planner = move |sent| -> Arc<dyn Companion> {
         Arc::new(Reminders {
             log: log.clone(),
             store: store.clone(),
             clock: clock.clone(),
-            pointers: pointers.clone(),
+            pointers: rows.pointers().clone(),
             sent,
             assess: Arc::new(NoRisk),
+            policies: policies.clone(),
             config: remind::Config { tick_ms: TICK_MS, catch_up_ms_max: 2 * MINUTE_MS, ..remind::Config::default() },
         })
     };

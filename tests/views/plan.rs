@@ -3,13 +3,14 @@
 use crate::build::*;
 use foretell::event::appointment::{Change, Channel, Consent, QuietHours};
 use foretell::event::codec::{rfc3339, wall_clock};
-use foretell::event::reminder::{Announcement, Request, Withdrawal};
+use foretell::event::reminder::{Announcement, NamedVisit, Request, Risk, Withdrawal, withdrawal_id};
 use foretell::event::{Envelope, Event, Fact, zone};
 use foretell::remind::plan::{self, Action, Context, Status};
 use foretell::remind::policy::{Policy, Step};
 use foretell::view::client::{Client, REQUEST_EXPIRES_MS};
 use foretell::view::sent::{self, Reminders, Sent};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 const START: &str = "2026-06-10T12:00:00Z";
 
@@ -22,6 +23,7 @@ struct Case {
     events: Vec<(i64, Fact)>,
     sent: Views<Reminders>,
     policy: Policy,
+    risks: BTreeMap<String, Risk>,
 }
 
 impl Case {
@@ -33,7 +35,7 @@ impl Case {
     fn with(events: Vec<(i64, Fact)>) -> Self {
         let quiet_hours_default = QuietHours { from_minute: 0, to_minute: 0 };
         let policy = Policy { quiet_hours_default, ..Policy::default() };
-        Self { events, sent: Views::new(Reminders::default(), 1), policy }
+        Self { events, sent: Views::new(Reminders::default(), 1), policy, risks: BTreeMap::new() }
     }
 
     fn then(mut self, time: &str, fact: Fact) -> Self {
@@ -63,7 +65,14 @@ impl Case {
 
     fn plan(&self, now_ms: i64) -> plan::Plan {
         let (client, sent) = (self.client(), self.announced());
-        plan::client(&Context { key: "t:c", client: &client, sent: &sent, policy: &self.policy, now_ms })
+        plan::client(&Context {
+            key: "t:c",
+            client: &client,
+            sent: &sent,
+            policy: &self.policy,
+            risks: &self.risks,
+            now_ms,
+        })
     }
 
     /// Plans and announces; answers what was done, as `+step` and `-reason`.
@@ -81,8 +90,17 @@ impl Case {
 
     fn story(&self, now: &str, id: &str) -> Vec<(String, Status, Option<String>)> {
         let (client, sent) = (self.client(), self.announced());
-        let context = Context { key: "t:c", client: &client, sent: &sent, policy: &self.policy, now_ms: at(now) };
+        let Self { policy, risks, .. } = self;
+        let context = Context { key: "t:c", client: &client, sent: &sent, policy, risks, now_ms: at(now) };
         plan::story(&context, id).into_iter().map(|r| (r.step, r.status, r.reason)).collect()
+    }
+}
+
+fn named(visit: plan::Named) -> NamedVisit {
+    NamedVisit {
+        appointment_id: visit.appointment_id,
+        starts_at: rfc3339(visit.start.at_ms),
+        local_start: wall_clock(visit.start.local()),
     }
 }
 
@@ -100,16 +118,16 @@ fn record(action: &Action, time_ms: i64) -> Event {
                 step: announce.step,
                 channels: announce.channels,
                 template: announce.template,
-                risk: None,
+                risk: announce.risk,
                 expires_at: rfc3339(announce.expires_at_ms),
-                visits: vec![],
+                visits: announce.visits.into_iter().map(named).collect(),
             }));
             (announce.reminder_id, fact)
         }
-        Action::Withdraw { reminder_id, appointment_id, reason, .. } => {
-            let id = format!("{reminder_id}-withdrawn");
+        Action::Withdraw { reminder_id, appointment_id, announced_for, reason, .. } => {
             let reason = reason.into();
-            (id, Fact::ReminderWithdrawn(Withdrawal { reminder_id, appointment_id, client_id: "c".into(), reason }))
+            let withdrawal = Withdrawal { reminder_id, appointment_id, client_id: "c".into(), reason };
+            (withdrawal_id(&withdrawal, &announced_for), Fact::ReminderWithdrawn(withdrawal))
         }
     };
     Event { envelope: Envelope { id, source: "urn:foretell:reminders".into(), tenant: "t".into(), time_ms }, fact }
@@ -139,7 +157,14 @@ fn an_appointment_of_another_client_has_another_reminder() {
     let case = Case::new();
     let (client, sent, now_ms) = (case.client(), Sent::default(), at(START) - 24 * HOUR);
     let ids = ["t:c", "t:d", "u:c"].map(|key| {
-        let plan = plan::client(&Context { key, client: &client, sent: &sent, policy: &case.policy, now_ms });
+        let plan = plan::client(&Context {
+            key,
+            client: &client,
+            sent: &sent,
+            policy: &case.policy,
+            risks: &case.risks,
+            now_ms,
+        });
         plan.actions.iter().map(|action| record(action, now_ms).envelope.id).collect::<Vec<_>>()
     });
     assert_eq!(ids[0].len(), 1, "{ids:?}");

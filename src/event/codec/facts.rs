@@ -10,7 +10,7 @@ use crate::event::Fact;
 use crate::event::appointment::*;
 use crate::event::login::{Attempt, Device, Login, Verdict};
 use crate::event::policy::{DOCUMENT_BYTES_MAX, EARLIER_MAX, Kind, Publication, Version};
-use crate::event::reminder::{Announcement, NamedVisit, Request, Risk, Withdrawal};
+use crate::event::reminder::{Announcement, Feedback, NamedVisit, Request, Risk, Withdrawal};
 use serde_json::{Map, Value, json};
 
 /// Reads the data of a type; `None` where there is no such type.
@@ -33,6 +33,9 @@ pub(super) fn read(type_name: &str, f: &mut Fields<'_, '_>) -> Option<Fact> {
         "foretell.client.updated" => Fact::ClientUpdated(Box::new(client_update(f))),
         "foretell.client.erased" => Fact::ClientErased { client_id: f.id("client_id") },
         "foretell.reminder.requested" => Fact::ReminderRequested(Box::new(request(f))),
+        "foretell.reminder.delivered" => Fact::ReminderDelivered(Box::new(feedback(f))),
+        "foretell.reminder.failed" => Fact::ReminderFailed(Box::new(feedback(f))),
+        "foretell.reminder.confirmed_by_client" => Fact::ConfirmedByClient(Box::new(feedback(f))),
         "foretell.policy.published" => Fact::PolicyPublished(Box::new(publication(f))),
         "foretell.reminder.due" => Fact::ReminderDue(Box::new(announcement(f))),
         "foretell.reminder.withdrawn" => Fact::ReminderWithdrawn(withdrawal(f)),
@@ -152,6 +155,16 @@ fn request(f: &mut Fields<'_, '_>) -> Request {
     }
 }
 
+fn feedback(f: &mut Fields<'_, '_>) -> Feedback {
+    Feedback {
+        reminder_id: f.id("reminder_id"),
+        appointment_id: f.id("appointment_id"),
+        client_id: f.id("client_id"),
+        channel: f.choice("channel", Channel::parse),
+        reason: f.text("reason"),
+    }
+}
+
 fn channel(entry: &mut Entry<'_, '_>) -> Option<Channel> {
     entry.choice(Channel::parse)
 }
@@ -238,6 +251,15 @@ pub fn fact_data(fact: &Fact) -> Map<String, Value> {
             "reason": request.reason,
             "idempotency_digest": request.idempotency_digest,
         }),
+        Fact::ReminderDelivered(feedback) | Fact::ReminderFailed(feedback) | Fact::ConfirmedByClient(feedback) => {
+            json!({
+                "reminder_id": feedback.reminder_id,
+                "appointment_id": feedback.appointment_id,
+                "client_id": feedback.client_id,
+                "channel": feedback.channel,
+                "reason": feedback.reason,
+            })
+        }
         Fact::PolicyPublished(publication) => publication_data(publication),
         Fact::ReminderDue(announcement) => json!(announcement),
         Fact::ReminderWithdrawn(withdrawal) => json!(withdrawal),

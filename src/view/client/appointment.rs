@@ -121,6 +121,8 @@ pub struct Appointment {
     pub rescheduled: u32,
     /// Requests for a reminder by hand, rising in time.
     pub requests: Vec<Asked>,
+    /// What became of its reminders, rising in time.
+    pub receipts: Vec<Receipt>,
     /// What for.
     pub service: Option<String>,
     /// Where.
@@ -144,6 +146,33 @@ pub struct Asked {
     pub digest: Option<String>,
 }
 
+/// How a reminder was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Received {
+    /// It reached the client.
+    Delivered,
+    /// It did not.
+    Failed,
+    /// The client has answered it.
+    Confirmed,
+}
+
+/// What became of a reminder by one channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The reminder.
+    pub reminder_id: String,
+    /// How it was received.
+    pub received: Received,
+    /// By which channel; of a failure, none says all that were announced.
+    pub channel: Option<Channel>,
+    /// When.
+    pub at_ms: i64,
+    /// Why it failed, at most 256 bytes of it.
+    pub reason: Option<String>,
+}
+
 impl Appointment {
     pub(super) fn unplaced(time_ms: i64) -> Self {
         Self {
@@ -157,6 +186,7 @@ impl Appointment {
             cancelled_by: None,
             rescheduled: 0,
             requests: Vec::new(),
+            receipts: Vec::new(),
             service: None,
             location_id: None,
         }

@@ -1,10 +1,13 @@
 //! What each event changes in the client's own row. Which of two events decides is settled by event time, in every
 //! method for itself, because events come out of order.
 
-use super::{Appointment, Asked, Client, REQUEST_EXPIRES_MS, Start, Status};
+use super::{Appointment, Asked, Client, REQUEST_EXPIRES_MS, Receipt, Received, Start, Status};
 use crate::event::Envelope;
 use crate::event::appointment::{Booking, CancelledBy, Change, ClientUpdate};
-use crate::event::reminder::{self, Request};
+use crate::event::reminder::{self, Feedback, Request};
+
+/// Longest reason of a receipt, in bytes.
+const REASON_BYTES_MAX: usize = 256;
 
 impl Client {
     /// Takes a booking or a reschedule in.
@@ -101,6 +104,31 @@ impl Client {
         });
         // Stable: of two at one time the one that is later in the log counts as later, and is kept longer.
         appointment.requests.sort_by_key(|asked| asked.at_ms);
+    }
+
+    /// Notes what became of a reminder. Of two receipts of one channel the later holds.
+    pub(super) fn hear(&mut self, feedback: &Feedback, envelope: &Envelope, received: Received, receipts_max: usize) {
+        let at_ms = envelope.time_ms;
+        let appointment = self
+            .appointments
+            .entry(feedback.appointment_id.clone())
+            .or_insert_with(|| Appointment::unplaced(envelope.time_ms));
+        let receipts = &mut appointment.receipts;
+        let is_same = |r: &Receipt| r.reminder_id == feedback.reminder_id && r.channel == feedback.channel;
+        if receipts.iter().any(|receipt| is_same(receipt) && receipt.at_ms > at_ms) {
+            return;
+        }
+        receipts.retain(|receipt| !is_same(receipt));
+        let reason = feedback.reason.as_deref().map(|reason| {
+            let end = reason.floor_char_boundary(REASON_BYTES_MAX);
+            reason[..end].to_owned()
+        });
+        let reminder_id = feedback.reminder_id.clone();
+        receipts.push(Receipt { reminder_id, received, channel: feedback.channel, at_ms, reason });
+        receipts.sort_by_key(|receipt| receipt.at_ms);
+        if receipts.len() > receipts_max {
+            receipts.remove(0);
+        }
     }
 
     pub(super) fn update(&mut self, update: &ClientUpdate, time_ms: i64) {

@@ -69,7 +69,8 @@ pub fn due_is_sent((visits, sent): (&Facts, &Facts), calm_ms: i64, now_ms: i64) 
         let key = key::of("t", &client_id);
         let client = clients.owner(&client::row_key("t", &client_id)).cloned().unwrap_or_default();
         let sent = announced.owner(&sent::row_key("t", &client_id)).cloned().unwrap_or_default();
-        let context = Context { key: &key, client: &client, sent: &sent, policy: &policy, now_ms };
+        let risks = BTreeMap::new();
+        let context = Context { key: &key, client: &client, sent: &sent, policy: &policy, risks: &risks, now_ms };
         let lately = Context { now_ms: now_ms - SETTLED_MS, ..context };
         if let Some(action) = plan::client(&lately).actions.first() {
             return Err(format!("{client_id}: nobody did {action:?}"));

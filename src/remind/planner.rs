@@ -1,0 +1,280 @@
+//! The planner of one partition: what to look at in a tick, and what comes of it.
+//!
+//! A client is looked at when something was appended about them, when their next instant has come, when the hour in
+//! which they have a visit comes into reach, and all of them when a partition is taken over, when other views begin to
+//! serve and when a tenant's policy changes. So a tick costs what has changed, and not what is planned.
+
+use super::plan::{self, Context, Status};
+use super::scan::{self, Candidate, Scan};
+use super::schedule::Schedule;
+use super::tenants::{self, Tenants};
+use super::{Planned, Reminders, Serving, Ticked, record};
+use crate::event::Topic;
+use crate::log::walk::Walk;
+use crate::log::{Error, Extent, Fenced, Kind};
+use crate::store::Family;
+use crate::telemetry::meter;
+use crate::view::agenda::HOUR_MS;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::time::Instant;
+
+/// Records behind which a planner stops to ask whom they are about, and looks at everybody.
+const CHANGED_RECORDS_MAX: i64 = 100_000;
+
+/// How far the topics reach that a plan is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ends {
+    appointments: i64,
+    sent: i64,
+    policies: i64,
+}
+
+/// What is in memory of the last tick.
+#[derive(Clone, Copy)]
+struct Seen {
+    serving: Serving,
+    ends: Ends,
+    /// Visits that start before are in the schedule.
+    reach_ms: i64,
+}
+
+/// Why a client is looked at.
+#[derive(Clone, Copy)]
+enum Cause {
+    /// Their instant has come: this one.
+    Due(i64),
+    /// Something may have changed.
+    Changed,
+    /// Nobody has looked at them since another planner went away.
+    TakenOver,
+}
+
+/// Whoever plans a partition.
+pub(super) struct Planner<'a> {
+    shared: &'a Reminders,
+    partition: u32,
+    fenced: Box<dyn Fenced>,
+    tenants: Tenants,
+    schedule: Schedule,
+    /// Clients to look at whatever the time is.
+    pending: BTreeSet<String>,
+    /// Finds further ones.
+    scan: Option<Scan>,
+    /// Whether everybody was looked at since the partition was taken over.
+    is_settled: bool,
+    /// None: nothing in memory is of use.
+    seen: Option<Seen>,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(shared: &'a Reminders, partition: u32, fenced: Box<dyn Fenced>) -> Self {
+        Self {
+            shared,
+            partition,
+            fenced,
+            tenants: Tenants::default(),
+            schedule: Schedule::default(),
+            pending: BTreeSet::new(),
+            scan: None,
+            is_settled: false,
+            seen: None,
+        }
+    }
+
+    /// Looks at whom there is a reason to look at, and announces and withdraws what is due.
+    pub(super) async fn tick(&mut self, serving: Serving) -> Result<Ticked, Error> {
+        let ticked = self.work(serving).await;
+        if ticked.is_err() {
+            // What was taken from memory may be undone: look at everybody again.
+            self.seen = None;
+        }
+        ticked
+    }
+
+    async fn work(&mut self, serving: Serving) -> Result<Ticked, Error> {
+        let began = Instant::now();
+        let ends = self.ends().await?;
+        let now_ms = self.shared.clock.now_ms();
+        let seen = self.seen.filter(|seen| seen.serving == serving);
+        if seen.is_some_and(|seen| seen.ends == ends && !self.has_work(seen, now_ms)) {
+            return Ok(Ticked::Done);
+        }
+        if !self.reached(serving, ends, began).await? {
+            return Ok(Ticked::Done);
+        }
+        self.collect(serving, seen, ends, now_ms).await?;
+        let keys = self.take(now_ms).await?;
+        let (planned, due) = self.plan(serving, keys, now_ms).await?;
+        if let Some(fenced) = self.append(planned).await? {
+            return Ok(Ticked::Fenced(fenced));
+        }
+        due.into_iter().for_each(|(key, at_ms)| self.schedule.set(&key, at_ms));
+        let is_more = !self.pending.is_empty() || self.scan.is_some() || self.schedule.is_due(now_ms);
+        self.is_settled |= !is_more;
+        Ok(if is_more { Ticked::More } else { Ticked::Done })
+    }
+
+    async fn ends(&mut self) -> Result<Ends, Error> {
+        let log = &self.shared.log;
+        Ok(Ends {
+            appointments: log.extent(Topic::Appointments, self.partition).await?.end,
+            sent: log.extent(Topic::Reminders, self.partition).await?.end,
+            policies: log.extent(Topic::Policies, tenants::PARTITION).await?.end,
+        })
+    }
+
+    fn has_work(&self, seen: Seen, now_ms: i64) -> bool {
+        let is_farther = self.reach_ms(now_ms) > seen.reach_ms;
+        is_farther || !self.pending.is_empty() || self.scan.is_some() || self.schedule.is_due(now_ms)
+    }
+
+    /// Until when visits start that may be due for something before the hour is over.
+    fn reach_ms(&self, now_ms: i64) -> i64 {
+        let next_hour_ms = (now_ms.div_euclid(HOUR_MS) + 1) * HOUR_MS;
+        next_hour_ms + self.tenants.longest_ms(&self.shared.config.policy)
+    }
+
+    /// Waits until all views contain everything below the ends; answers whether they do in time.
+    ///
+    /// Of an end that has not moved as well: a generation that serves no more is dropped with its checkpoint, and a
+    /// planner that does not know yet must not take it for one in which nothing was ever announced.
+    async fn reached(&mut self, serving: Serving, ends: Ends, began: Instant) -> Result<bool, Error> {
+        let (shared, partition) = (self.shared, self.partition);
+        let mut views =
+            vec![(serving.appointments, partition, ends.appointments), (serving.sent, partition, ends.sent)];
+        if ends.policies > 0 {
+            let generation = shared.pointers.generation(Family::Policies).await?;
+            views.push((generation, tenants::PARTITION, ends.policies));
+        }
+        for (generation, of, end) in views {
+            if !shared.reached(of, generation, end, began).await? {
+                tracing::warn!(partition, view = generation.family.name(), end, "put a tick off: views lag");
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes whom there is a reason to look at since the last tick.
+    async fn collect(&mut self, serving: Serving, seen: Option<Seen>, ends: Ends, now_ms: i64) -> Result<(), Error> {
+        let policies = Extent { start: seen.map_or(0, |seen| seen.ends.policies), end: ends.policies };
+        let is_edited = self.read_policies(policies).await?;
+        let reach_ms = self.reach_ms(now_ms);
+        let changed = seen.filter(|_| !is_edited).filter(|seen| {
+            let (visits, sent) = (ends.appointments - seen.ends.appointments, ends.sent - seen.ends.sent);
+            visits.max(sent) <= CHANGED_RECORDS_MAX
+        });
+        let Some(seen) = changed else {
+            (self.schedule, self.pending) = (Schedule::default(), BTreeSet::new());
+            let span = (now_ms, reach_ms);
+            self.scan = Some(Scan::everything(self.shared, serving, self.partition, span).await?);
+            self.seen = Some(Seen { serving, ends, reach_ms });
+            return Ok(());
+        };
+        self.changed(Topic::Appointments, seen.ends.appointments, ends.appointments).await?;
+        self.changed(Topic::Reminders, seen.ends.sent, ends.sent).await?;
+        if reach_ms > seen.reach_ms {
+            let mut hours = Scan::of_starts(serving, self.partition, (seen.reach_ms, reach_ms));
+            while let Some(keys) = hours.next(self.shared).await? {
+                self.pending.extend(keys);
+            }
+        }
+        self.seen = Some(Seen { serving, ends, reach_ms });
+        Ok(())
+    }
+
+    async fn read_policies(&mut self, mut span: Extent) -> Result<bool, Error> {
+        if span.start >= span.end {
+            return Ok(false);
+        }
+        let log = self.shared.log.as_ref();
+        span.start = span.start.max(log.extent(Topic::Policies, tenants::PARTITION).await?.start);
+        self.tenants.read(log, &self.shared.policies, span).await
+    }
+
+    /// Notes whom the records of a topic from `start` to `end` are about.
+    async fn changed(&mut self, topic: Topic, start: i64, end: i64) -> Result<(), Error> {
+        let log = self.shared.log.as_ref();
+        let mut walk = Walk::begin(log, topic, self.partition, Extent { start, end }, "read what has changed").await?;
+        while let Some(records) = walk.next().await? {
+            let keys = records.iter().filter_map(|record| std::str::from_utf8(record.key.as_deref()?).ok());
+            self.pending.extend(keys.map(str::to_owned));
+        }
+        Ok(())
+    }
+
+    /// The clients of this tick: those whose instant has come, then the others.
+    async fn take(&mut self, now_ms: i64) -> Result<BTreeMap<String, Cause>, Error> {
+        let clients_max = self.shared.config.tick_clients_max.max(1);
+        let due = self.schedule.due(now_ms, clients_max);
+        let mut keys: BTreeMap<_, _> = due.map(|(at_ms, key)| (key.to_string(), Cause::Due(*at_ms))).collect();
+        while keys.len() < clients_max {
+            if let Some(key) = self.pending.pop_first() {
+                let cause = if self.is_settled { Cause::Changed } else { Cause::TakenOver };
+                keys.entry(key).or_insert(cause);
+                continue;
+            }
+            let Some(scan) = &mut self.scan else { break };
+            match scan.next(self.shared).await? {
+                Some(found) => self.pending.extend(found),
+                None => self.scan = None,
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Plans clients; answers what to append, and when to look at each of them again.
+    async fn plan(
+        &mut self,
+        serving: Serving,
+        keys: BTreeMap<String, Cause>,
+        now_ms: i64,
+    ) -> Result<(Vec<Planned>, Vec<(String, Option<i64>)>), Error> {
+        let (mut planned, mut due) = (Vec::new(), Vec::with_capacity(keys.len()));
+        let mut causes = keys.values().copied().collect::<Vec<_>>().into_iter();
+        let keys: Vec<_> = keys.into_keys().collect();
+        for keys in keys.chunks(self.shared.config.clients_max.max(1)) {
+            let candidates = scan::candidates(self.shared, serving, self.partition, keys.to_vec()).await?;
+            for (candidate, cause) in candidates.into_iter().zip(&mut causes) {
+                let plan = self.plan_one(&candidate, now_ms).await;
+                plan.fell_due.iter().for_each(|step| count(step, cause));
+                planned.extend(plan.actions.into_iter().map(|action| record(&candidate, action, now_ms)));
+                due.push((candidate.key, plan.next_at_ms));
+            }
+        }
+        Ok((planned, due))
+    }
+
+    async fn plan_one(&mut self, candidate: &Candidate, now_ms: i64) -> plan::Plan {
+        let Candidate { key, tenant, client, sent, .. } = candidate;
+        let risks = self.shared.assess.risks(tenant, client, now_ms).await;
+        let policy = self.tenants.policy(&self.shared.config.policy, tenant);
+        plan::client(&Context { key, client, sent, policy, risks: &risks, now_ms })
+    }
+
+    /// Appends what was planned; answers why this owner cannot append any more, where it cannot.
+    async fn append(&mut self, planned: Vec<Planned>) -> Result<Option<Error>, Error> {
+        for batch in planned.chunks(self.shared.config.records_max.max(1)) {
+            match self.fenced.append(batch.iter().map(|planned| planned.record.clone()).collect()).await {
+                Ok(_) => batch.iter().for_each(Planned::count),
+                Err(error) if error.kind == Kind::Fatal => return Ok(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Counts a step that was due and is not sent: at its instant, and once more what nobody was there for.
+fn count(step: &plan::FellDue, cause: Cause) {
+    let reason = step.reason.as_deref().unwrap_or_default();
+    let is_told = match cause {
+        Cause::Due(at_ms) => step.due_at_ms >= at_ms,
+        Cause::TakenOver => step.status == Status::Failed,
+        Cause::Changed => false,
+    };
+    if is_told {
+        meter::unsent(step.status.name(), reason);
+        tracing::debug!(status = step.status.name(), reason, due_at_ms = step.due_at_ms, "a reminder is not sent");
+    }
+}

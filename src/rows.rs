@@ -22,6 +22,7 @@ use crate::view::client::{self, Client};
 use crate::view::feature::Feature;
 use crate::view::lead::{self, Lead};
 use crate::view::lookup::{self, Lookup};
+use crate::view::outcome::{self, Outcome};
 use crate::view::policy::{self, Policy};
 use crate::view::sent::{self, Calendar, Sent};
 use crate::view::user::{self, User};
@@ -241,6 +242,15 @@ impl Rows {
         Ok(lead_of(rows))
     }
 
+    /// A tenant's outcomes of some local days (since the epoch), in their order, each of all partitions together. Not
+    /// from memory: who calibrates by them remembers what came out.
+    pub async fn outcomes(&self, tenant: &str, days: impl Iterator<Item = i64>) -> Result<Vec<Outcome>, Error> {
+        let keys: Vec<_> = days.map(|day| outcome::row_key(tenant, day)).collect();
+        let generation = self.generation(Family::Appointments).await?;
+        let read = self.read(generation, None, &keys).await?;
+        read.iter().map(|partials| merge(partials, Outcome::merge)).collect()
+    }
+
     /// The features at `keys`, in their order; empty ones where nothing was counted.
     pub async fn features(&self, keys: &[RowKey]) -> Result<Vec<Arc<Feature>>, Error> {
         let (_, rows) = self.owner_and_aggregates::<User>(Family::Logins, None, keys).await?;
@@ -444,6 +454,7 @@ pub fn partial(key: &RowKey, row: &Row) -> Result<Partial, Error> {
         View::Feature => json::<Feature>(cell.state),
         View::Lead => json::<Lead>(cell.state),
         View::Lookup => json::<Lookup>(cell.state),
+        View::Outcome => json::<Outcome>(cell.state),
         View::Announced if sent::is_calendar(key.bucket) => json::<Calendar>(cell.state),
         View::Agenda | View::Announced => json::<Agenda>(cell.state),
     }?;

@@ -100,11 +100,13 @@ pub enum View {
     Announced,
     /// Owner rows of policies: what decides for a tenant.
     Policy,
+    /// A tenant's outcomes of one day, with what was known before.
+    Outcome,
 }
 
 impl View {
     /// Every view.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::User,
         Self::Feature,
         Self::Client,
@@ -114,6 +116,7 @@ impl View {
         Self::Sent,
         Self::Announced,
         Self::Policy,
+        Self::Outcome,
     ];
 
     /// The name in tables and commands.
@@ -128,6 +131,7 @@ impl View {
             Self::Sent => "sent",
             Self::Announced => "announced",
             Self::Policy => "policy",
+            Self::Outcome => "outcome",
         }
     }
 
@@ -135,7 +139,7 @@ impl View {
     pub const fn family(self) -> Family {
         match self {
             Self::User | Self::Feature => Family::Logins,
-            Self::Client | Self::Lead | Self::Agenda | Self::Lookup => Family::Appointments,
+            Self::Client | Self::Lead | Self::Agenda | Self::Lookup | Self::Outcome => Family::Appointments,
             Self::Sent | Self::Announced => Family::Reminders,
             Self::Policy => Family::Policies,
         }

@@ -21,6 +21,7 @@ pub mod feature;
 pub mod lead;
 pub mod lookup;
 pub mod materialized;
+pub mod outcome;
 pub mod policy;
 pub mod recent;
 pub mod sent;
@@ -61,6 +62,8 @@ pub struct Limits {
     pub appointment_receipts_max: usize,
     /// Announcements kept an appointment; the oldest withdrawn one is forgotten first.
     pub appointment_reminders_max: usize,
+    /// Outcomes kept a tenant, day and source partition, with what was known before them; an even draw of all.
+    pub outcome_samples_max: usize,
 }
 
 impl Default for Limits {
@@ -76,6 +79,7 @@ impl Default for Limits {
             appointment_requests_max: 8,
             appointment_receipts_max: 16,
             appointment_reminders_max: 16,
+            outcome_samples_max: 512,
         }
     }
 }
@@ -149,6 +153,8 @@ pub enum Delta {
     Lookup(lookup::Delta),
     /// To [`sent::Calendar`].
     Calendar(sent::CalendarDelta),
+    /// To [`outcome::Outcome`].
+    Outcome(outcome::Delta),
 }
 
 /// The state of an aggregate row, by view.
@@ -164,6 +170,8 @@ pub enum Aggregate {
     Lookup(lookup::Lookup),
     /// See [`sent::CALENDAR_BUCKET`].
     Calendar(sent::Calendar),
+    /// See [`View::Outcome`].
+    Outcome(outcome::Outcome),
 }
 
 impl Aggregate {
@@ -175,6 +183,7 @@ impl Aggregate {
             View::Feature => Self::Feature(Box::default()),
             View::Lead => Self::Lead(lead::Lead::default()),
             View::Lookup => Self::Lookup(lookup::Lookup::default()),
+            View::Outcome => Self::Outcome(outcome::Outcome::default()),
             View::Announced if sent::is_calendar(key.bucket) => Self::Calendar(sent::Calendar::default()),
             _ => Self::Agenda(agenda::Agenda::default()),
         }
@@ -188,6 +197,7 @@ impl Aggregate {
             (Self::Agenda(state), Delta::Agenda(delta)) => state.apply(delta),
             (Self::Lookup(state), Delta::Lookup(delta)) => state.apply(delta),
             (Self::Calendar(state), Delta::Calendar(delta)) => state.apply(delta),
+            (Self::Outcome(state), Delta::Outcome(delta)) => state.apply(delta, limits),
             // The key decides both sides, so a mismatch cannot be built from a fold.
             _ => debug_assert!(false, "a delta of another view"),
         }
@@ -201,6 +211,7 @@ impl Aggregate {
             Self::Agenda(state) => cell::encode_state(state),
             Self::Lookup(state) => cell::encode_state(state),
             Self::Calendar(state) => cell::encode_state(state),
+            Self::Outcome(state) => cell::encode_state(state),
         }
     }
 
@@ -212,6 +223,7 @@ impl Aggregate {
             Self::Agenda(_) => Self::Agenda(cell::decode_state(bytes)?),
             Self::Lookup(_) => Self::Lookup(cell::decode_state(bytes)?),
             Self::Calendar(_) => Self::Calendar(cell::decode_state(bytes)?),
+            Self::Outcome(_) => Self::Outcome(cell::decode_state(bytes)?),
         })
     }
 }

@@ -14,7 +14,8 @@
 //!   plan answers a failure with the channels that are left. **confirmed by client** is an answer to a reminder: it
 //!   was delivered, and the appointment is confirmed.
 //! - **updated** changes the fields that it names, each unless a later event named it; **requested** asks for a reminder by hand.
-//! - **erased** empties the row and takes out its look-up and agenda entries; a tenant's counts stay.
+//! - **erased** empties the row, takes out its look-up and agenda entries and what was known of visits with an
+//!   outcome; a tenant's counts stay.
 //!
 //! For the tenant's rates several visits of one client on one day (of their zone) count once: as attended if any
 //! was attended. The history counts appointments. What a visit has counted stays when it is forgotten or begins anew,
@@ -22,8 +23,10 @@
 //! latest [`SETTLED_DAYS_MAX`] such days.
 
 mod appointment;
+pub mod attribute;
 mod change;
 mod scribe;
+pub mod snapshot;
 
 pub use appointment::{Appointment, Asked, LATE_CANCEL_MS, Receipt, Received, Start, Status};
 
@@ -34,6 +37,7 @@ use crate::event::appointment::{Consent, QuietHours};
 use crate::event::reminder::Feedback;
 use crate::event::{Envelope, Event, Fact, key};
 use crate::store::{Family, RowKey, View};
+use attribute::Attributes;
 use scribe::Scribe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -66,6 +70,8 @@ pub struct Client {
     pub channels: Option<Vec<Consent>>,
     /// When not to send, where they said so.
     pub quiet_hours: Option<QuietHours>,
+    /// What the tenant tells of them besides.
+    pub attributes: Attributes,
     /// When the profile above was last changed.
     pub updated_at_ms: Option<i64>,
     /// When each of its fields was, because updates that come out of order may name different ones.
@@ -85,6 +91,8 @@ pub struct Updated {
     pub channels_ms: Option<i64>,
     /// Of [`Client::quiet_hours`].
     pub quiet_hours_ms: Option<i64>,
+    /// Of [`Client::attributes`].
+    pub attributes_ms: Option<i64>,
 }
 
 /// How a client kept their appointments. Signed, because corrections take out what they had put in.
@@ -202,6 +210,7 @@ impl Appointments {
 
     fn erase(client: &mut Client, time_ms: i64, scribe: &mut Scribe<'_>) {
         for id in client.appointments.keys().cloned().collect::<Vec<_>>() {
+            scribe.forget_sample(client, &id);
             scribe.release(client, &id);
         }
         *client = Client { erased_at_ms: Some(time_ms), ..Client::default() };

@@ -7,6 +7,7 @@ mod build;
 mod client;
 mod examples;
 mod merge;
+mod outcome;
 mod plan;
 mod sent;
 mod user;

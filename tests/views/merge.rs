@@ -23,7 +23,7 @@ fn merged<T: Clone>(parts: &[T; 3], order: [usize; 3], merge: impl Fn(&mut T, &T
 }
 
 /// Every order and both ways to put brackets give the same.
-fn agrees<T: Clone + PartialEq + std::fmt::Debug>(
+pub fn agrees<T: Clone + PartialEq + std::fmt::Debug>(
     parts: &[T; 3],
     merge: impl Fn(&mut T, &T),
 ) -> Result<(), TestCaseError> {

@@ -29,6 +29,7 @@ const fn view_tag(view: View) -> u8 {
         View::Sent => 7,
         View::Announced => 8,
         View::Policy => 9,
+        View::Outcome => 10,
     }
 }
 

@@ -3,6 +3,8 @@
 //! The start is kept as it was meant, a wall-clock time and a zone, beside the instant that follows from both, so that
 //! reminders can name the time on the clock of the visit and leads count calendar days there.
 
+use super::attribute::Attributes;
+use super::snapshot::{Snapshot, Subject};
 use crate::event::appointment::{CancelledBy, Channel, StartsAt};
 use crate::event::zone;
 use serde::{Deserialize, Serialize};
@@ -127,6 +129,10 @@ pub struct Appointment {
     pub service: Option<String>,
     /// Where.
     pub location_id: Option<String>,
+    /// What the tenant told of it besides; service, location and practitioner are among it.
+    pub attributes: Attributes,
+    /// What was known when its start was decided: until the outcome is known, which makes a sample of both.
+    pub snapshot: Option<Box<Snapshot>>,
 }
 
 /// A request for a reminder by hand.
@@ -189,12 +195,20 @@ impl Appointment {
             receipts: Vec::new(),
             service: None,
             location_id: None,
+            attributes: Attributes::default(),
+            snapshot: None,
         }
     }
 
     /// Whole days from booking to visit, in the visit's zone; 0 where the start lies before the booking.
     pub fn lead_days(&self) -> Option<i32> {
         self.start.as_ref().map(|start| start.lead_days(self.booked_at_ms))
+    }
+
+    /// What a snapshot is taken of; none while it is not placed.
+    pub fn subject<'a>(&'a self, id: &'a str) -> Option<Subject<'a>> {
+        let (booked_at_ms, attributes) = (self.booked_at_ms, &self.attributes);
+        Some(Subject { id: Some(id), start: self.start.as_ref()?, booked_at_ms, attributes })
     }
 
     /// The local day of a visit of which it is known how it went.

@@ -1,6 +1,8 @@
 //! What each event changes in the client's own row. Which of two events decides is settled by event time, in every
 //! method for itself, because events come out of order.
 
+use super::attribute::Attributes;
+use super::snapshot::Snapshot;
 use super::{Appointment, Asked, Client, REQUEST_EXPIRES_MS, Receipt, Received, Start, Status};
 use crate::event::Envelope;
 use crate::event::appointment::{Booking, CancelledBy, Change, ClientUpdate};
@@ -24,6 +26,9 @@ impl Client {
         appointment.placed_by.clone_from(&envelope.id);
         appointment.service = booking.service.clone().or(appointment.service.take());
         appointment.location_id = booking.location_id.clone().or(appointment.location_id.take());
+        appointment.attributes = told(booking).over(&appointment.attributes);
+        // Another start is another visit to know of: see `witness`.
+        appointment.snapshot = None;
         // Of the same instant, an outcome is what came last.
         let undoes = time_ms > appointment.status_at_ms || !appointment.status.is_resolved();
         if undoes && time_ms >= appointment.status_at_ms {
@@ -34,6 +39,17 @@ impl Client {
         }
     }
 
+    /// Keeps what is known of a visit that has just been placed.
+    fn witness(&mut self, appointment_id: &str, time_ms: i64) {
+        let Some(visit) = self.appointments.get(appointment_id).filter(|visit| visit.snapshot.is_none()) else {
+            return;
+        };
+        let snapshot = visit.subject(appointment_id).map(|visit| Box::new(Snapshot::of(Some(self), visit, time_ms)));
+        if let Some(visit) = self.appointments.get_mut(appointment_id) {
+            visit.snapshot = snapshot;
+        }
+    }
+
     pub(super) fn book(&mut self, booking: &Booking, envelope: &Envelope, zone: String) {
         let time_ms = envelope.time_ms;
         let known = self.appointments.get(&booking.appointment_id).is_some_and(|a| a.start.is_some());
@@ -41,6 +57,7 @@ impl Client {
         let Some(appointment) = self.appointments.get_mut(&booking.appointment_id) else { return };
         let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
         appointment.booked_at_ms = if known { appointment.booked_at_ms.min(booked_at_ms) } else { booked_at_ms };
+        self.witness(&booking.appointment_id, time_ms);
     }
 
     pub(super) fn reschedule(&mut self, booking: &Booking, envelope: &Envelope, zone: String) {
@@ -54,6 +71,7 @@ impl Client {
             None if known => {}
             None => appointment.booked_at_ms = time_ms,
         }
+        self.witness(&booking.appointment_id, time_ms);
     }
 
     pub(super) fn set_status(
@@ -138,7 +156,24 @@ impl Client {
         change(&mut self.language, &mut at.language_ms, &update.language, time_ms);
         change(&mut self.channels, &mut at.channels_ms, &update.channels, time_ms);
         change(&mut self.quiet_hours, &mut at.quiet_hours_ms, &update.quiet_hours, time_ms);
+        let attributes = match &update.attributes {
+            Change::Keep => Change::Keep,
+            Change::Clear => Change::Set(Attributes::default()),
+            Change::Set(attributes) => Change::Set(Attributes::of(attributes)),
+        };
+        let mut kept = Some(std::mem::take(&mut self.attributes));
+        change(&mut kept, &mut at.attributes_ms, &attributes, time_ms);
+        self.attributes = kept.unwrap_or_default();
     }
+}
+
+/// What a booking tells of itself, as a model may ask for it.
+fn told(booking: &Booking) -> Attributes {
+    let mut attributes = Attributes::of(&booking.attributes);
+    attributes.fill("service", booking.service.as_deref());
+    attributes.fill("location_id", booking.location_id.as_deref());
+    attributes.fill("practitioner_id", booking.practitioner_id.as_deref());
+    attributes
 }
 
 /// Changes a field, unless a later event has named it already.

@@ -1,4 +1,5 @@
-//! What an event to a client changes elsewhere: in the agenda, the look-up, the tenant's leads and the client's counts.
+//! What an event to a client changes elsewhere: in the agenda, the look-up, the tenant's leads and outcomes, and the
+//! client's counts.
 //!
 //! Everything is the difference of two footprints, before and after, so that a correction takes out exactly what it
 //! had put in.
@@ -8,6 +9,7 @@ use crate::event::{Envelope, Event};
 use crate::store::View;
 use crate::view::agenda::{self, Kind};
 use crate::view::lead::{self, Counted};
+use crate::view::outcome::{self, Sample};
 use crate::view::{Contribution, Delta, Place, lookup};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +20,8 @@ struct Footprint {
     agenda_at_ms: Option<i64>,
     placed_at_ms: Option<i64>,
     requested_at_ms: BTreeSet<i64>,
+    /// Local day of a visit with an outcome, and the outcome with what was known before.
+    sample: Option<(i64, Sample)>,
 }
 
 impl Footprint {
@@ -32,6 +36,9 @@ impl Footprint {
         print.placed_at_ms = Some(appointment.placed_at_ms);
         print.agenda_at_ms = appointment.status.is_open().then_some(start.at_ms);
         print.history.rescheduled = i64::from(appointment.rescheduled);
+        print.sample = appointment.resolved_day().zip(appointment.snapshot.as_ref()).map(|(day, snapshot)| {
+            (day, Sample { snapshot: snapshot.as_ref().clone(), missed: appointment.status == Status::Missed })
+        });
         match appointment.status {
             Status::Attended => print.history.attended = 1,
             Status::Missed => print.history.missed = 1,
@@ -54,6 +61,7 @@ pub(super) struct Scribe<'a> {
     agenda: BTreeMap<i64, agenda::Delta>,
     lookup: BTreeMap<String, lookup::Delta>,
     lead: lead::Delta,
+    outcomes: BTreeMap<i64, outcome::Delta>,
 }
 
 impl<'a> Scribe<'a> {
@@ -65,6 +73,7 @@ impl<'a> Scribe<'a> {
             agenda: BTreeMap::new(),
             lookup: BTreeMap::new(),
             lead: Vec::new(),
+            outcomes: BTreeMap::new(),
         }
     }
 
@@ -79,6 +88,27 @@ impl<'a> Scribe<'a> {
         }
         self.entries(id, &before, &Footprint::default());
         gone
+    }
+
+    /// Takes what was known of a visit with an outcome out of the samples, where it is erased.
+    pub(super) fn forget_sample(&mut self, client: &Client, id: &str) {
+        if let Some((day, _)) = Footprint::of(client.appointments.get(id)).sample {
+            let visit = outcome::hash(self.client_id, id);
+            self.outcomes.entry(day).or_default().push(outcome::Change::Forget { visit });
+        }
+    }
+
+    fn sample(&mut self, id: &str, before: Option<(i64, Sample)>, after: Option<(i64, Sample)>) {
+        if before == after {
+            return;
+        }
+        let visit = outcome::hash(self.client_id, id);
+        if let Some((day, Sample { missed, .. })) = before {
+            self.outcomes.entry(day).or_default().push(outcome::Change::Take { visit, missed });
+        }
+        if let Some((day, sample)) = after {
+            self.outcomes.entry(day).or_default().push(outcome::Change::Put { visit, sample });
+        }
     }
 
     fn entries(&mut self, id: &str, before: &Footprint, after: &Footprint) {
@@ -115,6 +145,7 @@ impl<'a> Scribe<'a> {
         client.history.replace(before.history, after.history);
         self.outcomes(client, &days_before, &days_after);
         self.entries(id, &before, &after);
+        self.sample(id, before.sample, after.sample);
     }
 
     /// What changed between two lists of daily outcomes.
@@ -140,7 +171,11 @@ impl<'a> Scribe<'a> {
             .into_iter()
             .map(|(id, delta)| Contribution::new(lookup::row_key(tenant, &id), Delta::Lookup(delta)));
         let lead = (!self.lead.is_empty()).then(|| Contribution::new(lead::row_key(tenant), Delta::Lead(self.lead)));
-        agenda.chain(lookup).chain(lead).collect()
+        let outcomes = self
+            .outcomes
+            .into_iter()
+            .map(|(day, delta)| Contribution::new(outcome::row_key(tenant, day), Delta::Outcome(delta)));
+        agenda.chain(lookup).chain(lead).chain(outcomes).collect()
     }
 }
 

@@ -12,6 +12,7 @@
 //! What is absent: quotas a caller (a gateway's work), TLS (as well), and any write on the public port that is not an event.
 
 pub mod admin;
+pub mod agenda;
 pub mod answer;
 pub mod auth;
 pub mod clients;
@@ -87,6 +88,8 @@ pub struct Config {
     pub fold_wait_ms_max: u64,
     /// How long a score may wait for its rows, in milliseconds; then it is answered from those that are there.
     pub score_deadline_ms: u64,
+    /// Visits that one answer of the agenda may look at; a window that holds more is answered 422.
+    pub agenda_visits_max: usize,
     /// Between two comments that keep a quiet stream open, in milliseconds.
     pub stream_keep_alive_ms: u64,
     /// How long open requests may go on after shutdown began, in milliseconds.
@@ -107,6 +110,7 @@ impl Default for Config {
             wait_ms_max: 30_000,
             fold_wait_ms_max: 5_000,
             score_deadline_ms: 50,
+            agenda_visits_max: 20_000,
             stream_keep_alive_ms: 15_000,
             drain_ms: 10_000,
         }
@@ -239,6 +243,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(users::get))
         .routes(routes!(clients::client))
         .routes(routes!(clients::appointment))
+        .routes(routes!(agenda::list))
         .routes(routes!(policies::versions))
         .routes(routes!(decisions::get))
         .routes(routes!(stream::reminders));

@@ -12,6 +12,8 @@
 //! Cache entries carry the *era* of their family. [`Rows::new_era`] begins another one, and from then on nothing
 //! that was read before is answered, not even by a read that was under way and finished later.
 
+pub mod agenda;
+
 use crate::event::key;
 use crate::event::policy::Kind;
 use crate::store::{Error, Family, Generation, Pointer, Row, RowKey, Store, View};

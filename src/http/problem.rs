@@ -57,6 +57,8 @@ pub enum Code {
     ValidationFailed,
     /// 422: the batch has too many events of one user or client.
     TooManyPerSubject,
+    /// 422: the window of the agenda holds more visits than one answer may look at; narrow it.
+    AgendaTooLarge,
     /// 422: the idempotency key was used with another body.
     IdempotencyKeyReused,
     /// 429: the appointment has as many requests for a reminder as it may have in a day.
@@ -81,7 +83,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::MalformedJson,
         Self::MalformedToml,
         Self::MalformedRequest,
@@ -103,6 +105,7 @@ impl Code {
         Self::UnsupportedMediaType,
         Self::ValidationFailed,
         Self::TooManyPerSubject,
+        Self::AgendaTooLarge,
         Self::IdempotencyKeyReused,
         Self::TooManyReminders,
         Self::Internal,
@@ -146,6 +149,7 @@ impl Code {
             Self::TooManyPerSubject => {
                 ("TOO_MANY_PER_SUBJECT", S::UNPROCESSABLE_ENTITY, "Too many events of one user or client")
             }
+            Self::AgendaTooLarge => ("AGENDA_TOO_LARGE", S::UNPROCESSABLE_ENTITY, "The window holds too many visits"),
             Self::IdempotencyKeyReused => {
                 ("IDEMPOTENCY_KEY_REUSED", S::UNPROCESSABLE_ENTITY, "The idempotency key was used with another body")
             }
@@ -193,7 +197,8 @@ impl Code {
 /// One thing that is wrong with the input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InputError {
-    /// JSON pointer (RFC 6901) into the body, as in `/3/data/ip`; empty for the whole.
+    /// JSON pointer (RFC 6901) into the body, as in `/3/data/ip`, or into the query, as in `/limit`; empty for the
+    /// whole.
     #[schema(example = "/3/data/ip")]
     pub pointer: String,
     /// Stable.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by its panic")]
 #![allow(clippy::needless_pass_by_value, reason = "events are written in place")]
 
+mod agenda;
 mod dead_letters;
 mod decisions;
 mod enrich;

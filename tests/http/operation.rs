@@ -180,6 +180,7 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             "GET /livez",
             "GET /metrics",
             "GET /readyz",
+            "GET /v1/agenda",
             "GET /v1/appointments/{appointment_id}",
             "GET /v1/clients/{client_id}",
             "GET /v1/decisions/{id}",

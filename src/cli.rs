@@ -250,6 +250,22 @@ enum Report {
         #[arg(long)]
         tenant: Option<String>,
     },
+    /// Visits, by lead, by level and by the reminders that they got: how many were missed, called off or are unknown;
+    /// and whether the scores that they were given before they began have come true.
+    NoShow {
+        /// Those that began at this time or later, RFC 3339; default: all that are kept.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        since: Option<i64>,
+        /// Those that began before this time, RFC 3339; default: now.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        until: Option<i64>,
+        /// Those of one tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Draw the calibration to this file, as SVG.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
 }
 
 fn time(text: &str) -> Result<i64, String> {

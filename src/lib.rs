@@ -31,6 +31,7 @@ pub mod progress;
 pub mod rebuild;
 pub mod remind;
 pub mod repartition;
+pub mod report;
 pub mod rows;
 pub mod score;
 pub mod simulate;

@@ -218,6 +218,7 @@ fn describe() {
     );
     describe_counter!(meter::REJECTED, "Records that became dead letters, by code");
     describe_counter!(meter::DEAD_LETTERS_CLOSED, "Dead letters that were redriven or dropped");
+    describe_counter!(meter::VISITS, "Visits that came to an end, by outcome; corrections count as well");
     describe_histogram!(meter::FLUSH_SECONDS, Unit::Seconds, "Duration of flushes");
     describe_counter!(meter::ROWS_WRITTEN, "Rows written by flushes");
     describe_counter!(meter::RETRIES, "Operations repeated because a dependency was away");

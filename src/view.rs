@@ -248,6 +248,11 @@ pub trait Fold: Debug + Clone + Send + Sync + 'static {
         false
     }
 
+    /// What the event has settled about its subject, which is counted; asked of the row that has just taken it in.
+    fn settled(_: &Self::Owner, _: &Event) -> Option<&'static str> {
+        None
+    }
+
     /// What the event changes in aggregate rows, each row at most once.
     fn contributions(&self, event: &Event, decision: &Self::Decision, place: Place) -> Vec<Contribution>;
 

@@ -18,6 +18,7 @@ use crate::ops::inspect::{self, Print, What};
 use crate::ops::{self, Error, backup, import, rebuild, report, verify};
 use crate::rebuild::Order;
 use crate::repartition;
+use crate::report::reading as visits;
 use crate::{demo, source, telemetry};
 use clap::CommandFactory;
 use std::io::{BufWriter, Write};
@@ -118,14 +119,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             bar.finish_and_clear();
             built
         }
-        Command::Report { what: Report::Decisions { since, tenant } } => {
-            let access = Access::look(&config, clock()).await?;
-            let bar = progress("offsets", 0);
-            let asked = Asked { since_ms: since, tenant };
-            let told = unless_signalled(report::decisions(&access, &asked, (&bar, print), out)).await;
-            bar.finish_and_clear();
-            told
-        }
+        Command::Report { what } => reported(&config, what, print, out).await,
         Command::Config { what: Settings::Check } => {
             config.http.api_keys_file.as_deref().map(keys).transpose()?;
             let troubles = config.enrich.check(clock());
@@ -138,6 +132,24 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         // Answered without settings.
         Command::Openapi | Command::Completions { .. } | Command::Health { .. } | Command::Simulate(_) => Ok(()),
     }
+}
+
+async fn reported(config: &Config, what: Report, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let access = Access::look(config, clock()).await?;
+    let bar = progress("offsets", 0);
+    let told = match what {
+        Report::Decisions { since, tenant } => {
+            let asked = Asked { since_ms: since, tenant };
+            unless_signalled(report::decisions(&access, &asked, (&bar, print), out)).await
+        }
+        Report::NoShow { since, until, tenant, svg } => {
+            let asked = visits::Asked { since_ms: since, until_ms: until, tenant };
+            let asked = (&asked, svg.as_deref());
+            unless_signalled(report::no_show::no_show(&access, asked, (&bar, print), out)).await
+        }
+    };
+    bar.finish_and_clear();
+    told
 }
 
 async fn repartition(

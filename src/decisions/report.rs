@@ -15,6 +15,7 @@ use super::made::Label;
 use crate::catalog::DECISION;
 use crate::event::{Event, Fact};
 use crate::log::Record;
+use crate::score::metrics::wilson;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -28,8 +29,6 @@ pub const NAMES_MAX: usize = 1_000;
 const REPEATED_WITHIN: usize = 20_000;
 /// Under which reasons stand that are too many.
 const OTHERS: &str = "(others)";
-/// The 97.5 % quantile of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
 
 /// How good decisions about logins were.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -160,15 +159,6 @@ impl Count {
         let effect = (self.given > 0).then(|| self.effects / self.given as f64);
         Row { effect, ..self.row(name) }
     }
-}
-
-/// Wilson's score interval of a share among `n`, at 95 %.
-fn wilson(share: f64, n: f64) -> (f64, f64) {
-    let z2 = Z * Z;
-    let middle = share + z2 / (2.0 * n);
-    let spread = Z * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + z2 / n;
-    (((middle - spread) / scale).max(0.0), ((middle + spread) / scale).min(1.0))
 }
 
 /// A decision as far as it is counted.
@@ -417,22 +407,5 @@ mod tests {
         let mut tally = Tally { outcomes: Some(outcomes), ..Tally::default() };
         tally.outcome(Id::new(1, 0, 1), true);
         assert!(!tally.report().outcomes, "and the report says that they are left out");
-    }
-
-    /// Values of Wilson's interval as statistical tables have them.
-    #[test]
-    fn intervals_are_wilsons() {
-        for (fraud, n, low, high) in [
-            (0.0, 10.0, 0.0, 0.2775),
-            (5.0, 10.0, 0.2366, 0.7634),
-            (10.0, 10.0, 0.7225, 1.0),
-            (81.0, 263.0, 0.2553, 0.3662),
-        ] {
-            let (found_low, found_high) = wilson(fraud / n, n);
-            assert!(
-                (found_low - low).abs() < 1e-4 && (found_high - high).abs() < 1e-4,
-                "{fraud}/{n}: {found_low} {found_high}"
-            );
-        }
     }
 }

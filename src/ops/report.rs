@@ -1,13 +1,45 @@
-//! `report`: how good decisions were, as a table.
+//! `report`: how good scores were, as tables.
+
+pub mod no_show;
 
 use super::Error;
 use super::access::Access;
 use super::inspect::Print;
-use crate::decisions::reading::{Asked, Told};
+use crate::decisions::reading::Asked;
 use crate::decisions::report::{OUTCOMES_MAX, Report, Row};
+use crate::report::Told;
 use axum::http::Method;
 use indicatif::ProgressBar;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io::Write;
+
+/// Asks the instance for a report, and shows on the way how far it is.
+async fn ask<R: DeserializeOwned>(
+    access: &Access,
+    path: &str,
+    asked: &impl Serialize,
+    bar: &ProgressBar,
+) -> Result<R, Error> {
+    let query = serde_json::to_value(asked).unwrap_or_default();
+    let named = query.as_object().into_iter().flatten();
+    let named = named.map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+    let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(named).finish();
+    let mut lines = access.lines(Method::GET, &format!("{path}?{query}")).await?;
+    while let Some(told) = lines.next::<Told<R>>().await? {
+        match told {
+            Told::Begun { what, of } => {
+                bar.reset();
+                bar.set_length(of);
+                bar.set_message(what);
+            }
+            Told::Read { more } => bar.inc(more),
+            Told::Done(report) => return Ok(*report),
+            Told::Failed { detail } => return Err(Error::Answer(detail)),
+        }
+    }
+    Err(Error::Answer("the answer ended before everything was read; ask again".into()))
+}
 
 /// Reports on decisions about logins to `out`.
 pub async fn decisions(
@@ -16,27 +48,12 @@ pub async fn decisions(
     (bar, print): (&ProgressBar, Print),
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(asked.since_ms.map(|since_ms| ("since_ms", since_ms.to_string())));
-    query.extend_pairs(asked.tenant.as_ref().map(|tenant| ("tenant", tenant)));
-    let mut lines = access.lines(Method::GET, &format!("/admin/report/decisions?{}", query.finish())).await?;
-    while let Some(told) = lines.next::<Told>().await? {
-        match told {
-            Told::Begun { topic, offsets } => {
-                bar.reset();
-                bar.set_length(offsets);
-                bar.set_message(format!("offsets of {}", topic.name()));
-            }
-            Told::Read { offsets } => bar.inc(offsets),
-            Told::Done(report) if print == Print::Json => {
-                writeln!(out, "{}", serde_json::to_string(&report).unwrap_or_default())?;
-                return Ok(());
-            }
-            Told::Done(report) => return Ok(table(&report, out)?),
-            Told::Failed { detail } => return Err(Error::Answer(detail)),
-        }
+    let report: Report = ask(access, "/admin/report/decisions", asked, bar).await?;
+    match print {
+        Print::Json => writeln!(out, "{}", serde_json::to_string(&report).unwrap_or_default())?,
+        Print::Table => table(&report, out)?,
     }
-    Err(Error::Answer("the answer ended before the last decision was read; ask again".into()))
+    Ok(())
 }
 
 fn table(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {

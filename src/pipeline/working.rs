@@ -140,6 +140,9 @@ impl<F: Fold> Working<F> {
             Err(_) if place.offset <= owner.position => return Step::Restart,
             Err(_) => {
                 let outcome = fold.fold(&mut owner.state, event, place);
+                if let (Outcome::Applied(_), Some(how)) = (&outcome, F::settled(&owner.state, event)) {
+                    meter::settled(how);
+                }
                 owner.position = place.offset;
                 owner.pending.push((place.offset, outcome.clone()));
                 owner.dirty = true;

@@ -4,12 +4,14 @@
 //! whether a score of 20 % comes true one time in five, [`brier`] and [`log_loss`] see both. None of them says
 //! anything about no cases, or about cases of one class only in the case of ranking.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// Bins of [`ece`].
+/// Bins of [`ece`] and [`bins`].
 const BINS: usize = 10;
 /// Scores of 0 and 1 are moved this far inwards before their logarithm is taken.
 const LOG_LOSS_EPSILON: f64 = 1e-15;
+/// The 97.5 % quantile of the normal distribution.
+const Z: f64 = 1.959_963_984_540_054;
 
 /// A score, 0 to 1, and whether what it warned of came to pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +29,7 @@ impl Case {
 }
 
 /// All measures of the same cases; none where the cases do not say.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Cases.
     pub cases: usize,
@@ -93,11 +95,46 @@ pub fn log_loss(cases: &[Case]) -> Option<f64> {
 /// Expected calibration error: the cases in the order of their scores, cut into ten bins of equal size, and the
 /// mean over all cases of how far their bin's mean score is from its share of positives.
 pub fn ece(cases: &[Case]) -> Option<f64> {
+    let gap = |bin: &Bin| bin.cases as f64 * (bin.mean_score - bin.rate).abs();
+    let gaps = bins(cases).iter().map(gap).sum::<f64>();
+    (!cases.is_empty()).then(|| gaps / cases.len() as f64)
+}
+
+/// A tenth of the cases, in the order of their scores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bin {
+    /// Cases, at least one.
+    pub cases: usize,
+    /// Those that came to pass.
+    pub positives: usize,
+    /// Mean of their scores.
+    pub mean_score: f64,
+    /// Share of those that came to pass.
+    pub rate: f64,
+}
+
+/// The cases in the order of their scores, cut into ten bins of equal size: a table of calibration. Of fewer cases
+/// there are fewer bins.
+pub fn bins(cases: &[Case]) -> Vec<Bin> {
     let sorted = by_score(cases);
     let bounds = (0..=BINS).map(|bin| bin * sorted.len() / BINS).collect::<Vec<_>>();
-    let gap = |bin: &[Case]| bin.iter().map(|case| case.score - case.outcome()).sum::<f64>().abs();
-    let gaps = bounds.windows(2).filter_map(|ends| sorted.get(ends[0]..ends[1])).map(gap).sum::<f64>();
-    (!sorted.is_empty()).then(|| gaps / sorted.len() as f64)
+    let tenths = bounds.windows(2).filter_map(|ends| sorted.get(ends[0]..ends[1]));
+    tenths.filter(|tenth| !tenth.is_empty()).map(bin).collect()
+}
+
+fn bin(cases: &[Case]) -> Bin {
+    let (count, positives) = (cases.len(), positives(cases));
+    let mean_score = cases.iter().map(|case| case.score).sum::<f64>() / count as f64;
+    Bin { cases: count, positives, mean_score, rate: positives as f64 / count as f64 }
+}
+
+/// Wilson's score interval of a share among `n`, with a confidence of 95 %: holds for few cases as well.
+pub fn wilson(share: f64, n: f64) -> (f64, f64) {
+    let z2 = Z * Z;
+    let middle = share + z2 / (2.0 * n);
+    let spread = Z * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z2 / n;
+    (((middle - spread) / scale).max(0.0), ((middle + spread) / scale).min(1.0))
 }
 
 fn positives(cases: &[Case]) -> usize {
@@ -181,6 +218,39 @@ mod tests {
         assert!(near(ece(&halves), Some(0.25)), "{:?}", ece(&halves));
         assert!(near(ece(&cases("0.4+")), Some(0.6)), "fewer cases than bins");
         assert_eq!(ece(&[]), None);
+    }
+
+    #[test]
+    fn bins_are_tenths_in_the_order_of_scores() {
+        let hundred: Vec<_> = (0..100).map(|at| Case { score: at as f64 / 100.0, positive: at % 20 == 0 }).collect();
+        let tenths = bins(&hundred);
+        assert_eq!(tenths.len(), 10);
+        assert!(tenths.iter().all(|bin| bin.cases == 10) && tenths.is_sorted_by(|a, b| a.mean_score < b.mean_score));
+        assert!((tenths[0].mean_score - 0.045).abs() < 1e-12, "{:?}", tenths[0]);
+        assert_eq!((tenths[0].positives, tenths[0].rate, tenths[1].positives), (1, 0.1, 0));
+        let few = bins(&cases("0.9+ 0.1- 0.5-"));
+        assert_eq!(
+            few.iter().map(|bin| (bin.cases, bin.mean_score)).collect::<Vec<_>>(),
+            [(1, 0.1), (1, 0.5), (1, 0.9)]
+        );
+        assert_eq!(bins(&[]), []);
+    }
+
+    /// Values of Wilson's interval as statistical tables have them.
+    #[test]
+    fn intervals_are_wilsons() {
+        for (positives, n, low, high) in [
+            (0.0, 10.0, 0.0, 0.2775),
+            (5.0, 10.0, 0.2366, 0.7634),
+            (10.0, 10.0, 0.7225, 1.0),
+            (81.0, 263.0, 0.2553, 0.3662),
+        ] {
+            let (found_low, found_high) = wilson(positives / n, n);
+            assert!(
+                (found_low - low).abs() < 1e-4 && (found_high - high).abs() < 1e-4,
+                "{positives}/{n}: {found_low} {found_high}"
+            );
+        }
     }
 
     proptest! {

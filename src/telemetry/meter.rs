@@ -13,6 +13,8 @@ pub const REJECTED: &str = "foretell_rejected_records_total";
 pub const DEAD_LETTERS_CLOSED: &str = "foretell_dead_letters_closed_total";
 /// Events that came too late to change what they are about, as a report of a login that is long past; by family.
 pub const TOO_LATE: &str = "foretell_events_too_late_total";
+/// Visits that came to an end, by outcome: `attended`, `missed`, `cancelled`, `late_cancelled`, `deleted`.
+pub const VISITS: &str = "foretell_visits_total";
 /// Duration of flushes in seconds, by family.
 pub const FLUSH_SECONDS: &str = "foretell_flush_seconds";
 /// Rows written by flushes, by family.
@@ -44,6 +46,11 @@ pub fn folded(family: &'static str, applied: u64, skipped: u64) {
 /// An event changed nothing of what it is about.
 pub fn too_late(family: &'static str) {
     counter!(TOO_LATE, "family" => family).increment(1);
+}
+
+/// It was folded how a visit ended.
+pub fn settled(outcome: &'static str) {
+    counter!(VISITS, "outcome" => outcome).increment(1);
 }
 
 /// A login lacks a level of where it came from: nobody resolved its address before it was logged.

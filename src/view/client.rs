@@ -246,6 +246,12 @@ impl Fold for Appointments {
         Outcome::Applied(scribe.finish())
     }
 
+    fn settled(client: &Client, event: &Event) -> Option<&'static str> {
+        let appointment = client.appointments.get(appointment_id(&event.fact)?)?;
+        let is_by_this = appointment.status_by == event.envelope.id;
+        appointment.settled().filter(|_| is_by_this)
+    }
+
     fn contributions(&self, _: &Event, decision: &Decision, _: Place) -> Vec<Contribution> {
         decision.clone()
     }

@@ -22,6 +22,7 @@ mod frozen;
 mod groups;
 mod imports;
 mod kill_nine;
+mod no_show;
 mod outages;
 mod policies;
 mod process;

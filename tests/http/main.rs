@@ -15,6 +15,7 @@ mod operation;
 mod policies;
 mod rebuild;
 mod reminders;
+mod report;
 mod scores;
 #[path = "../shared/golden.rs"]
 mod shared;

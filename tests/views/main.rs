@@ -10,4 +10,5 @@ mod merge;
 mod outcome;
 mod plan;
 mod sent;
+mod settled;
 mod user;

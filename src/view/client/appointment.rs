@@ -227,6 +227,16 @@ impl Appointment {
         }
     }
 
+    /// How the visit ended, by name; none while it is on, and of an appointment that was never placed.
+    pub fn settled(&self) -> Option<&'static str> {
+        self.start.as_ref()?;
+        match self.status {
+            Status::Booked | Status::Confirmed => None,
+            Status::Cancelled if self.is_late_cancelled() => Some("late_cancelled"),
+            Status::Cancelled | Status::Attended | Status::Missed | Status::Deleted => Some(self.status.name()),
+        }
+    }
+
     /// Whether it was called off within [`LATE_CANCEL_MS`] of its start, and not by the business.
     pub fn is_late_cancelled(&self) -> bool {
         let late = |start: &Start| self.status_at_ms > start.at_ms - LATE_CANCEL_MS;

@@ -1,0 +1,196 @@
+//! `report no-show`: how visits went, and whether what was said of them came true.
+
+use super::ask;
+use crate::event::codec::rfc3339;
+use crate::ops::Error;
+use crate::ops::access::Access;
+use crate::ops::inspect::Print;
+use crate::report::no_show::{Report, Row};
+use crate::report::plot;
+use crate::report::reading::Asked;
+use crate::score::metrics::{Bin, Metrics, wilson};
+use indicatif::ProgressBar;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Reports on visits to `out`, and draws the calibration to a file where one is named.
+pub async fn no_show(
+    access: &Access,
+    (asked, svg): (&Asked, Option<&Path>),
+    (bar, print): (&ProgressBar, Print),
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let report: Report = ask(access, "/admin/report/no-show", asked, bar).await?;
+    if let Some(file) = svg {
+        let picture = plot::svg(&report.last).map_err(Error::Answer)?;
+        std::fs::write(file, picture)
+            .map_err(|cause| Error::File(format!("cannot write {}", file.display()), cause))?;
+    }
+    match print {
+        Print::Json => writeln!(out, "{}", serde_json::to_string(&report).unwrap_or_default())?,
+        Print::Table => table(&report, out)?,
+    }
+    Ok(())
+}
+
+fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let Row { known, missed, late_cancelled, cancelled, unknown, .. } = report.total;
+    let (from, to) = (rfc3339(report.window.start), rfc3339(report.window.end));
+    writeln!(out, "{known} visits with a known outcome, from {from} to {to}: {missed} missed{}", rated(&report.total))?;
+    writeln!(out, "{late_cancelled} called off late, {cancelled} called off early, {unknown} unknown")?;
+    rows("LEAD DAYS", &report.by_lead, out)?;
+    rows("LEVEL", &report.by_level, out)?;
+    rows("REMINDERS", &report.by_steps, out)?;
+    if report.by_steps.len() > 1 {
+        writeln!(out, "these are not alike: who books late gets fewer reminders and comes more often,")?;
+        writeln!(out, "so the difference between two lines is not what a reminder does")?;
+    }
+    calibration(report, out)?;
+    notes(report, out)
+}
+
+fn rated(row: &Row) -> String {
+    let Some((rate, (low, high))) = row.rate.zip(row.interval) else { return String::new() };
+    format!(" ({:.1} %, {:.1} to {:.1})", rate * 100.0, low * 100.0, high * 100.0)
+}
+
+fn rows(title: &str, rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
+    let heads = ["KNOWN", "MISSED", "RATE", "EXPECTED", "LATE OFF", "EARLY OFF", "UNKNOWN"];
+    let [known, missed, rate, expected, late, early, unknown] = heads;
+    writeln!(
+        out,
+        "\n{title:<26}{known:>9}{missed:>8}{rate:>9}  {:<17}{expected:>9}{late:>10}{early:>11}{unknown:>9}",
+        "95 %"
+    )?;
+    for row in rows.iter().filter(|row| row.known + row.late_cancelled + row.cancelled + row.unknown > 0) {
+        let Row { known, missed, late_cancelled, cancelled, unknown, .. } = row;
+        let (rate, expected) = (share(row.rate), share(row.expected));
+        let interval = interval(row.interval);
+        let name = printable(&row.name);
+        writeln!(
+            out,
+            "{name:<26}{known:>9}{missed:>8}{rate:>9}  {interval:<17}{expected:>9}{late_cancelled:>10}{cancelled:>11}\
+             {unknown:>9}"
+        )?;
+    }
+    Ok(())
+}
+
+fn calibration(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let [n, said, missed] = ["VISITS", "SAID", "MISSED"];
+    writeln!(out, "\n{:<26}{n:>9}{said:>8}{missed:>9}  95 %", "TENTHS OF THE LAST SCORE")?;
+    for (tenth, bin) in (1..).zip(&report.last.bins) {
+        let Bin { cases, mean_score, rate, .. } = *bin;
+        let (said, missed) = (share(Some(mean_score)), share(Some(rate)));
+        let interval = interval(Some(wilson(rate, cases as f64)));
+        writeln!(out, "{tenth:<26}{cases:>9}{said:>8}{missed:>9}  {interval}")?;
+    }
+    let [auc, brier, log_loss, ece] = ["ROC AUC", "BRIER", "LOG LOSS", "ECE"];
+    writeln!(out, "\n{:<26}{n:>9}{auc:>9}{brier:>9}{log_loss:>10}{ece:>8}", "SCORES")?;
+    for (name, metrics) in [
+        ("last before the start", &report.last.metrics),
+        ("last that was asked for", &report.asked),
+        ("in the last reminder", &report.reminded),
+    ] {
+        let Metrics { cases, roc_auc, brier, log_loss, ece, .. } = *metrics;
+        let [auc, brier, log_loss, ece] = [roc_auc, brier, log_loss, ece].map(number);
+        writeln!(out, "{name:<26}{cases:>9}{auc:>9}{brier:>9}{log_loss:>10}{ece:>8}")?;
+    }
+    Ok(())
+}
+
+fn notes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    for (count, what) in [
+        (report.unfolded, "records of appointments are not folded yet: what they say is missing here"),
+        (report.elsewhere, "visits that were scored or reminded of are not among these: moved, deleted or forgotten"),
+        (report.forgotten, "outcomes are of visits that the clients' rows have forgotten, and counted nowhere"),
+        (report.unreadable, "records are none that this version can read"),
+    ] {
+        if count > 0 {
+            writeln!(out, "{count} {what}")?;
+        }
+    }
+    Ok(())
+}
+
+fn share(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+fn interval(interval: Option<(f64, f64)>) -> String {
+    interval.map_or_else(|| "-".to_owned(), |(low, high)| format!("{:.1} to {:.1} %", low * 100.0, high * 100.0))
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
+}
+
+/// Names of steps are what somebody wrote: nothing of it may steer a terminal.
+fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::no_show::Calibration;
+
+    fn words(text: &str, name: &str) -> String {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    fn printed(report: &Report) -> String {
+        let mut out = Vec::new();
+        table(report, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_table_says_what_is_known_and_leaves_open_what_is_not() {
+        let row = |name: &str, known, missed| Row {
+            name: name.into(),
+            known,
+            missed,
+            rate: Some(missed as f64 / known as f64),
+            interval: Some(wilson(missed as f64 / known as f64, known as f64)),
+            expected: Some(0.3),
+            late_cancelled: 2,
+            cancelled: 3,
+            unknown: 4,
+        };
+        let metrics =
+            Metrics { cases: 40, positives: 10, roc_auc: Some(0.75), ece: Some(0.0123), ..Metrics::default() };
+        let report = Report {
+            window: 0..1_772_359_200_000,
+            total: row("all", 40, 10),
+            by_lead: vec![row("0", 40, 10), Row { name: "1".into(), ..Row::default() }],
+            by_level: vec![Row { rate: None, interval: None, expected: None, known: 0, missed: 0, ..row("low", 1, 0) }],
+            by_steps: vec![row("none", 30, 9), row("a\u{1b}[31m", 10, 1)],
+            last: Calibration { metrics, bins: vec![Bin { cases: 10, positives: 1, mean_score: 0.2, rate: 0.1 }] },
+            elsewhere: 7,
+            ..Report::default()
+        };
+        let text = printed(&report);
+        assert_eq!(
+            text.lines().next().unwrap(),
+            "40 visits with a known outcome, from 1970-01-01T00:00:00.000Z to 2026-03-01T10:00:00.000Z: 10 missed \
+             (25.0 %, 14.2 to 40.2)"
+        );
+        assert!(text.contains("\n2 called off late, 3 called off early, 4 unknown\n"), "{text}");
+        assert_eq!(words(&text, "0 "), "0 40 10 25.0 % 14.2 to 40.2 % 30.0 % 2 3 4");
+        assert_eq!(words(&text, "low"), "low 0 0 - - - 2 3 4");
+        assert_eq!(words(&text, "a\u{fffd}[31m"), "a\u{fffd}[31m 10 1 10.0 % 1.8 to 40.4 % 30.0 % 2 3 4");
+        assert_eq!(
+            words(&text, "1 "),
+            "1 10 20.0 % 10.0 % 1.8 to 40.4 %",
+            "the first tenth; a bucket of nobody is left out"
+        );
+        assert_eq!(words(&text, "last before the start"), "last before the start 40 0.7500 - - 0.0123");
+        assert_eq!(words(&text, "in the last reminder"), "in the last reminder 0 - - - -");
+        assert!(text.contains("not what a reminder does") && text.contains("\n7 visits that were scored"), "{text}");
+        assert!(!text.contains('\u{1b}') && !text.contains("not folded yet"), "{text}");
+        let alike = Report { by_steps: vec![row("none", 30, 9)], ..Report::default() };
+        assert!(!printed(&alike).contains("not what a reminder does"), "there is nothing to compare");
+    }
+}

@@ -1,0 +1,458 @@
+//! How visits went, beside what was said of them before: rates of no-shows, and whether risks came true.
+//!
+//! ```text
+//!   decisions about visits ─► what was said of a visit last, before it began ─┐
+//!   reminders             ─► the risk they carried, and which steps came      ├─► rows and cases ─► Report
+//!   client rows           ─► what became of each visit ───────────────────────┘
+//! ```
+//!
+//! What was said comes first and is held, by visit; then the rows of clients, in any order, each of which is counted and
+//! forgotten. Rows are the fold of the appointments topic, so nothing here reads an event about a visit a second way. A
+//! visit is an appointment at one start: what was said of it before it was moved is about another visit.
+//!
+//! **Rates** are missed visits among those of which it is known that somebody came or did not. Visits that were called
+//! off are none of these: a late cancellation is a class of its own, and an early one leaves time to give the place to
+//! somebody else. A visit that is past and of which nobody has said anything is unknown, not kept. Appointments are
+//! counted, also where a client had several on one day.
+//!
+//! **Steps** say which reminders a visit got, and compare people who are not alike: who books late gets fewer and comes
+//! more often, and a tenant may remind the doubtful more. The mean of what was expected stands beside each rate for
+//! that reason, and not even the two together say what a reminder does.
+
+use crate::catalog::DECISION;
+use crate::decisions::id::Id;
+use crate::event::codec::parse_rfc3339;
+use crate::event::{Event, Fact};
+use crate::log::Record;
+use crate::score::Level;
+use crate::score::metrics::{self, Bin, Case, Metrics, wilson};
+use crate::view::client::{Appointment, Client, Status};
+use crate::view::lead;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+/// Visits that something was said of and that are held; each is some 150 bytes.
+pub const VISITS_MAX: usize = 1_000_000;
+/// Different sets of steps that are told apart; further ones are counted together.
+pub const STEP_SETS_MAX: usize = 100;
+/// Different steps that are told apart.
+const STEPS_MAX: usize = 63;
+/// Under which names stand that are too many.
+const OTHERS: &str = "(others)";
+
+/// How visits went.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Visits that began in this time, in milliseconds since the epoch.
+    pub window: Range<i64>,
+    /// All of them.
+    pub total: Row,
+    /// By whole days from booking to visit, in the buckets that rates are kept by.
+    pub by_lead: Vec<Row>,
+    /// By the level that was said last before the visit began.
+    pub by_level: Vec<Row>,
+    /// By the reminders that were announced before the visit began.
+    pub by_steps: Vec<Row>,
+    /// Of what was said last before the visit began, wherever it was said.
+    pub last: Calibration,
+    /// Of the last score that was asked for, before the visit began.
+    pub asked: Metrics,
+    /// Of the risk that the last reminder carried.
+    pub reminded: Metrics,
+    /// Visits that something was said of and that are not among these: moved since, deleted, or forgotten.
+    pub elsewhere: u64,
+    /// Outcomes, of any time, whose visits the clients' rows have forgotten: they are counted nowhere here.
+    pub forgotten: u64,
+    /// Records of appointments that were not folded yet: what they say is missing here.
+    pub unfolded: u64,
+    /// Records that could not be read.
+    pub unreadable: u64,
+}
+
+/// Visits with something in common.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What.
+    pub name: String,
+    /// Visits of which it is known whether somebody came.
+    pub known: u64,
+    /// Those that nobody came to.
+    pub missed: u64,
+    /// `missed / known`; none where none is known.
+    pub rate: Option<f64>,
+    /// Between what it lies with a confidence of 95 %.
+    pub interval: Option<(f64, f64)>,
+    /// Mean of what was said last of those that are known; none where nothing was said of any.
+    pub expected: Option<f64>,
+    /// Visits that clients called off within 24 hours of their start.
+    pub late_cancelled: u64,
+    /// Visits that were called off earlier, or by the business.
+    pub cancelled: u64,
+    /// Visits that nobody has said anything of since.
+    pub unknown: u64,
+}
+
+/// Whether scores came true.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// As numbers.
+    pub metrics: Metrics,
+    /// By tenths of the scores.
+    pub bins: Vec<Bin>,
+}
+
+/// There is more to hold than may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("something was said of more than {VISITS_MAX} visits: name a later --since, an earlier --until, or a --tenant")]
+pub struct TooMany;
+
+/// What became of a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Attended,
+    Missed,
+    LateCancelled,
+    Cancelled,
+    Unknown,
+}
+
+impl Outcome {
+    /// What the row says of a visit that has begun; none of one that was entered in error.
+    fn of(appointment: &Appointment) -> Option<Self> {
+        Some(match appointment.status {
+            Status::Attended => Self::Attended,
+            Status::Missed => Self::Missed,
+            Status::Cancelled if appointment.is_late_cancelled() => Self::LateCancelled,
+            Status::Cancelled => Self::Cancelled,
+            Status::Booked | Status::Confirmed => Self::Unknown,
+            Status::Deleted => return None,
+        })
+    }
+
+    const fn is_known(self) -> bool {
+        matches!(self, Self::Attended | Self::Missed)
+    }
+}
+
+/// A risk that was said of a visit.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    at_ms: i64,
+    score: f64,
+    level: Level,
+}
+
+/// All that was said of a visit before it began.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heard {
+    asked: Option<Said>,
+    reminded: Option<Said>,
+    /// A bit for each step.
+    steps: u64,
+}
+
+impl Heard {
+    fn last(&self) -> Option<Said> {
+        [self.asked, self.reminded].into_iter().flatten().max_by_key(|said| said.at_ms)
+    }
+}
+
+/// Takes what is later; of the same instant, what comes later.
+fn later(slot: &mut Option<Said>, said: Said) {
+    if slot.is_none_or(|before| said.at_ms >= before.at_ms) {
+        *slot = Some(said);
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    attended: u64,
+    missed: u64,
+    late_cancelled: u64,
+    cancelled: u64,
+    unknown: u64,
+    /// Scores of known visits, and their sum.
+    scored: u64,
+    scores: f64,
+}
+
+impl Count {
+    fn add(&mut self, outcome: Outcome, last: Option<Said>) {
+        *match outcome {
+            Outcome::Attended => &mut self.attended,
+            Outcome::Missed => &mut self.missed,
+            Outcome::LateCancelled => &mut self.late_cancelled,
+            Outcome::Cancelled => &mut self.cancelled,
+            Outcome::Unknown => &mut self.unknown,
+        } += 1;
+        if let Some(said) = last.filter(|_| outcome.is_known()) {
+            self.scored += 1;
+            self.scores += said.score;
+        }
+    }
+
+    fn row(self, name: impl Into<String>) -> Row {
+        let Self { missed, late_cancelled, cancelled, unknown, .. } = self;
+        let known = self.attended + missed;
+        let rate = (known > 0).then(|| missed as f64 / known as f64);
+        Row {
+            name: name.into(),
+            known,
+            missed,
+            rate,
+            interval: rate.map(|rate| wilson(rate, known as f64)),
+            expected: (self.scored > 0).then(|| self.scores / self.scored as f64),
+            late_cancelled,
+            cancelled,
+            unknown,
+        }
+    }
+}
+
+/// What is counted so far.
+#[derive(Debug)]
+pub struct Tally {
+    window: Range<i64>,
+    /// By visit.
+    heard: HashMap<u128, Heard>,
+    steps: Vec<String>,
+    matched: u64,
+    total: Count,
+    by_lead: [Count; lead::BUCKETS.len()],
+    by_level: BTreeMap<Option<Level>, Count>,
+    by_steps: BTreeMap<u64, Count>,
+    other_steps: Count,
+    last: Vec<Case>,
+    asked: Vec<Case>,
+    reminded: Vec<Case>,
+    forgotten: u64,
+    unreadable: u64,
+}
+
+/// A decision about a booked visit, as far as it is read.
+#[derive(Deserialize)]
+struct Decided {
+    id: String,
+    kind: String,
+    #[serde(default)]
+    appointment_id: Option<String>,
+    #[serde(default)]
+    score: Option<f64>,
+    #[serde(default)]
+    level: Option<String>,
+    #[serde(default)]
+    visit: Option<Placed>,
+}
+
+#[derive(Deserialize)]
+struct Placed {
+    starts_at: String,
+}
+
+impl Decided {
+    /// The appointment, its start and what was said of it; none where no booked visit was scored.
+    fn said(self) -> Option<(String, i64, Said)> {
+        let at_ms = Id::parse(&self.id)?.at_ms();
+        let starts_at_ms = parse_rfc3339(&self.visit?.starts_at).ok()?;
+        Some((self.appointment_id?, starts_at_ms, Said { at_ms, score: self.score?, level: level(&self.level?)? }))
+    }
+}
+
+fn level(name: &str) -> Option<Level> {
+    [Level::Low, Level::Medium, Level::High].into_iter().find(|level| level.name() == name)
+}
+
+/// The visit of whose client this is the key, `tenant:client_id`.
+fn visit(key: &[u8], appointment_id: &str, starts_at_ms: i64) -> u128 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for part in [key, appointment_id.as_bytes(), &starts_at_ms.to_le_bytes()] {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.digest128()
+}
+
+impl Tally {
+    /// Nothing is counted yet, of visits that begin in the window.
+    pub fn new(window: Range<i64>) -> Self {
+        Self {
+            window,
+            heard: HashMap::new(),
+            steps: Vec::new(),
+            matched: 0,
+            total: Count::default(),
+            by_lead: Default::default(),
+            by_level: BTreeMap::new(),
+            by_steps: BTreeMap::new(),
+            other_steps: Count::default(),
+            last: Vec::new(),
+            asked: Vec::new(),
+            reminded: Vec::new(),
+            forgotten: 0,
+            unreadable: 0,
+        }
+    }
+
+    /// Hears a record of the topic of decisions; all of them come before the rows. Those about logins, and about visits
+    /// that were only considered, are passed over.
+    pub fn decision(&mut self, record: &Record) -> Result<(), TooMany> {
+        let is_decision = record.header("ce_type") == Some(DECISION.name.as_bytes());
+        let decided = is_decision.then(|| serde_json::from_slice::<Decided>(&record.value).ok()).flatten();
+        let Some(decided) = decided else {
+            self.unreadable += 1;
+            return Ok(());
+        };
+        if decided.kind != "appointment" || decided.appointment_id.is_none() {
+            return Ok(());
+        }
+        let (Some(key), Some((appointment_id, starts_at_ms, said))) = (record.key.as_deref(), decided.said()) else {
+            self.unreadable += 1;
+            return Ok(());
+        };
+        match self.heard(visit(key, &appointment_id, starts_at_ms), starts_at_ms, said.at_ms)? {
+            Some(heard) => later(&mut heard.asked, said),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Hears an event of the reminders topic; all of them come before the rows. That one was withdrawn later changes
+    /// nothing: it had been announced.
+    pub fn reminder(&mut self, event: &Event) -> Result<(), TooMany> {
+        let Fact::ReminderDue(due) = &event.fact else { return Ok(()) };
+        let (key, at_ms, step) = (event.key(), event.envelope.time_ms, self.step(&due.step));
+        let others = due.visits.iter().filter(|other| other.appointment_id != due.appointment_id);
+        let others = others.map(|other| (&other.appointment_id, &other.starts_at));
+        for (appointment_id, starts_at) in [(&due.appointment_id, &due.starts_at)].into_iter().chain(others) {
+            let Ok(starts_at_ms) = parse_rfc3339(starts_at) else {
+                self.unreadable += 1;
+                continue;
+            };
+            let visit = visit(key.as_bytes(), appointment_id, starts_at_ms);
+            let Some(heard) = self.heard(visit, starts_at_ms, at_ms)? else { continue };
+            heard.steps |= step;
+            // The risk is that of the visit that the reminder is of.
+            let risk = due.risk.as_ref().filter(|_| *appointment_id == due.appointment_id);
+            if let Some((score, level)) = risk.and_then(|risk| Some((risk.score, level(&risk.level)?))) {
+                later(&mut heard.reminded, Said { at_ms, score, level });
+            }
+        }
+        Ok(())
+    }
+
+    /// The bit of a step.
+    fn step(&mut self, name: &str) -> u64 {
+        let known = self.steps.iter().position(|step| step == name);
+        let at = known.unwrap_or_else(|| {
+            if self.steps.len() < STEPS_MAX {
+                self.steps.push(name.to_owned());
+                self.steps.len() - 1
+            } else {
+                STEPS_MAX
+            }
+        });
+        1 << at
+    }
+
+    /// What is held of a visit of the window of which something is said before it begins.
+    fn heard(&mut self, visit: u128, starts_at_ms: i64, at_ms: i64) -> Result<Option<&mut Heard>, TooMany> {
+        if !self.window.contains(&starts_at_ms) || at_ms >= starts_at_ms {
+            return Ok(None);
+        }
+        if self.heard.len() >= VISITS_MAX && !self.heard.contains_key(&visit) {
+            return Err(TooMany);
+        }
+        Ok(Some(self.heard.entry(visit).or_default()))
+    }
+
+    /// Counts the visits of a client, by their row and its key, `tenant:client_id`.
+    pub fn client(&mut self, key: &str, client: &Client) {
+        let kept = client.appointments.values().filter(|visit| visit.status.is_resolved() && visit.start.is_some());
+        let known = client.history.attended + client.history.missed;
+        self.forgotten += u64::try_from(known - kept.count() as i64).unwrap_or(0);
+        for (id, appointment) in &client.appointments {
+            let Some(start) = appointment.start.as_ref().filter(|start| self.window.contains(&start.at_ms)) else {
+                continue;
+            };
+            let Some(outcome) = Outcome::of(appointment) else { continue };
+            let heard = self.heard.get(&visit(key.as_bytes(), id, start.at_ms)).copied();
+            self.matched += u64::from(heard.is_some());
+            self.count(outcome, start.lead_days(appointment.booked_at_ms), heard.unwrap_or_default());
+        }
+    }
+
+    fn count(&mut self, outcome: Outcome, lead_days: i32, heard: Heard) {
+        let last = heard.last();
+        let is_new = !self.by_steps.contains_key(&heard.steps);
+        let of_steps = if is_new && self.by_steps.len() >= STEP_SETS_MAX {
+            &mut self.other_steps
+        } else {
+            self.by_steps.entry(heard.steps).or_default()
+        };
+        of_steps.add(outcome, last);
+        self.total.add(outcome, last);
+        self.by_lead[usize::from(lead::bucket(lead_days))].add(outcome, last);
+        self.by_level.entry(last.map(|said| said.level)).or_default().add(outcome, last);
+        if outcome.is_known() {
+            let positive = outcome == Outcome::Missed;
+            let of = |said: Option<Said>| said.map(|Said { score, .. }| Case { score, positive });
+            self.last.extend(of(last));
+            self.asked.extend(of(heard.asked));
+            self.reminded.extend(of(heard.reminded));
+        }
+    }
+
+    /// All of it is counted; so many records of appointments were not folded when the rows were read.
+    pub fn report(self, unfolded: u64) -> Report {
+        let levels = [Some(Level::Low), Some(Level::Medium), Some(Level::High), None];
+        let of_level = |level: Option<Level>| {
+            let count = self.by_level.get(&level)?;
+            Some(count.row(level.map_or("(not scored)", Level::name)))
+        };
+        let mut by_steps: Vec<_> = self.by_steps.iter().map(|(set, count)| count.row(self.names(*set))).collect();
+        // Stable: those of one size stay in the order of their names, and without any reminder comes first.
+        by_steps.sort_by(|a, b| a.name.cmp(&b.name));
+        by_steps.sort_by_key(|row| (row.name != NONE, std::cmp::Reverse(row.known)));
+        let others = self.other_steps.row(OTHERS);
+        by_steps.extend((others != Count::default().row(OTHERS)).then_some(others));
+        Report {
+            total: self.total.row("all"),
+            by_lead: (0..).zip(self.by_lead).map(|(bucket, count)| count.row(lead_days(bucket))).collect(),
+            by_level: levels.into_iter().filter_map(of_level).collect(),
+            by_steps,
+            last: Calibration { metrics: Metrics::of(&self.last), bins: metrics::bins(&self.last) },
+            asked: Metrics::of(&self.asked),
+            reminded: Metrics::of(&self.reminded),
+            elsewhere: self.heard.len() as u64 - self.matched,
+            forgotten: self.forgotten,
+            unfolded,
+            unreadable: self.unreadable,
+            window: self.window,
+        }
+    }
+
+    /// The names of a set of steps.
+    fn names(&self, set: u64) -> String {
+        let named = self.steps.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0).map(|(_, name)| name.as_str());
+        let mut names: Vec<_> = named.chain((set & (1 << STEPS_MAX) != 0).then_some(OTHERS)).collect();
+        names.sort_unstable();
+        if names.is_empty() { NONE.to_owned() } else { names.join(" + ") }
+    }
+}
+
+/// The set of no steps.
+const NONE: &str = "none";
+
+/// The days of a lead bucket.
+fn lead_days(bucket: usize) -> String {
+    let from = lead::BUCKETS[bucket];
+    match lead::BUCKETS.get(bucket + 1) {
+        None => format!("{from}+"),
+        Some(next) if next - from == 1 => from.to_string(),
+        Some(next) => format!("{from}-{}", next - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests;

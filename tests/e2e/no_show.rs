@@ -1,0 +1,120 @@
+//! The report on no-shows as an operator sees it: over a running instance and with nobody serving, as a table, as JSON
+//! and as a picture.
+
+use crate::deployment::Deployment;
+use crate::facts;
+use crate::process::{Service, until};
+use foretell::event::codec::rfc3339;
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// From the bookings to the start of the visits: all is scored and announced by then, however busy the machine is.
+const AHEAD_MS: i64 = 20_000;
+/// Visits, each of a client of its own.
+const VISITS: usize = 8;
+
+#[allow(clippy::disallowed_methods, reason = "visits begin while the test runs")]
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as i64
+}
+
+fn about(kind: &str, n: usize, at_ms: i64, data: &Value) -> Value {
+    let mut all = json!({"appointment_id": format!("visit-{n}"), "client_id": format!("client-{n}")});
+    all.as_object_mut().expect("an object").extend(data.as_object().expect("an object").clone());
+    facts::event(&format!("{kind}-{n}"), &format!("appointment.{kind}"), at_ms, &all)
+}
+
+/// Books and scores visits, and asks for a reminder of every other one; answers when they begin, and their scores.
+async fn announced(service: &Service) -> (i64, Vec<f64>) {
+    let starts_ms = now_ms() + AHEAD_MS;
+    let placed = json!({"starts_at": rfc3339(starts_ms), "booked_at": rfc3339(starts_ms - 30 * 86_400_000)});
+    service.fold(&(0..VISITS).map(|n| about("booked", n, now_ms(), &placed)).collect::<Vec<_>>()).await;
+    let mut scores = Vec::new();
+    for n in 0..VISITS {
+        let score = service.get(&format!("/v1/risk/appointments/visit-{n}")).await.good();
+        scores.push(score["score"].as_f64().expect("a score"));
+        if n.is_multiple_of(2) {
+            let path = format!("/v1/appointments/visit-{n}/reminders");
+            assert_eq!(service.post(&path, &json!({})).await.status, 202);
+        }
+    }
+    for n in (0..VISITS).step_by(2) {
+        until("the reminder is announced", async || {
+            let story = service.get(&format!("/v1/appointments/visit-{n}")).await.good();
+            let mut reminders = story["reminders"].as_array().expect("a list").iter();
+            reminders.any(|reminder| reminder["status"] == "sent").then_some(())
+        })
+        .await;
+    }
+    assert!(now_ms() < starts_ms, "all of it was said before the visits began");
+    (starts_ms, scores)
+}
+
+fn report(deployment: &Deployment, arguments: &[&str]) -> Value {
+    let all = [&["report", "no-show", "--json"], arguments].concat();
+    serde_json::from_str(&deployment.output(&all)).expect("JSON")
+}
+
+/// Known, missed, called off late, called off early, unknown.
+fn counts(row: &Value) -> [u64; 5] {
+    ["known", "missed", "late_cancelled", "cancelled", "unknown"].map(|field| row[field].as_u64().expect("a number"))
+}
+
+fn row<'a>(rows: &'a Value, name: &str) -> &'a Value {
+    let mut all = rows.as_array().expect("rows").iter();
+    all.find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name}: {rows}"))
+}
+
+async fn told_and_drawn(deployment: &Deployment) {
+    let service = Service::ready(deployment, &[]).await;
+    let (starts_ms, scores) = announced(&service).await;
+    assert_eq!(counts(&report(deployment, &[])["total"]), [0; 5], "none has begun");
+    until("the visits begin", async || (now_ms() > starts_ms).then_some(())).await;
+    let nothing = json!({});
+    let (none, at_ms) = (&nothing, now_ms());
+    let outcomes: Vec<_> =
+        [(0, "missed"), (1, "missed"), (2, "attended"), (3, "missed"), (4, "attended"), (5, "attended")]
+            .into_iter()
+            .map(|(n, kind)| about(kind, n, at_ms, none))
+            .chain([about("cancelled", 6, starts_ms - 1, &json!({"cancelled_by": "client"}))])
+            .collect();
+    service.fold(&outcomes).await;
+    let picture = deployment.scratch_file("calibration.svg");
+    let serving = report(deployment, &["--svg", picture.to_str().expect("text")]);
+    assert_eq!(counts(&serving["total"]), [6, 3, 1, 0, 1], "{serving}");
+    assert_eq!(counts(row(&serving["by_lead"], "30-59")), [6, 3, 1, 0, 1]);
+    assert_eq!(counts(row(&serving["by_steps"], "manual")), [3, 1, 1, 0, 0], "{serving}");
+    assert_eq!(counts(row(&serving["by_steps"], "none")), [3, 2, 0, 0, 1], "{serving}");
+    let metrics = &serving["last"]["metrics"];
+    let missed = |n: usize| matches!(n, 0 | 1 | 3);
+    let error = |(n, score): (usize, &f64)| (score - f64::from(u8::from(missed(n)))).powi(2);
+    let brier = scores.iter().take(6).enumerate().map(error).sum::<f64>() / 6.0;
+    assert!((metrics["brier"].as_f64().expect("a number") - brier).abs() < 1e-6, "{metrics} {scores:?}");
+    assert_eq!((&serving["asked"]["cases"], &serving["reminded"]["cases"]), (&json!(6), &json!(3)));
+    let drawn = std::fs::read_to_string(&picture).expect("drawn");
+    assert!(drawn.starts_with("<svg") && drawn.contains("n = 6"), "{drawn}");
+    let table = deployment.output(&["report", "no-show"]);
+    let line = table.lines().find(|line| line.starts_with("manual")).expect("a line");
+    let words: Vec<_> = line.split_whitespace().take(5).collect();
+    assert_eq!(words, ["manual", "3", "1", "33.3", "%"], "{table}");
+    assert!(table.contains("not what a reminder does"), "{table}");
+    service.process.stop().await;
+    let later = report(deployment, &["--tenant", "default", "--since", &rfc3339(starts_ms)]);
+    for field in ["total", "by_lead", "by_level", "by_steps", "last", "asked", "reminded"] {
+        assert_eq!(later[field], serving[field], "{field}, with nobody serving");
+    }
+    assert_eq!(counts(&report(deployment, &["--until", &rfc3339(starts_ms)])["total"]), [0; 5]);
+    assert_eq!(counts(&report(deployment, &["--tenant", "other"])["total"]), [0; 5]);
+    let said = deployment.failure(1, &["report", "no-show", "--svg", "/nowhere/at/all.svg"]);
+    assert!(said.contains("cannot write /nowhere/at/all.svg"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn visits_in_a_directory_are_reported_and_drawn() {
+    told_and_drawn(&Deployment::disk()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn visits_on_a_cluster_are_reported_and_drawn() {
+    told_and_drawn(&Deployment::cluster()).await;
+}

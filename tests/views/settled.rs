@@ -1,0 +1,42 @@
+//! What is counted of how visits end: what an event has decided, once, by the class that it has then.
+
+use crate::build::{DAY, HOUR, at, attended, booked, cancelled, confirmed, deleted, event, missed, rescheduled};
+use foretell::event::Fact;
+use foretell::event::appointment::CancelledBy;
+use foretell::view::client::{Appointments, Client};
+use foretell::view::{Fold, Place};
+
+const START: &str = "2026-06-10T09:00:00Z";
+
+/// What is counted of a booking of five days ahead and of these facts, each so long before (or after) the start.
+fn settled(facts: Vec<(i64, Fact)>) -> Vec<Option<&'static str>> {
+    let (fold, mut client) = (Appointments::default(), Client::default());
+    let start_ms = at(START);
+    let mut take = |from_start_ms: i64, fact: Fact| {
+        let event = event(start_ms + from_start_ms, fact);
+        fold.fold(&mut client, &event, Place { partition: 0, offset: 0 });
+        Appointments::settled(&client, &event)
+    };
+    assert_eq!(take(-5 * DAY, booked("a", start_ms)), None, "it is still to come");
+    facts.into_iter().map(|(from_start_ms, fact)| take(from_start_ms, fact)).collect()
+}
+
+#[test]
+fn an_event_that_decides_how_a_visit_ends_is_counted() {
+    let by_business = Some(CancelledBy::Business);
+    for (facts, expected) in [
+        (vec![(-DAY, confirmed("a")), (HOUR, attended("a"))], vec![None, Some("attended")]),
+        (vec![(HOUR, missed("a")), (2 * HOUR, attended("a"))], vec![Some("missed"), Some("attended")]),
+        // It happened before what is known by now, so it decides nothing.
+        (vec![(2 * HOUR, attended("a")), (HOUR, missed("a"))], vec![Some("attended"), None]),
+        (vec![(-2 * DAY, cancelled("a", None))], vec![Some("cancelled")]),
+        (vec![(-HOUR, cancelled("a", None))], vec![Some("late_cancelled")]),
+        (vec![(-HOUR, cancelled("a", by_business))], vec![Some("cancelled")]),
+        (vec![(-2 * DAY, deleted("a"))], vec![Some("deleted")]),
+        (vec![(HOUR, missed("a")), (2 * HOUR, rescheduled("a", at(START) + DAY))], vec![Some("missed"), None]),
+        // Of a visit that nobody ever booked.
+        (vec![(HOUR, missed("b"))], vec![None]),
+    ] {
+        assert_eq!(settled(facts.clone()), expected, "{facts:?}");
+    }
+}

@@ -8,6 +8,9 @@
 //! unknown key is an error that names the likeliest one meant, because a setting that is silently ignored is the
 //! worst kind of default.
 
+mod zones;
+
+use crate::event::zone;
 use crate::{decisions, enrich, http, log, pipeline, progress, remind, rows, score, store, telemetry, view};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -248,7 +251,7 @@ impl Config {
         if let Err(error) = self.score.no_show.validate() {
             return invalid("score.no_show", error.to_string());
         }
-        if crate::event::zone::get(&self.fold.time_zone_default).is_none() {
+        if self.zone_rules()?.get(&self.fold.time_zone_default).is_none() {
             return invalid("fold.time_zone_default", format!("no IANA zone {:?}", self.fold.time_zone_default));
         }
         for (place, count) in [
@@ -275,6 +278,12 @@ impl Config {
             return invalid(&place, error.detail);
         }
         Ok(())
+    }
+
+    /// The rules of time zones that a process of these settings is to have: it installs them before it reads anything.
+    pub fn zone_rules(&self) -> Result<zone::Rules, Error> {
+        let read = self.fold.time_zones_dir.as_deref().map_or_else(|| Ok(zone::Rules::default()), zones::read);
+        read.map_err(|message| Error::Invalid { place: "fold.time_zones_dir".into(), message })
     }
 
     /// The settings as TOML, without secrets.
@@ -350,6 +359,7 @@ mod tests {
                 vec!["topics.decision_retention_days", "from 1 to 36500"],
             ),
             ("FORETELL__FOLD__TIME_ZONE_DEFAULT", "Mars/Base", vec!["fold.time_zone_default", "no IANA zone"]),
+            ("FORETELL__FOLD__TIME_ZONES_DIR", "/nowhere", vec!["fold.time_zones_dir", "/nowhere"]),
             ("FORETELL__SCORE__LOGIN__DENY_AT", "0.1", vec!["score.login", "deny_at"]),
             ("FORETELL__SCORE__LOGIN__MODE", "faithfull", vec!["score.login.mode", "Did you mean `faithful`?"]),
         ] {

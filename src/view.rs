@@ -42,6 +42,10 @@ pub const FOLD_VERSION: u32 = 5;
 pub struct Limits {
     /// IANA zone of visits whose event and client name none.
     pub time_zone_default: String,
+    /// Directory of zone rules that stand over the bundled ones. Its place is not what a fold depends on, but what it
+    /// holds: the fingerprint names that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zones_dir: Option<std::path::PathBuf>,
     /// Devices kept a user; revoked ones are forgotten first, then the one seen longest ago, trusted ones last.
     pub user_devices_max: usize,
     /// Values kept a user and login feature; the rarest is forgotten first, then the one seen longest ago.
@@ -70,6 +74,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             time_zone_default: "UTC".into(),
+            time_zones_dir: None,
             user_devices_max: 32,
             user_values_max: 64,
             user_logins_max: 16,
@@ -87,7 +92,7 @@ impl Default for Limits {
 /// Names everything that a fold depends on: equal fingerprints give equal rows from equal logs.
 pub fn fingerprint(limits: &Limits) -> String {
     // A named map in declaration order: the text is canonical.
-    let limits = serde_json::to_string(limits).unwrap_or_default();
+    let limits = serde_json::to_string(&Limits { time_zones_dir: None, ..limits.clone() }).unwrap_or_default();
     let digest = xxhash_rust::xxh3::xxh3_64(limits.as_bytes());
     format!("fold{FOLD_VERSION}-zones{}-agents{}-limits{digest:016x}", zone::version(), agent::rules())
 }

@@ -12,6 +12,7 @@ use crate::decisions::reading::Asked;
 use crate::enrich::Enricher;
 use crate::evaluate::{self, AppointmentOptions, LoginOptions};
 use crate::event::codec::parse_rfc3339;
+use crate::event::zone;
 use crate::http::auth::{self, Insecure, Keys};
 use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::{self, Print, What};
@@ -187,7 +188,10 @@ fn settings(global: &Global) -> Result<Config, Failure> {
     ];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect();
     let environment = std::env::vars().collect();
-    Ok(config::load(Layers { file: global.config.as_deref(), environment, flags })?)
+    let config = config::load(Layers { file: global.config.as_deref(), environment, flags })?;
+    zone::install(config.zone_rules()?)
+        .map_err(|has| Failure::Other(format!("this process has the zone rules {has} already")))?;
+    Ok(config)
 }
 
 async fn serve(

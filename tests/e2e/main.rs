@@ -35,3 +35,4 @@ mod services;
 mod story;
 mod stream;
 mod weather;
+mod zones;

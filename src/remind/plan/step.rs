@@ -305,17 +305,16 @@ fn candidate<'a>(
     (before, due_at_ms): (u32, i64),
     channels: Vec<Channel>,
 ) -> Candidate<'a> {
-    let Placed { id, visit, start } = placed;
+    let Placed { visit, start, .. } = placed;
     let policy = context.policy;
     let due = |rule: &Rule| rule.due_ms(policy, start, visit.placed_at_ms);
     let step_due_ms = due(rule);
     let next = policy.steps.iter().filter(|other| other.is_for_all()).map(due).filter(|at_ms| *at_ms > step_due_ms);
     let ends = next.chain(rule.own_end_ms(step_due_ms)).min();
     let expires_at_ms = ends.unwrap_or(start.at_ms).min(start.at_ms);
-    let local = format!("{}[{}]", wall_clock(start.local()), start.zone);
     Candidate {
         placed,
-        reminder_id: reminder::step_id(context.key, id, &local, &rule.id, before),
+        reminder_id: unused_id(context, placed, &rule.id, before),
         due_at_ms,
         expires_at_ms,
         latest_ms: expires_at_ms.min(start.at_ms - i64::from(policy.notice_minutes_min) * MINUTE_MS),
@@ -323,6 +322,17 @@ fn candidate<'a>(
         others: Vec::new(),
         caused_by: &visit.placed_by,
     }
+}
+
+/// The id of the next announcement of a step: counted on from those that hold no more. Where other zone rules give
+/// the same wall-clock time another instant, the id by that count may name the announcement for the one before.
+fn unused_id(context: &Context<'_>, placed: Placed<'_>, step: &str, before: u32) -> String {
+    let Placed { id, start, .. } = placed;
+    let announced = context.sent.of(id);
+    let local = format!("{}[{}]", wall_clock(start.local()), start.zone);
+    let mut ids = (before..).map(|n| reminder::step_id(context.key, id, &local, step, n));
+    let unused = ids.find(|reminder_id| announced.iter().all(|a| a.reminder_id != *reminder_id));
+    unused.unwrap_or_default()
 }
 
 /// What is already decided about a candidate: why it is not sent, or that its time is over.

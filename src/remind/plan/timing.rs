@@ -6,7 +6,6 @@ use crate::view::client::Start;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-const MINUTE_MS: i64 = 60 * 1000;
 /// A wait for another day can end in quiet hours, and those in a day that is full: as often as a step has days.
 const LOOKS_MAX: usize = 64;
 
@@ -50,20 +49,5 @@ fn announced_on(context: &Context<'_>, zone: &TimeZone, day: Date) -> u32 {
 /// The end of the quiet hours that `at_ms` lies in, if it lies in any.
 fn quiet_until(context: &Context<'_>, zone: &TimeZone, at_ms: i64) -> Option<i64> {
     let quiet = context.client.quiet_hours.unwrap_or(context.policy.quiet_hours_default);
-    let local = zone::local(at_ms, zone);
-    let minute = u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs());
-    let (from, to) = (quiet.from_minute, quiet.to_minute);
-    let overnight = from > to;
-    let inside = if overnight { minute >= from || minute < to } else { (from..to).contains(&minute) };
-    if !inside {
-        return None;
-    }
-    let date = if overnight && minute >= from { local.date().tomorrow().ok()? } else { local.date() };
-    let end_ms = zone::instant_ms(date.at((to / 60) as i8, (to % 60) as i8, 0, 0), zone);
-    if end_ms > at_ms {
-        return Some(end_ms);
-    }
-    // The hour comes twice, and this is the second time: what is left of it is what the clock shows.
-    let left_ms = i64::from(to.saturating_sub(minute).max(1)) * MINUTE_MS;
-    Some(at_ms.div_euclid(MINUTE_MS) * MINUTE_MS + left_ms)
+    zone::quiet::until_ms(at_ms, quiet, zone)
 }

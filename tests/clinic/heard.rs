@@ -1,0 +1,59 @@
+//! The topic of reminders as a subscriber hears it.
+
+use super::rules::{Told, What};
+use foretell::event::reminder::Announcement;
+use foretell::event::{Fact, codec};
+use foretell::log::Record;
+use std::collections::BTreeMap;
+
+/// Something on the topic.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    pub at_ms: i64,
+    pub reminder_id: String,
+    pub told: Told,
+    /// When the reminder is not to be sent any more; none for a withdrawal.
+    pub expires_ms: Option<i64>,
+}
+
+/// Knows which reminder an id was for.
+#[derive(Default)]
+pub struct Ear {
+    known: BTreeMap<String, (String, i64)>,
+}
+
+impl Ear {
+    /// What a record says; errs where it is no reminder, or takes back what was never announced.
+    pub fn hear(&mut self, record: &Record) -> Result<Heard, String> {
+        let event = codec::decode(record).map_err(|faults| format!("{record:?}: {faults}"))?;
+        let (at_ms, key) = (event.envelope.time_ms, (event.envelope.tenant.clone(), event.fact.subject().to_owned()));
+        match event.fact {
+            Fact::ReminderDue(due) => {
+                let start_ms = instant_ms(&due.starts_at)?;
+                self.known.insert(due.reminder_id.clone(), (due.step.clone(), start_ms));
+                let expires_ms = Some(instant_ms(&due.expires_at)?);
+                let Announcement { reminder_id, appointment_id, step, local_start, time_zone, channels, .. } = *due;
+                let what = What::Due { step, local_start, zone: time_zone, start_ms, channels };
+                Ok(Heard { at_ms, reminder_id, told: Told { key, appointment: appointment_id, what }, expires_ms })
+            }
+            Fact::ReminderWithdrawn(gone) => {
+                let (step, start_ms) = self
+                    .known
+                    .get(&gone.reminder_id)
+                    .cloned()
+                    .ok_or_else(|| format!("{gone:?} was never announced"))?;
+                let reasons = ["cancelled", "deleted", "rescheduled", "erased"];
+                let reason = reasons.into_iter().find(|reason| *reason == gone.reason);
+                let reason = reason.ok_or_else(|| format!("{gone:?} for no reason"))?;
+                let told =
+                    Told { key, appointment: gone.appointment_id, what: What::Withdrawn { step, start_ms, reason } };
+                Ok(Heard { at_ms, reminder_id: gone.reminder_id, told, expires_ms: None })
+            }
+            other => Err(format!("{other:?} among the reminders")),
+        }
+    }
+}
+
+fn instant_ms(text: &str) -> Result<i64, String> {
+    text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond).map_err(|error| error.to_string())
+}

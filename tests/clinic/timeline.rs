@@ -1,0 +1,362 @@
+//! What happens in a chain of clinics within a year: a list of events, which a seed decides.
+//!
+//! Bookings come with the leads that clinics have, a third of them for the same day. Some visits are moved, away and
+//! back, called off, entered in error, handed to another client; some clients live abroad, sleep when they like, refuse
+//! and agree again. A few visits are in the nights in which clocks change. Nothing happens on a quarter of an hour, when
+//! reminders are due, so that of a cancellation and a reminder one is always the earlier.
+
+use foretell::event::appointment::{
+    Booking, Cancellation, CancelledBy, Change, Channel, ClientUpdate, Consent, QuietHours, StartsAt, Visit,
+};
+use foretell::event::reminder::Request;
+use foretell::event::{Envelope, Event, Fact, zone};
+use foretell::source::draw::{Draw, Sequence};
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+
+pub const MINUTE_MS: i64 = 60_000;
+pub const HOUR_MS: i64 = 60 * MINUTE_MS;
+pub const DAY_MS: i64 = 24 * HOUR_MS;
+/// 1 July 2017, 00:00 UTC: the last summer in which clocks changed in São Paulo.
+pub const BEGIN_MS: i64 = 1_498_867_200_000;
+const QUARTER_MS: i64 = 15 * MINUTE_MS;
+
+/// Tenant and zone of each location. Kolkata opens at half past, so that visits begin with an hour of UTC there too.
+pub const LOCATIONS: [(&str, &str); 5] = [
+    ("north", "Europe/Dublin"),
+    ("north", "UTC"),
+    ("south", "America/Sao_Paulo"),
+    ("south", "Australia/Lord_Howe"),
+    ("east", "Asia/Kolkata"),
+];
+/// Where clients live who do not live where they go.
+const ABROAD: [&str; 6] = [
+    "America/New_York",
+    "Asia/Kathmandu",
+    "Pacific/Auckland",
+    "Europe/Lisbon",
+    "America/St_Johns",
+    "Africa/Casablanca",
+];
+/// Local hours at which visits begin.
+const SLOTS: [i8; 6] = [9, 10, 11, 14, 15, 16];
+/// Leads in days, from and up to, with the bookings of a hundred that have them.
+const LEADS: [(u32, i64, i64); 9] =
+    [(35, 0, 0), (11, 1, 1), (14, 2, 3), (10, 4, 6), (8, 7, 7), (8, 8, 13), (6, 14, 20), (5, 21, 29), (3, 30, 80)];
+/// Visits of a client within the year.
+const VISITS_OF_CLIENT: u64 = 4;
+
+/// How much happens.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub seed: u64,
+    pub appointments: u64,
+    pub days: i64,
+}
+
+/// The events of a year, rising in time.
+pub struct Timeline {
+    pub events: Vec<Event>,
+    pub ends_ms: i64,
+}
+
+impl Timeline {
+    /// The same for the same size, on every machine.
+    pub fn of(size: Size) -> Self {
+        let mut clinic = Clinic { size, draw: Draw::new(size.seed), said: Vec::new() };
+        (0..clinic.clients()).for_each(|client| clinic.live(client));
+        (0..size.appointments).for_each(|visit| clinic.visit(visit));
+        let ends_ms = clinic.ends_ms();
+        let mut said = clinic.said;
+        said.retain(|said| said.at_ms < ends_ms);
+        said.sort_by_key(|said| said.at_ms);
+        let events = said.into_iter().enumerate().map(|(n, said)| Event {
+            envelope: Envelope {
+                id: format!("e{n}"),
+                source: "urn:clinic".into(),
+                tenant: said.tenant.into(),
+                time_ms: said.at_ms,
+            },
+            fact: said.fact,
+        });
+        Self { events: events.collect(), ends_ms }
+    }
+}
+
+struct Said {
+    at_ms: i64,
+    tenant: &'static str,
+    fact: Fact,
+}
+
+struct Clinic {
+    size: Size,
+    draw: Draw,
+    said: Vec<Said>,
+}
+
+/// An appointment while its life is made up.
+struct Life {
+    tenant: &'static str,
+    zone: &'static str,
+    id: String,
+    client: u64,
+    wall: DateTime,
+    /// When the last thing about it was said.
+    last_ms: i64,
+    chance: Sequence,
+}
+
+impl Life {
+    fn start_ms(&self) -> i64 {
+        zone::instant_ms(self.wall, &rules(self.zone))
+    }
+
+    /// Some time after what was said last and before `end_ms`, off the quarters of hours; none where there is none.
+    fn before(&mut self, end_ms: i64) -> Option<i64> {
+        let from = self.last_ms.div_euclid(QUARTER_MS) + 1;
+        let quarters = end_ms.div_euclid(QUARTER_MS) - from;
+        if quarters < 1 {
+            return None;
+        }
+        let quarter = from + self.chance.below(quarters as u64) as i64;
+        Some(quarter * QUARTER_MS + (1 + self.chance.below(14) as i64) * MINUTE_MS)
+    }
+
+    fn visit(&self) -> Visit {
+        Visit { appointment_id: self.id.clone(), client_id: client_id(self.client) }
+    }
+
+    /// The start as one of those say it who book: the time on the clock, or the instant, with or without its zone.
+    fn booking(&mut self) -> Box<Booking> {
+        let starts_at = match self.chance.below(20) {
+            0..=12 => StartsAt::Local { local: self.wall, zone: self.zone.into() },
+            13..=17 => StartsAt::Instant { at_ms: self.start_ms(), zone: Some(self.zone.into()) },
+            _ => StartsAt::Instant { at_ms: self.start_ms(), zone: None },
+        };
+        Box::new(Booking {
+            appointment_id: self.id.clone(),
+            client_id: client_id(self.client),
+            starts_at,
+            duration_minutes: Some(30),
+            location_id: Some(self.zone.into()),
+            practitioner_id: None,
+            service: None,
+            booked_at_ms: None,
+            attributes: Default::default(),
+        })
+    }
+}
+
+fn client_id(client: u64) -> String {
+    format!("c{client}")
+}
+
+fn rules(name: &str) -> TimeZone {
+    zone::get(name).expect("a zone of the database")
+}
+
+fn civil(at_ms: i64) -> Date {
+    zone::local(at_ms, &TimeZone::UTC).date()
+}
+
+impl Clinic {
+    fn ends_ms(&self) -> i64 {
+        BEGIN_MS + self.size.days * DAY_MS
+    }
+
+    fn clients(&self) -> u64 {
+        (self.size.appointments / VISITS_OF_CLIENT).max(LOCATIONS.len() as u64 * 2)
+    }
+
+    fn say(&mut self, at_ms: i64, tenant: &'static str, fact: Fact) {
+        self.said.push(Said { at_ms, tenant, fact });
+    }
+
+    /// What a client says of themselves, at the beginning and later.
+    fn live(&mut self, client: u64) {
+        let (tenant, _) = LOCATIONS[client as usize % LOCATIONS.len()];
+        let mut chance = self.draw.sequence(1, client);
+        let days = self.size.days as u64;
+        let any = |chance: &mut Sequence, days: u64| {
+            let quarter = chance.below(days * 96) as i64;
+            BEGIN_MS + quarter * QUARTER_MS + (1 + chance.below(14) as i64) * MINUTE_MS
+        };
+        let update = || ClientUpdate { client_id: client_id(client), ..ClientUpdate::default() };
+        let mut changes = Vec::new();
+        if chance.happens(0.12) {
+            let zone = ABROAD[chance.below(ABROAD.len() as u64) as usize];
+            let time_zone = Change::Set(zone.to_owned());
+            changes.push((any(&mut chance, days / 3 + 1), ClientUpdate { time_zone, ..update() }));
+        }
+        if chance.happens(0.15) {
+            let of_day = |minute| minute as u16 * 15 % 1440;
+            // Some never sleep, some at noon, and the end of some nights is within the hour that clocks skip.
+            let (from, to) = [(0, 0), (48, 56), (88, 28), (80, 6), (2, 40)][chance.below(5) as usize];
+            let quiet = QuietHours { from_minute: of_day(from), to_minute: of_day(to) };
+            let quiet_hours = Change::Set(quiet);
+            changes.push((any(&mut chance, days), ClientUpdate { quiet_hours, ..update() }));
+        }
+        let may = |consent| vec![Consent { channel: Channel::Email, consent, address_ref: Some("1".into()) }];
+        if chance.happens(0.2) {
+            let channels = Change::Set(may(true));
+            changes.push((any(&mut chance, days), ClientUpdate { channels, ..update() }));
+        }
+        if chance.happens(0.06) {
+            let refused_ms = any(&mut chance, days);
+            let refused = if chance.happens(0.5) { may(false) } else { Vec::new() };
+            changes.push((refused_ms, ClientUpdate { channels: Change::Set(refused), ..update() }));
+            if chance.happens(0.6) {
+                let agreed_ms = refused_ms + (1 + chance.below(20) as i64) * 7 * HOUR_MS + MINUTE_MS;
+                let channels = if chance.happens(0.5) { Change::Clear } else { Change::Set(may(true)) };
+                changes.push((agreed_ms, ClientUpdate { channels, ..update() }));
+            }
+        }
+        for (at_ms, update) in changes {
+            self.say(at_ms, tenant, Fact::ClientUpdated(Box::new(update)));
+        }
+        if chance.happens(0.01) {
+            let at_ms = any(&mut chance, days);
+            self.say(at_ms, tenant, Fact::ClientErased { client_id: client_id(client) });
+        }
+    }
+
+    /// An appointment from its booking to its outcome.
+    fn visit(&mut self, number: u64) {
+        let mut chance = self.draw.sequence(2, number);
+        let clients = self.clients();
+        let client = chance.below(clients);
+        let (tenant, zone) = LOCATIONS[client as usize % LOCATIONS.len()];
+        let day = civil(BEGIN_MS) + (chance.below(self.size.days as u64) as i64).days();
+        let hour = 8 + chance.below(10) as i8;
+        let minute = (chance.below(4) * 15 + 1 + chance.below(14)) as i8;
+        let booked_ms = zone::instant_ms(day.at(hour, minute, 0, 0), &rules(zone));
+        let lead = LEADS[chance.weighted(LEADS.iter().map(|(weight, ..)| *weight))];
+        let days = lead.1 + chance.below((lead.2 - lead.1 + 1) as u64) as i64;
+        let half = if zone == "Asia/Kolkata" { 30 } else { 0 };
+        let mut slots = SLOTS.iter().filter(|slot| days > 0 || **slot > hour + 1);
+        let slot = chance.below(slots.clone().count() as u64) as usize;
+        // Nothing is free today any more: tomorrow.
+        let (date, slot) =
+            slots.nth(slot).map_or((day.tomorrow(), SLOTS[0]), |slot| (day.checked_add(days.days()), *slot));
+        let Ok(date) = date else { return };
+        let mut wall = date.at(slot, half, 0, 0);
+        if chance.happens(0.02)
+            && let Some(night) = night_of_change(booked_ms + DAY_MS, zone)
+        {
+            wall = night.saturating_add((chance.below(9) as i64 * 30 - 120).minutes());
+        }
+        let id = format!("a{number}");
+        let mut life = Life { tenant, zone, id, client, wall, last_ms: booked_ms, chance };
+        let booking = life.booking();
+        self.say(booked_ms, tenant, Fact::Booked(booking));
+        self.change(&mut life, clients);
+        self.end(&mut life);
+    }
+
+    /// What becomes of it before its start.
+    fn change(&mut self, life: &mut Life, clients: u64) {
+        if life.chance.happens(0.15)
+            && let Some(at_ms) = life.before(life.start_ms())
+        {
+            self.next(life, at_ms, Fact::Confirmed(life.visit()));
+        }
+        self.ask(life, 0.02);
+        if life.chance.happens(0.14) {
+            let was = life.wall;
+            let later = (1 + life.chance.below(12) as i64).days();
+            self.reschedule(life, was.saturating_add(later));
+            if life.chance.happens(0.4) {
+                self.reschedule(life, was);
+            }
+        }
+        if life.chance.happens(0.02)
+            && let Some(at_ms) = life.before(life.start_ms())
+        {
+            // Of the same tenant and location: five clients further on.
+            self.next(life, at_ms, Fact::Deleted(life.visit()));
+            life.client = (life.client + LOCATIONS.len() as u64) % (clients - clients % LOCATIONS.len() as u64);
+            let booking = life.booking();
+            self.next(life, at_ms, Fact::Booked(booking));
+        }
+        self.ask(life, 0.02);
+    }
+
+    fn reschedule(&mut self, life: &mut Life, wall: DateTime) {
+        let (start_ms, now) = (life.start_ms(), life.wall);
+        life.wall = wall;
+        let Some(at_ms) = life.before(start_ms.min(life.start_ms()) - HOUR_MS) else {
+            life.wall = now;
+            return;
+        };
+        let booking = life.booking();
+        self.next(life, at_ms, Fact::Rescheduled(booking));
+    }
+
+    fn ask(&mut self, life: &mut Life, probability: f64) {
+        if life.chance.happens(probability)
+            && let Some(at_ms) = life.before(life.start_ms() + 3 * HOUR_MS)
+        {
+            let request = Request {
+                appointment_id: life.id.clone(),
+                client_id: client_id(life.client),
+                channels: if life.chance.happens(0.3) { vec![Channel::Email] } else { Vec::new() },
+                template: None,
+                reason: None,
+                idempotency_digest: None,
+            };
+            self.next(life, at_ms, Fact::ReminderRequested(Box::new(request)));
+        }
+    }
+
+    /// How it ends: called off, deleted, or by an outcome, which is corrected now and then.
+    fn end(&mut self, life: &mut Life) {
+        let ending = life.chance.below(100);
+        if ending < 12
+            && let Some(at_ms) = life.before(life.start_ms())
+        {
+            let by = [Some(CancelledBy::Client), Some(CancelledBy::Business), None][life.chance.below(3) as usize];
+            let Visit { appointment_id, client_id } = life.visit();
+            self.next(life, at_ms, Fact::Cancelled(Cancellation { appointment_id, client_id, reason: None, by }));
+            if life.chance.happens(0.1)
+                && let Some(at_ms) = life.before(life.start_ms())
+            {
+                // And back on, by the same booking again.
+                let booking = life.booking();
+                self.next(life, at_ms, Fact::Booked(booking));
+            }
+            return;
+        }
+        if ending < 14
+            && let Some(at_ms) = life.before(life.start_ms())
+        {
+            return self.next(life, at_ms, Fact::Deleted(life.visit()));
+        }
+        life.last_ms = life.last_ms.max(life.start_ms());
+        let Some(at_ms) = life.before(life.last_ms + 20 * HOUR_MS) else { return };
+        let outcome = if ending < 26 { Fact::Missed(life.visit()) } else { Fact::Attended(life.visit()) };
+        self.next(life, at_ms, outcome);
+        if ending == 14
+            && let Some(at_ms) = life.before(life.last_ms + 50 * HOUR_MS)
+        {
+            self.next(life, at_ms, Fact::Attended(life.visit()));
+        }
+    }
+
+    /// Says something about an appointment, a second later than what was said of it before.
+    fn next(&mut self, life: &mut Life, at_ms: i64, fact: Fact) {
+        let at_ms = at_ms.max(life.last_ms + 1_000);
+        life.last_ms = at_ms;
+        self.say(at_ms, life.tenant, fact);
+    }
+}
+
+/// What clocks of a zone show when they next change.
+fn night_of_change(after_ms: i64, zone: &str) -> Option<DateTime> {
+    let rules = rules(zone);
+    let change = rules.following(Timestamp::from_millisecond(after_ms).ok()?).next()?;
+    let before_ms = change.timestamp().as_millisecond() - 1_000;
+    (change.timestamp().as_millisecond() < after_ms + 80 * DAY_MS)
+        .then(|| zone::local(before_ms, &rules).saturating_add(1.second()))
+}

@@ -1,0 +1,386 @@
+//! An instance of the clinic: log and store as the settings name them, views and planners as production has them, and a
+//! clock that stands until it is set.
+//!
+//! Whoever moves the clock holds the planners first, each between two looks: a look takes microseconds of a real day,
+//! and would else take hours of this one.
+
+use async_trait::async_trait;
+use foretell::app::{self, Ports};
+use foretell::clock::Clock;
+use foretell::config::Config;
+use foretell::event::reminder::Risk;
+use foretell::event::{Event, Position, Topic, codec};
+use foretell::log::{Error, Extent, Fenced, Log, Membership, NewRecord, Next, Page, Reader, Record};
+use foretell::pipeline::keeper::Companion;
+use foretell::remind::{self, Assess, Reminders};
+use foretell::rows::Pointers;
+use foretell::store::{Family, Generation};
+use foretell::view::client::Client;
+use foretell::view::fingerprint;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything here may take on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A clock that stands until it is set.
+pub struct Manual(AtomicI64);
+
+impl Manual {
+    pub fn at(now_ms: i64) -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(now_ms)))
+    }
+
+    pub fn set(&self, now_ms: i64) {
+        self.0.store(now_ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Manual {
+    fn now_ms(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// What planners and readers do, through all crashes.
+#[derive(Default)]
+struct Seen {
+    planners: Mutex<Planners>,
+    /// The topic of reminders, by partition, as it was read up to now.
+    told: Vec<Mutex<Vec<Record>>>,
+    changed: Notify,
+}
+
+/// Planners that have a partition, or think so.
+#[derive(Default)]
+struct Planners {
+    /// By process and partition: whether one is at a look.
+    looking: BTreeMap<(u64, u32), bool>,
+    is_held: bool,
+}
+
+/// The instance, whichever process it is at the moment.
+pub struct World {
+    config: Config,
+    clock: Arc<Manual>,
+    seen: Arc<Seen>,
+    process: Option<Process>,
+    /// A second planner of every partition, beside that of the process.
+    usurpers: JoinSet<()>,
+    pub crashes: usize,
+    pub takeovers: usize,
+}
+
+struct Process {
+    ports: Ports,
+    tasks: JoinSet<()>,
+    shutdown: CancellationToken,
+}
+
+impl World {
+    pub async fn start(config: Config, clock: Arc<Manual>) -> Self {
+        let seen = Arc::default();
+        let mut world = Self { config, clock, seen, process: None, usurpers: JoinSet::new(), crashes: 0, takeovers: 0 };
+        let ports = world.open().await;
+        let partitions = ports.log.partitions(Topic::Reminders);
+        world.seen = Arc::new(Seen {
+            planners: Mutex::default(),
+            told: (0..partitions).map(|_| Mutex::default()).collect(),
+            changed: Notify::new(),
+        });
+        world.serve(ports);
+        world
+    }
+
+    pub fn log(&self) -> &Arc<dyn Log> {
+        &self.process.as_ref().expect("a process runs").ports.log
+    }
+
+    pub fn ports(&self) -> &Ports {
+        &self.process.as_ref().expect("a process runs").ports
+    }
+
+    /// A directory is free when the last task of the process before has ended, those that block among them.
+    async fn open(&self) -> Ports {
+        let opened = async {
+            loop {
+                match app::open(&self.config, self.clock.clone()).await {
+                    Ok(ports) => return ports,
+                    Err(error) if error.to_string().contains("in use") => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        timeout(PATIENCE, opened).await.expect("the directory is free")
+    }
+
+    fn serve(&mut self, ports: Ports) {
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for family in [Family::Appointments, Family::Reminders, Family::Policies] {
+            let planners = self.planners(&ports);
+            let planner = move |sent| -> Arc<dyn Companion> { Arc::new(planners(sent)) };
+            let kept = app::keep(&self.config, &ports, family, planner, shutdown.clone());
+            tasks.spawn(async move { kept.await.expect("nothing here is beyond repair") });
+        }
+        for partition in 0..self.seen.told.len() {
+            let (log, seen) = (ports.log.clone(), self.seen.clone());
+            tasks.spawn(async move { seen.read(log, partition).await });
+        }
+        self.process = Some(Process { ports, tasks, shutdown });
+    }
+
+    fn planners(&self, ports: &Ports) -> impl Fn(Generation) -> Reminders + Send + 'static {
+        static PROCESSES: AtomicU64 = AtomicU64::new(0);
+        let process = PROCESSES.fetch_add(1, Ordering::Relaxed);
+        let log: Arc<dyn Log> = Arc::new(Watched { log: ports.log.clone(), seen: self.seen.clone(), process });
+        let (store, clock, config) = (ports.store.clone(), self.clock.clone(), self.config.reminders.clone());
+        let pointers = Arc::new(Pointers::new(store.clone(), 1_000, fingerprint(&self.config.fold)));
+        move |sent| Reminders {
+            log: log.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
+            pointers: pointers.clone(),
+            sent,
+            assess: Arc::new(Unassessed),
+            config: config.clone(),
+        }
+    }
+
+    /// Appends events.
+    pub async fn append(&self, events: &[Event]) {
+        let records = events.iter().map(|event| codec::encode_event(event, &[])).collect();
+        self.log().append(records).await.expect("appended");
+    }
+
+    pub fn set(&self, now_ms: i64) {
+        self.clock.set(now_ms);
+    }
+
+    /// Waits until no planner is at a look, and lets none begin another.
+    pub async fn hold(&self) {
+        self.seen.with(|planners| planners.is_held = true);
+        let held = self.seen.until(|| self.seen.with(|planners| planners.looking.values().all(|is| !is)));
+        held.await.expect("every look comes to its end");
+    }
+
+    /// Lets planners go on.
+    pub fn go_on(&self) {
+        self.seen.with(|planners| planners.is_held = false);
+        self.seen.changed.notify_waiters();
+    }
+
+    /// Waits until the topic holds so many records; errs with a sentence where it takes too long.
+    pub async fn told(&self, records: usize) -> Result<(), String> {
+        let told = self.seen.until(|| self.seen.count() >= records);
+        told.await.map_err(|()| format!("{} of {records} records came", self.seen.count()))
+    }
+
+    /// Records of the topic, and how many were taken of each partition before.
+    pub fn take(&self, taken: &mut [usize]) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (told, taken) in self.seen.told.iter().zip(taken) {
+            let told = told.lock().expect("no panic");
+            records.extend(told[*taken..].iter().cloned());
+            *taken = told.len();
+        }
+        records
+    }
+
+    pub fn partitions(&self) -> usize {
+        self.seen.told.len()
+    }
+
+    /// Ends the process as a power loss would, with whatever it was at, and starts another one.
+    pub async fn crash(&mut self) {
+        self.crashes += 1;
+        self.depose().await;
+        let Process { ports, mut tasks, .. } = self.process.take().expect("a process runs");
+        tasks.shutdown().await;
+        drop(ports);
+        let ports = self.open().await;
+        self.serve(ports);
+    }
+
+    /// Somebody else takes every partition over, and the planners who have it do not know.
+    pub async fn usurp(&mut self) {
+        self.takeovers += 1;
+        self.depose().await;
+        let ports = self.ports();
+        let pointer = ports.store.pointer(Family::Reminders).await.expect("readable").expect("a generation serves");
+        let planner = Arc::new(self.planners(ports)(pointer.serving(Family::Reminders)));
+        for partition in 0..self.partitions() as u32 {
+            let planner = planner.clone();
+            self.usurpers.spawn(async move {
+                // Deposed in turn, it takes over again.
+                while planner.accompany(partition).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+    }
+
+    /// The usurpers vanish.
+    pub async fn depose(&mut self) {
+        self.usurpers.shutdown().await;
+    }
+
+    /// Ends in order.
+    pub async fn stop(mut self) -> Ports {
+        self.depose().await;
+        let Process { ports, mut tasks, shutdown } = self.process.take().expect("a process runs");
+        shutdown.cancel();
+        // Readers of the topic have no end of their own.
+        while tasks.len() > self.partitions() {
+            tasks.join_next().await.expect("a task").expect("no panic");
+        }
+        ports
+    }
+}
+
+impl Seen {
+    fn with<T>(&self, change: impl FnOnce(&mut Planners) -> T) -> T {
+        change(&mut self.planners.lock().expect("no panic"))
+    }
+
+    /// Begins a look, as soon as planners are not held.
+    async fn look(&self, planner: (u64, u32)) {
+        self.rest(planner);
+        loop {
+            let changed = self.changed.notified();
+            let begins = self.with(|planners| {
+                if !planners.is_held {
+                    planners.looking.insert(planner, true);
+                }
+                !planners.is_held
+            });
+            if begins {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn rest(&self, planner: (u64, u32)) {
+        self.with(|planners| planners.looking.insert(planner, false));
+        self.changed.notify_waiters();
+    }
+
+    fn count(&self) -> usize {
+        self.told.iter().map(|told| told.lock().expect("no panic").len()).sum()
+    }
+
+    async fn until(&self, is_done: impl Fn() -> bool) -> Result<(), ()> {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if is_done() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        timeout(PATIENCE, wait).await.map_err(drop)
+    }
+
+    /// Reads a partition of the topic on from where it was read to.
+    async fn read(&self, log: Arc<dyn Log>, partition: usize) {
+        let last = self.told[partition].lock().expect("no panic").last().map(|record| record.position.offset);
+        let from = last.map_or(0, |last| last + 1);
+        let mut reader = log.read(Topic::Reminders, partition as u32, from).await.expect("readable");
+        loop {
+            if let Next::Records(records) = reader.next().await.expect("readable") {
+                self.told[partition].lock().expect("no panic").extend(records);
+                self.changed.notify_waiters();
+            }
+        }
+    }
+}
+
+/// The log as the planners of a process see it: each look begins with the end of appointments.
+struct Watched {
+    log: Arc<dyn Log>,
+    seen: Arc<Seen>,
+    process: u64,
+}
+
+/// A planner for as long as it has a partition.
+struct Owner {
+    fenced: Box<dyn Fenced>,
+    seen: Arc<Seen>,
+    planner: (u64, u32),
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.seen.with(|planners| planners.looking.remove(&self.planner));
+        self.seen.changed.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl Fenced for Owner {
+    async fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
+        self.fenced.append(records).await
+    }
+}
+
+#[async_trait]
+impl Log for Watched {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.log.partitions(topic)
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
+        self.log.append(records).await
+    }
+
+    async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
+        if topic == Topic::Appointments {
+            self.seen.look((self.process, partition)).await;
+        }
+        self.log.extent(topic, partition).await
+    }
+
+    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
+        self.log.subscribe(group, topic).await
+    }
+
+    async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
+        self.log.read(topic, partition, from).await
+    }
+
+    async fn page(&self, topic: Topic, partition: u32, from: i64) -> Result<Page, Error> {
+        self.log.page(topic, partition, from).await
+    }
+
+    async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
+        let fenced = self.log.fence(topic, partition).await?;
+        let planner = (self.process, partition);
+        self.seen.rest(planner);
+        Ok(Box::new(Owner { fenced, seen: self.seen.clone(), planner }))
+    }
+}
+
+struct Unassessed;
+
+#[async_trait]
+impl Assess for Unassessed {
+    async fn risk(&self, _: &str, _: &Client, _: &str) -> Option<Risk> {
+        None
+    }
+}
+
+/// The pause between two looks of a planner.
+pub fn hurried(config: &mut Config) {
+    config.reminders = remind::Config { tick_ms: 1, ..config.reminders.clone() };
+    config.pipeline.batch_linger_ms = 1;
+    config.pipeline.batch_age_ms_max = 5;
+    config.pipeline.retry_ms_max = 200;
+}

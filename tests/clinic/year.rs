@@ -1,0 +1,141 @@
+//! A year in lockstep: an instance and the model hear the same, and whenever something is due both must say the same.
+//!
+//! Between two instants at which something is due, all that happens is said at once, of each client one thing at a time.
+//! So a year takes as many steps as it has instants at which somebody is reminded, and each is met on its minute.
+
+use super::heard::{Ear, Heard};
+use super::rules::{Model, Rules};
+use super::timeline::{BEGIN_MS, HOUR_MS, Timeline};
+use super::world::World;
+use foretell::event::Event;
+use foretell::source::draw::Sequence;
+use std::collections::BTreeSet;
+
+/// Without anything due, so much time passes at a time.
+const STRIDE_MS: i64 = 12 * HOUR_MS;
+
+/// What goes wrong meanwhile, each once in so many steps.
+pub struct Trouble {
+    pub chance: Sequence,
+    pub crash_every: u64,
+    pub takeover_every: u64,
+}
+
+/// A year under way.
+pub struct Year<'a> {
+    world: &'a mut World,
+    model: Model,
+    trouble: Trouble,
+    ear: Ear,
+    taken: Vec<usize>,
+    heard: Vec<Heard>,
+    pub steps: usize,
+}
+
+impl<'a> Year<'a> {
+    pub fn new(world: &'a mut World, rules: Rules, trouble: Trouble) -> Self {
+        let taken = vec![0; world.partitions()];
+        Self { world, model: Model::new(rules), trouble, ear: Ear::default(), taken, heard: Vec::new(), steps: 0 }
+    }
+
+    /// Lives through it; answers everything that was heard, or the first step at which the two disagree.
+    pub async fn live(mut self, timeline: &Timeline) -> Result<(Vec<Heard>, usize), String> {
+        let (mut rest, mut now_ms) = (timeline.events.as_slice(), BEGIN_MS);
+        while now_ms < timeline.ends_ms {
+            let (said, later) = self.batch(rest, now_ms);
+            if !said.is_empty() {
+                rest = later;
+                now_ms = said.last().map_or(now_ms, |event| event.envelope.time_ms);
+                self.say(said).await?;
+                continue;
+            }
+            let until_ms = rest.first().map_or(timeline.ends_ms, |event| event.envelope.time_ms);
+            match self.model.next_ms() {
+                Some(due_ms) if due_ms < until_ms => {
+                    now_ms = now_ms.max(due_ms);
+                    self.pass(now_ms).await?;
+                }
+                _ => now_ms = until_ms.min(now_ms + STRIDE_MS).max(now_ms + 1),
+            }
+        }
+        self.world.hold().await;
+        self.compare(Vec::new())?;
+        Ok((self.heard, self.steps))
+    }
+
+    /// What is said before anything else is due, of each client one thing.
+    fn batch<'t>(&mut self, events: &'t [Event], now_ms: i64) -> (&'t [Event], &'t [Event]) {
+        let mut end_ms = self.model.next_ms().unwrap_or(i64::MAX).min(now_ms + STRIDE_MS);
+        let (mut count, mut clients) = (0, BTreeSet::new());
+        for event in events {
+            let is_first = clients.insert((&event.envelope.tenant, event.fact.subject()));
+            if event.envelope.time_ms >= end_ms || !is_first {
+                break;
+            }
+            self.model.hear(event);
+            end_ms = end_ms.min(self.model.next_of(event).unwrap_or(i64::MAX));
+            count += 1;
+        }
+        events.split_at(count)
+    }
+
+    async fn say(&mut self, said: &[Event]) -> Result<(), String> {
+        let now_ms = said.last().map_or(0, |event| event.envelope.time_ms);
+        self.world.hold().await;
+        self.world.set(now_ms);
+        self.world.append(said).await;
+        self.settle(now_ms).await
+    }
+
+    async fn pass(&mut self, now_ms: i64) -> Result<(), String> {
+        self.world.hold().await;
+        self.world.set(now_ms);
+        self.settle(now_ms).await
+    }
+
+    /// Waits for what is due now and compares; where nothing is, nothing is waited for.
+    async fn settle(&mut self, now_ms: i64) -> Result<(), String> {
+        self.steps += 1;
+        let due = self.model.due(now_ms);
+        self.world.go_on();
+        self.disturb(due.len()).await;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let waited = self.world.told(self.heard.len() + due.len()).await;
+        self.compare(due).map_err(|difference| match waited {
+            Ok(()) => difference,
+            Err(late) => format!("{late}: {difference}"),
+        })
+    }
+
+    fn compare(&mut self, due: Vec<super::rules::Told>) -> Result<(), String> {
+        let records = self.world.take(&mut self.taken);
+        let heard = records.iter().map(|record| self.ear.hear(record)).collect::<Result<Vec<_>, _>>()?;
+        let mut told: Vec<_> = heard.iter().map(|heard| heard.told.clone()).collect();
+        told.sort();
+        self.heard.extend(heard);
+        if told == due {
+            return Ok(());
+        }
+        let missing: Vec<_> = due.iter().filter(|due| !told.contains(due)).collect();
+        let unasked: Vec<_> = told.iter().filter(|told| !due.contains(told)).collect();
+        Err(format!("step {}: not announced {missing:#?}, announced and not due {unasked:#?}", self.steps))
+    }
+
+    /// Something may go wrong, a crash in the midst of what is announced.
+    async fn disturb(&mut self, due: usize) {
+        let Trouble { chance, crash_every, takeover_every } = &mut self.trouble;
+        if chance.below(*crash_every) == 0 {
+            if due > 1 && chance.happens(0.5) {
+                // What comes of it is seen by what the next process makes of it.
+                let _ = self.world.told(self.heard.len() + 1).await;
+            }
+            self.world.crash().await;
+        } else if chance.below(*takeover_every) == 0 {
+            self.world.usurp().await;
+        } else if chance.below(*takeover_every) < 4 {
+            self.world.depose().await;
+        }
+    }
+}

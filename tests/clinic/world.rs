@@ -12,11 +12,11 @@ use foretell::event::reminder::Risk;
 use foretell::event::{Event, Position, Topic, codec};
 use foretell::log::{Error, Extent, Fenced, Log, Membership, NewRecord, Next, Page, Reader, Record};
 use foretell::pipeline::keeper::Companion;
+use foretell::policies::InForce;
 use foretell::remind::{self, Assess, Reminders};
-use foretell::rows::Pointers;
+use foretell::rows::Rows;
 use foretell::store::{Family, Generation};
 use foretell::view::client::Client;
-use foretell::view::fingerprint;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -141,14 +141,17 @@ impl World {
         let process = PROCESSES.fetch_add(1, Ordering::Relaxed);
         let log: Arc<dyn Log> = Arc::new(Watched { log: ports.log.clone(), seen: self.seen.clone(), process });
         let (store, clock, config) = (ports.store.clone(), self.clock.clone(), self.config.reminders.clone());
-        let pointers = Arc::new(Pointers::new(store.clone(), 1_000, fingerprint(&self.config.fold)));
+        let rows = Arc::new(Rows::cached(store.clone(), &self.config.reads, &self.config.fold));
+        let policy = self.config.reminders.policy.clone();
+        let policies = Arc::new(InForce::new(rows.clone(), policy, self.config.reads.stale_ms_max));
         move |sent| Reminders {
             log: log.clone(),
             store: store.clone(),
             clock: clock.clone(),
-            pointers: pointers.clone(),
+            pointers: rows.pointers().clone(),
             sent,
             assess: Arc::new(Unassessed),
+            policies: policies.clone(),
             config: config.clone(),
         }
     }
@@ -372,8 +375,8 @@ struct Unassessed;
 
 #[async_trait]
 impl Assess for Unassessed {
-    async fn risk(&self, _: &str, _: &Client, _: &str) -> Option<Risk> {
-        None
+    async fn risks(&self, _: &str, _: &Client, _: i64) -> BTreeMap<String, Risk> {
+        BTreeMap::new()
     }
 }
 

@@ -11,4 +11,5 @@ mod outcome;
 mod plan;
 mod sent;
 mod settled;
+mod steps;
 mod user;

@@ -12,38 +12,38 @@ use foretell::view::sent::{self, Reminders, Sent};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-const START: &str = "2026-06-10T12:00:00Z";
+pub(crate) const START: &str = "2026-06-10T12:00:00Z";
 
-fn step(id: &str, before_hours: u32) -> Step {
+pub(crate) fn step(id: &str, before_hours: u32) -> Step {
     Step { id: id.into(), before_hours: Some(before_hours), ..Step::default() }
 }
 
 /// A client, what was announced to them, and the policy.
-struct Case {
+pub(crate) struct Case {
     events: Vec<(i64, Fact)>,
     sent: Views<Reminders>,
-    policy: Policy,
-    risks: BTreeMap<String, Risk>,
+    pub(crate) policy: Policy,
+    pub(crate) risks: BTreeMap<String, Risk>,
 }
 
 impl Case {
     /// The visit `a` at [`START`], booked a month before; quiet hours are none unless a test says so.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(vec![(at("2026-05-10T12:00:00Z"), booked("a", at(START)))])
     }
 
-    fn with(events: Vec<(i64, Fact)>) -> Self {
+    pub(crate) fn with(events: Vec<(i64, Fact)>) -> Self {
         let quiet_hours_default = QuietHours { from_minute: 0, to_minute: 0 };
-        let policy = Policy { quiet_hours_default, ..Policy::default() };
+        let policy = Policy { quiet_hours_default, notice_minutes_min: 0, ..Policy::default() };
         Self { events, sent: Views::new(Reminders::default(), 1), policy, risks: BTreeMap::new() }
     }
 
-    fn then(mut self, time: &str, fact: Fact) -> Self {
+    pub(crate) fn then(mut self, time: &str, fact: Fact) -> Self {
         self.events.push((at(time), fact));
         self
     }
 
-    fn quiet(mut self, from: u16, to: u16) -> Self {
+    pub(crate) fn quiet(mut self, from: u16, to: u16) -> Self {
         self.policy.quiet_hours_default = QuietHours { from_minute: from, to_minute: to };
         self
     }
@@ -59,11 +59,11 @@ impl Case {
         views.client("c")
     }
 
-    fn announced(&self) -> Sent {
+    pub(crate) fn announced(&self) -> Sent {
         self.sent.rows.owner(&sent::row_key("t", "c")).cloned().unwrap_or_default()
     }
 
-    fn plan(&self, now_ms: i64) -> plan::Plan {
+    pub(crate) fn plan(&self, now_ms: i64) -> plan::Plan {
         let (client, sent) = (self.client(), self.announced());
         plan::client(&Context {
             key: "t:c",
@@ -76,7 +76,7 @@ impl Case {
     }
 
     /// Plans and announces; answers what was done, as `+step` and `-reason`.
-    fn tick(&mut self, now_ms: i64) -> Vec<String> {
+    pub(crate) fn tick(&mut self, now_ms: i64) -> Vec<String> {
         let actions = self.plan(now_ms).actions;
         actions.iter().for_each(|action| {
             self.sent.fold(&record(action, now_ms));
@@ -88,7 +88,7 @@ impl Case {
         actions.iter().map(said).collect()
     }
 
-    fn story(&self, now: &str, id: &str) -> Vec<(String, Status, Option<String>)> {
+    pub(crate) fn story(&self, now: &str, id: &str) -> Vec<(String, Status, Option<String>)> {
         let (client, sent) = (self.client(), self.announced());
         let Self { policy, risks, .. } = self;
         let context = Context { key: "t:c", client: &client, sent: &sent, policy, risks, now_ms: at(now) };
@@ -133,7 +133,7 @@ fn record(action: &Action, time_ms: i64) -> Event {
     Event { envelope: Envelope { id, source: "urn:foretell:reminders".into(), tenant: "t".into(), time_ms }, fact }
 }
 
-fn requested(id: &str, channels: Vec<Channel>) -> Fact {
+pub(crate) fn requested(id: &str, channels: Vec<Channel>) -> Fact {
     let (appointment_id, client_id) = (id.into(), "c".into());
     Fact::ReminderRequested(Box::new(Request {
         appointment_id,
@@ -145,7 +145,7 @@ fn requested(id: &str, channels: Vec<Channel>) -> Fact {
     }))
 }
 
-fn consents(consents: &[(Channel, bool)]) -> Fact {
+pub(crate) fn consents(consents: &[(Channel, bool)]) -> Fact {
     let all =
         consents.iter().map(|(channel, consent)| Consent { channel: *channel, consent: *consent, address_ref: None });
     updated(|update| update.channels = Change::Set(all.collect()))

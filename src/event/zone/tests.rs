@@ -1,3 +1,5 @@
+//! What zones promise, on days that people know and around every change of clocks.
+
 mod changes;
 
 use super::*;

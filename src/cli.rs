@@ -8,6 +8,7 @@ mod dead_letters;
 pub mod ending;
 mod policy;
 mod run;
+mod train;
 
 pub use run::run;
 
@@ -125,6 +126,11 @@ enum Command {
         #[command(subcommand)]
         what: policy::Policies,
     },
+    /// Learn a model of a tenant's own history.
+    Train {
+        #[command(subcommand)]
+        what: train::Train,
+    },
     /// Say how good the scores were that were given, by what became known of them.
     Report {
         #[command(subcommand)]
@@ -190,7 +196,8 @@ struct Evaluate {
     /// When an appointment is scored.
     #[arg(long, value_enum, default_value = "booking")]
     at: At,
-    /// RFC 3339; only what came later is in the summary.
+    /// RFC 3339; only what came later is in the summary. Of appointments a model is learnt from what was known by then,
+    /// and later outcomes recalibrate it.
     #[arg(long, value_name = "TIME")]
     train_until: Option<String>,
 }

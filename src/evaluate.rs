@@ -8,10 +8,10 @@
 //! The rows are the ones that the pipelines keep (see [`crate::view::materialized`]) and the scores are those that
 //! `serve` gives, so what is measured here is what would have been answered.
 //!
-//! **Training.** Both models have constants, which are configuration, and counts, which are rows. Nothing is fitted
-//! here: with `train_until` the constants are as given, the counts up to that time are the training, and outcomes
-//! that arrive later go on being counted, as they would in service, which recalibrates the rates. The summary then
-//! covers only what came later. Nothing is ever scored with an outcome that had not arrived.
+//! **Training.** What scores logins has constants, which are configuration, and counts, which are rows; nothing is
+//! fitted. Of appointments `train_until` makes a [model](crate::train) of what was known by that time. Outcomes that
+//! arrive later go on being counted, as they would in service, which recalibrates. The summary then covers only what
+//! came later. Nothing is ever scored with an outcome that had not arrived.
 //!
 //! What is absent: a score for what the format leaves out, and a measure where the file has no labels.
 
@@ -22,8 +22,12 @@ pub mod policies;
 pub use appointments::appointments;
 pub use logins::logins;
 
+pub use crate::train::moments::At;
+
 use crate::score::metrics::{Case, Metrics};
+use crate::score::no_show::model::Model;
 use crate::score::{login, no_show};
+use crate::train::Refused;
 use crate::view::Limits;
 use serde::Serialize;
 use std::fmt;
@@ -55,32 +59,6 @@ pub struct AppointmentOptions {
     pub train_until_ms: Option<i64>,
 }
 
-/// When an appointment is scored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum At {
-    /// Just before its first booking is folded.
-    #[default]
-    Booking,
-    /// 24 hours before it starts, or when it was booked if that is later; only where the lead is a day or more, and
-    /// only what is still on then. Of a file without times of day this is 00:00 of the day before.
-    DayBefore,
-}
-
-impl At {
-    /// The name in commands.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Booking => "booking",
-            Self::DayBefore => "24h",
-        }
-    }
-
-    /// The moment of that name.
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::Booking, Self::DayBefore].into_iter().find(|at| at.name() == name)
-    }
-}
-
 /// How good the scores of a file were.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Summary {
@@ -94,8 +72,38 @@ pub struct Summary {
     pub scored: u64,
     /// How often each decision, or each level, was given.
     pub answers: Vec<(&'static str, u64)>,
+    /// What was learnt from the appointments up to `train_until`, by tenant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taught: Vec<Taught>,
     /// Measures of the scored rows with a label or an outcome, as far as the summary covers them.
     pub measures: Vec<Measure>,
+}
+
+/// What was learnt of a tenant.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Taught {
+    /// The tenant.
+    pub tenant: String,
+    /// Rows that the model was learnt from; 0 where there is none.
+    pub rows: u64,
+    /// Why there is no model, so that two counters answered all along.
+    pub refused: Option<String>,
+}
+
+impl Taught {
+    fn new(tenant: &str, learnt: &Result<Model, Refused>) -> Self {
+        let rows = learnt.as_ref().map_or(0, |model| model.training.rows);
+        Self { tenant: tenant.to_owned(), rows, refused: learnt.as_ref().err().map(Refused::to_string) }
+    }
+}
+
+impl fmt::Display for Taught {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.refused {
+            Some(why) => write!(f, "tenant {}: two counters; {why}", self.tenant),
+            None => write!(f, "tenant {}: a model learnt from {} rows", self.tenant, self.rows),
+        }
+    }
 }
 
 /// The measures of a group of rows.
@@ -129,6 +137,7 @@ impl fmt::Display for Summary {
         writeln!(f, "rows {rows}, skipped {skipped}, lines {lines}, scored {scored}")?;
         let answers: Vec<_> = self.answers.iter().map(|(name, count)| format!("{name} {count}")).collect();
         writeln!(f, "{}", answers.join(", "))?;
+        self.taught.iter().try_for_each(|taught| writeln!(f, "{taught}"))?;
         if self.measures.is_empty() {
             return writeln!(f, "no labels in this file, so nothing to measure the scores by");
         }

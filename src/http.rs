@@ -296,6 +296,7 @@ pub fn admin_router(api: &Arc<Api>) -> Router {
         .route("/admin/backup", post(admin::back_up))
         .route("/admin/report/decisions", get(admin::report::decisions))
         .route("/admin/report/no-show", get(admin::report::no_show))
+        .route("/admin/train/no-show", post(admin::train::no_show))
         .route("/admin/dead-letters", post(admin::dead_letters::work))
         .route("/admin/dead-letters/{partition}/{offset}", get(admin::dead_letters::show));
     finish(&trusted, routes)

@@ -38,5 +38,6 @@ pub mod simulate;
 pub mod source;
 pub mod store;
 pub mod telemetry;
+pub mod train;
 pub mod verify;
 pub mod view;

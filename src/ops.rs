@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod rebuild;
 pub mod repartition;
 pub mod report;
+pub mod train;
 pub mod verify;
 
 /// Why a command failed: a sentence for whoever ran it.

@@ -7,8 +7,9 @@
 //! [`login`] asks how much likelier an attempt is from an attacker than from its user; [`no_show`] asks how likely
 //! a visit is to be missed; [`metrics`] says how good such numbers were, once the outcomes are known.
 //!
-//! What is absent: learning. The counts that the views keep are all that changes between two scores; weights and
-//! thresholds are configuration, or a tenant's [policy](login::policy).
+//! What is absent: learning. What changes between two scores are the rows; weights and thresholds are configuration,
+//! a tenant's [policy](login::policy), or a [model](no_show::model) that [`crate::train`] has learnt and somebody has
+//! published.
 
 pub mod login;
 pub mod metrics;
@@ -166,8 +167,16 @@ pub enum Code {
     RescheduledOften,
     /// Visit: the client called off late.
     LateCancels,
-    /// Visit: the client did not confirm it.
+    /// Visit: whether the client confirmed it.
     Unconfirmed,
+    /// Visit: what else the client has booked.
+    OtherVisits,
+    /// Visit: when it was booked, and for which day of the week.
+    TimeOfWeek,
+    /// Visit: what the tenant tells of it or of the client.
+    Attribute,
+    /// Visit: what recent outcomes say of the model's scores.
+    Calibration,
     /// A rule of the tenant's policy, by the code that it has there.
     #[serde(untagged)]
     Rule(Arc<str>),
@@ -206,6 +215,10 @@ impl Code {
             Self::RescheduledOften => "RESCHEDULED_OFTEN",
             Self::LateCancels => "LATE_CANCELS",
             Self::Unconfirmed => "UNCONFIRMED",
+            Self::OtherVisits => "OTHER_VISITS",
+            Self::TimeOfWeek => "TIME_OF_WEEK",
+            Self::Attribute => "ATTRIBUTE",
+            Self::Calibration => "CALIBRATION",
             Self::Rule(code) => code,
         }
     }
@@ -260,11 +273,11 @@ impl InvalidConfig {
 }
 
 /// `ln(p / (1 - p))`.
-fn logit(p: f64) -> f64 {
+pub(crate) fn logit(p: f64) -> f64 {
     (p / (1.0 - p)).ln()
 }
 
 /// The probability of log-odds.
-fn logistic(log_odds: f64) -> f64 {
+pub(crate) fn logistic(log_odds: f64) -> f64 {
     1.0 / (1.0 + (-log_odds).exp())
 }

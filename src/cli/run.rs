@@ -120,6 +120,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             bar.finish_and_clear();
             built
         }
+        Command::Train { what } => super::train::run(&config, what, print, out).await,
         Command::Report { what } => reported(&config, what, print, out).await,
         Command::Config { what: Settings::Check } => {
             config.http.api_keys_file.as_deref().map(keys).transpose()?;

@@ -1,20 +1,22 @@
 //! Appointments: each scored once, at its booking or the day before, and judged when its outcome is known.
+//!
+//! With `train_until` each tenant with enough history gets a model at that time, learnt from what was known by then;
+//! until then, and of the others, two counters answer. Outcomes that arrive later only recalibrate it, once a day of
+//! the replay, by the function that calibrates in service.
 
-use super::{AppointmentOptions, At, Measure, Progress, Summary};
-use crate::event::appointment::Booking;
-use crate::event::{Event, Fact};
+use super::{AppointmentOptions, At, Measure, Progress, Summary, Taught};
 use crate::score::metrics::Case;
-use crate::score::no_show::{self, Evidence};
+use crate::score::no_show::calibration::{self, Calibration};
+use crate::score::no_show::model::Model;
+use crate::score::no_show::{self, Evidence, Score, Trained};
 use crate::source::Loaded;
-use crate::view::client::{self, Appointment, Appointments, Client, Start, Status};
-use crate::view::lead::{self, Lead};
-use crate::view::materialized::Materialized;
-use crate::view::{Aggregate, Place};
+use crate::train::history::History;
+use crate::train::moments::{Id, Moment, Replay};
+use crate::train::{self, Lesson};
+use crate::view::client::{Appointment, Status};
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
-
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// A line of the output.
 #[derive(Serialize)]
@@ -22,7 +24,7 @@ struct Line<'a> {
     appointment_id: &'a str,
     score: f64,
     outcome: Option<&'static str>,
-    lead_days: i32,
+    lead_days: u16,
 }
 
 /// Replays a file of appointments. `out` gets a line of JSON for each scored one, in the order of scoring but only
@@ -35,26 +37,26 @@ pub fn appointments(
     out: &mut dyn Write,
     progress: &mut dyn FnMut(u64, u64),
 ) -> io::Result<Summary> {
-    let mut replay = Replay::new(options);
+    let mut judge = Judge::new(options);
+    // A model learns from both moments, whichever is judged.
+    let both = [At::Booking, At::DayBefore];
+    let one = [options.at];
+    let moments: &[At] = if options.train_until_ms.is_some() { &both } else { &one };
+    let mut replay = Replay::new(options.limits.clone(), moments);
     let mut progress = Progress { tell: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
-        replay.take(&sourced.event, offset as i64);
+        let event = &sourced.event;
+        judge.learn_before(event.envelope.time_ms, &mut replay);
+        replay.take(event, offset as i64, &mut |replay, moment| judge.score(replay, &moment));
+        judge.hear(event, &replay);
         progress.done(offset + 1);
     }
-    replay.score_due(i64::MAX);
-    for scored in &replay.scored {
-        serde_json::to_writer(&mut *out, &replay.line(scored))?;
+    replay.until(i64::MAX, &mut |replay, moment| judge.score(replay, &moment));
+    for scored in &judge.scored {
+        serde_json::to_writer(&mut *out, &judge.line(scored))?;
         out.write_all(b"\n")?;
     }
-    Ok(Summary { rows: loaded.rows, skipped: loaded.skipped, ..replay.summary() })
-}
-
-/// An appointment among those of all tenants and clients.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Id {
-    tenant: String,
-    client_id: String,
-    appointment_id: String,
+    Ok(Summary { rows: loaded.rows, skipped: loaded.skipped, ..judge.summary() })
 }
 
 /// An appointment that was scored.
@@ -62,119 +64,105 @@ struct Scored {
     id: Id,
     score: f64,
     level: &'static str,
-    lead_days: i32,
+    lead_days: u16,
     booked_at_ms: i64,
 }
 
-/// What became of an appointment.
-#[derive(Default)]
-struct Course {
-    is_scored: bool,
-    /// The last outcome that it had.
-    outcome: Option<&'static str>,
+/// A tenant's model, and how it is corrected on a day of the replay.
+struct Taken {
+    model: Model,
+    calibration: Calibration,
+    /// Days since the epoch.
+    day: i64,
 }
 
-/// The rows so far, and what was scored from them.
-struct Replay<'a> {
+/// Scores moments, and learns from them until it is told to stop.
+struct Judge<'a> {
     options: &'a AppointmentOptions,
-    rows: Materialized<Appointments>,
+    /// What is learnt from; none where nothing is, or nothing more.
+    history: Option<History>,
+    models: BTreeMap<String, Taken>,
+    taught: Vec<Taught>,
     scored: Vec<Scored>,
-    courses: HashMap<Id, Course>,
-    /// Whom to score when, by time.
-    due: BTreeSet<(i64, Id)>,
+    /// The last outcome that each appointment had.
+    outcomes: HashMap<Id, &'static str>,
 }
 
-impl<'a> Replay<'a> {
+impl<'a> Judge<'a> {
     fn new(options: &'a AppointmentOptions) -> Self {
-        let rows = Materialized::new(Appointments { limits: options.limits.clone() });
-        Self { options, rows, scored: Vec::new(), courses: HashMap::new(), due: BTreeSet::new() }
-    }
-
-    fn take(&mut self, event: &Event, offset: i64) {
-        // What happens at the moment of a score is known by then.
-        self.score_due(event.envelope.time_ms);
-        let id = Id::of(event);
-        if let (At::Booking, Some(id), Fact::Booked(booking)) = (self.options.at, &id, &event.fact) {
-            self.score_booking(id, booking, event.envelope.time_ms);
-        }
-        self.rows.take(event, Place { partition: 0, offset });
-        let Some(id) = id else { return };
-        if self.options.at == At::DayBefore && matches!(event.fact, Fact::Booked(_) | Fact::Rescheduled(_)) {
-            let moment = self.appointment(&id).and_then(day_before);
-            self.due.extend(moment.map(|at_ms| (at_ms, id.clone())));
-        }
-        self.note_outcome(id);
-    }
-
-    fn client(&self, id: &Id) -> Option<&Client> {
-        self.rows.owner(&client::row_key(&id.tenant, &id.client_id))
-    }
-
-    fn appointment(&self, id: &Id) -> Option<&Appointment> {
-        self.client(id)?.appointments.get(&id.appointment_id)
-    }
-
-    /// An outcome stays noted when a reschedule begins another visit under the same id.
-    fn note_outcome(&mut self, id: Id) {
-        if let Some(outcome) = self.appointment(&id).and_then(outcome) {
-            self.courses.entry(id).or_default().outcome = Some(outcome);
+        Self {
+            options,
+            history: options.train_until_ms.map(|_| History::new(options.score.clone())),
+            models: BTreeMap::new(),
+            taught: Vec::new(),
+            scored: Vec::new(),
+            outcomes: HashMap::new(),
         }
     }
 
-    fn score_booking(&mut self, id: &Id, booking: &Booking, time_ms: i64) {
-        let zone = self.client(id).and_then(|client| client.time_zone.clone());
-        let zone = zone.unwrap_or_else(|| self.options.limits.time_zone_default.clone());
-        let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
-        let lead_days = Start::of(&booking.starts_at, zone).lead_days(booked_at_ms);
-        self.score(id, lead_days, booked_at_ms);
-    }
-
-    /// Scores what came due before `now_ms` and is still on, unless it was moved to another day.
-    fn score_due(&mut self, now_ms: i64) {
-        while let Some((at_ms, id)) = self.due.pop_first() {
-            if at_ms >= now_ms {
-                self.due.insert((at_ms, id));
-                return;
-            }
-            let is_on = |visit: &&Appointment| visit.status.is_open() && day_before(visit) == Some(at_ms);
-            if let Some(visit) = self.appointment(&id).filter(is_on) {
-                let (lead_days, booked_at_ms) = (visit.lead_days().unwrap_or_default(), visit.booked_at_ms);
-                self.score(&id, lead_days, booked_at_ms);
-            }
+    /// Learns, where the training ends before `now_ms`.
+    fn learn_before(&mut self, now_ms: i64, replay: &mut Replay) {
+        let ended = self.options.train_until_ms.filter(|until_ms| *until_ms < now_ms);
+        let Some(until_ms) = ended.filter(|_| self.history.is_some()) else { return };
+        // What comes due by then is still scored, and learnt from, without a model.
+        replay.until(until_ms.saturating_add(1), &mut |replay, moment| self.score(replay, &moment));
+        let Some(history) = self.history.take() else { return };
+        for tenant in history.tenants() {
+            let rows = history.rows(tenant);
+            let config = &self.options.score;
+            let lesson = Lesson { rows: &rows, names: &history.names, until_ms: Some(until_ms), config };
+            let learnt = train::train(lesson, &mut |_, _| ());
+            self.taught.push(Taught::new(tenant, &learnt));
+            let taken = |model| Taken { model, calibration: Calibration::default(), day: i64::MIN };
+            self.models.extend(learnt.ok().map(|model| (tenant.to_owned(), taken(model))));
         }
     }
 
-    /// Scores an appointment from the rows as they are, unless it was scored before.
-    fn score(&mut self, id: &Id, lead_days: i32, booked_at_ms: i64) {
-        if self.courses.get(id).is_some_and(|course| course.is_scored) {
+    fn hear(&mut self, event: &crate::event::Event, replay: &Replay) {
+        if let Some(history) = &mut self.history {
+            history.hear(event, replay);
+        }
+        // An outcome stays noted when a reschedule begins another visit under the same id.
+        let outcome = Id::of(event).and_then(|id| Some((replay.appointment(&id).and_then(outcome)?, id)));
+        if let Some((outcome, id)) = outcome {
+            self.outcomes.insert(id, outcome);
+        }
+    }
+
+    /// Scores a moment from the rows as they are.
+    fn score(&mut self, replay: &Replay, moment: &Moment<'_>) {
+        if let Some(history) = &mut self.history {
+            history.keep(moment);
+        }
+        if moment.at != self.options.at {
             return;
         }
-        let lead = self.lead(&id.tenant);
-        let evidence = Evidence { client: self.client(id), lead: &lead, lead_days };
-        let no_show::Score { score, level, .. } = no_show::score(&evidence, &self.options.score);
-        self.courses.entry(id.clone()).or_default().is_scored = true;
-        self.scored.push(Scored { id: id.clone(), score, level: level.name(), lead_days, booked_at_ms });
-    }
-
-    fn lead(&self, tenant: &str) -> Lead {
-        let mut lead = Lead::default();
-        for partial in self.rows.partials(&lead::row_key(tenant)) {
-            if let Aggregate::Lead(partial) = partial {
-                lead.merge(partial);
+        let config = &self.options.score;
+        let Score { score, level, .. } = match self.models.get_mut(&moment.id.tenant) {
+            Some(taken) => {
+                taken.recalibrate(replay, moment, config);
+                let by = Trained { model: &taken.model, version: "", calibration: &taken.calibration };
+                no_show::trained(&moment.snapshot, moment.client, &moment.lead, by, config)
             }
-        }
-        lead
+            None => {
+                let lead_days = moment.snapshot.lead_days.into();
+                no_show::score(&Evidence { client: moment.client, lead: &moment.lead, lead_days }, config)
+            }
+        };
+        let Moment { id, booked_at_ms, .. } = *moment;
+        let lead_days = moment.snapshot.lead_days;
+        self.scored.push(Scored { id: id.clone(), score, level: level.name(), lead_days, booked_at_ms });
     }
 
     fn line<'s>(&self, scored: &'s Scored) -> Line<'s> {
         let Scored { id, score, lead_days, .. } = scored;
-        let outcome = self.courses.get(id).and_then(|course| course.outcome);
+        let outcome = self.outcomes.get(id).copied();
         Line { appointment_id: &id.appointment_id, score: *score, outcome, lead_days: *lead_days }
     }
 
     fn summary(&self) -> Summary {
         let count = self.scored.len() as u64;
-        let mut summary = Summary { lines: count, scored: count, ..Summary::default() };
+        let mut summary = Summary { lines: count, scored: count, taught: self.taught.clone(), ..Summary::default() };
         self.scored.iter().for_each(|scored| summary.answered(scored.level));
         let until_ms = self.options.train_until_ms;
         let later = self.scored.iter().filter(|scored| until_ms.is_none_or(|until| scored.booked_at_ms > until));
@@ -192,18 +180,24 @@ impl<'a> Replay<'a> {
     }
 }
 
-impl Id {
-    fn of(event: &Event) -> Option<Self> {
-        let appointment_id = client::appointment_id(&event.fact)?.to_owned();
-        let (tenant, client_id) = (event.envelope.tenant.clone(), event.fact.subject().to_owned());
-        Some(Self { tenant, client_id, appointment_id })
+impl Taken {
+    /// Corrects the model by the outcomes that are known on the day of a moment.
+    fn recalibrate(&mut self, replay: &Replay, moment: &Moment<'_>, config: &no_show::Config) {
+        let today = calibration::day(moment.at_ms);
+        if self.day == today {
+            return;
+        }
+        let days = calibration::days(today, config);
+        let known = days.filter_map(|day| Some((day, replay.outcomes(&moment.id.tenant, day)?)));
+        let half_life_days = config.recalibration_half_life_days;
+        let cases: Vec<_> = known
+            .flat_map(|(day, outcome)| {
+                calibration::cases(&outcome, &self.model, (today - day) as f64, half_life_days).collect::<Vec<_>>()
+            })
+            .collect();
+        self.calibration = Calibration::fit(&cases);
+        self.day = today;
     }
-}
-
-/// See [`At::DayBefore`]; none for a visit on the day of its booking.
-fn day_before(visit: &Appointment) -> Option<i64> {
-    let start = visit.start.as_ref().filter(|_| visit.lead_days() >= Some(1))?;
-    Some(visit.booked_at_ms.max(start.at_ms - DAY_MS))
 }
 
 /// How a visit went, in the words of a client's history; none while it is not known.

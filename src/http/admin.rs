@@ -6,6 +6,7 @@
 
 pub mod dead_letters;
 pub mod report;
+pub mod train;
 
 use super::Api;
 use super::problem::{Code, Problem};

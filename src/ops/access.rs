@@ -176,6 +176,26 @@ impl Access {
         read(status, &body)
     }
 
+    /// What the instance answers to a PUT of JSON by a tenant.
+    pub async fn put(&self, path: &str, tenant: &str, document: &Value) -> Result<Value, Error> {
+        let body = document.to_string();
+        let (status, body) = match self {
+            Self::Service { client, base, key } => {
+                let request = client.put(format!("{base}{path}")).header("content-type", "application/json");
+                let request = request.header("foretell-tenant", tenant).body(body);
+                send(key.iter().fold(request, |request, key| request.bearer_auth(key))).await?
+            }
+            Self::Opened(opened) => {
+                let request = Request::builder().method(Method::PUT).uri(path);
+                let request = request.header("content-type", "application/json").header("foretell-tenant", tenant);
+                let request = request.body(Body::from(body)).map_err(|e| Error::Answer(e.to_string()))?;
+                let answer = opened.routes().oneshot(request).await.unwrap_or_else(|never| match never {});
+                (answer.status().as_u16(), whole(answer).await?)
+            }
+        };
+        read(status, &body)
+    }
+
     /// What the instance answers line by line, for as long as it takes.
     pub async fn lines(&self, method: Method, path: &str) -> Result<Lines, Error> {
         self.stream(method, path, String::new()).await

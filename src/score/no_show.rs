@@ -1,24 +1,30 @@
-//! How likely a visit is to be missed: two counters, the tenant's by lead and the client's own.
+//! How likely a visit is to be missed, and what to do about it.
 //!
-//! ```text
-//! log-odds = logit(rate of the visit's lead bucket) + w · ln((O + k)/(E + k))
-//! ```
+//! Two models answer: [`counters`], which need nothing but rows and speak for every tenant, and a [`model`] that
+//! was trained on the tenant's own visits, where one is published. What recent outcomes say of it corrects it:
+//! [`calibration`]. Either way effects add up, and [`bands`] make a level of the score.
 //!
-//! `O` is how many days the client missed, `E` how many a client with their leads would have missed at the tenant's
-//! rates, `k` how much of both everybody is credited with, so that one missed visit does not brand a client. Only
-//! outcomes that have arrived count: a past visit that nobody reported on is unknown, not kept.
-//!
-//! A bucket's rate is smoothed towards the tenant's, and the tenant's towards [`Config::prior_rate`], which alone
-//! speaks for a tenant without outcomes. Rates are read from the rows at each score, so outcomes recalibrate the
-//! model as they arrive.
-//!
-//! What is absent on purpose: attributes of people (age, sex, place) and reminders sent, which are treatments. The
-//! score decides whom to remind and to call; it must never decide whom to turn away.
+//! What is absent on purpose: reminders that were sent, which are treatments, and attributes that the settings name
+//! as protected. The score decides whom to remind and to call; it must never decide whom to turn away.
 
-use super::{Action, Code, InvalidConfig, Level, Model, OnUnavailable, Reason, logistic, logit};
+pub mod bands;
+pub mod calibration;
+pub mod counters;
+pub mod input;
+pub mod model;
+mod reasons;
+
+pub use counters::Rates;
+
+use super::{Action, InvalidConfig, Level, OnUnavailable, Reason, logistic};
+use crate::view::client::snapshot::Snapshot;
 use crate::view::client::{Client, History};
-use crate::view::lead::{self, Lead, Outcomes};
+use crate::view::lead::Lead;
+use bands::{Bands, Thresholds};
+use calibration::Calibration;
+use model::Model;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Weights, priors and thresholds of no-show scores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,7 +48,37 @@ pub struct Config {
     pub on_unavailable: OnUnavailable,
     /// What is recommended at each level.
     pub actions: Actions,
+    /// Where levels begin.
+    pub bands: Bands,
+    /// Names of attributes, in any case of letters, that no score may depend on: never learnt from, and refused in a
+    /// published model.
+    pub protected_attributes: Vec<String>,
+    /// Days after which an outcome counts half as much for the calibration of a trained model.
+    pub recalibration_half_life_days: f64,
+    /// Days that it looks back; at most [`RECALIBRATION_DAYS_MAX`].
+    pub recalibration_days: u16,
 }
+
+/// Most days that a calibration may look back.
+pub const RECALIBRATION_DAYS_MAX: u16 = 366;
+
+/// What no score should depend on unless somebody has thought about it.
+const PROTECTED: [&str; 14] = [
+    "gender",
+    "sex",
+    "race",
+    "ethnicity",
+    "ethnic_group",
+    "religion",
+    "disability",
+    "handicap",
+    "nationality",
+    "citizenship",
+    "sexual_orientation",
+    "political_opinion",
+    "trade_union",
+    "pregnancy",
+];
 
 /// What is recommended at each level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +110,10 @@ impl Default for Config {
             high_at: 2.0,
             on_unavailable: OnUnavailable::Challenge,
             actions: Actions::default(),
+            bands: Bands::default(),
+            protected_attributes: PROTECTED.map(str::to_owned).into(),
+            recalibration_half_life_days: 28.0,
+            recalibration_days: 84,
         }
     }
 }
@@ -90,12 +130,11 @@ impl Config {
         InvalidConfig::unless_positive(self.prior_rate_visits, "prior_rate_visits")?;
         InvalidConfig::unless_positive(self.medium_at, "medium_at")?;
         let ordered = self.high_at.is_finite() && self.high_at >= self.medium_at;
-        InvalidConfig::unless(ordered, "high_at", "a finite number from medium_at")
-    }
-
-    /// What computes the scores.
-    pub const fn model(&self) -> Model {
-        Model { id: "no-show-two-counters", version: "1" }
+        InvalidConfig::unless(ordered, "high_at", "a finite number from medium_at")?;
+        self.bands.validate()?;
+        InvalidConfig::unless_positive(self.recalibration_half_life_days, "recalibration_half_life_days")?;
+        let days = (1..=RECALIBRATION_DAYS_MAX).contains(&self.recalibration_days);
+        InvalidConfig::unless(days, "recalibration_days", "from 1 to 366")
     }
 }
 
@@ -108,6 +147,31 @@ pub struct Evidence<'a> {
     pub lead: &'a Lead,
     /// Whole days from booking to visit, in the visit's zone; below 0 counts as 0.
     pub lead_days: i32,
+}
+
+/// What computed a score.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Named {
+    /// Its name.
+    pub id: &'static str,
+    /// The version of the published model; of the two counters raised when the same rows give another score.
+    pub version: Cow<'static, str>,
+}
+
+/// The model that speaks for a tenant that has published none.
+pub const TWO_COUNTERS: Named = Named { id: "no-show-two-counters", version: Cow::Borrowed("1") };
+/// The name of trained models.
+pub const TRAINED: &str = "no-show-trained";
+
+/// A trained model in force.
+#[derive(Debug, Clone, Copy)]
+pub struct Trained<'a> {
+    /// What it says.
+    pub model: &'a Model,
+    /// Its version.
+    pub version: &'a str,
+    /// How it is corrected.
+    pub calibration: &'a Calibration,
 }
 
 /// A scored visit.
@@ -123,95 +187,46 @@ pub struct Score {
     pub reasons: Vec<Reason>,
     /// How the client kept their appointments.
     pub history: History,
+    /// What computed it.
+    pub model: Named,
 }
 
-/// Scores a visit.
+/// Scores a visit by two counters.
 pub fn score(evidence: &Evidence<'_>, config: &Config) -> Score {
     let rates = Rates::of(evidence.lead, config);
-    let reasons = [base(&rates), lead_time(&rates, evidence.lead_days), record(&rates, evidence.client, config)];
-    let reasons: Vec<_> = reasons.into_iter().flatten().collect();
+    let reasons = counters::reasons(evidence, &rates, config);
+    finish(reasons, TWO_COUNTERS, evidence.client, (Thresholds::of(&rates, None, config), config))
+}
+
+/// Scores a visit by a trained model.
+pub fn trained(visit: &Snapshot, client: Option<&Client>, lead: &Lead, by: Trained<'_>, config: &Config) -> Score {
+    let thresholds = Thresholds::of(&Rates::of(lead, config), Some(by.calibration), config);
+    let model = Named { id: TRAINED, version: Cow::Owned(by.version.to_owned()) };
+    finish(reasons::of(visit, by.model, by.calibration), model, client, (thresholds, config))
+}
+
+fn finish(
+    reasons: Vec<Reason>,
+    model: Named,
+    client: Option<&Client>,
+    (thresholds, config): (Thresholds, &Config),
+) -> Score {
     let score = logistic(reasons.iter().map(|reason| reason.effect).sum());
-    let (level, recommended_action) = match score / rates.tenant {
-        times if times >= config.high_at => (Level::High, config.actions.high),
-        times if times >= config.medium_at => (Level::Medium, config.actions.medium),
-        _ => (Level::Low, config.actions.low),
+    let level = thresholds.level(score);
+    let recommended_action = match level {
+        Level::High => config.actions.high,
+        Level::Medium => config.actions.medium,
+        Level::Low | Level::Unscored => config.actions.low,
     };
-    let history = evidence.client.map(|client| client.history).unwrap_or_default();
-    Score { score, level, recommended_action, reasons, history }
-}
-
-/// A tenant's smoothed rates of no-shows, each between 0 and 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rates {
-    /// Over all visits.
-    pub tenant: f64,
-    /// By lead bucket.
-    pub buckets: [f64; lead::BUCKETS.len()],
-}
-
-impl Rates {
-    /// The rates that the outcomes known so far give.
-    pub fn of(lead: &Lead, config: &Config) -> Self {
-        let tenant = smoothed(lead.total(), config.prior_rate, config.prior_rate_visits);
-        Self { tenant, buckets: lead.buckets.map(|outcomes| smoothed(outcomes, tenant, config.prior_visits)) }
-    }
-
-    fn bucket(&self, lead_days: i32) -> f64 {
-        self.buckets.get(usize::from(lead::bucket(lead_days))).copied().unwrap_or(self.tenant)
-    }
-}
-
-/// The rate of outcomes that are credited with `visits` at the rate `prior`.
-fn smoothed(outcomes: Outcomes, prior: f64, visits: f64) -> f64 {
-    // Partials that are read while a correction is under way may count below nothing.
-    let (missed, attended) = (outcomes.missed.max(0) as f64, outcomes.attended.max(0) as f64);
-    (missed + prior * visits) / (missed + attended + visits)
-}
-
-fn base(rates: &Rates) -> Option<Reason> {
-    let text = format!("Of all visits here {:.1} % are missed.", rates.tenant * 100.0);
-    Some(Reason::new(Code::BaseRate, logit(rates.tenant), text))
-}
-
-fn lead_time(rates: &Rates, lead_days: i32) -> Option<Reason> {
-    let rate = rates.bucket(lead_days);
-    let effect = logit(rate) - logit(rates.tenant);
-    let percent = rate * 100.0;
-    Some(match lead_days {
-        ..=0 => {
-            let text = format!("Booked for the same day; of such visits {percent:.1} % are missed.");
-            Reason::new(Code::SameDayBooking, effect, text)
-        }
-        1 => Reason::new(
-            Code::LeadTime,
-            effect,
-            format!("Booked a day ahead; of such visits {percent:.1} % are missed."),
-        ),
-        days => {
-            let text = format!("Booked {days} days ahead; of such visits {percent:.1} % are missed.");
-            Reason::new(Code::LeadTime, effect, text)
-        }
-    })
-}
-
-/// The client's own record, against what the tenant's rates would expect of their leads.
-fn record(rates: &Rates, client: Option<&Client>, config: &Config) -> Option<Reason> {
-    let days = client.map(|client| client.days).unwrap_or_default();
-    let visits: i64 = days.iter().map(|outcomes| outcomes.visits().max(0)).sum();
-    if visits == 0 {
-        return Some(Reason::new(Code::NewClient, 0.0, "No visit of the client has a known outcome yet."));
-    }
-    let observed = days.iter().map(|outcomes| outcomes.missed.max(0)).sum::<i64>();
-    let expected: f64 = days.iter().zip(rates.buckets).map(|(o, rate)| o.visits().max(0) as f64 * rate).sum();
-    let effect = config.weight * ((observed as f64 + config.prior_no_shows) / (expected + config.prior_no_shows)).ln();
-    let code = if effect > 0.0 { Code::PastNoShows } else { Code::PastAttendance };
-    let text = format!("Missed {observed} of {visits} days with a visit; {expected:.1} would be usual.");
-    Some(Reason::new(code, effect, text))
+    let history = client.map(|client| client.history).unwrap_or_default();
+    Score { score, level, recommended_action, reasons, history, model }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::score::{Code, logit};
+    use crate::view::lead::{self, Outcomes};
     use proptest::prelude::*;
 
     fn outcomes(attended: i64, missed: i64) -> Outcomes {

@@ -47,8 +47,8 @@ pub struct AppointmentRequest {
 pub struct AppointmentModel {
     /// Its name.
     pub id: &'static str,
-    /// Raised when the same rows give another score than before.
-    pub version: &'static str,
+    /// Of a trained model the version that was published; else raised when the same rows give another score than before.
+    pub version: String,
 }
 
 /// The answer for a visit.
@@ -213,7 +213,6 @@ impl Visit<'_> {
         let evidence = no_show::Evidence { client: self.client, lead: self.lead, lead_days: self.lead_days };
         let score = no_show::score(&evidence, config);
         count("appointment", score.level, &self.warnings);
-        let model = config.model();
         let id = api.decisions.id(tenant, &client_id, self.now_ms);
         let answer = AppointmentAnswer {
             id,
@@ -225,7 +224,7 @@ impl Visit<'_> {
             recommended_action: score.recommended_action,
             reasons: score.reasons,
             policy: Policy { id: "no-show", version: api.scoring.no_show_version.clone() },
-            model: AppointmentModel { id: model.id, version: model.version },
+            model: AppointmentModel { id: score.model.id, version: score.model.version.into_owned() },
             history: score.history.into(),
             view: self.view,
             evaluated_at: at(self.now_ms),

@@ -5,7 +5,7 @@
 //! such an attribute may be used for is decided by the model's settings and not here: protected ones are kept as all
 //! others are, and no model takes them.
 
-use crate::event::appointment::Scalar;
+use crate::event::appointment::{Booking, Scalar};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -57,6 +57,20 @@ impl Attributes {
     /// What was sent, at most as many as an event may hold.
     pub fn of(attributes: &BTreeMap<String, Scalar>) -> Self {
         Self(attributes.iter().map(|(name, scalar)| (hash(name), Value::of(scalar))).collect())
+    }
+
+    /// What a booking tells of itself: service, location and practitioner are among it.
+    pub fn told(booking: &Booking) -> Self {
+        let mut attributes = Self::of(&booking.attributes);
+        attributes.fill("service", booking.service.as_deref());
+        attributes.fill("location_id", booking.location_id.as_deref());
+        attributes.fill("practitioner_id", booking.practitioner_id.as_deref());
+        attributes
+    }
+
+    /// The values by the hash of their name.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, Value)> {
+        self.0.iter().map(|(name, value)| (*name, *value))
     }
 
     /// The value of the name with this [`hash`].

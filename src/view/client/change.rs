@@ -26,7 +26,7 @@ impl Client {
         appointment.placed_by.clone_from(&envelope.id);
         appointment.service = booking.service.clone().or(appointment.service.take());
         appointment.location_id = booking.location_id.clone().or(appointment.location_id.take());
-        appointment.attributes = told(booking).over(&appointment.attributes);
+        appointment.attributes = Attributes::told(booking).over(&appointment.attributes);
         // Another start is another visit to know of: see `witness`.
         appointment.snapshot = None;
         // Of the same instant, an outcome is what came last.
@@ -165,15 +165,6 @@ impl Client {
         change(&mut kept, &mut at.attributes_ms, &attributes, time_ms);
         self.attributes = kept.unwrap_or_default();
     }
-}
-
-/// What a booking tells of itself, as a model may ask for it.
-fn told(booking: &Booking) -> Attributes {
-    let mut attributes = Attributes::of(&booking.attributes);
-    attributes.fill("service", booking.service.as_deref());
-    attributes.fill("location_id", booking.location_id.as_deref());
-    attributes.fill("practitioner_id", booking.practitioner_id.as_deref());
-    attributes
 }
 
 /// Changes a field, unless a later event has named it already.

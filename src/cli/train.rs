@@ -1,0 +1,140 @@
+//! `train`: learns a model from a file or from the log, shows how good it is, and publishes it where that was asked.
+
+use super::bar::progress;
+use super::ending::{Failure, unless_signalled};
+use super::{Destination, Format, time};
+use crate::clock::{Clock, System};
+use crate::config::Config;
+use crate::event::codec::rfc3339;
+use crate::ops::access::{Access, Remote};
+use crate::ops::inspect::Print;
+use crate::ops::{Error, train as ops};
+use crate::source;
+use crate::train::reading::Asked;
+use crate::train::{self, Learnt, Lesson, table};
+use clap::{Args, Subcommand};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What to learn.
+#[derive(Debug, Subcommand)]
+pub(super) enum Train {
+    /// How likely a visit is to be missed; from the log, or from a file.
+    NoShow(NoShow),
+}
+
+/// From what, and what becomes of it.
+#[derive(Debug, Args)]
+pub(super) struct NoShow {
+    /// A file of past appointments, gzipped or not, instead of the log.
+    file: Option<PathBuf>,
+    /// See `import`.
+    #[arg(long, value_enum, default_value = "events")]
+    format: Format,
+    /// Whose visits.
+    #[arg(long, default_value = crate::event::DEFAULT_TENANT)]
+    tenant: String,
+    /// RFC 3339; only what was known by then is learnt from.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<i64>,
+    /// Write the model into this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write the rows into this file, as CSV, those after --until too.
+    #[arg(long, value_name = "FILE", requires = "file")]
+    dump_rows: Option<PathBuf>,
+    /// Let the model answer for the tenant from now on.
+    #[arg(long)]
+    publish: bool,
+    /// Publish it even where it is no better than two counters.
+    #[arg(long, requires = "publish")]
+    force: bool,
+    #[command(flatten)]
+    to: Destination,
+}
+
+/// Does it; a model that should not be published is a failure where publishing was asked for.
+pub(super) async fn run(config: &Config, asked: Train, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let Train::NoShow(asked) = asked;
+    if !crate::event::codec::is_tenant(&asked.tenant) {
+        return Err(Failure::Other(format!("{:?} is no tenant: 1 to 63 of a-z, 0-9 and -", asked.tenant)));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(System);
+    let access = match (&asked.file, asked.publish) {
+        (Some(_), false) => None,
+        _ => {
+            let remote = Remote { url: asked.to.to.clone(), key: asked.to.api_key.clone() };
+            Some(if remote.url.is_some() {
+                Access::remote(remote)?
+            } else {
+                Access::look(config, clock.clone()).await?
+            })
+        }
+    };
+    let learnt = match (&asked.file, &access) {
+        (Some(file), _) => tokio::task::block_in_place(|| of_file(file, config, &asked, clock.as_ref()))?,
+        (None, Some(access)) => of_log(access, &asked).await?,
+        (None, None) => return Err(Failure::Other("name a file, or an instance".into())),
+    };
+    if let Some(path) = &asked.out {
+        let text = serde_json::to_string_pretty(&learnt.model).unwrap_or_default();
+        std::fs::write(path, text + "\n").map_err(|cause| cannot(path, &cause))?;
+    }
+    match print {
+        Print::Json => writeln!(out, "{}", serde_json::to_string(&learnt.model).unwrap_or_default())?,
+        Print::Table => write!(out, "{learnt}")?,
+    }
+    let Some(access) = access.filter(|_| asked.publish) else { return Ok(()) };
+    if let Some(objection) = learnt.objection().filter(|_| !asked.force) {
+        return Err(Failure::Other(format!("not published: {objection}; with --force it is")));
+    }
+    let version = ops::publish(&access, &asked.tenant, &learnt).await?;
+    writeln!(std::io::stderr(), "published as version {version} for {}", asked.tenant)?;
+    Ok(())
+}
+
+async fn of_log(access: &Access, asked: &NoShow) -> Result<Learnt, Failure> {
+    let bar = progress("offsets", 0);
+    let question = Asked { tenant: asked.tenant.clone(), until_ms: asked.until };
+    let mut learnt = None;
+    let learning = async {
+        learnt = Some(ops::no_show(access, &question, &bar).await?);
+        Ok(())
+    };
+    let done = unless_signalled(learning).await;
+    bar.finish_and_clear();
+    done?;
+    learnt.ok_or_else(|| Failure::Other("nothing was learnt".into()))
+}
+
+fn of_file(file: &Path, config: &Config, asked: &NoShow, clock: &dyn Clock) -> Result<Learnt, Failure> {
+    let loaded = source::read(file, asked.format.into(), &asked.tenant).map_err(Error::from)?;
+    let bar = progress("events", loaded.events.len() as u64);
+    let settings = &config.score.no_show;
+    let events = loaded.events.iter().map(|sourced| &sourced.event);
+    let history = train::replay(events, (settings, &config.fold), &mut |done| bar.set_position(done));
+    bar.finish_and_clear();
+    let rows = history.rows(&asked.tenant);
+    if let Some(path) = &asked.dump_rows {
+        let mut dump = BufWriter::new(File::create(path).map_err(|cause| cannot(path, &cause))?);
+        table::write(&rows, &history.names, (settings, asked.until), &mut dump)
+            .map_err(|cause| cannot(path, &cause))?;
+        dump.flush()?;
+    }
+    let lesson = Lesson { rows: &rows, names: &history.names, until_ms: asked.until, config: settings };
+    let bar = progress("candidates", 0);
+    let learnt = train::train(lesson, &mut |tried, of| {
+        bar.set_length(of as u64);
+        bar.set_position(tried as u64);
+    });
+    bar.finish_and_clear();
+    let mut model = learnt.map_err(|refused| Failure::Other(refused.to_string()))?;
+    model.training.trained_at = Some(rfc3339(clock.now_ms()));
+    Ok(Learnt { model })
+}
+
+fn cannot(path: &Path, cause: &dyn std::fmt::Display) -> Failure {
+    Failure::Other(format!("cannot write {}: {cause}", path.display()))
+}

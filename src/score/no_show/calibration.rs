@@ -1,0 +1,217 @@
+//! What has become of recent visits, against what a model said of them: an intercept and a slope that correct it.
+//!
+//! Models drift before they forget how to rank: on later data each frozen one says 1 to 5 points too much or too
+//! little. So the log-odds that it gives are corrected by a line, fitted to the outcomes that have arrived, a visit
+//! counting half as much with every half-life that it is old. Visits booked for the same day have a line of their
+//! own, since they differ from all others in everything.
+//!
+//! It is a pure function of rows and model: no state of its own to keep, to lose or to migrate, and the same rows
+//! calibrate whichever model is published next. A prior worth [`PRIOR_VISITS`] outcomes holds both lines where a
+//! tenant has few.
+
+use super::Config;
+use super::model::Model;
+use crate::score::{logistic, logit};
+use crate::view::outcome::Outcome;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Outcomes, of the usual uncertainty, that the prior "nothing to correct" weighs as much as.
+pub const PRIOR_VISITS: f64 = 100.0;
+/// Bins of [`Calibration::reliability`].
+const BINS: usize = 10;
+/// A line is found in a handful of steps; where it is not, the last one is taken.
+const STEPS_MAX: usize = 25;
+const STEP_MIN: f64 = 1e-9;
+/// No line corrects by more than this, in log-odds at the middle, or turns more than this.
+const INTERCEPT_MAX: f64 = 3.0;
+const SLOPE: std::ops::RangeInclusive<f64> = 0.25..=4.0;
+/// Log-odds beyond this are as good as certain.
+const LOG_ODDS_MAX: f64 = 30.0;
+
+/// A past visit: what the model says of it, and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Case {
+    /// What the model said, in log-odds.
+    pub log_odds: f64,
+    /// What became of it.
+    pub missed: bool,
+    /// How many visits it stands for today.
+    pub weight: f64,
+    /// Whether it was booked for the same day.
+    pub is_same_day: bool,
+}
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// The day, since the epoch, of an instant.
+pub fn day(at_ms: i64) -> i64 {
+    at_ms.div_euclid(DAY_MS)
+}
+
+/// The days of visits that a calibration of `today` looks at: somewhere it is tomorrow already.
+pub fn days(today: i64, config: &Config) -> std::ops::RangeInclusive<i64> {
+    today - i64::from(config.recalibration_days)..=today + 1
+}
+
+/// The visits of a day `age_days` ago, as `model` sees them.
+pub fn cases<'a>(
+    day: &'a Outcome,
+    model: &'a Model,
+    age_days: f64,
+    half_life_days: f64,
+) -> impl Iterator<Item = Case> + 'a {
+    let weight = day.weight() * (-age_days.max(0.0) / half_life_days * std::f64::consts::LN_2).exp();
+    day.samples.values().map(move |sample| Case {
+        log_odds: model.log_odds(&sample.snapshot),
+        missed: sample.missed,
+        weight,
+        is_same_day: sample.snapshot.lead_days == 0,
+    })
+}
+
+/// How a model's log-odds are corrected.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct Line {
+    /// What is added at `middle`, in log-odds.
+    pub intercept: f64,
+    /// How much wider (above 1) or narrower scores are spread around `middle`.
+    pub slope: f64,
+    /// The mean log-odds of the visits that it was fitted to.
+    pub middle: f64,
+    /// How many outcomes it was fitted to, older ones in part.
+    pub visits: f64,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { intercept: 0.0, slope: 1.0, middle: 0.0, visits: 0.0 }
+    }
+}
+
+impl Line {
+    /// The line of these cases.
+    pub fn fit(cases: impl Iterator<Item = Case> + Clone) -> Self {
+        let visits: f64 = cases.clone().map(|case| case.weight).sum();
+        if visits <= 0.0 {
+            return Self::default();
+        }
+        let mean = |value: fn(&Case) -> f64| cases.clone().map(|case| case.weight * value(&case)).sum::<f64>() / visits;
+        let middle = mean(|case| case.log_odds);
+        // What the outcomes of the usual visit tell of a line: the prior is worth so many of them.
+        let told = mean(|case| logistic(case.log_odds) * (1.0 - logistic(case.log_odds))).max(1e-3) * PRIOR_VISITS;
+        let mut line = Self { middle, visits, ..Self::default() };
+        for _ in 0..STEPS_MAX {
+            let (up, turn) = line.step(cases.clone(), told);
+            line.intercept = (line.intercept + up).clamp(-INTERCEPT_MAX, INTERCEPT_MAX);
+            line.slope = (line.slope + turn).clamp(*SLOPE.start(), *SLOPE.end());
+            if up.abs().max(turn.abs()) < STEP_MIN {
+                break;
+            }
+        }
+        line
+    }
+
+    /// A step of Newton's method: how far up, and how far to turn.
+    fn step(&self, cases: impl Iterator<Item = Case>, told: f64) -> (f64, f64) {
+        let (mut up, mut turn) = (-told * self.intercept, -told * (self.slope - 1.0));
+        let (mut uu, mut ut, mut tt) = (told, 0.0, told);
+        for case in cases {
+            let x = case.log_odds - self.middle;
+            let score = logistic(self.apply(case.log_odds));
+            let (gap, sure) = (f64::from(u8::from(case.missed)) - score, score * (1.0 - score) * case.weight);
+            up += case.weight * gap;
+            turn += case.weight * gap * x;
+            uu += sure;
+            ut += sure * x;
+            tt += sure * x * x;
+        }
+        let determinant = uu * tt - ut * ut;
+        ((tt * up - ut * turn) / determinant, (uu * turn - ut * up) / determinant)
+    }
+
+    /// Corrected log-odds.
+    pub fn apply(&self, log_odds: f64) -> f64 {
+        let turned = self.middle + self.slope * (log_odds - self.middle);
+        (turned + self.intercept).clamp(-LOG_ODDS_MAX, LOG_ODDS_MAX)
+    }
+}
+
+/// How a model is corrected for a tenant, and what of: see the module.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+pub struct Calibration {
+    /// Of visits booked for the same day.
+    pub same_day: Line,
+    /// Of all others.
+    pub later: Line,
+    /// What became of recent visits, by tenths of their corrected scores, the lowest first; empty without visits.
+    pub reliability: Vec<Bin>,
+    /// Corrected scores of recent visits that these shares of them lie below, see [`Calibration::quantile`].
+    #[serde(skip)]
+    quantiles: Vec<f64>,
+}
+
+/// A tenth of recent visits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct Bin {
+    /// The lowest score in it.
+    pub from: f64,
+    /// The mean of its scores.
+    pub score: f64,
+    /// The share that was missed.
+    pub missed: f64,
+    /// How many outcomes, older ones in part.
+    pub visits: f64,
+}
+
+/// Steps of the quantiles that are kept: hundredths.
+const QUANTILES: usize = 100;
+
+impl Calibration {
+    /// The calibration that these visits give.
+    pub fn fit(cases: &[Case]) -> Self {
+        let of = |is_same_day: bool| Line::fit(cases.iter().copied().filter(move |c| c.is_same_day == is_same_day));
+        let mut calibration = Self { same_day: of(true), later: of(false), ..Self::default() };
+        let mut scored: Vec<_> =
+            cases.iter().map(|case| (logistic(calibration.apply(case.log_odds, case.is_same_day)), *case)).collect();
+        scored.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        calibration.reliability = bins(&scored);
+        calibration.quantiles = quantiles(&scored);
+        calibration
+    }
+
+    /// Corrected log-odds of a visit.
+    pub fn apply(&self, log_odds: f64, is_same_day: bool) -> f64 {
+        if is_same_day { self.same_day.apply(log_odds) } else { self.later.apply(log_odds) }
+    }
+
+    /// The score that a share, 0 to 1, of recent visits lies below; none without visits.
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        self.quantiles.get((share * QUANTILES as f64).round() as usize).copied()
+    }
+}
+
+fn bins(scored: &[(f64, Case)]) -> Vec<Bin> {
+    let bounds: Vec<_> = (0..=BINS).map(|bin| bin * scored.len() / BINS).collect();
+    let bins = bounds.windows(2).filter_map(|ends| scored.get(ends[0]..ends[1])).filter(|bin| !bin.is_empty());
+    bins.map(|bin| {
+        let visits: f64 = bin.iter().map(|(_, case)| case.weight).sum();
+        let mean = |value: &dyn Fn(&(f64, Case)) -> f64| {
+            bin.iter().map(|scored| scored.1.weight * value(scored)).sum::<f64>() / visits
+        };
+        let from = bin.first().map_or(0.0, |(score, _)| *score);
+        let (score, missed) = (mean(&|(score, _)| *score), mean(&|(_, case)| f64::from(u8::from(case.missed))));
+        Bin { from, score, missed, visits }
+    })
+    .collect()
+}
+
+fn quantiles(scored: &[(f64, Case)]) -> Vec<f64> {
+    let Some(last) = scored.len().checked_sub(1) else { return Vec::new() };
+    (0..=QUANTILES).map(|step| scored.get(step * last / QUANTILES).map_or(0.0, |(score, _)| *score)).collect()
+}
+
+/// The log-odds of a probability, kept from infinity.
+pub fn log_odds(score: f64) -> f64 {
+    logit(score).clamp(-LOG_ODDS_MAX, LOG_ODDS_MAX)
+}

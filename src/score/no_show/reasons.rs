@@ -1,0 +1,73 @@
+//! Why a trained model says what it says: the same sum, put together by what staff would call one thing.
+
+use super::calibration::Calibration;
+use super::input::{Answer, Input};
+use super::model::{Model, Record};
+use crate::score::{Code, Reason, logistic};
+use crate::view::client::snapshot::Snapshot;
+
+/// The reasons of a visit's score: base rate, each input of the model, calibration. Effects add up to the log-odds.
+pub(super) fn of(visit: &Snapshot, model: &Model, calibration: &Calibration) -> Vec<Reason> {
+    let record = model.record(visit);
+    let base = logistic(model.intercept) * 100.0;
+    let mut reasons = Vec::with_capacity(model.terms.len() + 2);
+    reasons.push(Reason::new(
+        Code::BaseRate,
+        model.intercept,
+        format!("The usual visit is missed in {base:.1} % of cases."),
+    ));
+    let mut log_odds = model.intercept;
+    // Terms that ask the same stand together, and are one reason.
+    for terms in model.terms.chunk_by(|a, b| a.input == b.input) {
+        let effect: f64 = terms.iter().map(|term| term.effect(visit, record.ratio)).sum();
+        log_odds += effect;
+        let input = terms.first().map(|term| &term.input);
+        reasons.extend(input.map(|input| Reason::new(code(input, visit, effect), effect, text(input, visit, &record))));
+    }
+    let corrected = calibration.apply(log_odds, visit.lead_days == 0);
+    let text = "What recent outcomes say of such scores.";
+    reasons.push(Reason::new(Code::Calibration, corrected - log_odds, text));
+    reasons
+}
+
+fn code(input: &Input, visit: &Snapshot, effect: f64) -> Code {
+    match input {
+        Input::LeadDays if visit.lead_days == 0 => Code::SameDayBooking,
+        Input::Record | Input::KnownVisits | Input::MissedDaysAgo if visit.known_visits() == 0 => Code::NewClient,
+        Input::Record if effect <= 0.0 => Code::PastAttendance,
+        _ => input.code(),
+    }
+}
+
+fn text(input: &Input, visit: &Snapshot, record: &Record) -> String {
+    let Record { visits, observed, expected, .. } = record;
+    match input {
+        Input::LeadDays => match visit.lead_days {
+            0 => "Booked for the same day.".into(),
+            1 => "Booked a day ahead.".into(),
+            days => format!("Booked {days} days ahead."),
+        },
+        Input::Record if *visits == 0 => "No visit of the client has a known outcome yet.".into(),
+        Input::Record => format!("Missed {observed} of {visits} days with a visit; {expected:.1} would be usual."),
+        Input::KnownVisits => format!("{visits} days with a visit have a known outcome."),
+        Input::MissedDaysAgo => match visit.missed_days_ago {
+            Some(days) => format!("The last missed visit was {days} days before this one."),
+            None => "No missed visit is known.".into(),
+        },
+        Input::SameDayVisits => format!("{} other visits on the same day.", visit.same_day),
+        Input::OpenVisits => format!("{} other visits to come.", visit.open),
+        Input::Unresolved => format!("{} past visits without a known outcome.", visit.unresolved),
+        Input::Cancelled => format!("{} visits called off in time.", visit.cancelled),
+        Input::LateCancelled => format!("{} visits called off late.", visit.late_cancelled),
+        Input::Moved => format!("The visit was moved {} times.", visit.moved),
+        Input::MovedOthers => format!("Other visits were moved {} times.", visit.moved_others),
+        Input::Confirmed if visit.is_confirmed => "The client confirmed it.".into(),
+        Input::Confirmed => "The client did not confirm it.".into(),
+        Input::BookingHour => format!("Booked between {0}:00 and {0}:59.", visit.booking_hour),
+        Input::Weekday => "The day of the week.".into(),
+        Input::Attribute(attribute) => match input.answer(visit, record.ratio) {
+            Answer::Absent => format!("`{}` is not known.", attribute.name),
+            Answer::Number(_) | Answer::Text(_) => format!("What the attribute `{}` says.", attribute.name),
+        },
+    }
+}

@@ -1,0 +1,167 @@
+//! What a model learns from: the moments of a tenant's visits, and what was known of their outcomes by some time.
+//!
+//! A visit that was called off is no row, and neither is one of which nobody has said how it went: it is unknown, not
+//! kept. Names of attributes and texts are read here, because rows keep hashes of them.
+
+use super::moments::{At, Id, Moment, Replay};
+use crate::event::appointment::Scalar;
+use crate::event::{Event, Fact};
+use crate::score::logistic;
+use crate::score::no_show::{self, Rates, counters};
+
+use crate::view::client::Status;
+use crate::view::client::attribute::hash;
+use crate::view::client::snapshot::Snapshot;
+use std::collections::{BTreeMap, HashMap};
+
+/// Texts of attributes that are remembered by name and hash; further ones are no levels of a model.
+pub const TEXTS_MAX: usize = 20_000;
+
+/// A moment of a visit of which the outcome is known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The appointment.
+    pub appointment_id: String,
+    /// Which moment.
+    pub at: At,
+    /// The instant.
+    pub at_ms: i64,
+    /// When the visit was booked.
+    pub booked_at_ms: i64,
+    /// When the outcome came to be known.
+    pub known_ms: i64,
+    /// The outcome.
+    pub missed: bool,
+    /// What was known at the instant.
+    pub snapshot: Snapshot,
+    /// What the two counters said then.
+    pub two_counters: f64,
+}
+
+/// Names by their hashes.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// Of attributes.
+    pub attributes: BTreeMap<u32, String>,
+    /// Of texts, by attribute.
+    pub texts: HashMap<(u32, u32), String>,
+}
+
+impl Names {
+    fn hear(&mut self, event: &Event) {
+        match &event.fact {
+            Fact::Booked(booking) | Fact::Rescheduled(booking) => {
+                self.hear_all(&booking.attributes);
+                for (name, text) in [
+                    ("service", &booking.service),
+                    ("location_id", &booking.location_id),
+                    ("practitioner_id", &booking.practitioner_id),
+                ] {
+                    if let Some(text) = text {
+                        self.hear_one(name, Some(text));
+                    }
+                }
+            }
+            Fact::ClientUpdated(update) => {
+                if let crate::event::appointment::Change::Set(attributes) = &update.attributes {
+                    self.hear_all(attributes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hear_all(&mut self, attributes: &BTreeMap<String, Scalar>) {
+        for (name, value) in attributes {
+            let text = match value {
+                Scalar::Text(text) => Some(text.as_str()),
+                Scalar::Boolean(_) | Scalar::Number(_) => None,
+            };
+            self.hear_one(name, text);
+        }
+    }
+
+    fn hear_one(&mut self, name: &str, text: Option<&str>) {
+        let name_hash = hash(name);
+        self.attributes.entry(name_hash).or_insert_with(|| name.to_owned());
+        if let Some(text) = text
+            && self.texts.len() < TEXTS_MAX
+        {
+            self.texts.entry((name_hash, hash(text))).or_insert_with(|| text.to_owned());
+        }
+    }
+}
+
+/// The moments of all visits so far.
+#[derive(Debug)]
+pub struct History {
+    config: no_show::Config,
+    moments: Vec<(Id, Row)>,
+    /// Whether it was missed, and when that was said.
+    outcomes: HashMap<Id, (bool, i64)>,
+    /// Names that events had.
+    pub names: Names,
+}
+
+impl History {
+    /// An empty one; the settings are those of the two counters.
+    pub fn new(config: no_show::Config) -> Self {
+        Self { config, moments: Vec::new(), outcomes: HashMap::new(), names: Names::default() }
+    }
+
+    /// Keeps a moment; its outcome comes later.
+    pub fn keep(&mut self, moment: &Moment<'_>) {
+        let rates = Rates::of(&moment.lead, &self.config);
+        let row = Row {
+            appointment_id: moment.id.appointment_id.clone(),
+            at: moment.at,
+            at_ms: moment.at_ms,
+            booked_at_ms: moment.booked_at_ms,
+            known_ms: i64::MAX,
+            missed: false,
+            two_counters: logistic(counters::log_odds(&moment.snapshot, &rates, &self.config)),
+            snapshot: moment.snapshot.clone(),
+        };
+        self.moments.push((moment.id.clone(), row));
+    }
+
+    /// Hears an event that was just folded.
+    pub fn hear(&mut self, event: &Event, replay: &Replay) {
+        self.names.hear(event);
+        let Some(id) = Id::of(event) else { return };
+        let status = replay.appointment(&id).filter(|visit| visit.start.is_some()).map(|visit| visit.status);
+        match status {
+            Some(status @ (Status::Attended | Status::Missed)) => {
+                let missed = status == Status::Missed;
+                let known = self.outcomes.entry(id).or_insert((missed, event.envelope.time_ms));
+                if known.0 != missed {
+                    *known = (missed, event.envelope.time_ms);
+                }
+            }
+            Some(Status::Cancelled | Status::Deleted) => {
+                self.outcomes.remove(&id);
+            }
+            Some(Status::Booked | Status::Confirmed) | None => {}
+        }
+    }
+
+    /// The rows of a tenant of which the outcome is known, in order of time.
+    pub fn rows(&self, tenant: &str) -> Vec<Row> {
+        let of_tenant = self.moments.iter().filter(|(id, _)| id.tenant == tenant);
+        let known = of_tenant.filter_map(|(id, row)| {
+            let (missed, known_ms) = *self.outcomes.get(id)?;
+            Some(Row { missed, known_ms, ..row.clone() })
+        });
+        let mut rows: Vec<_> = known.collect();
+        rows.sort_by_key(|row| row.at_ms);
+        rows
+    }
+
+    /// The tenants that have moments.
+    pub fn tenants(&self) -> Vec<&str> {
+        let mut tenants: Vec<_> = self.moments.iter().map(|(id, _)| id.tenant.as_str()).collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        tenants
+    }
+}

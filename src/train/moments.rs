@@ -1,0 +1,203 @@
+//! A history replayed, with a word at each instant at which a visit would be scored.
+//!
+//! ```text
+//!  events by time ─┬─► what came due: 24 hours before a start ─┐
+//!                  ├─► a booking, just before it is folded ────┼─► Moment: rows as they are, nothing later
+//!                  └─► fold ─► rows
+//! ```
+//!
+//! Backtests score these moments and training learns from them, so both see what an answer would have been computed
+//! from. Each visit has each moment once.
+
+use crate::event::appointment::Booking;
+use crate::event::{Event, Fact};
+use crate::view::client::attribute::Attributes;
+use crate::view::client::snapshot::{Snapshot, Subject};
+use crate::view::client::{self, Appointment, Appointments, Client, Start};
+use crate::view::lead::{self, Lead};
+use crate::view::materialized::Materialized;
+use crate::view::outcome::{self, Outcome};
+use crate::view::{Aggregate, Limits, Place};
+use std::collections::{BTreeSet, HashSet};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// When an appointment is scored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum At {
+    /// Just before its first booking is folded.
+    #[default]
+    Booking,
+    /// 24 hours before it starts, or when it was booked if that is later; only where the lead is a day or more, and
+    /// only what is still on then. Of a file without times of day this is 00:00 of the day before.
+    DayBefore,
+}
+
+impl At {
+    /// The name in commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Booking => "booking",
+            Self::DayBefore => "24h",
+        }
+    }
+
+    /// The moment of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Booking, Self::DayBefore].into_iter().find(|at| at.name() == name)
+    }
+}
+
+/// An appointment among those of all tenants and clients.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id {
+    /// The tenant.
+    pub tenant: String,
+    /// The client.
+    pub client_id: String,
+    /// The appointment.
+    pub appointment_id: String,
+}
+
+impl Id {
+    /// What an event is about; none where it is not about an appointment.
+    pub fn of(event: &Event) -> Option<Self> {
+        let appointment_id = client::appointment_id(&event.fact)?.to_owned();
+        let (tenant, client_id) = (event.envelope.tenant.clone(), event.fact.subject().to_owned());
+        Some(Self { tenant, client_id, appointment_id })
+    }
+}
+
+/// An instant at which a visit would be scored.
+#[derive(Debug)]
+pub struct Moment<'a> {
+    /// The visit.
+    pub id: &'a Id,
+    /// Which of its moments.
+    pub at: At,
+    /// The instant.
+    pub at_ms: i64,
+    /// When it was booked.
+    pub booked_at_ms: i64,
+    /// What is known of it.
+    pub snapshot: Snapshot,
+    /// The client's row; none for one never seen.
+    pub client: Option<&'a Client>,
+    /// The tenant's outcomes by lead.
+    pub lead: Lead,
+}
+
+/// The rows so far, and whose moment comes when.
+pub struct Replay {
+    rows: Materialized<Appointments>,
+    limits: Limits,
+    moments: Vec<At>,
+    had: HashSet<(Id, At)>,
+    due: BTreeSet<(i64, Id)>,
+}
+
+impl Replay {
+    /// A replay that stops at these moments.
+    pub fn new(limits: Limits, moments: &[At]) -> Self {
+        let rows = Materialized::new(Appointments { limits: limits.clone() });
+        Self { rows, limits, moments: moments.to_vec(), had: HashSet::new(), due: BTreeSet::new() }
+    }
+
+    /// Takes the next event, after what came due before it.
+    pub fn take(&mut self, event: &Event, offset: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+        // What happens at the moment of a score is known by then.
+        self.until(event.envelope.time_ms, ask);
+        let id = Id::of(event);
+        if let (Some(id), Fact::Booked(booking)) = (&id, &event.fact) {
+            self.booking(id, booking, event.envelope.time_ms, ask);
+        }
+        self.rows.take(event, Place { partition: 0, offset });
+        let Some(id) = id.filter(|_| self.moments.contains(&At::DayBefore)) else { return };
+        if matches!(event.fact, Fact::Booked(_) | Fact::Rescheduled(_)) {
+            let moment = self.appointment(&id).and_then(day_before);
+            self.due.extend(moment.map(|at_ms| (at_ms, id)));
+        }
+    }
+
+    /// What comes due before `now_ms` and is still on, unless it was moved to another day.
+    pub fn until(&mut self, now_ms: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+        while let Some((at_ms, id)) = self.due.pop_first() {
+            if at_ms >= now_ms {
+                self.due.insert((at_ms, id));
+                return;
+            }
+            let is_on = |visit: &&Appointment| visit.status.is_open() && day_before(visit) == Some(at_ms);
+            let Some(visit) = self.appointment(&id).filter(is_on) else { continue };
+            let booked_at_ms = visit.booked_at_ms;
+            let Some(subject) = visit.subject(&id.appointment_id) else { continue };
+            let snapshot = Snapshot::of(self.client(&id), subject, at_ms);
+            self.ask((&id, At::DayBefore), (at_ms, booked_at_ms), snapshot, ask);
+        }
+    }
+
+    fn booking(&mut self, id: &Id, booking: &Booking, time_ms: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+        if !self.moments.contains(&At::Booking) {
+            return;
+        }
+        let zone = self.client(id).and_then(|client| client.time_zone.clone());
+        let zone = zone.unwrap_or_else(|| self.limits.time_zone_default.clone());
+        let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
+        let (start, attributes) = (Start::of(&booking.starts_at, zone), Attributes::told(booking));
+        let id_of = Some(id.appointment_id.as_str());
+        let subject = Subject { id: id_of, start: &start, booked_at_ms, attributes: &attributes };
+        let snapshot = Snapshot::of(self.client(id), subject, time_ms);
+        self.ask((id, At::Booking), (time_ms, booked_at_ms), snapshot, ask);
+    }
+
+    fn ask(
+        &mut self,
+        (id, at): (&Id, At),
+        (at_ms, booked_at_ms): (i64, i64),
+        snapshot: Snapshot,
+        ask: &mut dyn FnMut(&Self, Moment<'_>),
+    ) {
+        if !self.had.insert((id.clone(), at)) {
+            return;
+        }
+        let lead = self.lead(&id.tenant);
+        ask(self, Moment { id, at, at_ms, booked_at_ms, snapshot, client: self.client(id), lead });
+    }
+
+    /// The row of a visit's client.
+    pub fn client(&self, id: &Id) -> Option<&Client> {
+        self.rows.owner(&client::row_key(&id.tenant, &id.client_id))
+    }
+
+    /// A visit as its row has it.
+    pub fn appointment(&self, id: &Id) -> Option<&Appointment> {
+        self.client(id)?.appointments.get(&id.appointment_id)
+    }
+
+    /// A tenant's outcomes of a local day; none where there are none.
+    pub fn outcomes(&self, tenant: &str, day: i64) -> Option<Outcome> {
+        let key = outcome::row_key(tenant, day);
+        let mut all: Option<Outcome> = None;
+        for partial in self.rows.partials(&key) {
+            if let Aggregate::Outcome(partial) = partial {
+                all.get_or_insert_default().merge(partial);
+            }
+        }
+        all
+    }
+
+    fn lead(&self, tenant: &str) -> Lead {
+        let mut lead = Lead::default();
+        for partial in self.rows.partials(&lead::row_key(tenant)) {
+            if let Aggregate::Lead(partial) = partial {
+                lead.merge(partial);
+            }
+        }
+        lead
+    }
+}
+
+/// See [`At::DayBefore`]; none for a visit on the day of its booking.
+fn day_before(visit: &Appointment) -> Option<i64> {
+    let start = visit.start.as_ref().filter(|_| visit.lead_days() >= Some(1))?;
+    Some(visit.booked_at_ms.max(start.at_ms - DAY_MS))
+}

@@ -310,9 +310,8 @@ impl Tally {
             self.unreadable += 1;
             return Ok(());
         };
-        match self.heard(visit(key, &appointment_id, starts_at_ms), starts_at_ms, said.at_ms)? {
-            Some(heard) => later(&mut heard.asked, said),
-            None => {}
+        if let Some(heard) = self.heard(visit(key, &appointment_id, starts_at_ms), starts_at_ms, said.at_ms)? {
+            later(&mut heard.asked, said);
         }
         Ok(())
     }

@@ -35,8 +35,9 @@ pub async fn no_show(
 
 fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let Row { known, missed, late_cancelled, cancelled, unknown, .. } = report.total;
-    let (from, to) = (rfc3339(report.window.start), rfc3339(report.window.end));
-    writeln!(out, "{known} visits with a known outcome, from {from} to {to}: {missed} missed{}", rated(&report.total))?;
+    let from = if report.window.start > 0 { format!("from {} ", rfc3339(report.window.start)) } else { String::new() };
+    let (to, rate) = (rfc3339(report.window.end), rated(&report.total));
+    writeln!(out, "{known} visits with a known outcome, {from}up to {to}: {missed} missed{rate}")?;
     writeln!(out, "{late_cancelled} called off late, {cancelled} called off early, {unknown} unknown")?;
     rows("LEAD DAYS", &report.by_lead, out)?;
     rows("LEVEL", &report.by_level, out)?;
@@ -174,7 +175,7 @@ mod tests {
         let text = printed(&report);
         assert_eq!(
             text.lines().next().unwrap(),
-            "40 visits with a known outcome, from 1970-01-01T00:00:00.000Z to 2026-03-01T10:00:00.000Z: 10 missed \
+            "40 visits with a known outcome, up to 2026-03-01T10:00:00.000Z: 10 missed \
              (25.0 %, 14.2 to 40.2)"
         );
         assert!(text.contains("\n2 called off late, 3 called off early, 4 unknown\n"), "{text}");
@@ -190,6 +191,10 @@ mod tests {
         assert_eq!(words(&text, "in the last reminder"), "in the last reminder 0 - - - -");
         assert!(text.contains("not what a reminder does") && text.contains("\n7 visits that were scored"), "{text}");
         assert!(!text.contains('\u{1b}') && !text.contains("not folded yet"), "{text}");
+        let since = Report { window: 86_400_000..172_800_000, ..Report::default() };
+        let first =
+            "0 visits with a known outcome, from 1970-01-02T00:00:00.000Z up to 1970-01-03T00:00:00.000Z: 0 missed";
+        assert_eq!(printed(&since).lines().next(), Some(first));
         let alike = Report { by_steps: vec![row("none", 30, 9)], ..Report::default() };
         assert!(!printed(&alike).contains("not what a reminder does"), "there is nothing to compare");
     }

@@ -18,8 +18,10 @@ use jiff::{Timestamp, ToSpan};
 pub const MINUTE_MS: i64 = 60_000;
 pub const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
-/// 1 July 2017, 00:00 UTC: the last summer in which clocks changed in São Paulo.
-pub const BEGIN_MS: i64 = 1_498_867_200_000;
+/// 1 July 2017, 00:00 UTC: within a year from there clocks change twice in Dublin, São Paulo and on Lord Howe.
+pub const JULY_MS: i64 = 1_498_867_200_000;
+/// 2 October 2017, 00:00 UTC: within a month from there clocks change in Dublin and São Paulo.
+pub const OCTOBER_MS: i64 = 1_506_902_400_000;
 const QUARTER_MS: i64 = 15 * MINUTE_MS;
 
 /// Tenant and zone of each location. Kolkata opens at half past, so that visits begin with an hour of UTC there too.
@@ -40,7 +42,7 @@ const ABROAD: [&str; 6] = [
     "Africa/Casablanca",
 ];
 /// Local hours at which visits begin.
-const SLOTS: [i8; 6] = [9, 10, 11, 14, 15, 16];
+const SLOTS: [i8; 4] = [9, 11, 14, 16];
 /// Leads in days, from and up to, with the bookings of a hundred that have them.
 const LEADS: [(u32, i64, i64); 9] =
     [(35, 0, 0), (11, 1, 1), (14, 2, 3), (10, 4, 6), (8, 7, 7), (8, 8, 13), (6, 14, 20), (5, 21, 29), (3, 30, 80)];
@@ -52,12 +54,14 @@ const VISITS_OF_CLIENT: u64 = 4;
 pub struct Size {
     pub seed: u64,
     pub appointments: u64,
+    pub begin_ms: i64,
     pub days: i64,
 }
 
 /// The events of a year, rising in time.
 pub struct Timeline {
     pub events: Vec<Event>,
+    pub begins_ms: i64,
     pub ends_ms: i64,
 }
 
@@ -80,7 +84,7 @@ impl Timeline {
             },
             fact: said.fact,
         });
-        Self { events: events.collect(), ends_ms }
+        Self { events: events.collect(), begins_ms: size.begin_ms, ends_ms }
     }
 }
 
@@ -163,7 +167,7 @@ fn civil(at_ms: i64) -> Date {
 
 impl Clinic {
     fn ends_ms(&self) -> i64 {
-        BEGIN_MS + self.size.days * DAY_MS
+        self.size.begin_ms + self.size.days * DAY_MS
     }
 
     fn clients(&self) -> u64 {
@@ -179,9 +183,10 @@ impl Clinic {
         let (tenant, _) = LOCATIONS[client as usize % LOCATIONS.len()];
         let mut chance = self.draw.sequence(1, client);
         let days = self.size.days as u64;
+        let begin_ms = self.size.begin_ms;
         let any = |chance: &mut Sequence, days: u64| {
             let quarter = chance.below(days * 96) as i64;
-            BEGIN_MS + quarter * QUARTER_MS + (1 + chance.below(14) as i64) * MINUTE_MS
+            begin_ms + quarter * QUARTER_MS + (1 + chance.below(14) as i64) * MINUTE_MS
         };
         let update = || ClientUpdate { client_id: client_id(client), ..ClientUpdate::default() };
         let mut changes = Vec::new();
@@ -228,7 +233,7 @@ impl Clinic {
         let clients = self.clients();
         let client = chance.below(clients);
         let (tenant, zone) = LOCATIONS[client as usize % LOCATIONS.len()];
-        let day = civil(BEGIN_MS) + (chance.below(self.size.days as u64) as i64).days();
+        let day = civil(self.size.begin_ms) + (chance.below(self.size.days as u64) as i64).days();
         let hour = 8 + chance.below(10) as i8;
         let minute = (chance.below(4) * 15 + 1 + chance.below(14)) as i8;
         let booked_ms = zone::instant_ms(day.at(hour, minute, 0, 0), &rules(zone));

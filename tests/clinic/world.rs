@@ -173,6 +173,28 @@ impl World {
         held.await.expect("every look comes to its end");
     }
 
+    /// Waits until views hold everything that is in the log: planners would wait for them too, and not as briefly.
+    pub async fn fold(&self) {
+        let ports = self.ports();
+        let folded = async {
+            for family in [Family::Appointments, Family::Reminders] {
+                let serving = serving(ports, family).await;
+                let folded = (0..self.partitions() as u32).map(async |partition| {
+                    let end = ports.log.extent(family.topic(), partition).await.expect("an extent").end;
+                    let is_folded = async || {
+                        let checkpoint = ports.store.checkpoint(serving, partition).await.expect("readable");
+                        checkpoint.map_or(0, |checkpoint| checkpoint.next) >= end
+                    };
+                    while !is_folded().await {
+                        tokio::task::yield_now().await;
+                    }
+                });
+                futures::future::join_all(folded).await;
+            }
+        };
+        timeout(PATIENCE, folded).await.expect("views come to the end of the log");
+    }
+
     /// Lets planners go on.
     pub fn go_on(&self) {
         self.seen.with(|planners| planners.is_held = false);
@@ -216,8 +238,7 @@ impl World {
         self.takeovers += 1;
         self.depose().await;
         let ports = self.ports();
-        let pointer = ports.store.pointer(Family::Reminders).await.expect("readable").expect("a generation serves");
-        let planner = Arc::new(self.planners(ports)(pointer.serving(Family::Reminders)));
+        let planner = Arc::new(self.planners(ports)(serving(ports, Family::Reminders).await));
         for partition in 0..self.partitions() as u32 {
             let planner = planner.clone();
             self.usurpers.spawn(async move {
@@ -244,6 +265,16 @@ impl World {
             tasks.join_next().await.expect("a task").expect("no panic");
         }
         ports
+    }
+}
+
+/// The generation that serves, as soon as there is one.
+async fn serving(ports: &Ports, family: Family) -> Generation {
+    loop {
+        match ports.store.pointer(family).await.expect("readable") {
+            Some(pointer) => return pointer.serving(family),
+            None => tokio::task::yield_now().await,
+        }
     }
 }
 
@@ -383,7 +414,7 @@ impl Assess for Unassessed {
 /// The pause between two looks of a planner.
 pub fn hurried(config: &mut Config) {
     config.reminders = remind::Config { tick_ms: 1, ..config.reminders.clone() };
-    config.pipeline.batch_linger_ms = 1;
+    config.pipeline.batch_linger_ms = 0;
     config.pipeline.batch_age_ms_max = 5;
     config.pipeline.retry_ms_max = 200;
 }

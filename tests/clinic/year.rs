@@ -5,7 +5,7 @@
 
 use super::heard::{Ear, Heard};
 use super::rules::{Model, Rules};
-use super::timeline::{BEGIN_MS, HOUR_MS, Timeline};
+use super::timeline::{HOUR_MS, Timeline};
 use super::world::World;
 use foretell::event::Event;
 use foretell::source::draw::Sequence;
@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 
 /// Without anything due, so much time passes at a time.
 const STRIDE_MS: i64 = 12 * HOUR_MS;
+
+/// About as many steps does a usurper last.
+const USURPED_STEPS: u64 = 6;
 
 /// What goes wrong meanwhile, each once in so many steps.
 pub struct Trouble {
@@ -40,7 +43,8 @@ impl<'a> Year<'a> {
 
     /// Lives through it; answers everything that was heard, or the first step at which the two disagree.
     pub async fn live(mut self, timeline: &Timeline) -> Result<(Vec<Heard>, usize), String> {
-        let (mut rest, mut now_ms) = (timeline.events.as_slice(), BEGIN_MS);
+        let (mut rest, mut now_ms) = (timeline.events.as_slice(), timeline.begins_ms);
+        self.world.hold().await;
         while now_ms < timeline.ends_ms {
             let (said, later) = self.batch(rest, now_ms);
             if !said.is_empty() {
@@ -58,6 +62,9 @@ impl<'a> Year<'a> {
                 _ => now_ms = until_ms.min(now_ms + STRIDE_MS).max(now_ms + 1),
             }
         }
+        // Long enough for whatever is done twice, or late.
+        self.world.fold().await;
+        self.world.go_on();
         self.world.hold().await;
         self.compare(Vec::new())?;
         Ok((self.heard, self.steps))
@@ -81,14 +88,12 @@ impl<'a> Year<'a> {
 
     async fn say(&mut self, said: &[Event]) -> Result<(), String> {
         let now_ms = said.last().map_or(0, |event| event.envelope.time_ms);
-        self.world.hold().await;
         self.world.set(now_ms);
         self.world.append(said).await;
         self.settle(now_ms).await
     }
 
     async fn pass(&mut self, now_ms: i64) -> Result<(), String> {
-        self.world.hold().await;
         self.world.set(now_ms);
         self.settle(now_ms).await
     }
@@ -97,12 +102,14 @@ impl<'a> Year<'a> {
     async fn settle(&mut self, now_ms: i64) -> Result<(), String> {
         self.steps += 1;
         let due = self.model.due(now_ms);
+        self.world.fold().await;
         self.world.go_on();
         self.disturb(due.len()).await;
-        if due.is_empty() {
-            return Ok(());
-        }
-        let waited = self.world.told(self.heard.len() + due.len()).await;
+        let waited = match due.len() {
+            0 => Ok(()),
+            count => self.world.told(self.heard.len() + count).await,
+        };
+        self.world.hold().await;
         self.compare(due).map_err(|difference| match waited {
             Ok(()) => difference,
             Err(late) => format!("{late}: {difference}"),
@@ -134,7 +141,7 @@ impl<'a> Year<'a> {
             self.world.crash().await;
         } else if chance.below(*takeover_every) == 0 {
             self.world.usurp().await;
-        } else if chance.below(*takeover_every) < 4 {
+        } else if chance.below(USURPED_STEPS) == 0 {
             self.world.depose().await;
         }
     }

@@ -56,6 +56,9 @@ pub const TOPICS: &str = include_str!("../catalog/topics.toml");
 /// JSON Schema 2020-12 of a policy for logins, as tenants write it.
 pub const LOGIN_POLICY: &str = include_str!("../catalog/policies/login.schema.json");
 
+/// JSON Schema 2020-12 of a policy for reminders, as tenants write it.
+pub const REMINDERS_POLICY: &str = include_str!("../catalog/policies/reminders.schema.json");
+
 /// The type of that name.
 pub fn find(name: &str) -> Option<&'static Type> {
     TYPES.iter().find(|known| known.name == name)

@@ -121,7 +121,7 @@ enum Command {
         #[command(subcommand)]
         what: dead_letters::DeadLetters,
     },
-    /// Check a policy for logins, or see what it would change.
+    /// Check a policy for logins or reminders, or see what it would do.
     Policy {
         #[command(subcommand)]
         what: policy::Policies,

@@ -18,6 +18,7 @@
 mod appointments;
 pub(crate) mod logins;
 pub mod policies;
+pub mod reminders;
 
 pub use appointments::appointments;
 pub use logins::logins;

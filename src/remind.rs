@@ -13,18 +13,19 @@
 //! appointment says so. Ids are
 //! deterministic, so that even a reminder announced twice would be one.
 
+pub mod announce;
 pub mod assess;
 pub mod plan;
 mod planner;
 pub mod policy;
 mod scan;
-mod schedule;
+pub(crate) mod schedule;
 mod tenants;
 
 use crate::clock::Clock;
-use crate::event::codec::{encode_event, rfc3339, wall_clock};
-use crate::event::reminder::{Announcement, NamedVisit, Risk, Withdrawal, withdrawal_id};
-use crate::event::{Envelope, Event, Fact, Topic};
+use crate::event::Topic;
+use crate::event::codec::encode_event;
+use crate::event::reminder::Risk;
 use crate::log::{Error, Kind, Log, NewRecord};
 use crate::pipeline::keeper::Companion;
 use crate::policies::InForce;
@@ -33,7 +34,7 @@ use crate::store::{Family, Generation, Store};
 use crate::telemetry::meter;
 use crate::view::client::Client;
 use async_trait::async_trait;
-use plan::{Action, Announce};
+use plan::Action;
 use planner::Planner;
 use policy::Policy;
 use scan::Candidate;
@@ -48,9 +49,6 @@ pub const SOURCE: &str = "urn:foretell:reminders";
 
 /// Longest pause before another look while a dependency is away.
 const RETRY_MS_MAX: u64 = 5_000;
-
-/// Extension attribute: the id of the event that a reminder or a withdrawal comes from.
-const CAUSE: &str = "causationid";
 
 /// When and how the planner works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,54 +208,13 @@ impl Reminders {
     }
 }
 
-/// The record of an action.
-fn record(candidate: &Candidate, action: Action, now_ms: i64) -> Planned {
-    match action {
-        Action::Announce(announce) => {
-            let delay_ms = Some(now_ms - announce.due_at_ms);
-            Planned { record: announcement(candidate, announce, now_ms), delay_ms }
-        }
-        Action::Withdraw { reminder_id, appointment_id, announced_for, reason, caused_by } => {
-            let client_id = candidate.client_id.clone();
-            let withdrawal = Withdrawal { reminder_id, appointment_id, client_id, reason: reason.into() };
-            let id = withdrawal_id(&withdrawal, &announced_for);
-            let fact = Fact::ReminderWithdrawn(withdrawal);
-            let extensions: Vec<_> = caused_by.map(|id| (CAUSE.to_owned(), id)).into_iter().collect();
-            let event = Event { envelope: envelope(candidate, id, now_ms), fact };
-            Planned { record: encode_event(&event, &extensions), delay_ms: None }
-        }
+impl Planned {
+    fn of(candidate: &Candidate, action: Action, now_ms: i64) -> Self {
+        let delay_ms = match &action {
+            Action::Announce(announce) => Some(now_ms - announce.due_at_ms),
+            Action::Withdraw { .. } => None,
+        };
+        let (event, extensions) = announce::said(&candidate.tenant, &candidate.client_id, action, now_ms);
+        Self { record: encode_event(&event, &extensions), delay_ms }
     }
-}
-
-fn envelope(candidate: &Candidate, id: String, time_ms: i64) -> Envelope {
-    Envelope { id, source: SOURCE.into(), tenant: candidate.tenant.clone(), time_ms }
-}
-
-fn named(visit: plan::Named) -> NamedVisit {
-    NamedVisit {
-        appointment_id: visit.appointment_id,
-        starts_at: rfc3339(visit.start.at_ms),
-        local_start: wall_clock(visit.start.local()),
-    }
-}
-
-fn announcement(candidate: &Candidate, announce: Announce, now_ms: i64) -> NewRecord {
-    let expires_at = rfc3339(announce.expires_at_ms);
-    let extensions = [("expirytime".to_owned(), expires_at.clone()), (CAUSE.to_owned(), announce.caused_by)];
-    let envelope = envelope(candidate, announce.reminder_id.clone(), now_ms);
-    let fact = Fact::ReminderDue(Box::new(Announcement {
-        reminder_id: announce.reminder_id,
-        appointment_id: announce.appointment_id,
-        client_id: candidate.client_id.clone(),
-        starts_at: rfc3339(announce.start.at_ms),
-        local_start: wall_clock(announce.start.local()),
-        time_zone: announce.start.zone,
-        step: announce.step,
-        channels: announce.channels,
-        template: announce.template,
-        risk: announce.risk,
-        visits: announce.visits.into_iter().map(named).collect(),
-        expires_at,
-    }));
-    encode_event(&Event { envelope, fact }, &extensions)
 }

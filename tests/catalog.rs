@@ -12,7 +12,9 @@ use foretell::decisions::report::Tally;
 use foretell::event::codec::{self, Defaults, Faults, Parsed};
 use foretell::event::{Envelope, Position, Topic, key};
 use foretell::log::{NewRecord, Record};
-use foretell::score::login::Policy;
+use foretell::policies::Document;
+use foretell::remind::policy as reminders;
+use foretell::score::login;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -290,17 +292,28 @@ fn with(example: &Value, place: &str, value: &Value) -> Value {
 /// What is a policy, and what is none, for the schema and for the one who reads it.
 #[test]
 fn schema_and_policies_agree() {
-    let schema: Value = serde_json::from_str(catalog::LOGIN_POLICY).unwrap();
-    assert!(jsonschema::meta::is_valid(&schema));
-    let validator = jsonschema::options().build(&schema).unwrap();
-    let base = Policy::default();
-    let whole = serde_json::to_value(&base).unwrap();
-    assert!(validator.is_valid(&whole), "the settings are a policy themselves");
     let rule = json!({"code": "OURS", "when": "true", "factor": 2.0, "mode": "shadow", "description": "x"});
     let complete = json!({"rules": [rule], "first_login": "deny", "on_unavailable": "error", "mode": "faithful"});
+    agree(catalog::LOGIN_POLICY, &login::Policy::default(), &[complete]);
+    let steps = json!({"steps": [
+        {"id": "a", "before_days": 2, "channels": ["sms", "call"], "template": "t", "levels": ["low", "high"]},
+        {"id": "b", "before_business_days": 1, "skip_confirmed": true, "expires_minutes": 90},
+        {"id": "c", "at_booking": true},
+    ]});
+    let one = json!({"steps": [{"id": "a", "before_hours": 24}], "business_days": ["monday"], "fallbacks_max": 0});
+    agree(catalog::REMINDERS_POLICY, &reminders::Policy::default(), &[steps, one]);
+}
+
+fn agree<D: Document>(schema: &str, base: &D, documents: &[Value]) {
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    assert!(jsonschema::meta::is_valid(&schema));
+    let validator = jsonschema::options().build(&schema).unwrap();
+    let whole = serde_json::to_value(base).unwrap();
+    let said = validator.iter_errors(&whole).next().map(|error| error.to_string());
+    assert_eq!(said, None, "the settings are a policy themselves");
     let mut places_of = Vec::new();
-    for document in [&whole, &complete] {
-        assert!(validator.is_valid(document) && Policy::read(document, &base).is_ok());
+    for document in std::iter::once(&whole).chain(documents) {
+        assert!(validator.is_valid(document) && D::read(document, base).is_ok(), "{document}");
         let event = json!({"data": document});
         let mut found = Vec::new();
         places(document, "/data", &mut found);
@@ -317,13 +330,15 @@ fn schema_and_policies_agree() {
             }
             let document = with(event, place, &value)["data"].clone();
             let by_schema = validator.is_valid(&document);
-            match (by_schema, Policy::read(&document, &base)) {
+            match (by_schema, D::read(&document, base)) {
                 (true, Ok(_)) => valid += 1,
                 (false, Err(_)) => refused += 1,
                 // Relations between fields, whole numbers with a point, and what a merge patch takes away.
                 (true, Err(why)) if why.detail.contains("challenge_at") || why.detail.contains("floating point") => {}
                 (false, Ok(_)) if value.is_null() => {}
-                (_, by_policy) => panic!("{place}: valid {by_schema}, read {by_policy:?}: {value:.80}"),
+                (_, by_policy) => {
+                    panic!("{place}: valid {by_schema}, read {:?}: {value:.80}", by_policy.err());
+                }
             }
         }
     }

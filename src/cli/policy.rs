@@ -1,92 +1,153 @@
-//! `policy`: whether a document can be used, and what it would change.
+//! `policy`: whether a document can be used, and what it would do.
 
 use super::Format;
 use super::bar::progress;
 use super::ending::Failure;
-use crate::catalog::LOGIN_POLICY;
+use crate::catalog::{LOGIN_POLICY, REMINDERS_POLICY};
 use crate::config::Config;
-use crate::evaluate::{self, policies::Changed};
+use crate::evaluate;
+use crate::evaluate::policies::Changed;
+use crate::evaluate::reminders::{Happened, ReminderOptions};
 use crate::event::codec::rfc3339;
 use crate::event::{DEFAULT_TENANT, policy};
 use crate::ops::Error;
 use crate::ops::inspect::Print;
-use crate::score::login::Policy;
+use crate::policies::Document;
 use crate::score::login::variables::{VARIABLES, Variable};
-use crate::source;
-use clap::Subcommand;
+use crate::source::{self, Loaded};
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// What to do with a policy.
 #[derive(Debug, Subcommand)]
 pub(super) enum Policies {
-    /// Print the JSON Schema of a policy for logins.
-    Schema,
-    /// Print what the rules of a policy may ask about an attempt.
+    /// Print the JSON Schema of a policy.
+    Schema {
+        /// What it is for.
+        #[arg(long, value_enum, default_value = "login")]
+        kind: About,
+    },
+    /// Print what the rules of a policy for logins may ask about an attempt.
     Variables,
-    /// Say whether a policy for logins can be used; exit 1 where it cannot.
+    /// Say whether a policy can be used; exit 1 where it cannot.
     Check {
         /// The document, in TOML, or in JSON where its name ends in .json
         file: PathBuf,
+        /// What it is for.
+        #[arg(long, value_enum, default_value = "login")]
+        kind: About,
     },
-    /// Judge the logins of a file by a policy and by the settings', and show which decisions would be others.
-    Test {
-        /// The document, in TOML, or in JSON where its name ends in .json
-        file: PathBuf,
-        /// The logins, gzipped or not.
-        #[arg(long, value_name = "EVENTS")]
-        against: PathBuf,
-        /// See `import`.
-        #[arg(long, value_enum, default_value = "events")]
-        format: Format,
-        /// The policy that is in use, where it is not the settings'.
-        #[arg(long, value_name = "FILE")]
-        instead_of: Option<PathBuf>,
-        /// How many of them to list; with --json all are.
-        #[arg(long, value_name = "COUNT", default_value_t = 20)]
-        limit: u64,
-    },
+    /// Show what a policy would do with the events of a file.
+    ///
+    /// Of logins: which of them it would decide otherwise than the settings. Of reminders: what it would announce,
+    /// withdraw, put off and leave out, when, and why.
+    Test(Box<Test>),
+}
+
+/// A policy, and what it is to be tested with.
+#[derive(Debug, Args)]
+pub(super) struct Test {
+    /// The document, in TOML, or in JSON where its name ends in .json
+    file: PathBuf,
+    /// What it is for.
+    #[arg(long, value_enum, default_value = "login")]
+    kind: About,
+    /// The events, gzipped or not.
+    #[arg(long, value_name = "EVENTS")]
+    against: PathBuf,
+    /// See `import`.
+    #[arg(long, value_enum, default_value = "events")]
+    format: Format,
+    /// Of logins: the policy that is in use, where it is not the settings'.
+    #[arg(long, value_name = "FILE")]
+    instead_of: Option<PathBuf>,
+    /// How many lines to show; with --json all are.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    limit: u64,
+}
+
+/// What a policy is for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum About {
+    /// Scores of logins.
+    Login,
+    /// When and how clients are reminded.
+    Reminders,
 }
 
 /// Does it; a policy that cannot be used is a failure that says why.
 pub(super) fn run(config: &Config, asked: &Policies, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match asked {
-        Policies::Schema => Ok(write!(out, "{LOGIN_POLICY}")?),
+        Policies::Schema { kind: About::Login } => Ok(write!(out, "{LOGIN_POLICY}")?),
+        Policies::Schema { kind: About::Reminders } => Ok(write!(out, "{REMINDERS_POLICY}")?),
         Policies::Variables => Ok(variables(print, out)?),
-        Policies::Check { file } => {
-            let policy = read(file, config)?;
-            let rules = policy.rules.len();
-            match print {
-                Print::Json => writeln!(out, "{}", json!({"usable": true, "rules": rules}))?,
-                Print::Table => writeln!(out, "{} can be used; it has {rules} rules", file.display())?,
+        Policies::Check { file, kind } => check(config, file, *kind, print, out),
+        Policies::Test(test) => {
+            let loaded = source::read(&test.against, test.format.into(), DEFAULT_TENANT).map_err(Error::from)?;
+            match test.kind {
+                About::Login => logins(config, test, &loaded, print, out),
+                About::Reminders => reminders(config, test, &loaded, print, out),
             }
-            Ok(())
-        }
-        Policies::Test { file, against, format, instead_of, limit } => {
-            let after = read(file, config)?;
-            let before = instead_of.as_deref().map(|file| read(file, config)).transpose()?;
-            let before = before.unwrap_or_else(|| config.score.login.clone());
-            let loaded = source::read(against, (*format).into(), DEFAULT_TENANT).map_err(Error::from)?;
-            let mut list = List { print, left: *limit, out };
-            let bar = progress("events", loaded.events.len() as u64);
-            let tell = &mut |done, _| bar.set_position(done);
-            let compared = evaluate::policies::policies(
-                &loaded,
-                (&before, &after),
-                &config.fold,
-                &mut |one| list.show(&one),
-                tell,
-            );
-            bar.finish_and_clear();
-            let compared = compared?;
-            match print {
-                Print::Json => writeln!(io::stderr(), "{}", serde_json::to_string(&compared).unwrap_or_default())?,
-                Print::Table => write!(out, "{compared}")?,
-            }
-            Ok(())
         }
     }
+}
+
+fn check(config: &Config, file: &Path, kind: About, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let (what, count) = match kind {
+        About::Login => ("rules", read(file, &config.score.login)?.rules.len()),
+        About::Reminders => ("steps", read(file, &config.reminders.policy)?.steps.len()),
+    };
+    match print {
+        Print::Json => writeln!(out, "{}", json!({"usable": true, what: count}))?,
+        Print::Table => writeln!(out, "{} can be used; it has {count} {what}", file.display())?,
+    }
+    Ok(())
+}
+
+fn logins(config: &Config, test: &Test, loaded: &Loaded, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let settings = &config.score.login;
+    let after = read(&test.file, settings)?;
+    let before = test.instead_of.as_deref().map(|file| read(file, settings)).transpose()?;
+    let before = before.unwrap_or_else(|| settings.clone());
+    let mut list = List { print, left: test.limit, out };
+    let bar = progress("events", loaded.events.len() as u64);
+    let tell = &mut |done, _| bar.set_position(done);
+    let compared =
+        evaluate::policies::policies(loaded, (&before, &after), &config.fold, &mut |one| list.changed(&one), tell);
+    bar.finish_and_clear();
+    summary(&compared?, print, out)
+}
+
+fn reminders(config: &Config, test: &Test, loaded: &Loaded, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    if test.instead_of.is_some() {
+        return Err(Failure::Other(
+            "--instead-of is for policies of logins: of reminders, test one after the other".into(),
+        ));
+    }
+    let options = ReminderOptions {
+        policy: read(&test.file, &config.reminders.policy)?,
+        score: config.score.no_show.clone(),
+        limits: config.fold.clone(),
+    };
+    let mut list = List { print, left: test.limit, out };
+    let bar = progress("events", loaded.events.len() as u64);
+    let tell = &mut |done, _| bar.set_position(done);
+    let told = evaluate::reminders::reminders(loaded, &options, &mut |one| list.happened(&one), tell);
+    bar.finish_and_clear();
+    summary(&told?, print, out)
+}
+
+/// Beside JSON Lines the sums go to stderr.
+fn summary(sums: &(impl Serialize + Display), print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    match print {
+        Print::Json => writeln!(io::stderr(), "{}", serde_json::to_string(sums).unwrap_or_default())?,
+        Print::Table => write!(out, "{sums}")?,
+    }
+    Ok(())
 }
 
 fn variables(print: Print, out: &mut dyn Write) -> io::Result<()> {
@@ -107,23 +168,37 @@ struct List<'a> {
 }
 
 impl List<'_> {
-    fn show(&mut self, changed: &Changed) -> io::Result<()> {
+    fn changed(&mut self, changed: &Changed) -> io::Result<()> {
+        self.show(changed, |Changed { event_id, user_id, time_ms, before, after }| {
+            let (time, codes) = (rfc3339(*time_ms), after.reasons.join(" "));
+            let (before, after) = (before.decision.name(), after.decision.name());
+            format!("{time}  {user_id}  {event_id}  {before} -> {after}  {codes}")
+        })
+    }
+
+    fn happened(&mut self, happened: &Happened) -> io::Result<()> {
+        self.show(happened, |Happened { time, status, client_id, appointment_id, step, channels, reason, .. }| {
+            let channels: Vec<_> = channels.iter().map(|channel| channel.name()).collect();
+            let step = step.as_deref().unwrap_or("-");
+            let why = reason.clone().unwrap_or_else(|| channels.join(","));
+            format!("{time}  {client_id}  {appointment_id}  {status} {step}  {why}")
+        })
+    }
+
+    fn show<T: Serialize>(&mut self, one: &T, line: impl Fn(&T) -> String) -> io::Result<()> {
         match self.print {
-            Print::Json => writeln!(self.out, "{}", serde_json::to_string(changed).unwrap_or_default()),
+            Print::Json => writeln!(self.out, "{}", serde_json::to_string(one).unwrap_or_default()),
             Print::Table if self.left == 0 => Ok(()),
             Print::Table => {
                 self.left -= 1;
-                let Changed { event_id, user_id, time_ms, before, after } = changed;
-                let (time, codes) = (rfc3339(*time_ms), after.reasons.join(" "));
-                let (before, after) = (before.decision.name(), after.decision.name());
-                writeln!(self.out, "{time}  {user_id}  {event_id}  {before} -> {after}  {codes}")
+                writeln!(self.out, "{}", line(one))
             }
         }
     }
 }
 
 /// The policy of a file, over the settings'.
-fn read(path: &Path, config: &Config) -> Result<Policy, Failure> {
+fn read<D: Document>(path: &Path, settings: &D) -> Result<D, Failure> {
     let name = path.display();
     let failed = |detail: String| Failure::Other(format!("{name}: {detail}"));
     // Beyond what the document may have as JSON there is room for comments.
@@ -139,5 +214,5 @@ fn read(path: &Path, config: &Config) -> Result<Policy, Failure> {
     } else {
         toml::from_str(&text).map_err(|error| failed(error.to_string()))?
     };
-    Policy::read(&document, &config.score.login).map_err(|invalid| failed(invalid.to_string()))
+    D::read(&document, settings).map_err(|invalid| failed(invalid.to_string()))
 }

@@ -138,6 +138,7 @@ pub struct Consent {
 
 /// Minutes after local midnight between which nothing is sent; equal: no quiet hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct QuietHours {
     /// First quiet minute, 0 to 1439.
     pub from_minute: u16,

@@ -158,6 +158,10 @@ pub struct Named {
 /// A step of an open visit that was due and is not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FellDue {
+    /// Of which appointment.
+    pub appointment_id: String,
+    /// The step.
+    pub step: String,
     /// When it was due.
     pub due_at_ms: i64,
     /// Where it stands.
@@ -206,8 +210,9 @@ pub fn client(context: &Context<'_>) -> Plan {
     for step in all.steps {
         let is_told = matches!(step.reminder.status, Status::Deferred | Status::Suppressed | Status::Failed);
         if is_told && step.is_open && step.due_at_ms <= context.now_ms {
-            let Reminder { status, reason, .. } = step.reminder;
-            plan.fell_due.push(FellDue { due_at_ms: step.due_at_ms, status, reason });
+            let Reminder { step: id, status, reason, .. } = step.reminder;
+            let (appointment_id, due_at_ms) = (step.appointment_id, step.due_at_ms);
+            plan.fell_due.push(FellDue { appointment_id, step: id, due_at_ms, status, reason });
         }
         plan.actions.extend(step.announce.map(Action::Announce));
     }

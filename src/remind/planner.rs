@@ -8,7 +8,7 @@ use super::plan::{self, Context, Status};
 use super::scan::{self, Candidate, Scan};
 use super::schedule::Schedule;
 use super::tenants::{self, Tenants};
-use super::{Planned, Reminders, Serving, Ticked, record};
+use super::{Planned, Reminders, Serving, Ticked};
 use crate::event::Topic;
 use crate::log::walk::Walk;
 use crate::log::{Error, Extent, Fenced, Kind};
@@ -238,7 +238,7 @@ impl<'a> Planner<'a> {
             for (candidate, cause) in candidates.into_iter().zip(&mut causes) {
                 let plan = self.plan_one(&candidate, now_ms).await;
                 plan.fell_due.iter().for_each(|step| count(step, cause));
-                planned.extend(plan.actions.into_iter().map(|action| record(&candidate, action, now_ms)));
+                planned.extend(plan.actions.into_iter().map(|action| Planned::of(&candidate, action, now_ms)));
                 due.push((candidate.key, plan.next_at_ms));
             }
         }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 /// The next instant of each client that has one.
 #[derive(Debug, Default)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     by_time: BTreeSet<(i64, Arc<str>)>,
     of: HashMap<Arc<str>, i64>,
 }
 
 impl Schedule {
     /// Looks at a client at `at_ms` again, and at no other instant; never, where there is none.
-    pub(super) fn set(&mut self, key: &str, at_ms: Option<i64>) {
+    pub(crate) fn set(&mut self, key: &str, at_ms: Option<i64>) {
         if let Some((key, at_ms)) = self.of.remove_entry(key) {
             self.by_time.remove(&(at_ms, key));
         }
@@ -27,12 +27,12 @@ impl Schedule {
     }
 
     /// Whether the instant of any client has come.
-    pub(super) fn is_due(&self, now_ms: i64) -> bool {
+    pub(crate) fn is_due(&self, now_ms: i64) -> bool {
         self.by_time.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms)
     }
 
     /// Those whose instant has come, the earliest first; at most `count`.
-    pub(super) fn due(&self, now_ms: i64, count: usize) -> impl Iterator<Item = &(i64, Arc<str>)> {
+    pub(crate) fn due(&self, now_ms: i64, count: usize) -> impl Iterator<Item = &(i64, Arc<str>)> {
         self.by_time.iter().take_while(move |(at_ms, _)| *at_ms <= now_ms).take(count)
     }
 }

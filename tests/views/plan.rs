@@ -2,9 +2,9 @@
 
 use crate::build::*;
 use foretell::event::appointment::{Change, Channel, Consent, QuietHours};
-use foretell::event::codec::{rfc3339, wall_clock};
-use foretell::event::reminder::{Announcement, NamedVisit, Request, Risk, Withdrawal, withdrawal_id};
+use foretell::event::reminder::{Request, Risk};
 use foretell::event::{Envelope, Event, Fact, zone};
+use foretell::remind::announce;
 use foretell::remind::plan::{self, Action, Context, Status};
 use foretell::remind::policy::{Policy, Step};
 use foretell::view::client::{Client, REQUEST_EXPIRES_MS};
@@ -96,41 +96,9 @@ impl Case {
     }
 }
 
-fn named(visit: plan::Named) -> NamedVisit {
-    NamedVisit {
-        appointment_id: visit.appointment_id,
-        starts_at: rfc3339(visit.start.at_ms),
-        local_start: wall_clock(visit.start.local()),
-    }
-}
-
 /// The event that the planner appends for an action.
 fn record(action: &Action, time_ms: i64) -> Event {
-    let (id, fact) = match action.clone() {
-        Action::Announce(announce) => {
-            let fact = Fact::ReminderDue(Box::new(Announcement {
-                reminder_id: announce.reminder_id.clone(),
-                appointment_id: announce.appointment_id,
-                client_id: "c".into(),
-                starts_at: rfc3339(announce.start.at_ms),
-                local_start: wall_clock(announce.start.local()),
-                time_zone: announce.start.zone,
-                step: announce.step,
-                channels: announce.channels,
-                template: announce.template,
-                risk: announce.risk,
-                expires_at: rfc3339(announce.expires_at_ms),
-                visits: announce.visits.into_iter().map(named).collect(),
-            }));
-            (announce.reminder_id, fact)
-        }
-        Action::Withdraw { reminder_id, appointment_id, announced_for, reason, .. } => {
-            let reason = reason.into();
-            let withdrawal = Withdrawal { reminder_id, appointment_id, client_id: "c".into(), reason };
-            (withdrawal_id(&withdrawal, &announced_for), Fact::ReminderWithdrawn(withdrawal))
-        }
-    };
-    Event { envelope: Envelope { id, source: "urn:foretell:reminders".into(), tenant: "t".into(), time_ms }, fact }
+    announce::said("t", "c", action.clone(), time_ms).0
 }
 
 pub(crate) fn requested(id: &str, channels: Vec<Channel>) -> Fact {

@@ -34,5 +34,6 @@ mod roles;
 mod services;
 mod story;
 mod stream;
+mod subscribers;
 mod weather;
 mod zones;

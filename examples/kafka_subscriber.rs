@@ -42,6 +42,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .set("isolation.level", "read_committed")
         // A group that is new begins with the oldest reminder.
         .set("auto.offset.reset", "earliest")
+        // When it is killed, the group waits so long before its partitions are given out again: the least that brokers
+        // allow by default.
+        .set("session.timeout.ms", "6000")
         // Committed below, when it is done.
         .set("enable.auto.commit", "false")
         .create()?;

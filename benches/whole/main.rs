@@ -9,6 +9,7 @@ mod fold;
 mod generated;
 mod load;
 mod process;
+mod reminders;
 mod synced;
 mod visible;
 mod watch;
@@ -103,6 +104,42 @@ enum What {
         #[arg(long, default_value_t = 40_000)]
         events: usize,
     },
+    /// Fill a directory with bookings whose reminders fall due evenly.
+    Book {
+        /// An empty directory.
+        directory: PathBuf,
+        #[arg(long, default_value_t = 100_000)]
+        visits: usize,
+        /// Minutes over which they fall due.
+        #[arg(long, default_value_t = 6)]
+        minutes: u32,
+        /// When the first one is due, from now; or before now, where it is negative.
+        #[arg(long, default_value_t = 60, allow_negative_numbers = true)]
+        delay_seconds: i64,
+    },
+    /// Append the announcements of so many visits, planned by nobody.
+    Announce {
+        /// An empty directory.
+        directory: PathBuf,
+        #[arg(long, default_value_t = 100_000)]
+        visits: usize,
+    },
+    /// Wait until a service has announced so many reminders; measure the processor time of its process.
+    Announced {
+        /// Host and port.
+        host: String,
+        #[arg(long, default_value_t = 100_000)]
+        visits: usize,
+        /// The id of its process.
+        #[arg(long)]
+        process: String,
+    },
+    /// Read how soon reminders were on the topic of a directory that nobody serves.
+    Reminders {
+        directory: PathBuf,
+        #[arg(long, default_value_t = 100_000)]
+        visits: usize,
+    },
     /// One synced append after another, by hand and through the log.
     Synced {
         /// An empty directory.
@@ -133,9 +170,11 @@ fn main() -> Result<(), Failure> {
     let what = Arguments::parse().what;
     // The load generator keeps to one thread, so that the service it measures has the rest of the machine.
     let mut runtime = match what {
-        What::Scores { .. } | What::Ingest { .. } | What::Visible { .. } | What::Watch { .. } => {
-            tokio::runtime::Builder::new_current_thread()
-        }
+        What::Scores { .. }
+        | What::Ingest { .. }
+        | What::Visible { .. }
+        | What::Watch { .. }
+        | What::Announced { .. } => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = runtime.enable_all().build()?;
@@ -157,6 +196,12 @@ async fn measure(what: What) -> Result<(), Failure> {
         What::Visible { host, rate, seconds } => visible::run(&host, rate, Duration::from_secs(seconds)).await,
         What::Watch { host, events, family, process } => watch::run(&host, &family, events, &process).await,
         What::Batches { node, events } => batches::run(&node, events).await,
+        What::Book { directory, visits, minutes, delay_seconds } => {
+            reminders::book(&directory, reminders::Due::now(visits, minutes, delay_seconds)).await
+        }
+        What::Announce { directory, visits } => reminders::bare(&directory, visits).await,
+        What::Announced { host, visits, process } => reminders::wait(&host, visits, &process).await,
+        What::Reminders { directory, visits } => reminders::read(&directory, visits).await,
         What::Synced { directory, appends } => synced::run(&directory, appends).await,
     }
 }

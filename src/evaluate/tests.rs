@@ -1,5 +1,6 @@
 //! Small histories, replayed and read line by line.
 
+use super::reminders::{Happened, ReminderOptions, reminders};
 use super::*;
 use crate::source::{self, Format, Loaded, Origin};
 use serde_json::{Value, json};
@@ -226,4 +227,58 @@ fn moments_are_known_by_name() {
         assert_eq!(At::parse(at.name()), Some(at));
     }
     assert_eq!(At::parse("72h"), None);
+}
+
+/// What a policy would do, as `time status what`.
+fn run_reminders(loaded: &Loaded, policy: &Value) -> Vec<String> {
+    let policy = crate::remind::policy::Policy::read(policy, &Default::default()).unwrap();
+    let options = ReminderOptions { policy, ..ReminderOptions::default() };
+    let mut told = Vec::new();
+    let mut happened = |one: Happened| {
+        let what = if one.status == "announced" { one.step } else { one.reason };
+        told.push(format!("{} {} {}", &one.time[5..16], one.status, what.unwrap_or_default()));
+        Ok::<_, std::convert::Infallible>(())
+    };
+    let sums = reminders(loaded, &options, &mut happened, &mut |_, _| {}).unwrap();
+    assert_eq!(sums.counts.values().sum::<u64>() as usize, told.len(), "{sums}");
+    told
+}
+
+#[test]
+fn a_policy_is_tested_as_time_would_have_passed() {
+    let booked = |client: &str, id: &str, starts_at: &str| {
+        let zone = "Europe/Dublin";
+        json!({"appointment_id": id, "client_id": client, "starts_at": starts_at, "time_zone": zone})
+    };
+    let of = |client: &str, id: &str| json!({"appointment_id": id, "client_id": client});
+    let loaded = events(&[
+        ("2026-06-01T10:00:00Z", "appointment.booked", booked("c", "a", "2026-06-10T12:00:00")),
+        ("2026-06-01T11:00:00Z", "appointment.booked", booked("d", "b", "2026-06-11T07:00:00")),
+        ("2026-06-08T10:00:00Z", "appointment.cancelled", of("c", "a")),
+        ("2026-06-09T10:00:00Z", "appointment.booked", booked("e", "f", "2026-06-09T18:00:00")),
+    ]);
+    assert_eq!(
+        run_reminders(&loaded, &json!({})),
+        [
+            "06-07T11:00 announced 72h",
+            // 07:00 in Dublin is quiet for another hour.
+            "06-08T06:00 deferred quiet_hours",
+            "06-08T07:00 announced 72h",
+            "06-08T10:00 withdrawn cancelled",
+            "06-10T06:00 deferred quiet_hours",
+            "06-10T07:00 announced 24h",
+        ]
+    );
+    let steps = json!({"steps": [{"id": "confirmation", "at_booking": true}, {"id": "x", "before_days": 1}]});
+    assert_eq!(
+        run_reminders(&loaded, &steps),
+        [
+            "06-01T10:00 announced confirmation",
+            "06-01T11:00 announced confirmation",
+            "06-08T10:00 withdrawn cancelled",
+            "06-09T10:00 announced confirmation",
+            "06-10T06:00 deferred quiet_hours",
+            "06-10T07:00 announced x",
+        ]
+    );
 }

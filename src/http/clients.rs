@@ -5,6 +5,7 @@ use super::answer::{self, Standing, VisitHistory, at};
 use super::auth::Caller;
 use super::problem::{Code, Problem};
 use super::request::Ids;
+use crate::event::appointment::Channel;
 use crate::event::codec::wall_clock;
 use crate::event::key;
 use crate::policies::Active;
@@ -12,7 +13,7 @@ use crate::remind::assess;
 use crate::remind::plan::{self, Context};
 use crate::remind::policy::Policy;
 use crate::store::Family;
-use crate::view::client::{Appointment, Client, Start, Status};
+use crate::view::client::{Appointment, Client, Received, Start, Status};
 use crate::view::lead::Lead;
 use crate::view::sent::Sent;
 use axum::Json;
@@ -57,7 +58,7 @@ pub struct ClientAnswer {
 pub struct Reminder {
     /// Deterministic.
     pub reminder_id: String,
-    /// `72h`, `24h`, `manual`.
+    /// A step of the policy, as `72h` or `24h`; or `manual`.
     pub step: String,
     /// When it is to be sent, or was.
     pub due_at: String,
@@ -65,6 +66,24 @@ pub struct Reminder {
     #[schema(value_type = String)]
     pub status: plan::Status,
     /// Why, where that is not plain.
+    pub reason: Option<String>,
+    /// What became of it, where it was sent and somebody said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
+}
+
+/// What became of a reminder that was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Receipt {
+    /// `delivered`, `failed` or `confirmed`.
+    #[schema(value_type = String)]
+    pub received: Received,
+    /// By which channel, where that was said.
+    #[schema(value_type = Option<String>)]
+    pub channel: Option<Channel>,
+    /// When.
+    pub at: String,
+    /// Why it failed, where that was said.
     pub reason: Option<String>,
 }
 
@@ -172,6 +191,12 @@ fn reminder(reminder: plan::Reminder) -> Reminder {
         due_at: at(reminder.due_at_ms),
         status: reminder.status,
         reason: reminder.reason,
+        receipt: reminder.receipt.map(|receipt| Receipt {
+            received: receipt.received,
+            channel: receipt.channel,
+            at: at(receipt.at_ms),
+            reason: receipt.reason,
+        }),
     }
 }
 

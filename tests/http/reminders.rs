@@ -1,6 +1,6 @@
 //! Reminders by hand.
 
-use crate::instance::{Answer, Instance, NOW_MS, World, booked};
+use crate::instance::{Answer, Instance, NOW_MS, World, booked, event, until};
 use foretell::view::client::REQUEST_EXPIRES_MS;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -93,4 +93,81 @@ async fn a_keyed_request_that_is_not_folded_in_time_can_be_sent_again() {
     let first = ask(&three, Some("k"), &json!({})).await;
     assert_eq!(first.status, 202);
     assert_eq!(ask(&three, Some("k"), &json!({"template": "t"})).await.problem(), (422, "IDEMPOTENCY_KEY_REUSED"));
+}
+
+const POLICY: &str = "/v1/policies/reminders";
+
+/// The reminders of an appointment, as `step status reason`.
+async fn story(instance: &Instance, id: &str) -> Vec<String> {
+    let answer = instance.get(&format!("/v1/appointments/{id}")).await.body;
+    let text = |reminder: &Value, field: &str| reminder[field].as_str().unwrap_or("-").to_owned();
+    let line = |r: &Value| format!("{} {} {}", text(r, "step"), text(r, "status"), text(r, "reason"));
+    answer["reminders"].as_array().unwrap().iter().map(line).collect()
+}
+
+async fn told(instance: &Instance, id: &str, wanted: &[&str]) {
+    until(async || story(instance, id).await == wanted).await;
+}
+
+#[tokio::test]
+async fn an_edited_policy_plans_anew_what_is_unsent_and_repeats_nothing() {
+    let instance = Instance::start().await;
+    // In 60 hours: one step is due at once, as it was not sent when it was due.
+    let booked = json!({"appointment_id": "a", "client_id": "c", "starts_at": "2026-03-03T22:00:00Z"});
+    let mut booked = event("b", "appointment.booked", booked);
+    booked["time"] = json!("2026-02-01T10:00:00Z");
+    instance.fold(&[booked]).await;
+    told(&instance, "a", &["72h sent -", "24h planned -"]).await;
+    let steps =
+        |later: u32| json!({"steps": [{"id": "72h", "before_hours": 70}, {"id": "late", "before_hours": later}]});
+    let put = |document: Value| instance.request(Method::PUT, POLICY).json(&document).send();
+    let answer = Answer::of(put(steps(30)).await.unwrap()).await;
+    assert_eq!((answer.status, &answer.body["effective"]["group_same_day"]), (200, &json!(true)), "{}", answer.body);
+    told(&instance, "a", &["72h sent -", "late planned -"]).await;
+    // Another edit makes it due, and it is sent once.
+    assert_eq!(put(steps(61)).await.unwrap().status(), 200);
+    told(&instance, "a", &["72h sent -", "late sent -"]).await;
+    assert_eq!(put(steps(62)).await.unwrap().status(), 200);
+    told(&instance, "a", &["72h sent -", "late sent -"]).await;
+    let refused = Answer::of(put(json!({"steps": [{"id": "x", "before_hours": 0}]})).await.unwrap()).await;
+    assert_eq!(refused.problem(), (422, "VALIDATION_FAILED"));
+    assert_eq!(refused.body["errors"][0]["pointer"], "/steps/0/before_hours");
+    assert_eq!(instance.get(POLICY).await.body["version"], "3");
+}
+
+#[tokio::test]
+async fn what_senders_report_leads_to_the_next_channel_and_is_told() {
+    let instance = Instance::start().await;
+    let channels = json!([{"channel": "whatsapp", "consent": true}, {"channel": "sms", "consent": true}]);
+    let mut facts = [
+        event("u", "client.updated", json!({"client_id": "c", "channels": channels})),
+        event(
+            "b",
+            "appointment.booked",
+            json!({"appointment_id": "a", "client_id": "c", "starts_at": "2026-03-02T06:00:00Z"}),
+        ),
+    ];
+    facts.iter_mut().for_each(|fact| fact["time"] = json!("2026-02-01T10:00:00Z"));
+    instance.fold(&facts).await;
+    told(&instance, "a", &["72h failed expired", "24h sent -"]).await;
+    let reminder = async || {
+        let answer = instance.get("/v1/appointments/a").await.body;
+        answer["reminders"].as_array().unwrap().last().unwrap().clone()
+    };
+    let first = reminder().await["reminder_id"].clone();
+    let about = |id: &Value, channel: &str| json!({"reminder_id": id, "appointment_id": "a", "client_id": "c", "channel": channel, "reason": "unknown"});
+    instance.fold(&[event("f", "reminder.failed", about(&first, "whatsapp"))]).await;
+    until(async || reminder().await["reminder_id"] != first && reminder().await["status"] == "sent").await;
+    let second = reminder().await["reminder_id"].clone();
+    instance.fold(&[event("k", "reminder.confirmed_by_client", about(&second, "sms"))]).await;
+    let last = reminder().await;
+    assert_eq!((&last["receipt"]["received"], &last["receipt"]["channel"]), (&json!("confirmed"), &json!("sms")));
+    assert_eq!(instance.get("/v1/appointments/a").await.body["status"], "confirmed");
+    // Refused and gone: nothing is left to send, and the client is forgotten with all that was planned.
+    let refused = json!([{"channel": "sms", "consent": false}, {"channel": "whatsapp", "consent": false}]);
+    instance.fold(&[event("r", "client.updated", json!({"client_id": "c", "channels": refused}))]).await;
+    instance.fold(&[event("f2", "reminder.failed", about(&second, "sms"))]).await;
+    assert_eq!(reminder().await["status"], "failed", "{}", reminder().await);
+    instance.fold(&[event("e", "client.erased", json!({"client_id": "c"}))]).await;
+    assert_eq!(instance.get("/v1/clients/c").await.status, 404);
 }

@@ -11,11 +11,13 @@ use foretell::score::Level;
 use serde_json::json;
 
 fn announces(actions: &[Action]) -> Vec<&Announce> {
-    let announce = |action| match action {
-        &Action::Announce(ref announce) => Some(announce),
-        Action::Withdraw { .. } => None,
-    };
-    actions.iter().filter_map(announce).collect()
+    let mut announces = Vec::new();
+    for action in actions {
+        if let Action::Announce(announce) = action {
+            announces.push(announce);
+        }
+    }
+    announces
 }
 
 fn feedback(case: &Case, step: &str, channel: Option<Channel>) -> Box<Feedback> {

@@ -16,6 +16,7 @@ mod waiting;
 
 pub use ports::{Ports, disk_directory, migrate, open};
 
+use crate::assess::Assessor;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::decisions::Recorder;
@@ -26,11 +27,12 @@ use crate::log::{self, Error, Kind, Log};
 use crate::pipeline::family::{self, Views};
 use crate::pipeline::keeper::{Alone, Companion};
 use crate::pipeline::patiently;
-use crate::policies::{InForce, Policies};
+use crate::policies::{self, InForce, Policies};
 use crate::progress::Progress;
 use crate::rebuild::{self, Rebuilder};
 use crate::remind::{Reminders, assess::ByRows};
 use crate::rows::Rows;
+use crate::score::no_show::model::Published;
 use crate::store::{Family, Generation};
 use crate::verify::Verifier;
 use crate::view::{self, Fold, client::Appointments, policy, sent, user::Logins};
@@ -204,8 +206,11 @@ impl Service {
     fn planner(&self, ports: &Ports, rows: Arc<Rows>) -> impl Fn(Generation) -> Arc<dyn Companion> + Send + 'static {
         let (log, store, clock) = (ports.log.clone(), ports.store.clone(), self.clock.clone());
         let (no_show, config) = (self.config.score.no_show.clone(), self.config.reminders.clone());
-        let stale_ms_max = self.config.reads.stale_ms_max;
+        let (stale_ms_max, read_ms_max) = (self.config.reads.stale_ms_max, self.config.reminders.catch_up_ms_max);
         let policies = Arc::new(InForce::new(rows.clone(), config.policy.clone(), stale_ms_max));
+        let nothing = Published::nothing(no_show.protected_attributes.clone());
+        let models = Arc::new(InForce::new(rows.clone(), nothing, stale_ms_max));
+        let assessor = Arc::new(Assessor::new(rows.clone(), no_show, models));
         move |sent| {
             Arc::new(Reminders {
                 log: log.clone(),
@@ -213,7 +218,7 @@ impl Service {
                 clock: clock.clone(),
                 pointers: rows.pointers().clone(),
                 sent,
-                assess: Arc::new(ByRows { rows: rows.clone(), config: no_show.clone() }),
+                assess: Arc::new(ByRows { assessor: assessor.clone(), read_ms_max }),
                 policies: policies.clone(),
                 config: config.clone(),
             })
@@ -304,7 +309,10 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
     let (log, store) = (ports.log.clone(), ports.store.clone());
     let progress = Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
     let (login, reminders) = (config.score.login.clone(), config.reminders.policy.clone());
-    let policies = Policies::new(&rows, login, reminders, config.reads.stale_ms_max);
+    let (no_show, stale_ms_max) = (config.score.no_show.clone(), config.reads.stale_ms_max);
+    let protected_attributes = no_show.protected_attributes.clone();
+    let policies = Policies::new(&rows, policies::Settings { login, reminders, protected_attributes }, stale_ms_max);
+    let assessor = Arc::new(Assessor::new(rows.clone(), no_show, policies.no_show_model.clone()));
     let verifier = verifier(config, ports);
     let rebuilder = Rebuilder {
         log: log.clone(),
@@ -323,6 +331,7 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         clock,
         keys,
         policies,
+        assessor,
         decisions: Recorder::start(ports.log.clone(), &config.decisions),
         retention: config.topics.retention(),
         enricher: ports.enricher.clone(),

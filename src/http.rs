@@ -20,6 +20,7 @@ pub mod decisions;
 mod edge;
 pub mod events;
 pub mod health;
+pub mod models;
 pub mod openapi;
 pub mod policies;
 pub mod problem;
@@ -32,6 +33,7 @@ pub mod users;
 
 pub use serve::serve;
 
+use crate::assess::Assessor;
 use crate::clock::Clock;
 use crate::decisions::Recorder;
 use crate::enrich::Enricher;
@@ -164,6 +166,8 @@ pub struct Parts {
     pub enricher: Arc<Enricher>,
     /// What tenants have decided.
     pub policies: Policies,
+    /// Scores visits.
+    pub assessor: Arc<Assessor>,
     /// How visits are scored.
     pub scoring: Scoring,
     /// Keeps the scores that are given.
@@ -245,10 +249,11 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(clients::appointment))
         .routes(routes!(agenda::list))
         .routes(routes!(policies::versions))
+        .routes(routes!(models::versions))
         .routes(routes!(decisions::get))
         .routes(routes!(stream::reminders));
-    let reading_policies = OpenApiRouter::new().routes(routes!(policies::get));
-    let writing_policies = OpenApiRouter::new().routes(routes!(policies::put));
+    let reading_policies = OpenApiRouter::new().routes(routes!(policies::get)).routes(routes!(models::get));
+    let writing_policies = OpenApiRouter::new().routes(routes!(policies::put)).routes(routes!(models::put));
     let writing_reminders = OpenApiRouter::new().routes(routes!(reminders::request));
     OpenApiRouter::with_openapi(openapi::base())
         .merge(under(Scope::EventsWrite, writing_events))

@@ -10,6 +10,7 @@
 //! is folded from them.
 
 pub mod app;
+pub mod assess;
 pub mod calibrate;
 pub mod catalog;
 pub mod cli;

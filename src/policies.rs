@@ -15,6 +15,7 @@ use crate::event::policy::{Invalid, Kind, Version};
 use crate::remind::policy as reminders;
 use crate::rows::Rows;
 use crate::score::login;
+use crate::score::no_show::model::Published;
 use crate::store::Error;
 use crate::telemetry;
 use crate::view::policy::Policy as Row;
@@ -59,6 +60,14 @@ impl Document for reminders::Policy {
     }
 }
 
+impl Document for Published {
+    const KIND: Kind = Kind::NoShowModel;
+
+    fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
+        Self::read(document, settings)
+    }
+}
+
 /// A policy in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Active<D> {
@@ -86,12 +95,28 @@ pub struct Policies {
     pub login: Arc<InForce<login::Policy>>,
     /// When and how clients are reminded.
     pub reminders: Arc<InForce<reminders::Policy>>,
+    /// Which model scores visits.
+    pub no_show_model: Arc<InForce<Published>>,
+}
+
+/// What decides for tenants that have published nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// See [`Policies::login`].
+    pub login: login::Policy,
+    /// See [`Policies::reminders`].
+    pub reminders: reminders::Policy,
+    /// Attributes that no [model](Policies::no_show_model) may ask for.
+    pub protected_attributes: Vec<String>,
 }
 
 impl Policies {
     /// Policies from `rows` over these settings; see [`InForce::new`].
-    pub fn new(rows: &Arc<Rows>, login: login::Policy, reminders: reminders::Policy, stale_ms_max: u64) -> Self {
+    pub fn new(rows: &Arc<Rows>, settings: Settings, stale_ms_max: u64) -> Self {
+        let Settings { login, reminders, protected_attributes } = settings;
+        let no_show_model = Published::nothing(protected_attributes);
         Self {
+            no_show_model: Arc::new(InForce::new(rows.clone(), no_show_model, stale_ms_max)),
             login: Arc::new(InForce::new(rows.clone(), login, stale_ms_max)),
             reminders: Arc::new(InForce::new(rows.clone(), reminders, stale_ms_max)),
         }
@@ -102,6 +127,7 @@ impl Policies {
         match kind {
             Kind::Login => self.login.clone(),
             Kind::Reminders => self.reminders.clone(),
+            Kind::NoShowModel => self.no_show_model.clone(),
         }
     }
 }

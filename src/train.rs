@@ -207,3 +207,6 @@ pub fn replay<'a>(
     }
     history
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,7 +192,8 @@ impl Taken {
         let half_life_days = config.recalibration_half_life_days;
         let cases: Vec<_> = known
             .flat_map(|(day, outcome)| {
-                calibration::cases(&outcome, &self.model, (today - day) as f64, half_life_days).collect::<Vec<_>>()
+                let says = |visit: &_| self.model.log_odds(visit);
+                calibration::cases(&outcome, says, (today - day) as f64, half_life_days).collect::<Vec<_>>()
             })
             .collect();
         self.calibration = Calibration::fit(&cases);

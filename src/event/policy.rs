@@ -17,17 +17,20 @@ pub enum Kind {
     Login,
     /// When and how clients are reminded.
     Reminders,
+    /// The trained model that scores visits.
+    NoShowModel,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Login, Self::Reminders];
+    pub const ALL: [Self; 3] = [Self::Login, Self::Reminders, Self::NoShowModel];
 
     /// The name in paths, keys and events.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
             Self::Reminders => "reminders",
+            Self::NoShowModel => "no-show-model",
         }
     }
 
@@ -94,7 +97,12 @@ pub fn over<T: Serialize + DeserializeOwned>(document: &Value, base: &T) -> Resu
     }
     let mut whole = serde_json::to_value(base).map_err(|error| Invalid::at("", error))?;
     json_patch::merge(&mut whole, document);
-    serde_path_to_error::deserialize(whole).map_err(|error| {
+    read(&whole)
+}
+
+/// What a whole document says; errors name the place.
+pub fn read<T: DeserializeOwned>(document: &Value) -> Result<T, Invalid> {
+    serde_path_to_error::deserialize(document).map_err(|error| {
         let pointer = pointer(error.path());
         Invalid::at(pointer, error.into_inner())
     })

@@ -182,7 +182,7 @@ pub(super) async fn list(
         next,
         view,
         evaluated_at: at(asked.list.now_ms),
-        warnings: if is_changed { vec![AGENDA_CHANGED] } else { Vec::new() },
+        warnings: page.warnings.iter().copied().chain(is_changed.then_some(AGENDA_CHANGED)).collect(),
     }))
 }
 

@@ -5,6 +5,7 @@ use super::answer::{self, Standing, VisitHistory, at};
 use super::auth::Caller;
 use super::problem::{Code, Problem};
 use super::request::Ids;
+use crate::assess::Basis;
 use crate::event::appointment::Channel;
 use crate::event::codec::wall_clock;
 use crate::event::key;
@@ -14,7 +15,6 @@ use crate::remind::plan::{self, Context};
 use crate::remind::policy::Policy;
 use crate::store::Family;
 use crate::view::client::{Appointment, Client, Received, Start, Status};
-use crate::view::lead::Lead;
 use crate::view::sent::Sent;
 use axum::Json;
 use axum::extract::State;
@@ -206,7 +206,7 @@ pub(super) struct Visits {
     client: Client,
     sent: Sent,
     policy: Arc<Active<Policy>>,
-    lead: Arc<Lead>,
+    basis: Basis,
 }
 
 impl Visits {
@@ -217,7 +217,8 @@ impl Visits {
         let ((client, lead), sent, policy) =
             futures::try_join!(rows.0, rows.1, policy.map(Ok)).map_err(answer::unreadable)?;
         let (client, sent) = (client.unwrap_or_default(), sent.unwrap_or_default());
-        Ok(Self { key: key::of(tenant, client_id), client, sent, policy, lead })
+        let basis = api.assessor.with(lead, tenant, api.clock.now_ms(), deadline).await;
+        Ok(Self { key: key::of(tenant, client_id), client, sent, policy, basis })
     }
 
     /// An appointment that was placed and not deleted.
@@ -229,8 +230,8 @@ impl Visits {
 
     pub(super) fn story(&self, api: &Api, id: &str) -> Vec<plan::Reminder> {
         let now_ms = api.clock.now_ms();
-        let Self { key, client, sent, policy, lead } = self;
-        let risks = assess::risks(client, lead, &api.scoring.no_show, now_ms);
+        let Self { key, client, sent, policy, basis } = self;
+        let risks = assess::risks(client, basis, now_ms);
         let context = Context { key, client, sent, policy: &policy.policy, risks: &risks, now_ms };
         plan::story(&context, id)
     }

@@ -92,13 +92,18 @@ pub(super) async fn versions(
     caller: Caller,
     Ids(policy): Ids<String>,
 ) -> Result<Json<PolicyVersions>, Problem> {
-    let row = read_row(&api, &caller.tenant, kind(&policy)?).await?;
+    remembered(&api, &caller.tenant, kind(&policy)?).await.map(Json)
+}
+
+/// The versions of a document that are remembered.
+pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<PolicyVersions, Problem> {
+    let row = read_row(api, tenant, kind).await?;
     let versions = row.versions().map(|version| PolicyVersion {
         version: version.version,
         published_at: at(version.published_at_ms),
         document: parsed(&version.document),
     });
-    Ok(Json(PolicyVersions { versions: versions.collect() }))
+    Ok(PolicyVersions { versions: versions.collect() })
 }
 
 /// Replaces the policy: the document says what the tenant wants otherwise than the settings.
@@ -132,13 +137,24 @@ pub(super) async fn put(
     Body(body): Body,
 ) -> Result<Response, Problem> {
     let kind = kind(&policy)?;
-    let document = document(&headers, &body)?;
-    validated(&api, kind, &document).await?;
-    let change = Change { kind, tenant: &caller.tenant, document, if_match: if_match(&headers)? };
+    replace(&api, &caller.tenant, kind, &headers, &body).await?;
+    shown(&api, kind, &caller.tenant).await
+}
+
+/// Publishes a document of a kind, if it can be used and replaces what it is meant to.
+pub(super) async fn replace(
+    api: &Api,
+    tenant: &str,
+    kind: Kind,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(), Problem> {
+    let document = document(headers, body)?;
+    validated(api, kind, &document).await?;
+    let change = Change { kind, tenant, document, if_match: if_match(headers)? };
     // Of changes in this process each waits for the one before; the fence is for those of others.
     let _turn = api.policy_turn.lock().await;
-    publish(&api, change).await?;
-    shown(&api, kind, &caller.tenant).await
+    publish(api, change).await
 }
 
 struct Change<'a> {
@@ -149,7 +165,10 @@ struct Change<'a> {
 }
 
 fn kind(name: &str) -> Result<Kind, Problem> {
-    Kind::parse(name).ok_or_else(|| Problem::new(Code::PolicyNotFound, "there are login and reminders"))
+    // A model is shown with how reliable it is: see `models`.
+    Kind::parse(name)
+        .filter(|kind| *kind != Kind::NoShowModel)
+        .ok_or_else(|| Problem::new(Code::PolicyNotFound, "there are login and reminders"))
 }
 
 fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {

@@ -1,21 +1,23 @@
-//! The no-show risk that a reminder carries, from the tenant's row and the client's.
+//! The no-show risk that a reminder carries: the score that every other answer has.
 
 use super::Assess;
+use crate::assess::{Assessor, Basis};
 use crate::event::reminder::Risk;
-use crate::rows::Rows;
-use crate::score::no_show::{self, Config, Evidence};
-use crate::view::client::{Appointment, Client};
-use crate::view::lead::Lead;
+use crate::view::client::Client;
+use crate::view::client::snapshot::Subject;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// Scores with the rows that HTTP answers are scored with.
+/// Scores with what HTTP answers are scored with.
 pub struct ByRows {
-    /// Where a tenant's outcomes are read.
-    pub rows: Arc<Rows>,
-    /// How visits are scored.
-    pub config: Config,
+    /// Scores visits.
+    pub assessor: Arc<Assessor>,
+    /// How long a model and its calibration are waited for where none is known, in milliseconds: a reminder can wait
+    /// longer than an answer.
+    pub read_ms_max: u64,
 }
 
 #[async_trait]
@@ -24,31 +26,29 @@ impl Assess for ByRows {
         if to_come(client, now_ms).next().is_none() {
             return BTreeMap::new();
         }
-        let lead = match self.rows.lead(tenant).await {
-            Ok(lead) => lead,
+        let deadline = Instant::now() + Duration::from_millis(self.read_ms_max);
+        match self.assessor.basis(tenant, now_ms, deadline).await {
+            Ok(basis) => risks(client, &basis, now_ms),
             Err(error) => {
                 tracing::warn!(%error, "reminders are planned without their risk");
-                return BTreeMap::new();
+                BTreeMap::new()
             }
-        };
-        risks(client, &lead, &self.config, now_ms)
+        }
     }
 }
 
 /// The risks of those open visits of a client that start after `now_ms`, by appointment.
-pub fn risks(client: &Client, lead: &Lead, config: &Config, now_ms: i64) -> BTreeMap<String, Risk> {
-    let risk = |lead_days| {
-        let score = no_show::score(&Evidence { client: Some(client), lead, lead_days }, config);
+pub fn risks(client: &Client, basis: &Basis, now_ms: i64) -> BTreeMap<String, Risk> {
+    let risk = |visit| {
+        let score = basis.score(Some(client), visit, now_ms);
         Risk { score: score.score, level: score.level.name().to_owned() }
     };
-    to_come(client, now_ms).map(|(id, lead_days)| (id.clone(), risk(lead_days))).collect()
+    to_come(client, now_ms).map(|(id, visit)| (id.to_owned(), risk(visit))).collect()
 }
 
-/// The open visits that start after `now_ms`, with their leads.
-fn to_come(client: &Client, now_ms: i64) -> impl Iterator<Item = (&String, i32)> {
-    let is_to_come = move |visit: &Appointment| {
-        visit.status.is_open() && visit.start.as_ref().is_some_and(|start| start.at_ms > now_ms)
-    };
-    let visits = client.appointments.iter().filter(move |(_, visit)| is_to_come(visit));
-    visits.filter_map(|(id, visit)| Some((id, visit.lead_days()?)))
+/// The open visits that start after `now_ms`.
+fn to_come(client: &Client, now_ms: i64) -> impl Iterator<Item = (&str, Subject<'_>)> {
+    let open = client.appointments.iter().filter(|(_, visit)| visit.status.is_open());
+    let visits = open.filter_map(|(id, visit)| Some((id.as_str(), visit.subject(id)?)));
+    visits.filter(move |(_, visit)| visit.start.at_ms > now_ms)
 }

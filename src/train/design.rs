@@ -21,6 +21,11 @@ const STEPS_MAX: usize = 6;
 /// Slopes of other numbers change at each tenth of the rows.
 const KNOTS: usize = 10;
 
+/// What counts a client's past grows with the log and not with the client, as long as the log is young: it is tried
+/// where the rows span so many days.
+const HISTORY_DAYS_MIN: i64 = 180;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
 /// Terms that are taken or left together.
 pub(super) type Candidate = Vec<Term>;
 
@@ -40,18 +45,29 @@ pub(super) fn candidates(rows: &[&Row], names: &Names, protected: &[String]) -> 
     ];
     candidates.extend(attributes(rows, names, protected));
     candidates.extend([
-        steps(Input::LateCancelled, &[1.0, 2.0]),
-        steps(Input::Cancelled, &[1.0, 3.0]),
         steps(Input::Moved, &[1.0, 2.0]),
-        steps(Input::MovedOthers, &[1.0, 3.0]),
         steps(Input::Confirmed, &[1.0]),
         steps(Input::Unresolved, &[1.0]),
+    ]);
+    if span_days(rows) < HISTORY_DAYS_MIN {
+        return candidates;
+    }
+    candidates.extend([
+        steps(Input::LateCancelled, &[1.0, 2.0]),
+        steps(Input::Cancelled, &[1.0, 3.0]),
+        steps(Input::MovedOthers, &[1.0, 3.0]),
         steps(Input::OpenVisits, &[1.0, 2.0, 4.0]),
         steps(Input::MissedDaysAgo, &[8.0, 15.0, 31.0, 91.0]),
         steps(Input::KnownVisits, &[1.0, 2.0, 4.0]),
-        steps(Input::Weekday, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
     ]);
     candidates
+}
+
+/// Days between the instants that a twentieth of the rows lies before, and behind.
+fn span_days(rows: &[&Row]) -> i64 {
+    let twentieth = rows.len() / 20;
+    let (from, to) = (rows.get(twentieth), rows.get(rows.len() - 1 - twentieth));
+    from.zip(to).map_or(0, |(from, to)| (to.at_ms - from.at_ms) / DAY_MS)
 }
 
 fn term(input: Input, of: Visits, basis: Basis) -> Term {

@@ -3,7 +3,7 @@
 use crate::instance::{Instance, World, event};
 use crate::shared::{FILES, RELATIVE_ERROR_MAX, Row, read};
 use foretell::http::Parts;
-use foretell::policies::Policies;
+use foretell::policies::{Policies, Settings};
 use foretell::score::login::{Mode, Policy};
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ async fn every_golden_score_is_answered_over_http() {
         let world = World::new();
         let parts = world.parts();
         let faithful = Policy { mode: Mode::Faithful, ..Policy::default() };
-        let policies = Policies::new(&parts.rows, faithful, Default::default(), 1_000);
+        let policies = Policies::new(&parts.rows, Settings { login: faithful, ..Settings::default() }, 1_000);
         let instance = Instance::with(world, Parts { policies, ..parts }).await;
         let mut scored = 0;
         for row in read(name) {

@@ -146,7 +146,7 @@ impl World {
         let progress = progress::Config { wait_ms: 1, idle_ms: 10 };
         let progress =
             Progress::start(self.log.clone(), self.store.clone(), rows.clone(), self.clock.clone(), progress);
-        let policies = Policies::new(&rows, Default::default(), Default::default(), 1_000);
+        let policies = Policies::new(&rows, Default::default(), 1_000);
         let verifier = self.verifier(self.store.clone());
         let (log, store) = (self.log.clone(), self.store.clone());
         let fingerprint = view::fingerprint(&Limits::default());
@@ -155,10 +155,11 @@ impl World {
             rebuilder: Rebuilder { log, store, verifier, fingerprint, generation_grace_ms: GRACE_MS },
             log: self.log.clone(),
             store: self.store.clone(),
-            rows,
+            rows: rows.clone(),
             progress: Arc::new(progress),
             clock: self.clock.clone(),
             keys: None,
+            assessor: Arc::new(Assessor::new(rows.clone(), Default::default(), policies.no_show_model.clone())),
             policies,
             decisions: Recorder::start(self.log.clone(), &decisions::Config::default()),
             retention: Retention::default(),

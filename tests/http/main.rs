@@ -11,6 +11,7 @@ mod events;
 mod golden;
 mod inputs;
 mod instance;
+mod models;
 mod operation;
 mod policies;
 mod rebuild;

@@ -154,8 +154,7 @@ async fn a_published_document_that_cannot_be_used_leaves_the_one_before_it_in_fo
     let parts = instance.world.parts();
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     assert!(parts.progress.wait(&positions, deadline).await);
-    let active =
-        Policies::new(&parts.rows, Default::default(), Default::default(), 1_000).login.get("default", deadline).await;
+    let active = Policies::new(&parts.rows, Default::default(), 1_000).login.get("default", deadline).await;
     assert_eq!(
         (active.version.as_str(), active.policy.challenge_at, active.warning),
         ("1", 0.3, Some("POLICY_INVALID"))
@@ -170,7 +169,7 @@ async fn a_reload_under_load_loses_no_request() {
     let world = World::new();
     let parts = world.parts();
     // Read again at each request, so that many requests come while it is.
-    let policies = Policies::new(&parts.rows, Default::default(), Default::default(), 0);
+    let policies = Policies::new(&parts.rows, Default::default(), 0);
     let instance = Arc::new(Instance::with(world, Parts { policies, ..parts }).await);
     instance.fold(&[login("e", "u")]).await;
     let done = Arc::new(AtomicBool::new(false));

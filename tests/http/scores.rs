@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use foretell::event::Topic;
 use foretell::http::Parts;
 use foretell::log::Log;
-use foretell::policies::Policies;
+use foretell::policies::{Policies, Settings};
 use foretell::rows::{self, Rows};
 use foretell::score::OnUnavailable;
 use foretell::score::login::Policy;
@@ -239,7 +239,7 @@ async fn rows_that_do_not_come_in_time_are_answered_as_the_policy_says() {
         (config.score_deadline_ms, scoring.no_show.on_unavailable) = (20, policy);
         let rows = Arc::new(rows);
         let settings = Policy { on_unavailable: policy, ..Policy::default() };
-        let policies = Policies::new(&rows, settings, Default::default(), 1_000);
+        let policies = Policies::new(&rows, Settings { login: settings, ..Settings::default() }, 1_000);
         let instance = Instance::with(world, Parts { rows, policies, config, scoring, ..parts }).await;
         let login = instance.post("/v1/risk/logins", &asked).await;
         let considered = instance.post("/v1/risk/appointments", &visit).await;

@@ -7,13 +7,13 @@ use crate::http::Api;
 use crate::http::answer::{self, at};
 use crate::http::problem::{Code, Problem};
 use crate::rows::agenda::Looked;
-use crate::score::no_show::{self, Score};
+use crate::score::no_show::Score;
 use crate::score::{Code as ReasonCode, Level};
 use crate::view::client::{Appointment, Client, Start, Status};
-use crate::view::lead::Lead;
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Reasons that are told of a visit: those that weigh most.
 const REASONS_MAX: usize = 3;
@@ -27,6 +27,8 @@ pub(super) struct Page {
     pub(super) totals: Totals,
     /// The places of all visits as one number, in whatever order they were read.
     pub(super) digest: u64,
+    /// What could not be taken into account.
+    pub(super) warnings: Vec<&'static str>,
 }
 
 impl Page {
@@ -39,15 +41,19 @@ impl Page {
             let detail = format!("the window holds more than {visits_max} visits: narrow it with from and to");
             return Err(Problem::new(Code::AgendaTooLarge, detail));
         };
-        let assessor = Assessor::read(api, tenant).await?;
+        let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
+        let now_ms = asked.list.now_ms;
+        let basis = api.assessor.basis(tenant, now_ms, deadline).await.map_err(answer::unreadable)?;
         let behind = asked.behind.as_ref().map(|cursor| cursor.last.clone());
         let (firsts, firsts_max) = (BTreeMap::new(), asked.limit + 1);
-        let mut page = Self { behind, firsts, firsts_max, totals: Totals::default(), digest: 0 };
+        let mut page =
+            Self { behind, firsts, firsts_max, totals: Totals::default(), digest: 0, warnings: basis.warnings.clone() };
         let mut batches = api.rows.clients(tenant, scheduled);
         while let Some(clients) = batches.try_next().await.map_err(answer::unreadable)? {
             for (client_id, client) in clients {
                 for visit in visits(&asked.list, &client_id, &client) {
-                    page.take(asked.list.order, assessor.score(&visit), &visit);
+                    let Some(subject) = visit.appointment.subject(visit.appointment_id) else { continue };
+                    page.take(asked.list.order, basis.score(Some(visit.client), subject, now_ms), &visit);
                 }
             }
         }
@@ -142,23 +148,5 @@ impl Visit<'_> {
             reasons,
             next_reminder: None,
         }
-    }
-}
-
-/// Scores visits as every other answer does, by one reading of what the tenant's clients have in common.
-struct Assessor<'a> {
-    config: &'a no_show::Config,
-    lead: Arc<Lead>,
-}
-
-impl<'a> Assessor<'a> {
-    async fn read(api: &'a Api, tenant: &str) -> Result<Self, Problem> {
-        let lead = api.rows.lead(tenant).await.map_err(answer::unreadable)?;
-        Ok(Self { config: &api.scoring.no_show, lead })
-    }
-
-    fn score(&self, visit: &Visit<'_>) -> Score {
-        let evidence = no_show::Evidence { client: Some(visit.client), lead: &self.lead, lead_days: visit.lead_days };
-        no_show::score(&evidence, self.config)
     }
 }

@@ -1,6 +1,7 @@
 //! Scores of visits: of a booked one, which must be known, and of one that is only considered, which need not be.
 
 use super::{DEGRADED, Policy, count, in_time};
+use crate::assess::Basis;
 use crate::decisions::made::{self, Asked, Made};
 use crate::event::appointment::StartsAt;
 use crate::event::codec::{Fault, Fields};
@@ -9,14 +10,17 @@ use crate::http::answer::{self, Standing, at};
 use crate::http::auth::Caller;
 use crate::http::problem::{Code, Document, Problem};
 use crate::http::request::{Ids, Object};
-use crate::score::{Action, Level, OnUnavailable, Reason, no_show};
+use crate::score::{Action, Level, OnUnavailable, Reason};
 use crate::store::Family;
+use crate::view::client::attribute::Attributes;
+use crate::view::client::snapshot::Subject;
 use crate::view::client::{Client, Start};
-use crate::view::lead::Lead;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 /// A request to score a visit: a booked one by its id, or one that is only considered.
@@ -81,7 +85,8 @@ pub struct AppointmentAnswer {
     pub view: Standing,
     /// When this was computed.
     pub evaluated_at: String,
-    /// Stable codes; `DEGRADED`: the rows could not be read in time.
+    /// Stable codes; `DEGRADED`: the rows could not be read in time. `POLICY_UNAVAILABLE`, `POLICY_INVALID`: the published
+    /// model could not be read or used. `CALIBRATION_UNAVAILABLE`: what recent outcomes say is not taken into account.
     pub warnings: Vec<&'static str>,
 }
 
@@ -94,6 +99,7 @@ struct Considered {
     client_id: String,
     starts_at: StartsAt,
     booked_at_ms: i64,
+    attributes: Attributes,
 }
 
 /// Scores a visit, booked or considered.
@@ -152,11 +158,12 @@ fn read_visit(f: &mut Fields<'_, '_>, now_ms: i64) -> VisitAsked {
         client_id: f.id("client_id"),
         starts_at: f.starts_at(),
         booked_at_ms: f.instant("booked_at").unwrap_or(now_ms),
+        attributes: Attributes::default(),
     };
-    f.text("service");
-    f.optional_id("location_id");
-    f.attributes("attributes");
-    VisitAsked::Considered(considered)
+    let mut attributes = Attributes::of(&f.attributes("attributes").unwrap_or_default());
+    attributes.fill("service", f.text("service").as_deref());
+    attributes.fill("location_id", f.optional_id("location_id").as_deref());
+    VisitAsked::Considered(Considered { attributes, ..considered })
 }
 
 async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<AppointmentAnswer, Problem> {
@@ -165,12 +172,11 @@ async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Appoin
         let view = api.standing(Family::Appointments, tenant, &client_id);
         let (client, lead) = api.rows.appointment(tenant, &client_id).await.map_err(answer::unreadable)?;
         let appointment = client.as_ref().and_then(|client| client.appointments.get(id));
-        let start = appointment.and_then(|appointment| Some((appointment.lead_days()?, appointment.start.as_ref()?)));
-        let (lead_days, start) = start.ok_or_else(answer::unknown_appointment)?;
-        let starts_at_ms = start.at_ms;
-        let scored =
-            Visit { client: client.as_ref(), lead: &lead, lead_days, starts_at_ms, view, now_ms, warnings: vec![] };
-        Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id))
+        let visit =
+            appointment.and_then(|appointment| appointment.subject(id)).ok_or_else(answer::unknown_appointment)?;
+        let basis = api.assessor.with(lead, tenant, now_ms, deadline(api)).await;
+        let scored = Visit { client: client.as_ref(), basis, visit, view, now_ms, warnings: vec![] };
+        Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id.clone()))
     })
     .await
 }
@@ -178,16 +184,24 @@ async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Appoin
 async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> Result<AppointmentAnswer, Problem> {
     let view = api.standing(Family::Appointments, tenant, &visit.client_id);
     let read = async { api.rows.appointment(tenant, &visit.client_id).await.map_err(answer::unreadable) };
+    let deadline = deadline(api);
     let ((client, lead), degraded) = match in_time(api, read).await {
         Ok(rows) => (rows, false),
         Err(problem) if api.scoring.no_show.on_unavailable == OnUnavailable::Error => return Err(problem),
         Err(_) => ((None, Arc::default()), true),
     };
     let start = start(api, client.as_ref(), &visit);
-    let (lead_days, starts_at_ms) = (start.lead_days(visit.booked_at_ms), start.at_ms);
+    let Considered { client_id, booked_at_ms, attributes, .. } = visit;
+    let basis = api.assessor.with(lead, tenant, now_ms, deadline).await;
     let warnings = if degraded { vec![DEGRADED] } else { vec![] };
-    let scored = Visit { client: client.as_ref(), lead: &lead, lead_days, starts_at_ms, view, now_ms, warnings };
-    Ok(scored.answer(api, tenant, None, visit.client_id))
+    let subject = Subject { id: None, start: &start, booked_at_ms, attributes: &attributes };
+    let scored = Visit { client: client.as_ref(), basis, visit: subject, view, now_ms, warnings };
+    Ok(scored.answer(api, tenant, None, client_id))
+}
+
+/// When an answer must have what it is computed from.
+fn deadline(api: &Api) -> Instant {
+    Instant::now() + Duration::from_millis(api.config.score_deadline_ms)
 }
 
 /// When a considered visit starts, in the zone that it names, else the client's, else the configured one.
@@ -199,9 +213,8 @@ fn start(api: &Api, client: Option<&Client>, visit: &Considered) -> Start {
 /// A visit with all that its score is computed from.
 struct Visit<'a> {
     client: Option<&'a Client>,
-    lead: &'a Lead,
-    lead_days: i32,
-    starts_at_ms: i64,
+    basis: Basis,
+    visit: Subject<'a>,
     view: Standing,
     now_ms: i64,
     warnings: Vec<&'static str>,
@@ -209,13 +222,12 @@ struct Visit<'a> {
 
 impl Visit<'_> {
     fn answer(self, api: &Api, tenant: &str, appointment_id: Option<String>, client_id: String) -> AppointmentAnswer {
-        let config = &api.scoring.no_show;
-        let evidence = no_show::Evidence { client: self.client, lead: self.lead, lead_days: self.lead_days };
-        let score = no_show::score(&evidence, config);
-        count("appointment", score.level, &self.warnings);
-        let id = api.decisions.id(tenant, &client_id, self.now_ms);
+        let Self { client, basis, visit, now_ms, .. } = self;
+        let score = basis.score(client, visit, now_ms);
+        let warnings: Vec<_> = self.warnings.into_iter().chain(basis.warnings).collect();
+        count("appointment", score.level, &warnings);
         let answer = AppointmentAnswer {
-            id,
+            id: api.decisions.id(tenant, &client_id, now_ms),
             kind: "appointment",
             appointment_id,
             client_id,
@@ -227,12 +239,13 @@ impl Visit<'_> {
             model: AppointmentModel { id: score.model.id, version: score.model.version.into_owned() },
             history: score.history.into(),
             view: self.view,
-            evaluated_at: at(self.now_ms),
-            warnings: self.warnings,
+            evaluated_at: at(now_ms),
+            warnings,
         };
-        let (id, subject, at_ms) = (&answer.id, &answer.client_id, self.now_ms);
-        let visit = Asked::Visit(made::Visit { lead_days: self.lead_days, starts_at_ms: self.starts_at_ms });
-        api.decisions.record(&Made { id, tenant, subject, at_ms, asked: visit, answer: &answer });
+        let (id, subject) = (&answer.id, &answer.client_id);
+        let lead_days = visit.start.lead_days(visit.booked_at_ms);
+        let visit = Asked::Visit(made::Visit { lead_days, starts_at_ms: visit.start.at_ms });
+        api.decisions.record(&Made { id, tenant, subject, at_ms: now_ms, asked: visit, answer: &answer });
         answer
     }
 }

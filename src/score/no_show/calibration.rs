@@ -10,8 +10,8 @@
 //! tenant has few.
 
 use super::Config;
-use super::model::Model;
 use crate::score::{logistic, logit};
+use crate::view::client::snapshot::Snapshot;
 use crate::view::outcome::Outcome;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -54,16 +54,16 @@ pub fn days(today: i64, config: &Config) -> std::ops::RangeInclusive<i64> {
     today - i64::from(config.recalibration_days)..=today + 1
 }
 
-/// The visits of a day `age_days` ago, as `model` sees them.
-pub fn cases<'a>(
-    day: &'a Outcome,
-    model: &'a Model,
+/// The visits of a day `age_days` ago, and what `says` gives of them in log-odds.
+pub fn cases(
+    day: &Outcome,
+    says: impl Fn(&Snapshot) -> f64,
     age_days: f64,
     half_life_days: f64,
-) -> impl Iterator<Item = Case> + 'a {
+) -> impl Iterator<Item = Case> {
     let weight = day.weight() * (-age_days.max(0.0) / half_life_days * std::f64::consts::LN_2).exp();
     day.samples.values().map(move |sample| Case {
-        log_odds: model.log_odds(&sample.snapshot),
+        log_odds: says(&sample.snapshot),
         missed: sample.missed,
         weight,
         is_same_day: sample.snapshot.lead_days == 0,
@@ -148,7 +148,7 @@ pub struct Calibration {
     pub reliability: Vec<Bin>,
     /// Corrected scores of recent visits that these shares of them lie below, see [`Calibration::quantile`].
     #[serde(skip)]
-    quantiles: Vec<f64>,
+    pub(super) quantiles: Vec<f64>,
 }
 
 /// A tenth of recent visits.
@@ -171,7 +171,16 @@ impl Calibration {
     /// The calibration that these visits give.
     pub fn fit(cases: &[Case]) -> Self {
         let of = |is_same_day: bool| Line::fit(cases.iter().copied().filter(move |c| c.is_same_day == is_same_day));
-        let mut calibration = Self { same_day: of(true), later: of(false), ..Self::default() };
+        Self { same_day: of(true), later: of(false), ..Self::default() }.telling(cases)
+    }
+
+    /// What has become of these visits, with nothing corrected.
+    pub fn uncorrected(cases: &[Case]) -> Self {
+        Self::default().telling(cases)
+    }
+
+    fn telling(self, cases: &[Case]) -> Self {
+        let mut calibration = self;
         let mut scored: Vec<_> =
             cases.iter().map(|case| (logistic(calibration.apply(case.log_odds, case.is_same_day)), *case)).collect();
         scored.sort_by(|(a, _), (b, _)| a.total_cmp(b));

@@ -16,12 +16,14 @@
 //! names no person. Its numbers are checked when it is read, so a score by it is always finite.
 
 use super::input::{Answer, Input};
-use crate::event::policy::Invalid;
+use crate::event::policy::{self, DOCUMENT_BYTES_MAX, Invalid};
 use crate::score::metrics::Metrics;
 use crate::view::client::attribute;
 use crate::view::client::snapshot::Snapshot;
 use crate::view::lead;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
 
 /// The format that this version writes and reads.
 pub const FORMAT: u32 = 1;
@@ -197,6 +199,38 @@ impl Term {
         let add = |at: usize, value: f64| effect += value * self.weights.get(at).copied().unwrap_or_default();
         let known = self.basis.spread(self.input.answer(visit, record), add);
         known.map_or(self.absent, |()| effect) - self.centre
+    }
+}
+
+/// What a tenant has published: a model, or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Published {
+    /// The model; none: two counters.
+    pub model: Option<Arc<Model>>,
+    /// Attributes that no model may ask for.
+    #[serde(skip)]
+    protected: Vec<String>,
+}
+
+impl Published {
+    /// Nothing; models may ask for no attribute of these names.
+    pub fn nothing(protected: Vec<String>) -> Self {
+        Self { model: None, protected }
+    }
+
+    /// What a document publishes; an empty one goes back to two counters.
+    pub fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
+        let protected = settings.protected.clone();
+        if document.as_object().is_some_and(serde_json::Map::is_empty) {
+            return Ok(Self::nothing(protected));
+        }
+        if document.to_string().len() > DOCUMENT_BYTES_MAX {
+            return Err(Invalid::at("", format!("longer than {DOCUMENT_BYTES_MAX} bytes")));
+        }
+        let model: Model = policy::read(document)?;
+        model.validate(&protected)?;
+        Ok(Self { model: Some(Arc::new(model)), protected })
     }
 }
 

@@ -1,0 +1,143 @@
+//! The model that scores a tenant's visits: which one it is, what it was learnt from, and how recent visits went
+//! beside what it says of them.
+//!
+//! A model is a document like a policy and travels as one: versions, `If-Match`, the fence of the topic, and a way
+//! back by publishing an earlier document. An empty one goes back to two counters.
+
+use super::Api;
+use super::answer::{self, at};
+use super::auth::Caller;
+use super::policies::{self, PolicyVersions};
+use super::problem::{Document, Problem};
+use super::request::Body;
+use super::risk::visits::AppointmentModel;
+use crate::event::policy::Kind;
+use crate::score::no_show::calibration::{Bin, Line};
+use crate::score::no_show::model::{Model, Training};
+use crate::score::no_show::{Named, TRAINED, TWO_COUNTERS};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// The model that scores visits.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ModelAnswer {
+    /// What answers name; two counters where none is published.
+    pub model: AppointmentModel,
+    /// The version of the document, that `ETag` carries: a number, or a digest where none was published.
+    pub version: String,
+    /// When it was published; null where none was.
+    pub published_at: Option<String>,
+    /// What it was learnt from, and its measures on what came after, by segment; null of two counters.
+    #[schema(value_type = Option<Object>)]
+    pub training: Option<Training>,
+    /// What it asks of a visit.
+    pub inputs: Vec<String>,
+    /// How recent outcomes correct it.
+    pub calibration: Segments,
+    /// How recent visits went beside their corrected scores: tenths of them, the lowest scores first.
+    pub reliability: Vec<Bin>,
+    /// The document; null of two counters.
+    #[schema(value_type = Option<Object>)]
+    pub document: Option<Model>,
+    /// Stable codes; `POLICY_INVALID`: the latest document cannot be used.
+    pub warnings: Vec<&'static str>,
+}
+
+/// Corrections of log-odds by segment: `middle + slope * (log_odds - middle) + intercept`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct Segments {
+    /// Of visits booked for the same day.
+    pub same_day: Line,
+    /// Of all others.
+    pub later: Line,
+}
+
+/// The model that scores visits, with its measures and how reliable it is.
+#[utoipa::path(
+    get, path = "/v1/models/no-show", tag = "models",
+    params(("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, body = ModelAnswer, headers(("ETag" = String, description = "Its version"))),
+        (status = "4XX", body = Document, content_type = "application/problem+json"),
+        (status = "5XX", body = Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
+    shown(&api, &caller.tenant).await
+}
+
+/// The models that are remembered.
+#[utoipa::path(
+    get, path = "/v1/models/no-show/versions", tag = "models",
+    params(("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, body = PolicyVersions),
+        (status = "4XX", body = Document, content_type = "application/problem+json"),
+        (status = "5XX", body = Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<PolicyVersions>, Problem> {
+    policies::remembered(&api, &caller.tenant, Kind::NoShowModel).await.map(Json)
+}
+
+/// Replaces the model: the document is what `foretell train no-show` writes; an empty one goes back to two counters.
+///
+/// It answers in this process when it is answered, and everywhere within a second or so. With `If-Match` it replaces
+/// that version alone. One that asks for a protected attribute, or cannot be used, is refused, and the one before it
+/// stays.
+#[utoipa::path(
+    put, path = "/v1/models/no-show", tag = "models",
+    params(
+        ("Foretell-Tenant" = Option<String>, Header),
+        ("If-Match" = Option<String>, Header, description = "The version that is to be replaced, as `ETag` had it"),
+    ),
+    request_body(description = "The document", content((Value = "application/json", example = json!({})))),
+    responses(
+        (status = 200, body = ModelAnswer, headers(("ETag" = String, description = "Its version"))),
+        (status = "4XX", body = Document, content_type = "application/problem+json"),
+        (status = "5XX", body = Document, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    policies::replace(&api, &caller.tenant, Kind::NoShowModel, &headers, &body).await?;
+    shown(&api, &caller.tenant).await
+}
+
+async fn shown(api: &Api, tenant: &str) -> Result<Response, Problem> {
+    let active = api.assessor.models().read(tenant).await.map_err(answer::unreadable)?;
+    let review = api.assessor.review(tenant, &active, api.clock.now_ms()).await.map_err(answer::unreadable)?;
+    let model = active.policy.model.as_deref();
+    let Named { id, version } = match model {
+        Some(_) => Named { id: TRAINED, version: active.version.clone().into() },
+        None => TWO_COUNTERS,
+    };
+    let mut inputs: Vec<_> =
+        model.map_or_else(Vec::new, |model| model.terms.iter().map(|term| term.input.to_string()).collect());
+    inputs.dedup();
+    let answer = ModelAnswer {
+        model: AppointmentModel { id, version: version.into_owned() },
+        version: active.version.clone(),
+        published_at: active.published.as_ref().map(|version| at(version.published_at_ms)),
+        training: model.map(|model| model.training.clone()),
+        inputs,
+        calibration: Segments { same_day: review.same_day, later: review.later },
+        reliability: review.reliability,
+        document: model.cloned(),
+        warnings: active.warning.into_iter().collect(),
+    };
+    let mut response = Json(answer).into_response();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", active.version)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}

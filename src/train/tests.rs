@@ -1,0 +1,186 @@
+//! Learning: what is learnt, what is not, and that nothing is learnt from the future.
+
+use super::history::{Names, Row};
+use super::moments::At;
+use super::*;
+use crate::event::appointment::{Booking, Scalar, StartsAt, Visit};
+use crate::event::{Envelope, Event, Fact};
+use crate::score::metrics::roc_auc;
+use crate::score::no_show::Config;
+use crate::view::Limits;
+use std::collections::BTreeMap;
+
+const DAY_MS: i64 = 86_400_000;
+const CLIENTS: u64 = 400;
+
+/// A number from 0 to 1 that a visit always draws.
+fn draw(visit: u64, what: u64) -> f64 {
+    let bits = xxhash_rust::xxh3::xxh3_64_with_seed(&visit.to_le_bytes(), what);
+    (bits >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Visits of a tenant where the young, those who book ahead, and (by accident) men miss more of them.
+fn events(visits: u64) -> Vec<Event> {
+    let mut events = Vec::new();
+    for visit in 0..visits {
+        let client = (draw(visit, 1) * CLIENTS as f64) as u64;
+        let (age, gender) = (18.0 + (draw(client, 2) * 60.0).floor(), if draw(client, 3) < 0.5 { "m" } else { "f" });
+        let lead_days = if draw(visit, 4) < 0.4 { 0 } else { 1 + (draw(visit, 5) * 20.0) as i64 };
+        let odds = f64::from(u8::from(lead_days > 0)) * 1.5 + f64::from(u8::from(age < 40.0)) * 1.5 - 3.0;
+        let odds = odds + if gender == "m" { 1.0 } else { 0.0 };
+        let missed = draw(visit, 6) < logistic(odds);
+        let booked_ms = visit as i64 * DAY_MS / 50;
+        let starts_ms = (booked_ms / DAY_MS + lead_days) * DAY_MS + 23 * 3_600_000;
+        let (appointment_id, client_id) = (format!("a{visit}"), format!("c{client}"));
+        let attributes =
+            BTreeMap::from([("age".into(), Scalar::Number(age)), ("gender".into(), Scalar::Text(gender.into()))]);
+        let booking = Booking {
+            appointment_id: appointment_id.clone(),
+            client_id: client_id.clone(),
+            starts_at: StartsAt::Instant { at_ms: starts_ms, zone: Some("UTC".into()) },
+            duration_minutes: None,
+            location_id: None,
+            practitioner_id: None,
+            service: None,
+            booked_at_ms: None,
+            attributes,
+        };
+        let known = Visit { appointment_id, client_id };
+        let outcome = if missed { Fact::Missed(known) } else { Fact::Attended(known) };
+        let event = |end: &str, time_ms, fact| {
+            let envelope =
+                Envelope { id: format!("{visit}-{end}"), source: "urn:test".into(), tenant: "t".into(), time_ms };
+            Event { envelope, fact }
+        };
+        events.push(event("booked", booked_ms, Fact::Booked(Box::new(booking))));
+        // Of one visit in twenty nobody says how it went.
+        if draw(visit, 7) > 0.05 {
+            events.push(event("outcome", starts_ms + DAY_MS / 24, outcome));
+        }
+    }
+    events.sort_by_key(|event| event.envelope.time_ms);
+    events
+}
+
+fn history(events: &[Event]) -> History {
+    replay(events.iter(), (&Config::default(), &Limits::default()), &mut |_| ())
+}
+
+fn learn(history: &History, until_ms: Option<i64>) -> Result<Model, Refused> {
+    let config = Config::default();
+    let lesson = Lesson { rows: &history.rows("t"), names: &history.names, until_ms, config: &config };
+    train(lesson, &mut |_, _| ())
+}
+
+#[test]
+fn a_model_finds_what_the_visits_hold_and_asks_for_nothing_protected() {
+    let history = history(&events(4_000));
+    let model = learn(&history, None).unwrap();
+    let inputs: Vec<_> = model.terms.iter().map(|term| term.input.to_string()).collect();
+    assert!(inputs.contains(&"attribute:age".to_owned()), "{inputs:?}");
+    assert!(!inputs.iter().any(|input| input.contains("gender")), "{inputs:?}");
+    assert_eq!(model.validate(&Config::default().protected_attributes), Ok(()));
+    let judged = &model.training.validation[0];
+    assert_eq!(judged.segment, "at booking");
+    assert!(judged.model.roc_auc > judged.two_counters.roc_auc.map(|auc| auc + 0.01), "{judged:?}");
+    assert!(judged.model.log_loss < judged.two_counters.log_loss, "{judged:?}");
+    assert_eq!(Learnt { model: model.clone() }.objection(), None);
+    let text = serde_json::to_string(&model).unwrap();
+    assert!(text.len() < 8 * 1024, "{} bytes", text.len());
+    assert_eq!(serde_json::from_str::<Model>(&text).unwrap(), model, "what is written is what is read");
+    let rows = history.rows("t");
+    let cases: Vec<_> =
+        rows.iter().map(|row| Case { score: logistic(model.log_odds(&row.snapshot)), positive: row.missed }).collect();
+    assert!(roc_auc(&cases) > Some(0.72), "{:?}", roc_auc(&cases));
+}
+
+#[test]
+fn nothing_is_learnt_from_the_future() {
+    let all = events(4_000);
+    let until_ms = all[6_000].envelope.time_ms;
+    let then: Vec<_> = all.iter().filter(|event| event.envelope.time_ms <= until_ms).cloned().collect();
+    let (later, then) =
+        (learn(&history(&all), Some(until_ms)).unwrap(), learn(&history(&then), Some(until_ms)).unwrap());
+    assert_eq!(later, then, "what came later changes nothing");
+    assert_eq!(later.training.until, crate::event::codec::rfc3339(until_ms));
+    let whole = learn(&history(&all), None).unwrap();
+    assert!(whole.training.rows > later.training.rows);
+}
+
+#[test]
+fn rows_are_moments_of_visits_with_a_known_outcome() {
+    let all = events(300);
+    let history = history(&all);
+    let rows = history.rows("t");
+    assert!(history.rows("other").is_empty());
+    assert!(rows.is_sorted_by_key(|row| row.at_ms));
+    let outcomes = all.iter().filter(|event| matches!(event.fact, Fact::Attended(_) | Fact::Missed(_))).count();
+    let at = |at: At| rows.iter().filter(|row| row.at == at).count();
+    assert_eq!(at(At::Booking), outcomes, "a visit of unknown outcome is no row");
+    assert_eq!(
+        at(At::DayBefore),
+        rows.iter().filter(|row| row.at == At::Booking && row.snapshot.lead_days > 0).count()
+    );
+    for Row { at_ms, booked_at_ms, known_ms, two_counters, .. } in &rows {
+        assert!(booked_at_ms <= at_ms && at_ms < known_ms);
+        assert!((0.0..1.0).contains(two_counters));
+    }
+}
+
+#[test]
+fn a_called_off_visit_is_no_row_and_a_corrected_one_is_what_it_became() {
+    let mut all = events(40);
+    let (mut called_off, mut corrected) = (None, None);
+    for event in all.clone() {
+        let Fact::Attended(visit) = &event.fact else { continue };
+        let mut envelope = event.envelope.clone();
+        (envelope.id, envelope.time_ms) = (format!("{}-after", envelope.id), envelope.time_ms + 1);
+        let fact = if called_off.is_none() {
+            called_off = Some(visit.appointment_id.clone());
+            Fact::Deleted(visit.clone())
+        } else if corrected.is_none() {
+            corrected = Some(visit.appointment_id.clone());
+            Fact::Missed(visit.clone())
+        } else {
+            break;
+        };
+        all.push(Event { envelope, fact });
+    }
+    all.sort_by_key(|event| event.envelope.time_ms);
+    let rows = history(&all).rows("t");
+    let of =
+        |id: Option<String>| rows.iter().filter(|row| Some(&row.appointment_id) == id.as_ref()).collect::<Vec<_>>();
+    assert!(of(called_off).is_empty());
+    let corrected = of(corrected);
+    assert!(!corrected.is_empty() && corrected.iter().all(|row| row.missed), "{corrected:?}");
+}
+
+#[test]
+fn a_short_history_is_refused() {
+    for visits in [0, 50, 600] {
+        let refused = learn(&history(&events(visits)), None);
+        assert!(matches!(refused, Err(Refused::TooFew { .. })), "{visits}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_model_that_is_no_better_is_objected_to() {
+    let mut model = learn(&history(&events(4_000)), None).unwrap();
+    let judged = &mut model.training.validation[0];
+    (judged.model, judged.two_counters) = (judged.two_counters, judged.model);
+    assert!(Learnt { model }.objection().is_some_and(|why| why.contains("two counters")));
+}
+
+#[test]
+fn a_table_has_a_line_for_each_row_and_nothing_protected() {
+    let history = history(&events(100));
+    let rows = history.rows("t");
+    let mut written = Vec::new();
+    table::write(&rows, &history.names, (&Config::default(), None), &mut written).unwrap();
+    let text = String::from_utf8(written).unwrap();
+    let head: Vec<_> = text.lines().next().unwrap().split(',').collect();
+    assert_eq!(text.lines().count(), rows.len() + 1);
+    assert!(head.contains(&"attribute:age") && head.contains(&"lead_days"), "{head:?}");
+    assert!(!text.contains("gender"), "{head:?}");
+    assert!(Names::default().attributes.is_empty());
+}

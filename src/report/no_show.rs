@@ -36,6 +36,8 @@ use std::ops::Range;
 pub const VISITS_MAX: usize = 1_000_000;
 /// Different sets of steps that are told apart; further ones are counted together.
 pub const STEP_SETS_MAX: usize = 100;
+/// Different models that are told apart; further ones are counted together.
+pub const MODELS_MAX: usize = 100;
 /// Different steps that are told apart.
 const STEPS_MAX: usize = 63;
 /// Under which names stand that are too many.
@@ -58,6 +60,8 @@ pub struct Report {
     pub last: Calibration,
     /// Of the last score that was asked for, before the visit began.
     pub asked: Metrics,
+    /// The same by what computed it, by name: a model and its version.
+    pub by_model: Vec<OfModel>,
     /// Of the risk that the last reminder carried.
     pub reminded: Metrics,
     /// Visits that something was said of and that are not among these: moved since, deleted, or forgotten.
@@ -91,6 +95,15 @@ pub struct Row {
     pub cancelled: u64,
     /// Visits that nobody has said anything of since.
     pub unknown: u64,
+}
+
+/// Whether the scores of one model came true.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OfModel {
+    /// Its id and version, as in `no-show-two-counters 1`.
+    pub name: String,
+    /// Of the visits whose last score was asked of it.
+    pub metrics: Metrics,
 }
 
 /// Whether scores came true.
@@ -141,6 +154,8 @@ struct Said {
     at_ms: i64,
     score: f64,
     level: Level,
+    /// Of [`Tally::models`], where it was asked for.
+    model: u16,
 }
 
 /// All that was said of a visit before it began.
@@ -217,6 +232,7 @@ pub struct Tally {
     /// By visit.
     heard: HashMap<u128, Heard>,
     steps: Vec<String>,
+    models: Vec<String>,
     matched: u64,
     total: Count,
     by_lead: [Count; lead::BUCKETS.len()],
@@ -224,7 +240,7 @@ pub struct Tally {
     by_steps: BTreeMap<u64, Count>,
     other_steps: Count,
     last: Vec<Case>,
-    asked: Vec<Case>,
+    asked: Vec<(u16, Case)>,
     reminded: Vec<Case>,
     forgotten: u64,
     unreadable: u64,
@@ -242,7 +258,16 @@ struct Decided {
     #[serde(default)]
     level: Option<String>,
     #[serde(default)]
+    model: Model,
+    #[serde(default)]
     visit: Option<Placed>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Model {
+    id: String,
+    version: String,
 }
 
 #[derive(Deserialize)]
@@ -255,7 +280,8 @@ impl Decided {
     fn said(self) -> Option<(String, i64, Said)> {
         let at_ms = Id::parse(&self.id)?.at_ms();
         let starts_at_ms = parse_rfc3339(&self.visit?.starts_at).ok()?;
-        Some((self.appointment_id?, starts_at_ms, Said { at_ms, score: self.score?, level: level(&self.level?)? }))
+        let said = Said { at_ms, score: self.score?, level: level(&self.level?)?, model: 0 };
+        Some((self.appointment_id?, starts_at_ms, said))
     }
 }
 
@@ -280,6 +306,7 @@ impl Tally {
             window,
             heard: HashMap::new(),
             steps: Vec::new(),
+            models: Vec::new(),
             matched: 0,
             total: Count::default(),
             by_lead: Default::default(),
@@ -299,19 +326,21 @@ impl Tally {
     pub fn decision(&mut self, record: &Record) -> Result<(), TooMany> {
         let is_decision = record.header("ce_type") == Some(DECISION.name.as_bytes());
         let decided = is_decision.then(|| serde_json::from_slice::<Decided>(&record.value).ok()).flatten();
-        let Some(decided) = decided else {
+        let Some(mut decided) = decided else {
             self.unreadable += 1;
             return Ok(());
         };
         if decided.kind != "appointment" || decided.appointment_id.is_none() {
             return Ok(());
         }
+        let model = std::mem::take(&mut decided.model);
         let (Some(key), Some((appointment_id, starts_at_ms, said))) = (record.key.as_deref(), decided.said()) else {
             self.unreadable += 1;
             return Ok(());
         };
+        let model = self.model(&model);
         if let Some(heard) = self.heard(visit(key, &appointment_id, starts_at_ms), starts_at_ms, said.at_ms)? {
-            later(&mut heard.asked, said);
+            later(&mut heard.asked, Said { model, ..said });
         }
         Ok(())
     }
@@ -334,10 +363,21 @@ impl Tally {
             // The risk is that of the visit that the reminder is of.
             let risk = due.risk.as_ref().filter(|_| *appointment_id == due.appointment_id);
             if let Some((score, level)) = risk.and_then(|risk| Some((risk.score, level(&risk.level)?))) {
-                later(&mut heard.reminded, Said { at_ms, score, level });
+                later(&mut heard.reminded, Said { at_ms, score, level, model: 0 });
             }
         }
         Ok(())
+    }
+
+    /// The number of a model; of all that are too many the same one, which has no name.
+    fn model(&mut self, Model { id, version }: &Model) -> u16 {
+        let name = format!("{id} {version}");
+        let known = self.models.iter().position(|model| *model == name);
+        let at = known.unwrap_or(self.models.len());
+        if known.is_none() && at < MODELS_MAX {
+            self.models.push(name);
+        }
+        at.min(MODELS_MAX) as u16
     }
 
     /// The bit of a step.
@@ -397,7 +437,7 @@ impl Tally {
             let positive = outcome == Outcome::Missed;
             let of = |said: Option<Said>| said.map(|Said { score, .. }| Case { score, positive });
             self.last.extend(of(last));
-            self.asked.extend(of(heard.asked));
+            self.asked.extend(heard.asked.and_then(|said| Some((said.model, of(heard.asked)?))));
             self.reminded.extend(of(heard.reminded));
         }
     }
@@ -421,7 +461,8 @@ impl Tally {
             by_level: levels.into_iter().filter_map(of_level).collect(),
             by_steps,
             last: Calibration { metrics: Metrics::of(&self.last), bins: metrics::bins(&self.last) },
-            asked: Metrics::of(&self.asked),
+            asked: Metrics::of(&self.asked.iter().map(|(_, case)| *case).collect::<Vec<_>>()),
+            by_model: self.by_model(),
             reminded: Metrics::of(&self.reminded),
             elsewhere: self.heard.len() as u64 - self.matched,
             forgotten: self.forgotten,
@@ -429,6 +470,15 @@ impl Tally {
             unreadable: self.unreadable,
             window: self.window,
         }
+    }
+
+    fn by_model(&self) -> Vec<OfModel> {
+        let mut cases = BTreeMap::<&str, Vec<Case>>::new();
+        for (model, case) in &self.asked {
+            let name = self.models.get(usize::from(*model)).map_or(OTHERS, String::as_str);
+            cases.entry(name).or_default().push(*case);
+        }
+        cases.into_iter().map(|(name, cases)| OfModel { name: name.to_owned(), metrics: Metrics::of(&cases) }).collect()
     }
 
     /// The names of a set of steps.

@@ -88,11 +88,11 @@ fn calibration(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     let [auc, brier, log_loss, ece] = ["ROC AUC", "BRIER", "LOG LOSS", "ECE"];
     writeln!(out, "\n{:<26}{n:>9}{auc:>9}{brier:>9}{log_loss:>10}{ece:>8}", "SCORES")?;
-    for (name, metrics) in [
-        ("last before the start", &report.last.metrics),
-        ("last that was asked for", &report.asked),
-        ("in the last reminder", &report.reminded),
-    ] {
+    let by_model = report.by_model.iter().map(|of| (format!("- {}", printable(&of.name)), &of.metrics));
+    let first = [("last before the start", &report.last.metrics), ("last that was asked for", &report.asked)];
+    let first = first.into_iter().map(|(name, metrics)| (name.to_owned(), metrics));
+    let last = ("in the last reminder".to_owned(), &report.reminded);
+    for (name, metrics) in first.chain(by_model).chain([last]) {
         let Metrics { cases, roc_auc, brier, log_loss, ece, .. } = *metrics;
         let [auc, brier, log_loss, ece] = [roc_auc, brier, log_loss, ece].map(number);
         writeln!(out, "{name:<26}{cases:>9}{auc:>9}{brier:>9}{log_loss:>10}{ece:>8}")?;
@@ -134,7 +134,7 @@ fn printable(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::no_show::Calibration;
+    use crate::report::no_show::{Calibration, OfModel};
 
     fn words(text: &str, name: &str) -> String {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
@@ -170,6 +170,7 @@ mod tests {
             by_steps: vec![row("none", 30, 9), row("a\u{1b}[31m", 10, 1)],
             last: Calibration { metrics, bins: vec![Bin { cases: 10, positives: 1, mean_score: 0.2, rate: 0.1 }] },
             elsewhere: 7,
+            by_model: vec![OfModel { name: "counters 1".into(), metrics }],
             ..Report::default()
         };
         let text = printed(&report);
@@ -188,6 +189,7 @@ mod tests {
             "the first tenth; a bucket of nobody is left out"
         );
         assert_eq!(words(&text, "last before the start"), "last before the start 40 0.7500 - - 0.0123");
+        assert_eq!(words(&text, "- counters 1"), "- counters 1 40 0.7500 - - 0.0123");
         assert_eq!(words(&text, "in the last reminder"), "in the last reminder 0 - - - -");
         assert!(text.contains("not what a reminder does") && text.contains("\n7 visits that were scored"), "{text}");
         assert!(!text.contains('\u{1b}') && !text.contains("not folded yet"), "{text}");

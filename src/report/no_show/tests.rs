@@ -53,7 +53,7 @@ fn client(stories: &[Story]) -> Client {
 
 fn decision(appointment: &str, starts_at_ms: i64, at_ms: i64, (score, level): (f64, &str)) -> Record {
     let value = json!({"id": Id::new(at_ms, 0, 7).to_string(), "kind": "appointment", "appointment_id": appointment,
-        "score": score, "level": level, "visit": {"lead_days": 3, "starts_at": rfc3339(starts_at_ms)}});
+        "score": score, "level": level, "model": {"id": "counters", "version": if score < 0.5 { "1" } else { "2" }}, "visit": {"lead_days": 3, "starts_at": rfc3339(starts_at_ms)}});
     record(&value)
 }
 
@@ -182,6 +182,9 @@ fn what_was_said_last_before_the_start_is_judged() {
     let tenths: Vec<_> = report.last.bins.iter().map(|bin| (bin.cases, bin.mean_score, bin.rate)).collect();
     assert_eq!(tenths, [(1, 0.2, 1.0), (1, 0.5, 0.0)]);
     assert_eq!((report.asked.cases, report.asked.roc_auc), (2, Some(0.0)), "0.2 and 0.6");
+    let models: Vec<_> =
+        report.by_model.iter().map(|of| (of.name.as_str(), of.metrics.cases, of.metrics.positives)).collect();
+    assert_eq!(models, [("counters 1", 1, 1), ("counters 2", 1, 0)]);
     assert_eq!((report.reminded.cases, report.reminded.roc_auc), (2, Some(0.0)), "0.4 and 0.5");
 }
 
@@ -248,6 +251,10 @@ fn limits_are_kept_and_said() {
         (tally.step("s00"), tally.step("s62"), tally.step("s63"), tally.step("new")),
         (1, 1 << 62, 1 << 63, 1 << 63)
     );
+    for n in 0..MODELS_MAX + 5 {
+        let model = tally.model(&Model { id: "m".into(), version: n.to_string() });
+        assert_eq!(usize::from(model), n.min(MODELS_MAX));
+    }
     for set in 0..STEP_SETS_MAX as u64 + 5 {
         let heard = Heard { steps: set, ..Heard::default() };
         tally.count(Outcome::Missed, 0, heard);

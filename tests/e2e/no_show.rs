@@ -6,6 +6,7 @@ use crate::facts;
 use crate::process::{Service, until};
 use foretell::event::codec::rfc3339;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// From the bookings to the start of the visits: all is scored and announced by then, however busy the machine is.
@@ -46,6 +47,16 @@ async fn announced(service: &Service) -> (i64, Vec<f64>) {
         })
         .await;
     }
+    let agenda = service.get("/v1/agenda?limit=5").await.good();
+    let rest = format!("/v1/agenda?limit=5&cursor={}", agenda["next"].as_str().expect("a second page"));
+    let rest = service.get(&rest).await.good();
+    assert_eq!((&rest["next"], &rest["warnings"]), (&Value::Null, &json!([])));
+    let listed = [&agenda, &rest].into_iter().flat_map(|page| page["visits"].as_array().expect("visits"));
+    let listed: BTreeMap<_, _> =
+        listed.map(|visit| (visit["appointment_id"].as_str().expect("an id"), visit["score"].as_f64())).collect();
+    let ids: Vec<_> = (0..VISITS).map(|n| format!("visit-{n}")).collect();
+    let expected = ids.iter().map(String::as_str).zip(scores.iter().copied().map(Some)).collect();
+    assert_eq!(listed, expected, "all are listed, by the scores that they have alone");
     assert!(now_ms() < starts_ms, "all of it was said before the visits began");
     (starts_ms, scores)
 }

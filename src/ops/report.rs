@@ -64,7 +64,7 @@ fn table(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     section("IN THE SHADOW", &report.by_shadow, out)?;
     for (count, what) in [
         (report.unmatched, "labels are of decisions that are not among these"),
-        (report.visits, "decisions are about visits, and left out"),
+        (report.visits, "decisions are about visits: `foretell report no-show` is about those"),
         (report.unreadable, "records are no decisions that this version can read"),
     ] {
         if count > 0 {

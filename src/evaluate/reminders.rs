@@ -5,6 +5,7 @@
 //! Behind the last event time goes on until nothing is planned any more.
 
 use super::Progress;
+use crate::assess::Basis;
 use crate::event::appointment::Channel;
 use crate::event::codec::{rfc3339, wall_clock};
 use crate::event::{Event, Fact};
@@ -22,6 +23,7 @@ use crate::view::{Aggregate, Limits, Place};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a test of a policy depends on besides the file.
 #[derive(Debug, Clone, Default)]
@@ -118,6 +120,7 @@ struct Replay<'a> {
     visits: Materialized<Appointments>,
     sent: Materialized<Reminders>,
     schedule: Schedule,
+    score: Arc<no_show::Config>,
     offset: i64,
 }
 
@@ -129,6 +132,7 @@ impl<'a> Replay<'a> {
             visits: Materialized::new(Appointments { limits: limits.clone() }),
             sent: Materialized::new(Reminders { limits: limits.clone() }),
             schedule: Schedule::default(),
+            score: Arc::new(options.score.clone()),
             offset: 0,
         }
     }
@@ -189,7 +193,8 @@ impl<'a> Replay<'a> {
                 lead.merge(partial);
             }
         }
-        let risks = assess::risks(&client, &lead, &self.options.score, now_ms);
+        let basis = Basis::counting(self.score.clone(), Arc::new(lead));
+        let risks = assess::risks(&client, &basis, now_ms);
         let policy = &self.options.policy;
         plan::client(&Context { key, client: &client, sent: &sent, policy, risks: &risks, now_ms })
     }

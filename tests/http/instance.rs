@@ -1,6 +1,7 @@
 //! A whole instance: log and store in memory, pipelines, planner and API, behind a port of the loopback.
 
 use async_trait::async_trait;
+use foretell::assess::Assessor;
 use foretell::clock::Clock;
 use foretell::decisions::{self, Recorder};
 use foretell::enrich::Enricher;

@@ -271,6 +271,11 @@ fn withdrawals<'a>(
     own.into_iter().chain(others.filter_map(move |other| withdraw(&other.appointment_id, other.starts_at_ms)))
 }
 
+/// Whether all of an announcement is withdrawn by this very plan, so that whoever else it names is to be told anew.
+fn is_void(context: &Context<'_>, own: &str, announced: &Announced) -> bool {
+    announced.starts_at_ms > context.now_ms && off(context.client, own, announced.starts_at_ms).is_some()
+}
+
 /// Why an announcement of a start no longer holds, and by which event. Of an appointment that the row has forgotten
 /// nothing can be said, even if something was noted about it since.
 fn off<'a>(client: &'a Client, id: &str, starts_at_ms: i64) -> Option<(&'static str, Option<&'a str>)> {

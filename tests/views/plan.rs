@@ -2,7 +2,7 @@
 
 use crate::build::*;
 use foretell::event::appointment::{Change, Channel, Consent, QuietHours};
-use foretell::event::reminder::{Request, Risk};
+use foretell::event::reminder::{Feedback, Request, Risk};
 use foretell::event::{Envelope, Event, Fact, zone};
 use foretell::remind::announce;
 use foretell::remind::plan::{self, Action, Context, Status};
@@ -373,9 +373,45 @@ fn many_requests_by_hand_do_not_make_a_sent_step_come_again() {
     assert_eq!(case.announced().of("a").len(), 16);
 }
 
-/// Bookings, moves, words, consents and requests of a client, with ticks in between.
+/// Bookings, moves, words, consents, requests and failures of a client, with ticks in between.
 fn any_history() -> impl Strategy<Value = Vec<(i64, u8, u8, i64, bool)>> {
-    prop::collection::vec((0_i64..40, 0_u8..12, 0_u8..3, 0_i64..200, any::<bool>()), 1..60)
+    prop::collection::vec((0_i64..40, 0_u8..14, 0_u8..3, 0_i64..200, any::<bool>()), 1..60)
+}
+
+/// A failure of the latest reminder of a visit, if there is one.
+fn failed(sent: &Sent, id: &str) -> Fact {
+    let reminder_id = sent.of(id).last().map_or_else(|| "unknown".into(), |latest| latest.reminder_id.clone());
+    let (appointment_id, client_id, channel) = (id.into(), "c".into(), None);
+    Fact::ReminderFailed(Box::new(Feedback { reminder_id, appointment_id, client_id, channel, reason: None }))
+}
+
+/// A step that was told twice for one start of a visit, though nobody said that the first had failed.
+fn twice(sent: &Sent, client: &Client) -> Option<(String, String)> {
+    let mut told = std::collections::BTreeSet::new();
+    for (own, announced) in sent.all().filter(|(_, a)| a.withdrawn.is_none() && a.step != plan::MANUAL) {
+        let receipts = client.appointments.get(own).map_or(&[][..], |visit| &visit.receipts);
+        if receipts.iter().any(|receipt| receipt.reminder_id == announced.reminder_id) {
+            continue;
+        }
+        let others = announced.others.iter().filter(|other| other.withdrawn.is_none());
+        let named = others.map(|other| (other.appointment_id.as_str(), other.starts_at_ms));
+        for (id, starts_at_ms) in named.chain([(own, announced.starts_at_ms)]) {
+            if !told.insert((id, starts_at_ms, &announced.step)) {
+                return Some((id.to_owned(), announced.step.clone()));
+            }
+        }
+    }
+    None
+}
+
+/// Most reminders of a day in Dublin, those by hand left out.
+fn busiest_day(sent: &Sent) -> usize {
+    let zone = zone::get("Europe/Dublin").unwrap();
+    let mut days = BTreeMap::<_, usize>::new();
+    for (_, announced) in sent.all().filter(|(_, a)| a.step != plan::MANUAL) {
+        *days.entry(zone::local(announced.at_ms, &zone).date()).or_default() += 1;
+    }
+    days.into_values().max().unwrap_or(0)
 }
 
 proptest! {
@@ -383,6 +419,7 @@ proptest! {
     fn whatever_happens_announcements_keep_their_promises(history in any_history(), quiet in (0_u16..1440, 0_u16..1440)) {
         let lives_there = updated(|u| u.time_zone = Change::Set("Europe/Dublin".into()));
         let mut case = Case::with(vec![(1, lives_there)]).quiet(quiet.0, quiet.1);
+        case.policy.client_day_reminders_max = 2;
         let mut now = at("2026-03-20T00:00:00Z");
         let mut ids = std::collections::BTreeSet::new();
         for (hours, kind, a, ahead, flag) in history {
@@ -395,6 +432,7 @@ proptest! {
                 8 => deleted(&a),
                 9 => consents(&[(Channel::Email, flag)]),
                 10 => requested(&a, vec![]),
+                11..=12 => failed(&case.announced(), &a),
                 _ => confirmed(&a),
             }));
             let client = case.client();
@@ -414,6 +452,8 @@ proptest! {
                 prop_assert!(!silent || announce.step == plan::MANUAL, "{local} in {quiet:?}");
             }
             case.tick(now);
+            prop_assert_eq!(twice(&case.announced(), &case.client()), None);
+            prop_assert!(busiest_day(&case.announced()) <= case.policy.client_day_reminders_max as usize);
             prop_assert_eq!(case.plan(now).actions, vec![], "a plan that was carried out leaves nothing to do");
         }
     }

@@ -1,7 +1,7 @@
 //! Where each reminder of a client stands: the rules of the plan, visit by visit and step by step.
 
 use super::timing::slot;
-use super::{Announce, Context, MANUAL, Named, Receipt, Reminder, Status};
+use super::{Announce, Context, MANUAL, Named, Receipt, Reminder, Status, is_void};
 use crate::event::appointment::Channel;
 use crate::event::codec::bounds::VISITS_MAX;
 use crate::event::codec::wall_clock;
@@ -207,7 +207,8 @@ fn latest<'c>(context: &Context<'c>, rule: &Rule, placed: Placed<'_>) -> Option<
         let is_named = announced.others.iter().any(|other| {
             other.appointment_id == placed.id && other.starts_at_ms == placed.start.at_ms && other.withdrawn.is_none()
         });
-        announced.step == rule.id && announced.withdrawn.is_none() && (is_own || is_named)
+        let holds = announced.withdrawn.is_none() && (is_own || !is_void(context, own, announced));
+        announced.step == rule.id && holds && (is_own || is_named)
     };
     context.sent.all().filter(names).max_by_key(|(_, announced)| announced.at_ms)
 }

@@ -5,13 +5,22 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use foretell::decisions::SOURCE;
 use foretell::decisions::id::Id;
 use foretell::decisions::made::{Asked, Attempted, Made};
+use foretell::event::appointment::{Scalar, StartsAt};
 use foretell::event::login::{Attempt, Login};
 use foretell::event::{DEFAULT_TENANT, Event, Fact};
 use foretell::score::login::{self, Evidence, Features, Policy};
+use foretell::score::no_show::calibration::Calibration;
+use foretell::score::no_show::input::{Attribute, Input};
+use foretell::score::no_show::model::{Basis, FORMAT, Model, Term, Training, Visits};
+use foretell::score::no_show::{self, Config, Trained};
 use foretell::source::generate::{Logins as Generated, Shape};
 use foretell::store::{RowKey, View};
 use foretell::view::cell::{decode_state, encode_state};
+use foretell::view::client::attribute::Attributes;
+use foretell::view::client::snapshot::{Snapshot, Subject};
+use foretell::view::client::{Client, Start};
 use foretell::view::feature::Level;
+use foretell::view::lead::{Lead, Outcomes};
 use foretell::view::materialized::Materialized;
 use foretell::view::user::{self, Logins, User};
 use foretell::view::{Aggregate, Place};
@@ -124,6 +133,62 @@ fn login_score(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A model as large as one that is learnt from a year: 12 inputs, 110 columns.
+fn no_show_model() -> Model {
+    let term = |input, basis: Basis| {
+        let weights = (0..basis.columns()).map(|n| 0.01 * n as f64 - 0.05).collect();
+        Term { input, of: Visits::All, basis, weights, absent: 0.1, centre: 0.05 }
+    };
+    let steps = |count: u32| Basis::Steps((0..count).map(f64::from).collect());
+    let hinges = || Basis::Hinges((0..10).map(|n| f64::from(n) * 8.0).collect());
+    let levels = |count: u32| Basis::Levels((0..count).map(|n| format!("level {n}").into()).collect());
+    let attribute = |name: &str| Input::Attribute(Attribute::new(name));
+    let terms = vec![
+        term(Input::LeadDays, steps(11)),
+        term(Input::Record, Basis::Linear),
+        Term { of: Visits::SameDay, ..term(Input::Record, Basis::Linear) },
+        term(Input::SameDayVisits, steps(2)),
+        term(Input::BookingHour, steps(9)),
+        term(attribute("age"), hinges()),
+        term(attribute("town"), levels(32)),
+        term(attribute("service"), levels(24)),
+        term(attribute("insured"), steps(1)),
+        term(Input::OpenVisits, steps(3)),
+        term(Input::MissedDaysAgo, steps(4)),
+        term(Input::LateCancelled, steps(2)),
+    ];
+    let training = Training::default();
+    Model { format: FORMAT, training, intercept: -1.5, lead_rates: [0.2; 12], prior_no_shows: 1.5, terms }
+}
+
+/// A visit of a client with some history, by both models, from the client's row.
+fn no_show_score(criterion: &mut Criterion) {
+    let told = [("age", Scalar::Number(44.0)), ("town", Scalar::Text("level 30".into()))];
+    let attributes = Attributes::of(&told.map(|(name, value)| (name.to_owned(), value)).into());
+    let starts_at = StartsAt::Instant { at_ms: 1_772_359_200_000, zone: Some("Europe/Dublin".into()) };
+    let start = Start::of(&starts_at, "UTC".into());
+    let mut client = Client::default();
+    client.days[3] = Outcomes { attended: 7, missed: 2 };
+    let (lead, config, model) = (Lead::default(), Config::default(), no_show_model());
+    let calibration = Calibration::default();
+    let mut group = criterion.benchmark_group("no-show score");
+    group.throughput(criterion::Throughput::Elements(1));
+    group.bench_function("two counters", |bencher| {
+        bencher.iter(|| {
+            no_show::score(&no_show::Evidence { client: Some(black_box(&client)), lead: &lead, lead_days: 9 }, &config)
+        });
+    });
+    group.bench_function("trained, with its snapshot and reasons", |bencher| {
+        bencher.iter(|| {
+            let visit = Subject { id: None, start: &start, booked_at_ms: 1_771_581_600_000, attributes: &attributes };
+            let snapshot = Snapshot::of(Some(black_box(&client)), visit, 1_771_581_600_000);
+            let by = Trained { model: &model, version: "1", calibration: &calibration };
+            no_show::trained(&snapshot, Some(&client), &lead, by, &config)
+        });
+    });
+    group.finish();
+}
+
 /// What it costs a score that it is kept: its name, and its record. The answer is that of the catalogue's example.
 fn decision(criterion: &mut Criterion) {
     let example = include_str!("../catalog/examples/foretell.decision.made/login.json");
@@ -149,5 +214,5 @@ fn decision(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, login_score, decision);
+criterion_group!(benches, login_score, no_show_score, decision);
 criterion_main!(benches);

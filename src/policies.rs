@@ -14,8 +14,8 @@
 use crate::event::policy::{Invalid, Kind, Version};
 use crate::remind::policy as reminders;
 use crate::rows::Rows;
-use crate::score::login;
 use crate::score::no_show::model::Published;
+use crate::score::{login, no_show};
 use crate::store::Error;
 use crate::telemetry;
 use crate::view::policy::Policy as Row;
@@ -88,6 +88,13 @@ struct Held<D> {
     is_asked: AtomicBool,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        let (login, reminders) = (login::Policy::default(), reminders::Policy::default());
+        Self { login, reminders, protected_attributes: no_show::Config::default().protected_attributes }
+    }
+}
+
 /// The policies of all kinds.
 #[derive(Clone)]
 pub struct Policies {
@@ -100,7 +107,7 @@ pub struct Policies {
 }
 
 /// What decides for tenants that have published nothing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// See [`Policies::login`].
     pub login: login::Policy,

@@ -35,5 +35,6 @@ mod services;
 mod story;
 mod stream;
 mod subscribers;
+mod trained;
 mod weather;
 mod zones;

@@ -184,6 +184,8 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             "GET /v1/appointments/{appointment_id}",
             "GET /v1/clients/{client_id}",
             "GET /v1/decisions/{id}",
+            "GET /v1/models/no-show",
+            "GET /v1/models/no-show/versions",
             "GET /v1/policies/{policy}",
             "GET /v1/policies/{policy}/versions",
             "GET /v1/reminders/stream",
@@ -194,6 +196,7 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             "POST /v1/feedback",
             "POST /v1/risk/appointments",
             "POST /v1/risk/logins",
+            "PUT /v1/models/no-show",
             "PUT /v1/policies/{policy}",
             "PUT /v1/users/{user_id}/devices/{device_id}",
         ]

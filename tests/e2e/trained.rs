@@ -22,9 +22,10 @@ fn write_visits(path: &Path) {
         let booked_ms = BEGIN_MS + n as i64 * 28 * DAY_MS / VISITS as i64;
         let start_ms = (booked_ms / DAY_MS + lead_days) * DAY_MS + 10 * HOUR_MS;
         let (id, client) = (format!("v{n}"), format!("c{}", drawn(3, n, 700)));
+        let religion = if age % 2 == 0 { "a" } else { "b" };
         let booking = json!({
             "appointment_id": id, "client_id": client, "starts_at": foretell::event::codec::rfc3339(start_ms),
-            "time_zone": "UTC", "attributes": {"age": age, "religion": ["a", "b"][(age % 2) as usize]},
+            "time_zone": "UTC", "attributes": {"age": age, "religion": religion},
         });
         let missed = drawn(4, n, 100) < if age < 40 { 45 } else { 15 };
         let kind = if missed { "appointment.missed" } else { "appointment.attended" };

@@ -19,7 +19,8 @@ pub struct Heard {
 /// Knows which reminder an id was for.
 #[derive(Default)]
 pub struct Ear {
-    known: BTreeMap<String, (String, i64)>,
+    /// Step, and start by appointment.
+    known: BTreeMap<String, (String, BTreeMap<String, i64>)>,
 }
 
 impl Ear {
@@ -29,19 +30,29 @@ impl Ear {
         let (at_ms, key) = (event.envelope.time_ms, (event.envelope.tenant.clone(), event.fact.subject().to_owned()));
         match event.fact {
             Fact::ReminderDue(due) => {
-                let start_ms = instant_ms(&due.starts_at)?;
-                self.known.insert(due.reminder_id.clone(), (due.step.clone(), start_ms));
-                let expires_ms = Some(instant_ms(&due.expires_at)?);
                 let Announcement { reminder_id, appointment_id, step, local_start, time_zone, channels, .. } = *due;
-                let what = What::Due { step, local_start, zone: time_zone, start_ms, channels };
+                let start_ms = instant_ms(&due.starts_at)?;
+                let mut named = Vec::new();
+                for visit in due.visits {
+                    named.push((visit.appointment_id, instant_ms(&visit.starts_at)?));
+                }
+                let own = (appointment_id.clone(), start_ms);
+                if named.first().is_some_and(|first| *first != own) {
+                    return Err(format!("{reminder_id} of {own:?} names {named:?}"));
+                }
+                let others = named.into_iter().skip(1).collect::<Vec<_>>();
+                let starts = others.iter().cloned().chain([own]).collect();
+                self.known.insert(reminder_id.clone(), (step.clone(), starts));
+                let expires_ms = Some(instant_ms(&due.expires_at)?);
+                let what = What::Due { step, local_start, zone: time_zone, start_ms, channels, others };
                 Ok(Heard { at_ms, reminder_id, told: Told { key, appointment: appointment_id, what }, expires_ms })
             }
             Fact::ReminderWithdrawn(gone) => {
-                let (step, start_ms) = self
+                let known = self
                     .known
                     .get(&gone.reminder_id)
-                    .cloned()
-                    .ok_or_else(|| format!("{gone:?} was never announced"))?;
+                    .and_then(|(step, starts)| Some((step.clone(), *starts.get(&gone.appointment_id)?)));
+                let (step, start_ms) = known.ok_or_else(|| format!("{gone:?} was never announced"))?;
                 let reasons = ["cancelled", "deleted", "rescheduled", "erased"];
                 let reason = reasons.into_iter().find(|reason| *reason == gone.reason);
                 let reason = reason.ok_or_else(|| format!("{gone:?} for no reason"))?;

@@ -20,12 +20,16 @@ mod year;
 use foretell::app;
 use foretell::config::{self, Config, Layers};
 use foretell::event::appointment::{Channel, QuietHours};
+use foretell::event::policy::{Kind, Publication, Version};
+use foretell::event::{Envelope, Event, Fact};
 use foretell::source::draw::Draw;
 use promises::Held;
-use rules::{Rules, Step};
+use rules::{Decided, Offset, Rules, Step};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
-use timeline::{JULY_MS, OCTOBER_MS, Size, Timeline};
+use timeline::{HOUR_MS, JULY_MS, MINUTE_MS, OCTOBER_MS, Size, Timeline};
 use world::{Manual, World};
 use year::{Trouble, Year};
 
@@ -34,14 +38,112 @@ fn set<T: std::str::FromStr>(variable: &str, default: T) -> T {
     text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
 }
 
-/// What the settings say, as the witness understands them.
+fn step(id: &'static str, offset: Offset) -> Step {
+    Step { id, offset, skips_confirmed: false }
+}
+
+fn quiet(from: u16, to: u16) -> QuietHours {
+    QuietHours { from_minute: from * 60, to_minute: to * 60 }
+}
+
+/// What the settings say, as the witness understands them. Nobody has a risk here, so no step is for one.
 fn rules() -> Rules {
-    let hours = |id, before_hours| Step { id, before_hours };
+    let first = Step { skips_confirmed: true, ..step("72h", Offset::Hours(72)) };
     Rules {
-        steps: vec![hours("72h", 72), hours("24h", 24)],
-        quiet: QuietHours { from_minute: 21 * 60, to_minute: 8 * 60 },
+        steps: vec![first, step("24h", Offset::Hours(24))],
+        quiet: quiet(21, 8),
         channels: vec![Channel::Sms],
+        day_max: 4,
+        is_grouped: true,
+        notice_ms: 60 * MINUTE_MS,
     }
+}
+
+/// What tenants decide within the year: its share of the year, who, the document, and what the witness makes of it.
+fn edits() -> Vec<(f64, &'static str, Value, Rules)> {
+    let day_before = || step("24h", Offset::Hours(24));
+    vec![
+        // The offset of a step: what was announced under it stays.
+        (
+            0.1,
+            "north",
+            json!({"steps": [{"id": "72h", "before_hours": 96}, {"id": "24h", "before_hours": 24}]}),
+            Rules { steps: vec![step("72h", Offset::Hours(96)), day_before()], ..rules() },
+        ),
+        // By the clock and the calendar; one a day, each visit for itself.
+        (
+            0.25,
+            "south",
+            json!({
+                "steps": [
+                    {"id": "week", "before_days": 7}, {"id": "72h", "before_business_days": 3},
+                    {"id": "24h", "before_days": 1},
+                ],
+                "client_day_reminders_max": 1, "group_same_day": false,
+            }),
+            Rules {
+                steps: vec![
+                    step("week", Offset::Days(7)),
+                    step("72h", Offset::Weekdays(3)),
+                    step("24h", Offset::Days(1)),
+                ],
+                day_max: 1,
+                is_grouped: false,
+                ..rules()
+            },
+        ),
+        // Steps removed and added: a confirmation, and the hour before.
+        (
+            0.45,
+            "north",
+            json!({
+                "steps": [
+                    {"id": "booked", "at_booking": true}, {"id": "24h", "before_hours": 24},
+                    {"id": "soon", "before_hours": 2},
+                ],
+                "notice_minutes_min": 0,
+            }),
+            Rules {
+                steps: vec![step("booked", Offset::Booking), day_before(), step("soon", Offset::Hours(2))],
+                notice_ms: 0,
+                ..rules()
+            },
+        ),
+        (
+            0.6,
+            "east",
+            json!({
+                "quiet_hours_default": {"from_minute": 20 * 60, "to_minute": 10 * 60}, "channels_default": ["email"],
+                "client_day_reminders_max": 2,
+            }),
+            Rules { quiet: quiet(20, 10), channels: vec![Channel::Email], day_max: 2, ..rules() },
+        ),
+        // And back to what the settings say.
+        (0.8, "north", json!({}), rules()),
+    ]
+}
+
+/// The edits of a timeline, as events and as the witness understands them.
+fn publish(size: &Size, edits: Vec<(f64, &'static str, Value, Rules)>) -> (Vec<Event>, Decided) {
+    let mut decided = Decided { base: rules(), edits: Vec::new() };
+    let mut events = Vec::new();
+    let mut versions: BTreeMap<&str, Vec<Version>> = BTreeMap::new();
+    for (share, tenant, document, rules) in edits {
+        let hours = (size.days as f64 * 24.0 * share) as i64;
+        let time_ms = size.begin_ms + hours * HOUR_MS + 7 * MINUTE_MS;
+        let (earlier, document) = (versions.entry(tenant).or_default(), document.to_string());
+        let version = earlier.len() as u32 + 1;
+        let kind = Kind::Reminders;
+        let before = earlier.iter().rev().cloned().collect();
+        let publication =
+            Publication { kind, version, document: document.clone(), published_by: None, earlier: before };
+        earlier.push(Version { version, published_at_ms: time_ms, document });
+        let id = format!("policy-{tenant}-{version}");
+        let envelope = Envelope { id, source: "urn:clinic".into(), tenant: tenant.into(), time_ms };
+        events.push(Event { envelope, fact: Fact::PolicyPublished(Box::new(publication)) });
+        decided.edits.push((time_ms, tenant, rules));
+    }
+    (events, decided)
 }
 
 fn settings(over: &[(&str, String)]) -> Config {
@@ -96,8 +198,15 @@ struct Lived {
 }
 
 /// Lives through a timeline; something goes wrong about so often.
-async fn live(config: Config, size: Size, (crashes, takeovers): (u64, u64)) -> Result<Lived, String> {
-    let timeline = Timeline::of(size);
+async fn live(
+    config: Config,
+    (size, edits): (Size, Vec<(f64, &'static str, Value, Rules)>),
+    (crashes, takeovers): (u64, u64),
+) -> Result<Lived, String> {
+    let mut timeline = Timeline::of(size);
+    let (published, decided) = publish(&size, edits);
+    timeline.events.extend(published);
+    timeline.events.sort_by_key(|event| event.envelope.time_ms);
     // Of as many steps as there are hours, or events where they are fewer.
     let steps = (size.days as u64 * 24).min(timeline.events.len() as u64);
     let trouble = Trouble {
@@ -107,11 +216,11 @@ async fn live(config: Config, size: Size, (crashes, takeovers): (u64, u64)) -> R
     };
     let began = Instant::now();
     let mut world = World::start(config, Manual::at(size.begin_ms)).await;
-    let lived = Year::new(&mut world, rules(), trouble).live(&timeline).await;
+    let lived = Year::new(&mut world, decided.clone(), trouble).live(&timeline).await;
     let (crashes, takeovers) = (world.crashes, world.takeovers);
     let (heard, steps) = lived?;
     world.stop().await;
-    let held = promises::hold(&timeline.events, &heard, &rules())?;
+    let held = promises::hold(&timeline.events, &heard, &decided)?;
     let (events, took) = (timeline.events.len(), began.elapsed());
     println!(
         "{} appointments, {events} events, {steps} steps, {crashes} crashes and {takeovers} takeovers in {took:?}: {held:?}",
@@ -123,9 +232,11 @@ async fn live(config: Config, size: Size, (crashes, takeovers): (u64, u64)) -> R
 /// That what was lived through was a life, of so many appointments.
 fn assert_full(lived: &Lived, appointments: u64) {
     let all = appointments as usize;
-    let Held { announced, by_hand, withdrawn, on_the_minute, after_quiet_hours, to_clients_abroad } = lived.held;
-    assert!(announced > all / 3 && on_the_minute > all / 4 && withdrawn > all / 50, "{:?}", lived.held);
+    let Held { announced, by_hand, withdrawn, on_the_minute, after_quiet_hours, to_clients_abroad, .. } = lived.held;
+    let Held { of_several_visits, at_booking, by_edited_rules, .. } = lived.held;
+    assert!(announced > all / 2 && on_the_minute > all / 3 && withdrawn > all / 50, "{:?}", lived.held);
     assert!(by_hand > all / 200 && after_quiet_hours > all / 200 && to_clients_abroad > all / 100, "{:?}", lived.held);
+    assert!(of_several_visits > all / 200 && at_booking > all / 50 && by_edited_rules > all / 5, "{:?}", lived.held);
     assert!(lived.crashes > 2 && lived.takeovers > 2 && lived.steps > 100, "{} {}", lived.crashes, lived.takeovers);
 }
 
@@ -133,13 +244,13 @@ fn assert_full(lived: &Lived, appointments: u64) {
 async fn a_year_in_a_directory_keeps_every_promise_through_crashes_and_takeovers() {
     let size = size(JULY_MS, 365, 20_000);
     let directory = tempfile::tempdir().expect("a directory");
-    let lived = live(in_directory(directory.path()), size, (40, 40)).await;
+    let lived = live(in_directory(directory.path()), (size, edits()), (40, 40)).await;
     assert_full(&lived.unwrap_or_else(|broken| panic!("{broken}")), size.appointments);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_month_on_clusters_keeps_every_promise_through_crashes_and_takeovers() {
     let size = size(OCTOBER_MS, 30, 2_000);
-    let lived = live(on_clusters().await, size, (5, 8)).await;
+    let lived = live(on_clusters().await, (size, edits()), (5, 8)).await;
     assert_full(&lived.unwrap_or_else(|broken| panic!("{broken}")), size.appointments);
 }

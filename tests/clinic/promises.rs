@@ -2,8 +2,8 @@
 //! themselves, without the model and without the planner.
 
 use super::heard::Heard;
-use super::rules::{Key, Rules, What, instant_ms, is_quiet};
-use super::timeline::{HOUR_MS, MINUTE_MS};
+use super::rules::{Decided, Key, Offset, Rules, Start, Step, What, day_of, instant_ms, is_quiet, offset_s};
+use super::timeline::MINUTE_MS;
 use foretell::event::appointment::{Booking, Change, StartsAt};
 use foretell::event::{Event, Fact};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,9 @@ pub struct Held {
     pub on_the_minute: usize,
     pub after_quiet_hours: usize,
     pub to_clients_abroad: usize,
+    pub of_several_visits: usize,
+    pub at_booking: usize,
+    pub by_edited_rules: usize,
 }
 
 /// Events by client, in the order in which they were said.
@@ -64,6 +67,18 @@ impl<'a> Said<'a> {
         None
     }
 
+    /// Whether the client has confirmed the visit since it was placed.
+    fn is_confirmed(&self, key: &Key, appointment: &str, by_ms: i64) -> bool {
+        let mut decisive = self.latest(key, by_ms).filter_map(|event| match &event.fact {
+            Fact::Booked(booking) | Fact::Rescheduled(booking) => {
+                (booking.appointment_id == appointment).then_some(false)
+            }
+            Fact::Confirmed(visit) => (visit.appointment_id == appointment).then_some(true),
+            _ => None,
+        });
+        decisive.next().unwrap_or(false)
+    }
+
     /// A field of the profile, by the latest update that names it since the client was erased, if they ever were.
     fn profile<T: Clone>(&self, key: &Key, by_ms: i64, field: impl Fn(&Event) -> Option<Change<T>>) -> Option<T> {
         let since = self.latest(key, by_ms).take_while(|event| !matches!(event.fact, Fact::ClientErased { .. }));
@@ -83,25 +98,38 @@ impl<'a> Said<'a> {
 
 /// Holds everything that was heard against everything that was promised; answers how much there was to hold, or the
 /// first thing that breaks a promise.
-pub fn hold(events: &[Event], heard: &[Heard], rules: &Rules) -> Result<Held, String> {
+pub fn hold(events: &[Event], heard: &[Heard], decided: &Decided) -> Result<Held, String> {
     let said = Said::of(events);
     let mut held = Held::default();
     once(heard)?;
+    let mut had = BTreeMap::<&Key, Vec<i64>>::new();
     for heard in heard {
+        let (key, at_ms) = (&heard.told.key, heard.at_ms);
         let broken = |promise: &str| format!("{promise}: {heard:?}");
+        let placed = said.placed(key, &heard.told.appointment, at_ms);
         match &heard.told.what {
-            What::Due { step, .. } => {
-                let placed = said.placed(&heard.told.key, &heard.told.appointment, heard.at_ms);
+            What::Due { step, others, .. } => {
                 let placed = placed.ok_or_else(|| broken("announced for a visit that was off"))?;
                 names_the_visit(&said, heard, &placed).map_err(|promise| broken(&promise))?;
-                in_time(&said, heard, rules, &placed, &mut held).map_err(broken)?;
+                names_the_others(&said, heard, &placed, others).map_err(broken)?;
+                let (rules, since_ms) = decided.at(&key.0, at_ms);
                 agreed(&said, heard, rules).map_err(broken)?;
                 held.announced += 1;
-                held.by_hand += usize::from(step == "manual");
+                if step == "manual" {
+                    held.by_hand += 1;
+                    in_time(heard).map_err(broken)?;
+                    continue;
+                }
+                let had = had.entry(key).or_default();
+                let due = Due::of(&said, heard, (rules, since_ms), &placed).map_err(broken)?;
+                in_time(heard).and_then(|()| due.hold(&said, had, &mut held)).map_err(broken)?;
+                held.of_several_visits += usize::from(!others.is_empty());
+                held.at_booking += usize::from(matches!(due.step.offset, Offset::Booking));
+                held.by_edited_rules += usize::from(since_ms > i64::MIN);
+                had.push(at_ms);
             }
             What::Withdrawn { start_ms, .. } => {
-                let placed = said.placed(&heard.told.key, &heard.told.appointment, heard.at_ms);
-                if placed.is_some_and(|placed| start(&said, heard, &placed).1 == *start_ms) {
+                if placed.is_some_and(|placed| start(&said, key, &placed).at_ms == *start_ms) {
                     return Err(broken("taken back, and the visit is on at that start"));
                 }
                 held.withdrawn += 1;
@@ -113,120 +141,180 @@ pub fn hold(events: &[Event], heard: &[Heard], rules: &Rules) -> Result<Held, St
 
 /// Each id is announced once and taken back at most once after that; of a step for a start one holds at a time.
 fn once(heard: &[Heard]) -> Result<(), String> {
-    let (mut ids, mut gone, mut holding) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+    let (mut ids, mut holding) = (BTreeMap::new(), BTreeSet::new());
     for heard in heard {
         let told = &heard.told;
         match &told.what {
-            What::Due { step, start_ms, .. } => {
-                if !ids.insert(&heard.reminder_id) {
+            What::Due { step, start_ms, others, .. } => {
+                let own = (told.appointment.as_str(), *start_ms);
+                let named = std::iter::once(own).chain(others.iter().map(|(other, ms)| (other.as_str(), *ms)));
+                let slots: Vec<_> = named.map(|(visit, ms)| (&told.key, visit, step.as_str(), ms)).collect();
+                // What is asked for by hand may be asked for again.
+                let again = slots.iter().find(|slot| !holding.insert(**slot) && step != "manual");
+                if let Some(again) = again {
+                    let is_same = ids.contains_key(heard.reminder_id.as_str());
+                    let for_one = if is_same { "" } else { " for one start" };
+                    return Err(format!("announced twice{for_one}: {again:?} by {heard:?}"));
+                }
+                if ids.insert(heard.reminder_id.as_str(), slots).is_some() {
                     return Err(format!("announced twice: {heard:?}"));
                 }
-                // What is asked for by hand may be asked for again.
-                let slot = (&told.key, &told.appointment, step, start_ms);
-                if step != "manual"
-                    && let Some(other) = holding.insert(slot, heard)
-                {
-                    return Err(format!("announced twice for one start: {other:?} and {heard:?}"));
-                }
             }
-            What::Withdrawn { step, start_ms, .. } => {
-                if !ids.contains(&heard.reminder_id) || !gone.insert(&heard.reminder_id) {
-                    return Err(format!("taken back without having been announced: {heard:?}"));
-                }
-                holding.remove(&(&told.key, &told.appointment, step, start_ms));
+            What::Withdrawn { .. } => {
+                let slots = ids.get_mut(heard.reminder_id.as_str());
+                let slots = slots.filter(|slots| slots.iter().any(|(_, visit, ..)| *visit == told.appointment));
+                let slots = slots.ok_or_else(|| format!("taken back without having been announced: {heard:?}"))?;
+                // With its own visit all of it is taken back.
+                let is_own = slots.first().is_some_and(|(_, visit, ..)| *visit == told.appointment);
+                slots.retain(|slot| {
+                    let stays = !is_own && slot.1 != told.appointment;
+                    stays || !holding.remove(slot)
+                });
             }
         }
     }
     Ok(())
 }
 
-/// Zone and instant of a booking. Without a zone it is in that of the booking before, or else of the client.
-fn start(said: &Said<'_>, heard: &Heard, placed: &Placed<'_>) -> (String, i64) {
-    match &placed.booking.starts_at {
-        StartsAt::Local { local, zone } => {
-            let wall_s = jiff::tz::Offset::UTC.to_timestamp(*local).expect("a time").as_second();
-            (zone.clone(), instant_ms(wall_s, zone))
-        }
-        StartsAt::Instant { at_ms, zone: Some(zone) } => (zone.clone(), *at_ms),
-        StartsAt::Instant { at_ms, zone: None } => {
-            let key = &heard.told.key;
-            let before =
-                said.latest(key, placed.at_ms - 1).take_while(|e| !matches!(e.fact, Fact::ClientErased { .. }));
-            let booked = before.filter_map(|event| match &event.fact {
-                Fact::Booked(booking) | Fact::Rescheduled(booking) => Some((booking, event.envelope.time_ms)),
-                _ => None,
-            });
-            let mut booked = booked.filter(|(booking, _)| booking.appointment_id == placed.booking.appointment_id);
-            let zone = match booked.next() {
-                Some((booking, at_ms)) => start(said, heard, &Placed { booking, at_ms }).0,
-                None => said.zone(key, placed.at_ms).unwrap_or_else(|| "UTC".into()),
-            };
-            (zone, *at_ms)
-        }
+/// When a booking begins. Without a zone it is in that of the booking before, or else of the client.
+fn start(said: &Said<'_>, key: &Key, placed: &Placed<'_>) -> Start {
+    if !matches!(placed.booking.starts_at, StartsAt::Instant { zone: None, .. }) {
+        return Start::of(placed.booking, "");
     }
+    let before = said.latest(key, placed.at_ms - 1).take_while(|e| !matches!(e.fact, Fact::ClientErased { .. }));
+    let booked = before.filter_map(|event| match &event.fact {
+        Fact::Booked(booking) | Fact::Rescheduled(booking) => Some((booking, event.envelope.time_ms)),
+        _ => None,
+    });
+    let mut booked = booked.filter(|(booking, _)| booking.appointment_id == placed.booking.appointment_id);
+    let zone = match booked.next() {
+        Some((booking, at_ms)) => start(said, key, &Placed { booking, at_ms }).zone,
+        None => said.zone(key, placed.at_ms).unwrap_or_else(|| "UTC".into()),
+    };
+    Start::of(placed.booking, &zone)
 }
 
 /// The time on the clock is the one that was booked, and the instant the one at which clocks there show it.
 fn names_the_visit(said: &Said<'_>, heard: &Heard, placed: &Placed<'_>) -> Result<(), String> {
     let What::Due { local_start, zone, start_ms, .. } = &heard.told.what else { return Ok(()) };
-    let (booked_zone, booked_ms) = start(said, heard, placed);
-    if (zone, *start_ms) != (&booked_zone, booked_ms) {
-        return Err(format!("booked for {booked_ms} in {booked_zone}"));
+    let booked = start(said, &heard.told.key, placed);
+    if (zone, *start_ms) != (&booked.zone, booked.at_ms) {
+        return Err(format!("booked for {} in {}", booked.at_ms, booked.zone));
     }
     let shown: jiff::civil::DateTime = local_start.parse().map_err(|error: jiff::Error| error.to_string())?;
-    let wall_s = jiff::tz::Offset::UTC.to_timestamp(shown).expect("a time").as_second();
     if let StartsAt::Local { local, .. } = &placed.booking.starts_at
         && *local != shown
     {
         return Err(format!("booked for {local} on the clock"));
     }
+    let wall_s = jiff::tz::Offset::UTC.to_timestamp(shown).expect("a time").as_second();
     // Of a repeated hour the second time can be booked as an instant alone.
-    let again_ms = wall_s * 1000 - super::rules::offset_s(start_ms.div_euclid(1000), zone) * 1000;
+    let again_ms = (wall_s - offset_s(start_ms.div_euclid(1000), zone)) * 1000;
     let agrees = instant_ms(wall_s, zone) == *start_ms || again_ms == *start_ms;
     if agrees { Ok(()) } else { Err("the time on the clock is not at that instant".into()) }
 }
 
-/// Not before it is due, on the minute where nothing stands in the way, never in quiet hours nor after its end.
-fn in_time(
+/// Whatever else it names is on at that start, later on that day.
+fn names_the_others(
     said: &Said<'_>,
     heard: &Heard,
-    rules: &Rules,
     placed: &Placed<'_>,
-    held: &mut Held,
+    others: &[(String, i64)],
 ) -> Result<(), &'static str> {
-    let What::Due { step, zone, start_ms, .. } = &heard.told.what else { return Ok(()) };
-    let (key, at_ms) = (&heard.told.key, heard.at_ms);
+    let key = &heard.told.key;
+    let own = start(said, key, placed);
+    for (other, start_ms) in others {
+        let placed = said.placed(key, other, heard.at_ms).ok_or("names a visit that was off")?;
+        let other = start(said, key, &placed);
+        if other.at_ms != *start_ms {
+            return Err("names a visit at another start");
+        }
+        if other.day() != own.day() || other.at_ms < own.at_ms {
+            return Err("names a visit of another day, or an earlier one");
+        }
+    }
+    Ok(())
+}
+
+/// Never at the start or after it, nor after its own end, which is at the start at the latest.
+fn in_time(heard: &Heard) -> Result<(), &'static str> {
+    let What::Due { start_ms, .. } = &heard.told.what else { return Ok(()) };
     let expires_ms = heard.expires_ms.unwrap_or(i64::MAX);
-    if at_ms >= *start_ms || expires_ms > *start_ms || at_ms >= expires_ms {
-        return Err("announced too late");
+    let is_late = heard.at_ms >= *start_ms || expires_ms > *start_ms || heard.at_ms >= expires_ms;
+    if is_late { Err("announced too late") } else { Ok(()) }
+}
+
+/// When a reminder was due, and by which rules.
+struct Due<'a> {
+    heard: &'a Heard,
+    rules: &'a Rules,
+    /// Since when these rules hold.
+    since_ms: i64,
+    step: &'a Step,
+    due_ms: i64,
+    placed_ms: i64,
+    start: Start,
+}
+
+impl<'a> Due<'a> {
+    fn of(
+        said: &Said<'_>,
+        heard: &'a Heard,
+        (rules, since_ms): (&'a Rules, i64),
+        placed: &Placed<'_>,
+    ) -> Result<Self, &'static str> {
+        let What::Due { step, .. } = &heard.told.what else { return Err("is no announcement") };
+        let step = rules.steps.iter().find(|rule| rule.id == step).ok_or("announced by no rule")?;
+        let start = start(said, &heard.told.key, placed);
+        let due_ms = step.due_ms(&start, placed.at_ms);
+        Ok(Self { heard, rules, since_ms, step, due_ms, placed_ms: placed.at_ms, start })
     }
-    if step == "manual" {
-        return Ok(());
+
+    /// Not before it is due, on the minute where nothing stands in the way; never in quiet hours, too often on a day,
+    /// too close to the start, or to somebody who has confirmed, where the step passes those over.
+    fn hold(&self, said: &Said<'_>, had: &[i64], held: &mut Held) -> Result<(), &'static str> {
+        let Self { heard, rules, due_ms, .. } = *self;
+        let (key, at_ms) = (&heard.told.key, heard.at_ms);
+        if at_ms < due_ms || due_ms < self.placed_ms {
+            return Err("announced though it was due before the booking, or is not due yet");
+        }
+        let abroad = said.zone(key, at_ms);
+        let clock = abroad.as_ref().unwrap_or(&self.start.zone);
+        let quiet = said.profile(key, at_ms, |event| match &event.fact {
+            Fact::ClientUpdated(update) => Some(update.quiet_hours.clone()),
+            _ => None,
+        });
+        let quiet = quiet.unwrap_or(rules.quiet);
+        if is_quiet(at_ms, quiet, clock) {
+            return Err("announced in quiet hours");
+        }
+        let is_full = |at_ms: i64| {
+            let day = day_of(at_ms, clock);
+            had.iter().filter(|had_ms| day_of(**had_ms, clock) == day).count() >= rules.day_max
+        };
+        if is_full(at_ms) {
+            return Err("one reminder too many of that day");
+        }
+        if at_ms >= self.start.at_ms - rules.notice_ms {
+            return Err("announced too close to the start");
+        }
+        if self.step.skips_confirmed && said.is_confirmed(key, &heard.told.appointment, at_ms) {
+            return Err("announced to somebody who has confirmed");
+        }
+        held.to_clients_abroad += usize::from(abroad.as_ref().is_some_and(|abroad| *abroad != self.start.zone));
+        // Whatever else was said of the client, or decided, meanwhile may have put it off.
+        let said_ms = said.latest(key, at_ms).next().map_or(i64::MIN, |event| event.envelope.time_ms);
+        if said_ms.max(self.since_ms) >= due_ms || is_full(due_ms) {
+            return Ok(());
+        }
+        if is_quiet(due_ms, quiet, clock) {
+            held.after_quiet_hours += 1;
+            let is_end = is_quiet(at_ms - MINUTE_MS, quiet, clock);
+            return if is_end { Ok(()) } else { Err("announced long after quiet hours") };
+        }
+        held.on_the_minute += 1;
+        if at_ms - due_ms >= MINUTE_MS { Err("announced late") } else { Ok(()) }
     }
-    let rule = rules.steps.iter().find(|rule| rule.id == step).ok_or("announced by no rule")?;
-    let due_ms = start_ms - rule.before_hours * HOUR_MS;
-    if at_ms < due_ms || due_ms < placed.at_ms {
-        return Err("announced though it was due before the booking, or is not due yet");
-    }
-    let abroad = said.zone(key, at_ms);
-    let quiet = said.profile(key, at_ms, |event| match &event.fact {
-        Fact::ClientUpdated(update) => Some(update.quiet_hours.clone()),
-        _ => None,
-    });
-    let (quiet, clock) = (quiet.unwrap_or(rules.quiet), abroad.as_ref().unwrap_or(zone));
-    if is_quiet(at_ms, quiet, clock) {
-        return Err("announced in quiet hours");
-    }
-    held.to_clients_abroad += usize::from(abroad.as_ref().is_some_and(|abroad| abroad != zone));
-    // Whatever else was said of the client meanwhile may have put it off.
-    let is_undisturbed = said.latest(key, at_ms).next().is_none_or(|event| event.envelope.time_ms < due_ms);
-    if is_undisturbed && is_quiet(due_ms, quiet, clock) {
-        held.after_quiet_hours += 1;
-        let just_before = at_ms - MINUTE_MS;
-        return if is_quiet(just_before, quiet, clock) { Ok(()) } else { Err("announced long after quiet hours") };
-    }
-    held.on_the_minute += usize::from(is_undisturbed);
-    if is_undisturbed && at_ms - due_ms >= MINUTE_MS { Err("announced late") } else { Ok(()) }
 }
 
 /// By channels that the client agrees to, and by some.

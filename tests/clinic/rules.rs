@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The zone of a visit that names none, of a client who named none.
 const ZONE_DEFAULT: &str = "UTC";
+const DAY_S: i64 = 86_400;
 
 /// What a client stands under: tenant and client.
 pub type Key = (String, String);
@@ -26,7 +27,15 @@ pub struct Told {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     /// A reminder: its step, the time on the clock and the zone of the visit, and the instant.
-    Due { step: String, local_start: String, zone: String, start_ms: i64, channels: Vec<Channel> },
+    Due {
+        step: String,
+        local_start: String,
+        zone: String,
+        start_ms: i64,
+        channels: Vec<Channel>,
+        /// Further visits of the day that it names, with their starts.
+        others: Vec<(String, i64)>,
+    },
     /// One is taken back: that of a step, for a start.
     Withdrawn { step: String, start_ms: i64, reason: &'static str },
 }
@@ -35,16 +44,83 @@ pub enum What {
 #[derive(Debug, Clone)]
 pub struct Step {
     pub id: &'static str,
-    pub before_hours: i64,
+    pub offset: Offset,
+    /// Not for visits that the client has confirmed.
+    pub skips_confirmed: bool,
+}
+
+/// When a reminder is due.
+#[derive(Debug, Clone, Copy)]
+pub enum Offset {
+    /// Hours before the start.
+    Hours(i64),
+    /// Days before it, by the clock of the visit.
+    Days(i64),
+    /// The same, of Mondays to Fridays.
+    Weekdays(i64),
+    /// When the visit is placed; not later than a day after.
+    Booking,
 }
 
 /// When clients are reminded.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Rising in how late they are.
     pub steps: Vec<Step>,
     pub quiet: QuietHours,
     pub channels: Vec<Channel>,
+    /// Reminders that a client gets on one of their days, those by hand not counted.
+    pub day_max: usize,
+    /// Visits of one day share a reminder.
+    pub is_grouped: bool,
+    /// Closer to the start nothing is announced.
+    pub notice_ms: i64,
+}
+
+impl Step {
+    pub fn due_ms(&self, start: &Start, placed_ms: i64) -> i64 {
+        match self.offset {
+            Offset::Hours(hours) => start.at_ms - hours * HOUR_MS,
+            Offset::Days(days) => instant_ms(start.wall_s - days * DAY_S, &start.zone),
+            Offset::Weekdays(days) => {
+                let mut day = start.day();
+                let mut left = days;
+                while left > 0 {
+                    day -= 1;
+                    // 1 January 1970 was a Thursday; Saturday and Sunday are 2 and 3 days behind one.
+                    left -= i64::from(!matches!(day.rem_euclid(7), 2 | 3));
+                }
+                instant_ms(start.wall_s - (start.day() - day) * DAY_S, &start.zone)
+            }
+            Offset::Booking => placed_ms,
+        }
+    }
+}
+
+impl Rules {
+    /// When the time of a step is over: when the next one is due, at the latest at the start.
+    pub fn ends_ms(&self, step: &Step, start: &Start, placed_ms: i64) -> i64 {
+        let due_ms = step.due_ms(start, placed_ms);
+        let next = self.steps.iter().map(|next| next.due_ms(start, placed_ms)).filter(|next_ms| *next_ms > due_ms);
+        let a_day = matches!(step.offset, Offset::Booking).then_some(due_ms + DAY_MS);
+        next.chain(a_day).min().unwrap_or(start.at_ms).min(start.at_ms)
+    }
+}
+
+/// Which rules hold for whom, and from when on.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    /// For whoever has decided nothing.
+    pub base: Rules,
+    /// Rising in time.
+    pub edits: Vec<(i64, &'static str, Rules)>,
+}
+
+impl Decided {
+    /// The rules of a tenant at an instant, and since when they hold.
+    pub fn at(&self, tenant: &str, at_ms: i64) -> (&Rules, i64) {
+        let edits = self.edits.iter().rev().filter(|(from_ms, of, _)| *of == tenant && *from_ms <= at_ms);
+        edits.map(|(from_ms, _, rules)| (rules, *from_ms)).next().unwrap_or((&self.base, i64::MIN))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +130,13 @@ enum Standing {
     Over,
 }
 
+/// When a visit begins.
 #[derive(Debug, Clone)]
-struct Start {
+pub struct Start {
     /// Seconds as if the clock were that of UTC.
-    wall_s: i64,
-    zone: String,
-    at_ms: i64,
+    pub wall_s: i64,
+    pub zone: String,
+    pub at_ms: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -67,6 +144,7 @@ struct Visit {
     start: Start,
     placed_ms: i64,
     standing: Standing,
+    is_confirmed: bool,
     requests: Vec<Request>,
 }
 
@@ -83,6 +161,14 @@ struct Announced {
     appointment: String,
     step: String,
     start_ms: i64,
+    others: Vec<(String, i64)>,
+}
+
+impl Announced {
+    fn names(&self, appointment: &str, start_ms: i64) -> bool {
+        let is_own = self.appointment == appointment && self.start_ms == start_ms;
+        is_own || self.others.iter().any(|(other, other_ms)| other == appointment && *other_ms == start_ms)
+    }
 }
 
 #[derive(Debug, Default, Clone)]
@@ -92,12 +178,14 @@ struct Client {
     channels: Option<Vec<Consent>>,
     visits: BTreeMap<String, Visit>,
     announced: Vec<Announced>,
+    /// When they were reminded, but by hand.
+    had_ms: Vec<i64>,
     is_erased: bool,
 }
 
 /// Everybody, and when to look at them again.
 pub struct Model {
-    rules: Rules,
+    decided: Decided,
     clients: BTreeMap<Key, Client>,
     looks: BTreeSet<(i64, Key)>,
 }
@@ -109,7 +197,7 @@ pub fn offset_s(at_s: i64, zone: &str) -> i64 {
 
 /// The instant at which clocks show it: the first, or as much later as they skip.
 pub fn instant_ms(wall_s: i64, zone: &str) -> i64 {
-    let (before_s, after_s) = (offset_s(wall_s - 86_400, zone), offset_s(wall_s + 86_400, zone));
+    let (before_s, after_s) = (offset_s(wall_s - DAY_S, zone), offset_s(wall_s + DAY_S, zone));
     let shows = |offset: &i64| offset_s(wall_s - offset, zone) == *offset;
     let first = [before_s, after_s].into_iter().filter(shows).map(|offset| wall_s - offset).min();
     first.unwrap_or(wall_s - before_s) * 1000
@@ -117,7 +205,7 @@ pub fn instant_ms(wall_s: i64, zone: &str) -> i64 {
 
 pub fn minute_of_day(at_ms: i64, zone: &str) -> u16 {
     let at_s = at_ms.div_euclid(1000);
-    ((at_s + offset_s(at_s, zone)).rem_euclid(86_400) / 60) as u16
+    ((at_s + offset_s(at_s, zone)).rem_euclid(DAY_S) / 60) as u16
 }
 
 pub fn is_quiet(at_ms: i64, quiet: QuietHours, zone: &str) -> bool {
@@ -132,7 +220,12 @@ fn written(wall_s: i64) -> String {
 }
 
 impl Start {
-    fn of(booking: &Booking, fallback: &str) -> Self {
+    /// The day on the calendar of the visit, since 1970.
+    pub fn day(&self) -> i64 {
+        self.wall_s.div_euclid(DAY_S)
+    }
+
+    pub fn of(booking: &Booking, fallback: &str) -> Self {
         match &booking.starts_at {
             StartsAt::Local { local, zone } => {
                 let as_utc = jiff::tz::Offset::UTC.to_timestamp(*local).expect("a time");
@@ -169,6 +262,7 @@ impl Client {
             start: Start::of(booking, &fallback),
             placed_ms: at_ms,
             standing: Standing::On,
+            is_confirmed: false,
             requests: visit.map_or_else(Vec::new, |visit| visit.requests),
         };
         self.visits.insert(booking.appointment_id.clone(), visit);
@@ -186,6 +280,11 @@ impl Client {
             Fact::Cancelled(cancelled) => self.stand(&cancelled.appointment_id, Standing::Off("cancelled")),
             Fact::Deleted(visit) => self.stand(&visit.appointment_id, Standing::Off("deleted")),
             Fact::Attended(visit) | Fact::Missed(visit) => self.stand(&visit.appointment_id, Standing::Over),
+            Fact::Confirmed(visit) => {
+                if let Some(visit) = self.visits.get_mut(&visit.appointment_id) {
+                    visit.is_confirmed = true;
+                }
+            }
             Fact::ReminderRequested(request) => {
                 if let Some(visit) = self.visits.get_mut(&request.appointment_id) {
                     let (at_ms, channels) = (event.envelope.time_ms, request.channels.clone());
@@ -198,8 +297,8 @@ impl Client {
                 change(&mut self.channels, &update.channels);
             }
             Fact::ClientErased { .. } => {
-                let announced = std::mem::take(&mut self.announced);
-                *self = Self { announced, is_erased: true, ..Self::default() };
+                let (announced, had_ms) = (std::mem::take(&mut self.announced), std::mem::take(&mut self.had_ms));
+                *self = Self { announced, had_ms, is_erased: true, ..Self::default() };
             }
             _ => {}
         }
@@ -215,8 +314,8 @@ fn change<T: Clone>(field: &mut Option<T>, change: &Change<T>) {
 }
 
 impl Model {
-    pub fn new(rules: Rules) -> Self {
-        Self { rules, clients: BTreeMap::new(), looks: BTreeSet::new() }
+    pub fn new(decided: Decided) -> Self {
+        Self { decided, clients: BTreeMap::new(), looks: BTreeSet::new() }
     }
 
     /// Takes an event in.
@@ -224,6 +323,12 @@ impl Model {
         let key = (event.envelope.tenant.clone(), event.fact.subject().to_owned());
         self.clients.entry(key.clone()).or_default().hear(event);
         self.looks.insert((event.envelope.time_ms, key));
+    }
+
+    /// A tenant has decided anew: everybody of theirs is looked at.
+    pub fn edited(&mut self, tenant: &str, at_ms: i64) {
+        let theirs = self.clients.keys().filter(|(of, _)| of == tenant).cloned();
+        self.looks.extend(theirs.map(|key| (at_ms, key)));
     }
 
     /// When something is due next by the mere passing of time.
@@ -235,10 +340,8 @@ impl Model {
     pub fn next_of(&self, event: &Event) -> Option<i64> {
         let key = (event.envelope.tenant.clone(), event.fact.subject().to_owned());
         let mut client = self.clients.get(&key).cloned().unwrap_or_default();
-        let (now_ms, mut told) = (event.envelope.time_ms, Vec::new());
-        let mut look = Look { rules: &self.rules, now_ms, key: &key, told: &mut told, next_ms: None };
-        look.at(&mut client);
-        look.next_ms
+        let mut told = Vec::new();
+        look(&self.decided, &key, &mut client, event.envelope.time_ms, &mut told)
     }
 
     /// What is to be told by now and was not, in order.
@@ -250,15 +353,26 @@ impl Model {
                 break;
             }
             let Some(client) = self.clients.get_mut(&key) else { continue };
-            let mut look = Look { rules: &self.rules, now_ms, key: &key, told: &mut told, next_ms: None };
-            look.at(client);
-            if let Some(next_ms) = look.next_ms {
-                self.looks.insert((next_ms, key));
-            }
+            let next_ms = look(&self.decided, &key, client, now_ms, &mut told);
+            self.looks.extend(next_ms.map(|next_ms| (next_ms, key)));
         }
         told.sort();
         told
     }
+}
+
+/// Looks at one client; answers when to look again.
+fn look(decided: &Decided, key: &Key, client: &mut Client, now_ms: i64, told: &mut Vec<Told>) -> Option<i64> {
+    let (rules, _) = decided.at(&key.0, now_ms);
+    let visits = std::mem::take(&mut client.visits);
+    let mut look = Look { rules, now_ms, key, told, next_ms: None };
+    look.withdraw(client, &visits);
+    for step in &rules.steps {
+        look.step(client, &visits, step);
+    }
+    client.visits = visits;
+    look.requests(client);
+    look.next_ms
 }
 
 /// A look at one client.
@@ -270,95 +384,158 @@ struct Look<'a> {
     next_ms: Option<i64>,
 }
 
+/// A visit that a step may be announced for.
+struct Open<'a> {
+    id: &'a str,
+    start: &'a Start,
+    due_ms: i64,
+    /// Nothing is announced from it on.
+    latest_ms: i64,
+}
+
 impl Look<'_> {
-    fn at(&mut self, client: &mut Client) {
-        self.withdraw(client);
+    fn again(&mut self, at_ms: i64) {
+        if at_ms > self.now_ms {
+            self.next_ms = Some(self.next_ms.map_or(at_ms, |next_ms| next_ms.min(at_ms)));
+        }
+    }
+
+    fn withdraw(&mut self, client: &mut Client, visits: &BTreeMap<String, Visit>) {
+        let (now_ms, is_erased) = (self.now_ms, client.is_erased);
+        let why = |appointment: &str, start_ms: i64| match visits.get(appointment) {
+            _ if start_ms <= now_ms => None,
+            None => is_erased.then_some("erased"),
+            Some(Visit { standing: Standing::Off(why), .. }) => Some(*why),
+            Some(visit) => (visit.start.at_ms != start_ms).then_some("rescheduled"),
+        };
+        for mut announced in std::mem::take(&mut client.announced) {
+            if let Some(reason) = why(&announced.appointment, announced.start_ms) {
+                // With its own visit all of it is gone.
+                self.withdrawn(&announced.appointment, &announced.step, announced.start_ms, reason);
+                continue;
+            }
+            announced.others.retain(|(other, start_ms)| {
+                let reason = why(other, *start_ms);
+                reason.into_iter().for_each(|reason| self.withdrawn(other, &announced.step, *start_ms, reason));
+                reason.is_none()
+            });
+            client.announced.push(announced);
+        }
+    }
+
+    fn withdrawn(&mut self, appointment: &str, step: &str, start_ms: i64, reason: &'static str) {
+        let what = What::Withdrawn { step: step.to_owned(), start_ms, reason };
+        self.told.push(Told { key: self.key.clone(), appointment: appointment.to_owned(), what });
+    }
+
+    fn step<'v>(&mut self, client: &mut Client, visits: &'v BTreeMap<String, Visit>, step: &Step) {
+        let channels = client.channels(&[], self.rules);
+        let mut open: Vec<_> = visits.iter().filter_map(|(id, visit)| self.open(client, id, visit, step)).collect();
+        if channels.is_empty() {
+            return;
+        }
+        open.sort_by_key(|open| (open.start.at_ms, open.id));
+        let mut days: Vec<Vec<Open<'v>>> = Vec::new();
+        for open in open {
+            self.again(open.due_ms);
+            let is_shared = |day: &&mut Vec<Open<'v>>| day[0].start.day() == open.start.day();
+            match days.iter_mut().rev().find(is_shared).filter(|_| self.rules.is_grouped) {
+                Some(day) => day.push(open),
+                None => days.push(vec![open]),
+            }
+        }
+        days.into_iter().for_each(|day| self.day(client, step, &channels, day));
+    }
+
+    /// Whether a step may still be announced for a visit, now or later.
+    fn open<'v>(&self, client: &Client, id: &'v str, visit: &'v Visit, step: &Step) -> Option<Open<'v>> {
+        let start = &visit.start;
+        let due_ms = step.due_ms(start, visit.placed_ms);
+        let latest_ms = self.rules.ends_ms(step, start, visit.placed_ms).min(start.at_ms - self.rules.notice_ms);
+        let is_told = client.announced.iter().any(|a| a.step == step.id && a.names(id, start.at_ms));
+        let is_passed_over = step.skips_confirmed && visit.is_confirmed;
+        let is_open = visit.standing == Standing::On && due_ms >= visit.placed_ms && self.now_ms < latest_ms;
+        (is_open && !is_told && !is_passed_over).then_some(Open { id, start, due_ms, latest_ms })
+    }
+
+    /// The first visit of a day for which there is still time leads, and the reminder names the others.
+    fn day(&mut self, client: &mut Client, step: &Step, channels: &[Channel], day: Vec<Open<'_>>) {
+        let mut day = day.into_iter();
+        while let Some(leader) = day.next() {
+            let slot_ms = self.slot_ms(client, leader.start, leader.due_ms.max(self.now_ms));
+            if slot_ms >= leader.latest_ms {
+                continue;
+            }
+            self.again(slot_ms);
+            if leader.due_ms <= self.now_ms && slot_ms <= self.now_ms {
+                let others = day.map(|other| (other.id.to_owned(), other.start.at_ms)).collect();
+                client.had_ms.push(self.now_ms);
+                self.announce(client, leader.id, leader.start, (step.id, channels.to_vec(), others));
+            }
+            return;
+        }
+    }
+
+    /// The first instant that is not quiet, of a day on which the client was not reminded too often.
+    fn slot_ms(&self, client: &Client, start: &Start, wanted_ms: i64) -> i64 {
+        let quiet = client.quiet.unwrap_or(self.rules.quiet);
+        let zone = client.zone.as_deref().unwrap_or(&start.zone);
+        let mut at_ms = wanted_ms;
+        loop {
+            if is_quiet(at_ms, quiet, zone) {
+                let mut minutes = (1..).map(|n| (at_ms.div_euclid(MINUTE_MS) + n) * MINUTE_MS);
+                at_ms = minutes.find(|at_ms| !is_quiet(*at_ms, quiet, zone)).unwrap_or(i64::MAX);
+            }
+            let day = day_of(at_ms, zone);
+            if client.had_ms.iter().filter(|had_ms| day_of(**had_ms, zone) == day).count() < self.rules.day_max {
+                return at_ms;
+            }
+            at_ms = instant_ms((day + 1) * DAY_S, zone);
+        }
+    }
+
+    fn requests(&mut self, client: &mut Client) {
         let mut visits = std::mem::take(&mut client.visits);
-        for (id, visit) in &mut visits {
-            if visit.standing == Standing::On {
-                self.steps(client, id, visit);
-                self.requests(client, id, visit);
+        for (id, visit) in visits.iter_mut().filter(|(_, visit)| visit.standing == Standing::On) {
+            for request in visit.requests.iter_mut().filter(|request| !request.is_told) {
+                let channels = client.channels(&request.channels, self.rules);
+                let ends_ms = visit.start.at_ms.min(request.at_ms + DAY_MS);
+                if self.now_ms < ends_ms && !channels.is_empty() {
+                    request.is_told = true;
+                    self.announce(client, id, &visit.start, ("manual", channels, Vec::new()));
+                }
             }
         }
         client.visits = visits;
     }
 
-    fn again(&mut self, at_ms: i64) {
-        self.next_ms = Some(self.next_ms.map_or(at_ms, |next_ms| next_ms.min(at_ms)));
-    }
-
-    fn withdraw(&mut self, client: &mut Client) {
-        let (visits, is_erased) = (&client.visits, client.is_erased);
-        let why = |announced: &Announced| match visits.get(&announced.appointment) {
-            _ if announced.start_ms <= self.now_ms => None,
-            None => is_erased.then_some("erased"),
-            Some(Visit { standing: Standing::Off(why), .. }) => Some(*why),
-            Some(visit) => (visit.start.at_ms != announced.start_ms).then_some("rescheduled"),
-        };
-        let (gone, holding) =
-            client.announced.iter().cloned().partition::<Vec<_>, _>(|announced| why(announced).is_some());
-        let gone = gone.into_iter().filter_map(|announced| Some((why(&announced)?, announced)));
-        self.told.extend(gone.map(|(reason, announced)| Told {
-            key: self.key.clone(),
-            appointment: announced.appointment,
-            what: What::Withdrawn { step: announced.step, start_ms: announced.start_ms, reason },
-        }));
-        client.announced = holding;
-    }
-
-    fn steps(&mut self, client: &mut Client, id: &str, visit: &Visit) {
-        let start_ms = visit.start.at_ms;
-        let rules = self.rules;
-        for (at, step) in rules.steps.iter().enumerate() {
-            let due_ms = start_ms - step.before_hours * HOUR_MS;
-            let ends_ms = rules.steps.get(at + 1).map_or(start_ms, |next| start_ms - next.before_hours * HOUR_MS);
-            let is_told = |a: &Announced| a.appointment == id && a.step == step.id && a.start_ms == start_ms;
-            if client.announced.iter().any(is_told) || due_ms < visit.placed_ms || self.now_ms >= ends_ms {
-                continue;
-            }
-            if due_ms > self.now_ms {
-                self.again(due_ms);
-                continue;
-            }
-            let quiet = client.quiet.unwrap_or(rules.quiet);
-            let zone = client.zone.as_deref().unwrap_or(&visit.start.zone);
-            if is_quiet(self.now_ms, quiet, zone) {
-                let minutes = (1..=DAY_MS / MINUTE_MS).map(|n| (self.now_ms.div_euclid(MINUTE_MS) + n) * MINUTE_MS);
-                if let Some(at_ms) = minutes.into_iter().find(|at_ms| !is_quiet(*at_ms, quiet, zone)) {
-                    self.again(at_ms);
-                }
-                continue;
-            }
-            let channels = client.channels(&[], rules);
-            if !channels.is_empty() {
-                self.announce(client, id, &visit.start, step.id, channels);
-            }
-        }
-    }
-
-    fn requests(&mut self, client: &mut Client, id: &str, visit: &mut Visit) {
-        for request in visit.requests.iter_mut().filter(|request| !request.is_told) {
-            let channels = client.channels(&request.channels, self.rules);
-            let ends_ms = visit.start.at_ms.min(request.at_ms + DAY_MS);
-            if self.now_ms < ends_ms && !channels.is_empty() {
-                request.is_told = true;
-                self.announce(client, id, &visit.start, "manual", channels);
-            }
-        }
-    }
-
-    fn announce(&mut self, client: &mut Client, id: &str, start: &Start, step: &str, channels: Vec<Channel>) {
-        client.announced.push(Announced { appointment: id.to_owned(), step: step.to_owned(), start_ms: start.at_ms });
+    fn announce(
+        &mut self,
+        client: &mut Client,
+        id: &str,
+        start: &Start,
+        (step, channels, others): (&str, Vec<Channel>, Vec<(String, i64)>),
+    ) {
+        let (appointment, step) = (id.to_owned(), step.to_owned());
+        let announced = Announced { appointment, step: step.clone(), start_ms: start.at_ms, others: others.clone() };
+        client.announced.push(announced);
         self.told.push(Told {
             key: self.key.clone(),
             appointment: id.to_owned(),
             what: What::Due {
-                step: step.to_owned(),
+                step,
                 local_start: written(start.wall_s),
                 zone: start.zone.clone(),
                 start_ms: start.at_ms,
                 channels,
+                others,
             },
         });
     }
+}
+
+/// The day on the calendar of a zone, since 1970.
+pub fn day_of(at_ms: i64, zone: &str) -> i64 {
+    let at_s = at_ms.div_euclid(1000);
+    (at_s + offset_s(at_s, zone)).div_euclid(DAY_S)
 }

@@ -2,18 +2,23 @@
 
 use super::heard::Heard;
 use super::promises;
-use super::rules::{Model, Rules, What};
-use super::timeline::{DAY_MS, HOUR_MS, JULY_MS, Size, Timeline};
-use super::{in_directory, live, rules};
-use foretell::event::appointment::{Change, ClientUpdate, QuietHours};
+use super::rules::{Decided, Model, Offset, Rules, Told, What};
+use super::timeline::{DAY_MS, HOUR_MS, JULY_MS, MINUTE_MS, Size, Timeline};
+use super::{in_directory, live};
+use foretell::event::appointment::{Change, ClientUpdate, QuietHours, StartsAt};
 use foretell::event::{Event, Fact};
 use foretell::remind::policy::Policy;
 
 const SIZE: Size = Size { seed: 7, appointments: 3_000, begin_ms: JULY_MS, days: 240 };
 
+/// Those of the settings, and one reminder a day.
+fn rules() -> Rules {
+    Rules { day_max: 1, ..super::rules() }
+}
+
 /// What a planner would announce who goes by these rules and hears this: at each instant at once.
-fn announced(events: &[Event], rules: Rules) -> Vec<Heard> {
-    let mut model = Model::new(rules);
+fn announced(events: &[Event], base: Rules) -> Vec<Heard> {
+    let mut model = Model::new(Decided { base, edits: Vec::new() });
     let mut heard = Vec::new();
     let mut tell = |model: &mut Model, at_ms: i64| {
         for told in model.due(at_ms) {
@@ -39,20 +44,25 @@ fn announced(events: &[Event], rules: Rules) -> Vec<Heard> {
     heard
 }
 
-/// The id of what a withdrawal takes back.
-fn holding(heard: &[Heard], told: &super::rules::Told, of_step: &str, of_start_ms: i64) -> String {
-    let is_it = |heard: &&Heard| match &heard.told.what {
-        What::Due { step, start_ms, .. } => {
-            (&heard.told.key, &heard.told.appointment) == (&told.key, &told.appointment)
-                && (step.as_str(), *start_ms) == (of_step, of_start_ms)
+/// The id of what a withdrawal takes back: of a step for one start the latest is the one that holds.
+fn holding(heard: &[Heard], told: &Told, of_step: &str, of_start_ms: i64) -> String {
+    let names = |heard: &Heard| match &heard.told.what {
+        What::Due { step, start_ms, others, .. } => {
+            let own = (&heard.told.appointment, start_ms);
+            let mut named = others.iter().map(|(other, start_ms)| (other, start_ms)).chain([own]);
+            step == of_step && named.any(|named| named == (&told.appointment, &of_start_ms))
         }
         What::Withdrawn { .. } => false,
     };
-    // Of a step for one start the latest is the one that holds; what is asked for by hand may hold twice.
-    let taken: std::collections::BTreeSet<_> =
-        heard.iter().filter(|h| matches!(h.told.what, What::Withdrawn { .. })).map(|h| &h.reminder_id).collect();
-    let mut all = heard.iter().rev().filter(is_it).filter(|heard| !taken.contains(&heard.reminder_id));
-    all.next().map(|heard| heard.reminder_id.clone()).expect("what is taken back was announced")
+    let is_gone = |id: &str| {
+        let mut gone = heard.iter().filter(|heard| heard.reminder_id == id);
+        gone.any(|heard| {
+            matches!(heard.told.what, What::Withdrawn { .. }) && heard.told.appointment == told.appointment
+        })
+    };
+    let of_client = heard.iter().rev().filter(|heard| heard.told.key == told.key && names(heard));
+    let mut holding = of_client.filter(|heard| !is_gone(&heard.reminder_id));
+    holding.next().map(|heard| heard.reminder_id.clone()).expect("what is taken back was announced")
 }
 
 /// What was heard if every event was heard as `hears` has it; none is not heard at all.
@@ -74,11 +84,26 @@ fn sound() -> Vec<Heard> {
 
 /// What is heard when one announcement that matters is another one.
 fn with(change: impl FnOnce(&mut Vec<Heard>, usize)) -> Vec<Heard> {
+    let is_step = |what: &What| matches!(what, What::Due { step, others, .. } if step == "24h" && others.is_empty());
+    with_one(is_step, change)
+}
+
+fn with_one(is_it: impl Fn(&What) -> bool, change: impl FnOnce(&mut Vec<Heard>, usize)) -> Vec<Heard> {
     let mut heard = sound();
-    let is_step = |heard: &Heard| matches!(&heard.told.what, What::Due { step, .. } if step == "24h");
-    let at = heard.iter().position(is_step).expect("a reminder");
+    let at = heard.iter().position(|heard| is_it(&heard.told.what)).expect("a reminder");
     change(&mut heard, at);
     heard
+}
+
+fn is_shared(what: &What) -> bool {
+    matches!(what, What::Due { others, .. } if !others.is_empty())
+}
+
+/// Another start of a further visit that is named.
+fn another_visit(heard: &mut Heard, change: impl Fn(&mut (String, i64))) {
+    if let What::Due { others, .. } = &mut heard.told.what {
+        others.first_mut().into_iter().for_each(change);
+    }
 }
 
 fn update(event: &Event, forget: impl Fn(&mut ClientUpdate)) -> Option<Fact> {
@@ -86,6 +111,15 @@ fn update(event: &Event, forget: impl Fn(&mut ClientUpdate)) -> Option<Fact> {
     let mut update = update.clone();
     forget(&mut update);
     Some(Fact::ClientUpdated(update))
+}
+
+/// As if everybody lived where they go, and nobody had visits whose own zone would then be another one.
+fn at_home(event: &Event) -> Option<Fact> {
+    match &event.fact {
+        Fact::Booked(booking) if matches!(booking.starts_at, StartsAt::Instant { zone: None, .. }) => None,
+        Fact::Rescheduled(_) => None,
+        _ => update(event, |update| update.time_zone = Change::Keep),
+    }
 }
 
 /// The start of an announcement, by another hour.
@@ -126,13 +160,40 @@ fn broken() -> Vec<(&'static str, Vec<Heard>)> {
         ("on the clock", with(|heard, at| another_clock(&mut heard[at]))),
         ("in quiet hours", by(|rules| rules.quiet = quiet(22, 8))),
         ("in quiet hours", by(|rules| rules.quiet = quiet(21, 7))),
-        ("in quiet hours", deaf(|event| update(event, |update| update.time_zone = Change::Keep))),
+        ("in quiet hours", deaf(at_home)),
         ("in quiet hours", deaf(|event| update(event, |update| update.quiet_hours = Change::Keep))),
         ("long after quiet hours", by(|rules| rules.quiet = quiet(21, 9))),
-        ("not due yet", by(|rules| rules.steps[1].before_hours = 25)),
-        ("announced late", by(|rules| rules.steps[1].before_hours = 23)),
+        ("not due yet", by(|rules| rules.steps[1].offset = Offset::Hours(25))),
+        ("announced late", by(|rules| rules.steps[1].offset = Offset::Hours(23))),
         ("too late", with(|heard, at| heard[at].at_ms = heard[at].expires_ms.expect("a reminder"))),
         ("too late", with(|heard, at| heard[at].expires_ms = heard[at].expires_ms.map(|ms| ms + DAY_MS))),
+        (
+            "too close to the start",
+            with(|heard, at| heard[at].at_ms = heard[at].expires_ms.expect("one") - 30 * MINUTE_MS),
+        ),
+        ("one reminder too many", by(|rules| rules.day_max = 64)),
+        ("has confirmed", by(|rules| rules.steps[0].skips_confirmed = false)),
+        (
+            "names a visit that was off",
+            with_one(is_shared, |heard, at| {
+                another_visit(&mut heard[at], |other| other.0 = "unheard of".into());
+            }),
+        ),
+        (
+            "names a visit at another start",
+            with_one(is_shared, |heard, at| {
+                another_visit(&mut heard[at], |other| other.1 += HOUR_MS);
+            }),
+        ),
+        (
+            "announced twice for one start",
+            with_one(is_shared, |heard, at| {
+                let What::Due { others, .. } = heard[at].told.what.clone() else { return };
+                let mut again = Heard { reminder_id: "another".into(), ..heard[at].clone() };
+                again.told.appointment.clone_from(&others[0].0);
+                heard.insert(at + 1, again);
+            }),
+        ),
         ("did not agree", deaf(|event| update(event, |update| update.channels = Change::Keep))),
         (
             "taken back, and the visit is on",
@@ -153,9 +214,13 @@ fn broken() -> Vec<(&'static str, Vec<Heard>)> {
     ]
 }
 
+fn decided() -> Decided {
+    Decided { base: rules(), edits: Vec::new() }
+}
+
 #[test]
 fn the_witness_accepts_what_the_rules_say() {
-    let held = promises::hold(&Timeline::of(SIZE).events, &sound(), &rules()).unwrap();
+    let held = promises::hold(&Timeline::of(SIZE).events, &sound(), &decided()).unwrap();
     assert!(held.announced > 2_000 && held.withdrawn > 100 && held.after_quiet_hours > 100, "{held:?}");
 }
 
@@ -163,7 +228,7 @@ fn the_witness_accepts_what_the_rules_say() {
 fn the_witness_refuses_whatever_breaks_a_promise() {
     let events = Timeline::of(SIZE).events;
     for (nth, (promise, heard)) in broken().into_iter().enumerate() {
-        let refused = promises::hold(&events, &heard, &rules()).expect_err(promise);
+        let refused = promises::hold(&events, &heard, &decided()).expect_err(promise);
         assert!(refused.contains(promise), "{nth}: {promise} is not why it was refused: {refused}");
     }
 }
@@ -175,7 +240,7 @@ async fn a_planner_that_goes_by_other_quiet_hours_is_caught() {
     let mut config = in_directory(directory.path());
     let policy = Policy { quiet_hours_default: quiet(21, 7), ..config.reminders.policy.clone() };
     config.reminders.policy = policy;
-    let refused = live(config, Size { appointments: 400, days: 40, ..SIZE }, (1, 1)).await;
+    let refused = live(config, (Size { appointments: 400, days: 40, ..SIZE }, Vec::new()), (1, 1)).await;
     let refused = refused.err().expect("reminders an hour too early are caught");
     assert!(refused.contains("announced and not due"), "{refused}");
 }

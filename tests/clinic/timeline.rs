@@ -256,8 +256,27 @@ impl Clinic {
         let mut life = Life { tenant, zone, id, client, wall, last_ms: booked_ms, chance };
         let booking = life.booking();
         self.say(booked_ms, tenant, Fact::Booked(booking));
+        if life.chance.happens(0.08) {
+            self.another(number, &mut life, clients);
+        }
         self.change(&mut life, clients);
         self.end(&mut life);
+    }
+
+    /// Another visit of the client on the same day, booked a little later.
+    fn another(&mut self, number: u64, life: &mut Life, clients: u64) {
+        let hours = [-2, 2, 5][life.chance.below(3) as usize];
+        let mut other = Life {
+            id: format!("b{number}"),
+            wall: life.wall.saturating_add(jiff::Span::new().hours(hours)),
+            chance: self.draw.sequence(3, number),
+            ..*life
+        };
+        let booking = other.booking();
+        let later_ms = 1_000 * (1 + other.chance.below(40) as i64);
+        self.next(&mut other, life.last_ms + later_ms, Fact::Booked(booking));
+        self.change(&mut other, clients);
+        self.end(&mut other);
     }
 
     /// What becomes of it before its start.

@@ -177,9 +177,9 @@ impl World {
     pub async fn fold(&self) {
         let ports = self.ports();
         let folded = async {
-            for family in [Family::Appointments, Family::Reminders] {
+            for family in [Family::Appointments, Family::Reminders, Family::Policies] {
                 let serving = serving(ports, family).await;
-                let folded = (0..self.partitions() as u32).map(async |partition| {
+                let folded = (0..ports.log.partitions(family.topic())).map(async |partition| {
                     let end = ports.log.extent(family.topic(), partition).await.expect("an extent").end;
                     let is_folded = async || {
                         let checkpoint = ports.store.checkpoint(serving, partition).await.expect("readable");

@@ -4,10 +4,10 @@
 //! So a year takes as many steps as it has instants at which somebody is reminded, and each is met on its minute.
 
 use super::heard::{Ear, Heard};
-use super::rules::{Model, Rules};
+use super::rules::{Decided, Model, Told};
 use super::timeline::{HOUR_MS, Timeline};
 use super::world::World;
-use foretell::event::Event;
+use foretell::event::{Event, Fact};
 use foretell::source::draw::Sequence;
 use std::collections::BTreeSet;
 
@@ -36,9 +36,9 @@ pub struct Year<'a> {
 }
 
 impl<'a> Year<'a> {
-    pub fn new(world: &'a mut World, rules: Rules, trouble: Trouble) -> Self {
+    pub fn new(world: &'a mut World, decided: Decided, trouble: Trouble) -> Self {
         let taken = vec![0; world.partitions()];
-        Self { world, model: Model::new(rules), trouble, ear: Ear::default(), taken, heard: Vec::new(), steps: 0 }
+        Self { world, model: Model::new(decided), trouble, ear: Ear::default(), taken, heard: Vec::new(), steps: 0 }
     }
 
     /// Lives through it; answers everything that was heard, or the first step at which the two disagree.
@@ -75,6 +75,14 @@ impl<'a> Year<'a> {
         let mut end_ms = self.model.next_ms().unwrap_or(i64::MAX).min(now_ms + STRIDE_MS);
         let (mut count, mut clients) = (0, BTreeSet::new());
         for event in events {
+            if let Fact::PolicyPublished(_) = &event.fact {
+                // By itself: everybody of the tenant is looked at.
+                if count == 0 && event.envelope.time_ms < end_ms {
+                    self.model.edited(&event.envelope.tenant, event.envelope.time_ms);
+                    count = 1;
+                }
+                break;
+            }
             let is_first = clients.insert((&event.envelope.tenant, event.fact.subject()));
             if event.envelope.time_ms >= end_ms || !is_first {
                 break;
@@ -116,7 +124,7 @@ impl<'a> Year<'a> {
         })
     }
 
-    fn compare(&mut self, due: Vec<super::rules::Told>) -> Result<(), String> {
+    fn compare(&mut self, due: Vec<Told>) -> Result<(), String> {
         let records = self.world.take(&mut self.taken);
         let heard = records.iter().map(|record| self.ear.hear(record)).collect::<Result<Vec<_>, _>>()?;
         let mut told: Vec<_> = heard.iter().map(|heard| heard.told.clone()).collect();

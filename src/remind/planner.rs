@@ -167,7 +167,11 @@ impl<'a> Planner<'a> {
         let Some(seen) = changed else {
             (self.schedule, self.pending) = (Schedule::default(), BTreeSet::new());
             let span = (now_ms, reach_ms);
-            self.scan = Some(Scan::everything(self.shared, serving, self.partition, span).await?);
+            let mut scan = Scan::everything(self.shared, serving, self.partition, span).await?;
+            if self.tenants.confirm_bookings(&self.shared.config.policy) {
+                scan = scan.and_farther(self.shared, serving, self.partition, reach_ms).await?;
+            }
+            self.scan = Some(scan);
             self.seen = Some(Seen { serving, ends, reach_ms });
             return Ok(());
         };

@@ -232,7 +232,12 @@ impl Policy {
         unless(!self.business_days.is_empty(), "/business_days", "at least one")
     }
 
-    /// How far ahead of its start a visit can be due for anything.
+    /// Whether a step is due when a visit is booked.
+    pub fn confirms_bookings(&self) -> bool {
+        self.steps.iter().any(|step| step.at_booking)
+    }
+
+    /// How far ahead of its start a visit can be due for anything, but for a step at the booking.
     pub fn longest_ms(&self) -> i64 {
         let of = |step: &Step| match step.offset() {
             Some(Offset::Hours(hours)) => i64::from(hours) * HOUR_MS,
@@ -242,7 +247,7 @@ impl Policy {
                 let weeks = i64::from(days) / self.business_days.len().max(1) as i64 + 1;
                 weeks * 7 * DAY_MS + DAY_MS
             }
-            // It matters only while the booking is fresh, which whoever looks at changes sees.
+            // Whoever looks at changes sees the booking, and whoever takes over looks at those farther ahead.
             Some(Offset::AtBooking) | None => 0,
         };
         self.steps.iter().map(of).max().unwrap_or(0)

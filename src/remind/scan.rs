@@ -53,6 +53,22 @@ impl Scan {
         Ok(Self { buckets, after: None })
     }
 
+    /// Visits that start later than `reach_ms` as well: one of them may have been booked just now.
+    pub(super) async fn and_farther(
+        mut self,
+        shared: &Reminders,
+        serving: Serving,
+        partition: u32,
+        reach_ms: i64,
+    ) -> Result<Self, Error> {
+        let mut buckets = shared.store.buckets(serving.appointments, View::Agenda).await?;
+        buckets.retain(|bucket| agenda::starts_of(*bucket, partition).is_some_and(|at_ms| at_ms > reach_ms));
+        let farther = buckets.into_iter().map(|bucket| (serving.appointments, View::Agenda, bucket));
+        // What is near is read first.
+        self.buckets.splice(0..0, farther);
+        Ok(self)
+    }
+
     /// Visits that start from `from_ms` to `to_ms`, hours rounded outwards.
     pub(super) fn of_starts(serving: Serving, partition: u32, span: (i64, i64)) -> Self {
         Self { buckets: starts(serving, partition, span), after: None }

@@ -52,6 +52,11 @@ impl Tenants {
         self.known.get(tenant).map_or(settings, |active| &active.policy)
     }
 
+    /// Whether any tenant has a step at the booking: it is due however far ahead the visit is.
+    pub(super) fn confirm_bookings(&self, settings: &Policy) -> bool {
+        self.known.values().map(|active| &active.policy).chain([settings]).any(Policy::confirms_bookings)
+    }
+
     /// How far ahead of its start a visit of any tenant can be due for anything.
     pub(super) fn longest_ms(&self, settings: &Policy) -> i64 {
         let known = self.known.values().map(|active| active.policy.longest_ms());

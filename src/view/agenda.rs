@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 /// Milliseconds of an hour.
 pub const HOUR_MS: i64 = 60 * 60 * 1000;
 
+/// Added to the buckets of requests: above all those of starts.
+const REQUESTED: i64 = 1 << 48;
+
 /// What happens in the hour that a bucket stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -25,9 +28,15 @@ pub enum Kind {
 pub fn bucket(kind: Kind, at_ms: i64, partition: u32) -> i64 {
     let kind = match kind {
         Kind::Starts => 0,
-        Kind::Requested => 1_i64 << 48,
+        Kind::Requested => REQUESTED,
     };
     kind + (at_ms.div_euclid(HOUR_MS) << 16) + i64::from(partition)
+}
+
+/// When the hour begins whose visits a bucket holds, of that source partition; none of other buckets.
+pub fn starts_of(bucket: i64, partition: u32) -> Option<i64> {
+    let at_ms = (bucket >> 16) * HOUR_MS;
+    (self::bucket(Kind::Starts, at_ms, partition) == bucket && bucket < REQUESTED).then_some(at_ms)
 }
 
 /// The address of a client's row in a bucket of `view`: the agenda, or the announced.

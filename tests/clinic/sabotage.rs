@@ -113,15 +113,6 @@ fn update(event: &Event, forget: impl Fn(&mut ClientUpdate)) -> Option<Fact> {
     Some(Fact::ClientUpdated(update))
 }
 
-/// As if everybody lived where they go, and nobody had visits whose own zone would then be another one.
-fn at_home(event: &Event) -> Option<Fact> {
-    match &event.fact {
-        Fact::Booked(booking) if matches!(booking.starts_at, StartsAt::Instant { zone: None, .. }) => None,
-        Fact::Rescheduled(_) => None,
-        _ => update(event, |update| update.time_zone = Change::Keep),
-    }
-}
-
 /// The start of an announcement, by another hour.
 fn an_hour_wrong(heard: &mut Heard) {
     if let What::Due { start_ms, .. } = &mut heard.told.what {
@@ -160,7 +151,6 @@ fn broken() -> Vec<(&'static str, Vec<Heard>)> {
         ("on the clock", with(|heard, at| another_clock(&mut heard[at]))),
         ("in quiet hours", by(|rules| rules.quiet = quiet(22, 8))),
         ("in quiet hours", by(|rules| rules.quiet = quiet(21, 7))),
-        ("in quiet hours", deaf(at_home)),
         ("in quiet hours", deaf(|event| update(event, |update| update.quiet_hours = Change::Keep))),
         ("long after quiet hours", by(|rules| rules.quiet = quiet(21, 9))),
         ("not due yet", by(|rules| rules.steps[1].offset = Offset::Hours(25))),
@@ -231,6 +221,23 @@ fn the_witness_refuses_whatever_breaks_a_promise() {
         let refused = promises::hold(&events, &heard, &decided()).expect_err(promise);
         assert!(refused.contains(promise), "{nth}: {promise} is not why it was refused: {refused}");
     }
+}
+
+#[test]
+fn the_witness_refuses_reminders_by_the_clock_of_the_visit_for_a_client_abroad() {
+    let mut events = Timeline::of(SIZE).events;
+    // In the zone of the client are those visits whose booking names none: their start would be wrong as well.
+    events.retain(|event| match &event.fact {
+        Fact::Booked(booking) | Fact::Rescheduled(booking) => {
+            !matches!(booking.starts_at, StartsAt::Instant { zone: None, .. })
+        }
+        _ => true,
+    });
+    let at_home = |event: &Event| update(event, |update| update.time_zone = Change::Keep);
+    let heard = events.iter().filter_map(|event| Some(Event { fact: at_home(event)?, ..event.clone() }));
+    let heard = announced(&heard.collect::<Vec<_>>(), rules());
+    let refused = promises::hold(&events, &heard, &decided()).expect_err("their nights are others");
+    assert!(refused.contains("in quiet hours"), "{refused}");
 }
 
 /// The planner itself, by other rules than those of the witness.

@@ -244,7 +244,7 @@ fn assert_full(lived: &Lived, appointments: u64) {
 async fn a_year_in_a_directory_keeps_every_promise_through_crashes_and_takeovers() {
     let size = size(JULY_MS, 365, 20_000);
     let directory = tempfile::tempdir().expect("a directory");
-    let lived = live(in_directory(directory.path()), (size, edits()), (40, 40)).await;
+    let lived = live(in_directory(directory.path()), (size, edits()), (20, 20)).await;
     assert_full(&lived.unwrap_or_else(|broken| panic!("{broken}")), size.appointments);
 }
 

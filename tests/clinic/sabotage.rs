@@ -21,7 +21,10 @@ fn announced(events: &[Event], base: Rules) -> Vec<Heard> {
     let mut model = Model::new(Decided { base, edits: Vec::new() });
     let mut heard = Vec::new();
     let mut tell = |model: &mut Model, at_ms: i64| {
-        for told in model.due(at_ms) {
+        let mut due = model.due(at_ms);
+        // What was announced for a start is taken back before it is announced for another.
+        due.sort_by_key(|told| matches!(told.what, What::Due { .. }));
+        for told in due {
             let reminder_id = match &told.what {
                 What::Due { .. } => heard.len().to_string(),
                 What::Withdrawn { step, start_ms, .. } => holding(&heard, &told, step, *start_ms),

@@ -242,10 +242,8 @@ impl World {
         for partition in 0..self.partitions() as u32 {
             let planner = planner.clone();
             self.usurpers.spawn(async move {
-                // Deposed in turn, it takes over again.
-                while planner.accompany(partition).await.is_err() {
-                    tokio::task::yield_now().await;
-                }
+                // Until it is deposed in turn.
+                drop(planner.accompany(partition).await);
             });
         }
     }

@@ -566,4 +566,32 @@ proptest! {
             prop_assert_eq!((client.history, client.days), (NONE, Client::default().days));
         }
     }
+
+    #[test]
+    fn a_word_that_is_corrected_leaves_what_the_correction_alone_would_have(
+        events in any_events(), first in 0_u8..5, second in 0_u8..5, days in 0_i64..5,
+    ) {
+        let word = |kind| match kind {
+            0 => Fact::Attended(visit("x", "c0")),
+            1 => Fact::Missed(visit("x", "c0")),
+            2 => Fact::Deleted(visit("x", "c0")),
+            kind => Fact::Cancelled(foretell::event::appointment::Cancellation {
+                appointment_id: "x".into(),
+                client_id: "c0".into(),
+                reason: None,
+                by: (kind == 3).then_some(CancelledBy::Business),
+            }),
+        };
+        let mut booked = booking("x", days * DAY + 10 * HOUR, Some("Europe/Dublin"));
+        booked.client_id = "c0".into();
+        let booked = (61 * HOUR, Fact::Booked(Box::new(booked)));
+        let before = || events.clone().into_iter().chain([booked.clone()]);
+        let corrected = appointments(before().chain([(90 * DAY, word(first)), (91 * DAY, word(second))]));
+        let alone = appointments(before().chain([(91 * DAY, word(second))]));
+        prop_assert_eq!(corrected.shared(), alone.shared());
+        let counts = |views: &Views| views.client("c0");
+        let (corrected, alone) = (counts(&corrected), counts(&alone));
+        prop_assert_eq!((corrected.history, corrected.days), (alone.history, alone.days));
+        prop_assert_eq!(corrected.last_missed_ms(), alone.last_missed_ms());
+    }
 }

@@ -91,6 +91,11 @@ impl Deployment {
         // Rows are waited for, however busy the machine is.
         settings.push(("HTTP__SCORE_DEADLINE_MS", "20000".into()));
         settings.push(("TOPICS__EMBEDDED_PARTITIONS", PARTITIONS.to_string()));
+        // A reminder for each visit and step, whatever else the client has on that day: stories count them.
+        settings.push(("REMINDERS__POLICY__GROUP_SAME_DAY", "false".into()));
+        settings.push(("REMINDERS__POLICY__CLIENT_DAY_REMINDERS_MAX", "64".into()));
+        let steps = "[{id = '72h', before_hours = 72}, {id = '24h', before_hours = 24}]";
+        settings.push(("REMINDERS__POLICY__STEPS", steps.into()));
         let settings = settings.into_iter().map(|(key, value)| (format!("FORETELL__{key}"), value)).collect();
         Self { scratch, settings, files: AtomicU32::new(0) }
     }

@@ -5,6 +5,7 @@ use crate::facts;
 use crate::process::{Service, until};
 use foretell::clock::{Clock, System};
 use foretell::event::Topic;
+use foretell::event::codec::rfc3339;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -12,6 +13,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 const LOGIN: &str = "/v1/policies/login";
+const HOUR_MS: i64 = 3_600_000;
 
 /// A policy that decides so about everybody's telephones.
 fn phones(decision: &str) -> Value {
@@ -83,6 +85,121 @@ async fn a_policy_of_one_process_decides_in_the_others() {
     }
 }
 
+fn reminders_on_the_command_line(deployment: &Deployment, file: &dyn Fn(&str, &str) -> String) {
+    let kind = ["--kind", "reminders"];
+    let steps = "[[steps]]\nid = \"day\"\nbefore_days = 1\n";
+    let good = file("steps.toml", steps);
+    let said = deployment.output(&[&["policy", "check", &good], &kind[..]].concat());
+    assert!(said.contains("it has 1 steps"), "{said}");
+    let bad = file("bad-steps.toml", "[[steps]]\nid = \"day\"\nbefore_days = 31\n");
+    let said = deployment.failure(1, &[&["policy", "check", &bad], &kind[..]].concat());
+    assert!(said.contains("/steps/0/before_days: 1 to 30"), "{said}");
+    let booked = json!({"appointment_id": "v", "client_id": "c", "starts_at": "2026-06-10T12:00:00Z"});
+    let cancelled = json!({"appointment_id": "v", "client_id": "c"});
+    let lines = [("booked", 1_780_000_000_000, booked), ("cancelled", 1_781_080_000_000, cancelled)];
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|(kind, at, data)| facts::event(kind, &format!("appointment.{kind}"), *at, data).to_string())
+        .collect();
+    let events = file("events.jsonl", &lines.join("\n"));
+    let test = ["policy", "test", &good, "--against", &events];
+    let told = deployment.output(&[&test, &kind[..]].concat());
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines[0], "2026-06-09T12:00:00.000Z  c  v  announced day  sms", "{told}");
+    assert_eq!(lines[1], "2026-06-10T08:26:40.000Z  c  v  withdrawn -  cancelled", "{told}");
+    assert!(told.contains("1  announced day") && told.contains("1  withdrawn cancelled"), "{told}");
+    let json = deployment.output(&[&test, &kind[..], &["--json"]].concat());
+    let first: Value = serde_json::from_str(json.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&first["status"], &first["channels"]), (&json!("announced"), &json!(["sms"])), "{json}");
+    assert!(
+        deployment
+            .output(&[&["policy", "schema"], &kind[..]].concat())
+            .contains("urn:foretell:schema:policy.reminders")
+    );
+}
+
+/// Steps and states of the reminders of a visit.
+async fn reminders(service: &Service, id: &str) -> Vec<(String, String)> {
+    let visit = service.get(&format!("/v1/appointments/{id}")).await.good();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let reminders = visit["reminders"].as_array().expect("a list");
+    reminders.iter().map(|reminder| (text(&reminder["step"]), text(&reminder["status"]))).collect()
+}
+
+/// Publishes policies for reminders in one process while another one plans, and takes the planner away in between.
+async fn edited(deployment: &Deployment) {
+    let roles: [&[&str]; 2] = match deployment.config().log.starts_with("kafka") {
+        true => [&["--roles", "http"], &["--roles", "views,reminders"]],
+        // A directory belongs to one process.
+        false => [&[], &[]],
+    };
+    let mut front = Service::start(deployment, roles[0]);
+    let mut back = (!roles[1].is_empty()).then(|| Service::start(deployment, roles[1]));
+    for service in std::iter::once(&mut front).chain(&mut back) {
+        service.until_ready().await;
+    }
+    let now_ms = System.now_ms();
+    let starts_at = rfc3339(now_ms + 60 * HOUR_MS);
+    let profile = json!({"client_id": "c", "quiet_hours": {"from": "00:00", "to": "00:00"}});
+    let visit = json!({"appointment_id": "v", "client_id": "c", "starts_at": starts_at, "time_zone": "UTC"});
+    let events = [("client.updated", profile), ("appointment.booked", visit)];
+    let booked_ms = now_ms - 20 * 24 * HOUR_MS;
+    let events: Vec<_> = events.iter().map(|(kind, data)| facts::event(kind, kind, booked_ms, data)).collect();
+    front.fold(&events).await;
+    let is = async |wanted: &[(&str, &str)]| {
+        let told = until("the plan follows", async || {
+            let told = reminders(&front, "v").await;
+            told.iter()
+                .map(|(step, status)| (step.as_str(), status.as_str()))
+                .eq(wanted.iter().copied())
+                .then_some(told)
+        });
+        told.await;
+    };
+    is(&[("72h", "sent"), ("24h", "planned")]).await;
+    let step = |id: &str, hours: u32| json!({"id": id, "before_hours": hours});
+    let put = async |steps: Value| {
+        front.ask(Method::PUT, "/v1/policies/reminders").json(&json!({"steps": steps})).send().await
+    };
+    // Moved, and one more that is due at once.
+    assert!(put(json!([step("72h", 70), step("x", 61)])).await.expect("an answer").status().is_success());
+    is(&[("72h", "sent"), ("x", "sent")]).await;
+    assert!(
+        put(json!([step("72h", 70), step("x", 62), step("y", 60)])).await.expect("an answer").status().is_success()
+    );
+    // Whoever planned is gone in the middle of it, or behind it.
+    if let Some(back) = &mut back {
+        back.process.kill();
+        *back = Service::ready(deployment, roles[1]).await;
+    }
+    is(&[("72h", "sent"), ("x", "sent"), ("y", "sent")]).await;
+    let (announced, _) = deployment_reminders(deployment, &mut front, back).await;
+    assert_eq!((announced.len(), announced.values().max()), (3, Some(&1)), "{announced:?}");
+}
+
+/// What is on the topic, when nobody serves any more.
+async fn deployment_reminders(
+    deployment: &Deployment,
+    front: &mut Service,
+    back: Option<Service>,
+) -> (std::collections::BTreeMap<String, usize>, u32) {
+    for service in back.into_iter() {
+        service.process.stop().await;
+    }
+    front.process.kill();
+    deployment.reminders().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reminders_follow_an_edited_policy_in_a_directory() {
+    edited(&Deployment::disk()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reminders_follow_an_edited_policy_in_other_processes() {
+    edited(&Deployment::cluster()).await;
+}
+
 async fn cleanup_policy(brokers: &str, topic: &str) -> String {
     let client: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
@@ -125,4 +242,5 @@ fn policies_are_checked_and_tested_on_the_command_line() {
     assert!(same.starts_with("logins 2000, decided otherwise 0"), "{same}");
     assert!(deployment.output(&["policy", "schema"]).contains("urn:foretell:schema:policy.login"));
     assert!(deployment.output(&["policy", "variables"]).contains("likelihood_ratio"));
+    reminders_on_the_command_line(&deployment, &file);
 }

@@ -116,14 +116,16 @@ fn of_file(file: &Path, config: &Config, asked: &NoShow, clock: &dyn Clock) -> R
     let events = loaded.events.iter().map(|sourced| &sourced.event);
     let history = train::replay(events, (settings, &config.fold), &mut |done| bar.set_position(done));
     bar.finish_and_clear();
-    let rows = history.rows(&asked.tenant);
+    // A history is large, and what follows needs room of its own.
+    drop(loaded);
+    let (rows, names) = history.into_rows(&asked.tenant);
     if let Some(path) = &asked.dump_rows {
         let mut dump = BufWriter::new(File::create(path).map_err(|cause| cannot(path, &cause))?);
-        table::write(&rows, &history.names, (settings, asked.until), &mut dump)
+        table::write(&rows, &names, (settings, asked.until), &mut dump)
             .map_err(|cause| cannot(path, &cause))?;
         dump.flush()?;
     }
-    let lesson = Lesson { rows: &rows, names: &history.names, until_ms: asked.until, config: settings };
+    let lesson = Lesson { rows: &rows, names: &names, until_ms: asked.until, config: settings };
     let bar = progress("candidates", 0);
     let learnt = train::train(lesson, &mut |tried, of| {
         bar.set_length(of as u64);

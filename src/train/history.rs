@@ -145,6 +145,19 @@ impl History {
         }
     }
 
+    /// The same as [`History::rows`], and the names; nothing else is kept.
+    pub fn into_rows(mut self, tenant: &str) -> (Vec<Row>, Names) {
+        let moments = std::mem::take(&mut self.moments);
+        let of_tenant = moments.into_iter().filter(|(id, _)| id.tenant == tenant);
+        let known = of_tenant.filter_map(|(id, row)| {
+            let (missed, known_ms) = *self.outcomes.get(&id)?;
+            Some(Row { missed, known_ms, ..row })
+        });
+        let mut rows: Vec<_> = known.collect();
+        rows.sort_by_key(|row| row.at_ms);
+        (rows, self.names)
+    }
+
     /// The rows of a tenant of which the outcome is known, in order of time.
     pub fn rows(&self, tenant: &str) -> Vec<Row> {
         let of_tenant = self.moments.iter().filter(|(id, _)| id.tenant == tenant);

@@ -91,9 +91,10 @@ async fn learn(
         // Records of one key stand in the order in which they came; of one time that order stays.
         events.sort_by_key(|event| event.envelope.time_ms);
         let history = super::replay(events.iter(), (&settings.config, &settings.limits), &mut |_| ());
-        let rows = history.rows(&asked.tenant);
-        let (names, config) = (&history.names, &settings.config);
-        let lesson = Lesson { rows: &rows, names, until_ms: asked.until_ms, config };
+        drop(events);
+        let (rows, names) = history.into_rows(&asked.tenant);
+        let config = &settings.config;
+        let lesson = Lesson { rows: &rows, names: &names, until_ms: asked.until_ms, config };
         // Progress is for whoever keeps up with it.
         let tell = &mut |candidates, of| drop(told.try_send(Told::Tried { candidates, of }));
         let mut model = train(lesson, tell)?;

@@ -90,6 +90,8 @@ pub struct Config {
     pub fold_wait_ms_max: u64,
     /// How long a score may wait for its rows, in milliseconds; then it is answered from those that are there.
     pub score_deadline_ms: u64,
+    /// Agendas answered at once, so that they do not hold up scores; further ones are answered 503.
+    pub agendas_max: usize,
     /// Visits that one answer of the agenda may look at; a window that holds more is answered 422.
     pub agenda_visits_max: usize,
     /// Between two comments that keep a quiet stream open, in milliseconds.
@@ -112,6 +114,7 @@ impl Default for Config {
             wait_ms_max: 30_000,
             fold_wait_ms_max: 5_000,
             score_deadline_ms: 50,
+            agendas_max: 16,
             agenda_visits_max: 20_000,
             stream_keep_alive_ms: 15_000,
             drain_ms: 10_000,
@@ -195,6 +198,7 @@ pub struct Api {
     parts: Parts,
     requests: Semaphore,
     streams: Arc<Semaphore>,
+    agendas: Semaphore,
     policy_turn: Mutex<()>,
     tail: stream::tail::Shared,
 }
@@ -212,7 +216,15 @@ impl Api {
     pub fn new(parts: Parts) -> Arc<Self> {
         let requests = Semaphore::new(parts.config.requests_max.min(Semaphore::MAX_PERMITS));
         let streams = Arc::new(Semaphore::new(parts.config.streams_max.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { parts, requests, streams, policy_turn: Mutex::new(()), tail: stream::tail::Shared::default() })
+        let agendas = Semaphore::new(parts.config.agendas_max.min(Semaphore::MAX_PERMITS));
+        Arc::new(Self {
+            parts,
+            requests,
+            streams,
+            agendas,
+            policy_turn: Mutex::new(()),
+            tail: stream::tail::Shared::default(),
+        })
     }
 
     /// How far the partition of a subject is folded. To be asked before its rows are read.

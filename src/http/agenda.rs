@@ -9,7 +9,7 @@
 //!
 //! An order by risk is known only when everything is scored, so each page scores its whole window; what is kept of it
 //! is a page. Windows are bounded for that: in days, because every hour is looked at in every partition, and in visits
-//! ([`Config::agenda_visits_max`](super::Config::agenda_visits_max)).
+//! ([`Config::agenda_visits_max`](super::Config::agenda_visits_max)); and so is the number of agendas at once.
 //!
 //! Pages of one list are scored at one instant, that of the first one, so while rows stand still no visit is lost or
 //! comes twice. When they move, a visit can pass the place where a page ended: each page then says `AGENDA_CHANGED`,
@@ -164,6 +164,10 @@ pub(super) async fn list(
 ) -> Result<Json<AgendaAnswer>, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::new(Code::MalformedRequest, rejection.body_text()))?;
     let asked = Asked::read(&query, api.clock.now_ms())?;
+    let Ok(_place) = api.agendas.try_acquire() else {
+        let detail = format!("{} agendas are being answered", api.config.agendas_max);
+        return Err(Problem::new(Code::Overloaded, detail));
+    };
     let view = (0..api.log.partitions(Family::Appointments.topic()))
         .map(|partition| api.progress.view(Family::Appointments, partition).into())
         .collect();

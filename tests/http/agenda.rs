@@ -241,6 +241,17 @@ async fn nobody_sees_the_visits_of_another_tenant() {
 }
 
 #[tokio::test]
+async fn agendas_do_not_crowd_out_scores() {
+    let world = World::new();
+    let parts = world.parts();
+    let config = Config { agendas_max: 0, ..parts.config.clone() };
+    let instance = Instance::with(world, Parts { config, ..parts }).await;
+    instance.fold(&[visit("a", "c", NOW_MS + HOUR_MS, 1, "main")]).await;
+    assert_eq!(instance.get("/v1/agenda").await.problem(), (503, "OVERLOADED"));
+    assert_eq!(instance.get("/v1/risk/appointments/a").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_window_has_bounds() {
     let world = World::new();
     let parts = world.parts();

@@ -13,6 +13,7 @@ mod heard;
 mod promises;
 mod rules;
 mod sabotage;
+mod story;
 mod timeline;
 mod world;
 mod year;
@@ -31,7 +32,7 @@ use std::path::Path;
 use std::time::Instant;
 use timeline::{HOUR_MS, JULY_MS, MINUTE_MS, OCTOBER_MS, Size, Timeline};
 use world::{Manual, World};
-use year::{Trouble, Year};
+use year::{Life, Trouble, Year};
 
 fn set<T: std::str::FromStr>(variable: &str, default: T) -> T {
     let text = std::env::var(variable).ok();
@@ -218,9 +219,10 @@ async fn live(
     let mut world = World::start(config, Manual::at(size.begin_ms)).await;
     let lived = Year::new(&mut world, decided.clone(), trouble).live(&timeline).await;
     let (crashes, takeovers) = (world.crashes, world.takeovers);
-    let (heard, steps) = lived?;
+    let Life { heard, steps, unsent } = lived?;
+    let mut held = promises::hold(&timeline.events, &heard, &decided)?;
+    held.with_a_reason = story::explained(&world.api(), &unsent).await?;
     world.stop().await;
-    let held = promises::hold(&timeline.events, &heard, &decided)?;
     let (events, took) = (timeline.events.len(), began.elapsed());
     println!(
         "{} appointments, {events} events, {steps} steps, {crashes} crashes and {takeovers} takeovers in {took:?}: {held:?}",
@@ -237,6 +239,7 @@ fn assert_full(lived: &Lived, appointments: u64) {
     assert!(announced > all / 2 && on_the_minute > all / 3 && withdrawn > all / 50, "{:?}", lived.held);
     assert!(by_hand > all / 200 && after_quiet_hours > all / 200 && to_clients_abroad > all / 100, "{:?}", lived.held);
     assert!(of_several_visits > all / 200 && at_booking > all / 50 && by_edited_rules > all / 5, "{:?}", lived.held);
+    assert!(lived.held.with_a_reason > 100, "{:?}", lived.held);
     assert!(lived.crashes > 2 && lived.takeovers > 2 && lived.steps > 100, "{} {}", lived.crashes, lived.takeovers);
 }
 

@@ -20,6 +20,7 @@ pub struct Held {
     pub of_several_visits: usize,
     pub at_booking: usize,
     pub by_edited_rules: usize,
+    pub with_a_reason: usize,
 }
 
 /// Events by client, in the order in which they were said.

@@ -344,6 +344,23 @@ impl Model {
         look(&self.decided, &key, &mut client, event.envelope.time_ms, &mut told)
     }
 
+    /// Steps that were due by now and were not announced for the start that holds, of visits that were not deleted.
+    pub fn unsent(&self, now_ms: i64) -> Vec<(Key, String, &'static str)> {
+        let of_client = |(key, client): (&Key, &Client)| {
+            let (rules, _) = self.decided.at(&key.0, now_ms);
+            let visits = client.visits.iter().filter(|(_, visit)| visit.standing != Standing::Off("deleted"));
+            let unsent = visits.flat_map(|(id, visit)| {
+                let is_due = |step: &&Step| step.due_ms(&visit.start, visit.placed_ms) <= now_ms;
+                let is_told =
+                    |step: &&Step| client.announced.iter().any(|a| a.step == step.id && a.names(id, visit.start.at_ms));
+                let steps = rules.steps.iter().filter(is_due).filter(move |step| !is_told(step));
+                steps.map(|step| (key.clone(), id.clone(), step.id)).collect::<Vec<_>>()
+            });
+            unsent.collect::<Vec<_>>()
+        };
+        self.clients.iter().flat_map(of_client).collect()
+    }
+
     /// What is to be told by now and was not, in order.
     pub fn due(&mut self, now_ms: i64) -> Vec<Told> {
         let mut told = Vec::new();

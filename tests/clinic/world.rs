@@ -5,11 +5,13 @@
 //! and would else take hours of this one.
 
 use async_trait::async_trait;
+use axum::Router;
 use foretell::app::{self, Ports};
 use foretell::clock::Clock;
 use foretell::config::Config;
 use foretell::event::reminder::Risk;
 use foretell::event::{Event, Position, Topic, codec};
+use foretell::http::{self, Api};
 use foretell::log::{Error, Extent, Fenced, Log, Membership, NewRecord, Next, Page, Reader, Record};
 use foretell::pipeline::keeper::Companion;
 use foretell::policies::InForce;
@@ -251,6 +253,14 @@ impl World {
     /// The usurpers vanish.
     pub async fn depose(&mut self) {
         self.usurpers.shutdown().await;
+    }
+
+    /// What people are told about appointments.
+    pub fn api(&self) -> Router {
+        let ports = self.ports();
+        let rows = Arc::new(Rows::cached(ports.store.clone(), &self.config.reads, &self.config.fold));
+        let process = app::Process { clock: self.clock.clone(), keys: None, shutdown: CancellationToken::new() };
+        http::router(&Api::new(app::parts(&self.config, ports, rows, process)))
     }
 
     /// Ends in order.

@@ -4,7 +4,7 @@
 //! So a year takes as many steps as it has instants at which somebody is reminded, and each is met on its minute.
 
 use super::heard::{Ear, Heard};
-use super::rules::{Decided, Model, Told};
+use super::rules::{Decided, Key, Model, Told};
 use super::timeline::{HOUR_MS, Timeline};
 use super::world::World;
 use foretell::event::{Event, Fact};
@@ -24,6 +24,14 @@ pub struct Trouble {
     pub takeover_every: u64,
 }
 
+/// What came of a year.
+pub struct Life {
+    pub heard: Vec<Heard>,
+    pub steps: usize,
+    /// Client, appointment and step of what was due and not announced.
+    pub unsent: Vec<(Key, String, &'static str)>,
+}
+
 /// A year under way.
 pub struct Year<'a> {
     world: &'a mut World,
@@ -32,7 +40,7 @@ pub struct Year<'a> {
     ear: Ear,
     taken: Vec<usize>,
     heard: Vec<Heard>,
-    pub steps: usize,
+    steps: usize,
 }
 
 impl<'a> Year<'a> {
@@ -42,7 +50,7 @@ impl<'a> Year<'a> {
     }
 
     /// Lives through it; answers everything that was heard, or the first step at which the two disagree.
-    pub async fn live(mut self, timeline: &Timeline) -> Result<(Vec<Heard>, usize), String> {
+    pub async fn live(mut self, timeline: &Timeline) -> Result<Life, String> {
         let (mut rest, mut now_ms) = (timeline.events.as_slice(), timeline.begins_ms);
         self.world.hold().await;
         while now_ms < timeline.ends_ms {
@@ -67,7 +75,8 @@ impl<'a> Year<'a> {
         self.world.go_on();
         self.world.hold().await;
         self.compare(Vec::new())?;
-        Ok((self.heard, self.steps))
+        let unsent = self.model.unsent(timeline.ends_ms);
+        Ok(Life { heard: self.heard, steps: self.steps, unsent })
     }
 
     /// What is said before anything else is due, of each client one thing.

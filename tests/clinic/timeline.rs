@@ -213,7 +213,7 @@ impl Clinic {
             let refused = if chance.happens(0.5) { may(false) } else { Vec::new() };
             changes.push((refused_ms, ClientUpdate { channels: Change::Set(refused), ..update() }));
             if chance.happens(0.6) {
-                let agreed_ms = refused_ms + (1 + chance.below(20) as i64) * 7 * HOUR_MS + MINUTE_MS;
+                let agreed_ms = refused_ms + (1 + chance.below(20) as i64) * 7 * HOUR_MS;
                 let channels = if chance.happens(0.5) { Change::Clear } else { Change::Set(may(true)) };
                 changes.push((agreed_ms, ClientUpdate { channels, ..update() }));
             }

@@ -67,6 +67,9 @@ impl<'a> Year<'a> {
                     now_ms = now_ms.max(due_ms);
                     self.pass(now_ms).await?;
                 }
+                Some(due_ms) if due_ms == until_ms => {
+                    return Err(format!("of what happens and what is due at {due_ms} neither is the earlier"));
+                }
                 _ => now_ms = until_ms.min(now_ms + STRIDE_MS).max(now_ms + 1),
             }
         }

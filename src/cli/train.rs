@@ -121,8 +121,7 @@ fn of_file(file: &Path, config: &Config, asked: &NoShow, clock: &dyn Clock) -> R
     let (rows, names) = history.into_rows(&asked.tenant);
     if let Some(path) = &asked.dump_rows {
         let mut dump = BufWriter::new(File::create(path).map_err(|cause| cannot(path, &cause))?);
-        table::write(&rows, &names, (settings, asked.until), &mut dump)
-            .map_err(|cause| cannot(path, &cause))?;
+        table::write(&rows, &names, (settings, asked.until), &mut dump).map_err(|cause| cannot(path, &cause))?;
         dump.flush()?;
     }
     let lesson = Lesson { rows: &rows, names: &names, until_ms: asked.until, config: settings };

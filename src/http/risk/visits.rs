@@ -167,18 +167,19 @@ fn read_visit(f: &mut Fields<'_, '_>, now_ms: i64) -> VisitAsked {
 }
 
 async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<AppointmentAnswer, Problem> {
-    in_time(api, async {
+    let deadline = deadline(api);
+    let (client_id, view, (client, lead)) = in_time(api, async {
         let client_id = api.client_of(tenant, id).await?;
         let view = api.standing(Family::Appointments, tenant, &client_id);
-        let (client, lead) = api.rows.appointment(tenant, &client_id).await.map_err(answer::unreadable)?;
-        let appointment = client.as_ref().and_then(|client| client.appointments.get(id));
-        let visit =
-            appointment.and_then(|appointment| appointment.subject(id)).ok_or_else(answer::unknown_appointment)?;
-        let basis = api.assessor.with(lead, tenant, now_ms, deadline(api)).await;
-        let scored = Visit { client: client.as_ref(), basis, visit, view, now_ms, warnings: vec![] };
-        Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id.clone()))
+        let rows = api.rows.appointment(tenant, &client_id).await.map_err(answer::unreadable)?;
+        Ok((client_id, view, rows))
     })
-    .await
+    .await?;
+    let appointment = client.as_ref().and_then(|client| client.appointments.get(id));
+    let visit = appointment.and_then(|appointment| appointment.subject(id)).ok_or_else(answer::unknown_appointment)?;
+    let basis = api.assessor.with(lead, tenant, now_ms, deadline).await;
+    let scored = Visit { client: client.as_ref(), basis, visit, view, now_ms, warnings: vec![] };
+    Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id))
 }
 
 async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> Result<AppointmentAnswer, Problem> {

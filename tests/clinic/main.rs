@@ -252,8 +252,8 @@ async fn a_year_in_a_directory_keeps_every_promise_through_crashes_and_takeovers
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_month_on_clusters_keeps_every_promise_through_crashes_and_takeovers() {
-    let size = size(OCTOBER_MS, 30, 2_000);
-    let lived = live(on_clusters().await, (size, edits()), (5, 8)).await;
+async fn an_autumn_on_clusters_keeps_every_promise_through_crashes_and_takeovers() {
+    let size = size(OCTOBER_MS, 21, 500);
+    let lived = live(on_clusters().await, (size, edits()), (8, 10)).await;
     assert_full(&lived.unwrap_or_else(|broken| panic!("{broken}")), size.appointments);
 }

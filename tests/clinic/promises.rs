@@ -83,7 +83,7 @@ impl<'a> Said<'a> {
     /// A field of the profile, by the latest update that names it since the client was erased, if they ever were.
     fn profile<T: Clone>(&self, key: &Key, by_ms: i64, field: impl Fn(&Event) -> Option<Change<T>>) -> Option<T> {
         let since = self.latest(key, by_ms).take_while(|event| !matches!(event.fact, Fact::ClientErased { .. }));
-        match since.filter_map(|event| field(event)).find(|change| !matches!(change, Change::Keep))? {
+        match since.filter_map(field).find(|change| !matches!(change, Change::Keep))? {
             Change::Set(value) => Some(value),
             Change::Keep | Change::Clear => None,
         }

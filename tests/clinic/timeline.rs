@@ -20,8 +20,8 @@ pub const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
 /// 1 July 2017, 00:00 UTC: within a year from there clocks change twice in Dublin, São Paulo and on Lord Howe.
 pub const JULY_MS: i64 = 1_498_867_200_000;
-/// 2 October 2017, 00:00 UTC: within a month from there clocks change in Dublin and São Paulo.
-pub const OCTOBER_MS: i64 = 1_506_902_400_000;
+/// 10 October 2017, 00:00 UTC: within three weeks from there clocks change in Dublin and São Paulo.
+pub const OCTOBER_MS: i64 = 1_507_593_600_000;
 const QUARTER_MS: i64 = 15 * MINUTE_MS;
 
 /// Tenant and zone of each location. Kolkata opens at half past, so that visits begin with an hour of UTC there too.

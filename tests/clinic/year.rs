@@ -67,7 +67,7 @@ impl<'a> Year<'a> {
                     now_ms = now_ms.max(due_ms);
                     self.pass(now_ms).await?;
                 }
-                Some(due_ms) if due_ms == until_ms => {
+                Some(due_ms) if due_ms == until_ms && !rest.is_empty() => {
                     return Err(format!("of what happens and what is due at {due_ms} neither is the earlier"));
                 }
                 _ => now_ms = until_ms.min(now_ms + STRIDE_MS).max(now_ms + 1),
@@ -77,7 +77,7 @@ impl<'a> Year<'a> {
         self.world.fold().await;
         self.world.go_on();
         self.world.hold().await;
-        self.compare(Vec::new())?;
+        self.compare(&[])?;
         let unsent = self.model.unsent(timeline.ends_ms);
         Ok(Life { heard: self.heard, steps: self.steps, unsent })
     }
@@ -118,25 +118,26 @@ impl<'a> Year<'a> {
         self.settle(now_ms).await
     }
 
-    /// Waits for what is due now and compares; where nothing is, nothing is waited for.
+    /// Lets planners look where something is due now, waits for it and compares. Where nothing is, they see what was
+    /// said when they look next, and had nothing to say of it meanwhile.
     async fn settle(&mut self, now_ms: i64) -> Result<(), String> {
-        self.steps += 1;
         let due = self.model.due(now_ms);
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.steps += 1;
         self.world.fold().await;
         self.world.go_on();
         self.disturb(due.len()).await;
-        let waited = match due.len() {
-            0 => Ok(()),
-            count => self.world.told(self.heard.len() + count).await,
-        };
+        let waited = self.world.told(self.heard.len() + due.len()).await;
         self.world.hold().await;
-        self.compare(due).map_err(|difference| match waited {
+        self.compare(&due).map_err(|difference| match waited {
             Ok(()) => difference,
             Err(late) => format!("{late}: {difference}"),
         })
     }
 
-    fn compare(&mut self, due: Vec<Told>) -> Result<(), String> {
+    fn compare(&mut self, due: &[Told]) -> Result<(), String> {
         let records = self.world.take(&mut self.taken);
         let heard = records.iter().map(|record| self.ear.hear(record)).collect::<Result<Vec<_>, _>>()?;
         let mut told: Vec<_> = heard.iter().map(|heard| heard.told.clone()).collect();

@@ -116,8 +116,11 @@ fn enough_to_judge(rows: &[&Row]) -> Result<(), Refused> {
     Ok(())
 }
 
+/// A name, and which rows belong to it.
+type Segment = (&'static str, fn(&Row) -> bool);
+
 /// The segments that measures are told of.
-const SEGMENTS: [(&str, fn(&Row) -> bool); 4] = [
+const SEGMENTS: [Segment; 4] = [
     ("at booking", |row| row.at == At::Booking),
     ("at booking, same day", |row| row.at == At::Booking && row.snapshot.lead_days == 0),
     ("at booking, lead >= 1 day", |row| row.at == At::Booking && row.snapshot.lead_days > 0),
@@ -125,7 +128,7 @@ const SEGMENTS: [(&str, fn(&Row) -> bool); 4] = [
 ];
 
 fn measures(model: &Model, later: &[&Row]) -> Vec<Measured> {
-    let measured = |(name, contains): (&str, fn(&Row) -> bool)| {
+    let measured = |(name, contains): Segment| {
         let rows = || later.iter().filter(|row| contains(row));
         let case = |score: f64, row: &Row| Case { score, positive: row.missed };
         let trained: Vec<_> = rows().map(|row| case(logistic(model.log_odds(&row.snapshot)), row)).collect();

@@ -91,7 +91,7 @@ impl Default for Line {
 
 impl Line {
     /// The line of these cases.
-    pub fn fit(cases: impl Iterator<Item = Case> + Clone) -> Self {
+    pub fn fit(cases: &(impl Iterator<Item = Case> + Clone)) -> Self {
         let visits: f64 = cases.clone().map(|case| case.weight).sum();
         if visits <= 0.0 {
             return Self::default();
@@ -170,7 +170,7 @@ const QUANTILES: usize = 100;
 impl Calibration {
     /// The calibration that these visits give.
     pub fn fit(cases: &[Case]) -> Self {
-        let of = |is_same_day: bool| Line::fit(cases.iter().copied().filter(move |c| c.is_same_day == is_same_day));
+        let of = |is_same_day: bool| Line::fit(&cases.iter().copied().filter(move |c| c.is_same_day == is_same_day));
         Self { same_day: of(true), later: of(false), ..Self::default() }.telling(cases)
     }
 

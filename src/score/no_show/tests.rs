@@ -114,14 +114,14 @@ fn cases(count: usize, log_odds: f64, rate: f64, is_same_day: bool) -> Vec<Case>
 #[test]
 fn a_line_finds_what_became_of_visits_and_a_few_move_it_little() {
     let many = |count| [cases(count, -2.0, 0.1, false), cases(count, 0.0, 0.3, false)].concat();
-    let line = Line::fit(many(20_000).into_iter());
+    let line = Line::fit(&many(20_000).into_iter());
     for (said, became) in [(-2.0, 0.1), (0.0, 0.3)] {
         let corrected = logistic(line.apply(said));
         assert!((corrected - became).abs() < 0.002, "{said}: {corrected}");
     }
-    let few = Line::fit(many(5).into_iter());
+    let few = Line::fit(&many(5).into_iter());
     assert!(few.intercept.abs() < 0.15 && (few.slope - 1.0).abs() < 0.15, "{few:?}");
-    assert_eq!(Line::fit(std::iter::empty()), Line::default());
+    assert_eq!(Line::fit(&std::iter::empty()), Line::default());
 }
 
 #[test]
@@ -217,7 +217,7 @@ proptest! {
         let cases = said.iter().map(|(log_odds, missed, weight)| {
             Case { log_odds: *log_odds, missed: *missed, weight: *weight, is_same_day: false }
         });
-        let line = Line::fit(cases);
+        let line = Line::fit(&cases);
         prop_assert!(line.slope >= 0.25 && line.intercept.abs() <= 3.0, "{line:?}");
         prop_assert!(line.apply(1.0) > line.apply(0.5));
     }

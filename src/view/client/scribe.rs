@@ -98,13 +98,14 @@ impl<'a> Scribe<'a> {
         }
     }
 
-    fn sample(&mut self, id: &str, before: Option<(i64, Sample)>, after: Option<(i64, Sample)>) {
-        if before == after {
+    fn sample(&mut self, id: &str, before: Option<&(i64, Sample)>, after: Option<(i64, Sample)>) {
+        if before == after.as_ref() {
             return;
         }
         let visit = outcome::hash(self.client_id, id);
         if let Some((day, Sample { missed, .. })) = before {
-            self.outcomes.entry(day).or_default().push(outcome::Change::Take { visit, missed });
+            let take = outcome::Change::Take { visit, missed: *missed };
+            self.outcomes.entry(*day).or_default().push(take);
         }
         if let Some((day, sample)) = after {
             self.outcomes.entry(day).or_default().push(outcome::Change::Put { visit, sample });
@@ -145,7 +146,7 @@ impl<'a> Scribe<'a> {
         client.history.replace(before.history, after.history);
         self.outcomes(client, &days_before, &days_after);
         self.entries(id, &before, &after);
-        self.sample(id, before.sample, after.sample);
+        self.sample(id, before.sample.as_ref(), after.sample);
     }
 
     /// What changed between two lists of daily outcomes.

@@ -16,9 +16,7 @@ use crate::policies::{Active, InForce};
 use crate::rows::Rows;
 use crate::score::no_show::calibration::{self, Calibration, Case};
 use crate::score::no_show::model::Published;
-use crate::score::no_show::{
-    self, Config, Evidence, Named, Rates, Score, TRAINED, TWO_COUNTERS, Trained, bands, counters,
-};
+use crate::score::no_show::{self, Config, Evidence, Rates, Score, Trained, bands, counters};
 use crate::store::Error;
 use crate::view::client::Client;
 use crate::view::client::snapshot::{Snapshot, Subject};
@@ -89,14 +87,6 @@ impl Basis {
                 let lead_days = visit.start.lead_days(visit.booked_at_ms);
                 no_show::counted(&Evidence { client, lead: &self.lead, lead_days }, recent, config)
             }
-        }
-    }
-
-    /// What computes the scores.
-    pub fn named(&self) -> Named {
-        match self.model.policy.model {
-            Some(_) => Named { id: TRAINED, version: self.model.version.clone().into() },
-            None => TWO_COUNTERS,
         }
     }
 }

@@ -76,10 +76,8 @@ pub fn train(lesson: Lesson<'_>, tell: &mut dyn FnMut(usize, usize)) -> Result<M
     let known: Vec<_> = rows.iter().filter(|row| is_known(row, until)).collect();
     enough(&known)?;
     let split_ms = known.get((known.len() as f64 * (1.0 - LATER)) as usize).map_or(until, |row| row.at_ms);
-    let (earlier, later): (Vec<_>, Vec<_>) = (
-        known.iter().copied().filter(|row| is_known(row, split_ms)).collect(),
-        known.iter().copied().filter(|row| row.at_ms > split_ms).collect(),
-    );
+    let earlier: Vec<_> = known.iter().copied().filter(|row| is_known(row, split_ms)).collect();
+    let later: Vec<_> = known.iter().copied().filter(|row| row.at_ms > split_ms).collect();
     enough(&earlier)?;
     enough_to_judge(&later)?;
     let candidates = design::candidates(&earlier, names, &config.protected_attributes);
@@ -116,7 +114,7 @@ fn enough_to_judge(rows: &[&Row]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A name, and which rows belong to it.
+/// Some rows by name.
 type Segment = (&'static str, fn(&Row) -> bool);
 
 /// The segments that measures are told of.

@@ -18,7 +18,7 @@ use ndarray::{Array1, Array2};
 /// Strength of the penalty on squared weights of standardised columns, beside the sum of log losses.
 pub(super) const ALPHA: f64 = 20.0;
 /// What a candidate must take off the log loss of later visits.
-pub(super) const GAIN_MIN: f64 = 1e-4;
+pub(super) const GAIN_MIN: f64 = 1e-5;
 /// Most rows that candidates are tried on; evenly drawn where there are more.
 const TRIED_ROWS_MAX: usize = 40_000;
 const ITERATIONS_MAX: u64 = 200;

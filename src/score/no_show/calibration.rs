@@ -10,7 +10,7 @@
 //! tenant has few.
 
 use super::Config;
-use crate::score::{logistic, logit};
+use crate::score::logistic;
 use crate::view::client::snapshot::Snapshot;
 use crate::view::outcome::Outcome;
 use serde::Serialize;
@@ -218,9 +218,4 @@ fn bins(scored: &[(f64, Case)]) -> Vec<Bin> {
 fn quantiles(scored: &[(f64, Case)]) -> Vec<f64> {
     let Some(last) = scored.len().checked_sub(1) else { return Vec::new() };
     (0..=QUANTILES).map(|step| scored.get(step * last / QUANTILES).map_or(0.0, |(score, _)| *score)).collect()
-}
-
-/// The log-odds of a probability, kept from infinity.
-pub fn log_odds(score: f64) -> f64 {
-    logit(score).clamp(-LOG_ODDS_MAX, LOG_ODDS_MAX)
 }

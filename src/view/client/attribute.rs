@@ -97,11 +97,6 @@ impl Attributes {
         let left = self.0.iter().filter(|(name, _)| !others.0.contains_key(name));
         Self(left.map(|(name, value)| (*name, *value)).collect())
     }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 #[cfg(test)]

@@ -104,8 +104,7 @@ impl<'a> Scribe<'a> {
         }
         let visit = outcome::hash(self.client_id, id);
         if let Some((day, Sample { missed, .. })) = before {
-            let take = outcome::Change::Take { visit, missed: *missed };
-            self.outcomes.entry(*day).or_default().push(take);
+            self.outcomes.entry(*day).or_default().push(outcome::Change::Take { visit, missed: *missed });
         }
         if let Some((day, sample)) = after {
             self.outcomes.entry(day).or_default().push(outcome::Change::Put { visit, sample });

@@ -73,12 +73,13 @@ impl<'a> Year<'a> {
                 _ => now_ms = until_ms.min(now_ms + STRIDE_MS).max(now_ms + 1),
             }
         }
-        // Long enough for whatever is done twice, or late.
+        // Nothing more is due; whatever is done twice, or late, would be done now.
+        self.world.set(timeline.ends_ms - 1);
         self.world.fold().await;
         self.world.go_on();
         self.world.hold().await;
         self.compare(&[])?;
-        let unsent = self.model.unsent(timeline.ends_ms);
+        let unsent = self.model.unsent(timeline.ends_ms - 1);
         Ok(Life { heard: self.heard, steps: self.steps, unsent })
     }
 

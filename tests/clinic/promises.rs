@@ -140,37 +140,43 @@ pub fn hold(events: &[Event], heard: &[Heard], decided: &Decided) -> Result<Held
     Ok(held)
 }
 
-/// Each id is announced once and taken back at most once after that; of a step for a start one holds at a time.
+/// Each id is announced once and taken back at most once after that; of a step for a start one holds at a time. What is
+/// taken back at the instant at which another one takes its place comes in the same append, in whatever order.
 fn once(heard: &[Heard]) -> Result<(), String> {
-    let (mut ids, mut holding) = (BTreeMap::new(), BTreeSet::new());
+    let is_taken_back = |heard: &&Heard| matches!(heard.told.what, What::Withdrawn { .. });
+    let replaced: BTreeSet<_> = heard.iter().filter(is_taken_back).map(|h| (h.reminder_id.as_str(), h.at_ms)).collect();
+    let (mut ids, mut holding) = (BTreeMap::new(), BTreeMap::new());
     for heard in heard {
-        let told = &heard.told;
+        let (told, id) = (&heard.told, heard.reminder_id.as_str());
         match &told.what {
             What::Due { step, start_ms, others, .. } => {
                 let own = (told.appointment.as_str(), *start_ms);
                 let named = std::iter::once(own).chain(others.iter().map(|(other, ms)| (other.as_str(), *ms)));
                 let slots: Vec<_> = named.map(|(visit, ms)| (&told.key, visit, step.as_str(), ms)).collect();
-                // What is asked for by hand may be asked for again.
-                let again = slots.iter().find(|slot| !holding.insert(**slot) && step != "manual");
-                if let Some(again) = again {
-                    let is_same = ids.contains_key(heard.reminder_id.as_str());
-                    let for_one = if is_same { "" } else { " for one start" };
-                    return Err(format!("announced twice{for_one}: {again:?} by {heard:?}"));
-                }
-                if ids.insert(heard.reminder_id.as_str(), slots).is_some() {
+                if ids.contains_key(id) {
                     return Err(format!("announced twice: {heard:?}"));
                 }
+                for slot in &slots {
+                    let before = holding.insert(*slot, id).filter(|before| !replaced.contains(&(*before, heard.at_ms)));
+                    // What is asked for by hand may be asked for again.
+                    if before.is_some() && step != "manual" {
+                        return Err(format!("announced twice for one start: {slot:?} by {heard:?}"));
+                    }
+                }
+                ids.insert(id, slots);
             }
             What::Withdrawn { .. } => {
-                let slots = ids.get_mut(heard.reminder_id.as_str());
+                let slots = ids.get_mut(id);
                 let slots = slots.filter(|slots| slots.iter().any(|(_, visit, ..)| *visit == told.appointment));
                 let slots = slots.ok_or_else(|| format!("taken back without having been announced: {heard:?}"))?;
                 // With its own visit all of it is taken back.
                 let is_own = slots.first().is_some_and(|(_, visit, ..)| *visit == told.appointment);
-                slots.retain(|slot| {
-                    let stays = !is_own && slot.1 != told.appointment;
-                    stays || !holding.remove(slot)
-                });
+                let gone: Vec<_> = slots.extract_if(.., |slot| is_own || slot.1 == told.appointment).collect();
+                for slot in gone {
+                    if holding.get(&slot) == Some(&id) {
+                        holding.remove(&slot);
+                    }
+                }
             }
         }
     }

@@ -419,7 +419,7 @@ impl Assess for Unassessed {
     }
 }
 
-/// The pause between two looks of a planner.
+/// Settings of somebody in a hurry: planners look again at once, and views are written at once.
 pub fn hurried(config: &mut Config) {
     config.reminders = remind::Config { tick_ms: 1, ..config.reminders.clone() };
     config.pipeline.batch_linger_ms = 0;

@@ -73,7 +73,7 @@ impl<'a> Year<'a> {
                 _ => now_ms = until_ms.min(now_ms + STRIDE_MS).max(now_ms + 1),
             }
         }
-        // Nothing more is due; whatever is done twice, or late, would be done now.
+        // Nothing more is due: what is there all the same was done twice, or late.
         self.world.set(timeline.ends_ms - 1);
         self.world.fold().await;
         self.world.go_on();

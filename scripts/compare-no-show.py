@@ -65,6 +65,8 @@ def recalibrated(rows, score, source, source_score):
 
 def main(work, until):
     rows = pandas.read_csv(f"{work}/rows.csv", dtype={"appointment_id": str})
+    # LightGBM takes no colon in a name.
+    rows.columns = [column.replace(":", "_") for column in rows.columns]
     for column in ("instant", "booked_at", "known_at"):
         rows[column] = pandas.to_datetime(rows[column], utc=True)
     until = pandas.Timestamp(until)

@@ -204,10 +204,8 @@ async fn live(
     (size, edits): (Size, Vec<(f64, &'static str, Value, Rules)>),
     (crashes, takeovers): (u64, u64),
 ) -> Result<Lived, String> {
-    let mut timeline = Timeline::of(size);
     let (published, decided) = publish(&size, edits);
-    timeline.events.extend(published);
-    timeline.events.sort_by_key(|event| event.envelope.time_ms);
+    let timeline = Timeline::of(size).and(published);
     // Of as many steps as there are hours, or events where they are fewer.
     let steps = (size.days as u64 * 24).min(timeline.events.len() as u64);
     let trouble = Trouble {

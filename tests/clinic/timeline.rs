@@ -84,7 +84,20 @@ impl Timeline {
             },
             fact: said.fact,
         });
-        Self { events: events.collect(), begins_ms: size.begin_ms, ends_ms }
+        Self { events: events.collect(), begins_ms: size.begin_ms, ends_ms }.and(Vec::new())
+    }
+
+    /// The same with these events, each at an instant of its own, so that what was said by then is never in doubt.
+    pub fn and(mut self, mut others: Vec<Event>) -> Self {
+        others.append(&mut self.events);
+        others.sort_by_key(|event| event.envelope.time_ms);
+        let mut last_ms = i64::MIN;
+        for event in &mut others {
+            let time_ms = &mut event.envelope.time_ms;
+            *time_ms = (*time_ms).max(last_ms + 1);
+            last_ms = *time_ms;
+        }
+        Self { events: others, ..self }
     }
 }
 

@@ -25,6 +25,7 @@ pub mod event;
 pub mod http;
 pub mod log;
 pub mod ops;
+pub mod picture;
 pub mod pipeline;
 pub mod policies;
 pub mod port;

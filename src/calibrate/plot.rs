@@ -4,7 +4,7 @@
 //! has two points and no curve: new device and new country, and one of them.
 
 use super::{Calibration, Curve, Point, table};
-use plotters::coord::Shift;
+use crate::picture::{self, Area, Drawn, FONT};
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (900, 600);
@@ -12,23 +12,13 @@ const SIZE: (u32, u32) = (900, 600);
 const CHALLENGED_MIN: f64 = 0.0005;
 /// Colours that people who see fewer of them can tell apart (Okabe and Ito).
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
-const FONT: &str = "sans-serif";
 
 /// The picture as SVG; the error is a sentence.
 pub fn svg(calibration: &Calibration) -> Result<String, String> {
-    let mut text = String::new();
-    {
-        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        draw(&area, calibration).map_err(|cause| cause.to_string())?;
-        area.present().map_err(|cause| cause.to_string())?;
-    }
-    Ok(text)
+    picture::svg(SIZE, |area| draw(area, calibration))
 }
 
-type Drawn = Result<(), Box<dyn std::error::Error>>;
-
-fn draw(area: &DrawingArea<SVGBackend<'_>, Shift>, calibration: &Calibration) -> Drawn {
-    area.fill(&WHITE)?;
+fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
     let mut chart = ChartBuilder::on(area)
         .caption("Attacks that are challenged, and people who are", (FONT, 22))
         .margin(20)

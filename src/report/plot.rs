@@ -4,30 +4,20 @@
 //! the diagonal gives no reason to doubt the scores. Both axes end where the data do, because no-shows are rare.
 
 use super::no_show::Calibration;
+use crate::picture::{self, Area, Drawn, FONT};
 use crate::score::metrics::{Bin, wilson};
-use plotters::coord::Shift;
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (700, 700);
 /// A colour that people who see fewer of them can tell from grey (Okabe and Ito).
 const COLOUR: RGBColor = RGBColor(0, 114, 178);
-const FONT: &str = "sans-serif";
 
 /// The picture as SVG; the error is a sentence.
 pub fn svg(calibration: &Calibration) -> Result<String, String> {
-    let mut text = String::new();
-    {
-        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        draw(&area, calibration).map_err(|cause| cause.to_string())?;
-        area.present().map_err(|cause| cause.to_string())?;
-    }
-    Ok(text)
+    picture::svg(SIZE, |area| draw(area, calibration))
 }
 
-type Drawn = Result<(), Box<dyn std::error::Error>>;
-
-fn draw(area: &DrawingArea<SVGBackend<'_>, Shift>, calibration: &Calibration) -> Drawn {
-    area.fill(&WHITE)?;
+fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
     let end = end(&calibration.bins);
     let mut chart = ChartBuilder::on(area)
         .caption("Visits that were missed, and what was said of them", (FONT, 22))

@@ -207,6 +207,8 @@ pub fn client(context: &Context<'_>) -> Plan {
     let at_slot = all.steps.iter().filter(waits).map(|step| step.reminder.due_at_ms);
     let to_come = at_due.chain(at_slot).chain(all.not_meant_due_ms).filter(|at_ms| *at_ms > context.now_ms);
     plan.next_at_ms = to_come.min();
+    // What no longer holds goes first, so that nobody has two reminders of a step at a time.
+    plan.actions.extend(context.sent.all().flat_map(|(id, announced)| withdrawals(context, id, announced)));
     for step in all.steps {
         let is_told = matches!(step.reminder.status, Status::Deferred | Status::Suppressed | Status::Failed);
         if is_told && step.is_open && step.due_at_ms <= context.now_ms {
@@ -216,7 +218,6 @@ pub fn client(context: &Context<'_>) -> Plan {
         }
         plan.actions.extend(step.announce.map(Action::Announce));
     }
-    plan.actions.extend(context.sent.all().flat_map(|(id, announced)| withdrawals(context, id, announced)));
     plan
 }
 

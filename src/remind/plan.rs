@@ -23,6 +23,7 @@
 //!
 //! A request by hand passes risk, notice, quiet hours and the day's number, never consent or expiry, and stands alone.
 
+mod by_hand;
 mod step;
 mod timing;
 
@@ -201,7 +202,7 @@ pub struct Context<'a> {
 /// The plan of a client: everything to do now, and when to look again.
 pub fn client(context: &Context<'_>) -> Plan {
     let mut plan = Plan::default();
-    let all = step::all(context);
+    let all = all(context);
     let at_due = all.steps.iter().filter(|step| step.is_open).map(|step| step.due_at_ms);
     let waits = |step: &&step::Step| matches!(step.reminder.status, Status::Planned | Status::Deferred);
     let at_slot = all.steps.iter().filter(waits).map(|step| step.reminder.due_at_ms);
@@ -237,10 +238,17 @@ pub fn story(context: &Context<'_>, id: &str) -> Vec<Reminder> {
         })
     };
     let mut story: Vec<_> = context.sent.all().filter_map(withdrawn).collect();
-    let steps = step::all(context).steps.into_iter().filter(|step| step.appointment_id == id);
+    let steps = all(context).steps.into_iter().filter(|step| step.appointment_id == id);
     story.extend(steps.map(|step| step.reminder));
     story.sort_by(|a, b| (a.due_at_ms, &a.step).cmp(&(b.due_at_ms, &b.step)));
     story
+}
+
+/// Where everything stands: the steps, and what was asked for by hand.
+fn all(context: &Context<'_>) -> step::All {
+    let mut all = step::all(context);
+    all.steps.extend(by_hand::all(context));
+    all
 }
 
 /// What was announced for a start to come that no longer holds: of its own visit all of it, of another that it names

@@ -1,13 +1,13 @@
 //! Where each reminder of a client stands: the rules of the plan, visit by visit and step by step.
 
 use super::timing::slot;
-use super::{Announce, Context, MANUAL, Named, Receipt, Reminder, Status, is_void};
+use super::{Announce, Context, Named, Receipt, Reminder, Status, is_void};
 use crate::event::appointment::Channel;
 use crate::event::codec::bounds::VISITS_MAX;
 use crate::event::codec::wall_clock;
 use crate::event::reminder;
 use crate::remind::policy::Step as Rule;
-use crate::view::client::{self, Appointment, Asked, REQUEST_EXPIRES_MS, Received, Start};
+use crate::view::client::{self, Appointment, Received, Start};
 use crate::view::sent::Announced;
 
 const MINUTE_MS: i64 = 60 * 1000;
@@ -68,19 +68,15 @@ enum Standing<'a> {
     Again(Candidate<'a>),
 }
 
-/// Where every reminder of a client stands.
+/// Where every step of a client's visits stands.
 pub(super) fn all<'a>(context: &Context<'a>) -> All {
     let mut all = All::default();
     let placed = |(id, visit): (_, &'a Appointment)| Some(Placed { id, visit, start: visit.start.as_ref()? });
     let by_id = context.client.appointments.iter().map(|(id, visit)| (id.as_str(), visit));
-    let mut visits: Vec<_> = by_id.clone().filter_map(placed).collect();
+    let mut visits: Vec<_> = by_id.filter_map(placed).collect();
     visits.sort_by_key(|placed| (placed.start.at_ms, placed.id));
     for rule in &context.policy.steps {
         all.take(context, rule, &visits);
-    }
-    for (id, visit) in by_id {
-        let requests = visit.requests.iter().filter_map(|asked| request(context, id, visit, asked));
-        all.steps.extend(requests);
     }
     all
 }
@@ -214,7 +210,7 @@ fn latest<'c>(context: &Context<'c>, rule: &Rule, placed: Placed<'_>) -> Option<
 }
 
 /// A reminder that is on the topic, with the receipt that tells most of it.
-fn sent(announced: &Announced, visit: &Appointment, reason: Option<&str>) -> Reminder {
+pub(super) fn sent(announced: &Announced, visit: &Appointment, reason: Option<&str>) -> Reminder {
     let of_reminder = |receipt: &&client::Receipt| receipt.reminder_id == announced.reminder_id;
     let receipts = || visit.receipts.iter().rev().filter(of_reminder);
     let receipt = receipts().find(|receipt| receipt.received != Received::Failed).or_else(|| receipts().next());
@@ -234,7 +230,7 @@ fn sent(announced: &Announced, visit: &Appointment, reason: Option<&str>) -> Rem
 }
 
 /// The latest failure of a reminder that reached the client by no channel.
-fn undelivered<'a>(visit: &'a Appointment, reminder_id: &str) -> Option<&'a client::Receipt> {
+pub(super) fn undelivered<'a>(visit: &'a Appointment, reminder_id: &str) -> Option<&'a client::Receipt> {
     let receipts = || visit.receipts.iter().filter(|receipt| receipt.reminder_id == reminder_id);
     let is_reached = receipts().any(|receipt| receipt.received != Received::Failed);
     receipts().next_back().filter(|_| !is_reached)
@@ -353,57 +349,9 @@ fn settled(
     Some(candidate.reminder(rule, candidate.due_at_ms, standing))
 }
 
-/// A request by hand for an appointment; none where it was withdrawn, which is told of among the withdrawn.
-fn request(context: &Context<'_>, id: &str, visit: &Appointment, asked: &Asked) -> Option<Step> {
-    let (is_open, due_at_ms) = (visit.status.is_open(), asked.at_ms);
-    let step = |reminder, announce| Step { appointment_id: id.to_owned(), is_open, due_at_ms, reminder, announce };
-    if let Some(announced) = context.sent.of(id).iter().find(|a| a.reminder_id == asked.reminder_id) {
-        let told = sent(announced, visit, None);
-        let failed = undelivered(visit, &announced.reminder_id).map(|_| Reminder {
-            status: Status::Failed,
-            reason: Some("delivery_failed".to_owned()),
-            ..told.clone()
-        });
-        return announced.withdrawn.is_none().then(|| step(failed.unwrap_or(told), None));
-    }
-    let starts_at_ms = visit.start.as_ref().map_or(i64::MAX, |start| start.at_ms);
-    let expires_at_ms = starts_at_ms.min(asked.at_ms + REQUEST_EXPIRES_MS);
-    let channels = channels(context, &asked.channels);
-    let (status, reason) = match &visit.start {
-        None => (Status::Suppressed, Some("unknown_appointment")),
-        Some(_) if !visit.status.is_open() => (Status::Suppressed, Some(visit.status.name())),
-        Some(_) if channels.is_empty() => (Status::Suppressed, Some("no_consented_channel")),
-        Some(_) if context.now_ms >= expires_at_ms => (Status::Failed, Some("expired")),
-        Some(_) => (Status::Planned, None),
-    };
-    let is_due = status == Status::Planned && asked.at_ms <= context.now_ms;
-    let reminder = Reminder {
-        reminder_id: asked.reminder_id.clone(),
-        step: MANUAL.to_owned(),
-        due_at_ms: asked.at_ms,
-        status,
-        reason: reason.map(str::to_owned),
-        receipt: None,
-    };
-    let announce = visit.start.as_ref().filter(|_| is_due).map(|start| Announce {
-        reminder_id: asked.reminder_id.clone(),
-        appointment_id: id.to_owned(),
-        step: MANUAL.to_owned(),
-        start: start.clone(),
-        due_at_ms: asked.at_ms,
-        expires_at_ms,
-        channels,
-        template: asked.template.clone().unwrap_or_else(|| context.policy.template_default.clone()),
-        risk: context.risks.get(id).cloned(),
-        visits: Vec::new(),
-        caused_by: asked.event_id.clone(),
-    });
-    Some(step(reminder, announce))
-}
-
 /// The channels that may be used: those asked for, else the client's own, else the configured ones; of a client who
 /// was ever asked, those alone that they agree to.
-fn channels(context: &Context<'_>, asked_for: &[Channel]) -> Vec<Channel> {
+pub(super) fn channels(context: &Context<'_>, asked_for: &[Channel]) -> Vec<Channel> {
     let Some(consents) = &context.client.channels else {
         return if asked_for.is_empty() { context.policy.channels_default.clone() } else { asked_for.to_vec() };
     };

@@ -89,7 +89,9 @@ fn same(first: &[String], second: &[String], seed: u64) {
 #[test]
 fn broken_protocols_of_views_are_caught() {
     for broken in Protocol::OF_VIEWS {
-        caught(broken, 300, |seed| world::run(seed, broken).difference);
+        // Most are seen at once. That a restart is needed takes an owner that writes late, and a list that was trimmed
+        // in between: once in some hundred histories.
+        caught(broken, 2_000, |seed| world::run(seed, broken).difference);
     }
 }
 

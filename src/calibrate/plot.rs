@@ -46,15 +46,7 @@ fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
             .label(format!("{}: the baseline", attacker.name()))
             .legend(move |(x, y)| Circle::new((x + 12, y), 5, colour.stroke_width(2)));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .legend_area_size(30)
-        .label_font((FONT, 14))
-        .draw()?;
-    Ok(())
+    picture::legend(&mut chart, SeriesLabelPosition::LowerRight)
 }
 
 /// A curve from where the picture begins.

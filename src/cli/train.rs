@@ -118,7 +118,8 @@ fn of_file(file: &Path, config: &Config, asked: &NoShow, clock: &dyn Clock) -> R
     bar.finish_and_clear();
     // A history is large, and what follows needs room of its own.
     drop(loaded);
-    let (rows, names) = history.into_rows(&asked.tenant);
+    let (mut tenants, names) = history.into_rows();
+    let rows = tenants.remove(&asked.tenant).unwrap_or_default();
     if let Some(path) = &asked.dump_rows {
         let mut dump = BufWriter::new(File::create(path).map_err(|cause| cannot(path, &cause))?);
         table::write(&rows, &names, (settings, asked.until), &mut dump).map_err(|cause| cannot(path, &cause))?;

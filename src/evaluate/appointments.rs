@@ -107,14 +107,14 @@ impl<'a> Judge<'a> {
         // What comes due by then is still scored, and learnt from, without a model.
         replay.until(until_ms.saturating_add(1), &mut |replay, moment| self.score(replay, &moment));
         let Some(history) = self.history.take() else { return };
-        for tenant in history.tenants() {
-            let rows = history.rows(tenant);
+        let (tenants, names) = history.into_rows();
+        for (tenant, rows) in tenants {
             let config = &self.options.score;
-            let lesson = Lesson { rows: &rows, names: &history.names, until_ms: Some(until_ms), config };
+            let lesson = Lesson { rows: &rows, names: &names, until_ms: Some(until_ms), config };
             let learnt = train::train(lesson, &mut |_, _| ());
-            self.taught.push(Taught::new(tenant, &learnt));
+            self.taught.push(Taught::new(&tenant, &learnt));
             let taken = |model| Taken { model, calibration: Calibration::default(), day: i64::MIN };
-            self.models.extend(learnt.ok().map(|model| (tenant.to_owned(), taken(model))));
+            self.models.extend(learnt.ok().map(|model| (tenant, taken(model))));
         }
     }
 

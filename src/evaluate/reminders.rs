@@ -15,11 +15,10 @@ use crate::remind::schedule::Schedule;
 use crate::remind::{announce, assess};
 use crate::score::no_show;
 use crate::source::Loaded;
-use crate::view::client::{self, Appointments};
-use crate::view::lead::{self, Lead};
+use crate::view::client::{self, Appointments, Client};
 use crate::view::materialized::Materialized;
-use crate::view::sent::{self, Reminders};
-use crate::view::{Aggregate, Limits, Place};
+use crate::view::sent::{self, Reminders, Sent};
+use crate::view::{Limits, Place};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -185,18 +184,13 @@ impl<'a> Replay<'a> {
     }
 
     fn plan(&self, key: &str, tenant: &str, client_id: &str, now_ms: i64) -> plan::Plan {
-        let client = self.visits.owner(&client::row_key(tenant, client_id)).cloned().unwrap_or_default();
-        let sent = self.sent.owner(&sent::row_key(tenant, client_id)).cloned().unwrap_or_default();
-        let mut lead = Lead::default();
-        for partial in self.visits.partials(&lead::row_key(tenant)) {
-            if let Aggregate::Lead(partial) = partial {
-                lead.merge(partial);
-            }
-        }
-        let basis = Basis::counting(self.score.clone(), Arc::new(lead));
-        let risks = assess::risks(&client, &basis, now_ms);
+        let (nobody, nothing) = (Client::default(), Sent::default());
+        let client = self.visits.owner(&client::row_key(tenant, client_id)).unwrap_or(&nobody);
+        let sent = self.sent.owner(&sent::row_key(tenant, client_id)).unwrap_or(&nothing);
+        let basis = Basis::counting(self.score.clone(), Arc::new(self.visits.lead(tenant)));
+        let risks = assess::risks(client, &basis, now_ms);
         let policy = &self.options.policy;
-        plan::client(&Context { key, client: &client, sent: &sent, policy, risks: &risks, now_ms })
+        plan::client(&Context { key, client, sent, policy, risks: &risks, now_ms })
     }
 }
 

@@ -17,8 +17,8 @@ use crate::score::no_show::model::{Model, Training};
 use crate::score::no_show::{Named, TRAINED, TWO_COUNTERS};
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -135,9 +135,5 @@ async fn shown(api: &Api, tenant: &str) -> Result<Response, Problem> {
         document: model.cloned(),
         warnings: active.warning.into_iter().collect(),
     };
-    let mut response = Json(answer).into_response();
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", active.version)) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    Ok(response)
+    Ok(policies::tagged(Json(answer), &active.version))
 }

@@ -274,11 +274,16 @@ async fn shown(api: &Api, kind: Kind, tenant: &str) -> Result<Response, Problem>
         document,
         effective: active.policy,
     };
-    let mut response = Json(answer).into_response();
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", active.version)) {
+    Ok(tagged(Json(answer), &active.version))
+}
+
+/// An answer about a version, which `ETag` names.
+pub(super) fn tagged(answer: impl IntoResponse, version: &str) -> Response {
+    let mut response = answer.into_response();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
     }
-    Ok(response)
+    response
 }
 
 fn own(version: &Version) -> Value {

@@ -113,17 +113,9 @@ pub enum Day {
 }
 
 impl Day {
-    const fn is(self, day: Weekday) -> bool {
-        matches!(
-            (self, day),
-            (Self::Monday, Weekday::Monday)
-                | (Self::Tuesday, Weekday::Tuesday)
-                | (Self::Wednesday, Weekday::Wednesday)
-                | (Self::Thursday, Weekday::Thursday)
-                | (Self::Friday, Weekday::Friday)
-                | (Self::Saturday, Weekday::Saturday)
-                | (Self::Sunday, Weekday::Sunday)
-        )
+    /// Days are declared from Monday on.
+    fn is(self, day: Weekday) -> bool {
+        day.to_monday_zero_offset() == self as i8
     }
 }
 

@@ -46,15 +46,7 @@ fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
         .draw_series(calibration.bins.iter().map(|bin| Circle::new((bin.mean_score, bin.rate), 5, COLOUR.filled())))?
         .label(label(calibration))
         .legend(|(x, y)| Circle::new((x + 12, y), 5, COLOUR.filled()));
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .legend_area_size(30)
-        .label_font((FONT, 14))
-        .draw()?;
-    Ok(())
+    picture::legend(&mut chart, SeriesLabelPosition::UpperLeft)
 }
 
 /// Where both axes end: a little behind the farthest point or bar.

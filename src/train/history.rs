@@ -145,36 +145,16 @@ impl History {
         }
     }
 
-    /// The same as [`History::rows`], and the names; nothing else is kept.
-    pub fn into_rows(mut self, tenant: &str) -> (Vec<Row>, Names) {
-        let moments = std::mem::take(&mut self.moments);
-        let of_tenant = moments.into_iter().filter(|(id, _)| id.tenant == tenant);
-        let known = of_tenant.filter_map(|(id, row)| {
-            let (missed, known_ms) = *self.outcomes.get(&id)?;
-            Some(Row { missed, known_ms, ..row })
-        });
-        let mut rows: Vec<_> = known.collect();
-        rows.sort_by_key(|row| row.at_ms);
-        (rows, self.names)
-    }
-
-    /// The rows of a tenant of which the outcome is known, in order of time.
-    pub fn rows(&self, tenant: &str) -> Vec<Row> {
-        let of_tenant = self.moments.iter().filter(|(id, _)| id.tenant == tenant);
-        let known = of_tenant.filter_map(|(id, row)| {
-            let (missed, known_ms) = *self.outcomes.get(id)?;
-            Some(Row { missed, known_ms, ..row.clone() })
-        });
-        let mut rows: Vec<_> = known.collect();
-        rows.sort_by_key(|row| row.at_ms);
-        rows
-    }
-
-    /// The tenants that have moments.
-    pub fn tenants(&self) -> Vec<&str> {
-        let mut tenants: Vec<_> = self.moments.iter().map(|(id, _)| id.tenant.as_str()).collect();
-        tenants.sort_unstable();
-        tenants.dedup();
-        tenants
+    /// The rows of which the outcome is known, by tenant and in order of time, and the names; nothing else is kept. A
+    /// tenant with moments and without outcomes has none.
+    pub fn into_rows(self) -> (BTreeMap<String, Vec<Row>>, Names) {
+        let mut by_tenant: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+        for (id, row) in self.moments {
+            let known =
+                self.outcomes.get(&id).map(|(missed, known_ms)| Row { missed: *missed, known_ms: *known_ms, ..row });
+            by_tenant.entry(id.tenant).or_default().extend(known);
+        }
+        by_tenant.values_mut().for_each(|rows| rows.sort_by_key(|row| row.at_ms));
+        (by_tenant, self.names)
     }
 }

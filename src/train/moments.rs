@@ -14,7 +14,7 @@ use crate::event::{Event, Fact};
 use crate::view::client::attribute::Attributes;
 use crate::view::client::snapshot::{Snapshot, Subject};
 use crate::view::client::{self, Appointment, Appointments, Client, Start};
-use crate::view::lead::{self, Lead};
+use crate::view::lead::Lead;
 use crate::view::materialized::Materialized;
 use crate::view::outcome::{self, Outcome};
 use crate::view::{Aggregate, Limits, Place};
@@ -159,7 +159,7 @@ impl Replay {
         if !self.had.insert((id.clone(), at)) {
             return;
         }
-        let lead = self.lead(&id.tenant);
+        let lead = self.rows.lead(&id.tenant);
         ask(self, Moment { id, at, at_ms, booked_at_ms, snapshot, client: self.client(id), lead });
     }
 
@@ -183,16 +183,6 @@ impl Replay {
             }
         }
         all
-    }
-
-    fn lead(&self, tenant: &str) -> Lead {
-        let mut lead = Lead::default();
-        for partial in self.rows.partials(&lead::row_key(tenant)) {
-            if let Aggregate::Lead(partial) = partial {
-                lead.merge(partial);
-            }
-        }
-        lead
     }
 }
 

@@ -62,13 +62,20 @@ fn events(visits: u64) -> Vec<Event> {
     events
 }
 
-fn history(events: &[Event]) -> History {
-    replay(events.iter(), (&Config::default(), &Limits::default()), &mut |_| ())
+/// The rows of all tenants, and the names.
+type Read = (BTreeMap<String, Vec<Row>>, Names);
+
+fn history(events: &[Event]) -> Read {
+    replay(events.iter(), (&Config::default(), &Limits::default()), &mut |_| ()).into_rows()
 }
 
-fn learn(history: &History, until_ms: Option<i64>) -> Result<Model, Refused> {
+fn rows((tenants, _): &Read) -> &[Row] {
+    tenants.get("t").map_or(&[], Vec::as_slice)
+}
+
+fn learn(history: &Read, until_ms: Option<i64>) -> Result<Model, Refused> {
     let config = Config::default();
-    let lesson = Lesson { rows: &history.rows("t"), names: &history.names, until_ms, config: &config };
+    let lesson = Lesson { rows: rows(history), names: &history.1, until_ms, config: &config };
     train(lesson, &mut |_, _| ())
 }
 
@@ -88,7 +95,7 @@ fn a_model_finds_what_the_visits_hold_and_asks_for_nothing_protected() {
     let text = serde_json::to_string(&model).unwrap();
     assert!(text.len() < 8 * 1024, "{} bytes", text.len());
     assert_eq!(serde_json::from_str::<Model>(&text).unwrap(), model, "what is written is what is read");
-    let rows = history.rows("t");
+    let rows = rows(&history);
     let cases: Vec<_> =
         rows.iter().map(|row| Case { score: logistic(model.log_odds(&row.snapshot)), positive: row.missed }).collect();
     assert!(roc_auc(&cases) > Some(0.72), "{:?}", roc_auc(&cases));
@@ -111,8 +118,8 @@ fn nothing_is_learnt_from_the_future() {
 fn rows_are_moments_of_visits_with_a_known_outcome() {
     let all = events(300);
     let history = history(&all);
-    let rows = history.rows("t");
-    assert!(history.rows("other").is_empty());
+    let rows = rows(&history);
+    assert!(!history.0.contains_key("other"));
     assert!(rows.is_sorted_by_key(|row| row.at_ms));
     let outcomes = all.iter().filter(|event| matches!(event.fact, Fact::Attended(_) | Fact::Missed(_))).count();
     let at = |at: At| rows.iter().filter(|row| row.at == at).count();
@@ -121,7 +128,7 @@ fn rows_are_moments_of_visits_with_a_known_outcome() {
         at(At::DayBefore),
         rows.iter().filter(|row| row.at == At::Booking && row.snapshot.lead_days > 0).count()
     );
-    for Row { at_ms, booked_at_ms, known_ms, two_counters, .. } in &rows {
+    for Row { at_ms, booked_at_ms, known_ms, two_counters, .. } in rows {
         assert!(booked_at_ms <= at_ms && at_ms < known_ms);
         assert!((0.0..1.0).contains(two_counters));
     }
@@ -147,7 +154,8 @@ fn a_called_off_visit_is_no_row_and_a_corrected_one_is_what_it_became() {
         all.push(Event { envelope, fact });
     }
     all.sort_by_key(|event| event.envelope.time_ms);
-    let rows = history(&all).rows("t");
+    let history = history(&all);
+    let rows = rows(&history);
     let of =
         |id: Option<String>| rows.iter().filter(|row| Some(&row.appointment_id) == id.as_ref()).collect::<Vec<_>>();
     assert!(of(called_off).is_empty());
@@ -174,9 +182,9 @@ fn a_model_that_is_no_better_is_objected_to() {
 #[test]
 fn a_table_has_a_line_for_each_row_and_nothing_protected() {
     let history = history(&events(100));
-    let rows = history.rows("t");
+    let rows = rows(&history);
     let mut written = Vec::new();
-    table::write(&rows, &history.names, (&Config::default(), None), &mut written).unwrap();
+    table::write(rows, &history.1, (&Config::default(), None), &mut written).unwrap();
     let text = String::from_utf8(written).unwrap();
     let head: Vec<_> = text.lines().next().unwrap().split(',').collect();
     assert_eq!(text.lines().count(), rows.len() + 1);

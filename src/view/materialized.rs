@@ -4,6 +4,7 @@
 //! with it after any history of crashes, `evaluate` scores from it, and tests compare against it.
 
 use super::cell::encode_state;
+use super::lead::{self, Lead};
 use super::{Aggregate, Fold, Outcome, Place};
 use crate::event::Event;
 use crate::store::RowKey;
@@ -44,6 +45,17 @@ impl<F: Fold> Materialized<F> {
     /// The partials of an aggregate row.
     pub fn partials<'a>(&'a self, key: &'a RowKey) -> impl Iterator<Item = &'a Aggregate> {
         self.aggregates.range((key.clone(), 0)..=(key.clone(), u32::MAX)).map(|(_, row)| row)
+    }
+
+    /// A tenant's outcomes by lead, of all partitions together.
+    pub fn lead(&self, tenant: &str) -> Lead {
+        let mut lead = Lead::default();
+        for partial in self.partials(&lead::row_key(tenant)) {
+            if let Aggregate::Lead(partial) = partial {
+                lead.merge(partial);
+            }
+        }
+        lead
     }
 
     /// Every row's address, source partition (none for owners) and canonical state.

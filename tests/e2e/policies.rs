@@ -173,21 +173,12 @@ async fn edited(deployment: &Deployment) {
         *back = Service::ready(deployment, roles[1]).await;
     }
     is(&[("72h", "sent"), ("x", "sent"), ("y", "sent")]).await;
-    let (announced, _) = deployment_reminders(deployment, &mut front, back).await;
-    assert_eq!((announced.len(), announced.values().max()), (3, Some(&1)), "{announced:?}");
-}
-
-/// What is on the topic, when nobody serves any more.
-async fn deployment_reminders(
-    deployment: &Deployment,
-    front: &mut Service,
-    back: Option<Service>,
-) -> (std::collections::BTreeMap<String, usize>, u32) {
-    for service in back.into_iter() {
-        service.process.stop().await;
+    if let Some(back) = back {
+        back.process.stop().await;
     }
-    front.process.kill();
-    deployment.reminders().await
+    front.process.stop().await;
+    let (announced, _) = deployment.reminders().await;
+    assert_eq!((announced.len(), announced.values().max()), (3, Some(&1)), "{announced:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -199,9 +199,9 @@ fn a_failure_is_answered_with_the_channels_behind_it_as_often_as_the_policy_allo
         assert_eq!(case.tick(at(&at_text) + 1), [""; 0]);
     }
     assert_ne!(ids[0], ids[1]);
-    let mut over = case.then("2026-06-09T13:00:00Z", Fact::ReminderDelivered(Box::default_of(&ids[1])));
+    let mut over = case.then("2026-06-09T13:00:00Z", Fact::ReminderDelivered(by_email(&ids[1])));
     assert_eq!(over.tick(at("2026-06-09T13:00:01Z")), [""; 0]);
-    over = over.then("2026-06-09T13:10:00Z", Fact::ReminderFailed(Box::default_of(&ids[1])));
+    over = over.then("2026-06-09T13:10:00Z", Fact::ReminderFailed(by_email(&ids[1])));
     assert_eq!(over.tick(at("2026-06-09T13:10:01Z")), [""; 0]);
     // All that is left is refused, or the policy wants no other try.
     for (fallbacks_max, channel) in [(0, Some(Channel::Whatsapp)), (2, None)] {
@@ -216,17 +216,11 @@ fn a_failure_is_answered_with_the_channels_behind_it_as_often_as_the_policy_allo
     }
 }
 
-trait DefaultOf {
-    fn default_of(reminder_id: &str) -> Self;
-}
-
-impl DefaultOf for Box<Feedback> {
-    /// About a reminder of the visit `a`, by e-mail.
-    fn default_of(reminder_id: &str) -> Self {
-        let (reminder_id, appointment_id, client_id) = (reminder_id.into(), "a".into(), "c".into());
-        let (channel, reason) = (Some(Channel::Email), None);
-        Self::new(Feedback { reminder_id, appointment_id, client_id, channel, reason })
-    }
+/// About a reminder of the visit `a`, by e-mail.
+fn by_email(reminder_id: &str) -> Box<Feedback> {
+    let (reminder_id, appointment_id, client_id) = (reminder_id.into(), "a".into(), "c".into());
+    let (channel, reason) = (Some(Channel::Email), None);
+    Box::new(Feedback { reminder_id, appointment_id, client_id, channel, reason })
 }
 
 #[test]

@@ -136,8 +136,8 @@ impl All {
             };
             let others: Vec<_> = day.collect();
             for other in &others {
-                let shown = Candidate { reminder_id: leader.reminder_id.clone(), ..other.alike() };
-                self.settle(other.placed, slot.at_ms, shown.reminder(rule, slot.at_ms, (status.0, Some("grouped"))));
+                let reminder = leader.reminder(rule, slot.at_ms, (status.0, Some("grouped")));
+                self.settle(other.placed, slot.at_ms, reminder);
             }
             let is_due = leader.due_at_ms <= context.now_ms && slot.at_ms <= context.now_ms;
             let reminder = leader.reminder(rule, if is_due { leader.due_at_ms } else { slot.at_ms }, status);
@@ -150,14 +150,7 @@ impl All {
     }
 }
 
-impl<'a> Candidate<'a> {
-    /// The same visit and times, without what is announced.
-    fn alike(&self) -> Candidate<'a> {
-        let Self { placed, due_at_ms, expires_at_ms, latest_ms, caused_by, .. } = *self;
-        let (reminder_id, channels, others) = (String::new(), Vec::new(), Vec::new());
-        Candidate { placed, reminder_id, due_at_ms, expires_at_ms, latest_ms, channels, others, caused_by }
-    }
-
+impl Candidate<'_> {
     fn reminder(&self, rule: &Rule, due_at_ms: i64, (status, reason): (Status, Option<&str>)) -> Reminder {
         let (reminder_id, step) = (self.reminder_id.clone(), rule.id.clone());
         Reminder { reminder_id, step, due_at_ms, status, reason: reason.map(str::to_owned), receipt: None }

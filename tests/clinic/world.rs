@@ -419,10 +419,12 @@ impl Assess for Unassessed {
     }
 }
 
-/// Settings of somebody in a hurry: planners look again at once, and views are written at once.
+/// Settings of somebody in a hurry: planners look again at once, views are written at once, and nobody waits for a batch.
 pub fn hurried(config: &mut Config) {
     config.reminders = remind::Config { tick_ms: 1, ..config.reminders.clone() };
     config.pipeline.batch_linger_ms = 0;
     config.pipeline.batch_age_ms_max = 5;
     config.pipeline.retry_ms_max = 200;
+    // A broker answers at once that there is nothing yet, instead of waiting for something.
+    config.kafka.properties.insert("fetch.wait.max.ms".into(), "2".into());
 }

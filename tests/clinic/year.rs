@@ -7,9 +7,13 @@ use super::heard::{Ear, Heard};
 use super::rules::{Decided, Key, Model, Told};
 use super::timeline::{HOUR_MS, Timeline};
 use super::world::World;
-use foretell::event::{Event, Fact};
+use foretell::event::{Event, Fact, zone};
 use foretell::source::draw::Sequence;
+use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
+
+/// After so many steps it is said how far it is: a year on clusters takes an hour.
+const STEPS_OF_A_SENTENCE: usize = 500;
 
 /// Without anything due, so much time passes at a time.
 const STRIDE_MS: i64 = 12 * HOUR_MS;
@@ -127,6 +131,10 @@ impl<'a> Year<'a> {
             return Ok(());
         }
         self.steps += 1;
+        if self.steps.is_multiple_of(STEPS_OF_A_SENTENCE) {
+            let (now, steps, heard) = (zone::local(now_ms, &TimeZone::UTC), self.steps, self.heard.len());
+            println!("{now}: {steps} steps, {heard} announced");
+        }
         self.world.fold().await;
         self.world.go_on();
         self.disturb(due.len()).await;

@@ -8,7 +8,7 @@
 //! identities that follow from their names; everything after them is done by whoever holds the lock.
 
 use super::{Config, fault, session};
-use crate::store::Error;
+use crate::store::{Error, Kind};
 use scylla::client::session::Session;
 use scylla::cluster::metadata::Strategy;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
@@ -16,7 +16,7 @@ use scylla::statement::Statement;
 use scylla::value::{CqlValue, Row};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// One statement.
@@ -48,8 +48,8 @@ const RELEASE_LOCK: &str = "DELETE FROM migration_lock WHERE name = 'schema' IF 
 const LOCK_WAIT_MS: u64 = 200;
 /// Longest change of the schema: nodes agree on each, which takes longer than any read.
 const CHANGE_MS_MAX: u64 = 30_000;
-/// How often it looks at most: longer than a dead holder's lock lives.
-const LOCK_ATTEMPTS_MAX: u32 = 400;
+/// How long it looks: longer than a dead holder's lock lives.
+const LOCK_MS_MAX: u64 = 80_000;
 
 /// How often to look whether a new keyspace can be used: ten seconds.
 const KEYSPACE_ATTEMPTS_MAX: u32 = 50;
@@ -248,20 +248,35 @@ fn compare(found: &Recorded) -> Option<String> {
 }
 
 async fn take_lock(session: &Session, holder: &str) -> Result<(), Error> {
-    let operation = "lock the schema";
-    for _ in 0..LOCK_ATTEMPTS_MAX {
-        let result = session.query_unpaged(TAKE_LOCK, (holder,)).await;
-        let rows = result
-            .map_err(|error| fault::execution(operation, &error))?
-            .into_rows_result()
-            .map_err(|error| fault::shape(operation, &error))?;
-        let row = rows.first_row::<Row>().map_err(|error| fault::shape(operation, &error))?;
-        if row.columns.first().and_then(|column| column.as_ref().and_then(CqlValue::as_boolean)) == Some(true) {
-            return Ok(());
+    let since = Instant::now();
+    loop {
+        let held = match lock(session, holder).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => Error::retry("lock the schema", "another migration holds the lock"),
+            // Nodes that did not answer in time may have agreed all the same: asking again tells.
+            Err(error) if error.kind == Kind::Retry => error,
+            Err(error) => return Err(error),
+        };
+        if since.elapsed() > Duration::from_millis(LOCK_MS_MAX) {
+            return Err(held);
         }
         tokio::time::sleep(Duration::from_millis(LOCK_WAIT_MS)).await;
     }
-    Err(Error::retry(operation, "another migration holds the lock"))
+}
+
+/// Whether the lock is the holder's, now or since an earlier attempt.
+async fn lock(session: &Session, holder: &str) -> Result<bool, Error> {
+    let operation = "lock the schema";
+    let result = session.query_unpaged(TAKE_LOCK, (holder,)).await;
+    let rows = result
+        .map_err(|error| fault::execution(operation, &error))?
+        .into_rows_result()
+        .map_err(|error| fault::shape(operation, &error))?;
+    let row = rows.first_row::<Row>().map_err(|error| fault::shape(operation, &error))?;
+    // Whether it was applied, and where it was not, the row that is there: its key and its holder.
+    let is_applied = row.columns.first().and_then(|column| column.as_ref().and_then(CqlValue::as_boolean));
+    let found = row.columns.last().and_then(|column| column.as_ref().and_then(CqlValue::as_text));
+    Ok(is_applied == Some(true) || found.is_some_and(|found| found == holder))
 }
 
 async fn run(

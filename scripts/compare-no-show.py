@@ -10,7 +10,7 @@ import pandas
 from sklearn.metrics import log_loss, roc_auc_score
 
 warnings.filterwarnings("ignore")
-HALF_LIFE_DAYS = 14
+HALF_LIFE_DAYS = 28
 PRIOR_VISITS = 100
 HEAD = ["appointment_id", "at", "instant", "booked_at", "known_at", "missed", "two_counters"]
 

@@ -14,7 +14,7 @@
 
 use crate::policies::{Active, InForce};
 use crate::rows::Rows;
-use crate::score::no_show::calibration::{self, Calibration, Case};
+use crate::score::no_show::calibration::{self, Calibration, Recent};
 use crate::score::no_show::model::Published;
 use crate::score::no_show::{self, Config, Evidence, Rates, Score, Trained, bands, counters};
 use crate::store::Error;
@@ -125,21 +125,24 @@ impl Assessor {
         let (today, half_life) = (calibration::day(now_ms), self.config.recalibration_half_life_days);
         let rates = Rates::of(self.rows.lead(tenant).await?.as_ref(), &self.config);
         let days: Vec<_> = calibration::days(today, &self.config).collect();
-        let mut cases: Vec<Case> = Vec::new();
+        let mut recent = Recent::default();
         for days in days.chunks(DAYS_AT_ONCE) {
             let read = self.rows.outcomes(tenant, days.iter().copied()).await?;
             let (days, config, model) = (days.to_vec(), self.config.clone(), model.policy.model.clone());
-            let scored = move || {
+            let add = move || {
                 let says = |visit: &Snapshot| match &model {
                     Some(model) => model.log_odds(visit),
                     None => counters::log_odds(visit, &rates, &config),
                 };
-                let of_day = |(day, row): (i64, _)| calibration::cases(row, says, (today - day) as f64, half_life);
-                days.iter().copied().zip(&read).flat_map(of_day).collect::<Vec<_>>()
+                for (day, row) in days.iter().zip(&read) {
+                    recent.add(row, says, (today - day) as f64, half_life);
+                }
+                recent
             };
-            let scored = tokio::task::spawn_blocking(scored).await;
-            cases.extend(scored.map_err(|panic| Error::retry("score recent visits", panic))?);
+            let added = tokio::task::spawn_blocking(add).await;
+            recent = added.map_err(|panic| Error::retry("score recent visits", panic))?;
         }
+        let cases = recent.cases();
         Ok(match model.policy.model {
             Some(_) => Calibration::fit(&cases),
             None => Calibration::uncorrected(&cases),

@@ -54,6 +54,8 @@ pub struct AppointmentOptions {
     pub score: no_show::Config,
     /// What the fold depends on.
     pub limits: Limits,
+    /// Partitions of the log that the file stands for; 0 is 1. Samples of outcomes are kept of each.
+    pub partitions: u32,
     /// When an appointment is scored.
     pub at: At,
     /// Only appointments that were booked later are in the summary.

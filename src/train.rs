@@ -198,7 +198,7 @@ pub fn replay<'a>(
     tell: &mut dyn FnMut(u64),
 ) -> History {
     let mut history = History::new(config.clone());
-    let mut replay = moments::Replay::new(limits.clone(), &[At::Booking, At::DayBefore]);
+    let mut replay = moments::Replay::new(limits.clone(), 1, &[At::Booking, At::DayBefore]);
     for (offset, event) in events.enumerate() {
         replay.take(event, offset as i64, &mut |_, moment| history.keep(&moment));
         history.hear(event, &replay);

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
 /// Raised whenever the same log gives other rows than before.
-pub const FOLD_VERSION: u32 = 5;
+pub const FOLD_VERSION: u32 = 6;
 
 /// What a fold depends on besides the log; part of the fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ impl Default for Limits {
             appointment_requests_max: 8,
             appointment_receipts_max: 16,
             appointment_reminders_max: 16,
-            outcome_samples_max: 512,
+            outcome_samples_max: 1_024,
         }
     }
 }

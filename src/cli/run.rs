@@ -291,7 +291,10 @@ fn evaluate_file(config: &Config, asked: &Evaluate, print: Print, out: &mut dyn 
                 At::Booking => evaluate::At::Booking,
                 At::DayBefore => evaluate::At::DayBefore,
             };
-            let options = AppointmentOptions { score: config.score.no_show.clone(), limits, at, train_until_ms };
+            let (score, topics) = (config.score.no_show.clone(), &config.topics);
+            let embedded = app::disk_directory(&config.log).map(|_| topics.embedded_partitions);
+            let partitions = embedded.unwrap_or(topics.partitions);
+            let options = AppointmentOptions { score, limits, partitions, at, train_until_ms };
             evaluate::appointments(&loaded, &options, out, tell)?
         }
     };

@@ -6,7 +6,7 @@
 
 use super::{AppointmentOptions, At, Measure, Progress, Summary, Taught};
 use crate::score::metrics::Case;
-use crate::score::no_show::calibration::{self, Calibration};
+use crate::score::no_show::calibration::{self, Calibration, Recent};
 use crate::score::no_show::model::Model;
 use crate::score::no_show::{self, Evidence, Score, Trained};
 use crate::source::Loaded;
@@ -42,7 +42,7 @@ pub fn appointments(
     let both = [At::Booking, At::DayBefore];
     let one = [options.at];
     let moments: &[At] = if options.train_until_ms.is_some() { &both } else { &one };
-    let mut replay = Replay::new(options.limits.clone(), moments);
+    let mut replay = Replay::new(options.limits.clone(), options.partitions.max(1), moments);
     let mut progress = Progress { tell: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
         let event = &sourced.event;
@@ -188,15 +188,12 @@ impl Taken {
             return;
         }
         let days = calibration::days(today, config);
-        let known = days.filter_map(|day| Some((day, replay.outcomes(&moment.id.tenant, day)?)));
-        let half_life_days = config.recalibration_half_life_days;
-        let cases: Vec<_> = known
-            .flat_map(|(day, outcome)| {
-                let says = |visit: &_| self.model.log_odds(visit);
-                calibration::cases(&outcome, says, (today - day) as f64, half_life_days).collect::<Vec<_>>()
-            })
-            .collect();
-        self.calibration = Calibration::fit(&cases);
+        let mut recent = Recent::default();
+        for (day, outcome) in days.filter_map(|day| Some((day, replay.outcomes(&moment.id.tenant, day)?))) {
+            let says = |visit: &_| self.model.log_odds(visit);
+            recent.add(&outcome, says, (today - day) as f64, config.recalibration_half_life_days);
+        }
+        self.calibration = Calibration::fit(&recent.cases());
         self.day = today;
     }
 }

@@ -147,6 +147,15 @@ fn the_summary_covers_what_was_booked_after_the_training() {
 }
 
 #[test]
+fn scores_do_not_depend_on_how_many_partitions_the_log_has() {
+    let of = |partitions| {
+        let options = AppointmentOptions { partitions, ..AppointmentOptions::default() };
+        run_appointments(&load(VISITS, Format::Noshow), &options).0
+    };
+    assert_eq!(of(1), of(5));
+}
+
+#[test]
 fn the_day_before_knows_more_and_leaves_same_day_visits_out() {
     let options = AppointmentOptions { at: At::DayBefore, ..AppointmentOptions::default() };
     let (lines, summary) = run_appointments(&load(VISITS, Format::Noshow), &options);

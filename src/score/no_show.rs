@@ -112,7 +112,7 @@ impl Default for Config {
             actions: Actions::default(),
             bands: Bands::default(),
             protected_attributes: PROTECTED.map(str::to_owned).into(),
-            recalibration_half_life_days: 14.0,
+            recalibration_half_life_days: 28.0,
             recalibration_days: 56,
         }
     }

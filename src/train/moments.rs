@@ -10,7 +10,7 @@
 //! from. Each visit has each moment once.
 
 use crate::event::appointment::Booking;
-use crate::event::{Event, Fact};
+use crate::event::{Event, Fact, key};
 use crate::view::client::attribute::Attributes;
 use crate::view::client::snapshot::{Snapshot, Subject};
 use crate::view::client::{self, Appointment, Appointments, Client, Start};
@@ -91,16 +91,17 @@ pub struct Moment<'a> {
 pub struct Replay {
     rows: Materialized<Appointments>,
     limits: Limits,
+    partitions: u32,
     moments: Vec<At>,
     had: HashSet<(Id, At)>,
     due: BTreeSet<(i64, Id)>,
 }
 
 impl Replay {
-    /// A replay that stops at these moments.
-    pub fn new(limits: Limits, moments: &[At]) -> Self {
+    /// A replay that stops at these moments, of a log with so many partitions, 1 or more: limits of rows hold in each.
+    pub fn new(limits: Limits, partitions: u32, moments: &[At]) -> Self {
         let rows = Materialized::new(Appointments { limits: limits.clone() });
-        Self { rows, limits, moments: moments.to_vec(), had: HashSet::new(), due: BTreeSet::new() }
+        Self { rows, limits, partitions, moments: moments.to_vec(), had: HashSet::new(), due: BTreeSet::new() }
     }
 
     /// Takes the next event, after what came due before it.
@@ -111,7 +112,8 @@ impl Replay {
         if let (Some(id), Fact::Booked(booking)) = (&id, &event.fact) {
             self.booking(id, booking, event.envelope.time_ms, ask);
         }
-        self.rows.take(event, Place { partition: 0, offset });
+        let key = key::of(&event.envelope.tenant, event.fact.subject());
+        self.rows.take(event, Place { partition: key::partition(key.as_bytes(), self.partitions), offset });
         let Some(id) = id.filter(|_| self.moments.contains(&At::DayBefore)) else { return };
         if matches!(event.fact, Fact::Booked(_) | Fact::Rescheduled(_)) {
             let moment = self.appointment(&id).and_then(day_before);

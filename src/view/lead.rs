@@ -64,10 +64,13 @@ pub struct Lead {
 impl Lead {
     /// Takes changes in.
     pub fn apply(&mut self, delta: &Delta) {
-        for counted in delta {
-            if let Some(outcomes) = self.buckets.get_mut(usize::from(counted.bucket)) {
-                outcomes.count(counted.missed, i64::from(counted.sign));
-            }
+        delta.iter().for_each(|counted| self.count(counted.bucket, counted.missed, i64::from(counted.sign)));
+    }
+
+    /// Adds `sign` times one outcome to a bucket.
+    pub fn count(&mut self, bucket: u8, missed: bool, sign: i64) {
+        if let Some(outcomes) = self.buckets.get_mut(usize::from(bucket)) {
+            outcomes.count(missed, sign);
         }
     }
 

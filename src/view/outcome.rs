@@ -1,16 +1,17 @@
 //! How a tenant's visits of one day went, beside what was known when they were placed: what scores are calibrated by.
 //!
-//! A row is a day in the zone of the visits. It counts every outcome, and keeps samples of them: those with the
+//! A row is a day in the zone of the visits. It counts every outcome by lead, and keeps samples of them: those with the
 //! smallest hashes, so that which ones are kept depends on neither order nor content. A sample is what a model is
 //! asked about and what the answer should have been; it names nobody. Each model is calibrated by the same rows
-//! ([`crate::score::no_show::calibration`]), so a new one is from its first minute.
+//! ([`crate::score::no_show::calibration`]), so a new one is from its first minute; what was counted says how many
+//! outcomes a sample stands for.
 //!
 //! A correction replaces a sample, a deletion takes it out. What has been let go of does not come back when others
 //! are taken out: a row that was full once may hold fewer, and those are still drawn without regard to what they say.
 
 use super::Limits;
 use super::client::snapshot::Snapshot;
-use super::lead::Outcomes;
+use super::lead::Lead;
 use crate::event::key;
 use crate::store::{RowKey, View};
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub enum Change {
     Take {
         /// See [`hash`].
         visit: u64,
+        /// Its lead bucket.
+        bucket: u8,
         /// The outcome that it was.
         missed: bool,
     },
@@ -55,8 +58,8 @@ pub type Delta = Vec<Change>;
 /// The state of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// All outcomes of the day.
-    pub seen: Outcomes,
+    /// All outcomes of the day, by lead.
+    pub seen: Lead,
     /// Samples of them by the hash of their visit, all below `below`.
     pub samples: BTreeMap<u64, Sample>,
     /// Visits with this hash or a greater one are not kept: there are too many.
@@ -65,7 +68,7 @@ pub struct Outcome {
 
 impl Default for Outcome {
     fn default() -> Self {
-        Self { seen: Outcomes::default(), samples: BTreeMap::new(), below: u64::MAX }
+        Self { seen: Lead::default(), samples: BTreeMap::new(), below: u64::MAX }
     }
 }
 
@@ -75,8 +78,8 @@ impl Outcome {
         for change in delta {
             match change {
                 Change::Put { visit, sample } => self.put(*visit, sample, limits.outcome_samples_max),
-                Change::Take { visit, missed } => {
-                    self.seen.count(*missed, -1);
+                Change::Take { visit, bucket, missed } => {
+                    self.seen.count(*bucket, *missed, -1);
                     self.samples.remove(visit);
                 }
                 Change::Forget { visit } => {
@@ -87,7 +90,7 @@ impl Outcome {
     }
 
     fn put(&mut self, visit: u64, sample: &Sample, samples_max: usize) {
-        self.seen.count(sample.missed, 1);
+        self.seen.count(sample.snapshot.lead_bucket(), sample.missed, 1);
         if visit < self.below {
             self.samples.insert(visit, sample.clone());
         }
@@ -100,17 +103,10 @@ impl Outcome {
 
     /// Takes the partial of another partition in: its samples are drawn as these are, up to the lower of the bounds.
     pub fn merge(&mut self, other: &Self) {
-        self.seen.attended += other.seen.attended;
-        self.seen.missed += other.seen.missed;
+        self.seen.merge(&other.seen);
         self.below = self.below.min(other.below);
         self.samples.extend(other.samples.iter().map(|(visit, sample)| (*visit, sample.clone())));
         self.samples.split_off(&self.below);
-    }
-
-    /// How many outcomes each sample stands for, 1 or more.
-    pub fn weight(&self) -> f64 {
-        let (seen, kept) = (self.seen.visits().max(0) as f64, self.samples.len() as f64);
-        (seen / kept.max(1.0)).max(1.0)
     }
 }
 

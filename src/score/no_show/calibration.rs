@@ -6,13 +6,15 @@
 //! own, since they differ from all others in everything.
 //!
 //! It is a pure function of rows and model: no state of its own to keep, to lose or to migrate, and the same rows
-//! calibrate whichever model is published next. A prior worth [`PRIOR_VISITS`] outcomes holds both lines where a
-//! tenant has few.
+//! calibrate whichever model is published next. Rows keep samples, and count all outcomes by lead: a sample stands
+//! for as many as were counted of its lead and outcome (post-stratification), so that what is drawn of a busy day
+//! moves no rate. A prior worth [`PRIOR_VISITS`] outcomes holds both lines where a tenant has few.
 
 use super::Config;
 use crate::score::logistic;
 use crate::view::client::snapshot::Snapshot;
-use crate::view::outcome::Outcome;
+use crate::view::lead;
+use crate::view::outcome::{Outcome, Sample};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -54,20 +56,45 @@ pub fn days(today: i64, config: &Config) -> std::ops::RangeInclusive<i64> {
     today - i64::from(config.recalibration_days)..=today + 1
 }
 
-/// The visits of a day `age_days` ago, and what `says` gives of them in log-odds.
-pub fn cases(
-    day: &Outcome,
-    says: impl Fn(&Snapshot) -> f64,
-    age_days: f64,
-    half_life_days: f64,
-) -> impl Iterator<Item = Case> {
-    let weight = day.weight() * (-age_days.max(0.0) / half_life_days * std::f64::consts::LN_2).exp();
-    day.samples.values().map(move |sample| Case {
-        log_odds: says(&sample.snapshot),
-        missed: sample.missed,
-        weight,
-        is_same_day: sample.snapshot.lead_days == 0,
-    })
+/// Samples of recent days on their way to cases.
+#[derive(Debug, Default)]
+pub struct Recent {
+    /// Each weighs as much as an outcome of its day; its stratum.
+    samples: Vec<(Case, usize)>,
+    /// Weight of all outcomes by stratum, those without a sample among them.
+    seen: [f64; STRATA],
+}
+
+/// Leads by bucket, kept and missed.
+const STRATA: usize = 2 * lead::BUCKETS.len();
+
+fn stratum(bucket: usize, missed: bool) -> usize {
+    2 * bucket + usize::from(missed)
+}
+
+impl Recent {
+    /// Takes in the visits of a day `age_days` ago, and what `says` gives of them in log-odds.
+    pub fn add(&mut self, day: &Outcome, says: impl Fn(&Snapshot) -> f64, age_days: f64, half_life_days: f64) {
+        let weight = (-age_days.max(0.0) / half_life_days * std::f64::consts::LN_2).exp();
+        for (bucket, outcomes) in day.seen.buckets.iter().enumerate() {
+            for (missed, count) in [(false, outcomes.attended), (true, outcomes.missed)] {
+                self.seen[stratum(bucket, missed)] += weight * count.max(0) as f64;
+            }
+        }
+        self.samples.extend(day.samples.values().map(|Sample { snapshot, missed }| {
+            let case = Case { log_odds: says(snapshot), missed: *missed, weight, is_same_day: snapshot.lead_days == 0 };
+            (case, stratum(usize::from(snapshot.lead_bucket()), *missed))
+        }));
+    }
+
+    /// The samples, each weighing as much as the outcomes that it stands for.
+    pub fn cases(self) -> Vec<Case> {
+        let mut kept = [0.0; STRATA];
+        self.samples.iter().for_each(|(case, stratum)| kept[*stratum] += case.weight);
+        let standing =
+            |(case, stratum): (Case, usize)| Case { weight: case.weight * self.seen[stratum] / kept[stratum], ..case };
+        self.samples.into_iter().map(standing).collect()
+    }
 }
 
 /// How a model's log-odds are corrected.

@@ -1,14 +1,16 @@
 //! The trained model: what it adds up, what it refuses, and how recent outcomes correct it.
 
 use super::bands::{Bands, By, Thresholds};
-use super::calibration::{Calibration, Case, Line};
+use super::calibration::{Calibration, Case, Line, Recent};
 use super::input::{Attribute, Input};
 use super::model::{Basis, Model, Published, Term, Training, Visits};
 use super::*;
 use crate::event::appointment::Scalar;
 use crate::score::{Code, logit};
 use crate::view::client::attribute::Attributes;
+use crate::view::client::snapshot::Snapshot;
 use crate::view::lead::{self, Outcomes};
+use crate::view::outcome::{Outcome, Sample};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -137,6 +139,38 @@ fn each_segment_has_its_own_line_and_old_outcomes_count_less() {
     assert!(bins.iter().all(|bin| bin.visits > 0.0) && bins.is_sorted_by_key(|bin| bin.from));
     let share: f64 = bins.iter().map(|bin| bin.missed * bin.visits).sum::<f64>() / 10_000.0;
     assert!((share - 0.1).abs() < 1e-9);
+}
+
+#[test]
+fn a_sample_stands_for_what_was_counted_of_its_lead_and_outcome() {
+    let mut day = Outcome::default();
+    day.seen.buckets[0] = Outcomes { attended: 90, missed: 10 };
+    day.seen.buckets[5] = Outcomes { attended: 60, missed: 40 };
+    // Drawn unluckily: of the same day one in four was missed, of a week ahead three in four.
+    for (visit, (lead_days, missed)) in
+        [(0, false), (0, false), (0, false), (0, true), (7, false), (7, true), (7, true), (7, true)].iter().enumerate()
+    {
+        let snapshot = Snapshot { lead_days: *lead_days, ..Snapshot::default() };
+        day.samples.insert(visit as u64, Sample { snapshot, missed: *missed });
+    }
+    let mut recent = Recent::default();
+    recent.add(&day, |_| -1.0, 0.0, 7.0);
+    // As much again of a week ago, of which nothing was drawn of the same day.
+    let mut before = day.clone();
+    before.samples.retain(|_, sample| sample.snapshot.lead_days > 0);
+    recent.add(&before, |_| -1.0, 7.0, 7.0);
+    let cases = recent.cases();
+    let weight = |is_same_day: bool, missed: bool| -> f64 {
+        cases.iter().filter(|c| (c.is_same_day, c.missed) == (is_same_day, missed)).map(|c| c.weight).sum()
+    };
+    for (is_same_day, missed, expected) in
+        [(true, false, 135.0), (true, true, 15.0), (false, false, 90.0), (false, true, 60.0)]
+    {
+        assert!((weight(is_same_day, missed) - expected).abs() < 1e-9, "{is_same_day} {missed}: {cases:?}");
+    }
+    let drawn: Vec<_> = cases.iter().filter(|case| !case.is_same_day && case.missed).map(|case| case.weight).collect();
+    assert!((drawn[0] - 2.0 * drawn[3]).abs() < 1e-9, "those of a week ago count half: {drawn:?}");
+    assert_eq!(Recent::default().cases(), []);
 }
 
 #[test]

@@ -103,8 +103,10 @@ impl<'a> Scribe<'a> {
             return;
         }
         let visit = outcome::hash(self.client_id, id);
-        if let Some((day, Sample { missed, .. })) = before {
-            self.outcomes.entry(*day).or_default().push(outcome::Change::Take { visit, missed: *missed });
+        if let Some((day, sample)) = before {
+            let (bucket, missed) = (sample.snapshot.lead_bucket(), sample.missed);
+            let taken = outcome::Change::Take { visit, bucket, missed };
+            self.outcomes.entry(*day).or_default().push(taken);
         }
         if let Some((day, sample)) = after {
             self.outcomes.entry(day).or_default().push(outcome::Change::Put { visit, sample });

@@ -208,7 +208,7 @@ impl Policy {
         };
         unless(self.steps.len() <= STEPS_MAX, "/steps", "at most 8")?;
         for (at, step) in self.steps.iter().enumerate() {
-            step.validate().map_err(|(field, detail)| Invalid::at(format!("/steps/{at}/{field}"), detail))?;
+            step.validate().map_err(|(place, detail)| Invalid::at(format!("/steps/{at}{place}"), detail))?;
             let is_new = self.steps.iter().take(at).all(|other| other.id != step.id);
             unless(is_new, &format!("/steps/{at}/id"), "an id of its own")?;
         }
@@ -260,20 +260,21 @@ impl Policy {
 }
 
 impl Step {
+    /// Place within the step and what is expected there; a step that names no instant, or two, is wrong as a whole.
     fn validate(&self) -> Result<(), (&'static str, &'static str)> {
-        let unless = |holds: bool, field, detail| if holds { Ok(()) } else { Err((field, detail)) };
+        let unless = |holds: bool, place, detail| if holds { Ok(()) } else { Err((place, detail)) };
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
         let is_id = (1..=STEP_ID_BYTES_MAX).contains(&self.id.len()) && self.id.bytes().all(is_plain);
-        unless(is_id && self.id != BY_HAND, "id", "1 to 64 of [a-z0-9_-], and not \"manual\"")?;
+        unless(is_id && self.id != BY_HAND, "/id", "1 to 64 of [a-z0-9_-], and not \"manual\"")?;
         let within = |days: Option<u32>, max: u32| days.is_none_or(|days| (1..=max).contains(&days));
-        unless(within(self.before_hours, AHEAD_DAYS_MAX * 24), "before_hours", "1 to 720")?;
-        unless(within(self.before_days, AHEAD_DAYS_MAX), "before_days", "1 to 30")?;
-        unless(within(self.before_business_days, BUSINESS_DAYS_MAX), "before_business_days", "1 to 20")?;
+        unless(within(self.before_hours, AHEAD_DAYS_MAX * 24), "/before_hours", "1 to 720")?;
+        unless(within(self.before_days, AHEAD_DAYS_MAX), "/before_days", "1 to 30")?;
+        unless(within(self.before_business_days, BUSINESS_DAYS_MAX), "/before_business_days", "1 to 20")?;
         let offset = "one of before_hours, before_days, before_business_days and at_booking";
-        unless(self.offset().is_some(), "id", offset)?;
-        unless(self.template.as_deref().is_none_or(is_template), "template", "1 to 256 bytes")?;
-        unless(!self.levels.contains(&Level::Unscored), "levels", "low, medium or high")?;
-        unless(within(self.expires_minutes, AHEAD_DAYS_MAX * 24 * 60), "expires_minutes", "1 to 43200")
+        unless(self.offset().is_some(), "", offset)?;
+        unless(self.template.as_deref().is_none_or(is_template), "/template", "1 to 256 bytes")?;
+        unless(!self.levels.contains(&Level::Unscored), "/levels", "low, medium or high")?;
+        unless(within(self.expires_minutes, AHEAD_DAYS_MAX * 24 * 60), "/expires_minutes", "1 to 43200")
     }
 }
 

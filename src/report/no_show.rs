@@ -19,15 +19,21 @@
 //! more often, and a tenant may remind the doubtful more. The mean of what was expected stands beside each rate for
 //! that reason, and not even the two together say what a reminder does.
 
+mod row;
+mod said;
+
+pub use row::Row;
+
 use crate::catalog::DECISION;
-use crate::decisions::id::Id;
 use crate::event::codec::parse_rfc3339;
 use crate::event::{Event, Fact};
 use crate::log::Record;
 use crate::score::Level;
-use crate::score::metrics::{self, Bin, Case, Metrics, wilson};
-use crate::view::client::{Appointment, Client, Status};
+use crate::score::metrics::{self, Bin, Case, Metrics};
+use crate::view::client::Client;
 use crate::view::lead;
+use row::{Count, Outcome};
+use said::{Decided, Heard, Model, Said, later, level, visit};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -74,29 +80,6 @@ pub struct Report {
     pub unreadable: u64,
 }
 
-/// Visits with something in common.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    /// What.
-    pub name: String,
-    /// Visits of which it is known whether somebody came.
-    pub known: u64,
-    /// Those that nobody came to.
-    pub missed: u64,
-    /// `missed / known`; none where none is known.
-    pub rate: Option<f64>,
-    /// Between what it lies with a confidence of 95 %.
-    pub interval: Option<(f64, f64)>,
-    /// Mean of what was said last of those that are known; none where nothing was said of any.
-    pub expected: Option<f64>,
-    /// Visits that clients called off within 24 hours of their start.
-    pub late_cancelled: u64,
-    /// Visits that were called off earlier, or by the business.
-    pub cancelled: u64,
-    /// Visits that nobody has said anything of since.
-    pub unknown: u64,
-}
-
 /// Whether the scores of one model came true.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OfModel {
@@ -120,111 +103,6 @@ pub struct Calibration {
 #[error("something was said of more than {VISITS_MAX} visits: name a later --since, an earlier --until, or a --tenant")]
 pub struct TooMany;
 
-/// What became of a visit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Attended,
-    Missed,
-    LateCancelled,
-    Cancelled,
-    Unknown,
-}
-
-impl Outcome {
-    /// What the row says of a visit that has begun; none of one that was entered in error.
-    fn of(appointment: &Appointment) -> Option<Self> {
-        Some(match appointment.status {
-            Status::Attended => Self::Attended,
-            Status::Missed => Self::Missed,
-            Status::Cancelled if appointment.is_late_cancelled() => Self::LateCancelled,
-            Status::Cancelled => Self::Cancelled,
-            Status::Booked | Status::Confirmed => Self::Unknown,
-            Status::Deleted => return None,
-        })
-    }
-
-    const fn is_known(self) -> bool {
-        matches!(self, Self::Attended | Self::Missed)
-    }
-}
-
-/// A risk that was said of a visit.
-#[derive(Debug, Clone, Copy)]
-struct Said {
-    at_ms: i64,
-    score: f64,
-    level: Level,
-    /// Of [`Tally::models`], where it was asked for.
-    model: u16,
-}
-
-/// All that was said of a visit before it began.
-#[derive(Debug, Clone, Copy, Default)]
-struct Heard {
-    asked: Option<Said>,
-    reminded: Option<Said>,
-    /// A bit for each step.
-    steps: u64,
-}
-
-impl Heard {
-    fn last(&self) -> Option<Said> {
-        [self.asked, self.reminded].into_iter().flatten().max_by_key(|said| said.at_ms)
-    }
-}
-
-/// Takes what is later; of the same instant, what comes later.
-fn later(slot: &mut Option<Said>, said: Said) {
-    if slot.is_none_or(|before| said.at_ms >= before.at_ms) {
-        *slot = Some(said);
-    }
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Count {
-    attended: u64,
-    missed: u64,
-    late_cancelled: u64,
-    cancelled: u64,
-    unknown: u64,
-    /// Scores of known visits, and their sum.
-    scored: u64,
-    scores: f64,
-}
-
-impl Count {
-    fn add(&mut self, outcome: Outcome, last: Option<Said>) {
-        *match outcome {
-            Outcome::Attended => &mut self.attended,
-            Outcome::Missed => &mut self.missed,
-            Outcome::LateCancelled => &mut self.late_cancelled,
-            Outcome::Cancelled => &mut self.cancelled,
-            Outcome::Unknown => &mut self.unknown,
-        } += 1;
-        if let Some(said) = last.filter(|_| outcome.is_known()) {
-            self.scored += 1;
-            self.scores += said.score;
-        }
-    }
-
-    fn row(self, name: impl Into<String>) -> Row {
-        let Self { missed, late_cancelled, cancelled, unknown, .. } = self;
-        let known = self.attended + missed;
-        let rate = (known > 0).then(|| missed as f64 / known as f64);
-        Row {
-            name: name.into(),
-            known,
-            missed,
-            rate,
-            interval: rate.map(|rate| wilson(rate, known as f64)),
-            expected: (self.scored > 0).then(|| self.scores / self.scored as f64),
-            late_cancelled,
-            cancelled,
-            unknown,
-        }
-    }
-}
-
 /// What is counted so far.
 #[derive(Debug)]
 pub struct Tally {
@@ -244,59 +122,6 @@ pub struct Tally {
     reminded: Vec<Case>,
     forgotten: u64,
     unreadable: u64,
-}
-
-/// A decision about a booked visit, as far as it is read.
-#[derive(Deserialize)]
-struct Decided {
-    id: String,
-    kind: String,
-    #[serde(default)]
-    appointment_id: Option<String>,
-    #[serde(default)]
-    score: Option<f64>,
-    #[serde(default)]
-    level: Option<String>,
-    #[serde(default)]
-    model: Model,
-    #[serde(default)]
-    visit: Option<Placed>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Model {
-    id: String,
-    version: String,
-}
-
-#[derive(Deserialize)]
-struct Placed {
-    starts_at: String,
-}
-
-impl Decided {
-    /// The appointment, its start and what was said of it; none where no booked visit was scored.
-    fn said(self) -> Option<(String, i64, Said)> {
-        let at_ms = Id::parse(&self.id)?.at_ms();
-        let starts_at_ms = parse_rfc3339(&self.visit?.starts_at).ok()?;
-        let said = Said { at_ms, score: self.score?, level: level(&self.level?)?, model: 0 };
-        Some((self.appointment_id?, starts_at_ms, said))
-    }
-}
-
-fn level(name: &str) -> Option<Level> {
-    [Level::Low, Level::Medium, Level::High].into_iter().find(|level| level.name() == name)
-}
-
-/// The visit of whose client this is the key, `tenant:client_id`.
-fn visit(key: &[u8], appointment_id: &str, starts_at_ms: i64) -> u128 {
-    let mut hash = xxhash_rust::xxh3::Xxh3::new();
-    for part in [key, appointment_id.as_bytes(), &starts_at_ms.to_le_bytes()] {
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.digest128()
 }
 
 impl Tally {

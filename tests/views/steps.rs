@@ -243,8 +243,8 @@ fn documents_that_cannot_be_used_are_refused_at_their_place() {
     assert_eq!(Policy::read(&json!({}), &base).unwrap(), base);
     let two = json!({"steps": [{"id": "a", "before_days": 1}, {"id": "a", "before_days": 2}]});
     for (document, pointer) in [
-        (step(json!({"id": "a"})), "/steps/0/id"),
-        (step(json!({"id": "a", "before_hours": 1, "before_days": 1})), "/steps/0/id"),
+        (step(json!({"id": "a"})), "/steps/0"),
+        (step(json!({"id": "a", "before_hours": 1, "before_days": 1})), "/steps/0"),
         (step(json!({"id": "manual", "before_hours": 1})), "/steps/0/id"),
         (step(json!({"id": "A", "before_hours": 1})), "/steps/0/id"),
         (step(json!({"id": "a", "before_hours": 0})), "/steps/0/before_hours"),

@@ -1,6 +1,7 @@
 //! What is counted of rows that are folded from events, and of what was said before.
 
 use super::*;
+use crate::decisions::id::Id;
 use crate::event::codec::{Defaults, decode_structured, rfc3339};
 use crate::event::{Position, Topic};
 use crate::view::client::Appointments;

@@ -13,6 +13,10 @@
 //! that was read before is answered, not even by a read that was under way and finished later.
 
 pub mod agenda;
+mod cache;
+mod pointers;
+
+pub use pointers::Pointers;
 
 use crate::event::key;
 use crate::event::policy::Kind;
@@ -29,11 +33,11 @@ use crate::view::policy::{self, Policy};
 use crate::view::sent::{self, Calendar, Sent};
 use crate::view::user::{self, User};
 use crate::view::{self, Limits};
+use cache::{Cache, Merged, feature_of, lead_of};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -52,106 +56,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { cache_entries_max: 100_000, stale_ms_max: 1_000, pointer_stale_ms_max: 1_000 }
-    }
-}
-
-/// The serving pointers of all families, each read again when it is older than its bound. Those alone whose rows
-/// were folded by the rules that this process has: it could misread others.
-pub struct Pointers {
-    store: Arc<dyn Store>,
-    fingerprint: String,
-    stale_max: Duration,
-    known: RwLock<BTreeMap<Family, (Arc<Pointer>, Instant)>>,
-}
-
-impl Pointers {
-    /// Pointers of `store`, at most `stale_ms_max` milliseconds old, to rows with this fingerprint.
-    pub fn new(store: Arc<dyn Store>, stale_ms_max: u64, fingerprint: String) -> Self {
-        Self { store, fingerprint, stale_max: Duration::from_millis(stale_ms_max), known: RwLock::default() }
-    }
-
-    /// The pointer of a family. Retry while none was ever set, and while another fold serves: until a rebuild.
-    pub async fn get(&self, family: Family) -> Result<Arc<Pointer>, Error> {
-        if let Some(pointer) = self.fresh(family) {
-            return Ok(pointer);
-        }
-        let asked_at = Instant::now();
-        let pointer = self.store.pointer(family).await?;
-        let pointer = Arc::new(pointer.ok_or_else(|| {
-            Error::retry(
-                "read the serving generation",
-                format!(
-                    "{} has none yet; the first `foretell serve` with the role that keeps it makes one",
-                    family.name()
-                ),
-            )
-        })?);
-        if pointer.fingerprint != self.fingerprint {
-            let (name, stored, ours) = (family.name(), &pointer.fingerprint, &self.fingerprint);
-            let detail = format!(
-                "the views of {name} were folded as {stored}, this process reads {ours}: they serve after \
-                 `foretell rebuild {name}`"
-            );
-            return Err(Error::retry("read the serving generation", detail));
-        }
-        let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.insert(family, (pointer.clone(), asked_at));
-        Ok(pointer)
-    }
-
-    /// The generation that serves a family.
-    pub async fn generation(&self, family: Family) -> Result<Generation, Error> {
-        Ok(self.get(family).await?.serving(family))
-    }
-
-    fn fresh(&self, family: Family) -> Option<Arc<Pointer>> {
-        let known = self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (pointer, asked_at) = known.get(&family)?;
-        (asked_at.elapsed() < self.stale_max).then(|| pointer.clone())
-    }
-}
-
-/// The partials of an aggregate row, merged.
-#[derive(Debug, Clone)]
-enum Merged {
-    Feature(Arc<Feature>),
-    Lead(Arc<Lead>),
-}
-
-/// What a merged row was read from.
-type CacheKey = (Generation, u64, RowKey);
-
-/// A merged row, and when it was asked for.
-#[derive(Debug, Clone)]
-struct Remembered {
-    merged: Merged,
-    asked_at: Instant,
-}
-
-/// Merged rows, for as long as they are fresh. One that is not is replaced where it stands, because to expire it and
-/// insert it again would cost more than the read. Hashed quickly, with a seed of the process: the upkeep of the cache
-/// hashes keys as well.
-struct Cache {
-    rows: moka::sync::Cache<CacheKey, Remembered, hashbrown::DefaultHashBuilder>,
-    stale_max: Duration,
-}
-
-impl Cache {
-    /// How long a row that nobody asks for stays in memory.
-    const KEPT: Duration = Duration::from_secs(60);
-
-    fn new(entries_max: u64, stale_max: Duration) -> Self {
-        let rows = moka::sync::Cache::builder().max_capacity(entries_max).time_to_live(stale_max.max(Self::KEPT));
-        Self { rows: rows.build_with_hasher(hashbrown::DefaultHashBuilder::default()), stale_max }
-    }
-
-    fn get(&self, key: &CacheKey, now: Instant) -> Option<Merged> {
-        let row = self.rows.get(key)?;
-        (now.duration_since(row.asked_at) < self.stale_max).then_some(row.merged)
-    }
-
-    fn insert(&self, key: CacheKey, merged: Merged, asked_at: Instant) {
-        self.rows.insert(key, Remembered { merged, asked_at });
     }
 }
 
@@ -399,34 +303,10 @@ pub fn partition(pointer: &Pointer, tenant: &str, subject: &str) -> u32 {
     key::partition(key::of(tenant, subject).as_bytes(), pointer.partitions)
 }
 
-impl Merged {
-    fn of(key: &RowKey, partials: &[Row]) -> Result<Self, Error> {
-        Ok(match key.view {
-            View::Lead => Self::Lead(Arc::new(merge(partials, Lead::merge)?)),
-            _ => Self::Feature(Arc::new(merge(partials, Feature::merge)?)),
-        })
-    }
-}
-
-fn feature_of(row: Merged) -> Option<Arc<Feature>> {
-    match row {
-        Merged::Feature(feature) => Some(feature),
-        Merged::Lead(_) => None,
-    }
-}
-
 /// What a read answers by the deadline; Retry where it does not.
 async fn in_time<T>(deadline: Instant, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let late = |_| Err(Error::retry("read rows", "they did not come in time"));
     tokio::time::timeout_at(deadline, read).await.unwrap_or_else(late)
-}
-
-fn lead_of(rows: Vec<Merged>) -> Arc<Lead> {
-    let lead = |row| match row {
-        Merged::Lead(lead) => Some(lead),
-        Merged::Feature(_) => None,
-    };
-    rows.into_iter().find_map(lead).unwrap_or_default()
 }
 
 /// The state of a stored row; Fatal where it cannot be decoded.

@@ -142,7 +142,10 @@ impl fmt::Display for Summary {
         writeln!(f, "{}", answers.join(", "))?;
         self.taught.iter().try_for_each(|taught| writeln!(f, "{taught}"))?;
         if self.measures.is_empty() {
-            return writeln!(f, "no labels in this file, so nothing to measure the scores by");
+            return writeln!(
+                f,
+                "nothing to measure the scores by: the file has no labels, or none behind the end of the training"
+            );
         }
         let heads = ["", "cases", "positive", "ROC AUC", "Brier", "log loss", "ECE"];
         let [name, cases, positive, auc, brier, log_loss, ece] = heads;

@@ -41,10 +41,23 @@ const LATER: f64 = 0.2;
 pub enum Refused {
     /// The history is too short.
     #[error(
-        "{rows} rows with known outcomes, {missed} of them missed: a model needs {ROWS_MIN}, and {MISSED_MIN} of \
-         each outcome; until then two counters answer"
+        "{rows} rows with known outcomes{part}, {missed} of them missed: a model needs {ROWS_MIN}, and {MISSED_MIN} \
+         of each outcome; until then two counters answer"
     )]
     TooFew {
+        /// Of which part of the history, as ` in its earlier part`; empty: of all.
+        part: &'static str,
+        /// Rows.
+        rows: usize,
+        /// Of them missed.
+        missed: usize,
+    },
+    /// There is nothing to judge a model by.
+    #[error(
+        "of the latest {rows} rows with known outcomes {missed} are missed: a model is judged by both outcomes; until \
+         then two counters answer"
+    )]
+    OneSided {
         /// Rows.
         rows: usize,
         /// Of them missed.
@@ -74,11 +87,11 @@ pub fn train(lesson: Lesson<'_>, tell: &mut dyn FnMut(usize, usize)) -> Result<M
     let is_known = |row: &&Row, until: i64| row.known_ms <= until && row.at_ms <= until;
     let until = until_ms.unwrap_or(i64::MAX);
     let known: Vec<_> = rows.iter().filter(|row| is_known(row, until)).collect();
-    enough(&known)?;
+    enough(&known, "")?;
     let split_ms = known.get((known.len() as f64 * (1.0 - LATER)) as usize).map_or(until, |row| row.at_ms);
     let earlier: Vec<_> = known.iter().copied().filter(|row| is_known(row, split_ms)).collect();
     let later: Vec<_> = known.iter().copied().filter(|row| row.at_ms > split_ms).collect();
-    enough(&earlier)?;
+    enough(&earlier, " in its earlier part, by which it is chosen what the model asks")?;
     enough_to_judge(&later)?;
     let candidates = design::candidates(&earlier, names, &config.protected_attributes);
     let prior = config.prior_no_shows;
@@ -98,10 +111,10 @@ pub fn train(lesson: Lesson<'_>, tell: &mut dyn FnMut(usize, usize)) -> Result<M
     Ok(Model { training, ..model })
 }
 
-fn enough(rows: &[&Row]) -> Result<(), Refused> {
+fn enough(rows: &[&Row], part: &'static str) -> Result<(), Refused> {
     let missed = rows.iter().filter(|row| row.missed).count();
     if rows.len() < ROWS_MIN || missed.min(rows.len() - missed) < MISSED_MIN {
-        return Err(Refused::TooFew { rows: rows.len(), missed });
+        return Err(Refused::TooFew { part, rows: rows.len(), missed });
     }
     Ok(())
 }
@@ -109,7 +122,7 @@ fn enough(rows: &[&Row]) -> Result<(), Refused> {
 fn enough_to_judge(rows: &[&Row]) -> Result<(), Refused> {
     let missed = rows.iter().filter(|row| row.missed).count();
     if missed == 0 || missed == rows.len() {
-        return Err(Refused::TooFew { rows: rows.len(), missed });
+        return Err(Refused::OneSided { rows: rows.len(), missed });
     }
     Ok(())
 }

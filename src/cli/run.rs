@@ -137,6 +137,8 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
 }
 
 async fn reported(config: &Config, what: Report, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let (Report::Decisions { tenant, .. } | Report::NoShow { tenant, .. }) = &what;
+    tenant.as_deref().map_or(Ok(()), check_tenant)?;
     let access = Access::look(config, clock()).await?;
     let bar = progress("offsets", 0);
     let told = match what {
@@ -145,6 +147,9 @@ async fn reported(config: &Config, what: Report, print: Print, out: &mut dyn Wri
             unless_signalled(report::decisions(&access, &asked, (&bar, print), out)).await
         }
         Report::NoShow { since, until, tenant, svg } => {
+            if since.zip(until).is_some_and(|(since, until)| since >= until) {
+                return Err(Failure::Other("--until is not behind --since".into()));
+            }
             let asked = visits::Asked { since_ms: since, until_ms: until, tenant };
             let asked = (&asked, svg.as_deref());
             unless_signalled(report::no_show::no_show(&access, asked, (&bar, print), out)).await
@@ -152,6 +157,13 @@ async fn reported(config: &Config, what: Report, print: Print, out: &mut dyn Wri
     };
     bar.finish_and_clear();
     told
+}
+
+pub(super) fn check_tenant(tenant: &str) -> Result<(), Failure> {
+    if crate::event::codec::is_tenant(tenant) {
+        return Ok(());
+    }
+    Err(Failure::Other(format!("{tenant:?} is no tenant: 1 to 63 of a-z, 0-9 and -")))
 }
 
 async fn repartition(
@@ -230,9 +242,7 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
         Facts::Logins => import::Kind::Logins,
         Facts::Appointments => import::Kind::Appointments,
     };
-    if !crate::event::codec::is_tenant(&asked.tenant) {
-        return Err(Failure::Other(format!("{:?} is no tenant: 1 to 63 of a-z, 0-9 and -", asked.tenant)));
-    }
+    check_tenant(&asked.tenant)?;
     let loaded = source::read(&asked.file, asked.format.into(), &asked.tenant).map_err(Error::from)?;
     let (journals, place) = match (app::disk_directory(&config.log), &asked.to.to) {
         (_, Some(url)) => {

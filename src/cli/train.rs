@@ -2,6 +2,7 @@
 
 use super::bar::progress;
 use super::ending::{Failure, unless_signalled};
+use super::run::check_tenant;
 use super::{Destination, Format, time};
 use crate::clock::{Clock, System};
 use crate::config::Config;
@@ -58,8 +59,11 @@ pub(super) struct NoShow {
 /// Does it; a model that should not be published is a failure where publishing was asked for.
 pub(super) async fn run(config: &Config, asked: Train, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let Train::NoShow(asked) = asked;
-    if !crate::event::codec::is_tenant(&asked.tenant) {
-        return Err(Failure::Other(format!("{:?} is no tenant: 1 to 63 of a-z, 0-9 and -", asked.tenant)));
+    check_tenant(&asked.tenant)?;
+    if asked.to.to.is_some() && asked.file.is_none() {
+        let detail =
+            "--to publishes what was learnt from a FILE: name one, or learn from the log, with --log and --store";
+        return Err(Failure::Other(detail.into()));
     }
     let clock: Arc<dyn Clock> = Arc::new(System);
     let access = match (&asked.file, asked.publish) {

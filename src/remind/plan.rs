@@ -237,7 +237,16 @@ pub fn story(context: &Context<'_>, id: &str) -> Vec<Reminder> {
             receipt: None,
         })
     };
+    // What was sent stays sent, also where the policy knows its step no more.
+    let kept = |(own, announced): (&str, &Announced)| {
+        let visit = context.client.appointments.get(id)?;
+        let is_named = announced.others.iter().any(|other| other.appointment_id == id && other.withdrawn.is_none());
+        let is_of_policy = announced.step == MANUAL || context.policy.steps.iter().any(|s| s.id == announced.step);
+        let is_sent = (own == id || is_named) && announced.withdrawn.is_none() && !is_of_policy;
+        is_sent.then(|| step::sent(announced, visit, (own != id).then_some("grouped")))
+    };
     let mut story: Vec<_> = context.sent.all().filter_map(withdrawn).collect();
+    story.extend(context.sent.all().filter_map(kept));
     let steps = all(context).steps.into_iter().filter(|step| step.appointment_id == id);
     story.extend(steps.map(|step| step.reminder));
     story.sort_by(|a, b| (a.due_at_ms, &a.step).cmp(&(b.due_at_ms, &b.step)));

@@ -34,7 +34,7 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// What is sent when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Steps, in any order; at most [`STEPS_MAX`].
     pub steps: Vec<Step>,
@@ -212,7 +212,8 @@ impl Policy {
             let is_new = self.steps.iter().take(at).all(|other| other.id != step.id);
             unless(is_new, &format!("/steps/{at}/id"), "an id of its own")?;
         }
-        unless(!self.channels_default.is_empty(), "/channels_default", "at least one")?;
+        let channels = &self.channels_default;
+        unless(!channels.is_empty() && is_set(channels), "/channels_default", "at least one, and each once")?;
         unless(is_template(&self.template_default), "/template_default", "1 to 256 bytes")?;
         let minute = |minute: u16| minute < 24 * 60;
         let quiet = self.quiet_hours_default;
@@ -221,7 +222,8 @@ impl Policy {
         unless((1..=64).contains(&self.client_day_reminders_max), "/client_day_reminders_max", "1 to 64")?;
         unless(self.notice_minutes_min <= 24 * 60, "/notice_minutes_min", "0 to 1440")?;
         unless(self.fallbacks_max <= 4, "/fallbacks_max", "0 to 4")?;
-        unless(!self.business_days.is_empty(), "/business_days", "at least one")
+        let days = &self.business_days;
+        unless(!days.is_empty() && is_set(days), "/business_days", "at least one, and each once")
     }
 
     /// Whether a step is due when a visit is booked.
@@ -272,10 +274,16 @@ impl Step {
         unless(within(self.before_business_days, BUSINESS_DAYS_MAX), "/before_business_days", "1 to 20")?;
         let offset = "one of before_hours, before_days, before_business_days and at_booking";
         unless(self.offset().is_some(), "", offset)?;
+        unless(is_set(&self.channels), "/channels", "each once")?;
         unless(self.template.as_deref().is_none_or(is_template), "/template", "1 to 256 bytes")?;
         unless(!self.levels.contains(&Level::Unscored), "/levels", "low, medium or high")?;
         unless(within(self.expires_minutes, AHEAD_DAYS_MAX * 24 * 60), "/expires_minutes", "1 to 43200")
     }
+}
+
+/// Whether everything in a list is there once.
+fn is_set<T: PartialEq>(list: &[T]) -> bool {
+    list.iter().enumerate().all(|(at, entry)| !list[..at].contains(entry))
 }
 
 fn is_template(name: &str) -> bool {

@@ -3,7 +3,8 @@
 use crate::build::*;
 use foretell::event::appointment::{Change, Channel, Consent, QuietHours};
 use foretell::event::reminder::{Feedback, Request, Risk};
-use foretell::event::{Envelope, Event, Fact, zone};
+use foretell::event::{Envelope, Event, Fact, Position, codec, zone};
+use foretell::log::{NewRecord, Record};
 use foretell::remind::announce;
 use foretell::remind::plan::{self, Action, Context, Status};
 use foretell::remind::policy::{Policy, Step};
@@ -96,9 +97,15 @@ impl Case {
     }
 }
 
-/// The event that the planner appends for an action.
+/// The event that the planner appends for an action, as its own fold reads it again.
 fn record(action: &Action, time_ms: i64) -> Event {
-    announce::said("t", "c", action.clone(), time_ms).0
+    let (event, extensions) = announce::said("t", "c", action.clone(), time_ms);
+    let NewRecord { topic, key, value, headers } = codec::encode_event(&event, &extensions);
+    let position = Position { topic, partition: 0, offset: 0 };
+    let record = Record { position, timestamp_ms: time_ms, key, value, headers };
+    let read = codec::decode(&record).expect("what is announced can be folded");
+    assert_eq!(read, event);
+    read
 }
 
 pub(crate) fn requested(id: &str, channels: Vec<Channel>) -> Fact {

@@ -3,7 +3,7 @@
 use crate::build::*;
 use crate::plan::{Case, START, consents, requested, step};
 use foretell::event::Fact;
-use foretell::event::appointment::{Channel, StartsAt};
+use foretell::event::appointment::{Booking, Channel, StartsAt};
 use foretell::event::reminder::{Feedback, Risk};
 use foretell::remind::plan::{Action, Announce, Status};
 use foretell::remind::policy::{Policy, Step};
@@ -237,6 +237,42 @@ fn a_client_who_answers_has_confirmed_and_was_reached() {
 }
 
 #[test]
+fn what_was_sent_stays_in_the_story_when_its_step_goes() {
+    let mut case = Case::new();
+    assert_eq!(case.tick(at(START) - 72 * HOUR), ["+72h"]);
+    let delivered = feedback(&case, "72h", Some(Channel::Sms));
+    case = case.then("2026-06-07T13:00:00Z", Fact::ReminderDelivered(delivered));
+    let before = case.story("2026-06-07T14:00:00Z", "a");
+    case.policy.steps.retain(|step| step.id == "24h");
+    let after = case.story("2026-06-07T14:00:00Z", "a");
+    assert_eq!(after, before.into_iter().filter(|(step, ..)| step != "call").collect::<Vec<_>>());
+    assert!(after.contains(&("72h".into(), Status::Sent, None)), "{after:?}");
+    case.policy.steps.clear();
+    assert_eq!(case.story("2026-06-07T14:00:00Z", "a"), [("72h".into(), Status::Sent, None)]);
+    assert_eq!(case.tick(at("2026-06-07T14:00:00Z")), [""; 0], "and is not taken back");
+}
+
+#[test]
+fn a_channel_that_is_asked_for_twice_is_announced_once() {
+    let mut case = Case::new().then("2026-06-06T13:00:00Z", requested("a", vec![Channel::Sms; 3]));
+    let plan = case.plan(at("2026-06-06T13:00:01Z"));
+    let [Action::Announce(announce)] = &plan.actions[..] else { panic!("{plan:?}") };
+    assert_eq!(announce.channels, [Channel::Sms]);
+    assert_eq!(case.tick(at("2026-06-06T13:00:01Z")), ["+manual"]);
+}
+
+#[test]
+fn a_visit_at_the_end_of_all_years_is_announced_as_its_clocks_show_it() {
+    // A quarter to midnight of UTC on the last day: the next year in Kiritimati.
+    let start_ms = at("2100-12-31T23:45:00Z");
+    let starts_at = StartsAt::Instant { at_ms: start_ms, zone: Some("Pacific/Kiritimati".into()) };
+    let Fact::Booked(booking) = booked("a", start_ms) else { panic!("a booking") };
+    let booking = Booking { starts_at, ..*booking };
+    let mut case = Case::with(vec![(start_ms - 30 * DAY, Fact::Booked(Box::new(booking)))]);
+    assert_eq!(case.tick(start_ms - 24 * HOUR), ["+24h"]);
+}
+
+#[test]
 fn documents_that_cannot_be_used_are_refused_at_their_place() {
     let base = Policy::default();
     let step = |step: serde_json::Value| json!({"steps": [step]});
@@ -255,10 +291,15 @@ fn documents_that_cannot_be_used_are_refused_at_their_place() {
         (step(json!({"id": "a", "before_days": 1, "channels": ["pigeon"]})), "/steps/0/channels/0"),
         (step(json!({"id": "a", "before_days": 1, "expires_minutes": 0})), "/steps/0/expires_minutes"),
         (two, "/steps/1/id"),
+        (step(json!({"id": "a", "before_days": 1, "channels": ["sms", "call", "sms"]})), "/steps/0/channels"),
         (json!({"channels_default": []}), "/channels_default"),
+        (json!({"channels_default": ["sms", "sms"]}), "/channels_default"),
         (json!({"quiet_hours_default": {"from_minute": 1440, "to_minute": 0}}), "/quiet_hours_default/from_minute"),
         (json!({"client_day_reminders_max": 0}), "/client_day_reminders_max"),
         (json!({"business_days": []}), "/business_days"),
+        (json!({"business_days": ["monday", "monday"]}), "/business_days"),
+        (json!({"steps": null}), ""),
+        (json!({"quiet_hours_default": null}), ""),
         (json!({"fallbacks_max": 5}), "/fallbacks_max"),
         (json!({"notice": 5}), ""),
         (json!([]), ""),

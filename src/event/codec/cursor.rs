@@ -236,7 +236,12 @@ impl<'v, 'f> Fields<'v, 'f> {
         let start = self.required("starts_at", stand_in, |value| time::start(text(value, TEXT_BYTES_MAX)?));
         match (start, zone) {
             (time::Start::Instant(at_ms), zone) => StartsAt::Instant { at_ms, zone },
-            (time::Start::Local(local), Some(zone)) => StartsAt::Local { local, zone },
+            (time::Start::Local(local), Some(zone)) => {
+                if let Err((code, detail)) = time::meant(local, &zone) {
+                    self.fault("starts_at", code, detail);
+                }
+                StartsAt::Local { local, zone }
+            }
             (time::Start::Local(local), None) => {
                 if !zone_named {
                     let detail = "a starts_at without an offset needs the zone that it is meant in";

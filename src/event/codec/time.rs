@@ -7,7 +7,7 @@
 use super::bounds::TIME_MS_END;
 use super::fault::{self, quoted};
 use super::value::Read;
-use jiff::civil::DateTime;
+use jiff::civil::{DateTime, date};
 use jiff::tz::Offset;
 
 /// A start as it was written.
@@ -27,14 +27,14 @@ pub(super) fn instant_ms(text: &str) -> Read<i64> {
     in_range((0..TIME_MS_END).contains(&at_ms), at_ms)
 }
 
-/// A wall-clock time within the years 1970 to 2100, in whole seconds.
+/// A wall-clock time, in whole seconds, that some zone shows within the years 1970 to 2100 of UTC.
 pub(super) fn local(text: &str) -> Read<DateTime> {
     let local = parse(text).filter(|(_, rest)| rest.is_empty()).and_then(|(local, _)| {
         DateTime::from_parts(local.date(), local.time()).with().subsec_nanosecond(0).build().ok()
     });
     let local = local
         .ok_or_else(|| (fault::INVALID_TIME, format!("{} is not a date and time of day that exists", quoted(text))))?;
-    in_range((1970..=2100).contains(&local.year()), local)
+    in_range((date(1969, 12, 31)..=date(2101, 1, 1)).contains(&local.date()), local)
 }
 
 /// Either of the two, told apart by what follows the seconds.
@@ -79,6 +79,12 @@ pub(super) fn wall_clock(local: DateTime) -> String {
         local.minute(),
         local.second()
     )
+}
+
+/// The instant of a wall-clock time in a zone, within the years 1970 to 2100.
+pub(super) fn meant(local: DateTime, zone: &str) -> Read<()> {
+    let at_ms = crate::event::zone::get(zone).map(|rules| crate::event::zone::instant_ms(local, &rules));
+    in_range(at_ms.is_none_or(|at_ms| (0..TIME_MS_END).contains(&at_ms)), ())
 }
 
 fn in_range<T>(is: bool, value: T) -> Read<T> {
@@ -186,12 +192,27 @@ mod tests {
             ("2026-13-01T01:30:00", Some(fault::INVALID_TIME)),
             ("2026-01-01T25:30:00", Some(fault::INVALID_TIME)),
             ("2026-01-01T01:30", Some(fault::INVALID_TIME)),
-            ("1969-12-31T23:59:59", Some(fault::INVALID_VALUE)),
-            ("2101-01-01T00:00:00", Some(fault::INVALID_VALUE)),
+            ("1969-12-31T00:00:00", None),
+            ("1969-12-30T23:59:59", Some(fault::INVALID_VALUE)),
+            ("2101-01-01T23:59:59", None),
+            ("2101-01-02T00:00:00", Some(fault::INVALID_VALUE)),
         ] {
             assert_eq!(local(text).err().map(|(code, _)| code), code, "{text}");
         }
         assert_eq!(local("2026-03-29T01:30:07.9").map(wall_clock).unwrap(), "2026-03-29T01:30:07");
+    }
+
+    #[test]
+    fn a_start_lies_within_the_years_by_the_clocks_of_its_zone() {
+        for (text, zone, is_within) in [
+            ("2100-12-31T23:59:59", "UTC", true),
+            ("2100-12-31T23:59:59", "America/Los_Angeles", false),
+            ("2101-01-01T13:59:59", "Pacific/Kiritimati", true),
+            ("1970-01-01T00:30:00", "Europe/Berlin", false),
+            ("1969-12-31T19:00:00", "America/New_York", true),
+        ] {
+            assert_eq!(meant(local(text).unwrap(), zone).is_ok(), is_within, "{text} {zone}");
+        }
     }
 
     proptest! {

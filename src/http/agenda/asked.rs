@@ -4,8 +4,8 @@
 //! nor the time that a reader takes changes what the next pages hold. It is signed by nobody: it holds nothing that
 //! its reader could not have asked for, and is checked like any other question.
 
-use crate::event::ID_BYTES_MAX;
 use crate::event::codec::{Fault, INVALID_VALUE, TOO_LONG, parse_rfc3339};
+use crate::event::{AHEAD_MS_MAX, ID_BYTES_MAX};
 use crate::http::problem::{Code, Problem};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -120,6 +120,9 @@ impl Asked {
         let limit = limit(query.limit.as_deref())?;
         let behind = query.cursor.as_deref().map(cursor).transpose()?;
         let list = match &behind {
+            Some(cursor) if cursor.list.now_ms > now_ms + AHEAD_MS_MAX => {
+                return Err(malformed("cursor", "is not the `next` of a page"));
+            }
             Some(cursor) => cursor.list.clone(),
             None => List::read(query, now_ms)?,
         };
@@ -265,6 +268,8 @@ mod tests {
         {
             assert_eq!(query(&[other]).unwrap_err().code(), Code::ValidationFailed, "{other:?}");
         }
+        let before = read_at(&[("cursor", &next)], NOW_MS - AHEAD_MS_MAX - 1);
+        assert_eq!(before.unwrap_err().code(), Code::MalformedRequest, "no page was ever made then");
     }
 
     proptest! {

@@ -43,7 +43,8 @@ impl Page {
         };
         let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
         let now_ms = asked.list.now_ms;
-        let basis = api.assessor.basis(tenant, now_ms, deadline).await.map_err(answer::unreadable)?;
+        // Calibrated as of now, as every other answer is, and not as of the first page.
+        let basis = api.assessor.basis(tenant, api.clock.now_ms(), deadline).await.map_err(answer::unreadable)?;
         let behind = asked.behind.as_ref().map(|cursor| cursor.last.clone());
         let (firsts, firsts_max) = (BTreeMap::new(), asked.limit + 1);
         let mut page =

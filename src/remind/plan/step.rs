@@ -345,19 +345,24 @@ fn settled(
 /// The channels that may be used: those asked for, else the client's own, else the configured ones; of a client who
 /// was ever asked, those alone that they agree to.
 pub(super) fn channels(context: &Context<'_>, asked_for: &[Channel]) -> Vec<Channel> {
-    let Some(consents) = &context.client.channels else {
-        return if asked_for.is_empty() { context.policy.channels_default.clone() } else { asked_for.to_vec() };
-    };
-    let mut agreed = Vec::new();
-    for consent in consents {
-        // Of two entries for one channel the refusal wins.
-        let is_refused = consents.iter().any(|other| other.channel == consent.channel && !other.consent);
-        if !is_refused && !agreed.contains(&consent.channel) {
-            agreed.push(consent.channel);
+    let each_once = |channels: &[Channel], may: &dyn Fn(&Channel) -> bool| {
+        let mut once = Vec::new();
+        for channel in channels.iter().filter(|channel| may(channel)) {
+            if !once.contains(channel) {
+                once.push(*channel);
+            }
         }
-    }
+        once
+    };
+    let Some(consents) = &context.client.channels else {
+        let wanted = if asked_for.is_empty() { &context.policy.channels_default } else { asked_for };
+        return each_once(wanted, &|_| true);
+    };
+    // Of two entries for one channel the refusal wins.
+    let refused = |channel: &Channel| consents.iter().any(|other| other.channel == *channel && !other.consent);
+    let own: Vec<_> = consents.iter().map(|consent| consent.channel).collect();
     if asked_for.is_empty() {
-        return agreed;
+        return each_once(&own, &|channel| !refused(channel));
     }
-    asked_for.iter().copied().filter(|channel| agreed.contains(channel)).collect()
+    each_once(asked_for, &|channel| own.contains(channel) && !refused(channel))
 }

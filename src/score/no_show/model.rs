@@ -33,6 +33,8 @@ pub const TERMS_MAX: usize = 64;
 pub const COLUMNS_MAX: usize = 64;
 /// Largest number, without its sign, that a model may hold: beyond it, sums would lose what is small.
 const NUMBER_MAX: f64 = 1e6;
+/// No rate is closer to certainty than this, and no prior smaller: their logarithms stay small numbers.
+const SMALLEST: f64 = 1e-6;
 
 /// A trained model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -222,6 +224,9 @@ impl Published {
     /// What a document publishes; an empty one goes back to two counters.
     pub fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
         let protected = settings.protected.clone();
+        if !document.is_object() {
+            return Err(Invalid::at("", "a model is a table"));
+        }
         if document.as_object().is_some_and(serde_json::Map::is_empty) {
             return Ok(Self::nothing(protected));
         }
@@ -275,12 +280,13 @@ impl Model {
         }
         number("/intercept", self.intercept)?;
         for (at, rate) in self.lead_rates.iter().enumerate() {
-            if !(*rate > 0.0 && *rate < 1.0) {
-                return Err(Invalid::at(format!("/lead_rates/{at}"), "must be between 0 and 1"));
+            if !(SMALLEST..=1.0 - SMALLEST).contains(rate) {
+                let detail = format!("must be from {SMALLEST} to {}", 1.0 - SMALLEST);
+                return Err(Invalid::at(format!("/lead_rates/{at}"), detail));
             }
         }
-        if !(self.prior_no_shows > 0.0 && self.prior_no_shows <= NUMBER_MAX) {
-            return Err(Invalid::at("/prior_no_shows", "must be above 0"));
+        if !(SMALLEST..=NUMBER_MAX).contains(&self.prior_no_shows) {
+            return Err(Invalid::at("/prior_no_shows", format!("must be from {SMALLEST} to {NUMBER_MAX}")));
         }
         if self.terms.len() > TERMS_MAX {
             return Err(Invalid::at("/terms", format!("more than {TERMS_MAX}")));
@@ -312,7 +318,10 @@ impl Term {
 
 /// Whether an attribute is one of those that no score may depend on, however it is written.
 pub fn is_protected(name: &str, protected: &[String]) -> bool {
-    protected.iter().any(|protected| protected.eq_ignore_ascii_case(name))
+    // Case, spaces and punctuation make no other attribute of it.
+    let letters =
+        |name: &str| name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+    protected.iter().any(|protected| letters(protected) == letters(name))
 }
 
 fn number(pointer: &str, value: f64) -> Result<(), Invalid> {

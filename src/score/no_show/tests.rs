@@ -83,7 +83,10 @@ fn what_cannot_be_used_is_refused_by_its_place() {
         (with("/format", json!(2)), "/format"),
         (with("/intercept", json!(1e9)), "/intercept"),
         (with("/lead_rates/3", json!(1.0)), "/lead_rates/3"),
+        (with("/lead_rates/3", json!(5e-324)), "/lead_rates/3"),
         (with("/prior_no_shows", json!(0)), "/prior_no_shows"),
+        (with("/prior_no_shows", json!(5e-324)), "/prior_no_shows"),
+        (with("/terms/0/input", json!("attribute: Gender\u{200b}")), "/terms/0/input"),
         (with("/terms/0/input", json!("attribute:gender")), "/terms/0/input"),
         (with("/terms/0/input", json!("attribute:GENDER")), "/terms/0/input"),
         (with("/terms/0/input", json!("shoe_size")), "/terms/0/input"),
@@ -94,6 +97,7 @@ fn what_cannot_be_used_is_refused_by_its_place() {
         (with("/terms", json!(vec![whole["terms"][1].clone(); 65])), "/terms"),
         (with("/training/from", json!("x".repeat(20_000))), ""),
         (json!([]), ""),
+        (json!([1, whole["training"], -3.0, whole["lead_rates"], 1.5, []]), ""),
     ] {
         let refused = Published::read(&document, &settings).expect_err(pointer);
         assert_eq!(refused.pointer, pointer, "{refused}");

@@ -6,6 +6,7 @@
 use super::attribute::Attributes;
 use super::snapshot::{Snapshot, Subject};
 use crate::event::appointment::{CancelledBy, Channel, StartsAt};
+use crate::event::codec::bounds::TIME_MS_END;
 use crate::event::zone;
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,8 @@ impl Start {
         match starts_at {
             StartsAt::Local { local, zone } => {
                 let at_ms = zone::get(zone).map_or(0, |rules| zone::instant_ms(*local, &rules));
+                // Within the years that events have, under other rules for the zone too: it is announced as it is.
+                let at_ms = at_ms.clamp(0, TIME_MS_END - 1);
                 Self { local_s: seconds(*local), zone: zone.clone(), at_ms }
             }
             StartsAt::Instant { at_ms, zone } => {

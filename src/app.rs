@@ -52,7 +52,7 @@ pub const SOCKET: &str = "foretell.sock";
 pub enum Role {
     /// Answers requests.
     Http,
-    /// Keeps the views of logins and appointments.
+    /// Keeps the views of logins, appointments and policies.
     Views,
     /// Keeps the view of what was sent, and announces reminders.
     Reminders,

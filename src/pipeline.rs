@@ -39,7 +39,7 @@ use working::{Step, Working};
 pub struct Config {
     /// Records of a batch; a full batch is flushed at once.
     pub batch_records_max: usize,
-    /// How long an open batch waits for another record before it is flushed.
+    /// How long an open batch waits for further records, from its first one, before it is flushed where none is at hand.
     pub batch_linger_ms: u64,
     /// Age at which a batch is flushed even while records keep coming: what an event waits at most to be visible,
     /// besides the flush itself.

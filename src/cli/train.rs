@@ -60,9 +60,9 @@ pub(super) struct NoShow {
 pub(super) async fn run(config: &Config, asked: Train, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let Train::NoShow(asked) = asked;
     check_tenant(&asked.tenant)?;
-    if asked.to.to.is_some() && asked.file.is_none() {
-        let detail =
-            "--to publishes what was learnt from a FILE: name one, or learn from the log, with --log and --store";
+    if asked.to.to.is_some() && (asked.file.is_none() || !asked.publish) {
+        let detail = "--to, with --publish, publishes what was learnt from a FILE; a log is learnt from where it is, \
+                      with --log and --store";
         return Err(Failure::Other(detail.into()));
     }
     let clock: Arc<dyn Clock> = Arc::new(System);

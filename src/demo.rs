@@ -242,9 +242,9 @@ async fn tell(url: &str, directory: &Path, out: &mut dyn Write) -> Result<(), Fa
         writeln!(out, "{answer:#}")?;
     }
     writeln!(out, "\n# Reminders as they are announced, from the first one on:\ncurl -N {url}/v1/reminders/stream")?;
-    let policy = r#"{"rules": [{"code": "SCRIPTS", "when": "'AUTOMATED_CLIENT' in signals", "decision": "deny"}]}"#;
+    let policy = r#"{"rules": [{"code": "AT_A_DESK", "when": "device_type == 'desktop'", "decision": "challenge"}]}"#;
     let command = format!("curl -X PUT {url}/v1/policies/login -H 'content-type: application/json' -d @-");
-    writeln!(out, "\n# A policy of your own, in force at once; ask for the attacker's score again:")?;
+    writeln!(out, "\n# A policy of your own, in force at once; ask for Ada's score again, and she is challenged:")?;
     writeln!(out, "{command} <<'END'\n{policy}\nEND")?;
     writeln!(out, "\nThe API is described at {url}/docs. Ctrl-C ends the demo and removes its directory.")?;
     out.flush()?;

@@ -40,7 +40,9 @@ pub(super) fn local(text: &str) -> Read<DateTime> {
 /// Either of the two, told apart by what follows the seconds.
 pub(super) fn start(text: &str) -> Read<Start> {
     match parse(text) {
-        Some((_, [])) => local(text).map(Start::Local),
+        Some((_, [])) => {
+            local(text).and_then(|local| in_range((1970..=2100).contains(&local.year()), Start::Local(local)))
+        }
         _ => instant_ms(text).map(Start::Instant),
     }
 }
@@ -81,10 +83,14 @@ pub(super) fn wall_clock(local: DateTime) -> String {
     )
 }
 
-/// The instant of a wall-clock time in a zone, within the years 1970 to 2100.
+/// Whether the instant of a wall-clock time in a zone lies within the years 1970 to 2100 of UTC.
 pub(super) fn meant(local: DateTime, zone: &str) -> Read<()> {
     let at_ms = crate::event::zone::get(zone).map(|rules| crate::event::zone::instant_ms(local, &rules));
-    in_range(at_ms.is_none_or(|at_ms| (0..TIME_MS_END).contains(&at_ms)), ())
+    if at_ms.is_none_or(|at_ms| (0..TIME_MS_END).contains(&at_ms)) {
+        return Ok(());
+    }
+    let detail = format!("{} in {} is not within the years 1970 to 2100 of UTC", wall_clock(local), quoted(zone));
+    Err((fault::INVALID_TIME, detail))
 }
 
 fn in_range<T>(is: bool, value: T) -> Read<T> {
@@ -208,6 +214,7 @@ mod tests {
             ("2100-12-31T23:59:59", "UTC", true),
             ("2100-12-31T23:59:59", "America/Los_Angeles", false),
             ("2101-01-01T13:59:59", "Pacific/Kiritimati", true),
+            ("2101-01-01T14:00:00", "Pacific/Kiritimati", false),
             ("1970-01-01T00:30:00", "Europe/Berlin", false),
             ("1969-12-31T19:00:00", "America/New_York", true),
         ] {

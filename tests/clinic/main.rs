@@ -253,6 +253,6 @@ async fn a_year_in_a_directory_keeps_every_promise_through_crashes_and_takeovers
 async fn an_autumn_on_clusters_keeps_every_promise_through_crashes_and_takeovers() {
     let size = size(OCTOBER_MS, 21, 500);
     let days = size.days as u64;
-    let lived = live(on_clusters().await, (size, edits()), (days / 3 + 1, days / 2)).await;
+    let lived = live(on_clusters().await, (size, edits()), (8 + days / 12, 10 + days / 8)).await;
     assert_full(&lived.unwrap_or_else(|broken| panic!("{broken}")), size.appointments);
 }

@@ -31,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 /// Longer than anything here may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Between two looks at a checkpoint: whoever asks without a pause takes the store from those who fold.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// A clock that stands until it is set.
 pub struct Manual(AtomicI64);
 
@@ -188,7 +191,7 @@ impl World {
                         checkpoint.map_or(0, |checkpoint| checkpoint.next) >= end
                     };
                     while !is_folded().await {
-                        tokio::task::yield_now().await;
+                        tokio::time::sleep(PAUSE).await;
                     }
                 });
                 futures::future::join_all(folded).await;

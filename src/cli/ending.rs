@@ -26,6 +26,14 @@ impl Failure {
     }
 }
 
+/// Refuses a name that no tenant can have.
+pub(super) fn check_tenant(tenant: &str) -> Result<(), Failure> {
+    if crate::event::codec::is_tenant(tenant) {
+        return Ok(());
+    }
+    Err(Failure::Other(format!("{tenant:?} is no tenant: 1 to 63 of a-z, 0-9 and -")))
+}
+
 impl From<std::io::Error> for Failure {
     fn from(cause: std::io::Error) -> Self {
         Self::Work(cause.into())

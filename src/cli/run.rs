@@ -2,7 +2,7 @@
 
 use super::bar::progress;
 use super::calibrate;
-use super::ending::{Failure, on_signal, unless_signalled};
+use super::ending::{Failure, check_tenant, on_signal, unless_signalled};
 use super::policy;
 use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Report, Settings};
 use crate::app::{self, Service};
@@ -157,13 +157,6 @@ async fn reported(config: &Config, what: Report, print: Print, out: &mut dyn Wri
     };
     bar.finish_and_clear();
     told
-}
-
-pub(super) fn check_tenant(tenant: &str) -> Result<(), Failure> {
-    if crate::event::codec::is_tenant(tenant) {
-        return Ok(());
-    }
-    Err(Failure::Other(format!("{tenant:?} is no tenant: 1 to 63 of a-z, 0-9 and -")))
 }
 
 async fn repartition(

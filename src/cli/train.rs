@@ -1,8 +1,7 @@
 //! `train`: learns a model from a file or from the log, shows how good it is, and publishes it where that was asked.
 
 use super::bar::progress;
-use super::ending::{Failure, unless_signalled};
-use super::run::check_tenant;
+use super::ending::{Failure, check_tenant, unless_signalled};
 use super::{Destination, Format, time};
 use crate::clock::{Clock, System};
 use crate::config::Config;

@@ -42,7 +42,7 @@ pub fn appointments(
     let both = [At::Booking, At::DayBefore];
     let one = [options.at];
     let moments: &[At] = if options.train_until_ms.is_some() { &both } else { &one };
-    let mut replay = Replay::new(options.limits.clone(), options.partitions.max(1), moments);
+    let mut replay = Replay::new(options.limits.clone(), options.partitions, moments);
     let mut progress = Progress { tell: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
         let event = &sourced.event;

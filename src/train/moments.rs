@@ -98,7 +98,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// A replay that stops at these moments, of a log with so many partitions, 1 or more: limits of rows hold in each.
+    /// A replay that stops at these moments, of a log with so many partitions, 0 being 1: limits of rows hold in each.
     pub fn new(limits: Limits, partitions: u32, moments: &[At]) -> Self {
         let rows = Materialized::new(Appointments { limits: limits.clone() });
         Self { rows, limits, partitions, moments: moments.to_vec(), had: HashSet::new(), due: BTreeSet::new() }

@@ -11,7 +11,7 @@ pub(super) struct Said {
     pub(super) at_ms: i64,
     pub(super) score: f64,
     pub(super) level: Level,
-    /// Of [`Tally::models`], where it was asked for.
+    /// Of the models of the [`Tally`](super::Tally), where it was asked for.
     pub(super) model: u16,
 }
 

@@ -68,7 +68,8 @@ pub struct Basis {
 impl Basis {
     /// A basis of nothing but the outcomes by lead: two counters.
     pub fn counting(config: Arc<Config>, lead: Arc<Lead>) -> Self {
-        let model = Active { version: String::new(), policy: Published::default(), published: None, warning: None };
+        let (version, latest) = (String::new(), String::new());
+        let model = Active { version, latest, policy: Published::default(), published: None, warning: None };
         Self { config, lead, model: Arc::new(model), recent: None, warnings: Vec::new() }
     }
 

@@ -73,6 +73,8 @@ impl Document for Published {
 pub struct Active<D> {
     /// The number of its version, or the digest of the settings.
     pub version: String,
+    /// The version that a change replaces: the latest that was published, whether or not it can be used.
+    pub latest: String,
     /// What decides.
     pub policy: D,
     /// The version that was published; none where the settings decide.
@@ -166,6 +168,7 @@ impl<D: Document> Shown for InForce<D> {
         let active = self.read(tenant).await?;
         Ok(Active {
             version: active.version.clone(),
+            latest: active.latest.clone(),
             policy: serde_json::to_value(&active.policy).unwrap_or_default(),
             published: active.published.clone(),
             warning: active.warning,
@@ -186,7 +189,8 @@ impl<D: Document> InForce<D> {
     /// is what decides for tenants that have none.
     pub fn new(rows: Arc<Rows>, settings: D, stale_ms_max: u64) -> Self {
         let version = digest(&settings);
-        let settings = Arc::new(Active { version, policy: settings, published: None, warning: None });
+        let latest = version.clone();
+        let settings = Arc::new(Active { version, latest, policy: settings, published: None, warning: None });
         let held = moka::sync::Cache::new(TENANTS_MAX);
         Self { rows, settings, held, stale_max: Duration::from_millis(stale_ms_max) }
     }
@@ -242,6 +246,7 @@ impl<D: Document> InForce<D> {
     /// The latest version that can be used.
     async fn resolved(&self, tenant: &str, row: Row) -> Result<Active<D>, Error> {
         let settings = self.settings.clone();
+        let latest = row.versions().next().map_or_else(|| settings.latest.clone(), |latest| latest.version.to_string());
         let find = move || {
             let mut refused = Vec::new();
             for version in row.versions() {
@@ -262,9 +267,9 @@ impl<D: Document> InForce<D> {
         let warning = (!refused.is_empty()).then_some(POLICY_INVALID);
         Ok(match found {
             Some((version, policy)) => {
-                Active { version: version.version.to_string(), policy, published: Some(version), warning }
+                Active { version: version.version.to_string(), latest, policy, published: Some(version), warning }
             }
-            None => Active { warning, ..self.settings.as_ref().clone() },
+            None => Active { latest, warning, ..self.settings.as_ref().clone() },
         })
     }
 }

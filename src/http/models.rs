@@ -28,7 +28,8 @@ use utoipa::ToSchema;
 pub struct ModelAnswer {
     /// What answers name; two counters where none is published.
     pub model: AppointmentModel,
-    /// The version of the document, that `ETag` carries: a number, or a digest where none was published.
+    /// The version of the document: a number, or a digest where none was published. `ETag` carries the latest that
+    /// was published, which is another one where that cannot be used.
     pub version: String,
     /// When it was published; null where none was.
     pub published_at: Option<String>,
@@ -62,7 +63,7 @@ pub struct Segments {
     get, path = "/v1/models/no-show", tag = "models",
     params(("Foretell-Tenant" = Option<String>, Header)),
     responses(
-        (status = 200, body = ModelAnswer, headers(("ETag" = String, description = "Its version"))),
+        (status = 200, body = ModelAnswer, headers(("ETag" = String, description = "The latest version"))),
         (status = "4XX", body = Document, content_type = "application/problem+json"),
         (status = "5XX", body = Document, content_type = "application/problem+json"),
     )
@@ -98,7 +99,7 @@ pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Res
     ),
     request_body(description = "The document", content((Value = "application/json", example = json!({})))),
     responses(
-        (status = 200, body = ModelAnswer, headers(("ETag" = String, description = "Its version"))),
+        (status = 200, body = ModelAnswer, headers(("ETag" = String, description = "The latest version"))),
         (status = "4XX", body = Document, content_type = "application/problem+json"),
         (status = "5XX", body = Document, content_type = "application/problem+json"),
     )
@@ -135,5 +136,5 @@ async fn shown(api: &Api, tenant: &str) -> Result<Response, Problem> {
         document: model.cloned(),
         warnings: active.warning.into_iter().collect(),
     };
-    Ok(policies::tagged(Json(answer), &active.version))
+    Ok(policies::tagged(Json(answer), &active.latest))
 }

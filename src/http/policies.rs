@@ -26,11 +26,12 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 /// A policy of the tenant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct PolicyAnswer {
     /// What it is for: `login` or `reminders`.
     pub policy: String,
-    /// The version that answers name, and that `ETag` carries: a number, or a digest where the settings decide.
+    /// The version that answers name: a number, or a digest where the settings decide. `ETag` carries the latest that
+    /// was published, which is another one where that cannot be used.
     pub version: String,
     /// When it was published; null where the settings decide.
     pub published_at: Option<String>,
@@ -38,6 +39,8 @@ pub struct PolicyAnswer {
     pub document: Value,
     /// All of it, with what the settings add.
     pub effective: Value,
+    /// Stable codes; `POLICY_INVALID`: the latest document cannot be used.
+    pub warnings: Vec<&'static str>,
 }
 
 /// A version of a policy.
@@ -63,7 +66,7 @@ pub struct PolicyVersions {
     get, path = "/v1/policies/{policy}", tag = "policies",
     params(("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header)),
     responses(
-        (status = 200, body = PolicyAnswer, headers(("ETag" = String, description = "Its version"))),
+        (status = 200, body = PolicyAnswer, headers(("ETag" = String, description = "The latest version"))),
         (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
         (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
     )
@@ -124,7 +127,7 @@ pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<Po
         )
     ),
     responses(
-        (status = 200, body = PolicyAnswer, headers(("ETag" = String, description = "Its version"))),
+        (status = 200, body = PolicyAnswer, headers(("ETag" = String, description = "The latest version"))),
         (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
         (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
     )
@@ -273,14 +276,15 @@ async fn shown(api: &Api, kind: Kind, tenant: &str) -> Result<Response, Problem>
         published_at: active.published.as_ref().map(|version| at(version.published_at_ms)),
         document,
         effective: active.policy,
+        warnings: active.warning.into_iter().collect(),
     };
-    Ok(tagged(Json(answer), &active.version))
+    Ok(tagged(Json(answer), &active.latest))
 }
 
-/// An answer about a version, which `ETag` names.
-pub(super) fn tagged(answer: impl IntoResponse, version: &str) -> Response {
+/// An answer whose `ETag` names the version that a change replaces.
+pub(super) fn tagged(answer: impl IntoResponse, latest: &str) -> Response {
     let mut response = answer.into_response();
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{latest}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
     }
     response

@@ -17,6 +17,7 @@
 //! Consumer groups live in the process, as the directory belongs to it. What a group committed is kept in memory
 //! and forgotten with the process: it is advice, and the checkpoint in the store decides.
 
+mod appender;
 mod backup;
 mod block;
 mod lock;
@@ -37,6 +38,7 @@ use super::memory::check_fenced;
 use super::{Error, Extent, Fenced, Membership, NewRecord, Reader, Retention, check_sizes, partition_of};
 use crate::clock::Clock;
 use crate::event::{Position, Topic};
+use appender::Appender;
 use async_trait::async_trait;
 use partition::Partition;
 use reader::Tailer;
@@ -48,7 +50,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use writer::{Appender, Job, Writer};
+use writer::{Job, Writer};
 
 /// Syncs of segment files: one for each partition that a group commit touched.
 pub const SYNCS: &str = "foretell_disk_log_syncs_total";

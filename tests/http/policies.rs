@@ -159,7 +159,12 @@ async fn a_published_document_that_cannot_be_used_leaves_the_one_before_it_in_fo
         (active.version.as_str(), active.policy.challenge_at, active.warning),
         ("1", 0.3, Some("POLICY_INVALID"))
     );
-    // The next change comes after it all the same.
+    // Shown is what decides, and what a change of it has to name.
+    let shown = instance.request(Method::GET, LOGIN).send().await.unwrap();
+    assert_eq!(shown.headers()["etag"], "\"2\"");
+    let shown = Answer::of(shown).await.body;
+    assert_eq!((&shown["version"], &shown["warnings"]), (&json!("1"), &json!(["POLICY_INVALID"])));
+    assert_eq!(put(&instance, &json!({"challenge_at": 0.4}), Some("\"1\"")).await.0.status, 412);
     assert_eq!(put(&instance, &json!({"challenge_at": 0.4}), Some("\"2\"")).await.1, Some("\"3\"".into()));
 }
 

@@ -14,9 +14,8 @@
 //! is not opened (`recover`).
 
 use super::segment::Segment;
-use super::writer::Appender;
 use crate::log::Error;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, RwLockWriteGuard};
 
 /// Between two looks.
 const LOOK_MS: i64 = 60 * 60 * 1000;
@@ -53,7 +52,7 @@ impl Kept {
     }
 }
 
-/// Looks now and then for what is older than it is kept.
+/// When to look for what is older than it is kept.
 pub(super) struct Keeper {
     /// Written while something is let go of; whoever reads holds that off.
     cuts: Arc<RwLock<()>>,
@@ -65,29 +64,13 @@ impl Keeper {
         Self { cuts, looked_ms: None }
     }
 
-    /// Lets go of what is due, if it is time to look and nobody makes a copy. What fails is tried with the next look.
-    pub(super) fn let_go(&mut self, appenders: &mut [Appender], now_ms: i64) {
+    /// Held by whoever lets records go: given if it is time to look, and nobody makes a copy.
+    pub(super) fn turn(&mut self, now_ms: i64) -> Option<RwLockWriteGuard<'_, ()>> {
         if self.looked_ms.is_some_and(|looked_ms| now_ms - looked_ms < LOOK_MS) {
-            return;
+            return None;
         }
-        let Ok(_alone) = self.cuts.try_write() else { return };
+        let alone = self.cuts.try_write().ok()?;
         self.looked_ms = Some(now_ms);
-        for appender in appenders {
-            let (topic, partition) = (appender.shared().topic.name(), appender.shared().number);
-            match appender.let_go(now_ms) {
-                Ok(0) => {}
-                Ok(segments) => {
-                    let start = appender.shared().start();
-                    tracing::info!(
-                        topic,
-                        partition,
-                        segments,
-                        start,
-                        "let records go that are older than they are kept"
-                    );
-                }
-                Err(error) => tracing::warn!(topic, partition, %error, "cannot let old records go"),
-            }
-        }
+        Some(alone)
     }
 }

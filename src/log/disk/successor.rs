@@ -11,8 +11,8 @@
 //! not matter how far an earlier opening came. Several topics are exchanged together or not at all. The old topic is
 //! left alone under the name of its epoch.
 
+use super::appender::Appender;
 use super::partition::Partition;
-use super::writer::Appender;
 use super::{Config, Directory, stored_count, write_whole};
 use crate::event::Topic;
 use crate::log::{Error, NewRecord, Record, partition_of};

@@ -254,6 +254,13 @@ impl Config {
         if self.zone_rules()?.get(&self.fold.time_zone_default).is_none() {
             return invalid("fold.time_zone_default", format!("no IANA zone {:?}", self.fold.time_zone_default));
         }
+        let reminders_min = remind::policy::ANNOUNCEMENTS_MAX + self.fold.appointment_requests_max;
+        if self.fold.appointment_reminders_max < reminders_min {
+            // A reminder that was announced and is forgotten would be announced again.
+            let message =
+                format!("at least {reminders_min}: what a policy can announce of one visit, and the requests");
+            return invalid("fold.appointment_reminders_max", message);
+        }
         for (place, count) in [
             ("topics.partitions", self.topics.partitions),
             ("topics.embedded_partitions", self.topics.embedded_partitions),
@@ -360,6 +367,12 @@ mod tests {
             ),
             ("FORETELL__FOLD__TIME_ZONE_DEFAULT", "Mars/Base", vec!["fold.time_zone_default", "no IANA zone"]),
             ("FORETELL__FOLD__TIME_ZONES_DIR", "/nowhere", vec!["fold.time_zones_dir", "/nowhere"]),
+            (
+                "FORETELL__SCORE__NO_SHOW__RECALIBRATION_HALF_LIFE_DAYS",
+                "0.05",
+                vec!["score.no_show", "recalibration_half_life_days", "from 1"],
+            ),
+            ("FORETELL__FOLD__APPOINTMENT_REMINDERS_MAX", "16", vec!["fold.appointment_reminders_max", "at least 48"]),
             ("FORETELL__SCORE__LOGIN__DENY_AT", "0.1", vec!["score.login", "deny_at"]),
             ("FORETELL__SCORE__LOGIN__MODE", "faithfull", vec!["score.login.mode", "Did you mean `faithful`?"]),
         ] {

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
 /// Raised whenever the same log gives other rows than before.
-pub const FOLD_VERSION: u32 = 6;
+pub const FOLD_VERSION: u32 = 7;
 
 /// What a fold depends on besides the log; part of the fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,8 @@ pub struct Limits {
     pub appointment_requests_max: usize,
     /// Receipts of reminders kept an appointment; the oldest is forgotten first.
     pub appointment_receipts_max: usize,
-    /// Announcements kept an appointment; the oldest withdrawn one is forgotten first.
+    /// Announcements kept an appointment: enough for those that a policy makes of one visit, with the requests of a day;
+    /// the oldest withdrawn one is forgotten first.
     pub appointment_reminders_max: usize,
     /// Outcomes kept a tenant, day and source partition, with what was known before them; an even draw of all.
     pub outcome_samples_max: usize,
@@ -83,7 +84,7 @@ impl Default for Limits {
             client_appointments_max: 128,
             appointment_requests_max: 8,
             appointment_receipts_max: 16,
-            appointment_reminders_max: 16,
+            appointment_reminders_max: 64,
             outcome_samples_max: 1_024,
         }
     }

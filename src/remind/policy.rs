@@ -11,15 +11,18 @@ use crate::score::Level;
 use crate::view::client::Start;
 use crate::view::sent::BY_HAND;
 use jiff::civil::{Date, Weekday};
-use jiff::{Span, ToSpan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Most steps of a policy: half of what an appointment's list of announcements keeps, so that none is forgotten.
+/// Most steps of a policy.
 pub const STEPS_MAX: usize = 8;
+/// Most announcements of a step after the first, for further channels.
+pub const FALLBACKS_MAX: u32 = 4;
+/// Most announcements of one visit by a policy: rows keep as many, so that none that holds is forgotten.
+pub const ANNOUNCEMENTS_MAX: usize = STEPS_MAX * (1 + FALLBACKS_MAX as usize);
 /// Farthest that a step may lie before the start, in days.
 pub const AHEAD_DAYS_MAX: u32 = 30;
-/// Farthest in business days, so that weekends and all it stays within [`AHEAD_DAYS_MAX`] where one day a week is free.
+/// Farthest in business days: with one free day a week within [`AHEAD_DAYS_MAX`], with one business day 20 weeks.
 pub const BUSINESS_DAYS_MAX: u32 = 20;
 /// Longest step id, in bytes.
 pub const STEP_ID_BYTES_MAX: usize = 64;
@@ -172,14 +175,11 @@ impl Step {
 
     /// When it is due for a visit that was placed at `placed_at_ms`.
     pub(super) fn due_ms(&self, policy: &Policy, start: &Start, placed_at_ms: i64) -> i64 {
-        let same_time = |date: Date| {
-            let zone = zone::get(&start.zone).unwrap_or(jiff::tz::TimeZone::UTC);
-            zone::instant_ms(date.to_datetime(start.local().time()), &zone)
-        };
-        let before = |days: Span| start.local().date().saturating_sub(days);
+        let zone = || zone::get(&start.zone).unwrap_or(jiff::tz::TimeZone::UTC);
+        let same_time = |date: Date| zone::instant_ms(date.to_datetime(start.local().time()), &zone());
         match self.offset() {
             Some(Offset::Hours(hours)) => start.at_ms - i64::from(hours) * HOUR_MS,
-            Some(Offset::Days(days)) => same_time(before(i64::from(days).days())),
+            Some(Offset::Days(days)) => zone::days_before_ms(start.local(), days, &zone()),
             Some(Offset::BusinessDays(days)) => same_time(policy.business_days_before(start.local().date(), days)),
             Some(Offset::AtBooking) | None => placed_at_ms,
         }
@@ -221,7 +221,7 @@ impl Policy {
         unless(minute(quiet.to_minute), "/quiet_hours_default/to_minute", "0 to 1439")?;
         unless((1..=64).contains(&self.client_day_reminders_max), "/client_day_reminders_max", "1 to 64")?;
         unless(self.notice_minutes_min <= 24 * 60, "/notice_minutes_min", "0 to 1440")?;
-        unless(self.fallbacks_max <= 4, "/fallbacks_max", "0 to 4")?;
+        unless(self.fallbacks_max <= FALLBACKS_MAX, "/fallbacks_max", "0 to 4")?;
         let days = &self.business_days;
         unless(!days.is_empty() && is_set(days), "/business_days", "at least one, and each once")
     }

@@ -40,7 +40,7 @@ use crate::store::{Family, RowKey, View};
 use attribute::Attributes;
 use scribe::Scribe;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a request by hand may wait for its announcement.
 pub const REQUEST_EXPIRES_MS: i64 = 24 * 60 * 60 * 1000;
@@ -58,6 +58,9 @@ pub struct Client {
     pub days: [Outcomes; lead::BUCKETS.len()],
     /// How the local days (since the epoch) count that had visits which are not kept any more: lead bucket, missed.
     pub settled_days: BTreeMap<i64, (u8, bool)>,
+    /// Day and hash of the samples of visits that are not kept any more, see [`outcome`](super::outcome): at most
+    /// [`SETTLED_DAYS_MAX`].
+    pub left_samples: BTreeSet<(i64, u64)>,
     /// The latest missed start among the appointments that are not kept any more.
     pub forgotten_missed_ms: Option<i64>,
     /// By appointment id.
@@ -210,9 +213,9 @@ impl Appointments {
 
     fn erase(client: &mut Client, time_ms: i64, scribe: &mut Scribe<'_>) {
         for id in client.appointments.keys().cloned().collect::<Vec<_>>() {
-            scribe.forget_sample(client, &id);
             scribe.release(client, &id);
         }
+        scribe.forget_samples(client);
         *client = Client { erased_at_ms: Some(time_ms), ..Client::default() };
     }
 }

@@ -45,7 +45,8 @@ pub enum Change {
         /// The outcome that it was.
         missed: bool,
     },
-    /// The client is erased: the outcome stays counted, what was known of them goes.
+    /// The client is erased, or their row cannot name the visit any more: the outcome stays counted, what was known
+    /// before it goes.
     Forget {
         /// See [`hash`].
         visit: u64,

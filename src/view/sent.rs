@@ -42,10 +42,17 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// Forgets withdrawn ones first, those of steps before those by hand, then those by hand: a step that holds must
-    /// not look as if it were still to be announced.
+    /// Forgets withdrawn ones first, those of steps before those by hand, then what had begun when the latest was
+    /// announced, then those by hand: a step that holds must not look as if it were still to be announced.
     fn forget_one(&mut self) {
-        let rank = |a: &Announced| (a.withdrawn.is_none(), a.withdrawn.is_some() == (a.step == BY_HAND));
+        let now_ms = self.list.last().map_or(i64::MIN, |latest| latest.at_ms);
+        let rank = |a: &Announced| match (a.withdrawn.is_some(), a.step == BY_HAND) {
+            (true, false) => 0,
+            (true, true) => 1,
+            _ if a.last_start_ms() <= now_ms => 2,
+            (false, true) => 3,
+            (false, false) => 4,
+        };
         let first = self.list.iter().enumerate().min_by_key(|(at, a)| (rank(a), *at)).map(|(at, _)| at);
         if let Some(first) = first {
             let gone = self.list.remove(first);

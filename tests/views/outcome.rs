@@ -152,10 +152,22 @@ fn a_sample_follows_its_outcome() {
 
 #[test]
 fn an_erased_client_leaves_counts_and_no_samples() {
-    let erased = Fact::ClientErased { client_id: "c".into() };
-    let views = appointments([(1, booked("a", START)), (START, missed("a")), (START + 1, erased)]);
-    let row = row(&views, START / DAY);
-    assert_eq!((row.seen.total().missed, row.samples.len()), (1, 0));
+    let erased = || Fact::ClientErased { client_id: "c".into() };
+    let missed_once = [(1, booked("a", START)), (START, missed("a"))];
+    let again = [(START + 1, rescheduled("a", START + 9 * DAY))];
+    // As many more as a row can name, of other days.
+    let many = (1..=40).flat_map(|day| {
+        let at = START + day * DAY;
+        [(at, missed("a")), (at + 1, rescheduled("a", at + 9 * DAY))]
+    });
+    let many: Vec<_> = again.iter().cloned().chain(many).collect();
+    for (name, between) in [("at once", &[][..]), ("begun anew under the same id", &again), ("often", &many)] {
+        let end = between.last().map_or(START, |(at, _)| *at) + 1;
+        let events = missed_once.iter().chain(between).cloned().chain([(end, erased())]);
+        let views = appointments(events.collect::<Vec<_>>());
+        let row = row(&views, START / DAY);
+        assert_eq!((row.seen.total().missed, row.samples.len()), (1, 0), "{name}");
+    }
 }
 
 #[test]

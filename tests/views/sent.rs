@@ -100,6 +100,8 @@ fn a_full_list_forgets_withdrawn_ones_then_those_by_hand_and_counts_on() {
     assert_eq!(ids(vec![hand("m"), step("r"), withdrawn("r", "a"), step("s"), step("t")]), (kept(["m", "s", "t"]), 1));
     assert_eq!(ids(vec![step("r"), hand("m"), hand("n"), hand("o")]), (kept(["r", "n", "o"]), 0));
     assert_eq!(ids(vec![step("r"), step("s"), step("t"), step("u")]), (kept(["s", "t", "u"]), 0));
+    let begun = due("b", "a", "72h", 1);
+    assert_eq!(ids(vec![hand("m"), step("r"), begun, step("s")]), (kept(["m", "r", "s"]), 0), "its visit is over");
     let taken_back = |id: &str| [step(id), withdrawn(id, "a")];
     let many = ["r", "s", "t", "u", "v"].iter().flat_map(|id| taken_back(id)).collect();
     assert_eq!(ids(many), (kept(["t", "u", "v"]), 5), "so that the next id is a new one");

@@ -134,7 +134,7 @@ pub struct Appointment {
     pub location_id: Option<String>,
     /// What the tenant told of it besides; service, location and practitioner are among it.
     pub attributes: Attributes,
-    /// What was known when its start was decided: until the outcome is known, which makes a sample of both.
+    /// What was known when its start was decided; with the outcome it makes a sample.
     pub snapshot: Option<Box<Snapshot>>,
 }
 

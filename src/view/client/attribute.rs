@@ -6,6 +6,7 @@
 //! others are, and no model takes them.
 
 use crate::event::appointment::{Booking, Scalar};
+use crate::event::codec::bounds::ATTRIBUTES_MAX;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -47,6 +48,9 @@ impl Value {
 pub fn hash(text: &str) -> u32 {
     xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32
 }
+
+/// What a booking may tell of itself: its attributes, service, location and practitioner.
+const TOLD_MAX: usize = ATTRIBUTES_MAX + 3;
 
 /// Values by the hash of their name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +96,13 @@ impl Attributes {
         Self(all)
     }
 
+    /// These, and of `others` as many as an event may tell besides: what one visit is told again and again has an end.
+    pub fn within(&self, others: &Self) -> Self {
+        let room = TOLD_MAX.saturating_sub(self.0.len());
+        let kept = others.0.iter().filter(|(name, _)| !self.0.contains_key(name)).take(room);
+        self.over(&Self(kept.map(|(name, value)| (*name, *value)).collect()))
+    }
+
     /// Those of `self` that `others` do not name.
     pub fn without(&self, others: &Self) -> Self {
         let left = self.0.iter().filter(|(name, _)| !others.0.contains_key(name));
@@ -114,6 +125,18 @@ mod tests {
         ] {
             assert_eq!((Value::of(&scalar), Value::of(&scalar).number()), (value, number), "{scalar:?}");
         }
+    }
+
+    #[test]
+    fn a_visit_keeps_what_it_was_told_last_up_to_a_bound() {
+        let of = |from: usize, to: usize, value: f64| {
+            Attributes::of(&(from..to).map(|n| (format!("name-{n}"), Scalar::Number(value))).collect())
+        };
+        let kept = of(0, 60, 2.0).within(&of(30, 90, 1.0));
+        assert_eq!(kept.iter().count(), TOLD_MAX);
+        let last = |n: usize| kept.get(hash(&format!("name-{n}")));
+        assert!((0..60).all(|n| last(n) == Some(Value::Whole(2))));
+        assert_eq!((60..90).filter(|n| last(*n) == Some(Value::Whole(1))).count(), TOLD_MAX - 60);
     }
 
     #[test]

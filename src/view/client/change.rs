@@ -26,7 +26,7 @@ impl Client {
         appointment.placed_by.clone_from(&envelope.id);
         appointment.service = booking.service.clone().or(appointment.service.take());
         appointment.location_id = booking.location_id.clone().or(appointment.location_id.take());
-        appointment.attributes = Attributes::told(booking).over(&appointment.attributes);
+        appointment.attributes = Attributes::told(booking).within(&appointment.attributes);
         // Another start is another visit to know of: see `witness`.
         appointment.snapshot = None;
         // Of the same instant, an outcome is what came last.

@@ -77,11 +77,18 @@ impl<'a> Scribe<'a> {
         }
     }
 
-    /// Forgets an appointment: its entries go, what it counted stays.
+    /// Forgets an appointment: its entries go, what it counted stays, and what was known of it before its outcome as
+    /// long as the row can name it: an erasure has to find it.
     pub(super) fn release(&mut self, client: &mut Client, id: &str) -> Option<Appointment> {
         let gone = client.appointments.remove(id);
         client.settle(id, gone.as_ref());
         let before = Footprint::of(gone.as_ref());
+        client.left_samples.extend(before.sample.as_ref().map(|(day, _)| (*day, outcome::hash(self.client_id, id))));
+        while client.left_samples.len() > SETTLED_DAYS_MAX
+            && let Some((day, visit)) = client.left_samples.pop_first()
+        {
+            self.forget(day, visit);
+        }
         if before.history.missed > 0 {
             let start = gone.as_ref().and_then(|gone| gone.start.as_ref());
             client.forgotten_missed_ms = client.forgotten_missed_ms.max(start.map(|start| start.at_ms));
@@ -90,12 +97,13 @@ impl<'a> Scribe<'a> {
         gone
     }
 
-    /// Takes what was known of a visit with an outcome out of the samples, where it is erased.
-    pub(super) fn forget_sample(&mut self, client: &Client, id: &str) {
-        if let Some((day, _)) = Footprint::of(client.appointments.get(id)).sample {
-            let visit = outcome::hash(self.client_id, id);
-            self.outcomes.entry(day).or_default().push(outcome::Change::Forget { visit });
-        }
+    /// Takes what was known of visits with an outcome out of the samples, where their client is erased.
+    pub(super) fn forget_samples(&mut self, client: &Client) {
+        client.left_samples.iter().for_each(|(day, visit)| self.forget(*day, *visit));
+    }
+
+    fn forget(&mut self, day: i64, visit: u64) {
+        self.outcomes.entry(day).or_default().push(outcome::Change::Forget { visit });
     }
 
     fn sample(&mut self, id: &str, before: Option<&(i64, Sample)>, after: Option<(i64, Sample)>) {

@@ -11,7 +11,8 @@
 //!    start that it named has passed.
 //! 2. A step that was announced for this start is sent, whichever visit of the day it was announced for. Where it could
 //!    not be delivered it is due again, for the channels behind the failed one, as often as the policy allows.
-//! 3. A step for other levels of risk is none of the visit's; one that passes over confirmed visits is suppressed there.
+//! 3. A step for other levels of risk is none of the visit's, as is one for levels while the risk cannot be told: then
+//!    the visit is soon looked at again. A level counts at every look until the step is over. One that passes over confirmed visits is suppressed there.
 //! 4. A step whose instant lay before the booking (or the reschedule) is not fired late.
 //! 5. Without a channel that the client agrees to, the step is suppressed. A client who was never asked gets the
 //!    configured channels; an empty list or a refusal always wins.
@@ -206,13 +207,14 @@ pub fn client(context: &Context<'_>) -> Plan {
     let at_due = all.steps.iter().filter(|step| step.is_open).map(|step| step.due_at_ms);
     let waits = |step: &&step::Step| matches!(step.reminder.status, Status::Planned | Status::Deferred);
     let at_slot = all.steps.iter().filter(waits).map(|step| step.reminder.due_at_ms);
-    let to_come = at_due.chain(at_slot).chain(all.not_meant_due_ms).filter(|at_ms| *at_ms > context.now_ms);
+    let to_come = at_due.chain(at_slot).chain(all.not_meant_ms).filter(|at_ms| *at_ms > context.now_ms);
     plan.next_at_ms = to_come.min();
     // What no longer holds goes first, so that nobody has two reminders of a step at a time.
     plan.actions.extend(context.sent.all().flat_map(|(id, announced)| withdrawals(context, id, announced)));
     for step in all.steps {
-        let is_told = matches!(step.reminder.status, Status::Deferred | Status::Suppressed | Status::Failed);
-        if is_told && step.is_open && step.due_at_ms <= context.now_ms {
+        let is_unsent = matches!(step.reminder.status, Status::Deferred | Status::Suppressed | Status::Failed);
+        // What could not be delivered was sent, and has a receipt.
+        if is_unsent && step.reminder.receipt.is_none() && step.is_open && step.due_at_ms <= context.now_ms {
             let Reminder { step: id, status, reason, .. } = step.reminder;
             let (appointment_id, due_at_ms) = (step.appointment_id, step.due_at_ms);
             plan.fell_due.push(FellDue { appointment_id, step: id, due_at_ms, status, reason });

@@ -21,6 +21,9 @@ use tokio::time::Instant;
 /// Records behind which a planner stops to ask whom they are about, and looks at everybody.
 const CHANGED_RECORDS_MAX: i64 = 100_000;
 
+/// Offsets at the end of a topic among which a record is looked for: some are marks of transactions.
+const LAST_OFFSETS: i64 = 64;
+
 /// How far the topics reach that a plan is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ends {
@@ -45,8 +48,8 @@ enum Cause {
     Due(i64),
     /// Something may have changed.
     Changed,
-    /// Nobody has looked at them since another planner went away.
-    TakenOver,
+    /// Nobody has looked at them since another planner went away, which announced something at this time.
+    TakenOver(i64),
 }
 
 /// Whoever plans a partition.
@@ -62,6 +65,8 @@ pub(super) struct Planner<'a> {
     scan: Option<Scan>,
     /// Whether everybody was looked at since the partition was taken over.
     is_settled: bool,
+    /// When the planner before this one announced something last, as far as the end of the topic says; none: not read.
+    silent_since_ms: Option<i64>,
     /// None: nothing in memory is of use.
     seen: Option<Seen>,
 }
@@ -77,6 +82,7 @@ impl<'a> Planner<'a> {
             pending: BTreeSet::new(),
             scan: None,
             is_settled: false,
+            silent_since_ms: None,
             seen: None,
         }
     }
@@ -165,6 +171,9 @@ impl<'a> Planner<'a> {
             visits.max(sent) <= CHANGED_RECORDS_MAX
         });
         let Some(seen) = changed else {
+            if self.silent_since_ms.is_none() {
+                self.silent_since_ms = Some(last_announced_ms(self.shared, self.partition, ends.sent).await?);
+            }
             (self.schedule, self.pending) = (Schedule::default(), BTreeSet::new());
             let span = (now_ms, reach_ms);
             let mut scan = Scan::everything(self.shared, serving, self.partition, span).await?;
@@ -214,7 +223,8 @@ impl<'a> Planner<'a> {
         let mut keys: BTreeMap<_, _> = due.map(|(at_ms, key)| (key.to_string(), Cause::Due(*at_ms))).collect();
         while keys.len() < clients_max {
             if let Some(key) = self.pending.pop_first() {
-                let cause = if self.is_settled { Cause::Changed } else { Cause::TakenOver };
+                let since_ms = self.silent_since_ms.unwrap_or(i64::MIN);
+                let cause = if self.is_settled { Cause::Changed } else { Cause::TakenOver(since_ms) };
                 keys.entry(key).or_insert(cause);
                 continue;
             }
@@ -269,16 +279,59 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Counts a step that was due and is not sent: at its instant, and once more what nobody was there for.
+/// When the partition of reminders took its latest record below `end`; the beginning of time where its end has none.
+async fn last_announced_ms(shared: &Reminders, partition: u32, end: i64) -> Result<i64, Error> {
+    let (log, operation) = (shared.log.as_ref(), "read what was announced last");
+    let start = log.extent(Topic::Reminders, partition).await?.start.max(end - LAST_OFFSETS);
+    let mut walk = Walk::begin(log, Topic::Reminders, partition, Extent { start, end }, operation).await?;
+    let mut last_ms = i64::MIN;
+    while let Some(records) = walk.next().await? {
+        last_ms = records.last().map_or(last_ms, |record| record.timestamp_ms);
+    }
+    Ok(last_ms)
+}
+
+/// Counts a step that was due and is not sent, if this look is the one that is to tell.
 fn count(step: &plan::FellDue, cause: Cause) {
     let reason = step.reason.as_deref().unwrap_or_default();
-    let is_told = match cause {
-        Cause::Due(at_ms) => step.due_at_ms >= at_ms,
-        Cause::TakenOver => step.status == Status::Failed,
-        Cause::Changed => false,
-    };
-    if is_told {
+    if is_told(step, cause) {
         meter::unsent(step.status.name(), reason);
         tracing::debug!(status = step.status.name(), reason, due_at_ms = step.due_at_ms, "a reminder is not sent");
+    }
+}
+
+/// A step is told of at its instant, and what has expired while nobody planned by whoever takes over.
+fn is_told(step: &plan::FellDue, cause: Cause) -> bool {
+    match cause {
+        Cause::Due(at_ms) => step.due_at_ms >= at_ms,
+        Cause::TakenOver(since_ms) => step.status == Status::Failed && step.due_at_ms > since_ms,
+        Cause::Changed => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_sent_is_told_once() {
+        let step = |due_at_ms, status| plan::FellDue {
+            appointment_id: "a".into(),
+            step: "24h".into(),
+            due_at_ms,
+            status,
+            reason: None,
+        };
+        for (due_at_ms, status, cause, told) in [
+            (9, Status::Suppressed, Cause::Due(9), true),
+            (8, Status::Suppressed, Cause::Due(9), false),
+            (9, Status::Suppressed, Cause::Changed, false),
+            (9, Status::Failed, Cause::TakenOver(8), true),
+            (9, Status::Failed, Cause::TakenOver(i64::MIN), true),
+            (8, Status::Failed, Cause::TakenOver(8), false),
+            (9, Status::Deferred, Cause::TakenOver(8), false),
+        ] {
+            assert_eq!(is_told(&step(due_at_ms, status), cause), told, "{due_at_ms} {status:?}");
+        }
     }
 }

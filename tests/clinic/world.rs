@@ -17,6 +17,7 @@ use foretell::pipeline::keeper::Companion;
 use foretell::policies::InForce;
 use foretell::remind::{self, Assess, Reminders};
 use foretell::rows::Rows;
+use foretell::score::Level;
 use foretell::store::{Family, Generation};
 use foretell::view::client::Client;
 use std::collections::BTreeMap;
@@ -155,7 +156,7 @@ impl World {
             clock: clock.clone(),
             pointers: rows.pointers().clone(),
             sent,
-            assess: Arc::new(Unassessed),
+            assess: Arc::new(Low),
             policies: policies.clone(),
             config: config.clone(),
         }
@@ -413,12 +414,13 @@ impl Log for Watched {
     }
 }
 
-struct Unassessed;
+struct Low;
 
 #[async_trait]
-impl Assess for Unassessed {
-    async fn risks(&self, _: &str, _: &Client, _: i64) -> BTreeMap<String, Risk> {
-        BTreeMap::new()
+impl Assess for Low {
+    async fn risks(&self, _: &str, client: &Client, _: i64) -> BTreeMap<String, Risk> {
+        let low = Risk { score: 0.1, level: Level::Low.name().to_owned() };
+        client.appointments.keys().map(|id| (id.clone(), low.clone())).collect()
     }
 }
 

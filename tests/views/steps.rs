@@ -91,6 +91,13 @@ fn a_step_for_a_level_is_for_visits_at_that_level_alone() {
     let mut case = Case::new();
     risk(&mut case, "a", Level::Low);
     assert_eq!(case.plan(at("2026-06-01T00:00:00Z")).next_at_ms, Some(due));
+    // Where it could not be told, it is asked again until the step is over.
+    let unknown = Case::new();
+    for (now, next) in
+        [(due - HOUR, due), (due, due + HOUR / 60), (at(START) - 72 * HOUR - HOUR / 60, at(START) - 72 * HOUR)]
+    {
+        assert_eq!(unknown.plan(now).next_at_ms, Some(next), "{now}");
+    }
     // It does not end the time of the steps for all.
     risk(&mut case, "a", Level::High);
     assert_eq!(case.tick(at(START) - 72 * HOUR), ["+72h"], "the call's time was over when the next step was due");

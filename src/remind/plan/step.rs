@@ -11,13 +11,16 @@ use crate::view::client::{self, Appointment, Received, Start};
 use crate::view::sent::Announced;
 
 const MINUTE_MS: i64 = 60 * 1000;
+/// Until the next look at a visit whose risk could not be told when a step asked for it.
+const UNKNOWN_RISK_MS: i64 = MINUTE_MS;
 
 /// Everything that is planned for a client, and what became of what was announced.
 #[derive(Default)]
 pub(super) struct All {
     pub(super) steps: Vec<Step>,
-    /// When steps that are for other levels of risk would be due: by then the level may be another one.
-    pub(super) not_meant_due_ms: Vec<i64>,
+    /// When to look at steps for levels of risk again that are none of a visit's now: by then the level may be another
+    /// one, or known.
+    pub(super) not_meant_ms: Vec<i64>,
     /// Announcements among the steps.
     announced: u32,
 }
@@ -90,8 +93,8 @@ impl All {
                 Standing::Settled(reminder) => self.settle(*placed, reminder.due_at_ms, reminder),
                 Standing::Again(candidate) => self.resolve(context, rule, vec![candidate]),
                 Standing::NotMeant => {
-                    let due_at_ms = rule.due_ms(context.policy, placed.start, placed.visit.placed_at_ms);
-                    self.not_meant_due_ms.extend(placed.visit.status.is_open().then_some(due_at_ms));
+                    let again_ms = placed.visit.status.is_open().then(|| not_meant_until_ms(context, rule, *placed));
+                    self.not_meant_ms.extend(again_ms);
                 }
                 Standing::Open(candidate) => {
                     let date = placed.start.local().date();
@@ -248,6 +251,15 @@ fn unsent<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>) -> Standin
     settled(context, rule, &candidate, suppressed).map_or(Standing::Open(candidate), Standing::Settled)
 }
 
+/// When to look again at a step that is none of a visit's: when it is due, and soon where it is and the risk could not
+/// be told.
+fn not_meant_until_ms(context: &Context<'_>, rule: &Rule, placed: Placed<'_>) -> i64 {
+    let due_at_ms = rule.due_ms(context.policy, placed.start, placed.visit.placed_at_ms);
+    let is_unknown = !context.risks.contains_key(placed.id);
+    let is_on = context.now_ms < expires_at_ms(context, placed, rule, due_at_ms);
+    if is_unknown && is_on { due_at_ms.max(context.now_ms + UNKNOWN_RISK_MS) } else { due_at_ms }
+}
+
 /// A step that was announced and did not reach the client.
 fn again<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>, failure: &client::Receipt) -> Standing<'a> {
     let is_try = |a: &&Announced| a.step == rule.id && a.withdrawn.is_none() && a.starts_at_ms == placed.start.at_ms;
@@ -297,11 +309,7 @@ fn candidate<'a>(
 ) -> Candidate<'a> {
     let Placed { visit, start, .. } = placed;
     let policy = context.policy;
-    let due = |rule: &Rule| rule.due_ms(policy, start, visit.placed_at_ms);
-    let step_due_ms = due(rule);
-    let next = policy.steps.iter().filter(|other| other.is_for_all()).map(due).filter(|at_ms| *at_ms > step_due_ms);
-    let ends = next.chain(rule.own_end_ms(step_due_ms)).min();
-    let expires_at_ms = ends.unwrap_or(start.at_ms).min(start.at_ms);
+    let expires_at_ms = expires_at_ms(context, placed, rule, rule.due_ms(policy, start, visit.placed_at_ms));
     Candidate {
         placed,
         reminder_id: unused_id(context, placed, &rule.id, before),
@@ -312,6 +320,15 @@ fn candidate<'a>(
         others: Vec::new(),
         caused_by: &visit.placed_by,
     }
+}
+
+/// When a step that is due at `due_at_ms` is over: when the next one for all is due, at the latest at the start.
+fn expires_at_ms(context: &Context<'_>, placed: Placed<'_>, rule: &Rule, due_at_ms: i64) -> i64 {
+    let Placed { visit, start, .. } = placed;
+    let due = |rule: &Rule| rule.due_ms(context.policy, start, visit.placed_at_ms);
+    let for_all = context.policy.steps.iter().filter(|other| other.is_for_all());
+    let next = for_all.map(due).filter(|at_ms| *at_ms > due_at_ms);
+    next.chain(rule.own_end_ms(due_at_ms)).min().unwrap_or(start.at_ms).min(start.at_ms)
 }
 
 /// The id of the next announcement of a step: counted on from those that hold no more. Where other zone rules give

@@ -132,7 +132,8 @@ impl Config {
         let ordered = self.high_at.is_finite() && self.high_at >= self.medium_at;
         InvalidConfig::unless(ordered, "high_at", "a finite number from medium_at")?;
         self.bands.validate()?;
-        InvalidConfig::unless_positive(self.recalibration_half_life_days, "recalibration_half_life_days")?;
+        let half_life = self.recalibration_half_life_days.is_finite() && self.recalibration_half_life_days >= 1.0;
+        InvalidConfig::unless(half_life, "recalibration_half_life_days", "a finite number from 1")?;
         let days = (1..=RECALIBRATION_DAYS_MAX).contains(&self.recalibration_days);
         InvalidConfig::unless(days, "recalibration_days", "from 1 to 366")
     }

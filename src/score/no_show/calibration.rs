@@ -91,8 +91,11 @@ impl Recent {
     pub fn cases(self) -> Vec<Case> {
         let mut kept = [0.0; STRATA];
         self.samples.iter().for_each(|(case, stratum)| kept[*stratum] += case.weight);
-        let standing =
-            |(case, stratum): (Case, usize)| Case { weight: case.weight * self.seen[stratum] / kept[stratum], ..case };
+        // Samples of long ago can weigh nothing.
+        let standing = |(case, stratum): (Case, usize)| match case.weight * self.seen[stratum] / kept[stratum] {
+            weight if weight.is_finite() => Case { weight, ..case },
+            _ => Case { weight: 0.0, ..case },
+        };
         self.samples.into_iter().map(standing).collect()
     }
 }
@@ -193,6 +196,8 @@ pub struct Bin {
 
 /// Steps of the quantiles that are kept: hundredths.
 const QUANTILES: usize = 100;
+/// Of fewer outcomes, older ones in part, quantiles say nothing.
+const QUANTILE_VISITS_MIN: f64 = 100.0;
 
 impl Calibration {
     /// The calibration that these visits give.
@@ -221,7 +226,7 @@ impl Calibration {
         if is_same_day { self.same_day.apply(log_odds) } else { self.later.apply(log_odds) }
     }
 
-    /// The score that a share, 0 to 1, of recent visits lies below; none without visits.
+    /// The score that a share, 0 to 1, of recent visits lies below, or shares; none with fewer than 100 visits.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         self.quantiles.get((share * QUANTILES as f64).round() as usize).copied()
     }
@@ -243,6 +248,18 @@ fn bins(scored: &[(f64, Case)]) -> Vec<Bin> {
 }
 
 fn quantiles(scored: &[(f64, Case)]) -> Vec<f64> {
-    let Some(last) = scored.len().checked_sub(1) else { return Vec::new() };
-    (0..=QUANTILES).map(|step| scored.get(step * last / QUANTILES).map_or(0.0, |(score, _)| *score)).collect()
+    let all: f64 = scored.iter().map(|(_, case)| case.weight).sum();
+    let (Some((highest, _)), true) = (scored.last(), all >= QUANTILE_VISITS_MIN) else { return Vec::new() };
+    let mut rest = scored.iter();
+    let (mut below, mut score) = (0.0, *highest);
+    let quantile = |step: usize| {
+        let wanted = all * step as f64 / QUANTILES as f64;
+        while below <= wanted
+            && let Some((next, case)) = rest.next()
+        {
+            (below, score) = (below + case.weight, *next);
+        }
+        score
+    };
+    (0..=QUANTILES).map(quantile).collect()
 }

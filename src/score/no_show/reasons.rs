@@ -22,7 +22,7 @@ pub(super) fn of(visit: &Snapshot, model: &Model, calibration: &Calibration) -> 
         let effect: f64 = terms.iter().map(|term| term.effect(visit, record.ratio)).sum();
         log_odds += effect;
         let input = terms.first().map(|term| &term.input);
-        reasons.extend(input.map(|input| Reason::new(code(input, visit, effect), effect, text(input, visit, &record))));
+        reasons.extend(input.map(|input| Reason::new(code(input, visit, &record), effect, text(input, visit, &record))));
     }
     let corrected = calibration.apply(log_odds, visit.lead_days == 0);
     let text = "What recent outcomes say of such scores.";
@@ -30,11 +30,12 @@ pub(super) fn of(visit: &Snapshot, model: &Model, calibration: &Calibration) -> 
     reasons
 }
 
-fn code(input: &Input, visit: &Snapshot, effect: f64) -> Code {
+/// The code says what the record is, not which way its effect goes: that is against the usual visit.
+fn code(input: &Input, visit: &Snapshot, record: &Record) -> Code {
     match input {
         Input::LeadDays if visit.lead_days == 0 => Code::SameDayBooking,
         Input::Record | Input::KnownVisits | Input::MissedDaysAgo if visit.known_visits() == 0 => Code::NewClient,
-        Input::Record if effect <= 0.0 => Code::PastAttendance,
+        Input::Record if record.ratio <= 0.0 => Code::PastAttendance,
         _ => input.code(),
     }
 }

@@ -175,6 +175,31 @@ fn a_sample_stands_for_what_was_counted_of_its_lead_and_outcome() {
     let drawn: Vec<_> = cases.iter().filter(|case| !case.is_same_day && case.missed).map(|case| case.weight).collect();
     assert!((drawn[0] - 2.0 * drawn[3]).abs() < 1e-9, "those of a week ago count half: {drawn:?}");
     assert_eq!(Recent::default().cases(), []);
+    let mut ancient = Recent::default();
+    ancient.add(&day, |_| -1.0, 1e6, 7.0);
+    assert!(ancient.cases().iter().all(|case| case.weight == 0.0), "as good as forgotten, and no division by it");
+}
+
+#[test]
+fn quantiles_are_shares_of_visits_and_say_nothing_of_a_few() {
+    let weighed = |weights: &[(f64, f64)]| {
+        let case = |(log_odds, weight): &(f64, f64)| Case {
+            log_odds: *log_odds,
+            missed: false,
+            weight: *weight,
+            is_same_day: false,
+        };
+        Calibration::uncorrected(&weights.iter().map(case).collect::<Vec<_>>())
+    };
+    // Few samples of many visits count as many.
+    let recent = weighed(&[(-2.0, 700.0), (-1.0, 200.0), (0.0, 50.0), (1.0, 50.0)]);
+    for (share, log_odds) in
+        [(0.0, -2.0), (0.5, -2.0), (0.69, -2.0), (0.71, -1.0), (0.92, 0.0), (0.96, 1.0), (1.0, 1.0)]
+    {
+        assert_eq!(recent.quantile(share), Some(logistic(log_odds)), "{share}");
+    }
+    assert_eq!(weighed(&[(-2.0, 60.0), (0.0, 39.0)]).quantile(0.5), None);
+    assert_eq!(weighed(&[]).quantile(0.5), None);
 }
 
 #[test]
@@ -246,6 +271,14 @@ proptest! {
         prop_assert!((logistic(sum) - score.score).abs() < 1e-12);
         prop_assert_eq!(score.reasons.iter().filter(|reason| reason.code == Code::Calibration).count(), 1);
         prop_assert_eq!((score.model.id, score.model.version.as_ref()), (TRAINED, "7"));
+        // What is said of the client is what they did, whichever way this model lets it count.
+        let record = model.record(&visit);
+        let said = match (record.visits, f64::from(record.observed) > record.expected) {
+            (0, _) => Code::NewClient,
+            (_, true) => Code::PastNoShows,
+            (_, false) => Code::PastAttendance,
+        };
+        prop_assert!(score.reasons.iter().any(|reason| reason.code == said), "{said:?}: {:?}", score.reasons);
     }
 
     #[test]

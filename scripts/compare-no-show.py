@@ -27,7 +27,7 @@ def told(name, score, rows):
     for part in (slice(None), ahead):
         s, m = score[part], missed[part]
         cells.append(f"{roc_auc_score(m, s):9.4f}{log_loss(m, s):10.4f}{ece(s, m):9.4f}")
-    print(f"{name:<30}{cells[0]}   {cells[1]}")
+    print(f"{name:<40}{cells[0]}   {cells[1]}")
 
 
 def line(odds, missed, weight):
@@ -77,7 +77,11 @@ def main(work, until):
     known = (rows["known_at"] <= until) & (rows["instant"] <= until)
     later = rows["booked_at"] > until
     numbers = [column for column in inputs if str(rows[column].dtype) != "category"]
-    print(f"\n{'':<30}{'ROC AUC':>9}{'log loss':>10}{'ECE':>9}   {'ROC AUC':>9}{'log loss':>10}{'ECE':>9}")
+    with open(f"{work}/model.json", encoding="utf-8") as document:
+        terms = json.load(document)["terms"]
+    asked = list(dict.fromkeys(term["input"].replace(":", "_") for term in terms))
+    print("our model asks for", ", ".join(asked))
+    print(f"\n{'':<40}{'ROC AUC':>9}{'log loss':>10}{'ECE':>9}   {'ROC AUC':>9}{'log loss':>10}{'ECE':>9}")
     for at in ("booking", "24h"):
         here, judged = rows["at"] == at, rows[(rows["at"] == at) & later]
         print(f"{at}: {len(judged)} later rows; on the right those of a lead of a day or more")
@@ -85,14 +89,19 @@ def main(work, until):
             scores = {entry["appointment_id"]: entry["score"] for entry in map(json.loads, lines)}
         told("two counters", judged["two_counters"].to_numpy(), judged)
         told("Foretell, recalibrated", judged["appointment_id"].map(scores).to_numpy(float), judged)
-        for name, columns in (("LightGBM", numbers), ("LightGBM, with texts", inputs)):
-            if name != "LightGBM" and columns == numbers:
+        candidates = [
+            ("LightGBM", asked, here & known),
+            ("LightGBM, of both moments", asked, known),
+            ("LightGBM, all inputs", numbers, here & known),
+            ("LightGBM, and texts", inputs, here & known),
+        ]
+        for name, columns, taught in candidates:
+            if columns is inputs and columns == numbers:
                 continue
             model = lightgbm.LGBMClassifier(
                 n_estimators=200, learning_rate=0.03, num_leaves=15, min_child_samples=50, random_state=7, verbose=-1
             )
-            taught = rows[here & known]
-            model.fit(taught[columns], taught["missed"])
+            model.fit(rows.loc[taught, columns], rows.loc[taught, "missed"])
             of_here = rows[here]
             all_scores = numpy.clip(model.predict_proba(of_here[columns])[:, 1], 1e-6, 1 - 1e-6)
             ours = all_scores[(of_here["booked_at"] > until).to_numpy()]

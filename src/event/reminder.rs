@@ -96,7 +96,7 @@ pub struct Withdrawal {
     pub appointment_id: String,
     /// Its client.
     pub client_id: String,
-    /// `cancelled`, `rescheduled`, `deleted`, `erased` or `moved`.
+    /// `cancelled`, `rescheduled`, `deleted` or `erased`.
     pub reason: String,
 }
 

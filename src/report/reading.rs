@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 const OPERATION: &str = "report on no-shows";
 /// Rows of a page.
 const PAGE_ROWS: usize = 200;
-/// No reminder is announced earlier before its visit.
+/// No step before the start is announced earlier before its visit. What was announced at a booking farther ahead is not
+/// counted where visits are asked for since a time.
 const REMINDED_MS_MAX: i64 = 8_760 * 60 * 60 * 1000;
 
 /// Which visits.

@@ -18,8 +18,8 @@ pub(super) const WINDOW_MS_MAX: i64 = 31 * DAY_MS;
 pub(super) const LIMIT_MAX: usize = 1_000;
 const LIMIT_DEFAULT: usize = 100;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// No event can name an instant from here on.
-const TIME_MS_END: i64 = 1 << 43;
+/// Windows end before it, in the year 2248: far behind every start that an event can name.
+const WINDOW_MS_END: i64 = 1 << 43;
 
 /// What comes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -161,7 +161,7 @@ impl List {
 
     fn check(&self) -> Result<(), Problem> {
         let Range { start, end } = self.window;
-        if [start, end, self.now_ms].iter().any(|at_ms| !(0..TIME_MS_END).contains(at_ms)) {
+        if [start, end, self.now_ms].iter().any(|at_ms| !(0..WINDOW_MS_END).contains(at_ms)) {
             return Err(malformed("cursor", "is not the `next` of a page"));
         }
         if end <= start {

@@ -42,6 +42,8 @@ pub struct AppointmentRequest {
     service: Option<String>,
     /// Where.
     location_id: Option<String>,
+    /// With whom.
+    practitioner_id: Option<String>,
     /// What the caller knows besides: strings, numbers, booleans.
     attributes: Option<serde_json::Map<String, serde_json::Value>>,
 }
@@ -163,6 +165,7 @@ fn read_visit(f: &mut Fields<'_, '_>, now_ms: i64) -> VisitAsked {
     let mut attributes = Attributes::of(&f.attributes("attributes").unwrap_or_default());
     attributes.fill("service", f.text("service").as_deref());
     attributes.fill("location_id", f.optional_id("location_id").as_deref());
+    attributes.fill("practitioner_id", f.optional_id("practitioner_id").as_deref());
     VisitAsked::Considered(Considered { attributes, ..considered })
 }
 

@@ -121,7 +121,7 @@ fn of_file(file: &Path, config: &Config, asked: &NoShow, clock: &dyn Clock) -> R
     bar.finish_and_clear();
     // A history is large, and what follows needs room of its own.
     drop(loaded);
-    let (mut tenants, names) = history.into_rows();
+    let (mut tenants, names) = history.into_rows(asked.until);
     let rows = tenants.remove(&asked.tenant).unwrap_or_default();
     if let Some(path) = &asked.dump_rows {
         let mut dump = BufWriter::new(File::create(path).map_err(|cause| cannot(path, &cause))?);

@@ -1,4 +1,5 @@
-//! Appointments: each scored once, at its booking or the day before, and judged when its outcome is known.
+//! Appointments: each scored once at each start, at its booking or the day before, and judged when its outcome there
+//! is known.
 //!
 //! With `train_until` each tenant with enough history gets a model at that time, learnt from what was known by then;
 //! until then, and of the others, two counters answer. Outcomes that arrive later only recalibrate it, once a day of
@@ -11,7 +12,7 @@ use crate::score::no_show::model::Model;
 use crate::score::no_show::{self, Evidence, Score, Trained};
 use crate::source::Loaded;
 use crate::train::history::History;
-use crate::train::moments::{Id, Moment, Replay};
+use crate::train::moments::{Moment, Replay, Visit};
 use crate::train::{self, Lesson};
 use crate::view::client::{Appointment, Status};
 use serde::Serialize;
@@ -61,7 +62,7 @@ pub fn appointments(
 
 /// An appointment that was scored.
 struct Scored {
-    id: Id,
+    visit: Visit,
     score: f64,
     level: &'static str,
     lead_days: u16,
@@ -84,8 +85,8 @@ struct Judge<'a> {
     models: BTreeMap<String, Taken>,
     taught: Vec<Taught>,
     scored: Vec<Scored>,
-    /// The last outcome that each appointment had.
-    outcomes: HashMap<Id, &'static str>,
+    /// The last outcome that each visit had.
+    outcomes: HashMap<Visit, &'static str>,
 }
 
 impl<'a> Judge<'a> {
@@ -107,7 +108,7 @@ impl<'a> Judge<'a> {
         // What comes due by then is still scored, and learnt from, without a model.
         replay.until(until_ms.saturating_add(1), &mut |replay, moment| self.score(replay, &moment));
         let Some(history) = self.history.take() else { return };
-        let (tenants, names) = history.into_rows();
+        let (tenants, names) = history.into_rows(Some(until_ms));
         for (tenant, rows) in tenants {
             let config = &self.options.score;
             let lesson = Lesson { rows: &rows, names: &names, until_ms: Some(until_ms), config };
@@ -122,11 +123,8 @@ impl<'a> Judge<'a> {
         if let Some(history) = &mut self.history {
             history.hear(event, replay);
         }
-        // An outcome stays noted when a reschedule begins another visit under the same id.
-        let outcome = Id::of(event).and_then(|id| Some((replay.appointment(&id).and_then(outcome)?, id)));
-        if let Some((outcome, id)) = outcome {
-            self.outcomes.insert(id, outcome);
-        }
+        let outcome = replay.visit(event).and_then(|(visit, appointment)| Some((visit, outcome(appointment)?)));
+        self.outcomes.extend(outcome);
     }
 
     /// Scores a moment from the rows as they are.
@@ -138,7 +136,7 @@ impl<'a> Judge<'a> {
             return;
         }
         let config = &self.options.score;
-        let Score { score, level, .. } = match self.models.get_mut(&moment.id.tenant) {
+        let Score { score, level, .. } = match self.models.get_mut(&moment.visit.id.tenant) {
             Some(taken) => {
                 taken.recalibrate(replay, moment, config);
                 let by = Trained { model: &taken.model, version: "", calibration: &taken.calibration };
@@ -149,15 +147,15 @@ impl<'a> Judge<'a> {
                 no_show::score(&Evidence { client: moment.client, lead: &moment.lead, lead_days }, config)
             }
         };
-        let Moment { id, booked_at_ms, .. } = *moment;
+        let Moment { visit, booked_at_ms, .. } = *moment;
         let lead_days = moment.snapshot.lead_days;
-        self.scored.push(Scored { id: id.clone(), score, level: level.name(), lead_days, booked_at_ms });
+        self.scored.push(Scored { visit: visit.clone(), score, level: level.name(), lead_days, booked_at_ms });
     }
 
     fn line<'s>(&self, scored: &'s Scored) -> Line<'s> {
-        let Scored { id, score, lead_days, .. } = scored;
-        let outcome = self.outcomes.get(id).copied();
-        Line { appointment_id: &id.appointment_id, score: *score, outcome, lead_days: *lead_days }
+        let Scored { visit, score, lead_days, .. } = scored;
+        let outcome = self.outcomes.get(visit).copied();
+        Line { appointment_id: &visit.id.appointment_id, score: *score, outcome, lead_days: *lead_days }
     }
 
     fn summary(&self) -> Summary {
@@ -189,7 +187,7 @@ impl Taken {
         }
         let days = calibration::days(today, config);
         let mut recent = Recent::default();
-        for (day, outcome) in days.filter_map(|day| Some((day, replay.outcomes(&moment.id.tenant, day)?))) {
+        for (day, outcome) in days.filter_map(|day| Some((day, replay.outcomes(&moment.visit.id.tenant, day)?))) {
             let says = |visit: &_| self.model.log_odds(visit);
             recent.add(&outcome, says, (today - day) as f64, config.recalibration_half_life_days);
         }

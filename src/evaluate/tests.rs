@@ -217,6 +217,31 @@ fn an_outcome_that_came_before_its_booking_is_not_known_to_the_booking() {
 }
 
 #[test]
+fn an_outcome_is_of_the_start_at_which_it_came() {
+    let loaded = events(&[
+        ("2026-05-01T08:00:00Z", "appointment.booked", booking("made-up", "2026-05-10T09:00:00Z")),
+        ("2026-05-01T08:00:00Z", "appointment.booked", booking("moved", "2026-05-10T09:00:00Z")),
+        ("2026-05-02T08:00:00Z", "appointment.rescheduled", booking("moved", "2026-05-12T09:00:00Z")),
+        ("2026-05-10T10:00:00Z", "appointment.missed", visit("made-up")),
+        ("2026-05-11T08:00:00Z", "appointment.rescheduled", booking("made-up", "2026-05-20T09:00:00Z")),
+        ("2026-05-12T10:00:00Z", "appointment.attended", visit("moved")),
+        ("2026-05-20T10:00:00Z", "appointment.attended", visit("made-up")),
+    ]);
+    for (at, expected) in [
+        (At::Booking, [("made-up", Some("missed")), ("moved", None), ("made-up", Some("attended"))]),
+        (At::DayBefore, [("made-up", Some("missed")), ("moved", Some("attended")), ("made-up", Some("attended"))]),
+    ] {
+        let (lines, summary) = run_appointments(&loaded, &AppointmentOptions { at, ..AppointmentOptions::default() });
+        let shape = |line: &Value| {
+            (line["appointment_id"].as_str().unwrap().to_owned(), line["outcome"].as_str().map(str::to_owned))
+        };
+        let expected = expected.map(|(id, outcome)| (id.to_owned(), outcome.map(str::to_owned)));
+        assert_eq!(lines.iter().map(shape).collect::<Vec<_>>(), expected, "{at:?}");
+        assert_eq!(summary.measures[0].metrics.positives, 1, "{at:?}");
+    }
+}
+
+#[test]
 fn progress_reaches_the_end_and_a_broken_output_is_an_error() {
     let loaded = load(VISITS, Format::Noshow);
     let mut told = Vec::new();

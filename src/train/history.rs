@@ -1,9 +1,10 @@
 //! What a model learns from: the moments of a tenant's visits, and what was known of their outcomes by some time.
 //!
 //! A visit that was called off is no row, and neither is one of which nobody has said how it went: it is unknown, not
-//! kept. Names of attributes and texts are read here, because rows keep hashes of them.
+//! kept. What was said of it later than that time changes nothing: a correction, or another visit under the same id.
+//! Names of attributes and texts are read here, because rows keep hashes of them.
 
-use super::moments::{At, Id, Moment, Replay};
+use super::moments::{At, Moment, Replay, Visit};
 use crate::event::appointment::Scalar;
 use crate::event::{Event, Fact};
 use crate::score::logistic;
@@ -96,9 +97,9 @@ impl Names {
 #[derive(Debug)]
 pub struct History {
     config: no_show::Config,
-    moments: Vec<(Id, Row)>,
-    /// Whether it was missed, and when that was said.
-    outcomes: HashMap<Id, (bool, i64)>,
+    moments: Vec<(Visit, Row)>,
+    /// Whether it was missed, none that it was called off, and when that was said: each time that it changed.
+    outcomes: HashMap<Visit, Vec<(Option<bool>, i64)>>,
     /// Names that events had.
     pub names: Names,
 }
@@ -113,7 +114,7 @@ impl History {
     pub fn keep(&mut self, moment: &Moment<'_>) {
         let rates = Rates::of(&moment.lead, &self.config);
         let row = Row {
-            appointment_id: moment.id.appointment_id.clone(),
+            appointment_id: moment.visit.id.appointment_id.clone(),
             at: moment.at,
             at_ms: moment.at_ms,
             booked_at_ms: moment.booked_at_ms,
@@ -122,39 +123,42 @@ impl History {
             two_counters: logistic(counters::log_odds(&moment.snapshot, &rates, &self.config)),
             snapshot: moment.snapshot.clone(),
         };
-        self.moments.push((moment.id.clone(), row));
+        self.moments.push((moment.visit.clone(), row));
     }
 
     /// Hears an event that was just folded.
     pub fn hear(&mut self, event: &Event, replay: &Replay) {
         self.names.hear(event);
-        let Some(id) = Id::of(event) else { return };
-        let status = replay.appointment(&id).filter(|visit| visit.start.is_some()).map(|visit| visit.status);
-        match status {
-            Some(status @ (Status::Attended | Status::Missed)) => {
-                let missed = status == Status::Missed;
-                let known = self.outcomes.entry(id).or_insert((missed, event.envelope.time_ms));
-                if known.0 != missed {
-                    *known = (missed, event.envelope.time_ms);
-                }
-            }
-            Some(Status::Cancelled | Status::Deleted) => {
-                self.outcomes.remove(&id);
-            }
-            Some(Status::Booked | Status::Confirmed) | None => {}
+        let Some((visit, appointment)) = replay.visit(event) else { return };
+        let missed = match appointment.status {
+            Status::Attended | Status::Missed => Some(appointment.status == Status::Missed),
+            Status::Cancelled | Status::Deleted => None,
+            Status::Booked | Status::Confirmed => return,
+        };
+        let said = self.outcomes.entry(visit).or_default();
+        if said.last().is_none_or(|(last, _)| *last != missed) {
+            said.push((missed, event.envelope.time_ms));
         }
     }
 
-    /// The rows of which the outcome is known, by tenant and in order of time, and the names; nothing else is kept. A
-    /// tenant with moments and without outcomes has none.
-    pub fn into_rows(self) -> (BTreeMap<String, Vec<Row>>, Names) {
+    /// The rows of which the outcome is known, by tenant and in order of time, and the names; nothing else is kept. The
+    /// outcome is the one that was known by `until_ms`, and of a visit of which none was known by then the one that
+    /// came later. A tenant with moments and without outcomes has none.
+    pub fn into_rows(self, until_ms: Option<i64>) -> (BTreeMap<String, Vec<Row>>, Names) {
         let mut by_tenant: BTreeMap<String, Vec<Row>> = BTreeMap::new();
-        for (id, row) in self.moments {
-            let known =
-                self.outcomes.get(&id).map(|(missed, known_ms)| Row { missed: *missed, known_ms: *known_ms, ..row });
-            by_tenant.entry(id.tenant).or_default().extend(known);
+        for (visit, row) in self.moments {
+            let outcome = self.outcomes.get(&visit).and_then(|said| outcome(said, until_ms.unwrap_or(i64::MAX)));
+            let known = outcome.map(|(missed, known_ms)| Row { missed, known_ms, ..row });
+            by_tenant.entry(visit.id.tenant).or_default().extend(known);
         }
         by_tenant.values_mut().for_each(|rows| rows.sort_by_key(|row| row.at_ms));
         (by_tenant, self.names)
     }
+}
+
+/// Whether a visit was missed, and when that was said last by `until_ms`; where nothing was known by then, at the end.
+fn outcome(said: &[(Option<bool>, i64)], until_ms: i64) -> Option<(bool, i64)> {
+    let by_then = said.iter().rfind(|(_, said_ms)| *said_ms <= until_ms);
+    let known = |(missed, said_ms): &(Option<bool>, i64)| missed.map(|missed| (missed, *said_ms));
+    by_then.and_then(known).or_else(|| said.last().and_then(known))
 }

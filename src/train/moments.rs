@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Backtests score these moments and training learns from them, so both see what an answer would have been computed
-//! from. Each visit has each moment once.
+//! from. Each visit has each moment once, and a visit is an appointment at one start: one that is moved has the
+//! moments of its new start too, and one that is placed anew after its outcome is booked another time.
 
 use crate::event::appointment::Booking;
 use crate::event::{Event, Fact, key};
@@ -25,7 +26,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// When an appointment is scored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum At {
-    /// Just before its first booking is folded.
+    /// Just before its first booking is folded, or what places it anew after an outcome.
     #[default]
     Booking,
     /// 24 hours before it starts, or when it was booked if that is later; only where the lead is a day or more, and
@@ -68,11 +69,20 @@ impl Id {
     }
 }
 
+/// An appointment at one start: where it was moved from is another visit, and so is where it is made up for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Visit {
+    /// The appointment.
+    pub id: Id,
+    /// The start.
+    pub starts_at_ms: i64,
+}
+
 /// An instant at which a visit would be scored.
 #[derive(Debug)]
 pub struct Moment<'a> {
     /// The visit.
-    pub id: &'a Id,
+    pub visit: &'a Visit,
     /// Which of its moments.
     pub at: At,
     /// The instant.
@@ -93,7 +103,7 @@ pub struct Replay {
     limits: Limits,
     partitions: u32,
     moments: Vec<At>,
-    had: HashSet<(Id, At)>,
+    had: HashSet<(Visit, At)>,
     due: BTreeSet<(i64, Id)>,
 }
 
@@ -109,7 +119,7 @@ impl Replay {
         // What happens at the moment of a score is known by then.
         self.until(event.envelope.time_ms, ask);
         let id = Id::of(event);
-        if let (Some(id), Fact::Booked(booking)) = (&id, &event.fact) {
+        if let (Some(id), Some(booking)) = (&id, self.begun_by(event)) {
             self.booking(id, booking, event.envelope.time_ms, ask);
         }
         let key = key::of(&event.envelope.tenant, event.fact.subject());
@@ -132,8 +142,21 @@ impl Replay {
             let Some(visit) = self.appointment(&id).filter(is_on) else { continue };
             let booked_at_ms = visit.booked_at_ms;
             let Some(subject) = visit.subject(&id.appointment_id) else { continue };
+            let starts_at_ms = subject.start.at_ms;
             let snapshot = Snapshot::of(self.client(&id), subject, at_ms);
-            self.ask((&id, At::DayBefore), (at_ms, booked_at_ms), snapshot, ask);
+            self.ask((Visit { id, starts_at_ms }, At::DayBefore), (at_ms, booked_at_ms), snapshot, ask);
+        }
+    }
+
+    /// The booking of an event that begins a visit: of an appointment that is not placed, or of one with an older
+    /// outcome. Of any other it moves the visit, or says again where it is.
+    fn begun_by<'e>(&self, event: &'e Event) -> Option<&'e Booking> {
+        let placed = Id::of(event).and_then(|id| self.appointment(&id)).filter(|visit| visit.start.is_some());
+        let is_over = |visit: &Appointment| visit.status.is_resolved() && event.envelope.time_ms > visit.status_at_ms;
+        match (&event.fact, placed) {
+            (Fact::Booked(booking), None) => Some(booking),
+            (Fact::Booked(booking) | Fact::Rescheduled(booking), Some(visit)) if is_over(visit) => Some(booking),
+            _ => None,
         }
     }
 
@@ -141,28 +164,31 @@ impl Replay {
         if !self.moments.contains(&At::Booking) {
             return;
         }
-        let zone = self.client(id).and_then(|client| client.time_zone.clone());
+        let left = self.appointment(id).and_then(|left| left.start.as_ref());
+        let zone = left.map(|start| start.zone.clone()).or_else(|| self.client(id)?.time_zone.clone());
         let zone = zone.unwrap_or_else(|| self.limits.time_zone_default.clone());
         let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
         let (start, attributes) = (Start::of(&booking.starts_at, zone), Attributes::told(booking));
-        let id_of = Some(id.appointment_id.as_str());
+        // What the row has under the id of a visit that is made up for is another visit.
+        let id_of = Some(id.appointment_id.as_str()).filter(|_| left.is_none());
         let subject = Subject { id: id_of, start: &start, booked_at_ms, attributes: &attributes };
         let snapshot = Snapshot::of(self.client(id), subject, time_ms);
-        self.ask((id, At::Booking), (time_ms, booked_at_ms), snapshot, ask);
+        let visit = Visit { id: id.clone(), starts_at_ms: start.at_ms };
+        self.ask((visit, At::Booking), (time_ms, booked_at_ms), snapshot, ask);
     }
 
     fn ask(
         &mut self,
-        (id, at): (&Id, At),
+        (visit, at): (Visit, At),
         (at_ms, booked_at_ms): (i64, i64),
         snapshot: Snapshot,
         ask: &mut dyn FnMut(&Self, Moment<'_>),
     ) {
-        if !self.had.insert((id.clone(), at)) {
+        if !self.had.insert((visit.clone(), at)) {
             return;
         }
-        let lead = self.rows.lead(&id.tenant);
-        ask(self, Moment { id, at, at_ms, booked_at_ms, snapshot, client: self.client(id), lead });
+        let (visit, client, lead) = (&visit, self.client(&visit.id), self.rows.lead(&visit.id.tenant));
+        ask(self, Moment { visit, at, at_ms, booked_at_ms, snapshot, client, lead });
     }
 
     /// The row of a visit's client.
@@ -170,8 +196,16 @@ impl Replay {
         self.rows.owner(&client::row_key(&id.tenant, &id.client_id))
     }
 
-    /// A visit as its row has it.
-    pub fn appointment(&self, id: &Id) -> Option<&Appointment> {
+    /// The visit that an event was about when it was folded, as its row has it; none while it is not placed.
+    pub fn visit(&self, event: &Event) -> Option<(Visit, &Appointment)> {
+        let id = Id::of(event)?;
+        let appointment = self.appointment(&id)?;
+        let starts_at_ms = appointment.start.as_ref()?.at_ms;
+        Some((Visit { id, starts_at_ms }, appointment))
+    }
+
+    /// An appointment as its row has it.
+    fn appointment(&self, id: &Id) -> Option<&Appointment> {
         self.client(id)?.appointments.get(&id.appointment_id)
     }
 

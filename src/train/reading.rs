@@ -92,7 +92,7 @@ async fn learn(
         events.sort_by_key(|event| event.envelope.time_ms);
         let history = super::replay(events.iter(), (&settings.config, &settings.limits), &mut |_| ());
         drop(events);
-        let (mut tenants, names) = history.into_rows();
+        let (mut tenants, names) = history.into_rows(asked.until_ms);
         let rows = tenants.remove(&asked.tenant).unwrap_or_default();
         let config = &settings.config;
         let lesson = Lesson { rows: &rows, names: &names, until_ms: asked.until_ms, config };

@@ -3,7 +3,7 @@
 use super::history::{Names, Row};
 use super::moments::At;
 use super::*;
-use crate::event::appointment::{Booking, Scalar, StartsAt, Visit};
+use crate::event::appointment::{Booking, Cancellation, Scalar, StartsAt, Visit};
 use crate::event::{Envelope, Event, Fact};
 use crate::score::metrics::roc_auc;
 use crate::score::no_show::Config;
@@ -17,6 +17,24 @@ const CLIENTS: u64 = 400;
 fn draw(visit: u64, what: u64) -> f64 {
     let bits = xxhash_rust::xxh3::xxh3_64_with_seed(&visit.to_le_bytes(), what);
     (bits >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+fn booking(appointment_id: &str, client_id: &str, starts_ms: i64) -> Booking {
+    Booking {
+        appointment_id: appointment_id.into(),
+        client_id: client_id.into(),
+        starts_at: StartsAt::Instant { at_ms: starts_ms, zone: Some("UTC".into()) },
+        duration_minutes: None,
+        location_id: None,
+        practitioner_id: None,
+        service: None,
+        booked_at_ms: None,
+        attributes: BTreeMap::new(),
+    }
+}
+
+fn event(id: &str, time_ms: i64, fact: Fact) -> Event {
+    Event { envelope: Envelope { id: id.into(), source: "urn:test".into(), tenant: "t".into(), time_ms }, fact }
 }
 
 /// Visits of a tenant where the young, those who book ahead, and (by accident) men miss more of them.
@@ -34,24 +52,10 @@ fn events(visits: u64) -> Vec<Event> {
         let (appointment_id, client_id) = (format!("a{visit}"), format!("c{client}"));
         let attributes =
             BTreeMap::from([("age".into(), Scalar::Number(age)), ("gender".into(), Scalar::Text(gender.into()))]);
-        let booking = Booking {
-            appointment_id: appointment_id.clone(),
-            client_id: client_id.clone(),
-            starts_at: StartsAt::Instant { at_ms: starts_ms, zone: Some("UTC".into()) },
-            duration_minutes: None,
-            location_id: None,
-            practitioner_id: None,
-            service: None,
-            booked_at_ms: None,
-            attributes,
-        };
+        let booking = Booking { attributes, ..booking(&appointment_id, &client_id, starts_ms) };
         let known = Visit { appointment_id, client_id };
         let outcome = if missed { Fact::Missed(known) } else { Fact::Attended(known) };
-        let event = |end: &str, time_ms, fact| {
-            let envelope =
-                Envelope { id: format!("{visit}-{end}"), source: "urn:test".into(), tenant: "t".into(), time_ms };
-            Event { envelope, fact }
-        };
+        let event = |end: &str, time_ms, fact| event(&format!("{visit}-{end}"), time_ms, fact);
         events.push(event("booked", booked_ms, Fact::Booked(Box::new(booking))));
         // Of one visit in twenty nobody says how it went.
         if draw(visit, 7) > 0.05 {
@@ -66,7 +70,11 @@ fn events(visits: u64) -> Vec<Event> {
 type Read = (BTreeMap<String, Vec<Row>>, Names);
 
 fn history(events: &[Event]) -> Read {
-    replay(events.iter(), (&Config::default(), &Limits::default()), &mut |_| ()).into_rows()
+    history_until(events, None)
+}
+
+fn history_until(events: &[Event], until_ms: Option<i64>) -> Read {
+    replay(events.iter(), (&Config::default(), &Limits::default()), &mut |_| ()).into_rows(until_ms)
 }
 
 fn rows((tenants, _): &Read) -> &[Row] {
@@ -107,7 +115,8 @@ fn nothing_is_learnt_from_the_future() {
     let until_ms = all[6_000].envelope.time_ms;
     let then: Vec<_> = all.iter().filter(|event| event.envelope.time_ms <= until_ms).cloned().collect();
     let (later, then) =
-        (learn(&history(&all), Some(until_ms)).unwrap(), learn(&history(&then), Some(until_ms)).unwrap());
+        (learn(&history_until(&all, Some(until_ms)), Some(until_ms)), learn(&history(&then), Some(until_ms)));
+    let (later, then) = (later.unwrap(), then.unwrap());
     assert_eq!(later, then, "what came later changes nothing");
     assert_eq!(later.training.until, crate::event::codec::rfc3339(until_ms));
     let whole = learn(&history(&all), None).unwrap();
@@ -161,6 +170,72 @@ fn a_called_off_visit_is_no_row_and_a_corrected_one_is_what_it_became() {
     assert!(of(called_off).is_empty());
     let corrected = of(corrected);
     assert!(!corrected.is_empty() && corrected.iter().all(|row| row.missed), "{corrected:?}");
+}
+
+/// What is said of one appointment on a day, and the day that a booking or a move is for.
+type Said = (i64, &'static str, i64);
+
+/// The day, at its noon.
+fn noon_ms(day: i64) -> i64 {
+    day * DAY_MS + DAY_MS / 2
+}
+
+fn told(said: &[Said]) -> Vec<Event> {
+    let event = |(at, (day, what, for_day)): (usize, &Said)| {
+        let known = Visit { appointment_id: "a".into(), client_id: "c".into() };
+        let booking = Box::new(booking("a", "c", noon_ms(*for_day)));
+        let fact = match *what {
+            "booked" => Fact::Booked(booking),
+            "moved" => Fact::Rescheduled(booking),
+            "attended" => Fact::Attended(known),
+            "missed" => Fact::Missed(known),
+            "cancelled" => {
+                let Visit { appointment_id, client_id } = known;
+                Fact::Cancelled(Cancellation { appointment_id, client_id, reason: None, by: None })
+            }
+            _ => Fact::Deleted(known),
+        };
+        event(&at.to_string(), noon_ms(*day) + at as i64, fact)
+    };
+    said.iter().enumerate().map(event).collect()
+}
+
+#[test]
+fn an_outcome_is_of_one_start_and_of_what_was_known_by_then() {
+    let (kept, missed) = ((At::Booking, false), (At::Booking, true));
+    let (kept_then, missed_then) = ((At::DayBefore, false), (At::DayBefore, true));
+    let made_up = [(0, "booked", 5), (5, "missed", 0), (6, "moved", 10)];
+    let corrected = [(0, "booked", 5), (5, "attended", 0), (7, "missed", 0), (9, "attended", 0)];
+    let with = |more: Said| [&made_up[..], &[more]].concat();
+    for (said, until, expected) in [
+        (made_up.to_vec(), None, vec![missed, missed_then]),
+        (with((10, "attended", 0)), None, vec![missed, missed_then, kept, kept_then]),
+        (with((10, "missed", 0)), None, vec![missed, missed_then, missed, missed_then]),
+        (with((8, "cancelled", 0)), None, vec![missed, missed_then]),
+        (with((8, "deleted", 0)), None, vec![missed, missed_then]),
+        // Booked again instead of moved, and on the day itself.
+        (
+            vec![(0, "booked", 2), (2, "missed", 0), (3, "booked", 3), (4, "attended", 0)],
+            None,
+            vec![missed, missed_then, kept],
+        ),
+        // Where it was moved from is no visit that anybody kept or missed.
+        (vec![(0, "booked", 5), (2, "moved", 9), (9, "attended", 0)], None, vec![kept_then]),
+        (vec![(0, "booked", 5), (1, "moved", 9), (2, "moved", 5), (5, "missed", 0)], None, vec![missed, missed_then]),
+        (corrected[..3].to_vec(), None, vec![missed, missed_then]),
+        (corrected.to_vec(), Some(5), vec![kept, kept_then]),
+        (corrected.to_vec(), Some(8), vec![missed, missed_then]),
+        (corrected.to_vec(), None, vec![kept, kept_then]),
+        (vec![(0, "booked", 5), (5, "missed", 0), (6, "deleted", 0)], Some(5), vec![missed, missed_then]),
+        (vec![(0, "booked", 5), (5, "missed", 0), (6, "deleted", 0)], Some(6), vec![]),
+    ] {
+        let until_ms = until.map(|day| noon_ms(day) + DAY_MS / 4);
+        let history = history_until(&told(&said), until_ms);
+        let rows = rows(&history);
+        let got: Vec<_> = rows.iter().map(|row| (row.at, row.missed)).collect();
+        assert_eq!(got, expected, "{said:?} {until:?}");
+        assert!(rows.iter().all(|row| row.known_ms <= until_ms.unwrap_or(i64::MAX)), "{rows:?}");
+    }
 }
 
 #[test]

@@ -166,8 +166,8 @@ pub struct Learnt {
 }
 
 impl Learnt {
-    /// Why it should not be published; none where it ranks later visits better than two counters do, and is not
-    /// farther from what became of them.
+    /// Why it should not be published: it ranks later visits no better than two counters do, and is farther from what
+    /// became of them. None where one of the two is otherwise, or cannot be told.
     pub fn objection(&self) -> Option<String> {
         let Measured { model, two_counters, .. } = self.model.training.validation.first()?;
         let (ours, theirs) = (model.log_loss?, two_counters.log_loss?);

@@ -5,8 +5,8 @@
 
 use super::report::{Report, Tally};
 use crate::event::Topic;
-use crate::event::codec;
 use crate::log::{Error, Log};
+use crate::pipeline;
 use crate::report::{Records, Telling, Told};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -34,7 +34,8 @@ async fn read(log: Arc<dyn Log>, asked: Asked, telling: Telling<Report>) -> Resu
     let log = log.as_ref();
     let of = |topic| Records { topic, since_ms: asked.since_ms, tenant: asked.tenant.as_deref() };
     let mut tally = Tally::new();
-    let hear = |record: &_| match codec::decode(record) {
+    let partitions = log.partitions(Topic::Logins);
+    let hear = |record: &_| match pipeline::decode(record, partitions) {
         Ok(event) => tally.hear(&event).map_err(|too_many| Error::reject(OPERATION, too_many)),
         // What cannot be folded is a dead letter, and says nothing about anybody.
         Err(_) => Ok(()),

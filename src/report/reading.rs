@@ -5,8 +5,9 @@
 
 use super::no_show::{Report, Tally};
 use super::{Records, Telling, Told};
-use crate::event::{Topic, codec, key};
+use crate::event::{Topic, key};
 use crate::log::{Error, Log};
+use crate::pipeline;
 use crate::rows::{self, Pointers};
 use crate::store::{BUCKETS, Family, Generation, Store, View};
 use crate::view::client::Client;
@@ -72,7 +73,8 @@ impl Reading {
         self.telling.topic(log.as_ref(), decisions, take).await?;
         let reminded_ms = self.asked.since_ms.map(|since_ms| since_ms.saturating_sub(REMINDED_MS_MAX));
         let reminders = Records { topic: Topic::Reminders, since_ms: reminded_ms, tenant };
-        let take = |record: &_| match codec::decode(record) {
+        let partitions = log.partitions(Topic::Reminders);
+        let take = |record: &_| match pipeline::decode(record, partitions) {
             Ok(event) => tally.reminder(&event).map_err(|too_many| Error::reject(OPERATION, too_many)),
             // What cannot be folded is a dead letter, and was announced to nobody.
             Err(_) => Ok(()),

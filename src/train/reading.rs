@@ -1,10 +1,10 @@
 //! Learns from the log: reads the appointments topic, puts the events in order of time, and trains.
 
 use super::{Learnt, Lesson, train};
-use crate::event::codec;
 use crate::event::{Event, Topic, key};
 use crate::log::walk::Walk;
 use crate::log::{Error, Log};
+use crate::pipeline;
 use crate::score::no_show::Config;
 use crate::source::EVENTS_MAX;
 use crate::view::Limits;
@@ -110,7 +110,8 @@ async fn learn(
 async fn read(log: &dyn Log, asked: &Asked, told: &mpsc::Sender<Told>) -> Result<Vec<Event>, Error> {
     let gone = |_| Error::reject(OPERATION, "nobody listens any more");
     let mut extents = Vec::new();
-    for partition in 0..log.partitions(Topic::Appointments) {
+    let partitions = log.partitions(Topic::Appointments);
+    for partition in 0..partitions {
         extents.push(log.extent(Topic::Appointments, partition).await?);
     }
     let offsets = extents.iter().map(|extent| (extent.end - extent.start).unsigned_abs()).sum();
@@ -124,7 +125,7 @@ async fn read(log: &dyn Log, asked: &Asked, told: &mpsc::Sender<Told>) -> Result
             let of_tenant =
                 records.iter().filter(|r| r.key.as_deref().is_some_and(|key| key.starts_with(mine.as_bytes())));
             // What cannot be folded is a dead letter, and says nothing about anybody.
-            events.extend(of_tenant.filter_map(|record| codec::decode(record).ok()));
+            events.extend(of_tenant.filter_map(|record| pipeline::decode(record, partitions).ok()));
             if events.len() > EVENTS_MAX {
                 return Err(Error::reject(OPERATION, format!("more than {EVENTS_MAX} events")));
             }

@@ -21,4 +21,5 @@ mod scores;
 #[path = "../shared/golden.rs"]
 mod shared;
 mod stream;
+mod train;
 mod verify;

@@ -1,0 +1,59 @@
+//! Learning on demand: from what is folded.
+
+use crate::instance::{HOUR_MS, NOW_MS, PARTITIONS, World, event};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use axum::response::Response;
+use foretell::event::codec::{self, Defaults, encode_event, rfc3339};
+use foretell::event::key;
+use foretell::http::{Api, admin_router};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+async fn train(router: &Router) -> Response {
+    let asked = Request::post("/admin/train/no-show").body(Body::from(json!({"tenant": "default"}).to_string()));
+    router.clone().oneshot(asked.unwrap()).await.unwrap()
+}
+
+/// The lines of an answer, or the problem.
+async fn lines(answer: Response) -> Vec<Value> {
+    let bytes = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_is_not_folded_is_not_learnt_from() {
+    let world = World::new();
+    let record = |id: &str, kind: &str, at_ms: i64, data: Value| {
+        let mut told = event(id, kind, data);
+        told["time"] = json!(rfc3339(at_ms));
+        let defaults = Defaults { tenant: "default", time_ms: NOW_MS };
+        encode_event(&codec::decode_structured(&told, defaults).unwrap().event, &[])
+    };
+    let of = |client: &str| key::partition(key::of("default", client).as_bytes(), PARTITIONS);
+    // Of each a booking and an outcome: one that stands where it belongs, and three that the fold lets lie.
+    for (n, stray, other_key, ahead_ms) in [(0, 0, false, 0), (1, 1, false, 0), (2, 0, true, 0), (3, 0, false, HOUR_MS)]
+    {
+        let (id, client) = (format!("a{n}"), format!("c{n}"));
+        let starts_at = rfc3339(NOW_MS - HOUR_MS);
+        let data = json!({"appointment_id": id, "client_id": client, "starts_at": starts_at, "time_zone": "UTC"});
+        let booked = record(&format!("b{n}"), "appointment.booked", NOW_MS - 2 * HOUR_MS, data);
+        let data = json!({"appointment_id": id, "client_id": client});
+        let missed = record(&format!("o{n}"), "appointment.missed", NOW_MS + ahead_ms, data);
+        for mut told in [booked, missed] {
+            if other_key {
+                told.key = Some("default:somebody".into());
+            }
+            let partition = if other_key { of("somebody") } else { (of(&client) + stray) % PARTITIONS };
+            world.log.append_to(partition, told).unwrap();
+        }
+    }
+    let router = admin_router(&Api::new(world.parts()));
+    let told = lines(train(&router).await).await;
+    let refused = told.last().unwrap();
+    assert_eq!(refused["told"], "failed");
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(detail.contains("1 rows with known outcomes, 1 of them missed"), "{detail}");
+}

@@ -199,6 +199,8 @@ pub struct Api {
     requests: Semaphore,
     streams: Arc<Semaphore>,
     agendas: Semaphore,
+    /// One place to learn a model in: a history takes as much memory as all else.
+    lessons: Arc<Semaphore>,
     policy_turn: Mutex<()>,
     tail: stream::tail::Shared,
 }
@@ -222,6 +224,7 @@ impl Api {
             requests,
             streams,
             agendas,
+            lessons: Arc::new(Semaphore::new(1)),
             policy_turn: Mutex::new(()),
             tail: stream::tail::Shared::default(),
         })

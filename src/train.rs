@@ -28,6 +28,7 @@ use history::{History, Names, Row};
 use moments::At;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::ControlFlow;
 
 /// Fewest rows that a model is learnt from.
 pub const ROWS_MIN: usize = 2_000;
@@ -63,6 +64,9 @@ pub enum Refused {
         /// Of them missed.
         missed: usize,
     },
+    /// Whoever it was for has gone.
+    #[error("nobody waits for the model any more")]
+    Stopped,
     /// The weights could not be found.
     #[error("the weights could not be found: {0}")]
     Failed(String),
@@ -81,8 +85,11 @@ pub struct Lesson<'a> {
     pub config: &'a no_show::Config,
 }
 
-/// Learns a model. `tell` hears how many candidates of all were tried.
-pub fn train(lesson: Lesson<'_>, tell: &mut dyn FnMut(usize, usize)) -> Result<Model, Refused> {
+/// Hears how many candidates of all were tried, and says whether to go on.
+pub type Tell<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
+/// Learns a model, as long as `tell` says so.
+pub fn train(lesson: Lesson<'_>, tell: &mut Tell<'_>) -> Result<Model, Refused> {
     let Lesson { rows, names, until_ms, config } = lesson;
     let is_known = |row: &&Row, until: i64| row.known_ms <= until && row.at_ms <= until;
     let until = until_ms.unwrap_or(i64::MAX);
@@ -204,22 +211,22 @@ impl fmt::Display for Learnt {
     }
 }
 
-/// Replays events, in order of time, into a history.
+/// Replays events, in order of time, into a history; `tell` hears how many, and says whether to go on.
 pub fn replay<'a>(
     events: impl Iterator<Item = &'a crate::event::Event>,
     (config, limits): (&no_show::Config, &crate::view::Limits),
-    tell: &mut dyn FnMut(u64),
-) -> History {
+    tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<History, Refused> {
     let mut history = History::new(config.clone());
     let mut replay = moments::Replay::new(limits.clone(), 1, &[At::Booking, At::DayBefore]);
     for (offset, event) in events.enumerate() {
         replay.take(event, offset as i64, &mut |_, moment| history.keep(&moment));
         history.hear(event, &replay);
-        if offset % 1_000 == 0 {
-            tell(offset as u64);
+        if offset % 1_000 == 0 && tell(offset as u64).is_break() {
+            return Err(Refused::Stopped);
         }
     }
-    history
+    Ok(history)
 }
 
 #[cfg(test)]

@@ -11,10 +11,11 @@ use crate::ops::inspect::Print;
 use crate::ops::{Error, train as ops};
 use crate::source;
 use crate::train::reading::Asked;
-use crate::train::{self, Learnt, Lesson, table};
+use crate::train::{self, Learnt, Lesson, Refused, table};
 use clap::{Args, Subcommand};
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -116,12 +117,16 @@ fn of_file(file: &Path, config: &Config, asked: &NoShow, clock: &dyn Clock) -> R
     let loaded = source::read(file, asked.format.into(), &asked.tenant).map_err(Error::from)?;
     let bar = progress("events", loaded.events.len() as u64);
     let settings = &config.score.no_show;
+    let refused = |refused: Refused| Failure::Other(refused.to_string());
     let events = loaded.events.iter().map(|sourced| &sourced.event);
-    let history = train::replay(events, (settings, &config.fold), &mut |done| bar.set_position(done));
+    let history = train::replay(events, (settings, &config.fold), &mut |done| {
+        bar.set_position(done);
+        ControlFlow::Continue(())
+    });
     bar.finish_and_clear();
     // A history is large, and what follows needs room of its own.
     drop(loaded);
-    let (mut tenants, names) = history.into_rows(asked.until);
+    let (mut tenants, names) = history.map_err(refused)?.into_rows(asked.until);
     let rows = tenants.remove(&asked.tenant).unwrap_or_default();
     if let Some(path) = &asked.dump_rows {
         let mut dump = BufWriter::new(File::create(path).map_err(|cause| cannot(path, &cause))?);
@@ -133,9 +138,10 @@ fn of_file(file: &Path, config: &Config, asked: &NoShow, clock: &dyn Clock) -> R
     let learnt = train::train(lesson, &mut |tried, of| {
         bar.set_length(of as u64);
         bar.set_position(tried as u64);
+        ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    let mut model = learnt.map_err(|refused| Failure::Other(refused.to_string()))?;
+    let mut model = learnt.map_err(refused)?;
     model.training.trained_at = Some(rfc3339(clock.now_ms()));
     Ok(Learnt { model })
 }

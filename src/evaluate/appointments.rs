@@ -18,6 +18,7 @@ use crate::view::client::{Appointment, Status};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 
 /// A line of the output.
 #[derive(Serialize)]
@@ -112,7 +113,7 @@ impl<'a> Judge<'a> {
         for (tenant, rows) in tenants {
             let config = &self.options.score;
             let lesson = Lesson { rows: &rows, names: &names, until_ms: Some(until_ms), config };
-            let learnt = train::train(lesson, &mut |_, _| ());
+            let learnt = train::train(lesson, &mut |_, _| ControlFlow::Continue(()));
             self.taught.push(Taught::new(&tenant, &learnt));
             let taken = |model| Taken { model, calibration: Calibration::default(), day: i64::MIN };
             self.models.extend(learnt.ok().map(|model| (tenant, taken(model))));

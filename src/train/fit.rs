@@ -5,15 +5,16 @@
 //! loss of later visits smaller by [`GAIN_MIN`], or left: tried one after the other, which is quick, does the same
 //! twice, and keeps out what was an accident of the earlier ones.
 
-use super::Refused;
 use super::design::{Candidate, columns};
 use super::history::Row;
+use super::{Refused, Tell};
 use crate::score::no_show::model::{FORMAT, Model, Record, Term, Training};
 use crate::view::lead;
 use linfa::DatasetBase;
 use linfa::traits::Fit;
 use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2};
+use std::ops::ControlFlow;
 
 /// Strength of the penalty on squared weights of standardised columns, beside the sum of log losses.
 pub(super) const ALPHA: f64 = 20.0;
@@ -131,13 +132,14 @@ fn solve(blocks: &[Block], rows: &[&Row]) -> Result<(Vec<f64>, f64), Refused> {
     Ok((weights, sign * fitted.intercept()))
 }
 
-/// The candidates that earn their place: fitted to `earlier`, judged by `later`.
+/// The candidates that earn their place: fitted to `earlier`, judged by `later`. Between two of them it is asked whether
+/// to go on.
 pub(super) fn select(
     (earlier, later): (&[&Row], &[&Row]),
     core: Candidate,
     candidates: Vec<Candidate>,
     prior_no_shows: f64,
-    tell: &mut dyn FnMut(usize, usize),
+    tell: &mut Tell<'_>,
 ) -> Result<Vec<Term>, Refused> {
     let every = earlier.len().div_ceil(TRIED_ROWS_MAX).max(1);
     let earlier: Vec<_> = earlier.iter().step_by(every).copied().collect();
@@ -148,15 +150,19 @@ pub(super) fn select(
     let (mut taken, all) = (core, candidates.len());
     let mut best = loss(&taken)?;
     for (at, candidate) in candidates.into_iter().enumerate() {
-        tell(at, all);
+        go_on(tell(at, all))?;
         let tried: Vec<_> = taken.iter().cloned().chain(candidate).collect();
         let lost = loss(&tried)?;
         if lost < best - GAIN_MIN {
             (taken, best) = (tried, lost);
         }
     }
-    tell(all, all);
+    go_on(tell(all, all))?;
     Ok(taken)
+}
+
+fn go_on(told: ControlFlow<()>) -> Result<(), Refused> {
+    if told.is_break() { Err(Refused::Stopped) } else { Ok(()) }
 }
 
 fn log_loss(model: &Model, row: &Row) -> f64 {

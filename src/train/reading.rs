@@ -1,4 +1,7 @@
 //! Learns from the log: reads the appointments topic, puts the events in order of time, and trains.
+//!
+//! A history is held in memory, all of it, so a process learns one at a time: whoever asks brings the place, and it is
+//! given back when the learning has ended, not when nobody waits for it any more.
 
 use super::{Learnt, Lesson, train};
 use crate::event::{Event, Topic, key};
@@ -9,8 +12,9 @@ use crate::score::no_show::Config;
 use crate::source::EVENTS_MAX;
 use crate::view::Limits;
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 const OPERATION: &str = "read appointments to learn from";
 
@@ -65,10 +69,12 @@ pub struct Settings {
     pub now: String,
 }
 
-/// Reads and learns in the background; what is told arrives here, and it ends when the receiver is dropped.
-pub fn spawn(log: Arc<dyn Log>, asked: Asked, settings: Settings) -> mpsc::Receiver<Told> {
+/// Reads and learns in the background; what is told arrives here. When the receiver is dropped it ends with the page
+/// that is read, or the candidate that is tried, and gives the place back.
+pub fn spawn(log: Arc<dyn Log>, asked: Asked, settings: Settings, place: OwnedSemaphorePermit) -> mpsc::Receiver<Told> {
     let (told, listening) = mpsc::channel(64);
     tokio::spawn(async move {
+        let _place = place;
         let last = match learn(log, asked, settings, &told).await {
             Ok(learnt) => Told::Done(Box::new(learnt)),
             Err(error) => Told::Failed { detail: error.to_string() },
@@ -90,14 +96,18 @@ async fn learn(
     let learning = tokio::task::spawn_blocking(move || {
         // Records of one key stand in the order in which they came; of one time that order stays.
         events.sort_by_key(|event| event.envelope.time_ms);
-        let history = super::replay(events.iter(), (&settings.config, &settings.limits), &mut |_| ());
+        let go_on = || if told.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let history = super::replay(events.iter(), (&settings.config, &settings.limits), &mut |_| go_on());
         drop(events);
-        let (mut tenants, names) = history.into_rows(asked.until_ms);
+        let (mut tenants, names) = history?.into_rows(asked.until_ms);
         let rows = tenants.remove(&asked.tenant).unwrap_or_default();
         let config = &settings.config;
         let lesson = Lesson { rows: &rows, names: &names, until_ms: asked.until_ms, config };
         // Progress is for whoever keeps up with it.
-        let tell = &mut |candidates, of| drop(told.try_send(Told::Tried { candidates, of }));
+        let tell = &mut |candidates, of| {
+            drop(told.try_send(Told::Tried { candidates, of }));
+            go_on()
+        };
         let mut model = train(lesson, tell)?;
         model.training.trained_at = Some(settings.now);
         Ok::<_, super::Refused>(Learnt { model })

@@ -74,7 +74,8 @@ fn history(events: &[Event]) -> Read {
 }
 
 fn history_until(events: &[Event], until_ms: Option<i64>) -> Read {
-    replay(events.iter(), (&Config::default(), &Limits::default()), &mut |_| ()).into_rows(until_ms)
+    let go_on = &mut |_| ControlFlow::Continue(());
+    replay(events.iter(), (&Config::default(), &Limits::default()), go_on).unwrap().into_rows(until_ms)
 }
 
 fn rows((tenants, _): &Read) -> &[Row] {
@@ -84,7 +85,7 @@ fn rows((tenants, _): &Read) -> &[Row] {
 fn learn(history: &Read, until_ms: Option<i64>) -> Result<Model, Refused> {
     let config = Config::default();
     let lesson = Lesson { rows: rows(history), names: &history.1, until_ms, config: &config };
-    train(lesson, &mut |_, _| ())
+    train(lesson, &mut |_, _| ControlFlow::Continue(()))
 }
 
 #[test]
@@ -251,6 +252,24 @@ fn a_short_history_is_refused() {
     for visits in [0, 50, 600] {
         let refused = learn(&history(&events(visits)), None);
         assert!(matches!(refused, Err(Refused::TooFew { .. })), "{visits}: {refused:?}");
+    }
+}
+
+#[test]
+fn learning_stops_where_it_is_told_to() {
+    let all = events(4_000);
+    let stop = |at: u64| move |heard| if heard < at { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+    let stopped = replay(all.iter(), (&Config::default(), &Limits::default()), &mut stop(2_000));
+    assert_eq!(stopped.map(|_| ()), Err(Refused::Stopped));
+    let (history, config) = (history(&all), Config::default());
+    for at in [0, 2] {
+        let lesson = Lesson { rows: rows(&history), names: &history.1, until_ms: None, config: &config };
+        let mut told = Vec::new();
+        let learnt = train(lesson, &mut |tried, _| {
+            told.push(tried);
+            stop(at)(tried as u64)
+        });
+        assert_eq!((learnt, told), (Err(Refused::Stopped), (0..=at as usize).collect()));
     }
 }
 

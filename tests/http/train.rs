@@ -1,15 +1,55 @@
-//! Learning on demand: from what is folded.
+//! Learning on demand: from what is folded, one at a time, and for as long as somebody waits.
 
-use crate::instance::{HOUR_MS, NOW_MS, PARTITIONS, World, event};
-use axum::Router;
+use crate::instance::{HOUR_MS, NOW_MS, PARTITIONS, World, event, until};
+use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use axum::response::Response;
+use axum::{Router, http::StatusCode};
 use foretell::event::codec::{self, Defaults, encode_event, rfc3339};
-use foretell::event::key;
-use foretell::http::{Api, admin_router};
+use foretell::event::{Position, Topic, key};
+use foretell::http::{Api, Parts, admin_router};
+use foretell::log::{self, Error, Extent, Fenced, Log, Membership, NewRecord, Reader};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tower::ServiceExt;
+
+/// A log whose appointments are read when the gate has a place.
+struct Held {
+    inner: Arc<log::memory::Log>,
+    gate: Semaphore,
+}
+
+#[async_trait]
+impl Log for Held {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.inner.partitions(topic)
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
+        self.inner.append(records).await
+    }
+
+    async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
+        if topic == Topic::Appointments && partition == 0 {
+            self.gate.acquire().await.unwrap().forget();
+        }
+        self.inner.extent(topic, partition).await
+    }
+
+    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
+        self.inner.subscribe(group, topic).await
+    }
+
+    async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
+        self.inner.read(topic, partition, from).await
+    }
+
+    async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
+        self.inner.fence(topic, partition).await
+    }
+}
 
 async fn train(router: &Router) -> Response {
     let asked = Request::post("/admin/train/no-show").body(Body::from(json!({"tenant": "default"}).to_string()));
@@ -21,6 +61,25 @@ async fn lines(answer: Response) -> Vec<Value> {
     let bytes = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
     let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn one_model_is_learnt_at_a_time_and_none_for_nobody() {
+    let world = World::new();
+    let held = Arc::new(Held { inner: world.log.clone(), gate: Semaphore::new(0) });
+    let router = admin_router(&Api::new(Parts { log: held.clone(), ..world.parts() }));
+    let first = train(&router).await;
+    assert_eq!(first.status(), StatusCode::OK);
+    let second = train(&router).await;
+    assert_eq!(second.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let problem = lines(second).await.remove(0);
+    assert_eq!(problem["code"], "OVERLOADED");
+    assert!(problem["detail"].as_str().unwrap().contains("one is at a time"), "{problem}");
+    // Who has asked goes away: the place is given back when the learning has noticed.
+    drop(first);
+    assert_eq!(train(&router).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    held.gate.add_permits(1);
+    until(async || train(&router).await.status() == StatusCode::OK).await;
 }
 
 #[tokio::test]

@@ -11,11 +11,14 @@ use axum::response::IntoResponse;
 use std::sync::Arc;
 
 /// `POST /admin/train/no-show`: a model of a tenant's history, told as JSON Lines of
-/// [`Told`](crate::train::reading::Told). Publishes nothing.
+/// [`Told`](crate::train::reading::Told). Publishes nothing. One at a time; ends when nobody reads any more.
 pub(in crate::http) async fn no_show(State(api): State<Arc<Api>>, body: Bytes) -> Result<impl IntoResponse, Problem> {
     let asked: Asked = serde_json::from_slice(&body)
         .map_err(|error| Problem::new(Code::MalformedJson, format!("not a question for a model: {error}")))?;
+    let Ok(place) = api.lessons.clone().try_acquire_owned() else {
+        return Err(Problem::new(Code::Overloaded, "a model is being learnt already, and only one is at a time"));
+    };
     let (config, limits) = (api.scoring.no_show.clone(), api.verifier.limits.clone());
     let settings = Settings { config, limits, now: rfc3339(api.clock.now_ms()) };
-    Ok(lines(reading::spawn(api.log.clone(), asked, settings)))
+    Ok(lines(reading::spawn(api.log.clone(), asked, settings, place)))
 }

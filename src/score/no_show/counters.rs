@@ -138,20 +138,20 @@ mod tests {
     #[test]
     fn the_lead_speaks_for_a_new_client() {
         let tenant = tenant();
+        // Off the tenant's own rate, at which medium begins otherwise.
+        let config = Config { medium_at: 0.9, ..Config::default() };
         for (lead_days, rate, code, level) in [
             (-1, 0.05, Code::SameDayBooking, Level::Low),
             (0, 0.05, Code::SameDayBooking, Level::Low),
             (7, 0.3, Code::LeadTime, Level::Medium),
-            // Never seen: the tenant's own rate, the very edge of medium.
+            // Never seen: the tenant's own rate.
             (2, 0.2, Code::LeadTime, Level::Medium),
         ] {
-            let got = of(&tenant, None, lead_days);
+            let got = score(&Evidence { client: None, lead: &tenant, lead_days }, &config);
             assert!((got.score - rate).abs() < 1e-3, "{lead_days}: {}", got.score);
             assert!(effect(&got, &code).is_some(), "{lead_days}: {:?}", got.reasons);
             assert_eq!(effect(&got, &Code::NewClient), Some(0.0));
-            if lead_days != 2 {
-                assert_eq!(got.level, level, "{lead_days}");
-            }
+            assert_eq!(got.level, level, "{lead_days}");
         }
     }
 

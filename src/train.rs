@@ -21,8 +21,9 @@ pub mod reading;
 pub mod table;
 
 use crate::event::codec::rfc3339;
+use crate::event::policy::Invalid;
 use crate::score::metrics::{Case, Metrics};
-use crate::score::no_show::model::{Measured, Model, Training};
+use crate::score::no_show::model::{Measured, Model, Published, Training};
 use crate::score::{logistic, no_show};
 use history::{History, Names, Row};
 use moments::At;
@@ -70,6 +71,9 @@ pub enum Refused {
     /// The weights could not be found.
     #[error("the weights could not be found: {0}")]
     Failed(String),
+    /// They were, and the document could not be published.
+    #[error("what was learnt cannot be published: {0}")]
+    Unusable(Invalid),
 }
 
 /// What a model is to be learnt from.
@@ -115,7 +119,16 @@ pub fn train(lesson: Lesson<'_>, tell: &mut Tell<'_>) -> Result<Model, Refused> 
         missed: missed as u64,
         validation: measures(&judged, &later),
     };
-    Ok(Model { training, ..model })
+    let model = Model { training, ..model };
+    usable(&model, config)?;
+    Ok(model)
+}
+
+/// Refuses what would be refused when it is published.
+fn usable(model: &Model, config: &no_show::Config) -> Result<(), Refused> {
+    let document = serde_json::to_value(model).map_err(|error| Refused::Failed(error.to_string()))?;
+    let settings = Published::nothing(config.protected_attributes.clone());
+    Published::read(&document, &settings).map(drop).map_err(Refused::Unusable)
 }
 
 fn enough(rows: &[&Row], part: &'static str) -> Result<(), Refused> {

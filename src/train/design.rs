@@ -4,9 +4,9 @@
 //! (see [`super::fit`]). Where the steps and slopes of an attribute lie follows from how its values are spread.
 
 use super::history::{Names, Row};
+use crate::event::policy::DOCUMENT_BYTES_MAX;
 use crate::score::no_show::input::{Answer, Attribute, Input};
 use crate::score::no_show::model::{Basis, COLUMNS_MAX, Level, Record, Term, Visits, is_protected};
-use crate::view::client::attribute::Value;
 use crate::view::lead;
 use std::collections::BTreeMap;
 
@@ -20,6 +20,10 @@ const LEVELS_MAX: usize = 32;
 const STEPS_MAX: usize = 6;
 /// Slopes of other numbers change at each tenth of the rows.
 const KNOTS: usize = 10;
+/// Most bytes of the terms of a model: what its document says of the training takes some 1,600.
+const TERMS_BYTES_MAX: usize = DOCUMENT_BYTES_MAX - 2 * 1024;
+/// Most bytes of a weight in a document.
+const WEIGHT_BYTES_MAX: usize = 16;
 
 /// What counts a client's past grows with the log and not with the client, as long as the log is young: it is tried
 /// where the rows span so many days.
@@ -70,6 +74,13 @@ fn span_days(rows: &[&Row]) -> i64 {
     from.zip(to).map_or(0, |(from, to)| (to.at_ms - from.at_ms) / DAY_MS)
 }
 
+/// Whether a document has room for these terms, whatever their weights come to.
+pub(super) fn fit_a_document(terms: &[Term]) -> bool {
+    let weights: usize = terms.iter().map(|term| term.weights.len() + 2).sum();
+    let bytes = serde_json::to_string(terms).map_or(usize::MAX, |text| text.len());
+    bytes.saturating_add(weights * WEIGHT_BYTES_MAX) <= TERMS_BYTES_MAX
+}
+
 fn term(input: Input, of: Visits, basis: Basis) -> Term {
     let weights = vec![0.0; basis.columns()];
     Term { input, of, basis, weights, absent: 0.0, centre: 0.0 }
@@ -88,10 +99,11 @@ fn attributes(rows: &[&Row], names: &Names, protected: &[String]) -> Vec<Candida
         let told = row.snapshot.of_booking.over(&row.snapshot.of_client);
         for (name, value) in told.iter() {
             let spread = spreads.entry(name).or_default();
-            match (value, value.number()) {
-                (_, Some(number)) => spread.numbers.push(number),
-                (Value::Text(text), None) => *spread.texts.entry(text).or_default() += 1,
-                (_, None) => {}
+            // As a model is answered, which takes no number for more than it may be.
+            match Answer::from(value) {
+                Answer::Number(number) => spread.numbers.push(number),
+                Answer::Text(text) => *spread.texts.entry(text).or_default() += 1,
+                Answer::Absent => {}
             }
         }
     }

@@ -5,7 +5,7 @@
 //! loss of later visits smaller by [`GAIN_MIN`], or left: tried one after the other, which is quick, does the same
 //! twice, and keeps out what was an accident of the earlier ones.
 
-use super::design::{Candidate, columns};
+use super::design::{Candidate, columns, fit_a_document};
 use super::history::Row;
 use super::{Refused, Tell};
 use crate::score::no_show::model::{FORMAT, Model, Record, Term, Training};
@@ -132,7 +132,8 @@ fn solve(blocks: &[Block], rows: &[&Row]) -> Result<(Vec<f64>, f64), Refused> {
     Ok((weights, sign * fitted.intercept()))
 }
 
-/// The candidates that earn their place: fitted to `earlier`, judged by `later`. Between two of them it is asked whether
+/// The candidates that earn their place: fitted to `earlier`, judged by `later`. One is left out also where a document
+/// has no room for it beside those before it, as with many long texts. Between two of them it is asked whether
 /// to go on.
 pub(super) fn select(
     (earlier, later): (&[&Row], &[&Row]),
@@ -152,6 +153,9 @@ pub(super) fn select(
     for (at, candidate) in candidates.into_iter().enumerate() {
         go_on(tell(at, all))?;
         let tried: Vec<_> = taken.iter().cloned().chain(candidate).collect();
+        if !fit_a_document(&tried) {
+            continue;
+        }
         let lost = loss(&tried)?;
         if lost < best - GAIN_MIN {
             (taken, best) = (tried, lost);

@@ -83,8 +83,11 @@ fn rows((tenants, _): &Read) -> &[Row] {
 }
 
 fn learn(history: &Read, until_ms: Option<i64>) -> Result<Model, Refused> {
-    let config = Config::default();
-    let lesson = Lesson { rows: rows(history), names: &history.1, until_ms, config: &config };
+    learn_by(history, until_ms, &Config::default())
+}
+
+fn learn_by(history: &Read, until_ms: Option<i64>, config: &Config) -> Result<Model, Refused> {
+    let lesson = Lesson { rows: rows(history), names: &history.1, until_ms, config };
     train(lesson, &mut |_, _| ControlFlow::Continue(()))
 }
 
@@ -253,6 +256,34 @@ fn a_short_history_is_refused() {
         let refused = learn(&history(&events(visits)), None);
         assert!(matches!(refused, Err(Refused::TooFew { .. })), "{visits}: {refused:?}");
     }
+}
+
+/// The visits, with an attribute of this name that follows from the age instead of it.
+fn with_attribute(mut all: Vec<Event>, name: &str, of: fn(f64) -> Scalar) -> Vec<Event> {
+    for event in &mut all {
+        let Fact::Booked(booking) = &mut event.fact else { continue };
+        let Some(Scalar::Number(age)) = booking.attributes.remove("age") else { continue };
+        booking.attributes.insert(name.into(), of(age));
+    }
+    all
+}
+
+#[test]
+fn whatever_attributes_hold_the_model_can_be_published() {
+    let config = Config::default();
+    let settings = Published::nothing(config.protected_attributes.clone());
+    let above: fn(f64) -> Scalar = |age| Scalar::Number((age - 30.0) * 1e5);
+    let long: fn(f64) -> Scalar = |age| Scalar::Text(if age < 40.0 { "y" } else { "o" }.repeat(8_000));
+    let short: fn(f64) -> Scalar = |age| Scalar::Text(if age < 40.0 { "y" } else { "o" }.repeat(80));
+    for (name, of, is_asked) in [("income", above, true), ("note", long, false), ("note", short, true)] {
+        let model = learn(&history(&with_attribute(events(2_400), name, of)), None).unwrap();
+        let inputs: Vec<_> = model.terms.iter().map(|term| term.input.to_string()).collect();
+        assert_eq!(inputs.contains(&format!("attribute:{name}")), is_asked, "{inputs:?}");
+        let published = Published::read(&serde_json::to_value(&model).unwrap(), &settings);
+        assert_eq!(published.map(|published| published.model.is_some()), Ok(true), "{name}");
+    }
+    let refused = learn_by(&history(&events(2_400)), None, &Config { prior_no_shows: 1e-7, ..config });
+    assert!(matches!(refused, Err(Refused::Unusable(_))), "{refused:?}");
 }
 
 #[test]

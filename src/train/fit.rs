@@ -27,7 +27,7 @@ const ITERATIONS_MAX: u64 = 200;
 const GRADIENT_MIN: f64 = 1e-6;
 /// Columns that hardly differ from one row to the next say nothing.
 const DEVIATION_MIN: f64 = 1e-9;
-/// Weights are kept to this many parts of one.
+/// Rates are kept to this many parts of one.
 const PARTS: f64 = 1e6;
 /// Visits at the mean rate that each lead bucket's rate is credited with.
 const PRIOR_VISITS: f64 = 20.0;
@@ -83,7 +83,7 @@ pub(super) fn fit(rows: &[&Row], terms: &[Term], prior_no_shows: f64) -> Result<
     let (weights, intercept) = solve(&blocks, rows)?;
     let mut weights = weights.into_iter();
     let terms = blocks.iter().map(|block| block.weighted(&mut weights)).collect();
-    let intercept = rounded(intercept);
+    let intercept = significant(intercept);
     Ok(Model { format: FORMAT, training: Training::default(), intercept, lead_rates, prior_no_shows, terms })
 }
 
@@ -104,14 +104,14 @@ impl Block {
         let mut centre = 0.0;
         let mut own = self.columns.iter().map(|column| {
             let weight = if column.values.is_empty() { 0.0 } else { weights.next().unwrap_or_default() };
-            let weight = rounded(weight / column.deviation);
+            let weight = significant(weight / column.deviation);
             centre += weight * column.mean;
             weight
         });
         let kept = own.by_ref().take(self.term.weights.len()).collect();
         let absent = own.next().unwrap_or_default();
         drop(own);
-        Term { weights: kept, absent, centre: rounded(centre), ..self.term.clone() }
+        Term { weights: kept, absent, centre: significant(centre), ..self.term.clone() }
     }
 }
 
@@ -178,4 +178,9 @@ fn log_loss(model: &Model, row: &Row) -> f64 {
 
 fn rounded(value: f64) -> f64 {
     (value * PARTS).round() / PARTS
+}
+
+/// Seven digits of a number: a weight is as exact whatever the unit of its attribute.
+fn significant(value: f64) -> f64 {
+    format!("{value:.6e}").parse().unwrap_or(value)
 }

@@ -7,6 +7,7 @@ use crate::event::appointment::{Booking, Cancellation, Scalar, StartsAt, Visit};
 use crate::event::{Envelope, Event, Fact};
 use crate::score::metrics::roc_auc;
 use crate::score::no_show::Config;
+use crate::score::no_show::model::Term;
 use crate::view::Limits;
 use std::collections::BTreeMap;
 
@@ -284,6 +285,23 @@ fn whatever_attributes_hold_the_model_can_be_published() {
     }
     let refused = learn_by(&history(&events(2_400)), None, &Config { prior_no_shows: 1e-7, ..config });
     assert!(matches!(refused, Err(Refused::Unusable(_))), "{refused:?}");
+}
+
+#[test]
+fn a_slope_is_as_exact_whatever_the_unit() {
+    let units: [fn(f64) -> Scalar; 2] = [Scalar::Number, |age| Scalar::Number(age * 1e4)];
+    let [small, large] = units.map(|of| {
+        let history = history(&with_attribute(events(600), "of_age", of));
+        let rows: Vec<_> = rows(&history).iter().collect();
+        let candidates = design::candidates(&rows, &history.1, &[]);
+        let is_of_age = |term: &Term| term.input.to_string() == "attribute:of_age";
+        let terms: Vec<_> = candidates.into_iter().flatten().filter(is_of_age).collect();
+        let model = fit::fit(&rows, &terms, Config::default().prior_no_shows).unwrap();
+        rows.iter().map(|row| model.log_odds(&row.snapshot)).collect::<Vec<_>>()
+    });
+    for (small, large) in small.iter().zip(large) {
+        assert!((small - large).abs() < 1e-4, "{small} {large}");
+    }
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub(super) fn of(visit: &Snapshot, model: &Model, calibration: &Calibration) -> 
         let effect: f64 = terms.iter().map(|term| term.effect(visit, record.ratio)).sum();
         log_odds += effect;
         let input = terms.first().map(|term| &term.input);
-        reasons.extend(input.map(|input| Reason::new(code(input, visit, &record), effect, text(input, visit, &record))));
+        reasons
+            .extend(input.map(|input| Reason::new(code(input, visit, &record), effect, text(input, visit, &record))));
     }
     let corrected = calibration.apply(log_odds, visit.lead_days == 0);
     let text = "What recent outcomes say of such scores.";

@@ -1,9 +1,10 @@
 //! The report on no-shows: what was asked, announced and lived through, over log and rows of an instance.
 
-use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, World, event, until};
-use foretell::event::Topic;
+use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, event, until};
+use bytes::Bytes;
 use foretell::event::codec::rfc3339;
-use foretell::log::Log;
+use foretell::event::{Topic, key};
+use foretell::log::{Log, NewRecord};
 use foretell::report::Told;
 use foretell::report::no_show::{Report, Row};
 use foretell::report::reading::{Asked, Sources, spawn};
@@ -164,4 +165,31 @@ async fn what_is_not_folded_yet_is_said() {
     world.clock.set(NOW_MS + 2 * HOUR_MS);
     let behind = report(&world, Asked::default()).await;
     assert_eq!((behind.unfolded, behind.total.unknown, behind.total.late_cancelled), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn what_stands_where_it_does_not_belong_says_nothing() {
+    let instance = Instance::start().await;
+    let world = &instance.world;
+    world.clock.set(NOW_MS + 40 * 24 * HOUR_MS);
+    for (stray, counted) in [(1, 0), (0, 1)] {
+        for (topic, subject, text) in [
+            (Topic::Reminders, "c-77", include_str!("../../catalog/examples/foretell.reminder.due/a-day-before.json")),
+            (Topic::Logins, "u-4713", include_str!("../../catalog/examples/foretell.login.reported/least.json")),
+        ] {
+            let key = format!("default:{subject}");
+            let partition = (key::partition(key.as_bytes(), PARTITIONS) + stray) % PARTITIONS;
+            let headers = vec![("content-type".to_owned(), Bytes::from_static(b"application/cloudevents+json"))];
+            let record = NewRecord { topic, key: Some(key.into()), value: text.into(), headers };
+            world.log.append_to(partition, record).unwrap();
+        }
+        assert_eq!(report(world, Asked::default()).await.elsewhere, counted, "{stray}");
+        let mut told = foretell::decisions::reading::spawn(world.log.clone(), Default::default());
+        let unmatched = loop {
+            if let Told::Done(report) = told.recv().await.expect("it comes to an end") {
+                break report.unmatched;
+            }
+        };
+        assert_eq!(unmatched, counted, "{stray}");
+    }
 }

@@ -12,7 +12,8 @@
 //! 2. A step that was announced for this start is sent, whichever visit of the day it was announced for. Where it could
 //!    not be delivered it is due again, for the channels behind the failed one, as often as the policy allows.
 //! 3. A step for other levels of risk is none of the visit's, as is one for levels while the risk cannot be told: then
-//!    the visit is soon looked at again. A level counts at every look until the step is over. One that passes over confirmed visits is suppressed there.
+//!    the visit is soon looked at again. A level counts at every look until the step is over. A step that passes over
+//!    confirmed visits is suppressed there.
 //! 4. A step whose instant lay before the booking (or the reschedule) is not fired late.
 //! 5. Without a channel that the client agrees to, the step is suppressed. A client who was never asked gets the
 //!    configured channels; an empty list or a refusal always wins.

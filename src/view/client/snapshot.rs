@@ -1,8 +1,9 @@
 //! What was known of a visit at one instant: all that a score may see, and nothing that came later.
 //!
 //! The fold takes one of each visit at the moment that decided its start, from the client's row as it was, and keeps
-//! it as long as it keeps the visit: with the outcome, the two are a sample to calibrate by. Scores at any other instant take
-//! theirs from the row as it is. Both are this one function, so a model is never asked about what it has not learnt.
+//! it as long as it keeps the visit: with the outcome, the two are a sample to calibrate by. Scores at any other
+//! instant take theirs from the row as it is. Both are this one function, so a model is never asked about what it has
+//! not learnt.
 
 use super::attribute::Attributes;
 use super::{Client, Start};

@@ -83,6 +83,24 @@ async fn a_published_model_scores_at_once_and_every_answer_names_it() {
     assert_eq!(considered(&instance, 30.0).await["model"]["id"], "no-show-two-counters");
 }
 
+/// What a booking tells of itself, a visit that is only considered tells as well.
+#[tokio::test]
+async fn what_for_where_and_with_whom_are_attributes_of_a_considered_visit() {
+    let instance = Instance::start().await;
+    for name in ["service", "location_id", "practitioner_id"] {
+        let mut document = model(name, 0.0);
+        document["terms"][1]["basis"] = json!({"levels": ["north"]});
+        document["terms"][1]["weights"] = json!([0.75]);
+        let answer = put(&instance, &document, None).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        for (value, expected) in [("north", 0.5), ("south", -0.25)] {
+            let asked = json!({"client_id": "c", "starts_at": "2026-03-11T09:30:00Z", name: value});
+            let scored = instance.post("/v1/risk/appointments", &asked).await.body;
+            assert_eq!(effect(&scored, "ATTRIBUTE"), Some(expected), "{name} {value}: {scored}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_must_not_score_is_refused() {
     let instance = Instance::start().await;

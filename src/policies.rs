@@ -73,7 +73,7 @@ impl Document for Published {
 pub struct Active<D> {
     /// The number of its version, or the digest of the settings.
     pub version: String,
-    /// The version that a change replaces: the latest that was published, whether or not it can be used.
+    /// The version that a change replaces, whether or not it can be used: see [`Shown::latest`].
     pub latest: String,
     /// What decides.
     pub policy: D,
@@ -144,8 +144,8 @@ impl Policies {
 /// The policies of one kind, as they are shown and changed.
 #[async_trait]
 pub trait Shown: Send + Sync {
-    /// The version that decides for tenants that have published nothing.
-    fn settings_version(&self) -> &str;
+    /// The version that a change replaces, by a tenant's row: the latest that was published, else that of the settings.
+    fn latest(&self, row: &Row) -> String;
 
     /// Whether a document can be used. Blocks: rules are parsed.
     fn check(&self, document: &Value) -> Result<(), Invalid>;
@@ -156,8 +156,8 @@ pub trait Shown: Send + Sync {
 
 #[async_trait]
 impl<D: Document> Shown for InForce<D> {
-    fn settings_version(&self) -> &str {
-        &self.settings.version
+    fn latest(&self, row: &Row) -> String {
+        row.versions().next().map_or_else(|| self.settings.version.clone(), |latest| latest.version.to_string())
     }
 
     fn check(&self, document: &Value) -> Result<(), Invalid> {
@@ -246,7 +246,7 @@ impl<D: Document> InForce<D> {
     /// The latest version that can be used.
     async fn resolved(&self, tenant: &str, row: Row) -> Result<Active<D>, Error> {
         let settings = self.settings.clone();
-        let latest = row.versions().next().map_or_else(|| settings.latest.clone(), |latest| latest.version.to_string());
+        let latest = self.latest(&row);
         let find = move || {
             let mut refused = Vec::new();
             for version in row.versions() {

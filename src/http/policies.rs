@@ -219,11 +219,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         return Err(Problem::new(Code::ViewsUnavailable, "the policies are not folded yet"));
     }
     let row = read_row(api, change.tenant, change.kind).await?;
-    let present = if row.version == 0 {
-        api.policies.of(change.kind).settings_version().to_owned()
-    } else {
-        row.version.to_string()
-    };
+    let present = api.policies.of(change.kind).latest(&row);
     if change.if_match.is_some_and(|wanted| wanted != present) {
         return Err(Problem::new(Code::PreconditionFailed, format!("the version is {present}: read it again")));
     }

@@ -152,7 +152,7 @@ impl Replay {
     /// outcome. Of any other it moves the visit, or says again where it is.
     fn begun_by<'e>(&self, event: &'e Event) -> Option<&'e Booking> {
         let placed = Id::of(event).and_then(|id| self.appointment(&id)).filter(|visit| visit.start.is_some());
-        let is_over = |visit: &Appointment| visit.status.is_resolved() && event.envelope.time_ms > visit.status_at_ms;
+        let is_over = |visit: &Appointment| visit.is_over_at(event.envelope.time_ms);
         match (&event.fact, placed) {
             (Fact::Booked(booking), None) => Some(booking),
             (Fact::Booked(booking) | Fact::Rescheduled(booking), Some(visit)) if is_over(visit) => Some(booking),

@@ -197,9 +197,8 @@ impl Appointments {
         let id = appointment_id(&event.fact)?;
         let mut kept_zone = None;
         let places = matches!(event.fact, Fact::Booked(_) | Fact::Rescheduled(_));
-        let leaves_outcome =
-            |a: &Appointment| places && a.status.is_resolved() && event.envelope.time_ms > a.status_at_ms;
-        if client.appointments.get(id).is_some_and(leaves_outcome) {
+        let is_over = |a: &Appointment| places && a.is_over_at(event.envelope.time_ms);
+        if client.appointments.get(id).is_some_and(is_over) {
             kept_zone = scribe.release(client, id).and_then(|left| left.start).map(|start| start.zone);
         }
         if !client.appointments.contains_key(id)

@@ -10,6 +10,8 @@
 #![allow(clippy::print_stdout, reason = "what a run was made of")]
 
 mod heard;
+#[path = "../shared/low.rs"]
+mod low;
 mod promises;
 mod rules;
 mod sabotage;

@@ -4,22 +4,20 @@
 //! Whoever moves the clock holds the planners first, each between two looks: a look takes microseconds of a real day,
 //! and would else take hours of this one.
 
+use crate::low::Low;
 use async_trait::async_trait;
 use axum::Router;
 use foretell::app::{self, Ports};
 use foretell::clock::Clock;
 use foretell::config::Config;
-use foretell::event::reminder::Risk;
 use foretell::event::{Event, Position, Topic, codec};
 use foretell::http::{self, Api};
 use foretell::log::{Error, Extent, Fenced, Log, Membership, NewRecord, Next, Page, Reader, Record};
 use foretell::pipeline::keeper::Companion;
 use foretell::policies::InForce;
-use foretell::remind::{self, Assess, Reminders};
+use foretell::remind::{self, Reminders};
 use foretell::rows::Rows;
-use foretell::score::Level;
 use foretell::store::{Family, Generation};
-use foretell::view::client::Client;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -411,16 +409,6 @@ impl Log for Watched {
         let planner = (self.process, partition);
         self.seen.rest(planner);
         Ok(Box::new(Owner { fenced, seen: self.seen.clone(), planner }))
-    }
-}
-
-struct Low;
-
-#[async_trait]
-impl Assess for Low {
-    async fn risks(&self, _: &str, client: &Client, _: i64) -> BTreeMap<String, Risk> {
-        let low = Risk { score: 0.1, level: Level::Low.name().to_owned() };
-        client.appointments.keys().map(|id| (id.clone(), low.clone())).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Decisions: kept, looked up, told about, and lost without a score noticing.
 
+use crate::gated::{Gated, Held};
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, booked, login, until};
 use async_trait::async_trait;
 use foretell::catalog::DECISION;
@@ -12,9 +13,8 @@ use foretell::telemetry;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 const DAY_MS: i64 = 24 * HOUR_MS;
 
@@ -208,54 +208,6 @@ async fn nobody_else_writes_decisions() {
     assert_eq!(answer.body["errors"][0]["detail"], "foretell.decision.made is written by Foretell alone");
 }
 
-/// A log that takes decisions only while its gate is open, and says that it is away, or nothing at all.
-struct Gated {
-    inner: Arc<log::memory::Log>,
-    /// Whether appends of decisions are answered with an error.
-    away: AtomicBool,
-    /// One place for each append of decisions that may go on.
-    gate: Semaphore,
-}
-
-impl Gated {
-    fn new(world: &World, away: bool, places: usize) -> Arc<Self> {
-        Arc::new(Self { inner: world.log.clone(), away: AtomicBool::new(away), gate: Semaphore::new(places) })
-    }
-}
-
-#[async_trait]
-impl Log for Gated {
-    fn partitions(&self, topic: Topic) -> u32 {
-        self.inner.partitions(topic)
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
-        if records.iter().any(|record| record.topic == Topic::Decisions) {
-            if self.away.load(Ordering::SeqCst) {
-                return Err(Error::retry("append", "away"));
-            }
-            self.gate.acquire().await.unwrap().forget();
-        }
-        self.inner.append(records).await
-    }
-
-    async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
-        self.inner.extent(topic, partition).await
-    }
-
-    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
-        self.inner.subscribe(group, topic).await
-    }
-
-    async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
-        self.inner.read(topic, partition, from).await
-    }
-
-    async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
-        self.inner.fence(topic, partition).await
-    }
-}
-
 /// What a counter says, by what its line contains.
 async fn counted(instance: &Instance, words: &[&str]) -> u64 {
     let text = instance.get("/metrics").await.body.as_str().unwrap().to_owned();
@@ -267,7 +219,7 @@ async fn counted(instance: &Instance, words: &[&str]) -> u64 {
 async fn a_score_is_answered_when_its_decision_finds_no_room() {
     let world = World::new();
     let parts = world.parts();
-    let log = Gated::new(&world, false, 0);
+    let log = Gated::new(&world, Held::Decisions, 0);
     let config = Config { queue_records_max: 4, ..Config::default() };
     let decisions = Recorder::start(log.clone(), &config);
     let instance = Instance::without_views(world.clone(), Parts { decisions: decisions.clone(), ..parts }).await;
@@ -307,7 +259,8 @@ fn recorded(recorder: &Recorder, user: &str) {
 #[tokio::test(start_paused = true)]
 async fn a_log_that_comes_back_gets_what_waited_and_one_that_does_not_loses_it() {
     let world = World::new();
-    let log = Gated::new(&world, true, 100);
+    let log = Gated::new(&world, Held::Decisions, 100);
+    log.away.store(true, Ordering::SeqCst);
     let recorder = Recorder::start(log.clone(), &Config::default());
     (0..10).for_each(|n| recorded(&recorder, &format!("early {n}")));
     tokio::time::sleep(Duration::from_secs(50)).await;
@@ -330,7 +283,7 @@ async fn a_log_that_comes_back_gets_what_waited_and_one_that_does_not_loses_it()
 #[tokio::test(start_paused = true)]
 async fn a_drain_has_an_end() {
     let world = World::new();
-    let recorder = Recorder::start(Gated::new(&world, false, 0), &Config::default());
+    let recorder = Recorder::start(Gated::new(&world, Held::Decisions, 0), &Config::default());
     (0..10).for_each(|n| recorded(&recorder, &n.to_string()));
     let begun = tokio::time::Instant::now();
     recorder.drain().await;

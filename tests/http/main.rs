@@ -8,6 +8,7 @@ mod dead_letters;
 mod decisions;
 mod enrich;
 mod events;
+mod gated;
 mod golden;
 mod inputs;
 mod instance;

@@ -1,55 +1,16 @@
 //! Learning on demand: from what is folded, one at a time, and for as long as somebody waits.
 
+use crate::gated::{Gated, Held};
 use crate::instance::{HOUR_MS, NOW_MS, PARTITIONS, World, event, until};
-use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use axum::response::Response;
 use axum::{Router, http::StatusCode};
 use foretell::event::codec::{self, Defaults, encode_event, rfc3339};
-use foretell::event::{Position, Topic, key};
+use foretell::event::key;
 use foretell::http::{Api, Parts, admin_router};
-use foretell::log::{self, Error, Extent, Fenced, Log, Membership, NewRecord, Reader};
 use serde_json::{Value, json};
-use std::sync::Arc;
-use tokio::sync::Semaphore;
 use tower::ServiceExt;
-
-/// A log whose appointments are read when the gate has a place.
-struct Held {
-    inner: Arc<log::memory::Log>,
-    gate: Semaphore,
-}
-
-#[async_trait]
-impl Log for Held {
-    fn partitions(&self, topic: Topic) -> u32 {
-        self.inner.partitions(topic)
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
-        self.inner.append(records).await
-    }
-
-    async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
-        if topic == Topic::Appointments && partition == 0 {
-            self.gate.acquire().await.unwrap().forget();
-        }
-        self.inner.extent(topic, partition).await
-    }
-
-    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
-        self.inner.subscribe(group, topic).await
-    }
-
-    async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
-        self.inner.read(topic, partition, from).await
-    }
-
-    async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
-        self.inner.fence(topic, partition).await
-    }
-}
 
 async fn train(router: &Router) -> Response {
     let asked = Request::post("/admin/train/no-show").body(Body::from(json!({"tenant": "default"}).to_string()));
@@ -66,7 +27,7 @@ async fn lines(answer: Response) -> Vec<Value> {
 #[tokio::test]
 async fn one_model_is_learnt_at_a_time_and_none_for_nobody() {
     let world = World::new();
-    let held = Arc::new(Held { inner: world.log.clone(), gate: Semaphore::new(0) });
+    let held = Gated::new(&world, Held::Appointments, 0);
     let router = admin_router(&Api::new(Parts { log: held.clone(), ..world.parts() }));
     let first = train(&router).await;
     assert_eq!(first.status(), StatusCode::OK);

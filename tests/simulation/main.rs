@@ -16,6 +16,8 @@ mod clock;
 mod equation;
 mod forgetful;
 mod history;
+#[path = "../shared/low.rs"]
+mod low;
 mod operators;
 mod ports;
 mod process;

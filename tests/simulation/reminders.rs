@@ -8,6 +8,7 @@ use crate::broken::{BrokenLog, BrokenStore, Protocol};
 use crate::clock::{Virtual, paused};
 use crate::equation::{self, Facts};
 use crate::history;
+use crate::low::Low;
 use crate::operators::Operators;
 use crate::ports::Ports;
 use crate::process::Process;
@@ -15,9 +16,7 @@ use crate::random::Random;
 use crate::tally::Kind;
 use crate::weather::{Climate, Fates, Part, Weather};
 use crate::world::Run;
-use async_trait::async_trait;
 use foretell::clock::Clock;
-use foretell::event::reminder::Risk;
 use foretell::event::{Envelope, Event, Topic, codec};
 use foretell::log::group::Handover;
 use foretell::log::memory::Log as MemoryLog;
@@ -28,15 +27,13 @@ use foretell::pipeline::keeper::{self, Alone, Companion};
 use foretell::policies::InForce;
 use foretell::rebuild::Order;
 use foretell::remind::policy::Policy;
-use foretell::remind::{self, Assess, Reminders};
+use foretell::remind::{self, Reminders};
 use foretell::rows::{self, Rows};
-use foretell::score::Level;
 use foretell::store::memory::Store as MemoryStore;
 use foretell::store::{Family, Generation, Store};
-use foretell::view::client::{Appointments, Client};
+use foretell::view::client::Appointments;
 use foretell::view::sent::Reminders as SentFold;
 use foretell::view::{Fold, Limits};
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -60,16 +57,6 @@ const CLIMATE: Climate =
 /// The run of a seed. Only planners break the rule: what they plan from is kept as it should be.
 pub fn run(seed: u64, protocol: Protocol) -> Run {
     paused(async { World::new(Random::new(seed), protocol).play().await })
-}
-
-struct Low;
-
-#[async_trait]
-impl Assess for Low {
-    async fn risks(&self, _: &str, client: &Client, _: i64) -> BTreeMap<String, Risk> {
-        let low = Risk { score: 0.1, level: Level::Low.name().to_owned() };
-        client.appointments.keys().map(|id| (id.clone(), low.clone())).collect()
-    }
 }
 
 struct World {

@@ -183,6 +183,11 @@ pub struct Receipt {
 }
 
 impl Appointment {
+    /// Whether its outcome is older than this time: what places it then begins another visit.
+    pub const fn is_over_at(&self, time_ms: i64) -> bool {
+        self.status.is_resolved() && time_ms > self.status_at_ms
+    }
+
     pub(super) fn unplaced(time_ms: i64) -> Self {
         Self {
             start: None,

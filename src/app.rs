@@ -129,6 +129,7 @@ impl Service {
         tasks: &mut JoinSet<Result<(), Error>>,
     ) -> Result<Option<Recorder>, Error> {
         let ports = self.open_patiently(door).await?;
+        ports.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
         blocking("read the rules for user agents", agent::warm).await?;
         if self.roles.contains(&Role::Http) || ports.directory.is_some() {
             let (enricher, shutdown) = (ports.enricher.clone(), self.shutdown.clone());

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use foretell::cli::{Cli, run};
+use rustix::fs::Mode;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -10,6 +11,8 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    // Whatever is written holds facts about people: files 0600, directories 0700, those of libraries too.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,

@@ -39,7 +39,9 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     let lock = |dir: Option<&Path>| dir.map(lock).transpose();
     let log_lock = lock(log_dir)?;
     let store_lock = if store_dir == log_dir { log_lock.clone() } else { lock(store_dir)? };
-    let mut notices = Vec::new();
+    let mut notices: Vec<_> =
+        [&log_lock, &store_lock].into_iter().flatten().filter_map(|held| held.warning()).collect();
+    notices.dedup();
     let store: Arc<dyn Store> = match &store_lock {
         Some(directory) => Arc::new(tokio::task::block_in_place(|| store::disk::Store::open(directory))?),
         None => {

@@ -7,6 +7,7 @@
 use crate::log::Error;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,15 @@ impl Directory {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What to know about who else may open it: none where its owner alone may, as in a directory made by this version.
+    pub fn warning(&self) -> Option<String> {
+        let mode = std::fs::metadata(&self.path).ok()?.permissions().mode() & 0o777;
+        let path = self.path.display();
+        (mode & 0o077 != 0).then(|| {
+            format!("the data directory {path} has mode {mode:04o}, so other users may read it: chmod -R go= {path}")
+        })
     }
 }
 
@@ -64,4 +74,21 @@ fn try_lock(file: &File) -> Result<(), TryLockError> {
         }
     }
     file.try_lock()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_may_read_is_named_with_its_mode() {
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = lock(place.path()).expect("locked");
+        for (mode, named) in [(0o700, None), (0o750, Some("0750")), (0o755, Some("0755")), (0o701, Some("0701"))] {
+            std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(mode)).expect("set");
+            let warning = directory.warning();
+            assert_eq!(warning.is_some(), named.is_some(), "{mode:o}: {warning:?}");
+            assert!(named.is_none_or(|named| warning.as_ref().is_some_and(|text| text.contains(named))), "{warning:?}");
+        }
+    }
 }

@@ -134,7 +134,7 @@ fn attack(now_ms: i64) -> Vec<Told> {
         (0..2).map(move |round| {
             let mut attempt = Attempt::from_ip(ATTACKER.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
             attempt.asn = Some(64_666);
-            attempt.country = Some("ZZ".into());
+            attempt.country = Some("SC".into());
             attempt.user_agent = Some("python-requests/2.34".into());
             let time_ms = now_ms - (10 - round) * 60_000 + at as i64 * 700;
             Told { id: format!("spray-{victim}-{round}"), time_ms, fact: attempted(victim, false, attempt) }
@@ -274,7 +274,7 @@ fn questions() -> [Question; 4] {
         "browser": "Firefox 149.0", "os": "Linux", "device_type": "desktop", "user_agent": "Firefox 149.0 on Linux",
     });
     let stolen = json!({
-        "user_id": "ada", "ip": ATTACKER, "asn": 64666, "country": "ZZ", "user_agent": "python-requests/2.34",
+        "user_id": "ada", "ip": ATTACKER, "asn": 64666, "country": "SC", "user_agent": "python-requests/2.34",
     });
     [
         Question { about: "Ada, as always: how risky is this login?", path: risk, body: Some(usual) },

@@ -24,6 +24,11 @@ const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// Longest name of a city, in bytes; as of events.
 const CITY_BYTES_MAX: usize = crate::event::codec::bounds::TEXT_BYTES_MAX;
 
+/// Largest `accuracy_radius` of a place, in kilometres. Beyond it a record says a region or a country, whose middle
+/// nobody has travelled from: it is as far as places may lie apart and still be taken for one, see
+/// [`Travel::distance_km_max`](crate::score::login::signal::settings::Travel::distance_km_max).
+const ACCURACY_KM_MAX: f64 = 100.0;
+
 /// An open data file.
 pub struct Geo {
     reader: Reader<Bytes>,
@@ -34,11 +39,11 @@ pub struct Geo {
 pub struct Place {
     /// Autonomous system.
     pub asn: Option<u32>,
-    /// ISO 3166-1 alpha-2; never the unknown one.
+    /// ISO 3166-1 alpha-2; never a placeholder.
     pub country: Option<String>,
     /// English name.
     pub city: Option<String>,
-    /// Latitude and longitude in degrees.
+    /// Latitude and longitude in degrees, where the file knows them well enough to tell a journey.
     pub coordinates: Option<(f64, f64)>,
 }
 
@@ -140,6 +145,7 @@ struct Names<'a> {
 
 #[derive(Deserialize)]
 struct Location {
+    accuracy_radius: Option<Number>,
     latitude: Option<Number>,
     longitude: Option<Number>,
 }
@@ -183,18 +189,20 @@ impl<'de> Deserialize<'de> for Number {
 impl Record<'_> {
     fn place(self) -> Place {
         let country = self.country.and_then(|country| country.iso_code).or(self.country_code);
-        let country = country.map(str::to_ascii_uppercase).filter(|code| code != "ZZ" && country::exists(code));
+        let country = country.map(str::to_ascii_uppercase).filter(|code| country::exists(code));
         let city = match self.city {
             Some(City::Flat(name)) => Some(name),
             Some(City::Named { names }) => names.en,
             Some(City::Other {}) | None => None,
         };
         let city = city.map(str::trim).filter(|name| (1..=CITY_BYTES_MAX).contains(&name.len()));
-        let (latitude, longitude) = match self.location {
-            Some(location) => (location.latitude, location.longitude),
-            None => (self.latitude, self.longitude),
+        let (latitude, longitude, accuracy_km) = match self.location {
+            Some(location) => (location.latitude, location.longitude, location.accuracy_radius),
+            None => (self.latitude, self.longitude, None),
         };
         let coordinates = latitude.zip(longitude).map(|(latitude, longitude)| (latitude.0, longitude.0));
+        let is_coarse = city.is_none() || accuracy_km.is_some_and(|radius| radius.0 > ACCURACY_KM_MAX);
+        let coordinates = coordinates.filter(|place| !is_coarse && *place != (0.0, 0.0));
         let exist = |(latitude, longitude): &(f64, f64)| latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
         let asn = self.autonomous_system_number.map(|asn| asn.0);
         Place {

@@ -59,10 +59,11 @@ impl Parsed {
     /// Lets `add` fill in what the attempt of a login lacks, and puts what it added into the data as well.
     pub fn fill_in(&mut self, add: impl FnOnce(&mut Attempt)) {
         let Fact::Login(login) = &mut self.event.fact else { return };
+        let before = facts::place_data(&login.attempt);
         add(&mut login.attempt);
-        for (name, value) in facts::place_data(&login.attempt) {
-            let sent = self.data.get(name).is_some_and(|sent| !sent.is_null() && sent != "");
-            if !sent && !value.is_null() {
+        for ((name, value), (_, known)) in facts::place_data(&login.attempt).into_iter().zip(before) {
+            // What was sent and read as absent (an empty city, a placeholder) is replaced as well.
+            if known.is_null() && !value.is_null() {
                 self.data.insert(name.to_owned(), value);
             }
         }

@@ -33,7 +33,7 @@ pub struct Attempt {
     /// The caller's own device id (cookie, app instance).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
-    /// ISO 3166-1 alpha-2, upper case.
+    /// ISO 3166-1 alpha-2, upper case; never a [placeholder](super::country::PLACEHOLDERS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
     /// Autonomous system number of the address.
@@ -42,7 +42,7 @@ pub struct Attempt {
     /// City, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub city: Option<String>,
-    /// Degrees, -90 to 90.
+    /// Degrees, -90 to 90; never 0 where the longitude is 0 too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latitude: Option<f64>,
     /// Degrees, -180 to 180.

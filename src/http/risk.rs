@@ -60,13 +60,13 @@ pub struct LoginRequest {
     session_id: Option<String>,
     /// When it happens, RFC 3339; default: now.
     occurred_at: Option<String>,
-    /// ISO 3166-1 alpha-2.
+    /// ISO 3166-1 alpha-2; a placeholder such as `ZZ` or `XX` is the same as none.
     country: Option<String>,
     /// Autonomous system number.
     asn: Option<u32>,
     /// City.
     city: Option<String>,
-    /// Degrees, -90 to 90.
+    /// Degrees, -90 to 90. Latitude 0 with longitude 0 is the same as neither.
     latitude: Option<f64>,
     /// Degrees, -180 to 180.
     longitude: Option<f64>,

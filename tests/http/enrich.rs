@@ -185,7 +185,7 @@ async fn what_files_cannot_say_is_neutral_and_a_warning() {
 #[tokio::test]
 async fn a_country_that_does_not_exist_is_refused_over_http_alone() {
     let instance = Instance::start().await;
-    for (code, status) in [("IE", 202), ("no", 202), ("XK", 202), ("ZZ", 202), ("UK", 422), ("XX", 422), ("QQ", 422)] {
+    for (code, status) in [("IE", 202), ("no", 202), ("XK", 202), ("UK", 422), ("QQ", 422), ("B7", 422)] {
         let data = json!({"user_id": "u", "ip": "203.0.113.7", "country": code});
         let request =
             instance.request(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
@@ -200,4 +200,70 @@ async fn a_country_that_does_not_exist_is_refused_over_http_alone() {
             }
         }
     }
+}
+
+/// An instance that has folded three logins of `u` in Germany, from one address and device.
+async fn after_logins_in_germany() -> Instance {
+    let instance = Instance::start().await;
+    let data = json!({"user_id": "u", "ip": "203.0.113.50", "device_id": "d", "country": "DE",
+                      "latitude": 52.5, "longitude": 13.4});
+    let logins = [1, 2, 3].map(|at| event(&at.to_string(), "login.succeeded", data.clone()));
+    instance.fold(&logins).await;
+    instance
+}
+
+/// Decision, score and reasons of a login of `u` from another address, with `place` added to the request.
+async fn scored(instance: &Instance, place: Value) -> Value {
+    let mut asked = json!({"user_id": "u", "ip": "203.0.113.51", "device_id": "d"});
+    asked.as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+    let answer = instance.post("/v1/risk/logins", &asked).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    json!([answer.body["decision"], answer.body["score"], answer.body["reasons"]])
+}
+
+#[tokio::test]
+async fn a_placeholder_for_a_country_scores_as_no_country() {
+    let instance = after_logins_in_germany().await;
+    let absent = scored(&instance, json!({})).await;
+    for code in ["ZZ", "XX", "T1", "EU", "AP", "A1", "A2", "O1", "zz", "t1"] {
+        assert_eq!(scored(&instance, json!({"country": code})).await, absent, "{code}");
+    }
+    let abroad = scored(&instance, json!({"country": "FR"})).await;
+    assert!(abroad.to_string().contains("NEW_COUNTRY"), "{abroad}");
+}
+
+#[tokio::test]
+async fn a_placeholder_in_an_event_is_no_country_that_the_user_has_been_to() {
+    let instance = Instance::start().await;
+    let events = ["XX", "T1"].map(|code| {
+        let data = json!({"user_id": "u", "ip": "203.0.113.50", "device_id": "d", "country": code});
+        event(code, "login.succeeded", data)
+    });
+    instance.fold(&events).await;
+    let answer = scored(&instance, json!({"country": "FR"})).await;
+    assert!(!answer.to_string().contains("NEW_COUNTRY"), "no country is known before it: {answer}");
+}
+
+#[tokio::test]
+async fn latitude_zero_with_longitude_zero_is_no_place() {
+    let instance = after_logins_in_germany().await;
+    let unknown = scored(&instance, json!({"country": "DE"})).await;
+    for zero in [json!(0), json!(0.0), json!(-0.0)] {
+        let place = json!({"country": "DE", "latitude": zero, "longitude": zero});
+        assert_eq!(scored(&instance, place).await, unknown, "{zero}");
+    }
+    for (latitude, longitude) in [(0.0, 9.5), (52.5, 0.0)] {
+        let place = json!({"country": "DE", "latitude": latitude, "longitude": longitude});
+        let got = scored(&instance, place).await;
+        assert!(got.to_string().contains("IMPOSSIBLE_TRAVEL"), "one zero is a place: {got}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_fills_in_what_a_placeholder_leaves_open() {
+    let files = Enriched::start().await;
+    let data = json!({"user_id": "u", "ip": "203.0.113.7", "country": "ZZ", "latitude": 0, "longitude": 0});
+    let logged = files.logged(data).await;
+    let place = json!([logged["country"], logged["city"], logged["latitude"], logged["longitude"]]);
+    assert_eq!(place, json!(["IE", "Dublin", 53.3, -6.2]));
 }

@@ -9,6 +9,7 @@ use super::fault::{self, Fault, quoted};
 use super::time;
 use super::value::*;
 use crate::event::appointment::{Change, Scalar, StartsAt};
+use crate::event::country;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -99,13 +100,20 @@ impl<'v, 'f> Fields<'v, 'f> {
         })
     }
 
-    /// Two ASCII letters, upper-cased. Whether they [name a country](crate::event::country) is asked of what comes in
-    /// over HTTP alone: codes come and go, and what is in the log is read as long as it is there.
+    /// Two ASCII letters, upper-cased, or a [placeholder](country::PLACEHOLDERS), which is absent. Whether the letters
+    /// name a country is checked where events come in: codes come and go, and what is in the log stays readable.
     pub fn country(&mut self, name: &str) -> Option<String> {
-        self.optional(name, |value| match text(value, TEXT_BYTES_MAX)? {
-            code if code.len() == 2 && code.bytes().all(|b| b.is_ascii_alphabetic()) => Ok(code.to_ascii_uppercase()),
-            other => invalid(format!("{} is not a two-letter country code", quoted(other))),
-        })
+        let code = self.optional(name, |value| {
+            let sent = text(value, TEXT_BYTES_MAX)?;
+            let code = sent.to_ascii_uppercase();
+            let is_code = code.len() == 2 && code.bytes().all(|b| b.is_ascii_alphabetic());
+            if is_code || country::classify(&code) == country::Code::Placeholder {
+                Ok(code)
+            } else {
+                invalid(format!("{} is not a two-letter country code", quoted(sent)))
+            }
+        });
+        code.filter(|code| country::classify(code) != country::Code::Placeholder)
     }
 
     /// A required address.

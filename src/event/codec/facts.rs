@@ -57,7 +57,7 @@ fn login(f: &mut Fields<'_, '_>, succeeded: bool) -> Login {
 
 /// What an attempt looks like: the same fields in an event and in a request to score.
 pub fn attempt(f: &mut Fields<'_, '_>) -> Attempt {
-    Attempt {
+    let mut attempt = Attempt {
         ip: f.ip("ip"),
         user_agent: f.user_agent("user_agent"),
         device_id: f.optional_id("device_id"),
@@ -70,7 +70,12 @@ pub fn attempt(f: &mut Fields<'_, '_>) -> Attempt {
         os: f.label("os"),
         device_type: f.label("device_type"),
         rtt_ms: f.number("rtt_ms", 0.0, RTT_MS_MAX),
+    };
+    // What sources send when they know no place.
+    if (attempt.latitude, attempt.longitude) == (Some(0.0), Some(0.0)) {
+        (attempt.latitude, attempt.longitude) = (None, None);
     }
+    attempt
 }
 
 fn verdict(f: &mut Fields<'_, '_>) -> Verdict {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::appointment::*;
+use crate::event::country;
 use crate::event::login::{Attempt, Device, Login, Verdict};
 use crate::event::reminder::{Announcement, NamedVisit, Request, Risk, Withdrawal};
 use crate::event::{Envelope, Position, Topic};
@@ -247,6 +248,15 @@ fn attempts_are_brought_to_one_form() {
     assert_eq!(read.attempt.user_agent.as_deref(), Some(""));
     assert_eq!(read.attempt.asn, Some(29_695));
     assert_eq!(read.attempt.ip.to_string(), "2001:db8::1");
+    for code in country::PLACEHOLDERS {
+        assert_eq!(login(&json!({"country": code.to_lowercase()})).attempt.country, None, "{code}");
+    }
+    let place = |latitude: f64, longitude: f64| {
+        let attempt = login(&json!({"latitude": latitude, "longitude": longitude})).attempt;
+        (attempt.latitude, attempt.longitude)
+    };
+    assert_eq!((place(0.0, 0.0), place(-0.0, 0.0)), ((None, None), (None, None)));
+    assert_eq!((place(0.0, 7.5), place(51.5, 0.0)), ((Some(0.0), Some(7.5)), (Some(51.5), Some(0.0))));
     let long = login(&json!({"user_agent": "é".repeat(1000)}));
     assert_eq!(long.attempt.user_agent.map(|agent| agent.len()), Some(1024));
     let odd = login(&json!({"user_agent": format!("x{}", "é".repeat(1000))}));
@@ -414,8 +424,14 @@ fn any_change<T: std::fmt::Debug + Clone>(value: impl Strategy<Value = T>) -> im
     })
 }
 
+fn any_country() -> impl Strategy<Value = String> {
+    // A placeholder is read as absent.
+    "[A-Z]{2}".prop_filter("names no placeholder", |code| !country::PLACEHOLDERS.contains(&code.as_str()))
+}
+
 fn any_attempt() -> impl Strategy<Value = Attempt> {
-    let texts = (any_text(), option::of(id()), option::of("[A-Z]{2}"), any_text(), any_text(), any_text(), any_text());
+    let texts =
+        (any_text(), option::of(id()), option::of(any_country()), any_text(), any_text(), any_text(), any_text());
     let numbers = (
         option::of(any::<u32>()),
         option::of(-90.0..=90.0_f64),

@@ -13,16 +13,15 @@
 //! Whatever is missing is neutral. A file that is absent, damaged or too old adds nothing, the level stays out of the
 //! likelihood, and the answer says so with a warning; it never blocks anybody.
 //!
-//! Which addresses are looked up, and which are listed, is the table in [`address`].
+//! Which addresses are looked up, and which are listed, is the table in [`crate::event::address`].
 
-pub mod address;
 pub mod geo;
 pub mod netset;
 pub mod watch;
 
 use crate::clock::Clock;
-use crate::event::Fact;
 use crate::event::login::{Attempt, Listed};
+use crate::event::{Fact, address};
 use crate::source::Loaded;
 use crate::telemetry;
 use geo::{Geo, Place};

@@ -6,6 +6,7 @@
 //!
 //! Times are milliseconds since the Unix epoch, UTC, in fields that end in `_ms`.
 
+pub mod address;
 pub mod agent;
 pub mod appointment;
 pub mod codec;

@@ -4,11 +4,16 @@
 //! is one binary search: 17 steps at 100,000 prefixes, over 400 KiB of first addresses that stay in the processor's
 //! caches. A trie would also say *which* prefix it was, and pay with pointers for what nobody asks.
 //!
+//! An IPv6 address stands for its household, as an IPv4 address does: a prefix longer than a /64 is taken for the /64,
+//! because hosts change what is behind it. Addresses and prefixes that stand for IPv4 ones (`::ffff:81.9.4.0/120`) are
+//! those. One that stands for all of them (`::ffff:0:0/96`), or is written like one with the length of an IPv4 prefix
+//! (`::ffff:81.9.4.0/24`), is left out and named: nobody means that.
+//!
 //! Lists come from elsewhere, often by a cron job. A line that means nothing is counted and the first ones are
 //! named; the rest holds. A file of nothing but such lines is no netset (a page that says "not found", most likely)
 //! and is refused, so that the set before it stays in force.
 
-use super::address::{LOCAL_V4, LOCAL_V6, inner};
+use crate::event::address::{LOCAL_V4, LOCAL_V6, household_bits, inner, translation};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Faulty lines that are named.
@@ -67,6 +72,7 @@ pub enum Error {
 /// Reads a netset of at most `prefixes_max` prefixes.
 pub fn read(text: &[u8], prefixes_max: usize, bogons: Bogons) -> Result<Read, Error> {
     let mut read = Read::default();
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
         let line = String::from_utf8_lossy(line);
@@ -203,7 +209,7 @@ fn range(entry: &str) -> Option<Range> {
     if let Some((first, last)) = entry.split_once('-') {
         return match (first.trim().parse().ok()?, last.trim().parse().ok()?) {
             (IpAddr::V4(first), IpAddr::V4(last)) if first <= last => Some(Range::V4(first.to_bits(), last.to_bits())),
-            (IpAddr::V6(first), IpAddr::V6(last)) if first <= last => Some(Range::V6(first.to_bits(), last.to_bits())),
+            (IpAddr::V6(first), IpAddr::V6(last)) if first <= last => range_v6(first, last),
             _ => None,
         };
     }
@@ -223,9 +229,29 @@ fn range(entry: &str) -> Option<Range> {
         IpAddr::V6(ip) => {
             let length = length.unwrap_or(128);
             let (first, last) = (length <= 128).then(|| block_v6(ip, length))?;
-            Some(Range::V6(first, last))
+            // The length is that of an IPv4 prefix: the whole block of mapped addresses and more is not meant.
+            let is_too_short = ip.to_ipv4_mapped().is_some() && length <= 96;
+            if is_too_short { None } else { range_v6(Ipv6Addr::from_bits(first), Ipv6Addr::from_bits(last)) }
         }
     }
+}
+
+/// What a range of IPv6 addresses means: IPv4 addresses where it lies within a block that stands for them, and
+/// otherwise whole households. Nothing where it goes beyond the mapped addresses at one end only, or is all of them.
+fn range_v6(first: Ipv6Addr, last: Ipv6Addr) -> Option<Range> {
+    if let (Some(block), Some(other)) = (translation(first), translation(last))
+        && block == other
+        && block_v6(block.0, block.1) != (first.to_bits(), last.to_bits())
+        && let (IpAddr::V4(first), IpAddr::V4(last)) = (inner(first.into()), inner(last.into()))
+    {
+        return Some(Range::V4(first.to_bits(), last.to_bits()));
+    }
+    // An address that comes in mapped is read as its IPv4 address, so it would never match.
+    if [first, last].iter().any(|end| end.to_ipv4_mapped().is_some()) {
+        return None;
+    }
+    let hosts = |ip: Ipv6Addr| u128::MAX.checked_shr(household_bits(ip)).unwrap_or(0);
+    Some(Range::V6(first.to_bits() & !hosts(first), last.to_bits() | hosts(last)))
 }
 
 fn block_v4(ip: Ipv4Addr, length: u8) -> (u32, u32) {
@@ -277,6 +303,92 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_entry_is_of_whole_households() {
+        for (entry, ip, holds) in [
+            ("2001:db8:1:2::5", "2001:db8:1:2:aaaa::1", true),
+            ("2001:db8:1:2::5", "2001:db8:1:3::5", false),
+            ("2001:db8:1:2:8000::/65", "2001:db8:1:2::1", true),
+            ("2001:db8:1:2::5-2001:db8:1:4::", "2001:db8:1:4::ffff", true),
+            ("2001:db8:1:2::5-2001:db8:1:4::", "2001:db8:1:5::", false),
+            ("2001:db8:1:200::/56", "2001:db8:1:2ff::1", true),
+            ("2001:db8:1:200::/56", "2001:db8:1:300::1", false),
+            ("2001:db8::/32", "2001:db8:ffff:1::1", true),
+            ("::1", "::2", false), // Nobody's network.
+        ] {
+            assert_eq!(set(entry, Bogons::Leave).contains(ip.parse().unwrap()), holds, "{ip} in {entry}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_stands_for_ipv4_addresses_is_these() {
+        for entry in [
+            "81.9.4.0/24",
+            "::ffff:81.9.4.0/120",
+            "::FFFF:5109:400/120",
+            "::ffff:81.9.4.0-::ffff:81.9.4.255",
+            "64:ff9b::5109:400/120",
+            "64:ff9b::81.9.4.0-64:ff9b::81.9.4.255",
+            "2002:5109:400::/40",
+            "2002:5109:400::-2002:5109:4ff:ffff::",
+        ] {
+            let set = set(entry, Bogons::Leave);
+            for (ip, holds) in [
+                ("81.9.4.0", true),
+                ("81.9.4.255", true),
+                ("81.9.5.0", false),
+                ("81.9.3.255", false),
+                ("::ffff:81.9.4.5", true),
+                ("64:ff9b::81.9.4.5", true),
+                ("2002:5109:405::7", true),
+                ("2002:5109:505::7", false),
+            ] {
+                assert_eq!(set.contains(ip.parse().unwrap()), holds, "{ip} in {entry}");
+            }
+        }
+        assert!(
+            set("2002:5109:405:1::/64", Bogons::Leave).contains("81.9.4.5".parse().unwrap()),
+            "a network of a site"
+        );
+        assert!(!set("::ffff:10.0.0.0/104", Bogons::Leave).contains("10.1.2.3".parse().unwrap()), "a bogon as 10/8 is");
+    }
+
+    #[test]
+    fn a_translator_as_a_whole_is_no_list_of_all_ipv4_addresses() {
+        for (entry, ip) in
+            [("64:ff9b::/96", "64:ff9b::81.9.4.5"), ("2002::/16", "2002:5109:405::7"), ("::/0", "2600::")]
+        {
+            let set = set(entry, Bogons::Leave);
+            assert!(set.contains(ip.parse().unwrap()), "{ip} in {entry}");
+            assert!(!set.contains("81.9.4.5".parse().unwrap()), "{entry}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_entry_that_means_nothing_is_named() {
+        for entry in [
+            "::ffff:0:0/96",
+            "::ffff:81.9.4.0/24",
+            "::ffff:81.9.4.5/0",
+            "::ffff:0.0.0.0-::ffff:255.255.255.255",
+            "::ffff:81.9.4.0-::1:0:0:0",
+            "::1-::ffff:81.9.4.0",
+            "81.9.4.0-::ffff:81.9.4.9",
+            "::ffff:81.9.4.0/129",
+        ] {
+            let read = read(format!("1.2.3.4\n{entry}\n").as_bytes(), 9, Bogons::Take).unwrap();
+            assert_eq!((read.prefixes, read.named), (1, vec![format!("line 2: {entry:?}")]));
+            assert!(!read.set.contains("81.9.4.5".parse().unwrap()), "{entry}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_an_open_last_line_are_no_part_of_an_entry() {
+        let read = read(b"\xef\xbb\xbf1.2.3.4\r\n5.6.7.8", 9, Bogons::Leave).unwrap();
+        assert_eq!((read.prefixes, read.faulty), (2, 0));
+        assert!(["1.2.3.4", "5.6.7.8"].iter().all(|ip| read.set.contains(ip.parse().unwrap())));
+    }
+
+    #[test]
     fn whole_local_blocks_count_on_allow_lists_alone() {
         for (entry, ip, left, taken) in [
             ("10.0.0.0/8", "10.1.2.3", false, true),
@@ -323,8 +435,9 @@ mod tests {
             asked in proptest::collection::vec(near(), 40),
         ) {
             let text: String = prefixes.iter().map(|(ip, length)| format!("{ip}/{length}\n")).collect();
-            let as_v6 = |ip: Ipv4Addr| Ipv6Addr::from(0x2a00_u128 << 112 | u128::from(ip.to_bits()));
-            let text_v6: String = prefixes.iter().map(|(ip, length)| format!("{}/{}\n", as_v6(*ip), length + 96)).collect();
+            // In the upper half, where every bit counts.
+            let as_v6 = |ip: Ipv4Addr| Ipv6Addr::from(0x2a00_u128 << 112 | u128::from(ip.to_bits()) << 64);
+            let text_v6: String = prefixes.iter().map(|(ip, length)| format!("{}/{}\n", as_v6(*ip), length + 32)).collect();
             let (v4, v6) = (set(&text, Bogons::Take), set(&text_v6, Bogons::Take));
             for ip in asked {
                 let naive = prefixes.iter().any(|(network, length)| {

@@ -137,6 +137,64 @@ fn both_layouts_are_read_and_what_makes_no_sense_is_not() {
 }
 
 #[test]
+fn a_place_too_coarse_to_have_travelled_from_has_no_coordinates() {
+    let nested = |city: Value, radius: Value| {
+        let location = json!({"latitude": 37.7, "longitude": -97.8, "accuracy_radius": radius});
+        json!({"country": {"iso_code": "US"}, "city": city, "location": location})
+    };
+    let (wichita, nowhere) = (json!({"names": {"en": "Wichita"}}), json!({"geoname_id": 1}));
+    for (what, record, city, is_place) in [
+        ("a city", nested(wichita.clone(), json!(100)), Some("Wichita"), true),
+        ("a region", nested(wichita.clone(), json!(200)), Some("Wichita"), false),
+        ("a radius as text", nested(wichita, json!("1000")), Some("Wichita"), false),
+        ("the middle of a country", nested(nowhere.clone(), json!(1000)), None, false),
+        ("a middle that claims to be near", nested(nowhere, json!(5)), None, false),
+        (
+            "a flat record of a country",
+            json!({"country_code": "US", "latitude": 37.7, "longitude": -97.8}),
+            None,
+            false,
+        ),
+        (
+            "a flat record of a city",
+            json!({"country_code": "US", "city": "Wichita", "latitude": 1, "longitude": 2}),
+            Some("Wichita"),
+            true,
+        ),
+        (
+            "nowhere",
+            json!({"country_code": "US", "city": "Wichita", "latitude": 0, "longitude": 0}),
+            Some("Wichita"),
+            false,
+        ),
+    ] {
+        let files = Fixture::new(None, Some(&mmdb(&[("203.0.113.0/24", record)], NOW_MS)));
+        let (attempt, _) = files.at("203.0.113.9");
+        let found = (attempt.country.as_deref(), attempt.city.as_deref(), attempt.latitude.is_some());
+        assert_eq!(found, (Some("US"), city, is_place), "{what}");
+        assert_eq!(attempt.latitude.is_some(), attempt.longitude.is_some(), "{what}");
+    }
+}
+
+#[test]
+fn lists_treat_the_addresses_of_a_64_alike() {
+    let files = Fixture::new(None, None);
+    files.put("allow.netset", b"2001:db8:5:5::5\n::ffff:203.0.113.7\n");
+    files.look("deny.netset", b"2001:db8:1:2:3:4:5:6\n::ffff:203.0.113.0/120\n");
+    let listed = |ip: &str| files.enricher.listed(ip.parse().unwrap());
+    for (ip, denied, exempt) in [
+        ("2001:db8:1:2::1", true, false),
+        ("2001:db8:1:3::1", false, false),
+        ("2001:db8:5:5:ffff::", false, true),
+        ("203.0.113.66", true, false),
+        ("64:ff9b::203.0.113.66", true, false),
+        ("203.0.113.7", false, true),
+    ] {
+        assert_eq!(listed(ip), Listed { denied, exempt }, "{ip}");
+    }
+}
+
+#[test]
 fn a_file_of_both_protocols_knows_an_address_by_every_spelling() {
     let country = |code: &str| json!({"country_code": code});
     // The first 96 bits of an IPv4 address are zero there.

@@ -2,11 +2,20 @@
 //!
 //! One row a tenant, [level](Level) and value; the level [`Level::All`] has one row a tenant, the totals. Only
 //! successful logins count as history (`successes` and the sketches of lower levels); failures count beside
-//! them, and in addresses and networks the accounts that failed of late are kept one by one, because an attack
+//! them, and in addresses, sites and networks the accounts that failed of late are kept one by one, because an attack
 //! is many accounts failing at one place.
+//!
+//! | level | IPv4 | IPv6 | corresponds to |
+//! |---|---|---|---|
+//! | [`Level::Ip`] | the address | the /64 | a household, or the many behind a gateway |
+//! | [`Level::Site`] | | the /56 | what a provider gives to a home or a small office, with up to 256 networks |
+//! | [`Level::Network`] | the /24 | the /48 | the neighbours, or a large customer |
+//!
+//! An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) is counted as that.
 
 use super::Limits;
 use super::sketch::{Sketch, hash};
+use crate::event::address;
 use crate::event::login::Attempt;
 use crate::store::{RowKey, View};
 use serde::{Deserialize, Serialize};
@@ -23,7 +32,7 @@ const VALUE_BYTES_MAX: usize = 256;
 pub enum Level {
     /// Everything: the totals of a tenant.
     All,
-    /// The full address.
+    /// The household: the IPv4 address, or the /64 of an IPv6 address.
     Ip,
     /// The /24 (IPv4) or /48 (IPv6) around the address: for fan-out only.
     Network,
@@ -39,12 +48,25 @@ pub enum Level {
     Os,
     /// Device type.
     DeviceType,
+    /// The /56 around an IPv6 address; an IPv4 address has none.
+    Site,
 }
 
 impl Level {
     /// Levels with one row a value.
-    pub const VALUES: [Self; 8] =
-        [Self::Ip, Self::Network, Self::Asn, Self::Country, Self::UserAgent, Self::Browser, Self::Os, Self::DeviceType];
+    pub const VALUES: [Self; 9] = [
+        Self::Ip,
+        Self::Site,
+        Self::Network,
+        Self::Asn,
+        Self::Country,
+        Self::UserAgent,
+        Self::Browser,
+        Self::Os,
+        Self::DeviceType,
+    ];
+    /// Levels at which the accounts that failed of late are kept.
+    pub const FAN_OUT: [Self; 3] = [Self::Ip, Self::Site, Self::Network];
 
     /// The name in keys.
     pub const fn name(self) -> &'static str {
@@ -58,6 +80,7 @@ impl Level {
             Self::Browser => "browser",
             Self::Os => "os",
             Self::DeviceType => "device_type",
+            Self::Site => "site",
         }
     }
 
@@ -75,7 +98,7 @@ impl Level {
     pub fn value(self, attempt: &Attempt) -> Option<String> {
         match self {
             Self::All => Some(String::new()),
-            Self::Ip => Some(attempt.ip.to_string()),
+            Self::Ip => Some(household(attempt.ip)),
             Self::Network => Some(network(attempt.ip)),
             Self::Asn => attempt.asn.map(|asn| asn.to_string()),
             Self::Country => attempt.country.clone(),
@@ -83,6 +106,7 @@ impl Level {
             Self::Browser => attempt.browser.clone(),
             Self::Os => attempt.os.clone(),
             Self::DeviceType => attempt.device_type.clone(),
+            Self::Site => site(attempt.ip),
         }
     }
 }
@@ -107,9 +131,25 @@ fn hashed(value: &str) -> String {
     format!("#{:032x}", xxhash_rust::xxh3::xxh3_128(value.as_bytes()))
 }
 
+/// What names the [household](address::household) of an address: an IPv4 address, or a /64 in CIDR notation.
+pub fn household(ip: IpAddr) -> String {
+    match address::household(ip) {
+        IpAddr::V6(ip) if address::household_bits(ip) == 64 => format!("{ip}/64"),
+        ip => ip.to_string(),
+    }
+}
+
+/// The /56 of an IPv6 address, in CIDR notation.
+fn site(ip: IpAddr) -> Option<String> {
+    match address::inner(ip) {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(ip) => Some(format!("{}/56", Ipv6Addr::from_bits(ip.to_bits() & (!0 << 72)))),
+    }
+}
+
 /// The /24 of an IPv4 address, the /48 of an IPv6 address, in CIDR notation.
 pub fn network(ip: IpAddr) -> String {
-    match ip {
+    match address::inner(ip) {
         IpAddr::V4(ip) => format!("{}/24", Ipv4Addr::from_bits(ip.to_bits() & (!0 << 8))),
         IpAddr::V6(ip) => format!("{}/48", Ipv6Addr::from_bits(ip.to_bits() & (!0 << 80))),
     }
@@ -168,7 +208,7 @@ pub struct Feature {
     pub users: Sketch,
     /// Distinct values of the levels below among the successful logins with this value.
     pub lower: BTreeMap<Level, Sketch>,
-    /// Accounts (hashes) that failed here of late, with the time of the last failure; addresses and networks.
+    /// Accounts (hashes) that failed here of late, with the time of the last failure; at levels of [`Level::FAN_OUT`].
     pub failed_users: BTreeMap<u64, i64>,
 }
 
@@ -179,7 +219,7 @@ impl Feature {
         match delta.change {
             Change::Failed => {
                 self.failures += 1;
-                if matches!(delta.level, Level::Ip | Level::Network) {
+                if Level::FAN_OUT.contains(&delta.level) {
                     self.failed(delta, limits.fan_out_users_max);
                 }
                 return;
@@ -247,11 +287,17 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_the_24_and_the_48() {
-        for (ip, expected) in
-            [("198.51.100.77", "198.51.100.0/24"), ("0.0.0.1", "0.0.0.0/24"), ("2001:db8:aa:bb::1", "2001:db8:aa::/48")]
-        {
-            assert_eq!(network(ip.parse().unwrap()), expected);
+    fn an_address_is_of_a_household_a_site_and_a_network() {
+        for (ip, of) in [
+            ("198.51.100.77", ["198.51.100.77", "", "198.51.100.0/24"]),
+            ("0.0.0.1", ["0.0.0.1", "", "0.0.0.0/24"]),
+            ("2001:db8:aa:bbcc::1", ["2001:db8:aa:bbcc::/64", "2001:db8:aa:bb00::/56", "2001:db8:aa::/48"]),
+            ("64:ff9b::c633:644d", ["198.51.100.77", "", "198.51.100.0/24"]),
+            ("2002:c633:644d:1::9", ["198.51.100.77", "", "198.51.100.0/24"]),
+        ] {
+            let attempt = Attempt::from_ip(ip.parse().unwrap());
+            let values = Level::FAN_OUT.map(|level| level.value(&attempt).unwrap_or_default());
+            assert_eq!(values, of, "{ip}");
         }
     }
 

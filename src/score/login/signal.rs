@@ -26,7 +26,7 @@ use crate::event::agent;
 use crate::event::login::Attempt;
 use crate::score::{Code, Reason};
 use crate::view::feature::{Feature, Level};
-use crate::view::user::{Place, Success, User};
+use crate::view::user::{Place, Success, User, address_mark};
 use settings::{FanOut, OwnAddress, Signals, Switch, Travel};
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -111,11 +111,15 @@ fn of_history(evidence: &Evidence<'_>, user: &User, signals: &Signals) -> Vec<Si
     [new_device, withheld, own_address, own_network, new_country, travel, dormant].into_iter().flatten().collect()
 }
 
-/// A household's address tells people from attackers; that of a carrier or an office does not.
+/// A household's address tells people from attackers; that of a carrier or an office does not. Of an IPv6 address it
+/// may also be another network of the same site.
 fn own_address(evidence: &Evidence<'_>, user: &User, limits: &OwnAddress) -> Option<Signal> {
-    let is_known = user.count(Level::Ip, &evidence.attempt.ip.to_string()) > 0;
-    let users = evidence.features.get(Level::Ip).map(|row: &Feature| row.users.count());
-    (is_known && users.is_some_and(|users| users <= limits.users_max)).then(|| Signal {
+    let is_own = |level: Level| {
+        let is_known = level.value(evidence.attempt).is_some_and(|value| user.count(level, &value) > 0);
+        let users = evidence.features.get(level).map(|row: &Feature| row.users.count());
+        is_known && users.is_some_and(|users| users <= limits.users_max)
+    };
+    [Level::Ip, Level::Site].into_iter().any(is_own).then(|| Signal {
         code: Code::OwnAddress,
         description: "The user logged in from this address before, and few others did.".into(),
         mode: limits.mode,
@@ -140,10 +144,17 @@ pub(super) struct Journey {
 }
 
 /// The journey to the attempt; none where a place is not known.
+///
+/// Who has kept the address has not travelled, whatever place a newer file gives it. A place without a city may be the
+/// middle of a country, so it is compared with its like alone: with places of a source that never names a city.
 pub(super) fn journey(evidence: &Evidence<'_>, user: &User) -> Option<Journey> {
     let here = Place::of(evidence.attempt)?;
     let last = user.latest().find(|success| success.time_ms <= evidence.at_ms).or(user.latest().last())?;
-    let distance_km = here.distance_km(last.place?);
+    let there = last.place.filter(|there| there.has_city == here.has_city)?;
+    if last.address == address_mark(evidence.attempt.ip) {
+        return None;
+    }
+    let distance_km = here.distance_km(there);
     let took_ms = (evidence.at_ms - last.time_ms).abs().max(JOURNEY_MS_MIN);
     Some(Journey { distance_km, speed_kmh: distance_km / (took_ms as f64 / HOUR_MS as f64) })
 }
@@ -156,10 +167,10 @@ fn travel(evidence: &Evidence<'_>, user: &User, limits: &Travel) -> Option<Signa
     }
     let is_too_far = |journey: &Journey| journey.distance_km > limits.distance_km_max;
     let journey = journey(evidence, user).filter(is_too_far).filter(|j| j.speed_kmh > limits.speed_kmh_max)?;
-    let here = Place::of(evidence.attempt)?;
+    let (here, address) = (Place::of(evidence.attempt)?, address_mark(evidence.attempt.ip));
     let was_here = |success: &Success| {
         let is_near = success.place.is_some_and(|place| place.distance_km(here) <= limits.distance_km_max);
-        is_near && (evidence.at_ms - success.time_ms).abs() <= TWO_PLACES_WINDOW_MS
+        (is_near || success.address == address) && (evidence.at_ms - success.time_ms).abs() <= TWO_PLACES_WINDOW_MS
     };
     (!user.latest().any(was_here)).then(|| Signal {
         code: Code::ImpossibleTravel,
@@ -244,7 +255,7 @@ fn fan_out(evidence: &Evidence<'_>, limits: &FanOut) -> Option<Signal> {
         return None;
     }
     let failed = |level| evidence.features.get(level).map_or(0, |row: &Feature| row.failed_users_at(evidence.at_ms));
-    let (address, network) = (failed(Level::Ip), failed(Level::Network));
+    let (address, network) = (failed(Level::Ip).max(failed(Level::Site)), failed(Level::Network));
     let description = if address >= limits.address_users_min.max(1) {
         format!("{address} accounts failed at this address within 30 minutes.")
     } else if network >= limits.network_users_min.max(1) {

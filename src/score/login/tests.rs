@@ -34,8 +34,12 @@ impl World {
             method: None,
             failure_reason: None,
         };
+        self.fact(Fact::Login(Box::new(login)), time_ms);
+    }
+
+    fn fact(&mut self, fact: Fact, time_ms: i64) {
         let envelope = Envelope { id: self.offset.to_string(), source: "test".into(), tenant: TENANT.into(), time_ms };
-        let event = Event { envelope, fact: Fact::Login(Box::new(login)) };
+        let event = Event { envelope, fact };
         self.rows.take(&event, Place { partition: (self.offset % 3) as u32, offset: self.offset });
         self.offset += 1;
     }
@@ -208,9 +212,10 @@ fn an_account_sleeps_after_90_days() {
     }
 }
 
-/// An attempt at home, from a point on the equator so many kilometres east of the origin.
+/// An attempt from a point on the equator so many kilometres east of the origin, each with an address of its own.
 fn at_km(km: f64) -> Attempt {
-    Attempt { latitude: Some(0.0), longitude: Some((km / 6_371.0).to_degrees()), ..home() }
+    let ip = std::net::Ipv4Addr::from_bits(0xcb00_7100 | km as u32 % 251);
+    Attempt { ip: ip.into(), latitude: Some(0.0), longitude: Some((km / 6_371.0).to_degrees()), ..home() }
 }
 
 #[test]
@@ -258,6 +263,131 @@ fn travel_knows_exempt_networks_two_places_and_places_unknown() {
         world.login("ann", &at_km(0.0), true, NOW_MS - MINUTE_MS);
         assert_eq!(seen(&world, &far, nowhere), is_seen, "there {hours} hours ago as well");
     }
+}
+
+fn at_place(ip: &str, km: f64, city: Option<&str>) -> Attempt {
+    Attempt { ip: ip.parse().unwrap(), city: city.map(str::to_owned), ..at_km(km) }
+}
+
+#[test]
+fn an_address_that_has_not_changed_has_not_travelled() {
+    for (what, before, now, is_seen) in [
+        ("another address", "203.0.113.20", "203.0.113.21", true),
+        ("the same", "203.0.113.20", "203.0.113.20", false),
+        ("the same through a translator", "203.0.113.20", "64:ff9b::203.0.113.20", false),
+        ("another one of the household", "2001:db8:1:2::1", "2001:db8:1:2:a:b:c:d", false),
+        ("another household", "2001:db8:1:2::1", "2001:db8:1:3::1", true),
+    ] {
+        let mut world = settled();
+        world.login("ann", &at_place(before, 0.0, None), true, NOW_MS - MINUTE_MS);
+        let got = world.now("ann", &at_place(now, 5_000.0, None));
+        assert_eq!(codes(&got).contains(&Code::ImpossibleTravel), is_seen, "{what}");
+    }
+    // A telephone between two logins at an address whose place a newer file has moved.
+    let mut world = settled();
+    world.login("ann", &at_place("203.0.113.20", 0.0, None), true, NOW_MS - 60 * MINUTE_MS);
+    world.login("ann", &at_place("198.51.100.9", 0.0, None), true, NOW_MS - MINUTE_MS);
+    let moved = world.now("ann", &at_place("203.0.113.20", 5_000.0, None));
+    assert!(!codes(&moved).contains(&Code::ImpossibleTravel));
+    let distance = Policy::read(
+        &serde_json::json!({"rules": [{"code": "FAR", "when": "distance_km > 1.0", "factor": 2.0}]}),
+        &Policy::default(),
+    );
+    let same = world.score("ann", &at_place("198.51.100.9", 5_000.0, None), NOW_MS, &distance.unwrap());
+    assert!(!codes(&same).contains(&Code::Rule("FAR".into())), "rules see no journey either");
+}
+
+#[test]
+fn a_place_without_a_city_is_compared_with_its_like_alone() {
+    for (before, now, is_seen) in [
+        (None, None, true),
+        (Some("Cork"), Some("Oslo"), true),
+        (Some("Cork"), None, false),
+        (None, Some("Oslo"), false),
+    ] {
+        let mut world = settled();
+        world.login("ann", &at_place("203.0.113.20", 0.0, before), true, NOW_MS - MINUTE_MS);
+        let got = world.now("ann", &at_place("203.0.113.21", 5_000.0, now));
+        assert_eq!(codes(&got).contains(&Code::ImpossibleTravel), is_seen, "{before:?} {now:?}");
+    }
+}
+
+/// An attempt whose address alone is known.
+fn from_ip(ip: &str) -> Attempt {
+    Attempt::from_ip(ip.parse().unwrap())
+}
+
+#[test]
+fn a_temporary_address_makes_no_stranger_of_its_household() {
+    let mut world = World::new();
+    for day in 1..=6 {
+        world.login("ann", &from_ip(&format!("2001:db8:7:100::{day}")), true, NOW_MS - day * DAY_MS);
+        world.login("bob", &from_ip(&format!("2001:db8:9:{day}::1")), true, NOW_MS - day * DAY_MS);
+    }
+    let at = |ip: &str| world.now("ann", &from_ip(ip));
+    let (known, site, elsewhere) = (at("2001:db8:7:100:a:b:c:d"), at("2001:db8:7:1ff::1"), at("2001:db8:8:1::1"));
+    assert_eq!(codes(&known), [Code::History, Code::KnownIp, Code::OwnAddress]);
+    assert_eq!(codes(&site), [Code::History, Code::NewIp, Code::OwnAddress], "another network of the same home");
+    assert_eq!(codes(&elsewhere), [Code::History, Code::NewIp]);
+    assert!(known.score < site.score && site.score < elsewhere.score);
+    // Nothing else tells the two protocols apart: the same history over IPv4 has the same score.
+    let mut v4 = World::new();
+    for day in 1..=6 {
+        v4.login("ann", &from_ip("198.51.100.7"), true, NOW_MS - day * DAY_MS);
+        v4.login("bob", &from_ip(&format!("203.0.113.{day}")), true, NOW_MS - day * DAY_MS);
+    }
+    assert_eq!(known.score, v4.now("ann", &from_ip("198.51.100.7")).score);
+    assert_eq!(elsewhere.score, v4.now("ann", &from_ip("192.0.2.7")).score);
+}
+
+#[test]
+fn accounts_that_fail_within_a_household_a_site_or_a_network_are_seen_whatever_the_address() {
+    type Address = fn(u32) -> String;
+    for (what, accounts, address, is_seen) in [
+        ("5 in a /64", 5, (|n| format!("2001:db8:1:200:{n:x}::9")) as Address, false),
+        ("6 in a /64", 6, |n| format!("2001:db8:1:200:{n:x}::9"), true),
+        ("5 in a /56", 5, |n| format!("2001:db8:1:2{n:02x}::9"), false),
+        ("6 in a /56", 6, |n| format!("2001:db8:1:2{n:02x}::9"), true),
+        ("19 in a /48", 19, |n| format!("2001:db8:1:{n:x}00::9"), false),
+        ("20 in a /48", 20, |n| format!("2001:db8:1:{n:x}00::9"), true),
+        ("20 in a /47", 20, |n| format!("2001:db8:{}:{n:x}00::9", n % 2), false),
+        ("6 by one translator", 6, |n| format!("64:ff9b::198.51.{n}.7"), false),
+        ("6 at one translated address", 6, |n| format!("2002:c633:6407:{n:x}::9"), true),
+    ] {
+        let mut world = settled();
+        (0..accounts).for_each(|n| world.login(&format!("u{n}"), &from_ip(&address(n)), false, NOW_MS));
+        let got = world.now("ann", &from_ip(&address(0)));
+        assert_eq!(codes(&got).contains(&Code::IpFanOut), is_seen, "{what}");
+    }
+}
+
+#[test]
+fn a_reported_address_is_that_of_its_household() {
+    let mut world = World::new();
+    let login = |decision_id: &str| Login {
+        user_id: "ann".into(),
+        succeeded: true,
+        attempt: from_ip("2001:db8:1:2::1"),
+        decision_id: Some(decision_id.into()),
+        session_id: None,
+        method: None,
+        failure_reason: None,
+    };
+    world.fact(Fact::Login(Box::new(login("mine"))), NOW_MS - DAY_MS);
+    world.fact(Fact::Login(Box::new(login("theirs"))), NOW_MS - DAY_MS);
+    let verdict = crate::event::login::Verdict {
+        user_id: "ann".into(),
+        decision_id: "theirs".into(),
+        reported_by: None,
+        ip: None,
+        device_id: None,
+        asn: None,
+        country: None,
+        user_agent: None,
+    };
+    world.fact(Fact::LoginReported(Box::new(verdict)), NOW_MS - MINUTE_MS);
+    let is_reported = |ip: &str| codes(&world.now("ann", &from_ip(ip))).contains(&Code::ReportedByUser);
+    assert!(is_reported("2001:db8:1:2:ffff::7") && !is_reported("2001:db8:1:3::1"));
 }
 
 #[test]
@@ -537,6 +667,42 @@ fn pair(target: &Attempt, past: &Attempt, level: Level) -> (Attempt, Attempt) {
 
 const COMPARED: [Level; 7] =
     [Level::Ip, Level::Asn, Level::Country, Level::UserAgent, Level::Browser, Level::Os, Level::DeviceType];
+
+/// A /64 that nobody translates from, and two addresses in it.
+fn two_of_a_household() -> impl Strategy<Value = (std::net::IpAddr, std::net::IpAddr)> {
+    let network = (0x2003_u64..0x3fff).prop_flat_map(|first| (0_u64..1 << 48).prop_map(move |rest| first << 48 | rest));
+    (network, any::<u64>(), any::<u64>()).prop_map(|(network, one, other)| {
+        let of = |low: u64| std::net::Ipv6Addr::from_bits(u128::from(network) << 64 | u128::from(low)).into();
+        (of(one), of(other))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever one has done, the other gets the same rows and the same score.
+    #[test]
+    fn two_addresses_of_a_64_have_the_same_rows_and_scores(
+        (one, other) in two_of_a_household(),
+        history in any_history(),
+        moved in prop::collection::vec(any::<bool>(), 60),
+        target in any_attempt(),
+    ) {
+        let with = |ip, attempt: &Attempt| Attempt { ip, ..attempt.clone() };
+        prop_assert_eq!(Features::keys(TENANT, &with(one, &target)), Features::keys(TENANT, &with(other, &target)));
+        let fold = |second: std::net::IpAddr| {
+            let history: Vec<_> = history.iter().zip(&moved).map(|((user, attempt, succeeded), is_moved)| {
+                (*user, with(if *is_moved { second } else { one }, attempt), *succeeded)
+            }).collect();
+            fold(&history)
+        };
+        let at_ms = NOW_MS + history.len() as i64 * MINUTE_MS;
+        let score = |world: &World, ip| world.score("ann", &with(ip, &target), at_ms, &Policy::default());
+        let (steady, changing) = (fold(one), fold(other));
+        prop_assert_eq!(score(&steady, one), score(&steady, other));
+        prop_assert_eq!(score(&steady, one), score(&changing, other));
+    }
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]

@@ -59,6 +59,8 @@ pub struct Place {
     pub latitude: i32,
     /// East.
     pub longitude: i32,
+    /// Whether a city was named. Without one the point may be the middle of a country.
+    pub has_city: bool,
 }
 
 impl Place {
@@ -66,7 +68,7 @@ impl Place {
     pub fn of(attempt: &Attempt) -> Option<Self> {
         let fixed = |degrees: f64| (degrees * 10_000.0).round() as i32;
         let (latitude, longitude) = attempt.latitude.zip(attempt.longitude)?;
-        Some(Self { latitude: fixed(latitude), longitude: fixed(longitude) })
+        Some(Self { latitude: fixed(latitude), longitude: fixed(longitude), has_city: attempt.city.is_some() })
     }
 
     /// Great-circle distance in kilometres, by the haversine formula on a sphere of the earth's mean radius.
@@ -85,9 +87,9 @@ pub fn device_mark(device_id: &str) -> u64 {
     hash(&format!("device:{device_id}"))
 }
 
-/// Names an address among those that were reported.
+/// Names the household of an address among those that were reported.
 pub fn address_mark(ip: IpAddr) -> u64 {
-    hash(&format!("ip:{ip}"))
+    hash(&format!("ip:{}", feature::household(ip)))
 }
 
 impl User {

@@ -1,4 +1,4 @@
-//! What kind of address it is, and which address stands for its place.
+//! What kind of address it is, which address stands for its place, and how much of it names a household.
 //!
 //! | addresses | looked up | on deny lists | why |
 //! |---|---|---|---|
@@ -9,6 +9,11 @@
 //! | multicast, reserved, benchmarks, Teredo | no | as listed | no login comes from them; Teredo's inner address is the client's own word |
 //!
 //! On an allow list every address is as listed.
+//!
+//! An IPv4 address is one household's, or that of the many behind a gateway. An IPv6 host has a whole /64 and changes
+//! the lower half of its address every day (RFC 8981), so the /64 is what corresponds to an IPv4 address: the
+//! [household]. Providers give a home a /56 or more (RFC 6177), whose /64s are its separate networks; and a /48 is
+//! about what a /24 is among IPv4 addresses. `view::feature` counts at each of them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -51,9 +56,9 @@ pub fn class(ip: IpAddr) -> Class {
     }
 }
 
-/// The address whose place is that of `ip`; none where it has none.
+/// The address whose place is that of `ip`, the same for all of a household; none where it has none.
 pub fn placed(ip: IpAddr) -> Option<IpAddr> {
-    let ip = inner(ip);
+    let ip = household(ip);
     matches!(class(ip), Class::Public | Class::Documentation).then_some(ip)
 }
 
@@ -65,15 +70,43 @@ pub fn inner(ip: IpAddr) -> IpAddr {
     }
 }
 
-fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, high, low] = ip.segments();
-    let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-    match (a, b) {
-        (0, 0) if (c, d, e, f) == (0, 0, 0, 0xffff) => Some(of(high, low)),
-        (0x64, 0xff9b) if (c, d, e, f) == (0, 0, 0, 0) => Some(of(high, low)),
-        (0x2002, _) => Some(of(b, c)),
-        _ => None,
+/// The blocks of IPv6 addresses that stand for an IPv4 address: mapped, NAT64, 6to4.
+const TRANSLATED: [(Ipv6Addr, u8); 3] = [
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96),
+    (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+];
+
+/// What of an address names the household behind it: the IPv4 address, also where an IPv6 address stands for one, or the
+/// first address of the /64.
+pub fn household(ip: IpAddr) -> IpAddr {
+    match inner(ip) {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => {
+            IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::MAX.checked_shr(household_bits(ip)).unwrap_or(0)))
+        }
     }
+}
+
+/// How many leading bits of an IPv6 address name a household: 64, and all 128 where no /64 is anybody's network, which are
+/// the first one of all (`::1`) and those of a translator's own prefix (RFC 8215), whose last bits are an IPv4 address.
+pub const fn household_bits(ip: Ipv6Addr) -> u32 {
+    match ip.segments() {
+        [0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => 128,
+        _ => 64,
+    }
+}
+
+/// The block of addresses that stand for IPv4 ones, as network and prefix length, that an address is in.
+pub fn translation(ip: Ipv6Addr) -> Option<(Ipv6Addr, u8)> {
+    let is_within = |(network, length): &(Ipv6Addr, u8)| (ip.to_bits() ^ network.to_bits()) >> (128 - length) == 0;
+    TRANSLATED.into_iter().find(is_within)
+}
+
+fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    // It is in the 32 bits behind the prefix.
+    let (_, length) = translation(ip)?;
+    Some(Ipv4Addr::from_bits((ip.to_bits() >> (96 - length)) as u32))
 }
 
 fn class_v4(ip: Ipv4Addr) -> Class {
@@ -104,6 +137,37 @@ fn class_v6(ip: Ipv6Addr) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_household_is_an_ipv4_address_or_the_64_of_an_ipv6_address() {
+        for (ip, expected) in [
+            ("203.0.113.7", "203.0.113.7"),
+            ("2001:db8:1:2:a:b:c:d", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("fd00:1:2:3::9", "fd00:1:2:3::"),
+            ("::ffff:203.0.113.7", "203.0.113.7"),
+            ("64:ff9b::cb00:7107", "203.0.113.7"),
+            ("2002:cb00:7107:5::1", "203.0.113.7"),
+            ("64:ff9b:1::cb00:7107", "64:ff9b:1::cb00:7107"),
+            ("::1", "::1"),
+        ] {
+            assert_eq!(household(ip.parse().unwrap()), expected.parse::<IpAddr>().unwrap(), "{ip}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn two_addresses_of_a_64_are_of_one_household_and_of_two_are_not(
+            network in 0x2000_0000_0000_0000_u64..0x4000_0000_0000_0000, low: u64, other: u64, bit in 0_u32..64,
+        ) {
+            prop_assume!(network >> 48 != 0x2002);
+            let of = |high: u64, low: u64| household(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into());
+            prop_assert_eq!(of(network, low), of(network, other));
+            let elsewhere = network ^ 1 << bit;
+            prop_assert!(elsewhere >> 48 == 0x2002 || of(network, low) != of(elsewhere, low));
+        }
+    }
 
     #[test]
     fn every_kind_of_address_is_what_it_is_on_purpose() {
@@ -112,15 +176,15 @@ mod tests {
             ("192.0.1.255", Class::Public, Some("192.0.1.255")),
             ("172.32.0.1", Class::Public, Some("172.32.0.1")),
             ("100.128.0.0", Class::Public, Some("100.128.0.0")),
-            ("2606:4700::1", Class::Public, Some("2606:4700::1")),
-            ("2001:4860:4860::8888", Class::Public, Some("2001:4860:4860::8888")),
+            ("2606:4700::1", Class::Public, Some("2606:4700::")),
+            ("2001:4860:4860::8888", Class::Public, Some("2001:4860:4860::")),
             ("::ffff:8.8.8.8", Class::Public, Some("8.8.8.8")),
             ("64:ff9b::808:808", Class::Public, Some("8.8.8.8")),
             ("2002:808:808::1", Class::Public, Some("8.8.8.8")),
             ("192.0.2.1", Class::Documentation, Some("192.0.2.1")),
             ("198.51.100.7", Class::Documentation, Some("198.51.100.7")),
             ("203.0.113.66", Class::Documentation, Some("203.0.113.66")),
-            ("2001:db8::7", Class::Documentation, Some("2001:db8::7")),
+            ("2001:db8::7", Class::Documentation, Some("2001:db8::")),
             ("3fff:fff::", Class::Documentation, Some("3fff:fff::")),
             ("0.0.0.0", Class::Local, None),
             ("10.255.0.1", Class::Local, None),

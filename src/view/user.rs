@@ -7,7 +7,8 @@
 //! - **trusted** and **revoked** change one device, known or not;
 //! - **reported** takes the login of its decision out of the history again, revokes its device, and marks device and
 //!   address as reported; **confirmed** takes marks and revocation away, and puts the login back. Both find the login
-//!   among the latest successes alone: beyond those they are counted, and the history stays;
+//!   among the latest successes alone: beyond those they are counted, and the history stays. The same verdict again, of
+//!   a decision among the last [`VERDICTS_MAX`], changes nothing;
 //! - **erased** empties the row. Events of before that come again are skipped, those after it begin anew;
 //!   counts in aggregate rows, which name nobody, stay.
 //!
@@ -17,7 +18,7 @@ mod device;
 mod verdict;
 
 pub use device::{Device, DeviceKey, fingerprint};
-pub use verdict::{Place, Success, address_mark, device_mark};
+pub use verdict::{Place, Success, Verdict, address_mark, device_mark};
 
 use super::feature::{self, Change, Delta, Level};
 use super::recent::Recent;
@@ -38,6 +39,9 @@ pub const FAILURES_WINDOW_MS: i64 = 15 * 60 * 1000;
 pub const REPORTED_MS: i64 = DEVICE_KNOWN_MS;
 /// Devices and addresses that are remembered as reported; the mark set longest ago is forgotten first.
 pub const REPORTED_MAX: usize = 32;
+/// Decisions of which it is remembered what the person last said; the one said longest ago is forgotten first, and the
+/// same verdict on it then counts as a new one.
+pub const VERDICTS_MAX: usize = 64;
 
 /// The state of a user's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,9 +52,9 @@ pub struct User {
     pub successes: u64,
     /// Failed logins.
     pub failures: u64,
-    /// Attempts that the person said were theirs.
+    /// Attempts of which the person last said that they were theirs.
     pub confirmed: u32,
-    /// Attempts that the person said were not theirs.
+    /// Attempts of which the person last said that they were not theirs.
     pub reported: u32,
     /// Earliest attempt.
     pub first_seen_ms: Option<i64>,
@@ -66,6 +70,8 @@ pub struct User {
     pub latest: Vec<Success>,
     /// Devices and addresses that the person reported, by [`device_mark`] and [`address_mark`], with when.
     pub reported_at_ms: BTreeMap<u64, i64>,
+    /// What the person last said of attempts, by the hash of the decision's id.
+    pub verdicts: BTreeMap<u64, Verdict>,
     /// When everything before was forgotten.
     pub erased_at_ms: Option<i64>,
 }
@@ -202,10 +208,12 @@ impl Fold for Logins {
                     user.failed(time_ms, &self.limits);
                 }
             }
+            Fact::LoginConfirmed(verdict) if user.restates(verdict, false) => {}
+            Fact::LoginReported(verdict) if user.restates(verdict, true) => {}
             Fact::LoginConfirmed(verdict) => {
                 decision.is_too_late = user.find(verdict).is_none();
                 decision.first_success = user.successes == 0;
-                decision.success = user.confirm(verdict, &self.limits);
+                decision.success = user.confirm(verdict, time_ms, &self.limits);
             }
             Fact::LoginReported(verdict) => {
                 decision.is_too_late = user.find(verdict).is_none();

@@ -266,6 +266,126 @@ fn a_report_without_the_login_marks_what_it_names() {
 }
 
 #[test]
+fn a_verdict_given_again_changes_nothing_and_one_that_returns_counts() {
+    let login = [(1, scored("one", "laptop", "Firefox 1.0"))];
+    let after = |more: &[(i64, Fact)]| user(login.iter().chain(more).cloned());
+    let counts = |user: &User| (user.confirmed, user.reported, user.successes);
+    for (what, said, expected) in [
+        ("reported twice", vec![(3, reported("one")), (4, reported("one"))], (0, 1, 0)),
+        ("confirmed twice", vec![(3, confirmed("one")), (4, confirmed("one"))], (1, 0, 1)),
+        ("thought again", vec![(3, reported("one")), (4, confirmed("one"))], (1, 0, 1)),
+        ("and again", vec![(3, reported("one")), (4, confirmed("one")), (5, reported("one"))], (0, 1, 0)),
+        ("of no login", vec![(3, reported("x")), (4, reported("x")), (5, reported("y"))], (0, 2, 1)),
+    ] {
+        assert_eq!(counts(&after(&said)), expected, "{what}");
+    }
+    let reported_once = after(&[(3, reported("one"))]);
+    assert_eq!(after(&[(3, reported("one")), (9, reported("one"))]).reported_at_ms, reported_once.reported_at_ms);
+    // A login that comes in after the report of it is taken out when the report is given again.
+    let late = user([
+        (1, scored("zero", "phone", "Opera 2.0")),
+        (2, reported("one")),
+        (3, scored("one", "laptop", "Firefox 1.0")),
+        (4, reported("one")),
+    ]);
+    assert_eq!(counts(&late), (0, 1, 1));
+    // What was decided about the device since the report is not taken back by hearing it again.
+    let trusted_since = after(&[(3, reported("one")), (4, trusted("laptop")), (5, reported("one"))]);
+    assert_eq!(trusted_since.device_known(&attempt(Some("laptop"), None), 6), Some(true));
+}
+
+#[test]
+fn verdicts_are_remembered_up_to_their_bound_the_oldest_forgotten_first() {
+    let many = (0..70).map(|n| (n, reported(&format!("d{n}"))));
+    let row = user(many.clone());
+    assert_eq!((row.verdicts.len(), row.reported), (user::VERDICTS_MAX, 70));
+    assert_eq!(user(many.clone().chain([(100, reported("d69"))])).reported, 70);
+    assert_eq!(user(many.chain([(100, reported("d0"))])).reported, 71, "forgotten, so it counts again");
+}
+
+#[test]
+fn a_confirmation_takes_back_what_a_report_revoked_and_nothing_else() {
+    let login = (1, scored("one", "laptop", "Firefox 1.0"));
+    let laptop = attempt(Some("laptop"), None);
+    for (what, events, is_known) in [
+        ("a report", vec![(3, reported("one")), (4, confirmed("one"))], true),
+        ("revoked before", vec![(2, revoked("laptop")), (3, reported("one")), (4, confirmed("one"))], false),
+        ("revoked since", vec![(3, reported("one")), (4, revoked("laptop")), (5, confirmed("one"))], false),
+        ("trusted since", vec![(3, reported("one")), (4, trusted("laptop")), (5, confirmed("one"))], true),
+    ] {
+        let row = user([login.clone()].into_iter().chain(events));
+        assert_eq!(row.device_known(&laptop, 9), Some(is_known), "{what}");
+    }
+    let named = |decision_id: &str| Box::new(Verdict { device_id: Some("laptop".into()), ..*verdict(decision_id) });
+    let row = user([login, (3, Fact::LoginReported(named("never"))), (4, Fact::LoginConfirmed(named("never")))]);
+    assert_eq!(row.device_known(&laptop, 9), Some(true), "of an attempt that never got in");
+}
+
+/// What others see of a row: everything but when it was last told what it knew, and which events were folded.
+fn visible(user: &User) -> User {
+    let mut seen = User { recent: Default::default(), ..user.clone() };
+    for device in seen.devices.values_mut() {
+        device.decided_at_ms = 0;
+        device.revoked_at_ms = device.revoked_at_ms.map(|_| 0);
+    }
+    seen
+}
+
+proptest! {
+    #[test]
+    fn stating_again_what_holds_changes_no_row(
+        steps in prop::collection::vec((0_u8..6, 0_u8..3), 1..40),
+        again in prop::collection::vec(any::<prop::sample::Index>(), 1..8),
+    ) {
+        let mut events: Vec<_> = steps.iter().enumerate().map(|(at, (kind, n))| {
+            let (decision, device) = (format!("one{n}"), format!("d{n}"));
+            let fact = match kind {
+                0 => scored(&decision, &device, "Firefox 1.0"),
+                1 => trusted(&device),
+                2 => revoked(&device),
+                3 => reported(&decision),
+                4 => confirmed(&decision),
+                _ => failure(),
+            };
+            (at as i64 * DAY, fact)
+        }).collect();
+        let fold = |events: &[(i64, Fact)]| Views::new(Logins::default(), PARTITIONS).all(events.iter().cloned());
+        let row = |views: &Views<Logins>| views.rows.owner(&user::row_key("t", "u")).cloned().unwrap_or_default();
+        let before = fold(&events);
+        let known = row(&before);
+        let mut holds: Vec<Fact> = Vec::new();
+        for (id, device) in known.devices.iter() {
+            holds.extend(device.trusted.then(|| trusted(id)));
+            holds.extend(device.revoked_at_ms.map(|_| revoked(id)));
+        }
+        for n in 0..3 {
+            let name = format!("one{n}");
+            // A login that came in after the verdict on it is news to the verdict.
+            let is_about = |fact: &Fact| match fact {
+                Fact::LoginReported(verdict) | Fact::LoginConfirmed(verdict) => verdict.decision_id == name,
+                Fact::Login(login) => login.decision_id.as_ref() == Some(&name),
+                _ => false,
+            };
+            let last = events.iter().rev().map(|(_, fact)| fact).find(|fact| is_about(fact));
+            holds.extend(last.filter(|fact| !matches!(fact, Fact::Login(_))).cloned());
+        }
+        prop_assume!(!holds.is_empty());
+        let end = events.len() as i64 * DAY;
+        for (at, index) in again.iter().enumerate() {
+            events.push((end + at as i64, index.get(&holds).clone()));
+        }
+        let after = fold(&events);
+        let unflagged = |user: &User| {
+            let mut seen = visible(user);
+            seen.devices.values_mut().for_each(|device| device.is_reported = false);
+            seen
+        };
+        prop_assert_eq!(unflagged(&row(&after)), unflagged(&known));
+        prop_assert_eq!(totals(&after), totals(&before));
+    }
+}
+
+#[test]
 fn erasure_empties_the_row_and_leaves_counts_that_name_nobody() {
     let mut views = Views::new(Logins::default(), PARTITIONS).all([(1, success(Some("d"), None)), (5, erased())]);
     let row = views.rows.owner(&user::row_key("t", "u")).cloned();

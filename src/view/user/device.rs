@@ -25,6 +25,8 @@ pub struct Device {
     pub trusted: bool,
     /// When it was revoked: new again until it is trusted, or seen in a success after this.
     pub revoked_at_ms: Option<i64>,
+    /// A report alone has revoked it, so a confirmation takes that back.
+    pub is_reported: bool,
     /// When it was last trusted or revoked.
     pub decided_at_ms: i64,
 }
@@ -40,6 +42,7 @@ impl Device {
             logins: 0,
             trusted: false,
             revoked_at_ms: None,
+            is_reported: false,
             decided_at_ms: i64::MIN,
         }
     }
@@ -114,6 +117,8 @@ fn label(attempt: &Attempt) -> String {
 pub(super) enum Trust {
     Trusted,
     Revoked,
+    /// Revoked by a report of a login.
+    Reported,
 }
 
 impl User {
@@ -149,7 +154,7 @@ impl User {
             device.fingerprint = looks;
         }
         if device.revoked_at_ms.is_some_and(|revoked| time_ms > revoked) {
-            device.revoked_at_ms = None;
+            (device.revoked_at_ms, device.is_reported) = (None, false);
         }
     }
 
@@ -159,10 +164,12 @@ impl User {
         if time_ms < device.decided_at_ms {
             return;
         }
+        let seen_since = device.logins > 0 && device.last_seen_ms > time_ms;
+        let was_revoked = device.revoked_at_ms.is_some();
         device.decided_at_ms = time_ms;
         device.trusted = verdict == Trust::Trusted;
-        let seen_since = device.logins > 0 && device.last_seen_ms > time_ms;
-        device.revoked_at_ms = (verdict == Trust::Revoked && !seen_since).then_some(time_ms);
+        device.revoked_at_ms = (verdict != Trust::Trusted && !seen_since).then_some(time_ms);
+        device.is_reported = verdict == Trust::Reported && (device.is_reported || !was_revoked);
     }
 
     /// Keeps at most `devices_max`, and `kept` among them.

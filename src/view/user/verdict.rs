@@ -1,12 +1,15 @@
 //! What the person says of their logins: a reported one leaves the history again, a confirmed one comes back.
 //!
 //! Both find the login by the id of its decision among the latest successes, which keep enough of it to count it out.
+//! What was said of a decision is kept, so that saying it again is no news: a system that sends all of its labels every
+//! night neither counts an attempt twice nor takes back what was decided about a device since.
+//!
 //! A report also revokes the device and marks device and address, by what the login had or, where it is not among
 //! the latest, by what the report names.
 
 use super::device::{DeviceKey, Trust};
-use super::{REPORTED_MAX, REPORTED_MS, User};
-use crate::event::login::{Attempt, Login, Verdict};
+use super::{REPORTED_MAX, REPORTED_MS, User, VERDICTS_MAX};
+use crate::event::login::{self, Attempt, Login};
 use crate::view::Limits;
 use crate::view::feature::{self, Level};
 use crate::view::sketch::hash;
@@ -49,6 +52,23 @@ impl Success {
             values: Level::VALUES.into_iter().filter_map(value).collect(),
             is_withdrawn: false,
         }
+    }
+}
+
+/// What the person last said of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// That it was not theirs.
+    pub is_fraud: bool,
+    /// Hash of the device and the address that were named with it.
+    pub named: u64,
+    /// When.
+    pub time_ms: i64,
+}
+
+impl Verdict {
+    fn named(verdict: &login::Verdict) -> u64 {
+        hash(&format!("{:?} {:?}", verdict.device_id, verdict.ip.map(feature::household)))
     }
 }
 
@@ -103,9 +123,33 @@ impl User {
         marks.any(|mark| self.reported_at_ms.get(&mark).is_some_and(|marked| *marked > at_ms - REPORTED_MS))
     }
 
+    /// Whether a verdict says what holds already: it was the last one on its decision, and the login, where it is among
+    /// the latest, is in the history or out of it accordingly. A login may come in after the report of it.
+    pub(super) fn restates(&self, verdict: &login::Verdict, is_fraud: bool) -> bool {
+        let last = self.verdicts.get(&hash(&verdict.decision_id));
+        let is_same = last.is_some_and(|last| last.is_fraud == is_fraud && last.named == Verdict::named(verdict));
+        is_same && self.find(verdict).is_none_or(|at| self.latest[at].is_withdrawn == is_fraud)
+    }
+
+    /// Keeps and counts what is said of a decision.
+    fn hear(&mut self, verdict: &login::Verdict, is_fraud: bool, time_ms: i64) {
+        let decision = hash(&verdict.decision_id);
+        let said = Verdict { is_fraud, named: Verdict::named(verdict), time_ms };
+        let before = self.verdicts.insert(decision, said).map(|before| before.is_fraud);
+        for (says, count) in [(false, &mut self.confirmed), (true, &mut self.reported)] {
+            let change = u32::from(says == is_fraud).wrapping_sub(u32::from(before == Some(says)));
+            *count = count.saturating_add_signed(change.cast_signed());
+        }
+        if self.verdicts.len() > VERDICTS_MAX {
+            let others = self.verdicts.iter().filter(|(other, _)| **other != decision);
+            let oldest = others.min_by_key(|(other, said)| (said.time_ms, **other)).map(|(other, _)| *other);
+            oldest.and_then(|other| self.verdicts.remove(&other));
+        }
+    }
+
     /// The person says that a login was not theirs. Answers what of the history is taken out.
-    pub(super) fn report(&mut self, verdict: &Verdict, time_ms: i64) -> Option<Success> {
-        self.reported += 1;
+    pub(super) fn report(&mut self, verdict: &login::Verdict, time_ms: i64) -> Option<Success> {
+        self.hear(verdict, true, time_ms);
         let at = self.find(verdict);
         for mark in self.marks(verdict, at) {
             let marked = self.reported_at_ms.entry(mark).or_insert(time_ms);
@@ -115,9 +159,8 @@ impl User {
             let oldest = self.reported_at_ms.iter().min_by_key(|(mark, at)| (**at, **mark)).map(|(mark, _)| *mark);
             oldest.and_then(|mark| self.reported_at_ms.remove(&mark));
         }
-        let device = at.and_then(|at| self.latest[at].device.clone()).or_else(|| verdict.device_id.clone());
-        if let Some(device) = device.filter(|device| self.devices.contains_key(device)) {
-            self.decide(&device, time_ms, Trust::Revoked);
+        if let Some(device) = self.device(verdict, at).filter(|device| self.devices.contains_key(device)) {
+            self.decide(&device, time_ms, Trust::Reported);
         }
         let success = self.latest.get_mut(at?).filter(|success| !success.is_withdrawn)?;
         success.is_withdrawn = true;
@@ -130,29 +173,41 @@ impl User {
     }
 
     /// The person says that a login was theirs. Answers what of the history is put back.
-    pub(super) fn confirm(&mut self, verdict: &Verdict, limits: &Limits) -> Option<Success> {
-        self.confirmed += 1;
+    pub(super) fn confirm(&mut self, verdict: &login::Verdict, time_ms: i64, limits: &Limits) -> Option<Success> {
+        self.hear(verdict, false, time_ms);
         let at = self.find(verdict);
-        let reported_at_ms: Vec<_> =
-            self.marks(verdict, at).into_iter().filter_map(|mark| self.reported_at_ms.remove(&mark)).collect();
+        for mark in self.marks(verdict, at) {
+            self.reported_at_ms.remove(&mark);
+        }
+        let device = self.device(verdict, at);
+        if let Some(device) =
+            device.and_then(|device| self.devices.get_mut(&device)).filter(|device| device.is_reported)
+        {
+            (device.revoked_at_ms, device.is_reported) = (None, false);
+        }
         let success = self.latest.get_mut(at?).filter(|success| success.is_withdrawn)?;
         success.is_withdrawn = false;
         let success = success.clone();
         self.count_in(&success, limits);
         if let Some(device) = success.device.as_ref().and_then(|device| self.devices.get_mut(device)) {
             device.logins += 1;
-            device.revoked_at_ms = device.revoked_at_ms.filter(|revoked| !reported_at_ms.contains(revoked));
         }
         Some(success)
     }
 
     /// The login that a verdict is about, among the latest ones.
-    pub(super) fn find(&self, verdict: &Verdict) -> Option<usize> {
+    pub(super) fn find(&self, verdict: &login::Verdict) -> Option<usize> {
         self.latest.iter().rposition(|success| success.decision == hash(&verdict.decision_id))
     }
 
+    /// The device that a verdict is about: of the login at `at`, else the one that it names.
+    fn device(&self, verdict: &login::Verdict, at: Option<usize>) -> Option<String> {
+        let success = at.and_then(|at| self.latest.get(at));
+        success.and_then(|success| success.device.clone()).or_else(|| verdict.device_id.clone())
+    }
+
     /// The device and the address that a verdict is about: of the login at `at`, else those that it names.
-    fn marks(&self, verdict: &Verdict, at: Option<usize>) -> Vec<u64> {
+    fn marks(&self, verdict: &login::Verdict, at: Option<usize>) -> Vec<u64> {
         let success = at.and_then(|at| self.latest.get(at));
         let device = success.and_then(|success| success.device.as_ref()).or(verdict.device_id.as_ref());
         let address = success.map(|success| success.address).or(verdict.ip.map(address_mark));

@@ -7,12 +7,14 @@
 //! ```
 //!
 //! The rules are data that many people keep (`uap-core/README.md` says which version is compiled in, and under what
-//! licence), and their own project's parser reads them. What is parsed is never written to the log: it follows from
+//! licence), and their own project's parser reads them. Which programs are no person's, [`programs`] says. What is parsed is never written to the log: it follows from
 //! the string, so a record is [completed](complete) whenever it is read for a fold, and a request when it is scored.
 //! Newer rules give other rows from the same log; [`rules`] therefore belongs to the views' fingerprint.
 //!
 //! Parsing takes tens of microseconds and the same few thousand strings come again and again, so what was parsed
 //! is kept. The memo cannot be seen from outside: with it or without it the answer is the same.
+
+mod programs;
 
 use super::codec::bounds::{LABEL_BYTES_MAX, USER_AGENT_KEPT_BYTES};
 use super::login::Attempt;
@@ -24,8 +26,8 @@ use ua_parser::{Extractor, Regexes, os, user_agent};
 const MEMO_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// What an entry of the memo takes besides its string.
 const MEMO_ENTRY_BYTES: usize = 256;
-/// Raised whenever the same string is read otherwise by the same rules of uap-core.
-const READING_VERSION: u32 = 1;
+/// Raised whenever the same string is read otherwise by the same rules.
+const READING_VERSION: u32 = 2;
 /// The rules of uap-core, as JSON.
 const RULES: &str = include_str!("agent/uap-core/regexes.json");
 
@@ -69,8 +71,11 @@ impl Device {
 
 /// Names the rules: equal names read equal parts from equal strings.
 pub fn rules() -> &'static str {
-    static NAME: LazyLock<String> =
-        LazyLock::new(|| format!("{READING_VERSION}.{:016x}", xxhash_rust::xxh3::xxh3_64(RULES.as_bytes())));
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        [RULES, programs::PATTERNS, programs::NAMES].iter().for_each(|rules| hash.update(rules.as_bytes()));
+        format!("{READING_VERSION}.{:016x}", hash.digest())
+    });
     &NAME
 }
 
@@ -136,6 +141,7 @@ pub fn parse(user_agent: &str) -> Agent {
 /// Compiles the rules, which takes some tenths of a second; otherwise whoever reads the first string waits for it.
 pub fn warm() {
     LazyLock::force(&RULES_COMPILED);
+    programs::warm();
 }
 
 /// None only for rules that cannot be compiled, which a test would have found: then nothing is recognised.
@@ -169,44 +175,6 @@ struct Said<'a> {
     device: &'a str,
 }
 
-/// Families of libraries, tools and driven browsers, in lower case; a family that begins like one is one.
-///
-/// Not among them are libraries that apps of people ship with (`okhttp`, `CFNetwork`, `Dalvik`).
-const SCRIPTED: [&str; 32] = [
-    "aiohttp",
-    "apache-httpclient",
-    "axios",
-    "curl",
-    "go-http-client",
-    "google-http-java-client",
-    "got",
-    "guzzle",
-    "headlesschrome",
-    "httpclient",
-    "httpie",
-    "httpx",
-    "httrack",
-    "java",
-    "libcurl",
-    "libwww-perl",
-    "mechanize",
-    "node-fetch",
-    "node.js",
-    "phantomjs",
-    "playwright",
-    "postmanruntime",
-    "puppeteer",
-    "pycurl",
-    "python",
-    "reqwest",
-    "ruby",
-    "scrapy",
-    "selenium",
-    "undici",
-    "wget",
-    "windowspowershell",
-];
-
 impl Said<'_> {
     /// In this order: programs; tablets, which else look like phones; phones; computers. Anything else, as
     /// televisions and consoles, is of no kind, and that level of the likelihood stays out.
@@ -239,18 +207,7 @@ impl Said<'_> {
     }
 
     fn is_scripted(&self) -> bool {
-        if self.device == "Spider" || self.browser == "Spider" {
-            return true;
-        }
-        let begins = |text: &str| {
-            let text = text.trim_start().to_ascii_lowercase();
-            SCRIPTED.iter().any(|name| {
-                let rest = text.strip_prefix(name);
-                rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphabetic()))
-            })
-        };
-        // Some name themselves where no rule looks, so the beginning of the string counts as well.
-        begins(self.browser) || begins(cut(self.text, 64)) || self.text.contains("HeadlessChrome")
+        self.device == "Spider" || self.browser == "Spider" || programs::has(self.text)
     }
 }
 

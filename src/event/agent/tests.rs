@@ -114,6 +114,131 @@ fn programs_are_told_from_people() {
     assert!(is_scripted(&said), "the event's own word counts");
 }
 
+fn is_scripted_as(user_agent: &str) -> bool {
+    let mut attempt = Attempt::from_ip([192, 0, 2, 1].into());
+    attempt.user_agent = Some(user_agent.to_owned());
+    is_scripted(&attempt)
+}
+
+#[test]
+fn libraries_and_tools_are_scripts_by_the_names_that_they_send_by_default() {
+    for user_agent in [
+        "GuzzleHttp/7",
+        "RestSharp/110.2.0.0",
+        "Faraday v2.7.0",
+        "k6/0.49.0 (https://k6.io/)",
+        "node",
+        "undici",
+        "Bun/1.1.0",
+        "Deno/1.40.0",
+        "insomnia/8.6.1",
+        "colly - https://github.com/gocolly/colly",
+        "axios/1.6.2",
+        "got (https://github.com/sindresorhus/got)",
+        "node-superagent/8.0.9",
+        "Apache-HttpClient/4.5.13 (Java/17.0.1)",
+        "Java-http-client/21.0.2",
+        "Jakarta Commons-HttpClient/3.1",
+        "ReactorNetty/1.1.14",
+        "Ktor client",
+        "Python/3.11 aiohttp/3.9.1",
+        "python-httpx/0.26.0",
+        "urllib3/2.0",
+        "libwww-perl/6.67",
+        "rest-client/2.1.0 (linux x86_64) ruby/3.2.2p53",
+        "Typhoeus - https://github.com/typhoeus/typhoeus",
+        "HTTPoison",
+        "hackney/1.20.1",
+        "reqwest/0.11.23",
+        "ureq/2.9.1",
+        "go-resty/2.11.0 (https://github.com/go-resty/resty)",
+        "Symfony HttpClient (Curl)",
+        "PHP/8.2",
+        "HTTPie/3.2.2",
+        "Thunder Client (https://www.thunderclient.com)",
+        "R (4.3.1 x86_64-pc-linux-gnu x86_64 linux-gnu)",
+        "libcurl/7.88.1 r-curl/5.1.0 httr/1.4.7",
+        "Apache-JMeter/5.6",
+        "ApacheBench/2.3",
+        "hey/0.0.1",
+        "wrk/4.2.0",
+        "Gatling/3.9",
+        "Playwright/1.40.0 (x64; ubuntu 22.04) node/18.19",
+        "sqlmap/1.7#stable (https://sqlmap.org)",
+        "Mozilla/5.0 (Windows NT; Windows NT 10.0; en-US) WindowsPowerShell/5.1.19041.1",
+        "Mozilla/5.0 (Windows NT 10.0; Microsoft Windows 10.0.19045; en-US) PowerShell/7.4.0",
+        "Mozilla/4.0 (compatible; Win32; WinHttp.WinHttpRequest.5)",
+        "Mozilla/3.0 (compatible; Indy Library)",
+        "Mozilla/4.0 (compatible; MSIE 6.0; MS Web Services Client Protocol 4.0.30319.42000)",
+        "Mozilla/5.0 (Unknown; Linux x86_64) AppleWebKit/538.1 (KHTML, like Gecko) PhantomJS/2.1.1 Safari/538.1",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Cypress/13.6 Chrome/118 Safari/537.36",
+        "Mozilla/5.0 (linux) AppleWebKit/537.36 (KHTML, like Gecko) jsdom/22.1.0",
+        "Mozilla/5.0 (compatible; Nmap Scripting Engine; https://nmap.org/book/nse.html)",
+    ] {
+        assert!(is_scripted_as(user_agent), "{user_agent}");
+        assert!(is_scripted_as(&user_agent.to_uppercase()) || user_agent.contains("://"), "{user_agent} in capitals");
+    }
+}
+
+/// Everything that people log in with: browsers, windows in apps, and apps, also those that name only the library that
+/// they are built with.
+#[test]
+fn nothing_that_people_log_in_with_is_a_script() {
+    let (kit, gecko) =
+        ("AppleWebKit/537.36 (KHTML, like Gecko)", "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X)");
+    let ios = format!("{gecko} AppleWebKit/605.1.15 (KHTML, like Gecko)");
+    let view = "Mozilla/5.0 (Linux; Android 14; SM-S911B Build/UP1A.231005.007; wv)";
+    for user_agent in [
+        format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) {kit} Chrome/146.0.0.0 Safari/537.36"),
+        format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) {kit} Chrome/120.0.0.0 Safari/537.36 Edg/120.0.2210.91"),
+        format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) {kit} Chrome/119.0.0.0 Safari/537.36 OPR/105.0.0.0"),
+        format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) {kit} Chrome/118.0.0.0 YaBrowser/23.11.0 Yowser/2.5 Safari/537.36"),
+        format!("Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) {kit} Chrome/120.0.0.0 Safari/537.36"),
+        format!("Mozilla/5.0 (X11; Linux x86_64) {kit} Chrome/120.0.0.0 Safari/537.36 Vivaldi/6.5.3206.39"),
+        "Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:121.0) Gecko/20100101 Firefox/121.0".into(),
+        "Mozilla/5.0 (Android 14; Mobile; rv:121.0) Gecko/121.0 Firefox/121.0".into(),
+        "Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko".into(),
+        "Mozilla/5.0 (compatible; MSIE 9.0; Windows NT 6.1; Trident/5.0)".into(),
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.1 Safari/605.1.15"
+            .into(),
+        format!("Mozilla/5.0 (Linux; Android 13; SM-A536B) {kit} SamsungBrowser/23.0 Chrome/115.0.0.0 Mobile Safari/537.36"),
+        format!("Mozilla/5.0 (Linux; Android 11; KFTRWI) {kit} Silk/108.4.6 like Chrome/108.0.5359.160 Safari/537.36"),
+        format!("Mozilla/5.0 (Linux; Android 9; CUBOT X18 Plus) {kit} Chrome/120.0.0.0 Mobile Safari/537.36"),
+        format!("Mozilla/5.0 (Linux; Android 12; en; M2007J20CG) {kit} UCBrowser/13.4.0.1306 Mobile Safari/537.36"),
+        "Opera/9.80 (Android; Opera Mini/36.2.2254/119.132; U; id) Presto/2.12.423 Version/12.16".into(),
+        "Mozilla/5.0 (Mobile; Nokia_8110_4G; rv:48.0) Gecko/48.0 Firefox/48.0 KAIOS/2.5".into(),
+        "Mozilla/5.0 (PlayStation; PlayStation 5/6.00) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16 Safari/605.1.15".into(),
+        format!("{ios} Version/17.1 Mobile/15E148 Safari/604.1"),
+        format!("{ios} CriOS/120.0.6099.119 Mobile/15E148 Safari/604.1"),
+        format!("{ios} FxiOS/121.0 Mobile/15E148 Safari/605.1.15"),
+        format!("{ios} GSA/294.0.590048842 Mobile/15E148 Safari/604.1"),
+        format!("{ios} Version/17.0 DuckDuckGo/7 Mobile/15E148 Safari/605.1.15"),
+        format!("{ios} Mobile/15E148 [FBAN/FBIOS;FBAV/440.0.0.36.115;FBDV/iPhone14,5;FBMD/iPhone;FBSN/iOS;FBSV/17.1]"),
+        format!("{view} {kit} Version/4.0 Chrome/120.0.6099.43 Mobile Safari/537.36"),
+        format!("{view} {kit} Version/4.0 Chrome/120.0 Mobile Safari/537.36 Instagram 311.0.0.32.118 Android (34/14; 425dpi)"),
+        format!("{view} {kit} Version/4.0 Chrome/119.0 Mobile Safari/537.36 MicroMessenger/8.0.43.2480(0x28002B37) WeChat/arm64"),
+        format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) {kit} Slack/4.35.131 Chrome/118.0 Electron/27.1.3 Safari/537.36"),
+        format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) {kit} Code/1.85.1 Chrome/114.0 Electron/25.9.7 Safari/537.36"),
+        "Microsoft Office/16.0 (Windows NT 10.0; Microsoft Outlook 16.0.17126; Pro)".into(),
+        "Outlook-iOS/724.3.prod.iphone (4.2401.0)".into(),
+        "Lynx/2.8.9rel.1 libwww-FM/2.14 SSL-MM/1.4.1 GNUTLS/3.6.13".into(),
+        "w3m/0.5.3+git20190105".into(),
+        "okhttp/4.12.0".into(),
+        "Acme/5.1.0 okhttp/4.9.3".into(),
+        "Dart/3.1 (dart:io)".into(),
+        "Dalvik/2.1.0 (Linux; U; Android 14; Pixel 8 Build/UQ1A.240105.004)".into(),
+        "Acme/5.1 CFNetwork/1410.0.3 Darwin/22.6.0".into(),
+        "Acme/5.1 (com.acme.app; build:1; iOS 17.1.0) Alamofire/5.8.0".into(),
+        "Acme/5.1 (iPhone; iOS 17.1; Scale/3.00)".into(),
+        "com.acme.app/12 (Android 13; Pixel 7)".into(),
+        "UnityPlayer/2021.3.5f1 (UnityWebRequest/1.0, libcurl/7.80.0-DEV)".into(),
+        "Acme/1.2.3".into(),
+        "Mozilla/5.0".into(),
+    ] {
+        assert!(!is_scripted_as(&user_agent), "{user_agent}");
+    }
+}
+
 #[test]
 fn what_an_event_says_itself_stays() {
     let mut attempt = Attempt::from_ip([192, 0, 2, 1].into());

@@ -1,0 +1,104 @@
+//! Which user agents are those of programs that people do not log in with: libraries, tools, driven browsers.
+//!
+//! Two lists decide, both compiled in (`programs/README.md` says where they come from): patterns of a list that others
+//! keep, and names that it lacks. Apps of people are programs as well, and many send the name of the library that they
+//! are built with. Those libraries are in neither list: to take a bank's own app for a script would cost each of its
+//! users a challenge, and who writes scripts can send any name.
+
+use regex::RegexSet;
+use serde::Deserialize;
+use std::sync::LazyLock;
+
+/// Patterns of crawler-user-agents, as JSON.
+pub(super) const PATTERNS: &str = include_str!("programs/crawler-user-agents.json");
+/// Names, one a line.
+pub(super) const NAMES: &str = include_str!("programs/names.txt");
+
+/// An entry of [`PATTERNS`].
+#[derive(Deserialize)]
+struct Entry {
+    pattern: String,
+    #[cfg(test)]
+    examples: Vec<String>,
+}
+
+/// Both lists, ready to be asked.
+struct Programs {
+    patterns: RegexSet,
+    names: Vec<Name>,
+}
+
+/// A name of [`NAMES`], in lower case.
+struct Name {
+    text: String,
+    is_anywhere: bool,
+}
+
+impl Name {
+    fn of(line: &str) -> Option<Self> {
+        let line = line.trim();
+        let text = line.strip_prefix('*').unwrap_or(line).to_ascii_lowercase();
+        let is_name = !text.is_empty() && !line.starts_with('#');
+        is_name.then(|| Self { is_anywhere: line.starts_with('*'), text })
+    }
+
+    /// Whether a user agent in lower case has it, as a whole word where it ends with a letter or a digit.
+    fn is_in(&self, agent: &str) -> bool {
+        let ends_here = |rest: &str| {
+            let is_open = self.text.ends_with(|last: char| last.is_ascii_alphanumeric());
+            !(is_open && rest.starts_with(|next: char| next.is_ascii_alphabetic()))
+        };
+        if self.is_anywhere {
+            return agent.match_indices(&self.text).any(|(at, found)| ends_here(&agent[at + found.len()..]));
+        }
+        agent.strip_prefix(self.text.as_str()).is_some_and(ends_here)
+    }
+}
+
+/// None only for lists that cannot be compiled, which a test would have found: then no program is recognised.
+static PROGRAMS: LazyLock<Option<Programs>> = LazyLock::new(|| {
+    let entries: Vec<Entry> = serde_json::from_str(PATTERNS).ok()?;
+    let patterns = RegexSet::new(entries.iter().map(|entry| &entry.pattern)).ok()?;
+    Some(Programs { patterns, names: NAMES.lines().filter_map(Name::of).collect() })
+});
+
+/// Whether a user agent is that of a program.
+pub(super) fn has(user_agent: &str) -> bool {
+    let Some(programs) = PROGRAMS.as_ref() else { return false };
+    let text = user_agent.trim_start();
+    let lower = text.to_ascii_lowercase();
+    programs.patterns.is_match(text) || programs.names.iter().any(|name| name.is_in(&lower))
+}
+
+/// Compiles the lists.
+pub(super) fn warm() {
+    LazyLock::force(&PROGRAMS);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_is_found_by_its_own_examples() {
+        assert!(PROGRAMS.is_some(), "both lists can be read");
+        let entries: Vec<Entry> = serde_json::from_str(PATTERNS).unwrap();
+        let examples: Vec<_> = entries.iter().flat_map(|entry| &entry.examples).collect();
+        assert!(entries.len() > 50 && examples.len() > 50, "{} entries, {} examples", entries.len(), examples.len());
+        for example in examples {
+            assert!(has(example), "{example}");
+        }
+        for name in NAMES.lines().filter_map(Name::of) {
+            let rest = if name.text.ends_with('/') { "1.2.3" } else { "/1.2.3" };
+            assert!(has(&format!("{}{rest}", name.text)), "{}", name.text);
+            assert!(!name.is_anywhere || has(&format!("Mozilla/5.0 (X11) {}/1", name.text)), "{}", name.text);
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_whole_word() {
+        for text in ["Javascriptly/1.0", "nodepad 2", "Gotham/3", "Rubyist 1.0", "Reqs/1", "phpBB", "lamina"] {
+            assert!(!has(text), "{text}");
+        }
+    }
+}

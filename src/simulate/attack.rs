@@ -44,7 +44,8 @@ impl Attack {
             _ => common(at_ms, chance),
         };
         let is_named = !chance.happens(REFUSED);
-        Self { spot, looks, device_id: is_named.then(|| format!("{:016x}", chance.bits())) }
+        let device_id = is_named.then(|| format!("{:016x}", chance.bits()));
+        Self { spot: spot.of_host(chance.bits()), looks, device_id }
     }
 }
 

@@ -209,9 +209,10 @@ impl Person {
         let mistyped = if chance.happens(MISTYPED) { 1 + chance.below(3) } else { 0 };
         let is_borrowed = chance.happens(BORROWED);
         let device = if is_borrowed { borrowed(chance) } else { device };
-        let visit =
-            Visit { at_ms, mistyped, spot, looks: device.client.at(at_ms), device_id: self.cookie(device, at_ms) };
-        Some(visit)
+        // Over IPv6 a machine makes up another address every day (RFC 8981).
+        let host = Draw::new(device.number).bits(3, at_ms.div_euclid(DAY_MS) as u64);
+        let (spot, looks) = (spot.of_host(host), device.client.at(at_ms));
+        Some(Visit { at_ms, mistyped, spot, looks, device_id: self.cookie(device, at_ms) })
     }
 
     /// The phone or a computer; that of the firm at work.

@@ -53,6 +53,8 @@ pub enum Code {
     TooManyEvents,
     /// 415: the body is of a media type that the route does not read.
     UnsupportedMediaType,
+    /// 415: the body is compressed in another way than gzip; `Accept-Encoding` says what is read.
+    UnsupportedContentEncoding,
     /// 422: the body was parsed and is invalid; `errors` says where.
     ValidationFailed,
     /// 422: the batch has too many events of one user or client.
@@ -83,7 +85,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::MalformedJson,
         Self::MalformedToml,
         Self::MalformedRequest,
@@ -103,6 +105,7 @@ impl Code {
         Self::BodyTooLarge,
         Self::TooManyEvents,
         Self::UnsupportedMediaType,
+        Self::UnsupportedContentEncoding,
         Self::ValidationFailed,
         Self::TooManyPerSubject,
         Self::AgendaTooLarge,
@@ -144,6 +147,9 @@ impl Code {
             Self::TooManyEvents => ("TOO_MANY_EVENTS", S::PAYLOAD_TOO_LARGE, "The batch has too many events"),
             Self::UnsupportedMediaType => {
                 ("UNSUPPORTED_MEDIA_TYPE", S::UNSUPPORTED_MEDIA_TYPE, "The media type is not supported")
+            }
+            Self::UnsupportedContentEncoding => {
+                ("UNSUPPORTED_CONTENT_ENCODING", S::UNSUPPORTED_MEDIA_TYPE, "The content encoding is not supported")
             }
             Self::ValidationFailed => ("VALIDATION_FAILED", S::UNPROCESSABLE_ENTITY, "The input is invalid"),
             Self::TooManyPerSubject => {
@@ -317,6 +323,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = code.retry_after_s() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if code == Code::UnsupportedContentEncoding {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
         if code == Code::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

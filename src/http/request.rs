@@ -1,7 +1,7 @@
 //! What handlers take out of a request, with every failure as a problem document.
 
-use super::Api;
 use super::problem::{Code, Problem};
+use super::{Api, encoding};
 use crate::event::ID_BYTES_MAX;
 use crate::event::codec::{Fault, Fields, TOO_LONG, WRONG_TYPE};
 use axum::extract::rejection::BytesRejection;
@@ -14,14 +14,16 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A body within the limit, whatever it is.
+/// A body within the limit, whatever it is, before its sender compressed it.
 pub(super) struct Body(pub(super) Bytes);
 
 impl FromRequest<Arc<Api>> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
-        Bytes::from_request(request, api).await.map(Self).map_err(|rejection| unread(&rejection, api))
+        let headers = request.headers().clone();
+        let bytes = Bytes::from_request(request, api).await.map_err(|rejection| unread(&rejection, api))?;
+        encoding::decoded(&headers, bytes, api.config.body_bytes_max).map(Self)
     }
 }
 

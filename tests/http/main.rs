@@ -4,6 +4,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "events are written in place")]
 
 mod agenda;
+mod cloudevents;
 mod dead_letters;
 mod decisions;
 mod enrich;

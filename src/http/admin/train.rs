@@ -4,15 +4,18 @@ use super::lines;
 use crate::event::codec::rfc3339;
 use crate::http::Api;
 use crate::http::problem::{Code, Problem};
+use crate::http::request::Body;
 use crate::train::reading::{self, Asked, Settings};
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use std::sync::Arc;
 
 /// `POST /admin/train/no-show`: a model of a tenant's history, told as JSON Lines of
 /// [`Told`](crate::train::reading::Told). Publishes nothing. One at a time; ends when nobody reads any more.
-pub(in crate::http) async fn no_show(State(api): State<Arc<Api>>, body: Bytes) -> Result<impl IntoResponse, Problem> {
+pub(in crate::http) async fn no_show(
+    State(api): State<Arc<Api>>,
+    Body(body): Body,
+) -> Result<impl IntoResponse, Problem> {
     let asked: Asked = serde_json::from_slice(&body)
         .map_err(|error| Problem::new(Code::MalformedJson, format!("not a question for a model: {error}")))?;
     let Ok(place) = api.lessons.clone().try_acquire_owned() else {

@@ -1,0 +1,165 @@
+//! `Content-Encoding`: bodies that a sender compressed (RFC 9110, 8.4).
+//!
+//! gzip is undone, as most agents and collectors send it; whatever else is named is refused with what would be read.
+//! A few kilobytes can stand for gigabytes, so a body is undone only up to the size that it may have unpacked, and
+//! once: gzip within gzip is refused. gzip may come in several members, each of which costs a decoder its
+//! preparation, so they are bounded too.
+
+use super::problem::{Code, Problem};
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use flate2::bufread::GzDecoder;
+use std::io::Read;
+
+/// Most gzip members of a body.
+const MEMBERS_MAX: usize = 64;
+
+/// The body as it was before its sender encoded it, at most `bytes_max` of it.
+pub(super) fn decoded(headers: &HeaderMap, body: Bytes, bytes_max: usize) -> Result<Bytes, Problem> {
+    match coding(headers)? {
+        Coding::Identity => Ok(body),
+        Coding::Gzip => unpacked(&body, bytes_max).map(Bytes::from),
+    }
+}
+
+/// What is done to a body.
+#[derive(Debug, PartialEq, Eq)]
+enum Coding {
+    Identity,
+    Gzip,
+}
+
+fn coding(headers: &HeaderMap) -> Result<Coding, Problem> {
+    let refused = |detail: &str| Problem::new(Code::UnsupportedContentEncoding, detail);
+    let mut coding = Coding::Identity;
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let text = value.to_str().map_err(|_| refused("Content-Encoding is not text; send gzip, or none"))?;
+        for name in text.split(',').map(str::trim) {
+            // x-gzip is the name that gzip had before (RFC 9110, 8.4.1.3).
+            match (name.to_ascii_lowercase().as_str(), &coding) {
+                ("" | "identity", _) => {}
+                ("gzip" | "x-gzip", Coding::Identity) => coding = Coding::Gzip,
+                ("gzip" | "x-gzip", Coding::Gzip) => {
+                    return Err(refused("Content-Encoding names gzip twice; send gzip once, or none"));
+                }
+                _ => return Err(refused("Content-Encoding names another coding than gzip; send gzip, or none")),
+            }
+        }
+    }
+    Ok(coding)
+}
+
+fn unpacked(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Problem> {
+    let malformed = |why: &str| {
+        let detail = format!("Content-Encoding says gzip, and the body is no whole gzip stream: {why}");
+        Problem::new(Code::MalformedRequest, detail)
+    };
+    let (mut unpacked, mut rest) = (Vec::new(), body);
+    for _ in 0..MEMBERS_MAX {
+        let mut member = GzDecoder::new(rest);
+        let left = (bytes_max - unpacked.len()) as u64;
+        member.by_ref().take(left + 1).read_to_end(&mut unpacked).map_err(|error| malformed(&error.to_string()))?;
+        if unpacked.len() > bytes_max {
+            let detail = format!("the body is larger than {bytes_max} bytes when it is unpacked");
+            return Err(Problem::new(Code::BodyTooLarge, detail));
+        }
+        rest = member.into_inner();
+        if rest.is_empty() {
+            return Ok(unpacked);
+        }
+    }
+    Err(malformed(&format!("it has more than {MEMBERS_MAX} members, or something behind them")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (header::CONTENT_ENCODING, HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    fn code(body: &[u8]) -> Result<usize, Code> {
+        unpacked(body, 1_000).map(|body| body.len()).map_err(|problem| problem.code())
+    }
+
+    #[test]
+    fn codings_are_gzip_once_or_none() {
+        for (values, wanted) in [
+            (&[][..], Some(Coding::Identity)),
+            (&[""], Some(Coding::Identity)),
+            (&["identity"], Some(Coding::Identity)),
+            (&["GZip"], Some(Coding::Gzip)),
+            (&["x-gzip"], Some(Coding::Gzip)),
+            (&["identity, gzip ,"], Some(Coding::Gzip)),
+            (&["identity", "gzip"], Some(Coding::Gzip)),
+            (&["gzip, gzip"], None),
+            (&["gzip", "x-gzip"], None),
+            (&["deflate"], None),
+            (&["br, gzip"], None),
+            (&["gzip;q=1"], None),
+            (&["gzip zstd"], None),
+        ] {
+            let read = coding(&headers(values));
+            assert!(read.as_ref().err().is_none_or(|problem| problem.code() == Code::UnsupportedContentEncoding));
+            assert_eq!(read.ok(), wanted, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_lies_about_gzip_is_refused() {
+        let whole = gzip(b"{}");
+        let mut damaged = whole.clone();
+        let checksum = damaged.len() - 8;
+        damaged[checksum] ^= 1;
+        for body in [
+            &b""[..],
+            b"{}",
+            &whole[..1],
+            &whole[..10],
+            &whole[..whole.len() - 1],
+            &damaged,
+            &[&whole[..], b"\0"].concat(),
+            &[&whole[..], b"{}"].concat(),
+            &[&whole[..], &whole[..5]].concat(),
+        ] {
+            assert_eq!(code(body), Err(Code::MalformedRequest), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn members_follow_each_other_and_are_bounded() {
+        assert_eq!(code(&gzip(b"ab").repeat(3)), Ok(6));
+        assert_eq!(code(&gzip(b"").repeat(MEMBERS_MAX)), Ok(0));
+        assert_eq!(code(&gzip(b"").repeat(MEMBERS_MAX + 1)), Err(Code::MalformedRequest));
+    }
+
+    #[test]
+    fn what_is_unpacked_is_bounded_over_all_members() {
+        assert_eq!(code(&gzip(&[b' '; 1_000])), Ok(1_000));
+        assert_eq!(code(&gzip(&[b' '; 1_001])), Err(Code::BodyTooLarge));
+        assert_eq!(code(&gzip(&[b' '; 600]).repeat(2)), Err(Code::BodyTooLarge));
+        assert_eq!(code(&gzip(&vec![0; 50_000_000])), Err(Code::BodyTooLarge));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_packed_is_unpacked_and_no_bytes_are_a_panic(bytes: Vec<u8>, cut: prop::sample::Index) {
+            let packed = gzip(&bytes);
+            prop_assert_eq!(&unpacked(&packed, 10_000).unwrap(), &bytes);
+            prop_assert!(unpacked(&packed[..cut.index(packed.len())], 10_000).is_err());
+            let _ = unpacked(&bytes, 10_000);
+        }
+    }
+}

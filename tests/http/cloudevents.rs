@@ -1,0 +1,81 @@
+//! CloudEvents to the letter: what senders of every kind may write, and what has no one reading and is refused.
+
+use crate::instance::{Answer, Instance, booked, login};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use reqwest::Method;
+use reqwest::header::HeaderValue;
+use serde_json::{Value, json};
+use std::io::Write;
+
+const STRUCTURED: &str = "application/cloudevents+json";
+const JSON: &str = "application/json";
+
+/// Sends a body with headers as they are written, repeated ones included.
+async fn send(instance: &Instance, (method, path): (Method, &str), headers: &[(&str, &[u8])], body: &[u8]) -> Answer {
+    let mut request = instance.request(method, path).body(body.to_vec());
+    for (name, value) in headers {
+        request = request.header(*name, HeaderValue::from_bytes(value).unwrap());
+    }
+    Answer::of(request.send().await.unwrap()).await
+}
+
+const EVENTS: (Method, &str) = (Method::POST, "/v1/events");
+
+fn data(user: &str) -> Value {
+    json!({"user_id": user, "ip": "198.51.100.7"})
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Every route with a body, with one that it takes.
+fn bodies() -> [((Method, &'static str), &'static str, Value, u16); 7] {
+    let visit = json!({"client_id": "c", "starts_at": "2026-03-29T09:30:00Z"});
+    let feedback = json!({"decision_id": "nobody's", "label": "fraud"});
+    [
+        (EVENTS, STRUCTURED, login("e", "u"), 202),
+        ((Method::POST, "/v1/risk/logins"), JSON, data("u"), 200),
+        ((Method::POST, "/v1/risk/appointments"), JSON, visit, 200),
+        ((Method::POST, "/v1/feedback"), JSON, feedback, 404),
+        ((Method::POST, "/v1/appointments/a/reminders"), JSON, json!({"reason": "call"}), 202),
+        ((Method::PUT, "/v1/policies/login"), JSON, json!({"challenge_at": 0.4}), 200),
+        ((Method::PUT, "/v1/models/no-show"), JSON, json!({}), 200),
+    ]
+}
+
+#[tokio::test]
+async fn gzip_is_undone_on_every_route_and_a_body_that_lies_about_it_is_refused() {
+    let instance = Instance::start().await;
+    instance.fold(&[booked("b", "c", "a", "2026-03-29T09:30:00")]).await;
+    for (route, media_type, body, status) in bodies() {
+        let with = async |coding: &str, body: &[u8]| {
+            let headers = [("content-type", media_type.as_bytes()), ("content-encoding", coding.as_bytes())];
+            send(&instance, route.clone(), &headers, body).await
+        };
+        let plain = body.to_string().into_bytes();
+        let packed = gzip(&plain);
+        for (coding, body) in
+            [("gzip", &packed), ("X-GZIP", &packed), ("identity", &plain), ("identity, gzip", &packed)]
+        {
+            let answer = with(coding, body).await;
+            assert_eq!(answer.status, status, "{route:?} {coding}: {}", answer.body);
+        }
+        for coding in ["br", "deflate", "zstd", "gzip, gzip", "gzip, br"] {
+            let answer = with(coding, &packed).await;
+            assert_eq!(answer.problem(), (415, "UNSUPPORTED_CONTENT_ENCODING"), "{route:?} {coding}");
+            assert!(answer.body["detail"].as_str().unwrap().contains("Content-Encoding"));
+            assert_eq!(answer.header("accept-encoding"), "gzip");
+        }
+        let trailing = [&packed[..], b"x"].concat();
+        for body in [&plain[..], &packed[..packed.len() - 3], &trailing, b""] {
+            let answer = with("gzip", body).await;
+            assert_eq!(answer.problem(), (400, "MALFORMED_REQUEST"), "{route:?} {body:?}");
+        }
+        let bomb = with("gzip", &gzip(&vec![b' '; 200 * 1024 * 1024])).await;
+        assert_eq!(bomb.problem(), (413, "BODY_TOO_LARGE"), "{route:?}");
+    }
+}

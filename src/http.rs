@@ -18,6 +18,7 @@ pub mod auth;
 pub mod clients;
 pub mod decisions;
 mod edge;
+mod encoding;
 pub mod events;
 pub mod health;
 pub mod models;
@@ -30,6 +31,7 @@ pub mod risk;
 pub mod serve;
 pub mod stream;
 pub mod users;
+mod webhook;
 
 pub use serve::serve;
 
@@ -251,7 +253,7 @@ impl Api {
 /// Every route that is documented, under the scope that it needs.
 fn routes() -> OpenApiRouter<Arc<Api>> {
     let writing_events = OpenApiRouter::new()
-        .routes(routes!(events::post))
+        .routes(routes!(events::post, webhook::consent))
         .routes(routes!(users::trust, users::revoke))
         .routes(routes!(decisions::feedback));
     let reading_risk = OpenApiRouter::new()

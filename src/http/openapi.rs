@@ -32,7 +32,7 @@ where
     S: Clone + Send + Sync + 'static,
 {
     for item in routes.get_openapi_mut().paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.options];
         for operation in operations.into_iter().flatten() {
             operation.security = Some(vec![SecurityRequirement::new("api_key", [scope.name()])]);
         }

@@ -1,8 +1,9 @@
 //! CloudEvents to the letter: what senders of every kind may write, and what has no one reading and is refused.
 
-use crate::instance::{Answer, Instance, booked, login};
+use crate::instance::{Answer, Instance, World, booked, login};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use foretell::http::auth::{Keys, hash};
 use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
@@ -78,4 +79,45 @@ async fn gzip_is_undone_on_every_route_and_a_body_that_lies_about_it_is_refused(
         let bomb = with("gzip", &gzip(&vec![b' '; 200 * 1024 * 1024])).await;
         assert_eq!(bomb.problem(), (413, "BODY_TOO_LARGE"), "{route:?}");
     }
+}
+
+#[tokio::test]
+async fn a_sender_of_webhooks_gets_consent_where_it_may_deliver() {
+    let world = World::new();
+    let mut parts = world.parts();
+    let key = |name: &str, scope: &str| {
+        format!("[[keys]]\nname = \"{name}\"\nsha256 = \"{}\"\ntenant = \"acme\"\nscopes = [\"{scope}\"]\n", hash(name))
+    };
+    parts.keys = Some(Keys::parse(&(key("writer", "events:write") + &key("reader", "views:read"))).unwrap());
+    let instance = Instance::with(world, parts).await;
+    let options = (Method::OPTIONS, "/v1/events");
+    let ask = async |key: &str, headers: &[(&str, &[u8])]| {
+        let mut headers = headers.to_vec();
+        if !key.is_empty() {
+            headers.push(("authorization", key.as_bytes()));
+        }
+        send(&instance, options.clone(), &headers, b"").await
+    };
+    let origin: (&str, &[u8]) = ("webhook-request-origin", b"eventgrid.azure.net");
+    let consent = ask("Bearer writer", &[origin, ("webhook-request-rate", b"120")]).await;
+    assert_eq!((consent.status, consent.header("allow")), (200, "OPTIONS, POST"));
+    assert_eq!(consent.header("webhook-allowed-origin"), "eventgrid.azure.net");
+    assert_eq!(consent.header("webhook-allowed-rate"), "*");
+    let plain = ask("Bearer writer", &[]).await;
+    assert_eq!((plain.status, plain.header("allow")), (200, "OPTIONS, POST"));
+    assert_eq!((plain.header("webhook-allowed-origin"), plain.header("webhook-allowed-rate")), ("", ""));
+    for (key, headers, status) in [
+        ("", &[origin][..], 401),
+        ("Bearer guess", &[origin], 401),
+        ("Bearer reader", &[origin], 403),
+        ("Bearer writer", &[("webhook-request-origin", b"https://a, b")], 400),
+        ("Bearer writer", &[origin, origin], 400),
+        ("Bearer writer", &[origin, ("webhook-request-rate", b"0")], 400),
+    ] {
+        let refused = ask(key, headers).await;
+        assert_eq!(refused.problem().0, status, "{key} {headers:?}");
+        assert_eq!(refused.header("webhook-allowed-origin"), "", "no consent: {key} {headers:?}");
+    }
+    let elsewhere = send(&instance, (Method::OPTIONS, "/v1/feedback"), &[origin], b"").await;
+    assert_eq!((elsewhere.status, elsewhere.header("webhook-allowed-origin")), (405, ""));
 }

@@ -191,6 +191,7 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             "GET /v1/reminders/stream",
             "GET /v1/risk/appointments/{appointment_id}",
             "GET /v1/users/{user_id}",
+            "OPTIONS /v1/events",
             "POST /v1/appointments/{appointment_id}/reminders",
             "POST /v1/events",
             "POST /v1/feedback",

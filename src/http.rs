@@ -272,14 +272,15 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
     let reading_policies = OpenApiRouter::new().routes(routes!(policies::get)).routes(routes!(models::get));
     let writing_policies = OpenApiRouter::new().routes(routes!(policies::put)).routes(routes!(models::put));
     let writing_reminders = OpenApiRouter::new().routes(routes!(reminders::request));
-    OpenApiRouter::with_openapi(openapi::base())
+    let routes = OpenApiRouter::with_openapi(openapi::base())
         .merge(under(Scope::EventsWrite, writing_events))
         .merge(under(Scope::RiskRead, reading_risk))
         .merge(under(Scope::ViewsRead, reading_views))
         .merge(under(Scope::ViewsRead, reading_policies))
         .merge(under(Scope::Admin, writing_policies))
         .merge(under(Scope::RemindersWrite, writing_reminders))
-        .merge(open_routes())
+        .merge(open_routes());
+    openapi::without_null_bodies(routes)
 }
 
 /// Routes that need no key: they say nothing about anybody.

@@ -79,9 +79,9 @@ pub struct Placed {
     request_body(
         description = "A CloudEvent, its data, or a batch of CloudEvents",
         content(
-            (Value = "application/cloudevents+json", example = json!(super::openapi::login_event())),
-            (Vec<Value> = "application/cloudevents-batch+json", example = json!([super::openapi::login_event()])),
-            (Value = "application/json", example = json!(super::openapi::login_event()["data"])),
+            (Object = "application/cloudevents+json", example = json!(super::openapi::login_event())),
+            (Vec<Object> = "application/cloudevents-batch+json", example = json!([super::openapi::login_event()])),
+            (Object = "application/json", example = json!(super::openapi::login_event()["data"])),
         )
     ),
     responses(

@@ -97,7 +97,7 @@ pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Res
         ("Foretell-Tenant" = Option<String>, Header),
         ("If-Match" = Option<String>, Header, description = "The version that is to be replaced, as `ETag` had it"),
     ),
-    request_body(description = "The document", content((Value = "application/json", example = json!({})))),
+    request_body(description = "The document", content((Object = "application/json", example = json!({})))),
     responses(
         (status = 200, body = ModelAnswer, headers(("ETag" = String, description = "The latest version"))),
         (status = "4XX", body = Document, content_type = "application/problem+json"),

@@ -2,9 +2,11 @@
 
 use super::auth::Scope;
 use serde_json::{Value, json};
+use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{
-    ComponentsBuilder, ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
+    ComponentsBuilder, ContactBuilder, Content, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr, Schema,
+    SecurityRequirement,
 };
 use utoipa_axum::router::OpenApiRouter;
 
@@ -38,6 +40,32 @@ where
         }
     }
     routes
+}
+
+/// A body that may be left out is left out: `null` is a body, and none that a handler takes.
+pub(super) fn without_null_bodies<S>(mut routes: OpenApiRouter<S>) -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let items = routes.get_openapi_mut().paths.paths.values_mut();
+    let operations = items.flat_map(|item| [&mut item.put, &mut item.post]).flatten();
+    for body in operations.filter_map(|operation| operation.request_body.as_mut()) {
+        let RefOr::T(body) = body else { continue };
+        for content in body.content.values_mut() {
+            let RefOr::T(Content { schema: Some(schema), .. }) = content else { continue };
+            if let RefOr::T(Schema::OneOf(choice)) = schema {
+                choice.items.retain(|item| !is_null(item));
+                if let [only] = choice.items.as_slice() {
+                    *schema = only.clone();
+                }
+            }
+        }
+    }
+    routes
+}
+
+fn is_null(schema: &RefOr<Schema>) -> bool {
+    matches!(schema, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null))
 }
 
 /// The document as JSON, as `/openapi.json` serves it.

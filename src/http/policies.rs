@@ -122,7 +122,7 @@ pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<Po
     request_body(
         description = "The document, in JSON or TOML",
         content(
-            (Value = "application/json", example = json!({"challenge_at": 0.4, "signals": {"new_device": {"factor": 4.0}}})),
+            (Object = "application/json", example = json!({"challenge_at": 0.4, "signals": {"new_device": {"factor": 4.0}}})),
             (String = "application/toml", example = "challenge_at = 0.4\n"),
         )
     ),

@@ -4,6 +4,7 @@ use crate::instance::{Answer, Instance, World, booked, login};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use foretell::http::auth::{Keys, hash};
+use foretell::http::openapi;
 use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
@@ -120,4 +121,26 @@ async fn a_sender_of_webhooks_gets_consent_where_it_may_deliver() {
     }
     let elsewhere = send(&instance, (Method::OPTIONS, "/v1/feedback"), &[origin], b"").await;
     assert_eq!((elsewhere.status, elsewhere.header("webhook-allowed-origin")), (405, ""));
+}
+
+#[tokio::test]
+async fn no_body_of_the_document_takes_null_where_the_service_refuses_it() {
+    let instance = Instance::start().await;
+    instance.fold(&[booked("b", "c", "a", "2026-03-29T09:30:00")]).await;
+    let document: Value = serde_json::from_str(&openapi::document().unwrap()).unwrap();
+    for ((method, path), media_type, _, _) in bodies() {
+        let answer = send(&instance, (method.clone(), path), &[("content-type", media_type.as_bytes())], b"null").await;
+        assert!((400..500).contains(&answer.status), "{path}: {}", answer.body);
+        let template = path
+            .replace("appointments/a/", "appointments/{appointment_id}/")
+            .replace("policies/login", "policies/{policy}");
+        let body = &document["paths"][template.as_str()][method.as_str().to_lowercase()]["requestBody"];
+        let schemas: Vec<_> = body["content"].as_object().unwrap().values().map(|content| &content["schema"]).collect();
+        for schema in schemas {
+            assert!(schema["$ref"].is_string() || schema["type"].is_string(), "{path}: {schema}");
+            assert_ne!(schema["type"], "null", "{path}");
+        }
+    }
+    let body = &document["paths"]["/v1/appointments/{appointment_id}/reminders"]["post"]["requestBody"];
+    assert_ne!(body["required"], true, "it may be left out");
 }

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::evaluate;
 use crate::evaluate::policies::Changed;
 use crate::evaluate::reminders::{Happened, ReminderOptions};
-use crate::event::codec::rfc3339;
+use crate::event::codec::{self, rfc3339};
 use crate::event::{DEFAULT_TENANT, policy};
 use crate::ops::Error;
 use crate::ops::inspect::Print;
@@ -210,7 +210,7 @@ fn read<D: Document>(path: &Path, settings: &D) -> Result<D, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     let document: Value = if is_json {
-        serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?
+        codec::json::parse(text.as_bytes(), "").map_err(|faults| failed(faults.to_string()))?
     } else {
         toml::from_str(&text).map_err(|error| failed(error.to_string()))?
     };

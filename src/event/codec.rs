@@ -9,13 +9,19 @@
 //! ```
 //!
 //! Events are CloudEvents 1.0 in JSON, in binary or structured mode; binary is written. An event is read to its end
-//! and every fault is told, each with its place; unknown fields are never faults. Behind this module nothing
-//! checks an event again. All of it is pure: no clock, no I/O, no panic whatever the bytes are.
+//! and every fault is told, each with its place; unknown fields of the data are never faults. Behind this module
+//! nothing checks an event again. All of it is pure: no clock, no I/O, no panic whatever the bytes are.
+//!
+//! There are two readings. What comes in ([`decode_structured`], [`decode_binary`]) is held to the letter of
+//! CloudEvents (`letter`) and names no member of JSON twice ([`json`]). What is in the log ([`decode`]) was taken
+//! before and is read as it was then: of a doubled member the last one counts, and what is no attribute is ignored.
 //!
 //! Decisions that the schemas cannot show:
 //! - `subject` is written and not read: user or client are in the data, and two truths would have to be compared.
 //! - Without `time` an event happened when it arrived: at its record's timestamp, or when HTTP took it.
-//! - Without `content-type` a record is read as binary JSON, which is what most producers mean.
+//! - `data_base64` is the JSON of the data as bytes, whatever mode an SDK was in when it wrote it so.
+//! - Without `content-type` a record with attributes in its headers is binary, and one whose value has `specversion`
+//!   is structured.
 //! - An optional text that is empty is absent, save a user agent, whose emptiness means something.
 //! - A record that is read gets browser, system and kind of device from its user agent where it has none
 //!   ([`agent::complete`]); an event on its way into the log does not, because better rules may come.
@@ -26,6 +32,9 @@ pub mod bounds;
 mod cursor;
 mod facts;
 mod fault;
+pub mod json;
+mod letter;
+pub mod media;
 mod time;
 mod value;
 mod write;
@@ -41,8 +50,11 @@ use super::login::Attempt;
 use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Event, Fact, agent, key};
 use crate::catalog;
 use crate::log::Record;
-use attributes::{Attributes, Mode};
+use attributes::Attributes;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// An event and the data that it came with, for passing on what this version does not know.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,14 +87,14 @@ impl Parsed {
 /// Whether it stands where it belongs is asked by [`check_record`], so that a redrive can read first and place then.
 pub fn decode(record: &Record) -> Result<Event, Faults> {
     let defaults = Defaults { tenant: DEFAULT_TENANT, time_ms: record.timestamp_ms };
-    let event = match attributes::mode(record.header("content-type"))? {
-        Mode::Structured => {
-            let event = object(parse(&record.value, "")?)?;
-            read_structured(&event, defaults)?.0
+    let event = match Sent::of(record)? {
+        Sent::Structured(event) => {
+            let data = data_of(&event, |bytes, place| parse(bytes, place).map_err(Faults::from));
+            read(&Attributes::of_object(&event), data.as_deref(), defaults, Vec::new())?
         }
-        Mode::Binary => {
-            let attributes = Attributes::of_record(record);
-            read(&attributes, parse(&record.value, "/data").as_ref(), defaults)?
+        Sent::Binary(attributes) => {
+            let data = parse(&record.value, "/data").map_err(Faults::from);
+            read(&attributes, data.as_ref(), defaults, Vec::new())?
         }
     };
     Ok(completed(event))
@@ -96,12 +108,13 @@ pub fn completed(mut event: Event) -> Event {
     event
 }
 
-/// Reads a structured event, as HTTP carries it.
+/// Reads a structured event that comes in, as HTTP carries it.
 pub fn decode_structured(value: &Value, defaults: Defaults<'_>) -> Result<Parsed, Faults> {
     let Value::Object(object) = value else { return Err(Faults::one(not_a_cloudevent())) };
-    let (event, attributes) = read_structured(object, defaults)?;
-    let data = object.get("data").and_then(Value::as_object).cloned().unwrap_or_default();
-    Ok(Parsed { event, data, extensions: attributes.into_extensions() })
+    let attributes = Attributes::of_object(object);
+    let data = data_of(object, json::parse);
+    let event = read(&attributes, data.as_deref(), defaults, letter::of_object(object))?;
+    Ok(Parsed { event, data: data.map(into_object).unwrap_or_default(), extensions: attributes.into_extensions() })
 }
 
 /// Reads the data of a type by itself, as it comes out of files; pointers begin with `/data` all the same.
@@ -113,39 +126,81 @@ pub fn decode_data(type_name: &str, data: &Map<String, Value>) -> Result<Fact, F
     }
 }
 
-/// Reads a binary event: attribute names without `ce_` or `ce-`, in lower case, and `datacontenttype` for the
-/// `Content-Type` of the message, if it has one.
-pub fn decode_binary<'a>(
-    attributes: impl Iterator<Item = (&'a str, &'a str)>,
+/// Reads a binary event that comes in: attribute names without `ce-`, in lower case, and `datacontenttype` for the
+/// `Content-Type` of the message, if it has one; an error is why a value has no text.
+pub fn decode_binary(
+    attributes: &[(&str, Read<String>)],
     body: &[u8],
     defaults: Defaults<'_>,
 ) -> Result<Parsed, Faults> {
+    let strict = letter::of_pairs(attributes);
     let attributes = Attributes::of_pairs(attributes);
-    let data = parse(body, "/data");
-    let event = read(&attributes, data.as_ref(), defaults)?;
-    let data = data.ok().and_then(|data| object(data).ok()).unwrap_or_default();
+    let data = json::parse(body, "/data");
+    let event = read(&attributes, data.as_ref(), defaults, strict)?;
+    let data = data.map(|data| into_object(Cow::Owned(data))).unwrap_or_default();
     Ok(Parsed { event, data, extensions: attributes.into_extensions() })
 }
 
-fn read_structured<'a>(
-    event: &'a Map<String, Value>,
-    defaults: Defaults<'_>,
-) -> Result<(Event, Attributes<'a>), Faults> {
-    let attributes = Attributes::of_object(event);
-    let present = |name| event.get(name).filter(|value| !value.is_null());
-    let data = match (present("data"), present("data_base64")) {
-        (_, Some(_)) => Err(attributes::unsupported("/data_base64", "data_base64")),
-        (None, None) => Err(Fault::new("/data", MISSING_FIELD, "data is required")),
-        (Some(data), None) => Ok(data),
-    };
-    Ok((read(&attributes, data, defaults)?, attributes))
+/// A record as its sender wrote it.
+enum Sent<'a> {
+    /// Attributes in headers, data in the value.
+    Binary(Attributes<'a>),
+    /// All of it in the value.
+    Structured(Map<String, Value>),
 }
 
-/// The event of attributes and data; a fault of the data stands for its fields.
+impl<'a> Sent<'a> {
+    fn of(record: &'a Record) -> Result<Self, Faults> {
+        let content_type = record.header("content-type");
+        if attributes::is_structured(content_type)? {
+            return Ok(Self::Structured(object(parse(&record.value, "")?)?));
+        }
+        let attributes = Attributes::of_record(record);
+        if attributes.any() || content_type.is_some() {
+            return Ok(Self::Binary(attributes));
+        }
+        match parse(&record.value, "") {
+            Ok(Value::Object(event)) if event.contains_key("specversion") => Ok(Self::Structured(event)),
+            _ => Ok(Self::Binary(attributes)),
+        }
+    }
+}
+
+/// The data of a structured event, in `data` or as bytes in `data_base64`, which `parse` reads.
+fn data_of(
+    event: &Map<String, Value>,
+    parse: impl FnOnce(&[u8], &str) -> Result<Value, Faults>,
+) -> Result<Cow<'_, Value>, Faults> {
+    const PLACE: &str = "/data_base64";
+    let present = |name| event.get(name).filter(|value| !value.is_null());
+    match (present("data"), present("data_base64")) {
+        (None, None) => Err(Fault::new("/data", MISSING_FIELD, "data is required").into()),
+        (Some(data), None) => Ok(Cow::Borrowed(data)),
+        (Some(_), Some(_)) => {
+            Err(Fault::new(PLACE, INVALID_VALUE, "the event has data as well; send one of the two").into())
+        }
+        (None, Some(Value::String(text))) => match STANDARD.decode(text) {
+            Ok(bytes) => parse(&bytes, PLACE).map(Cow::Owned),
+            Err(error) => Err(Fault::new(PLACE, INVALID_VALUE, format!("is not Base64 (RFC 4648, 4): {error}")).into()),
+        },
+        (None, Some(other)) => {
+            let (code, detail) = value::wrong("a string", other);
+            Err(Fault::new(PLACE, code, detail).into())
+        }
+    }
+}
+
+fn into_object(data: Cow<'_, Value>) -> Map<String, Value> {
+    object(data.into_owned()).unwrap_or_default()
+}
+
+/// The event of attributes and data; faults of the data stand for its fields, and of the `strict` ones those are told
+/// whose attribute has no other.
 fn read(
     attributes: &Attributes<'_>,
-    data: Result<&Value, impl std::borrow::Borrow<Fault>>,
+    data: Result<&Value, &Faults>,
     defaults: Defaults<'_>,
+    strict: Vec<Fault>,
 ) -> Result<Event, Faults> {
     if !attributes.any() {
         return Err(Faults::one(not_a_cloudevent()));
@@ -153,14 +208,17 @@ fn read(
     let mut faults = Vec::new();
     let (envelope, type_name) = attributes.envelope(defaults, &mut faults);
     attributes::check_json(&attributes.content_type, &mut faults);
+    let further = strict.into_iter().filter(|fault| faults.iter().all(|told| told.pointer != fault.pointer));
+    let further: Vec<_> = further.collect();
+    faults.extend(further);
     let fact = match data {
         Ok(Value::Object(data)) => read_fact(type_name, data, &mut faults),
         Ok(other) => {
             faults.push(Fault::new("/data", WRONG_TYPE, value::wrong("an object", other).1));
             None
         }
-        Err(fault) => {
-            faults.push(fault.borrow().clone());
+        Err(found) => {
+            faults.extend(found.iter().cloned());
             None
         }
     };

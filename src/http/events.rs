@@ -8,11 +8,13 @@
 //! Nothing is appended unless every event of the request is right. Afterwards only the log can fail, and then some
 //! events may be stored: the sender repeats the request, and equal ids change nothing.
 
+mod headers;
+
 use super::Api;
 use super::auth::Caller;
 use super::problem::{Code, InputError, Problem};
-use super::request::{Body, Prefer, is_json, json, media_type};
-use crate::event::codec::{self, Defaults, Fault, Faults, INVALID_VALUE, Parsed, WRONG_TYPE};
+use super::request::{Body, Prefer, json, media_type};
+use crate::event::codec::{self, Defaults, Fault, Faults, INVALID_VALUE, Parsed};
 use crate::event::{Position, Topic, country};
 use crate::log::{Kind, NewRecord};
 use crate::telemetry::{self, trace};
@@ -67,6 +69,7 @@ pub struct Placed {
 
 /// Appends events: one CloudEvent (structured, or binary with `ce-` headers), or a batch of at most 1,000 and 1 MiB.
 ///
+/// In structured mode `data_base64` is read as `data`. The body may be compressed with gzip; 1 MiB is its size before.
 /// Answers 202 once they are durable. With `Prefer: wait=SECONDS` it answers 200 as soon as the serving views
 /// contain them, and 202 when the time is up. Validation is all or nothing, and names every faulty event. After a
 /// 503 some may be stored: send the same again, equal ids change nothing.
@@ -171,12 +174,19 @@ struct Intake<'a> {
 impl Intake<'_> {
     fn read(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Parsed>, Problem> {
         let media_type = media_type(headers)?;
-        match media_type.as_deref() {
-            Some(BATCH) => self.batch(json(body)?),
-            Some(STRUCTURED) => Ok(vec![self.checked(codec::decode_structured(&json(body)?, self.defaults()))?]),
-            Some(other) if !is_json(other) || other.starts_with("application/cloudevents") => Err(unsupported()),
+        match media_type.as_ref().map(|media| (media.essence(), media.is_json())) {
+            Some((BATCH, _)) => self.batch(json(body)?),
+            Some((STRUCTURED, _)) => self.structured(&json(body)?),
+            Some((other, is_json)) if !is_json || other.starts_with("application/cloudevents") => Err(unsupported()),
             _ => self.binary(headers, body),
         }
+    }
+
+    fn structured(&self, event: &Value) -> Result<Vec<Parsed>, Problem> {
+        if event.is_array() {
+            return Err(misnamed(BATCH));
+        }
+        Ok(vec![self.checked(codec::decode_structured(event, self.defaults()))?])
     }
 
     fn defaults(&self) -> Defaults<'_> {
@@ -184,27 +194,15 @@ impl Intake<'_> {
     }
 
     fn binary(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Parsed>, Problem> {
-        let attributes: Vec<_> = headers
-            .iter()
-            .filter_map(|(name, value)| {
-                let name = match name.as_str() {
-                    "content-type" => "datacontenttype",
-                    name => name.strip_prefix("ce-")?,
-                };
-                Some((name, unescaped(value.as_bytes())))
-            })
-            .collect();
-        if !attributes.iter().any(|(name, _)| *name != "datacontenttype") {
-            return Err(unsupported());
+        let attributes = headers::attributes(headers);
+        if attributes.iter().all(|(name, _)| *name == "datacontenttype") {
+            return Err(without_attributes(body));
         }
-        let pairs = attributes.iter().map(|(name, text)| (*name, text.as_str()));
-        Ok(vec![self.checked(codec::decode_binary(pairs, body, self.defaults()))?])
+        Ok(vec![self.checked(codec::decode_binary(&attributes, body, self.defaults()))?])
     }
 
     fn batch(&self, body: Value) -> Result<Vec<Parsed>, Problem> {
-        let Value::Array(values) = body else {
-            return Err(Problem::invalid(vec![Fault::new("", WRONG_TYPE, "must be a list of CloudEvents")]));
-        };
+        let Value::Array(values) = body else { return Err(misnamed(STRUCTURED)) };
         if values.len() > EVENTS_MAX {
             let detail = format!("{} events, more than {EVENTS_MAX}", values.len());
             return Err(Problem::new(Code::TooManyEvents, detail));
@@ -247,25 +245,27 @@ impl Intake<'_> {
     }
 }
 
-/// The text of a `ce-` header: percent-encoded UTF-8, as the HTTP binding of CloudEvents asks for.
-fn unescaped(value: &[u8]) -> String {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value;
-    while let Some((first, tail)) = rest.split_first() {
-        let escaped = match (first, tail) {
-            (b'%', [high, low, ..]) => digit(high).zip(digit(low)).map(|(high, low)| (high * 16 + low) as u8),
-            _ => None,
-        };
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 fn unsupported() -> Problem {
     let detail = format!("send {STRUCTURED}, {BATCH}, or application/json with the attributes in ce- headers");
     Problem::new(Code::UnsupportedMediaType, detail)
+}
+
+/// The body is of another mode than its media type says.
+fn misnamed(media_type: &str) -> Problem {
+    let what = if media_type == BATCH { "a batch, a list of CloudEvents" } else { "no list, so it is no batch" };
+    Problem::new(Code::UnsupportedMediaType, format!("the body is {what}; send it as {media_type}"))
+}
+
+/// JSON without `ce-` headers: what its sender meant can mostly be seen.
+fn without_attributes(body: &[u8]) -> Problem {
+    match json(body) {
+        Ok(Value::Array(_)) => misnamed(BATCH),
+        Ok(Value::Object(event)) if event.contains_key("specversion") => {
+            let detail = format!("the body is a CloudEvent in structured mode; send it as {STRUCTURED}");
+            Problem::new(Code::UnsupportedMediaType, detail)
+        }
+        _ => unsupported(),
+    }
 }
 
 /// At most [`EVENTS_PER_SUBJECT_MAX`] events of one user or client: as many as its row remembers.
@@ -288,18 +288,4 @@ fn bounded(events: &[Parsed]) -> Result<(), Problem> {
     }
     let detail = format!("at most {EVENTS_PER_SUBJECT_MAX} events of one user or client in a batch");
     Err(Problem::new(Code::TooManyPerSubject, detail).with(errors))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn header_texts_are_percent_decoded() {
-        for (sent, read) in
-            [("a%20b", "a b"), ("%E2%82%AC", "€"), ("100%", "100%"), ("%zz", "%zz"), ("%2", "%2"), ("", "")]
-        {
-            assert_eq!(unescaped(sent.as_bytes()), read, "{sent}");
-        }
-    }
 }

@@ -175,9 +175,10 @@ fn kind(name: &str) -> Result<Kind, Problem> {
 }
 
 fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
-    match media_type(headers)?.as_deref() {
-        None | Some("application/json") => json(body),
-        Some("application/toml") => {
+    match media_type(headers)? {
+        None => json(body),
+        Some(media) if media.is_json() => json(body),
+        Some(media) if media.essence() == "application/toml" => {
             let text = std::str::from_utf8(body);
             let text = text.map_err(|error| Problem::new(Code::MalformedToml, error.to_string()).at(""))?;
             toml::from_str(text).map_err(|error| Problem::new(Code::MalformedToml, error.to_string()).at(""))

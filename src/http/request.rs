@@ -3,7 +3,8 @@
 use super::problem::{Code, Problem};
 use super::{Api, encoding};
 use crate::event::ID_BYTES_MAX;
-use crate::event::codec::{Fault, Fields, TOO_LONG, WRONG_TYPE};
+use crate::event::codec::media::Media;
+use crate::event::codec::{self, Fault, Fields, TOO_LONG, WRONG_TYPE};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
@@ -43,8 +44,7 @@ impl FromRequest<Arc<Api>> for Object {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
-        let media_type = media_type(request.headers())?;
-        if media_type.as_deref().is_some_and(|essence| !is_json(essence)) {
+        if media_type(request.headers())?.is_some_and(|media| !media.is_json()) {
             return Err(Problem::new(Code::UnsupportedMediaType, "send application/json"));
         }
         let Body(bytes) = Body::from_request(request, api).await?;
@@ -67,20 +67,23 @@ impl Object {
     }
 }
 
-/// A JSON value from a body.
+/// A JSON value from a body, without doubled members.
 pub(super) fn json(bytes: &[u8]) -> Result<Value, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| Problem::new(Code::MalformedJson, error.to_string()).at(""))
+    Ok(codec::json::parse(bytes, "")?)
 }
 
-/// The media type of the body without its parameters, in lower case, if it is named.
-pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| Problem::new(Code::UnsupportedMediaType, "Content-Type is not text"))?;
-    Ok(Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()))
-}
-
-pub(super) fn is_json(essence: &str) -> bool {
-    essence == "application/json" || essence.ends_with("+json")
+/// The media type of the body, if it is named.
+pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Media>, Problem> {
+    let refused = |detail: String| Problem::new(Code::UnsupportedMediaType, detail);
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(refused("the request has Content-Type more than once; send it once".to_owned())),
+        (Some(value), None) => {
+            let text = value.to_str().map_err(|_| refused("Content-Type is not text".to_owned()))?;
+            Media::parse(text).map(Some).map_err(refused)
+        }
+    }
 }
 
 /// The ids that a path names: one text, or two.

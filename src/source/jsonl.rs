@@ -5,7 +5,7 @@
 //! [`Author`] is what a simulated history says of itself; any other one is a field like any that is unknown here.
 
 use super::{Author, Error, LABEL, Label, Rows, Sent, Sourced};
-use crate::event::codec::{self, Defaults, Parsed};
+use crate::event::codec::{self, Defaults, Faults, MALFORMED_JSON, Parsed};
 use crate::log::RECORD_BYTES_MAX;
 use serde_json::Value;
 use std::io::{BufRead, Read};
@@ -37,16 +37,20 @@ pub(super) fn read(input: &mut dyn BufRead, rows: &mut Rows<'_>) -> Result<(), E
 
 fn event(line: &[u8], number: u64, rows: &Rows<'_>) -> Result<Sourced, Error> {
     let origin = rows.origin;
-    let value: Value = serde_json::from_slice(line).map_err(|cause| origin.unreadable(number, &cause))?;
+    let refused = |faults: Faults| {
+        let fault = faults.first();
+        if fault.pointer.is_empty() && fault.code == MALFORMED_JSON {
+            return origin.unreadable(number, &fault.detail);
+        }
+        let place = if fault.pointer.is_empty() { "the event" } else { &fault.pointer };
+        origin.bad(number, place, format!("{}: {}", fault.code, fault.detail))
+    };
+    let value = codec::json::parse(line, "").map_err(refused)?;
     if value.get("time").is_none_or(Value::is_null) {
         return Err(origin.bad(number, "/time", "time is required in a file"));
     }
     let defaults = Defaults { tenant: origin.tenant, time_ms: 0 };
-    let Parsed { event, data, extensions } = codec::decode_structured(&value, defaults).map_err(|faults| {
-        let fault = faults.first();
-        let place = if fault.pointer.is_empty() { "the event" } else { &fault.pointer };
-        origin.bad(number, place, format!("{}: {}", fault.code, fault.detail))
-    })?;
+    let Parsed { event, data, extensions } = codec::decode_structured(&value, defaults).map_err(refused)?;
     let author = data.get(LABEL).and_then(Value::as_str).and_then(Author::parse);
     Ok(Sourced { event, sent: Some(Box::new(Sent { data, extensions })), label: author.map(Label::Simulated) })
 }

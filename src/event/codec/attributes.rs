@@ -5,8 +5,9 @@
 
 use super::bounds::*;
 use super::fault::{self, Fault, Faults, quoted};
+use super::letter::is_name;
 use super::time;
-use super::value::wrong;
+use super::value::{Read, wrong};
 use crate::event::{Envelope, ID_BYTES_MAX};
 use crate::log::Record;
 use serde_json::{Map, Value};
@@ -36,14 +37,14 @@ pub(super) struct Attributes<'a> {
 }
 
 /// The text of an attribute, or why it has none.
-type Attribute<'a> = Result<&'a str, String>;
+type Attribute<'a> = Read<&'a str>;
 
 impl<'a> Attributes<'a> {
     /// From the headers of a record; of a name that repeats the last one counts.
     pub(super) fn of_record(record: &'a Record) -> Self {
         let mut found = Self::default();
         for (name, value) in &record.headers {
-            let text = std::str::from_utf8(value).map_err(|_| "must be UTF-8".to_owned());
+            let text = std::str::from_utf8(value).map_err(|_| (fault::WRONG_TYPE, "must be UTF-8".to_owned()));
             match name.strip_prefix("ce_") {
                 Some(name) => found.take(name, text),
                 None if name.eq_ignore_ascii_case("content-type") => found.content_type = Some(text),
@@ -54,9 +55,11 @@ impl<'a> Attributes<'a> {
     }
 
     /// From names without their prefix, and texts.
-    pub(super) fn of_pairs(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+    pub(super) fn of_pairs(pairs: &'a [(&'a str, Read<String>)]) -> Self {
         let mut found = Self::default();
-        pairs.for_each(|(name, text)| found.take(name, Ok(text)));
+        for (name, text) in pairs {
+            found.take(name, text.as_deref().map_err(Clone::clone));
+        }
         found
     }
 
@@ -71,7 +74,7 @@ impl<'a> Attributes<'a> {
                 Value::Bool(_) | Value::Number(_) if !CONTEXT.contains(&name.as_str()) => {
                     found.extension(name, Cow::Owned(value.to_string()));
                 }
-                _ => found.take(name, Err(wrong("a string", value).1)),
+                _ => found.take(name, Err(wrong("a string", value))),
             }
         }
         found
@@ -98,9 +101,8 @@ impl<'a> Attributes<'a> {
 
     /// Keeps an extension attribute; one that cannot be one is ignored, as any unknown field is.
     fn extension(&mut self, name: &'a str, text: Cow<'a, str>) {
-        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let is_reserved = matches!(name, "subject" | "data");
-        if is_name && !is_reserved && self.extensions.len() < EXTENSIONS_MAX && text.len() <= TEXT_BYTES_MAX {
+        if is_name(name) && !is_reserved && self.extensions.len() < EXTENSIONS_MAX && text.len() <= TEXT_BYTES_MAX {
             self.extensions.retain(|(known, _)| *known != name);
             self.extensions.push((name, text));
         }
@@ -145,7 +147,8 @@ impl<'a> Attributes<'a> {
 }
 
 /// The attributes that CloudEvents defines as text and this codec reads.
-const CONTEXT: [&str; 8] = ["specversion", "id", "source", "type", "time", "tenant", "datacontenttype", "subject"];
+pub(super) const CONTEXT: [&str; 8] =
+    ["specversion", "id", "source", "type", "time", "tenant", "datacontenttype", "subject"];
 
 /// Whether a text can be a tenant: 1 to 63 characters of `a-z`, `0-9` and `-`.
 pub fn is_tenant(text: &str) -> bool {
@@ -180,28 +183,19 @@ fn optional<'a>(
             let detail = format!("longer than {bytes_max} bytes");
             faults.push(Fault::new(format!("/{name}"), fault::TOO_LONG, detail));
         }
-        Err(detail) => faults.push(Fault::new(format!("/{name}"), fault::WRONG_TYPE, detail.clone())),
+        Err((code, detail)) => faults.push(Fault::new(format!("/{name}"), code, detail.clone())),
     }
     None
 }
 
-/// How a message carries its event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Attributes in headers, data in the body.
-    Binary,
-    /// All of it in the body.
-    Structured,
-}
-
-/// The mode that a content type stands for; without one, binary.
-pub(super) fn mode(content_type: Option<&[u8]>) -> Result<Mode, Faults> {
-    let Some(bytes) = content_type else { return Ok(Mode::Binary) };
+/// Whether a record of this content type has all of its event in its value. Without one it is binary.
+pub(super) fn is_structured(content_type: Option<&[u8]>) -> Result<bool, Faults> {
+    let Some(bytes) = content_type else { return Ok(false) };
     let text = String::from_utf8_lossy(bytes);
     let essence = essence(&text);
     match essence.strip_prefix("application/cloudevents") {
-        None => Ok(Mode::Binary),
-        Some("" | "+json") => Ok(Mode::Structured),
+        None => Ok(false),
+        Some("" | "+json") => Ok(true),
         Some(_) => Err(Faults::one(unsupported("", &essence))),
     }
 }
@@ -210,10 +204,10 @@ pub(super) fn mode(content_type: Option<&[u8]>) -> Result<Mode, Faults> {
 pub(super) fn check_json(content_type: &Option<Attribute<'_>>, faults: &mut Vec<Fault>) {
     match content_type {
         None => {}
-        Some(Err(detail)) => faults.push(Fault::new("/datacontenttype", fault::WRONG_TYPE, detail.clone())),
+        Some(Err((code, detail))) => faults.push(Fault::new("/datacontenttype", code, detail.clone())),
         Some(Ok(text)) => {
             let essence = essence(text);
-            if essence != "application/json" && essence != "text/json" && !essence.ends_with("+json") {
+            if !essence.ends_with("/json") && !essence.ends_with("+json") {
                 faults.push(unsupported("/datacontenttype", &essence));
             }
         }

@@ -351,6 +351,6 @@ impl<'v> Entry<'v, '_> {
 }
 
 /// A name as a reference token of a JSON pointer.
-fn escaped(name: &str) -> Cow<'_, str> {
+pub(super) fn escaped(name: &str) -> Cow<'_, str> {
     if name.contains(['~', '/']) { Cow::Owned(name.replace('~', "~0").replace('/', "~1")) } else { Cow::Borrowed(name) }
 }

@@ -39,9 +39,13 @@ pub const WRONG_PARTITION: &str = "WRONG_PARTITION";
 pub const WRONG_TOPIC: &str = "WRONG_TOPIC";
 /// `time` lies more than five minutes ahead of when the event arrived.
 pub const TIME_IN_FUTURE: &str = "TIME_IN_FUTURE";
+/// An object has a member twice, or a request has an attribute twice.
+pub const DUPLICATE_MEMBER: &str = "DUPLICATE_MEMBER";
+/// The name of an attribute is not made of `a-z` and `0-9`.
+pub const INVALID_NAME: &str = "INVALID_NAME";
 
 /// Every code above, for documents and tests.
-pub const CODES: [&str; 16] = [
+pub const CODES: [&str; 18] = [
     MALFORMED_JSON,
     NOT_A_CLOUDEVENT,
     MISSING_FIELD,
@@ -58,6 +62,8 @@ pub const CODES: [&str; 16] = [
     WRONG_PARTITION,
     WRONG_TOPIC,
     TIME_IN_FUTURE,
+    DUPLICATE_MEMBER,
+    INVALID_NAME,
 ];
 
 /// One thing that is wrong with an event.

@@ -1,12 +1,14 @@
 //! Events on their way out: into records, and from records into structured JSON.
 
-use super::attributes::{self, Attributes, Mode};
+use super::attributes;
 use super::fault::{Fault, Faults};
-use super::{Parsed, facts, object, parse, time};
+use super::letter::is_name;
+use super::{Parsed, Sent, data_of, facts, parse, time};
 use crate::event::{Envelope, Event, Topic, key};
 use crate::log::{Header, NewRecord, Record};
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// An event to be written.
 #[derive(Debug, Clone, Copy)]
@@ -76,11 +78,10 @@ fn outgoing<'a>(event: &'a Event, data: &'a Map<String, Value>, extensions: &'a 
 /// What the record says is passed on, not judged: attributes and data need not be known here. Faults only where the
 /// record is no CloudEvent with JSON data.
 pub fn structured(record: &Record) -> Result<Value, Faults> {
-    match attributes::mode(record.header("content-type"))? {
-        Mode::Structured => Ok(Value::Object(object(parse(&record.value, "")?)?)),
-        Mode::Binary => {
+    match Sent::of(record)? {
+        Sent::Structured(event) => Ok(Value::Object(with_data(event))),
+        Sent::Binary(found) => {
             let mut faults = Vec::new();
-            let found = Attributes::of_record(record);
             if !found.any() {
                 return Err(Faults::one(super::not_a_cloudevent()));
             }
@@ -91,10 +92,23 @@ pub fn structured(record: &Record) -> Result<Value, Faults> {
     }
 }
 
+/// The event with `data` in place of `data_base64`, where it can be read.
+fn with_data(mut event: Map<String, Value>) -> Map<String, Value> {
+    if event.get("data_base64").is_none_or(Value::is_null) {
+        return event;
+    }
+    if let Ok(Cow::Owned(data)) = data_of(&event, |bytes, place| parse(bytes, place).map_err(Faults::from)) {
+        event.remove("data_base64");
+        event.insert("data".to_owned(), data);
+    }
+    event
+}
+
 fn object_of(record: &Record, data: Value) -> Value {
     let mut object = Map::new();
     for (name, value) in &record.headers {
-        if let (Some(name), Ok(text)) = (name.strip_prefix("ce_"), std::str::from_utf8(value)) {
+        let name = name.strip_prefix("ce_").filter(|name| is_name(name));
+        if let (Some(name), Ok(text)) = (name, std::str::from_utf8(value)) {
             object.insert(name.to_owned(), Value::String(text.to_owned()));
         }
     }

@@ -1,0 +1,96 @@
+//! What CloudEvents 1.0 asks of attributes beyond what a fold needs. It is asked where an event comes in, and never
+//! of what is in the log: records were taken before they were held to it, and stay what they are.
+//!
+//! - A name is made of `a-z` and `0-9`, and `data` is no attribute.
+//! - A text has no control characters and no noncharacters; one that may be left out is not empty.
+//! - A value in JSON is a string, a boolean or a whole number of 32 bits.
+//! - `datacontenttype` is a media type, of JSON in UTF-8.
+//! - In headers an attribute stands once, and `datacontenttype` is the `Content-Type`.
+
+use super::attributes::CONTEXT;
+use super::fault::{self, Fault, quoted};
+use super::media::Media;
+use super::value::{Read, cut, wrong};
+use serde_json::{Map, Value};
+
+/// How much of a name a pointer shows, in bytes.
+const NAME_SHOWN_BYTES: usize = 128;
+
+/// The faults of the members of an event in structured form.
+pub(super) fn of_object(event: &Map<String, Value>) -> Vec<Fault> {
+    let attributes = event.iter().filter(|(name, _)| *name != "data" && *name != "data_base64");
+    attributes.filter_map(|(name, value)| member(name, value).err().map(|fault| at(name, fault))).collect()
+}
+
+/// The faults of attributes in headers, without their prefix; a text that could not be read is a fault already.
+pub(super) fn of_pairs(pairs: &[(&str, Read<String>)]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (index, (name, text)) in pairs.iter().enumerate() {
+        if pairs.iter().take(index).any(|(earlier, _)| earlier == name) {
+            let detail = "the request has this attribute more than once; send it once".to_owned();
+            faults.push(at(name, (fault::DUPLICATE_MEMBER, detail)));
+        }
+        let found = checked_name(name)
+            .and_then(|()| text.as_deref().map_err(Clone::clone))
+            .and_then(|text| checked_text(name, text));
+        faults.extend(found.err().map(|fault| at(name, fault)));
+    }
+    faults
+}
+
+fn at(name: &str, (code, detail): (&'static str, String)) -> Fault {
+    Fault::new(format!("/{}", super::cursor::escaped(cut(name, NAME_SHOWN_BYTES))), code, detail)
+}
+
+fn member(name: &str, value: &Value) -> Read<()> {
+    checked_name(name)?;
+    match value {
+        Value::Null => Ok(()),
+        Value::String(text) => checked_text(name, text),
+        _ if CONTEXT.contains(&name) || name == "dataschema" => Err(wrong("a string", value)),
+        Value::Bool(_) => Ok(()),
+        Value::Number(number) if number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) => Ok(()),
+        Value::Number(_) => {
+            Err((fault::INVALID_VALUE, "must be a whole number of 32 bits; send others as a string".to_owned()))
+        }
+        _ => Err(wrong("a string, a whole number or a boolean", value)),
+    }
+}
+
+fn checked_name(name: &str) -> Read<()> {
+    if name == "data" {
+        return Err((fault::INVALID_NAME, "data is the body, not an attribute".to_owned()));
+    }
+    if is_name(name) {
+        return Ok(());
+    }
+    let detail = format!("{} is no name of an attribute: use a-z and 0-9, or put it into data", quoted(name));
+    Err((fault::INVALID_NAME, detail))
+}
+
+/// Whether CloudEvents allows the name.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+fn checked_text(name: &str, text: &str) -> Read<()> {
+    if let Some(forbidden) = text.chars().find(|c| is_forbidden(*c)) {
+        let detail = format!("has U+{:04X}, which no attribute may have", u32::from(forbidden));
+        return Err((fault::INVALID_VALUE, detail));
+    }
+    match name {
+        "subject" | "dataschema" if text.is_empty() => {
+            Err((fault::INVALID_VALUE, "must not be empty; leave it out".to_owned()))
+        }
+        "datacontenttype" => match Media::parse(text) {
+            Ok(_) => Ok(()),
+            Err(detail) => Err((fault::UNSUPPORTED_CONTENT_TYPE, detail)),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Control characters and noncharacters.
+fn is_forbidden(c: char) -> bool {
+    c.is_control() || matches!(u32::from(c), 0xFDD0..=0xFDEF) || u32::from(c) & 0xFFFE == 0xFFFE
+}

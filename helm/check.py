@@ -147,12 +147,13 @@ class EveryExample(unittest.TestCase):
                 self.assertEqual(container["args"][0], "serve")
                 self.assertEqual(container["args"][container["args"].index("--roles") + 1], role)
                 probes = {p: container[f"{p}Probe"]["httpGet"] for p in ("liveness", "readiness", "startup")}
-                self.assertEqual(probes["liveness"], {"path": "/livez", "port": "http"})
-                self.assertEqual(probes["readiness"], {"path": "/readyz", "port": "http"})
-                self.assertEqual(probes["startup"], {"path": "/livez", "port": "http"})
+                self.assertEqual(probes["liveness"], {"path": "/livez", "port": "ops"})
+                self.assertEqual(probes["readiness"], {"path": "/readyz", "port": "ops"})
+                self.assertEqual(probes["startup"], {"path": "/livez", "port": "ops"})
                 ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+                self.assertEqual(set(ports), {"http", "ops"} if role == "http" else {"ops"})
                 annotations = template["metadata"]["annotations"]
-                self.assertEqual(annotations["prometheus.io/port"], str(ports["http"]))
+                self.assertEqual(annotations["prometheus.io/port"], str(ports["ops"]))
                 self.assertEqual(annotations["prometheus.io/path"], "/metrics")
                 pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
                 self.assertEqual(pause > 0, role == "http")
@@ -179,6 +180,19 @@ class EveryExample(unittest.TestCase):
                 mounts = template["spec"]["containers"][0].get("volumeMounts", [])
                 self.assertEqual({mount["name"] for mount in mounts}, volumes, name)
                 self.assertTrue(all(mount.get("readOnly") for mount in mounts if mount["name"] != "scratch"), name)
+
+    def test_keys_are_there_where_requests_are_answered(self):
+        for objects in self.each():
+            for name, template in pods(of_kind(objects, "Deployment")):
+                volumes = {volume["name"] for volume in template["spec"]["volumes"]}
+                self.assertEqual("api-keys" in volumes, name.endswith("-http"), name)
+
+    def test_operators_are_served_on_a_port_that_no_service_has(self):
+        for objects in self.each():
+            listen = tomllib.loads(configuration(objects))["ops"]["listen"]
+            self.assertEqual(listen, "0.0.0.0:9090")
+            for service in of_kind(objects, "Service"):
+                self.assertEqual([port["targetPort"] for port in service["spec"]["ports"]], ["http"])
 
     def test_names_fit(self):
         long = ["--set", f"fullnameOverride={'n' * 63}"]
@@ -344,10 +358,13 @@ class Choices(unittest.TestCase):
     def test_optional_objects_are_absent_unless_asked_for(self):
         self.assertEqual(of_kind(render(), "NetworkPolicy"), [])
         (policy,) = of_kind(render(*EXAMPLES["full"]), "NetworkPolicy")
-        peers = policy["spec"]["ingress"][0]["from"]
-        self.assertEqual([next(iter(peer)) for peer in peers], ["namespaceSelector", "podSelector"])
+        callers, operators = policy["spec"]["ingress"]
+        self.assertEqual([next(iter(peer)) for peer in callers["from"]], ["namespaceSelector", "podSelector"])
+        self.assertEqual([next(iter(peer)) for peer in operators["from"]], ["namespaceSelector"])
+        self.assertEqual([rule["ports"][0]["port"] for rule in (callers, operators)], [8080, 9090])
         (policy,) = of_kind(render("--set", "networkPolicy.enabled=true"), "NetworkPolicy")
-        self.assertNotIn("from", policy["spec"]["ingress"][0], "nobody is named, so everybody may")
+        for rule in policy["spec"]["ingress"]:
+            self.assertNotIn("from", rule, "nobody is named, so everybody may")
         for switch, kind in (
             ("migration.enabled", "Job"),
             ("serviceAccount.create", "ServiceAccount"),
@@ -368,6 +385,9 @@ REFUSED = [
     ("image.digest=latest", "digest"),
     ("image.pullPolicy=Sometimes", "pullPolicy"),
     ("http.port=80", "port"),
+    ("ops.port=80", "port"),
+    ("ops.port=8080", "ops.port"),
+    ("ops.listen=0.0.0.0:9090", "listen"),
     ("http.apiKeysSecret=Not_A_Name", "apiKeysSecret"),
     ("http.apiKeysSecret=", "http.apiKeysSecret"),
     ("http.insecure=true", "http.insecure"),

@@ -6,10 +6,11 @@
 //!                               └─► reminders  a keeper for reminders, with the planner as companion
 //! ```
 //!
-//! A role is a value, not a build: `serve --roles` takes any of them, and every process serves its health and
-//! metrics. While a cluster is away at the start the process listens already and says what it waits for.
+//! A role is a value, not a build: `serve --roles` takes any of them, and every process serves its health and, to
+//! operators, its metrics. While a cluster is away at the start the process listens already and says what it waits for.
 
 mod backup;
+pub mod descriptors;
 mod ports;
 pub mod repartition;
 mod waiting;
@@ -46,6 +47,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The socket of an instance that serves a data directory, inside that directory.
 pub const SOCKET: &str = "foretell.sock";
+/// How long an operator's request may go on when everything else has ended, in milliseconds.
+const OPS_DRAIN_MS: u64 = 1_000;
 
 /// A part of the service that a process can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -89,19 +92,28 @@ impl Service {
         Self { auto_rebuild: true, ..self }
     }
 
-    /// Serves until shutdown. Errs when a part cannot go on; everything else is ended in order first.
-    pub async fn run(self, listener: TcpListener) -> Result<(), Error> {
-        let door = waiting::Door::default();
+    /// Serves until shutdown. Errs when a part cannot go on; everything else is ended in order first. Operators are
+    /// served to the end, so that they see it drain.
+    pub async fn run(self, listener: TcpListener, ops: Option<TcpListener>) -> Result<(), Error> {
+        let doors = waiting::Doors::default();
         let mut tasks = JoinSet::new();
         let (config, shutdown) = (self.config.http.clone(), self.shutdown.clone());
-        let (behind, open) = (door.clone(), self.shutdown.clone());
+        let (behind, open) = (doors.callers.clone(), self.shutdown.clone());
         tasks.spawn(async move {
             http::serve(waiting::no_delay(listener), move || behind.behind(), &config, shutdown).await;
             Ok(())
         });
+        let drained = CancellationToken::new();
+        let ops = ops.map(|ops| {
+            let (behind, drained, config) = (doors.operators.clone(), drained.clone(), self.config.http.for_operators());
+            let config = http::Config { drain_ms: OPS_DRAIN_MS, ..config };
+            tokio::spawn(async move {
+                http::serve(waiting::no_delay(ops), move || behind.behind(), &config, drained).await;
+            })
+        });
         let started = tokio::select! {
             () = open.cancelled() => Ok(None),
-            started = self.start(&door, &mut tasks) => started,
+            started = self.start(&doors, &mut tasks) => started,
         };
         let (mut ended, decisions) = match started {
             Ok(decisions) => (Ok(()), decisions),
@@ -119,16 +131,20 @@ impl Service {
             // Nobody asks any more.
             decisions.drain().await;
         }
+        drained.cancel();
+        if let Some(Err(panic)) = futures::future::OptionFuture::from(ops).await {
+            tracing::error!(%panic, "operators were not served to the end");
+        }
         ended
     }
 
     /// Opens the ports and starts the roles; answers what is to be drained when they have ended.
     async fn start(
         &self,
-        door: &waiting::Door,
+        doors: &waiting::Doors,
         tasks: &mut JoinSet<Result<(), Error>>,
     ) -> Result<Option<Recorder>, Error> {
-        let ports = self.open_patiently(door).await?;
+        let ports = self.open_patiently(doors).await?;
         ports.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
         blocking("read the rules for user agents", agent::warm).await?;
         if self.roles.contains(&Role::Http) || ports.directory.is_some() {
@@ -142,7 +158,7 @@ impl Service {
         }
         tasks.spawn(end_with(ports.log.clone(), self.shutdown.clone()));
         for family in Family::ALL {
-            door.missing(format!("the views of {}", family.name()));
+            doors.missing(format!("the views of {}", family.name()));
             patiently(&self.config.pipeline, || take_up(&self.config, &ports, family)).await?;
         }
         let rows = Arc::new(Rows::cached(ports.store.clone(), &self.config.reads, &self.config.fold));
@@ -160,13 +176,14 @@ impl Service {
             tasks.spawn(rebuild::all_due(parts.rebuilder.clone(), kept, self.shutdown.clone()));
         }
         let api = Api::new(parts);
-        door.open(match self.roles.contains(&Role::Http) {
+        doors.operators.open(http::ops::router(&api));
+        doors.callers.open(match self.roles.contains(&Role::Http) {
             true => http::router(&api),
             false => http::health_router(&api),
         });
         if let Some(directory) = &ports.directory {
             let socket = bind_socket(&directory.join(SOCKET))?;
-            let (router, config) = (http::admin_router(&api), self.config.http.clone());
+            let (router, config) = (http::admin_router(&api), self.config.http.for_operators());
             let shutdown = self.shutdown.clone();
             tasks.spawn(async move {
                 http::serve(socket, move || router.clone(), &config, shutdown).await;
@@ -177,15 +194,15 @@ impl Service {
     }
 
     /// Waits for clusters that do not answer yet, with a line per attempt.
-    async fn open_patiently(&self, door: &waiting::Door) -> Result<Ports, Error> {
+    async fn open_patiently(&self, doors: &waiting::Doors) -> Result<Ports, Error> {
         let mut pause_ms = 500;
-        door.missing(format!("{} and {}", self.config.log, self.config.store));
+        doors.missing(format!("{} and {}", self.config.log, self.config.store));
         loop {
             match open(&self.config, self.clock.clone()).await {
                 Err(error) if error.kind == Kind::Retry => {
                     let (log, store) = (&self.config.log, &self.config.store);
                     tracing::warn!(%error, log, store, pause_ms, "waiting for log and store");
-                    door.missing(format!("{log} and {store}: {error}"));
+                    doors.missing(format!("{log} and {store}: {error}"));
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                     pause_ms = (pause_ms * 2).min(self.config.pipeline.retry_ms_max.max(1));
                 }

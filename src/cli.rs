@@ -45,6 +45,9 @@ struct Global {
     /// Address and port to serve HTTP on.
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Address and port to serve probes and metrics on, or "none".
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    ops_listen: Option<String>,
     /// Autonomous systems of addresses: an MMDB file.
     #[arg(long, global = true, value_name = "FILE")]
     geo_asn: Option<String>,

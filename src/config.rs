@@ -51,6 +51,8 @@ pub struct Config {
     pub decisions: decisions::Config,
     /// How requests are served.
     pub http: http::Config,
+    /// Where operators are served.
+    pub ops: http::ops::Config,
     /// What the process tells about itself.
     pub telemetry: telemetry::Config,
     /// How a Kafka cluster is reached.
@@ -322,6 +324,7 @@ mod tests {
         assert_eq!(config.decisions, decisions::Config::default());
         assert_eq!(config.topics.retention(), log::Retention::default());
         assert_eq!(config.http, http::Config::default());
+        assert_eq!(config.ops, http::ops::Config::default());
         assert_eq!(config.telemetry, telemetry::Config::default());
     }
 

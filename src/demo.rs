@@ -4,13 +4,14 @@
 //! has good and bad clients, and visits in the next days. [`story`] makes the events; [`run`] serves them, asks
 //! the questions that a newcomer would ask, and goes on serving.
 
-use crate::app::{Role, Service};
+use crate::app::{Role, Service, descriptors};
 use crate::cli::ending::{Failure, on_signal};
 use crate::clock::{Clock, System};
 use crate::config::Config;
 use crate::event::appointment::{Booking, Change, ClientUpdate, QuietHours, StartsAt, Visit};
 use crate::event::login::{Attempt, Login};
 use crate::event::{Envelope, Event, Fact};
+use crate::http;
 use crate::source::Sourced;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -19,7 +20,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// How long the demo waits for its own instance.
@@ -184,16 +184,21 @@ pub async fn run(mut config: Config, out: &mut dyn Write) -> Result<(), Failure>
     let directory = tempfile::Builder::new().prefix("foretell-demo-").tempdir()?;
     config.log = format!("disk:{}", directory.path().display());
     config.store.clone_from(&config.log);
-    let listener = match TcpListener::bind(&config.http.listen).await {
+    descriptors::raise();
+    let listener = match http::listen(&config.http.listen).await {
         Ok(listener) => listener,
         // The port is taken: any other will do for a demo.
-        Err(_) => TcpListener::bind("127.0.0.1:0").await?,
+        Err(_) => http::listen("127.0.0.1:0").await?,
+    };
+    let ops = match config.ops.address() {
+        Some(address) => http::listen(address).await.ok(),
+        None => None,
     };
     let url = format!("http://{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();
     let roles = vec![Role::Http, Role::Views, Role::Reminders];
     let service = Service::new(config, Arc::new(System), roles, shutdown.clone());
-    let mut served = tokio::spawn(service.run(listener));
+    let mut served = tokio::spawn(service.run(listener, ops));
     // From the first moment on, so that whoever interrupts the story leaves no directory behind either.
     tokio::spawn(on_signal(shutdown.clone()));
     let told = tokio::select! {

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The route table below is all there is; the scope that a route needs stands beside it. Handlers touch the log only
-//! to append, and to look at decisions and reminders, and the store only through [`Rows`]. Health and metrics stand outside of the limits, so that an
-//! overloaded process can still say so. Whatever fails is answered with a problem document, panics included.
+//! to append, and to look at decisions and reminders, and the store only through [`Rows`]. Health stands outside of the limits, so that an
+//! overloaded process can still say so; metrics have a listener of their own ([`ops`]). Whatever fails is answered with a problem document, panics included.
 //!
 //! What is absent: quotas a caller (a gateway's work), TLS (as well), and any write on the public port that is not an event.
 
@@ -23,6 +23,7 @@ pub mod events;
 pub mod health;
 pub mod models;
 pub mod openapi;
+pub mod ops;
 pub mod policies;
 pub mod problem;
 pub mod reminders;
@@ -33,7 +34,7 @@ pub mod stream;
 pub mod users;
 mod webhook;
 
-pub use serve::serve;
+pub use serve::{RESERVE, listen, serve};
 
 use crate::assess::Assessor;
 use crate::clock::Clock;
@@ -76,16 +77,25 @@ pub struct Config {
     pub api_keys_file: Option<std::path::PathBuf>,
     /// Requests answered at once; further ones are answered 503.
     pub requests_max: usize,
-    /// Open connections; further ones wait to be accepted.
+    /// Open connections; a further one takes the place of the one that is quiet longest, if any is.
     pub connections_max: usize,
+    /// Open connections of one peer: an IPv4 address, or an IPv6 network of 64 bits.
+    pub connections_peer_max: usize,
     /// Open streams of reminders; further ones are answered 503.
     pub streams_max: usize,
     /// Largest body, in bytes.
     pub body_bytes_max: usize,
     /// Longest time until the head of an answer, in milliseconds; then 503.
     pub request_ms_max: u64,
-    /// Longest time until the head of a request is received, in milliseconds; then the connection is closed.
+    /// Longest time from the begin of a connection until the first head of a request is received, in milliseconds; then
+    /// the connection is closed.
     pub head_ms_max: u64,
+    /// Longest time from an answer until the next head of a request is received, in milliseconds; then the connection
+    /// is closed.
+    pub idle_ms_max: u64,
+    /// Longest time that a part of an answer waits for its reader, in milliseconds; then the connection is closed, or
+    /// the stream of HTTP/2 reset.
+    pub write_ms_max: u64,
     /// Longest `Prefer: wait`, in milliseconds; longer ones are cut. Below `request_ms_max`.
     pub wait_ms_max: u64,
     /// How long a request for a reminder waits for its own fold, in milliseconds.
@@ -109,10 +119,13 @@ impl Default for Config {
             api_keys_file: None,
             requests_max: 512,
             connections_max: 4_096,
+            connections_peer_max: 2_048,
             streams_max: 64,
             body_bytes_max: 1024 * 1024,
             request_ms_max: 35_000,
             head_ms_max: 10_000,
+            idle_ms_max: 75_000,
+            write_ms_max: 30_000,
             wait_ms_max: 30_000,
             fold_wait_ms_max: 5_000,
             score_deadline_ms: 50,
@@ -121,6 +134,16 @@ impl Default for Config {
             stream_keep_alive_ms: 15_000,
             drain_ms: 10_000,
         }
+    }
+}
+
+impl Config {
+    /// The same for a listener of operators: few connections, and readers that may pause for long, as a command whose
+    /// output somebody pages through.
+    #[must_use]
+    pub fn for_operators(&self) -> Self {
+        const HOUR_MS: u64 = 60 * 60 * 1_000;
+        Self { connections_max: 64, connections_peer_max: 64, write_ms_max: HOUR_MS, ..self.clone() }
     }
 }
 
@@ -285,10 +308,10 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
 
 /// Routes that need no key: they say nothing about anybody.
 fn open_routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready)).routes(routes!(health::metrics))
+    OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready))
 }
 
-/// Health and metrics alone, for a process without the role of answering requests.
+/// Health alone, for a process without the role of answering requests.
 pub fn health_router(api: &Arc<Api>) -> Router {
     let (routes, _) = open_routes().split_for_parts();
     finish(api, routes)

@@ -87,7 +87,7 @@ enum What {
     },
     /// Wait until a service has folded so many records; measure rows and the processor time of processes.
     Watch {
-        /// Host and port.
+        /// Host and port of its operators.
         host: String,
         #[arg(long)]
         events: u64,
@@ -126,7 +126,7 @@ enum What {
     },
     /// Wait until a service has announced so many reminders; measure the processor time of its process.
     Announced {
-        /// Host and port.
+        /// Host and port of its operators.
         host: String,
         #[arg(long, default_value_t = 100_000)]
         visits: usize,

@@ -1,45 +1,60 @@
-//! The door of a process: open from the first moment, with little behind it until log and store are there.
+//! The doors of a process: open from the first moment, with little behind them until log and store are there.
 //!
-//! A process that waits for its cluster must be seen to live, and must say what it waits for. So the listener
-//! serves a router that can be exchanged: first liveness and a readiness that names what is missing, then the API.
+//! A process that waits for its cluster must be seen to live, and must say what it waits for. So each listener serves
+//! a router that can be exchanged: first liveness and a readiness that names what is missing, then what it is for.
 
+use crate::http::ops;
 use crate::http::problem::{Code, Problem};
 use axum::routing::get;
 use axum::serve::{Listener, ListenerExt};
 use axum::{Json, Router};
 use serde_json::json;
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::net::TcpListener;
 
-/// What a process serves at the moment.
+/// The doors of a process: of callers and of operators.
 #[derive(Clone)]
-pub(super) struct Door {
+pub(super) struct Doors {
     missing: Arc<RwLock<String>>,
-    behind: Arc<RwLock<Router>>,
+    pub(super) callers: Door,
+    pub(super) operators: Door,
 }
 
-impl Default for Door {
+/// What a listener serves at the moment.
+#[derive(Clone)]
+pub(super) struct Door(Arc<RwLock<Router>>);
+
+impl Default for Doors {
     fn default() -> Self {
         let missing: Arc<RwLock<String>> = Arc::new(RwLock::new("log and store".into()));
-        let waiting = waiting(missing.clone());
-        Self { missing, behind: Arc::new(RwLock::new(waiting)) }
+        let callers = Door::new(waiting(missing.clone()));
+        // What a process counts it can say before it has anything to serve.
+        let operators = Door::new(ops::metrics_router().merge(waiting(missing.clone())));
+        Self { missing, callers, operators }
     }
 }
 
-impl Door {
+impl Doors {
     /// Says what the process waits for.
     pub(super) fn missing(&self, what: String) {
         *self.missing.write().unwrap_or_else(PoisonError::into_inner) = what;
     }
+}
+
+impl Door {
+    fn new(router: Router) -> Self {
+        Self(Arc::new(RwLock::new(router)))
+    }
 
     /// Serves this from now on.
     pub(super) fn open(&self, router: Router) {
-        *self.behind.write().unwrap_or_else(PoisonError::into_inner) = router;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = router;
     }
 
     /// What is behind the door when a request comes.
     pub(super) fn behind(&self) -> Router {
-        self.behind.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -52,7 +67,7 @@ fn waiting(missing: Arc<RwLock<String>>) -> Router {
 }
 
 /// Answers are small and whole: they are sent at once.
-pub(super) fn no_delay(listener: TcpListener) -> impl Listener {
+pub(super) fn no_delay(listener: TcpListener) -> impl Listener<Addr = SocketAddr> {
     listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");

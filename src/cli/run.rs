@@ -5,7 +5,7 @@ use super::calibrate;
 use super::ending::{Failure, check_tenant, on_signal, unless_signalled};
 use super::policy;
 use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Report, Settings};
-use crate::app::{self, Service};
+use crate::app::{self, Role, Service, descriptors};
 use crate::clock::{Clock, System};
 use crate::config::{self, Config, Layers};
 use crate::decisions::reading::Asked;
@@ -14,6 +14,7 @@ use crate::evaluate::{self, AppointmentOptions, LoginOptions};
 use crate::event::codec::parse_rfc3339;
 use crate::event::zone;
 use crate::http::auth::{self, Insecure, Keys};
+use crate::http;
 use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::{self, Print, What};
 use crate::ops::{self, Error, backup, import, rebuild, report, verify};
@@ -37,7 +38,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let out = &mut BufWriter::new(std::io::stdout().lock());
     match cli.command {
         Command::Openapi => {
-            let document = crate::http::openapi::document().map_err(|e| Failure::Other(e.to_string()))?;
+            let document = http::openapi::document().map_err(|e| Failure::Other(e.to_string()))?;
             writeln!(out, "{document}")?;
         }
         Command::Completions { shell } => {
@@ -189,6 +190,7 @@ fn settings(global: &Global) -> Result<Config, Failure> {
         ("log", &global.log),
         ("store", &global.store),
         ("http.listen", &global.listen),
+        ("ops.listen", &global.ops_listen),
         ("enrich.geo_asn", &global.geo_asn),
         ("enrich.geo_city", &global.geo_city),
     ];
@@ -208,13 +210,19 @@ async fn serve(
 ) -> Result<(), Failure> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), roles = ?service.roles(), "starting");
     tracing::info!(settings = %config.dump(), "settings");
-    let keys = config.http.api_keys_file.as_deref().map(keys).transpose()?;
+    descriptors::check(descriptors::raise(), &config).map_err(Failure::Other)?;
+    // The other roles answer probes alone, which need no key.
+    let is_asked = service.roles().contains(&Role::Http);
+    let keys = config.http.api_keys_file.as_deref().filter(|_| is_asked).map(keys).transpose()?;
     let listener = listen(&config.http.listen).await?;
     let address = listener.local_addr()?;
-    auth::check_listen(address, keys.as_ref(), insecure).map_err(Failure::Other)?;
+    if is_asked {
+        auth::check_listen(address, keys.as_ref(), insecure).map_err(Failure::Other)?;
+    }
     tracing::info!(%address, "listening");
+    let ops = listen_for_operators(&config.ops).await?;
     tokio::spawn(on_signal(shutdown));
-    service.with_keys(keys).run(listener).await?;
+    service.with_keys(keys).run(listener, ops).await?;
     tracing::info!("ended");
     Ok(())
 }
@@ -227,7 +235,24 @@ fn keys(path: &Path) -> Result<Keys, Failure> {
 }
 
 async fn listen(address: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|cause| Failure::Other(format!("cannot listen on {address}: {cause}")))
+    http::listen(address).await.map_err(|cause| Failure::Other(format!("cannot listen on {address}: {cause}")))
+}
+
+/// The listener of operators, if there is to be one. The default address may be another process's, as that of a second
+/// instance on a machine: this one then goes on without.
+async fn listen_for_operators(config: &http::ops::Config) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = config.address() else { return Ok(None) };
+    match listen(address).await {
+        Ok(listener) => {
+            tracing::info!(address = %listener.local_addr()?, "listening for operators");
+            Ok(Some(listener))
+        }
+        Err(error) if *config == http::ops::Config::default() => {
+            tracing::warn!(%error, "metrics are not served: set ops.listen to an address that is free, or to none");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn Write) -> Result<(), Failure> {

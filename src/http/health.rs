@@ -36,6 +36,11 @@ pub struct Readiness {
     pub notices: Option<Vec<String>>,
 }
 
+/// Whether a path is that of a probe, which is answered however busy the process is.
+pub(super) fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz")
+}
+
 /// Answers as long as the process runs; asks nothing of log or store.
 #[utoipa::path(get, path = "/livez", tag = "operation", responses((status = 200, body = Alive)))]
 pub(super) async fn live() -> Json<Alive> {
@@ -67,10 +72,6 @@ fn notices(api: &Api) -> Vec<String> {
 }
 
 /// Metrics in the text format of Prometheus.
-#[utoipa::path(
-    get, path = "/metrics", tag = "operation",
-    responses((status = 200, body = String, content_type = "text/plain"), (status = 500))
-)]
 pub(super) async fn metrics() -> Result<Response, Problem> {
     let prometheus = telemetry::prometheus().ok_or_else(|| Problem::internal("no recorder of metrics"))?;
     prometheus.run_upkeep();

@@ -125,6 +125,8 @@ impl Answer {
 pub struct Service {
     pub process: Process,
     pub url: String,
+    /// Where operators are served.
+    pub ops_url: String,
     client: reqwest::Client,
 }
 
@@ -137,10 +139,12 @@ impl Service {
     /// The same on a port that is known before.
     pub fn at(deployment: &Deployment, port: u16, arguments: &[&str]) -> Self {
         let address = format!("127.0.0.1:{port}");
-        let mut command = deployment.command(&["serve", "--listen", &address]);
+        let ops_address = format!("127.0.0.1:{}", free_port());
+        let mut command = deployment.command(&["serve", "--listen", &address, "--ops-listen", &ops_address]);
         command.args(arguments);
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { process: Process::start(deployment, command), url: format!("http://{address}"), client }
+        let (url, ops_url) = (format!("http://{address}"), format!("http://{ops_address}"));
+        Self { process: Process::start(deployment, command), url, ops_url, client }
     }
 
     /// Starts `serve`, and waits until it is ready.
@@ -176,6 +180,11 @@ impl Service {
     /// What it answers to a GET.
     pub async fn get(&self, path: &str) -> Answer {
         self.answer(self.ask(Method::GET, path)).await
+    }
+
+    /// What it answers to an operator's GET.
+    pub async fn ops(&self, path: &str) -> Answer {
+        self.answer(self.client.get(format!("{}{path}", self.ops_url))).await
     }
 
     /// What it answers to a POST.

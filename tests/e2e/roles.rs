@@ -70,7 +70,10 @@ async fn three_processes_are_one_service() {
     for (service, status) in [(&http, 404), (&views, 404), (&reminders, 404)] {
         assert_eq!(service.get("/v1/users/nobody").await.status, status);
         assert_eq!(service.get("/livez").await.status, 200);
-        assert_eq!(service.get("/metrics").await.status, 200);
+        for path in ["/livez", "/readyz", "/metrics"] {
+            assert_eq!(service.ops(path).await.status, 200, "{path}");
+        }
+        assert_eq!(service.get("/metrics").await.status, 404);
     }
     assert_eq!(http.get("/v1/users/nobody").await.body["code"], "USER_NOT_FOUND");
     assert_eq!(views.get("/openapi.json").await.status, 404, "a process without the role answers no requests");

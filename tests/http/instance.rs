@@ -224,6 +224,13 @@ impl Instance {
         Self { world, address, shutdown, serving, _views: views, client }
     }
 
+    /// What the process counts, of all instances in it, as operators see it.
+    pub(crate) fn metrics() -> String {
+        let prometheus = foretell::telemetry::prometheus().expect("nobody else counts");
+        prometheus.run_upkeep();
+        prometheus.render()
+    }
+
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.address)).timeout(Duration::from_secs(30))
     }

@@ -5,6 +5,7 @@
 
 mod agenda;
 mod cloudevents;
+mod connections;
 mod dead_letters;
 mod decisions;
 mod enrich;

@@ -3,7 +3,7 @@
 use crate::instance::{Answer, Instance, PARTITIONS, World, login, until};
 use foretell::event::Topic;
 use foretell::event::codec::{Defaults, decode_structured};
-use foretell::http::{Api, admin_router, openapi, serve};
+use foretell::http::{Api, admin_router, openapi, ops, serve};
 use foretell::log::Log;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ async fn an_overloaded_process_sheds_load_and_says_that_it_is_alive() {
     until(async || instance.post("/v1/risk/logins", &asked).await.status == 503).await;
     assert_eq!(instance.post("/v1/risk/logins", &asked).await.problem(), (503, "OVERLOADED"));
     assert_eq!(instance.get("/livez").await.status, 200);
-    assert!(instance.get("/metrics").await.body.as_str().unwrap().contains("foretell_http_requests_total"));
+    assert!(Instance::metrics().contains("foretell_http_requests_total"));
     let _views = world.views(instance.shutdown.clone()).await;
     assert_eq!(waiting.await.unwrap().status, 200, "the one that was let in is answered");
     assert_eq!(instance.post("/v1/risk/logins", &asked).await.status, 200);
@@ -178,7 +178,6 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
         [
             "DELETE /v1/users/{user_id}/devices/{device_id}",
             "GET /livez",
-            "GET /metrics",
             "GET /readyz",
             "GET /v1/agenda",
             "GET /v1/appointments/{appointment_id}",
@@ -288,9 +287,33 @@ async fn the_socket_shows_what_is_stored_and_appends_without_a_key() {
 }
 
 #[tokio::test]
+async fn operators_have_a_listener_of_their_own() {
+    let world = World::new();
+    let parts = world.parts();
+    let shutdown = parts.shutdown.clone();
+    let api = Api::new(parts);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (router, config, token) = (ops::router(&api), api.config.for_operators(), shutdown.clone());
+    let serving = tokio::spawn(async move { serve(listener, move || router.clone(), &config, token).await });
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = async |path: &str| Answer::of(client.get(format!("{url}{path}")).send().await.unwrap()).await;
+    assert_eq!(get("/livez").await.status, 200);
+    assert_eq!(get("/readyz").await.body, json!({"status": "starting"}));
+    let metrics = get("/metrics").await;
+    assert!(metrics.header("content-type").starts_with("text/plain"));
+    assert!(metrics.body.as_str().unwrap().contains("foretell_http_requests_total{route=\"/livez\""));
+    for path in ["/v1/users/u", "/openapi.json", "/docs/"] {
+        assert_eq!(get(path).await.problem(), (404, "PATH_NOT_FOUND"), "{path}");
+    }
+    shutdown.cancel();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
 async fn the_public_port_has_no_routes_for_operators() {
     let instance = Instance::start().await;
-    for path in ["/admin/topics", "/admin/positions", "/admin/rows/user?key=default:u", "/admin/dead-letters/0/0"] {
+    for path in ["/metrics", "/admin/topics", "/admin/positions", "/admin/rows/user?key=default:u", "/admin/dead-letters/0/0"] {
         assert_eq!(instance.get(path).await.problem(), (404, "PATH_NOT_FOUND"));
     }
     let asked = json!({"filter": {}, "limit": 1, "action": {"list": "open"}});

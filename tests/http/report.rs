@@ -101,7 +101,7 @@ async fn visits_are_held_against_what_was_said_and_announced() {
         outcomes.push(told(first + 10, "cancelled", starts_ms - HOUR_MS));
     }
     instance.fold(&outcomes).await;
-    let metrics = instance.get("/metrics").await.body.as_str().unwrap().to_owned();
+    let metrics = Instance::metrics();
     for outcome in ["missed", "attended", "late_cancelled"] {
         assert!(metrics.contains(&format!("foretell_visits_total{{outcome=\"{outcome}\"}}")), "{outcome}");
     }

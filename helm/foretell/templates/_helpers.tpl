@@ -46,6 +46,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* What the schema cannot say, because it spans several values. */}}
 {{- define "foretell.check" -}}
+{{- if eq (int64 .Values.ops.port) (int64 .Values.http.port) -}}
+{{- fail "ops.port and http.port are two listeners of one pod: give them different numbers" -}}
+{{- end -}}
 {{- if and .Values.http.insecure .Values.http.apiKeysSecret -}}
 {{- fail "http.insecure serves without API keys: empty http.apiKeysSecret, or set http.insecure to false" -}}
 {{- end -}}
@@ -102,6 +105,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .Values.http.apiKeysSecret -}}
 {{- $_ := set $http "api_keys_file" "/etc/foretell/api-keys/api-keys.toml" -}}
 {{- end -}}
+{{- $ops := dict "listen" (printf "0.0.0.0:%d" (int64 .Values.ops.port)) -}}
 {{- $topics := dict
   "prefix" .Values.topics.prefix
   "partitions" .Values.topics.partitions
@@ -121,7 +125,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   "enrich" $enrich
   "log" (printf "kafka://%s" (join "," .Values.kafka.brokers))
   "store" (printf "cassandra://%s/%s" (join "," .Values.cassandra.nodes) .Values.cassandra.keyspace)
-  "topics" $topics "http" $http "kafka" $kafka "cassandra" $cassandra -}}
+  "topics" $topics "http" $http "ops" $ops "kafka" $kafka "cassandra" $cassandra -}}
 {{- mergeOverwrite (deepCopy .Values.settings) $managed | toJson -}}
 {{- end -}}
 

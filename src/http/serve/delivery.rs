@@ -1,0 +1,196 @@
+//! Answers on their way to the peer.
+//!
+//! hyper takes the next part of an answer only when it can pass on the one before: over HTTP/1.1 when the socket has
+//! room, over HTTP/2 when the stream's window is open. So a part that was taken, and no next one for too long, is a peer
+//! that does not read, and its connection or stream ends. Over HTTP/2 each stream is watched by itself, because pings
+//! and other streams go on beside one that stands still. What is left when the last part was taken fits into buffers,
+//! and the connection is quiet from then on: [`super::watch`].
+
+use super::watch::Open;
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::rt::Executor;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// Largest part of an answer that is passed on at once, so that little of what is not read is copied.
+const PART_BYTES_MAX: usize = 32 * 1024;
+
+tokio::task_local! {
+    /// The delivery of the HTTP/2 stream that this task answers.
+    static STREAM: Arc<Delivery>;
+}
+
+/// How far the answer of a connection, or of a stream, is passed on.
+#[derive(Debug, Default)]
+pub(super) struct Delivery {
+    /// When its latest part was taken, until the next one is asked for.
+    taken_at: Mutex<Option<Instant>>,
+}
+
+impl Delivery {
+    fn set(&self, taken_at: Option<Instant>) {
+        *self.taken_at.lock().unwrap_or_else(PoisonError::into_inner) = taken_at;
+    }
+
+    fn taken_at(&self) -> Option<Instant> {
+        *self.taken_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a part was not passed on for so long.
+    pub(super) async fn stalled(&self, longest: Duration) {
+        loop {
+            let now = Instant::now();
+            match self.taken_at().map(|taken_at| taken_at + longest) {
+                Some(until) if until <= now => return,
+                until => sleep_until(until.unwrap_or(now + longest)).await,
+            }
+        }
+    }
+}
+
+/// Runs the streams of HTTP/2 connections, and drops those whose peer does not read.
+#[derive(Debug, Clone)]
+pub(super) struct Streams {
+    write: Duration,
+}
+
+impl Streams {
+    /// Streams that may wait for their peer for so long.
+    pub(super) fn new(write: Duration) -> Self {
+        Self { write }
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let (write, delivery) = (self.write, Arc::<Delivery>::default());
+        let stream = STREAM.scope(delivery.clone(), stream);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = stream => {}
+                () = delivery.stalled(write) => tracing::debug!("a stream is reset: its peer reads nothing"),
+            }
+        });
+    }
+}
+
+/// The body of an answer, passed on in parts; its request is open until it is dropped.
+#[derive(Debug)]
+pub(super) struct Answer {
+    body: Body,
+    /// What is left of a part that was too large.
+    rest: Bytes,
+    delivery: Arc<Delivery>,
+    _open: Open,
+}
+
+impl Answer {
+    /// An answer to a request that is open; to be called where it is answered. Without a stream it is the answer of
+    /// the whole connection.
+    pub(super) fn new(body: Body, open: Open, connection: &Arc<Delivery>) -> Self {
+        let delivery = STREAM.try_with(Arc::clone).unwrap_or_else(|_| connection.clone());
+        Self { body, rest: Bytes::new(), delivery, _open: open }
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.rest.is_empty() {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let part = self.rest.split_to(self.rest.len().min(PART_BYTES_MAX));
+        Poll::Ready(Some(Ok(Frame::data(part))))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.delivery.set(None);
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let polled = self.poll_part(cx);
+        let is_followed = matches!(polled, Poll::Ready(Some(_))) && !self.is_end_stream();
+        self.delivery.set(is_followed.then(Instant::now));
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::watch::{Patience, Watch};
+    use super::*;
+    use futures::future::poll_fn;
+
+    #[tokio::test]
+    async fn a_large_answer_comes_in_parts_and_whole() {
+        let watch = Watch::new(Patience { head: Duration::ZERO, idle: Duration::ZERO });
+        let delivery = Arc::<Delivery>::default();
+        let sent: Vec<u8> = (0..PART_BYTES_MAX * 2 + 7).map(|at| at as u8).collect();
+        let mut answer = Answer::new(Body::from(sent.clone()), watch.open(), &delivery);
+        let (mut got, mut parts) = (Vec::new(), Vec::new());
+        assert_eq!(answer.size_hint().exact(), Some(sent.len() as u64));
+        while !answer.is_end_stream() {
+            let frame = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await.unwrap().unwrap();
+            got.extend_from_slice(frame.data_ref().unwrap());
+            parts.push(frame.data_ref().unwrap().len());
+            assert_eq!(answer.size_hint().exact(), Some((sent.len() - got.len()) as u64));
+        }
+        assert_eq!((got, parts), (sent, vec![PART_BYTES_MAX, PART_BYTES_MAX, 7]));
+        assert_eq!((delivery.taken_at(), watch.quiet_until()), (None, None), "handed over when it is dropped");
+        drop(answer);
+        assert!(watch.quiet_until().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_is_not_passed_on_stalls_a_stream_and_waiting_for_the_next_one_does_not() {
+        let (delivery, longest) = (Delivery::default(), Duration::from_secs(30));
+        let begun = Instant::now();
+        let other = async {
+            for _ in 0..10 {
+                delivery.set(Some(Instant::now()));
+                tokio::time::sleep(Duration::from_secs(29)).await;
+                delivery.set(None);
+                tokio::time::sleep(Duration::from_secs(290)).await;
+            }
+            delivery.set(Some(Instant::now()));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = delivery.stalled(longest) => {}
+            () = other => {}
+        }
+        assert_eq!(begun.elapsed(), Duration::from_secs(10 * 319 + 30));
+    }
+}

@@ -1,0 +1,208 @@
+//! Places for connections: how many there are in all, and for one peer.
+//!
+//! Where none is left, the quiet connection whose time is up first is closed, so that whoever is silent makes room for
+//! whoever asks. Where the peer's own share is used up it is one of the peer's, so that nobody crowds out others. Only
+//! where all of them are busy is there no place.
+
+use super::watch::Watch;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
+
+/// Whom connections are counted by: an IPv4 address, or an IPv6 network of 64 bits, which is what one subscriber has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Peer(IpAddr);
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = address.to_bits() >> 64 << 64;
+                Self(Ipv6Addr::from_bits(network).into())
+            }
+            v4 @ IpAddr::V4(_) => Self(v4),
+        }
+    }
+}
+
+/// The other end of a connection.
+pub trait Remote {
+    /// Whom it is counted by; none where there is only one, as on a socket of the file system.
+    fn peer(&self) -> Option<Peer>;
+}
+
+impl Remote for SocketAddr {
+    fn peer(&self) -> Option<Peer> {
+        Some(self.ip().into())
+    }
+}
+
+impl Remote for tokio::net::unix::SocketAddr {
+    fn peer(&self) -> Option<Peer> {
+        None
+    }
+}
+
+/// The places of a listener.
+#[derive(Debug)]
+pub(super) struct Places {
+    max: usize,
+    peer_max: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    connections: HashMap<u64, (Option<Peer>, Arc<Watch>)>,
+    peers: HashMap<Peer, usize>,
+    next: u64,
+}
+
+/// The place of a connection, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    number: u64,
+}
+
+impl Places {
+    /// So many in all, and for one peer.
+    pub(super) fn new(max: usize, peer_max: usize) -> Arc<Self> {
+        Arc::new(Self { max, peer_max, taken: Mutex::default() })
+    }
+
+    /// A place for a connection, if need be that of a quiet one, which is closed; none where all are busy.
+    pub(super) fn admit(self: &Arc<Self>, peer: Option<Peer>, watch: &Arc<Watch>) -> Option<Place> {
+        let mut taken = self.taken();
+        let is_share_used = peer.is_some_and(|peer| taken.count(peer) >= self.peer_max);
+        if is_share_used || taken.connections.len() >= self.max {
+            let number = taken.first_over(if is_share_used { peer } else { None })?;
+            taken.remove(number).inspect(|evicted| evicted.evict());
+        }
+        let number = taken.insert(peer, watch.clone());
+        drop(taken);
+        Some(Place { places: self.clone(), number })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    fn count(&self, peer: Peer) -> usize {
+        self.peers.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// The quiet connection, of this peer if one is named, whose time is up first.
+    fn first_over(&self, of: Option<Peer>) -> Option<u64> {
+        let all = self.connections.iter().filter(|(_, (peer, _))| of.is_none() || *peer == of);
+        let quiet = all.filter_map(|(number, (_, watch))| Some((watch.quiet_until()?, *number)));
+        quiet.min().map(|(_, number): (Instant, u64)| number)
+    }
+
+    fn insert(&mut self, peer: Option<Peer>, watch: Arc<Watch>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.connections.insert(number, (peer, watch));
+        if let Some(peer) = peer {
+            *self.peers.entry(peer).or_default() += 1;
+        }
+        number
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Arc<Watch>> {
+        let (peer, watch) = self.connections.remove(&number)?;
+        if let Some((peer, count)) = peer.and_then(|peer| Some((peer, self.peers.get_mut(&peer)?))) {
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&peer);
+            }
+        }
+        Some(watch)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Nothing, where another connection has the place by now.
+        self.places.taken().remove(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::watch::{Open, Over, Patience};
+    use super::*;
+    use std::time::Duration;
+    use tokio::time::advance;
+
+    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+
+    fn peer(text: &str) -> Option<Peer> {
+        Some(text.parse::<IpAddr>().unwrap().into())
+    }
+
+    /// A connection of a peer, if it gets a place.
+    fn enter(places: &Arc<Places>, from: &str) -> Option<(Arc<Watch>, Place)> {
+        let watch = Watch::new(PATIENCE);
+        places.admit(peer(from), &watch).map(|place| (watch, place))
+    }
+
+    fn busy(places: &Arc<Places>, from: &str) -> Option<(Open, Place)> {
+        enter(places, from).map(|(watch, place)| (watch.open(), place))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_connections_make_room_and_the_one_whose_time_is_up_first_goes() {
+        let places = Places::new(3, 3);
+        let used = enter(&places, "192.0.2.1").unwrap();
+        drop(used.0.open());
+        let silent = enter(&places, "192.0.2.2").unwrap();
+        advance(Duration::from_secs(1)).await;
+        let late = enter(&places, "192.0.2.3").unwrap();
+        let _newcomer = enter(&places, "192.0.2.4").unwrap();
+        assert_eq!(silent.0.over().await, Over::Evicted, "9 s were left, 10 and 75 of the others");
+        let _another = enter(&places, "192.0.2.5").unwrap();
+        assert_eq!(late.0.over().await, Over::Evicted);
+        drop((silent, late));
+        assert_eq!(places.taken().connections.len(), 3, "the places of the evicted are not given back twice");
+        assert!(used.0.quiet_until().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn busy_connections_keep_their_places() {
+        let places = Places::new(2, 2);
+        let first = busy(&places, "192.0.2.1").unwrap();
+        let _second = busy(&places, "192.0.2.2").unwrap();
+        assert!(enter(&places, "192.0.2.3").is_none());
+        drop(first);
+        assert!(enter(&places, "192.0.2.3").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_has_a_share_and_crowds_out_itself_alone() {
+        let places = Places::new(4, 2);
+        let other = enter(&places, "192.0.2.9").unwrap();
+        advance(Duration::from_secs(5)).await;
+        let (first, _second) = (enter(&places, "192.0.2.1").unwrap(), enter(&places, "192.0.2.1").unwrap());
+        let _third = enter(&places, "192.0.2.1").unwrap();
+        assert_eq!(first.0.over().await, Over::Evicted, "although another peer's time is up before");
+        assert!(other.0.quiet_until().is_some());
+        let _busy: Vec<_> = (0..2).map(|_| busy(&places, "192.0.2.1").unwrap()).collect();
+        assert!(enter(&places, "192.0.2.1").is_none(), "its share is busy");
+        assert!(enter(&places, "192.0.2.2").is_some(), "there is room for others");
+        drop(_busy);
+        drop((first, _second, _third, other));
+        assert!(places.taken().peers.is_empty(), "{:?}", places.taken().peers);
+    }
+
+    #[test]
+    fn peers_are_addresses_and_networks_of_64_bits() {
+        assert_eq!(peer("::ffff:192.0.2.1"), peer("192.0.2.1"));
+        assert_ne!(peer("192.0.2.1"), peer("192.0.2.2"));
+        assert_eq!(peer("2001:db8:1:2:3::4"), peer("2001:db8:1:2:ffff::"));
+        assert_ne!(peer("2001:db8:1:2::"), peer("2001:db8:1:3::"));
+    }
+}

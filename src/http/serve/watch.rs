@@ -1,0 +1,164 @@
+//! How long a connection may be quiet.
+//!
+//! A connection is busy while a request of it is answered, until its answer is handed over, and quiet otherwise,
+//! whatever it sends meanwhile: nothing, half a head, pings, settings. It may be quiet for [`Patience::head`] until its
+//! first request, and for [`Patience::idle`] between two. Nothing but a whole head of a request ends a quiet time, so
+//! no state of a protocol has to be known. How long a connection may be busy is bounded by the time of a request, of
+//! its body, and of writing its answer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+/// How long a connection may be quiet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// From its begin to the end of the first head of a request.
+    pub(super) head: Duration,
+    /// From an answer to the end of the next head of a request.
+    pub(super) idle: Duration,
+}
+
+/// Why a connection is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// It was quiet for too long.
+    Quiet,
+    /// Another one needs its place.
+    Evicted,
+}
+
+/// Watches one connection.
+#[derive(Debug)]
+pub(super) struct Watch {
+    patience: Patience,
+    state: Mutex<State>,
+    evicted: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Requests whose answers are not handed over.
+    open: usize,
+    /// Since when it is quiet, where it is.
+    since: Instant,
+    /// Whether it ever sent a request.
+    is_used: bool,
+}
+
+/// A request that is being answered; dropped when its answer is handed over.
+#[derive(Debug)]
+pub(super) struct Open(Arc<Watch>);
+
+impl Watch {
+    /// A connection that begins now.
+    pub(super) fn new(patience: Patience) -> Arc<Self> {
+        let state = Mutex::new(State { open: 0, since: Instant::now(), is_used: false });
+        Arc::new(Self { patience, state, evicted: Notify::new() })
+    }
+
+    /// A request has come.
+    pub(super) fn open(self: &Arc<Self>) -> Open {
+        let mut state = self.state();
+        state.open += 1;
+        state.is_used = true;
+        Open(self.clone())
+    }
+
+    /// Until when it may be quiet; none while it is busy.
+    pub(super) fn quiet_until(&self) -> Option<Instant> {
+        let state = self.state();
+        let patience = if state.is_used { self.patience.idle } else { self.patience.head };
+        (state.open == 0).then(|| state.since + patience)
+    }
+
+    /// Ends it, because another one needs its place.
+    pub(super) fn evict(&self) {
+        self.evicted.notify_one();
+    }
+
+    /// Waits until the connection is to be closed.
+    pub(super) async fn over(&self) -> Over {
+        tokio::select! {
+            () = self.quiet() => Over::Quiet,
+            () = self.evicted.notified() => Over::Evicted,
+        }
+    }
+
+    async fn quiet(&self) {
+        loop {
+            let now = Instant::now();
+            match self.quiet_until() {
+                Some(until) if until <= now => return,
+                Some(until) => sleep_until(until).await,
+                // Whenever the last answer is handed over from now on, it may be quiet for longer than this.
+                None => sleep_until(now + self.patience.idle.max(Duration::from_millis(1))).await,
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.open -= 1;
+        if state.open == 0 {
+            state.since = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+
+    async fn over_after(watch: &Watch) -> (Over, Duration) {
+        let begun = Instant::now();
+        (watch.over().await, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_is_over_after_the_time_of_a_head() {
+        let watch = Watch::new(PATIENCE);
+        assert_eq!(over_after(&watch).await, (Over::Quiet, PATIENCE.head));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_begins_the_idle_time_and_a_busy_connection_has_none() {
+        let watch = Watch::new(PATIENCE);
+        let (first, second) = (watch.open(), watch.open());
+        advance(Duration::from_secs(1_000)).await;
+        assert_eq!(watch.quiet_until(), None);
+        drop(first);
+        assert_eq!(watch.quiet_until(), None, "the other one is not answered yet");
+        let answered = async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            drop(second);
+            Instant::now()
+        };
+        let (over, answered_at) = tokio::join!(watch.over(), answered);
+        assert_eq!((over, Instant::now()), (Over::Quiet, answered_at + PATIENCE.idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_evicted_connection_is_over_at_once() {
+        let watch = Watch::new(PATIENCE);
+        watch.evict();
+        assert_eq!(over_after(&watch).await, (Over::Evicted, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_an_idle_time_the_first_answer_is_the_last() {
+        let watch = Watch::new(Patience { idle: Duration::ZERO, ..PATIENCE });
+        drop(watch.open());
+        assert_eq!(over_after(&watch).await, (Over::Quiet, Duration::ZERO));
+    }
+}

@@ -1,0 +1,208 @@
+//! Connections that send or read nothing, in any state of the protocol, and the places that they take.
+
+use crate::instance::{Answer, Instance, World, login, until};
+use bytes::Bytes;
+use foretell::http::Config;
+use h2::client::{self, SendRequest};
+use reqwest::Method;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Longer than anything here may take on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// An answer that no buffer holds.
+const LARGE: &str = "/docs/swagger-ui-bundle.js";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A SETTINGS frame without settings.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+async fn instance(change: impl FnOnce(&mut Config)) -> Instance {
+    let world = World::new();
+    let mut parts = world.parts();
+    change(&mut parts.config);
+    Instance::with(world, parts).await
+}
+
+/// One where whoever waits for a fold is busy.
+async fn without_views(change: impl FnOnce(&mut Config)) -> Instance {
+    let world = World::new();
+    let mut parts = world.parts();
+    change(&mut parts.config);
+    Instance::without_views(world, parts).await
+}
+
+async fn connected(instance: &Instance, sent: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(instance.address).await.unwrap();
+    stream.write_all(sent).await.unwrap();
+    stream
+}
+
+/// Reads until the other side closes, or resets.
+async fn closed(mut stream: TcpStream) -> Vec<u8> {
+    let mut read = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut read)).await.expect("it is closed");
+    read
+}
+
+/// A connection of HTTP/2 that answers pings; what it sends with, and its end.
+async fn http2(instance: &Instance, window: u32) -> (SendRequest<Bytes>, JoinHandle<()>) {
+    let stream = TcpStream::connect(instance.address).await.unwrap();
+    let mut builder = client::Builder::new();
+    builder.initial_window_size(window);
+    let (sender, connection) = builder.handshake(stream).await.unwrap();
+    (sender, tokio::spawn(async move { drop(connection.await) }))
+}
+
+fn get(instance: &Instance, path: &str) -> axum::http::Request<()> {
+    axum::http::Request::get(format!("http://{}{path}", instance.address)).body(()).unwrap()
+}
+
+/// A request that is busy until the views contain its event: for as long as there are none.
+fn busy(instance: &Instance, id: &str) -> JoinHandle<Answer> {
+    let request = instance.request(Method::POST, "/v1/events").header("prefer", "wait=20");
+    let request = request.header("content-type", "application/cloudevents+json").body(login(id, id).to_string());
+    tokio::spawn(async move { Answer::of(request.send().await.unwrap()).await })
+}
+
+/// Waits until the event of a busy request is in the log.
+async fn appended(instance: &Instance, id: &str) {
+    use foretell::event::{Topic, key};
+    use foretell::log::Log;
+    let partition = key::partition(format!("default:{id}").as_bytes(), crate::instance::PARTITIONS);
+    until(async || instance.world.log.extent(Topic::Logins, partition).await.unwrap().end > 0).await;
+}
+
+#[tokio::test]
+async fn a_connection_without_a_whole_head_is_closed_whatever_it_sent() {
+    let instance = instance(|config| config.head_ms_max = 50).await;
+    for sent in [
+        &b""[..],
+        b"P",
+        b"PRI * HT",
+        b"GET /livez HTTP/1.1\r\n",
+        b"GET /livez HTTP/1.1\r\nhost: x\r\n",
+        PREFACE,
+        &[PREFACE, SETTINGS].concat(),
+        // The begin of a head of HTTP/2 that goes on in another frame, which does not come.
+        &[PREFACE, SETTINGS, &[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82]].concat(),
+    ] {
+        let answer = closed(connected(&instance, sent).await).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 2"), "{sent:?}: {}", String::from_utf8_lossy(&answer));
+    }
+}
+
+#[tokio::test]
+async fn an_answered_connection_may_be_idle_for_longer_than_a_head_takes_and_not_for_ever() {
+    let instance = instance(|config| (config.head_ms_max, config.idle_ms_max) = (20, 300)).await;
+    let mut idle = connected(&instance, b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").await;
+    // One that never sends a head is closed meanwhile.
+    closed(connected(&instance, b"").await).await;
+    let mut head = [0; 12];
+    idle.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").await.unwrap();
+    let rest = closed(idle).await;
+    assert_eq!(rest.windows(12).filter(|part| part == b"HTTP/1.1 200").count(), 1, "the second one was answered");
+}
+
+#[tokio::test]
+async fn pings_keep_no_idle_connection_open_and_a_stream_does() {
+    let instance = instance(|config| config.idle_ms_max = 50).await;
+    let (mut busy, busy_ended) = http2(&instance, 65_535).await;
+    let (stream, _) = busy.send_request(get(&instance, "/v1/reminders/stream"), true).unwrap();
+    let stream = stream.await.unwrap();
+    assert_eq!(stream.status(), 200);
+    let (mut idle, idle_ended) = http2(&instance, 65_535).await;
+    let (answer, _) = idle.send_request(get(&instance, "/livez"), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    // h2 answers every ping by itself.
+    tokio::time::timeout(PATIENCE, idle_ended).await.expect("it is closed").unwrap();
+    assert!(!busy_ended.is_finished());
+    let (answer, _) = busy.send_request(get(&instance, "/livez"), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_reader_that_reads_nothing_is_cut_off() {
+    let instance = instance(|config| config.write_ms_max = 50).await;
+    let request = format!("GET {LARGE} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
+    let deaf = connected(&instance, request.repeat(20).as_bytes()).await;
+    // Whoever writes to a connection that is closed at the other end hears of it.
+    until(async || matches!(deaf.try_write(b"\r\n"), Err(error) if error.kind() != std::io::ErrorKind::WouldBlock)).await;
+}
+
+#[tokio::test]
+async fn a_stream_whose_window_stays_closed_is_reset_and_others_go_on() {
+    let instance = instance(|config| config.write_ms_max = 50).await;
+    let (mut sender, ended) = http2(&instance, 0).await;
+    let (answer, _) = sender.send_request(get(&instance, LARGE), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let reset = tokio::time::timeout(PATIENCE, body.data()).await.expect("it is reset");
+    assert!(matches!(reset, Some(Err(_))), "{reset:?}");
+    let (answer, _) = sender.send_request(get(&instance, "/livez"), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    assert!(!ended.is_finished());
+}
+
+#[tokio::test]
+async fn whoever_is_silent_makes_room_for_whoever_asks() {
+    let instance = instance(|config| (config.connections_max, config.connections_peer_max) = (3, 3)).await;
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(connected(&instance, b"").await);
+    }
+    for path in ["/livez", "/v1/policies/login"] {
+        assert_eq!(instance.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn probes_are_answered_when_all_places_are_busy() {
+    let instance = without_views(|config| (config.connections_max, config.connections_peer_max) = (2, 2)).await;
+    let waiting = ["a", "b"].map(|id| busy(&instance, id));
+    for id in ["a", "b"] {
+        appended(&instance, id).await;
+    }
+    let mut silent = Vec::new();
+    for _ in 0..2 * foretell::http::RESERVE {
+        silent.push(connected(&instance, b"").await);
+    }
+    assert_eq!(instance.get("/livez").await.status, 200);
+    assert_eq!(instance.get("/readyz").await.status, 503, "there are no views, and it says so");
+    assert_eq!(instance.get("/v1/users/u").await.problem(), (503, "OVERLOADED"));
+    let _views = instance.world.views(instance.shutdown.clone()).await;
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap().status, 200, "those who have a place are answered");
+    }
+    until(async || instance.get("/v1/users/u").await.status == 404).await;
+}
+
+#[tokio::test]
+async fn a_peer_has_a_share_of_the_places() {
+    let instance = without_views(|config| (config.connections_max, config.connections_peer_max) = (4, 1)).await;
+    let waiting = busy(&instance, "a");
+    appended(&instance, "a").await;
+    assert_eq!(instance.get("/v1/users/u").await.problem(), (503, "OVERLOADED"));
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(instance.address).await.unwrap();
+    let request = b"GET /v1/policies/login HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
+    other.write_all(request).await.unwrap();
+    let answer = closed(other).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 ") && !answer.contains("OVERLOADED"), "{answer}");
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn a_head_is_bounded_in_bytes() {
+    let instance = instance(|_| {}).await;
+    let long = format!("GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nx: {}\r\n\r\n", "y".repeat(40_000));
+    let mut stream = TcpStream::connect(instance.address).await.unwrap();
+    // It may be refused while it is still sent.
+    let _ = stream.write_all(long.as_bytes()).await;
+    let answer = closed(stream).await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+}

@@ -11,7 +11,9 @@
 mod zones;
 
 use crate::event::zone;
-use crate::{decisions, enrich, http, log, pipeline, progress, remind, rows, score, store, telemetry, view};
+use crate::{
+    decisions, document, enrich, file, http, log, pipeline, progress, remind, rows, score, store, telemetry, view,
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -20,6 +22,8 @@ use toml::{Table, Value};
 pub const DEFAULTS: &str = include_str!("config/defaults.toml");
 /// What environment variables begin with.
 const PREFIX: &str = "FORETELL__";
+/// Largest file of settings, in bytes.
+const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// How alike two names must be for one to be suggested for the other.
 const ALIKE: f64 = 0.75;
 
@@ -141,7 +145,7 @@ pub enum Error {
         /// Which.
         path: PathBuf,
         /// Where and why.
-        cause: toml::de::Error,
+        cause: document::Error,
     },
     /// A key or a value is not what it must be.
     #[error("setting {place}: {message}")]
@@ -168,8 +172,8 @@ pub struct Layers<'a> {
 pub fn load(layers: Layers<'_>) -> Result<Config, Error> {
     let mut settings: Table = DEFAULTS.parse().expect("invariant: the defaults are TOML, a test reads them");
     if let Some(path) = layers.file {
-        let text = std::fs::read_to_string(path).map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
-        let over: Table = text.parse().map_err(|cause| Error::Parse { path: path.to_owned(), cause })?;
+        let text = file::text(path, FILE_BYTES_MAX).map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
+        let over: Table = document::from_toml(&text).map_err(|cause| Error::Parse { path: path.to_owned(), cause })?;
         merge(&mut settings, over);
     }
     for (name, text) in layers.environment {
@@ -218,7 +222,8 @@ fn set(table: &mut Table, keys: &[String], text: &str) {
 
 fn typed(stands: Option<&Value>, text: &str) -> Value {
     let as_text = || Value::String(text.to_owned());
-    let parsed = || format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let parsed =
+        || document::from_toml(&format!("value = {text}")).ok().and_then(|mut table: Table| table.remove("value"));
     match stands {
         None | Some(Value::String(_)) => as_text(),
         Some(Value::Float(_)) => text.parse().map_or_else(|_| as_text(), Value::Float),

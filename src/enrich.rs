@@ -22,6 +22,7 @@ pub mod watch;
 use crate::clock::Clock;
 use crate::event::login::{Attempt, Listed};
 use crate::event::{Fact, address};
+use crate::file;
 use crate::source::Loaded;
 use crate::telemetry;
 use geo::{Geo, Place};
@@ -38,7 +39,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Most lists; each is asked in turn.
 const LISTS_MAX: usize = 64;
 /// Largest list, in bytes.
-const LIST_BYTES_MAX: u64 = 256 * 1024 * 1024;
+const LIST_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Which files, and what becomes of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -280,11 +281,7 @@ fn settle(attempt: &mut Attempt, place: Place) {
 }
 
 fn read_list(path: &Path, prefixes_max: usize, bogons: Bogons) -> Result<Netset, String> {
-    let bytes = std::fs::metadata(path).map_err(|cause| cause.to_string())?.len();
-    if bytes > LIST_BYTES_MAX {
-        return Err(format!("{bytes} bytes, more than {LIST_BYTES_MAX}"));
-    }
-    let text = std::fs::read(path).map_err(|cause| cause.to_string())?;
+    let text = file::bytes(path, LIST_BYTES_MAX).map_err(|cause| cause.to_string())?;
     let read = netset::read(&text, prefixes_max, bogons).map_err(|error| error.to_string())?;
     if read.faulty > 0 {
         let (faulty, first) = (read.faulty, read.named.join(", "));

@@ -1,7 +1,7 @@
 //! How facts get in that are not yet events: files of past logins and appointments.
 //!
 //! ```text
-//!   file ─► (gunzip) ─► rows ─► the codec's own fields ─► events, by time ─► import, evaluate
+//!   file ─► text ─► rows ─► the codec's own fields ─► events, by time ─► import, evaluate
 //! ```
 //!
 //! A row becomes the data of an event and is read by the [codec](crate::event::codec) like any other, so that one
@@ -21,13 +21,13 @@ mod table;
 
 use crate::event::codec::{self, Parsed};
 use crate::event::{DEFAULT_TENANT, Envelope, Event};
+use crate::file;
 use crate::log::NewRecord;
-use flate2::bufread::MultiGzDecoder;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 /// Most events of one file; they are held in memory while they are put in order, 0.5 to 1.5 KiB each.
@@ -219,7 +219,7 @@ pub struct Loaded {
     pub rows: u64,
     /// Rows that the format leaves out.
     pub skipped: u64,
-    /// SHA-256 of the file's bytes as they are stored, in hexadecimal.
+    /// SHA-256 of the file's bytes, unpacked, in hexadecimal.
     pub digest: String,
 }
 
@@ -251,18 +251,19 @@ impl Default for Origin<'_> {
 
 /// Reads any input as [`read`] reads a file.
 pub fn read_from(input: impl Read, origin: Origin<'_>, format: Format) -> Result<Loaded, Error> {
-    let mut input = BufReader::with_capacity(64 * 1024, input);
     let mut rows = Rows::new(origin);
-    let is_gzip = input.fill_buf().map_err(|cause| origin.unreadable(1, &cause))?.starts_with(&[0x1f, 0x8b]);
-    let unpacked: Box<dyn Read + '_> = if is_gzip { Box::new(MultiGzDecoder::new(input)) } else { Box::new(input) };
-    let mut input = BufReader::with_capacity(64 * 1024, Digested { input: unpacked, digest: Sha256::new() });
+    let unreadable = |cause| origin.unreadable(1, &cause);
+    let unpacked = file::unpacked(input).map_err(unreadable)?;
+    let mut digested = BufReader::with_capacity(64 * 1024, Digested { input: unpacked, digest: Sha256::new() });
+    let mut text = file::unmarked(&mut digested).map_err(unreadable)?;
     match format {
-        Format::Rba => rba::read(&mut input, &mut rows)?,
-        Format::Noshow => noshow::read(&mut input, &mut rows)?,
-        Format::Events => jsonl::read(&mut input, &mut rows)?,
+        Format::Rba => rba::read(&mut text, &mut rows)?,
+        Format::Noshow => noshow::read(&mut text, &mut rows)?,
+        Format::Events => jsonl::read(&mut text, &mut rows)?,
     }
-    io::copy(&mut input, &mut io::sink()).map_err(|cause| origin.unreadable(rows.count, &cause))?;
-    let digest = input.into_inner().digest.finalize();
+    io::copy(&mut text, &mut io::sink()).map_err(|cause| origin.unreadable(rows.count, &cause))?;
+    drop(text);
+    let digest = digested.into_inner().digest.finalize();
     Ok(rows.into_loaded(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 

@@ -1,9 +1,12 @@
 //! Thresholds on their way into a policy file: two values change, all else in it stays as it was written.
 
 use super::{Error, Thresholds};
+use crate::document::{self, depth};
+use crate::event::policy::TEXT_BYTES_MAX;
+use crate::file;
 use crate::score::login::Policy;
 use std::path::Path;
-use toml_edit::{DocumentMut, Item, value};
+use toml_edit::{DocumentMut, Item, TomlError, value};
 
 /// Six digits after the point where challenges begin, and nine where refusals do, so close to 1 are those scores.
 const CHALLENGE_SCALE: f64 = 1e6;
@@ -25,8 +28,11 @@ impl File {
     /// Reads one; a file that is not there yet is an empty one.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |detail: String| Error::Policy { file: path.display().to_string(), detail };
-        match std::fs::read_to_string(path) {
-            Ok(text) => text.parse().map(|document| Self { document }).map_err(|cause| failed(cause.to_string())),
+        match file::text(path, TEXT_BYTES_MAX) {
+            Ok(text) => {
+                depth::check(&text).map_err(|cause| failed(cause.to_string()))?;
+                text.parse().map(|document| Self { document }).map_err(|cause: TomlError| failed(cause.to_string()))
+            }
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(cause) => Err(failed(cause.to_string())),
         }
@@ -34,7 +40,7 @@ impl File {
 
     /// The policy that it says, over `base` where it is silent; the error is a sentence.
     pub fn policy(&self, base: &Policy) -> Result<Policy, String> {
-        let document = toml::from_str(&self.document.to_string()).map_err(|cause| cause.to_string())?;
+        let document = document::from_toml(&self.document.to_string()).map_err(|cause| cause.to_string())?;
         Policy::read(&document, base).map_err(|invalid| invalid.to_string())
     }
 

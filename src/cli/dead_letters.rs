@@ -8,6 +8,8 @@ use crate::dead::Id;
 use crate::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Scope};
 use crate::dead::filter::Filter;
 use crate::dead::mark::REASON_BYTES_MAX;
+use crate::file;
+use crate::log::RECORD_BYTES_MAX;
 use crate::ops::access::Access;
 use crate::ops::dead_letters;
 use crate::ops::inspect::Print;
@@ -124,6 +126,9 @@ impl Which {
     }
 }
 
+/// Largest patch, in bytes: as much as a record may have.
+const PATCH_BYTES_MAX: usize = RECORD_BYTES_MAX;
+
 fn count(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
@@ -151,8 +156,8 @@ pub(super) async fn run(config: &Config, what: DeadLetters, print: Print, out: &
     unless_signalled(dead_letters::work(&access, &asked, print, out, &mut std::io::stderr())).await
 }
 
-fn read(file: &Path) -> Result<Patch, Failure> {
-    let text = std::fs::read(file).map_err(|cause| Failure::Other(format!("{}: {cause}", file.display())))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Failure::Other(format!("{} is no JSON Patch (RFC 6902): {error}", file.display())))
+fn read(path: &Path) -> Result<Patch, Failure> {
+    let named = |cause: &dyn std::fmt::Display| Failure::Other(format!("{}: {cause}", path.display()));
+    let text = file::text(path, PATCH_BYTES_MAX).map_err(|cause| named(&cause))?;
+    serde_json::from_str(&text).map_err(|error| named(&format!("this is no JSON Patch (RFC 6902): {error}")))
 }

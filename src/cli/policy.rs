@@ -5,11 +5,14 @@ use super::bar::progress;
 use super::ending::Failure;
 use crate::catalog::{LOGIN_POLICY, REMINDERS_POLICY};
 use crate::config::Config;
+use crate::document::{self, Syntax};
 use crate::evaluate;
 use crate::evaluate::policies::Changed;
 use crate::evaluate::reminders::{Happened, ReminderOptions};
-use crate::event::codec::{self, rfc3339};
-use crate::event::{DEFAULT_TENANT, policy};
+use crate::event::DEFAULT_TENANT;
+use crate::event::codec::rfc3339;
+use crate::event::policy::TEXT_BYTES_MAX;
+use crate::file;
 use crate::ops::Error;
 use crate::ops::inspect::Print;
 use crate::policies::Document;
@@ -201,18 +204,9 @@ impl List<'_> {
 fn read<D: Document>(path: &Path, settings: &D) -> Result<D, Failure> {
     let name = path.display();
     let failed = |detail: String| Failure::Other(format!("{name}: {detail}"));
-    // Beyond what the document may have as JSON there is room for comments.
-    let bytes_max = 4 * policy::DOCUMENT_BYTES_MAX as u64;
-    let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
-    if length > bytes_max {
-        return Err(failed(format!("longer than {bytes_max} bytes")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let bytes = file::bytes(path, TEXT_BYTES_MAX).map_err(|error| failed(error.to_string()))?;
     let is_json = path.extension().is_some_and(|extension| extension == "json");
-    let document: Value = if is_json {
-        codec::json::parse(text.as_bytes(), "").map_err(|faults| failed(faults.to_string()))?
-    } else {
-        toml::from_str(&text).map_err(|error| failed(error.to_string()))?
-    };
+    let syntax = if is_json { Syntax::Json } else { Syntax::Toml };
+    let document = document::parse(&bytes, syntax, TEXT_BYTES_MAX).map_err(|error| failed(error.to_string()))?;
     D::read(&document, settings).map_err(|invalid| failed(invalid.to_string()))
 }

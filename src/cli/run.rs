@@ -21,7 +21,7 @@ use crate::ops::{self, Error, backup, import, rebuild, report, verify};
 use crate::rebuild::Order;
 use crate::repartition;
 use crate::report::reading as visits;
-use crate::{demo, source, telemetry};
+use crate::{demo, file, source, telemetry};
 use clap::CommandFactory;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -202,6 +202,9 @@ fn settings(global: &Global) -> Result<Config, Failure> {
     Ok(config)
 }
 
+/// Largest file of API keys, in bytes: 10,000 keys with room for comments.
+const KEYS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 async fn serve(
     config: Config,
     service: Service,
@@ -230,7 +233,7 @@ async fn serve(
 fn keys(path: &Path) -> Result<Keys, Failure> {
     let failed =
         |cause: &dyn std::fmt::Display| Failure::Other(format!("http.api_keys_file: {}: {cause}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|cause| failed(&cause))?;
+    let text = file::text(path, KEYS_BYTES_MAX).map_err(|cause| failed(&cause))?;
     Keys::parse(&text).map_err(|cause| failed(&cause))
 }
 

@@ -13,6 +13,7 @@
 //! named; the rest holds. A file of nothing but such lines is no netset (a page that says "not found", most likely)
 //! and is refused, so that the set before it stays in force.
 
+use crate::document::{self, NotText};
 use crate::event::address::{LOCAL_V4, LOCAL_V6, household_bits, inner, translation};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -61,6 +62,9 @@ pub enum Error {
         /// The first.
         first: String,
     },
+    /// It is in another encoding than UTF-8.
+    #[error(transparent)]
+    NotText(#[from] NotText),
     /// It is longer than it may be.
     #[error("more than {prefixes_max} prefixes")]
     TooMany {
@@ -72,9 +76,11 @@ pub enum Error {
 /// Reads a netset of at most `prefixes_max` prefixes.
 pub fn read(text: &[u8], prefixes_max: usize, bogons: Bogons) -> Result<Read, Error> {
     let mut read = Read::default();
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
+    if document::is_utf16(text) {
+        return Err(NotText::Utf16.into());
+    }
+    for (at, line) in document::without_mark(text).split(|byte| *byte == b'\n').enumerate() {
         let line = String::from_utf8_lossy(line);
         let entry = line.split(['#', ';']).next().unwrap_or_default().trim();
         if entry.is_empty() {
@@ -412,11 +418,22 @@ mod tests {
     }
 
     #[test]
+    fn windows_lists_say_what_others_say() {
+        let crlf = LIST.replace(" \r\n", "\n").replace('\n', "\r\n");
+        for text in [format!("\u{feff}{LIST}"), format!("\u{feff}1.2.3.4\r\n{crlf}"), crlf.trim_end().to_owned()] {
+            assert_eq!(set(&text, Bogons::Leave), set(LIST, Bogons::Leave), "{text:?}");
+        }
+        let utf16: Vec<u8> = LIST.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        assert_eq!(read(&utf16, 1_000, Bogons::Leave), Err(NotText::Utf16.into()));
+    }
+
+    #[test]
     fn what_is_no_list_is_refused() {
         assert_eq!(read(b"# nothing today\n\n", 9, Bogons::Leave), Ok(Read::default()));
         let page = read(b"<!doctype html>\n<p>404\n", 9, Bogons::Leave).unwrap_err();
         assert_eq!(page.to_string(), r#"none of its 2 lines is an address or a prefix; line 1: "<!doctype html>""#);
-        assert!(matches!(read(&[0xff, 0xfe, b'\n'], 9, Bogons::Leave), Err(Error::Nothing { faulty: 1, .. })));
+        assert!(matches!(read(&[0xff, 0xfe, b'\n'], 9, Bogons::Leave), Err(Error::NotText(NotText::Utf16))));
+        assert!(matches!(read(&[0xfd, 0xfe, b'\n'], 9, Bogons::Leave), Err(Error::Nothing { faulty: 1, .. })));
         assert_eq!(read(b"1.1.1.1\n2.2.2.2\n", 1, Bogons::Leave), Err(Error::TooMany { prefixes_max: 1 }));
     }
 

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 /// Longest document, in bytes of JSON.
 pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024;
+/// Longest text that a document is read from, in bytes: beyond what the document itself may have there is room for
+/// comments and white space.
+pub const TEXT_BYTES_MAX: usize = 4 * DOCUMENT_BYTES_MAX;
 /// Most versions that a publication carries along besides its own.
 pub const EARLIER_MAX: usize = 15;
 

@@ -9,6 +9,7 @@
 
 use super::Api;
 use super::problem::{Code, Problem};
+use crate::document;
 use crate::event::DEFAULT_TENANT;
 use crate::event::codec::is_tenant;
 use axum::Extension;
@@ -90,7 +91,7 @@ pub struct Keys(Vec<(Vec<u8>, Stored)>);
 pub enum InvalidKeys {
     /// It is not TOML, or has other fields.
     #[error("the file of API keys cannot be parsed: {0}")]
-    Toml(#[from] toml::de::Error),
+    Toml(#[from] document::Error),
     /// A key is not as it must be.
     #[error("API key {name:?}: {expected}")]
     Key {
@@ -107,7 +108,7 @@ pub enum InvalidKeys {
 impl Keys {
     /// Reads a file of keys: TOML with one `[[keys]]` a key, of `name`, `sha256`, `tenant` and `scopes`.
     pub fn parse(text: &str) -> Result<Self, InvalidKeys> {
-        let file: File = toml::from_str(text)?;
+        let file: File = document::from_toml(text)?;
         if file.keys.is_empty() || file.keys.len() > KEYS_MAX {
             return Err(InvalidKeys::Count);
         }

@@ -7,10 +7,11 @@
 use super::answer::{self, at};
 use super::auth::Caller;
 use super::problem::{Code, Problem};
-use super::request::{Body, Ids, json, media_type};
+use super::request::{Body, Ids, media_type};
 use super::{Api, SOURCE};
+use crate::document::{self, Syntax};
 use crate::event::codec::{Fault, encode_event};
-use crate::event::policy::{EARLIER_MAX, Kind, Publication, Version};
+use crate::event::policy::{EARLIER_MAX, Kind, Publication, TEXT_BYTES_MAX, Version};
 use crate::event::{Envelope, Event, Fact, Position, Topic};
 use crate::log::Kind as Failure;
 use crate::view::policy::Policy as Row;
@@ -175,16 +176,17 @@ fn kind(name: &str) -> Result<Kind, Problem> {
 }
 
 fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
-    match media_type(headers)? {
-        None => json(body),
-        Some(media) if media.is_json() => json(body),
-        Some(media) if media.essence() == "application/toml" => {
-            let text = std::str::from_utf8(body);
-            let text = text.map_err(|error| Problem::new(Code::MalformedToml, error.to_string()).at(""))?;
-            toml::from_str(text).map_err(|error| Problem::new(Code::MalformedToml, error.to_string()).at(""))
-        }
-        Some(_) => Err(Problem::new(Code::UnsupportedMediaType, "send application/json or application/toml")),
-    }
+    let (syntax, malformed) = match media_type(headers)? {
+        None => (Syntax::Json, Code::MalformedJson),
+        Some(media) if media.is_json() => (Syntax::Json, Code::MalformedJson),
+        Some(media) if media.essence() == "application/toml" => (Syntax::Toml, Code::MalformedToml),
+        Some(_) => return Err(Problem::new(Code::UnsupportedMediaType, "send application/json or application/toml")),
+    };
+    document::parse(body, syntax, TEXT_BYTES_MAX).map_err(|error| match error {
+        document::Error::TooLong { .. } => Problem::invalid(vec![Fault::new("", INVALID_POLICY, error.to_string())]),
+        document::Error::Json(faults) => faults.into(),
+        _ => Problem::new(malformed, format!("the document: {error}")).at(""),
+    })
 }
 
 /// Whether it can be used. Rules are parsed on a thread where that holds nobody up.

@@ -221,6 +221,26 @@ fn a_row_that_cannot_be_read_is_named() {
 }
 
 #[test]
+fn windows_files_say_what_others_say() {
+    for (text, format) in
+        [(RBA, Format::Rba), (SYNTHETIC, Format::Rba), (NOSHOW, Format::Noshow), (EVENTS, Format::Events)]
+    {
+        let expected = load(text, format).events;
+        let crlf = text.replace("\r\n", "\n").replace('\n', "\r\n");
+        for written in [text.trim_end(), &crlf, crlf.trim_end()] {
+            for marked in [written.to_owned(), format!("\u{feff}{written}")] {
+                assert_eq!(load(&marked, format).events, expected, "{marked:?}");
+            }
+        }
+        let utf16: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let refused = read_from(&utf16[..], origin(), format).unwrap_err().to_string();
+        assert_eq!(refused, "cannot read file.csv, line 1: it is UTF-16; save it as UTF-8");
+    }
+    assert!(load("\u{feff}", Format::Events).events.is_empty());
+    assert_eq!(refusal("\u{feff}", Format::Noshow), "file.csv has no column \"AppointmentID\"");
+}
+
+#[test]
 fn formats_are_known_by_name() {
     assert!(Format::ALL.iter().all(|format| Format::parse(format.name()) == Some(*format)));
     assert_eq!(Format::parse("csv"), None);

@@ -113,6 +113,59 @@ async fn what_cannot_be_used_is_refused_with_the_place_and_the_policy_before_it_
     assert_eq!((toml.status, &toml.body["effective"]["signals"]["new_device"]["factor"]), (200, &json!(4.0)));
 }
 
+/// A few kilobytes of nested tables end a process whose parser follows them down.
+#[tokio::test]
+async fn deep_documents_are_refused_on_every_route_and_the_process_lives() {
+    let instance = Instance::start().await;
+    let put = async |path: &str, media: &str, body: String| {
+        let request = instance.request(Method::PUT, path).header("content-type", media).body(body);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let nested = |levels: usize, keys: usize| {
+        let key = vec!["a"; keys].join(".");
+        (0..levels).fold("1".to_owned(), |inner, _| format!("{{{key} = {inner}}}"))
+    };
+    for path in [LOGIN, "/v1/policies/reminders", "/v1/models/no-show"] {
+        for levels in (1..80).step_by(13) {
+            for keys in (1..80).step_by(13) {
+                let answer = put(path, "application/toml", format!("a = {}", nested(levels, keys))).await;
+                let expected = if levels * keys < 32 { (422, "VALIDATION_FAILED") } else { (400, "MALFORMED_TOML") };
+                assert_eq!(answer.problem(), expected, "{path}: {levels} by {keys}: {}", answer.body);
+            }
+        }
+        for levels in [100, 127, 128, 10_000] {
+            let json = format!("{{\"a\": {}{}}}", "[".repeat(levels), "]".repeat(levels));
+            let answer = put(path, "application/json", json).await;
+            let expected = if levels < 127 { (422, "VALIDATION_FAILED") } else { (400, "MALFORMED_JSON") };
+            assert_eq!(answer.problem(), expected, "{path}: {levels}: {}", answer.body);
+        }
+    }
+    assert_eq!(instance.get(LOGIN).await.status, 200);
+}
+
+#[tokio::test]
+async fn documents_and_events_of_windows_tools_are_read() {
+    let instance = Instance::start().await;
+    let send = async |method: Method, path: &str, media: &str, body: Vec<u8>| {
+        let request = instance.request(method, path).header("content-type", media).body(body);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    for (media, text, malformed) in [
+        ("application/toml", "\u{feff}challenge_at = 0.25\r\n", "MALFORMED_TOML"),
+        ("application/json", "\u{feff}{\"challenge_at\": 0.25}\r\n", "MALFORMED_JSON"),
+    ] {
+        let answer = send(Method::PUT, LOGIN, media, text.into()).await;
+        assert_eq!((answer.status, &answer.body["document"]), (200, &json!({"challenge_at": 0.25})), "{media}");
+        let utf16 = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let answer = send(Method::PUT, LOGIN, media, utf16).await;
+        assert_eq!(answer.problem(), (400, malformed));
+        assert!(answer.body["detail"].as_str().unwrap().contains("UTF-16"), "{}", answer.body);
+    }
+    let event = format!("\u{feff}{}\r\n", login("e", "u"));
+    let answer = send(Method::POST, "/v1/events", "application/cloudevents+json", event.into()).await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+}
+
 /// A division by zero is told, and changes nothing.
 #[tokio::test]
 async fn a_rule_that_fails_does_not_hold_and_the_answer_says_so() {

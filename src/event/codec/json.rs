@@ -4,10 +4,13 @@
 //! a text is refused with the place of each doubled member. What is in the log already was read by the rule that the
 //! last one counts, and [`decode`](super::decode) reads it so for ever.
 //!
+//! A byte order mark in front is not part of the text.
+//!
 //! Names are compared after their escapes are undone: `"a"` and `"\u0061"` are one name.
 
 use super::fault::{DUPLICATE_MEMBER, Fault, Faults, MALFORMED_JSON};
 use super::value::cut;
+use crate::document;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
@@ -23,10 +26,12 @@ const NAME_SHOWN_BYTES: usize = 128;
 /// `MALFORMED_JSON` where it is none or is nested beyond 128 levels, `DUPLICATE_MEMBER` for members that are doubled.
 pub fn parse(bytes: &[u8], place: &str) -> Result<Value, Faults> {
     let mut doubled = Vec::new();
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let malformed = |detail: String| Fault::new(place, MALFORMED_JSON, detail);
+    let text = document::text(bytes).map_err(|error| malformed(error.to_string()))?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let seed = Unique { at: Place::Root(place), doubled: &mut doubled };
     let value = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
-    let value = value.map_err(|error| Fault::new(place, MALFORMED_JSON, error.to_string()))?;
+    let value = value.map_err(|error| malformed(error.to_string()))?;
     Faults::none_of(value, doubled)
 }
 

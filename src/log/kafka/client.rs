@@ -2,6 +2,7 @@
 
 use super::config::Config;
 use super::fault;
+use crate::file::{self, SECRET_BYTES_MAX};
 use crate::log::{Error, Extent};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -152,9 +153,9 @@ impl Settings {
 }
 
 fn password(config: &Config) -> Result<Option<String>, Error> {
-    let Some(file) = &config.password_file else { return Ok(config.password.clone()) };
-    let read = std::fs::read_to_string(file)
-        .map_err(|error| Error::fatal("open the log", format!("{}: {error}", file.display())))?;
+    let Some(path) = &config.password_file else { return Ok(config.password.clone()) };
+    let read = file::text(path, SECRET_BYTES_MAX)
+        .map_err(|error| Error::fatal("open the log", format!("{}: {error}", path.display())))?;
     Ok(Some(read.trim().to_owned()))
 }
 

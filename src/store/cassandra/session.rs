@@ -2,6 +2,7 @@
 
 use super::config::Config;
 use super::fault;
+use crate::file::{self, SECRET_BYTES_MAX};
 use crate::store::Error;
 use openssl::ssl::{SslContext, SslContextBuilder, SslFiletype, SslMethod, SslVerifyMode};
 use scylla::client::execution_profile::ExecutionProfile;
@@ -67,9 +68,9 @@ pub(super) async fn connect(address: &Address, config: &Config) -> Result<Sessio
 }
 
 fn password(config: &Config) -> Result<Option<String>, Error> {
-    let Some(file) = &config.password_file else { return Ok(config.password.clone()) };
-    let read = std::fs::read_to_string(file)
-        .map_err(|error| Error::fatal("open the store", format!("{}: {error}", file.display())))?;
+    let Some(path) = &config.password_file else { return Ok(config.password.clone()) };
+    let read = file::text(path, SECRET_BYTES_MAX)
+        .map_err(|error| Error::fatal("open the store", format!("{}: {error}", path.display())))?;
     Ok(Some(read.trim().to_owned()))
 }
 

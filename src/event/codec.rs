@@ -92,7 +92,8 @@ pub fn decode(record: &Record) -> Result<Event, Faults> {
             let data = data_of(&event, |bytes, place| parse(bytes, place).map_err(Faults::from));
             read(&Attributes::of_object(&event), data.as_deref(), defaults, Vec::new())?
         }
-        Sent::Binary(attributes) => {
+        Sent::Binary => {
+            let attributes = Attributes::of_record(record);
             let data = parse(&record.value, "/data").map_err(Faults::from);
             read(&attributes, data.as_ref(), defaults, Vec::new())?
         }
@@ -141,27 +142,26 @@ pub fn decode_binary(
     Ok(Parsed { event, data, extensions: attributes.into_extensions() })
 }
 
-/// A record as its sender wrote it.
-enum Sent<'a> {
+/// How a record carries its event.
+enum Sent {
     /// Attributes in headers, data in the value.
-    Binary(Attributes<'a>),
+    Binary,
     /// All of it in the value.
     Structured(Map<String, Value>),
 }
 
-impl<'a> Sent<'a> {
-    fn of(record: &'a Record) -> Result<Self, Faults> {
+impl Sent {
+    fn of(record: &Record) -> Result<Self, Faults> {
         let content_type = record.header("content-type");
         if attributes::is_structured(content_type)? {
             return Ok(Self::Structured(object(parse(&record.value, "")?)?));
         }
-        let attributes = Attributes::of_record(record);
-        if attributes.any() || content_type.is_some() {
-            return Ok(Self::Binary(attributes));
+        if content_type.is_some() || Attributes::of_record(record).any() {
+            return Ok(Self::Binary);
         }
         match parse(&record.value, "") {
             Ok(Value::Object(event)) if event.contains_key("specversion") => Ok(Self::Structured(event)),
-            _ => Ok(Self::Binary(attributes)),
+            _ => Ok(Self::Binary),
         }
     }
 }

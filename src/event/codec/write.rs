@@ -1,6 +1,6 @@
 //! Events on their way out: into records, and from records into structured JSON.
 
-use super::attributes;
+use super::attributes::{self, Attributes};
 use super::fault::{Fault, Faults};
 use super::letter::is_name;
 use super::{Parsed, Sent, data_of, facts, parse, time};
@@ -80,8 +80,9 @@ fn outgoing<'a>(event: &'a Event, data: &'a Map<String, Value>, extensions: &'a 
 pub fn structured(record: &Record) -> Result<Value, Faults> {
     match Sent::of(record)? {
         Sent::Structured(event) => Ok(Value::Object(with_data(event))),
-        Sent::Binary(found) => {
+        Sent::Binary => {
             let mut faults = Vec::new();
+            let found = Attributes::of_record(record);
             if !found.any() {
                 return Err(Faults::one(super::not_a_cloudevent()));
             }

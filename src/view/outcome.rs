@@ -113,10 +113,27 @@ impl Outcome {
 
 /// The hash of a visit, which names it in its row; stored: never changed.
 pub fn hash(client_id: &str, appointment_id: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(key::of(client_id, appointment_id).as_bytes())
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    // Ids may hold any character, so the length says where the first one ends.
+    hash.update(&(client_id.len() as u64).to_le_bytes());
+    hash.update(client_id.as_bytes());
+    hash.update(appointment_id.as_bytes());
+    hash.digest()
 }
 
 /// The address of a tenant's row of a day, in days since the epoch.
 pub fn row_key(tenant: &str, day: i64) -> RowKey {
     RowKey::hashed(View::Outcome, key::of(tenant, &day.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hash;
+
+    #[test]
+    fn a_colon_in_an_id_makes_no_two_visits_one() {
+        assert_ne!(hash("a:b", "c"), hash("a", "b:c"));
+        assert_ne!(hash("ab", "c"), hash("a", "bc"));
+        assert_ne!(hash("", "a"), hash("a", ""));
+    }
 }

@@ -104,17 +104,6 @@ pub struct Envelope {
     pub time_ms: i64,
 }
 
-impl Envelope {
-    /// The 64-bit fingerprint of source and id by which repetitions are recognised (XXH3).
-    pub fn fingerprint(&self) -> u64 {
-        let mut hash = xxhash_rust::xxh3::Xxh3::new();
-        hash.update(self.source.as_bytes());
-        hash.update(&[0]);
-        hash.update(self.id.as_bytes());
-        hash.digest()
-    }
-}
-
 /// One fact: its envelope and what happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
@@ -250,6 +239,19 @@ impl Fact {
 }
 
 impl Event {
+    /// The 64-bit fingerprint of source, id and type by which repetitions are recognised (XXH3).
+    ///
+    /// The type is part of it because producers reuse ids: one that sends the number of its booking as the id of both
+    /// the booking and the cancellation means two events.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        for part in [&self.envelope.source, &self.envelope.id, self.fact.type_name()] {
+            hash.update(part.as_bytes());
+            hash.update(&[0]);
+        }
+        hash.digest()
+    }
+
     /// The country that somebody logged in from, as far as the event names one.
     pub fn country(&self) -> Option<&str> {
         match &self.fact {

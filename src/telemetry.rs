@@ -218,6 +218,8 @@ fn describe() {
     );
     describe_counter!(meter::REJECTED, "Records that became dead letters, by code");
     describe_counter!(meter::DEAD_LETTERS_CLOSED, "Dead letters that were redriven or dropped");
+    describe_counter!(meter::SKIPPED, "Records that changed nothing, by reason");
+    describe_counter!(meter::VISITS_DISPLACED, "Visits to come that a full row of a client forgot for a nearer one");
     describe_counter!(meter::VISITS, "Visits that came to an end, by outcome; corrections count as well");
     describe_histogram!(meter::FLUSH_SECONDS, Unit::Seconds, "Duration of flushes");
     describe_counter!(meter::ROWS_WRITTEN, "Rows written by flushes");

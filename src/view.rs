@@ -115,10 +115,38 @@ pub struct Place {
 /// What an owner row made of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome<D> {
-    /// It changed nothing: it was there before, or its subject is erased.
-    Skipped,
+    /// It changed nothing, for this reason.
+    Skipped(Skip),
     /// It was folded, and this was decided.
     Applied(D),
+}
+
+/// Why an event changed nothing that anybody can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Skip {
+    /// It is a repetition, see [`recent`].
+    Repeated,
+    /// It is not later than the erasure of its subject.
+    Erased,
+    /// It says what already holds, what a later event has overruled, or what cannot be.
+    Unchanged,
+    /// The row of its subject is full of what matters more. It is not remembered, so that it can be sent again.
+    NoRoom,
+}
+
+impl Skip {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Repeated, Self::Erased, Self::Unchanged, Self::NoRoom];
+
+    /// The name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Repeated => "repeated",
+            Self::Erased => "erased",
+            Self::Unchanged => "unchanged",
+            Self::NoRoom => "no_room",
+        }
+    }
 }
 
 /// What an event changes in an aggregate row.
@@ -251,6 +279,11 @@ pub trait Fold: Debug + Clone + Send + Sync + 'static {
 
     /// Whether the event came too late to change what it is about, which is counted.
     fn is_too_late(_: &Self::Decision) -> bool {
+        false
+    }
+
+    /// Whether a visit to come was forgotten to make room for that of the event, which is counted.
+    fn has_displaced(_: &Self::Decision) -> bool {
         false
     }
 

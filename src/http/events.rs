@@ -72,7 +72,7 @@ pub struct Placed {
 /// In structured mode `data_base64` is read as `data`. The body may be compressed with gzip; 1 MiB is its size before.
 /// Answers 202 once they are durable. With `Prefer: wait=SECONDS` it answers 200 as soon as the serving views
 /// contain them, and 202 when the time is up. Validation is all or nothing, and names every faulty event. After a
-/// 503 some may be stored: send the same again, equal ids change nothing.
+/// 503 some may be stored: send the same again, equal ids of one type change nothing.
 #[utoipa::path(
     post, path = "/v1/events", tag = "events",
     params(

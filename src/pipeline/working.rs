@@ -18,9 +18,9 @@ use crate::port::Error;
 use crate::store::{Row, RowKey, RowWrite};
 use crate::telemetry::meter;
 use crate::view::cell::{Cell, Corrupt, decode_state, encode_state};
-use crate::view::{Aggregate, Delta, Fold, Outcome, Place};
+use crate::view::{Aggregate, Delta, Fold, Outcome, Place, Skip};
 use hashbrown::HashMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Whether folding can go on.
@@ -85,15 +85,18 @@ pub struct Working<F: Fold> {
     aggregates: Cache<Shares>,
     /// What was decided and is not yet in the aggregates, by offset.
     decided: Vec<(i64, RowKey, Delta)>,
-    /// Records since the last flush, by outcome: applied and skipped.
-    folded: (u64, u64),
+    /// Records since the last flush that were applied.
+    applied: u64,
+    /// Records since the last flush that were skipped, by reason.
+    skipped: BTreeMap<Skip, u64>,
 }
 
 impl<F: Fold> Working<F> {
     /// No rows yet.
     pub fn new(shared: Arc<Shared<F>>, partition: u32, durable: i64) -> Self {
         let (owners, aggregates) = (Cache::new(), Cache::new());
-        Self { shared, partition, durable, owners, aggregates, decided: Vec::new(), folded: (0, 0) }
+        let (decided, skipped) = (Vec::new(), BTreeMap::new());
+        Self { shared, partition, durable, owners, aggregates, decided, applied: 0, skipped }
     }
 
     /// The address of the row that owns an event.
@@ -150,11 +153,14 @@ impl<F: Fold> Working<F> {
             }
         };
         match outcome {
-            Outcome::Skipped => self.folded.1 += 1,
+            Outcome::Skipped(reason) => *self.skipped.entry(reason).or_default() += 1,
             Outcome::Applied(decision) => {
-                self.folded.0 += 1;
+                self.applied += 1;
                 if F::is_too_late(&decision) {
                     meter::too_late(F::FAMILY.name());
+                }
+                if F::has_displaced(&decision) {
+                    meter::displaced();
                 }
                 self.decided.extend(fold.contributions(event, &decision, place).into_iter().map(|contribution| {
                     let (key, delta) = contribution.into_parts();
@@ -221,8 +227,8 @@ impl<F: Fold> Working<F> {
     /// All rows taken and the checkpoint are acknowledged.
     pub fn flushed(&mut self, durable: i64) {
         self.durable = durable;
-        let (applied, skipped) = std::mem::take(&mut self.folded);
-        meter::folded(F::FAMILY.name(), applied, skipped);
+        let (applied, skipped) = (std::mem::take(&mut self.applied), std::mem::take(&mut self.skipped));
+        meter::folded(F::FAMILY.name(), applied, skipped.into_iter().map(|(reason, records)| (reason.name(), records)));
         self.owners.turn(self.shared.config.cached_rows_max / 4);
         self.aggregates.turn(self.shared.config.cached_rows_max);
     }

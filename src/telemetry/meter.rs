@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// Records by family and outcome: `applied`, `skipped`, `rejected`.
 pub const RECORDS: &str = "foretell_records_total";
+/// Skipped records by family and reason: `repeated`, `erased`, `unchanged`, `no_room`.
+pub const SKIPPED: &str = "foretell_skipped_records_total";
 /// Logins that were folded without a level of their address; by level: `asn`, `country`.
 pub const LOGINS_WITHOUT_NETWORK: &str = "foretell_logins_without_network_total";
 /// Rejected records by family and code.
@@ -15,6 +17,8 @@ pub const DEAD_LETTERS_CLOSED: &str = "foretell_dead_letters_closed_total";
 pub const TOO_LATE: &str = "foretell_events_too_late_total";
 /// Visits that came to an end, by outcome: `attended`, `missed`, `cancelled`, `late_cancelled`, `deleted`.
 pub const VISITS: &str = "foretell_visits_total";
+/// Visits to come that a full row of a client forgot for a nearer one.
+pub const VISITS_DISPLACED: &str = "foretell_visits_displaced_total";
 /// Duration of flushes in seconds, by family.
 pub const FLUSH_SECONDS: &str = "foretell_flush_seconds";
 /// Rows written by flushes, by family.
@@ -37,8 +41,13 @@ pub const REMINDERS_UNSENT: &str = "foretell_reminders_unsent_total";
 pub const REMINDER_DELAY_SECONDS: &str = "foretell_reminder_delay_seconds";
 
 /// So many records were folded, and their rows are acknowledged.
-pub fn folded(family: &'static str, applied: u64, skipped: u64) {
-    for (outcome, records) in [("applied", applied), ("skipped", skipped)] {
+pub fn folded(family: &'static str, applied: u64, skipped: impl Iterator<Item = (&'static str, u64)>) {
+    let mut all_skipped = 0;
+    for (reason, records) in skipped {
+        counter!(SKIPPED, "family" => family, "reason" => reason).increment(records);
+        all_skipped += records;
+    }
+    for (outcome, records) in [("applied", applied), ("skipped", all_skipped)] {
         counter!(RECORDS, "family" => family, "outcome" => outcome).increment(records);
     }
 }
@@ -46,6 +55,11 @@ pub fn folded(family: &'static str, applied: u64, skipped: u64) {
 /// An event changed nothing of what it is about.
 pub fn too_late(family: &'static str) {
     counter!(TOO_LATE, "family" => family).increment(1);
+}
+
+/// A visit to come was forgotten for a nearer one.
+pub fn displaced() {
+    counter!(VISITS_DISPLACED).increment(1);
 }
 
 /// It was folded how a visit ended.

@@ -32,7 +32,7 @@ pub use appointment::{Appointment, Asked, LATE_CANCEL_MS, Receipt, Received, Sta
 
 use super::lead::{self, Outcomes};
 use super::recent::Recent;
-use super::{Contribution, Fold, Limits, Outcome, Place};
+use super::{Contribution, Fold, Limits, Outcome, Place, Skip};
 use crate::event::appointment::{Consent, QuietHours};
 use crate::event::reminder::Feedback;
 use crate::event::{Envelope, Event, Fact, key};
@@ -228,10 +228,10 @@ impl Fold for Appointments {
     fn fold(&self, client: &mut Client, event: &Event, place: Place) -> Outcome<Decision> {
         let time_ms = event.envelope.time_ms;
         if client.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
-            return Outcome::Skipped;
+            return Outcome::Skipped(Skip::Erased);
         }
-        if !client.recent.insert(event.envelope.fingerprint()) {
-            return Outcome::Skipped;
+        if !client.recent.insert(event.fingerprint()) {
+            return Outcome::Skipped(Skip::Repeated);
         }
         let mut scribe = Scribe::new(event, place);
         if matches!(event.fact, Fact::ClientErased { .. }) {

@@ -4,7 +4,7 @@
 //! the row is what the last record says, and nothing that it depends on may lie in an earlier one. That is why a
 //! publication carries its history along, and why repetitions are not recognised: they say the same.
 
-use super::{Contribution, Fold, Limits, Outcome, Place};
+use super::{Contribution, Fold, Limits, Outcome, Place, Skip};
 use crate::event::policy::{Kind, Version};
 use crate::event::{Event, Fact, key};
 use crate::store::{Family, RowKey, View};
@@ -48,7 +48,7 @@ impl Fold for Policies {
     const OWNER: View = View::Policy;
 
     fn fold(&self, policy: &mut Policy, event: &Event, _: Place) -> Outcome<()> {
-        let Fact::PolicyPublished(publication) = &event.fact else { return Outcome::Skipped };
+        let Fact::PolicyPublished(publication) = &event.fact else { return Outcome::Skipped(Skip::Unchanged) };
         *policy = Policy {
             version: publication.version,
             published_at_ms: event.envelope.time_ms,

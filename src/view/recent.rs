@@ -1,7 +1,7 @@
 //! Repetitions: the fingerprints of the last events folded into an owner row.
 //!
-//! Producers repeat themselves. An event whose source and id are among the last [`RECENT_MAX`] distinct ones of
-//! its user or client changes nothing; one that comes back later than that counts again. Nothing that depends on
+//! Producers repeat themselves. An event whose source, id and type are among the last [`RECENT_MAX`] distinct ones of
+//! its user or client changes nothing; one that comes back later than that is folded again. Nothing that depends on
 //! a checkpoint takes part, so the decision is a function of the log.
 
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,14 @@ pub const RECENT_MAX: usize = 64;
 pub struct Recent(Vec<u64>);
 
 impl Recent {
+    /// Whether an event is remembered.
+    pub fn contains(&self, fingerprint: u64) -> bool {
+        self.0.contains(&fingerprint)
+    }
+
     /// Remembers an event; answers whether it is new.
     pub fn insert(&mut self, fingerprint: u64) -> bool {
-        if self.0.contains(&fingerprint) {
+        if self.contains(fingerprint) {
             return false;
         }
         if self.0.len() >= RECENT_MAX {

@@ -6,7 +6,7 @@
 
 use super::agenda::{self, HOUR_MS, Kind};
 use super::recent::Recent;
-use super::{Contribution, Delta, Fold, Limits, Outcome, Place};
+use super::{Contribution, Delta, Fold, Limits, Outcome, Place, Skip};
 use crate::event::appointment::Channel;
 use crate::event::reminder::Announcement;
 use crate::event::{Event, Fact, key};
@@ -236,8 +236,8 @@ impl Fold for Reminders {
     const OWNER: View = View::Sent;
 
     fn fold(&self, sent: &mut Sent, event: &Event, _: Place) -> Outcome<Decision> {
-        if !sent.recent.insert(event.envelope.fingerprint()) {
-            return Outcome::Skipped;
+        if !sent.recent.insert(event.fingerprint()) {
+            return Outcome::Skipped(Skip::Repeated);
         }
         let start_ms = match &event.fact {
             Fact::ReminderDue(announcement) => sent.announce(announcement, event.envelope.time_ms, &self.limits),

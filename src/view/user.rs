@@ -23,7 +23,7 @@ pub use verdict::{Place, Success, Verdict, address_mark, device_mark};
 use super::feature::{self, Change, Delta, Level};
 use super::recent::Recent;
 use super::sketch::hash;
-use super::{Contribution, Fold, Limits, Outcome};
+use super::{Contribution, Fold, Limits, Outcome, Skip};
 use crate::event::login::Login;
 use crate::event::{Event, Fact, key};
 use crate::store::{Family, RowKey, View};
@@ -192,10 +192,10 @@ impl Fold for Logins {
     fn fold(&self, user: &mut User, event: &Event, _: super::Place) -> Outcome<Decision> {
         let time_ms = event.envelope.time_ms;
         if user.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
-            return Outcome::Skipped;
+            return Outcome::Skipped(Skip::Erased);
         }
-        if !user.recent.insert(event.envelope.fingerprint()) {
-            return Outcome::Skipped;
+        if !user.recent.insert(event.fingerprint()) {
+            return Outcome::Skipped(Skip::Repeated);
         }
         let mut decision = Decision::default();
         match &event.fact {

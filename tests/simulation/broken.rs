@@ -10,7 +10,7 @@ use foretell::log::{Assigned, Error, Extent, Fenced, Log, Membership, NewRecord,
 use foretell::store::memory::Store as MemoryStore;
 use foretell::store::{Checkpoint, Family, Flush, Generation, Pointer, Row, RowKey, RowWrite, Store, View};
 use foretell::view::cell::{Cell, decode_state, encode_state};
-use foretell::view::{Fold, Outcome};
+use foretell::view::{Fold, Outcome, Skip};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -248,7 +248,9 @@ pub struct BrokenStore {
 fn complete<F: Fold>(cell: &Cell<'_>) -> Bytes {
     let mut pending: Vec<(i64, Outcome<F::Decision>)> = decode_state(cell.pending).unwrap();
     let known: Vec<i64> = pending.iter().map(|(offset, _)| *offset).collect();
-    pending.extend((0..=cell.position).filter(|offset| !known.contains(offset)).map(|at| (at, Outcome::Skipped)));
+    pending.extend(
+        (0..=cell.position).filter(|offset| !known.contains(offset)).map(|at| (at, Outcome::Skipped(Skip::Repeated))),
+    );
     pending.sort_by_key(|(offset, _)| *offset);
     Cell { pending: &encode_state(&pending), ..*cell }.encode()
 }

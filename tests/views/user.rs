@@ -6,7 +6,7 @@ use foretell::event::login::{Attempt, Device, Verdict};
 use foretell::store::View;
 use foretell::view::feature::Level;
 use foretell::view::user::{self, DEVICE_KNOWN_MS, Decision, FAILURES_WINDOW_MS, Logins, User};
-use foretell::view::{Aggregate, Fold, Limits, Outcome, Place};
+use foretell::view::{Aggregate, Fold, Limits, Outcome, Place, Skip};
 use proptest::prelude::*;
 
 fn attempt(device_id: Option<&str>, browser: Option<&str>) -> Attempt {
@@ -155,8 +155,8 @@ fn a_first_success_comes_once_until_erasure() {
     assert_eq!(fold(5, success(None, None)), seen(true));
     assert_eq!(fold(3, success(None, None)), seen(false), "an earlier one that comes later");
     assert_eq!(fold(6, erased()), seen(false));
-    assert_eq!(fold(6, success(None, None)), Outcome::Skipped);
-    assert_eq!(fold(2, erased()), Outcome::Skipped);
+    assert_eq!(fold(6, success(None, None)), Outcome::Skipped(Skip::Erased));
+    assert_eq!(fold(2, erased()), Outcome::Skipped(Skip::Erased));
     assert_eq!(fold(7, success(None, None)), seen(true), "begins anew");
 }
 

@@ -1,25 +1,48 @@
 //! Appointment to client: an appointment's id alone must find the row that it lives in.
 //!
-//! Partials of two partitions, and events of two clients, can claim one id, as when a visit was moved to another
-//! client. The one with the later booking event is meant, then the one with the smaller client id.
+//! Several clients can hold one id: a visit of a group, one that was moved to another client, partials of two partitions.
+//! An answer about the id is about one of them, so it is about a client whose visit takes place: first those whose visit
+//! is on, then those whose visit is over, last those who called it off. Of several the one with the later booking is
+//! meant, then the one with the smaller client id.
 
 use crate::event::key;
 use crate::store::{RowKey, View};
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// Clients kept an appointment id; the one booked first is forgotten first.
-const CLAIMS_MAX: usize = 8;
+/// Clients kept an appointment id; the one that would be meant last is forgotten first.
+pub const CLAIMS_MAX: usize = 64;
+
+/// How near an appointment is to a visit that takes place; the later ones are nearer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Standing {
+    /// It was called off.
+    Off,
+    /// It is known how the visit went.
+    Over,
+    /// It is on.
+    On,
+}
+
+/// What a client has of an appointment; of two the greater is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Claim {
+    /// Whether the visit takes place.
+    pub standing: Standing,
+    /// Event time of the booking.
+    pub placed_at_ms: i64,
+}
 
 /// A change of who has an appointment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delta {
-    /// The client has it, by a booking event of that time.
+    /// The client has it.
     Claim {
         /// The client.
         client_id: String,
-        /// Time of the booking event.
-        placed_at_ms: i64,
+        /// What they have of it.
+        claim: Claim,
     },
     /// The client does not have it any more.
     Release {
@@ -31,19 +54,19 @@ pub enum Delta {
 /// The state of an appointment's row: who claims it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookup {
-    /// Client to the time of the latest booking event.
-    pub claims: BTreeMap<String, i64>,
+    /// By client.
+    pub claims: BTreeMap<String, Claim>,
 }
 
 impl Lookup {
     /// Takes a change in.
     pub fn apply(&mut self, delta: &Delta) {
         match delta {
-            Delta::Claim { client_id, placed_at_ms } => {
-                self.claims.insert(client_id.clone(), *placed_at_ms);
+            Delta::Claim { client_id, claim } => {
+                self.claims.insert(client_id.clone(), *claim);
                 if self.claims.len() > CLAIMS_MAX {
-                    let first = self.claims.iter().min_by_key(|(id, at)| (**at, std::cmp::Reverse(*id)));
-                    first.map(|(id, _)| id.clone()).and_then(|id| self.claims.remove(&id));
+                    let last = self.claims.iter().min_by_key(|(id, claim)| (**claim, Reverse(*id)));
+                    last.map(|(id, _)| id.clone()).and_then(|id| self.claims.remove(&id));
                 }
             }
             Delta::Release { client_id } => {
@@ -54,15 +77,15 @@ impl Lookup {
 
     /// Takes the partial of another partition in.
     pub fn merge(&mut self, other: &Self) {
-        for (client_id, placed_at_ms) in &other.claims {
-            let mine = self.claims.entry(client_id.clone()).or_insert(*placed_at_ms);
-            *mine = (*mine).max(*placed_at_ms);
+        for (client_id, claim) in &other.claims {
+            let mine = self.claims.entry(client_id.clone()).or_insert(*claim);
+            *mine = (*mine).max(*claim);
         }
     }
 
-    /// The client that has the appointment.
+    /// The client who is meant by the appointment's id alone.
     pub fn client_id(&self) -> Option<&str> {
-        self.claims.iter().max_by_key(|(id, at)| (**at, std::cmp::Reverse(*id))).map(|(id, _)| id.as_str())
+        self.claims.iter().max_by_key(|(id, claim)| (**claim, Reverse(*id))).map(|(id, _)| id.as_str())
     }
 }
 
@@ -75,22 +98,47 @@ pub fn row_key(tenant: &str, appointment_id: &str) -> RowKey {
 mod tests {
     use super::*;
 
-    fn claim(client: &str, at: i64) -> Delta {
-        Delta::Claim { client_id: client.into(), placed_at_ms: at }
+    fn claim(client: &str, standing: Standing, placed_at_ms: i64) -> Delta {
+        Delta::Claim { client_id: client.into(), claim: Claim { standing, placed_at_ms } }
+    }
+
+    fn row(deltas: &[Delta]) -> Lookup {
+        let mut row = Lookup::default();
+        deltas.iter().for_each(|delta| row.apply(delta));
+        row
     }
 
     #[test]
-    fn the_later_booking_has_it_then_the_smaller_client() {
-        let mut row = Lookup::default();
-        row.apply(&claim("b", 5));
-        row.apply(&claim("a", 5));
-        row.apply(&claim("c", 4));
-        assert_eq!(row.client_id(), Some("a"));
-        row.apply(&Delta::Release { client_id: "a".into() });
-        assert_eq!(row.client_id(), Some("b"));
-        let mut other = Lookup::default();
-        other.apply(&claim("z", 9));
-        row.merge(&other);
-        assert_eq!(row.client_id(), Some("z"));
+    fn who_comes_is_meant_then_the_later_booking_then_the_smaller_client() {
+        use Standing::{Off, On, Over};
+        for (deltas, meant) in [
+            (vec![claim("b", On, 5), claim("a", On, 5), claim("c", On, 4)], Some("a")),
+            (vec![claim("a", On, 4), claim("b", Over, 5), claim("c", Off, 6)], Some("a")),
+            (vec![claim("a", Off, 6), claim("b", Over, 5)], Some("b")),
+            (vec![claim("a", On, 5), claim("b", On, 6), claim("b", Off, 6)], Some("a")),
+            (vec![claim("a", On, 5), Delta::Release { client_id: "a".into() }, claim("b", Off, 1)], Some("b")),
+            (vec![claim("a", On, 5), Delta::Release { client_id: "a".into() }], None),
+        ] {
+            assert_eq!(row(&deltas).client_id(), meant, "{deltas:?}");
+        }
+    }
+
+    #[test]
+    fn partials_of_two_partitions_are_one_row() {
+        let mut both = row(&[claim("a", Standing::Off, 9)]);
+        both.merge(&row(&[claim("z", Standing::On, 1)]));
+        assert_eq!(both.client_id(), Some("z"));
+    }
+
+    #[test]
+    fn a_full_row_forgets_who_would_be_meant_last() {
+        let mut full = row(&[claim("off", Standing::Off, 1_000), claim("early", Standing::On, 0)]);
+        (1..CLAIMS_MAX as i64).for_each(|n| full.apply(&claim(&format!("c{n}"), Standing::On, n)));
+        assert!(!full.claims.contains_key("off"), "called off goes before what is on, however late it was booked");
+        full.apply(&claim("over", Standing::Over, 2_000));
+        assert!(!full.claims.contains_key("over"));
+        full.apply(&claim("late", Standing::On, 2_000));
+        assert!(!full.claims.contains_key("early"));
+        assert_eq!((full.claims.len(), full.client_id()), (CLAIMS_MAX, Some("late")));
     }
 }

@@ -9,8 +9,9 @@ use crate::event::{Envelope, Event};
 use crate::store::View;
 use crate::view::agenda::{self, Kind};
 use crate::view::lead::{self, Counted};
+use crate::view::lookup::{self, Claim};
 use crate::view::outcome::{self, Sample};
-use crate::view::{Contribution, Delta, Place, lookup};
+use crate::view::{Contribution, Delta, Place};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one appointment puts into the history, and where it must be found.
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Footprint {
     history: History,
     agenda_at_ms: Option<i64>,
-    placed_at_ms: Option<i64>,
+    claim: Option<Claim>,
     requested_at_ms: BTreeSet<i64>,
     /// Local day of a visit with an outcome, and the outcome with what was known before.
     sample: Option<(i64, Sample)>,
@@ -33,7 +34,8 @@ impl Footprint {
         if appointment.status == Status::Deleted {
             return print;
         }
-        print.placed_at_ms = Some(appointment.placed_at_ms);
+        let (standing, placed_at_ms) = (appointment.status.standing(), appointment.placed_at_ms);
+        print.claim = Some(Claim { standing, placed_at_ms });
         print.agenda_at_ms = appointment.status.is_open().then_some(start.at_ms);
         print.history.rescheduled = i64::from(appointment.rescheduled);
         print.sample = appointment.resolved_day().zip(appointment.snapshot.as_ref()).map(|(day, snapshot)| {
@@ -130,10 +132,10 @@ impl<'a> Scribe<'a> {
             (&before.requested_at_ms - &after.requested_at_ms, &after.requested_at_ms - &before.requested_at_ms);
         gone.into_iter().for_each(|at| self.agenda(Kind::Requested, at, id, -1));
         come.into_iter().for_each(|at| self.agenda(Kind::Requested, at, id, 1));
-        if before.placed_at_ms != after.placed_at_ms {
+        if before.claim != after.claim {
             let client_id = self.client_id.to_owned();
-            let delta = match after.placed_at_ms {
-                Some(placed_at_ms) => lookup::Delta::Claim { client_id, placed_at_ms },
+            let delta = match after.claim {
+                Some(claim) => lookup::Delta::Claim { client_id, claim },
                 None => lookup::Delta::Release { client_id },
             };
             self.lookup.insert(id.to_owned(), delta);

@@ -57,7 +57,9 @@ pub struct Limits {
     pub user_failures_max: usize,
     /// Accounts kept an address or network that failed there of late; the oldest is forgotten first.
     pub fan_out_users_max: usize,
-    /// Appointments kept a client; the one that starts first among those over is forgotten first.
+    /// Appointments kept a client. Forgotten first are notes of appointments that were never placed, then visits that are
+    /// off or over, the farthest from now first, then visits to come, the farthest first; where that is the appointment
+    /// of the event itself, the event is skipped.
     pub client_appointments_max: usize,
     /// Requests by hand kept an appointment; the oldest is forgotten first, and none that is younger than a day:
     /// while all are, further ones are not taken.
@@ -81,7 +83,7 @@ impl Default for Limits {
             user_logins_max: 16,
             user_failures_max: 128,
             fan_out_users_max: 64,
-            client_appointments_max: 128,
+            client_appointments_max: 256,
             appointment_requests_max: 8,
             appointment_receipts_max: 16,
             appointment_reminders_max: 64,

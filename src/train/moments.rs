@@ -149,13 +149,14 @@ impl Replay {
     }
 
     /// The booking of an event that begins a visit: of an appointment that is not placed, or of one with an older
-    /// outcome. Of any other it moves the visit, or says again where it is.
+    /// outcome that the start lies behind. Of any other it moves the visit, or says again where it is.
     fn begun_by<'e>(&self, event: &'e Event) -> Option<&'e Booking> {
         let placed = Id::of(event).and_then(|id| self.appointment(&id)).filter(|visit| visit.start.is_some());
-        let is_over = |visit: &Appointment| visit.is_over_at(event.envelope.time_ms);
         match (&event.fact, placed) {
             (Fact::Booked(booking), None) => Some(booking),
-            (Fact::Booked(booking) | Fact::Rescheduled(booking), Some(visit)) if is_over(visit) => Some(booking),
+            (Fact::Booked(booking) | Fact::Rescheduled(booking), Some(visit)) => {
+                visit.is_left_by(&booking.starts_at, event.envelope.time_ms).then_some(booking)
+            }
             _ => None,
         }
     }

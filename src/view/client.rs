@@ -3,9 +3,13 @@
 //! What each event does:
 //! - **booked** and **rescheduled** place an appointment; the one with the later event time decides its start. A
 //!   reschedule keeps the booked zone where it names none. One of an appointment never seen books it, for events
-//!   come out of order. One of a visit with an older outcome begins a new visit: the old outcome stays.
+//!   come out of order. One of a visit that was called off puts it back on. One of a visit with an older outcome begins
+//!   a new visit where its start lies behind that outcome, and the old outcome stays; any other start corrects that of
+//!   the visit that is over.
 //! - **confirmed**, **cancelled**, **attended**, **missed** set its status; of two, the later event time decides,
-//!   and a confirmation never undoes any of the others, whichever is the later. A corrected outcome takes out what the first one had put in.
+//!   and a confirmation never undoes any of the others, whichever is the later. A corrected outcome takes out what the
+//!   first one had put in. A visit cannot have been missed before its start, nor attended before its day: such an
+//!   outcome changes nothing.
 //! - **deleted** takes everything out again that the appointment had put in; the row remembers that it was deleted,
 //!   so that an older booking which arrives later does not bring it back.
 //! - a status of an appointment that was never placed, or that is forgotten, is noted and counts nothing until a
@@ -16,6 +20,13 @@
 //! - **updated** changes the fields that it names, each unless a later event named it; **requested** asks for a reminder by hand.
 //! - **erased** empties the row, takes out its look-up and agenda entries and what was known of visits with an
 //!   outcome; a tenant's counts stay.
+//!
+//! An event that says what already holds changes nothing, however often and by whatever id it is said: the start that a
+//! visit has (unless it was called off), the status that it has, the fields of a profile, the receipt of a reminder.
+//!
+//! A full row forgets what matters least, judged at the latest event time that it knows: notes of appointments that were
+//! never placed, then visits that are off or over, the farthest from that time first, then visits to come, the farthest
+//! first. Where that would be the appointment of the event itself, the event is skipped.
 //!
 //! For the tenant's rates several visits of one client on one day (of their zone) count once: as attended if any
 //! was attended. The history counts appointments. What a visit has counted stays when it is forgotten or begins anew,
@@ -28,16 +39,18 @@ mod change;
 mod scribe;
 pub mod snapshot;
 
-pub use appointment::{Appointment, Asked, LATE_CANCEL_MS, Receipt, Received, Start, Status};
+pub use appointment::{Appointment, Asked, LATE_CANCEL_MS, RESCHEDULES_MAX, Receipt, Received, Start, Status};
 
 use super::lead::{self, Outcomes};
 use super::recent::Recent;
 use super::{Contribution, Fold, Limits, Outcome, Place, Skip};
-use crate::event::appointment::{Consent, QuietHours};
+use crate::event::appointment::{Booking, Consent, QuietHours, Visit};
 use crate::event::reminder::Feedback;
-use crate::event::{Envelope, Event, Fact, key};
+use crate::event::{Event, Fact, key};
 use crate::store::{Family, RowKey, View};
+use appointment::Weight;
 use attribute::Attributes;
+use change::Placing;
 use scribe::Scribe;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +65,8 @@ pub const SETTLED_DAYS_MAX: usize = 32;
 pub struct Client {
     /// Repetitions.
     pub recent: Recent,
+    /// The latest event time: what is past and what is to come where not all can be kept.
+    pub latest_ms: i64,
     /// How they kept their appointments.
     pub history: History,
     /// Kept and missed days by lead bucket, for the no-shows that the tenant's rates would expect.
@@ -120,10 +135,10 @@ impl Client {
         missed.filter_map(|a| a.start.as_ref().map(|start| start.at_ms)).max().max(self.forgotten_missed_ms)
     }
 
-    /// The appointment to forget before another one comes: over ones first, then the one that starts first.
-    fn first_to_forget(&self) -> Option<String> {
-        let rank = |a: &Appointment| (a.status.is_open() && a.start.is_some(), a.start.as_ref().map(|s| s.at_ms));
-        self.appointments.iter().min_by_key(|(id, a)| (rank(a), *id)).map(|(id, _)| id.clone())
+    /// The appointment that matters least.
+    fn least(&self) -> Option<(Weight, &str)> {
+        let weights = self.appointments.iter().map(|(id, a)| (a.weight(self.latest_ms), id.as_str()));
+        weights.min()
     }
 }
 
@@ -150,64 +165,84 @@ pub struct Appointments {
     pub limits: Limits,
 }
 
-/// Contributions of one event: they depend on what the row was before, so they are the decision itself.
-pub type Decision = Vec<Contribution>;
+/// What one event changes elsewhere: that depends on what the row was before, so it is the decision itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Its contributions.
+    pub contributions: Vec<Contribution>,
+    /// Whether a visit to come was forgotten for a nearer one.
+    pub has_displaced: bool,
+}
+
+/// Room for the appointment of an event.
+#[derive(Default)]
+struct Room {
+    /// The earlier visit under the same id that a new one leaves behind.
+    left: Option<Appointment>,
+    has_displaced: bool,
+}
 
 impl Appointments {
-    fn change(&self, client: &mut Client, event: &Event, kept_zone: Option<String>) {
+    /// Takes an event into the row; answers whether it says anything new.
+    fn change(&self, client: &mut Client, event: &Event, left: Option<Appointment>) -> bool {
         let time_ms = event.envelope.time_ms;
-        let zone = || kept_zone.or_else(|| client.time_zone.clone()).unwrap_or(self.limits.time_zone_default.clone());
+        let zone = |client: &Client| client.time_zone.clone().unwrap_or(self.limits.time_zone_default.clone());
+        let status = |client: &mut Client, visit: &Visit, status| {
+            client.set_status(&visit.appointment_id, &event.envelope, status, None)
+        };
         match &event.fact {
-            Fact::Booked(booking) => {
-                let zone = zone();
-                client.book(booking, &event.envelope, zone);
+            Fact::Booked(booking) | Fact::Rescheduled(booking) => {
+                let is_move = matches!(event.fact, Fact::Rescheduled(_));
+                let placing = Placing { envelope: &event.envelope, is_move, left };
+                client.place(booking, placing, zone(client))
             }
-            Fact::Rescheduled(booking) => {
-                let zone = zone();
-                client.reschedule(booking, &event.envelope, zone);
-            }
-            Fact::Confirmed(visit) => {
-                client.set_status(&visit.appointment_id, &event.envelope, Status::Confirmed, None);
-            }
-            Fact::Attended(visit) => client.set_status(&visit.appointment_id, &event.envelope, Status::Attended, None),
-            Fact::Missed(visit) => client.set_status(&visit.appointment_id, &event.envelope, Status::Missed, None),
-            Fact::Deleted(visit) => client.set_status(&visit.appointment_id, &event.envelope, Status::Deleted, None),
+            Fact::Confirmed(visit) => status(client, visit, Status::Confirmed),
+            Fact::Attended(visit) => status(client, visit, Status::Attended),
+            Fact::Missed(visit) => status(client, visit, Status::Missed),
+            Fact::Deleted(visit) => status(client, visit, Status::Deleted),
             Fact::Cancelled(c) => client.set_status(&c.appointment_id, &event.envelope, Status::Cancelled, c.by),
             Fact::ClientUpdated(update) => client.update(update, time_ms),
             Fact::ReminderRequested(request) => {
-                client.ask(request, &event.envelope, self.limits.appointment_requests_max);
+                client.ask(request, &event.envelope, self.limits.appointment_requests_max)
             }
-            Fact::ReminderDelivered(feedback) => self.hear(client, feedback, &event.envelope, Received::Delivered),
-            Fact::ReminderFailed(feedback) => self.hear(client, feedback, &event.envelope, Received::Failed),
+            Fact::ReminderDelivered(feedback) => self.hear(client, feedback, time_ms, Received::Delivered),
+            Fact::ReminderFailed(feedback) => self.hear(client, feedback, time_ms, Received::Failed),
             Fact::ConfirmedByClient(feedback) => {
-                self.hear(client, feedback, &event.envelope, Received::Confirmed);
-                client.set_status(&feedback.appointment_id, &event.envelope, Status::Confirmed, None);
+                let is_heard = self.hear(client, feedback, time_ms, Received::Confirmed);
+                client.set_status(&feedback.appointment_id, &event.envelope, Status::Confirmed, None) || is_heard
             }
-            _ => {}
+            _ => false,
         }
     }
 
-    fn hear(&self, client: &mut Client, feedback: &Feedback, envelope: &Envelope, received: Received) {
-        client.hear(feedback, envelope, received, self.limits.appointment_receipts_max);
+    fn hear(&self, client: &mut Client, feedback: &Feedback, at_ms: i64, received: Received) -> bool {
+        client.hear(feedback, at_ms, received, self.limits.appointment_receipts_max)
     }
 
-    /// Makes room for the appointment of an event, and lets go of an outcome that a reschedule leaves behind; answers
-    /// the zone of the visit that was left.
-    fn make_room(&self, client: &mut Client, event: &Event, scribe: &mut Scribe<'_>) -> Option<String> {
-        let id = appointment_id(&event.fact)?;
-        let mut kept_zone = None;
-        let places = matches!(event.fact, Fact::Booked(_) | Fact::Rescheduled(_));
-        let is_over = |a: &Appointment| places && a.is_over_at(event.envelope.time_ms);
-        if client.appointments.get(id).is_some_and(is_over) {
-            kept_zone = scribe.release(client, id).and_then(|left| left.start).map(|start| start.zone);
+    /// Makes room for the appointment of an event, and lets go of an outcome that a new visit leaves behind; none where
+    /// the row is full of what matters more.
+    fn make_room(&self, client: &mut Client, event: &Event, scribe: &mut Scribe<'_>) -> Option<Room> {
+        let Some(id) = appointment_id(&event.fact) else { return Some(Room::default()) };
+        let booking = match &event.fact {
+            Fact::Booked(booking) | Fact::Rescheduled(booking) => Some(booking),
+            _ => None,
+        };
+        if let Some(visit) = client.appointments.get(id) {
+            let is_left = |booking: &&Box<Booking>| visit.is_left_by(&booking.starts_at, event.envelope.time_ms);
+            let left = booking.filter(is_left).and_then(|_| scribe.release(client, id));
+            return Some(Room { left, has_displaced: false });
         }
-        if !client.appointments.contains_key(id)
-            && client.appointments.len() >= self.limits.client_appointments_max
-            && let Some(forgotten) = client.first_to_forget()
-        {
-            scribe.release(client, &forgotten);
+        if client.appointments.len() < self.limits.client_appointments_max {
+            return Some(Room::default());
         }
-        kept_zone
+        let weight = match booking {
+            Some(booking) => Weight::placed(Start::instant_ms(&booking.starts_at), true, client.latest_ms),
+            None => Weight::noted(event.envelope.time_ms),
+        };
+        let (least, forgotten) = client.least().filter(|(least, other)| (*least, *other) < (weight, id))?;
+        let forgotten = forgotten.to_owned();
+        scribe.release(client, &forgotten);
+        Some(Room { left: None, has_displaced: least.is_to_come() })
     }
 
     fn erase(client: &mut Client, time_ms: i64, scribe: &mut Scribe<'_>) {
@@ -230,22 +265,39 @@ impl Fold for Appointments {
         if client.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
             return Outcome::Skipped(Skip::Erased);
         }
-        if !client.recent.insert(event.fingerprint()) {
+        let fingerprint = event.fingerprint();
+        if client.recent.contains(fingerprint) {
             return Outcome::Skipped(Skip::Repeated);
         }
+        client.latest_ms = client.latest_ms.max(time_ms);
         let mut scribe = Scribe::new(event, place);
         if matches!(event.fact, Fact::ClientErased { .. }) {
             Self::erase(client, time_ms, &mut scribe);
-            return Outcome::Applied(scribe.finish());
+            return Outcome::Applied(Decision { contributions: scribe.finish(), has_displaced: false });
         }
-        let kept_zone = self.make_room(client, event, &mut scribe);
+        let Some(Room { left, has_displaced }) = self.make_room(client, event, &mut scribe) else {
+            return Outcome::Skipped(Skip::NoRoom);
+        };
+        client.recent.insert(fingerprint);
         let id = appointment_id(&event.fact);
         let before = id.and_then(|id| client.appointments.get(id)).cloned();
-        self.change(client, event, kept_zone);
-        if let Some(id) = id {
-            scribe.difference(client, id, before.as_ref());
+        if !self.change(client, event, left) {
+            return Outcome::Skipped(Skip::Unchanged);
         }
-        Outcome::Applied(scribe.finish())
+        if let Some(id) = id {
+            // A sample needs what was known before its outcome was counted; all else, with what was moved or taken back.
+            let is_over = client.appointments.get(id).is_some_and(|visit| visit.status.is_resolved());
+            if is_over {
+                client.witness(id, time_ms);
+            }
+            scribe.difference(client, id, before.as_ref());
+            client.witness(id, time_ms);
+        }
+        Outcome::Applied(Decision { contributions: scribe.finish(), has_displaced })
+    }
+
+    fn has_displaced(decision: &Decision) -> bool {
+        decision.has_displaced
     }
 
     fn settled(client: &Client, event: &Event) -> Option<&'static str> {
@@ -255,7 +307,7 @@ impl Fold for Appointments {
     }
 
     fn contributions(&self, _: &Event, decision: &Decision, _: Place) -> Vec<Contribution> {
-        decision.clone()
+        decision.contributions.clone()
     }
 
     fn limits(&self) -> &Limits {

@@ -42,6 +42,23 @@ pub struct Announcements {
 }
 
 impl Announcements {
+    /// How much they matter at an instant, where not those of all visits can be kept: least where every start that they
+    /// name has passed, the longer ago the less; then where all to come are withdrawn, which keeps their ids from being
+    /// used twice; most where one holds, which must not be announced again. Of what is to come the next matters most.
+    fn weight(&self, now_ms: i64) -> (u8, i64) {
+        let to_come = self.list.iter().filter(|announced| announced.last_start_ms() > now_ms);
+        let next_ms = |is_holding: bool| {
+            let of_kind = to_come.clone().filter(|announced| announced.withdrawn.is_none() == is_holding);
+            of_kind.map(Announced::last_start_ms).min()
+        };
+        let passed_ms = || self.list.iter().map(Announced::last_start_ms).max().unwrap_or(i64::MIN);
+        match (next_ms(true), next_ms(false)) {
+            (Some(holding_ms), _) => (2, -holding_ms),
+            (None, Some(withdrawn_ms)) => (1, -withdrawn_ms),
+            (None, None) => (0, passed_ms()),
+        }
+    }
+
     /// Forgets withdrawn ones first, those of steps before those by hand, then what had begun when the latest was
     /// announced, then those by hand: a step that holds must not look as if it were still to be announced.
     fn forget_one(&mut self) {
@@ -144,9 +161,9 @@ impl Sent {
             announced.forget_one();
         }
         if self.appointments.len() > limits.client_appointments_max {
-            let start = |announced: &Announcements| announced.list.iter().map(|a| a.starts_at_ms).max();
-            let first = self.appointments.iter().min_by_key(|(id, of)| (start(of), *id)).map(|(id, _)| id.clone());
-            first.and_then(|id| self.appointments.remove(&id));
+            let weights = self.appointments.iter().map(|(id, of)| (of.weight(at_ms), id));
+            let least = weights.min().map(|(_, id)| id.clone());
+            least.and_then(|id| self.appointments.remove(&id));
         }
         Some(last_start_ms)
     }

@@ -50,34 +50,40 @@ impl<'a> Said<'a> {
         said.iter().rev().copied().filter(move |event| event.envelope.time_ms <= by_ms)
     }
 
-    /// The booking that holds, unless the appointment was off.
+    /// The booking that holds, unless the appointment was off: of those that say the same start one after the other the
+    /// first.
     fn placed(&self, key: &Key, appointment: &str, by_ms: i64) -> Option<Placed<'a>> {
+        let mut placed: Option<Placed<'a>> = None;
         for event in self.latest(key, by_ms) {
+            let at_ms = event.envelope.time_ms;
             match &event.fact {
                 Fact::Booked(booking) | Fact::Rescheduled(booking) if booking.appointment_id == appointment => {
-                    return Some(Placed { booking, at_ms: event.envelope.time_ms });
+                    if placed.as_ref().is_some_and(|placed| placed.booking.starts_at != booking.starts_at) {
+                        break;
+                    }
+                    placed = Some(Placed { booking, at_ms });
                 }
-                Fact::Cancelled(off) if off.appointment_id == appointment => return None,
-                Fact::Deleted(off) | Fact::Attended(off) | Fact::Missed(off) if off.appointment_id == appointment => {
-                    return None;
-                }
-                Fact::ClientErased { .. } => return None,
+                Fact::Cancelled(off) if off.appointment_id == appointment => break,
+                Fact::Deleted(off) if off.appointment_id == appointment => break,
+                // A booking that is said again after it changes nothing.
+                Fact::Attended(over) | Fact::Missed(over) if over.appointment_id == appointment => return None,
+                Fact::ClientErased { .. } => break,
                 _ => {}
             }
         }
-        None
+        placed
     }
 
     /// Whether the client has confirmed the visit since it was placed.
     fn is_confirmed(&self, key: &Key, appointment: &str, by_ms: i64) -> bool {
-        let mut decisive = self.latest(key, by_ms).filter_map(|event| match &event.fact {
-            Fact::Booked(booking) | Fact::Rescheduled(booking) => {
-                (booking.appointment_id == appointment).then_some(false)
-            }
-            Fact::Confirmed(visit) => (visit.appointment_id == appointment).then_some(true),
-            _ => None,
-        });
-        decisive.next().unwrap_or(false)
+        let Some(placed) = self.placed(key, appointment, by_ms) else { return false };
+        let since = self.latest(key, by_ms).take_while(|event| event.envelope.time_ms > placed.at_ms);
+        since
+            .filter_map(|event| match &event.fact {
+                Fact::Confirmed(visit) => Some(visit),
+                _ => None,
+            })
+            .any(|visit| visit.appointment_id == appointment)
     }
 
     /// A field of the profile, by the latest update that names it since the client was erased, if they ever were.
@@ -201,7 +207,7 @@ fn start(said: &Said<'_>, key: &Key, placed: &Placed<'_>) -> Start {
     Start::of(placed.booking, &zone)
 }
 
-/// The time on the clock is the one that was booked, and the instant the one at which clocks there show it.
+/// The time on the clock is the one that was booked, or to which clocks skip, and the instant the one at which clocks there show it.
 fn names_the_visit(said: &Said<'_>, heard: &Heard, placed: &Placed<'_>) -> Result<(), String> {
     let What::Due { local_start, zone, start_ms, .. } = &heard.told.what else { return Ok(()) };
     let booked = start(said, &heard.told.key, placed);
@@ -209,12 +215,10 @@ fn names_the_visit(said: &Said<'_>, heard: &Heard, placed: &Placed<'_>) -> Resul
         return Err(format!("booked for {} in {}", booked.at_ms, booked.zone));
     }
     let shown: jiff::civil::DateTime = local_start.parse().map_err(|error: jiff::Error| error.to_string())?;
-    if let StartsAt::Local { local, .. } = &placed.booking.starts_at
-        && *local != shown
-    {
-        return Err(format!("booked for {local} on the clock"));
-    }
     let wall_s = jiff::tz::Offset::UTC.to_timestamp(shown).expect("a time").as_second();
+    if wall_s != booked.wall_s {
+        return Err(format!("booked for {:?}, which is not that on the clock", placed.booking.starts_at));
+    }
     // Of a repeated hour the second time can be booked as an instant alone.
     let again_ms = (wall_s - offset_s(start_ms.div_euclid(1000), zone)) * 1000;
     let agrees = instant_ms(wall_s, zone) == *start_ms || again_ms == *start_ms;

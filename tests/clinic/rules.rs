@@ -127,7 +127,8 @@ impl Decided {
 enum Standing {
     On,
     Off(&'static str),
-    Over,
+    /// Since this event time.
+    Over(i64),
 }
 
 /// When a visit begins.
@@ -229,8 +230,10 @@ impl Start {
         match &booking.starts_at {
             StartsAt::Local { local, zone } => {
                 let as_utc = jiff::tz::Offset::UTC.to_timestamp(*local).expect("a time");
-                let wall_s = as_utc.as_second();
-                Self { wall_s, zone: zone.clone(), at_ms: instant_ms(wall_s, zone) }
+                let at_ms = instant_ms(as_utc.as_second(), zone);
+                let at_s = at_ms.div_euclid(1000);
+                // A time that clocks skip is the one to which they skip.
+                Self { wall_s: at_s + offset_s(at_s, zone), zone: zone.clone(), at_ms }
             }
             StartsAt::Instant { at_ms, zone } => {
                 let zone = zone.clone().unwrap_or_else(|| fallback.to_owned());
@@ -258,8 +261,22 @@ impl Client {
         let of_client = self.zone.clone().unwrap_or_else(|| ZONE_DEFAULT.to_owned());
         let visit = self.visits.remove(&booking.appointment_id);
         let fallback = visit.as_ref().map_or(of_client, |visit| visit.start.zone.clone());
+        let start = Start::of(booking, &fallback);
+        // What holds is said again; or the start of a visit that is over is corrected.
+        if let Some(known) = &visit {
+            let is_there = known.start.at_ms == start.at_ms;
+            let is_settled = match known.standing {
+                Standing::On => is_there,
+                Standing::Over(since_ms) => is_there || start.at_ms <= since_ms,
+                Standing::Off(_) => false,
+            };
+            if is_settled {
+                self.visits.insert(booking.appointment_id.clone(), Visit { start, ..known.clone() });
+                return;
+            }
+        }
         let visit = Visit {
-            start: Start::of(booking, &fallback),
+            start,
             placed_ms: at_ms,
             standing: Standing::On,
             is_confirmed: false,
@@ -274,12 +291,23 @@ impl Client {
         }
     }
 
+    /// Somebody came, or did not; not before the visit, nor before its day.
+    fn end(&mut self, appointment: &str, is_missed: bool, at_ms: i64) {
+        let Some(visit) = self.visits.get_mut(appointment) else { return };
+        let is_of_day = day_of(at_ms, &visit.start.zone) >= visit.start.day();
+        let can_be = at_ms >= visit.start.at_ms || (!is_missed && is_of_day);
+        if can_be && !matches!(visit.standing, Standing::Over(_)) {
+            visit.standing = Standing::Over(at_ms);
+        }
+    }
+
     fn hear(&mut self, event: &Event) {
         match &event.fact {
             Fact::Booked(booking) | Fact::Rescheduled(booking) => self.place(booking, event.envelope.time_ms),
             Fact::Cancelled(cancelled) => self.stand(&cancelled.appointment_id, Standing::Off("cancelled")),
             Fact::Deleted(visit) => self.stand(&visit.appointment_id, Standing::Off("deleted")),
-            Fact::Attended(visit) | Fact::Missed(visit) => self.stand(&visit.appointment_id, Standing::Over),
+            Fact::Attended(visit) => self.end(&visit.appointment_id, false, event.envelope.time_ms),
+            Fact::Missed(visit) => self.end(&visit.appointment_id, true, event.envelope.time_ms),
             Fact::Confirmed(visit) => {
                 if let Some(visit) = self.visits.get_mut(&visit.appointment_id) {
                     visit.is_confirmed = true;

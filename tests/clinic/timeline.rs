@@ -11,9 +11,11 @@ use foretell::event::appointment::{
 use foretell::event::reminder::Request;
 use foretell::event::{Envelope, Event, Fact, zone};
 use foretell::source::draw::{Draw, Sequence};
+use foretell::view::client;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
+use std::collections::BTreeMap;
 
 pub const MINUTE_MS: i64 = 60_000;
 pub const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -71,6 +73,7 @@ impl Timeline {
         let mut clinic = Clinic { size, draw: Draw::new(size.seed), said: Vec::new() };
         (0..clinic.clients()).for_each(|client| clinic.live(client));
         (0..size.appointments).for_each(|visit| clinic.visit(visit));
+        clinic.sync();
         let ends_ms = clinic.ends_ms();
         let mut said = clinic.said;
         said.retain(|said| said.at_ms < ends_ms);
@@ -381,12 +384,51 @@ impl Clinic {
         }
     }
 
+    /// Some clinics send everything that they have again and again: a booking that holds, and the last word about it,
+    /// some time after it was first said and before anything else is.
+    fn sync(&mut self) {
+        self.said.sort_by_key(|said| said.at_ms);
+        let mut of: BTreeMap<_, Vec<&Said>> = BTreeMap::new();
+        for said in &self.said {
+            of.entry(appointment_of(said)).or_default().push(said);
+        }
+        of.remove(&None);
+        let mut again = Vec::new();
+        for (number, said) in (0..).zip(of.into_values()) {
+            let mut chance = self.draw.sequence(4, number);
+            let mut booking = None;
+            for (at, word) in said.iter().enumerate() {
+                match &word.fact {
+                    Fact::Booked(_) | Fact::Rescheduled(_) => booking = Some(*word),
+                    Fact::Cancelled(_) | Fact::Deleted(_) => booking = None,
+                    _ => {}
+                }
+                let next_ms = said.get(at + 1).map_or(word.at_ms + 3 * DAY_MS, |next| next.at_ms);
+                let quarters = (next_ms - word.at_ms) / QUARTER_MS - 2;
+                if quarters < 1 || !chance.happens(0.2) {
+                    continue;
+                }
+                let quarter = word.at_ms.div_euclid(QUARTER_MS) + 1 + chance.below(quarters as u64) as i64;
+                let at_ms = quarter * QUARTER_MS + (1 + chance.below(14) as i64) * MINUTE_MS;
+                let is_request = matches!(word.fact, Fact::ReminderRequested(_));
+                let words = booking.into_iter().chain(Some(*word).filter(|_| !is_request));
+                again.extend(words.map(|said| Said { at_ms, tenant: said.tenant, fact: said.fact.clone() }));
+            }
+        }
+        self.said.extend(again);
+    }
+
     /// Says something about an appointment, a second later than what was said of it before.
     fn next(&mut self, life: &mut Life, at_ms: i64, fact: Fact) {
         let at_ms = at_ms.max(life.last_ms + 1_000);
         life.last_ms = at_ms;
         self.say(at_ms, life.tenant, fact);
     }
+}
+
+/// The appointment that something was said of.
+fn appointment_of(said: &Said) -> Option<(&'static str, String)> {
+    Some((said.tenant, client::appointment_id(&said.fact)?.to_owned()))
 }
 
 /// What clocks of a zone show when they next change.

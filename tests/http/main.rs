@@ -26,3 +26,4 @@ mod shared;
 mod stream;
 mod train;
 mod verify;
+mod visits;

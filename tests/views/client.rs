@@ -103,20 +103,32 @@ fn each_event_does_to_the_history_what_its_rule_says() {
             vec![b(), (START + 2, missed("a")), (START + 1, attended("a"))],
             History { missed: 1, ..NONE },
         ),
-        ("of one instant, the last", vec![b(), (9, missed("a")), (9, attended("a"))], History { attended: 1, ..NONE }),
-        ("deleted", vec![b(), (2, rescheduled("a", START)), (3, missed("a")), (4, deleted("a"))], NONE),
+        (
+            "of one instant, the last",
+            vec![b(), (START + 9, missed("a")), (START + 9, attended("a"))],
+            History { attended: 1, ..NONE },
+        ),
+        (
+            "deleted",
+            vec![b(), (2, rescheduled("a", START + 1)), (START + 3, missed("a")), (START + 4, deleted("a"))],
+            NONE,
+        ),
         ("never placed", vec![(5, missed("a"))], NONE),
-        ("noted, then placed", vec![(5, missed("a")), b()], History { missed: 1, ..NONE }),
+        ("noted, then placed", vec![(START, missed("a")), b()], History { missed: 1, ..NONE }),
         ("noted, and a later booking", vec![(5, missed("a")), (6, booked("a", START))], NONE),
         (
             "a new visit leaves the old outcome",
-            vec![b(), (5, missed("a")), (6, rescheduled("a", START + DAY)), (7, attended("a"))],
+            vec![b(), (START, missed("a")), (START + 1, rescheduled("a", START + DAY)), (START + DAY, attended("a"))],
             History { missed: 1, attended: 1, rescheduled: 1, ..NONE },
         ),
-        ("an outcome at the instant of its booking", vec![(1, attended("a")), b()], History { attended: 1, ..NONE }),
+        (
+            "an outcome at the instant of its booking",
+            vec![(START, attended("a")), (START, booked("a", START))],
+            History { attended: 1, ..NONE },
+        ),
         ("booked again", vec![b(), (2, cancelled("a", None)), (3, booked("a", START))], NONE),
         ("confirmed", vec![b(), (2, confirmed("a"))], NONE),
-        ("erased", vec![b(), (5, missed("a")), (6, erased())], NONE),
+        ("erased", vec![b(), (START, missed("a")), (START + 1, erased())], NONE),
     ] {
         assert_eq!(history(events), wanted, "{name}");
     }
@@ -140,8 +152,8 @@ fn the_later_of_two_words_about_a_visit_decides_in_either_order() {
     ] {
         let name = format!("{} then {}", first.type_name(), second.type_name());
         let b = (1, booked("a", START));
-        assert_eq!(status([b.clone(), (2, first.clone()), (3, second.clone())]), wanted, "{name}");
-        assert_eq!(status([b, (3, second), (2, first)]), wanted, "{name}, out of order");
+        assert_eq!(status([b.clone(), (START, first.clone()), (START + 1, second.clone())]), wanted, "{name}");
+        assert_eq!(status([b, (START + 1, second), (START, first)]), wanted, "{name}, out of order");
     }
 }
 
@@ -182,7 +194,7 @@ fn a_start_finds_its_zone() {
         ("a move keeps it", vec![(1, lives_in(paulo)), (2, in_zone(Some(dublin))), (3, moved())], dublin),
         (
             "a move of a visit that is over too",
-            vec![(2, in_zone(Some(dublin))), (3, missed("a")), (4, moved())],
+            vec![(2, in_zone(Some(dublin))), (START, missed("a")), (START + 1, moved())],
             dublin,
         ),
         (
@@ -326,31 +338,86 @@ fn partition(client_id: &str) -> u32 {
 }
 
 #[test]
-fn a_full_row_forgets_what_is_over_first_and_its_entries_go_while_its_counts_stay() {
+fn what_a_full_row_forgets_is_found_no_more_and_its_counts_stay() {
     let limits = Limits { client_appointments_max: 3, ..Limits::default() };
-    let day = |id: &str, days: i64| (1, booked(id, START + days * DAY));
-    let full = [day("late", 9), day("soon", 1), day("over", 5), (START + 6 * DAY, missed("over"))];
-    let views = limited(limits.clone(), full.clone().into_iter().chain([(2, booked("new", START))]));
+    let events = [
+        (1, booked("over", START)),
+        (START, missed("over")),
+        (START + 1, requested("over")),
+        (START + DAY, booked("late", START + 9 * DAY)),
+        (START + DAY, booked("soon", START + 2 * DAY)),
+        (START + DAY, booked("new", START + 3 * DAY)),
+    ];
+    let views = limited(limits.clone(), events.clone());
     let client = views.client("c");
     assert_eq!(client.appointments.keys().collect::<Vec<_>>(), ["late", "new", "soon"]);
     assert_eq!((client.history.missed, leads(&views).total().missed), (1, 1), "the counts stay");
-    assert_eq!(client.last_missed_ms(), Some(START + 5 * DAY));
-    assert_eq!(holder(&views, "over"), None);
-
-    let more = [(2, booked("new", START)), (3, requested("new")), (4, booked("newer", START + 4 * DAY))];
-    let views = limited(limits.clone(), full.clone().into_iter().chain(more));
-    assert_eq!(
-        views.client("c").appointments.keys().collect::<Vec<_>>(),
-        ["late", "newer", "soon"],
-        "the first to start"
-    );
-    assert_eq!(entries(&views, Kind::Requested), [], "its request is no longer looked at");
+    assert_eq!(client.last_missed_ms(), Some(START));
+    assert_eq!((holder(&views, "over"), entries(&views, Kind::Requested)), (None, vec![]));
     assert_eq!(entries(&views, Kind::Starts).len(), 3);
 
-    // A word about a forgotten visit counts nothing, and goes before any visit that is on.
-    let events = full.into_iter().chain([(2, booked("new", START)), (START + 7 * DAY, attended("over"))]);
-    let client = limited(limits, events).client("c");
+    // A word about it counts nothing.
+    let more = [(START + 2 * DAY, attended("over"))];
+    let client = limited(limits, events.into_iter().chain(more)).client("c");
     assert_eq!((client.history.missed, client.history.attended), (1, 0));
+}
+
+#[test]
+fn of_a_group_the_one_who_comes_is_meant() {
+    let of = |client: &str, mut booking: foretell::event::appointment::Booking| {
+        booking.client_id = client.into();
+        Fact::Booked(Box::new(booking))
+    };
+    let seat = |client: &str| of(client, booking("a", START, Some("UTC")));
+    let off = |client: &str| {
+        Fact::Cancelled(foretell::event::appointment::Cancellation {
+            appointment_id: "a".into(),
+            client_id: client.into(),
+            reason: None,
+            by: None,
+        })
+    };
+    let came = |client: &str| Fact::Attended(visit("a", client));
+    for (name, events, meant) in [
+        ("the later one is off", vec![(1, seat("c0")), (2, seat("c1")), (3, off("c1"))], "c0"),
+        ("the earlier one is off", vec![(1, seat("c0")), (2, seat("c1")), (3, off("c0"))], "c1"),
+        ("both are on: the later booking", vec![(2, seat("c0")), (1, seat("c1"))], "c0"),
+        ("both are off", vec![(2, seat("c0")), (1, seat("c1")), (3, off("c0")), (4, off("c1"))], "c0"),
+        ("back on", vec![(1, seat("c0")), (2, seat("c1")), (3, off("c1")), (4, seat("c1"))], "c1"),
+        ("one came", vec![(1, seat("c0")), (2, seat("c1")), (3, off("c1")), (START, came("c0"))], "c0"),
+        ("one came, one is on", vec![(1, seat("c0")), (2, seat("c1")), (START, came("c1"))], "c0"),
+        ("said again", vec![(1, seat("c0")), (2, seat("c1")), (3, seat("c0"))], "c1"),
+    ] {
+        assert_eq!(holder(&appointments(events), "a").as_deref(), Some(meant), "{name}");
+    }
+}
+
+#[test]
+fn a_start_is_what_clocks_show() {
+    let local = |text: &str, zone: &str| {
+        let mut booking = booking("a", 0, None);
+        booking.starts_at = StartsAt::Local { local: text.parse().unwrap(), zone: zone.into() };
+        Fact::Booked(Box::new(booking))
+    };
+    let instant = |text: &str, zone: &str| Fact::Booked(Box::new(booking("a", at(text), Some(zone))));
+    for (booking, shown, starts_at) in [
+        // Clocks skip from 2 to 3, on Lord Howe from 2 to half past, and in Apia a whole day.
+        (local("2026-03-29T02:30:00", "Europe/Berlin"), "2026-03-29T03:30:00", "2026-03-29T01:30:00Z"),
+        (local("2026-03-29T01:59:59", "Europe/Berlin"), "2026-03-29T01:59:59", "2026-03-29T00:59:59Z"),
+        (local("2026-03-29T03:00:00", "Europe/Berlin"), "2026-03-29T03:00:00", "2026-03-29T01:00:00Z"),
+        (local("2026-10-04T02:10:00", "Australia/Lord_Howe"), "2026-10-04T02:40:00", "2026-10-03T15:40:00Z"),
+        (local("2011-12-30T10:00:00", "Pacific/Apia"), "2011-12-31T10:00:00", "2011-12-30T20:00:00Z"),
+        (local("2018-11-04T00:30:00", "America/Sao_Paulo"), "2018-11-04T01:30:00", "2018-11-04T03:30:00Z"),
+        // Of an hour that comes twice the first is meant, unless the instant says otherwise.
+        (local("2026-10-25T02:30:00", "Europe/Berlin"), "2026-10-25T02:30:00", "2026-10-25T00:30:00Z"),
+        (instant("2026-10-25T01:30:00Z", "Europe/Berlin"), "2026-10-25T02:30:00", "2026-10-25T01:30:00Z"),
+    ] {
+        let client = appointments([(1, booking)]).client("c");
+        let start = client.appointments["a"].start.clone().unwrap();
+        assert_eq!((start.local(), start.at_ms), (shown.parse().unwrap(), at(starts_at)), "{shown}");
+        let rules = foretell::event::zone::get(&start.zone).unwrap();
+        assert_eq!(start.local(), foretell::event::zone::local(start.at_ms, &rules), "{shown}");
+    }
 }
 
 #[test]
@@ -362,7 +429,7 @@ fn a_corrected_miss_is_no_longer_the_last_one() {
     assert_eq!(last(events.to_vec()), Some(START));
     assert_eq!(last([&events[..], &more].concat()), Some(START + DAY));
     assert_eq!(last([&events[..], &more, &corrected].concat()), Some(START));
-    assert_eq!(last(vec![(5, missed("a")), (1, booked("a", START))]), Some(START), "noted before it was booked");
+    assert_eq!(last(vec![(START, missed("a")), (1, booked("a", START))]), Some(START), "noted before it was booked");
 }
 
 #[test]
@@ -435,8 +502,8 @@ fn repetitions_change_nothing_among_the_last_64() {
         views.fold(&event(n, confirmed("a")));
     }
     assert!(!views.fold(&first));
-    views.fold(&event(5, confirmed("a")));
-    assert!(views.fold(&first), "64 others since: counts again");
+    views.fold(&event(1, cancelled("a", None)));
+    assert!(views.fold(&first), "64 others since: it puts the visit back on");
 }
 
 /// Any events of two clients and three visits, at times of a few days.
@@ -533,9 +600,11 @@ proptest! {
         for a in ["a0", "a1", "a2"] {
             let claims = ["c0", "c1"].iter().zip(&clients).filter_map(|(id, client)| {
                 let held = client.appointments.get(a)?;
-                (held.start.is_some() && held.status != Status::Deleted).then_some((held.placed_at_ms, std::cmp::Reverse(*id)))
+                let standing = (held.status.is_open(), held.status.is_resolved());
+                let is_claimed = held.start.is_some() && held.status != Status::Deleted;
+                is_claimed.then_some((standing, held.placed_at_ms, std::cmp::Reverse(*id)))
             });
-            prop_assert_eq!(holder(&views, a), claims.max().map(|(_, id)| id.0.to_owned()));
+            prop_assert_eq!(holder(&views, a), claims.max().map(|(.., id)| id.0.to_owned()));
         }
     }
 
@@ -569,8 +638,10 @@ proptest! {
 
     #[test]
     fn a_word_that_is_corrected_leaves_what_the_correction_alone_would_have(
-        events in any_events(), first in 0_u8..5, second in 0_u8..5, days in 0_i64..5,
+        events in any_events(), words in (0_u8..5, 0_u8..5), days in 0_i64..5,
     ) {
+        // A cancellation that is said again is the first one.
+        let (first, second) = if words.0 >= 3 { (words.0, words.1 % 3) } else { words };
         let word = |kind| match kind {
             0 => Fact::Attended(visit("x", "c0")),
             1 => Fact::Missed(visit("x", "c0")),

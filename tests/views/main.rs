@@ -5,10 +5,13 @@
 mod bounds;
 mod build;
 mod client;
+mod early;
 mod examples;
 mod merge;
 mod outcome;
 mod plan;
+mod restated;
+mod room;
 mod sent;
 mod settled;
 mod steps;

@@ -137,7 +137,11 @@ fn a_sample_follows_its_outcome() {
         ("cancelled", vec![b(), (START, missed("a")), (START + 1, cancelled("a", None))], None),
         ("never placed", vec![(START, missed("a"))], None),
         ("noted, then placed", vec![(START, missed("a")), b()], Some(true)),
-        ("a new visit of the same id", vec![b(), (2, missed("a")), (3, rescheduled("a", START + DAY))], Some(true)),
+        (
+            "a new visit of the same id",
+            vec![b(), (START, missed("a")), (START + 1, rescheduled("a", START + DAY))],
+            Some(true),
+        ),
     ] {
         let row = row(&appointments(events), day);
         let got = row.samples.get(&outcome::hash("c", "a"));
@@ -156,8 +160,8 @@ fn an_erased_client_leaves_counts_and_no_samples() {
     let missed_once = [(1, booked("a", START)), (START, missed("a"))];
     let again = [(START + 1, rescheduled("a", START + 9 * DAY))];
     // As many more as a row can name, of other days.
-    let many = (1..=40).flat_map(|day| {
-        let at = START + day * DAY;
+    let many = (1..=40).flat_map(|visit| {
+        let at = START + visit * 9 * DAY;
         [(at, missed("a")), (at + 1, rescheduled("a", at + 9 * DAY))]
     });
     let many: Vec<_> = again.iter().cloned().chain(many).collect();
@@ -221,9 +225,9 @@ proptest! {
     ) {
         let mut events: Vec<(i64, Fact)> = Vec::new();
         for (n, (id, missed_it)) in others.into_iter().enumerate() {
-            let (id, n) = (format!("o{id}"), i64::try_from(n).unwrap());
-            events.push((2 * n, booked(&id, START + n * HOUR)));
-            events.push((2 * n + 1, if missed_it { missed(&id) } else { attended(&id) }));
+            let (id, at) = (format!("o{id}"), START + 4 * i64::try_from(n).unwrap() * HOUR);
+            events.push((at, booked(&id, at + HOUR)));
+            events.push((at + 2 * HOUR, if missed_it { missed(&id) } else { attended(&id) }));
         }
         let outcomes = |views: &Views<_>| views.shared().into_iter().filter(|((key, _), _)| key.view == View::Outcome)
             .collect::<BTreeMap<_, _>>();

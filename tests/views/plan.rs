@@ -39,9 +39,18 @@ impl Case {
         Self { events, sent: Views::new(Reminders::default(), 1), policy, risks: BTreeMap::new() }
     }
 
-    pub(crate) fn then(mut self, time: &str, fact: Fact) -> Self {
-        self.events.push((at(time), fact));
+    pub(crate) fn then(self, time: &str, fact: Fact) -> Self {
+        self.and(at(time), fact)
+    }
+
+    pub(crate) fn and(mut self, time_ms: i64, fact: Fact) -> Self {
+        self.events.push((time_ms, fact));
         self
+    }
+
+    /// Folds what somebody announced or withdrew.
+    pub(crate) fn hear(&mut self, action: &Action, now_ms: i64) {
+        self.sent.fold(&record(action, now_ms));
     }
 
     pub(crate) fn quiet(mut self, from: u16, to: u16) -> Self {
@@ -79,9 +88,7 @@ impl Case {
     /// Plans and announces; answers what was done, as `+step` and `-reason`.
     pub(crate) fn tick(&mut self, now_ms: i64) -> Vec<String> {
         let actions = self.plan(now_ms).actions;
-        actions.iter().for_each(|action| {
-            self.sent.fold(&record(action, now_ms));
-        });
+        actions.iter().for_each(|action| self.hear(action, now_ms));
         let said = |action: &Action| match action {
             Action::Announce(announce) => format!("+{}", announce.step),
             Action::Withdraw { reason, .. } => format!("-{reason}"),

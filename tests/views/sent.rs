@@ -108,11 +108,16 @@ fn a_full_list_forgets_withdrawn_ones_then_those_by_hand_and_counts_on() {
 }
 
 #[test]
-fn a_full_row_forgets_the_visit_that_started_first() {
+fn a_full_row_forgets_what_has_passed_then_what_is_withdrawn_then_the_farthest() {
     let limits = Limits { client_appointments_max: 2, ..Limits::default() };
-    let facts = vec![due("r", "a", "72h", 9), due("s", "b", "72h", 7), due("t", "d", "72h", 8)];
-    let sent = row(&views(limits, facts));
-    assert_eq!(sent.appointments.keys().collect::<Vec<_>>(), ["a", "d"]);
+    let kept = |facts: Vec<Fact>| row(&views(limits.clone(), facts)).appointments.into_keys().collect::<Vec<_>>();
+    // It is one o'clock.
+    let due = |appointment: &str, start_hour: i64| due(&format!("r{appointment}"), appointment, "72h", start_hour);
+    assert_eq!(kept(vec![due("a", -9), due("b", 0), due("d", 8)]), ["b", "d"], "the oldest");
+    assert_eq!(kept(vec![due("a", -9), due("b", 8), due("d", 7)]), ["b", "d"]);
+    assert_eq!(kept(vec![due("a", 2), withdrawn("ra", "a"), due("b", 8), due("d", 7)]), ["b", "d"]);
+    assert_eq!(kept(vec![due("a", 2), withdrawn("ra", "a"), due("b", 0), due("d", 7)]), ["a", "d"], "its id is used");
+    assert_eq!(kept(vec![due("a", 9), due("b", 7), due("d", 8)]), ["b", "d"], "the farthest");
 }
 
 #[test]

@@ -77,6 +77,45 @@ fn a_step_at_the_booking_confirms_it_and_its_moves_for_a_day() {
 }
 
 #[test]
+fn a_visit_that_is_stated_again_every_night_is_reminded_of_as_if_it_were_not() {
+    let booked_ms = at("2026-05-10T12:00:00Z");
+    let told = |is_stated_again: bool| {
+        let mut case = Case::new();
+        case.policy.steps.push(Step { id: "confirmation".into(), at_booking: true, ..Step::default() });
+        case = case.then("2026-06-01T12:00:00Z", confirmed("a"));
+        let hours = (0..=31 * 24).map(|hour| {
+            let now_ms = booked_ms + hour * HOUR;
+            if is_stated_again && hour % 24 == 15 {
+                case = std::mem::replace(&mut case, Case::new()).and(now_ms, booked("a", at(START)));
+            }
+            case.tick(now_ms)
+        });
+        hours.collect::<Vec<_>>()
+    };
+    let once = told(false);
+    assert_eq!(once.concat(), ["+confirmation", "+24h"], "the one at 72 hours is not for those who have confirmed");
+    assert_eq!(told(true), once);
+}
+
+#[test]
+fn a_start_that_clocks_skip_is_announced_as_they_show_it_and_once_across_an_upgrade() {
+    let mut booking = booking("a", 0, None);
+    booking.starts_at = StartsAt::Local { local: "2026-03-29T02:30:00".parse().unwrap(), zone: "Europe/Berlin".into() };
+    let due_ms = at("2026-03-28T01:30:00Z");
+    let case = || Case::with(vec![(at("2026-03-01T12:00:00Z"), Fact::Booked(Box::new(booking.clone())))]);
+    let actions = case().plan(due_ms).actions;
+    let announced = announces(&actions);
+    let start = &announced.first().expect("a reminder").start;
+    assert_eq!((start.local(), start.at_ms), ("2026-03-29T03:30:00".parse().unwrap(), at("2026-03-29T01:30:00Z")));
+    // Versions before wrote the time that was booked, into the id as well.
+    let mut before = announced[0].clone();
+    before.reminder_id = "of the time that was booked".into();
+    let mut upgraded = case();
+    upgraded.hear(&Action::Announce(before), due_ms - 1);
+    assert_eq!(upgraded.tick(due_ms), [""; 0]);
+}
+
+#[test]
 fn a_step_for_a_level_is_for_visits_at_that_level_alone() {
     // Three business days before Wednesday 10 June.
     let due = at("2026-06-05T12:00:00Z");

@@ -1,7 +1,12 @@
-//! One appointment of a client: when it starts, where it stands, and who decided that.
+//! One appointment of a client: when it starts, where it stands, and which events decided that.
 //!
-//! The start is kept as it was meant, a wall-clock time and a zone, beside the instant that follows from both, so that
-//! reminders can name the time on the clock of the visit and leads count calendar days there.
+//! The start is an instant, a zone, and the time that clocks of the zone show at the instant, so that reminders can name
+//! the time on the clock of the visit and leads count calendar days there. A local time that clocks skip is therefore
+//! kept as the time to which they skip.
+//!
+//! Start and status each follow the latest event, by event time, that says something of them. An event that says what
+//! already holds is remembered as the latest and changes nothing else, so for both there are two times: since when it
+//! holds, and when it was last said.
 
 use super::attribute::Attributes;
 use super::snapshot::{Snapshot, Subject};
@@ -11,9 +16,13 @@ use crate::event::zone;
 use crate::view::lookup::Standing;
 use serde::{Deserialize, Serialize};
 
+/// Reschedules of a visit whose times are kept, to tell one that is said again from another one.
+pub const RESCHEDULES_MAX: usize = 8;
 /// A cancellation closer than this to the start is a late one.
 pub const LATE_CANCEL_MS: i64 = 24 * 60 * 60 * 1000;
 const DAY_S: i64 = 24 * 60 * 60;
+/// How long after its start a visit of which nobody has said how it went counts as one to come.
+const DAY_MS: i64 = 1000 * DAY_S;
 
 /// Where an appointment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,29 +78,49 @@ impl Status {
 /// When and where in time a visit starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
-    /// The wall-clock time, in seconds as if it were UTC; with the zone, what was meant.
+    /// The time that clocks of the zone show at the start, in seconds as if it were UTC.
     pub local_s: i64,
     /// IANA zone of the visit.
     pub zone: String,
-    /// The instant that both give under the bundled zone rules.
+    /// The instant.
     pub at_ms: i64,
 }
 
 impl Start {
     /// The start that was meant; `fallback` is the zone where `starts_at` names none.
     pub fn of(starts_at: &StartsAt, fallback: String) -> Self {
+        let at_ms = Self::instant_ms(starts_at);
+        let zone = match starts_at {
+            StartsAt::Local { zone, .. } => zone.clone(),
+            StartsAt::Instant { zone, .. } => zone.clone().unwrap_or(fallback),
+        };
+        let rules = zone::get(&zone).unwrap_or(jiff::tz::TimeZone::UTC);
+        Self { local_s: seconds(zone::local(at_ms, &rules)), zone, at_ms }
+    }
+
+    /// The instant of a start.
+    pub fn instant_ms(starts_at: &StartsAt) -> i64 {
         match starts_at {
+            StartsAt::Instant { at_ms, .. } => *at_ms,
             StartsAt::Local { local, zone } => {
                 let at_ms = zone::get(zone).map_or(0, |rules| zone::instant_ms(*local, &rules));
                 // Within the years that events have, under other rules for the zone too: it is announced as it is.
-                let at_ms = at_ms.clamp(0, TIME_MS_END - 1);
-                Self { local_s: seconds(*local), zone: zone.clone(), at_ms }
+                at_ms.clamp(0, TIME_MS_END - 1)
             }
-            StartsAt::Instant { at_ms, zone } => {
-                let zone = zone.clone().unwrap_or(fallback);
-                let rules = zone::get(&zone).unwrap_or(jiff::tz::TimeZone::UTC);
-                Self { local_s: seconds(zone::local(*at_ms, &rules)), zone, at_ms: *at_ms }
-            }
+        }
+    }
+
+    /// Whether somebody can say at `time_ms` that a visit which starts here has this status. Nobody has missed a visit
+    /// that has not begun; who came, came on its day or later.
+    pub(super) fn admits(&self, status: Status, time_ms: i64) -> bool {
+        let is_of_day = || {
+            let rules = zone::get(&self.zone).unwrap_or(jiff::tz::TimeZone::UTC);
+            seconds(zone::local(time_ms, &rules)).div_euclid(DAY_S) >= self.day()
+        };
+        match status {
+            Status::Missed => time_ms >= self.at_ms,
+            Status::Attended => time_ms >= self.at_ms || is_of_day(),
+            _ => true,
         }
     }
 
@@ -122,10 +151,18 @@ pub struct Appointment {
     pub booked_at_ms: i64,
     /// Event time of what decided the start.
     pub placed_at_ms: i64,
+    /// Event time of what said the start last; at first `placed_at_ms`.
+    pub restated_at_ms: i64,
+    /// Event time of what began it, where an earlier visit under this id has an outcome: what is older is about that one.
+    pub begun_at_ms: Option<i64>,
     /// Where it stands.
     pub status: Status,
     /// Event time of what decided the status.
     pub status_at_ms: i64,
+    /// Event time of what said the status last; at first `status_at_ms`.
+    pub status_restated_at_ms: i64,
+    /// Latest event time known of another word about a visit that is off or over: older ones do not date its status.
+    pub status_after_ms: Option<i64>,
     /// Id of the event that decided the start: what its reminders are caused by.
     pub placed_by: String,
     /// Id of the event that decided the status.
@@ -134,6 +171,8 @@ pub struct Appointment {
     pub cancelled_by: Option<CancelledBy>,
     /// Times that it was moved.
     pub rescheduled: u32,
+    /// Event times of the latest [`RESCHEDULES_MAX`] events that reschedule it, moves or not, rising.
+    pub rescheduled_at_ms: Vec<i64>,
     /// Requests for a reminder by hand, rising in time.
     pub requests: Vec<Asked>,
     /// What became of its reminders, rising in time.
@@ -146,6 +185,41 @@ pub struct Appointment {
     pub attributes: Attributes,
     /// What was known when its start was decided; with the outcome it makes a sample.
     pub snapshot: Option<Box<Snapshot>>,
+}
+
+/// How much an appointment matters, see [`Appointment::weight`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Weight(Class, i64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    /// Never placed.
+    Noted,
+    /// Off, or over.
+    Over,
+    /// It is on, and began not more than a day ago or is to come.
+    ToCome,
+}
+
+impl Weight {
+    /// Of something said at `time_ms` about an appointment that was never placed.
+    pub(super) const fn noted(time_ms: i64) -> Self {
+        Self(Class::Noted, time_ms)
+    }
+
+    /// Of a visit with a start.
+    pub(super) const fn placed(starts_at_ms: i64, is_open: bool, now_ms: i64) -> Self {
+        if is_open && starts_at_ms > now_ms.saturating_sub(DAY_MS) {
+            Self(Class::ToCome, -starts_at_ms)
+        } else {
+            Self(Class::Over, -(starts_at_ms - now_ms).abs())
+        }
+    }
+
+    /// Whether it is that of a visit to come.
+    pub(super) fn is_to_come(self) -> bool {
+        self.0 == Class::ToCome
+    }
 }
 
 /// A request for a reminder by hand.
@@ -186,16 +260,33 @@ pub struct Receipt {
     pub received: Received,
     /// By which channel; of a failure, none says all that were announced.
     pub channel: Option<Channel>,
-    /// When.
+    /// When it was first said.
     pub at_ms: i64,
+    /// When it was last said.
+    pub restated_at_ms: i64,
     /// Why it failed, at most 256 bytes of it.
     pub reason: Option<String>,
 }
 
 impl Appointment {
-    /// Whether its outcome is older than this time: what places it then begins another visit.
-    pub const fn is_over_at(&self, time_ms: i64) -> bool {
-        self.status.is_resolved() && time_ms > self.status_at_ms
+    /// Whether an event at `time_ms` that places it begins another visit: it has an older outcome, and the start is
+    /// another one and lies behind that outcome.
+    pub fn is_left_by(&self, starts_at: &StartsAt, time_ms: i64) -> bool {
+        let is_ahead = || {
+            let at_ms = Start::instant_ms(starts_at);
+            at_ms > self.status_at_ms && self.start.as_ref().is_none_or(|start| start.at_ms != at_ms)
+        };
+        self.status.is_resolved() && time_ms > self.status_at_ms && is_ahead()
+    }
+
+    /// How much it matters at an instant, where not all can be kept: least a note of an appointment that was never
+    /// placed, then a visit that is off or over, the less the farther from the instant, most a visit to come, the next
+    /// one above all.
+    pub(super) fn weight(&self, now_ms: i64) -> Weight {
+        match &self.start {
+            None => Weight::noted(self.booked_at_ms),
+            Some(start) => Weight::placed(start.at_ms, self.status.is_open(), now_ms),
+        }
     }
 
     pub(super) fn unplaced(time_ms: i64) -> Self {
@@ -203,12 +294,17 @@ impl Appointment {
             start: None,
             booked_at_ms: time_ms,
             placed_at_ms: i64::MIN,
+            restated_at_ms: i64::MIN,
+            begun_at_ms: None,
             status: Status::Booked,
             status_at_ms: i64::MIN,
+            status_restated_at_ms: i64::MIN,
+            status_after_ms: None,
             placed_by: String::new(),
             status_by: String::new(),
             cancelled_by: None,
             rescheduled: 0,
+            rescheduled_at_ms: Vec::new(),
             requests: Vec::new(),
             receipts: Vec::new(),
             service: None,
@@ -216,6 +312,11 @@ impl Appointment {
             attributes: Attributes::default(),
             snapshot: None,
         }
+    }
+
+    /// The zone of the visit, or `zone` while it is not placed.
+    pub(super) fn zone_or(&self, zone: String) -> String {
+        self.start.as_ref().map_or(zone, |start| start.zone.clone())
     }
 
     /// Whole days from booking to visit, in the visit's zone; 0 where the start lies before the booking.
@@ -233,16 +334,6 @@ impl Appointment {
     pub(super) fn resolved_day(&self) -> Option<i64> {
         let start = self.start.as_ref().filter(|_| self.status.is_resolved())?;
         Some(start.day())
-    }
-
-    /// When that was decided which an event of `status` must not be older than. A confirmation confirms a booking and
-    /// decides nothing else, so that what an older event says of the visit still holds.
-    pub(super) fn decided_at_ms(&self, status: Status) -> i64 {
-        if self.status == Status::Confirmed && status != Status::Confirmed {
-            self.placed_at_ms
-        } else {
-            self.status_at_ms
-        }
     }
 
     /// How the visit ended, by name; none while it is on, and of an appointment that was never placed.

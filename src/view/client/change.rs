@@ -1,46 +1,229 @@
-//! What each event changes in the client's own row. Which of two events decides is settled by event time, in every
-//! method for itself, because events come out of order.
+//! What each event changes in the client's own row, and whether it says anything new.
+//!
+//! Which of two events decides is settled by event time, in every method for itself, because events come out of order.
+//! An event that says what already holds is nothing new: it leaves status, plan, history and counts as they are, and is
+//! only remembered as the latest one that said so, for what comes out of order after it.
 
+use super::appointment::RESCHEDULES_MAX;
 use super::attribute::Attributes;
 use super::snapshot::Snapshot;
 use super::{Appointment, Asked, Client, REQUEST_EXPIRES_MS, Receipt, Received, Start, Status};
 use crate::event::Envelope;
 use crate::event::appointment::{Booking, CancelledBy, Change, ClientUpdate};
 use crate::event::reminder::{self, Feedback, Request};
+use std::collections::btree_map::Entry;
 
 /// Longest reason of a receipt, in bytes.
 const REASON_BYTES_MAX: usize = 256;
 
-impl Client {
-    /// Takes a booking or a reschedule in.
-    fn place(&mut self, booking: &Booking, envelope: &Envelope, zone: String) {
+/// Who places a visit, and how.
+pub(super) struct Placing<'a> {
+    pub(super) envelope: &'a Envelope,
+    pub(super) is_move: bool,
+    /// The earlier visit under the same id that this one leaves behind.
+    pub(super) left: Option<Appointment>,
+}
+
+impl Appointment {
+    /// Whether an event is about an earlier visit under this id.
+    fn is_past(&self, time_ms: i64) -> bool {
+        self.begun_at_ms.is_some_and(|begun_at_ms| time_ms < begun_at_ms)
+    }
+
+    /// Takes a start in, unless a later event has said one; answers whether it says anything new.
+    fn place(&mut self, booking: &Booking, envelope: &Envelope, start: Start) -> bool {
         let time_ms = envelope.time_ms;
-        let appointment =
-            self.appointments.entry(booking.appointment_id.clone()).or_insert_with(|| Appointment::unplaced(time_ms));
-        if time_ms < appointment.placed_at_ms {
-            return;
+        if time_ms < self.restated_at_ms {
+            return false;
         }
-        let fallback = appointment.start.take().map_or(zone, |start| start.zone);
-        appointment.start = Some(Start::of(&booking.starts_at, fallback));
-        appointment.placed_at_ms = time_ms;
-        appointment.placed_by.clone_from(&envelope.id);
-        appointment.service = booking.service.clone().or(appointment.service.take());
-        appointment.location_id = booking.location_id.clone().or(appointment.location_id.take());
-        appointment.attributes = Attributes::told(booking).within(&appointment.attributes);
-        // Another start is another visit to know of: see `witness`.
-        appointment.snapshot = None;
-        // Of the same instant, an outcome is what came last.
-        let undoes = time_ms > appointment.status_at_ms || !appointment.status.is_resolved();
-        if undoes && time_ms >= appointment.status_at_ms {
-            appointment.status = Status::Booked;
-            appointment.status_at_ms = time_ms;
-            appointment.status_by.clone_from(&envelope.id);
-            appointment.cancelled_by = None;
+        self.restated_at_ms = time_ms;
+        let holds = self.start.as_ref().is_some_and(|own| own.at_ms == start.at_ms) && !self.is_revived_at(time_ms);
+        let tells = self.describe(booking, &start);
+        self.start = Some(start);
+        // Between two cancellations the visit was on; an outcome stands whatever places the visit.
+        let is_redated = !self.status.is_resolved() && self.interrupt(time_ms);
+        if holds {
+            return is_redated || tells;
+        }
+        self.placed_at_ms = time_ms;
+        self.placed_by.clone_from(&envelope.id);
+        if self.is_undone_at(time_ms) {
+            self.set(Status::Booked, envelope, None);
+            self.status_after_ms = None;
+        }
+        // Another start is another visit to know of, see `witness`; the start of one that is over was corrected.
+        if !self.status.is_resolved() {
+            self.snapshot = None;
+        }
+        true
+    }
+
+    /// Whether a placement at `time_ms` puts back on what was called off.
+    fn is_revived_at(&self, time_ms: i64) -> bool {
+        let is_off = matches!(self.status, Status::Cancelled | Status::Deleted);
+        is_off && time_ms >= self.status_restated_at_ms
+    }
+
+    /// Whether the visit is on after it was placed at `time_ms`, where it stands now, and nothing else is known of it.
+    fn is_undone_at(&self, time_ms: i64) -> bool {
+        match self.status {
+            // Of an older outcome this is the visit, see `is_left_by`; of a later one only if that can be.
+            Status::Attended | Status::Missed => {
+                let admits = |start: &Start| start.admits(self.status, self.status_at_ms);
+                time_ms <= self.status_at_ms && !self.start.as_ref().is_some_and(admits)
+            }
+            _ => time_ms >= self.status_restated_at_ms,
+        }
+    }
+
+    /// Takes in what a booking says besides the start; answers whether that is new.
+    fn describe(&mut self, booking: &Booking, start: &Start) -> bool {
+        let service = booking.service.clone().or_else(|| self.service.clone());
+        let location_id = booking.location_id.clone().or_else(|| self.location_id.clone());
+        let attributes = Attributes::told(booking).within(&self.attributes);
+        let is_new = (self.start.as_ref(), &self.service, &self.location_id, &self.attributes)
+            != (Some(start), &service, &location_id, &attributes);
+        (self.service, self.location_id, self.attributes) = (service, location_id, attributes);
+        is_new
+    }
+
+    /// Counts a reschedule if it is a move, unless it is one that was heard before; answers whether it counts.
+    fn count_move(&mut self, time_ms: i64, is_move: bool) -> bool {
+        let times = &mut self.rescheduled_at_ms;
+        let Err(at) = times.binary_search(&time_ms) else { return false };
+        if at == 0 && times.len() >= RESCHEDULES_MAX {
+            return false;
+        }
+        times.insert(at, time_ms);
+        if times.len() > RESCHEDULES_MAX {
+            times.remove(0);
+        }
+        self.rescheduled = self.rescheduled.saturating_add(u32::from(is_move));
+        is_move
+    }
+
+    /// Takes back the move that made the visit known, when it turns out that it was booked there before.
+    fn uncount_first_move(&mut self, booked_ms: i64) -> bool {
+        let made_known_ms = Some(self.booked_at_ms).filter(|at_ms| *at_ms == self.placed_at_ms && booked_ms < *at_ms);
+        let is_no_move = made_known_ms.is_some() && self.rescheduled_at_ms.first().copied() == made_known_ms;
+        self.rescheduled = self.rescheduled.saturating_sub(u32::from(is_no_move));
+        is_no_move
+    }
+
+    /// Takes a status in, unless a later event has said another one, or this one cannot be; answers whether it is new.
+    fn set_status(&mut self, envelope: &Envelope, status: Status, by: Option<CancelledBy>) -> bool {
+        let time_ms = envelope.time_ms;
+        let confirms_the_past = status == Status::Confirmed && !self.status.is_open();
+        let is_too_early = self.start.as_ref().is_some_and(|start| !start.admits(status, time_ms));
+        if self.is_past(time_ms) || confirms_the_past || is_too_early {
+            return false;
+        }
+        if status == self.status {
+            return self.restate(time_ms, by);
+        }
+        if time_ms < self.decided_at_ms(status) {
+            return self.interrupt(time_ms);
+        }
+        self.status_after_ms = Some(self.status_restated_at_ms).filter(|_| !self.status.is_open());
+        self.set(status, envelope, by);
+        true
+    }
+
+    /// When that was decided which an event of another `status` must not be older than. A confirmation must not be older
+    /// than the start; it confirms a booking and decides nothing else, so that what an older event says still holds.
+    fn decided_at_ms(&self, status: Status) -> i64 {
+        match (self.status, status) {
+            (Status::Booked, Status::Confirmed) => self.placed_at_ms,
+            (Status::Booked | Status::Confirmed, _) => self.restated_at_ms,
+            _ => self.status_restated_at_ms,
+        }
+    }
+
+    /// Hears its status again. Where it was said earlier than was known, it holds from there, as far as nothing else was
+    /// said in between: a visit was called off when that was first said.
+    fn restate(&mut self, time_ms: i64, by: Option<CancelledBy>) -> bool {
+        let is_latest = time_ms >= self.status_restated_at_ms;
+        self.status_restated_at_ms = self.status_restated_at_ms.max(time_ms);
+        let is_earlier = time_ms < self.status_at_ms
+            && time_ms >= self.placed_at_ms
+            && self.status_after_ms.is_none_or(|after_ms| time_ms > after_ms);
+        if is_earlier {
+            self.status_at_ms = time_ms;
+        }
+        let is_first_named = self.cancelled_by.is_none() && time_ms >= self.status_at_ms;
+        let is_by_another = by.is_some() && by != self.cancelled_by && (is_latest || is_first_named);
+        if is_by_another {
+            self.cancelled_by = by;
+        }
+        is_earlier || is_by_another
+    }
+
+    /// Hears another word than the status that it has, of a time before that was last said: it holds from after that word.
+    /// Answers whether it was thought to hold before.
+    fn interrupt(&mut self, time_ms: i64) -> bool {
+        if self.status.is_open() || time_ms >= self.status_restated_at_ms {
+            return false;
+        }
+        self.status_after_ms = self.status_after_ms.max(Some(time_ms));
+        let is_within = self.status_at_ms <= time_ms;
+        if is_within {
+            self.status_at_ms = self.status_restated_at_ms;
+        }
+        is_within
+    }
+
+    fn set(&mut self, status: Status, envelope: &Envelope, by: Option<CancelledBy>) {
+        self.status = status;
+        self.status_at_ms = envelope.time_ms;
+        self.status_restated_at_ms = envelope.time_ms;
+        self.status_by.clone_from(&envelope.id);
+        self.cancelled_by = by;
+    }
+
+    /// Notes what became of a reminder: of two receipts of one channel the later holds. Answers whether that is new.
+    fn hear(&mut self, feedback: &Feedback, at_ms: i64, received: Received, receipts_max: usize) -> bool {
+        let reason = feedback.reason.as_deref().map(|reason| {
+            let end = reason.floor_char_boundary(REASON_BYTES_MAX);
+            reason[..end].to_owned()
+        });
+        let is_same = |r: &&mut Receipt| r.reminder_id == feedback.reminder_id && r.channel == feedback.channel;
+        if let Some(known) = self.receipts.iter_mut().find(is_same) {
+            if at_ms < known.restated_at_ms {
+                return false;
+            }
+            known.restated_at_ms = at_ms;
+            if known.received == received && (reason.is_none() || reason == known.reason) {
+                return false;
+            }
+            let since_ms = if known.received == received { known.at_ms } else { at_ms };
+            (known.received, known.at_ms, known.reason) = (received, since_ms, reason);
+        } else {
+            let is_full = self.receipts.len() >= receipts_max;
+            if is_full && self.receipts.first().is_none_or(|oldest| at_ms < oldest.at_ms) {
+                return false;
+            }
+            if is_full {
+                self.receipts.remove(0);
+            }
+            let (reminder_id, channel) = (feedback.reminder_id.clone(), feedback.channel);
+            self.receipts.push(Receipt { reminder_id, received, channel, at_ms, restated_at_ms: at_ms, reason });
+        }
+        self.receipts.sort_by_key(|receipt| receipt.at_ms);
+        true
+    }
+}
+
+impl Client {
+    /// The appointment that an event is about, and whether the row had not heard of it.
+    fn appointment(&mut self, appointment_id: &str, time_ms: i64) -> (&mut Appointment, bool) {
+        match self.appointments.entry(appointment_id.to_owned()) {
+            Entry::Occupied(known) => (known.into_mut(), false),
+            Entry::Vacant(unknown) => (unknown.insert(Appointment::unplaced(time_ms)), true),
         }
     }
 
     /// Keeps what is known of a visit that has just been placed.
-    fn witness(&mut self, appointment_id: &str, time_ms: i64) {
+    pub(super) fn witness(&mut self, appointment_id: &str, time_ms: i64) {
         let Some(visit) = self.appointments.get(appointment_id).filter(|visit| visit.snapshot.is_none()) else {
             return;
         };
@@ -50,131 +233,124 @@ impl Client {
         }
     }
 
-    pub(super) fn book(&mut self, booking: &Booking, envelope: &Envelope, zone: String) {
+    /// Takes a booking in, or a move, in `zone` where neither it nor the visit has one; answers whether it says anything
+    /// new. A move to where the visit is already is none. It was booked when the earliest of its events says.
+    pub(super) fn place(&mut self, booking: &Booking, placing: Placing<'_>, mut zone: String) -> bool {
+        let Placing { envelope, is_move, left } = placing;
         let time_ms = envelope.time_ms;
-        let known = self.appointments.get(&booking.appointment_id).is_some_and(|a| a.start.is_some());
-        self.place(booking, envelope, zone);
-        let Some(appointment) = self.appointments.get_mut(&booking.appointment_id) else { return };
-        let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
-        appointment.booked_at_ms = if known { appointment.booked_at_ms.min(booked_at_ms) } else { booked_at_ms };
-        self.witness(&booking.appointment_id, time_ms);
-    }
-
-    pub(super) fn reschedule(&mut self, booking: &Booking, envelope: &Envelope, zone: String) {
-        let time_ms = envelope.time_ms;
-        let known = self.appointments.get(&booking.appointment_id).is_some_and(|a| a.start.is_some());
-        self.place(booking, envelope, zone);
-        let Some(appointment) = self.appointments.get_mut(&booking.appointment_id) else { return };
-        appointment.rescheduled = appointment.rescheduled.saturating_add(1);
-        match booking.booked_at_ms {
-            Some(booked_at_ms) => appointment.booked_at_ms = booked_at_ms,
-            None if known => {}
-            None => appointment.booked_at_ms = time_ms,
+        let (visit, _) = self.appointment(&booking.appointment_id, time_ms);
+        if visit.is_past(time_ms) {
+            return false;
         }
-        self.witness(&booking.appointment_id, time_ms);
+        if let Some(left) = left {
+            visit.begun_at_ms = Some(time_ms);
+            zone = left.zone_or(zone);
+        }
+        let known_ms = visit.start.as_ref().map(|start| start.at_ms);
+        let start = Start::of(&booking.starts_at, visit.zone_or(zone));
+        let is_there = known_ms == Some(start.at_ms);
+        let mut is_new = match is_move {
+            true => visit.count_move(time_ms, !is_there || time_ms < visit.placed_at_ms),
+            false => is_there && visit.uncount_first_move(time_ms),
+        };
+        is_new |= visit.place(booking, envelope, start);
+        let booked_at_ms = match (known_ms, booking.booked_at_ms) {
+            (None, booked_at_ms) => booked_at_ms.unwrap_or(time_ms),
+            (Some(_), None) if is_move => visit.booked_at_ms,
+            (Some(_), booked_at_ms) => visit.booked_at_ms.min(booked_at_ms.unwrap_or(time_ms)),
+        };
+        is_new |= visit.booked_at_ms != booked_at_ms;
+        visit.booked_at_ms = booked_at_ms;
+        is_new
     }
 
+    /// Takes a status in; answers whether it says anything new.
     pub(super) fn set_status(
         &mut self,
         appointment_id: &str,
         envelope: &Envelope,
         status: Status,
         by: Option<CancelledBy>,
-    ) {
-        let time_ms = envelope.time_ms;
-        let appointment =
-            self.appointments.entry(appointment_id.to_owned()).or_insert_with(|| Appointment::unplaced(time_ms));
-        let confirms_the_past = status == Status::Confirmed && !appointment.status.is_open();
-        if time_ms < appointment.decided_at_ms(status) || confirms_the_past {
-            return;
-        }
-        appointment.status = status;
-        appointment.status_at_ms = time_ms;
-        appointment.status_by.clone_from(&envelope.id);
-        appointment.cancelled_by = by;
+    ) -> bool {
+        let (appointment, is_new) = self.appointment(appointment_id, envelope.time_ms);
+        appointment.set_status(envelope, status, by) || is_new
     }
 
-    pub(super) fn ask(&mut self, request: &Request, envelope: &Envelope, requests_max: usize) {
-        let appointment = self
-            .appointments
-            .entry(request.appointment_id.clone())
-            .or_insert_with(|| Appointment::unplaced(envelope.time_ms));
+    /// Notes what became of a reminder; answers whether that is new.
+    pub(super) fn hear(&mut self, feedback: &Feedback, at_ms: i64, received: Received, receipts_max: usize) -> bool {
+        let (appointment, is_new) = self.appointment(&feedback.appointment_id, at_ms);
+        let is_heard = !appointment.is_past(at_ms) && appointment.hear(feedback, at_ms, received, receipts_max);
+        is_heard || is_new
+    }
+
+    /// Takes a request by hand in; answers whether there is room for it and it is none of those that are known.
+    pub(super) fn ask(&mut self, request: &Request, envelope: &Envelope, requests_max: usize) -> bool {
+        let time_ms = envelope.time_ms;
         let reminder_id = reminder::manual_id(&envelope.tenant, &request.appointment_id, &envelope.id);
+        let (appointment, is_new) = self.appointment(&request.appointment_id, time_ms);
         // The same request again, long after it has left the recent ones: the first one holds.
-        if appointment.requests.iter().any(|asked| asked.reminder_id == reminder_id) {
-            return;
+        let is_known = appointment.requests.iter().any(|asked| asked.reminder_id == reminder_id);
+        if is_known || appointment.is_past(time_ms) {
+            return is_new;
         }
         // A request that may still be announced is not forgotten for another one, which would never be told.
-        let is_expired = |asked: &Asked| asked.at_ms <= envelope.time_ms.saturating_sub(REQUEST_EXPIRES_MS);
+        let is_expired = |asked: &Asked| asked.at_ms <= time_ms.saturating_sub(REQUEST_EXPIRES_MS);
         if appointment.requests.len() >= requests_max {
             if !appointment.requests.first().is_some_and(is_expired) {
-                return;
+                return is_new;
             }
             appointment.requests.remove(0);
         }
         appointment.requests.push(Asked {
             event_id: envelope.id.clone(),
             reminder_id,
-            at_ms: envelope.time_ms,
+            at_ms: time_ms,
             channels: request.channels.clone(),
             template: request.template.clone(),
             digest: request.idempotency_digest.clone(),
         });
         // Stable: of two at one time the one that is later in the log counts as later, and is kept longer.
         appointment.requests.sort_by_key(|asked| asked.at_ms);
+        true
     }
 
-    /// Notes what became of a reminder. Of two receipts of one channel the later holds.
-    pub(super) fn hear(&mut self, feedback: &Feedback, envelope: &Envelope, received: Received, receipts_max: usize) {
-        let at_ms = envelope.time_ms;
-        let appointment = self
-            .appointments
-            .entry(feedback.appointment_id.clone())
-            .or_insert_with(|| Appointment::unplaced(envelope.time_ms));
-        let receipts = &mut appointment.receipts;
-        let is_same = |r: &Receipt| r.reminder_id == feedback.reminder_id && r.channel == feedback.channel;
-        if receipts.iter().any(|receipt| is_same(receipt) && receipt.at_ms > at_ms) {
-            return;
-        }
-        receipts.retain(|receipt| !is_same(receipt));
-        let reason = feedback.reason.as_deref().map(|reason| {
-            let end = reason.floor_char_boundary(REASON_BYTES_MAX);
-            reason[..end].to_owned()
-        });
-        let reminder_id = feedback.reminder_id.clone();
-        receipts.push(Receipt { reminder_id, received, channel: feedback.channel, at_ms, reason });
-        receipts.sort_by_key(|receipt| receipt.at_ms);
-        if receipts.len() > receipts_max {
-            receipts.remove(0);
-        }
-    }
-
-    pub(super) fn update(&mut self, update: &ClientUpdate, time_ms: i64) {
+    /// Takes a profile in; answers whether it says anything new.
+    pub(super) fn update(&mut self, update: &ClientUpdate, time_ms: i64) -> bool {
+        let mut is_new = self.updated_at_ms.is_none();
         self.updated_at_ms = self.updated_at_ms.max(Some(time_ms));
         let at = &mut self.updated;
-        change(&mut self.time_zone, &mut at.time_zone_ms, &update.time_zone, time_ms);
-        change(&mut self.language, &mut at.language_ms, &update.language, time_ms);
-        change(&mut self.channels, &mut at.channels_ms, &update.channels, time_ms);
-        change(&mut self.quiet_hours, &mut at.quiet_hours_ms, &update.quiet_hours, time_ms);
+        is_new |= change(&mut self.time_zone, &mut at.time_zone_ms, &update.time_zone, time_ms);
+        is_new |= change(&mut self.language, &mut at.language_ms, &update.language, time_ms);
+        is_new |= change(&mut self.channels, &mut at.channels_ms, &update.channels, time_ms);
+        is_new |= change(&mut self.quiet_hours, &mut at.quiet_hours_ms, &update.quiet_hours, time_ms);
         let attributes = match &update.attributes {
             Change::Keep => Change::Keep,
             Change::Clear => Change::Set(Attributes::default()),
             Change::Set(attributes) => Change::Set(Attributes::of(attributes)),
         };
         let mut kept = Some(std::mem::take(&mut self.attributes));
-        change(&mut kept, &mut at.attributes_ms, &attributes, time_ms);
+        is_new |= change(&mut kept, &mut at.attributes_ms, &attributes, time_ms);
         self.attributes = kept.unwrap_or_default();
+        is_new
     }
 }
 
-/// Changes a field, unless a later event has named it already.
-fn change<T: Clone>(field: &mut Option<T>, at_ms: &mut Option<i64>, change: &Change<T>, time_ms: i64) {
+/// Changes a field, unless a later event has named it already; answers whether it has another value by that.
+fn change<T: Clone + PartialEq>(
+    field: &mut Option<T>,
+    at_ms: &mut Option<i64>,
+    change: &Change<T>,
+    time_ms: i64,
+) -> bool {
     let value = match change {
-        Change::Keep => return,
+        Change::Keep => return false,
         Change::Clear => None,
         Change::Set(value) => Some(value.clone()),
     };
-    if at_ms.is_none_or(|at| time_ms >= at) {
-        (*field, *at_ms) = (value, Some(time_ms));
+    if at_ms.is_some_and(|at| time_ms < at) {
+        return false;
     }
+    let is_new = *field != value;
+    (*field, *at_ms) = (value, Some(time_ms));
+    is_new
 }

@@ -1,0 +1,86 @@
+//! Outcomes from before a visit, and starts that are decided after an outcome.
+
+use crate::build::*;
+use foretell::event::Fact;
+use foretell::view::client::{History, Status};
+
+const START: &str = "2026-06-10T09:00:00Z";
+const NONE: History = History { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
+
+fn b() -> (i64, Fact) {
+    (at("2026-06-01T09:00:00Z"), Fact::Booked(Box::new(booking("a", at(START), Some("Europe/Dublin")))))
+}
+
+/// Status and history after a booking and these facts, in the order of the log.
+fn after(events: Vec<(i64, Fact)>) -> (Status, History) {
+    let client = appointments(events).client("c");
+    (client.appointments["a"].status, client.history)
+}
+
+#[test]
+fn nobody_has_missed_a_visit_that_has_not_begun_and_who_came_came_on_its_day() {
+    let (booked, attended_once) = ((Status::Booked, NONE), (Status::Attended, History { attended: 1, ..NONE }));
+    let missed_once = (Status::Missed, History { missed: 1, ..NONE });
+    for (name, fact, time, wanted) in [
+        ("missed days ahead", missed("a"), "2026-06-05T09:00:00Z", booked),
+        ("missed a moment ahead", missed("a"), "2026-06-10T08:59:59Z", booked),
+        ("missed at the start", missed("a"), START, missed_once),
+        ("attended days ahead", attended("a"), "2026-06-05T09:00:00Z", booked),
+        // The visit's day begins at 23:00 UTC in Dublin.
+        ("attended late on the day before", attended("a"), "2026-06-09T22:59:59Z", booked),
+        ("attended in the small hours", attended("a"), "2026-06-09T23:00:00Z", attended_once),
+        ("attended long after", attended("a"), "2026-07-09T23:00:00Z", attended_once),
+    ] {
+        let mut views = appointments([b()]);
+        let is_applied = views.fold(&event(at(time), fact.clone()));
+        assert_eq!(is_applied, wanted != booked, "{name}: whoever asks is told");
+        assert_eq!(after(vec![b(), (at(time), fact.clone())]), wanted, "{name}");
+        assert_eq!(after(vec![(at(time), fact), b()]), wanted, "{name}, before the booking");
+    }
+}
+
+#[test]
+fn an_outcome_is_never_taken_for_that_of_another_visit() {
+    let start = at(START);
+    let (missed_then, moved) = ((start + HOUR, missed("a")), |time_ms| (time_ms, rescheduled("a", start + 5 * DAY)));
+    let moved_once = History { rescheduled: 1, ..NONE };
+    for (name, events, wanted) in [
+        (
+            "moved after its outcome, it is a new visit",
+            vec![b(), missed_then.clone(), moved(start + 2 * HOUR)],
+            (Status::Booked, History { missed: 1, ..moved_once }),
+        ),
+        (
+            "a correction of the old outcome is none of the new visit's",
+            vec![b(), missed_then.clone(), moved(start + 2 * HOUR), (start + DAY, attended("a"))],
+            (Status::Booked, History { missed: 1, ..moved_once }),
+        ),
+        (
+            "moved before what is said of it, which comes first",
+            vec![b(), missed_then.clone(), moved(start - 2 * HOUR)],
+            (Status::Booked, moved_once),
+        ),
+        (
+            "moved before what is said of it, in order",
+            vec![b(), moved(start - 2 * HOUR), missed_then.clone()],
+            (Status::Booked, moved_once),
+        ),
+        (
+            "moved to the morning, and missed there",
+            vec![b(), (start - 9 * HOUR, rescheduled("a", start - HOUR)), (start - HOUR / 2, missed("a"))],
+            (Status::Missed, History { missed: 1, ..moved_once }),
+        ),
+        (
+            "the start is corrected to before the outcome",
+            vec![b(), missed_then.clone(), (start + 2 * HOUR, rescheduled("a", start + HOUR / 2))],
+            (Status::Missed, History { missed: 1, ..moved_once }),
+        ),
+        (
+            "what happened before the new visit was booked is not about it",
+            vec![b(), missed_then, moved(start + 3 * HOUR), (start - DAY, cancelled("a", None))],
+            (Status::Booked, History { missed: 1, ..moved_once }),
+        ),
+    ] {
+        assert_eq!(after(events), wanted, "{name}");
+    }
+}

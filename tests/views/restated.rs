@@ -1,0 +1,344 @@
+//! What is said again changes nothing: not the status, not the plan, not the history, not the counts.
+
+use crate::build::*;
+use foretell::event::appointment::{CancelledBy, Change, Channel, Consent, QuietHours, Scalar};
+use foretell::event::reminder::Feedback;
+use foretell::event::{Event, Fact};
+use foretell::store::RowKey;
+use foretell::view::client::{Appointments, Client, History, Status};
+use foretell::view::{Fold, Outcome, Place, Skip};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const START: i64 = 1_000 * DAY + 9 * HOUR;
+const NONE: History = History { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
+
+/// A client's row without what only says when something was last said.
+fn substance(mut client: Client) -> Client {
+    client.recent = Default::default();
+    client.latest_ms = 0;
+    client.updated = Default::default();
+    client.updated_at_ms = client.updated_at_ms.map(|_| 0);
+    client.erased_at_ms = client.erased_at_ms.map(|_| 0);
+    for visit in client.appointments.values_mut() {
+        (visit.restated_at_ms, visit.status_restated_at_ms, visit.status_after_ms) = (0, 0, None);
+        visit.rescheduled_at_ms.clear();
+        visit.receipts.iter_mut().for_each(|receipt| receipt.restated_at_ms = 0);
+    }
+    client
+}
+
+/// All that anybody can read.
+fn rows(views: &Views<Appointments>) -> (Client, BTreeMap<(RowKey, u32), Vec<u8>>) {
+    (substance(views.client("c")), views.shared())
+}
+
+fn feedback(received: fn(Box<Feedback>) -> Fact, reason: Option<&str>) -> Fact {
+    received(Box::new(Feedback {
+        reminder_id: "r".into(),
+        appointment_id: "a".into(),
+        client_id: "c".into(),
+        channel: Some(Channel::Sms),
+        reason: reason.map(str::to_owned),
+    }))
+}
+
+fn profile() -> Fact {
+    updated(|update| {
+        update.time_zone = Change::Set("Europe/Dublin".into());
+        update.language = Change::Set("pt".into());
+        update.channels = Change::Set(vec![Consent { channel: Channel::Sms, consent: true, address_ref: None }]);
+        update.quiet_hours = Change::Set(QuietHours { from_minute: 60, to_minute: 90 });
+        update.attributes = Change::Set(BTreeMap::from([("age".into(), Scalar::Number(40.0))]));
+    })
+}
+
+fn booked_by(hand: &str) -> Fact {
+    let mut booking = booking("a", START, Some("Europe/Dublin"));
+    booking.service = Some("cut".into());
+    booking.practitioner_id = Some(hand.into());
+    Fact::Booked(Box::new(booking))
+}
+
+#[test]
+fn every_state_stays_as_it_is_when_what_holds_is_said_again() {
+    let client = Some(CancelledBy::Client);
+    let late = START - HOUR;
+    let (b, again) = (|| (1, booked("a", START)), || booked("a", START));
+    let over = START + HOUR;
+    for (name, before, restated) in [
+        ("booked", vec![b()], vec![again(), rescheduled("a", START)]),
+        (
+            "booked with all that was told of it",
+            vec![(1, booked_by("p"))],
+            vec![booked_by("p"), rescheduled("a", START), Fact::Booked(Box::new(booking("a", START, None)))],
+        ),
+        ("confirmed", vec![b(), (2, confirmed("a"))], vec![again(), rescheduled("a", START), confirmed("a")]),
+        ("moved", vec![b(), (2, rescheduled("a", START + DAY))], vec![rescheduled("a", START + DAY)]),
+        ("moved, a booking says so", vec![b(), (2, rescheduled("a", START + DAY))], vec![booked("a", START + DAY)]),
+        ("called off in time", vec![b(), (2, cancelled("a", None))], vec![cancelled("a", None)]),
+        ("called off by the client", vec![b(), (late, cancelled("a", client))], vec![cancelled("a", None)]),
+        ("attended", vec![b(), (over, attended("a"))], vec![attended("a"), again(), rescheduled("a", START)]),
+        ("attended early", vec![b(), (START - HOUR, attended("a"))], vec![again(), attended("a")]),
+        ("missed", vec![b(), (over, missed("a"))], vec![missed("a"), again(), confirmed("a")]),
+        ("deleted", vec![b(), (2, deleted("a"))], vec![deleted("a"), confirmed("a")]),
+        ("a confirmation of what is off", vec![b(), (2, cancelled("a", None))], vec![confirmed("a")]),
+        ("never placed", vec![(2, missed("a"))], vec![missed("a")]),
+        ("a profile", vec![(2, profile())], vec![profile(), updated(|_| {})]),
+        (
+            "a receipt",
+            vec![b(), (2, feedback(Fact::ReminderFailed, Some("full")))],
+            vec![feedback(Fact::ReminderFailed, Some("full")), feedback(Fact::ReminderFailed, None)],
+        ),
+        (
+            "an answer to a reminder",
+            vec![b(), (2, feedback(Fact::ConfirmedByClient, None))],
+            vec![feedback(Fact::ConfirmedByClient, None), confirmed("a"), again()],
+        ),
+        (
+            "a visit begun anew after its outcome",
+            vec![b(), (over, missed("a")), (over + 1, booked("a", START + DAY))],
+            vec![booked("a", START + DAY)],
+        ),
+        ("put back on", vec![b(), (2, cancelled("a", None)), (3, again())], vec![again(), rescheduled("a", START)]),
+    ] {
+        let mut views = appointments(before);
+        let wanted = rows(&views);
+        for (n, fact) in (1..).zip(restated) {
+            let name = format!("{name}: {}", fact.type_name());
+            assert!(!views.fold(&event(over + 2 * DAY + n, fact)), "{name} is told to change nothing");
+            assert_eq!(rows(&views), wanted, "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_what_holds_is_no_repetition() {
+    let b = || (1, booked("a", START));
+    for (name, events, status, history) in [
+        (
+            "a booking of a visit that was called off puts it back on",
+            vec![b(), (2, cancelled("a", None)), (3, booked("a", START))],
+            Status::Booked,
+            NONE,
+        ),
+        (
+            "and so does one of a visit that was deleted",
+            vec![b(), (2, deleted("a")), (3, booked("a", START))],
+            Status::Booked,
+            NONE,
+        ),
+        (
+            "another start takes a confirmation back",
+            vec![b(), (2, confirmed("a")), (3, booked("a", START + HOUR))],
+            Status::Booked,
+            NONE,
+        ),
+        (
+            "called off, and off again after it was back on",
+            vec![b(), (2, cancelled("a", None)), (3, booked("a", START)), (START - HOUR, cancelled("a", None))],
+            Status::Cancelled,
+            History { late_cancelled: 1, ..NONE },
+        ),
+        (
+            "moved away and back is two moves",
+            vec![b(), (2, rescheduled("a", START + DAY)), (3, rescheduled("a", START))],
+            Status::Booked,
+            History { rescheduled: 2, ..NONE },
+        ),
+        (
+            "a later word on who called it off",
+            vec![b(), (START - HOUR, cancelled("a", None)), (START, cancelled("a", Some(CancelledBy::Business)))],
+            Status::Cancelled,
+            History { cancelled: 1, ..NONE },
+        ),
+        (
+            "the start of a visit that is over is corrected",
+            vec![b(), (START + HOUR, attended("a")), (START + DAY, booked("a", START + HOUR / 2))],
+            Status::Attended,
+            History { attended: 1, ..NONE },
+        ),
+        (
+            "attended, then booked again",
+            vec![b(), (START + HOUR, attended("a")), (START + DAY, booked("a", START + 9 * DAY))],
+            Status::Booked,
+            History { attended: 1, ..NONE },
+        ),
+        (
+            "attended, booked again, and attended again",
+            vec![
+                b(),
+                (START + HOUR, attended("a")),
+                (START + DAY, booked("a", START + 9 * DAY)),
+                (START + 2 * DAY, attended("a")),
+                (START + 9 * DAY, attended("a")),
+                (START + 10 * DAY, attended("a")),
+            ],
+            Status::Attended,
+            History { attended: 2, ..NONE },
+        ),
+    ] {
+        let client = appointments(events).client("c");
+        assert_eq!((client.appointments["a"].status, client.history), (status, history), "{name}");
+    }
+}
+
+#[test]
+fn what_is_said_twice_counts_from_the_first_time_in_either_order() {
+    let b = (1, booked("a", START));
+    let late = START - HOUR;
+    for (first, second, history) in [
+        ((2, cancelled("a", None)), (late, cancelled("a", None)), History { cancelled: 1, ..NONE }),
+        ((2, rescheduled("a", START + DAY)), (3, booked("a", START + DAY)), History { rescheduled: 1, ..NONE }),
+        ((1, booked("a", START)), (2, rescheduled("a", START)), NONE),
+        ((START, attended("a")), (START + DAY, attended("a")), History { attended: 1, ..NONE }),
+    ] {
+        let in_order = appointments([b.clone(), first.clone(), second.clone()]).client("c");
+        let reversed = appointments([b.clone(), second.clone(), first.clone()]).client("c");
+        assert_eq!((in_order.history, reversed.history), (history, history), "{first:?}");
+        let stands = |client: &Client| {
+            let visit = &client.appointments["a"];
+            (visit.status, visit.start.clone(), visit.cancelled_by, visit.booked_at_ms)
+        };
+        assert_eq!(stands(&in_order), stands(&reversed), "{first:?}");
+    }
+    let [moved, booked] = [(2, rescheduled("a", START)), (1, booked("a", START))];
+    assert_eq!(appointments([moved, booked]).client("c").history, NONE, "the booking shows that it was no move");
+}
+
+#[test]
+fn an_earlier_word_dates_a_cancellation_only_if_nothing_else_was_said_in_between() {
+    let b = (1, booked("a", START));
+    let late = (START - HOUR, cancelled("a", None));
+    let early = || (2, cancelled("a", None));
+    for between in [(3, booked("a", START + DAY)), (3, deleted("a"))] {
+        for order in [[0, 1, 2], [1, 0, 2], [2, 0, 1], [0, 2, 1], [1, 2, 0], [2, 1, 0]] {
+            let events = [early(), between.clone(), late.clone()];
+            let client =
+                appointments([vec![b.clone()], order.map(|at| events[at].clone()).to_vec()].concat()).client("c");
+            let visit = &client.appointments["a"];
+            // With the start of the last word, it may be early: what is asked is whence the status dates.
+            assert_eq!((visit.status, visit.status_at_ms), (Status::Cancelled, START - HOUR), "{between:?} {order:?}");
+        }
+    }
+}
+
+#[test]
+fn one_id_for_a_booking_and_its_cancellation_is_two_events() {
+    let named = |time_ms, fact| {
+        let mut event: Event = event(time_ms, fact);
+        event.envelope.id = "booking-1".into();
+        event
+    };
+    let mut views = appointments([]);
+    assert!(views.fold(&named(1, booked("a", START))));
+    assert!(views.fold(&named(2, cancelled("a", None))));
+    assert_eq!(views.client("c").appointments["a"].status, Status::Cancelled);
+    for repeated in [named(1, booked("a", START)), named(2, cancelled("a", None))] {
+        let (fold, mut client) = (Appointments::default(), views.client("c"));
+        let outcome = fold.fold(&mut client, &repeated, Place { partition: 0, offset: 9 });
+        assert_eq!(outcome, Outcome::Skipped(Skip::Repeated));
+    }
+}
+
+/// What may happen to a few visits of the client `c`, each hours after the one before.
+fn any_life() -> impl Strategy<Value = Vec<(i64, Fact)>> {
+    let one = (1_i64..40, 0_u8..17, 0_u8..3, -2_i64..6, any::<bool>());
+    prop::collection::vec(one, 0..40).prop_map(|steps| {
+        let mut now_ms = 0;
+        let mut happens = |(hours, kind, visit, days, flag): (i64, u8, u8, i64, bool)| {
+            now_ms += hours * HOUR;
+            let (id, start_ms) = (format!("a{visit}"), (now_ms / DAY + days).max(0) * DAY + 10 * HOUR);
+            let mut booking = booking(&id, start_ms, flag.then_some("Europe/Dublin"));
+            booking.booked_at_ms = flag.then_some(now_ms - HOUR);
+            booking.service = Some(format!("service {}", u8::from(flag)));
+            let told = Feedback {
+                reminder_id: format!("r{days}"),
+                appointment_id: id.clone(),
+                client_id: "c".into(),
+                channel: flag.then_some(Channel::Sms),
+                reason: None,
+            };
+            let fact = match kind {
+                0..=4 => Fact::Booked(Box::new(booking)),
+                5..=6 => Fact::Rescheduled(Box::new(booking)),
+                7 => confirmed(&id),
+                8..=9 => attended(&id),
+                10..=11 => missed(&id),
+                12 => deleted(&id),
+                13 => Fact::ReminderFailed(Box::new(told)),
+                14 => Fact::ConfirmedByClient(Box::new(told)),
+                15 if days == 0 => Fact::ClientErased { client_id: "c".into() },
+                15 => profile(),
+                _ => cancelled(&id, flag.then_some(CancelledBy::Business)),
+            };
+            (now_ms, fact)
+        };
+        steps.into_iter().map(&mut happens).collect()
+    })
+}
+
+/// Every event that says what already holds, as a sync of all that a source has might send it at night.
+fn what_holds(client: &Client) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for (id, visit) in &client.appointments {
+        let by = visit.cancelled_by;
+        facts.extend(match visit.status {
+            Status::Booked => None,
+            Status::Confirmed => Some(confirmed(id)),
+            Status::Attended => Some(attended(id)),
+            Status::Missed => Some(missed(id)),
+            Status::Deleted => Some(deleted(id)),
+            Status::Cancelled => Some(cancelled(id, by)),
+        });
+        let is_off = matches!(visit.status, Status::Cancelled | Status::Deleted);
+        if let Some(start) = visit.start.as_ref().filter(|_| !is_off) {
+            let own = |zone| Box::new(booking(id, start.at_ms, zone));
+            facts.extend([Fact::Booked(own(None)), Fact::Rescheduled(own(Some(start.zone.as_str())))]);
+        }
+        for receipt in &visit.receipts {
+            let told = Box::new(Feedback {
+                reminder_id: receipt.reminder_id.clone(),
+                appointment_id: id.clone(),
+                client_id: "c".into(),
+                channel: receipt.channel,
+                reason: None,
+            });
+            facts.extend(match receipt.received {
+                foretell::view::client::Received::Failed => Some(Fact::ReminderFailed(told)),
+                foretell::view::client::Received::Delivered => Some(Fact::ReminderDelivered(told)),
+                // It also confirms, which need not hold any more.
+                foretell::view::client::Received::Confirmed => None,
+            });
+        }
+    }
+    facts.extend(client.language.is_some().then(profile));
+    facts
+}
+
+proptest! {
+    #[test]
+    fn restatements_within_a_history_change_no_row(life in any_life(), asleep in prop::collection::vec(any::<bool>(), 40)) {
+        let (mut plain, mut synced) = (appointments([]), appointments([]));
+        for ((time_ms, fact), is_asleep) in life.into_iter().zip(asleep) {
+            let event_of_both = event(time_ms, fact);
+            plain.fold(&event_of_both);
+            synced.fold(&event_of_both);
+            for (n, restated) in (1..).zip(what_holds(&synced.client("c"))).filter(|_| !is_asleep) {
+                let name = format!("{restated:?}");
+                prop_assert!(!synced.fold(&event(time_ms + n, restated)), "{}", name);
+            }
+        }
+        prop_assert_eq!(rows(&synced), rows(&plain));
+    }
+
+    #[test]
+    fn a_history_that_is_told_again_as_a_whole_changes_no_row(life in any_life()) {
+        let mut views = appointments(life.iter().cloned());
+        let wanted = rows(&views);
+        for (time_ms, fact) in life {
+            views.fold(&event(time_ms, fact));
+        }
+        prop_assert_eq!(rows(&views), wanted);
+    }
+}

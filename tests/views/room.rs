@@ -1,0 +1,165 @@
+//! A client's row that is full: what is forgotten matters least, and whoever is not taken in is told so.
+
+use crate::build::*;
+use foretell::event::Fact;
+use foretell::event::reminder::Request;
+use foretell::store::View;
+use foretell::view::client::{Appointments, Client, Status};
+use foretell::view::{Aggregate, Fold, Limits, Outcome, Place, Skip};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const NOW: i64 = 1_000 * DAY;
+
+fn limits(appointments: usize) -> Limits {
+    Limits { client_appointments_max: appointments, ..Limits::default() }
+}
+
+/// A visit so many days from now, booked now.
+fn ahead(id: &str, days: i64) -> (i64, Fact) {
+    (NOW, booked(id, NOW + days * DAY))
+}
+
+fn kept(events: impl IntoIterator<Item = (i64, Fact)>, appointments: usize) -> Vec<String> {
+    limited(limits(appointments), events).client("c").appointments.into_keys().collect()
+}
+
+/// What becomes of each event by itself.
+fn outcomes(limits: Limits, events: Vec<(i64, Fact)>) -> (Vec<Outcome<bool>>, Client) {
+    let (fold, mut client) = (Appointments { limits }, Client::default());
+    let take = |(time_ms, fact)| match fold.fold(&mut client, &event(time_ms, fact), Place { partition: 0, offset: 0 })
+    {
+        Outcome::Applied(decision) => Outcome::Applied(Appointments::has_displaced(&decision)),
+        Outcome::Skipped(reason) => Outcome::Skipped(reason),
+    };
+    let outcomes = events.into_iter().map(take).collect();
+    (outcomes, client)
+}
+
+#[test]
+fn a_client_with_more_visits_than_are_kept_keeps_the_next_ones() {
+    let max = Limits::default().client_appointments_max;
+    let visits: Vec<_> = (1..=max as i64 + 40).map(|days| ahead(&format!("v{days:03}"), days)).collect();
+    let wanted: Vec<_> = (1..=max).map(|days| format!("v{days:03}")).collect();
+    for (name, events) in [("near ones first", visits.clone()), ("far ones first", visits.into_iter().rev().collect())]
+    {
+        let views = limited(Limits::default(), events.clone());
+        assert!(views.client("c").appointments.keys().eq(&wanted), "{name}");
+        // They are all found, and nothing else is.
+        let entries = views.aggregates(View::Agenda).into_iter().flat_map(|(.., row)| {
+            let Aggregate::Agenda(row) = row else { panic!("an agenda row") };
+            row.entries.into_keys()
+        });
+        let listed: BTreeSet<_> = entries.collect();
+        assert!(listed.iter().eq(&wanted), "{name}");
+        let (outcomes, _) = outcomes(Limits::default(), events);
+        let skipped = outcomes.iter().filter(|outcome| **outcome == Outcome::Skipped(Skip::NoRoom)).count();
+        let displaced = outcomes.iter().filter(|outcome| **outcome == Outcome::Applied(true)).count();
+        assert_eq!((skipped, displaced), if name.starts_with("near") { (40, 0) } else { (0, 40) }, "{name}");
+    }
+}
+
+#[test]
+fn what_matters_least_is_forgotten_first() {
+    let full = vec![
+        (NOW - 9 * DAY, booked("long ago", NOW - 8 * DAY)),
+        (NOW - 9 * DAY, booked("unresolved", NOW - 5 * DAY)),
+        (NOW - 9 * DAY, booked("today", NOW - 2 * HOUR)),
+        (NOW - 8 * DAY, attended("long ago")),
+        (NOW, booked("off", NOW + 7 * DAY)),
+        (NOW, cancelled("off", None)),
+        (NOW, missed("unknown")),
+        ahead("near", 1),
+        ahead("far", 90),
+    ];
+    let mut row = vec!["far", "long ago", "near", "off", "today", "unknown", "unresolved"];
+    assert_eq!(kept(full.clone(), 7), row);
+    let mut events = full;
+    for (gone, come) in [("unknown", "b"), ("long ago", "c"), ("off", "d"), ("unresolved", "e"), ("far", "f")] {
+        events.push(ahead(come, 2));
+        row.retain(|id| *id != gone);
+        row.push(come);
+        row.sort_unstable();
+        assert_eq!(kept(events.clone(), 7), row, "{gone} goes");
+    }
+    // Of visits with one start the one with the greater id is kept.
+    events.push(ahead("g", 2));
+    assert_eq!(kept(events.clone(), 7), ["c", "d", "e", "f", "g", "near", "today"]);
+    events.push(ahead("a", 2));
+    assert_eq!(kept(events, 7), ["c", "d", "e", "f", "g", "near", "today"], "the least is the event's own");
+}
+
+#[test]
+fn words_about_unknown_appointments_never_take_the_place_of_a_visit() {
+    let request = Fact::ReminderRequested(Box::new(Request {
+        appointment_id: "unknown".into(),
+        client_id: "c".into(),
+        channels: vec![],
+        template: None,
+        reason: None,
+        idempotency_digest: None,
+    }));
+    for word in [attended("unknown"), cancelled("unknown", None), deleted("unknown"), request] {
+        let name = word.type_name();
+        let (got, client) = outcomes(limits(2), vec![ahead("a", 1), ahead("b", 2), (NOW + 1, word)]);
+        assert_eq!(got[2], Outcome::Skipped(Skip::NoRoom), "{name}");
+        assert!(client.appointments.keys().eq(["a", "b"]), "{name}");
+    }
+}
+
+#[test]
+fn what_is_past_is_judged_by_the_latest_time_that_the_row_knows_and_not_by_an_event_that_comes_late() {
+    let events = vec![
+        (NOW - 9 * DAY, booked("past", NOW - 5 * DAY)),
+        ahead("near", 1),
+        ahead("far", 90),
+        // A source that dates its bookings by when they were made, months ago.
+        (NOW - 60 * DAY, booked("old booking", NOW + DAY)),
+    ];
+    assert_eq!(kept(events, 3), ["far", "near", "old booking"]);
+}
+
+#[test]
+fn what_found_no_room_comes_back_when_it_is_said_again_and_there_is_room() {
+    let far = event(NOW, booked("far", NOW + 90 * DAY));
+    let mut views = limited(limits(2), [ahead("a", 1), ahead("b", 2)]);
+    assert!(!views.fold(&far));
+    assert!(!views.fold(&event(NOW, booked("far", NOW + 90 * DAY))), "said again while there is none");
+    views.fold(&event(NOW + DAY + HOUR, attended("a")));
+    assert!(views.fold(&far), "the very same event: it is not remembered as a repetition");
+    assert_eq!(views.client("c").appointments["far"].status, Status::Booked);
+    assert!(!views.fold(&far));
+}
+
+proptest! {
+    #[test]
+    fn visits_to_come_are_kept_by_their_start_whatever_the_order(
+        days in prop::collection::btree_set(1_i64..400, 0..40).prop_map(|days| days.into_iter().collect::<Vec<_>>()).prop_shuffle(),
+        max in 1_usize..20,
+    ) {
+        let id = |days: i64| format!("v{days:03}");
+        let views = limited(limits(max), days.iter().map(|days| ahead(&id(*days), *days)));
+        let mut nearest = days.clone();
+        nearest.sort_unstable();
+        nearest.truncate(max);
+        prop_assert!(views.client("c").appointments.into_keys().eq(nearest.into_iter().map(id)));
+    }
+
+    #[test]
+    fn a_row_never_holds_more_than_it_may(
+        events in prop::collection::vec((0_i64..40, 0_u8..30, -20_i64..20, 0_u8..5), 0..80),
+        max in 1_usize..6,
+    ) {
+        let mut views = limited(limits(max), []);
+        for (hours, visit, days, kind) in events {
+            let (id, time_ms) = (format!("v{visit}"), NOW + hours * HOUR);
+            let fact = match kind {
+                0..=2 => booked(&id, NOW + days * DAY),
+                3 => attended(&id),
+                _ => cancelled(&id, None),
+            };
+            views.fold(&event(time_ms, fact));
+            prop_assert!(views.client("c").appointments.len() <= max);
+        }
+    }
+}

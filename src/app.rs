@@ -105,7 +105,8 @@ impl Service {
         });
         let drained = CancellationToken::new();
         let ops = ops.map(|ops| {
-            let (behind, drained, config) = (doors.operators.clone(), drained.clone(), self.config.http.for_operators());
+            let (behind, drained, config) =
+                (doors.operators.clone(), drained.clone(), self.config.http.for_operators());
             let config = http::Config { drain_ms: OPS_DRAIN_MS, ..config };
             tokio::spawn(async move {
                 http::serve(waiting::no_delay(ops), move || behind.behind(), &config, drained).await;

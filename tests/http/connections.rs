@@ -130,7 +130,8 @@ async fn a_reader_that_reads_nothing_is_cut_off() {
     let request = format!("GET {LARGE} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
     let deaf = connected(&instance, request.repeat(20).as_bytes()).await;
     // Whoever writes to a connection that is closed at the other end hears of it.
-    until(async || matches!(deaf.try_write(b"\r\n"), Err(error) if error.kind() != std::io::ErrorKind::WouldBlock)).await;
+    until(async || matches!(deaf.try_write(b"\r\n"), Err(error) if error.kind() != std::io::ErrorKind::WouldBlock))
+        .await;
 }
 
 #[tokio::test]

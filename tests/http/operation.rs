@@ -313,7 +313,9 @@ async fn operators_have_a_listener_of_their_own() {
 #[tokio::test]
 async fn the_public_port_has_no_routes_for_operators() {
     let instance = Instance::start().await;
-    for path in ["/metrics", "/admin/topics", "/admin/positions", "/admin/rows/user?key=default:u", "/admin/dead-letters/0/0"] {
+    for path in
+        ["/metrics", "/admin/topics", "/admin/positions", "/admin/rows/user?key=default:u", "/admin/dead-letters/0/0"]
+    {
         assert_eq!(instance.get(path).await.problem(), (404, "PATH_NOT_FOUND"));
     }
     let asked = json!({"filter": {}, "limit": 1, "action": {"list": "open"}});

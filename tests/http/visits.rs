@@ -51,6 +51,9 @@ async fn a_visit_that_has_not_begun_stays_on_whatever_is_said_of_how_it_went() {
     }
     let history = instance.get("/v1/clients/c").await.body["history"].clone();
     assert_eq!((&history["missed"], &history["attended"]), (&json!(0), &json!(0)));
+    let metrics = Instance::metrics();
+    let skipped = "foretell_skipped_records_total{family=\"appointments\",reason=\"unchanged\"}";
+    assert!(metrics.contains(skipped), "{metrics}");
 }
 
 #[tokio::test]

@@ -1,13 +1,19 @@
 //! Rows have bounds: what happens again and again, to one account or from one address, does not make them grow.
 
-use foretell::event::key;
+use crate::build::{DAY, HOUR, appointments, booking, event};
+use foretell::event::appointment::{Channel, Scalar, StartsAt};
+use foretell::event::reminder::Feedback;
+use foretell::event::{Fact, key};
 use foretell::source::generate::{self, Hot, Shape};
-use foretell::view::Place;
+use foretell::view::cell::encode_state;
 use foretell::view::materialized::Materialized;
 use foretell::view::user::Logins;
+use foretell::view::{Limits, Place};
 
 /// A list without a bound would be larger than this by far.
 const ROW_BYTES_MAX: usize = 8 * 1024;
+/// What one visit takes besides its receipts, with four attributes.
+const VISIT_BYTES_MAX: usize = 300;
 const PARTITIONS: u32 = 4;
 const EVENTS: usize = 5_000;
 
@@ -24,4 +30,41 @@ fn rows_of_what_is_hot_stay_within_their_bounds() {
         let (key, _, largest) = rows.states().max_by_key(|(.., state)| state.len()).unwrap();
         assert!(largest.len() <= ROW_BYTES_MAX, "{hot:?}: {key:?} has {} bytes", largest.len());
     }
+}
+
+/// A client with more visits than are kept, each with ids as systems make them, moved and reminded again and again.
+#[test]
+fn the_row_of_a_client_with_many_visits_stays_within_its_bounds() {
+    const CLIENT_BYTES_MAX: usize = 256 * 1024;
+    let mut views = appointments([]);
+    for visit in 0..270_i64 {
+        let id = format!("00000000-0000-4000-8000-{visit:012}");
+        let start_ms = (1 + visit) * DAY;
+        let mut booking = booking(&id, start_ms, Some("Europe/Dublin"));
+        booking.service = Some("check-up".into());
+        booking.attributes = (0..4).map(|n| (format!("name {n}"), Scalar::Number(1.5 * f64::from(n)))).collect();
+        views.fold(&event(visit, Fact::Booked(Box::new(booking.clone()))));
+        for time in 1..20 {
+            booking.starts_at = StartsAt::Instant { at_ms: start_ms + time * HOUR, zone: None };
+            views.fold(&event(visit + time, Fact::Rescheduled(Box::new(booking.clone()))));
+            let told = Feedback {
+                reminder_id: format!("{time:032}"),
+                appointment_id: id.clone(),
+                client_id: "c".into(),
+                channel: Some(Channel::Sms),
+                reason: None,
+            };
+            views.fold(&event(visit + time, Fact::ReminderDelivered(Box::new(told))));
+        }
+    }
+    let client = views.client("c");
+    assert_eq!(client.appointments.len(), Limits::default().client_appointments_max);
+    let (key, _, largest) = views.rows.states().max_by_key(|(.., state)| state.len()).unwrap();
+    assert!(largest.len() <= CLIENT_BYTES_MAX, "{key:?} has {} bytes", largest.len());
+    let visit = client.appointments.first_key_value().unwrap().1;
+    let mut plain = visit.clone();
+    plain.receipts.clear();
+    plain.rescheduled_at_ms.clear();
+    let bytes = encode_state(&plain).len();
+    assert!(bytes <= VISIT_BYTES_MAX, "{bytes} bytes");
 }

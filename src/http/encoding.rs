@@ -14,39 +14,42 @@ use std::io::Read;
 /// Most gzip members of a body.
 const MEMBERS_MAX: usize = 64;
 
-/// The body as it was before its sender encoded it, at most `bytes_max` of it.
-pub(super) fn decoded(headers: &HeaderMap, body: Bytes, bytes_max: usize) -> Result<Bytes, Problem> {
-    match coding(headers)? {
-        Coding::Identity => Ok(body),
-        Coding::Gzip => unpacked(&body, bytes_max).map(Bytes::from),
-    }
-}
-
-/// What is done to a body.
-#[derive(Debug, PartialEq, Eq)]
-enum Coding {
+/// What a sender did to a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
     Identity,
     Gzip,
 }
 
-fn coding(headers: &HeaderMap) -> Result<Coding, Problem> {
-    let refused = |detail: &str| Problem::new(Code::UnsupportedContentEncoding, detail);
-    let mut coding = Coding::Identity;
-    for value in headers.get_all(header::CONTENT_ENCODING) {
-        let text = value.to_str().map_err(|_| refused("Content-Encoding is not text; send gzip, or none"))?;
-        for name in text.split(',').map(str::trim) {
-            // x-gzip is the name that gzip had before (RFC 9110, 8.4.1.3).
-            match (name.to_ascii_lowercase().as_str(), &coding) {
-                ("" | "identity", _) => {}
-                ("gzip" | "x-gzip", Coding::Identity) => coding = Coding::Gzip,
-                ("gzip" | "x-gzip", Coding::Gzip) => {
-                    return Err(refused("Content-Encoding names gzip twice; send gzip once, or none"));
+impl Coding {
+    /// What the headers say, known before the body comes.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let refused = |detail: &str| Problem::new(Code::UnsupportedContentEncoding, detail);
+        let mut coding = Self::Identity;
+        for value in headers.get_all(header::CONTENT_ENCODING) {
+            let text = value.to_str().map_err(|_| refused("Content-Encoding is not text; send gzip, or none"))?;
+            for name in text.split(',').map(str::trim) {
+                // x-gzip is the name that gzip had before (RFC 9110, 8.4.1.3).
+                match (name.to_ascii_lowercase().as_str(), coding) {
+                    ("" | "identity", _) => {}
+                    ("gzip" | "x-gzip", Self::Identity) => coding = Self::Gzip,
+                    ("gzip" | "x-gzip", Self::Gzip) => {
+                        return Err(refused("Content-Encoding names gzip twice; send gzip once, or none"));
+                    }
+                    _ => return Err(refused("Content-Encoding names another coding than gzip; send gzip, or none")),
                 }
-                _ => return Err(refused("Content-Encoding names another coding than gzip; send gzip, or none")),
             }
         }
+        Ok(coding)
     }
-    Ok(coding)
+
+    /// The body as it was before its sender encoded it, at most `bytes_max` of it.
+    pub(super) fn undone(self, body: Bytes, bytes_max: usize) -> Result<Bytes, Problem> {
+        match self {
+            Self::Identity => Ok(body),
+            Self::Gzip => unpacked(&body, bytes_max).map(Bytes::from),
+        }
+    }
 }
 
 fn unpacked(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Problem> {
@@ -111,7 +114,7 @@ mod tests {
             (&["gzip;q=1"], None),
             (&["gzip zstd"], None),
         ] {
-            let read = coding(&headers(values));
+            let read = Coding::of(&headers(values));
             assert!(read.as_ref().err().is_none_or(|problem| problem.code() == Code::UnsupportedContentEncoding));
             assert_eq!(read.ok(), wanted, "{values:?}");
         }

@@ -1,7 +1,8 @@
 //! What handlers take out of a request, with every failure as a problem document.
 
+use super::Api;
+use super::encoding::Coding;
 use super::problem::{Code, Problem};
-use super::{Api, encoding};
 use crate::event::ID_BYTES_MAX;
 use crate::event::codec::media::Media;
 use crate::event::codec::{self, Fault, Fields, TOO_LONG, WRONG_TYPE};
@@ -22,9 +23,9 @@ impl FromRequest<Arc<Api>> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
-        let headers = request.headers().clone();
+        let coding = Coding::of(request.headers())?;
         let bytes = Bytes::from_request(request, api).await.map_err(|rejection| unread(&rejection, api))?;
-        encoding::decoded(&headers, bytes, api.config.body_bytes_max).map(Self)
+        coding.undone(bytes, api.config.body_bytes_max).map(Self)
     }
 }
 

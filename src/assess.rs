@@ -12,7 +12,7 @@
 //!
 //! A tenant that has published no model is answered by two counters, which need neither.
 
-use crate::policies::{Active, InForce};
+use crate::policies::{Active, InForce, Latest};
 use crate::rows::Rows;
 use crate::score::no_show::calibration::{self, Calibration, Recent};
 use crate::score::no_show::model::Published;
@@ -68,7 +68,7 @@ pub struct Basis {
 impl Basis {
     /// A basis of nothing but the outcomes by lead: two counters.
     pub fn counting(config: Arc<Config>, lead: Arc<Lead>) -> Self {
-        let (version, latest) = (String::new(), String::new());
+        let (version, latest) = (String::new(), Latest::default());
         let model = Active { version, latest, policy: Published::default(), published: None, warning: None };
         Self { config, lead, model: Arc::new(model), recent: None, warnings: Vec::new() }
     }

@@ -25,6 +25,7 @@ pub mod models;
 pub mod openapi;
 pub mod ops;
 pub mod policies;
+mod precondition;
 pub mod problem;
 pub mod reminders;
 mod request;

@@ -74,13 +74,22 @@ pub struct Active<D> {
     /// The number of its version, or the digest of the settings.
     pub version: String,
     /// The version that a change replaces, whether or not it can be used: see [`Shown::latest`].
-    pub latest: String,
+    pub latest: Latest,
     /// What decides.
     pub policy: D,
     /// The version that was published; none where the settings decide.
     pub published: Option<Version>,
     /// What callers should know: a stable code.
     pub warning: Option<&'static str>,
+}
+
+/// The version that a change replaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Latest {
+    /// The number of the latest that was published, else the digest of the settings.
+    pub version: String,
+    /// When it was published, in milliseconds since the epoch; none where nothing was.
+    pub published_at_ms: Option<i64>,
 }
 
 struct Held<D> {
@@ -145,7 +154,7 @@ impl Policies {
 #[async_trait]
 pub trait Shown: Send + Sync {
     /// The version that a change replaces, by a tenant's row: the latest that was published, else that of the settings.
-    fn latest(&self, row: &Row) -> String;
+    fn latest(&self, row: &Row) -> Latest;
 
     /// Whether a document can be used. Blocks: rules are parsed.
     fn check(&self, document: &Value) -> Result<(), Invalid>;
@@ -156,8 +165,12 @@ pub trait Shown: Send + Sync {
 
 #[async_trait]
 impl<D: Document> Shown for InForce<D> {
-    fn latest(&self, row: &Row) -> String {
-        row.versions().next().map_or_else(|| self.settings.version.clone(), |latest| latest.version.to_string())
+    fn latest(&self, row: &Row) -> Latest {
+        let published = |latest: Version| Latest {
+            version: latest.version.to_string(),
+            published_at_ms: Some(latest.published_at_ms),
+        };
+        row.versions().next().map_or_else(|| self.settings.latest.clone(), published)
     }
 
     fn check(&self, document: &Value) -> Result<(), Invalid> {
@@ -189,7 +202,7 @@ impl<D: Document> InForce<D> {
     /// is what decides for tenants that have none.
     pub fn new(rows: Arc<Rows>, settings: D, stale_ms_max: u64) -> Self {
         let version = digest(&settings);
-        let latest = version.clone();
+        let latest = Latest { version: version.clone(), published_at_ms: None };
         let settings = Arc::new(Active { version, latest, policy: settings, published: None, warning: None });
         let held = moka::sync::Cache::new(TENANTS_MAX);
         Self { rows, settings, held, stale_max: Duration::from_millis(stale_ms_max) }

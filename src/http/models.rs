@@ -12,6 +12,7 @@ use super::problem::{Document, Problem};
 use super::request::Body;
 use super::risk::visits::AppointmentModel;
 use crate::event::policy::Kind;
+use crate::policies::Latest;
 use crate::score::no_show::calibration::{Bin, Line};
 use crate::score::no_show::model::{Model, Training};
 use crate::score::no_show::{Named, TRAINED, TWO_COUNTERS};
@@ -59,17 +60,30 @@ pub struct Segments {
 }
 
 /// The model that scores visits, with its measures and how reliable it is.
+///
+/// `ETag` is the latest version of the document, `Last-Modified` when it was published. With `If-None-Match` or
+/// `If-Modified-Since` it is answered 304 where the caller has that version; `calibration` and `reliability`, which
+/// follow recent visits, may have changed then all the same.
 #[utoipa::path(
     get, path = "/v1/models/no-show", tag = "models",
-    params(("Foretell-Tenant" = Option<String>, Header)),
+    params(
+        ("Foretell-Tenant" = Option<String>, Header),
+        ("If-None-Match" = Option<String>, Header, description = "Versions that the caller has, as `ETag` had them"),
+        ("If-Modified-Since" = Option<String>, Header, description = "The `Last-Modified` of what the caller has"),
+    ),
     responses(
-        (status = 200, body = ModelAnswer, headers(("ETag" = String, description = "The latest version"))),
+        (status = 200, body = ModelAnswer, headers(
+            ("ETag" = String, description = "The latest version"),
+            ("Last-Modified" = String, description = "When it was published; absent of two counters"),
+        )),
+        (status = 304, description = "The caller has the latest version"),
         (status = "4XX", body = Document, content_type = "application/problem+json"),
         (status = "5XX", body = Document, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
-    shown(&api, &caller.tenant).await
+pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMap) -> Result<Response, Problem> {
+    let (answer, latest) = shown(&api, &caller.tenant).await?;
+    policies::read(&headers, Json(answer), &latest)
 }
 
 /// The models that are remembered.
@@ -88,14 +102,15 @@ pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Res
 
 /// Replaces the model: the document is what `foretell train no-show` writes; an empty one goes back to two counters.
 ///
-/// It answers in this process when it is answered, and everywhere within a second or so. With `If-Match` it replaces
-/// that version alone. One that asks for a protected attribute, or cannot be used, is refused, and the one before it
-/// stays.
+/// It answers in this process when it is answered, and everywhere within a second or so. Preconditions are those of
+/// policies. One that asks for a protected attribute, or cannot be used, is refused, and the one before it stays.
 #[utoipa::path(
     put, path = "/v1/models/no-show", tag = "models",
     params(
         ("Foretell-Tenant" = Option<String>, Header),
-        ("If-Match" = Option<String>, Header, description = "The version that is to be replaced, as `ETag` had it"),
+        ("If-Match" = Option<String>, Header, description = "The versions that may be replaced, as `ETag` had them"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: nothing that was published is replaced"),
+        ("If-Unmodified-Since" = Option<String>, Header, description = "The `Last-Modified` of what may be replaced"),
     ),
     request_body(description = "The document", content((Object = "application/json", example = json!({})))),
     responses(
@@ -111,10 +126,11 @@ pub(super) async fn put(
     Body(body): Body,
 ) -> Result<Response, Problem> {
     policies::replace(&api, &caller.tenant, Kind::NoShowModel, &headers, &body).await?;
-    shown(&api, &caller.tenant).await
+    let (answer, latest) = shown(&api, &caller.tenant).await?;
+    Ok(policies::tagged(Json(answer), policies::present(&latest)))
 }
 
-async fn shown(api: &Api, tenant: &str) -> Result<Response, Problem> {
+async fn shown(api: &Api, tenant: &str) -> Result<(ModelAnswer, Latest), Problem> {
     let active = api.assessor.models().read(tenant).await.map_err(answer::unreadable)?;
     let review = api.assessor.review(tenant, &active, api.clock.now_ms()).await.map_err(answer::unreadable)?;
     let model = active.policy.model.as_deref();
@@ -136,5 +152,5 @@ async fn shown(api: &Api, tenant: &str) -> Result<Response, Problem> {
         document: model.cloned(),
         warnings: active.warning.into_iter().collect(),
     };
-    Ok(policies::tagged(Json(answer), &active.latest))
+    Ok((answer, active.latest.clone()))
 }

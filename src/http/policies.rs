@@ -1,11 +1,12 @@
 //! Policies: which document decides for the tenant, since when, and what decided before it.
 //!
 //! A change is validated as a whole, and appended through the fence of the topic's only partition after the view has
-//! reached its end. So of two changes at once one is told that it lost, and `If-Match` means what it says across
-//! processes: nobody replaces what they have not seen.
+//! reached its end. So of two changes at once one is told that it lost, and preconditions (`If-Match`, `If-None-Match`,
+//! dates) mean what they say across processes: nobody replaces what they have not seen.
 
 use super::answer::{self, at};
 use super::auth::Caller;
+use super::precondition::{Preconditions, Present, Read};
 use super::problem::{Code, Problem};
 use super::request::{Body, Ids, media_type};
 use super::{Api, SOURCE};
@@ -14,10 +15,11 @@ use crate::event::codec::{Fault, encode_event};
 use crate::event::policy::{EARLIER_MAX, Kind, Publication, TEXT_BYTES_MAX, Version};
 use crate::event::{Envelope, Event, Fact, Position, Topic};
 use crate::log::Kind as Failure;
+use crate::policies::Latest;
 use crate::view::policy::Policy as Row;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,11 +65,22 @@ pub struct PolicyVersions {
 }
 
 /// The policy in force.
+///
+/// `ETag` is the latest version that was published, `Last-Modified` when that was. With `If-None-Match` or
+/// `If-Modified-Since` it is answered 304 where the caller has that version.
 #[utoipa::path(
     get, path = "/v1/policies/{policy}", tag = "policies",
-    params(("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header)),
+    params(
+        ("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header),
+        ("If-None-Match" = Option<String>, Header, description = "Versions that the caller has, as `ETag` had them"),
+        ("If-Modified-Since" = Option<String>, Header, description = "The `Last-Modified` of what the caller has"),
+    ),
     responses(
-        (status = 200, body = PolicyAnswer, headers(("ETag" = String, description = "The latest version"))),
+        (status = 200, body = PolicyAnswer, headers(
+            ("ETag" = String, description = "The latest version"),
+            ("Last-Modified" = String, description = "When it was published; absent where the settings decide"),
+        )),
+        (status = 304, description = "The caller has the latest version"),
         (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
         (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
     )
@@ -76,9 +89,11 @@ pub(super) async fn get(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Ids(policy): Ids<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let kind = kind(&policy)?;
-    shown(&api, kind, &caller.tenant).await
+    let (answer, latest) = shown(&api, kind, &caller.tenant).await?;
+    read(&headers, Json(answer), &latest)
 }
 
 /// The versions of a policy that are remembered.
@@ -96,7 +111,8 @@ pub(super) async fn versions(
     caller: Caller,
     Ids(policy): Ids<String>,
 ) -> Result<Json<PolicyVersions>, Problem> {
-    remembered(&api, &caller.tenant, kind(&policy)?).await.map(Json)
+    let kind = kind(&policy)?;
+    remembered(&api, &caller.tenant, kind).await.map(Json)
 }
 
 /// The versions of a document that are remembered.
@@ -113,12 +129,16 @@ pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<Po
 /// Replaces the policy: the document says what the tenant wants otherwise than the settings.
 ///
 /// It is in force in this process when it is answered, and everywhere within a second or so. With `If-Match` it
-/// replaces that version alone. A document that cannot be used is refused, and the one before it stays.
+/// replaces one of these versions alone, with `If-None-Match: *` none at all, with `If-Unmodified-Since` none that is
+/// newer; else 412. The document that is in force already is not published again. A document that cannot be used is
+/// refused, and the one before it stays.
 #[utoipa::path(
     put, path = "/v1/policies/{policy}", tag = "policies",
     params(
         ("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header),
-        ("If-Match" = Option<String>, Header, description = "The version that is to be replaced, as `ETag` had it"),
+        ("If-Match" = Option<String>, Header, description = "The versions that may be replaced, as `ETag` had them"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: nothing that was published is replaced"),
+        ("If-Unmodified-Since" = Option<String>, Header, description = "The `Last-Modified` of what may be replaced"),
     ),
     request_body(
         description = "The document, in JSON or TOML",
@@ -142,7 +162,8 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let kind = kind(&policy)?;
     replace(&api, &caller.tenant, kind, &headers, &body).await?;
-    shown(&api, kind, &caller.tenant).await
+    let (answer, latest) = shown(&api, kind, &caller.tenant).await?;
+    Ok(tagged(Json(answer), present(&latest)))
 }
 
 /// Publishes a document of a kind, if it can be used and replaces what it is meant to.
@@ -153,9 +174,10 @@ pub(super) async fn replace(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<(), Problem> {
+    let preconditions = Preconditions::of(headers)?;
     let document = document(headers, body)?;
     validated(api, kind, &document).await?;
-    let change = Change { kind, tenant, document, if_match: if_match(headers)? };
+    let change = Change { kind, tenant, document, preconditions };
     // Of changes in this process each waits for the one before; the fence is for those of others.
     let _turn = api.policy_turn.lock().await;
     publish(api, change).await
@@ -165,7 +187,7 @@ struct Change<'a> {
     kind: Kind,
     tenant: &'a str,
     document: Value,
-    if_match: Option<String>,
+    preconditions: Preconditions,
 }
 
 fn kind(name: &str) -> Result<Kind, Problem> {
@@ -200,18 +222,6 @@ async fn validated(api: &Api, kind: Kind, document: &Value) -> Result<(), Proble
 /// A policy that cannot be used, as a code of its errors.
 const INVALID_POLICY: &str = "INVALID_POLICY";
 
-/// The version in `If-Match`; none where any may be replaced.
-fn if_match(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let text = value.to_str().map(str::trim).unwrap_or_default();
-    let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).filter(|tag| !tag.contains('"'));
-    match (text, quoted) {
-        ("*", _) => Ok(None),
-        (_, Some(tag)) => Ok(Some(tag.to_owned())),
-        _ => Err(Problem::new(Code::MalformedRequest, "If-Match must be * or one version in quotes, as ETag has it")),
-    }
-}
-
 async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
     const PARTITION: u32 = 0;
     let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
@@ -222,17 +232,21 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         return Err(Problem::new(Code::ViewsUnavailable, "the policies are not folded yet"));
     }
     let row = read_row(api, change.tenant, change.kind).await?;
-    let present = api.policies.of(change.kind).latest(&row);
-    if change.if_match.is_some_and(|wanted| wanted != present) {
-        return Err(Problem::new(Code::PreconditionFailed, format!("the version is {present}: read it again")));
+    let latest = api.policies.of(change.kind).latest(&row);
+    if !change.preconditions.write(present(&latest)) {
+        let detail = format!("the version is {}: read it again", latest.version);
+        return Err(Problem::new(Code::PreconditionFailed, detail));
     }
-    let earlier = row.versions().take(EARLIER_MAX).collect();
+    if row.version > 0 && parsed(&row.document) == change.document {
+        // It holds already: no version, no record.
+        return Ok(());
+    }
     let publication = Publication {
         kind: change.kind,
         version: row.version.saturating_add(1),
         document: change.document.to_string(),
         published_by: None,
-        earlier,
+        earlier: row.versions().take(EARLIER_MAX).collect(),
     };
     let envelope = Envelope {
         id: answer::new_id(),
@@ -266,25 +280,41 @@ fn parsed(document: &str) -> Value {
     serde_json::from_str(document).unwrap_or_default()
 }
 
-async fn shown(api: &Api, kind: Kind, tenant: &str) -> Result<Response, Problem> {
+async fn shown(api: &Api, kind: Kind, tenant: &str) -> Result<(PolicyAnswer, Latest), Problem> {
     let active = api.policies.of(kind).show(tenant).await.map_err(answer::unreadable)?;
     let document = active.published.as_ref().map_or_else(|| Value::Object(serde_json::Map::new()), own);
     let answer = PolicyAnswer {
         policy: kind.name().to_owned(),
-        version: active.version.clone(),
+        version: active.version,
         published_at: active.published.as_ref().map(|version| at(version.published_at_ms)),
         document,
         effective: active.policy,
         warnings: active.warning.into_iter().collect(),
     };
-    Ok(tagged(Json(answer), &active.latest))
+    Ok((answer, active.latest))
 }
 
-/// An answer whose `ETag` names the version that a change replaces.
-pub(super) fn tagged(answer: impl IntoResponse, latest: &str) -> Response {
+/// The answer to a request that reads a document, as its preconditions want it.
+pub(super) fn read(headers: &HeaderMap, answer: impl IntoResponse, latest: &Latest) -> Result<Response, Problem> {
+    let present = present(latest);
+    match Preconditions::of(headers)?.read(present) {
+        Read::Full => Ok(tagged(answer, present)),
+        Read::NotModified => Ok(tagged(StatusCode::NOT_MODIFIED, present)),
+        Read::Failed => Err(Problem::new(Code::PreconditionFailed, format!("the version is {}", latest.version))),
+    }
+}
+
+/// What preconditions are compared with.
+pub(super) fn present(latest: &Latest) -> Present<'_> {
+    Present { version: &latest.version, published_at_ms: latest.published_at_ms }
+}
+
+/// An answer whose `ETag` names the version that a change replaces, and whose `Last-Modified` says when it came.
+pub(super) fn tagged(answer: impl IntoResponse, present: Present<'_>) -> Response {
     let mut response = answer.into_response();
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{latest}\"")) {
-        response.headers_mut().insert(header::ETAG, tag);
+    let headers = [(header::ETAG, present.etag()), (header::LAST_MODIFIED, present.last_modified())];
+    for (name, value) in headers {
+        value.and_then(|value| response.headers_mut().insert(name, value));
     }
     response
 }

@@ -65,17 +65,92 @@ async fn nobody_replaces_what_they_have_not_seen() {
         put(&instance, &strict, Some(&format!("\"{settings}\""))).await.0.problem(),
         (412, "PRECONDITION_FAILED")
     );
-    assert_eq!(put(&instance, &strict, Some("\"1\"")).await.1, Some("\"2\"".into()));
+    let stricter = json!({"challenge_at": 0.05});
+    assert_eq!(put(&instance, &stricter, Some("\"1\"")).await.1, Some("\"2\"".into()));
     assert_eq!(put(&instance, &strict, Some("*")).await.1, Some("\"3\"".into()));
     assert_eq!(put(&instance, &strict, Some("3")).await.0.problem(), (400, "MALFORMED_REQUEST"));
     // All at once, with what all have seen: one wins.
     let puts = (0..8).map(|n| {
-        let (instance, document) = (&instance, json!({"challenge_at": 0.1 + f64::from(n) / 100.0}));
+        let (instance, document) = (&instance, json!({"challenge_at": 0.2 + f64::from(n) / 100.0}));
         async move { put(instance, &document, Some("\"3\"")).await.0.status }
     });
     let mut statuses = futures::future::join_all(puts).await;
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 412, 412, 412, 412, 412, 412, 412]);
+}
+
+/// Sends a request with these headers, and a document if it is a `PUT`.
+async fn conditional(instance: &Instance, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let request = instance.request(method.clone(), path);
+    let request = if method == Method::PUT { request.json(&json!({})) } else { request };
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    Answer::of(request.send().await.unwrap()).await
+}
+
+#[tokio::test]
+async fn preconditions_decide_what_is_read_and_what_is_replaced() {
+    for path in [LOGIN, "/v1/policies/reminders", "/v1/models/no-show"] {
+        let instance = Instance::start().await;
+        let send = async |method, headers: &[(&str, &str)]| conditional(&instance, method, path, headers).await;
+        let put = async |headers: &[(&str, &str)]| send(Method::PUT, headers).await.status;
+        assert_eq!(send(Method::GET, &[]).await.header("last-modified"), "", "nothing is published");
+        assert_eq!(put(&[("if-match", "*")]).await, 412, "{path}: there is nothing to replace");
+        assert_eq!(put(&[("if-none-match", "*")]).await, 200, "{path}: the first");
+        assert_eq!(put(&[("if-none-match", "*")]).await, 412, "{path}: not over what somebody has published");
+        let answer = send(Method::GET, &[]).await;
+        assert_eq!(answer.header("etag"), "\"1\"", "{path}");
+        let at = answer.header("last-modified").to_owned();
+        assert_eq!(at, "Sun, 01 Mar 2026 10:00:00 GMT");
+        for (headers, status) in [
+            (&[("if-match", "\"zzz\", \"1\"")][..], 200),
+            (&[("if-match", "\"zzz\""), ("if-match", "\"1\"")], 200),
+            (&[("if-match", "W/\"1\"")], 412),
+            (&[("if-match", "\"zzz\"")], 412),
+            (&[("if-none-match", "\"zzz\", W/\"1\"")], 412),
+            (&[("if-none-match", "\"zzz\"")], 200),
+            (&[("if-unmodified-since", &at)], 200),
+            (&[("if-unmodified-since", "Sun, 01 Mar 2026 09:59:59 GMT")], 412),
+            (&[("if-unmodified-since", "then")], 200),
+            (&[("if-match", "\"1\""), ("if-unmodified-since", "Sun, 01 Mar 2026 09:59:59 GMT")], 200),
+            (&[("if-none-match", "one")], 400),
+        ] {
+            assert_eq!(put(headers).await, status, "PUT {path} {headers:?}");
+        }
+        for method in [Method::GET, Method::HEAD] {
+            for (headers, status) in [
+                (&[("if-none-match", "\"zzz\", \"1\"")][..], 304),
+                (&[("if-none-match", "W/\"1\"")], 304),
+                (&[("if-none-match", "*")], 304),
+                (&[("if-none-match", "\"2\"")], 200),
+                (&[("if-modified-since", &at)], 304),
+                (&[("if-modified-since", "Sun, 01 Mar 2026 09:59:59 GMT")], 200),
+                (&[("if-none-match", "\"2\""), ("if-modified-since", &at)], 200),
+                (&[("if-match", "\"2\"")], 412),
+                (&[("if-match", "1")], 400),
+            ] {
+                let answer = send(method.clone(), headers).await;
+                assert_eq!(answer.status, status, "{method} {path} {headers:?}");
+                if status == 304 {
+                    assert_eq!((answer.header("etag"), answer.header("last-modified")), ("\"1\"", at.as_str()));
+                    assert_eq!(answer.body, json!(""));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_returns_is_published_again_and_one_that_holds_is_not() {
+    let instance = Instance::start().await;
+    let (strict, lax) = (json!({"challenge_at": 0.1}), json!({"challenge_at": 0.4}));
+    for (document, version) in [(&strict, 1), (&strict, 1), (&lax, 2), (&strict, 3), (&strict, 3), (&lax, 4)] {
+        let (answer, tag) = put(&instance, document, None).await;
+        assert_eq!((answer.status, tag), (200, Some(format!("\"{version}\""))), "{document}");
+        assert_eq!(&answer.body["document"], document);
+    }
+    let records =
+        (0..crate::instance::PARTITIONS).map(|partition| instance.world.log.records(Topic::Policies, partition));
+    assert_eq!(records.filter_map(Result::ok).flatten().count(), 4, "what holds is not written again");
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ pub mod ops;
 pub mod policies;
 mod precondition;
 pub mod problem;
+mod query;
 pub mod reminders;
 mod request;
 pub mod risk;
@@ -51,7 +52,7 @@ use crate::score::no_show;
 use crate::store::{Family, Store};
 use crate::verify::Verifier;
 use answer::Standing;
-use auth::{Keys, Scope};
+use auth::{Keys, Scope, Scopes};
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
@@ -274,42 +275,47 @@ impl Api {
     }
 }
 
-/// Every route that is documented, under the scope that it needs.
+/// Every route that is documented, under the scopes that open it.
 fn routes() -> OpenApiRouter<Arc<Api>> {
-    let writing_events = OpenApiRouter::new()
-        .routes(routes!(events::post, webhook::consent))
-        .routes(routes!(users::trust, users::revoke))
-        .routes(routes!(decisions::feedback));
-    let reading_risk = OpenApiRouter::new()
+    let appending = OpenApiRouter::new().routes(routes!(events::post, webhook::consent));
+    let devices = OpenApiRouter::new().routes(routes!(users::trust, users::revoke));
+    let labels = OpenApiRouter::new().routes(routes!(decisions::feedback));
+    let reminders = OpenApiRouter::new().routes(routes!(reminders::request));
+    let scores = OpenApiRouter::new()
         .routes(routes!(risk::login))
         .routes(routes!(risk::visits::appointment))
         .routes(routes!(risk::visits::booked_appointment));
-    let reading_views = OpenApiRouter::new()
-        .routes(routes!(users::get))
+    let logins = OpenApiRouter::new().routes(routes!(users::get));
+    let visits = OpenApiRouter::new()
         .routes(routes!(clients::client))
         .routes(routes!(clients::appointment))
         .routes(routes!(agenda::list))
-        .routes(routes!(policies::versions))
+        .routes(routes!(models::get))
         .routes(routes!(models::versions))
-        .routes(routes!(decisions::get))
         .routes(routes!(stream::reminders));
-    let reading_policies = OpenApiRouter::new().routes(routes!(policies::get)).routes(routes!(models::get));
-    let writing_policies = OpenApiRouter::new().routes(routes!(policies::put)).routes(routes!(models::put));
-    let writing_reminders = OpenApiRouter::new().routes(routes!(reminders::request));
+    let logins_or_visits = OpenApiRouter::new()
+        .routes(routes!(policies::get))
+        .routes(routes!(policies::versions))
+        .routes(routes!(decisions::get));
+    let publishing = OpenApiRouter::new().routes(routes!(policies::put)).routes(routes!(models::put));
     let routes = OpenApiRouter::with_openapi(openapi::base())
-        .merge(under(Scope::EventsWrite, writing_events))
-        .merge(under(Scope::RiskRead, reading_risk))
-        .merge(under(Scope::ViewsRead, reading_views))
-        .merge(under(Scope::ViewsRead, reading_policies))
-        .merge(under(Scope::Admin, writing_policies))
-        .merge(under(Scope::RemindersWrite, writing_reminders))
+        .merge(under(&Scope::APPENDING, appending))
+        .merge(under(&[Scope::EventsLogins], devices))
+        .merge(under(&[Scope::DecisionsLabel], labels))
+        .merge(under(&[Scope::RemindersWrite], reminders))
+        .merge(under(&[Scope::RiskRead], scores))
+        .merge(under(&[Scope::LoginsRead], logins))
+        .merge(under(&[Scope::VisitsRead], visits))
+        .merge(under(&[Scope::LoginsRead, Scope::VisitsRead], logins_or_visits))
+        .merge(under(&[Scope::PoliciesWrite], publishing))
         .merge(open_routes());
     openapi::without_null_bodies(routes)
 }
 
 /// Routes that need no key: they say nothing about anybody.
 fn open_routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready))
+    let routes = OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready));
+    routes.route_layer(middleware::from_fn(query::checked))
 }
 
 /// Health alone, for a process without the role of answering requests.
@@ -318,8 +324,8 @@ pub fn health_router(api: &Arc<Api>) -> Router {
     finish(api, routes)
 }
 
-fn under(scope: Scope, routes: OpenApiRouter<Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
-    openapi::scoped(scope, routes).route_layer(Extension(scope))
+fn under(scopes: Scopes, routes: OpenApiRouter<Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
+    openapi::scoped(scopes, routes).route_layer(Extension(scopes))
 }
 
 /// The public API.

@@ -4,14 +4,16 @@
 //! stored digest is compared with the one sent, each in constant time, so that time tells nothing about them.
 //! Without keys everybody who can connect may do everything, which is why [`check_listen`] then insists on loopback.
 //!
-//! Each route stands in the route table under the scope that it needs, and its handler takes a [`Caller`]. A route
-//! without a scope is answered 500, never let through.
+//! Each route stands in the route table under the scopes that open it, and its handler takes a [`Caller`]. A route
+//! without scopes is answered 500, never let through. Where the scope depends on the request (the types of events, the
+//! kind of a policy or decision), the handler checks it with [`Caller::needs`].
 
 use super::Api;
 use super::problem::{Code, Problem};
+use super::query;
 use crate::document;
-use crate::event::DEFAULT_TENANT;
 use crate::event::codec::is_tenant;
+use crate::event::{DEFAULT_TENANT, Fact, Topic};
 use axum::Extension;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
@@ -31,35 +33,112 @@ const KEYS_MAX: usize = 10_000;
 /// What a key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
-    /// Append events, trust and revoke devices.
-    #[serde(rename = "events:write")]
-    EventsWrite,
-    /// Ask for scores.
-    #[serde(rename = "risk:read")]
-    RiskRead,
-    /// Read users, clients, appointments and the stream of reminders.
-    #[serde(rename = "views:read")]
-    ViewsRead,
+    /// Append events of logins and devices.
+    #[serde(rename = "events:logins")]
+    EventsLogins,
+    /// Append events of appointments and clients, and what became of reminders.
+    #[serde(rename = "events:appointments")]
+    EventsAppointments,
+    /// Label decisions: feedback.
+    #[serde(rename = "decisions:label", alias = "feedback:write")]
+    DecisionsLabel,
     /// Ask for reminders by hand.
     #[serde(rename = "reminders:write")]
     RemindersWrite,
+    /// All four above.
+    #[serde(rename = "events:write")]
+    EventsWrite,
+    /// Erase users and clients.
+    #[serde(rename = "erase")]
+    Erase,
+    /// Ask for scores.
+    #[serde(rename = "risk:read")]
+    RiskRead,
+    /// Read users, decisions about logins and the login policy.
+    #[serde(rename = "logins:read")]
+    LoginsRead,
+    /// Read clients, appointments, the agenda, reminders, decisions about visits, their model and the reminder policy.
+    #[serde(rename = "visits:read")]
+    VisitsRead,
+    /// Both above.
+    #[serde(rename = "views:read")]
+    ViewsRead,
+    /// Publish policies and models.
+    #[serde(rename = "policies:write")]
+    PoliciesWrite,
     /// All of it.
     #[serde(rename = "admin")]
     Admin,
 }
 
 impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 12] = [
+        Self::EventsLogins,
+        Self::EventsAppointments,
+        Self::DecisionsLabel,
+        Self::RemindersWrite,
+        Self::EventsWrite,
+        Self::Erase,
+        Self::RiskRead,
+        Self::LoginsRead,
+        Self::VisitsRead,
+        Self::ViewsRead,
+        Self::PoliciesWrite,
+        Self::Admin,
+    ];
+
+    /// Those that events are appended with: which one, [`Scope::of`] says.
+    pub const APPENDING: [Self; 5] =
+        [Self::EventsLogins, Self::EventsAppointments, Self::DecisionsLabel, Self::RemindersWrite, Self::Erase];
+
     /// The name in files and answers.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::EventsWrite => "events:write",
-            Self::RiskRead => "risk:read",
-            Self::ViewsRead => "views:read",
+            Self::EventsLogins => "events:logins",
+            Self::EventsAppointments => "events:appointments",
+            Self::DecisionsLabel => "decisions:label",
             Self::RemindersWrite => "reminders:write",
+            Self::EventsWrite => "events:write",
+            Self::Erase => "erase",
+            Self::RiskRead => "risk:read",
+            Self::LoginsRead => "logins:read",
+            Self::VisitsRead => "visits:read",
+            Self::ViewsRead => "views:read",
+            Self::PoliciesWrite => "policies:write",
             Self::Admin => "admin",
         }
     }
+
+    /// Whether a key with this scope may do what another scope allows.
+    pub fn includes(self, other: Self) -> bool {
+        self == other
+            || match self {
+                Self::Admin => true,
+                Self::EventsWrite => matches!(
+                    other,
+                    Self::EventsLogins | Self::EventsAppointments | Self::DecisionsLabel | Self::RemindersWrite
+                ),
+                Self::ViewsRead => matches!(other, Self::LoginsRead | Self::VisitsRead),
+                _ => false,
+            }
+    }
+
+    /// The scope that appending a fact needs.
+    pub fn of(fact: &Fact) -> Self {
+        match fact {
+            Fact::UserErased { .. } | Fact::ClientErased { .. } => Self::Erase,
+            Fact::LoginConfirmed(_) | Fact::LoginReported(_) => Self::DecisionsLabel,
+            Fact::ReminderRequested(_) => Self::RemindersWrite,
+            Fact::PolicyPublished(_) => Self::PoliciesWrite,
+            _ if fact.topic() == Topic::Logins => Self::EventsLogins,
+            _ => Self::EventsAppointments,
+        }
+    }
 }
+
+/// The scopes that open a route: any of them. What else depends on what is sent or found, the handler checks.
+pub(super) type Scopes = &'static [Scope];
 
 /// A key as it is kept.
 #[derive(Debug, Clone, Deserialize)]
@@ -190,36 +269,63 @@ pub enum Insecure {
     Refused,
 }
 
-/// Who asks, after key and header were checked.
+/// Who calls, after key and header were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// Whose data is read and written.
     pub tenant: String,
     /// Whether the caller named the tenant, by key or by header, so that events must not contradict it.
     pub named: bool,
+    /// The scopes of the key; without keys everybody has all.
+    scopes: Vec<Scope>,
+}
+
+impl Caller {
+    /// Whether the caller may do what a scope allows.
+    pub(super) fn may(&self, needed: Scope) -> bool {
+        self.scopes.iter().any(|scope| scope.includes(needed))
+    }
+
+    /// Refuses a caller who lacks a scope.
+    ///
+    /// # Errors
+    /// [`Code::ScopeMissing`].
+    pub(super) fn needs(&self, needed: Scope) -> Result<(), Problem> {
+        self.needs_any(&[needed])
+    }
+
+    fn needs_any(&self, needed: &[Scope]) -> Result<(), Problem> {
+        if needed.iter().any(|scope| self.may(*scope)) {
+            return Ok(());
+        }
+        let names: Vec<_> = needed.iter().map(|scope| scope.name()).collect();
+        Err(Problem::new(Code::ScopeMissing, format!("the API key needs the scope {}", names.join(" or "))))
+    }
 }
 
 impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let scope = Extension::<Scope>::from_request_parts(parts, api).await;
-        let Extension(scope) = scope.map_err(|_| Problem::internal("a route without a scope"))?;
+        let scopes = Extension::<Scopes>::from_request_parts(parts, api).await;
+        let Extension(needed) = scopes.map_err(|_| Problem::internal("a route without a scope"))?;
         let header = tenant_header(parts)?;
         let Some(keys) = &api.keys else {
             let named = header.is_some();
-            return Ok(Self { tenant: header.unwrap_or(DEFAULT_TENANT).to_owned(), named });
+            query::check(parts)?;
+            let tenant = header.unwrap_or(DEFAULT_TENANT).to_owned();
+            return Ok(Self { tenant, named, scopes: vec![Scope::Admin] });
         };
         let sent =
             bearer(parts).ok_or_else(|| Problem::new(Code::Unauthenticated, "send Authorization: Bearer KEY"))?;
         let key = keys.find(sent).ok_or_else(|| Problem::new(Code::Unauthenticated, "the API key is not known"))?;
-        if !key.scopes.contains(&scope) && !key.scopes.contains(&Scope::Admin) {
-            return Err(Problem::new(Code::ScopeMissing, format!("the route needs the scope {}", scope.name())));
-        }
+        let caller = Self { tenant: key.tenant.clone(), named: true, scopes: key.scopes.clone() };
+        caller.needs_any(needed)?;
         if header.is_some_and(|header| header != key.tenant) {
             return Err(Problem::new(Code::TenantForbidden, "Foretell-Tenant names another tenant than the API key"));
         }
-        Ok(Self { tenant: key.tenant.clone(), named: true })
+        query::check(parts)?;
+        Ok(caller)
     }
 }
 
@@ -268,6 +374,25 @@ mod tests {
             file(&digest, "acme", "\"admin\"") + "extra = 1\n",
         ] {
             assert!(Keys::parse(&text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_scope_is_read_by_its_name_and_includes_what_it_says() {
+        for scope in Scope::ALL {
+            let keys = Keys::parse(&file(&hash("k"), "acme", &format!("\"{}\"", scope.name()))).unwrap();
+            assert_eq!(keys.find("k").map(|found| found.scopes.as_slice()), Some(&[scope][..]));
+            assert_eq!(serde_json::to_value(scope).unwrap(), scope.name());
+            assert!(scope.includes(scope) && Scope::Admin.includes(scope));
+            let included: Vec<_> = Scope::ALL.into_iter().filter(|other| scope.includes(*other)).collect();
+            let expected = match scope {
+                Scope::Admin => Scope::ALL.to_vec(),
+                // All that writes events but erasures.
+                Scope::EventsWrite => Scope::ALL[..5].to_vec(),
+                Scope::ViewsRead => vec![Scope::LoginsRead, Scope::VisitsRead, Scope::ViewsRead],
+                other => vec![other],
+            };
+            assert_eq!(included, expected, "{scope:?}");
         }
     }
 

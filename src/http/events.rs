@@ -11,7 +11,7 @@
 mod headers;
 
 use super::Api;
-use super::auth::Caller;
+use super::auth::{Caller, Scope};
 use super::problem::{Code, InputError, Problem};
 use super::request::{Body, Prefer, json, media_type};
 use crate::event::codec::{self, Defaults, Fault, Faults, INVALID_VALUE, Parsed};
@@ -103,6 +103,7 @@ pub(super) async fn post(
 ) -> Result<Response, Problem> {
     let intake = Intake { caller: &caller, now_ms: api.clock.now_ms() };
     let mut events = intake.read(&headers, &body)?;
+    permitted(&caller, &events)?;
     for parsed in &mut events {
         // Written into the event, because a fold never asks.
         parsed.fill_in(|attempt| drop(api.enricher.enrich(attempt)));
@@ -265,6 +266,24 @@ fn without_attributes(body: &[u8]) -> Problem {
             Problem::new(Code::UnsupportedMediaType, detail)
         }
         _ => unsupported(),
+    }
+}
+
+/// Refuses events of types that the caller's scopes do not cover.
+fn permitted(caller: &Caller, events: &[Parsed]) -> Result<(), Problem> {
+    let lacking = events.iter().enumerate().filter_map(|(index, parsed)| {
+        let fact = &parsed.event.fact;
+        let needed = Scope::of(fact);
+        (!caller.may(needed)).then(|| InputError {
+            pointer: format!("/{index}/type"),
+            code: Code::ScopeMissing.name().to_owned(),
+            detail: format!("{} needs the scope {}", fact.type_name(), needed.name()),
+        })
+    });
+    let lacking: Vec<_> = lacking.collect();
+    match lacking.first() {
+        None => Ok(()),
+        Some(first) => Err(Problem::new(Code::ScopeMissing, first.detail.clone()).with(lacking)),
     }
 }
 

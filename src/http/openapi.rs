@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 document: made from the handlers' own types and the route table, so that it cannot drift.
 
-use super::auth::Scope;
+use super::auth::Scopes;
 use serde_json::{Value, json};
 use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -29,15 +29,16 @@ pub(super) fn base() -> OpenApi {
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 
-/// The operations of a router need a scope; the document says so.
-pub(super) fn scoped<S>(scope: Scope, mut routes: OpenApiRouter<S>) -> OpenApiRouter<S>
+/// The operations of a router need one of some scopes; the document says so.
+pub(super) fn scoped<S>(scopes: Scopes, mut routes: OpenApiRouter<S>) -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
 {
     for item in routes.get_openapi_mut().paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.options];
         for operation in operations.into_iter().flatten() {
-            operation.security = Some(vec![SecurityRequirement::new("api_key", [scope.name()])]);
+            let alternatives = scopes.iter().map(|scope| SecurityRequirement::new("api_key", [scope.name()]));
+            operation.security = Some(alternatives.collect());
         }
     }
     routes

@@ -5,7 +5,7 @@
 //! dates) mean what they say across processes: nobody replaces what they have not seen.
 
 use super::answer::{self, at};
-use super::auth::Caller;
+use super::auth::{Caller, Scope};
 use super::precondition::{Preconditions, Present, Read};
 use super::problem::{Code, Problem};
 use super::request::{Body, Ids, media_type};
@@ -92,6 +92,7 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let kind = kind(&policy)?;
+    caller.needs(reading(kind))?;
     let (answer, latest) = shown(&api, kind, &caller.tenant).await?;
     read(&headers, Json(answer), &latest)
 }
@@ -112,7 +113,16 @@ pub(super) async fn versions(
     Ids(policy): Ids<String>,
 ) -> Result<Json<PolicyVersions>, Problem> {
     let kind = kind(&policy)?;
+    caller.needs(reading(kind))?;
     remembered(&api, &caller.tenant, kind).await.map(Json)
+}
+
+/// The scope that reading a policy needs.
+fn reading(kind: Kind) -> Scope {
+    match kind {
+        Kind::Login => Scope::LoginsRead,
+        Kind::Reminders | Kind::NoShowModel => Scope::VisitsRead,
+    }
 }
 
 /// The versions of a document that are remembered.

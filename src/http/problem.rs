@@ -21,6 +21,8 @@ pub enum Code {
     MalformedToml,
     /// 400: a header, a path or a query cannot be parsed.
     MalformedRequest,
+    /// 400: the query has a parameter that the path does not have; `errors` says which.
+    UnknownParameter,
     /// 401: no API key, or one that is not known.
     Unauthenticated,
     /// 403: the API key lacks the scope that the route needs.
@@ -85,10 +87,11 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: &[Self] = &[
         Self::MalformedJson,
         Self::MalformedToml,
         Self::MalformedRequest,
+        Self::UnknownParameter,
         Self::Unauthenticated,
         Self::ScopeMissing,
         Self::TenantForbidden,
@@ -128,6 +131,7 @@ impl Code {
             Self::MalformedJson => ("MALFORMED_JSON", S::BAD_REQUEST, "The body is not JSON"),
             Self::MalformedToml => ("MALFORMED_TOML", S::BAD_REQUEST, "The body is not TOML"),
             Self::MalformedRequest => ("MALFORMED_REQUEST", S::BAD_REQUEST, "The request cannot be parsed"),
+            Self::UnknownParameter => ("UNKNOWN_PARAMETER", S::BAD_REQUEST, "The path has no such query parameter"),
             Self::Unauthenticated => ("UNAUTHENTICATED", S::UNAUTHORIZED, "An API key is needed"),
             Self::ScopeMissing => ("SCOPE_MISSING", S::FORBIDDEN, "The API key lacks a scope"),
             Self::TenantForbidden => ("TENANT_FORBIDDEN", S::FORBIDDEN, "The API key belongs to another tenant"),
@@ -341,7 +345,7 @@ mod tests {
     #[test]
     fn every_code_is_sent_as_it_is_named_and_once() {
         let mut names = std::collections::BTreeSet::new();
-        for code in Code::ALL {
+        for code in Code::ALL.iter().copied() {
             assert_eq!(serde_json::to_value(code).unwrap(), code.name());
             assert!(code.status().is_client_error() || code.status().is_server_error());
             assert_eq!(code.status() == StatusCode::SERVICE_UNAVAILABLE, code.retry_after_s().is_some(), "{code:?}");

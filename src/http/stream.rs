@@ -2,22 +2,27 @@
 //!
 //! ```text
 //!   partition 0 ─┐
-//!   partition 1 ─┼─► tail, one a process ─┬─► stream ─► event: type, data: CloudEvent, id: cursor
-//!   partition n ─┘                        └─► stream      of the caller's tenant
+//!   partition 1 ─┼─► tail, one a process ─┬─► stream ─► id: cursor, event: type, data: CloudEvent
+//!   partition n ─┘                        └─► stream      of the caller's tenant, without erased clients
 //! ```
 //!
 //! The cursor names the epoch of the topic and, for every partition, the first offset that was not sent. A browser
-//! sends the last one back by itself (`Last-Event-ID`), and the stream goes on exactly there: each event comes at
-//! least once, and per client in order. A cursor of another epoch or partition count is answered 410, because
-//! nobody could say where it stands; the subscriber then starts anew and knows repeated events by their ids.
+//! returns the last one by itself (`Last-Event-ID`), and the stream continues exactly there: each event is delivered at
+//! least once, and per client in order. A cursor of another epoch or partition count is answered 410, because its
+//! place is not known; the subscriber then starts again and recognises repeated events by their ids.
 //!
-//! Other tenants' events move the cursor, too: an event with nothing but an id tells it. By the standard that sets
-//! the last event id, and no application hears of it. So a tenant that is seldom spoken of does not come back to
-//! all that the others have been told since, or to what retention has removed.
+//! Other tenants' events move the cursor, too: a block with nothing but an id carries it. By the standard that sets
+//! the last event id and dispatches no event. So a tenant with few reminders does not return to offsets that retention
+//! has removed.
 //!
-//! Streams end when the process drains, and the subscriber comes back to another one. Their number is bounded apart
+//! The first line is `retry:`, with a time that differs from stream to stream, so that the subscribers of a process
+//! that drains do not return together. A comment keeps a quiet stream open. Both are single lines and no blocks:
+//! the blank line behind a block is what some clients take for an event.
+//!
+//! Streams end when the process drains, and the subscriber reconnects to another one. Their number is bounded apart
 //! from other requests.
 
+mod erased;
 mod sending;
 pub(super) mod tail;
 
@@ -29,16 +34,25 @@ use crate::event::Topic;
 use crate::log::Extent;
 use crate::store::Family;
 use crate::telemetry;
+use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use erased::Erased;
 use futures::StreamExt;
-use futures::stream;
+use futures::stream::{self, BoxStream};
 use sending::Sending;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use url::form_urlencoded;
+
+/// How long a subscriber waits before it reconnects: from the first to the second, in milliseconds.
+const RETRY_MS: std::ops::Range<u64> = 2_000..5_000;
+/// Keeps a quiet connection open.
+const HEARTBEAT: &str = ": keep-alive\n";
 
 /// Where a subscriber stands: the epoch of the topic and, by partition, the first offset that was not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,14 +83,15 @@ impl std::str::FromStr for Cursor {
 
 /// Reminders as they are announced and withdrawn: server-sent events, from the oldest retained one on.
 ///
-/// `event:` is the type, `data:` the CloudEvent in structured JSON, `id:` a cursor to resume from. Only the
-/// caller's tenant is seen. Delivery is at least once; tell repetitions by the `id` of the CloudEvent. Now and then
-/// an `id:` comes alone: a cursor behind events of others.
+/// `event:` is the type, `data:` the CloudEvent in structured JSON, `id:` a cursor to resume from. Only reminders of
+/// the caller's tenant are sent, and none of clients who have been erased since. Delivery is at least once; recognise
+/// repetitions by the `id` of the CloudEvent. Now and then an `id:` comes alone: a cursor behind events that were not
+/// sent. Lines that begin with `:` are heartbeats.
 #[utoipa::path(
     get, path = "/v1/reminders/stream", tag = "reminders",
     params(
         ("from" = Option<String>, Query, description = "`latest`: only what comes from now on"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The last `id:` that was received"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The last `id:` that was received; empty: none"),
         ("Foretell-Tenant" = Option<String>, Header),
     ),
     responses(
@@ -92,7 +107,7 @@ pub(super) async fn reminders(
     caller: Caller,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Sse<impl stream::Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Response, Problem> {
     let from = From::read(query.as_deref(), &headers)?;
     let place = api.streams.clone().try_acquire_owned();
     let place = place
@@ -102,16 +117,42 @@ pub(super) async fn reminders(
     let ends: Vec<i64> = extents.iter().map(|extent| extent.end).collect();
     let tail = api.tail.join(api.log.as_ref(), &ends).await.map_err(unreadable)?;
     let pulse = Duration::from_millis(api.config.stream_keep_alive_ms);
-    let sending = Sending::new(api.log.clone(), tail, caller.tenant, cursor, pulse);
-    let events = stream::unfold((sending, Open::new(place)), |(sending, open)| async {
-        let (event, sending) = sending.next().await?;
-        Some((Ok(event), (sending, open)))
+    let erased = Erased::new(api.rows.clone(), caller.tenant.clone());
+    let parts = sending::Parts { log: api.log.clone(), tail, tenant: caller.tenant, erased };
+    let sending = Sending::new(parts, cursor, pulse);
+    let blocks = stream::unfold((sending, Open::new(place)), |(sending, open)| async {
+        let (block, sending) = sending.next().await?;
+        Some((block, (sending, open)))
     });
-    let events = events.take_until(api.shutdown.clone().cancelled_owned());
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(pulse)))
+    let blocks = blocks.take_until(api.shutdown.clone().cancelled_owned());
+    let first = stream::once(async { retry() });
+    let lines = first.chain(with_heartbeats(blocks.boxed(), pulse)).map(Ok::<_, Infallible>);
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        // Proxies that buffer, as nginx does by default, would hold events back.
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(lines)).into_response())
 }
 
-/// Where a subscriber wants to begin.
+fn retry() -> String {
+    let (_, random) = uuid::Uuid::new_v4().as_u64_pair();
+    format!("retry: {}\n", RETRY_MS.start + random % (RETRY_MS.end - RETRY_MS.start))
+}
+
+/// The blocks, and a heartbeat whenever none came for as long as `pulse`.
+fn with_heartbeats(blocks: BoxStream<'static, String>, pulse: Duration) -> BoxStream<'static, String> {
+    let lines = stream::unfold(blocks, move |mut blocks| async move {
+        match timeout(pulse, blocks.next()).await {
+            Ok(block) => Some((block?, blocks)),
+            Err(_) => Some((HEARTBEAT.to_owned(), blocks)),
+        }
+    });
+    lines.boxed()
+}
+
+/// Where a stream begins.
 enum From {
     Oldest,
     Latest,
@@ -120,15 +161,16 @@ enum From {
 
 impl From {
     fn read(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Problem> {
-        if let Some(id) = headers.get("last-event-id") {
+        // An empty one is none: no event has an empty id, and by the HTML standard it is not sent.
+        if let Some(id) = headers.get("last-event-id").filter(|id| !id.is_empty()) {
             let text = id.to_str().unwrap_or_default();
             return text.parse().map(Self::Cursor);
         }
-        let mut froms = query.unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("from="));
-        match froms.next() {
+        let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        match pairs.find(|(name, _)| name == "from").as_ref().map(|(_, value)| value.as_ref()) {
             None => Ok(Self::Oldest),
             Some("latest") => Ok(Self::Latest),
-            Some(_) => Err(Problem::new(Code::MalformedRequest, "from can only be latest")),
+            Some(_) => Err(Problem::new(Code::MalformedRequest, "from can only be latest").at("/from")),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! bucket at most. What is left is one scan for each hour and partition, whether anything is in it or not, which is
 //! why windows are bounded by whoever asks.
 
-use super::{Rows, decode};
+use super::{Rows, decode, partition};
 use crate::event::key;
 use crate::store::{Error, Family, Generation, View};
 use crate::view::agenda::{self, Agenda, HOUR_MS, Kind};
@@ -76,6 +76,17 @@ impl Rows {
             }
         }
         Ok(Looked::Scheduled(Scheduled { generation, clients }))
+    }
+
+    /// The rows of some clients of a tenant, in no order; only those that exist.
+    pub async fn clients_of(&self, tenant: &str, ids: BTreeSet<String>) -> Result<Vec<(String, Client)>, Error> {
+        let pointer = self.pointers.get(Family::Appointments).await?;
+        let mut clients = BTreeMap::<u32, BTreeSet<String>>::new();
+        for id in ids {
+            clients.entry(partition(&pointer, tenant, &id)).or_default().insert(id);
+        }
+        let generation = pointer.serving(Family::Appointments);
+        self.clients(tenant, Scheduled { generation, clients }).try_concat().await
     }
 
     /// The rows of scheduled clients, a batch at a time, in no order; of a batch only those that are there.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use foretell::event::{Position, Topic, key};
 use foretell::log::{Error, Extent, Fenced, Log, Membership, NewRecord, Page, Reader, memory};
 use foretell::store::Family;
+use foretell::view::client::Appointments;
 use foretell::view::{Limits, sent::Reminders};
 use futures::{Stream, StreamExt};
 use reqwest::Method;
@@ -169,8 +170,90 @@ async fn cursors_that_cannot_be_resumed_are_refused() {
         assert_eq!(get(stream, cursor).await, status, "{cursor}");
     }
     assert_eq!(instance.get("/v1/reminders/stream?from=yesterday").await.problem(), (400, "MALFORMED_REQUEST"));
+    let misspelt = instance.get("/v1/reminders/stream?form=latest").await;
+    assert_eq!(misspelt.problem(), (400, "UNKNOWN_PARAMETER"));
+    assert_eq!(misspelt.body["errors"][0]["pointer"], "/form");
+    assert_eq!(misspelt.body["detail"], "there is no query parameter form; did you mean from?");
     let pointer = instance.world.store.pointer(Family::Reminders).await.unwrap().unwrap();
     assert_eq!(pointer.epoch, 0, "the cursors above are of this epoch, or not");
+}
+
+/// The head of a stream, and what comes until some text has come.
+async fn raw(
+    instance: &Instance,
+    path: &str,
+    headers: &[(&str, &str)],
+    until: &str,
+) -> (reqwest::header::HeaderMap, String) {
+    let request = instance.request(Method::GET, path);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let mut response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut text = String::new();
+    while !text.contains(until) {
+        let chunk = tokio::time::timeout(Duration::from_secs(20), response.chunk()).await.unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
+    }
+    (response.headers().clone(), text)
+}
+
+#[tokio::test]
+async fn a_quiet_stream_is_kept_open_by_comments_that_are_no_blocks() {
+    let (instance, _) = counted().await;
+    let path = "/v1/reminders/stream?from=latest";
+    let (headers, text) = raw(&instance, path, &[("last-event-id", "")], ": keep-alive\n: keep-alive\n").await;
+    for (name, value) in
+        [("content-type", "text/event-stream"), ("cache-control", "no-store"), ("x-accel-buffering", "no")]
+    {
+        assert_eq!(headers[name], value, "{name}");
+    }
+    // A blank line would be an empty event for clients that dispatch one after any field.
+    assert!(!text.contains("\n\n"), "{text:?}");
+    let (retry, heartbeats) = text.split_once('\n').unwrap();
+    let retry_ms: u64 = retry.strip_prefix("retry: ").unwrap().parse().unwrap();
+    assert!((2_000..5_000).contains(&retry_ms), "{retry}");
+    assert!(heartbeats.lines().all(|line| line.starts_with(':')), "{heartbeats:?}");
+    let (_, again) = raw(&instance, path, &[], "\n").await;
+    let (_, other) = raw(&instance, path, &[], "\n").await;
+    assert!(again.starts_with("retry: ") && [again, other].iter().any(|next| !next.starts_with(retry)), "spread");
+    let head = instance.request(Method::HEAD, path).send().await.unwrap();
+    assert_eq!((head.status().as_u16(), &head.headers()["content-type"]), (200, &headers["content-type"]));
+}
+
+#[tokio::test]
+async fn reminders_of_erased_clients_are_left_out_and_only_who_has_one_gets_its_withdrawal() {
+    let instance = Instance::start().await;
+    announce(&instance, "default", &["kept", "gone"]).await;
+    instance.world.clock.set(DUE_MS);
+    let stream = "/v1/reminders/stream";
+    let mut live = Subscriber::open(&instance, stream, &[]).await;
+    let due = [live.next().await.unwrap(), live.next().await.unwrap()];
+    let of = |sent: &Sent| sent.data["data"]["client_id"].as_str().unwrap().to_owned();
+    let mut erasure = event("x", "client.erased", json!({"client_id": "gone"}));
+    erasure["time"] = json!("2026-03-02T12:00:00Z");
+    assert_eq!(DUE_MS, NOW_MS + 26 * HOUR_MS, "which is when it is erased");
+    instance.fold(&[erasure]).await;
+    let withdrawn = live.next().await.unwrap();
+    assert_eq!((withdrawn.kind.as_str(), of(&withdrawn)), ("foretell.reminder.withdrawn", "gone".to_owned()));
+    // From the beginning there is no trace of the client, and the cursor passes it.
+    instance
+        .fold(&[event("c", "appointment.cancelled", json!({"appointment_id": "a-kept", "client_id": "kept"}))])
+        .await;
+    let mut later = Subscriber::open(&instance, stream, &[]).await;
+    let rest = [later.next().await.unwrap(), later.next().await.unwrap()];
+    assert_eq!(rest.each_ref().map(&of), ["kept", "kept"]);
+    assert_eq!(rest[1].kind, "foretell.reminder.withdrawn");
+    // Whoever received the reminder in an earlier connection gets the withdrawal.
+    let mut resumed = Subscriber::open(&instance, stream, &[("last-event-id", &due[1].id)]).await;
+    let next = [resumed.next().await.unwrap(), resumed.next().await.unwrap()];
+    assert!(next.iter().any(|sent| of(sent) == "gone" && sent.kind == "foretell.reminder.withdrawn"), "{next:?}");
+    // A client who comes back is reminded again.
+    let mut again = booked("again", "gone", "a-again", "2026-03-05T14:00:00");
+    again["time"] = json!("2026-03-02T12:00:01Z");
+    instance.fold(&[again]).await;
+    instance.world.clock.set(DUE_MS + 2 * HOUR_MS);
+    let sent = later.next().await.unwrap();
+    assert_eq!((sent.data["data"]["appointment_id"].as_str(), of(&sent).as_str()), (Some("a-again"), "gone"));
 }
 
 #[tokio::test]
@@ -228,8 +311,8 @@ impl Log for Counted {
 /// An API alone over a log that counts, and streams that say where they stand every 20 ms.
 async fn counted() -> (Instance, Arc<Counted>) {
     let world = World::new();
-    let views = Reminders { limits: Limits::default() };
-    world.family(views).pointer().await.unwrap();
+    world.family(Reminders { limits: Limits::default() }).pointer().await.unwrap();
+    world.family(Appointments { limits: Limits::default() }).pointer().await.unwrap();
     let log = Arc::new(Counted { log: world.log.clone(), reads: AtomicUsize::new(0), pages: AtomicUsize::new(0) });
     let mut parts = world.parts();
     parts.log = log.clone();

@@ -1,10 +1,10 @@
 //! One stream: what it sends next, from the shared tail or from further back in the log.
 
 use super::Cursor;
+use super::erased::Erased;
 use super::tail::{Chunk, Place, Reminder, Tail, Window};
 use crate::event::Topic;
 use crate::log::Log;
-use axum::response::sse::Event;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ pub(super) struct Sending {
     /// Goes on reading while it is held.
     _tail: Arc<Tail>,
     tenant: String,
+    erased: Erased,
     cursor: Cursor,
     /// What was taken and not yet sent.
     chunk: Chunk,
@@ -39,24 +40,37 @@ enum Source {
     End,
 }
 
+/// What a stream is made of.
+pub(super) struct Parts {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) tail: Arc<Tail>,
+    pub(super) tenant: String,
+    pub(super) erased: Erased,
+}
+
 impl Sending {
-    /// A stream of a tenant's reminders from the cursor on.
-    pub(super) fn new(log: Arc<dyn Log>, tail: Arc<Tail>, tenant: String, cursor: Cursor, pulse: Duration) -> Self {
+    /// A stream of a tenant's reminders from the cursor on; `pulse` is the time between two cursors without an event.
+    pub(super) fn new(parts: Parts, cursor: Cursor, pulse: Duration) -> Self {
+        let Parts { log, tail, tenant, erased } = parts;
         // Nothing is left of the first chunk, which ends where the cursor stands.
         let chunk = Chunk { next: cursor.next.first().copied().unwrap_or(0), ..Chunk::default() };
         let windows = tail.windows();
-        Self { log, windows, _tail: tail, tenant, cursor, chunk, unsaid: 0, said_at: None, pulse }
+        Self { log, windows, _tail: tail, tenant, erased, cursor, chunk, unsaid: 0, said_at: None, pulse }
     }
 
-    /// The next event, or a cursor alone: a subscriber keeps it, and its application does not hear of it. None when
-    /// the log cannot be read.
-    pub(super) async fn next(mut self) -> Option<(Event, Self)> {
+    /// The next block: an event with its cursor, or a cursor alone, which dispatches no event. None when log or rows
+    /// cannot be read.
+    pub(super) async fn next(mut self) -> Option<(String, Self)> {
         loop {
-            if let Some(event) = self.event() {
-                return Some((event, self));
+            while let Some(reminder) = self.chunk.reminders.pop_front() {
+                self.pass(reminder.offset + 1);
+                if !self.is_left_out(&reminder).await? {
+                    return Some((self.block(Some(&reminder)), self));
+                }
             }
+            self.pass(self.chunk.next);
             if self.unsaid >= UNSAID_MAX {
-                return Some((self.cursor(), self));
+                return Some((self.block(None), self));
             }
             match self.source() {
                 Source::Chunk(chunk) => self.chunk = chunk,
@@ -65,28 +79,38 @@ impl Sending {
                     let due = self.said_at.map_or_else(Instant::now, |said_at| said_at + self.pulse);
                     tokio::select! {
                         changed = self.windows.changed() => changed.ok()?,
-                        () = sleep_until(due), if self.unsaid > 0 => return Some((self.cursor(), self)),
+                        () = sleep_until(due), if self.unsaid > 0 => return Some((self.block(None), self)),
                     }
                 }
             }
         }
     }
 
-    /// The next event of the chunk; none when there is none left, and then the cursor is behind it.
-    fn event(&mut self) -> Option<Event> {
-        let reminder = self.chunk.reminders.pop_front();
-        let next = reminder.as_ref().map_or(self.chunk.next, |reminder| reminder.offset + 1);
-        let stands = self.cursor.next.get_mut(self.chunk.partition)?;
-        self.unsaid += (next - *stands).max(0);
-        *stands = next.max(*stands);
-        reminder.map(|reminder| self.cursor().event(&reminder.kind).data(&reminder.data))
+    /// Whether the client of a reminder was erased; none if that cannot be read.
+    async fn is_left_out(&mut self, reminder: &Reminder) -> Option<bool> {
+        let following = self.chunk.reminders.iter().map(Arc::as_ref);
+        let is_left_out = self.erased.leaves_out(reminder, following).await;
+        is_left_out
+            .inspect_err(|error| tracing::warn!(%error, "a stream of reminders ends: clients cannot be read"))
+            .ok()
     }
 
-    /// Tells the subscriber where it stands.
-    fn cursor(&mut self) -> Event {
+    /// Moves the cursor of the chunk's partition up to an offset.
+    fn pass(&mut self, next: i64) {
+        if let Some(stands) = self.cursor.next.get_mut(self.chunk.partition) {
+            self.unsaid += (next - *stands).max(0);
+            *stands = next.max(*stands);
+        }
+    }
+
+    /// The cursor, and the event if there is one. Types and JSON are single lines.
+    fn block(&mut self, reminder: Option<&Reminder>) -> String {
         self.unsaid = 0;
         self.said_at = Some(Instant::now());
-        Event::default().id(self.cursor.to_string())
+        match reminder {
+            Some(Reminder { kind, data, .. }) => format!("id: {}\nevent: {kind}\ndata: {data}\n\n", self.cursor),
+            None => format!("id: {}\n\n", self.cursor),
+        }
     }
 
     /// Partitions take turns, so that a busy one does not hold up the others.

@@ -37,6 +37,34 @@ pub(super) struct Reminder {
     pub(super) kind: String,
     /// The CloudEvent in structured JSON: one line.
     pub(super) data: String,
+    /// What it is about, if it says so.
+    pub(super) about: Option<About>,
+}
+
+/// The reminder, client and appointment of an event, and when the event happened.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct About {
+    pub(super) reminder_id: String,
+    pub(super) client_id: String,
+    pub(super) appointment_id: String,
+    pub(super) at_ms: i64,
+}
+
+impl About {
+    fn read(event: &Value) -> Option<Self> {
+        let data = event.get("data")?;
+        let text = |name| data.get(name).and_then(Value::as_str).map(str::to_owned);
+        Some(Self {
+            reminder_id: text("reminder_id")?,
+            client_id: text("client_id")?,
+            appointment_id: text("appointment_id")?,
+            at_ms: event.get("time").and_then(Value::as_str).and_then(|time| codec::parse_rfc3339(time).ok())?,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.reminder_id.len() + self.client_id.len() + self.appointment_id.len()
+    }
 }
 
 impl Reminder {
@@ -45,11 +73,18 @@ impl Reminder {
         let event = codec::structured(record).ok()?;
         let tenant = event.get("tenant").and_then(Value::as_str).unwrap_or(DEFAULT_TENANT).to_owned();
         let kind = event.get("type").and_then(Value::as_str).filter(|kind| !kind.contains(['\n', '\r']))?.to_owned();
-        Some(Self { offset: record.position.offset, tenant, kind, data: event.to_string() })
+        let about = About::read(&event);
+        Some(Self { offset: record.position.offset, tenant, kind, data: event.to_string(), about })
+    }
+
+    /// Whether it takes an earlier reminder back.
+    pub(super) fn is_withdrawal(&self) -> bool {
+        self.kind == "foretell.reminder.withdrawn"
     }
 
     fn bytes(&self) -> usize {
-        self.tenant.len() + self.kind.len() + self.data.len()
+        let about = self.about.as_ref().map_or(0, About::bytes);
+        self.tenant.len() + self.kind.len() + self.data.len() + about
     }
 }
 
@@ -202,7 +237,8 @@ mod tests {
 
     fn batch(tenant: &str, offsets: std::ops::Range<i64>, bytes: usize) -> Batch {
         let next = offsets.end;
-        let reminder = |offset| Reminder { offset, tenant: tenant.into(), kind: "k".into(), data: "x".repeat(bytes) };
+        let reminder =
+            |offset| Reminder { offset, tenant: tenant.into(), kind: "k".into(), data: "x".repeat(bytes), about: None };
         Batch { reminders: offsets.map(reminder).map(Arc::new).collect(), next }
     }
 

@@ -13,6 +13,7 @@
 //! that was read before is answered, not even by a read that was under way and finished later.
 
 pub mod agenda;
+pub mod became;
 mod cache;
 mod pointers;
 

@@ -17,11 +17,13 @@ use super::request::{Body, Prefer, json, media_type};
 use crate::event::codec::{self, Defaults, Fault, Faults, INVALID_VALUE, Parsed};
 use crate::event::{Position, Topic, country};
 use crate::log::{Kind, NewRecord};
+use crate::rows::became::Became;
 use crate::telemetry::{self, trace};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -51,6 +53,17 @@ pub struct Accepted {
     /// Whether the serving views contain them; absent unless `Prefer: wait` was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folded: Option<bool>,
+    /// What became of each, in the order of the request; absent unless `folded` is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<Vec<Became>>,
+}
+
+/// Whether the serving views contain events that somebody waits for.
+pub(super) enum Folded {
+    /// Not yet.
+    No,
+    /// They do, and this became of each.
+    Yes(Vec<Became>),
 }
 
 /// Where an event stands in the log.
@@ -113,7 +126,7 @@ pub(super) async fn post(
     answer(&api, records, ids, wait).await
 }
 
-/// Appends records and answers where they stand, after the fold if that was asked for.
+/// Appends records and answers where they stand, after the fold if the caller waits for it.
 pub(super) async fn answer(
     api: &Api,
     records: Vec<NewRecord>,
@@ -121,25 +134,49 @@ pub(super) async fn answer(
     wait: Option<std::time::Duration>,
 ) -> Result<Response, Problem> {
     let deadline = wait.map(|wait| Instant::now() + wait);
+    let keys: Vec<_> = records.iter().map(|record| record.key.clone().unwrap_or_default()).collect();
     let positions = append(api, records).await?;
     let folded = match deadline {
-        Some(deadline) => Some(api.progress.wait(&positions, deadline).await),
+        Some(deadline) if api.progress.wait(&positions, deadline).await => {
+            Some(Folded::Yes(outcomes(api, &positions, &keys).await))
+        }
+        Some(_) => Some(Folded::No),
         None => None,
     };
-    let placed = ids.into_iter().zip(&positions).map(|(id, position)| Placed {
+    Ok(accepted(api, ids, &positions, folded))
+}
+
+/// What became of folded records; unknown where their rows cannot be read, because they are folded all the same.
+async fn outcomes(api: &Api, positions: &[Position], keys: &[Bytes]) -> Vec<Became> {
+    let keys = keys.iter().map(|key| std::str::from_utf8(key).unwrap_or_default());
+    let records: Vec<_> = positions.iter().copied().zip(keys).collect();
+    api.rows.became(&records).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read what became of events");
+        vec![Became::Unknown; records.len()]
+    })
+}
+
+/// The answer to events that stand at these positions.
+pub(super) fn accepted(api: &Api, ids: Vec<String>, positions: &[Position], folded: Option<Folded>) -> Response {
+    let placed = ids.into_iter().zip(positions).map(|(id, position)| Placed {
         id,
         topic: api.topic_name(position.topic),
         partition: position.partition,
         offset: position.offset,
     });
-    let accepted = Accepted { accepted: positions.len(), positions: placed.collect(), folded };
+    let (folded, outcomes) = match folded {
+        None => (None, None),
+        Some(Folded::No) => (Some(false), None),
+        Some(Folded::Yes(outcomes)) => (Some(true), Some(outcomes)),
+    };
+    let accepted = Accepted { accepted: positions.len(), positions: placed.collect(), folded, outcomes };
     let status = if folded == Some(true) { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = (status, Json(accepted)).into_response();
     if folded == Some(true) {
         let (name, value) = (HeaderName::from_static("preference-applied"), HeaderValue::from_static("wait"));
         response.headers_mut().insert(name, value);
     }
-    Ok(response)
+    response
 }
 
 /// Appends records, with the trace of the request.

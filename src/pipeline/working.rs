@@ -11,17 +11,22 @@
 //! after their checkpoint was durable: there is a later checkpoint in the store, and the pipeline
 //! [restarts](Step::Restart) from there. Late writers lose because their positions are lower, and positions are
 //! write timestamps. The simulation in `tests/simulation` breaks each of these rules in turn.
+//!
+//! Beside the pending list a row carries whether its records of the last second were applied or skipped. That decides
+//! nothing here: it is what a request that waits for its events is answered with, whichever process took it.
 
 use super::Shared;
 use crate::event::Event;
 use crate::port::Error;
 use crate::store::{Row, RowKey, RowWrite};
 use crate::telemetry::meter;
-use crate::view::cell::{Cell, Corrupt, decode_state, encode_state};
+use crate::view::cell::{Carried, Cell, Corrupt, decode_state, encode_state};
 use crate::view::{Aggregate, Delta, Fold, Outcome, Place, Skip};
 use hashbrown::HashMap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Whether folding can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +39,17 @@ pub enum Step {
     Stop,
 }
 
-type Pending<F> = Vec<(i64, Outcome<<F as Fold>::Decision>)>;
+/// How long a row carries the outcome of a record after its checkpoint was durable: whoever waits for the record looks
+/// at the checkpoint every few milliseconds, and reads the row then.
+const LATEST_FOR: Duration = Duration::from_secs(1);
+/// Outcomes of latest records that a row carries; the oldest is dropped first. Twice what a request may hold of one
+/// subject.
+const LATEST_MAX: usize = 128;
 
 struct Owner<F: Fold> {
     position: i64,
     state: F::Owner,
-    pending: Pending<F>,
+    carried: Carried<F::Decision>,
     dirty: bool,
 }
 
@@ -81,6 +91,10 @@ pub struct Working<F: Fold> {
     partition: u32,
     /// Checkpoint that is known to be durable: the offset below which no outcome is needed again.
     durable: i64,
+    /// Checkpoints that became durable within [`LATEST_FOR`], the oldest first, and the offset below which no latest
+    /// outcome is carried any more.
+    flushes: VecDeque<(Instant, i64)>,
+    latest_from: i64,
     owners: Cache<Owner<F>>,
     aggregates: Cache<Shares>,
     /// What was decided and is not yet in the aggregates, by offset.
@@ -94,9 +108,18 @@ pub struct Working<F: Fold> {
 impl<F: Fold> Working<F> {
     /// No rows yet.
     pub fn new(shared: Arc<Shared<F>>, partition: u32, durable: i64) -> Self {
-        let (owners, aggregates) = (Cache::new(), Cache::new());
-        let (decided, skipped) = (Vec::new(), BTreeMap::new());
-        Self { shared, partition, durable, owners, aggregates, decided, applied: 0, skipped }
+        Self {
+            shared,
+            partition,
+            durable,
+            flushes: VecDeque::new(),
+            latest_from: i64::MIN,
+            owners: Cache::new(),
+            aggregates: Cache::new(),
+            decided: Vec::new(),
+            applied: 0,
+            skipped: BTreeMap::new(),
+        }
     }
 
     /// The address of the row that owns an event.
@@ -114,7 +137,7 @@ impl<F: Fold> Working<F> {
     pub fn load_owners(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
         for (key, partials) in keys.into_iter().zip(read) {
             let row = match self.own(&partials) {
-                None => Owner { position: -1, state: F::Owner::default(), pending: Vec::new(), dirty: false },
+                None => Owner { position: -1, state: F::Owner::default(), carried: Carried::default(), dirty: false },
                 Some(row) => decode_owner(&row.cell).map_err(|corrupt| unreadable(&key, &corrupt))?,
             };
             self.owners.hot.insert(key, row);
@@ -126,9 +149,10 @@ impl<F: Fold> Working<F> {
     pub fn is_full(&mut self, owner: &RowKey) -> bool {
         let (durable, most) = (self.durable, self.shared.config.owner_records_max);
         self.owners.get(owner).is_some_and(|owner| {
-            owner.pending.len() >= most && {
-                owner.pending.retain(|(offset, _)| *offset >= durable);
-                owner.pending.len() >= most
+            let pending = &mut owner.carried.pending;
+            pending.len() >= most && {
+                pending.retain(|(offset, _)| *offset >= durable);
+                pending.len() >= most
             }
         })
     }
@@ -137,9 +161,9 @@ impl<F: Fold> Working<F> {
     pub fn fold(&mut self, owner: &RowKey, event: &Event, place: Place) -> Step {
         let fold = &self.shared.fold;
         let owner = self.owners.get(owner).expect("invariant: owners are loaded before their events are folded");
-        let known = owner.pending.binary_search_by_key(&place.offset, |(offset, _)| *offset);
+        let known = owner.carried.pending.binary_search_by_key(&place.offset, |(offset, _)| *offset);
         let outcome = match known {
-            Ok(at) => owner.pending[at].1.clone(),
+            Ok(at) => owner.carried.pending[at].1.clone(),
             Err(_) if place.offset <= owner.position => return Step::Restart,
             Err(_) => {
                 let outcome = fold.fold(&mut owner.state, event, place);
@@ -147,7 +171,8 @@ impl<F: Fold> Working<F> {
                     meter::settled(how);
                 }
                 owner.position = place.offset;
-                owner.pending.push((place.offset, outcome.clone()));
+                owner.carried.latest.push((place.offset, matches!(outcome, Outcome::Applied(_))));
+                owner.carried.pending.push((place.offset, outcome.clone()));
                 owner.dirty = true;
                 outcome
             }
@@ -205,19 +230,22 @@ impl<F: Fold> Working<F> {
     /// The rows to write, in order of their addresses. Each is told once: the flush is repeated until it is
     /// acknowledged, or these rows end with their pipeline.
     pub fn take_dirty(&mut self) -> Vec<RowWrite> {
-        let durable = self.durable;
+        let (durable, latest_from) = (self.durable, self.latest_from);
         let mut rows = Vec::new();
         for (key, owner) in self.owners.hot.iter_mut().filter(|(_, owner)| owner.dirty) {
             owner.dirty = false;
-            owner.pending.retain(|(offset, _)| *offset >= durable);
-            let (state, pending) = (encode_state(&owner.state), encode_state(&owner.pending));
-            let cell = Cell { position: owner.position, state: &state, pending: &pending }.encode();
+            let Carried { latest, pending } = &mut owner.carried;
+            pending.retain(|(offset, _)| *offset >= durable);
+            latest.retain(|(offset, _)| *offset >= latest_from);
+            latest.drain(..latest.len().saturating_sub(LATEST_MAX));
+            let (state, carried) = (encode_state(&owner.state), encode_state(&owner.carried));
+            let cell = Cell { position: owner.position, state: &state, carried: &carried }.encode();
             rows.push(RowWrite { key: key.clone(), position: owner.position, cell });
         }
         for (key, row) in self.aggregates.hot.iter_mut().filter(|(_, row)| row.dirty) {
             row.dirty = false;
             let state = row.state.encode();
-            let cell = Cell { position: row.position, state: &state, pending: &[] }.encode();
+            let cell = Cell { position: row.position, state: &state, carried: &[] }.encode();
             rows.push(RowWrite { key: key.clone(), position: row.position, cell });
         }
         rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -227,6 +255,14 @@ impl<F: Fold> Working<F> {
     /// All rows taken and the checkpoint are acknowledged.
     pub fn flushed(&mut self, durable: i64) {
         self.durable = durable;
+        let now = Instant::now();
+        self.flushes.push_back((now, durable));
+        while let Some((at, passed)) = self.flushes.front().copied()
+            && now.duration_since(at) >= LATEST_FOR
+        {
+            self.latest_from = passed;
+            self.flushes.pop_front();
+        }
         let (applied, skipped) = (std::mem::take(&mut self.applied), std::mem::take(&mut self.skipped));
         meter::folded(F::FAMILY.name(), applied, skipped.into_iter().map(|(reason, records)| (reason.name(), records)));
         self.owners.turn(self.shared.config.cached_rows_max / 4);
@@ -243,7 +279,7 @@ fn decode_owner<F: Fold>(bytes: &[u8]) -> Result<Owner<F>, Corrupt> {
     Ok(Owner {
         position: cell.position,
         state: decode_state(cell.state)?,
-        pending: decode_state(cell.pending)?,
+        carried: decode_state(cell.carried)?,
         dirty: false,
     })
 }

@@ -190,8 +190,8 @@ impl Cursor<'_> {
 mod tests {
     use super::*;
 
-    fn cell(position: i64, state: &[u8], pending: &[u8]) -> Bytes {
-        Cell { position, state, pending }.encode()
+    fn cell(position: i64, state: &[u8], carried: &[u8]) -> Bytes {
+        Cell { position, state, carried }.encode()
     }
 
     #[test]

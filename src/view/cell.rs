@@ -1,9 +1,10 @@
-//! The one cell of a row: position, state and, in an owner row, what is not yet known to be durable elsewhere.
+//! The one cell of a row: position, state and, in an owner row, the outcomes of its latest records.
 //!
 //! States are written in [postcard](https://postcard.jamesmunns.com/wire-format): a specified format without
-//! names or padding, in which equal states made of ordered maps and integers have equal bytes. The pending list
-//! is not part of the state, so comparisons leave it out.
+//! names or padding, in which equal states made of ordered maps and integers have equal bytes. The outcomes are not
+//! part of the state, so comparisons leave them out.
 
+use super::Outcome;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
@@ -23,9 +24,30 @@ pub struct Cell<'a> {
     /// The state.
     #[serde(serialize_with = "whole")]
     pub state: &'a [u8],
-    /// Outcomes of the records behind the last checkpoint that is known to be durable; empty in aggregates.
+    /// Outcomes of the latest records of an owner row, as [`Carried`]; empty in aggregates.
     #[serde(serialize_with = "whole")]
-    pub pending: &'a [u8],
+    pub carried: &'a [u8],
+}
+
+/// The outcomes that an owner row carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried<D> {
+    /// By offset, whether a record of the last moments was applied or skipped: for those who wait for it.
+    pub latest: Vec<(i64, bool)>,
+    /// The pending list: outcomes of the records behind the last checkpoint that is known to be durable.
+    pub pending: Vec<(i64, Outcome<D>)>,
+}
+
+// Not derived, which would ask for a default of `D`.
+impl<D> Default for Carried<D> {
+    fn default() -> Self {
+        Self { latest: Vec::new(), pending: Vec::new() }
+    }
+}
+
+/// [`Carried::latest`] of an owner row, whatever it decides.
+pub fn latest(carried: &[u8]) -> Result<Vec<(i64, bool)>, Corrupt> {
+    postcard::take_from_bytes(carried).map(|(latest, _)| latest).map_err(|e| Corrupt(e.to_string()))
 }
 
 /// Bytes in one run. What is written is the same as for a list of numbers, which would be written one by one.

@@ -140,7 +140,7 @@ fn changed(row: &Row, position: i64, last_byte: u8) -> Row {
     let cell = Cell::decode(&row.cell).unwrap();
     let mut state = cell.state.to_vec();
     *state.last_mut().unwrap() ^= last_byte;
-    let cell = Cell { position: cell.position + position, state: &state, pending: cell.pending }.encode();
+    let cell = Cell { position: cell.position + position, state: &state, carried: cell.carried }.encode();
     Row { source: row.source, cell }
 }
 

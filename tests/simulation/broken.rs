@@ -9,7 +9,7 @@ use foretell::log::memory::Log as MemoryLog;
 use foretell::log::{Assigned, Error, Extent, Fenced, Log, Membership, NewRecord, Next, Reader};
 use foretell::store::memory::Store as MemoryStore;
 use foretell::store::{Checkpoint, Family, Flush, Generation, Pointer, Row, RowKey, RowWrite, Store, View};
-use foretell::view::cell::{Cell, decode_state, encode_state};
+use foretell::view::cell::{Carried, Cell, decode_state, encode_state};
 use foretell::view::{Fold, Outcome, Skip};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -246,13 +246,13 @@ pub struct BrokenStore {
 
 /// Fills the gaps of an owner's list.
 fn complete<F: Fold>(cell: &Cell<'_>) -> Bytes {
-    let mut pending: Vec<(i64, Outcome<F::Decision>)> = decode_state(cell.pending).unwrap();
+    let Carried { latest, mut pending } = decode_state::<Carried<F::Decision>>(cell.carried).unwrap();
     let known: Vec<i64> = pending.iter().map(|(offset, _)| *offset).collect();
     pending.extend(
         (0..=cell.position).filter(|offset| !known.contains(offset)).map(|at| (at, Outcome::Skipped(Skip::Repeated))),
     );
     pending.sort_by_key(|(offset, _)| *offset);
-    Cell { pending: &encode_state(&pending), ..*cell }.encode()
+    Cell { carried: &encode_state(&Carried { latest, pending }), ..*cell }.encode()
 }
 
 impl BrokenStore {
@@ -282,8 +282,8 @@ impl BrokenStore {
             Protocol::PendingDropped => flush.rows.iter_mut().for_each(|row| {
                 if let Ok(cell) = Cell::decode(&row.cell) {
                     // An empty list in its encoding: one byte of length.
-                    let pending: &[u8] = if cell.pending.is_empty() { &[] } else { &[0] };
-                    row.cell = Cell { pending, ..cell }.encode();
+                    let carried: &[u8] = if cell.carried.is_empty() { &[] } else { &[0, 0] };
+                    row.cell = Cell { carried, ..cell }.encode();
                 }
             }),
             Protocol::Forgetful => flush.rows.retain(|_| !random.chance(3)),

@@ -6,10 +6,11 @@
 //!          └ full, or no log for a minute: lost, and counted     └─► report: fraud and legitimate by reason
 //! ```
 //!
-//! A score never waits for its record, and never fails with it: [`Recorder::record`] puts it into a bounded queue and
-//! answers at once. One task appends what is queued, in order, and patiently, as the log is reached through its port
-//! alone. What finds no room in the queue, and what the log did not take within [`DELAY_MS_MAX`], is lost: that is
-//! counted and said. The bound also makes look-ups cheap, which need not look for a decision long after it was made.
+//! A score never fails with its record: [`Recorder::record`] puts it into a bounded queue. One task appends what is
+//! queued, in order, and patiently, as the log is reached through its port alone. Tenants [share](room) the queue, so
+//! that the load of one does not drop the decisions of another. What finds no room within `queue_wait_ms_max`, and
+//! what the log did not take within [`DELAY_MS_MAX`], is lost: that is counted and logged. The bound also makes
+//! look-ups cheap, which need not look for a decision long after it was made.
 //!
 //! The topic is not folded, so its records need not be kept for ever: they go after `topics.decision_retention_days`.
 //! There is no index of it and no view. An id says in which partition and when ([`id`]), and [`lookup`] reads there.
@@ -19,6 +20,7 @@ pub mod lookup;
 pub mod made;
 pub mod reading;
 pub mod report;
+pub mod room;
 pub mod seek;
 
 use crate::event::{Topic, key};
@@ -26,10 +28,12 @@ use crate::log::{Error, Kind, Log, NewRecord, RECORD_BYTES_MAX};
 use crate::telemetry::{self, meter, trace};
 use id::Id;
 use made::Made;
+use room::{Place, Room};
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -41,9 +45,12 @@ pub const DELAY_MS_MAX: u64 = 60_000;
 /// How long the first record of a batch waits for company: on disk each append is a sync of every partition that it
 /// touches, and those of facts should not wait behind many of them.
 const LINGER: Duration = Duration::from_millis(20);
-/// Records, and bytes of them, that are appended at once.
-const BATCH_RECORDS_MAX: usize = 500;
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Records, and bytes of them, that are appended at once: many, because the busier the process is, the less often the
+/// task that appends has its turn.
+const BATCH_RECORDS_MAX: usize = 4_000;
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Records with which a batch waits for no more.
+const BATCH_RECORDS_ENOUGH: usize = 500;
 /// The first pause before an append is tried again, and the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -54,17 +61,21 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Decisions that wait for the log; further ones are lost. At least 1.
+    /// Decisions that wait for the log, of which a tenant holds at most as many as are free; further ones are lost. At
+    /// least 1.
     pub queue_records_max: usize,
-    /// Bytes of decisions that wait for the log; what goes beyond it is lost.
+    /// Bytes of decisions that wait for the log, shared in the same way; what goes beyond it is lost.
     pub queue_bytes_max: usize,
+    /// How long a score waits for room in the queue before its decision is lost, in milliseconds; not at all while the
+    /// log is away.
+    pub queue_wait_ms_max: u64,
     /// How long decisions are still appended when the process ends, in milliseconds.
     pub drain_ms: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { queue_records_max: 10_000, queue_bytes_max: 32 * 1024 * 1024, drain_ms: 5_000 }
+        Self { queue_records_max: 10_000, queue_bytes_max: 32 * 1024 * 1024, queue_wait_ms_max: 50, drain_ms: 5_000 }
     }
 }
 
@@ -72,8 +83,11 @@ impl Default for Config {
 #[derive(Clone)]
 pub struct Recorder {
     log: Arc<dyn Log>,
-    queue: mpsc::Sender<Queued>,
-    room: Arc<Semaphore>,
+    queue: mpsc::UnboundedSender<Queued>,
+    room: Arc<Room<2>>,
+    wait: Duration,
+    /// The log did not take the last append.
+    is_away: Arc<AtomicBool>,
     losses: Arc<Losses>,
     closing: CancellationToken,
     ended: CancellationToken,
@@ -83,7 +97,7 @@ pub struct Recorder {
 struct Queued {
     record: NewRecord,
     made: Instant,
-    _room: OwnedSemaphorePermit,
+    _place: Place<2>,
 }
 
 /// Why a decision is not kept.
@@ -102,20 +116,24 @@ enum Loss {
 impl Recorder {
     /// A recorder that appends to this log, by a task of the present runtime.
     pub fn start(log: Arc<dyn Log>, config: &Config) -> Self {
-        let (queue, queued) = mpsc::channel(config.queue_records_max.clamp(1, Semaphore::MAX_PERMITS));
-        let room = Arc::new(Semaphore::new(config.queue_bytes_max.min(Semaphore::MAX_PERMITS)));
+        // Bounded by the room that each record in it holds.
+        let (queue, queued) = mpsc::unbounded_channel();
+        let room = Room::new([config.queue_records_max.max(1) as u64, config.queue_bytes_max as u64]);
+        let is_away = Arc::new(AtomicBool::new(false));
         let (losses, closing, ended) = <(Arc<Losses>, CancellationToken, CancellationToken)>::default();
         let writer = Writer {
             log: log.clone(),
             queued,
             batch: Vec::new(),
+            is_away: is_away.clone(),
             losses: losses.clone(),
             closing: closing.clone(),
             drain: Duration::from_millis(config.drain_ms),
             _ended: ended.clone().drop_guard(),
         };
         tokio::spawn(writer.run());
-        Self { log, queue, room, losses, closing, ended }
+        let wait = Duration::from_millis(config.queue_wait_ms_max);
+        Self { log, queue, room, wait, is_away, losses, closing, ended }
     }
 
     /// A name for the decision about a subject that is made now.
@@ -126,21 +144,21 @@ impl Recorder {
         Id::new(now_ms, partition, random).to_string()
     }
 
-    /// Keeps a decision, if it can; never waits.
-    pub fn record(&self, made: &Made<'_, impl Serialize>) {
+    /// Keeps a decision, if it can; waits at most `queue_wait_ms_max` for room.
+    pub async fn record(&self, made: &Made<'_, impl Serialize>) {
         let mut record = made.record(SOURCE);
         trace::inject(&mut record.headers);
         let bytes = record.bytes();
         if bytes > RECORD_BYTES_MAX {
             return self.losses.count(1, Loss::Refused);
         }
-        let Ok(room) = self.room.clone().try_acquire_many_owned(bytes as u32) else {
+        // While nothing is appended nothing becomes free.
+        let wait = if self.is_away.load(Ordering::Relaxed) { Duration::ZERO } else { self.wait };
+        let Some(place) = self.room.take(made.tenant, [1, bytes as u64], wait).await else {
             return self.losses.count(1, Loss::Full);
         };
-        match self.queue.try_send(Queued { record, made: Instant::now(), _room: room }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => self.losses.count(1, Loss::Full),
-            Err(mpsc::error::TrySendError::Closed(_)) => self.losses.count(1, Loss::Shutdown),
+        if self.queue.send(Queued { record, made: Instant::now(), _place: place }).is_err() {
+            self.losses.count(1, Loss::Shutdown);
         }
     }
 
@@ -154,9 +172,10 @@ impl Recorder {
 /// The only one who takes from the queue.
 struct Writer {
     log: Arc<dyn Log>,
-    queued: mpsc::Receiver<Queued>,
+    queued: mpsc::UnboundedReceiver<Queued>,
     /// Taken and not yet acknowledged, the oldest first.
     batch: Vec<Queued>,
+    is_away: Arc<AtomicBool>,
     losses: Arc<Losses>,
     closing: CancellationToken,
     drain: Duration,
@@ -203,7 +222,7 @@ impl Writer {
 
     /// Takes what comes within a moment, unless there is enough, or nothing comes any more.
     async fn linger(&mut self) {
-        if self.batch.len() >= BATCH_RECORDS_MAX || self.queued.is_closed() {
+        if self.batch.len() >= BATCH_RECORDS_ENOUGH || self.queued.is_closed() {
             return;
         }
         sleep(LINGER).await;
@@ -226,7 +245,9 @@ impl Writer {
                 return;
             }
             let records = self.batch[..count].iter().map(|queued| queued.record.clone()).collect();
-            match self.log.append(records).await {
+            let appended = self.log.append(records).await;
+            self.is_away.store(appended.is_err(), Ordering::Relaxed);
+            match appended {
                 Ok(_) => {
                     self.batch.drain(..count);
                     metrics::counter!(telemetry::DECISIONS_RECORDED).increment(count as u64);

@@ -213,6 +213,27 @@ impl Fact {
         }
     }
 
+    /// The digest of the request that the fact was appended for, if that had an idempotency key.
+    pub fn idempotency_digest(&self) -> Option<&str> {
+        match self {
+            Self::LoginConfirmed(verdict) | Self::LoginReported(verdict) => verdict.idempotency_digest.as_deref(),
+            Self::DeviceTrusted(device) | Self::DeviceRevoked(device) => device.idempotency_digest.as_deref(),
+            Self::ReminderRequested(request) => request.idempotency_digest.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Sets the digest of the request that the fact is appended for; facts that take none stay as they are.
+    pub fn set_idempotency_digest(&mut self, digest: &str) {
+        let slot = match self {
+            Self::LoginConfirmed(verdict) | Self::LoginReported(verdict) => &mut verdict.idempotency_digest,
+            Self::DeviceTrusted(device) | Self::DeviceRevoked(device) => &mut device.idempotency_digest,
+            Self::ReminderRequested(request) => &mut request.idempotency_digest,
+            _ => return,
+        };
+        *slot = Some(digest.to_owned());
+    }
+
     /// The user, client or policy that the fact is about.
     pub fn subject(&self) -> &str {
         match self {

@@ -21,6 +21,7 @@ mod edge;
 mod encoding;
 pub mod events;
 pub mod health;
+mod idempotency;
 pub mod models;
 pub mod openapi;
 pub mod ops;
@@ -41,6 +42,7 @@ pub use serve::{RESERVE, listen, serve};
 use crate::assess::Assessor;
 use crate::clock::Clock;
 use crate::decisions::Recorder;
+use crate::decisions::room::Room;
 use crate::enrich::Enricher;
 use crate::event::Topic;
 use crate::log::{Backup, Log, Retention};
@@ -226,6 +228,8 @@ pub struct Api {
     requests: Semaphore,
     streams: Arc<Semaphore>,
     agendas: Semaphore,
+    /// Look-ups of decisions that are on their way.
+    lookups: Arc<Room<1>>,
     /// One place to learn a model in: a history takes as much memory as all else.
     lessons: Arc<Semaphore>,
     policy_turn: Mutex<()>,
@@ -251,6 +255,7 @@ impl Api {
             requests,
             streams,
             agendas,
+            lookups: Room::new([decisions::WAITING_MAX]),
             lessons: Arc::new(Semaphore::new(1)),
             policy_turn: Mutex::new(()),
             tail: stream::tail::Shared::default(),

@@ -10,6 +10,7 @@ use super::id::Id;
 use super::seek::seek;
 use crate::event::Topic;
 use crate::log::{Error, Log, Record};
+use std::collections::BTreeMap;
 
 /// Within so long after it was made a decision stands in the log, as long as nothing is wrong.
 const SOON_MS: i64 = 2_000;
@@ -19,35 +20,49 @@ pub const BEHIND_MS_MAX: i64 = 10_000;
 /// as it may, and a clock that is ahead.
 pub const AFTER_MS_MAX: i64 = DELAY_MS_MAX as i64 + 60_000;
 
-/// The record of a tenant's decision that was made at `since_ms` or later; none where there is none any more.
-pub async fn find(log: &dyn Log, tenant: &str, id: Id, since_ms: i64) -> Result<Option<Record>, Error> {
-    if id.at_ms() < since_ms {
-        return Ok(None);
-    }
-    let text = id.to_string();
-    for partition in id.partitions(log.partitions(Topic::Decisions)) {
-        if let Some(record) = find_in(log, partition, &text, id.at_ms()).await? {
-            let owner = record.key.as_deref().unwrap_or_default().strip_prefix(tenant.as_bytes());
-            return Ok(owner.is_some_and(|rest| rest.first() == Some(&b':')).then_some(record));
-        }
-    }
-    Ok(None)
+/// A look-up of one decision. The first look covers every place where it can stand, each later one only what has been
+/// appended since: a decision that was made just now may still be on its way.
+pub struct Lookup<'a> {
+    log: &'a dyn Log,
+    tenant: &'a str,
+    id: Id,
+    text: String,
+    /// By partition, the end of the log at the last look.
+    ends: BTreeMap<u32, i64>,
 }
 
-async fn find_in(log: &dyn Log, partition: u32, id: &str, at_ms: i64) -> Result<Option<Record>, Error> {
-    let end = log.extent(Topic::Decisions, partition).await?.end;
-    let made = seek(log, Topic::Decisions, partition, at_ms).await?;
-    let mut scan = Scan { log, partition, id, next: made };
-    if let Some(found) = scan.until(end, at_ms + SOON_MS).await? {
-        return Ok(Some(found));
+impl<'a> Lookup<'a> {
+    /// A look-up of a tenant's decision.
+    pub fn new(log: &'a dyn Log, tenant: &'a str, id: Id) -> Self {
+        Self { log, tenant, id, text: id.to_string(), ends: BTreeMap::new() }
     }
-    let later = scan.next;
-    scan.next = seek(log, Topic::Decisions, partition, at_ms - BEHIND_MS_MAX).await?;
-    if let Some(found) = scan.until(made, at_ms).await? {
-        return Ok(Some(found));
+
+    /// The record, if it is there and of the tenant.
+    ///
+    /// # Errors
+    /// What the log answers; the look-up is over then.
+    pub async fn look(&mut self) -> Result<Option<Record>, Error> {
+        for partition in self.id.partitions(self.log.partitions(Topic::Decisions)) {
+            let end = self.log.extent(Topic::Decisions, partition).await?.end;
+            let mut scan = Scan { log: self.log, partition, id: &self.text, next: 0 };
+            let found = match self.ends.insert(partition, end) {
+                None => scan.around(self.id.at_ms(), end).await?,
+                Some(seen) => {
+                    scan.next = seen;
+                    scan.until(end, i64::MAX).await?
+                }
+            };
+            if let Some(record) = found.filter(|record| self.is_ours(record)) {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
     }
-    scan.next = later;
-    scan.until(end, at_ms + AFTER_MS_MAX).await
+
+    fn is_ours(&self, record: &Record) -> bool {
+        let subject = record.key.as_deref().and_then(|key| key.strip_prefix(self.tenant.as_bytes()));
+        subject.is_some_and(|rest| rest.first() == Some(&b':'))
+    }
 }
 
 /// Compares records with an id.
@@ -60,10 +75,28 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
+    /// The record below `end` that was made at `at_ms`: where it nearly always stands, then where a log stands whose
+    /// clock is behind, then up to where it can be at the latest.
+    async fn around(&mut self, at_ms: i64, end: i64) -> Result<Option<Record>, Error> {
+        let made = seek(self.log, Topic::Decisions, self.partition, at_ms).await?;
+        self.next = made;
+        if let Some(found) = self.until(end, at_ms + SOON_MS).await? {
+            return Ok(Some(found));
+        }
+        let later = self.next;
+        self.next = seek(self.log, Topic::Decisions, self.partition, at_ms - BEHIND_MS_MAX).await?;
+        if let Some(found) = self.until(made, at_ms).await? {
+            return Ok(Some(found));
+        }
+        self.next = later;
+        self.until(end, at_ms + AFTER_MS_MAX).await
+    }
+
     /// The record of that id below `end` and not newer than `until_ms`.
     async fn until(&mut self, end: i64, until_ms: i64) -> Result<Option<Record>, Error> {
         while self.next < end {
-            let page = self.log.page(Topic::Decisions, self.partition, self.next).await?;
+            let from = self.next;
+            let page = self.log.page(Topic::Decisions, self.partition, from).await?;
             for record in page.records {
                 if record.timestamp_ms > until_ms || record.position.offset >= end {
                     return Ok(None);
@@ -73,8 +106,112 @@ impl Scan<'_> {
                     return Ok(Some(record));
                 }
             }
-            self.next = page.next.max(self.next + 1);
+            // An empty page that leads nowhere is not asked for again; behind records the next one counts.
+            self.next = self.next.max(page.next).max(from + 1);
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Position;
+    use crate::log::{Extent, Fenced, Membership, NewRecord, Page, Reader};
+    use async_trait::async_trait;
+    use proptest::prelude::*;
+
+    const NOW_MS: i64 = 1_772_359_200_000;
+
+    /// One partition whose pages hold at most so many records; holes stand where offsets are left out.
+    struct Paged {
+        records: Vec<Record>,
+        page_records: usize,
+    }
+
+    #[async_trait]
+    impl Log for Paged {
+        fn partitions(&self, _: Topic) -> u32 {
+            1
+        }
+
+        async fn append(&self, _: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
+            Err(Error::reject("append", "this log is only read"))
+        }
+
+        async fn extent(&self, _: Topic, _: u32) -> Result<Extent, Error> {
+            Ok(Extent { start: 0, end: self.records.last().map_or(0, |record| record.position.offset + 1) })
+        }
+
+        async fn subscribe(&self, _: &str, _: Topic) -> Result<Box<dyn Membership>, Error> {
+            Err(Error::reject("subscribe", "this log has no groups"))
+        }
+
+        async fn read(&self, _: Topic, _: u32, _: i64) -> Result<Box<dyn Reader>, Error> {
+            Err(Error::reject("read", "this log has pages alone"))
+        }
+
+        async fn page(&self, _: Topic, _: u32, from: i64) -> Result<Page, Error> {
+            let at = self.records.partition_point(|record| record.position.offset < from);
+            let records: Vec<_> = self.records[at..].iter().take(self.page_records).cloned().collect();
+            let next = records.last().map_or(from, |record| record.position.offset + 1);
+            Ok(Page { records, next })
+        }
+
+        async fn fence(&self, _: Topic, _: u32) -> Result<Box<dyn Fenced>, Error> {
+            Err(Error::reject("fence", "this log is only read"))
+        }
+    }
+
+    fn record(offset: i64, timestamp_ms: i64, id: Id) -> Record {
+        Record {
+            position: Position { topic: Topic::Decisions, partition: 0, offset },
+            timestamp_ms,
+            key: Some("acme:u".into()),
+            value: bytes::Bytes::new(),
+            headers: vec![("ce_id".into(), id.to_string().into())],
+        }
+    }
+
+    proptest! {
+        /// Whatever the log looks like and however small its pages are, a decision that is in it is found.
+        #[test]
+        fn every_decision_in_the_log_is_found_page_by_page(
+            steps in proptest::collection::vec((1..4_i64, 0..400_i64, -9_000..100_000_i64), 1..60),
+            page_records in 1..4_usize,
+        ) {
+            let (mut offset, mut at_ms) = (-1, NOW_MS);
+            let mut ids = Vec::new();
+            let records = steps.iter().enumerate().map(|(n, (skip, later, delay))| {
+                (offset, at_ms) = (offset + skip, at_ms + later);
+                // It may have waited for the log, or been made by a clock that is ahead of the log's.
+                let id = Id::new(at_ms - delay, 0, n as u64);
+                ids.push(id);
+                record(offset, at_ms, id)
+            });
+            let log = Paged { records: records.collect(), page_records };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            for id in ids {
+                let look = |tenant| runtime.block_on(Lookup::new(&log, tenant, id).look()).unwrap();
+                let found = look("acme").and_then(|record| record.header("ce_id").map(<[u8]>::to_vec));
+                prop_assert_eq!(found, Some(id.to_string().into_bytes()));
+                prop_assert_eq!(look("acm"), None);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_later_look_sees_what_has_come_since() {
+        let id = |n| Id::new(NOW_MS, 0, n);
+        let mut log = Paged { records: vec![record(0, NOW_MS, id(0))], page_records: 1 };
+        let ends = {
+            let mut lookup = Lookup::new(&log, "acme", id(5));
+            assert_eq!(lookup.look().await.unwrap(), None);
+            assert_eq!(lookup.look().await.unwrap(), None);
+            lookup.ends
+        };
+        log.records.extend((1..6).map(|n| record(2 * n, NOW_MS + n, id(n as u64))));
+        let mut lookup = Lookup { ends, ..Lookup::new(&log, "acme", id(5)) };
+        assert_eq!(lookup.look().await.unwrap().map(|record| record.position.offset), Some(10));
     }
 }

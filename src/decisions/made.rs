@@ -127,6 +127,11 @@ impl Kept {
         serde_json::from_slice(&record.value).ok().map(Self)
     }
 
+    /// Whether it is about a login, and not about a visit.
+    pub fn is_login(&self) -> bool {
+        self.0.contains_key("attempt")
+    }
+
     /// All of it.
     pub fn into_data(self) -> Map<String, Value> {
         self.0
@@ -147,6 +152,7 @@ impl Kept {
             asn: attempt.asn,
             country: attempt.country,
             user_agent: attempt.user_agent,
+            idempotency_digest: None,
         };
         Some(if faults.is_empty() { Ok(verdict) } else { Err(faults) })
     }

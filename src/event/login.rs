@@ -111,6 +111,8 @@ pub struct Verdict {
     pub country: Option<String>,
     /// See [`Attempt::user_agent`].
     pub user_agent: Option<String>,
+    /// Digest of a request with an idempotency key, by which another request under the same key is recognised.
+    pub idempotency_digest: Option<String>,
 }
 
 /// A device somebody decided about (`foretell.device.trusted`, `foretell.device.revoked`).
@@ -120,4 +122,6 @@ pub struct Device {
     pub user_id: String,
     /// The device.
     pub device_id: String,
+    /// See [`Verdict::idempotency_digest`].
+    pub idempotency_digest: Option<String>,
 }

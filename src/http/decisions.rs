@@ -1,25 +1,32 @@
-//! Decisions that were made: looked at by their id, and told by somebody who knows whether they were right.
+//! Decisions that were made: looked up by their id, and labelled by somebody who knows whether they were right.
 //!
 //! ```text
-//!   id ─► partition and time ─► the log, there ─► the tenant's own? ─┬─► GET: all of it
-//!          not there and just made: wait a little                    └─► feedback ─► the attempt's fields ─► logins
+//!   id ─► partition and time ─► the log, there ─► of the tenant, subject not erased? ─┬─► GET: all of it
+//!          not there and just made: wait a little                                     └─► feedback ─► logins
 //! ```
 //!
-//! No row is read: see [`crate::decisions`]. An id is opaque to callers, so one that was never given out is as unknown
-//! as one of another tenant, or one that is older than decisions are kept.
+//! Finding one reads no row: see [`crate::decisions`]. The row of its subject then says whether the subject was erased
+//! since. An id is opaque to callers, so one that was never given out is as unknown as one of another tenant, of an
+//! erased subject, or one that is older than decisions are kept.
+//!
+//! A decision that was made just now may be on its way into the log. A look-up of it waits for the log to grow, and
+//! looks at nothing but what was appended meanwhile; few of them wait at once, because an id of the present can be
+//! made up.
 
-use super::auth::Caller;
-use super::events::{self, Accepted};
+use super::auth::{Caller, Scope};
+use super::events::Accepted;
 use super::problem::{Code, Problem};
 use super::request::{Ids, Object, Prefer};
-use super::{Api, SOURCE};
+use super::{Api, answer, idempotency};
 use crate::decisions::id::Id;
-use crate::decisions::lookup;
+use crate::decisions::lookup::Lookup;
 use crate::decisions::made::{Kept, Label};
-use crate::event::codec::{Fault, Fields, encode_event};
-use crate::event::{Envelope, Event, Fact, Topic};
+use crate::event::codec::{Fault, Fields};
+use crate::event::{Fact, Topic};
+use crate::log::Record;
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -29,9 +36,13 @@ use utoipa::ToSchema;
 
 /// A decision that is no older may still be on its way into the log.
 const FRESH_MS: i64 = 10_000;
-/// How long one that may be on its way is waited for, and the first pause between two looks; each is twice as long.
+/// How long one that may be on its way is waited for; the first pause between two looks, of which each is twice as
+/// long, and the longest.
 const WAIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(160);
+/// Look-ups that wait at once, shared by tenants; further ones are answered 503.
+pub(super) const WAITING_MAX: u64 = 16;
 /// The decision is about a visit, whose outcome comes as an event.
 const NOT_A_LOGIN: &str = "NOT_A_LOGIN";
 
@@ -79,7 +90,8 @@ struct Feedback {
 
 /// A decision by its id, for as long as decisions are kept (`topics.decision_retention_days`).
 ///
-/// One that was made just now is waited for, at most a second.
+/// One that was made just now is waited for, at most a second. Decisions about users and clients who were erased since
+/// are not found. Reading one about a login needs `logins:read`, about a visit `visits:read`.
 #[utoipa::path(
     get, path = "/v1/decisions/{id}", tag = "decisions",
     params(("id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
@@ -94,17 +106,23 @@ pub(super) async fn get(
     caller: Caller,
     Ids(id): Ids<String>,
 ) -> Result<Json<Map<String, Value>>, Problem> {
-    find(&api, &caller.tenant, &id).await.map(|kept| Json(kept.into_data()))
+    let kept = find(&api, &caller.tenant, &id).await?;
+    caller.needs(if kept.is_login() { Scope::LoginsRead } else { Scope::VisitsRead })?;
+    Ok(Json(kept.into_data()))
 }
 
 /// Says whether the person behind a scored login was who they said, and so changes the history that later logins are
 /// compared with: appends `foretell.login.confirmed` or `foretell.login.reported` with the attempt's own fields.
 ///
-/// The same feedback twice changes nothing. Answers 202 once it is durable; with `Prefer: wait=SECONDS` 200 as soon
-/// as the serving views contain it.
+/// The label that was sent last holds; sending it again changes nothing. With `Idempotency-Key` the same request can be
+/// sent again, whatever was sent since: it appends nothing. Another request about the user under the key is 422.
+/// Answers 202 once it is durable; with `Prefer: wait=SECONDS` 200 as soon as the serving views contain it.
 #[utoipa::path(
     post, path = "/v1/feedback", tag = "decisions",
-    params(("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header)),
+    params(
+        ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
+    ),
     request_body = FeedbackRequest,
     responses(
         (status = 202, description = "Durable", body = Accepted),
@@ -117,8 +135,10 @@ pub(super) async fn feedback(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Prefer(wait): Prefer,
+    headers: HeaderMap,
     body: Object,
 ) -> Result<Response, Problem> {
+    let key = idempotency::of(&headers)?;
     let Feedback { decision_id, label, reported_by } = body.read(read_feedback)?;
     let kept = find(&api, &caller.tenant, &decision_id).await?;
     let verdict = kept.verdict(&decision_id, reported_by).ok_or_else(|| {
@@ -126,16 +146,11 @@ pub(super) async fn feedback(
         Problem::invalid(vec![Fault::new("/decision_id", NOT_A_LOGIN, detail)])
     })?;
     let verdict = verdict.map_err(|faults| Problem::internal(format!("decision {decision_id}: {faults:?}")))?;
-    // The same feedback is the same event, whoever sends it again.
-    let id = format!("{decision_id}:{}", label.name());
-    let envelope =
-        Envelope { id: id.clone(), source: SOURCE.to_owned(), tenant: caller.tenant, time_ms: api.clock.now_ms() };
     let fact = match label {
         Label::Legitimate => Fact::LoginConfirmed(Box::new(verdict)),
         Label::Fraud => Fact::LoginReported(Box::new(verdict)),
     };
-    let record = encode_event(&Event { envelope, fact }, &[]);
-    events::answer(&api, vec![record], vec![id], wait).await
+    idempotency::append(&api, caller.tenant, fact, key, wait).await
 }
 
 fn read_feedback(f: &mut Fields<'_, '_>) -> Feedback {
@@ -146,26 +161,63 @@ fn read_feedback(f: &mut Fields<'_, '_>) -> Feedback {
     }
 }
 
+fn unknown() -> Problem {
+    Problem::new(Code::DecisionNotFound, "this tenant has no such decision, or not any more")
+}
+
 /// A tenant's decision; waits a little for one that was made just now.
 async fn find(api: &Api, tenant: &str, id: &str) -> Result<Kept, Problem> {
-    let unknown = || Problem::new(Code::DecisionNotFound, "this tenant has no such decision, or not any more");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let now_ms = api.clock.now_ms();
     let since_ms = now_ms - api.retention.ms(Topic::Decisions).unwrap_or(now_ms);
-    let (begun, mut pause) = (Instant::now(), PAUSE);
-    loop {
-        let found = lookup::find(api.log.as_ref(), tenant, id, since_ms).await.map_err(|error| {
-            tracing::warn!(%error, "cannot read decisions");
-            Problem::new(Code::DecisionsUnavailable, "try again")
-        })?;
-        if let Some(record) = found {
-            return Kept::read(&record).ok_or_else(|| Problem::internal(format!("decision {id} cannot be read")));
-        }
-        let is_fresh = (now_ms - id.at_ms()).abs() < FRESH_MS;
-        if !is_fresh || begun.elapsed() >= WAIT {
-            return Err(unknown());
-        }
-        sleep(pause).await;
-        pause *= 2;
+    if id.at_ms() < since_ms {
+        return Err(unknown());
     }
+    let mut lookup = Lookup::new(api.log.as_ref(), tenant, id);
+    let record = match look(&mut lookup).await? {
+        Some(record) => record,
+        None if (now_ms - id.at_ms()).abs() < FRESH_MS => wait(api, tenant, &mut lookup).await?,
+        None => return Err(unknown()),
+    };
+    let kept = Kept::read(&record).ok_or_else(|| Problem::internal(format!("decision {id} cannot be read")))?;
+    if is_erased(api, tenant, &record, &kept, id).await? {
+        return Err(unknown());
+    }
+    Ok(kept)
+}
+
+async fn look(lookup: &mut Lookup<'_>) -> Result<Option<Record>, Problem> {
+    lookup.look().await.map_err(|error| {
+        tracing::warn!(%error, "cannot read decisions");
+        Problem::new(Code::DecisionsUnavailable, "try again")
+    })
+}
+
+/// Looks again whenever the log has grown, for at most [`WAIT`].
+async fn wait(api: &Api, tenant: &str, lookup: &mut Lookup<'_>) -> Result<Record, Problem> {
+    let Some(_place) = api.lookups.try_take(tenant, [1]) else {
+        let detail = "too many look-ups wait for decisions that were made just now";
+        return Err(Problem::new(Code::Overloaded, detail));
+    };
+    let (begun, mut pause) = (Instant::now(), PAUSE);
+    while begun.elapsed() < WAIT {
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+        if let Some(record) = look(lookup).await? {
+            return Ok(record);
+        }
+    }
+    Err(unknown())
+}
+
+/// Whether the subject of a decision was erased after it was made.
+async fn is_erased(api: &Api, tenant: &str, record: &Record, kept: &Kept, id: Id) -> Result<bool, Problem> {
+    let key = std::str::from_utf8(record.key.as_deref().unwrap_or_default()).unwrap_or_default();
+    let subject = key.split_once(':').map_or("", |(_, subject)| subject);
+    let erased_at_ms = if kept.is_login() {
+        api.rows.user(tenant, subject).await.map(|user| user.and_then(|user| user.erased_at_ms))
+    } else {
+        api.rows.client(tenant, subject).await.map(|client| client.and_then(|client| client.erased_at_ms))
+    };
+    Ok(erased_at_ms.map_err(answer::unreadable)?.is_some_and(|erased| erased >= id.at_ms()))
 }

@@ -1,32 +1,30 @@
 //! `POST /v1/appointments/{appointment_id}/reminders`: ask for a reminder now.
 //!
-//! **Idempotency without a table of keys.** The id of the request event is a hash of tenant, path and key, and the
-//! event carries a digest of what was asked. The fold recognises a repeated id and keeps the first digest in the
-//! client's row, so whichever process took whichever request, one of them is first in the log and all of them can
-//! read which. A request is therefore answered after its own event is folded: with the reminder if the row holds its
-//! digest, with 422 if it holds another one. If the fold does not get there in time the answer is 503, and sending
-//! the same again is safe. An appointment's row holds the requests of a day up to `appointment_requests_max`, which
-//! is told as 429; a key of an older one that made room since then is told so as well, or asks anew.
+//! **Idempotency without a table of keys**, as in [`idempotency`](super::idempotency); the key holds for the appointment.
+//! A request is answered after its own event is folded: with the reminder if the row holds its digest, with 422 if it
+//! holds another one. If the fold does not get there in time the answer is 503, and sending the same again is safe.
+//! An appointment's row holds the requests of a day up to `appointment_requests_max`; further ones are answered 429. A
+//! key of an older request, which made room since then, is answered 429 as well, or requests again.
 
 use super::answer;
-use super::auth::{Caller, hex};
+use super::auth::Caller;
 use super::clients::Visits;
 use super::events::append;
 use super::problem::{Code, Problem};
 use super::request::{Ids, Object};
-use super::{Api, SOURCE};
+use super::{Api, SOURCE, idempotency};
 use crate::event::appointment::Channel;
 use crate::event::codec::bounds::CHANNELS_MAX;
 use crate::event::codec::{Fields, encode_event};
 use crate::event::reminder::{Request, manual_id};
-use crate::event::{Envelope, Event, Fact, ID_BYTES_MAX};
+use crate::event::{Envelope, Event, Fact};
 use crate::remind::plan::Status;
+use crate::rows::became::Became;
 use crate::view::client::Asked;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -53,6 +51,11 @@ pub struct ReminderAnswer {
     /// `planned` until it is announced, `sent`, or `suppressed` and the like where it will not be.
     #[schema(value_type = String)]
     pub status: Status,
+    /// Whether the serving views contain the request; `planned` is all that can be said until they do.
+    pub folded: bool,
+    /// What became of the request, as for events; absent unless `folded` is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<Vec<Became>>,
 }
 
 /// Asks for a reminder now.
@@ -79,7 +82,7 @@ pub(super) async fn request(
     headers: HeaderMap,
     body: Object,
 ) -> Result<(StatusCode, Json<ReminderAnswer>), Problem> {
-    let key = idempotency_key(&headers)?;
+    let key = idempotency::of(&headers)?;
     let tenant = caller.tenant;
     let client_id = api.client_of(&tenant, &appointment_id).await?;
     let mut asked = body.read(|f| read(f, &appointment_id, &client_id))?;
@@ -110,7 +113,10 @@ pub(super) async fn request(
     let story = visits.story(&api, &appointment_id);
     let status = story.iter().find(|reminder| reminder.reminder_id == reminder_id).map(|reminder| reminder.status);
     let status = status.unwrap_or(Status::Planned);
-    Ok((StatusCode::ACCEPTED, Json(ReminderAnswer { reminder_id, status })))
+    let folded = matches!(seen, Seen::Folded);
+    // A request that the row holds was applied, by this event or by the first one under its key.
+    let outcomes = folded.then(|| vec![Became::Applied]);
+    Ok((StatusCode::ACCEPTED, Json(ReminderAnswer { reminder_id, status, folded, outcomes })))
 }
 
 /// How far a request has come.
@@ -150,7 +156,7 @@ fn same(first: &Asked, digest: Option<&str>) -> Result<(), Problem> {
     if first.digest.as_deref() == digest {
         return Ok(());
     }
-    Err(Problem::new(Code::IdempotencyKeyReused, "use another key for another request"))
+    Err(idempotency::reused())
 }
 
 fn read(f: &mut Fields<'_, '_>, appointment_id: &str, client_id: &str) -> Request {
@@ -164,26 +170,11 @@ fn read(f: &mut Fields<'_, '_>, appointment_id: &str, client_id: &str) -> Reques
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    match value.to_str() {
-        Ok(key) if !key.is_empty() && key.len() <= ID_BYTES_MAX => Ok(Some(key)),
-        _ => Err(Problem::new(Code::MalformedRequest, "Idempotency-Key must be 1 to 512 visible ASCII characters")),
-    }
-}
-
 /// What tells one request from another: not the bytes, which a repeated request may order otherwise.
 fn digest(asked: &Request) -> String {
-    let said = serde_json::json!([asked.channels, asked.template, asked.reason]);
-    hex(&Sha256::digest(said.to_string()))
+    idempotency::digest(&serde_json::json!([asked.channels, asked.template, asked.reason]))
 }
 
 fn event_id(tenant: &str, appointment_id: &str, key: &str) -> String {
-    let path = format!("/v1/appointments/{appointment_id}/reminders");
-    let mut hash = Sha256::new();
-    for part in [tenant, &path, key] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    format!("idempotent-{}", hex(&hash.finalize()))
+    idempotency::event_id(tenant, &format!("/v1/appointments/{appointment_id}/reminders"), key)
 }

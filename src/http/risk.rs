@@ -230,7 +230,7 @@ pub(super) async fn login(
     };
     let (id, tenant, subject, at_ms) = (&answer.id, &caller.tenant, &asked.user_id, now_ms);
     let attempted = Asked::Attempt(Attempted { at_ms: asked.at_ms, attempt: &asked.attempt });
-    api.decisions.record(&Made { id, tenant, subject, at_ms, asked: attempted, answer: &answer });
+    api.decisions.record(&Made { id, tenant, subject, at_ms, asked: attempted, answer: &answer }).await;
     Ok(Json(answer))
 }
 

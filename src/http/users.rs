@@ -2,22 +2,21 @@
 
 use super::answer::{self, LoginHistory, Standing, at};
 use super::auth::Caller;
-use super::events::{self, Accepted};
+use super::events::Accepted;
 use super::problem::{Code, Problem};
 use super::request::{Ids, Prefer};
-use super::{Api, SOURCE};
-use crate::event::codec::encode_event;
+use super::{Api, idempotency};
+use crate::event::Fact;
 use crate::event::login::Device;
-use crate::event::{Envelope, Event, Fact};
 use crate::score::login::History;
 use crate::store::Family;
 use crate::view::user;
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::Duration;
 use utoipa::ToSchema;
 
 /// A device that a user is known by.
@@ -103,11 +102,15 @@ fn known(id: &str, device: &user::Device, now_ms: i64) -> KnownDevice {
 }
 
 /// Trusts a device: it is known from now on, until it is revoked. An event is appended.
+///
+/// With `Idempotency-Key` the same request can be sent again and appends nothing; another request about the user under
+/// the key is 422.
 #[utoipa::path(
     put, path = "/v1/users/{user_id}/devices/{device_id}", tag = "users",
     params(
         ("user_id" = String, Path), ("device_id" = String, Path),
         ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
     ),
     responses(
         (status = 202, body = Accepted),
@@ -121,16 +124,19 @@ pub(super) async fn trust(
     caller: Caller,
     Prefer(wait): Prefer,
     Ids((user_id, device_id)): Ids<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    decide(&api, caller.tenant, Fact::DeviceTrusted(Device { user_id, device_id }), wait).await
+    let device = Device { user_id, device_id, idempotency_digest: None };
+    idempotency::append(&api, caller.tenant, Fact::DeviceTrusted(device), idempotency::of(&headers)?, wait).await
 }
 
-/// Revokes a device: it is new again. An event is appended.
+/// Revokes a device: it is new again. An event is appended; `Idempotency-Key` as for trusting one.
 #[utoipa::path(
     delete, path = "/v1/users/{user_id}/devices/{device_id}", tag = "users",
     params(
         ("user_id" = String, Path), ("device_id" = String, Path),
         ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
     ),
     responses(
         (status = 202, body = Accepted),
@@ -144,13 +150,8 @@ pub(super) async fn revoke(
     caller: Caller,
     Prefer(wait): Prefer,
     Ids((user_id, device_id)): Ids<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    decide(&api, caller.tenant, Fact::DeviceRevoked(Device { user_id, device_id }), wait).await
-}
-
-async fn decide(api: &Api, tenant: String, fact: Fact, wait: Option<Duration>) -> Result<Response, Problem> {
-    let id = answer::new_id();
-    let envelope = Envelope { id: id.clone(), source: SOURCE.to_owned(), tenant, time_ms: api.clock.now_ms() };
-    let record = encode_event(&Event { envelope, fact }, &[]);
-    events::answer(api, vec![record], vec![id], wait).await
+    let device = Device { user_id, device_id, idempotency_digest: None };
+    idempotency::append(&api, caller.tenant, Fact::DeviceRevoked(device), idempotency::of(&headers)?, wait).await
 }

@@ -15,9 +15,11 @@
 //! Events may come in any order: times are compared, never assumed to rise.
 
 mod device;
+mod keyed;
 mod verdict;
 
 pub use device::{Device, DeviceKey, fingerprint};
+pub use keyed::{KEYED_MAX, Keyed};
 pub use verdict::{Place, Success, Verdict, address_mark, device_mark};
 
 use super::feature::{self, Change, Delta, Level};
@@ -72,6 +74,8 @@ pub struct User {
     pub reported_at_ms: BTreeMap<u64, i64>,
     /// What the person last said of attempts, by the hash of the decision's id.
     pub verdicts: BTreeMap<u64, Verdict>,
+    /// Latest requests with an idempotency key, in the order of their offsets.
+    pub keyed: Vec<Keyed>,
     /// When everything before was forgotten.
     pub erased_at_ms: Option<i64>,
 }
@@ -183,20 +187,9 @@ pub struct Logins {
     pub limits: Limits,
 }
 
-impl Fold for Logins {
-    type Owner = User;
-    type Decision = Decision;
-    const FAMILY: Family = Family::Logins;
-    const OWNER: View = View::User;
-
-    fn fold(&self, user: &mut User, event: &Event, _: super::Place) -> Outcome<Decision> {
+impl Logins {
+    fn change(&self, user: &mut User, event: &Event) -> Outcome<Decision> {
         let time_ms = event.envelope.time_ms;
-        if user.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
-            return Outcome::Skipped(Skip::Erased);
-        }
-        if !user.recent.insert(event.fingerprint()) {
-            return Outcome::Skipped(Skip::Repeated);
-        }
         let mut decision = Decision::default();
         match &event.fact {
             Fact::Login(login) => {
@@ -208,8 +201,12 @@ impl Fold for Logins {
                     user.failed(time_ms, &self.limits);
                 }
             }
-            Fact::LoginConfirmed(verdict) if user.restates(verdict, false) => {}
-            Fact::LoginReported(verdict) if user.restates(verdict, true) => {}
+            Fact::LoginConfirmed(verdict) if user.restates(verdict, false) => {
+                return Outcome::Skipped(Skip::Unchanged);
+            }
+            Fact::LoginReported(verdict) if user.restates(verdict, true) => {
+                return Outcome::Skipped(Skip::Unchanged);
+            }
             Fact::LoginConfirmed(verdict) => {
                 decision.is_too_late = user.find(verdict).is_none();
                 decision.first_success = user.successes == 0;
@@ -220,18 +217,47 @@ impl Fold for Logins {
                 decision.success = user.report(verdict, time_ms);
                 decision.first_success = user.successes == 0;
             }
-            Fact::DeviceTrusted(device) => {
-                user.decide(&device.device_id, time_ms, Trust::Trusted);
-                user.forget_devices(&device.device_id, self.limits.user_devices_max);
-            }
-            Fact::DeviceRevoked(device) => {
-                user.decide(&device.device_id, time_ms, Trust::Revoked);
-                user.forget_devices(&device.device_id, self.limits.user_devices_max);
-            }
+            Fact::DeviceTrusted(device) => return self.decided(user, &device.device_id, time_ms, Trust::Trusted),
+            Fact::DeviceRevoked(device) => return self.decided(user, &device.device_id, time_ms, Trust::Revoked),
             Fact::UserErased { .. } => *user = User { erased_at_ms: Some(time_ms), ..User::default() },
             _ => {}
         }
         Outcome::Applied(decision)
+    }
+
+    /// Takes a decision about a device; it changes nothing where it holds already, or a later one does.
+    fn decided(&self, user: &mut User, device_id: &str, time_ms: i64, trust: Trust) -> Outcome<Decision> {
+        let holds =
+            |user: &User| user.devices.get(device_id).map(|device| (device.trusted, device.revoked_at_ms.is_some()));
+        let before = holds(user);
+        user.decide(device_id, time_ms, trust);
+        user.forget_devices(device_id, self.limits.user_devices_max);
+        if before == holds(user) {
+            return Outcome::Skipped(Skip::Unchanged);
+        }
+        Outcome::Applied(Decision::default())
+    }
+}
+
+impl Fold for Logins {
+    type Owner = User;
+    type Decision = Decision;
+    const FAMILY: Family = Family::Logins;
+    const OWNER: View = View::User;
+
+    fn fold(&self, user: &mut User, event: &Event, place: super::Place) -> Outcome<Decision> {
+        let time_ms = event.envelope.time_ms;
+        if user.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
+            return Outcome::Skipped(Skip::Erased);
+        }
+        let is_new = user.recent.insert(event.fingerprint());
+        let has_key = event.fact.idempotency_digest().is_some();
+        if !is_new || has_key && user.keyed(&event.envelope.id).is_some() {
+            return Outcome::Skipped(Skip::Repeated);
+        }
+        let outcome = self.change(user, event);
+        user.remember_key(event, place, matches!(outcome, Outcome::Applied(_)));
+        outcome
     }
 
     fn is_too_late(decision: &Decision) -> bool {

@@ -273,6 +273,132 @@ async fn keys_open_their_tenant_and_their_scopes_only() {
     assert_eq!(get("/livez", "", "").await.status, 200);
 }
 
+#[tokio::test]
+async fn keys_append_events_of_their_scopes_only_and_erasure_needs_its_own() {
+    let world = World::new();
+    let mut parts = world.parts();
+    let keys = [
+        ("logins", "events:logins"),
+        ("appointments", "events:appointments"),
+        ("label", "decisions:label"),
+        ("feedback", "feedback:write"),
+        ("reminders", "reminders:write"),
+        ("events", "events:write"),
+        ("erase", "erase"),
+        ("admin", "admin"),
+        ("reader", "views:read"),
+    ];
+    let key = |(name, scope): &(&str, &str)| {
+        let hash = foretell::http::auth::hash(name);
+        format!("[[keys]]\nname = \"{name}\"\nsha256 = \"{hash}\"\ntenant = \"acme\"\nscopes = [\"{scope}\"]\n")
+    };
+    parts.keys = Some(foretell::http::auth::Keys::parse(&keys.iter().map(key).collect::<String>()).unwrap());
+    let instance = Instance::with(world, parts).await;
+    let send = async |key: &str, media: &str, body: &Value| {
+        let request = instance.request(Method::POST, "/v1/events").header("content-type", media);
+        Answer::of(request.bearer_auth(key).body(body.to_string()).send().await.unwrap()).await
+    };
+    let device = json!({"user_id": "u", "device_id": "d"});
+    let visit = json!({"appointment_id": "a", "client_id": "c"});
+    let receipt = json!({"reminder_id": "r", "appointment_id": "a", "client_id": "c"});
+    let verdict = json!({"user_id": "u", "decision_id": "d"});
+    for (kind, data, opens) in [
+        ("device.trusted", &device, &["logins", "events", "admin"][..]),
+        ("appointment.missed", &visit, &["appointments", "events", "admin"]),
+        ("client.updated", &json!({"client_id": "c"}), &["appointments", "events", "admin"]),
+        ("reminder.delivered", &receipt, &["appointments", "events", "admin"]),
+        ("login.reported", &verdict, &["label", "feedback", "events", "admin"]),
+        ("reminder.requested", &visit, &["reminders", "events", "admin"]),
+        ("user.erased", &json!({"user_id": "u"}), &["erase", "admin"]),
+        ("client.erased", &json!({"client_id": "c"}), &["erase", "admin"]),
+    ] {
+        for (name, _) in keys {
+            let answer = send(name, STRUCTURED, &event("e", kind, data.clone())).await;
+            match opens.contains(&name) {
+                true => assert_eq!(answer.status, 202, "{name} {kind}: {}", answer.body),
+                false => assert_eq!(answer.problem(), (403, "SCOPE_MISSING"), "{name} {kind}"),
+            }
+        }
+    }
+    let batch = json!([login("e1", "other"), event("e2", "user.erased", json!({"user_id": "other"}))]);
+    let refused = send("events", BATCH, &batch).await;
+    assert_eq!(refused.problem(), (403, "SCOPE_MISSING"));
+    assert_eq!(refused.body["errors"][0]["pointer"], "/1/type");
+    assert_eq!(refused.body["errors"][0]["detail"], "foretell.user.erased needs the scope erase");
+    let of = |path: &str, key: &str| instance.request(Method::GET, path).bearer_auth(key).send();
+    assert_eq!(of("/v1/users/other", "reader").await.unwrap().status(), 404, "nothing of the batch was appended");
+}
+
+#[tokio::test]
+async fn reading_is_split_into_logins_and_visits() {
+    let world = World::new();
+    let mut parts = world.parts();
+    let key = |scope: &str| {
+        let hash = foretell::http::auth::hash(scope);
+        format!("[[keys]]\nname = \"{scope}\"\nsha256 = \"{hash}\"\ntenant = \"acme\"\nscopes = [\"{scope}\"]\n")
+    };
+    let scopes = ["logins:read", "visits:read", "views:read", "risk:read", "policies:write", "admin"];
+    parts.keys = Some(foretell::http::auth::Keys::parse(&scopes.map(key).concat()).unwrap());
+    let instance = Instance::with(world, parts).await;
+    let scored = async |path: &str, body: Value| {
+        let request = instance.request(Method::POST, path).bearer_auth("risk:read").json(&body);
+        let id = Answer::of(request.send().await.unwrap()).await.body["id"].clone();
+        format!("/v1/decisions/{}", id.as_str().unwrap())
+    };
+    let of_login = scored("/v1/risk/logins", json!({"user_id": "u", "ip": "198.51.100.7"})).await;
+    let of_visit =
+        scored("/v1/risk/appointments", json!({"client_id": "c", "starts_at": "2026-03-29T09:30:00Z"})).await;
+    let (logins, visits) = (["logins:read", "views:read", "admin"], ["visits:read", "views:read", "admin"]);
+    for (method, path, opens) in [
+        (Method::GET, "/v1/users/u", &logins[..]),
+        (Method::GET, "/v1/policies/login", &logins),
+        (Method::GET, "/v1/policies/login/versions", &logins),
+        (Method::GET, &of_login, &logins),
+        (Method::GET, "/v1/clients/c", &visits),
+        (Method::GET, "/v1/appointments/a", &visits),
+        (Method::GET, "/v1/agenda", &visits),
+        (Method::GET, "/v1/policies/reminders", &visits),
+        (Method::GET, "/v1/policies/reminders/versions", &visits),
+        (Method::GET, "/v1/models/no-show", &visits),
+        (Method::GET, "/v1/models/no-show/versions", &visits),
+        (Method::HEAD, "/v1/reminders/stream", &visits),
+        (Method::GET, &of_visit, &visits),
+        (Method::PUT, "/v1/policies/login", &["policies:write", "admin"]),
+        (Method::PUT, "/v1/models/no-show", &["policies:write", "admin"]),
+    ] {
+        for scope in scopes {
+            let request = instance.request(method.clone(), path).bearer_auth(scope).header("content-type", JSON);
+            let request = if method == Method::PUT { request.body("{}") } else { request };
+            let status = request.send().await.unwrap().status().as_u16();
+            assert_eq!(status != 403, opens.contains(&scope), "{scope} {method} {path}: {status}");
+            assert_ne!(status, 401, "{scope}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn unknown_query_parameters_are_refused_everywhere() {
+    let instance = Instance::start().await;
+    let document: Value = instance.get("/openapi.json").await.body;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            let path = path.replace("{policy}", "login").replace('{', "").replace('}', "");
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let answer = Answer::of(instance.request(method, &format!("{path}?lmit=1")).send().await.unwrap()).await;
+            assert_eq!(answer.problem(), (400, "UNKNOWN_PARAMETER"), "{path}: {}", answer.body);
+            assert_eq!(answer.body["errors"][0]["pointer"], "/lmit");
+            assert_eq!(answer.body["errors"][0]["code"], "UNKNOWN_PARAMETER");
+        }
+    }
+    let agenda = instance.get("/v1/agenda?lmit=1").await;
+    assert_eq!(agenda.body["detail"], "there is no query parameter lmit; did you mean limit?");
+    assert_eq!(instance.get("/v1/agenda?limit=1").await.status, 200);
+    assert_eq!(instance.get("/v1/agenda?limit=1&limit=2").await.problem(), (400, "MALFORMED_REQUEST"));
+    assert_eq!(instance.get("/v1/agenda?").await.status, 200);
+    assert_eq!(instance.get("/livez").await.status, 200);
+    assert!(instance.get("/readyz?verbose").await.body["missing"].is_array());
+}
+
 /// What a caller may send in good faith or in bad, and gets a score for all the same.
 #[tokio::test]
 async fn odd_attempts_are_scored() {

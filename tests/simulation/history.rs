@@ -80,8 +80,8 @@ fn login(random: &Random, users: u64) -> Fact {
     let user_id = format!("u{}", random.below(users));
     match random.below(20) {
         0 => return Fact::UserErased { user_id },
-        1 => return Fact::DeviceTrusted(Device { user_id, device_id: format!("d{}", random.below(4)) }),
-        2 => return Fact::DeviceRevoked(Device { user_id, device_id: format!("d{}", random.below(4)) }),
+        1 => return Fact::DeviceTrusted(device(user_id, format!("d{}", random.below(4)))),
+        2 => return Fact::DeviceRevoked(device(user_id, format!("d{}", random.below(4)))),
         3 => return Fact::LoginReported(verdict(random, user_id)),
         4 => return Fact::LoginConfirmed(verdict(random, user_id)),
         _ => {}
@@ -103,6 +103,10 @@ fn login(random: &Random, users: u64) -> Fact {
     }))
 }
 
+fn device(user_id: String, device_id: String) -> Device {
+    Device { user_id, device_id, idempotency_digest: None }
+}
+
 /// One of a few, so that verdicts find their logins.
 fn decision_id(random: &Random) -> String {
     format!("s{}", random.below(6))
@@ -118,6 +122,7 @@ fn verdict(random: &Random, user_id: String) -> Box<Verdict> {
         asn: None,
         country: None,
         user_agent: None,
+        idempotency_digest: None,
     })
 }
 

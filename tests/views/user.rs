@@ -1,8 +1,8 @@
 //! A user's row.
 
 use crate::build::*;
-use foretell::event::Fact;
 use foretell::event::login::{Attempt, Device, Verdict};
+use foretell::event::{Envelope, Event, Fact};
 use foretell::store::View;
 use foretell::view::feature::Level;
 use foretell::view::user::{self, DEVICE_KNOWN_MS, Decision, FAILURES_WINDOW_MS, Logins, User};
@@ -24,7 +24,7 @@ fn failure() -> Fact {
 }
 
 fn device(device_id: &str) -> Device {
-    Device { user_id: "u".into(), device_id: device_id.into() }
+    Device { user_id: "u".into(), device_id: device_id.into(), idempotency_digest: None }
 }
 
 fn trusted(device_id: &str) -> Fact {
@@ -177,6 +177,7 @@ fn verdict(decision_id: &str) -> Box<Verdict> {
         asn: None,
         country: None,
         user_agent: None,
+        idempotency_digest: None,
     })
 }
 
@@ -225,6 +226,50 @@ fn a_reported_login_leaves_the_history_and_a_confirmed_one_comes_back() {
     assert_eq!((totals(&none), row(&none).last_success_ms), ((0, 0), None));
     assert_eq!(totals(&after(&[(3, reported("two")), (4, reported("one")), (5, success(None, None))])), (1, 1));
     assert_eq!(totals(&after(&[(3, reported("two")), (4, reported("one")), (5, confirmed("one"))])), (1, 1));
+}
+
+#[test]
+fn the_first_request_under_an_idempotency_key_holds() {
+    let (mut row, fold) = (User::default(), Logins::default());
+    let mut folded = |offset, id: &str, fact: Fact| {
+        let mut event = event(10, fact);
+        event.envelope.id = id.into();
+        fold.fold(&mut row, &event, Place { partition: 0, offset })
+    };
+    let keyed = |fact: &dyn Fn(Box<Verdict>) -> Fact, digest: &str| {
+        fact(Box::new(Verdict { idempotency_digest: Some(digest.into()), ..*verdict("d") }))
+    };
+    let fraud = keyed(&Fact::LoginReported, "a body");
+    assert!(matches!(folded(1, "key", fraud.clone()), Outcome::Applied(_)));
+    assert_eq!(folded(2, "key", fraud), Outcome::Skipped(Skip::Repeated), "sent again");
+    assert_eq!(
+        folded(3, "key", keyed(&Fact::LoginConfirmed, "another body")),
+        Outcome::Skipped(Skip::Repeated),
+        "another body"
+    );
+    let (first, labelled) = (*row.keyed("key").unwrap(), (row.reported, row.confirmed));
+    assert_eq!((first.offset, first.is_applied, labelled), (1, true, (1, 0)));
+    assert!(first.is("a body") && !first.is("another body"));
+    // However many events come in between, as long as the key is remembered.
+    let mut row = row;
+    for offset in 4..200 {
+        let failed = event(offset, failure());
+        Logins::default().fold(&mut row, &failed, Place { partition: 0, offset });
+    }
+    let under = |key: &str, fact: Fact| {
+        let Event { envelope, fact } = event(300, fact);
+        Event { envelope: Envelope { id: key.into(), ..envelope }, fact }
+    };
+    let again = under("key", keyed(&Fact::LoginConfirmed, "another body"));
+    assert_eq!(
+        Logins::default().fold(&mut row, &again, Place { partition: 0, offset: 300 }),
+        Outcome::Skipped(Skip::Repeated)
+    );
+    for n in 0..user::KEYED_MAX as i64 {
+        let other = under(&format!("key {n}"), keyed(&Fact::LoginReported, "a body"));
+        Logins::default().fold(&mut row, &other, Place { partition: 0, offset: 301 + n });
+    }
+    assert_eq!((row.keyed("key"), row.keyed.len()), (None, user::KEYED_MAX), "the oldest is forgotten");
 }
 
 #[test]

@@ -77,6 +77,12 @@ impl<'v, 'f> Fields<'v, 'f> {
         self.optional(name, id)
     }
 
+    /// An optional id in a field that earlier versions did not know: a record may hold anything there, and what is no id
+    /// is ignored.
+    pub fn lenient_id(&self, name: &str) -> Option<String> {
+        self.present(name).and_then(|value| id(value).ok())
+    }
+
     /// An optional free text; an empty one is absent.
     pub fn text(&mut self, name: &str) -> Option<String> {
         self.optional(name, |value| text(value, TEXT_BYTES_MAX)).filter(|text| !text.is_empty()).map(str::to_owned)

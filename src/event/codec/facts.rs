@@ -88,11 +88,16 @@ fn verdict(f: &mut Fields<'_, '_>) -> Verdict {
         asn: f.integer("asn", 0, u32::MAX),
         country: f.country("country"),
         user_agent: f.user_agent("user_agent"),
+        idempotency_digest: f.lenient_id("idempotency_digest"),
     }
 }
 
 fn device(f: &mut Fields<'_, '_>) -> Device {
-    Device { user_id: f.id("user_id"), device_id: f.id("device_id") }
+    Device {
+        user_id: f.id("user_id"),
+        device_id: f.id("device_id"),
+        idempotency_digest: f.lenient_id("idempotency_digest"),
+    }
 }
 
 fn booking(f: &mut Fields<'_, '_>) -> Booking {
@@ -233,7 +238,11 @@ pub fn fact_data(fact: &Fact) -> Map<String, Value> {
         Fact::Login(login) => login_data(login),
         Fact::LoginConfirmed(verdict) | Fact::LoginReported(verdict) => verdict_data(verdict),
         Fact::DeviceTrusted(device) | Fact::DeviceRevoked(device) => {
-            json!({"user_id": device.user_id, "device_id": device.device_id})
+            json!({
+                "user_id": device.user_id,
+                "device_id": device.device_id,
+                "idempotency_digest": device.idempotency_digest,
+            })
         }
         Fact::UserErased { user_id } => json!({"user_id": user_id}),
         Fact::Booked(booking) | Fact::Rescheduled(booking) => booking_data(booking),
@@ -318,6 +327,7 @@ fn verdict_data(verdict: &Verdict) -> Value {
         "asn": verdict.asn,
         "country": verdict.country,
         "user_agent": verdict.user_agent,
+        "idempotency_digest": verdict.idempotency_digest,
     })
 }
 

@@ -602,10 +602,20 @@ fn any_announcement() -> impl Strategy<Value = Box<Announcement>> {
 }
 
 fn any_verdict() -> impl Strategy<Value = Box<Verdict>> {
-    (id(), id(), any_text(), option::of(any_ip()), any_attempt()).prop_map(
-        |(user_id, decision_id, reported_by, ip, a)| {
-            let Attempt { device_id, asn, country, user_agent, .. } = a;
-            Box::new(Verdict { user_id, decision_id, reported_by, ip, device_id, asn, country, user_agent })
+    (id(), id(), any_text(), option::of(any_ip()), any_attempt(), option::of(id())).prop_map(
+        |(user_id, decision_id, reported_by, ip, attempt, idempotency_digest)| {
+            let Attempt { device_id, asn, country, user_agent, .. } = attempt;
+            Box::new(Verdict {
+                user_id,
+                decision_id,
+                reported_by,
+                ip,
+                device_id,
+                asn,
+                country,
+                user_agent,
+                idempotency_digest,
+            })
         },
     )
 }
@@ -619,7 +629,10 @@ fn any_login() -> impl Strategy<Value = Box<Login>> {
 }
 
 fn any_fact() -> impl Strategy<Value = Fact> {
-    let device = || (id(), id()).prop_map(|(user_id, device_id)| Device { user_id, device_id });
+    let device = || {
+        let device = |(user_id, device_id, idempotency_digest)| Device { user_id, device_id, idempotency_digest };
+        (id(), id(), option::of(id())).prop_map(device)
+    };
     let visit = || (id(), id()).prop_map(|(appointment_id, client_id)| Visit { appointment_id, client_id });
     let by = option::of(sample::select(vec![CancelledBy::Client, CancelledBy::Business]));
     let cancelled = (visit(), any_text(), by).prop_map(|(visit, reason, by)| {

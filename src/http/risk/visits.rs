@@ -182,7 +182,7 @@ async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Appoin
     let visit = appointment.and_then(|appointment| appointment.subject(id)).ok_or_else(answer::unknown_appointment)?;
     let basis = api.assessor.with(lead, tenant, now_ms, deadline).await;
     let scored = Visit { client: client.as_ref(), basis, visit, view, now_ms, warnings: vec![] };
-    Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id))
+    Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id).await)
 }
 
 async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> Result<AppointmentAnswer, Problem> {
@@ -200,7 +200,7 @@ async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> 
     let warnings = if degraded { vec![DEGRADED] } else { vec![] };
     let subject = Subject { id: None, start: &start, booked_at_ms, attributes: &attributes };
     let scored = Visit { client: client.as_ref(), basis, visit: subject, view, now_ms, warnings };
-    Ok(scored.answer(api, tenant, None, client_id))
+    Ok(scored.answer(api, tenant, None, client_id).await)
 }
 
 /// When an answer must have what it is computed from.
@@ -225,7 +225,13 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    fn answer(self, api: &Api, tenant: &str, appointment_id: Option<String>, client_id: String) -> AppointmentAnswer {
+    async fn answer(
+        self,
+        api: &Api,
+        tenant: &str,
+        appointment_id: Option<String>,
+        client_id: String,
+    ) -> AppointmentAnswer {
         let Self { client, basis, visit, now_ms, .. } = self;
         let score = basis.score(client, visit, now_ms);
         let warnings: Vec<_> = self.warnings.into_iter().chain(basis.warnings).collect();
@@ -249,7 +255,7 @@ impl Visit<'_> {
         let (id, subject) = (&answer.id, &answer.client_id);
         let lead_days = visit.start.lead_days(visit.booked_at_ms);
         let visit = Asked::Visit(made::Visit { lead_days, starts_at_ms: visit.start.at_ms });
-        api.decisions.record(&Made { id, tenant, subject, at_ms: now_ms, asked: visit, answer: &answer });
+        api.decisions.record(&Made { id, tenant, subject, at_ms: now_ms, asked: visit, answer: &answer }).await;
         answer
     }
 }

@@ -384,6 +384,7 @@ fn a_reported_address_is_that_of_its_household() {
         asn: None,
         country: None,
         user_agent: None,
+        idempotency_digest: None,
     };
     world.fact(Fact::LoginReported(Box::new(verdict)), NOW_MS - MINUTE_MS);
     let is_reported = |ip: &str| codes(&world.now("ann", &from_ip(ip))).contains(&Code::ReportedByUser);

@@ -224,11 +224,11 @@ impl Appointments {
     fn make_room(&self, client: &mut Client, event: &Event, scribe: &mut Scribe<'_>) -> Option<Room> {
         let Some(id) = appointment_id(&event.fact) else { return Some(Room::default()) };
         let booking = match &event.fact {
-            Fact::Booked(booking) | Fact::Rescheduled(booking) => Some(booking),
+            Fact::Booked(booking) | Fact::Rescheduled(booking) => Some(booking.as_ref()),
             _ => None,
         };
         if let Some(visit) = client.appointments.get(id) {
-            let is_left = |booking: &&Box<Booking>| visit.is_left_by(&booking.starts_at, event.envelope.time_ms);
+            let is_left = |booking: &&Booking| visit.is_left_by(&booking.starts_at, event.envelope.time_ms);
             let left = booking.filter(is_left).and_then(|_| scribe.release(client, id));
             return Some(Room { left, has_displaced: false });
         }

@@ -43,6 +43,7 @@ async fn one_id_for_a_booking_and_its_cancellation_is_two_events_and_each_is_one
 
 #[tokio::test]
 async fn a_visit_that_has_not_begun_stays_on_whatever_is_said_of_how_it_went() {
+    foretell::telemetry::prometheus();
     let instance = Instance::start().await;
     instance.fold(&[booked("b", "c", "a", "2026-03-05T09:30:00")]).await;
     for outcome in ["missed", "attended"] {

@@ -52,7 +52,7 @@ impl History {
         let time_ms = now_ms - random.below(4) as i64 * HOUR_MS / 7;
         let fact = match self.kind {
             Kind::Logins => login(&random, self.subjects),
-            Kind::Appointments => appointment(&random, now_ms, self.subjects - 1),
+            Kind::Appointments => appointment(&random, now_ms, self.subjects - 1, 40),
         };
         let id = format!("e{}", self.made.len());
         let envelope = Envelope { id, source: "urn:simulation".into(), tenant: "t".into(), time_ms };
@@ -126,14 +126,15 @@ fn verdict(random: &Random, user_id: String) -> Box<Verdict> {
     })
 }
 
-/// Something about one of a few appointments of a few clients.
-pub fn appointment(random: &Random, now_ms: i64, clients: u64) -> Fact {
+/// Something about one of a few appointments of a few clients, of visits that began at most so many hours ago: only of
+/// those it can be known how they went.
+pub fn appointment(random: &Random, now_ms: i64, clients: u64, past_hours: i64) -> Fact {
     let client_id = format!("c{}", random.below(clients));
     let appointment_id = format!("a{}", random.below(6));
     let visit = Visit { appointment_id: appointment_id.clone(), client_id: client_id.clone() };
     match random.below(24) {
-        0..=7 => Fact::Booked(Box::new(booking(random, now_ms, visit))),
-        8..=10 => Fact::Rescheduled(Box::new(booking(random, now_ms, visit))),
+        0..=7 => Fact::Booked(Box::new(booking(random, now_ms - past_hours * HOUR_MS, visit))),
+        8..=10 => Fact::Rescheduled(Box::new(booking(random, now_ms - past_hours * HOUR_MS, visit))),
         11 => Fact::Confirmed(visit),
         12..=14 => Fact::Attended(visit),
         15..=17 => Fact::Missed(visit),
@@ -165,8 +166,8 @@ fn request(visit: Visit) -> Fact {
     }))
 }
 
-fn booking(random: &Random, now_ms: i64, visit: Visit) -> Booking {
-    let at_ms = now_ms + (random.below(120) as i64 - 10) * HOUR_MS;
+fn booking(random: &Random, from_ms: i64, visit: Visit) -> Booking {
+    let at_ms = from_ms + random.below(120) as i64 * HOUR_MS;
     Booking {
         appointment_id: visit.appointment_id,
         client_id: visit.client_id,

@@ -223,7 +223,7 @@ impl World {
             let envelope = Envelope { id, source: "urn:simulation".into(), tenant: "t".into(), time_ms };
             let fact = match self.random.chance(20) {
                 true => history::by_hand(&self.random, CLIENTS),
-                false => history::appointment(&self.random, time_ms, CLIENTS),
+                false => history::appointment(&self.random, time_ms, CLIENTS, 10),
             };
             self.log.append(vec![codec::encode_event(&Event { envelope, fact }, &[])]).await.unwrap();
         }

@@ -1,6 +1,8 @@
 //! Visits as answers tell of them: whose they are, when they begin, and what is not taken from an event.
 
-use crate::instance::{Instance, booked, event};
+use crate::instance::{Instance, NOW_MS, booked, event};
+use foretell::event::codec::rfc3339;
+use foretell::view::Limits;
 use serde_json::{Value, json};
 
 fn told(id: &str, kind: &str, client: &str, time: &str) -> Value {
@@ -33,10 +35,11 @@ async fn one_id_for_a_booking_and_its_cancellation_is_two_events_and_each_is_one
     let instance = Instance::start().await;
     let (booked, cancelled) =
         (booked("4711", "c", "a", "2026-03-05T09:30:00"), told("4711", "cancelled", "c", "2026-03-01T10:00:01Z"));
-    instance.fold(&[booked.clone(), cancelled.clone()]).await;
+    let both = instance.fold(&[booked.clone(), cancelled.clone()]).await;
+    assert_eq!(both.body["outcomes"], json!(["applied", "applied"]));
     for again in [booked, cancelled] {
         assert_eq!(instance.get("/v1/appointments/a").await.body["status"], "cancelled");
-        instance.fold(&[again]).await;
+        assert_eq!(instance.fold(&[again]).await.body["outcomes"], json!(["skipped"]));
     }
     assert_eq!(instance.get("/v1/clients/c").await.body["history"]["cancelled"], 1);
 }
@@ -47,7 +50,8 @@ async fn a_visit_that_has_not_begun_stays_on_whatever_is_said_of_how_it_went() {
     let instance = Instance::start().await;
     instance.fold(&[booked("b", "c", "a", "2026-03-05T09:30:00")]).await;
     for outcome in ["missed", "attended"] {
-        instance.fold(&[told(outcome, outcome, "c", "2026-03-01T10:00:01Z")]).await;
+        let answer = instance.fold(&[told(outcome, outcome, "c", "2026-03-01T10:00:01Z")]).await;
+        assert_eq!(answer.body["outcomes"], json!(["skipped"]), "{outcome}");
         assert_eq!(instance.get("/v1/appointments/a").await.body["status"], "booked", "{outcome}");
     }
     let history = instance.get("/v1/clients/c").await.body["history"].clone();
@@ -55,6 +59,34 @@ async fn a_visit_that_has_not_begun_stays_on_whatever_is_said_of_how_it_went() {
     let metrics = Instance::metrics();
     let skipped = "foretell_skipped_records_total{family=\"appointments\",reason=\"unchanged\"}";
     assert!(metrics.contains(skipped), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_client_with_more_visits_than_are_kept_has_the_next_ones_and_hears_of_those_that_are_not_taken_in() {
+    const FURTHER: usize = 20;
+    const BATCH: usize = 60;
+    let instance = Instance::start().await;
+    let max = Limits::default().client_appointments_max;
+    let day_ms = 24 * 60 * 60 * 1000;
+    let visit =
+        |days: usize| booked(&format!("b{days}"), "c", &format!("v{days}"), &rfc3339(NOW_MS + days as i64 * day_ms));
+    let mut outcomes = Vec::new();
+    for batch in (1..=max + FURTHER).collect::<Vec<_>>().chunks(BATCH) {
+        let events: Vec<_> = batch.iter().map(|days| visit(*days)).collect();
+        outcomes.extend(instance.fold(&events).await.body["outcomes"].as_array().unwrap().clone());
+    }
+    let taken = outcomes.iter().filter(|outcome| **outcome == "applied").count();
+    assert_eq!((taken, &outcomes[..taken]), (max, &vec![json!("applied"); max][..]), "the farthest are skipped");
+    assert_eq!(instance.get("/v1/appointments/v1").await.status, 200);
+    let client = instance.get("/v1/clients/c").await.body;
+    let upcoming = client["upcoming"].as_array().unwrap();
+    assert_eq!((upcoming.len(), &upcoming[0]["appointment_id"]), (max, &json!("v1")));
+    let far = max + FURTHER;
+    assert_eq!(instance.get(&format!("/v1/appointments/v{far}")).await.status, 404);
+    // When there is room, the same event is taken in.
+    instance.fold(&[event("off", "appointment.cancelled", json!({"appointment_id": "v1", "client_id": "c"}))]).await;
+    assert_eq!(instance.fold(&[visit(far)]).await.body["outcomes"], json!(["applied"]));
+    assert_eq!(instance.get(&format!("/v1/appointments/v{far}")).await.status, 200);
 }
 
 #[tokio::test]

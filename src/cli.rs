@@ -169,9 +169,10 @@ struct Import {
     /// of structured CloudEvents.
     #[arg(long, value_enum)]
     format: Format,
-    /// Whose events they are, where they do not say so.
-    #[arg(long, default_value = crate::event::DEFAULT_TENANT)]
-    tenant: String,
+    /// Whose events they all are; an event that names another tenant is refused. Without it they are of the tenants that
+    /// they name, and of "default" where they name none.
+    #[arg(long)]
+    tenant: Option<String>,
     #[command(flatten)]
     to: Destination,
 }

@@ -39,7 +39,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 /// The CloudEvents `source` of decisions.
-pub const SOURCE: &str = "urn:foretell:decisions";
+pub const SOURCE: &str = crate::event::gate::DECISIONS_SOURCE;
 /// How long a decision may wait for the log before it is lost, in milliseconds.
 pub const DELAY_MS_MAX: u64 = 60_000;
 /// How long the first record of a batch waits for company: on disk each append is a sync of every partition that it

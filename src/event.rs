@@ -11,6 +11,7 @@ pub mod agent;
 pub mod appointment;
 pub mod codec;
 pub mod country;
+pub mod gate;
 pub mod key;
 pub mod login;
 pub mod policy;
@@ -67,6 +68,11 @@ impl Topic {
             Self::Decisions => "decisions",
             Self::DeadLetters => "dead-letters",
         }
+    }
+
+    /// Whether producers may write to it themselves; to the others Foretell writes alone.
+    pub const fn takes_producers(self) -> bool {
+        matches!(self, Self::Logins | Self::Appointments)
     }
 
     /// Whether all but the last record of a key may be gone.

@@ -68,8 +68,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The CloudEvents `source` of events that the API writes itself.
-pub const SOURCE: &str = "urn:foretell:api";
+pub use crate::event::gate::API_SOURCE as SOURCE;
 
 /// Limits of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ pub(crate) mod tolerance;
 pub mod working;
 
 use crate::dead;
-use crate::event::{Event, Fact, Topic, codec};
+use crate::event::{Event, Fact, Topic, codec, gate};
 use crate::log::{Acknowledge, Error, Kind, Log, NewRecord, Next, Reader, Record};
 use crate::store::{Checkpoint, Flush, Generation, Row, RowKey, Stand, Store};
 use crate::telemetry::meter;
@@ -108,6 +108,17 @@ pub enum Letters {
     None,
 }
 
+/// From when on records are asked what the [gate](crate::event::gate) asks of producers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// By the log's clock, in milliseconds since the epoch; without it no record is asked. See
+    /// [`Pointer::gated_from_ms`](crate::store::Pointer).
+    pub from_ms: Option<i64>,
+    /// Whether the generation that serves asks no record, or from another time on: what is refused has no letter then,
+    /// however far that generation is.
+    pub is_new: bool,
+}
+
 /// What every pipeline of a generation shares.
 pub struct Shared<F> {
     /// How events become rows.
@@ -116,6 +127,8 @@ pub struct Shared<F> {
     pub generation: Generation,
     /// Which dead letters are written.
     pub letters: Letters,
+    /// Which records are asked more than what the codec asks.
+    pub gate: Gate,
     /// Stored partition count of the topic.
     pub partitions: u32,
     /// Full name of the source topic, for dead letters.
@@ -155,7 +168,7 @@ impl<F: Fold> Shared<F> {
 }
 
 /// An event and the address of its owner's row, or why the record cannot be folded.
-type Decoded = Result<(RowKey, Event), codec::Faults>;
+type Decoded = Result<(RowKey, Event), Rejection>;
 
 /// Folds one partition.
 pub struct Pipeline<F: Fold> {
@@ -301,7 +314,7 @@ impl<F: Fold> Pipeline<F> {
     /// Decodes and folds; flushes in between where one owner has too many records open.
     async fn fold(&mut self, records: &[Record]) -> Result<Step, Error> {
         let decode = |record| {
-            let event = decode(record, self.shared.partitions)?;
+            let event = judge(record, self.shared.partitions, self.shared.gate.from_ms)?;
             Ok((Working::<F>::owner_key(&event), event))
         };
         let decoded: Vec<_> = records.iter().map(decode).collect();
@@ -309,8 +322,8 @@ impl<F: Fold> Pipeline<F> {
         for (at, record) in records.iter().enumerate() {
             self.opened.get_or_insert_with(Instant::now);
             match &decoded[at] {
-                Err(faults) => {
-                    if !self.reject(record, faults) {
+                Err(rejection) => {
+                    if !self.reject(record, rejection) {
                         return Ok(Step::Stop);
                     }
                 }
@@ -338,8 +351,9 @@ impl<F: Fold> Pipeline<F> {
     }
 
     /// Keeps a record as a dead letter; answers whether that many may be rejected.
-    fn reject(&mut self, record: &Record, faults: &codec::Faults) -> bool {
-        if record.position.offset < self.letters_from {
+    fn reject(&mut self, record: &Record, Rejection { faults, by_gate }: &Rejection) -> bool {
+        let has_letter = record.position.offset < self.letters_from && !(*by_gate && self.shared.gate.is_new);
+        if has_letter || self.shared.letters == Letters::None {
             return true;
         }
         if !self.tolerance.reject(&self.shared.config) {
@@ -395,6 +409,24 @@ impl<F: Fold> Pipeline<F> {
         }
         Ok(())
     }
+}
+
+/// Why a record is not folded.
+pub(crate) struct Rejection {
+    /// Every fault of it.
+    pub(crate) faults: codec::Faults,
+    /// Whether it would be folded if the gate were not asked.
+    pub(crate) by_gate: bool,
+}
+
+/// The event of a record that is folded; of so many partitions, with the gate from a time on. It follows from the
+/// record and these two alone, so that each later fold decides the same.
+pub(crate) fn judge(record: &Record, partitions: u32, gated_from_ms: Option<i64>) -> Result<Event, Rejection> {
+    if gated_from_ms.is_none_or(|from_ms| record.timestamp_ms < from_ms) {
+        return decode(record, partitions).map_err(|faults| Rejection { faults, by_gate: false });
+    }
+    let judged = gate::record(record).and_then(|event| codec::check_record(&event, record, partitions).map(|()| event));
+    judged.map_err(|faults| Rejection { faults, by_gate: decode(record, partitions).is_ok() })
 }
 
 /// The event of a record that stands where it belongs, of so many partitions; every fault of any other.

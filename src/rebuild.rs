@@ -153,7 +153,8 @@ impl Rebuilder {
                 Some(building) if building.fingerprint == self.fingerprint => building.number,
                 Some(building) => return Err(self.foreign(family, building)),
                 None => {
-                    let begun = pointer.begin(self.fingerprint.clone());
+                    let gated_from_ms = family::gate_time(self.log.as_ref(), family).await?;
+                    let begun = pointer.begin(self.fingerprint.clone()).gated(gated_from_ms);
                     if !self.swap(family, &pointer, &begun).await? {
                         continue;
                     }
@@ -166,7 +167,7 @@ impl Rebuilder {
     }
 
     fn foreign(&self, family: Family, building: &Building) -> Error {
-        let Building { number, fingerprint } = building;
+        let Building { number, fingerprint, .. } = building;
         let (name, ours) = (family.name(), &self.fingerprint);
         let detail = format!(
             "generation {number} of {name} is being built as {fingerprint}, this build folds as {ours}: let the build \

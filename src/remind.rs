@@ -45,7 +45,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// The CloudEvents `source` of what Foretell announces.
-pub const SOURCE: &str = "urn:foretell:reminders";
+pub const SOURCE: &str = crate::event::gate::REMINDERS_SOURCE;
 
 /// Longest pause before another look while a dependency is away.
 const RETRY_MS_MAX: u64 = 5_000;

@@ -21,7 +21,7 @@ pub use asked::{Asked, PARTITIONS_MAX, Stage};
 
 use crate::log::{Error, Exchange, Log, Remains};
 use crate::pipeline::keeper::{self, Alone};
-use crate::pipeline::{Letters, Shared, family};
+use crate::pipeline::{Gate, Letters, Shared, family};
 use crate::store::{Checkpoint, Family, Generation, Pointer, Store};
 use crate::verify::{self, Verifier};
 use crate::view::{self, Fold, client::Appointments, policy::Policies, sent::Reminders, user::Logins};
@@ -242,7 +242,13 @@ impl Mover {
 
     /// Says in the pointer that everything is copied.
     pub async fn copied(&self) -> Result<(), Error> {
-        self.step(self.asked.lead, |pointer| pointer.copied(self.fingerprint())).await.map(drop)
+        self.begin_fold(self.asked.lead).await.map(drop)
+    }
+
+    /// Says in the pointer of a family that its copy is whole, and that a new generation is folded from it.
+    async fn begin_fold(&self, family: Family) -> Result<Pointer, Error> {
+        let gated_from_ms = family::gate_time(self.log(), family).await?;
+        self.step(family, |pointer| pointer.copied(self.fingerprint()).gated(gated_from_ms)).await
     }
 
     /// Folds the copies, verifies the rows, and lets them serve. The log is open at the epoch of the copies.
@@ -273,13 +279,14 @@ impl Mover {
     /// where it serves already.
     async fn target(&self, family: Family) -> Result<Option<Generation>, Error> {
         let ours = self.fingerprint();
-        let pointer = self.step(family, |pointer| match &pointer.moving {
+        let pointer = self.pointer(family).await?;
+        let pointer = match &pointer.moving {
             Some(moving) if moving.into.as_ref().is_none_or(|into| into.fingerprint != ours) => {
-                pointer.copied(ours.clone())
+                self.begin_fold(family).await?
             }
-            _ => pointer.clone(),
-        });
-        Ok(pointer.await?.target(family))
+            _ => pointer,
+        };
+        Ok(pointer.target(family))
     }
 
     /// Folds a generation to the end of its topic and holds it against the log; answers how many rows it has.
@@ -304,7 +311,7 @@ impl Mover {
             return Ok(summary.rows);
         }
         // The next attempt begins with other rows.
-        self.step(target.family, |pointer| pointer.copied(self.fingerprint())).await?;
+        self.begin_fold(target.family).await?;
         let detail = format!(
             "{} of {} rows of generation {} of {} are not the fold of the log, so it does not serve: run it again, \
              and see docs/OPERATIONS.md if it happens again",
@@ -318,10 +325,12 @@ impl Mover {
 
     async fn fill<F: Fold>(&self, fold: F, target: Generation) -> Result<(), Error> {
         let topic = F::FAMILY.topic();
+        let from_ms = self.pointer(F::FAMILY).await?.gated_from_ms_of(target);
         let shared = Shared {
             fold,
             generation: target,
             letters: Letters::All,
+            gate: Gate { from_ms, is_new: false },
             partitions: self.log().partitions(topic),
             topic_name: crate::log::present_name(self.log(), &self.verifier.topic_prefix, topic),
             log: Arc::clone(&self.verifier.log),

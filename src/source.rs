@@ -219,6 +219,8 @@ pub struct Loaded {
     pub rows: u64,
     /// Rows that the format leaves out.
     pub skipped: u64,
+    /// Unknown fields and attributes of events that are left out because there are too many.
+    pub dropped: u64,
     /// SHA-256 of the file's bytes, unpacked, in hexadecimal.
     pub digest: String,
 }
@@ -287,11 +289,12 @@ struct Rows<'a> {
     events: Vec<Sourced>,
     count: u64,
     skipped: u64,
+    dropped: u64,
 }
 
 impl<'a> Rows<'a> {
     fn new(origin: Origin<'a>) -> Self {
-        Self { origin, events: Vec::new(), count: 0, skipped: 0 }
+        Self { origin, events: Vec::new(), count: 0, skipped: 0, dropped: 0 }
     }
 
     fn push(&mut self, sourced: Sourced) -> Result<(), Error> {
@@ -304,7 +307,8 @@ impl<'a> Rows<'a> {
 
     fn into_loaded(mut self, digest: String) -> Loaded {
         self.events.sort_by_key(|sourced| sourced.event.envelope.time_ms);
-        Loaded { events: self.events, rows: self.count, skipped: self.skipped, digest }
+        let Self { events, count: rows, skipped, dropped, .. } = self;
+        Loaded { events, rows, skipped, dropped, digest }
     }
 }
 

@@ -21,7 +21,7 @@ mod compare;
 
 use crate::event::Topic;
 use crate::log::{self, Error, Log};
-use crate::pipeline::{Letters, Shared, family, keeper};
+use crate::pipeline::{Gate, Letters, Shared, family, keeper};
 use crate::rows::Partial;
 use crate::store::{Checkpoint, Family, Generation, Pointer, Store, View};
 use crate::view::client::Appointments;
@@ -216,10 +216,13 @@ impl Verifier {
         let partitions = self.log.partitions(F::FAMILY.topic());
         let ends = self.ends(generation, partitions).await?;
         let scratch = Arc::new((self.scratches)()?);
+        let pointer = self.store.pointer(F::FAMILY).await?;
+        let from_ms = pointer.and_then(|pointer| pointer.gated_from_ms_of(generation));
         let shared = Shared {
             fold,
             generation,
             letters: Letters::None,
+            gate: Gate { from_ms, is_new: false },
             partitions,
             topic_name: log::present_name(self.log.as_ref(), &self.topic_prefix, F::FAMILY.topic()),
             log: Arc::clone(&self.log),

@@ -12,7 +12,7 @@ use crate::decisions::reading::Asked;
 use crate::enrich::Enricher;
 use crate::evaluate::{self, AppointmentOptions, LoginOptions};
 use crate::event::codec::parse_rfc3339;
-use crate::event::zone;
+use crate::event::{DEFAULT_TENANT, zone};
 use crate::http;
 use crate::http::auth::{self, Insecure, Keys};
 use crate::ops::access::{Access, Remote};
@@ -263,8 +263,10 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
         Facts::Logins => import::Kind::Logins,
         Facts::Appointments => import::Kind::Appointments,
     };
-    check_tenant(&asked.tenant)?;
-    let loaded = source::read(&asked.file, asked.format.into(), &asked.tenant).map_err(Error::from)?;
+    let tenant = asked.tenant.as_deref();
+    let of_silent = tenant.unwrap_or(DEFAULT_TENANT);
+    check_tenant(of_silent)?;
+    let loaded = source::read(&asked.file, asked.format.into(), of_silent).map_err(Error::from)?;
     let (journals, place) = match (app::disk_directory(&config.log), &asked.to.to) {
         (_, Some(url)) => {
             (state_directory()?, url::Url::parse(url).map_or_else(|_| url.clone(), |url| url.to_string()))
@@ -273,20 +275,23 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
         (Some(directory), None) => (directory.join("imports"), "this directory".to_owned()),
         (None, None) => (state_directory()?, format!("{} {}", config.log, config.topics.prefix)),
     };
-    let name = format!("{place} {}", asked.tenant);
+    let name = format!("{place} {of_silent}");
     let remote = Remote { url: asked.to.to, key: asked.to.api_key };
     let access = Access::find(&config, remote, clock()).await?;
     let bar = progress("events", loaded.events.len() as u64);
-    let target = import::Target { access: &access, name, journals, tenant: &asked.tenant };
+    let target = import::Target { access: &access, name, journals, tenant, now_ms: clock().now_ms() };
     let imported = import::import(&loaded, kind, &target, &mut |done| bar.set_position(done as u64)).await;
     bar.finish_and_clear();
     let imported = imported?;
     match print {
         Print::Json => writeln!(out, "{}", serde_json::to_string(&imported).unwrap_or_default())?,
         Print::Table => {
-            let import::Imported { events, before, skipped, journal } = &imported;
+            let import::Imported { events, before, skipped, dropped, journal } = &imported;
             let new = events - before;
             writeln!(out, "{new} events appended, {before} were there before, {skipped} rows left out")?;
+            if *dropped > 0 {
+                writeln!(out, "{dropped} unknown fields left out: an event may bring 4 KiB of them")?;
+            }
             if *before > 0 {
                 writeln!(out, "what was there before is known from {}", journal.display())?;
             }
@@ -306,7 +311,7 @@ fn state_directory() -> Result<PathBuf, Failure> {
 fn evaluate_file(config: &Config, asked: &Evaluate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let until = asked.train_until.as_deref().map(parse_rfc3339).transpose();
     let train_until_ms = until.map_err(|fault| Failure::Other(format!("--train-until: {}", fault.detail)))?;
-    let tenant = crate::event::DEFAULT_TENANT;
+    let tenant = DEFAULT_TENANT;
     let mut loaded = source::read(&asked.file, asked.format.into(), tenant).map_err(Error::from)?;
     Enricher::looked(&config.enrich, clock()).enrich_all(&mut loaded);
     let bar = progress("events", loaded.events.len() as u64);

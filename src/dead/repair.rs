@@ -8,7 +8,7 @@
 
 use super::{ATTEMPT, FIRST_FAILURE, Letter, untouched};
 use crate::event::codec::{self, Defaults, Faults, rfc3339};
-use crate::event::{DEFAULT_TENANT, Position, Topic};
+use crate::event::{DEFAULT_TENANT, Position, Topic, gate};
 use crate::log::{Header, NewRecord, RECORD_BYTES_MAX, Record};
 use bytes::Bytes;
 use json_patch::Patch;
@@ -68,7 +68,8 @@ pub fn repair(letter: &Letter, record: &Record, terms: &Terms<'_>) -> Result<New
     if matches!(parsed.event.fact.topic(), Topic::Reminders | Topic::Policies) {
         return Err(Refusal::Reminder);
     }
-    let mut repaired = codec::encode_parsed(&parsed);
+    let admitted = gate::Terms::of_operator(terms.now_ms).admit(parsed).map_err(Refusal::Faulty)?;
+    let (mut repaired, _) = admitted.into_record();
     repaired.headers.extend(carried(letter, record));
     check(&repaired, terms.now_ms)?;
     Ok(repaired)
@@ -91,7 +92,7 @@ fn check(repaired: &NewRecord, now_ms: i64) -> Result<(), Refusal> {
     let NewRecord { topic, key, value, headers } = repaired.clone();
     let position = Position { topic, partition: 0, offset: 0 };
     let record = Record { position, timestamp_ms: now_ms, key, value, headers };
-    let event = codec::decode(&record).map_err(Refusal::Faulty)?;
+    let event = gate::record(&record).map_err(Refusal::Faulty)?;
     codec::check_record(&event, &record, 1).map_err(Refusal::Faulty)
 }
 
@@ -189,7 +190,6 @@ mod tests {
             "data": {"reminder_id": "r", "appointment_id": "a", "client_id": "c", "reason": "cancelled"}});
         let mut future: Value = serde_json::from_str(&good).unwrap();
         future["time"] = json!(rfc3339(NOW_MS + crate::event::AHEAD_MS_MAX + 1));
-        let large = structured(&json!({"user_id": "ada", "ip": "192.0.2.1", "x": "x".repeat(1_040_000)}));
         let test: Patch = serde_json::from_value(json!([{"op": "test", "path": "/id", "value": "other"}])).unwrap();
         for (value, patch, told) in [
             ("{", None, "is no CloudEvent: MALFORMED_JSON"),
@@ -201,10 +201,9 @@ mod tests {
             let refusal = repair(&letter, &record, &Terms { patch, ..TERMS }).unwrap_err().to_string();
             assert!(refusal.contains(told), "{refusal}");
         }
-        // As where the letter leaves the value out, and it is read at the source.
+        // Headers that are not the event's are kept, however large.
         let (letter, mut record) = letter(b"default:ada", &STRUCTURED, &good);
-        record.value = large.into();
-        record.headers.push(("x-heavy".into(), Bytes::from(vec![b'x'; 9_000])));
+        record.headers.push(("x-heavy".into(), Bytes::from(vec![b'x'; RECORD_BYTES_MAX])));
         let refusal = repair(&letter, &record, &TERMS).unwrap_err();
         assert!(matches!(refusal, Refusal::TooLarge(bytes) if bytes > RECORD_BYTES_MAX), "{refusal}");
     }

@@ -3,7 +3,7 @@
 use super::mark::Mark;
 use super::{Address, Id, Letter, untouched};
 use crate::event::codec::{self, rfc3339};
-use crate::event::{Position, Topic};
+use crate::event::{Position, Topic, gate};
 use crate::log::Record;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -141,7 +141,7 @@ fn findings(letter: &Letter, record: &Record, content: &Record, source: Option<(
     // The time of the record itself; a later attempt has not kept it, and was written shortly before its letter.
     let timestamp_ms = if letter.attempt == 1 { letter.first_failure_ms } else { record.timestamp_ms };
     let original = Record { position, timestamp_ms, ..content.clone() };
-    let decoded = codec::decode(&original);
+    let decoded = gate::record(&original);
     let checked = decoded.and_then(|event| codec::check_record(&event, &original, partitions.unwrap_or(1)));
     let faults = checked.err().map(codec::Faults::into_vec).unwrap_or_default().into_iter();
     // Of how many partitions the topic of an older epoch was, nobody knows any more.

@@ -47,8 +47,9 @@ pub use value::Read;
 pub use write::*;
 
 use super::login::Attempt;
-use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Event, Fact, agent, key};
+use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Envelope, Event, Fact, agent, key};
 use crate::catalog;
+use crate::document;
 use crate::log::Record;
 use attributes::Attributes;
 use base64::Engine;
@@ -86,16 +87,49 @@ impl Parsed {
 ///
 /// Whether it stands where it belongs is asked by [`check_record`], so that a redrive can read first and place then.
 pub fn decode(record: &Record) -> Result<Event, Faults> {
+    read_record(record, Reading::Kept)
+}
+
+/// Reads a record as [`decode`] does, and holds it to what is asked of an event that comes in.
+pub fn decode_incoming(record: &Record) -> Result<Event, Faults> {
+    read_record(record, Reading::Incoming)
+}
+
+/// The two readings of a record: see the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// It is in the log.
+    Kept,
+    /// It comes in.
+    Incoming,
+}
+
+impl Reading {
+    fn parse(self, body: &[u8], place: &str) -> Result<Value, Faults> {
+        match self {
+            Self::Kept => Ok(parse(body, place)?),
+            Self::Incoming => json::parse(body, place),
+        }
+    }
+
+    /// The faults that `strict` finds, as far as this reading asks for them.
+    fn faults(self, strict: impl FnOnce() -> Vec<Fault>) -> Vec<Fault> {
+        if self == Self::Incoming { strict() } else { Vec::new() }
+    }
+}
+
+fn read_record(record: &Record, reading: Reading) -> Result<Event, Faults> {
     let defaults = Defaults { tenant: DEFAULT_TENANT, time_ms: record.timestamp_ms };
-    let event = match Sent::of(record)? {
+    let event = match Sent::of(record, reading)? {
         Sent::Structured(event) => {
-            let data = data_of(&event, |bytes, place| parse(bytes, place).map_err(Faults::from));
-            read(&Attributes::of_object(&event), data.as_deref(), defaults, Vec::new())?
+            let data = data_of(&event, |bytes, place| reading.parse(bytes, place));
+            let strict = reading.faults(|| letter::of_object(&event));
+            read(&Attributes::of_object(&event), data.as_deref(), defaults, strict)?
         }
         Sent::Binary => {
             let attributes = Attributes::of_record(record);
-            let data = parse(&record.value, "/data").map_err(Faults::from);
-            read(&attributes, data.as_ref(), defaults, Vec::new())?
+            let data = reading.parse(&record.value, "/data");
+            read(&attributes, data.as_ref(), defaults, reading.faults(|| letter::of_headers(&record.headers)))?
         }
     };
     Ok(completed(event))
@@ -151,16 +185,21 @@ enum Sent {
 }
 
 impl Sent {
-    fn of(record: &Record) -> Result<Self, Faults> {
+    fn of(record: &Record, reading: Reading) -> Result<Self, Faults> {
         let content_type = record.header("content-type");
         if attributes::is_structured(content_type)? {
-            return Ok(Self::Structured(object(parse(&record.value, "")?)?));
+            return Ok(Self::Structured(object(reading.parse(&record.value, "")?)?));
         }
         if content_type.is_some() || Attributes::of_record(record).any() {
             return Ok(Self::Binary);
         }
-        match parse(&record.value, "") {
-            Ok(Value::Object(event)) if event.contains_key("specversion") => Ok(Self::Structured(event)),
+        let body = if reading == Reading::Kept { &record.value } else { document::without_mark(&record.value) };
+        match parse(body, "") {
+            Ok(Value::Object(event)) if event.contains_key("specversion") => {
+                // What it is it says itself; now all of it is read as this reading asks for.
+                let event = if reading == Reading::Kept { event } else { object(reading.parse(body, "")?)? };
+                Ok(Self::Structured(event))
+            }
             _ => Ok(Self::Binary),
         }
     }
@@ -276,6 +315,12 @@ pub fn check_record(event: &Event, record: &Record, partitions: u32) -> Result<(
     }
     faults.extend(ahead(event, record.timestamp_ms));
     Faults::none_of((), faults)
+}
+
+/// Whether id and source of an event hold nothing that CloudEvents forbids. What comes in as a CloudEvent was asked
+/// before; what comes out of other files is asked here.
+pub fn check_texts(envelope: &Envelope) -> Result<(), Faults> {
+    Faults::none_of((), letter::of_texts([("id", &envelope.id), ("source", &envelope.source)]))
 }
 
 /// Whether an event happened no more than five minutes after `now_ms`.

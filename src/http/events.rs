@@ -1,7 +1,7 @@
 //! `POST /v1/events`: facts on their way into the log.
 //!
 //! ```text
-//!   body ─► media type ─► codec, each event ─► tenant, time, type, country ─► place of the address ─► one append ─► 202
+//!   body ─► media type ─► codec, each event ─► gate ─► place of the address ─► one append ─► 202
 //!                              └──── all faults of all events, by index ──► 422        wait for the fold ◄┘─► 200
 //! ```
 //!
@@ -14,8 +14,9 @@ use super::Api;
 use super::auth::{Caller, Scope};
 use super::problem::{Code, InputError, Problem};
 use super::request::{Body, Prefer, json, media_type};
-use crate::event::codec::{self, Defaults, Fault, Faults, INVALID_VALUE, Parsed};
-use crate::event::{Position, Topic, country};
+use crate::event::codec::{self, Defaults, Faults, Parsed};
+use crate::event::gate::{Admitted, Sources, Terms};
+use crate::event::{Event, Position, Topic};
 use crate::log::{Kind, NewRecord};
 use crate::rows::became::Became;
 use crate::telemetry::{self, trace};
@@ -35,10 +36,8 @@ use utoipa::ToSchema;
 pub const EVENTS_MAX: usize = 1_000;
 /// Most events of one user or client in a batch.
 pub const EVENTS_PER_SUBJECT_MAX: usize = 64;
-/// An event that Foretell alone writes.
-const NOT_ACCEPTED: &str = "NOT_ACCEPTED";
-/// The event names another tenant than the request.
-const TENANT_MISMATCH: &str = "TENANT_MISMATCH";
+/// Says that the events are an import of the caller's own export, which may name Foretell's own sources. For `admin`.
+pub const IMPORT_HEADER: &str = "foretell-import";
 
 const BATCH: &str = "application/cloudevents-batch+json";
 const STRUCTURED: &str = "application/cloudevents+json";
@@ -91,6 +90,7 @@ pub struct Placed {
     params(
         ("Foretell-Tenant" = Option<String>, Header, description = "Tenant of events that name none"),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`: answer when the views contain the events"),
+        ("Foretell-Import" = Option<bool>, Header, description = "`true` from a caller with `admin`: the events are an own export, and may name the sources that Foretell writes under"),
     ),
     request_body(
         description = "A CloudEvent, its data, or a batch of CloudEvents",
@@ -114,16 +114,14 @@ pub(super) async fn post(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, Problem> {
-    let intake = Intake { caller: &caller, now_ms: api.clock.now_ms() };
-    let mut events = intake.read(&headers, &body)?;
+    let mut events = Intake::new(&api, &caller, &headers).read(&headers, &body)?;
     permitted(&caller, &events)?;
-    for parsed in &mut events {
+    for admitted in &mut events {
         // Written into the event, because a fold never asks.
-        parsed.fill_in(|attempt| drop(api.enricher.enrich(attempt)));
+        admitted.parsed_mut().fill_in(|attempt| drop(api.enricher.enrich(attempt)));
     }
-    let ids = events.iter().map(|parsed| parsed.event.envelope.id.clone()).collect();
-    let records = events.iter().map(codec::encode_parsed).collect();
-    answer(&api, records, ids, wait).await
+    let ids = events.iter().map(|admitted| admitted.event().envelope.id.clone()).collect();
+    answer(&api, events.into_iter().map(record).collect(), ids, wait).await
 }
 
 /// Appends records and answers where they stand, after the fold if the caller waits for it.
@@ -203,14 +201,40 @@ pub(super) async fn append(api: &Api, mut records: Vec<NewRecord>) -> Result<Vec
     })
 }
 
-/// Reads the events of a request.
-struct Intake<'a> {
-    caller: &'a Caller,
-    now_ms: i64,
+/// The record of an event that was let in; what it leaves out is counted.
+pub(super) fn record(admitted: Admitted) -> NewRecord {
+    let (record, dropped) = admitted.into_record();
+    if dropped > 0 {
+        let family = record.topic.name();
+        metrics::counter!(telemetry::FIELDS_DROPPED, telemetry::FAMILY => family).increment(dropped as u64);
+    }
+    record
 }
 
-impl Intake<'_> {
-    fn read(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Parsed>, Problem> {
+/// The record of an event that a handler writes itself: the same is asked of it.
+pub(super) fn own(event: Event) -> Result<NewRecord, Problem> {
+    Ok(record(Admitted::own(event)?))
+}
+
+/// Reads the events of a request.
+struct Intake<'a> {
+    defaults: Defaults<'a>,
+    terms: Terms<'a>,
+}
+
+impl<'a> Intake<'a> {
+    fn new(api: &Api, caller: &'a Caller, headers: &HeaderMap) -> Self {
+        let now_ms = api.clock.now_ms();
+        let is_import = headers.contains_key(IMPORT_HEADER) && caller.may(Scope::Admin);
+        let sources = if is_import { Sources::Any } else { Sources::Foreign };
+        let tenant = caller.named.then_some(caller.tenant.as_str());
+        Self {
+            defaults: Defaults { tenant: &caller.tenant, time_ms: now_ms },
+            terms: Terms { now_ms, tenant, sources },
+        }
+    }
+
+    fn read(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Admitted>, Problem> {
         let media_type = media_type(headers)?;
         match media_type.as_ref().map(|media| (media.essence(), media.is_json())) {
             Some((BATCH, _)) => self.batch(json(body)?),
@@ -220,26 +244,22 @@ impl Intake<'_> {
         }
     }
 
-    fn structured(&self, event: &Value) -> Result<Vec<Parsed>, Problem> {
+    fn structured(&self, event: &Value) -> Result<Vec<Admitted>, Problem> {
         if event.is_array() {
             return Err(misnamed(BATCH));
         }
-        Ok(vec![self.checked(codec::decode_structured(event, self.defaults()))?])
+        Ok(vec![self.admitted(codec::decode_structured(event, self.defaults))?])
     }
 
-    fn defaults(&self) -> Defaults<'_> {
-        Defaults { tenant: &self.caller.tenant, time_ms: self.now_ms }
-    }
-
-    fn binary(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Parsed>, Problem> {
+    fn binary(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Admitted>, Problem> {
         let attributes = headers::attributes(headers);
         if attributes.iter().all(|(name, _)| *name == "datacontenttype") {
             return Err(without_attributes(body));
         }
-        Ok(vec![self.checked(codec::decode_binary(&attributes, body, self.defaults()))?])
+        Ok(vec![self.admitted(codec::decode_binary(&attributes, body, self.defaults))?])
     }
 
-    fn batch(&self, body: Value) -> Result<Vec<Parsed>, Problem> {
+    fn batch(&self, body: Value) -> Result<Vec<Admitted>, Problem> {
         let Value::Array(values) = body else { return Err(misnamed(STRUCTURED)) };
         if values.len() > EVENTS_MAX {
             let detail = format!("{} events, more than {EVENTS_MAX}", values.len());
@@ -248,8 +268,8 @@ impl Intake<'_> {
         let mut events = Vec::with_capacity(values.len());
         let mut faults = Vec::new();
         for (index, value) in values.iter().enumerate() {
-            match self.checked(codec::decode_structured(value, self.defaults())) {
-                Ok(parsed) => events.push(parsed),
+            match self.admitted(codec::decode_structured(value, self.defaults)) {
+                Ok(admitted) => events.push(admitted),
                 Err(found) => faults.extend(found.within(&format!("/{index}")).into_vec()),
             }
         }
@@ -260,26 +280,8 @@ impl Intake<'_> {
         Ok(events)
     }
 
-    /// What holds for events over HTTP beyond what holds for any event.
-    fn checked(&self, decoded: Result<Parsed, Faults>) -> Result<Parsed, Faults> {
-        let parsed = decoded?;
-        let event = &parsed.event;
-        let mut faults = Vec::new();
-        if self.caller.named && event.envelope.tenant != self.caller.tenant {
-            let detail = format!("the request is of the tenant \"{}\"", self.caller.tenant);
-            faults.push(Fault::new("/tenant", TENANT_MISMATCH, detail));
-        }
-        if matches!(event.fact.topic(), Topic::Reminders | Topic::Policies) {
-            let detail = format!("{} is written by Foretell alone", event.fact.type_name());
-            faults.push(Fault::new("/type", NOT_ACCEPTED, detail));
-        }
-        if let Some(code) = event.country().filter(|code| !country::exists(code)) {
-            faults.push(Fault::new("/data/country", INVALID_VALUE, country::unknown(code)));
-        }
-        if let Err(found) = codec::check_time(event, self.now_ms) {
-            faults.extend(found.into_vec());
-        }
-        Faults::none_of(parsed, faults)
+    fn admitted(&self, decoded: Result<Parsed, Faults>) -> Result<Admitted, Faults> {
+        self.terms.admit(decoded?)
     }
 }
 
@@ -307,9 +309,9 @@ fn without_attributes(body: &[u8]) -> Problem {
 }
 
 /// Refuses events of types that the caller's scopes do not cover.
-fn permitted(caller: &Caller, events: &[Parsed]) -> Result<(), Problem> {
-    let lacking = events.iter().enumerate().filter_map(|(index, parsed)| {
-        let fact = &parsed.event.fact;
+fn permitted(caller: &Caller, events: &[Admitted]) -> Result<(), Problem> {
+    let lacking = events.iter().enumerate().filter_map(|(index, admitted)| {
+        let fact = &admitted.event().fact;
         let needed = Scope::of(fact);
         (!caller.may(needed)).then(|| InputError {
             pointer: format!("/{index}/type"),
@@ -325,11 +327,12 @@ fn permitted(caller: &Caller, events: &[Parsed]) -> Result<(), Problem> {
 }
 
 /// At most [`EVENTS_PER_SUBJECT_MAX`] events of one user or client: as many as its row remembers.
-fn bounded(events: &[Parsed]) -> Result<(), Problem> {
+fn bounded(events: &[Admitted]) -> Result<(), Problem> {
     let mut subjects: BTreeMap<(Topic, String), usize> = BTreeMap::new();
     let mut errors = Vec::new();
-    for (index, parsed) in events.iter().enumerate() {
-        let count = subjects.entry((parsed.event.fact.topic(), parsed.event.key())).or_default();
+    for (index, admitted) in events.iter().enumerate() {
+        let event = admitted.event();
+        let count = subjects.entry((event.fact.topic(), event.key())).or_default();
         *count += 1;
         if *count > EVENTS_PER_SUBJECT_MAX {
             errors.push(InputError {

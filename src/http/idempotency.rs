@@ -10,7 +10,7 @@ use super::auth::hex;
 use super::events::{self, Folded};
 use super::problem::{Code, Problem};
 use super::{SOURCE, answer};
-use crate::event::codec::{encode_event, fact_data};
+use crate::event::codec::fact_data;
 use crate::event::{Envelope, Event, Fact, ID_BYTES_MAX, Position, Topic, key};
 use crate::rows::became::Became;
 use axum::http::HeaderMap;
@@ -71,11 +71,11 @@ pub(super) async fn append(
             tenant: tenant.clone(),
             time_ms: api.clock.now_ms(),
         };
-        encode_event(&Event { envelope, fact }, &[])
+        events::own(Event { envelope, fact })
     };
     let Some(key) = key else {
         let id = answer::new_id();
-        let record = event(&id, fact);
+        let record = event(&id, fact)?;
         return events::answer(api, vec![record], vec![id], wait).await;
     };
     let user_id = fact.subject().to_owned();
@@ -86,7 +86,7 @@ pub(super) async fn append(
     let first = match request.first(api, &tenant, &user_id).await? {
         Some(first) => first,
         None => {
-            let positions = events::append(api, vec![event(&id, fact)]).await?;
+            let positions = events::append(api, vec![event(&id, fact)?]).await?;
             let longest = Duration::from_millis(api.config.fold_wait_ms_max).max(wait.unwrap_or_default());
             if !api.progress.wait(&positions, Instant::now() + longest).await {
                 let detail = "the request is stored and not yet folded; send the same again";

@@ -9,13 +9,13 @@
 use super::answer;
 use super::auth::Caller;
 use super::clients::Visits;
-use super::events::append;
+use super::events::{append, own};
 use super::problem::{Code, Problem};
 use super::request::{Ids, Object};
 use super::{Api, SOURCE, idempotency};
 use crate::event::appointment::Channel;
+use crate::event::codec::Fields;
 use crate::event::codec::bounds::CHANNELS_MAX;
-use crate::event::codec::{Fields, encode_event};
 use crate::event::reminder::{Request, manual_id};
 use crate::event::{Envelope, Event, Fact};
 use crate::remind::plan::Status;
@@ -142,7 +142,7 @@ async fn ask(api: &Api, asking: Asking<'_>) -> Result<(Visits, Seen), Problem> {
     let envelope =
         Envelope { id: event_id, source: SOURCE.to_owned(), tenant: tenant.to_owned(), time_ms: api.clock.now_ms() };
     let fact = Fact::ReminderRequested(Box::new(asked));
-    let positions = append(api, vec![encode_event(&Event { envelope, fact }, &[])]).await?;
+    let positions = append(api, vec![own(Event { envelope, fact })?]).await?;
     let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
     let seen = if api.progress.wait(&positions, deadline).await { Seen::Folded } else { Seen::Stored };
     if matches!(seen, Seen::Stored) && keyed {

@@ -1,10 +1,14 @@
 //! How a command reaches an instance: a URL, the socket of a running one, or the ports themselves.
 
 use super::Error;
+use super::import::Target;
 use crate::app::{self, Ports, SOCKET};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::event::codec::{encode_parsed, structured_event};
+use crate::event::codec::structured_event;
+use crate::event::gate::Terms;
+use crate::http::auth::TENANT_HEADER;
+use crate::http::events::IMPORT_HEADER;
 use crate::http::{self, Api};
 use crate::rows::Rows;
 use crate::source::Sourced;
@@ -231,17 +235,20 @@ impl Access {
     }
 
     /// Appends events; durable when it answers. Waits while a service is overloaded or its log is away.
-    pub async fn append(&self, events: &[Sourced], tenant: &str) -> Result<(), Error> {
+    pub async fn append(&self, events: &[Sourced], Target { tenant, now_ms, .. }: &Target<'_>) -> Result<(), Error> {
         match self {
             Self::Opened(opened) => {
                 let enricher = &opened.ports.enricher;
                 tokio::task::block_in_place(|| enricher.look());
-                let resolved = |event: &Sourced| {
-                    let mut parsed = event.parsed();
-                    parsed.fill_in(|attempt| drop(enricher.enrich(attempt)));
-                    encode_parsed(&parsed)
+                let terms = Terms { tenant: *tenant, ..Terms::of_operator(*now_ms) };
+                let record = |event: &Sourced| {
+                    let mut admitted =
+                        terms.admit(event.parsed()).map_err(|faults| Error::Answer(faults.to_string()))?;
+                    admitted.parsed_mut().fill_in(|attempt| drop(enricher.enrich(attempt)));
+                    Ok(admitted.into_record().0)
                 };
-                opened.ports.log.append(events.iter().map(resolved).collect()).await?;
+                let records = events.iter().map(record).collect::<Result<_, Error>>()?;
+                opened.ports.log.append(records).await?;
                 Ok(())
             }
             Self::Service { client, base, key } => {
@@ -249,8 +256,9 @@ impl Access {
                 let request = client
                     .post(format!("{base}/v1/events"))
                     .header("content-type", "application/cloudevents-batch+json")
-                    .header("foretell-tenant", tenant)
+                    .header(IMPORT_HEADER, "true")
                     .body(Value::Array(batch).to_string());
+                let request = tenant.iter().fold(request, |request, tenant| request.header(TENANT_HEADER, *tenant));
                 patiently(key.iter().fold(request, |request, key| request.bearer_auth(key))).await
             }
         }

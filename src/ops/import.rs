@@ -1,7 +1,7 @@
 //! `import`: a file of the past into the log, in order of time, each event once.
 //!
 //! ```text
-//!   file ─► events by time ─► batches (≤ 64 of one subject) ─► append, durable ─► journal: so many are done
+//!   file ─► events by time ─► gate ─► batches (≤ 64 of one subject) ─► append, durable ─► journal: so many are done
 //! ```
 //!
 //! An import may be cut off anywhere. The journal says how many events of the file, known by its digest, are in
@@ -10,6 +10,7 @@
 
 use super::Error;
 use super::access::Access;
+use crate::event::gate::Terms;
 use crate::event::{Event, Topic};
 use crate::source::{Loaded, Sourced};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,8 @@ pub struct Imported {
     pub before: usize,
     /// Rows that the format leaves out.
     pub skipped: u64,
+    /// Unknown fields and attributes that are left out: see [`UNKNOWN_BYTES_MAX`](crate::event::gate::UNKNOWN_BYTES_MAX).
+    pub dropped: u64,
     /// Where it is written down how far the import is. Without it, the file would be appended again.
     pub journal: PathBuf,
 }
@@ -78,8 +81,10 @@ pub struct Target<'a> {
     pub name: String,
     /// Directory of journals.
     pub journals: PathBuf,
-    /// Whose events they are.
-    pub tenant: &'a str,
+    /// Whose events they all must be; none: whoever's they say.
+    pub tenant: Option<&'a str>,
+    /// The present, in milliseconds since the epoch.
+    pub now_ms: i64,
 }
 
 /// Appends what of a file is not in the log yet; `progress` hears how many events are.
@@ -95,6 +100,7 @@ pub async fn import(
             format!("event {id:?} is a {name}, which is not one of {}; nothing was appended", kind.topic().name());
         return Err(Error::Answer(detail));
     }
+    check(loaded, target)?;
     let path = journal_path(target, &loaded.digest);
     let _only = lock(&path)?;
     let total = loaded.events.len();
@@ -110,12 +116,23 @@ pub async fn import(
     while journal.done < total {
         let rest = &loaded.events[journal.done..];
         let batch = &rest[..batch_len(rest)];
-        target.access.append(batch, target.tenant).await?;
+        target.access.append(batch, target).await?;
         journal.done += batch.len();
         write(&path, &journal)?;
         progress(journal.done);
     }
-    Ok(Imported { events: total, before, skipped: loaded.skipped, journal: path })
+    let Loaded { skipped, dropped, .. } = *loaded;
+    Ok(Imported { events: total, before, skipped, dropped, journal: path })
+}
+
+/// Whether every event passes the gate, asked before any is appended: a service would ask the same of each batch.
+fn check(loaded: &Loaded, target: &Target<'_>) -> Result<(), Error> {
+    let terms = Terms { tenant: target.tenant, ..Terms::of_operator(target.now_ms) };
+    let refused = loaded.events.iter().find_map(|sourced| Some((sourced, terms.check(&sourced.event).err()?)));
+    refused.map_or(Ok(()), |(sourced, faults)| {
+        let detail = format!("event {:?} is refused: {faults}; no event was appended", sourced.event.envelope.id);
+        Err(Error::Answer(detail))
+    })
 }
 
 /// How many of the next events make a batch; at least one.

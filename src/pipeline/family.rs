@@ -14,8 +14,8 @@
 //! of the rows that serve, it is the rows that are built beside them that mend it.
 
 use super::keeper::{self, Companion};
-use super::{Config, Letters, Shared, patiently};
-use crate::log::{Error, Log};
+use super::{Config, Gate, Letters, Shared, patiently};
+use crate::log::{Error, Extent, Log};
 use crate::store::{Family, Generation, Pointer, Store};
 use crate::telemetry::meter;
 use crate::view::{self, Fold};
@@ -46,11 +46,13 @@ pub struct Views<F> {
 
 impl<F: Fold> Views<F> {
     /// What the pipelines of one generation share.
-    pub fn of(&self, generation: Generation, letters: Letters) -> Shared<F> {
+    pub fn of(&self, foldable: Foldable) -> Shared<F> {
+        let Foldable { generation, letters, gate } = foldable;
         Shared {
             fold: self.fold.clone(),
             generation,
             letters,
+            gate,
             partitions: self.partitions,
             topic_name: self.topic_name.clone(),
             log: Arc::clone(&self.log),
@@ -76,11 +78,38 @@ pub async fn take_up(store: &dyn Store, log: &dyn Log, family: Family, fingerpri
         return Ok(pointer);
     }
     let (partitions, epoch) = (log.partitions(family.topic()), log.epoch(family.topic()));
-    let first = Pointer { epoch, ..Pointer::first(partitions, fingerprint) };
+    let first = Pointer { epoch, ..Pointer::first(partitions, fingerprint) }.gated(gate_time(log, family).await?);
     if store.swap_pointer(family, None, &first).await? {
         return Ok(first);
     }
     store.pointer(family).await?.ok_or_else(|| Error::retry(OPERATION, "the pointer is moving"))
+}
+
+/// The time from which on the records of a family are to be asked what the gate asks of producers: behind all that is
+/// in the log. None where no producer writes.
+///
+/// It is a time of the log's own clock, because records keep theirs when their topic is copied into another one.
+pub async fn gate_time(log: &dyn Log, family: Family) -> Result<Option<i64>, Error> {
+    /// Offsets of a step back, where the last ones hold no record.
+    const STEP: i64 = 1_000;
+    let topic = family.topic();
+    if !topic.takes_producers() {
+        return Ok(None);
+    }
+    let mut newest_ms = -1;
+    for partition in 0..log.partitions(topic) {
+        let Extent { start, end } = log.extent(topic, partition).await?;
+        let mut from = end - 1;
+        while from >= start {
+            let page = log.page(topic, partition, from).await?;
+            if let Some(last_ms) = page.records.iter().map(|record| record.timestamp_ms).max() {
+                newest_ms = newest_ms.max(last_ms);
+                break;
+            }
+            from = if from == start { start - 1 } else { (from - STEP).max(start) };
+        }
+    }
+    Ok(Some(newest_ms + 1))
 }
 
 /// Fatal where the rows of a pointer are not the fold of the topic that is there, or are to be those of another one.
@@ -136,12 +165,28 @@ pub async fn watch(
     }
 }
 
-/// The generations of a pointer that a build with this fingerprint folds, and which letters each of them writes.
-pub fn foldable(family: Family, pointer: &Pointer, fingerprint: &str) -> Vec<(Generation, Letters)> {
-    let serving = (pointer.fingerprint == fingerprint).then(|| (pointer.serving(family), Letters::All));
+/// A generation that can be folded, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foldable {
+    /// Which.
+    pub generation: Generation,
+    /// Which dead letters are written.
+    pub letters: Letters,
+    /// Which records are asked more than what the codec asks.
+    pub gate: Gate,
+}
+
+/// The generations of a pointer that a build with this fingerprint folds.
+pub fn foldable(family: Family, pointer: &Pointer, fingerprint: &str) -> Vec<Foldable> {
+    let serving = pointer.serving(family);
+    let of = |generation, letters| {
+        let from_ms = pointer.gated_from_ms_of(generation);
+        Foldable { generation, letters, gate: Gate { from_ms, is_new: from_ms != pointer.gated_from_ms } }
+    };
     let is_ours = pointer.building.as_ref().is_some_and(|building| building.fingerprint == fingerprint);
+    let served = (pointer.fingerprint == fingerprint).then(|| of(serving, Letters::All));
     let building = pointer.building(family).filter(|_| is_ours);
-    serving.into_iter().chain(building.map(|built| (built, Letters::Behind(pointer.serving(family))))).collect()
+    served.into_iter().chain(building.map(|built| of(built, Letters::Behind(serving)))).collect()
 }
 
 /// A generation that is kept.
@@ -208,7 +253,7 @@ impl<F: Fold> Keeping<'_, F> {
         self.say(pointer, named.is_empty());
         let grace = Duration::from_millis(self.views.config.generation_grace_ms);
         for (number, kept) in &mut self.kept {
-            if named.iter().any(|(generation, _)| generation.number == *number) {
+            if named.iter().any(|named| named.generation.number == *number) {
                 kept.unnamed = None;
             } else if kept.unnamed.get_or_insert_with(Instant::now).elapsed() >= grace {
                 kept.stop.cancel();
@@ -216,11 +261,11 @@ impl<F: Fold> Keeping<'_, F> {
         }
         self.kept.retain(|_, kept| kept.failed.is_none() || kept.unnamed.is_none());
         let mut begun = Vec::new();
-        for (generation, letters) in named {
-            if let Entry::Vacant(vacant) = self.kept.entry(generation.number) {
+        for foldable in named {
+            if let Entry::Vacant(vacant) = self.kept.entry(foldable.generation.number) {
                 let stop =
                     vacant.insert(Kept { stop: shutdown.child_token(), unnamed: None, failed: None }).stop.clone();
-                begun.push((self.views.of(generation, letters), stop));
+                begun.push((self.views.of(foldable), stop));
             }
         }
         begun
@@ -270,7 +315,8 @@ mod tests {
     fn a_build_folds_what_has_its_fingerprint_and_nothing_else() {
         let family = Family::Logins;
         let folds = |pointer: &Pointer, ours: &str| {
-            foldable(family, pointer, ours).into_iter().map(|(g, letters)| (g.number, letters)).collect::<Vec<_>>()
+            let foldable = foldable(family, pointer, ours).into_iter();
+            foldable.map(|foldable| (foldable.generation.number, foldable.letters)).collect::<Vec<_>>()
         };
         let one = Pointer::first(8, "a".to_owned());
         let serving = one.serving(family);

@@ -9,8 +9,8 @@ use super::{Mover, OPERATION, Told};
 use crate::dead;
 use crate::event::Topic;
 use crate::log::{Error, Extent, NewRecord, Record, Successors, full_name, present_name};
-use crate::pipeline::decode;
 use crate::pipeline::tolerance::Tolerance;
+use crate::pipeline::{Rejection, judge};
 use crate::store::Family;
 
 /// Records that are added at a time.
@@ -24,6 +24,8 @@ struct Source {
     name: String,
     /// The count that keys were placed by.
     partitions: u32,
+    /// From when on records are asked what the gate asks of producers.
+    gated_from_ms: Option<i64>,
     /// By partition: records below were met when they were folded, and have their dead letters.
     met: Vec<i64>,
     extents: Vec<Extent>,
@@ -73,6 +75,7 @@ impl Mover {
             family,
             name: present_name(self.log(), &self.verifier.topic_prefix, topic),
             partitions: pointer.partitions,
+            gated_from_ms: pointer.gated_from_ms,
             met,
             extents: self.extents(topic).await?,
         })
@@ -97,12 +100,12 @@ impl Mover {
         while let Some(record) = merge.next().await? {
             batch.passed += 1;
             batch.bytes += record.bytes();
-            match decode(&record, source.partitions) {
+            match judge(&record, source.partitions, source.gated_from_ms) {
                 Ok(_) => {
                     tolerance.fold(&self.verifier.config);
                     batch.records.push(record);
                 }
-                Err(faults) => {
+                Err(Rejection { faults, .. }) => {
                     counts.rejected += 1;
                     if source.is_new(&record) {
                         if !tolerance.reject(&self.verifier.config) {

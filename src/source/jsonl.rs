@@ -1,11 +1,13 @@
 //! JSON Lines of structured CloudEvents, one a line; empty lines are skipped.
 //!
 //! The same events that `POST /v1/events` takes, with one more demand: `time` must be there, because the past has
-//! no time of arrival. Data and extension attributes are passed on as they stand. A `label` in the data that names an
+//! no time of arrival. Data and extension attributes are passed on as they stand, unknown ones as far as the
+//! [gate](gate::UNKNOWN_BYTES_MAX) lets them in. A `label` in the data that names an
 //! [`Author`] is what a simulated history says of itself; any other one is a field like any that is unknown here.
 
 use super::{Author, Error, LABEL, Label, Rows, Sent, Sourced};
 use crate::event::codec::{self, Defaults, Faults, MALFORMED_JSON, Parsed};
+use crate::event::gate;
 use crate::log::RECORD_BYTES_MAX;
 use serde_json::Value;
 use std::io::{BufRead, Read};
@@ -35,7 +37,7 @@ pub(super) fn read(input: &mut dyn BufRead, rows: &mut Rows<'_>) -> Result<(), E
     }
 }
 
-fn event(line: &[u8], number: u64, rows: &Rows<'_>) -> Result<Sourced, Error> {
+fn event(line: &[u8], number: u64, rows: &mut Rows<'_>) -> Result<Sourced, Error> {
     let origin = rows.origin;
     let refused = |faults: Faults| {
         let fault = faults.first();
@@ -50,7 +52,12 @@ fn event(line: &[u8], number: u64, rows: &Rows<'_>) -> Result<Sourced, Error> {
         return Err(origin.bad(number, "/time", "time is required in a file"));
     }
     let defaults = Defaults { tenant: origin.tenant, time_ms: 0 };
-    let Parsed { event, data, extensions } = codec::decode_structured(&value, defaults).map_err(refused)?;
-    let author = data.get(LABEL).and_then(Value::as_str).and_then(Author::parse);
+    let mut parsed = codec::decode_structured(&value, defaults).map_err(refused)?;
+    let author = parsed.data.get(LABEL).and_then(Value::as_str).and_then(Author::parse);
+    if line.len() > gate::UNKNOWN_BYTES_MAX {
+        // Here and not where it is appended, so that it is the same whichever way it goes there.
+        rows.dropped += gate::trim(&mut parsed) as u64;
+    }
+    let Parsed { event, data, extensions } = parsed;
     Ok(Sourced { event, sent: Some(Box::new(Sent { data, extensions })), label: author.map(Label::Simulated) })
 }

@@ -33,6 +33,10 @@ pub struct Pointer {
     pub epoch: u8,
     /// Partition count of the topic when the epoch began.
     pub partitions: u32,
+    /// The time from which on the log's records are asked what the [gate](crate::event::gate) asks of producers, in
+    /// milliseconds since the epoch by the log's clock. Without one, none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gated_from_ms: Option<i64>,
     /// The topic that is to take the place of this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<Moving>,
@@ -56,13 +60,33 @@ pub struct Building {
     pub number: u32,
     /// What its fold depends on.
     pub fingerprint: String,
+    /// See [`Pointer::gated_from_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gated_from_ms: Option<i64>,
 }
 
 impl Pointer {
     /// The first pointer of a family: generation 1 serves.
     pub fn first(partitions: u32, fingerprint: String) -> Self {
-        let (epoch, building, moving) = (0, None, None);
-        Self { serving: 1, fingerprint, building, oldest: 1, latest: 1, epoch, partitions, moving }
+        let (epoch, gated_from_ms, building, moving) = (0, None, None, None);
+        Self { serving: 1, fingerprint, building, oldest: 1, latest: 1, epoch, partitions, gated_from_ms, moving }
+    }
+
+    /// What was begun last asks records from `from_ms` on what the gate asks, unless it does from another time on: a
+    /// time that was once written down stays, so that each later fold decides the same.
+    pub fn gated(mut self, from_ms: Option<i64>) -> Self {
+        let into = self.moving.as_mut().and_then(|moving| moving.into.as_mut());
+        let begun = self.building.as_mut().or(into).map(|begun| &mut begun.gated_from_ms);
+        let gated_from_ms = begun.unwrap_or(&mut self.gated_from_ms);
+        *gated_from_ms = gated_from_ms.or(from_ms);
+        self
+    }
+
+    /// See [`gated_from_ms`](Self::gated_from_ms), of any generation that the pointer names.
+    pub fn gated_from_ms_of(&self, generation: Generation) -> Option<i64> {
+        let into = self.moving.as_ref().and_then(|moving| moving.into.as_ref());
+        let begun = self.building.iter().chain(into).find(|begun| begun.number == generation.number);
+        begun.map_or(self.gated_from_ms, |begun| begun.gated_from_ms)
     }
 
     /// The generation that serves.
@@ -78,14 +102,15 @@ impl Pointer {
     /// A new generation is built beside the one that serves, instead of one that was.
     pub fn begin(&self, fingerprint: String) -> Self {
         let number = self.latest + 1;
-        Self { building: Some(Building { number, fingerprint }), latest: number, ..self.clone() }
+        let gated_from_ms = self.gated_from_ms;
+        Self { building: Some(Building { number, fingerprint, gated_from_ms }), latest: number, ..self.clone() }
     }
 
     /// What is built serves from now on; the same where nothing is.
     pub fn swap(&self) -> Self {
         match self.building.clone() {
-            Some(Building { number, fingerprint }) => {
-                Self { serving: number, fingerprint, building: None, ..self.clone() }
+            Some(Building { number, fingerprint, gated_from_ms }) => {
+                Self { serving: number, fingerprint, gated_from_ms, building: None, ..self.clone() }
             }
             None => self.clone(),
         }
@@ -117,15 +142,16 @@ impl Pointer {
     pub fn copied(&self, fingerprint: String) -> Self {
         let Some(Moving { epoch, partitions, .. }) = self.moving else { return self.clone() };
         let number = self.latest + 1;
-        let into = Some(Building { number, fingerprint });
+        let into = Some(Building { number, fingerprint, gated_from_ms: self.gated_from_ms });
         Self { moving: Some(Moving { epoch, partitions, into }), latest: number, ..self.clone() }
     }
 
     /// What was folded from the copy serves, and its topic is the family's; the same where nothing was folded.
     pub fn moved(&self) -> Self {
         match self.moving.clone() {
-            Some(Moving { epoch, partitions, into: Some(Building { number, fingerprint }) }) => {
-                Self { serving: number, fingerprint, building: None, epoch, partitions, moving: None, ..self.clone() }
+            Some(Moving { epoch, partitions, into: Some(Building { number, fingerprint, gated_from_ms }) }) => {
+                let (serving, building, moving) = (number, None, None);
+                Self { serving, fingerprint, building, epoch, partitions, gated_from_ms, moving, ..self.clone() }
             }
             _ => self.clone(),
         }
@@ -212,9 +238,31 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_the_gate_is_written_down_once_and_goes_with_the_rows() {
+        let family = Family::Logins;
+        let generation = |number, epoch| Generation { family, number, epoch };
+        let first = Pointer::first(8, "a".to_owned());
+        let of = |pointer: &Pointer, number| pointer.gated_from_ms_of(generation(number, pointer.epoch));
+        assert_eq!((first.gated_from_ms, first.clone().gated(None).gated(Some(3)).gated_from_ms), (None, Some(3)));
+
+        let upgrade = first.begin("b".to_owned()).gated(Some(5));
+        assert_eq!((of(&upgrade, 1), of(&upgrade, 2)), (None, Some(5)), "what serves is folded on as it was");
+        assert_eq!(upgrade.cancel().gated_from_ms, None);
+        let upgraded = upgrade.swap();
+        assert_eq!((of(&upgraded, 2), upgraded.gated_from_ms), (Some(5), Some(5)));
+        let again = upgraded.begin("c".to_owned()).gated(Some(9)).swap();
+        assert_eq!(again.gated_from_ms, Some(5), "no later fold asks later");
+
+        let moved = again.move_to(16).copied("c".to_owned()).gated(Some(9));
+        assert_eq!((moved.gated_from_ms_of(generation(4, 1)), moved.moved().gated_from_ms), (Some(5), Some(5)));
+        let moved = first.move_to(16).copied("c".to_owned()).gated(Some(9));
+        assert_eq!((of(&moved, 1), moved.moved().gated_from_ms), (None, Some(9)));
+    }
+
+    #[test]
     fn a_pointer_without_a_move_is_written_as_it_always_was() {
         let text = serde_json::to_string(&Pointer::first(8, "a".to_owned())).unwrap();
-        assert!(!text.contains("moving"), "{text}");
+        assert!(!text.contains("moving") && !text.contains("gated"), "{text}");
         assert_eq!(serde_json::from_str::<Pointer>(&text).unwrap(), Pointer::first(8, "a".to_owned()));
         let moving = Pointer::first(8, "a".to_owned()).move_to(16).copied("b".to_owned());
         let read: Pointer = serde_json::from_str(&serde_json::to_string(&moving).unwrap()).unwrap();

@@ -69,7 +69,10 @@ async fn both_deployments_answer_alike_from_the_same_rows() {
                 let mut told: Value = serde_json::from_str(&deployment.output(import)).expect("JSON");
                 let journal = told["journal"].take();
                 assert!(Path::new(journal.as_str().expect("a path")).is_file(), "{journal}");
-                assert_eq!(told, json!({"events": events, "before": before, "skipped": skipped, "journal": null}));
+                assert_eq!(
+                    told,
+                    json!({"events": events, "before": before, "skipped": skipped, "dropped": 0, "journal": null})
+                );
             }
         }
         assert_eq!(deployment.records(Topic::Logins).await, SAMPLE_ROWS as i64, "each event once");
@@ -104,6 +107,55 @@ async fn a_running_service_takes_an_import_through_its_url_or_its_socket() {
     assert!(refused.contains("nothing was appended"), "{refused}");
     service.process.stop().await;
     assert_eq!(whole.records(Topic::Logins).await, 1_000);
+}
+
+/// One gate for all ways: a file that is refused is refused by the same code, whole, with a service and without one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_refuses_the_same_events_whichever_way_they_go() {
+    let (whole, alone) = (Deployment::disk(), Deployment::disk());
+    let service = Service::ready(&whole, &[]).await;
+    let login = |change: &dyn Fn(&mut Value)| {
+        let data = json!({"user_id": "u", "ip": "192.0.2.1", "country": "IE"});
+        let mut event = facts::event("e", "login.succeeded", 0, &data);
+        event["time"] = json!("2026-01-01T00:00:00Z");
+        change(&mut event);
+        event.to_string()
+    };
+    let good = login(&|_| {});
+    for (name, line, code) in [
+        ("no country", login(&|event| event["data"]["country"] = json!("QQ")), "INVALID_VALUE"),
+        ("to come", login(&|event| event["time"] = json!("2099-01-01T00:00:00Z")), "TIME_IN_FUTURE"),
+        ("of another tenant", login(&|event| event["tenant"] = json!("other")), "TENANT_MISMATCH"),
+        ("a member twice", good.replacen("{", r#"{"id":"f","#, 1), "DUPLICATE_MEMBER"),
+        ("an attribute", login(&|event| event["trace-id"] = json!("1")), "INVALID_NAME"),
+    ] {
+        let file = whole.scratch_file("logins.jsonl");
+        std::fs::write(&file, format!("{good}\n{line}\n")).expect("written");
+        let file = file.to_str().expect("text");
+        let import = ["import", "logins", file, "--format", "events", "--tenant", "default"];
+        for refused in [
+            alone.failure(1, &import),
+            whole.failure(1, &import),
+            alone.failure(1, &[&import[..], &["--to", &service.url]].concat()),
+        ] {
+            assert!(refused.contains(code), "{name}: {refused}");
+        }
+    }
+    // Own exports may be imported, and events of Windows tools, with more unknown fields than are kept.
+    let export = login(&|event| {
+        event["source"] = json!("urn:foretell:api");
+        event["data"]["unknown"] = json!("x".repeat(900_000));
+    });
+    let file = whole.scratch_file("export.jsonl");
+    std::fs::write(&file, format!("\u{feff}{export}\r\n")).expect("written");
+    let import = ["import", "logins", file.to_str().expect("text"), "--format", "events"];
+    for told in
+        [alone.output(&import), whole.output(&import), alone.output(&[&import[..], &["--to", &service.url]].concat())]
+    {
+        assert!(told.starts_with("1 events appended") && told.contains("1 unknown fields left out"), "{told}");
+    }
+    service.process.stop().await;
+    assert_eq!((alone.records(Topic::Logins).await, whole.records(Topic::Logins).await), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

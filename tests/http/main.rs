@@ -10,6 +10,7 @@ mod dead_letters;
 mod decisions;
 mod enrich;
 mod events;
+mod gate;
 mod gated;
 mod golden;
 mod inputs;

@@ -24,12 +24,12 @@ fn rebuilder(world: &World, verified: Arc<dyn Store>) -> Rebuilder {
     }
 }
 
-fn build(world: &World) -> Receiver<Told> {
+pub(crate) fn build(world: &World) -> Receiver<Told> {
     spawn(rebuilder(world, world.store.clone()), Family::Logins, Order::Build)
 }
 
 /// The last thing that is told.
-async fn last(mut told: Receiver<Told>) -> Told {
+pub(crate) async fn last(mut told: Receiver<Told>) -> Told {
     let mut last = None;
     while let Some(told) = told.recv().await {
         last = Some(told);

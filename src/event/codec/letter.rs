@@ -11,6 +11,7 @@ use super::attributes::CONTEXT;
 use super::fault::{self, Fault, quoted};
 use super::media::Media;
 use super::value::{Read, cut, wrong};
+use crate::log::Header;
 use serde_json::{Map, Value};
 
 /// How much of a name a pointer shows, in bytes.
@@ -36,6 +37,33 @@ pub(super) fn of_pairs(pairs: &[(&str, Read<String>)]) -> Vec<Fault> {
         faults.extend(found.err().map(|fault| at(name, fault)));
     }
     faults
+}
+
+/// The faults of attributes in the headers of a record. The subject is left out: Foretell writes it from the data, where
+/// it may be any text, and does not read it.
+pub(super) fn of_headers(headers: &[Header]) -> Vec<Fault> {
+    let attributes = headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("ce_")?, value)));
+    let mut faults = Vec::new();
+    for (index, (name, value)) in attributes.clone().enumerate() {
+        if attributes.clone().take(index).any(|(earlier, _)| earlier == name) {
+            let detail = "the record has this attribute more than once; send it once".to_owned();
+            faults.push(at(name, (fault::DUPLICATE_MEMBER, detail)));
+        }
+        let text = std::str::from_utf8(value);
+        let found = checked_name(name).and_then(|()| match text {
+            _ if name == "subject" => Ok(()),
+            Ok(text) => checked_text(name, text),
+            Err(_) => Err((fault::WRONG_TYPE, "must be UTF-8".to_owned())),
+        });
+        faults.extend(found.err().map(|fault| at(name, fault)));
+    }
+    faults
+}
+
+/// The faults of attributes that were read from something else than a CloudEvent.
+pub(super) fn of_texts(texts: [(&str, &String); 2]) -> Vec<Fault> {
+    let found = texts.into_iter().filter_map(|(name, text)| Some(at(name, checked_text(name, text).err()?)));
+    found.collect()
 }
 
 fn at(name: &str, (code, detail): (&'static str, String)) -> Fault {

@@ -3,7 +3,7 @@
 use super::attributes::{self, Attributes};
 use super::fault::{Fault, Faults};
 use super::letter::is_name;
-use super::{Parsed, Sent, data_of, facts, parse, time};
+use super::{Parsed, Reading, Sent, data_of, facts, parse, time};
 use crate::event::{Envelope, Event, Topic, key};
 use crate::log::{Header, NewRecord, Record};
 use bytes::Bytes;
@@ -78,7 +78,7 @@ fn outgoing<'a>(event: &'a Event, data: &'a Map<String, Value>, extensions: &'a 
 /// What the record says is passed on, not judged: attributes and data need not be known here. Faults only where the
 /// record is no CloudEvent with JSON data.
 pub fn structured(record: &Record) -> Result<Value, Faults> {
-    match Sent::of(record)? {
+    match Sent::of(record, Reading::Kept)? {
         Sent::Structured(event) => Ok(Value::Object(with_data(event))),
         Sent::Binary => {
             let mut faults = Vec::new();

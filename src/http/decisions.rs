@@ -219,5 +219,31 @@ async fn is_erased(api: &Api, tenant: &str, record: &Record, kept: &Kept, id: Id
     } else {
         api.rows.client(tenant, subject).await.map(|client| client.and_then(|client| client.erased_at_ms))
     };
-    Ok(erased_at_ms.map_err(answer::unreadable)?.is_some_and(|erased| erased >= id.at_ms()))
+    Ok(erased_at_ms.map_err(answer::unreadable)?.is_some_and(|erased_at_ms| covers(erased_at_ms, id.at_ms())))
+}
+
+/// Whether an erasure covers what was made at an instant. One whose time is in whole seconds covers all of its second,
+/// because its sender has cut off the rest.
+fn covers(erased_at_ms: i64, made_at_ms: i64) -> bool {
+    let rest_ms = if erased_at_ms % 1_000 == 0 { 999 } else { 0 };
+    made_at_ms <= erased_at_ms + rest_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_erasure_in_whole_seconds_covers_its_second() {
+        for (erased_at_ms, made_at_ms, is_covered) in [
+            (5_000, 4_999, true),
+            (5_000, 5_000, true),
+            (5_000, 5_999, true),
+            (5_000, 6_000, false),
+            (5_001, 5_001, true),
+            (5_001, 5_002, false),
+        ] {
+            assert_eq!(covers(erased_at_ms, made_at_ms), is_covered, "{erased_at_ms} {made_at_ms}");
+        }
+    }
 }

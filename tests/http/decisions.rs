@@ -447,6 +447,28 @@ async fn a_label_that_returns_holds_again() {
     }
 }
 
+/// Ids that could be guessed once let somebody send an event first, and make the report a repetition of it.
+#[tokio::test]
+async fn nobody_makes_a_report_void_by_taking_its_id() {
+    let instance = Instance::start().await;
+    instance.fold(&[login("e", "u")]).await;
+    let scored = instance.post("/v1/risk/logins", &attempt()).await.body;
+    for kind in ["login.failed", "login.reported"] {
+        let data = json!({"user_id": "u", "ip": "198.51.100.7", "decision_id": "another"});
+        let mut forged = event(&format!("{}:fraud", scored["id"].as_str().unwrap()), kind, data);
+        forged["source"] = json!("urn:foretell:api");
+        let request =
+            instance.request(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
+        // Whether it is let in at all does not matter here.
+        request.body(forged.to_string()).send().await.unwrap();
+    }
+    let feedback = json!({"decision_id": scored["id"], "label": "fraud"});
+    let request = instance.request(Method::POST, "/v1/feedback").header("prefer", "wait=20").json(&feedback);
+    let answer = Answer::of(request.send().await.unwrap()).await;
+    assert_eq!((answer.status, &answer.body["outcomes"]), (200, &json!(["applied"])), "{}", answer.body);
+    assert!(Rows::new(&instance).user("u").await.unwrap().reported > 0);
+}
+
 #[tokio::test]
 async fn a_request_under_an_idempotency_key_is_one_request() {
     let instance = Instance::start().await;

@@ -112,3 +112,56 @@ async fn the_callers_trace_goes_on_into_records_and_problems() {
     let header = String::from_utf8(record.header("traceparent").unwrap().to_vec()).unwrap();
     assert!(header.starts_with(&format!("00-{trace}-")) && !header.contains("b7ad6b7169203331"), "{header}");
 }
+
+#[tokio::test]
+async fn each_event_that_is_waited_for_is_answered_with_what_became_of_it() {
+    let instance = Instance::start().await;
+    let mut before = login("before", "gone");
+    before["time"] = json!("2026-03-01T09:00:00Z");
+    let visit = |id: &str| event(id, "appointment.confirmed", json!({"appointment_id": "a", "client_id": "c"}));
+    let answer = instance
+        .fold(&[
+            login("one", "u"),
+            login("one", "u"),
+            login("two", "u"),
+            event("erased", "user.erased", json!({"user_id": "gone"})),
+            before,
+            booked("b", "c", "a", "2026-03-29T09:30:00"),
+            visit("first"),
+            visit("again"),
+            event("trusted", "device.trusted", json!({"user_id": "u", "device_id": "d"})),
+            event("trusted again", "device.trusted", json!({"user_id": "u", "device_id": "d"})),
+        ])
+        .await;
+    let (applied, skipped) = ("applied", "skipped");
+    let expected = [applied, skipped, applied, applied, skipped, applied, applied, skipped, applied, skipped];
+    assert_eq!(answer.body["outcomes"], json!(expected));
+    // Nobody waits: nothing is said of it.
+    let request = instance.request(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
+    let answer = Answer::of(request.body(login("three", "u").to_string()).send().await.unwrap()).await;
+    assert_eq!((answer.status, answer.body.get("folded"), answer.body.get("outcomes")), (202, None, None));
+}
+
+/// The row moves on all the time, and an API that folds nothing itself reads from it what became of each event.
+#[tokio::test]
+async fn outcomes_are_exact_while_many_write_about_one_user_from_another_process() {
+    let world = World::new();
+    let _folding = Instance::with(world.clone(), world.parts()).await;
+    let instance = Instance::without_views(world.clone(), world.parts()).await;
+    let send = |id: String| {
+        let request = instance.request(Method::POST, "/v1/events").header("prefer", "wait=20");
+        let request = request.header("content-type", "application/cloudevents+json");
+        let request = request.body(login(&id, "u").to_string());
+        async move { Answer::of(request.send().await.unwrap()).await.body["outcomes"].clone() }
+    };
+    for round in 0..6 {
+        // Each id four times: one of them is applied.
+        let sent = (0..40).map(|n| send(format!("{round}-{}", n % 10)));
+        let outcomes = futures::future::join_all(sent).await;
+        for id in 0..10 {
+            let mut of: Vec<_> = outcomes.iter().skip(id).step_by(10).map(ToString::to_string).collect();
+            of.sort();
+            assert_eq!(of, [r#"["applied"]"#, r#"["skipped"]"#, r#"["skipped"]"#, r#"["skipped"]"#], "{round} {id}");
+        }
+    }
+}

@@ -123,16 +123,16 @@ pub enum Outcome<D> {
     Applied(D),
 }
 
-/// Why an event changed nothing that anybody can read.
+/// Why an event changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Skip {
     /// It is a repetition, see [`recent`].
     Repeated,
     /// It is not later than the erasure of its subject.
     Erased,
-    /// It says what already holds, what a later event has overruled, or what cannot be.
+    /// It restates what already holds, a later event overrules it, or what it states is impossible.
     Unchanged,
-    /// The row of its subject is full of what matters more. It is not remembered, so that it can be sent again.
+    /// The row of its subject is full of what matters more. The event is not remembered, so it can be sent again.
     NoRoom,
 }
 

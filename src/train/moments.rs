@@ -149,7 +149,7 @@ impl Replay {
     }
 
     /// The booking of an event that begins a visit: of an appointment that is not placed, or of one with an older
-    /// outcome that the start lies behind. Of any other it moves the visit, or says again where it is.
+    /// outcome that the start is later than. Of any other it moves the visit, or restates its start.
     fn begun_by<'e>(&self, event: &'e Event) -> Option<&'e Booking> {
         let placed = Id::of(event).and_then(|id| self.appointment(&id)).filter(|visit| visit.start.is_some());
         match (&event.fact, placed) {

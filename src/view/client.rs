@@ -21,12 +21,12 @@
 //! - **erased** empties the row, takes out its look-up and agenda entries and what was known of visits with an
 //!   outcome; a tenant's counts stay.
 //!
-//! An event that says what already holds changes nothing, however often and by whatever id it is said: the start that a
-//! visit has (unless it was called off), the status that it has, the fields of a profile, the receipt of a reminder.
+//! An event that restates what already holds changes nothing, whatever its id and however often it is sent: the start of
+//! a visit (unless it was called off), its status, the fields of a profile, the receipt of a reminder.
 //!
-//! A full row forgets what matters least, judged at the latest event time that it knows: notes of appointments that were
+//! A full row forgets what matters least, at the latest event time that it has seen: notes about appointments that were
 //! never placed, then visits that are off or over, the farthest from that time first, then visits to come, the farthest
-//! first. Where that would be the appointment of the event itself, the event is skipped.
+//! ahead first. If that is the appointment of the event itself, the event is skipped.
 //!
 //! For the tenant's rates several visits of one client on one day (of their zone) count once: as attended if any
 //! was attended. The history counts appointments. What a visit has counted stays when it is forgotten or begins anew,
@@ -65,7 +65,7 @@ pub const SETTLED_DAYS_MAX: usize = 32;
 pub struct Client {
     /// Repetitions.
     pub recent: Recent,
-    /// The latest event time: what is past and what is to come where not all can be kept.
+    /// The latest event time seen, which separates past from future when not all appointments can be kept.
     pub latest_ms: i64,
     /// How they kept their appointments.
     pub history: History,
@@ -183,7 +183,7 @@ struct Room {
 }
 
 impl Appointments {
-    /// Takes an event into the row; answers whether it says anything new.
+    /// Applies an event to the row. Returns whether anything changed.
     fn change(&self, client: &mut Client, event: &Event, left: Option<Appointment>) -> bool {
         let time_ms = event.envelope.time_ms;
         let zone = |client: &Client| client.time_zone.clone().unwrap_or(self.limits.time_zone_default.clone());
@@ -219,8 +219,8 @@ impl Appointments {
         client.hear(feedback, at_ms, received, self.limits.appointment_receipts_max)
     }
 
-    /// Makes room for the appointment of an event, and lets go of an outcome that a new visit leaves behind; none where
-    /// the row is full of what matters more.
+    /// Makes room for the appointment of an event, and releases an earlier visit under its id if the event begins a new
+    /// one. Returns `None` if the row is full of appointments that matter more.
     fn make_room(&self, client: &mut Client, event: &Event, scribe: &mut Scribe<'_>) -> Option<Room> {
         let Some(id) = appointment_id(&event.fact) else { return Some(Room::default()) };
         let booking = match &event.fact {
@@ -285,7 +285,8 @@ impl Fold for Appointments {
             return Outcome::Skipped(Skip::Unchanged);
         }
         if let Some(id) = id {
-            // A sample needs what was known before its outcome was counted; all else, with what was moved or taken back.
+            // A sample needs what was known before its own outcome was counted. Any other snapshot needs the counts after
+            // this event: with the move that it is, or without the cancellation that it takes back.
             let is_over = client.appointments.get(id).is_some_and(|visit| visit.status.is_resolved());
             if is_over {
                 client.witness(id, time_ms);

@@ -1,9 +1,8 @@
 //! Appointment to client: an appointment's id alone must find the row that it lives in.
 //!
-//! Several clients can hold one id: a visit of a group, one that was moved to another client, partials of two partitions.
-//! An answer about the id is about one of them, so it is about a client whose visit takes place: first those whose visit
-//! is on, then those whose visit is over, last those who called it off. Of several the one with the later booking is
-//! meant, then the one with the smaller client id.
+//! Several clients can have the same id: members of a group, or the clients before and after a correction. An answer about
+//! the id is about one of them: a client whose visit is on, else one whose visit is over, else one who called it off. Of
+//! several, the one with the later booking, then the one with the smaller client id.
 
 use crate::event::key;
 use crate::store::{RowKey, View};
@@ -11,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// Clients kept an appointment id; the one that would be meant last is forgotten first.
+/// Clients kept for an appointment id; the one with the lowest claim is forgotten first.
 pub const CLAIMS_MAX: usize = 64;
 
-/// How near an appointment is to a visit that takes place; the later ones are nearer.
+/// How an appointment ranks among those with the same id, in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Standing {
     /// It was called off.
@@ -25,10 +24,10 @@ pub enum Standing {
     On,
 }
 
-/// What a client has of an appointment; of two the greater is meant.
+/// That a client has an appointment; of several claims the greatest wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Claim {
-    /// Whether the visit takes place.
+    /// Whether the visit is on, over or off.
     pub standing: Standing,
     /// Event time of the booking.
     pub placed_at_ms: i64,
@@ -41,7 +40,7 @@ pub enum Delta {
     Claim {
         /// The client.
         client_id: String,
-        /// What they have of it.
+        /// Their claim.
         claim: Claim,
     },
     /// The client does not have it any more.
@@ -83,7 +82,7 @@ impl Lookup {
         }
     }
 
-    /// The client who is meant by the appointment's id alone.
+    /// The client with the greatest claim.
     pub fn client_id(&self) -> Option<&str> {
         self.claims.iter().max_by_key(|(id, claim)| (**claim, Reverse(*id))).map(|(id, _)| id.as_str())
     }
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_is_meant_then_the_later_booking_then_the_smaller_client() {
+    fn a_visit_that_is_on_wins_then_the_later_booking_then_the_smaller_client() {
         use Standing::{Off, On, Over};
         for (deltas, meant) in [
             (vec![claim("b", On, 5), claim("a", On, 5), claim("c", On, 4)], Some("a")),
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_row_forgets_who_would_be_meant_last() {
+    fn a_full_row_forgets_the_lowest_claim() {
         let mut full = row(&[claim("off", Standing::Off, 1_000), claim("early", Standing::On, 0)]);
         (1..CLAIMS_MAX as i64).for_each(|n| full.apply(&claim(&format!("c{n}"), Standing::On, n)));
         assert!(!full.claims.contains_key("off"), "called off goes before what is on, however late it was booked");

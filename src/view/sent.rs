@@ -42,9 +42,9 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// How much they matter at an instant, where not those of all visits can be kept: least where every start that they
-    /// name has passed, the longer ago the less; then where all to come are withdrawn, which keeps their ids from being
-    /// used twice; most where one holds, which must not be announced again. Of what is to come the next matters most.
+    /// How much they matter at an instant if those of all visits cannot be kept. In rising order: all announced starts
+    /// have passed, the oldest first; all to come are withdrawn, which still keeps their ids from being used twice; one
+    /// to come holds, which must not be announced again. Of those to come the farthest ahead comes first.
     fn weight(&self, now_ms: i64) -> (u8, i64) {
         let to_come = self.list.iter().filter(|announced| announced.last_start_ms() > now_ms);
         let next_ms = |is_holding: bool| {

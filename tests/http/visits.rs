@@ -1,4 +1,4 @@
-//! Visits as answers tell of them: whose they are, when they begin, and what is not taken from an event.
+//! Answers about visits: whose they are, when they start, and which events are skipped.
 
 use crate::instance::{Instance, NOW_MS, booked, event};
 use foretell::event::codec::rfc3339;
@@ -12,7 +12,7 @@ fn told(id: &str, kind: &str, client: &str, time: &str) -> Value {
 }
 
 #[tokio::test]
-async fn of_a_group_that_shares_an_appointment_the_one_who_comes_is_told_of_and_reminded() {
+async fn answers_about_a_group_are_about_a_client_whose_visit_is_on() {
     let instance = Instance::start().await;
     let mut second = booked("b2", "two", "a", "2026-03-05T09:30:00");
     second["time"] = json!("2026-03-01T10:00:01Z");
@@ -31,7 +31,7 @@ async fn of_a_group_that_shares_an_appointment_the_one_who_comes_is_told_of_and_
 }
 
 #[tokio::test]
-async fn one_id_for_a_booking_and_its_cancellation_is_two_events_and_each_is_one_when_it_is_sent_again() {
+async fn an_id_used_for_two_types_is_two_events_and_each_can_be_repeated() {
     let instance = Instance::start().await;
     let (booked, cancelled) =
         (booked("4711", "c", "a", "2026-03-05T09:30:00"), told("4711", "cancelled", "c", "2026-03-01T10:00:01Z"));
@@ -45,7 +45,7 @@ async fn one_id_for_a_booking_and_its_cancellation_is_two_events_and_each_is_one
 }
 
 #[tokio::test]
-async fn a_visit_that_has_not_begun_stays_on_whatever_is_said_of_how_it_went() {
+async fn an_outcome_before_the_visit_is_skipped() {
     foretell::telemetry::prometheus();
     let instance = Instance::start().await;
     instance.fold(&[booked("b", "c", "a", "2026-03-05T09:30:00")]).await;
@@ -62,7 +62,7 @@ async fn a_visit_that_has_not_begun_stays_on_whatever_is_said_of_how_it_went() {
 }
 
 #[tokio::test]
-async fn a_client_with_more_visits_than_are_kept_has_the_next_ones_and_hears_of_those_that_are_not_taken_in() {
+async fn a_full_client_keeps_the_next_visits_and_the_others_are_answered_as_skipped() {
     const FURTHER: usize = 20;
     const BATCH: usize = 60;
     let instance = Instance::start().await;
@@ -90,7 +90,7 @@ async fn a_client_with_more_visits_than_are_kept_has_the_next_ones_and_hears_of_
 }
 
 #[tokio::test]
-async fn a_start_that_clocks_skip_is_shown_everywhere_as_they_show_it() {
+async fn a_start_in_a_gap_is_shown_as_clocks_show_it() {
     let instance = Instance::start().await;
     // Clocks in Dublin skip from 1 to 2.
     instance.fold(&[booked("b", "c", "a", "2026-03-29T01:30:00")]).await;

@@ -338,7 +338,7 @@ fn partition(client_id: &str) -> u32 {
 }
 
 #[test]
-fn what_a_full_row_forgets_is_found_no_more_and_its_counts_stay() {
+fn a_forgotten_visit_leaves_its_counts_and_no_entries() {
     let limits = Limits { client_appointments_max: 3, ..Limits::default() };
     let events = [
         (1, booked("over", START)),
@@ -363,7 +363,7 @@ fn what_a_full_row_forgets_is_found_no_more_and_its_counts_stay() {
 }
 
 #[test]
-fn of_a_group_the_one_who_comes_is_meant() {
+fn an_appointment_id_of_a_group_finds_a_client_whose_visit_is_on() {
     let of = |client: &str, mut booking: foretell::event::appointment::Booking| {
         booking.client_id = client.into();
         Fact::Booked(Box::new(booking))

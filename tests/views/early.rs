@@ -1,4 +1,4 @@
-//! Outcomes from before a visit, and starts that are decided after an outcome.
+//! Outcomes before a visit, and starts that change after an outcome.
 
 use crate::build::*;
 use foretell::event::Fact;
@@ -18,7 +18,7 @@ fn after(events: Vec<(i64, Fact)>) -> (Status, History) {
 }
 
 #[test]
-fn nobody_has_missed_a_visit_that_has_not_begun_and_who_came_came_on_its_day() {
+fn a_visit_is_not_missed_before_its_start_nor_attended_before_its_day() {
     let (booked, attended_once) = ((Status::Booked, NONE), (Status::Attended, History { attended: 1, ..NONE }));
     let missed_once = (Status::Missed, History { missed: 1, ..NONE });
     for (name, fact, time, wanted) in [
@@ -33,7 +33,7 @@ fn nobody_has_missed_a_visit_that_has_not_begun_and_who_came_came_on_its_day() {
     ] {
         let mut views = appointments([b()]);
         let is_applied = views.fold(&event(at(time), fact.clone()));
-        assert_eq!(is_applied, wanted != booked, "{name}: whoever asks is told");
+        assert_eq!(is_applied, wanted != booked, "{name}");
         assert_eq!(after(vec![b(), (at(time), fact.clone())]), wanted, "{name}");
         assert_eq!(after(vec![(at(time), fact), b()]), wanted, "{name}, before the booking");
     }

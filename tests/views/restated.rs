@@ -1,4 +1,4 @@
-//! What is said again changes nothing: not the status, not the plan, not the history, not the counts.
+//! Restatements change nothing: no status, no plan, no history and no counts.
 
 use crate::build::*;
 use foretell::event::appointment::{CancelledBy, Change, Channel, Consent, QuietHours, Scalar};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const START: i64 = 1_000 * DAY + 9 * HOUR;
 const NONE: History = History { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
 
-/// A client's row without what only says when something was last said.
+/// A client's row without the times at which something was last stated.
 fn substance(mut client: Client) -> Client {
     client.recent = Default::default();
     client.latest_ms = 0;
@@ -61,7 +61,7 @@ fn booked_by(hand: &str) -> Fact {
 }
 
 #[test]
-fn every_state_stays_as_it_is_when_what_holds_is_said_again() {
+fn a_restatement_changes_nothing_in_any_state() {
     let client = Some(CancelledBy::Client);
     let late = START - HOUR;
     let (b, again) = (|| (1, booked("a", START)), || booked("a", START));
@@ -106,14 +106,14 @@ fn every_state_stays_as_it_is_when_what_holds_is_said_again() {
         let wanted = rows(&views);
         for (n, fact) in (1..).zip(restated) {
             let name = format!("{name}: {}", fact.type_name());
-            assert!(!views.fold(&event(over + 2 * DAY + n, fact)), "{name} is told to change nothing");
+            assert!(!views.fold(&event(over + 2 * DAY + n, fact)), "{name} is skipped");
             assert_eq!(rows(&views), wanted, "{name}");
         }
     }
 }
 
 #[test]
-fn what_is_not_what_holds_is_no_repetition() {
+fn an_event_that_differs_from_what_holds_counts() {
     let b = || (1, booked("a", START));
     for (name, events, status, history) in [
         (
@@ -184,7 +184,7 @@ fn what_is_not_what_holds_is_no_repetition() {
 }
 
 #[test]
-fn what_is_said_twice_counts_from_the_first_time_in_either_order() {
+fn a_restatement_counts_from_the_first_event_in_either_order() {
     let b = (1, booked("a", START));
     let late = START - HOUR;
     for (first, second, history) in [
@@ -207,7 +207,7 @@ fn what_is_said_twice_counts_from_the_first_time_in_either_order() {
 }
 
 #[test]
-fn an_earlier_word_dates_a_cancellation_only_if_nothing_else_was_said_in_between() {
+fn a_cancellation_counts_from_the_first_one_unless_the_visit_was_on_in_between() {
     let b = (1, booked("a", START));
     let late = (START - HOUR, cancelled("a", None));
     let early = || (2, cancelled("a", None));
@@ -217,7 +217,6 @@ fn an_earlier_word_dates_a_cancellation_only_if_nothing_else_was_said_in_between
             let client =
                 appointments([vec![b.clone()], order.map(|at| events[at].clone()).to_vec()].concat()).client("c");
             let visit = &client.appointments["a"];
-            // With the start of the last word, it may be early: what is asked is whence the status dates.
             assert_eq!((visit.status, visit.status_at_ms), (Status::Cancelled, START - HOUR), "{between:?} {order:?}");
         }
     }
@@ -278,7 +277,7 @@ fn any_life() -> impl Strategy<Value = Vec<(i64, Fact)>> {
     })
 }
 
-/// Every event that says what already holds, as a sync of all that a source has might send it at night.
+/// Every event that restates what holds, as a nightly sync might send them.
 fn what_holds(client: &Client) -> Vec<Fact> {
     let mut facts = Vec::new();
     for (id, visit) in &client.appointments {
@@ -333,7 +332,7 @@ proptest! {
     }
 
     #[test]
-    fn a_history_that_is_told_again_as_a_whole_changes_no_row(life in any_life()) {
+    fn replaying_a_whole_history_changes_no_row(life in any_life()) {
         let mut views = appointments(life.iter().cloned());
         let wanted = rows(&views);
         for (time_ms, fact) in life {

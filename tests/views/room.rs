@@ -1,4 +1,4 @@
-//! A client's row that is full: what is forgotten matters least, and whoever is not taken in is told so.
+//! A full row of a client: what it forgets matters least, and events without room are skipped.
 
 use crate::build::*;
 use foretell::event::Fact;
@@ -24,7 +24,7 @@ fn kept(events: impl IntoIterator<Item = (i64, Fact)>, appointments: usize) -> V
     limited(limits(appointments), events).client("c").appointments.into_keys().collect()
 }
 
-/// What becomes of each event by itself.
+/// The outcome of each event.
 fn outcomes(limits: Limits, events: Vec<(i64, Fact)>) -> (Vec<Outcome<bool>>, Client) {
     let (fold, mut client) = (Appointments { limits }, Client::default());
     let take = |(time_ms, fact)| match fold.fold(&mut client, &event(time_ms, fact), Place { partition: 0, offset: 0 })
@@ -90,7 +90,7 @@ fn what_matters_least_is_forgotten_first() {
 }
 
 #[test]
-fn words_about_unknown_appointments_never_take_the_place_of_a_visit() {
+fn events_about_unknown_appointments_never_displace_a_visit() {
     let request = Fact::ReminderRequested(Box::new(Request {
         appointment_id: "unknown".into(),
         client_id: "c".into(),
@@ -108,7 +108,7 @@ fn words_about_unknown_appointments_never_take_the_place_of_a_visit() {
 }
 
 #[test]
-fn what_is_past_is_judged_by_the_latest_time_that_the_row_knows_and_not_by_an_event_that_comes_late() {
+fn past_and_future_are_separated_by_the_latest_event_time_of_the_row() {
     let events = vec![
         (NOW - 9 * DAY, booked("past", NOW - 5 * DAY)),
         ahead("near", 1),
@@ -120,11 +120,11 @@ fn what_is_past_is_judged_by_the_latest_time_that_the_row_knows_and_not_by_an_ev
 }
 
 #[test]
-fn what_found_no_room_comes_back_when_it_is_said_again_and_there_is_room() {
+fn an_event_without_room_is_applied_when_it_is_sent_again_and_there_is_room() {
     let far = event(NOW, booked("far", NOW + 90 * DAY));
     let mut views = limited(limits(2), [ahead("a", 1), ahead("b", 2)]);
     assert!(!views.fold(&far));
-    assert!(!views.fold(&event(NOW, booked("far", NOW + 90 * DAY))), "said again while there is none");
+    assert!(!views.fold(&event(NOW, booked("far", NOW + 90 * DAY))), "sent again while there is none");
     views.fold(&event(NOW + DAY + HOUR, attended("a")));
     assert!(views.fold(&far), "the very same event: it is not remembered as a repetition");
     assert_eq!(views.client("c").appointments["far"].status, Status::Booked);

@@ -77,7 +77,7 @@ fn a_step_at_the_booking_confirms_it_and_its_moves_for_a_day() {
 }
 
 #[test]
-fn a_visit_that_is_stated_again_every_night_is_reminded_of_as_if_it_were_not() {
+fn nightly_restatements_do_not_change_reminders() {
     let booked_ms = at("2026-05-10T12:00:00Z");
     let told = |is_stated_again: bool| {
         let mut case = Case::new();
@@ -98,7 +98,7 @@ fn a_visit_that_is_stated_again_every_night_is_reminded_of_as_if_it_were_not() {
 }
 
 #[test]
-fn a_start_that_clocks_skip_is_announced_as_they_show_it_and_once_across_an_upgrade() {
+fn a_start_in_a_gap_is_announced_as_clocks_show_it_and_not_again_after_an_upgrade() {
     let mut booking = booking("a", 0, None);
     booking.starts_at = StartsAt::Local { local: "2026-03-29T02:30:00".parse().unwrap(), zone: "Europe/Berlin".into() };
     let due_ms = at("2026-03-28T01:30:00Z");

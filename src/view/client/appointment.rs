@@ -1,12 +1,11 @@
 //! One appointment of a client: when it starts, where it stands, and which events decided that.
 //!
-//! The start is an instant, a zone, and the time that clocks of the zone show at the instant, so that reminders can name
-//! the time on the clock of the visit and leads count calendar days there. A local time that clocks skip is therefore
-//! kept as the time to which they skip.
+//! The start is an instant, a zone, and the local time that clocks of the zone show at that instant, so that reminders
+//! can name the local time and leads count calendar days of the zone. A local time in a gap is kept as the time after
+//! the gap that clocks show instead.
 //!
-//! Start and status each follow the latest event, by event time, that says something of them. An event that says what
-//! already holds is remembered as the latest and changes nothing else, so for both there are two times: since when it
-//! holds, and when it was last said.
+//! Start and status each follow the event with the latest time that states them. Both keep two times: since when they
+//! hold, and when they were last stated. An event that restates what already holds only moves the second one.
 
 use super::attribute::Attributes;
 use super::snapshot::{Snapshot, Subject};
@@ -16,12 +15,12 @@ use crate::event::zone;
 use crate::view::lookup::Standing;
 use serde::{Deserialize, Serialize};
 
-/// Reschedules of a visit whose times are kept, to tell one that is said again from another one.
+/// Reschedules of a visit whose times are kept, so that the same one is not counted twice.
 pub const RESCHEDULES_MAX: usize = 8;
 /// A cancellation closer than this to the start is a late one.
 pub const LATE_CANCEL_MS: i64 = 24 * 60 * 60 * 1000;
 const DAY_S: i64 = 24 * 60 * 60;
-/// How long after its start a visit of which nobody has said how it went counts as one to come.
+/// How long after its start an open visit counts as one to come: until its outcome is late.
 const DAY_MS: i64 = 1000 * DAY_S;
 
 /// Where an appointment stands.
@@ -43,7 +42,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// How near it is to a visit that takes place.
+    /// How it ranks among appointments with the same id.
     pub(super) const fn standing(self) -> Standing {
         match self {
             Self::Booked | Self::Confirmed => Standing::On,
@@ -110,8 +109,8 @@ impl Start {
         }
     }
 
-    /// Whether somebody can say at `time_ms` that a visit which starts here has this status. Nobody has missed a visit
-    /// that has not begun; who came, came on its day or later.
+    /// Whether a visit that starts here can have this status at `time_ms`: it cannot be missed before its start, nor
+    /// attended before its local day.
     pub(super) fn admits(&self, status: Status, time_ms: i64) -> bool {
         let is_of_day = || {
             let rules = zone::get(&self.zone).unwrap_or(jiff::tz::TimeZone::UTC);
@@ -151,17 +150,19 @@ pub struct Appointment {
     pub booked_at_ms: i64,
     /// Event time of what decided the start.
     pub placed_at_ms: i64,
-    /// Event time of what said the start last; at first `placed_at_ms`.
+    /// Latest event time that states the start; at first `placed_at_ms`.
     pub restated_at_ms: i64,
-    /// Event time of what began it, where an earlier visit under this id has an outcome: what is older is about that one.
+    /// Event time of the booking that began this visit after the outcome of an earlier one under the same id. Older events
+    /// are about the earlier visit.
     pub begun_at_ms: Option<i64>,
     /// Where it stands.
     pub status: Status,
     /// Event time of what decided the status.
     pub status_at_ms: i64,
-    /// Event time of what said the status last; at first `status_at_ms`.
+    /// Latest event time that states the status; at first `status_at_ms`.
     pub status_restated_at_ms: i64,
-    /// Latest event time known of another word about a visit that is off or over: older ones do not date its status.
+    /// Latest event time, before the status was stated last, at which another status is known to have held. The status of
+    /// a visit that is off or over does not count from an earlier time.
     pub status_after_ms: Option<i64>,
     /// Id of the event that decided the start: what its reminders are caused by.
     pub placed_by: String,
@@ -171,7 +172,7 @@ pub struct Appointment {
     pub cancelled_by: Option<CancelledBy>,
     /// Times that it was moved.
     pub rescheduled: u32,
-    /// Event times of the latest [`RESCHEDULES_MAX`] events that reschedule it, moves or not, rising.
+    /// Event times of its latest [`RESCHEDULES_MAX`] reschedules, moves or not, rising.
     pub rescheduled_at_ms: Vec<i64>,
     /// Requests for a reminder by hand, rising in time.
     pub requests: Vec<Asked>,
@@ -197,12 +198,12 @@ enum Class {
     Noted,
     /// Off, or over.
     Over,
-    /// It is on, and began not more than a day ago or is to come.
+    /// It is on, and starts in the future or started less than a day ago.
     ToCome,
 }
 
 impl Weight {
-    /// Of something said at `time_ms` about an appointment that was never placed.
+    /// Of an appointment that was never placed, noted at `time_ms`.
     pub(super) const fn noted(time_ms: i64) -> Self {
         Self(Class::Noted, time_ms)
     }
@@ -260,17 +261,17 @@ pub struct Receipt {
     pub received: Received,
     /// By which channel; of a failure, none says all that were announced.
     pub channel: Option<Channel>,
-    /// When it was first said.
+    /// Event time of the first event that stated it.
     pub at_ms: i64,
-    /// When it was last said.
+    /// Event time of the last one.
     pub restated_at_ms: i64,
     /// Why it failed, at most 256 bytes of it.
     pub reason: Option<String>,
 }
 
 impl Appointment {
-    /// Whether an event at `time_ms` that places it begins another visit: it has an older outcome, and the start is
-    /// another one and lies behind that outcome.
+    /// Whether a booking at `time_ms` begins another visit under this id: this one has an older outcome, and the new start
+    /// is another one and later than the outcome.
     pub fn is_left_by(&self, starts_at: &StartsAt, time_ms: i64) -> bool {
         let is_ahead = || {
             let at_ms = Start::instant_ms(starts_at);
@@ -279,9 +280,9 @@ impl Appointment {
         self.status.is_resolved() && time_ms > self.status_at_ms && is_ahead()
     }
 
-    /// How much it matters at an instant, where not all can be kept: least a note of an appointment that was never
-    /// placed, then a visit that is off or over, the less the farther from the instant, most a visit to come, the next
-    /// one above all.
+    /// How much it matters at an instant if not all can be kept. In rising order: notes about appointments that were never
+    /// placed, the oldest first; visits that are off or over, the farthest from the instant first; visits to come, the
+    /// farthest ahead first.
     pub(super) fn weight(&self, now_ms: i64) -> Weight {
         match &self.start {
             None => Weight::noted(self.booked_at_ms),

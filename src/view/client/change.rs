@@ -1,8 +1,8 @@
-//! What each event changes in the client's own row, and whether it says anything new.
+//! What each event changes in the client's own row, and whether it changes anything.
 //!
-//! Which of two events decides is settled by event time, in every method for itself, because events come out of order.
-//! An event that says what already holds is nothing new: it leaves status, plan, history and counts as they are, and is
-//! only remembered as the latest one that said so, for what comes out of order after it.
+//! Events arrive out of order, so every method compares event times to decide which of two events wins. An event that
+//! states what the row already holds leaves status, plan, history and counts unchanged. Only its time is kept, as the
+//! latest one that stated the same, so that older events which arrive later still lose to it.
 
 use super::appointment::RESCHEDULES_MAX;
 use super::attribute::Attributes;
@@ -16,7 +16,7 @@ use std::collections::btree_map::Entry;
 /// Longest reason of a receipt, in bytes.
 const REASON_BYTES_MAX: usize = 256;
 
-/// Who places a visit, and how.
+/// How an event places a visit.
 pub(super) struct Placing<'a> {
     pub(super) envelope: &'a Envelope,
     pub(super) is_move: bool,
@@ -30,44 +30,45 @@ impl Appointment {
         self.begun_at_ms.is_some_and(|begun_at_ms| time_ms < begun_at_ms)
     }
 
-    /// Takes a start in, unless a later event has said one; answers whether it says anything new.
+    /// Applies the start of a booking, unless a later event has stated one. Returns whether anything changed.
     fn place(&mut self, booking: &Booking, envelope: &Envelope, start: Start) -> bool {
         let time_ms = envelope.time_ms;
         if time_ms < self.restated_at_ms {
             return false;
         }
         self.restated_at_ms = time_ms;
-        let holds = self.start.as_ref().is_some_and(|own| own.at_ms == start.at_ms) && !self.is_revived_at(time_ms);
+        let holds = self.start.as_ref().is_some_and(|own| own.at_ms == start.at_ms) && !self.is_reinstated_at(time_ms);
         let tells = self.describe(booking, &start);
         self.start = Some(start);
-        // Between two cancellations the visit was on; an outcome stands whatever places the visit.
+        // A booking between two cancellations means that only the second one counts; outcomes are not affected.
         let is_redated = !self.status.is_resolved() && self.interrupt(time_ms);
         if holds {
             return is_redated || tells;
         }
         self.placed_at_ms = time_ms;
         self.placed_by.clone_from(&envelope.id);
-        if self.is_undone_at(time_ms) {
+        if self.is_replaced_at(time_ms) {
             self.set(Status::Booked, envelope, None);
             self.status_after_ms = None;
         }
-        // Another start is another visit to know of, see `witness`; the start of one that is over was corrected.
+        // Another start needs another snapshot, see `witness`. A visit that is over keeps the one it was scored by.
         if !self.status.is_resolved() {
             self.snapshot = None;
         }
         true
     }
 
-    /// Whether a placement at `time_ms` puts back on what was called off.
-    fn is_revived_at(&self, time_ms: i64) -> bool {
+    /// Whether a booking at `time_ms` reinstates a visit that was called off or deleted.
+    fn is_reinstated_at(&self, time_ms: i64) -> bool {
         let is_off = matches!(self.status, Status::Cancelled | Status::Deleted);
         is_off && time_ms >= self.status_restated_at_ms
     }
 
-    /// Whether the visit is on after it was placed at `time_ms`, where it stands now, and nothing else is known of it.
-    fn is_undone_at(&self, time_ms: i64) -> bool {
+    /// Whether a booking at `time_ms` to another start replaces the status, so that the visit is booked.
+    fn is_replaced_at(&self, time_ms: i64) -> bool {
         match self.status {
-            // Of an older outcome this is the visit, see `is_left_by`; of a later one only if that can be.
+            // An outcome that is older than the booking stays: the booking corrects the start, see `is_left_by`.
+            // A later one stays only if the visit can have had it at the new start.
             Status::Attended | Status::Missed => {
                 let admits = |start: &Start| start.admits(self.status, self.status_at_ms);
                 time_ms <= self.status_at_ms && !self.start.as_ref().is_some_and(admits)
@@ -76,7 +77,7 @@ impl Appointment {
         }
     }
 
-    /// Takes in what a booking says besides the start; answers whether that is new.
+    /// Applies what a booking states besides the start. Returns whether anything changed, the start included.
     fn describe(&mut self, booking: &Booking, start: &Start) -> bool {
         let service = booking.service.clone().or_else(|| self.service.clone());
         let location_id = booking.location_id.clone().or_else(|| self.location_id.clone());
@@ -87,7 +88,7 @@ impl Appointment {
         is_new
     }
 
-    /// Counts a reschedule if it is a move, unless it is one that was heard before; answers whether it counts.
+    /// Counts a reschedule that is a move, unless it was counted before. Returns whether it counts.
     fn count_move(&mut self, time_ms: i64, is_move: bool) -> bool {
         let times = &mut self.rescheduled_at_ms;
         let Err(at) = times.binary_search(&time_ms) else { return false };
@@ -102,7 +103,8 @@ impl Appointment {
         is_move
     }
 
-    /// Takes back the move that made the visit known, when it turns out that it was booked there before.
+    /// Takes back the first move: it was counted because the visit was unknown, and now an older booking of the same
+    /// start has arrived. Returns whether there was one.
     fn uncount_first_move(&mut self, booked_ms: i64) -> bool {
         let made_known_ms = Some(self.booked_at_ms).filter(|at_ms| *at_ms == self.placed_at_ms && booked_ms < *at_ms);
         let is_no_move = made_known_ms.is_some() && self.rescheduled_at_ms.first().copied() == made_known_ms;
@@ -110,7 +112,8 @@ impl Appointment {
         is_no_move
     }
 
-    /// Takes a status in, unless a later event has said another one, or this one cannot be; answers whether it is new.
+    /// Applies a status, unless a later event has stated another one or the visit cannot have it. Returns whether
+    /// anything changed.
     fn set_status(&mut self, envelope: &Envelope, status: Status, by: Option<CancelledBy>) -> bool {
         let time_ms = envelope.time_ms;
         let confirms_the_past = status == Status::Confirmed && !self.status.is_open();
@@ -129,8 +132,8 @@ impl Appointment {
         true
     }
 
-    /// When that was decided which an event of another `status` must not be older than. A confirmation must not be older
-    /// than the start; it confirms a booking and decides nothing else, so that what an older event says still holds.
+    /// The event time that an event of another `status` must reach to replace the status. A confirmation only has to be
+    /// as late as the booking that it confirms, and it does not protect that booking from older events.
     fn decided_at_ms(&self, status: Status) -> i64 {
         match (self.status, status) {
             (Status::Booked, Status::Confirmed) => self.placed_at_ms,
@@ -139,8 +142,8 @@ impl Appointment {
         }
     }
 
-    /// Hears its status again. Where it was said earlier than was known, it holds from there, as far as nothing else was
-    /// said in between: a visit was called off when that was first said.
+    /// Applies an event that states the status once more. If it is older than the first one known, the status counts from
+    /// its time, unless another status is known in between: a visit was cancelled when that was first stated.
     fn restate(&mut self, time_ms: i64, by: Option<CancelledBy>) -> bool {
         let is_latest = time_ms >= self.status_restated_at_ms;
         self.status_restated_at_ms = self.status_restated_at_ms.max(time_ms);
@@ -158,8 +161,8 @@ impl Appointment {
         is_earlier || is_by_another
     }
 
-    /// Hears another word than the status that it has, of a time before that was last said: it holds from after that word.
-    /// Answers whether it was thought to hold before.
+    /// Notes that another status held at `time_ms`, before the present one was stated last. If the present one was taken
+    /// to hold at that time already, it now counts from when it was stated last. Returns whether that changed it.
     fn interrupt(&mut self, time_ms: i64) -> bool {
         if self.status.is_open() || time_ms >= self.status_restated_at_ms {
             return false;
@@ -180,7 +183,7 @@ impl Appointment {
         self.cancelled_by = by;
     }
 
-    /// Notes what became of a reminder: of two receipts of one channel the later holds. Answers whether that is new.
+    /// Applies a receipt of a reminder: of two for one channel the later wins. Returns whether anything changed.
     fn hear(&mut self, feedback: &Feedback, at_ms: i64, received: Received, receipts_max: usize) -> bool {
         let reason = feedback.reason.as_deref().map(|reason| {
             let end = reason.floor_char_boundary(REASON_BYTES_MAX);
@@ -214,7 +217,7 @@ impl Appointment {
 }
 
 impl Client {
-    /// The appointment that an event is about, and whether the row had not heard of it.
+    /// The appointment of an event, and whether it is new in this row.
     fn appointment(&mut self, appointment_id: &str, time_ms: i64) -> (&mut Appointment, bool) {
         match self.appointments.entry(appointment_id.to_owned()) {
             Entry::Occupied(known) => (known.into_mut(), false),
@@ -222,7 +225,7 @@ impl Client {
         }
     }
 
-    /// Keeps what is known of a visit that has just been placed.
+    /// Takes a snapshot of what is known of a visit that has none.
     pub(super) fn witness(&mut self, appointment_id: &str, time_ms: i64) {
         let Some(visit) = self.appointments.get(appointment_id).filter(|visit| visit.snapshot.is_none()) else {
             return;
@@ -233,8 +236,8 @@ impl Client {
         }
     }
 
-    /// Takes a booking in, or a move, in `zone` where neither it nor the visit has one; answers whether it says anything
-    /// new. A move to where the visit is already is none. It was booked when the earliest of its events says.
+    /// Applies a booking or a reschedule, in `zone` if neither it nor the visit names one. Returns whether anything
+    /// changed. A reschedule to the present start is no move. Of several times of booking the earliest counts.
     pub(super) fn place(&mut self, booking: &Booking, placing: Placing<'_>, mut zone: String) -> bool {
         let Placing { envelope, is_move, left } = placing;
         let time_ms = envelope.time_ms;
@@ -264,7 +267,7 @@ impl Client {
         is_new
     }
 
-    /// Takes a status in; answers whether it says anything new.
+    /// Applies a status. Returns whether anything changed.
     pub(super) fn set_status(
         &mut self,
         appointment_id: &str,
@@ -276,14 +279,14 @@ impl Client {
         appointment.set_status(envelope, status, by) || is_new
     }
 
-    /// Notes what became of a reminder; answers whether that is new.
+    /// Applies a receipt of a reminder. Returns whether anything changed.
     pub(super) fn hear(&mut self, feedback: &Feedback, at_ms: i64, received: Received, receipts_max: usize) -> bool {
         let (appointment, is_new) = self.appointment(&feedback.appointment_id, at_ms);
         let is_heard = !appointment.is_past(at_ms) && appointment.hear(feedback, at_ms, received, receipts_max);
         is_heard || is_new
     }
 
-    /// Takes a request by hand in; answers whether there is room for it and it is none of those that are known.
+    /// Adds a request by hand, if there is room for it and it is not known. Returns whether anything changed.
     pub(super) fn ask(&mut self, request: &Request, envelope: &Envelope, requests_max: usize) -> bool {
         let time_ms = envelope.time_ms;
         let reminder_id = reminder::manual_id(&envelope.tenant, &request.appointment_id, &envelope.id);
@@ -314,7 +317,7 @@ impl Client {
         true
     }
 
-    /// Takes a profile in; answers whether it says anything new.
+    /// Applies an update of the profile. Returns whether anything changed.
     pub(super) fn update(&mut self, update: &ClientUpdate, time_ms: i64) -> bool {
         let mut is_new = self.updated_at_ms.is_none();
         self.updated_at_ms = self.updated_at_ms.max(Some(time_ms));
@@ -335,7 +338,7 @@ impl Client {
     }
 }
 
-/// Changes a field, unless a later event has named it already; answers whether it has another value by that.
+/// Changes a field, unless a later event has named it already. Returns whether its value changed.
 fn change<T: Clone + PartialEq>(
     field: &mut Option<T>,
     at_ms: &mut Option<i64>,

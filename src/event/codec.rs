@@ -132,7 +132,17 @@ fn read_record(record: &Record, reading: Reading) -> Result<Event, Faults> {
             read(&attributes, data.as_ref(), defaults, reading.faults(|| letter::of_headers(&record.headers)))?
         }
     };
-    Ok(completed(event))
+    Ok(completed(arrived(event, record.timestamp_ms)))
+}
+
+/// An erasure counts from its arrival at the latest: dated ahead, it would swallow what happens until then. One that is
+/// too far ahead to be folded stays as it is.
+fn arrived(mut event: Event, arrived_at_ms: i64) -> Event {
+    let is_erasure = matches!(event.fact, Fact::UserErased { .. } | Fact::ClientErased { .. });
+    if is_erasure && ahead(&event, arrived_at_ms).is_none() {
+        event.envelope.time_ms = event.envelope.time_ms.min(arrived_at_ms);
+    }
+    event
 }
 
 /// An event as it is folded: see [`agent::complete`].

@@ -165,3 +165,27 @@ async fn outcomes_are_exact_while_many_write_about_one_user_from_another_process
         }
     }
 }
+
+#[tokio::test]
+async fn an_erasure_that_is_dated_ahead_counts_from_its_arrival() {
+    let instance = Instance::start().await;
+    let ahead = |id: &str, kind: &str, data| {
+        let mut erased = event(id, kind, data);
+        erased["time"] = json!("2026-03-01T10:04:50Z");
+        erased
+    };
+    let answer = instance
+        .fold(&[
+            login("before", "u"),
+            ahead("x", "user.erased", json!({"user_id": "u"})),
+            ahead("y", "client.erased", json!({"client_id": "c"})),
+        ])
+        .await;
+    assert_eq!(answer.body["outcomes"], json!(["applied", "applied", "applied"]));
+    instance.world.clock.set(crate::instance::NOW_MS + 1);
+    let mut again = [login("after", "u"), booked("b", "c", "a", "2026-03-29T09:30:00")];
+    again.iter_mut().for_each(|event| event["time"] = json!("2026-03-01T10:00:00.001Z"));
+    assert_eq!(instance.fold(&again).await.body["outcomes"], json!(["applied", "applied"]));
+    assert_eq!(instance.get("/v1/users/u").await.status, 200);
+    assert_eq!(instance.get("/v1/appointments/a").await.status, 200);
+}

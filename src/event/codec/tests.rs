@@ -428,6 +428,25 @@ fn structured_passes_on_what_it_need_not_understand() {
 }
 
 #[test]
+fn an_erasure_counts_from_its_arrival_at_the_latest() {
+    let erased = [Fact::UserErased { user_id: "u".into() }, Fact::ClientErased { client_id: "c".into() }];
+    let trusted = Fact::DeviceTrusted(Device { user_id: "u".into(), device_id: "d".into(), idempotency_digest: None });
+    let read = |fact: &Fact, time_ms| {
+        let envelope = Envelope { id: "1".into(), source: "s".into(), tenant: "default".into(), time_ms };
+        let record = stored(encode_event(&Event { envelope, fact: fact.clone() }, &[]));
+        decode(&record).unwrap().envelope.time_ms
+    };
+    for fact in &erased {
+        assert_eq!(read(fact, NOW_MS - 1), NOW_MS - 1);
+        assert_eq!(read(fact, NOW_MS + 1), NOW_MS);
+        assert_eq!(read(fact, NOW_MS + AHEAD_MS_MAX), NOW_MS);
+        let too_far = NOW_MS + AHEAD_MS_MAX + 1;
+        assert_eq!(read(fact, too_far), too_far, "which is refused as before");
+    }
+    assert_eq!(read(&trusted, NOW_MS + 1), NOW_MS + 1, "other events keep their time");
+}
+
+#[test]
 fn a_record_must_stand_where_its_event_belongs() {
     let fact = Fact::UserErased { user_id: "21".into() };
     let envelope = |time_ms| Envelope { id: "1".into(), source: "s".into(), tenant: "default".into(), time_ms };

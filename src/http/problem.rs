@@ -29,6 +29,10 @@ pub enum Code {
     ScopeMissing,
     /// 403: the header names another tenant than the API key belongs to.
     TenantForbidden,
+    /// 403: there are no API keys, and the request is for another host than this machine.
+    HostForbidden,
+    /// 403: there are no API keys, and a page of another origin made a browser ask.
+    OriginForbidden,
     /// 404: there is no such path.
     PathNotFound,
     /// 404: this tenant never saw the user.
@@ -43,6 +47,8 @@ pub enum Code {
     DecisionNotFound,
     /// 405: the path has other methods.
     MethodNotAllowed,
+    /// 408: the body did not come in time.
+    BodyTimeout,
     /// 409: somebody else is changing a policy; read it again.
     PolicyConflict,
     /// 410: the cursor belongs to a log that no longer exists; start anew.
@@ -67,6 +73,8 @@ pub enum Code {
     IdempotencyKeyReused,
     /// 429: the appointment has as many requests for a reminder as it may have in a day.
     TooManyReminders,
+    /// 429: the tenant's own requests take up its share of what the process does at once; send fewer at once.
+    TenantOverloaded,
     /// 500: a fault of the service.
     Internal,
     /// 503: the process waits for log and store; try again.
@@ -95,6 +103,8 @@ impl Code {
         Self::Unauthenticated,
         Self::ScopeMissing,
         Self::TenantForbidden,
+        Self::HostForbidden,
+        Self::OriginForbidden,
         Self::PathNotFound,
         Self::UserNotFound,
         Self::ClientNotFound,
@@ -102,6 +112,7 @@ impl Code {
         Self::PolicyNotFound,
         Self::DecisionNotFound,
         Self::MethodNotAllowed,
+        Self::BodyTimeout,
         Self::PolicyConflict,
         Self::PreconditionFailed,
         Self::CursorExpired,
@@ -114,6 +125,7 @@ impl Code {
         Self::AgendaTooLarge,
         Self::IdempotencyKeyReused,
         Self::TooManyReminders,
+        Self::TenantOverloaded,
         Self::Internal,
         Self::Starting,
         Self::Overloaded,
@@ -135,11 +147,14 @@ impl Code {
             Self::Unauthenticated => ("UNAUTHENTICATED", S::UNAUTHORIZED, "An API key is needed"),
             Self::ScopeMissing => ("SCOPE_MISSING", S::FORBIDDEN, "The API key lacks a scope"),
             Self::TenantForbidden => ("TENANT_FORBIDDEN", S::FORBIDDEN, "The API key belongs to another tenant"),
+            Self::HostForbidden => ("HOST_FORBIDDEN", S::FORBIDDEN, "The request is for another host"),
+            Self::OriginForbidden => ("ORIGIN_FORBIDDEN", S::FORBIDDEN, "The request is a page's of another origin"),
             Self::PathNotFound => ("PATH_NOT_FOUND", S::NOT_FOUND, "There is no such path"),
             Self::UserNotFound => ("USER_NOT_FOUND", S::NOT_FOUND, "The user was never seen"),
             Self::ClientNotFound => ("CLIENT_NOT_FOUND", S::NOT_FOUND, "The client was never seen"),
             Self::AppointmentNotFound => ("APPOINTMENT_NOT_FOUND", S::NOT_FOUND, "The appointment is not known"),
             Self::PolicyNotFound => ("POLICY_NOT_FOUND", S::NOT_FOUND, "There is no such policy"),
+            Self::BodyTimeout => ("BODY_TIMEOUT", S::REQUEST_TIMEOUT, "The body did not come in time"),
             Self::PolicyConflict => ("POLICY_CONFLICT", S::CONFLICT, "Somebody else is changing it"),
             Self::PreconditionFailed => {
                 ("PRECONDITION_FAILED", S::PRECONDITION_FAILED, "There is another version by now")
@@ -166,6 +181,9 @@ impl Code {
             Self::Internal => ("INTERNAL", S::INTERNAL_SERVER_ERROR, "The service failed"),
             Self::TooManyReminders => {
                 ("TOO_MANY_REMINDERS", S::TOO_MANY_REQUESTS, "Too many reminders of one appointment")
+            }
+            Self::TenantOverloaded => {
+                ("TENANT_OVERLOADED", S::TOO_MANY_REQUESTS, "The tenant has too many requests at once")
             }
             Self::Starting => ("STARTING", S::SERVICE_UNAVAILABLE, "The service is starting"),
             Self::Overloaded => ("OVERLOADED", S::SERVICE_UNAVAILABLE, "Too many requests at once"),
@@ -194,6 +212,7 @@ impl Code {
         match self {
             Self::Starting
             | Self::Overloaded
+            | Self::TenantOverloaded
             | Self::Timeout
             | Self::LogUnavailable
             | Self::ViewsUnavailable
@@ -220,8 +239,17 @@ pub struct InputError {
 
 impl From<Fault> for InputError {
     fn from(fault: Fault) -> Self {
-        Self { pointer: fault.pointer, code: fault.code.to_owned(), detail: fault.detail }
+        Self { pointer: cut(fault.pointer), code: fault.code.to_owned(), detail: cut(fault.detail) }
     }
+}
+
+/// The text, or its begin where it is long, as one that repeats what was sent may be.
+fn cut(mut text: String) -> String {
+    if text.len() > DETAIL_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(DETAIL_BYTES_MAX));
+        text.push('…');
+    }
+    text
 }
 
 /// An error on its way to the client.
@@ -230,6 +258,8 @@ pub struct Problem {
     code: Code,
     detail: String,
     errors: Vec<InputError>,
+    /// Faults beyond [`ERRORS_MAX`].
+    omitted: usize,
 }
 
 /// A problem document (RFC 9457), as `application/problem+json`.
@@ -249,18 +279,25 @@ pub struct Document {
     pub detail: String,
     /// What is wrong, for programs.
     pub code: Code,
-    /// Everything that is wrong with the input; absent for other problems.
+    /// What is wrong with the input, at most 100 faults; absent for other problems.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub errors: Vec<InputError>,
+    /// How many faults there are besides; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub errors_omitted: Option<usize>,
     /// Finds the request in traces and logs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
 }
 
+/// Most faults that an answer lists, and longest text of one, so that a small body has no large answer.
+pub const ERRORS_MAX: usize = 100;
+const DETAIL_BYTES_MAX: usize = 512;
+
 impl Problem {
     /// A problem that the detail explains.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new() }
+        Self { code, detail: cut(detail.into()), errors: Vec::new(), omitted: 0 }
     }
 
     /// A fault of the service: logged whole, told without its cause.
@@ -277,7 +314,9 @@ impl Problem {
             [only] => only.detail.clone(),
             all => format!("{} faults", all.len()),
         };
-        Self { code, detail, errors: faults.into_iter().map(InputError::from).collect() }
+        let omitted = faults.len().saturating_sub(ERRORS_MAX);
+        let errors = faults.into_iter().take(ERRORS_MAX).map(InputError::from).collect();
+        Self { omitted, errors, ..Self::new(code, detail) }
     }
 
     /// The same problem at one place of the input.
@@ -288,8 +327,17 @@ impl Problem {
     }
 
     /// The same problem, with these places.
-    pub fn with(mut self, errors: Vec<InputError>) -> Self {
+    pub fn with(mut self, mut errors: Vec<InputError>) -> Self {
+        self.omitted = errors.len().saturating_sub(ERRORS_MAX);
+        errors.truncate(ERRORS_MAX);
         self.errors = errors;
+        self
+    }
+
+    /// The same problem, with so many faults besides those that are listed.
+    pub fn omitting(mut self, omitted: usize) -> Self {
+        self.omitted += omitted;
+        self.detail = format!("{} faults", self.errors.len() + self.omitted);
         self
     }
 
@@ -307,6 +355,7 @@ impl Problem {
             detail: self.detail,
             code: self.code,
             errors: self.errors,
+            errors_omitted: (self.omitted > 0).then_some(self.omitted),
             trace_id: trace::current_id(),
         }
     }
@@ -323,6 +372,7 @@ impl IntoResponse for Problem {
         let code = self.code;
         metrics::counter!(telemetry::HTTP_PROBLEMS, telemetry::CODE => code.name()).increment(1);
         let mut response = (code.status(), Json(self.document())).into_response();
+        response.extensions_mut().insert(code);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = code.retry_after_s() {
@@ -348,9 +398,25 @@ mod tests {
         for code in Code::ALL.iter().copied() {
             assert_eq!(serde_json::to_value(code).unwrap(), code.name());
             assert!(code.status().is_client_error() || code.status().is_server_error());
-            assert_eq!(code.status() == StatusCode::SERVICE_UNAVAILABLE, code.retry_after_s().is_some(), "{code:?}");
+            let is_transient = code.status() == StatusCode::SERVICE_UNAVAILABLE || code == Code::TenantOverloaded;
+            assert_eq!(is_transient, code.retry_after_s().is_some(), "{code:?}");
             assert!(names.insert(code.name()));
         }
+    }
+
+    #[test]
+    fn faults_are_listed_up_to_a_bound_and_the_others_counted() {
+        let fault = |n: usize| Fault::new(format!("/{n}"), "X", "é".repeat(1_000));
+        for (count, listed, omitted) in [(1, 1, None), (100, 100, None), (101, 100, Some(1)), (5_000, 100, Some(4_900))]
+        {
+            let document = Problem::invalid((0..count).map(fault).collect()).document();
+            assert_eq!((document.errors.len(), document.errors_omitted), (listed, omitted));
+            assert!(count == 1 || document.detail == format!("{count} faults"));
+            assert!(serde_json::to_vec(&document).unwrap().len() <= listed * 600 + 1_000);
+        }
+        let errors = (0..150).map(|n| InputError::from(fault(n))).collect();
+        let document = Problem::new(Code::TooManyPerSubject, "x").with(errors).document();
+        assert_eq!((document.errors.len(), document.errors_omitted), (100, Some(50)));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use utoipa::ToSchema;
 
 /// Most rules of a policy.
 pub const RULES_MAX: usize = 64;
+/// Rules with loops by which a score takes some milliseconds at most.
+const LOOPS_SHORT_MAX: usize = 4;
 
 /// How weak matches count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -67,6 +69,11 @@ impl Policy {
         let policy: Self = policy::over(document, base)?;
         policy.validate().map_err(|error| Invalid::at(format!("/{}", error.field.replace('.', "/")), error))?;
         Ok(policy)
+    }
+
+    /// Whether a score by it may take more than some milliseconds.
+    pub fn is_long(&self) -> bool {
+        self.rules.iter().filter(|rule| rule.has_loop()).count() > LOOPS_SHORT_MAX
     }
 
     /// Whether scores can be computed with it.

@@ -64,6 +64,7 @@ pub struct Rule {
     code: Code,
     consequence: Consequence,
     program: Arc<Program>,
+    has_loop: bool,
 }
 
 /// What follows where a rule holds.
@@ -102,7 +103,8 @@ impl TryFrom<Written> for Rule {
             _ => return Err(refused("give it a factor or a decision, and not both".into())),
         };
         let program = Arc::new(compiled(&written.when).map_err(|Refused(detail)| refused(detail))?);
-        Ok(Self { written, code, consequence, program })
+        let has_loop = has_loop(program.expression())?;
+        Ok(Self { written, code, consequence, program, has_loop })
     }
 }
 
@@ -135,6 +137,11 @@ impl Rule {
     /// What follows where it holds.
     pub fn consequence(&self) -> Consequence {
         self.consequence
+    }
+
+    /// Whether its evaluation goes over a list or a map, which takes a thousand times as long as one that does not.
+    pub fn has_loop(&self) -> bool {
+        self.has_loop
     }
 
     /// What was seen where it holds.
@@ -282,6 +289,13 @@ fn children(node: &Expr) -> Result<Vec<&IdedExpr>, Refused> {
         return Err(Refused(format!("a list has more than {ELEMENTS_MAX} elements")));
     }
     Ok(found)
+}
+
+fn has_loop(node: &IdedExpr) -> Result<bool, Refused> {
+    if matches!(node.expr, Expr::Comprehension(_)) {
+        return Ok(true);
+    }
+    children(&node.expr)?.into_iter().try_fold(false, |found, child| Ok(found || has_loop(child)?))
 }
 
 fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {

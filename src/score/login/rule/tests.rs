@@ -180,3 +180,13 @@ fn a_document_says_only_what_it_wants_otherwise() {
         assert_eq!(refused.pointer, pointer, "{document:.80}: {refused}");
     }
 }
+
+#[test]
+fn a_policy_takes_long_by_its_loops() {
+    let (short, looping) = (rule("true || asn in [1, 2]").unwrap(), rule("!signals.exists(a, a == \"X\")").unwrap());
+    assert!(!short.has_loop() && looping.has_loop());
+    let of = |rules: Vec<Rule>| Policy { rules, ..Policy::default() };
+    assert!(!of(vec![short.clone(); 64]).is_long());
+    assert!(!of([vec![short; 60], vec![looping.clone(); 4]].concat()).is_long());
+    assert!(of(vec![looping; 5]).is_long());
+}

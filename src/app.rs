@@ -37,6 +37,7 @@ use crate::score::no_show::model::Published;
 use crate::store::{Family, Generation};
 use crate::verify::Verifier;
 use crate::view::{self, Fold, client::Appointments, policy, sent, user::Logins};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::path::Path;
 use std::sync::Arc;
@@ -177,6 +178,7 @@ impl Service {
             tasks.spawn(rebuild::all_due(parts.rebuilder.clone(), kept, self.shutdown.clone()));
         }
         let api = Api::new(parts);
+        tasks.spawn(api.clone().tell_refusals().map(Ok));
         doors.operators.open(http::ops::router(&api));
         doors.callers.open(match self.roles.contains(&Role::Http) {
             true => http::router(&api),

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A score never fails with its record: [`Recorder::record`] puts it into a bounded queue. One task appends what is
-//! queued, in order, and patiently, as the log is reached through its port alone. Tenants [share](room) the queue, so
+//! queued, in order, and patiently, as the log is reached through its port alone. Tenants [share](crate::room) the queue, so
 //! that the load of one does not drop the decisions of another. What finds no room within `queue_wait_ms_max`, and
 //! what the log did not take within [`DELAY_MS_MAX`], is lost: that is counted and logged. The bound also makes
 //! look-ups cheap, which need not look for a decision long after it was made.
@@ -20,15 +20,14 @@ pub mod lookup;
 pub mod made;
 pub mod reading;
 pub mod report;
-pub mod room;
 pub mod seek;
 
 use crate::event::{Topic, key};
 use crate::log::{Error, Kind, Log, NewRecord, RECORD_BYTES_MAX};
+use crate::room::{Place, Room};
 use crate::telemetry::{self, meter, trace};
 use id::Id;
 use made::Made;
-use room::{Place, Room};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -154,7 +153,7 @@ impl Recorder {
         }
         // While nothing is appended nothing becomes free.
         let wait = if self.is_away.load(Ordering::Relaxed) { Duration::ZERO } else { self.wait };
-        let Some(place) = self.room.take(made.tenant, [1, bytes as u64], wait).await else {
+        let Ok(place) = self.room.take_within(made.tenant, [1, bytes as u64], wait).await else {
             return self.losses.count(1, Loss::Full);
         };
         if self.queue.send(Queued { record, made: Instant::now(), _place: place }).is_err() {

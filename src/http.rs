@@ -1,8 +1,8 @@
 //! The HTTP API: facts in, scores and views out.
 //!
 //! ```text
-//!   connection ─► trace, count ─► capacity ─► time ─► body size ─► key, tenant, scope ─► handler ─► answer
-//!                                  503        503      413           401, 403
+//!   connection ─► trace, count ─► key, tenant ─► body ────► place ───► time ─► scope ─► handler ─► answer
+//!     a place                      401, 400, 403  408, 413   429, 503   503      403
 //! ```
 //!
 //! The route table below is all there is; the scope that a route needs stands beside it. Handlers touch the log only
@@ -12,14 +12,17 @@
 //! What is absent: quotas a caller (a gateway's work), TLS (as well), and any write on the public port that is not an event.
 
 pub mod admin;
+mod admission;
 pub mod agenda;
 pub mod answer;
+mod aside;
 pub mod auth;
 pub mod clients;
 pub mod decisions;
 mod edge;
 mod encoding;
 pub mod events;
+mod guard;
 pub mod health;
 mod idempotency;
 pub mod models;
@@ -29,6 +32,7 @@ pub mod policies;
 mod precondition;
 pub mod problem;
 mod query;
+mod refusals;
 pub mod reminders;
 mod request;
 pub mod risk;
@@ -42,27 +46,31 @@ pub use serve::{RESERVE, listen, serve};
 use crate::assess::Assessor;
 use crate::clock::Clock;
 use crate::decisions::Recorder;
-use crate::decisions::room::Room;
 use crate::enrich::Enricher;
 use crate::event::Topic;
 use crate::log::{Backup, Log, Retention};
 use crate::policies::Policies;
 use crate::progress::Progress;
 use crate::rebuild::Rebuilder;
+use crate::room::Room;
 use crate::rows::Rows;
 use crate::score::no_show;
 use crate::store::{Family, Store};
+use crate::telemetry;
 use crate::verify::Verifier;
 use answer::Standing;
+use aside::Aside;
 use auth::{Keys, Scope, Scopes};
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
 use problem::{Code, Problem};
+use refusals::Refusals;
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -78,17 +86,25 @@ pub struct Config {
     pub listen: String,
     /// TOML file of API keys; without one everybody who can connect may do everything.
     pub api_keys_file: Option<std::path::PathBuf>,
-    /// Requests answered at once; further ones are answered 503.
+    /// Requests answered at once, each from when its body is there; further ones are answered 503.
     pub requests_max: usize,
+    /// Of these, those of one tenant; further ones are answered 429.
+    pub requests_tenant_max: usize,
     /// Open connections; a further one takes the place of the one that is quiet longest, if any is.
     pub connections_max: usize,
     /// Open connections of one peer: an IPv4 address, or an IPv6 network of 64 bits.
     pub connections_peer_max: usize,
     /// Open streams of reminders; further ones are answered 503.
     pub streams_max: usize,
+    /// Of these, those of one tenant; further ones are answered 429.
+    pub streams_tenant_max: usize,
     /// Largest body, in bytes.
     pub body_bytes_max: usize,
-    /// Longest time until the head of an answer, in milliseconds; then 503.
+    /// Longest time until the whole body of a request is received, in milliseconds; then 408.
+    pub body_ms_max: u64,
+    /// Bodies held at once, in bytes, of which a tenant may hold half; beyond, 503 and 429.
+    pub bodies_bytes_max: u64,
+    /// Longest time from a whole request until the head of its answer, in milliseconds; then 503.
     pub request_ms_max: u64,
     /// Longest time from the begin of a connection until the first head of a request is received, in milliseconds; then
     /// the connection is closed.
@@ -105,8 +121,10 @@ pub struct Config {
     pub fold_wait_ms_max: u64,
     /// How long a score may wait for its rows, in milliseconds; then it is answered from those that are there.
     pub score_deadline_ms: u64,
-    /// Agendas answered at once, so that they do not hold up scores; further ones are answered 503.
+    /// Agendas computed at once, beside the workers; further ones wait. 0: half as many as there are processors.
     pub agendas_max: usize,
+    /// Of these, those of one tenant.
+    pub agendas_tenant_max: usize,
     /// Visits that one answer of the agenda may look at; a window that holds more is answered 422.
     pub agenda_visits_max: usize,
     /// Between two comments that keep a quiet stream open, in milliseconds.
@@ -121,10 +139,14 @@ impl Default for Config {
             listen: "127.0.0.1:8080".into(),
             api_keys_file: None,
             requests_max: 512,
+            requests_tenant_max: 256,
             connections_max: 4_096,
             connections_peer_max: 2_048,
             streams_max: 64,
+            streams_tenant_max: 16,
             body_bytes_max: 1024 * 1024,
+            body_ms_max: 5_000,
+            bodies_bytes_max: 64 * 1024 * 1024,
             request_ms_max: 35_000,
             head_ms_max: 10_000,
             idle_ms_max: 75_000,
@@ -132,7 +154,8 @@ impl Default for Config {
             wait_ms_max: 30_000,
             fold_wait_ms_max: 5_000,
             score_deadline_ms: 50,
-            agendas_max: 16,
+            agendas_max: 0,
+            agendas_tenant_max: 1,
             agenda_visits_max: 20_000,
             stream_keep_alive_ms: 15_000,
             drain_ms: 10_000,
@@ -224,9 +247,15 @@ pub struct Parts {
 /// What handlers share: the parts, and what is open at the moment.
 pub struct Api {
     parts: Parts,
-    requests: Semaphore,
-    streams: Arc<Semaphore>,
-    agendas: Semaphore,
+    requests: Arc<Room<1>>,
+    bodies: Arc<Room<1>>,
+    streams: Arc<Room<1>>,
+    agendas: Aside,
+    /// Long batches, and scores by policies that take long.
+    long: Aside,
+    refusals: Refusals,
+    /// There are no keys, and who can connect is on this machine, as the pages of a browser are.
+    is_open_to_browsers: bool,
     /// Look-ups of decisions that are on their way.
     lookups: Arc<Room<1>>,
     /// One place to learn a model in: a history takes as much memory as all else.
@@ -246,19 +275,32 @@ impl Deref for Api {
 impl Api {
     /// An API over these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let requests = Semaphore::new(parts.config.requests_max.min(Semaphore::MAX_PERMITS));
-        let streams = Arc::new(Semaphore::new(parts.config.streams_max.min(Semaphore::MAX_PERMITS)));
-        let agendas = Semaphore::new(parts.config.agendas_max.min(Semaphore::MAX_PERMITS));
+        metrics::counter!(telemetry::HTTP_LONG_POLLS, telemetry::ROUTE => "none").increment(0);
+        let config = &parts.config;
+        let shared = |all: usize, tenant: usize| Room::with_share([all as u64], [tenant as u64]);
         Arc::new(Self {
+            requests: shared(config.requests_max, config.requests_tenant_max),
+            bodies: Room::with_share([config.bodies_bytes_max], [config.bodies_bytes_max / 2]),
+            streams: shared(config.streams_max, config.streams_tenant_max),
+            agendas: Aside::new(aside::lanes(config.agendas_max), config.agendas_tenant_max),
+            long: Aside::new(aside::lanes(0) + 1, aside::lanes(0)),
+            refusals: Refusals::default(),
+            is_open_to_browsers: parts.keys.is_none() && guard::is_loopback(&config.listen),
             parts,
-            requests,
-            streams,
-            agendas,
             lookups: Room::new([decisions::WAITING_MAX]),
             lessons: Arc::new(Semaphore::new(1)),
             policy_turn: Mutex::new(()),
             tail: stream::tail::Shared::default(),
         })
+    }
+
+    /// Tells operators of refused requests that were not told at once, until shutdown.
+    pub async fn tell_refusals(self: Arc<Self>) {
+        const LOOK: Duration = Duration::from_secs(5);
+        while tokio::time::timeout(LOOK, self.shutdown.cancelled()).await.is_err() {
+            self.refusals.tell_due();
+        }
+        self.refusals.tell_due();
     }
 
     /// How far the partition of a subject is folded. To be asked before its rows are read.
@@ -313,7 +355,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(under(&[Scope::LoginsRead, Scope::VisitsRead], logins_or_visits))
         .merge(under(&[Scope::PoliciesWrite], publishing))
         .merge(open_routes());
-    openapi::without_null_bodies(routes)
+    openapi::with_bounds(openapi::without_null_bodies(routes))
 }
 
 /// Routes that need no key: they say nothing about anybody.

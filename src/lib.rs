@@ -36,6 +36,7 @@ pub mod rebuild;
 pub mod remind;
 pub mod repartition;
 pub mod report;
+pub mod room;
 pub mod rows;
 pub mod score;
 pub mod simulate;

@@ -48,6 +48,7 @@ impl Level {
 /// What to do with an attempt to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = LoginDecision)]
 pub enum Decision {
     /// Let it in.
     Allow,

@@ -1,8 +1,8 @@
 //! What the process tells about itself: metrics for Prometheus, log lines on stderr, spans over OTLP.
 //!
 //! Names and labels of metrics are constants, here for reads and HTTP and in [`crate::telemetry::meter`] for the loops, so that
-//! a dashboard and the code cannot disagree. Labels have few values: never a tenant, a user or a path that was
-//! sent. [`trace`] carries the trace of a request through the process and into record headers.
+//! a dashboard and the code cannot disagree. Labels have a closed set of values: never a tenant, a user, a method or a
+//! path that was sent. [`trace`] carries the trace of a request through the process and into record headers.
 
 pub mod meter;
 pub mod trace;
@@ -33,6 +33,10 @@ pub const LAG_RECORDS: &str = "foretell_lag_records";
 pub const HTTP_REQUESTS: &str = "foretell_http_requests_total";
 /// Seconds from the head of a request to the head of its answer; label [`ROUTE`].
 pub const HTTP_SECONDS: &str = "foretell_http_request_seconds";
+/// Times that answering a request held a worker for more than 5 ms at a stretch; label [`ROUTE`].
+pub const HTTP_LONG_POLLS: &str = "foretell_http_long_polls_total";
+/// Requests refused for want of a key or a right; labels [`KEY`], [`CODE`].
+pub const HTTP_REFUSED: &str = "foretell_http_refused_total";
 /// Requests being answered.
 pub const HTTP_INFLIGHT: &str = "foretell_http_inflight";
 /// Problems answered; label [`CODE`].
@@ -74,6 +78,8 @@ pub const ROUTE: &str = "route";
 pub const METHOD: &str = "method";
 /// Label: an HTTP status.
 pub const STATUS: &str = "status";
+/// Label: the name of an API key, or `unknown`.
+pub const KEY: &str = "key";
 /// Label: a stable code.
 pub const CODE: &str = "code";
 /// Label: what was scored.
@@ -204,6 +210,8 @@ fn describe() {
     describe_gauge!(LAG_RECORDS, "Offsets between the serving checkpoint and the end of the log");
     describe_counter!(HTTP_REQUESTS, "Requests by route, method and status");
     describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Duration of requests until the head of the answer");
+    describe_counter!(HTTP_LONG_POLLS, "Times that answering held a worker for more than 5 ms at a stretch, by route");
+    describe_counter!(HTTP_REFUSED, "Requests refused for want of a key or a right, by the name of the key");
     describe_gauge!(HTTP_INFLIGHT, "Requests being answered");
     describe_counter!(HTTP_PROBLEMS, "Problems answered by code");
     describe_gauge!(HTTP_STREAMS, "Open streams of reminders");

@@ -7,22 +7,21 @@
 use crate::config::Config;
 use crate::event::Topic;
 use crate::http;
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Kept for the store, brokers and nodes, files about addresses, operators, and what a library opens in passing.
 const OTHERS: u64 = 512;
 
+/// What is asked for where everything may be.
+const UNLIMITED: u64 = 10_240;
+
 /// Raises the soft limit of open files to the hard one; answers what it is then, none where there is no limit.
 pub fn raise() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            tracing::debug!(%error, "cannot raise the limit of open files");
-            limit.current
-        }
-    }
+    // Where there is no hard limit, some systems refuse to have no soft one either.
+    let mut wanted = [limit.maximum, Some(UNLIMITED)].into_iter();
+    let raised = wanted.find(|current| setrlimit(Resource::Nofile, Rlimit { current: *current, ..limit }).is_ok());
+    raised.unwrap_or(limit.current)
 }
 
 /// Whether so many open files are enough for the settings; answers what to do where they are not.

@@ -9,7 +9,8 @@
 //!
 //! An order by risk is known only when everything is scored, so each page scores its whole window; what is kept of it
 //! is a page. Windows are bounded for that: in days, because every hour is looked at in every partition, and in visits
-//! ([`Config::agenda_visits_max`](super::Config::agenda_visits_max)); and so is the number of agendas at once.
+//! ([`Config::agenda_visits_max`](super::Config::agenda_visits_max)). It takes long all the same, so it is done beside
+//! the workers, a few lists at a time, of which a tenant has a share: see [`super::aside`].
 //!
 //! Pages of one list are scored at one instant, that of the first one, so while rows stand still no visit is lost or
 //! comes twice. When they move, a visit can pass the place where a page ended: each page then says `AGENDA_CHANGED`,
@@ -36,6 +37,7 @@ use asked::Asked;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt, stream};
 use page::Page;
 use serde::Serialize;
@@ -161,23 +163,26 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
     query: Result<Query<asked::Query>, QueryRejection>,
-) -> Result<Json<AgendaAnswer>, Problem> {
+) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::new(Code::MalformedRequest, rejection.body_text()))?;
     let asked = Asked::read(&query, api.clock.now_ms())?;
-    let Ok(_place) = api.agendas.try_acquire() else {
-        let detail = format!("{} agendas are being answered", api.config.agendas_max);
-        return Err(Problem::new(Code::Overloaded, detail));
-    };
+    let (listing, tenant) = (api.clone(), caller.tenant.clone());
+    // Written there, too: a long list is half a megabyte.
+    let listed = async move { listed(&listing, &tenant, &asked).await.map(|answer| Json(answer).into_response()) };
+    api.agendas.run(&caller.tenant, listed).await?
+}
+
+async fn listed(api: &Api, tenant: &str, asked: &Asked) -> Result<AgendaAnswer, Problem> {
     let view = (0..api.log.partitions(Family::Appointments.topic()))
         .map(|partition| api.progress.view(Family::Appointments, partition).into())
         .collect();
-    let page = Page::read(&api, &caller.tenant, &asked).await?;
-    let next = page.next(&asked);
+    let page = Page::read(api, tenant, asked).await?;
+    let next = page.next(asked);
     let Page { firsts, totals, digest, .. } = page;
     let mut visits: Vec<_> = firsts.into_values().take(asked.limit).collect();
-    remind(&api, &caller.tenant, &mut visits).await?;
-    let is_changed = asked.behind.is_some_and(|cursor| cursor.digest != digest);
-    Ok(Json(AgendaAnswer {
+    remind(api, tenant, &mut visits).await?;
+    let is_changed = asked.behind.as_ref().is_some_and(|cursor| cursor.digest != digest);
+    Ok(AgendaAnswer {
         from: at(asked.list.window.start),
         to: at(asked.list.window.end),
         order: asked.list.order,
@@ -187,7 +192,7 @@ pub(super) async fn list(
         view,
         evaluated_at: at(asked.list.now_ms),
         warnings: page.warnings.iter().copied().chain(is_changed.then_some(AGENDA_CHANGED)).collect(),
-    }))
+    })
 }
 
 /// Says of each visit which reminder comes next, from the client's rows of this moment.

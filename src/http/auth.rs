@@ -1,12 +1,15 @@
 //! Who asks: API keys, their tenants and their scopes.
 //!
-//! Keys are random and long, so a plain SHA-256 of each is kept, and a file of them that leaks opens nothing. Every
-//! stored digest is compared with the one sent, each in constant time, so that time tells nothing about them.
+//! Keys are random and long, so a plain SHA-256 of each is kept, and a file of them that leaks opens nothing. The digest
+//! of the key that was sent is looked up in a table hashed with a secret of the process, and compared with the one that
+//! is found in constant time: so a key costs the same among ten and ten thousand, and time tells nothing about them.
 //! Without keys everybody who can connect may do everything, which is why [`check_listen`] then insists on loopback.
 //!
-//! Each route stands in the route table under the scopes that open it, and its handler takes a [`Caller`]. A route
-//! without scopes is answered 500, never let through. Where the scope depends on the request (the types of events, the
-//! kind of a policy or decision), the handler checks it with [`Caller::needs`].
+//! Who sends a request is found out before its body is read ([`sender`], for every route that needs a key); what it
+//! may do when its route is known: each route stands in the route table under the scopes that open it, and its handler
+//! takes a [`Caller`]. A route without scopes, or without a sender, is answered 500, never let through. Where the scope
+//! depends on the request (the types of events, the kind of a policy or decision), the handler checks it with
+//! [`Caller::needs`].
 
 use super::Api;
 use super::problem::{Code, Problem};
@@ -16,11 +19,12 @@ use crate::event::codec::is_tenant;
 use crate::event::{DEFAULT_TENANT, Fact, Topic};
 use axum::Extension;
 use axum::extract::FromRequestParts;
-use axum::http::header::AUTHORIZATION;
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, HeaderValue};
 use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -161,9 +165,23 @@ struct File {
     keys: Vec<Stored>,
 }
 
-/// The API keys that a process knows.
+/// The API keys that a process knows, by their digests.
 #[derive(Debug, Clone)]
-pub struct Keys(Vec<(Vec<u8>, Stored)>);
+pub struct Keys(Arc<HashMap<Hashed, Arc<Stored>>>);
+
+/// The SHA-256 digest of a key.
+#[derive(Debug, Clone, Copy, Hash)]
+struct Hashed([u8; 32]);
+
+impl PartialEq for Hashed {
+    fn eq(&self, other: &Self) -> bool {
+        #[cfg(test)]
+        tests::COMPARED.with(|compared| compared.set(compared.get() + 1));
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Hashed {}
 
 /// Why a file of keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -191,33 +209,26 @@ impl Keys {
         if file.keys.is_empty() || file.keys.len() > KEYS_MAX {
             return Err(InvalidKeys::Count);
         }
-        let keys: Vec<(Vec<u8>, Stored)> = file.keys.into_iter().map(check).collect::<Result<_, _>>()?;
-        let mut digests = BTreeSet::new();
-        match keys.iter().find(|(digest, _)| !digests.insert(digest)) {
-            Some((_, again)) => {
-                Err(InvalidKeys::Key { name: again.name.clone(), expected: "sha256 must be no other key's" })
+        let mut keys = HashMap::with_capacity(file.keys.len());
+        for key in file.keys {
+            let (digest, key) = check(key)?;
+            if let Some(key) = keys.insert(digest, Arc::new(key)) {
+                return Err(InvalidKeys::Key { name: key.name.clone(), expected: "sha256 must be no other key's" });
             }
-            None => Ok(Self(keys)),
         }
+        Ok(Self(Arc::new(keys)))
     }
 
     /// The key that was sent, if it is known.
-    fn find(&self, sent: &str) -> Option<&Stored> {
-        let digest = Sha256::digest(sent.as_bytes());
-        // No early end: all are compared, whichever matches.
-        let mut found = None;
-        for (known, stored) in &self.0 {
-            if bool::from(known.as_slice().ct_eq(digest.as_slice())) {
-                found = Some(stored);
-            }
-        }
-        found
+    fn find(&self, sent: &str) -> Option<&Arc<Stored>> {
+        self.0.get(&Hashed(Sha256::digest(sent.as_bytes()).into()))
     }
 }
 
-fn check(key: Stored) -> Result<(Vec<u8>, Stored), InvalidKeys> {
+fn check(key: Stored) -> Result<(Hashed, Stored), InvalidKeys> {
     let fail = |expected| InvalidKeys::Key { name: key.name.clone(), expected };
-    let digest = unhex(&key.sha256).ok_or_else(|| fail("sha256 must be 64 hexadecimal digits"))?;
+    let digest = unhex(&key.sha256).and_then(|digest| digest.try_into().ok());
+    let digest = digest.map(Hashed).ok_or_else(|| fail("sha256 must be 64 hexadecimal digits"))?;
     if !is_tenant(&key.tenant) {
         return Err(fail("tenant must be 1 to 63 of a-z, 0-9 and -"));
     }
@@ -269,6 +280,55 @@ pub enum Insecure {
     Refused,
 }
 
+/// Who sends a request: whose key it has, or which tenant it names where there are no keys.
+#[derive(Debug, Clone)]
+pub(super) struct Sender {
+    key: Option<Arc<Stored>>,
+    /// Where there are no keys.
+    tenant: Option<String>,
+}
+
+/// Who sends a request with these headers: 401 where that is nobody who is known, before anything else is looked at.
+pub(super) fn sender(api: &Api, headers: &HeaderMap) -> Result<Sender, Problem> {
+    let Some(keys) = &api.keys else {
+        return Ok(Sender { key: None, tenant: tenant_header(headers)?.map(str::to_owned) });
+    };
+    let unauthenticated = |detail| Problem::new(Code::Unauthenticated, detail);
+    let sent = bearer(headers)?.ok_or_else(|| unauthenticated("send Authorization: Bearer KEY"))?;
+    let key = keys.find(sent).ok_or_else(|| unauthenticated("the API key is not known"))?;
+    Ok(Sender { key: Some(key.clone()), tenant: None })
+}
+
+impl Sender {
+    /// Whose data the request is about.
+    pub(super) fn tenant(&self) -> &str {
+        let key = self.key.as_ref().map(|key| key.tenant.as_str());
+        key.or(self.tenant.as_deref()).unwrap_or(DEFAULT_TENANT)
+    }
+
+    /// The name of its key.
+    pub(super) fn key(&self) -> Option<String> {
+        self.key.as_ref().map(|key| key.name.clone())
+    }
+
+    /// As handlers know it: without keys everybody may do everything.
+    fn caller(&self) -> Caller {
+        let named = self.key.is_some() || self.tenant.is_some();
+        let scopes = self.key.as_ref().map_or_else(|| vec![Scope::Admin], |key| key.scopes.clone());
+        Caller { tenant: self.tenant().to_owned(), named, scopes }
+    }
+
+    /// Refuses a header that names another tenant than the key belongs to, or none.
+    pub(super) fn check_tenant(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        match tenant_header(headers)? {
+            Some(header) if header != self.tenant() => {
+                Err(Problem::new(Code::TenantForbidden, "Foretell-Tenant names another tenant than the API key"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Who calls, after key and header were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -309,42 +369,60 @@ impl FromRequestParts<Arc<Api>> for Caller {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let scopes = Extension::<Scopes>::from_request_parts(parts, api).await;
         let Extension(needed) = scopes.map_err(|_| Problem::internal("a route without a scope"))?;
-        let header = tenant_header(parts)?;
-        let Some(keys) = &api.keys else {
-            let named = header.is_some();
-            query::check(parts)?;
-            let tenant = header.unwrap_or(DEFAULT_TENANT).to_owned();
-            return Ok(Self { tenant, named, scopes: vec![Scope::Admin] });
-        };
-        let sent =
-            bearer(parts).ok_or_else(|| Problem::new(Code::Unauthenticated, "send Authorization: Bearer KEY"))?;
-        let key = keys.find(sent).ok_or_else(|| Problem::new(Code::Unauthenticated, "the API key is not known"))?;
-        let caller = Self { tenant: key.tenant.clone(), named: true, scopes: key.scopes.clone() };
+        let sender = parts.extensions.get::<Sender>();
+        let sender = sender.ok_or_else(|| Problem::internal("a route whose sender nobody looked for"))?;
+        let caller = sender.caller();
         caller.needs_any(needed)?;
-        if header.is_some_and(|header| header != key.tenant) {
-            return Err(Problem::new(Code::TenantForbidden, "Foretell-Tenant names another tenant than the API key"));
-        }
         query::check(parts)?;
         Ok(caller)
     }
 }
 
-fn tenant_header(parts: &Parts) -> Result<Option<&str>, Problem> {
-    let Some(value) = parts.headers.get(TENANT_HEADER) else { return Ok(None) };
+fn tenant_header(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = single(headers, TENANT_HEADER)? else { return Ok(None) };
     match value.to_str() {
         Ok(tenant) if is_tenant(tenant) => Ok(Some(tenant)),
         _ => Err(Problem::new(Code::MalformedRequest, "Foretell-Tenant must be 1 to 63 of a-z, 0-9 and -")),
     }
 }
 
-fn bearer(parts: &Parts) -> Option<&str> {
-    let (scheme, key) = parts.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let text = single(headers, AUTHORIZATION.as_str())?.and_then(|value| value.to_str().ok());
+    let key = text.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    Ok(key.map(|(_, key)| key.trim()))
+}
+
+/// A header that says who asks: of two of them nobody knows which one others have looked at.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Problem::new(Code::MalformedRequest, format!("send the header {name} once"))),
+        (value, None) => Ok(value),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Digests that were compared.
+        pub(super) static COMPARED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn a_key_is_compared_with_hardly_any_other_however_many_there_are() {
+        let key = |n: usize| file(&hash(&n.to_string()), "acme", "\"risk:read\"").replace("crm", &format!("key-{n}"));
+        let keys = Keys::parse(&(0..KEYS_MAX).map(key).collect::<String>()).unwrap();
+        let before = COMPARED.get();
+        for n in 0..1_000 {
+            assert!(keys.find(&n.to_string()).is_some_and(|found| found.name == format!("key-{n}")));
+            assert!(keys.find(&format!("unknown-{n}")).is_none());
+        }
+        let compared = COMPARED.get() - before;
+        assert!((1_000..2_000).contains(&compared), "{compared}: the one that is found, and seldom another one");
+    }
 
     fn file(sha256: &str, tenant: &str, scopes: &str) -> String {
         format!("[[keys]]\nname = \"crm\"\nsha256 = \"{sha256}\"\ntenant = \"{tenant}\"\nscopes = [{scopes}]\n")

@@ -195,7 +195,7 @@ async fn look(lookup: &mut Lookup<'_>) -> Result<Option<Record>, Problem> {
 
 /// Looks again whenever the log has grown, for at most [`WAIT`].
 async fn wait(api: &Api, tenant: &str, lookup: &mut Lookup<'_>) -> Result<Record, Problem> {
-    let Some(_place) = api.lookups.try_take(tenant, [1]) else {
+    let Ok(_place) = api.lookups.take(tenant, [1]) else {
         let detail = "too many look-ups wait for decisions that were made just now";
         return Err(Problem::new(Code::Overloaded, detail));
     };

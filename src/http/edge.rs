@@ -1,51 +1,63 @@
 //! The edge of the API: what every request passes before its handler, and every answer after it.
 //!
-//! One middleware for all of it, because each one costs every request a copy of all that stands behind it.
+//! One middleware for all of it, because each one costs every request a copy of all that stands behind it. What a
+//! request must have before a handler sees it is decided by [`super::admission`].
 
 use super::Api;
+use super::admission;
 use super::problem::{Code, Problem};
 use crate::telemetry::{self, trace};
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use futures::FutureExt;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
+
+/// The route of requests that lead nowhere.
+const NOWHERE: &str = "none";
 
 /// Traces and counts a request, and bounds it within: so every problem can name its trace.
 pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let inflight = Inflight::new();
     // The template and not the path: paths hold ids, and labels must be few.
-    let route = request.extensions().get::<MatchedPath>().map_or("none", |matched| matched.as_str()).to_owned();
-    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or(NOWHERE, |matched| matched.as_str()).to_owned();
+    let method = method(request.method());
     let span = tracing::info_span!(
         "request",
         otel.name = format!("{method} {route}"),
         otel.kind = "server",
-        http.request.method = %method,
+        http.request.method = method,
         http.route = route,
         http.response.status_code = tracing::field::Empty,
         trace_id = tracing::field::Empty,
     );
     let caller = trace::caller(request.headers());
-    let response = trace::scope(caller, &span, bounded(&api, request, next).instrument(span.clone())).await;
+    let answer = admission::answer(&api, &route, request, next);
+    let answer = async { explained(answer.await, &route) };
+    let mut response = trace::scope(caller, &span, answer.instrument(span.clone())).await;
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
+    harden(response.headers_mut(), &route);
     drop(inflight);
     let seconds = begun.elapsed().as_secs_f64();
     let labels = [
         (telemetry::ROUTE, route.clone()),
-        (telemetry::METHOD, method.to_string()),
+        (telemetry::METHOD, method.to_owned()),
         (telemetry::STATUS, status.as_str().to_owned()),
     ];
     metrics::counter!(telemetry::HTTP_REQUESTS, &labels).increment(1);
     metrics::histogram!(telemetry::HTTP_SECONDS, telemetry::ROUTE => route).record(seconds);
     span.in_scope(|| tracing::debug!(status = status.as_u16(), seconds, "answered"));
     response
+}
+
+/// The name of a method in labels and spans: one of nine, or `other`, so that callers cannot make up labels.
+fn method(method: &Method) -> &'static str {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
 /// Counts a request for as long as it is being answered, also when its connection is gone.
@@ -64,37 +76,62 @@ impl Drop for Inflight {
     }
 }
 
-/// Answers at once when too many requests are being answered, or when one takes too long. Nothing queues.
-async fn bounded(api: &Api, request: Request, next: Next) -> Response {
-    let is_unbounded = is_unbounded(request.uri().path());
-    let answer = caught(next.run(request));
-    if is_unbounded {
-        return answer.await;
+/// The same answer, or the problem document of one that a library made without saying what is wrong.
+fn explained(response: Response, route: &str) -> Response {
+    let status = response.status();
+    let is_failure = status.is_client_error() || status.is_server_error();
+    let media_type = response.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    if !is_failure || media_type.ends_with(b"json") {
+        return response;
     }
-    let Ok(_place) = api.requests.try_acquire() else {
-        let detail = format!("{} requests are being answered", api.config.requests_max);
-        return Problem::new(Code::Overloaded, detail).into_response();
-    };
-    let longest = Duration::from_millis(api.config.request_ms_max);
-    match tokio::time::timeout(longest, answer).await {
-        Ok(response) => response,
-        Err(_) => {
-            let detail = format!("no answer within {} ms; what was to be appended may be stored", longest.as_millis());
-            Problem::new(Code::Timeout, detail).into_response()
+    match status {
+        StatusCode::NOT_FOUND => Problem::new(Code::PathNotFound, "see /openapi.json for the paths"),
+        status if status.is_client_error() => {
+            Problem::new(Code::MalformedRequest, format!("the request was refused with status {}", status.as_u16()))
+        }
+        status => Problem::internal(format!("{route} answered {status} without a problem document")),
+    }
+    .into_response()
+}
+
+/// Nothing that is answered may be kept by a cache, guessed at by a browser, or shown within another site's page.
+fn harden(headers: &mut HeaderMap, route: &str) {
+    /// The page at /docs: its own scripts and styles (which it also writes into elements), and pictures in its text.
+    const DOCS: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                        connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    const DATA: &str = "default-src 'none'; frame-ancestors 'none'";
+    let is_docs = route.starts_with("/docs");
+    let policy = HeaderValue::from_static(if is_docs { DOCS } else { DATA });
+    let caching = HeaderValue::from_static(if is_docs { "no-cache" } else { "no-store" });
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.insert(header::CACHE_CONTROL, caching);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_that_nobody_knows_have_one_name() {
+        for known in ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"] {
+            assert_eq!(method(&Method::from_bytes(known.as_bytes()).unwrap()), known);
+        }
+        for unknown in ["get", "M1", "PROPFIND", "GETT", &"X".repeat(60_000)] {
+            assert_eq!(method(&Method::from_bytes(unknown.as_bytes()).unwrap()), "other");
         }
     }
-}
 
-/// Orchestrators and dashboards must hear of an overload.
-fn is_unbounded(path: &str) -> bool {
-    matches!(path, "/livez" | "/readyz" | "/metrics")
-}
-
-/// A handler that panicked has a bug; the client hears of it as of any other fault of the service.
-async fn caught(answer: impl Future<Output = Response>) -> Response {
-    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        Problem::internal(format!("a handler panicked: {}", text.unwrap_or_default())).into_response()
-    })
+    #[test]
+    fn failures_are_explained_and_answers_left_alone() {
+        let plain = |status: u16| (StatusCode::from_u16(status).unwrap(), "text").into_response();
+        for (status, explained_as) in [(200, 200), (304, 304), (400, 400), (404, 404), (418, 400), (502, 500)] {
+            let explained = explained(plain(status), "/docs/{*rest}");
+            assert_eq!(explained.status().as_u16(), explained_as);
+            let media_type = explained.headers()[header::CONTENT_TYPE].to_str().unwrap();
+            assert_eq!(media_type == "application/problem+json", status >= 400, "{status}");
+        }
+        let own = (StatusCode::SERVICE_UNAVAILABLE, axum::Json("starting")).into_response();
+        assert_eq!(explained(own, "/readyz").headers()[header::CONTENT_TYPE], "application/json");
+    }
 }

@@ -38,6 +38,8 @@ pub const EVENTS_MAX: usize = 1_000;
 pub const EVENTS_PER_SUBJECT_MAX: usize = 64;
 /// Says that the events are an import of the caller's own export, which may name Foretell's own sources. For `admin`.
 pub const IMPORT_HEADER: &str = "foretell-import";
+/// Longest body that is read at once; a longer one, beside the workers.
+const SHORT_BYTES_MAX: usize = 128 * 1024;
 
 const BATCH: &str = "application/cloudevents-batch+json";
 const STRUCTURED: &str = "application/cloudevents+json";
@@ -114,14 +116,27 @@ pub(super) async fn post(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, Problem> {
-    let mut events = Intake::new(&api, &caller, &headers).read(&headers, &body)?;
-    permitted(&caller, &events)?;
+    let (is_long, tenant, intake) = (body.len() > SHORT_BYTES_MAX, caller.tenant.clone(), api.clone());
+    let read = move || read(&intake, &caller, &headers, &body);
+    let (records, ids) = if is_long { api.long.run(&tenant, async move { read() }).await? } else { read() }?;
+    answer(&api, records, ids, wait).await
+}
+
+/// The records of a body, and the ids of their events.
+fn read(
+    api: &Api,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(Vec<NewRecord>, Vec<String>), Problem> {
+    let mut events = Intake::new(api, caller, headers).read(headers, body)?;
+    permitted(caller, &events)?;
     for admitted in &mut events {
         // Written into the event, because a fold never asks.
         admitted.parsed_mut().fill_in(|attempt| drop(api.enricher.enrich(attempt)));
     }
     let ids = events.iter().map(|admitted| admitted.event().envelope.id.clone()).collect();
-    answer(&api, events.into_iter().map(record).collect(), ids, wait).await
+    Ok((events.into_iter().map(record).collect(), ids))
 }
 
 /// Appends records and answers where they stand, after the fold if the caller waits for it.

@@ -2,7 +2,8 @@
 
 use super::auth::Scopes;
 use serde_json::{Value, json};
-use utoipa::openapi::schema::{SchemaType, Type};
+use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::schema::{Object, SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{
     ComponentsBuilder, ContactBuilder, Content, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr, Schema,
@@ -64,6 +65,39 @@ where
         }
     }
     routes
+}
+
+/// Parameters have the bounds that they are held to.
+pub(super) fn with_bounds<S>(mut routes: OpenApiRouter<S>) -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    for item in routes.get_openapi_mut().paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.options];
+        let parameters = operations.into_iter().flatten().filter_map(|operation| operation.parameters.as_mut());
+        for parameter in parameters.flatten() {
+            let RefOr::T(parameter) = parameter else { continue };
+            let bounded = bounds(&parameter.name, &parameter.parameter_in);
+            if let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema {
+                bounded(object);
+            }
+        }
+    }
+    routes
+}
+
+/// What a parameter is held to, by its name.
+fn bounds(name: &str, place: &ParameterIn) -> fn(&mut Object) {
+    match (name, place) {
+        ("Foretell-Tenant", _) => |object| object.pattern = Some("^[a-z0-9-]{1,63}$".into()),
+        ("Idempotency-Key", _) => |object| object.pattern = Some("^[!-~]{1,512}$".into()),
+        ("limit", _) => |object| (object.minimum, object.maximum) = (Some(1.into()), Some(1_000.into())),
+        ("policy", ParameterIn::Path) => |_| {},
+        (_, ParameterIn::Path) => |object| {
+            (object.min_length, object.max_length) = (Some(1), Some(crate::event::ID_BYTES_MAX));
+        },
+        _ => |_| {},
+    }
 }
 
 fn is_null(schema: &RefOr<Schema>) -> bool {

@@ -22,6 +22,7 @@ use crate::event::appointment::Scalar;
 use crate::event::codec::{Fields, INVALID_VALUE, TIME_IN_FUTURE, attempt};
 use crate::event::login::{Attempt, Listed};
 use crate::event::{AHEAD_MS_MAX, agent, country};
+use crate::policies::Active;
 use crate::rows::LoginRows;
 use crate::score::login::{self, Evidence, Features};
 use crate::score::{Code, Decision, Level, OnUnavailable, Reason};
@@ -208,7 +209,7 @@ pub(super) async fn login(
     let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
     let read = read_login_rows(&api, &caller.tenant, &asked, deadline);
     let (active, read) = tokio::join!(api.policies.login.get(&caller.tenant, deadline), read);
-    let (score, found) = asked.judge(read, &active.policy)?;
+    let (asked, (score, found)) = judged(&api, &caller.tenant, (asked, read), &active).await?;
     warnings.extend(found.into_iter().chain(active.warning));
     count("login", score.level, &warnings);
     let model = active.policy.model();
@@ -232,6 +233,21 @@ pub(super) async fn login(
     let attempted = Asked::Attempt(Attempted { at_ms: asked.at_ms, attempt: &asked.attempt });
     api.decisions.record(&Made { id, tenant, subject, at_ms, asked: attempted, answer: &answer }).await;
     Ok(Json(answer))
+}
+
+/// The score, computed beside the workers where the policy takes long.
+async fn judged(
+    api: &Api,
+    tenant: &str,
+    (asked, read): (LoginAsked, LoginRead),
+    active: &Arc<Active<login::Policy>>,
+) -> Result<(LoginAsked, (login::Score, Vec<&'static str>)), Problem> {
+    let (is_long, active) = (active.policy.is_long(), active.clone());
+    let judge = move || {
+        let judged = asked.judge(read, &active.policy)?;
+        Ok((asked, judged))
+    };
+    if is_long { api.long.run(tenant, async move { judge() }).await? } else { judge() }
 }
 
 fn read_login(f: &mut Fields<'_, '_>, now_ms: i64) -> LoginAsked {

@@ -20,11 +20,11 @@ use super::problem::{Code, Problem};
 use super::{Config, health};
 use crate::telemetry::{self, trace};
 use axum::Router;
+use axum::http::{Request, Version, header};
 use axum::response::IntoResponse;
 use axum::serve::Listener;
 use delivery::{Answer, Delivery, Streams};
 use hyper::body::Incoming;
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -188,9 +188,12 @@ impl Admitted {
         let service = service_fn(move |request: Request<Incoming>| {
             let (open, behind, delivery) = (requests.open(), behind.clone(), answers.clone());
             async move {
-                let response = match probes_only && !health::is_probe(request.uri().path()) {
-                    true => trace::scope(trace::caller(request.headers()), &Span::none(), refused()).await,
-                    false => behind().oneshot(request).await?,
+                let response = match refusal(&request, probes_only) {
+                    Some(problem) => {
+                        let answer = async { problem.into_response() };
+                        trace::scope(trace::caller(request.headers()), &Span::none(), answer).await
+                    }
+                    None => behind().oneshot(request).await?,
                 };
                 Ok::<_, Infallible>(response.map(|body| Answer::new(body, open, &delivery)))
             }
@@ -219,8 +222,14 @@ fn told<E: std::fmt::Display>(ended: Result<(), E>) {
     }
 }
 
-/// What is answered on a connection of the reserve that is no probe.
-async fn refused() -> Response<axum::body::Body> {
+/// Why a request does not get as far as the router.
+fn refusal<B>(request: &Request<B>, probes_only: bool) -> Option<Problem> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    // RFC 9112, 3.2: who reads the first of two and who reads the last would not agree whom a request is for.
+    if hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11 {
+        return Some(Problem::new(Code::MalformedRequest, "send the header Host once"));
+    }
     let detail = "all connections are taken: this one answers /livez and /readyz alone";
-    Problem::new(Code::Overloaded, detail).into_response()
+    let is_out = probes_only && !health::is_probe(request.uri().path());
+    is_out.then(|| Problem::new(Code::Overloaded, detail))
 }

@@ -27,11 +27,13 @@ mod sending;
 pub(super) mod tail;
 
 use super::Api;
+use super::admission;
 use super::answer;
 use super::auth::Caller;
 use super::problem::{Code, Problem};
 use crate::event::Topic;
 use crate::log::Extent;
+use crate::room::{Full, Place};
 use crate::store::Family;
 use crate::telemetry;
 use axum::body::Body;
@@ -45,7 +47,6 @@ use sending::Sending;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use url::form_urlencoded;
 
@@ -109,9 +110,10 @@ pub(super) async fn reminders(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let from = From::read(query.as_deref(), &headers)?;
-    let place = api.streams.clone().try_acquire_owned();
-    let place = place
-        .map_err(|_| Problem::new(Code::TooManyStreams, format!("{} streams are open", api.config.streams_max)))?;
+    let place = api.streams.take(&caller.tenant, [1]).map_err(|full| match full {
+        Full::All => Problem::new(Code::TooManyStreams, format!("{} streams are open", api.config.streams_max)),
+        Full::Tenant => admission::no_room(full, "streams"),
+    })?;
     let extents = extents(&api).await?;
     let cursor = begin(&api, from, &extents).await?;
     let ends: Vec<i64> = extents.iter().map(|extent| extent.end).collect();
@@ -207,10 +209,10 @@ fn unreadable(error: crate::log::Error) -> Problem {
 }
 
 /// Counts an open stream, and holds its place, until it is dropped.
-struct Open(#[allow(dead_code, reason = "held, and given back by its drop")] OwnedSemaphorePermit);
+struct Open(#[allow(dead_code, reason = "held, and given back by its drop")] Place<1>);
 
 impl Open {
-    fn new(place: OwnedSemaphorePermit) -> Self {
+    fn new(place: Place<1>) -> Self {
         metrics::gauge!(telemetry::HTTP_STREAMS).increment(1.0);
         Self(place)
     }

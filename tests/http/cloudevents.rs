@@ -382,7 +382,8 @@ async fn a_sender_of_webhooks_gets_consent_where_it_may_deliver() {
         assert_eq!(refused.problem().0, status, "{key} {headers:?}");
         assert_eq!(refused.header("webhook-allowed-origin"), "", "no consent: {key} {headers:?}");
     }
-    let elsewhere = send(&instance, (Method::OPTIONS, "/v1/feedback"), &[origin], b"").await;
+    let elsewhere =
+        send(&instance, (Method::OPTIONS, "/v1/feedback"), &[origin, ("authorization", b"Bearer writer")], b"").await;
     assert_eq!((elsewhere.status, elsewhere.header("webhook-allowed-origin")), (405, ""));
 }
 

@@ -15,6 +15,7 @@ mod gated;
 mod golden;
 mod inputs;
 mod instance;
+mod limits;
 mod models;
 mod operation;
 mod policies;

@@ -5,6 +5,7 @@ use super::erased::Erased;
 use super::tail::{Chunk, Place, Reminder, Tail, Window};
 use crate::event::Topic;
 use crate::log::Log;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -12,6 +13,9 @@ use tokio::time::{Instant, sleep_until};
 
 /// Offsets that may be passed without a word to the subscriber.
 const UNSAID_MAX: i64 = 1_000;
+
+/// Records of a page that are read at a stretch.
+const READ_AT_ONCE: usize = 50;
 
 /// A stream that is being sent.
 pub(super) struct Sending {
@@ -133,8 +137,13 @@ impl Sending {
         let at = *self.cursor.next.get(partition)?;
         match self.log.page(Topic::Reminders, u32::try_from(partition).ok()?, at).await {
             Ok(page) if page.next > at => {
-                let all = page.records.iter().filter_map(Reminder::read);
-                let reminders = all.filter(|reminder| reminder.tenant == self.tenant).map(Arc::new).collect();
+                let mut reminders = VecDeque::new();
+                for records in page.records.chunks(READ_AT_ONCE) {
+                    let all = records.iter().filter_map(Reminder::read);
+                    reminders.extend(all.filter(|reminder| reminder.tenant == self.tenant).map(Arc::new));
+                    // Somebody else's request may wait for this worker.
+                    tokio::task::yield_now().await;
+                }
                 Some(Chunk { partition, reminders, next: page.next })
             }
             Ok(_) => {

@@ -1,0 +1,228 @@
+//! Room that tenants share, so that the load of one never takes the room of another.
+//!
+//! A tenant has a share: so much, or as much as is free (the "dynamic threshold" of shared packet buffers: one tenant
+//! alone holds at most half, two that compete hold a third each). Whoever finds no room learns whether it is the
+//! tenant's own load that is in the way.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+/// Room of `N` kinds that are taken together, as records and bytes.
+#[derive(Debug)]
+pub struct Room<const N: usize> {
+    /// None: as much as is free.
+    tenant_max: Option<[u64; N]>,
+    state: Mutex<State<N>>,
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct State<const N: usize> {
+    free: [u64; N],
+    /// By tenant; tenants that hold nothing have no entry.
+    held: HashMap<Arc<str>, [u64; N]>,
+}
+
+/// Room that a tenant holds until this is dropped.
+#[derive(Debug)]
+pub struct Place<const N: usize> {
+    room: Arc<Room<N>>,
+    tenant: Arc<str>,
+    amount: [u64; N],
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// All of it is taken.
+    All,
+    /// There is some, and the tenant holds its share of it.
+    Tenant,
+}
+
+impl<const N: usize> Room<N> {
+    /// A room of so much, of which a tenant may hold as much as is free.
+    pub fn new(total: [u64; N]) -> Arc<Self> {
+        Self::of(total, None)
+    }
+
+    /// A room of so much, of which a tenant may hold so much.
+    pub fn with_share(total: [u64; N], tenant_max: [u64; N]) -> Arc<Self> {
+        Self::of(total, Some(tenant_max))
+    }
+
+    fn of(total: [u64; N], tenant_max: Option<[u64; N]>) -> Arc<Self> {
+        let state = Mutex::new(State { free: total, held: HashMap::new() });
+        Arc::new(Self { tenant_max, state, freed: Notify::new() })
+    }
+
+    /// Takes room for a tenant, if there is some now.
+    ///
+    /// # Errors
+    /// Whose load is in the way.
+    pub fn take(self: &Arc<Self>, tenant: &str, amount: [u64; N]) -> Result<Place<N>, Full> {
+        let tenant = self.state().take(tenant, amount, self.tenant_max)?;
+        Ok(Place { room: self.clone(), tenant, amount })
+    }
+
+    /// Takes room for a tenant as soon as there is some.
+    ///
+    /// # Errors
+    /// Whose load is in the way, where that has not changed within `wait`.
+    pub async fn take_within(
+        self: &Arc<Self>,
+        tenant: &str,
+        amount: [u64; N],
+        wait: Duration,
+    ) -> Result<Place<N>, Full> {
+        let deadline = Instant::now() + wait;
+        loop {
+            // Registered before the look, so that what is freed in between is not missed.
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            let full = match self.take(tenant, amount) {
+                Err(full) => full,
+                taken => return taken,
+            };
+            timeout_at(deadline, freed).await.map_err(|_| full)?;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<N>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<const N: usize> State<N> {
+    /// Answers the name that the tenant's places share.
+    fn take(&mut self, tenant: &str, amount: [u64; N], tenant_max: Option<[u64; N]>) -> Result<Arc<str>, Full> {
+        let exceeds =
+            |held: [u64; N], max: [u64; N]| (0..N).any(|kind| held[kind].saturating_add(amount[kind]) > max[kind]);
+        if exceeds([0; N], self.free) {
+            return Err(Full::All);
+        }
+        let (tenant, held) = match self.held.get_key_value(tenant) {
+            Some((tenant, held)) => (tenant.clone(), *held),
+            None => (tenant.into(), [0; N]),
+        };
+        if exceeds(held, tenant_max.unwrap_or(self.free)) {
+            return Err(Full::Tenant);
+        }
+        (0..N).for_each(|kind| self.free[kind] -= amount[kind]);
+        self.held.insert(tenant.clone(), std::array::from_fn(|kind| held[kind] + amount[kind]));
+        Ok(tenant)
+    }
+}
+
+impl<const N: usize> Place<N> {
+    /// Takes more, or nothing.
+    ///
+    /// # Errors
+    /// Whose load is in the way.
+    pub fn grow(&mut self, by: [u64; N]) -> Result<(), Full> {
+        self.room.state().take(&self.tenant, by, self.room.tenant_max)?;
+        (0..N).for_each(|kind| self.amount[kind] += by[kind]);
+        Ok(())
+    }
+}
+
+impl<const N: usize> Drop for Place<N> {
+    fn drop(&mut self) {
+        let mut state = self.room.state();
+        (0..N).for_each(|kind| state.free[kind] += self.amount[kind]);
+        if let Some(held) = state.held.get_mut(&self.tenant) {
+            (0..N).for_each(|kind| held[kind] -= self.amount[kind]);
+            if *held == [0; N] {
+                state.held.remove(&self.tenant);
+            }
+        }
+        drop(state);
+        self.room.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Takes as much as a tenant can get, one at a time.
+    fn filled(room: &Arc<Room<1>>, name: &str) -> Vec<Place<1>> {
+        std::iter::from_fn(|| room.take(name, [1]).ok()).collect()
+    }
+
+    #[test]
+    fn a_tenant_gets_its_share_and_the_others_get_the_rest() {
+        let room = Room::with_share([5], [3]);
+        let first = filled(&room, "a");
+        assert_eq!((first.len(), room.take("a", [1]).unwrap_err()), (3, Full::Tenant));
+        let second = filled(&room, "b");
+        assert_eq!((second.len(), room.take("c", [1]).unwrap_err()), (2, Full::All));
+        drop(first);
+        assert_eq!(filled(&room, "c").len(), 3);
+        drop(second);
+        let state = room.state();
+        assert_eq!((state.free, state.held.len()), ([5], 0), "all of it comes back");
+    }
+
+    #[test]
+    fn without_a_share_a_tenant_may_hold_as_much_as_is_free() {
+        let room = Room::new([1_000]);
+        let first = filled(&room, "first");
+        assert_eq!((first.len(), room.take("first", [1]).unwrap_err()), (500, Full::Tenant));
+        let others: Vec<_> = (0..7).map(|n| filled(&room, &n.to_string())).collect();
+        assert!(others.iter().all(|held| !held.is_empty()), "whoever comes next finds some");
+    }
+
+    #[test]
+    fn what_a_place_grows_by_counts_and_comes_back() {
+        let room = Room::with_share([10], [6]);
+        let mut place = room.take("a", [2]).unwrap();
+        place.grow([4]).unwrap();
+        assert_eq!(place.grow([1]), Err(Full::Tenant));
+        assert_eq!(room.take("b", [5]).unwrap_err(), Full::All);
+        drop(place);
+        assert_eq!(room.state().free, [10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_waited_for_and_not_for_ever() {
+        let room = Room::new([2]);
+        let held = room.take("a", [1]).unwrap();
+        let begun = Instant::now();
+        assert_eq!(room.take_within("a", [1], Duration::from_millis(50)).await.unwrap_err(), Full::Tenant);
+        assert_eq!(begun.elapsed(), Duration::from_millis(50));
+        let (taken, ()) = tokio::join!(room.take_within("a", [1], Duration::from_secs(1)), async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            drop(held);
+        });
+        assert!(taken.is_ok());
+        assert_eq!(begun.elapsed(), Duration::from_millis(60));
+    }
+
+    proptest! {
+        /// Whatever is taken and given back: never more than there is, and never more than a share.
+        #[test]
+        fn no_more_is_held_than_there_is_and_than_a_share(
+            total in 1..40_u64, share in 1..40_u64,
+            steps in proptest::collection::vec((0..5_usize, 1..4_u64, any::<bool>()), 1..80),
+        ) {
+            let room = Room::with_share([total, 10 * total], [share, 10 * share]);
+            let mut places: Vec<Place<2>> = Vec::new();
+            for (name, amount, gives_back) in steps {
+                if gives_back && !places.is_empty() {
+                    places.swap_remove(name % places.len());
+                } else {
+                    places.extend(room.take(&name.to_string(), [amount, amount * 7]));
+                }
+                let held: u64 = places.iter().map(|place| place.amount[0]).sum();
+                prop_assert_eq!(room.state().free, [total - held, 10 * total - 7 * held]);
+                prop_assert!(room.state().held.values().all(|held| held[0] <= share));
+                prop_assert_eq!(room.take("newcomer", [1, 1]).is_ok(), held < total);
+            }
+        }
+    }
+}

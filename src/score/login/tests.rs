@@ -214,7 +214,7 @@ fn an_account_sleeps_after_90_days() {
 
 /// An attempt from a point on the equator so many kilometres east of the origin, each with an address of its own.
 fn at_km(km: f64) -> Attempt {
-    let ip = std::net::Ipv4Addr::from_bits(0xcb00_7100 | km as u32 % 251);
+    let ip = std::net::Ipv4Addr::from_bits(0xcb00_7100 | (km as u32 % 251));
     Attempt { ip: ip.into(), latitude: Some(0.0), longitude: Some((km / 6_371.0).to_degrees()), ..home() }
 }
 

@@ -1,11 +1,11 @@
 //! Places for connections: how many there are in all, and for one peer.
 //!
-//! Where none is left, the quiet connection whose time is up first is closed, so that whoever is silent makes room for
-//! whoever asks. Where the peer's own share is used up it is one of the peer's, so that nobody crowds out others. Only
-//! where all of them are busy is there no place.
+//! Where none is left, a quiet connection is closed, so that whoever is silent makes room for whoever asks: the oldest
+//! one that never sent a request, or else the one whose idle time is up first. Where the peer's own share is used up it
+//! is one of the peer's, so that nobody crowds out others. Only where all of them are busy is there no place.
 
 use super::watch::Watch;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
@@ -44,6 +44,9 @@ impl Remote for tokio::net::unix::SocketAddr {
     }
 }
 
+/// Connections that are forgotten together, at least.
+const FORGOTTEN_MIN: usize = 64;
+
 /// The places of a listener.
 #[derive(Debug)]
 pub(super) struct Places {
@@ -55,8 +58,18 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     connections: HashMap<u64, (Option<Peer>, Arc<Watch>)>,
-    peers: HashMap<Peer, usize>,
+    peers: HashMap<Peer, Group>,
+    /// Of all peers; only what is new is kept of it.
+    all: Group,
     next: u64,
+}
+
+/// The connections of a peer.
+#[derive(Debug, Default)]
+struct Group {
+    count: usize,
+    /// In the order in which they came, among others that have sent a request since or are gone.
+    new: VecDeque<u64>,
 }
 
 /// The place of a connection, given back when it is dropped.
@@ -92,11 +105,18 @@ impl Places {
 
 impl Taken {
     fn count(&self, peer: Peer) -> usize {
-        self.peers.get(&peer).copied().unwrap_or(0)
+        self.peers.get(&peer).map_or(0, |group| group.count)
     }
 
-    /// The quiet connection, of this peer if one is named, whose time is up first.
-    fn first_over(&self, of: Option<Peer>) -> Option<u64> {
+    /// The quiet connection, of this peer if one is named, that is to make room.
+    fn first_over(&mut self, of: Option<Peer>) -> Option<u64> {
+        let group = of.map_or(Some(&mut self.all), |peer| self.peers.get_mut(&peer))?;
+        while let Some(number) = group.new.pop_front() {
+            if self.connections.get(&number).is_some_and(|(_, watch)| watch.is_new()) {
+                return Some(number);
+            }
+        }
+        // None is new. That idle ones have to be compared is rare, and bounded by their number.
         let all = self.connections.iter().filter(|(_, (peer, _))| of.is_none() || *peer == of);
         let quiet = all.filter_map(|(number, (_, watch))| Some((watch.quiet_until()?, *number)));
         quiet.min().map(|(_, number): (Instant, u64)| number)
@@ -106,17 +126,24 @@ impl Taken {
         let number = self.next;
         self.next += 1;
         self.connections.insert(number, (peer, watch));
-        if let Some(peer) = peer {
-            *self.peers.entry(peer).or_default() += 1;
+        let of_peer = peer.map(|peer| self.peers.entry(peer).or_default());
+        for group in of_peer.into_iter().chain([&mut self.all]) {
+            group.count += 1;
+            group.new.push_back(number);
+            // Most of the others are not new any more: each is looked at a few times at most.
+            if group.new.len() > 2 * group.count + FORGOTTEN_MIN {
+                group.new.retain(|number| self.connections.get(number).is_some_and(|(_, watch)| watch.is_new()));
+            }
         }
         number
     }
 
     fn remove(&mut self, number: u64) -> Option<Arc<Watch>> {
         let (peer, watch) = self.connections.remove(&number)?;
-        if let Some((peer, count)) = peer.and_then(|peer| Some((peer, self.peers.get_mut(&peer)?))) {
-            *count -= 1;
-            if *count == 0 {
+        self.all.count -= 1;
+        if let Some((peer, group)) = peer.and_then(|peer| Some((peer, self.peers.get_mut(&peer)?))) {
+            group.count -= 1;
+            if group.count == 0 {
                 self.peers.remove(&peer);
             }
         }
@@ -196,6 +223,21 @@ mod tests {
         drop(_busy);
         drop((first, _second, _third, other));
         assert!(places.taken().peers.is_empty(), "{:?}", places.taken().peers);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_of_connections_that_are_gone_is_bounded() {
+        let places = Places::new(10, 10);
+        let busy = busy(&places, "192.0.2.1").unwrap();
+        for _ in 0..10_000 {
+            drop(enter(&places, "192.0.2.1"));
+        }
+        let taken = places.taken();
+        assert!(taken.all.new.len() < 100 && taken.peers.values().all(|group| group.new.len() < 100));
+        assert_eq!(taken.all.count, 1);
+        drop(taken);
+        drop(busy);
+        assert_eq!(places.taken().peers.len(), 0);
     }
 
     #[test]

@@ -73,6 +73,11 @@ impl Watch {
         (state.open == 0).then(|| state.since + patience)
     }
 
+    /// Whether it never sent a request.
+    pub(super) fn is_new(&self) -> bool {
+        !self.state().is_used
+    }
+
     /// Ends it, because another one needs its place.
     pub(super) fn evict(&self) {
         self.evicted.notify_one();

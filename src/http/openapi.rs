@@ -25,7 +25,14 @@ pub(super) fn base() -> OpenApi {
         .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
         .contact(Some(ContactBuilder::new().url(Some(env!("CARGO_PKG_REPOSITORY"))).build()))
         .build();
-    let key = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    let mut key = Http::new(HttpAuthScheme::Bearer);
+    key.description = Some(
+        "An API key. Any one of the scopes of an operation opens it. `events:write` includes `events:logins`, \
+         `events:appointments`, `decisions:label` and `reminders:write`; `views:read` includes `logins:read` and \
+         `visits:read`; `admin` includes all."
+            .to_owned(),
+    );
+    let key = SecurityScheme::Http(key);
     let components = ComponentsBuilder::new().security_scheme("api_key", key).build();
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }

@@ -149,11 +149,11 @@ class Service:
         lines = [line for line in text.splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
-    def fold(self, events, key=None):
+    def fold(self, events, key=None, at_once=1000):
         """Appends events in batches and waits until the views contain them."""
-        for begin in range(0, len(events), 1000):
+        for begin in range(0, len(events), at_once):
             headers = {"content-type": "application/cloudevents-batch+json", "prefer": "wait=30"}
-            answer = self.post("/v1/events", events[begin : begin + 1000], key=key, headers=headers, timeout=60)
+            answer = self.post("/v1/events", events[begin : begin + at_once], key=key, headers=headers, timeout=60)
             if answer.status != 200:
                 raise AssertionError(f"events were not folded: {answer.status} {answer.text[:500]}")
 

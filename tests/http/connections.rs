@@ -94,17 +94,26 @@ async fn a_connection_without_a_whole_head_is_closed_whatever_it_sent() {
 }
 
 #[tokio::test]
-async fn an_answered_connection_may_be_idle_for_longer_than_a_head_takes_and_not_for_ever() {
-    let instance = instance(|config| (config.head_ms_max, config.idle_ms_max) = (20, 300)).await;
-    let mut idle = connected(&instance, b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").await;
-    // One that never sends a head is closed meanwhile.
-    closed(connected(&instance, b"").await).await;
+async fn an_answered_connection_may_be_idle_for_longer_than_a_head_takes() {
+    const GET: &[u8] = b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+    let instance = instance(|config| (config.head_ms_max, config.idle_ms_max) = (20, 60_000)).await;
+    let mut idle = connected(&instance, GET).await;
     let mut head = [0; 12];
     idle.read_exact(&mut head).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 200");
-    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").await.unwrap();
+    // One that never sends a head is closed meanwhile.
+    closed(connected(&instance, b"").await).await;
+    idle.write_all(&[&b"GET /livez HTTP/1.1\r\nconnection: close\r\n"[..], b"host: 127.0.0.1\r\n\r\n"].concat())
+        .await
+        .unwrap();
     let rest = closed(idle).await;
     assert_eq!(rest.windows(12).filter(|part| part == b"HTTP/1.1 200").count(), 1, "the second one was answered");
+}
+
+#[tokio::test]
+async fn an_answered_connection_is_not_idle_for_ever() {
+    let instance = instance(|config| config.idle_ms_max = 50).await;
+    let answer = closed(connected(&instance, b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").await).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }
 
 #[tokio::test]

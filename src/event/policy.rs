@@ -57,6 +57,8 @@ pub struct Publication {
     pub document: String,
     /// Who published it.
     pub published_by: Option<String>,
+    /// The request that published it, by its idempotency key, if it had one.
+    pub request: Option<String>,
     /// Versions before it, the latest first; at most [`EARLIER_MAX`].
     pub earlier: Vec<Version>,
 }
@@ -70,6 +72,8 @@ pub struct Version {
     pub published_at_ms: i64,
     /// Its document, as canonical text.
     pub document: String,
+    /// See [`Publication::request`].
+    pub request: Option<String>,
 }
 
 /// A document that cannot be used.

@@ -102,8 +102,8 @@ pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Res
 
 /// Replaces the model: the document is what `foretell train no-show` writes; an empty one goes back to two counters.
 ///
-/// It answers in this process when it is answered, and everywhere within a second or so. Preconditions are those of
-/// policies. One that asks for a protected attribute, or cannot be used, is refused, and the one before it stays.
+/// It answers in this process when it is answered, and everywhere within a second or so. Preconditions and
+/// `Idempotency-Key` are those of policies. One that asks for a protected attribute, or cannot be used, is refused, and the one before it stays.
 #[utoipa::path(
     put, path = "/v1/models/no-show", tag = "models",
     params(
@@ -111,6 +111,7 @@ pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Res
         ("If-Match" = Option<String>, Header, description = "The versions that may be replaced, as `ETag` had them"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: nothing that was published is replaced"),
         ("If-Unmodified-Since" = Option<String>, Header, description = "The `Last-Modified` of what may be replaced"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
     ),
     request_body(description = "The document", content((Object = "application/json", example = json!({})))),
     responses(

@@ -9,7 +9,7 @@ use super::auth::{Caller, Scope};
 use super::precondition::{Preconditions, Present, Read};
 use super::problem::{Code, Problem};
 use super::request::{Body, Ids, media_type};
-use super::{Api, SOURCE};
+use super::{Api, SOURCE, idempotency};
 use crate::document::{self, Syntax};
 use crate::event::codec::{Fault, encode_event};
 use crate::event::policy::{EARLIER_MAX, Kind, Publication, TEXT_BYTES_MAX, Version};
@@ -140,7 +140,8 @@ pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<Po
 ///
 /// It is in force in this process when it is answered, and everywhere within a second or so. With `If-Match` it
 /// replaces one of these versions alone, with `If-None-Match: *` none at all, with `If-Unmodified-Since` none that is
-/// newer; else 412. The document that is in force already is not published again. A document that cannot be used is
+/// newer; else 412. The document that is in force already is not published again. With `Idempotency-Key` the same
+/// request can be sent again, whatever was published since: it publishes nothing. A document that cannot be used is
 /// refused, and the one before it stays.
 #[utoipa::path(
     put, path = "/v1/policies/{policy}", tag = "policies",
@@ -149,6 +150,7 @@ pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<Po
         ("If-Match" = Option<String>, Header, description = "The versions that may be replaced, as `ETag` had them"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: nothing that was published is replaced"),
         ("If-Unmodified-Since" = Option<String>, Header, description = "The `Last-Modified` of what may be replaced"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
     ),
     request_body(
         description = "The document, in JSON or TOML",
@@ -187,7 +189,9 @@ pub(super) async fn replace(
     let preconditions = Preconditions::of(headers)?;
     let document = document(headers, body)?;
     validated(api, kind, &document).await?;
-    let change = Change { kind, tenant, document, preconditions };
+    let request = idempotency::of(headers)?
+        .map(|key| idempotency::event_id(tenant, &format!("/v1/policies/{}", kind.name()), key));
+    let change = Change { kind, tenant, document, preconditions, request };
     // Of changes in this process each waits for the one before; the fence is for those of others.
     let _turn = api.policy_turn.lock().await;
     publish(api, change).await
@@ -198,6 +202,8 @@ struct Change<'a> {
     tenant: &'a str,
     document: Value,
     preconditions: Preconditions,
+    /// What the idempotency key makes of the request, if it has one.
+    request: Option<String>,
 }
 
 fn kind(name: &str) -> Result<Kind, Problem> {
@@ -242,6 +248,12 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         return Err(Problem::new(Code::ViewsUnavailable, "the policies are not folded yet"));
     }
     let row = read_row(api, change.tenant, change.kind).await?;
+    if let Some(published) =
+        row.versions().find(|version| version.request.is_some() && version.request == change.request)
+    {
+        // Sent again: it is done, whatever was published since.
+        return if parsed(&published.document) == change.document { Ok(()) } else { Err(idempotency::reused()) };
+    }
     let latest = api.policies.of(change.kind).latest(&row);
     if !change.preconditions.write(present(&latest)) {
         let detail = format!("the version is {}: read it again", latest.version);
@@ -256,6 +268,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         version: row.version.saturating_add(1),
         document: change.document.to_string(),
         published_by: None,
+        request: change.request,
         earlier: row.versions().take(EARLIER_MAX).collect(),
     };
     let envelope = Envelope {

@@ -19,6 +19,8 @@ pub struct Policy {
     pub published_at_ms: i64,
     /// By whom.
     pub published_by: Option<String>,
+    /// By which request, if that had an idempotency key.
+    pub request: Option<String>,
     /// A JSON object.
     pub document: String,
     /// The versions before it, the latest first.
@@ -29,7 +31,12 @@ impl Policy {
     /// Version and document of all that is remembered, the latest first.
     pub fn versions(&self) -> impl Iterator<Item = Version> {
         let Self { version, published_at_ms, ref document, .. } = *self;
-        let present = (version > 0).then(|| Version { version, published_at_ms, document: document.clone() });
+        let present = (version > 0).then(|| Version {
+            version,
+            published_at_ms,
+            document: document.clone(),
+            request: self.request.clone(),
+        });
         present.into_iter().chain(self.earlier.iter().cloned())
     }
 }
@@ -53,6 +60,7 @@ impl Fold for Policies {
             version: publication.version,
             published_at_ms: event.envelope.time_ms,
             published_by: publication.published_by.clone(),
+            request: publication.request.clone(),
             document: publication.document.clone(),
             earlier: publication.earlier.clone(),
         };

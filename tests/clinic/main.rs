@@ -138,9 +138,15 @@ fn publish(size: &Size, edits: Vec<(f64, &'static str, Value, Rules)>) -> (Vec<E
         let version = earlier.len() as u32 + 1;
         let kind = Kind::Reminders;
         let before = earlier.iter().rev().cloned().collect();
-        let publication =
-            Publication { kind, version, document: document.clone(), published_by: None, earlier: before };
-        earlier.push(Version { version, published_at_ms: time_ms, document });
+        let publication = Publication {
+            kind,
+            version,
+            document: document.clone(),
+            published_by: None,
+            request: None,
+            earlier: before,
+        };
+        earlier.push(Version { version, published_at_ms: time_ms, document, request: None });
         let id = format!("policy-{tenant}-{version}");
         let envelope = Envelope { id, source: "urn:clinic".into(), tenant: tenant.into(), time_ms };
         events.push(Event { envelope, fact: Fact::PolicyPublished(Box::new(publication)) });

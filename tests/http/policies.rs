@@ -154,6 +154,29 @@ async fn a_document_that_returns_is_published_again_and_one_that_holds_is_not() 
 }
 
 #[tokio::test]
+async fn a_publication_under_an_idempotency_key_happens_once() {
+    let instance = Instance::start().await;
+    let put = async |path: &str, key: &str, document: Value| {
+        let request = instance.request(Method::PUT, path).header("idempotency-key", key).json(&document);
+        let answer = Answer::of(request.send().await.unwrap()).await;
+        (answer.status, answer.header("etag").to_owned(), answer)
+    };
+    let (strict, lax) = (json!({"challenge_at": 0.1}), json!({"challenge_at": 0.4}));
+    assert_eq!(put(LOGIN, "one", strict.clone()).await.1, "\"1\"");
+    assert_eq!(put(LOGIN, "two", lax.clone()).await.1, "\"2\"");
+    let (status, tag, answer) = put(LOGIN, "one", strict.clone()).await;
+    assert_eq!((status, tag.as_str(), &answer.body["document"]), (200, "\"2\"", &lax), "what came since holds");
+    assert_eq!(put(LOGIN, "one", lax.clone()).await.2.problem(), (422, "IDEMPOTENCY_KEY_REUSED"));
+    // The version that it was to replace is replaced by itself.
+    let retried = instance.request(Method::PUT, LOGIN).header("idempotency-key", "two").header("if-match", "\"1\"");
+    assert_eq!(Answer::of(retried.json(&lax).send().await.unwrap()).await.status, 200);
+    assert_eq!(put(LOGIN, "three", strict.clone()).await.1, "\"3\"", "another key is another request");
+    assert_eq!(put("/v1/policies/reminders", "one", json!({"group_same_day": false})).await.1, "\"1\"");
+    assert_eq!(put("/v1/models/no-show", "one", json!({})).await.1, "\"1\"", "the key is the policy's");
+    assert_eq!(put(LOGIN, "", strict).await.0, 400);
+}
+
+#[tokio::test]
 async fn what_cannot_be_used_is_refused_with_the_place_and_the_policy_before_it_stays() {
     let instance = Instance::start().await;
     assert_eq!(put(&instance, &json!({"challenge_at": 0.3}), None).await.0.status, 200);

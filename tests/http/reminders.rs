@@ -26,9 +26,12 @@ async fn the_same_key_asks_once_across_processes() {
     let first = ask(&one, Some("k1"), &body).await;
     assert_eq!(first.status, 202, "{}", first.body);
     let id = first.body["reminder_id"].as_str().unwrap().to_owned();
+    let folded = |answer: &Answer| (answer.body["folded"].clone(), answer.body["outcomes"].clone());
+    assert_eq!(folded(&first), (json!(true), json!(["applied"])));
     for (instance, body) in [(&one, &body), (&two, &json!({"reason": "asked by phone", "channels": ["email"]}))] {
         let again = ask(instance, Some("k1"), body).await;
         assert_eq!((again.status, again.body["reminder_id"].as_str()), (202, Some(id.as_str())), "{}", again.body);
+        assert_eq!(folded(&again), folded(&first));
     }
     for instance in [&one, &two] {
         let other = ask(instance, Some("k1"), &json!({"channels": ["sms"]})).await;

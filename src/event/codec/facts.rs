@@ -220,6 +220,7 @@ fn publication(f: &mut Fields<'_, '_>) -> Publication {
         version: f.required_integer("version", 1, u32::MAX),
         document: f.document("document", DOCUMENT_BYTES_MAX),
         published_by: f.text("published_by"),
+        request: f.lenient_id("request"),
         earlier: f.list("earlier", EARLIER_MAX, version).unwrap_or_default(),
     }
 }
@@ -229,6 +230,7 @@ fn version(entry: &mut Entry<'_, '_>) -> Option<Version> {
         version: f.required_integer("version", 1, u32::MAX),
         published_at_ms: f.required_instant("published_at"),
         document: f.document("document", DOCUMENT_BYTES_MAX),
+        request: f.lenient_id("request"),
     })
 }
 
@@ -334,17 +336,22 @@ fn verdict_data(verdict: &Verdict) -> Value {
 fn publication_data(publication: &Publication) -> Value {
     let document = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     let earlier = publication.earlier.iter().map(|version| {
-        json!({
+        let mut earlier = json!({
             "version": version.version,
             "published_at": time::rfc3339(version.published_at_ms),
             "document": document(&version.document),
-        })
+        });
+        if let Some(request) = &version.request {
+            earlier["request"] = json!(request);
+        }
+        earlier
     });
     json!({
         "policy": publication.kind.name(),
         "version": publication.version,
         "document": document(&publication.document),
         "published_by": publication.published_by,
+        "request": publication.request,
         "earlier": earlier.collect::<Vec<_>>(),
     })
 }

@@ -29,6 +29,7 @@ use axum::http::request::Parts;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -67,8 +68,14 @@ struct File {
 pub struct Keys(Arc<HashMap<Hashed, Arc<Stored>>>);
 
 /// The SHA-256 digest of a key.
-#[derive(Debug, Clone, Copy, Hash)]
+#[derive(Debug, Clone, Copy)]
 struct Hashed([u8; 32]);
+
+impl Hash for Hashed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl PartialEq for Hashed {
     fn eq(&self, other: &Self) -> bool {

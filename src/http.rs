@@ -22,6 +22,7 @@ pub mod decisions;
 mod edge;
 mod encoding;
 pub mod events;
+pub(crate) mod fuzz;
 mod guard;
 pub mod health;
 mod idempotency;

@@ -24,6 +24,8 @@ pub mod enrich;
 pub mod evaluate;
 pub mod event;
 pub mod file;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod log;
 pub mod ops;

@@ -60,6 +60,12 @@ impl Geo {
         Ok(Self { reader })
     }
 
+    /// Opens the bytes of a file.
+    pub(crate) fn of_bytes(bytes: Vec<u8>) -> Result<Self, String> {
+        let reader = Reader::from_source(Bytes::Held(bytes)).map_err(|cause| cause.to_string())?;
+        Ok(Self { reader })
+    }
+
     /// When the file was built, in milliseconds since the epoch.
     pub fn built_ms(&self) -> i64 {
         i64::try_from(self.reader.metadata().build_epoch).unwrap_or(i64::MAX).saturating_mul(1000)

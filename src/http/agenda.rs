@@ -34,6 +34,7 @@ use crate::score::{Action, Level, Reason};
 use crate::store::Family;
 use crate::view::client::Status;
 use asked::Asked;
+pub(super) use asked::Cursor;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};

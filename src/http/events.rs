@@ -8,7 +8,7 @@
 //! Nothing is appended unless every event of the request is right. Afterwards only the log can fail, and then some
 //! events may be stored: the sender repeats the request, and equal ids change nothing.
 
-mod headers;
+pub(super) mod headers;
 
 use super::Api;
 use super::auth::{Caller, Scope};

@@ -136,7 +136,7 @@ impl FromRequestParts<Arc<Api>> for Prefer {
     }
 }
 
-fn wait(preference: &str) -> Option<Duration> {
+pub(super) fn wait(preference: &str) -> Option<Duration> {
     let (name, value) = preference.split_once('=')?;
     let seconds: u32 = value.trim().trim_matches('"').parse().ok()?;
     name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds.into()))

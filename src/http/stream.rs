@@ -57,7 +57,7 @@ const HEARTBEAT: &str = ": keep-alive\n";
 
 /// Where a subscriber stands: the epoch of the topic and, by partition, the first offset that was not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Cursor {
+pub(super) struct Cursor {
     epoch: u8,
     next: Vec<i64>,
 }

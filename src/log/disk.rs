@@ -20,6 +20,7 @@
 mod appender;
 mod backup;
 mod block;
+pub(crate) mod fuzz;
 mod lock;
 mod mark;
 mod partition;

@@ -187,6 +187,14 @@ fn read(path: &Path) -> Result<Option<Journal>, Error> {
     }
 }
 
+/// What `scripts/fuzz` drives of a journal: see [`crate::fuzz`].
+pub(crate) fn fuzz_journal(bytes: &[u8]) {
+    if let Ok(journal) = serde_json::from_slice::<Journal>(bytes) {
+        let again = serde_json::to_vec(&journal).expect("invariant: a journal has a JSON form");
+        assert_eq!(serde_json::from_slice::<Journal>(&again).ok(), Some(journal), "a journal is read as it is written");
+    }
+}
+
 /// Replaces the journal in one step, so that it is the old one or the new one after any crash.
 fn write(path: &Path, journal: &Journal) -> Result<(), Error> {
     let fail = |cause| Error::File(format!("cannot write the import journal {}", path.display()), cause);

@@ -268,6 +268,16 @@ impl Inner {
     }
 }
 
+/// What `scripts/fuzz` drives of stored values and addresses: see [`crate::fuzz`].
+pub(crate) fn fuzz_stored(bytes: &[u8]) {
+    let _ = address::parse(bytes);
+    let _ = address::source_of_checkpoint(bytes);
+    if let Ok(stored) = postcard::from_bytes::<Stored>(bytes) {
+        let again = postcard::to_stdvec(&stored).expect("invariant: a checkpoint has a form");
+        assert!(postcard::from_bytes::<Stored>(&again).is_ok(), "a checkpoint is read as it is written");
+    }
+}
+
 fn encoded<T: Serialize>(operation: &'static str, value: &T) -> Result<Vec<u8>, Error> {
     postcard::to_stdvec(value).map_err(|e| Error::fatal(operation, e))
 }

@@ -12,6 +12,7 @@ use super::fault::{DUPLICATE_MEMBER, Fault, Faults, MALFORMED_JSON};
 use super::value::cut;
 use crate::document;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
@@ -117,11 +118,17 @@ impl<'de> Visitor<'de> for Unique<'_, '_> {
         while let Some(name) = members.next_key::<String>()? {
             let at = Place::Member(&self.at, &name);
             let value = members.next_value_seed(Unique { at, doubled: &mut *self.doubled })?;
-            if object.contains_key(&name) && self.doubled.len() < NAMED_MAX {
-                let detail = "the object has this member more than once; send it once";
-                self.doubled.push(Fault::new(at.to_string(), DUPLICATE_MEMBER, detail));
+            match object.entry(name) {
+                Entry::Vacant(vacant) => drop(vacant.insert(value)),
+                Entry::Occupied(mut occupied) => {
+                    if self.doubled.len() < NAMED_MAX {
+                        let at = Place::Member(&self.at, occupied.key());
+                        let detail = "the object has this member more than once; send it once";
+                        self.doubled.push(Fault::new(at.to_string(), DUPLICATE_MEMBER, detail));
+                    }
+                    occupied.insert(value);
+                }
             }
-            object.insert(name, value);
         }
         Ok(Value::Object(object))
     }

@@ -14,6 +14,8 @@ use super::value::{Read, cut, wrong};
 use crate::log::Header;
 use serde_json::{Map, Value};
 
+/// Most faults of a record's headers that are told.
+const NAMED_MAX: usize = 16;
 /// How much of a name a pointer shows, in bytes.
 const NAME_SHOWN_BYTES: usize = 128;
 
@@ -39,25 +41,26 @@ pub(super) fn of_pairs(pairs: &[(&str, Read<String>)]) -> Vec<Fault> {
     faults
 }
 
-/// The faults of attributes in the headers of a record. The subject is left out: Foretell writes it from the data, where
-/// it may be any text, and does not read it.
+/// The faults of attributes in the headers of a record, at most [`NAMED_MAX`]: a record may have a hundred thousand
+/// headers. The subject is left out: Foretell writes it from the data, where it may be any text, and does not read it.
 pub(super) fn of_headers(headers: &[Header]) -> Vec<Fault> {
     let attributes = headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("ce_")?, value)));
-    let mut faults = Vec::new();
-    for (index, (name, value)) in attributes.clone().enumerate() {
-        if attributes.clone().take(index).any(|(earlier, _)| earlier == name) {
-            let detail = "the record has this attribute more than once; send it once".to_owned();
-            faults.push(at(name, (fault::DUPLICATE_MEMBER, detail)));
-        }
+    let mut names: Vec<_> = attributes.clone().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    let doubled = names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| {
+        let detail = "the record has this attribute more than once; send it once".to_owned();
+        at(pair[0], (fault::DUPLICATE_MEMBER, detail))
+    });
+    let faulty = attributes.filter_map(|(name, value)| {
         let text = std::str::from_utf8(value);
         let found = checked_name(name).and_then(|()| match text {
             _ if name == "subject" => Ok(()),
             Ok(text) => checked_text(name, text),
             Err(_) => Err((fault::WRONG_TYPE, "must be UTF-8".to_owned())),
         });
-        faults.extend(found.err().map(|fault| at(name, fault)));
-    }
-    faults
+        found.err().map(|fault| at(name, fault))
+    });
+    doubled.chain(faulty).take(NAMED_MAX).collect()
 }
 
 /// The faults of attributes that were read from something else than a CloudEvent.

@@ -85,7 +85,7 @@ impl Place {
 
 /// Where the page before ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Cursor {
+pub(in crate::http) struct Cursor {
     pub(super) list: List,
     /// The last visit that was told.
     pub(super) last: Place,
@@ -94,11 +94,11 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn encode(&self) -> String {
+    pub(in crate::http) fn encode(&self) -> String {
         URL_SAFE_NO_PAD.encode(crate::view::cell::encode_state(self))
     }
 
-    fn decode(text: &str) -> Option<Self> {
+    pub(in crate::http) fn decode(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         crate::view::cell::decode_state(&bytes).ok()
     }

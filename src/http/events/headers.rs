@@ -9,7 +9,7 @@ use crate::event::codec::{INVALID_VALUE, Read};
 use axum::http::{HeaderMap, header};
 
 /// The attributes without their prefix, the `Content-Type` as `datacontenttype`; an error is why a value has no text.
-pub(super) fn attributes(headers: &HeaderMap) -> Vec<(&str, Read<String>)> {
+pub(in crate::http) fn attributes(headers: &HeaderMap) -> Vec<(&str, Read<String>)> {
     let pairs = headers.iter().filter_map(|(name, value)| match (name.as_str().strip_prefix("ce-"), name) {
         (Some(name @ "datacontenttype"), _) => Some((name, invalid("goes into Content-Type, not into ce-"))),
         (Some(name), _) => Some((name, text(value.as_bytes()))),

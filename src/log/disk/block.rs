@@ -20,6 +20,8 @@ pub(super) const HEADER_BYTES: usize = 40;
 /// Begins every block.
 pub(super) const MAGIC: [u8; 4] = *b"FtB1";
 const NO_KEY: u32 = u32::MAX;
+/// What the smallest record takes: the lengths of key, value and headers.
+const RECORD_BYTES_MIN: usize = 12;
 
 /// The header of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,8 @@ impl Header {
             sequence: bytes.get_u64_le(),
             timestamp_ms: bytes.get_i64_le(),
         };
-        (header.count > 0 && header.base >= 0).then_some(header)
+        let ends = header.base.checked_add(header.count.into());
+        (header.count > 0 && header.base >= 0 && ends.is_some()).then_some(header)
     }
 
     /// Bytes of the whole block.
@@ -126,7 +129,8 @@ impl Builder {
 /// Keys, values and headers share the memory of `block`.
 pub(super) fn records(header: &Header, mut block: Bytes, topic: Topic, partition: u32) -> Option<Vec<Record>> {
     block.advance(HEADER_BYTES);
-    let mut records = Vec::with_capacity(header.count as usize);
+    // A record has three lengths at least, whatever the header says of their number.
+    let mut records = Vec::with_capacity((header.count as usize).min(block.len() / RECORD_BYTES_MIN));
     for offset in header.base..header.end() {
         let position = Position { topic, partition, offset };
         records.push(record(&mut block, position, header.timestamp_ms)?);
@@ -153,4 +157,34 @@ fn length(payload: &mut Bytes) -> Option<u32> {
 
 fn take(payload: &mut Bytes, length: u32) -> Option<Bytes> {
     (payload.len() >= length as usize).then(|| payload.split_to(length as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block of one record, with another number of records in its header, and the checksum of that.
+    fn claiming(count: u32, base: i64) -> Vec<u8> {
+        let mut builder = Builder::default();
+        let (value, headers) = (Bytes::from_static(b"{}"), Vec::new());
+        builder.push(&NewRecord { topic: Topic::Logins, key: None, value, headers });
+        let mut block = builder.seal(base, 1, 0);
+        block[12..16].copy_from_slice(&count.to_le_bytes());
+        let crc = crc32c::crc32c(&block[8..]);
+        block[4..8].copy_from_slice(&crc.to_le_bytes());
+        block
+    }
+
+    #[test]
+    fn a_header_that_claims_more_than_there_is_takes_no_memory_for_it() {
+        for (count, base, is_read) in
+            [(1, 0, Some(true)), (2, 0, Some(false)), (u32::MAX, 0, Some(false)), (u32::MAX, i64::MAX - 1, None)]
+        {
+            let block = claiming(count, base);
+            let read = verified(&block).map(|header| {
+                records(&header, Bytes::from(block.clone()), Topic::Logins, 0).is_some_and(|found| found.len() == 1)
+            });
+            assert_eq!(read, is_read, "{count} from {base}");
+        }
+    }
 }

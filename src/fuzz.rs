@@ -1,0 +1,364 @@
+//! Every decoder of bytes that somebody else may have written, as a function of bytes: what `scripts/fuzz` drives.
+//!
+//! ```text
+//!   fuzz/corpus/TARGET/* ──┬─► cargo test: each input, whole, cut and changed a little
+//!                          └─► scripts/fuzz: what new inputs come to, found by coverage
+//! ```
+//!
+//! A target panics where a decoder does, and where a promise about what it has read does not hold: what is accepted can
+//! be written and read again, what is bounded is within its bounds. Whatever is refused is right. An input that once
+//! caused a panic stays in the corpus.
+
+use crate::dead::mark::Mark;
+use crate::dead::{Letter, repair};
+use crate::decisions::made::Kept;
+use crate::document::{self, Syntax, depth};
+use crate::enrich::geo::Geo;
+use crate::enrich::netset::{self, Bogons};
+use crate::event::codec::{self, Defaults, Parsed, json};
+use crate::event::gate::{self, Terms, UNKNOWN_BYTES_MAX};
+use crate::event::policy::TEXT_BYTES_MAX;
+use crate::event::zone::Rules;
+use crate::event::{Position, Topic, agent};
+use crate::http::auth::Keys;
+use crate::log::{Header, NewRecord, Record};
+use crate::policies::Document;
+use crate::remind::policy as reminders;
+use crate::score::login;
+use crate::score::no_show::model::Published;
+use crate::source::{self, Format, Origin};
+use crate::store::{Pointer, RowKey, View};
+use crate::view::cell::{Cell, decode_state, encode_state};
+use crate::view::{Aggregate, client::Client, policy::Policy, sent::Sent, user::User};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::net::IpAddr;
+
+/// 1 March 2026, 10:00 UTC: when every input arrives.
+const NOW_MS: i64 = 1_772_359_200_000;
+const DEFAULTS: Defaults<'_> = Defaults { tenant: "default", time_ms: NOW_MS };
+
+/// A decoder, or several of one kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Names its corpus.
+    pub name: &'static str,
+    /// Reads bytes; panics where a promise does not hold.
+    pub run: fn(&[u8]),
+}
+
+const fn target(name: &'static str, run: fn(&[u8])) -> Target {
+    Target { name, run }
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    target("record", record),
+    target("structured", structured),
+    target("binary", crate::http::fuzz::binary),
+    target("headers", crate::http::fuzz::headers),
+    target("cursors", crate::http::fuzz::cursors),
+    target("content_encoding", crate::http::fuzz::content_encoding),
+    target("login_policy", |bytes| policy::<login::Policy>(bytes, &login::Policy::default())),
+    target("reminders_policy", |bytes| policy::<reminders::Policy>(bytes, &reminders::Policy::default())),
+    target("model", |bytes| policy::<Published>(bytes, &Published::nothing(vec!["sex".to_owned()]))),
+    target("expression", expression),
+    target("toml", toml),
+    target("api_keys", api_keys),
+    target("netset", netset),
+    target("mmdb", mmdb),
+    target("rba", |bytes| history(bytes, Format::Rba)),
+    target("noshow", |bytes| history(bytes, Format::Noshow)),
+    target("events", |bytes| history(bytes, Format::Events)),
+    target("time_zone", time_zone),
+    target("user_agent", user_agent),
+    target("dead_letter", dead_letter),
+    target("decision", decision),
+    target("patch", patch),
+    target("log_block", crate::log::disk::fuzz::block),
+    target("row", row),
+    target("store", store),
+    target("journal", crate::ops::import::fuzz_journal),
+];
+
+/// Headers, one a line as `name: value`, and behind an empty line the body.
+pub(crate) fn message(bytes: &[u8]) -> (Vec<Header>, &[u8]) {
+    let mut headers = Vec::new();
+    let mut rest = bytes;
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let (line, behind) = (&rest[..end], &rest[end + 1..]);
+        rest = behind;
+        if line.is_empty() {
+            break;
+        }
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        let value = value.strip_prefix(b": ").unwrap_or_default();
+        headers.push((String::from_utf8_lossy(name).into_owned(), Bytes::copy_from_slice(value)));
+    }
+    (headers, rest)
+}
+
+fn written(record: NewRecord) -> Record {
+    let NewRecord { topic, key, value, headers } = record;
+    Record { position: Position { topic, partition: 0, offset: 7 }, timestamp_ms: NOW_MS, key, value, headers }
+}
+
+fn produced(bytes: &[u8], topic: Topic) -> Record {
+    let (headers, body) = message(bytes);
+    let (key, value) = (Some(Bytes::from_static(b"default:u")), Bytes::copy_from_slice(body));
+    written(NewRecord { topic, key, value, headers })
+}
+
+/// What is let in is appended, folded as it was understood, and passed on within its bounds.
+pub(crate) fn admitted(parsed: Parsed) {
+    let event = codec::completed(parsed.event.clone());
+    let known = codec::fact_data(&parsed.event.fact);
+    let Ok(admitted) = Terms::of_operator(NOW_MS).admit(parsed) else { return };
+    let (record, _) = admitted.into_record();
+    let record = written(record);
+    assert_eq!(codec::decode(&record).as_ref(), Ok(&event), "an admitted event is folded as it was understood");
+    assert_eq!(gate::record(&record).as_ref(), Ok(&event), "and passes the gate of the pipeline");
+    assert_eq!(codec::check_record(&event, &record, 1), Ok(()));
+    let sent: Value = serde_json::from_slice(&record.value).expect("invariant: the data is JSON");
+    let unknown = sent.as_object().map_or(0, |sent| sent.len()).saturating_sub(known.len());
+    let extensions: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    assert!(extensions < UNKNOWN_BYTES_MAX + 4 * 1024, "{extensions} bytes of headers, {unknown} unknown fields");
+}
+
+fn record(bytes: &[u8]) {
+    let record = produced(bytes, Topic::Logins);
+    let kept = codec::decode(&record);
+    let incoming = gate::record(&record);
+    // One thing alone is read of what comes in and not of what is in the log.
+    let is_marked = record.value.starts_with(document::BYTE_ORDER_MARK);
+    if let (Ok(event), false) = (&incoming, is_marked) {
+        assert_eq!(kept.as_ref(), Ok(event), "whoever asks more accepts no more");
+    }
+    for event in kept.iter().chain(&incoming) {
+        let again = written(codec::encode_event(event, &[]));
+        assert_eq!(codec::decode(&again).as_ref(), Ok(event), "what is understood can be written");
+        let _ = codec::check_record(event, &record, 8);
+    }
+    if let Ok(value) = codec::structured(&record) {
+        let _ = codec::decode_structured(&value, DEFAULTS);
+    }
+}
+
+fn structured(bytes: &[u8]) {
+    let Ok(value) = json::parse(bytes, "") else { return };
+    for event in value.as_array().map_or(std::slice::from_ref(&value), Vec::as_slice) {
+        let Ok(parsed) = codec::decode_structured(event, DEFAULTS) else { continue };
+        let again = codec::decode_structured(&codec::structured_event(&parsed), DEFAULTS);
+        assert_eq!(again.as_ref().map(|again| &again.event), Ok(&parsed.event), "sent again it is the same event");
+        admitted(parsed);
+    }
+}
+
+fn policy<D: Document>(bytes: &[u8], settings: &D) {
+    let syntax =
+        if document::without_mark(bytes).trim_ascii_start().starts_with(b"{") { Syntax::Json } else { Syntax::Toml };
+    let Ok(document) = document::parse(bytes, syntax, TEXT_BYTES_MAX) else { return };
+    if D::read(&document, settings).is_ok() {
+        let again = json::parse(document.to_string().as_bytes(), "").expect("invariant: a document is written as JSON");
+        assert!(D::read(&again, settings).is_ok(), "a document that is published is read again: {document}");
+    }
+}
+
+fn expression(bytes: &[u8]) {
+    let Ok(when) = std::str::from_utf8(bytes) else { return };
+    let rule = serde_json::json!({"rules": [{"code": "OURS", "when": when, "factor": 2.0}]});
+    let _ = login::Policy::read(&rule, &login::Policy::default());
+}
+
+fn toml(bytes: &[u8]) {
+    let Ok(text) = document::text(bytes) else { return };
+    if text.len() > TEXT_BYTES_MAX || depth::check(text).is_err() {
+        return;
+    }
+    if let Ok(value) = document::from_toml::<toml::Value>(text) {
+        assert!(levels(&value) <= depth::LEVELS_MAX + 1, "deeper than was counted: {text}");
+    }
+}
+
+fn levels(value: &toml::Value) -> usize {
+    let within = match value {
+        toml::Value::Array(items) => items.iter().map(levels).max(),
+        toml::Value::Table(table) => table.values().map(levels).max(),
+        _ => None,
+    };
+    1 + within.unwrap_or(0)
+}
+
+fn api_keys(bytes: &[u8]) {
+    if let Ok(text) = document::text(bytes) {
+        let _ = Keys::parse(text);
+    }
+}
+
+const ADDRESSES: [&str; 5] = ["192.0.2.1", "10.0.0.1", "2001:db8::1", "::ffff:203.0.113.9", "64:ff9b::102:304"];
+
+fn addresses() -> impl Iterator<Item = IpAddr> {
+    ADDRESSES.iter().filter_map(|address| address.parse().ok())
+}
+
+fn netset(bytes: &[u8]) {
+    for bogons in [Bogons::Leave, Bogons::Take] {
+        if let Ok(read) = netset::read(bytes, 1_000, bogons) {
+            assert!(read.prefixes <= 1_000);
+            addresses().for_each(|address| {
+                let _ = read.set.contains(address);
+            });
+        }
+    }
+}
+
+fn mmdb(bytes: &[u8]) {
+    let Ok(geo) = Geo::of_bytes(bytes.to_vec()) else { return };
+    let _ = geo.built_ms();
+    for place in addresses().filter_map(|address| geo.place(address).ok()) {
+        if let Some((latitude, longitude)) = place.coordinates {
+            assert!(latitude.abs() <= 90.0 && longitude.abs() <= 180.0, "{latitude} {longitude}");
+        }
+    }
+}
+
+fn history(bytes: &[u8], format: Format) {
+    let Ok(loaded) = source::read_from(bytes, Origin::default(), format) else { return };
+    for sourced in &loaded.events {
+        let parsed = sourced.parsed();
+        if Terms::of_operator(NOW_MS).check(&parsed.event).is_ok() {
+            let sent = codec::decode_structured(&sourced.structured(), DEFAULTS).map(|parsed| parsed.event);
+            assert_eq!(sent.as_ref(), Ok(&sourced.event), "a service reads what is appended without one");
+        }
+        admitted(parsed);
+    }
+}
+
+fn time_zone(bytes: &[u8]) {
+    let Ok(rules) = Rules::over_bundled(Some("2031a"), vec![("Mars/Base".to_owned(), bytes.to_vec())]) else { return };
+    let Some(zone) = rules.get("Mars/Base") else { return };
+    for second in [0, NOW_MS / 1_000, 4_133_980_799] {
+        if let Ok(at) = jiff::Timestamp::from_second(second) {
+            let offset = zone.to_offset(at);
+            let _ = offset.to_datetime(at).to_zoned(zone.clone());
+        }
+    }
+}
+
+fn user_agent(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    assert_eq!(agent::parse(&text), agent::parse(&text), "a fold reads it again and again");
+}
+
+fn dead_letter(bytes: &[u8]) {
+    let record = produced(bytes, Topic::DeadLetters);
+    if let Some(mark) = Mark::read(&record) {
+        assert_eq!(Mark::read(&written(mark.record(None))), Some(mark), "a mark is read as it was written");
+    }
+    let Some(letter) = Letter::read(&record) else { return };
+    let terms = repair::Terms { patch: None, attempts_max: 3, now_ms: NOW_MS };
+    if let Ok(repaired) = repair::repair(&letter, &record, &terms) {
+        let repaired = written(repaired);
+        let event = gate::record(&repaired).expect("what is sent again is folded");
+        assert_eq!(codec::check_record(&event, &repaired, 1), Ok(()));
+    }
+}
+
+fn decision(bytes: &[u8]) {
+    if let Some(kept) = Kept::read(&produced(bytes, Topic::Decisions)) {
+        let _ = kept.is_login();
+        let _ = kept.verdict("id", None);
+    }
+}
+
+fn patch(bytes: &[u8]) {
+    let Ok(patch) = serde_json::from_slice::<json_patch::Patch>(document::without_mark(bytes)) else { return };
+    let mut event = serde_json::json!({"id": "e", "data": {"user_id": "u", "list": [1, {"a": null}]}});
+    let _ = json_patch::patch(&mut event, &patch);
+}
+
+/// A row of the view that the first byte chooses.
+fn row(bytes: &[u8]) {
+    let Some((first, bytes)) = bytes.split_first() else { return };
+    if let Ok(cell) = Cell::decode(bytes) {
+        assert_eq!(Cell::decode(&cell.encode()), Ok(cell));
+    }
+    let view = View::ALL[usize::from(*first) % View::ALL.len()];
+    match view {
+        View::User => state::<User>(bytes),
+        View::Client => state::<Client>(bytes),
+        View::Sent => state::<Sent>(bytes),
+        View::Policy => state::<Policy>(bytes),
+        _ => {
+            let key = RowKey { view, bucket: i64::from(*first), key: "default:u".to_owned() };
+            if let Ok(state) = Aggregate::decode(&key, bytes) {
+                assert_eq!(Aggregate::decode(&key, &state.encode()), Ok(state), "a row is read as it is written");
+            }
+        }
+    }
+}
+
+fn state<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    if let Ok(state) = decode_state::<T>(bytes) {
+        assert_eq!(decode_state::<T>(&encode_state(&state)), Ok(state), "a row is read as it is written");
+    }
+}
+
+fn store(bytes: &[u8]) {
+    crate::store::disk::fuzz_stored(bytes);
+    if let Ok(pointer) = serde_json::from_slice::<Pointer>(bytes) {
+        let text = serde_json::to_string(&pointer).expect("invariant: a pointer has a JSON form");
+        assert_eq!(serde_json::from_str::<Pointer>(&text).ok(), Some(pointer), "a pointer is read as it is written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::{Path, PathBuf};
+
+    fn corpus(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target.name);
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+    }
+
+    /// Everything that once was a panic, and the inputs that others are made from: whole, cut, and changed.
+    #[test]
+    fn no_input_of_the_corpus_is_a_panic() {
+        for target in TARGETS {
+            let corpus = corpus(target);
+            assert!(!corpus.is_empty(), "{} has no corpus", target.name);
+            for (_, bytes) in &corpus {
+                (target.run)(bytes);
+                let step = bytes.len() / 16 + 1;
+                for at in (0..bytes.len()).step_by(step) {
+                    (target.run)(&bytes[..at]);
+                    for byte in [0, b'"', b'9', 0x80, 0xff] {
+                        let mut changed = bytes.clone();
+                        changed[at] = byte;
+                        (target.run)(&changed);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_corpus_belongs_to_a_target_and_is_small() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let target = TARGETS.iter().find(|target| target.name == name);
+            let target = target.unwrap_or_else(|| panic!("nobody reads the corpus {name}"));
+            bytes += corpus(target).iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        }
+        assert!(bytes < 512 * 1024, "{bytes} bytes");
+    }
+}

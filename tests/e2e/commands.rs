@@ -107,6 +107,89 @@ fn a_file_that_cannot_be_imported_is_refused_whole() {
     assert!(!deployment.scratch().join("data").exists(), "who looks makes nothing");
 }
 
+/// A path as an argument.
+fn text(path: &std::path::Path) -> &str {
+    path.to_str().expect("text")
+}
+
+/// Byte order marks, CRLF, a last line without an end, gzip; and UTF-16 is named.
+#[test]
+fn files_of_windows_tools_are_read_by_every_command() {
+    let deployment = Deployment::disk();
+    let written = |name: &str, content: &str| {
+        let file = deployment.scratch_file(name);
+        std::fs::write(&file, format!("\u{feff}{}", content.replace('\n', "\r\n"))).expect("written");
+        file
+    };
+    let utf16 = |name: &str, content: &str| {
+        let file = deployment.scratch_file(name);
+        let units = format!("\u{feff}{content}").encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+        std::fs::write(&file, units).expect("written");
+        file
+    };
+    let login = facts::event("1", "login.succeeded", 0, &json!({"user_id": "u", "ip": "192.0.2.1"})).to_string();
+    let later = facts::event("2", "login.succeeded", 1, &json!({"user_id": "u", "ip": "192.0.2.1"})).to_string();
+    let (settings, policy, document) =
+        ("[reads]\nstale_ms_max = 7\n", "challenge_at = 0.4\ndeny_at = 0.9", r#"{"challenge_at": 0.4}"#);
+    let events = format!("{login}\n{later}");
+
+    let dumped = deployment.output(&["--config", text(&written("settings.toml", settings)), "config", "dump"]);
+    assert_eq!(dumped.parse::<toml::Table>().expect("TOML")["reads"]["stale_ms_max"].as_integer(), Some(7));
+    let (toml, json) = (written("policy.toml", policy), written("policy.json", document));
+    for policy in [&toml, &json] {
+        assert!(deployment.output(&["policy", "check", text(policy)]).contains("can be used"));
+    }
+    let history = written("history.jsonl", &events);
+    let gzipped = deployment.scratch_file("history.jsonl.gz");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, &std::fs::read(&history).expect("there")).expect("packed");
+    std::fs::write(&gzipped, gzip.finish().expect("packed")).expect("written");
+    for history in [&history, &gzipped] {
+        deployment.output(&["policy", "test", text(&toml), "--against", text(history)]);
+        let lines = deployment.output(&["evaluate", "logins", text(history), "--format", "events"]);
+        assert_eq!(lines.lines().count(), 2, "{lines}");
+    }
+
+    for (name, arguments) in [
+        ("settings", vec!["--config", text(&utf16("settings.toml", settings)), "config", "check"]),
+        ("a policy", vec!["policy", "check", text(&utf16("policy.toml", policy))]),
+        ("a policy in JSON", vec!["policy", "check", text(&utf16("policy.json", document))]),
+        ("a history", vec!["evaluate", "logins", text(&utf16("history.jsonl", &events)), "--format", "events"]),
+        ("an import", vec!["import", "logins", text(&utf16("history.jsonl", &events)), "--format", "events"]),
+        ("rows", vec!["import", "logins", text(&utf16("rows.csv", "index,timestamp\n")), "--format", "rba"]),
+        ("thresholds", vec!["calibrate", "logins", text(&history), "--policy", text(&utf16("policy.toml", policy))]),
+        ("a patch", vec!["dead-letters", "redrive", "2/17", "--patch", text(&utf16("patch.json", "[]"))]),
+    ] {
+        let said = deployment.failure(1, &arguments);
+        assert!(said.contains("UTF-16"), "{name}: {said}");
+    }
+}
+
+/// A signal would be no exit code: a stack that overflows ends the process.
+#[test]
+fn deep_documents_are_refused_by_every_command() {
+    let deployment = Deployment::disk();
+    let deep = (0..40).fold("1".to_owned(), |inner, _| format!("{{{} = {inner}}}", ["a"; 79].join(".")));
+    let file = deployment.scratch_file("deep.toml");
+    std::fs::write(&file, format!("a = {deep}\n")).expect("written");
+    let history = deployment.scratch_file("history.jsonl");
+    std::fs::write(&history, "").expect("written");
+    let (file, history) = (text(&file), text(&history));
+    for arguments in [
+        &["--config", file, "config", "check"][..],
+        &["policy", "check", file],
+        &["policy", "check", file, "--kind", "reminders"],
+        &["policy", "test", file, "--against", history],
+        &["calibrate", "logins", history, "--policy", file],
+    ] {
+        let said = deployment.failure(1, arguments);
+        assert!(said.contains("nests deeper than 32 levels"), "{arguments:?}: {said}");
+    }
+    let keyed = Deployment::with(|_| vec![("HTTP__API_KEYS_FILE", file.to_owned())]);
+    let said = keyed.failure(1, &["serve"]);
+    assert!(said.contains("nests deeper than 32 levels"), "{said}");
+}
+
 fn records(topic: &Value) -> i64 {
     let partitions = topic["partitions"].as_array().expect("partitions").iter();
     partitions.map(|extent| extent[1].as_i64().expect("an end")).sum()

@@ -6,6 +6,7 @@ use crate::verify::verified;
 use foretell::dead;
 use foretell::event::codec::{self, Defaults};
 use foretell::event::{Topic, gate};
+use foretell::http::auth::{self, Keys};
 use foretell::log::walk::Walk;
 use foretell::log::{Log, NewRecord, Record};
 use foretell::rebuild::Told;
@@ -42,6 +43,27 @@ async fn sources_of_the_service_are_refused_but_for_an_import() {
         assert_eq!(send(&instance, &json!([of(source)]), true).await.status, 202, "{source}");
     }
     assert_eq!(send(&instance, &json!([of("urn:foretell:apiary")]), false).await.status, 202);
+}
+
+/// With keys it takes `admin` to import what the service has written.
+#[tokio::test]
+async fn an_export_is_imported_by_an_admin_alone() {
+    let world = World::new();
+    let mut parts = world.parts();
+    let key = |name: &str, scope: &str| {
+        let hash = auth::hash(name);
+        format!("[[keys]]\nname = \"{name}\"\nsha256 = \"{hash}\"\ntenant = \"acme\"\nscopes = [\"{scope}\"]\n")
+    };
+    parts.keys = Some(Keys::parse(&(key("writer", "events:write") + &key("root", "admin"))).unwrap());
+    let instance = Instance::with(world, parts).await;
+    for (key, import, status) in
+        [("writer", false, 422), ("writer", true, 422), ("root", false, 422), ("root", true, 202)]
+    {
+        let request = instance.request(Method::POST, "/v1/events").header("content-type", BATCH).bearer_auth(key);
+        let request = if import { request.header("foretell-import", "true") } else { request };
+        let answer = Answer::of(request.body(json!([of(gate::API_SOURCE)]).to_string()).send().await.unwrap()).await;
+        assert_eq!(answer.status, status, "{key} {import}: {}", answer.body);
+    }
 }
 
 #[tokio::test]

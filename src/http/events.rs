@@ -210,7 +210,7 @@ pub(super) async fn append(api: &Api, mut records: Vec<NewRecord>) -> Result<Vec
             tracing::warn!(%error, "cannot append");
             Problem::new(
                 Code::LogUnavailable,
-                "some events may be stored; send the same again, equal ids change nothing",
+                "some of it may be stored; send the same again: equal ids, and what holds already, change nothing",
             )
         }
     })

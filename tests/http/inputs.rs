@@ -382,7 +382,7 @@ async fn unknown_query_parameters_are_refused_everywhere() {
     let document: Value = instance.get("/openapi.json").await.body;
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
-            let path = path.replace("{policy}", "login").replace('{', "").replace('}', "");
+            let path = path.replace("{policy}", "login").replace(['{', '}'], "");
             let method: Method = method.to_uppercase().parse().unwrap();
             let answer = Answer::of(instance.request(method, &format!("{path}?lmit=1")).send().await.unwrap()).await;
             assert_eq!(answer.problem(), (400, "UNKNOWN_PARAMETER"), "{path}: {}", answer.body);

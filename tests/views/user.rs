@@ -251,7 +251,6 @@ fn the_first_request_under_an_idempotency_key_holds() {
     assert_eq!((first.offset, first.is_applied, labelled), (1, true, (1, 0)));
     assert!(first.is("a body") && !first.is("another body"));
     // However many events come in between, as long as the key is remembered.
-    let mut row = row;
     for offset in 4..200 {
         let failed = event(offset, failure());
         Logins::default().fold(&mut row, &failed, Place { partition: 0, offset });

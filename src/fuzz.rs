@@ -77,7 +77,7 @@ pub const TARGETS: &[Target] = &[
     target("dead_letter", dead_letter),
     target("decision", decision),
     target("patch", patch),
-    target("log_block", crate::log::disk::fuzz::block),
+    target("log_block", crate::log::fuzz_block),
     target("row", row),
     target("store", store),
     target("journal", crate::ops::import::fuzz_journal),
@@ -308,7 +308,7 @@ fn state<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &
 }
 
 fn store(bytes: &[u8]) {
-    crate::store::disk::fuzz_stored(bytes);
+    crate::store::fuzz_stored(bytes);
     if let Ok(pointer) = serde_json::from_slice::<Pointer>(bytes) {
         let text = serde_json::to_string(&pointer).expect("invariant: a pointer has a JSON form");
         assert_eq!(serde_json::from_str::<Pointer>(&text).ok(), Some(pointer), "a pointer is read as it is written");

@@ -29,6 +29,7 @@ pub mod memory;
 pub mod walk;
 
 pub use crate::port::{Error, Kind};
+pub(crate) use disk::fuzz::block as fuzz_block;
 
 use crate::event::{Position, Topic, key};
 use async_trait::async_trait;

@@ -24,6 +24,7 @@ pub mod memory;
 pub mod pointer;
 
 pub use crate::port::{Error, Kind};
+pub(crate) use disk::fuzz_stored;
 pub use pointer::{Building, Moving, Pointer};
 
 use crate::event::{Topic, key};

@@ -26,16 +26,23 @@ pub struct Asked {
 }
 
 /// Reads in the background; what is told arrives here, and the reading ends when the receiver is dropped.
-pub fn spawn(log: Arc<dyn Log>, asked: Asked) -> mpsc::Receiver<Told<Report>> {
-    Telling::spawn(OPERATION, |telling| read(log, asked, telling))
+///
+/// `gated_from_ms` is from when on logins are asked what the gate asks of producers: see [`crate::store::Pointer`].
+pub fn spawn(log: Arc<dyn Log>, gated_from_ms: Option<i64>, asked: Asked) -> mpsc::Receiver<Told<Report>> {
+    Telling::spawn(OPERATION, move |telling| read(log, gated_from_ms, asked, telling))
 }
 
-async fn read(log: Arc<dyn Log>, asked: Asked, telling: Telling<Report>) -> Result<Report, Error> {
+async fn read(
+    log: Arc<dyn Log>,
+    gated_from_ms: Option<i64>,
+    asked: Asked,
+    telling: Telling<Report>,
+) -> Result<Report, Error> {
     let log = log.as_ref();
     let of = |topic| Records { topic, since_ms: asked.since_ms, tenant: asked.tenant.as_deref() };
     let mut tally = Tally::new();
     let partitions = log.partitions(Topic::Logins);
-    let hear = |record: &_| match pipeline::decode(record, partitions) {
+    let hear = |record: &_| match pipeline::judge(record, partitions, gated_from_ms) {
         Ok(event) => tally.hear(&event).map_err(|too_many| Error::reject(OPERATION, too_many)),
         // What cannot be folded is a dead letter, and says nothing about anybody.
         Err(_) => Ok(()),

@@ -231,6 +231,10 @@ pub(super) fn own(event: Event) -> Result<NewRecord, Problem> {
     Ok(record(Admitted::own(event)?))
 }
 
+fn says_import(headers: &HeaderMap) -> bool {
+    headers.get(IMPORT_HEADER).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
 /// Reads the events of a request.
 struct Intake<'a> {
     defaults: Defaults<'a>,
@@ -240,7 +244,7 @@ struct Intake<'a> {
 impl<'a> Intake<'a> {
     fn new(api: &Api, caller: &'a Caller, headers: &HeaderMap) -> Self {
         let now_ms = api.clock.now_ms();
-        let is_import = headers.contains_key(IMPORT_HEADER) && caller.may(Scope::Admin);
+        let is_import = says_import(headers) && caller.may(Scope::Admin);
         let sources = if is_import { Sources::Any } else { Sources::Foreign };
         let tenant = caller.named.then_some(caller.tenant.as_str());
         Self {

@@ -85,6 +85,11 @@ pub async fn take_up(store: &dyn Store, log: &dyn Log, family: Family, fingerpri
     store.pointer(family).await?.ok_or_else(|| Error::retry(OPERATION, "the pointer is moving"))
 }
 
+/// The time from which on the records of a family are asked what the gate asks of producers, by the rows that serve.
+pub async fn gated_from_ms(store: &dyn Store, family: Family) -> Result<Option<i64>, Error> {
+    Ok(store.pointer(family).await?.and_then(|pointer| pointer.gated_from_ms))
+}
+
 /// The time from which on the records of a family are to be asked what the gate asks of producers: behind all that is
 /// in the log. None where no producer writes.
 ///

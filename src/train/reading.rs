@@ -67,6 +67,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The present, RFC 3339, for the document.
     pub now: String,
+    /// From when on records are asked what the gate asks of producers: see [`crate::store::Pointer`].
+    pub gated_from_ms: Option<i64>,
 }
 
 /// Reads and learns in the background; what is told arrives here. When the receiver is dropped it ends with the page
@@ -91,7 +93,7 @@ async fn learn(
     settings: Settings,
     told: &mpsc::Sender<Told>,
 ) -> Result<Learnt, Error> {
-    let mut events = read(log.as_ref(), &asked, told).await?;
+    let mut events = read(log.as_ref(), &asked, settings.gated_from_ms, told).await?;
     let told = told.clone();
     let learning = tokio::task::spawn_blocking(move || {
         // Records of one key stand in the order in which they came; of one time that order stays.
@@ -117,7 +119,12 @@ async fn learn(
 }
 
 /// The tenant's events that were there when the reading began.
-async fn read(log: &dyn Log, asked: &Asked, told: &mpsc::Sender<Told>) -> Result<Vec<Event>, Error> {
+async fn read(
+    log: &dyn Log,
+    asked: &Asked,
+    gated_from_ms: Option<i64>,
+    told: &mpsc::Sender<Told>,
+) -> Result<Vec<Event>, Error> {
     let gone = |_| Error::reject(OPERATION, "nobody listens any more");
     let mut extents = Vec::new();
     let partitions = log.partitions(Topic::Appointments);
@@ -135,7 +142,7 @@ async fn read(log: &dyn Log, asked: &Asked, told: &mpsc::Sender<Told>) -> Result
             let of_tenant =
                 records.iter().filter(|r| r.key.as_deref().is_some_and(|key| key.starts_with(mine.as_bytes())));
             // What cannot be folded is a dead letter, and says nothing about anybody.
-            events.extend(of_tenant.filter_map(|record| pipeline::decode(record, partitions).ok()));
+            events.extend(of_tenant.filter_map(|record| pipeline::judge(record, partitions, gated_from_ms).ok()));
             if events.len() > EVENTS_MAX {
                 return Err(Error::reject(OPERATION, format!("more than {EVENTS_MAX} events")));
             }

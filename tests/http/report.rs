@@ -184,7 +184,7 @@ async fn what_stands_where_it_does_not_belong_says_nothing() {
             world.log.append_to(partition, record).unwrap();
         }
         assert_eq!(report(world, Asked::default()).await.elsewhere, counted, "{stray}");
-        let mut told = foretell::decisions::reading::spawn(world.log.clone(), Default::default());
+        let mut told = foretell::decisions::reading::spawn(world.log.clone(), None, Default::default());
         let unmatched = loop {
             if let Told::Done(report) = told.recv().await.expect("it comes to an end") {
                 break report.unmatched;

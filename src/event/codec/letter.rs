@@ -105,7 +105,10 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 fn checked_text(name: &str, text: &str) -> Read<()> {
-    if let Some(forbidden) = text.chars().find(|c| is_forbidden(*c)) {
+    // Nearly all are plain, and that is seen at once.
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let forbidden = if is_plain { None } else { text.chars().find(|c| is_forbidden(*c)) };
+    if let Some(forbidden) = forbidden {
         let detail = format!("has U+{:04X}, which no attribute may have", u32::from(forbidden));
         return Err((fault::INVALID_VALUE, detail));
     }

@@ -3,17 +3,24 @@
 use super::lines;
 use crate::decisions::reading::{self, Asked};
 use crate::event::Topic;
-use crate::http::Api;
+use crate::http::problem::Problem;
+use crate::http::{Api, answer};
+use crate::pipeline::family;
 use crate::report::reading as visits;
+use crate::store::Family;
 use axum::extract::{Query, State};
 use axum::response::IntoResponse;
 use std::sync::Arc;
 
 /// `GET /admin/report/decisions[?since_ms=N][&tenant=T]`: how good decisions were, told as JSON Lines of
 /// [`Told`](crate::report::Told). Ends when nobody reads any more.
-pub(in crate::http) async fn decisions(State(api): State<Arc<Api>>, Query(asked): Query<Asked>) -> impl IntoResponse {
+pub(in crate::http) async fn decisions(
+    State(api): State<Arc<Api>>,
+    Query(asked): Query<Asked>,
+) -> Result<impl IntoResponse, Problem> {
     let since_ms = asked.since_ms.or_else(|| kept_since_ms(&api));
-    lines(reading::spawn(api.log.clone(), Asked { since_ms, ..asked }))
+    let gated_from_ms = family::gated_from_ms(api.store.as_ref(), Family::Logins).await.map_err(answer::unreadable)?;
+    Ok(lines(reading::spawn(api.log.clone(), gated_from_ms, Asked { since_ms, ..asked })))
 }
 
 /// `GET /admin/report/no-show[?since_ms=N][&until_ms=N][&tenant=T]`: how visits went and what was said of them before,

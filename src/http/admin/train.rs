@@ -2,9 +2,11 @@
 
 use super::lines;
 use crate::event::codec::rfc3339;
-use crate::http::Api;
 use crate::http::problem::{Code, Problem};
 use crate::http::request::Body;
+use crate::http::{Api, answer};
+use crate::pipeline::family;
+use crate::store::Family;
 use crate::train::reading::{self, Asked, Settings};
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -22,6 +24,8 @@ pub(in crate::http) async fn no_show(
         return Err(Problem::new(Code::Overloaded, "a model is being learnt already, and only one is at a time"));
     };
     let (config, limits) = (api.scoring.no_show.clone(), api.verifier.limits.clone());
-    let settings = Settings { config, limits, now: rfc3339(api.clock.now_ms()) };
+    let gated_from_ms = family::gated_from_ms(api.store.as_ref(), Family::Appointments).await;
+    let gated_from_ms = gated_from_ms.map_err(answer::unreadable)?;
+    let settings = Settings { config, limits, now: rfc3339(api.clock.now_ms()), gated_from_ms };
     Ok(lines(reading::spawn(api.log.clone(), asked, settings, place)))
 }

@@ -4,11 +4,11 @@ use crate::{Failure, figure, generated, process};
 use foretell::clock::System;
 use foretell::event::{Topic, codec};
 use foretell::log::{self, Log, Next, Record};
-use foretell::pipeline::family::Views;
-use foretell::pipeline::{Config, Letters, keeper};
+use foretell::pipeline::family::{self, Views};
+use foretell::pipeline::{Config, keeper};
 use foretell::source::generate::{Hot, Logins, Shape};
 use foretell::store::{self, Family, Generation, Store, View};
-use foretell::view::user;
+use foretell::view::{self, user};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -152,8 +152,11 @@ pub(crate) async fn fold(
     let began = Instant::now();
     let kept = (log.clone(), store.clone());
     let views = Views { fold, partitions, topic_name, log: kept.0, store: kept.1, config };
-    let generation = views.pointer().await?.serving(Family::Logins);
-    let shared = Arc::new(views.of(generation, Letters::All));
+    let pointer = views.pointer().await?;
+    let fingerprint = view::fingerprint(&views.fold.limits);
+    let served = family::foldable(Family::Logins, &pointer, &fingerprint).into_iter().next();
+    let shared = Arc::new(views.of(served.ok_or("a new pointer names rows of this build")?));
+    let generation = shared.generation;
     let keeper = tokio::spawn(keeper::keep(shared, Arc::new(keeper::Alone), shutdown.clone()));
     for partition in 0..partitions {
         let end = log.extent(Topic::Logins, partition).await?.end;

@@ -42,7 +42,8 @@ pub(super) fn of_pairs(pairs: &[(&str, Read<String>)]) -> Vec<Fault> {
 }
 
 /// The faults of attributes in the headers of a record, at most [`NAMED_MAX`]: a record may have a hundred thousand
-/// headers. The subject is left out: Foretell writes it from the data, where it may be any text, and does not read it.
+/// headers. The subject is not checked: earlier versions wrote it from the data, where it may be any text, and nothing
+/// reads it.
 pub(super) fn of_headers(headers: &[Header]) -> Vec<Fault> {
     let attributes = headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("ce_")?, value)));
     let mut names: Vec<_> = attributes.clone().map(|(name, _)| name).collect();
@@ -122,6 +123,11 @@ fn checked_text(name: &str, text: &str) -> Read<()> {
         },
         _ => Ok(()),
     }
+}
+
+/// Whether an event may carry the text as its `subject`. Names of users and clients are any text in data.
+pub(super) fn is_subject(text: &str) -> bool {
+    checked_text("subject", text).is_ok()
 }
 
 /// Control characters and noncharacters.

@@ -2,7 +2,7 @@
 
 use super::attributes::{self, Attributes};
 use super::fault::{Fault, Faults};
-use super::letter::is_name;
+use super::letter::{is_name, is_subject};
 use super::{Parsed, Reading, Sent, data_of, facts, parse, time};
 use crate::event::{Envelope, Event, Topic, key};
 use crate::log::{Header, NewRecord, Record};
@@ -19,7 +19,7 @@ pub struct Outgoing<'a> {
     pub envelope: &'a Envelope,
     /// The CloudEvents `type`.
     pub type_name: &'a str,
-    /// The user or client; makes the key, and is written as `subject`.
+    /// The user or client; makes the key, and is written as `subject` where CloudEvents allows its characters.
     pub subject: &'a str,
     /// The payload.
     pub data: &'a Map<String, Value>,
@@ -45,7 +45,9 @@ pub fn binary(envelope: &Envelope, type_name: &str, subject: &str, extensions: &
     headers.push(header("ce_source", &envelope.source));
     headers.push(header("ce_type", type_name));
     headers.push(header("ce_time", &time::rfc3339(envelope.time_ms)));
-    headers.push(header("ce_subject", subject));
+    if is_subject(subject) {
+        headers.push(header("ce_subject", subject));
+    }
     headers.push(header("ce_tenant", &envelope.tenant));
     headers.extend(extensions.iter().map(|(name, value)| header(&format!("ce_{name}"), value)));
     headers.push(header("content-type", "application/json"));
@@ -75,8 +77,9 @@ fn outgoing<'a>(event: &'a Event, data: &'a Map<String, Value>, extensions: &'a 
 
 /// A stored record as a structured CloudEvent, for readers that know no record headers.
 ///
-/// What the record says is passed on, not judged: attributes and data need not be known here. Faults only where the
-/// record is no CloudEvent with JSON data.
+/// What the record says is passed on, not judged: attributes and data need not be known here. Only a `subject` that
+/// CloudEvents does not allow is left out: earlier versions wrote it from the data. Faults only where the record is no
+/// CloudEvent with JSON data.
 pub fn structured(record: &Record) -> Result<Value, Faults> {
     match Sent::of(record, Reading::Kept)? {
         Sent::Structured(event) => Ok(Value::Object(with_data(event))),
@@ -109,7 +112,9 @@ fn object_of(record: &Record, data: Value) -> Value {
     let mut object = Map::new();
     for (name, value) in &record.headers {
         let name = name.strip_prefix("ce_").filter(|name| is_name(name));
-        if let (Some(name), Ok(text)) = (name, std::str::from_utf8(value)) {
+        if let (Some(name), Ok(text)) = (name, std::str::from_utf8(value))
+            && (name != "subject" || is_subject(text))
+        {
             object.insert(name.to_owned(), Value::String(text.to_owned()));
         }
     }
@@ -128,7 +133,9 @@ pub fn structured_event(parsed: &Parsed) -> Value {
     put("source", &event.envelope.source);
     put("type", event.fact.type_name());
     put("time", &time::rfc3339(event.envelope.time_ms));
-    put("subject", event.fact.subject());
+    if is_subject(event.fact.subject()) {
+        put("subject", event.fact.subject());
+    }
     put("tenant", &event.envelope.tenant);
     for (name, text) in &parsed.extensions {
         put(name, text);

@@ -132,11 +132,11 @@ pub(super) async fn client(
     let Some(client) = client.filter(known) else {
         return Err(Problem::new(Code::ClientNotFound, "this tenant never saw the client"));
     };
-    let to_come = |(id, appointment): (&String, &Appointment)| {
+    let to_come = |(id, appointment): (&str, &Appointment)| {
         let start = appointment.start.as_ref().filter(|start| start.at_ms > now_ms)?;
         appointment.status.is_open().then(|| (start.at_ms, upcoming(id, appointment.status, start)))
     };
-    let mut upcoming: Vec<_> = client.appointments.iter().filter_map(to_come).collect();
+    let mut upcoming: Vec<_> = client.visits().filter_map(to_come).collect();
     upcoming.sort_by(|(a_ms, a), (b_ms, b)| (a_ms, &a.appointment_id).cmp(&(b_ms, &b.appointment_id)));
     let upcoming = upcoming.into_iter().map(|(_, visit)| visit).collect();
     Ok(Json(ClientAnswer { client_id, history: client.history.into(), upcoming, view }))
@@ -223,7 +223,7 @@ impl Visits {
 
     /// An appointment that was placed and not deleted.
     pub(super) fn placed(&self, id: &str) -> Result<(&Appointment, &Start), Problem> {
-        let appointment = self.client.appointments.get(id).filter(|a| a.status != Status::Deleted);
+        let appointment = self.client.appointments.get(id).map(Box::as_ref).filter(|a| a.status != Status::Deleted);
         let placed = appointment.and_then(|appointment| Some((appointment, appointment.start.as_ref()?)));
         placed.ok_or_else(answer::unknown_appointment)
     }

@@ -207,7 +207,7 @@ impl Replay {
 
     /// An appointment as its row has it.
     fn appointment(&self, id: &Id) -> Option<&Appointment> {
-        self.client(id)?.appointments.get(&id.appointment_id)
+        self.client(id)?.appointments.get(&id.appointment_id).map(Box::as_ref)
     }
 
     /// A tenant's outcomes of a local day; none where there are none.

@@ -6,10 +6,10 @@ use crate::view::client::{Appointment, Asked, REQUEST_EXPIRES_MS};
 
 /// Where every request stands.
 pub(super) fn all(context: &Context<'_>) -> Vec<Step> {
-    let of = |(id, visit): (&String, &Appointment)| {
+    let of = |(id, visit): (&str, &Appointment)| {
         visit.requests.iter().filter_map(|asked| step(context, id, visit, asked)).collect::<Vec<_>>()
     };
-    context.client.appointments.iter().flat_map(of).collect()
+    context.client.visits().flat_map(of).collect()
 }
 
 /// Where a request for an appointment stands; none where it was withdrawn, which is told of among the withdrawn.

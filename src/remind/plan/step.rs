@@ -75,8 +75,7 @@ enum Standing<'a> {
 pub(super) fn all<'a>(context: &Context<'a>) -> All {
     let mut all = All::default();
     let placed = |(id, visit): (_, &'a Appointment)| Some(Placed { id, visit, start: visit.start.as_ref()? });
-    let by_id = context.client.appointments.iter().map(|(id, visit)| (id.as_str(), visit));
-    let mut visits: Vec<_> = by_id.filter_map(placed).collect();
+    let mut visits: Vec<_> = context.client.visits().filter_map(placed).collect();
     visits.sort_by_key(|placed| (placed.start.at_ms, placed.id));
     for rule in &context.policy.steps {
         all.take(context, rule, &visits);

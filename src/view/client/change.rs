@@ -221,7 +221,7 @@ impl Client {
     fn appointment(&mut self, appointment_id: &str, time_ms: i64) -> (&mut Appointment, bool) {
         match self.appointments.entry(appointment_id.to_owned()) {
             Entry::Occupied(known) => (known.into_mut(), false),
-            Entry::Vacant(unknown) => (unknown.insert(Appointment::unplaced(time_ms)), true),
+            Entry::Vacant(unknown) => (unknown.insert(Box::new(Appointment::unplaced(time_ms))), true),
         }
     }
 

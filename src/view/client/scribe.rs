@@ -82,7 +82,7 @@ impl<'a> Scribe<'a> {
     /// Forgets an appointment: its entries go, what it counted stays, and what was known of it before its outcome as
     /// long as the row can name it: an erasure has to find it.
     pub(super) fn release(&mut self, client: &mut Client, id: &str) -> Option<Appointment> {
-        let gone = client.appointments.remove(id);
+        let gone = client.appointments.remove(id).map(|gone| *gone);
         client.settle(id, gone.as_ref());
         let before = Footprint::of(gone.as_ref());
         client.left_samples.extend(before.sample.as_ref().map(|(day, _)| (*day, outcome::hash(self.client_id, id))));
@@ -149,7 +149,7 @@ impl<'a> Scribe<'a> {
 
     /// What changed from `before` to what the appointment is now, in the client's own counts as well.
     pub(super) fn difference(&mut self, client: &mut Client, id: &str, before: Option<&Appointment>) {
-        let after = client.appointments.get(id);
+        let after = client.appointments.get(id).map(Box::as_ref);
         let days = [before, after].into_iter().flatten().filter_map(Appointment::resolved_day).collect();
         let days_before = client.outcomes(&days, id, before);
         let days_after = client.outcomes(&days, id, after);
@@ -205,7 +205,7 @@ impl Client {
     /// The outcomes of those `days` that have a known one, where `own` stands for the appointment `id`: attended if any
     /// visit was, with the lead of the first such visit by id; what is settled comes before all of them.
     fn outcomes(&self, days: &BTreeSet<i64>, id: &str, own: Option<&Appointment>) -> Days {
-        let others = self.appointments.iter().filter(|(other, _)| *other != id).map(|(other, a)| (other.as_str(), a));
+        let others = self.visits().filter(|(other, _)| *other != id);
         let visits = others.chain(own.map(|own| (id, own))).filter_map(|(id, visit)| {
             let day = visit.resolved_day().filter(|day| days.contains(day))?;
             Some((day, (visit.status == Status::Missed, id, lead::bucket(visit.lead_days()?))))

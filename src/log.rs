@@ -26,10 +26,14 @@ pub mod disk;
 pub mod group;
 pub mod kafka;
 pub mod memory;
+#[cfg(test)]
+mod paged;
 pub mod walk;
 
 pub use crate::port::{Error, Kind};
 pub(crate) use disk::fuzz::block as fuzz_block;
+#[cfg(test)]
+pub(crate) use paged::Paged;
 
 use crate::event::{Position, Topic, key};
 use async_trait::async_trait;

@@ -130,15 +130,18 @@ pub enum Skip {
     Repeated,
     /// It is not later than the erasure of its subject.
     Erased,
-    /// It restates what already holds, a later event overrules it, or what it states is impossible.
+    /// It restates what already holds, or a later event overrules it.
     Unchanged,
     /// The row of its subject is full of what matters more. The event is not remembered, so it can be sent again.
     NoRoom,
+    /// The visit cannot have that outcome yet. The event is not remembered, so it can be sent again, as when the visit was
+    /// moved to an earlier start.
+    Impossible,
 }
 
 impl Skip {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Repeated, Self::Erased, Self::Unchanged, Self::NoRoom];
+    pub const ALL: [Self; 5] = [Self::Repeated, Self::Erased, Self::Unchanged, Self::NoRoom, Self::Impossible];
 
     /// The name in metrics.
     pub const fn name(self) -> &'static str {
@@ -147,6 +150,7 @@ impl Skip {
             Self::Erased => "erased",
             Self::Unchanged => "unchanged",
             Self::NoRoom => "no_room",
+            Self::Impossible => "impossible",
         }
     }
 }

@@ -117,51 +117,10 @@ impl Scan<'_> {
 mod tests {
     use super::*;
     use crate::event::Position;
-    use crate::log::{Extent, Fenced, Membership, NewRecord, Page, Reader};
-    use async_trait::async_trait;
+    use crate::log::Paged;
     use proptest::prelude::*;
 
     const NOW_MS: i64 = 1_772_359_200_000;
-
-    /// One partition whose pages hold at most so many records; holes stand where offsets are left out.
-    struct Paged {
-        records: Vec<Record>,
-        page_records: usize,
-    }
-
-    #[async_trait]
-    impl Log for Paged {
-        fn partitions(&self, _: Topic) -> u32 {
-            1
-        }
-
-        async fn append(&self, _: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
-            Err(Error::reject("append", "this log is only read"))
-        }
-
-        async fn extent(&self, _: Topic, _: u32) -> Result<Extent, Error> {
-            Ok(Extent { start: 0, end: self.records.last().map_or(0, |record| record.position.offset + 1) })
-        }
-
-        async fn subscribe(&self, _: &str, _: Topic) -> Result<Box<dyn Membership>, Error> {
-            Err(Error::reject("subscribe", "this log has no groups"))
-        }
-
-        async fn read(&self, _: Topic, _: u32, _: i64) -> Result<Box<dyn Reader>, Error> {
-            Err(Error::reject("read", "this log has pages alone"))
-        }
-
-        async fn page(&self, _: Topic, _: u32, from: i64) -> Result<Page, Error> {
-            let at = self.records.partition_point(|record| record.position.offset < from);
-            let records: Vec<_> = self.records[at..].iter().take(self.page_records).cloned().collect();
-            let next = records.last().map_or(from, |record| record.position.offset + 1);
-            Ok(Page { records, next })
-        }
-
-        async fn fence(&self, _: Topic, _: u32) -> Result<Box<dyn Fenced>, Error> {
-            Err(Error::reject("fence", "this log is only read"))
-        }
-    }
 
     fn record(offset: i64, timestamp_ms: i64, id: Id) -> Record {
         Record {
@@ -189,7 +148,7 @@ mod tests {
                 ids.push(id);
                 record(offset, at_ms, id)
             });
-            let log = Paged { records: records.collect(), page_records };
+            let log = Paged { records: records.collect(), page_records, holes: 0 };
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             for id in ids {
                 let look = |tenant| runtime.block_on(Lookup::new(&log, tenant, id).look()).unwrap();
@@ -203,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn a_later_look_sees_what_has_come_since() {
         let id = |n| Id::new(NOW_MS, 0, n);
-        let mut log = Paged { records: vec![record(0, NOW_MS, id(0))], page_records: 1 };
+        let mut log = Paged { records: vec![record(0, NOW_MS, id(0))], page_records: 1, holes: 0 };
         let ends = {
             let mut lookup = Lookup::new(&log, "acme", id(5));
             assert_eq!(lookup.look().await.unwrap(), None);

@@ -15,12 +15,14 @@
 
 use super::keeper::{self, Companion};
 use super::{Config, Gate, Letters, Shared, patiently};
+use crate::event::Topic;
 use crate::log::{Error, Extent, Log};
 use crate::store::{Family, Generation, Pointer, Store};
 use crate::telemetry::meter;
 use crate::view::{self, Fold};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -104,17 +106,34 @@ pub async fn gate_time(log: &dyn Log, family: Family) -> Result<Option<i64>, Err
     let mut newest_ms = -1;
     for partition in 0..log.partitions(topic) {
         let Extent { start, end } = log.extent(topic, partition).await?;
-        let mut from = end - 1;
-        while from >= start {
-            let page = log.page(topic, partition, from).await?;
-            if let Some(last_ms) = page.records.iter().map(|record| record.timestamp_ms).max() {
-                newest_ms = newest_ms.max(last_ms);
-                break;
-            }
-            from = if from == start { start - 1 } else { (from - STEP).max(start) };
+        let (mut from, mut last_ms) = (end, None);
+        while from > start && last_ms.is_none() {
+            let behind = from;
+            from = (from - if from == end { 1 } else { STEP }).max(start);
+            last_ms = newest_between(log, topic, partition, from..behind).await?;
         }
+        newest_ms = newest_ms.max(last_ms.unwrap_or(-1));
     }
     Ok(Some(newest_ms + 1))
+}
+
+/// The latest time of the records at these offsets, however many pages they fill; none where all of them are holes.
+async fn newest_between(
+    log: &dyn Log,
+    topic: Topic,
+    partition: u32,
+    offsets: Range<i64>,
+) -> Result<Option<i64>, Error> {
+    let (mut from, mut newest_ms) = (offsets.start, None);
+    while from < offsets.end {
+        let page = log.page(topic, partition, from).await?;
+        newest_ms = newest_ms.max(page.records.iter().map(|record| record.timestamp_ms).max());
+        if page.next <= from {
+            break;
+        }
+        from = page.next;
+    }
+    Ok(newest_ms)
 }
 
 /// Fatal where the rows of a pointer are not the fold of the topic that is there, or are to be those of another one.
@@ -315,6 +334,35 @@ impl<F: Fold> Keeping<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Position;
+    use crate::log::{Paged, Record};
+    use bytes::Bytes;
+
+    #[tokio::test]
+    async fn the_gate_begins_behind_all_records_however_many_holes_and_pages_lie_at_the_end() {
+        let record = |offset: i64| Record {
+            position: Position { topic: Topic::Logins, partition: 0, offset },
+            timestamp_ms: 5 * offset,
+            key: None,
+            value: Bytes::new(),
+            headers: Vec::new(),
+        };
+        for (records, holes) in [(1_i64, 0), (1, 1), (700, 1), (2_500, 1), (2_500, 400), (2_500, 1_700), (2_500, 4_000)]
+        {
+            for page_records in [1, 7, 5_000] {
+                let log = Paged { records: (0..records).map(record).collect(), page_records, holes };
+                let gate = gate_time(&log, Family::Logins).await.unwrap();
+                assert_eq!(
+                    gate,
+                    Some(5 * (records - 1) + 1),
+                    "{records} records, {holes} holes, {page_records} a page"
+                );
+            }
+        }
+        let empty = |holes| Paged { records: Vec::new(), page_records: 1, holes };
+        assert_eq!(gate_time(&empty(0), Family::Logins).await.unwrap(), Some(0));
+        assert_eq!(gate_time(&empty(1_500), Family::Logins).await.unwrap(), Some(0));
+    }
 
     #[test]
     fn a_build_folds_what_has_its_fingerprint_and_nothing_else() {

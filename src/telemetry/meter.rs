@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Records by family and outcome: `applied`, `skipped`, `rejected`.
 pub const RECORDS: &str = "foretell_records_total";
-/// Skipped records by family and reason: `repeated`, `erased`, `unchanged`, `no_room`.
+/// Skipped records by family and reason: `repeated`, `erased`, `unchanged`, `no_room`, `impossible`.
 pub const SKIPPED: &str = "foretell_skipped_records_total";
 /// Logins that were folded without a level of their address; by level: `asn`, `country`.
 pub const LOGINS_WITHOUT_NETWORK: &str = "foretell_logins_without_network_total";

@@ -3,13 +3,13 @@
 //! What each event does:
 //! - **booked** and **rescheduled** place an appointment; the one with the later event time decides its start. A
 //!   reschedule keeps the booked zone where it names none. One of an appointment never seen books it, for events
-//!   come out of order. One of a visit that was called off puts it back on. One of a visit with an older outcome begins
-//!   a new visit where its start lies behind that outcome, and the old outcome stays; any other start corrects that of
-//!   the visit that is over.
+//!   come out of order. One of a visit that was cancelled reinstates it while the stated start is to come. One of a
+//!   visit with an older outcome begins a new visit where a visit at its start cannot have had that outcome, and the old
+//!   outcome stays; any other start corrects that of the visit that is over.
 //! - **confirmed**, **cancelled**, **attended**, **missed** set its status; of two, the later event time decides,
 //!   and a confirmation never undoes any of the others, whichever is the later. A corrected outcome takes out what the
 //!   first one had put in. A visit cannot have been missed before its start, nor attended before its day: such an
-//!   outcome changes nothing.
+//!   outcome is skipped as impossible, and not remembered: after a late reschedule the same event may be right.
 //! - **deleted** takes everything out again that the appointment had put in; the row remembers that it was deleted,
 //!   so that an older booking which arrives later does not bring it back.
 //! - a status of an appointment that was never placed, or that is forgotten, is noted and counts nothing until a
@@ -22,7 +22,7 @@
 //!   outcome; a tenant's counts stay.
 //!
 //! An event that restates what already holds changes nothing, whatever its id and however often it is sent: the start of
-//! a visit (unless it was called off), its status, the fields of a profile, the receipt of a reminder.
+//! a visit (unless it was cancelled and is still to come), its status, the fields of a profile, the receipt of a reminder.
 //!
 //! A full row forgets what matters least, at the latest event time that it has seen: notes about appointments that were
 //! never placed, then visits that are off or over, the farthest from that time first, then visits to come, the farthest
@@ -36,10 +36,12 @@
 mod appointment;
 pub mod attribute;
 mod change;
+mod placements;
 mod scribe;
 pub mod snapshot;
 
-pub use appointment::{Appointment, Asked, LATE_CANCEL_MS, RESCHEDULES_MAX, Receipt, Received, Start, Status};
+pub use appointment::{Appointment, Asked, LATE_CANCEL_MS, Named, Receipt, Received, Start, Status, TakenBack};
+pub use placements::{PLACEMENTS_MAX, Placement, Placements};
 
 use super::lead::{self, Outcomes};
 use super::recent::Recent;
@@ -138,6 +140,17 @@ impl Client {
     /// Every appointment with its id, in the order of ids.
     pub fn visits(&self) -> impl Iterator<Item = (&str, &Appointment)> {
         self.appointments.iter().map(|(id, visit)| (id.as_str(), visit.as_ref()))
+    }
+
+    /// Whether an event states an outcome that its visit cannot have at that time.
+    fn is_impossible(&self, fact: &Fact, time_ms: i64) -> bool {
+        let (visit, status) = match fact {
+            Fact::Attended(visit) => (visit, Status::Attended),
+            Fact::Missed(visit) => (visit, Status::Missed),
+            _ => return false,
+        };
+        let known = self.appointments.get(&visit.appointment_id).filter(|known| !known.is_past(time_ms));
+        known.and_then(|known| known.start.as_ref()).is_some_and(|start| !start.admits(status, time_ms))
     }
 
     /// The appointment that matters least.
@@ -279,6 +292,9 @@ impl Fold for Appointments {
         if matches!(event.fact, Fact::ClientErased { .. }) {
             Self::erase(client, time_ms, &mut scribe);
             return Outcome::Applied(Decision { contributions: scribe.finish(), has_displaced: false });
+        }
+        if client.is_impossible(&event.fact, time_ms) {
+            return Outcome::Skipped(Skip::Impossible);
         }
         let Some(Room { left, has_displaced }) = self.make_room(client, event, &mut scribe) else {
             return Outcome::Skipped(Skip::NoRoom);

@@ -122,7 +122,7 @@ impl User {
         }
         if let Some(key) = &success.device {
             self.device_seen(key, &login.attempt, time_ms);
-            self.forget_devices(key, limits.user_devices_max);
+            self.forget_devices(Some(key), limits.user_devices_max);
         }
         let at = self.latest.partition_point(|other| other.time_ms <= time_ms);
         self.latest.insert(at, success);
@@ -227,11 +227,15 @@ impl Logins {
 
     /// Takes a decision about a device; it changes nothing where it holds already, or a later one does.
     fn decided(&self, user: &mut User, device_id: &str, time_ms: i64, trust: Trust) -> Outcome<Decision> {
-        let holds =
-            |user: &User| user.devices.get(device_id).map(|device| (device.trusted, device.revoked_at_ms.is_some()));
+        let holds = |user: &User| {
+            let device = user.devices.get(device_id)?;
+            Some((device.trusted, device.revoked_at_ms.is_some(), device.is_reported))
+        };
         let before = holds(user);
         user.decide(device_id, time_ms, trust);
-        user.forget_devices(device_id, self.limits.user_devices_max);
+        // That an unknown device is revoked is remembered as long as there is room: it displaces no known one.
+        let kept = (trust == Trust::Trusted).then_some(device_id);
+        user.forget_devices(kept, self.limits.user_devices_max);
         if before == holds(user) {
             return Outcome::Skipped(Skip::Unchanged);
         }
@@ -250,11 +254,12 @@ impl Fold for Logins {
         if user.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
             return Outcome::Skipped(Skip::Erased);
         }
-        let is_new = user.recent.insert(event.fingerprint());
-        let has_key = event.fact.idempotency_digest().is_some();
-        if !is_new || has_key && user.keyed(&event.envelope.id).is_some() {
+        // A request that is known by its key is not remembered once more: its event would outlive the key.
+        let (fingerprint, has_key) = (event.fingerprint(), event.fact.idempotency_digest().is_some());
+        if user.recent.contains(fingerprint) || has_key && user.keyed(&event.envelope.id).is_some() {
             return Outcome::Skipped(Skip::Repeated);
         }
+        user.recent.insert(fingerprint);
         let outcome = self.change(user, event);
         user.remember_key(event, place, matches!(outcome, Outcome::Applied(_)));
         outcome

@@ -147,7 +147,7 @@ fn the_later_of_two_words_about_a_visit_decides_in_either_order() {
         (deleted("a"), confirmed("a"), Status::Deleted),
         (confirmed("a"), rescheduled("a", START + DAY), Status::Booked),
         (cancelled("a", by), rescheduled("a", START + DAY), Status::Booked),
-        (deleted("a"), booked("a", START), Status::Booked),
+        (deleted("a"), booked("a", START + DAY), Status::Booked),
         (booked("a", START), deleted("a"), Status::Deleted),
     ] {
         let name = format!("{} then {}", first.type_name(), second.type_name());

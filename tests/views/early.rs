@@ -1,8 +1,9 @@
 //! Outcomes before a visit, and starts that change after an outcome.
 
 use crate::build::*;
-use foretell::event::Fact;
-use foretell::view::client::{History, Status};
+use foretell::event::{Event, Fact};
+use foretell::view::client::{Appointments, Client, History, Status};
+use foretell::view::{Fold, Outcome, Place, Skip};
 
 const START: &str = "2026-06-10T09:00:00Z";
 const NONE: History = History { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
@@ -76,6 +77,16 @@ fn an_outcome_is_never_taken_for_that_of_another_visit() {
             (Status::Missed, History { missed: 1, ..moved_once }),
         ),
         (
+            "moved within its day after they came early, it is the same visit",
+            vec![b(), (start - HOUR / 2, attended("a")), (start - HOUR / 3, rescheduled("a", start + HOUR / 4))],
+            (Status::Attended, History { attended: 1, ..moved_once }),
+        ),
+        (
+            "moved to another day after they came early, it is a new visit",
+            vec![b(), (start - HOUR / 2, attended("a")), (start - HOUR / 3, rescheduled("a", start + DAY))],
+            (Status::Booked, History { attended: 1, ..moved_once }),
+        ),
+        (
             "what happened before the new visit was booked is not about it",
             vec![b(), missed_then, moved(start + 3 * HOUR), (start - DAY, cancelled("a", None))],
             (Status::Booked, History { missed: 1, ..moved_once }),
@@ -83,4 +94,19 @@ fn an_outcome_is_never_taken_for_that_of_another_visit() {
     ] {
         assert_eq!(after(events), wanted, "{name}");
     }
+}
+
+#[test]
+fn an_outcome_that_was_impossible_can_be_sent_again_under_its_id_once_the_visit_was_moved() {
+    let start = at(START);
+    let missed_then: Event = event(start - HOUR / 2, missed("a"));
+    let (fold, mut client) = (Appointments::default(), Client::default());
+    let mut folded = |event: &Event| fold.fold(&mut client, event, Place { partition: 0, offset: 0 });
+    let (booked_at_ms, booked) = b();
+    folded(&event(booked_at_ms, booked));
+    assert_eq!(folded(&missed_then), Outcome::Skipped(Skip::Impossible));
+    assert_eq!(folded(&missed_then), Outcome::Skipped(Skip::Impossible));
+    folded(&event(start - 9 * HOUR, rescheduled("a", start - HOUR)));
+    assert!(matches!(folded(&missed_then), Outcome::Applied(_)));
+    assert_eq!(folded(&missed_then), Outcome::Skipped(Skip::Repeated));
 }

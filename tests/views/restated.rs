@@ -22,7 +22,9 @@ fn substance(mut client: Client) -> Client {
     client.erased_at_ms = client.erased_at_ms.map(|_| 0);
     for visit in client.appointments.values_mut() {
         (visit.restated_at_ms, visit.status_restated_at_ms, visit.status_after_ms) = (0, 0, None);
-        visit.rescheduled_at_ms.clear();
+        visit.on_at_ms = 0;
+        (visit.placements, visit.taken_back) = (Default::default(), None);
+        visit.cancelled_by.iter_mut().for_each(|named| named.at_ms = 0);
         visit.receipts.iter_mut().for_each(|receipt| receipt.restated_at_ms = 0);
     }
     client
@@ -198,7 +200,7 @@ fn a_restatement_counts_from_the_first_event_in_either_order() {
         assert_eq!((in_order.history, reversed.history), (history, history), "{first:?}");
         let stands = |client: &Client| {
             let visit = &client.appointments["a"];
-            (visit.status, visit.start.clone(), visit.cancelled_by, visit.booked_at_ms)
+            (visit.status, visit.start.clone(), visit.cancelled_by.map(|named| named.by), visit.booked_at_ms)
         };
         assert_eq!(stands(&in_order), stands(&reversed), "{first:?}");
     }
@@ -220,6 +222,125 @@ fn a_cancellation_counts_from_the_first_one_unless_the_visit_was_on_in_between()
             assert_eq!((visit.status, visit.status_at_ms), (Status::Cancelled, START - HOUR), "{between:?} {order:?}");
         }
     }
+}
+
+fn orders<T: Clone>(of: [T; 3]) -> [[T; 3]; 6] {
+    let [a, b, c] = of;
+    [[&a, &b, &c], [&a, &c, &b], [&b, &a, &c], [&b, &c, &a], [&c, &a, &b], [&c, &b, &a]]
+        .map(|order| order.map(T::clone))
+}
+
+#[test]
+fn an_outcome_counts_although_its_booking_was_stated_again_since_in_any_order() {
+    for (outcome, status, history) in [
+        (attended("a"), Status::Attended, History { attended: 1, ..NONE }),
+        (missed("a"), Status::Missed, History { missed: 1, ..NONE }),
+    ] {
+        for again in [booked("a", START), rescheduled("a", START)] {
+            for order in orders([(1, booked("a", START)), (START + HOUR, outcome.clone()), (START + DAY, again)]) {
+                let client = appointments(order.clone()).client("c");
+                let visit = &client.appointments["a"];
+                assert_eq!((visit.status, visit.placed_at_ms, client.history), (status, 1, history), "{order:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cancellation_counts_although_the_booking_was_stated_again_after_the_start_in_any_order() {
+    for order in orders([(1, booked("a", START)), (2, cancelled("a", None)), (START + DAY, booked("a", START))]) {
+        let client = appointments(order.clone()).client("c");
+        let visit = &client.appointments["a"];
+        assert_eq!((visit.status, visit.status_at_ms), (Status::Cancelled, 2), "{order:?}");
+    }
+}
+
+#[test]
+fn a_confirmation_counts_although_a_restatement_was_seen_before_the_booking() {
+    let client = appointments([(9, booked("a", START)), (1, booked("a", START)), (5, confirmed("a"))]).client("c");
+    assert_eq!(client.appointments["a"].status, Status::Confirmed);
+}
+
+#[test]
+fn a_booking_of_a_visit_whose_start_has_passed_does_not_reinstate_it() {
+    for off in [cancelled("a", None), deleted("a")] {
+        let mut views = appointments([(1, booked("a", START)), (2, off)]);
+        let wanted = rows(&views);
+        for again in [booked("a", START), rescheduled("a", START)] {
+            assert!(!views.fold(&event(START, again)));
+        }
+        assert_eq!(rows(&views), wanted);
+        views.fold(&event(START, booked("a", START + 1)));
+        assert_eq!(views.client("c").appointments["a"].status, Status::Booked, "a start to come reinstates it");
+    }
+}
+
+#[test]
+fn a_sync_that_states_booking_and_cancellation_every_night_makes_no_cancellation_late() {
+    let (first, business) = (START - 3 * DAY, Some(CancelledBy::Business));
+    for by in [None, business] {
+        let mut views = appointments([(1, booked("a", START)), (first, cancelled("a", by))]);
+        for night in 0..6 {
+            let night_ms = first + 12 * HOUR + night * DAY;
+            views.fold(&event(night_ms, booked("a", START)));
+            views.fold(&event(night_ms + HOUR, cancelled("a", None)));
+            let client = views.client("c");
+            let visit = &client.appointments["a"];
+            assert_eq!((visit.status, visit.status_at_ms), (Status::Cancelled, first), "night {night}");
+            assert_eq!(visit.cancelled_by.map(|named| named.by), by, "night {night}");
+            assert_eq!(client.history, History { cancelled: 1, ..NONE }, "night {night}");
+        }
+    }
+}
+
+#[test]
+fn a_visit_that_was_on_again_for_a_while_is_cancelled_when_that_is_stated_last() {
+    let late = START - 2 * HOUR;
+    let last = || (late, cancelled("a", None));
+    for (name, between) in [
+        ("longer than an hour", vec![(late - HOUR - 1, booked("a", START))]),
+        ("confirmed in between", vec![(late - 2, booked("a", START)), (late - 1, confirmed("a"))]),
+        ("at another start", vec![(late - 1, booked("a", START + 1))]),
+    ] {
+        let events = [(1, booked("a", START)), (2, cancelled("a", None))].into_iter().chain(between).chain([last()]);
+        let client = appointments(events).client("c");
+        assert_eq!(client.appointments["a"].status_at_ms, late, "{name}");
+        assert_eq!(client.history, History { late_cancelled: 1, ..NONE }, "{name}");
+    }
+}
+
+#[test]
+fn who_cancelled_is_what_the_latest_event_says_that_names_somebody() {
+    let by = |time_ms, by| (time_ms, cancelled("a", by));
+    let (client, business) = (Some(CancelledBy::Client), Some(CancelledBy::Business));
+    for order in orders([by(2, client), by(3, business), by(5, None)]) {
+        let visits = appointments([vec![(1, booked("a", START))], order.to_vec()].concat()).client("c").appointments;
+        assert_eq!(visits["a"].cancelled_by.map(|named| named.by), business, "{order:?}");
+    }
+}
+
+#[test]
+fn a_late_restatement_of_a_move_is_no_move() {
+    let first = [(1, booked("a", START)), (3, rescheduled("a", START + DAY)), (7, rescheduled("a", START + 2 * DAY))];
+    let client = appointments([first.to_vec(), vec![(5, rescheduled("a", START + DAY))]].concat()).client("c");
+    assert_eq!(client.history, History { rescheduled: 2, ..NONE });
+    let mut moved = booking("a", START, None);
+    moved.booked_at_ms = Some(1);
+    let known = [(5, Fact::Rescheduled(Box::new(moved))), (1, booked("a", START))];
+    assert_eq!(appointments(known).client("c").history, NONE, "the booking shows that it was no move");
+}
+
+#[test]
+fn an_outcome_that_was_stated_again_behind_a_late_reschedule_stays() {
+    let start = START;
+    let events = [
+        (1, booked("a", start)),
+        (start + HOUR, missed("a")),
+        (start + 15 * HOUR, missed("a")),
+        (5, rescheduled("a", start + 10 * HOUR)),
+    ];
+    let client = appointments(events).client("c");
+    assert_eq!((client.appointments["a"].status, client.history.missed), (Status::Missed, 1));
 }
 
 #[test]
@@ -277,11 +398,11 @@ fn any_life() -> impl Strategy<Value = Vec<(i64, Fact)>> {
     })
 }
 
-/// Every event that restates what holds, as a nightly sync might send them.
-fn what_holds(client: &Client) -> Vec<Fact> {
+/// Every event that restates at `now_ms` what holds, as a nightly sync might send them.
+fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
     let mut facts = Vec::new();
     for (id, visit) in &client.appointments {
-        let by = visit.cancelled_by;
+        let by = visit.cancelled_by.map(|named| named.by);
         facts.extend(match visit.status {
             Status::Booked => None,
             Status::Confirmed => Some(confirmed(id)),
@@ -291,7 +412,8 @@ fn what_holds(client: &Client) -> Vec<Fact> {
             Status::Cancelled => Some(cancelled(id, by)),
         });
         let is_off = matches!(visit.status, Status::Cancelled | Status::Deleted);
-        if let Some(start) = visit.start.as_ref().filter(|_| !is_off) {
+        // A booking of a visit that is off and still to come reinstates it.
+        if let Some(start) = visit.start.as_ref().filter(|start| !is_off || start.at_ms <= now_ms) {
             let own = |zone| Box::new(booking(id, start.at_ms, zone));
             facts.extend([Fact::Booked(own(None)), Fact::Rescheduled(own(Some(start.zone.as_str())))]);
         }
@@ -323,7 +445,7 @@ proptest! {
             let event_of_both = event(time_ms, fact);
             plain.fold(&event_of_both);
             synced.fold(&event_of_both);
-            for (n, restated) in (1..).zip(what_holds(&synced.client("c"))).filter(|_| !is_asleep) {
+            for (n, restated) in (1..).zip(what_holds(&synced.client("c"), time_ms)).filter(|_| !is_asleep) {
                 let name = format!("{restated:?}");
                 prop_assert!(!synced.fold(&event(time_ms + n, restated)), "{}", name);
             }

@@ -269,6 +269,8 @@ fn the_first_request_under_an_idempotency_key_holds() {
         Logins::default().fold(&mut row, &other, Place { partition: 0, offset: 301 + n });
     }
     assert_eq!((row.keyed("key"), row.keyed.len()), (None, user::KEYED_MAX), "the oldest is forgotten");
+    let outcome = Logins::default().fold(&mut row, &again, Place { partition: 0, offset: 900 });
+    assert!(matches!(outcome, Outcome::Applied(_)), "and its key is new again: {outcome:?}");
 }
 
 #[test]
@@ -400,7 +402,8 @@ proptest! {
         let mut holds: Vec<Fact> = Vec::new();
         for (id, device) in known.devices.iter() {
             holds.extend(device.trusted.then(|| trusted(id)));
-            holds.extend(device.revoked_at_ms.map(|_| revoked(id)));
+            // That a reported device is revoked as well is news, see `Logins::decided`.
+            holds.extend(device.revoked_at_ms.filter(|_| !device.is_reported).map(|_| revoked(id)));
         }
         for n in 0..3 {
             let name = format!("one{n}");
@@ -419,14 +422,49 @@ proptest! {
             events.push((end + at as i64, index.get(&holds).clone()));
         }
         let after = fold(&events);
-        let unflagged = |user: &User| {
-            let mut seen = visible(user);
-            seen.devices.values_mut().for_each(|device| device.is_reported = false);
-            seen
-        };
-        prop_assert_eq!(unflagged(&row(&after)), unflagged(&known));
+        prop_assert_eq!(visible(&row(&after)), visible(&known));
         prop_assert_eq!(totals(&after), totals(&before));
     }
+
+    #[test]
+    fn no_request_with_a_key_is_skipped_as_repeated_unless_its_key_is_remembered(
+        keys in prop::collection::vec(0_u8..110, 100..500),
+    ) {
+        let (mut row, fold) = (User::default(), Logins::default());
+        for (offset, key) in (0..).zip(keys) {
+            let keyed = Verdict { idempotency_digest: Some("a body".into()), ..*verdict("d") };
+            let mut event = event(offset, if key < 90 { Fact::LoginReported(Box::new(keyed)) } else { failure() });
+            if key < 90 {
+                event.envelope.id = format!("key {key}");
+            }
+            let is_remembered = row.keyed(&event.envelope.id).is_some();
+            let outcome = fold.fold(&mut row, &event, Place { partition: 0, offset });
+            prop_assert_eq!(matches!(outcome, Outcome::Skipped(Skip::Repeated)), is_remembered);
+            prop_assert!(key >= 90 || row.keyed(&event.envelope.id).is_some());
+        }
+    }
+}
+
+#[test]
+fn a_reported_device_can_be_revoked_as_well() {
+    let mut views = Views::new(Logins::default(), PARTITIONS).all([(1, scored("one", "laptop", "Firefox 1.0"))]);
+    for (fact, is_applied) in [(reported("one"), true), (revoked("laptop"), true), (revoked("laptop"), false)] {
+        assert_eq!(views.fold(&event(2, fact.clone())), is_applied, "{fact:?}");
+    }
+}
+
+#[test]
+fn the_revocation_of_an_unknown_device_displaces_no_known_one() {
+    let limits = Limits { user_devices_max: 2, ..Limits::default() };
+    let devices = |fact: Fact| {
+        let known = [(1, success(Some("a"), None)), (2, success(Some("b"), None)), (3, fact)];
+        limited(limits.clone(), known).devices.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(devices(revoked("x")), ["a", "b"]);
+    assert_eq!(devices(trusted("x")), ["b", "x"]);
+    let after_a_revocation = [(1, success(Some("a"), None)), (2, revoked("x")), (3, revoked("y"))];
+    let row = limited(limits.clone(), after_a_revocation);
+    assert!(row.devices.keys().eq(["a", "y"]), "the older revocation goes");
 }
 
 #[test]

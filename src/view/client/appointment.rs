@@ -8,6 +8,7 @@
 //! hold, and when they were last stated. An event that restates what already holds only moves the second one.
 
 use super::attribute::Attributes;
+use super::placements::Placements;
 use super::snapshot::{Snapshot, Subject};
 use crate::event::appointment::{CancelledBy, Channel, StartsAt};
 use crate::event::codec::bounds::TIME_MS_END;
@@ -15,8 +16,6 @@ use crate::event::zone;
 use crate::view::lookup::Standing;
 use serde::{Deserialize, Serialize};
 
-/// Reschedules of a visit whose times are kept, so that the same one is not counted twice.
-pub const RESCHEDULES_MAX: usize = 8;
 /// A cancellation closer than this to the start is a late one.
 pub const LATE_CANCEL_MS: i64 = 24 * 60 * 60 * 1000;
 const DAY_S: i64 = 24 * 60 * 60;
@@ -152,6 +151,8 @@ pub struct Appointment {
     pub placed_at_ms: i64,
     /// Latest event time that states the start; at first `placed_at_ms`.
     pub restated_at_ms: i64,
+    /// Latest event time at which a booking states it to be still to come: older cancellations do not hold.
+    pub on_at_ms: i64,
     /// Event time of the booking that began this visit after the outcome of an earlier one under the same id. Older events
     /// are about the earlier visit.
     pub begun_at_ms: Option<i64>,
@@ -168,12 +169,14 @@ pub struct Appointment {
     pub placed_by: String,
     /// Id of the event that decided the status.
     pub status_by: String,
-    /// Who called it off, where that was said.
-    pub cancelled_by: Option<CancelledBy>,
+    /// Who cancelled it, where that was said.
+    pub cancelled_by: Option<Named>,
+    /// The cancellation that a booking at the same start took back.
+    pub taken_back: Option<TakenBack>,
     /// Times that it was moved.
     pub rescheduled: u32,
-    /// Event times of its latest [`RESCHEDULES_MAX`] reschedules, moves or not, rising.
-    pub rescheduled_at_ms: Vec<i64>,
+    /// Its latest starts, so that no move is counted twice.
+    pub placements: Placements,
     /// Requests for a reminder by hand, rising in time.
     pub requests: Vec<Asked>,
     /// What became of its reminders, rising in time.
@@ -186,6 +189,24 @@ pub struct Appointment {
     pub attributes: Attributes,
     /// What was known when its start was decided; with the outcome it makes a sample.
     pub snapshot: Option<Box<Snapshot>>,
+}
+
+/// Who cancelled a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Who.
+    pub by: CancelledBy,
+    /// Event time of the event that said so.
+    pub at_ms: i64,
+}
+
+/// A cancellation that does not hold any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenBack {
+    /// Event time from which it counted.
+    pub at_ms: i64,
+    /// Who cancelled.
+    pub by: Option<Named>,
 }
 
 /// How much an appointment matters, see [`Appointment::weight`].
@@ -270,12 +291,13 @@ pub struct Receipt {
 }
 
 impl Appointment {
-    /// Whether a booking at `time_ms` begins another visit under this id: this one has an older outcome, and the new start
-    /// is another one and later than the outcome.
+    /// Whether a booking at `time_ms` begins another visit under this id: this one has an older outcome, and a visit at the
+    /// new start, which is another one, cannot have had it.
     pub fn is_left_by(&self, starts_at: &StartsAt, time_ms: i64) -> bool {
         let is_ahead = || {
-            let at_ms = Start::instant_ms(starts_at);
-            at_ms > self.status_at_ms && self.start.as_ref().is_none_or(|start| start.at_ms != at_ms)
+            let start = Start::of(starts_at, self.zone_or("UTC".to_owned()));
+            let is_there = self.start.as_ref().is_some_and(|own| own.at_ms == start.at_ms);
+            !is_there && !start.admits(self.status, self.status_at_ms)
         };
         self.status.is_resolved() && time_ms > self.status_at_ms && is_ahead()
     }
@@ -296,6 +318,7 @@ impl Appointment {
             booked_at_ms: time_ms,
             placed_at_ms: i64::MIN,
             restated_at_ms: i64::MIN,
+            on_at_ms: i64::MIN,
             begun_at_ms: None,
             status: Status::Booked,
             status_at_ms: i64::MIN,
@@ -304,8 +327,9 @@ impl Appointment {
             placed_by: String::new(),
             status_by: String::new(),
             cancelled_by: None,
+            taken_back: None,
             rescheduled: 0,
-            rescheduled_at_ms: Vec::new(),
+            placements: Placements::default(),
             requests: Vec::new(),
             receipts: Vec::new(),
             service: None,
@@ -351,7 +375,7 @@ impl Appointment {
     pub fn is_late_cancelled(&self) -> bool {
         let late = |start: &Start| self.status_at_ms > start.at_ms - LATE_CANCEL_MS;
         self.status == Status::Cancelled
-            && self.cancelled_by != Some(CancelledBy::Business)
+            && self.cancelled_by.is_none_or(|named| named.by != CancelledBy::Business)
             && self.start.as_ref().is_some_and(late)
     }
 }

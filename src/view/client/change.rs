@@ -4,8 +4,9 @@
 //! states what the row already holds leaves status, plan, history and counts unchanged. Only its time is kept, as the
 //! latest one that stated the same, so that older events which arrive later still lose to it.
 
-use super::appointment::RESCHEDULES_MAX;
+use super::appointment::{Named, TakenBack};
 use super::attribute::Attributes;
+use super::placements::Placement;
 use super::snapshot::Snapshot;
 use super::{Appointment, Asked, Client, REQUEST_EXPIRES_MS, Receipt, Received, Start, Status};
 use crate::event::Envelope;
@@ -15,6 +16,10 @@ use std::collections::btree_map::Entry;
 
 /// Longest reason of a receipt, in bytes.
 const REASON_BYTES_MAX: usize = 256;
+
+/// A visit that a booking at the same start has reinstated for no longer than this, before it was cancelled again, counts
+/// as cancelled since the first time: a sync that states both of every visit has not reinstated it.
+const REINSTATED_MS_MIN: i64 = 60 * 60 * 1000;
 
 /// How an event places a visit.
 pub(super) struct Placing<'a> {
@@ -26,7 +31,7 @@ pub(super) struct Placing<'a> {
 
 impl Appointment {
     /// Whether an event is about an earlier visit under this id.
-    fn is_past(&self, time_ms: i64) -> bool {
+    pub(super) fn is_past(&self, time_ms: i64) -> bool {
         self.begun_at_ms.is_some_and(|begun_at_ms| time_ms < begun_at_ms)
     }
 
@@ -37,19 +42,28 @@ impl Appointment {
             return false;
         }
         self.restated_at_ms = time_ms;
-        let holds = self.start.as_ref().is_some_and(|own| own.at_ms == start.at_ms) && !self.is_reinstated_at(time_ms);
-        let tells = self.describe(booking, &start);
-        self.start = Some(start);
+        let is_to_come = start.at_ms > time_ms;
+        if is_to_come {
+            self.on_at_ms = time_ms;
+        }
+        let is_there = self.start.as_ref().is_some_and(|own| own.at_ms == start.at_ms);
+        let is_new = self.describe(booking, &start);
+        let is_reinstated = self.is_reinstated_at(&start, time_ms);
         // A booking between two cancellations means that only the second one counts; outcomes are not affected.
-        let is_redated = !self.status.is_resolved() && self.interrupt(time_ms);
-        if holds {
-            return is_redated || tells;
+        let is_brief = is_there && self.status_restated_at_ms.saturating_sub(time_ms) <= REINSTATED_MS_MIN;
+        let is_redated = is_to_come && !is_brief && !self.status.is_resolved() && self.interrupt(time_ms);
+        self.start = Some(start);
+        if is_there && !is_reinstated {
+            return is_redated || is_new;
         }
         self.placed_at_ms = time_ms;
         self.placed_by.clone_from(&envelope.id);
-        if self.is_replaced_at(time_ms) {
+        if is_reinstated || self.is_replaced_at(time_ms) {
+            let cancelled = is_there && self.status == Status::Cancelled;
+            let taken_back = cancelled.then(|| TakenBack { at_ms: self.status_at_ms, by: self.cancelled_by });
             self.set(Status::Booked, envelope, None);
             self.status_after_ms = None;
+            self.taken_back = taken_back;
         }
         // Another start needs another snapshot, see `witness`. A visit that is over keeps the one it was scored by.
         if !self.status.is_resolved() {
@@ -58,22 +72,25 @@ impl Appointment {
         true
     }
 
-    /// Whether a booking at `time_ms` reinstates a visit that was called off or deleted.
-    fn is_reinstated_at(&self, time_ms: i64) -> bool {
+    /// Whether a booking at `time_ms` reinstates a visit that was cancelled or deleted: it states a start that is still to
+    /// come. A booking whose start has passed only describes a visit that did not take place.
+    fn is_reinstated_at(&self, start: &Start, time_ms: i64) -> bool {
         let is_off = matches!(self.status, Status::Cancelled | Status::Deleted);
-        is_off && time_ms >= self.status_restated_at_ms
+        is_off && time_ms >= self.status_restated_at_ms && start.at_ms > time_ms
     }
 
-    /// Whether a booking at `time_ms` to another start replaces the status, so that the visit is booked.
+    /// Whether a booking at `time_ms` to another start replaces the status of a visit that is on or over, so that the
+    /// visit is booked.
     fn is_replaced_at(&self, time_ms: i64) -> bool {
         match self.status {
             // An outcome that is older than the booking stays: the booking corrects the start, see `is_left_by`.
-            // A later one stays only if the visit can have had it at the new start.
+            // A later one stays only if the visit can have had it at the new start when it was stated last.
             Status::Attended | Status::Missed => {
-                let admits = |start: &Start| start.admits(self.status, self.status_at_ms);
+                let admits = |start: &Start| start.admits(self.status, self.status_restated_at_ms);
                 time_ms <= self.status_at_ms && !self.start.as_ref().is_some_and(admits)
             }
-            _ => time_ms >= self.status_restated_at_ms,
+            Status::Booked | Status::Confirmed => time_ms >= self.status_restated_at_ms,
+            Status::Cancelled | Status::Deleted => false,
         }
     }
 
@@ -88,37 +105,29 @@ impl Appointment {
         is_new
     }
 
-    /// Counts a reschedule that is a move, unless it was counted before. Returns whether it counts.
-    fn count_move(&mut self, time_ms: i64, is_move: bool) -> bool {
-        let times = &mut self.rescheduled_at_ms;
-        let Err(at) = times.binary_search(&time_ms) else { return false };
-        if at == 0 && times.len() >= RESCHEDULES_MAX {
-            return false;
+    /// Remembers that an event states a start, and counts it if it is a move. If the visit is known to have had its present
+    /// start earlier than was known, it is placed since then. Returns whether anything changed.
+    fn remember_placement(&mut self, envelope: &Envelope, start_ms: i64, is_move: bool) -> bool {
+        let before = self.placements.present();
+        let stated = Placement { at_ms: envelope.time_ms, start_ms, is_move };
+        let moves = self.placements.state(stated, self.restated_at_ms);
+        self.rescheduled = self.rescheduled.saturating_add_signed(moves);
+        let after = self.placements.present();
+        let is_earlier = before.zip(after).is_some_and(|(before, after)| {
+            before.start_ms == after.start_ms && before.at_ms == self.placed_at_ms && after.at_ms < before.at_ms
+        });
+        if is_earlier {
+            self.placed_at_ms = envelope.time_ms;
+            self.placed_by.clone_from(&envelope.id);
         }
-        times.insert(at, time_ms);
-        if times.len() > RESCHEDULES_MAX {
-            times.remove(0);
-        }
-        self.rescheduled = self.rescheduled.saturating_add(u32::from(is_move));
-        is_move
+        is_earlier || moves != 0
     }
 
-    /// Takes back the first move: it was counted because the visit was unknown, and now an older booking of the same
-    /// start has arrived. Returns whether there was one.
-    fn uncount_first_move(&mut self, booked_ms: i64) -> bool {
-        let made_known_ms = Some(self.booked_at_ms).filter(|at_ms| *at_ms == self.placed_at_ms && booked_ms < *at_ms);
-        let is_no_move = made_known_ms.is_some() && self.rescheduled_at_ms.first().copied() == made_known_ms;
-        self.rescheduled = self.rescheduled.saturating_sub(u32::from(is_no_move));
-        is_no_move
-    }
-
-    /// Applies a status, unless a later event has stated another one or the visit cannot have it. Returns whether
-    /// anything changed.
+    /// Applies a status, unless a later event has stated another one. Returns whether anything changed.
     fn set_status(&mut self, envelope: &Envelope, status: Status, by: Option<CancelledBy>) -> bool {
         let time_ms = envelope.time_ms;
         let confirms_the_past = status == Status::Confirmed && !self.status.is_open();
-        let is_too_early = self.start.as_ref().is_some_and(|start| !start.admits(status, time_ms));
-        if self.is_past(time_ms) || confirms_the_past || is_too_early {
+        if self.is_past(time_ms) || confirms_the_past {
             return false;
         }
         if status == self.status {
@@ -127,17 +136,27 @@ impl Appointment {
         if time_ms < self.decided_at_ms(status) {
             return self.interrupt(time_ms);
         }
+        let is_brief = status == Status::Cancelled && time_ms.saturating_sub(self.placed_at_ms) <= REINSTATED_MS_MIN;
+        let taken_back = self.taken_back.filter(|_| is_brief);
         self.status_after_ms = Some(self.status_restated_at_ms).filter(|_| !self.status.is_open());
         self.set(status, envelope, by);
+        if let Some(first) = taken_back {
+            self.status_at_ms = first.at_ms;
+            self.cancelled_by = self.cancelled_by.or(first.by);
+        }
         true
     }
 
     /// The event time that an event of another `status` must reach to replace the status. A confirmation only has to be
-    /// as late as the booking that it confirms, and it does not protect that booking from older events.
+    /// as late as the booking that it confirms, and it does not protect that booking from older events. Nor does an outcome
+    /// have to be later than a restatement of the booking, or than the first event that makes the visit known.
     fn decided_at_ms(&self, status: Status) -> i64 {
+        let start_ms =
+            self.start.as_ref().filter(|_| !self.placements.is_moved()).map_or(i64::MAX, |start| start.at_ms);
         match (self.status, status) {
+            (Status::Booked | Status::Confirmed, Status::Attended | Status::Missed) => self.placed_at_ms.min(start_ms),
             (Status::Booked, Status::Confirmed) => self.placed_at_ms,
-            (Status::Booked | Status::Confirmed, _) => self.restated_at_ms,
+            (Status::Booked | Status::Confirmed, _) => self.on_at_ms,
             _ => self.status_restated_at_ms,
         }
     }
@@ -145,7 +164,6 @@ impl Appointment {
     /// Applies an event that states the status once more. If it is older than the first one known, the status counts from
     /// its time, unless another status is known in between: a visit was cancelled when that was first stated.
     fn restate(&mut self, time_ms: i64, by: Option<CancelledBy>) -> bool {
-        let is_latest = time_ms >= self.status_restated_at_ms;
         self.status_restated_at_ms = self.status_restated_at_ms.max(time_ms);
         let is_earlier = time_ms < self.status_at_ms
             && time_ms >= self.placed_at_ms
@@ -153,11 +171,10 @@ impl Appointment {
         if is_earlier {
             self.status_at_ms = time_ms;
         }
-        let is_first_named = self.cancelled_by.is_none() && time_ms >= self.status_at_ms;
-        let is_by_another = by.is_some() && by != self.cancelled_by && (is_latest || is_first_named);
-        if is_by_another {
-            self.cancelled_by = by;
-        }
+        let named = by.map(|by| Named { by, at_ms: time_ms }).filter(|_| time_ms >= self.status_at_ms);
+        let named = named.filter(|named| self.cancelled_by.is_none_or(|known| named.at_ms >= known.at_ms));
+        let is_by_another = named.is_some_and(|named| self.cancelled_by.is_none_or(|known| named.by != known.by));
+        self.cancelled_by = named.or(self.cancelled_by);
         is_earlier || is_by_another
     }
 
@@ -171,6 +188,7 @@ impl Appointment {
         let is_within = self.status_at_ms <= time_ms;
         if is_within {
             self.status_at_ms = self.status_restated_at_ms;
+            self.cancelled_by = self.cancelled_by.filter(|named| named.at_ms > time_ms);
         }
         is_within
     }
@@ -180,7 +198,8 @@ impl Appointment {
         self.status_at_ms = envelope.time_ms;
         self.status_restated_at_ms = envelope.time_ms;
         self.status_by.clone_from(&envelope.id);
-        self.cancelled_by = by;
+        self.cancelled_by = by.map(|by| Named { by, at_ms: envelope.time_ms });
+        self.taken_back = None;
     }
 
     /// Applies a receipt of a reminder: of two for one channel the later wins. Returns whether anything changed.
@@ -251,11 +270,7 @@ impl Client {
         }
         let known_ms = visit.start.as_ref().map(|start| start.at_ms);
         let start = Start::of(&booking.starts_at, visit.zone_or(zone));
-        let is_there = known_ms == Some(start.at_ms);
-        let mut is_new = match is_move {
-            true => visit.count_move(time_ms, !is_there || time_ms < visit.placed_at_ms),
-            false => is_there && visit.uncount_first_move(time_ms),
-        };
+        let mut is_new = visit.remember_placement(envelope, start.at_ms, is_move);
         is_new |= visit.place(booking, envelope, start);
         let booked_at_ms = match (known_ms, booking.booked_at_ms) {
             (None, booked_at_ms) => booked_at_ms.unwrap_or(time_ms),

@@ -172,13 +172,15 @@ impl User {
         device.is_reported = verdict == Trust::Reported && (device.is_reported || !was_revoked);
     }
 
-    /// Keeps at most `devices_max`, and `kept` among them.
-    pub(super) fn forget_devices(&mut self, kept: &str, devices_max: usize) {
+    /// Keeps at most `devices_max`, and `kept` among them: revoked ones are forgotten first, then those that are not
+    /// trusted, the one seen longest ago before the others.
+    pub(super) fn forget_devices(&mut self, kept: Option<&str>, devices_max: usize) {
         if self.devices.len() <= devices_max {
             return;
         }
         let rank = |device: &Device| (device.revoked_at_ms.is_none(), device.trusted, device.last_seen_ms);
-        let first = self.devices.iter().filter(|(key, _)| *key != kept).min_by_key(|(key, d)| (rank(d), *key));
+        let first =
+            self.devices.iter().filter(|(key, _)| Some(key.as_str()) != kept).min_by_key(|(key, d)| (rank(d), *key));
         if let Some(key) = first.map(|(key, _)| key.clone()) {
             self.devices.remove(&key);
         }

@@ -5,11 +5,13 @@
 use super::User;
 use crate::event::Event;
 use crate::view::Place;
+use crate::view::recent::RECENT_MAX;
 use crate::view::sketch::hash;
 use serde::{Deserialize, Serialize};
 
-/// Requests with a key that a user's row remembers; the oldest is forgotten first, and its key is new again.
-pub const KEYED_MAX: usize = 16;
+/// Requests with a key that a user's row remembers; the oldest is forgotten first, and its key is new again. As many as
+/// there are recent events, so that no key is forgotten whose event would still be skipped as a repetition.
+pub const KEYED_MAX: usize = RECENT_MAX;
 
 /// A request with an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

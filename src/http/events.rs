@@ -13,7 +13,7 @@ pub(super) mod headers;
 use super::Api;
 use super::auth::{Caller, Scope};
 use super::problem::{Code, InputError, Problem};
-use super::request::{Body, Prefer, json, media_type};
+use super::request::{Packed, Prefer, json, media_type};
 use crate::event::codec::{self, Defaults, Faults, Parsed};
 use crate::event::gate::{Admitted, Sources, Terms};
 use crate::event::{Event, Position, Topic};
@@ -38,8 +38,6 @@ pub const EVENTS_MAX: usize = 1_000;
 pub const EVENTS_PER_SUBJECT_MAX: usize = 64;
 /// Says that the events are an import of the caller's own export, which may name Foretell's own sources. For `admin`.
 pub const IMPORT_HEADER: &str = "foretell-import";
-/// Longest body that is read at once; a longer one, beside the workers.
-const SHORT_BYTES_MAX: usize = 128 * 1024;
 
 const BATCH: &str = "application/cloudevents-batch+json";
 const STRUCTURED: &str = "application/cloudevents+json";
@@ -114,11 +112,19 @@ pub(super) async fn post(
     caller: Caller,
     Prefer(wait): Prefer,
     headers: HeaderMap,
-    Body(body): Body,
+    body: Packed,
 ) -> Result<Response, Problem> {
-    let (is_long, tenant, intake) = (body.len() > SHORT_BYTES_MAX, caller.tenant.clone(), api.clone());
-    let read = move || read(&intake, &caller, &headers, &body);
-    let (records, ids) = if is_long { api.long.run(&tenant, async move { read() }).await? } else { read() }?;
+    let (records, ids) = match body.unpacked_if_short()? {
+        Ok(body) => read(&api, &caller, &headers, &body)?,
+        Err(packed) => {
+            let (tenant, intake) = (caller.tenant.clone(), api.clone());
+            let long = async move {
+                let body = packed.unpacked(intake.config.body_bytes_max)?;
+                read(&intake, &caller, &headers, &body)
+            };
+            api.long.run(&tenant, long).await??
+        }
+    };
     answer(&api, records, ids, wait).await
 }
 

@@ -19,7 +19,8 @@ pub(super) fn base() -> OpenApi {
         .description(Some(
             "Real-time risk scores from materialized views: events in, scores and reminders out. Errors are \
              application/problem+json (RFC 9457) with stable codes. Bodies are JSON in UTF-8 without doubled members, \
-             and may be compressed with gzip. The tenant is named by the API key, else by \
+             and may be compressed with gzip; one that is an object, other than an event, a policy or a model, has at \
+             most 128 KiB. The tenant is named by the API key, else by \
              the header Foretell-Tenant, else it is `default`.",
         ))
         .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))

@@ -326,11 +326,12 @@ impl Problem {
         self
     }
 
-    /// The same problem, with these places.
-    pub fn with(mut self, mut errors: Vec<InputError>) -> Self {
+    /// The same problem, with these places; long texts are cut.
+    pub fn with(mut self, errors: Vec<InputError>) -> Self {
         self.omitted = errors.len().saturating_sub(ERRORS_MAX);
-        errors.truncate(ERRORS_MAX);
-        self.errors = errors;
+        let cut_error =
+            |error: InputError| InputError { pointer: cut(error.pointer), detail: cut(error.detail), ..error };
+        self.errors = errors.into_iter().take(ERRORS_MAX).map(cut_error).collect();
         self
     }
 
@@ -414,9 +415,11 @@ mod tests {
             assert!(count == 1 || document.detail == format!("{count} faults"));
             assert!(serde_json::to_vec(&document).unwrap().len() <= listed * 600 + 1_000);
         }
-        let errors = (0..150).map(|n| InputError::from(fault(n))).collect();
+        let long = |n: usize| InputError { pointer: "p".repeat(9_000), detail: "é".repeat(9_000), ..fault(n).into() };
+        let errors = (0..150).map(long).collect();
         let document = Problem::new(Code::TooManyPerSubject, "x").with(errors).document();
         assert_eq!((document.errors.len(), document.errors_omitted), (100, Some(50)));
+        assert!(document.errors.iter().all(|error| error.pointer.len() + error.detail.len() < 1_100), "they are cut");
     }
 
     #[test]

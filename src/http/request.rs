@@ -16,6 +16,51 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Longest body that is read on a worker. Longer events are read on another thread, and a longer object is answered
+/// 413: none that can be used is as long.
+pub(super) const SHORT_BYTES_MAX: usize = 128 * 1024;
+/// Longest compressed events that are unpacked and read on a worker, in bytes when they are unpacked.
+const UNPACKED_BYTES_MAX: usize = 16 * 1024;
+
+/// A body within the limit as it was sent, perhaps compressed.
+pub(super) struct Packed {
+    bytes: Bytes,
+    coding: Coding,
+}
+
+impl FromRequest<Arc<Api>> for Packed {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
+        let coding = Coding::of(request.headers())?;
+        let bytes = Bytes::from_request(request, api).await.map_err(|rejection| unread(&rejection, api))?;
+        Ok(Self { bytes, coding })
+    }
+}
+
+impl Packed {
+    /// The body as it was before its sender compressed it.
+    pub(super) fn unpacked(self, bytes_max: usize) -> Result<Bytes, Problem> {
+        if self.bytes.len() > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        self.coding.undone(self.bytes, bytes_max)
+    }
+
+    /// The body as it was before its sender compressed it, where a worker may read it; else what was sent.
+    ///
+    /// # Errors
+    /// [`Code::MalformedRequest`] for a short body that is not gzip and says so.
+    pub(super) fn unpacked_if_short(self) -> Result<Result<Bytes, Self>, Problem> {
+        let (bytes, coding) = (self.bytes.clone(), self.coding);
+        let bytes_max = if coding == Coding::Identity { SHORT_BYTES_MAX } else { UNPACKED_BYTES_MAX };
+        match self.unpacked(bytes_max) {
+            Err(problem) if problem.code() == Code::BodyTooLarge => Ok(Err(Self { bytes, coding })),
+            unpacked => unpacked.map(Ok),
+        }
+    }
+}
+
 /// A body within the limit, whatever it is, before its sender compressed it.
 pub(super) struct Body(pub(super) Bytes);
 
@@ -23,22 +68,22 @@ impl FromRequest<Arc<Api>> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
-        let coding = Coding::of(request.headers())?;
-        let bytes = Bytes::from_request(request, api).await.map_err(|rejection| unread(&rejection, api))?;
-        coding.undone(bytes, api.config.body_bytes_max).map(Self)
+        Packed::from_request(request, api).await?.unpacked(api.config.body_bytes_max).map(Self)
     }
+}
+
+fn too_large(bytes_max: usize) -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"))
 }
 
 fn unread(rejection: &BytesRejection, api: &Api) -> Problem {
     match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(Code::BodyTooLarge, format!("the body is larger than {} bytes", api.config.body_bytes_max))
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(api.config.body_bytes_max),
         _ => Problem::new(Code::MalformedRequest, "the body ended before its announced length"),
     }
 }
 
-/// A body that is one JSON object; without a body, an empty object.
+/// A body that is one JSON object of at most [`SHORT_BYTES_MAX`]; without a body, an empty object.
 pub(super) struct Object(pub(super) Map<String, Value>);
 
 impl FromRequest<Arc<Api>> for Object {
@@ -48,7 +93,8 @@ impl FromRequest<Arc<Api>> for Object {
         if media_type(request.headers())?.is_some_and(|media| !media.is_json()) {
             return Err(Problem::new(Code::UnsupportedMediaType, "send application/json"));
         }
-        let Body(bytes) = Body::from_request(request, api).await?;
+        let packed = Packed::from_request(request, api).await?;
+        let bytes = packed.unpacked(SHORT_BYTES_MAX.min(api.config.body_bytes_max))?;
         if bytes.is_empty() {
             return Ok(Self(Map::new()));
         }

@@ -155,6 +155,7 @@ fn with_heartbeats(blocks: BoxStream<'static, String>, pulse: Duration) -> BoxSt
 }
 
 /// Where a stream begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum From {
     Oldest,
     Latest,
@@ -163,16 +164,18 @@ enum From {
 
 impl From {
     fn read(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Problem> {
-        // An empty one is none: no event has an empty id, and by the HTML standard it is not sent.
-        if let Some(id) = headers.get("last-event-id").filter(|id| !id.is_empty()) {
-            let text = id.to_str().unwrap_or_default();
-            return text.parse().map(Self::Cursor);
-        }
         let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        match pairs.find(|(name, _)| name == "from").as_ref().map(|(_, value)| value.as_ref()) {
-            None => Ok(Self::Oldest),
-            Some("latest") => Ok(Self::Latest),
-            Some(_) => Err(Problem::new(Code::MalformedRequest, "from can only be latest").at("/from")),
+        let from = match pairs.find(|(name, _)| name == "from").as_ref().map(|(_, value)| value.as_ref()) {
+            None => Self::Oldest,
+            Some("latest") => Self::Latest,
+            Some(_) => return Err(Problem::new(Code::MalformedRequest, "from can only be latest").at("/from")),
+        };
+        let mut ids = headers.get_all("last-event-id").iter();
+        match (ids.next(), ids.next()) {
+            (_, Some(_)) => Err(Problem::new(Code::MalformedRequest, "send Last-Event-ID once")),
+            // An empty one is none: no event has an empty id, and by the HTML standard it is not sent.
+            (Some(id), None) if !id.is_empty() => id.to_str().unwrap_or_default().parse().map(Self::Cursor),
+            _ => Ok(from),
         }
     }
 }
@@ -227,6 +230,30 @@ impl Drop for Open {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_stream_begins_is_checked_also_where_a_cursor_decides() {
+        let read = |query: Option<&str>, ids: &[&str]| {
+            let lines = ids.iter().map(|id| ("last-event-id".parse().unwrap(), id.parse().unwrap()));
+            From::read(query, &lines.collect::<HeaderMap>()).map_err(|problem| problem.code())
+        };
+        let cursor = From::Cursor(Cursor { epoch: 0, next: vec![7] });
+        for (query, ids, begin) in [
+            (None, &[][..], Ok(From::Oldest)),
+            (None, &[""], Ok(From::Oldest)),
+            (Some("from=latest"), &[""], Ok(From::Latest)),
+            (None, &["0-7"], Ok(cursor.clone())),
+            // A browser that connects again sends the query as before.
+            (Some("from=latest"), &["0-7"], Ok(cursor)),
+            (Some("from=bogus"), &["0-7"], Err(Code::MalformedRequest)),
+            (Some("from=bogus"), &[], Err(Code::MalformedRequest)),
+            (None, &["0-7", "0-8"], Err(Code::MalformedRequest)),
+            (None, &["0-7", ""], Err(Code::MalformedRequest)),
+            (None, &["x"], Err(Code::MalformedRequest)),
+        ] {
+            assert_eq!(read(query, ids), begin, "{query:?} {ids:?}");
+        }
+    }
 
     #[test]
     fn a_cursor_is_read_as_it_is_written() {

@@ -328,7 +328,7 @@ def quantile(values, share):
 
 
 class Verdict:
-    """Prints what was measured beside its bound; the process exits 1 where one does not hold."""
+    """Prints what was measured next to its bound; the process exits 1 where one does not hold."""
 
     def __init__(self):
         self.holds = True

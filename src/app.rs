@@ -186,7 +186,7 @@ impl Service {
         });
         if let Some(directory) = &ports.directory {
             let socket = bind_socket(&directory.join(SOCKET))?;
-            let (router, config) = (http::admin_router(&api), self.config.http.for_operators());
+            let (router, config) = (http::admin_router(&api), self.config.http.for_socket());
             let shutdown = self.shutdown.clone();
             tasks.spawn(async move {
                 http::serve(socket, move || router.clone(), &config, shutdown).await;

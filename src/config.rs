@@ -284,6 +284,9 @@ impl Config {
                 return invalid(place, format!("{days} is not from 1 to 36500"));
             }
         }
+        if let Err((key, message)) = self.http.validate() {
+            return invalid(&format!("http.{key}"), message);
+        }
         if let Err((key, message)) = self.enrich.validate() {
             return invalid(&format!("enrich.{key}"), message);
         }

@@ -5,11 +5,13 @@
 //!     a place                      401, 400, 403  408, 413   429, 503   503      403
 //! ```
 //!
-//! The route table below is all there is; the scope that a route needs stands beside it. Handlers touch the log only
-//! to append, and to look at decisions and reminders, and the store only through [`Rows`]. Health stands outside of the limits, so that an
-//! overloaded process can still say so; metrics have a listener of their own ([`ops`]). Whatever fails is answered with a problem document, panics included.
+//! The route table below is all there is; each route is listed under the scopes that open it. Handlers use the log
+//! only to append, and to look at decisions and reminders, and the store only through [`Rows`]. Health is outside of
+//! the limits, so that an overloaded process can still say so; metrics have a listener of their own ([`ops`]). Whatever
+//! fails is answered with a problem document, panics included.
 //!
-//! What is absent: quotas a caller (a gateway's work), TLS (as well), and any write on the public port that is not an event.
+//! What is absent: quotas for a caller (a gateway's work), TLS (as well), and any write on the public port that is not
+//! an event.
 
 pub mod admin;
 mod admission;
@@ -18,8 +20,9 @@ pub mod answer;
 mod aside;
 pub mod auth;
 pub mod clients;
+mod config;
 pub mod decisions;
-mod edge;
+pub(crate) mod edge;
 mod encoding;
 pub mod events;
 pub(crate) mod fuzz;
@@ -42,6 +45,7 @@ pub mod stream;
 pub mod users;
 mod webhook;
 
+pub use config::Config;
 pub use serve::{RESERVE, listen, serve};
 
 use crate::assess::Assessor;
@@ -67,112 +71,17 @@ use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
 use problem::{Code, Problem};
 use refusals::Refusals;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use crate::event::gate::API_SOURCE as SOURCE;
-
-/// Limits of the API.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Address and port to listen on.
-    pub listen: String,
-    /// TOML file of API keys; without one everybody who can connect may do everything.
-    pub api_keys_file: Option<std::path::PathBuf>,
-    /// Requests answered at once, each from when its body is there; further ones are answered 503.
-    pub requests_max: usize,
-    /// Of these, those of one tenant; further ones are answered 429.
-    pub requests_tenant_max: usize,
-    /// Open connections; a further one takes the place of the one that is quiet longest, if any is.
-    pub connections_max: usize,
-    /// Open connections of one peer: an IPv4 address, or an IPv6 network of 64 bits.
-    pub connections_peer_max: usize,
-    /// Open streams of reminders; further ones are answered 503.
-    pub streams_max: usize,
-    /// Of these, those of one tenant; further ones are answered 429.
-    pub streams_tenant_max: usize,
-    /// Largest body, in bytes.
-    pub body_bytes_max: usize,
-    /// Longest time until the whole body of a request is received, in milliseconds; then 408.
-    pub body_ms_max: u64,
-    /// Bodies held at once, in bytes, of which a tenant may hold half; beyond, 503 and 429.
-    pub bodies_bytes_max: u64,
-    /// Longest time from a whole request until the head of its answer, in milliseconds; then 503.
-    pub request_ms_max: u64,
-    /// Longest time from the begin of a connection until the first head of a request is received, in milliseconds; then
-    /// the connection is closed.
-    pub head_ms_max: u64,
-    /// Longest time from an answer until the next head of a request is received, in milliseconds; then the connection
-    /// is closed.
-    pub idle_ms_max: u64,
-    /// Longest time that a part of an answer waits for its reader, in milliseconds; then the connection is closed, or
-    /// the stream of HTTP/2 reset.
-    pub write_ms_max: u64,
-    /// Longest `Prefer: wait`, in milliseconds; longer ones are cut. Below `request_ms_max`.
-    pub wait_ms_max: u64,
-    /// How long a request for a reminder waits for its own fold, in milliseconds.
-    pub fold_wait_ms_max: u64,
-    /// How long a score may wait for its rows, in milliseconds; then it is answered from those that are there.
-    pub score_deadline_ms: u64,
-    /// Agendas computed at once, beside the workers; further ones wait. 0: half as many as there are processors.
-    pub agendas_max: usize,
-    /// Of these, those of one tenant.
-    pub agendas_tenant_max: usize,
-    /// Visits that one answer of the agenda may look at; a window that holds more is answered 422.
-    pub agenda_visits_max: usize,
-    /// Between two comments that keep a quiet stream open, in milliseconds.
-    pub stream_keep_alive_ms: u64,
-    /// How long open requests may go on after shutdown began, in milliseconds.
-    pub drain_ms: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:8080".into(),
-            api_keys_file: None,
-            requests_max: 512,
-            requests_tenant_max: 256,
-            connections_max: 4_096,
-            connections_peer_max: 2_048,
-            streams_max: 64,
-            streams_tenant_max: 16,
-            body_bytes_max: 1024 * 1024,
-            body_ms_max: 5_000,
-            bodies_bytes_max: 64 * 1024 * 1024,
-            request_ms_max: 35_000,
-            head_ms_max: 10_000,
-            idle_ms_max: 75_000,
-            write_ms_max: 30_000,
-            wait_ms_max: 30_000,
-            fold_wait_ms_max: 5_000,
-            score_deadline_ms: 50,
-            agendas_max: 0,
-            agendas_tenant_max: 1,
-            agenda_visits_max: 20_000,
-            stream_keep_alive_ms: 15_000,
-            drain_ms: 10_000,
-        }
-    }
-}
-
-impl Config {
-    /// The same for a listener of operators: few connections, and readers that may pause for long, as a command whose
-    /// output somebody pages through.
-    #[must_use]
-    pub fn for_operators(&self) -> Self {
-        const HOUR_MS: u64 = 60 * 60 * 1_000;
-        Self { connections_max: 64, connections_peer_max: 64, write_ms_max: HOUR_MS, ..self.clone() }
-    }
-}
 
 /// How visits are scored.
 #[derive(Debug, Clone)]
@@ -231,7 +140,7 @@ pub struct Parts {
     pub retention: Retention,
     /// Prefix of the names of topics, with its dot.
     pub topic_prefix: String,
-    /// What `/readyz?verbose` tells operators besides, as that the store may lose acknowledged writes.
+    /// What `/readyz?verbose` also says to operators, as that the store may lose acknowledged writes.
     pub notices: Vec<String>,
     /// Holds the rows against the log, for operators.
     pub verifier: Verifier,
@@ -249,6 +158,8 @@ pub struct Parts {
 pub struct Api {
     parts: Parts,
     requests: Arc<Room<1>>,
+    /// Answers that need no key: documents.
+    documents: Arc<Room<1>>,
     bodies: Arc<Room<1>>,
     streams: Arc<Room<1>>,
     agendas: Aside,
@@ -259,9 +170,12 @@ pub struct Api {
     is_open_to_browsers: bool,
     /// Look-ups of decisions that are on their way.
     lookups: Arc<Room<1>>,
+    /// Looks for decisions in the log.
+    looks: Aside,
     /// One place to learn a model in: a history takes as much memory as all else.
     lessons: Arc<Semaphore>,
-    policy_turn: Mutex<()>,
+    /// One change of a policy at a time, and one of each tenant at most in line.
+    changes: Aside,
     tail: stream::tail::Shared,
 }
 
@@ -281,6 +195,7 @@ impl Api {
         let shared = |all: usize, tenant: usize| Room::with_share([all as u64], [tenant as u64]);
         Arc::new(Self {
             requests: shared(config.requests_max, config.requests_tenant_max),
+            documents: shared(admission::DOCUMENTS_MAX, admission::DOCUMENTS_MAX),
             bodies: Room::with_share([config.bodies_bytes_max], [config.bodies_bytes_max / 2]),
             streams: shared(config.streams_max, config.streams_tenant_max),
             agendas: Aside::new(aside::lanes(config.agendas_max), config.agendas_tenant_max),
@@ -289,8 +204,9 @@ impl Api {
             is_open_to_browsers: parts.keys.is_none() && guard::is_loopback(&config.listen),
             parts,
             lookups: Room::new([decisions::WAITING_MAX]),
+            looks: Aside::new(decisions::LOOKS_MAX, decisions::LOOKS_MAX / 2),
             lessons: Arc::new(Semaphore::new(1)),
-            policy_turn: Mutex::new(()),
+            changes: Aside::new(1, 1),
             tail: stream::tail::Shared::default(),
         })
     }
@@ -361,8 +277,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
 
 /// Routes that need no key: they say nothing about anybody.
 fn open_routes() -> OpenApiRouter<Arc<Api>> {
-    let routes = OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready));
-    routes.route_layer(middleware::from_fn(query::checked))
+    OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready))
 }
 
 /// Health alone, for a process without the role of answering requests.

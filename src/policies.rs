@@ -90,6 +90,9 @@ pub struct Latest {
     pub version: String,
     /// When it was published, in milliseconds since the epoch; none where nothing was.
     pub published_at_ms: Option<i64>,
+    /// No version before it that is remembered was published in the same second, so that a date in whole seconds names
+    /// this version and no other.
+    pub is_dated_alone: bool,
 }
 
 struct Held<D> {
@@ -166,11 +169,14 @@ pub trait Shown: Send + Sync {
 #[async_trait]
 impl<D: Document> Shown for InForce<D> {
     fn latest(&self, row: &Row) -> Latest {
-        let published = |latest: Version| Latest {
+        let mut versions = row.versions();
+        let Some(latest) = versions.next() else { return self.settings.latest.clone() };
+        let second = |version: &Version| version.published_at_ms.div_euclid(1_000);
+        Latest {
             version: latest.version.to_string(),
             published_at_ms: Some(latest.published_at_ms),
-        };
-        row.versions().next().map_or_else(|| self.settings.latest.clone(), published)
+            is_dated_alone: versions.all(|earlier| second(&earlier) != second(&latest)),
+        }
     }
 
     fn check(&self, document: &Value) -> Result<(), Invalid> {
@@ -202,7 +208,7 @@ impl<D: Document> InForce<D> {
     /// is what decides for tenants that have none.
     pub fn new(rows: Arc<Rows>, settings: D, stale_ms_max: u64) -> Self {
         let version = digest(&settings);
-        let latest = Latest { version: version.clone(), published_at_ms: None };
+        let latest = Latest { version: version.clone(), published_at_ms: None, is_dated_alone: true };
         let settings = Arc::new(Active { version, latest, policy: settings, published: None, warning: None });
         let held = moka::sync::Cache::new(TENANTS_MAX);
         Self { rows, settings, held, stale_max: Duration::from_millis(stale_ms_max) }

@@ -3,11 +3,11 @@
 //! A process that waits for its cluster must be seen to live, and must say what it waits for. So each listener serves
 //! a router that can be exchanged: first liveness and a readiness that names what is missing, then what it is for.
 
-use crate::http::ops;
 use crate::http::problem::{Code, Problem};
+use crate::http::{edge, ops};
 use axum::routing::get;
 use axum::serve::{Listener, ListenerExt};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -63,7 +63,8 @@ fn waiting(missing: Arc<RwLock<String>>) -> Router {
         let missing = missing.read().unwrap_or_else(PoisonError::into_inner).clone();
         async move { Problem::new(Code::Starting, format!("waiting for {missing}")) }
     };
-    Router::new().route("/livez", get(|| async { Json(json!({"status": "ok"})) })).fallback(not_ready)
+    let router = Router::new().route("/livez", get(|| async { Json(json!({"status": "ok"})) })).fallback(not_ready);
+    router.layer(middleware::from_fn(edge::without_api))
 }
 
 /// Answers are small and whole: they are sent at once.
@@ -73,4 +74,24 @@ pub(super) fn no_delay(listener: TcpListener) -> impl Listener<Addr = SocketAddr
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::{Request, header};
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn answers_before_there_is_an_api_are_not_kept_by_caches_either() {
+        let doors = Doors::default();
+        for (path, status) in [("/livez", 200), ("/readyz", 503), ("/v1/users/u", 503), ("/docs/", 503)] {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let answer = doors.callers.behind().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), status, "{path}");
+            assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store", "{path}");
+            assert_eq!(answer.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
+        }
+    }
 }

@@ -2,23 +2,24 @@
 //!
 //! ```text
 //!   request ─► key, tenant ─► whole body ──────────► a place ────────► handler ─► answer
-//!               401, 400, 403   408, 413; 429, 503    429, 503           503        a large one keeps the place
+//!               401, 400, 403   408, 413; 429, 503    429, 503           503        keeps the place until it is read
 //! ```
 //!
 //! A place is taken when there is something to do, so a body that does not come keeps nobody waiting: it costs room
 //! for bodies, for as long as [`Config::body_ms_max`](super::Config::body_ms_max). Of both a tenant has a share. Whoever
 //! finds it used up by its own requests is answered 429; where others have all of it, 503. Nothing queues.
 //!
-//! Whatever needs a key is under [`KEYED`]. Probes are answered without any of this.
+//! Whatever needs a key is under [`KEYED`], and so is what leads nowhere there: see [`Needs`]. No body is read for
+//! anything else, save for operators on their socket.
 
-use super::auth::{self, Sender};
+use super::auth;
 use super::problem::{Code, Problem};
-use super::{Api, guard, health, ops};
+use super::{Api, guard};
 use crate::room::{Full, Place};
 use crate::telemetry;
 use axum::body::{Body, HttpBody};
-use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
@@ -31,39 +32,81 @@ use std::time::{Duration, Instant};
 
 /// What the paths of all routes that need a key begin with.
 pub(super) const KEYED: &str = "/v1/";
+/// What the paths of all routes for operators begin with.
+const OPERATORS: &str = "/admin/";
+/// What the routes of documents begin with.
+const DOCUMENTS: [&str; 2] = ["/docs", "/openapi.json"];
+/// Documents that are answered at once: a copy of one takes more than a megabyte.
+pub(super) const DOCUMENTS_MAX: usize = 16;
 /// Room that a request with a body takes before anything of it has come.
-const BODY_COST: u64 = 16 * 1024;
-/// Answers up to so many bytes fit into the buffers of a connection.
-const SMALL_BYTES_MAX: u64 = 64 * 1024;
+pub(super) const BODY_COST: u64 = 16 * 1024;
 /// A worker that one request holds for longer is noticed by others.
 const LONG_POLL: Duration = Duration::from_millis(5);
 
-/// Answers a request, by its handler or by what it lacks.
-pub(super) async fn answer(api: &Api, route: &str, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if health::is_probe(path) || path == ops::METRICS {
-        return caught(next.run(request)).await;
+/// What a request needs before it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// A key, and of its tenant's share room for its body and a place.
+    Key,
+    /// The same room and place, and no key: whoever may open the socket is the operator.
+    Place,
+    /// A place among documents.
+    Document,
+    /// Nothing: the answer is small, and the same for everybody.
+    Nothing,
+}
+
+impl Needs {
+    /// What a request needs, by its route, or by its path where it leads nowhere.
+    fn of(route: Option<&str>, path: &str) -> Self {
+        match route.unwrap_or(path) {
+            keyed if keyed.starts_with(KEYED) => Self::Key,
+            operators if route.is_some() && operators.starts_with(OPERATORS) => Self::Place,
+            document if route.is_some() && DOCUMENTS.iter().any(|begin| document.starts_with(begin)) => Self::Document,
+            _ => Self::Nothing,
+        }
     }
-    let sender = match route.starts_with(KEYED) {
-        true => guard::check(api, &request).and_then(|()| auth::sender(api, request.headers())).map(Some),
-        false => Ok(None),
+}
+
+/// Answers a request, by its handler or by what it lacks.
+pub(super) async fn answer(api: &Api, route: &str, request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>().is_some().then_some(route);
+    let answered = match Needs::of(matched, request.uri().path()) {
+        Needs::Key => return keyed(api, route, request, next).await,
+        Needs::Place => admitted(api, "", route, request, next).await,
+        Needs::Document => match api.documents.take("", [1]) {
+            Ok(place) => Ok(holding(place, without_body(request, next).await)),
+            Err(full) => Err(no_room(full, "documents")),
+        },
+        Needs::Nothing => Ok(without_body(request, next).await),
     };
-    let sender = match sender {
+    answered.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Answers a request that needs a key: the key is checked before anything else.
+async fn keyed(api: &Api, route: &str, mut request: Request, next: Next) -> Response {
+    let sender = match guard::check(api, &request).and_then(|()| auth::sender(api, request.headers())) {
         Ok(sender) => sender,
         Err(problem) => return refused(api, route, None, problem.into_response()),
     };
-    // Whoever has no key has no tenant, and shares one's room with the like.
-    let tenant = sender.as_ref().map_or("", Sender::tenant).to_owned();
-    let checked = sender.as_ref().map_or(Ok(()), |sender| sender.check_tenant(request.headers()));
-    let key = sender.as_ref().and_then(Sender::key);
-    if let Some(sender) = sender {
-        request.extensions_mut().insert(sender);
-    }
+    let (tenant, key) = (sender.tenant().to_owned(), sender.key());
+    let checked = sender.check_tenant(request.headers());
+    request.extensions_mut().insert(sender);
     let response = match checked {
         Ok(()) => admitted(api, &tenant, route, request, next).await.unwrap_or_else(IntoResponse::into_response),
         Err(problem) => problem.into_response(),
     };
     refused(api, route, key.as_deref(), response)
+}
+
+/// Answers without reading the body. Over HTTP/1 the connection is then over, because the body may still come.
+async fn without_body(request: Request, next: Next) -> Response {
+    let is_last = !request.body().is_end_stream() && request.version() <= Version::HTTP_11;
+    let mut response = caught(next.run(request.map(|_| Body::empty()))).await;
+    if is_last {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// The same answer; one that refuses whoever sent the request is noted.
@@ -85,9 +128,14 @@ async fn admitted(api: &Api, tenant: &str, route: &str, request: Request, next: 
         let detail = format!("no answer within {} ms; what was to be appended may be stored", longest.as_millis());
         return Err(Problem::new(Code::Timeout, detail));
     };
-    // A stream has a place of its own kind, and a small answer is as good as sent.
-    let is_large = response.body().size_hint().exact().is_some_and(|bytes| bytes > SMALL_BYTES_MAX);
-    Ok(if is_large { response.map(|body| Body::new(Held { body, _place: place })) } else { response })
+    Ok(holding(place, response))
+}
+
+/// The same answer, which keeps its place until the connection has taken the last of it. A stream has a place of its
+/// own kind instead.
+fn holding(place: Place<1>, response: Response) -> Response {
+    let is_whole = response.body().size_hint().exact().is_some();
+    if is_whole { response.map(|body| Body::new(Held { body, _place: place })) } else { response }
 }
 
 /// Why a tenant finds no room, to the tenant.
@@ -166,7 +214,7 @@ impl Parts {
     }
 }
 
-/// A large answer, which keeps its place until the connection has taken the last of it.
+/// The body of an answer and its place.
 struct Held {
     body: Body,
     _place: Place<1>,
@@ -210,4 +258,32 @@ async fn caught(answer: impl Future<Output = Response>) -> Response {
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         Problem::internal(format!("a handler panicked: {}", text.unwrap_or_default())).into_response()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_and_paths_under_v1_need_a_key_and_what_leads_nowhere_needs_nothing() {
+        for (route, path, needs) in [
+            (Some("/v1/users/{user_id}"), "/v1/users/u", Needs::Key),
+            (None, "/v1/nothing", Needs::Key),
+            (None, "/v1/", Needs::Key),
+            (None, "/v1", Needs::Nothing),
+            (None, "/v10/users", Needs::Nothing),
+            (None, "/nowhere", Needs::Nothing),
+            (None, "/admin/topics", Needs::Nothing),
+            (None, "/docs.html", Needs::Nothing),
+            (Some("/admin/topics"), "/admin/topics", Needs::Place),
+            (Some("/docs/{*rest}"), "/docs/swagger-ui-bundle.js", Needs::Document),
+            (Some("/docs"), "/docs", Needs::Document),
+            (Some("/openapi.json"), "/openapi.json", Needs::Document),
+            (Some("/livez"), "/livez", Needs::Nothing),
+            (Some("/readyz"), "/readyz", Needs::Nothing),
+            (Some("/metrics"), "/metrics", Needs::Nothing),
+        ] {
+            assert_eq!(Needs::of(route, path), needs, "{route:?} {path}");
+        }
+    }
 }

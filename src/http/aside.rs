@@ -23,7 +23,7 @@ pub(super) struct Aside {
 
 /// A lane, and the tenant's share that it is taken from.
 #[derive(Debug)]
-struct Turn {
+pub(super) struct Turn {
     _share: OwnedSemaphorePermit,
     _lane: OwnedSemaphorePermit,
 }
@@ -67,7 +67,8 @@ impl Aside {
         }
     }
 
-    async fn turn(&self, tenant: &str) -> Turn {
+    /// A lane, when the tenant's turn has come.
+    pub(super) async fn turn(&self, tenant: &str) -> Turn {
         // First the tenant's own, so that one request of each tenant at most is in the line for lanes.
         let share = acquired(self.share(tenant)).await;
         Turn { _share: share, _lane: acquired(self.lanes.clone()).await }

@@ -9,9 +9,10 @@
 //! since. An id is opaque to callers, so one that was never given out is as unknown as one of another tenant, of an
 //! erased subject, or one that is older than decisions are kept.
 //!
-//! A decision that was made just now may be on its way into the log. A look-up of it waits for the log to grow, and
-//! looks at nothing but what was appended meanwhile; few of them wait at once, because an id of the present can be
-//! made up.
+//! An id can be made up, and one that nobody was given is looked for in all of two minutes of the log. So few look-ups
+//! read the log at once, each tenant's own in line. A decision that was made just now may be on its way into the log: a
+//! look-up of it then waits for the log to grow, and looks at nothing but what was appended meanwhile; few of them wait
+//! at once, too.
 
 use super::auth::{Caller, Scope};
 use super::events::Accepted;
@@ -43,10 +44,12 @@ const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(160);
 /// Look-ups that wait at once, shared by tenants; further ones are answered 503.
 pub(super) const WAITING_MAX: u64 = 16;
+/// Look-ups that read the log at once, of which a tenant has half; further ones wait, within the time of a request.
+pub(super) const LOOKS_MAX: usize = 8;
 /// The decision is about a visit, whose outcome comes as an event.
 const NOT_A_LOGIN: &str = "NOT_A_LOGIN";
 
-/// A decision as it was made: the answer, and beside it what it was given to.
+/// A decision as it was made: the answer, and what it was given to.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "documents what the stored object is; it is passed on as it is")]
 #[schema(as = Decision)]
@@ -91,7 +94,7 @@ struct Feedback {
 /// A decision by its id, for as long as decisions are kept (`topics.decision_retention_days`).
 ///
 /// One that was made just now is waited for, at most a second. Decisions about users and clients who were erased since
-/// are not found. Reading one about a login needs `logins:read`, about a visit `visits:read`.
+/// are not found. One about a login is found with `logins:read`, about a visit with `visits:read`.
 #[utoipa::path(
     get, path = "/v1/decisions/{id}", tag = "decisions",
     params(("id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
@@ -107,8 +110,9 @@ pub(super) async fn get(
     Ids(id): Ids<String>,
 ) -> Result<Json<Map<String, Value>>, Problem> {
     let kept = find(&api, &caller.tenant, &id).await?;
-    caller.needs(if kept.is_login() { Scope::LoginsRead } else { Scope::VisitsRead })?;
-    Ok(Json(kept.into_data()))
+    let needed = if kept.is_login() { Scope::LoginsRead } else { Scope::VisitsRead };
+    // Another answer would say that there is such a decision, to somebody who may not know.
+    if caller.may(needed) { Ok(Json(kept.into_data())) } else { Err(unknown()) }
 }
 
 /// Says whether the person behind a scored login was who they said, and so changes the history that later logins are
@@ -174,7 +178,10 @@ async fn find(api: &Api, tenant: &str, id: &str) -> Result<Kept, Problem> {
         return Err(unknown());
     }
     let mut lookup = Lookup::new(api.log.as_ref(), tenant, id);
-    let record = match look(&mut lookup).await? {
+    let turn = api.looks.turn(tenant).await;
+    let found = look(&mut lookup).await?;
+    drop(turn);
+    let record = match found {
         Some(record) => record,
         None if (now_ms - id.at_ms()).abs() < FRESH_MS => wait(api, tenant, &mut lookup).await?,
         None => return Err(unknown()),

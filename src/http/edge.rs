@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 /// The route of requests that lead nowhere.
 const NOWHERE: &str = "none";
@@ -40,18 +40,39 @@ pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: 
     let mut response = trace::scope(caller, &span, answer.instrument(span.clone())).await;
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
-    harden(response.headers_mut(), &route);
     drop(inflight);
     let seconds = begun.elapsed().as_secs_f64();
-    let labels = [
-        (telemetry::ROUTE, route.clone()),
-        (telemetry::METHOD, method.to_owned()),
-        (telemetry::STATUS, status.as_str().to_owned()),
-    ];
-    metrics::counter!(telemetry::HTTP_REQUESTS, &labels).increment(1);
+    finish(&mut response, &route, method);
     metrics::histogram!(telemetry::HTTP_SECONDS, telemetry::ROUTE => route).record(seconds);
     span.in_scope(|| tracing::debug!(status = status.as_u16(), seconds, "answered"));
     response
+}
+
+/// The answer to a request that does not get as far as the router.
+pub(super) async fn refused(sent: &Method, headers: &HeaderMap, problem: Problem) -> Response {
+    let answer = async { problem.into_response() };
+    let mut response = trace::scope(trace::caller(headers), &Span::none(), answer).await;
+    finish(&mut response, NOWHERE, method(sent));
+    response
+}
+
+/// The same for every request of a router that answers before there is an API.
+pub(crate) async fn without_api(request: Request, next: Next) -> Response {
+    let method = method(request.method());
+    let mut response = next.run(request).await;
+    finish(&mut response, NOWHERE, method);
+    response
+}
+
+/// What every answer passes: its headers are hardened, and it is counted.
+fn finish(response: &mut Response, route: &str, method: &'static str) {
+    harden(response.headers_mut(), route);
+    let labels = [
+        (telemetry::ROUTE, route.to_owned()),
+        (telemetry::METHOD, method.to_owned()),
+        (telemetry::STATUS, response.status().as_str().to_owned()),
+    ];
+    metrics::counter!(telemetry::HTTP_REQUESTS, &labels).increment(1);
 }
 
 /// The name of a method in labels and spans: one of nine, or `other`, so that callers cannot make up labels.

@@ -67,7 +67,8 @@ pub struct PolicyVersions {
 /// The policy in force.
 ///
 /// `ETag` is the latest version that was published, `Last-Modified` when that was. With `If-None-Match` or
-/// `If-Modified-Since` it is answered 304 where the caller has that version.
+/// `If-Modified-Since` it is answered 304 where the caller has that version. Both are about what was published:
+/// `effective` also changes with the settings of the service, and keeps the `ETag` then.
 #[utoipa::path(
     get, path = "/v1/policies/{policy}", tag = "policies",
     params(
@@ -140,9 +141,10 @@ pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<Po
 ///
 /// It is in force in this process when it is answered, and everywhere within a second or so. With `If-Match` it
 /// replaces one of these versions alone, with `If-None-Match: *` none at all, with `If-Unmodified-Since` none that is
-/// newer; else 412. The document that is in force already is not published again. With `Idempotency-Key` the same
-/// request can be sent again, whatever was published since: it publishes nothing. A document that cannot be used is
-/// refused, and the one before it stays.
+/// newer; else 412. The document that is in force already is not published again. With `Idempotency-Key` it is, once,
+/// so that its version remembers the key: the same request can then be sent again, and publishes nothing, as long as
+/// its version is among the 16 that are remembered. A document that cannot be used is refused, and the one before it
+/// stays.
 #[utoipa::path(
     put, path = "/v1/policies/{policy}", tag = "policies",
     params(
@@ -192,8 +194,8 @@ pub(super) async fn replace(
     let request = idempotency::of(headers)?
         .map(|key| idempotency::event_id(tenant, &format!("/v1/policies/{}", kind.name()), key));
     let change = Change { kind, tenant, document, preconditions, request };
-    // Of changes in this process each waits for the one before; the fence is for those of others.
-    let _turn = api.policy_turn.lock().await;
+    // Of changes in this process each waits for the one before, tenants in turn; the fence is for other processes.
+    let _turn = api.changes.turn(tenant).await;
     publish(api, change).await
 }
 
@@ -259,8 +261,8 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         let detail = format!("the version is {}: read it again", latest.version);
         return Err(Problem::new(Code::PreconditionFailed, detail));
     }
-    if row.version > 0 && parsed(&row.document) == change.document {
-        // It holds already: no version, no record.
+    if change.request.is_none() && row.version > 0 && parsed(&row.document) == change.document {
+        // It holds already: no version, no record. A request under a key needs one, as its version remembers the key.
         return Ok(());
     }
     let publication = Publication {
@@ -329,7 +331,8 @@ pub(super) fn read(headers: &HeaderMap, answer: impl IntoResponse, latest: &Late
 
 /// What preconditions are compared with.
 pub(super) fn present(latest: &Latest) -> Present<'_> {
-    Present { version: &latest.version, published_at_ms: latest.published_at_ms }
+    let Latest { version, published_at_ms, is_dated_alone } = latest;
+    Present { version, published_at_ms: *published_at_ms, is_dated_alone: *is_dated_alone }
 }
 
 /// An answer whose `ETag` names the version that a change replaces, and whose `Last-Modified` says when it came.

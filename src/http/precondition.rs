@@ -7,6 +7,7 @@
 //!
 //! `If-Match` compares strongly: a weak tag never matches. `If-None-Match` compares weakly. A list of tags that cannot
 //! be parsed is refused, because its sender relies on it; a date that cannot be parsed is ignored, as the RFC requires.
+//! A date names whole seconds: where two versions fall into one, the date of the second names neither (8.8.2.2).
 
 use super::problem::{Code, Problem};
 use axum::http::header::{HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
@@ -20,6 +21,8 @@ pub(super) struct Present<'a> {
     pub(super) version: &'a str,
     /// When it was published, in milliseconds since the epoch; none if nothing was published, and then `*` matches nothing.
     pub(super) published_at_ms: Option<i64>,
+    /// No version before it was published in the same second.
+    pub(super) is_dated_alone: bool,
 }
 
 impl Present<'_> {
@@ -31,6 +34,12 @@ impl Present<'_> {
     /// `Last-Modified`, which knows whole seconds.
     pub(super) fn last_modified(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&httpdate::fmt_http_date(self.modified()?)).ok()
+    }
+
+    /// Whether it certainly is what there was at the end of the second that a date names; none without a date.
+    fn is_unmodified_since(&self, date: SystemTime) -> Option<bool> {
+        let modified = self.modified()?;
+        Some(if self.is_dated_alone { modified <= date } else { modified < date })
     }
 
     fn modified(&self) -> Option<SystemTime> {
@@ -72,10 +81,9 @@ impl Preconditions {
 
     /// Evaluates the preconditions of a request that reads.
     pub(super) fn read(&self, present: Present<'_>) -> Read {
-        let is_known = match (&self.if_none_match, self.if_modified_since, present.modified()) {
-            (Some(tags), ..) => tags.hold(present, Comparison::Weak),
-            (None, Some(since), Some(modified)) => modified <= since,
-            _ => false,
+        let is_known = match (&self.if_none_match, self.if_modified_since) {
+            (Some(tags), _) => tags.hold(present, Comparison::Weak),
+            (None, since) => since.and_then(|since| present.is_unmodified_since(since)).unwrap_or(false),
         };
         match (self.is_as_expected(present), is_known) {
             (false, _) => Read::Failed,
@@ -92,10 +100,9 @@ impl Preconditions {
 
     /// `If-Match`, else `If-Unmodified-Since`.
     fn is_as_expected(&self, present: Present<'_>) -> bool {
-        match (&self.if_match, self.if_unmodified_since, present.modified()) {
-            (Some(tags), ..) => tags.hold(present, Comparison::Strong),
-            (None, Some(since), Some(modified)) => modified <= since,
-            _ => true,
+        match (&self.if_match, self.if_unmodified_since) {
+            (Some(tags), _) => tags.hold(present, Comparison::Strong),
+            (None, since) => since.and_then(|since| present.is_unmodified_since(since)).unwrap_or(true),
         }
     }
 }
@@ -194,8 +201,9 @@ mod tests {
     const PUBLISHED_MS: i64 = 1_772_359_200_750;
     const AT: &str = "Sun, 01 Mar 2026 10:00:00 GMT";
     const BEFORE: &str = "Sun, 01 Mar 2026 09:59:59 GMT";
-    const PRESENT: Present<'_> = Present { version: "3", published_at_ms: Some(PUBLISHED_MS) };
-    const NOTHING: Present<'_> = Present { version: "d54bebe79826f10f", published_at_ms: None };
+    const AFTER: &str = "Sun, 01 Mar 2026 10:00:01 GMT";
+    const PRESENT: Present<'_> = Present { version: "3", published_at_ms: Some(PUBLISHED_MS), is_dated_alone: true };
+    const NOTHING: Present<'_> = Present { version: "d54bebe79826f10f", published_at_ms: None, is_dated_alone: true };
 
     fn of(headers: &[(&HeaderName, &str)]) -> Result<Preconditions, Problem> {
         let pairs = headers.iter().map(|(name, value)| ((*name).clone(), HeaderValue::from_str(value).unwrap()));
@@ -282,6 +290,17 @@ mod tests {
         assert_eq!(of(&[(&IF_NONE_MATCH, "\"2\""), (&modified, AT)]).unwrap().read(PRESENT), Read::Full);
         assert_eq!(of(&[(&IF_NONE_MATCH, "\"3\""), (&modified, BEFORE)]).unwrap().read(PRESENT), Read::NotModified);
         assert_eq!(of(&[(&IF_MATCH, "\"2\""), (&IF_NONE_MATCH, "\"3\"")]).unwrap().read(PRESENT), Read::Failed);
+    }
+
+    #[test]
+    fn a_date_does_not_name_the_second_version_of_its_second() {
+        let second = Present { is_dated_alone: false, ..PRESENT };
+        for (date, is_named) in [(BEFORE, false), (AT, false), (AFTER, true)] {
+            let (known, unmodified) =
+                (of(&[(&IF_MODIFIED_SINCE, date)]).unwrap(), of(&[(&IF_UNMODIFIED_SINCE, date)]).unwrap());
+            assert_eq!(known.read(second) == Read::NotModified, is_named, "{date}");
+            assert_eq!(unmodified.write(second), is_named, "{date}");
+        }
     }
 
     #[test]

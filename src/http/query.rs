@@ -1,13 +1,12 @@
 //! Query parameters: a request that names one which its route does not have is refused.
 //!
 //! Ignoring a misspelt parameter would answer a different request: a stream with `?form=latest` would start at the
-//! oldest reminder. The parameters of a route are those of the OpenAPI document, so there is one list.
+//! oldest reminder. The parameters of a route are those of the OpenAPI document, so there is one list. Probes ignore
+//! what they do not know: whoever runs them may append anything, and the answer is the same.
 
 use super::problem::{Code, InputError, Problem};
-use axum::extract::{MatchedPath, Request};
+use axum::extract::MatchedPath;
 use axum::http::request::Parts;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -82,15 +81,6 @@ pub(super) fn check(parts: &Parts) -> Result<(), Problem> {
     let faults = DOCUMENTED.faults(route, query);
     let Some((code, first)) = faults.first() else { return Ok(()) };
     Err(Problem::new(*code, first.detail.clone()).with(faults.into_iter().map(|(_, error)| error).collect()))
-}
-
-/// The same for routes that need no key; on the others [`Caller`](super::auth::Caller) checks the key first.
-pub(super) async fn checked(request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
-    match check(&parts) {
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
-        Err(problem) => problem.into_response(),
-    }
 }
 
 #[cfg(test)]

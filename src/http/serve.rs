@@ -7,6 +7,8 @@
 //!               └ none is quiet: the reserve, for probes alone
 //! ```
 //!
+//! A connection that ends says so first (GOAWAY over HTTP/2): a request that crosses it is still answered.
+//!
 //! hyper bounds how long a head may take once it has seen which version a connection speaks, and nothing else. So the
 //! time that a connection may be quiet is decided here, for all states of both protocols by one rule: see [`watch`].
 
@@ -17,11 +19,10 @@ mod watch;
 pub use places::{Peer, Remote};
 
 use super::problem::{Code, Problem};
-use super::{Config, health};
-use crate::telemetry::{self, trace};
+use super::{Config, edge, health};
+use crate::telemetry;
 use axum::Router;
 use axum::http::{Request, Version, header};
-use axum::response::IntoResponse;
 use axum::serve::Listener;
 use delivery::{Answer, Delivery, Streams};
 use hyper::body::Incoming;
@@ -38,7 +39,6 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, service_fn};
-use tracing::Span;
 use watch::{Over, Patience, Watch};
 
 /// Between two foldings of what histograms collected, so that they do not grow where nobody reads them.
@@ -47,14 +47,16 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Requests of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 100;
-/// How long a connection that was quiet for too long may take to say goodbye.
+/// How long a connection stays open without a request after it said that it ends.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Bytes of an HTTP/2 stream that wait to be sent.
+const SEND_BYTES_MAX: usize = 64 * 1024;
 /// Connections that wait to be accepted: a burst that finds no room tries again a second later.
 const BACKLOG: u32 = 4_096;
 /// Connections beyond `connections_max`, on which probes alone are answered.
 pub const RESERVE: usize = 32;
-/// How long such a connection may take to send its request.
-const RESERVE_HEAD: Duration = Duration::from_secs(1);
+/// How long such a connection may take to send its request, and then to read the answer.
+const RESERVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Listens on the first address of `address`, a `host:port`, that can be bound.
 ///
@@ -113,66 +115,76 @@ pub async fn serve<L>(
     connections.shutdown().await;
 }
 
-/// Decides what becomes of a new connection.
+/// Gives a new connection its place.
 struct Reception {
-    places: Arc<Places>,
-    reserve: Arc<Places>,
-    patience: Patience,
-    write: Duration,
+    ordinary: Counter,
+    reserve: Counter,
     drain: Duration,
-    builder: Arc<Builder<Streams>>,
     shutdown: CancellationToken,
+}
+
+/// Places of one kind, and how connections are served that have one.
+struct Counter {
+    places: Arc<Places>,
+    patience: Patience,
+    service: Served,
+}
+
+/// How a connection is served.
+#[derive(Clone)]
+struct Served {
+    /// It is one of the reserve.
+    probes_only: bool,
+    /// How long a part of an answer waits for the peer.
+    write: Duration,
+    builder: Arc<Builder<Streams>>,
 }
 
 impl Reception {
     fn new(config: &Config, shutdown: CancellationToken) -> Self {
-        let write = Duration::from_millis(config.write_ms_max);
-        let mut builder = Builder::new(Streams::new(write));
-        builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(Duration::from_millis(config.head_ms_max))
-            .max_concurrent_streams(STREAMS_MAX);
+        let ms = Duration::from_millis;
+        let counter = |places, patience, write, probes_only| {
+            let builder = Arc::new(builder(write, ms(config.head_ms_max)));
+            Counter { places, patience, service: Served { probes_only, write, builder } }
+        };
+        let patience = Patience { head: ms(config.head_ms_max), idle: ms(config.idle_ms_max) };
+        let places = Places::new(config.connections_max, config.connections_peer_max);
+        let hasty = Patience { head: RESERVE_PATIENCE, idle: Duration::ZERO };
         Self {
-            places: Places::new(config.connections_max, config.connections_peer_max),
-            reserve: Places::new(RESERVE, RESERVE),
-            patience: Patience {
-                head: Duration::from_millis(config.head_ms_max),
-                idle: Duration::from_millis(config.idle_ms_max),
-            },
-            write,
-            drain: Duration::from_millis(config.drain_ms),
-            builder: Arc::new(builder),
+            ordinary: counter(places, patience, ms(config.write_ms_max), false),
+            reserve: counter(Places::new(RESERVE, RESERVE), hasty, RESERVE_PATIENCE, true),
+            drain: ms(config.drain_ms),
             shutdown,
         }
     }
 
     /// A place for a connection, or one of the reserve; none where all of both are busy.
     fn admit(&self, peer: Option<Peer>) -> Option<Admitted> {
-        let admitted = |place, watch, probes_only| {
-            let (write, drain) = (self.write, self.drain);
-            let (builder, shutdown) = (self.builder.clone(), self.shutdown.clone());
-            Admitted { place, watch, probes_only, write, drain, builder, shutdown }
-        };
-        let watch = Watch::new(self.patience);
-        if let Some(place) = self.places.admit(peer, &watch) {
-            return Some(admitted(place, watch, false));
-        }
-        let watch = Watch::new(Patience { head: RESERVE_HEAD, idle: Duration::ZERO });
-        self.reserve.admit(peer, &watch).map(|place| admitted(place, watch, true))
+        [&self.ordinary, &self.reserve].into_iter().find_map(|counter| {
+            let watch = Watch::new(counter.patience);
+            let place = counter.places.admit(peer, &watch)?;
+            Some(Admitted { place, watch, service: counter.service.clone(), shutdown: self.shutdown.clone() })
+        })
     }
+}
+
+fn builder(write: Duration, ping: Duration) -> Builder<Streams> {
+    let mut builder = Builder::new(Streams::new(write));
+    builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ping)
+        .max_send_buf_size(SEND_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX);
+    builder
 }
 
 /// A connection that has a place.
 struct Admitted {
     place: Place,
     watch: Arc<Watch>,
-    /// It is one of the reserve.
-    probes_only: bool,
-    write: Duration,
-    drain: Duration,
-    builder: Arc<Builder<Streams>>,
+    service: Served,
     shutdown: CancellationToken,
 }
 
@@ -182,17 +194,14 @@ impl Admitted {
     where
         I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { place: _place, watch, probes_only, write, drain, builder, shutdown } = self;
+        let Self { place: _place, watch, service: Served { probes_only, write, builder }, shutdown } = self;
         let (requests, delivery) = (watch.clone(), Arc::<Delivery>::default());
         let answers = delivery.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (open, behind, delivery) = (requests.open(), behind.clone(), answers.clone());
             async move {
                 let response = match refusal(&request, probes_only) {
-                    Some(problem) => {
-                        let answer = async { problem.into_response() };
-                        trace::scope(trace::caller(request.headers()), &Span::none(), answer).await
-                    }
+                    Some(problem) => edge::refused(request.method(), request.headers(), problem).await,
                     None => behind().oneshot(request).await?,
                 };
                 Ok::<_, Infallible>(response.map(|body| Answer::new(body, open, &delivery)))
@@ -200,23 +209,24 @@ impl Admitted {
         });
         let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
         let mut connection = pin!(connection);
-        let goodbye = tokio::select! {
-            ended = connection.as_mut() => return told(ended),
-            over = watch.over() => match over {
-                Over::Quiet => GOODBYE,
-                Over::Evicted => return,
-            },
+        tokio::select! {
+            ended = connection.as_mut() => return log_end(ended),
+            over = watch.over() => if over == Over::Evicted { return },
             () = delivery.stalled(write) => return,
-            () = shutdown.cancelled() => drain,
-        };
+            () = shutdown.cancelled() => {}
+        }
+        // A request may be on its way, or open where the process shuts down: its own bounds hold for it.
         connection.as_mut().graceful_shutdown();
-        if let Ok(ended) = tokio::time::timeout(goodbye, connection).await {
-            told(ended);
+        tokio::select! {
+            ended = connection => log_end(ended),
+            () = watch.at_rest(GOODBYE) => {}
+            () = watch.evicted() => {}
+            () = delivery.stalled(write) => {}
         }
     }
 }
 
-fn told<E: std::fmt::Display>(ended: Result<(), E>) {
+fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
     }

@@ -50,7 +50,7 @@ async fn closed(mut stream: TcpStream) -> Vec<u8> {
 async fn http2(instance: &Instance, window: u32) -> (SendRequest<Bytes>, JoinHandle<()>) {
     let stream = TcpStream::connect(instance.address).await.unwrap();
     let mut builder = client::Builder::new();
-    builder.initial_window_size(window);
+    builder.initial_window_size(window).initial_connection_window_size(1 << 24);
     let (sender, connection) = builder.handshake(stream).await.unwrap();
     (sender, tokio::spawn(async move { drop(connection.await) }))
 }
@@ -144,16 +144,147 @@ async fn a_reader_that_reads_nothing_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_window_stays_closed_is_reset_and_others_go_on() {
+async fn a_stream_whose_window_stays_closed_is_reset_however_little_is_left_and_others_go_on() {
     let instance = instance(|config| config.write_ms_max = 50).await;
-    let (mut sender, ended) = http2(&instance, 0).await;
-    let (answer, _) = sender.send_request(get(&instance, LARGE), true).unwrap();
-    let mut body = answer.await.unwrap().into_body();
-    let reset = tokio::time::timeout(PATIENCE, body.data()).await.expect("it is reset");
-    assert!(matches!(reset, Some(Err(_))), "{reset:?}");
-    let (answer, _) = sender.send_request(get(&instance, "/livez"), true).unwrap();
-    assert_eq!(answer.await.unwrap().status(), 200);
-    assert!(!ended.is_finished());
+    let large: u32 = instance.get(LARGE).await.header("content-length").parse().unwrap();
+    for (path, window) in [
+        (LARGE, 0),
+        (LARGE, large - 1),
+        ("/openapi.json", 0),
+        ("/livez", 0),
+        ("/livez", 1),
+        ("/nowhere", 0),
+        ("/v1/users/nobody", 0),
+    ] {
+        let (mut sender, ended) = http2(&instance, window).await;
+        let (answer, _) = sender.send_request(get(&instance, path), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        let reset = async {
+            loop {
+                if let Err(reset) = body.data().await.expect("it has no end") {
+                    return reset;
+                }
+            }
+        };
+        let reset = tokio::time::timeout(PATIENCE, reset).await.expect("it is reset");
+        assert!(reset.is_reset(), "{path} {window}: {reset:?}");
+        assert!(!ended.is_finished(), "{path} {window}");
+        let request = axum::http::Request::head(format!("http://{}/livez", instance.address)).body(()).unwrap();
+        let (answer, _) = sender.send_request(request, true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200, "an answer without a body needs no window");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_window_holds_no_connection() {
+    let instance = instance(|config| (config.write_ms_max, config.idle_ms_max) = (50, 50)).await;
+    for path in ["/livez", "/nowhere", "/v1/users/nobody", LARGE] {
+        let (mut sender, ended) = http2(&instance, 0).await;
+        let (answer, _) = sender.send_request(get(&instance, path), true).unwrap();
+        let _unread = answer.await.unwrap();
+        // h2 answers every ping by itself.
+        tokio::time::timeout(PATIENCE, ended).await.expect("it is closed").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_reserve_is_not_held_by_closed_windows() {
+    let instance = without_views(|config| (config.connections_max, config.connections_peer_max) = (1, 1)).await;
+    let waiting = busy(&instance, "a");
+    appended(&instance, "a").await;
+    let mut held = Vec::new();
+    for _ in 0..foretell::http::RESERVE {
+        let (mut sender, ended) = http2(&instance, 0).await;
+        let (answer, _) = sender.send_request(get(&instance, "/livez"), true).unwrap();
+        held.push((answer.await.unwrap(), sender, ended));
+    }
+    let probe =
+        async || instance.request(Method::GET, "/livez").send().await.is_ok_and(|answer| answer.status() == 200);
+    assert!(!probe().await, "the reserve is taken");
+    until(probe).await;
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn documents_that_are_not_read_take_no_place_of_a_tenant() {
+    let instance = instance(|config| (config.requests_max, config.requests_tenant_max) = (1, 1)).await;
+    let (mut sender, _ended) = http2(&instance, 0).await;
+    let mut unread = Vec::new();
+    for _ in 0..16 {
+        let (answer, _) = sender.send_request(get(&instance, LARGE), true).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        unread.push(answer);
+    }
+    assert_eq!(instance.get(LARGE).await.problem(), (503, "OVERLOADED"));
+    assert_eq!(instance.get("/v1/policies/login").await.status, 200);
+    drop(unread);
+    until(async || instance.get(LARGE).await.status == 200).await;
+}
+
+#[tokio::test]
+async fn an_answer_keeps_its_place_until_it_is_read_however_small() {
+    let instance = instance(|config| (config.requests_max, config.requests_tenant_max) = (4, 2)).await;
+    let (mut sender, _ended) = http2(&instance, 0).await;
+    let mut unread = Vec::new();
+    for _ in 0..2 {
+        let (answer, _) = sender.send_request(get(&instance, "/v1/policies/login"), true).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        unread.push(answer);
+    }
+    assert_eq!(instance.get("/v1/policies/login").await.problem(), (429, "TENANT_OVERLOADED"));
+    assert_eq!(instance.get("/livez").await.status, 200);
+    drop(unread);
+    until(async || instance.get("/v1/policies/login").await.status == 200).await;
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// A HEADERS frame with literal fields (RFC 7541, 6.2.2).
+fn headers(stream: u8, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let field = |(name, value): &(&str, &str)| [vec![0], text(name), text(value)].concat();
+    frame(1, 4 | flags, stream, &fields.iter().map(field).collect::<Vec<_>>().concat())
+}
+
+/// Reads frames until one of this kind, and stream, comes.
+async fn received(connection: &mut TcpStream, kind: u8, stream: u8) -> std::io::Result<()> {
+    loop {
+        let mut head = [0; 9];
+        connection.read_exact(&mut head).await?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        connection.read_exact(&mut payload).await?;
+        if (head[3], head[8]) == (kind, stream) {
+            return Ok(());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_crosses_the_goodbye_is_answered() {
+    const GOAWAY: u8 = 7;
+    let instance = without_views(|config| config.idle_ms_max = 50).await;
+    let get = [(":method", "GET"), (":scheme", "http"), (":path", "/livez"), (":authority", "127.0.0.1")];
+    let mut connection = connected(&instance, &[PREFACE, SETTINGS, &headers(1, 1, &get)].concat()).await;
+    received(&mut connection, GOAWAY, 0).await.unwrap();
+    let post = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/v1/events"),
+        (":authority", "127.0.0.1"),
+        ("content-type", "application/cloudevents+json"),
+        ("prefer", "wait=2"),
+    ];
+    let body = login("e", "u").to_string();
+    connection.write_all(&[headers(3, 0, &post), frame(0, 1, 3, body.as_bytes())].concat()).await.unwrap();
+    let answered = tokio::time::timeout(PATIENCE, received(&mut connection, 1, 3)).await.unwrap();
+    assert!(answered.is_ok(), "it was cut off while it was answered: {answered:?}");
+    closed(connection).await;
 }
 
 #[tokio::test]

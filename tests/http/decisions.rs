@@ -107,6 +107,32 @@ async fn decisions_of_others_older_ones_and_invented_ones_are_unknown() {
 }
 
 #[tokio::test]
+async fn a_key_learns_nothing_of_decisions_that_it_may_not_read() {
+    let world = World::new();
+    let mut parts = world.parts();
+    let key = |(name, scope): (&str, &str)| {
+        let hash = foretell::http::auth::hash(name);
+        format!("[[keys]]\nname = \"{name}\"\nsha256 = \"{hash}\"\ntenant = \"acme\"\nscopes = [\"{scope}\"]\n")
+    };
+    let keys = [("scores", "risk:read"), ("logins", "logins:read"), ("visits", "visits:read")].map(key).concat();
+    parts.keys = Some(foretell::http::auth::Keys::parse(&keys).unwrap());
+    let instance = Instance::with(world, parts).await;
+    let asked = json!({"user_id": "u", "ip": "198.51.100.7"});
+    let request = instance.request(Method::POST, "/v1/risk/logins").bearer_auth("scores");
+    let score = Answer::of(request.json(&asked).send().await.unwrap()).await;
+    let real = score.body["id"].as_str().unwrap().to_owned();
+    let invented = Id::new(NOW_MS - HOUR_MS, 0, 7).to_string();
+    let get = async |id: &str, key: &str| {
+        let request = instance.request(Method::GET, &format!("/v1/decisions/{id}")).bearer_auth(key);
+        let answer = Answer::of(request.send().await.unwrap()).await;
+        (answer.status, answer.body["code"].clone(), answer.body["detail"].clone())
+    };
+    assert_eq!(get(&real, "logins").await.0, 200);
+    assert_eq!(get(&real, "visits").await, get(&invented, "visits").await);
+    assert_eq!(get(&real, "visits").await.0, 404);
+}
+
+#[tokio::test]
 async fn a_decision_is_found_among_many_and_beside_holes() {
     let instance = Instance::start().await;
     let mut ids = Vec::new();
@@ -545,7 +571,12 @@ async fn requests_under_one_key_at_once_are_one_request_across_processes() {
 async fn made_up_ids_of_the_present_wait_for_the_log_and_only_some_at_once() {
     let world = World::new();
     let parts = world.parts();
-    let looked = Arc::new(Looked { log: world.log.clone(), pages: AtomicUsize::new(0) });
+    let looked = Arc::new(Looked {
+        log: world.log.clone(),
+        pages: AtomicUsize::new(0),
+        reading: AtomicUsize::new(0),
+        most: AtomicUsize::new(0),
+    });
     let instance = Instance::with(world, Parts { log: looked.clone(), ..parts }).await;
     for n in 0..50 {
         let asked = json!({"user_id": format!("u{n}"), "ip": "198.51.100.7"});
@@ -553,6 +584,14 @@ async fn made_up_ids_of_the_present_wait_for_the_log_and_only_some_at_once() {
     }
     until(async || records(&instance.world, Topic::Decisions).len() == 50).await;
     let made_up = |n: u64| format!("/v1/decisions/{}", Id::new(NOW_MS, n as u32 % PARTITIONS, 1_000 + n));
+    let old = |n: u64| format!("/v1/decisions/{}", Id::new(NOW_MS - HOUR_MS, n as u32 % PARTITIONS, n));
+    let answers = futures::future::join_all((0..40).map(|n| {
+        let (instance, path) = (&instance, old(n));
+        async move { instance.get(&path).await }
+    }));
+    assert!(answers.await.iter().all(|answer| answer.status == 404), "they wait in line");
+    let most = looked.most.load(Ordering::SeqCst);
+    assert!((1..=4).contains(&most), "{most} look-ups of one tenant read the log at once");
     looked.pages.store(0, Ordering::SeqCst);
     assert_eq!(instance.get(&made_up(0)).await.problem(), (404, "DECISION_NOT_FOUND"));
     let once = looked.pages.load(Ordering::SeqCst);
@@ -570,10 +609,12 @@ async fn made_up_ids_of_the_present_wait_for_the_log_and_only_some_at_once() {
     assert_eq!(instance.get(&format!("/v1/decisions/{id}")).await.status, 200);
 }
 
-/// A log that counts the pages of decisions that are read.
+/// A log that counts the pages of decisions that are read, and how many are read at once at most.
 struct Looked {
     log: Arc<log::memory::Log>,
     pages: AtomicUsize,
+    reading: AtomicUsize,
+    most: AtomicUsize,
 }
 
 #[async_trait]
@@ -599,8 +640,18 @@ impl Log for Looked {
     }
 
     async fn page(&self, topic: Topic, partition: u32, from: i64) -> Result<Page, Error> {
-        self.pages.fetch_add(usize::from(topic == Topic::Decisions), Ordering::SeqCst);
-        self.log.page(topic, partition, from).await
+        if topic != Topic::Decisions {
+            return self.log.page(topic, partition, from).await;
+        }
+        self.pages.fetch_add(1, Ordering::SeqCst);
+        self.most.fetch_max(self.reading.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        // Others who may read have time to begin.
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        let page = self.log.page(topic, partition, from).await;
+        self.reading.fetch_sub(1, Ordering::SeqCst);
+        page
     }
 
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {

@@ -370,7 +370,12 @@ async fn reading_is_split_into_logins_and_visits() {
             let request = instance.request(method.clone(), path).bearer_auth(scope).header("content-type", JSON);
             let request = if method == Method::PUT { request.body("{}") } else { request };
             let status = request.send().await.unwrap().status().as_u16();
-            assert_eq!(status != 403, opens.contains(&scope), "{scope} {method} {path}: {status}");
+            let closed = match path.starts_with("/v1/decisions/") && ["logins:read", "visits:read"].contains(&scope) {
+                // Some decisions are open to it: that there is this one is not said.
+                true => 404,
+                false => 403,
+            };
+            assert_eq!(status != closed, opens.contains(&scope), "{scope} {method} {path}: {status}");
             assert_ne!(status, 401, "{scope}");
         }
     }
@@ -382,6 +387,9 @@ async fn unknown_query_parameters_are_refused_everywhere() {
     let document: Value = instance.get("/openapi.json").await.body;
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
+            if ["/livez", "/readyz"].contains(&path.as_str()) {
+                continue;
+            }
             let path = path.replace("{policy}", "login").replace(['{', '}'], "");
             let method: Method = method.to_uppercase().parse().unwrap();
             let answer = Answer::of(instance.request(method, &format!("{path}?lmit=1")).send().await.unwrap()).await;

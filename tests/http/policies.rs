@@ -177,6 +177,41 @@ async fn a_publication_under_an_idempotency_key_happens_once() {
 }
 
 #[tokio::test]
+async fn a_publication_under_a_key_is_remembered_also_where_its_document_holds_already() {
+    let instance = Instance::start().await;
+    let keyed = async |document: &Value| {
+        let request = instance.request(Method::PUT, LOGIN).header("idempotency-key", "k").json(document);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let (strict, lax, other) =
+        (json!({"challenge_at": 0.1}), json!({"challenge_at": 0.4}), json!({"challenge_at": 0.5}));
+    put(&instance, &strict, None).await;
+    assert_eq!(keyed(&strict).await.header("etag"), "\"2\"", "its version remembers the key");
+    assert_eq!(keyed(&strict).await.header("etag"), "\"2\"", "once");
+    put(&instance, &lax, None).await;
+    let retried = keyed(&strict).await;
+    assert_eq!((retried.status, &retried.body["document"]), (200, &lax), "what came since holds");
+    assert_eq!(keyed(&other).await.problem(), (422, "IDEMPOTENCY_KEY_REUSED"));
+}
+
+#[tokio::test]
+async fn a_date_protects_from_losing_a_change_of_the_same_second() {
+    let instance = Instance::start().await;
+    let since = async |method: Method, name: &str, date: &str| {
+        conditional(&instance, method, LOGIN, &[(name, date)]).await.status
+    };
+    put(&instance, &json!({"challenge_at": 0.1}), None).await;
+    let seen = instance.get(LOGIN).await.header("last-modified").to_owned();
+    // The clock stands.
+    put(&instance, &json!({"challenge_at": 0.4}), None).await;
+    assert_eq!(instance.get(LOGIN).await.header("last-modified"), seen);
+    assert_eq!(since(Method::PUT, "if-unmodified-since", &seen).await, 412);
+    assert_eq!(since(Method::GET, "if-modified-since", &seen).await, 200, "the caller has the one before");
+    assert_eq!(since(Method::GET, "if-modified-since", "Sun, 01 Mar 2026 10:00:01 GMT").await, 304);
+    assert_eq!(since(Method::PUT, "if-unmodified-since", "Sun, 01 Mar 2026 10:00:01 GMT").await, 200);
+}
+
+#[tokio::test]
 async fn what_cannot_be_used_is_refused_with_the_place_and_the_policy_before_it_stays() {
     let instance = Instance::start().await;
     assert_eq!(put(&instance, &json!({"challenge_at": 0.3}), None).await.0.status, 200);

@@ -1,10 +1,14 @@
 //! Answers on their way to the peer.
 //!
-//! hyper takes the next part of an answer only when it can pass on the one before: over HTTP/1.1 when the socket has
-//! room, over HTTP/2 when the stream's window is open. So a part that was taken, and no next one for too long, is a peer
-//! that does not read, and its connection or stream ends. Over HTTP/2 each stream is watched by itself, because pings
-//! and other streams go on beside one that stands still. What is left when the last part was taken fits into buffers,
-//! and the connection is quiet from then on: [`super::watch`].
+//! hyper takes the next part of an answer, or drops the answer, only when it has passed on the part before: over
+//! HTTP/1.1 when the socket has room, over HTTP/2 when the stream's window is open. This holds for the last part as for
+//! any other: over HTTP/2 hyper keeps it until the window opens. So a part that was taken, and nothing after it for too
+//! long, is a peer that does not read, and its connection or stream ends. Over HTTP/2 each stream is watched by itself,
+//! because pings and other streams continue while one is stalled. Once the answer is dropped, what is left of it fits
+//! into buffers, and the connection is quiet from then on: [`super::watch`].
+//!
+//! Over HTTP/2 a window of one byte lets hyper pass on a whole part, which then waits in a buffer that nobody watches.
+//! So the last byte of an answer is a part of its own: it is passed on when the window has room for all before it.
 
 use super::watch::Open;
 use axum::body::Body;
@@ -28,7 +32,7 @@ tokio::task_local! {
 /// How far the answer of a connection, or of a stream, is passed on.
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
-    /// When its latest part was taken, until the next one is asked for.
+    /// When its latest part was taken, until hyper polls for the next one or drops the answer.
     taken_at: Mutex<Option<Instant>>,
 }
 
@@ -86,6 +90,8 @@ pub(super) struct Answer {
     /// What is left of a part that was too large.
     rest: Bytes,
     delivery: Arc<Delivery>,
+    /// It is the answer of an HTTP/2 stream.
+    is_of_stream: bool,
     _open: Open,
 }
 
@@ -93,8 +99,10 @@ impl Answer {
     /// An answer to a request that is open; to be called where it is answered. Without a stream it is the answer of
     /// the whole connection.
     pub(super) fn new(body: Body, open: Open, connection: &Arc<Delivery>) -> Self {
-        let delivery = STREAM.try_with(Arc::clone).unwrap_or_else(|_| connection.clone());
-        Self { body, rest: Bytes::new(), delivery, _open: open }
+        let stream = STREAM.try_with(Arc::clone).ok();
+        let is_of_stream = stream.is_some();
+        let delivery = stream.unwrap_or_else(|| connection.clone());
+        Self { body, rest: Bytes::new(), delivery, is_of_stream, _open: open }
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
@@ -107,7 +115,9 @@ impl Answer {
                 None => return Poll::Ready(None),
             }
         }
-        let part = self.rest.split_to(self.rest.len().min(PART_BYTES_MAX));
+        let left = self.rest.len();
+        let is_last = left > 1 && left <= PART_BYTES_MAX && self.is_of_stream && self.body.is_end_stream();
+        let part = self.rest.split_to(if is_last { left - 1 } else { left.min(PART_BYTES_MAX) });
         Poll::Ready(Some(Ok(Frame::data(part))))
     }
 }
@@ -127,8 +137,7 @@ impl HttpBody for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let polled = self.poll_part(cx);
-        let is_followed = matches!(polled, Poll::Ready(Some(_))) && !self.is_end_stream();
-        self.delivery.set(is_followed.then(Instant::now));
+        self.delivery.set(matches!(polled, Poll::Ready(Some(Ok(_)))).then(Instant::now));
         polled
     }
 
@@ -168,9 +177,43 @@ mod tests {
             assert_eq!(answer.size_hint().exact(), Some((sent.len() - got.len()) as u64));
         }
         assert_eq!((got, parts), (sent, vec![PART_BYTES_MAX, PART_BYTES_MAX, 7]));
-        assert_eq!((delivery.taken_at(), watch.quiet_until()), (None, None), "handed over when it is dropped");
+        assert!(delivery.taken_at().is_some(), "the last part may still wait for the peer");
+        assert_eq!(watch.quiet_until(), None, "handed over when it is dropped");
         drop(answer);
+        assert_eq!(delivery.taken_at(), None);
         assert!(watch.quiet_until().is_some());
+    }
+
+    #[tokio::test]
+    async fn the_last_byte_of_a_stream_is_a_part_of_its_own() {
+        let watch = Watch::new(Patience { head: Duration::ZERO, idle: Duration::ZERO });
+        for (bytes, expected) in [
+            (1, &[1][..]),
+            (2, &[1, 1]),
+            (100, &[99, 1]),
+            (PART_BYTES_MAX, &[PART_BYTES_MAX - 1, 1]),
+            (PART_BYTES_MAX + 1, &[PART_BYTES_MAX, 1]),
+            (PART_BYTES_MAX + 9, &[PART_BYTES_MAX, 8, 1]),
+        ] {
+            let body = Body::from(vec![7; bytes]);
+            let mut answer = STREAM.sync_scope(Arc::default(), || Answer::new(body, watch.open(), &Arc::default()));
+            let mut parts = Vec::new();
+            while !answer.is_end_stream() {
+                let frame = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await.unwrap().unwrap();
+                parts.push(frame.data_ref().unwrap().len());
+            }
+            assert_eq!(parts, expected, "{bytes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_body_waits_for_no_peer() {
+        let watch = Watch::new(Patience { head: Duration::ZERO, idle: Duration::ZERO });
+        let delivery = Arc::<Delivery>::default();
+        let mut answer = Answer::new(Body::empty(), watch.open(), &delivery);
+        assert!(answer.is_end_stream() && delivery.taken_at().is_none());
+        assert!(poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await.is_none());
+        assert_eq!(delivery.taken_at(), None);
     }
 
     #[tokio::test(start_paused = true)]

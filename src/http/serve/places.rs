@@ -2,7 +2,8 @@
 //!
 //! Where none is left, a quiet connection is closed, so that whoever is silent makes room for whoever asks: the oldest
 //! one that never sent a request, or else the one whose idle time is up first. Where the peer's own share is used up it
-//! is one of the peer's, so that nobody crowds out others. Only where all of them are busy is there no place.
+//! is one of this peer's; where all places are taken, one of the peer that has most of them. So nobody crowds out
+//! others, also not several peers together. Only where all of them are busy is there no place.
 
 use super::watch::Watch;
 use std::collections::{HashMap, VecDeque};
@@ -10,7 +11,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
-/// Whom connections are counted by: an IPv4 address, or an IPv6 network of 64 bits, which is what one subscriber has.
+/// Whom connections are counted by: an IPv4 address, or an IPv6 network of 56 bits, which is what one subscriber gets
+/// from most providers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer(IpAddr);
 
@@ -18,13 +20,16 @@ impl From<IpAddr> for Peer {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => {
-                let network = address.to_bits() >> 64 << 64;
+                let network = address.to_bits() >> HOST_BITS << HOST_BITS;
                 Self(Ipv6Addr::from_bits(network).into())
             }
             v4 @ IpAddr::V4(_) => Self(v4),
         }
     }
 }
+
+/// Bits of an IPv6 address that a subscriber chooses.
+const HOST_BITS: u32 = 128 - 56;
 
 /// The other end of a connection.
 pub trait Remote {
@@ -90,7 +95,7 @@ impl Places {
         let mut taken = self.taken();
         let is_share_used = peer.is_some_and(|peer| taken.count(peer) >= self.peer_max);
         if is_share_used || taken.connections.len() >= self.max {
-            let number = taken.first_over(if is_share_used { peer } else { None })?;
+            let number = if is_share_used { taken.first_over(peer) } else { taken.first_over_all() }?;
             taken.remove(number).inspect(|evicted| evicted.evict());
         }
         let number = taken.insert(peer, watch.clone());
@@ -106,6 +111,14 @@ impl Places {
 impl Taken {
     fn count(&self, peer: Peer) -> usize {
         self.peers.get(&peer).map_or(0, |group| group.count)
+    }
+
+    /// The quiet connection that makes room where all places are taken: of the peer that has most of them, or of all
+    /// where no peer has several or that one's are busy.
+    fn first_over_all(&mut self) -> Option<u64> {
+        let largest = self.peers.iter().filter(|(_, group)| group.count > 1).max_by_key(|(_, group)| group.count);
+        let largest = largest.map(|(peer, _)| *peer);
+        largest.and_then(|peer| self.first_over(Some(peer))).or_else(|| self.first_over(None))
     }
 
     /// The quiet connection, of this peer if one is named, that is to make room.
@@ -240,11 +253,49 @@ mod tests {
         assert_eq!(places.taken().peers.len(), 0);
     }
 
+    /// Which connection makes room where all places are taken: connections as (peer, state), in the order in which they
+    /// came, and the index of the one that is closed.
+    #[tokio::test(start_paused = true)]
+    async fn a_full_table_makes_room_within_the_peer_that_has_most_places() {
+        const NEW: u8 = 0;
+        const IDLE: u8 = 1;
+        const BUSY: u8 = 2;
+        for (connections, closed) in [
+            (&[("::1", IDLE), ("::1", IDLE), ("192.0.2.9", NEW)][..], Some(0)),
+            (&[("192.0.2.9", NEW), ("::1", IDLE), ("::1", IDLE)], Some(1)),
+            (&[("192.0.2.9", NEW), ("::1", IDLE), ("::1", NEW)], Some(2)),
+            (&[("192.0.2.9", NEW), ("::1", BUSY), ("::1", IDLE)], Some(2)),
+            (&[("192.0.2.9", NEW), ("::1", BUSY), ("::1", BUSY)], Some(0)),
+            (&[("192.0.2.9", IDLE), ("::1", BUSY), ("::1", BUSY)], Some(0)),
+            (&[("192.0.2.9", BUSY), ("::1", BUSY), ("::1", BUSY)], None),
+            // Nobody has several: whoever never sent a request makes room.
+            (&[("192.0.2.7", IDLE), ("192.0.2.8", NEW), ("192.0.2.9", NEW)], Some(1)),
+            (&[("192.0.2.7", IDLE), ("192.0.2.8", IDLE), ("192.0.2.9", BUSY)], Some(0)),
+        ] {
+            let places = Places::new(connections.len(), connections.len());
+            let mut held = Vec::new();
+            for (from, state) in connections {
+                let (watch, place) = enter(&places, from).unwrap();
+                let open = (*state != NEW).then(|| watch.open());
+                held.push((place, open.filter(|_| *state == BUSY)));
+                advance(Duration::from_millis(1)).await;
+            }
+            let newcomer = enter(&places, "198.51.100.1");
+            let taken = places.taken();
+            let left = |number: usize| taken.connections.contains_key(&(number as u64));
+            let gone: Vec<_> = (0..held.len()).filter(|number| !left(*number)).collect();
+            assert_eq!(gone, closed.into_iter().collect::<Vec<_>>(), "{connections:?}");
+            drop(taken);
+            assert_eq!(newcomer.is_some(), closed.is_some(), "{connections:?}");
+        }
+    }
+
     #[test]
-    fn peers_are_addresses_and_networks_of_64_bits() {
+    fn peers_are_addresses_and_networks_of_56_bits() {
         assert_eq!(peer("::ffff:192.0.2.1"), peer("192.0.2.1"));
         assert_ne!(peer("192.0.2.1"), peer("192.0.2.2"));
         assert_eq!(peer("2001:db8:1:2:3::4"), peer("2001:db8:1:2:ffff::"));
-        assert_ne!(peer("2001:db8:1:2::"), peer("2001:db8:1:3::"));
+        assert_eq!(peer("2001:db8:1:200::"), peer("2001:db8:1:2ff::"));
+        assert_ne!(peer("2001:db8:1:200::"), peer("2001:db8:1:300::"));
     }
 }

@@ -87,24 +87,44 @@ impl Watch {
     pub(super) async fn over(&self) -> Over {
         tokio::select! {
             () = self.quiet() => Over::Quiet,
-            () = self.evicted.notified() => Over::Evicted,
+            () = self.evicted() => Over::Evicted,
         }
     }
 
+    /// Waits until another connection needs its place.
+    pub(super) async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+
+    /// Waits until no request has been open for this long, counted from now at the earliest.
+    pub(super) async fn at_rest(&self, rest: Duration) {
+        let begun = Instant::now();
+        let until = || {
+            let state = self.state();
+            (state.open == 0).then(|| state.since.max(begun) + rest)
+        };
+        passed(until, rest).await;
+    }
+
     async fn quiet(&self) {
-        loop {
-            let now = Instant::now();
-            match self.quiet_until() {
-                Some(until) if until <= now => return,
-                Some(until) => sleep_until(until).await,
-                // Whenever the last answer is handed over from now on, it may be quiet for longer than this.
-                None => sleep_until(now + self.patience.idle.max(Duration::from_millis(1))).await,
-            }
-        }
+        passed(|| self.quiet_until(), self.patience.idle).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until an instant has passed that may move, and that is unknown while a request is open; it is at least
+/// `shortest` after the end of that request.
+async fn passed(instant: impl Fn() -> Option<Instant>, shortest: Duration) {
+    loop {
+        let now = Instant::now();
+        match instant() {
+            Some(until) if until <= now => return,
+            Some(until) => sleep_until(until).await,
+            None => sleep_until(now + shortest.max(Duration::from_millis(1))).await,
+        }
     }
 }
 
@@ -151,6 +171,23 @@ mod tests {
         };
         let (over, answered_at) = tokio::join!(watch.over(), answered);
         assert_eq!((over, Instant::now()), (Over::Quiet, answered_at + PATIENCE.idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_at_rest_when_no_request_was_open_for_so_long() {
+        let watch = Watch::new(PATIENCE);
+        advance(PATIENCE.idle).await;
+        let (begun, rest) = (Instant::now(), Duration::from_secs(1));
+        watch.at_rest(rest).await;
+        assert_eq!(begun.elapsed(), rest, "the quiet time before does not count");
+        let open = watch.open();
+        let answered = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(open);
+            Instant::now()
+        };
+        let ((), answered_at) = tokio::join!(watch.at_rest(rest), answered);
+        assert_eq!(answered_at.elapsed(), rest, "a request that came in between has its own time");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,198 @@
+//! The limits of the API, and which of them contradict each other.
+
+use super::admission::BODY_COST;
+use serde::{Deserialize, Serialize};
+
+/// Limits of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address and port to listen on.
+    pub listen: String,
+    /// TOML file of API keys; without one everybody who can connect may do everything.
+    pub api_keys_file: Option<std::path::PathBuf>,
+    /// Requests answered at once, each from when its body is there; further ones are answered 503.
+    pub requests_max: usize,
+    /// Of these, those of one tenant; further ones are answered 429.
+    pub requests_tenant_max: usize,
+    /// Open connections; a further one takes the place of a quiet one of the peer that has most, if any is quiet.
+    pub connections_max: usize,
+    /// Open connections of one peer: an IPv4 address, or an IPv6 network of 56 bits.
+    pub connections_peer_max: usize,
+    /// Open streams of reminders; further ones are answered 503.
+    pub streams_max: usize,
+    /// Of these, those of one tenant; further ones are answered 429.
+    pub streams_tenant_max: usize,
+    /// Largest body, in bytes.
+    pub body_bytes_max: usize,
+    /// Longest time until the whole body of a request is received, in milliseconds; then 408.
+    pub body_ms_max: u64,
+    /// Bodies held at once, in bytes, of which a tenant may hold half; beyond, 503 and 429.
+    pub bodies_bytes_max: u64,
+    /// Longest time from a whole request until the head of its answer, in milliseconds; then 503.
+    pub request_ms_max: u64,
+    /// Longest time from the begin of a connection until the first head of a request is received, in milliseconds; then
+    /// the connection is closed.
+    pub head_ms_max: u64,
+    /// Longest time from an answer until the next head of a request is received, in milliseconds; then the connection
+    /// is closed.
+    pub idle_ms_max: u64,
+    /// Longest time that a part of an answer waits for its reader, in milliseconds; then the connection is closed, or
+    /// the stream of HTTP/2 reset.
+    pub write_ms_max: u64,
+    /// Longest `Prefer: wait`, in milliseconds; longer ones are cut. Below `request_ms_max`.
+    pub wait_ms_max: u64,
+    /// How long a request for a reminder waits for its own fold, in milliseconds.
+    pub fold_wait_ms_max: u64,
+    /// How long a score may wait for its rows, in milliseconds; then it is answered from those that are there.
+    pub score_deadline_ms: u64,
+    /// Agendas computed at once, on threads other than the workers; further ones wait. 0: half as many as there are processors.
+    pub agendas_max: usize,
+    /// Of these, those of one tenant.
+    pub agendas_tenant_max: usize,
+    /// Visits that one answer of the agenda may look at; a window that holds more is answered 422.
+    pub agenda_visits_max: usize,
+    /// Between two comments that keep a quiet stream open, in milliseconds.
+    pub stream_keep_alive_ms: u64,
+    /// How long open requests may go on after shutdown began, in milliseconds.
+    pub drain_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            api_keys_file: None,
+            requests_max: 512,
+            requests_tenant_max: 256,
+            connections_max: 4_096,
+            connections_peer_max: 2_048,
+            streams_max: 64,
+            streams_tenant_max: 16,
+            body_bytes_max: 1024 * 1024,
+            body_ms_max: 5_000,
+            bodies_bytes_max: 64 * 1024 * 1024,
+            request_ms_max: 35_000,
+            head_ms_max: 10_000,
+            idle_ms_max: 75_000,
+            write_ms_max: 30_000,
+            wait_ms_max: 30_000,
+            fold_wait_ms_max: 5_000,
+            score_deadline_ms: 50,
+            agendas_max: 0,
+            agendas_tenant_max: 1,
+            agenda_visits_max: 20_000,
+            stream_keep_alive_ms: 15_000,
+            drain_ms: 10_000,
+        }
+    }
+}
+
+/// Connections of operators at once, and those of one of them.
+const OPERATORS_MAX: usize = 64;
+const OPERATOR_MAX: usize = 16;
+
+impl Config {
+    /// The same for the listener of operators: few connections.
+    #[must_use]
+    pub fn for_operators(&self) -> Self {
+        Self { connections_max: OPERATORS_MAX, connections_peer_max: OPERATOR_MAX, ..self.clone() }
+    }
+
+    /// The same for the instance's own socket: few connections, of nobody but the operator, and readers that may pause
+    /// for long, as a command whose output somebody pages through.
+    #[must_use]
+    pub fn for_socket(&self) -> Self {
+        const HOUR_MS: u64 = 60 * 60 * 1_000;
+        let (connections_max, connections_peer_max) = (OPERATORS_MAX, OPERATORS_MAX);
+        Self { connections_max, connections_peer_max, write_ms_max: HOUR_MS, ..self.clone() }
+    }
+
+    /// Checks that every limit admits something and that no share is above the whole.
+    ///
+    /// # Errors
+    /// The setting that is wrong, within `http`, and what to set.
+    pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        for (name, limit) in [
+            ("requests_max", self.requests_max),
+            ("requests_tenant_max", self.requests_tenant_max),
+            ("connections_max", self.connections_max),
+            ("connections_peer_max", self.connections_peer_max),
+            ("streams_max", self.streams_max),
+            ("streams_tenant_max", self.streams_tenant_max),
+            ("body_bytes_max", self.body_bytes_max),
+        ] {
+            if limit == 0 {
+                return Err((name, "0 admits nothing: set 1 or more".to_owned()));
+            }
+        }
+        for (name, share, whole_name, whole) in [
+            ("requests_tenant_max", self.requests_tenant_max, "requests_max", self.requests_max),
+            ("connections_peer_max", self.connections_peer_max, "connections_max", self.connections_max),
+            ("streams_tenant_max", self.streams_tenant_max, "streams_max", self.streams_max),
+            ("agendas_tenant_max", self.agendas_tenant_max, "agendas_max", self.agendas_max),
+        ] {
+            // Without a number of its own, `agendas_max` is that of the processors.
+            if share > whole && whole > 0 {
+                let message = format!("{share} is more than http.{whole_name}, {whole}: set both, this one to at most");
+                return Err((name, format!("{message} {whole}, or to half of it to keep room for others")));
+            }
+        }
+        let bodies_bytes_min = (self.body_bytes_max as u64).saturating_add(BODY_COST).saturating_mul(2);
+        if self.bodies_bytes_max < bodies_bytes_min {
+            let message = format!("{} holds no body of http.body_bytes_max", self.bodies_bytes_max);
+            let reason = format!("as a tenant may hold half of it: set {bodies_bytes_min} or more, or a smaller body");
+            return Err(("bodies_bytes_max", format!("{message}, {}, {reason}", self.body_bytes_max)));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_contradict_each_other_are_refused_with_the_settings_to_change() {
+        type Change = fn(&mut Config);
+        let refused: [(Change, &str, &str); 9] = [
+            (|c| c.requests_max = 200, "requests_tenant_max", "http.requests_max, 200"),
+            (|c| c.connections_max = 400, "connections_peer_max", "http.connections_max, 400"),
+            (|c| c.streams_max = 8, "streams_tenant_max", "http.streams_max, 8"),
+            (|c| (c.agendas_max, c.agendas_tenant_max) = (1, 2), "agendas_tenant_max", "http.agendas_max, 1"),
+            (|c| c.connections_peer_max = 0, "connections_peer_max", "set 1 or more"),
+            (|c| c.requests_max = 0, "requests_max", "set 1 or more"),
+            (|c| c.body_bytes_max = 0, "body_bytes_max", "set 1 or more"),
+            (|c| c.body_bytes_max = 40 << 20, "bodies_bytes_max", "set 83918848 or more"),
+            (|c| c.body_bytes_max = usize::MAX, "bodies_bytes_max", "http.body_bytes_max"),
+        ];
+        for (change, setting, said) in refused {
+            let mut config = Config::default();
+            change(&mut config);
+            let (name, message) = config.validate().unwrap_err();
+            assert_eq!(name, setting, "{message}");
+            assert!(message.contains(said), "{setting}: {message}");
+        }
+        let taken: [Change; 5] = [
+            |_| {},
+            |c| c.requests_tenant_max = c.requests_max,
+            |c| (c.connections_max, c.connections_peer_max) = (1, 1),
+            |c| c.bodies_bytes_max = 2 * (c.body_bytes_max as u64 + BODY_COST),
+            |c| (c.agendas_max, c.agendas_tenant_max) = (0, 9),
+        ];
+        for (case, change) in taken.into_iter().enumerate() {
+            let mut config = Config::default();
+            change(&mut config);
+            assert_eq!(config.validate(), Ok(()), "case {case}");
+        }
+    }
+
+    #[test]
+    fn one_operator_leaves_places_to_others_and_only_the_socket_waits_for_long_readers() {
+        let config = Config::default();
+        let (operators, socket) = (config.for_operators(), config.for_socket());
+        assert!(operators.connections_peer_max < operators.connections_max);
+        assert_eq!(operators.write_ms_max, config.write_ms_max);
+        assert!(socket.write_ms_max > config.write_ms_max);
+    }
+}

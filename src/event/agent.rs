@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The rules are data that many people keep (`uap-core/README.md` says which version is compiled in, and under what
-//! licence), and their own project's parser reads them. Which programs are no person's, [`programs`] says. What is parsed is never written to the log: it follows from
-//! the string, so a record is [completed](complete) whenever it is read for a fold, and a request when it is scored.
+//! licence), and their own project's parser reads them. Which programs are no person's, [`programs`] says. What is
+//! parsed is never written to the log: it follows from the string, so a record is [completed](complete) whenever it is
+//! read for a fold, and a request when it is scored.
 //! Newer rules give other rows from the same log; [`rules`] therefore belongs to the views' fingerprint.
 //!
 //! Parsing takes tens of microseconds and the same few thousand strings come again and again, so what was parsed

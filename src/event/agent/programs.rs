@@ -1,9 +1,10 @@
-//! Which user agents are those of programs that people do not log in with: libraries, tools, driven browsers.
+//! Which user agents are those of programs that people do not log in with: libraries, tools, automated browsers.
 //!
 //! Two lists decide, both compiled in (`programs/README.md` says where they come from): patterns of a list that others
 //! keep, and names that it lacks. Apps of people are programs as well, and many send the name of the library that they
-//! are built with. Those libraries are in neither list: to take a bank's own app for a script would cost each of its
-//! users a challenge, and who writes scripts can send any name.
+//! are built with. Those libraries are in neither list, also where they stand alone, as `okhttp/4.9` does: to take a
+//! bank's own app for a script would cost each of its users a challenge, and who writes scripts can send any name. For
+//! the same reason a name of the second list does not count in front of what only apps on phones send ([`APP`]).
 
 use regex::RegexSet;
 use serde::Deserialize;
@@ -14,6 +15,9 @@ pub(super) const PATTERNS: &str = include_str!("programs/crawler-user-agents.jso
 /// Names, one a line.
 pub(super) const NAMES: &str = include_str!("programs/names.txt");
 
+/// What apps on phones send behind their own names, in lower case.
+const APP: [&str; 7] = ["cfnetwork/", "alamofire/", "(iphone;", "(ipad;", "; ios ", "okhttp", "android"];
+
 /// An entry of [`PATTERNS`].
 #[derive(Deserialize)]
 struct Entry {
@@ -22,7 +26,7 @@ struct Entry {
     examples: Vec<String>,
 }
 
-/// Both lists, ready to be asked.
+/// Both lists, compiled.
 struct Programs {
     patterns: RegexSet,
     names: Vec<Name>,
@@ -51,7 +55,8 @@ impl Name {
         if self.is_anywhere {
             return agent.match_indices(&self.text).any(|(at, found)| ends_here(&agent[at + found.len()..]));
         }
-        agent.strip_prefix(self.text.as_str()).is_some_and(ends_here)
+        let is_app = |rest: &str| APP.iter().any(|part| rest.contains(part));
+        agent.strip_prefix(self.text.as_str()).is_some_and(|rest| ends_here(rest) && !is_app(rest))
     }
 }
 

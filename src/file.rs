@@ -46,7 +46,12 @@ pub fn bytes(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
 /// The content of an input that may be gzipped, of one member or several.
 pub fn unpacked<'i>(input: impl Read + 'i) -> io::Result<Box<dyn BufRead + 'i>> {
     let mut input = BufReader::with_capacity(BUFFER_BYTES, input);
-    Ok(match input.fill_buf()?.starts_with(&GZIP) {
+    // A pipe may hand over less at first than tells what it is.
+    let mut head = Vec::new();
+    (&mut input).take(GZIP.len() as u64).read_to_end(&mut head)?;
+    let is_packed = head == GZIP;
+    let input = Cursor::new(head).chain(input);
+    Ok(match is_packed {
         true => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(input))),
         false => Box::new(input),
     })
@@ -100,6 +105,25 @@ mod tests {
                     assert_eq!(streamed, content, "{bytes:?}");
                 }
             }
+        }
+    }
+
+    /// As a pipe may: a byte at a time.
+    struct Dripping<'b>(&'b [u8]);
+
+    impl Read for Dripping<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = buffer.len().min(1);
+            self.0.read(&mut buffer[..count])
+        }
+    }
+
+    #[test]
+    fn a_gzipped_stream_is_known_however_slowly_it_comes() {
+        for bytes in [gzipped(b"one\ntwo"), b"one\ntwo".to_vec()] {
+            let mut text = String::new();
+            unpacked(Dripping(&bytes)).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "one\ntwo");
         }
     }
 

@@ -29,7 +29,7 @@ pub enum Syntax {
     Toml,
 }
 
-/// Why bytes are not text. Each sentence is about "it", so that whoever shows it puts a name in front.
+/// Why bytes are not text. Each sentence is about "it", so that the caller that shows it puts a name in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotText {
     /// It begins as UTF-16 does.
@@ -71,7 +71,7 @@ pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// Whether text begins as UTF-16 does: with a byte order mark of its own, or with a NUL beside its first character,
+/// Whether text begins as UTF-16 does: with a byte order mark of its own, or with a NUL next to its first character,
 /// as every text here begins with a character of ASCII.
 pub fn is_utf16(bytes: &[u8]) -> bool {
     matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=255, ..] | [1..=255, 0, ..])

@@ -108,13 +108,13 @@ pub enum Letters {
     None,
 }
 
-/// From when on records are asked what the [gate](crate::event::gate) asks of producers.
+/// From when on records are checked by the [gate](crate::event::gate)'s rules for producers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gate {
-    /// By the log's clock, in milliseconds since the epoch; without it no record is asked. See
+    /// By the log's clock, in milliseconds since the epoch; without it no record is checked. See
     /// [`Pointer::gated_from_ms`](crate::store::Pointer).
     pub from_ms: Option<i64>,
-    /// Whether the generation that serves asks no record, or from another time on: what is refused has no letter then,
+    /// Whether the generation that serves checks no record, or from another time on: what is refused has no letter then,
     /// however far that generation is.
     pub is_new: bool,
 }
@@ -127,7 +127,7 @@ pub struct Shared<F> {
     pub generation: Generation,
     /// Which dead letters are written.
     pub letters: Letters,
-    /// Which records are asked more than what the codec asks.
+    /// Which records are checked by the gate as well as by the codec.
     pub gate: Gate,
     /// Stored partition count of the topic.
     pub partitions: u32,

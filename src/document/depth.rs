@@ -3,8 +3,8 @@
 //! The tokens are those of the parser's own lexer, so strings and comments are told apart as the parser does it. Every
 //! open bracket is a level, and so is every dot since the last separator within it. That counts a dot in a number as
 //! a level too, and each part of a header as two, because it may name a list of tables: what is found is never less
-//! than what a parser would build. A bracket that closes nothing of its kind closes nothing here, as a parser that recovers from
-//! mistakes may stay within it.
+//! than what a parser would build. A bracket that closes nothing of its kind closes nothing here, as a parser that
+//! recovers from mistakes may stay within it.
 
 use toml_parser::Source;
 use toml_parser::lexer::TokenKind;

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | public | yes | as listed | |
 //! | IPv4-mapped (`::ffff:0:0/96`), NAT64 (`64:ff9b::/96`), 6to4 (`2002::/16`) | the IPv4 address inside | as it is, or the one inside | they are spellings of an IPv4 address, or tunnels that end at one |
-//! | documentation (`192.0.2.0/24` and the like, `2001:db8::/32`, `3fff::/20`) | yes | as listed | nobody comes from them, so whoever writes one into a file means it: examples and tests |
+//! | documentation (`192.0.2.0/24` and the like, `2001:db8::/32`, `3fff::/20`) | yes | as listed | nobody comes from them, so an entry of a file that names one is meant: examples and tests |
 //! | private, loopback, link-local, of carriers (`100.64.0.0/10`), unspecified | no | only where a part of their block is listed | they mean another network to everybody; public deny lists name the whole blocks as bogons, for routers, and would hit every login from inside |
 //! | multicast, reserved, benchmarks, Teredo | no | as listed | no login comes from them; Teredo's inner address is the client's own word |
 //!

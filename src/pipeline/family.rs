@@ -87,13 +87,12 @@ pub async fn take_up(store: &dyn Store, log: &dyn Log, family: Family, fingerpri
     store.pointer(family).await?.ok_or_else(|| Error::retry(OPERATION, "the pointer is moving"))
 }
 
-/// The time from which on the records of a family are asked what the gate asks of producers, by the rows that serve.
+/// The time from which on the records of a family are checked by the gate, by the rows that serve.
 pub async fn gated_from_ms(store: &dyn Store, family: Family) -> Result<Option<i64>, Error> {
     Ok(store.pointer(family).await?.and_then(|pointer| pointer.gated_from_ms))
 }
 
-/// The time from which on the records of a family are to be asked what the gate asks of producers: behind all that is
-/// in the log. None where no producer writes.
+/// The time from which on the records of a family are to be checked by the gate: behind all that is in the log. None where no producer writes.
 ///
 /// It is a time of the log's own clock, because records keep theirs when their topic is copied into another one.
 pub async fn gate_time(log: &dyn Log, family: Family) -> Result<Option<i64>, Error> {
@@ -196,7 +195,7 @@ pub struct Foldable {
     pub generation: Generation,
     /// Which dead letters are written.
     pub letters: Letters,
-    /// Which records are asked more than what the codec asks.
+    /// Which records are checked by the gate as well as by the codec.
     pub gate: Gate,
 }
 

@@ -67,7 +67,7 @@ pub struct Settings {
     pub limits: Limits,
     /// The present, RFC 3339, for the document.
     pub now: String,
-    /// From when on records are asked what the gate asks of producers: see [`crate::store::Pointer`].
+    /// From when on records are checked by the gate, as producers' are: see [`crate::store::Pointer`].
     pub gated_from_ms: Option<i64>,
 }
 

@@ -4,7 +4,7 @@
 //! a text is refused with the place of each doubled member. What is in the log already was read by the rule that the
 //! last one counts, and [`decode`](super::decode) reads it so for ever.
 //!
-//! A byte order mark in front is not part of the text.
+//! A byte order mark at the beginning is not part of the text.
 //!
 //! Names are compared after their escapes are undone: `"a"` and `"\u0061"` are one name.
 

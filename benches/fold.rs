@@ -15,8 +15,7 @@ const LOGINS: usize = 200_000;
 
 fn record(offset: usize, event: Event) -> Record {
     let timestamp_ms = event.envelope.time_ms;
-    let parsed = Parsed { data: codec::fact_data(&event.fact), event, extensions: Vec::new() };
-    let new = codec::encode_parsed(&parsed);
+    let new = codec::encode_parsed(&Parsed::of(event));
     let position = Position { topic: Topic::Logins, partition: 0, offset: offset as i64 };
     Record { position, timestamp_ms, key: new.key, value: new.value, headers: new.headers }
 }

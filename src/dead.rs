@@ -20,6 +20,7 @@ pub mod asked;
 pub mod desk;
 pub mod filter;
 pub mod mark;
+pub mod patch;
 pub mod repair;
 pub mod show;
 

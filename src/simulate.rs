@@ -102,9 +102,9 @@ pub struct Simulated {
 impl Simulated {
     /// The event in structured form, with its label in the data.
     pub fn structured(&self) -> Value {
-        let mut data = codec::fact_data(&self.event.fact);
-        data.insert(LABEL.to_owned(), Value::from(self.author.name()));
-        codec::structured_event(&Parsed { event: self.event.clone(), data, extensions: Vec::new() })
+        let mut parsed = Parsed::of(self.event.clone());
+        parsed.data.insert(LABEL.to_owned(), Value::from(self.author.name()));
+        codec::structured_event(&parsed)
     }
 }
 

@@ -194,8 +194,8 @@ impl Sourced {
     pub fn parsed(&self) -> Parsed {
         let event = self.event.clone();
         match &self.sent {
-            Some(sent) => Parsed { event, data: sent.data.clone(), extensions: sent.extensions.clone() },
-            None => Parsed { data: codec::fact_data(&event.fact), event, extensions: Vec::new() },
+            Some(sent) => Parsed { event, data: sent.data.clone(), extensions: sent.extensions.clone(), dropped: 0 },
+            None => Parsed::of(event),
         }
     }
 
@@ -221,6 +221,8 @@ pub struct Loaded {
     pub skipped: u64,
     /// Unknown fields and attributes of events that are left out because there are too many.
     pub dropped: u64,
+    /// Rows whose country code names no country, which is read as absent.
+    pub without_country: u64,
     /// SHA-256 of the file's bytes, unpacked, in hexadecimal.
     pub digest: String,
 }
@@ -290,11 +292,12 @@ struct Rows<'a> {
     count: u64,
     skipped: u64,
     dropped: u64,
+    without_country: u64,
 }
 
 impl<'a> Rows<'a> {
     fn new(origin: Origin<'a>) -> Self {
-        Self { origin, events: Vec::new(), count: 0, skipped: 0, dropped: 0 }
+        Self { origin, events: Vec::new(), count: 0, skipped: 0, dropped: 0, without_country: 0 }
     }
 
     fn push(&mut self, sourced: Sourced) -> Result<(), Error> {
@@ -307,8 +310,8 @@ impl<'a> Rows<'a> {
 
     fn into_loaded(mut self, digest: String) -> Loaded {
         self.events.sort_by_key(|sourced| sourced.event.envelope.time_ms);
-        let Self { events, count: rows, skipped, dropped, .. } = self;
-        Loaded { events, rows, skipped, dropped, digest }
+        let Self { events, count: rows, skipped, dropped, without_country, .. } = self;
+        Loaded { events, rows, skipped, dropped, without_country, digest }
     }
 }
 

@@ -45,9 +45,6 @@ pub const HTTP_PROBLEMS: &str = "foretell_http_problems_total";
 pub const HTTP_STREAMS: &str = "foretell_http_streams";
 /// Events accepted over HTTP; label [`FAMILY`].
 pub const EVENTS_ACCEPTED: &str = "foretell_events_accepted_total";
-/// Fields and extension attributes that are unknown and did not fit into what an event may bring of them; label
-/// [`FAMILY`].
-pub const FIELDS_DROPPED: &str = "foretell_unknown_fields_dropped_total";
 /// Scores given; labels [`KIND`] (`login`, `appointment`), [`LEVEL`].
 pub const SCORES: &str = "foretell_scores_total";
 /// Scores given without the rows, because those could not be read in time; label [`KIND`].
@@ -216,7 +213,7 @@ fn describe() {
     describe_counter!(HTTP_PROBLEMS, "Problems answered by code");
     describe_gauge!(HTTP_STREAMS, "Open streams of reminders");
     describe_counter!(EVENTS_ACCEPTED, "Events accepted over HTTP");
-    describe_counter!(FIELDS_DROPPED, "Unknown fields and attributes of events that were left out");
+    describe_counter!(meter::FIELDS_DROPPED, "Unknown fields and attributes of events that were left out");
     describe_counter!(SCORES, "Scores given by kind and level");
     describe_counter!(SCORES_DEGRADED, "Scores given although the rows could not be read in time");
     describe_counter!(DECISIONS_RECORDED, "Scores given that were appended to the topic of decisions");

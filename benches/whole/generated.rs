@@ -14,18 +14,14 @@ pub(crate) fn logins(seed: u64) -> Logins {
     Logins::new(Shape { seed, ..Shape::default() })
 }
 
-fn parsed(event: Event) -> Parsed {
-    Parsed { data: codec::fact_data(&event.fact), event, extensions: Vec::new() }
-}
-
 /// A record as producers write it.
 pub(crate) fn record(event: Event) -> NewRecord {
-    codec::encode_parsed(&parsed(event))
+    codec::encode_parsed(&Parsed::of(event))
 }
 
 /// A structured CloudEvent.
 pub(crate) fn cloud_event(event: Event) -> Value {
-    codec::structured_event(&parsed(event))
+    codec::structured_event(&Parsed::of(event))
 }
 
 /// The body of a question for a score of such a login.

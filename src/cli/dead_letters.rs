@@ -8,6 +8,7 @@ use crate::dead::Id;
 use crate::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Scope};
 use crate::dead::filter::Filter;
 use crate::dead::mark::REASON_BYTES_MAX;
+use crate::event::codec::json;
 use crate::file;
 use crate::log::RECORD_BYTES_MAX;
 use crate::ops::access::Access;
@@ -159,5 +160,6 @@ pub(super) async fn run(config: &Config, what: DeadLetters, print: Print, out: &
 fn read(path: &Path) -> Result<Patch, Failure> {
     let named = |cause: &dyn std::fmt::Display| Failure::Other(format!("{}: {cause}", path.display()));
     let text = file::text(path, PATCH_BYTES_MAX).map_err(|cause| named(&cause))?;
-    serde_json::from_str(&text).map_err(|error| named(&format!("this is no JSON Patch (RFC 6902): {error}")))
+    let value = json::parse(text.as_bytes(), "").map_err(|faults| named(&faults))?;
+    serde_json::from_value(value).map_err(|error| named(&format!("this is no JSON Patch (RFC 6902): {error}")))
 }

@@ -286,11 +286,14 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
     match print {
         Print::Json => writeln!(out, "{}", serde_json::to_string(&imported).unwrap_or_default())?,
         Print::Table => {
-            let import::Imported { events, before, skipped, dropped, journal } = &imported;
+            let import::Imported { events, before, skipped, dropped, without_country, journal } = &imported;
             let new = events - before;
             writeln!(out, "{new} events appended, {before} were there before, {skipped} rows left out")?;
             if *dropped > 0 {
                 writeln!(out, "{dropped} unknown fields left out: an event may bring 4 KiB of them")?;
+            }
+            if *without_country > 0 {
+                writeln!(out, "{without_country} rows have a country code that names no country; it was left out")?;
             }
             if *before > 0 {
                 writeln!(out, "what was there before is known from {}", journal.display())?;

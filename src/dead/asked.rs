@@ -108,9 +108,19 @@ pub enum Deed {
         topic: String,
         /// Under this key.
         key: String,
+        /// Unknown fields and attributes that it would leave out.
+        #[serde(default)]
+        dropped: usize,
     },
     /// Its record was appended.
-    Redriven(Address),
+    Redriven {
+        /// Where the new record stands.
+        #[serde(flatten)]
+        to: Address,
+        /// Unknown fields and attributes that it leaves out.
+        #[serde(default)]
+        dropped: usize,
+    },
     /// It would be let go.
     WouldDrop,
     /// It was let go.

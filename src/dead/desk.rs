@@ -235,14 +235,15 @@ impl Work {
         let content = self.desk.content(letter, record.clone()).await?;
         let now_ms = self.desk.clock.now_ms();
         let terms = Terms { patch: asked.patch.as_ref(), attempts_max: asked.attempts_max, now_ms };
-        let new = match repair(letter, &content, &terms) {
+        let (new, dropped) = match repair(letter, &content, &terms) {
             Ok(new) => new,
             Err(refusal) => return Ok(refused(refusal.to_string())),
         };
+        let family = new.topic.name();
         let topic = self.desk.name(new.topic);
         if asked.run == Run::Dry {
             let key = String::from_utf8_lossy(new.key.as_deref().unwrap_or_default()).into_owned();
-            return Ok(Deed::WouldRedrive { topic, key });
+            return Ok(Deed::WouldRedrive { topic, key, dropped });
         }
         if let Some(pace) = &mut self.pace {
             pace.tick().await;
@@ -251,9 +252,10 @@ impl Work {
         let Some(&Position { partition, offset, .. }) = positions.first() else {
             return Err(Error::fatal(OPERATION, "an append answered without a position"));
         };
+        meter::fields_dropped(family, dropped);
         let to = Address { topic, partition, offset };
         self.desk.mark(letter, &record, Fate::Redriven { to: to.clone() }, asked.reason.clone()).await?;
-        Ok(Deed::Redriven(to))
+        Ok(Deed::Redriven { to, dropped })
     }
 
     async fn tell(&self, told: Told) -> Result<(), Error> {

@@ -1,12 +1,13 @@
 //! From a letter to the record that is sent again: patched, under the right key, or refused with a sentence.
 //!
-//! The event is read as HTTP reads one and written as Foretell writes all: in binary mode, with the data as it was,
-//! unknown fields included. So `ce_id` and `ce_source` stay, by which the fold recognises a repetition; an event that
+//! The event is read as HTTP reads one and written as Foretell writes all: in binary mode, with the data as it was, and
+//! with unknown fields as far as [the gate](gate::UNKNOWN_BYTES_MAX) keeps them; how many it leaves out is reported. So
+//! `ce_id` and `ce_source` stay, by which the fold recognises a repetition; an event that
 //! names no time keeps that of its first record, where its new one would move it; and the key is made from tenant
 //! and subject, whatever it was. The topic is that of the event's type, which is the source topic save for a record
 //! that was sent to the wrong one.
 
-use super::{ATTEMPT, FIRST_FAILURE, Letter, untouched};
+use super::{ATTEMPT, FIRST_FAILURE, Letter, patch, untouched};
 use crate::event::codec::{self, Defaults, Faults, rfc3339};
 use crate::event::{DEFAULT_TENANT, Position, Topic, gate};
 use crate::log::{Header, NewRecord, RECORD_BYTES_MAX, Record};
@@ -38,9 +39,9 @@ pub enum Refusal {
     /// There is nothing that a patch could be applied to.
     #[error("it is no CloudEvent: {0}")]
     NoEvent(Faults),
-    /// The patch does not fit.
+    /// The patch does not fit, or goes beyond a bound.
     #[error("the patch cannot be applied: {0}")]
-    Patch(json_patch::PatchError),
+    Patch(patch::Error),
     /// It would be rejected again.
     #[error("it would be rejected again: {0}")]
     Faulty(Faults),
@@ -52,16 +53,16 @@ pub enum Refusal {
     TooLarge(usize),
 }
 
-/// The record to append for a letter. `record` is the letter itself, or the source record where the letter leaves
-/// the value out.
-pub fn repair(letter: &Letter, record: &Record, terms: &Terms<'_>) -> Result<NewRecord, Refusal> {
+/// The record to append for a letter, and how many unknown fields and attributes it leaves out. `record` is the letter
+/// itself, or the source record where the letter leaves the value out.
+pub fn repair(letter: &Letter, record: &Record, terms: &Terms<'_>) -> Result<(NewRecord, usize), Refusal> {
     let (attempt, attempts_max) = (letter.attempt, terms.attempts_max);
     if attempt >= attempts_max {
         return Err(Refusal::Attempts { attempt, attempts_max });
     }
     let mut event = codec::structured(record).map_err(Refusal::NoEvent)?;
     if let Some(patch) = terms.patch {
-        json_patch::patch(&mut event, patch).map_err(Refusal::Patch)?;
+        patch::apply(&mut event, patch).map_err(Refusal::Patch)?;
     }
     let defaults = Defaults { tenant: DEFAULT_TENANT, time_ms: letter.first_failure_ms };
     let parsed = codec::decode_structured(&event, defaults).map_err(Refusal::Faulty)?;
@@ -69,10 +70,10 @@ pub fn repair(letter: &Letter, record: &Record, terms: &Terms<'_>) -> Result<New
         return Err(Refusal::Reminder);
     }
     let admitted = gate::Terms::of_operator(terms.now_ms).admit(parsed).map_err(Refusal::Faulty)?;
-    let (mut repaired, _) = admitted.into_record();
+    let (mut repaired, dropped) = admitted.into_record();
     repaired.headers.extend(carried(letter, record));
     check(&repaired, terms.now_ms)?;
-    Ok(repaired)
+    Ok((repaired, dropped))
 }
 
 /// What the record had besides the event, and the count that keeps it from going round.
@@ -131,7 +132,7 @@ mod tests {
 
     const STRUCTURED: [(&str, &str); 2] = [("content-type", "application/cloudevents+json"), ("x-hop", "7")];
 
-    fn repaired(record: NewRecord) -> (crate::event::Event, Record) {
+    fn repaired((record, _): (NewRecord, usize)) -> (crate::event::Event, Record) {
         let NewRecord { topic, key, value, headers } = record;
         let position = Position { topic, partition: 0, offset: 0 };
         let record = Record { position, timestamp_ms: NOW_MS, key, value, headers };
@@ -206,6 +207,31 @@ mod tests {
         record.headers.push(("x-heavy".into(), Bytes::from(vec![b'x'; RECORD_BYTES_MAX])));
         let refusal = repair(&letter, &record, &TERMS).unwrap_err();
         assert!(matches!(refusal, Refusal::TooLarge(bytes) if bytes > RECORD_BYTES_MAX), "{refusal}");
+    }
+
+    /// The patch comes from a caller, and what it builds would end the process.
+    #[test]
+    fn a_patch_that_nests_without_end_is_refused_with_its_code() {
+        let mut operations = vec![json!({"op": "add", "path": "/data/x", "value": []})];
+        for doubling in 0..16 {
+            let path = format!("/data/x{}/-", "/0".repeat((1 << doubling) - 1));
+            operations.push(json!({"op": "copy", "from": "/data/x", "path": path}));
+        }
+        let patch: Patch = serde_json::from_value(Value::Array(operations)).unwrap();
+        let (letter, record) = letter(b"x", &STRUCTURED, &structured(&json!({"user_id": "ada", "ip": "192.0.2.1"})));
+        let refusal = repair(&letter, &record, &Terms { patch: Some(&patch), ..TERMS }).unwrap_err().to_string();
+        assert!(refusal.contains(patch::PATCH_TOO_LARGE) && refusal.contains("operation /7"), "{refusal}");
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_repaired_record_is_reported() {
+        let data = json!({"user_id": "ada", "ip": "192.0.2.1", "large": "x".repeat(5_000), "small": 1});
+        let mut event: Value = serde_json::from_str(&structured(&data)).unwrap();
+        event["note"] = json!("x".repeat(2_000));
+        let (letter, record) = letter(b"x", &STRUCTURED, &event.to_string());
+        let (record, dropped) = repair(&letter, &record, &TERMS).unwrap();
+        assert_eq!(dropped, 2, "a field and an attribute");
+        assert_eq!(serde_json::from_slice::<Value>(&record.value).unwrap()["small"], 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Events are CloudEvents 1.0 in JSON, in binary or structured mode; binary is written. An event is read to its end
-//! and every fault is told, each with its place; unknown fields of the data are never faults. Behind this module
+//! and every fault is reported, each with its place; unknown fields of the data are never faults. Behind this module
 //! nothing checks an event again. All of it is pure: no clock, no I/O, no panic whatever the bytes are.
 //!
 //! There are two readings. What comes in ([`decode_structured`], [`decode_binary`]) is held to the letter of
@@ -66,9 +66,16 @@ pub struct Parsed {
     pub data: Map<String, Value>,
     /// Extension attributes other than `tenant`, at most [`bounds::EXTENSIONS_MAX`], as texts.
     pub extensions: Vec<(String, String)>,
+    /// How many extension attributes were left out on reading, because they are too long or too many.
+    pub dropped: usize,
 }
 
 impl Parsed {
+    /// An event that began here, with its data as it is written.
+    pub fn of(event: Event) -> Self {
+        Self { data: facts::fact_data(&event.fact), event, extensions: Vec::new(), dropped: 0 }
+    }
+
     /// Lets `add` fill in what the attempt of a login lacks, and puts what it added into the data as well.
     pub fn fill_in(&mut self, add: impl FnOnce(&mut Attempt)) {
         let Fact::Login(login) = &mut self.event.fact else { return };
@@ -85,12 +92,12 @@ impl Parsed {
 
 /// Reads a record, in either mode, as it is folded: a login is completed from its user agent.
 ///
-/// Whether it stands where it belongs is asked by [`check_record`], so that a redrive can read first and place then.
+/// Whether it stands where it belongs is checked by [`check_record`], so that a redrive can read first and place then.
 pub fn decode(record: &Record) -> Result<Event, Faults> {
     read_record(record, Reading::Kept)
 }
 
-/// Reads a record as [`decode`] does, and holds it to what is asked of an event that comes in.
+/// Reads a record as [`decode`] does, and applies the rules for incoming events.
 pub fn decode_incoming(record: &Record) -> Result<Event, Faults> {
     read_record(record, Reading::Incoming)
 }
@@ -112,7 +119,16 @@ impl Reading {
         }
     }
 
-    /// The faults that `strict` finds, as far as this reading asks for them.
+    /// Parses the bytes of a `data_base64`, which may begin with a byte order mark. No version read them before the
+    /// two readings differed, so neither has records to keep to.
+    fn parse_data_base64(self, bytes: &[u8], place: &str) -> Result<Value, Faults> {
+        match self {
+            Self::Kept => self.parse(document::without_mark(bytes), place),
+            Self::Incoming => self.parse(bytes, place),
+        }
+    }
+
+    /// The faults that `strict` finds, as far as this reading requires it.
     fn faults(self, strict: impl FnOnce() -> Vec<Fault>) -> Vec<Fault> {
         if self == Self::Incoming { strict() } else { Vec::new() }
     }
@@ -122,8 +138,8 @@ fn read_record(record: &Record, reading: Reading) -> Result<Event, Faults> {
     let defaults = Defaults { tenant: DEFAULT_TENANT, time_ms: record.timestamp_ms };
     let event = match Sent::of(record, reading)? {
         Sent::Structured(event) => {
-            let data = data_of(&event, |bytes, place| reading.parse(bytes, place));
-            let strict = reading.faults(|| letter::of_object(&event));
+            let data = data_of(&event, |bytes, place| reading.parse_data_base64(bytes, place));
+            let strict = reading.faults(|| letter::of_structured(&event, &record.headers));
             read(&Attributes::of_object(&event), data.as_deref(), defaults, strict)?
         }
         Sent::Binary => {
@@ -135,9 +151,9 @@ fn read_record(record: &Record, reading: Reading) -> Result<Event, Faults> {
     Ok(completed(arrived(event, record.timestamp_ms)))
 }
 
-/// An erasure counts from its arrival at the latest: dated ahead, it would swallow what happens until then. One that is
-/// too far ahead to be folded stays as it is.
-fn arrived(mut event: Event, arrived_at_ms: i64) -> Event {
+/// The event as it is folded when it arrived at that time: an erasure counts from its arrival at the latest, because
+/// dated ahead it would swallow what happens until then. One that is too far ahead to be folded stays as it is.
+pub fn arrived(mut event: Event, arrived_at_ms: i64) -> Event {
     let is_erasure = matches!(event.fact, Fact::UserErased { .. } | Fact::ClientErased { .. });
     if is_erasure && ahead(&event, arrived_at_ms).is_none() {
         event.envelope.time_ms = event.envelope.time_ms.min(arrived_at_ms);
@@ -159,7 +175,7 @@ pub fn decode_structured(value: &Value, defaults: Defaults<'_>) -> Result<Parsed
     let attributes = Attributes::of_object(object);
     let data = data_of(object, json::parse);
     let event = read(&attributes, data.as_deref(), defaults, letter::of_object(object))?;
-    Ok(Parsed { event, data: data.map(into_object).unwrap_or_default(), extensions: attributes.into_extensions() })
+    Ok(parsed(event, data.map(into_object), attributes))
 }
 
 /// Reads the data of a type by itself, as it comes out of files; pointers begin with `/data` all the same.
@@ -182,8 +198,12 @@ pub fn decode_binary(
     let attributes = Attributes::of_pairs(attributes);
     let data = json::parse(body, "/data");
     let event = read(&attributes, data.as_ref(), defaults, strict)?;
-    let data = data.map(|data| into_object(Cow::Owned(data))).unwrap_or_default();
-    Ok(Parsed { event, data, extensions: attributes.into_extensions() })
+    Ok(parsed(event, data.map(|data| into_object(Cow::Owned(data))), attributes))
+}
+
+fn parsed(event: Event, data: Result<Map<String, Value>, Faults>, attributes: Attributes<'_>) -> Parsed {
+    let dropped = attributes.dropped;
+    Parsed { event, data: data.unwrap_or_default(), extensions: attributes.into_extensions(), dropped }
 }
 
 /// How a record carries its event.
@@ -206,7 +226,7 @@ impl Sent {
         let body = if reading == Reading::Kept { &record.value } else { document::without_mark(&record.value) };
         match parse(body, "") {
             Ok(Value::Object(event)) if event.contains_key("specversion") => {
-                // What it is it says itself; now all of it is read as this reading asks for.
+                // It says itself what it is; now all of it is read as this reading requires.
                 let event = if reading == Reading::Kept { event } else { object(reading.parse(body, "")?)? };
                 Ok(Self::Structured(event))
             }
@@ -243,8 +263,8 @@ fn into_object(data: Cow<'_, Value>) -> Map<String, Value> {
     object(data.into_owned()).unwrap_or_default()
 }
 
-/// The event of attributes and data; faults of the data stand for its fields, and of the `strict` ones those are told
-/// whose attribute has no other.
+/// The event of attributes and data; faults of the data stand for its fields, and of the `strict` ones those are
+/// reported whose attribute has no other.
 fn read(
     attributes: &Attributes<'_>,
     data: Result<&Value, &Faults>,
@@ -257,7 +277,7 @@ fn read(
     let mut faults = Vec::new();
     let (envelope, type_name) = attributes.envelope(defaults, &mut faults);
     attributes::check_json(&attributes.content_type, &mut faults);
-    let further = strict.into_iter().filter(|fault| faults.iter().all(|told| told.pointer != fault.pointer));
+    let further = strict.into_iter().filter(|fault| faults.iter().all(|known| known.pointer != fault.pointer));
     let further: Vec<_> = further.collect();
     faults.extend(further);
     let fact = match data {
@@ -327,8 +347,8 @@ pub fn check_record(event: &Event, record: &Record, partitions: u32) -> Result<(
     Faults::none_of((), faults)
 }
 
-/// Whether id and source of an event hold nothing that CloudEvents forbids. What comes in as a CloudEvent was asked
-/// before; what comes out of other files is asked here.
+/// Whether id and source of an event hold nothing that CloudEvents forbids. What comes in as a CloudEvent was checked
+/// before; what comes out of other files is checked here.
 pub fn check_texts(envelope: &Envelope) -> Result<(), Faults> {
     Faults::none_of((), letter::of_texts([("id", &envelope.id), ("source", &envelope.source)]))
 }

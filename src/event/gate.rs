@@ -1,29 +1,31 @@
 //! The gate: what is refused of an event on its way in, whichever way it comes.
 //!
 //! The [codec](super::codec) says whether bytes are an event at all. The gate says whether somebody may bring that
-//! event, and every way in asks it: `POST /v1/events`, an import with and without a running service, what the API
+//! event, and every way in calls it: `POST /v1/events`, an import with and without a running service, what the API
 //! writes itself (feedback, devices, requests for a reminder), a dead letter that is sent again, and the pipeline for
 //! what producers write to Kafka themselves.
 //!
-//! | asked | of | code |
+//! | rule | applies to | code |
 //! |---|---|---|
 //! | it belongs to the tenant that the way is open for | HTTP, import | `TENANT_MISMATCH` |
 //! | its type is not one that Foretell alone writes | all ways but the planner's and that of policies | `NOT_ACCEPTED` |
 //! | its source is not one that Foretell writes itself | callers; not an operator who imports their own export | `RESERVED_SOURCE` |
 //! | its country is one ([`country`]) | all; producers' records from a recorded time on | `INVALID_VALUE` |
-//! | it is a CloudEvent to the letter, and names no member twice | all; producers' records from a recorded time on | of the codec |
+//! | it is a CloudEvent by the letter of the specification, and names no member twice | all; producers' records from a recorded time on | of the codec |
 //! | it happened at most five minutes after it arrived | all | `TIME_IN_FUTURE` |
 //! | its unknown fields fit into [`UNKNOWN_BYTES_MAX`] | all but producers' records | none: the rest is dropped and counted |
+//! | its user agent has at most [`USER_AGENT_KEPT_BYTES`] | all but producers' records | none: it is cut |
 //!
-//! A producer that writes to a topic itself may name any source: nothing in a record proves who wrote it, so who may
-//! say what is the broker's to decide, by rights on topics.
+//! A producer that writes to a topic itself may name any source: nothing in a record proves who wrote it, so the broker
+//! decides who may write what, by rights on topics.
 //!
 //! Refusals never reach into the past. The log is folded again and again, and what was once folded stays so:
-//! [`record`] is asked only of records that the log took at or after a time that is kept beside the rows
+//! [`record`] is applied only to records that the log took at or after a time that is kept beside the rows
 //! ([`Pointer::gated_from_ms`](crate::store::Pointer)).
 
+use super::codec::bounds::USER_AGENT_KEPT_BYTES;
 use super::codec::{self, Fault, Faults, INVALID_VALUE, Parsed};
-use super::{Event, Topic, country};
+use super::{Event, Fact, Topic, country};
 use crate::log::{NewRecord, Record};
 use serde_json::{Map, Value};
 
@@ -44,8 +46,8 @@ pub const REMINDERS_SOURCE: &str = "urn:foretell:reminders";
 /// The `source` of decisions.
 pub const DECISIONS_SOURCE: &str = "urn:foretell:decisions";
 
-/// Sources under which Foretell writes. Whoever could use them could also take the ids of what it is about to write,
-/// and make that a repetition of their own.
+/// Sources under which Foretell writes. A caller who could use them could also claim the ids of what it is about to
+/// write, and turn that into a repetition.
 const RESERVED: [&str; 3] = [API_SOURCE, REMINDERS_SOURCE, DECISIONS_SOURCE];
 
 /// Most bytes of fields and extension attributes that are not known here and are passed on with an event, as JSON.
@@ -60,7 +62,7 @@ pub enum Sources {
     Any,
 }
 
-/// On what terms events are let in.
+/// The conditions under which events are accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<'a> {
     /// When they arrive, in milliseconds since the epoch.
@@ -77,7 +79,7 @@ impl Terms<'_> {
         Self { now_ms, tenant: None, sources: Sources::Any }
     }
 
-    /// Whether an event is let in; otherwise all that is wrong with it.
+    /// Whether an event is accepted; otherwise all that is wrong with it.
     pub fn check(&self, event: &Event) -> Result<(), Faults> {
         let mut faults = Vec::new();
         if let Some(tenant) = self.tenant.filter(|tenant| *tenant != event.envelope.tenant) {
@@ -93,20 +95,20 @@ impl Terms<'_> {
             faults.push(Fault::new("/source", RESERVED_SOURCE, detail));
         }
         faults.extend(not_a_country(event));
-        for asked in [codec::check_texts(&event.envelope), codec::check_time(event, self.now_ms)] {
-            faults.extend(asked.err().map(Faults::into_vec).unwrap_or_default());
+        for checked in [codec::check_texts(&event.envelope), codec::check_time(event, self.now_ms)] {
+            faults.extend(checked.err().map(Faults::into_vec).unwrap_or_default());
         }
         Faults::none_of((), faults)
     }
 
-    /// The record of an event that is let in.
+    /// An event that is accepted, to be written.
     pub fn admit(&self, parsed: Parsed) -> Result<Admitted, Faults> {
         self.check(&parsed.event).map(|()| Admitted(parsed))
     }
 }
 
-/// The event of a record that a producer may write: what the codec asks of what comes in, and what is asked above of
-/// all. Whether it stands where it belongs is asked by [`codec::check_record`].
+/// The event of a record that a producer may write: by the codec's rules for incoming events, and by the rules above
+/// that apply to all. Whether it stands where it belongs is checked by [`codec::check_record`].
 pub fn record(record: &Record) -> Result<Event, Faults> {
     let event = codec::decode_incoming(record)?;
     let faults = not_a_country(&event).into_iter().collect();
@@ -123,16 +125,15 @@ fn not_a_country(event: &Event) -> Option<Fault> {
     Some(Fault::new("/data/country", INVALID_VALUE, country::unknown(code)))
 }
 
-/// An event that was let in: the only thing that is appended as a fact.
+/// An event that was accepted: the only thing that is appended as a fact.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admitted(Parsed);
 
 impl Admitted {
-    /// An event that Foretell writes itself; the same is asked of it as of any other.
+    /// An event that Foretell writes itself; it is checked like any other.
     pub fn own(event: Event) -> Result<Self, Faults> {
         let terms = Terms::of_operator(event.envelope.time_ms);
-        let data = codec::fact_data(&event.fact);
-        terms.admit(Parsed { event, data, extensions: Vec::new() })
+        terms.admit(Parsed::of(event))
     }
 
     /// The event.
@@ -147,10 +148,11 @@ impl Admitted {
 
     /// The record to append, and how many unknown fields and attributes it leaves out.
     pub fn into_record(mut self) -> (NewRecord, usize) {
+        cut_user_agent(&mut self.0);
         let record = codec::encode_parsed(&self.0);
         // Nearly all are smaller as a whole than what is unknown in them may be.
         if record.value.len() <= UNKNOWN_BYTES_MAX && self.0.extensions.is_empty() {
-            return (record, 0);
+            return (record, self.0.dropped);
         }
         match trim(&mut self.0) {
             0 => (record, 0),
@@ -161,12 +163,25 @@ impl Admitted {
 
 /// Drops what is unknown of an event and does not fit into [`UNKNOWN_BYTES_MAX`]: extension attributes are kept first,
 /// then fields, both in their order, and one that is too large does not keep out a later one that fits. Fields that
-/// are known stay, however large. Answers how many were dropped.
+/// are known stay, save that a user agent is cut. Answers how many were dropped, those included that were left out
+/// when the event was read; asked again, it answers 0.
 pub fn trim(parsed: &mut Parsed) -> usize {
-    let mut room = Room { left: UNKNOWN_BYTES_MAX, dropped: 0 };
+    cut_user_agent(parsed);
+    let mut room = Room { left: UNKNOWN_BYTES_MAX, dropped: std::mem::take(&mut parsed.dropped) };
     parsed.extensions.retain(|(name, text)| room.takes(name.len() + text.len()));
     room.trim(&mut parsed.data, &codec::fact_data(&parsed.event.fact));
     room.dropped
+}
+
+/// Puts the user agent that the event keeps in place of a longer one in its data.
+fn cut_user_agent(parsed: &mut Parsed) {
+    let Fact::Login(login) = &parsed.event.fact else { return };
+    let kept = login.attempt.user_agent.as_deref().unwrap_or_default();
+    if let Some(Value::String(sent)) = parsed.data.get_mut("user_agent")
+        && sent.len() > USER_AGENT_KEPT_BYTES
+    {
+        kept.clone_into(sent);
+    }
 }
 
 /// Room for what is unknown.

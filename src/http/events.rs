@@ -19,7 +19,7 @@ use crate::event::gate::{Admitted, Sources, Terms};
 use crate::event::{Event, Position, Topic};
 use crate::log::{Kind, NewRecord};
 use crate::rows::became::Became;
-use crate::telemetry::{self, trace};
+use crate::telemetry::{self, meter, trace};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -222,13 +222,10 @@ pub(super) async fn append(api: &Api, mut records: Vec<NewRecord>) -> Result<Vec
     })
 }
 
-/// The record of an event that was let in; what it leaves out is counted.
+/// The record of an event that was accepted; what it leaves out is counted.
 pub(super) fn record(admitted: Admitted) -> NewRecord {
     let (record, dropped) = admitted.into_record();
-    if dropped > 0 {
-        let family = record.topic.name();
-        metrics::counter!(telemetry::FIELDS_DROPPED, telemetry::FAMILY => family).increment(dropped as u64);
-    }
+    meter::fields_dropped(record.topic.name(), dropped);
     record
 }
 

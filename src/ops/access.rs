@@ -13,6 +13,7 @@ use crate::http::{self, Api};
 use crate::rows::Rows;
 use crate::source::Sourced;
 use crate::store::Family;
+use crate::telemetry::meter;
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use axum::http::{Method, Request};
@@ -245,7 +246,9 @@ impl Access {
                     let mut admitted =
                         terms.admit(event.parsed()).map_err(|faults| Error::Answer(faults.to_string()))?;
                     admitted.parsed_mut().fill_in(|attempt| drop(enricher.enrich(attempt)));
-                    Ok(admitted.into_record().0)
+                    let (record, dropped) = admitted.into_record();
+                    meter::fields_dropped(record.topic.name(), dropped);
+                    Ok(record)
                 };
                 let records = events.iter().map(record).collect::<Result<_, Error>>()?;
                 opened.ports.log.append(records).await?;

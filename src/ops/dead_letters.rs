@@ -81,12 +81,19 @@ fn said(deed: &Deed, message: &str) -> String {
                 None => message,
             }
         }
-        Deed::WouldRedrive { topic, key } => format!("would be appended to {topic} under {}", printable(key)),
-        Deed::Redriven(to) => format!("appended: {to}"),
+        Deed::WouldRedrive { topic, key, dropped } => {
+            format!("would be appended to {topic} under {}{}", printable(key), left_out(*dropped))
+        }
+        Deed::Redriven { to, dropped } => format!("appended: {to}{}", left_out(*dropped)),
         Deed::WouldDrop => "would be dropped".into(),
         Deed::Dropped => "dropped".into(),
         Deed::Refused { detail } => format!("left: {}", printable(detail)),
     }
+}
+
+/// What a new record lacks, where it lacks anything.
+fn left_out(dropped: usize) -> String {
+    if dropped == 0 { String::new() } else { format!(", without {dropped} unknown fields") }
 }
 
 /// Letters hold what somebody sent: nothing of it may steer a terminal.

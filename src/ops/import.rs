@@ -69,6 +69,8 @@ pub struct Imported {
     pub skipped: u64,
     /// Unknown fields and attributes that are left out: see [`UNKNOWN_BYTES_MAX`](crate::event::gate::UNKNOWN_BYTES_MAX).
     pub dropped: u64,
+    /// Rows whose country code names no country, which is read as absent.
+    pub without_country: u64,
     /// Where it is written down how far the import is. Without it, the file would be appended again.
     pub journal: PathBuf,
 }
@@ -81,7 +83,7 @@ pub struct Target<'a> {
     pub name: String,
     /// Directory of journals.
     pub journals: PathBuf,
-    /// Whose events they all must be; none: whoever's they say.
+    /// The tenant that all events must belong to; without one, each keeps the tenant that it names.
     pub tenant: Option<&'a str>,
     /// The present, in milliseconds since the epoch.
     pub now_ms: i64,
@@ -121,11 +123,12 @@ pub async fn import(
         write(&path, &journal)?;
         progress(journal.done);
     }
-    let Loaded { skipped, dropped, .. } = *loaded;
-    Ok(Imported { events: total, before, skipped, dropped, journal: path })
+    let Loaded { skipped, dropped, without_country, .. } = *loaded;
+    Ok(Imported { events: total, before, skipped, dropped, without_country, journal: path })
 }
 
-/// Whether every event passes the gate, asked before any is appended: a service would ask the same of each batch.
+/// Whether every event passes the gate, checked before any is appended: a service would apply the same rules to each
+/// batch.
 fn check(loaded: &Loaded, target: &Target<'_>) -> Result<(), Error> {
     let terms = Terms { tenant: target.tenant, ..Terms::of_operator(target.now_ms) };
     let refused = loaded.events.iter().find_map(|sourced| Some((sourced, terms.check(&sourced.event).err()?)));

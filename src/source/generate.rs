@@ -290,9 +290,7 @@ mod tests {
     fn what_is_generated_can_be_sent_and_read() {
         use crate::event::codec;
         for event in Logins::new(Shape::default()).take(1_000) {
-            let parsed =
-                codec::Parsed { data: codec::fact_data(&event.fact), event: event.clone(), extensions: Vec::new() };
-            let shown = codec::structured_event(&parsed);
+            let shown = codec::structured_event(&codec::Parsed::of(event.clone()));
             let defaults = codec::Defaults { tenant: "other", time_ms: 0 };
             assert_eq!(codec::decode_structured(&shown, defaults).unwrap().event, event);
         }

@@ -2,7 +2,7 @@
 //!
 //! The same events that `POST /v1/events` takes, with one more demand: `time` must be there, because the past has
 //! no time of arrival. Data and extension attributes are passed on as they stand, unknown ones as far as the
-//! [gate](gate::UNKNOWN_BYTES_MAX) lets them in. A `label` in the data that names an
+//! [gate](gate::UNKNOWN_BYTES_MAX) keeps them. A `label` in the data that names an
 //! [`Author`] is what a simulated history says of itself; any other one is a field like any that is unknown here.
 
 use super::{Author, Error, LABEL, Label, Rows, Sent, Sourced};
@@ -54,10 +54,8 @@ fn event(line: &[u8], number: u64, rows: &mut Rows<'_>) -> Result<Sourced, Error
     let defaults = Defaults { tenant: origin.tenant, time_ms: 0 };
     let mut parsed = codec::decode_structured(&value, defaults).map_err(refused)?;
     let author = parsed.data.get(LABEL).and_then(Value::as_str).and_then(Author::parse);
-    if line.len() > gate::UNKNOWN_BYTES_MAX {
-        // Here and not where it is appended, so that it is the same whichever way it goes there.
-        rows.dropped += gate::trim(&mut parsed) as u64;
-    }
-    let Parsed { event, data, extensions } = parsed;
+    // Here and not where it is appended, so that it is the same whichever way it goes there.
+    rows.dropped += gate::trim(&mut parsed) as u64;
+    let Parsed { event, data, extensions, .. } = parsed;
     Ok(Sourced { event, sent: Some(Box::new(Sent { data, extensions })), label: author.map(Label::Simulated) })
 }

@@ -9,7 +9,7 @@
 //!   successful, without labels.
 //!
 //! An event's id is its index. A country code that names none, as data files once had them for proxies (`A1`) and
-//! for regions (`EU`), is absent.
+//! for regions (`EU`), is absent, and counted.
 
 use super::table::{Column, Fields, Place, Row, Table, number, text};
 use super::{Error, Label, Origin, Rows, Sourced};
@@ -52,7 +52,8 @@ pub(super) fn read(input: &mut dyn BufRead, rows: &mut Rows<'_>) -> Result<(), E
     let mut table = Table::open(input, origin)?;
     let layout = Layout::of(&table, origin)?;
     while let Some(row) = table.next(rows)? {
-        let sourced = layout.read(row, origin)?;
+        let (sourced, is_without_country) = layout.read(row, origin)?;
+        rows.without_country += u64::from(is_without_country);
         rows.push(sourced)?;
     }
     Ok(())
@@ -94,14 +95,16 @@ impl Layout {
         })
     }
 
-    fn read(&self, row: Row<'_>, origin: Origin<'_>) -> Result<Sourced, Error> {
+    /// The event of a row, and whether its country code names no country.
+    fn read(&self, row: Row<'_>, origin: Origin<'_>) -> Result<(Sourced, bool), Error> {
         let flag = |place| row.flag(place, ("true", "false"), origin);
         let type_name = match self.succeeded.map(flag).transpose()? {
             Some(false) => "foretell.login.failed",
             Some(true) | None => "foretell.login.succeeded",
         };
         let mut data = row.object(&self.fields);
-        if data.get("country").and_then(Value::as_str).is_some_and(names_no_country) {
+        let is_without_country = data.get("country").and_then(Value::as_str).is_some_and(names_no_country);
+        if is_without_country {
             data.remove("country");
         }
         let fact = row.fact(type_name, &data, &self.fields, origin)?;
@@ -113,11 +116,11 @@ impl Layout {
             }
             None => None,
         };
-        Ok(Sourced::of_row(Event { envelope, fact }, label))
+        Ok((Sourced::of_row(Event { envelope, fact }, label), is_without_country))
     }
 }
 
-/// Whether it is of a code's length and not one; anything longer is a mistake in the file, and told as one.
+/// Whether it is of a code's length and not one; anything longer is a mistake in the file, and refused as one.
 fn names_no_country(code: &str) -> bool {
     code.len() == 2 && !country::exists(&code.to_ascii_uppercase())
 }

@@ -1,13 +1,15 @@
 //! Rows of a CSV file with a first line of names, and how their columns become the data of an event.
 //!
-//! Columns are found by their names, in any order, and further ones are ignored. An empty value and `-` are absent.
+//! Columns are found by their names, in any order, and further ones are ignored. An empty value and `-` are absent. A
+//! row of more than [`RECORD_BYTES_MAX`] ends the reading.
 
 use super::{Error, Origin, Rows};
 use crate::event::Fact;
 use crate::event::codec::{self, Faults};
+use crate::log::RECORD_BYTES_MAX;
 use csv::{Reader, ReaderBuilder, StringRecord};
 use serde_json::{Map, Number, Value};
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 
 /// What the text of a column becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,16 +38,47 @@ pub(super) const fn number(name: &'static str, field: &'static str) -> Column {
     Column { name, field, kind: Kind::Number }
 }
 
+/// Bytes that the CSV reader takes at a time, so a row may be up to so many longer than [`RECORD_BYTES_MAX`].
+const BUFFER_BYTES: usize = 8 * 1024;
+
+/// An input that fails where a row does not end, as after an open quote, before all of it is in memory.
+struct Bounded<'i> {
+    input: &'i mut dyn BufRead,
+    /// Bytes that the present row may still take.
+    left_bytes: usize,
+}
+
+impl Bounded<'_> {
+    const fn begin_row(&mut self) {
+        self.left_bytes = RECORD_BYTES_MAX + BUFFER_BYTES;
+    }
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min(self.left_bytes);
+        if count == 0 && !buffer.is_empty() {
+            let detail = format!("a row is longer than {RECORD_BYTES_MAX} bytes; is a quote left open?");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, detail));
+        }
+        let count = self.input.read(&mut buffer[..count])?;
+        self.left_bytes -= count;
+        Ok(count)
+    }
+}
+
 /// A CSV file whose names are read.
 pub(super) struct Table<'i> {
-    reader: Reader<&'i mut dyn BufRead>,
+    reader: Reader<Bounded<'i>>,
     names: StringRecord,
     record: StringRecord,
 }
 
 impl<'i> Table<'i> {
     pub(super) fn open(input: &'i mut dyn BufRead, origin: Origin<'_>) -> Result<Self, Error> {
-        let mut reader = ReaderBuilder::new().from_reader(input);
+        let mut input = Bounded { input, left_bytes: 0 };
+        input.begin_row();
+        let mut reader = ReaderBuilder::new().buffer_capacity(BUFFER_BYTES).from_reader(input);
         let names = reader.headers().map_err(|cause| origin.unreadable(1, &cause))?.clone();
         Ok(Self { reader, names, record: StringRecord::new() })
     }
@@ -72,6 +105,7 @@ impl<'i> Table<'i> {
     /// The next row, counted.
     pub(super) fn next(&mut self, rows: &mut Rows<'_>) -> Result<Option<Row<'_>>, Error> {
         let line = self.reader.position().line();
+        self.reader.get_mut().begin_row();
         match self.reader.read_record(&mut self.record) {
             Ok(false) => Ok(None),
             Ok(true) => {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::appointment::{Scalar, StartsAt};
-use crate::event::{Fact, zone};
+use crate::event::{Fact, gate, zone};
 use flate2::{Compression, write::GzEncoder};
 use std::io::Write;
 
@@ -244,4 +244,50 @@ fn windows_files_say_what_others_say() {
 fn formats_are_known_by_name() {
     assert!(Format::ALL.iter().all(|format| Format::parse(format.name()) == Some(*format)));
     assert_eq!(Format::parse("csv"), None);
+}
+
+/// A file is not trusted, and a few kilobytes unpack to gigabytes without the end of a row.
+#[test]
+fn a_row_without_an_end_is_refused_with_its_line_before_memory_runs_out() {
+    let (names, _) = RBA.split_once('\n').unwrap();
+    for (format, head, line) in [
+        (Format::Rba, format!("{names}\n1,\""), 2),
+        (Format::Rba, format!("{RBA}\""), 6),
+        (Format::Rba, String::new(), 1),
+        (Format::Noshow, format!("{NOSHOW}4715,"), 7),
+        (Format::Noshow, "\"".to_owned(), 1),
+        (Format::Events, String::new(), 1),
+    ] {
+        let endless = head.as_bytes().chain(io::repeat(b'a'));
+        let refusal = read_from(endless, origin(), format).unwrap_err().to_string();
+        assert!(refusal.starts_with(&format!("cannot read file.csv, line {line}: ")), "{refusal}");
+        assert!(refusal.contains("longer than 1048576 bytes"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_row_of_a_record_s_size_is_read_and_rows_are_bounded_one_by_one() {
+    let wide = |bytes: usize| SYNTHETIC.replacen(",0,,\n", &format!(",0,,{}\n", "x".repeat(bytes)), 1);
+    let long = wide(crate::log::RECORD_BYTES_MAX - 100);
+    let (names, rows) = long.split_once('\n').unwrap();
+    let row = rows.lines().next().unwrap();
+    let many = format!("{names}\n{}\n", [row; 5].join("\n"));
+    assert_eq!(load(&many, Format::Rba).rows, 5);
+    assert!(refusal(&wide(2 * crate::log::RECORD_BYTES_MAX), Format::Rba).contains("line 2: a row is longer"));
+}
+
+#[test]
+fn country_codes_that_name_no_country_are_counted() {
+    let loaded = load(&RBA.replace(",NO,", ",QQ,"), Format::Rba);
+    assert_eq!((loaded.rows, loaded.without_country), (4, 2));
+    assert_eq!(load(RBA, Format::Rba).without_country, 0);
+}
+
+/// What was sent in three bytes may be written in twelve.
+#[test]
+fn unknown_fields_are_measured_as_they_are_written_however_short_the_line() {
+    let numbers = format!("[{}]", ["1e9"; 800].join(","));
+    let line = EVENTS.lines().next().unwrap().replace("\"asked\"", &numbers);
+    assert!(line.len() < gate::UNKNOWN_BYTES_MAX, "{} bytes", line.len());
+    assert_eq!(load(&line, Format::Events).dropped, 1);
 }

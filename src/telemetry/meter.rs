@@ -9,6 +9,9 @@ pub const RECORDS: &str = "foretell_records_total";
 pub const SKIPPED: &str = "foretell_skipped_records_total";
 /// Logins that were folded without a level of their address; by level: `asn`, `country`.
 pub const LOGINS_WITHOUT_NETWORK: &str = "foretell_logins_without_network_total";
+/// Unknown fields and extension attributes that were left out of new records, because they did not fit into what an
+/// event may bring of them; by family.
+pub const FIELDS_DROPPED: &str = "foretell_unknown_fields_dropped_total";
 /// Rejected records by family and code.
 pub const REJECTED: &str = "foretell_rejected_records_total";
 /// Dead letters that were closed, by outcome: `redriven`, `dropped`.
@@ -49,6 +52,13 @@ pub fn folded(family: &'static str, applied: u64, skipped: impl Iterator<Item = 
     }
     for (outcome, records) in [("applied", applied), ("skipped", all_skipped)] {
         counter!(RECORDS, "family" => family, "outcome" => outcome).increment(records);
+    }
+}
+
+/// So many unknown fields and attributes were left out of a new record.
+pub fn fields_dropped(family: &'static str, fields: usize) {
+    if fields > 0 {
+        counter!(FIELDS_DROPPED, "family" => family).increment(fields as u64);
     }
 }
 

@@ -132,7 +132,7 @@ async fn a_letter_is_mended_and_sent_again_once() {
 
     // Said and not done.
     let dry = office.redrive(code(KEY_MISMATCH), Redrive { run: Run::Dry, ..real() }).await;
-    assert_eq!(dry[0].1, Deed::WouldRedrive { topic: "foretell.logins".into(), key: "default:bob".into() });
+    assert_eq!(dry[0].1, Deed::WouldRedrive { topic: "foretell.logins".into(), key: "default:bob".into(), dropped: 0 });
     assert_eq!(office.records(Topic::Logins).len(), 4);
     let unmended = office.redrive(code(MISSING_FIELD), real()).await;
     assert!(matches!(&unmended[0].1, Deed::Refused { detail } if detail.contains("MISSING_FIELD at /data/ip")));
@@ -142,7 +142,7 @@ async fn a_letter_is_mended_and_sent_again_once() {
     let patch = json!([{"op": "add", "path": "/data/ip", "value": "198.51.100.7"}]);
     let mended = office.redrive(code(MISSING_FIELD), patched(patch.clone())).await;
     for ((letter, deed), user) in [(&rekeyed[0], "bob"), (&mended[0], "ada")] {
-        let Deed::Redriven(to) = deed else { panic!("{deed:?}") };
+        let Deed::Redriven { to, dropped: 0 } = deed else { panic!("{deed:?}") };
         let key = format!("default:{user}");
         assert_eq!(to.partition, key::partition(key.as_bytes(), PARTITIONS), "the partitioner places it");
         let records = office.world.log.records(Topic::Logins, to.partition).unwrap();
@@ -195,7 +195,7 @@ async fn a_crash_before_the_mark_repeats_the_event_and_no_effect() {
     let [again] = crashed.list(Scope::Open).await.try_into().unwrap();
     assert_eq!(again.code, letter.code);
     let deeds = crashed.redrive(code(KEY_MISMATCH), real()).await;
-    assert!(matches!(deeds[0].1, Deed::Redriven(_)), "{deeds:?}");
+    assert!(matches!(deeds[0].1, Deed::Redriven { .. }), "{deeds:?}");
     assert_eq!(crashed.records(Topic::Logins).len(), before + 1);
     assert_eq!(crashed.user("bob").await["history"]["successes"], 1, "the fold has seen that id and source");
     assert_eq!(crashed.list(Scope::Open).await, []);
@@ -247,7 +247,7 @@ async fn what_is_rejected_again_counts_its_attempts_until_it_is_left() {
     assert!(matches!(&left[0].1, Deed::Refused { detail } if detail.contains("rejected 3 times")), "{left:?}");
     let more = Redrive { attempts_max: 4, ..patched(patch) };
     let sent = office.redrive(code(MISSING_FIELD), more).await;
-    assert!(matches!(sent[0].1, Deed::Redriven(_)), "{sent:?}");
+    assert!(matches!(sent[0].1, Deed::Redriven { .. }), "{sent:?}");
     assert_eq!(office.user("ada").await["history"]["successes"], 1);
 }
 
@@ -267,7 +267,7 @@ async fn a_letter_without_its_value_is_mended_from_the_source() {
         {"op": "replace", "path": "/data/ip", "value": "198.51.100.7"},
     ]);
     let sent = office.redrive(code(INVALID_ADDRESS), patched(patch)).await;
-    assert!(matches!(sent[0].1, Deed::Redriven(_)), "{sent:?}");
+    assert!(matches!(sent[0].1, Deed::Redriven { .. }), "{sent:?}");
     assert_eq!(office.user("ada").await["history"]["successes"], 1);
 }
 

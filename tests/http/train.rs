@@ -12,9 +12,26 @@ use foretell::http::{Api, Parts, admin_router};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+async fn post(router: &Router, path: &str, body: &str) -> Response {
+    router.clone().oneshot(Request::post(path).body(Body::from(body.to_owned())).unwrap()).await.unwrap()
+}
+
 async fn train(router: &Router) -> Response {
-    let asked = Request::post("/admin/train/no-show").body(Body::from(json!({"tenant": "default"}).to_string()));
-    router.clone().oneshot(asked.unwrap()).await.unwrap()
+    post(router, "/admin/train/no-show", r#"{"tenant": "default"}"#).await
+}
+
+#[tokio::test]
+async fn operators_requests_are_read_as_any_other_json() {
+    let router = admin_router(&Api::new(World::new().parts()));
+    for (path, body) in [
+        ("/admin/train/no-show", r#"{"tenant": "default"}"#),
+        ("/admin/dead-letters", r#"{"filter": {}, "limit": 1, "action": {"list": "open"}}"#),
+    ] {
+        assert_eq!(post(&router, path, &format!("\u{feff}{body}")).await.status(), StatusCode::OK, "{path}");
+        let doubled = body.replacen('{', r#"{"tenant": "default", "limit": 1, "#, 1);
+        let problem = lines(post(&router, path, &doubled).await).await.remove(0);
+        assert_eq!(problem["errors"][0]["code"], "DUPLICATE_MEMBER", "{path}: {problem}");
+    }
 }
 
 /// The lines of an answer, or the problem.

@@ -3,8 +3,8 @@
 use crate::instance::{Instance, NOW_MS, World};
 use async_trait::async_trait;
 use bytes::Bytes;
+use foretell::event::Topic;
 use foretell::event::codec::{self, Parsed};
-use foretell::event::{Event, Topic};
 use foretell::log::{Log, NewRecord};
 use foretell::source::generate::{Logins, Shape};
 use foretell::store::{Checkpoint, Error, Family, Flush, Generation, Pointer, Row, RowKey, Store, View};
@@ -18,8 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) fn records(skip: usize, count: usize) -> Vec<NewRecord> {
     let shape = Shape { start_ms: NOW_MS - 86_400_000, ..Shape::default() };
-    let parsed = |event: Event| Parsed { data: codec::fact_data(&event.fact), event, extensions: Vec::new() };
-    Logins::new(shape).skip(skip).take(count).map(|event| codec::encode_parsed(&parsed(event))).collect()
+    Logins::new(shape).skip(skip).take(count).map(|event| codec::encode_parsed(&Parsed::of(event))).collect()
 }
 
 /// A world with folded logins, one of them a dead letter, and the pipelines that go on.

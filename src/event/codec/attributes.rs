@@ -34,6 +34,8 @@ pub(super) struct Attributes<'a> {
     pub(super) content_type: Option<Attribute<'a>>,
     /// All others that are text, `subject` left out: it says again what the data says.
     pub(super) extensions: Vec<(&'a str, Cow<'a, str>)>,
+    /// How many of those are left out, because they are too long or too many.
+    pub(super) dropped: usize,
 }
 
 /// The text of an attribute, or why it has none.
@@ -44,7 +46,7 @@ impl<'a> Attributes<'a> {
     pub(super) fn of_record(record: &'a Record) -> Self {
         let mut found = Self::default();
         for (name, value) in &record.headers {
-            let text = std::str::from_utf8(value).map_err(|_| (fault::WRONG_TYPE, "must be UTF-8".to_owned()));
+            let text = std::str::from_utf8(value).map_err(|_| fault::not_utf8());
             match name.strip_prefix("ce_") {
                 Some(name) => found.take(name, text),
                 None if name.eq_ignore_ascii_case("content-type") => found.content_type = Some(text),
@@ -99,12 +101,16 @@ impl<'a> Attributes<'a> {
         *slot = Some(text);
     }
 
-    /// Keeps an extension attribute; one that cannot be one is ignored, as any unknown field is.
+    /// Keeps an extension attribute; a name that cannot be one is ignored, and one beyond the bounds is counted.
     fn extension(&mut self, name: &'a str, text: Cow<'a, str>) {
-        let is_reserved = matches!(name, "subject" | "data");
-        if is_name(name) && !is_reserved && self.extensions.len() < EXTENSIONS_MAX && text.len() <= TEXT_BYTES_MAX {
+        if !is_name(name) || matches!(name, "subject" | "data") {
+            return;
+        }
+        if self.extensions.len() < EXTENSIONS_MAX && text.len() <= TEXT_BYTES_MAX {
             self.extensions.retain(|(known, _)| *known != name);
             self.extensions.push((name, text));
+        } else {
+            self.dropped += 1;
         }
     }
 

@@ -39,7 +39,7 @@ pub const WRONG_PARTITION: &str = "WRONG_PARTITION";
 pub const WRONG_TOPIC: &str = "WRONG_TOPIC";
 /// `time` lies more than five minutes ahead of when the event arrived.
 pub const TIME_IN_FUTURE: &str = "TIME_IN_FUTURE";
-/// An object has a member twice, or a request has an attribute twice.
+/// An object has a member twice, or a message has an attribute or a content type twice.
 pub const DUPLICATE_MEMBER: &str = "DUPLICATE_MEMBER";
 /// The name of an attribute is not made of `a-z` and `0-9`.
 pub const INVALID_NAME: &str = "INVALID_NAME";
@@ -159,6 +159,11 @@ impl<'a> IntoIterator for &'a Faults {
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
+}
+
+/// An attribute in headers whose bytes are no text.
+pub(super) fn not_utf8() -> (&'static str, String) {
+    (INVALID_VALUE, "must be UTF-8".to_owned())
 }
 
 /// At most 64 characters of what was sent, without control characters, in quotes.

@@ -1,11 +1,11 @@
-//! What CloudEvents 1.0 asks of attributes beyond what a fold needs. It is asked where an event comes in, and never
-//! of what is in the log: records were taken before they were held to it, and stay what they are.
+//! What CloudEvents 1.0 requires of attributes beyond what a fold needs. It is checked where an event comes in, and
+//! never of what is in the log: those records were accepted without it, and stay what they are.
 //!
 //! - A name is made of `a-z` and `0-9`, and `data` is no attribute.
 //! - A text has no control characters and no noncharacters; one that may be left out is not empty.
 //! - A value in JSON is a string, a boolean or a whole number of 32 bits.
 //! - `datacontenttype` is a media type, of JSON in UTF-8.
-//! - In headers an attribute stands once, and `datacontenttype` is the `Content-Type`.
+//! - In headers an attribute occurs once, and `datacontenttype` is the `Content-Type`.
 
 use super::attributes::CONTEXT;
 use super::fault::{self, Fault, quoted};
@@ -14,15 +14,34 @@ use super::value::{Read, cut, wrong};
 use crate::log::Header;
 use serde_json::{Map, Value};
 
-/// Most faults of a record's headers that are told.
+/// Most faults of one kind that are reported of an event: it may have a hundred thousand members or headers.
 const NAMED_MAX: usize = 16;
+/// The attribute that is the content type of a message in headers.
+const CONTENT_TYPE: &str = "datacontenttype";
 /// How much of a name a pointer shows, in bytes.
 const NAME_SHOWN_BYTES: usize = 128;
 
-/// The faults of the members of an event in structured form.
+/// The faults of the members of an event in structured form, at most [`NAMED_MAX`].
 pub(super) fn of_object(event: &Map<String, Value>) -> Vec<Fault> {
     let attributes = event.iter().filter(|(name, _)| *name != "data" && *name != "data_base64");
-    attributes.filter_map(|(name, value)| member(name, value).err().map(|fault| at(name, fault))).collect()
+    let faulty = attributes.filter_map(|(name, value)| member(name, value).err().map(|fault| at(name, fault)));
+    faulty.take(NAMED_MAX).collect()
+}
+
+/// The faults of a record in structured mode: of its members, and of the content type of the whole.
+pub(super) fn of_structured(event: &Map<String, Value>, headers: &[Header]) -> Vec<Fault> {
+    let content_type = content_type(headers).err().map(|(code, detail)| Fault::new("", code, detail));
+    content_type.into_iter().chain(of_object(event)).collect()
+}
+
+/// Whether a record has at most one content type, and that one is a media type of text in UTF-8.
+fn content_type(headers: &[Header]) -> Read<()> {
+    let mut found = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    let Some((_, value)) = found.next() else { return Ok(()) };
+    if found.next().is_some() {
+        return Err((fault::DUPLICATE_MEMBER, "the record has more than one content-type; send it once".to_owned()));
+    }
+    checked_text(CONTENT_TYPE, std::str::from_utf8(value).map_err(|_| fault::not_utf8())?)
 }
 
 /// The faults of attributes in headers, without their prefix; a text that could not be read is a fault already.
@@ -41,8 +60,8 @@ pub(super) fn of_pairs(pairs: &[(&str, Read<String>)]) -> Vec<Fault> {
     faults
 }
 
-/// The faults of attributes in the headers of a record, at most [`NAMED_MAX`]: a record may have a hundred thousand
-/// headers. The subject is not checked: earlier versions wrote it from the data, where it may be any text, and nothing
+/// The faults of attributes in the headers of a record in binary mode, at most [`NAMED_MAX`], and of its content
+/// type. The subject is not checked: earlier versions wrote it from the data, where it may be any text, and nothing
 /// reads it.
 pub(super) fn of_headers(headers: &[Header]) -> Vec<Fault> {
     let attributes = headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("ce_")?, value)));
@@ -56,12 +75,14 @@ pub(super) fn of_headers(headers: &[Header]) -> Vec<Fault> {
         let text = std::str::from_utf8(value);
         let found = checked_name(name).and_then(|()| match text {
             _ if name == "subject" => Ok(()),
+            _ if name == CONTENT_TYPE => Err((fault::INVALID_VALUE, "goes into content-type, not into ce_".to_owned())),
             Ok(text) => checked_text(name, text),
-            Err(_) => Err((fault::WRONG_TYPE, "must be UTF-8".to_owned())),
+            Err(_) => Err(fault::not_utf8()),
         });
         found.err().map(|fault| at(name, fault))
     });
-    doubled.chain(faulty).take(NAMED_MAX).collect()
+    let content_type = content_type(headers).err().map(|fault| at(CONTENT_TYPE, fault));
+    content_type.into_iter().chain(doubled.chain(faulty).take(NAMED_MAX)).collect()
 }
 
 /// The faults of attributes that were read from something else than a CloudEvent.
@@ -117,7 +138,7 @@ fn checked_text(name: &str, text: &str) -> Read<()> {
         "subject" | "dataschema" if text.is_empty() => {
             Err((fault::INVALID_VALUE, "must not be empty; leave it out".to_owned()))
         }
-        "datacontenttype" => match Media::parse(text) {
+        CONTENT_TYPE => match Media::parse(text) {
             Ok(_) => Ok(()),
             Err(detail) => Err((fault::UNSUPPORTED_CONTENT_TYPE, detail)),
         },

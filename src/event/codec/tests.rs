@@ -186,7 +186,7 @@ fn what_is_no_event_is_refused_with_its_code() {
         (&attributes, "\"text\"", "/data WRONG_TYPE"),
         (&attributes, "null", "/data WRONG_TYPE"),
         (&with("content-type", b"text/plain"), r#"{"user_id":"u"}"#, "/datacontenttype UNSUPPORTED_CONTENT_TYPE"),
-        (&with("ce_id", b"\xff"), r#"{"user_id":"u"}"#, "/id WRONG_TYPE"),
+        (&with("ce_id", b"\xff"), r#"{"user_id":"u"}"#, "/id INVALID_VALUE"),
         (&with("ce_time", b"yesterday"), r#"{"user_id":"u"}"#, "/time INVALID_TIME"),
     ] {
         let refused = decode(&record(headers, body.as_bytes())).unwrap_err();

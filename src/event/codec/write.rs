@@ -101,7 +101,7 @@ fn with_data(mut event: Map<String, Value>) -> Map<String, Value> {
     if event.get("data_base64").is_none_or(Value::is_null) {
         return event;
     }
-    if let Ok(Cow::Owned(data)) = data_of(&event, |bytes, place| parse(bytes, place).map_err(Faults::from)) {
+    if let Ok(Cow::Owned(data)) = data_of(&event, |bytes, place| Reading::Kept.parse_data_base64(bytes, place)) {
         event.remove("data_base64");
         event.insert("data".to_owned(), data);
     }

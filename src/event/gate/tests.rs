@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::event::codec::{
-    DUPLICATE_MEMBER, Defaults, INVALID_NAME, MALFORMED_JSON, TIME_IN_FUTURE, WRONG_TYPE, decode, decode_structured,
-    rfc3339,
+    DUPLICATE_MEMBER, Defaults, INVALID_NAME, MALFORMED_JSON, TIME_IN_FUTURE, UNSUPPORTED_CONTENT_TYPE, WRONG_TYPE,
+    decode, decode_structured, rfc3339,
 };
 use crate::event::{AHEAD_MS_MAX, Position};
 use proptest::prelude::*;
@@ -91,6 +91,12 @@ fn a_producers_record_is_held_to_what_any_event_is_that_comes_in() {
             record.value = text.to_owned().into();
         })
     };
+    let typed = |content_type: &[u8]| {
+        with(&|record| {
+            record.headers.retain(|(name, _)| name != "content-type");
+            record.headers.push(header("content-type", content_type));
+        })
+    };
     let event = codec::structured_event(&parsed(|_| {})).to_string();
     for (name, record, kept, incoming) in [
         ("plain", plain(), &[][..], &[][..]),
@@ -101,7 +107,13 @@ fn a_producers_record_is_held_to_what_any_event_is_that_comes_in() {
         ("a byte order mark", data("\u{feff}{\"user_id\":\"u\",\"ip\":\"192.0.2.1\"}"), &[MALFORMED_JSON], &[]),
         ("two ids", with(&|record| record.headers.insert(0, header("ce_id", b"other"))), &[], &[DUPLICATE_MEMBER]),
         ("a name", with(&|record| record.headers.push(header("ce_trace-id", b"1"))), &[], &[INVALID_NAME]),
-        ("no UTF-8", with(&|record| record.headers.push(header("ce_note", b"\xff"))), &[], &[WRONG_TYPE]),
+        ("no UTF-8", with(&|record| record.headers.push(header("ce_note", b"\xff"))), &[], &[INVALID_VALUE]),
+        (
+            "no UTF-8 in an id",
+            with(&|record| record.headers.push(header("ce_id", b"\xff"))),
+            &[INVALID_VALUE],
+            &[INVALID_VALUE],
+        ),
         (
             "a subject with a tab",
             with(&|record| record.headers.push(header("ce_subject", b"a\tb"))),
@@ -110,6 +122,47 @@ fn a_producers_record_is_held_to_what_any_event_is_that_comes_in() {
         ),
         ("structured", structured(&event), &[], &[]),
         ("structured, twice", structured(&event.replacen('{', r#"{"id":"other","#, 1)), &[], &[DUPLICATE_MEMBER]),
+        ("a charset", typed(b"application/json; charset=utf-16"), &[], &[UNSUPPORTED_CONTENT_TYPE]),
+        ("another charset", typed(b"application/json;charset=\"iso-8859-1\""), &[], &[UNSUPPORTED_CONTENT_TYPE]),
+        ("UTF-8", typed(b"Application/JSON; charset=\"UTF-8\""), &[], &[]),
+        ("two types in one", typed(b"application/json, application/json"), &[], &[UNSUPPORTED_CONTENT_TYPE]),
+        (
+            "two types",
+            with(&|record| record.headers.push(header("content-type", b"application/json"))),
+            &[],
+            &[DUPLICATE_MEMBER],
+        ),
+        (
+            "two types, in capitals",
+            with(&|record| record.headers.insert(0, header("Content-Type", b"text/json"))),
+            &[],
+            &[DUPLICATE_MEMBER],
+        ),
+        ("a type that is no text", typed(b"application/json; x=\xff"), &[INVALID_VALUE], &[INVALID_VALUE]),
+        (
+            "a type as attribute",
+            with(&|record| record.headers.push(header("ce_datacontenttype", b"application/json"))),
+            &[],
+            &[INVALID_VALUE],
+        ),
+        (
+            "structured, a charset",
+            with(&|record| {
+                record.headers = vec![header("content-type", b"application/cloudevents+json; charset=latin1")];
+                record.value = event.clone().into();
+            }),
+            &[],
+            &[UNSUPPORTED_CONTENT_TYPE],
+        ),
+        (
+            "structured, two types",
+            with(&|record| {
+                record.headers = vec![header("content-type", b"application/cloudevents+json"); 2];
+                record.value = event.clone().into();
+            }),
+            &[],
+            &[DUPLICATE_MEMBER],
+        ),
         ("structured, a list", structured(&event.replacen('{', r#"{"note":[1],"#, 1)), &[], &[WRONG_TYPE]),
     ] {
         assert_eq!(codes(decode(&record).map(drop)), kept, "{name}, in the log");
@@ -159,8 +212,8 @@ fn unknown_fields_beyond_the_bound_are_dropped_and_known_ones_stay() {
         event["data"]["small"] = json!([1, 2]);
     });
     assert_eq!((dropped, data.get("large"), &data["small"]), (1, None, &json!([1, 2])));
-    assert_eq!(data["user_agent"].as_str().map(str::len), Some(60_000), "known, however large");
-    assert!(record.value.len() < 60_000 + 200);
+    assert_eq!(data["user_agent"], agent[..USER_AGENT_KEPT_BYTES], "known, and cut");
+    assert!(record.value.len() < USER_AGENT_KEPT_BYTES + 200);
 
     let (_, data, _, dropped) = admitted(|event| event["data"]["fits"] = json!(large[..UNKNOWN_BYTES_MAX - 6]));
     assert_eq!((dropped, data["fits"].is_string()), (0, true), "a name of 4, two quotes and the rest");
@@ -197,6 +250,43 @@ fn extension_attributes_and_fields_within_fields_share_the_bound() {
     assert_eq!(data["quiet_hours"], json!({"from": "22:00", "to": "07:00"}));
     assert_eq!(data["channels"][1], json!({"channel": "email", "consent": false, "who": "staff"}));
     assert_eq!((&data["attributes"]["known"], &data["time_zone"]), (&json!("y".repeat(1_000)), &Value::Null));
+}
+
+/// Of a record that is small as a whole as well, and where a file is read.
+#[test]
+fn the_log_keeps_no_more_of_a_user_agent_than_the_event_does() {
+    for (sent, kept) in [
+        ("a".repeat(1_025), "a".repeat(1_024)),
+        ("a".repeat(1_024), "a".repeat(1_024)),
+        ("\u{e9}".repeat(20_000), "\u{e9}".repeat(512)),
+        (String::new(), String::new()),
+    ] {
+        let (event, data, record, dropped) = admitted(|event| event["data"]["user_agent"] = json!(sent));
+        assert_eq!((&data["user_agent"], dropped), (&json!(kept), 0), "{} bytes", sent.len());
+        assert_eq!(decode(&written(record)).unwrap(), event, "the event is the same");
+        let mut read = parsed(|event| event["data"]["user_agent"] = json!(sent));
+        assert_eq!((trim(&mut read), &read.data["user_agent"]), (0, &json!(kept)));
+    }
+}
+
+#[test]
+fn attributes_that_are_too_long_or_too_many_are_counted() {
+    let (_, _, record, dropped) = admitted(|event| event["note"] = json!("x".repeat(1_025)));
+    assert_eq!((dropped, written(record).header("ce_note")), (1, None));
+    let attributes =
+        |count: usize| move |event: &mut Value| (0..count).for_each(|index| event[format!("a{index}")] = json!(true));
+    assert_eq!(admitted(attributes(64)).3, 0);
+    assert_eq!(admitted(attributes(70)).3, 6);
+    let mut read = parsed(attributes(70));
+    assert_eq!((trim(&mut read), trim(&mut read)), (6, 0), "counted once");
+}
+
+#[test]
+fn an_event_with_a_hundred_thousand_faults_names_a_few() {
+    let mut event = codec::structured_event(&parsed(|_| {}));
+    (0..100_000).for_each(|index| event[format!("bad-{index}")] = json!(1));
+    let faults = decode_structured(&event, Defaults { tenant: "default", time_ms: NOW_MS }).unwrap_err();
+    assert_eq!(faults.iter().count(), 16);
 }
 
 proptest! {

@@ -7,7 +7,7 @@ use crate::dead::desk::{self, Desk};
 use crate::dead::mark::REASON_BYTES_MAX;
 use crate::dead::show::Shown;
 use crate::http::problem::{Code, Problem};
-use crate::http::request::Body;
+use crate::http::request::{self, Body};
 use crate::http::{Api, answer};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// `POST /admin/dead-letters`: does what is [`Asked`], and tells how it goes as JSON Lines of [`Told`](crate::dead::asked::Told).
 /// Ends when nobody reads any more.
 pub(in crate::http) async fn work(State(api): State<Arc<Api>>, Body(body): Body) -> Result<impl IntoResponse, Problem> {
-    let asked: Asked =
-        serde_json::from_slice(&body).map_err(|error| Problem::new(Code::MalformedRequest, error.to_string()))?;
+    let asked: Asked = serde_json::from_value(request::json(&body)?)
+        .map_err(|error| Problem::new(Code::MalformedRequest, error.to_string()))?;
     check(&asked).map_err(|detail| Problem::new(Code::MalformedRequest, detail))?;
     Ok(lines(desk::spawn(of(&api), asked)))
 }

@@ -3,7 +3,7 @@
 use super::lines;
 use crate::event::codec::rfc3339;
 use crate::http::problem::{Code, Problem};
-use crate::http::request::Body;
+use crate::http::request::{self, Body};
 use crate::http::{Api, answer};
 use crate::pipeline::family;
 use crate::store::Family;
@@ -18,7 +18,7 @@ pub(in crate::http) async fn no_show(
     State(api): State<Arc<Api>>,
     Body(body): Body,
 ) -> Result<impl IntoResponse, Problem> {
-    let asked: Asked = serde_json::from_slice(&body)
+    let asked: Asked = serde_json::from_value(request::json(&body)?)
         .map_err(|error| Problem::new(Code::MalformedJson, format!("not a question for a model: {error}")))?;
     let Ok(place) = api.lessons.clone().try_acquire_owned() else {
         return Err(Problem::new(Code::Overloaded, "a model is being learnt already, and only one is at a time"));

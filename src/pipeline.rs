@@ -13,6 +13,7 @@
 //! Effects are exactly once because positions decide, not because deliveries are unique: see [`working`]. The
 //! cache of decoded rows belongs to the pipeline and dies with it, so that a new owner reads what is stored.
 
+mod crowded;
 pub mod family;
 pub mod keeper;
 pub(crate) mod tolerance;

@@ -13,8 +13,8 @@
 //! that was read before is answered, not even by a read that was under way and finished later.
 
 pub mod agenda;
-pub mod became;
 mod cache;
+pub mod outcomes;
 mod pointers;
 
 pub use pointers::Pointers;

@@ -139,6 +139,16 @@ pub enum Skip {
     Impossible,
 }
 
+impl<D> Outcome<D> {
+    /// Why the event changed nothing; none where it changed something.
+    pub const fn skipped(&self) -> Option<Skip> {
+        match self {
+            Self::Skipped(reason) => Some(*reason),
+            Self::Applied(_) => None,
+        }
+    }
+}
+
 impl Skip {
     /// Every reason.
     pub const ALL: [Self; 5] = [Self::Repeated, Self::Erased, Self::Unchanged, Self::NoRoom, Self::Impossible];

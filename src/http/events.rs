@@ -18,7 +18,7 @@ use crate::event::codec::{self, Defaults, Faults, Parsed};
 use crate::event::gate::{Admitted, Sources, Terms};
 use crate::event::{Event, Position, Topic};
 use crate::log::{Kind, NewRecord};
-use crate::rows::became::Became;
+use crate::rows::outcomes::RecordOutcome;
 use crate::telemetry::{self, meter, trace};
 use axum::Json;
 use axum::extract::State;
@@ -52,17 +52,17 @@ pub struct Accepted {
     /// Whether the serving views contain them; absent unless `Prefer: wait` was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folded: Option<bool>,
-    /// What became of each, in the order of the request; absent unless `folded` is true.
+    /// The outcome of each, in the order of the request; absent unless `folded` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcomes: Option<Vec<Became>>,
+    pub outcomes: Option<Vec<RecordOutcome>>,
 }
 
 /// Whether the serving views contain events that somebody waits for.
 pub(super) enum Folded {
     /// Not yet.
     No,
-    /// They do, and this became of each.
-    Yes(Vec<Became>),
+    /// They do; the outcome of each.
+    Yes(Vec<RecordOutcome>),
 }
 
 /// Where an event stands in the log.
@@ -165,13 +165,13 @@ pub(super) async fn answer(
     Ok(accepted(api, ids, &positions, folded))
 }
 
-/// What became of folded records; unknown where their rows cannot be read, because they are folded all the same.
-async fn outcomes(api: &Api, positions: &[Position], keys: &[Bytes]) -> Vec<Became> {
+/// The outcomes of folded records; unknown where their rows cannot be read, because they are folded all the same.
+async fn outcomes(api: &Api, positions: &[Position], keys: &[Bytes]) -> Vec<RecordOutcome> {
     let keys = keys.iter().map(|key| std::str::from_utf8(key).unwrap_or_default());
     let records: Vec<_> = positions.iter().copied().zip(keys).collect();
-    api.rows.became(&records).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot read what became of events");
-        vec![Became::Unknown; records.len()]
+    api.rows.record_outcomes(&records).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read the outcomes of events");
+        vec![RecordOutcome::Unknown; records.len()]
     })
 }
 

@@ -12,7 +12,7 @@ use super::problem::{Code, Problem};
 use super::{SOURCE, answer};
 use crate::event::codec::fact_data;
 use crate::event::{Envelope, Event, Fact, ID_BYTES_MAX, Position, Topic, key};
-use crate::rows::became::Became;
+use crate::rows::outcomes::RecordOutcome;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -93,14 +93,14 @@ pub(super) async fn append(
                 return Err(Problem::new(Code::ViewsUnavailable, detail));
             }
             let offset = positions.first().map_or(-1, |position| position.offset);
-            // An erasure in between leaves no trace of it.
-            request.first(api, &tenant, &user_id).await?.unwrap_or(First { offset, became: Became::Skipped })
+            // An erasure in between leaves no trace of it, and neither do more requests than a row remembers.
+            request.first(api, &tenant, &user_id).await?.unwrap_or(First { offset, outcome: RecordOutcome::Unknown })
         }
     };
     let partitions = api.log.partitions(Topic::Logins);
     let partition = key::partition(key::of(&tenant, &user_id).as_bytes(), partitions);
     let position = Position { topic: Topic::Logins, partition, offset: first.offset };
-    let folded = wait.map(|_| Folded::Yes(vec![first.became]));
+    let folded = wait.map(|_| Folded::Yes(vec![first.outcome]));
     Ok(events::accepted(api, vec![id], &[position], folded))
 }
 
@@ -114,7 +114,7 @@ struct Keyed<'a> {
 /// The request that came first under a key.
 struct First {
     offset: i64,
-    became: Became,
+    outcome: RecordOutcome,
 }
 
 impl Keyed<'_> {
@@ -125,8 +125,8 @@ impl Keyed<'_> {
             None => Ok(None),
             Some(first) if !first.is(self.digest) => Err(reused()),
             Some(first) => {
-                let became = if first.is_applied { Became::Applied } else { Became::Skipped };
-                Ok(Some(First { offset: first.offset, became }))
+                let outcome = if first.is_applied { RecordOutcome::Applied } else { RecordOutcome::Skipped };
+                Ok(Some(First { offset: first.offset, outcome }))
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::event::codec::bounds::CHANNELS_MAX;
 use crate::event::reminder::{Request, manual_id};
 use crate::event::{Envelope, Event, Fact};
 use crate::remind::plan::Status;
-use crate::rows::became::Became;
+use crate::rows::outcomes::RecordOutcome;
 use crate::view::client::Asked;
 use axum::Json;
 use axum::extract::State;
@@ -53,9 +53,9 @@ pub struct ReminderAnswer {
     pub status: Status,
     /// Whether the serving views contain the request; `planned` is all that can be said until they do.
     pub folded: bool,
-    /// What became of the request, as for events; absent unless `folded` is true.
+    /// The outcome of the request, as for events; absent unless `folded` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcomes: Option<Vec<Became>>,
+    pub outcomes: Option<Vec<RecordOutcome>>,
 }
 
 /// Asks for a reminder now.
@@ -115,7 +115,7 @@ pub(super) async fn request(
     let status = status.unwrap_or(Status::Planned);
     let folded = matches!(seen, Seen::Folded);
     // A request that the row holds was applied, by this event or by the first one under its key.
-    let outcomes = folded.then(|| vec![Became::Applied]);
+    let outcomes = folded.then(|| vec![RecordOutcome::Applied]);
     Ok((StatusCode::ACCEPTED, Json(ReminderAnswer { reminder_id, status, folded, outcomes })))
 }
 

@@ -12,10 +12,11 @@
 //! [restarts](Step::Restart) from there. Late writers lose because their positions are lower, and positions are
 //! write timestamps. The simulation in `tests/simulation` breaks each of these rules in turn.
 //!
-//! Beside the pending list a row carries whether its records of the last second were applied or skipped. That decides
+//! With the pending list a row carries which of its records of the last second were skipped, and why. That decides
 //! nothing here: it is what a request that waits for its events is answered with, whichever process took it.
 
 use super::Shared;
+use super::crowded::Crowded;
 use crate::event::Event;
 use crate::port::Error;
 use crate::store::{Row, RowKey, RowWrite};
@@ -103,6 +104,8 @@ pub struct Working<F: Fold> {
     applied: u64,
     /// Records since the last flush that were skipped, by reason.
     skipped: BTreeMap<Skip, u64>,
+    /// Tenants whose events found no room.
+    crowded: Crowded,
 }
 
 impl<F: Fold> Working<F> {
@@ -119,6 +122,7 @@ impl<F: Fold> Working<F> {
             decided: Vec::new(),
             applied: 0,
             skipped: BTreeMap::new(),
+            crowded: Crowded::default(),
         }
     }
 
@@ -171,7 +175,10 @@ impl<F: Fold> Working<F> {
                     meter::settled(how);
                 }
                 owner.position = place.offset;
-                owner.carried.latest.push((place.offset, matches!(outcome, Outcome::Applied(_))));
+                owner.carried.latest.push((place.offset, outcome.skipped()));
+                if outcome.skipped() == Some(Skip::NoRoom) {
+                    self.crowded.note(&event.envelope.tenant);
+                }
                 owner.carried.pending.push((place.offset, outcome.clone()));
                 owner.dirty = true;
                 outcome
@@ -265,6 +272,7 @@ impl<F: Fold> Working<F> {
         }
         let (applied, skipped) = (std::mem::take(&mut self.applied), std::mem::take(&mut self.skipped));
         meter::folded(F::FAMILY.name(), applied, skipped.into_iter().map(|(reason, records)| (reason.name(), records)));
+        self.crowded.report(now, F::FAMILY.name(), self.partition);
         self.owners.turn(self.shared.config.cached_rows_max / 4);
         self.aggregates.turn(self.shared.config.cached_rows_max);
     }

@@ -4,7 +4,7 @@
 //! names or padding, in which equal states made of ordered maps and integers have equal bytes. The outcomes are not
 //! part of the state, so comparisons leave them out.
 
-use super::Outcome;
+use super::{Outcome, Skip};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
@@ -32,8 +32,8 @@ pub struct Cell<'a> {
 /// The outcomes that an owner row carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried<D> {
-    /// By offset, whether a record of the last moments was applied or skipped: for those who wait for it.
-    pub latest: Vec<(i64, bool)>,
+    /// By offset, why a record of the last moments was skipped, if it was: for those who wait for it.
+    pub latest: Vec<(i64, Option<Skip>)>,
     /// The pending list: outcomes of the records behind the last checkpoint that is known to be durable.
     pub pending: Vec<(i64, Outcome<D>)>,
 }
@@ -46,7 +46,7 @@ impl<D> Default for Carried<D> {
 }
 
 /// [`Carried::latest`] of an owner row, whatever it decides.
-pub fn latest(carried: &[u8]) -> Result<Vec<(i64, bool)>, Corrupt> {
+pub fn latest(carried: &[u8]) -> Result<Vec<(i64, Option<Skip>)>, Corrupt> {
     postcard::take_from_bytes(carried).map(|(latest, _)| latest).map_err(|e| Corrupt(e.to_string()))
 }
 

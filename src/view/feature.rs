@@ -11,7 +11,7 @@
 //! | [`Level::Site`] | | the /56 | what a provider gives to a home or a small office, with up to 256 networks |
 //! | [`Level::Network`] | the /24 | the /48 | the neighbours, or a large customer |
 //!
-//! An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) is counted as that.
+//! An IPv6 address that represents an IPv4 one (mapped, NAT64, 6to4) is counted as that.
 
 use super::Limits;
 use super::sketch::{Sketch, hash};

@@ -114,7 +114,7 @@ async fn the_callers_trace_goes_on_into_records_and_problems() {
 }
 
 #[tokio::test]
-async fn each_event_that_is_waited_for_is_answered_with_what_became_of_it() {
+async fn each_event_that_is_waited_for_is_answered_with_its_outcome() {
     let instance = Instance::start().await;
     let mut before = login("before", "gone");
     before["time"] = json!("2026-03-01T09:00:00Z");
@@ -142,7 +142,23 @@ async fn each_event_that_is_waited_for_is_answered_with_what_became_of_it() {
     assert_eq!((answer.status, answer.body.get("folded"), answer.body.get("outcomes")), (202, None, None));
 }
 
-/// The row moves on all the time, and an API that folds nothing itself reads from it what became of each event.
+#[tokio::test]
+async fn what_finds_no_room_or_is_impossible_is_answered_as_that_and_not_as_a_repetition() {
+    let instance = Instance::start().await;
+    let date = |n: i16| jiff::civil::date(2026, 4, 1).checked_add(jiff::Span::new().days(n)).unwrap();
+    let visit = |n: i16| booked(&format!("b{n}"), "c", &format!("a{n}"), &format!("{}T09:30:00", date(n)));
+    let kept: Vec<_> = (0..256).map(visit).collect();
+    for batch in kept.chunks(64) {
+        assert_eq!(instance.fold(batch).await.body["outcomes"], json!(vec!["applied"; 64]));
+    }
+    let missed = event("m", "appointment.missed", json!({"appointment_id": "a9", "client_id": "c"}));
+    let again = visit(300);
+    let answer = instance.fold(&[visit(299), again.clone(), again, missed.clone(), missed, visit(3)]).await;
+    let (no_room, impossible) = ("no_room", "impossible");
+    assert_eq!(answer.body["outcomes"], json!([no_room, no_room, no_room, impossible, impossible, "skipped"]));
+}
+
+/// The row moves on all the time, and an API that folds nothing itself reads the outcomes of events from it.
 #[tokio::test]
 async fn outcomes_are_exact_while_many_write_about_one_user_from_another_process() {
     let world = World::new();

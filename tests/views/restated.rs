@@ -71,7 +71,7 @@ fn a_restatement_changes_nothing_in_any_state() {
     for (name, before, restated) in [
         ("booked", vec![b()], vec![again(), rescheduled("a", START)]),
         (
-            "booked with all that was told of it",
+            "booked with all its details",
             vec![(1, booked_by("p"))],
             vec![booked_by("p"), rescheduled("a", START), Fact::Booked(Box::new(booking("a", START, None)))],
         ),
@@ -98,7 +98,7 @@ fn a_restatement_changes_nothing_in_any_state() {
             vec![feedback(Fact::ConfirmedByClient, None), confirmed("a"), again()],
         ),
         (
-            "a visit begun anew after its outcome",
+            "a new visit after the outcome of an earlier one",
             vec![b(), (over, missed("a")), (over + 1, booked("a", START + DAY))],
             vec![booked("a", START + DAY)],
         ),
@@ -198,11 +198,11 @@ fn a_restatement_counts_from_the_first_event_in_either_order() {
         let in_order = appointments([b.clone(), first.clone(), second.clone()]).client("c");
         let reversed = appointments([b.clone(), second.clone(), first.clone()]).client("c");
         assert_eq!((in_order.history, reversed.history), (history, history), "{first:?}");
-        let stands = |client: &Client| {
+        let holds = |client: &Client| {
             let visit = &client.appointments["a"];
             (visit.status, visit.start.clone(), visit.cancelled_by.map(|named| named.by), visit.booked_at_ms)
         };
-        assert_eq!(stands(&in_order), stands(&reversed), "{first:?}");
+        assert_eq!(holds(&in_order), holds(&reversed), "{first:?}");
     }
     let [moved, booked] = [(2, rescheduled("a", START)), (1, booked("a", START))];
     assert_eq!(appointments([moved, booked]).client("c").history, NONE, "the booking shows that it was no move");
@@ -449,6 +449,23 @@ proptest! {
                 let name = format!("{restated:?}");
                 prop_assert!(!synced.fold(&event(time_ms + n, restated)), "{}", name);
             }
+        }
+        prop_assert_eq!(rows(&synced), rows(&plain));
+    }
+
+    #[test]
+    fn outcomes_and_confirmations_count_the_same_behind_restatements_of_their_bookings(life in any_life()) {
+        let (mut plain, mut synced) = (appointments([]), appointments([]));
+        for (time_ms, fact) in life {
+            let is_late = matches!(fact, Fact::Attended(_) | Fact::Missed(_) | Fact::Confirmed(_));
+            let is_booking = |fact: &Fact| matches!(fact, Fact::Booked(_) | Fact::Rescheduled(_));
+            let bookings = what_holds(&synced.client("c"), time_ms).into_iter().filter(|fact| is_late && is_booking(fact));
+            for (n, booking) in (1..).zip(bookings) {
+                synced.fold(&event(time_ms + n, booking));
+            }
+            let event_of_both = event(time_ms, fact);
+            plain.fold(&event_of_both);
+            synced.fold(&event_of_both);
         }
         prop_assert_eq!(rows(&synced), rows(&plain));
     }

@@ -367,7 +367,7 @@ fn a_confirmation_takes_back_what_a_report_revoked_and_nothing_else() {
     assert_eq!(row.device_known(&laptop, 9), Some(true), "of an attempt that never got in");
 }
 
-/// What others see of a row: everything but when it was last told what it knew, and which events were folded.
+/// What others see of a row: everything but when it was last stated, and which events were folded.
 fn visible(user: &User) -> User {
     let mut seen = User { recent: Default::default(), ..user.clone() };
     for device in seen.devices.values_mut() {

@@ -229,7 +229,7 @@ pub(super) fn record(admitted: Admitted) -> NewRecord {
     record
 }
 
-/// The record of an event that a handler writes itself: the same is asked of it.
+/// The record of an event that a handler writes itself; it is checked like any other.
 pub(super) fn own(event: Event) -> Result<NewRecord, Problem> {
     Ok(record(Admitted::own(event)?))
 }

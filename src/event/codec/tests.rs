@@ -74,6 +74,18 @@ fn a_binary_record_is_read() {
 }
 
 #[test]
+fn a_byte_order_mark_in_data_base64_is_no_part_of_the_data() {
+    let mut sent = event("foretell.user.erased", json!({}));
+    sent.as_object_mut().unwrap().remove("data");
+    sent["data_base64"] = json!(STANDARD.encode("\u{feff}{\"user_id\":\"u\"}"));
+    let record = record(&[("content-type", b"application/cloudevents+json")], sent.to_string().as_bytes());
+    for read in [decode(&record), decode_incoming(&record)] {
+        assert_eq!(read.unwrap().fact, Fact::UserErased { user_id: "u".into() });
+    }
+    assert_eq!(structured(&record).unwrap()["data"], json!({"user_id": "u"}), "a patch can name fields");
+}
+
+#[test]
 fn a_structured_record_is_read_by_its_content_type() {
     let body = event("foretell.user.erased", json!({"user_id": "u"})).to_string();
     for content_type in ["application/cloudevents+json", "Application/CloudEvents+JSON; charset=utf-8"] {

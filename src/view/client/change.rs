@@ -60,7 +60,7 @@ impl Appointment {
         self.placed_by.clone_from(&envelope.id);
         if is_reinstated || self.is_replaced_at(time_ms) {
             let cancelled = is_there && self.status == Status::Cancelled;
-            let taken_back = cancelled.then(|| TakenBack { at_ms: self.status_at_ms, by: self.cancelled_by });
+            let taken_back = cancelled.then_some(TakenBack { at_ms: self.status_at_ms, by: self.cancelled_by });
             self.set(Status::Booked, envelope, None);
             self.status_after_ms = None;
             self.taken_back = taken_back;

@@ -115,8 +115,8 @@ pub struct Gate {
     /// By the log's clock, in milliseconds since the epoch; without it no record is checked. See
     /// [`Pointer::gated_from_ms`](crate::store::Pointer).
     pub from_ms: Option<i64>,
-    /// Whether the generation that serves checks no record, or from another time on: what is refused has no letter then,
-    /// however far that generation is.
+    /// Whether the generation that serves checks no record, or from another time on: what is refused has no letter
+    /// then, however far that generation is.
     pub is_new: bool,
 }
 

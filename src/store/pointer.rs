@@ -33,8 +33,8 @@ pub struct Pointer {
     pub epoch: u8,
     /// Partition count of the topic when the epoch began.
     pub partitions: u32,
-    /// The time from which on the log's records are checked by the [gate](crate::event::gate), in milliseconds since the
-    /// epoch by the log's clock. Without one, none are.
+    /// The time from which on the log's records are checked by the [gate](crate::event::gate), in milliseconds since
+    /// the epoch by the log's clock. Without one, none are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gated_from_ms: Option<i64>,
     /// The topic that is to take the place of this one.

@@ -45,13 +45,13 @@ async fn an_id_used_for_two_types_is_two_events_and_each_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn an_outcome_before_the_visit_is_skipped() {
+async fn an_outcome_before_the_visit_is_impossible() {
     foretell::telemetry::prometheus();
     let instance = Instance::start().await;
     instance.fold(&[booked("b", "c", "a", "2026-03-05T09:30:00")]).await;
     for outcome in ["missed", "attended"] {
         let answer = instance.fold(&[told(outcome, outcome, "c", "2026-03-01T10:00:01Z")]).await;
-        assert_eq!(answer.body["outcomes"], json!(["skipped"]), "{outcome}");
+        assert_eq!(answer.body["outcomes"], json!(["impossible"]), "{outcome}");
         assert_eq!(instance.get("/v1/appointments/a").await.body["status"], "booked", "{outcome}");
     }
     let history = instance.get("/v1/clients/c").await.body["history"].clone();

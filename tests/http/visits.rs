@@ -57,7 +57,7 @@ async fn an_outcome_before_the_visit_is_impossible() {
     let history = instance.get("/v1/clients/c").await.body["history"].clone();
     assert_eq!((&history["missed"], &history["attended"]), (&json!(0), &json!(0)));
     let metrics = Instance::metrics();
-    let skipped = "foretell_skipped_records_total{family=\"appointments\",reason=\"unchanged\"}";
+    let skipped = "foretell_skipped_records_total{family=\"appointments\",reason=\"impossible\"}";
     assert!(metrics.contains(skipped), "{metrics}");
 }
 

@@ -1,8 +1,10 @@
 //! Appointment to client: an appointment's id alone must find the row that it lives in.
 //!
 //! Several clients can have the same id: members of a group, or the clients before and after a correction. An answer about
-//! the id is about one of them: a client whose visit is on, else one whose visit is over, else one who called it off. Of
-//! several, the one with the later booking, then the one with the smaller client id.
+//! the id is about one of them: a client whose visit was not called off, if there is one. Of several, the one with the
+//! later booking, then the one with the smaller client id.
+//!
+//! How a visit ended makes no difference, so that an outcome, which nearly every visit gets, costs no write of this row.
 
 use crate::event::key;
 use crate::store::{RowKey, View};
@@ -13,22 +15,11 @@ use std::collections::BTreeMap;
 /// Clients kept for an appointment id; the one with the lowest claim is forgotten first.
 pub const CLAIMS_MAX: usize = 64;
 
-/// How an appointment ranks among those with the same id, in rising order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Standing {
-    /// It was called off.
-    Off,
-    /// It is known how the visit went.
-    Over,
-    /// It is on.
-    On,
-}
-
 /// That a client has an appointment; of several claims the greatest wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Claim {
-    /// Whether the visit is on, over or off.
-    pub standing: Standing,
+    /// Whether the visit is on or over, and was not called off.
+    pub is_on: bool,
     /// Event time of the booking.
     pub placed_at_ms: i64,
 }
@@ -97,8 +88,8 @@ pub fn row_key(tenant: &str, appointment_id: &str) -> RowKey {
 mod tests {
     use super::*;
 
-    fn claim(client: &str, standing: Standing, placed_at_ms: i64) -> Delta {
-        Delta::Claim { client_id: client.into(), claim: Claim { standing, placed_at_ms } }
+    fn claim(client: &str, is_on: bool, placed_at_ms: i64) -> Delta {
+        Delta::Claim { client_id: client.into(), claim: Claim { is_on, placed_at_ms } }
     }
 
     fn row(deltas: &[Delta]) -> Lookup {
@@ -109,14 +100,13 @@ mod tests {
 
     #[test]
     fn a_visit_that_is_on_wins_then_the_later_booking_then_the_smaller_client() {
-        use Standing::{Off, On, Over};
         for (deltas, meant) in [
-            (vec![claim("b", On, 5), claim("a", On, 5), claim("c", On, 4)], Some("a")),
-            (vec![claim("a", On, 4), claim("b", Over, 5), claim("c", Off, 6)], Some("a")),
-            (vec![claim("a", Off, 6), claim("b", Over, 5)], Some("b")),
-            (vec![claim("a", On, 5), claim("b", On, 6), claim("b", Off, 6)], Some("a")),
-            (vec![claim("a", On, 5), Delta::Release { client_id: "a".into() }, claim("b", Off, 1)], Some("b")),
-            (vec![claim("a", On, 5), Delta::Release { client_id: "a".into() }], None),
+            (vec![claim("b", true, 5), claim("a", true, 5), claim("c", true, 4)], Some("a")),
+            (vec![claim("a", true, 4), claim("b", false, 5), claim("c", false, 6)], Some("a")),
+            (vec![claim("a", false, 6), claim("b", false, 5)], Some("a")),
+            (vec![claim("a", true, 5), claim("b", true, 6), claim("b", false, 6)], Some("a")),
+            (vec![claim("a", true, 5), Delta::Release { client_id: "a".into() }, claim("b", false, 1)], Some("b")),
+            (vec![claim("a", true, 5), Delta::Release { client_id: "a".into() }], None),
         ] {
             assert_eq!(row(&deltas).client_id(), meant, "{deltas:?}");
         }
@@ -124,19 +114,17 @@ mod tests {
 
     #[test]
     fn partials_of_two_partitions_are_one_row() {
-        let mut both = row(&[claim("a", Standing::Off, 9)]);
-        both.merge(&row(&[claim("z", Standing::On, 1)]));
+        let mut both = row(&[claim("a", false, 9)]);
+        both.merge(&row(&[claim("z", true, 1)]));
         assert_eq!(both.client_id(), Some("z"));
     }
 
     #[test]
     fn a_full_row_forgets_the_lowest_claim() {
-        let mut full = row(&[claim("off", Standing::Off, 1_000), claim("early", Standing::On, 0)]);
-        (1..CLAIMS_MAX as i64).for_each(|n| full.apply(&claim(&format!("c{n}"), Standing::On, n)));
+        let mut full = row(&[claim("off", false, 1_000), claim("early", true, 0)]);
+        (1..CLAIMS_MAX as i64).for_each(|n| full.apply(&claim(&format!("c{n}"), true, n)));
         assert!(!full.claims.contains_key("off"), "called off goes before what is on, however late it was booked");
-        full.apply(&claim("over", Standing::Over, 2_000));
-        assert!(!full.claims.contains_key("over"));
-        full.apply(&claim("late", Standing::On, 2_000));
+        full.apply(&claim("late", true, 2_000));
         assert!(!full.claims.contains_key("early"));
         assert_eq!((full.claims.len(), full.client_id()), (CLAIMS_MAX, Some("late")));
     }

@@ -6,7 +6,7 @@ use foretell::store::{RowKey, View};
 use foretell::view::Aggregate;
 use foretell::view::feature::Feature;
 use foretell::view::lead::{Counted, Lead};
-use foretell::view::lookup::{Claim, Delta, Lookup, Standing};
+use foretell::view::lookup::{Claim, Delta, Lookup};
 use foretell::view::user::Logins;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -84,10 +84,10 @@ proptest! {
     }
 
     #[test]
-    fn lookups(claims in prop::collection::vec((0_usize..3, 0_u8..5, 0_usize..3, 0_i64..9), 0..30)) {
+    fn lookups(claims in prop::collection::vec((0_usize..3, 0_u8..5, any::<bool>(), 0_i64..9), 0..30)) {
         let mut parts = [Lookup::default(), Lookup::default(), Lookup::default()];
-        for (part, client, standing, placed_at_ms) in claims {
-            let claim = Claim { standing: [Standing::Off, Standing::Over, Standing::On][standing], placed_at_ms };
+        for (part, client, is_on, placed_at_ms) in claims {
+            let claim = Claim { is_on, placed_at_ms };
             parts[part].apply(&Delta::Claim { client_id: format!("c{client}"), claim });
         }
         agrees(&parts, Lookup::merge)?;

@@ -13,7 +13,6 @@ use super::snapshot::{Snapshot, Subject};
 use crate::event::appointment::{CancelledBy, Channel, StartsAt};
 use crate::event::codec::bounds::TIME_MS_END;
 use crate::event::zone;
-use crate::view::lookup::Standing;
 use serde::{Deserialize, Serialize};
 
 /// A cancellation closer than this to the start is a late one.
@@ -41,15 +40,6 @@ pub enum Status {
 }
 
 impl Status {
-    /// How it ranks among appointments with the same id.
-    pub(super) const fn standing(self) -> Standing {
-        match self {
-            Self::Booked | Self::Confirmed => Standing::On,
-            Self::Attended | Self::Missed => Standing::Over,
-            Self::Cancelled | Self::Deleted => Standing::Off,
-        }
-    }
-
     /// The name in answers.
     pub const fn name(self) -> &'static str {
         match self {

@@ -34,8 +34,8 @@ impl Footprint {
         if appointment.status == Status::Deleted {
             return print;
         }
-        let (standing, placed_at_ms) = (appointment.status.standing(), appointment.placed_at_ms);
-        print.claim = Some(Claim { standing, placed_at_ms });
+        let is_on = appointment.status != Status::Cancelled;
+        print.claim = Some(Claim { is_on, placed_at_ms: appointment.placed_at_ms });
         print.agenda_at_ms = appointment.status.is_open().then_some(start.at_ms);
         print.history.rescheduled = i64::from(appointment.rescheduled);
         print.sample = appointment.resolved_day().zip(appointment.snapshot.as_ref()).map(|(day, snapshot)| {

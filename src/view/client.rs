@@ -53,7 +53,7 @@ use crate::store::{Family, RowKey, View};
 use appointment::Weight;
 use attribute::Attributes;
 use change::Placing;
-use scribe::Scribe;
+use scribe::{Footprint, Scribe};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -301,7 +301,7 @@ impl Fold for Appointments {
         };
         client.recent.insert(fingerprint);
         let id = appointment_id(&event.fact);
-        let before = id.and_then(|id| client.appointments.get(id)).map(Box::as_ref).cloned();
+        let before = Footprint::of(id.and_then(|id| client.appointments.get(id)).map(Box::as_ref));
         if !self.change(client, event, left) {
             return Outcome::Skipped(Skip::Unchanged);
         }
@@ -312,7 +312,7 @@ impl Fold for Appointments {
             if is_over {
                 client.witness(id, time_ms);
             }
-            scribe.difference(client, id, before.as_ref());
+            scribe.difference(client, id, &before);
             client.witness(id, time_ms);
         }
         Outcome::Applied(Decision { contributions: scribe.finish(), has_displaced })

@@ -14,19 +14,38 @@ use crate::view::outcome::{self, Sample};
 use crate::view::{Contribution, Delta, Place};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How a visit counts whose outcome is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Resolved {
+    /// Local day, since the epoch.
+    day: i64,
+    missed: bool,
+    /// Bucket of its lead.
+    bucket: u8,
+}
+
 /// What one appointment puts into the history, and where it must be found.
 #[derive(Debug, Default, PartialEq)]
-struct Footprint {
+pub(super) struct Footprint {
     history: History,
     agenda_at_ms: Option<i64>,
     claim: Option<Claim>,
     requested_at_ms: BTreeSet<i64>,
+    resolved: Option<Resolved>,
     /// Local day of a visit with an outcome, and the outcome with what was known before.
     sample: Option<(i64, Sample)>,
 }
 
+impl Appointment {
+    fn resolved(&self) -> Option<Resolved> {
+        let (day, missed) = (self.resolved_day()?, self.status == Status::Missed);
+        Some(Resolved { day, missed, bucket: lead::bucket(self.lead_days()?) })
+    }
+}
+
 impl Footprint {
-    fn of(appointment: Option<&Appointment>) -> Self {
+    /// Of an appointment; of none, nothing.
+    pub(super) fn of(appointment: Option<&Appointment>) -> Self {
         let mut print = Self::default();
         let Some(appointment) = appointment else { return print };
         print.requested_at_ms = appointment.requests.iter().map(|asked| asked.at_ms).collect();
@@ -38,9 +57,11 @@ impl Footprint {
         print.claim = Some(Claim { is_on, placed_at_ms: appointment.placed_at_ms });
         print.agenda_at_ms = appointment.status.is_open().then_some(start.at_ms);
         print.history.rescheduled = i64::from(appointment.rescheduled);
-        print.sample = appointment.resolved_day().zip(appointment.snapshot.as_ref()).map(|(day, snapshot)| {
-            (day, Sample { snapshot: snapshot.as_ref().clone(), missed: appointment.status == Status::Missed })
-        });
+        print.resolved = appointment.resolved();
+        print.sample =
+            print.resolved.zip(appointment.snapshot.as_ref()).map(|(Resolved { day, missed, .. }, snapshot)| {
+                (day, Sample { snapshot: snapshot.as_ref().clone(), missed })
+            });
         match appointment.status {
             Status::Attended => print.history.attended = 1,
             Status::Missed => print.history.missed = 1,
@@ -148,15 +169,14 @@ impl<'a> Scribe<'a> {
     }
 
     /// What changed from `before` to what the appointment is now, in the client's own counts as well.
-    pub(super) fn difference(&mut self, client: &mut Client, id: &str, before: Option<&Appointment>) {
-        let after = client.appointments.get(id).map(Box::as_ref);
-        let days = [before, after].into_iter().flatten().filter_map(Appointment::resolved_day).collect();
-        let days_before = client.outcomes(&days, id, before);
-        let days_after = client.outcomes(&days, id, after);
-        let (before, after) = (Footprint::of(before), Footprint::of(after));
+    pub(super) fn difference(&mut self, client: &mut Client, id: &str, before: &Footprint) {
+        let after = Footprint::of(client.appointments.get(id).map(Box::as_ref));
+        let days = [before.resolved, after.resolved].into_iter().flatten().map(|resolved| resolved.day).collect();
+        let days_before = client.outcomes(&days, id, before.resolved);
+        let days_after = client.outcomes(&days, id, after.resolved);
         client.history.replace(before.history, after.history);
         self.outcomes(client, &days_before, &days_after);
-        self.entries(id, &before, &after);
+        self.entries(id, before, &after);
         self.sample(id, before.sample.as_ref(), after.sample);
     }
 
@@ -194,8 +214,9 @@ impl<'a> Scribe<'a> {
 impl Client {
     /// Keeps how the day of an appointment counts that is not kept any more.
     fn settle(&mut self, id: &str, gone: Option<&Appointment>) {
-        let days = gone.and_then(Appointment::resolved_day).into_iter().collect();
-        let outcomes = self.outcomes(&days, id, gone);
+        let resolved = gone.and_then(Appointment::resolved);
+        let days = resolved.iter().map(|resolved| resolved.day).collect();
+        let outcomes = self.outcomes(&days, id, resolved);
         self.settled_days.extend(outcomes);
         while self.settled_days.len() > SETTLED_DAYS_MAX {
             self.settled_days.pop_first();
@@ -204,12 +225,14 @@ impl Client {
 
     /// The outcomes of those `days` that have a known one, where `own` stands for the appointment `id`: attended if any
     /// visit was, with the lead of the first such visit by id; what is settled comes before all of them.
-    fn outcomes(&self, days: &BTreeSet<i64>, id: &str, own: Option<&Appointment>) -> Days {
-        let others = self.visits().filter(|(other, _)| *other != id);
-        let visits = others.chain(own.map(|own| (id, own))).filter_map(|(id, visit)| {
-            let day = visit.resolved_day().filter(|day| days.contains(day))?;
-            Some((day, (visit.status == Status::Missed, id, lead::bucket(visit.lead_days()?))))
+    fn outcomes(&self, days: &BTreeSet<i64>, id: &str, own: Option<Resolved>) -> Days {
+        let others = self.visits().filter(|(other, _)| *other != id).filter_map(|(other, visit)| {
+            visit.resolved_day().filter(|day| days.contains(day))?;
+            Some((other, visit.resolved()?))
         });
+        let visits = others
+            .chain(own.map(|own| (id, own)))
+            .map(|(id, Resolved { day, missed, bucket })| (day, (missed, id, bucket)));
         let settled = days.iter().filter_map(|day| self.settled_days.get_key_value(day));
         let settled = settled.map(|(day, (bucket, missed))| (*day, (*missed, "", *bucket)));
         let mut firsts = BTreeMap::new();

@@ -71,7 +71,14 @@ async fn both_deployments_answer_alike_from_the_same_rows() {
                 assert!(Path::new(journal.as_str().expect("a path")).is_file(), "{journal}");
                 assert_eq!(
                     told,
-                    json!({"events": events, "before": before, "skipped": skipped, "dropped": 0, "journal": null})
+                    json!({
+                        "events": events,
+                        "before": before,
+                        "skipped": skipped,
+                        "dropped": 0,
+                        "without_country": 0,
+                        "journal": null,
+                    })
                 );
             }
         }

@@ -255,13 +255,20 @@ impl Aggregate {
 
     /// Canonical bytes.
     pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        bytes
+    }
+
+    /// Puts the canonical bytes in place of what is there.
+    pub fn write(&self, to: &mut Vec<u8>) {
         match self {
-            Self::Feature(state) => cell::encode_state(state.as_ref()),
-            Self::Lead(state) => cell::encode_state(state),
-            Self::Agenda(state) => cell::encode_state(state),
-            Self::Lookup(state) => cell::encode_state(state),
-            Self::Calendar(state) => cell::encode_state(state),
-            Self::Outcome(state) => cell::encode_state(state),
+            Self::Feature(state) => cell::write(to, state.as_ref()),
+            Self::Lead(state) => cell::write(to, state),
+            Self::Agenda(state) => cell::write(to, state),
+            Self::Lookup(state) => cell::write(to, state),
+            Self::Calendar(state) => cell::write(to, state),
+            Self::Outcome(state) => cell::write(to, state),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::port::Error;
 use crate::store::{Row, RowKey, RowWrite};
 use crate::telemetry::meter;
-use crate::view::cell::{Carried, Cell, Corrupt, decode_state, encode_state};
+use crate::view::cell::{Carried, Cell, Corrupt, Scratch, decode_state};
 use crate::view::{Aggregate, Delta, Fold, Outcome, Place, Skip};
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -238,21 +238,19 @@ impl<F: Fold> Working<F> {
     /// acknowledged, or these rows end with their pipeline.
     pub fn take_dirty(&mut self) -> Vec<RowWrite> {
         let (durable, latest_from) = (self.durable, self.latest_from);
-        let mut rows = Vec::new();
+        let (mut rows, mut scratch) = (Vec::new(), Scratch::default());
         for (key, owner) in self.owners.hot.iter_mut().filter(|(_, owner)| owner.dirty) {
             owner.dirty = false;
             let Carried { latest, pending } = &mut owner.carried;
             pending.retain(|(offset, _)| *offset >= durable);
             latest.retain(|(offset, _)| *offset >= latest_from);
             latest.drain(..latest.len().saturating_sub(LATEST_MAX));
-            let (state, carried) = (encode_state(&owner.state), encode_state(&owner.carried));
-            let cell = Cell { position: owner.position, state: &state, carried: &carried }.encode();
+            let cell = scratch.owner(owner.position, &owner.state, &owner.carried);
             rows.push(RowWrite { key: key.clone(), position: owner.position, cell });
         }
         for (key, row) in self.aggregates.hot.iter_mut().filter(|(_, row)| row.dirty) {
             row.dirty = false;
-            let state = row.state.encode();
-            let cell = Cell { position: row.position, state: &state, carried: &[] }.encode();
+            let cell = scratch.aggregate(row.position, &row.state);
             rows.push(RowWrite { key: key.clone(), position: row.position, cell });
         }
         rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));

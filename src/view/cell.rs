@@ -4,12 +4,9 @@
 //! names or padding, in which equal states made of ordered maps and integers have equal bytes. The outcomes are not
 //! part of the state, so comparisons leave them out.
 
-use super::{Outcome, Skip};
+use super::{Aggregate, Outcome, Skip};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
-
-/// Room that a state gets at first.
-const STATE_BYTES_USUAL: usize = 1024;
 
 /// A cell that cannot be read: written by a newer build, or damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,11 +64,48 @@ impl<'a> Cell<'a> {
     }
 }
 
+/// Memory in which the cells of many rows are written, one after the other: each cell is then allocated once, as long as
+/// it is.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    state: Vec<u8>,
+    carried: Vec<u8>,
+    cell: Vec<u8>,
+}
+
+impl Scratch {
+    /// The cell of an owner row.
+    pub fn owner<S: Serialize, D: Serialize>(&mut self, position: i64, state: &S, carried: &Carried<D>) -> Bytes {
+        write(&mut self.state, state);
+        write(&mut self.carried, carried);
+        self.cell(position)
+    }
+
+    /// The cell of an aggregate.
+    pub fn aggregate(&mut self, position: i64, state: &Aggregate) -> Bytes {
+        state.write(&mut self.state);
+        self.carried.clear();
+        self.cell(position)
+    }
+
+    fn cell(&mut self, position: i64) -> Bytes {
+        write(&mut self.cell, &Cell { position, state: &self.state, carried: &self.carried });
+        Bytes::copy_from_slice(&self.cell)
+    }
+}
+
+/// Puts the canonical bytes of a state in place of what is there.
+pub fn write<T: Serialize>(to: &mut Vec<u8>, state: &T) {
+    to.clear();
+    *to = postcard::to_extend(state, std::mem::take(to))
+        .expect("invariant: states hold only what postcard can write, into growing memory");
+}
+
 /// Canonical bytes of a state.
 pub fn encode_state<T: Serialize>(state: &T) -> Vec<u8> {
-    // Most states fit, and memory that grows while it is written is copied again and again.
-    let bytes = Vec::with_capacity(STATE_BYTES_USUAL);
-    postcard::to_extend(state, bytes).expect("invariant: states hold only what postcard can write, into growing memory")
+    let mut bytes = Vec::new();
+    write(&mut bytes, state);
+    bytes
 }
 
 /// A state from its bytes.

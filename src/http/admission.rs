@@ -48,7 +48,7 @@ const LONG_POLL: Duration = Duration::from_millis(5);
 enum Needs {
     /// A key, and of its tenant's share room for its body and a place.
     Key,
-    /// The same room and place, and no key: whoever may open the socket is the operator.
+    /// The same room and place, and no key: only the operator may open the socket.
     Place,
     /// A place among documents.
     Document,
@@ -89,14 +89,13 @@ async fn keyed(api: &Api, route: &str, mut request: Request, next: Next) -> Resp
         Ok(sender) => sender,
         Err(problem) => return refused(api, route, None, problem.into_response()),
     };
-    let (tenant, key) = (sender.tenant().to_owned(), sender.key());
     let checked = sender.check_tenant(request.headers());
-    request.extensions_mut().insert(sender);
-    let response = match checked {
-        Ok(()) => admitted(api, &tenant, route, request, next).await.unwrap_or_else(IntoResponse::into_response),
-        Err(problem) => problem.into_response(),
+    request.extensions_mut().insert(sender.clone());
+    let answered = match checked {
+        Ok(()) => admitted(api, sender.tenant(), route, request, next).await,
+        Err(problem) => Err(problem),
     };
-    refused(api, route, key.as_deref(), response)
+    refused(api, route, sender.key(), answered.unwrap_or_else(IntoResponse::into_response))
 }
 
 /// Answers without reading the body. Over HTTP/1 the connection is then over, because the body may still come.
@@ -109,7 +108,7 @@ async fn without_body(request: Request, next: Next) -> Response {
     response
 }
 
-/// The same answer; one that refuses whoever sent the request is noted.
+/// The same answer; one that refuses the sender is noted.
 fn refused(api: &Api, route: &str, key: Option<&str>, response: Response) -> Response {
     if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         let code = response.extensions().get::<Code>().map_or("", |code| code.name());

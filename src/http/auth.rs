@@ -211,8 +211,8 @@ impl Sender {
     }
 
     /// The name of its key.
-    pub(super) fn key(&self) -> Option<String> {
-        self.key.as_ref().map(|key| key.name.clone())
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_ref().map(|key| key.name.as_str())
     }
 
     /// As handlers know it: without keys everybody may do everything.

@@ -15,12 +15,16 @@
 
 mod crowded;
 pub mod family;
+mod judge;
 pub mod keeper;
 pub(crate) mod tolerance;
 pub mod working;
 
+pub use judge::Gate;
+pub(crate) use judge::{Rejection, decode, judge};
+
 use crate::dead;
-use crate::event::{Event, Fact, Topic, codec, gate};
+use crate::event::{Event, Fact, Topic};
 use crate::log::{Acknowledge, Error, Kind, Log, NewRecord, Next, Reader, Record};
 use crate::store::{Checkpoint, Flush, Generation, Row, RowKey, Stand, Store};
 use crate::telemetry::meter;
@@ -107,17 +111,6 @@ pub enum Letters {
     Behind(Generation),
     /// None: its rows are folded to be looked at.
     None,
-}
-
-/// From when on records are checked by the [gate](crate::event::gate)'s rules for producers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Gate {
-    /// By the log's clock, in milliseconds since the epoch; without it no record is checked. See
-    /// [`Pointer::gated_from_ms`](crate::store::Pointer).
-    pub from_ms: Option<i64>,
-    /// Whether the generation that serves checks no record, or from another time on: what is refused has no letter
-    /// then, however far that generation is.
-    pub is_new: bool,
 }
 
 /// What every pipeline of a generation shares.
@@ -410,31 +403,6 @@ impl<F: Fold> Pipeline<F> {
         }
         Ok(())
     }
-}
-
-/// Why a record is not folded.
-pub(crate) struct Rejection {
-    /// Every fault of it.
-    pub(crate) faults: codec::Faults,
-    /// Whether it would be folded if the gate were not asked.
-    pub(crate) by_gate: bool,
-}
-
-/// The event of a record that is folded; of so many partitions, with the gate from a time on. It follows from the
-/// record and these two alone, so that each later fold decides the same.
-pub(crate) fn judge(record: &Record, partitions: u32, gated_from_ms: Option<i64>) -> Result<Event, Rejection> {
-    if gated_from_ms.is_none_or(|from_ms| record.timestamp_ms < from_ms) {
-        return decode(record, partitions).map_err(|faults| Rejection { faults, by_gate: false });
-    }
-    let judged = gate::record(record).and_then(|event| codec::check_record(&event, record, partitions).map(|()| event));
-    judged.map_err(|faults| Rejection { faults, by_gate: decode(record, partitions).is_ok() })
-}
-
-/// The event of a record that stands where it belongs, of so many partitions; every fault of any other.
-pub(crate) fn decode(record: &Record, partitions: u32) -> Result<Event, codec::Faults> {
-    let event = codec::decode(record)?;
-    codec::check_record(&event, record, partitions)?;
-    Ok(event)
 }
 
 /// Counts what an address does not say because nobody resolved it before it was logged; a fold cannot.

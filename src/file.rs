@@ -46,7 +46,7 @@ pub fn bytes(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
 /// The content of an input that may be gzipped, of one member or several.
 pub fn unpacked<'i>(input: impl Read + 'i) -> io::Result<Box<dyn BufRead + 'i>> {
     let mut input = BufReader::with_capacity(BUFFER_BYTES, input);
-    // A pipe may hand over less at first than tells what it is.
+    // A pipe may hand over too little at first to know what it is.
     let mut head = Vec::new();
     (&mut input).take(GZIP.len() as u64).read_to_end(&mut head)?;
     let is_packed = head == GZIP;

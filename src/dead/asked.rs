@@ -114,7 +114,7 @@ pub enum Deed {
     },
     /// Its record was appended.
     Redriven {
-        /// Where the new record stands.
+        /// Position of the new record.
         #[serde(flatten)]
         to: Address,
         /// Unknown fields and attributes that it leaves out.

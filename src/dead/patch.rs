@@ -155,7 +155,7 @@ mod tests {
             [(126, "/deep", true), (127, "/deep", false), (125, "/data/deep", true), (126, "/data/deep", false)]
         {
             for op in ["add", "replace", "copy", "move"] {
-                // Beside a list of no depth, which is what is replaced; copies and moves come from the root.
+                // Added to a list of no depth, in place of what is replaced; copies and moves come from the root.
                 let mut event = json!({"deep": [], "data": {"deep": []}});
                 event["from"] = nested(levels);
                 let operation = match op {

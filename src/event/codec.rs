@@ -92,7 +92,7 @@ impl Parsed {
 
 /// Reads a record, in either mode, as it is folded: a login is completed from its user agent.
 ///
-/// Whether it stands where it belongs is checked by [`check_record`], so that a redrive can read first and place then.
+/// Whether it is in its place is checked by [`check_record`], so that a redrive can read first and place then.
 pub fn decode(record: &Record) -> Result<Event, Faults> {
     read_record(record, Reading::Kept)
 }

@@ -108,7 +108,7 @@ impl Terms<'_> {
 }
 
 /// The event of a record that a producer may write: by the codec's rules for incoming events, and by the rules above
-/// that apply to all. Whether it stands where it belongs is checked by [`codec::check_record`].
+/// that apply to all. Whether it is in its place is checked by [`codec::check_record`].
 pub fn record(record: &Record) -> Result<Event, Faults> {
     let event = codec::decode_incoming(record)?;
     let faults = not_a_country(&event).into_iter().collect();

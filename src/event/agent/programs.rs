@@ -2,8 +2,8 @@
 //!
 //! Two lists decide, both compiled in (`programs/README.md` says where they come from): patterns of a list that others
 //! keep, and names that it lacks. Apps of people are programs as well, and many send the name of the library that they
-//! are built with. Those libraries are in neither list, also where they stand alone, as `okhttp/4.9` does: to take a
-//! bank's own app for a script would cost each of its users a challenge, and who writes scripts can send any name. For
+//! are built with. Those libraries are in neither list, also where they are alone, as `okhttp/4.9` does: to take a
+//! bank's own app for a script would cost each of its users a challenge, and a script can send any name. For
 //! the same reason a name of the second list does not count in front of what only apps on phones send ([`APP`]).
 
 use regex::RegexSet;

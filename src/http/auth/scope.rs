@@ -12,7 +12,7 @@ pub enum Scope {
     /// Append events of logins and devices.
     #[serde(rename = "events:logins")]
     EventsLogins,
-    /// Append events of appointments and clients, and what became of reminders.
+    /// Append events of appointments and clients, and receipts of reminders.
     #[serde(rename = "events:appointments")]
     EventsAppointments,
     /// Label decisions: feedback.

@@ -1,6 +1,6 @@
 //! Places for connections: how many there are in all, and for one peer.
 //!
-//! Where none is left, a quiet connection is closed, so that whoever is silent makes room for whoever asks: the oldest
+//! Where none is left, a quiet connection is closed, so that silent peers make room for others: the oldest
 //! one that never sent a request, or else the one whose idle time is up first. Where the peer's own share is used up it
 //! is one of this peer's; where all places are taken, one of the peer that has most of them. So nobody crowds out
 //! others, also not several peers together. Only where all of them are busy is there no place.
@@ -268,7 +268,7 @@ mod tests {
             (&[("192.0.2.9", NEW), ("::1", BUSY), ("::1", BUSY)], Some(0)),
             (&[("192.0.2.9", IDLE), ("::1", BUSY), ("::1", BUSY)], Some(0)),
             (&[("192.0.2.9", BUSY), ("::1", BUSY), ("::1", BUSY)], None),
-            // Nobody has several: whoever never sent a request makes room.
+            // Nobody has several: one that never sent a request makes room.
             (&[("192.0.2.7", IDLE), ("192.0.2.8", NEW), ("192.0.2.9", NEW)], Some(1)),
             (&[("192.0.2.7", IDLE), ("192.0.2.8", IDLE), ("192.0.2.9", BUSY)], Some(0)),
         ] {

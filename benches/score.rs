@@ -4,7 +4,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use foretell::decisions::SOURCE;
 use foretell::decisions::id::Id;
-use foretell::decisions::made::{Asked, Attempted, Made};
+use foretell::decisions::made::{Answer, Asked, Attempted, Made};
 use foretell::event::appointment::{Scalar, StartsAt};
 use foretell::event::login::{Attempt, Login};
 use foretell::event::{DEFAULT_TENANT, Event, Fact};
@@ -208,6 +208,7 @@ fn decision(criterion: &mut Criterion) {
             let id = Id::new(1_772_359_200_000, 2, black_box(7)).to_string();
             let asked = Asked::Attempt(Attempted { at_ms: 1_772_359_200_000, attempt: &attempt });
             let (tenant, subject, at_ms) = (DEFAULT_TENANT, "ada", 1_772_359_200_000);
+            let answer = &Answer::of(answer);
             black_box(Made { id: &id, tenant, subject, at_ms, asked, answer }.record(SOURCE))
         });
     });

@@ -144,7 +144,7 @@ impl Recorder {
     }
 
     /// Keeps a decision, if it can; waits at most `queue_wait_ms_max` for room.
-    pub async fn record(&self, made: &Made<'_, impl Serialize>) {
+    pub async fn record(&self, made: &Made<'_>) {
         let mut record = made.record(SOURCE);
         trace::inject(&mut record.headers);
         let bytes = record.bytes();

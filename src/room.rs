@@ -4,7 +4,8 @@
 //! alone holds at most half, two that compete hold a third each). Whoever finds no room learns whether it is the
 //! tenant's own load that is in the way.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -78,6 +79,9 @@ impl<const N: usize> Room<N> {
         amount: [u64; N],
         wait: Duration,
     ) -> Result<Place<N>, Full> {
+        if let Ok(place) = self.take(tenant, amount) {
+            return Ok(place);
+        }
         let deadline = Instant::now() + wait;
         loop {
             // Registered before the look, so that what is freed in between is not missed.
@@ -104,16 +108,15 @@ impl<const N: usize> State<N> {
         if exceeds([0; N], self.free) {
             return Err(Full::All);
         }
-        let (tenant, held) = match self.held.get_key_value(tenant) {
-            Some((tenant, held)) => (tenant.clone(), *held),
-            None => (tenant.into(), [0; N]),
-        };
-        if exceeds(held, tenant_max.unwrap_or(self.free)) {
+        let share = tenant_max.unwrap_or(self.free);
+        let entry = self.held.entry_ref(tenant);
+        let held = if let EntryRef::Occupied(entry) = &entry { *entry.get() } else { [0; N] };
+        if exceeds(held, share) {
             return Err(Full::Tenant);
         }
         (0..N).for_each(|kind| self.free[kind] -= amount[kind]);
-        self.held.insert(tenant.clone(), std::array::from_fn(|kind| held[kind] + amount[kind]));
-        Ok(tenant)
+        let entry = entry.insert(std::array::from_fn(|kind| held[kind] + amount[kind]));
+        Ok(entry.key().clone())
     }
 }
 

@@ -2,20 +2,22 @@
 //!
 //! A record is a CloudEvent of the type `foretell.decision.made` in binary mode, like any other here, but no fact: no
 //! fold reads it. So it is written from the types of the answers and read field by field by those who look for
-//! something in it, which tolerate what they do not know: a decision of an older version has other reasons.
+//! something in it, which tolerate what they do not know: a decision of an older version has other reasons. The JSON
+//! text of an answer is written once, and sent and kept.
 
 use crate::catalog::DECISION;
 use crate::event::codec::{self, Fault, Fields, rfc3339};
 use crate::event::login::{Attempt, Verdict};
 use crate::event::{Envelope, Topic, key};
 use crate::log::{NewRecord, Record};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 /// A score that was given.
 #[derive(Debug, Clone, Copy)]
-pub struct Made<'a, A> {
+pub struct Made<'a> {
     /// Its name.
     pub id: &'a str,
     /// Whose it is.
@@ -26,9 +28,41 @@ pub struct Made<'a, A> {
     pub at_ms: i64,
     /// What was scored.
     pub asked: Asked<'a>,
-    /// What was answered; an object.
-    pub answer: &'a A,
+    /// What was answered.
+    pub answer: &'a Answer,
 }
+
+/// An answer as it is sent and kept: the text of one JSON object with a member at least.
+#[derive(Debug, Clone)]
+pub struct Answer(Bytes);
+
+impl Answer {
+    /// Writes what is answered, a struct or map that is not empty.
+    pub fn of(answer: &impl Serialize) -> Self {
+        // An answer is made of texts and numbers, which always have a JSON form.
+        Self(serde_json::to_vec(answer).unwrap_or_default().into())
+    }
+
+    /// The text.
+    pub fn into_json(self) -> Bytes {
+        self.0
+    }
+
+    /// The text of an object that has the members of the answer, and then what was asked.
+    fn with(&self, asked: &Asked<'_>) -> Vec<u8> {
+        let mut text = Vec::with_capacity(self.0.len() + ASKED_BYTES);
+        text.extend_from_slice(self.0.strip_suffix(b"}").unwrap_or(&self.0));
+        let end = text.len();
+        if serde_json::to_writer(&mut text, asked).is_ok() {
+            // The brace that opens what was asked.
+            text[end] = b',';
+        }
+        text
+    }
+}
+
+/// Bytes that what was asked mostly takes at most.
+const ASKED_BYTES: usize = 512;
 
 /// What was scored.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -65,15 +99,7 @@ fn instant<S: serde::Serializer>(at_ms: &i64, serializer: S) -> Result<S::Ok, S:
     serializer.serialize_str(&rfc3339(*at_ms))
 }
 
-#[derive(Serialize)]
-struct Data<'a, A> {
-    #[serde(flatten)]
-    answer: &'a A,
-    #[serde(flatten)]
-    asked: Asked<'a>,
-}
-
-impl<A: Serialize> Made<'_, A> {
+impl Made<'_> {
     /// The record of it, from `source`.
     pub fn record(&self, source: &str) -> NewRecord {
         let Self { id, tenant, subject, at_ms, asked, answer } = *self;
@@ -82,8 +108,7 @@ impl<A: Serialize> Made<'_, A> {
         NewRecord {
             topic: Topic::Decisions,
             key: Some(key::of(tenant, subject).into()),
-            // An answer is made of texts and numbers, which always have a JSON form.
-            value: serde_json::to_vec(&Data { answer, asked }).unwrap_or_default().into(),
+            value: answer.with(&asked).into(),
             headers: codec::binary(&envelope, DECISION.name, subject, &[]),
         }
     }

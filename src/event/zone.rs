@@ -67,7 +67,8 @@ pub fn local(at_ms: i64, zone: &TimeZone) -> DateTime {
     zone.to_datetime(timestamp(at_ms))
 }
 
-fn timestamp(at_ms: i64) -> Timestamp {
+/// An instant as a calendar has it; one that no calendar has is moved to the nearest one that it has.
+pub(super) fn timestamp(at_ms: i64) -> Timestamp {
     let at_ms = at_ms.clamp(Timestamp::MIN.as_millisecond(), Timestamp::MAX.as_millisecond());
     Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -11,9 +11,11 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The route of requests that lead nowhere.
 const NOWHERE: &str = "none";
@@ -31,15 +33,13 @@ pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: 
         otel.kind = "server",
         http.request.method = method,
         http.route = route,
-        http.response.status_code = tracing::field::Empty,
         trace_id = tracing::field::Empty,
     );
     let caller = trace::caller(request.headers());
-    let answer = admission::answer(&api, &route, request, next);
-    let answer = async { explained(answer.await, &route) };
+    let answer = admission::answer(&api, &route, request, next).map(|response| explained(response, &route));
     let mut response = trace::scope(caller, &span, answer.instrument(span.clone())).await;
     let status = response.status();
-    span.record("http.response.status_code", status.as_u16());
+    span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
     drop(inflight);
     let seconds = begun.elapsed().as_secs_f64();
     finish(&mut response, &route, method);
@@ -82,18 +82,19 @@ fn method(method: &Method) -> &'static str {
 }
 
 /// Counts a request for as long as it is being answered, also when its connection is gone.
-struct Inflight;
+struct Inflight(metrics::Gauge);
 
 impl Inflight {
     fn new() -> Self {
-        metrics::gauge!(telemetry::HTTP_INFLIGHT).increment(1.0);
-        Self
+        let inflight = metrics::gauge!(telemetry::HTTP_INFLIGHT);
+        inflight.increment(1.0);
+        Self(inflight)
     }
 }
 
 impl Drop for Inflight {
     fn drop(&mut self) {
-        metrics::gauge!(telemetry::HTTP_INFLIGHT).decrement(1.0);
+        self.0.decrement(1.0);
     }
 }
 

@@ -34,8 +34,8 @@ pub(super) fn check(api: &Api, request: &Request) -> Result<(), Problem> {
         return Err(Problem::new(Code::OriginForbidden, detail));
     }
     // CloudEvents in binary mode may have no media type, and their headers need a browser's leave.
-    let is_event = headers.keys().any(|name| name.as_str().starts_with("ce-"));
-    if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_TYPE) && !is_event {
+    let is_event = || headers.keys().any(|name| name.as_str().starts_with("ce-"));
+    if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_TYPE) && !is_event() {
         return Err(Problem::new(Code::UnsupportedMediaType, "send a Content-Type with the body"));
     }
     Ok(())
@@ -47,10 +47,10 @@ pub(super) fn is_loopback(host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let last = name.rsplit('.').next().unwrap_or(name);
     // Names under localhost never leave the machine (RFC 6761).
-    name == "localhost"
-        || name.ends_with(".localhost")
+    last.eq_ignore_ascii_case("localhost")
         || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 

@@ -16,7 +16,7 @@ use super::auth::Caller;
 use super::problem::{self, Problem};
 use super::request::Object;
 use super::{Api, answer};
-use crate::decisions::made::{Asked, Attempted, Made};
+use crate::decisions::made::{Answer, Asked, Attempted, Made};
 use crate::enrich::Enricher;
 use crate::event::appointment::Scalar;
 use crate::event::codec::{Fields, INVALID_VALUE, TIME_IN_FUTURE, attempt};
@@ -30,8 +30,9 @@ use crate::store::Family;
 use crate::telemetry;
 use crate::view::feature::Level as FeatureLevel;
 use crate::view::user::User;
-use axum::Json;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -197,11 +198,7 @@ struct LoginRead {
         (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn login(
-    State(api): State<Arc<Api>>,
-    caller: Caller,
-    body: Object,
-) -> Result<Json<LoginAnswer>, Problem> {
+pub(super) async fn login(State(api): State<Arc<Api>>, caller: Caller, body: Object) -> Result<Answer, Problem> {
     let now_ms = api.clock.now_ms();
     let mut asked = body.read(|f| read_login(f, now_ms))?;
     let mut warnings = asked.complete(&api.enricher);
@@ -231,8 +228,15 @@ pub(super) async fn login(
     };
     let (id, tenant, subject, at_ms) = (&answer.id, &caller.tenant, &asked.user_id, now_ms);
     let attempted = Asked::Attempt(Attempted { at_ms: asked.at_ms, attempt: &asked.attempt });
-    api.decisions.record(&Made { id, tenant, subject, at_ms, asked: attempted, answer: &answer }).await;
-    Ok(Json(answer))
+    let written = Answer::of(&answer);
+    api.decisions.record(&Made { id, tenant, subject, at_ms, asked: attempted, answer: &written }).await;
+    Ok(written)
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.into_json()).into_response()
+    }
 }
 
 /// The score, computed beside the workers where the policy takes long.

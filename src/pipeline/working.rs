@@ -73,7 +73,10 @@ impl<R> Cache<R> {
 
     /// The row, if it is here.
     fn get(&mut self, key: &RowKey) -> Option<&mut R> {
-        if let Some((key, row)) = self.cold.remove_entry(key) {
+        // Most are hot, and to look twice at one place costs less than at two.
+        if !self.hot.contains_key(key)
+            && let Some((key, row)) = self.cold.remove_entry(key)
+        {
             self.hot.insert(key, row);
         }
         self.hot.get_mut(key)
@@ -81,7 +84,9 @@ impl<R> Cache<R> {
 
     fn turn(&mut self, rows_max: usize) {
         if self.hot.len() > rows_max / 2 {
-            self.cold = std::mem::take(&mut self.hot);
+            // The memory of the emptied one is kept: it would be needed again.
+            self.cold.clear();
+            std::mem::swap(&mut self.hot, &mut self.cold);
         }
     }
 }

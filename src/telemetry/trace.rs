@@ -28,10 +28,9 @@ pub fn caller(headers: &HeaderMap) -> Context {
 ///
 /// `span` becomes a child of the caller's span where spans are exported.
 pub async fn scope<F: Future>(caller: Context, span: &Span, work: F) -> F::Output {
-    // Fails where no exporter listens, and then there is nothing to set.
-    let _ = span.set_parent(caller.clone());
-    let exported = span.context();
-    let own = if exported.span().span_context().is_valid() { exported } else { begun(&caller) };
+    // Fails where no exporter listens.
+    let exported = span.set_parent(caller.clone()).is_ok().then(|| span.context());
+    let own = exported.filter(|own| own.span().span_context().is_valid()).unwrap_or_else(|| begun(&caller));
     span.record("trace_id", own.span().span_context().trace_id().to_string());
     CURRENT.scope(own, work).await
 }

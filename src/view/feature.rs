@@ -114,12 +114,8 @@ impl Level {
 /// The address of the row that counts `value` at `level`.
 pub fn key(tenant: &str, level: Level, value: &str) -> RowKey {
     let name = level.name();
-    let key = if value.len() <= VALUE_BYTES_MAX {
-        format!("{tenant}:{name}:{value}")
-    } else {
-        format!("{tenant}:{name}:{}", hashed(value))
-    };
-    RowKey::hashed(View::Feature, key)
+    let key = |value: &str| [tenant, ":", name, ":", value].concat();
+    RowKey::hashed(View::Feature, if value.len() <= VALUE_BYTES_MAX { key(value) } else { key(&hashed(value)) })
 }
 
 /// The value as it stands in [`key`], which is the same for both.

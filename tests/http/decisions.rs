@@ -280,9 +280,9 @@ async fn what_takes_more_bytes_than_the_queue_has_is_lost() {
 }
 
 async fn recorded(recorder: &Recorder, tenant: &str, user: &str) {
-    use foretell::decisions::made::{Asked, Made, Visit};
+    use foretell::decisions::made::{Answer, Asked, Made, Visit};
     let id = recorder.id(tenant, user, NOW_MS);
-    let (asked, answer) = (Asked::Visit(Visit { lead_days: 1, starts_at_ms: 0 }), json!({"id": id}));
+    let (asked, answer) = (Asked::Visit(Visit { lead_days: 1, starts_at_ms: 0 }), Answer::of(&json!({"id": id})));
     recorder.record(&Made { id: &id, tenant, subject: user, at_ms: NOW_MS, asked, answer: &answer }).await;
 }
 

@@ -6,12 +6,16 @@
 use super::fault::quoted;
 use mediatype::MediaType;
 use mediatype::names::{CHARSET, JSON};
+use std::borrow::Cow;
+
+/// The media type of JSON, without parameters.
+const PLAIN: &str = "application/json";
 
 /// A media type that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
     /// Type and subtype without parameters, in lower case.
-    essence: String,
+    essence: Cow<'static, str>,
     is_json: bool,
 }
 
@@ -21,6 +25,10 @@ impl Media {
     /// # Errors
     /// A sentence, where it is no media type or names a charset other than UTF-8.
     pub fn parse(text: &str) -> Result<Self, String> {
+        // What nearly everybody sends.
+        if text == PLAIN {
+            return Ok(Self { essence: PLAIN.into(), is_json: true });
+        }
         let media = MediaType::parse(text.trim_matches([' ', '\t']))
             .map_err(|_| format!("{} is no media type; send one as application/json", quoted(text)))?;
         let foreign = media.params.iter().filter(|(name, _)| *name == CHARSET).map(|(_, value)| value.unquoted_str());
@@ -31,7 +39,7 @@ impl Media {
             Some(charset) => Err(format!("the charset {} is not supported; JSON is UTF-8", quoted(&charset))),
             None => {
                 let is_json = media.suffix.map_or(media.subty, |suffix| suffix) == JSON;
-                Ok(Self { essence: media.essence().to_string().to_ascii_lowercase(), is_json })
+                Ok(Self { essence: media.essence().to_string().to_ascii_lowercase().into(), is_json })
             }
         }
     }

@@ -8,6 +8,7 @@ use super::bounds::TIME_MS_END;
 use super::fault::{self, quoted};
 use super::value::Read;
 use jiff::civil::{DateTime, date};
+use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::Offset;
 
 /// A start as it was written.
@@ -66,21 +67,14 @@ pub(super) fn time_of_day(minute: u16) -> String {
 
 /// RFC 3339 in UTC with milliseconds, as everything is written.
 pub(super) fn rfc3339(at_ms: i64) -> String {
-    let local = crate::event::zone::local(at_ms, &jiff::tz::TimeZone::UTC);
-    format!("{}.{:03}Z", wall_clock(local), local.millisecond())
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+    PRINTER.timestamp_to_string(&crate::event::zone::timestamp(at_ms))
 }
 
 /// `YYYY-MM-DDTHH:MM:SS`.
 pub(super) fn wall_clock(local: DateTime) -> String {
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-        local.year(),
-        local.month(),
-        local.day(),
-        local.hour(),
-        local.minute(),
-        local.second()
-    )
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
+    PRINTER.datetime_to_string(&local)
 }
 
 /// Whether the instant of a wall-clock time in a zone lies within the years 1970 to 2100 of UTC.

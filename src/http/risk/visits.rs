@@ -2,7 +2,7 @@
 
 use super::{DEGRADED, Policy, count, in_time};
 use crate::assess::Basis;
-use crate::decisions::made::{self, Asked, Made};
+use crate::decisions::made::{self, Answer, Asked, Made};
 use crate::event::appointment::StartsAt;
 use crate::event::codec::{Fault, Fields};
 use crate::http::Api;
@@ -15,7 +15,6 @@ use crate::store::Family;
 use crate::view::client::attribute::Attributes;
 use crate::view::client::snapshot::Subject;
 use crate::view::client::{Client, Start};
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use std::sync::Arc;
@@ -119,17 +118,17 @@ pub(in crate::http) async fn appointment(
     State(api): State<Arc<Api>>,
     caller: Caller,
     body: Object,
-) -> Result<Json<AppointmentAnswer>, Problem> {
+) -> Result<Answer, Problem> {
     let now_ms = api.clock.now_ms();
     match body.read(|f| read_visit(f, now_ms))? {
-        VisitAsked::Considered(visit) => considered(&api, &caller.tenant, visit, now_ms).await.map(Json),
+        VisitAsked::Considered(visit) => considered(&api, &caller.tenant, visit, now_ms).await,
         VisitAsked::Booked(id) => match booked(&api, &caller.tenant, &id, now_ms).await {
             // It was named in the body, so the input is at fault and not the path.
             Err(problem) if problem.code() == Code::AppointmentNotFound => {
                 let detail = "this tenant has no such appointment";
                 Err(Problem::invalid(vec![Fault::new("/appointment_id", "UNKNOWN_APPOINTMENT", detail)]))
             }
-            answered => answered.map(Json),
+            answered => answered,
         },
     }
 }
@@ -148,8 +147,8 @@ pub(in crate::http) async fn booked_appointment(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Ids(id): Ids<String>,
-) -> Result<Json<AppointmentAnswer>, Problem> {
-    booked(&api, &caller.tenant, &id, api.clock.now_ms()).await.map(Json)
+) -> Result<Answer, Problem> {
+    booked(&api, &caller.tenant, &id, api.clock.now_ms()).await
 }
 
 fn read_visit(f: &mut Fields<'_, '_>, now_ms: i64) -> VisitAsked {
@@ -169,7 +168,7 @@ fn read_visit(f: &mut Fields<'_, '_>, now_ms: i64) -> VisitAsked {
     VisitAsked::Considered(Considered { attributes, ..considered })
 }
 
-async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<AppointmentAnswer, Problem> {
+async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Answer, Problem> {
     let deadline = deadline(api);
     let (client_id, view, (client, lead)) = in_time(api, async {
         let client_id = api.client_of(tenant, id).await?;
@@ -185,7 +184,7 @@ async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Appoin
     Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id).await)
 }
 
-async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> Result<AppointmentAnswer, Problem> {
+async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> Result<Answer, Problem> {
     let view = api.standing(Family::Appointments, tenant, &visit.client_id);
     let read = async { api.rows.appointment(tenant, &visit.client_id).await.map_err(answer::unreadable) };
     let deadline = deadline(api);
@@ -225,13 +224,7 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    async fn answer(
-        self,
-        api: &Api,
-        tenant: &str,
-        appointment_id: Option<String>,
-        client_id: String,
-    ) -> AppointmentAnswer {
+    async fn answer(self, api: &Api, tenant: &str, appointment_id: Option<String>, client_id: String) -> Answer {
         let Self { client, basis, visit, now_ms, .. } = self;
         let score = basis.score(client, visit, now_ms);
         let warnings: Vec<_> = self.warnings.into_iter().chain(basis.warnings).collect();
@@ -255,7 +248,8 @@ impl Visit<'_> {
         let (id, subject) = (&answer.id, &answer.client_id);
         let lead_days = visit.start.lead_days(visit.booked_at_ms);
         let visit = Asked::Visit(made::Visit { lead_days, starts_at_ms: visit.start.at_ms });
-        api.decisions.record(&Made { id, tenant, subject, at_ms: now_ms, asked: visit, answer: &answer }).await;
-        answer
+        let written = Answer::of(&answer);
+        api.decisions.record(&Made { id, tenant, subject, at_ms: now_ms, asked: visit, answer: &written }).await;
+        written
     }
 }

@@ -7,8 +7,10 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 import unittest
 
@@ -23,15 +25,15 @@ EXAMPLES = {"default": [], "full": ["--values", str(FULL)]}
 LATER = {"ConfigMap", "Secret", "ServiceAccount"}
 
 
-def helm(*arguments):
+def helm(*arguments, chart=CHART):
     """The finished `helm template` with these further arguments."""
-    command = ["helm", "template", "risk", str(CHART), "--namespace", "tests", "--kube-version", KUBERNETES]
+    command = ["helm", "template", "risk", str(chart), "--namespace", "tests", "--kube-version", KUBERNETES]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
 
-def render(*arguments):
+def render(*arguments, chart=CHART):
     """The objects that the chart renders."""
-    done = helm(*arguments)
+    done = helm(*arguments, chart=chart)
     if done.returncode != 0:
         raise AssertionError(f"helm template {arguments}: {done.stderr}")
     return [item for item in yaml.safe_load_all(done.stdout) if item]
@@ -45,6 +47,11 @@ def pods(objects):
     """Name and pod template of every workload; a bare pod is its own template."""
     workloads = [item for item in objects if item["kind"] in ("Deployment", "Job", "Pod")]
     return [(item["metadata"]["name"], item["spec"].get("template", item)) for item in workloads]
+
+
+def values(**changes):
+    """Arguments that set values which are more than a word."""
+    return [word for name, value in changes.items() for word in ("--set-json", f"{name}={json.dumps(value)}")]
 
 
 def hooks(item):
@@ -201,6 +208,122 @@ class EveryExample(unittest.TestCase):
                 self.assertLessEqual(len(item["metadata"]["name"]), 63)
 
 
+SCHEDULING = {
+    "nodeSelector": {"pool": "risk"},
+    "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
+    "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
+    "priorityClassName": "high",
+}
+
+
+class EveryPod(unittest.TestCase):
+    """What holds for the pods of roles, migration and test alike."""
+
+    def test_all_pods_have_the_same_scheduling(self):
+        found = pods(render(*values(**SCHEDULING)))
+        self.assertEqual(len(found), 5)
+        for name, template in found:
+            spec = template["spec"]
+            for key in SCHEDULING.keys() - {"topologySpreadConstraints"}:
+                self.assertEqual(spec.get(key), SCHEDULING[key], f"{name}: {key}")
+            (constraint,) = spec["topologySpreadConstraints"]
+            labels = constraint.pop("labelSelector")["matchLabels"]
+            self.assertEqual(constraint, SCHEDULING["topologySpreadConstraints"][0], name)
+            self.assertLessEqual(labels.items(), template["metadata"]["labels"].items(), name)
+            self.assertIn("app.kubernetes.io/component", labels, name)
+
+    def test_a_role_and_the_migration_can_be_scheduled_otherwise(self):
+        own = {**SCHEDULING, "priorityClassName": "own", "nodeSelector": {"pool": "own"}}
+        own["topologySpreadConstraints"] = [{"topologyKey": "rack", "labelSelector": {"matchLabels": {"app": "own"}}}]
+        changes = {f"{place}.{key}": value for place in ("roles.views", "migration") for key, value in own.items()}
+        for name, template in pods(render(*values(**SCHEDULING, **changes))):
+            spec = template["spec"]
+            if name.endswith(("-views", "-migration")):
+                self.assertEqual({key: spec[key] for key in own}, own, name)
+            else:
+                self.assertEqual(spec["priorityClassName"], "high", name)
+
+    def test_all_pods_have_the_same_security_contexts(self):
+        default = yaml.safe_load((CHART / "values.yaml").read_text())
+        for changes in {}, {"podSecurityContext": {"runAsUser": 7}, "securityContext": {"privileged": False}}:
+            expected = {**default, **changes}
+            # Changes are merged into the defaults.
+            expected = {k: {**default[k], **expected[k]} for k in ("podSecurityContext", "securityContext")}
+            for name, template in pods(render(*values(**changes))):
+                spec = template["spec"]
+                self.assertEqual(spec["securityContext"], expected["podSecurityContext"], name)
+                for container in spec["containers"]:
+                    self.assertEqual(container["securityContext"], expected["securityContext"], name)
+
+    def test_openshift_chooses_the_ids(self):
+        ids = {"runAsUser", "runAsGroup", "fsGroup"}
+        openshift = ["--api-versions", "security.openshift.io/v1"]
+        for mode, arguments, adapted in (
+            ("auto", [], False),
+            ("auto", openshift, True),
+            ("force", [], True),
+            ("disabled", openshift, False),
+        ):
+            setting = ["--set", f"global.compatibility.openshift.adaptSecurityContext={mode}"]
+            for name, template in pods(render(*setting, *arguments)):
+                context = template["spec"]["securityContext"]
+                self.assertEqual(ids & set(context), set() if adapted else ids, (name, mode))
+                self.assertIs(context["runAsNonRoot"], True, (name, mode))
+
+    def test_all_pods_have_the_global_registry_secrets_and_labels(self):
+        shared = {
+            "imageRegistry": "mirror.example.com:5000/cache",
+            "imagePullSecrets": ["mirror", {"name": "other"}, "registry"],
+            "commonLabels": {"team": "risk", "app.kubernetes.io/name": "stolen"},
+        }
+        for arguments, image, secrets in (
+            ([], "mirror.example.com:5000/cache/foretell-rs/foretell:", ["mirror", "other", "registry"]),
+            (EXAMPLES["full"], "mirror.example.com:5000/cache/risk/foretell@", ["registry", "mirror", "other"]),
+            (["--set", "image.repository=risk/foretell"], "mirror.example.com:5000/cache/risk/foretell:", None),
+        ):
+            objects = render(*arguments, *values(**{"global": shared}))
+            for name, template in pods(objects):
+                self.assertTrue(template["spec"]["containers"][0]["image"].startswith(image), name)
+                if secrets is not None:
+                    names = [secret["name"] for secret in template["spec"]["imagePullSecrets"]]
+                    self.assertEqual(names, secrets, name)
+            for item in [*objects, *(template for _, template in pods(objects))]:
+                labels = item["metadata"]["labels"]
+                self.assertEqual((labels["team"], labels["app.kubernetes.io/name"]), ("risk", "foretell"))
+
+
+class Subchart(unittest.TestCase):
+    """What a parent chart that depends on this one can do."""
+
+    def parent(self, **dependency):
+        """The directory of a parent chart with this dependency."""
+        place = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+        chart = {"apiVersion": "v2", "name": "parent", "version": "1.0.0"}
+        chart["dependencies"] = [{"name": "foretell", "version": version, **dependency}]
+        (place / "Chart.yaml").write_text(yaml.safe_dump(chart))
+        shutil.copytree(CHART, place / "charts" / "foretell")
+        return place
+
+    def test_a_condition_switches_it_on_and_off(self):
+        parent = self.parent(condition="foretell.enabled")
+        for arguments, count in ([], 5), (["--set", "foretell.enabled=true"], 5), (["--set", "foretell.enabled=false"], 0):
+            self.assertEqual(len(pods(render(*arguments, chart=parent))), count, arguments)
+
+    def test_an_alias_has_its_own_condition(self):
+        parent = self.parent(alias="scores", condition="scores.enabled")
+        for switch, count in ("true", 5), ("false", 0):
+            self.assertEqual(len(pods(render("--set", f"scores.enabled={switch}", chart=parent))), count)
+
+    def test_globals_of_the_parent_arrive_and_those_of_others_are_left_alone(self):
+        shared = {"imageRegistry": "mirror.example.com", "storageClass": "fast", "compatibility": {"other": True}}
+        for _, template in pods(render(*values(**{"global": shared}), chart=self.parent())):
+            spec = template["spec"]
+            self.assertTrue(spec["containers"][0]["image"].startswith("mirror.example.com/foretell-rs/foretell:"))
+            self.assertEqual(spec["securityContext"]["runAsUser"], 65532, "defaults of globals are there too")
+
+
 class Configuration(unittest.TestCase):
     """The file that the values become."""
 
@@ -350,6 +473,10 @@ class Choices(unittest.TestCase):
                 container = deployment["spec"]["template"]["spec"]["containers"][0]
                 self.assertEqual("--insecure" in container["args"], expected)
 
+    def test_a_cleared_tag_is_the_version_of_the_chart(self):
+        for _, template in pods(render("--set", "image.tag=null,image.digest=null")):
+            self.assertTrue(template["spec"]["containers"][0]["image"].endswith("/foretell:0.1.0"))
+
     def test_the_image_is_pinned_by_digest_first(self):
         for arguments, suffix in (([], ":0.1.0"), (["--set", "image.tag=v9"], ":v9"), (EXAMPLES["full"], "@sha256:")):
             for _, template in pods(render(*arguments)):
@@ -377,6 +504,18 @@ class Choices(unittest.TestCase):
 REFUSED = [
     # values, a word of the refusal
     ("replicaCount=2", "replicaCount"),
+    ("enabled=false", "condition"),
+    ("enabled=maybe", "enabled"),
+    ("global.imageRegistry=https://mirror", "imageRegistry"),
+    ("global.imagePullSecrets[0]=Not_A_Name", "imagePullSecrets"),
+    ("global.commonLabels.tier=1", "commonLabels"),
+    ("global.compatibility.openshift.adaptSecurityContext=always", "adaptSecurityContext"),
+    ("podSecurityContext=restricted", "podSecurityContext"),
+    ("securityContext=restricted", "securityContext"),
+    ("nodeSelector=here", "nodeSelector"),
+    ("tolerations=all", "tolerations"),
+    ("migration.priorityClassName=Not_A_Name", "priorityClassName"),
+    ("roles.http.topologySpreadConstraints=zone", "topologySpreadConstraints"),
     ("roles.http.replica=2", "replica"),
     ("roles.http.replicas=-1", "replicas"),
     ("roles.http.replicas=two", "replicas"),
@@ -438,7 +577,7 @@ class Refusals(unittest.TestCase):
                 part = schema["$defs"][part["$ref"].rsplit("/", 1)[1]]
             if not isinstance(value, dict) or part.get("additionalProperties") is not False or "required" not in part:
                 return
-            self.assertEqual(set(value), set(part["properties"]) - {"global"}, path or "the top")
+            self.assertEqual(set(value), set(part["properties"]), path or "the top")
             for key, inner in value.items():
                 compare(inner, part["properties"][key], f"{path}.{key}")
 

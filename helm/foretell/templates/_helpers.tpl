@@ -21,6 +21,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ include "foretell.selector" . }}
+{{- with omit .Values.global.commonLabels "helm.sh/chart" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "app.kubernetes.io/component" }}
+{{ toYaml . }}
+{{- end -}}
 {{- end -}}
 
 {{- define "foretell.selector" -}}
@@ -36,16 +39,79 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{/* A registry for all charts takes the place of the one that the repository begins with. As container engines have it,
+     its first component is a registry if it has a dot or a port, or is localhost. */}}
 {{- define "foretell.image" -}}
-{{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
-{{- else -}}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- $repository := .Values.image.repository -}}
+{{- with .Values.global.imageRegistry -}}
+{{- $parts := splitList "/" $repository -}}
+{{- if and (rest $parts) (regexMatch "[.:]|^localhost$" (first $parts)) -}}
+{{- $parts = rest $parts -}}
 {{- end -}}
+{{- $repository = printf "%s/%s" . (join "/" $parts) -}}
+{{- end -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" $repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What all pods have in common. Takes the root, the component, and `own`: values that replace those for all pods. */}}
+{{- define "foretell.pod" -}}
+{{- $root := .root -}}
+{{- $own := .own -}}
+automountServiceAccountToken: false
+# Variables that Kubernetes makes up from Services begin like ours.
+enableServiceLinks: false
+{{- with include "foretell.securityContext" (dict "root" $root "context" $root.Values.podSecurityContext) }}
+securityContext:
+  {{- . | nindent 2 }}
+{{- end }}
+{{- $pullSecrets := $root.Values.image.pullSecrets -}}
+{{- range $root.Values.global.imagePullSecrets -}}
+{{- if kindIs "map" . -}}
+{{- $pullSecrets = append $pullSecrets .name -}}
+{{- else -}}
+{{- $pullSecrets = append $pullSecrets . -}}
+{{- end -}}
+{{- end -}}
+{{- with uniq $pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with default $root.Values.priorityClassName $own.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with default $root.Values.nodeSelector $own.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with default $root.Values.tolerations $own.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with default $root.Values.affinity $own.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with default $root.Values.topologySpreadConstraints $own.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- $labels := set (include "foretell.selector" $root | fromYaml) "app.kubernetes.io/component" $.component }}
+  {{- range . }}
+  {{- $selector := default (dict "matchLabels" $labels) .labelSelector }}
+  - {{- set (deepCopy .) "labelSelector" $selector | toYaml | nindent 4 }}
+  {{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* What the schema cannot say, because it spans several values. */}}
 {{- define "foretell.check" -}}
+{{- if not .Values.enabled -}}
+{{- fail "enabled is read by a chart that depends on this one: give that dependency the condition NAME.enabled" -}}
+{{- end -}}
 {{- if eq (int64 .Values.ops.port) (int64 .Values.http.port) -}}
 {{- fail "ops.port and http.port are two listeners of one pod: give them different numbers" -}}
 {{- end -}}
@@ -231,24 +297,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* 65532 is "nonroot" of the image. The group lets it read mounted secrets. */}}
-{{- define "foretell.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile:
-  type: RuntimeDefault
+{{/* A security context of the values. OpenShift gives each namespace user and group ids of its own and refuses others. */}}
+{{- define "foretell.securityContext" -}}
+{{- $adapt := .root.Values.global.compatibility.openshift.adaptSecurityContext -}}
+{{- $isOpenShift := .root.Capabilities.APIVersions.Has "security.openshift.io/v1" -}}
+{{- $context := .context -}}
+{{- if or (eq $adapt "force") (and (eq $adapt "auto") $isOpenShift) -}}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" -}}
 {{- end -}}
-
-{{- define "foretell.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-privileged: false
-readOnlyRootFilesystem: true
-runAsNonRoot: true
-capabilities:
-  drop: [ALL]
-seccompProfile:
-  type: RuntimeDefault
+{{- with $context }}{{ toYaml . }}{{- end -}}
 {{- end -}}

@@ -473,6 +473,17 @@ class Choices(unittest.TestCase):
                 container = deployment["spec"]["template"]["spec"]["containers"][0]
                 self.assertEqual("--insecure" in container["args"], expected)
 
+    def test_views_are_rebuilt_by_those_who_keep_them(self):
+        for arguments, rebuilding in ([], {"views", "reminders"}), (["--set", "views.autoRebuild=false"], set()):
+            for name, template in pods(of_kind(render(*arguments), "Deployment")):
+                found = "--auto-rebuild" in template["spec"]["containers"][0]["args"]
+                self.assertEqual(found, name.removeprefix("risk-foretell-") in rebuilding, name)
+
+    def test_further_arguments_come_last(self):
+        further = ["--geo-asn", "/a b.mmdb"]
+        for name, template in pods(of_kind(render(*values(extraArgs=further)), "Deployment")):
+            self.assertEqual(template["spec"]["containers"][0]["args"][-2:], further, name)
+
     def test_a_cleared_tag_is_the_version_of_the_chart(self):
         for _, template in pods(render("--set", "image.tag=null,image.digest=null")):
             self.assertTrue(template["spec"]["containers"][0]["image"].endswith("/foretell:0.1.0"))
@@ -516,6 +527,9 @@ REFUSED = [
     ("tolerations=all", "tolerations"),
     ("migration.priorityClassName=Not_A_Name", "priorityClassName"),
     ("roles.http.topologySpreadConstraints=zone", "topologySpreadConstraints"),
+    ("views.autoRebuild=yes", "autoRebuild"),
+    ("views.rebuild=true", "rebuild"),
+    ("extraArgs=--insecure", "extraArgs"),
     ("roles.http.replica=2", "replica"),
     ("roles.http.replicas=-1", "replicas"),
     ("roles.http.replicas=two", "replicas"),

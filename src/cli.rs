@@ -6,6 +6,7 @@ mod bar;
 mod calibrate;
 mod dead_letters;
 pub mod ending;
+mod first_key;
 mod policy;
 mod run;
 mod train;
@@ -16,7 +17,7 @@ use crate::app::Role;
 use crate::event::codec::parse_rfc3339;
 use crate::repartition::Asked;
 use crate::store::{Family, View};
-use clap::builder::PossibleValuesParser;
+use clap::builder::{FalseyValueParser, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -69,6 +70,10 @@ enum Command {
         /// Accept that everybody who can connect may do everything.
         #[arg(long)]
         insecure: bool,
+        /// Make an API key where there is none, for an embedded instance. It is printed to stderr once; the data
+        /// directory keeps its digest for every later start. A file in http.api_keys_file is used instead.
+        #[arg(long, env = "FORETELL_FIRST_KEY", value_parser = FalseyValueParser::new())]
+        first_key: bool,
         /// Rebuild views that were folded by older rules than this build and its settings have.
         #[arg(long)]
         auto_rebuild: bool,

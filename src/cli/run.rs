@@ -3,6 +3,7 @@
 use super::bar::progress;
 use super::calibrate;
 use super::ending::{Failure, check_tenant, on_signal, unless_signalled};
+use super::first_key;
 use super::policy;
 use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Report, Settings};
 use crate::app::{self, Role, Service, descriptors};
@@ -71,12 +72,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 
 async fn configured(command: Command, config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
-        Command::Serve { roles, insecure, auto_rebuild } => {
+        Command::Serve { roles, insecure, first_key, auto_rebuild } => {
             let insecure = if insecure { Insecure::Accepted } else { Insecure::Refused };
             let shutdown = CancellationToken::new();
             let service = Service::new(config.clone(), clock(), roles, shutdown.clone());
             let service = if auto_rebuild { service.rebuilding() } else { service };
-            Box::pin(serve(config, service, insecure, shutdown)).await
+            Box::pin(serve(config, service, (insecure, first_key), shutdown)).await
         }
         Command::Demo => demo::run(config, out).await,
         Command::Import(asked) => import_file(config, asked, print, out).await,
@@ -208,7 +209,7 @@ const KEYS_BYTES_MAX: usize = 16 * 1024 * 1024;
 async fn serve(
     config: Config,
     service: Service,
-    insecure: Insecure,
+    (insecure, first_key): (Insecure, bool),
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), roles = ?service.roles(), "starting");
@@ -216,7 +217,12 @@ async fn serve(
     descriptors::check(descriptors::raise(), &config).map_err(Failure::Other)?;
     // The other roles answer probes alone, which need no key.
     let is_asked = service.roles().contains(&Role::Http);
-    let keys = config.http.api_keys_file.as_deref().filter(|_| is_asked).map(keys).transpose()?;
+    let keys = match config.http.api_keys_file.as_deref() {
+        _ if !is_asked => None,
+        Some(path) => Some(keys(path)?),
+        None if first_key => Some(first_key::keys(&config, &mut std::io::stderr())?),
+        None => None,
+    };
     let listener = listen(&config.http.listen).await?;
     let address = listener.local_addr()?;
     if is_asked {
@@ -231,8 +237,12 @@ async fn serve(
 }
 
 fn keys(path: &Path) -> Result<Keys, Failure> {
-    let failed =
-        |cause: &dyn std::fmt::Display| Failure::Other(format!("http.api_keys_file: {}: {cause}", path.display()));
+    keys_of("http.api_keys_file", path)
+}
+
+/// Reads a file of keys; errors begin with what names the file.
+pub(super) fn keys_of(named_by: &str, path: &Path) -> Result<Keys, Failure> {
+    let failed = |cause: &dyn std::fmt::Display| Failure::Other(format!("{named_by}: {}: {cause}", path.display()));
     let text = file::text(path, KEYS_BYTES_MAX).map_err(|cause| failed(&cause))?;
     Keys::parse(&text).map_err(|cause| failed(&cause))
 }

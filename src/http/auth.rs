@@ -171,7 +171,7 @@ pub fn check_listen(listen: SocketAddr, keys: Option<&Keys>, insecure: Insecure)
     }
     Err(format!(
         "{listen} can be reached from elsewhere and there are no API keys; name a file of keys (http.api_keys_file), \
-         listen on 127.0.0.1, or say --insecure"
+         start an embedded instance with --first-key, listen on 127.0.0.1, or say --insecure"
     ))
 }
 

@@ -57,3 +57,45 @@ async fn a_directory_that_others_may_read_is_named_at_the_start_and_served() {
     let quiet = deployment.run(&["inspect", "topics"]);
     assert!(!stderr(&quiet).contains("mode"), "{}", stderr(&quiet));
 }
+
+/// The lines of its messages that are an API key.
+fn keys_shown(service: &Service) -> Vec<String> {
+    let said = service.process.stderr();
+    said.lines().filter(|line| line.starts_with("fk_")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_first_key_is_shown_once_and_opens_the_api_after_a_restart_too() {
+    let deployment = Deployment::disk();
+    let service = Service::ready(&deployment, &["--first-key"]).await;
+    let shown = keys_shown(&service);
+    assert_eq!(shown.len(), 1, "{}", service.process.stderr());
+    service.process.stop().await;
+    let service = Service::ready(&deployment, &["--first-key"]).await;
+    assert_eq!(keys_shown(&service), Vec::<String>::new());
+    let user = || service.ask(reqwest::Method::GET, "/v1/users/ada");
+    assert_eq!(service.answer(user()).await.status, 401, "nobody is let in without it");
+    assert_eq!(service.answer(user().bearer_auth(&shown[0])).await.status, 404, "it opens, and there is no such user");
+    service.process.stop().await;
+}
+
+#[test]
+fn a_file_of_keys_in_the_settings_is_used_instead_of_a_first_key() {
+    let mut deployment = Deployment::disk();
+    let file = deployment.scratch_file("api-keys.toml");
+    std::fs::write(&file, "keys = []").expect("written");
+    deployment.set("HTTP__API_KEYS_FILE", file.to_str().expect("text"));
+    let said = deployment.failure(1, &["serve", "--listen", "127.0.0.1:0", "--ops-listen", "none", "--first-key"]);
+    assert!(said.contains("http.api_keys_file") && said.contains("must hold 1 to 10000"), "{said}");
+    assert!(!deployment.scratch().join("data/api-keys.toml").exists(), "no key was made");
+}
+
+#[test]
+fn a_first_key_is_refused_where_there_is_no_data_directory() {
+    let deployment = Deployment::disk();
+    let address = ["--listen", "127.0.0.1:0", "--ops-listen", "none"];
+    let mut serve = deployment.command(&[&["serve", "--log", "kafka://127.0.0.1:1"], &address[..]].concat());
+    let refused = serve.env("FORETELL_FIRST_KEY", "1").output().expect("the binary runs");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("--first-key keeps its key in a data directory"), "{}", stderr(&refused));
+}

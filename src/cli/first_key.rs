@@ -1,0 +1,132 @@
+//! The first API key of an embedded instance: made once, printed once, kept as a digest.
+//!
+//! An instance that other machines can reach needs API keys, and whoever starts its first container has none yet. With
+//! `serve --first-key` the instance makes one itself, in its data directory, which is the only place that it has.
+
+use super::ending::Failure;
+use super::run::keys_of;
+use crate::app;
+use crate::config::Config;
+use crate::event::DEFAULT_TENANT;
+use crate::http::auth::{self, Keys, Scope};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+/// The file of keys, in the data directory.
+const FILE: &str = "api-keys.toml";
+
+/// The keys in the data directory. Where it has none, one is made, and shown on `messages` for the only time.
+///
+/// # Errors
+/// The log is not a directory, the directory cannot be written, or its file of keys cannot be used.
+pub(super) fn keys(config: &Config, messages: &mut dyn Write) -> Result<Keys, Failure> {
+    let Some(directory) = app::disk_directory(&config.log) else {
+        return Err(Failure::Other(format!(
+            "--first-key keeps its key in a data directory, and the log is {}: name a file of keys in \
+             http.api_keys_file instead",
+            config.log
+        )));
+    };
+    let path = directory.join(FILE);
+    ensure(directory, &path, messages).map_err(|cause| {
+        Failure::Other(format!(
+            "--first-key: cannot write {}: {cause}; let this user write to the directory, or name a file of keys in \
+             http.api_keys_file",
+            path.display()
+        ))
+    })?;
+    keys_of("--first-key", &path)
+}
+
+/// Makes a key if there is no file of keys. It is shown only when its digest is on disk, so it works from then on.
+fn ensure(directory: &Path, path: &Path, messages: &mut dyn Write) -> io::Result<()> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    std::fs::create_dir_all(directory)?;
+    let key = auth::generate();
+    // Readable for its owner alone from the beginning, and complete when it gets its name.
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(document(&key).as_bytes())?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        // Another process made one meanwhile, and has shown it.
+        Err(failed) if failed.error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        persisted => persisted?,
+    };
+    File::open(directory)?.sync_all()?;
+    messages.write_all(announcement(&key, path).as_bytes())
+}
+
+/// The file of keys with this one alone.
+fn document(key: &str) -> String {
+    format!(
+        "# Made by `foretell serve --first-key`. Add further [[keys]] here; the documentation describes them.\n\
+         [[keys]]\nname = \"first\"\nsha256 = \"{}\"\ntenant = \"{DEFAULT_TENANT}\"\nscopes = [\"{}\"]\n",
+        auth::hash(key),
+        Scope::Admin.name()
+    )
+}
+
+fn announcement(key: &str, path: &Path) -> String {
+    format!(
+        "foretell: this is the first API key (tenant {DEFAULT_TENANT}, scope {}). It is not shown again:\n\
+         {key}\n\
+         foretell: send it as \"Authorization: Bearer KEY\". To replace it, delete {} and restart.\n",
+        Scope::Admin.name(),
+        path.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Layers};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn config(log: &str) -> Config {
+        config::load(Layers { flags: vec![("log", log.to_owned())], ..Layers::default() }).unwrap()
+    }
+
+    fn said(log: &str) -> Result<String, String> {
+        let mut messages = Vec::new();
+        keys(&config(log), &mut messages).map_err(|failure| failure.to_string())?;
+        Ok(String::from_utf8(messages).unwrap())
+    }
+
+    #[test]
+    fn the_first_key_is_shown_once_and_only_its_digest_is_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let data = place.path().join("data");
+        let log = format!("disk:{}", data.display());
+        let first = said(&log).unwrap();
+        let key = first.lines().find(|line| line.starts_with("fk_")).unwrap();
+        assert!(first.contains("Authorization: Bearer"), "{first}");
+        let kept = std::fs::read_to_string(data.join(FILE)).unwrap();
+        assert!(kept.contains(&auth::hash(key)) && !kept.contains(key), "{kept}");
+        assert!(Keys::parse(&kept).is_ok(), "{kept}");
+        let mode = std::fs::metadata(data.join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(said(&log).unwrap(), "", "the next start says nothing");
+        assert_eq!(std::fs::read_to_string(data.join(FILE)).unwrap(), kept);
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn a_first_key_that_cannot_be_kept_is_refused_with_what_to_do() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| format!("disk:{}", place.path().join(name).display());
+        std::fs::write(place.path().join("file"), "").unwrap();
+        std::fs::create_dir(place.path().join("damaged")).unwrap();
+        std::fs::write(place.path().join("damaged").join(FILE), "keys = 1").unwrap();
+        for (log, words) in [
+            ("kafka://localhost:9092".to_owned(), ["kafka://localhost:9092", "http.api_keys_file"]),
+            (at("file"), ["cannot write", "http.api_keys_file"]),
+            (at("damaged"), ["--first-key", FILE]),
+        ] {
+            let refusal = said(&log).unwrap_err();
+            assert!(words.iter().all(|word| refusal.contains(word)), "{refusal}");
+        }
+    }
+}

@@ -5,15 +5,19 @@
 package image
 
 import (
-	"bytes"
 	"flag"
 	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -22,8 +26,9 @@ import (
 )
 
 var (
-	root  = flag.String("root", "../..", "the repository: the build context of the image")
-	whole = flag.Bool("whole", false, "build the release binary as the Containerfile does; otherwise only check the code")
+	root     = flag.String("root", "../..", "the repository: the build context of the image")
+	foretell = flag.String("foretell", "", "a binary that stands for the one of the image")
+	whole    = flag.Bool("whole", false, "build the image's binary, and use it; otherwise only check the code")
 )
 
 // cargoBuild finds the command that compiles the binary, up to the end of that command.
@@ -51,15 +56,57 @@ func TestTheContextBuilds(t *testing.T) {
 	}
 	out := t.TempDir()
 	shell(t, context, strings.ReplaceAll(run, "/out/", out+"/"), "CARGO_TARGET_DIR=target")
-	for _, name := range []string{"foretell", "licenses/LICENSE"} {
-		if _, err := os.Stat(filepath.Join(out, name)); err != nil {
-			t.Error(err)
+	if _, err := os.Stat(filepath.Join(out, "licenses", "LICENSE")); err != nil {
+		t.Error(err)
+	}
+	answers(t, filepath.Join(out, "foretell"))
+}
+
+// TestTheDefaultCommandAnswers is the same for a binary that exists already.
+func TestTheDefaultCommandAnswers(t *testing.T) {
+	binary, err := filepath.Abs(*foretell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers(t, binary)
+}
+
+// TestTheImageIsDescribed reads the last stage of the Containerfile.
+func TestTheImageIsDescribed(t *testing.T) {
+	image := described(t, *root)
+	listens, operators := image.option(t, "--listen"), image.option(t, "--ops-listen")
+	for _, address := range []string{listens, operators} {
+		port, found := strings.CutPrefix(address, "0.0.0.0:")
+		if !found || !slices.Contains(image.ports, port) {
+			t.Errorf("%s cannot be reached from outside of the container, or is not among the ports %v", address, image.ports)
 		}
+	}
+	probed := []string{"CMD", "/foretell", "health", "http://127.0.0.1:" + strings.TrimPrefix(operators, "0.0.0.0:")}
+	if !slices.Equal(image.health, probed) {
+		t.Errorf("HEALTHCHECK is %q, not %q", image.health, probed)
+	}
+	if !slices.Equal(image.entrypoint, []string{"/foretell"}) {
+		t.Errorf("ENTRYPOINT is %q", image.entrypoint)
+	}
+	// Kubernetes knows only of a number that it is not root's.
+	if !regexp.MustCompile(`^[1-9][0-9]*:[1-9][0-9]*$`).MatchString(image.user) {
+		t.Errorf("USER is %q, not numbers of a user and a group without rights", image.user)
+	}
+	for _, name := range []string{
+		"title", "description", "source", "documentation", "licenses", "version", "revision", "created", "base.name",
+	} {
+		if image.labels["org.opencontainers.image."+name] == "" {
+			t.Errorf("there is no label org.opencontainers.image.%s", name)
+		}
+	}
+	version := regexp.MustCompile(`(?m)^version = "(.+)"$`).FindStringSubmatch(read(t, filepath.Join(*root, "Cargo.toml")))
+	if version == nil || image.defaults["VERSION"] != version[1] {
+		t.Errorf("VERSION is %q by default, and Cargo.toml has %q", image.defaults["VERSION"], version)
 	}
 }
 
-// TestOnlyAdmittedFilesAreCopied shows that the copy of a context obeys the ignore file: a rule, an exception to it, and
-// an exception inside of a folder that is left out.
+// TestOnlyAdmittedFilesAreCopied shows that the copy of a context obeys the ignore file: a rule, an exception to it,
+// and an exception inside of a folder that is left out.
 func TestOnlyAdmittedFilesAreCopied(t *testing.T) {
 	from := t.TempDir()
 	for name, text := range map[string]string{
@@ -169,11 +216,7 @@ func copyFile(from, to string) error {
 // stages are those of the Containerfile; BuildKit refuses instructions and flags that it does not know.
 func stages(t *testing.T, context string) []instructions.Stage {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(context, "Containerfile"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := parser.Parse(bytes.NewReader(text))
+	file, err := parser.Parse(strings.NewReader(read(t, filepath.Join(context, "Containerfile"))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,6 +242,152 @@ func compiling(t *testing.T, context string) string {
 		t.Fatalf("the Containerfile has %d RUN instructions with cargo build, not 1", len(found))
 	}
 	return found[0]
+}
+
+// settings are those of the image, as its last stage has them.
+type settings struct {
+	entrypoint, command, health, ports []string
+	user                               string
+	labels, defaults                   map[string]string
+}
+
+func described(t *testing.T, context string) settings {
+	t.Helper()
+	all := stages(t, context)
+	image := settings{labels: map[string]string{}, defaults: map[string]string{}}
+	for _, command := range all[len(all)-1].Commands {
+		switch command := command.(type) {
+		case *instructions.EntrypointCommand:
+			image.entrypoint = command.CmdLine
+		case *instructions.CmdCommand:
+			image.command = command.CmdLine
+		case *instructions.HealthCheckCommand:
+			image.health = command.Health.Test
+		case *instructions.ExposeCommand:
+			image.ports = append(image.ports, command.Ports...)
+		case *instructions.UserCommand:
+			image.user = command.User
+		case *instructions.LabelCommand:
+			for _, label := range command.Labels {
+				image.labels[label.Key] = label.Value
+			}
+		case *instructions.ArgCommand:
+			for _, argument := range command.Args {
+				if argument.Value != nil {
+					image.defaults[argument.Key] = *argument.Value
+				}
+			}
+		}
+	}
+	return image
+}
+
+// option is what follows a flag of the default command.
+func (image settings) option(t *testing.T, flag string) string {
+	t.Helper()
+	at := slices.Index(image.command, flag)
+	if at < 0 || at+1 == len(image.command) {
+		t.Fatalf("CMD %q has no %s", image.command, flag)
+	}
+	return image.command[at+1]
+}
+
+// answers runs the default command of the image with this binary, on loopback and on ports that are free: the health
+// check passes, and the key that it has printed opens the API, which is closed without it.
+func answers(t *testing.T, binary string) {
+	t.Helper()
+	image := described(t, *root)
+	api, operators := freeAddress(t), freeAddress(t)
+	place := strings.NewReplacer(
+		image.option(t, "--listen"), api,
+		image.option(t, "--ops-listen"), operators,
+		strings.Replace(image.option(t, "--ops-listen"), "0.0.0.0", "127.0.0.1", 1), operators,
+	)
+	in := func(arguments []string) *exec.Cmd {
+		words := make([]string, len(arguments))
+		for at, word := range arguments {
+			words[at] = place.Replace(word)
+		}
+		command := exec.Command(binary, words...)
+		command.Dir, command.Env = t.TempDir(), []string{}
+		return command
+	}
+	said := filepath.Join(t.TempDir(), "stderr")
+	messages, err := os.Create(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer messages.Close()
+	serve := in(image.command)
+	serve.Stderr = messages
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- serve.Wait() }()
+	defer serve.Process.Kill()
+	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		// HEALTHCHECK begins with CMD and the path of the binary in the image.
+		answer, err := in(image.health[2:]).CombinedOutput()
+		if err == nil {
+			break
+		}
+		if time.Since(began) > 2*time.Minute || len(ended) > 0 {
+			t.Fatalf("the health check does not pass: %s%s", answer, read(t, said))
+		}
+	}
+	key := regexp.MustCompile(`(?m)^fk_[0-9a-f]+$`).FindAllString(read(t, said), -1)
+	if len(key) != 1 {
+		t.Fatalf("there are %d keys in %s", len(key), read(t, said))
+	}
+	url := "http://" + api + "/v1/users/nobody"
+	without, with := statusOf(t, url, ""), statusOf(t, url, key[0])
+	if without != http.StatusUnauthorized || with != http.StatusNotFound {
+		t.Errorf("the API answers %d without the key and %d with it, not 401 and 404", without, with)
+	}
+	if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("it ended with %v: %s", err, read(t, said))
+	}
+}
+
+// freeAddress is one on loopback that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func statusOf(t *testing.T, url, key string) int {
+	t.Helper()
+	request, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" {
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	return answer.StatusCode
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func targetDirectory(t *testing.T) string {

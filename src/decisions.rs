@@ -101,7 +101,7 @@ struct Queued {
 
 /// Why a decision is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loss {
+pub(crate) enum Loss {
     /// The queue had no room.
     Full,
     /// The log was away for too long.
@@ -283,7 +283,11 @@ fn fitting(batch: &[Queued]) -> usize {
 }
 
 impl Loss {
-    const fn name(self) -> &'static str {
+    /// Every reason.
+    pub(crate) const ALL: [Self; 4] = [Self::Full, Self::Late, Self::Refused, Self::Shutdown];
+
+    /// The name in metrics.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Late => "late",

@@ -103,6 +103,8 @@ impl Config {
 pub const GEO_UNAVAILABLE: &str = "GEO_UNAVAILABLE";
 /// A file that was asked is older than it should be.
 pub const GEO_STALE: &str = "GEO_STALE";
+/// What data files are for, as the keys of the settings.
+pub const FILES: [&str; 4] = ["geo_asn", "geo_city", "deny_lists", "allow_lists"];
 /// A list that is configured is not in force.
 pub const LIST_UNAVAILABLE: &str = "LIST_UNAVAILABLE";
 

@@ -46,6 +46,7 @@ pub mod users;
 mod webhook;
 
 pub use config::Config;
+pub(crate) use refusals::UNKNOWN as UNKNOWN_KEY;
 pub use serve::{RESERVE, listen, serve};
 
 use crate::assess::Assessor;
@@ -190,7 +191,6 @@ impl Deref for Api {
 impl Api {
     /// An API over these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        metrics::counter!(telemetry::HTTP_LONG_POLLS, telemetry::ROUTE => "none").increment(0);
         let config = &parts.config;
         let shared = |all: usize, tenant: usize| Room::with_share([all as u64], [tenant as u64]);
         Arc::new(Self {
@@ -293,6 +293,7 @@ fn under(scopes: Scopes, routes: OpenApiRouter<Arc<Api>>) -> OpenApiRouter<Arc<A
 /// The public API.
 pub fn router(api: &Arc<Api>) -> Router {
     let (routes, document) = routes().split_for_parts();
+    telemetry::zeros::routes(&document);
     let ui = utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", document);
     finish(api, routes.merge(ui))
 }

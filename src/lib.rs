@@ -47,4 +47,5 @@ pub mod store;
 pub mod telemetry;
 pub mod train;
 pub mod verify;
+pub mod version;
 pub mod view;

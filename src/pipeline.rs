@@ -185,6 +185,7 @@ pub struct Pipeline<F: Fold> {
 impl<F: Fold> Pipeline<F> {
     /// A pipeline that goes on from a checkpoint; the reader brings records from `checkpoint.next` on.
     pub fn new(shared: Arc<Shared<F>>, partition: u32, checkpoint: Checkpoint, reader: Box<dyn Reader>) -> Self {
+        meter::folds(F::FAMILY.name(), partition);
         let rows = Working::new(Arc::clone(&shared), partition, checkpoint.next);
         Self {
             shared,

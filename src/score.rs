@@ -34,6 +34,9 @@ pub enum Level {
 }
 
 impl Level {
+    /// Every level.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Unscored];
+
     /// The name in answers.
     pub const fn name(self) -> &'static str {
         match self {

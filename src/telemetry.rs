@@ -6,6 +6,7 @@
 
 pub mod meter;
 pub mod trace;
+pub mod zeros;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -60,6 +61,9 @@ pub const ENRICH_WARNINGS: &str = "foretell_enrich_warnings_total";
 
 /// Published policies that could not be used when they were read.
 pub const POLICIES_REFUSED: &str = "foretell_policies_refused_total";
+
+/// Always 1; labels `version` and `commit`.
+pub const BUILD_INFO: &str = "foretell_build_info";
 
 /// Label: a view.
 pub const VIEW: &str = "view";
@@ -194,12 +198,16 @@ pub fn prometheus() -> Option<&'static PrometheusHandle> {
             tracing::error!(%error, "cannot count: another metrics recorder is installed");
         }
         describe();
+        zeros::register();
         handle.ok()
     };
     HANDLE.get_or_init(install).as_ref()
 }
 
 fn describe() {
+    process().describe();
+    describe_gauge!(BUILD_INFO, "1; version and commit of this process are its labels");
+    describe_counter!(POLICIES_REFUSED, "Published policies that could not be used when they were read");
     describe_counter!(CACHE_READS, "Reads of aggregate rows that may be answered from memory");
     describe_histogram!(STORE_READ_SECONDS, Unit::Seconds, "Duration of reads from the store");
     describe_histogram!(LOG_APPEND_SECONDS, Unit::Seconds, "Duration of appends until they are durable");
@@ -228,6 +236,8 @@ fn describe() {
     describe_counter!(meter::REJECTED, "Records that became dead letters, by code");
     describe_counter!(meter::DEAD_LETTERS_CLOSED, "Dead letters that were redriven or dropped");
     describe_counter!(meter::SKIPPED, "Records that changed nothing, by reason");
+    describe_counter!(meter::TOO_LATE, "Events that changed nothing because they came too late");
+    describe_counter!(meter::LOG_SYNCS, "Segment files of the embedded log that were synced");
     describe_counter!(meter::VISITS_DISPLACED, "Visits to come that a full row of a client forgot for a nearer one");
     describe_counter!(meter::VISITS, "Visits that came to an end, by outcome; corrections count as well");
     describe_histogram!(meter::FLUSH_SECONDS, Unit::Seconds, "Duration of flushes");
@@ -243,6 +253,21 @@ fn describe() {
     describe_counter!(meter::REMINDERS, "Reminders by status");
     describe_counter!(meter::REMINDERS_UNSENT, "Reminders that were due and not sent, by status and reason");
     describe_histogram!(meter::REMINDER_DELAY_SECONDS, Unit::Seconds, "From when a reminder was due to its being sent");
+}
+
+/// What the operating system knows of this process, as every Prometheus client exports it.
+fn process() -> &'static metrics_process::Collector {
+    static PROCESS: OnceLock<metrics_process::Collector> = OnceLock::new();
+    PROCESS.get_or_init(metrics_process::Collector::default)
+}
+
+/// The metrics in the text format of Prometheus, with those of the process as they are now. Blocks for reads of `/proc`,
+/// some 0.1 ms. `None` as with [`prometheus`].
+pub fn exposition() -> Option<String> {
+    let handle = prometheus()?;
+    process().collect();
+    handle.run_upkeep();
+    Some(handle.render())
 }
 
 /// Folds what histograms have collected; to be called every few seconds.

@@ -73,8 +73,7 @@ fn notices(api: &Api) -> Vec<String> {
 
 /// Metrics in the text format of Prometheus.
 pub(super) async fn metrics() -> Result<Response, Problem> {
-    let prometheus = telemetry::prometheus().ok_or_else(|| Problem::internal("no recorder of metrics"))?;
-    prometheus.run_upkeep();
+    let text = telemetry::exposition().ok_or_else(|| Problem::internal("no recorder of metrics"))?;
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Ok((content_type, prometheus.render()).into_response())
+    Ok((content_type, text).into_response())
 }

@@ -5,6 +5,7 @@
 //! says nothing about anybody, but it names hosts: it is for those who run the service, not for the world.
 
 use super::{Api, finish, health, open_routes};
+use crate::telemetry;
 use axum::Router;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,9 @@ impl Config {
 
 /// Probes and metrics.
 pub fn router(api: &Arc<Api>) -> Router {
-    let (routes, _) = open_routes().split_for_parts();
+    let (routes, document) = open_routes().split_for_parts();
+    telemetry::zeros::routes(&document);
+    telemetry::zeros::route(METRICS, "GET");
     finish(api, routes.route(METRICS, get(health::metrics)))
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// From one line of a kind to the next.
 const PAUSE: Duration = Duration::from_secs(60);
 /// What stands for the name of a key that nobody has.
-const UNKNOWN: &str = "unknown";
+pub(crate) const UNKNOWN: &str = "unknown";
 
 /// Which key was refused, and why.
 type Kind = (String, &'static str);

@@ -53,8 +53,6 @@ use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use writer::{Job, Writer};
 
-/// Syncs of segment files: one for each partition that a group commit touched.
-pub const SYNCS: &str = "foretell_disk_log_syncs_total";
 /// Largest call of append, in bytes of all its records; a larger one is Reject.
 pub const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of all appends that wait for the writer; further ones wait before they enter the queue.

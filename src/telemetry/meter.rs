@@ -26,6 +26,8 @@ pub const VISITS_DISPLACED: &str = "foretell_visits_displaced_total";
 pub const FLUSH_SECONDS: &str = "foretell_flush_seconds";
 /// Rows written by flushes, by family.
 pub const ROWS_WRITTEN: &str = "foretell_rows_written_total";
+/// Syncs of segment files of the embedded log: one for each partition that a group commit touched.
+pub const LOG_SYNCS: &str = "foretell_disk_log_syncs_total";
 /// Operations done again because a dependency was away, by operation.
 pub const RETRIES: &str = "foretell_port_retries_total";
 /// Partitions that started over from the store's checkpoint, by family.
@@ -99,6 +101,11 @@ pub fn flushed(family: &'static str, rows: usize, took: Duration) {
     counter!(ROWS_WRITTEN, "family" => family).increment(rows as u64);
 }
 
+/// So many segment files of the embedded log were synced together.
+pub fn synced(files: usize) {
+    counter!(LOG_SYNCS).increment(files as u64);
+}
+
 /// An operation is done again.
 pub fn retried(operation: &'static str) {
     counter!(RETRIES, "operation" => operation).increment(1);
@@ -117,6 +124,12 @@ pub fn store_forgot(family: &'static str) {
 /// Whether the views of a family can neither be folded nor read here.
 pub fn rebuild_due(family: &'static str, is_due: bool) {
     gauge!(REBUILD_DUE, "family" => family).set(if is_due { 1.0 } else { 0.0 });
+}
+
+/// A partition is folded here, so it does not stand still unless something says so.
+pub fn folds(family: &'static str, partition: u32) {
+    // Another generation of the partition may stand still in this process.
+    gauge!(STOPPED, "family" => family, "partition" => partition.to_string()).increment(0.0);
 }
 
 /// Says that a partition stands still, for as long as it lives.

@@ -40,7 +40,9 @@ mod placements;
 mod scribe;
 pub mod snapshot;
 
-pub use appointment::{Appointment, Asked, LATE_CANCEL_MS, Named, Receipt, Received, Start, Status, TakenBack};
+pub use appointment::{
+    Appointment, Asked, LATE_CANCEL_MS, Named, Receipt, Received, SETTLED, Start, Status, TakenBack,
+};
 pub use placements::{PLACEMENTS_MAX, Placement, Placements};
 
 use super::lead::{self, Outcomes};

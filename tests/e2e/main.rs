@@ -22,6 +22,7 @@ mod frozen;
 mod groups;
 mod imports;
 mod kill_nine;
+mod metrics;
 mod no_show;
 mod older;
 mod outages;

@@ -12,13 +12,13 @@
 //! A failed write is taken back and answered; the next may succeed, once there is space. After a failed sync
 //! nobody knows what the disk holds, so the log is Fatal from then on, and says so to whoever waits to end the process.
 
-use super::SYNCS;
 use super::appender::Appender;
 use super::retention::Keeper;
 use crate::clock::Clock;
 use crate::event::Position;
 use crate::log::memory::fenced_off;
 use crate::log::{Error, NewRecord};
+use crate::telemetry::meter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -156,7 +156,7 @@ impl Writer {
         let due = |(partition, _): &(usize, _)| touched.contains(partition) && !failed.contains_key(partition);
         let due: Vec<_> = self.appenders.iter_mut().enumerate().filter(due).collect();
         self.syncs.fetch_add(due.len() as u64, Ordering::Relaxed);
-        metrics::counter!(SYNCS).increment(due.len() as u64);
+        meter::synced(due.len());
         for (partition, error) in sync_all(due) {
             self.broken.send_replace(Some(error.clone()));
             failed.insert(partition, error);

@@ -39,6 +39,9 @@ pub enum Status {
     Deleted,
 }
 
+/// How a visit can end, as [`Appointment::settled`] names it.
+pub const SETTLED: [&str; 5] = ["attended", "missed", "cancelled", "late_cancelled", "deleted"];
+
 impl Status {
     /// The name in answers.
     pub const fn name(self) -> &'static str {

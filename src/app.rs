@@ -21,7 +21,7 @@ use crate::assess::Assessor;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::decisions::Recorder;
-use crate::event::agent;
+use crate::event::{Topic, agent};
 use crate::http::auth::Keys;
 use crate::http::{self, Api, Parts, Scoring};
 use crate::log::{self, Error, Kind, Log};
@@ -60,6 +60,17 @@ pub enum Role {
     Views,
     /// Keeps the view of what was sent, and announces reminders.
     Reminders,
+}
+
+impl Role {
+    /// The name in `--roles` and log lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Views => "views",
+            Self::Reminders => "reminders",
+        }
+    }
 }
 
 /// A process that serves: what it was told, and what it listens on.
@@ -227,6 +238,7 @@ impl Service {
     fn planner(&self, ports: &Ports, rows: Arc<Rows>) -> impl Fn(Generation) -> Arc<dyn Companion> + Send + 'static {
         let (log, store, clock) = (ports.log.clone(), ports.store.clone(), self.clock.clone());
         let (no_show, config) = (self.config.score.no_show.clone(), self.config.reminders.clone());
+        let topic_name = log::present_name(log.as_ref(), &self.config.topics.prefix, Topic::Reminders);
         let (stale_ms_max, read_ms_max) = (self.config.reads.stale_ms_max, self.config.reminders.catch_up_ms_max);
         let policies = Arc::new(InForce::new(rows.clone(), config.policy.clone(), stale_ms_max));
         let nothing = Published::nothing(no_show.protected_attributes.clone());
@@ -235,6 +247,7 @@ impl Service {
         move |sent| {
             Arc::new(Reminders {
                 log: log.clone(),
+                topic_name: topic_name.clone(),
                 store: store.clone(),
                 clock: clock.clone(),
                 pointers: rows.pointers().clone(),

@@ -257,6 +257,11 @@ pub trait Log: Send + Sync {
     /// The number of partitions of a topic, as it was read when the log was opened; at least 1.
     fn partitions(&self, topic: Topic) -> u32;
 
+    /// The name of the system in traces, as `messaging.system`.
+    fn system(&self) -> &'static str {
+        "foretell"
+    }
+
     /// Which incarnation of a topic it is: rises when the topic gets another partition count. At most 100.
     fn epoch(&self, _topic: Topic) -> u8 {
         0

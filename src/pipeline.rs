@@ -330,8 +330,9 @@ impl<F: Fold> Pipeline<F> {
                     }
                     tell_without_network(event);
                     let place = Place { partition: self.partition, offset: record.position.offset };
-                    let folding = trace::folding(&record.headers, F::FAMILY.name());
-                    if folding.in_scope(|| self.rows.fold(owner, event, place)) == Step::Restart {
+                    let (system, topic) = (self.shared.log.system(), &self.shared.topic_name);
+                    let fold = || self.rows.fold(owner, event, place);
+                    if trace::folding(system, topic, record, fold) == Step::Restart {
                         return Ok(Step::Restart);
                     }
                     self.tolerance.fold(&self.shared.config);

@@ -31,9 +31,10 @@ use crate::pipeline::keeper::Companion;
 use crate::policies::InForce;
 use crate::rows::Pointers;
 use crate::store::{Family, Generation, Store};
-use crate::telemetry::meter;
+use crate::telemetry::{meter, trace};
 use crate::view::client::Client;
 use async_trait::async_trait;
+use opentelemetry::Context;
 use plan::Action;
 use planner::Planner;
 use policy::Policy;
@@ -43,6 +44,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+use tracing::Span;
 
 /// The CloudEvents `source` of what Foretell announces.
 pub const SOURCE: &str = crate::event::gate::REMINDERS_SOURCE;
@@ -92,6 +94,8 @@ pub trait Assess: Send + Sync {
 pub struct Reminders {
     /// Where reminders are announced.
     pub log: Arc<dyn Log>,
+    /// Full name of the topic of reminders.
+    pub topic_name: String,
     /// Where the rows are.
     pub store: Arc<dyn Store>,
     /// The present.
@@ -158,6 +162,11 @@ struct Planned {
     record: NewRecord,
     /// How long after it was due a reminder is announced; none for a withdrawal.
     delay_ms: Option<i64>,
+    /// Whether somebody asked for it by hand.
+    is_asked: bool,
+    event_id: String,
+    /// Ends when it is appended.
+    span: Span,
 }
 
 impl Planned {
@@ -214,7 +223,17 @@ impl Planned {
             Action::Announce(announce) => Some(now_ms - announce.due_at_ms),
             Action::Withdraw { .. } => None,
         };
+        let is_asked = matches!(&action, Action::Announce(announce) if announce.step == plan::MANUAL);
         let (event, extensions) = announce::said(&candidate.tenant, &candidate.client_id, action, now_ms);
-        Self { record: encode_event(&event, &extensions), delay_ms }
+        let record = encode_event(&event, &extensions);
+        Self { record, delay_ms, is_asked, event_id: event.envelope.id, span: Span::none() }
+    }
+
+    /// The same, with the trace that it belongs to.
+    fn traced(mut self, shared: &Reminders, cause: Context) -> Self {
+        let (log, headers) = (shared.log.as_ref(), &mut self.record.headers);
+        self.span =
+            trace::announcing(log.system(), &shared.topic_name, (cause, self.is_asked), &self.event_id, headers);
+        self
     }
 }

@@ -22,7 +22,7 @@ pub use pointers::Pointers;
 use crate::event::key;
 use crate::event::policy::Kind;
 use crate::store::{Error, Family, Generation, Pointer, Row, RowKey, Store, View};
-use crate::telemetry;
+use crate::telemetry::{self, trace};
 use crate::view::agenda::Agenda;
 use crate::view::cell::{self, Cell, Corrupt};
 use crate::view::client::{self, Client};
@@ -41,6 +41,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 /// How old what readers see may be, and how much of it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,7 +274,11 @@ impl Rows {
             return Ok(Vec::new());
         }
         let begun = Instant::now();
-        let read = self.store.read(generation, source, keys).await;
+        let reading = trace::reading(self.store.system(), keys[0].view.name(), keys.len());
+        let read = self.store.read(generation, source, keys).instrument(reading.span()).await;
+        if read.is_err() {
+            reading.failed();
+        }
         metrics::histogram!(telemetry::STORE_READ_SECONDS, telemetry::FAMILY => generation.family.name())
             .record(begun.elapsed().as_secs_f64());
         read

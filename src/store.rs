@@ -238,6 +238,11 @@ pub struct Flush {
 /// Keeps rows, checkpoints and pointers.
 #[async_trait]
 pub trait Store: Send + Sync {
+    /// The name of the system in traces, as `db.system.name`.
+    fn system(&self) -> &'static str {
+        "foretell"
+    }
+
     /// Where a new owner of the partition starts.
     async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error>;
 

@@ -4,18 +4,20 @@
 //! a dashboard and the code cannot disagree. Labels have a closed set of values: never a tenant, a user, a method or a
 //! path that was sent. [`trace`] carries the trace of a request through the process and into record headers.
 
+mod lines;
 pub mod meter;
+mod otlp;
 pub mod trace;
 pub mod zeros;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::{Deserialize, Serialize};
 use std::io::IsTerminal;
 use std::sync::OnceLock;
+use tracing_subscriber::filter::{Directive, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -108,7 +110,8 @@ pub struct Config {
     pub log_filter: String,
     /// How they are written.
     pub log_format: Format,
-    /// Where spans go, an OTLP endpoint over HTTP as in `http://localhost:4318/v1/traces`; none: nowhere.
+    /// Where spans go, OTLP over HTTP as in `http://localhost:4318`; none: where the `OTEL_*` variables say, else
+    /// nowhere. Without a path it is a base, and traces go to `/v1/traces`.
     pub otlp_endpoint: Option<String>,
     /// How the process is called in traces.
     pub service_name: String,
@@ -142,6 +145,9 @@ pub enum Error {
     /// A directive of the filter cannot be parsed.
     #[error("telemetry.log_filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// An endpoint is no URL; by the setting or variable that names it.
+    #[error("{0}: {1}")]
+    Endpoint(&'static str, String),
     /// The exporter cannot be built.
     #[error("telemetry.otlp_endpoint: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
@@ -165,25 +171,29 @@ impl Drop for Guard {
 
 /// Begins to write log lines to stderr, to export spans and to count. Once a process.
 pub fn install(config: &Config) -> Result<Guard, Error> {
-    let filter = EnvFilter::try_new(&config.log_filter)?;
+    // Spans for the exporter are not for lines: those show spans of their own.
+    let no_spans = format!("{}={}", trace::TARGET, LevelFilter::OFF).parse::<Directive>()?;
+    let filter = EnvFilter::try_new(&config.log_filter)?.add_directive(no_spans);
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match config.log_format {
         Format::Text => lines.with_target(false).boxed(),
-        Format::Json => lines.json().with_current_span(true).with_span_list(false).boxed(),
+        Format::Json => lines.json().event_format(lines::Traced::new()).boxed(),
     };
-    let provider = config.otlp_endpoint.as_deref().map(|endpoint| exporter(endpoint, config)).transpose()?;
-    let spans =
-        provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("foretell")));
-    tracing_subscriber::registry().with(filter).with(lines).with(spans).try_init()?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let endpoint = otlp::endpoint(config.otlp_endpoint.as_deref(), &variable)?;
+    let provider = endpoint.as_ref().map(|endpoint| otlp::provider(endpoint, config)).transpose()?;
+    let spans = provider.as_ref().map(|provider| {
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("foretell"));
+        let layer = layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_target(false);
+        layer.with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == trace::TARGET))
+    });
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init()?;
+    if let Some(notice) = endpoint.and_then(|endpoint| otlp::notice(&endpoint, &variable)) {
+        tracing::warn!("{notice}");
+    }
     prometheus();
     Ok(Guard(provider))
-}
-
-fn exporter(endpoint: &str, config: &Config) -> Result<SdkTracerProvider, Error> {
-    let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_endpoint(endpoint).build()?;
-    let resource = opentelemetry_sdk::Resource::builder().with_service_name(config.service_name.clone()).build();
-    Ok(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
 }
 
 /// The metrics of this process. The first call begins to count; what was counted before it is lost.

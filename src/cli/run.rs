@@ -22,6 +22,7 @@ use crate::ops::{self, Error, backup, import, rebuild, report, verify};
 use crate::rebuild::Order;
 use crate::repartition;
 use crate::report::reading as visits;
+use crate::version::{COMMIT, VERSION};
 use crate::{demo, file, source, telemetry};
 use clap::CommandFactory;
 use std::io::{BufWriter, Write};
@@ -212,7 +213,8 @@ async fn serve(
     (insecure, first_key): (Insecure, bool),
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), roles = ?service.roles(), "starting");
+    let roles: Vec<_> = service.roles().iter().map(|role| role.name()).collect();
+    tracing::info!(version = VERSION, commit = COMMIT, roles = roles.join(","), "starting");
     tracing::info!(settings = %config.dump(), "settings");
     descriptors::check(descriptors::raise(), &config).map_err(Failure::Other)?;
     // The other roles answer probes alone, which need no key.

@@ -6,6 +6,7 @@
 use super::Api;
 use super::admission;
 use super::problem::{Code, Problem};
+use super::{health, ops};
 use crate::telemetry::{self, trace};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -14,8 +15,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use std::sync::Arc;
 use tokio::time::Instant;
-use tracing::{Instrument, Span};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing::Span;
 
 /// The route of requests that lead nowhere.
 const NOWHERE: &str = "none";
@@ -27,31 +27,32 @@ pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: 
     // The template and not the path: paths hold ids, and labels must be few.
     let route = request.extensions().get::<MatchedPath>().map_or(NOWHERE, |matched| matched.as_str()).to_owned();
     let method = method(request.method());
-    let span = tracing::info_span!(
+    let line = tracing::info_span!(
         "request",
-        otel.name = format!("{method} {route}"),
-        otel.kind = "server",
         http.request.method = method,
         http.route = route,
         trace_id = tracing::field::Empty,
     );
+    // Probes and scrapes would be most of all traces of a quiet service.
+    let is_traced = !health::is_probe(&route) && route != ops::METRICS;
+    let span = if is_traced { trace::request(&request, method, &route) } else { Span::none() };
     let caller = trace::caller(request.headers());
     let answer = admission::answer(&api, &route, request, next).map(|response| explained(response, &route));
-    let mut response = trace::scope(caller, &span, answer.instrument(span.clone())).await;
+    let mut response = trace::scope(caller, &span, &line, answer).await;
     let status = response.status();
-    span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
+    trace::requested(&span, status.as_u16());
     drop(inflight);
     let seconds = begun.elapsed().as_secs_f64();
     finish(&mut response, &route, method);
     metrics::histogram!(telemetry::HTTP_SECONDS, telemetry::ROUTE => route).record(seconds);
-    span.in_scope(|| tracing::debug!(status = status.as_u16(), seconds, "answered"));
+    line.in_scope(|| tracing::debug!(status = status.as_u16(), seconds, "answered"));
     response
 }
 
 /// The answer to a request that does not get as far as the router.
 pub(super) async fn refused(sent: &Method, headers: &HeaderMap, problem: Problem) -> Response {
     let answer = async { problem.into_response() };
-    let mut response = trace::scope(trace::caller(headers), &Span::none(), answer).await;
+    let mut response = trace::scope(trace::caller(headers), &Span::none(), &Span::none(), answer).await;
     finish(&mut response, NOWHERE, method(sent));
     response
 }

@@ -30,6 +30,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::Instant;
+use tracing::Instrument;
 use utoipa::ToSchema;
 
 /// Most events of a batch.
@@ -203,12 +204,16 @@ pub(super) async fn append(api: &Api, mut records: Vec<NewRecord>) -> Result<Vec
     if records.is_empty() {
         return Ok(Vec::new());
     }
+    let destination = || api.topic_name(records[0].topic);
+    let span = trace::sending(api.log.system(), destination, records.len());
     for record in &mut records {
-        trace::inject(&mut record.headers);
+        trace::inject_from(&span, &mut record.headers);
         metrics::counter!(telemetry::EVENTS_ACCEPTED, telemetry::FAMILY => record.topic.name()).increment(1);
     }
     let begun = Instant::now();
-    let appended = api.log.append(records).await;
+    let appended = api.log.append(records).instrument(span.clone()).await;
+    trace::sent(&span, &appended);
+    drop(span);
     metrics::histogram!(telemetry::LOG_APPEND_SECONDS).record(begun.elapsed().as_secs_f64());
     appended.map_err(|error| match error.kind {
         Kind::Reject => Problem::new(Code::BodyTooLarge, "an event is larger than a record of the log may be"),

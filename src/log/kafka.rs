@@ -129,6 +129,10 @@ impl Kafka {
 
 #[async_trait]
 impl Log for Kafka {
+    fn system(&self) -> &'static str {
+        "kafka"
+    }
+
     fn partitions(&self, topic: Topic) -> u32 {
         self.counts.get(&topic).copied().unwrap_or(1)
     }

@@ -122,6 +122,16 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Id of the event that it comes from, where one is known.
+    pub fn caused_by(&self) -> Option<&str> {
+        match self {
+            Self::Announce(announce) => Some(&announce.caused_by),
+            Self::Withdraw { caused_by, .. } => caused_by.as_deref(),
+        }
+    }
+}
+
 /// A reminder to announce.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Announce {

@@ -4,7 +4,7 @@
 //! which they have a visit comes into reach, and all of them when a partition is taken over, when other views begin to
 //! serve and when a tenant's policy changes. So a tick costs what has changed, and not what is planned.
 
-use super::plan::{self, Context, Status};
+use super::plan::{self, Status};
 use super::scan::{self, Candidate, Scan};
 use super::schedule::Schedule;
 use super::tenants::{self, Tenants};
@@ -13,8 +13,9 @@ use crate::event::Topic;
 use crate::log::walk::Walk;
 use crate::log::{Error, Extent, Fenced, Kind};
 use crate::store::Family;
-use crate::telemetry::meter;
+use crate::telemetry::{meter, trace};
 use crate::view::agenda::HOUR_MS;
+use opentelemetry::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
@@ -67,6 +68,8 @@ pub(super) struct Planner<'a> {
     is_settled: bool,
     /// When the planner before this one announced something last, as far as the end of the topic says; none: not read.
     silent_since_ms: Option<i64>,
+    /// The traces of what was appended about visits.
+    traces: trace::Known,
     /// None: nothing in memory is of use.
     seen: Option<Seen>,
 }
@@ -83,6 +86,7 @@ impl<'a> Planner<'a> {
             scan: None,
             is_settled: false,
             silent_since_ms: None,
+            traces: trace::Known::default(),
             seen: None,
         }
     }
@@ -210,6 +214,9 @@ impl<'a> Planner<'a> {
         let log = self.shared.log.as_ref();
         let mut walk = Walk::begin(log, topic, self.partition, Extent { start, end }, "read what has changed").await?;
         while let Some(records) = walk.next().await? {
+            if topic == Topic::Appointments {
+                records.iter().for_each(|record| self.traces.note(&record.headers));
+            }
             let keys = records.iter().filter_map(|record| std::str::from_utf8(record.key.as_deref()?).ok());
             self.pending.extend(keys.map(str::to_owned));
         }
@@ -252,7 +259,10 @@ impl<'a> Planner<'a> {
             for (candidate, cause) in candidates.into_iter().zip(&mut causes) {
                 let plan = self.plan_one(&candidate, now_ms).await;
                 plan.fell_due.iter().for_each(|step| count(step, cause));
-                planned.extend(plan.actions.into_iter().map(|action| Planned::of(&candidate, action, now_ms)));
+                planned.extend(plan.actions.into_iter().map(|action| {
+                    let cause = action.caused_by().map_or_else(Context::new, |id| self.traces.of(id));
+                    Planned::of(&candidate, action, now_ms).traced(self.shared, cause)
+                }));
                 due.push((candidate.key, plan.next_at_ms));
             }
         }
@@ -263,7 +273,7 @@ impl<'a> Planner<'a> {
         let Candidate { key, tenant, client, sent, .. } = candidate;
         let risks = self.shared.assess.risks(tenant, client, now_ms).await;
         let policy = self.tenants.policy(&self.shared.config.policy, tenant);
-        plan::client(&Context { key, client, sent, policy, risks: &risks, now_ms })
+        plan::client(&plan::Context { key, client, sent, policy, risks: &risks, now_ms })
     }
 
     /// Appends what was planned; answers why this owner cannot append any more, where it cannot.

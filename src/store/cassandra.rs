@@ -69,6 +69,10 @@ impl Cassandra {
 
 #[async_trait]
 impl Store for Cassandra {
+    fn system(&self) -> &'static str {
+        "cassandra"
+    }
+
     async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error> {
         self.read_checkpoint(generation, partition).await
     }

@@ -1,47 +1,76 @@
-//! The trace that a request belongs to, by W3C Trace Context.
+//! The trace that a request belongs to, by W3C Trace Context, and the spans of this process in it.
 //!
 //! A request brings its trace in `traceparent`, or begins one. The trace goes with the task that answers the
-//! request, so that problem documents can name it and appended records carry it on as a header of the same name.
-//! It is there with and without an exporter of spans.
+//! request, so that problem documents and log lines can name it and appended records carry it on as a header of the
+//! same name. It is there with and without an exporter of spans.
+//!
+//! Spans have a [target](TARGET) of their own. Without an exporter nothing listens to it, so a span costs the look at
+//! one flag, and its attributes are never made.
+
+mod carrier;
+mod known;
+mod spans;
+
+pub use carrier::{caller, extract};
+pub use known::Known;
+pub use spans::{Reading, announcing, folding, reading, request, requested, sending, sent};
 
 use crate::log::Header;
-use axum::http::HeaderMap;
 use bytes::Bytes;
+use carrier::Outgoing;
 use opentelemetry::Context;
-use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::future::Future;
-use tracing::Span;
+use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// The target of spans that are exported, and of nothing else.
+pub const TARGET: &str = "foretell::trace";
+/// The header of a record that names its trace.
+pub const TRACEPARENT: &str = "traceparent";
 
 tokio::task_local! {
     static CURRENT: Context;
+    /// The `traceparent` of the record that is folded: read when a line is written, which is seldom.
+    static FOLDED: Bytes;
 }
 
-/// The trace that the headers of a request name; an empty one where they name none.
-pub fn caller(headers: &HeaderMap) -> Context {
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &Incoming(headers))
+/// Whether spans are exported.
+pub fn is_exporting() -> bool {
+    tracing::span_enabled!(target: TARGET, tracing::Level::INFO)
 }
 
 /// Runs `work` within the trace of its caller, else within a new one.
 ///
-/// `span` becomes a child of the caller's span where spans are exported.
-pub async fn scope<F: Future>(caller: Context, span: &Span, work: F) -> F::Output {
+/// `span` becomes a child of the caller's span where spans are exported. `line` is the span that log lines show; it
+/// gets the `trace_id`.
+pub async fn scope<F: Future>(caller: Context, span: &Span, line: &Span, work: F) -> F::Output {
     // Fails where no exporter listens.
-    let exported = span.set_parent(caller.clone()).is_ok().then(|| span.context());
-    let own = exported.filter(|own| own.span().span_context().is_valid()).unwrap_or_else(|| begun(&caller));
-    span.record("trace_id", own.span().span_context().trace_id().to_string());
-    CURRENT.scope(own, work).await
+    let exported = span.set_parent(caller.clone()).is_ok().then(|| span.context()).filter(is_valid);
+    let own = exported.unwrap_or_else(|| begun(&caller));
+    line.record("trace_id", tracing::field::display(own.span().span_context().trace_id()));
+    CURRENT.scope(own, work.instrument(line.clone()).instrument(span.clone())).await
+}
+
+fn is_valid(context: &Context) -> bool {
+    context.span().span_context().is_valid()
 }
 
 /// A span of this process that nobody records, in the caller's trace if there is one.
 fn begun(caller: &Context) -> Context {
-    let caller = caller.span().span_context().clone();
-    let trace_id = if caller.is_valid() { caller.trace_id() } else { TraceId::from(uuid::Uuid::new_v4().as_u128()) };
+    let trace_id = uuid::Uuid::new_v4().as_u128();
     let (span_id, _) = uuid::Uuid::new_v4().as_u64_pair();
-    let flags = if caller.is_valid() { caller.trace_flags() } else { TraceFlags::NOT_SAMPLED };
-    let state = if caller.is_valid() { caller.trace_state().clone() } else { TraceState::NONE };
+    unrecorded(caller, trace_id, span_id)
+}
+
+/// A span with this id that nobody records, in the trace of `parent`, else in the one with that id.
+fn unrecorded(parent: &Context, trace_id: u128, span_id: u64) -> Context {
+    let parent = parent.span().span_context().clone();
+    let trace_id = if parent.is_valid() { parent.trace_id() } else { TraceId::from(trace_id) };
+    let flags = if parent.is_valid() { parent.trace_flags() } else { TraceFlags::NOT_SAMPLED };
+    let state = if parent.is_valid() { parent.trace_state().clone() } else { TraceState::NONE };
     Context::new().with_remote_span_context(SpanContext::new(trace_id, SpanId::from(span_id), flags, true, state))
 }
 
@@ -50,97 +79,45 @@ pub fn current_id() -> Option<String> {
     CURRENT.try_with(|context| context.span().span_context().trace_id().to_string()).ok()
 }
 
+/// Trace and span of the request or record that this task works on, for log lines.
+pub fn current() -> Option<(TraceId, SpanId)> {
+    let ids = |context: &Context| {
+        let span = context.span();
+        let of = span.span_context();
+        of.is_valid().then(|| (of.trace_id(), of.span_id()))
+    };
+    let folded = || FOLDED.try_with(|value| ids(&extract(&[(TRACEPARENT.to_owned(), value.clone())]))).ok();
+    CURRENT.try_with(ids).ok().or_else(folded).flatten()
+}
+
 /// Adds the trace of the request that this task answers to the headers of a record.
 pub fn inject(headers: &mut Vec<Header>) {
-    let _ = CURRENT.try_with(|context| {
-        TraceContextPropagator::new().inject_context(context, &mut Outgoing(headers));
-    });
+    let _ = CURRENT.try_with(|context| inject_context(context, headers));
 }
 
-/// The trace that a record's headers name; an empty one where they name none.
-pub fn extract(headers: &[Header]) -> Context {
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &Stored(headers))
-}
-
-/// The span of a record's fold, in the trace that its headers name; none where they name none.
-pub fn folding(headers: &[Header], family: &'static str) -> Span {
-    if !headers.iter().any(|(name, _)| name == "traceparent") {
-        return Span::none();
+/// Adds the trace with `span` as the parent of whoever reads the record; where the span is not exported, as
+/// [`inject`] does.
+pub fn inject_from(span: &Span, headers: &mut Vec<Header>) {
+    if span.is_disabled() {
+        return inject(headers);
     }
-    let span = tracing::info_span!("fold", family);
-    // Fails where no exporter listens, and then there is nothing to set.
-    let _ = span.set_parent(extract(headers));
-    span
-}
-
-struct Incoming<'a>(&'a HeaderMap);
-
-impl Extractor for Incoming<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(axum::http::HeaderName::as_str).collect()
+    match Some(span.context()).filter(is_valid) {
+        Some(context) => inject_context(&context, headers),
+        None => inject(headers),
     }
 }
 
-struct Outgoing<'a>(&'a mut Vec<Header>);
-
-impl Injector for Outgoing<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        if !value.is_empty() {
-            self.0.retain(|(name, _)| name != key);
-            self.0.push((key.to_owned(), Bytes::from(value)));
-        }
-    }
+fn inject_context(context: &Context, headers: &mut Vec<Header>) {
+    TraceContextPropagator::new().inject_context(context, &mut Outgoing(headers));
 }
 
-struct Stored<'a>(&'a [Header]);
-
-impl Extractor for Stored<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        let (_, value) = self.0.iter().rev().find(|(name, _)| name == key)?;
-        std::str::from_utf8(value).ok()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.iter().map(|(name, _)| name.as_str()).collect()
+/// Runs `work` as a part of `span`, so that log lines name it.
+fn within<T>(span: &Span, work: impl FnOnce() -> T) -> T {
+    match Some(span.context()).filter(is_valid) {
+        Some(context) => CURRENT.sync_scope(context, || span.in_scope(work)),
+        None => work(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(traceparent: &str) -> HeaderMap {
-        HeaderMap::from_iter([("traceparent".parse().unwrap(), traceparent.parse().unwrap())])
-    }
-
-    #[tokio::test]
-    async fn a_callers_trace_is_carried_into_record_headers() {
-        let headers = headers("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-        let (id, carried) = scope(caller(&headers), &Span::none(), async {
-            let mut headers = vec![("traceparent".to_owned(), Bytes::from_static(b"stale"))];
-            inject(&mut headers);
-            (current_id(), headers)
-        })
-        .await;
-        assert_eq!(id.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
-        let context = extract(&carried);
-        let span = context.span().span_context().clone();
-        assert_eq!(span.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
-        assert_ne!(span.span_id().to_string(), "b7ad6b7169203331", "the record's parent is this process");
-        assert!(span.is_sampled());
-        assert_eq!(carried.iter().filter(|(name, _)| name == "traceparent").count(), 1);
-    }
-
-    #[tokio::test]
-    async fn without_a_valid_caller_a_trace_begins() {
-        for bad in ["", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "garbage"] {
-            let id = scope(caller(&headers(bad)), &Span::none(), async { current_id() }).await.unwrap();
-            assert!(id.len() == 32 && id.bytes().any(|digit| digit != b'0'), "{bad:?} gave {id}");
-        }
-        assert_eq!(current_id(), None);
-    }
-}
+mod tests;

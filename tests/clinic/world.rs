@@ -150,6 +150,7 @@ impl World {
         let policies = Arc::new(InForce::new(rows.clone(), policy, self.config.reads.stale_ms_max));
         move |sent| Reminders {
             log: log.clone(),
+            topic_name: "foretell.reminders".into(),
             store: store.clone(),
             clock: clock.clone(),
             pointers: rows.pointers().clone(),

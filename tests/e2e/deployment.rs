@@ -105,6 +105,11 @@ impl Deployment {
         self.settings.push((format!("FORETELL__{key}"), value.to_owned()));
     }
 
+    /// The same with another variable of the environment.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     /// The directory for what its processes write; the data of [`Deployment::disk`] is in `data`.
     pub fn scratch(&self) -> &Path {
         self.scratch.path()

@@ -38,6 +38,7 @@ mod services;
 mod story;
 mod stream;
 mod subscribers;
+mod traces;
 mod trained;
 mod weather;
 mod zones;

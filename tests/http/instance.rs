@@ -86,6 +86,7 @@ impl World {
         let planner = move |sent| -> Arc<dyn Companion> {
             Arc::new(remind::Reminders {
                 log: log.clone(),
+                topic_name: "foretell.reminders".into(),
                 store: store.clone(),
                 clock: clock.clone(),
                 pointers: rows.pointers().clone(),

@@ -263,6 +263,7 @@ async fn serve(ports: Arc<Ports>, planning: Planning, config: Config) -> Result<
     let planner = move |sent| -> Arc<dyn Companion> {
         Arc::new(Reminders {
             log: log.clone(),
+            topic_name: "foretell.reminders".into(),
             store: store.clone(),
             clock: clock.clone(),
             pointers: rows.pointers().clone(),

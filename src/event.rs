@@ -14,6 +14,7 @@ pub mod country;
 pub mod gate;
 pub mod key;
 pub mod login;
+pub mod partitioner;
 pub mod policy;
 pub mod reminder;
 pub mod zone;

@@ -47,7 +47,7 @@ pub use value::Read;
 pub use write::*;
 
 use super::login::Attempt;
-use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Envelope, Event, Fact, agent, key};
+use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Envelope, Event, Fact, agent, key, partitioner};
 use crate::catalog;
 use crate::document;
 use crate::log::Record;
@@ -340,7 +340,12 @@ pub fn check_record(event: &Event, record: &Record, partitions: u32) -> Result<(
     }
     let partition = key::partition(key.as_bytes(), partitions);
     if partition != position.partition {
-        let detail = format!("the key belongs to partition {partition} of {partitions}, not {}", position.partition);
+        let mut detail =
+            format!("the key belongs to partition {partition} of {partitions}, not {}", position.partition);
+        let reason = partitioner::explain(record.key.as_deref(), position.partition, partitions);
+        if !reason.is_empty() {
+            detail.extend(["; ", &reason]);
+        }
         faults.push(Fault::new("", WRONG_PARTITION, detail));
     }
     faults.extend(ahead(event, record.timestamp_ms));

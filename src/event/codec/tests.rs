@@ -4,6 +4,7 @@ use super::*;
 use crate::event::appointment::*;
 use crate::event::country;
 use crate::event::login::{Attempt, Device, Login, Verdict};
+use crate::event::partitioner::Partitioner;
 use crate::event::reminder::{Announcement, NamedVisit, Request, Risk, Withdrawal};
 use crate::event::{Envelope, Position, Topic};
 use crate::log::NewRecord;
@@ -502,6 +503,31 @@ fn a_record_must_stand_where_its_event_belongs() {
     elsewhere.position = Position { topic: Topic::Appointments, partition: record.position.partition ^ 1, offset: 0 };
     assert_eq!(codes(&event, &elsewhere), [WRONG_TOPIC, WRONG_PARTITION]);
     assert_eq!(codes(&Event { envelope: envelope(i64::MAX), ..event.clone() }, &record), [TIME_IN_FUTURE]);
+}
+
+#[test]
+fn a_record_in_a_wrong_partition_is_told_which_partitioner_put_it_there() {
+    let fact = Fact::UserErased { user_id: "ada".into() };
+    let envelope = Envelope { id: "1".into(), source: "s".into(), tenant: "default".into(), time_ms: NOW_MS };
+    let event = Event { envelope, fact };
+    let mut record = stored(encode_event(&event, &[]));
+    let belongs = key::partition(b"default:ada", 8);
+    let crc32 = Partitioner::Crc32.partition(b"default:ada", 8);
+    assert_ne!(belongs, crc32);
+    record.position.partition = crc32;
+    let told = |record: &Record| check_record(&event, record, 8).unwrap_err().to_string();
+    assert_eq!(
+        told(&record),
+        format!(
+            "WRONG_PARTITION: the key belongs to partition {belongs} of 8, not {crc32}; {crc32} is where librdkafka's \
+             default partitioner (crc32) puts it: set partitioner=murmur2_random"
+        )
+    );
+    assert_eq!(told(&record), told(&record.clone()), "the same whenever it is asked");
+    record.key = Some(b"ada".as_slice().into());
+    record.position.partition = key::partition(b"ada", 8);
+    let end = format!("not {}", record.position.partition);
+    assert!(told(&record).ends_with(&end), "another key is no other partitioner: {}", told(&record));
 }
 
 fn id() -> impl Strategy<Value = String> {

@@ -1,0 +1,158 @@
+//! Which partitioner put a record where it is, from the key and the partition alone.
+//!
+//! Clients of Kafka do not agree on a default partitioner, and the broker does not say which one was used. A record in
+//! the wrong partition often gives it away: another hash of the same key leads exactly there. [`explain`] says so for
+//! one record, [`Evidence`] decides it for many, because one record fits by chance as often as there are partitions.
+
+mod evidence;
+
+pub use evidence::{Diagnosis, Evidence};
+
+use super::key;
+
+/// A partitioner that clients have by default and that is not the one of [`key::partition`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partitioner {
+    /// CRC-32 of the key: `consistent` and `consistent_random` of librdkafka.
+    Crc32,
+    /// 32-bit FNV-1a of the key, as a signed number without its sign: Sarama, and `Hash` of segmentio/kafka-go.
+    Fnv1a,
+}
+
+impl Partitioner {
+    /// Every one that is known.
+    pub const ALL: [Self; 2] = [Self::Crc32, Self::Fnv1a];
+
+    /// The partition, from 0, that it puts `key` into. `partitions` is at least 1.
+    pub fn partition(self, key: &[u8], partitions: u32) -> u32 {
+        let hash = match self {
+            Self::Crc32 => crc32fast::hash(key),
+            // Both clients take the remainder of the signed hash and drop its sign, which is the same.
+            Self::Fnv1a => fnv1a(key).cast_signed().unsigned_abs(),
+        };
+        hash % partitions.max(1)
+    }
+
+    /// The name of its hash.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crc32 => "crc32",
+            Self::Fnv1a => "FNV-1a",
+        }
+    }
+
+    /// Whose default it is, as the subject of a sentence.
+    pub fn owner(self) -> &'static str {
+        match self {
+            Self::Crc32 => "librdkafka's default partitioner (crc32)",
+            Self::Fnv1a => "the default partitioner of Sarama and kafka.Hash of segmentio/kafka-go (FNV-1a)",
+        }
+    }
+
+    /// The clients that have it by default.
+    pub fn clients(self) -> &'static str {
+        match self {
+            Self::Crc32 => "librdkafka and clients built on it: confluent-kafka, node-rdkafka, rdkafka for Rust, kcat",
+            Self::Fnv1a => "Sarama, and of segmentio/kafka-go with Balancer: &kafka.Hash{}",
+        }
+    }
+
+    /// The setting that makes these clients partition as Foretell does.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Crc32 => "set partitioner=murmur2_random",
+            Self::Fnv1a => {
+                "set Balancer: kafka.Murmur2Balancer{} in segmentio/kafka-go, and in Sarama Producer.Partitioner = \
+                 sarama.NewCustomPartitioner(sarama.WithAbsFirst(), sarama.WithCustomHashFunction(murmur2))"
+            }
+        }
+    }
+}
+
+/// The known partitioners that put this key into this partition.
+pub fn fitting(key: &[u8], partition: u32, partitions: u32) -> impl Iterator<Item = Partitioner> {
+    Partitioner::ALL.into_iter().filter(move |fits| fits.partition(key, partitions) == partition)
+}
+
+/// What leads from a record's own key to the wrong partition that it is in, in words; empty where its key explains it.
+///
+/// A function of the record alone, because a dead letter that is written again says the same.
+pub fn explain(key: Option<&[u8]>, partition: u32, partitions: u32) -> String {
+    // Without a key any partition is as good as another. With another key than the event's, that key is the fault.
+    let Some(key) = key.filter(|key| key::partition(key, partitions) != partition) else { return String::new() };
+    let fitting: Vec<_> = fitting(key, partition, partitions)
+        .map(|fits| format!("{} puts it: {}", fits.owner(), fits.remedy()))
+        .collect();
+    if fitting.is_empty() {
+        return "no known partitioner puts it there: it was round robin, at random, or set by hand".to_owned();
+    }
+    format!("{partition} is where {}", fitting.join(", or where "))
+}
+
+/// 32-bit FNV-1a (Fowler, Noll, Vo; public domain). The crate `fnv` has the 64-bit one alone.
+fn fnv1a(data: &[u8]) -> u32 {
+    const OFFSET_BASIS: u32 = 0x811c_9dc5;
+    const PRIME: u32 = 0x0100_0193;
+    data.iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(PRIME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Hashes of librdkafka's own tests of its partitioners, of 17 partitions.
+    #[test]
+    fn crc32_agrees_with_librdkafka() {
+        for (key, hash) in [
+            ("23456", 0xb1b4_51d7_u32),
+            ("this is another string with more length to it perhaps", 0xb015_0df7),
+            ("hejsan", 0xd077_037e),
+        ] {
+            assert_eq!(Partitioner::Crc32.partition(key.as_bytes(), 17), hash % 17, "{key}");
+        }
+    }
+
+    /// Partitions of kafka-go's tests, which were made with Sarama; the hash of `20` is negative.
+    #[test]
+    fn fnv1a_agrees_with_sarama_and_kafka_go() {
+        for (key, partitions, partition) in [("blah", 2, 0), ("blah", 3, 1), ("boop", 3, 2), ("20", 16, 1)] {
+            assert_eq!(Partitioner::Fnv1a.partition(key.as_bytes(), partitions), partition, "{key} of {partitions}");
+        }
+        assert_eq!([fnv1a(b""), fnv1a(b"a"), fnv1a(b"foobar")], [0x811c_9dc5, 0xe40c_292c, 0xbf9c_f968]);
+    }
+
+    #[test]
+    fn one_record_is_explained_by_the_partitioners_that_lead_to_it() {
+        let key = (0..).map(|n| format!("default:user-{n}")).find(|key| {
+            let places = Partitioner::ALL.map(|p| p.partition(key.as_bytes(), 8));
+            places[0] != places[1] && !places.contains(&key::partition(key.as_bytes(), 8))
+        });
+        let key = key.expect("most keys are like this");
+        let explained = |partition| explain(Some(key.as_bytes()), partition, 8);
+        let [crc32, fnv1a] = Partitioner::ALL.map(|p| p.partition(key.as_bytes(), 8));
+        assert_eq!(
+            explained(crc32),
+            format!(
+                "{crc32} is where librdkafka's default partitioner (crc32) puts it: set partitioner=murmur2_random"
+            )
+        );
+        assert!(explained(fnv1a).contains("Sarama") && explained(fnv1a).contains("kafka.Murmur2Balancer{}"));
+        let right = key::partition(key.as_bytes(), 8);
+        let other = (0..8).find(|p| ![crc32, fnv1a, right].contains(p)).expect("eight are more than three");
+        assert!(explained(other).starts_with("no known partitioner"), "{}", explained(other));
+        assert_eq!([explained(right), explain(None, other, 8)], ["", ""], "another key, and none");
+    }
+
+    proptest! {
+        #[test]
+        fn every_partitioner_fits_where_it_puts_a_key(key: Vec<u8>, partitions in 1_u32..1_000) {
+            for partitioner in Partitioner::ALL {
+                let partition = partitioner.partition(&key, partitions);
+                prop_assert!(partition < partitions);
+                prop_assert!(fitting(&key, partition, partitions).any(|fits| fits == partitioner));
+                prop_assert!(fitting(&key, partitions, partitions).next().is_none());
+            }
+        }
+    }
+}

@@ -13,13 +13,15 @@
 //! Effects are exactly once because positions decide, not because deliveries are unique: see [`working`]. The
 //! cache of decoded rows belongs to the pipeline and dies with it, so that a new owner reads what is stored.
 
+mod config;
 mod crowded;
 pub mod family;
 mod judge;
 pub mod keeper;
-pub(crate) mod tolerance;
+pub mod tolerance;
 pub mod working;
 
+pub use config::Config;
 pub use judge::Gate;
 pub(crate) use judge::{Rejection, decode, judge};
 
@@ -30,64 +32,12 @@ use crate::store::{Checkpoint, Flush, Generation, Row, RowKey, Stand, Store};
 use crate::telemetry::meter;
 use crate::telemetry::trace;
 use crate::view::{Fold, Place};
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tolerance::Tolerance;
+use tolerance::{Excess, Shares, Tolerance};
 use working::{Step, Working};
-
-/// What a pipeline may use at once, and how long it may wait.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Records of a batch; a full batch is flushed at once.
-    pub batch_records_max: usize,
-    /// How long an open batch waits for further records, from its first one, before it is flushed where none is at hand.
-    pub batch_linger_ms: u64,
-    /// Age at which a batch is flushed even while records keep coming: what an event waits at most to be visible,
-    /// besides the flush itself.
-    pub batch_age_ms_max: u64,
-    /// Records of one owner in a batch; bounds the list that its row carries.
-    pub owner_records_max: usize,
-    /// Decoded rows kept; beyond, those not used of late are read again when they are needed.
-    pub cached_rows_max: usize,
-    /// How long a revoked partition may flush before the next owner goes on without it.
-    pub drain_ms_max: u64,
-    /// Records rejected one after the other before a partition stops; 0 sets no bound.
-    pub rejected_run_max: u32,
-    /// Share of rejected records, in percent of the latest ones, beyond which a partition stops; 100 sets no bound.
-    pub rejected_percent_max: u32,
-    /// Records that are the latest ones: at least half of them are there before a share counts.
-    pub rejected_window_records: u32,
-    /// Longest pause between two attempts while a port is away.
-    pub retry_ms_max: u64,
-    /// Between two looks at which generations are to be folded.
-    pub pointer_look_ms: u64,
-    /// How long a generation is folded on when the pointer names it no longer, and half as long again until its rows
-    /// are dropped: a reader's memory of the pointer is younger.
-    pub generation_grace_ms: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            batch_records_max: 2_000,
-            batch_linger_ms: 10,
-            batch_age_ms_max: 100,
-            owner_records_max: 128,
-            cached_rows_max: 10_000,
-            drain_ms_max: 8_000,
-            rejected_run_max: 1_000,
-            rejected_percent_max: 50,
-            rejected_window_records: 10_000,
-            retry_ms_max: 5_000,
-            pointer_look_ms: 1_000,
-            generation_grace_ms: 10_000,
-        }
-    }
-}
 
 /// How often a partition that stands still says so.
 const STOPPED_SAID_EVERY: Duration = Duration::from_secs(60);
@@ -131,6 +81,8 @@ pub struct Shared<F> {
     pub log: Arc<dyn Log>,
     /// Where rows go.
     pub store: Arc<dyn Store>,
+    /// How many of the generation's records are rejected.
+    pub shares: Shares,
     /// Bounds.
     pub config: Config,
 }
@@ -174,6 +126,8 @@ pub struct Pipeline<F: Fold> {
     /// Records below are rejected without a dead letter.
     letters_from: i64,
     tolerance: Tolerance,
+    /// Why the partition takes no further record.
+    excess: Option<Excess>,
     checkpoint: Checkpoint,
     /// What the store has acknowledged.
     durable: i64,
@@ -187,6 +141,7 @@ impl<F: Fold> Pipeline<F> {
     pub fn new(shared: Arc<Shared<F>>, partition: u32, checkpoint: Checkpoint, reader: Box<dyn Reader>) -> Self {
         meter::folds(F::FAMILY.name(), partition);
         let rows = Working::new(Arc::clone(&shared), partition, checkpoint.next);
+        let tolerance = Tolerance::of(shared.shares.clone());
         Self {
             shared,
             reader,
@@ -194,7 +149,8 @@ impl<F: Fold> Pipeline<F> {
             rows,
             dead: Vec::new(),
             letters_from: i64::MAX,
-            tolerance: Tolerance::default(),
+            tolerance,
+            excess: None,
             checkpoint,
             durable: checkpoint.next,
             started_at: checkpoint.next,
@@ -255,12 +211,13 @@ impl<F: Fold> Pipeline<F> {
     /// Folds no further until the partition is given back: too much of it cannot be folded, and somebody decides.
     async fn stand_still(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
         let (family, offset) = (F::FAMILY.name(), self.checkpoint.next);
+        let excess = self.excess.map(|excess| excess.to_string()).unwrap_or_default();
         let _stopped = meter::Stopped::new(family, self.partition);
         loop {
             tracing::error!(
                 topic = %self.shared.topic_name, self.partition, offset,
-                "stopped: too many records are rejected to be records' fault. Mend the producer; if these records are \
-                 to be dead letters, start with pipeline.rejected_run_max = 0 and rejected_percent_max = 100"
+                "stopped: {excess}, too many to be records' fault. Mend the producer; if these records are to be dead \
+                 letters, start with pipeline.rejected_run_max = 0 and rejected_percent_max = 100"
             );
             let reminded = Instant::now() + STOPPED_SAID_EVERY;
             loop {
@@ -335,12 +292,13 @@ impl<F: Fold> Pipeline<F> {
                     if trace::folding(system, topic, record, fold) == Step::Restart {
                         return Ok(Step::Restart);
                     }
-                    self.tolerance.fold(&self.shared.config);
+                    self.tolerance.fold();
                 }
             }
             self.records += 1;
             self.checkpoint = Checkpoint { next: record.position.offset + 1, last: Some(stand(record)) };
         }
+        self.tolerance.settle(&self.shared.config);
         self.contribute().await?;
         self.opened.get_or_insert_with(Instant::now);
         Ok(Step::Done)
@@ -352,10 +310,11 @@ impl<F: Fold> Pipeline<F> {
         if has_letter || self.shared.letters == Letters::None {
             return true;
         }
-        if !self.tolerance.reject(&self.shared.config) {
+        let fault = faults.first();
+        self.excess = self.tolerance.reject(fault.code, &self.shared.config).err();
+        if self.excess.is_some() {
             return false;
         }
-        let fault = faults.first();
         meter::rejected(F::FAMILY.name(), fault.code);
         tracing::debug!(position = ?record.position, %faults, "rejected a record");
         self.dead.push(dead::letter(record, &self.shared.topic_name, faults));

@@ -335,6 +335,7 @@ impl Mover {
             topic_name: crate::log::present_name(self.log(), &self.verifier.topic_prefix, topic),
             log: Arc::clone(&self.verifier.log),
             store: Arc::clone(&self.verifier.store),
+            shares: Default::default(),
             config: self.verifier.config.clone(),
         };
         let stop = CancellationToken::new();

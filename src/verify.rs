@@ -227,6 +227,7 @@ impl Verifier {
             topic_name: log::present_name(self.log.as_ref(), &self.topic_prefix, F::FAMILY.topic()),
             log: Arc::clone(&self.log),
             store: Arc::clone(&scratch.store),
+            shares: Default::default(),
             config: self.config.clone(),
         };
         let again = Again::new(Arc::new(shared), scratch, ear.clone());

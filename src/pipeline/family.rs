@@ -14,6 +14,7 @@
 //! of the rows that serve, it is the rows that are built beside them that mend it.
 
 use super::keeper::{self, Companion};
+use super::tolerance::Shares;
 use super::{Config, Gate, Letters, Shared, patiently};
 use crate::event::Topic;
 use crate::log::{Error, Extent, Log};
@@ -59,6 +60,7 @@ impl<F: Fold> Views<F> {
             topic_name: self.topic_name.clone(),
             log: Arc::clone(&self.log),
             store: Arc::clone(&self.store),
+            shares: Shares::default(),
             config: self.config.clone(),
         }
     }

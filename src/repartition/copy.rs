@@ -9,7 +9,7 @@ use super::{Mover, OPERATION, Told};
 use crate::dead;
 use crate::event::Topic;
 use crate::log::{Error, Extent, NewRecord, Record, Successors, full_name, present_name};
-use crate::pipeline::tolerance::Tolerance;
+use crate::pipeline::tolerance::{Excess, Tolerance};
 use crate::pipeline::{Rejection, judge};
 use crate::store::Family;
 
@@ -102,15 +102,15 @@ impl Mover {
             batch.bytes += record.bytes();
             match judge(&record, source.partitions, source.gated_from_ms) {
                 Ok(_) => {
-                    tolerance.fold(&self.verifier.config);
+                    tolerance.fold();
                     batch.records.push(record);
                 }
                 Err(Rejection { faults, .. }) => {
                     counts.rejected += 1;
                     if source.is_new(&record) {
-                        if !tolerance.reject(&self.verifier.config) {
-                            return Err(intolerable(source, &record));
-                        }
+                        let code = faults.first().code;
+                        let tolerated = tolerance.reject(code, &self.verifier.config);
+                        tolerated.map_err(|excess| intolerable(source, &record, excess))?;
                         batch.letters.push(dead::letter(&record, &source.name, &faults));
                     }
                 }
@@ -165,10 +165,11 @@ impl Batch {
     }
 }
 
-fn intolerable(source: &Source, record: &Record) -> Error {
+fn intolerable(source: &Source, record: &Record, excess: Excess) -> Error {
     let detail = format!(
-        "too many records of {} are rejected to be records' fault, the last one at partition {}, offset {}. If these \
-         records are to be dead letters, run it with pipeline.rejected_run_max = 0 and rejected_percent_max = 100",
+        "too many records of {} are rejected to be records' fault ({excess}), the last one at partition {}, offset {}. \
+         If these records are to be dead letters, run it with pipeline.rejected_run_max = 0 and \
+         rejected_percent_max = 100",
         source.name, record.position.partition, record.position.offset
     );
     Error::reject(OPERATION, detail)

@@ -9,6 +9,7 @@ use foretell::dead::mark::{Fate, Mark};
 use foretell::dead::show::{Listed, State};
 use foretell::dead::{self, Id};
 use foretell::event::codec::{INVALID_ADDRESS, KEY_MISMATCH, MALFORMED_JSON, MISSING_FIELD};
+use foretell::event::partitioner::Partitioner;
 use foretell::event::{Position, Topic, codec, key};
 use foretell::log::{Log, NewRecord, RECORD_BYTES_MAX, Record};
 use foretell::pipeline::family;
@@ -327,6 +328,59 @@ async fn a_partition_of_bad_records_stops_before_all_of_it_is_dead_letters() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(letters(), BAD as usize, "somebody has decided");
+    stop.cancel();
+    kept.await.unwrap().unwrap();
+}
+
+/// So many logins in the partitions where a partitioner of other clients puts them, and how many of them are wrong.
+fn misplace(world: &World, partitioner: Partitioner, users: usize) -> usize {
+    let mut wrong = 0;
+    for user in 0..users {
+        let (id, user) = (format!("e{user}"), format!("user-{user}"));
+        let key = format!("default:{user}");
+        let partition = partitioner.partition(key.as_bytes(), PARTITIONS);
+        wrong += usize::from(partition != key::partition(key.as_bytes(), PARTITIONS));
+        world.log.append_to(partition, record(&key, login(&id, &user))).unwrap();
+    }
+    wrong
+}
+
+fn letters(world: &World) -> Vec<Record> {
+    (0..PARTITIONS).flat_map(|partition| world.log.records(Topic::DeadLetters, partition).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn records_by_a_wrong_partitioner_stop_every_partition_of_the_family_early() {
+    const RECORDS: usize = 20_000;
+    let world = World::new();
+    let wrong = misplace(&world, Partitioner::Crc32, RECORDS);
+    assert!(wrong > RECORDS / 2);
+    let views = world.family(Logins::default());
+    let (window, generation) =
+        (views.config.rejected_code_window_records as usize, views.pointer().await.unwrap().serving(Family::Logins));
+    let stop = CancellationToken::new();
+    let kept = tokio::spawn(family::keep(views, |_| Arc::new(Alone), stop.clone()));
+    let next = async || {
+        let mut next = Vec::new();
+        for partition in 0..PARTITIONS {
+            let checkpoint = world.store.checkpoint(generation, partition).await.unwrap();
+            next.push(checkpoint.map_or(0, |checkpoint| checkpoint.next));
+        }
+        next
+    };
+    // All of them stand still when none has moved for several ages of a batch.
+    let mut before = Vec::new();
+    loop {
+        let now = next().await;
+        if now == before && now.iter().all(|next| *next > 0) {
+            break;
+        }
+        before = now;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (passed, letters) = (before.iter().sum::<i64>() as usize, letters(&world).len());
+    assert!((window / 4..2 * window).contains(&letters), "{letters} of {passed} became dead letters");
+    assert!(passed < RECORDS / 4, "{passed} of {RECORDS} were passed");
     stop.cancel();
     kept.await.unwrap().unwrap();
 }

@@ -279,6 +279,7 @@ fn views<F: Fold>(config: &Config, ports: &Ports, fold: F) -> Views<F> {
         topic_name: log::present_name(ports.log.as_ref(), &config.topics.prefix, topic),
         log: ports.log.clone(),
         store: ports.store.clone(),
+        misplaced: ports.misplaced.clone(),
         config: config.pipeline.clone(),
     }
 }
@@ -372,6 +373,7 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         scoring: Scoring::new(config.score.no_show.clone(), config.fold.time_zone_default.clone()),
         topic_prefix: config.topics.prefix.clone(),
         notices: ports.notices.clone(),
+        misplaced: ports.misplaced.clone(),
         back_up: ports.back_up.clone(),
         shutdown,
         config: config.http.clone(),

@@ -55,6 +55,7 @@ use crate::decisions::Recorder;
 use crate::enrich::Enricher;
 use crate::event::Topic;
 use crate::log::{Backup, Log, Retention};
+use crate::pipeline::misplaced::Misplaced;
 use crate::policies::Policies;
 use crate::progress::Progress;
 use crate::rebuild::Rebuilder;
@@ -143,6 +144,8 @@ pub struct Parts {
     pub topic_prefix: String,
     /// What `/readyz?verbose` also says to operators, as that the store may lose acknowledged writes.
     pub notices: Vec<String>,
+    /// What it says of records in wrong partitions.
+    pub misplaced: Arc<Misplaced>,
     /// Holds the rows against the log, for operators.
     pub verifier: Verifier,
     /// Folds families anew, for operators.

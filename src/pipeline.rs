@@ -18,6 +18,7 @@ mod crowded;
 pub mod family;
 mod judge;
 pub mod keeper;
+pub mod misplaced;
 pub mod tolerance;
 pub mod working;
 
@@ -26,12 +27,14 @@ pub use judge::Gate;
 pub(crate) use judge::{Rejection, decode, judge};
 
 use crate::dead;
+use crate::event::codec::WRONG_PARTITION;
 use crate::event::{Event, Fact, Topic};
 use crate::log::{Acknowledge, Error, Kind, Log, NewRecord, Next, Reader, Record};
 use crate::store::{Checkpoint, Flush, Generation, Row, RowKey, Stand, Store};
 use crate::telemetry::meter;
 use crate::telemetry::trace;
 use crate::view::{Fold, Place};
+use misplaced::Misplaced;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -83,6 +86,8 @@ pub struct Shared<F> {
     pub store: Arc<dyn Store>,
     /// How many of the generation's records are rejected.
     pub shares: Shares,
+    /// Where it is said which partitioner put records into wrong partitions.
+    pub misplaced: Arc<Misplaced>,
     /// Bounds.
     pub config: Config,
 }
@@ -128,6 +133,8 @@ pub struct Pipeline<F: Fold> {
     tolerance: Tolerance,
     /// Why the partition takes no further record.
     excess: Option<Excess>,
+    /// When it is said which partitioner put records into wrong partitions.
+    say_misplaced: Option<Instant>,
     checkpoint: Checkpoint,
     /// What the store has acknowledged.
     durable: i64,
@@ -151,6 +158,7 @@ impl<F: Fold> Pipeline<F> {
             letters_from: i64::MAX,
             tolerance,
             excess: None,
+            say_misplaced: None,
             checkpoint,
             durable: checkpoint.next,
             started_at: checkpoint.next,
@@ -174,7 +182,9 @@ impl<F: Fold> Pipeline<F> {
                 // Before anything else, so that a fast log cannot starve it.
                 self.flush().await?;
             }
+            self.say_misplaced();
             let due = self.opened.map_or_else(Instant::now, |at| at + linger);
+            let say_due = self.say_misplaced.unwrap_or(due);
             tokio::select! {
                 biased; // Records that are there join the batch: the fuller it is, the less a row costs.
                 () = shutdown.cancelled() => return self.drain(None).await,
@@ -188,7 +198,16 @@ impl<F: Fold> Pipeline<F> {
                     Next::Revoked(acknowledge) => return self.drain(Some(acknowledge)).await,
                 },
                 () = sleep_until(due), if self.opened.is_some() => self.flush().await?,
+                () = sleep_until(say_due), if self.say_misplaced.is_some() => {}
             }
+        }
+    }
+
+    /// Warns of records in wrong partitions, when it is due.
+    fn say_misplaced(&mut self) {
+        let now = Instant::now();
+        if self.say_misplaced.take_if(|due| *due <= now).is_some() {
+            self.shared.misplaced.say(F::FAMILY, now);
         }
     }
 
@@ -225,6 +244,9 @@ impl<F: Fold> Pipeline<F> {
                     biased;
                     () = shutdown.cancelled() => return self.drain(None).await,
                     () = sleep_until(reminded) => break,
+                    () = sleep_until(self.say_misplaced.unwrap_or(reminded)), if self.say_misplaced.is_some() => {
+                        self.say_misplaced();
+                    }
                     next = self.reader.next() => if let Next::Revoked(acknowledge) = next? {
                         return self.drain(Some(acknowledge)).await;
                     },
@@ -317,6 +339,11 @@ impl<F: Fold> Pipeline<F> {
         }
         meter::rejected(F::FAMILY.name(), fault.code);
         tracing::debug!(position = ?record.position, %faults, "rejected a record");
+        if fault.code == WRONG_PARTITION {
+            let Shared { misplaced, topic_name, partitions, .. } = &*self.shared;
+            self.say_misplaced = Some(misplaced.count(F::FAMILY, topic_name, *partitions, record, Instant::now()));
+            self.say_misplaced();
+        }
         self.dead.push(dead::letter(record, &self.shared.topic_name, faults));
         true
     }

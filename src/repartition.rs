@@ -336,6 +336,7 @@ impl Mover {
             log: Arc::clone(&self.verifier.log),
             store: Arc::clone(&self.verifier.store),
             shares: Default::default(),
+            misplaced: Default::default(),
             config: self.verifier.config.clone(),
         };
         let stop = CancellationToken::new();

@@ -228,6 +228,7 @@ impl Verifier {
             log: Arc::clone(&self.log),
             store: Arc::clone(&scratch.store),
             shares: Default::default(),
+            misplaced: Default::default(),
             config: self.config.clone(),
         };
         let again = Again::new(Arc::new(shared), scratch, ear.clone());

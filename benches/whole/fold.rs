@@ -151,7 +151,7 @@ pub(crate) async fn fold(
     let before = process::seconds("self")?;
     let began = Instant::now();
     let kept = (log.clone(), store.clone());
-    let views = Views { fold, partitions, topic_name, log: kept.0, store: kept.1, config };
+    let views = Views { fold, partitions, topic_name, log: kept.0, store: kept.1, misplaced: Arc::default(), config };
     let pointer = views.pointer().await?;
     let fingerprint = view::fingerprint(&views.fold.limits);
     let served = family::foldable(Family::Logins, &pointer, &fingerprint).into_iter().next();

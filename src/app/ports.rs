@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::http::BackUp;
 use crate::log::{self, Error, Log};
+use crate::pipeline::misplaced::Misplaced;
 use crate::store::{self, Family, Store};
 use crate::verify::Scratch;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ pub struct Ports {
     pub enricher: Arc<Enricher>,
     /// What operators should know about the backends, in plain sentences.
     pub notices: Vec<String>,
+    /// What pipelines over these backends say of records in wrong partitions.
+    pub misplaced: Arc<Misplaced>,
 }
 
 /// The directory of a `disk:` URL.
@@ -66,7 +69,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     };
     let directory = log_dir.or(store_dir).map(Path::to_owned);
     let enricher = Enricher::new(&config.enrich, clock);
-    Ok(Ports { log, store, directory, back_up, enricher, notices })
+    Ok(Ports { log, store, directory, back_up, enricher, notices, misplaced: Arc::default() })
 }
 
 pub(super) fn lock(directory: &Path) -> Result<Arc<log::disk::Directory>, Error> {

@@ -14,6 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::sync::Arc;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 /// Whether the process is alive.
@@ -68,7 +69,8 @@ pub(super) async fn ready(State(api): State<Arc<Api>>, RawQuery(query): RawQuery
 
 fn notices(api: &Api) -> Vec<String> {
     let files = api.enricher.troubles().into_iter().chain(api.enricher.stale());
-    api.notices.iter().cloned().chain(files).collect()
+    let misplaced = api.misplaced.notices(Instant::now());
+    api.notices.iter().cloned().chain(files).chain(misplaced).collect()
 }
 
 /// Metrics in the text format of Prometheus.

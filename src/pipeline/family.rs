@@ -14,6 +14,7 @@
 //! of the rows that serve, it is the rows that are built beside them that mend it.
 
 use super::keeper::{self, Companion};
+use super::misplaced::Misplaced;
 use super::tolerance::Shares;
 use super::{Config, Gate, Letters, Shared, patiently};
 use crate::event::Topic;
@@ -43,6 +44,8 @@ pub struct Views<F> {
     pub log: Arc<dyn Log>,
     /// Where rows go.
     pub store: Arc<dyn Store>,
+    /// Where it is said which partitioner put records into wrong partitions.
+    pub misplaced: Arc<Misplaced>,
     /// Bounds.
     pub config: Config,
 }
@@ -61,6 +64,7 @@ impl<F: Fold> Views<F> {
             log: Arc::clone(&self.log),
             store: Arc::clone(&self.store),
             shares: Shares::default(),
+            misplaced: Arc::clone(&self.misplaced),
             config: self.config.clone(),
         }
     }

@@ -26,6 +26,7 @@ mod metrics;
 mod no_show;
 mod older;
 mod outages;
+mod partitioners;
 mod policies;
 mod private;
 mod process;

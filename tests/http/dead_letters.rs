@@ -350,6 +350,30 @@ fn letters(world: &World) -> Vec<Record> {
 }
 
 #[tokio::test]
+async fn a_wrong_partitioner_is_named_in_a_notice_and_in_each_dead_letter() {
+    for (partitioner, setting) in
+        [(Partitioner::Crc32, "partitioner=murmur2_random"), (Partitioner::Fnv1a, "kafka.Murmur2Balancer{}")]
+    {
+        let instance = Instance::start().await;
+        let notices = async || instance.get("/readyz?verbose").await.body["notices"].to_string();
+        assert_eq!(notices().await, "[]");
+        let wrong = misplace(&instance.world, partitioner, 200);
+        while letters(&instance.world).len() < wrong {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let told = notices().await;
+        let counted = format!("{wrong} records are in a wrong partition of foretell.logins");
+        for part in [&counted, partitioner.name(), partitioner.clients(), setting, "foretell dead-letters redrive"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        for letter in letters(&instance.world) {
+            let message = String::from_utf8(letter.header(dead::MESSAGE).unwrap().to_vec()).unwrap();
+            assert!(message.starts_with("WRONG_PARTITION: ") && message.contains(setting), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn records_by_a_wrong_partitioner_stop_every_partition_of_the_family_early() {
     const RECORDS: usize = 20_000;
     let world = World::new();

@@ -11,6 +11,7 @@ use foretell::log::Retention;
 use foretell::pipeline;
 use foretell::pipeline::family::{self, Views};
 use foretell::pipeline::keeper::{Alone, Companion};
+use foretell::pipeline::misplaced::Misplaced;
 use foretell::policies::{InForce, Policies};
 use foretell::progress::{self, Progress};
 use foretell::rebuild::Rebuilder;
@@ -62,13 +63,14 @@ pub(crate) struct World {
     pub(crate) clock: Arc<Manual>,
     pub(crate) log: Arc<foretell::log::memory::Log>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) misplaced: Arc<Misplaced>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let clock = Arc::new(Manual(AtomicI64::new(NOW_MS)));
         let log = Arc::new(foretell::log::memory::Log::new(|_| PARTITIONS, clock.clone()));
-        Self { clock, log, store: Arc::new(memory::Store::new()) }
+        Self { clock, log, store: Arc::new(memory::Store::new()), misplaced: Arc::default() }
     }
 
     /// Folds and plans until the token says so.
@@ -108,6 +110,7 @@ impl World {
             topic_name: format!("foretell.{}", F::FAMILY.name()),
             log: self.log.clone(),
             store: self.store.clone(),
+            misplaced: self.misplaced.clone(),
             config: pipeline::Config {
                 batch_age_ms_max: 1,
                 pointer_look_ms: 20,
@@ -169,6 +172,7 @@ impl World {
             scoring: Scoring::new(Default::default(), "UTC".into()),
             topic_prefix: "foretell.".into(),
             notices: Vec::new(),
+            misplaced: self.misplaced.clone(),
             back_up: None,
             shutdown: CancellationToken::new(),
             config: Config { drain_ms: 2_000, score_deadline_ms: 10_000, ..Config::default() },

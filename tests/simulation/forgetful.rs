@@ -184,6 +184,7 @@ impl World {
                 topic_name: format!("{}logins", equation::PREFIX),
                 log: Arc::new(self.log.clone()),
                 store: Arc::new(self.store.clone()),
+                misplaced: Arc::default(),
                 config: world::config(),
             };
             let run = family::keep(views, |_| Arc::new(Alone), CancellationToken::new());

@@ -284,5 +284,5 @@ async fn serve(ports: Arc<Ports>, planning: Planning, config: Config) -> Result<
 fn views<F: Fold>(fold: F, ports: &Arc<Ports>, config: &Config) -> Views<F> {
     let topic_name = format!("{}{}", equation::PREFIX, F::FAMILY.topic().name());
     let (log, store, config) = (ports.clone(), ports.clone(), config.clone());
-    Views { fold, partitions: PARTITIONS, topic_name, log, store, config }
+    Views { fold, partitions: PARTITIONS, topic_name, log, store, misplaced: Arc::default(), config }
 }

@@ -83,7 +83,8 @@ pub fn config() -> Config {
 pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F) -> Result<(), foretell::port::Error> {
     let topic_name = format!("{}{}", equation::PREFIX, F::FAMILY.topic().name());
     let (log, store) = (ports.clone(), ports);
-    let views = Views { fold, partitions: PARTITIONS, topic_name, log, store, config: config() };
+    let views =
+        Views { fold, partitions: PARTITIONS, topic_name, log, store, misplaced: Arc::default(), config: config() };
     family::keep(views, |_| Arc::new(Alone), CancellationToken::new()).await
 }
 

@@ -17,11 +17,13 @@ pub enum Partitioner {
     Crc32,
     /// 32-bit FNV-1a of the key, as a signed number without its sign: Sarama, and `Hash` of segmentio/kafka-go.
     Fnv1a,
+    /// What kafkajs 1 took for murmur2: it multiplies in floating point, and loses the low bits.
+    KafkaJsLegacy,
 }
 
 impl Partitioner {
     /// Every one that is known.
-    pub const ALL: [Self; 2] = [Self::Crc32, Self::Fnv1a];
+    pub const ALL: [Self; 3] = [Self::Crc32, Self::Fnv1a, Self::KafkaJsLegacy];
 
     /// The partition, from 0, that it puts `key` into. `partitions` is at least 1.
     pub fn partition(self, key: &[u8], partitions: u32) -> u32 {
@@ -29,6 +31,7 @@ impl Partitioner {
             Self::Crc32 => crc32fast::hash(key),
             // Both clients take the remainder of the signed hash and drop its sign, which is the same.
             Self::Fnv1a => fnv1a(key).cast_signed().unsigned_abs(),
+            Self::KafkaJsLegacy => kafkajs_legacy(key),
         };
         hash % partitions.max(1)
     }
@@ -38,6 +41,7 @@ impl Partitioner {
         match self {
             Self::Crc32 => "crc32",
             Self::Fnv1a => "FNV-1a",
+            Self::KafkaJsLegacy => "the legacy hash of kafkajs",
         }
     }
 
@@ -45,15 +49,17 @@ impl Partitioner {
     pub fn owner(self) -> &'static str {
         match self {
             Self::Crc32 => "librdkafka's default partitioner (crc32)",
-            Self::Fnv1a => "the default partitioner of Sarama and kafka.Hash of segmentio/kafka-go (FNV-1a)",
+            Self::Fnv1a => "Sarama's default partitioner (FNV-1a, also kafka.Hash of segmentio/kafka-go)",
+            Self::KafkaJsLegacy => "the LegacyPartitioner of kafkajs",
         }
     }
 
     /// The clients that have it by default.
     pub fn clients(self) -> &'static str {
         match self {
-            Self::Crc32 => "librdkafka and clients built on it: confluent-kafka, node-rdkafka, rdkafka for Rust, kcat",
-            Self::Fnv1a => "Sarama, and of segmentio/kafka-go with Balancer: &kafka.Hash{}",
+            Self::Crc32 => "librdkafka and clients built on it (confluent-kafka, node-rdkafka, rdkafka for Rust, kcat)",
+            Self::Fnv1a => "Sarama, and of segmentio/kafka-go with Balancer = &kafka.Hash{}",
+            Self::KafkaJsLegacy => "kafkajs 1, and of kafkajs 2 with Partitioners.LegacyPartitioner",
         }
     }
 
@@ -65,6 +71,7 @@ impl Partitioner {
                 "set Balancer: kafka.Murmur2Balancer{} in segmentio/kafka-go, and in Sarama Producer.Partitioner = \
                  sarama.NewCustomPartitioner(sarama.WithAbsFirst(), sarama.WithCustomHashFunction(murmur2))"
             }
+            Self::KafkaJsLegacy => "set createPartitioner: Partitioners.DefaultPartitioner, of kafkajs 2",
         }
     }
 }
@@ -96,6 +103,27 @@ fn fnv1a(data: &[u8]) -> u32 {
     data.iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(PRIME))
 }
 
+/// The number between 0 and 2^31 that kafkajs 1 made of a key. JavaScript multiplies in double precision, cuts to 32 bits
+/// only at bitwise operations, and this hash takes in the last word of a key twice where it is not a whole one.
+fn kafkajs_legacy(data: &[u8]) -> u32 {
+    const SEED: u32 = 0x9747_b28c;
+    const M: f64 = 1_540_483_477.0;
+    let to_int32 = |number: f64| (number.rem_euclid(4_294_967_296.0) as u32).cast_signed();
+    let times = |number: i32| f64::from(number) * M;
+    let mix = |number: f64, shift: u32| {
+        let bits = to_int32(number).cast_unsigned();
+        (bits ^ (bits >> shift)).cast_signed()
+    };
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0_u32, |word, byte| (word << 8) | u32::from(*byte)).cast_signed();
+    let begin = (SEED ^ data.len() as u32).cast_signed();
+    let h = data.chunks(4).fold(begin, |h, bytes| to_int32(times(h)) ^ to_int32(times(mix(times(word(bytes)), 24))));
+    let h = match data.as_chunks::<4>().1 {
+        [] => f64::from(h),
+        tail => times(h ^ word(tail)),
+    };
+    mix(times(mix(h, 13)), 15).cast_unsigned() & 0x7fff_ffff
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,15 +150,34 @@ mod tests {
         assert_eq!([fnv1a(b""), fnv1a(b"a"), fnv1a(b"foobar")], [0x811c_9dc5, 0xe40c_292c, 0xbf9c_f968]);
     }
 
+    /// Numbers that kafkajs 2.2.4 printed.
+    #[test]
+    fn the_legacy_hash_agrees_with_kafkajs() {
+        for (key, number) in [
+            ("", 275_646_684),
+            ("a", 1_337_597_815),
+            ("ab", 461_407_235),
+            ("abc", 1_545_667_907),
+            ("kafka", 840_273_835),
+            ("default:ada", 1_338_996_125),
+            ("default:user-17", 1_797_301_824),
+            ("this is another string with more length to it perhaps", 844_192_416),
+        ] {
+            assert_eq!(kafkajs_legacy(key.as_bytes()), number, "{key}");
+        }
+    }
+
     #[test]
     fn one_record_is_explained_by_the_partitioners_that_lead_to_it() {
         let key = (0..).map(|n| format!("default:user-{n}")).find(|key| {
             let places = Partitioner::ALL.map(|p| p.partition(key.as_bytes(), 8));
-            places[0] != places[1] && !places.contains(&key::partition(key.as_bytes(), 8))
+            places[0] != places[1]
+                && !places[..2].contains(&places[2])
+                && !places.contains(&key::partition(key.as_bytes(), 8))
         });
         let key = key.expect("most keys are like this");
         let explained = |partition| explain(Some(key.as_bytes()), partition, 8);
-        let [crc32, fnv1a] = Partitioner::ALL.map(|p| p.partition(key.as_bytes(), 8));
+        let [crc32, fnv1a, legacy] = Partitioner::ALL.map(|p| p.partition(key.as_bytes(), 8));
         assert_eq!(
             explained(crc32),
             format!(
@@ -139,7 +186,7 @@ mod tests {
         );
         assert!(explained(fnv1a).contains("Sarama") && explained(fnv1a).contains("kafka.Murmur2Balancer{}"));
         let right = key::partition(key.as_bytes(), 8);
-        let other = (0..8).find(|p| ![crc32, fnv1a, right].contains(p)).expect("eight are more than three");
+        let other = (0..8).find(|p| ![crc32, fnv1a, legacy, right].contains(p)).expect("eight are more than four");
         assert!(explained(other).starts_with("no known partitioner"), "{}", explained(other));
         assert_eq!([explained(right), explain(None, other, 8)], ["", ""], "another key, and none");
     }

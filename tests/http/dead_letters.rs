@@ -351,9 +351,11 @@ fn letters(world: &World) -> Vec<Record> {
 
 #[tokio::test]
 async fn a_wrong_partitioner_is_named_in_a_notice_and_in_each_dead_letter() {
-    for (partitioner, setting) in
-        [(Partitioner::Crc32, "partitioner=murmur2_random"), (Partitioner::Fnv1a, "kafka.Murmur2Balancer{}")]
-    {
+    for (partitioner, setting) in [
+        (Partitioner::Crc32, "partitioner=murmur2_random"),
+        (Partitioner::Fnv1a, "kafka.Murmur2Balancer{}"),
+        (Partitioner::KafkaJsLegacy, "Partitioners.DefaultPartitioner"),
+    ] {
         let instance = Instance::start().await;
         let notices = async || instance.get("/readyz?verbose").await.body["notices"].to_string();
         assert_eq!(notices().await, "[]");

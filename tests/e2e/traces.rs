@@ -2,11 +2,12 @@
 
 use crate::deployment::Deployment;
 use crate::facts;
-use crate::process::{Service, until};
+use crate::process::{Service, WORKER, until};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use foretell::clock::{Clock, System};
+use foretell::event::Topic;
 use foretell::event::codec::rfc3339;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -20,6 +21,8 @@ use std::sync::{Arc, Mutex};
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER_ID: &str = "b7ad6b7169203331";
+/// The path of requests for a reminder of the visit.
+const REMINDERS: &str = "/v1/appointments/visit/reminders";
 const DAY_MS: i64 = 24 * 3_600_000;
 
 /// A receiver of traces on loopback, which answers everything with one status.
@@ -100,6 +103,47 @@ async fn book(service: &Service) {
     service.fold(&events).await;
 }
 
+/// Books a visit, asks for a reminder of it within the trace of a caller, and waits until it is sent.
+async fn remind(service: &Service) {
+    book(service).await;
+    let request = service.ask(Method::POST, REMINDERS).header("traceparent", format!("00-{TRACE_ID}-{CALLER_ID}-01"));
+    let answer = service.answer(request.json(&json!({"channels": ["sms"]}))).await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    until("the reminder is sent", async || {
+        let story = service.get("/v1/appointments/visit").await.good();
+        story["reminders"].as_array()?.iter().any(|it| it["step"] == "manual" && it["status"] == "sent").then_some(())
+    })
+    .await;
+}
+
+/// The spans from a request for a reminder to the fold of its announcement, and a read of the request.
+struct Path<'a> {
+    asked: &'a Span,
+    folded: &'a Span,
+    announced: &'a Span,
+    read: &'a Span,
+}
+
+/// Checks the parents of all spans in the trace of the caller.
+fn path<'a>(spans: &'a [Span], deployment: &Deployment) -> Path<'a> {
+    let [visits, reminders] = [Topic::Appointments, Topic::Reminders].map(|topic| deployment.topic(topic));
+    let asked = one(spans, "POST /v1/appointments/{appointment_id}/reminders", SpanKind::Server);
+    let sent = one(spans, &format!("send {visits}"), SpanKind::Producer);
+    let folded = one(spans, &format!("process {visits}"), SpanKind::Consumer);
+    let announced = one(spans, &format!("send {reminders}"), SpanKind::Producer);
+    let remembered = one(spans, &format!("process {reminders}"), SpanKind::Consumer);
+    let read = spans.iter().find(|span| span.name == "read client").expect("a read of the client");
+    assert_eq!(hex(&asked.parent_span_id), CALLER_ID);
+    for (child, parent) in [(read, asked), (sent, asked), (folded, sent), (announced, sent), (remembered, announced)] {
+        assert_eq!(child.parent_span_id, parent.span_id, "{} below {}", child.name, parent.name);
+    }
+    Path { asked, folded, announced, read }
+}
+
+fn in_trace(spans: &[Span]) -> Vec<Span> {
+    spans.iter().filter(|span| hex(&span.trace_id) == TRACE_ID).cloned().collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_leads_from_the_request_through_append_and_fold_to_the_reminder() {
     let collector = Collector::start(StatusCode::OK).await;
@@ -109,16 +153,7 @@ async fn one_trace_leads_from_the_request_through_append_and_fold_to_the_reminde
     deployment.set("HTTP__STREAMS_MAX", "1");
     deployment.set("HTTP__STREAMS_TENANT_MAX", "1");
     let service = Service::ready(&deployment, &[]).await;
-    book(&service).await;
-    let path = "/v1/appointments/visit/reminders";
-    let request = service.ask(Method::POST, path).header("traceparent", format!("00-{TRACE_ID}-{CALLER_ID}-01"));
-    let answer = service.answer(request.json(&json!({"channels": ["sms"]}))).await;
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    until("the reminder is sent", async || {
-        let story = service.get("/v1/appointments/visit").await.good();
-        story["reminders"].as_array()?.iter().any(|it| it["step"] == "manual" && it["status"] == "sent").then_some(())
-    })
-    .await;
+    remind(&service).await;
     let _stream = service.ask(Method::GET, "/v1/reminders/stream").send().await.expect("a stream");
     let other = service.ask(Method::GET, "/v1/reminders/stream").header("foretell-tenant", "other");
     assert_eq!(service.answer(other).await.status, 503);
@@ -131,24 +166,14 @@ async fn one_trace_leads_from_the_request_through_append_and_fold_to_the_reminde
     assert_eq!(resource["service.version"], foretell::version::VERSION);
     assert_eq!(resource["service.instance.id"].as_str().map(str::len), Some(36));
 
-    let spans: Vec<_> = all.iter().filter(|span| hex(&span.trace_id) == TRACE_ID).cloned().collect();
-    let asked = one(&spans, &format!("POST {}", "/v1/appointments/{appointment_id}/reminders"), SpanKind::Server);
-    let sent = one(&spans, "send foretell.appointments", SpanKind::Producer);
-    let folded = one(&spans, "process foretell.appointments", SpanKind::Consumer);
-    let announced = one(&spans, "send foretell.reminders", SpanKind::Producer);
-    let remembered = one(&spans, "process foretell.reminders", SpanKind::Consumer);
-    let read = spans.iter().find(|span| span.name == "read client").expect("a read of the client");
-    assert_eq!(hex(&asked.parent_span_id), CALLER_ID);
-    for (child, parent) in [(read, asked), (sent, asked), (folded, sent), (announced, sent), (remembered, announced)] {
-        assert_eq!(child.parent_span_id, parent.span_id, "{} below {}", child.name, parent.name);
-    }
-
+    let spans = in_trace(&all);
+    let Path { asked, folded, read, .. } = path(&spans, &deployment);
     let found = attributes(&asked.attributes);
     for (key, value) in [
         ("http.request.method", json!("POST")),
         ("http.response.status_code", json!(202)),
         ("http.route", json!("/v1/appointments/{appointment_id}/reminders")),
-        ("url.path", json!(path)),
+        ("url.path", json!(REMINDERS)),
         ("url.scheme", json!("http")),
         ("server.address", json!("127.0.0.1")),
     ] {
@@ -173,6 +198,25 @@ async fn one_trace_leads_from_the_request_through_append_and_fold_to_the_reminde
             assert!(!span.attributes.iter().any(|attribute| attribute.key.starts_with(noise)), "{noise} in {span:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_leads_through_the_processes_of_a_cluster() {
+    let collector = Collector::start(StatusCode::OK).await;
+    let mut deployment = Deployment::cluster();
+    deployment.set_variable("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
+    let worker = Service::ready(&deployment, &WORKER).await;
+    let service = Service::ready(&deployment, &["--roles", "http"]).await;
+    remind(&service).await;
+    service.process.stop().await;
+    worker.process.stop().await;
+    let (_, all) = collector.spans();
+    let spans = in_trace(&all);
+    let Path { folded, announced, read, .. } = path(&spans, &deployment);
+    for span in [folded, announced] {
+        assert_eq!(attributes(&span.attributes)["messaging.system"], "kafka", "{}", span.name);
+    }
+    assert_eq!(attributes(&read.attributes)["db.system.name"], "cassandra");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,7 +135,7 @@ pub fn folding<T>(system: &'static str, topic: &str, record: &Record, fold: impl
 }
 
 fn processing(system: &'static str, topic: &str, record: &Record) -> Span {
-    if System.now_ms() - record.timestamp_ms > FOLDED_AGE_MS_MAX {
+    if !is_recent(record, System.now_ms()) {
         return Span::none();
     }
     let span = tracing::info_span!(
@@ -148,6 +148,11 @@ fn processing(system: &'static str, topic: &str, record: &Record) -> Span {
     );
     let _ = span.set_parent(extract(&record.headers));
     span
+}
+
+/// Whether the fold of a record is traced.
+pub(super) const fn is_recent(record: &Record, now_ms: i64) -> bool {
+    now_ms - record.timestamp_ms <= FOLDED_AGE_MS_MAX
 }
 
 /// The span of an announcement, which ends when it is dropped; its trace is added to the headers of the record.

@@ -74,6 +74,14 @@ fn a_reminder_by_hand_is_in_the_trace_of_its_request_and_one_on_schedule_in_its_
 }
 
 #[test]
+fn a_log_that_is_folded_again_has_spans_for_its_last_hour_alone() {
+    const HOUR_MS: i64 = 3_600_000;
+    let old = record(Vec::new());
+    assert!(spans::is_recent(&old, HOUR_MS) && !spans::is_recent(&old, HOUR_MS + 1));
+    assert!(spans::is_recent(&old, -HOUR_MS), "the clock of the log is ahead");
+}
+
+#[test]
 fn spans_that_nobody_exports_are_not_made() {
     let sent = axum::http::Request::get("/v1/users/ada").body(()).unwrap();
     assert!(request(&sent, "GET", "/v1/users/{user_id}").is_disabled());

@@ -264,7 +264,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(policies::versions))
         .routes(routes!(decisions::get));
     let publishing = OpenApiRouter::new().routes(routes!(policies::put)).routes(routes!(models::put));
-    let routes = OpenApiRouter::with_openapi(openapi::base())
+    OpenApiRouter::with_openapi(openapi::base())
         .merge(under(&Scope::APPENDING, appending))
         .merge(under(&[Scope::EventsLogins], devices))
         .merge(under(&[Scope::DecisionsLabel], labels))
@@ -274,8 +274,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(under(&[Scope::VisitsRead], visits))
         .merge(under(&[Scope::LoginsRead, Scope::VisitsRead], logins_or_visits))
         .merge(under(&[Scope::PoliciesWrite], publishing))
-        .merge(open_routes());
-    openapi::with_bounds(openapi::without_null_bodies(routes))
+        .merge(open_routes())
 }
 
 /// Routes that need no key: they say nothing about anybody.
@@ -297,7 +296,8 @@ fn under(scopes: Scopes, routes: OpenApiRouter<Arc<Api>>) -> OpenApiRouter<Arc<A
 pub fn router(api: &Arc<Api>) -> Router {
     let (routes, document) = routes().split_for_parts();
     telemetry::zeros::routes(&document);
-    let ui = utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", document);
+    let ui = utoipa_swagger_ui::SwaggerUi::new("/docs")
+        .external_url_unchecked("/openapi.json", openapi::completed(document));
     finish(api, routes.merge(ui))
 }
 
@@ -305,6 +305,7 @@ pub fn router(api: &Arc<Api>) -> Router {
 pub fn admin_router(api: &Arc<Api>) -> Router {
     let trusted = Api::new(Parts { keys: None, ..api.parts.clone() });
     let (routes, document) = routes().split_for_parts();
+    let document = openapi::completed(document);
     let routes = routes
         .route("/openapi.json", get(move || async move { axum::Json(document) }))
         .route("/admin/topics", get(admin::topics))

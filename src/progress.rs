@@ -94,16 +94,20 @@ impl Standing {
 
 /// What is missing before a process is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = MissingPartition)]
 pub struct Missing {
     /// The family.
     pub family: &'static str,
     /// The partition.
     pub partition: u32,
     /// The serving checkpoint; none before it was first read.
+    #[schema(required)]
     pub offset: Option<i64>,
     /// End of the log when this process first saw it; none before that.
+    #[schema(required)]
     pub target: Option<i64>,
     /// Why store or log could not be asked, for operators.
+    #[schema(required)]
     pub trouble: Option<String>,
 }
 

@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 /// How risky it is, for people and rules of thumb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = RiskLevel)]
 pub enum Level {
     /// Below the first threshold.
     Low,
@@ -75,6 +76,7 @@ impl Decision {
 /// What to do about a visit that may be missed. A score never says to turn a client away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = RecommendedAction)]
 pub enum Action {
     /// Nothing.
     None,
@@ -230,6 +232,7 @@ impl Code {
 
 /// One thing that a score is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ScoreReason)]
 pub struct Reason {
     /// Its stable name.
     #[schema(value_type = String, example = "NEW_DEVICE")]

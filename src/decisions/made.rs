@@ -117,6 +117,7 @@ impl Made<'_> {
 /// What the person says of a decision about a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = FeedbackLabel)]
 pub enum Label {
     /// It was them.
     Legitimate,

@@ -28,7 +28,7 @@ use super::Api;
 use super::answer::{Standing, at};
 use super::auth::Caller;
 use super::clients::Visits;
-use super::problem::{Code, Document, Problem};
+use super::problem::{Code, Problem};
 use crate::remind::plan;
 use crate::score::{Action, Level, Reason};
 use crate::store::Family;
@@ -59,17 +59,19 @@ pub struct AgendaVisit {
     /// Whose it is.
     pub client_id: String,
     /// `booked` or `confirmed`.
-    #[schema(value_type = String)]
     pub status: Status,
     /// RFC 3339 in UTC.
+    #[schema(format = DateTime)]
     pub starts_at: String,
     /// The start on the clock of the visit.
     pub local_start: String,
     /// IANA zone of the visit.
     pub time_zone: String,
     /// Where; null where nobody said.
+    #[schema(required)]
     pub location_id: Option<String>,
     /// What for; null where nobody said.
+    #[schema(required)]
     pub service: Option<String>,
     /// Days from booking to visit.
     pub lead_days: i32,
@@ -82,6 +84,7 @@ pub struct AgendaVisit {
     /// Why: the three reasons that weigh most, the weightiest first, without the tenant's own rate.
     pub reasons: Vec<Reason>,
     /// The next reminder that is planned or deferred; null where none is.
+    #[schema(required)]
     pub next_reminder: Option<NextReminder>,
 }
 
@@ -91,14 +94,15 @@ pub struct NextReminder {
     /// `72h`, `24h`, `manual`.
     pub step: String,
     /// When it is to be sent.
+    #[schema(format = DateTime)]
     pub due_at: String,
     /// `planned`, or `deferred` to the end of quiet hours.
-    #[schema(value_type = String)]
     pub status: plan::Status,
 }
 
 /// How many visits the whole list has, not only this page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = AgendaTotals)]
 pub struct Totals {
     /// All of them.
     pub visits: usize,
@@ -116,8 +120,10 @@ pub struct Totals {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct AgendaAnswer {
     /// Visits start from here on.
+    #[schema(format = DateTime)]
     pub from: String,
     /// And before here.
+    #[schema(format = DateTime)]
     pub to: String,
     /// What comes first.
     pub order: Order,
@@ -126,10 +132,12 @@ pub struct AgendaAnswer {
     /// Of the whole list.
     pub totals: Totals,
     /// The `cursor` of the next page; null on the last one.
+    #[schema(required)]
     pub next: Option<String>,
     /// How far each partition of appointments is folded.
     pub view: Vec<Standing>,
     /// The instant by which all pages of the list are scored.
+    #[schema(format = DateTime)]
     pub evaluated_at: String,
     /// Stable codes; `AGENDA_CHANGED`: visits or their risks have changed since the first page, so that some may come
     /// twice or not at all; begin again without a cursor where that matters.
@@ -142,7 +150,7 @@ pub struct AgendaAnswer {
 /// of a list are scored by the instant of the first one; with a `cursor` the other parameters but `limit` may be left
 /// away, and must be the same where they are not.
 #[utoipa::path(
-    get, path = "/v1/agenda", tag = "views",
+    get, path = "/v1/agenda", operation_id = "listAgenda", tag = "views",
     params(
         ("from" = Option<String>, Query, description = "Starts from here on, RFC 3339; default: now"),
         ("to" = Option<String>, Query, description = "And before here, RFC 3339; default: 24 hours behind `from`"),
@@ -153,11 +161,7 @@ pub struct AgendaAnswer {
         ("Foretell-Tenant" = Option<String>, Header),
     ),
     responses(
-        (status = 200, body = AgendaAnswer),
-        (status = 422, description = "Out of bounds; `AGENDA_TOO_LARGE`: narrow the window",
-            body = Document, content_type = "application/problem+json"),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
+        (status = 200, description = "A page of the agenda", body = AgendaAnswer),
     )
 )]
 pub(super) async fn list(

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 /// How far the subject's partition is folded; the rows contain at least this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = View)]
+#[schema(as = ViewPosition)]
 pub struct Standing {
     /// The partition.
     pub partition: u32,
@@ -35,8 +35,10 @@ pub struct LoginHistory {
     /// Failures in the last 15 minutes.
     pub failures_recent: usize,
     /// Earliest attempt; null where there was none.
+    #[schema(format = DateTime, required)]
     pub first_seen: Option<String>,
     /// Latest success; null where there was none.
+    #[schema(format = DateTime, required)]
     pub last_success: Option<String>,
 }
 

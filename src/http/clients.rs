@@ -27,12 +27,15 @@ use utoipa::ToSchema;
 
 /// A visit to come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = UpcomingVisit)]
 pub struct Upcoming {
     /// The appointment.
     pub appointment_id: String,
     /// `booked` or `confirmed`.
+    #[schema(value_type = Status)]
     pub status: String,
     /// RFC 3339 in UTC.
+    #[schema(format = DateTime)]
     pub starts_at: String,
     /// IANA zone of the visit.
     pub time_zone: String,
@@ -61,29 +64,33 @@ pub struct Reminder {
     /// A step of the policy, as `72h` or `24h`; or `manual`.
     pub step: String,
     /// When it is to be sent, or was.
+    #[schema(format = DateTime)]
     pub due_at: String,
     /// `planned`, `sent`, `deferred`, `suppressed`, `withdrawn` or `failed`.
-    #[schema(value_type = String)]
     pub status: plan::Status,
     /// Why, where that is not plain.
+    #[schema(required)]
     pub reason: Option<String>,
     /// What became of it, where it was sent and somebody said so.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub receipt: Option<Receipt>,
 }
 
 /// What became of a reminder that was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReminderReceipt)]
 pub struct Receipt {
     /// `delivered`, `failed` or `confirmed`.
-    #[schema(value_type = String)]
     pub received: Received,
     /// By which channel, where that was said.
-    #[schema(value_type = Option<String>)]
+    #[schema(required)]
     pub channel: Option<Channel>,
     /// When.
+    #[schema(format = DateTime)]
     pub at: String,
     /// Why it failed, where that was said.
+    #[schema(required)]
     pub reason: Option<String>,
 }
 
@@ -95,9 +102,9 @@ pub struct AppointmentView {
     /// Whose it is.
     pub client_id: String,
     /// `booked`, `confirmed`, `cancelled`, `attended` or `missed`.
-    #[schema(value_type = String)]
     pub status: Status,
     /// RFC 3339 in UTC.
+    #[schema(format = DateTime)]
     pub starts_at: String,
     /// IANA zone of the visit.
     pub time_zone: String,
@@ -111,12 +118,11 @@ pub struct AppointmentView {
 
 /// How a client kept their appointments, and what is to come.
 #[utoipa::path(
-    get, path = "/v1/clients/{client_id}", tag = "views",
+    get, path = "/v1/clients/{client_id}", operation_id = "getClient", tag = "views",
     params(("client_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
     responses(
-        (status = 200, body = ClientAnswer),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 200, description = "The client", body = ClientAnswer),
+        (status = 404),
     )
 )]
 pub(super) async fn client(
@@ -154,12 +160,11 @@ fn upcoming(id: &str, status: Status, start: &Start) -> Upcoming {
 
 /// An appointment, and where each of its reminders stands.
 #[utoipa::path(
-    get, path = "/v1/appointments/{appointment_id}", tag = "views",
+    get, path = "/v1/appointments/{appointment_id}", operation_id = "getAppointment", tag = "views",
     params(("appointment_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
     responses(
-        (status = 200, body = AppointmentView),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 200, description = "The appointment", body = AppointmentView),
+        (status = 404),
     )
 )]
 pub(super) async fn appointment(

@@ -49,29 +49,6 @@ pub(super) const LOOKS_MAX: usize = 8;
 /// The decision is about a visit, whose outcome comes as an event.
 const NOT_A_LOGIN: &str = "NOT_A_LOGIN";
 
-/// A decision as it was made: the answer, and what it was given to.
-#[derive(Debug, ToSchema)]
-#[allow(dead_code, reason = "documents what the stored object is; it is passed on as it is")]
-#[schema(as = Decision)]
-pub struct DecisionAnswer {
-    /// Its name.
-    id: String,
-    /// `login` or `appointment`.
-    kind: String,
-    /// 0 to 1, higher is riskier; null where there was nothing to score by.
-    score: Option<f64>,
-    /// How risky it was.
-    level: crate::score::Level,
-    /// Why; effects are contributions in log-odds.
-    reasons: Vec<crate::score::Reason>,
-    /// When it was computed.
-    evaluated_at: String,
-    /// The attempt that was scored, of a login.
-    attempt: Option<Map<String, Value>>,
-    /// The visit that was scored, of an appointment.
-    visit: Option<Map<String, Value>>,
-}
-
 /// Feedback to a decision about a login.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
@@ -82,6 +59,7 @@ pub struct FeedbackRequest {
     /// What it was.
     label: Label,
     /// Who says so.
+    #[schema(nullable = false)]
     reported_by: Option<String>,
 }
 
@@ -96,12 +74,11 @@ struct Feedback {
 /// One that was made just now is waited for, at most a second. Decisions about users and clients who were erased since
 /// are not found. One about a login is found with `logins:read`, about a visit with `visits:read`.
 #[utoipa::path(
-    get, path = "/v1/decisions/{id}", tag = "decisions",
+    get, path = "/v1/decisions/{id}", operation_id = "getDecision", tag = "decisions",
     params(("id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
     responses(
-        (status = 200, body = DecisionAnswer),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 200, description = "The decision", body = ref("#/components/schemas/DecisionRecord")),
+        (status = 404),
     )
 )]
 pub(super) async fn get(
@@ -122,7 +99,7 @@ pub(super) async fn get(
 /// sent again, whatever was sent since: it appends nothing. Another request about the user under the key is 422.
 /// Answers 202 once it is durable; with `Prefer: wait=SECONDS` 200 as soon as the serving views contain it.
 #[utoipa::path(
-    post, path = "/v1/feedback", tag = "decisions",
+    post, path = "/v1/feedback", operation_id = "sendFeedback", tag = "decisions",
     params(
         ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
@@ -131,8 +108,7 @@ pub(super) async fn get(
     responses(
         (status = 202, description = "Durable", body = Accepted),
         (status = 200, description = "Durable and folded into the serving views", body = Accepted),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 404),
     )
 )]
 pub(super) async fn feedback(

@@ -45,6 +45,7 @@ const STRUCTURED: &str = "application/cloudevents+json";
 
 /// The answer to appended events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AppendAnswer)]
 pub struct Accepted {
     /// How many events were appended.
     pub accepted: usize,
@@ -52,9 +53,11 @@ pub struct Accepted {
     pub positions: Vec<Placed>,
     /// Whether the serving views contain them; absent unless `Prefer: wait` was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub folded: Option<bool>,
     /// The outcome of each, in the order of the request; absent unless `folded` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub outcomes: Option<Vec<RecordOutcome>>,
 }
 
@@ -68,6 +71,7 @@ pub(super) enum Folded {
 
 /// Where an event stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = EventPosition)]
 pub struct Placed {
     /// Id of the event.
     pub id: String,
@@ -87,7 +91,7 @@ pub struct Placed {
 /// contain them, and 202 when the time is up. Validation is all or nothing, and names every faulty event. After a
 /// 503 some may be stored: send the same again, equal ids of one type change nothing.
 #[utoipa::path(
-    post, path = "/v1/events", tag = "events",
+    post, path = "/v1/events", operation_id = "appendEvents", tag = "events",
     params(
         ("Foretell-Tenant" = Option<String>, Header, description = "Tenant of events that name none"),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`: answer when the views contain the events"),
@@ -96,16 +100,20 @@ pub struct Placed {
     request_body(
         description = "A CloudEvent, its data, or a batch of CloudEvents",
         content(
-            (Object = "application/cloudevents+json", example = json!(super::openapi::login_event())),
-            (Vec<Object> = "application/cloudevents-batch+json", example = json!([super::openapi::login_event()])),
+            (
+                ref("#/components/schemas/Event") = "application/cloudevents+json",
+                example = json!(super::openapi::login_event())
+            ),
+            (
+                ref("#/components/schemas/EventBatch") = "application/cloudevents-batch+json",
+                example = json!([super::openapi::login_event()])
+            ),
             (Object = "application/json", example = json!(super::openapi::login_event()["data"])),
         )
     ),
     responses(
         (status = 202, description = "Durable", body = Accepted),
         (status = 200, description = "Durable and folded into the serving views", body = Accepted),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn post(

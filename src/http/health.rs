@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 
 /// Whether the process is alive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Liveness)]
 pub struct Alive {
     /// `ok`.
     pub status: &'static str,
@@ -31,9 +32,11 @@ pub struct Readiness {
     pub status: &'static str,
     /// Partitions that are not there yet; only with `?verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub missing: Option<Vec<Missing>>,
     /// What an operator should know and that does not keep it from being ready; only with `?verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub notices: Option<Vec<String>>,
 }
 
@@ -42,17 +45,27 @@ pub(super) fn is_probe(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz")
 }
 
-/// Answers as long as the process runs; asks nothing of log or store.
-#[utoipa::path(get, path = "/livez", tag = "operation", responses((status = 200, body = Alive)))]
+/// Answers as long as the process runs.
+///
+/// Log and store are not looked at: a process that waits for them is alive.
+#[utoipa::path(
+    get, path = "/livez", operation_id = "getLiveness", tag = "operation",
+    responses((status = 200, description = "The process runs", body = Alive))
+)]
 pub(super) async fn live() -> Json<Alive> {
     Json(Alive { status: "ok" })
 }
 
+/// Whether requests should be sent to this process.
+///
 /// 200 when the views have reached the end of the log seen at start and log and store answer; else 503.
 #[utoipa::path(
-    get, path = "/readyz", tag = "operation",
+    get, path = "/readyz", operation_id = "getReadiness", tag = "operation",
     params(("verbose" = Option<String>, Query, description = "Names what is missing")),
-    responses((status = 200, body = Readiness), (status = 503, body = Readiness))
+    responses(
+        (status = 200, description = "The process is ready", body = Readiness),
+        (status = 503, description = "The process is not ready yet, or not any more", body = Readiness),
+    )
 )]
 pub(super) async fn ready(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Response {
     let missing = api.progress.missing();

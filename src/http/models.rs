@@ -8,7 +8,7 @@ use super::Api;
 use super::answer::{self, at};
 use super::auth::Caller;
 use super::policies::{self, PolicyVersions};
-use super::problem::{Document, Problem};
+use super::problem::Problem;
 use super::request::Body;
 use super::risk::visits::AppointmentModel;
 use crate::event::policy::Kind;
@@ -33,9 +33,10 @@ pub struct ModelAnswer {
     /// was published, which is another one where that cannot be used.
     pub version: String,
     /// When it was published; null where none was.
+    #[schema(format = DateTime, required)]
     pub published_at: Option<String>,
     /// What it was learnt from, and its measures on what came after, by segment; null of two counters.
-    #[schema(value_type = Option<Object>)]
+    #[schema(required, value_type = Option<Object>)]
     pub training: Option<Training>,
     /// What it asks of a visit.
     pub inputs: Vec<String>,
@@ -44,7 +45,7 @@ pub struct ModelAnswer {
     /// How recent visits went beside their corrected scores: tenths of them, the lowest scores first.
     pub reliability: Vec<Bin>,
     /// The document; null of two counters.
-    #[schema(value_type = Option<Object>)]
+    #[schema(required, value_type = Option<Object>)]
     pub document: Option<Model>,
     /// Stable codes; `POLICY_INVALID`: the latest document cannot be used.
     pub warnings: Vec<&'static str>,
@@ -52,6 +53,7 @@ pub struct ModelAnswer {
 
 /// Corrections of log-odds by segment: `middle + slope * (log_odds - middle) + intercept`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[schema(as = CalibrationSegments)]
 pub struct Segments {
     /// Of visits booked for the same day.
     pub same_day: Line,
@@ -65,20 +67,18 @@ pub struct Segments {
 /// `If-Modified-Since` it is answered 304 where the caller has that version; `calibration` and `reliability`, which
 /// follow recent visits, may have changed then all the same.
 #[utoipa::path(
-    get, path = "/v1/models/no-show", tag = "models",
+    get, path = "/v1/models/no-show", operation_id = "getNoShowModel", tag = "models",
     params(
         ("Foretell-Tenant" = Option<String>, Header),
         ("If-None-Match" = Option<String>, Header, description = "Versions that the caller has, as `ETag` had them"),
         ("If-Modified-Since" = Option<String>, Header, description = "The `Last-Modified` of what the caller has"),
     ),
     responses(
-        (status = 200, body = ModelAnswer, headers(
+        (status = 200, description = "The model", body = ModelAnswer, headers(
             ("ETag" = String, description = "The latest version"),
             ("Last-Modified" = String, description = "When it was published; absent of two counters"),
         )),
         (status = 304, description = "The caller has the latest version"),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMap) -> Result<Response, Problem> {
@@ -88,12 +88,10 @@ pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller, headers: He
 
 /// The models that are remembered.
 #[utoipa::path(
-    get, path = "/v1/models/no-show/versions", tag = "models",
+    get, path = "/v1/models/no-show/versions", operation_id = "listNoShowModelVersions", tag = "models",
     params(("Foretell-Tenant" = Option<String>, Header)),
     responses(
-        (status = 200, body = PolicyVersions),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
+        (status = 200, description = "The versions", body = PolicyVersions),
     )
 )]
 pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<PolicyVersions>, Problem> {
@@ -105,7 +103,7 @@ pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Res
 /// It answers in this process when it is answered, and everywhere within a second or so. Preconditions and
 /// `Idempotency-Key` are those of policies. One that asks for a protected attribute, or cannot be used, is refused, and the one before it stays.
 #[utoipa::path(
-    put, path = "/v1/models/no-show", tag = "models",
+    put, path = "/v1/models/no-show", operation_id = "publishNoShowModel", tag = "models",
     params(
         ("Foretell-Tenant" = Option<String>, Header),
         ("If-Match" = Option<String>, Header, description = "The versions that may be replaced, as `ETag` had them"),
@@ -115,9 +113,11 @@ pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Res
     ),
     request_body(description = "The document", content((Object = "application/json", example = json!({})))),
     responses(
-        (status = 200, body = ModelAnswer, headers(("ETag" = String, description = "The latest version"))),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
+        (
+            status = 200, description = "The model in force", body = ModelAnswer,
+            headers(("ETag" = String, description = "The latest version"))
+        ),
+        (status = 409), (status = 412),
     )
 )]
 pub(super) async fn put(

@@ -1,14 +1,34 @@
 //! The OpenAPI 3.1 document: made from the handlers' own types and the route table, so that it cannot drift.
+//!
+//! Handlers say what is their own. What operations have in common is added by [`operation`], the schemas of events and
+//! policies by [`catalogue`].
+
+mod catalogue;
+mod operation;
 
 use super::auth::Scopes;
-use serde_json::{Value, json};
-use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::schema::{Object, SchemaType, Type};
+use super::problem::Document;
+use serde_json::{Map, Value, json};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
-    ComponentsBuilder, ContactBuilder, Content, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr, Schema,
-    SecurityRequirement,
+    ComponentsBuilder, ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
+    ServerBuilder,
 };
+use utoipa::{PartialSchema, ToSchema};
+
+/// The groups of operations.
+const TAGS: [(&str, &str); 9] = [
+    ("events", "Facts: logins, appointments, and what is known of clients"),
+    ("risk", "Scores of logins and visits, with their reasons"),
+    ("views", "What the events add up to: users, clients, appointments, the agenda"),
+    ("users", "Devices that a user trusts"),
+    ("decisions", "Scores that were given, and whether they were right"),
+    ("reminders", "Reminders by hand, and the stream of all"),
+    ("policies", "What a tenant decides otherwise than the settings"),
+    ("models", "The model that scores visits"),
+    ("operation", "Health of a process"),
+];
 use utoipa_axum::router::OpenApiRouter;
 
 /// The document without any route.
@@ -34,8 +54,13 @@ pub(super) fn base() -> OpenApi {
             .to_owned(),
     );
     let key = SecurityScheme::Http(key);
-    let components = ComponentsBuilder::new().security_scheme("api_key", key).build();
-    OpenApiBuilder::new().info(info).components(Some(components)).build()
+    // No handler names it: the responses that all share do.
+    let mut schemas = vec![(Document::name().into_owned(), Document::schema())];
+    Document::schemas(&mut schemas);
+    let components = ComponentsBuilder::new().security_scheme("api_key", key).schemas_from_iter(schemas).build();
+    let tags = TAGS.map(|(name, description)| TagBuilder::new().name(name).description(Some(description)).build());
+    let server = ServerBuilder::new().url("/").description(Some("Where this document is served")).build();
+    OpenApiBuilder::new().info(info).servers(Some([server])).tags(Some(tags)).components(Some(components)).build()
 }
 
 /// The operations of a router need one of some scopes; the document says so.
@@ -53,63 +78,19 @@ where
     routes
 }
 
-/// A body that may be left out is left out: `null` is a body, and none that a handler takes.
-pub(super) fn without_null_bodies<S>(mut routes: OpenApiRouter<S>) -> OpenApiRouter<S>
-where
-    S: Clone + Send + Sync + 'static,
-{
-    let items = routes.get_openapi_mut().paths.paths.values_mut();
-    let operations = items.flat_map(|item| [&mut item.put, &mut item.post]).flatten();
-    for body in operations.filter_map(|operation| operation.request_body.as_mut()) {
-        let RefOr::T(body) = body else { continue };
-        for content in body.content.values_mut() {
-            let RefOr::T(Content { schema: Some(schema), .. }) = content else { continue };
-            if let RefOr::T(Schema::OneOf(choice)) = schema {
-                choice.items.retain(|item| !is_null(item));
-                if let [only] = choice.items.as_slice() {
-                    *schema = only.clone();
-                }
-            }
-        }
+/// The document whole: what all operations have in common, schemas of the catalogue, and shared problems.
+pub(super) fn completed(document: OpenApi) -> Value {
+    // A document always has a JSON form.
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
+        let operations = item.as_object_mut().into_iter().flat_map(Map::values_mut);
+        operations.filter_map(Value::as_object_mut).for_each(|operation| operation::complete(operation, path));
     }
-    routes
-}
-
-/// Parameters have the bounds that they are held to.
-pub(super) fn with_bounds<S>(mut routes: OpenApiRouter<S>) -> OpenApiRouter<S>
-where
-    S: Clone + Send + Sync + 'static,
-{
-    for item in routes.get_openapi_mut().paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.options];
-        let parameters = operations.into_iter().flatten().filter_map(|operation| operation.parameters.as_mut());
-        for parameter in parameters.flatten() {
-            let RefOr::T(parameter) = parameter else { continue };
-            let bounded = bounds(&parameter.name, &parameter.parameter_in);
-            if let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema {
-                bounded(object);
-            }
-        }
+    if let Value::Object(schemas) = &mut document["components"]["schemas"] {
+        catalogue::add(schemas);
     }
-    routes
-}
-
-/// What a parameter is held to, by its name.
-fn bounds(name: &str, place: &ParameterIn) -> fn(&mut Object) {
-    match (name, place) {
-        ("Foretell-Tenant", _) => |object| object.pattern = Some("^[a-z0-9-]{1,63}$".into()),
-        ("Idempotency-Key", _) => |object| object.pattern = Some("^[!-~]{1,512}$".into()),
-        ("limit", _) => |object| (object.minimum, object.maximum) = (Some(1.into()), Some(1_000.into())),
-        ("policy", ParameterIn::Path) => |_| {},
-        (_, ParameterIn::Path) => |object| {
-            (object.min_length, object.max_length) = (Some(1), Some(crate::event::ID_BYTES_MAX));
-        },
-        _ => |_| {},
-    }
-}
-
-fn is_null(schema: &RefOr<Schema>) -> bool {
-    matches!(schema, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null))
+    document["components"]["responses"] = operation::problems().into();
+    document
 }
 
 /// The document as JSON, as `/openapi.json` serves it.
@@ -117,7 +98,7 @@ fn is_null(schema: &RefOr<Schema>) -> bool {
 /// # Errors
 /// Never in practice: a document always has a JSON form.
 pub fn document() -> Result<String, serde_json::Error> {
-    super::routes().into_openapi().to_pretty_json()
+    serde_json::to_string_pretty(&completed(super::routes().into_openapi()))
 }
 
 /// The event that stands as the example in documents.

@@ -37,6 +37,7 @@ pub struct PolicyAnswer {
     /// was published, which is another one where that cannot be used.
     pub version: String,
     /// When it was published; null where the settings decide.
+    #[schema(format = DateTime, required)]
     pub published_at: Option<String>,
     /// What the tenant wants otherwise than the settings.
     pub document: Value,
@@ -52,6 +53,7 @@ pub struct PolicyVersion {
     /// From 1.
     pub version: u32,
     /// When it was published.
+    #[schema(format = DateTime)]
     pub published_at: String,
     /// Its document.
     pub document: Value,
@@ -70,20 +72,19 @@ pub struct PolicyVersions {
 /// `If-Modified-Since` it is answered 304 where the caller has that version. Both are about what was published:
 /// `effective` also changes with the settings of the service, and keeps the `ETag` then.
 #[utoipa::path(
-    get, path = "/v1/policies/{policy}", tag = "policies",
+    get, path = "/v1/policies/{policy}", operation_id = "getPolicy", tag = "policies",
     params(
         ("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header),
         ("If-None-Match" = Option<String>, Header, description = "Versions that the caller has, as `ETag` had them"),
         ("If-Modified-Since" = Option<String>, Header, description = "The `Last-Modified` of what the caller has"),
     ),
     responses(
-        (status = 200, body = PolicyAnswer, headers(
+        (status = 200, description = "The policy", body = PolicyAnswer, headers(
             ("ETag" = String, description = "The latest version"),
             ("Last-Modified" = String, description = "When it was published; absent where the settings decide"),
         )),
         (status = 304, description = "The caller has the latest version"),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 404),
     )
 )]
 pub(super) async fn get(
@@ -100,12 +101,11 @@ pub(super) async fn get(
 
 /// The versions of a policy that are remembered.
 #[utoipa::path(
-    get, path = "/v1/policies/{policy}/versions", tag = "policies",
+    get, path = "/v1/policies/{policy}/versions", operation_id = "listPolicyVersions", tag = "policies",
     params(("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header)),
     responses(
-        (status = 200, body = PolicyVersions),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 200, description = "The versions", body = PolicyVersions),
+        (status = 404),
     )
 )]
 pub(super) async fn versions(
@@ -146,7 +146,7 @@ pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<Po
 /// its version is among the 16 that are remembered. A document that cannot be used is refused, and the one before it
 /// stays.
 #[utoipa::path(
-    put, path = "/v1/policies/{policy}", tag = "policies",
+    put, path = "/v1/policies/{policy}", operation_id = "publishPolicy", tag = "policies",
     params(
         ("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header),
         ("If-Match" = Option<String>, Header, description = "The versions that may be replaced, as `ETag` had them"),
@@ -157,14 +157,19 @@ pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<Po
     request_body(
         description = "The document, in JSON or TOML",
         content(
-            (Object = "application/json", example = json!({"challenge_at": 0.4, "signals": {"new_device": {"factor": 4.0}}})),
+            (
+                ref("#/components/schemas/PolicyDocument") = "application/json",
+                example = json!({"challenge_at": 0.4, "signals": {"new_device": {"factor": 4.0}}})
+            ),
             (String = "application/toml", example = "challenge_at = 0.4\n"),
         )
     ),
     responses(
-        (status = 200, body = PolicyAnswer, headers(("ETag" = String, description = "The latest version"))),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (
+            status = 200, description = "The policy in force", body = PolicyAnswer,
+            headers(("ETag" = String, description = "The latest version"))
+        ),
+        (status = 404), (status = 409), (status = 412),
     )
 )]
 pub(super) async fn put(

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 /// What is wrong, for programs. A code once given keeps its meaning and its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = ProblemCode)]
 pub enum Code {
     /// 400: the body is not JSON.
     MalformedJson,
@@ -284,9 +285,11 @@ pub struct Document {
     pub errors: Vec<InputError>,
     /// How many faults there are besides; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(nullable = false)]
     pub errors_omitted: Option<usize>,
     /// Finds the request in traces and logs.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub trace_id: Option<String>,
 }
 

@@ -36,10 +36,13 @@ use utoipa::ToSchema;
 #[schema(example = json!({"channels": ["sms"], "reason": "The visit was moved by phone"}))]
 pub struct ReminderRequest {
     /// Instead of the client's own channels; consent still decides. Of `whatsapp`, `sms`, `email`, `push`, `call`.
-    channels: Option<Vec<String>>,
+    #[schema(nullable = false)]
+    channels: Option<Vec<Channel>>,
     /// Instead of the configured template.
+    #[schema(nullable = false)]
     template: Option<String>,
     /// Why, for the record.
+    #[schema(nullable = false)]
     reason: Option<String>,
 }
 
@@ -49,12 +52,12 @@ pub struct ReminderAnswer {
     /// Its id, as `foretell.reminder.due` will carry it.
     pub reminder_id: String,
     /// `planned` until it is announced, `sent`, or `suppressed` and the like where it will not be.
-    #[schema(value_type = String)]
     pub status: Status,
     /// Whether the serving views contain the request; `planned` is all that can be said until they do.
     pub folded: bool,
     /// The outcome of the request, as for events; absent unless `folded` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub outcomes: Option<Vec<RecordOutcome>>,
 }
 
@@ -63,16 +66,15 @@ pub struct ReminderAnswer {
 /// With `Idempotency-Key` the same request can be sent again: same key and body, same `reminder_id`; same key and
 /// another body, 422. The key holds for the tenant and the appointment, across processes.
 #[utoipa::path(
-    post, path = "/v1/appointments/{appointment_id}/reminders", tag = "reminders",
+    post, path = "/v1/appointments/{appointment_id}/reminders", operation_id = "requestReminder", tag = "reminders",
     params(
         ("appointment_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
     ),
     request_body(content = Option<ReminderRequest>),
     responses(
-        (status = 202, body = ReminderAnswer),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 202, description = "The request is durable", body = ReminderAnswer),
+        (status = 404),
     )
 )]
 pub(super) async fn request(

@@ -55,37 +55,52 @@ pub struct LoginRequest {
     /// The address it comes from, IPv4 or IPv6.
     ip: String,
     /// The whole `User-Agent` string.
+    #[schema(nullable = false)]
     user_agent: Option<String>,
     /// The caller's own device id.
+    #[schema(nullable = false)]
     device_id: Option<String>,
     /// The session that would begin.
+    #[schema(nullable = false)]
     session_id: Option<String>,
     /// When it happens, RFC 3339; default: now.
+    #[schema(format = DateTime, nullable = false)]
     occurred_at: Option<String>,
     /// ISO 3166-1 alpha-2; a placeholder such as `ZZ` or `XX` is the same as none.
+    #[schema(nullable = false)]
     country: Option<String>,
     /// Autonomous system number.
+    #[schema(nullable = false, value_type = Option<i64>, minimum = 0, maximum = 4_294_967_295_i64)]
     asn: Option<u32>,
     /// City.
+    #[schema(nullable = false)]
     city: Option<String>,
     /// Degrees, -90 to 90. Latitude 0 with longitude 0 is the same as neither.
+    #[schema(nullable = false)]
     latitude: Option<f64>,
     /// Degrees, -180 to 180.
+    #[schema(nullable = false)]
     longitude: Option<f64>,
     /// Browser and version.
+    #[schema(nullable = false)]
     browser: Option<String>,
     /// Operating system and version.
+    #[schema(nullable = false)]
     os: Option<String>,
     /// As in `mobile` or `desktop`.
+    #[schema(nullable = false)]
     device_type: Option<String>,
     /// Round-trip time in milliseconds.
+    #[schema(nullable = false)]
     rtt_ms: Option<f64>,
     /// What the caller knows besides: strings, numbers, booleans.
+    #[schema(nullable = false)]
     attributes: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// Which policy decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PolicyReference)]
 pub struct Policy {
     /// Its name.
     pub id: &'static str,
@@ -101,6 +116,7 @@ pub struct LoginModel {
     /// Raised when the same rows give another score than before.
     pub version: &'static str,
     /// S before policy effects; null for a user without history.
+    #[schema(required)]
     pub likelihood_ratio: Option<f64>,
 }
 
@@ -114,6 +130,7 @@ pub struct LoginAnswer {
     /// The account.
     pub user_id: String,
     /// 0 to 1, higher is riskier; null for a user without history.
+    #[schema(required)]
     pub score: Option<f64>,
     /// How risky it is.
     pub level: Level,
@@ -132,6 +149,7 @@ pub struct LoginAnswer {
     /// How far the user's partition is folded.
     pub view: Standing,
     /// When this was computed.
+    #[schema(format = DateTime)]
     pub evaluated_at: String,
     /// Stable codes; `DEGRADED`: not all rows could be read in time. `RULE_FAILED`: a rule could not be evaluated.
     /// `GEO_UNAVAILABLE`, `GEO_STALE`, `LIST_UNAVAILABLE`: a file about addresses is missing, old, or not in force, and
@@ -189,13 +207,11 @@ struct LoginRead {
 
 /// Scores an attempt to log in.
 #[utoipa::path(
-    post, path = "/v1/risk/logins", tag = "risk",
+    post, path = "/v1/risk/logins", operation_id = "scoreLogin", tag = "risk",
     params(("Foretell-Tenant" = Option<String>, Header)),
     request_body = LoginRequest,
     responses(
-        (status = 200, body = LoginAnswer),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 200, description = "The score", body = LoginAnswer),
     )
 )]
 pub(super) async fn login(State(api): State<Arc<Api>>, caller: Caller, body: Object) -> Result<Answer, Problem> {

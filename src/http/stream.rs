@@ -89,7 +89,7 @@ impl std::str::FromStr for Cursor {
 /// repetitions by the `id` of the CloudEvent. Now and then an `id:` comes alone: a cursor behind events that were not
 /// sent. Lines that begin with `:` are heartbeats.
 #[utoipa::path(
-    get, path = "/v1/reminders/stream", tag = "reminders",
+    get, path = "/v1/reminders/stream", operation_id = "streamReminders", tag = "reminders",
     params(
         ("from" = Option<String>, Query, description = "`latest`: only what comes from now on"),
         ("Last-Event-ID" = Option<String>, Header, description = "The last `id:` that was received; empty: none"),
@@ -97,10 +97,7 @@ impl std::str::FromStr for Cursor {
     ),
     responses(
         (status = 200, description = "A stream that does not end", body = String, content_type = "text/event-stream"),
-        (status = 410, description = "The cursor is of a log that no longer exists; start anew",
-            body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 410),
     )
 )]
 pub(super) async fn reminders(

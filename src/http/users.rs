@@ -27,14 +27,17 @@ pub struct KnownDevice {
     /// For people to recognise it by, as in "Firefox on Windows, first seen 3 March" (UTC).
     pub label: String,
     /// First success, or when it was first decided about.
+    #[schema(format = DateTime)]
     pub first_seen: String,
     /// Latest success, or when it was last decided about.
+    #[schema(format = DateTime)]
     pub last_seen: String,
     /// Successful logins.
     pub logins: u32,
     /// Whether it stays known until it is revoked.
     pub trusted: bool,
     /// Until when it is known if it is not seen again; null for one that is trusted.
+    #[schema(format = DateTime, required)]
     pub known_until: Option<String>,
 }
 
@@ -53,12 +56,11 @@ pub struct UserAnswer {
 
 /// Known devices and login history of a user.
 #[utoipa::path(
-    get, path = "/v1/users/{user_id}", tag = "views",
+    get, path = "/v1/users/{user_id}", operation_id = "getUser", tag = "views",
     params(("user_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
     responses(
-        (status = 200, body = UserAnswer),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 200, description = "The user", body = UserAnswer),
+        (status = 404),
     )
 )]
 pub(super) async fn get(
@@ -106,17 +108,16 @@ fn known(id: &str, device: &user::Device, now_ms: i64) -> KnownDevice {
 /// With `Idempotency-Key` the same request can be sent again and appends nothing; another request about the user under
 /// the key is 422.
 #[utoipa::path(
-    put, path = "/v1/users/{user_id}/devices/{device_id}", tag = "users",
+    put, path = "/v1/users/{user_id}/devices/{device_id}", operation_id = "trustDevice", tag = "users",
     params(
         ("user_id" = String, Path), ("device_id" = String, Path),
         ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
     ),
     responses(
-        (status = 202, body = Accepted),
+        (status = 202, description = "Durable", body = Accepted),
         (status = 200, description = "Folded into the serving views", body = Accepted),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 404),
     )
 )]
 pub(super) async fn trust(
@@ -132,17 +133,16 @@ pub(super) async fn trust(
 
 /// Revokes a device: it is new again. An event is appended; `Idempotency-Key` as for trusting one.
 #[utoipa::path(
-    delete, path = "/v1/users/{user_id}/devices/{device_id}", tag = "users",
+    delete, path = "/v1/users/{user_id}/devices/{device_id}", operation_id = "revokeDevice", tag = "users",
     params(
         ("user_id" = String, Path), ("device_id" = String, Path),
         ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
     ),
     responses(
-        (status = 202, body = Accepted),
+        (status = 202, description = "Durable", body = Accepted),
         (status = 200, description = "Folded into the serving views", body = Accepted),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 404),
     )
 )]
 pub(super) async fn revoke(

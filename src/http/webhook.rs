@@ -20,7 +20,7 @@ const ALLOWED_RATE: &str = "webhook-allowed-rate";
 /// The handshake of CloudEvents webhooks: `WebHook-Request-Origin` comes back as `WebHook-Allowed-Origin`, and
 /// `WebHook-Allowed-Rate: *` says that no rate is fixed. Needs the API key that deliveries need.
 #[utoipa::path(
-    options, path = "/v1/events", tag = "events",
+    options, path = "/v1/events", operation_id = "allowWebhook", tag = "events",
     params(
         ("Foretell-Tenant" = Option<String>, Header),
         ("WebHook-Request-Origin" = Option<String>, Header, description = "Name of the sending system"),
@@ -34,8 +34,6 @@ const ALLOWED_RATE: &str = "webhook-allowed-rate";
                 ("WebHook-Allowed-Rate" = String, description = "Where an origin asked"),
             )
         ),
-        (status = "4XX", body = super::problem::Document, content_type = "application/problem+json"),
-        (status = "5XX", body = super::problem::Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn consent(_caller: Caller, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {

@@ -36,13 +36,15 @@ use crate::view::client::{Client, Received, Start, Status as Visit};
 use crate::view::sent::{Announced, Sent};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// The step of a request by hand.
 pub const MANUAL: &str = crate::view::sent::BY_HAND;
 
 /// Where a reminder stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ReminderStatus)]
 pub enum Status {
     /// Its time is to come.
     Planned,

@@ -1,5 +1,6 @@
 //! A whole instance: log and store in memory, pipelines, planner and API, behind a port of the loopback.
 
+use crate::contract;
 use async_trait::async_trait;
 use foretell::assess::Assessor;
 use foretell::clock::Clock;
@@ -275,9 +276,12 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) async fn of(response: Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let path = response.url().path().to_owned();
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Self { status, headers, body }
+        let answer = Self { status, headers, body };
+        contract::hold(&path, status, answer.header("content-type"), &answer.body);
+        answer
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {

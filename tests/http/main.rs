@@ -6,6 +6,7 @@
 mod agenda;
 mod cloudevents;
 mod connections;
+mod contract;
 mod dead_letters;
 mod decisions;
 mod enrich;

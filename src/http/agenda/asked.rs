@@ -24,6 +24,7 @@ const WINDOW_MS_END: i64 = 1 << 43;
 /// What comes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AgendaOrder)]
 pub enum Order {
     /// The highest risk; of equal risk the earliest start.
     #[default]

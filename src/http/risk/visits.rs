@@ -8,7 +8,7 @@ use crate::event::codec::{Fault, Fields};
 use crate::http::Api;
 use crate::http::answer::{self, Standing, at};
 use crate::http::auth::Caller;
-use crate::http::problem::{Code, Document, Problem};
+use crate::http::problem::{Code, Problem};
 use crate::http::request::{Ids, Object};
 use crate::score::{Action, Level, OnUnavailable, Reason};
 use crate::store::Family;
@@ -28,22 +28,31 @@ use utoipa::ToSchema;
 #[schema(example = json!({"client_id": "c-1", "starts_at": "2026-03-29T09:30:00", "time_zone": "Europe/Dublin"}))]
 pub struct AppointmentRequest {
     /// A booked appointment; then nothing else is needed.
+    #[schema(nullable = false)]
     appointment_id: Option<String>,
     /// The client, of a visit that is only considered.
+    #[schema(nullable = false)]
     client_id: Option<String>,
     /// RFC 3339 with offset, or a local date-time together with `time_zone`.
+    #[schema(nullable = false)]
     starts_at: Option<String>,
     /// IANA zone; default: the client's, else the configured one.
+    #[schema(nullable = false)]
     time_zone: Option<String>,
     /// When it is booked, RFC 3339; default: now.
+    #[schema(format = DateTime, nullable = false)]
     booked_at: Option<String>,
     /// What for.
+    #[schema(nullable = false)]
     service: Option<String>,
     /// Where.
+    #[schema(nullable = false)]
     location_id: Option<String>,
     /// With whom.
+    #[schema(nullable = false)]
     practitioner_id: Option<String>,
     /// What the caller knows besides: strings, numbers, booleans.
+    #[schema(nullable = false)]
     attributes: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
@@ -65,6 +74,7 @@ pub struct AppointmentAnswer {
     pub kind: &'static str,
     /// The appointment; absent where it is only considered.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub appointment_id: Option<String>,
     /// The client.
     pub client_id: String,
@@ -85,6 +95,7 @@ pub struct AppointmentAnswer {
     /// How far the client's partition is folded.
     pub view: Standing,
     /// When this was computed.
+    #[schema(format = DateTime)]
     pub evaluated_at: String,
     /// Stable codes; `DEGRADED`: the rows could not be read in time. `POLICY_UNAVAILABLE`, `POLICY_INVALID`: the published
     /// model could not be read or used. `CALIBRATION_UNAVAILABLE`: what recent outcomes say is not taken into account.
@@ -105,13 +116,11 @@ struct Considered {
 
 /// Scores a visit, booked or considered.
 #[utoipa::path(
-    post, path = "/v1/risk/appointments", tag = "risk",
+    post, path = "/v1/risk/appointments", operation_id = "scoreAppointment", tag = "risk",
     params(("Foretell-Tenant" = Option<String>, Header)),
     request_body = AppointmentRequest,
     responses(
-        (status = 200, body = AppointmentAnswer),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
+        (status = 200, description = "The score", body = AppointmentAnswer),
     )
 )]
 pub(in crate::http) async fn appointment(
@@ -135,12 +144,11 @@ pub(in crate::http) async fn appointment(
 
 /// Scores a booked appointment.
 #[utoipa::path(
-    get, path = "/v1/risk/appointments/{appointment_id}", tag = "risk",
+    get, path = "/v1/risk/appointments/{appointment_id}", operation_id = "scoreBookedAppointment", tag = "risk",
     params(("appointment_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
     responses(
-        (status = 200, body = AppointmentAnswer),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
+        (status = 200, description = "The score", body = AppointmentAnswer),
+        (status = 404),
     )
 )]
 pub(in crate::http) async fn booked_appointment(

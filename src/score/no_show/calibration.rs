@@ -102,6 +102,7 @@ impl Recent {
 
 /// How a model's log-odds are corrected.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[schema(as = CalibrationLine)]
 pub struct Line {
     /// What is added at `middle`, in log-odds.
     pub intercept: f64,
@@ -183,6 +184,7 @@ pub struct Calibration {
 
 /// A tenth of recent visits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[schema(as = ReliabilityBin)]
 pub struct Bin {
     /// The lowest score in it.
     pub from: f64,

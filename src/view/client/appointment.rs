@@ -14,6 +14,7 @@ use crate::event::appointment::{CancelledBy, Channel, StartsAt};
 use crate::event::codec::bounds::TIME_MS_END;
 use crate::event::zone;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A cancellation closer than this to the start is a late one.
 pub const LATE_CANCEL_MS: i64 = 24 * 60 * 60 * 1000;
@@ -22,8 +23,9 @@ const DAY_S: i64 = 24 * 60 * 60;
 const DAY_MS: i64 = 1000 * DAY_S;
 
 /// Where an appointment stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AppointmentStatus)]
 pub enum Status {
     /// It is on.
     Booked,
@@ -255,8 +257,9 @@ pub struct Asked {
 }
 
 /// How a reminder was received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ReminderReceived)]
 pub enum Received {
     /// It reached the client.
     Delivered,

@@ -36,6 +36,7 @@ pub(crate) fn hold(path: &str, status: u16, media_type: &str, body: &Value) {
 
 fn routes() -> Vec<Route> {
     let document = document();
+    let parameter = Regex::new(r"\\\{[^/]+\\\}").unwrap();
     let mut routes = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         let mut answers = BTreeMap::<_, Vec<_>>::new();
@@ -44,8 +45,7 @@ fn routes() -> Vec<Route> {
             let schema = content.and_then(|content| content.values().find_map(|media| media.get("schema")));
             answers.entry(status.parse().unwrap()).or_default().push(schema.map(|schema| closed(&document, schema)));
         }
-        let pattern = Regex::new(r"\\\{[^/]+\\\}").unwrap();
-        let pattern = pattern.replace_all(&regex::escape(path), "[^/]+").into_owned();
+        let pattern = parameter.replace_all(&regex::escape(path), "[^/]+").into_owned();
         // The concrete path wins over the one with a parameter, as in the router.
         let route = Route { path: Regex::new(&format!("^{pattern}$")).unwrap(), answers };
         if path.contains('{') { routes.push(route) } else { routes.insert(0, route) }

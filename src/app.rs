@@ -190,11 +190,12 @@ impl Service {
         }
         let api = Api::new(parts);
         tasks.spawn(api.clone().tell_refusals().map(Ok));
-        doors.operators.open(http::ops::router(&api));
         doors.callers.open(match self.roles.contains(&Role::Http) {
             true => http::router(&api),
             false => http::health_router(&api),
         });
+        // After the other: its probes may say at once that requests can be sent.
+        doors.operators.open(http::ops::router(&api));
         if let Some(directory) = &ports.directory {
             let socket = bind_socket(&directory.join(SOCKET))?;
             let (router, config) = (http::admin_router(&api), self.config.http.for_socket());

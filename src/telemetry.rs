@@ -174,12 +174,6 @@ pub fn install(config: &Config) -> Result<Guard, Error> {
     // Spans for the exporter are not for lines: those show spans of their own.
     let no_spans = format!("{}={}", trace::TARGET, LevelFilter::OFF).parse::<Directive>()?;
     let filter = EnvFilter::try_new(&config.log_filter)?.add_directive(no_spans);
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
-    let lines = match config.log_format {
-        Format::Text => lines.with_target(false).boxed(),
-        Format::Json => lines.json().event_format(lines::Traced::new()).boxed(),
-    };
     let variable = |name: &str| std::env::var(name).ok();
     let endpoint = otlp::endpoint(config.otlp_endpoint.as_deref(), &variable)?;
     let provider = endpoint.as_ref().map(|endpoint| otlp::provider(endpoint, config)).transpose()?;
@@ -188,12 +182,34 @@ pub fn install(config: &Config) -> Result<Guard, Error> {
         let layer = layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_target(false);
         layer.with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == trace::TARGET))
     });
-    tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init()?;
+    // A filter of one layer remembers for each thread what it refused, and forgets it with the next line: so it is
+    // used only where there are two layers.
+    match spans {
+        None => tracing_subscriber::registry().with(filter).with(lines(config.log_format)).try_init()?,
+        Some(spans) => {
+            let lines = lines(config.log_format).with_filter(filter);
+            tracing_subscriber::registry().with(lines).with(spans).try_init()?;
+            trace::export();
+        }
+    }
     if let Some(notice) = endpoint.and_then(|endpoint| otlp::notice(&endpoint, &variable)) {
         tracing::warn!("{notice}");
     }
     prometheus();
     Ok(Guard(provider))
+}
+
+/// Log lines on stderr.
+fn lines<S>(format: Format) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    match format {
+        Format::Text => lines.with_target(false).boxed(),
+        Format::Json => lines.json().event_format(lines::Traced::new()).boxed(),
+    }
 }
 
 /// The metrics of this process. The first call begins to count; what was counted before it is lost.

@@ -23,6 +23,7 @@ use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -37,9 +38,18 @@ tokio::task_local! {
     static FOLDED: Bytes;
 }
 
+/// Whether this process exports spans. Not a question to the subscriber: its filters take each question for a line
+/// that is about to be written, and would refuse the next one in its place.
+static EXPORTS: AtomicBool = AtomicBool::new(false);
+
+/// Spans are exported from now on.
+pub(super) fn export() {
+    EXPORTS.store(true, Ordering::Relaxed);
+}
+
 /// Whether spans are exported.
 pub fn is_exporting() -> bool {
-    tracing::span_enabled!(target: TARGET, tracing::Level::INFO)
+    EXPORTS.load(Ordering::Relaxed)
 }
 
 /// Runs `work` within the trace of its caller, else within a new one.

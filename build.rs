@@ -1,4 +1,4 @@
-//! Tells the program which commit it is built from: `src/version.rs` has what becomes of it.
+//! Gives the program the commit that it is built from, for `src/version.rs`.
 #![allow(clippy::print_stdout, reason = "the way to talk to cargo")]
 
 use std::path::Path;
@@ -15,7 +15,7 @@ fn main() {
 /// The commit of the checkout that this is; none in an archive or an image's build, which have no repository.
 fn checked_out() -> Option<String> {
     let top = git(&["rev-parse", "--show-toplevel"])?;
-    // An unpacked archive may be inside of somebody else's repository.
+    // An unpacked archive may be inside of another repository.
     if Path::new(&top).canonicalize().ok()? != Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().ok()? {
         return None;
     }

@@ -296,18 +296,17 @@ fn under(scopes: Scopes, routes: OpenApiRouter<Arc<Api>>) -> OpenApiRouter<Arc<A
 pub fn router(api: &Arc<Api>) -> Router {
     let (routes, document) = routes().split_for_parts();
     telemetry::zeros::routes(&document);
-    let ui = utoipa_swagger_ui::SwaggerUi::new("/docs")
-        .external_url_unchecked("/openapi.json", openapi::completed(document));
+    let ui =
+        utoipa_swagger_ui::SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", openapi::served().clone());
     finish(api, routes.merge(ui))
 }
 
 /// The public API without keys, and what operators may see: for the instance's own socket alone.
 pub fn admin_router(api: &Arc<Api>) -> Router {
     let trusted = Api::new(Parts { keys: None, ..api.parts.clone() });
-    let (routes, document) = routes().split_for_parts();
-    let document = openapi::completed(document);
+    let (routes, _) = routes().split_for_parts();
     let routes = routes
-        .route("/openapi.json", get(move || async move { axum::Json(document) }))
+        .route("/openapi.json", get(|| async { axum::Json(openapi::served()) }))
         .route("/admin/topics", get(admin::topics))
         .route("/admin/positions", get(admin::positions))
         .route("/admin/rows/{view}", get(admin::row))

@@ -1,6 +1,6 @@
 //! The first API key of an embedded instance: made once, printed once, kept as a digest.
 //!
-//! An instance that other machines can reach needs API keys, and whoever starts its first container has none yet. With
+//! An instance that other machines can reach needs API keys, and at the first start of a container there are none. With
 //! `serve --first-key` the instance makes one itself, in its data directory, which is the only place that it has.
 
 use super::ending::Failure;

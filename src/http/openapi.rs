@@ -9,6 +9,7 @@ mod operation;
 use super::auth::Scopes;
 use super::problem::Document;
 use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -78,8 +79,14 @@ where
     routes
 }
 
+/// The document that is served: made once, and shared by all routers.
+pub(super) fn served() -> &'static Value {
+    static SERVED: LazyLock<Value> = LazyLock::new(|| completed(super::routes().into_openapi()));
+    &SERVED
+}
+
 /// The document whole: what all operations have in common, schemas of the catalogue, and shared problems.
-pub(super) fn completed(document: OpenApi) -> Value {
+fn completed(document: OpenApi) -> Value {
     // A document always has a JSON form.
     let mut document = serde_json::to_value(document).unwrap_or_default();
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
@@ -98,7 +105,7 @@ pub(super) fn completed(document: OpenApi) -> Value {
 /// # Errors
 /// Never in practice: a document always has a JSON form.
 pub fn document() -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(&completed(super::routes().into_openapi()))
+    serde_json::to_string_pretty(served())
 }
 
 /// The event that stands as the example in documents.

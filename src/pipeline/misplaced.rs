@@ -1,7 +1,7 @@
 //! Says which partitioner a producer uses when its records are in the wrong partitions.
 //!
-//! Whoever sends with another partitioner than murmur2 loses most records to the dead letters, and a code in a topic
-//! that nobody reads yet is no help. So a warning names the partitioner, the clients that have it by default and the
+//! A producer with another partitioner than murmur2 loses most records to the dead letters, and a code in a topic that
+//! nobody reads yet is no help. So a warning names the partitioner, the clients that have it by default and the
 //! setting, and `/readyz?verbose` says the same for as long as such records keep coming. Which partitioner it is follows
 //! from the [evidence](Evidence) of all partitions of a family that this process folds.
 

@@ -2,7 +2,7 @@
 //!
 //! A bad record is a dead letter. A topic of nothing but bad records is a producer that was broken, or a version that
 //! does not understand them: to go on would only move the topic into the dead letters. So a partition stops where too
-//! many of its records in a row are rejected, or too large a share of the family's latest ones, and somebody decides.
+//! many of its records in a row are rejected, or too large a share of the family's latest ones, until an operator decides.
 //!
 //! A producer that is wrong is wrong in every partition, so [`Shares`] are counted over all partitions of a family that
 //! a process folds. Rejections of one code have one cause, and few of them are enough to see it.
@@ -217,7 +217,7 @@ mod tests {
         let (at, _) = taken(&Config::default(), 8, repeated(".", 100_000).chain(wrong())).expect("it stops");
         assert!(at < 101_000, "{at}: also behind a long good history");
         let boundless = Config { rejected_run_max: 0, rejected_percent_max: 100, ..Config::default() };
-        assert_eq!(taken(&boundless, 8, wrong()), None, "somebody has decided");
+        assert_eq!(taken(&boundless, 8, wrong()), None, "an operator has decided");
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Losses {
         }
     }
 
-    /// Tells what has not been told.
+    /// Logs the losses that no line has named yet.
     fn tell(&self, why: &str) {
         let spans = std::mem::take(&mut self.untold.lock().unwrap_or_else(PoisonError::into_inner).spans);
         if spans > 0 {

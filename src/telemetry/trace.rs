@@ -105,7 +105,7 @@ pub fn inject(headers: &mut Vec<Header>) {
     let _ = CURRENT.try_with(|context| inject_context(context, headers));
 }
 
-/// Adds the trace with `span` as the parent of whoever reads the record; where the span is not exported, as
+/// Adds the trace with `span` as the parent of what is done with the record; where the span is not exported, as
 /// [`inject`] does.
 pub fn inject_from(span: &Span, headers: &mut Vec<Header>) {
     if span.is_disabled() {

@@ -1,5 +1,5 @@
 //! Producers with another partitioner than Foretell's, on a real broker: whoever runs the service learns which one it is
-//! and which setting mends it, and sends the dead letters again.
+//! and which setting fixes it, and sends the dead letters again.
 
 use crate::deployment::{Deployment, PARTITIONS};
 use crate::facts;

@@ -13,7 +13,7 @@ use opentelemetry::{Context, Value};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// Records older than this, in milliseconds, are folded without a span: whoever folds a log again would else export
+/// Records older than this, in milliseconds, are folded without a span: a log that is folded again would export
 /// all of it.
 const FOLDED_AGE_MS_MAX: i64 = 3_600_000;
 
@@ -157,7 +157,7 @@ pub(super) const fn is_recent(record: &Record, now_ms: i64) -> bool {
 
 /// The span of an announcement, which ends when it is dropped; its trace is added to the headers of the record.
 ///
-/// Where `is_asked`, it belongs to the trace of its cause: somebody waits for it. One on schedule has a trace of its own
+/// Where `is_asked`, it belongs to the trace of its cause, which waits for it. One on schedule has a trace of its own
 /// with a link to the cause, because traces do not last for weeks. Without an exporter the ids come from that of the
 /// reminder, so that a reminder announced twice has one trace.
 pub fn announcing(

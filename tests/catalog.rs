@@ -376,6 +376,11 @@ fn decisions_are_what_their_schema_says_and_are_read_back() {
                 assert!(!validator.is_valid(&without(&example, place)["data"]), "{path}: {place}");
             }
         }
+        // What answers gained later is absent in decisions of older versions.
+        if example.pointer("/data/thresholds").is_some() {
+            assert!(validator.is_valid(&without(&example, "/data/thresholds")["data"]), "{path}: thresholds");
+            assert!(!validator.is_valid(&without(&example, "/data/thresholds/deny_at")["data"]), "{path}: deny_at");
+        }
         let text = |field: &str| example[field].as_str().unwrap();
         let id = Id::parse(text("id")).unwrap_or_else(|| panic!("{path}: no id of a decision"));
         assert_eq!((data["id"].as_str(), codec::rfc3339(id.at_ms()).as_str()), (Some(text("id")), text("time")));

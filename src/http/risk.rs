@@ -108,6 +108,22 @@ pub struct Policy {
     pub version: String,
 }
 
+/// Where a login's score becomes a level and a decision, by the policy that decided.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[schema(as = LoginThresholds)]
+pub struct Thresholds {
+    /// Score from which the level is `medium` and the decision `challenge`, 0 to 1.
+    pub challenge_at: f64,
+    /// Score from which the level is `high` and the decision `deny`, 0 to 1; not below `challenge_at`.
+    pub deny_at: f64,
+}
+
+impl Thresholds {
+    const fn of(policy: &login::Policy) -> Self {
+        Self { challenge_at: policy.challenge_at, deny_at: policy.deny_at }
+    }
+}
+
 /// What computed a login's score.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LoginModel {
@@ -129,13 +145,18 @@ pub struct LoginAnswer {
     pub kind: &'static str,
     /// The account.
     pub user_id: String,
-    /// 0 to 1, higher is riskier; null for a user without history.
+    /// 0 to 1, higher is riskier; null for a user without history. Odds, not a probability of fraud: S/(1 + S), where S
+    /// says how many times more the attempt looks like anybody's than like this user's. 0.5 is once, 0.99 is 99 times,
+    /// and many honest logins are above it. Compare it with `thresholds`, or read `level`.
     #[schema(required)]
     pub score: Option<f64>,
-    /// How risky it is.
+    /// Where `score` lies by `thresholds`: `low` below `challenge_at`, `medium` from there, `high` from `deny_at`;
+    /// `unscored` without a score.
     pub level: Level,
-    /// What to do.
+    /// What to do: as the level says, or stricter where a rule of the policy demands it.
     pub decision: Decision,
+    /// The thresholds that the level was decided by.
+    pub thresholds: Thresholds,
     /// Why; effects are contributions in log-odds.
     pub reasons: Vec<Reason>,
     /// What signals and rules in the shadow saw, with the effects that they would have.
@@ -233,6 +254,7 @@ pub(super) async fn login(State(api): State<Arc<Api>>, caller: Caller, body: Obj
         score: score.score,
         level: score.level,
         decision: score.decision,
+        thresholds: Thresholds::of(&active.policy),
         reasons: score.reasons,
         shadow: score.shadow,
         policy: Policy { id: "login", version: active.version.clone() },

@@ -299,6 +299,35 @@ async fn documents_and_events_of_windows_tools_are_read() {
     assert_eq!(answer.status, 202, "{}", answer.body);
 }
 
+/// 0.889 reads like a high risk and is `medium`: the thresholds beside it say so, those of the tenant's own policy too.
+#[tokio::test]
+async fn an_answer_names_the_thresholds_that_its_level_was_decided_by() {
+    let instance = Instance::start().await;
+    instance.fold(&[login("e", "u")]).await;
+    let by_default = Policy::default();
+    for (document, (challenge_at, deny_at)) in [
+        (json!({}), (by_default.challenge_at, by_default.deny_at)),
+        (json!({"challenge_at": 0.999_99}), (0.999_99, by_default.deny_at)),
+        (json!({"deny_at": 0.5}), (by_default.challenge_at, 0.5)),
+    ] {
+        assert_eq!(put(&instance, &document, None).await.0.status, 200);
+        let answer = asked(&instance).await;
+        assert_eq!(answer["thresholds"], json!({"challenge_at": challenge_at, "deny_at": deny_at}), "{document}");
+        let score = answer["score"].as_f64().unwrap();
+        let expected = match score {
+            score if score >= deny_at => ("high", "deny"),
+            score if score >= challenge_at => ("medium", "challenge"),
+            _ => ("low", "allow"),
+        };
+        assert_eq!((answer["level"].as_str(), answer["decision"].as_str()), (Some(expected.0), Some(expected.1)));
+        let found = instance.get(&format!("/v1/decisions/{}", answer["id"].as_str().unwrap())).await.body;
+        assert_eq!(found["thresholds"], answer["thresholds"], "they are kept with the decision");
+    }
+    let unscored = json!({"user_id": "nobody", "ip": "203.0.113.9"});
+    let unscored = instance.post("/v1/risk/logins", &unscored).await.body;
+    assert_eq!((&unscored["score"], &unscored["thresholds"]["deny_at"]), (&Value::Null, &json!(0.5)));
+}
+
 /// A division by zero is told, and changes nothing.
 #[tokio::test]
 async fn a_rule_that_fails_does_not_hold_and_the_answer_says_so() {

@@ -12,6 +12,7 @@
 mod backup;
 pub mod descriptors;
 mod ports;
+mod reach;
 pub mod repartition;
 mod waiting;
 
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The socket of an instance that serves a data directory, inside that directory.
@@ -54,11 +56,11 @@ const OPS_DRAIN_MS: u64 = 1_000;
 /// A part of the service that a process can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Role {
-    /// Answers requests.
+    /// Answers requests
     Http,
-    /// Keeps the views of logins, appointments and policies.
+    /// Keeps the views of logins, appointments and policies
     Views,
-    /// Keeps the view of what was sent, and announces reminders.
+    /// Keeps the view of announced reminders, and announces them
     Reminders,
 }
 
@@ -107,6 +109,7 @@ impl Service {
     /// Serves until shutdown. Errs when a part cannot go on; everything else is ended in order first. Operators are
     /// served to the end, so that they see it drain.
     pub async fn run(self, listener: TcpListener, ops: Option<TcpListener>) -> Result<(), Error> {
+        let began = Instant::now();
         let doors = waiting::Doors::default();
         let mut tasks = JoinSet::new();
         let (config, shutdown) = (self.config.http.clone(), self.shutdown.clone());
@@ -129,7 +132,12 @@ impl Service {
             started = self.start(&doors, &mut tasks) => started,
         };
         let (mut ended, decisions) = match started {
-            Ok(decisions) => (Ok(()), decisions),
+            Ok(decisions) => {
+                if decisions.is_some() {
+                    tracing::info!(after_ms = began.elapsed().as_millis() as u64, "ready");
+                }
+                (Ok(()), decisions)
+            }
             Err(error) => (Err(error), None),
         };
         while ended.is_ok() {

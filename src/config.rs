@@ -24,8 +24,6 @@ pub const DEFAULTS: &str = include_str!("config/defaults.toml");
 const PREFIX: &str = "FORETELL__";
 /// Largest file of settings, in bytes.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
-/// How alike two names must be for one to be suggested for the other.
-const ALIKE: f64 = 0.75;
 
 /// All settings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -188,7 +186,7 @@ pub fn load(layers: Layers<'_>) -> Result<Config, Error> {
     }
     let config: Config = serde_path_to_error::deserialize(Value::Table(settings)).map_err(|error| {
         let place = error.path().to_string();
-        Error::Invalid { place, message: suggested(&error.into_inner().message().replace('\n', " ")) }
+        Error::Invalid { place, message: document::suggested(&error.into_inner().message().replace('\n', " ")) }
     })?;
     config.check()?;
     Ok(config)
@@ -234,20 +232,6 @@ fn typed(stands: Option<&Value>, text: &str) -> Value {
     }
 }
 
-/// Adds to serde's `unknown field` which of the expected ones may have been meant.
-fn suggested(message: &str) -> String {
-    if !message.starts_with("unknown ") {
-        return message.to_owned();
-    }
-    let mut names = message.split('`').skip(1).step_by(2);
-    let Some(unknown) = names.next() else { return message.to_owned() };
-    let alike = names.map(|name| (strsim::jaro_winkler(unknown, name), name)).filter(|(alike, _)| *alike >= ALIKE);
-    match alike.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((_, name)) => format!("{message}. Did you mean `{name}`?"),
-        None => message.to_owned(),
-    }
-}
-
 impl Config {
     /// What serde cannot see: values that would make a part of the service meaningless.
     fn check(&self) -> Result<(), Error> {
@@ -286,6 +270,9 @@ impl Config {
         }
         if let Err((key, message)) = self.http.validate() {
             return invalid(&format!("http.{key}"), message);
+        }
+        if let Err((key, message)) = self.ops.validate() {
+            return invalid(&format!("ops.{key}"), message);
         }
         if let Err((key, message)) = self.enrich.validate() {
             return invalid(&format!("enrich.{key}"), message);

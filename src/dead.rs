@@ -130,7 +130,9 @@ impl FromStr for Id {
         let parts = text.split_once('/').and_then(|(partition, offset)| {
             Some(Self { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
         });
-        parts.filter(|id| id.offset >= 0).ok_or_else(|| format!("{text:?} is not of the form PARTITION/OFFSET"))
+        parts
+            .filter(|id| id.offset >= 0)
+            .ok_or_else(|| format!("{text:?} is not of the form PARTITION/OFFSET, as 0/17 is"))
     }
 }
 

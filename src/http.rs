@@ -69,6 +69,7 @@ use answer::Standing;
 use aside::Aside;
 use auth::{Keys, Scope, Scopes};
 use axum::extract::DefaultBodyLimit;
+use axum::response::Redirect;
 use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
 use problem::{Code, Problem};
@@ -285,7 +286,7 @@ fn open_routes() -> OpenApiRouter<Arc<Api>> {
 /// Health alone, for a process without the role of answering requests.
 pub fn health_router(api: &Arc<Api>) -> Router {
     let (routes, _) = open_routes().split_for_parts();
-    finish(api, routes)
+    finish(api, routes, "this process answers /livez and /readyz alone: it does not have the role http")
 }
 
 fn under(scopes: Scopes, routes: OpenApiRouter<Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
@@ -298,7 +299,9 @@ pub fn router(api: &Arc<Api>) -> Router {
     telemetry::zeros::routes(&document);
     let ui =
         utoipa_swagger_ui::SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", openapi::served().clone());
-    finish(api, routes.merge(ui))
+    // People open the address that a log line names.
+    telemetry::zeros::route("/", "GET");
+    finish(api, routes.merge(ui).route("/", get(|| async { Redirect::temporary("/docs") })), problem::SEE_DOCS)
 }
 
 /// The public API without keys, and what operators may see: for the instance's own socket alone.
@@ -318,13 +321,13 @@ pub fn admin_router(api: &Arc<Api>) -> Router {
         .route("/admin/train/no-show", post(admin::train::no_show))
         .route("/admin/dead-letters", post(admin::dead_letters::work))
         .route("/admin/dead-letters/{partition}/{offset}", get(admin::dead_letters::show));
-    finish(&trusted, routes)
+    finish(&trusted, routes, problem::SEE_DOCS)
 }
 
-fn finish(api: &Arc<Api>, routes: Router<Arc<Api>>) -> Router {
+fn finish(api: &Arc<Api>, routes: Router<Arc<Api>>, hint: &'static str) -> Router {
     routes
         .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed, "see Allow for the methods") })
-        .fallback(|| async { Problem::new(Code::PathNotFound, "see /openapi.json for the paths") })
+        .fallback(move || async move { Problem::new(Code::PathNotFound, hint) })
         .layer(DefaultBodyLimit::max(api.config.body_bytes_max))
         .layer(middleware::from_fn_with_state(api.clone(), edge::passed))
         .with_state(api.clone())

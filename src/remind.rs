@@ -194,7 +194,7 @@ impl Reminders {
             Some(planner) => planner,
             None => {
                 let fenced = self.log.fence(Topic::Reminders, partition).await?;
-                tracing::info!(partition, "planning reminders");
+                tracing::debug!(partition, "planning reminders");
                 planner.insert(Planner::new(self, partition, fenced))
             }
         };

@@ -86,12 +86,14 @@ pub enum Error {
         detail: String,
     },
     /// The first line lacks a column.
-    #[error("{file} has no column \"{column}\"")]
+    #[error("{file} has no column \"{column}\"; its first line is \"{columns}\". Is it of another format?")]
     Column {
         /// The file.
         file: String,
         /// The column.
         column: &'static str,
+        /// Those that there are, the first of them.
+        columns: String,
     },
     /// A value cannot be read.
     #[error("{file}, line {line}, {column}: {detail}")]

@@ -208,17 +208,19 @@ impl fmt::Display for Learnt {
         let inputs: Vec<_> = self.model.terms.iter().map(|term| term.input.to_string()).collect();
         let mut asked = inputs.clone();
         asked.dedup();
-        writeln!(f, "asks for {}", asked.join(", "))?;
-        writeln!(f, "\nlearnt from the earlier rows, on the latest fifth; beside it the two counters")?;
-        writeln!(f, "{:<27}{:>7}{:>16}{:>18}{:>16}", "", "CASES", "ROC AUC", "LOG LOSS", "ECE")?;
+        writeln!(f, "inputs: {}", asked.join(", "))?;
+        writeln!(f, "\ntrained on the first four fifths, measured on the last, compared with two counters")?;
+        writeln!(f, "{:<27}{:>7}{:>18}{:>18}{:>18}", "", "", "ROC AUC", "LOG LOSS", "ECE")?;
+        let pair = format!("{:>9}{:>9}", "MODEL", "COUNTERS");
+        writeln!(f, "{:<27}{:>7}{pair}{pair}{pair}", "VISITS", "CASES")?;
         for Measured { segment, model, two_counters } in validation {
             let pair = |ours: Option<f64>, theirs: Option<f64>| {
                 let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
-                format!("{} {}", cell(ours), cell(theirs))
+                format!("{:>9}{:>9}", cell(ours), cell(theirs))
             };
             let auc = pair(model.roc_auc, two_counters.roc_auc);
             let (loss, ece) = (pair(model.log_loss, two_counters.log_loss), pair(model.ece, two_counters.ece));
-            writeln!(f, "{segment:<27}{:>7}{auc:>16}{loss:>18}{ece:>16}", model.cases)?;
+            writeln!(f, "{segment:<27}{:>7}{auc}{loss}{ece}", model.cases)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Opens the backends that the settings name: only here, and where an embedded log is copied, are they named.
 
-use super::backup;
+use super::{backup, reach};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::enrich::Enricher;
@@ -38,6 +38,9 @@ pub fn disk_directory(url: &str) -> Option<&Path> {
 /// Opens log and store. Fatal where a URL, a schema, a topic or a directory is not as it must be; Retry where a
 /// cluster does not answer.
 pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error> {
+    check_schemes(config)?;
+    reach::check(&config.log).await?;
+    reach::check(&config.store).await?;
     let (log_dir, store_dir) = (disk_directory(&config.log), disk_directory(&config.store));
     let lock = |dir: Option<&Path>| dir.map(lock).transpose();
     let log_lock = lock(log_dir)?;
@@ -48,7 +51,6 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     let store: Arc<dyn Store> = match &store_lock {
         Some(directory) => Arc::new(tokio::task::block_in_place(|| store::disk::Store::open(directory))?),
         None => {
-            check_scheme(&config.store, "cassandra://", "store")?;
             let cassandra = store::cassandra::Cassandra::open(&config.store, &config.cassandra).await?;
             notices.extend(cassandra.warnings().await?);
             Arc::new(cassandra)
@@ -119,6 +121,16 @@ async fn beginning(config: &Config, family: Family) -> Result<u8, Error> {
     Err(Error::fatal("use the topics", detail))
 }
 
+/// Fatal where log or store is neither a directory nor of the one cluster that it can be on.
+fn check_schemes(config: &Config) -> Result<(), Error> {
+    for (url, scheme, key) in [(&config.log, "kafka://", "log"), (&config.store, "cassandra://", "store")] {
+        if disk_directory(url).is_none() {
+            check_scheme(url, scheme, key)?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn check_scheme(url: &str, scheme: &str, key: &'static str) -> Result<(), Error> {
     if url.starts_with(scheme) {
         return Ok(());
@@ -128,6 +140,9 @@ pub(super) fn check_scheme(url: &str, scheme: &str, key: &'static str) -> Result
 
 /// What `migrate` does: creates schema and topics where they are missing; answers what was done and what to know.
 pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
+    check_schemes(config)?;
+    reach::check(&config.log).await?;
+    reach::check(&config.store).await?;
     let mut done = Vec::new();
     let store: Arc<dyn Store> = match disk_directory(&config.store) {
         Some(_) if disk_directory(&config.log).is_some() => return Ok(done),

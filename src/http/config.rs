@@ -1,6 +1,7 @@
 //! The limits of the API, and which of them contradict each other.
 
 use super::admission::BODY_COST;
+use super::serve::host_port;
 use serde::{Deserialize, Serialize};
 
 /// Limits of the API.
@@ -113,6 +114,7 @@ impl Config {
     /// # Errors
     /// The setting that is wrong, within `http`, and what to set.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        host_port(&self.listen).map_err(|message| ("listen", message))?;
         for (name, limit) in [
             ("requests_max", self.requests_max),
             ("requests_tenant_max", self.requests_tenant_max),

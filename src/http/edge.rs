@@ -5,7 +5,7 @@
 
 use super::Api;
 use super::admission;
-use super::problem::{Code, Problem};
+use super::problem::{self, Code, Problem};
 use super::{health, ops};
 use crate::telemetry::{self, trace};
 use axum::extract::{MatchedPath, Request, State};
@@ -108,7 +108,7 @@ fn explained(response: Response, route: &str) -> Response {
         return response;
     }
     match status {
-        StatusCode::NOT_FOUND => Problem::new(Code::PathNotFound, "see /openapi.json for the paths"),
+        StatusCode::NOT_FOUND => Problem::new(Code::PathNotFound, problem::SEE_DOCS),
         status if status.is_client_error() => {
             Problem::new(Code::MalformedRequest, format!("the request was refused with status {}", status.as_u16()))
         }

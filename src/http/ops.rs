@@ -4,6 +4,7 @@
 //! so these routes have a listener of their own, for every role, with connections of their own. It asks for no key and
 //! says nothing about anybody, but it names hosts: it is for those who run the service, not for the world.
 
+use super::serve::host_port;
 use super::{Api, finish, health, open_routes};
 use crate::telemetry;
 use axum::Router;
@@ -30,6 +31,14 @@ impl Config {
     pub fn address(&self) -> Option<&str> {
         Some(self.listen.as_str()).filter(|listen| !matches!(*listen, "none" | ""))
     }
+
+    /// Whether the address is one.
+    ///
+    /// # Errors
+    /// The setting and what is wrong with it.
+    pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        self.address().map_or(Ok(()), |address| host_port(address).map(drop).map_err(|message| ("listen", message)))
+    }
 }
 
 /// Probes and metrics.
@@ -37,7 +46,11 @@ pub fn router(api: &Arc<Api>) -> Router {
     let (routes, document) = open_routes().split_for_parts();
     telemetry::zeros::routes(&document);
     telemetry::zeros::route(METRICS, "GET");
-    finish(api, routes.route(METRICS, get(health::metrics)))
+    finish(
+        api,
+        routes.route(METRICS, get(health::metrics)),
+        "see /livez, /readyz and /metrics; the API has another port",
+    )
 }
 
 /// The path of metrics.

@@ -11,6 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// Where the paths of the API are listed.
+pub(super) const SEE_DOCS: &str = "there is no such path: see /docs, or /openapi.json, for all of them";
+
 /// What is wrong, for programs. A code once given keeps its meaning and its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

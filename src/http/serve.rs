@@ -58,11 +58,32 @@ pub const RESERVE: usize = 32;
 /// How long such a connection may take to send its request, and then to read the answer.
 const RESERVE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Listens on the first address of `address`, a `host:port`, that can be bound.
+/// The host and port of a setting; `:PORT` is that port of all IPv4 addresses of this machine.
 ///
 /// # Errors
-/// Where it cannot be resolved, and where none of its addresses can be bound.
+/// What is missing, with an example.
+pub(super) fn host_port(setting: &str) -> Result<(&str, u16), String> {
+    let form = |like: &str| format!("{setting:?} is not ADDRESS:PORT, as {like} is");
+    let (host, port) = setting.rsplit_once(':').ok_or_else(|| match setting.parse::<u16>() {
+        Ok(port) => form(&format!("127.0.0.1:{port}")),
+        Err(_) => form(&format!("{setting}:8080")),
+    })?;
+    let host = match host {
+        "" => "0.0.0.0",
+        bracketed if bracketed.starts_with('[') && bracketed.ends_with(']') => &bracketed[1..bracketed.len() - 1],
+        bare if bare.contains(':') => return Err(form("[::1]:8080")),
+        host => host,
+    };
+    let port = port.parse().map_err(|_| form("127.0.0.1:8080"))?;
+    Ok((host, port))
+}
+
+/// Listens on the first address of a `host:port` that can be bound.
+///
+/// # Errors
+/// Where it is none, where it cannot be resolved, and where none of its addresses can be bound.
 pub async fn listen(address: &str) -> std::io::Result<TcpListener> {
+    let address = host_port(address).map_err(|form| std::io::Error::new(std::io::ErrorKind::InvalidInput, form))?;
     let mut failed = None;
     for address in tokio::net::lookup_host(address).await? {
         match bound(address) {
@@ -242,4 +263,31 @@ fn refusal<B>(request: &Request<B>, probes_only: bool) -> Option<Problem> {
     let detail = "all connections are taken: this one answers /livez and /readyz alone";
     let is_out = probes_only && !health::is_probe(request.uri().path());
     is_out.then(|| Problem::new(Code::Overloaded, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_to_listen_has_an_address_and_a_port() {
+        for (setting, place) in [
+            ("127.0.0.1:8080", Ok(("127.0.0.1", 8080))),
+            ("localhost:0", Ok(("localhost", 0))),
+            (":8080", Ok(("0.0.0.0", 8080))),
+            ("[::1]:8080", Ok(("::1", 8080))),
+            ("localhost", Err("localhost:8080")),
+            ("8080", Err("127.0.0.1:8080")),
+            ("", Err(":8080")),
+            ("::1", Err("[::1]:8080")),
+            ("127.0.0.1:", Err("127.0.0.1:8080")),
+            (":99999", Err("127.0.0.1:8080")),
+        ] {
+            match (host_port(setting), place) {
+                (Ok(read), Ok(place)) => assert_eq!(read, place, "{setting}"),
+                (Err(said), Err(like)) => assert!(said.contains(&format!("as {like} is")), "{setting}: {said}"),
+                (read, _) => panic!("{setting}: {read:?}"),
+            }
+        }
+    }
 }

@@ -160,7 +160,9 @@ impl Access {
     pub fn remote(remote: Remote) -> Result<Self, Error> {
         let url = remote.url.ok_or_else(|| Error::Answer("name the URL of a service".into()))?;
         if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(Error::Answer(format!("{url:?} is no URL of a service: one begins with http:// or https://")));
+            return Err(Error::Answer(format!(
+                "{url:?} is not the URL of a service: write it as http://127.0.0.1:8080"
+            )));
         }
         let base = url.trim_end_matches('/').to_owned();
         Ok(Self::Service { client: client(None)?, base, key: remote.key })
@@ -168,37 +170,41 @@ impl Access {
 
     /// What the instance answers to a GET.
     pub async fn get(&self, path: &str) -> Result<Value, Error> {
-        let (status, body) = match self {
+        let (who, status, body) = match self {
             Self::Service { client, base, key } => {
                 let request = client.get(format!("{base}{path}"));
-                send(key.iter().fold(request, |request, key| request.bearer_auth(key))).await?
+                let request = key.iter().fold(request, |request, key| request.bearer_auth(key));
+                let (status, body) = send(request).await?;
+                (SERVICE, status, body)
             }
             Self::Opened(opened) => {
                 let answer = opened.answer(Method::GET, path, String::new()).await?;
-                (answer.status().as_u16(), whole(answer).await?)
+                (OWN, answer.status().as_u16(), whole(answer).await?)
             }
         };
-        read(status, &body)
+        read(who, status, &body)
     }
 
     /// What the instance answers to a PUT of JSON by a tenant.
     pub async fn put(&self, path: &str, tenant: &str, document: &Value) -> Result<Value, Error> {
         let body = document.to_string();
-        let (status, body) = match self {
+        let (who, status, body) = match self {
             Self::Service { client, base, key } => {
                 let request = client.put(format!("{base}{path}")).header("content-type", "application/json");
                 let request = request.header("foretell-tenant", tenant).body(body);
-                send(key.iter().fold(request, |request, key| request.bearer_auth(key))).await?
+                let request = key.iter().fold(request, |request, key| request.bearer_auth(key));
+                let (status, body) = send(request).await?;
+                (SERVICE, status, body)
             }
             Self::Opened(opened) => {
                 let request = Request::builder().method(Method::PUT).uri(path);
                 let request = request.header("content-type", "application/json").header("foretell-tenant", tenant);
                 let request = request.body(Body::from(body)).map_err(|e| Error::Answer(e.to_string()))?;
                 let answer = opened.routes().oneshot(request).await.unwrap_or_else(|never| match never {});
-                (answer.status().as_u16(), whole(answer).await?)
+                (OWN, answer.status().as_u16(), whole(answer).await?)
             }
         };
-        read(status, &body)
+        read(who, status, &body)
     }
 
     /// What the instance answers line by line, for as long as it takes.
@@ -219,7 +225,7 @@ impl Access {
                 let answer = request.send().await.map_err(unreachable)?;
                 if !answer.status().is_success() {
                     let status = answer.status().as_u16();
-                    return Err(refused(status, &answer.bytes().await.map_err(unreachable)?));
+                    return Err(refused(SERVICE, status, &answer.bytes().await.map_err(unreachable)?));
                 }
                 Answer::Remote(answer)
             }
@@ -227,7 +233,7 @@ impl Access {
                 let answer = opened.answer(method, path, body).await?;
                 let status = answer.status();
                 if !status.is_success() {
-                    return Err(refused(status.as_u16(), &whole(answer).await?));
+                    return Err(refused(OWN, status.as_u16(), &whole(answer).await?));
                 }
                 Answer::Local(answer.into_body().into_data_stream())
             }
@@ -283,7 +289,7 @@ async fn patiently(request: reqwest::RequestBuilder) -> Result<(), Error> {
         };
         attempts += 1;
         if !matches!(status, 429 | 503) || attempts > ATTEMPTS_MAX {
-            return read(status, &body).map(|_| ());
+            return read(SERVICE, status, &body).map(|_| ());
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -297,26 +303,39 @@ async fn send(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Error>
 
 #[allow(clippy::needless_pass_by_value, reason = "the argument of map_err")]
 fn unreachable(error: reqwest::Error) -> Error {
-    // reqwest names the URL and leaves the cause to its source.
-    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    Error::Answer(format!("cannot reach the service: {error}{cause}"))
+    let place = error.url().map_or_else(|| "the service".to_owned(), |url| url.origin().ascii_serialization());
+    // reqwest leaves the cause to its sources: the last one says what happened.
+    let first: &dyn std::error::Error = &error;
+    let causes = std::iter::successors(Some(first), |cause| cause.source());
+    let refused = causes.clone().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if refused.clone().any(|cause| cause.kind() == std::io::ErrorKind::ConnectionRefused) {
+        let detail = format!("cannot reach {place}: connection refused. Is `foretell serve` running there?");
+        return Error::Answer(detail);
+    }
+    let last = causes.last().map(ToString::to_string).unwrap_or_default();
+    Error::Answer(format!("cannot reach {place}: {last}"))
 }
 
+/// Who answered, at the beginning of a problem: another process, or the routes of this one.
+const SERVICE: &str = "the service answered ";
+const OWN: &str = "";
+
 /// The body of a good answer, or the problem that a bad one names.
-fn read(status: u16, body: &[u8]) -> Result<Value, Error> {
+fn read(who: &str, status: u16, body: &[u8]) -> Result<Value, Error> {
     if status >= 400 {
-        return Err(refused(status, body));
+        return Err(refused(who, status, body));
     }
     Ok(serde_json::from_slice(body).unwrap_or(Value::Null))
 }
 
 /// The problem that a bad answer names.
-fn refused(status: u16, body: &[u8]) -> Error {
+fn refused(who: &str, status: u16, body: &[u8]) -> Error {
     let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let faults = value.get("errors").and_then(Value::as_array).into_iter().flatten().take(5);
     let faults: String = faults.map(|fault| format!("\n  {fault}")).collect();
-    Error::Answer(format!("the service answered {status} {}: {}{faults}", text("code"), text("detail")))
+    let status = if who.is_empty() { String::new() } else { format!("{status} ") };
+    Error::Answer(format!("{who}{status}{}: {}{faults}", text("code"), text("detail")))
 }
 
 fn client(socket: Option<PathBuf>) -> Result<reqwest::Client, Error> {

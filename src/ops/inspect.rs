@@ -43,11 +43,18 @@ pub async fn inspect(access: &Access, what: &What, print: Print, out: &mut dyn W
         What::Topics => topics(&answer, out)?,
         What::Positions => positions(&answer, out)?,
         What::Row { view, key, .. } if answer.as_array().is_none_or(Vec::is_empty) => {
-            return Err(Error::Answer(format!("no row {key:?} in view {view}")));
+            return Err(Error::Answer(no_row(view, key)));
         }
         What::Row { .. } => writeln!(out, "{answer:#}")?,
     }
     Ok(())
+}
+
+fn no_row(view: &str, key: &str) -> String {
+    match key.contains(':') {
+        true => format!("no row {key:?} in view {view}"),
+        false => format!("no row {key:?} in view {view}: a key begins with its tenant, as in default:{key}"),
+    }
 }
 
 fn path(what: &What) -> String {

@@ -184,7 +184,7 @@ async fn own<F: Fold>(shared: Arc<Shared<F>>, assigned: Assigned, leaving: Cance
         () = leaving.cancelled() => return Ok(Exit::Revoked),
         checkpoint = resume(&shared, partition, committed) => checkpoint?,
     };
-    tracing::info!(topic = %shared.topic_name, partition, offset = checkpoint.next, "folding");
+    tracing::debug!(topic = %shared.topic_name, partition, offset = checkpoint.next, "folding");
     if start.send(checkpoint.next).is_err() {
         return Ok(Exit::Revoked);
     }

@@ -37,17 +37,30 @@ pub(super) fn read(input: &mut dyn BufRead, rows: &mut Rows<'_>) -> Result<(), E
     }
 }
 
+/// What is wrong with a line that is not JSON, with the likeliest cause.
+fn explained(detail: &str, line: &[u8]) -> String {
+    let hint = match line.trim_ascii_start().first() {
+        Some(b'{') => return detail.to_owned(),
+        Some(b'[') => "an array? Write one event a line, as `jq -c '.[]'` does",
+        _ => "a CSV file? --format rba reads that of the RBA data set, --format noshow that of appointments",
+    };
+    format!("{detail}. The format events has one CloudEvent in JSON on each line: is this {hint}")
+}
+
 fn event(line: &[u8], number: u64, rows: &mut Rows<'_>) -> Result<Sourced, Error> {
     let origin = rows.origin;
     let refused = |faults: Faults| {
         let fault = faults.first();
         if fault.pointer.is_empty() && fault.code == MALFORMED_JSON {
-            return origin.unreadable(number, &fault.detail);
+            return origin.unreadable(number, &explained(&fault.detail, line));
         }
         let place = if fault.pointer.is_empty() { "the event" } else { &fault.pointer };
         origin.bad(number, place, format!("{}: {}", fault.code, fault.detail))
     };
     let value = codec::json::parse(line, "").map_err(refused)?;
+    if value.is_array() {
+        return Err(origin.unreadable(number, &explained("not an object", line)));
+    }
     if value.get("time").is_none_or(Value::is_null) {
         return Err(origin.bad(number, "/time", "time is required in a file"));
     }

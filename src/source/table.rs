@@ -41,6 +41,10 @@ pub(super) const fn number(name: &'static str, field: &'static str) -> Column {
 /// Bytes that the CSV reader takes at a time, so a row may be up to so many longer than [`RECORD_BYTES_MAX`].
 const BUFFER_BYTES: usize = 8 * 1024;
 
+/// How many columns an error names, and how much of each name.
+const COLUMNS_SHOWN: usize = 8;
+const COLUMN_CHARS_SHOWN: usize = 40;
+
 /// An input that fails where a row does not end, as after an open quote, before all of it is in memory.
 struct Bounded<'i> {
     input: &'i mut dyn BufRead,
@@ -92,7 +96,11 @@ impl<'i> Table<'i> {
     pub(super) fn place(&self, name: &'static str, origin: Origin<'_>) -> Result<Place, Error> {
         match self.names.iter().position(|known| known.trim() == name) {
             Some(index) => Ok(Place { name, index }),
-            None => Err(Error::Column { file: origin.file.to_owned(), column: name }),
+            None => {
+                let shown = |name: &str| name.trim().chars().take(COLUMN_CHARS_SHOWN).collect::<String>();
+                let columns = self.names.iter().take(COLUMNS_SHOWN).map(shown).collect::<Vec<_>>().join(", ");
+                Err(Error::Column { file: origin.file.to_owned(), column: name, columns })
+            }
         }
     }
 

@@ -18,7 +18,7 @@ async fn until_members(deployment: &Deployment, count: usize) {
     until(&format!("{count} members"), async || (members(deployment).await == [count; GROUPS]).then_some(())).await;
 }
 
-/// The partitions of logins and appointments that a process has begun to fold, since it had said so much.
+/// The partitions of logins and appointments that a process has begun to fold, since it had said so much; at debug.
 fn taken_over(service: &Service, since: usize) -> BTreeSet<Place> {
     let said = service.process.stderr();
     let lines = said[since..].lines().filter(|line| line.contains(" folding topic="));
@@ -39,7 +39,8 @@ async fn until_half(joined: &Service, since: usize) {
 
 /// The first of two, and the one that has joined it.
 async fn two_workers() -> (Deployment, [Service; 2]) {
-    let deployment = Deployment::cluster();
+    let mut deployment = Deployment::cluster();
+    deployment.set("TELEMETRY__LOG_FILTER", "info,foretell::pipeline=debug");
     let one = Service::start(&deployment, &WORKER);
     until("the first has all", async || (taken_over(&one, 0).len() == 2 * PARTITIONS as usize).then_some(())).await;
     let other = Service::start(&deployment, &WORKER);

@@ -215,7 +215,7 @@ fn policies_are_checked_and_tested_on_the_command_line() {
     let json = file("good.json", "{\"challenge_at\": 0.2}");
     assert_eq!(deployment.output(&["policy", "check", &json, "--json"]), "{\"usable\":true,\"rules\":0}\n");
     for (name, text, expected) in [
-        ("syntax.toml", "challenge_at = ", "TOML parse error"),
+        ("syntax.toml", "challenge_at = ", "line 1, column 16"),
         ("word.toml", "chalenge_at = 0.2", "/chalenge_at"),
         ("bad.json", "{", "EOF"),
         ("rule.toml", "[[rules]]\ncode = \"OURS\"\nwhen = \"contry == 'NO'\"\nfactor = 2.0\n", "did you mean country?"),

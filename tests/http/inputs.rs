@@ -199,7 +199,7 @@ async fn questions_that_are_refused() {
         ("/v1/risk/appointments/none", 404, "APPOINTMENT_NOT_FOUND"),
         ("/v1/risk/logins", 405, "METHOD_NOT_ALLOWED"),
         ("/v1/users/%FF", 400, "MALFORMED_REQUEST"),
-        ("/", 404, "PATH_NOT_FOUND"),
+        ("/nowhere", 404, "PATH_NOT_FOUND"),
     ] {
         assert_eq!(instance.get(path).await.problem(), (status, code), "{path}");
     }

@@ -188,6 +188,7 @@ impl ConsumerContext for Events {}
 /// A client that only asks: counts and extents.
 pub(super) struct Query {
     consumer: BaseConsumer<Events>,
+    brokers: String,
     timeout: Duration,
 }
 
@@ -195,7 +196,8 @@ impl Query {
     pub(super) fn new(settings: &Settings) -> Result<Self, Error> {
         let consumer =
             settings.query().create_with_context(Events).map_err(|error| Error::fatal("open the log", error))?;
-        Ok(Self { consumer, timeout: settings.request_timeout() })
+        let brokers = settings.common.get("bootstrap.servers").unwrap_or_default().to_owned();
+        Ok(Self { consumer, brokers, timeout: settings.request_timeout() })
     }
 
     /// The partition count of a topic; none if it does not exist.
@@ -252,6 +254,7 @@ impl Query {
         operation: &'static str,
         question: impl FnOnce(&BaseConsumer<Events>, Duration) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, Error> {
+        let brokers = query.brokers.clone();
         let query = Arc::clone(query);
         let asked = tokio::task::spawn_blocking(move || {
             // Serves the client's log lines, which would pile up otherwise.
@@ -259,7 +262,7 @@ impl Query {
             question(&query.consumer, query.timeout)
         });
         match asked.await {
-            Ok(answer) => answer.map_err(|error| Error::retry(operation, error)),
+            Ok(answer) => answer.map_err(|error| Error::retry(operation, format!("{brokers}: {error}"))),
             Err(ended) => Err(Error::retry(operation, ended)),
         }
     }

@@ -11,7 +11,7 @@ use super::signal::settings::{Switch, is_factor};
 use super::variables::{self, Variables};
 use crate::score::{Code, Decision};
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, operators};
-use cel::{Context, ExecutionError, Program, Value};
+use cel::{Context, ExecutionError, ParseError, ParseErrors, Program, Value};
 use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
@@ -207,8 +207,14 @@ fn brackets_depth(source: &str) -> usize {
     depths.max().unwrap_or(0)
 }
 
+/// The first error of a compiler, in one line: what follows is mostly of its making.
+fn first(errors: &ParseErrors) -> String {
+    let described = |error: &ParseError| format!("line {}, column {}: {}", error.pos.0, error.pos.1 + 1, error.msg);
+    errors.errors.first().map(described).unwrap_or_default()
+}
+
 fn checked(source: &str) -> Result<Program, Refused> {
-    let program = Program::compile(source).map_err(|errors| Refused(format!("the syntax: {errors}")))?;
+    let program = Program::compile(source).map_err(|errors| Refused(format!("the syntax, {}", first(&errors))))?;
     let mut bounds = Bounds::default();
     bounds.walk(program.expression(), 1, &mut Vec::new())?;
     for sample in variables::samples() {

@@ -1,0 +1,97 @@
+//! Whether anything listens where a cluster is said to be, before a client library looks for it.
+//!
+//! The libraries try each address until their own time limit and then name a chain of causes. That is right for a cluster
+//! that comes and goes, and hides what is the matter at a first start: a wrong address, or a cluster that does not run.
+
+use crate::port::Error;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use std::io::ErrorKind;
+use std::net::Ipv6Addr;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Longest time for a name to be resolved and a connection to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Retry where none of the nodes of a URL takes a connection, with the cause at each. `disk:` URLs, and what is no URL of
+/// a cluster, pass: what opens them says what is wrong.
+pub(super) async fn check(url: &str) -> Result<(), Error> {
+    let (operation, nodes, port) = match url.split_once("://") {
+        Some(("kafka", rest)) => ("reach kafka", rest, 9092),
+        Some(("cassandra", rest)) => ("reach cassandra", rest, 9042),
+        _ => return Ok(()),
+    };
+    let nodes = nodes.split('/').next().unwrap_or_default().split(',').filter(|node| !node.is_empty());
+    let mut attempts: FuturesUnordered<_> = nodes.map(|node| connect(with_port(node, port))).collect();
+    let mut causes = Vec::new();
+    while let Some(attempt) = attempts.next().await {
+        match attempt {
+            Ok(()) => return Ok(()),
+            Err(cause) => causes.push(cause),
+        }
+    }
+    if causes.is_empty() { Ok(()) } else { Err(Error::retry(operation, causes.join("; "))) }
+}
+
+/// The address of a node, with the port that it has where it names none.
+fn with_port(node: &str, port: u16) -> String {
+    let is_bare_ipv6 = node.parse::<Ipv6Addr>().is_ok();
+    let has_port = !is_bare_ipv6 && node.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    match (has_port, is_bare_ipv6) {
+        (true, _) => node.to_owned(),
+        (false, true) => format!("[{node}]:{port}"),
+        (false, false) => format!("{node}:{port}"),
+    }
+}
+
+/// Connects once; errs with the address and the cause.
+async fn connect(address: String) -> Result<(), String> {
+    match timeout(CONNECT, TcpStream::connect(&address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(cause)) if cause.kind() == ErrorKind::ConnectionRefused => Err(format!("nothing listens at {address}")),
+        Ok(Err(cause)) => Err(format!("{address}: {cause}")),
+        Err(_) => Err(format!("{address} does not answer within {} s", CONNECT.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::Kind;
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn a_node_has_the_port_that_it_names_or_that_of_its_kind() {
+        for (node, address) in [
+            ("a", "a:9092"),
+            ("a:1", "a:1"),
+            ("192.0.2.1", "192.0.2.1:9092"),
+            ("::1", "[::1]:9092"),
+            ("[::1]", "[::1]:9092"),
+            ("[::1]:1", "[::1]:1"),
+        ] {
+            assert_eq!(with_port(node, 9092), address);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_node_that_takes_a_connection_is_enough_and_else_each_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        for url in [format!("kafka://127.0.0.1:1,{open}"), format!("cassandra://{open}/foretell")] {
+            assert!(check(&url).await.is_ok(), "{url}");
+        }
+        for url in ["disk:./data", "disk:a://b", "kafka://", "nats://127.0.0.1:1"] {
+            assert!(check(url).await.is_ok(), "{url} is for what opens it");
+        }
+        let error = check("kafka://127.0.0.1:1,127.0.0.1:2").await.unwrap_err();
+        assert_eq!(error.kind, Kind::Retry);
+        for words in ["cannot reach kafka", "nothing listens at 127.0.0.1:1", "nothing listens at 127.0.0.1:2"] {
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let error = check("cassandra://127.0.0.1:1/foretell").await.unwrap_err().to_string();
+        assert_eq!(error, "cannot reach cassandra: nothing listens at 127.0.0.1:1");
+    }
+}

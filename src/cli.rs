@@ -1,185 +1,272 @@
-//! The command line: what can be asked, and what answers.
+//! The command line: commands, their flags, and what runs them.
 //!
-//! Data goes to stdout, messages to stderr. Exit 0 when it worked, 1 when it did not, 2 when it was asked wrongly.
+//! Data goes to stdout, messages to stderr. Exit 0 when it worked, 1 when it did not, 2 for wrong usage.
 
 mod bar;
 mod calibrate;
 mod dead_letters;
 pub mod ending;
 mod first_key;
+mod help;
 mod policy;
 mod run;
+mod settings;
 mod train;
 
+pub use help::{man_pages, parse};
 pub use run::run;
 
 use crate::app::Role;
 use crate::event::codec::parse_rfc3339;
 use crate::repartition::Asked;
 use crate::store::{Family, View};
-use clap::builder::{FalseyValueParser, PossibleValuesParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::version::VERSION_LONG;
+use clap::builder::{FalseyValueParser, PossibleValuesParser, UnknownArgumentValueParser};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use settings::{Data, Flags, Geo, Listen, Output};
 use std::path::PathBuf;
 
-/// Real-time risk scores for logins and appointments, from views that are the fold of a log.
+/// Real-time risk scores for logins and appointments
+///
+/// Foretell folds two streams of events, logins and appointments, into views, and answers over HTTP: how risky is this
+/// login, how likely is this visit to be missed, and why. It announces reminders on a topic.
 #[derive(Debug, Parser)]
-#[command(name = "foretell", version, max_term_width = 100)]
+#[command(name = "foretell", version = VERSION_LONG, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
-    global: Global,
+    file: settings::File,
     #[command(subcommand)]
     command: Command,
 }
 
-/// Flags of every command.
-#[derive(Debug, Args)]
-struct Global {
-    /// Settings in TOML, over the defaults; `foretell config dump` shows all of them.
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Where facts are: disk:DIR or kafka://host:port,...
-    #[arg(long, global = true, value_name = "URL")]
-    log: Option<String>,
-    /// Where rows are: disk:DIR or cassandra://host:port,.../keyspace
-    #[arg(long, global = true, value_name = "URL")]
-    store: Option<String>,
-    /// Address and port to serve HTTP on.
-    #[arg(long, global = true, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Address and port to serve probes and metrics on, or "none".
-    #[arg(long, global = true, value_name = "ADDRESS")]
-    ops_listen: Option<String>,
-    /// Autonomous systems of addresses: an MMDB file.
-    #[arg(long, global = true, value_name = "FILE")]
-    geo_asn: Option<String>,
-    /// Countries and cities of addresses: an MMDB file.
-    #[arg(long, global = true, value_name = "FILE")]
-    geo_city: Option<String>,
-    /// Print JSON where there would be a table.
-    #[arg(long, global = true)]
-    json: bool,
-}
-
+// Descriptions are one line, as they also form the list of commands; a second paragraph is for the page of one command.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve: answer requests, keep the views, announce reminders.
-    Serve {
-        /// What this process does; the default is everything.
-        #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Role::Http, Role::Views, Role::Reminders])]
-        roles: Vec<Role>,
-        /// Accept that everybody who can connect may do everything.
-        #[arg(long)]
-        insecure: bool,
-        /// Make an API key where there is none, for an embedded instance. It is printed to stderr once; the data
-        /// directory keeps its digest for every later start. A file in http.api_keys_file is used instead.
-        #[arg(long, env = "FORETELL_FIRST_KEY", value_parser = FalseyValueParser::new())]
-        first_key: bool,
-        /// Rebuild views that were folded by older rules than this build and its settings have.
-        #[arg(long)]
-        auto_rebuild: bool,
+    /// Run the service: answer requests, keep the views, announce reminders
+    Serve(Serve),
+    /// Run a service with a made-up story, and show what to try
+    Demo(Demo),
+    /// Check whether a service is ready
+    ///
+    /// Prints what the service says at /readyz?verbose. Exit 0 when it is ready.
+    Health {
+        /// Where the service listens, as in http://127.0.0.1:8080
+        url: String,
     },
-    /// Serve a story in an empty temporary directory, and show what to try.
-    Demo,
-    /// Append the events of a file, in order of time, each once.
+    /// Append the events of a file, each once
+    ///
+    /// In order of time. An interrupted import goes on where it was when it is run again.
     Import(Import),
-    /// Replay a file in memory and score each row by what was known just before it.
-    Evaluate(Evaluate),
-    /// Make up the logins of a service, and attacks on it, each labelled with who made it.
-    Simulate(calibrate::Simulate),
-    /// Replay labelled logins, and find the thresholds that catch a share of the attacks: what they cost, beside a
-    /// plain rule.
-    Calibrate(calibrate::Calibrate),
-    /// Create topics, keyspace and tables where they are missing; or give a family another partition count.
-    Migrate {
-        /// Copy the topic of logins, or those of appointments and reminders, into one of so many partitions, as in
-        /// logins=16, and fold the rows anew. Nobody may serve or append meanwhile; an interrupted one goes on when
-        /// it is run again.
-        #[arg(long, value_name = "FAMILY=COUNT")]
-        repartition: Option<Asked>,
+    /// Create missing topics and tables, or change a partition count
+    Migrate(Migrate),
+    /// Copy the embedded log, also while it is served
+    ///
+    /// To restore it, serve the copy.
+    Backup {
+        /// Where to: a directory that does not exist yet
+        directory: PathBuf,
+        #[command(flatten)]
+        instance: Instance,
     },
-    /// Look at the log and the rows.
+    /// Show topics, positions and rows
     Inspect {
         #[command(subcommand)]
         what: Inspect,
+        #[command(flatten)]
+        instance: Instance,
     },
-    /// Fold the log again from its beginning, and hold the rows against it; exit 1 where they differ.
+    /// Fold the log again and compare the rows with it
+    ///
+    /// Exit 1 where they differ.
     Verify {
-        /// The view; without one, all of them.
+        /// The view; default: all of them
         #[arg(value_parser = views())]
         view: Option<String>,
+        #[command(flatten)]
+        instance: Instance,
     },
-    /// Fold a family of views anew, beside the one that serves; verify it, and let it serve instead.
+    /// Fold a family of views again, and switch to the new rows
     ///
-    /// An interrupted one goes on when it is run again. On Kafka, processes with the roles that keep the family help.
+    /// The old rows serve until the new ones are complete and verified. An interrupted rebuild goes on when it is run
+    /// again. On Kafka, all processes with the roles that keep the family take part.
     Rebuild {
-        /// The family.
+        /// The family
         #[arg(value_enum)]
         family: Family,
-        /// Give up what is being built.
+        /// Give up the rebuild that was begun
         #[arg(long)]
         cancel: bool,
+        #[command(flatten)]
+        instance: Instance,
     },
-    /// Copy the embedded log, while it is served or not; to restore it, serve the copy.
-    Backup {
-        /// Where to: a directory that does not exist yet.
-        directory: PathBuf,
-    },
-    /// Look at records that could not be folded; send them again, or let them go.
+    /// List, show, redrive or drop records that could not be folded
     DeadLetters {
         #[command(subcommand)]
         what: dead_letters::DeadLetters,
+        #[command(flatten)]
+        instance: Instance,
     },
-    /// Check a policy for logins or reminders, or see what it would do.
+    /// Score the events of a file by what was known before each
+    ///
+    /// In memory, without a log or a store. Prints a line for each event, and a summary to stderr.
+    Evaluate(Evaluate),
+    /// Make up labelled logins of a service, with attacks on it
+    Simulate(calibrate::Simulate),
+    /// Find thresholds of login scores that catch a share of attacks
+    ///
+    /// Replays labelled logins, and shows what each threshold costs users, compared with a plain rule.
+    Calibrate(calibrate::Calibrate),
+    /// Check a policy, or test it with the events of a file
     Policy {
         #[command(subcommand)]
         what: policy::Policies,
+        #[command(flatten)]
+        output: Output,
     },
-    /// Learn a model of a tenant's own history.
+    /// Train a model with a tenant's own history
     Train {
         #[command(subcommand)]
         what: train::Train,
+        #[command(flatten)]
+        instance: Instance,
     },
-    /// Say how good the scores were that were given, by what became known of them.
+    /// Compare past scores with what they predicted
     Report {
         #[command(subcommand)]
         what: Report,
+        #[command(flatten)]
+        instance: Instance,
     },
-    /// Check or print the settings.
-    Config {
-        #[command(subcommand)]
-        what: Settings,
-    },
-    /// Print the OpenAPI document.
+    /// Check or print the settings
+    Config(Settings),
+    /// Print the OpenAPI document
     Openapi,
-    /// Ask a service whether it is ready.
-    Health {
-        /// Where it listens, as in http://127.0.0.1:8080
-        url: String,
-    },
-    /// Print completions for a shell.
+    /// Print completions for a shell
     Completions {
-        /// The shell.
+        /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write manual pages, one for each command
+    Man {
+        /// Where to: a directory that exists
+        #[arg(default_value = ".")]
+        directory: PathBuf,
+    },
+}
+
+impl Command {
+    fn flags(&self) -> Flags<'_> {
+        let flags = Flags::default();
+        match self {
+            Self::Serve(Serve { data, listen, geo, .. }) => flags.data(data).listen(listen).geo(geo),
+            Self::Demo(Demo { listen, geo, output, .. }) => flags.listen(listen).geo(geo).output(output),
+            Self::Import(Import { instance, geo, .. }) => flags.instance(instance).geo(geo),
+            Self::Evaluate(Evaluate { geo, output, .. }) => flags.geo(geo).output(output),
+            Self::Calibrate(calibrate::Calibrate { output, .. }) | Self::Policy { output, .. } => flags.output(output),
+            Self::Config(Settings { instance, listen, geo, .. }) => flags.instance(instance).listen(listen).geo(geo),
+            Self::Migrate(Migrate { instance, .. })
+            | Self::Backup { instance, .. }
+            | Self::Inspect { instance, .. }
+            | Self::Verify { instance, .. }
+            | Self::Rebuild { instance, .. }
+            | Self::DeadLetters { instance, .. }
+            | Self::Train { instance, .. }
+            | Self::Report { instance, .. } => flags.instance(instance),
+            Self::Health { .. } | Self::Simulate(_) | Self::Openapi | Self::Completions { .. } | Self::Man { .. } => {
+                flags
+            }
+        }
+    }
+}
+
+/// The log and store that a command works with, and how it prints.
+#[derive(Debug, Args)]
+struct Instance {
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    data: Data,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// What this process does
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Role::Http, Role::Views, Role::Reminders])]
+    roles: Vec<Role>,
+    /// Accept that everybody who can connect may do everything
+    ///
+    /// Without API keys, the service listens on addresses of this machine alone, unless this flag is set.
+    #[arg(long)]
+    insecure: bool,
+    /// Make an API key where there is none
+    ///
+    /// For an embedded instance. The key is printed to stderr once; the data directory keeps its digest for every later
+    /// start. A file in http.api_keys_file is used instead.
+    #[arg(long, env = "FORETELL_FIRST_KEY", value_parser = FalseyValueParser::new())]
+    first_key: bool,
+    /// Rebuild views that another version, or other settings, folded
+    #[arg(long)]
+    auto_rebuild: bool,
+    #[command(flatten)]
+    data: Data,
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    geo: Geo,
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    geo: Geo,
+    // Refused with a hint, as people want to keep what they have seen.
+    #[arg(long, hide = true, action = ArgAction::Set, value_parser = no_data())]
+    log: Option<String>,
+    #[arg(long, hide = true, action = ArgAction::Set, value_parser = no_data())]
+    store: Option<String>,
+}
+
+fn no_data() -> UnknownArgumentValueParser {
+    UnknownArgumentValueParser::suggest("the demo has a directory of its own; to keep one, run `foretell serve`")
+}
+
+#[derive(Debug, Args)]
+struct Migrate {
+    /// Give a family another partition count, as in logins=16
+    ///
+    /// Copies the topic of logins, or those of appointments and reminders, into one of so many partitions, and folds the
+    /// rows again. Nothing may serve or append meanwhile. An interrupted one goes on when it is run again.
+    #[arg(long, value_name = "FAMILY=COUNT")]
+    repartition: Option<Asked>,
+    #[command(flatten)]
+    instance: Instance,
 }
 
 #[derive(Debug, Args)]
 struct Import {
-    /// What the file holds.
+    /// What the file holds
     #[arg(value_enum)]
     kind: Facts,
-    /// The file, gzipped or not.
+    /// The file, gzipped or not
     file: PathBuf,
-    /// rba: logins of the RBA data set; noshow: appointments of "Medical Appointment No Shows"; events: JSON Lines
-    /// of structured CloudEvents.
+    /// Format of the file
     #[arg(long, value_enum)]
     format: Format,
-    /// Whose events they all are; an event that names another tenant is refused. Without it they are of the tenants that
-    /// they name, and of "default" where they name none.
+    /// The tenant of all events
+    ///
+    /// An event that names another tenant is refused. Default: the tenant that an event names, else "default".
     #[arg(long)]
     tenant: Option<String>,
     #[command(flatten)]
     to: Destination,
+    #[command(flatten)]
+    instance: Instance,
+    #[command(flatten)]
+    geo: Geo,
 }
 
 #[derive(Debug, Args)]
@@ -187,28 +274,33 @@ struct Destination {
     /// Send to a running service instead, as in http://127.0.0.1:8080
     #[arg(long, value_name = "URL")]
     to: Option<String>,
-    /// Its API key; better in FORETELL_API_KEY.
+    /// API key of that service; other users of this machine do not see it in FORETELL_API_KEY
     #[arg(long, env = "FORETELL_API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct Evaluate {
-    /// What the file holds.
+    /// What the file holds
     #[arg(value_enum)]
     kind: Facts,
-    /// The file, gzipped or not.
+    /// The file, gzipped or not
     file: PathBuf,
-    /// See `import`.
+    /// Format of the file
     #[arg(long, value_enum)]
     format: Format,
-    /// When an appointment is scored.
+    /// When an appointment is scored
     #[arg(long, value_enum, default_value = "booking")]
     at: At,
-    /// RFC 3339; only what came later is in the summary. Of appointments a model is learnt from what was known by then,
-    /// and later outcomes recalibrate it.
+    /// Summarise only what came after this time, RFC 3339
+    ///
+    /// Of appointments, a model is learnt from what was known by then, and later outcomes recalibrate it.
     #[arg(long, value_name = "TIME")]
     train_until: Option<String>,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    geo: Geo,
 }
 
 fn views() -> PossibleValuesParser {
@@ -223,32 +315,37 @@ enum Facts {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    Rba,
-    Noshow,
+    /// Structured CloudEvents, one JSON object a line
     Events,
+    /// CSV of the RBA data set: logins
+    Rba,
+    /// CSV of the data set "Medical Appointment No Shows": appointments
+    Noshow,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum At {
+    /// When it is booked
     Booking,
+    /// 24 hours before it begins
     #[value(name = "24h")]
     DayBefore,
 }
 
 #[derive(Debug, Subcommand)]
 enum Inspect {
-    /// Partitions of every topic, and the offsets that they hold.
+    /// The partitions of every topic, with the offsets that they hold
     Topics,
-    /// Checkpoints of every family, and how far behind the log they are.
+    /// The checkpoints of every family, and how far they are behind the log
     Positions,
-    /// A row: its partials by source partition, decoded.
+    /// A row, decoded, by the partitions that it was folded from
     Row {
-        /// The view.
+        /// The view
         #[arg(value_parser = views())]
         view: String,
-        /// tenant:key, as in default:ada
+        /// The key, with its tenant, as in default:ada
         key: String,
-        /// The bucket, of agenda and announced.
+        /// The bucket, for the views agenda and announced
         #[arg(long)]
         bucket: Option<i64>,
     },
@@ -256,29 +353,31 @@ enum Inspect {
 
 #[derive(Debug, Subcommand)]
 enum Report {
-    /// Decisions about logins, by what was decided and by reason: how many were given, how many of them somebody has
-    /// confirmed or reported, and the share of fraud among those.
+    /// Decisions about logins, by what was decided and by reason
+    ///
+    /// How many there were, how many of them were confirmed or reported as fraud, and the share of fraud among those.
     Decisions {
-        /// Those that were made at this time or later, RFC 3339; default: all that are kept.
+        /// Those made at this time or later, RFC 3339; default: all that are kept
         #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<i64>,
-        /// Those of one tenant.
+        /// Those of one tenant
         #[arg(long)]
         tenant: Option<String>,
     },
-    /// Visits, by lead, by level and by the reminders that they got: how many were missed, called off or are unknown;
-    /// and whether the scores that they were given before they began have come true.
+    /// Visits, by lead time, risk level and reminders
+    ///
+    /// How many were missed, were cancelled or have no known outcome; and how often the predicted risks came true.
     NoShow {
-        /// Those that began at this time or later, RFC 3339; default: all that are kept.
+        /// Those that began at this time or later, RFC 3339; default: all that are kept
         #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<i64>,
-        /// Those that began before this time, RFC 3339; default: now.
+        /// Those that began before this time, RFC 3339; default: now
         #[arg(long, value_name = "TIME", value_parser = time)]
         until: Option<i64>,
-        /// Those of one tenant.
+        /// Those of one tenant
         #[arg(long)]
         tenant: Option<String>,
-        /// Draw the calibration to this file, as SVG.
+        /// Draw the calibration to this file, as SVG
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
@@ -288,13 +387,25 @@ fn time(text: &str) -> Result<i64, String> {
     parse_rfc3339(text).map_err(|fault| fault.detail)
 }
 
+#[derive(Debug, Args)]
+struct Settings {
+    #[command(subcommand)]
+    what: SettingsCommand,
+    #[command(flatten)]
+    instance: Instance,
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    geo: Geo,
+}
+
 #[derive(Debug, Subcommand)]
-enum Settings {
-    /// Say whether the settings can be used.
+enum SettingsCommand {
+    /// Check whether the settings can be used
     Check,
-    /// Print all of them, as they are after all layers, without secrets.
+    /// Print the settings that apply, from all sources, without secrets
     Dump {
-        /// The annotated defaults instead.
+        /// Print the defaults instead, with comments
         #[arg(long)]
         defaults: bool,
     },

@@ -1,7 +1,6 @@
 //! The binary: parse, run one command, exit code.
 
-use clap::Parser;
-use foretell::cli::{Cli, run};
+use foretell::cli::{parse, run};
 use rustix::fs::Mode;
 use std::io::Write;
 use std::process::ExitCode;
@@ -13,11 +12,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     // Whatever is written holds facts about people: files 0600, directories 0700, those of libraries too.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    match run(Cli::parse()) {
+    match run(parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nobody is left to tell if stderr is gone as well.
+            // Where stderr is gone as well, there is no place left to report it.
             let _ = writeln!(std::io::stderr(), "foretell: {failure}");
             ExitCode::FAILURE
         }

@@ -2,6 +2,7 @@
 
 use super::bar::progress;
 use super::ending::Failure;
+use super::settings::Output;
 use crate::calibrate::{self, Calibration, PolicyFile, Replayed};
 use crate::config::Config;
 use crate::event::DEFAULT_TENANT;
@@ -23,19 +24,19 @@ enum Facts {
 /// What to simulate.
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
-    /// What to make up.
+    /// What to make up
     #[arg(value_enum)]
     kind: Facts,
-    /// Accounts, at most 100000.
+    /// Accounts, at most 100000
     #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
     users: u32,
-    /// Days, at most 731.
+    /// Days, at most 731
     #[arg(long, value_name = "COUNT", default_value_t = 365)]
     days: u32,
-    /// Other seeds, other people.
+    /// Another seed makes other people
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
-    /// Where to write it; without one, stdout.
+    /// Write to this file instead of stdout
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -43,21 +44,23 @@ pub(super) struct Simulate {
 /// What to calibrate with.
 #[derive(Debug, Args)]
 pub(super) struct Calibrate {
-    /// What the files hold.
+    /// What the files hold
     #[arg(value_enum)]
     kind: Facts,
-    /// Labelled histories of `simulate`, gzipped or not; each is replayed by itself.
+    /// Labelled logins as `simulate` writes them, gzipped or not; each file is replayed by itself
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Share of the attacks of each kind that is to be challenged.
+    /// Share of the attacks of each kind to challenge
     #[arg(long, value_name = "SHARE", default_value_t = 0.98, value_parser = share)]
     target_tpr: f64,
-    /// Draw the curves into this file, as SVG.
+    /// Draw the curves to this file, as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Score by this policy instead of the settings', and write the thresholds into it.
+    /// Score by this policy instead of that of the settings, and write the thresholds into it
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -88,7 +91,7 @@ pub(super) fn simulate(asked: &Simulate, out: &mut dyn Write) -> Result<(), Fail
 
 /// Prints what the thresholds are and cost.
 pub(super) fn calibrate(config: &Config, asked: &Calibrate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
-    let Calibrate { kind: Facts::Logins, files, target_tpr, plot, policy } = asked;
+    let Calibrate { kind: Facts::Logins, files, target_tpr, plot, policy, output: _ } = asked;
     let mut policy =
         policy.as_ref().map(|path| Ok::<_, Failure>((path, PolicyFile::read(path).map_err(failed)?))).transpose()?;
     let score = match &policy {

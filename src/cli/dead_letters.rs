@@ -23,44 +23,48 @@ use std::sync::Arc;
 /// A letter is named by PARTITION/OFFSET in the topic of dead letters, as `list` prints it.
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLetters {
-    /// Name those that wait for somebody; one that was written twice is named once.
+    /// List the letters that are open
     List {
         #[command(flatten)]
         conditions: Conditions,
-        /// Those that were redriven or dropped too.
+        /// List those that were redriven or dropped, too
         #[arg(long)]
         all: bool,
-        /// Letters at most.
+        /// How many letters to list
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
     },
-    /// Print all of one: its faults with their places, headers, event and value.
+    /// Print a letter: its faults with their places, headers, event and value
     Show {
-        /// PARTITION/OFFSET, as `list` prints it.
+        /// PARTITION/OFFSET, as `list` prints it
         id: Id,
     },
-    /// Append their records again, as new records, under the right key; says what it would do, unless --execute.
+    /// Append their records again; a dry run without --execute
+    ///
+    /// As new records, under the key that their event belongs to.
     Redrive {
         #[command(flatten)]
         which: Which,
-        /// JSON Patch (RFC 6902), applied to each event in structured form, as `show` prints it.
+        /// JSON Patch (RFC 6902) for each event, in the structured form that `show` prints
         #[arg(long, value_name = "FILE")]
         patch: Option<PathBuf>,
-        /// A record that was rejected so many times is left.
+        /// Leave records that were rejected so many times
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         attempts_max: u32,
-        /// Records a second.
+        /// Records a second
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
         rate: u32,
-        /// Why; kept with the letter.
+        /// Why; kept with the letter
         #[arg(long, value_parser = reason)]
         reason: Option<String>,
     },
-    /// Let them go: they are not listed any more; says what it would do, unless --execute.
+    /// Close letters for good; a dry run without --execute
+    ///
+    /// They are not listed any more, and their records are not appended.
     Drop {
         #[command(flatten)]
         which: Which,
-        /// Why; kept with the letter.
+        /// Why; kept with the letter
         #[arg(long, value_parser = reason)]
         reason: String,
     },
@@ -69,19 +73,19 @@ pub(super) enum DeadLetters {
 /// What letters must meet, all of it.
 #[derive(Debug, Args)]
 pub(super) struct Conditions {
-    /// Source topic, with its prefix or without.
+    /// Source topic, with its prefix or without
     #[arg(long)]
     topic: Option<String>,
-    /// Code of the first fault, as in MISSING_FIELD.
+    /// Code of the first fault, as in MISSING_FIELD
     #[arg(long)]
     code: Option<String>,
-    /// Key of the record, as in default:ada.
+    /// Key of the record, as in default:ada
     #[arg(long)]
     key: Option<String>,
-    /// First failure at this time or later, RFC 3339.
+    /// First failure at this time or later, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<i64>,
-    /// First failure before this time, RFC 3339.
+    /// First failure before this time, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<i64>,
 }
@@ -89,15 +93,15 @@ pub(super) struct Conditions {
 /// What is acted upon: never everything by a slip.
 #[derive(Debug, Args)]
 pub(super) struct Which {
-    /// PARTITION/OFFSET, as `list` prints it; or conditions instead, or both.
+    /// PARTITION/OFFSET, as `list` prints it; with conditions, those that meet them
     #[arg(value_name = "ID", required_unless_present_any = ["topic", "code", "key", "since", "until"])]
     ids: Vec<Id>,
     #[command(flatten)]
     conditions: Conditions,
-    /// Letters at most; asked again, it goes on with the rest.
+    /// How many letters to take; run again, it goes on with the rest
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
-    /// Do it.
+    /// Do it, instead of printing what would be done
     #[arg(long)]
     execute: bool,
 }

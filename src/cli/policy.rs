@@ -28,26 +28,26 @@ use std::path::{Path, PathBuf};
 /// What to do with a policy.
 #[derive(Debug, Subcommand)]
 pub(super) enum Policies {
-    /// Print the JSON Schema of a policy.
+    /// Print the JSON Schema of a policy
     Schema {
-        /// What it is for.
+        /// What the policy is for
         #[arg(long, value_enum, default_value = "login")]
         kind: About,
     },
-    /// Print what the rules of a policy for logins may ask about an attempt.
+    /// Print the variables that rules of a policy for logins may use
     Variables,
-    /// Say whether a policy can be used; exit 1 where it cannot.
+    /// Check whether a policy can be used; exit 1 where it cannot
     Check {
         /// The document, in TOML, or in JSON where its name ends in .json
         file: PathBuf,
-        /// What it is for.
+        /// What the policy is for
         #[arg(long, value_enum, default_value = "login")]
         kind: About,
     },
-    /// Show what a policy would do with the events of a file.
+    /// Show what a policy would do with the events of a file
     ///
-    /// Of logins: which of them it would decide otherwise than the settings. Of reminders: what it would announce,
-    /// withdraw, put off and leave out, when, and why.
+    /// Of logins: those that it would decide otherwise than the settings. Of reminders: what it would announce,
+    /// withdraw, defer and leave out, when, and why.
     Test(Box<Test>),
 }
 
@@ -56,19 +56,19 @@ pub(super) enum Policies {
 pub(super) struct Test {
     /// The document, in TOML, or in JSON where its name ends in .json
     file: PathBuf,
-    /// What it is for.
+    /// What the policy is for
     #[arg(long, value_enum, default_value = "login")]
     kind: About,
-    /// The events, gzipped or not.
+    /// The events, gzipped or not
     #[arg(long, value_name = "EVENTS")]
     against: PathBuf,
-    /// See `import`.
+    /// Format of the events
     #[arg(long, value_enum, default_value = "events")]
     format: Format,
-    /// Of logins: the policy that is in use, where it is not the settings'.
+    /// Of logins: compare with this policy, instead of the settings
     #[arg(long, value_name = "FILE")]
     instead_of: Option<PathBuf>,
-    /// How many lines to show; with --json all are.
+    /// How many lines to print; with --json, all are
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     limit: u64,
 }
@@ -76,9 +76,9 @@ pub(super) struct Test {
 /// What a policy is for.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum About {
-    /// Scores of logins.
+    /// Scores of logins
     Login,
-    /// When and how clients are reminded.
+    /// When and how clients are reminded
     Reminders,
 }
 

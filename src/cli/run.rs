@@ -5,15 +5,17 @@ use super::calibrate;
 use super::ending::{Failure, check_tenant, on_signal, unless_signalled};
 use super::first_key;
 use super::policy;
-use super::{At, Cli, Command, Evaluate, Facts, Format, Global, Import, Inspect, Report, Settings};
+use super::{
+    At, Cli, Command, Evaluate, Facts, Format, Import, Inspect, Migrate, Report, Serve, Settings, SettingsCommand, help,
+};
 use crate::app::{self, Role, Service, descriptors};
 use crate::clock::{Clock, System};
-use crate::config::{self, Config, Layers};
+use crate::config::{self, Config};
 use crate::decisions::reading::Asked;
 use crate::enrich::Enricher;
 use crate::evaluate::{self, AppointmentOptions, LoginOptions};
+use crate::event::DEFAULT_TENANT;
 use crate::event::codec::parse_rfc3339;
-use crate::event::{DEFAULT_TENANT, zone};
 use crate::http;
 use crate::http::auth::{self, Insecure, Keys};
 use crate::ops::access::{Access, Remote};
@@ -24,8 +26,8 @@ use crate::repartition;
 use crate::report::reading as visits;
 use crate::version::{COMMIT, VERSION};
 use crate::{demo, file, source, telemetry};
-use clap::CommandFactory;
-use std::io::{BufWriter, Write};
+use serde_json::json;
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 /// How long the process waits at its end for threads that cannot be cancelled.
 const BLOCKED_MAX: Duration = Duration::from_secs(3);
 
-/// Runs the command that was asked for.
+/// Runs a command.
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let out = &mut BufWriter::new(std::io::stdout().lock());
     match cli.command {
@@ -46,24 +48,24 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Completions { shell } => {
             // Into memory first: it would panic where the reader has gone.
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "foretell", &mut script);
+            clap_complete::generate(shell, &mut help::command(), "foretell", &mut script);
             out.write_all(&script)?;
         }
-        Command::Config { what: Settings::Dump { defaults: true } } => write!(out, "{}", config::DEFAULTS)?,
+        Command::Man { directory } => help::man_pages(&directory)?,
+        Command::Config(Settings { what: SettingsCommand::Dump { defaults: true }, .. }) => {
+            write!(out, "{}", config::DEFAULTS)?;
+        }
         Command::Health { url } => block_on(health(&url, out))?,
         Command::Simulate(asked) => calibrate::simulate(&asked, out)?,
-        Command::Demo if cli.global.log.is_some() || cli.global.store.is_some() => {
-            let detail = "the demo has a directory of its own: leave --log and --store away, or use `foretell serve`";
-            return Err(Failure::Other(detail.into()));
-        }
         command => {
-            let mut config = settings(&cli.global)?;
-            if !matches!(command, Command::Serve { .. }) && config.telemetry == telemetry::Config::default() {
-                // Whoever runs a command reads its output; what a service says in passing is noise there.
+            let flags = command.flags();
+            let print = flags.print();
+            let mut config = flags.load(cli.file.config.as_deref())?;
+            if !matches!(command, Command::Serve(_)) && config.telemetry == telemetry::Config::default() {
+                // Who runs a command reads its output; what a service logs is noise there.
                 config.telemetry.log_filter = format!("warn,{}", telemetry::QUIET);
             }
             let _telemetry = telemetry::install(&config.telemetry).map_err(|e| Failure::Other(e.to_string()))?;
-            let print = if cli.global.json { Print::Json } else { Print::Table };
             block_on(configured(command, config, print, out))?;
         }
     }
@@ -73,25 +75,21 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 
 async fn configured(command: Command, config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
-        Command::Serve { roles, insecure, first_key, auto_rebuild } => {
+        Command::Serve(Serve { roles, insecure, first_key, auto_rebuild, .. }) => {
             let insecure = if insecure { Insecure::Accepted } else { Insecure::Refused };
             let shutdown = CancellationToken::new();
             let service = Service::new(config.clone(), clock(), roles, shutdown.clone());
             let service = if auto_rebuild { service.rebuilding() } else { service };
             Box::pin(serve(config, service, (insecure, first_key), shutdown)).await
         }
-        Command::Demo => demo::run(config, out).await,
+        Command::Demo(_) => demo::run(config, out).await,
         Command::Import(asked) => import_file(config, asked, print, out).await,
         Command::Evaluate(asked) => evaluate_file(&config, &asked, print, out),
-        Command::Policy { what } => policy::run(&config, &what, print, out),
+        Command::Policy { what, .. } => policy::run(&config, &what, print, out),
         Command::Calibrate(asked) => calibrate::calibrate(&config, &asked, print, out),
-        Command::Migrate { repartition: Some(asked) } => repartition(&config, asked, print, out).await,
-        Command::Migrate { repartition: None } => {
-            let done = app::migrate(&config).await?;
-            let done = if done.is_empty() { vec!["everything is there already".into()] } else { done };
-            done.iter().try_for_each(|line| writeln!(out, "{line}")).map_err(Failure::from)
-        }
-        Command::Inspect { what } => {
+        Command::Migrate(Migrate { repartition: Some(asked), .. }) => repartition(&config, asked, print, out).await,
+        Command::Migrate(Migrate { repartition: None, .. }) => migrate(&config, print, out).await,
+        Command::Inspect { what, .. } => {
             let access = Access::look(&config, clock()).await?;
             let what = match what {
                 Inspect::Topics => What::Topics,
@@ -100,22 +98,22 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             };
             Ok(inspect::inspect(&access, &what, print, out).await?)
         }
-        Command::Backup { directory } => {
+        Command::Backup { directory, .. } => {
             let access = Access::look(&config, clock()).await?;
             let bar = progress("bytes", 0);
             let backed_up = unless_signalled(backup::back_up(&access, &directory, &bar, print, out)).await;
             bar.finish_and_clear();
             backed_up
         }
-        Command::Verify { view } => {
+        Command::Verify { view, .. } => {
             let access = Access::look(&config, clock()).await?;
             let bar = progress("offsets", 0);
             let verified = unless_signalled(verify::verify(&access, view.as_deref(), &bar, print, out)).await;
             bar.finish_and_clear();
             verified
         }
-        Command::DeadLetters { what } => super::dead_letters::run(&config, what, print, out).await,
-        Command::Rebuild { family, cancel } => {
+        Command::DeadLetters { what, .. } => super::dead_letters::run(&config, what, print, out).await,
+        Command::Rebuild { family, cancel, .. } => {
             let access = Access::look(&config, clock()).await?;
             let bar = progress("offsets", 0);
             let order = if cancel { Order::Cancel } else { Order::Build };
@@ -123,20 +121,47 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             bar.finish_and_clear();
             built
         }
-        Command::Train { what } => super::train::run(&config, what, print, out).await,
-        Command::Report { what } => reported(&config, what, print, out).await,
-        Command::Config { what: Settings::Check } => {
+        Command::Train { what, .. } => super::train::run(&config, what, print, out).await,
+        Command::Report { what, .. } => reported(&config, what, print, out).await,
+        Command::Config(Settings { what, .. }) => config_command(&config, &what, print, out),
+        // Run without settings.
+        Command::Openapi
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Health { .. }
+        | Command::Simulate(_) => Ok(()),
+    }
+}
+
+fn config_command(config: &Config, what: &SettingsCommand, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    match (what, print) {
+        (SettingsCommand::Check, _) => {
             config.http.api_keys_file.as_deref().map(keys).transpose()?;
             let troubles = config.enrich.check(clock());
             if !troubles.is_empty() {
                 return Err(Failure::Other(troubles.join("\n")));
             }
-            Ok(writeln!(out, "the settings can be used")?)
+            match print {
+                Print::Json => writeln!(out, "{}", json!({"usable": true}))?,
+                Print::Table => writeln!(out, "the settings can be used")?,
+            }
         }
-        Command::Config { what: Settings::Dump { .. } } => Ok(write!(out, "{}", config.dump())?),
-        // Answered without settings.
-        Command::Openapi | Command::Completions { .. } | Command::Health { .. } | Command::Simulate(_) => Ok(()),
+        (SettingsCommand::Dump { .. }, Print::Json) => {
+            writeln!(out, "{:#}", serde_json::to_value(config).unwrap_or_default())?;
+        }
+        (SettingsCommand::Dump { .. }, Print::Table) => write!(out, "{}", config.dump())?,
     }
+    Ok(())
+}
+
+async fn migrate(config: &Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
+    let done = app::migrate(config).await?;
+    match print {
+        Print::Json => writeln!(out, "{}", json!({"created": done}))?,
+        Print::Table if done.is_empty() => writeln!(out, "nothing is missing")?,
+        Print::Table => done.iter().try_for_each(|line| writeln!(out, "{line}"))?,
+    }
+    Ok(())
 }
 
 async fn reported(config: &Config, what: Report, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
@@ -187,23 +212,6 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(System)
 }
 
-fn settings(global: &Global) -> Result<Config, Failure> {
-    let flags = [
-        ("log", &global.log),
-        ("store", &global.store),
-        ("http.listen", &global.listen),
-        ("ops.listen", &global.ops_listen),
-        ("enrich.geo_asn", &global.geo_asn),
-        ("enrich.geo_city", &global.geo_city),
-    ];
-    let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect();
-    let environment = std::env::vars().collect();
-    let config = config::load(Layers { file: global.config.as_deref(), environment, flags })?;
-    zone::install(config.zone_rules()?)
-        .map_err(|has| Failure::Other(format!("this process has the zone rules {has} already")))?;
-    Ok(config)
-}
-
 /// Largest file of API keys, in bytes: 10,000 keys with room for comments.
 const KEYS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -215,7 +223,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let roles: Vec<_> = service.roles().iter().map(|role| role.name()).collect();
     tracing::info!(version = VERSION, commit = COMMIT, roles = roles.join(","), "starting");
-    tracing::info!(settings = %config.dump(), "settings");
+    tracing::debug!(settings = %config.dump(), "settings");
     descriptors::check(descriptors::raise(), &config).map_err(Failure::Other)?;
     // The other roles answer probes alone, which need no key.
     let is_asked = service.roles().contains(&Role::Http);
@@ -225,13 +233,26 @@ async fn serve(
         None if first_key => Some(first_key::keys(&config, &mut std::io::stderr())?),
         None => None,
     };
-    let listener = listen(&config.http.listen).await?;
+    let listener = listen("http.listen", &config.http.listen).await?;
     let address = listener.local_addr()?;
     if is_asked {
         auth::check_listen(address, keys.as_ref(), insecure).map_err(Failure::Other)?;
     }
-    tracing::info!(%address, "listening");
     let ops = listen_for_operators(&config.ops).await?;
+    let operators = ops.as_ref().map(TcpListener::local_addr).transpose()?;
+    let docs = is_asked.then(|| format!("http://{address}/docs"));
+    let waits_for = match config.log == config.store {
+        true => config.log.clone(),
+        false => format!("{} and {}", config.log, config.store),
+    };
+    // One line with all that is needed to call it, also before its log and store answer.
+    tracing::info!(
+        url = format!("http://{address}"),
+        docs,
+        metrics = operators.map(|address| format!("http://{address}/metrics")),
+        waits_for,
+        "listening"
+    );
     tokio::spawn(on_signal(shutdown));
     service.with_keys(keys).run(listener, ops).await?;
     tracing::info!("ended");
@@ -249,19 +270,23 @@ pub(super) fn keys_of(named_by: &str, path: &Path) -> Result<Keys, Failure> {
     Keys::parse(&text).map_err(|cause| failed(&cause))
 }
 
-async fn listen(address: &str) -> Result<TcpListener, Failure> {
-    http::listen(address).await.map_err(|cause| Failure::Other(format!("cannot listen on {address}: {cause}")))
+/// Listens at the address of a setting; errors name both.
+async fn listen(setting: &str, address: &str) -> Result<TcpListener, Failure> {
+    http::listen(address).await.map_err(|cause| {
+        let advice = match cause.kind() {
+            ErrorKind::AddrInUse => format!("; choose another address with {setting}, or stop what listens there"),
+            _ => String::new(),
+        };
+        Failure::Other(format!("cannot listen on {address}: {cause}{advice}"))
+    })
 }
 
 /// The listener of operators, if there is to be one. The default address may be another process's, as that of a second
 /// instance on a machine: this one then goes on without.
 async fn listen_for_operators(config: &http::ops::Config) -> Result<Option<TcpListener>, Failure> {
     let Some(address) = config.address() else { return Ok(None) };
-    match listen(address).await {
-        Ok(listener) => {
-            tracing::info!(address = %listener.local_addr()?, "listening for operators");
-            Ok(Some(listener))
-        }
+    match listen("ops.listen", address).await {
+        Ok(listener) => Ok(Some(listener)),
         Err(error) if *config == http::ops::Config::default() => {
             tracing::warn!(%error, "metrics are not served: set ops.listen to an address that is free, or to none");
             Ok(None)

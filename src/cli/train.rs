@@ -22,34 +22,34 @@ use std::sync::Arc;
 /// What to learn.
 #[derive(Debug, Subcommand)]
 pub(super) enum Train {
-    /// How likely a visit is to be missed; from the log, or from a file.
+    /// A model of how likely a visit is to be missed, from the log or a file
     NoShow(NoShow),
 }
 
 /// From what, and what becomes of it.
 #[derive(Debug, Args)]
 pub(super) struct NoShow {
-    /// A file of past appointments, gzipped or not, instead of the log.
+    /// Past appointments, gzipped or not; default: those of the log
     file: Option<PathBuf>,
-    /// See `import`.
+    /// Format of the file
     #[arg(long, value_enum, default_value = "events")]
     format: Format,
-    /// Whose visits.
+    /// The tenant
     #[arg(long, default_value = crate::event::DEFAULT_TENANT)]
     tenant: String,
-    /// RFC 3339; only what was known by then is learnt from.
+    /// Learn only from what was known by this time, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<i64>,
-    /// Write the model into this file, as JSON.
+    /// Write the model to this file, as JSON
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Write the rows into this file, as CSV, those after --until too.
+    /// Write the rows to this file, as CSV, also those after --until
     #[arg(long, value_name = "FILE", requires = "file")]
     dump_rows: Option<PathBuf>,
-    /// Let the model answer for the tenant from now on.
+    /// Publish the model: it gives the tenant's scores from now on
     #[arg(long)]
     publish: bool,
-    /// Publish it even where it is no better than two counters.
+    /// Publish it even where it is no better than two counters
     #[arg(long, requires = "publish")]
     force: bool,
     #[command(flatten)]
@@ -90,9 +90,13 @@ pub(super) async fn run(config: &Config, asked: Train, print: Print, out: &mut d
         Print::Json => writeln!(out, "{}", serde_json::to_string(&learnt.model).unwrap_or_default())?,
         Print::Table => write!(out, "{learnt}")?,
     }
-    let Some(access) = access.filter(|_| asked.publish) else { return Ok(()) };
+    let Some(access) = access.filter(|_| asked.publish) else {
+        let advice = "not published: scores are as before. With --publish this model gives them from now on";
+        writeln!(std::io::stderr(), "{advice}")?;
+        return Ok(());
+    };
     if let Some(objection) = learnt.objection().filter(|_| !asked.force) {
-        return Err(Failure::Other(format!("not published: {objection}; with --force it is")));
+        return Err(Failure::Other(format!("not published: {objection}; publish it all the same with --force")));
     }
     let version = ops::publish(&access, &asked.tenant, &learnt).await?;
     writeln!(std::io::stderr(), "published as version {version} for {}", asked.tenant)?;

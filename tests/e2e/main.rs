@@ -23,6 +23,7 @@ mod groups;
 mod imports;
 mod kill_nine;
 mod metrics;
+mod mistakes;
 mod no_show;
 mod older;
 mod outages;

@@ -1,0 +1,274 @@
+//! What `--help` and the manual pages say beyond flags: commands in groups, and examples.
+
+use super::{Cli, ending::Failure};
+use clap::builder::StyledStr;
+use clap::{Command, CommandFactory, FromArgMatches};
+use std::fmt::Write;
+use std::path::Path;
+
+/// Commands by what one wants to do, in the order of the help.
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Serve", &["serve", "demo", "health"]),
+    ("Data", &["import", "migrate", "backup"]),
+    ("Inspect and repair", &["inspect", "verify", "rebuild", "dead-letters"]),
+    ("Scores", &["policy", "report", "train", "evaluate", "simulate", "calibrate"]),
+    ("Settings and documents", &["config", "openapi", "completions", "man", "help"]),
+];
+
+/// Examples of each command; a command of commands has those of all of them.
+const EXAMPLES: [(&str, &[(&str, &str)]); 21] = [
+    (
+        "",
+        &[
+            ("See what it does, in a minute", "foretell demo"),
+            ("Serve the API at 127.0.0.1:8080, with data in ./data", "foretell serve"),
+            (
+                "Serve on Kafka and Cassandra",
+                "foretell serve --log kafka://broker:9092 --store cassandra://node:9042/foretell",
+            ),
+            ("Bring in what you have", "foretell import logins logins.jsonl --format events"),
+        ],
+    ),
+    (
+        "serve",
+        &[
+            ("Everything in one process, with data in ./data", "foretell serve"),
+            (
+                "Reachable from other machines; the first start prints an API key",
+                "foretell serve --listen :8080 --first-key",
+            ),
+            (
+                "One role of several processes, on Kafka and Cassandra",
+                "foretell serve --roles views --log kafka://broker:9092 --store cassandra://node:9042/foretell",
+            ),
+            (
+                "With settings from a file, and logs for debugging",
+                "FORETELL__TELEMETRY__LOG_FILTER=debug foretell serve --config foretell.toml",
+            ),
+        ],
+    ),
+    (
+        "demo",
+        &[("The story, and then a service to try", "foretell demo"), ("Its answers as JSON", "foretell demo --json")],
+    ),
+    ("health", &[("A service of this machine", "foretell health http://127.0.0.1:8080")]),
+    (
+        "import",
+        &[
+            ("Into ./data, whether it is being served or not", "foretell import logins logins.jsonl --format events"),
+            (
+                "Into a service, for one tenant",
+                "foretell import appointments visits.jsonl.gz --format events --to http://127.0.0.1:8080 --tenant clinic",
+            ),
+        ],
+    ),
+    (
+        "migrate",
+        &[
+            (
+                "Create what is missing in the clusters",
+                "foretell migrate --log kafka://broker:9092 --store cassandra://node:9042/foretell",
+            ),
+            ("Spread logins over more partitions", "foretell migrate --repartition logins=16"),
+        ],
+    ),
+    (
+        "backup",
+        &[(
+            "Copy the log, and serve the copy",
+            "foretell backup /backup/monday && foretell serve --log disk:/backup/monday --store disk:/backup/monday",
+        )],
+    ),
+    (
+        "inspect",
+        &[
+            ("How far the views are", "foretell inspect positions"),
+            ("What is known about a user", "foretell inspect row user default:ada"),
+        ],
+    ),
+    ("verify", &[("All views", "foretell verify"), ("One view, as JSON", "foretell verify user --json")]),
+    ("rebuild", &[("After settings under [fold] have changed", "foretell rebuild logins")]),
+    (
+        "dead-letters",
+        &[
+            ("What is open", "foretell dead-letters list"),
+            ("All of one", "foretell dead-letters show 0/17"),
+            (
+                "Send again, after their cause was fixed",
+                "foretell dead-letters redrive --code WRONG_PARTITION --execute",
+            ),
+        ],
+    ),
+    (
+        "policy",
+        &[
+            ("A skeleton of rules", "foretell policy variables"),
+            ("Whether a policy can be used", "foretell policy check policy.toml"),
+            ("Whom it would challenge", "foretell policy test policy.toml --against logins.jsonl"),
+        ],
+    ),
+    (
+        "report",
+        &[
+            ("How good decisions were since May", "foretell report decisions --since 2026-05-01T00:00:00Z"),
+            ("Whether risks came true, with a picture", "foretell report no-show --svg calibration.svg"),
+        ],
+    ),
+    (
+        "train",
+        &[
+            ("Learn from the log, and look at the result", "foretell train no-show"),
+            ("Learn, and give scores by it from now on", "foretell train no-show --publish"),
+        ],
+    ),
+    (
+        "evaluate",
+        &[("Scores of logins, a line each", "foretell evaluate logins logins.jsonl --format events > scores.jsonl")],
+    ),
+    ("simulate", &[("A year of a thousand users", "foretell simulate logins --output logins.jsonl")]),
+    (
+        "calibrate",
+        &[("Thresholds, written into a policy", "foretell calibrate logins logins.jsonl --policy policy.toml")],
+    ),
+    (
+        "config",
+        &[
+            ("Begin a file of settings", "foretell config dump --defaults > foretell.toml"),
+            ("Check it", "foretell config check --config foretell.toml"),
+        ],
+    ),
+    ("openapi", &[("The contract, for a generator of clients", "foretell openapi > openapi.json")]),
+    ("completions", &[("For bash", "foretell completions bash > ~/.local/share/bash-completion/completions/foretell")]),
+    ("man", &[("Install the manual pages", "foretell man ~/.local/share/man/man1")]),
+];
+
+/// Reads the command line; prints help or what is wrong, and exits, where there is no command to run.
+pub fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The command line as people meet it.
+pub(super) fn command() -> Command {
+    let mut command = Cli::command();
+    for (path, examples) in EXAMPLES {
+        let shown = shown(examples);
+        command = match path {
+            "" => command.after_help(shown.clone()).after_long_help(shown),
+            path => command.mut_subcommand(path, |command| command.after_long_help(shown)),
+        };
+    }
+    let (groups, header) = (groups(&command), *command.get_styles().get_header());
+    let options = format!("{header}Options:{header:#}\n{{options}}");
+    let template = format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{groups}\n{options}{{after-help}}");
+    command.help_template(template)
+}
+
+/// The list of commands, in groups.
+fn groups(command: &Command) -> StyledStr {
+    let styles = command.get_styles();
+    let (header, literal) = (styles.get_header(), styles.get_literal());
+    let mut text = StyledStr::new();
+    for (group, names) in GROUPS {
+        _ = write!(text, "\n{header}{group}:{header:#}\n");
+        for name in names {
+            let about = command.find_subcommand(name).and_then(Command::get_about);
+            let about = about.map_or_else(|| "Print help of a command".to_owned(), ToString::to_string);
+            _ = writeln!(text, "  {literal}{name:<13}{literal:#} {about}");
+        }
+    }
+    text
+}
+
+fn shown(examples: &[(&str, &str)]) -> String {
+    let lines = examples.iter().map(|(about, line)| format!("\n  # {about}\n  {line}"));
+    format!("Examples:{}", lines.collect::<String>())
+}
+
+/// Writes a manual page for the program and for each command into a directory.
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn man_pages(directory: &Path) -> Result<(), Failure> {
+    clap_mangen::generate_to(command(), directory)
+        .map_err(|cause| Failure::Other(format!("cannot write manual pages to {}: {cause}", directory.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Layers};
+    use clap::Parser;
+    use std::collections::BTreeSet;
+
+    /// The words of a command line of the help, up to a pipe or a second command.
+    fn words(line: &str) -> impl Iterator<Item = &str> {
+        let own = line.split_whitespace().skip_while(|word| *word != "foretell");
+        own.take_while(|word| !matches!(*word, "&&" | ">" | "|"))
+    }
+
+    #[test]
+    fn every_command_is_in_one_group_and_has_examples_that_parse() {
+        let grouped: Vec<_> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+        let known: BTreeSet<_> = command().get_subcommands().map(|known| known.get_name().to_owned()).collect();
+        let all: BTreeSet<_> = grouped.iter().map(ToString::to_string).filter(|name| name != "help").collect();
+        assert_eq!((&all, grouped.len()), (&known, known.len() + 1));
+        for name in known {
+            let (_, examples) = EXAMPLES.iter().find(|(path, _)| **path == name).expect(&name);
+            for (about, line) in *examples {
+                let parsed = Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{about}: {error}"));
+                assert!(!about.ends_with('.'), "{about}");
+                assert!(words(line).any(|word| word == name), "{line} is of {name}: {parsed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_description_is_one_line_and_every_option_has_one() {
+        fn walk(command: &Command, path: &str) {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!about.is_empty() && about.len() <= 70 && !about.ends_with('.'), "{path}: {about:?}");
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty() && !help.ends_with('.'), "{path} {}: {help:?}", argument.get_id());
+            }
+            for inner in command.get_subcommands() {
+                walk(inner, &format!("{path} {}", inner.get_name()));
+            }
+        }
+        walk(&command(), "foretell");
+    }
+
+    #[test]
+    fn the_defaults_that_options_name_are_those_of_the_settings() {
+        let config = config::load(Layers::default()).unwrap();
+        let mut serve = command().find_subcommand("serve").unwrap().clone();
+        let help = serve.render_long_help().to_string();
+        for default in [&config.log, &config.store, &config.http.listen, &config.ops.listen] {
+            assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");
+        }
+    }
+
+    #[test]
+    fn manual_pages_have_a_page_for_each_command_with_its_examples() {
+        let directory = tempfile::tempdir().unwrap();
+        man_pages(directory.path()).unwrap();
+        let page = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert!(page("foretell.1").contains("foretell\\-serve(1)"));
+        assert!(page("foretell-inspect-row.1").contains("default:ada"));
+        assert!(page("foretell-serve.1").contains("foretell serve"));
+        let refused = man_pages(&directory.path().join("absent")).unwrap_err().to_string();
+        assert!(refused.contains("absent"), "{refused}");
+    }
+
+    #[test]
+    fn the_commands_of_the_readme_parse() {
+        let readme = include_str!("../../README.md");
+        let lines = readme.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let own: Vec<_> = lines.filter(|line| line.starts_with("foretell ")).collect();
+        assert!(own.len() >= 6, "the README shows how it is run: {own:?}");
+        for line in own {
+            Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Flags that override settings, in groups: each command takes the groups that it reads, and refuses the others.
+
+use super::Instance;
+use super::ending::Failure;
+use crate::config::{self, Config, Layers};
+use crate::event::zone;
+use crate::ops::inspect::Print;
+use clap::Args;
+use clap::builder::UnknownArgumentValueParser;
+use std::path::{Path, PathBuf};
+
+/// Behind the options of a command, and before help.
+const LAST: usize = 900;
+
+/// The settings file: a flag of the whole program, before or behind the command.
+#[derive(Debug, Args)]
+pub(super) struct File {
+    /// Settings in TOML, over the defaults; `foretell config dump` prints all of them
+    #[arg(long, global = true, value_name = "FILE", display_order = LAST)]
+    pub(super) config: Option<PathBuf>,
+}
+
+/// Where facts and rows are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub(super) struct Data {
+    /// Where events are: disk:DIR or kafka://HOST:PORT,... [default: disk:./data]
+    #[arg(long, global = true, value_name = "URL")]
+    log: Option<String>,
+    /// Where rows are: disk:DIR or cassandra://HOST:PORT,.../KEYSPACE [default: disk:./data]
+    #[arg(long, global = true, value_name = "URL")]
+    store: Option<String>,
+}
+
+/// Where the process listens.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub(super) struct Listen {
+    /// Where to serve the API; `:8080` is port 8080 of every address [default: 127.0.0.1:8080]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Where to serve probes and metrics, or `none` [default: 127.0.0.1:9464]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    ops_listen: Option<String>,
+    // Refused with a hint, as other programs have them.
+    #[arg(long, hide = true, aliases = ["host", "bind", "address"], value_parser = listen_instead())]
+    port: Option<String>,
+}
+
+fn listen_instead() -> UnknownArgumentValueParser {
+    UnknownArgumentValueParser::suggest_arg("--listen <ADDRESS:PORT>")
+}
+
+/// Files that resolve IP addresses.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub(super) struct Geo {
+    /// Autonomous systems of IP addresses, as an MMDB file
+    #[arg(long, global = true, value_name = "FILE")]
+    geo_asn: Option<String>,
+    /// Countries and cities of IP addresses, as an MMDB file
+    #[arg(long, global = true, value_name = "FILE")]
+    geo_city: Option<String>,
+}
+
+/// How to print.
+#[derive(Debug, Args)]
+pub(super) struct Output {
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// The flags that one command was given.
+#[derive(Debug, Default)]
+pub(super) struct Flags<'a> {
+    settings: Vec<(&'static str, &'a str)>,
+    json: bool,
+}
+
+impl<'a> Flags<'a> {
+    fn set(mut self, pairs: [(&'static str, &'a Option<String>); 2]) -> Self {
+        self.settings.extend(pairs.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))));
+        self
+    }
+
+    pub(super) fn data(self, data: &'a Data) -> Self {
+        self.set([("log", &data.log), ("store", &data.store)])
+    }
+
+    pub(super) fn listen(self, listen: &'a Listen) -> Self {
+        self.set([("http.listen", &listen.listen), ("ops.listen", &listen.ops_listen)])
+    }
+
+    pub(super) fn geo(self, geo: &'a Geo) -> Self {
+        self.set([("enrich.geo_asn", &geo.geo_asn), ("enrich.geo_city", &geo.geo_city)])
+    }
+
+    pub(super) fn output(self, output: &Output) -> Self {
+        Self { json: output.json, ..self }
+    }
+
+    pub(super) fn instance(self, Instance { output, data }: &'a Instance) -> Self {
+        self.output(output).data(data)
+    }
+
+    pub(super) fn print(&self) -> Print {
+        if self.json { Print::Json } else { Print::Table }
+    }
+
+    /// Reads the settings through all layers, and installs the rules of time zones that they name.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a setting that cannot be used.
+    pub(super) fn load(&self, file: Option<&Path>) -> Result<Config, Failure> {
+        let flags = self.settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let environment = std::env::vars().collect();
+        let config = config::load(Layers { file, environment, flags })?;
+        zone::install(config.zone_rules()?)
+            .map_err(|has| Failure::Other(format!("this process has the zone rules {has} already")))?;
+        Ok(config)
+    }
+}

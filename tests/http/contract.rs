@@ -126,6 +126,16 @@ fn operations_are_named_by_verb_and_noun_and_described() {
 }
 
 #[test]
+fn only_the_body_of_a_reminder_may_be_left_out() {
+    let document = document();
+    for (place, operation) in operations(&document) {
+        let Some(body) = operation.get("requestBody") else { continue };
+        let is_required = operation["operationId"] != "requestReminder";
+        assert_eq!(body["required"], json!(is_required), "{place}");
+    }
+}
+
+#[test]
 fn times_have_a_format_and_closed_sets_are_enumerations() {
     let document = document();
     let schemas = &document["components"]["schemas"];

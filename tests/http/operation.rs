@@ -215,7 +215,8 @@ async fn documented_examples_are_accepted() {
     let defaults = Defaults { tenant: "default", time_ms: 0 };
     decode_structured(structured, defaults).unwrap();
     decode_structured(&contents["application/cloudevents-batch+json"]["example"][0], defaults).unwrap();
-    assert_eq!(contents["application/json"]["example"], structured["data"]);
+    let types: Vec<_> = contents.as_object().unwrap().keys().collect();
+    assert!(types.iter().all(|name| name.starts_with("application/cloudevents")), "{types:?}");
     let instance = Instance::start().await;
     for (path, schema) in [("/v1/risk/logins", "LoginRequest"), ("/v1/risk/appointments", "AppointmentRequest")] {
         let example = &document["components"]["schemas"][schema]["example"];

@@ -9,8 +9,9 @@ use crate::event::Topic;
 use crate::http::events::EVENTS_MAX;
 use serde_json::{Map, Value, json};
 
-/// Keywords that say more than generated code can.
-const LEFT_OUT: [&str; 9] = ["$schema", "$id", "title", "if", "then", "not", "anyOf", "oneOf", "propertyNames"];
+/// Keywords that say more than generated code can. Of `uniqueItems` generators make sets, which lose the order.
+const LEFT_OUT: [&str; 10] =
+    ["$schema", "$id", "title", "if", "then", "not", "anyOf", "oneOf", "propertyNames", "uniqueItems"];
 /// Topics whose events callers send; those of the others are written by Foretell alone.
 const SENT: [Topic; 2] = [Topic::Logins, Topic::Appointments];
 /// What every stored decision has, by whichever version it was made.
@@ -106,12 +107,42 @@ fn strip(schema: &mut Value) {
         members.remove("const");
         members.insert("type".to_owned(), json!("boolean"));
     }
+    widen(members);
     if let Some(Value::Object(properties)) = members.get_mut("properties") {
         properties.values_mut().for_each(strip);
     }
     for nested in ["items", "additionalProperties"] {
         members.get_mut(nested).into_iter().for_each(strip);
     }
+}
+
+/// Says what generators read, where they misread or refuse what is more exact.
+fn widen(members: &mut Map<String, Value>) {
+    // In OpenAPI 3.0, which most of them were made for, an exclusive bound is a boolean.
+    if let Some(bound) = members.remove("exclusiveMinimum") {
+        members.entry("minimum").or_insert(bound);
+    }
+    let types = match members.get("type") {
+        Some(Value::Array(types)) => types.iter().filter(|name| *name != "null").cloned().collect(),
+        Some(only) => vec![only.clone()],
+        None => vec![],
+    };
+    let format = match types.as_slice() {
+        // No class holds a string or a number: any value does.
+        [_, _, ..] => {
+            members.remove("type");
+            return;
+        }
+        // Without a format some take 32 bits, which neither a threshold nor a network's number fits.
+        [number] if number == "number" => "double",
+        [integer] if integer == "integer" && !members.get("maximum").is_some_and(is_int32) => "int64",
+        _ => return,
+    };
+    members.entry("format").or_insert(json!(format));
+}
+
+fn is_int32(bound: &Value) -> bool {
+    bound.as_i64().is_some_and(|bound| i32::try_from(bound).is_ok())
 }
 
 #[cfg(test)]
@@ -145,5 +176,37 @@ mod tests {
         );
         let left = json!({"type": "object", "properties": {"title": {"type": "string"}}, "items": {"type": "array", "items": {"type": "boolean"}}});
         assert_eq!(stripped, left);
+    }
+
+    #[test]
+    fn numbers_keep_their_width_and_shapes_that_generators_refuse_are_widened() {
+        for (exact, widened) in [
+            (json!({"type": "number"}), json!({"type": "number", "format": "double"})),
+            (json!({"type": ["number", "null"]}), json!({"type": ["number", "null"], "format": "double"})),
+            (json!({"type": "integer"}), json!({"type": "integer", "format": "int64"})),
+            (
+                json!({"type": "integer", "maximum": 2_147_483_648_u32}),
+                json!({"type": "integer", "maximum": 2_147_483_648_u32, "format": "int64"}),
+            ),
+            (json!({"type": "integer", "maximum": i32::MAX}), json!({"type": "integer", "maximum": i32::MAX})),
+            (
+                json!({"type": "number", "exclusiveMinimum": 0}),
+                json!({"type": "number", "minimum": 0, "format": "double"}),
+            ),
+            (json!({"type": ["string", "number", "null"], "maxLength": 9}), json!({"maxLength": 9})),
+            (json!({"type": ["string", "null"]}), json!({"type": ["string", "null"]})),
+            (json!({"type": "array", "uniqueItems": true}), json!({"type": "array"})),
+        ] {
+            assert_eq!(plain(&exact.to_string()), widened, "{exact}");
+        }
+    }
+
+    #[test]
+    fn a_network_number_of_four_bytes_fits_in_every_event() {
+        let mut schemas = Map::new();
+        add(&mut schemas);
+        for name in ["LoginSucceeded", "LoginFailed", "LoginConfirmed", "LoginReported"] {
+            assert_eq!(schemas[name]["properties"]["asn"]["format"], "int64", "{name}");
+        }
     }
 }

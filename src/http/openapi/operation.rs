@@ -170,13 +170,16 @@ fn bound(parameter: &mut Value, path: &str) {
     }
 }
 
-/// A body that may be left out is left out: `null` is a body, and none that a handler takes.
+/// A body that may be left out is left out: `null` is a body, and none that a handler takes. Others are required.
 fn without_null(body: &mut Value) {
+    let mut is_required = true;
     for content in body["content"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         let Some(Value::Array(choices)) = content["schema"].get_mut("oneOf") else { continue };
+        is_required &= choices.iter().all(|choice| choice["type"] != "null");
         choices.retain(|choice| choice["type"] != "null");
         if let [only] = choices.as_slice() {
             content["schema"] = only.clone();
         }
     }
+    body["required"] = is_required.into();
 }

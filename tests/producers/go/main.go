@@ -12,7 +12,8 @@ import (
 	"strings"
 
 	"github.com/IBM/sarama"
-	"github.com/segmentio/kafka-go"
+	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
+	segmentio "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -44,16 +45,16 @@ func franz(brokers []string, topic string, count int) {
 }
 
 // With a nil balancer the writer uses its default one.
-func kafkaGo(balancer kafka.Balancer) func([]string, string, int) {
+func kafkaGo(balancer segmentio.Balancer) func([]string, string, int) {
 	return func(brokers []string, topic string, count int) {
-		writer := &kafka.Writer{Addr: kafka.TCP(brokers...), Topic: topic, RequiredAcks: kafka.RequireAll}
+		writer := &segmentio.Writer{Addr: segmentio.TCP(brokers...), Topic: topic, RequiredAcks: segmentio.RequireAll}
 		if balancer != nil {
 			writer.Balancer = balancer
 		}
-		messages := make([]kafka.Message, count)
+		messages := make([]segmentio.Message, count)
 		for n := range messages {
-			headers := []kafka.Header{{Key: "content-type", Value: []byte(contentType)}}
-			messages[n] = kafka.Message{Key: key(n), Value: value(n), Headers: headers}
+			headers := []segmentio.Header{{Key: "content-type", Value: []byte(contentType)}}
+			messages[n] = segmentio.Message{Key: key(n), Value: value(n), Headers: headers}
 		}
 		check(writer.WriteMessages(context.Background(), messages...))
 		check(writer.Close())
@@ -80,6 +81,25 @@ func saramaWith(partitioner sarama.PartitionerConstructor) func([]string, string
 		}
 		check(producer.SendMessages(messages))
 		check(producer.Close())
+	}
+}
+
+func confluentWith(settings confluent.ConfigMap) func([]string, string, int) {
+	return func(brokers []string, topic string, count int) {
+		check(settings.SetKey("bootstrap.servers", strings.Join(brokers, ",")))
+		producer, err := confluent.NewProducer(&settings)
+		check(err)
+		defer producer.Close()
+		place := confluent.TopicPartition{Topic: &topic, Partition: confluent.PartitionAny}
+		deliveries := make(chan confluent.Event, count)
+		for n := range count {
+			headers := []confluent.Header{{Key: "content-type", Value: []byte(contentType)}}
+			message := &confluent.Message{TopicPartition: place, Key: key(n), Value: value(n), Headers: headers}
+			check(producer.Produce(message, deliveries))
+		}
+		for range count {
+			check((<-deliveries).(*confluent.Message).TopicPartition.Error)
+		}
 	}
 }
 
@@ -119,11 +139,13 @@ func (m *murmur2) Sum32() uint32 {
 
 func main() {
 	clients := map[string]func([]string, string, int){
-		"franz-go":         franz,
-		"kafka-go":         kafkaGo(nil),
-		"kafka-go-hash":    kafkaGo(&kafka.Hash{}),
-		"kafka-go-murmur2": kafkaGo(kafka.Murmur2Balancer{}),
-		"sarama":           saramaWith(nil),
+		"confluent-kafka-go":         confluentWith(confluent.ConfigMap{}),
+		"confluent-kafka-go-murmur2": confluentWith(confluent.ConfigMap{"partitioner": "murmur2_random"}),
+		"franz-go":                   franz,
+		"kafka-go":                   kafkaGo(nil),
+		"kafka-go-hash":              kafkaGo(&segmentio.Hash{}),
+		"kafka-go-murmur2":           kafkaGo(segmentio.Murmur2Balancer{}),
+		"sarama":                     saramaWith(nil),
 		"sarama-murmur2": saramaWith(sarama.NewCustomPartitioner(
 			sarama.WithAbsFirst(), sarama.WithCustomHashFunction(newMurmur2))),
 	}

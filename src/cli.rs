@@ -9,19 +9,20 @@ pub mod ending;
 mod first_key;
 mod help;
 mod policy;
+mod report;
 mod run;
+mod serve;
 mod settings;
 mod train;
 
 pub use help::{man_pages, parse};
 pub use run::run;
 
-use crate::app::Role;
 use crate::event::codec::parse_rfc3339;
 use crate::repartition::Asked;
 use crate::store::{Family, View};
 use crate::version::VERSION_LONG;
-use clap::builder::{FalseyValueParser, PossibleValuesParser, UnknownArgumentValueParser};
+use clap::builder::{PossibleValuesParser, UnknownArgumentValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use settings::{Data, Flags, Geo, Listen, Output};
 use std::path::PathBuf;
@@ -43,7 +44,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service: answer requests, keep the views, announce reminders
-    Serve(Serve),
+    Serve(serve::Serve),
     /// Run a service with a made-up story, and show what to try
     Demo(Demo),
     /// Check whether a service is ready
@@ -133,7 +134,7 @@ enum Command {
     /// Compare past scores with what they predicted
     Report {
         #[command(subcommand)]
-        what: Report,
+        what: report::Report,
         #[command(flatten)]
         instance: Instance,
     },
@@ -158,7 +159,7 @@ impl Command {
     fn flags(&self) -> Flags<'_> {
         let flags = Flags::default();
         match self {
-            Self::Serve(Serve { data, listen, geo, .. }) => flags.data(data).listen(listen).geo(geo),
+            Self::Serve(serve::Serve { data, listen, geo, .. }) => flags.data(data).listen(listen).geo(geo),
             Self::Demo(Demo { listen, geo, output, .. }) => flags.listen(listen).geo(geo).output(output),
             Self::Import(Import { instance, geo, .. }) => flags.instance(instance).geo(geo),
             Self::Evaluate(Evaluate { geo, output, .. }) => flags.geo(geo).output(output),
@@ -186,33 +187,6 @@ struct Instance {
     output: Output,
     #[command(flatten)]
     data: Data,
-}
-
-#[derive(Debug, Args)]
-struct Serve {
-    /// What this process does
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Role::Http, Role::Views, Role::Reminders])]
-    roles: Vec<Role>,
-    /// Accept that everybody who can connect may do everything
-    ///
-    /// Without API keys, the service listens on addresses of this machine alone, unless this flag is set.
-    #[arg(long)]
-    insecure: bool,
-    /// Make an API key where there is none
-    ///
-    /// For an embedded instance. The key is printed to stderr once; the data directory keeps its digest for every later
-    /// start. A file in http.api_keys_file is used instead.
-    #[arg(long, env = "FORETELL_FIRST_KEY", value_parser = FalseyValueParser::new())]
-    first_key: bool,
-    /// Rebuild views that another version, or other settings, folded
-    #[arg(long)]
-    auto_rebuild: bool,
-    #[command(flatten)]
-    data: Data,
-    #[command(flatten)]
-    listen: Listen,
-    #[command(flatten)]
-    geo: Geo,
 }
 
 #[derive(Debug, Args)]
@@ -348,38 +322,6 @@ enum Inspect {
         /// The bucket, for the views agenda and announced
         #[arg(long)]
         bucket: Option<i64>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Report {
-    /// Decisions about logins, by what was decided and by reason
-    ///
-    /// How many there were, how many of them were confirmed or reported as fraud, and the share of fraud among those.
-    Decisions {
-        /// Those made at this time or later, RFC 3339; default: all that are kept
-        #[arg(long, value_name = "TIME", value_parser = time)]
-        since: Option<i64>,
-        /// Those of one tenant
-        #[arg(long)]
-        tenant: Option<String>,
-    },
-    /// Visits, by lead time, risk level and reminders
-    ///
-    /// How many were missed, were cancelled or have no known outcome; and how often the predicted risks came true.
-    NoShow {
-        /// Those that began at this time or later, RFC 3339; default: all that are kept
-        #[arg(long, value_name = "TIME", value_parser = time)]
-        since: Option<i64>,
-        /// Those that began before this time, RFC 3339; default: now
-        #[arg(long, value_name = "TIME", value_parser = time)]
-        until: Option<i64>,
-        /// Those of one tenant
-        #[arg(long)]
-        tenant: Option<String>,
-        /// Draw the calibration to this file, as SVG
-        #[arg(long, value_name = "FILE")]
-        svg: Option<PathBuf>,
     },
 }
 

@@ -4,7 +4,7 @@
 //! `serve --first-key` the instance makes one itself, in its data directory, which is the only place that it has.
 
 use super::ending::Failure;
-use super::run::keys_of;
+use super::serve::keys_of;
 use crate::app;
 use crate::config::Config;
 use crate::event::DEFAULT_TENANT;

@@ -2,37 +2,28 @@
 
 use super::bar::progress;
 use super::calibrate;
-use super::ending::{Failure, check_tenant, on_signal, unless_signalled};
-use super::first_key;
+use super::ending::{Failure, check_tenant, unless_signalled};
 use super::policy;
-use super::{
-    At, Cli, Command, Evaluate, Facts, Format, Import, Inspect, Migrate, Report, Serve, Settings, SettingsCommand, help,
-};
-use crate::app::{self, Role, Service, descriptors};
+use super::{At, Cli, Command, Evaluate, Facts, Format, Import, Inspect, Migrate, Settings, SettingsCommand, help};
+use crate::app;
 use crate::clock::{Clock, System};
 use crate::config::{self, Config};
-use crate::decisions::reading::Asked;
 use crate::enrich::Enricher;
 use crate::evaluate::{self, AppointmentOptions, LoginOptions};
 use crate::event::DEFAULT_TENANT;
 use crate::event::codec::parse_rfc3339;
 use crate::http;
-use crate::http::auth::{self, Insecure, Keys};
 use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::{self, Print, What};
-use crate::ops::{self, Error, backup, import, rebuild, report, verify};
+use crate::ops::{self, Error, backup, import, rebuild, verify};
 use crate::rebuild::Order;
 use crate::repartition;
-use crate::report::reading as visits;
-use crate::version::{COMMIT, VERSION};
-use crate::{demo, file, source, telemetry};
+use crate::{demo, source, telemetry};
 use serde_json::json;
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 /// How long the process waits at its end for threads that cannot be cancelled.
 const BLOCKED_MAX: Duration = Duration::from_secs(3);
@@ -75,13 +66,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 
 async fn configured(command: Command, config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
-        Command::Serve(Serve { roles, insecure, first_key, auto_rebuild, .. }) => {
-            let insecure = if insecure { Insecure::Accepted } else { Insecure::Refused };
-            let shutdown = CancellationToken::new();
-            let service = Service::new(config.clone(), clock(), roles, shutdown.clone());
-            let service = if auto_rebuild { service.rebuilding() } else { service };
-            Box::pin(serve(config, service, (insecure, first_key), shutdown)).await
-        }
+        Command::Serve(asked) => Box::pin(super::serve::run(config, clock(), asked)).await,
         Command::Demo(_) => demo::run(config, out).await,
         Command::Import(asked) => import_file(config, asked, print, out).await,
         Command::Evaluate(asked) => evaluate_file(&config, &asked, print, out),
@@ -122,7 +107,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             built
         }
         Command::Train { what, .. } => super::train::run(&config, what, print, out).await,
-        Command::Report { what, .. } => reported(&config, what, print, out).await,
+        Command::Report { what, .. } => super::report::run(&config, what, print, out).await,
         Command::Config(Settings { what, .. }) => config_command(&config, &what, print, out),
         // Run without settings.
         Command::Openapi
@@ -136,7 +121,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
 fn config_command(config: &Config, what: &SettingsCommand, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match (what, print) {
         (SettingsCommand::Check, _) => {
-            config.http.api_keys_file.as_deref().map(keys).transpose()?;
+            config.http.api_keys_file.as_deref().map(super::serve::keys).transpose()?;
             let troubles = config.enrich.check(clock());
             if !troubles.is_empty() {
                 return Err(Failure::Other(troubles.join("\n")));
@@ -164,29 +149,6 @@ async fn migrate(config: &Config, print: Print, out: &mut dyn Write) -> Result<(
     Ok(())
 }
 
-async fn reported(config: &Config, what: Report, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
-    let (Report::Decisions { tenant, .. } | Report::NoShow { tenant, .. }) = &what;
-    tenant.as_deref().map_or(Ok(()), check_tenant)?;
-    let access = Access::look(config, clock()).await?;
-    let bar = progress("offsets", 0);
-    let told = match what {
-        Report::Decisions { since, tenant } => {
-            let asked = Asked { since_ms: since, tenant };
-            unless_signalled(report::decisions(&access, &asked, (&bar, print), out)).await
-        }
-        Report::NoShow { since, until, tenant, svg } => {
-            if since.zip(until).is_some_and(|(since, until)| since >= until) {
-                return Err(Failure::Other("--until is not behind --since".into()));
-            }
-            let asked = visits::Asked { since_ms: since, until_ms: until, tenant };
-            let asked = (&asked, svg.as_deref());
-            unless_signalled(report::no_show::no_show(&access, asked, (&bar, print), out)).await
-        }
-    };
-    bar.finish_and_clear();
-    told
-}
-
 async fn repartition(
     config: &Config,
     asked: repartition::Asked,
@@ -210,89 +172,6 @@ fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
 
 fn clock() -> Arc<dyn Clock> {
     Arc::new(System)
-}
-
-/// Largest file of API keys, in bytes: 10,000 keys with room for comments.
-const KEYS_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-async fn serve(
-    config: Config,
-    service: Service,
-    (insecure, first_key): (Insecure, bool),
-    shutdown: CancellationToken,
-) -> Result<(), Failure> {
-    let roles: Vec<_> = service.roles().iter().map(|role| role.name()).collect();
-    tracing::info!(version = VERSION, commit = COMMIT, roles = roles.join(","), "starting");
-    tracing::debug!(settings = %config.dump(), "settings");
-    descriptors::check(descriptors::raise(), &config).map_err(Failure::Other)?;
-    // The other roles answer probes alone, which need no key.
-    let is_asked = service.roles().contains(&Role::Http);
-    let keys = match config.http.api_keys_file.as_deref() {
-        _ if !is_asked => None,
-        Some(path) => Some(keys(path)?),
-        None if first_key => Some(first_key::keys(&config, &mut std::io::stderr())?),
-        None => None,
-    };
-    let listener = listen("http.listen", &config.http.listen).await?;
-    let address = listener.local_addr()?;
-    if is_asked {
-        auth::check_listen(address, keys.as_ref(), insecure).map_err(Failure::Other)?;
-    }
-    let ops = listen_for_operators(&config.ops).await?;
-    let operators = ops.as_ref().map(TcpListener::local_addr).transpose()?;
-    let docs = is_asked.then(|| format!("http://{address}/docs"));
-    let waits_for = match config.log == config.store {
-        true => config.log.clone(),
-        false => format!("{} and {}", config.log, config.store),
-    };
-    // One line with all that is needed to call it, also before its log and store answer.
-    tracing::info!(
-        url = format!("http://{address}"),
-        docs,
-        metrics = operators.map(|address| format!("http://{address}/metrics")),
-        waits_for,
-        "listening"
-    );
-    tokio::spawn(on_signal(shutdown));
-    service.with_keys(keys).run(listener, ops).await?;
-    tracing::info!("ended");
-    Ok(())
-}
-
-fn keys(path: &Path) -> Result<Keys, Failure> {
-    keys_of("http.api_keys_file", path)
-}
-
-/// Reads a file of keys; errors begin with what names the file.
-pub(super) fn keys_of(named_by: &str, path: &Path) -> Result<Keys, Failure> {
-    let failed = |cause: &dyn std::fmt::Display| Failure::Other(format!("{named_by}: {}: {cause}", path.display()));
-    let text = file::text(path, KEYS_BYTES_MAX).map_err(|cause| failed(&cause))?;
-    Keys::parse(&text).map_err(|cause| failed(&cause))
-}
-
-/// Listens at the address of a setting; errors name both.
-async fn listen(setting: &str, address: &str) -> Result<TcpListener, Failure> {
-    http::listen(address).await.map_err(|cause| {
-        let advice = match cause.kind() {
-            ErrorKind::AddrInUse => format!("; choose another address with {setting}, or stop what listens there"),
-            _ => String::new(),
-        };
-        Failure::Other(format!("cannot listen on {address}: {cause}{advice}"))
-    })
-}
-
-/// The listener of operators, if there is to be one. The default address may be another process's, as that of a second
-/// instance on a machine: this one then goes on without.
-async fn listen_for_operators(config: &http::ops::Config) -> Result<Option<TcpListener>, Failure> {
-    let Some(address) = config.address() else { return Ok(None) };
-    match listen("ops.listen", address).await {
-        Ok(listener) => Ok(Some(listener)),
-        Err(error) if *config == http::ops::Config::default() => {
-            tracing::warn!(%error, "metrics are not served: set ops.listen to an address that is free, or to none");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn Write) -> Result<(), Failure> {

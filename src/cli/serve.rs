@@ -1,0 +1,133 @@
+//! `serve`: checks what a service needs before it starts, and says where it listens.
+
+use super::ending::{Failure, on_signal};
+use super::first_key;
+use super::settings::{Data, Geo, Listen};
+use crate::app::{Role, Service, descriptors};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http::auth::{self, Insecure, Keys};
+use crate::version::{COMMIT, VERSION};
+use crate::{file, http};
+use clap::Args;
+use clap::builder::FalseyValueParser;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Largest file of API keys, in bytes: 10,000 keys with room for comments.
+const KEYS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What to serve, and where.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// What this process does
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Role::Http, Role::Views, Role::Reminders])]
+    roles: Vec<Role>,
+    /// Accept that everybody who can connect may do everything
+    ///
+    /// Without API keys, the service listens on addresses of this machine alone, unless this flag is set.
+    #[arg(long)]
+    insecure: bool,
+    /// Make an API key where there is none
+    ///
+    /// For an embedded instance. The key is printed to stderr once; the data directory keeps its digest for every later
+    /// start. A file in http.api_keys_file is used instead.
+    #[arg(long, env = "FORETELL_FIRST_KEY", value_parser = FalseyValueParser::new())]
+    first_key: bool,
+    /// Rebuild views that another version, or other settings, folded
+    #[arg(long)]
+    auto_rebuild: bool,
+    #[command(flatten)]
+    pub(super) data: Data,
+    #[command(flatten)]
+    pub(super) listen: Listen,
+    #[command(flatten)]
+    pub(super) geo: Geo,
+}
+
+/// Serves until a signal.
+///
+/// # Errors
+/// Settings that cannot be used, an address that cannot be listened at, and what ended the service.
+pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> Result<(), Failure> {
+    let Serve { roles, insecure, first_key, auto_rebuild, .. } = asked;
+    let insecure = if insecure { Insecure::Accepted } else { Insecure::Refused };
+    let shutdown = CancellationToken::new();
+    let service = Service::new(config.clone(), clock, roles, shutdown.clone());
+    let service = if auto_rebuild { service.rebuilding() } else { service };
+    let roles: Vec<_> = service.roles().iter().map(|role| role.name()).collect();
+    tracing::info!(version = VERSION, commit = COMMIT, roles = roles.join(","), "starting");
+    tracing::debug!(settings = %config.dump(), "settings");
+    descriptors::check(descriptors::raise(), &config).map_err(Failure::Other)?;
+    // The other roles answer probes alone, which need no key.
+    let is_asked = service.roles().contains(&Role::Http);
+    let keys = match config.http.api_keys_file.as_deref() {
+        _ if !is_asked => None,
+        Some(path) => Some(keys(path)?),
+        None if first_key => Some(first_key::keys(&config, &mut std::io::stderr())?),
+        None => None,
+    };
+    let listener = listen("http.listen", &config.http.listen).await?;
+    let address = listener.local_addr()?;
+    if is_asked {
+        auth::check_listen(address, keys.as_ref(), insecure).map_err(Failure::Other)?;
+    }
+    let ops = listen_for_operators(&config.ops).await?;
+    let operators = ops.as_ref().map(TcpListener::local_addr).transpose()?;
+    let docs = is_asked.then(|| format!("http://{address}/docs"));
+    let waits_for = match config.log == config.store {
+        true => config.log.clone(),
+        false => format!("{} and {}", config.log, config.store),
+    };
+    // One line with all that is needed to call it, also before its log and store answer.
+    tracing::info!(
+        url = format!("http://{address}"),
+        docs,
+        metrics = operators.map(|address| format!("http://{address}/metrics")),
+        waits_for,
+        "listening"
+    );
+    tokio::spawn(on_signal(shutdown));
+    service.with_keys(keys).run(listener, ops).await?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+pub(super) fn keys(path: &Path) -> Result<Keys, Failure> {
+    keys_of("http.api_keys_file", path)
+}
+
+/// Reads a file of keys; errors begin with what names the file.
+pub(super) fn keys_of(named_by: &str, path: &Path) -> Result<Keys, Failure> {
+    let failed = |cause: &dyn std::fmt::Display| Failure::Other(format!("{named_by}: {}: {cause}", path.display()));
+    let text = file::text(path, KEYS_BYTES_MAX).map_err(|cause| failed(&cause))?;
+    Keys::parse(&text).map_err(|cause| failed(&cause))
+}
+
+/// Listens at the address of a setting; errors name both.
+async fn listen(setting: &str, address: &str) -> Result<TcpListener, Failure> {
+    http::listen(address).await.map_err(|cause| {
+        let advice = match cause.kind() {
+            ErrorKind::AddrInUse => format!("; choose another address with {setting}, or stop what listens there"),
+            _ => String::new(),
+        };
+        Failure::Other(format!("cannot listen on {address}: {cause}{advice}"))
+    })
+}
+
+/// The listener of operators, if there is to be one. The default address may be another process's, as that of a second
+/// instance on a machine: this one then goes on without.
+async fn listen_for_operators(config: &http::ops::Config) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = config.address() else { return Ok(None) };
+    match listen("ops.listen", address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if *config == http::ops::Config::default() => {
+            tracing::warn!(%error, "metrics are not served: set ops.listen to an address that is free, or to none");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -142,7 +142,7 @@ fn config_command(config: &Config, what: &SettingsCommand, print: Print, out: &m
 async fn migrate(config: &Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let done = app::migrate(config).await?;
     match print {
-        Print::Json => writeln!(out, "{}", json!({"created": done}))?,
+        Print::Json => writeln!(out, "{}", json!({"messages": done}))?,
         Print::Table if done.is_empty() => writeln!(out, "nothing is missing")?,
         Print::Table => done.iter().try_for_each(|line| writeln!(out, "{line}"))?,
     }

@@ -199,13 +199,18 @@ pub fn install(config: &Config) -> Result<Guard, Error> {
     Ok(Guard(provider))
 }
 
+/// Whether text on `stream` is coloured: on a terminal, unless `NO_COLOR` is set.
+pub fn is_coloured(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+}
+
 /// Log lines on stderr.
 fn lines<S>(format: Format) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let is_coloured = is_coloured(&std::io::stderr());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_coloured);
     match format {
         Format::Text => lines.with_target(false).boxed(),
         Format::Json => lines.json().event_format(lines::Traced::new()).boxed(),

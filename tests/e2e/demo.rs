@@ -2,56 +2,106 @@
 
 use crate::deployment::Deployment;
 use crate::process::{Process, until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// The JSON that follows the question in what the demo printed.
-fn answer(printed: &str, question: &str) -> Value {
-    let (_, rest) = printed.split_once(question).unwrap_or_else(|| panic!("{question:?} in {printed}"));
-    let json = &rest[rest.find("\n{").expect("an answer")..];
-    let mut values = serde_json::Deserializer::from_str(json).into_iter();
-    values.next().expect("an answer").expect("JSON")
-}
+const DEMO: [&str; 3] = ["demo", "--listen", "127.0.0.1:0"];
+
+/// A terminal that the whole story has to fit.
+const LINES: usize = 50;
+const COLUMNS: usize = 100;
+
+const README: &str = include_str!("../../README.md");
 
 /// Directories of demos that are there.
 fn directories(deployment: &Deployment) -> usize {
     std::fs::read_dir(deployment.scratch().join("tmp")).expect("a directory").count()
 }
 
-#[tokio::test]
-async fn the_demo_asks_and_answers_and_leaves_nothing_behind() {
-    let deployment = Deployment::disk();
-    let mut demo = Process::start(&deployment, deployment.command(&["demo", "--listen", "127.0.0.1:0"]));
-    until("the demo has told its story", async || {
+/// What a demo prints until `is_shown`.
+async fn printed(demo: &mut Process, is_shown: impl Fn(&str) -> bool) -> String {
+    until("the demo has shown everything", async || {
         assert_eq!(demo.ended(), None, "it ended: {}", demo.stderr());
-        demo.stdout().contains("Ctrl-C ends the demo").then_some(())
+        is_shown(&demo.stdout()).then_some(())
     })
     .await;
-    let printed = demo.stdout();
+    demo.stdout()
+}
 
-    let usual = answer(&printed, "Ada, as always");
-    assert_eq!((&usual["decision"], &usual["level"]), (&"allow".into(), &"low".into()), "{usual}");
-    let stolen = answer(&printed, "Ada's password, used by the attacker");
-    assert_eq!(stolen["decision"], "deny", "{stolen}");
-    let reasons: Vec<_> = stolen["reasons"].as_array().expect("reasons").iter().map(|r| &r["code"]).collect();
-    for code in ["IP_FAN_OUT", "NEW_COUNTRY", "NEW_DEVICE"] {
-        assert!(reasons.contains(&&Value::from(code)), "{code} in {reasons:?}");
-    }
-    let george = answer(&printed, "Will George come?");
-    assert_eq!((&george["history"]["attended"], &george["history"]["missed"]), (&2.into(), &5.into()), "{george}");
-    let fatima = answer(&printed, "What was Fatima told");
-    assert!(fatima["reminders"].as_array().expect("reminders").iter().any(|r| r["status"] == "sent"), "{fatima}");
+/// The line of words that answers a question.
+fn answer<'a>(printed: &'a str, question: &str) -> &'a str {
+    let (_, rest) = printed.split_once(question).unwrap_or_else(|| panic!("{question:?} in {printed}"));
+    rest.lines().find_map(|line| line.strip_prefix("  -> ")).expect("an answer")
+}
 
-    assert_eq!(directories(&deployment), 1);
+async fn end(mut demo: Process, deployment: &Deployment) {
+    assert_eq!(directories(deployment), 1);
     demo.signal("TERM");
     assert_eq!(demo.end().await.code(), Some(0), "{}", demo.stderr());
-    assert_eq!(directories(&deployment), 0, "the demo removes its directory");
+    assert_eq!(directories(deployment), 0, "the demo removes its directory");
+}
+
+#[tokio::test]
+async fn the_demo_asks_and_answers_on_one_screen_and_leaves_nothing_behind() {
+    let deployment = Deployment::disk();
+    let mut demo = Process::start(&deployment, deployment.command(&DEMO));
+    let printed = printed(&mut demo, |printed| printed.contains("Ctrl-C ends the demo")).await;
+
+    let rows: usize = printed.lines().map(|line| line.chars().count().div_ceil(COLUMNS).max(1)).sum();
+    assert!(rows <= LINES, "{rows} rows: {printed}");
+    assert!(!printed.contains('\u{1b}'), "no colours where nobody sees them: {printed}");
+
+    for (question, begins, reasons) in [
+        ("Ada logs in at home", "allow, low risk: score 0.00", vec!["her own address"]),
+        ("The same laptop, but abroad", "challenge, medium risk: score 0.89; ", vec!["new country"]),
+        ("Ada's password, used by the attacker", "deny, high risk: score 0.99999", vec!["new device", "many accounts"]),
+        ("Will George come", "", vec![" % likely to be missed, ", "Missed 5 of 7 days"]),
+        ("Which reminders does Fatima get", "", vec!["h reminder sent ", "; visit "]),
+        ("that sends her messages", "remind fatima by sms of the visit on ", vec!["announced on "]),
+    ] {
+        let answer = answer(&printed, question);
+        assert!(answer.starts_with(begins), "{question}: {answer}");
+        if question.contains("Ada") || question.contains("laptop") {
+            assert!(README.contains(&format!("  -> {answer}\n")), "README.md has another answer: {answer}");
+        }
+        for reason in reasons {
+            assert!(answer.contains(reason), "{question}: {reason}: {answer}");
+        }
+    }
+    assert!(!printed.contains("expired") && !printed.contains("failed ("), "{printed}");
+    assert!(printed.contains("From 0.354364 it is challenged, from 0.999995351 denied"), "{printed}");
+    end(demo, &deployment).await;
+}
+
+/// What is printed to be copied is what was sent: a shell runs it.
+#[tokio::test]
+async fn the_commands_of_the_demo_run_in_a_shell_as_they_stand() {
+    let deployment = Deployment::disk();
+    let mut demo = Process::start(&deployment, deployment.command(&DEMO));
+    let printed = printed(&mut demo, |printed| printed.contains("Ctrl-C ends the demo")).await;
+    let commands = printed.replace("\\\n", " ");
+    let commands: Vec<_> = commands.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
+    let (streams, commands): (Vec<_>, Vec<_>) = commands.into_iter().partition(|line| line.starts_with("curl -N "));
+    assert_eq!((streams.len(), commands.len()), (1, 6), "{printed}");
+    let run = |command: &str| {
+        let output = std::process::Command::new("sh").args(["-c", command]).output().expect("a shell");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        serde_json::from_str::<Value>(&text).unwrap_or_else(|error| panic!("{command}: {error}: {text}"))
+    };
+    let decisions = |answers: &[Value]| answers.iter().map(|answer| answer["decision"].clone()).collect::<Vec<_>>();
+    let answers: Vec<_> = commands.iter().map(|command| run(command)).collect();
+    assert_eq!(decisions(&answers[..3]), ["allow", "challenge", "deny"]);
+    assert_eq!((&answers[3]["client_id"], &answers[4]["client_id"]), (&json!("george"), &json!("fatima")));
+    assert_eq!(answers[5]["effective"]["rules"][0]["code"], "ABROAD");
+    // As the demo says of its policy.
+    assert_eq!(run(commands[1])["decision"], "deny");
+    end(demo, &deployment).await;
 }
 
 #[tokio::test]
 async fn a_demo_that_is_interrupted_early_leaves_nothing_behind_either() {
     let deployment = Deployment::disk();
-    let mut demo = Process::start(&deployment, deployment.command(&["demo", "--listen", "127.0.0.1:0"]));
-    until("the demo listens", async || demo.stdout().contains("An instance serves").then_some(())).await;
+    let mut demo = Process::start(&deployment, deployment.command(&DEMO));
+    until("the demo listens", async || demo.stdout().contains("Foretell demo at http://").then_some(())).await;
     demo.signal("TERM");
     assert_eq!(demo.end().await.code(), Some(0), "{}", demo.stderr());
     assert_eq!(directories(&deployment), 0, "the demo removes its directory");

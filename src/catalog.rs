@@ -4,6 +4,7 @@
 //! error messages speak of exactly what the codec reads; a test holds the two against each other.
 
 use crate::event::Topic;
+use crate::suggest;
 
 /// A type of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +68,10 @@ pub fn find(name: &str) -> Option<&'static Type> {
 /// The known type that an unknown name most resembles, if any does.
 pub fn suggest(name: &str) -> Option<&'static str> {
     const NAME_BYTES_MAX: usize = 128;
+    // All names begin alike.
+    const ALIKE_MIN: f64 = 0.85;
     if name.len() > NAME_BYTES_MAX {
         return None;
     }
-    TYPES
-        .iter()
-        .map(|known| (strsim::jaro_winkler(known.name, name), known.name))
-        .filter(|(likeness, _)| *likeness > 0.85)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, name)| name)
+    suggest::nearest(name, TYPES.iter().map(|known| known.name), ALIKE_MIN)
 }

@@ -12,7 +12,8 @@ mod zones;
 
 use crate::event::zone;
 use crate::{
-    decisions, document, enrich, file, http, log, pipeline, progress, remind, rows, score, store, telemetry, view,
+    decisions, document, enrich, file, http, log, pipeline, progress, remind, rows, score, store, suggest, telemetry,
+    view,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -186,7 +187,7 @@ pub fn load(layers: Layers<'_>) -> Result<Config, Error> {
     }
     let config: Config = serde_path_to_error::deserialize(Value::Table(settings)).map_err(|error| {
         let place = error.path().to_string();
-        Error::Invalid { place, message: document::suggested(&error.into_inner().message().replace('\n', " ")) }
+        Error::Invalid { place, message: suggest::explained(&error.into_inner().message().replace('\n', " ")) }
     })?;
     config.check()?;
     Ok(config)

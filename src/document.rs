@@ -113,29 +113,6 @@ fn in_one_line(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}, column {column}: {reason}")
 }
 
-/// How alike two names must be for one to be suggested for the other.
-const ALIKE_MIN: f64 = 0.75;
-
-/// Adds to serde's `unknown field` which of the expected ones may have been meant.
-pub fn suggested(message: &str) -> String {
-    if !message.starts_with("unknown ") {
-        let types = [
-            ("expected usize", "expected a whole number"),
-            ("expected u64", "expected a whole number"),
-            ("expected u32", "expected a whole number"),
-            ("expected f64", "expected a number"),
-        ];
-        return types.iter().fold(message.to_owned(), |message, (ours, plain)| message.replace(ours, plain));
-    }
-    let mut names = message.split('`').skip(1).step_by(2);
-    let Some(unknown) = names.next() else { return message.to_owned() };
-    let alike = names.map(|name| (strsim::jaro_winkler(unknown, name), name)).filter(|(alike, _)| *alike >= ALIKE_MIN);
-    match alike.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((_, name)) => format!("{message}. Did you mean `{name}`?"),
-        None => message.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -44,6 +44,7 @@ pub mod score;
 pub mod simulate;
 pub mod source;
 pub mod store;
+pub mod suggest;
 pub mod telemetry;
 pub mod train;
 pub mod verify;

@@ -121,7 +121,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
 fn config_command(config: &Config, what: &SettingsCommand, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match (what, print) {
         (SettingsCommand::Check, _) => {
-            config.http.api_keys_file.as_deref().map(super::serve::keys).transpose()?;
+            config.http.api_keys_file.as_deref().map(super::keys::of_settings).transpose()?;
             let troubles = config.enrich.check(clock());
             if !troubles.is_empty() {
                 return Err(Failure::Other(troubles.join("\n")));

@@ -1,24 +1,20 @@
 //! `serve`: checks what a service needs before it starts, and says where it listens.
 
 use super::ending::{Failure, on_signal};
-use super::first_key;
+use super::keys;
 use super::settings::{Data, Geo, Listen};
 use crate::app::{Role, Service, descriptors};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::http::auth::{self, Insecure, Keys};
+use crate::http;
+use crate::http::auth::{self, Insecure};
 use crate::version::{COMMIT, VERSION};
-use crate::{file, http};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use std::io::ErrorKind;
-use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-/// Largest file of API keys, in bytes: 10,000 keys with room for comments.
-const KEYS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What to serve, and where.
 #[derive(Debug, Args)]
@@ -66,8 +62,8 @@ pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> 
     let is_asked = service.roles().contains(&Role::Http);
     let keys = match config.http.api_keys_file.as_deref() {
         _ if !is_asked => None,
-        Some(path) => Some(keys(path)?),
-        None if first_key => Some(first_key::keys(&config, &mut std::io::stderr())?),
+        Some(path) => Some(keys::of_settings(path)?),
+        None if first_key => Some(keys::first(&config, &mut std::io::stderr())?),
         None => None,
     };
     let listener = listen("http.listen", &config.http.listen).await?;
@@ -94,17 +90,6 @@ pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> 
     service.with_keys(keys).run(listener, ops).await?;
     tracing::info!("ended");
     Ok(())
-}
-
-pub(super) fn keys(path: &Path) -> Result<Keys, Failure> {
-    keys_of("http.api_keys_file", path)
-}
-
-/// Reads a file of keys; errors begin with what names the file.
-pub(super) fn keys_of(named_by: &str, path: &Path) -> Result<Keys, Failure> {
-    let failed = |cause: &dyn std::fmt::Display| Failure::Other(format!("{named_by}: {}: {cause}", path.display()));
-    let text = file::text(path, KEYS_BYTES_MAX).map_err(|cause| failed(&cause))?;
-    Keys::parse(&text).map_err(|cause| failed(&cause))
 }
 
 /// Listens at the address of a setting; errors name both.

@@ -1,6 +1,6 @@
 //! Facts about policies: which document decides for a tenant.
 
-use crate::document;
+use crate::suggest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -112,7 +112,7 @@ pub fn over<T: Serialize + DeserializeOwned>(document: &Value, base: &T) -> Resu
 pub fn read<T: DeserializeOwned>(document: &Value) -> Result<T, Invalid> {
     serde_path_to_error::deserialize(document).map_err(|error| {
         let pointer = pointer(error.path());
-        Invalid::at(pointer, document::suggested(&error.into_inner().to_string()))
+        Invalid::at(pointer, suggest::explained(&error.into_inner().to_string()))
     })
 }
 

@@ -5,6 +5,7 @@
 //! what they do not know: whoever runs them may append anything, and the answer is the same.
 
 use super::problem::{Code, InputError, Problem};
+use crate::suggest;
 use axum::extract::MatchedPath;
 use axum::http::request::Parts;
 use std::borrow::Cow;
@@ -59,10 +60,8 @@ impl Known {
 }
 
 fn unknown(name: &str, known: &BTreeSet<String>) -> String {
-    let similar = known.iter().map(|known| (strsim::jaro_winkler(known, name), known));
-    let similar = similar.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN);
-    match similar.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((_, nearest)) => format!("there is no query parameter {name}; did you mean {nearest}?"),
+    match suggest::nearest(name, known.iter().map(String::as_str), SIMILARITY_MIN) {
+        Some(nearest) => format!("there is no query parameter {name}; did you mean {nearest}?"),
         None if known.is_empty() => format!("there is no query parameter {name}; this path has none"),
         None => {
             let names: Vec<_> = known.iter().map(String::as_str).collect();

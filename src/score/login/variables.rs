@@ -8,6 +8,7 @@ use super::signal::{self, Signal};
 use super::{Evidence, Features};
 use crate::event::appointment::Scalar;
 use crate::event::login::Attempt;
+use crate::suggest;
 use crate::view::user::User;
 use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelString};
 use cel::common::value::{CowVal, Val};
@@ -69,8 +70,7 @@ pub fn find(name: &str) -> Option<&'static Variable> {
 
 /// The name that an unknown one most resembles, if any does.
 pub fn suggest(name: &str) -> Option<&'static str> {
-    let alike = VARIABLES.iter().map(|known| (strsim::jaro_winkler(known.name, name), known.name));
-    alike.filter(|(likeness, _)| *likeness > 0.8).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name)
+    suggest::nearest(name, VARIABLES.iter().map(|known| known.name), 0.8)
 }
 
 /// The values of one attempt.

@@ -1,26 +1,44 @@
-//! The first API key of an embedded instance: made once, printed once, kept as a digest.
+//! API keys: those of the settings, and the first one of an embedded instance.
 //!
 //! An instance that other machines can reach needs API keys, and at the first start of a container there are none. With
 //! `serve --first-key` the instance makes one itself, in its data directory, which is the only place that it has.
 
 use super::ending::Failure;
-use super::serve::keys_of;
 use crate::app;
 use crate::config::Config;
 use crate::event::DEFAULT_TENANT;
+use crate::file;
 use crate::http::auth::{self, Keys, Scope};
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
+/// Largest file of API keys, in bytes: 10,000 keys with room for comments.
+const KEYS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// The file of keys, in the data directory.
 const FILE: &str = "api-keys.toml";
+
+/// The keys of the file that the settings name.
+///
+/// # Errors
+/// The file cannot be read or used.
+pub(super) fn of_settings(path: &Path) -> Result<Keys, Failure> {
+    of_file("http.api_keys_file", path)
+}
+
+/// Reads a file of keys; errors begin with what names the file.
+fn of_file(named_by: &str, path: &Path) -> Result<Keys, Failure> {
+    let failed = |cause: &dyn std::fmt::Display| Failure::Other(format!("{named_by}: {}: {cause}", path.display()));
+    let text = file::text(path, KEYS_BYTES_MAX).map_err(|cause| failed(&cause))?;
+    Keys::parse(&text).map_err(|cause| failed(&cause))
+}
 
 /// The keys in the data directory. Where it has none, one is made, and shown on `messages` for the only time.
 ///
 /// # Errors
 /// The log is not a directory, the directory cannot be written, or its file of keys cannot be used.
-pub(super) fn keys(config: &Config, messages: &mut dyn Write) -> Result<Keys, Failure> {
+pub(super) fn first(config: &Config, messages: &mut dyn Write) -> Result<Keys, Failure> {
     let Some(directory) = app::disk_directory(&config.log) else {
         return Err(Failure::Other(format!(
             "--first-key keeps its key in a data directory, and the log is {}: name a file of keys in \
@@ -36,7 +54,7 @@ pub(super) fn keys(config: &Config, messages: &mut dyn Write) -> Result<Keys, Fa
             path.display()
         ))
     })?;
-    keys_of("--first-key", &path)
+    of_file("--first-key", &path)
 }
 
 /// Makes a key if there is no file of keys. It is shown only when its digest is on disk, so it works from then on.
@@ -91,7 +109,7 @@ mod tests {
 
     fn said(log: &str) -> Result<String, String> {
         let mut messages = Vec::new();
-        keys(&config(log), &mut messages).map_err(|failure| failure.to_string())?;
+        first(&config(log), &mut messages).map_err(|failure| failure.to_string())?;
         Ok(String::from_utf8(messages).unwrap())
     }
 

@@ -45,7 +45,10 @@ pub struct Cli {
 enum Command {
     /// Run the service: answer requests, keep the views, announce reminders
     Serve(serve::Serve),
-    /// Run a service with a made-up story, and show what to try
+    /// Run a service with made-up events, and show what to ask it
+    ///
+    /// It fits a terminal of 50 lines and 100 columns. With --json it prints one object for each question, on a line of
+    /// its own, with `question`, `request` (method, url, body) and `answer`.
     Demo(Demo),
     /// Check whether a service is ready
     ///

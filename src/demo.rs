@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves the story from a new temporary directory, prints questions with their answers, and goes on until it is
 /// interrupted. The directory is removed at the end.
-pub async fn run(mut config: Config, out: &mut dyn Write) -> Result<(), Failure> {
+pub async fn run(mut config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let directory = tempfile::Builder::new().prefix("foretell-demo-").tempdir()?;
     config.log = format!("disk:{}", directory.path().display());
     config.store.clone_from(&config.log);
@@ -52,7 +52,7 @@ pub async fn run(mut config: Config, out: &mut dyn Write) -> Result<(), Failure>
         Some(address) => http::listen(address).await.ok(),
         None => None,
     };
-    let mut page = Page::new(out, Print::Table, format!("http://{}", listener.local_addr()?));
+    let mut page = Page::new(out, print, format!("http://{}", listener.local_addr()?));
     let shutdown = CancellationToken::new();
     let roles = vec![Role::Http, Role::Views, Role::Reminders];
     let service = Service::new(config, Arc::new(System), roles, shutdown.clone());

@@ -67,7 +67,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 async fn configured(command: Command, config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Command::Serve(asked) => Box::pin(super::serve::run(config, clock(), asked)).await,
-        Command::Demo(_) => demo::run(config, out).await,
+        Command::Demo(_) => demo::run(config, print, out).await,
         Command::Import(asked) => import_file(config, asked, print, out).await,
         Command::Evaluate(asked) => evaluate_file(&config, &asked, print, out),
         Command::Policy { what, .. } => policy::run(&config, &what, print, out),

@@ -63,7 +63,10 @@ impl<'a> Page<'a> {
                 self.out,
                 "{events} made-up events: a month of five people's logins, a password attack, a clinic's visits."
             )?;
-            writeln!(self.out, "Answers are summed up in a line; run a command to see its JSON.")?;
+            writeln!(
+                self.out,
+                "Answers are summed up in a line; run a command, or `foretell demo --json`, to see its JSON."
+            )?;
         }
         self.out.flush()
     }

@@ -3,6 +3,7 @@
 use crate::deployment::Deployment;
 use crate::process::{Process, until};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const DEMO: [&str; 3] = ["demo", "--listen", "127.0.0.1:0"];
 
@@ -94,6 +95,37 @@ async fn the_commands_of_the_demo_run_in_a_shell_as_they_stand() {
     assert_eq!(answers[5]["effective"]["rules"][0]["code"], "ABROAD");
     // As the demo says of its policy.
     assert_eq!(run(commands[1])["decision"], "deny");
+    end(demo, &deployment).await;
+}
+
+#[tokio::test]
+async fn the_demo_prints_a_json_object_for_each_question_on_request() {
+    let deployment = Deployment::disk();
+    let mut demo = Process::start(&deployment, deployment.command(&[&DEMO[..], &["--json"]].concat()));
+    let printed = printed(&mut demo, |printed| printed.lines().count() == 6 && printed.ends_with('\n')).await;
+    let objects: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let answers: Vec<_> = objects.iter().map(|object| &object["answer"]).collect();
+    for object in &objects {
+        let url = object["request"]["url"].as_str().expect("a URL");
+        assert!(object["question"].is_string() && url.starts_with("http://127.0.0.1:"), "{object}");
+        assert_eq!(object["request"]["body"].is_object(), object["request"]["method"] == "POST", "{object}");
+    }
+    let [usual, abroad, stolen, george, fatima, announced] = answers[..] else { panic!("{objects:?}") };
+    assert_eq!((&usual["decision"], &usual["level"]), (&json!("allow"), &json!("low")), "{usual}");
+    assert_eq!((&abroad["decision"], &abroad["level"]), (&json!("challenge"), &json!("medium")), "{abroad}");
+    assert_eq!((&stolen["decision"], &stolen["level"]), (&json!("deny"), &json!("high")), "{stolen}");
+    let codes: BTreeSet<_> =
+        stolen["reasons"].as_array().expect("reasons").iter().filter_map(|reason| reason["code"].as_str()).collect();
+    assert!(codes.is_superset(&BTreeSet::from(["IP_FAN_OUT", "NEW_COUNTRY", "NEW_DEVICE"])), "{codes:?}");
+    assert_eq!((&george["history"]["attended"], &george["history"]["missed"]), (&json!(2), &json!(5)), "{george}");
+    let reminders = fatima["reminders"].as_array().expect("reminders");
+    let sent = reminders.iter().find(|reminder| reminder["status"] == "sent").expect("a reminder that was sent");
+    assert!(reminders.iter().all(|reminder| reminder["status"] != "failed"), "{fatima}");
+    assert_eq!(announced["data"]["reminder_id"], sent["reminder_id"], "{announced}");
+    assert_eq!(
+        (&announced["type"], &announced["data"]["channels"]),
+        (&json!("foretell.reminder.due"), &json!(["sms"]))
+    );
     end(demo, &deployment).await;
 }
 

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The cursor names the epoch of the topic and, for every partition, the first offset that was not sent. A browser
-//! returns the last one by itself (`Last-Event-ID`), and the stream continues exactly there: each event is delivered at
-//! least once, and per client in order. A cursor of another epoch or partition count is answered 410, because its
+//! returns the last one by itself (`Last-Event-ID`), a page that opens a new stream in the query (`lastEventId`), and the
+//! stream continues exactly there: each event is delivered at least once, and per client in order. A cursor of another epoch or partition count is answered 410, because its
 //! place is not known; the subscriber then starts again and recognises repeated events by their ids.
 //!
 //! Other tenants' events move the cursor, too: a block with nothing but an id carries it. By the standard that sets
@@ -74,7 +74,7 @@ impl std::str::FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, Problem> {
         let malformed =
-            || Problem::new(Code::MalformedRequest, "Last-Event-ID is not the id of an event of this stream");
+            || Problem::new(Code::MalformedRequest, "the last event id is not the id of an event of this stream");
         let (epoch, next) = text.split_once('-').ok_or_else(malformed)?;
         let next: Result<Vec<i64>, _> = next.split('-').map(str::parse).collect();
         let epoch = epoch.parse().map_err(|_| malformed())?;
@@ -87,12 +87,14 @@ impl std::str::FromStr for Cursor {
 /// `event:` is the type, `data:` the CloudEvent in structured JSON, `id:` a cursor to resume from. Only reminders of
 /// the caller's tenant are sent, and none of clients who have been erased since. Delivery is at least once; recognise
 /// repetitions by the `id` of the CloudEvent. Now and then an `id:` comes alone: a cursor behind events that were not
-/// sent. Lines that begin with `:` are heartbeats.
+/// sent. Lines that begin with `:` are heartbeats. Who cannot send `Last-Event-ID` sends `lastEventId` in the query;
+/// where both are sent, the header counts.
 #[utoipa::path(
     get, path = "/v1/reminders/stream", operation_id = "streamReminders", tag = "reminders",
     params(
         ("from" = Option<String>, Query, description = "`latest`: only what comes from now on"),
         ("Last-Event-ID" = Option<String>, Header, description = "The last `id:` that was received; empty: none"),
+        ("lastEventId" = Option<String>, Query, description = "The same, for whoever cannot send the header"),
         ("Foretell-Tenant" = Option<String>, Header),
     ),
     responses(
@@ -161,19 +163,26 @@ enum From {
 
 impl From {
     fn read(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Problem> {
-        let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        let from = match pairs.find(|(name, _)| name == "from").as_ref().map(|(_, value)| value.as_ref()) {
+        let parameter = |wanted| {
+            let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+            pairs.find(|(name, _)| name == wanted).map(|(_, value)| value)
+        };
+        let from = match parameter("from").as_deref() {
             None => Self::Oldest,
             Some("latest") => Self::Latest,
             Some(_) => return Err(Problem::new(Code::MalformedRequest, "from can only be latest").at("/from")),
         };
+        // An empty one is none: no event has an empty id, and by the HTML standard it is not sent.
+        let queried = parameter("lastEventId").filter(|id| !id.is_empty()).map(|id| id.parse());
+        let queried = queried.transpose().map_err(|problem: Problem| problem.at("/lastEventId"))?;
         let mut ids = headers.get_all("last-event-id").iter();
-        match (ids.next(), ids.next()) {
-            (_, Some(_)) => Err(Problem::new(Code::MalformedRequest, "send Last-Event-ID once")),
-            // An empty one is none: no event has an empty id, and by the HTML standard it is not sent.
-            (Some(id), None) if !id.is_empty() => id.to_str().unwrap_or_default().parse().map(Self::Cursor),
-            _ => Ok(from),
-        }
+        let sent = match (ids.next(), ids.next()) {
+            (_, Some(_)) => return Err(Problem::new(Code::MalformedRequest, "send Last-Event-ID once")),
+            (Some(id), None) if !id.is_empty() => Some(id.to_str().unwrap_or_default().parse()?),
+            _ => None,
+        };
+        // A browser that connects again sends the query as before, and the latest id in the header.
+        Ok(sent.or(queried).map_or(from, Self::Cursor))
     }
 }
 
@@ -194,7 +203,7 @@ async fn begin(api: &Api, from: From, extents: &[Extent]) -> Result<Cursor, Prob
             let within = |(next, extent): (&i64, &Extent)| (extent.start..=extent.end).contains(next);
             let same = cursor.epoch == pointer.epoch && cursor.next.len() == extents.len();
             if !same || !cursor.next.iter().zip(extents).all(within) {
-                return Err(Problem::new(Code::CursorExpired, "start anew, without Last-Event-ID"));
+                return Err(Problem::new(Code::CursorExpired, "start again, without Last-Event-ID and lastEventId"));
             }
             cursor.next
         }
@@ -241,7 +250,15 @@ mod tests {
             (Some("from=latest"), &[""], Ok(From::Latest)),
             (None, &["0-7"], Ok(cursor.clone())),
             // A browser that connects again sends the query as before.
-            (Some("from=latest"), &["0-7"], Ok(cursor)),
+            (Some("from=latest"), &["0-7"], Ok(cursor.clone())),
+            (Some("lastEventId=0-6"), &["0-7"], Ok(cursor.clone())),
+            (Some("lastEventId=0-7"), &[], Ok(cursor.clone())),
+            (Some("lastEventId=0-7"), &[""], Ok(cursor.clone())),
+            (Some("from=latest&lastEventId=0%2D7"), &[], Ok(cursor)),
+            (Some("from=latest&lastEventId="), &[], Ok(From::Latest)),
+            (Some("lastEventId=x"), &[], Err(Code::MalformedRequest)),
+            (Some("lastEventId=x"), &["0-7"], Err(Code::MalformedRequest)),
+            (Some("lastEventId=0-7"), &["x"], Err(Code::MalformedRequest)),
             (Some("from=bogus"), &["0-7"], Err(Code::MalformedRequest)),
             (Some("from=bogus"), &[], Err(Code::MalformedRequest)),
             (None, &["0-7", "0-8"], Err(Code::MalformedRequest)),

@@ -169,6 +169,12 @@ async fn cursors_that_cannot_be_resumed_are_refused() {
     {
         assert_eq!(get(stream, cursor).await, status, "{cursor}");
     }
+    for (query, status) in [("garbage", 400), ("0-0-0", 410), ("1-0-0-0", 410)] {
+        let answer = instance.get(&format!("{stream}?lastEventId={query}")).await;
+        assert_eq!(answer.problem().0, status, "{query}");
+        assert!(status == 410 || answer.body["errors"][0]["pointer"] == "/lastEventId", "{}", answer.body);
+        assert_eq!(get(&format!("{stream}?lastEventId={query}"), "0-0-0").await, if status == 400 { 400 } else { 410 });
+    }
     assert_eq!(instance.get("/v1/reminders/stream?from=yesterday").await.problem(), (400, "MALFORMED_REQUEST"));
     let misspelt = instance.get("/v1/reminders/stream?form=latest").await;
     assert_eq!(misspelt.problem(), (400, "UNKNOWN_PARAMETER"));

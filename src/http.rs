@@ -21,6 +21,7 @@ mod aside;
 pub mod auth;
 pub mod clients;
 mod config;
+mod cors;
 pub mod decisions;
 pub(crate) mod edge;
 mod encoding;

@@ -1,6 +1,7 @@
 //! The limits of the API, and which of them contradict each other.
 
 use super::admission::BODY_COST;
+use super::cors;
 use super::serve::host_port;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,8 @@ pub struct Config {
     pub listen: String,
     /// TOML file of API keys; without one everybody who can connect may do everything.
     pub api_keys_file: Option<std::path::PathBuf>,
+    /// Origins whose pages may read answers in a browser, as `https://desk.example.com`; none: those of no other origin.
+    pub cors_origins: Vec<String>,
     /// Requests answered at once, each from when its body is there; further ones are answered 503.
     pub requests_max: usize,
     /// Of these, those of one tenant; further ones are answered 429.
@@ -64,6 +67,7 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:8080".into(),
             api_keys_file: None,
+            cors_origins: Vec::new(),
             requests_max: 512,
             requests_tenant_max: 256,
             connections_max: 4_096,
@@ -94,10 +98,11 @@ const OPERATORS_MAX: usize = 64;
 const OPERATOR_MAX: usize = 16;
 
 impl Config {
-    /// The same for the listener of operators: few connections.
+    /// The same for the listener of operators: few connections, and no pages.
     #[must_use]
     pub fn for_operators(&self) -> Self {
-        Self { connections_max: OPERATORS_MAX, connections_peer_max: OPERATOR_MAX, ..self.clone() }
+        let (connections_max, connections_peer_max) = (OPERATORS_MAX, OPERATOR_MAX);
+        Self { connections_max, connections_peer_max, cors_origins: Vec::new(), ..self.clone() }
     }
 
     /// The same for the instance's own socket: few connections, of nobody but the operator, and readers that may pause
@@ -106,15 +111,19 @@ impl Config {
     pub fn for_socket(&self) -> Self {
         const HOUR_MS: u64 = 60 * 60 * 1_000;
         let (connections_max, connections_peer_max) = (OPERATORS_MAX, OPERATORS_MAX);
-        Self { connections_max, connections_peer_max, write_ms_max: HOUR_MS, ..self.clone() }
+        Self { connections_max, connections_peer_max, write_ms_max: HOUR_MS, ..self.for_operators() }
     }
 
-    /// Checks that every limit admits something and that no share is above the whole.
+    /// Checks that every limit admits something, no share is above the whole, and every origin is one that browsers send.
     ///
     /// # Errors
     /// The setting that is wrong, within `http`, and what to set.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
         host_port(&self.listen).map_err(|message| ("listen", message))?;
+        self.cors_origins
+            .iter()
+            .try_for_each(|origin| cors::check(origin))
+            .map_err(|message| ("cors_origins", message))?;
         for (name, limit) in [
             ("requests_max", self.requests_max),
             ("requests_tenant_max", self.requests_tenant_max),
@@ -157,7 +166,7 @@ mod tests {
     #[test]
     fn limits_that_contradict_each_other_are_refused_with_the_settings_to_change() {
         type Change = fn(&mut Config);
-        let refused: [(Change, &str, &str); 9] = [
+        let refused: [(Change, &str, &str); 10] = [
             (|c| c.requests_max = 200, "requests_tenant_max", "http.requests_max, 200"),
             (|c| c.connections_max = 400, "connections_peer_max", "http.connections_max, 400"),
             (|c| c.streams_max = 8, "streams_tenant_max", "http.streams_max, 8"),
@@ -167,6 +176,7 @@ mod tests {
             (|c| c.body_bytes_max = 0, "body_bytes_max", "set 1 or more"),
             (|c| c.body_bytes_max = 40 << 20, "bodies_bytes_max", "set 83918848 or more"),
             (|c| c.body_bytes_max = usize::MAX, "bodies_bytes_max", "http.body_bytes_max"),
+            (|c| c.cors_origins = vec!["*".into()], "cors_origins", "name each origin"),
         ];
         for (change, setting, said) in refused {
             let mut config = Config::default();
@@ -175,12 +185,13 @@ mod tests {
             assert_eq!(name, setting, "{message}");
             assert!(message.contains(said), "{setting}: {message}");
         }
-        let taken: [Change; 5] = [
+        let taken: [Change; 6] = [
             |_| {},
             |c| c.requests_tenant_max = c.requests_max,
             |c| (c.connections_max, c.connections_peer_max) = (1, 1),
             |c| c.bodies_bytes_max = 2 * (c.body_bytes_max as u64 + BODY_COST),
             |c| (c.agendas_max, c.agendas_tenant_max) = (0, 9),
+            |c| c.cors_origins = vec!["https://desk.example.com".into(), "http://localhost:3000".into()],
         ];
         for (case, change) in taken.into_iter().enumerate() {
             let mut config = Config::default();
@@ -191,10 +202,14 @@ mod tests {
 
     #[test]
     fn one_operator_leaves_places_to_others_and_only_the_socket_waits_for_long_readers() {
-        let config = Config::default();
+        let config = Config { cors_origins: vec!["https://desk.example.com".into()], ..Config::default() };
         let (operators, socket) = (config.for_operators(), config.for_socket());
         assert!(operators.connections_peer_max < operators.connections_max);
         assert_eq!(operators.write_ms_max, config.write_ms_max);
         assert!(socket.write_ms_max > config.write_ms_max);
+        assert!(
+            operators.cors_origins.is_empty() && socket.cors_origins.is_empty(),
+            "no page reads what operators ask"
+        );
     }
 }

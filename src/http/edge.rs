@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 /// The route of requests that lead nowhere.
-const NOWHERE: &str = "none";
+pub(super) const NOWHERE: &str = "none";
 
 /// Traces and counts a request, and bounds it within: so every problem can name its trace.
 pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
@@ -66,7 +66,7 @@ pub(crate) async fn without_api(request: Request, next: Next) -> Response {
 }
 
 /// What every answer passes: its headers are hardened, and it is counted.
-fn finish(response: &mut Response, route: &str, method: &'static str) {
+pub(super) fn finish(response: &mut Response, route: &str, method: &'static str) {
     harden(response.headers_mut(), route);
     let labels = [
         (telemetry::ROUTE, route.to_owned()),

@@ -4,7 +4,8 @@
 //! on the same machine can make it connect. Two ways are closed here. A name of the page's own that resolves to
 //! 127.0.0.1 makes the service a part of the page's site (DNS rebinding): so `Host` must name loopback. And a page may
 //! send requests to other sites without reading the answers: so what the browser says of their origin is heeded, and a
-//! body must have a media type, which a page cannot choose freely without asking first.
+//! body must have a media type, which a page cannot choose freely without asking first. Pages of `http.cors_origins` are
+//! let in like the service's own.
 
 use super::Api;
 use super::problem::{Code, Problem};
@@ -29,8 +30,9 @@ pub(super) fn check(api: &Api, request: &Request) -> Result<(), Problem> {
             format!("without API keys only this machine is answered, under a name of its own: not as {foreign:?}");
         return Err(Problem::new(Code::HostForbidden, detail));
     }
-    if !is_own_origin(headers, host) {
-        let detail = "without API keys pages of other origins are not answered: use API keys, or ask without a browser";
+    if !is_own_origin(headers, host) && !is_named_origin(headers, &api.config.cors_origins) {
+        let detail = "without API keys pages of other origins are not answered: name the origin in http.cors_origins, \
+                      use API keys, or ask without a browser";
         return Err(Problem::new(Code::OriginForbidden, detail));
     }
     // CloudEvents in binary mode may have no media type, and their headers need a browser's leave.
@@ -62,6 +64,12 @@ fn is_own_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
         (None, Some(origin)) => origin.split_once("://").is_some_and(|(_, authority)| Some(authority) == host),
         (None, None) => true,
     }
+}
+
+/// Whether a browser says that a page of one of these origins asks.
+fn is_named_origin(headers: &HeaderMap, origins: &[String]) -> bool {
+    let sent = headers.get(header::ORIGIN).map(header::HeaderValue::as_bytes);
+    origins.iter().any(|origin| sent == Some(origin.as_bytes()))
 }
 
 #[cfg(test)]

@@ -18,11 +18,13 @@ mod watch;
 
 pub use places::{Peer, Remote};
 
+use super::cors::Cors;
 use super::problem::{Code, Problem};
 use super::{Config, edge, health};
 use crate::telemetry;
 use axum::Router;
 use axum::http::{Request, Version, header};
+use axum::response::Response;
 use axum::serve::Listener;
 use delivery::{Answer, Delivery, Streams};
 use hyper::body::Incoming;
@@ -159,14 +161,15 @@ struct Served {
     /// How long a part of an answer waits for the peer.
     write: Duration,
     builder: Arc<Builder<Streams>>,
+    cors: Cors,
 }
 
 impl Reception {
     fn new(config: &Config, shutdown: CancellationToken) -> Self {
-        let ms = Duration::from_millis;
+        let (ms, cors) = (Duration::from_millis, Cors::new(&config.cors_origins));
         let counter = |places, patience, write, probes_only| {
             let builder = Arc::new(builder(write, ms(config.head_ms_max)));
-            Counter { places, patience, service: Served { probes_only, write, builder } }
+            Counter { places, patience, service: Served { probes_only, write, builder, cors: cors.clone() } }
         };
         let patience = Patience { head: ms(config.head_ms_max), idle: ms(config.idle_ms_max) };
         let places = Places::new(config.connections_max, config.connections_peer_max);
@@ -215,16 +218,14 @@ impl Admitted {
     where
         I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { place: _place, watch, service: Served { probes_only, write, builder }, shutdown } = self;
+        let Self { place: _place, watch, service: Served { probes_only, write, builder, cors }, shutdown } = self;
         let (requests, delivery) = (watch.clone(), Arc::<Delivery>::default());
         let answers = delivery.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let (open, behind, delivery) = (requests.open(), behind.clone(), answers.clone());
+            let (open, behind, delivery, cors) = (requests.open(), behind.clone(), answers.clone(), cors.clone());
             async move {
-                let response = match refusal(&request, probes_only) {
-                    Some(problem) => edge::refused(request.method(), request.headers(), problem).await,
-                    None => behind().oneshot(request).await?,
-                };
+                let answered = service_fn(move |request| answered(request, behind.clone(), probes_only));
+                let response = cors.answer(request, answered).await;
                 Ok::<_, Infallible>(response.map(|body| Answer::new(body, open, &delivery)))
             }
         });
@@ -250,6 +251,18 @@ impl Admitted {
 fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// What the router answers, or why a request does not get as far.
+async fn answered(
+    request: Request<Incoming>,
+    behind: impl Fn() -> Router,
+    probes_only: bool,
+) -> Result<Response, Infallible> {
+    match refusal(&request, probes_only) {
+        Some(problem) => Ok(edge::refused(request.method(), request.headers(), problem).await),
+        None => behind().oneshot(request).await,
     }
 }
 

@@ -7,6 +7,7 @@ mod agenda;
 mod cloudevents;
 mod connections;
 mod contract;
+mod cors;
 mod dead_letters;
 mod decisions;
 mod enrich;

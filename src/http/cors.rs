@@ -1,0 +1,125 @@
+//! Pages of other origins: what browsers are told before and after they send a request of one (CORS).
+//!
+//! A browser shows an answer to a page of another origin only where the answer allows it. The origins of
+//! `http.cors_origins` are allowed; without any, answers say nothing about origins. Keys travel in `Authorization`,
+//! which a page sets itself, so credentials that browsers add of their own accord, such as cookies, are never allowed.
+//!
+//! This is the outermost layer of a listener. A page can therefore read every refusal: without a key, without a place,
+//! of a process that starts. A preflight carries no key and ends here. Every other `OPTIONS` goes on to its route,
+//! where a sender of webhooks asks for consent.
+
+use super::edge;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use axum::response::Response;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tower::{Layer, Service, ServiceExt};
+use tower_http::cors::{AllowHeaders, CorsLayer};
+use url::Url;
+
+/// How long browsers may remember the answer to a preflight: as long as any of them does.
+const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+/// The methods of all routes.
+const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE];
+/// Headers of answers that a page may read besides those that it may always read.
+const EXPOSED: [HeaderName; 6] = [
+    header::ACCEPT_ENCODING,
+    header::ALLOW,
+    header::ETAG,
+    header::RETRY_AFTER,
+    header::WWW_AUTHENTICATE,
+    HeaderName::from_static("preference-applied"),
+];
+
+/// Refuses what no browser sends as an origin.
+///
+/// # Errors
+/// What to write instead.
+pub(super) fn check(origin: &str) -> Result<(), String> {
+    if origin.contains('*') {
+        return Err(format!("{origin:?} would open the API to pages that nobody has named: name each origin"));
+    }
+    let url = Url::parse(origin).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    match url.map(|url| url.origin().ascii_serialization()) {
+        Some(sent) if sent == origin => Ok(()),
+        Some(sent) => Err(format!("{origin:?} is not how browsers send an origin: write {sent:?}")),
+        None => Err(format!("{origin:?} is not an origin: write one such as \"https://desk.example.com\"")),
+    }
+}
+
+/// Allows the pages of some origins, or of none.
+#[derive(Clone)]
+pub(super) struct Cors(Option<Arc<CorsLayer>>);
+
+impl Cors {
+    /// Allows these origins, each of which [`check`] has accepted.
+    pub(super) fn new(origins: &[String]) -> Self {
+        let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+        let layer = CorsLayer::new()
+            .allow_methods(METHODS)
+            // A list would leave out the extension attributes of events (`ce-*`), whose names are the caller's.
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers(EXPOSED)
+            .max_age(PREFLIGHT_AGE_MAX);
+        Self((!origins.is_empty()).then(|| Arc::new(layer.allow_origin(origins))))
+    }
+
+    /// Answers a preflight; lets `service` answer everything else, and adds which page may read it.
+    pub(super) async fn answer<B, S>(&self, request: Request<B>, service: S) -> Response
+    where
+        S: Service<Request<B>, Response = Response, Error = Infallible>,
+    {
+        let is_preflight = is_preflight(request.method(), request.headers());
+        let layer = self.0.as_ref().filter(|_| is_preflight || request.method() != Method::OPTIONS);
+        let Some(layer) = layer else {
+            let Ok(response) = service.oneshot(request).await;
+            return response;
+        };
+        let Ok(mut response) = layer.layer(service).oneshot(request).await;
+        if is_preflight {
+            edge::finish(&mut response, edge::NOWHERE, "OPTIONS");
+        }
+        response
+    }
+}
+
+/// Whether a browser asks for leave to send a request.
+fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        for origin in
+            ["https://desk.example.com", "http://localhost:3000", "http://[::1]:3000", "https://xn--bcher-kva.example"]
+        {
+            assert_eq!(check(origin), Ok(()), "{origin}");
+        }
+        for (origin, said) in [
+            ("*", "name each origin"),
+            ("https://*.example.com", "name each origin"),
+            ("https://desk.example.com/", "write \"https://desk.example.com\""),
+            ("https://desk.example.com/app", "write \"https://desk.example.com\""),
+            ("https://desk.example.com:443", "write \"https://desk.example.com\""),
+            ("HTTPS://Desk.Example.com", "write \"https://desk.example.com\""),
+            ("https://user@desk.example.com", "write \"https://desk.example.com\""),
+            ("https://bücher.example", "write \"https://xn--bcher-kva.example\""),
+            ("desk.example.com", "such as"),
+            ("localhost:3000", "such as"),
+            ("ftp://desk.example.com", "such as"),
+            ("file:///app", "such as"),
+            ("null", "such as"),
+            ("", "such as"),
+        ] {
+            let message = check(origin).unwrap_err();
+            assert!(message.contains(said), "{origin}: {message}");
+        }
+    }
+}

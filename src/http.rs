@@ -43,6 +43,7 @@ mod request;
 pub mod risk;
 pub mod serve;
 pub mod stream;
+pub mod tickets;
 pub mod users;
 mod webhook;
 
@@ -183,6 +184,7 @@ pub struct Api {
     /// One change of a policy at a time, and one of each tenant at most in line.
     changes: Aside,
     tail: stream::tail::Shared,
+    tickets: tickets::Tickets,
 }
 
 impl Deref for Api {
@@ -213,6 +215,7 @@ impl Api {
             lessons: Arc::new(Semaphore::new(1)),
             changes: Aside::new(1, 1),
             tail: stream::tail::Shared::default(),
+            tickets: tickets::Tickets::new(),
         })
     }
 
@@ -260,7 +263,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(agenda::list))
         .routes(routes!(models::get))
         .routes(routes!(models::versions))
-        .routes(routes!(stream::reminders));
+        .routes(routes!(stream::reminders))
+        .routes(routes!(tickets::create));
     let logins_or_visits = OpenApiRouter::new()
         .routes(routes!(policies::get))
         .routes(routes!(policies::versions))

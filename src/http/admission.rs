@@ -85,7 +85,7 @@ pub(super) async fn answer(api: &Api, route: &str, request: Request, next: Next)
 
 /// Answers a request that needs a key: the key is checked before anything else.
 async fn keyed(api: &Api, route: &str, mut request: Request, next: Next) -> Response {
-    let sender = match guard::check(api, &request).and_then(|()| auth::sender(api, request.headers())) {
+    let sender = match guard::check(api, &request).and_then(|()| auth::sender(api, route, &request)) {
         Ok(sender) => sender,
         Err(problem) => return refused(api, route, None, problem.into_response()),
     };

@@ -5,6 +5,8 @@
 //! is found in constant time: so a key costs the same among ten and ten thousand, and time tells nothing about them.
 //! Without keys everybody who can connect may do everything, which is why [`check_listen`] then insists on loopback.
 //!
+//! A ticket stands for its key at the stream, and only there ([`tickets`](super::tickets)).
+//!
 //! Who sends a request is found out before its body is read ([`sender`], for every route that needs a key); what it
 //! may do when its route is known: each route stands in the route table under the scopes that open it, and its handler
 //! takes a [`Caller`]. A route without scopes, or without a sender, is answered 500, never let through. Where the scope
@@ -17,12 +19,12 @@ pub use scope::Scope;
 
 use super::Api;
 use super::problem::{Code, Problem};
-use super::query;
+use super::{query, stream, tickets};
 use crate::document;
 use crate::event::DEFAULT_TENANT;
 use crate::event::codec::is_tenant;
 use axum::Extension;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HeaderValue};
 use axum::http::request::Parts;
@@ -67,9 +69,16 @@ struct File {
 #[derive(Debug, Clone)]
 pub struct Keys(Arc<HashMap<Hashed, Arc<Stored>>>);
 
-/// The SHA-256 digest of a key.
+/// The SHA-256 digest of a key or a ticket. Two of them are compared in constant time.
 #[derive(Debug, Clone, Copy)]
-struct Hashed([u8; 32]);
+pub(super) struct Hashed([u8; 32]);
+
+impl Hashed {
+    /// The digest of what was sent.
+    pub(super) fn of(sent: &str) -> Self {
+        Self(Sha256::digest(sent.as_bytes()).into())
+    }
+}
 
 impl Hash for Hashed {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -125,7 +134,7 @@ impl Keys {
 
     /// The key that was sent, if it is known.
     fn find(&self, sent: &str) -> Option<&Arc<Stored>> {
-        self.0.get(&Hashed(Sha256::digest(sent.as_bytes()).into()))
+        self.0.get(&Hashed::of(sent))
     }
 }
 
@@ -190,17 +199,34 @@ pub(super) struct Sender {
     key: Option<Arc<Stored>>,
     /// Where there are no keys.
     tenant: Option<String>,
+    /// It sent a ticket that was given to whom this is.
+    has_ticket: bool,
 }
 
-/// Who sends a request with these headers: 401 where that is nobody who is known, before anything else is looked at.
-pub(super) fn sender(api: &Api, headers: &HeaderMap) -> Result<Sender, Problem> {
+/// Who sends a request to a route: 401 where that is nobody who is known, before anything else is looked at.
+pub(super) fn sender(api: &Api, route: &str, request: &Request) -> Result<Sender, Problem> {
+    let headers = request.headers();
+    if route == stream::ROUTE
+        && let Some(ticket) = tickets::named(request.uri().query())
+    {
+        return with_ticket(api, &ticket, headers);
+    }
     let Some(keys) = &api.keys else {
-        return Ok(Sender { key: None, tenant: tenant_header(headers)?.map(str::to_owned) });
+        return Ok(Sender { key: None, tenant: tenant_header(headers)?.map(str::to_owned), has_ticket: false });
     };
     let unauthenticated = |detail| Problem::new(Code::Unauthenticated, detail);
     let sent = bearer(headers)?.ok_or_else(|| unauthenticated("send Authorization: Bearer KEY"))?;
     let key = keys.find(sent).ok_or_else(|| unauthenticated("the API key is not known"))?;
-    Ok(Sender { key: Some(key.clone()), tenant: None })
+    Ok(Sender { key: Some(key.clone()), tenant: None, has_ticket: false })
+}
+
+fn with_ticket(api: &Api, ticket: &str, headers: &HeaderMap) -> Result<Sender, Problem> {
+    if bearer(headers)?.is_some() {
+        return Err(Problem::new(Code::MalformedRequest, "send a ticket or an API key, not both").at("/ticket"));
+    }
+    let detail = "the ticket was used, is older than a minute, or is of another process: \
+                  get another one with POST /v1/streams/tickets";
+    api.tickets.take(ticket, api.clock.now_ms()).ok_or_else(|| Problem::new(Code::Unauthenticated, detail))
 }
 
 impl Sender {
@@ -215,10 +241,19 @@ impl Sender {
         self.key.as_ref().map(|key| key.name.as_str())
     }
 
-    /// As handlers know it: without keys everybody may do everything.
+    /// The same as whoever has its ticket.
+    pub(super) fn by_ticket(self) -> Self {
+        Self { has_ticket: true, ..self }
+    }
+
+    /// As handlers know it: without keys everybody may do everything, with a ticket nobody more than it is for.
     fn caller(&self) -> Caller {
         let named = self.key.is_some() || self.tenant.is_some();
-        let scopes = self.key.as_ref().map_or_else(|| vec![Scope::Admin], |key| key.scopes.clone());
+        let scopes = match &self.key {
+            _ if self.has_ticket => vec![Scope::VisitsRead],
+            Some(key) => key.scopes.clone(),
+            None => vec![Scope::Admin],
+        };
         Caller { tenant: self.tenant().to_owned(), named, scopes }
     }
 
@@ -309,6 +344,26 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderVal
 mod tests {
     use super::*;
     use std::cell::Cell;
+
+    impl Sender {
+        /// Somebody who names a tenant, where there are no keys.
+        pub(in crate::http) fn of_tenant(tenant: &str) -> Self {
+            Self { key: None, tenant: Some(tenant.to_owned()), has_ticket: false }
+        }
+    }
+
+    #[test]
+    fn a_ticket_has_no_more_scopes_than_it_is_for() {
+        let sender = Sender::of_tenant("acme");
+        assert_eq!(sender.caller().scopes, [Scope::Admin]);
+        let (key, with_key) = (generate(), |scopes| Keys::parse(&file(&hash("k"), "acme", scopes)).unwrap());
+        assert!(with_key("\"admin\"").find(&key).is_none());
+        let key = with_key("\"admin\", \"erase\"").find("k").cloned();
+        for sender in [sender, Sender { key, tenant: None, has_ticket: false }] {
+            let caller = sender.by_ticket().caller();
+            assert_eq!((caller.tenant.as_str(), caller.scopes.as_slice()), ("acme", &[Scope::VisitsRead][..]));
+        }
+    }
 
     thread_local! {
         /// Digests that were compared.

@@ -27,7 +27,7 @@ pub enum Code {
     MalformedRequest,
     /// 400: the query has a parameter that the path does not have; `errors` says which.
     UnknownParameter,
-    /// 401: no API key, or one that is not known.
+    /// 401: no API key, or one that is not known; or a ticket that cannot be used, or not any more.
     Unauthenticated,
     /// 403: the API key lacks the scope that the route needs.
     ScopeMissing,

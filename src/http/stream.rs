@@ -50,6 +50,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 use url::form_urlencoded;
 
+/// The path, to which tickets are a key.
+pub(super) const ROUTE: &str = "/v1/reminders/stream";
 /// How long a subscriber waits before it reconnects: from the first to the second, in milliseconds.
 const RETRY_MS: std::ops::Range<u64> = 2_000..5_000;
 /// Keeps a quiet connection open.
@@ -87,14 +89,15 @@ impl std::str::FromStr for Cursor {
 /// `event:` is the type, `data:` the CloudEvent in structured JSON, `id:` a cursor to resume from. Only reminders of
 /// the caller's tenant are sent, and none of clients who have been erased since. Delivery is at least once; recognise
 /// repetitions by the `id` of the CloudEvent. Now and then an `id:` comes alone: a cursor behind events that were not
-/// sent. Lines that begin with `:` are heartbeats. Who cannot send `Last-Event-ID` sends `lastEventId` in the query;
-/// where both are sent, the header counts.
+/// sent. Lines that begin with `:` are heartbeats. A page passes a ticket instead of a key (`createStreamTicket`), and
+/// where it goes on in `lastEventId`; of that and the header the header counts.
 #[utoipa::path(
     get, path = "/v1/reminders/stream", operation_id = "streamReminders", tag = "reminders",
     params(
         ("from" = Option<String>, Query, description = "`latest`: only what comes from now on"),
         ("Last-Event-ID" = Option<String>, Header, description = "The last `id:` that was received; empty: none"),
         ("lastEventId" = Option<String>, Query, description = "The same, for whoever cannot send the header"),
+        ("ticket" = Option<String>, Query, description = "Instead of an API key: a ticket, which is used up by this"),
         ("Foretell-Tenant" = Option<String>, Header),
     ),
     responses(

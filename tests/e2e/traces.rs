@@ -201,6 +201,30 @@ async fn one_trace_leads_from_the_request_through_append_and_fold_to_the_reminde
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_span_and_no_log_line_names_a_ticket() {
+    let collector = Collector::start(StatusCode::OK).await;
+    let mut deployment = Deployment::disk();
+    deployment.set_variable("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
+    deployment.set("TELEMETRY__LOG_FILTER", "trace");
+    let service = Service::ready(&deployment, &[]).await;
+    let given = service.answer(service.ask(Method::POST, "/v1/streams/tickets")).await;
+    let ticket = given.body["ticket"].as_str().expect("a ticket");
+    let stream = || service.ask(Method::GET, &format!("/v1/reminders/stream?ticket={ticket}"));
+    assert_eq!(stream().send().await.expect("a stream").status(), 200);
+    assert_eq!(service.answer(stream()).await.status, 401);
+    let refused = || service.process.stderr().contains("requests are refused").then_some(());
+    until("the refusal is a line", async || refused()).await;
+    let said = service.process.stderr();
+    service.process.stop().await;
+    assert!(said.contains("answered") && said.contains("/v1/reminders/stream"), "{said}");
+    assert!(!said.contains(ticket), "{said}");
+    let (_, spans) = collector.spans();
+    let streams = spans.iter().filter(|span| span.name == "GET /v1/reminders/stream").count();
+    assert_eq!(streams, 2);
+    assert!(!format!("{spans:?}").contains(ticket), "{spans:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_trace_leads_through_the_processes_of_a_cluster() {
     let collector = Collector::start(StatusCode::OK).await;
     let mut deployment = Deployment::cluster();

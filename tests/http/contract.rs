@@ -99,7 +99,8 @@ fn operations(document: &Value) -> Vec<(String, &Map<String, Value>)> {
 fn operations_are_named_by_verb_and_noun_and_described() {
     let document = document();
     let name =
-        Regex::new("^(get|list|score|append|allow|request|stream|send|publish|trust|revoke)[A-Z][A-Za-z]+$").unwrap();
+        Regex::new("^(get|list|score|append|allow|request|stream|create|send|publish|trust|revoke)[A-Z][A-Za-z]+$")
+            .unwrap();
     let mut names = BTreeSet::new();
     let tags: BTreeSet<_> =
         document["tags"].as_array().unwrap().iter().map(|tag| tag["name"].as_str().unwrap()).collect();

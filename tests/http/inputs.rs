@@ -362,6 +362,7 @@ async fn reading_is_split_into_logins_and_visits() {
         (Method::GET, "/v1/models/no-show", &visits),
         (Method::GET, "/v1/models/no-show/versions", &visits),
         (Method::HEAD, "/v1/reminders/stream", &visits),
+        (Method::POST, "/v1/streams/tickets", &visits),
         (Method::GET, &of_visit, &visits),
         (Method::PUT, "/v1/policies/login", &["policies:write", "admin"]),
         (Method::PUT, "/v1/models/no-show", &["policies:write", "admin"]),

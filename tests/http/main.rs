@@ -28,6 +28,7 @@ mod scores;
 #[path = "../shared/golden.rs"]
 mod shared;
 mod stream;
+mod tickets;
 mod train;
 mod verify;
 mod visits;

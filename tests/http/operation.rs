@@ -196,6 +196,7 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             "POST /v1/feedback",
             "POST /v1/risk/appointments",
             "POST /v1/risk/logins",
+            "POST /v1/streams/tickets",
             "PUT /v1/models/no-show",
             "PUT /v1/policies/{policy}",
             "PUT /v1/users/{user_id}/devices/{device_id}",

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 /// One server-sent event.
 #[derive(Debug, Clone, PartialEq)]
-struct Sent {
-    kind: String,
-    id: String,
-    data: Value,
+pub(crate) struct Sent {
+    pub(crate) kind: String,
+    pub(crate) id: String,
+    pub(crate) data: Value,
 }
 
 /// What comes over a stream.
@@ -31,13 +31,13 @@ enum Frame {
     Cursor(String),
 }
 
-struct Subscriber {
+pub(crate) struct Subscriber {
     bytes: Pin<Box<dyn Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
     text: String,
 }
 
 impl Subscriber {
-    async fn open(instance: &Instance, path: &str, headers: &[(&str, &str)]) -> Self {
+    pub(crate) async fn open(instance: &Instance, path: &str, headers: &[(&str, &str)]) -> Self {
         let mut request = instance.request(Method::GET, path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -49,7 +49,7 @@ impl Subscriber {
     }
 
     /// The next event; none at the end of the stream.
-    async fn next(&mut self) -> Option<Sent> {
+    pub(crate) async fn next(&mut self) -> Option<Sent> {
         loop {
             if let Frame::Event(sent) = self.frame().await? {
                 return Some(sent);
@@ -94,7 +94,7 @@ impl Subscriber {
 }
 
 /// Books a visit that both steps of are to come, for each of several clients, and announces the first step.
-async fn announce(instance: &Instance, tenant: &str, clients: &[&str]) {
+pub(crate) async fn announce(instance: &Instance, tenant: &str, clients: &[&str]) {
     let events: Vec<_> = clients
         .iter()
         .map(|client| {
@@ -107,7 +107,7 @@ async fn announce(instance: &Instance, tenant: &str, clients: &[&str]) {
 }
 
 /// 72 hours before the visits of [`announce`].
-const DUE_MS: i64 = NOW_MS + 26 * HOUR_MS;
+pub(crate) const DUE_MS: i64 = NOW_MS + 26 * HOUR_MS;
 
 #[tokio::test]
 async fn the_stream_tells_each_reminder_of_the_tenant_and_resumes_exactly() {

@@ -25,6 +25,7 @@ const EXAMPLES: &[Example] = examples! {
         "getLiveness", "getReadiness", "getClient", "getAppointment", "getUser", "getDecision", "listAgenda",
         "scoreLogin", "scoreAppointment", "scoreBookedAppointment", "appendEvents",
         "getPolicy", "publishPolicy", "listPolicyVersions", "getNoShowModel";
+    "201": "createStreamTicket";
     "202": "requestReminder", "sendFeedback", "trustDevice";
 };
 
@@ -129,8 +130,12 @@ fn secure(operation: &mut Map<String, Value>) {
         None => needs,
     };
     let scopes = json!(scopes);
+    let parameters = operation.get("parameters").and_then(Value::as_array);
+    let takes_ticket = parameters.is_some_and(|all| all.iter().any(|parameter| parameter["name"] == "ticket"));
+    // With a ticket no key is sent.
+    let security = if takes_ticket { json!([{"api_key": []}, {}]) } else { json!([{"api_key": []}]) };
     operation.insert("description".to_owned(), description.into());
-    operation.insert("security".to_owned(), json!([{"api_key": []}]));
+    operation.insert("security".to_owned(), security);
     operation.insert("x-required-scopes".to_owned(), scopes);
 }
 

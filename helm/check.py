@@ -194,6 +194,11 @@ class EveryExample(unittest.TestCase):
                 volumes = {volume["name"] for volume in template["spec"]["volumes"]}
                 self.assertEqual("api-keys" in volumes, name.endswith("-http"), name)
 
+    def test_a_client_may_be_kept_at_one_pod(self):
+        for example, affinity in (("default", "None"), ("full", "ClientIP")):
+            (service,) = of_kind(render(*EXAMPLES[example]), "Service")
+            self.assertEqual(service["spec"]["sessionAffinity"], affinity)
+
     def test_operators_are_served_on_a_port_that_no_service_has(self):
         for objects in self.each():
             listen = tomllib.loads(configuration(objects))["ops"]["listen"]
@@ -545,6 +550,7 @@ REFUSED = [
     ("http.apiKeysSecret=", "http.apiKeysSecret"),
     ("http.insecure=true", "http.insecure"),
     ("http.service.type=ExternalName", "type"),
+    ("http.service.sessionAffinity=Cookie", "sessionAffinity"),
     ("kafka.brokers[0]=kafka", "brokers"),
     ("kafka.brokers=", "brokers"),
     ("kafka.password=secret", "password"),

@@ -6,7 +6,7 @@ use crate::event::zone;
 use serde_json::Value;
 
 /// Reasons of a score that a line has room for; the strongest are named.
-const REASONS_MAX: usize = 4;
+const REASONS_MAX: usize = 3;
 /// A reason with less effect, in log-odds, is not worth a word.
 const EFFECT_MIN: f64 = 0.05;
 

@@ -39,6 +39,7 @@ async fn end(mut demo: Process, deployment: &Deployment) {
     demo.signal("TERM");
     assert_eq!(demo.end().await.code(), Some(0), "{}", demo.stderr());
     assert_eq!(directories(deployment), 0, "the demo removes its directory");
+    assert!(!demo.stderr().contains("cleanup"), "what is removed is no news: {}", demo.stderr());
 }
 
 #[tokio::test]

@@ -34,9 +34,10 @@ var (
 // cargoBuild finds the command that compiles the binary, up to the end of that command.
 var cargoBuild = regexp.MustCompile(`cargo build [^&;|]+`)
 
-// named is the commit of builds here. They share a directory with those of the repository, which would otherwise take
-// over that there is no commit: cargo runs a build script again when a variable that it reads has changed.
-const named = "FORETELL_COMMIT=context"
+// commit is what builds here are named by: the build argument of the Containerfile, and what the build makes of it.
+// They share a directory with builds of the repository, which would otherwise take over that there is no commit: cargo
+// runs a build script again when a variable that it reads has changed.
+var commit = []string{"REVISION=context", "FORETELL_COMMIT=context"}
 
 // TestTheContextBuilds copies the files that the ignore file admits, and nothing else, and compiles them with the
 // command of the Containerfile. A file that the build reads and the ignore file leaves out fails it.
@@ -51,19 +52,27 @@ func TestTheContextBuilds(t *testing.T) {
 	if !*whole {
 		// The same packages and features, in the profile whose dependencies other steps have compiled already.
 		check := strings.Replace(cargoBuild.FindString(run), "cargo build", "cargo check", 1)
-		shell(t, context, strings.Replace(check, " --release", "", 1), "CARGO_TARGET_DIR="+target, named)
+		shell(t, context, strings.Replace(check, " --release", "", 1), append(commit, "CARGO_TARGET_DIR="+target)...)
 		return
 	}
 	// What --mount=type=cache is in an engine.
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Symlink(target, filepath.Join(context, "target")); err != nil {
 		t.Fatal(err)
 	}
 	out := t.TempDir()
-	shell(t, context, strings.ReplaceAll(run, "/out/", out+"/"), "CARGO_TARGET_DIR=target", named)
+	shell(t, context, strings.ReplaceAll(run, "/out/", out+"/"), append(commit, "CARGO_TARGET_DIR=target")...)
 	if _, err := os.Stat(filepath.Join(out, "licenses", "LICENSE")); err != nil {
 		t.Error(err)
 	}
-	answers(t, filepath.Join(out, "foretell"))
+	binary := filepath.Join(out, "foretell")
+	version, err := exec.Command(binary, "--version").Output()
+	if err != nil || !strings.Contains(string(version), "(context)") {
+		t.Errorf("--version says %q (%v), and does not name the commit of the build argument REVISION", version, err)
+	}
+	answers(t, binary)
 }
 
 // TestTheDefaultCommandAnswers is the same for a binary that exists already.

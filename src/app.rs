@@ -11,6 +11,7 @@
 
 mod backup;
 pub mod descriptors;
+pub mod instance;
 mod ports;
 mod reach;
 pub mod repartition;
@@ -38,6 +39,8 @@ use crate::score::no_show::model::Published;
 use crate::store::{Family, Generation};
 use crate::verify::Verifier;
 use crate::view::{self, Fold, client::Appointments, policy, sent, user::Logins};
+use axum::routing::get;
+use axum::{Json, Router};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::path::Path;
@@ -206,7 +209,9 @@ impl Service {
         doors.operators.open(http::ops::router(&api));
         if let Some(directory) = &ports.directory {
             let socket = bind_socket(&directory.join(SOCKET))?;
-            let (router, config) = (http::admin_router(&api), self.config.http.for_socket());
+            let own = instance::Instance::of(&self.config);
+            let shown = Router::new().route(instance::PATH, get(move || std::future::ready(Json(own.clone()))));
+            let (router, config) = (http::admin_router(&api).merge(shown), self.config.http.for_socket());
             let shutdown = self.shutdown.clone();
             tasks.spawn(async move {
                 http::serve(socket, move || router.clone(), &config, shutdown).await;

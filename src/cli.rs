@@ -43,7 +43,7 @@ pub struct Cli {
 // Descriptions are one line, as they also form the list of commands; a second paragraph is for the page of one command.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the service: answer requests, keep the views, announce reminders
+    /// Run the service: answer requests, keep views, announce reminders
     Serve(serve::Serve),
     /// Run a service with made-up events, and show what to ask it
     ///
@@ -152,7 +152,7 @@ enum Command {
     },
     /// Write manual pages, one for each command
     Man {
-        /// Where to: a directory that exists
+        /// Where to: a directory, which is made if it is missing
         #[arg(default_value = ".")]
         directory: PathBuf,
     },

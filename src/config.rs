@@ -8,6 +8,7 @@
 //! unknown key is an error that names the likeliest one meant, because a setting that is silently ignored is the
 //! worst kind of default.
 
+mod urls;
 mod zones;
 
 use crate::event::zone;
@@ -167,6 +168,11 @@ pub struct Layers<'a> {
     pub flags: Vec<(&'static str, String)>,
 }
 
+/// The defaults as JSON, without their comments.
+pub fn defaults() -> serde_json::Value {
+    toml::from_str(DEFAULTS).expect("invariant: the defaults are TOML, a test reads them")
+}
+
 /// Reads the settings through all layers.
 pub fn load(layers: Layers<'_>) -> Result<Config, Error> {
     let mut settings: Table = DEFAULTS.parse().expect("invariant: the defaults are TOML, a test reads them");
@@ -226,6 +232,7 @@ fn typed(stands: Option<&Value>, text: &str) -> Value {
     match stands {
         None | Some(Value::String(_)) => as_text(),
         Some(Value::Float(_)) => text.parse().map_or_else(|_| as_text(), Value::Float),
+        Some(Value::Array(_)) if text.trim().is_empty() => Value::Array(Vec::new()),
         Some(Value::Array(_)) if !text.trim_start().starts_with('[') => {
             Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect())
         }
@@ -237,6 +244,12 @@ impl Config {
     /// What serde cannot see: values that would make a part of the service meaningless.
     fn check(&self) -> Result<(), Error> {
         let invalid = |place: &str, message: String| Err(Error::Invalid { place: place.to_owned(), message });
+        if let Err(message) = urls::log(&self.log) {
+            return invalid("log", message);
+        }
+        if let Err(message) = urls::store(&self.store).and_then(|()| store::cassandra::check_url(&self.store)) {
+            return invalid("store", message);
+        }
         if let Err(error) = self.score.login.validate() {
             return invalid("score.login", error.to_string());
         }

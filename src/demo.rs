@@ -18,6 +18,7 @@ use crate::cli::ending::{Failure, on_signal};
 use crate::clock::{Clock, System};
 use crate::config::Config;
 use crate::http;
+use crate::http::auth::{self, Insecure};
 use crate::ops::inspect::Print;
 use crate::source::Sourced;
 use clinic::REMINDED;
@@ -39,20 +40,28 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Serves the story from a new temporary directory, prints questions with their answers, and goes on until it is
 /// interrupted. The directory is removed at the end.
 pub async fn run(mut config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
-    let directory = tempfile::Builder::new().prefix("foretell-demo-").tempdir()?;
+    let directory = tempfile::Builder::new().prefix("foretell-demo-").tempdir().map_err(|cause| {
+        Failure::Other(format!("cannot make a directory for the demo: {cause}; let TMPDIR name one with room"))
+    })?;
     config.log = format!("disk:{}", directory.path().display());
     config.store.clone_from(&config.log);
     descriptors::raise();
     let listener = match http::listen(&config.http.listen).await {
         Ok(listener) => listener,
-        // The port is taken: any other will do for a demo.
-        Err(_) => http::listen("127.0.0.1:0").await?,
+        // The port is taken: any other will do, if nobody has asked for this one.
+        Err(_) if config.http.listen == http::Config::default().listen => http::listen("127.0.0.1:0").await?,
+        Err(cause) => return Err(Failure::Other(format!("cannot listen on {}: {cause}", config.http.listen))),
     };
     let ops = match config.ops.address() {
         Some(address) => http::listen(address).await.ok(),
         None => None,
     };
-    let mut page = Page::new(out, print, format!("http://{}", listener.local_addr()?));
+    let address = listener.local_addr()?;
+    auth::check_listen(address, None, Insecure::Refused)
+        .map_err(|_| Failure::Other(format!("the demo has no API keys: {address} can be reached from elsewhere")))?;
+    // What protects loopback from pages goes by the address itself.
+    config.http.listen = address.to_string();
+    let mut page = Page::new(out, print, format!("http://{address}"));
     let shutdown = CancellationToken::new();
     let roles = vec![Role::Http, Role::Views, Role::Reminders];
     let service = Service::new(config, Arc::new(System), roles, shutdown.clone());

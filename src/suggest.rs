@@ -13,12 +13,16 @@ pub fn nearest<'k>(unknown: &str, known: impl IntoIterator<Item = &'k str>, alik
 pub fn explained(message: &str) -> String {
     if !message.starts_with("unknown ") {
         let types = [
-            ("expected usize", "expected a whole number"),
-            ("expected u64", "expected a whole number"),
-            ("expected u32", "expected a whole number"),
+            ("expected usize", "expected a whole number of 0 or more"),
+            ("expected u64", "expected a whole number of 0 or more"),
+            ("expected u32", "expected a whole number of 0 or more"),
             ("expected f64", "expected a number"),
         ];
-        return types.iter().fold(message.to_owned(), |message, (ours, plain)| message.replace(ours, plain));
+        let message = types.iter().fold(message.to_owned(), |message, (ours, plain)| message.replace(ours, plain));
+        return match message.split_once("expected struct ") {
+            Some((before, _)) => format!("{before}expected a table"),
+            None => message,
+        };
     }
     let mut names = message.split('`').skip(1).step_by(2);
     let Some(unknown) = names.next() else { return message.to_owned() };
@@ -47,7 +51,11 @@ mod tests {
                 "unknown field `lisen`, expected `listen`. Did you mean `listen`?",
             ),
             ("unknown field `zzz`, expected `listen`", "unknown field `zzz`, expected `listen`"),
-            ("invalid type: string \"x\", expected usize", "invalid type: string \"x\", expected a whole number"),
+            (
+                "invalid type: string \"x\", expected usize",
+                "invalid type: string \"x\", expected a whole number of 0 or more",
+            ),
+            ("invalid type: string \"3d\", expected struct Step", "invalid type: string \"3d\", expected a table"),
             ("missing field `a`", "missing field `a`"),
         ] {
             assert_eq!(explained(message), said);

@@ -201,7 +201,8 @@ pub fn install(config: &Config) -> Result<Guard, Error> {
 
 /// Whether text on `stream` is coloured: on a terminal, unless `NO_COLOR` is set.
 pub fn is_coloured(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    stream.is_terminal() && !is_dumb && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
 /// Log lines on stderr.

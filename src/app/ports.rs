@@ -38,7 +38,6 @@ pub fn disk_directory(url: &str) -> Option<&Path> {
 /// Opens log and store. Fatal where a URL, a schema, a topic or a directory is not as it must be; Retry where a
 /// cluster does not answer.
 pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error> {
-    check_schemes(config)?;
     reach::check(&config.log).await?;
     reach::check(&config.store).await?;
     let (log_dir, store_dir) = (disk_directory(&config.log), disk_directory(&config.store));
@@ -75,14 +74,10 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
 }
 
 pub(super) fn lock(directory: &Path) -> Result<Arc<log::disk::Directory>, Error> {
-    if directory.as_os_str().is_empty() {
-        return Err(Error::fatal("read the settings", "disk: names no directory, as disk:./data does"));
-    }
     log::disk::lock(directory)
 }
 
 pub(super) async fn open_kafka(config: &Config, store: &dyn Store) -> Result<log::kafka::Kafka, Error> {
-    check_scheme(&config.log, "kafka://", "log")?;
     let names = names(config, store).await?;
     let kafka = log::kafka::Kafka::open(&config.log, names, &config.kafka).await?;
     let problems = kafka.check_topics().await?;
@@ -121,26 +116,8 @@ async fn beginning(config: &Config, family: Family) -> Result<u8, Error> {
     Err(Error::fatal("use the topics", detail))
 }
 
-/// Fatal where log or store is neither a directory nor of the one cluster that it can be on.
-fn check_schemes(config: &Config) -> Result<(), Error> {
-    for (url, scheme, key) in [(&config.log, "kafka://", "log"), (&config.store, "cassandra://", "store")] {
-        if disk_directory(url).is_none() {
-            check_scheme(url, scheme, key)?;
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn check_scheme(url: &str, scheme: &str, key: &'static str) -> Result<(), Error> {
-    if url.starts_with(scheme) {
-        return Ok(());
-    }
-    Err(Error::fatal("read the settings", format!("{key} = {url:?} begins with neither disk: nor {scheme}")))
-}
-
 /// What `migrate` does: creates schema and topics where they are missing; answers what was done and what to know.
 pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
-    check_schemes(config)?;
     reach::check(&config.log).await?;
     reach::check(&config.store).await?;
     let mut done = Vec::new();
@@ -148,7 +125,6 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
         Some(_) if disk_directory(&config.log).is_some() => return Ok(done),
         Some(directory) => Arc::new(store::disk::Store::open(&lock(directory)?)?),
         None => {
-            check_scheme(&config.store, "cassandra://", "store")?;
             let migrated = store::cassandra::schema::migrate(&config.store, &config.cassandra).await?;
             done.extend(migrated.applied.into_iter().map(|name| format!("applied {name}")));
             done.extend(migrated.warnings);
@@ -156,7 +132,6 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
         }
     };
     if disk_directory(&config.log).is_none() {
-        check_scheme(&config.log, "kafka://", "log")?;
         let topics = &config.topics;
         let shape = log::kafka::topics::Shape {
             partitions: topics.partitions,

@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use std::io::ErrorKind;
 use std::net::Ipv6Addr;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 /// Longest time for a name to be resolved and a connection to be made.
@@ -32,6 +32,7 @@ pub(super) async fn check(url: &str) -> Result<(), Error> {
             Err(cause) => causes.push(cause),
         }
     }
+    causes.sort();
     if causes.is_empty() { Ok(()) } else { Err(Error::retry(operation, causes.join("; "))) }
 }
 
@@ -46,14 +47,26 @@ fn with_port(node: &str, port: u16) -> String {
     }
 }
 
-/// Connects once; errs with the address and the cause.
-async fn connect(address: String) -> Result<(), String> {
-    match timeout(CONNECT, TcpStream::connect(&address)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(cause)) if cause.kind() == ErrorKind::ConnectionRefused => Err(format!("nothing listens at {address}")),
-        Ok(Err(cause)) => Err(format!("{address}: {cause}")),
-        Err(_) => Err(format!("{address} does not answer within {} s", CONNECT.as_secs())),
+/// Connects to any address of a node; errs with the node and the cause at the last of them.
+async fn connect(node: String) -> Result<(), String> {
+    let addresses = match timeout(CONNECT, lookup_host(node.clone())).await {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(cause)) => return Err(format!("{node}: {cause}")),
+        Err(_) => return Err(format!("the name of {node} is not resolved within {} s", CONNECT.as_secs())),
+    };
+    // Side by side: one that drops packets, as IPv6 does where it is broken, must not use up the time of the others.
+    let mut attempts: FuturesUnordered<_> =
+        addresses.map(|address| timeout(CONNECT, TcpStream::connect(address))).collect();
+    let mut last = format!("{node} has no address");
+    while let Some(attempt) = attempts.next().await {
+        last = match attempt {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(cause)) if cause.kind() == ErrorKind::ConnectionRefused => format!("nothing listens at {node}"),
+            Ok(Err(cause)) => format!("{node}: {cause}"),
+            Err(_) => format!("{node} does not answer within {} s", CONNECT.as_secs()),
+        };
     }
+    Err(last)
 }
 
 #[cfg(test)]

@@ -56,16 +56,20 @@ pub(super) async fn unless_signalled(work: impl Future<Output = Result<(), Error
     }
 }
 
-/// Cancels at SIGTERM or SIGINT.
+/// Cancels at SIGTERM or SIGINT, and at SIGHUP, which a terminal sends that is closed.
 pub(crate) async fn on_signal(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let listen = |kind| signal(kind);
+    let (Ok(mut term), Ok(mut int), Ok(mut hangup)) =
+        (listen(SignalKind::terminate()), listen(SignalKind::interrupt()), listen(SignalKind::hangup()))
+    else {
         tracing::warn!("cannot listen for signals");
         return;
     };
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
+        _ = hangup.recv() => {}
     }
     tracing::info!("draining");
     shutdown.cancel();

@@ -104,7 +104,7 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 21] = [
         &[
             ("A skeleton of rules", "foretell policy variables"),
             ("Whether a policy can be used", "foretell policy check policy.toml"),
-            ("Whom it would challenge", "foretell policy test policy.toml --against logins.jsonl"),
+            ("Which logins it would challenge", "foretell policy test policy.toml --against logins.jsonl"),
         ],
     ),
     (
@@ -138,9 +138,12 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 21] = [
         ],
     ),
     ("openapi", &[("The contract, for a generator of clients", "foretell openapi > openapi.json")]),
-    ("completions", &[("For bash", "foretell completions bash > ~/.local/share/bash-completion/completions/foretell")]),
+    ("completions", &[("For this bash; in ~/.bashrc for each", "source <(foretell completions bash)")]),
     ("man", &[("Install the manual pages", "foretell man ~/.local/share/man/man1")]),
 ];
+
+/// Longest line of an example, in columns.
+const LINE_COLUMNS_MAX: usize = 76;
 
 /// Reads the command line; prints help or what is wrong, and exits, where there is no command to run.
 pub fn parse() -> Cli {
@@ -180,18 +183,39 @@ fn groups(command: &Command) -> StyledStr {
     text
 }
 
+/// Examples, in lines that fit a terminal of 80 columns and can be copied.
 fn shown(examples: &[(&str, &str)]) -> String {
-    let lines = examples.iter().map(|(about, line)| format!("\n  # {about}\n  {line}"));
+    let lines = examples.iter().map(|(about, line)| format!("\n  # {about}\n  {}", broken(line)));
     format!("Examples:{}", lines.collect::<String>())
 }
 
-/// Writes a manual page for the program and for each command into a directory.
+/// A command over as many lines as it needs.
+fn broken(line: &str) -> String {
+    let mut text = String::new();
+    let mut columns = 0;
+    for word in line.split(' ') {
+        // Room for the margin, and for the backslash.
+        if columns > 0 && columns + 1 + word.len() > LINE_COLUMNS_MAX - 4 {
+            text.push_str(" \\\n     ");
+            columns = 4;
+        }
+        if !text.is_empty() {
+            text.push(' ');
+            columns += 1;
+        }
+        text.push_str(word);
+        columns += word.len();
+    }
+    text
+}
+
+/// Writes a manual page for the program and for each command into a directory, which is made if it is missing.
 ///
 /// # Errors
 /// The directory cannot be written.
 pub fn man_pages(directory: &Path) -> Result<(), Failure> {
-    clap_mangen::generate_to(command(), directory)
-        .map_err(|cause| Failure::Other(format!("cannot write manual pages to {}: {cause}", directory.display())))
+    let written = std::fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(command(), directory));
+    written.map_err(|cause| Failure::Other(format!("cannot write manual pages to {}: {cause}", directory.display())))
 }
 
 #[cfg(test)]
@@ -204,8 +228,8 @@ mod tests {
 
     /// The words of a command line of the help, up to a pipe or a second command.
     fn words(line: &str) -> impl Iterator<Item = &str> {
-        let own = line.split_whitespace().skip_while(|word| *word != "foretell");
-        own.take_while(|word| !matches!(*word, "&&" | ">" | "|"))
+        let own = line.split(|c: char| c.is_whitespace() || "()".contains(c)).skip_while(|word| *word != "foretell");
+        own.take_while(|word| !matches!(*word, "&&" | ">" | "|" | ""))
     }
 
     #[test]
@@ -220,6 +244,9 @@ mod tests {
                 let parsed = Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{about}: {error}"));
                 assert!(!about.ends_with('.'), "{about}");
                 assert!(words(line).any(|word| word == name), "{line} is of {name}: {parsed:?}");
+                let whole = broken(line).replace(" \\\n", "").split_whitespace().collect::<Vec<_>>().join(" ");
+                assert_eq!(&whole, line, "nothing is lost where it is broken");
+                assert!(broken(line).lines().all(|line| line.len() <= LINE_COLUMNS_MAX), "{}", broken(line));
             }
         }
     }
@@ -245,6 +272,7 @@ mod tests {
         let config = config::load(Layers::default()).unwrap();
         let mut serve = command().find_subcommand("serve").unwrap().clone();
         let help = serve.render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for default in [&config.log, &config.store, &config.http.listen, &config.ops.listen] {
             assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");
         }
@@ -258,8 +286,8 @@ mod tests {
         assert!(page("foretell.1").contains("foretell\\-serve(1)"));
         assert!(page("foretell-inspect-row.1").contains("default:ada"));
         assert!(page("foretell-serve.1").contains("foretell serve"));
-        let refused = man_pages(&directory.path().join("absent")).unwrap_err().to_string();
-        assert!(refused.contains("absent"), "{refused}");
+        let refused = man_pages(&directory.path().join("foretell.1")).unwrap_err().to_string();
+        assert!(refused.contains("foretell.1"), "{refused}");
     }
 
     #[test]

@@ -44,7 +44,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Man { directory } => help::man_pages(&directory)?,
         Command::Config(Settings { what: SettingsCommand::Dump { defaults: true }, .. }) => {
-            write!(out, "{}", config::DEFAULTS)?;
+            match cli.command.flags().print() {
+                Print::Json => writeln!(out, "{:#}", config::defaults())?,
+                Print::Table => write!(out, "{}", config::DEFAULTS)?,
+            }
         }
         Command::Health { url } => block_on(health(&url, out))?,
         Command::Simulate(asked) => calibrate::simulate(&asked, out)?,
@@ -52,7 +55,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             let flags = command.flags();
             let print = flags.print();
             let mut config = flags.load(cli.file.config.as_deref())?;
-            if !matches!(command, Command::Serve(_)) && config.telemetry == telemetry::Config::default() {
+            let own = telemetry::Config::default().log_filter;
+            if !matches!(command, Command::Serve(_)) && config.telemetry.log_filter == own {
                 // Who runs a command reads its output; what a service logs is noise there.
                 config.telemetry.log_filter = format!("warn,{}", telemetry::QUIET);
                 if matches!(command, Command::Demo(_)) {

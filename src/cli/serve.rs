@@ -48,18 +48,16 @@ pub(super) struct Serve {
 ///
 /// # Errors
 /// Settings that cannot be used, an address that cannot be listened at, and what ended the service.
-pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> Result<(), Failure> {
+pub(super) async fn run(mut config: Config, clock: Arc<dyn Clock>, asked: Serve) -> Result<(), Failure> {
     let Serve { roles, insecure, first_key, auto_rebuild, .. } = asked;
     let insecure = if insecure { Insecure::Accepted } else { Insecure::Refused };
     let shutdown = CancellationToken::new();
-    let service = Service::new(config.clone(), clock, roles, shutdown.clone());
-    let service = if auto_rebuild { service.rebuilding() } else { service };
-    let roles: Vec<_> = service.roles().iter().map(|role| role.name()).collect();
-    tracing::info!(version = VERSION, commit = COMMIT, roles = roles.join(","), "starting");
+    let names: Vec<_> = roles.iter().map(|role| role.name()).collect();
+    tracing::info!(version = VERSION, commit = COMMIT, roles = names.join(","), "starting");
     tracing::debug!(settings = %config.dump(), "settings");
     descriptors::check(descriptors::raise(), &config).map_err(Failure::Other)?;
     // The other roles answer probes alone, which need no key.
-    let is_asked = service.roles().contains(&Role::Http);
+    let is_asked = roles.contains(&Role::Http);
     let keys = match config.http.api_keys_file.as_deref() {
         _ if !is_asked => None,
         Some(path) => Some(keys::of_settings(path)?),
@@ -71,6 +69,8 @@ pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> 
     if is_asked {
         auth::check_listen(address, keys.as_ref(), insecure).map_err(Failure::Other)?;
     }
+    // A name or a short form may stand for loopback; what protects loopback from pages goes by the address itself.
+    config.http.listen = address.to_string();
     let ops = listen_for_operators(&config.ops).await?;
     let operators = ops.as_ref().map(TcpListener::local_addr).transpose()?;
     let docs = is_asked.then(|| format!("http://{address}/docs"));
@@ -86,7 +86,9 @@ pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> 
         waits_for,
         "listening"
     );
-    tokio::spawn(on_signal(shutdown));
+    tokio::spawn(on_signal(shutdown.clone()));
+    let service = Service::new(config, clock, roles, shutdown);
+    let service = if auto_rebuild { service.rebuilding() } else { service };
     service.with_keys(keys).run(listener, ops).await?;
     tracing::info!("ended");
     Ok(())

@@ -7,6 +7,7 @@ use crate::event::zone;
 use crate::ops::inspect::Print;
 use clap::Args;
 use clap::builder::UnknownArgumentValueParser;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Behind the options of a command, and before help.
@@ -36,7 +37,7 @@ pub(super) struct Data {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Settings")]
 pub(super) struct Listen {
-    /// Where to serve the API; `:8080` is port 8080 of every address [default: 127.0.0.1:8080]
+    /// Where to serve the API; `:8080` is for all IPv4 addresses [default: 127.0.0.1:8080]
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
     /// Where to serve probes and metrics, or `none` [default: 127.0.0.1:9464]
@@ -67,7 +68,7 @@ pub(super) struct Geo {
 #[derive(Debug, Args)]
 pub(super) struct Output {
     /// Print JSON instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = LAST)]
     json: bool,
 }
 
@@ -114,7 +115,9 @@ impl<'a> Flags<'a> {
     /// A file that cannot be read, or a setting that cannot be used.
     pub(super) fn load(&self, file: Option<&Path>) -> Result<Config, Failure> {
         let flags = self.settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        let environment = std::env::vars().collect();
+        // Others' variables need not be text.
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let environment = std::env::vars_os().filter_map(text).collect();
         let config = config::load(Layers { file, environment, flags })?;
         zone::install(config.zone_rules()?)
             .map_err(|has| Failure::Other(format!("this process has the zone rules {has} already")))?;

@@ -93,7 +93,7 @@ pub(super) fn of_logins() -> [Question; 3] {
     ]
 }
 
-/// What is asked of the clinic's visits.
+/// Questions about the clinic's visits.
 pub(super) fn of_visits() -> [Question; 3] {
     let get = |title, path: String, summary| Question { title, request: Request::Get(path), summary };
     [

@@ -5,7 +5,7 @@
 //! is found in constant time: so a key costs the same among ten and ten thousand, and time tells nothing about them.
 //! Without keys everybody who can connect may do everything, which is why [`check_listen`] then insists on loopback.
 //!
-//! A ticket stands for its key at the stream, and only there ([`tickets`](super::tickets)).
+//! A ticket replaces its key at the stream, and only there ([`tickets`](super::tickets)).
 //!
 //! Who sends a request is found out before its body is read ([`sender`], for every route that needs a key); what it
 //! may do when its route is known: each route stands in the route table under the scopes that open it, and its handler
@@ -199,7 +199,7 @@ pub(super) struct Sender {
     key: Option<Arc<Stored>>,
     /// Where there are no keys.
     tenant: Option<String>,
-    /// It sent a ticket that was given to whom this is.
+    /// It sent a ticket instead of its key.
     has_ticket: bool,
 }
 
@@ -241,7 +241,7 @@ impl Sender {
         self.key.as_ref().map(|key| key.name.as_str())
     }
 
-    /// The same as whoever has its ticket.
+    /// The same, with a ticket instead of its key.
     pub(super) fn by_ticket(self) -> Self {
         Self { has_ticket: true, ..self }
     }

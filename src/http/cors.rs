@@ -1,8 +1,8 @@
-//! Pages of other origins: what browsers are told before and after they send a request of one (CORS).
+//! Pages of other origins: what browsers learn before and after they send a request for one (CORS).
 //!
 //! A browser shows an answer to a page of another origin only where the answer allows it. The origins of
 //! `http.cors_origins` are allowed; without any, answers say nothing about origins. Keys travel in `Authorization`,
-//! which a page sets itself, so credentials that browsers add of their own accord, such as cookies, are never allowed.
+//! which a page sets itself, so credentials that browsers add themselves, such as cookies, are never allowed.
 //!
 //! This is the outermost layer of a listener. A page can therefore read every refusal: without a key, without a place,
 //! of a process that starts. A preflight carries no key and ends here. Every other `OPTIONS` goes on to its route,
@@ -22,7 +22,7 @@ use url::Url;
 const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 /// The methods of all routes.
 const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE];
-/// Headers of answers that a page may read besides those that it may always read.
+/// Headers of answers that a page may read, in addition to those that it may always read.
 const EXPOSED: [HeaderName; 6] = [
     header::ACCEPT_ENCODING,
     header::ALLOW,
@@ -84,7 +84,7 @@ impl Cors {
     }
 }
 
-/// Whether a browser asks for leave to send a request.
+/// Whether a browser asks if it may send a request.
 fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)

@@ -37,7 +37,9 @@ impl Config {
     /// # Errors
     /// The setting and what is wrong with it.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
-        self.address().map_or(Ok(()), |address| host_port(address).map(drop).map_err(|message| ("listen", message)))
+        self.address().map_or(Ok(()), |address| {
+            host_port(address).map(drop).map_err(|message| ("listen", format!("{message}; \"none\" listens nowhere")))
+        })
     }
 }
 

@@ -33,7 +33,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use places::{Place, Places};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,15 +68,20 @@ pub(super) fn host_port(setting: &str) -> Result<(&str, u16), String> {
     let form = |like: &str| format!("{setting:?} is not ADDRESS:PORT, as {like} is");
     let (host, port) = setting.rsplit_once(':').ok_or_else(|| match setting.parse::<u16>() {
         Ok(port) => form(&format!("127.0.0.1:{port}")),
-        Err(_) => form(&format!("{setting}:8080")),
+        Err(_) if setting == "localhost" || setting.parse::<IpAddr>().is_ok() => form(&format!("{setting}:8080")),
+        Err(_) => form("127.0.0.1:8080"),
     })?;
     let host = match host {
         "" => "0.0.0.0",
         bracketed if bracketed.starts_with('[') && bracketed.ends_with(']') => &bracketed[1..bracketed.len() - 1],
-        bare if bare.contains(':') => return Err(form("[::1]:8080")),
+        bare if bare.parse::<Ipv6Addr>().is_ok() || setting.parse::<Ipv6Addr>().is_ok() => {
+            return Err(form("[::1]:8080"));
+        }
+        other if other.contains([':', '/']) => return Err(form("127.0.0.1:8080")),
         host => host,
     };
-    let port = port.parse().map_err(|_| form("127.0.0.1:8080"))?;
+    let digits = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let port = digits.and_then(|port| port.parse().ok()).ok_or_else(|| form("127.0.0.1:8080"))?;
     Ok((host, port))
 }
 
@@ -291,7 +296,11 @@ mod tests {
             ("[::1]:8080", Ok(("::1", 8080))),
             ("localhost", Err("localhost:8080")),
             ("8080", Err("127.0.0.1:8080")),
-            ("", Err(":8080")),
+            ("", Err("127.0.0.1:8080")),
+            ("192.0.2.1", Err("192.0.2.1:8080")),
+            ("http://127.0.0.1:8080", Err("127.0.0.1:8080")),
+            ("127.0.0.1:+1", Err("127.0.0.1:8080")),
+            ("off", Err("127.0.0.1:8080")),
             ("::1", Err("[::1]:8080")),
             ("127.0.0.1:", Err("127.0.0.1:8080")),
             (":99999", Err("127.0.0.1:8080")),

@@ -8,8 +8,8 @@
 //!
 //! The cursor names the epoch of the topic and, for every partition, the first offset that was not sent. A browser
 //! returns the last one by itself (`Last-Event-ID`), a page that opens a new stream in the query (`lastEventId`), and the
-//! stream continues exactly there: each event is delivered at least once, and per client in order. A cursor of another epoch or partition count is answered 410, because its
-//! place is not known; the subscriber then starts again and recognises repeated events by their ids.
+//! stream continues exactly there: each event is delivered at least once, and per client in order. A cursor of another
+//! epoch or partition count is answered 410, because its place is not known; the subscriber then starts again and recognises repeated events by their ids.
 //!
 //! Other tenants' events move the cursor, too: a block with nothing but an id carries it. By the standard that sets
 //! the last event id and dispatches no event. So a tenant with few reminders does not return to offsets that retention
@@ -96,7 +96,7 @@ impl std::str::FromStr for Cursor {
     params(
         ("from" = Option<String>, Query, description = "`latest`: only what comes from now on"),
         ("Last-Event-ID" = Option<String>, Header, description = "The last `id:` that was received; empty: none"),
-        ("lastEventId" = Option<String>, Query, description = "The same, for whoever cannot send the header"),
+        ("lastEventId" = Option<String>, Query, description = "The same, for clients that cannot send the header"),
         ("ticket" = Option<String>, Query, description = "Instead of an API key: a ticket, which is used up by this"),
         ("Foretell-Tenant" = Option<String>, Header),
     ),

@@ -32,7 +32,7 @@ const TICKET_MS: i64 = 60_000;
 const TICKETS_MAX: u64 = 1_024;
 /// Random bytes of a ticket.
 const TICKET_BYTES: usize = 32;
-/// What every ticket begins with, so that it can be told from a key.
+/// What every ticket begins with, so that nobody takes it for a key.
 const PREFIX: &str = "ft_";
 
 /// A ticket for one stream.

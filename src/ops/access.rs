@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::import::Target;
+use crate::app::instance::{self, Instance};
 use crate::app::{self, Ports, SOCKET};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -30,6 +31,8 @@ use tower::ServiceExt;
 
 /// Longest time for one request to an instance.
 const REQUEST: Duration = Duration::from_secs(60);
+/// What stands for the host on a socket.
+const LOCAL: &str = "http://localhost";
 /// Attempts at a request that the instance cannot take at the moment.
 const ATTEMPTS_MAX: u32 = 60;
 
@@ -126,8 +129,8 @@ impl Access {
         if remote.url.is_some() {
             return Self::remote(remote);
         }
-        if let Some(socket) = serving(config).await {
-            return Ok(Self::Service { client: client(Some(socket))?, base: "http://localhost".into(), key: None });
+        if let Some(client) = serving(config).await? {
+            return Ok(Self::Service { client, base: LOCAL.into(), key: None });
         }
         let ports = app::open(config, clock.clone()).await?;
         Ok(Self::Opened(Box::new(Opened { ports, config: config.clone(), clock })))
@@ -325,7 +328,8 @@ fn read(who: &str, status: u16, body: &[u8]) -> Result<Value, Error> {
     if status >= 400 {
         return Err(refused(who, status, body));
     }
-    Ok(serde_json::from_slice(body).unwrap_or(Value::Null))
+    let elsewhere = |_| Error::Answer(format!("{who}{status} without JSON: is that the address of Foretell?"));
+    serde_json::from_slice(body).map_err(elsewhere)
 }
 
 /// The problem that a bad answer names.
@@ -334,6 +338,9 @@ fn refused(who: &str, status: u16, body: &[u8]) -> Error {
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let faults = value.get("errors").and_then(Value::as_array).into_iter().flatten().take(5);
     let faults: String = faults.map(|fault| format!("\n  {fault}")).collect();
+    if text("code").is_empty() {
+        return Error::Answer(format!("{who}{status} and does not say why: is that the address of Foretell?"));
+    }
     let status = if who.is_empty() { String::new() } else { format!("{status} ") };
     Error::Answer(format!("{who}{status}{}: {}{faults}", text("code"), text("detail")))
 }
@@ -344,14 +351,27 @@ fn client(socket: Option<PathBuf>) -> Result<reqwest::Client, Error> {
     builder.build().map_err(|error| Error::Answer(format!("cannot build an HTTP client: {error}")))
 }
 
-/// The socket of the process that serves the data directory, if one does.
-async fn serving(config: &Config) -> Option<PathBuf> {
-    let directories = [app::disk_directory(&config.log), app::disk_directory(&config.store)];
-    for directory in directories.into_iter().flatten() {
-        let socket = directory.join(SOCKET);
-        if UnixStream::connect(&socket).await.is_ok() {
-            return Some(socket);
-        }
+/// A client of the process that serves the data directory, if one does.
+///
+/// # Errors
+/// That process has another log or store than the settings here.
+async fn serving(config: &Config) -> Result<Option<reqwest::Client>, Error> {
+    let Some(socket) = Instance::directory(config).map(|directory| directory.join(SOCKET)) else { return Ok(None) };
+    if UnixStream::connect(&socket).await.is_err() {
+        return Ok(None);
     }
-    None
+    let client = client(Some(socket))?;
+    let (status, body) = send(client.get(format!("{LOCAL}{}", instance::PATH))).await?;
+    let (theirs, ours) = (serde_json::from_value(read(SERVICE, status, &body)?).ok(), Instance::of(config));
+    match theirs {
+        Some(theirs) if theirs == ours => Ok(Some(client)),
+        Some(Instance { log, store }) => {
+            let (our_log, our_store) = (ours.log, ours.store);
+            Err(Error::Answer(format!(
+                "a process serves the log {log} and the store {store}, and this command has the log {our_log} and the \
+                 store {our_store}: give both with --log and --store"
+            )))
+        }
+        None => Err(Error::Answer("the process that serves the directory does not say what it serves".into())),
+    }
 }

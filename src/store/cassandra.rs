@@ -67,6 +67,14 @@ impl Cassandra {
     }
 }
 
+/// Whether the keyspace of a URL is a name that can be used; URLs of directories pass.
+///
+/// # Errors
+/// The form that is wanted.
+pub fn check_url(url: &str) -> Result<(), String> {
+    if url.starts_with("disk:") { Ok(()) } else { session::Address::parse(url).map(drop).map_err(|error| error.detail) }
+}
+
 #[async_trait]
 impl Store for Cassandra {
     fn system(&self) -> &'static str {

@@ -50,6 +50,9 @@ async fn the_demo_asks_and_answers_on_one_screen_and_leaves_nothing_behind() {
 
     let rows: usize = printed.lines().map(|line| line.chars().count().div_ceil(COLUMNS).max(1)).sum();
     assert!(rows <= LINES, "{rows} rows: {printed}");
+    for line in printed.lines() {
+        assert!(line.chars().count() <= COLUMNS, "it wraps: {line}");
+    }
     assert!(!printed.contains('\u{1b}'), "no colours where nobody sees them: {printed}");
 
     for (question, begins, reasons) in [

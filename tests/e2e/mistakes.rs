@@ -1,4 +1,4 @@
-//! What people do wrong at first, and what they are told: the place, what is allowed there, and what to do next.
+//! What people do wrong at first, and what the messages say: the place, what is allowed there, and what to do next.
 
 use crate::deployment::Deployment;
 use crate::process::{Service, until};
@@ -55,7 +55,7 @@ const USAGE: [(&str, &[&str]); 19] = [
 ];
 
 /// What cannot be done: exit 1, and what the last line of the message has.
-const FAILURES: [(&str, &[&str]); 37] = [
+const FAILURES: [(&str, &[&str]); 39] = [
     ("serve --config key.toml", &["http.lisen", "Did you mean `listen`?"]),
     ("serve --config section.toml", &["setting htpp", "Did you mean `http`?"]),
     ("serve --config type.toml", &["http.requests_max", "\"many\"", "a whole number"]),
@@ -65,9 +65,11 @@ const FAILURES: [(&str, &[&str]); 37] = [
     ("serve --listen 8080", &["http.listen", "as 127.0.0.1:8080 is"]),
     ("serve --listen ::1", &["http.listen", "as [::1]:8080 is"]),
     ("serve --listen :99999", &["http.listen", "\":99999\""]),
-    ("serve --ops-listen metrics", &["ops.listen", "as metrics:8080 is"]),
-    ("serve --listen 127.0.0.1:0 --ops-listen none --log http://x", &["log = \"http://x\"", "disk: nor kafka://"]),
-    ("serve --listen 127.0.0.1:0 --ops-listen none --store pg://x", &["store = \"pg://x\"", "disk: nor cassandra://"]),
+    ("serve --ops-listen off", &["ops.listen", "\"none\" listens nowhere"]),
+    ("serve --log ./data", &["setting log", "disk: nor kafka://", "disk:./data"]),
+    ("config check --store pg://x", &["setting store", "\"pg://x\"", "disk: nor cassandra://"]),
+    ("serve --store cassandra://node:9042", &["setting store", "no keyspace", "cassandra://node:9042/foretell"]),
+    ("config check --log kafka://a:b:c", &["setting log", "\"a:b:c\" is not host:port"]),
     ("serve --listen :0 --ops-listen none", &["no API keys", "--first-key", "127.0.0.1", "--insecure"]),
     (
         "serve --listen 127.0.0.1:0 --ops-listen none --log kafka://127.0.0.1:1 --first-key",
@@ -98,7 +100,7 @@ const FAILURES: [(&str, &[&str]); 37] = [
     ("health 127.0.0.1:8080", &["\"127.0.0.1:8080\"", "http://127.0.0.1:8080"]),
     ("simulate logins --users 0", &["0 users", "1 to 100000"]),
     ("calibrate logins no-time.jsonl", &["no-time.jsonl, line 1, /time", "time is required"]),
-    ("man nowhere", &["nowhere", "No such file"]),
+    ("man table.csv", &["table.csv", "exists"]),
 ];
 
 /// Failures of settings in the environment.

@@ -2,7 +2,7 @@
 
 use crate::deployment::{Deployment, stderr};
 use crate::facts;
-use crate::process::{Service, until};
+use crate::process::{Process, Service, free_port, until};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -98,4 +98,50 @@ fn a_first_key_is_refused_where_there_is_no_data_directory() {
     let refused = serve.env("FORETELL_FIRST_KEY", "1").output().expect("the binary runs");
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("--first-key keeps its key in a data directory"), "{}", stderr(&refused));
+}
+
+/// The guard against pages of other sites goes by the address that is listened at, and not by how it was written.
+#[tokio::test]
+async fn loopback_is_guarded_from_pages_however_it_is_written() {
+    let deployment = Deployment::disk();
+    for host in ["127.1", "localhost", "0x7f000001"] {
+        let port = free_port();
+        let listen = format!("{host}:{port}");
+        let serve = deployment.command(&["serve", "--listen", &listen, "--ops-listen", "none"]);
+        let mut process = Process::start(&deployment, serve);
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let get = |host: &str| client.get(format!("http://127.0.0.1:{port}/v1/agenda")).header("host", host.to_owned());
+        until("it answers", async || {
+            assert_eq!(process.ended(), None, "{}", process.stderr());
+            (get("localhost").send().await.ok()?.status() == 200).then_some(())
+        })
+        .await;
+        let rebound = get("evil.example").send().await.expect("an answer");
+        assert_eq!(rebound.status(), 403, "{listen}");
+        let page = get("localhost").header("origin", "https://evil.example").send().await.expect("an answer");
+        assert_eq!(page.status(), 403, "{listen}");
+        process.stop().await;
+    }
+}
+
+/// A command that names another log than the process that serves the directory of its store must not work with that
+/// process's log.
+#[tokio::test]
+async fn a_command_does_not_work_with_a_log_that_it_did_not_name() {
+    let deployment = Deployment::disk();
+    let file = deployment.scratch_file("logins.jsonl");
+    facts::write_logins(&file, 5);
+    let service = Service::ready(&deployment, &[]).await;
+    let import = ["import", "logins", file.to_str().expect("text"), "--format", "events"];
+    let served = deployment.scratch().join("data");
+    for log in ["kafka://127.0.0.1:1", "disk:./elsewhere"] {
+        for command in [&import[..], &["inspect", "topics"], &["verify"], &["dead-letters", "list"]] {
+            let said = deployment.failure(1, &[command, &["--log", log]].concat());
+            let served = served.to_str().expect("text");
+            assert!(said.contains(served) || said.contains("no directory") || said.contains("in use"), "{log}: {said}");
+        }
+    }
+    let (_, _) = (deployment.output(&import), service.process.stop().await);
+    let again = deployment.output(&import);
+    assert!(again.contains("0 events appended, 5 were there before"), "only what it says was appended: {again}");
 }

@@ -299,7 +299,7 @@ async fn documents_and_events_of_windows_tools_are_read() {
     assert_eq!(answer.status, 202, "{}", answer.body);
 }
 
-/// 0.889 reads like a high risk and is `medium`: the thresholds beside it say so, those of the tenant's own policy too.
+/// 0.889 reads like a high risk and is `medium`: the thresholds in the same answer say so, those of the tenant's own policy too.
 #[tokio::test]
 async fn an_answer_names_the_thresholds_that_its_level_was_decided_by() {
     let instance = Instance::start().await;

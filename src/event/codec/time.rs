@@ -24,7 +24,12 @@ pub(super) fn instant_ms(text: &str) -> Read<i64> {
     let at_ms = parse(text)
         // An instant that is beyond all that can be represented is a time all the same, and out of range below.
         .and_then(|(local, rest)| Some(offset(rest)?.to_timestamp(local).map_or(i64::MAX, |at| at.as_millisecond())))
-        .ok_or_else(|| (fault::INVALID_TIME, format!("{} is not an RFC 3339 time with an offset", quoted(text))))?;
+        .ok_or_else(|| {
+            (
+                fault::INVALID_TIME,
+                format!("{} is not an RFC 3339 time with an offset, as 2026-05-01T09:30:00Z is", quoted(text)),
+            )
+        })?;
     in_range((0..TIME_MS_END).contains(&at_ms), at_ms)
 }
 

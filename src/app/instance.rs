@@ -1,0 +1,60 @@
+//! The log and store of an instance, as a command that finds it compares them with its own.
+//!
+//! A command asks the process that serves its data directory. That process may have been started with another log or
+//! store, for instance when only one of the two was named: the command would then work on what nobody named.
+
+use super::disk_directory;
+use crate::config::Config;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The path at which a process shows it, on the socket in its data directory.
+pub const PATH: &str = "/admin/instance";
+
+/// URLs of a log and a store; those of directories are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The log.
+    pub log: String,
+    /// The store.
+    pub store: String,
+}
+
+impl Instance {
+    /// That of the settings, seen from the working directory of this process.
+    pub fn of(config: &Config) -> Self {
+        Self { log: absolute(&config.log), store: absolute(&config.store) }
+    }
+
+    /// The directory whose socket leads to it: that of the log, else that of the store; none where both are clusters.
+    pub fn directory(config: &Config) -> Option<&Path> {
+        disk_directory(&config.log).or_else(|| disk_directory(&config.store))
+    }
+}
+
+fn absolute(url: &str) -> String {
+    let path = disk_directory(url).and_then(|directory| directory.canonicalize().ok());
+    path.map_or_else(|| url.to_owned(), |path| format!("disk:{}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Layers};
+
+    #[test]
+    fn one_directory_has_one_name_however_it_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plain, round) = (directory.path().display(), format!("{}/./", directory.path().display()));
+        let of = |log: String, store: &str| {
+            let flags = vec![("log", log), ("store", store.to_owned())];
+            config::load(Layers { flags, ..Layers::default() }).unwrap()
+        };
+        let cassandra = "cassandra://node:9042/foretell";
+        let (one, other) = (of(format!("disk:{plain}"), cassandra), of(format!("disk:{round}"), cassandra));
+        assert_eq!(Instance::of(&one), Instance::of(&other));
+        assert_eq!(Instance::of(&one).store, cassandra);
+        assert_eq!(Instance::directory(&one), Some(directory.path()));
+        assert_eq!(Instance::directory(&of("kafka://broker:9092".into(), cassandra)), None);
+    }
+}

@@ -24,7 +24,7 @@ use crate::store::{Family, View};
 use crate::version::VERSION_LONG;
 use clap::builder::{PossibleValuesParser, UnknownArgumentValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use settings::{Data, Flags, Geo, Listen, Output};
+use settings::{Flags, Geo, Instance, Listen, Output};
 use std::path::PathBuf;
 
 /// Real-time risk scores for logins and appointments
@@ -181,15 +181,6 @@ impl Command {
             }
         }
     }
-}
-
-/// The log and store that a command works with, and how it prints.
-#[derive(Debug, Args)]
-struct Instance {
-    #[command(flatten)]
-    output: Output,
-    #[command(flatten)]
-    data: Data,
 }
 
 #[derive(Debug, Args)]

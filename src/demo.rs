@@ -9,6 +9,7 @@
 //! 100 columns.
 
 mod clinic;
+mod entry;
 mod page;
 mod question;
 mod story;

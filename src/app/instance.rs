@@ -3,7 +3,7 @@
 //! A command asks the process that serves its data directory. That process may have been started with another log or
 //! store, for instance when only one of the two was named: the command would then work on what nobody named.
 
-use super::disk_directory;
+use super::ports::disk_directory;
 use crate::config::Config;
 use serde::{Deserialize, Serialize};
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! Flags that override settings, in groups: each command takes the groups that it reads, and refuses the others.
 
-use super::Instance;
 use super::ending::Failure;
 use crate::config::{self, Config, Layers};
 use crate::event::zone;
@@ -70,6 +69,15 @@ pub(super) struct Output {
     /// Print JSON instead of text
     #[arg(long, global = true, display_order = LAST)]
     json: bool,
+}
+
+/// The log and store that a command works with, and how it prints.
+#[derive(Debug, Args)]
+pub(super) struct Instance {
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    data: Data,
 }
 
 /// The flags that one command was given.

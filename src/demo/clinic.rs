@@ -4,7 +4,7 @@
 //! that the step whose time it is now is due: so a reminder of [`REMINDED`] is announced at once, at any hour and on
 //! any day.
 
-use super::story::{DAY_MS, Entry, HOUR_MS};
+use super::entry::{DAY_MS, Entry, HOUR_MS};
 use crate::event::Fact;
 use crate::event::appointment::{Booking, Change, ClientUpdate, QuietHours, StartsAt, Visit};
 use crate::event::zone;

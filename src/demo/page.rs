@@ -1,20 +1,12 @@
 //! How the demo is printed: text for a terminal of 50 lines and 100 columns, or a JSON object for each question.
 
-use super::question::{Question, Summary, json_command};
+use super::question::{Question, Summary, Tone, json_command};
 use crate::ops::inspect::Print;
 use crate::telemetry;
 use clap::builder::styling::{AnsiColor, Style};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::Path;
-
-/// How a result is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tone {
-    Good,
-    Caution,
-    Bad,
-}
 
 /// Where the demo prints to.
 pub(super) struct Page<'a> {

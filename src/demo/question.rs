@@ -1,7 +1,6 @@
 //! What the demo asks its instance: requests as commands to copy, and their answers in a line of words.
 
 use super::clinic::{self, REMINDED};
-use super::page::Tone;
 use crate::event::zone;
 use serde_json::Value;
 
@@ -25,6 +24,14 @@ pub(super) enum Request {
     Get(String),
     /// The first reminder of [`REMINDED`] on the stream.
     Stream,
+}
+
+/// How a result is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Good,
+    Caution,
+    Bad,
 }
 
 /// An answer in words.

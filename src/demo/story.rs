@@ -1,15 +1,12 @@
 //! The events of the demo, with times relative to the present: five people's logins, an attack, a clinic's visits.
 
 use super::clinic;
+use super::entry::{DAY_MS, Entry};
+use crate::event::Fact;
 use crate::event::login::{Attempt, Login};
-use crate::event::{DEFAULT_TENANT, Envelope, Event, Fact};
 use crate::source::Sourced;
 use std::net::{IpAddr, Ipv4Addr};
 
-pub(super) const HOUR_MS: i64 = 60 * 60 * 1000;
-pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
-/// The CloudEvents `source` of the story.
-const SOURCE: &str = "urn:foretell:demo";
 /// Where the attack comes from: 203.0.113.66.
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
 
@@ -48,21 +45,6 @@ pub(super) fn events(now_ms: i64) -> Vec<Sourced> {
     entries.extend(clinic::entries(now_ms));
     entries.sort_by(|a, b| (a.time_ms, &a.id).cmp(&(b.time_ms, &b.id)));
     entries.into_iter().map(Entry::sourced).collect()
-}
-
-/// One event of the story.
-pub(super) struct Entry {
-    pub(super) id: String,
-    pub(super) time_ms: i64,
-    pub(super) fact: Fact,
-}
-
-impl Entry {
-    fn sourced(self) -> Sourced {
-        let Self { id, time_ms, fact } = self;
-        let envelope = Envelope { id, source: SOURCE.into(), tenant: DEFAULT_TENANT.into(), time_ms };
-        Sourced { event: Event { envelope, fact }, sent: None, label: None }
-    }
 }
 
 /// A login a day, with the person's devices in turn and a mistyped password now and then.

@@ -1,0 +1,24 @@
+//! One event of the demo, before it is a CloudEvent.
+
+use crate::event::{DEFAULT_TENANT, Envelope, Event, Fact};
+use crate::source::Sourced;
+
+pub(super) const HOUR_MS: i64 = 60 * 60 * 1000;
+pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
+/// The CloudEvents `source` of the story.
+const SOURCE: &str = "urn:foretell:demo";
+
+/// One event of the story.
+pub(super) struct Entry {
+    pub(super) id: String,
+    pub(super) time_ms: i64,
+    pub(super) fact: Fact,
+}
+
+impl Entry {
+    pub(super) fn sourced(self) -> Sourced {
+        let Self { id, time_ms, fact } = self;
+        let envelope = Envelope { id, source: SOURCE.into(), tenant: DEFAULT_TENANT.into(), time_ms };
+        Sourced { event: Event { envelope, fact }, sent: None, label: None }
+    }
+}

@@ -17,7 +17,7 @@ mod reach;
 pub mod repartition;
 mod waiting;
 
-pub use ports::{Ports, disk_directory, migrate, open};
+pub use ports::{Ports, data_directory, disk_directory, migrate, open};
 
 use crate::assess::Assessor;
 use crate::clock::Clock;
@@ -111,7 +111,11 @@ impl Service {
 
     /// Serves until shutdown. Errs when a part cannot go on; everything else is ended in order first. Operators are
     /// served to the end, so that they see it drain.
-    pub async fn run(self, listener: TcpListener, ops: Option<TcpListener>) -> Result<(), Error> {
+    pub async fn run(mut self, listener: TcpListener, ops: Option<TcpListener>) -> Result<(), Error> {
+        // A name or a short form may mean loopback: what protects loopback from pages goes by the address itself.
+        if let Ok(address) = listener.local_addr() {
+            self.config.http.listen = address.to_string();
+        }
         let began = Instant::now();
         let doors = waiting::Doors::default();
         let mut tasks = JoinSet::new();

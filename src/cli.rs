@@ -15,7 +15,7 @@ mod serve;
 mod settings;
 mod train;
 
-pub use help::{man_pages, parse};
+pub use help::parse;
 pub use run::run;
 
 use crate::event::codec::parse_rfc3339;

@@ -6,7 +6,6 @@
 use super::ports::disk_directory;
 use crate::config::Config;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// The path at which a process shows it, on the socket in its data directory.
 pub const PATH: &str = "/admin/instance";
@@ -25,11 +24,6 @@ impl Instance {
     pub fn of(config: &Config) -> Self {
         Self { log: absolute(&config.log), store: absolute(&config.store) }
     }
-
-    /// The directory whose socket leads to it: that of the log, else that of the store; none where both are clusters.
-    pub fn directory(config: &Config) -> Option<&Path> {
-        disk_directory(&config.log).or_else(|| disk_directory(&config.store))
-    }
 }
 
 fn absolute(url: &str) -> String {
@@ -40,6 +34,7 @@ fn absolute(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::data_directory;
     use crate::config::{self, Layers};
 
     #[test]
@@ -54,7 +49,7 @@ mod tests {
         let (one, other) = (of(format!("disk:{plain}"), cassandra), of(format!("disk:{round}"), cassandra));
         assert_eq!(Instance::of(&one), Instance::of(&other));
         assert_eq!(Instance::of(&one).store, cassandra);
-        assert_eq!(Instance::directory(&one), Some(directory.path()));
-        assert_eq!(Instance::directory(&of("kafka://broker:9092".into(), cassandra)), None);
+        assert_eq!(data_directory(&one), Some(directory.path()));
+        assert_eq!(data_directory(&of("kafka://broker:9092".into(), cassandra)), None);
     }
 }

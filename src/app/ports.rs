@@ -35,13 +35,19 @@ pub fn disk_directory(url: &str) -> Option<&Path> {
     url.strip_prefix("disk:").map(Path::new)
 }
 
+/// The directory of an instance, where its socket is: that of the log, else that of the store; none where both are
+/// clusters.
+pub fn data_directory(config: &Config) -> Option<&Path> {
+    disk_directory(&config.log).or_else(|| disk_directory(&config.store))
+}
+
 /// Opens log and store. Fatal where a URL, a schema, a topic or a directory is not as it must be; Retry where a
 /// cluster does not answer.
 pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error> {
     reach::check(&config.log).await?;
     reach::check(&config.store).await?;
     let (log_dir, store_dir) = (disk_directory(&config.log), disk_directory(&config.store));
-    let lock = |dir: Option<&Path>| dir.map(lock).transpose();
+    let lock = |dir: Option<&Path>| dir.map(log::disk::lock).transpose();
     let log_lock = lock(log_dir)?;
     let store_lock = if store_dir == log_dir { log_lock.clone() } else { lock(store_dir)? };
     let mut notices: Vec<_> =
@@ -68,13 +74,9 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
         }
         None => (Arc::new(open_kafka(config, store.as_ref()).await?), None),
     };
-    let directory = log_dir.or(store_dir).map(Path::to_owned);
+    let directory = data_directory(config).map(Path::to_owned);
     let enricher = Enricher::new(&config.enrich, clock);
     Ok(Ports { log, store, directory, back_up, enricher, notices, misplaced: Arc::default() })
-}
-
-pub(super) fn lock(directory: &Path) -> Result<Arc<log::disk::Directory>, Error> {
-    log::disk::lock(directory)
 }
 
 pub(super) async fn open_kafka(config: &Config, store: &dyn Store) -> Result<log::kafka::Kafka, Error> {
@@ -123,7 +125,7 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
     let mut done = Vec::new();
     let store: Arc<dyn Store> = match disk_directory(&config.store) {
         Some(_) if disk_directory(&config.log).is_some() => return Ok(done),
-        Some(directory) => Arc::new(store::disk::Store::open(&lock(directory)?)?),
+        Some(directory) => Arc::new(store::disk::Store::open(&log::disk::lock(directory)?)?),
         None => {
             let migrated = store::cassandra::schema::migrate(&config.store, &config.cassandra).await?;
             done.extend(migrated.applied.into_iter().map(|name| format!("applied {name}")));

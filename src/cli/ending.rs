@@ -59,9 +59,8 @@ pub(super) async fn unless_signalled(work: impl Future<Output = Result<(), Error
 /// Cancels at SIGTERM or SIGINT, and at SIGHUP, which a terminal sends that is closed.
 pub(crate) async fn on_signal(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind);
     let (Ok(mut term), Ok(mut int), Ok(mut hangup)) =
-        (listen(SignalKind::terminate()), listen(SignalKind::interrupt()), listen(SignalKind::hangup()))
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
         tracing::warn!("cannot listen for signals");
         return;

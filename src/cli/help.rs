@@ -213,7 +213,7 @@ fn broken(line: &str) -> String {
 ///
 /// # Errors
 /// The directory cannot be written.
-pub fn man_pages(directory: &Path) -> Result<(), Failure> {
+pub(super) fn man_pages(directory: &Path) -> Result<(), Failure> {
     let written = std::fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(command(), directory));
     written.map_err(|cause| Failure::Other(format!("cannot write manual pages to {}: {cause}", directory.display())))
 }

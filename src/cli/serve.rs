@@ -48,7 +48,7 @@ pub(super) struct Serve {
 ///
 /// # Errors
 /// Settings that cannot be used, an address that cannot be listened at, and what ended the service.
-pub(super) async fn run(mut config: Config, clock: Arc<dyn Clock>, asked: Serve) -> Result<(), Failure> {
+pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> Result<(), Failure> {
     let Serve { roles, insecure, first_key, auto_rebuild, .. } = asked;
     let insecure = if insecure { Insecure::Accepted } else { Insecure::Refused };
     let shutdown = CancellationToken::new();
@@ -69,8 +69,6 @@ pub(super) async fn run(mut config: Config, clock: Arc<dyn Clock>, asked: Serve)
     if is_asked {
         auth::check_listen(address, keys.as_ref(), insecure).map_err(Failure::Other)?;
     }
-    // A name or a short form may stand for loopback; what protects loopback from pages goes by the address itself.
-    config.http.listen = address.to_string();
     let ops = listen_for_operators(&config.ops).await?;
     let operators = ops.as_ref().map(TcpListener::local_addr).transpose()?;
     let docs = is_asked.then(|| format!("http://{address}/docs"));

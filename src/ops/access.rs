@@ -356,22 +356,26 @@ fn client(socket: Option<PathBuf>) -> Result<reqwest::Client, Error> {
 /// # Errors
 /// That process has another log or store than the settings here.
 async fn serving(config: &Config) -> Result<Option<reqwest::Client>, Error> {
-    let Some(socket) = Instance::directory(config).map(|directory| directory.join(SOCKET)) else { return Ok(None) };
+    let Some(socket) = app::data_directory(config).map(|directory| directory.join(SOCKET)) else { return Ok(None) };
     if UnixStream::connect(&socket).await.is_err() {
         return Ok(None);
     }
     let client = client(Some(socket))?;
     let (status, body) = send(client.get(format!("{LOCAL}{}", instance::PATH))).await?;
-    let (theirs, ours) = (serde_json::from_value(read(SERVICE, status, &body)?).ok(), Instance::of(config));
-    match theirs {
-        Some(theirs) if theirs == ours => Ok(Some(client)),
-        Some(Instance { log, store }) => {
-            let (our_log, our_store) = (ours.log, ours.store);
-            Err(Error::Answer(format!(
-                "a process serves the log {log} and the store {store}, and this command has the log {our_log} and the \
-                 store {our_store}: give both with --log and --store"
-            )))
-        }
-        None => Err(Error::Answer("the process that serves the directory does not say what it serves".into())),
+    if status == 404 {
+        let detail =
+            "an older version serves the directory: use the same version, or restart the service with this one";
+        return Err(Error::Answer(detail.into()));
     }
+    let unreadable = |error| Error::Answer(format!("what the process that serves the directory is: {error}"));
+    let theirs: Instance = serde_json::from_value(read(SERVICE, status, &body)?).map_err(unreadable)?;
+    let ours = Instance::of(config);
+    if theirs == ours {
+        return Ok(Some(client));
+    }
+    let (Instance { log, store }, Instance { log: our_log, store: our_store }) = (theirs, ours);
+    Err(Error::Answer(format!(
+        "a process serves the log {log} and the store {store}, and this command has the log {our_log} and the store \
+         {our_store}: give both with --log and --store"
+    )))
 }

@@ -112,6 +112,14 @@ const VARIABLES: [(&str, &str, &str, &[&str]); 5] = [
     ("HTPP__LISTEN", "127.0.0.1:1", "config check", &["setting htpp", "Did you mean `http`?"]),
 ];
 
+/// The same, with the files in its working directory.
+fn with_files(deployment: Deployment) -> Deployment {
+    for (name, text) in FILES {
+        std::fs::write(deployment.scratch().join(name), text).expect("written");
+    }
+    deployment
+}
+
 fn words(arguments: &str) -> Vec<&str> {
     arguments.split(' ').collect()
 }
@@ -128,10 +136,7 @@ fn check(arguments: &str, said: &str, expected: &[&str]) {
 
 #[test]
 fn the_last_line_of_a_mistake_names_the_place_the_bound_and_the_next_step() {
-    let mut deployment = Deployment::disk();
-    for (name, text) in FILES {
-        std::fs::write(deployment.scratch().join(name), text).expect("written");
-    }
+    let deployment = with_files(Deployment::disk());
     for (arguments, expected) in USAGE {
         let said = deployment.failure(2, &words(arguments));
         assert!(said.starts_with("error: "), "{arguments}: {said}");
@@ -143,13 +148,8 @@ fn the_last_line_of_a_mistake_names_the_place_the_bound_and_the_next_step() {
         check(arguments, &deployment.failure(1, &words(arguments)), expected);
     }
     for (variable, value, arguments, expected) in VARIABLES {
-        deployment = Deployment::with(|scratch| {
-            let url = format!("disk:{}", scratch.join("data").display());
-            vec![("LOG", url.clone()), ("STORE", url), (variable, value.to_owned())]
-        });
-        for (name, text) in FILES {
-            std::fs::write(deployment.scratch().join(name), text).expect("written");
-        }
+        let mut deployment = with_files(Deployment::disk());
+        deployment.set(variable, value);
         check(arguments, &deployment.failure(1, &words(arguments)), expected);
     }
 }

@@ -253,7 +253,7 @@ impl Rebuilder {
         }
         let detail = format!(
             "{} of {} rows of generation {target} are not the fold of the log, so it does not serve; see \
-             docs/OPERATIONS.md",
+             docs/operations/upgrade.md",
             summary.differences, summary.rows
         );
         Err(Error::fatal(OPERATION, detail))

@@ -314,7 +314,7 @@ impl Mover {
         self.begin_fold(target.family).await?;
         let detail = format!(
             "{} of {} rows of generation {} of {} are not the fold of the log, so it does not serve: run it again, \
-             and see docs/OPERATIONS.md if it happens again",
+             and see docs/operations/upgrade.md if it happens again",
             summary.differences,
             summary.rows,
             target.number,

@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn the_mark_in_the_documents_is_one() {
-        let documents = include_str!("../../docs/OPERATIONS.md");
-        let (_, section) = documents.split_once("### Marks").unwrap();
+        let documents = include_str!("../../docs/operations/dead-letters.md");
+        let (_, section) = documents.split_once("## Resolution records").unwrap();
         let sample = section.split("```").nth(1).unwrap().strip_prefix("json").unwrap();
         let mark: Mark = serde_json::from_str(sample).unwrap();
         assert_eq!(serde_json::to_value(&mark).unwrap(), serde_json::from_str::<Value>(sample).unwrap());

@@ -67,7 +67,8 @@ fn conclude(summary: Summary, print: Print, out: &mut dyn Write) -> Result<(), E
         )?,
     }
     if differences > 0 {
-        let detail = format!("{differences} of {rows} rows are not the fold of the log; see docs/OPERATIONS.md");
+        let detail =
+            format!("{differences} of {rows} rows are not the fold of the log; see docs/operations/upgrade.md");
         return Err(Error::Answer(detail));
     }
     Ok(())

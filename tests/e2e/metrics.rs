@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Names in the first column of the table of metrics.
 fn documented() -> BTreeSet<String> {
-    let page = include_str!("../../docs/OPERATIONS.md");
-    let (_, section) = page.split_once("\n## Metrics, logs and traces\n").expect("the section is there");
-    let section = section.split("\n##").next().expect("its text");
+    let page = include_str!("../../docs/operations/observe.md");
+    let (_, section) = page.split_once("\n## Metrics\n").expect("the section is there");
+    let section = section.split("\n## ").next().expect("its text");
     let cells = section.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|line| line.split(" | ").next());
     let names = cells.flat_map(|cell| cell.split(", ").map(|name| name.trim_matches('`').split('{').next()));
     names.flatten().map(str::to_owned).collect()

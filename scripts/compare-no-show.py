@@ -1,4 +1,4 @@
-"""Judges LightGBM beside the trained no-show model: see scripts/compare-no-show."""
+"""Evaluates LightGBM and the trained no-show model on the same rows: see scripts/compare-no-show."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ def ece(score, missed, bins=10):
     return sum(gaps) / len(score)
 
 
-def told(name, score, rows):
+def print_row(name, score, rows):
     missed, ahead = rows["missed"].to_numpy(), rows["lead_days"].to_numpy() >= 1
     cells = []
     for part in (slice(None), ahead):
@@ -49,7 +49,7 @@ def line(odds, missed, weight):
 
 
 def recalibrated(rows, score, source, source_score):
-    """Corrects scores by the outcomes known on the day of each, same-day visits and others apart."""
+    """Corrects each score by the outcomes known on its day, separately for same-day visits and others."""
     odds, known_odds = numpy.log(score / (1 - score)), numpy.log(source_score / (1 - source_score))
     out, days = odds.copy(), rows["instant"].dt.floor("D")
     for day in days.unique():
@@ -65,7 +65,7 @@ def recalibrated(rows, score, source, source_score):
 
 def main(work, until):
     rows = pandas.read_csv(f"{work}/rows.csv", dtype={"appointment_id": str})
-    # LightGBM takes no colon in a name.
+    # LightGBM does not allow colons in names.
     rows.columns = [column.replace(":", "_") for column in rows.columns]
     for column in ("instant", "booked_at", "known_at"):
         rows[column] = pandas.to_datetime(rows[column], utc=True)
@@ -79,34 +79,34 @@ def main(work, until):
     numbers = [column for column in inputs if str(rows[column].dtype) != "category"]
     with open(f"{work}/model.json", encoding="utf-8") as document:
         terms = json.load(document)["terms"]
-    asked = list(dict.fromkeys(term["input"].replace(":", "_") for term in terms))
-    print("our model asks for", ", ".join(asked))
+    selected = list(dict.fromkeys(term["input"].replace(":", "_") for term in terms))
+    print("inputs of our model:", ", ".join(selected))
     print(f"\n{'':<40}{'ROC AUC':>9}{'log loss':>10}{'ECE':>9}   {'ROC AUC':>9}{'log loss':>10}{'ECE':>9}")
     for at in ("booking", "24h"):
         here, judged = rows["at"] == at, rows[(rows["at"] == at) & later]
-        print(f"{at}: {len(judged)} later rows; on the right those of a lead of a day or more")
+        print(f"{at}: {len(judged)} later rows; right columns: only leads of a day or more")
         with open(f"{work}/{at}.jsonl", encoding="utf-8") as lines:
             scores = {entry["appointment_id"]: entry["score"] for entry in map(json.loads, lines)}
-        told("two counters", judged["two_counters"].to_numpy(), judged)
-        told("Foretell, recalibrated", judged["appointment_id"].map(scores).to_numpy(float), judged)
+        print_row("two counters", judged["two_counters"].to_numpy(), judged)
+        print_row("Foretell, recalibrated", judged["appointment_id"].map(scores).to_numpy(float), judged)
         candidates = [
-            ("LightGBM", asked, here & known),
-            ("LightGBM, of both moments", asked, known),
+            ("LightGBM", selected, here & known),
+            ("LightGBM, of both moments", selected, known),
             ("LightGBM, all inputs", numbers, here & known),
             ("LightGBM, and texts", inputs, here & known),
         ]
-        for name, columns, taught in candidates:
+        for name, columns, training in candidates:
             if columns is inputs and columns == numbers:
                 continue
             model = lightgbm.LGBMClassifier(
                 n_estimators=200, learning_rate=0.03, num_leaves=15, min_child_samples=50, random_state=7, verbose=-1
             )
-            model.fit(rows.loc[taught, columns], rows.loc[taught, "missed"])
+            model.fit(rows.loc[training, columns], rows.loc[training, "missed"])
             of_here = rows[here]
             all_scores = numpy.clip(model.predict_proba(of_here[columns])[:, 1], 1e-6, 1 - 1e-6)
             ours = all_scores[(of_here["booked_at"] > until).to_numpy()]
-            told(name, ours, judged)
-            told(f"{name}, recalibrated", recalibrated(judged, ours, of_here, all_scores), judged)
+            print_row(name, ours, judged)
+            print_row(f"{name}, recalibrated", recalibrated(judged, ours, of_here, all_scores), judged)
 
 
 main(sys.argv[1], sys.argv[2])

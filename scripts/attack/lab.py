@@ -1,4 +1,4 @@
-"""What the attacks share: a service of their own, connections as an attacker opens them, and what is measured.
+"""Shared by the attacks: a service under attack, connections as an attacker opens them, and measurements.
 
 Everything stays on the loopback and is bounded in number and time. A service runs in a temporary directory, from the
 binary that FORETELL names, and is stopped by its process id.
@@ -40,7 +40,7 @@ def free_port():
 
 
 def descriptors(needed):
-    """Raises this process's limit of descriptors, and ends where the machine does not allow it."""
+    """Raises this process's limit of descriptors; exits if the machine does not allow it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         sys.exit(f"this attack needs {needed} descriptors, and the hard limit is {hard}")
@@ -51,7 +51,7 @@ class Service:
     """A running `foretell serve`, stopped at the end of the `with` block."""
 
     def __init__(self, keys=None, settings=None, limit=None):
-        """`keys`: name -> (tenant, scopes); `settings`: "section.key" -> value, only those that the binary knows."""
+        """`keys`: name -> (tenant, scopes); `settings`: "section.key" -> value, only those that the binary has."""
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="foretell-attack-"))
         self.port, self.ops_port = free_port(), free_port()
         self.limit = limit
@@ -79,7 +79,7 @@ class Service:
         self.environment["FORETELL__" + name.upper().replace(".", "__")] = str(value)
 
     def start(self):
-        """Starts the process; answers without waiting for it to be ready."""
+        """Starts the process without waiting for it to be ready."""
         data = f"disk:{self.directory / 'data'}"
         command = [binary(), "serve", "--listen", f"127.0.0.1:{self.port}", "--log", data, "--store", data]
         if self.limit:
@@ -130,10 +130,10 @@ class Service:
         return socket.create_connection(("127.0.0.1", self.port), timeout, (source, 0))
 
     def request(self, method, path, body=None, key=None, headers=None, timeout=10, source="127.0.0.1", port=None):
-        """One request on a connection of its own; the answer is read to its end."""
+        """One request on a new connection; the answer is read to its end."""
         connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout, (source, 0))
         try:
-            return ask(connection, method, path, body, key, headers)
+            return send_request(connection, method, path, body, key, headers)
         finally:
             connection.close()
 
@@ -144,7 +144,7 @@ class Service:
         return self.request("POST", path, body, **options)
 
     def metrics(self):
-        """What the process counts, as name{labels} -> value."""
+        """The metrics of the process, as name{labels} -> value."""
         text = self.get("/metrics", port=self.ops_port, timeout=30).text
         lines = [line for line in text.splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
@@ -180,8 +180,8 @@ class Answer:
             return ""
 
 
-def ask(connection, method, path, body=None, key=None, headers=None):
-    """A request on an open `http.client` connection."""
+def send_request(connection, method, path, body=None, key=None, headers=None):
+    """Sends a request on an open `http.client` connection, and reads the answer."""
     headers = dict(headers or {})
     if key:
         headers["authorization"] = f"Bearer {key}"
@@ -201,7 +201,7 @@ def head(method, path, key=None, headers=()):
     return ("\r\n".join(lines) + "\r\n").encode()
 
 
-# HTTP/2, as little of it as an attack needs: no Huffman codes and no dynamic table.
+# A minimal HTTP/2: no Huffman codes and no dynamic table.
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -242,14 +242,14 @@ def headers_frame(stream, method, path, key=None, ends=True, extra=()):
 
 
 class Peer:
-    """A connection whose owner answers pings and nothing else, so that HTTP/2's own keep-alive is content."""
+    """A connection whose owner answers only pings, so that HTTP/2's keep-alive does not close it."""
 
     def __init__(self, connection):
         self.connection, self.buffer, self.is_open = connection, b"", True
         connection.setblocking(False)
 
     def look(self):
-        """Reads what is there, answers pings; answers whether the connection is open."""
+        """Reads available data and answers pings; returns whether the connection is open."""
         while self.is_open:
             try:
                 got = self.connection.recv(65536)
@@ -277,7 +277,7 @@ class Peer:
 
 
 def is_open(connection):
-    """Whether the other side keeps a connection; what it has sent is read and thrown away."""
+    """Whether the other side keeps a connection open; received data is discarded."""
     connection.setblocking(False)
     try:
         while connection.recv(65_536):
@@ -293,7 +293,7 @@ def is_open(connection):
 
 
 def stamp(ahead_s=0):
-    """RFC 3339, so many seconds from now."""
+    """The time `ahead_s` seconds from now, in RFC 3339."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + ahead_s))
 
 
@@ -322,13 +322,13 @@ def booked(identity, client, appointment, ahead_s):
 
 
 def quantile(values, share):
-    """The value below which so large a share of them lies."""
+    """The value below which this share of the values lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
 class Verdict:
-    """Prints what was measured next to its bound; the process exits 1 where one does not hold."""
+    """Prints each measurement with its bound; the process exits with 1 if a bound does not hold."""
 
     def __init__(self):
         self.holds = True

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Room for the longest suffix, "-reminders", stays within the 63 characters of a label. */}}
+{{/* With the longest suffix, "-reminders", the name still fits into the 63 characters of a label. */}}
 {{- define "foretell.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
@@ -39,8 +39,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* A registry for all charts takes the place of the one that the repository begins with. As container engines have it,
-     its first component is a registry if it has a dot or a port, or is localhost. */}}
+{{/* global.imageRegistry replaces the registry in the repository. As in container engines, the first component of the
+     repository is a registry if it contains a dot or a port, or is localhost. */}}
 {{- define "foretell.image" -}}
 {{- $repository := .Values.image.repository -}}
 {{- with .Values.global.imageRegistry -}}
@@ -57,12 +57,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* What all pods have in common. Takes the root, the component, and `own`: values that replace those for all pods. */}}
+{{/* The common part of all pods. Takes the root, the component, and `own`: values that override the common ones. */}}
 {{- define "foretell.pod" -}}
 {{- $root := .root -}}
 {{- $own := .own -}}
 automountServiceAccountToken: false
-# Variables that Kubernetes makes up from Services begin like ours.
+# Variables that Kubernetes generates from Services have the same prefix as the settings.
 enableServiceLinks: false
 {{- with include "foretell.securityContext" (dict "root" $root "context" $root.Values.podSecurityContext) }}
 securityContext:
@@ -107,23 +107,23 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* What the schema cannot say, because it spans several values. */}}
+{{/* Checks that span several values, which the schema cannot express. */}}
 {{- define "foretell.check" -}}
 {{- if not .Values.enabled -}}
-{{- fail "enabled is read by a chart that depends on this one: give that dependency the condition NAME.enabled" -}}
+{{- fail "enabled is for parent charts: add the condition NAME.enabled to the dependency" -}}
 {{- end -}}
 {{- if eq (int64 .Values.ops.port) (int64 .Values.http.port) -}}
-{{- fail "ops.port and http.port are two listeners of one pod: give them different numbers" -}}
+{{- fail "ops.port and http.port must be different: they are two listeners of one pod" -}}
 {{- end -}}
 {{- if and .Values.http.insecure .Values.http.apiKeysSecret -}}
-{{- fail "http.insecure serves without API keys: empty http.apiKeysSecret, or set http.insecure to false" -}}
+{{- fail "http.insecure serves without API keys: clear http.apiKeysSecret, or set http.insecure to false" -}}
 {{- end -}}
 {{- if not (or .Values.http.insecure .Values.http.apiKeysSecret) -}}
-{{- fail "name a Secret of API keys in http.apiKeysSecret, or set http.insecure to true" -}}
+{{- fail "set http.apiKeysSecret to a Secret of API keys, or set http.insecure to true" -}}
 {{- end -}}
 {{- $sasl := hasPrefix "sasl_" .Values.kafka.securityProtocol -}}
 {{- if and $sasl (not (and .Values.kafka.saslMechanism .Values.kafka.credentialsSecret)) -}}
-{{- fail "kafka.securityProtocol is a sasl_ protocol: kafka.saslMechanism and kafka.credentialsSecret are needed" -}}
+{{- fail "kafka.securityProtocol is a sasl_ protocol: set kafka.saslMechanism and kafka.credentialsSecret" -}}
 {{- end -}}
 {{- if and (not $sasl) (or .Values.kafka.saslMechanism .Values.kafka.credentialsSecret) -}}
 {{- fail "kafka.saslMechanism and kafka.credentialsSecret have no effect without a sasl_ protocol in kafka.securityProtocol" -}}
@@ -139,16 +139,16 @@ topologySpreadConstraints:
 {{- end -}}
 {{- $files := concat (list .Values.enrich.geoAsn .Values.enrich.geoCity) .Values.enrich.denyLists .Values.enrich.allowLists | compact -}}
 {{- if ne (empty $files) (empty .Values.enrich.volume) -}}
-{{- fail "enrich.volume and the names of files on it need each other" -}}
+{{- fail "enrich.volume needs the names of files on it, and the names need enrich.volume" -}}
 {{- end -}}
 {{- $drains := add (dig "kafka" "drain_ms" 10000 .Values.settings | int64) (dig "http" "drain_ms" 10000 .Values.settings | int64) (dig "decisions" "drain_ms" 5000 .Values.settings | int64) -}}
 {{- $needed := addf (divf $drains 1000.0) .Values.http.preStopSeconds 10 -}}
 {{- if le (float64 .Values.terminationGracePeriodSeconds) $needed -}}
-{{- fail (printf "terminationGracePeriodSeconds must be more than %v: preStopSeconds, the drains of kafka, http and decisions, and 10 s" $needed) -}}
+{{- fail (printf "terminationGracePeriodSeconds must be more than %v: the sum of preStopSeconds, the drains of kafka, http and decisions, and 10 s" $needed) -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The configuration as a map: settings, and over them what the values say. */}}
+{{/* The configuration as a map: settings, overridden by the other values. */}}
 {{- define "foretell.config" -}}
 {{- $kafka := dict "security_protocol" .Values.kafka.securityProtocol -}}
 {{- with .Values.kafka.saslMechanism }}{{- $_ := set $kafka "sasl_mechanism" . -}}{{- end -}}
@@ -196,12 +196,12 @@ topologySpreadConstraints:
 {{- end -}}
 
 {{- define "foretell.toml" -}}
-# Written by the chart. Keys are explained in the program's annotated defaults: `foretell config dump --defaults`.
+# Generated by the chart. `foretell config dump --defaults` explains the keys.
 {{ include "foretell.toml.table" (dict "path" "" "table" (include "foretell.config" . | fromJson)) | trim }}
 {{- end -}}
 
-{{/* A table: its own keys first, because in TOML they end where the first table inside of it begins. Helm's toToml
-     writes every number with a decimal point, which is another type. */}}
+{{/* A table: its own keys come first, because in TOML they end where the first nested table begins. Helm's toToml
+     is not used because it writes every number with a decimal point, which is a different type. */}}
 {{- define "foretell.toml.table" -}}
 {{- $path := .path -}}
 {{- range $key, $value := .table -}}
@@ -232,13 +232,13 @@ topologySpreadConstraints:
 {{- range . }}{{ $items = append $items (include "foretell.toml.value" .) }}{{ end -}}
 [{{ join ", " $items }}]
 {{- else if kindIs "map" . -}}
-{{- fail "settings: lists hold strings, numbers and booleans only" -}}
+{{- fail "settings: lists can contain only strings, numbers and booleans" -}}
 {{- else -}}
 {{- toJson . -}}
 {{- end -}}
 {{- end -}}
 
-{{/* User names; passwords are files. */}}
+{{/* User names only: passwords are files. */}}
 {{- define "foretell.env" -}}
 {{- range $name := list "kafka" "cassandra" -}}
 {{- with (index $.Values $name).credentialsSecret }}
@@ -254,7 +254,7 @@ topologySpreadConstraints:
 {{- end -}}
 {{- end -}}
 
-{{/* Secrets of both backends: serve and migrate need the same. */}}
+{{/* Secrets of both backends: serve and migrate need the same ones. */}}
 {{- define "foretell.secretMounts" -}}
 {{- range $name := list "kafka" "cassandra" -}}
 {{- $values := index $.Values $name -}}
@@ -297,7 +297,7 @@ topologySpreadConstraints:
 {{- end -}}
 {{- end -}}
 
-{{/* A security context of the values. OpenShift gives each namespace user and group ids of its own and refuses others. */}}
+{{/* A security context from the values. OpenShift assigns user and group ids to each namespace and rejects others. */}}
 {{- define "foretell.securityContext" -}}
 {{- $adapt := .root.Values.global.compatibility.openshift.adaptSecurityContext -}}
 {{- $isOpenShift := .root.Capabilities.APIVersions.Has "security.openshift.io/v1" -}}

@@ -1,19 +1,19 @@
-//! Prints reminders from Kafka, each once: a line where another subscriber would send a message.
+//! Reads reminders from Kafka and prints one line for each, where a real subscriber would send a message.
 //!
 //! ```sh
 //! cargo run --example kafka_subscriber -- localhost:9092 foretell.reminders my-sender ./state
 //! ```
 //!
-//! **What it promises.** Every reminder is printed at least once, whenever it is killed: the offset is committed behind
-//! the line. It is printed twice only if the process ends between the line and the moment at which its id is in the
-//! file; whoever would rather lose a reminder than send one twice remembers first and acts then. Exactly once is not to
-//! be had, because nobody can send a message and remember it in one step. What comes close is to hand the id of the
-//! event to the provider as its idempotency key.
+//! **Delivery guarantee.** Every reminder is printed at least once, even if the process is killed: the offset is
+//! committed after the line. A reminder is printed twice only if the process ends between the line and the moment at
+//! which its id is in the file. To lose a reminder rather than send it twice, store the id first. Exactly-once delivery
+//! is not possible, because sending a message and storing its id are two steps; it comes close if the provider accepts
+//! the id of the event as its idempotency key.
 //!
-//! The file belongs to one process. Members of one group that share the partitions need a place for ids that they share
-//! as well, such as a table whose key is the id.
+//! The file belongs to one process. Members of a group that share the partitions need a shared store of ids, such as a
+//! table with the id as its key.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "lines are all that it does")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is its only output")]
 
 #[path = "shared/reminder.rs"]
 mod reminder;
@@ -38,14 +38,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let consumer: StreamConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", group)
-        // Reminders are announced in transactions: what a planner wrote that had lost its partition never happened.
+        // Reminders are announced in transactions: records of a planner that lost its partition are never committed.
         .set("isolation.level", "read_committed")
-        // A group that is new begins with the oldest reminder.
+        // A new group begins with the oldest reminder.
         .set("auto.offset.reset", "earliest")
-        // When it is killed, the group waits so long before its partitions are given out again: the least that brokers
-        // allow by default.
+        // After a kill, the group waits this long before it reassigns the partitions: the minimum that brokers allow by
+        // default.
         .set("session.timeout.ms", "6000")
-        // Committed below, when it is done.
+        // Committed below, after the reminder has been printed.
         .set("enable.auto.commit", "false")
         .create()?;
     consumer.subscribe(&[topic])?;
@@ -53,16 +53,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         match consumer.recv().await {
             Ok(message) => {
                 act(&message, &mut seen)?;
-                // Everything up to here is done. If this is lost, it comes again, and is known.
+                // If this commit is lost, the reminder arrives again and is recognised by its id.
                 consumer.commit_message(&message, CommitMode::Async)?;
             }
-            // The client goes on trying by itself.
+            // The client retries on its own.
             Err(error) => eprintln!("waiting for Kafka: {error}"),
         }
     }
 }
 
-/// Prints what was not printed before, and remembers it.
+/// Prints a reminder that was not printed before, and stores its id.
 fn act(message: &BorrowedMessage<'_>, seen: &mut Seen) -> Result<(), Box<dyn Error>> {
     // A CloudEvent in binary mode: its attributes are headers, its data is the value.
     let (Some(id), Some(kind)) = (header(message, "ce_id"), header(message, "ce_type")) else { return Ok(()) };

@@ -1,18 +1,18 @@
-//! Prints reminders from the stream of a service, each once: a line where another subscriber would send a message.
+//! Reads reminders from the HTTP stream and prints one line for each, where a real subscriber would send a message.
 //!
 //! ```sh
 //! FORETELL_API_KEY=... cargo run --example sse_subscriber -- http://localhost:8080 ./state
 //! ```
 //!
-//! **What it promises.** Every reminder is printed at least once, whenever it is killed and whenever the service is: the
-//! cursor of the stream is kept behind the line, and the stream goes on from there. It is printed twice only if the
-//! process ends between the line and the moment at which its id is in the file; whoever would rather lose a reminder
-//! than send one twice remembers first and acts then.
+//! **Delivery guarantee.** Every reminder is printed at least once, even if this process or the service is killed: the
+//! cursor of the stream is saved after the line, and the stream continues from it. A reminder is printed twice only if
+//! the process ends between the line and the moment at which its id is in the file. To lose a reminder rather than send
+//! it twice, store the id first.
 //!
-//! When the service says that the cursor is of a log that no longer exists (410), the stream begins anew with the oldest
-//! reminder, and what was printed before is known by its id.
+//! If the cursor belongs to a log that no longer exists (410), the stream starts again with the oldest reminder, and
+//! reminders that were printed before are recognised by their ids.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "lines are all that it does")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is its only output")]
 
 #[path = "shared/reminder.rs"]
 mod reminder;
@@ -26,9 +26,9 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A stream on which nothing comes for so long is broken: a service that is quiet sends a comment every 15 seconds.
+/// A stream that is silent for this long is broken: an idle service sends a comment every 15 seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Between two attempts at first, and at most.
+/// Pause between two attempts: initial and maximum.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 #[tokio::main(flavor = "current_thread")]
@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 subscriber.listen(response).await?;
             }
             Ok(response) if response.status() == StatusCode::GONE => subscriber.cursor = None,
-            // It is overloaded, or starting.
+            // The service is overloaded or starting.
             Ok(response) if response.status().is_server_error() => eprintln!("waiting: {}", response.status()),
             Ok(response) => return Err(format!("{}: {}", response.status(), response.text().await?).into()),
             Err(error) => eprintln!("waiting: {error}"),
@@ -65,7 +65,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Where this subscriber stands, in memory and on disk.
+/// The progress of this subscriber, in memory and on disk.
 struct Subscriber {
     seen: Seen,
     cursor: Option<String>,
@@ -79,7 +79,7 @@ impl Subscriber {
         Ok(Self { seen: Seen::open(&PathBuf::from(state).join("seen"))?, cursor, cursor_file })
     }
 
-    /// Reads server-sent events until the stream ends. What is not whole by then comes again.
+    /// Reads server-sent events until the stream ends. An incomplete event arrives again on the next stream.
     async fn listen(&mut self, mut response: Response) -> Result<(), Box<dyn Error>> {
         let (mut bytes, mut event) = (Vec::new(), Event::default());
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -96,9 +96,9 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Prints what was not printed before, remembers it, and then where the stream goes on.
+    /// Prints a reminder that was not printed before, stores its id, and then saves the cursor.
     fn act(&mut self, event: &Event) -> Result<(), Box<dyn Error>> {
-        // Without data there is nothing but a cursor: events of other tenants were passed.
+        // Without data it only moves the cursor, past events of other tenants.
         if !event.data.is_empty() {
             let cloud_event: Value = serde_json::from_str(&event.data)?;
             let id = cloud_event["id"].as_str().ok_or("an event without an id")?;
@@ -117,7 +117,7 @@ impl Subscriber {
     }
 }
 
-/// A server-sent event, as far as it was read.
+/// A server-sent event, as far as it has been read.
 #[derive(Default)]
 struct Event {
     kind: String,
@@ -131,11 +131,11 @@ impl Event {
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "event" => self.kind = value.to_owned(),
-            // An event of Foretell has one line of data; others may have more.
+            // Foretell's events have one line of data; the format allows several.
             "data" if self.data.is_empty() => value.clone_into(&mut self.data),
             "data" => self.data = format!("{}\n{value}", self.data),
             "id" => self.id = Some(value.to_owned()),
-            // A comment, which has no name, or something newer.
+            // A comment, which has no field name, or an unknown field.
             _ => {}
         }
     }

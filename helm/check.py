@@ -1,6 +1,6 @@
-"""Renders the chart and holds what comes out to the chart's promises. Run by scripts/test-helm.
+"""Renders the chart and checks the result. Run by scripts/test-helm.
 
-Each test is a promise; values that must be refused are a table of values and words of the refusal.
+Each test checks one guarantee of the chart. REFUSED lists invalid values, each with a word of the error message.
 """
 
 import json
@@ -21,12 +21,12 @@ KUBERNETES = os.environ["HELM_KUBE_VERSION"]
 FULL = CHART / "examples" / "full.yaml"
 EXAMPLES = {"default": [], "full": ["--values", str(FULL)]}
 
-# Kinds of objects that Helm creates after the pre-install hooks, and a hook can therefore not use.
+# Kinds of objects that Helm creates after the pre-install hooks, so hooks cannot use them.
 LATER = {"ConfigMap", "Secret", "ServiceAccount"}
 
 
 def helm(*arguments, chart=CHART):
-    """The finished `helm template` with these further arguments."""
+    """The result of `helm template` with these additional arguments."""
     command = ["helm", "template", "risk", str(chart), "--namespace", "tests", "--kube-version", KUBERNETES]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
@@ -50,7 +50,7 @@ def pods(objects):
 
 
 def values(**changes):
-    """Arguments that set values which are more than a word."""
+    """Arguments that set values of any JSON type."""
     return [word for name, value in changes.items() for word in ("--set-json", f"{name}={json.dumps(value)}")]
 
 
@@ -91,7 +91,7 @@ def configuration(objects, suffix=""):
 
 
 class EveryExample(unittest.TestCase):
-    """Promises that hold whatever the values are."""
+    """Guarantees for all values."""
 
     def each(self):
         for name, arguments in EXAMPLES.items():
@@ -113,7 +113,7 @@ class EveryExample(unittest.TestCase):
                     self.assertNotIn(refused, spec, name)
                 for volume in spec.get("volumes", []):
                     read = {"configMap", "secret"} & set(volume) or volume["name"] == "enrich"
-                    # Copies of data files, and nothing else, are written.
+                    # The only files that a pod writes are copies of data files.
                     scratch = volume["name"] == "scratch" and name.endswith("-http") and "sizeLimit" in volume["emptyDir"]
                     self.assertTrue(read or scratch, f"{name} may write to {volume}")
                 for container in spec["containers"]:
@@ -125,7 +125,7 @@ class EveryExample(unittest.TestCase):
                     self.assertIn("memory", container["resources"]["limits"], name)
                     self.assertIn("cpu", container["resources"]["requests"], name)
 
-    def test_hooks_need_nothing_that_comes_later(self):
+    def test_hooks_use_no_objects_that_are_created_later(self):
         for objects in self.each():
             created = {(i["kind"], i["metadata"]["name"]): i for i in objects if i["kind"] in LATER}
             jobs = of_kind(objects, "Job")
@@ -188,18 +188,18 @@ class EveryExample(unittest.TestCase):
                 self.assertEqual({mount["name"] for mount in mounts}, volumes, name)
                 self.assertTrue(all(mount.get("readOnly") for mount in mounts if mount["name"] != "scratch"), name)
 
-    def test_keys_are_there_where_requests_are_answered(self):
+    def test_only_pods_that_answer_requests_have_the_keys(self):
         for objects in self.each():
             for name, template in pods(of_kind(objects, "Deployment")):
                 volumes = {volume["name"] for volume in template["spec"]["volumes"]}
                 self.assertEqual("api-keys" in volumes, name.endswith("-http"), name)
 
-    def test_a_client_may_be_kept_at_one_pod(self):
+    def test_a_client_can_be_kept_on_one_pod(self):
         for example, affinity in (("default", "None"), ("full", "ClientIP")):
             (service,) = of_kind(render(*EXAMPLES[example]), "Service")
             self.assertEqual(service["spec"]["sessionAffinity"], affinity)
 
-    def test_operators_are_served_on_a_port_that_no_service_has(self):
+    def test_no_service_exposes_the_operators_port(self):
         for objects in self.each():
             listen = tomllib.loads(configuration(objects))["ops"]["listen"]
             self.assertEqual(listen, "0.0.0.0:9090")
@@ -223,7 +223,7 @@ SCHEDULING = {
 
 
 class EveryPod(unittest.TestCase):
-    """What holds for the pods of roles, migration and test alike."""
+    """Guarantees for the pods of roles, migration and test."""
 
     def test_all_pods_have_the_same_scheduling(self):
         found = pods(render(*values(**SCHEDULING)))
@@ -238,7 +238,7 @@ class EveryPod(unittest.TestCase):
             self.assertLessEqual(labels.items(), template["metadata"]["labels"].items(), name)
             self.assertIn("app.kubernetes.io/component", labels, name)
 
-    def test_a_role_and_the_migration_can_be_scheduled_otherwise(self):
+    def test_a_role_and_the_migration_can_override_the_scheduling(self):
         own = {**SCHEDULING, "priorityClassName": "own", "nodeSelector": {"pool": "own"}}
         own["topologySpreadConstraints"] = [{"topologyKey": "rack", "labelSelector": {"matchLabels": {"app": "own"}}}]
         changes = {f"{place}.{key}": value for place in ("roles.views", "migration") for key, value in own.items()}
@@ -299,7 +299,7 @@ class EveryPod(unittest.TestCase):
 
 
 class Subchart(unittest.TestCase):
-    """What a parent chart that depends on this one can do."""
+    """Use as a dependency of a parent chart."""
 
     def parent(self, **dependency):
         """The directory of a parent chart with this dependency."""
@@ -321,7 +321,7 @@ class Subchart(unittest.TestCase):
         for switch, count in ("true", 5), ("false", 0):
             self.assertEqual(len(pods(render("--set", f"scores.enabled={switch}", chart=parent))), count)
 
-    def test_globals_of_the_parent_arrive_and_those_of_others_are_left_alone(self):
+    def test_globals_of_the_parent_are_used_and_other_globals_ignored(self):
         shared = {"imageRegistry": "mirror.example.com", "storageClass": "fast", "compatibility": {"other": True}}
         for _, template in pods(render(*values(**{"global": shared}), chart=self.parent())):
             spec = template["spec"]
@@ -330,9 +330,9 @@ class Subchart(unittest.TestCase):
 
 
 class Configuration(unittest.TestCase):
-    """The file that the values become."""
+    """The configuration file generated from the values."""
 
-    def test_everything_of_the_full_example_arrives(self):
+    def test_the_full_example_is_complete(self):
         text = configuration(render(*EXAMPLES["full"]))
         self.assertIn('log = "kafka://kafka-0.kafka:9093,kafka-1.kafka:9093,kafka-2.kafka:9093"\n', text)
         self.assertIn("drain_ms = 15000\n", text)
@@ -385,13 +385,13 @@ class Configuration(unittest.TestCase):
             },
         )
 
-    def test_files_about_addresses_are_there_where_they_are_read(self):
+    def test_only_pods_that_read_address_files_mount_them(self):
         for arguments, there in ((EXAMPLES["default"], set()), (EXAMPLES["full"], {"enrich", "scratch"})):
             for name, template in pods(of_kind(render(*arguments), "Deployment")):
                 volumes = {volume["name"] for volume in template["spec"]["volumes"]} & {"enrich", "scratch"}
                 self.assertEqual(volumes, there if name.endswith("-http") else set(), name)
 
-    def test_keys_are_named_as_the_program_names_them(self):
+    def test_keys_are_those_of_the_default_settings(self):
         defaults = (CHART.parents[1] / "src" / "config" / "defaults.toml").read_text()
         known, section = set(), ""
         for line in defaults.splitlines():
@@ -407,7 +407,7 @@ class Configuration(unittest.TestCase):
                     if (section, key) != ("kafka", "properties"):
                         self.assertIn((section, key), known)
 
-    def test_topics_have_the_defaults_of_the_program(self):
+    def test_topics_have_the_default_settings(self):
         defaults = tomllib.loads((CHART.parents[1] / "src" / "config" / "defaults.toml").read_text())
         for key, value in tomllib.loads(configuration(render()))["topics"].items():
             self.assertEqual(value, defaults["topics"][key], key)
@@ -424,7 +424,7 @@ class Configuration(unittest.TestCase):
             self.assertIn(line, text)
         self.assertEqual(tomllib.loads(text)["a"], settings["a"])
 
-    def test_values_win_over_settings(self):
+    def test_values_override_settings(self):
         text = configuration(render("--set-json", 'settings={"http": {"listen": "127.0.0.1:1", "body_bytes_max": 1}}'))
         self.assertIn('listen = "0.0.0.0:8080"\n', text)
         self.assertIn("body_bytes_max = 1\n", text)
@@ -447,16 +447,16 @@ class Configuration(unittest.TestCase):
 
 
 class Choices(unittest.TestCase):
-    """What single values switch."""
+    """Effects of single values."""
 
-    def test_a_role_can_be_left_out(self):
+    def test_a_role_can_be_disabled(self):
         objects = render("--set", "roles.http.enabled=false")
         names = {d["metadata"]["name"] for d in of_kind(objects, "Deployment")}
         self.assertEqual(names, {"risk-foretell-views", "risk-foretell-reminders"})
         self.assertEqual(of_kind(objects, "Service"), [])
-        self.assertEqual(of_kind(objects, "Pod"), [], "there is nobody to ask")
+        self.assertEqual(of_kind(objects, "Pod"), [], "without a Service there is nothing to test")
 
-    def test_the_test_asks_the_service(self):
+    def test_the_helm_test_queries_the_service(self):
         for arguments in EXAMPLES.values():
             objects = render(*arguments)
             (service,), (pod,) = of_kind(objects, "Service"), of_kind(objects, "Pod")
@@ -472,13 +472,13 @@ class Choices(unittest.TestCase):
         names = {b["metadata"]["name"] for b in of_kind(objects, "PodDisruptionBudget")}
         self.assertEqual(names, {"risk-foretell-http", "risk-foretell-reminders"})
 
-    def test_serving_without_keys_is_said_on_the_command_line(self):
+    def test_insecure_is_a_flag_of_serve(self):
         for arguments, expected in ([], False), (["--set", "http.insecure=true,http.apiKeysSecret="], True):
             for deployment in of_kind(render(*arguments), "Deployment"):
                 container = deployment["spec"]["template"]["spec"]["containers"][0]
                 self.assertEqual("--insecure" in container["args"], expected)
 
-    def test_views_are_rebuilt_by_those_who_keep_them(self):
+    def test_the_roles_that_fold_rebuild_views(self):
         for arguments, rebuilding in ([], {"views", "reminders"}), (["--set", "views.autoRebuild=false"], set()):
             for name, template in pods(of_kind(render(*arguments), "Deployment")):
                 found = "--auto-rebuild" in template["spec"]["containers"][0]["args"]
@@ -498,7 +498,7 @@ class Choices(unittest.TestCase):
             for _, template in pods(render(*arguments)):
                 self.assertIn(suffix, template["spec"]["containers"][0]["image"])
 
-    def test_optional_objects_are_absent_unless_asked_for(self):
+    def test_optional_objects_exist_only_if_enabled(self):
         self.assertEqual(of_kind(render(), "NetworkPolicy"), [])
         (policy,) = of_kind(render(*EXAMPLES["full"]), "NetworkPolicy")
         callers, operators = policy["spec"]["ingress"]
@@ -507,7 +507,7 @@ class Choices(unittest.TestCase):
         self.assertEqual([rule["ports"][0]["port"] for rule in (callers, operators)], [8080, 9090])
         (policy,) = of_kind(render("--set", "networkPolicy.enabled=true"), "NetworkPolicy")
         for rule in policy["spec"]["ingress"]:
-            self.assertNotIn("from", rule, "nobody is named, so everybody may")
+            self.assertNotIn("from", rule, "without peers every source is allowed")
         for switch, kind in (
             ("migration.enabled", "Job"),
             ("serviceAccount.create", "ServiceAccount"),
@@ -518,7 +518,7 @@ class Choices(unittest.TestCase):
 
 
 REFUSED = [
-    # values, a word of the refusal
+    # values, a word of the error message
     ("replicaCount=2", "replicaCount"),
     ("enabled=false", "condition"),
     ("enabled=maybe", "enabled"),
@@ -579,16 +579,16 @@ REFUSED = [
 
 
 class Refusals(unittest.TestCase):
-    """Values that are wrong are named, before anything is installed."""
+    """Invalid values are reported by name, before anything is installed."""
 
-    def test_wrong_values_are_refused_by_name(self):
+    def test_invalid_values_are_rejected_by_name(self):
         for values, word in REFUSED:
             with self.subTest(values=values):
                 done = helm("--set", values)
                 self.assertNotEqual(done.returncode, 0, "it was rendered")
                 self.assertIn(word, done.stderr)
 
-    def test_every_value_is_in_the_schema_and_the_other_way_round(self):
+    def test_values_and_schema_have_the_same_keys(self):
         values = yaml.safe_load((CHART / "values.yaml").read_text())
         schema = json.loads((CHART / "values.schema.json").read_text())
 

@@ -1,17 +1,17 @@
-//! Ids of events that were acted on, in a file that outlives the process.
+//! Ids of handled events, in a file that outlives the process.
 //!
-//! Both ways to Foretell's reminders are at least once, so a subscriber remembers what it has acted on. The file has one
-//! id a line. It is only ever appended to, and written anew when it is opened, without what is too old to come again.
+//! Kafka and the stream both deliver reminders at least once, so a subscriber stores the ids of the events that it has
+//! handled. The file has one id per line and is append-only. Opening it rewrites it without the ids beyond the limit.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Ids that are remembered; the oldest is forgotten first. Enough for whatever may be announced while nobody listens.
+/// Maximum number of ids; the oldest is removed first. Enough for the reminders announced while no subscriber runs.
 const IDS_MAX: usize = 100_000;
 
-/// What was acted on.
+/// The ids of handled events.
 pub(crate) struct Seen {
     file: File,
     ids: HashSet<String>,
@@ -19,10 +19,10 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Opens the file, or makes one.
+    /// Opens the file, or creates it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let text = if path.exists() { fs::read_to_string(path)? } else { String::new() };
-        // The last line may be torn: nobody was told that it was remembered.
+        // The last line may be incomplete; `insert` had not returned for it.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         let mut order: VecDeque<String> = whole.lines().map(str::to_owned).collect();
         order.drain(..order.len().saturating_sub(IDS_MAX));
@@ -31,12 +31,12 @@ impl Seen {
         Ok(Self { file: OpenOptions::new().append(true).open(path)?, ids, order })
     }
 
-    /// Whether this was acted on before.
+    /// Whether this event was handled before.
     pub(crate) fn contains(&self, id: &str) -> bool {
         self.ids.contains(id)
     }
 
-    /// Remembers it; durable when it returns.
+    /// Stores the id; durable when it returns.
     pub(crate) fn insert(&mut self, id: &str) -> io::Result<()> {
         self.file.write_all(format!("{id}\n").as_bytes())?;
         self.file.sync_data()?;
@@ -51,7 +51,7 @@ impl Seen {
     }
 }
 
-/// Writes a file so that it holds either what it held before or all of the text, whenever the process ends.
+/// Replaces the file's content atomically: after a crash it contains either the old or the new text.
 pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let aside = PathBuf::from(format!("{}.new", path.display()));
     let mut file = File::create(&aside)?;

@@ -7,6 +7,7 @@ mod build;
 mod client;
 mod early;
 mod examples;
+mod golden;
 mod merge;
 mod outcome;
 mod plan;

@@ -1,5 +1,5 @@
-//! What it costs to know more of an attempt: a user agent read anew and remembered, an address resolved from mapped
-//! files, and an address looked for in a list of 100,000 prefixes.
+//! The cost of completing an attempt: a user agent parsed and taken from the cache, an address resolved from mapped
+//! files, and an address looked up in a list of 100,000 prefixes.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use foretell::clock::System;
@@ -20,9 +20,9 @@ use std::sync::Arc;
 const PREFIXES: u32 = 100_000;
 /// Networks of a data file.
 const NETWORKS: u32 = 100_000;
-/// Addresses and strings asked in turn.
-const ASKED: u32 = 4_096;
-/// Spreads numbers over all addresses (Knuth's multiplicative hash), so that neighbours are not asked in a row.
+/// Addresses and strings that are looked up in rotation.
+const LOOK_UPS: u32 = 4_096;
+/// Spreads numbers over all addresses (Knuth's multiplicative hash), so that consecutive look-ups are not adjacent.
 const SPREAD: u32 = 2_654_435_761;
 
 fn spread(n: u32) -> Ipv4Addr {
@@ -39,7 +39,7 @@ fn agents() -> Vec<String> {
             9 + n % 8
         )
     };
-    (0..ASKED).map(browser).collect()
+    (0..LOOK_UPS).map(browser).collect()
 }
 
 fn user_agents(criterion: &mut Criterion) {
@@ -48,16 +48,16 @@ fn user_agents(criterion: &mut Criterion) {
     agents.iter().for_each(|text| drop(agent::read(text)));
     let mut group = criterion.benchmark_group("user agent");
     group.throughput(criterion::Throughput::Elements(1));
-    group.bench_function("read anew", |bencher| {
+    group.bench_function("parsed", |bencher| {
         let mut turn = agents.iter().cycle();
         bencher.iter(|| black_box(agent::parse(turn.next().expect("a cycle has no end"))));
     });
-    group.bench_function("remembered", |bencher| {
+    group.bench_function("cached", |bencher| {
         let mut turn = agents.iter().cycle();
         bencher.iter(|| black_box(agent::read(turn.next().expect("a cycle has no end"))));
     });
     let longest = "Mozilla/5.0 (compatible; ".repeat(64);
-    group.bench_function("read anew, a kilobyte of nothing", |bencher| {
+    group.bench_function("parsed, a kilobyte of meaningless text", |bencher| {
         bencher.iter(|| black_box(agent::parse(&longest)));
     });
     group.finish();
@@ -72,13 +72,13 @@ fn lists(criterion: &mut Criterion) {
     let set = netset::read(text.as_bytes(), PREFIXES as usize, Bogons::Leave).expect("a list").set;
     group.throughput(criterion::Throughput::Elements(1));
     group.bench_function("contains", |bencher| {
-        let mut turn = (0..ASKED).map(|n| IpAddr::V4(spread(n.wrapping_mul(97)))).cycle();
+        let mut turn = (0..LOOK_UPS).map(|n| IpAddr::V4(spread(n.wrapping_mul(97)))).cycle();
         bencher.iter(|| black_box(set.contains(turn.next().expect("a cycle has no end"))));
     });
     group.finish();
 }
 
-/// Writes a data file of /24 networks, 251 different records in all.
+/// Writes a data file of /24 networks with 251 different records.
 fn mmdb(path: &Path, record: impl Fn(u32) -> serde_json::Value) {
     let mut database = Database::default();
     database.metadata.ip_version = IpVersion::V4;
@@ -110,7 +110,7 @@ fn addresses(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("address");
     group.throughput(criterion::Throughput::Elements(1));
     group.bench_function("resolved, both files", |bencher| {
-        let mut turn = (0..ASKED).cycle();
+        let mut turn = (0..LOOK_UPS).cycle();
         bencher.iter(|| {
             let mut attempt = Attempt::from_ip(spread(turn.next().expect("a cycle has no end")).into());
             enricher.enrich(&mut attempt);

@@ -1,4 +1,4 @@
-//! What a login costs on its way into the rows: its record decoded, and its event folded into a growing history.
+//! The cost of folding a login: decoding its record, and folding its event into a growing history.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use foretell::event::codec::{self, Parsed};
@@ -10,7 +10,7 @@ use foretell::view::materialized::Materialized;
 use foretell::view::user::Logins;
 use std::hint::black_box;
 
-/// Logins that are folded before a fresh start.
+/// Logins that are folded before starting again with empty rows.
 const LOGINS: usize = 200_000;
 
 fn record(offset: usize, event: Event) -> Record {
@@ -20,7 +20,7 @@ fn record(offset: usize, event: Event) -> Record {
     Record { position, timestamp_ms, key: new.key, value: new.value, headers: new.headers }
 }
 
-/// Folds the logins in turn, and begins anew after the last one.
+/// Folds the logins one after another, and starts again after the last one.
 struct Folding<'a> {
     events: &'a [Event],
     at: usize,

@@ -1,5 +1,4 @@
-//! What a login score costs once its rows are there: from decoded rows, and from their bytes as a store returns
-//! them.
+//! The cost of a score without reading its rows: from decoded rows, and from their bytes as a store returns them.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use foretell::decisions::SOURCE;
@@ -29,12 +28,12 @@ use std::hint::black_box;
 
 /// Logins folded before the first score.
 const FOLDED: usize = 200_000;
-/// Logins scored in turn.
+/// Logins scored in rotation.
 const SCORED: usize = 4_096;
 /// Source partitions that aggregate rows are spread over.
 const PARTITIONS: u32 = 8;
 
-/// A login to score, with its rows as a store holds them.
+/// A login to score, with its rows as a store contains them.
 struct Request {
     login: Login,
     at_ms: i64,
@@ -80,7 +79,7 @@ fn requests() -> Vec<Request> {
     generated.take(SCORED).filter_map(|event| Request::of(&rows, event)).collect()
 }
 
-/// The defaults with twenty rules of the kinds that people write, a quarter of them in the shadow.
+/// The defaults with twenty typical rules, a quarter of them in shadow mode.
 fn twenty_rules() -> Policy {
     let conditions = [
         "country != 'IE' && !known_device",
@@ -133,7 +132,7 @@ fn login_score(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A model as large as one that is learnt from a year: 12 inputs, 110 columns.
+/// A model as large as one that is trained on a year: 12 inputs, 110 columns.
 fn no_show_model() -> Model {
     let term = |input, basis: Basis| {
         let weights = (0..basis.columns()).map(|n| 0.01 * n as f64 - 0.05).collect();
@@ -189,7 +188,7 @@ fn no_show_score(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What it costs a score that it is kept: its name, and its record. The answer is that of the catalogue's example.
+/// The cost of recording a score: its id and its record. The answer is that of the catalogue's example.
 fn decision(criterion: &mut Criterion) {
     let example = include_str!("../catalog/examples/foretell.decision.made/login.json");
     let example: Value = serde_json::from_str(example).expect("an example is JSON");

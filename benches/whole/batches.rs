@@ -1,5 +1,5 @@
-//! How many rows a second the driver alone writes into Cassandra: the very flushes of a fold, recorded in memory
-//! and then written straight through, as one unlogged batch a bucket.
+//! The rate at which the driver writes rows into Cassandra without Foretell: the flushes of a fold, recorded in memory
+//! and then written directly, as one unlogged batch per bucket.
 
 use crate::{Failure, figure, fold, generated};
 use async_trait::async_trait;
@@ -23,7 +23,7 @@ use std::time::Instant;
 /// Partitions of a topic on Kafka by default.
 const PARTITIONS: u32 = 8;
 
-/// A store in memory that remembers what was written.
+/// A store in memory that records what is written.
 #[derive(Default)]
 struct Recorder {
     store: memory::Store,
@@ -79,14 +79,14 @@ pub(crate) async fn run(node: &str, events: usize) -> Result<(), Failure> {
     let batches: Vec<_> = flushes.iter().flat_map(|rows| buckets(rows)).collect();
     let rows: usize = batches.iter().map(Vec::len).sum();
     let bytes: usize = batches.iter().flatten().map(|row| row.key.key.len() + row.cell.len()).sum();
-    figure("rows a batch", rows as f64 / batches.len() as f64, "rows");
-    figure("bytes a row", bytes as f64 / rows as f64, "bytes");
+    figure("rows per batch", rows as f64 / batches.len() as f64, "rows");
+    figure("bytes per row", bytes as f64 / rows as f64, "bytes");
     let session = SessionBuilder::new().known_node(node).build().await?;
     let insert = prepare(&session).await?;
     let began = Instant::now();
     let writes: Vec<_> = batches.iter().map(|rows| write(&session, &insert, rows)).collect();
     iter(writes).buffer_unordered(Cassandra::default().concurrency_max).try_collect::<()>().await?;
-    figure("the driver alone", rows as f64 / began.elapsed().as_secs_f64(), "rows/s");
+    figure("only the driver", rows as f64 / began.elapsed().as_secs_f64(), "rows/s");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! How fast an embedded instance folds: the real pipelines over a log and a store on disk.
+//! The fold rate of an embedded instance: the real pipelines on a log and a store on disk.
 
 use crate::{Failure, figure, generated, process};
 use foretell::clock::System;
@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Partitions of an embedded topic by default.
 const PARTITIONS: u32 = 4;
-/// Records that are appended at once.
+/// Records per append.
 const CHUNK: usize = 1_000;
-/// Records that are decoded by themselves.
+/// Records that are decoded without folding them.
 const DECODED: usize = 50_000;
 
 /// Appends, reads, decodes and folds.
@@ -38,8 +38,7 @@ pub(crate) async fn run(directory: &Path, events: usize) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Folds logins that are spread as usual and those that are hot, in turn, because the machine is not equally busy at
-/// all times.
+/// Folds logins with the usual distribution and with hot keys, alternating, because the load of the machine varies.
 pub(crate) async fn hot(directory: &Path, events: usize) -> Result<(), Failure> {
     let shapes =
         [("as usual", None), ("half on one account", Some(Hot::User)), ("half from one address", Some(Hot::Address))];
@@ -48,7 +47,7 @@ pub(crate) async fn hot(directory: &Path, events: usize) -> Result<(), Failure> 
         for (name, hot) in shapes {
             let rate = rate(&directory.join(format!("{round}-{name}")), hot, events).await?;
             figure(&format!("fold, logins {name}"), rate, "events/s");
-            figure("of that as usual", rate / *usual.get_or_insert(rate), "");
+            figure("ratio to the usual", rate / *usual.get_or_insert(rate), "");
         }
     }
     Ok(())
@@ -96,7 +95,7 @@ pub(crate) async fn append(log: &dyn Log, logins: Logins, events: usize) -> Resu
     Ok(())
 }
 
-/// Reads every partition at once, as the pipelines do, and does nothing with what comes.
+/// Reads all partitions concurrently, as the pipelines do, and discards the records.
 async fn read(log: &Arc<dyn Log>, events: usize) -> Result<Vec<Record>, Failure> {
     let began = Instant::now();
     let mut readers = JoinSet::new();
@@ -111,7 +110,7 @@ async fn read(log: &Arc<dyn Log>, events: usize) -> Result<Vec<Record>, Failure>
         count += read;
         kept.extend(some);
     }
-    figure("read the log alone", count as f64 / began.elapsed().as_secs_f64(), "events/s");
+    figure("only reading the log", count as f64 / began.elapsed().as_secs_f64(), "events/s");
     if count == events { Ok(kept) } else { Err(format!("read {count} of {events} events").into()) }
 }
 
@@ -136,7 +135,7 @@ async fn read_partition(log: &dyn Log, partition: u32) -> Result<(usize, Vec<Rec
 fn decode(records: &[Record]) {
     let began = Instant::now();
     let good = records.iter().filter(|record| codec::decode(record).is_ok()).count();
-    figure("decode alone, one thread", good as f64 / began.elapsed().as_secs_f64(), "events/s");
+    figure("only decoding, one thread", good as f64 / began.elapsed().as_secs_f64(), "events/s");
 }
 
 /// Starts the keeper of logins and waits until its checkpoints have reached the end of the log.

@@ -1,4 +1,4 @@
-//! The generated logins in the shapes in which they are sent: records, CloudEvents, questions for a score.
+//! The generated logins in the forms in which they are sent: records, CloudEvents, requests for a score.
 
 use crate::Failure;
 use foretell::event::codec::{self, Parsed};
@@ -24,7 +24,7 @@ pub(crate) fn cloud_event(event: Event) -> Value {
     codec::structured_event(&Parsed::of(event))
 }
 
-/// The body of a question for a score of such a login.
+/// The body of a request for a score of such a login.
 pub(crate) fn question(event: &Event) -> Value {
     let Fact::Login(login) = &event.fact else { return Value::Null };
     let attempt = &login.attempt;

@@ -1,5 +1,5 @@
-//! Load over HTTP/1.1: requests made beforehand, connections kept, answers read to their end and their status
-//! checked. The client is a few lines over a socket, so that it takes as little as it can of the shared processor.
+//! Load over HTTP/1.1: requests are built beforehand, connections are kept, answers are read completely, and their
+//! status is checked. The client is a few lines on top of a socket, so that it uses little of the shared processor.
 
 use crate::{Failure, figure, generated, percentiles};
 use axum::{Json, Router, routing::post, serve::ListenerExt};
@@ -12,9 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// Different questions that are asked in turn.
+/// Different requests that are sent in rotation.
 const QUESTIONS: usize = 20_000;
-/// Before measuring: caches fill, connections open.
+/// Time before measuring, in which caches fill and connections open.
 const WARM_UP: Duration = Duration::from_secs(3);
 
 /// A kept connection.
@@ -60,7 +60,7 @@ fn head(answer: &[u8]) -> Option<(usize, usize)> {
     Some((end + 4, text.lines().find_map(length).unwrap_or(0)))
 }
 
-/// A whole request; `headers` are lines, each with its end.
+/// A complete request; `headers` are lines with their line endings.
 pub(crate) fn request(line: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let mut request =
@@ -75,17 +75,17 @@ pub(crate) fn post_event(event: &Value, headers: &str) -> Vec<u8> {
     request("POST /v1/events", &headers, event.to_string().as_bytes())
 }
 
-/// Parses JSON and writes it again: what any service of this kind does at least.
+/// Parses JSON and writes it again: the minimum that any service of this kind does.
 pub(crate) async fn echo(listen: &str) -> Result<(), Failure> {
     let listener = TcpListener::bind(listen).await?.tap_io(|stream| {
-        // A connection that is gone already fails with its next read.
+        // On a closed connection the next read fails.
         let _ = stream.set_nodelay(true);
     });
     let router = Router::new().fallback(post(|Json(body): Json<Value>| async { Json(body) }));
     Ok(axum::serve(listener, router).await?)
 }
 
-/// Asks for scores on every connection, one after another.
+/// Requests scores on every connection, one after another.
 pub(crate) async fn scores(host: &str, path: &str, connections: usize, time: Duration) -> Result<(), Failure> {
     let question = |event| {
         let body = generated::question(&event).to_string();
@@ -140,7 +140,7 @@ async fn merged(mut tasks: JoinSet<Result<Histogram<u64>, Failure>>) -> Result<H
 
 /// Posts events in batches of one size, or one by one, until all are accepted.
 pub(crate) async fn ingest(host: &str, events: usize, batch: usize, connections: usize) -> Result<(), Failure> {
-    // A seed of its own for each shape: repeated ids would be skipped.
+    // A separate seed for each batch size, because duplicate ids would be skipped.
     let events: Vec<_> = generated::logins(100 + batch as u64).take(events).map(generated::cloud_event).collect();
     let post = |chunk: &[Value]| match chunk {
         [event] => post_event(event, ""),

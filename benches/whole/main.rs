@@ -1,7 +1,7 @@
-//! What `scripts/bench` cannot do in a shell: folds in one process, load over HTTP, bare baselines.
+//! The parts of `scripts/bench` that a shell cannot do: folds in one process, load over HTTP, baselines.
 //!
-//! Each subcommand measures one thing, beside the barest thing that does the same work on the same machine, and
-//! prints one figure a line: a name, a number, a unit. `docs/BENCHMARKS.md` says what they mean.
+//! Each subcommand measures one thing, and often the simplest program that does the same work on the same machine. It
+//! prints one figure per line: a name, a number, a unit. `docs/BENCHMARKS.md` explains them.
 #![allow(clippy::print_stdout, reason = "figures are what this program is for")]
 
 mod batches;
@@ -29,14 +29,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Append generated logins to a disk log, read them, decode them, fold them.
+    /// Append generated logins to a disk log; read, decode and fold them.
     Fold {
         /// An empty directory.
         directory: PathBuf,
         #[arg(long, default_value_t = 400_000)]
         events: usize,
     },
-    /// Fold generated logins, those of which half are of one account, and those of which half are from one address.
+    /// Fold generated logins: usual ones, half of them of one account, and half of them from one address.
     Hot {
         /// An empty directory.
         directory: PathBuf,
@@ -49,12 +49,12 @@ enum What {
         #[arg(long, default_value_t = 200_000)]
         events: usize,
     },
-    /// Serve a bare JSON echo until it is killed.
+    /// Serve a plain JSON echo until it is killed.
     Echo {
         /// Host and port.
         listen: String,
     },
-    /// Ask one address for one score after another.
+    /// Request one score after another from one address.
     Scores {
         /// Host and port.
         host: String,
@@ -76,7 +76,7 @@ enum What {
         #[arg(long, default_value_t = 4)]
         connections: usize,
     },
-    /// Post at a steady rate and see how soon single events are visible.
+    /// Post at a steady rate and measure the time until single events are visible.
     Visible {
         /// Host and port.
         host: String,
@@ -85,7 +85,7 @@ enum What {
         #[arg(long, default_value_t = 20)]
         seconds: u64,
     },
-    /// Wait until a service has folded so many records; measure rows and the processor time of processes.
+    /// Wait until a service has folded a number of records; measure rows and the processor time of processes.
     Watch {
         /// Host and port of its operators.
         host: String,
@@ -97,34 +97,34 @@ enum What {
         #[arg(long)]
         process: Vec<String>,
     },
-    /// Write the flushes of a fold straight into Cassandra.
+    /// Write the flushes of a fold directly into Cassandra.
     Batches {
         /// Host and port.
         node: String,
         #[arg(long, default_value_t = 40_000)]
         events: usize,
     },
-    /// Fill a directory with bookings whose reminders fall due evenly.
+    /// Fill a directory with bookings whose reminders are due at an even rate.
     Book {
         /// An empty directory.
         directory: PathBuf,
         #[arg(long, default_value_t = 100_000)]
         visits: usize,
-        /// Minutes over which they fall due.
+        /// Minutes over which they are due.
         #[arg(long, default_value_t = 6)]
         minutes: u32,
-        /// When the first one is due, from now; or before now, where it is negative.
+        /// When the first one is due, in seconds from now; negative: in the past.
         #[arg(long, default_value_t = 60, allow_negative_numbers = true)]
         delay_seconds: i64,
     },
-    /// Append the announcements of so many visits, planned by nobody.
+    /// Append the announcements of a number of visits without planning them.
     Announce {
         /// An empty directory.
         directory: PathBuf,
         #[arg(long, default_value_t = 100_000)]
         visits: usize,
     },
-    /// Wait until a service has announced so many reminders; measure the processor time of its process.
+    /// Wait until a service has announced a number of reminders; measure the processor time of its process.
     Announced {
         /// Host and port of its operators.
         host: String,
@@ -134,13 +134,13 @@ enum What {
         #[arg(long)]
         process: String,
     },
-    /// Read how soon reminders were on the topic of a directory that nobody serves.
+    /// Read how soon reminders were on the topic, from a directory that is not being served.
     Reminders {
         directory: PathBuf,
         #[arg(long, default_value_t = 100_000)]
         visits: usize,
     },
-    /// One synced append after another, by hand and through the log.
+    /// One synced append after another, to a plain file and through the log.
     Synced {
         /// An empty directory.
         directory: PathBuf,
@@ -162,13 +162,13 @@ fn percentiles(name: &str, micros: &hdrhistogram::Histogram<u64>) {
     }
 }
 
-/// The allocator of the program, so that what is folded in here costs what it costs there.
+/// The allocator of the program, so that folding costs the same here.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> Result<(), Failure> {
     let what = Arguments::parse().what;
-    // The load generator keeps to one thread, so that the service it measures has the rest of the machine.
+    // The load generator uses one thread, so that the measured service has the rest of the machine.
     let mut runtime = match what {
         What::Scores { .. }
         | What::Ingest { .. }

@@ -1,4 +1,4 @@
-//! What the kernel says about a process.
+//! The kernel's statistics about a process.
 
 use crate::Failure;
 
@@ -8,7 +8,7 @@ const TICKS: f64 = 100.0;
 /// Processor time of a process so far, in seconds; `self` is this one.
 pub(crate) fn seconds(id: &str) -> Result<f64, Failure> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-    // The name in parentheses may hold spaces: fields are counted behind it, where utime and stime are 12th and 13th.
+    // The name in parentheses may contain spaces, so fields are counted after it: utime and stime are 12th and 13th.
     let (_, fields) = stat.rsplit_once(')').ok_or("a stat without a name")?;
     let mut times = fields.split_whitespace().skip(11).map(str::parse::<f64>);
     let mut next = || times.next().ok_or("a stat without times");

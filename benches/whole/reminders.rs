@@ -1,8 +1,8 @@
-//! How planners keep up with a full agenda: visits whose reminders fall due one after the other, or all at once.
+//! How planners keep up with a full agenda: visits whose reminders are due one after the other, or all at once.
 //!
-//! A directory is filled with bookings before a service takes it; how soon each reminder was on its topic is read from
-//! the topic itself afterwards, by the time at which the log took the record. Beside it stands the barest thing that
-//! makes the same topic: the same announcements, appended by the owners of its partitions, planned by nobody.
+//! A directory is filled with bookings before a service opens it. How soon each reminder was on its topic is read from
+//! the topic afterwards, by the time at which the log accepted the record. The baseline creates the same topic without
+//! planning: the same announcements, appended by the owners of its partitions.
 
 use crate::load::{Connection, request};
 use crate::{Failure, figure, percentiles, process};
@@ -24,16 +24,16 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 /// Partitions of an embedded topic by default.
 const PARTITIONS: u32 = 4;
-/// Bookings appended at once.
+/// Bookings per append.
 const CHUNK: usize = 2_000;
-/// Announcements appended at once, as `reminders.records_max` has it.
+/// Announcements per append, equal to `reminders.records_max`.
 const BATCH: usize = 500;
-/// Between two looks at the counters of the service.
+/// Interval at which the counters of the service are read.
 const LOOK: Duration = Duration::from_millis(500);
-/// A service that announces nothing for so long will announce nothing more.
+/// A service that announces nothing for this long will announce nothing more.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// When reminders fall due: evenly from one instant to another.
+/// When reminders are due: evenly from one instant to another.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Due {
     pub(crate) from_ms: i64,
@@ -42,7 +42,7 @@ pub(crate) struct Due {
 }
 
 impl Due {
-    /// So many seconds from now, or ago where they are negative, over so many minutes.
+    /// From `delay_seconds` after now (negative: in the past), over `minutes` minutes.
     pub(crate) fn now(visits: usize, minutes: u32, delay_seconds: i64) -> Self {
         let from_ms = System.now_ms() + delay_seconds * 1_000;
         Self { from_ms, over_ms: i64::from(minutes) * 60_000, visits }
@@ -55,7 +55,7 @@ impl Due {
     /// A zone where it is about noon, far from quiet hours.
     fn zone(self) -> String {
         let hour = self.from_ms.div_euclid(HOUR_MS).rem_euclid(24);
-        // West of Greenwich the sign is a plus there.
+        // In these zone names, the sign is a plus west of Greenwich.
         match hour - 11 {
             ahead @ 1.. => format!("Etc/GMT+{}", ahead.min(12)),
             0 => "UTC".into(),
@@ -63,7 +63,7 @@ impl Due {
         }
     }
 
-    /// Booked an hour before its step of 24 hours is due, and long after that of 72.
+    /// Booked an hour before its 24-hour step is due, and long after its 72-hour step.
     fn booked(self, visit: usize, zone: &str) -> NewRecord {
         let start_ms = self.start_ms(visit);
         let envelope = Envelope {
@@ -86,7 +86,7 @@ impl Due {
         encode_event(&Event { envelope, fact: Fact::Booked(Box::new(booking)) }, &[])
     }
 
-    /// What a planner announces of it.
+    /// The announcement that a planner would append.
     fn announced(self, visit: usize, zone: &str) -> NewRecord {
         let start_ms = self.start_ms(visit);
         let reminder_id = format!("{visit:032x}");
@@ -134,7 +134,7 @@ pub(crate) async fn book(directory: &Path, due: Due) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Appends the announcements of as many visits as the owners of the partitions would, planned by nobody.
+/// Appends the announcements of the visits as the owners of the partitions would, without planning them.
 pub(crate) async fn bare(directory: &Path, visits: usize) -> Result<(), Failure> {
     let (log, due) = (open(directory)?, Due::now(visits, 60, 0));
     let zone = due.zone();
@@ -157,13 +157,13 @@ pub(crate) async fn bare(directory: &Path, visits: usize) -> Result<(), Failure>
     while let Some(appended) = owners.join_next().await {
         appended??;
     }
-    figure("bare fenced appends", visits as f64 / began.elapsed().as_secs_f64(), "entries/s");
+    figure("only fenced appends", visits as f64 / began.elapsed().as_secs_f64(), "entries/s");
     let took = process::seconds("self")? - before;
-    figure("processor time of bare fenced appends", took * 1e6 / visits as f64, "us/entry");
+    figure("processor time of only fenced appends", took * 1e6 / visits as f64, "us/entry");
     Ok(())
 }
 
-/// Waits until a service has announced that many, and prints what the process took for it from its first announcement.
+/// Waits until a service has announced that many, and prints its processor time since its first announcement.
 pub(crate) async fn wait(host: &str, visits: usize, id: &str) -> Result<(), Failure> {
     let mut connection = Connection::open(host).await?;
     let (mut first, mut last, mut moved) = (None, 0, Instant::now());
@@ -193,8 +193,8 @@ async fn sent(connection: &mut Connection) -> Result<usize, Failure> {
     Ok(count.unwrap_or(0.0) as usize)
 }
 
-/// Reads the topic of a directory that nobody serves: that each visit is announced once, how long after it was due, and
-/// at which rate.
+/// Reads the topic of a directory that is not being served; checks that each visit is announced once, and prints the
+/// delay and the rate.
 pub(crate) async fn read(directory: &Path, visits: usize) -> Result<(), Failure> {
     let log = open(directory)?;
     let (mut delays, mut announced) = (Histogram::<u64>::new(3)?, BTreeSet::new());

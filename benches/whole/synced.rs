@@ -1,4 +1,4 @@
-//! What one durable append costs: a bare file, and the log.
+//! The cost of one durable append, to a plain file and to the log.
 
 use crate::{Failure, figure, generated, percentiles};
 use foretell::clock::System;
@@ -21,7 +21,7 @@ pub(crate) async fn run(directory: &Path, appends: usize) -> Result<(), Failure>
         file.sync_data()?;
         times.record(began.elapsed().as_micros() as u64)?;
     }
-    figure("bare write and fdatasync", appends as f64 / all.elapsed().as_secs_f64(), "/s");
+    figure("plain write and fdatasync", appends as f64 / all.elapsed().as_secs_f64(), "/s");
     percentiles("bare write and fdatasync", &times);
 
     let directory = log::disk::lock(&directory.join("log"))?;

@@ -1,8 +1,7 @@
-//! How soon an acknowledged event is visible, while others come at a steady rate.
+//! The time until an acknowledged event is visible, while others arrive at a steady rate.
 //!
-//! Each probe is the first login of an account that nobody has heard of: it is posted, answered by 202, and then
-//! its row is read again and again until it is there. Every other probe is posted with `Prefer: wait` instead and
-//! measures the whole of that request.
+//! Each probe is the first login of a new account: it is posted, answered with 202, and then its row is read repeatedly
+//! until it exists. Every other probe is posted with `Prefer: wait` instead and measures the complete request.
 
 use crate::load::{Connection, post_event, request};
 use crate::{Failure, figure, generated, percentiles};
@@ -14,9 +13,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// Connections that share the steady rate.
 const CONNECTIONS: u64 = 16;
-/// Between two probes.
+/// Interval between two probes.
 const PROBE: Duration = Duration::from_millis(25);
-/// Between two readings of a row that is not there yet.
+/// Interval between two reads of a row that does not exist yet.
 const LOOK: Duration = Duration::from_micros(500);
 
 /// Posts and probes.
@@ -33,7 +32,7 @@ pub(crate) async fn run(host: &str, rate: u64, time: Duration) -> Result<(), Fai
     while let Some(count) = posters.join_next().await {
         posted += count??;
     }
-    figure("events posted beside the probes", posted as f64 / began.elapsed().as_secs_f64(), "events/s");
+    figure("events posted in addition to the probes", posted as f64 / began.elapsed().as_secs_f64(), "events/s");
     Ok(())
 }
 
@@ -55,7 +54,7 @@ async fn post(mut connection: Connection, seed: u64, gap_seconds: f64, until: In
     Ok(posted)
 }
 
-/// A first login of an account of its own.
+/// The first login of a new account.
 fn newcomer(number: usize) -> Option<(String, Value)> {
     let mut event = generated::logins(999).nth(number)?;
     let Fact::Login(login) = &mut event.fact else { return None };

@@ -1,10 +1,10 @@
-//! Watches a service fold, from outside: its own counters, and the processor time of the processes that take part.
+//! Watches a service fold, from outside: its counters, and the processor time of the processes involved.
 
 use crate::load::{Connection, request};
 use crate::{Failure, figure, process};
 use std::time::{Duration, Instant};
 
-/// Between two looks at the counters.
+/// Interval at which the counters are read.
 const LOOK: Duration = Duration::from_millis(50);
 /// When to give up.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -31,7 +31,7 @@ pub(crate) async fn run(host: &str, family: &str, events: u64, processes: &[Stri
     }
     let (took, folded) = (began.elapsed().as_secs_f64(), last.records - first.records);
     figure(&format!("{family} folded"), folded / took, "events/s");
-    figure("rows written an event", (last.rows - first.rows) / folded, "rows");
+    figure("rows written per event", (last.rows - first.rows) / folded, "rows");
     figure("rows written", (last.rows - first.rows) / took, "rows/s");
     for ((name, _), (after, before)) in processes.iter().zip(times(&processes)?.iter().zip(before)) {
         figure(&format!("processor time of {name}"), (after - before) * 1e6 / folded, "us/event");

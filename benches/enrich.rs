@@ -2,11 +2,11 @@
 //! files, and an address looked up in a list of 100,000 prefixes.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use foretell::clock::System;
-use foretell::enrich::netset::{self, Bogons};
-use foretell::enrich::{Config, Enricher};
-use foretell::event::agent;
-use foretell::event::login::Attempt;
+use foretell_enrich::netset::{self, Bogons};
+use foretell_enrich::{Config, Enricher};
+use foretell_events::agent;
+use foretell_events::login::Attempt;
+use foretell_ports::clock::System;
 use maxminddb_writer::Database;
 use maxminddb_writer::metadata::IpVersion;
 use maxminddb_writer::paths::IpAddrWithMask;

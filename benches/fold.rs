@@ -1,13 +1,13 @@
 //! The cost of folding a login: decoding its record, and folding its event into a growing history.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use foretell::event::codec::{self, Parsed};
-use foretell::event::{Event, Position, Topic};
-use foretell::log::Record;
-use foretell::source::generate::{Logins as Generated, Shape};
-use foretell::view::Place;
-use foretell::view::materialized::Materialized;
-use foretell::view::user::Logins;
+use foretell_domain::view::Place;
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::user::Logins;
+use foretell_events::codec::{self, Parsed};
+use foretell_events::record::Record;
+use foretell_events::{Event, Position, Topic};
+use foretell_lab::source::generate::{Logins as Generated, Shape};
 use std::hint::black_box;
 
 /// Logins that are folded before starting again with empty rows.

@@ -1,28 +1,28 @@
 //! The cost of a score without reading its rows: from decoded rows, and from their bytes as a store returns them.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use foretell::decisions::SOURCE;
-use foretell::decisions::id::Id;
-use foretell::decisions::made::{Answer, Asked, Attempted, Made};
-use foretell::event::appointment::{Scalar, StartsAt};
-use foretell::event::login::{Attempt, Login};
-use foretell::event::{DEFAULT_TENANT, Event, Fact};
-use foretell::score::login::{self, Evidence, Features, Policy};
-use foretell::score::no_show::calibration::Calibration;
-use foretell::score::no_show::input::{Attribute, Input};
-use foretell::score::no_show::model::{Basis, FORMAT, Model, Term, Training, Visits};
-use foretell::score::no_show::{self, Config, Trained};
-use foretell::source::generate::{Logins as Generated, Shape};
-use foretell::store::{RowKey, View};
-use foretell::view::cell::{decode_state, encode_state};
-use foretell::view::client::attribute::Attributes;
-use foretell::view::client::snapshot::{Snapshot, Subject};
-use foretell::view::client::{Client, Start};
-use foretell::view::feature::Level;
-use foretell::view::lead::{Lead, Outcomes};
-use foretell::view::materialized::Materialized;
-use foretell::view::user::{self, Logins, User};
-use foretell::view::{Aggregate, Place};
+use foretell_domain::address::{RowKey, View};
+use foretell_domain::decision::id::Id;
+use foretell_domain::decision::made::{Answer, Asked, Attempted, Made};
+use foretell_domain::score::login::{self, Evidence, Features, Policy};
+use foretell_domain::score::no_show::calibration::Calibration;
+use foretell_domain::score::no_show::input::{Attribute, Input};
+use foretell_domain::score::no_show::model::{Basis, FORMAT, Model, Term, Training, Visits};
+use foretell_domain::score::no_show::{self, Config, Trained};
+use foretell_domain::view::cell::{decode_state, encode_state};
+use foretell_domain::view::client::attribute::Attributes;
+use foretell_domain::view::client::snapshot::{Snapshot, Subject};
+use foretell_domain::view::client::{Client, Start};
+use foretell_domain::view::feature::Level;
+use foretell_domain::view::lead::{Lead, Outcomes};
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::user::{self, Logins, User};
+use foretell_domain::view::{Aggregate, Place};
+use foretell_events::appointment::{Scalar, StartsAt};
+use foretell_events::login::{Attempt, Login};
+use foretell_events::{DEFAULT_TENANT, Event, Fact};
+use foretell_lab::source::generate::{Logins as Generated, Shape};
+use foretell_service::decisions::SOURCE;
 use serde_json::{Value, json};
 use std::hint::black_box;
 
@@ -73,7 +73,7 @@ fn requests() -> Vec<Request> {
     let mut rows = Materialized::new(Logins::default());
     let mut generated = Generated::new(Shape::default());
     for (offset, event) in generated.by_ref().take(FOLDED).enumerate() {
-        let partition = foretell::event::key::partition(event.key().as_bytes(), PARTITIONS);
+        let partition = foretell_events::key::partition(event.key().as_bytes(), PARTITIONS);
         rows.take(&event, Place { partition, offset: offset as i64 });
     }
     generated.take(SCORED).filter_map(|event| Request::of(&rows, event)).collect()

@@ -15,32 +15,37 @@ pub mod instance;
 mod ports;
 mod reach;
 pub mod repartition;
+pub mod training;
 mod waiting;
 
 pub use ports::{Ports, data_directory, disk_directory, migrate, open};
 
-use crate::assess::Assessor;
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::decisions::Recorder;
-use crate::event::{Topic, agent};
-use crate::http::auth::Keys;
-use crate::http::{self, Api, Parts, Scoring};
-use crate::log::{self, Error, Kind, Log};
-use crate::pipeline::family::{self, Views};
-use crate::pipeline::keeper::{Alone, Companion};
-use crate::pipeline::patiently;
-use crate::policies::{self, InForce, Policies};
-use crate::progress::Progress;
-use crate::rebuild::{self, Rebuilder};
-use crate::remind::{Reminders, assess::ByRows};
-use crate::rows::Rows;
-use crate::score::no_show::model::Published;
-use crate::store::{Family, Generation};
-use crate::verify::Verifier;
-use crate::view::{self, Fold, client::Appointments, policy, sent, user::Logins};
 use axum::routing::get;
 use axum::{Json, Router};
+use foretell_domain::address::{Family, Generation};
+use foretell_domain::score::no_show::model::Published;
+use foretell_domain::view::client::Appointments;
+use foretell_domain::view::user::Logins;
+use foretell_domain::view::{self, Fold, policy, sent};
+use foretell_engine::pipeline::family::{self, Views};
+use foretell_engine::pipeline::keeper::{Alone, Companion};
+use foretell_engine::pipeline::patiently;
+use foretell_engine::progress::Progress;
+use foretell_engine::rebuild::{self, Rebuilder};
+use foretell_engine::rows::Rows;
+use foretell_engine::verify::Verifier;
+use foretell_events::{Topic, agent};
+use foretell_ports::clock::Clock;
+use foretell_ports::log::{self, Log};
+use foretell_ports::{Error, Kind};
+use foretell_service::assess::Assessor;
+use foretell_service::decisions::Recorder;
+use foretell_service::http::auth::Keys;
+use foretell_service::http::{self, Api, Parts, Scoring};
+use foretell_service::policies::{self, InForce, Policies};
+use foretell_service::remind::Reminders;
+use foretell_service::remind::assess::ByRows;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::path::Path;
@@ -50,6 +55,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use training::Training;
 
 /// The socket of an instance that serves a data directory, inside that directory.
 pub const SOCKET: &str = "foretell.sock";
@@ -374,6 +380,13 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         fingerprint: view::fingerprint(&config.fold),
         generation_grace_ms: config.pipeline.generation_grace_ms,
     };
+    let training = Training {
+        log: log.clone(),
+        store: store.clone(),
+        clock: clock.clone(),
+        config: config.score.no_show.clone(),
+        limits: config.fold.clone(),
+    };
     Parts {
         verifier,
         rebuilder,
@@ -392,6 +405,7 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         topic_prefix: config.topics.prefix.clone(),
         notices: ports.notices.clone(),
         misplaced: ports.misplaced.clone(),
+        trainer: Arc::new(training),
         back_up: ports.back_up.clone(),
         shutdown,
         config: config.http.clone(),

@@ -18,12 +18,12 @@ mod train;
 pub use help::parse;
 pub use run::run;
 
-use crate::event::codec::parse_rfc3339;
-use crate::repartition::Asked;
-use crate::store::{Family, View};
 use crate::version::VERSION_LONG;
-use clap::builder::{PossibleValuesParser, UnknownArgumentValueParser};
+use clap::builder::{PossibleValuesParser, TypedValueParser, UnknownArgumentValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use foretell_domain::address::{Family, View};
+use foretell_engine::repartition::Asked;
+use foretell_events::codec::parse_rfc3339;
 use settings::{Flags, Geo, Instance, Listen, Output};
 use std::path::PathBuf;
 
@@ -95,7 +95,7 @@ enum Command {
     /// again. On Kafka, all processes with the roles that keep the family take part.
     Rebuild {
         /// The family
-        #[arg(value_enum)]
+        #[arg(value_parser = families())]
         family: Family,
         /// Give up the rebuild that was begun
         #[arg(long)]
@@ -269,6 +269,11 @@ struct Evaluate {
     output: Output,
     #[command(flatten)]
     geo: Geo,
+}
+
+fn families() -> impl TypedValueParser<Value = Family> {
+    let names = PossibleValuesParser::new(Family::ALL.map(Family::name));
+    names.map(|name| Family::parse(&name).expect("invariant: the parser accepts names of families alone"))
 }
 
 fn views() -> PossibleValuesParser {

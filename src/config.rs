@@ -11,11 +11,12 @@
 mod urls;
 mod zones;
 
-use crate::event::zone;
-use crate::{
-    decisions, document, enrich, file, http, log, pipeline, progress, remind, rows, score, store, suggest, telemetry,
-    view,
-};
+use foretell_domain::{score, view};
+use foretell_engine::{pipeline, progress, rows};
+use foretell_events::zone;
+use foretell_events::{document, suggest};
+use foretell_ports::{file, log};
+use foretell_service::{decisions, http, remind};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -46,7 +47,7 @@ pub struct Config {
     /// How often checkpoints are looked at.
     pub progress: progress::Config,
     /// What files say of addresses.
-    pub enrich: enrich::Config,
+    pub enrich: foretell_enrich::Config,
     /// How scores are computed.
     pub score: Score,
     /// When and how reminders are planned.
@@ -58,11 +59,11 @@ pub struct Config {
     /// Where operators are served.
     pub ops: http::ops::Config,
     /// What the process tells about itself.
-    pub telemetry: telemetry::Config,
+    pub telemetry: crate::telemetry::Config,
     /// How a Kafka cluster is reached.
-    pub kafka: log::kafka::Config,
+    pub kafka: foretell_kafka::Config,
     /// How a Cassandra cluster is reached.
-    pub cassandra: store::cassandra::Config,
+    pub cassandra: foretell_cassandra::Config,
 }
 
 /// Names and shapes of topics.
@@ -109,11 +110,13 @@ pub struct Epochs {
 
 impl Epochs {
     /// The epoch of a family's topic.
-    pub const fn of(self, family: store::Family) -> u8 {
+    pub const fn of(self, family: foretell_domain::address::Family) -> u8 {
         match family {
-            store::Family::Logins => self.logins,
-            store::Family::Appointments | store::Family::Reminders => self.appointments,
-            store::Family::Policies => 0,
+            foretell_domain::address::Family::Logins => self.logins,
+            foretell_domain::address::Family::Appointments | foretell_domain::address::Family::Reminders => {
+                self.appointments
+            }
+            foretell_domain::address::Family::Policies => 0,
         }
     }
 }
@@ -247,7 +250,7 @@ impl Config {
         if let Err(message) = urls::log(&self.log) {
             return invalid("log", message);
         }
-        if let Err(message) = urls::store(&self.store).and_then(|()| store::cassandra::check_url(&self.store)) {
+        if let Err(message) = urls::store(&self.store).and_then(|()| foretell_cassandra::check_url(&self.store)) {
             return invalid("store", message);
         }
         if let Err(error) = self.score.login.validate() {
@@ -259,7 +262,7 @@ impl Config {
         if self.zone_rules()?.get(&self.fold.time_zone_default).is_none() {
             return invalid("fold.time_zone_default", format!("no IANA zone {:?}", self.fold.time_zone_default));
         }
-        let reminders_min = remind::policy::ANNOUNCEMENTS_MAX + self.fold.appointment_requests_max;
+        let reminders_min = foretell_domain::remind::policy::ANNOUNCEMENTS_MAX + self.fold.appointment_requests_max;
         if self.fold.appointment_reminders_max < reminders_min {
             // A reminder that was announced and is forgotten would be announced again.
             let message =
@@ -320,13 +323,22 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_have_room_below_the_limit() {
+        assert!(
+            document::depth::levels(DEFAULTS) <= document::depth::LEVELS_MAX / 2,
+            "{}",
+            document::depth::levels(DEFAULTS)
+        );
+    }
+
+    #[test]
     fn the_file_and_the_code_agree_on_every_default() {
         let config = with(&[]).unwrap();
         assert_eq!(config.fold, view::Limits::default());
         assert_eq!(config.pipeline, pipeline::Config::default());
         assert_eq!(config.reads, rows::Config::default());
         assert_eq!(config.progress, progress::Config::default());
-        assert_eq!(config.enrich, enrich::Config::default());
+        assert_eq!(config.enrich, foretell_enrich::Config::default());
         assert_eq!(config.score.login, score::login::Policy::default());
         assert_eq!(config.score.no_show, score::no_show::Config::default());
         assert_eq!(config.reminders, remind::Config::default());
@@ -334,7 +346,7 @@ mod tests {
         assert_eq!(config.topics.retention(), log::Retention::default());
         assert_eq!(config.http, http::Config::default());
         assert_eq!(config.ops, http::ops::Config::default());
-        assert_eq!(config.telemetry, telemetry::Config::default());
+        assert_eq!(config.telemetry, crate::telemetry::Config::default());
     }
 
     #[test]

@@ -16,13 +16,13 @@ mod story;
 
 use crate::app::{Role, Service, descriptors};
 use crate::cli::ending::{Failure, on_signal};
-use crate::clock::{Clock, System};
 use crate::config::Config;
-use crate::http;
-use crate::http::auth::{self, Insecure};
 use crate::ops::inspect::Print;
-use crate::source::Sourced;
 use clinic::REMINDED;
+use foretell_lab::source::Sourced;
+use foretell_ports::clock::{Clock, System};
+use foretell_service::http;
+use foretell_service::http::auth::{self, Insecure};
 use page::Page;
 use question::{Question, Request, is_reminded, of_logins, of_visits};
 use reqwest::{Client, RequestBuilder};

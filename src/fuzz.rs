@@ -9,35 +9,39 @@
 //! be written and read again, what is bounded is within its bounds. Whatever is refused is right. An input that once
 //! caused a panic stays in the corpus.
 
-use crate::dead::mark::Mark;
-use crate::dead::{Letter, patch, repair};
-use crate::decisions::made::Kept;
-use crate::document::{self, Syntax, depth};
-use crate::enrich::geo::Geo;
-use crate::enrich::netset::{self, Bogons};
-use crate::event::codec::{self, Defaults, Parsed, json};
-use crate::event::gate::{self, Terms, UNKNOWN_BYTES_MAX};
-use crate::event::policy::TEXT_BYTES_MAX;
-use crate::event::zone::Rules;
-use crate::event::{Position, Topic, agent};
-use crate::http::auth::Keys;
-use crate::log::{Header, NewRecord, Record};
-use crate::policies::Document;
-use crate::remind::policy as reminders;
-use crate::score::login;
-use crate::score::no_show::model::Published;
-use crate::source::{self, Format, Origin};
-use crate::store::{Pointer, RowKey, View};
-use crate::view::cell::{Cell, decode_state, encode_state};
-use crate::view::{Aggregate, client::Client, policy::Policy, sent::Sent, user::User};
 use bytes::Bytes;
+use foretell_domain::address::{RowKey, View};
+use foretell_domain::dead::mark::Mark;
+use foretell_domain::dead::{Letter, patch, repair};
+use foretell_domain::decision::made::Kept;
+use foretell_domain::pointer::Pointer;
+use foretell_domain::remind::policy as reminders;
+use foretell_domain::score::login;
+use foretell_domain::score::no_show::model::Published;
+use foretell_domain::view::Aggregate;
+use foretell_domain::view::cell::{Cell, decode_state, encode_state};
+use foretell_domain::view::client::Client;
+use foretell_domain::view::policy::Policy;
+use foretell_domain::view::sent::Sent;
+use foretell_domain::view::user::User;
+use foretell_enrich::geo::Geo;
+use foretell_enrich::netset::{self, Bogons};
+use foretell_events::codec::{self, Defaults, json};
+use foretell_events::document::{self, Syntax, depth};
+use foretell_events::fuzz::{NOW_MS, admitted, message, written};
+use foretell_events::gate::{self, Terms};
+use foretell_events::policy::TEXT_BYTES_MAX;
+use foretell_events::record::{NewRecord, Record};
+use foretell_events::zone::Rules;
+use foretell_events::{Topic, agent};
+use foretell_lab::source::{self, Format, Origin};
+use foretell_service::http::auth::Keys;
+use foretell_service::policies::Document;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::net::IpAddr;
 
-/// 1 March 2026, 10:00 UTC: when every input arrives.
-const NOW_MS: i64 = 1_772_359_200_000;
 const DEFAULTS: Defaults<'_> = Defaults { tenant: "default", time_ms: NOW_MS };
 
 /// A decoder, or several of one kind.
@@ -57,10 +61,10 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 pub const TARGETS: &[Target] = &[
     target("record", record),
     target("structured", structured),
-    target("binary", crate::http::fuzz::binary),
-    target("headers", crate::http::fuzz::headers),
-    target("cursors", crate::http::fuzz::cursors),
-    target("content_encoding", crate::http::fuzz::content_encoding),
+    target("binary", foretell_service::http::fuzz::binary),
+    target("headers", foretell_service::http::fuzz::headers),
+    target("cursors", foretell_service::http::fuzz::cursors),
+    target("content_encoding", foretell_service::http::fuzz::content_encoding),
     target("login_policy", |bytes| policy::<login::Policy>(bytes, &login::Policy::default())),
     target("reminders_policy", |bytes| policy::<reminders::Policy>(bytes, &reminders::Policy::default())),
     target("model", |bytes| policy::<Published>(bytes, &Published::nothing(vec!["sex".to_owned()]))),
@@ -77,57 +81,16 @@ pub const TARGETS: &[Target] = &[
     target("dead_letter", dead_letter),
     target("decision", decision),
     target("patch", patched),
-    target("log_block", crate::log::fuzz_block),
+    target("log_block", foretell_disk::log::fuzz::block),
     target("row", row),
     target("store", store),
     target("journal", crate::ops::import::fuzz_journal),
 ];
 
-/// Headers, one a line as `name: value`, and behind an empty line the body.
-pub(crate) fn message(bytes: &[u8]) -> (Vec<Header>, &[u8]) {
-    let mut headers = Vec::new();
-    let mut rest = bytes;
-    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-        let (line, behind) = (&rest[..end], &rest[end + 1..]);
-        rest = behind;
-        if line.is_empty() {
-            break;
-        }
-        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
-        let (name, value) = line.split_at(colon);
-        let value = value.strip_prefix(b": ").unwrap_or_default();
-        headers.push((String::from_utf8_lossy(name).into_owned(), Bytes::copy_from_slice(value)));
-    }
-    (headers, rest)
-}
-
-fn written(record: NewRecord) -> Record {
-    let NewRecord { topic, key, value, headers } = record;
-    Record { position: Position { topic, partition: 0, offset: 7 }, timestamp_ms: NOW_MS, key, value, headers }
-}
-
 fn produced(bytes: &[u8], topic: Topic) -> Record {
     let (headers, body) = message(bytes);
     let (key, value) = (Some(Bytes::from_static(b"default:u")), Bytes::copy_from_slice(body));
     written(NewRecord { topic, key, value, headers })
-}
-
-/// What is accepted is appended, folded as it was understood, and passed on within its bounds.
-pub(crate) fn admitted(parsed: Parsed) {
-    let event = codec::completed(codec::arrived(parsed.event.clone(), NOW_MS));
-    let known = codec::fact_data(&parsed.event.fact);
-    let Ok(admitted) = Terms::of_operator(NOW_MS).admit(parsed) else { return };
-    let (record, _) = admitted.into_record();
-    let record = written(record);
-    assert_eq!(codec::decode(&record).as_ref(), Ok(&event), "an admitted event is folded as it was understood");
-    assert_eq!(gate::record(&record).as_ref(), Ok(&event), "and passes the gate of the pipeline");
-    assert_eq!(codec::check_record(&event, &record, 1), Ok(()));
-    let sent: Value = serde_json::from_slice(&record.value).expect("invariant: the data is JSON");
-    let unknown = sent.as_object().into_iter().flatten().filter(|(name, _)| !known.contains_key(*name));
-    let unknown: usize = unknown.map(|(name, value)| name.len() + value.to_string().len()).sum();
-    assert!(unknown <= UNKNOWN_BYTES_MAX, "{unknown} bytes of unknown fields");
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    assert!(headers < UNKNOWN_BYTES_MAX + 4 * 1024, "{headers} bytes of headers");
 }
 
 fn record(bytes: &[u8]) {
@@ -312,7 +275,7 @@ fn state<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &
 }
 
 fn store(bytes: &[u8]) {
-    crate::store::fuzz_stored(bytes);
+    foretell_disk::store::fuzz_stored(bytes);
     if let Ok(pointer) = serde_json::from_slice::<Pointer>(bytes) {
         let text = serde_json::to_string(&pointer).expect("invariant: a pointer has a JSON form");
         assert_eq!(serde_json::from_str::<Pointer>(&text).ok(), Some(pointer), "a pointer is read as it is written");

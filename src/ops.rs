@@ -20,10 +20,10 @@ pub mod verify;
 pub enum Error {
     /// A port.
     #[error(transparent)]
-    Port(#[from] crate::port::Error),
+    Port(#[from] foretell_ports::Error),
     /// A file to read.
     #[error(transparent)]
-    Source(#[from] crate::source::Error),
+    Source(#[from] foretell_lab::source::Error),
     /// A file to write, or the terminal.
     #[error("{0}: {1}")]
     File(String, #[source] std::io::Error),

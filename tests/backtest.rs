@@ -1,9 +1,9 @@
 //! A backtest of real logins: 2,000 rows of the RBA data set (Wiefling, Jørgensen, Thunem, Lo Iacono, CC BY 4.0).
 
-use foretell::evaluate::{self, LoginOptions, Summary};
-use foretell::score::login::Mode;
-use foretell::score::login::signal::settings::Signals;
-use foretell::source::{self, Format};
+use foretell_domain::score::login::Mode;
+use foretell_domain::score::login::signal::settings::Signals;
+use foretell_lab::evaluate::{self, LoginOptions, Summary};
+use foretell_lab::source::{self, Format};
 use serde_json::Value;
 use std::path::Path;
 

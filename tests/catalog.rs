@@ -5,16 +5,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a file of the catalogue that cannot be read fails its test")]
 
-use foretell::catalog::{self, DECISION, TYPES, Type};
-use foretell::decisions::id::Id;
-use foretell::decisions::made::Kept;
-use foretell::decisions::report::Tally;
-use foretell::event::codec::{self, Defaults, Faults, Parsed};
-use foretell::event::{Envelope, Position, Topic, key};
-use foretell::log::{NewRecord, Record};
-use foretell::policies::Document;
-use foretell::remind::policy as reminders;
-use foretell::score::login;
+use foretell_domain::decision::id::Id;
+use foretell_domain::decision::made::Kept;
+use foretell_domain::decision::report::Tally;
+use foretell_domain::remind::policy as reminders;
+use foretell_domain::score::login;
+use foretell_events::catalog::{self, DECISION, TYPES, Type};
+use foretell_events::codec::{self, Defaults, Faults, Parsed};
+use foretell_events::record::{NewRecord, Record};
+use foretell_events::{Envelope, Position, Topic, key};
+use foretell_service::policies::Document;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

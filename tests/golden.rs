@@ -4,15 +4,15 @@
 #[path = "shared/golden.rs"]
 mod shared;
 
-use foretell::evaluate::{self, LoginOptions};
-use foretell::event::login::{Attempt, Login};
-use foretell::event::{Envelope, Event, Fact};
-use foretell::score::login::{self, Evidence, Features, Mode, Policy};
-use foretell::score::{Code, Decision, Level};
-use foretell::source::{self, Format};
-use foretell::view::Place;
-use foretell::view::materialized::Materialized;
-use foretell::view::user::{self, Logins};
+use foretell_domain::score::login::{self, Evidence, Features, Mode, Policy};
+use foretell_domain::score::{Code, Decision, Level};
+use foretell_domain::view::Place;
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::user::{self, Logins};
+use foretell_events::login::{Attempt, Login};
+use foretell_events::{Envelope, Event, Fact};
+use foretell_lab::evaluate::{self, LoginOptions};
+use foretell_lab::source::{self, Format};
 use shared::{FILES, RELATIVE_ERROR_MAX, Row, path, read};
 
 const TENANT: &str = "golden";
@@ -36,7 +36,7 @@ fn event(row: &Row) -> Event {
         method: None,
         failure_reason: None,
     };
-    let time_ms = foretell::event::zone::instant_ms(row.timestamp, &jiff::tz::TimeZone::UTC);
+    let time_ms = foretell_events::zone::instant_ms(row.timestamp, &jiff::tz::TimeZone::UTC);
     let envelope = Envelope { id: row.index.to_string(), source: "golden".into(), tenant: TENANT.into(), time_ms };
     Event { envelope, fact: Fact::Login(Box::new(login)) }
 }
@@ -71,7 +71,7 @@ fn reproduce(name: &str, partitions: u32) -> usize {
                 assert_eq!(got.reasons[0].code, Code::FirstLogin);
             }
         }
-        let partition = foretell::event::key::partition(event.key().as_bytes(), partitions);
+        let partition = foretell_events::key::partition(event.key().as_bytes(), partitions);
         assert!(rows.take(&event, Place { partition, offset: row.index }));
     }
     scored

@@ -4,68 +4,46 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// The pure core, as modules: `src/event` means `src/event.rs` and all of `src/event/`.
-const PURE: [&str; 21] = [
-    "src/catalog",
-    "src/dead",
-    "src/decisions/id",
-    "src/decisions/made",
-    "src/decisions/report",
-    "src/document",
-    "src/event",
-    "src/remind/announce",
-    "src/remind/plan",
-    "src/remind/policy",
-    "src/remind/schedule",
-    "src/report/no_show",
-    "src/score",
-    "src/store/pointer",
-    "src/suggest",
-    "src/train/design",
-    "src/train/fit",
-    "src/train/history",
-    "src/train/moments",
-    "src/train/table",
-    "src/view",
+/// Crates, and the only crates of this workspace that each may depend on. The binary may depend on all of them.
+const WALLS: [(&str, &[&str]); 11] = [
+    ("events", &[]),
+    ("domain", &["events"]),
+    ("ports", &["domain", "events"]),
+    ("telemetry", &["events", "ports"]),
+    ("disk", &["domain", "events", "ports", "telemetry"]),
+    ("kafka", &["domain", "events", "ports", "telemetry"]),
+    ("cassandra", &["domain", "events", "ports", "telemetry"]),
+    ("enrich", &["events", "ports", "telemetry"]),
+    ("engine", &["domain", "events", "ports", "telemetry"]),
+    ("service", &["domain", "engine", "enrich", "events", "ports", "telemetry"]),
+    ("lab", &["domain", "enrich", "events", "ports"]),
 ];
-/// Parts of those modules that do I/O.
-const NOT_PURE: [&str; 1] = ["src/dead/desk"];
-/// What the pure core must not name outside of its tests: a runtime, a clock, randomness, files, the environment,
-/// logs, and the modules that do I/O.
-const IMPURE: [&str; 25] = [
+/// Crates that compute and do nothing else.
+const PURE: [&str; 2] = ["events", "domain"];
+/// What they must not name outside of their tests: clocks, randomness, files, the network, the environment, threads.
+/// Runtimes, loggers and recorders of metrics are kept out by their manifests.
+const IMPURE: [&str; 10] = [
     "async fn",
-    "crate::app",
-    "crate::clock",
-    "crate::http",
-    "crate::ops",
-    "crate::pipeline",
-    "crate::policies",
-    "crate::progress",
-    "crate::rows",
-    "crate::telemetry",
-    "getrandom",
-    "metrics::counter",
-    "metrics::gauge",
-    "metrics::histogram",
+    "Instant::now",
     "new_v4",
     "now_v7",
-    "Instant::now",
-    "rand::",
     "std::env",
     "std::fs",
     "std::net::Tcp",
+    "std::process",
     "std::thread",
     "SystemTime",
-    "tokio",
-    "tracing::",
 ];
 /// Files that need one of these: the parser of rules recurses, so it gets a thread with a stack that is large enough.
-const EXCEPTIONS: [(&str, &str); 1] = [("src/score/login/rule.rs", "std::thread")];
-/// Backends, and the only modules that may name them besides their own.
-const BACKENDS: [&str; 4] = ["kafka::", "cassandra::", "log::disk", "store::disk"];
-const MAY_NAME_BACKENDS: [&str; 6] =
-    ["src/log", "src/store", "src/app/ports", "src/app/backup", "src/config", "src/telemetry"];
+const EXCEPTIONS: [(&str, &str); 1] = [("crates/domain/src/score/login/rule.rs", "std::thread")];
+/// Packages that no pure crate may need: runtimes, and what compiles or links C.
+const HEAVY: [&str; 8] = ["tokio", "async-trait", "tracing", "metrics", "cc", "cmake", "pkg-config", "bindgen"];
+/// Backends, and the only files of the binary that may name them.
+const BACKENDS: [&str; 3] = ["foretell_disk::", "foretell_kafka::", "foretell_cassandra::"];
+const MAY_NAME_BACKENDS: [&str; 5] =
+    ["src/app/ports.rs", "src/app/backup.rs", "src/app/repartition.rs", "src/config.rs", "src/fuzz.rs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -86,23 +64,12 @@ fn sources(at: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The files of a module: its own file and all files in its folder.
-fn module(name: &str) -> Vec<PathBuf> {
-    let (file, folder) = (root().join(format!("{name}.rs")), root().join(name));
-    let mut files: Vec<_> = Some(file).filter(|file| file.is_file()).into_iter().collect();
-    if folder.is_dir() {
-        files.extend(sources(&folder));
-    }
-    assert!(!files.is_empty(), "there is no module {name}");
-    files
+/// All sources: those of the binary and of every crate.
+fn all_sources() -> Vec<PathBuf> {
+    ["src", "crates"].iter().flat_map(|folder| sources(&root().join(folder))).collect()
 }
 
-/// Whether a file belongs to one of the modules.
-fn is_in(path: &Path, modules: &[&str]) -> bool {
-    modules.iter().any(|name| module(name).contains(&path.to_owned()))
-}
-
-/// Whether a file is a test module of its own, as `src/event/codec/tests.rs`.
+/// Whether a file is a test module of its own, such as `codec/tests.rs`.
 fn is_test(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == "tests.rs")
 }
@@ -144,12 +111,9 @@ fn read(path: &Path) -> String {
 }
 
 fn pure_files() -> Vec<PathBuf> {
-    let files = PURE.iter().flat_map(|name| module(name));
-    files.filter(|path| !is_test(path) && !is_in(path, &NOT_PURE)).collect()
-}
-
-fn files_without_backends() -> Vec<PathBuf> {
-    sources(&root().join("src")).into_iter().filter(|path| !is_in(path, &MAY_NAME_BACKENDS)).collect()
+    let folders = PURE.map(|name| root().join("crates").join(name).join("src"));
+    // What the fuzzer drives is a test.
+    folders.iter().flat_map(|folder| sources(folder)).filter(|path| !is_test(path)).collect()
 }
 
 /// Holds `files` to the rule that none of them names any of `words`; and holds the rule to seeing each of the words in
@@ -173,18 +137,83 @@ fn no_file_names(files: &[PathBuf], words: &[&str]) {
     }
 }
 
+/// The crates of this workspace that a manifest lists before its `[dev-dependencies]`.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let names = manifest.get("dependencies").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys);
+    names.filter_map(|name| name.strip_prefix("foretell-")).map(str::to_owned).collect()
+}
+
 #[test]
-fn the_pure_core_has_no_clock_and_no_io() {
+fn crates_depend_on_those_below_them_alone() {
+    let mut crates: Vec<_> = std::fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap()).collect();
+    crates.sort_by_key(std::fs::DirEntry::file_name);
+    let names: Vec<_> = crates.iter().map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let mut walls = WALLS.to_vec();
+    walls.sort_unstable();
+    assert_eq!(names, walls.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    for (name, allowed) in walls {
+        let manifest = read(&root().join("crates").join(name).join("Cargo.toml"));
+        let used = dependencies(&manifest);
+        let used: Vec<_> = used.iter().map(String::as_str).collect();
+        assert_eq!(
+            used.iter().filter(|used| !allowed.contains(used)).collect::<Vec<_>>(),
+            Vec::<&&str>::new(),
+            "{name}"
+        );
+        let planted = manifest.replace("[dependencies]\n", "[dependencies]\nforetell-planted.workspace = true\n");
+        assert!(dependencies(&planted).contains(&"planted".to_owned()), "the rule reads the manifest of {name}");
+    }
+}
+
+/// The names of all packages that a crate needs to be built, without those of its tests.
+fn packages(name: &str) -> Vec<String> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["tree", "--locked", "--offline", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+    let output = cargo.args(["--package", &format!("foretell-{name}")]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).unwrap();
+    let mut names: Vec<_> = tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn is_heavy(package: &str) -> bool {
+    HEAVY.contains(&package) || package.ends_with("-sys")
+}
+
+#[test]
+fn the_pure_crates_need_no_runtime_and_no_c_compiler() {
+    for name in PURE {
+        let packages = packages(name);
+        assert!(packages.len() > 50, "{name} needs {} packages", packages.len());
+        assert_eq!(packages.iter().filter(|package| is_heavy(package)).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
+    // The rule sees both where they are needed.
+    let packages = packages("kafka");
+    assert!(packages.iter().any(|package| package == "tokio") && packages.iter().any(|name| name == "rdkafka-sys"));
+}
+
+#[test]
+fn the_pure_crates_have_no_clock_and_no_io() {
     let files = pure_files();
-    for file in ["src/event.rs", "src/view.rs", "src/score.rs", "src/score/login.rs", "src/remind/plan/step.rs"] {
-        assert!(files.contains(&root().join(file)), "{file}");
+    for file in
+        ["events/src/lib.rs", "domain/src/view.rs", "domain/src/score/login.rs", "domain/src/remind/plan/step.rs"]
+    {
+        assert!(files.contains(&root().join("crates").join(file)), "{file}");
     }
     no_file_names(&files, &IMPURE);
 }
 
 #[test]
-fn only_the_composition_root_names_a_backend() {
-    no_file_names(&files_without_backends(), &BACKENDS);
+fn only_the_composition_names_a_backend() {
+    let own = |path: &PathBuf| {
+        ["disk", "kafka", "cassandra"].iter().any(|own| path.starts_with(root().join("crates").join(own)))
+    };
+    let may = |path: &PathBuf| MAY_NAME_BACKENDS.iter().any(|file| *path == root().join(file));
+    let files: Vec<_> = all_sources().into_iter().filter(|path| !own(path) && !may(path)).collect();
+    no_file_names(&files, &BACKENDS);
 }
 
 #[test]
@@ -211,7 +240,7 @@ fn last() {
 #[test]
 fn every_module_says_why_it_exists() {
     let is_silent = |path: &PathBuf| !read(path).starts_with("//!");
-    let silent: Vec<_> = sources(&root().join("src")).into_iter().filter(is_silent).collect();
+    let silent: Vec<_> = all_sources().into_iter().filter(is_silent).collect();
     assert_eq!(silent, Vec::<PathBuf>::new());
 }
 
@@ -229,7 +258,7 @@ fn named_tests(page: &str) -> Vec<&str> {
 #[test]
 fn every_guarantee_names_tests_that_exist() {
     let page = std::fs::read_to_string(root().join("docs/RELIABILITY.md")).unwrap();
-    let files = ["tests", "src"].iter().flat_map(|folder| sources(&root().join(folder)));
+    let files = ["tests", "src", "crates"].iter().flat_map(|folder| sources(&root().join(folder)));
     let tests: String = files.map(|path| read(&path)).collect();
     let named = named_tests(&page);
     assert!(named.len() > 40, "the rule looks at {} names", named.len());

@@ -3,14 +3,15 @@
 
 use crate::{Failure, figure, fold, generated};
 use async_trait::async_trait;
-use foretell::clock::System;
-use foretell::event::Topic;
-use foretell::log::{self, Log};
-use foretell::pipeline::Config;
-use foretell::store::cassandra::Config as Cassandra;
-use foretell::store::{
-    Checkpoint, Error, Family, Flush, Generation, Pointer, Row, RowKey, RowWrite, Store, View, memory,
-};
+use foretell_cassandra::Config as Cassandra;
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_domain::pointer::Pointer;
+use foretell_engine::pipeline::Config;
+use foretell_events::Topic;
+use foretell_ports::Error;
+use foretell_ports::clock::System;
+use foretell_ports::log::{self, Log};
+use foretell_ports::store::{Checkpoint, Flush, Row, RowWrite, Store, memory};
 use futures::stream::{StreamExt, TryStreamExt, iter};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;

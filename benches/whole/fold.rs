@@ -1,14 +1,16 @@
 //! The fold rate of an embedded instance: the real pipelines on a log and a store on disk.
 
 use crate::{Failure, figure, generated, process};
-use foretell::clock::System;
-use foretell::event::{Topic, codec};
-use foretell::log::{self, Log, Next, Record};
-use foretell::pipeline::family::{self, Views};
-use foretell::pipeline::{Config, keeper};
-use foretell::source::generate::{Hot, Logins, Shape};
-use foretell::store::{self, Family, Generation, Store, View};
-use foretell::view::{self, user};
+use foretell_domain::address::{Family, Generation, View};
+use foretell_domain::view::{self, user};
+use foretell_engine::pipeline::family::{self, Views};
+use foretell_engine::pipeline::{Config, keeper};
+use foretell_events::record::Record;
+use foretell_events::{Topic, codec};
+use foretell_lab::source::generate::{Hot, Logins, Shape};
+use foretell_ports::clock::System;
+use foretell_ports::log::{self, Log, Next};
+use foretell_ports::store::{self, Store};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,11 +26,15 @@ const DECODED: usize = 50_000;
 
 /// Appends, reads, decodes and folds.
 pub(crate) async fn run(directory: &Path, events: usize) -> Result<(), Failure> {
-    let directory = log::disk::lock(directory)?;
+    let directory = foretell_disk::log::lock(directory)?;
     let clock = Arc::new(System);
-    let log: Arc<dyn Log> =
-        Arc::new(log::disk::Log::open(&directory, |_| PARTITIONS, log::disk::Config::default(), clock)?);
-    let store: Arc<dyn Store> = Arc::new(store::disk::Store::open(&directory)?);
+    let log: Arc<dyn Log> = Arc::new(foretell_disk::log::Log::open(
+        &directory,
+        |_| PARTITIONS,
+        foretell_disk::log::Config::default(),
+        clock,
+    )?);
+    let store: Arc<dyn Store> = Arc::new(foretell_disk::store::Store::open(&directory)?);
     append(log.as_ref(), generated::logins(1), events).await?;
     let records = read(&log, events).await?;
     decode(&records);
@@ -55,9 +61,15 @@ pub(crate) async fn hot(directory: &Path, events: usize) -> Result<(), Failure> 
 
 async fn rate(directory: &Path, hot: Option<Hot>, events: usize) -> Result<f64, Failure> {
     std::fs::create_dir(directory)?;
-    let locked = log::disk::lock(directory)?;
-    let log = log::disk::Log::open(&locked, |_| PARTITIONS, log::disk::Config::default(), Arc::new(System))?;
-    let (log, store): (Arc<dyn Log>, Arc<dyn Store>) = (Arc::new(log), Arc::new(store::disk::Store::open(&locked)?));
+    let locked = foretell_disk::log::lock(directory)?;
+    let log = foretell_disk::log::Log::open(
+        &locked,
+        |_| PARTITIONS,
+        foretell_disk::log::Config::default(),
+        Arc::new(System),
+    )?;
+    let (log, store): (Arc<dyn Log>, Arc<dyn Store>) =
+        (Arc::new(log), Arc::new(foretell_disk::store::Store::open(&locked)?));
     let shape = Shape { hot: hot.map(|hot| (hot, 0.5)), ..Shape::default() };
     append(log.as_ref(), Logins::new(shape), events).await?;
     let took = fold(log, store.clone(), Config::default(), events).await?;
@@ -114,7 +126,7 @@ async fn read(log: &Arc<dyn Log>, events: usize) -> Result<Vec<Record>, Failure>
     if count == events { Ok(kept) } else { Err(format!("read {count} of {events} events").into()) }
 }
 
-async fn read_partition(log: &dyn Log, partition: u32) -> Result<(usize, Vec<Record>), log::Error> {
+async fn read_partition(log: &dyn Log, partition: u32) -> Result<(usize, Vec<Record>), foretell_ports::Error> {
     let end = log.extent(Topic::Logins, partition).await?.end;
     let mut reader = log.read(Topic::Logins, partition, 0).await?;
     let (mut count, mut kept) = (0, Vec::new());

@@ -1,10 +1,10 @@
 //! The generated logins in the forms in which they are sent: records, CloudEvents, requests for a score.
 
 use crate::Failure;
-use foretell::event::codec::{self, Parsed};
-use foretell::event::{Event, Fact};
-use foretell::log::NewRecord;
-use foretell::source::generate::{Logins, Shape};
+use foretell_events::codec::{self, Parsed};
+use foretell_events::record::NewRecord;
+use foretell_events::{Event, Fact};
+use foretell_lab::source::generate::{Logins, Shape};
 use serde_json::{Map, Value, json};
 use std::io::{BufWriter, Write};
 use std::path::Path;

@@ -6,13 +6,14 @@
 
 use crate::load::{Connection, request};
 use crate::{Failure, figure, percentiles, process};
-use foretell::clock::{Clock, System};
-use foretell::event::appointment::{Booking, Channel, StartsAt};
-use foretell::event::codec::{decode, encode_event, rfc3339, wall_clock};
-use foretell::event::reminder::{Announcement, Risk};
-use foretell::event::{Envelope, Event, Fact, Topic, key, zone};
-use foretell::log::walk::Walk;
-use foretell::log::{self, Extent, Log, NewRecord};
+use foretell_events::appointment::{Booking, Channel, StartsAt};
+use foretell_events::codec::{decode, encode_event, rfc3339, wall_clock};
+use foretell_events::record::NewRecord;
+use foretell_events::reminder::{Announcement, Risk};
+use foretell_events::{Envelope, Event, Fact, Topic, key, zone};
+use foretell_ports::clock::{Clock, System};
+use foretell_ports::log::walk::Walk;
+use foretell_ports::log::{self, Extent, Log};
 use hdrhistogram::Histogram;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -119,8 +120,13 @@ impl Due {
 
 fn open(directory: &Path) -> Result<Arc<dyn Log>, Failure> {
     std::fs::create_dir_all(directory)?;
-    let directory = log::disk::lock(directory)?;
-    let log = log::disk::Log::open(&directory, |_| PARTITIONS, log::disk::Config::default(), Arc::new(System))?;
+    let directory = foretell_disk::log::lock(directory)?;
+    let log = foretell_disk::log::Log::open(
+        &directory,
+        |_| PARTITIONS,
+        foretell_disk::log::Config::default(),
+        Arc::new(System),
+    )?;
     Ok(Arc::new(log))
 }
 
@@ -151,7 +157,7 @@ pub(crate) async fn bare(directory: &Path, visits: usize) -> Result<(), Failure>
             for batch in records.chunks(BATCH) {
                 fenced.append(batch.to_vec()).await?;
             }
-            Ok::<_, log::Error>(())
+            Ok::<_, foretell_ports::Error>(())
         });
     }
     while let Some(appended) = owners.join_next().await {

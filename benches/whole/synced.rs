@@ -1,8 +1,8 @@
 //! The cost of one durable append, to a plain file and to the log.
 
 use crate::{Failure, figure, generated, percentiles};
-use foretell::clock::System;
-use foretell::log::{self, Log};
+use foretell_ports::clock::System;
+use foretell_ports::log::{self, Log};
 use hdrhistogram::Histogram;
 use std::io::Write;
 use std::path::Path;
@@ -24,8 +24,9 @@ pub(crate) async fn run(directory: &Path, appends: usize) -> Result<(), Failure>
     figure("plain write and fdatasync", appends as f64 / all.elapsed().as_secs_f64(), "/s");
     percentiles("bare write and fdatasync", &times);
 
-    let directory = log::disk::lock(&directory.join("log"))?;
-    let log = log::disk::Log::open(&directory, |_| 4, log::disk::Config::default(), Arc::new(System))?;
+    let directory = foretell_disk::log::lock(&directory.join("log"))?;
+    let log =
+        foretell_disk::log::Log::open(&directory, |_| 4, foretell_disk::log::Config::default(), Arc::new(System))?;
     times.reset();
     let all = Instant::now();
     for record in records {

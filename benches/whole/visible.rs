@@ -5,7 +5,7 @@
 
 use crate::load::{Connection, post_event, request};
 use crate::{Failure, figure, generated, percentiles};
-use foretell::event::Fact;
+use foretell_events::Fact;
 use hdrhistogram::Histogram;
 use serde_json::Value;
 use std::time::{Duration, Instant};

@@ -4,8 +4,10 @@
 //! which the log is cut. One that says less than the log holds lets its import append again what is there: a batch, as
 //! after a crash, is recognised by the fold, and more would not be. One that says more would leave events out.
 
-use crate::log::disk::{self, Cut};
-use crate::log::{Backup, Error};
+use foretell_disk::log as disk;
+use foretell_disk::log::Cut;
+use foretell_ports::Error;
+use foretell_ports::log::Backup;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};

@@ -5,8 +5,8 @@
 //! use up what log and store need is refused.
 
 use crate::config::Config;
-use crate::event::Topic;
-use crate::http;
+use foretell_events::Topic;
+use foretell_service::http;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Kept for the store, brokers and nodes, files about addresses, operators, and what a library opens in passing.

@@ -1,14 +1,16 @@
 //! Opens the backends that the settings name: only here, and where an embedded log is copied, are they named.
 
 use super::{backup, reach};
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::enrich::Enricher;
-use crate::http::BackUp;
-use crate::log::{self, Error, Log};
-use crate::pipeline::misplaced::Misplaced;
-use crate::store::{self, Family, Store};
-use crate::verify::Scratch;
+use foretell_domain::address::Family;
+use foretell_engine::pipeline::misplaced::Misplaced;
+use foretell_engine::verify::Scratch;
+use foretell_enrich::Enricher;
+use foretell_ports::Error;
+use foretell_ports::clock::Clock;
+use foretell_ports::log::Log;
+use foretell_ports::store::Store;
+use foretell_service::http::BackUp;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,16 +49,16 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     reach::check(&config.log).await?;
     reach::check(&config.store).await?;
     let (log_dir, store_dir) = (disk_directory(&config.log), disk_directory(&config.store));
-    let lock = |dir: Option<&Path>| dir.map(log::disk::lock).transpose();
+    let lock = |dir: Option<&Path>| dir.map(foretell_disk::log::lock).transpose();
     let log_lock = lock(log_dir)?;
     let store_lock = if store_dir == log_dir { log_lock.clone() } else { lock(store_dir)? };
     let mut notices: Vec<_> =
         [&log_lock, &store_lock].into_iter().flatten().filter_map(|held| held.warning()).collect();
     notices.dedup();
     let store: Arc<dyn Store> = match &store_lock {
-        Some(directory) => Arc::new(tokio::task::block_in_place(|| store::disk::Store::open(directory))?),
+        Some(directory) => Arc::new(tokio::task::block_in_place(|| foretell_disk::store::Store::open(directory))?),
         None => {
-            let cassandra = store::cassandra::Cassandra::open(&config.store, &config.cassandra).await?;
+            let cassandra = foretell_cassandra::Cassandra::open(&config.store, &config.cassandra).await?;
             notices.extend(cassandra.warnings().await?);
             Arc::new(cassandra)
         }
@@ -64,9 +66,12 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     let (log, back_up): (Arc<dyn Log>, Option<Arc<BackUp>>) = match &log_lock {
         Some(directory) => {
             let partitions = config.topics.embedded_partitions;
-            let sizes = log::disk::Config { retention: config.topics.retention(), ..log::disk::Config::default() };
+            let sizes = foretell_disk::log::Config {
+                retention: config.topics.retention(),
+                ..foretell_disk::log::Config::default()
+            };
             let clock = clock.clone();
-            let open = || log::disk::Log::open(directory, |_| partitions, sizes, clock);
+            let open = || foretell_disk::log::Log::open(directory, |_| partitions, sizes, clock);
             let log = tokio::task::block_in_place(open)?;
             let (copied, directory) = (log.clone(), Arc::clone(directory));
             let back_up: Arc<BackUp> = Arc::new(move |to, tell| backup::back_up(&copied, directory.path(), to, tell));
@@ -79,16 +84,16 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     Ok(Ports { log, store, directory, back_up, enricher, notices, misplaced: Arc::default() })
 }
 
-pub(super) async fn open_kafka(config: &Config, store: &dyn Store) -> Result<log::kafka::Kafka, Error> {
+pub(super) async fn open_kafka(config: &Config, store: &dyn Store) -> Result<foretell_kafka::Kafka, Error> {
     let names = names(config, store).await?;
-    let kafka = log::kafka::Kafka::open(&config.log, names, &config.kafka).await?;
+    let kafka = foretell_kafka::Kafka::open(&config.log, names, &config.kafka).await?;
     let problems = kafka.check_topics().await?;
     if problems.is_empty() { Ok(kafka) } else { Err(Error::fatal("use the topics", problems.join(" "))) }
 }
 
 /// Which topics on Kafka are those of this store. Fatal where it knows nothing, and the settings do not say it either.
-pub(super) async fn names(config: &Config, store: &dyn Store) -> Result<log::kafka::Names, Error> {
-    let mut names = log::kafka::Names::new(&config.topics.prefix);
+pub(super) async fn names(config: &Config, store: &dyn Store) -> Result<foretell_kafka::Names, Error> {
+    let mut names = foretell_kafka::Names::new(&config.topics.prefix);
     for family in Family::ALL {
         let (topic, lead) = (family.topic(), family.lead());
         let epoch = match store.pointer(lead).await? {
@@ -103,7 +108,7 @@ pub(super) async fn names(config: &Config, store: &dyn Store) -> Result<log::kaf
 /// The epoch of a topic that an empty store begins with.
 async fn beginning(config: &Config, family: Family) -> Result<u8, Error> {
     let (topic, set) = (family.topic(), config.topics.epochs.of(family));
-    let newest = log::kafka::topics::newest(&config.log, &config.topics.prefix, &config.kafka).await?;
+    let newest = foretell_kafka::topics::newest(&config.log, &config.topics.prefix, &config.kafka).await?;
     let newest = newest.get(&topic).copied().unwrap_or(0);
     if set > 0 || newest == 0 {
         return Ok(set);
@@ -113,7 +118,7 @@ async fn beginning(config: &Config, family: Family) -> Result<u8, Error> {
          is the one in use, or delete it if it is left from an attempt that did not come to its end",
         family.name(),
         family.lead().name(),
-        log::full_name(&config.topics.prefix, topic, newest)
+        foretell_events::topic::full_name(&config.topics.prefix, topic, newest)
     );
     Err(Error::fatal("use the topics", detail))
 }
@@ -125,26 +130,26 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
     let mut done = Vec::new();
     let store: Arc<dyn Store> = match disk_directory(&config.store) {
         Some(_) if disk_directory(&config.log).is_some() => return Ok(done),
-        Some(directory) => Arc::new(store::disk::Store::open(&log::disk::lock(directory)?)?),
+        Some(directory) => Arc::new(foretell_disk::store::Store::open(&foretell_disk::log::lock(directory)?)?),
         None => {
-            let migrated = store::cassandra::schema::migrate(&config.store, &config.cassandra).await?;
+            let migrated = foretell_cassandra::schema::migrate(&config.store, &config.cassandra).await?;
             done.extend(migrated.applied.into_iter().map(|name| format!("applied {name}")));
             done.extend(migrated.warnings);
-            Arc::new(store::cassandra::Cassandra::open(&config.store, &config.cassandra).await?)
+            Arc::new(foretell_cassandra::Cassandra::open(&config.store, &config.cassandra).await?)
         }
     };
     if disk_directory(&config.log).is_none() {
         let topics = &config.topics;
-        let shape = log::kafka::topics::Shape {
+        let shape = foretell_kafka::topics::Shape {
             partitions: topics.partitions,
             replication_factor: topics.replication_factor,
             min_insync_replicas: topics.min_insync_replicas,
             retention: topics.retention(),
         };
         let names = names(config, store.as_ref()).await?;
-        let created = log::kafka::topics::ensure(&config.log, &names, &config.kafka, &shape).await?;
+        let created = foretell_kafka::topics::ensure(&config.log, &names, &config.kafka, &shape).await?;
         done.extend(created.into_iter().map(|name| format!("created topic {name}")));
-        done.extend(log::kafka::topics::check(&config.log, &names, &config.kafka).await?);
+        done.extend(foretell_kafka::topics::check(&config.log, &names, &config.kafka).await?);
     }
     Ok(done)
 }
@@ -153,6 +158,6 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
 pub(super) fn scratch() -> Result<Scratch, Error> {
     let place = tempfile::Builder::new().prefix("foretell-").tempdir();
     let place = place.map_err(|cause| Error::fatal("make a temporary directory", cause))?;
-    let store = store::disk::Store::open(&log::disk::lock(place.path())?)?;
+    let store = foretell_disk::store::Store::open(&foretell_disk::log::lock(place.path())?)?;
     Ok(Scratch { store: Arc::new(store), place: Some(place) })
 }

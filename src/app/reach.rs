@@ -3,7 +3,7 @@
 //! The libraries try each address until their own time limit and then name a chain of causes. That is right for a cluster
 //! that comes and goes, and hides what is the matter at a first start: a wrong address, or a cluster that does not run.
 
-use crate::port::Error;
+use foretell_ports::Error;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::io::ErrorKind;
@@ -72,7 +72,7 @@ async fn connect(node: String) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::Kind;
+    use foretell_ports::Kind;
     use tokio::net::TcpListener;
 
     #[test]

@@ -4,10 +4,11 @@
 //! somebody folds the family, and everyone who looks at the pointer ends.
 
 use crate::app::{self, Ports};
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::log::{Error, Log};
-use crate::repartition::{Asked, Mover, Stage, Told};
+use foretell_engine::repartition::{Asked, Mover, Stage, Told};
+use foretell_ports::Error;
+use foretell_ports::clock::Clock;
+use foretell_ports::log::Log;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 

@@ -3,11 +3,11 @@
 //! A process that waits for its cluster must be seen to live, and must say what it waits for. So each listener serves
 //! a router that can be exchanged: first liveness and a readiness that names what is missing, then what it is for.
 
-use crate::http::problem::{Code, Problem};
-use crate::http::{edge, ops};
 use axum::routing::get;
 use axum::serve::{Listener, ListenerExt};
 use axum::{Json, Router, middleware};
+use foretell_service::http::problem::{Code, Problem};
+use foretell_service::http::{edge, ops};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -3,14 +3,14 @@
 use super::bar::progress;
 use super::ending::Failure;
 use super::settings::Output;
-use crate::calibrate::{self, Calibration, PolicyFile, Replayed};
 use crate::config::Config;
-use crate::event::DEFAULT_TENANT;
 use crate::ops::Error;
 use crate::ops::inspect::Print;
-use crate::simulate::{self, History, Shape};
-use crate::source::{self, Format};
 use clap::{Args, ValueEnum};
+use foretell_events::DEFAULT_TENANT;
+use foretell_lab::calibrate::{self, Calibration, PolicyFile, Replayed};
+use foretell_lab::simulate::{self, History, Shape};
+use foretell_lab::source::{self, Format};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;

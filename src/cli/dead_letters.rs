@@ -2,19 +2,19 @@
 
 use super::ending::{Failure, unless_signalled};
 use super::time;
-use crate::clock::System;
 use crate::config::Config;
-use crate::dead::Id;
-use crate::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Scope};
-use crate::dead::filter::Filter;
-use crate::dead::mark::REASON_BYTES_MAX;
-use crate::event::codec::json;
-use crate::file;
-use crate::log::RECORD_BYTES_MAX;
 use crate::ops::access::Access;
 use crate::ops::dead_letters;
 use crate::ops::inspect::Print;
 use clap::{Args, Subcommand};
+use foretell_domain::dead::Id;
+use foretell_domain::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Scope};
+use foretell_domain::dead::filter::Filter;
+use foretell_domain::dead::mark::REASON_BYTES_MAX;
+use foretell_events::codec::json;
+use foretell_events::record::RECORD_BYTES_MAX;
+use foretell_ports::clock::System;
+use foretell_ports::file;
 use json_patch::Patch;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -28,7 +28,7 @@ impl Failure {
 
 /// Refuses a name that no tenant can have.
 pub(super) fn check_tenant(tenant: &str) -> Result<(), Failure> {
-    if crate::event::codec::is_tenant(tenant) {
+    if foretell_events::codec::is_tenant(tenant) {
         return Ok(());
     }
     Err(Failure::Other(format!("{tenant:?} is no tenant: 1 to 63 of a-z, 0-9 and -")))
@@ -40,8 +40,8 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-impl From<crate::port::Error> for Failure {
-    fn from(error: crate::port::Error) -> Self {
+impl From<foretell_ports::Error> for Failure {
+    fn from(error: foretell_ports::Error) -> Self {
         Self::Work(error.into())
     }
 }

@@ -1,6 +1,7 @@
 //! What `--help` and the manual pages say beyond flags: commands in groups, and examples.
 
-use super::{Cli, ending::Failure};
+use super::Cli;
+use super::ending::Failure;
 use clap::builder::StyledStr;
 use clap::{Command, CommandFactory, FromArgMatches};
 use std::fmt::Write;

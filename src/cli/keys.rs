@@ -6,9 +6,9 @@
 use super::ending::Failure;
 use crate::app;
 use crate::config::Config;
-use crate::event::DEFAULT_TENANT;
-use crate::file;
-use crate::http::auth::{self, Keys, Scope};
+use foretell_events::DEFAULT_TENANT;
+use foretell_ports::file;
+use foretell_service::http::auth::{self, Keys, Scope};
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;

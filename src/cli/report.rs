@@ -3,14 +3,14 @@
 use super::bar::progress;
 use super::ending::{Failure, check_tenant, unless_signalled};
 use super::time;
-use crate::clock::System;
 use crate::config::Config;
-use crate::decisions::reading::Asked;
 use crate::ops::access::Access;
 use crate::ops::inspect::Print;
 use crate::ops::report;
-use crate::report::reading as visits;
 use clap::Subcommand;
+use foretell_ports::clock::System;
+use foretell_service::decisions::reading::Asked;
+use foretell_service::report::reading as visits;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;

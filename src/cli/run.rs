@@ -6,19 +6,20 @@ use super::ending::{Failure, check_tenant, unless_signalled};
 use super::policy;
 use super::{At, Cli, Command, Evaluate, Facts, Format, Import, Inspect, Migrate, Settings, SettingsCommand, help};
 use crate::app;
-use crate::clock::{Clock, System};
 use crate::config::{self, Config};
-use crate::enrich::Enricher;
-use crate::evaluate::{self, AppointmentOptions, LoginOptions};
-use crate::event::DEFAULT_TENANT;
-use crate::event::codec::parse_rfc3339;
-use crate::http;
+use crate::demo;
 use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::{self, Print, What};
 use crate::ops::{self, Error, backup, import, rebuild, verify};
-use crate::rebuild::Order;
-use crate::repartition;
-use crate::{demo, source, telemetry};
+use foretell_engine::rebuild::Order;
+use foretell_engine::repartition;
+use foretell_enrich::Enricher;
+use foretell_events::DEFAULT_TENANT;
+use foretell_events::codec::parse_rfc3339;
+use foretell_lab::evaluate::{self, AppointmentOptions, LoginOptions};
+use foretell_lab::source;
+use foretell_ports::clock::{Clock, System};
+use foretell_service::http;
 use serde_json::json;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -55,16 +56,16 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             let flags = command.flags();
             let print = flags.print();
             let mut config = flags.load(cli.file.config.as_deref())?;
-            let own = telemetry::Config::default().log_filter;
+            let own = crate::telemetry::Config::default().log_filter;
             if !matches!(command, Command::Serve(_)) && config.telemetry.log_filter == own {
                 // Who runs a command reads its output; what a service logs is noise there.
-                config.telemetry.log_filter = format!("warn,{}", telemetry::QUIET);
+                config.telemetry.log_filter = format!("warn,{}", crate::telemetry::QUIET);
                 if matches!(command, Command::Demo(_)) {
                     // Its directory is removed while the store closes, which then misses the files of tables.
                     config.telemetry.log_filter.push_str(",lsm_tree=error");
                 }
             }
-            let _telemetry = telemetry::install(&config.telemetry).map_err(|e| Failure::Other(e.to_string()))?;
+            let _telemetry = crate::telemetry::install(&config.telemetry).map_err(|e| Failure::Other(e.to_string()))?;
             block_on(configured(command, config, print, out))?;
         }
     }
@@ -240,7 +241,7 @@ fn evaluate_file(config: &Config, asked: &Evaluate, print: Print, out: &mut dyn 
     let train_until_ms = until.map_err(|fault| Failure::Other(format!("--train-until: {}", fault.detail)))?;
     let tenant = DEFAULT_TENANT;
     let mut loaded = source::read(&asked.file, asked.format.into(), tenant).map_err(Error::from)?;
-    Enricher::looked(&config.enrich, clock()).enrich_all(&mut loaded);
+    loaded.enrich(&Enricher::looked(&config.enrich, clock()));
     let bar = progress("events", loaded.events.len() as u64);
     let tell = &mut |done, _| bar.set_position(done);
     let limits = config.fold.clone();

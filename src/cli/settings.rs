@@ -2,10 +2,10 @@
 
 use super::ending::Failure;
 use crate::config::{self, Config, Layers};
-use crate::event::zone;
 use crate::ops::inspect::Print;
 use clap::Args;
 use clap::builder::UnknownArgumentValueParser;
+use foretell_events::zone;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 

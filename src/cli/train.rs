@@ -3,16 +3,16 @@
 use super::bar::progress;
 use super::ending::{Failure, check_tenant, unless_signalled};
 use super::{Destination, Format, time};
-use crate::clock::{Clock, System};
 use crate::config::Config;
-use crate::event::codec::rfc3339;
 use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::Print;
 use crate::ops::{Error, train as ops};
-use crate::source;
-use crate::train::reading::Asked;
-use crate::train::{self, Learnt, Lesson, Refused, table};
 use clap::{Args, Subcommand};
+use foretell_events::codec::rfc3339;
+use foretell_lab::source;
+use foretell_lab::train::reading::Asked;
+use foretell_lab::train::{self, Learnt, Lesson, Refused, table};
+use foretell_ports::clock::{Clock, System};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
@@ -35,7 +35,7 @@ pub(super) struct NoShow {
     #[arg(long, value_enum, default_value = "events")]
     format: Format,
     /// The tenant
-    #[arg(long, default_value = crate::event::DEFAULT_TENANT)]
+    #[arg(long, default_value = foretell_events::DEFAULT_TENANT)]
     tenant: String,
     /// Learn only from what was known by this time, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = time)]

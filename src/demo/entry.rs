@@ -1,7 +1,7 @@
 //! One event of the demo, before it is a CloudEvent.
 
-use crate::event::{DEFAULT_TENANT, Envelope, Event, Fact};
-use crate::source::Sourced;
+use foretell_events::{DEFAULT_TENANT, Envelope, Event, Fact};
+use foretell_lab::source::Sourced;
 
 pub(super) const HOUR_MS: i64 = 60 * 60 * 1000;
 pub(super) const DAY_MS: i64 = 24 * HOUR_MS;

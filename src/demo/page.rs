@@ -2,7 +2,6 @@
 
 use super::question::{Question, Summary, Tone, json_command};
 use crate::ops::inspect::Print;
-use crate::telemetry;
 use clap::builder::styling::{AnsiColor, Style};
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -20,7 +19,7 @@ pub(super) struct Page<'a> {
 impl<'a> Page<'a> {
     /// A page about the instance at `url`; in colours where stdout is a terminal that wants them.
     pub(super) fn new(out: &'a mut dyn Write, print: Print, url: String) -> Self {
-        Self { out, print, url, is_coloured: telemetry::is_coloured(&io::stdout()) }
+        Self { out, print, url, is_coloured: crate::telemetry::is_coloured(&io::stdout()) }
     }
 
     pub(super) fn url(&self) -> &str {

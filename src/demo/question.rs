@@ -1,7 +1,7 @@
 //! What the demo asks its instance: requests as commands to copy, and their answers in a line of words.
 
 use super::clinic::{self, REMINDED};
-use crate::event::zone;
+use foretell_events::zone;
 use serde_json::Value;
 
 /// Reasons of a score that a line has room for; the strongest are named.

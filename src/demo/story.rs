@@ -2,9 +2,9 @@
 
 use super::clinic;
 use super::entry::{DAY_MS, Entry};
-use crate::event::Fact;
-use crate::event::login::{Attempt, Login};
-use crate::source::Sourced;
+use foretell_events::Fact;
+use foretell_events::login::{Attempt, Login};
+use foretell_lab::source::Sourced;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Where the attack comes from: 203.0.113.66.
@@ -101,11 +101,11 @@ fn attack(now_ms: i64) -> Vec<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::client::{self, Appointments};
-    use crate::view::feature::{self, Level};
-    use crate::view::materialized::Materialized;
-    use crate::view::user::{self, Logins};
-    use crate::view::{Aggregate, Place};
+    use foretell_domain::view::client::{self, Appointments};
+    use foretell_domain::view::feature::{self, Level};
+    use foretell_domain::view::materialized::Materialized;
+    use foretell_domain::view::user::{self, Logins};
+    use foretell_domain::view::{Aggregate, Place};
 
     #[test]
     fn every_event_of_the_story_changes_something() {

@@ -3,8 +3,8 @@
 use super::Error;
 use super::access::Access;
 use super::inspect::{Print, urlencoded};
-use crate::http::admin::BackupTold;
 use axum::http::Method;
+use foretell_service::http::admin::BackupTold;
 use indicatif::ProgressBar;
 use std::io::Write;
 use std::path::Path;

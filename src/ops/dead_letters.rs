@@ -3,10 +3,10 @@
 use super::Error;
 use super::access::Access;
 use super::inspect::Print;
-use crate::dead::Id;
-use crate::dead::asked::{Action, Asked, Deed, Redrive, Run, Summary, Told};
-use crate::dead::mark::{Fate, Mark};
-use crate::dead::show::{Body, Listed, Shown, State};
+use foretell_domain::dead::Id;
+use foretell_domain::dead::asked::{Action, Asked, Deed, Redrive, Run, Summary, Told};
+use foretell_domain::dead::mark::{Fate, Mark};
+use foretell_domain::dead::show::{Body, Listed, Shown, State};
 use serde::Serialize;
 use serde_json::json;
 use std::io::Write;

@@ -10,9 +10,9 @@
 
 use super::Error;
 use super::access::Access;
-use crate::event::gate::Terms;
-use crate::event::{Event, Topic};
-use crate::source::{Loaded, Sourced};
+use foretell_events::gate::Terms;
+use foretell_events::{Event, Topic};
+use foretell_lab::source::{Loaded, Sourced};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// Events of a batch.
 const BATCH_EVENTS_MAX: usize = 1_000;
 /// Events of one user or client in a batch: as many as the fold remembers.
-const BATCH_SUBJECT_EVENTS_MAX: usize = crate::view::recent::RECENT_MAX;
+const BATCH_SUBJECT_EVENTS_MAX: usize = foretell_domain::view::recent::RECENT_MAX;
 /// Bytes of a batch's records; leaves room for what an envelope adds in structured form.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
 
@@ -67,7 +67,7 @@ pub struct Imported {
     pub before: usize,
     /// Rows that the format leaves out.
     pub skipped: u64,
-    /// Unknown fields and attributes that are left out: see [`UNKNOWN_BYTES_MAX`](crate::event::gate::UNKNOWN_BYTES_MAX).
+    /// Unknown fields and attributes that are left out: see [`UNKNOWN_BYTES_MAX`](foretell_events::gate::UNKNOWN_BYTES_MAX).
     pub dropped: u64,
     /// Rows whose country code names no country, which is read as absent.
     pub without_country: u64,
@@ -157,7 +157,7 @@ fn weight(event: &Event, sourced: &Sourced) -> usize {
     let data = match &sourced.sent {
         Some(sent) => serde_json::to_string(&sent.data).map_or(0, |text| text.len()),
         None => {
-            crate::event::codec::fact_data(&event.fact).iter().map(|(k, v)| k.len() + v.to_string().len() + 4).sum()
+            foretell_events::codec::fact_data(&event.fact).iter().map(|(k, v)| k.len() + v.to_string().len() + 4).sum()
         }
     };
     data + event.envelope.id.len() + event.envelope.source.len() + 200
@@ -190,7 +190,8 @@ fn read(path: &Path) -> Result<Option<Journal>, Error> {
     }
 }
 
-/// What `scripts/fuzz` drives of a journal: see [`crate::fuzz`].
+/// What `scripts/fuzz` drives of a journal: see the package `foretell-fuzz`.
+#[cfg(any(test, feature = "fuzz"))]
 pub(crate) fn fuzz_journal(bytes: &[u8]) {
     if let Ok(journal) = serde_json::from_slice::<Journal>(bytes) {
         let again = serde_json::to_vec(&journal).expect("invariant: a journal has a JSON form");

@@ -3,10 +3,10 @@
 use super::Error;
 use super::access::Access;
 use super::inspect::Print;
-use crate::rebuild::{Order, Told};
-use crate::store::Family;
-use crate::verify;
 use axum::http::Method;
+use foretell_domain::address::Family;
+use foretell_engine::rebuild::{Order, Told};
+use foretell_engine::verify;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use std::io::Write;

@@ -3,12 +3,12 @@
 use super::Error;
 use super::inspect::Print;
 use crate::app::{self, repartition};
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::log::full_name;
-use crate::repartition::{Asked, Told};
-use crate::store::Family;
-use crate::verify;
+use foretell_domain::address::Family;
+use foretell_engine::repartition::{Asked, Told};
+use foretell_engine::verify;
+use foretell_events::topic::full_name;
+use foretell_ports::clock::Clock;
 use indicatif::ProgressBar;
 use std::io::Write;
 use std::sync::Arc;

@@ -2,9 +2,9 @@
 
 use super::Error;
 use super::access::Access;
-use crate::store::Family;
-use crate::train::Learnt;
-use crate::train::reading::{Asked, Told};
+use foretell_domain::address::Family;
+use foretell_lab::train::Learnt;
+use foretell_lab::train::reading::{Asked, Told};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 

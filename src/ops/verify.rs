@@ -3,8 +3,8 @@
 use super::Error;
 use super::access::Access;
 use super::inspect::Print;
-use crate::verify::{Difference, Summary, Told};
 use axum::http::Method;
+use foretell_engine::verify::{Difference, Summary, Told};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! JSON log lines with `trace_id` and `span_id` at their top level, where collectors look for them.
 
-use super::trace;
+use foretell_telemetry::trace;
 use std::fmt;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::{Format, Json, Writer};

@@ -4,7 +4,7 @@
 //! a cluster. What `opentelemetry-otlp` and the SDK read themselves (headers, timeout, sampler, batches, resource) is
 //! left to them.
 
-use super::{Config, Error};
+use crate::telemetry::{Config, Error};
 use crate::version::VERSION;
 use opentelemetry::{Key, KeyValue};
 use opentelemetry_otlp::WithExportConfig;

@@ -1,9 +1,9 @@
 //! The topic of reminders as a subscriber hears it.
 
 use super::rules::{Told, What};
-use foretell::event::reminder::Announcement;
-use foretell::event::{Fact, codec};
-use foretell::log::Record;
+use foretell_events::record::Record;
+use foretell_events::reminder::Announcement;
+use foretell_events::{Fact, codec};
 use std::collections::BTreeMap;
 
 /// Something on the topic.

@@ -22,10 +22,10 @@ mod year;
 
 use foretell::app;
 use foretell::config::{self, Config, Layers};
-use foretell::event::appointment::{Channel, QuietHours};
-use foretell::event::policy::{Kind, Publication, Version};
-use foretell::event::{Envelope, Event, Fact};
-use foretell::source::draw::Draw;
+use foretell_events::appointment::{Channel, QuietHours};
+use foretell_events::policy::{Kind, Publication, Version};
+use foretell_events::{Envelope, Event, Fact};
+use foretell_lab::source::draw::Draw;
 use promises::Held;
 use rules::{Decided, Offset, Rules, Step};
 use serde_json::{Value, json};

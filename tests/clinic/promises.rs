@@ -4,8 +4,8 @@
 use super::heard::Heard;
 use super::rules::{Decided, Key, Offset, Rules, Start, Step, What, day_of, instant_ms, is_quiet, offset_s};
 use super::timeline::MINUTE_MS;
-use foretell::event::appointment::{Booking, Change, StartsAt};
-use foretell::event::{Event, Fact};
+use foretell_events::appointment::{Booking, Change, StartsAt};
+use foretell_events::{Event, Fact};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often each promise had something to hold.

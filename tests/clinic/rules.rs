@@ -4,8 +4,8 @@
 //! one thing that is asked of the zone database: the offset at an instant.
 
 use super::timeline::{DAY_MS, HOUR_MS, MINUTE_MS};
-use foretell::event::appointment::{Booking, Change, Channel, Consent, QuietHours, StartsAt};
-use foretell::event::{Event, Fact, zone};
+use foretell_events::appointment::{Booking, Change, Channel, Consent, QuietHours, StartsAt};
+use foretell_events::{Event, Fact, zone};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,9 +5,9 @@ use super::promises;
 use super::rules::{Decided, Model, Offset, Rules, Told, What};
 use super::timeline::{DAY_MS, HOUR_MS, JULY_MS, MINUTE_MS, Size, Timeline};
 use super::{in_directory, live};
-use foretell::event::appointment::{Change, ClientUpdate, QuietHours, StartsAt};
-use foretell::event::{Event, Fact};
-use foretell::remind::policy::Policy;
+use foretell_domain::remind::policy::Policy;
+use foretell_events::appointment::{Change, ClientUpdate, QuietHours, StartsAt};
+use foretell_events::{Event, Fact};
 
 const SIZE: Size = Size { seed: 7, appointments: 3_000, begin_ms: JULY_MS, days: 240 };
 

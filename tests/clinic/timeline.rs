@@ -5,13 +5,13 @@
 //! and agree again. A few visits are in the nights in which clocks change. Nothing happens on a quarter of an hour, when
 //! reminders are due, so that of a cancellation and a reminder one is always the earlier.
 
-use foretell::event::appointment::{
+use foretell_domain::view::client;
+use foretell_events::appointment::{
     Booking, Cancellation, CancelledBy, Change, Channel, ClientUpdate, Consent, QuietHours, StartsAt, Visit,
 };
-use foretell::event::reminder::Request;
-use foretell::event::{Envelope, Event, Fact, zone};
-use foretell::source::draw::{Draw, Sequence};
-use foretell::view::client;
+use foretell_events::reminder::Request;
+use foretell_events::{Envelope, Event, Fact, zone};
+use foretell_lab::source::draw::{Draw, Sequence};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};

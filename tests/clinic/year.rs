@@ -7,8 +7,8 @@ use super::heard::{Ear, Heard};
 use super::rules::{Decided, Key, Model, Told};
 use super::timeline::{HOUR_MS, Timeline};
 use super::world::World;
-use foretell::event::{Event, Fact, zone};
-use foretell::source::draw::Sequence;
+use foretell_events::{Event, Fact, zone};
+use foretell_lab::source::draw::Sequence;
 use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
 

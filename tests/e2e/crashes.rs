@@ -7,7 +7,7 @@
 use crate::deployment::{Deployment, Rows, assert_same};
 use crate::facts;
 use crate::process::{Process, Service, free_port, until};
-use foretell::event::Topic;
+use foretell_events::Topic;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -4,8 +4,8 @@ use crate::deployment::{Deployment, stderr, stdout};
 use crate::facts;
 use crate::process::{Service, until};
 use bytes::Bytes;
-use foretell::event::Topic;
-use foretell::log::NewRecord;
+use foretell_events::Topic;
+use foretell_events::record::NewRecord;
 use serde_json::{Value, json};
 
 const AT_MS: i64 = 1_767_225_600_000;

@@ -4,9 +4,9 @@
 use crate::deployment::Deployment;
 use crate::facts;
 use crate::process::Service;
-use foretell::event::Topic;
-use foretell::event::codec::{decode, rfc3339};
-use foretell::event::{Fact, key};
+use foretell_events::Topic;
+use foretell_events::codec::{decode, rfc3339};
+use foretell_events::{Fact, key};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};

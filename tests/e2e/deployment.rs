@@ -3,11 +3,11 @@
 use crate::process::PATIENCE;
 use crate::services::Services;
 use foretell::app::{self, Ports};
-use foretell::clock::System;
 use foretell::config::{self, Config, Layers};
-use foretell::event::{Topic, codec};
-use foretell::store::{Generation, View};
-use foretell::view::cell::Cell;
+use foretell_domain::address::{Generation, View};
+use foretell_domain::view::cell::Cell;
+use foretell_events::{Topic, codec};
+use foretell_ports::clock::System;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -24,7 +24,7 @@ fn place(path: &Path, country: &str, built_s: u64) {
 }
 
 fn now_s() -> u64 {
-    u64::try_from(foretell::clock::Clock::now_ms(&foretell::clock::System) / 1000).expect("after 1970")
+    u64::try_from(foretell_ports::clock::Clock::now_ms(&foretell_ports::clock::System) / 1000).expect("after 1970")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Facts to bring in: a public sample, and files made here, the same ones each time.
 
-use foretell::event::codec::rfc3339;
+use foretell_events::codec::rfc3339;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;

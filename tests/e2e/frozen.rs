@@ -9,8 +9,8 @@ use crate::groups::{GROUPS, members};
 use crate::process::{Service, WORKER, until};
 use crate::story::Story;
 use crate::stream::{Place, Positions, Stream, report};
-use foretell::clock::{Clock, System};
-use foretell::store::Family;
+use foretell_domain::address::Family;
+use foretell_ports::clock::{Clock, System};
 use std::collections::BTreeSet;
 
 /// Waits until every group has so many members.
@@ -40,7 +40,7 @@ async fn until_half(joined: &Service, since: usize) {
 /// The first of two, and the one that has joined it.
 async fn two_workers() -> (Deployment, [Service; 2]) {
     let mut deployment = Deployment::cluster();
-    deployment.set("TELEMETRY__LOG_FILTER", "info,foretell::pipeline=debug");
+    deployment.set("TELEMETRY__LOG_FILTER", "info,foretell_engine::pipeline=debug");
     let one = Service::start(&deployment, &WORKER);
     until("the first has all", async || (taken_over(&one, 0).len() == 2 * PARTITIONS as usize).then_some(())).await;
     let other = Service::start(&deployment, &WORKER);

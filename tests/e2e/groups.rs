@@ -2,7 +2,7 @@
 
 use crate::deployment::Deployment;
 use crate::process::PATIENCE;
-use foretell::store::Family;
+use foretell_domain::address::Family;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 

@@ -3,7 +3,7 @@
 use crate::deployment::{Deployment, assert_same};
 use crate::facts::{self, SAMPLE, SAMPLE_ROWS};
 use crate::process::{Process, Service, until};
-use foretell::event::Topic;
+use foretell_events::Topic;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -4,7 +4,7 @@ use crate::deployment::Deployment;
 use crate::process::{Service, WORKER};
 use crate::story::Story;
 use crate::stream::{Stream, report};
-use foretell::clock::{Clock, System};
+use foretell_ports::clock::{Clock, System};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_killed_twenty_times_in_the_middle_of_a_fold_loses_and_repeats_nothing() {

@@ -4,7 +4,7 @@
 use crate::deployment::Deployment;
 use crate::facts;
 use crate::process::Service;
-use foretell::clock::{Clock, System};
+use foretell_ports::clock::{Clock, System};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 

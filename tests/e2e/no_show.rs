@@ -4,7 +4,7 @@
 use crate::deployment::Deployment;
 use crate::facts;
 use crate::process::{Service, until};
-use foretell::event::codec::rfc3339;
+use foretell_events::codec::rfc3339;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -4,10 +4,12 @@
 
 use crate::deployment::{Deployment, stderr, stdout};
 use crate::process::Service;
-use foretell::clock;
-use foretell::event::{Topic, codec};
-use foretell::log::disk::{self, Config};
-use foretell::log::{Log, walk::Walk};
+use foretell_disk::log as disk;
+use foretell_disk::log::Config;
+use foretell_events::{Topic, codec};
+use foretell_ports::clock;
+use foretell_ports::log::Log;
+use foretell_ports::log::walk::Walk;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use crate::process::{Service, WORKER, until};
 use crate::services::Services;
 use crate::story::Story;
 use crate::stream::{Stream, report};
-use foretell::clock::{Clock, System};
+use foretell_ports::clock::{Clock, System};
 
 const RING: [&str; 3] = ["cassandra-1", "cassandra-2", "cassandra-3"];
 /// Records that must be folded while a node is away, to call it going on.

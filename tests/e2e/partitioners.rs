@@ -4,9 +4,9 @@
 use crate::deployment::{Deployment, PARTITIONS};
 use crate::facts;
 use crate::process::{Service, until};
-use foretell::event::Topic;
-use foretell::event::key;
-use foretell::event::partitioner::Partitioner;
+use foretell_events::Topic;
+use foretell_events::key;
+use foretell_events::partitioner::Partitioner;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};

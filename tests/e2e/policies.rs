@@ -3,9 +3,9 @@
 use crate::deployment::{Deployment, stderr, stdout};
 use crate::facts;
 use crate::process::{Service, until};
-use foretell::clock::{Clock, System};
-use foretell::event::Topic;
-use foretell::event::codec::rfc3339;
+use foretell_events::Topic;
+use foretell_events::codec::rfc3339;
+use foretell_ports::clock::{Clock, System};
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;

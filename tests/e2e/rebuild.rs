@@ -4,8 +4,8 @@
 use crate::deployment::{Deployment, Rows, assert_same};
 use crate::facts;
 use crate::process::{Process, Service, until};
-use foretell::clock::{Clock, System};
-use foretell::event::Topic;
+use foretell_events::Topic;
+use foretell_ports::clock::{Clock, System};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 

@@ -2,7 +2,7 @@
 
 use crate::deployment::{Deployment, PARTITIONS};
 use crate::process::PATIENCE;
-use foretell::event::Topic;
+use foretell_events::Topic;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;

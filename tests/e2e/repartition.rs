@@ -4,10 +4,10 @@
 use crate::deployment::{self, Deployment, Rows, assert_same};
 use crate::facts;
 use crate::process::{Process, Service, until};
-use foretell::clock::{Clock, System};
-use foretell::event::Topic;
-use foretell::log::NewRecord;
-use foretell::store::Family;
+use foretell_domain::address::Family;
+use foretell_events::Topic;
+use foretell_events::record::NewRecord;
+use foretell_ports::clock::{Clock, System};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -89,7 +89,7 @@ async fn moved_between_kills(deployment: &Deployment, family: Family) {
 }
 
 /// Rows that one partition alone writes: the same ones, whichever partition that is.
-fn owners(rows: &Rows) -> BTreeMap<(foretell::store::View, String), Vec<u8>> {
+fn owners(rows: &Rows) -> BTreeMap<(foretell_domain::address::View, String), Vec<u8>> {
     let owned = rows.iter().filter(|((view, ..), _)| ["user", "client"].contains(&view.name()));
     owned.map(|((view, _, key, _), state)| ((*view, key.clone()), state.clone())).collect()
 }

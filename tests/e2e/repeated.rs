@@ -5,8 +5,8 @@ use crate::deployment::{Deployment, Rows, assert_same};
 use crate::process::{Service, WORKER};
 use crate::story::Story;
 use crate::stream::{Stream, report};
-use foretell::clock::{Clock, System};
-use foretell::store::View;
+use foretell_domain::address::View;
+use foretell_ports::clock::{Clock, System};
 
 const LOGINS: u64 = 4_000;
 const VISITS: u64 = 600;

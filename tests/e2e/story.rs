@@ -5,7 +5,7 @@
 //! it changes by the mere passing of an hour, so that a slow machine is told the same story.
 
 use crate::facts::{drawn, event};
-use foretell::event::codec::rfc3339;
+use foretell_events::codec::rfc3339;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -4,8 +4,8 @@
 use crate::deployment::{Deployment, PARTITIONS};
 use crate::facts;
 use crate::process::{PATIENCE, Process, Service, free_port, until};
-use foretell::event::Topic;
-use foretell::event::codec::rfc3339;
+use foretell_events::Topic;
+use foretell_events::codec::rfc3339;
 use futures::future::join_all;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};

@@ -24,7 +24,7 @@ fn write_visits(path: &Path) {
         let (id, client) = (format!("v{n}"), format!("c{}", drawn(3, n, 700)));
         let religion = if age % 2 == 0 { "a" } else { "b" };
         let booking = json!({
-            "appointment_id": id, "client_id": client, "starts_at": foretell::event::codec::rfc3339(start_ms),
+            "appointment_id": id, "client_id": client, "starts_at": foretell_events::codec::rfc3339(start_ms),
             "time_zone": "UTC", "attributes": {"age": age, "religion": religion},
         });
         let missed = drawn(4, n, 100) < if age < 40 { 45 } else { 15 };

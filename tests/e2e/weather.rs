@@ -3,10 +3,11 @@
 use crate::deployment::{Deployment, PARTITIONS, service};
 use crate::facts;
 use crate::process::{PATIENCE, Service, free_port, until};
-use foretell::event::Topic;
-use foretell::event::codec::rfc3339;
-use foretell::event::key;
-use foretell::log::{Log, Next, Record, record_at};
+use foretell_events::Topic;
+use foretell_events::codec::rfc3339;
+use foretell_events::key;
+use foretell_events::record::Record;
+use foretell_ports::log::{Log, Next, record_at};
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};

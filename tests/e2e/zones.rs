@@ -4,9 +4,9 @@
 use crate::deployment::Deployment;
 use crate::facts;
 use crate::process::{Service, until};
-use foretell::clock::{Clock, System};
-use foretell::event::codec::{rfc3339, wall_clock};
-use foretell::event::{Fact, Topic, codec, zone};
+use foretell_events::codec::{rfc3339, wall_clock};
+use foretell_events::{Fact, Topic, codec, zone};
+use foretell_ports::clock::{Clock, System};
 use serde_json::{Value, json};
 use std::path::Path;
 

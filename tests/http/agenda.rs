@@ -1,8 +1,8 @@
 //! The agenda: order, pages without loss or repetition, filters, bounds, and who sees whose.
 
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, World, booked, event};
-use foretell::event::codec::rfc3339;
-use foretell::http::{Config, Parts};
+use foretell_events::codec::rfc3339;
+use foretell_service::http::{Config, Parts};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

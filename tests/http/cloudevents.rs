@@ -3,10 +3,10 @@
 use crate::instance::{Answer, Instance, World, booked, login};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use foretell::event::Topic;
-use foretell::http::auth::{Keys, hash};
-use foretell::http::openapi;
-use foretell::log::Log;
+use foretell_events::Topic;
+use foretell_ports::log::Log;
+use foretell_service::http::auth::{Keys, hash};
+use foretell_service::http::openapi;
 use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use crate::instance::{Answer, Instance, World, login, until};
 use bytes::Bytes;
-use foretell::http::Config;
+use foretell_service::http::Config;
 use h2::client::{self, SendRequest};
 use reqwest::Method;
 use std::time::Duration;
@@ -68,8 +68,8 @@ fn busy(instance: &Instance, id: &str) -> JoinHandle<Answer> {
 
 /// Waits until the event of a busy request is in the log.
 async fn appended(instance: &Instance, id: &str) {
-    use foretell::event::{Topic, key};
-    use foretell::log::Log;
+    use foretell_events::{Topic, key};
+    use foretell_ports::log::Log;
     let partition = key::partition(format!("default:{id}").as_bytes(), crate::instance::PARTITIONS);
     until(async || instance.world.log.extent(Topic::Logins, partition).await.unwrap().end > 0).await;
 }
@@ -193,7 +193,7 @@ async fn the_reserve_is_not_held_by_closed_windows() {
     let waiting = busy(&instance, "a");
     appended(&instance, "a").await;
     let mut held = Vec::new();
-    for _ in 0..foretell::http::RESERVE {
+    for _ in 0..foretell_service::http::RESERVE {
         let (mut sender, ended) = http2(&instance, 0).await;
         let (answer, _) = sender.send_request(get(&instance, "/livez"), true).unwrap();
         held.push((answer.await.unwrap(), sender, ended));
@@ -307,7 +307,7 @@ async fn probes_are_answered_when_all_places_are_busy() {
         appended(&instance, id).await;
     }
     let mut silent = Vec::new();
-    for _ in 0..2 * foretell::http::RESERVE {
+    for _ in 0..2 * foretell_service::http::RESERVE {
         silent.push(connected(&instance, b"").await);
     }
     assert_eq!(instance.get("/livez").await.status, 200);

@@ -1,6 +1,6 @@
 //! The OpenAPI document as a contract: every answer of these tests is held to it, and it demands enough to be worth it.
 
-use foretell::http::openapi;
+use foretell_service::http::openapi;
 use jsonschema::Validator;
 use regex::Regex;
 use serde_json::{Map, Value, json};

@@ -1,8 +1,8 @@
 //! Pages of other origins: those that are named may call and read every answer, and nobody else learns anything.
 
 use crate::instance::{Answer, Instance, World};
-use foretell::http::Config;
-use foretell::http::auth::{Keys, hash};
+use foretell_service::http::Config;
+use foretell_service::http::auth::{Keys, hash};
 use reqwest::{Method, Response};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -3,14 +3,15 @@
 use crate::gated::{Gated, Held};
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, booked, event, login, until};
 use async_trait::async_trait;
-use foretell::catalog::DECISION;
-use foretell::decisions::id::Id;
-use foretell::decisions::{Config, Recorder};
-use foretell::event::{Fact, Position, Topic, codec};
-use foretell::http::Parts;
-use foretell::log::{self, Error, Extent, Fenced, Log, Membership, NewRecord, Page, Reader, Record};
-use foretell::telemetry;
-use foretell::view::user::User;
+use foretell_domain::decision::id::Id;
+use foretell_domain::view::user::User;
+use foretell_events::catalog::DECISION;
+use foretell_events::record::{NewRecord, Record};
+use foretell_events::{Fact, Position, Topic, codec};
+use foretell_ports::Error;
+use foretell_ports::log::{self, Extent, Fenced, Log, Membership, Page, Reader};
+use foretell_service::decisions::{Config, Recorder};
+use foretell_service::http::Parts;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -111,11 +112,11 @@ async fn a_key_learns_nothing_of_decisions_that_it_may_not_read() {
     let world = World::new();
     let mut parts = world.parts();
     let key = |(name, scope): (&str, &str)| {
-        let hash = foretell::http::auth::hash(name);
+        let hash = foretell_service::http::auth::hash(name);
         format!("[[keys]]\nname = \"{name}\"\nsha256 = \"{hash}\"\ntenant = \"acme\"\nscopes = [\"{scope}\"]\n")
     };
     let keys = [("scores", "risk:read"), ("logins", "logins:read"), ("visits", "visits:read")].map(key).concat();
-    parts.keys = Some(foretell::http::auth::Keys::parse(&keys).unwrap());
+    parts.keys = Some(foretell_service::http::auth::Keys::parse(&keys).unwrap());
     let instance = Instance::with(world, parts).await;
     let asked = json!({"user_id": "u", "ip": "198.51.100.7"});
     let request = instance.request(Method::POST, "/v1/risk/logins").bearer_auth("scores");
@@ -202,12 +203,12 @@ async fn feedback_appends_what_the_person_says_with_the_fields_of_the_attempt() 
 }
 
 /// The stored rows, as pipelines wrote them.
-struct Rows(foretell::rows::Rows);
+struct Rows(foretell_engine::rows::Rows);
 
 impl Rows {
     fn new(instance: &Instance) -> Self {
-        let (config, limits) = (foretell::rows::Config::default(), foretell::view::Limits::default());
-        Self(foretell::rows::Rows::cached(instance.world.store.clone(), &config, &limits))
+        let (config, limits) = (foretell_engine::rows::Config::default(), foretell_domain::view::Limits::default());
+        Self(foretell_engine::rows::Rows::cached(instance.world.store.clone(), &config, &limits))
     }
 
     async fn user(&self, user: &str) -> Option<User> {
@@ -253,7 +254,7 @@ async fn a_score_is_answered_when_its_decision_finds_no_room() {
     let config = Config { queue_records_max: 8, queue_wait_ms_max: 5, ..Config::default() };
     let decisions = Recorder::start(log.clone(), &config);
     let instance = Instance::without_views(world.clone(), Parts { decisions: decisions.clone(), ..parts }).await;
-    let full = [telemetry::DECISIONS_LOST, "full"];
+    let full = [foretell_telemetry::DECISIONS_LOST, "full"];
     let before = counted(&full);
     for _ in 0..30 {
         assert_eq!(instance.post("/v1/risk/logins", &attempt()).await.status, 200);
@@ -280,7 +281,7 @@ async fn what_takes_more_bytes_than_the_queue_has_is_lost() {
 }
 
 async fn recorded(recorder: &Recorder, tenant: &str, user: &str) {
-    use foretell::decisions::made::{Answer, Asked, Made, Visit};
+    use foretell_domain::decision::made::{Answer, Asked, Made, Visit};
     let id = recorder.id(tenant, user, NOW_MS);
     let (asked, answer) = (Asked::Visit(Visit { lead_days: 1, starts_at_ms: 0 }), Answer::of(&json!({"id": id})));
     recorder.record(&Made { id: &id, tenant, subject: user, at_ms: NOW_MS, asked, answer: &answer }).await;

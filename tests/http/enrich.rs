@@ -1,10 +1,10 @@
 //! What files say of addresses, and user agents of themselves: into events, into scores, and into warnings.
 
 use crate::instance::{Answer, Instance, NOW_MS, PARTITIONS, World, event};
-use foretell::enrich::{Config, Enricher};
-use foretell::event::{Topic, key};
-use foretell::http::Parts;
-use foretell::log::record_at;
+use foretell_enrich::{Config, Enricher};
+use foretell_events::{Topic, key};
+use foretell_ports::log::record_at;
+use foretell_service::http::Parts;
 use maxminddb_writer::Database;
 use maxminddb_writer::metadata::IpVersion;
 use maxminddb_writer::paths::IpAddrWithMask;

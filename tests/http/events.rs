@@ -1,8 +1,8 @@
 //! Events in every form that they come in, and what the answer promises.
 
 use crate::instance::{Answer, Instance, PARTITIONS, World, booked, event, login};
-use foretell::event::{Topic, key};
-use foretell::log::record_at;
+use foretell_events::{Topic, key};
+use foretell_ports::log::record_at;
 use reqwest::Method;
 use serde_json::json;
 

@@ -2,8 +2,10 @@
 
 use crate::instance::World;
 use async_trait::async_trait;
-use foretell::event::{Position, Topic};
-use foretell::log::{self, Error, Extent, Fenced, Log, Membership, NewRecord, Reader};
+use foretell_events::record::NewRecord;
+use foretell_events::{Position, Topic};
+use foretell_ports::Error;
+use foretell_ports::log::{self, Extent, Fenced, Log, Membership, Reader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;

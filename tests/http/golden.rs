@@ -2,9 +2,9 @@
 
 use crate::instance::{Instance, World, event};
 use crate::shared::{FILES, RELATIVE_ERROR_MAX, Row, read};
-use foretell::http::Parts;
-use foretell::policies::{Policies, Settings};
-use foretell::score::login::{Mode, Policy};
+use foretell_domain::score::login::{Mode, Policy};
+use foretell_service::http::Parts;
+use foretell_service::policies::{Policies, Settings};
 use serde_json::{Value, json};
 
 fn time(row: &Row) -> String {

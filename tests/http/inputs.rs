@@ -1,7 +1,7 @@
 //! Bad inputs, one row each: what is sent, and the status, code and place that are answered.
 
 use crate::instance::{Answer, Instance, World, booked, event, login};
-use foretell::log::Log;
+use foretell_ports::log::Log;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -106,7 +106,7 @@ async fn events_that_are_refused() {
         ],
     )
     .await;
-    let topic = foretell::event::Topic::Logins;
+    let topic = foretell_events::Topic::Logins;
     for partition in 0..crate::instance::PARTITIONS {
         assert_eq!(instance.world.log.extent(topic, partition).await.unwrap().end, 0, "nothing was appended");
     }
@@ -236,13 +236,13 @@ async fn keys_open_their_tenant_and_their_scopes_only() {
     let world = World::new();
     let mut parts = world.parts();
     let key = |name: &str, tenant: &str, scopes: &str| {
-        let hash = foretell::http::auth::hash(name);
+        let hash = foretell_service::http::auth::hash(name);
         format!("[[keys]]\nname = \"{name}\"\nsha256 = \"{hash}\"\ntenant = \"{tenant}\"\nscopes = [{scopes}]\n")
     };
     let file = key("writer", "acme", "\"events:write\"")
         + &key("reader", "acme", "\"views:read\", \"risk:read\"")
         + &key("root", "globex", "\"admin\"");
-    parts.keys = Some(foretell::http::auth::Keys::parse(&file).unwrap());
+    parts.keys = Some(foretell_service::http::auth::Keys::parse(&file).unwrap());
     let instance = Instance::with(world, parts).await;
     let get = async |path: &str, key: &str, tenant: &str| {
         let mut request = instance.request(Method::GET, path);
@@ -289,10 +289,10 @@ async fn keys_append_events_of_their_scopes_only_and_erasure_needs_its_own() {
         ("reader", "views:read"),
     ];
     let key = |(name, scope): &(&str, &str)| {
-        let hash = foretell::http::auth::hash(name);
+        let hash = foretell_service::http::auth::hash(name);
         format!("[[keys]]\nname = \"{name}\"\nsha256 = \"{hash}\"\ntenant = \"acme\"\nscopes = [\"{scope}\"]\n")
     };
-    parts.keys = Some(foretell::http::auth::Keys::parse(&keys.iter().map(key).collect::<String>()).unwrap());
+    parts.keys = Some(foretell_service::http::auth::Keys::parse(&keys.iter().map(key).collect::<String>()).unwrap());
     let instance = Instance::with(world, parts).await;
     let send = async |key: &str, media: &str, body: &Value| {
         let request = instance.request(Method::POST, "/v1/events").header("content-type", media);
@@ -334,11 +334,11 @@ async fn reading_is_split_into_logins_and_visits() {
     let world = World::new();
     let mut parts = world.parts();
     let key = |scope: &str| {
-        let hash = foretell::http::auth::hash(scope);
+        let hash = foretell_service::http::auth::hash(scope);
         format!("[[keys]]\nname = \"{scope}\"\nsha256 = \"{hash}\"\ntenant = \"acme\"\nscopes = [\"{scope}\"]\n")
     };
     let scopes = ["logins:read", "visits:read", "views:read", "risk:read", "policies:write", "admin"];
-    parts.keys = Some(foretell::http::auth::Keys::parse(&scopes.map(key).concat()).unwrap());
+    parts.keys = Some(foretell_service::http::auth::Keys::parse(&scopes.map(key).concat()).unwrap());
     let instance = Instance::with(world, parts).await;
     let scored = async |path: &str, body: Value| {
         let request = instance.request(Method::POST, path).bearer_auth("risk:read").json(&body);

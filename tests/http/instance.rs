@@ -2,29 +2,31 @@
 
 use crate::contract;
 use async_trait::async_trait;
-use foretell::assess::Assessor;
-use foretell::clock::Clock;
-use foretell::decisions::{self, Recorder};
-use foretell::enrich::Enricher;
-use foretell::event::reminder::Risk;
-use foretell::http::{Api, Config, Parts, Scoring, router, serve};
-use foretell::log::Retention;
-use foretell::pipeline;
-use foretell::pipeline::family::{self, Views};
-use foretell::pipeline::keeper::{Alone, Companion};
-use foretell::pipeline::misplaced::Misplaced;
-use foretell::policies::{InForce, Policies};
-use foretell::progress::{self, Progress};
-use foretell::rebuild::Rebuilder;
-use foretell::remind::{self, Assess};
-use foretell::rows::{self, Rows};
-use foretell::store::{Generation, Store, memory};
-use foretell::verify::{Scratch, Verifier};
-use foretell::view::client::{Appointments, Client};
-use foretell::view::policy;
-use foretell::view::sent::Reminders;
-use foretell::view::user::Logins;
-use foretell::view::{self, Fold, Limits};
+use foretell::app::training::Training;
+use foretell_domain::address::Generation;
+use foretell_domain::view::client::{Appointments, Client};
+use foretell_domain::view::policy;
+use foretell_domain::view::sent::Reminders;
+use foretell_domain::view::user::Logins;
+use foretell_domain::view::{self, Fold, Limits};
+use foretell_engine::pipeline;
+use foretell_engine::pipeline::family::{self, Views};
+use foretell_engine::pipeline::keeper::{Alone, Companion};
+use foretell_engine::pipeline::misplaced::Misplaced;
+use foretell_engine::progress::{self, Progress};
+use foretell_engine::rebuild::Rebuilder;
+use foretell_engine::rows::{self, Rows};
+use foretell_engine::verify::{Scratch, Verifier};
+use foretell_enrich::Enricher;
+use foretell_events::reminder::Risk;
+use foretell_ports::clock::Clock;
+use foretell_ports::log::Retention;
+use foretell_ports::store::{Store, memory};
+use foretell_service::assess::Assessor;
+use foretell_service::decisions::{self, Recorder};
+use foretell_service::http::{Api, Config, Parts, Scoring, router, serve};
+use foretell_service::policies::{InForce, Policies};
+use foretell_service::remind::{self, Assess};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -62,7 +64,7 @@ impl Manual {
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) clock: Arc<Manual>,
-    pub(crate) log: Arc<foretell::log::memory::Log>,
+    pub(crate) log: Arc<foretell_ports::log::memory::Log>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) misplaced: Arc<Misplaced>,
 }
@@ -70,7 +72,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let clock = Arc::new(Manual(AtomicI64::new(NOW_MS)));
-        let log = Arc::new(foretell::log::memory::Log::new(|_| PARTITIONS, clock.clone()));
+        let log = Arc::new(foretell_ports::log::memory::Log::new(|_| PARTITIONS, clock.clone()));
         Self { clock, log, store: Arc::new(memory::Store::new()), misplaced: Arc::default() }
     }
 
@@ -107,7 +109,7 @@ impl World {
     pub(crate) fn family<F: Fold>(&self, fold: F) -> Views<F> {
         Views {
             fold,
-            partitions: foretell::log::Log::partitions(self.log.as_ref(), F::FAMILY.topic()),
+            partitions: foretell_ports::log::Log::partitions(self.log.as_ref(), F::FAMILY.topic()),
             topic_name: format!("foretell.{}", F::FAMILY.name()),
             log: self.log.clone(),
             store: self.store.clone(),
@@ -156,6 +158,13 @@ impl World {
         let verifier = self.verifier(self.store.clone());
         let (log, store) = (self.log.clone(), self.store.clone());
         let fingerprint = view::fingerprint(&Limits::default());
+        let training = Training {
+            log: log.clone(),
+            store: store.clone(),
+            clock: self.clock.clone(),
+            config: Default::default(),
+            limits: Limits::default(),
+        };
         Parts {
             verifier: verifier.clone(),
             rebuilder: Rebuilder { log, store, verifier, fingerprint, generation_grace_ms: GRACE_MS },
@@ -174,6 +183,7 @@ impl World {
             topic_prefix: "foretell.".into(),
             notices: Vec::new(),
             misplaced: self.misplaced.clone(),
+            trainer: Arc::new(training),
             back_up: None,
             shutdown: CancellationToken::new(),
             config: Config { drain_ms: 2_000, score_deadline_ms: 10_000, ..Config::default() },
@@ -232,7 +242,7 @@ impl Instance {
 
     /// What the process counts, of all instances in it, as operators see it.
     pub(crate) fn metrics() -> String {
-        let prometheus = foretell::telemetry::prometheus().expect("nobody else counts");
+        let prometheus = foretell_telemetry::prometheus().expect("nobody else counts");
         prometheus.run_upkeep();
         prometheus.render()
     }

@@ -1,8 +1,8 @@
 //! What one caller, with a key or without, can take from the others: labels, bodies, places, streams, long answers.
 
 use crate::instance::{Answer, Instance, World, event, login, until};
-use foretell::http::Config;
-use foretell::http::auth::{Keys, hash};
+use foretell_service::http::Config;
+use foretell_service::http::auth::{Keys, hash};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -327,7 +327,7 @@ async fn a_small_body_full_of_faults_has_no_large_answer() {
 
 #[tokio::test]
 async fn the_document_names_each_schema_once_and_says_the_bounds_of_parameters() {
-    let document: Value = serde_json::from_str(&foretell::http::openapi::document().unwrap()).unwrap();
+    let document: Value = serde_json::from_str(&foretell_service::http::openapi::document().unwrap()).unwrap();
     let schemas = &document["components"]["schemas"];
     let answer = &document["paths"]["/v1/decisions/{id}"]["get"]["responses"]["200"]["content"]["application/json"];
     let named = answer["schema"]["$ref"].as_str().unwrap().rsplit('/').next().unwrap();

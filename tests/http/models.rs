@@ -1,8 +1,8 @@
 //! Models: which one scores visits, from one request to the next.
 
 use crate::instance::{Answer, Instance, booked, event};
-use foretell::score::no_show::input::{Attribute, Input};
-use foretell::score::no_show::model::{Basis, Model, Term, Training, Visits};
+use foretell_domain::score::no_show::input::{Attribute, Input};
+use foretell_domain::score::no_show::model::{Basis, Model, Term, Training, Visits};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn model(attribute: &str, weight: f64) -> Value {
         centre: 0.25,
     };
     let model = Model {
-        format: foretell::score::no_show::model::FORMAT,
+        format: foretell_domain::score::no_show::model::FORMAT,
         training: Training { rows: 4_000, missed: 800, ..Training::default() },
         intercept: -1.0,
         lead_rates: [0.2; 12],

@@ -1,10 +1,10 @@
 //! What operators rely on: readiness, limits, draining, documents, the socket's own routes.
 
 use crate::instance::{Answer, Instance, PARTITIONS, World, login, until};
-use foretell::event::Topic;
-use foretell::event::codec::{Defaults, decode_structured};
-use foretell::http::{Api, admin_router, openapi, ops, serve};
-use foretell::log::Log;
+use foretell_events::Topic;
+use foretell_events::codec::{Defaults, decode_structured};
+use foretell_ports::log::Log;
+use foretell_service::http::{Api, admin_router, openapi, ops, serve};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -104,7 +104,7 @@ async fn draining_answers_what_is_open_and_takes_nothing_new() {
     let waiting = waiting.header("content-type", "application/cloudevents+json").body(login("e", "u").to_string());
     let waiting = tokio::spawn(async move { Answer::of(waiting.send().await.unwrap()).await });
     let appended = async || {
-        let partition = foretell::event::key::partition(b"default:u", PARTITIONS);
+        let partition = foretell_events::key::partition(b"default:u", PARTITIONS);
         world.log.extent(Topic::Logins, partition).await.unwrap().end == 1
     };
     until(appended).await;
@@ -236,9 +236,9 @@ async fn documented_examples_are_accepted() {
 async fn the_socket_shows_what_is_stored_and_appends_without_a_key() {
     let world = World::new();
     let mut parts = world.parts();
-    let key = foretell::http::auth::hash("k");
+    let key = foretell_service::http::auth::hash("k");
     let file = format!("[[keys]]\nname = \"k\"\nsha256 = \"{key}\"\ntenant = \"acme\"\nscopes = [\"admin\"]\n");
-    parts.keys = Some(foretell::http::auth::Keys::parse(&file).unwrap());
+    parts.keys = Some(foretell_service::http::auth::Keys::parse(&file).unwrap());
     let shutdown = parts.shutdown.clone();
     let _views = world.views(shutdown.clone()).await;
     let api = Api::new(parts);
@@ -255,7 +255,7 @@ async fn the_socket_shows_what_is_stored_and_appends_without_a_key() {
     let get = async |path: &str| send(client.get(format!("http://localhost/admin/{path}"))).await;
     let topics = get("topics").await.body;
     assert_eq!(topics[0]["topic"], "foretell.logins");
-    let partition = foretell::event::key::partition(b"default:u", PARTITIONS) as usize;
+    let partition = foretell_events::key::partition(b"default:u", PARTITIONS) as usize;
     assert_eq!(topics[0]["partitions"][partition], json!([0, 1]));
     let positions = get("positions").await.body;
     let stands = positions.as_array().unwrap().iter().find(|p| p["family"] == "logins" && p["partition"] == partition);

@@ -1,11 +1,12 @@
 //! Policies: what decides for a tenant, from one request to the next.
 
 use crate::instance::{Answer, Instance, World, login};
-use foretell::event::Topic;
-use foretell::http::Parts;
-use foretell::log::{Log, NewRecord};
-use foretell::policies::Policies;
-use foretell::score::login::Policy;
+use foretell_domain::score::login::Policy;
+use foretell_events::Topic;
+use foretell_events::record::NewRecord;
+use foretell_ports::log::Log;
+use foretell_service::http::Parts;
+use foretell_service::policies::Policies;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -3,11 +3,13 @@
 
 use crate::instance::{GRACE_MS, Instance, World};
 use crate::verify::{Scanned, folded, is_totals, records, verified};
-use foretell::event::Topic;
-use foretell::log::Log;
-use foretell::rebuild::{Order, Rebuilder, Told, all_due, spawn};
-use foretell::store::{Checkpoint, Family, Flush, Generation, Pointer, RowKey, RowWrite, Store, View};
-use foretell::view::{self, Limits};
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_domain::pointer::Pointer;
+use foretell_domain::view::{self, Limits};
+use foretell_engine::rebuild::{Order, Rebuilder, Told, all_due, spawn};
+use foretell_events::Topic;
+use foretell_ports::log::Log;
+use foretell_ports::store::{Checkpoint, Flush, RowWrite, Store};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +103,8 @@ async fn damaged_rows_are_replaced_while_events_come_and_replays_write_no_letter
 
     // What comes now is folded, and its letters are written, by the new generation alone.
     let instance = Instance::without_views(world.clone(), world.parts()).await;
-    let bad = foretell::log::NewRecord { topic: Topic::Logins, key: None, value: "{".into(), headers: vec![] };
+    let bad =
+        foretell_events::record::NewRecord { topic: Topic::Logins, key: None, value: "{".into(), headers: vec![] };
     let positions = world.log.append(vec![bad]).await.unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     assert!(world.parts().progress.wait(&positions, deadline).await);

@@ -1,7 +1,7 @@
 //! Reminders by hand.
 
 use crate::instance::{Answer, Instance, NOW_MS, World, booked, event, until};
-use foretell::view::client::REQUEST_EXPIRES_MS;
+use foretell_domain::view::client::REQUEST_EXPIRES_MS;
 use reqwest::Method;
 use serde_json::{Value, json};
 

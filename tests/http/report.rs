@@ -2,15 +2,16 @@
 
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, event, until};
 use bytes::Bytes;
-use foretell::event::codec::rfc3339;
-use foretell::event::{Topic, key};
-use foretell::log::{Log, NewRecord};
-use foretell::report::Told;
-use foretell::report::no_show::{Report, Row};
-use foretell::report::reading::{Asked, Sources, spawn};
-use foretell::rows::Pointers;
-use foretell::score::metrics::{Case, Metrics};
-use foretell::view::{self, Limits};
+use foretell_domain::report::no_show::{Report, Row};
+use foretell_domain::score::metrics::{Case, Metrics};
+use foretell_domain::view::{self, Limits};
+use foretell_engine::rows::Pointers;
+use foretell_events::codec::rfc3339;
+use foretell_events::record::NewRecord;
+use foretell_events::{Topic, key};
+use foretell_ports::log::Log;
+use foretell_service::report::Told;
+use foretell_service::report::reading::{Asked, Sources, spawn};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 fn sources(world: &World) -> Sources {
     let pointers = Pointers::new(world.store.clone(), 100, view::fingerprint(&Limits::default()));
     let (log, store, pointers) = (world.log.clone(), world.store.clone(), Arc::new(pointers));
-    let now_ms = foretell::clock::Clock::now_ms(world.clock.as_ref());
+    let now_ms = foretell_ports::clock::Clock::now_ms(world.clock.as_ref());
     Sources { log, store, pointers, decisions_since_ms: None, now_ms }
 }
 
@@ -71,7 +72,7 @@ async fn reminders(world: &World) -> usize {
 /// of each nobody speaks of again.
 #[tokio::test]
 async fn visits_are_held_against_what_was_said_and_announced() {
-    foretell::telemetry::prometheus();
+    foretell_telemetry::prometheus();
     let instance = Instance::start().await;
     let (far_ms, near_ms) = (NOW_MS + 96 * HOUR_MS, NOW_MS + 8 * HOUR_MS);
     let bookings = (0..12).map(|n| visit(n, far_ms, 14)).chain((12..24).map(|n| visit(n, near_ms, 0)));
@@ -184,7 +185,7 @@ async fn what_stands_where_it_does_not_belong_says_nothing() {
             world.log.append_to(partition, record).unwrap();
         }
         assert_eq!(report(world, Asked::default()).await.elsewhere, counted, "{stray}");
-        let mut told = foretell::decisions::reading::spawn(world.log.clone(), None, Default::default());
+        let mut told = foretell_service::decisions::reading::spawn(world.log.clone(), None, Default::default());
         let unmatched = loop {
             if let Told::Done(report) = told.recv().await.expect("it comes to an end") {
                 break report.unmatched;

@@ -2,15 +2,18 @@
 
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, World, booked, event, login, until};
 use async_trait::async_trait;
-use foretell::event::Topic;
-use foretell::http::Parts;
-use foretell::log::Log;
-use foretell::policies::{Policies, Settings};
-use foretell::rows::{self, Rows};
-use foretell::score::OnUnavailable;
-use foretell::score::login::Policy;
-use foretell::store::{Checkpoint, Error, Family, Flush, Generation, Pointer, Row, RowKey, Store, View};
-use foretell::view::Limits;
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_domain::pointer::Pointer;
+use foretell_domain::score::OnUnavailable;
+use foretell_domain::score::login::Policy;
+use foretell_domain::view::Limits;
+use foretell_engine::rows::{self, Rows};
+use foretell_events::Topic;
+use foretell_ports::Error;
+use foretell_ports::log::Log;
+use foretell_ports::store::{Checkpoint, Flush, Row, Store};
+use foretell_service::http::Parts;
+use foretell_service::policies::{Policies, Settings};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;

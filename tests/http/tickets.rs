@@ -2,7 +2,7 @@
 
 use crate::instance::{Answer, Instance, NOW_MS, World};
 use crate::stream::{DUE_MS, Subscriber, announce};
-use foretell::http::auth::{Keys, hash};
+use foretell_service::http::auth::{Keys, hash};
 use reqwest::Method;
 
 const TICKETS: &str = "/v1/streams/tickets";

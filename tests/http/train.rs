@@ -6,9 +6,9 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use axum::response::Response;
 use axum::{Router, http::StatusCode};
-use foretell::event::codec::{self, Defaults, encode_event, rfc3339};
-use foretell::event::key;
-use foretell::http::{Api, Parts, admin_router};
+use foretell_events::codec::{self, Defaults, encode_event, rfc3339};
+use foretell_events::key;
+use foretell_service::http::{Api, Parts, admin_router};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 

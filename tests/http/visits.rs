@@ -1,8 +1,8 @@
 //! Answers about visits: whose they are, when they start, and which events are skipped.
 
 use crate::instance::{Instance, NOW_MS, booked, event};
-use foretell::event::codec::rfc3339;
-use foretell::view::Limits;
+use foretell_domain::view::Limits;
+use foretell_events::codec::rfc3339;
 use serde_json::{Value, json};
 
 fn told(id: &str, kind: &str, client: &str, time: &str) -> Value {
@@ -46,7 +46,7 @@ async fn an_id_used_for_two_types_is_two_events_and_each_can_be_repeated() {
 
 #[tokio::test]
 async fn an_outcome_before_the_visit_is_impossible() {
-    foretell::telemetry::prometheus();
+    foretell_telemetry::prometheus();
     let instance = Instance::start().await;
     instance.fold(&[booked("b", "c", "a", "2026-03-05T09:30:00")]).await;
     for outcome in ["missed", "attended"] {

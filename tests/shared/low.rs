@@ -1,10 +1,10 @@
 //! Risk for tests of when reminders go out: every visit is known, and at the lowest level.
 
 use async_trait::async_trait;
-use foretell::event::reminder::Risk;
-use foretell::remind::Assess;
-use foretell::score::Level;
-use foretell::view::client::Client;
+use foretell_domain::score::Level;
+use foretell_domain::view::client::Client;
+use foretell_events::reminder::Risk;
+use foretell_service::remind::Assess;
 use std::collections::BTreeMap;
 
 pub(crate) struct Low;

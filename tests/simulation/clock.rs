@@ -1,6 +1,6 @@
 //! Virtual time: a paused runtime, and the clock that runs with it.
 
-use foretell::clock::Clock;
+use foretell_ports::clock::Clock;
 use tokio::time::Instant;
 
 /// 1 June 2026, 09:00 UTC.

@@ -1,16 +1,16 @@
 //! What must hold after a run, whatever happened in it: rows are the fold of the log, and each rejected record has
 //! one dead letter.
 
-use foretell::dead::mark::{Fate, Mark};
-use foretell::dead::{Identity, Letter, untouched};
-use foretell::event::{Event, Position, Topic, codec};
-use foretell::log::Record;
-use foretell::log::memory::Log as MemoryLog;
-use foretell::store::memory::Store as MemoryStore;
-use foretell::store::{Generation, RowKey};
-use foretell::view::cell::Cell;
-use foretell::view::materialized::Materialized;
-use foretell::view::{Fold, Place};
+use foretell_domain::address::{Generation, RowKey};
+use foretell_domain::dead::mark::{Fate, Mark};
+use foretell_domain::dead::{Identity, Letter, untouched};
+use foretell_domain::view::cell::Cell;
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::{Fold, Place};
+use foretell_events::record::Record;
+use foretell_events::{Event, Position, Topic, codec};
+use foretell_ports::log::memory::Log as MemoryLog;
+use foretell_ports::store::memory::Store as MemoryStore;
 use std::collections::{BTreeMap, HashSet};
 
 /// Prefix of topic names in letters.
@@ -18,7 +18,7 @@ pub const PREFIX: &str = "foretell.";
 
 /// All records of a topic, partition by partition.
 pub fn records(log: &MemoryLog, topic: Topic) -> Vec<Record> {
-    let partitions = foretell::log::Log::partitions(log, topic);
+    let partitions = foretell_ports::log::Log::partitions(log, topic);
     (0..partitions).flat_map(|partition| log.records(topic, partition).unwrap()).collect()
 }
 
@@ -32,7 +32,7 @@ pub struct Facts {
 
 impl Facts {
     pub fn of(log: &MemoryLog, topic: Topic) -> Self {
-        let partitions = foretell::log::Log::partitions(log, topic);
+        let partitions = foretell_ports::log::Log::partitions(log, topic);
         let mut facts = Self { events: Vec::new(), rejected: Vec::new() };
         for record in records(log, topic) {
             let Position { partition, offset, .. } = record.position;

@@ -11,15 +11,18 @@ use crate::random::Random;
 use crate::weather::{Climate, Fates, Weather};
 use crate::world;
 use async_trait::async_trait;
-use foretell::event::key;
-use foretell::log::memory::Log as MemoryLog;
-use foretell::log::{Error, Log};
-use foretell::pipeline::family::{self, Views};
-use foretell::pipeline::keeper::{self, Alone};
-use foretell::store::memory::Store as MemoryStore;
-use foretell::store::{Checkpoint, Family, Flush, Generation, Pointer, Row, RowKey, Store, View};
-use foretell::telemetry::meter;
-use foretell::view::user::Logins;
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_domain::pointer::Pointer;
+use foretell_domain::view::user::Logins;
+use foretell_engine::pipeline::family::{self, Views};
+use foretell_engine::pipeline::keeper::{self, Alone};
+use foretell_events::key;
+use foretell_ports::Error;
+use foretell_ports::log::Log;
+use foretell_ports::log::memory::Log as MemoryLog;
+use foretell_ports::store::memory::Store as MemoryStore;
+use foretell_ports::store::{Checkpoint, Flush, Row, Store};
+use foretell_telemetry::meter;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -205,7 +208,7 @@ impl World {
             ended = ended.or(self.keep().await);
             for _ in 0..self.random.below(8) {
                 let (Made::New(record) | Made::Again(record)) =
-                    self.history.next(foretell::clock::Clock::now_ms(&*self.clock));
+                    self.history.next(foretell_ports::clock::Clock::now_ms(&*self.clock));
                 let partition = record.key.as_ref().map_or(0, |key| key::partition(key, PARTITIONS));
                 self.log.append_to(partition, record).unwrap();
             }
@@ -264,7 +267,7 @@ impl World {
             }
             sleep(Duration::from_millis(100)).await;
         }
-        if !matches!(last, Some(foretell::rebuild::Told::Done { .. })) {
+        if !matches!(last, Some(foretell_engine::rebuild::Told::Done { .. })) {
             return Err(format!("the rebuild came to {last:?}"));
         }
         self.settle().await;

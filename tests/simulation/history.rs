@@ -1,12 +1,12 @@
 //! Random histories: few subjects and few values, so that everything meets everything.
 
 use crate::random::Random;
-use foretell::event::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
-use foretell::event::codec::encode_event;
-use foretell::event::login::{Attempt, Device, Login, Verdict};
-use foretell::event::reminder::Request;
-use foretell::event::{Envelope, Event, Fact};
-use foretell::log::NewRecord;
+use foretell_events::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
+use foretell_events::codec::encode_event;
+use foretell_events::login::{Attempt, Device, Login, Verdict};
+use foretell_events::record::NewRecord;
+use foretell_events::reminder::Request;
+use foretell_events::{Envelope, Event, Fact};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -5,10 +5,14 @@ use crate::broken::{BrokenLog, BrokenStore};
 use crate::tally::Kind;
 use crate::weather::{Fate, Fates, Part};
 use async_trait::async_trait;
-use foretell::event::{Position, Topic};
-use foretell::log::{Assigned, Error, Extent, Fenced, Log, Membership, NewRecord, Next, Reader};
-use foretell::pipeline::keeper;
-use foretell::store::{Checkpoint, Family, Flush, Generation, Pointer, Row, RowKey, Store, View};
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_domain::pointer::Pointer;
+use foretell_engine::pipeline::keeper;
+use foretell_events::record::NewRecord;
+use foretell_events::{Position, Topic};
+use foretell_ports::Error;
+use foretell_ports::log::{Assigned, Extent, Fenced, Log, Membership, Next, Reader};
+use foretell_ports::store::{Checkpoint, Flush, Row, Store};
 use std::sync::Arc;
 
 /// The ports of one process.

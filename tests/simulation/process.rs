@@ -1,6 +1,6 @@
 //! A process: a task, and the switch that its own crashes press.
 
-use foretell::port::Error;
+use foretell_ports::Error;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

@@ -2,7 +2,7 @@
 
 use crate::random::Random;
 use crate::tally::{Kind, Tally};
-use foretell::log::Error;
+use foretell_ports::Error;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

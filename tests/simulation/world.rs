@@ -10,21 +10,23 @@ use crate::process::Process;
 use crate::random::Random;
 use crate::tally::{Kind, Tally};
 use crate::weather::{Climate, Fates, Part, Weather};
-use foretell::clock::Clock;
-use foretell::dead::asked::Told;
-use foretell::event::key;
-use foretell::log::Log;
-use foretell::log::group::Handover;
-use foretell::log::memory::Log as MemoryLog;
-use foretell::pipeline::Config;
-use foretell::pipeline::family::{self, Views};
-use foretell::pipeline::keeper::{self, Alone};
-use foretell::rebuild::{self, Order};
-use foretell::store::memory::Store as MemoryStore;
-use foretell::store::{Generation, Pointer, Store};
-use foretell::view::client::Appointments;
-use foretell::view::user::Logins;
-use foretell::view::{Fold, Limits, fingerprint};
+use foretell_domain::address::Generation;
+use foretell_domain::dead::asked::Told;
+use foretell_domain::pointer::Pointer;
+use foretell_domain::view::client::Appointments;
+use foretell_domain::view::user::Logins;
+use foretell_domain::view::{Fold, Limits, fingerprint};
+use foretell_engine::pipeline::Config;
+use foretell_engine::pipeline::family::{self, Views};
+use foretell_engine::pipeline::keeper::{self, Alone};
+use foretell_engine::rebuild::{self, Order};
+use foretell_events::key;
+use foretell_ports::clock::Clock;
+use foretell_ports::log::Log;
+use foretell_ports::log::group::Handover;
+use foretell_ports::log::memory::Log as MemoryLog;
+use foretell_ports::store::Store;
+use foretell_ports::store::memory::Store as MemoryStore;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -80,7 +82,7 @@ pub fn config() -> Config {
 }
 
 /// What a process of the views role does.
-pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F) -> Result<(), foretell::port::Error> {
+pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F) -> Result<(), foretell_ports::Error> {
     let topic_name = format!("{}{}", equation::PREFIX, F::FAMILY.topic().name());
     let (log, store) = (ports.clone(), ports);
     let views =

@@ -3,13 +3,16 @@
 //! Needs running services and says so: `scripts/services up -k 1 -c 1 -- cargo test --test suite cluster`.
 
 use bytes::Bytes;
-use foretell::event::Topic;
-use foretell::event::key;
-use foretell::log::kafka::topics::{self, Shape};
-use foretell::log::kafka::{self, Kafka, Names};
-use foretell::log::{Assigned, Kind, Log, Membership, NewRecord, Next, Reader, Record};
-use foretell::store::cassandra::{self, Cassandra, schema};
-use foretell::store::{Checkpoint, Family, Flush, Generation, Store};
+use foretell_cassandra::{Cassandra, schema};
+use foretell_domain::address::{Family, Generation};
+use foretell_events::Topic;
+use foretell_events::key;
+use foretell_events::record::{NewRecord, Record};
+use foretell_kafka::topics::{self, Shape};
+use foretell_kafka::{Kafka, Names};
+use foretell_ports::Kind;
+use foretell_ports::log::{Assigned, Log, Membership, Next, Reader};
+use foretell_ports::store::{Checkpoint, Flush, Store};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -51,12 +54,12 @@ fn store_url() -> String {
     format!("cassandra://{}/{}", service("CASSANDRA_NODES"), unique())
 }
 
-fn kafka_config() -> kafka::Config {
-    kafka::Config { session_timeout_ms: 6_000, ..kafka::Config::default() }
+fn kafka_config() -> foretell_kafka::Config {
+    foretell_kafka::Config { session_timeout_ms: 6_000, ..foretell_kafka::Config::default() }
 }
 
-fn cassandra_config() -> cassandra::Config {
-    cassandra::Config { replication_factor: 1, ..cassandra::Config::default() }
+fn cassandra_config() -> foretell_cassandra::Config {
+    foretell_cassandra::Config { replication_factor: 1, ..foretell_cassandra::Config::default() }
 }
 
 fn shape(partitions: u32) -> Shape {
@@ -435,10 +438,10 @@ async fn a_member_that_has_left_is_out_of_its_group_and_its_partitions_go_on() {
     open_log(&prefix, 4).await;
     // Nobody here waits for the end of such a session: only a member that says so is gone.
     let heartbeat = ("heartbeat.interval.ms".to_owned(), "300".to_owned());
-    let config = kafka::Config {
+    let config = foretell_kafka::Config {
         session_timeout_ms: 240_000,
         properties: BTreeMap::from([heartbeat]),
-        ..kafka::Config::default()
+        ..foretell_kafka::Config::default()
     };
     let log = Kafka::open(&log_url(), Names::new(&prefix), &config).await.expect("a log");
     let mut owners = tokio::task::JoinSet::new();
@@ -517,7 +520,7 @@ async fn the_largest_record_passes_and_a_larger_one_takes_none_along() {
         value: Bytes::copy_from_slice(&noise[..bytes]),
         headers: Vec::new(),
     };
-    let largest = foretell::log::RECORD_BYTES_MAX - "default:u".len();
+    let largest = foretell_events::record::RECORD_BYTES_MAX - "default:u".len();
     log.append(vec![of(largest)]).await.expect("the largest passes");
     let refused = log.append(vec![of(1), of(largest + 1)]).await.expect_err("one byte more");
     assert_eq!(refused.kind, Kind::Reject);

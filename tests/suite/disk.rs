@@ -1,11 +1,16 @@
 //! The backends on disk: every promise, and what happens to a directory.
 
 use crate::Fixture;
-use foretell::clock;
-use foretell::event::Topic;
-use foretell::log::disk::{self, Config};
-use foretell::log::{Error, Kind, Log, NewRecord, Next, record_at};
-use foretell::store::{self, Checkpoint, Family, Flush, Generation, Pointer, RowKey, RowWrite, Store, View};
+use foretell_disk::log as disk;
+use foretell_disk::log::Config;
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_domain::pointer::Pointer;
+use foretell_events::Topic;
+use foretell_events::record::NewRecord;
+use foretell_ports::clock;
+use foretell_ports::log::{Log, Next, record_at};
+use foretell_ports::store::{Checkpoint, Flush, RowWrite, Store};
+use foretell_ports::{Error, Kind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -50,7 +55,7 @@ mod store_on_disk {
 
     async fn make() -> Fixture<dyn Store> {
         let directory = directory();
-        let store = store::disk::Store::open(&disk::lock(directory.path()).expect("free")).expect("opens");
+        let store = foretell_disk::store::Store::open(&disk::lock(directory.path()).expect("free")).expect("opens");
         Fixture { port: Arc::new(store), keep: Box::new(directory) }
     }
 
@@ -288,7 +293,7 @@ fn a_directory_belongs_to_one() {
     let expected = format!("{} is in use by another process (pid {})", directory.path().display(), std::process::id());
     assert_eq!((error.kind, error.detail), (Kind::Fatal, expected));
     let log = disk::Log::open(&held, |_| 1, Config::default(), Arc::new(clock::System)).expect("opens");
-    let store = store::disk::Store::open(&held).expect("log and store share it");
+    let store = foretell_disk::store::Store::open(&held).expect("log and store share it");
     drop((held, log));
     assert!(disk::lock(directory.path()).is_err(), "the store still has it");
     drop(store);
@@ -443,13 +448,13 @@ async fn a_store_opened_again_keeps_everything_and_still_refuses_lower_positions
     let held = disk::lock(directory.path()).expect("free");
     let pointer = Pointer::first(1, "fold 1".to_owned());
     {
-        let store = store::disk::Store::open(&held).expect("opens");
+        let store = foretell_disk::store::Store::open(&held).expect("opens");
         for next in 1..=500 {
             store.apply(&flush(next)).await.expect("applied");
         }
         assert!(store.swap_pointer(Family::Logins, None, &pointer).await.expect("answered"));
     }
-    let store = store::disk::Store::open(&held).expect("opens");
+    let store = foretell_disk::store::Store::open(&held).expect("opens");
     let checkpoint = store.checkpoint(generation(), 0).await.expect("readable").expect("kept");
     assert_eq!(checkpoint.next, 500);
     store.apply(&flush(400)).await.expect("a late writer is heard");
@@ -464,11 +469,11 @@ async fn a_store_opened_again_keeps_everything_and_still_refuses_lower_positions
 async fn a_damaged_store_says_how_to_go_on() {
     let directory = directory();
     let held = disk::lock(directory.path()).expect("free");
-    drop(store::disk::Store::open(&held).expect("opens"));
+    drop(foretell_disk::store::Store::open(&held).expect("opens"));
     let path = directory.path().join("store");
     let version = path.join("version");
     std::fs::write(&version, b"no version at all").expect("written");
-    let error = store::disk::Store::open(&held).err().expect("damage is noticed");
+    let error = foretell_disk::store::Store::open(&held).err().expect("damage is noticed");
     assert_eq!(error.kind, Kind::Fatal);
     assert!(error.detail.contains("can be folded again from the log"), "{error}");
     assert!(error.detail.contains(&format!("delete {}", path.display())), "{error}");
@@ -497,8 +502,9 @@ async fn after_a_failed_sync_the_log_is_broken_and_says_so() {
 
 mod exchange {
     use super::*;
-    use foretell::event::{Position, key};
-    use foretell::log::{Exchange, Record, Remains};
+    use foretell_events::record::Record;
+    use foretell_events::{Position, key};
+    use foretell_ports::log::{Exchange, Remains};
 
     const MOVED: [Topic; 2] = [Topic::Appointments, Topic::Reminders];
     /// What opening does, in its order.
@@ -632,8 +638,9 @@ mod exchange {
 /// Decisions and dead letters go after a time, facts never.
 mod retention {
     use super::*;
-    use foretell::clock::Clock;
-    use foretell::log::{Record, Retention};
+    use foretell_events::record::Record;
+    use foretell_ports::clock::Clock;
+    use foretell_ports::log::Retention;
     use std::sync::atomic::{AtomicI64, Ordering};
 
     const HOUR_MS: i64 = 3_600_000;

@@ -2,8 +2,10 @@
 
 use crate::{Fixture, quiet, within};
 use bytes::Bytes;
-use foretell::event::{Topic, key};
-use foretell::log::{Assigned, Kind, Log, Membership, NewRecord, Next, RECORD_BYTES_MAX, Reader, Record, record_at};
+use foretell_events::record::{NewRecord, RECORD_BYTES_MAX, Record};
+use foretell_events::{Topic, key};
+use foretell_ports::Kind;
+use foretell_ports::log::{Assigned, Log, Membership, Next, Reader, record_at};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,11 +1,12 @@
 //! The backends in memory: every promise, and what a simulation asks of them beyond the contract.
 
 use crate::Fixture;
-use foretell::clock;
-use foretell::event::Topic;
-use foretell::log::group::Handover;
-use foretell::log::{self, Assigned, Log, Next};
-use foretell::store::{self, Store};
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_events::Topic;
+use foretell_ports::clock;
+use foretell_ports::log::group::Handover;
+use foretell_ports::log::{self, Assigned, Log, Next};
+use foretell_ports::store::{self, Store};
 use std::sync::Arc;
 
 fn open() -> log::memory::Log {
@@ -32,9 +33,14 @@ mod store_in_memory {
     crate::store_promises!(make);
 }
 
-fn record(value: &str) -> log::NewRecord {
+fn record(value: &str) -> foretell_events::record::NewRecord {
     let key = None;
-    log::NewRecord { topic: Topic::Logins, key, value: value.to_owned().into(), headers: Vec::new() }
+    foretell_events::record::NewRecord {
+        topic: Topic::Logins,
+        key,
+        value: value.to_owned().into(),
+        headers: Vec::new(),
+    }
 }
 
 async fn next_value(assigned: &mut Assigned) -> String {
@@ -120,7 +126,7 @@ async fn a_partition_taken_at_once_does_not_wait() {
 
 #[tokio::test]
 async fn a_torn_flush_leaves_what_it_says() {
-    use store::{Checkpoint, Family, Flush, Generation, RowKey, RowWrite, View};
+    use store::{Checkpoint, Flush, RowWrite};
     let store = store::memory::Store::new();
     let generation = Generation { family: Family::Logins, number: 1, epoch: 2 };
     let key = |n: i64| RowKey::hashed(View::User, format!("t:{n}"));
@@ -137,7 +143,7 @@ async fn a_torn_flush_leaves_what_it_says() {
 
 #[tokio::test]
 async fn between_equal_timestamps_the_larger_bytes_win() {
-    use store::{Checkpoint, Family, Flush, Generation, RowKey, RowWrite, View};
+    use store::{Checkpoint, Flush, RowWrite};
     let store = store::memory::Store::new();
     let generation = Generation { family: Family::Logins, number: 1, epoch: 0 };
     for cell in ["b", "c", "a"] {
@@ -159,6 +165,6 @@ async fn a_reader_of_what_was_forgotten_is_refused() {
     let extent = log.extent(Topic::Logins, 0).await.expect("known");
     assert_eq!((extent.start, extent.end), (4, 10));
     let refused = log.read(Topic::Logins, 0, 3).await.err().expect("not held any more");
-    assert!(refused.kind == log::Kind::Fatal && refused.detail.contains("3 was wanted"), "{refused}");
+    assert!(refused.kind == foretell_ports::Kind::Fatal && refused.detail.contains("3 was wanted"), "{refused}");
     assert_eq!(log.page(Topic::Logins, 0, 4).await.expect("readable").records[0].value, "4");
 }

@@ -2,7 +2,9 @@
 
 use crate::{Fixture, within};
 use bytes::Bytes;
-use foretell::store::{Checkpoint, Family, Flush, Generation, Pointer, Row, RowKey, RowWrite, Stand, Store, View};
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_domain::pointer::Pointer;
+use foretell_ports::store::{Checkpoint, Flush, Row, RowWrite, Stand, Store};
 use std::sync::Arc;
 
 /// A test for each promise, of the store that `$make().await` answers.

@@ -1,14 +1,14 @@
 //! Rows have bounds: what happens again and again, to one account or from one address, does not make them grow.
 
 use crate::build::{DAY, HOUR, appointments, booking, event};
-use foretell::event::appointment::{Channel, Scalar, StartsAt};
-use foretell::event::reminder::Feedback;
-use foretell::event::{Fact, key};
-use foretell::source::generate::{self, Hot, Shape};
-use foretell::view::cell::encode_state;
-use foretell::view::materialized::Materialized;
-use foretell::view::user::Logins;
-use foretell::view::{Limits, Place};
+use foretell_domain::view::cell::encode_state;
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::user::Logins;
+use foretell_domain::view::{Limits, Place};
+use foretell_events::appointment::{Channel, Scalar, StartsAt};
+use foretell_events::reminder::Feedback;
+use foretell_events::{Fact, key};
+use foretell_lab::source::generate::{self, Hot, Shape};
 
 /// A list without a bound would be larger than this by far.
 const ROW_BYTES_MAX: usize = 8 * 1024;

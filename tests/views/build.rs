@@ -1,12 +1,12 @@
 //! Events and rows in few words. Everything belongs to the tenant `t`; every event has an id of its own.
 
-use foretell::event::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
-use foretell::event::login::{Attempt, Login};
-use foretell::event::{Envelope, Event, Fact, key};
-use foretell::store::{RowKey, View};
-use foretell::view::client::{self, Appointments, Client};
-use foretell::view::materialized::Materialized;
-use foretell::view::{Aggregate, Fold, Limits, Place};
+use foretell_domain::address::{RowKey, View};
+use foretell_domain::view::client::{self, Appointments, Client};
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::{Aggregate, Fold, Limits, Place};
+use foretell_events::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
+use foretell_events::login::{Attempt, Login};
+use foretell_events::{Envelope, Event, Fact, key};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,22 +1,22 @@
 //! A client's row, and the rows it shares.
 
 use crate::build::*;
-use foretell::event::appointment::{CancelledBy, Change, Channel, Consent, QuietHours, StartsAt};
-use foretell::event::reminder::Request;
-use foretell::event::{Fact, key};
-use foretell::store::{RowKey, View};
-use foretell::view::agenda::{self, Kind};
-use foretell::view::client::{Client, History, Status};
-use foretell::view::lead::{self, Lead};
-use foretell::view::lookup::{self, Lookup};
-use foretell::view::{Aggregate, Limits};
+use foretell_domain::address::{RowKey, View};
+use foretell_domain::view::agenda::{self, Kind};
+use foretell_domain::view::client::{Client, History, Status};
+use foretell_domain::view::lead::{self, Lead};
+use foretell_domain::view::lookup::{self, Lookup};
+use foretell_domain::view::{Aggregate, Limits};
+use foretell_events::appointment::{CancelledBy, Change, Channel, Consent, QuietHours, StartsAt};
+use foretell_events::reminder::Request;
+use foretell_events::{Fact, key};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 const START: i64 = 1_000 * DAY + 9 * HOUR;
 const NONE: History = History { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
 
-type Views = crate::build::Views<foretell::view::client::Appointments>;
+type Views = crate::build::Views<foretell_domain::view::client::Appointments>;
 
 fn requested(id: &str) -> Fact {
     let (appointment_id, client_id) = (id.into(), "c".into());
@@ -364,13 +364,13 @@ fn a_forgotten_visit_leaves_its_counts_and_no_entries() {
 
 #[test]
 fn an_appointment_id_of_a_group_finds_a_client_whose_visit_is_on() {
-    let of = |client: &str, mut booking: foretell::event::appointment::Booking| {
+    let of = |client: &str, mut booking: foretell_events::appointment::Booking| {
         booking.client_id = client.into();
         Fact::Booked(Box::new(booking))
     };
     let seat = |client: &str| of(client, booking("a", START, Some("UTC")));
     let off = |client: &str| {
-        Fact::Cancelled(foretell::event::appointment::Cancellation {
+        Fact::Cancelled(foretell_events::appointment::Cancellation {
             appointment_id: "a".into(),
             client_id: client.into(),
             reason: None,
@@ -415,8 +415,8 @@ fn a_start_is_what_clocks_show() {
         let client = appointments([(1, booking)]).client("c");
         let start = client.appointments["a"].start.clone().unwrap();
         assert_eq!((start.local(), start.at_ms), (shown.parse().unwrap(), at(starts_at)), "{shown}");
-        let rules = foretell::event::zone::get(&start.zone).unwrap();
-        assert_eq!(start.local(), foretell::event::zone::local(start.at_ms, &rules), "{shown}");
+        let rules = foretell_events::zone::get(&start.zone).unwrap();
+        assert_eq!(start.local(), foretell_events::zone::local(start.at_ms, &rules), "{shown}");
     }
 }
 
@@ -529,7 +529,7 @@ fn any_events() -> impl Strategy<Value = Vec<(i64, Fact)>> {
                         let by = flag.then_some(CancelledBy::Business);
                         let (appointment_id, client_id) = (a, c);
                         let (reason, by) = (None, by);
-                        Fact::Cancelled(foretell::event::appointment::Cancellation {
+                        Fact::Cancelled(foretell_events::appointment::Cancellation {
                             appointment_id,
                             client_id,
                             reason,
@@ -646,7 +646,7 @@ proptest! {
             0 => Fact::Attended(visit("x", "c0")),
             1 => Fact::Missed(visit("x", "c0")),
             2 => Fact::Deleted(visit("x", "c0")),
-            kind => Fact::Cancelled(foretell::event::appointment::Cancellation {
+            kind => Fact::Cancelled(foretell_events::appointment::Cancellation {
                 appointment_id: "x".into(),
                 client_id: "c0".into(),
                 reason: None,

@@ -1,9 +1,9 @@
 //! Outcomes before a visit, and starts that change after an outcome.
 
 use crate::build::*;
-use foretell::event::{Event, Fact};
-use foretell::view::client::{Appointments, Client, History, Status};
-use foretell::view::{Fold, Outcome, Place, Skip};
+use foretell_domain::view::client::{Appointments, Client, History, Status};
+use foretell_domain::view::{Fold, Outcome, Place, Skip};
+use foretell_events::{Event, Fact};
 
 const START: &str = "2026-06-10T09:00:00Z";
 const NONE: History = History { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };

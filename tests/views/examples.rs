@@ -1,14 +1,14 @@
 //! Every example of the catalogue meets the fold of its family.
 
-use foretell::catalog::{TYPES, Type};
-use foretell::event::codec::{self, Defaults};
-use foretell::event::{Event, Topic};
-use foretell::view::cell::{decode_state, encode_state};
-use foretell::view::client::Appointments;
-use foretell::view::materialized::Materialized;
-use foretell::view::sent::Reminders;
-use foretell::view::user::Logins;
-use foretell::view::{Aggregate, Fold, Place};
+use foretell_domain::view::cell::{decode_state, encode_state};
+use foretell_domain::view::client::Appointments;
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::sent::Reminders;
+use foretell_domain::view::user::Logins;
+use foretell_domain::view::{Aggregate, Fold, Place};
+use foretell_events::catalog::{TYPES, Type};
+use foretell_events::codec::{self, Defaults};
+use foretell_events::{Event, Topic};
 use std::path::Path;
 
 fn examples(known: &Type) -> Vec<Event> {

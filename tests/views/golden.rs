@@ -9,15 +9,15 @@
 //! them to the last file, and the test still compares the rows of the earlier events.
 
 use bytes::Bytes;
-use foretell::event::{Event, Fact, Position, Topic, agent, codec, key, zone};
-use foretell::log::Record;
-use foretell::store::{RowKey, View};
-use foretell::view::cell::{Carried, Scratch};
-use foretell::view::client::Appointments;
-use foretell::view::policy::Policies;
-use foretell::view::sent::Reminders;
-use foretell::view::user::Logins;
-use foretell::view::{Aggregate, FOLD_VERSION, Fold, Limits, Outcome, Place, Skip};
+use foretell_domain::address::{RowKey, View};
+use foretell_domain::view::cell::{Carried, Scratch};
+use foretell_domain::view::client::Appointments;
+use foretell_domain::view::policy::Policies;
+use foretell_domain::view::sent::Reminders;
+use foretell_domain::view::user::Logins;
+use foretell_domain::view::{Aggregate, FOLD_VERSION, Fold, Limits, Outcome, Place, Skip};
+use foretell_events::record::Record;
+use foretell_events::{Event, Fact, Position, Topic, agent, codec, key, zone};
 use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 

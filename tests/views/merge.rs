@@ -1,13 +1,13 @@
 //! Partials of several partitions are one row: in any order, and as if one partition had folded everything.
 
 use crate::build::*;
-use foretell::event::login::Attempt;
-use foretell::store::{RowKey, View};
-use foretell::view::Aggregate;
-use foretell::view::feature::Feature;
-use foretell::view::lead::{Counted, Lead};
-use foretell::view::lookup::{Claim, Delta, Lookup};
-use foretell::view::user::Logins;
+use foretell_domain::address::{RowKey, View};
+use foretell_domain::view::Aggregate;
+use foretell_domain::view::feature::Feature;
+use foretell_domain::view::lead::{Counted, Lead};
+use foretell_domain::view::lookup::{Claim, Delta, Lookup};
+use foretell_domain::view::user::Logins;
+use foretell_events::login::Attempt;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

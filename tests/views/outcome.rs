@@ -1,20 +1,20 @@
 //! What was known of a visit, and what became of it: snapshots hold nothing from the future, samples follow outcomes.
 
 use crate::build::*;
-use foretell::event::Fact;
-use foretell::event::appointment::{Change, Scalar};
-use foretell::store::View;
-use foretell::view::client::attribute::{Attributes, Value, hash};
-use foretell::view::client::snapshot::Snapshot;
-use foretell::view::lead::Outcomes;
-use foretell::view::outcome::{self, Outcome, Sample};
-use foretell::view::{Aggregate, Limits};
+use foretell_domain::address::View;
+use foretell_domain::view::client::attribute::{Attributes, Value, hash};
+use foretell_domain::view::client::snapshot::Snapshot;
+use foretell_domain::view::lead::Outcomes;
+use foretell_domain::view::outcome::{self, Outcome, Sample};
+use foretell_domain::view::{Aggregate, Limits};
+use foretell_events::Fact;
+use foretell_events::appointment::{Change, Scalar};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const START: i64 = 1_000 * DAY + 9 * HOUR;
 
-fn row(views: &Views<foretell::view::client::Appointments>, day: i64) -> Outcome {
+fn row(views: &Views<foretell_domain::view::client::Appointments>, day: i64) -> Outcome {
     let mut all = Outcome::default();
     for partial in views.rows.partials(&outcome::row_key("t", day)) {
         let Aggregate::Outcome(partial) = partial else { panic!("an outcome row") };

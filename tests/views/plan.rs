@@ -1,15 +1,15 @@
 //! The plan of a client: each rule at both sides of its boundaries.
 
 use crate::build::*;
-use foretell::event::appointment::{Change, Channel, Consent, QuietHours};
-use foretell::event::reminder::{Feedback, Request, Risk};
-use foretell::event::{Envelope, Event, Fact, Position, codec, zone};
-use foretell::log::{NewRecord, Record};
-use foretell::remind::announce;
-use foretell::remind::plan::{self, Action, Context, Status};
-use foretell::remind::policy::{Policy, Step};
-use foretell::view::client::{Client, REQUEST_EXPIRES_MS};
-use foretell::view::sent::{self, Reminders, Sent};
+use foretell_domain::remind::announce;
+use foretell_domain::remind::plan::{self, Action, Context, Status};
+use foretell_domain::remind::policy::{Policy, Step};
+use foretell_domain::view::client::{Client, REQUEST_EXPIRES_MS};
+use foretell_domain::view::sent::{self, Reminders, Sent};
+use foretell_events::appointment::{Change, Channel, Consent, QuietHours};
+use foretell_events::record::{NewRecord, Record};
+use foretell_events::reminder::{Feedback, Request, Risk};
+use foretell_events::{Envelope, Event, Fact, Position, codec, zone};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -384,7 +384,7 @@ fn many_requests_by_hand_do_not_make_a_sent_step_come_again() {
     }
     let count = |what: &str| said.iter().filter(|said| *said == what).count();
     assert_eq!((count("+72h"), count("+24h"), count("+manual"), said.len()), (1, 1, 80, 82), "{said:?}");
-    assert_eq!(case.announced().of("a").len(), foretell::view::Limits::default().appointment_reminders_max);
+    assert_eq!(case.announced().of("a").len(), foretell_domain::view::Limits::default().appointment_reminders_max);
 }
 
 /// Bookings, moves, words, consents, requests and failures of a client, with ticks in between.

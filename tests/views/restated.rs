@@ -1,12 +1,12 @@
 //! Restatements change nothing: no status, no plan, no history and no counts.
 
 use crate::build::*;
-use foretell::event::appointment::{CancelledBy, Change, Channel, Consent, QuietHours, Scalar};
-use foretell::event::reminder::Feedback;
-use foretell::event::{Event, Fact};
-use foretell::store::RowKey;
-use foretell::view::client::{Appointments, Client, History, Status};
-use foretell::view::{Fold, Outcome, Place, Skip};
+use foretell_domain::address::RowKey;
+use foretell_domain::view::client::{Appointments, Client, History, Status};
+use foretell_domain::view::{Fold, Outcome, Place, Skip};
+use foretell_events::appointment::{CancelledBy, Change, Channel, Consent, QuietHours, Scalar};
+use foretell_events::reminder::Feedback;
+use foretell_events::{Event, Fact};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -426,10 +426,10 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
                 reason: None,
             });
             facts.extend(match receipt.received {
-                foretell::view::client::Received::Failed => Some(Fact::ReminderFailed(told)),
-                foretell::view::client::Received::Delivered => Some(Fact::ReminderDelivered(told)),
+                foretell_domain::view::client::Received::Failed => Some(Fact::ReminderFailed(told)),
+                foretell_domain::view::client::Received::Delivered => Some(Fact::ReminderDelivered(told)),
                 // It also confirms, which need not hold any more.
-                foretell::view::client::Received::Confirmed => None,
+                foretell_domain::view::client::Received::Confirmed => None,
             });
         }
     }

@@ -1,11 +1,11 @@
 //! A full row of a client: what it forgets matters least, and events without room are skipped.
 
 use crate::build::*;
-use foretell::event::Fact;
-use foretell::event::reminder::Request;
-use foretell::store::View;
-use foretell::view::client::{Appointments, Client, Status};
-use foretell::view::{Aggregate, Fold, Limits, Outcome, Place, Skip};
+use foretell_domain::address::View;
+use foretell_domain::view::client::{Appointments, Client, Status};
+use foretell_domain::view::{Aggregate, Fold, Limits, Outcome, Place, Skip};
+use foretell_events::Fact;
+use foretell_events::reminder::Request;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

@@ -1,13 +1,13 @@
 //! What was announced, and the calendar of it.
 
 use crate::build::*;
-use foretell::event::Fact;
-use foretell::event::appointment::Channel;
-use foretell::event::codec::rfc3339;
-use foretell::event::reminder::{Announcement, Withdrawal};
-use foretell::store::View;
-use foretell::view::sent::{self, Calendar, CalendarDelta, Reminders, Sent};
-use foretell::view::{Aggregate, Limits};
+use foretell_domain::address::View;
+use foretell_domain::view::sent::{self, Calendar, CalendarDelta, Reminders, Sent};
+use foretell_domain::view::{Aggregate, Limits};
+use foretell_events::Fact;
+use foretell_events::appointment::Channel;
+use foretell_events::codec::rfc3339;
+use foretell_events::reminder::{Announcement, Withdrawal};
 
 fn due(id: &str, appointment: &str, step: &str, start_hour: i64) -> Fact {
     Fact::ReminderDue(Box::new(Announcement {

@@ -1,10 +1,10 @@
 //! What is counted of how visits end: what an event has decided, once, by the class that it has then.
 
 use crate::build::{DAY, HOUR, at, attended, booked, cancelled, confirmed, deleted, event, missed, rescheduled};
-use foretell::event::Fact;
-use foretell::event::appointment::CancelledBy;
-use foretell::view::client::{Appointments, Client};
-use foretell::view::{Fold, Place};
+use foretell_domain::view::client::{Appointments, Client};
+use foretell_domain::view::{Fold, Place};
+use foretell_events::Fact;
+use foretell_events::appointment::CancelledBy;
 
 const START: &str = "2026-06-10T09:00:00Z";
 

@@ -2,12 +2,12 @@
 
 use crate::build::*;
 use crate::plan::{Case, START, consents, requested, step};
-use foretell::event::Fact;
-use foretell::event::appointment::{Booking, Channel, StartsAt};
-use foretell::event::reminder::{Feedback, Risk};
-use foretell::remind::plan::{Action, Announce, Status};
-use foretell::remind::policy::{Policy, Step};
-use foretell::score::Level;
+use foretell_domain::remind::plan::{Action, Announce, Status};
+use foretell_domain::remind::policy::{Policy, Step};
+use foretell_domain::score::Level;
+use foretell_events::Fact;
+use foretell_events::appointment::{Booking, Channel, StartsAt};
+use foretell_events::reminder::{Feedback, Risk};
 use serde_json::json;
 
 fn announces(actions: &[Action]) -> Vec<&Announce> {

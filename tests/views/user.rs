@@ -1,12 +1,12 @@
 //! A user's row.
 
 use crate::build::*;
-use foretell::event::login::{Attempt, Device, Verdict};
-use foretell::event::{Envelope, Event, Fact};
-use foretell::store::View;
-use foretell::view::feature::Level;
-use foretell::view::user::{self, DEVICE_KNOWN_MS, Decision, FAILURES_WINDOW_MS, Logins, User};
-use foretell::view::{Aggregate, Fold, Limits, Outcome, Place, Skip};
+use foretell_domain::address::View;
+use foretell_domain::view::feature::Level;
+use foretell_domain::view::user::{self, DEVICE_KNOWN_MS, Decision, FAILURES_WINDOW_MS, Logins, User};
+use foretell_domain::view::{Aggregate, Fold, Limits, Outcome, Place, Skip};
+use foretell_events::login::{Attempt, Device, Verdict};
+use foretell_events::{Envelope, Event, Fact};
 use proptest::prelude::*;
 
 fn attempt(device_id: Option<&str>, browser: Option<&str>) -> Attempt {

@@ -1,14 +1,14 @@
 //! `report no-show`: how visits went, and whether what was said of them came true.
 
 use super::ask;
-use crate::event::codec::rfc3339;
 use crate::ops::Error;
 use crate::ops::access::Access;
 use crate::ops::inspect::Print;
-use crate::report::no_show::{Report, Row};
-use crate::report::plot;
-use crate::report::reading::Asked;
-use crate::score::metrics::{Bin, Metrics, wilson};
+use foretell_domain::report::no_show::{Report, Row};
+use foretell_domain::score::metrics::{Bin, Metrics, wilson};
+use foretell_events::codec::rfc3339;
+use foretell_lab::report as plot;
+use foretell_service::report::reading::Asked;
 use indicatif::ProgressBar;
 use std::io::{self, Write};
 use std::path::Path;
@@ -134,7 +134,7 @@ fn printable(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::no_show::{Calibration, OfModel};
+    use foretell_domain::report::no_show::{Calibration, OfModel};
 
     fn words(text: &str, name: &str) -> String {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));

@@ -2,13 +2,13 @@
 
 use super::witness::Attempt;
 use crate::equation::Facts;
-use foretell::event::reminder::Announcement;
-use foretell::event::{Fact, Position, codec, key};
-use foretell::log::{NewRecord, Record};
-use foretell::remind::plan::{self, Context, Status};
-use foretell::remind::policy::Policy;
-use foretell::view::client::{self, Appointments};
-use foretell::view::sent::{self, Reminders as SentFold};
+use foretell_domain::remind::plan::{self, Context, Status};
+use foretell_domain::remind::policy::Policy;
+use foretell_domain::view::client::{self, Appointments};
+use foretell_domain::view::sent::{self, Reminders as SentFold};
+use foretell_events::record::{NewRecord, Record};
+use foretell_events::reminder::Announcement;
+use foretell_events::{Fact, Position, codec, key};
 use std::collections::BTreeMap;
 
 /// Some ticks, and the longest that views lag in fair weather.

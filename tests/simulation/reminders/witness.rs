@@ -3,8 +3,10 @@
 use crate::broken::Protocol;
 use crate::ports::Ports;
 use async_trait::async_trait;
-use foretell::event::{Position, Topic};
-use foretell::log::{Error, Extent, Fenced, Log, Membership, NewRecord, Reader};
+use foretell_events::record::NewRecord;
+use foretell_events::{Position, Topic};
+use foretell_ports::Error;
+use foretell_ports::log::{Extent, Fenced, Log, Membership, Reader};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};

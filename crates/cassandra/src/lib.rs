@@ -1,0 +1,132 @@
+//! The store on Apache Cassandra.
+//!
+//! ```text
+//!   apply ─► rows by bucket ─► one batch a bucket, side by side ─► all written? ─► checkpoint
+//!   read ──► keys by bucket ─► one clustered look-up a bucket, side by side
+//! ```
+//!
+//! There are no read-modify-writes here. Each write carries its position as timestamp,
+//! `epoch << 44 | position`, so a late writer of an old assignment loses to what its successor has written, and
+//! writing the same flush again changes nothing. Every statement is therefore idempotent, and a write whose answer
+//! did not come is simply written again. Reads and writes are at LOCAL_QUORUM; the pointer alone uses lightweight
+//! transactions.
+//!
+//! What is absent: DELETE, other than of a whole generation, TTL, counters, collections, partial updates and multi-partition batches.
+
+mod config;
+mod dropping;
+mod fault;
+mod pointer;
+mod read;
+pub mod schema;
+mod session;
+mod statements;
+mod write;
+
+pub use config::Config;
+
+use async_trait::async_trait;
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_domain::pointer::Pointer;
+use foretell_ports::Error;
+use foretell_ports::store::{Checkpoint, Flush, Row, Store};
+use scylla::client::session::Session;
+use statements::Statements;
+
+/// The store on a Cassandra cluster.
+pub struct Cassandra {
+    session: Session,
+    keyspace: String,
+    statements: Statements,
+    limits: Limits,
+}
+
+/// Bounds of one call.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    batch_bytes_max: usize,
+    concurrency_max: usize,
+}
+
+impl Cassandra {
+    /// Connects to `cassandra://host:port,host:port/keyspace` and prepares all statements.
+    ///
+    /// Fatal when the keyspace is missing, when its schema is older or newer than this program, or when a setting
+    /// is not understood; Retry when no node answers.
+    pub async fn open(url: &str, config: &Config) -> Result<Self, Error> {
+        let address = session::Address::parse(url)?;
+        let session = session::connect(&address, config).await?;
+        schema::enter(&session, &address.keyspace).await?;
+        schema::check(&session).await?;
+        let statements = Statements::prepare(&session).await?;
+        let limits =
+            Limits { batch_bytes_max: config.batch_bytes_max.max(1), concurrency_max: config.concurrency_max.max(1) };
+        Ok(Self { session, keyspace: address.keyspace, statements, limits })
+    }
+
+    /// How this cluster could lose acknowledged rows, in plain sentences; empty when it could not.
+    pub async fn warnings(&self) -> Result<Vec<String>, Error> {
+        schema::warnings(&self.session, &self.keyspace).await
+    }
+}
+
+/// Whether the keyspace of a URL is a name that can be used; URLs of directories pass.
+///
+/// # Errors
+/// The form that is wanted.
+pub fn check_url(url: &str) -> Result<(), String> {
+    if url.starts_with("disk:") { Ok(()) } else { session::Address::parse(url).map(drop).map_err(|error| error.detail) }
+}
+
+#[async_trait]
+impl Store for Cassandra {
+    fn system(&self) -> &'static str {
+        "cassandra"
+    }
+
+    async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error> {
+        self.read_checkpoint(generation, partition).await
+    }
+
+    async fn apply(&self, flush: &Flush) -> Result<(), Error> {
+        self.write_rows(flush).await?;
+        self.write_checkpoint(flush).await
+    }
+
+    async fn read(&self, generation: Generation, source: Option<u32>, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
+        self.read_rows(generation, source, keys).await
+    }
+
+    async fn scan(
+        &self,
+        generation: Generation,
+        view: View,
+        bucket: i64,
+        after: Option<(&str, u32)>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>, Error> {
+        let place = read::Place { generation, view, bucket };
+        self.scan_bucket(place, after, limit).await
+    }
+
+    async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
+        self.drop_all(generation).await
+    }
+
+    async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
+        self.list_buckets(generation, view).await
+    }
+
+    async fn pointer(&self, family: Family) -> Result<Option<Pointer>, Error> {
+        self.read_pointer(family).await
+    }
+
+    async fn swap_pointer(&self, family: Family, expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error> {
+        self.compare_and_set(family, expected, new).await
+    }
+}
+
+/// Numbers of generations, partitions and epochs are far below the range of CQL's `int`.
+fn int(number: u32) -> Result<i32, Error> {
+    i32::try_from(number).map_err(|_| Error::reject("name a number", number))
+}

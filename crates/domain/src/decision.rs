@@ -1,0 +1,5 @@
+//! Decisions: scores that were given, as records that can be found by their id and counted in a report.
+
+pub mod id;
+pub mod made;
+pub mod report;

@@ -1,0 +1,411 @@
+//! How good decisions were: what was given, held against what became known of it, by reason and by decision.
+//!
+//! A decision is known by a label, when the person or somebody for them said what it was
+//! (`foretell.login.confirmed`, `foretell.login.reported`; the latest counts), and by its outcome, when a login names it.
+//! Labels come first here, because they are few, and then decisions in any order: each is counted and forgotten. All
+//! of it is a function of what it is told.
+//!
+//! **Precision** of a reason is the share of fraud among the labelled decisions that it was given for. It says what the
+//! reason is worth where somebody looked; whoever is challenged answers more often than whoever is let in, so the
+//! shares of different decisions are about different people. Its bounds are those of Wilson's score interval at 95 %,
+//! which holds for few labels as well.
+
+use crate::decision::id::Id;
+use crate::decision::made::Label;
+use crate::score::metrics::wilson;
+use foretell_events::catalog::DECISION;
+use foretell_events::record::Record;
+use foretell_events::{Event, Fact};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+/// Labels that are held; each is some 40 bytes.
+pub const LABELS_MAX: usize = 1_000_000;
+/// Outcomes that are held; beyond it none are counted.
+pub const OUTCOMES_MAX: usize = 2_000_000;
+/// Different reasons that are told apart; further ones are counted together.
+pub const NAMES_MAX: usize = 1_000;
+/// A decision that an uncertain append has written twice stands again within so many.
+const REPEATED_WITHIN: usize = 20_000;
+/// Under which reasons stand that are too many.
+const OTHERS: &str = "(others)";
+
+/// How good decisions about logins were.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// All of them.
+    pub total: Row,
+    /// By what was decided: `allow`, `challenge`, `deny`.
+    pub by_decision: Vec<Row>,
+    /// By reason, the most frequent first.
+    pub by_reason: Vec<Row>,
+    /// By what signals and rules in the shadow saw, the most frequent first.
+    pub by_shadow: Vec<Row>,
+    /// Labels of decisions that were not among them: older, or of another tenant.
+    pub unmatched: u64,
+    /// Decisions about visits, which are only counted: nobody labels them.
+    pub visits: u64,
+    /// Records that could not be read.
+    pub unreadable: u64,
+    /// Whether outcomes were counted: not, where there were more than [`OUTCOMES_MAX`].
+    pub outcomes: bool,
+}
+
+/// Decisions with something in common.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What.
+    pub name: String,
+    /// Decisions.
+    pub given: u64,
+    /// Those that somebody labelled.
+    pub labelled: u64,
+    /// Those that were not the user.
+    pub fraud: u64,
+    /// Those that were.
+    pub legitimate: u64,
+    /// `fraud / labelled`; none without labels.
+    pub precision: Option<f64>,
+    /// Between what it lies with a confidence of 95 %; none without labels.
+    pub interval: Option<(f64, f64)>,
+    /// Those after which a login succeeded.
+    pub succeeded: u64,
+    /// Those after which one failed.
+    pub failed: u64,
+    /// The mean effect in log-odds, of a reason.
+    pub effect: Option<f64>,
+}
+
+/// There is more to hold than may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more than {LABELS_MAX} decisions are labelled: name a later time with --since")]
+pub struct TooMany;
+
+/// What is counted so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    labels: HashMap<u128, Label>,
+    /// Whether the login succeeded; none where there were too many.
+    outcomes: Option<HashMap<u128, bool>>,
+    matched: u64,
+    total: Count,
+    by_decision: BTreeMap<String, Count>,
+    by_reason: BTreeMap<String, Count>,
+    by_shadow: BTreeMap<String, Count>,
+    recent: Recent,
+    visits: u64,
+    unreadable: u64,
+}
+
+/// The decisions that were counted last.
+#[derive(Debug, Default)]
+struct Recent {
+    ids: HashSet<u128>,
+    order: VecDeque<u128>,
+}
+
+impl Recent {
+    /// Whether it was not there.
+    fn insert(&mut self, id: u128) -> bool {
+        if !self.ids.insert(id) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > REPEATED_WITHIN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        true
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    given: u64,
+    fraud: u64,
+    legitimate: u64,
+    succeeded: u64,
+    failed: u64,
+    effects: f64,
+}
+
+/// What is known of a decision.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    label: Option<Label>,
+    succeeded: Option<bool>,
+}
+
+impl Count {
+    fn add(&mut self, known: Known, effect: f64) {
+        self.given += 1;
+        self.fraud += u64::from(known.label == Some(Label::Fraud));
+        self.legitimate += u64::from(known.label == Some(Label::Legitimate));
+        self.succeeded += u64::from(known.succeeded == Some(true));
+        self.failed += u64::from(known.succeeded == Some(false));
+        self.effects += effect;
+    }
+
+    fn row(self, name: String) -> Row {
+        let Self { given, fraud, legitimate, succeeded, failed, .. } = self;
+        let labelled = fraud + legitimate;
+        let precision = (labelled > 0).then(|| fraud as f64 / labelled as f64);
+        let interval = precision.map(|precision| wilson(precision, labelled as f64));
+        Row { name, given, labelled, fraud, legitimate, precision, interval, succeeded, failed, effect: None }
+    }
+
+    fn reason(self, name: String) -> Row {
+        let effect = (self.given > 0).then(|| self.effects / self.given as f64);
+        Row { effect, ..self.row(name) }
+    }
+}
+
+/// A decision as far as it is counted.
+#[derive(Deserialize)]
+struct Counted {
+    id: String,
+    kind: String,
+    #[serde(default)]
+    decision: Option<String>,
+    #[serde(default)]
+    reasons: Vec<Given>,
+    #[serde(default)]
+    shadow: Vec<Given>,
+}
+
+/// A reason that was given.
+#[derive(Deserialize)]
+struct Given {
+    code: String,
+    #[serde(default)]
+    effect: f64,
+}
+
+impl Tally {
+    /// Nothing is counted yet.
+    pub fn new() -> Self {
+        Self { outcomes: Some(HashMap::new()), ..Self::default() }
+    }
+
+    /// Hears what became known of a decision; all of it comes before the decisions, in the order of the log.
+    pub fn hear(&mut self, event: &Event) -> Result<(), TooMany> {
+        match &event.fact {
+            Fact::LoginConfirmed(verdict) => self.label(&verdict.decision_id, Label::Legitimate),
+            Fact::LoginReported(verdict) => self.label(&verdict.decision_id, Label::Fraud),
+            Fact::Login(login) => {
+                if let Some(id) = login.decision_id.as_deref().and_then(Id::parse) {
+                    self.outcome(id, login.succeeded);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn label(&mut self, id: &str, label: Label) -> Result<(), TooMany> {
+        let Some(id) = Id::parse(id) else { return Ok(()) };
+        self.labels.insert(id.as_u128(), label);
+        if self.labels.len() > LABELS_MAX { Err(TooMany) } else { Ok(()) }
+    }
+
+    /// A challenge that was passed, after attempts that were not, is a success.
+    fn outcome(&mut self, id: Id, succeeded: bool) {
+        if let Some(outcomes) = &mut self.outcomes {
+            *outcomes.entry(id.as_u128()).or_default() |= succeeded;
+            if outcomes.len() > OUTCOMES_MAX {
+                self.outcomes = None;
+            }
+        }
+    }
+
+    /// Counts a record of the topic of decisions.
+    pub fn count(&mut self, record: &Record) {
+        if record.header("ce_type") != Some(DECISION.name.as_bytes()) {
+            self.unreadable += 1;
+            return;
+        }
+        let decision = serde_json::from_slice::<Counted>(&record.value).ok();
+        let Some((id, decision)) = decision.and_then(|made| Some((Id::parse(&made.id)?.as_u128(), made))) else {
+            self.unreadable += 1;
+            return;
+        };
+        if !self.recent.insert(id) {
+            return;
+        }
+        if decision.kind != "login" {
+            self.visits += 1;
+            return;
+        }
+        let succeeded = self.outcomes.as_ref().and_then(|outcomes| outcomes.get(&id).copied());
+        let known = Known { label: self.labels.get(&id).copied(), succeeded };
+        self.matched += u64::from(known.label.is_some());
+        self.total.add(known, 0.0);
+        entry(&mut self.by_decision, decision.decision.unwrap_or_default()).add(known, 0.0);
+        for (counts, given) in [(&mut self.by_reason, decision.reasons), (&mut self.by_shadow, decision.shadow)] {
+            for Given { code, effect } in given {
+                entry(counts, code).add(known, effect);
+            }
+        }
+    }
+
+    /// All of it is counted.
+    pub fn report(self) -> Report {
+        Report {
+            total: self.total.row("all".into()),
+            by_decision: self.by_decision.into_iter().map(|(name, count)| count.row(name)).collect(),
+            by_reason: reasons(self.by_reason),
+            by_shadow: reasons(self.by_shadow),
+            unmatched: self.labels.len() as u64 - self.matched,
+            visits: self.visits,
+            unreadable: self.unreadable,
+            outcomes: self.outcomes.is_some(),
+        }
+    }
+}
+
+fn entry(counts: &mut BTreeMap<String, Count>, name: String) -> &mut Count {
+    let name = if counts.len() < NAMES_MAX || counts.contains_key(&name) { name } else { OTHERS.to_owned() };
+    counts.entry(name).or_default()
+}
+
+fn reasons(counts: BTreeMap<String, Count>) -> Vec<Row> {
+    let mut rows: Vec<_> = counts.into_iter().map(|(name, count)| count.reason(name)).collect();
+    // Stable: those of one frequency stay in the order of their names.
+    rows.sort_by_key(|row| std::cmp::Reverse(row.given));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foretell_events::codec::{Defaults, decode_structured};
+    use foretell_events::{Position, Topic};
+    use serde_json::{Value, json};
+
+    fn id(n: u64) -> String {
+        Id::new(1_772_359_200_000, 0, n).to_string()
+    }
+
+    fn event(kind: &str, data: &Value) -> Event {
+        let event = json!({"specversion": "1.0", "id": "e", "source": "s", "type": format!("foretell.login.{kind}"),
+            "time": "2026-03-01T10:00:00Z", "data": data});
+        decode_structured(&event, Defaults { tenant: "default", time_ms: 0 }).unwrap().event
+    }
+
+    fn record(value: &Value) -> Record {
+        let position = Position { topic: Topic::Decisions, partition: 0, offset: 0 };
+        let headers = vec![("ce_type".to_owned(), DECISION.name.into())];
+        Record { position, timestamp_ms: 0, key: None, value: value.to_string().into(), headers }
+    }
+
+    fn made(n: u64, decision: &str, reasons: &[(&str, f64)]) -> Record {
+        let reasons: Vec<_> = reasons.iter().map(|(code, effect)| json!({"code": code, "effect": effect})).collect();
+        record(&json!({"id": id(n), "kind": "login", "decision": decision, "reasons": reasons}))
+    }
+
+    fn verdict(n: u64, kind: &str) -> Event {
+        event(kind, &json!({"user_id": "u", "decision_id": id(n)}))
+    }
+
+    fn tallied(events: &[Event], records: &[Record]) -> Report {
+        let mut tally = Tally::new();
+        events.iter().for_each(|event| tally.hear(event).unwrap());
+        records.iter().for_each(|record| tally.count(record));
+        tally.report()
+    }
+
+    fn row<'a>(rows: &'a [Row], name: &str) -> &'a Row {
+        rows.iter().find(|row| row.name == name).unwrap()
+    }
+
+    #[test]
+    fn reasons_and_decisions_are_held_against_labels() {
+        let events = [
+            verdict(1, "reported"),
+            verdict(2, "confirmed"),
+            verdict(3, "reported"),
+            // Somebody thought again: the latest counts.
+            verdict(3, "confirmed"),
+            verdict(9, "reported"),
+            event("succeeded", &json!({"user_id": "u", "ip": "::1", "decision_id": id(2)})),
+            event("failed", &json!({"user_id": "u", "ip": "::1", "decision_id": id(3)})),
+            event("succeeded", &json!({"user_id": "u", "ip": "::1", "decision_id": id(3)})),
+            event("failed", &json!({"user_id": "u", "ip": "::1", "decision_id": id(1)})),
+            event("succeeded", &json!({"user_id": "u", "ip": "::1", "decision_id": "of our own"})),
+            event("succeeded", &json!({"user_id": "u", "ip": "::1"})),
+        ];
+        let records = [
+            made(1, "challenge", &[("NEW_DEVICE", 1.0), ("NEW_COUNTRY", 0.5)]),
+            made(2, "challenge", &[("NEW_DEVICE", 2.0)]),
+            made(3, "allow", &[("KNOWN_IP", -1.0)]),
+            made(4, "allow", &[("KNOWN_IP", -2.0), ("NEW_DEVICE", 3.0)]),
+        ];
+        let report = tallied(&events, &records);
+        for (rows, name, given, fraud, legitimate, succeeded, failed) in [
+            (&report.by_reason, "NEW_DEVICE", 3, 1, 1, 1, 1),
+            (&report.by_reason, "NEW_COUNTRY", 1, 1, 0, 0, 1),
+            (&report.by_reason, "KNOWN_IP", 2, 0, 1, 1, 0),
+            (&report.by_decision, "allow", 2, 0, 1, 1, 0),
+            (&report.by_decision, "challenge", 2, 1, 1, 1, 1),
+        ] {
+            let row = row(rows, name);
+            let found = (row.given, row.fraud, row.legitimate, row.succeeded, row.failed);
+            assert_eq!(found, (given, fraud, legitimate, succeeded, failed), "{name}");
+            assert_eq!(row.labelled, fraud + legitimate);
+            assert_eq!(row.precision, Some(fraud as f64 / row.labelled as f64), "{name}");
+        }
+        assert_eq!((report.total.given, report.total.labelled, report.unmatched), (4, 3, 1));
+        assert_eq!(row(&report.by_reason, "NEW_DEVICE").effect, Some(2.0));
+        assert_eq!(row(&report.by_decision, "allow").effect, None);
+        let order: Vec<_> = report.by_reason.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(order, ["NEW_DEVICE", "KNOWN_IP", "NEW_COUNTRY"]);
+        assert!(report.by_shadow.is_empty() && report.outcomes);
+    }
+
+    #[test]
+    fn rules_in_the_shadow_are_held_against_labels_too() {
+        let shadow = |n, codes: &[&str]| {
+            let shadow: Vec<_> = codes.iter().map(|code| json!({"code": code, "effect": 1.5})).collect();
+            record(&json!({"id": id(n), "kind": "login", "decision": "allow", "reasons": [], "shadow": shadow}))
+        };
+        let report =
+            tallied(&[verdict(1, "reported")], &[shadow(1, &["NIGHT"]), shadow(2, &["NIGHT", "TOR"]), shadow(3, &[])]);
+        let night = row(&report.by_shadow, "NIGHT");
+        assert_eq!((night.given, night.fraud, night.precision, night.effect), (2, 1, Some(1.0), Some(1.5)));
+        assert_eq!(row(&report.by_shadow, "TOR").precision, None, "nobody has labelled any");
+        assert!(report.by_reason.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_decision_about_a_login_is_told_apart_and_repetitions_count_once() {
+        let mut other = made(5, "allow", &[]);
+        other.headers.clear();
+        let records = [
+            made(1, "deny", &[("DENYLISTED_NETWORK", 2.0)]),
+            made(1, "deny", &[("DENYLISTED_NETWORK", 2.0)]),
+            record(&json!({"id": id(2), "kind": "appointment", "reasons": []})),
+            record(&json!({"id": "x", "kind": "login"})),
+            record(&json!([])),
+            other,
+        ];
+        let report = tallied(&[], &records);
+        assert_eq!((report.total.given, report.visits, report.unreadable), (1, 1, 3));
+        assert_eq!(report.by_reason[0].given, 1);
+    }
+
+    #[test]
+    fn limits_are_kept_and_said() {
+        let many: Vec<_> = (0..NAMES_MAX + 5).map(|n| (format!("R{n}"), 0.0)).collect();
+        let many: Vec<_> = many.iter().map(|(name, effect)| (name.as_str(), *effect)).collect();
+        let report = tallied(&[], &[made(1, "allow", &many)]);
+        assert_eq!((report.by_reason.len(), row(&report.by_reason, OTHERS).given), (NAMES_MAX + 1, 5));
+        let labels = (0..LABELS_MAX as u128).map(|n| (n, Label::Fraud)).collect();
+        let mut tally = Tally { labels, ..Tally::new() };
+        assert_eq!(tally.hear(&verdict(7, "reported")), Err(TooMany));
+        let outcomes = (0..OUTCOMES_MAX as u128).map(|n| (n, true)).collect();
+        let mut tally = Tally { outcomes: Some(outcomes), ..Tally::default() };
+        tally.outcome(Id::new(1, 0, 1), true);
+        assert!(!tally.report().outcomes, "and the report says that they are left out");
+    }
+}

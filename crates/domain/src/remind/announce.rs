@@ -1,0 +1,58 @@
+//! What the planner appends: the events of its actions.
+
+use crate::remind::plan::{Action, Announce, Named};
+use foretell_events::codec::{rfc3339, wall_clock};
+use foretell_events::gate::REMINDERS_SOURCE as SOURCE;
+use foretell_events::reminder::{Announcement, NamedVisit, Withdrawal, withdrawal_id};
+use foretell_events::{Envelope, Event, Fact};
+
+/// Extension attribute: the id of the event that a reminder or a withdrawal comes from.
+const CAUSE: &str = "causationid";
+
+/// An event, and its extension attributes.
+pub type Said = (Event, Vec<(String, String)>);
+
+/// The event of an action about a client, at `now_ms`.
+pub fn said(tenant: &str, client_id: &str, action: Action, now_ms: i64) -> Said {
+    let envelope = |id| Envelope { id, source: SOURCE.into(), tenant: tenant.to_owned(), time_ms: now_ms };
+    match action {
+        Action::Announce(announce) => {
+            let expires_at = rfc3339(announce.expires_at_ms);
+            let extensions = vec![("expirytime".into(), expires_at), (CAUSE.into(), announce.caused_by.clone())];
+            let envelope = envelope(announce.reminder_id.clone());
+            (Event { envelope, fact: due(client_id, announce) }, extensions)
+        }
+        Action::Withdraw { reminder_id, appointment_id, announced_for, reason, caused_by } => {
+            let client_id = client_id.to_owned();
+            let withdrawal = Withdrawal { reminder_id, appointment_id, client_id, reason: reason.into() };
+            let envelope = envelope(withdrawal_id(&withdrawal, &announced_for));
+            let extensions = caused_by.map(|id| (CAUSE.into(), id)).into_iter().collect();
+            (Event { envelope, fact: Fact::ReminderWithdrawn(withdrawal) }, extensions)
+        }
+    }
+}
+
+fn due(client_id: &str, announce: Announce) -> Fact {
+    Fact::ReminderDue(Box::new(Announcement {
+        reminder_id: announce.reminder_id,
+        appointment_id: announce.appointment_id,
+        client_id: client_id.to_owned(),
+        starts_at: rfc3339(announce.start.at_ms),
+        local_start: wall_clock(announce.start.local()),
+        time_zone: announce.start.zone,
+        step: announce.step,
+        channels: announce.channels,
+        template: announce.template,
+        risk: announce.risk,
+        visits: announce.visits.into_iter().map(named).collect(),
+        expires_at: rfc3339(announce.expires_at_ms),
+    }))
+}
+
+fn named(visit: Named) -> NamedVisit {
+    NamedVisit {
+        appointment_id: visit.appointment_id,
+        starts_at: rfc3339(visit.start.at_ms),
+        local_start: wall_clock(visit.start.local()),
+    }
+}

@@ -1,0 +1,325 @@
+//! The plan: what is due to whom, as a pure function of rows, policy, risk and the time.
+//!
+//! `plan(client, sent, policy, risks, now)` looks at every appointment of a client and says of each reminder where it
+//! stands: planned, sent, deferred, suppressed and why, withdrawn, failed. The planner announces what is due and
+//! withdraws what no longer holds; the API shows the same list to people. Nothing is remembered between two
+//! plans: what was sent is on the topic, and what is due follows from the rows of this moment. So an edited
+//! policy re-plans what is unsent and repeats nothing.
+//!
+//! The rules, first that applies:
+//! 1. An appointment that is off, over or unknown gets nothing; what was announced for it is withdrawn, unless the
+//!    start that it named has passed.
+//! 2. A step that was announced for this start is sent, whichever visit of the day it was announced for. Where it could
+//!    not be delivered it is due again, for the channels behind the failed one, as often as the policy allows.
+//! 3. A step for other levels of risk is none of the visit's, as is one for levels while the risk cannot be told: then
+//!    the visit is soon looked at again. A level counts at every look until the step is over. A step that passes over
+//!    confirmed visits is suppressed there.
+//! 4. A step whose instant lay before the booking (or the reschedule) is not fired late.
+//! 5. Without a channel that the client agrees to, the step is suppressed. A client who was never asked gets the
+//!    configured channels; an empty list or a refusal always wins.
+//! 6. A step expires when the next one for all is due, at the latest at the start. What was not sent by then is dropped,
+//!    and nothing is announced closer to the start than the policy's notice.
+//! 7. Visits of one local day share a reminder: that of the first of them that a step is due for.
+//! 8. In quiet hours (of the client's zone, else the visit's) a step waits for their end, and a client who has had the
+//!    day's number of reminders for the next day, unless it expires first.
+//!
+//! A request by hand passes risk, notice, quiet hours and the day's number, never consent or expiry, and stands alone.
+
+mod by_hand;
+mod step;
+mod timing;
+
+use crate::remind::policy::Policy;
+use crate::view::client::{Client, Received, Start, Status as Visit};
+use crate::view::sent::{Announced, Sent};
+use foretell_events::appointment::Channel;
+use foretell_events::reminder::Risk;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// The step of a request by hand.
+pub const MANUAL: &str = crate::view::sent::BY_HAND;
+
+/// Where a reminder stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = ReminderStatus)]
+pub enum Status {
+    /// Its time is to come.
+    Planned,
+    /// It is on the topic.
+    Sent,
+    /// It is due and waits for the end of quiet hours.
+    Deferred,
+    /// It will not be sent.
+    Suppressed,
+    /// It was on the topic and was taken back.
+    Withdrawn,
+    /// It was due and its time passed before it could be sent.
+    Failed,
+}
+
+impl Status {
+    /// The name in answers and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Sent => "sent",
+            Self::Deferred => "deferred",
+            Self::Suppressed => "suppressed",
+            Self::Withdrawn => "withdrawn",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A reminder and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reminder {
+    /// Deterministic.
+    pub reminder_id: String,
+    /// The step, or [`MANUAL`].
+    pub step: String,
+    /// When it is to be sent; when it was, where it was.
+    pub due_at_ms: i64,
+    /// Where it stands.
+    pub status: Status,
+    /// Why, where that is not plain.
+    pub reason: Option<String>,
+    /// What became of it, where it was sent and somebody said so.
+    pub receipt: Option<Receipt>,
+}
+
+/// What became of a reminder that was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// How it was received.
+    pub received: Received,
+    /// By which channel, where that was said.
+    pub channel: Option<Channel>,
+    /// When.
+    pub at_ms: i64,
+    /// Why it failed, where that was said.
+    pub reason: Option<String>,
+}
+
+/// Something to append to the reminders topic.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Announce a reminder.
+    Announce(Announce),
+    /// Take one back.
+    Withdraw {
+        /// Which.
+        reminder_id: String,
+        /// Of which appointment.
+        appointment_id: String,
+        /// Which appointment it was announced for; another one where it names both, and holds for that one still.
+        announced_for: String,
+        /// Why.
+        reason: &'static str,
+        /// Id of the event that made it void; none for an erased client.
+        caused_by: Option<String>,
+    },
+}
+
+impl Action {
+    /// Id of the event that it comes from, where one is known.
+    pub fn caused_by(&self) -> Option<&str> {
+        match self {
+            Self::Announce(announce) => Some(&announce.caused_by),
+            Self::Withdraw { caused_by, .. } => caused_by.as_deref(),
+        }
+    }
+}
+
+/// A reminder to announce.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Announce {
+    /// Deterministic.
+    pub reminder_id: String,
+    /// The appointment.
+    pub appointment_id: String,
+    /// The step, or [`MANUAL`].
+    pub step: String,
+    /// When the visit begins.
+    pub start: Start,
+    /// When it was due.
+    pub due_at_ms: i64,
+    /// Do not send after it.
+    pub expires_at_ms: i64,
+    /// In order of preference, at least one.
+    pub channels: Vec<Channel>,
+    /// Which text.
+    pub template: String,
+    /// How likely the visit is to be missed, where that is known.
+    pub risk: Option<Risk>,
+    /// Every visit that it names, the first to start first; none where it names its own alone.
+    pub visits: Vec<Named>,
+    /// Id of the event that placed the visit, or that asked for the reminder.
+    pub caused_by: String,
+}
+
+/// A visit that a reminder names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The appointment.
+    pub appointment_id: String,
+    /// When it begins.
+    pub start: Start,
+}
+
+/// A step of an open visit that was due and is not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FellDue {
+    /// Of which appointment.
+    pub appointment_id: String,
+    /// The step.
+    pub step: String,
+    /// When it was due.
+    pub due_at_ms: i64,
+    /// Where it stands.
+    pub status: Status,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// The plan of one client.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// What to append now.
+    pub actions: Vec<Action>,
+    /// When something changes by the mere passing of time.
+    pub next_at_ms: Option<i64>,
+    /// What was due and is not sent.
+    pub fell_due: Vec<FellDue>,
+}
+
+/// The rows and rules that a plan is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Whose plan: the key of the client's rows, `tenant:client_id`.
+    pub key: &'a str,
+    /// The client's row.
+    pub client: &'a Client,
+    /// What was announced to the client.
+    pub sent: &'a Sent,
+    /// What is sent when.
+    pub policy: &'a Policy,
+    /// How likely open visits are to be missed, by appointment; those of which it is not known are not in it.
+    pub risks: &'a BTreeMap<String, Risk>,
+    /// The present.
+    pub now_ms: i64,
+}
+
+/// The plan of a client: everything to do now, and when to look again.
+pub fn client(context: &Context<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let all = all(context);
+    let at_due = all.steps.iter().filter(|step| step.is_open).map(|step| step.due_at_ms);
+    let waits = |step: &&step::Step| matches!(step.reminder.status, Status::Planned | Status::Deferred);
+    let at_slot = all.steps.iter().filter(waits).map(|step| step.reminder.due_at_ms);
+    let to_come = at_due.chain(at_slot).chain(all.not_meant_ms).filter(|at_ms| *at_ms > context.now_ms);
+    plan.next_at_ms = to_come.min();
+    // What no longer holds goes first, so that nobody has two reminders of a step at a time.
+    plan.actions.extend(context.sent.all().flat_map(|(id, announced)| withdrawals(context, id, announced)));
+    for step in all.steps {
+        let is_unsent = matches!(step.reminder.status, Status::Deferred | Status::Suppressed | Status::Failed);
+        // What could not be delivered was sent, and has a receipt.
+        if is_unsent && step.reminder.receipt.is_none() && step.is_open && step.due_at_ms <= context.now_ms {
+            let Reminder { step: id, status, reason, .. } = step.reminder;
+            let (appointment_id, due_at_ms) = (step.appointment_id, step.due_at_ms);
+            plan.fell_due.push(FellDue { appointment_id, step: id, due_at_ms, status, reason });
+        }
+        plan.actions.extend(step.announce.map(Action::Announce));
+    }
+    plan
+}
+
+/// Every reminder of an appointment and where it stands, for people.
+pub fn story(context: &Context<'_>, id: &str) -> Vec<Reminder> {
+    let withdrawn = |(own, announced): (&str, &Announced)| {
+        let named = announced.others.iter().find(|other| other.appointment_id == id);
+        let of_named = named.and_then(|other| announced.withdrawn.clone().or(other.withdrawn.clone()));
+        let reason = if own == id { announced.withdrawn.clone() } else { of_named };
+        reason.map(|reason| Reminder {
+            reminder_id: announced.reminder_id.clone(),
+            step: announced.step.clone(),
+            due_at_ms: announced.at_ms,
+            status: Status::Withdrawn,
+            reason: Some(reason),
+            receipt: None,
+        })
+    };
+    // What was sent stays sent, also where the policy knows its step no more.
+    let kept = |(own, announced): (&str, &Announced)| {
+        let visit = context.client.appointments.get(id)?;
+        let is_named = announced.others.iter().any(|other| other.appointment_id == id && other.withdrawn.is_none());
+        let is_of_policy = announced.step == MANUAL || context.policy.steps.iter().any(|s| s.id == announced.step);
+        let is_sent = (own == id || is_named) && announced.withdrawn.is_none() && !is_of_policy;
+        is_sent.then(|| step::sent(announced, visit, (own != id).then_some("grouped")))
+    };
+    let mut story: Vec<_> = context.sent.all().filter_map(withdrawn).collect();
+    story.extend(context.sent.all().filter_map(kept));
+    let steps = all(context).steps.into_iter().filter(|step| step.appointment_id == id);
+    story.extend(steps.map(|step| step.reminder));
+    story.sort_by(|a, b| (a.due_at_ms, &a.step).cmp(&(b.due_at_ms, &b.step)));
+    story
+}
+
+/// Where everything stands: the steps, and what was asked for by hand.
+fn all(context: &Context<'_>) -> step::All {
+    let mut all = step::all(context);
+    all.steps.extend(by_hand::all(context));
+    all
+}
+
+/// What was announced for a start to come that no longer holds: of its own visit all of it, of another that it names
+/// that one.
+fn withdrawals<'a>(
+    context: &'a Context<'_>,
+    id: &'a str,
+    announced: &'a Announced,
+) -> impl Iterator<Item = Action> + 'a {
+    let withdraw = move |appointment_id: &str, starts_at_ms: i64| {
+        if starts_at_ms <= context.now_ms {
+            return None;
+        }
+        let (reason, caused_by) = off(context.client, appointment_id, starts_at_ms)?;
+        Some(Action::Withdraw {
+            reminder_id: announced.reminder_id.clone(),
+            appointment_id: appointment_id.to_owned(),
+            announced_for: id.to_owned(),
+            reason,
+            caused_by: caused_by.map(str::to_owned),
+        })
+    };
+    let holds = announced.withdrawn.is_none();
+    let own = holds.then(|| withdraw(id, announced.starts_at_ms)).flatten();
+    // With its own visit all of it is withdrawn.
+    let others = announced.others.iter().filter(move |other| holds && other.withdrawn.is_none());
+    let is_whole = own.is_none();
+    let others = others.filter(move |_| is_whole);
+    own.into_iter().chain(others.filter_map(move |other| withdraw(&other.appointment_id, other.starts_at_ms)))
+}
+
+/// Whether all of an announcement is withdrawn by this very plan, so that whoever else it names is to be told anew.
+fn is_void(context: &Context<'_>, own: &str, announced: &Announced) -> bool {
+    announced.starts_at_ms > context.now_ms && off(context.client, own, announced.starts_at_ms).is_some()
+}
+
+/// Why an announcement of a start no longer holds, and by which event. Of an appointment that the row has forgotten
+/// nothing can be said, even if something was noted about it since.
+fn off<'a>(client: &'a Client, id: &str, starts_at_ms: i64) -> Option<(&'static str, Option<&'a str>)> {
+    let placed = client.appointments.get(id).and_then(|a| Some((a, a.start.as_ref()?)));
+    let Some((appointment, start)) = placed else {
+        return client.erased_at_ms.map(|_| ("erased", None));
+    };
+    match appointment.status {
+        Visit::Cancelled => Some(("cancelled", Some(&appointment.status_by))),
+        Visit::Deleted => Some(("deleted", Some(&appointment.status_by))),
+        _ if start.at_ms != starts_at_ms => Some(("rescheduled", Some(&appointment.placed_by))),
+        _ => None,
+    }
+}

@@ -1,0 +1,384 @@
+//! Where each reminder of a client stands: the rules of the plan, visit by visit and step by step.
+
+use super::timing::slot;
+use super::{Announce, Context, Named, Receipt, Reminder, Status, is_void};
+use crate::remind::policy::Step as Rule;
+use crate::view::client::{self, Appointment, Received, Start};
+use crate::view::sent::Announced;
+use foretell_events::appointment::Channel;
+use foretell_events::codec::bounds::VISITS_MAX;
+use foretell_events::codec::wall_clock;
+use foretell_events::reminder;
+
+const MINUTE_MS: i64 = 60 * 1000;
+/// Until the next look at a visit whose risk could not be told when a step asked for it.
+const UNKNOWN_RISK_MS: i64 = MINUTE_MS;
+
+/// Everything that is planned for a client, and what became of what was announced.
+#[derive(Default)]
+pub(super) struct All {
+    pub(super) steps: Vec<Step>,
+    /// When to look at steps for levels of risk again that are none of a visit's now: by then the level may be another
+    /// one, or known.
+    pub(super) not_meant_ms: Vec<i64>,
+    /// Announcements among the steps.
+    announced: u32,
+}
+
+/// A reminder and, where it is due now, what to announce.
+pub(super) struct Step {
+    pub(super) appointment_id: String,
+    /// Whether the visit is still to come, as far as anybody said.
+    pub(super) is_open: bool,
+    /// When it is due, whatever puts it off.
+    pub(super) due_at_ms: i64,
+    pub(super) reminder: Reminder,
+    pub(super) announce: Option<Announce>,
+}
+
+/// A visit with a start.
+#[derive(Clone, Copy)]
+struct Placed<'a> {
+    id: &'a str,
+    visit: &'a Appointment,
+    start: &'a Start,
+}
+
+/// A reminder that may be announced, now or later.
+struct Candidate<'a> {
+    placed: Placed<'a>,
+    reminder_id: String,
+    due_at_ms: i64,
+    /// Do not send after it.
+    expires_at_ms: i64,
+    /// Do not announce from it on.
+    latest_ms: i64,
+    channels: Vec<Channel>,
+    /// What it names besides its own visit, where that is settled.
+    others: Vec<Named>,
+    caused_by: &'a str,
+}
+
+/// Where a step of a visit stands.
+enum Standing<'a> {
+    /// It is none of the visit's.
+    NotMeant,
+    /// Nothing is left to decide.
+    Settled(Reminder),
+    /// It goes with the others of its day.
+    Open(Candidate<'a>),
+    /// It goes again, for those whom it did not reach.
+    Again(Candidate<'a>),
+}
+
+/// Where every step of a client's visits stands.
+pub(super) fn all<'a>(context: &Context<'a>) -> All {
+    let mut all = All::default();
+    let placed = |(id, visit): (_, &'a Appointment)| Some(Placed { id, visit, start: visit.start.as_ref()? });
+    let mut visits: Vec<_> = context.client.visits().filter_map(placed).collect();
+    visits.sort_by_key(|placed| (placed.start.at_ms, placed.id));
+    for rule in &context.policy.steps {
+        all.take(context, rule, &visits);
+    }
+    all
+}
+
+impl All {
+    /// Takes a step of all visits in.
+    fn take(&mut self, context: &Context<'_>, rule: &Rule, visits: &[Placed<'_>]) {
+        let mut days: Vec<Vec<Candidate<'_>>> = Vec::new();
+        for placed in visits {
+            match standing(context, rule, *placed) {
+                Standing::Settled(reminder) => self.settle(*placed, reminder.due_at_ms, reminder),
+                Standing::Again(candidate) => self.resolve(context, rule, vec![candidate]),
+                Standing::NotMeant => {
+                    let again_ms = placed.visit.status.is_open().then(|| not_meant_until_ms(context, rule, *placed));
+                    self.not_meant_ms.extend(again_ms);
+                }
+                Standing::Open(candidate) => {
+                    let date = placed.start.local().date();
+                    let same_day = |day: &&mut Vec<Candidate<'_>>| {
+                        let is_room = context.policy.group_same_day && day.len() < VISITS_MAX;
+                        is_room && day.first().is_some_and(|first| first.placed.start.local().date() == date)
+                    };
+                    match days.iter_mut().rev().find(same_day) {
+                        Some(day) => day.push(candidate),
+                        None => days.push(vec![candidate]),
+                    }
+                }
+            }
+        }
+        days.into_iter().for_each(|day| self.resolve(context, rule, day));
+    }
+
+    fn settle(&mut self, placed: Placed<'_>, due_at_ms: i64, reminder: Reminder) {
+        self.push(placed, due_at_ms, reminder, None);
+    }
+
+    fn push(&mut self, placed: Placed<'_>, due_at_ms: i64, reminder: Reminder, announce: Option<Announce>) {
+        let (appointment_id, is_open) = (placed.id.to_owned(), placed.visit.status.is_open());
+        self.steps.push(Step { appointment_id, is_open, due_at_ms, reminder, announce });
+    }
+
+    /// Decides about the visits of a day: the first for which there is still time leads, and names the others.
+    fn resolve(&mut self, context: &Context<'_>, rule: &Rule, day: Vec<Candidate<'_>>) {
+        let mut day = day.into_iter();
+        while let Some(leader) = day.next() {
+            let wanted_ms = leader.due_at_ms.max(context.now_ms);
+            let slot = slot(context, leader.placed.start, wanted_ms, self.announced);
+            if slot.at_ms >= leader.latest_ms {
+                let reason = slot.reason.unwrap_or("minimum_notice");
+                let reminder = leader.reminder(rule, leader.due_at_ms, (Status::Suppressed, Some(reason)));
+                self.settle(leader.placed, leader.due_at_ms, reminder);
+                continue;
+            }
+            let status = match (leader.due_at_ms > context.now_ms, slot.at_ms > context.now_ms) {
+                (false, true) => (Status::Deferred, slot.reason),
+                _ => (Status::Planned, None),
+            };
+            let others: Vec<_> = day.collect();
+            for other in &others {
+                let reminder = leader.reminder(rule, slot.at_ms, (status.0, Some("grouped")));
+                self.settle(other.placed, slot.at_ms, reminder);
+            }
+            let is_due = leader.due_at_ms <= context.now_ms && slot.at_ms <= context.now_ms;
+            let reminder = leader.reminder(rule, if is_due { leader.due_at_ms } else { slot.at_ms }, status);
+            let (placed, due_at_ms) = (leader.placed, leader.due_at_ms);
+            let announce = is_due.then(|| leader.announce(context, rule, others));
+            self.announced += u32::from(is_due);
+            self.push(placed, due_at_ms, reminder, announce);
+            return;
+        }
+    }
+}
+
+impl Candidate<'_> {
+    fn reminder(&self, rule: &Rule, due_at_ms: i64, (status, reason): (Status, Option<&str>)) -> Reminder {
+        let (reminder_id, step) = (self.reminder_id.clone(), rule.id.clone());
+        Reminder { reminder_id, step, due_at_ms, status, reason: reason.map(str::to_owned), receipt: None }
+    }
+
+    fn announce(self, context: &Context<'_>, rule: &Rule, day: Vec<Candidate<'_>>) -> Announce {
+        let named = |placed: Placed<'_>| Named { appointment_id: placed.id.to_owned(), start: placed.start.clone() };
+        let own = named(self.placed);
+        let others: Vec<_> = day.into_iter().map(|other| named(other.placed)).chain(self.others).collect();
+        let visits = if others.is_empty() { Vec::new() } else { std::iter::once(own).chain(others).collect() };
+        Announce {
+            reminder_id: self.reminder_id,
+            appointment_id: self.placed.id.to_owned(),
+            step: rule.id.clone(),
+            start: self.placed.start.clone(),
+            due_at_ms: self.due_at_ms,
+            expires_at_ms: self.expires_at_ms,
+            channels: self.channels,
+            template: rule.template.clone().unwrap_or_else(|| context.policy.template_default.clone()),
+            risk: context.risks.get(self.placed.id).cloned(),
+            visits,
+            caused_by: self.caused_by.to_owned(),
+        }
+    }
+}
+
+/// Where a step of a visit stands, by itself.
+fn standing<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>) -> Standing<'a> {
+    match latest(context, rule, placed) {
+        None => unsent(context, rule, placed),
+        Some((own, announced)) if own != placed.id => Standing::Settled(sent(announced, placed.visit, Some("grouped"))),
+        Some((_, announced)) => match undelivered(placed.visit, &announced.reminder_id) {
+            None => Standing::Settled(sent(announced, placed.visit, None)),
+            Some(failure) => again(context, rule, placed, failure),
+        },
+    }
+}
+
+/// The latest announcement of a step that holds and names this start of a visit, and the visit that it was made for.
+fn latest<'c>(context: &Context<'c>, rule: &Rule, placed: Placed<'_>) -> Option<(&'c str, &'c Announced)> {
+    let names = |(own, announced): &(&str, &Announced)| {
+        let is_own = *own == placed.id && announced.starts_at_ms == placed.start.at_ms;
+        let is_named = announced.others.iter().any(|other| {
+            other.appointment_id == placed.id && other.starts_at_ms == placed.start.at_ms && other.withdrawn.is_none()
+        });
+        let holds = announced.withdrawn.is_none() && (is_own || !is_void(context, own, announced));
+        announced.step == rule.id && holds && (is_own || is_named)
+    };
+    context.sent.all().filter(names).max_by_key(|(_, announced)| announced.at_ms)
+}
+
+/// A reminder that is on the topic, with the receipt that tells most of it.
+pub(super) fn sent(announced: &Announced, visit: &Appointment, reason: Option<&str>) -> Reminder {
+    let of_reminder = |receipt: &&client::Receipt| receipt.reminder_id == announced.reminder_id;
+    let receipts = || visit.receipts.iter().rev().filter(of_reminder);
+    let receipt = receipts().find(|receipt| receipt.received != Received::Failed).or_else(|| receipts().next());
+    Reminder {
+        reminder_id: announced.reminder_id.clone(),
+        step: announced.step.clone(),
+        due_at_ms: announced.at_ms,
+        status: Status::Sent,
+        reason: reason.map(str::to_owned),
+        receipt: receipt.map(|receipt| Receipt {
+            received: receipt.received,
+            channel: receipt.channel,
+            at_ms: receipt.at_ms,
+            reason: receipt.reason.clone(),
+        }),
+    }
+}
+
+/// The latest failure of a reminder that reached the client by no channel.
+pub(super) fn undelivered<'a>(visit: &'a Appointment, reminder_id: &str) -> Option<&'a client::Receipt> {
+    let receipts = || visit.receipts.iter().filter(|receipt| receipt.reminder_id == reminder_id);
+    let is_reached = receipts().any(|receipt| receipt.received != Received::Failed);
+    receipts().next_back().filter(|_| !is_reached)
+}
+
+fn unsent<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>) -> Standing<'a> {
+    let risk = context.risks.get(placed.id);
+    if !rule.is_for_all() && !risk.is_some_and(|risk| rule.levels.iter().any(|level| level.name() == risk.level)) {
+        return Standing::NotMeant;
+    }
+    let before = context.sent.withdrawn(placed.id, &rule.id);
+    let channels = channels(context, &rule.channels);
+    let due_at_ms = rule.due_ms(context.policy, placed.start, placed.visit.placed_at_ms);
+    let candidate = candidate(context, rule, placed, (before, due_at_ms), channels);
+    let status = placed.visit.status;
+    let suppressed = match () {
+        () if !status.is_open() => Some(status.name()),
+        () if rule.skip_confirmed && status == client::Status::Confirmed => Some("confirmed"),
+        () if due_at_ms < placed.visit.placed_at_ms => Some("booked_after_step"),
+        () => None,
+    };
+    settled(context, rule, &candidate, suppressed).map_or(Standing::Open(candidate), Standing::Settled)
+}
+
+/// When to look again at a step that is none of a visit's: when it is due, and soon where it is and the risk could not
+/// be told.
+fn not_meant_until_ms(context: &Context<'_>, rule: &Rule, placed: Placed<'_>) -> i64 {
+    let due_at_ms = rule.due_ms(context.policy, placed.start, placed.visit.placed_at_ms);
+    let is_unknown = !context.risks.contains_key(placed.id);
+    let is_on = context.now_ms < expires_at_ms(context, placed, rule, due_at_ms);
+    if is_unknown && is_on { due_at_ms.max(context.now_ms + UNKNOWN_RISK_MS) } else { due_at_ms }
+}
+
+/// A step that was announced and did not reach the client.
+fn again<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>, failure: &client::Receipt) -> Standing<'a> {
+    let is_try = |a: &&Announced| a.step == rule.id && a.withdrawn.is_none() && a.starts_at_ms == placed.start.at_ms;
+    let tries: Vec<_> = context.sent.of(placed.id).iter().filter(is_try).collect();
+    let mut left = channels(context, &rule.channels);
+    for tried in &tries {
+        let failures = placed.visit.receipts.iter().filter(|receipt| receipt.reminder_id == tried.reminder_id);
+        for failed in failures {
+            let place = tried.channels.iter().position(|channel| Some(*channel) == failed.channel);
+            // A failure that names no channel, or none of those announced, speaks for all of them.
+            let gone = tried.channels.iter().take(place.map_or(usize::MAX, |place| place + 1));
+            gone.for_each(|gone| left.retain(|channel| channel != gone));
+        }
+    }
+    let before = context.sent.withdrawn(placed.id, &rule.id) + tries.len() as u32;
+    let is_over = tries.len() as u32 > context.policy.fallbacks_max || left.is_empty();
+    let mut candidate = candidate(context, rule, placed, (before, failure.at_ms), left);
+    let status = placed.visit.status;
+    if !status.is_open() || is_over {
+        let tried = tries.last().map(|tried| sent(tried, placed.visit, None));
+        let reason = Some("delivery_failed".to_owned());
+        let failed = tried.map(|tried| Reminder { status: Status::Failed, reason, ..tried });
+        return failed.map_or(Standing::NotMeant, Standing::Settled);
+    }
+    candidate.others = tries.last().map(|tried| still_named(context, tried)).unwrap_or_default();
+    settled(context, rule, &candidate, None).map_or(Standing::Again(candidate), Standing::Settled)
+}
+
+/// The visits that an announcement names besides its own, as far as they are still on at the start that it named.
+fn still_named(context: &Context<'_>, announced: &Announced) -> Vec<Named> {
+    let others = announced.others.iter().filter(|other| other.withdrawn.is_none());
+    let on = others.filter_map(|other| {
+        let visit = context.client.appointments.get(&other.appointment_id).filter(|visit| visit.status.is_open())?;
+        let start = visit.start.clone().filter(|start| start.at_ms == other.starts_at_ms)?;
+        Some(Named { appointment_id: other.appointment_id.clone(), start })
+    });
+    on.collect()
+}
+
+/// A reminder of a step, with its times; `before` counts the announcements of it that hold no more.
+fn candidate<'a>(
+    context: &Context<'_>,
+    rule: &Rule,
+    placed: Placed<'a>,
+    (before, due_at_ms): (u32, i64),
+    channels: Vec<Channel>,
+) -> Candidate<'a> {
+    let Placed { visit, start, .. } = placed;
+    let policy = context.policy;
+    let expires_at_ms = expires_at_ms(context, placed, rule, rule.due_ms(policy, start, visit.placed_at_ms));
+    Candidate {
+        placed,
+        reminder_id: unused_id(context, placed, &rule.id, before),
+        due_at_ms,
+        expires_at_ms,
+        latest_ms: expires_at_ms.min(start.at_ms - i64::from(policy.notice_minutes_min) * MINUTE_MS),
+        channels,
+        others: Vec::new(),
+        caused_by: &visit.placed_by,
+    }
+}
+
+/// When a step that is due at `due_at_ms` is over: when the next one for all is due, at the latest at the start.
+fn expires_at_ms(context: &Context<'_>, placed: Placed<'_>, rule: &Rule, due_at_ms: i64) -> i64 {
+    let Placed { visit, start, .. } = placed;
+    let due = |rule: &Rule| rule.due_ms(context.policy, start, visit.placed_at_ms);
+    let for_all = context.policy.steps.iter().filter(|other| other.is_for_all());
+    let next = for_all.map(due).filter(|at_ms| *at_ms > due_at_ms);
+    next.chain(rule.own_end_ms(due_at_ms)).min().unwrap_or(start.at_ms).min(start.at_ms)
+}
+
+/// The id of the next announcement of a step: counted on from those that hold no more. Where other zone rules give
+/// the same wall-clock time another instant, the id by that count may name the announcement for the one before.
+fn unused_id(context: &Context<'_>, placed: Placed<'_>, step: &str, before: u32) -> String {
+    let Placed { id, start, .. } = placed;
+    let announced = context.sent.of(id);
+    let local = format!("{}[{}]", wall_clock(start.local()), start.zone);
+    let mut ids = (before..).map(|n| reminder::step_id(context.key, id, &local, step, n));
+    let unused = ids.find(|reminder_id| announced.iter().all(|a| a.reminder_id != *reminder_id));
+    unused.unwrap_or_default()
+}
+
+/// What is already decided about a candidate: why it is not sent, or that its time is over.
+fn settled(
+    context: &Context<'_>,
+    rule: &Rule,
+    candidate: &Candidate<'_>,
+    suppressed: Option<&'static str>,
+) -> Option<Reminder> {
+    let standing = match suppressed {
+        Some(reason) => (Status::Suppressed, Some(reason)),
+        None if candidate.channels.is_empty() => (Status::Suppressed, Some("no_consented_channel")),
+        None if context.now_ms >= candidate.expires_at_ms => (Status::Failed, Some("expired")),
+        None if context.now_ms >= candidate.latest_ms => (Status::Suppressed, Some("minimum_notice")),
+        None => return None,
+    };
+    Some(candidate.reminder(rule, candidate.due_at_ms, standing))
+}
+
+/// The channels that may be used: those asked for, else the client's own, else the configured ones; of a client who
+/// was ever asked, those alone that they agree to.
+pub(super) fn channels(context: &Context<'_>, asked_for: &[Channel]) -> Vec<Channel> {
+    let each_once = |channels: &[Channel], may: &dyn Fn(&Channel) -> bool| {
+        let mut once = Vec::new();
+        for channel in channels.iter().filter(|channel| may(channel)) {
+            if !once.contains(channel) {
+                once.push(*channel);
+            }
+        }
+        once
+    };
+    let Some(consents) = &context.client.channels else {
+        let wanted = if asked_for.is_empty() { &context.policy.channels_default } else { asked_for };
+        return each_once(wanted, &|_| true);
+    };
+    // Of two entries for one channel the refusal wins.
+    let refused = |channel: &Channel| consents.iter().any(|other| other.channel == *channel && !other.consent);
+    let own: Vec<_> = consents.iter().map(|consent| consent.channel).collect();
+    if asked_for.is_empty() {
+        return each_once(&own, &|channel| !refused(channel));
+    }
+    each_once(asked_for, &|channel| own.contains(channel) && !refused(channel))
+}

@@ -1,0 +1,3 @@
+//! Reports as functions of records and rows.
+
+pub mod no_show;

@@ -1,0 +1,91 @@
+//! What was said of a visit before it began: in an answer, or in a reminder.
+
+use crate::decision::id::Id;
+use crate::score::Level;
+use foretell_events::codec::parse_rfc3339;
+use serde::Deserialize;
+
+/// A risk that was said of a visit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said {
+    pub(super) at_ms: i64,
+    pub(super) score: f64,
+    pub(super) level: Level,
+    /// Of the models of the [`Tally`](super::Tally), where it was asked for.
+    pub(super) model: u16,
+}
+
+/// All that was said of a visit before it began.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Heard {
+    pub(super) asked: Option<Said>,
+    pub(super) reminded: Option<Said>,
+    /// A bit for each step.
+    pub(super) steps: u64,
+}
+
+impl Heard {
+    pub(super) fn last(&self) -> Option<Said> {
+        [self.asked, self.reminded].into_iter().flatten().max_by_key(|said| said.at_ms)
+    }
+}
+
+/// Takes what is later; of the same instant, what comes later.
+pub(super) fn later(slot: &mut Option<Said>, said: Said) {
+    if slot.is_none_or(|before| said.at_ms >= before.at_ms) {
+        *slot = Some(said);
+    }
+}
+
+/// A decision about a booked visit, as far as it is read.
+#[derive(Deserialize)]
+pub(super) struct Decided {
+    pub(super) id: String,
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) appointment_id: Option<String>,
+    #[serde(default)]
+    pub(super) score: Option<f64>,
+    #[serde(default)]
+    pub(super) level: Option<String>,
+    #[serde(default)]
+    pub(super) model: Model,
+    #[serde(default)]
+    pub(super) visit: Option<Placed>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Model {
+    pub(super) id: String,
+    pub(super) version: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Placed {
+    pub(super) starts_at: String,
+}
+
+impl Decided {
+    /// The appointment, its start and what was said of it; none where no booked visit was scored.
+    pub(super) fn said(self) -> Option<(String, i64, Said)> {
+        let at_ms = Id::parse(&self.id)?.at_ms();
+        let starts_at_ms = parse_rfc3339(&self.visit?.starts_at).ok()?;
+        let said = Said { at_ms, score: self.score?, level: level(&self.level?)?, model: 0 };
+        Some((self.appointment_id?, starts_at_ms, said))
+    }
+}
+
+pub(super) fn level(name: &str) -> Option<Level> {
+    [Level::Low, Level::Medium, Level::High].into_iter().find(|level| level.name() == name)
+}
+
+/// The visit of whose client this is the key, `tenant:client_id`.
+pub(super) fn visit(key: &[u8], appointment_id: &str, starts_at_ms: i64) -> u128 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for part in [key, appointment_id.as_bytes(), &starts_at_ms.to_le_bytes()] {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.digest128()
+}

@@ -1,0 +1,290 @@
+//! Scores: what the rows say about an attempt or a visit, and why.
+//!
+//! A score is a pure function of rows, request, instant and configuration: no clock, no I/O. Each one comes with
+//! its [`Reason`]s, whose effects are contributions in log-odds: they add up to the log-odds of the score, so a
+//! reader can do the sum again. A property test of each model holds them to that.
+//!
+//! [`login`] asks how much likelier an attempt is from an attacker than from its user; [`no_show`] asks how likely
+//! a visit is to be missed; [`metrics`] says how good such numbers were, once the outcomes are known.
+//!
+//! What is absent: learning. What changes between two scores are the rows; weights and thresholds are configuration,
+//! a tenant's [policy](login::policy), or a [model](no_show::model) that [`foretell_lab::train`] has learnt and somebody has
+//! published.
+
+pub mod login;
+pub mod metrics;
+pub mod no_show;
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// How risky it is, for people and rules of thumb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = RiskLevel)]
+pub enum Level {
+    /// Below the first threshold.
+    Low,
+    /// From the first threshold.
+    Medium,
+    /// From the second threshold.
+    High,
+    /// There is no history to score by.
+    Unscored,
+}
+
+impl Level {
+    /// Every level.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Unscored];
+
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Unscored => "unscored",
+        }
+    }
+}
+
+/// What to do with an attempt to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = LoginDecision)]
+pub enum Decision {
+    /// Let it in.
+    Allow,
+    /// Ask for another proof first.
+    Challenge,
+    /// Refuse it.
+    Deny,
+}
+
+impl Decision {
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Challenge => "challenge",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// What to do about a visit that may be missed. A score never says to turn a client away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = RecommendedAction)]
+pub enum Action {
+    /// Nothing.
+    None,
+    /// Send the usual reminders.
+    Remind,
+    /// Have a person call as well.
+    Call,
+    /// Ask for a deposit; only where a tenant configures it.
+    Deposit,
+}
+
+impl Action {
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Remind => "remind",
+            Self::Call => "call",
+            Self::Deposit => "deposit",
+        }
+    }
+}
+
+/// What is answered when the row of a user or client cannot be read in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnavailable {
+    /// Let it in, with a warning.
+    Allow,
+    /// Ask for another proof, with a warning.
+    #[default]
+    Challenge,
+    /// Answer that the service is unavailable.
+    Error,
+}
+
+/// Stable names of reasons; a name once given is never changed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Code {
+    /// Login: how often the account is used, compared with the others.
+    History,
+    /// Login: the address was seen in the user's logins.
+    KnownIp,
+    /// Login: the client software was seen in the user's logins.
+    KnownUserAgent,
+    /// Login: the whole user agent string is new for the user.
+    NewUserAgent,
+    /// Login: the device is not among the user's known ones.
+    NewDevice,
+    /// Login: the attempt withholds the id that the user's devices of its kind have.
+    DeviceWithheld,
+    /// Login: the address is one of the user's, and few others use it.
+    OwnAddress,
+    /// Login: the network (autonomous system) is one of the user's.
+    OwnNetwork,
+    /// Login: the address is new for the user.
+    NewIp,
+    /// Login: the network (autonomous system) is new for the user.
+    NewNetwork,
+    /// Login: the country is new for the user.
+    NewCountry,
+    /// Login: too far from the last one for the time between.
+    ImpossibleTravel,
+    /// Login: many failures of the account of late.
+    FailureBurst,
+    /// Login: got in after several failures.
+    SuccessAfterFailures,
+    /// Login: many accounts failed at the address or network of late.
+    IpFanOut,
+    /// Login: the address is on a list.
+    DenylistedNetwork,
+    /// Login: the client is a script.
+    AutomatedClient,
+    /// Login: the account was not used for long.
+    DormantAccount,
+    /// Login: the user reported the device or the address.
+    ReportedByUser,
+    /// Login: the account has no successful login to compare with.
+    FirstLogin,
+    /// Visit: how often the tenant's visits are missed.
+    BaseRate,
+    /// Visit: how long ahead it was booked.
+    LeadTime,
+    /// Visit: it was booked for the same day.
+    SameDayBooking,
+    /// Visit: the client missed more than their leads would explain.
+    PastNoShows,
+    /// Visit: the client kept more than their leads would explain.
+    PastAttendance,
+    /// Visit: the client has no outcome yet.
+    NewClient,
+    /// Visit: it was moved often.
+    RescheduledOften,
+    /// Visit: the client called off late.
+    LateCancels,
+    /// Visit: whether the client confirmed it.
+    Unconfirmed,
+    /// Visit: what else the client has booked.
+    OtherVisits,
+    /// Visit: when it was booked, and for which day of the week.
+    TimeOfWeek,
+    /// Visit: what the tenant tells of it or of the client.
+    Attribute,
+    /// Visit: what recent outcomes say of the model's scores.
+    Calibration,
+    /// A rule of the tenant's policy, by the code that it has there.
+    #[serde(untagged)]
+    Rule(Arc<str>),
+}
+
+impl Code {
+    /// The name in answers.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::History => "HISTORY",
+            Self::KnownIp => "KNOWN_IP",
+            Self::KnownUserAgent => "KNOWN_USER_AGENT",
+            Self::NewUserAgent => "NEW_USER_AGENT",
+            Self::NewDevice => "NEW_DEVICE",
+            Self::DeviceWithheld => "DEVICE_WITHHELD",
+            Self::OwnAddress => "OWN_ADDRESS",
+            Self::OwnNetwork => "OWN_NETWORK",
+            Self::NewIp => "NEW_IP",
+            Self::NewNetwork => "NEW_NETWORK",
+            Self::NewCountry => "NEW_COUNTRY",
+            Self::ImpossibleTravel => "IMPOSSIBLE_TRAVEL",
+            Self::FailureBurst => "FAILURE_BURST",
+            Self::SuccessAfterFailures => "SUCCESS_AFTER_FAILURES",
+            Self::IpFanOut => "IP_FAN_OUT",
+            Self::DenylistedNetwork => "DENYLISTED_NETWORK",
+            Self::AutomatedClient => "AUTOMATED_CLIENT",
+            Self::DormantAccount => "DORMANT_ACCOUNT",
+            Self::ReportedByUser => "REPORTED_BY_USER",
+            Self::FirstLogin => "FIRST_LOGIN",
+            Self::BaseRate => "BASE_RATE",
+            Self::LeadTime => "LEAD_TIME",
+            Self::SameDayBooking => "SAME_DAY_BOOKING",
+            Self::PastNoShows => "PAST_NO_SHOWS",
+            Self::PastAttendance => "PAST_ATTENDANCE",
+            Self::NewClient => "NEW_CLIENT",
+            Self::RescheduledOften => "RESCHEDULED_OFTEN",
+            Self::LateCancels => "LATE_CANCELS",
+            Self::Unconfirmed => "UNCONFIRMED",
+            Self::OtherVisits => "OTHER_VISITS",
+            Self::TimeOfWeek => "TIME_OF_WEEK",
+            Self::Attribute => "ATTRIBUTE",
+            Self::Calibration => "CALIBRATION",
+            Self::Rule(code) => code,
+        }
+    }
+}
+
+/// One thing that a score is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ScoreReason)]
+pub struct Reason {
+    /// Its stable name.
+    #[schema(value_type = String, example = "NEW_DEVICE")]
+    pub code: Code,
+    /// For staff: says what was seen, and no address, device or secret.
+    pub description: String,
+    /// Contribution to the log-odds of the score (natural logarithm); above 0 it raises the risk. 0 where nothing
+    /// was scored.
+    pub effect: f64,
+}
+
+impl Reason {
+    fn new(code: Code, effect: f64, description: impl Into<String>) -> Self {
+        Self { code, description: description.into(), effect }
+    }
+}
+
+/// What computed a score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Model {
+    /// Its name.
+    pub id: &'static str,
+    /// Raised when the same rows and configuration give another score than before.
+    pub version: &'static str,
+}
+
+/// A setting that no score can be computed with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} must be {expected}")]
+pub struct InvalidConfig {
+    /// The setting, below the section of its model.
+    pub field: &'static str,
+    /// What it must be.
+    pub expected: &'static str,
+}
+
+impl InvalidConfig {
+    fn unless(holds: bool, field: &'static str, expected: &'static str) -> Result<(), Self> {
+        if holds { Ok(()) } else { Err(Self { field, expected }) }
+    }
+
+    fn unless_positive(value: f64, field: &'static str) -> Result<(), Self> {
+        Self::unless(value.is_finite() && value > 0.0, field, "a finite number above 0")
+    }
+}
+
+/// `ln(p / (1 - p))`.
+pub fn logit(p: f64) -> f64 {
+    (p / (1.0 - p)).ln()
+}
+
+/// The probability of log-odds.
+pub fn logistic(log_odds: f64) -> f64 {
+    1.0 / (1.0 + (-log_odds).exp())
+}

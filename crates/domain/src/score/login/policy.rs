@@ -1,0 +1,105 @@
+//! What decides about logins: thresholds, signals and rules, as one document that a tenant may replace.
+//!
+//! The settings hold one under `[score.login]`, for tenants that have none of their own. A tenant's document says
+//! only what it wants otherwise: [`Policy::read`] lays it over that one, as a JSON merge patch (RFC 7396) does, so
+//! that a list of rules replaces the list. What cannot be read, compiled or kept is refused as a whole.
+
+use super::rule::Rule;
+use super::signal::settings::Signals;
+use crate::score::{Code, Decision, InvalidConfig, Model, OnUnavailable};
+use foretell_events::policy::{self, Invalid};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// Most rules of a policy.
+pub const RULES_MAX: usize = 64;
+/// Rules with loops by which a score takes some milliseconds at most.
+const LOOPS_SHORT_MAX: usize = 4;
+
+/// How weak matches count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// As it was published.
+    Faithful,
+    /// One more match never raises the risk.
+    #[default]
+    Monotone,
+}
+
+/// A policy: what a login's score is computed and judged by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// How weak matches count.
+    pub mode: Mode,
+    /// Score, 0 to 1, from which the decision is a challenge and the level medium.
+    pub challenge_at: f64,
+    /// Score, 0 to 1, from which the decision is to deny and the level high; not below `challenge_at`.
+    pub deny_at: f64,
+    /// What is decided about an account without history.
+    pub first_login: Decision,
+    /// What is answered when the user's row cannot be read in time.
+    pub on_unavailable: OnUnavailable,
+    /// What is looked for beside the likelihood.
+    pub signals: Signals,
+    /// What the tenant looks for besides; at most [`RULES_MAX`].
+    pub rules: Vec<Rule>,
+}
+
+impl Default for Policy {
+    /// Where thresholds are concerned, what `scripts/calibrate` came to; see `docs/EVALUATION.md`.
+    fn default() -> Self {
+        Self {
+            mode: Mode::Monotone,
+            challenge_at: 0.354_364,
+            deny_at: 0.999_995_351,
+            first_login: Decision::Challenge,
+            on_unavailable: OnUnavailable::Challenge,
+            signals: Signals::default(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Policy {
+    /// The policy of a document, over `base` where the document is silent.
+    pub fn read(document: &Value, base: &Self) -> Result<Self, Invalid> {
+        let policy: Self = policy::over(document, base)?;
+        policy.validate().map_err(|error| Invalid::at(format!("/{}", error.field.replace('.', "/")), error))?;
+        Ok(policy)
+    }
+
+    /// Whether a score by it may take more than some milliseconds.
+    pub fn is_long(&self) -> bool {
+        self.rules.iter().filter(|rule| rule.has_loop()).count() > LOOPS_SHORT_MAX
+    }
+
+    /// Whether scores can be computed with it.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        let is_share = |value: f64| (0.0..=1.0).contains(&value);
+        InvalidConfig::unless(is_share(self.challenge_at), "challenge_at", "from 0 to 1")?;
+        let ordered = is_share(self.deny_at) && self.deny_at >= self.challenge_at;
+        InvalidConfig::unless(ordered, "deny_at", "from challenge_at to 1")?;
+        self.signals.validate()?;
+        InvalidConfig::unless(self.rules.len() <= RULES_MAX, "rules", "at most 64")?;
+        let is_known = |rule: &Rule| self.rules.iter().filter(|other| other.code() == rule.code()).count() > 1;
+        InvalidConfig::unless(!self.rules.iter().any(is_known), "rules", "rules with codes of their own")
+    }
+
+    /// What computes the scores.
+    pub const fn model(&self) -> Model {
+        match self.mode {
+            Mode::Faithful => Model { id: "login-likelihood-faithful", version: "2" },
+            Mode::Monotone => Model { id: "login-likelihood-monotone", version: "2" },
+        }
+    }
+}
+
+impl Code {
+    /// Whether a rule may not have this name, because Foretell gives it itself.
+    pub(super) fn is_given(name: &str) -> bool {
+        serde_json::from_value::<Self>(Value::from(name)).is_ok_and(|code| !matches!(code, Self::Rule(_)))
+    }
+}

@@ -1,0 +1,267 @@
+//! Signals: what was seen beside the likelihood, each with a factor on it.
+//!
+//! | code | window | boundary |
+//! |---|---|---|
+//! | `NEW_DEVICE` | a device is known for 90 days | the attempt's is none of them |
+//! | `DEVICE_WITHHELD` | the same | the attempt has no id, and known ones that look like it all have one |
+//! | `OWN_ADDRESS` | the user's addresses | the attempt's is one of them, and few accounts ever tried from it |
+//! | `OWN_NETWORK` | the user's networks | the attempt's is one of them |
+//! | `NEW_COUNTRY` | the user's countries | the attempt's is none of them |
+//! | `IMPOSSIBLE_TRAVEL` | the latest successes | farther and faster than anybody travels |
+//! | `FAILURE_BURST` | 15 minutes | so many failures of the account |
+//! | `SUCCESS_AFTER_FAILURES` | an hour, since the last success | so many failures of the account |
+//! | `IP_FAN_OUT` | 30 minutes | so many accounts that failed at the address, or around it |
+//! | `DENYLISTED_NETWORK` | the lists as they are | the address is on one |
+//! | `AUTOMATED_CLIENT` | an hour | a script's user agent, or eight attempts like clockwork |
+//! | `DORMANT_ACCOUNT` | the last success | longer ago than so many days |
+//! | `REPORTED_BY_USER` | 90 days, unless it is confirmed | the device or the address was reported |
+//!
+//! Windows are of event time and closed at both ends; an attempt is judged by what is known of the time before it,
+//! whatever came in after.
+
+pub mod settings;
+
+use super::Evidence;
+use crate::score::{Code, Reason};
+use crate::view::feature::{Feature, Level};
+use crate::view::user::{Place, Success, User, address_mark};
+use foretell_events::agent;
+use foretell_events::login::Attempt;
+use settings::{FanOut, OwnAddress, Signals, Switch, Travel};
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+/// The window of SUCCESS_AFTER_FAILURES.
+pub const AFTER_FAILURES_WINDOW_MS: i64 = HOUR_MS;
+/// How far back another login at the same place says that the user is at home in two of them.
+pub const TWO_PLACES_WINDOW_MS: i64 = DAY_MS;
+/// Two logins at once are taken for a minute apart, so that a speed can be told.
+const JOURNEY_MS_MIN: i64 = 60_000;
+/// Attempts that tell a clock, the present one among them.
+pub const CLOCKWORK_ATTEMPTS_MIN: usize = 8;
+/// The window in which they must lie.
+pub const CLOCKWORK_WINDOW_MS: i64 = HOUR_MS;
+/// How far each pause between them may lie from the mean one.
+pub const CLOCKWORK_DEVIATION_MAX: f64 = 0.05;
+
+/// Something seen beside the likelihood, with its factor on S.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signal {
+    pub(super) code: Code,
+    description: String,
+    mode: Switch,
+    pub(super) factor: f64,
+}
+
+impl Signal {
+    /// Whether it changes the score.
+    pub(super) fn counts(&self) -> bool {
+        self.mode == Switch::On
+    }
+
+    pub(super) fn reason(&self, effect: f64) -> Reason {
+        Reason::new(self.code.clone(), effect, self.description.clone())
+    }
+}
+
+/// All that an attempt shows, what only counts in the shadow among it; nothing that is switched off.
+pub(super) fn all(evidence: &Evidence<'_>, signals: &Signals) -> Vec<Signal> {
+    let own = evidence.scored_user().map(|user| of_history(evidence, user, signals));
+    own.into_iter().flatten().chain(of_attacks(evidence, signals)).filter(|seen| seen.mode != Switch::Off).collect()
+}
+
+/// What takes a history to tell.
+fn of_history(evidence: &Evidence<'_>, user: &User, signals: &Signals) -> Vec<Signal> {
+    let Evidence { attempt, at_ms, .. } = *evidence;
+    // An attempt that shows no device is neutral.
+    let withheld = user.device_withheld(attempt, at_ms).then(|| Signal {
+        code: Code::DeviceWithheld,
+        description: "The attempt names no device, as the user's devices that look like it do.".into(),
+        mode: signals.device_withheld.mode,
+        factor: signals.device_withheld.factor,
+    });
+    let new_device = (user.device_known(attempt, at_ms) == Some(false)).then(|| Signal {
+        code: Code::NewDevice,
+        description: "The device is not among the user's known ones.".into(),
+        mode: signals.new_device.mode,
+        factor: signals.new_device.factor,
+    });
+    let is_own_network = attempt.asn.is_some_and(|asn| user.count(Level::Asn, &asn.to_string()) > 0);
+    let own_network = is_own_network.then(|| Signal {
+        code: Code::OwnNetwork,
+        description: "The network is one of the user's.".into(),
+        mode: signals.own_network.mode,
+        factor: signals.own_network.factor,
+    });
+    let new_country = is_new_country(attempt, user).then(|| Signal {
+        code: Code::NewCountry,
+        description: "The user never logged in from this country.".into(),
+        mode: signals.new_country.mode,
+        factor: signals.new_country.factor,
+    });
+    let days = user.last_success_ms.map_or(0, |last| (at_ms - last).max(0));
+    let dormant = (days > i64::from(signals.dormant_account.days_max) * DAY_MS).then(|| Signal {
+        code: Code::DormantAccount,
+        description: format!("The account's last successful login was {} days ago.", days / DAY_MS),
+        mode: signals.dormant_account.mode,
+        factor: signals.dormant_account.factor,
+    });
+    let travel = travel(evidence, user, &signals.impossible_travel);
+    let own_address = own_address(evidence, user, &signals.own_address);
+    [new_device, withheld, own_address, own_network, new_country, travel, dormant].into_iter().flatten().collect()
+}
+
+/// A household's address tells people from attackers; that of a carrier or an office does not. Of an IPv6 address it
+/// may also be another network of the same site.
+fn own_address(evidence: &Evidence<'_>, user: &User, limits: &OwnAddress) -> Option<Signal> {
+    let is_own = |level: Level| {
+        let is_known = level.value(evidence.attempt).is_some_and(|value| user.count(level, &value) > 0);
+        let users = evidence.features.get(level).map(|row: &Feature| row.users.count());
+        is_known && users.is_some_and(|users| users <= limits.users_max)
+    };
+    [Level::Ip, Level::Site].into_iter().any(is_own).then(|| Signal {
+        code: Code::OwnAddress,
+        description: "The user logged in from this address before, and few others did.".into(),
+        mode: limits.mode,
+        factor: limits.factor,
+    })
+}
+
+/// Only where both the attempt and the user's history have a country.
+pub(super) fn is_new_country(attempt: &Attempt, user: &User) -> bool {
+    let has_history = user.values.get(&Level::Country).is_some_and(|seen| !seen.is_empty());
+    let is_unknown = |country: &str| user.count(Level::Country, country) == 0;
+    has_history && attempt.country.as_deref().is_some_and(is_unknown)
+}
+
+/// From where the last success was to where the attempt is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Journey {
+    /// Great-circle distance.
+    pub(super) distance_km: f64,
+    /// In the time between the two, whichever came first.
+    pub(super) speed_kmh: f64,
+}
+
+/// The journey to the attempt; none where a place is not known.
+///
+/// Who has kept the address has not travelled, whatever place a newer file gives it. A place without a city may be the
+/// middle of a country, so it is compared with its like alone: with places of a source that never names a city.
+pub(super) fn journey(evidence: &Evidence<'_>, user: &User) -> Option<Journey> {
+    let here = Place::of(evidence.attempt)?;
+    let last = user.latest().find(|success| success.time_ms <= evidence.at_ms).or(user.latest().last())?;
+    let there = last.place.filter(|there| there.has_city == here.has_city)?;
+    if last.address == address_mark(evidence.attempt.ip) {
+        return None;
+    }
+    let distance_km = here.distance_km(there);
+    let took_ms = (evidence.at_ms - last.time_ms).abs().max(JOURNEY_MS_MIN);
+    Some(Journey { distance_km, speed_kmh: distance_km / (took_ms as f64 / HOUR_MS as f64) })
+}
+
+/// A network that says nothing of places shows no journey, and neither does a user who was here within a day, as
+/// with a telephone on its carrier's network and a computer on an office's: such a user is at both.
+fn travel(evidence: &Evidence<'_>, user: &User, limits: &Travel) -> Option<Signal> {
+    if evidence.listed.exempt {
+        return None;
+    }
+    let is_too_far = |journey: &Journey| journey.distance_km > limits.distance_km_max;
+    let journey = journey(evidence, user).filter(is_too_far).filter(|j| j.speed_kmh > limits.speed_kmh_max)?;
+    let (here, address) = (Place::of(evidence.attempt)?, address_mark(evidence.attempt.ip));
+    let was_here = |success: &Success| {
+        let is_near = success.place.is_some_and(|place| place.distance_km(here) <= limits.distance_km_max);
+        (is_near || success.address == address) && (evidence.at_ms - success.time_ms).abs() <= TWO_PLACES_WINDOW_MS
+    };
+    (!user.latest().any(was_here)).then(|| Signal {
+        code: Code::ImpossibleTravel,
+        description: format!("The last successful login was {:.0} km away, too short a time ago.", journey.distance_km),
+        mode: limits.mode,
+        factor: limits.factor,
+    })
+}
+
+/// What points to an attack, with or without a history.
+fn of_attacks(evidence: &Evidence<'_>, signals: &Signals) -> Vec<Signal> {
+    let Evidence { attempt, at_ms, .. } = *evidence;
+    let failures = evidence.user.map_or(0, |user| user.failures_at(at_ms));
+    let burst = (failures >= signals.failure_burst.failures_min.max(1)).then(|| Signal {
+        code: Code::FailureBurst,
+        description: format!("The account failed {failures} times within 15 minutes."),
+        mode: signals.failure_burst.mode,
+        factor: signals.failure_burst.factor,
+    });
+    let since = evidence.user.map_or(0, |user| failures_since_success(user, at_ms));
+    let after_failures = (since >= signals.success_after_failures.failures_min.max(1)).then(|| Signal {
+        code: Code::SuccessAfterFailures,
+        description: format!("The account failed {since} times within an hour, and did not get in since."),
+        mode: signals.success_after_failures.mode,
+        factor: signals.success_after_failures.factor,
+    });
+    let denied = (evidence.listed.denied && !evidence.listed.exempt).then(|| Signal {
+        code: Code::DenylistedNetwork,
+        description: "The address is on a deny list.".into(),
+        mode: signals.denylisted_network.mode,
+        factor: signals.denylisted_network.factor,
+    });
+    let reported = evidence.user.is_some_and(|user| user.was_reported(attempt, at_ms)).then(|| Signal {
+        code: Code::ReportedByUser,
+        description: "The user reported this device or address.".into(),
+        mode: signals.reported_by_user.mode,
+        factor: signals.reported_by_user.factor,
+    });
+    let automated = automated(evidence).map(|description| Signal {
+        code: Code::AutomatedClient,
+        description: description.into(),
+        mode: signals.automated_client.mode,
+        factor: signals.automated_client.factor,
+    });
+    let fan_out = fan_out(evidence, &signals.ip_fan_out);
+    [burst, after_failures, fan_out, denied, automated, reported].into_iter().flatten().collect()
+}
+
+fn failures_since_success(user: &User, at_ms: i64) -> usize {
+    let begin_ms = at_ms - AFTER_FAILURES_WINDOW_MS;
+    let last_ms = user.latest().map(|success| success.time_ms).filter(|success| *success <= at_ms).max();
+    let is_counted = |failed: i64| (begin_ms..=at_ms).contains(&failed) && last_ms.is_none_or(|last| failed > last);
+    user.failed_at_ms.iter().filter(|failed| is_counted(**failed)).count()
+}
+
+fn automated(evidence: &Evidence<'_>) -> Option<&'static str> {
+    if agent::is_scripted(evidence.attempt) {
+        return Some("The client is a script, or hides what it is.");
+    }
+    let is_clockwork = evidence.user.is_some_and(|user| is_clockwork(user, evidence.at_ms));
+    is_clockwork.then_some("The account's attempts follow each other like clockwork.")
+}
+
+/// Whether the latest attempts, with this one, come at equal pauses.
+fn is_clockwork(user: &User, at_ms: i64) -> bool {
+    let begin_ms = at_ms - CLOCKWORK_WINDOW_MS;
+    let successes = user.latest().map(|success| success.time_ms);
+    let attempts = user.failed_at_ms.iter().copied().chain(successes);
+    let mut times: Vec<_> = attempts.filter(|time| (begin_ms..=at_ms).contains(time)).chain([at_ms]).collect();
+    times.sort_unstable();
+    if times.len() < CLOCKWORK_ATTEMPTS_MIN {
+        return false;
+    }
+    let latest = &times[times.len() - CLOCKWORK_ATTEMPTS_MIN..];
+    let pauses: Vec<_> = latest.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+    let mean = pauses.iter().sum::<f64>() / pauses.len() as f64;
+    pauses.iter().all(|pause| (pause - mean).abs() <= mean * CLOCKWORK_DEVIATION_MAX)
+}
+
+fn fan_out(evidence: &Evidence<'_>, limits: &FanOut) -> Option<Signal> {
+    if evidence.listed.exempt {
+        return None;
+    }
+    let failed = |level| evidence.features.get(level).map_or(0, |row: &Feature| row.failed_users_at(evidence.at_ms));
+    let (address, network) = (failed(Level::Ip).max(failed(Level::Site)), failed(Level::Network));
+    let description = if address >= limits.address_users_min.max(1) {
+        format!("{address} accounts failed at this address within 30 minutes.")
+    } else if network >= limits.network_users_min.max(1) {
+        format!("{network} accounts failed in the network around this address within 30 minutes.")
+    } else {
+        return None;
+    };
+    Some(Signal { code: Code::IpFanOut, description, mode: limits.mode, factor: limits.factor })
+}

@@ -1,0 +1,332 @@
+//! The trained model: a logistic regression over steps, slopes and levels of what is known of a visit.
+//!
+//! ```text
+//! log-odds = intercept + Σ over terms of ( weights · columns(input) − centre )
+//! ```
+//!
+//! It is additive on purpose: each term's share is exactly the effect that its reason names, a model is a few
+//! kilobytes that a person can read, and a score takes microseconds. Boosted trees were no better on bookings that
+//! came later ([EVALUATION.md](https://github.com/foretell-rs/foretell/blob/main/docs/EVALUATION.md)).
+//!
+//! `centre` is a term's mean over the visits that it was learnt from, so an effect compares with the usual visit. The
+//! lead rates by which a client's record is judged are those of the training and part of the model: a weight holds
+//! for the rates that it was learnt with.
+//!
+//! The document is what `foretell train no-show` writes, the topic carries, and the history of versions keeps. It
+//! names no person. Its numbers are checked when it is read, so a score by it is always finite.
+
+use super::input::{Answer, Input};
+use crate::score::metrics::Metrics;
+use crate::view::client::attribute;
+use crate::view::client::snapshot::Snapshot;
+use crate::view::lead;
+use foretell_events::policy::{self, DOCUMENT_BYTES_MAX, Invalid};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// The format that this version writes and reads.
+pub const FORMAT: u32 = 1;
+/// Most terms of a model.
+pub const TERMS_MAX: usize = 64;
+/// Most columns of a term.
+pub const COLUMNS_MAX: usize = 64;
+/// Largest number, without its sign, that a model may hold: beyond it, sums would lose what is small.
+const NUMBER_MAX: f64 = 1e6;
+/// No rate is closer to certainty than this, and no prior smaller: their logarithms stay small numbers.
+const SMALLEST: f64 = 1e-6;
+
+/// A trained model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// What it was learnt from.
+    pub training: Training,
+    /// Log-odds of the usual visit.
+    pub intercept: f64,
+    /// Rate of no-shows by lead bucket, each between 0 and 1, over the training.
+    pub lead_rates: [f64; lead::BUCKETS.len()],
+    /// `k` of [`Input::Record`]: missed days, observed and expected, that everybody is credited with.
+    pub prior_no_shows: f64,
+    /// What is added up.
+    pub terms: Vec<Term>,
+}
+
+/// What a model was learnt from, and how good it was on what came after.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// When it was trained, RFC 3339.
+    pub trained_at: Option<String>,
+    /// The first scoring instant, RFC 3339.
+    pub from: String,
+    /// Outcomes later than this were not known to it, RFC 3339.
+    pub until: String,
+    /// Scoring instants that it was learnt from: one or two a visit.
+    pub rows: u64,
+    /// Of them, those of visits that were missed.
+    pub missed: u64,
+    /// Measures of models that were learnt from the earlier part, on the later part.
+    pub validation: Vec<Measured>,
+}
+
+/// How good scores were, beside those of two counters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Which rows.
+    pub segment: String,
+    /// The model's.
+    pub model: Metrics,
+    /// Those of the two counters.
+    pub two_counters: Metrics,
+}
+
+/// One thing that a model adds up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Term {
+    /// What it asks.
+    pub input: Input,
+    /// Of which visits.
+    #[serde(default)]
+    pub of: Visits,
+    /// What it makes of the answer.
+    pub basis: Basis,
+    /// A weight for each column.
+    pub weights: Vec<f64>,
+    /// The effect of no answer.
+    pub absent: f64,
+    /// The mean effect over the training.
+    pub centre: f64,
+}
+
+/// Which visits a term is about; of others it says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visits {
+    /// All.
+    #[default]
+    All,
+    /// Those that were booked for the same day.
+    SameDay,
+}
+
+impl Visits {
+    fn contains(self, visit: &Snapshot) -> bool {
+        self == Self::All || visit.lead_days == 0
+    }
+}
+
+/// How an answer becomes columns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// The number.
+    Linear,
+    /// 1 from each of these numbers on.
+    Steps(Vec<f64>),
+    /// How far the number is above each of these.
+    Hinges(Vec<f64>),
+    /// 1 where the text is this one.
+    Levels(Vec<Level>),
+}
+
+/// A text that an attribute may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Level {
+    text: String,
+    hash: u32,
+}
+
+impl From<String> for Level {
+    fn from(text: String) -> Self {
+        Self { hash: attribute::hash(&text), text }
+    }
+}
+
+impl From<Level> for String {
+    fn from(level: Level) -> Self {
+        level.text
+    }
+}
+
+impl Basis {
+    /// How many columns it has.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Linear => 1,
+            Self::Steps(edges) => edges.len(),
+            Self::Hinges(knots) => knots.len(),
+            Self::Levels(levels) => levels.len(),
+        }
+    }
+
+    /// Tells each column that is not 0; none that an answer means nothing to it.
+    pub fn spread(&self, answer: Answer, mut tell: impl FnMut(usize, f64)) -> Option<()> {
+        match (self, answer) {
+            (Self::Linear, Answer::Number(x)) => tell(0, x),
+            (Self::Steps(edges), Answer::Number(x)) => {
+                edges.iter().take_while(|edge| x >= **edge).enumerate().for_each(|(at, _)| tell(at, 1.0));
+            }
+            (Self::Hinges(knots), Answer::Number(x)) => {
+                knots.iter().take_while(|knot| x > **knot).enumerate().for_each(|(at, knot)| tell(at, x - knot));
+            }
+            (Self::Levels(levels), Answer::Text(hash)) => {
+                levels.iter().position(|level| level.hash == hash).into_iter().for_each(|at| tell(at, 1.0));
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn numbers(&self) -> &[f64] {
+        match self {
+            Self::Steps(numbers) | Self::Hinges(numbers) => numbers,
+            Self::Linear | Self::Levels(_) => &[],
+        }
+    }
+}
+
+impl Term {
+    /// What it adds for a visit, above its mean.
+    pub fn effect(&self, visit: &Snapshot, record: f64) -> f64 {
+        if !self.of.contains(visit) {
+            return -self.centre;
+        }
+        let mut effect = 0.0;
+        let add = |at: usize, value: f64| effect += value * self.weights.get(at).copied().unwrap_or_default();
+        let known = self.basis.spread(self.input.answer(visit, record), add);
+        known.map_or(self.absent, |()| effect) - self.centre
+    }
+}
+
+/// What a tenant has published: a model, or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Published {
+    /// The model; none: two counters.
+    pub model: Option<Arc<Model>>,
+    /// Attributes that no model may ask for.
+    #[serde(skip)]
+    protected: Vec<String>,
+}
+
+impl Published {
+    /// Nothing; models may ask for no attribute of these names.
+    pub fn nothing(protected: Vec<String>) -> Self {
+        Self { model: None, protected }
+    }
+
+    /// What a document publishes; an empty one goes back to two counters.
+    pub fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
+        let protected = settings.protected.clone();
+        if !document.is_object() {
+            return Err(Invalid::at("", "a model is a table"));
+        }
+        if document.as_object().is_some_and(serde_json::Map::is_empty) {
+            return Ok(Self::nothing(protected));
+        }
+        if document.to_string().len() > DOCUMENT_BYTES_MAX {
+            return Err(Invalid::at("", format!("longer than {DOCUMENT_BYTES_MAX} bytes")));
+        }
+        let model: Model = policy::read(document)?;
+        model.validate(&protected)?;
+        Ok(Self { model: Some(Arc::new(model)), protected })
+    }
+}
+
+/// A client's record, against what a model's rates would expect of their leads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Record {
+    /// Days with a known outcome.
+    pub visits: u32,
+    /// Of them, those missed.
+    pub observed: u16,
+    /// Those that the rates would expect.
+    pub expected: f64,
+    /// See [`Input::Record`].
+    pub ratio: f64,
+}
+
+impl Record {
+    /// The record that a snapshot says, by these rates.
+    pub fn of(visit: &Snapshot, rates: &[f64; lead::BUCKETS.len()], prior_no_shows: f64) -> Self {
+        let expected: f64 = visit.visits.iter().zip(rates).map(|(visits, rate)| f64::from(*visits) * rate).sum();
+        let ratio = ((f64::from(visit.missed) + prior_no_shows) / (expected + prior_no_shows)).ln();
+        Self { visits: visit.known_visits(), observed: visit.missed, expected, ratio }
+    }
+}
+
+impl Model {
+    /// The record that a snapshot says.
+    pub fn record(&self, visit: &Snapshot) -> Record {
+        Record::of(visit, &self.lead_rates, self.prior_no_shows)
+    }
+
+    /// Log-odds of a no-show, before any calibration.
+    pub fn log_odds(&self, visit: &Snapshot) -> f64 {
+        let record = self.record(visit).ratio;
+        self.intercept + self.terms.iter().map(|term| term.effect(visit, record)).sum::<f64>()
+    }
+
+    /// Whether scores can be computed with it, and only with what is allowed: `protected` are names of attributes.
+    pub fn validate(&self, protected: &[String]) -> Result<(), Invalid> {
+        if self.format != FORMAT {
+            return Err(Invalid::at("/format", format!("{} is not the format {FORMAT} that can be read", self.format)));
+        }
+        number("/intercept", self.intercept)?;
+        for (at, rate) in self.lead_rates.iter().enumerate() {
+            if !(SMALLEST..=1.0 - SMALLEST).contains(rate) {
+                let detail = format!("must be from {SMALLEST} to {}", 1.0 - SMALLEST);
+                return Err(Invalid::at(format!("/lead_rates/{at}"), detail));
+            }
+        }
+        if !(SMALLEST..=NUMBER_MAX).contains(&self.prior_no_shows) {
+            return Err(Invalid::at("/prior_no_shows", format!("must be from {SMALLEST} to {NUMBER_MAX}")));
+        }
+        if self.terms.len() > TERMS_MAX {
+            return Err(Invalid::at("/terms", format!("more than {TERMS_MAX}")));
+        }
+        self.terms.iter().enumerate().try_for_each(|(at, term)| term.validate(&format!("/terms/{at}"), protected))
+    }
+}
+
+impl Term {
+    fn validate(&self, pointer: &str, protected: &[String]) -> Result<(), Invalid> {
+        if let Input::Attribute(attribute) = &self.input
+            && is_protected(&attribute.name, protected)
+        {
+            let detail = format!("`{}` is protected: no score may depend on it", attribute.name);
+            return Err(Invalid::at(format!("{pointer}/input"), detail));
+        }
+        let columns = self.basis.columns();
+        if columns != self.weights.len() || columns > COLUMNS_MAX {
+            let detail = format!("{} weights for {columns} columns; at most {COLUMNS_MAX}", self.weights.len());
+            return Err(Invalid::at(format!("{pointer}/weights"), detail));
+        }
+        if !self.basis.numbers().is_sorted() {
+            return Err(Invalid::at(format!("{pointer}/basis"), "must rise"));
+        }
+        let numbers = self.weights.iter().chain(self.basis.numbers()).chain([&self.absent, &self.centre]);
+        numbers.copied().try_for_each(|value| number(pointer, value))
+    }
+}
+
+/// Whether an attribute is one of those that no score may depend on, however it is written.
+pub fn is_protected(name: &str, protected: &[String]) -> bool {
+    // Case, spaces and punctuation make no other attribute of it.
+    let letters =
+        |name: &str| name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+    protected.iter().any(|protected| letters(protected) == letters(name))
+}
+
+fn number(pointer: &str, value: f64) -> Result<(), Invalid> {
+    if value.abs() <= NUMBER_MAX {
+        return Ok(());
+    }
+    Err(Invalid::at(pointer, format!("{value} is not a number from -{NUMBER_MAX} to {NUMBER_MAX}")))
+}

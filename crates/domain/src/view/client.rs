@@ -1,0 +1,345 @@
+//! The owner row of appointments: a client, their appointments, and how they kept them.
+//!
+//! What each event does:
+//! - **booked** and **rescheduled** place an appointment; the one with the later event time decides its start. A
+//!   reschedule keeps the booked zone where it names none. One of an appointment never seen books it, for events
+//!   come out of order. One of a visit that was cancelled reinstates it while the stated start is to come. One of a
+//!   visit with an older outcome begins a new visit where a visit at its start cannot have had that outcome, and the old
+//!   outcome stays; any other start corrects that of the visit that is over.
+//! - **confirmed**, **cancelled**, **attended**, **missed** set its status; of two, the later event time decides,
+//!   and a confirmation never undoes any of the others, whichever is the later. A corrected outcome takes out what the
+//!   first one had put in. A visit cannot have been missed before its start, nor attended before its day: such an
+//!   outcome is skipped as impossible, and not remembered: after a late reschedule the same event may be right.
+//! - **deleted** takes everything out again that the appointment had put in; the row remembers that it was deleted,
+//!   so that an older booking which arrives later does not bring it back.
+//! - a status of an appointment that was never placed, or that is forgotten, is noted and counts nothing until a
+//!   booking of it arrives.
+//! - **delivered**, **failed** say what became of a reminder, channel by channel, the later event time deciding; the
+//!   plan answers a failure with the channels that are left. **confirmed by client** is an answer to a reminder: it
+//!   was delivered, and the appointment is confirmed.
+//! - **updated** changes the fields that it names, each unless a later event named it; **requested** asks for a reminder by hand.
+//! - **erased** empties the row, takes out its look-up and agenda entries and what was known of visits with an
+//!   outcome; a tenant's counts stay.
+//!
+//! An event that restates what already holds changes nothing, whatever its id and however often it is sent: the start of
+//! a visit (unless it was cancelled and is still to come), its status, the fields of a profile, the receipt of a reminder.
+//!
+//! A full row forgets what matters least, at the latest event time that it has seen: notes about appointments that were
+//! never placed, then visits that are off or over, the farthest from that time first, then visits to come, the farthest
+//! ahead first. If that is the appointment of the event itself, the event is skipped.
+//!
+//! For the tenant's rates several visits of one client on one day (of their zone) count once: as attended if any
+//! was attended. The history counts appointments. What a visit has counted stays when it is forgotten or begins anew,
+//! and the row remembers how its day counted, so that another visit of that day does not count it twice; of the
+//! latest [`SETTLED_DAYS_MAX`] such days.
+
+mod appointment;
+pub mod attribute;
+mod change;
+mod placements;
+mod scribe;
+pub mod snapshot;
+
+pub use appointment::{
+    Appointment, Asked, LATE_CANCEL_MS, Named, Receipt, Received, SETTLED, Start, Status, TakenBack,
+};
+pub use placements::{PLACEMENTS_MAX, Placement, Placements};
+
+use super::lead::{self, Outcomes};
+use super::recent::Recent;
+use super::{Contribution, Fold, Limits, Outcome, Place, Skip};
+use crate::address::{Family, RowKey, View};
+use appointment::Weight;
+use attribute::Attributes;
+use change::Placing;
+use foretell_events::appointment::{Booking, Consent, QuietHours, Visit};
+use foretell_events::reminder::Feedback;
+use foretell_events::{Event, Fact, key};
+use scribe::{Footprint, Scribe};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long a request by hand may wait for its announcement.
+pub const REQUEST_EXPIRES_MS: i64 = 24 * 60 * 60 * 1000;
+/// Days kept whose count outlived their visits; the earliest is forgotten first.
+pub const SETTLED_DAYS_MAX: usize = 32;
+
+/// The state of a client's row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Repetitions.
+    pub recent: Recent,
+    /// The latest event time seen, which separates past from future when not all appointments can be kept.
+    pub latest_ms: i64,
+    /// How they kept their appointments.
+    pub history: History,
+    /// Kept and missed days by lead bucket, for the no-shows that the tenant's rates would expect.
+    pub days: [Outcomes; lead::BUCKETS.len()],
+    /// How the local days (since the epoch) count that had visits which are not kept any more: lead bucket, missed.
+    pub settled_days: BTreeMap<i64, (u8, bool)>,
+    /// Day and hash of the samples of visits that are not kept any more, see [`outcome`](super::outcome): at most
+    /// [`SETTLED_DAYS_MAX`].
+    pub left_samples: BTreeSet<(i64, u64)>,
+    /// The latest missed start among the appointments that are not kept any more.
+    pub forgotten_missed_ms: Option<i64>,
+    /// By appointment id. Most clients have one or two, and a node of a map has room for eleven values: as pointers.
+    pub appointments: BTreeMap<String, Box<Appointment>>,
+    /// IANA zone, where they said so.
+    pub time_zone: Option<String>,
+    /// BCP 47 tag, where they said so.
+    pub language: Option<String>,
+    /// How they may be reached; none: they were never asked.
+    pub channels: Option<Vec<Consent>>,
+    /// When not to send, where they said so.
+    pub quiet_hours: Option<QuietHours>,
+    /// What the tenant tells of them besides.
+    pub attributes: Attributes,
+    /// When the profile above was last changed.
+    pub updated_at_ms: Option<i64>,
+    /// When each of its fields was, because updates that come out of order may name different ones.
+    pub updated: Updated,
+    /// When everything before was forgotten.
+    pub erased_at_ms: Option<i64>,
+}
+
+/// Event times of what decided the fields of a profile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Updated {
+    /// Of [`Client::time_zone`].
+    pub time_zone_ms: Option<i64>,
+    /// Of [`Client::language`].
+    pub language_ms: Option<i64>,
+    /// Of [`Client::channels`].
+    pub channels_ms: Option<i64>,
+    /// Of [`Client::quiet_hours`].
+    pub quiet_hours_ms: Option<i64>,
+    /// Of [`Client::attributes`].
+    pub attributes_ms: Option<i64>,
+}
+
+/// How a client kept their appointments. Signed, because corrections take out what they had put in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Appointments that they came to.
+    pub attended: i64,
+    /// Appointments that they did not come to.
+    pub missed: i64,
+    /// Appointments called off in time, or by the business.
+    pub cancelled: i64,
+    /// Appointments called off within [`LATE_CANCEL_MS`] of their start.
+    pub late_cancelled: i64,
+    /// Times that an appointment was moved.
+    pub rescheduled: i64,
+}
+
+impl Client {
+    /// The latest start that was missed, of all that is not corrected.
+    pub fn last_missed_ms(&self) -> Option<i64> {
+        let missed = self.appointments.values().filter(|a| a.status == Status::Missed);
+        missed.filter_map(|a| a.start.as_ref().map(|start| start.at_ms)).max().max(self.forgotten_missed_ms)
+    }
+
+    /// Every appointment with its id, in the order of ids.
+    pub fn visits(&self) -> impl Iterator<Item = (&str, &Appointment)> {
+        self.appointments.iter().map(|(id, visit)| (id.as_str(), visit.as_ref()))
+    }
+
+    /// Whether an event states an outcome that its visit cannot have at that time.
+    fn is_impossible(&self, fact: &Fact, time_ms: i64) -> bool {
+        let (visit, status) = match fact {
+            Fact::Attended(visit) => (visit, Status::Attended),
+            Fact::Missed(visit) => (visit, Status::Missed),
+            _ => return false,
+        };
+        let known = self.appointments.get(&visit.appointment_id).filter(|known| !known.is_past(time_ms));
+        known.and_then(|known| known.start.as_ref()).is_some_and(|start| !start.admits(status, time_ms))
+    }
+
+    /// The appointment that matters least.
+    fn least(&self) -> Option<(Weight, &str)> {
+        let weights = self.visits().map(|(id, a)| (a.weight(self.latest_ms), id));
+        weights.min()
+    }
+}
+
+/// Which appointment an event is about.
+pub fn appointment_id(fact: &Fact) -> Option<&str> {
+    match fact {
+        Fact::Booked(booking) | Fact::Rescheduled(booking) => Some(&booking.appointment_id),
+        Fact::Confirmed(visit) | Fact::Attended(visit) | Fact::Missed(visit) | Fact::Deleted(visit) => {
+            Some(&visit.appointment_id)
+        }
+        Fact::Cancelled(cancellation) => Some(&cancellation.appointment_id),
+        Fact::ReminderRequested(request) => Some(&request.appointment_id),
+        Fact::ReminderDelivered(feedback) | Fact::ReminderFailed(feedback) | Fact::ConfirmedByClient(feedback) => {
+            Some(&feedback.appointment_id)
+        }
+        _ => None,
+    }
+}
+
+/// The fold of the appointments topic.
+#[derive(Debug, Clone, Default)]
+pub struct Appointments {
+    /// What it depends on besides the log.
+    pub limits: Limits,
+}
+
+/// What one event changes elsewhere: that depends on what the row was before, so it is the decision itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Its contributions.
+    pub contributions: Vec<Contribution>,
+    /// Whether a visit to come was forgotten for a nearer one.
+    pub has_displaced: bool,
+}
+
+/// Room for the appointment of an event.
+#[derive(Default)]
+struct Room {
+    /// The earlier visit under the same id that a new one leaves behind.
+    left: Option<Appointment>,
+    has_displaced: bool,
+}
+
+impl Appointments {
+    /// Applies an event to the row. Returns whether anything changed.
+    fn change(&self, client: &mut Client, event: &Event, left: Option<Appointment>) -> bool {
+        let time_ms = event.envelope.time_ms;
+        let zone = |client: &Client| client.time_zone.clone().unwrap_or(self.limits.time_zone_default.clone());
+        let status = |client: &mut Client, visit: &Visit, status| {
+            client.set_status(&visit.appointment_id, &event.envelope, status, None)
+        };
+        match &event.fact {
+            Fact::Booked(booking) | Fact::Rescheduled(booking) => {
+                let is_move = matches!(event.fact, Fact::Rescheduled(_));
+                let placing = Placing { envelope: &event.envelope, is_move, left };
+                client.place(booking, placing, zone(client))
+            }
+            Fact::Confirmed(visit) => status(client, visit, Status::Confirmed),
+            Fact::Attended(visit) => status(client, visit, Status::Attended),
+            Fact::Missed(visit) => status(client, visit, Status::Missed),
+            Fact::Deleted(visit) => status(client, visit, Status::Deleted),
+            Fact::Cancelled(c) => client.set_status(&c.appointment_id, &event.envelope, Status::Cancelled, c.by),
+            Fact::ClientUpdated(update) => client.update(update, time_ms),
+            Fact::ReminderRequested(request) => {
+                client.ask(request, &event.envelope, self.limits.appointment_requests_max)
+            }
+            Fact::ReminderDelivered(feedback) => self.hear(client, feedback, time_ms, Received::Delivered),
+            Fact::ReminderFailed(feedback) => self.hear(client, feedback, time_ms, Received::Failed),
+            Fact::ConfirmedByClient(feedback) => {
+                let is_heard = self.hear(client, feedback, time_ms, Received::Confirmed);
+                client.set_status(&feedback.appointment_id, &event.envelope, Status::Confirmed, None) || is_heard
+            }
+            _ => false,
+        }
+    }
+
+    fn hear(&self, client: &mut Client, feedback: &Feedback, at_ms: i64, received: Received) -> bool {
+        client.hear(feedback, at_ms, received, self.limits.appointment_receipts_max)
+    }
+
+    /// Makes room for the appointment of an event, and releases an earlier visit under its id if the event begins a new
+    /// one. Returns `None` if the row is full of appointments that matter more.
+    fn make_room(&self, client: &mut Client, event: &Event, scribe: &mut Scribe<'_>) -> Option<Room> {
+        let Some(id) = appointment_id(&event.fact) else { return Some(Room::default()) };
+        let booking = match &event.fact {
+            Fact::Booked(booking) | Fact::Rescheduled(booking) => Some(booking.as_ref()),
+            _ => None,
+        };
+        if let Some(visit) = client.appointments.get(id) {
+            let is_left = |booking: &&Booking| visit.is_left_by(&booking.starts_at, event.envelope.time_ms);
+            let left = booking.filter(is_left).and_then(|_| scribe.release(client, id));
+            return Some(Room { left, has_displaced: false });
+        }
+        if client.appointments.len() < self.limits.client_appointments_max {
+            return Some(Room::default());
+        }
+        let weight = match booking {
+            Some(booking) => Weight::placed(Start::instant_ms(&booking.starts_at), true, client.latest_ms),
+            None => Weight::noted(event.envelope.time_ms),
+        };
+        let (least, forgotten) = client.least().filter(|(least, other)| (*least, *other) < (weight, id))?;
+        let forgotten = forgotten.to_owned();
+        scribe.release(client, &forgotten);
+        Some(Room { left: None, has_displaced: least.is_to_come() })
+    }
+
+    fn erase(client: &mut Client, time_ms: i64, scribe: &mut Scribe<'_>) {
+        for id in client.appointments.keys().cloned().collect::<Vec<_>>() {
+            scribe.release(client, &id);
+        }
+        scribe.forget_samples(client);
+        *client = Client { erased_at_ms: Some(time_ms), ..Client::default() };
+    }
+}
+
+impl Fold for Appointments {
+    type Owner = Client;
+    type Decision = Decision;
+    const FAMILY: Family = Family::Appointments;
+    const OWNER: View = View::Client;
+
+    fn fold(&self, client: &mut Client, event: &Event, place: Place) -> Outcome<Decision> {
+        let time_ms = event.envelope.time_ms;
+        if client.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
+            return Outcome::Skipped(Skip::Erased);
+        }
+        let fingerprint = event.fingerprint();
+        if client.recent.contains(fingerprint) {
+            return Outcome::Skipped(Skip::Repeated);
+        }
+        client.latest_ms = client.latest_ms.max(time_ms);
+        let mut scribe = Scribe::new(event, place);
+        if matches!(event.fact, Fact::ClientErased { .. }) {
+            Self::erase(client, time_ms, &mut scribe);
+            return Outcome::Applied(Decision { contributions: scribe.finish(), has_displaced: false });
+        }
+        if client.is_impossible(&event.fact, time_ms) {
+            return Outcome::Skipped(Skip::Impossible);
+        }
+        let Some(Room { left, has_displaced }) = self.make_room(client, event, &mut scribe) else {
+            return Outcome::Skipped(Skip::NoRoom);
+        };
+        client.recent.insert(fingerprint);
+        let id = appointment_id(&event.fact);
+        let before = Footprint::of(id.and_then(|id| client.appointments.get(id)).map(Box::as_ref));
+        if !self.change(client, event, left) {
+            return Outcome::Skipped(Skip::Unchanged);
+        }
+        if let Some(id) = id {
+            // A sample needs what was known before its own outcome was counted. Any other snapshot needs the counts after
+            // this event: with the move that it is, or without the cancellation that it takes back.
+            let is_over = client.appointments.get(id).is_some_and(|visit| visit.status.is_resolved());
+            if is_over {
+                client.witness(id, time_ms);
+            }
+            scribe.difference(client, id, &before);
+            client.witness(id, time_ms);
+        }
+        Outcome::Applied(Decision { contributions: scribe.finish(), has_displaced })
+    }
+
+    fn has_displaced(decision: &Decision) -> bool {
+        decision.has_displaced
+    }
+
+    fn settled(client: &Client, event: &Event) -> Option<&'static str> {
+        let appointment = client.appointments.get(appointment_id(&event.fact)?)?;
+        let is_by_this = appointment.status_by == event.envelope.id;
+        appointment.settled().filter(|_| is_by_this)
+    }
+
+    fn contributions(&self, _: &Event, decision: &Decision, _: Place) -> Vec<Contribution> {
+        decision.contributions.clone()
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+/// The address of a client's row.
+pub fn row_key(tenant: &str, client_id: &str) -> RowKey {
+    RowKey::hashed(View::Client, key::of(tenant, client_id))
+}

@@ -1,0 +1,295 @@
+//! The owner row of reminders: what was announced to a client, and what was withdrawn again.
+//!
+//! The reminders topic is the truth of what was sent; this view is its fold. The planner subtracts it from what
+//! is due, and finds in it what was announced for a start that no longer holds. For that, announcements are also
+//! listed by the hour of the start that they named, and a [`Calendar`] says which hours hold any, however far ahead.
+
+use super::agenda::{self, HOUR_MS, Kind};
+use super::recent::Recent;
+use super::{Contribution, Delta, Fold, Limits, Outcome, Place, Skip};
+use crate::address::{Family, RowKey, View};
+use foretell_events::appointment::Channel;
+use foretell_events::reminder::Announcement;
+use foretell_events::{Event, Fact, key};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The step of a reminder that was asked for by hand.
+pub const BY_HAND: &str = "manual";
+/// Hours that a calendar lists; the farthest ahead is forgotten first.
+const CALENDAR_HOURS_MAX: usize = 10_000;
+/// How long an hour stays in a calendar after it has passed, measured by the newest announcement.
+const CALENDAR_PAST_HOURS: i64 = 48;
+/// The lowest of the buckets that hold calendars: one a source partition, far from those of hours.
+pub const CALENDAR_BUCKET: i64 = 1 << 60;
+
+/// The state of a client's row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Repetitions.
+    pub recent: Recent,
+    /// By appointment id.
+    pub appointments: BTreeMap<String, Announcements>,
+}
+
+/// What was announced of one appointment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcements {
+    /// In the order of the topic.
+    pub list: Vec<Announced>,
+    /// Withdrawn ones that the list has forgotten: ids count them, so that none comes twice.
+    pub forgotten: u32,
+}
+
+impl Announcements {
+    /// How much they matter at an instant if those of all visits cannot be kept. In rising order: all announced starts
+    /// have passed, the oldest first; all to come are withdrawn, which still keeps their ids from being used twice; one
+    /// to come holds, which must not be announced again. Of those to come the farthest ahead comes first.
+    fn weight(&self, now_ms: i64) -> (u8, i64) {
+        let to_come = self.list.iter().filter(|announced| announced.last_start_ms() > now_ms);
+        let next_ms = |is_holding: bool| {
+            let of_kind = to_come.clone().filter(|announced| announced.withdrawn.is_none() == is_holding);
+            of_kind.map(Announced::last_start_ms).min()
+        };
+        let passed_ms = || self.list.iter().map(Announced::last_start_ms).max().unwrap_or(i64::MIN);
+        match (next_ms(true), next_ms(false)) {
+            (Some(holding_ms), _) => (2, -holding_ms),
+            (None, Some(withdrawn_ms)) => (1, -withdrawn_ms),
+            (None, None) => (0, passed_ms()),
+        }
+    }
+
+    /// Forgets withdrawn ones first, those of steps before those by hand, then what had begun when the latest was
+    /// announced, then those by hand: a step that holds must not look as if it were still to be announced.
+    fn forget_one(&mut self) {
+        let now_ms = self.list.last().map_or(i64::MIN, |latest| latest.at_ms);
+        let rank = |a: &Announced| match (a.withdrawn.is_some(), a.step == BY_HAND) {
+            (true, false) => 0,
+            (true, true) => 1,
+            _ if a.last_start_ms() <= now_ms => 2,
+            (false, true) => 3,
+            (false, false) => 4,
+        };
+        let first = self.list.iter().enumerate().min_by_key(|(at, a)| (rank(a), *at)).map(|(at, _)| at);
+        if let Some(first) = first {
+            let gone = self.list.remove(first);
+            self.forgotten = self.forgotten.saturating_add(u32::from(gone.withdrawn.is_some()));
+        }
+    }
+}
+
+/// A reminder that was announced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// Its id.
+    pub reminder_id: String,
+    /// The step.
+    pub step: String,
+    /// The start that it named.
+    pub starts_at_ms: i64,
+    /// When it was announced.
+    pub at_ms: i64,
+    /// For which channels, in order of preference.
+    pub channels: Vec<Channel>,
+    /// Why it was withdrawn, if it was.
+    pub withdrawn: Option<String>,
+    /// The other visits that it names.
+    pub others: Vec<Other>,
+}
+
+/// A visit that a reminder names besides its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    /// The visit.
+    pub appointment_id: String,
+    /// The start that was named.
+    pub starts_at_ms: i64,
+    /// Why it was withdrawn, if it was.
+    pub withdrawn: Option<String>,
+}
+
+impl Announced {
+    /// The latest start that it named.
+    fn last_start_ms(&self) -> i64 {
+        self.others.iter().map(|other| other.starts_at_ms).fold(self.starts_at_ms, i64::max)
+    }
+}
+
+impl Sent {
+    /// Announcements of an appointment, in the order of the topic.
+    pub fn of(&self, appointment_id: &str) -> &[Announced] {
+        self.appointments.get(appointment_id).map_or(&[], |announced| announced.list.as_slice())
+    }
+
+    /// Every announcement, with the appointment that it was made for.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Announced)> {
+        self.appointments.iter().flat_map(|(id, of)| of.list.iter().map(move |announced| (id.as_str(), announced)))
+    }
+
+    /// How often an announcement of a step of an appointment was withdrawn, at least.
+    pub fn withdrawn(&self, appointment_id: &str, step: &str) -> u32 {
+        let Some(announced) = self.appointments.get(appointment_id) else { return 0 };
+        let withdrawn = announced.list.iter().filter(|a| a.step == step && a.withdrawn.is_some()).count();
+        announced.forgotten.saturating_add(withdrawn as u32)
+    }
+
+    /// Takes an announcement in; answers the latest start that it names, unless it was there before: an id is one reminder.
+    fn announce(&mut self, announcement: &Announcement, at_ms: i64, limits: &Limits) -> Option<i64> {
+        let starts_at_ms = instant_ms(&announcement.starts_at);
+        let announced = self.appointments.entry(announcement.appointment_id.clone()).or_default();
+        if announced.list.iter().any(|a| a.reminder_id == announcement.reminder_id) {
+            return None;
+        }
+        let own = &announcement.appointment_id;
+        let others = announcement.visits.iter().filter(|visit| visit.appointment_id != *own).map(|visit| Other {
+            appointment_id: visit.appointment_id.clone(),
+            starts_at_ms: instant_ms(&visit.starts_at),
+            withdrawn: None,
+        });
+        let come = Announced {
+            reminder_id: announcement.reminder_id.clone(),
+            step: announcement.step.clone(),
+            starts_at_ms,
+            at_ms,
+            channels: announcement.channels.clone(),
+            withdrawn: None,
+            others: others.collect(),
+        };
+        let last_start_ms = come.last_start_ms();
+        announced.list.push(come);
+        if announced.list.len() > limits.appointment_reminders_max {
+            announced.forget_one();
+        }
+        if self.appointments.len() > limits.client_appointments_max {
+            let weights = self.appointments.iter().map(|(id, of)| (of.weight(at_ms), id));
+            let least = weights.min().map(|(_, id)| id.clone());
+            least.and_then(|id| self.appointments.remove(&id));
+        }
+        Some(last_start_ms)
+    }
+
+    /// Marks an announcement as withdrawn, or one of the visits that it names besides its own; answers the latest start
+    /// that it had named, if all of it still held and none of it does any more.
+    fn withdraw(&mut self, appointment_id: &str, reminder_id: &str, reason: &str) -> Option<i64> {
+        let all = self.appointments.iter_mut().flat_map(|(id, of)| of.list.iter_mut().map(move |a| (id, a)));
+        let mut live = all.filter(|(_, a)| a.reminder_id == reminder_id && a.withdrawn.is_none());
+        let (id, announced) = live.next()?;
+        if id == appointment_id {
+            announced.withdrawn = Some(reason.to_owned());
+            return Some(announced.last_start_ms());
+        }
+        let other = announced.others.iter_mut().find(|other| other.appointment_id == appointment_id)?;
+        other.withdrawn.get_or_insert_with(|| reason.to_owned());
+        None
+    }
+}
+
+fn instant_ms(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_millisecond)
+}
+
+/// The hours of announced starts that hold announcements: one row a source partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calendar {
+    /// Hours since the epoch, with the number of announcements that hold.
+    pub hours: BTreeMap<i64, i32>,
+}
+
+/// An announcement that came, or that was withdrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalendarDelta {
+    /// Hour of the announced start, since the epoch.
+    pub hour: i64,
+    /// Hour in which this happened.
+    pub now_hour: i64,
+    /// 1 or -1.
+    pub times: i32,
+}
+
+impl Calendar {
+    /// Takes a change in.
+    pub fn apply(&mut self, delta: &CalendarDelta) {
+        let count = self.hours.entry(delta.hour).or_default();
+        *count += delta.times;
+        if *count <= 0 {
+            self.hours.remove(&delta.hour);
+        }
+        self.hours.retain(|hour, _| *hour >= delta.now_hour - CALENDAR_PAST_HOURS);
+        if self.hours.len() > CALENDAR_HOURS_MAX {
+            self.hours.pop_last();
+        }
+    }
+}
+
+/// Whether a bucket of [`View::Announced`] holds a calendar.
+pub fn is_calendar(bucket: i64) -> bool {
+    bucket >= CALENDAR_BUCKET
+}
+
+/// The address of the calendar of a source partition.
+pub fn calendar_key(partition: u32) -> RowKey {
+    RowKey { view: View::Announced, bucket: CALENDAR_BUCKET + i64::from(partition), key: "calendar".into() }
+}
+
+/// The start that an announcement brought or a withdrawal took back, if it did: with the event, all that its
+/// contributions need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The latest start that the announcement names, or that the withdrawn one had named.
+    pub start_ms: Option<i64>,
+}
+
+/// The fold of the reminders topic.
+#[derive(Debug, Clone, Default)]
+pub struct Reminders {
+    /// What it depends on besides the log.
+    pub limits: Limits,
+}
+
+impl Fold for Reminders {
+    type Owner = Sent;
+    type Decision = Decision;
+    const FAMILY: Family = Family::Reminders;
+    const OWNER: View = View::Sent;
+
+    fn fold(&self, sent: &mut Sent, event: &Event, _: Place) -> Outcome<Decision> {
+        if !sent.recent.insert(event.fingerprint()) {
+            return Outcome::Skipped(Skip::Repeated);
+        }
+        let start_ms = match &event.fact {
+            Fact::ReminderDue(announcement) => sent.announce(announcement, event.envelope.time_ms, &self.limits),
+            Fact::ReminderWithdrawn(w) => sent.withdraw(&w.appointment_id, &w.reminder_id, &w.reason),
+            _ => None,
+        };
+        Outcome::Applied(Decision { start_ms })
+    }
+
+    fn contributions(&self, event: &Event, decision: &Decision, place: Place) -> Vec<Contribution> {
+        let (reminder_id, times) = match &event.fact {
+            Fact::ReminderDue(announcement) => (&announcement.reminder_id, 1),
+            Fact::ReminderWithdrawn(withdrawal) => (&withdrawal.reminder_id, -1),
+            _ => return Vec::new(),
+        };
+        let Some(starts_at_ms) = decision.start_ms else { return Vec::new() };
+        let bucket = agenda::bucket(Kind::Starts, starts_at_ms, place.partition);
+        let entry = agenda::row_key(View::Announced, bucket, &event.envelope.tenant, event.fact.subject());
+        let calendar = CalendarDelta {
+            hour: starts_at_ms.div_euclid(HOUR_MS),
+            now_hour: event.envelope.time_ms.div_euclid(HOUR_MS),
+            times,
+        };
+        vec![
+            Contribution::new(entry, Delta::Agenda(vec![(reminder_id.clone(), times)])),
+            Contribution::new(calendar_key(place.partition), Delta::Calendar(calendar)),
+        ]
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+/// The address of a client's row.
+pub fn row_key(tenant: &str, client_id: &str) -> RowKey {
+    RowKey::hashed(View::Sent, key::of(tenant, client_id))
+}

@@ -1,0 +1,316 @@
+//! The owner row of logins: a user's devices and login history.
+//!
+//! What each event does:
+//! - a **success** counts in the history, makes or renews a device, and contributes to every level of its
+//!   attempt; the first one is also counted as such, for the number of accounts with history;
+//! - a **failure** is kept for the short window and contributes as a failure; it makes no device;
+//! - **trusted** and **revoked** change one device, known or not;
+//! - **reported** takes the login of its decision out of the history again, revokes its device, and marks device and
+//!   address as reported; **confirmed** takes marks and revocation away, and puts the login back. Both find the login
+//!   among the latest successes alone: beyond those they are counted, and the history stays. The same verdict again, of
+//!   a decision among the last [`VERDICTS_MAX`], changes nothing;
+//! - **erased** empties the row. Events of before that come again are skipped, those after it begin anew;
+//!   counts in aggregate rows, which name nobody, stay.
+//!
+//! Events may come in any order: times are compared, never assumed to rise.
+
+mod device;
+mod keyed;
+mod verdict;
+
+pub use device::{Device, DeviceKey, fingerprint};
+pub use keyed::{KEYED_MAX, Keyed};
+pub use verdict::{Place, Success, Verdict, address_mark, device_mark};
+
+use super::feature::{self, Change, Delta, Level};
+use super::recent::Recent;
+use super::sketch::hash;
+use super::{Contribution, Fold, Limits, Outcome, Skip};
+use crate::address::{Family, RowKey, View};
+use device::Trust;
+use foretell_events::login::Login;
+use foretell_events::{Event, Fact, key};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How long a device stays known after its last success.
+pub const DEVICE_KNOWN_MS: i64 = 90 * 24 * 60 * 60 * 1000;
+/// The window of `failures_recent` and of FAILURE_BURST.
+pub const FAILURES_WINDOW_MS: i64 = 15 * 60 * 1000;
+/// How long a device or an address stays reported, unless it is confirmed.
+pub const REPORTED_MS: i64 = DEVICE_KNOWN_MS;
+/// Devices and addresses that are remembered as reported; the mark set longest ago is forgotten first.
+pub const REPORTED_MAX: usize = 32;
+/// Decisions of which it is remembered what the person last said; the one said longest ago is forgotten first, and the
+/// same verdict on it then counts as a new one.
+pub const VERDICTS_MAX: usize = 64;
+
+/// The state of a user's row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Repetitions.
+    pub recent: Recent,
+    /// Successful logins.
+    pub successes: u64,
+    /// Failed logins.
+    pub failures: u64,
+    /// Attempts of which the person last said that they were theirs.
+    pub confirmed: u32,
+    /// Attempts of which the person last said that they were not theirs.
+    pub reported: u32,
+    /// Earliest attempt.
+    pub first_seen_ms: Option<i64>,
+    /// Latest success.
+    pub last_success_ms: Option<i64>,
+    /// Times of the latest failures, rising.
+    pub failed_at_ms: Vec<i64>,
+    /// Values seen in successes, by level.
+    pub values: BTreeMap<Level, BTreeMap<u64, Seen>>,
+    /// Devices, by [`DeviceKey::text`].
+    pub devices: BTreeMap<String, Device>,
+    /// Latest successes, rising by time.
+    pub latest: Vec<Success>,
+    /// Devices and addresses that the person reported, by [`device_mark`] and [`address_mark`], with when.
+    pub reported_at_ms: BTreeMap<u64, i64>,
+    /// What the person last said of attempts, by the hash of the decision's id.
+    pub verdicts: BTreeMap<u64, Verdict>,
+    /// Latest requests with an idempotency key, in the order of their offsets.
+    pub keyed: Vec<Keyed>,
+    /// When everything before was forgotten.
+    pub erased_at_ms: Option<i64>,
+}
+
+/// How often a value was seen in a user's successes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Times.
+    pub count: u32,
+    /// Last time.
+    pub last_ms: i64,
+}
+
+impl User {
+    /// Failures in the [`FAILURES_WINDOW_MS`] before `at_ms`, up to the limit that is kept.
+    pub fn failures_at(&self, at_ms: i64) -> usize {
+        self.failed_at_ms.iter().filter(|failed| (at_ms - FAILURES_WINDOW_MS..=at_ms).contains(*failed)).count()
+    }
+
+    /// Whether a value was seen in a success.
+    pub fn count(&self, level: Level, value: &str) -> u32 {
+        self.values.get(&level).and_then(|seen| seen.get(&hash(value))).map_or(0, |seen| seen.count)
+    }
+
+    fn failed(&mut self, time_ms: i64, limits: &Limits) {
+        self.failures += 1;
+        let at = self.failed_at_ms.partition_point(|failed| *failed <= time_ms);
+        self.failed_at_ms.insert(at, time_ms);
+        if self.failed_at_ms.len() > limits.user_failures_max {
+            self.failed_at_ms.remove(0);
+        }
+    }
+
+    /// The latest successes that count, the last one first.
+    pub fn latest(&self) -> impl Iterator<Item = &Success> {
+        self.latest.iter().rev().filter(|success| !success.is_withdrawn)
+    }
+
+    fn succeeded(&mut self, login: &Login, time_ms: i64, limits: &Limits) {
+        let mut success = Success::of(login, time_ms);
+        self.count_in(&success, limits);
+        if login.decision_id.is_none() {
+            success.values = Vec::new();
+        }
+        if let Some(key) = &success.device {
+            self.device_seen(key, &login.attempt, time_ms);
+            self.forget_devices(Some(key), limits.user_devices_max);
+        }
+        let at = self.latest.partition_point(|other| other.time_ms <= time_ms);
+        self.latest.insert(at, success);
+        if self.latest.len() > limits.user_logins_max {
+            self.latest.remove(0);
+        }
+    }
+
+    fn count_in(&mut self, success: &Success, limits: &Limits) {
+        self.successes += 1;
+        self.last_success_ms = self.last_success_ms.max(Some(success.time_ms));
+        for (level, value, _) in success.values.iter().filter(|(level, ..)| *level != Level::Network) {
+            see(self.values.entry(*level).or_default(), *value, success.time_ms, limits.user_values_max);
+        }
+    }
+
+    fn count_out(&mut self, success: &Success) {
+        self.successes = self.successes.saturating_sub(1);
+        for (level, value, _) in &success.values {
+            let Some(seen) = self.values.get_mut(level) else { continue };
+            let left = seen.get_mut(value).map(|seen| {
+                seen.count = seen.count.saturating_sub(1);
+                seen.count
+            });
+            if left == Some(0) {
+                seen.remove(value);
+            }
+        }
+        // What came before the latest ones is only known not to be later than they are.
+        let latest = self.latest().map(|success| success.time_ms).max();
+        self.last_success_ms = latest.or(self.last_success_ms).filter(|_| self.successes > 0);
+    }
+}
+
+/// Counts a value, and forgets the rarest other one when there are too many.
+fn see(values: &mut BTreeMap<u64, Seen>, value: u64, time_ms: i64, values_max: usize) {
+    let seen = values.entry(value).or_default();
+    seen.count = seen.count.saturating_add(1);
+    seen.last_ms = seen.last_ms.max(time_ms);
+    if values.len() > values_max {
+        let others = values.iter().filter(|(other, _)| **other != value);
+        let rarest = others.min_by_key(|(other, seen)| (seen.count, seen.last_ms, **other)).map(|(other, _)| *other);
+        rarest.and_then(|other| values.remove(&other));
+    }
+}
+
+/// What the row decided about an event: with the event, all that its contributions need.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// It is the account's first success, or the last one that a report takes out.
+    pub first_success: bool,
+    /// The login that a report takes out, or that a confirmation puts back.
+    pub success: Option<Success>,
+    /// A report or a confirmation is of no login that is remembered, so the history stays as it is.
+    pub is_too_late: bool,
+}
+
+/// The fold of the logins topic.
+#[derive(Debug, Clone, Default)]
+pub struct Logins {
+    /// What it depends on besides the log.
+    pub limits: Limits,
+}
+
+impl Logins {
+    fn change(&self, user: &mut User, event: &Event) -> Outcome<Decision> {
+        let time_ms = event.envelope.time_ms;
+        let mut decision = Decision::default();
+        match &event.fact {
+            Fact::Login(login) => {
+                user.first_seen_ms = Some(user.first_seen_ms.map_or(time_ms, |first| first.min(time_ms)));
+                if login.succeeded {
+                    decision.first_success = user.successes == 0;
+                    user.succeeded(login, time_ms, &self.limits);
+                } else {
+                    user.failed(time_ms, &self.limits);
+                }
+            }
+            Fact::LoginConfirmed(verdict) if user.restates(verdict, false) => {
+                return Outcome::Skipped(Skip::Unchanged);
+            }
+            Fact::LoginReported(verdict) if user.restates(verdict, true) => {
+                return Outcome::Skipped(Skip::Unchanged);
+            }
+            Fact::LoginConfirmed(verdict) => {
+                decision.is_too_late = user.find(verdict).is_none();
+                decision.first_success = user.successes == 0;
+                decision.success = user.confirm(verdict, time_ms, &self.limits);
+            }
+            Fact::LoginReported(verdict) => {
+                decision.is_too_late = user.find(verdict).is_none();
+                decision.success = user.report(verdict, time_ms);
+                decision.first_success = user.successes == 0;
+            }
+            Fact::DeviceTrusted(device) => return self.decided(user, &device.device_id, time_ms, Trust::Trusted),
+            Fact::DeviceRevoked(device) => return self.decided(user, &device.device_id, time_ms, Trust::Revoked),
+            Fact::UserErased { .. } => *user = User { erased_at_ms: Some(time_ms), ..User::default() },
+            _ => {}
+        }
+        Outcome::Applied(decision)
+    }
+
+    /// Takes a decision about a device; it changes nothing where it holds already, or a later one does.
+    fn decided(&self, user: &mut User, device_id: &str, time_ms: i64, trust: Trust) -> Outcome<Decision> {
+        let holds = |user: &User| {
+            let device = user.devices.get(device_id)?;
+            Some((device.trusted, device.revoked_at_ms.is_some(), device.is_reported))
+        };
+        let before = holds(user);
+        user.decide(device_id, time_ms, trust);
+        // That an unknown device is revoked is remembered as long as there is room: it displaces no known one.
+        let kept = (trust == Trust::Trusted).then_some(device_id);
+        user.forget_devices(kept, self.limits.user_devices_max);
+        if before == holds(user) {
+            return Outcome::Skipped(Skip::Unchanged);
+        }
+        Outcome::Applied(Decision::default())
+    }
+}
+
+impl Fold for Logins {
+    type Owner = User;
+    type Decision = Decision;
+    const FAMILY: Family = Family::Logins;
+    const OWNER: View = View::User;
+
+    fn fold(&self, user: &mut User, event: &Event, place: super::Place) -> Outcome<Decision> {
+        let time_ms = event.envelope.time_ms;
+        if user.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
+            return Outcome::Skipped(Skip::Erased);
+        }
+        // A request that is known by its key is not remembered once more: its event would outlive the key.
+        let (fingerprint, has_key) = (event.fingerprint(), event.fact.idempotency_digest().is_some());
+        if user.recent.contains(fingerprint) || has_key && user.keyed(&event.envelope.id).is_some() {
+            return Outcome::Skipped(Skip::Repeated);
+        }
+        user.recent.insert(fingerprint);
+        let outcome = self.change(user, event);
+        user.remember_key(event, place, matches!(outcome, Outcome::Applied(_)));
+        outcome
+    }
+
+    fn is_too_late(decision: &Decision) -> bool {
+        decision.is_too_late
+    }
+
+    fn contributions(&self, event: &Event, decision: &Decision, _: super::Place) -> Vec<Contribution> {
+        let tenant = &event.envelope.tenant;
+        let contribution = |level, value: &str, delta| {
+            Contribution::new(feature::key(tenant, level, value), super::Delta::Feature(delta))
+        };
+        let history = |change: Change| {
+            let user = hash(event.fact.subject());
+            let delta = move |level| Delta { level, change, user, time_ms: event.envelope.time_ms, lower: Vec::new() };
+            let success = decision.success.iter();
+            let values =
+                success.flat_map(|success| &success.values).map(|(level, _, stored)| (*level, stored.as_str()));
+            let all = decision.success.iter().map(|_| (Level::All, ""));
+            all.chain(values).map(|(level, value)| contribution(level, value, delta(level))).collect()
+        };
+        match &event.fact {
+            Fact::Login(login) => std::iter::once(Level::All)
+                .chain(Level::VALUES)
+                .filter_map(|level| {
+                    let value = level.value(&login.attempt)?;
+                    Some(contribution(level, &value, delta(level, login, event.envelope.time_ms, decision)))
+                })
+                .collect(),
+            Fact::LoginReported(_) => history(Change::Withdrawn { last: decision.first_success }),
+            Fact::LoginConfirmed(_) => history(Change::Succeeded { first: decision.first_success }),
+            _ => Vec::new(),
+        }
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+fn delta(level: Level, login: &Login, time_ms: i64, decision: &Decision) -> Delta {
+    let change = match login.succeeded {
+        true => Change::Succeeded { first: decision.first_success },
+        false => Change::Failed,
+    };
+    Delta::of(level, &login.attempt, &login.user_id, change, time_ms)
+}
+
+/// The address of a user's row.
+pub fn row_key(tenant: &str, user_id: &str) -> RowKey {
+    RowKey::hashed(View::User, key::of(tenant, user_id))
+}

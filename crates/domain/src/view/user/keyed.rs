@@ -1,0 +1,52 @@
+//! Requests that carried an idempotency key: the first one under a key holds, whatever a later one says.
+//!
+//! The API answers a repeated request from here, so it makes no difference which process took the first one.
+
+use super::User;
+use crate::view::Place;
+use crate::view::recent::RECENT_MAX;
+use crate::view::sketch::hash;
+use foretell_events::Event;
+use serde::{Deserialize, Serialize};
+
+/// Requests with a key that a user's row remembers; the oldest is forgotten first, and its key is new again. As many as
+/// there are recent events, so that no key is forgotten whose event would still be skipped as a repetition.
+pub const KEYED_MAX: usize = RECENT_MAX;
+
+/// A request with an idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keyed {
+    /// Hash of the event's id, which is made of the key.
+    pub key: u64,
+    /// Hash of the digest of what was requested.
+    pub digest: u64,
+    /// Where the first one stands in its partition.
+    pub offset: i64,
+    /// Whether it changed anything.
+    pub is_applied: bool,
+}
+
+impl User {
+    /// The request that came first under the key that an event id was made of.
+    pub fn keyed(&self, event_id: &str) -> Option<&Keyed> {
+        let key = hash(event_id);
+        self.keyed.iter().find(|keyed| keyed.key == key)
+    }
+
+    /// Remembers a request, if it has a key.
+    pub(super) fn remember_key(&mut self, event: &Event, place: Place, is_applied: bool) {
+        let Some(digest) = event.fact.idempotency_digest() else { return };
+        let (key, digest) = (hash(&event.envelope.id), hash(digest));
+        self.keyed.push(Keyed { key, digest, offset: place.offset, is_applied });
+        if self.keyed.len() > KEYED_MAX {
+            self.keyed.remove(0);
+        }
+    }
+}
+
+impl Keyed {
+    /// Whether it requested the same.
+    pub fn is(&self, digest: &str) -> bool {
+        self.digest == hash(digest)
+    }
+}

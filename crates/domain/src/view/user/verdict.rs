@@ -1,0 +1,216 @@
+//! What the person says of their logins: a reported one leaves the history again, a confirmed one comes back.
+//!
+//! Both find the login by the id of its decision among the latest successes, which keep enough of it to count it out.
+//! What was said of a decision is kept, so that saying it again is no news: a system that sends all of its labels every
+//! night neither counts an attempt twice nor takes back what was decided about a device since.
+//!
+//! A report also revokes the device and marks device and address, by what the login had or, where it is not among
+//! the latest, by what the report names.
+
+use super::device::{DeviceKey, Trust};
+use super::{REPORTED_MAX, REPORTED_MS, User, VERDICTS_MAX};
+use crate::view::Limits;
+use crate::view::feature::{self, Level};
+use crate::view::sketch::hash;
+use foretell_events::login::{self, Attempt, Login};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// A successful login, as far as it can be taken out again and compared with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Success {
+    /// When.
+    pub time_ms: i64,
+    /// Hash of the id of the score that was asked for it; 0 where none was.
+    pub decision: u64,
+    /// Its device, by [`DeviceKey::text`].
+    pub device: Option<String>,
+    /// Where it came from.
+    pub place: Option<Place>,
+    /// Hash of its address.
+    pub address: u64,
+    /// Its values: the level, the hash by which the user counts it, and how the rows of all users are named by it. None
+    /// where no score was asked for it: nobody can report it, and the row stays small.
+    pub values: Vec<(Level, u64, String)>,
+    /// A report took it out of the history.
+    pub is_withdrawn: bool,
+}
+
+impl Success {
+    pub(super) fn of(login: &Login, time_ms: i64) -> Self {
+        let attempt = &login.attempt;
+        let value = |level: Level| {
+            let value = level.value(attempt)?;
+            Some((level, hash(&value), feature::stored(value)))
+        };
+        Self {
+            time_ms,
+            decision: login.decision_id.as_deref().map_or(0, hash),
+            device: DeviceKey::of(attempt).map(|key| key.text()),
+            place: Place::of(attempt),
+            address: address_mark(attempt.ip),
+            values: Level::VALUES.into_iter().filter_map(value).collect(),
+            is_withdrawn: false,
+        }
+    }
+}
+
+/// What the person last said of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// That it was not theirs.
+    pub is_fraud: bool,
+    /// Hash of the device and the address that were named with it.
+    pub named: u64,
+    /// When.
+    pub time_ms: i64,
+}
+
+impl Verdict {
+    fn named(verdict: &login::Verdict) -> u64 {
+        hash(&format!("{:?} {:?}", verdict.device_id, verdict.ip.map(feature::household)))
+    }
+}
+
+/// A point on the globe, in ten-thousandths of a degree: eleven metres, which no database of addresses knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// North.
+    pub latitude: i32,
+    /// East.
+    pub longitude: i32,
+    /// Whether a city was named. Without one the point may be the middle of a country.
+    pub has_city: bool,
+}
+
+impl Place {
+    /// Where an attempt comes from, if it has both coordinates.
+    pub fn of(attempt: &Attempt) -> Option<Self> {
+        let fixed = |degrees: f64| (degrees * 10_000.0).round() as i32;
+        let (latitude, longitude) = attempt.latitude.zip(attempt.longitude)?;
+        Some(Self { latitude: fixed(latitude), longitude: fixed(longitude), has_city: attempt.city.is_some() })
+    }
+
+    /// Great-circle distance in kilometres, by the haversine formula on a sphere of the earth's mean radius.
+    pub fn distance_km(self, other: Self) -> f64 {
+        const RADIUS_KM: f64 = 6_371.0;
+        let radians = |fixed: i32| (f64::from(fixed) / 10_000.0).to_radians();
+        let (from, to) = (radians(self.latitude), radians(other.latitude));
+        let (north, east) = (to - from, radians(other.longitude) - radians(self.longitude));
+        let half = (north / 2.0).sin().powi(2) + from.cos() * to.cos() * (east / 2.0).sin().powi(2);
+        2.0 * RADIUS_KM * half.clamp(0.0, 1.0).sqrt().asin()
+    }
+}
+
+/// Names a device among those that were reported.
+pub fn device_mark(device_id: &str) -> u64 {
+    hash(&format!("device:{device_id}"))
+}
+
+/// Names the household of an address among those that were reported.
+pub fn address_mark(ip: IpAddr) -> u64 {
+    hash(&format!("ip:{}", feature::household(ip)))
+}
+
+impl User {
+    /// Whether the device or the address of an attempt at `at_ms` was reported in the [`REPORTED_MS`] before.
+    pub fn was_reported(&self, attempt: &Attempt, at_ms: i64) -> bool {
+        if self.reported_at_ms.is_empty() {
+            return false;
+        }
+        let device = DeviceKey::of(attempt).map(|key| device_mark(&key.text()));
+        let mut marks = device.into_iter().chain([address_mark(attempt.ip)]);
+        marks.any(|mark| self.reported_at_ms.get(&mark).is_some_and(|marked| *marked > at_ms - REPORTED_MS))
+    }
+
+    /// Whether a verdict says what holds already: it was the last one on its decision, and the login, where it is among
+    /// the latest, is in the history or out of it accordingly. A login may come in after the report of it.
+    pub(super) fn restates(&self, verdict: &login::Verdict, is_fraud: bool) -> bool {
+        let last = self.verdicts.get(&hash(&verdict.decision_id));
+        let is_same = last.is_some_and(|last| last.is_fraud == is_fraud && last.named == Verdict::named(verdict));
+        is_same && self.find(verdict).is_none_or(|at| self.latest[at].is_withdrawn == is_fraud)
+    }
+
+    /// Keeps and counts what is said of a decision.
+    fn hear(&mut self, verdict: &login::Verdict, is_fraud: bool, time_ms: i64) {
+        let decision = hash(&verdict.decision_id);
+        let said = Verdict { is_fraud, named: Verdict::named(verdict), time_ms };
+        let before = self.verdicts.insert(decision, said).map(|before| before.is_fraud);
+        for (says, count) in [(false, &mut self.confirmed), (true, &mut self.reported)] {
+            let change = u32::from(says == is_fraud).wrapping_sub(u32::from(before == Some(says)));
+            *count = count.saturating_add_signed(change.cast_signed());
+        }
+        if self.verdicts.len() > VERDICTS_MAX {
+            let others = self.verdicts.iter().filter(|(other, _)| **other != decision);
+            let oldest = others.min_by_key(|(other, said)| (said.time_ms, **other)).map(|(other, _)| *other);
+            oldest.and_then(|other| self.verdicts.remove(&other));
+        }
+    }
+
+    /// The person says that a login was not theirs. Answers what of the history is taken out.
+    pub(super) fn report(&mut self, verdict: &login::Verdict, time_ms: i64) -> Option<Success> {
+        self.hear(verdict, true, time_ms);
+        let at = self.find(verdict);
+        for mark in self.marks(verdict, at) {
+            let marked = self.reported_at_ms.entry(mark).or_insert(time_ms);
+            *marked = time_ms.max(*marked);
+        }
+        while self.reported_at_ms.len() > REPORTED_MAX {
+            let oldest = self.reported_at_ms.iter().min_by_key(|(mark, at)| (**at, **mark)).map(|(mark, _)| *mark);
+            oldest.and_then(|mark| self.reported_at_ms.remove(&mark));
+        }
+        if let Some(device) = self.device(verdict, at).filter(|device| self.devices.contains_key(device)) {
+            self.decide(&device, time_ms, Trust::Reported);
+        }
+        let success = self.latest.get_mut(at?).filter(|success| !success.is_withdrawn)?;
+        success.is_withdrawn = true;
+        let success = success.clone();
+        self.count_out(&success);
+        if let Some(device) = success.device.as_ref().and_then(|device| self.devices.get_mut(device)) {
+            device.logins = device.logins.saturating_sub(1);
+        }
+        Some(success)
+    }
+
+    /// The person says that a login was theirs. Answers what of the history is put back.
+    pub(super) fn confirm(&mut self, verdict: &login::Verdict, time_ms: i64, limits: &Limits) -> Option<Success> {
+        self.hear(verdict, false, time_ms);
+        let at = self.find(verdict);
+        for mark in self.marks(verdict, at) {
+            self.reported_at_ms.remove(&mark);
+        }
+        let device = self.device(verdict, at);
+        if let Some(device) =
+            device.and_then(|device| self.devices.get_mut(&device)).filter(|device| device.is_reported)
+        {
+            (device.revoked_at_ms, device.is_reported) = (None, false);
+        }
+        let success = self.latest.get_mut(at?).filter(|success| success.is_withdrawn)?;
+        success.is_withdrawn = false;
+        let success = success.clone();
+        self.count_in(&success, limits);
+        if let Some(device) = success.device.as_ref().and_then(|device| self.devices.get_mut(device)) {
+            device.logins += 1;
+        }
+        Some(success)
+    }
+
+    /// The login that a verdict is about, among the latest ones.
+    pub(super) fn find(&self, verdict: &login::Verdict) -> Option<usize> {
+        self.latest.iter().rposition(|success| success.decision == hash(&verdict.decision_id))
+    }
+
+    /// The device that a verdict is about: of the login at `at`, else the one that it names.
+    fn device(&self, verdict: &login::Verdict, at: Option<usize>) -> Option<String> {
+        let success = at.and_then(|at| self.latest.get(at));
+        success.and_then(|success| success.device.clone()).or_else(|| verdict.device_id.clone())
+    }
+
+    /// The device and the address that a verdict is about: of the login at `at`, else those that it names.
+    fn marks(&self, verdict: &login::Verdict, at: Option<usize>) -> Vec<u64> {
+        let success = at.and_then(|at| self.latest.get(at));
+        let device = success.and_then(|success| success.device.as_ref()).or(verdict.device_id.as_ref());
+        let address = success.map(|success| success.address).or(verdict.ip.map(address_mark));
+        device.map(|key| device_mark(key)).into_iter().chain(address).collect()
+    }
+}

@@ -1,0 +1,9 @@
+//! Moves records: folds them into rows, reads rows, follows progress, rebuilds, verifies and repairs.
+
+pub mod desk;
+pub mod pipeline;
+pub mod progress;
+pub mod rebuild;
+pub mod repartition;
+pub mod rows;
+pub mod verify;

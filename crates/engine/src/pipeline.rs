@@ -1,0 +1,429 @@
+//! Keeps the equation, record by record: one pipeline a partition, from its assignment to its revocation.
+//!
+//! ```text
+//!  reader.next() ─► decode, check ─► working rows: fold, contribute ─► flush: dead letters, rows, checkpoint, commit
+//!                        │ Rejected                     │ Skipped                      │ Failed: wait, try again
+//!                        └────────► dead letters        └─► nothing changes            └─► the partition waits
+//! ```
+//!
+//! Four outcomes, and no fifth: a record is **applied**, **skipped** (a repetition), **rejected** (kept as a dead
+//! letter, by a rule that says the same at every replay) or **failed** (the weather; the partition waits and
+//! tries again, in order). Nothing is dropped.
+//!
+//! Effects are exactly once because positions decide, not because deliveries are unique: see [`working`]. The
+//! cache of decoded rows belongs to the pipeline and dies with it, so that a new owner reads what is stored.
+
+mod config;
+mod crowded;
+pub mod family;
+pub mod keeper;
+pub mod misplaced;
+pub mod tolerance;
+pub mod working;
+
+pub use config::Config;
+
+use foretell_domain::address::{Generation, RowKey};
+use foretell_domain::dead;
+use foretell_domain::view::{Fold, Place};
+use foretell_events::codec::WRONG_PARTITION;
+use foretell_events::judge::{Gate, Rejection, judge};
+use foretell_events::record::{NewRecord, Record};
+use foretell_events::{Event, Fact, Topic};
+use foretell_ports::log::{Acknowledge, Log, Next, Reader};
+use foretell_ports::store::{Checkpoint, Flush, Row, Stand, Store};
+use foretell_ports::{Error, Kind};
+use foretell_telemetry::meter;
+use foretell_telemetry::trace;
+use misplaced::Misplaced;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tolerance::{Excess, Shares, Tolerance};
+use working::{Step, Working};
+
+/// How often a partition that stands still says so.
+const STOPPED_SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// Why a pipeline ended, other than by an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The partition is somebody else's, or the process ends.
+    Revoked,
+    /// A row is past a record of which it no longer knows the outcome: somebody's checkpoint has moved on, so the
+    /// partition starts over from the store's. The offset is the checkpoint that this pipeline started from.
+    Restart(i64),
+}
+
+/// Which dead letters a pipeline writes. A record that is folded again was rejected before, and its letter is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Letters {
+    /// All of them.
+    All,
+    /// Those of records that another generation of the family has not passed: it wrote the ones before.
+    Behind(Generation),
+    /// None: its rows are folded to be looked at.
+    None,
+}
+
+/// What every pipeline of a generation shares.
+pub struct Shared<F> {
+    /// How events become rows.
+    pub fold: F,
+    /// Whose rows.
+    pub generation: Generation,
+    /// Which dead letters are written.
+    pub letters: Letters,
+    /// Which records are checked by the gate as well as by the codec.
+    pub gate: Gate,
+    /// Stored partition count of the topic.
+    pub partitions: u32,
+    /// Full name of the source topic, for dead letters.
+    pub topic_name: String,
+    /// Where dead letters go.
+    pub log: Arc<dyn Log>,
+    /// Where rows go.
+    pub store: Arc<dyn Store>,
+    /// How many of the generation's records are rejected.
+    pub shares: Shares,
+    /// Where it is said which partitioner put records into wrong partitions.
+    pub misplaced: Arc<Misplaced>,
+    /// Bounds.
+    pub config: Config,
+}
+
+impl<F: Fold> Shared<F> {
+    /// The source topic.
+    pub fn topic(&self) -> Topic {
+        F::FAMILY.topic()
+    }
+
+    /// The lowest offset whose record gets a dead letter if it is rejected.
+    async fn letters_from(&self, partition: u32) -> Result<i64, Error> {
+        match self.letters {
+            Letters::All => Ok(0),
+            Letters::Behind(other) => {
+                let passed = patiently(&self.config, || self.store.checkpoint(other, partition)).await?;
+                Ok(passed.map_or(0, |checkpoint| checkpoint.next))
+            }
+            Letters::None => Ok(i64::MAX),
+        }
+    }
+
+    async fn read(&self, partition: u32, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        patiently(&self.config, || self.store.read(self.generation, Some(partition), keys)).await
+    }
+}
+
+/// An event and the address of its owner's row, or why the record cannot be folded.
+type Decoded = Result<(RowKey, Event), Rejection>;
+
+/// Folds one partition.
+pub struct Pipeline<F: Fold> {
+    shared: Arc<Shared<F>>,
+    reader: Box<dyn Reader>,
+    partition: u32,
+    rows: Working<F>,
+    dead: Vec<NewRecord>,
+    /// Records below are rejected without a dead letter.
+    letters_from: i64,
+    tolerance: Tolerance,
+    /// Why the partition takes no further record.
+    excess: Option<Excess>,
+    /// When it is said which partitioner put records into wrong partitions.
+    say_misplaced: Option<Instant>,
+    checkpoint: Checkpoint,
+    /// What the store has acknowledged.
+    durable: i64,
+    started_at: i64,
+    records: usize,
+    opened: Option<Instant>,
+}
+
+impl<F: Fold> Pipeline<F> {
+    /// A pipeline that goes on from a checkpoint; the reader brings records from `checkpoint.next` on.
+    pub fn new(shared: Arc<Shared<F>>, partition: u32, checkpoint: Checkpoint, reader: Box<dyn Reader>) -> Self {
+        meter::folds(F::FAMILY.name(), partition);
+        let rows = Working::new(Arc::clone(&shared), partition, checkpoint.next);
+        let tolerance = Tolerance::of(shared.shares.clone());
+        Self {
+            shared,
+            reader,
+            partition,
+            rows,
+            dead: Vec::new(),
+            letters_from: i64::MAX,
+            tolerance,
+            excess: None,
+            say_misplaced: None,
+            checkpoint,
+            durable: checkpoint.next,
+            started_at: checkpoint.next,
+            records: 0,
+            opened: None,
+        }
+    }
+
+    /// Folds until the partition is revoked or `shutdown` says so; what was read is flushed before it answers.
+    ///
+    /// An error of kind Retry means the reader's connection ended: the caller joins the group again.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
+        let linger = Duration::from_millis(self.shared.config.batch_linger_ms);
+        self.letters_from = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(Exit::Revoked),
+            from = self.shared.letters_from(self.partition) => from?,
+        };
+        loop {
+            if self.is_overdue() {
+                // Before anything else, so that a fast log cannot starve it.
+                self.flush().await?;
+            }
+            self.say_misplaced();
+            let due = self.opened.map_or_else(Instant::now, |at| at + linger);
+            let say_due = self.say_misplaced.unwrap_or(due);
+            tokio::select! {
+                biased; // Records that are there join the batch: the fuller it is, the less a row costs.
+                () = shutdown.cancelled() => return self.drain(None).await,
+                next = self.reader.next() => match next? {
+                    Next::Records(records) => match self.take(records).await? {
+                        Step::Done => {}
+                        Step::Restart => return Ok(Exit::Restart(self.started_at)),
+                        Step::Stop => return self.stand_still(shutdown).await,
+                    },
+                    Next::End(next) => self.reached(next),
+                    Next::Revoked(acknowledge) => return self.drain(Some(acknowledge)).await,
+                },
+                () = sleep_until(due), if self.opened.is_some() => self.flush().await?,
+                () = sleep_until(say_due), if self.say_misplaced.is_some() => {}
+            }
+        }
+    }
+
+    /// Warns of records in wrong partitions, when it is due.
+    fn say_misplaced(&mut self) {
+        let now = Instant::now();
+        if self.say_misplaced.take_if(|due| *due <= now).is_some() {
+            self.shared.misplaced.say(F::FAMILY, now);
+        }
+    }
+
+    fn is_overdue(&self) -> bool {
+        let longest = Duration::from_millis(self.shared.config.batch_age_ms_max);
+        self.opened.is_some_and(|at| at.elapsed() >= longest)
+    }
+
+    /// Flushes what is open, for as long as the next owner waits. Late or not, the rows stay right: positions
+    /// decide who wins.
+    async fn drain(mut self, acknowledge: Option<Acknowledge>) -> Result<Exit, Error> {
+        let drain = Duration::from_millis(self.shared.config.drain_ms_max);
+        if timeout(drain, self.flush()).await.is_err() {
+            tracing::warn!(topic = self.shared.topic().name(), self.partition, "gave a partition back unflushed");
+        }
+        drop(acknowledge);
+        Ok(Exit::Revoked)
+    }
+
+    /// Folds no further until the partition is given back: too much of it cannot be folded, and somebody decides.
+    async fn stand_still(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
+        let (family, offset) = (F::FAMILY.name(), self.checkpoint.next);
+        let excess = self.excess.map(|excess| excess.to_string()).unwrap_or_default();
+        let _stopped = meter::Stopped::new(family, self.partition);
+        loop {
+            tracing::error!(
+                topic = %self.shared.topic_name, self.partition, offset,
+                "stopped: {excess}, too many to be records' fault. Fix the producer; if these records are to be dead \
+                 letters, start with pipeline.rejected_run_max = 0 and rejected_percent_max = 100"
+            );
+            let reminded = Instant::now() + STOPPED_SAID_EVERY;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return self.drain(None).await,
+                    () = sleep_until(reminded) => break,
+                    () = sleep_until(self.say_misplaced.unwrap_or(reminded)), if self.say_misplaced.is_some() => {
+                        self.say_misplaced();
+                    }
+                    next = self.reader.next() => if let Next::Revoked(acknowledge) = next? {
+                        return self.drain(Some(acknowledge)).await;
+                    },
+                }
+            }
+        }
+    }
+
+    /// The end of the partition: offsets below it that brought no record are holes, and folded.
+    fn reached(&mut self, next: i64) {
+        if next > self.checkpoint.next {
+            self.checkpoint.next = next;
+            self.opened.get_or_insert_with(Instant::now);
+        }
+    }
+
+    async fn take(&mut self, records: Vec<Record>) -> Result<Step, Error> {
+        let mut rest = records.as_slice();
+        while !rest.is_empty() {
+            let room = self.shared.config.batch_records_max.saturating_sub(self.records).max(1);
+            let (chunk, later) = rest.split_at(room.min(rest.len()));
+            rest = later;
+            match self.fold(chunk).await? {
+                Step::Done => {}
+                Step::Restart => return Ok(Step::Restart),
+                Step::Stop => {
+                    self.contribute().await?;
+                    self.flush().await?;
+                    return Ok(Step::Stop);
+                }
+            }
+            if self.records >= self.shared.config.batch_records_max {
+                self.flush().await?;
+            }
+        }
+        Ok(Step::Done)
+    }
+
+    /// Decodes and folds; flushes in between where one owner has too many records open.
+    async fn fold(&mut self, records: &[Record]) -> Result<Step, Error> {
+        let decode = |record| {
+            let event = judge(record, self.shared.partitions, self.shared.gate.from_ms)?;
+            Ok((Working::<F>::owner_key(&event), event))
+        };
+        let decoded: Vec<_> = records.iter().map(decode).collect();
+        self.load_owners(&decoded).await?;
+        for (at, record) in records.iter().enumerate() {
+            self.opened.get_or_insert_with(Instant::now);
+            match &decoded[at] {
+                Err(rejection) => {
+                    if !self.reject(record, rejection) {
+                        return Ok(Step::Stop);
+                    }
+                }
+                Ok((owner, event)) => {
+                    if self.rows.is_full(owner) {
+                        self.contribute().await?;
+                        self.flush().await?;
+                        self.load_owners(&decoded[at..]).await?;
+                    }
+                    tell_without_network(event);
+                    let place = Place { partition: self.partition, offset: record.position.offset };
+                    let (system, topic) = (self.shared.log.system(), &self.shared.topic_name);
+                    let fold = || self.rows.fold(owner, event, place);
+                    if trace::folding(system, topic, record, fold) == Step::Restart {
+                        return Ok(Step::Restart);
+                    }
+                    self.tolerance.fold();
+                }
+            }
+            self.records += 1;
+            self.checkpoint = Checkpoint { next: record.position.offset + 1, last: Some(stand(record)) };
+        }
+        self.tolerance.settle(&self.shared.config);
+        self.contribute().await?;
+        self.opened.get_or_insert_with(Instant::now);
+        Ok(Step::Done)
+    }
+
+    /// Keeps a record as a dead letter; answers whether that many may be rejected.
+    fn reject(&mut self, record: &Record, Rejection { faults, by_gate }: &Rejection) -> bool {
+        let has_letter = record.position.offset < self.letters_from && !(*by_gate && self.shared.gate.is_new);
+        if has_letter || self.shared.letters == Letters::None {
+            return true;
+        }
+        let fault = faults.first();
+        self.excess = self.tolerance.reject(fault.code, &self.shared.config).err();
+        if self.excess.is_some() {
+            return false;
+        }
+        meter::rejected(F::FAMILY.name(), fault.code);
+        tracing::debug!(position = ?record.position, %faults, "rejected a record");
+        if fault.code == WRONG_PARTITION {
+            let Shared { misplaced, topic_name, partitions, .. } = &*self.shared;
+            self.say_misplaced = Some(misplaced.count(F::FAMILY, topic_name, *partitions, record, Instant::now()));
+            self.say_misplaced();
+        }
+        self.dead.push(dead::letter(record, &self.shared.topic_name, faults));
+        true
+    }
+
+    async fn load_owners(&mut self, decoded: &[Decoded]) -> Result<(), Error> {
+        let owners = decoded.iter().filter_map(|event| event.as_ref().ok().map(|(owner, _)| owner));
+        let missing = self.rows.missing_owners(owners);
+        let read = self.shared.read(self.partition, &missing).await?;
+        self.rows.load_owners(missing, read)
+    }
+
+    async fn contribute(&mut self) -> Result<(), Error> {
+        let missing = self.rows.missing_aggregates();
+        let read = self.shared.read(self.partition, &missing).await?;
+        self.rows.load_aggregates(missing, read)?;
+        self.rows.contribute();
+        Ok(())
+    }
+
+    /// Dead letters, rows, checkpoint, and then the group's offset, which is advice.
+    async fn flush(&mut self) -> Result<(), Error> {
+        self.opened = None;
+        self.records = 0;
+        if self.checkpoint.next == self.durable && self.dead.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let config = &self.shared.config;
+        if !self.dead.is_empty() {
+            patiently(config, || self.shared.log.append(self.dead.clone())).await?;
+            self.dead.clear();
+        }
+        let flush = Flush {
+            generation: self.shared.generation,
+            partition: self.partition,
+            rows: self.rows.take_dirty(),
+            checkpoint: self.checkpoint,
+        };
+        patiently(config, || self.shared.store.apply(&flush)).await?;
+        self.durable = self.checkpoint.next;
+        self.rows.flushed(self.durable);
+        meter::flushed(F::FAMILY.name(), flush.rows.len(), began.elapsed());
+        if let Err(error) = self.reader.commit(self.durable).await {
+            tracing::debug!(%error, "the group's offset was not committed; the checkpoint decides");
+        }
+        Ok(())
+    }
+}
+
+/// Counts what an address does not say because nobody resolved it before it was logged; a fold cannot.
+fn tell_without_network(event: &Event) {
+    let Fact::Login(login) = &event.fact else { return };
+    if login.attempt.asn.is_none() {
+        meter::login_without("asn");
+    }
+    if login.attempt.country.is_none() {
+        meter::login_without("country");
+    }
+}
+
+fn stand(record: &Record) -> Stand {
+    Stand { offset: record.position.offset, digest: record.digest(), timestamp_ms: record.timestamp_ms }
+}
+
+/// Does an operation until it answers: an error of kind Retry means to wait, longer each time, and do it again.
+pub async fn patiently<T, Fut>(config: &Config, mut operation: impl FnMut() -> Fut) -> Result<T, Error>
+where
+    Fut: Future<Output = Result<T, Error>>,
+{
+    let mut pause_ms = 10;
+    loop {
+        match operation().await {
+            Err(error) if error.kind == Kind::Retry => {
+                tracing::warn!(%error, pause_ms, "waiting for a dependency");
+                meter::retried(error.operation);
+                sleep(Duration::from_millis(pause_ms)).await;
+                pause_ms = (pause_ms * 2).min(config.retry_ms_max.max(1));
+            }
+            other => return other,
+        }
+    }
+}

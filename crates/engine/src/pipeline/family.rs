@@ -1,0 +1,396 @@
+//! Keeps a family: every generation of it that this process can fold, for as long as the pointer names it.
+//!
+//! ```text
+//!   pointer, now and then ─┬─► serving, if it was folded as this build folds ────┬─► a keeper each
+//!                          ├─► building, if it is to be folded as this one does ─┘
+//!                          └─► neither ─► nothing is folded, and it is said
+//! ```
+//!
+//! A generation that is named no longer is folded on for a grace, because readers may still have the pointer of
+//! before. Which of two builds keeps what is decided by fingerprints alone: during an upgrade the old processes keep
+//! the old generation, the new ones fold the new one beside it, and no row is written by two rules.
+//!
+//! A generation that cannot be folded any more ends the process, unless it has company: when a store has lost part
+//! of the rows that serve, it is the rows that are built beside them that mend it.
+
+use super::keeper::{self, Companion};
+use super::misplaced::Misplaced;
+use super::tolerance::Shares;
+use super::{Config, Letters, Shared, patiently};
+use foretell_domain::address::{Family, Generation};
+use foretell_domain::pointer::Pointer;
+use foretell_domain::view::{self, Fold};
+use foretell_events::Topic;
+use foretell_events::judge::Gate;
+use foretell_ports::Error;
+use foretell_ports::log::{Extent, Log};
+use foretell_ports::store::Store;
+use foretell_telemetry::meter;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+const OPERATION: &str = "keep a family";
+/// What every generation of a family has in common here.
+pub struct Views<F> {
+    /// How events become rows.
+    pub fold: F,
+    /// Partition count of the topic.
+    pub partitions: u32,
+    /// Full name of the source topic.
+    pub topic_name: String,
+    /// Where facts are, and dead letters go.
+    pub log: Arc<dyn Log>,
+    /// Where rows go.
+    pub store: Arc<dyn Store>,
+    /// Where it is said which partitioner put records into wrong partitions.
+    pub misplaced: Arc<Misplaced>,
+    /// Bounds.
+    pub config: Config,
+}
+
+impl<F: Fold> Views<F> {
+    /// What the pipelines of one generation share.
+    pub fn of(&self, foldable: Foldable) -> Shared<F> {
+        let Foldable { generation, letters, gate } = foldable;
+        Shared {
+            fold: self.fold.clone(),
+            generation,
+            letters,
+            gate,
+            partitions: self.partitions,
+            topic_name: self.topic_name.clone(),
+            log: Arc::clone(&self.log),
+            store: Arc::clone(&self.store),
+            shares: Shares::default(),
+            misplaced: Arc::clone(&self.misplaced),
+            config: self.config.clone(),
+        }
+    }
+
+    /// The pointer of the family; makes the first one where there is none.
+    ///
+    /// Fatal when the rows are not the fold of this topic: see [`check`].
+    pub async fn pointer(&self) -> Result<Pointer, Error> {
+        let fingerprint = view::fingerprint(self.fold.limits());
+        let pointer = take_up(self.store.as_ref(), self.log.as_ref(), F::FAMILY, fingerprint).await?;
+        check(F::FAMILY, &pointer, self.log.as_ref())?;
+        Ok(pointer)
+    }
+}
+
+/// The pointer of a family, whatever topic it is of; makes the first one where there is none.
+pub async fn take_up(store: &dyn Store, log: &dyn Log, family: Family, fingerprint: String) -> Result<Pointer, Error> {
+    if let Some(pointer) = store.pointer(family).await? {
+        return Ok(pointer);
+    }
+    let (partitions, epoch) = (log.partitions(family.topic()), log.epoch(family.topic()));
+    let first = Pointer { epoch, ..Pointer::first(partitions, fingerprint) }.gated(gate_time(log, family).await?);
+    if store.swap_pointer(family, None, &first).await? {
+        return Ok(first);
+    }
+    store.pointer(family).await?.ok_or_else(|| Error::retry(OPERATION, "the pointer is moving"))
+}
+
+/// The time from which on the records of a family are checked by the gate, by the rows that serve.
+pub async fn gated_from_ms(store: &dyn Store, family: Family) -> Result<Option<i64>, Error> {
+    Ok(store.pointer(family).await?.and_then(|pointer| pointer.gated_from_ms))
+}
+
+/// The time from which on the records of a family are to be checked by the gate: behind all that is in the log. None where no producer writes.
+///
+/// It is a time of the log's own clock, because records keep theirs when their topic is copied into another one.
+pub async fn gate_time(log: &dyn Log, family: Family) -> Result<Option<i64>, Error> {
+    /// Offsets of a step back, where the last ones hold no record.
+    const STEP: i64 = 1_000;
+    let topic = family.topic();
+    if !topic.takes_producers() {
+        return Ok(None);
+    }
+    let mut newest_ms = -1;
+    for partition in 0..log.partitions(topic) {
+        let Extent { start, end } = log.extent(topic, partition).await?;
+        let (mut from, mut last_ms) = (end, None);
+        while from > start && last_ms.is_none() {
+            let behind = from;
+            from = (from - if from == end { 1 } else { STEP }).max(start);
+            last_ms = newest_between(log, topic, partition, from..behind).await?;
+        }
+        newest_ms = newest_ms.max(last_ms.unwrap_or(-1));
+    }
+    Ok(Some(newest_ms + 1))
+}
+
+/// The latest time of the records at these offsets, however many pages they fill; none where all of them are holes.
+async fn newest_between(
+    log: &dyn Log,
+    topic: Topic,
+    partition: u32,
+    offsets: Range<i64>,
+) -> Result<Option<i64>, Error> {
+    let (mut from, mut newest_ms) = (offsets.start, None);
+    while from < offsets.end {
+        let page = log.page(topic, partition, from).await?;
+        newest_ms = newest_ms.max(page.records.iter().map(|record| record.timestamp_ms).max());
+        if page.next <= from {
+            break;
+        }
+        from = page.next;
+    }
+    Ok(newest_ms)
+}
+
+/// Fatal where the rows of a pointer are not the fold of the topic that is there, or are to be those of another one.
+pub fn check(family: Family, pointer: &Pointer, log: &dyn Log) -> Result<(), Error> {
+    let (name, partitions, epoch) = (family.name(), log.partitions(family.topic()), log.epoch(family.topic()));
+    let command = |partitions| format!("`foretell migrate --repartition {}={partitions}`", family.lead().name());
+    let detail = if let Some(moving) = &pointer.moving {
+        let command = command(moving.partitions);
+        format!("{name} is on its way to {} partitions: run {command} again, to its end", moving.partitions)
+    } else if pointer.epoch != epoch {
+        format!(
+            "the views of {name} are those of epoch {} of its topic, and the log has epoch {epoch}: log and store are \
+             not of the same time. Restore the one that is older, or start with an empty store",
+            pointer.epoch
+        )
+    } else if pointer.partitions != partitions {
+        format!(
+            "the topic of {name} has {partitions} partitions and its views were folded from {}: keys have moved. \
+             Partition counts are never changed in place: stop producers, and run {}",
+            pointer.partitions,
+            command(partitions)
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::fatal(OPERATION, detail))
+}
+
+/// Looks at the pointers of these families now and then, and errs when one moves to another topic: a process that does
+/// not keep it would read, and append to, the old one. Ends at the shutdown.
+pub async fn watch(
+    families: Vec<Family>,
+    (log, store): (Arc<dyn Log>, Arc<dyn Store>),
+    config: Config,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let mut looks = interval(Duration::from_millis(config.pointer_look_ms.max(1)));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            _ = looks.tick() => {}
+        }
+        for &family in &families {
+            let looked = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                looked = patiently(&config, || store.pointer(family)) => looked?,
+            };
+            looked.map_or(Ok(()), |pointer| check(family, &pointer, log.as_ref()))?;
+        }
+    }
+}
+
+/// A generation that can be folded, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foldable {
+    /// Which.
+    pub generation: Generation,
+    /// Which dead letters are written.
+    pub letters: Letters,
+    /// Which records are checked by the gate as well as by the codec.
+    pub gate: Gate,
+}
+
+/// The generations of a pointer that a build with this fingerprint folds.
+pub fn foldable(family: Family, pointer: &Pointer, fingerprint: &str) -> Vec<Foldable> {
+    let serving = pointer.serving(family);
+    let of = |generation, letters| {
+        let from_ms = pointer.gated_from_ms_of(generation);
+        Foldable { generation, letters, gate: Gate { from_ms, is_new: from_ms != pointer.gated_from_ms } }
+    };
+    let is_ours = pointer.building.as_ref().is_some_and(|building| building.fingerprint == fingerprint);
+    let served = (pointer.fingerprint == fingerprint).then(|| of(serving, Letters::All));
+    let building = pointer.building(family).filter(|_| is_ours);
+    served.into_iter().chain(building.map(|built| of(built, Letters::Behind(serving)))).collect()
+}
+
+/// A generation that is kept.
+struct Kept {
+    stop: CancellationToken,
+    /// When the pointer was first seen without it.
+    unnamed: Option<Instant>,
+    /// Why it is folded no longer, though the pointer names it.
+    failed: Option<Error>,
+}
+
+/// Keeps a family until `shutdown`; answers an error only of kind Fatal.
+pub async fn keep<F: Fold>(
+    views: Views<F>,
+    companion: impl Fn(Generation) -> Arc<dyn Companion>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let mut keeping = Keeping { views: &views, kept: BTreeMap::new(), is_due: false };
+    let mut keepers = JoinSet::new();
+    let mut looks = interval(Duration::from_millis(views.config.pointer_look_ms.max(1)));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break Ok(()),
+            Some(ended) = keepers.join_next() => match ended {
+                Ok((number, Ok(()))) => drop(keeping.kept.remove(&number)),
+                Ok((number, Err(error))) => keeping.fail(number, error),
+                Err(panic) => break Err(Error::fatal(OPERATION, panic)),
+            },
+            pointer = next_pointer(&views, &mut looks) => match pointer {
+                Ok(pointer) => for (shared, stop) in keeping.follow(&pointer, &shutdown) {
+                    let (number, companion) = (shared.generation.number, companion(shared.generation));
+                    keepers.spawn(async move { (number, keeper::keep(Arc::new(shared), companion, stop).await) });
+                },
+                Err(error) => break Err(error),
+            },
+        }
+        if let Some(error) = keeping.end() {
+            break Err(error);
+        }
+    };
+    keeping.kept.values().for_each(|kept| kept.stop.cancel());
+    while keepers.join_next().await.is_some() {}
+    ended
+}
+
+async fn next_pointer<F: Fold>(views: &Views<F>, looks: &mut Interval) -> Result<Pointer, Error> {
+    looks.tick().await;
+    patiently(&views.config, || views.pointer()).await
+}
+
+struct Keeping<'a, F> {
+    views: &'a Views<F>,
+    kept: BTreeMap<u32, Kept>,
+    /// Whether nothing could be folded at the last look.
+    is_due: bool,
+}
+
+impl<F: Fold> Keeping<'_, F> {
+    /// Stops what is named no longer, and answers what is to be kept from now on.
+    fn follow(&mut self, pointer: &Pointer, shutdown: &CancellationToken) -> Vec<(Shared<F>, CancellationToken)> {
+        let named = foldable(F::FAMILY, pointer, &view::fingerprint(self.views.fold.limits()));
+        self.say(pointer, named.is_empty());
+        let grace = Duration::from_millis(self.views.config.generation_grace_ms);
+        for (number, kept) in &mut self.kept {
+            if named.iter().any(|named| named.generation.number == *number) {
+                kept.unnamed = None;
+            } else if kept.unnamed.get_or_insert_with(Instant::now).elapsed() >= grace {
+                kept.stop.cancel();
+            }
+        }
+        self.kept.retain(|_, kept| kept.failed.is_none() || kept.unnamed.is_none());
+        let mut begun = Vec::new();
+        for foldable in named {
+            if let Entry::Vacant(vacant) = self.kept.entry(foldable.generation.number) {
+                let stop =
+                    vacant.insert(Kept { stop: shutdown.child_token(), unnamed: None, failed: None }).stop.clone();
+                begun.push((self.views.of(foldable), stop));
+            }
+        }
+        begun
+    }
+
+    /// A generation cannot be folded any more; it is not begun again while this process lives.
+    fn fail(&mut self, number: u32, error: Error) {
+        let family = F::FAMILY.name();
+        tracing::error!(family, generation = number, %error, "a generation cannot be folded any more");
+        if let Some(kept) = self.kept.get_mut(&number) {
+            kept.failed = Some(error);
+        }
+    }
+
+    /// Why the process should end: every generation that it should fold has failed.
+    fn end(&mut self) -> Option<Error> {
+        if self.kept.values().any(|kept| kept.failed.is_none()) {
+            return None;
+        }
+        self.kept.values_mut().find_map(|kept| kept.failed.take())
+    }
+
+    /// Says it once when nothing can be folded, and once when something can be again.
+    fn say(&mut self, pointer: &Pointer, is_due: bool) {
+        let family = F::FAMILY.name();
+        meter::rebuild_due(family, is_due);
+        match (self.is_due, is_due) {
+            (false, true) => tracing::error!(
+                family,
+                stored = pointer.fingerprint,
+                ours = view::fingerprint(self.views.fold.limits()),
+                "the views were folded by other rules than this build and its settings have, so it neither folds nor \
+                 reads them: run `foretell rebuild {family}`, or serve with --auto-rebuild"
+            ),
+            (true, false) => tracing::info!(family, "the views can be folded again"),
+            _ => {}
+        }
+        self.is_due = is_due;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use foretell_events::Position;
+    use foretell_events::record::Record;
+    use foretell_ports::log::Paged;
+
+    #[tokio::test]
+    async fn the_gate_begins_behind_all_records_however_many_holes_and_pages_lie_at_the_end() {
+        let record = |offset: i64| Record {
+            position: Position { topic: Topic::Logins, partition: 0, offset },
+            timestamp_ms: 5 * offset,
+            key: None,
+            value: Bytes::new(),
+            headers: Vec::new(),
+        };
+        for (records, holes) in [(1_i64, 0), (1, 1), (700, 1), (2_500, 1), (2_500, 400), (2_500, 1_700), (2_500, 4_000)]
+        {
+            for page_records in [1, 7, 5_000] {
+                let log = Paged { records: (0..records).map(record).collect(), page_records, holes };
+                let gate = gate_time(&log, Family::Logins).await.unwrap();
+                assert_eq!(
+                    gate,
+                    Some(5 * (records - 1) + 1),
+                    "{records} records, {holes} holes, {page_records} a page"
+                );
+            }
+        }
+        let empty = |holes| Paged { records: Vec::new(), page_records: 1, holes };
+        assert_eq!(gate_time(&empty(0), Family::Logins).await.unwrap(), Some(0));
+        assert_eq!(gate_time(&empty(1_500), Family::Logins).await.unwrap(), Some(0));
+    }
+
+    #[test]
+    fn a_build_folds_what_has_its_fingerprint_and_nothing_else() {
+        let family = Family::Logins;
+        let folds = |pointer: &Pointer, ours: &str| {
+            let foldable = foldable(family, pointer, ours).into_iter();
+            foldable.map(|foldable| (foldable.generation.number, foldable.letters)).collect::<Vec<_>>()
+        };
+        let one = Pointer::first(8, "a".to_owned());
+        let serving = one.serving(family);
+        assert_eq!(folds(&one, "a"), [(1, Letters::All)]);
+        assert_eq!(folds(&one, "b"), []);
+        let upgrade = one.begin("b".to_owned());
+        assert_eq!(folds(&upgrade, "a"), [(1, Letters::All)]);
+        assert_eq!(folds(&upgrade, "b"), [(2, Letters::Behind(serving))]);
+        assert_eq!(folds(&upgrade, "c"), []);
+        assert_eq!(folds(&upgrade.swap(), "a"), []);
+        assert_eq!(folds(&upgrade.swap(), "b"), [(2, Letters::All)]);
+        assert_eq!(folds(&one.begin("a".to_owned()), "a"), [(1, Letters::All), (2, Letters::Behind(serving))]);
+    }
+}

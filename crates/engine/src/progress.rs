@@ -1,0 +1,326 @@
+//! How far the views have come: for answers, for those who wait, and for readiness.
+//!
+//! ```text
+//!                    ┌ watches ─ one task a (family, partition) ─ asks the store for the serving checkpoint
+//!   Standing ◄───────┤           every idle_ms, every wait_ms while somebody waits,
+//!   next, end, age   └           and the log for its end every idle_ms
+//!     │      │    └──► ready(): has passed the end that the log had at first sight
+//!     │      └───────► wait(): next > offset, then a new era for the rows of the family
+//!     └──────────────► view(): { partition, offset, lag_ms }
+//! ```
+//!
+//! Only the store's checkpoints are asked, so it makes no difference in which process the views are folded.
+//! Standings are at most `idle_ms` old and never ahead of the rows: who reads them first and rows second has at
+//! least what they say. A checkpoint moves past the holes that end a partition, so that holes alone are no lag.
+//!
+//! **Age without reading the log.** A watch remembers when it last saw the end. If everything of that look is
+//! folded by the next one, the oldest open record has come since, and its age is known to `idle_ms`. Only when the
+//! fold is further behind is the record at the checkpoint read, at most once in `PROBE_MS`.
+
+use crate::rows::Rows;
+use foretell_domain::address::Family;
+use foretell_events::{Position, Topic};
+use foretell_ports::Error;
+use foretell_ports::clock::Clock;
+use foretell_ports::log::Log;
+use foretell_ports::store::Store;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Least time between two readings of the record at a checkpoint, in milliseconds.
+const PROBE_MS: i64 = 1_000;
+/// A standing that is older than this many idle looks says that store or log do not answer.
+const MISSED_LOOKS_MAX: u32 = 20;
+
+/// How often the store is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Between two looks at a partition for which somebody waits, in milliseconds.
+    pub wait_ms: u64,
+    /// Between two looks at any partition, in milliseconds; how old `view` may be in answers.
+    pub idle_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { wait_ms: 5, idle_ms: 250 }
+    }
+}
+
+/// How far one partition is folded, as an answer says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// The partition.
+    pub partition: u32,
+    /// The serving checkpoint: all records below this offset are folded.
+    pub offset: i64,
+    /// Age of the oldest record not yet folded, in milliseconds; 0 at the end.
+    pub lag_ms: u64,
+}
+
+/// One partition as it was last looked at.
+#[derive(Debug, Clone, Default)]
+struct Standing {
+    /// The checkpoint; none before the first look.
+    next: Option<i64>,
+    /// End of the log, and when it was seen.
+    end: i64,
+    seen_at_ms: i64,
+    /// When the oldest open record came, with the offset that it was found at, if it was read.
+    oldest: Option<(i64, i64)>,
+    probed_at_ms: i64,
+    /// End of the log at first sight.
+    target: Option<i64>,
+    /// Why the last look failed.
+    trouble: Option<String>,
+    looked_at: Option<Instant>,
+}
+
+impl Standing {
+    fn is_ready(&self) -> bool {
+        self.target.zip(self.next).is_some_and(|(target, next)| next >= target)
+    }
+
+    fn lag_ms(&self, now_ms: i64) -> u64 {
+        self.oldest.map_or(0, |(_, at_ms)| u64::try_from(now_ms - at_ms).unwrap_or(0))
+    }
+}
+
+/// What is missing before a process is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = MissingPartition)]
+pub struct Missing {
+    /// The family.
+    pub family: &'static str,
+    /// The partition.
+    pub partition: u32,
+    /// The serving checkpoint; none before it was first read.
+    #[schema(required)]
+    pub offset: Option<i64>,
+    /// End of the log when this process first saw it; none before that.
+    #[schema(required)]
+    pub target: Option<i64>,
+    /// Why store or log could not be asked, for operators.
+    #[schema(required)]
+    pub trouble: Option<String>,
+}
+
+/// Looks at every partition of every family.
+pub struct Progress {
+    watches: BTreeMap<(Family, u32), Arc<Watch>>,
+    rows: Arc<Rows>,
+    clock: Arc<dyn Clock>,
+    fresh_max: Duration,
+    _tasks: JoinSet<()>,
+}
+
+struct Watch {
+    family: Family,
+    partition: u32,
+    standing: watch::Sender<Standing>,
+    waiters: AtomicUsize,
+    wake: Notify,
+}
+
+/// What a watch asks.
+#[derive(Clone)]
+struct Sources {
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    rows: Arc<Rows>,
+    clock: Arc<dyn Clock>,
+    config: Config,
+}
+
+impl Progress {
+    /// Begins to look; ends when the value is dropped. To be called within a tokio runtime.
+    pub fn start(
+        log: Arc<dyn Log>,
+        store: Arc<dyn Store>,
+        rows: Arc<Rows>,
+        clock: Arc<dyn Clock>,
+        config: Config,
+    ) -> Self {
+        let fresh_max = Duration::from_millis(config.idle_ms) * MISSED_LOOKS_MAX;
+        let sources = Sources { log, store, rows: rows.clone(), clock: clock.clone(), config };
+        let mut watches = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        for family in Family::ALL {
+            for partition in 0..sources.log.partitions(family.topic()) {
+                let watch = Arc::new(Watch {
+                    family,
+                    partition,
+                    standing: watch::channel(Standing::default()).0,
+                    waiters: AtomicUsize::new(0),
+                    wake: Notify::new(),
+                });
+                tasks.spawn(watch.clone().run(sources.clone()));
+                watches.insert((family, partition), watch);
+            }
+        }
+        Self { watches, rows, clock, fresh_max, _tasks: tasks }
+    }
+
+    /// How far a partition is folded; offset 0 before the first look. Ask before the rows are read.
+    pub fn view(&self, family: Family, partition: u32) -> View {
+        let standing = self.watches.get(&(family, partition)).map(|watch| watch.standing.borrow().clone());
+        let standing = standing.unwrap_or_default();
+        View { partition, offset: standing.next.unwrap_or(0), lag_ms: standing.lag_ms(self.clock.now_ms()) }
+    }
+
+    /// Waits until the serving views contain the records at `positions`; answers whether they do by `deadline`.
+    ///
+    /// After `true` no read of the rows that this was started with is answered from anything older.
+    pub async fn wait(&self, positions: &[Position], deadline: Instant) -> bool {
+        let mut wanted: BTreeMap<(Family, u32), i64> = BTreeMap::new();
+        for position in positions {
+            let Some(family) = family_of(position.topic) else { return false };
+            let offset = wanted.entry((family, position.partition)).or_insert(position.offset);
+            *offset = (*offset).max(position.offset);
+        }
+        let folded = wanted.iter().map(|(partition, offset)| async move {
+            let Some(watch) = self.watches.get(partition) else { return false };
+            watch.passed(*offset).await
+        });
+        let folded = tokio::time::timeout_at(deadline, futures::future::join_all(folded)).await;
+        if !folded.is_ok_and(|all| all.into_iter().all(|passed| passed)) {
+            return false;
+        }
+        wanted.keys().for_each(|(family, _)| self.rows.new_era(*family));
+        true
+    }
+
+    /// Whether the views have reached the end that the log had when this process first looked, and can be asked.
+    pub fn is_ready(&self) -> bool {
+        self.missing().is_empty()
+    }
+
+    /// Partitions that keep the process from being ready, and why.
+    pub fn missing(&self) -> Vec<Missing> {
+        let watches = self.watches.values();
+        watches.filter_map(|watch| watch.missing(self.fresh_max)).collect()
+    }
+}
+
+fn family_of(topic: Topic) -> Option<Family> {
+    Family::ALL.into_iter().find(|family| family.topic() == topic)
+}
+
+/// Counts one who waits, for as long as it lives.
+struct Waiting<'a>(&'a Watch);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiters.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Watch {
+    async fn passed(&self, offset: i64) -> bool {
+        self.waiters.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(self);
+        self.wake.notify_one();
+        let mut standing = self.standing.subscribe();
+        standing.wait_for(|standing| standing.next.is_some_and(|next| next > offset)).await.is_ok()
+    }
+
+    fn missing(&self, fresh_max: Duration) -> Option<Missing> {
+        let standing = self.standing.borrow();
+        let silent = standing.looked_at.is_none_or(|at| at.elapsed() > fresh_max);
+        if standing.is_ready() && standing.trouble.is_none() && !silent {
+            return None;
+        }
+        let trouble = standing.trouble.clone().or_else(|| silent.then(|| "no answer yet".to_owned()));
+        Some(Missing {
+            family: self.family.name(),
+            partition: self.partition,
+            offset: standing.next,
+            target: standing.target,
+            trouble,
+        })
+    }
+
+    async fn run(self: Arc<Self>, sources: Sources) {
+        let idle = Duration::from_millis(sources.config.idle_ms.max(1));
+        let wait = Duration::from_millis(sources.config.wait_ms.max(1));
+        loop {
+            let failed = self.look(&sources).await.is_err();
+            let waited_for = self.waiters.load(Ordering::Acquire) > 0;
+            if waited_for && !failed {
+                tokio::time::sleep(wait).await;
+            } else {
+                // A wake-up that came during the look is kept, so nobody waits for a whole idle time.
+                let _ = tokio::time::timeout(idle, self.wake.notified()).await;
+            }
+        }
+    }
+
+    /// Looks once and tells everybody what was seen.
+    async fn look(&self, sources: &Sources) -> Result<(), Error> {
+        let mut standing = self.standing.borrow().clone();
+        let looked = self.observe(sources, &mut standing).await;
+        standing.looked_at = Some(Instant::now());
+        let trouble = looked.as_ref().err().map(ToString::to_string);
+        if let (Some(trouble), None) = (&trouble, &standing.trouble) {
+            tracing::info!(family = self.family.name(), partition = self.partition, trouble, "cannot see progress");
+        }
+        standing.trouble = trouble;
+        self.report(&standing, sources.clock.now_ms());
+        self.standing.send_replace(standing);
+        looked
+    }
+
+    async fn observe(&self, sources: &Sources, standing: &mut Standing) -> Result<(), Error> {
+        let topic = self.family.topic();
+        let generation = sources.rows.generation(self.family).await?;
+        let checkpoint = sources.store.checkpoint(generation, self.partition).await?;
+        let now_ms = sources.clock.now_ms();
+        let idle_ms = i64::try_from(sources.config.idle_ms).unwrap_or(i64::MAX);
+        let before = (standing.end, standing.seen_at_ms);
+        let look_at_end = standing.target.is_none() || now_ms - standing.seen_at_ms >= idle_ms;
+        if look_at_end {
+            let extent = sources.log.extent(topic, self.partition).await?;
+            standing.next = Some(checkpoint.map_or(extent.start, |checkpoint| checkpoint.next));
+            standing.target.get_or_insert(extent.end);
+            standing.end = extent.end;
+            standing.seen_at_ms = now_ms;
+        } else if let Some(checkpoint) = checkpoint {
+            standing.next = Some(checkpoint.next);
+        }
+        let next = standing.next.unwrap_or(0);
+        if next >= standing.end {
+            standing.oldest = None;
+        } else if before.1 > 0 && look_at_end && next >= before.0 {
+            standing.oldest = Some((next, before.1));
+        } else if standing.oldest.is_none_or(|(offset, _)| offset < next) && now_ms - standing.probed_at_ms >= PROBE_MS
+        {
+            standing.probed_at_ms = now_ms;
+            let oldest = self.record_from(sources.log.as_ref(), next).await?;
+            standing.oldest = oldest.or(standing.oldest);
+        }
+        Ok(())
+    }
+
+    /// Offset and time of the first record at or above `next`; none where only holes follow.
+    async fn record_from(&self, log: &dyn Log, next: i64) -> Result<Option<(i64, i64)>, foretell_ports::Error> {
+        let page = log.page(self.family.topic(), self.partition, next).await?;
+        Ok(page.records.first().map(|record| (record.position.offset, record.timestamp_ms)))
+    }
+
+    fn report(&self, standing: &Standing, now_ms: i64) {
+        let labels = [
+            (foretell_telemetry::FAMILY, self.family.name().to_owned()),
+            (foretell_telemetry::PARTITION, self.partition.to_string()),
+        ];
+        let open = standing.next.map_or(0, |next| (standing.end - next).max(0));
+        metrics::gauge!(foretell_telemetry::LAG_RECORDS, &labels).set(open as f64);
+        metrics::gauge!(foretell_telemetry::LAG_SECONDS, &labels).set(standing.lag_ms(now_ms) as f64 / 1_000.0);
+    }
+}

@@ -1,0 +1,153 @@
+//! What is asked for, and what an attempt has to do for it: as plain functions of the pointer and of the log.
+
+use super::OPERATION;
+use foretell_domain::address::Family;
+use foretell_domain::pointer::Pointer;
+use foretell_ports::Error;
+use std::str::FromStr;
+
+/// Partitions of a topic that can be asked for.
+pub const PARTITIONS_MAX: u32 = 1_000;
+
+/// What is to have how many partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Logins, or appointments, whose reminders move with them.
+    pub lead: Family,
+    /// From 1 to [`PARTITIONS_MAX`].
+    pub partitions: u32,
+}
+
+impl Asked {
+    /// What moves together, the one that leads first.
+    pub fn families(self) -> impl DoubleEndedIterator<Item = Family> {
+        Family::ALL.into_iter().filter(move |family| family.lead() == self.lead)
+    }
+}
+
+impl FromStr for Asked {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || "write it as in logins=16 or appointments=16".to_owned();
+        let (name, count) = text.split_once('=').ok_or_else(form)?;
+        let lead = match name {
+            "logins" => Family::Logins,
+            "appointments" => Family::Appointments,
+            "policies" => return Err("policies have one partition, as they have one order".to_owned()),
+            "reminders" => return Err("reminders move with their appointments: name these".to_owned()),
+            _ => return Err(form()),
+        };
+        let partitions = count.parse().ok().filter(|count| (1..=PARTITIONS_MAX).contains(count));
+        let partitions = partitions.ok_or_else(|| format!("{count:?} is no count from 1 to {PARTITIONS_MAX}"))?;
+        Ok(Self { lead, partitions })
+    }
+}
+
+/// What an attempt has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing was begun.
+    Begin,
+    /// A copy was begun and did not come to its end: it is made anew.
+    CopyAgain,
+    /// Everything is copied, if not folded and done.
+    Fold,
+}
+
+/// The topic that the log has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct There {
+    pub(super) epoch: u8,
+    pub(super) partitions: u32,
+}
+
+/// What comes next, of the pointer that leads and its topic in the log.
+pub(super) fn stage(lead: &Pointer, there: There, asked: Asked) -> Result<Stage, Error> {
+    let (name, epoch) = (asked.lead.name(), there.epoch);
+    let Some(moving) = &lead.moving else {
+        if lead.epoch == epoch {
+            let is_done = [lead.partitions, there.partitions].iter().all(|count| *count == asked.partitions);
+            return Ok(if is_done { Stage::Fold } else { Stage::Begin });
+        }
+        let detail = format!(
+            "the views of {name} are those of epoch {} of its topic, and the log has epoch {epoch}: log and store are \
+             not of the same time",
+            lead.epoch
+        );
+        return Err(Error::fatal(OPERATION, detail));
+    };
+    // A log that keeps its epochs itself may know of the end of the copy before the store does.
+    if moving.into.is_none() && epoch != moving.epoch {
+        return Ok(Stage::CopyAgain);
+    }
+    if moving.partitions == asked.partitions {
+        return Ok(Stage::Fold);
+    }
+    let detail = format!(
+        "{name} is copied into {} partitions already: run `foretell migrate --repartition {name}={}` to its end, and \
+         move it again afterwards",
+        moving.partitions, moving.partitions
+    );
+    Err(Error::reject(OPERATION, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_read_with_its_family() {
+        let asked = |lead, partitions| Ok(Asked { lead, partitions });
+        for (text, expected) in
+            [("logins=16", asked(Family::Logins, 16)), ("appointments=1000", asked(Family::Appointments, 1_000))]
+        {
+            assert_eq!(text.parse::<Asked>(), expected, "{text}");
+        }
+        for (text, says) in [
+            ("reminders=4", "move with their appointments"),
+            ("logins", "as in logins=16"),
+            ("dead-letters=4", "as in logins=16"),
+            ("logins=0", "1 to 1000"),
+            ("logins=1001", "1 to 1000"),
+            ("logins=many", "1 to 1000"),
+        ] {
+            let said = text.parse::<Asked>().expect_err(text);
+            assert!(said.contains(says), "{text}: {said}");
+        }
+        let families = |lead| Asked { lead, partitions: 1 }.families().collect::<Vec<_>>();
+        assert_eq!(families(Family::Logins), [Family::Logins]);
+        assert_eq!(families(Family::Appointments), [Family::Appointments, Family::Reminders]);
+    }
+
+    #[test]
+    fn the_pointer_and_the_log_say_what_comes_next() {
+        let asked = |partitions| Asked { lead: Family::Logins, partitions };
+        let first = Pointer::first(8, "a".to_owned());
+        let moving = first.move_to(16);
+        let copied = moving.copied("a".to_owned());
+        let moved = copied.moved();
+        for (name, pointer, epoch, partitions, expected) in [
+            ("nothing was begun", &first, 0, 16, Ok(Stage::Begin)),
+            ("it has as many", &first, 0, 8, Ok(Stage::Fold)),
+            ("a log of another time", &first, 1, 16, Err("not of the same time")),
+            ("the copy did not end", &moving, 0, 16, Ok(Stage::CopyAgain)),
+            ("another count now", &moving, 0, 4, Ok(Stage::CopyAgain)),
+            ("the log knows that it ended", &moving, 1, 16, Ok(Stage::Fold)),
+            ("the log knows, another count", &moving, 1, 4, Err("--repartition logins=16")),
+            ("the store knows that it ended", &copied, 1, 16, Ok(Stage::Fold)),
+            ("too late for another count", &copied, 1, 4, Err("--repartition logins=16")),
+            ("moved", &moved, 1, 16, Ok(Stage::Fold)),
+            ("moved, and once more", &moved, 1, 4, Ok(Stage::Begin)),
+            ("its topic was raised in place", &Pointer::first(4, "a".to_owned()), 0, 8, Ok(Stage::Begin)),
+            ("and is to be as it was", &Pointer::first(4, "a".to_owned()), 0, 4, Ok(Stage::Begin)),
+        ] {
+            let there = There { epoch, partitions: if epoch == 0 { 8 } else { 16 } };
+            match (stage(pointer, there, asked(partitions)), expected) {
+                (Ok(stage), Ok(expected)) => assert_eq!(stage, expected, "{name}"),
+                (Err(error), Err(says)) => assert!(error.to_string().contains(says), "{name}: {error}"),
+                (stage, expected) => panic!("{name}: {stage:?}, not {expected:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Typed reads of the left side: `rows(view)`, as scores, answers and `inspect` ask for them.
+//!
+//! ```text
+//!   family ─► Pointers (≤ pointer_stale_ms_max old) ─► generation
+//!   keys ─┬─ owner row ───────────────────────────────► Store::read of its own partition, always
+//!         └─ aggregate rows ─► cache (≤ stale_ms_max) ─► Store::read of the misses ─► merge of all partials
+//! ```
+//!
+//! Reads that belong to one answer go to the store together. Owner rows are never cached, because a user who
+//! has just trusted a device asks at once. Aggregates count over many owners and may be `stale_ms_max` old.
+//!
+//! Cache entries carry the *era* of their family. [`Rows::new_era`] begins another one, and from then on nothing
+//! that was read before is answered, not even by a read that was under way and finished later.
+
+pub mod agenda;
+mod cache;
+pub mod outcomes;
+mod pointers;
+
+pub use pointers::Pointers;
+
+use cache::{Cache, Merged, feature_of, lead_of};
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_domain::pointer::Pointer;
+use foretell_domain::view::agenda::Agenda;
+use foretell_domain::view::cell::{self, Cell, Corrupt};
+use foretell_domain::view::client::{self, Client};
+use foretell_domain::view::feature::Feature;
+use foretell_domain::view::lead::{self, Lead};
+use foretell_domain::view::lookup::{self, Lookup};
+use foretell_domain::view::outcome::{self, Outcome};
+use foretell_domain::view::policy::{self, Policy};
+use foretell_domain::view::sent::{self, Calendar, Sent};
+use foretell_domain::view::user::{self, User};
+use foretell_domain::view::{self, Limits};
+use foretell_events::key;
+use foretell_events::policy::Kind;
+use foretell_ports::Error;
+use foretell_ports::store::{Row, Store};
+use foretell_telemetry::trace;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+/// How old what readers see may be, and how much of it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Merged aggregate rows kept in memory; 0 keeps none.
+    pub cache_entries_max: u64,
+    /// Oldest aggregate that an HTTP answer may be computed from, in milliseconds.
+    pub stale_ms_max: u64,
+    /// How long after a generation began to serve readers may still read the one before, in milliseconds.
+    pub pointer_stale_ms_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { cache_entries_max: 100_000, stale_ms_max: 1_000, pointer_stale_ms_max: 1_000 }
+    }
+}
+
+/// Reads rows of the serving generations.
+pub struct Rows {
+    store: Arc<dyn Store>,
+    pointers: Arc<Pointers>,
+    cache: Option<Cache>,
+    eras: [AtomicU64; Family::ALL.len()],
+}
+
+/// What could be read for the score of a login.
+#[derive(Debug)]
+pub struct LoginRows {
+    /// The user's row; `Ok(None)` for a user of whom nothing was ever folded.
+    pub user: Result<Option<User>, Error>,
+    /// The features that were asked for, in their order; none where one is missing.
+    pub features: Vec<Option<Arc<Feature>>>,
+}
+
+/// One stored partial of a row, decoded for people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Partial {
+    /// The source partition that wrote it.
+    pub source: u32,
+    /// Offset of the last record folded into it.
+    pub position: i64,
+    /// The state.
+    pub state: serde_json::Value,
+}
+
+impl Rows {
+    /// A reader that answers aggregates from memory for a while.
+    pub fn cached(store: Arc<dyn Store>, config: &Config, limits: &Limits) -> Self {
+        let stale_max = Duration::from_millis(config.stale_ms_max);
+        let is_kept = config.cache_entries_max > 0 && config.stale_ms_max > 0;
+        let cache = is_kept.then(|| Cache::new(config.cache_entries_max, stale_max));
+        let pointers = Arc::new(Pointers::new(store.clone(), config.pointer_stale_ms_max, view::fingerprint(limits)));
+        Self { store, pointers, cache, eras: Default::default() }
+    }
+
+    /// The pointers that this reader goes by.
+    pub fn pointers(&self) -> &Arc<Pointers> {
+        &self.pointers
+    }
+
+    /// The generation that serves a family; at most `pointer_stale_ms_max` old.
+    pub async fn generation(&self, family: Family) -> Result<Generation, Error> {
+        self.pointers.generation(family).await
+    }
+
+    /// From now on nothing of the family that was read before is answered from memory.
+    pub fn new_era(&self, family: Family) {
+        self.eras[index(family)].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A user's row; none where nothing was ever folded for the user.
+    pub async fn user(&self, tenant: &str, user_id: &str) -> Result<Option<User>, Error> {
+        self.owner(&user::row_key(tenant, user_id)).await
+    }
+
+    /// A client's row; none where nothing was ever folded for the client.
+    pub async fn client(&self, tenant: &str, client_id: &str) -> Result<Option<Client>, Error> {
+        self.owner(&client::row_key(tenant, client_id)).await
+    }
+
+    /// What was announced to a client; none where nothing ever was.
+    pub async fn sent(&self, tenant: &str, client_id: &str) -> Result<Option<Sent>, Error> {
+        self.owner(&sent::row_key(tenant, client_id)).await
+    }
+
+    /// What decides for a tenant; none where nothing was ever published.
+    pub async fn policy(&self, tenant: &str, kind: Kind) -> Result<Option<Policy>, Error> {
+        self.owner(&policy::row_key(tenant, kind)).await
+    }
+
+    /// Who has an appointment, of all partitions together.
+    pub async fn lookup(&self, tenant: &str, appointment_id: &str) -> Result<Lookup, Error> {
+        // Not from memory: somebody who has just booked asks for the appointment by its id.
+        let key = lookup::row_key(tenant, appointment_id);
+        let generation = self.generation(Family::Appointments).await?;
+        let partials = self.read(generation, None, std::slice::from_ref(&key)).await?;
+        merge(partials.first().map_or(&[], Vec::as_slice), Lookup::merge)
+    }
+
+    /// A tenant's outcomes by lead bucket, of all partitions together.
+    pub async fn lead(&self, tenant: &str) -> Result<Arc<Lead>, Error> {
+        let key = lead::row_key(tenant);
+        let (_, rows) = self.owner_and_aggregates::<Client>(Family::Appointments, None, &[key]).await?;
+        Ok(lead_of(rows))
+    }
+
+    /// A tenant's outcomes of some local days (since the epoch), in their order, each of all partitions together. Not
+    /// from memory: who calibrates by them remembers what came out.
+    pub async fn outcomes(&self, tenant: &str, days: impl Iterator<Item = i64>) -> Result<Vec<Outcome>, Error> {
+        let keys: Vec<_> = days.map(|day| outcome::row_key(tenant, day)).collect();
+        let generation = self.generation(Family::Appointments).await?;
+        let read = self.read(generation, None, &keys).await?;
+        read.iter().map(|partials| merge(partials, Outcome::merge)).collect()
+    }
+
+    /// The features at `keys`, in their order; empty ones where nothing was counted.
+    pub async fn features(&self, keys: &[RowKey]) -> Result<Vec<Arc<Feature>>, Error> {
+        let (_, rows) = self.owner_and_aggregates::<User>(Family::Logins, None, keys).await?;
+        Ok(rows.into_iter().filter_map(feature_of).collect())
+    }
+
+    /// What a login's score is computed from, read together: the user's row and the features at `keys`. What has not
+    /// come by the deadline, or cannot be read, is missing.
+    pub async fn login(&self, tenant: &str, user_id: &str, keys: &[RowKey], deadline: Instant) -> LoginRows {
+        let pointer = match in_time(deadline, self.pointers.get(Family::Logins)).await {
+            Ok(pointer) => pointer,
+            Err(error) => return LoginRows { user: Err(error), features: vec![None; keys.len()] },
+        };
+        let owner = user::row_key(tenant, user_id);
+        let generation = pointer.serving(Family::Logins);
+        let (user, rows) = tokio::join!(
+            in_time(deadline, self.owner_of(&pointer, &owner)),
+            in_time(deadline, self.aggregates(generation, keys))
+        );
+        let rows = match rows {
+            Ok(rows) => rows.into_iter().map(Some).collect(),
+            Err(error) => {
+                tracing::debug!(%error, "features are missing in a score");
+                self.remembered(generation, self.era(Family::Logins), keys, Instant::now())
+            }
+        };
+        LoginRows { user, features: rows.into_iter().map(|row| row.and_then(feature_of)).collect() }
+    }
+
+    /// What an appointment's score is computed from, in one read: the client's row and the tenant's outcomes.
+    pub async fn appointment(&self, tenant: &str, client_id: &str) -> Result<(Option<Client>, Arc<Lead>), Error> {
+        let owner = client::row_key(tenant, client_id);
+        let keys = [lead::row_key(tenant)];
+        let (client, rows) = self.owner_and_aggregates(Family::Appointments, Some(&owner), &keys).await?;
+        Ok((client, lead_of(rows)))
+    }
+
+    /// The partials of any row as they are stored, for people; empty where there is none.
+    pub async fn partials(&self, key: &RowKey) -> Result<Vec<Partial>, Error> {
+        let generation = self.generation(key.view.family()).await?;
+        let partials = self.read(generation, None, std::slice::from_ref(key)).await?;
+        partials.into_iter().flatten().map(|row| partial(key, &row)).collect()
+    }
+
+    async fn owner<T: DeserializeOwned>(&self, key: &RowKey) -> Result<Option<T>, Error> {
+        let (owner, _) = self.owner_and_aggregates(key.view.family(), Some(key), &[]).await?;
+        Ok(owner)
+    }
+
+    /// The owner row and what is not in memory of the aggregates, read at the same time.
+    async fn owner_and_aggregates<T: DeserializeOwned>(
+        &self,
+        family: Family,
+        owner: Option<&RowKey>,
+        keys: &[RowKey],
+    ) -> Result<(Option<T>, Vec<Merged>), Error> {
+        let pointer = self.pointers.get(family).await?;
+        let owner = async {
+            let Some(owner) = owner else { return Ok(None) };
+            self.owner_of(&pointer, owner).await
+        };
+        tokio::try_join!(owner, self.aggregates(pointer.serving(family), keys))
+    }
+
+    /// The owner row at `key`, of its own partition: nobody else writes it, as a record under another one's key is
+    /// rejected.
+    async fn owner_of<T: DeserializeOwned>(&self, pointer: &Pointer, key: &RowKey) -> Result<Option<T>, Error> {
+        let source = key::partition(key.key.as_bytes(), pointer.partitions);
+        let generation = pointer.serving(key.view.family());
+        let rows = self.read(generation, Some(source), std::slice::from_ref(key)).await?;
+        rows.first().and_then(|rows| rows.first()).map(decode).transpose()
+    }
+
+    /// The merged rows at `keys`, in their order; those that are not in memory are read.
+    async fn aggregates(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Merged>, Error> {
+        let (era, asked_at) = (self.era(generation.family), Instant::now());
+        let mut found = self.remembered(generation, era, keys, asked_at);
+        let missing: Vec<_> =
+            keys.iter().zip(&found).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
+        let read = self.read(generation, None, &missing).await?;
+        let mut read = missing.into_iter().zip(read);
+        for slot in found.iter_mut().filter(|slot| slot.is_none()) {
+            let Some((key, partials)) = read.next() else { break };
+            let merged = Merged::of(&key, &partials)?;
+            if let Some(cache) = &self.cache {
+                cache.insert((generation, era, key), merged.clone(), asked_at);
+            }
+            *slot = Some(merged);
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    fn era(&self, family: Family) -> u64 {
+        self.eras[index(family)].load(Ordering::Acquire)
+    }
+
+    /// What is in memory of rows of one view, in the order of `keys`.
+    fn remembered(&self, generation: Generation, era: u64, keys: &[RowKey], now: Instant) -> Vec<Option<Merged>> {
+        let Some(cache) = &self.cache else { return vec![None; keys.len()] };
+        let found: Vec<_> = keys.iter().map(|key| cache.get(&(generation, era, key.clone()), now)).collect();
+        let hits = found.iter().flatten().count();
+        if let Some(key) = keys.first() {
+            for (result, count) in [("hit", hits), ("miss", keys.len() - hits)] {
+                metrics::counter!(foretell_telemetry::CACHE_READS, foretell_telemetry::VIEW => key.view.name(), foretell_telemetry::RESULT => result)
+                    .increment(count as u64);
+            }
+        }
+        found
+    }
+
+    async fn read(&self, generation: Generation, source: Option<u32>, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let begun = Instant::now();
+        let reading = trace::reading(self.store.system(), keys[0].view.name(), keys.len());
+        let read = self.store.read(generation, source, keys).instrument(reading.span()).await;
+        if read.is_err() {
+            reading.failed();
+        }
+        metrics::histogram!(foretell_telemetry::STORE_READ_SECONDS, foretell_telemetry::FAMILY => generation.family.name())
+            .record(begun.elapsed().as_secs_f64());
+        read
+    }
+}
+
+fn index(family: Family) -> usize {
+    match family {
+        Family::Logins => 0,
+        Family::Appointments => 1,
+        Family::Reminders => 2,
+        Family::Policies => 3,
+    }
+}
+
+/// The address of a row from what a person types: tenant and the rest of the key, joined by a colon.
+///
+/// Rows of the agenda and of the announced also need their `bucket`; other views find it by the key.
+pub fn row_key(view: View, bucket: Option<i64>, key: String) -> RowKey {
+    match bucket {
+        Some(bucket) => RowKey { view, bucket, key },
+        None => RowKey::hashed(view, key),
+    }
+}
+
+/// The partition that `tenant:subject` belongs to.
+pub fn partition(pointer: &Pointer, tenant: &str, subject: &str) -> u32 {
+    key::partition(key::of(tenant, subject).as_bytes(), pointer.partitions)
+}
+
+/// What a read answers by the deadline; Retry where it does not.
+async fn in_time<T>(deadline: Instant, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let late = |_| Err(Error::retry("read rows", "they did not come in time"));
+    tokio::time::timeout_at(deadline, read).await.unwrap_or_else(late)
+}
+
+/// The state of a stored row; Fatal where it cannot be decoded.
+pub fn decode<T: DeserializeOwned>(row: &Row) -> Result<T, Error> {
+    let cell = Cell::decode(&row.cell).map_err(corrupt)?;
+    cell::decode_state(cell.state).map_err(corrupt)
+}
+
+/// One state of all partials.
+fn merge<T: DeserializeOwned + Default>(partials: &[Row], take: impl Fn(&mut T, &T)) -> Result<T, Error> {
+    let Some((first, others)) = partials.split_first() else { return Ok(T::default()) };
+    let mut merged = decode(first)?;
+    for other in others {
+        take(&mut merged, &decode(other)?);
+    }
+    Ok(merged)
+}
+
+/// A stored partial, decoded for people; Fatal where it cannot be.
+pub fn partial(key: &RowKey, row: &Row) -> Result<Partial, Error> {
+    let cell = Cell::decode(&row.cell).map_err(corrupt)?;
+    let state = match key.view {
+        View::User => json::<User>(cell.state),
+        View::Client => json::<Client>(cell.state),
+        View::Sent => json::<Sent>(cell.state),
+        View::Policy => json::<Policy>(cell.state),
+        View::Feature => json::<Feature>(cell.state),
+        View::Lead => json::<Lead>(cell.state),
+        View::Lookup => json::<Lookup>(cell.state),
+        View::Outcome => json::<Outcome>(cell.state),
+        View::Announced if sent::is_calendar(key.bucket) => json::<Calendar>(cell.state),
+        View::Agenda | View::Announced => json::<Agenda>(cell.state),
+    }?;
+    Ok(Partial { source: row.source, position: cell.position, state })
+}
+
+fn json<T: Serialize + DeserializeOwned>(state: &[u8]) -> Result<serde_json::Value, Error> {
+    let state: T = cell::decode_state(state).map_err(corrupt)?;
+    serde_json::to_value(state).map_err(|error| Error::fatal("show a row", error))
+}
+
+fn corrupt(error: Corrupt) -> Error {
+    Error::fatal("decode a row", error)
+}

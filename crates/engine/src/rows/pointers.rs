@@ -1,0 +1,66 @@
+//! Which generation serves: the pointers of all families, no older than a bound.
+
+use foretell_domain::address::{Family, Generation};
+use foretell_domain::pointer::Pointer;
+use foretell_ports::Error;
+use foretell_ports::store::Store;
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The serving pointers of all families, each read again when it is older than its bound. Those alone whose rows
+/// were folded by the rules that this process has: it could misread others.
+pub struct Pointers {
+    store: Arc<dyn Store>,
+    fingerprint: String,
+    stale_max: Duration,
+    known: RwLock<BTreeMap<Family, (Arc<Pointer>, Instant)>>,
+}
+
+impl Pointers {
+    /// Pointers of `store`, at most `stale_ms_max` milliseconds old, to rows with this fingerprint.
+    pub fn new(store: Arc<dyn Store>, stale_ms_max: u64, fingerprint: String) -> Self {
+        Self { store, fingerprint, stale_max: Duration::from_millis(stale_ms_max), known: RwLock::default() }
+    }
+
+    /// The pointer of a family. Retry while none was ever set, and while another fold serves: until a rebuild.
+    pub async fn get(&self, family: Family) -> Result<Arc<Pointer>, Error> {
+        if let Some(pointer) = self.fresh(family) {
+            return Ok(pointer);
+        }
+        let asked_at = Instant::now();
+        let pointer = self.store.pointer(family).await?;
+        let pointer = Arc::new(pointer.ok_or_else(|| {
+            Error::retry(
+                "read the serving generation",
+                format!(
+                    "{} has none yet; the first `foretell serve` with the role that keeps it makes one",
+                    family.name()
+                ),
+            )
+        })?);
+        if pointer.fingerprint != self.fingerprint {
+            let (name, stored, ours) = (family.name(), &pointer.fingerprint, &self.fingerprint);
+            let detail = format!(
+                "the views of {name} were folded as {stored}, this process reads {ours}: they serve after \
+                 `foretell rebuild {name}`"
+            );
+            return Err(Error::retry("read the serving generation", detail));
+        }
+        let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.insert(family, (pointer.clone(), asked_at));
+        Ok(pointer)
+    }
+
+    /// The generation that serves a family.
+    pub async fn generation(&self, family: Family) -> Result<Generation, Error> {
+        Ok(self.get(family).await?.serving(family))
+    }
+
+    fn fresh(&self, family: Family) -> Option<Arc<Pointer>> {
+        let known = self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (pointer, asked_at) = known.get(&family)?;
+        (asked_at.elapsed() < self.stale_max).then(|| pointer.clone())
+    }
+}

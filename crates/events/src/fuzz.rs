@@ -1,0 +1,53 @@
+//! What fuzz targets of several crates share: how their input is read, and what holds for an event that is accepted.
+
+use crate::Position;
+use crate::codec::{self, Parsed};
+use crate::gate::{self, Terms, UNKNOWN_BYTES_MAX};
+use crate::record::{Header, NewRecord, Record};
+use bytes::Bytes;
+use serde_json::Value;
+
+/// 1 March 2026, 10:00 UTC: when every input arrives.
+pub const NOW_MS: i64 = 1_772_359_200_000;
+
+/// Headers, one a line as `name: value`, and behind an empty line the body.
+pub fn message(bytes: &[u8]) -> (Vec<Header>, &[u8]) {
+    let mut headers = Vec::new();
+    let mut rest = bytes;
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let (line, behind) = (&rest[..end], &rest[end + 1..]);
+        rest = behind;
+        if line.is_empty() {
+            break;
+        }
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        let value = value.strip_prefix(b": ").unwrap_or_default();
+        headers.push((String::from_utf8_lossy(name).into_owned(), Bytes::copy_from_slice(value)));
+    }
+    (headers, rest)
+}
+
+/// A record as it is read after it was appended.
+pub fn written(record: NewRecord) -> Record {
+    let NewRecord { topic, key, value, headers } = record;
+    Record { position: Position { topic, partition: 0, offset: 7 }, timestamp_ms: NOW_MS, key, value, headers }
+}
+
+/// What is accepted is appended, folded as it was understood, and passed on within its bounds.
+pub fn admitted(parsed: Parsed) {
+    let event = codec::completed(codec::arrived(parsed.event.clone(), NOW_MS));
+    let known = codec::fact_data(&parsed.event.fact);
+    let Ok(admitted) = Terms::of_operator(NOW_MS).admit(parsed) else { return };
+    let (record, _) = admitted.into_record();
+    let record = written(record);
+    assert_eq!(codec::decode(&record).as_ref(), Ok(&event), "an admitted event is folded as it was understood");
+    assert_eq!(gate::record(&record).as_ref(), Ok(&event), "and passes the gate of the pipeline");
+    assert_eq!(codec::check_record(&event, &record, 1), Ok(()));
+    let sent: Value = serde_json::from_slice(&record.value).expect("invariant: the data is JSON");
+    let unknown = sent.as_object().into_iter().flatten().filter(|(name, _)| !known.contains_key(*name));
+    let unknown: usize = unknown.map(|(name, value)| name.len() + value.to_string().len()).sum();
+    assert!(unknown <= UNKNOWN_BYTES_MAX, "{unknown} bytes of unknown fields");
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    assert!(headers < UNKNOWN_BYTES_MAX + 4 * 1024, "{headers} bytes of headers");
+}

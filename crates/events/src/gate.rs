@@ -1,0 +1,227 @@
+//! The gate: what is refused of an event on its way in, whichever way it comes.
+//!
+//! The [codec](super::codec) says whether bytes are an event at all. The gate says whether somebody may bring that
+//! event, and every way in calls it: `POST /v1/events`, an import with and without a running service, what the API
+//! writes itself (feedback, devices, requests for a reminder), a dead letter that is sent again, and the pipeline for
+//! what producers write to Kafka themselves.
+//!
+//! | rule | applies to | code |
+//! |---|---|---|
+//! | it belongs to the tenant that the way is open for | HTTP, import | `TENANT_MISMATCH` |
+//! | its type is not one that Foretell alone writes | all ways but the planner's and that of policies | `NOT_ACCEPTED` |
+//! | its source is not one that Foretell writes itself | callers; not an operator who imports their own export | `RESERVED_SOURCE` |
+//! | its country is one ([`country`]) | all; producers' records from a recorded time on | `INVALID_VALUE` |
+//! | it is a CloudEvent by the letter of the specification, and names no member twice | all; producers' records from a recorded time on | of the codec |
+//! | it happened at most five minutes after it arrived | all | `TIME_IN_FUTURE` |
+//! | its unknown fields fit into [`UNKNOWN_BYTES_MAX`] | all but producers' records | none: the rest is dropped and counted |
+//! | its user agent has at most [`USER_AGENT_KEPT_BYTES`] | all but producers' records | none: it is cut |
+//!
+//! A producer that writes to a topic itself may name any source: nothing in a record proves who wrote it, so the broker
+//! decides who may write what, by rights on topics.
+//!
+//! Refusals never reach into the past. The log is folded again and again, and what was once folded stays so:
+//! [`record`] is applied only to records that the log took at or after a time that is kept beside the rows
+//! ([`Pointer::gated_from_ms`](foretell_domain::pointer::Pointer)).
+
+use super::codec::bounds::USER_AGENT_KEPT_BYTES;
+use super::codec::{self, Fault, Faults, INVALID_VALUE, Parsed};
+use super::{Event, Fact, Topic, country};
+use crate::record::{NewRecord, Record};
+use serde_json::{Map, Value};
+
+/// The event names another tenant than the way in is open for.
+pub const TENANT_MISMATCH: &str = "TENANT_MISMATCH";
+/// An event that Foretell alone writes.
+pub const NOT_ACCEPTED: &str = "NOT_ACCEPTED";
+/// The event names a source under which Foretell alone writes.
+pub const RESERVED_SOURCE: &str = "RESERVED_SOURCE";
+
+/// Every code that the gate adds to [those of the codec](codec::CODES).
+pub const CODES: [&str; 3] = [TENANT_MISMATCH, NOT_ACCEPTED, RESERVED_SOURCE];
+
+/// The `source` of events that the API writes itself.
+pub const API_SOURCE: &str = "urn:foretell:api";
+/// The `source` of reminders.
+pub const REMINDERS_SOURCE: &str = "urn:foretell:reminders";
+/// The `source` of decisions.
+pub const DECISIONS_SOURCE: &str = "urn:foretell:decisions";
+
+/// Sources under which Foretell writes. A caller who could use them could also claim the ids of what it is about to
+/// write, and turn that into a repetition.
+const RESERVED: [&str; 3] = [API_SOURCE, REMINDERS_SOURCE, DECISIONS_SOURCE];
+
+/// Most bytes of fields and extension attributes that are not known here and are passed on with an event, as JSON.
+pub const UNKNOWN_BYTES_MAX: usize = 4 * 1024;
+
+/// Which sources an event may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sources {
+    /// Those of others.
+    Foreign,
+    /// Foretell's own as well.
+    Any,
+}
+
+/// The conditions under which events are accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// When they arrive, in milliseconds since the epoch.
+    pub now_ms: i64,
+    /// The tenant that they must be of; without one they may be of any.
+    pub tenant: Option<&'a str>,
+    /// Which sources they may name.
+    pub sources: Sources,
+}
+
+impl Terms<'_> {
+    /// The terms of an operator: any tenant, any source.
+    pub const fn of_operator(now_ms: i64) -> Self {
+        Self { now_ms, tenant: None, sources: Sources::Any }
+    }
+
+    /// Whether an event is accepted; otherwise all that is wrong with it.
+    pub fn check(&self, event: &Event) -> Result<(), Faults> {
+        let mut faults = Vec::new();
+        if let Some(tenant) = self.tenant.filter(|tenant| *tenant != event.envelope.tenant) {
+            faults.push(Fault::new("/tenant", TENANT_MISMATCH, format!("the request is of the tenant \"{tenant}\"")));
+        }
+        if matches!(event.fact.topic(), Topic::Reminders | Topic::Policies) {
+            let detail = format!("{} is written by Foretell alone", event.fact.type_name());
+            faults.push(Fault::new("/type", NOT_ACCEPTED, detail));
+        }
+        if self.sources == Sources::Foreign && is_reserved(&event.envelope.source) {
+            let detail = "Foretell alone writes under this source; to import your own export, use `foretell import` \
+                          with a key that has the scope admin";
+            faults.push(Fault::new("/source", RESERVED_SOURCE, detail));
+        }
+        faults.extend(not_a_country(event));
+        for checked in [codec::check_texts(&event.envelope), codec::check_time(event, self.now_ms)] {
+            faults.extend(checked.err().map(Faults::into_vec).unwrap_or_default());
+        }
+        Faults::none_of((), faults)
+    }
+
+    /// An event that is accepted, to be written.
+    pub fn admit(&self, parsed: Parsed) -> Result<Admitted, Faults> {
+        self.check(&parsed.event).map(|()| Admitted(parsed))
+    }
+}
+
+/// The event of a record that a producer may write: by the codec's rules for incoming events, and by the rules above
+/// that apply to all. Whether it is in its place is checked by [`codec::check_record`].
+pub fn record(record: &Record) -> Result<Event, Faults> {
+    let event = codec::decode_incoming(record)?;
+    let faults = not_a_country(&event).into_iter().collect();
+    Faults::none_of(event, faults)
+}
+
+/// Letter case aside, as the schemes of URNs are compared.
+fn is_reserved(source: &str) -> bool {
+    RESERVED.iter().any(|reserved| source.eq_ignore_ascii_case(reserved))
+}
+
+fn not_a_country(event: &Event) -> Option<Fault> {
+    let code = event.country().filter(|code| !country::exists(code))?;
+    Some(Fault::new("/data/country", INVALID_VALUE, country::unknown(code)))
+}
+
+/// An event that was accepted: the only thing that is appended as a fact.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted(Parsed);
+
+impl Admitted {
+    /// An event that Foretell writes itself; it is checked like any other.
+    pub fn own(event: Event) -> Result<Self, Faults> {
+        let terms = Terms::of_operator(event.envelope.time_ms);
+        terms.admit(Parsed::of(event))
+    }
+
+    /// The event.
+    pub const fn event(&self) -> &Event {
+        &self.0.event
+    }
+
+    /// The event and what it came with, to be completed.
+    pub const fn parsed_mut(&mut self) -> &mut Parsed {
+        &mut self.0
+    }
+
+    /// The record to append, and how many unknown fields and attributes it leaves out.
+    pub fn into_record(mut self) -> (NewRecord, usize) {
+        cut_user_agent(&mut self.0);
+        let record = codec::encode_parsed(&self.0);
+        // Nearly all are smaller as a whole than what is unknown in them may be.
+        if record.value.len() <= UNKNOWN_BYTES_MAX && self.0.extensions.is_empty() {
+            return (record, self.0.dropped);
+        }
+        match trim(&mut self.0) {
+            0 => (record, 0),
+            dropped => (codec::encode_parsed(&self.0), dropped),
+        }
+    }
+}
+
+/// Drops what is unknown of an event and does not fit into [`UNKNOWN_BYTES_MAX`]: extension attributes are kept first,
+/// then fields, both in their order, and one that is too large does not keep out a later one that fits. Fields that
+/// are known stay, save that a user agent is cut. Answers how many were dropped, those included that were left out
+/// when the event was read; asked again, it answers 0.
+pub fn trim(parsed: &mut Parsed) -> usize {
+    cut_user_agent(parsed);
+    let mut room = Room { left: UNKNOWN_BYTES_MAX, dropped: std::mem::take(&mut parsed.dropped) };
+    parsed.extensions.retain(|(name, text)| room.takes(name.len() + text.len()));
+    room.trim(&mut parsed.data, &codec::fact_data(&parsed.event.fact));
+    room.dropped
+}
+
+/// Puts the user agent that the event keeps in place of a longer one in its data.
+fn cut_user_agent(parsed: &mut Parsed) {
+    let Fact::Login(login) = &parsed.event.fact else { return };
+    let kept = login.attempt.user_agent.as_deref().unwrap_or_default();
+    if let Some(Value::String(sent)) = parsed.data.get_mut("user_agent")
+        && sent.len() > USER_AGENT_KEPT_BYTES
+    {
+        kept.clone_into(sent);
+    }
+}
+
+/// Room for what is unknown.
+struct Room {
+    left: usize,
+    dropped: usize,
+}
+
+impl Room {
+    fn takes(&mut self, bytes: usize) -> bool {
+        let left = self.left.checked_sub(bytes);
+        self.left = left.unwrap_or(self.left);
+        self.dropped += usize::from(left.is_none());
+        left.is_some()
+    }
+
+    fn trim(&mut self, sent: &mut Map<String, Value>, known: &Map<String, Value>) {
+        sent.retain(|name, value| match (value, known.get(name)) {
+            (Value::Object(sent), Some(Value::Object(known))) => {
+                self.trim(sent, known);
+                true
+            }
+            (Value::Array(sent), Some(Value::Array(known))) => {
+                for pair in sent.iter_mut().zip(known) {
+                    if let (Value::Object(sent), Value::Object(known)) = pair {
+                        self.trim(sent, known);
+                    }
+                }
+                true
+            }
+            (_, Some(_)) => true,
+            (value, None) => self.takes(name.len() + bytes(value)),
+        });
+    }
+}
+
+/// Bytes of a value as JSON.
+fn bytes(value: &Value) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! The log on Apache Kafka, through librdkafka.
+//!
+//! ```text
+//!   append ─► producer ─────────────► one for all callers: idempotent, acks=all, partition by key::partition
+//!   fence ──► transactional producer ► one a partition; its id fences the previous owner
+//!   extent ─► query client ──────────► low watermark and last stable offset
+//!   page ───► kept consumers ────────► one look, without a thread or a client of its own
+//!   subscribe, read ─► consumer ─► poll thread ─┬─► lane 0 ─► Reader
+//!                                               └─► lane 3 ─► Reader      bounded; a full lane stops its
+//!                                                                         partition's fetching, nothing else
+//! ```
+//!
+//! librdkafka calls back on the thread that polls it, and an answer to "where does this partition begin" has to
+//! come from an asynchronous store. So every consumer has a thread of its own that does nothing but poll, call
+//! back and wait; it talks to the asynchronous side through channels.
+//!
+//! What is absent: automatic commits, automatic offset resets and topics that create themselves. Each of them
+//! turns a mistake into lost records.
+
+mod batch;
+mod client;
+mod config;
+mod consumer;
+mod exchange;
+mod fault;
+mod fence;
+mod group;
+mod lane;
+mod page;
+mod producer;
+mod signal;
+pub mod topics;
+
+pub use config::{Config, SecurityProtocol};
+
+use async_trait::async_trait;
+use client::Query;
+use foretell_events::record::NewRecord;
+use foretell_events::topic::full_name;
+use foretell_events::{Position, Topic};
+use foretell_ports::Error;
+use foretell_ports::log::{Exchange, Extent, Fenced, Log, Membership, Page, Reader};
+use producer::Producer;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The log on a Kafka cluster.
+pub struct Kafka {
+    names: Names,
+    settings: client::Settings,
+    counts: BTreeMap<Topic, u32>,
+    query: Arc<Query>,
+    producer: Producer,
+    pages: page::Pages,
+}
+
+/// The topics' names on the cluster.
+#[derive(Debug, Clone)]
+pub struct Names {
+    prefix: Arc<str>,
+    /// Of topics that are not in their first epoch.
+    epochs: BTreeMap<Topic, u8>,
+}
+
+impl Names {
+    /// Names with a prefix, of topics in their first epoch.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into(), epochs: BTreeMap::new() }
+    }
+
+    /// The same with another epoch of a topic.
+    pub fn at(mut self, topic: Topic, epoch: u8) -> Self {
+        self.epochs.insert(topic, epoch);
+        self
+    }
+
+    /// Which incarnation of a topic is meant.
+    pub fn epoch(&self, topic: Topic) -> u8 {
+        self.epochs.get(&topic).copied().unwrap_or(0)
+    }
+
+    /// The name of a topic, with prefix and epoch.
+    pub fn of(&self, topic: Topic) -> String {
+        full_name(&self.prefix, topic, self.epoch(topic))
+    }
+
+    /// The id of a consumer group: two deployments on one cluster must not share one.
+    pub(crate) fn of_group(&self, group: &str) -> String {
+        format!("{}{group}", self.prefix)
+    }
+
+    /// The group id of those who read outside of any group.
+    pub(crate) fn of_reader(&self) -> String {
+        format!("{}reader", self.prefix)
+    }
+}
+
+impl Kafka {
+    /// Connects to `kafka://host:port,host:port`.
+    ///
+    /// Reads the partition counts once. Fatal when a topic does not exist or a setting is not understood, Retry
+    /// when no broker answers.
+    pub async fn open(url: &str, names: Names, config: &Config) -> Result<Self, Error> {
+        let settings = client::Settings::new(url, config)?;
+        let query = Arc::new(Query::new(&settings)?);
+        let mut counts = BTreeMap::new();
+        for topic in Topic::ALL {
+            let name = names.of(topic);
+            let Some(count) = Query::partition_count(&query, name.clone()).await? else {
+                let missing = format!("the topic {name} does not exist; `foretell migrate` creates it");
+                return Err(Error::fatal("open the log", missing));
+            };
+            counts.insert(topic, count);
+        }
+        let producer = Producer::new(&settings)?;
+        let pages = page::Pages::new(&settings, &names, &query);
+        Ok(Self { names, settings, counts, query, producer, pages })
+    }
+
+    /// What is wrong with the topics, in plain sentences; empty when nothing is. See [`topics::check`].
+    pub async fn check_topics(&self) -> Result<Vec<String>, Error> {
+        topics::check_with(&self.settings, &self.names, &self.query).await
+    }
+
+    fn check(&self, topic: Topic, partition: u32) -> Result<(), Error> {
+        if partition < self.partitions(topic) {
+            return Ok(());
+        }
+        Err(Error::reject("use a partition", format!("{} has no partition {partition}", self.names.of(topic))))
+    }
+}
+
+#[async_trait]
+impl Log for Kafka {
+    fn system(&self) -> &'static str {
+        "kafka"
+    }
+
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.counts.get(&topic).copied().unwrap_or(1)
+    }
+
+    fn epoch(&self, topic: Topic) -> u8 {
+        self.names.epoch(topic)
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
+        let count_of = |topic| self.partitions(topic);
+        self.producer.append(&self.names, count_of, records).await
+    }
+
+    /// `end` is the last stable offset: the first offset of the oldest transaction that is still open, or the
+    /// high watermark when none is. Records behind an open transaction are not below `end`, whoever wrote them,
+    /// because no reader sees them yet. Once the transaction has ended `end` passes its marker as well, and so
+    /// does the position of a reader that says `End`: with nothing more appended, a reader that says
+    /// `End(position)` with `position >= end` has brought everything.
+    async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
+        self.check(topic, partition)?;
+        Query::extent(&self.query, self.names.of(topic), partition).await
+    }
+
+    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
+        consumer::subscribe(&self.settings, &self.names, group, topic)
+    }
+
+    async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
+        self.check(topic, partition)?;
+        let at = consumer::At { topic, partition, from };
+        consumer::read(&self.settings, &self.names, at, &self.query).await
+    }
+
+    async fn page(&self, topic: Topic, partition: u32, from: i64) -> Result<Page, Error> {
+        self.check(topic, partition)?;
+        self.pages.page(consumer::At { topic, partition, from }).await
+    }
+
+    async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
+        self.check(topic, partition)?;
+        let place = fence::Place { topic, partition, partitions: self.partitions(topic) };
+        fence::take_over(&self.settings, &self.names, place, &self.query).await
+    }
+
+    async fn successors(&self, exchange: &Exchange) -> Result<Box<dyn foretell_ports::log::Successors>, Error> {
+        Ok(Box::new(exchange::Successors::begin(&self.settings, &self.names, &self.query, exchange).await?))
+    }
+}

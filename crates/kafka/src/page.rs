@@ -1,0 +1,151 @@
+//! Looks at a partition without staying there, with consumers that are kept for the next look.
+//!
+//! A consumer of its own for each look would cost a client with its threads and connections every time, for a
+//! record that proves a checkpoint, tells the age of a lag or fills a gap of a stream.
+
+use super::batch::Batch;
+use super::client::{Events, Query, Settings};
+use super::consumer::At;
+use super::{Names, fault};
+use foretell_ports::Error;
+use foretell_ports::log::{Extent, Page};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// Looks at once, and consumers kept for them; further looks wait.
+const LOOKS_MAX: usize = 4;
+
+const OPERATION: &str = "look into the log";
+
+/// The consumers of all looks; made when they are first needed.
+pub(super) struct Pages {
+    settings: Settings,
+    names: Names,
+    query: Arc<Query>,
+    places: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<BaseConsumer<Events>>>>,
+}
+
+/// What one look wants.
+struct Look {
+    at: At,
+    name: String,
+    partition: i32,
+    /// What the partition held just before.
+    extent: Extent,
+    deadline: Instant,
+}
+
+impl Pages {
+    pub(super) fn new(settings: &Settings, names: &Names, query: &Arc<Query>) -> Self {
+        Self {
+            settings: settings.clone(),
+            names: names.clone(),
+            query: Arc::clone(query),
+            places: Arc::new(Semaphore::new(LOOKS_MAX)),
+            idle: Arc::default(),
+        }
+    }
+
+    /// See [`foretell_ports::log::Log::page`].
+    pub(super) async fn page(&self, at: At) -> Result<Page, Error> {
+        let (name, partition) = (self.names.of(at.topic), fault::partition(at.partition)?);
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|closed| Error::retry(OPERATION, closed))?;
+        let extent = Query::extent(&self.query, name.clone(), at.partition).await?;
+        fault::check_range(&name, partition, at.from, extent)?;
+        if at.from == extent.end {
+            return Ok(Page { records: Vec::new(), next: at.from });
+        }
+        let look = Look { at, name, partition, extent, deadline: Instant::now() + self.settings.request_timeout() };
+        let consumer = match lock(&self.idle).pop() {
+            Some(kept) => kept,
+            None => self.consumer()?,
+        };
+        let idle = Arc::clone(&self.idle);
+        let looked = tokio::task::spawn_blocking(move || {
+            let page = look.page(&consumer);
+            // One that has failed may have anything in its queue: its successor is made anew.
+            if page.is_ok() {
+                lock(&idle).push(consumer);
+            }
+            drop(place);
+            page
+        });
+        looked.await.map_err(|ended| Error::retry(OPERATION, ended))?
+    }
+
+    fn consumer(&self) -> Result<BaseConsumer<Events>, Error> {
+        let mut settings = self.settings.consumer(&self.names.of_reader());
+        // One answer of the broker is a page: nothing is fetched ahead, and no fetch of a look that is over waits at
+        // the end of a partition while the next look waits for its answer.
+        settings.set("queued.min.messages", "1").set("fetch.wait.max.ms", "1").set("fetch.queue.backoff.ms", "1");
+        settings.create_with_context(Events).map_err(|error| Error::fatal("create a consumer", error))
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        let idle = std::mem::take(&mut *lock(&self.idle));
+        if !idle.is_empty() {
+            // The end of a consumer blocks, and this may be a thread of the runtime.
+            drop(std::thread::Builder::new().name("kafka pages".to_owned()).spawn(move || drop(idle)));
+        }
+    }
+}
+
+fn lock(idle: &Mutex<Vec<BaseConsumer<Events>>>) -> std::sync::MutexGuard<'_, Vec<BaseConsumer<Events>>> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Look {
+    fn page(&self, consumer: &BaseConsumer<Events>) -> Result<Page, Error> {
+        let failed = |error: KafkaError| Error::retry(OPERATION, error);
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(&self.name, self.partition, Offset::Offset(self.at.from)).map_err(failed)?;
+        consumer.assign(&place).map_err(failed)?;
+        let page = self.collect(consumer)?;
+        consumer.unassign().map_err(failed)?;
+        Ok(page)
+    }
+
+    /// Waits for the first record or the end, and takes what came with it.
+    fn collect(&self, consumer: &BaseConsumer<Events>) -> Result<Page, Error> {
+        let mut batch = Batch::default();
+        while batch.has_room() {
+            let wait = match batch.next() {
+                None => self.deadline.saturating_duration_since(Instant::now()),
+                Some(_) => Duration::ZERO,
+            };
+            match consumer.poll(wait) {
+                Some(Ok(message)) if self.is_ours(&message) => batch.push(self.at.topic, &message),
+                Some(Ok(_)) => {}
+                Some(Err(KafkaError::PartitionEOF(partition))) if partition == self.partition => {
+                    // Holes behind the last record are brought, too. What the brokers called the end before this
+                    // look is below the end that it has come to.
+                    let next = batch.next().unwrap_or(self.at.from).max(self.extent.end);
+                    return Ok(Page { records: batch.records, next });
+                }
+                Some(Err(error)) => match fault::consumption(&self.name, Some(self.partition), &error) {
+                    Some(error) => return Err(error),
+                    None => tracing::debug!(topic = self.name, partition = self.partition, %error, "still looking"),
+                },
+                None if batch.records.is_empty() && Instant::now() >= self.deadline => {
+                    return Err(Error::retry(OPERATION, format!("{}[{}]: no answer", self.name, self.partition)));
+                }
+                None if batch.records.is_empty() => {}
+                None => break,
+            }
+        }
+        Ok(Page { next: batch.next().unwrap_or(self.at.from), records: batch.records })
+    }
+
+    /// Nothing of an earlier look comes any more; if it did, a checkpoint would be held against the wrong record.
+    fn is_ours(&self, message: &impl Message) -> bool {
+        message.partition() == self.partition && message.topic() == self.name && message.offset() >= self.at.from
+    }
+}

@@ -1,0 +1,111 @@
+//! A labelled history replayed: every login scored by what was known just before it, and people's alone folded.
+
+use super::Error;
+use crate::evaluate::logins::score;
+use crate::source::{Author, Label, Loaded, Sourced};
+use foretell_domain::score::Code;
+use foretell_domain::score::login::{Policy, Score};
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::user::Logins;
+use foretell_domain::view::{Limits, Place};
+use foretell_events::codec::completed;
+use foretell_events::login::Login;
+use foretell_events::{Event, Fact};
+use std::collections::HashMap;
+
+/// Events between two calls of a progress callback.
+const PROGRESS_EVENTS: u64 = 1_000;
+
+/// What is kept of a score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// The score; none where the account had no history.
+    pub score: Option<f64>,
+    /// The score of the baseline that it is compared with: 1 where device and country are new, one half where one of
+    /// them is.
+    pub baseline: f64,
+}
+
+impl Scored {
+    fn of(score: &Score) -> Self {
+        let has = |code| f64::from(u8::from(score.reasons.iter().any(|reason| reason.code == code)));
+        Self { score: score.score, baseline: (has(Code::NewDevice) + has(Code::NewCountry)) / 2.0 }
+    }
+}
+
+/// The scores of one or more histories.
+#[derive(Debug, Clone, Default)]
+pub struct Replayed {
+    /// Successes of each account, in order; accounts of different files are different ones.
+    pub people: Vec<Vec<Scored>>,
+    /// Attempts of attackers.
+    pub attacks: Vec<(Author, Scored)>,
+}
+
+impl Replayed {
+    /// Adds a file, `file` as errors call it. `progress` gets how many of its events are done.
+    pub fn add(
+        &mut self,
+        file: &str,
+        loaded: &Loaded,
+        (policy, limits): (&Policy, &Limits),
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Error> {
+        let mut replay = Replay {
+            rows: Materialized::new(Logins { limits: limits.clone() }),
+            accounts: HashMap::new(),
+            policy,
+            replayed: self,
+        };
+        for (done, sourced) in (0_u64..).zip(&loaded.events) {
+            replay.take(sourced, done as i64).map_err(|id| Error::Unlabelled { file: file.to_owned(), id })?;
+            if done.is_multiple_of(PROGRESS_EVENTS) {
+                progress(done);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a file so far, and where its scores go.
+struct Replay<'a> {
+    rows: Materialized<Logins>,
+    /// The place of each account in [`Replayed::people`], by its key.
+    accounts: HashMap<String, usize>,
+    policy: &'a Policy,
+    replayed: &'a mut Replayed,
+}
+
+impl Replay<'_> {
+    /// The id of a login without a label is the error.
+    fn take(&mut self, sourced: &Sourced, offset: i64) -> Result<(), String> {
+        let event = &completed(sourced.event.clone());
+        if let Fact::Login(login) = &event.fact {
+            let Some(Label::Simulated(author)) = sourced.label else { return Err(event.envelope.id.clone()) };
+            if author != Author::Legitimate {
+                let scored = self.score(event, login);
+                self.replayed.attacks.push((author, scored));
+                return Ok(());
+            }
+            if login.succeeded {
+                let scored = self.score(event, login);
+                let account = self.account(event.key());
+                self.replayed.people[account].push(scored);
+            }
+        }
+        self.rows.take(event, Place { partition: 0, offset });
+        Ok(())
+    }
+
+    fn score(&self, event: &Event, login: &Login) -> Scored {
+        Scored::of(&score(&self.rows, &event.envelope, login, self.policy))
+    }
+
+    fn account(&mut self, key: String) -> usize {
+        let people = &mut self.replayed.people;
+        *self.accounts.entry(key).or_insert_with(|| {
+            people.push(Vec::new());
+            people.len() - 1
+        })
+    }
+}

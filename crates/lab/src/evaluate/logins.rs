@@ -1,0 +1,110 @@
+//! Logins: each scored just before it is folded, failed ones too.
+
+use super::{LoginOptions, Measure, Progress, Summary};
+use crate::source::{Author, Label, Loaded};
+use foretell_domain::score::login::{self, Evidence, Features};
+use foretell_domain::score::metrics::Case;
+use foretell_domain::view::Place;
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::user::{self, Logins};
+use foretell_events::codec::completed;
+use foretell_events::login::Login;
+use foretell_events::{Envelope, Fact};
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// A line of the output.
+#[derive(Serialize)]
+struct Line<'a> {
+    event_id: &'a str,
+    likelihood_ratio: Option<f64>,
+    score: Option<f64>,
+    decision: &'static str,
+}
+
+/// Replays a file of logins. `out` gets a line of JSON for each one, `progress` how many events of all are done.
+///
+/// Where the file says which addresses attacked and which logins took an account over, the summary measures the
+/// scores against both. A score is a likelihood ratio in disguise, not the share of attacks among such logins; so
+/// the ranking means something at once, the other measures only for a service whose base rate is one half.
+///
+/// Errors are those of `out`.
+pub fn logins(
+    loaded: &Loaded,
+    options: &LoginOptions,
+    out: &mut dyn Write,
+    progress: &mut dyn FnMut(u64, u64),
+) -> io::Result<Summary> {
+    let mut rows = Materialized::new(Logins { limits: options.limits.clone() });
+    let mut summary = Summary { rows: loaded.rows, skipped: loaded.skipped, ..Summary::default() };
+    let mut labelled = Labelled::default();
+    let mut progress = Progress { tell: progress, total: loaded.events.len() };
+    for (offset, sourced) in loaded.events.iter().enumerate() {
+        let event = &completed(sourced.event.clone());
+        if let Fact::Login(login) = &event.fact {
+            let score = score(&rows, &event.envelope, login, &options.score);
+            write(out, &event.envelope.id, &score)?;
+            summary.lines += 1;
+            summary.scored += u64::from(score.score.is_some());
+            summary.answered(score.decision.name());
+            let is_counted = options.train_until_ms.is_none_or(|until| event.envelope.time_ms > until);
+            labelled.take(score.score.filter(|_| is_counted), sourced.label);
+        }
+        rows.take(event, Place { partition: 0, offset: offset as i64 });
+        progress.done(offset + 1);
+    }
+    summary.measures = labelled.measures();
+    Ok(summary)
+}
+
+/// The score of a login by the rows before it.
+pub(crate) fn score(
+    rows: &Materialized<Logins>,
+    envelope: &Envelope,
+    login: &Login,
+    policy: &login::Policy,
+) -> login::Score {
+    let Envelope { tenant, time_ms, .. } = envelope;
+    let features = Features::of(rows, tenant, &login.attempt);
+    let user = rows.owner(&user::row_key(tenant, &login.user_id));
+    login::score(&Evidence::of(user, &features, &login.attempt, *time_ms), policy)
+}
+
+fn write(out: &mut dyn Write, event_id: &str, score: &login::Score) -> io::Result<()> {
+    let login::Score { likelihood_ratio, score, decision, .. } = *score;
+    let line = Line { event_id, likelihood_ratio, score, decision: decision.name() };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
+}
+
+/// Scored logins by what the file says of them.
+#[derive(Default)]
+struct Labelled {
+    attack_ip: Vec<Case>,
+    account_takeover: Vec<Case>,
+    simulated: Vec<Case>,
+}
+
+impl Labelled {
+    fn take(&mut self, score: Option<f64>, label: Option<Label>) {
+        match (score, label) {
+            (Some(score), Some(Label::Row { attack_ip, account_takeover })) => {
+                self.attack_ip.push(Case { score, positive: attack_ip });
+                self.account_takeover.push(Case { score, positive: account_takeover });
+            }
+            (Some(score), Some(Label::Simulated(author))) => {
+                self.simulated.push(Case { score, positive: author != Author::Legitimate });
+            }
+            _ => {}
+        }
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        let measures = [
+            ("attack address", &self.attack_ip),
+            ("account takeover", &self.account_takeover),
+            ("simulated attack", &self.simulated),
+        ];
+        measures.into_iter().filter(|(_, c)| !c.is_empty()).map(|(name, cases)| Measure::of(name, cases)).collect()
+    }
+}

@@ -1,0 +1,127 @@
+//! Two policies over one history: which decisions would be others.
+
+use super::Progress;
+use super::logins::score;
+use crate::source::Loaded;
+use foretell_domain::score::Decision;
+use foretell_domain::score::login::{Policy, Score};
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::user::Logins;
+use foretell_domain::view::{Limits, Place};
+use foretell_events::Fact;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A login that would be decided otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Changed {
+    /// The event.
+    pub event_id: String,
+    /// The account.
+    pub user_id: String,
+    /// When, in milliseconds since the epoch.
+    pub time_ms: i64,
+    /// By the policy that is in use.
+    pub before: Judged,
+    /// By the one that is tested.
+    pub after: Judged,
+}
+
+/// What a policy makes of a login.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Judged {
+    /// The decision.
+    pub decision: Decision,
+    /// The score; none without history.
+    pub score: Option<f64>,
+    /// Codes of its reasons.
+    pub reasons: Vec<String>,
+}
+
+impl Judged {
+    fn of(score: &Score) -> Self {
+        let reasons = score.reasons.iter().map(|reason| reason.code.name().to_owned()).collect();
+        Self { decision: score.decision, score: score.score, reasons }
+    }
+}
+
+/// What a comparison came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Compared {
+    /// Logins that both judged.
+    pub logins: u64,
+    /// Of them, those that they judged otherwise.
+    pub changed: u64,
+    /// How often which decision became which.
+    pub changes: BTreeMap<String, u64>,
+    /// How often a signal or a rule in the shadow would have been a reason by the policy that is tested.
+    pub shadow: BTreeMap<String, u64>,
+    /// Logins of which a rule of the policy that is tested could not be evaluated.
+    pub rules_failed: u64,
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { logins, changed, .. } = self;
+        let share = if *logins == 0 { 0.0 } else { 100.0 * *changed as f64 / *logins as f64 };
+        writeln!(f, "logins {logins}, decided otherwise {changed} ({share:.2} %)")?;
+        for (change, count) in &self.changes {
+            writeln!(f, "{count:>9}  {change}")?;
+        }
+        for (code, count) in &self.shadow {
+            writeln!(f, "{count:>9}  {code} in the shadow")?;
+        }
+        if self.rules_failed > 0 {
+            writeln!(f, "{:>9}  with a rule that could not be evaluated", self.rules_failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Replays a history and judges each login by both policies, just before it is folded.
+///
+/// `changed` hears of each login that is decided otherwise, `progress` how many events of all are done. Errors are
+/// those of `changed`.
+pub fn policies<E>(
+    loaded: &Loaded,
+    (before, after): (&Policy, &Policy),
+    limits: &Limits,
+    changed: &mut dyn FnMut(Changed) -> Result<(), E>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Compared, E> {
+    let mut rows = Materialized::new(Logins { limits: limits.clone() });
+    let mut compared = Compared::default();
+    let mut progress = Progress { tell: progress, total: loaded.events.len() };
+    for (offset, sourced) in loaded.events.iter().enumerate() {
+        let event = &sourced.event;
+        if let Fact::Login(login) = &event.fact {
+            let by = |policy| score(&rows, &event.envelope, login, policy);
+            let (old, new) = (by(before), by(after));
+            compared.take(&old, &new);
+            if old.decision != new.decision {
+                let (event_id, user_id) = (event.envelope.id.clone(), login.user_id.clone());
+                let (before, after) = (Judged::of(&old), Judged::of(&new));
+                changed(Changed { event_id, user_id, time_ms: event.envelope.time_ms, before, after })?;
+            }
+        }
+        rows.take(event, Place { partition: 0, offset: offset as i64 });
+        progress.done(offset + 1);
+    }
+    Ok(compared)
+}
+
+impl Compared {
+    fn take(&mut self, old: &Score, new: &Score) {
+        self.logins += 1;
+        self.rules_failed += u64::from(new.is_rule_failed);
+        for reason in &new.shadow {
+            *self.shadow.entry(reason.code.name().to_owned()).or_default() += 1;
+        }
+        if old.decision != new.decision {
+            self.changed += 1;
+            let change = format!("{} became {}", old.decision.name(), new.decision.name());
+            *self.changes.entry(change).or_default() += 1;
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Reminders: what a policy would have sent for the appointments of a file.
+//!
+//! The plan and the folds are those of the service, and time passes as it does there: everything that falls due before
+//! an event happens before it. There is no planner between, so each client is looked at the moment there is a reason to.
+//! Behind the last event time goes on until nothing is planned any more.
+
+use super::Progress;
+use crate::source::Loaded;
+use foretell_domain::remind::announce;
+use foretell_domain::remind::plan::{self, Action, Context, Status};
+use foretell_domain::remind::policy::Policy;
+use foretell_domain::remind::schedule::Schedule;
+use foretell_domain::score::no_show;
+use foretell_domain::score::no_show::basis::Basis;
+use foretell_domain::view::client::{self, Appointments, Client};
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::sent::{self, Reminders, Sent};
+use foretell_domain::view::{Limits, Place};
+use foretell_events::appointment::Channel;
+use foretell_events::codec::{rfc3339, wall_clock};
+use foretell_events::{Event, Fact};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a test of a policy depends on besides the file.
+#[derive(Debug, Clone, Default)]
+pub struct ReminderOptions {
+    /// What is sent when.
+    pub policy: Policy,
+    /// How visits are scored, by two counters: levels decide for whom steps are.
+    pub score: no_show::Config,
+    /// What the folds depend on.
+    pub limits: Limits,
+}
+
+/// What happened to a reminder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Happened {
+    /// When, RFC 3339.
+    pub time: String,
+    /// `announced`, `withdrawn`, `deferred`, `suppressed` or `failed`.
+    pub status: &'static str,
+    /// The tenant.
+    pub tenant: String,
+    /// The client.
+    pub client_id: String,
+    /// The appointment.
+    pub appointment_id: String,
+    /// The step; none of what is withdrawn.
+    pub step: Option<String>,
+    /// The reminder, where there is one.
+    pub reminder_id: Option<String>,
+    /// For which channels, in order of preference.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<Channel>,
+    /// Which text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// The level of risk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// The start on the clocks of the visit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_start: Option<String>,
+    /// How many visits it names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visits: Option<usize>,
+    /// Why, where that is not plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a policy came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Told {
+    /// Events of the file.
+    pub events: u64,
+    /// How often each thing happened, by status and then step or reason.
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "events {}", self.events)?;
+        self.counts.iter().try_for_each(|(what, count)| writeln!(f, "{count:>9}  {what}"))
+    }
+}
+
+/// Replays a file of appointments and plans reminders. `happened` hears of each thing in order of time, `progress` how
+/// many events of all are done. Errors are those of `happened`.
+pub fn reminders<E>(
+    loaded: &Loaded,
+    options: &ReminderOptions,
+    happened: &mut dyn FnMut(Happened) -> Result<(), E>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Told, E> {
+    let mut told = Told { events: loaded.events.len() as u64, ..Told::default() };
+    let mut hear = |one: Happened| {
+        let about = if one.status == "announced" { &one.step } else { &one.reason };
+        let what = format!("{} {}", one.status, about.as_deref().unwrap_or_default());
+        *told.counts.entry(what.trim_end().to_owned()).or_default() += 1;
+        happened(one)
+    };
+    let mut replay = Replay::new(options);
+    let mut progress = Progress { tell: progress, total: loaded.events.len() };
+    for (offset, sourced) in loaded.events.iter().enumerate() {
+        replay.until(sourced.event.envelope.time_ms, &mut hear)?;
+        replay.take(&sourced.event, &mut hear)?;
+        progress.done(offset + 1);
+    }
+    replay.until(i64::MAX, &mut hear)?;
+    Ok(told)
+}
+
+struct Replay<'a> {
+    options: &'a ReminderOptions,
+    visits: Materialized<Appointments>,
+    sent: Materialized<Reminders>,
+    schedule: Schedule,
+    score: Arc<no_show::Config>,
+    offset: i64,
+}
+
+impl<'a> Replay<'a> {
+    fn new(options: &'a ReminderOptions) -> Self {
+        let limits = &options.limits;
+        Self {
+            options,
+            visits: Materialized::new(Appointments { limits: limits.clone() }),
+            sent: Materialized::new(Reminders { limits: limits.clone() }),
+            schedule: Schedule::default(),
+            score: Arc::new(options.score.clone()),
+            offset: 0,
+        }
+    }
+
+    /// Everything that falls due before `time_ms`.
+    fn until<E>(&mut self, time_ms: i64, hear: &mut dyn FnMut(Happened) -> Result<(), E>) -> Result<(), E> {
+        loop {
+            let next = self.schedule.due(time_ms.saturating_sub(1), 1).next().cloned();
+            let Some((at_ms, key)) = next else { return Ok(()) };
+            self.look(&key, at_ms, Some(at_ms), hear)?;
+        }
+    }
+
+    fn take<E>(&mut self, event: &Event, hear: &mut dyn FnMut(Happened) -> Result<(), E>) -> Result<(), E> {
+        self.offset += 1;
+        self.visits.take(event, Place { partition: 0, offset: self.offset });
+        if matches!(event.fact, Fact::ReminderDue(_) | Fact::ReminderWithdrawn(_)) {
+            return Ok(());
+        }
+        self.look(&event.key(), event.envelope.time_ms, None, hear)
+    }
+
+    /// Plans a client, and does what is planned; `due_ms` is the instant that was waited for, where one was.
+    fn look<E>(
+        &mut self,
+        key: &str,
+        now_ms: i64,
+        due_ms: Option<i64>,
+        hear: &mut dyn FnMut(Happened) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (tenant, client_id) = key.split_once(':').unwrap_or(("", key));
+        let plan = self.plan(key, tenant, client_id, now_ms);
+        for step in plan.fell_due.iter().filter(|step| due_ms.is_some_and(|due_ms| step.due_at_ms >= due_ms)) {
+            hear(Happened::fell_due(step, Happened::of(tenant, client_id, now_ms)))?;
+        }
+        let is_done = plan.actions.is_empty();
+        for action in plan.actions {
+            hear(Happened::action(&action, Happened::of(tenant, client_id, now_ms)))?;
+            let (event, _) = announce::said(tenant, client_id, action, now_ms);
+            self.offset += 1;
+            self.sent.take(&event, Place { partition: 0, offset: self.offset });
+        }
+        // What was done may leave something else to do, as a visit that was named beside one that is off.
+        let next_ms = if is_done { plan.next_at_ms } else { Some(now_ms) };
+        self.schedule.set(key, next_ms);
+        if !is_done {
+            return self.look(key, now_ms, None, hear);
+        }
+        Ok(())
+    }
+
+    fn plan(&self, key: &str, tenant: &str, client_id: &str, now_ms: i64) -> plan::Plan {
+        let (nobody, nothing) = (Client::default(), Sent::default());
+        let client = self.visits.owner(&client::row_key(tenant, client_id)).unwrap_or(&nobody);
+        let sent = self.sent.owner(&sent::row_key(tenant, client_id)).unwrap_or(&nothing);
+        let basis = Basis::counting(self.score.clone(), Arc::new(self.visits.lead(tenant)));
+        let risks = foretell_domain::remind::risk::risks(client, &basis, now_ms);
+        let policy = &self.options.policy;
+        plan::client(&Context { key, client, sent, policy, risks: &risks, now_ms })
+    }
+}
+
+impl Happened {
+    fn of(tenant: &str, client_id: &str, time_ms: i64) -> Self {
+        Self {
+            time: rfc3339(time_ms),
+            status: Status::Planned.name(),
+            tenant: tenant.to_owned(),
+            client_id: client_id.to_owned(),
+            appointment_id: String::new(),
+            step: None,
+            reminder_id: None,
+            channels: Vec::new(),
+            template: None,
+            level: None,
+            local_start: None,
+            visits: None,
+            reason: None,
+        }
+    }
+
+    fn fell_due(step: &plan::FellDue, empty: Self) -> Self {
+        let plan::FellDue { appointment_id, step, status, reason, .. } = step.clone();
+        Self { status: status.name(), appointment_id, step: Some(step), reason, ..empty }
+    }
+
+    fn action(action: &Action, empty: Self) -> Self {
+        match action {
+            Action::Announce(announce) => Self {
+                status: "announced",
+                appointment_id: announce.appointment_id.clone(),
+                step: Some(announce.step.clone()),
+                reminder_id: Some(announce.reminder_id.clone()),
+                channels: announce.channels.clone(),
+                template: Some(announce.template.clone()),
+                level: announce.risk.as_ref().map(|risk| risk.level.clone()),
+                local_start: Some(wall_clock(announce.start.local())),
+                visits: Some(announce.visits.len().max(1)),
+                ..empty
+            },
+            Action::Withdraw { reminder_id, appointment_id, reason, .. } => Self {
+                status: Status::Withdrawn.name(),
+                appointment_id: appointment_id.clone(),
+                reminder_id: Some(reminder_id.clone()),
+                reason: Some((*reason).to_owned()),
+                ..empty
+            },
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! How facts get in that are not yet events: files of past logins and appointments.
+//!
+//! ```text
+//!   file ─► text ─► rows ─► the codec's own fields ─► events, by time ─► import, evaluate
+//! ```
+//!
+//! A row becomes the data of an event and is read by the [codec](foretell_events::codec) like any other, so that one
+//! set of bounds holds for all that comes in. Files are rarely in order, and history must be folded in order: a file
+//! is read whole and sorted by event time, rows of one time staying as they stood. Ids are made from what is in the
+//! file, so that the same file read again says the same events.
+//!
+//! A row that cannot be read ends the reading, with file, line and column: half a history is worse than none.
+//! What a format is known to contain and to mean nothing by is skipped and counted instead.
+
+pub mod draw;
+pub mod generate;
+pub mod jsonl;
+pub mod noshow;
+pub mod rba;
+mod table;
+
+use foretell_enrich::Enricher;
+use foretell_events::codec::{self, Parsed};
+use foretell_events::record::NewRecord;
+use foretell_events::{DEFAULT_TENANT, Envelope, Event, Fact};
+use foretell_ports::file;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+/// Most events of one file; they are held in memory while they are put in order, 0.5 to 1.5 KiB each.
+pub const EVENTS_MAX: usize = 4_000_000;
+
+/// What the rows of a file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// CSV of logins in the layout of the RBA data set, or of its synthetic companions. See [`rba`].
+    Rba,
+    /// CSV of appointments in the layout of "Medical Appointment No Shows". See [`noshow`].
+    Noshow,
+    /// JSON Lines of structured CloudEvents. See [`jsonl`].
+    Events,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 3] = [Self::Rba, Self::Noshow, Self::Events];
+
+    /// The name in commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rba => "rba",
+            Self::Noshow => "noshow",
+            Self::Events => "events",
+        }
+    }
+
+    /// The format of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+}
+
+/// Why a file cannot be read. All of them are for the one who named the file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be opened.
+    #[error("cannot open {file}: {cause}")]
+    Open {
+        /// The file.
+        file: String,
+        /// What the system says.
+        #[source]
+        cause: io::Error,
+    },
+    /// The bytes cannot be read, unpacked or split into rows.
+    #[error("cannot read {file}, line {line}: {detail}")]
+    Read {
+        /// The file.
+        file: String,
+        /// From 1, where the row begins.
+        line: u64,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The first line lacks a column.
+    #[error("{file} has no column \"{column}\"; its first line is \"{columns}\". Is it of another format?")]
+    Column {
+        /// The file.
+        file: String,
+        /// The column.
+        column: &'static str,
+        /// Those that there are, the first of them.
+        columns: String,
+    },
+    /// A value cannot be read.
+    #[error("{file}, line {line}, {column}: {detail}")]
+    Row {
+        /// The file.
+        file: String,
+        /// From 1, where the row begins.
+        line: u64,
+        /// The column, or the JSON pointer in a line of JSON.
+        column: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The file has more than [`EVENTS_MAX`] events.
+    #[error("{file} has more than {EVENTS_MAX} events; split it by time")]
+    TooMany {
+        /// The file.
+        file: String,
+    },
+}
+
+/// What a file says of a login besides: for evaluation only, never part of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Label {
+    /// A row of a data set.
+    Row {
+        /// The address was used by attackers.
+        attack_ip: bool,
+        /// The login took over an account.
+        account_takeover: bool,
+    },
+    /// An event of a simulated history.
+    Simulated(Author),
+}
+
+/// The field of the data in which simulated events say who made them.
+pub const LABEL: &str = "label";
+
+/// Who made a simulated login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Author {
+    /// The person whose account it is.
+    Legitimate,
+    /// An attacker who knows the password alone.
+    Naive,
+    /// One who also knows the country.
+    Vpn,
+    /// One who also knows city, browser and machine.
+    Targeted,
+}
+
+impl Author {
+    /// The attackers, who knows least first.
+    pub const ATTACKERS: [Self; 3] = [Self::Naive, Self::Vpn, Self::Targeted];
+
+    /// The name in files and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Legitimate => "legitimate",
+            Self::Naive => "naive",
+            Self::Vpn => "vpn",
+            Self::Targeted => "targeted",
+        }
+    }
+
+    /// The one of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        std::iter::once(Self::Legitimate).chain(Self::ATTACKERS).find(|author| author.name() == name)
+    }
+}
+
+/// An event that a file told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sourced {
+    /// The event.
+    pub event: Event,
+    /// What was sent, where the file holds events: data with unknown fields, and extension attributes.
+    pub sent: Option<Box<Sent>>,
+    /// What the data set says of it.
+    pub label: Option<Label>,
+}
+
+/// Data and extension attributes as a file holds them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    /// See [`Parsed::data`].
+    pub data: Map<String, Value>,
+    /// See [`Parsed::extensions`].
+    pub extensions: Vec<(String, String)>,
+}
+
+impl Sourced {
+    /// An event that a row stands for.
+    fn of_row(event: Event, label: Option<Label>) -> Self {
+        Self { event, sent: None, label }
+    }
+
+    /// The event with its data, as it was sent or as it is written here.
+    pub fn parsed(&self) -> Parsed {
+        let event = self.event.clone();
+        match &self.sent {
+            Some(sent) => Parsed { event, data: sent.data.clone(), extensions: sent.extensions.clone(), dropped: 0 },
+            None => Parsed::of(event),
+        }
+    }
+
+    /// The record to append.
+    pub fn record(&self) -> NewRecord {
+        codec::encode_parsed(&self.parsed())
+    }
+
+    /// The event in structured form, to be sent to a running service.
+    pub fn structured(&self) -> Value {
+        codec::structured_event(&self.parsed())
+    }
+}
+
+/// A whole file.
+#[derive(Debug)]
+pub struct Loaded {
+    /// By event time, events of one time in the order of the file.
+    pub events: Vec<Sourced>,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Rows that the format leaves out.
+    pub skipped: u64,
+    /// Unknown fields and attributes of events that are left out because there are too many.
+    pub dropped: u64,
+    /// Rows whose country code names no country, which is read as absent.
+    pub without_country: u64,
+    /// SHA-256 of the file's bytes, unpacked, in hexadecimal.
+    pub digest: String,
+}
+
+impl Loaded {
+    /// Enriches the logins, as they would be if they were accepted now.
+    pub fn enrich(&mut self, enricher: &Enricher) {
+        for sourced in &mut self.events {
+            if let Fact::Login(login) = &mut sourced.event.fact {
+                enricher.enrich(&mut login.attempt);
+            }
+        }
+    }
+}
+
+/// Reads a file, gzipped or not, and brings its events into order.
+///
+/// Events that name no tenant get `tenant`, which the caller has [checked](codec::is_tenant).
+pub fn read(path: &Path, format: Format, tenant: &str) -> Result<Loaded, Error> {
+    let file = path.display().to_string();
+    match File::open(path) {
+        Ok(input) => read_from(input, Origin { file: &file, tenant }, format),
+        Err(cause) => Err(Error::Open { file, cause }),
+    }
+}
+
+/// Where rows come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// How errors call the input.
+    pub file: &'a str,
+    /// Whose events they are, where they do not say so.
+    pub tenant: &'a str,
+}
+
+impl Default for Origin<'_> {
+    fn default() -> Self {
+        Self { file: "input", tenant: DEFAULT_TENANT }
+    }
+}
+
+/// Reads any input as [`read`] reads a file.
+pub fn read_from(input: impl Read, origin: Origin<'_>, format: Format) -> Result<Loaded, Error> {
+    let mut rows = Rows::new(origin);
+    let unreadable = |cause| origin.unreadable(1, &cause);
+    let unpacked = file::unpacked(input).map_err(unreadable)?;
+    let mut digested = BufReader::with_capacity(64 * 1024, Digested { input: unpacked, digest: Sha256::new() });
+    let mut text = file::unmarked(&mut digested).map_err(unreadable)?;
+    match format {
+        Format::Rba => rba::read(&mut text, &mut rows)?,
+        Format::Noshow => noshow::read(&mut text, &mut rows)?,
+        Format::Events => jsonl::read(&mut text, &mut rows)?,
+    }
+    io::copy(&mut text, &mut io::sink()).map_err(|cause| origin.unreadable(rows.count, &cause))?;
+    drop(text);
+    let digest = digested.into_inner().digest.finalize();
+    Ok(rows.into_loaded(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+impl Origin<'_> {
+    fn unreadable(&self, line: u64, cause: &dyn std::fmt::Display) -> Error {
+        Error::Read { file: self.file.to_owned(), line, detail: cause.to_string() }
+    }
+
+    fn bad(&self, line: u64, column: &str, detail: impl Into<String>) -> Error {
+        Error::Row { file: self.file.to_owned(), line, column: column.to_owned(), detail: detail.into() }
+    }
+
+    fn envelope(&self, id: String, source: &str, time_ms: i64) -> Envelope {
+        Envelope { id, source: source.to_owned(), tenant: self.tenant.to_owned(), time_ms }
+    }
+}
+
+/// The events of the rows read so far.
+struct Rows<'a> {
+    origin: Origin<'a>,
+    events: Vec<Sourced>,
+    count: u64,
+    skipped: u64,
+    dropped: u64,
+    without_country: u64,
+}
+
+impl<'a> Rows<'a> {
+    fn new(origin: Origin<'a>) -> Self {
+        Self { origin, events: Vec::new(), count: 0, skipped: 0, dropped: 0, without_country: 0 }
+    }
+
+    fn push(&mut self, sourced: Sourced) -> Result<(), Error> {
+        if self.events.len() == EVENTS_MAX {
+            return Err(Error::TooMany { file: self.origin.file.to_owned() });
+        }
+        self.events.push(sourced);
+        Ok(())
+    }
+
+    fn into_loaded(mut self, digest: String) -> Loaded {
+        self.events.sort_by_key(|sourced| sourced.event.envelope.time_ms);
+        let Self { events, count: rows, skipped, dropped, without_country, .. } = self;
+        Loaded { events, rows, skipped, dropped, without_country, digest }
+    }
+}
+
+/// Digests what is read through it.
+struct Digested<R> {
+    input: R,
+    digest: Sha256,
+}
+
+impl<R: Read> Read for Digested<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.digest.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests;

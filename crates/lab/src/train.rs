@@ -1,0 +1,248 @@
+//! Learning a no-show model from a tenant's own history.
+//!
+//! ```text
+//!  events ─► Replay ─► moments ─► History ─► rows with known outcomes, in order of time
+//!                                              │ the latest fifth judges
+//!                                              ├─► candidates that earn their place ─► measures, beside two counters
+//!                                              └─► all rows ─► the model
+//! ```
+//!
+//! A row is what was known of a visit when it was booked, or 24 hours before it started, and how it went. Nothing
+//! that came later than the instant is in it, and no outcome that came later than `until`. Both kinds of rows are
+//! learnt from together: one model answers at every instant of a visit, and is no worse at either than one for each.
+//!
+//! Everything here is a function of events and settings: the same history makes the same model, to the last digit.
+
+mod design;
+mod fit;
+pub mod history;
+pub mod moments;
+pub mod reading;
+pub mod table;
+
+use foretell_domain::score::metrics::{Case, Metrics};
+use foretell_domain::score::no_show::model::{Measured, Model, Published, Training};
+use foretell_domain::score::{logistic, no_show};
+use foretell_events::codec::rfc3339;
+use foretell_events::policy::Invalid;
+use history::{History, Names, Row};
+use moments::At;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::ControlFlow;
+
+/// Fewest rows that a model is learnt from.
+pub const ROWS_MIN: usize = 2_000;
+/// Fewest rows of missed visits, and of kept ones.
+pub const MISSED_MIN: usize = 100;
+/// Share of the rows, the latest ones, that judge.
+const LATER: f64 = 0.2;
+
+/// Why there is no model.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refused {
+    /// The history is too short.
+    #[error(
+        "{rows} rows with known outcomes{part}, {missed} of them missed: a model needs {ROWS_MIN}, and {MISSED_MIN} \
+         of each outcome; until then two counters answer"
+    )]
+    TooFew {
+        /// Of which part of the history, as ` in its earlier part`; empty: of all.
+        part: &'static str,
+        /// Rows.
+        rows: usize,
+        /// Of them missed.
+        missed: usize,
+    },
+    /// There is nothing to judge a model by.
+    #[error(
+        "of the latest {rows} rows with known outcomes {missed} are missed: a model is judged by both outcomes; until \
+         then two counters answer"
+    )]
+    OneSided {
+        /// Rows.
+        rows: usize,
+        /// Of them missed.
+        missed: usize,
+    },
+    /// Whoever it was for has gone.
+    #[error("nobody waits for the model any more")]
+    Stopped,
+    /// The weights could not be found.
+    #[error("the weights could not be found: {0}")]
+    Failed(String),
+    /// They were, and the document could not be published.
+    #[error("what was learnt cannot be published: {0}")]
+    Unusable(Invalid),
+}
+
+/// What a model is to be learnt from.
+#[derive(Debug, Clone, Copy)]
+pub struct Lesson<'a> {
+    /// Rows with known outcomes, in order of time.
+    pub rows: &'a [Row],
+    /// Names of attributes and texts.
+    pub names: &'a Names,
+    /// Only outcomes that were known by then, and instants up to then; none: all.
+    pub until_ms: Option<i64>,
+    /// The settings: protected attributes, and the prior of a record.
+    pub config: &'a no_show::Config,
+}
+
+/// Hears how many candidates of all were tried, and says whether to go on.
+pub type Tell<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
+/// Learns a model, as long as `tell` says so.
+pub fn train(lesson: Lesson<'_>, tell: &mut Tell<'_>) -> Result<Model, Refused> {
+    let Lesson { rows, names, until_ms, config } = lesson;
+    let is_known = |row: &&Row, until: i64| row.known_ms <= until && row.at_ms <= until;
+    let until = until_ms.unwrap_or(i64::MAX);
+    let known: Vec<_> = rows.iter().filter(|row| is_known(row, until)).collect();
+    enough(&known, "")?;
+    let split_ms = known.get((known.len() as f64 * (1.0 - LATER)) as usize).map_or(until, |row| row.at_ms);
+    let earlier: Vec<_> = known.iter().copied().filter(|row| is_known(row, split_ms)).collect();
+    let later: Vec<_> = known.iter().copied().filter(|row| row.at_ms > split_ms).collect();
+    enough(&earlier, " in its earlier part, by which it is chosen what the model asks")?;
+    enough_to_judge(&later)?;
+    let candidates = design::candidates(&earlier, names, &config.protected_attributes);
+    let prior = config.prior_no_shows;
+    let terms = fit::select((&earlier, &later), design::core(), candidates, prior, tell)?;
+    let judged = fit::fit(&earlier, &terms, prior)?;
+    let model = fit::fit(&known, &terms, prior)?;
+    let missed = known.iter().filter(|row| row.missed).count();
+    let time = |ms: Option<i64>| ms.map(rfc3339).unwrap_or_default();
+    let training = Training {
+        trained_at: None,
+        from: time(known.first().map(|row| row.at_ms)),
+        until: time(until_ms.or_else(|| known.iter().map(|row| row.known_ms).max())),
+        rows: known.len() as u64,
+        missed: missed as u64,
+        validation: measures(&judged, &later),
+    };
+    let model = Model { training, ..model };
+    usable(&model, config)?;
+    Ok(model)
+}
+
+/// Refuses what would be refused when it is published.
+fn usable(model: &Model, config: &no_show::Config) -> Result<(), Refused> {
+    let document = serde_json::to_value(model).map_err(|error| Refused::Failed(error.to_string()))?;
+    let settings = Published::nothing(config.protected_attributes.clone());
+    Published::read(&document, &settings).map(drop).map_err(Refused::Unusable)
+}
+
+fn enough(rows: &[&Row], part: &'static str) -> Result<(), Refused> {
+    let missed = rows.iter().filter(|row| row.missed).count();
+    if rows.len() < ROWS_MIN || missed.min(rows.len() - missed) < MISSED_MIN {
+        return Err(Refused::TooFew { part, rows: rows.len(), missed });
+    }
+    Ok(())
+}
+
+fn enough_to_judge(rows: &[&Row]) -> Result<(), Refused> {
+    let missed = rows.iter().filter(|row| row.missed).count();
+    if missed == 0 || missed == rows.len() {
+        return Err(Refused::OneSided { rows: rows.len(), missed });
+    }
+    Ok(())
+}
+
+/// Some rows by name.
+type Segment = (&'static str, fn(&Row) -> bool);
+
+/// The segments that measures are told of.
+const SEGMENTS: [Segment; 4] = [
+    ("at booking", |row| row.at == At::Booking),
+    ("at booking, same day", |row| row.at == At::Booking && row.snapshot.lead_days == 0),
+    ("at booking, lead >= 1 day", |row| row.at == At::Booking && row.snapshot.lead_days > 0),
+    ("24 h before", |row| row.at == At::DayBefore),
+];
+
+fn measures(model: &Model, later: &[&Row]) -> Vec<Measured> {
+    let measured = |(name, contains): Segment| {
+        let rows = || later.iter().filter(|row| contains(row));
+        let case = |score: f64, row: &Row| Case { score, positive: row.missed };
+        let trained: Vec<_> = rows().map(|row| case(logistic(model.log_odds(&row.snapshot)), row)).collect();
+        let counted: Vec<_> = rows().map(|row| case(row.two_counters, row)).collect();
+        let (model, two_counters) = (rounded(Metrics::of(&trained)), rounded(Metrics::of(&counted)));
+        (!trained.is_empty()).then_some(Measured { segment: name.to_owned(), model, two_counters })
+    };
+    SEGMENTS.into_iter().filter_map(measured).collect()
+}
+
+/// Measures as they are written down: more digits say nothing.
+fn rounded(metrics: Metrics) -> Metrics {
+    let round = |value: Option<f64>| value.map(|value| (value * 1e5).round() / 1e5);
+    let Metrics { cases, positives, roc_auc, brier, log_loss, ece } = metrics;
+    let [roc_auc, brier, log_loss, ece] = [roc_auc, brier, log_loss, ece].map(round);
+    Metrics { cases, positives, roc_auc, brier, log_loss, ece }
+}
+
+/// A model, and whether it is any better than what there is without it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Learnt {
+    /// The document to publish.
+    pub model: Model,
+}
+
+impl Learnt {
+    /// Why it should not be published: it ranks later visits no better than two counters do, and is farther from what
+    /// became of them. None where one of the two is otherwise, or cannot be told.
+    pub fn objection(&self) -> Option<String> {
+        let Measured { model, two_counters, .. } = self.model.training.validation.first()?;
+        let (ours, theirs) = (model.log_loss?, two_counters.log_loss?);
+        let (rank, their_rank) = (model.roc_auc?, two_counters.roc_auc?);
+        (ours > theirs && rank <= their_rank).then(|| {
+            format!(
+                "on later visits it is no better than two counters: log loss {ours:.4} and {theirs:.4}, ROC AUC \
+                 {rank:.4} and {their_rank:.4}"
+            )
+        })
+    }
+}
+
+impl fmt::Display for Learnt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Training { from, until, rows, missed, validation, .. } = &self.model.training;
+        writeln!(f, "{rows} rows from {from}, outcomes until {until}; {missed} missed")?;
+        let inputs: Vec<_> = self.model.terms.iter().map(|term| term.input.to_string()).collect();
+        let mut asked = inputs.clone();
+        asked.dedup();
+        writeln!(f, "inputs: {}", asked.join(", "))?;
+        writeln!(f, "\ntrained on the first four fifths, measured on the last, compared with two counters")?;
+        writeln!(f, "{:<27}{:>7}{:>18}{:>18}{:>18}", "", "", "ROC AUC", "LOG LOSS", "ECE")?;
+        let pair = format!("{:>9}{:>9}", "MODEL", "COUNTERS");
+        writeln!(f, "{:<27}{:>7}{pair}{pair}{pair}", "VISITS", "CASES")?;
+        for Measured { segment, model, two_counters } in validation {
+            let pair = |ours: Option<f64>, theirs: Option<f64>| {
+                let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+                format!("{:>9}{:>9}", cell(ours), cell(theirs))
+            };
+            let auc = pair(model.roc_auc, two_counters.roc_auc);
+            let (loss, ece) = (pair(model.log_loss, two_counters.log_loss), pair(model.ece, two_counters.ece));
+            writeln!(f, "{segment:<27}{:>7}{auc}{loss}{ece}", model.cases)?;
+        }
+        Ok(())
+    }
+}
+
+/// Replays events, in order of time, into a history; `tell` hears how many, and says whether to go on.
+pub fn replay<'a>(
+    events: impl Iterator<Item = &'a foretell_events::Event>,
+    (config, limits): (&no_show::Config, &foretell_domain::view::Limits),
+    tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<History, Refused> {
+    let mut history = History::new(config.clone());
+    let mut replay = moments::Replay::new(limits.clone(), 1, &[At::Booking, At::DayBefore]);
+    for (offset, event) in events.enumerate() {
+        replay.take(event, offset as i64, &mut |_, moment| history.keep(&moment));
+        history.hear(event, &replay);
+        if offset % 1_000 == 0 && tell(offset as u64).is_break() {
+            return Err(Refused::Stopped);
+        }
+    }
+    Ok(history)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! A history replayed, with a word at each instant at which a visit would be scored.
+//!
+//! ```text
+//!  events by time ─┬─► what came due: 24 hours before a start ─┐
+//!                  ├─► a booking, just before it is folded ────┼─► Moment: rows as they are, nothing later
+//!                  └─► fold ─► rows
+//! ```
+//!
+//! Backtests score these moments and training learns from them, so both see what an answer would have been computed
+//! from. Each visit has each moment once, and a visit is an appointment at one start: one that is moved has the
+//! moments of its new start too, and one that is placed anew after its outcome is booked another time.
+
+use foretell_domain::view::client::attribute::Attributes;
+use foretell_domain::view::client::snapshot::{Snapshot, Subject};
+use foretell_domain::view::client::{self, Appointment, Appointments, Client, Start};
+use foretell_domain::view::lead::Lead;
+use foretell_domain::view::materialized::Materialized;
+use foretell_domain::view::outcome::{self, Outcome};
+use foretell_domain::view::{Aggregate, Limits, Place};
+use foretell_events::appointment::Booking;
+use foretell_events::{Event, Fact, key};
+use std::collections::{BTreeSet, HashSet};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// When an appointment is scored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum At {
+    /// Just before its first booking is folded, or what places it anew after an outcome.
+    #[default]
+    Booking,
+    /// 24 hours before it starts, or when it was booked if that is later; only where the lead is a day or more, and
+    /// only what is still on then. Of a file without times of day this is 00:00 of the day before.
+    DayBefore,
+}
+
+impl At {
+    /// The name in commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Booking => "booking",
+            Self::DayBefore => "24h",
+        }
+    }
+
+    /// The moment of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Booking, Self::DayBefore].into_iter().find(|at| at.name() == name)
+    }
+}
+
+/// An appointment among those of all tenants and clients.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id {
+    /// The tenant.
+    pub tenant: String,
+    /// The client.
+    pub client_id: String,
+    /// The appointment.
+    pub appointment_id: String,
+}
+
+impl Id {
+    /// What an event is about; none where it is not about an appointment.
+    pub fn of(event: &Event) -> Option<Self> {
+        let appointment_id = client::appointment_id(&event.fact)?.to_owned();
+        let (tenant, client_id) = (event.envelope.tenant.clone(), event.fact.subject().to_owned());
+        Some(Self { tenant, client_id, appointment_id })
+    }
+}
+
+/// An appointment at one start: where it was moved from is another visit, and so is where it is made up for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Visit {
+    /// The appointment.
+    pub id: Id,
+    /// The start.
+    pub starts_at_ms: i64,
+}
+
+/// An instant at which a visit would be scored.
+#[derive(Debug)]
+pub struct Moment<'a> {
+    /// The visit.
+    pub visit: &'a Visit,
+    /// Which of its moments.
+    pub at: At,
+    /// The instant.
+    pub at_ms: i64,
+    /// When it was booked.
+    pub booked_at_ms: i64,
+    /// What is known of it.
+    pub snapshot: Snapshot,
+    /// The client's row; none for one never seen.
+    pub client: Option<&'a Client>,
+    /// The tenant's outcomes by lead.
+    pub lead: Lead,
+}
+
+/// The rows so far, and whose moment comes when.
+pub struct Replay {
+    rows: Materialized<Appointments>,
+    limits: Limits,
+    partitions: u32,
+    moments: Vec<At>,
+    had: HashSet<(Visit, At)>,
+    due: BTreeSet<(i64, Id)>,
+}
+
+impl Replay {
+    /// A replay that stops at these moments, of a log with so many partitions, 0 being 1: limits of rows hold in each.
+    pub fn new(limits: Limits, partitions: u32, moments: &[At]) -> Self {
+        let rows = Materialized::new(Appointments { limits: limits.clone() });
+        Self { rows, limits, partitions, moments: moments.to_vec(), had: HashSet::new(), due: BTreeSet::new() }
+    }
+
+    /// Takes the next event, after what came due before it.
+    pub fn take(&mut self, event: &Event, offset: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+        // What happens at the moment of a score is known by then.
+        self.until(event.envelope.time_ms, ask);
+        let id = Id::of(event);
+        if let (Some(id), Some(booking)) = (&id, self.begun_by(event)) {
+            self.booking(id, booking, event.envelope.time_ms, ask);
+        }
+        let key = key::of(&event.envelope.tenant, event.fact.subject());
+        self.rows.take(event, Place { partition: key::partition(key.as_bytes(), self.partitions), offset });
+        let Some(id) = id.filter(|_| self.moments.contains(&At::DayBefore)) else { return };
+        if matches!(event.fact, Fact::Booked(_) | Fact::Rescheduled(_)) {
+            let moment = self.appointment(&id).and_then(day_before);
+            self.due.extend(moment.map(|at_ms| (at_ms, id)));
+        }
+    }
+
+    /// What comes due before `now_ms` and is still on, unless it was moved to another day.
+    pub fn until(&mut self, now_ms: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+        while let Some((at_ms, id)) = self.due.pop_first() {
+            if at_ms >= now_ms {
+                self.due.insert((at_ms, id));
+                return;
+            }
+            let is_on = |visit: &&Appointment| visit.status.is_open() && day_before(visit) == Some(at_ms);
+            let Some(visit) = self.appointment(&id).filter(is_on) else { continue };
+            let booked_at_ms = visit.booked_at_ms;
+            let Some(subject) = visit.subject(&id.appointment_id) else { continue };
+            let starts_at_ms = subject.start.at_ms;
+            let snapshot = Snapshot::of(self.client(&id), subject, at_ms);
+            self.ask((Visit { id, starts_at_ms }, At::DayBefore), (at_ms, booked_at_ms), snapshot, ask);
+        }
+    }
+
+    /// The booking of an event that begins a visit: of an appointment that is not placed, or of one with an older
+    /// outcome that the start is later than. Of any other it moves the visit, or restates its start.
+    fn begun_by<'e>(&self, event: &'e Event) -> Option<&'e Booking> {
+        let placed = Id::of(event).and_then(|id| self.appointment(&id)).filter(|visit| visit.start.is_some());
+        match (&event.fact, placed) {
+            (Fact::Booked(booking), None) => Some(booking),
+            (Fact::Booked(booking) | Fact::Rescheduled(booking), Some(visit)) => {
+                visit.is_left_by(&booking.starts_at, event.envelope.time_ms).then_some(booking)
+            }
+            _ => None,
+        }
+    }
+
+    fn booking(&mut self, id: &Id, booking: &Booking, time_ms: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+        if !self.moments.contains(&At::Booking) {
+            return;
+        }
+        let left = self.appointment(id).and_then(|left| left.start.as_ref());
+        let zone = left.map(|start| start.zone.clone()).or_else(|| self.client(id)?.time_zone.clone());
+        let zone = zone.unwrap_or_else(|| self.limits.time_zone_default.clone());
+        let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
+        let (start, attributes) = (Start::of(&booking.starts_at, zone), Attributes::told(booking));
+        // What the row has under the id of a visit that is made up for is another visit.
+        let id_of = Some(id.appointment_id.as_str()).filter(|_| left.is_none());
+        let subject = Subject { id: id_of, start: &start, booked_at_ms, attributes: &attributes };
+        let snapshot = Snapshot::of(self.client(id), subject, time_ms);
+        let visit = Visit { id: id.clone(), starts_at_ms: start.at_ms };
+        self.ask((visit, At::Booking), (time_ms, booked_at_ms), snapshot, ask);
+    }
+
+    fn ask(
+        &mut self,
+        (visit, at): (Visit, At),
+        (at_ms, booked_at_ms): (i64, i64),
+        snapshot: Snapshot,
+        ask: &mut dyn FnMut(&Self, Moment<'_>),
+    ) {
+        if !self.had.insert((visit.clone(), at)) {
+            return;
+        }
+        let (visit, client, lead) = (&visit, self.client(&visit.id), self.rows.lead(&visit.id.tenant));
+        ask(self, Moment { visit, at, at_ms, booked_at_ms, snapshot, client, lead });
+    }
+
+    /// The row of a visit's client.
+    pub fn client(&self, id: &Id) -> Option<&Client> {
+        self.rows.owner(&client::row_key(&id.tenant, &id.client_id))
+    }
+
+    /// The visit that an event was about when it was folded, as its row has it; none while it is not placed.
+    pub fn visit(&self, event: &Event) -> Option<(Visit, &Appointment)> {
+        let id = Id::of(event)?;
+        let appointment = self.appointment(&id)?;
+        let starts_at_ms = appointment.start.as_ref()?.at_ms;
+        Some((Visit { id, starts_at_ms }, appointment))
+    }
+
+    /// An appointment as its row has it.
+    fn appointment(&self, id: &Id) -> Option<&Appointment> {
+        self.client(id)?.appointments.get(&id.appointment_id).map(Box::as_ref)
+    }
+
+    /// A tenant's outcomes of a local day; none where there are none.
+    pub fn outcomes(&self, tenant: &str, day: i64) -> Option<Outcome> {
+        let key = outcome::row_key(tenant, day);
+        let mut all: Option<Outcome> = None;
+        for partial in self.rows.partials(&key) {
+            if let Aggregate::Outcome(partial) = partial {
+                all.get_or_insert_default().merge(partial);
+            }
+        }
+        all
+    }
+}
+
+/// See [`At::DayBefore`]; none for a visit on the day of its booking.
+fn day_before(visit: &Appointment) -> Option<i64> {
+    let start = visit.start.as_ref().filter(|_| visit.lead_days() >= Some(1))?;
+    Some(visit.booked_at_ms.max(start.at_ms - DAY_MS))
+}

@@ -1,0 +1,52 @@
+//! Rows as a table, for whoever holds the model against another one: the same rows, the same inputs.
+//!
+//! A column for each input, and for each attribute that no setting protects; what is absent is empty. Ids of
+//! appointments are the only names in it.
+
+use super::history::{Names, Row};
+use foretell_domain::score::no_show::Config;
+use foretell_domain::score::no_show::input::{Answer, Attribute, Input};
+use foretell_domain::score::no_show::model::{Record, is_protected};
+use foretell_events::codec::rfc3339;
+use std::io::Write;
+
+/// Columns before those of the inputs.
+const HEAD: [&str; 7] = ["appointment_id", "at", "instant", "booked_at", "known_at", "missed", "two_counters"];
+
+/// Writes rows as CSV. The record of a client is by the rates of the rows that were known by `until_ms`.
+pub fn write(
+    rows: &[Row],
+    names: &Names,
+    (config, until_ms): (&Config, Option<i64>),
+    out: &mut dyn Write,
+) -> csv::Result<()> {
+    let until = until_ms.unwrap_or(i64::MAX);
+    let known: Vec<_> = rows.iter().filter(|row| row.known_ms <= until && row.at_ms <= until).collect();
+    let rates = super::fit::lead_rates(&known);
+    let allowed = names.attributes.values().filter(|name| !is_protected(name, &config.protected_attributes));
+    let inputs: Vec<_> = Input::derived().chain(allowed.map(|name| Input::Attribute(Attribute::new(name)))).collect();
+    let mut table = csv::Writer::from_writer(out);
+    table.write_record(HEAD.map(str::to_owned).into_iter().chain(inputs.iter().map(Input::to_string)))?;
+    for row in rows {
+        let record = Record::of(&row.snapshot, &rates, config.prior_no_shows).ratio;
+        let head = [
+            row.appointment_id.clone(),
+            row.at.name().to_owned(),
+            rfc3339(row.at_ms),
+            rfc3339(row.booked_at_ms),
+            rfc3339(row.known_ms),
+            u8::from(row.missed).to_string(),
+            row.two_counters.to_string(),
+        ];
+        let cells = inputs.iter().map(|input| match (input, input.answer(&row.snapshot, record)) {
+            (_, Answer::Absent) => String::new(),
+            (_, Answer::Number(number)) => number.to_string(),
+            (Input::Attribute(attribute), Answer::Text(text)) => {
+                names.texts.get(&(attribute.hash(), text)).cloned().unwrap_or_default()
+            }
+            (_, Answer::Text(_)) => String::new(),
+        });
+        table.write_record(head.into_iter().chain(cells))?;
+    }
+    table.flush().map_err(csv::Error::from)
+}

@@ -1,0 +1,123 @@
+//! The store: the left side of `rows = fold(log)`.
+//!
+//! ```text
+//!   view, generation ─┬─ bucket ─┬─ key ─┬─ source partition 0 ─► position + state   (one cell, written whole)
+//!                     │          │       └─ source partition 3 ─► position + state
+//!                     │          └─ key …
+//!                     └─ bucket …                      one bucket = one Cassandra partition = one atomic batch
+//!   family, generation ─── partition ─► checkpoint     the truth about where a new owner starts
+//!   family ─► pointer { serving, building, epoch, fingerprint }   see [`pointer`]
+//! ```
+//!
+//! Promises, held by one conformance suite for memory, disk and Cassandra:
+//! - [`Store::apply`] writes rows first and the checkpoint last. On disk both are one atomic batch; in Cassandra
+//!   a crash may leave any subset of the buckets' rows written and the checkpoint not.
+//! - A row at a lower position never replaces one at a higher position, and neither does a checkpoint, whoever
+//!   writes last: positions are the write timestamps.
+//! - What was acknowledged is kept and seen by every later read here.
+//!
+//! What is absent: deletes of rows, expiry, counters, partial updates. Only a whole generation is dropped.
+
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
+
+use crate::Error;
+use async_trait::async_trait;
+use bytes::Bytes;
+use foretell_domain::address::{Family, Generation, RowKey, View};
+use foretell_domain::pointer::Pointer;
+use serde::{Deserialize, Serialize};
+
+/// One stored partial of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The source partition that wrote it.
+    pub source: u32,
+    /// Position and state; see [`foretell_domain::view::cell`].
+    pub cell: Bytes,
+}
+
+/// A row to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowWrite {
+    /// Where.
+    pub key: RowKey,
+    /// The offset of the last record folded into it.
+    pub position: i64,
+    /// Position and state.
+    pub cell: Bytes,
+}
+
+/// How far a partition is folded: all records below `next`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The lowest offset that is not folded.
+    pub next: i64,
+    /// The last record folded and its [digest](foretell_events::record::Record::digest); none before the first.
+    pub last: Option<Stand>,
+}
+
+/// The record that a checkpoint stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stand {
+    /// Its offset.
+    pub offset: i64,
+    /// Its digest.
+    pub digest: u64,
+    /// Its timestamp.
+    pub timestamp_ms: i64,
+}
+
+/// What one flush of one partition writes.
+#[derive(Debug, Clone)]
+pub struct Flush {
+    /// Whose rows.
+    pub generation: Generation,
+    /// The source partition.
+    pub partition: u32,
+    /// In any order, each key at most once.
+    pub rows: Vec<RowWrite>,
+    /// Written when all rows are.
+    pub checkpoint: Checkpoint,
+}
+
+/// Keeps rows, checkpoints and pointers.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// The name of the system in traces, as `db.system.name`.
+    fn system(&self) -> &'static str {
+        "foretell"
+    }
+
+    /// Where a new owner of the partition starts.
+    async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error>;
+
+    /// Writes all rows, then the checkpoint. Retry: any of it may have been written; the same flush may follow.
+    async fn apply(&self, flush: &Flush) -> Result<(), Error>;
+
+    /// The partials of each key, in the order of `keys`; of one source partition only, where `source` names it.
+    async fn read(&self, generation: Generation, source: Option<u32>, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error>;
+
+    /// The rows of a bucket in order of (key, source) behind `after`; fewer than `limit` only at the end.
+    async fn scan(
+        &self,
+        generation: Generation,
+        view: View,
+        bucket: i64,
+        after: Option<(&str, u32)>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>, Error>;
+
+    /// Drops the rows and checkpoints of a generation, of whichever epoch; those that a late writer adds afterwards
+    /// may stay. What is not there is no error. Retry: any of it may be dropped, and it may be done again.
+    async fn drop_generation(&self, generation: Generation) -> Result<(), Error>;
+
+    /// The buckets of a view that hold rows, rising. Reads everything: for operators and tests.
+    async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error>;
+
+    /// The pointer of a family.
+    async fn pointer(&self, family: Family) -> Result<Option<Pointer>, Error>;
+
+    /// Sets the pointer if it still is `expected`; answers whether it did.
+    async fn swap_pointer(&self, family: Family, expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error>;
+}

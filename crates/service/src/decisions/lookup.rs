@@ -1,0 +1,178 @@
+//! Finding a decision by its id alone: one partition, and in it one moment.
+//!
+//! [`seek`] finds the moment by some pages of the log. From there on records are compared by the header `ce_id`, before
+//! anything is decoded: first those of the next seconds, where a decision nearly always stands, then those of the
+//! seconds before, for a log whose clock is behind, then those up to when it could have arrived at the latest. Holes
+//! do not matter: a page answers the first record at or above an offset.
+
+use super::DELAY_MS_MAX;
+use super::seek::seek;
+use foretell_domain::decision::id::Id;
+use foretell_events::Topic;
+use foretell_events::record::Record;
+use foretell_ports::Error;
+use foretell_ports::log::Log;
+use std::collections::BTreeMap;
+
+/// Within so long after it was made a decision stands in the log, as long as nothing is wrong.
+const SOON_MS: i64 = 2_000;
+/// How far the log's clock may lie behind that of whoever makes decisions.
+pub const BEHIND_MS_MAX: i64 = 10_000;
+/// How long behind its own time a decision may stand in the log: its wait for the log, an append that takes as long
+/// as it may, and a clock that is ahead.
+pub const AFTER_MS_MAX: i64 = DELAY_MS_MAX as i64 + 60_000;
+
+/// A look-up of one decision. The first look covers every place where it can stand, each later one only what has been
+/// appended since: a decision that was made just now may still be on its way.
+pub struct Lookup<'a> {
+    log: &'a dyn Log,
+    tenant: &'a str,
+    id: Id,
+    text: String,
+    /// By partition, the end of the log at the last look.
+    ends: BTreeMap<u32, i64>,
+}
+
+impl<'a> Lookup<'a> {
+    /// A look-up of a tenant's decision.
+    pub fn new(log: &'a dyn Log, tenant: &'a str, id: Id) -> Self {
+        Self { log, tenant, id, text: id.to_string(), ends: BTreeMap::new() }
+    }
+
+    /// The record, if it is there and of the tenant.
+    ///
+    /// # Errors
+    /// What the log answers; the look-up is over then.
+    pub async fn look(&mut self) -> Result<Option<Record>, Error> {
+        for partition in self.id.partitions(self.log.partitions(Topic::Decisions)) {
+            let end = self.log.extent(Topic::Decisions, partition).await?.end;
+            let mut scan = Scan { log: self.log, partition, id: &self.text, next: 0 };
+            let found = match self.ends.insert(partition, end) {
+                None => scan.around(self.id.at_ms(), end).await?,
+                Some(seen) => {
+                    scan.next = seen;
+                    scan.until(end, i64::MAX).await?
+                }
+            };
+            if let Some(record) = found.filter(|record| self.is_ours(record)) {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_ours(&self, record: &Record) -> bool {
+        let subject = record.key.as_deref().and_then(|key| key.strip_prefix(self.tenant.as_bytes()));
+        subject.is_some_and(|rest| rest.first() == Some(&b':'))
+    }
+}
+
+/// Compares records with an id.
+struct Scan<'a> {
+    log: &'a dyn Log,
+    partition: u32,
+    id: &'a str,
+    /// Everything that was to be compared below it has been.
+    next: i64,
+}
+
+impl Scan<'_> {
+    /// The record below `end` that was made at `at_ms`: where it nearly always stands, then where a log stands whose
+    /// clock is behind, then up to where it can be at the latest.
+    async fn around(&mut self, at_ms: i64, end: i64) -> Result<Option<Record>, Error> {
+        let made = seek(self.log, Topic::Decisions, self.partition, at_ms).await?;
+        self.next = made;
+        if let Some(found) = self.until(end, at_ms + SOON_MS).await? {
+            return Ok(Some(found));
+        }
+        let later = self.next;
+        self.next = seek(self.log, Topic::Decisions, self.partition, at_ms - BEHIND_MS_MAX).await?;
+        if let Some(found) = self.until(made, at_ms).await? {
+            return Ok(Some(found));
+        }
+        self.next = later;
+        self.until(end, at_ms + AFTER_MS_MAX).await
+    }
+
+    /// The record of that id below `end` and not newer than `until_ms`.
+    async fn until(&mut self, end: i64, until_ms: i64) -> Result<Option<Record>, Error> {
+        while self.next < end {
+            let from = self.next;
+            let page = self.log.page(Topic::Decisions, self.partition, from).await?;
+            for record in page.records {
+                if record.timestamp_ms > until_ms || record.position.offset >= end {
+                    return Ok(None);
+                }
+                self.next = record.position.offset + 1;
+                if record.header("ce_id") == Some(self.id.as_bytes()) {
+                    return Ok(Some(record));
+                }
+            }
+            // An empty page that leads nowhere is not asked for again; behind records the next one counts.
+            self.next = self.next.max(page.next).max(from + 1);
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foretell_events::Position;
+    use foretell_ports::log::Paged;
+    use proptest::prelude::*;
+
+    const NOW_MS: i64 = 1_772_359_200_000;
+
+    fn record(offset: i64, timestamp_ms: i64, id: Id) -> Record {
+        Record {
+            position: Position { topic: Topic::Decisions, partition: 0, offset },
+            timestamp_ms,
+            key: Some("acme:u".into()),
+            value: bytes::Bytes::new(),
+            headers: vec![("ce_id".into(), id.to_string().into())],
+        }
+    }
+
+    proptest! {
+        /// Whatever the log looks like and however small its pages are, a decision that is in it is found.
+        #[test]
+        fn every_decision_in_the_log_is_found_page_by_page(
+            steps in proptest::collection::vec((1..4_i64, 0..400_i64, -9_000..100_000_i64), 1..60),
+            page_records in 1..4_usize,
+        ) {
+            let (mut offset, mut at_ms) = (-1, NOW_MS);
+            let mut ids = Vec::new();
+            let records = steps.iter().enumerate().map(|(n, (skip, later, delay))| {
+                (offset, at_ms) = (offset + skip, at_ms + later);
+                // It may have waited for the log, or been made by a clock that is ahead of the log's.
+                let id = Id::new(at_ms - delay, 0, n as u64);
+                ids.push(id);
+                record(offset, at_ms, id)
+            });
+            let log = Paged { records: records.collect(), page_records, holes: 0 };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            for id in ids {
+                let look = |tenant| runtime.block_on(Lookup::new(&log, tenant, id).look()).unwrap();
+                let found = look("acme").and_then(|record| record.header("ce_id").map(<[u8]>::to_vec));
+                prop_assert_eq!(found, Some(id.to_string().into_bytes()));
+                prop_assert_eq!(look("acm"), None);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_later_look_sees_what_has_come_since() {
+        let id = |n| Id::new(NOW_MS, 0, n);
+        let mut log = Paged { records: vec![record(0, NOW_MS, id(0))], page_records: 1, holes: 0 };
+        let ends = {
+            let mut lookup = Lookup::new(&log, "acme", id(5));
+            assert_eq!(lookup.look().await.unwrap(), None);
+            assert_eq!(lookup.look().await.unwrap(), None);
+            lookup.ends
+        };
+        log.records.extend((1..6).map(|n| record(2 * n, NOW_MS + n, id(n as u64))));
+        let mut lookup = Lookup { ends, ..Lookup::new(&log, "acme", id(5)) };
+        assert_eq!(lookup.look().await.unwrap().map(|record| record.position.offset), Some(10));
+    }
+}

@@ -1,0 +1,252 @@
+//! What operators may see of a running instance, on its own Unix socket alone.
+//!
+//! A data directory belongs to its `serve`, so commands cannot open it beside it; they ask here. Whoever can
+//! open the socket (mode 0600) is the operator, so there are no keys. The socket also serves the public routes,
+//! for `import` to append through.
+
+pub mod dead_letters;
+pub mod report;
+pub mod train;
+
+use super::Api;
+use super::problem::{Code, Problem};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::IntoResponse;
+use foretell_domain::address::{Family, View};
+use foretell_engine::rebuild::{self, Order};
+use foretell_engine::rows::{self, Partial};
+use foretell_engine::verify;
+use foretell_events::Topic;
+use foretell_ports::Error;
+use foretell_ports::log::Backup;
+use futures::stream;
+use serde::{Deserialize, Serialize};
+use std::iter;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// A topic as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicState {
+    /// Full name.
+    pub topic: String,
+    /// By partition, from 0: the lowest offset that can be read, and one past the highest.
+    pub partitions: Vec<(i64, i64)>,
+}
+
+/// What a generation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It is read.
+    Serving,
+    /// It is to serve when it is level and verified.
+    Building,
+}
+
+impl Stage {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Building => "building",
+        }
+    }
+}
+
+/// How far a partition is folded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PositionState {
+    /// The family.
+    pub family: Family,
+    /// The generation.
+    pub generation: u32,
+    /// What it is for.
+    pub stage: Stage,
+    /// The epoch of its topic.
+    pub epoch: u8,
+    /// The partition.
+    pub partition: u32,
+    /// The lowest offset that is not folded; none where nothing was.
+    pub next: Option<i64>,
+    /// One past the highest offset of the log.
+    pub end: i64,
+    /// Age of the oldest record that is not folded into the serving generation, in milliseconds; none for another.
+    pub lag_ms: Option<u64>,
+}
+
+/// Which row.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RowQuery {
+    /// Tenant and the rest of the key, joined by a colon.
+    key: String,
+    /// For rows of the agenda and of the announced, which stand in buckets of time.
+    bucket: Option<i64>,
+}
+
+/// `GET /admin/topics`: what the log holds.
+pub(super) async fn topics(State(api): State<Arc<Api>>) -> Result<Json<Vec<TopicState>>, Problem> {
+    let mut topics = Vec::new();
+    for topic in Topic::ALL {
+        let mut partitions = Vec::new();
+        for partition in 0..api.log.partitions(topic) {
+            let extent = api.log.extent(topic, partition).await.map_err(unreadable)?;
+            partitions.push((extent.start, extent.end));
+        }
+        topics.push(TopicState { topic: api.topic_name(topic), partitions });
+    }
+    Ok(Json(topics))
+}
+
+/// `GET /admin/positions`: how far the views are folded, by whatever rules.
+pub(super) async fn positions(State(api): State<Arc<Api>>) -> Result<Json<Vec<PositionState>>, Problem> {
+    let mut positions = Vec::new();
+    for family in Family::ALL {
+        let pointer = api.store.pointer(family).await.map_err(unreadable)?;
+        let pointer = pointer.ok_or_else(|| {
+            let detail = format!("no views of {} were ever folded into this store; `serve` begins", family.name());
+            Problem::new(Code::ViewsUnavailable, detail)
+        })?;
+        let building = pointer.building(family).map(|generation| (generation, Stage::Building));
+        for (generation, stage) in iter::once((pointer.serving(family), Stage::Serving)).chain(building) {
+            for partition in 0..api.log.partitions(family.topic()) {
+                let checkpoint = api.store.checkpoint(generation, partition).await.map_err(unreadable)?;
+                let extent = api.log.extent(family.topic(), partition).await.map_err(unreadable)?;
+                let lag_ms = api.progress.view(family, partition).lag_ms;
+                positions.push(PositionState {
+                    family,
+                    generation: generation.number,
+                    stage,
+                    epoch: generation.epoch,
+                    partition,
+                    next: checkpoint.map(|checkpoint| checkpoint.next),
+                    end: extent.end,
+                    lag_ms: (stage == Stage::Serving).then_some(lag_ms),
+                });
+            }
+        }
+    }
+    Ok(Json(positions))
+}
+
+/// `GET /admin/rows/{view}?key=TENANT:KEY[&bucket=N]`: the partials of a row, decoded; empty where there is none.
+pub(super) async fn row(
+    State(api): State<Arc<Api>>,
+    Path(view): Path<String>,
+    Query(query): Query<RowQuery>,
+) -> Result<Json<Vec<Partial>>, Problem> {
+    let view = named(&view)?;
+    if matches!(view, View::Agenda | View::Announced) && query.bucket.is_none() {
+        let detail = format!("rows of {} stand in buckets of time: name one with --bucket", view.name());
+        return Err(Problem::new(Code::MalformedRequest, detail));
+    }
+    let key = rows::row_key(view, query.bucket, query.key);
+    api.rows.partials(&key).await.map(Json).map_err(unreadable)
+}
+
+/// Which views.
+#[derive(Debug, Clone, Deserialize)]
+pub struct VerifyQuery {
+    /// One of them; all where it is not named.
+    view: Option<String>,
+}
+
+/// `GET /admin/verify[?view=NAME]`: holds rows against the log, and tells how it goes as JSON Lines of
+/// [`Told`](foretell_engine::verify::Told). Ends when nobody reads any more.
+pub(super) async fn verify(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<VerifyQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    let views = query.view.as_deref().map(named).transpose()?.into_iter().collect();
+    let told = verify::spawn(api.verifier.clone(), views);
+    Ok(lines(told))
+}
+
+/// Which family, and what to do with it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RebuildQuery {
+    /// Its name.
+    family: Family,
+    /// What to do.
+    order: Order,
+}
+
+/// `POST /admin/rebuild?family=NAME&order=build|cancel`: folds a family anew, and tells how it goes as JSON Lines of
+/// [`Told`](foretell_engine::rebuild::Told). Rests when nobody reads any more, until it is asked for again.
+pub(super) async fn rebuild(State(api): State<Arc<Api>>, Query(query): Query<RebuildQuery>) -> impl IntoResponse {
+    lines(rebuild::spawn(api.rebuilder.clone(), query.family, query.order))
+}
+
+/// What is told, a line each.
+fn lines<T: Serialize + Send + 'static>(told: mpsc::Receiver<T>) -> impl IntoResponse {
+    let lines = stream::unfold(told, |mut told| async {
+        let line = serde_json::to_string(&told.recv().await?).map(|line| line + "\n");
+        Some((line, told))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines))
+}
+
+/// Where a backup goes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct BackupQuery {
+    /// An absolute path of a directory that does not exist yet.
+    to: PathBuf,
+}
+
+/// What is told during a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "told", rename_all = "snake_case")]
+pub enum BackupTold {
+    /// How far it is.
+    Copied {
+        /// Bytes that are copied.
+        bytes: u64,
+        /// Of so many.
+        of: u64,
+    },
+    /// It is whole, and durable.
+    Done(Backup),
+    /// It is not to be used.
+    Failed {
+        /// Why, in a sentence.
+        detail: String,
+    },
+}
+
+/// `POST /admin/backup?to=DIR`: copies the embedded log, and tells how it goes as JSON Lines of [`BackupTold`].
+pub(super) async fn back_up(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<BackupQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    let back_up = api.back_up.clone().ok_or_else(|| {
+        Problem::new(Code::PathNotFound, "the log is not embedded: back its topics up with the tools of Kafka")
+    })?;
+    let (tell, told) = mpsc::channel(64);
+    tokio::task::spawn_blocking(move || {
+        // Who does not listen does not miss it.
+        let mut copied = |bytes, of| drop(tell.blocking_send(BackupTold::Copied { bytes, of }));
+        let told = match back_up(&query.to, &mut copied) {
+            Ok(backup) => BackupTold::Done(backup),
+            Err(error) => BackupTold::Failed { detail: error.to_string() },
+        };
+        drop(tell.blocking_send(told));
+    });
+    Ok(lines(told))
+}
+
+/// Operators are told the cause.
+#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
+fn unreadable(error: Error) -> Problem {
+    Problem::new(Code::ViewsUnavailable, error.to_string())
+}
+
+fn named(view: &str) -> Result<View, Problem> {
+    View::parse(view).ok_or_else(|| {
+        let names: Vec<_> = View::ALL.iter().map(|view| view.name()).collect();
+        Problem::new(Code::PathNotFound, format!("views are {}", names.join(", ")))
+    })
+}

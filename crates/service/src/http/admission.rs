@@ -1,0 +1,288 @@
+//! What a request must have before its handler sees it, and what it holds until it is answered.
+//!
+//! ```text
+//!   request ─► key, tenant ─► whole body ──────────► a place ────────► handler ─► answer
+//!               401, 400, 403   408, 413; 429, 503    429, 503           503        keeps the place until it is read
+//! ```
+//!
+//! A place is taken when there is something to do, so a body that does not come keeps nobody waiting: it costs room
+//! for bodies, for as long as [`Config::body_ms_max`](super::Config::body_ms_max). Of both a tenant has a share. Whoever
+//! finds it used up by its own requests is answered 429; where others have all of it, 503. Nothing queues.
+//!
+//! Whatever needs a key is under [`KEYED`], and so is what leads nowhere there: see [`Needs`]. No body is read for
+//! anything else, save for operators on their socket.
+
+use super::auth;
+use super::problem::{Code, Problem};
+use super::{Api, guard};
+use crate::room::{Full, Place};
+use axum::body::{Body, HttpBody};
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use hyper::body::Frame;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// What the paths of all routes that need a key begin with.
+pub(super) const KEYED: &str = "/v1/";
+/// What the paths of all routes for operators begin with.
+const OPERATORS: &str = "/admin/";
+/// What the routes of documents begin with.
+const DOCUMENTS: [&str; 2] = ["/docs", "/openapi.json"];
+/// Documents that are answered at once: a copy of one takes more than a megabyte.
+pub(super) const DOCUMENTS_MAX: usize = 16;
+/// Room that a request with a body takes before anything of it has come.
+pub(super) const BODY_COST: u64 = 16 * 1024;
+/// A worker that one request holds for longer is noticed by others.
+const LONG_POLL: Duration = Duration::from_millis(5);
+
+/// What a request needs before it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// A key, and of its tenant's share room for its body and a place.
+    Key,
+    /// The same room and place, and no key: only the operator may open the socket.
+    Place,
+    /// A place among documents.
+    Document,
+    /// Nothing: the answer is small, and the same for everybody.
+    Nothing,
+}
+
+impl Needs {
+    /// What a request needs, by its route, or by its path where it leads nowhere.
+    fn of(route: Option<&str>, path: &str) -> Self {
+        match route.unwrap_or(path) {
+            keyed if keyed.starts_with(KEYED) => Self::Key,
+            operators if route.is_some() && operators.starts_with(OPERATORS) => Self::Place,
+            document if route.is_some() && DOCUMENTS.iter().any(|begin| document.starts_with(begin)) => Self::Document,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// Answers a request, by its handler or by what it lacks.
+pub(super) async fn answer(api: &Api, route: &str, request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>().is_some().then_some(route);
+    let answered = match Needs::of(matched, request.uri().path()) {
+        Needs::Key => return keyed(api, route, request, next).await,
+        Needs::Place => admitted(api, "", route, request, next).await,
+        Needs::Document => match api.documents.take("", [1]) {
+            Ok(place) => Ok(holding(place, without_body(request, next).await)),
+            Err(full) => Err(no_room(full, "documents")),
+        },
+        Needs::Nothing => Ok(without_body(request, next).await),
+    };
+    answered.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Answers a request that needs a key: the key is checked before anything else.
+async fn keyed(api: &Api, route: &str, mut request: Request, next: Next) -> Response {
+    let sender = match guard::check(api, &request).and_then(|()| auth::sender(api, route, &request)) {
+        Ok(sender) => sender,
+        Err(problem) => return refused(api, route, None, problem.into_response()),
+    };
+    let checked = sender.check_tenant(request.headers());
+    request.extensions_mut().insert(sender.clone());
+    let answered = match checked {
+        Ok(()) => admitted(api, sender.tenant(), route, request, next).await,
+        Err(problem) => Err(problem),
+    };
+    refused(api, route, sender.key(), answered.unwrap_or_else(IntoResponse::into_response))
+}
+
+/// Answers without reading the body. Over HTTP/1 the connection is then over, because the body may still come.
+async fn without_body(request: Request, next: Next) -> Response {
+    let is_last = !request.body().is_end_stream() && request.version() <= Version::HTTP_11;
+    let mut response = caught(next.run(request.map(|_| Body::empty()))).await;
+    if is_last {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The same answer; one that refuses the sender is noted.
+fn refused(api: &Api, route: &str, key: Option<&str>, response: Response) -> Response {
+    if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let code = response.extensions().get::<Code>().map_or("", |code| code.name());
+        api.refusals.note(key, code, route);
+    }
+    response
+}
+
+/// Reads the body, takes a place, and answers in time.
+async fn admitted(api: &Api, tenant: &str, route: &str, request: Request, next: Next) -> Result<Response, Problem> {
+    let (request, _body) = with_body(api, tenant, request).await?;
+    let place = api.requests.take(tenant, [1]).map_err(|full| no_room(full, "requests"))?;
+    let longest = Duration::from_millis(api.config.request_ms_max);
+    let answer = held(route, caught(next.run(request)));
+    let Ok(response) = tokio::time::timeout(longest, answer).await else {
+        let detail = format!("no answer within {} ms; what was to be appended may be stored", longest.as_millis());
+        return Err(Problem::new(Code::Timeout, detail));
+    };
+    Ok(holding(place, response))
+}
+
+/// The same answer, which keeps its place until the connection has taken the last of it. A stream has a place of its
+/// own kind instead.
+fn holding(place: Place<1>, response: Response) -> Response {
+    let is_whole = response.body().size_hint().exact().is_some();
+    if is_whole { response.map(|body| Body::new(Held { body, _place: place })) } else { response }
+}
+
+/// Why a tenant finds no room, to the tenant.
+pub(super) fn no_room(full: Full, what: &str) -> Problem {
+    match full {
+        Full::All => Problem::new(Code::Overloaded, format!("there is no room for more {what}")),
+        Full::Tenant => {
+            let detail = format!("the tenant's own {what} take up its share: send fewer at once");
+            Problem::new(Code::TenantOverloaded, detail)
+        }
+    }
+}
+
+/// The request with its whole body in memory, and the room that this takes.
+async fn with_body(api: &Api, tenant: &str, request: Request) -> Result<(Request, Option<Place<1>>), Problem> {
+    if request.body().is_end_stream() {
+        return Ok((request, None));
+    }
+    let mut room = api.bodies.take(tenant, [BODY_COST]).map_err(|full| no_room(full, "bodies"))?;
+    let (parts, body) = request.into_parts();
+    let longest = Duration::from_millis(api.config.body_ms_max);
+    let read = tokio::time::timeout(longest, whole(body, api.config.body_bytes_max, &mut room)).await;
+    let bytes = read.unwrap_or_else(|_| {
+        let detail = format!("the body did not come within {} ms", longest.as_millis());
+        Err(Problem::new(Code::BodyTimeout, detail))
+    })?;
+    Ok((Request::from_parts(parts, Body::from(bytes)), Some(room)))
+}
+
+async fn whole(mut body: Body, bytes_max: usize, room: &mut Place<1>) -> Result<Bytes, Problem> {
+    let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"));
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    let mut read = Parts::default();
+    while let Some(frame) = futures::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|_| Problem::new(Code::MalformedRequest, "the body ended before its end"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if read.bytes() + data.len() > bytes_max {
+            return Err(too_large());
+        }
+        room.grow([data.len() as u64]).map_err(|full| no_room(full, "bodies"))?;
+        read.push(data);
+    }
+    Ok(read.join())
+}
+
+/// What has come of a body: most come in one part, which is passed on as it is.
+#[derive(Default)]
+struct Parts {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Parts {
+    fn bytes(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.first.is_empty() {
+            self.first = data;
+        } else {
+            self.rest.extend_from_slice(&data);
+        }
+    }
+
+    fn join(self) -> Bytes {
+        if self.rest.is_empty() {
+            return self.first;
+        }
+        let mut all = BytesMut::with_capacity(self.bytes());
+        all.extend_from_slice(&self.first);
+        all.extend_from_slice(&self.rest);
+        all.freeze()
+    }
+}
+
+/// The body of an answer and its place.
+struct Held {
+    body: Body,
+    _place: Place<1>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Counts where an answer holds a worker for long.
+async fn held(route: &str, answer: impl Future<Output = Response>) -> Response {
+    let mut answer = pin!(answer);
+    futures::future::poll_fn(|cx| {
+        let begun = Instant::now();
+        let polled = answer.as_mut().poll(cx);
+        if begun.elapsed() > LONG_POLL {
+            metrics::counter!(foretell_telemetry::HTTP_LONG_POLLS, foretell_telemetry::ROUTE => route.to_owned())
+                .increment(1);
+        }
+        polled
+    })
+    .await
+}
+
+/// A handler that panicked has a bug; the client hears of it as of any other fault of the service.
+async fn caught(answer: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Problem::internal(format!("a handler panicked: {}", text.unwrap_or_default())).into_response()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_and_paths_under_v1_need_a_key_and_what_leads_nowhere_needs_nothing() {
+        for (route, path, needs) in [
+            (Some("/v1/users/{user_id}"), "/v1/users/u", Needs::Key),
+            (None, "/v1/nothing", Needs::Key),
+            (None, "/v1/", Needs::Key),
+            (None, "/v1", Needs::Nothing),
+            (None, "/v10/users", Needs::Nothing),
+            (None, "/nowhere", Needs::Nothing),
+            (None, "/admin/topics", Needs::Nothing),
+            (None, "/docs.html", Needs::Nothing),
+            (Some("/admin/topics"), "/admin/topics", Needs::Place),
+            (Some("/docs/{*rest}"), "/docs/swagger-ui-bundle.js", Needs::Document),
+            (Some("/docs"), "/docs", Needs::Document),
+            (Some("/openapi.json"), "/openapi.json", Needs::Document),
+            (Some("/livez"), "/livez", Needs::Nothing),
+            (Some("/readyz"), "/readyz", Needs::Nothing),
+            (Some("/metrics"), "/metrics", Needs::Nothing),
+        ] {
+            assert_eq!(Needs::of(route, path), needs, "{route:?} {path}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The agenda: visits to come by risk, with what to do about each. The list that a front desk works from.
+//!
+//! ```text
+//!   query, cursor ─► Asked ─► Rows::scheduled ─► Rows::clients, a batch at a time ─► each open visit, scored
+//!                              hours of the window                                      │ behind the cursor
+//!                                                              the first `limit` places ◄┘
+//!   answer ◄─ next reminder, from the same plan as everywhere, for the visits of the page alone
+//! ```
+//!
+//! An order by risk is known only when everything is scored, so each page scores its whole window; what is kept of it
+//! is a page. Windows are bounded for that: in days, because every hour is looked at in every partition, and in visits
+//! ([`Config::agenda_visits_max`](super::Config::agenda_visits_max)). It takes long all the same, so it is done beside
+//! the workers, a few lists at a time, of which a tenant has a share: see [`super::aside`].
+//!
+//! Pages of one list are scored at one instant, that of the first one, so while rows stand still no visit is lost or
+//! comes twice. When they move, a visit can pass the place where a page ended: each page then says `AGENDA_CHANGED`,
+//! because the cursor carries a digest of all places. Whoever needs a list that cannot change asks for one page.
+//!
+//! These scores are not kept among the decisions. A list is looked at many times a day, and says nothing about which
+//! of its lines somebody acted on; a score that is to be judged later is asked for one by one.
+
+mod asked;
+mod page;
+
+pub use asked::Order;
+
+use super::Api;
+use super::answer::{Standing, at};
+use super::auth::Caller;
+use super::clients::Visits;
+use super::problem::{Code, Problem};
+use asked::Asked;
+#[cfg(feature = "fuzz")]
+pub(super) use asked::Cursor;
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use foretell_domain::address::Family;
+use foretell_domain::remind::plan;
+use foretell_domain::score::{Action, Level, Reason};
+use foretell_domain::view::client::Status;
+use futures::{StreamExt, TryStreamExt, stream};
+use page::Page;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// The visits of the window are not those of the first page any more, or their order is not.
+const AGENDA_CHANGED: &str = "AGENDA_CHANGED";
+/// Clients of a page whose plans are read at once.
+const PLANS_AT_ONCE: usize = 16;
+
+/// A visit to come, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct AgendaVisit {
+    /// The appointment.
+    pub appointment_id: String,
+    /// Whose it is.
+    pub client_id: String,
+    /// `booked` or `confirmed`.
+    pub status: Status,
+    /// RFC 3339 in UTC.
+    #[schema(format = DateTime)]
+    pub starts_at: String,
+    /// The start on the clock of the visit.
+    pub local_start: String,
+    /// IANA zone of the visit.
+    pub time_zone: String,
+    /// Where; null where nobody said.
+    #[schema(required)]
+    pub location_id: Option<String>,
+    /// What for; null where nobody said.
+    #[schema(required)]
+    pub service: Option<String>,
+    /// Days from booking to visit.
+    pub lead_days: i32,
+    /// Probability of a no-show, 0 to 1.
+    pub score: f64,
+    /// How risky it is, compared with the tenant's own rate.
+    pub level: Level,
+    /// What to do about it.
+    pub recommended_action: Action,
+    /// Why: the three reasons that weigh most, the weightiest first, without the tenant's own rate.
+    pub reasons: Vec<Reason>,
+    /// The next reminder that is planned or deferred; null where none is.
+    #[schema(required)]
+    pub next_reminder: Option<NextReminder>,
+}
+
+/// A reminder to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct NextReminder {
+    /// `72h`, `24h`, `manual`.
+    pub step: String,
+    /// When it is to be sent.
+    #[schema(format = DateTime)]
+    pub due_at: String,
+    /// `planned`, or `deferred` to the end of quiet hours.
+    pub status: plan::Status,
+}
+
+/// How many visits the whole list has, not only this page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = AgendaTotals)]
+pub struct Totals {
+    /// All of them.
+    pub visits: usize,
+    /// Those that the client confirmed.
+    pub confirmed: usize,
+    /// Those of level low.
+    pub low: usize,
+    /// Those of level medium.
+    pub medium: usize,
+    /// Those of level high.
+    pub high: usize,
+}
+
+/// A page of the agenda.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct AgendaAnswer {
+    /// Visits start from here on.
+    #[schema(format = DateTime)]
+    pub from: String,
+    /// And before here.
+    #[schema(format = DateTime)]
+    pub to: String,
+    /// What comes first.
+    pub order: Order,
+    /// The page, in order.
+    pub visits: Vec<AgendaVisit>,
+    /// Of the whole list.
+    pub totals: Totals,
+    /// The `cursor` of the next page; null on the last one.
+    #[schema(required)]
+    pub next: Option<String>,
+    /// How far each partition of appointments is folded.
+    pub view: Vec<Standing>,
+    /// The instant by which all pages of the list are scored.
+    #[schema(format = DateTime)]
+    pub evaluated_at: String,
+    /// Stable codes; `AGENDA_CHANGED`: visits or their risks have changed since the first page, so that some may come
+    /// twice or not at all; begin again without a cursor where that matters.
+    pub warnings: Vec<&'static str>,
+}
+
+/// Visits to come by risk: open ones that start in a window, with what to do about each.
+///
+/// The window is at most 31 days, and holds at most `http.agenda_visits_max` visits (20,000), of all places. All pages
+/// of a list are scored by the instant of the first one; with a `cursor` the other parameters but `limit` may be left
+/// away, and must be the same where they are not.
+#[utoipa::path(
+    get, path = "/v1/agenda", operation_id = "listAgenda", tag = "views",
+    params(
+        ("from" = Option<String>, Query, description = "Starts from here on, RFC 3339; default: now"),
+        ("to" = Option<String>, Query, description = "And before here, RFC 3339; default: 24 hours behind `from`"),
+        ("location_id" = Option<String>, Query, description = "Only visits at this place"),
+        ("order" = Option<Order>, Query, description = "`risk` (default): the highest first, then the earliest start, then by id; `start`: the earliest first, then by id"),
+        ("limit" = Option<u32>, Query, description = "Visits of the page, 1 to 1,000; default: 100"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("Foretell-Tenant" = Option<String>, Header),
+    ),
+    responses(
+        (status = 200, description = "A page of the agenda", body = AgendaAnswer),
+    )
+)]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    query: Result<Query<asked::Query>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::new(Code::MalformedRequest, rejection.body_text()))?;
+    let asked = Asked::read(&query, api.clock.now_ms())?;
+    let (listing, tenant) = (api.clone(), caller.tenant.clone());
+    // Written there, too: a long list is half a megabyte.
+    let listed = async move { listed(&listing, &tenant, &asked).await.map(|answer| Json(answer).into_response()) };
+    api.agendas.run(&caller.tenant, listed).await?
+}
+
+async fn listed(api: &Api, tenant: &str, asked: &Asked) -> Result<AgendaAnswer, Problem> {
+    let view = (0..api.log.partitions(Family::Appointments.topic()))
+        .map(|partition| api.progress.view(Family::Appointments, partition).into())
+        .collect();
+    let page = Page::read(api, tenant, asked).await?;
+    let next = page.next(asked);
+    let Page { firsts, totals, digest, .. } = page;
+    let mut visits: Vec<_> = firsts.into_values().take(asked.limit).collect();
+    remind(api, tenant, &mut visits).await?;
+    let is_changed = asked.behind.as_ref().is_some_and(|cursor| cursor.digest != digest);
+    Ok(AgendaAnswer {
+        from: at(asked.list.window.start),
+        to: at(asked.list.window.end),
+        order: asked.list.order,
+        visits,
+        totals,
+        next,
+        view,
+        evaluated_at: at(asked.list.now_ms),
+        warnings: page.warnings.iter().copied().chain(is_changed.then_some(AGENDA_CHANGED)).collect(),
+    })
+}
+
+/// Says of each visit which reminder comes next, from the client's rows of this moment.
+async fn remind(api: &Api, tenant: &str, visits: &mut [AgendaVisit]) -> Result<(), Problem> {
+    let clients: BTreeSet<String> = visits.iter().map(|visit| visit.client_id.clone()).collect();
+    let reads = clients.into_iter().map(|client_id| async {
+        let rows = Visits::read(api, tenant, &client_id).await?;
+        Ok::<_, Problem>((client_id, rows))
+    });
+    let rows: BTreeMap<_, _> = stream::iter(reads).buffer_unordered(PLANS_AT_ONCE).try_collect().await?;
+    for visit in visits {
+        let Some(rows) = rows.get(&visit.client_id) else { continue };
+        let mut story = rows.story(api, &visit.appointment_id).into_iter();
+        let next = story.find(|reminder| matches!(reminder.status, plan::Status::Planned | plan::Status::Deferred));
+        visit.next_reminder = next.map(|reminder| NextReminder {
+            step: reminder.step,
+            due_at: at(reminder.due_at_ms),
+            status: reminder.status,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! A page of the agenda: the first visits of a list behind a place, found by scoring all of it.
+
+use super::asked::{Asked, Cursor, List, Order, Place};
+use super::{AgendaVisit, Totals};
+use crate::http::Api;
+use crate::http::answer::{self, at};
+use crate::http::problem::{Code, Problem};
+use foretell_domain::score::no_show::Score;
+use foretell_domain::score::{Code as ReasonCode, Level};
+use foretell_domain::view::client::{Appointment, Client, Start, Status};
+use foretell_engine::rows::agenda::Looked;
+use foretell_events::codec::wall_clock;
+use futures::TryStreamExt;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Reasons that are told of a visit: those that weigh most.
+const REASONS_MAX: usize = 3;
+
+/// The first visits of a list behind a place, and what is counted of all of it.
+pub(super) struct Page {
+    behind: Option<Place>,
+    /// One more than the page has, where there is one more.
+    pub(super) firsts: BTreeMap<Place, AgendaVisit>,
+    firsts_max: usize,
+    pub(super) totals: Totals,
+    /// The places of all visits as one number, in whatever order they were read.
+    pub(super) digest: u64,
+    /// What could not be taken into account.
+    pub(super) warnings: Vec<&'static str>,
+}
+
+impl Page {
+    /// Scores the whole window.
+    pub(super) async fn read(api: &Api, tenant: &str, asked: &Asked) -> Result<Self, Problem> {
+        let visits_max = api.config.agenda_visits_max;
+        let looked =
+            api.rows.scheduled(tenant, asked.list.window.clone(), visits_max).await.map_err(answer::unreadable)?;
+        let Looked::Scheduled(scheduled) = looked else {
+            let detail = format!("the window holds more than {visits_max} visits: narrow it with from and to");
+            return Err(Problem::new(Code::AgendaTooLarge, detail));
+        };
+        let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
+        let now_ms = asked.list.now_ms;
+        // Calibrated as of now, as every other answer is, and not as of the first page.
+        let basis = api.assessor.basis(tenant, api.clock.now_ms(), deadline).await.map_err(answer::unreadable)?;
+        let behind = asked.behind.as_ref().map(|cursor| cursor.last.clone());
+        let (firsts, firsts_max) = (BTreeMap::new(), asked.limit + 1);
+        let mut page =
+            Self { behind, firsts, firsts_max, totals: Totals::default(), digest: 0, warnings: basis.warnings.clone() };
+        let mut batches = api.rows.clients(tenant, scheduled);
+        while let Some(clients) = batches.try_next().await.map_err(answer::unreadable)? {
+            // Where nobody waits for the list any more, it ends here.
+            tokio::task::yield_now().await;
+            for (client_id, client) in clients {
+                for visit in visits(&asked.list, &client_id, &client) {
+                    let Some(subject) = visit.appointment.subject(visit.appointment_id) else { continue };
+                    page.take(asked.list.order, basis.score(Some(visit.client), subject, now_ms), &visit);
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    fn take(&mut self, order: Order, score: Score, visit: &Visit<'_>) {
+        self.totals.add(visit.appointment.status, score.level);
+        let place = Place::new(order, score.score, visit.start.at_ms, (visit.appointment_id, visit.client_id));
+        self.digest = self.digest.wrapping_add(place.digest());
+        let is_told = self.behind.as_ref().is_some_and(|behind| place <= *behind);
+        let is_full = self.firsts.len() >= self.firsts_max;
+        if is_told || is_full && self.firsts.last_key_value().is_some_and(|(last, _)| place > *last) {
+            return;
+        }
+        self.firsts.insert(place, visit.told(score));
+        if is_full {
+            self.firsts.pop_last();
+        }
+    }
+
+    /// The cursor of the page behind this one, if there is one.
+    pub(super) fn next(&self, asked: &Asked) -> Option<String> {
+        if self.firsts.len() <= asked.limit {
+            return None;
+        }
+        let last = self.firsts.keys().nth(asked.limit - 1)?.clone();
+        let digest = asked.behind.as_ref().map_or(self.digest, |first| first.digest);
+        Some(Cursor { list: asked.list.clone(), last, digest }.encode())
+    }
+}
+
+impl Totals {
+    fn add(&mut self, status: Status, level: Level) {
+        self.visits += 1;
+        self.confirmed += usize::from(status == Status::Confirmed);
+        self.low += usize::from(level == Level::Low);
+        self.medium += usize::from(level == Level::Medium);
+        self.high += usize::from(level == Level::High);
+    }
+}
+
+/// An open visit of the window, as its client's row has it.
+#[derive(Debug, Clone, Copy)]
+struct Visit<'a> {
+    client_id: &'a str,
+    client: &'a Client,
+    appointment_id: &'a str,
+    appointment: &'a Appointment,
+    start: &'a Start,
+    lead_days: i32,
+}
+
+/// The visits of a client that belong to a list: the row decides, the agenda only led to it.
+fn visits<'a>(list: &'a List, client_id: &'a str, client: &'a Client) -> impl Iterator<Item = Visit<'a>> {
+    client.appointments.iter().filter_map(move |(appointment_id, appointment)| {
+        let start = appointment.start.as_ref().filter(|start| list.window.contains(&start.at_ms))?;
+        let is_there = list.location_id.is_none() || list.location_id == appointment.location_id;
+        let lead_days = appointment.lead_days()?;
+        (appointment.status.is_open() && is_there).then_some(Visit {
+            client_id,
+            client,
+            appointment_id,
+            appointment,
+            start,
+            lead_days,
+        })
+    })
+}
+
+impl Visit<'_> {
+    fn told(&self, score: Score) -> AgendaVisit {
+        let Self { appointment, start, .. } = *self;
+        let mut reasons = score.reasons;
+        // What is said of everybody tells nothing of one visit.
+        reasons.retain(|reason| reason.code != ReasonCode::BaseRate);
+        reasons.sort_by(|a, b| b.effect.abs().total_cmp(&a.effect.abs()));
+        reasons.truncate(REASONS_MAX);
+        AgendaVisit {
+            appointment_id: self.appointment_id.to_owned(),
+            client_id: self.client_id.to_owned(),
+            status: appointment.status,
+            starts_at: at(start.at_ms),
+            local_start: wall_clock(start.local()),
+            time_zone: start.zone.clone(),
+            location_id: appointment.location_id.clone(),
+            service: appointment.service.clone(),
+            lead_days: self.lead_days,
+            score: score.score,
+            level: score.level,
+            recommended_action: score.recommended_action,
+            reasons,
+            next_reminder: None,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What an API key may do: one scope for each kind of event and of data, and some that include others.
+//!
+//! A key should have no more than its system works with: a login page appends logins and asks for scores, and neither
+//! erases anybody nor has messages sent. So the scope follows from what a request does, by [`Scope::of`] for events.
+
+use foretell_events::{Fact, Topic};
+use serde::{Deserialize, Serialize};
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// Append events of logins and devices.
+    #[serde(rename = "events:logins")]
+    EventsLogins,
+    /// Append events of appointments and clients, and receipts of reminders.
+    #[serde(rename = "events:appointments")]
+    EventsAppointments,
+    /// Label decisions: feedback.
+    #[serde(rename = "decisions:label", alias = "feedback:write")]
+    DecisionsLabel,
+    /// Ask for reminders by hand.
+    #[serde(rename = "reminders:write")]
+    RemindersWrite,
+    /// All four above.
+    #[serde(rename = "events:write")]
+    EventsWrite,
+    /// Erase users and clients.
+    #[serde(rename = "erase")]
+    Erase,
+    /// Ask for scores.
+    #[serde(rename = "risk:read")]
+    RiskRead,
+    /// Read users, decisions about logins and the login policy.
+    #[serde(rename = "logins:read")]
+    LoginsRead,
+    /// Read clients, appointments, the agenda, reminders, decisions about visits, their model and the reminder policy.
+    #[serde(rename = "visits:read")]
+    VisitsRead,
+    /// Both above.
+    #[serde(rename = "views:read")]
+    ViewsRead,
+    /// Publish policies and models.
+    #[serde(rename = "policies:write")]
+    PoliciesWrite,
+    /// All of it.
+    #[serde(rename = "admin")]
+    Admin,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 12] = [
+        Self::EventsLogins,
+        Self::EventsAppointments,
+        Self::DecisionsLabel,
+        Self::RemindersWrite,
+        Self::EventsWrite,
+        Self::Erase,
+        Self::RiskRead,
+        Self::LoginsRead,
+        Self::VisitsRead,
+        Self::ViewsRead,
+        Self::PoliciesWrite,
+        Self::Admin,
+    ];
+
+    /// Those that events are appended with: which one, [`Scope::of`] says.
+    pub const APPENDING: [Self; 5] =
+        [Self::EventsLogins, Self::EventsAppointments, Self::DecisionsLabel, Self::RemindersWrite, Self::Erase];
+
+    /// The name in files and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EventsLogins => "events:logins",
+            Self::EventsAppointments => "events:appointments",
+            Self::DecisionsLabel => "decisions:label",
+            Self::RemindersWrite => "reminders:write",
+            Self::EventsWrite => "events:write",
+            Self::Erase => "erase",
+            Self::RiskRead => "risk:read",
+            Self::LoginsRead => "logins:read",
+            Self::VisitsRead => "visits:read",
+            Self::ViewsRead => "views:read",
+            Self::PoliciesWrite => "policies:write",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Whether a key with this scope may do what another scope allows.
+    pub fn includes(self, other: Self) -> bool {
+        self == other
+            || match self {
+                Self::Admin => true,
+                Self::EventsWrite => matches!(
+                    other,
+                    Self::EventsLogins | Self::EventsAppointments | Self::DecisionsLabel | Self::RemindersWrite
+                ),
+                Self::ViewsRead => matches!(other, Self::LoginsRead | Self::VisitsRead),
+                _ => false,
+            }
+    }
+
+    /// The scope that appending a fact needs.
+    pub fn of(fact: &Fact) -> Self {
+        match fact {
+            Fact::UserErased { .. } | Fact::ClientErased { .. } => Self::Erase,
+            Fact::LoginConfirmed(_) | Fact::LoginReported(_) => Self::DecisionsLabel,
+            Fact::ReminderRequested(_) => Self::RemindersWrite,
+            Fact::PolicyPublished(_) => Self::PoliciesWrite,
+            _ if fact.topic() == Topic::Logins => Self::EventsLogins,
+            _ => Self::EventsAppointments,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scope_is_read_by_its_name_and_includes_what_it_says() {
+        for scope in Scope::ALL {
+            assert_eq!(serde_json::to_value(scope).unwrap(), scope.name());
+            assert_eq!(serde_json::from_value::<Scope>(scope.name().into()).unwrap(), scope);
+            let included: Vec<_> = Scope::ALL.into_iter().filter(|other| scope.includes(*other)).collect();
+            let expected = match scope {
+                Scope::Admin => Scope::ALL.to_vec(),
+                // All that writes events but erasures.
+                Scope::EventsWrite => Scope::ALL[..5].to_vec(),
+                Scope::ViewsRead => vec![Scope::LoginsRead, Scope::VisitsRead, Scope::ViewsRead],
+                other => vec![other],
+            };
+            assert_eq!(included, expected, "{scope:?}");
+        }
+        assert_eq!(serde_json::from_value::<Scope>("feedback:write".into()).unwrap(), Scope::DecisionsLabel);
+    }
+}

@@ -1,0 +1,243 @@
+//! Clients and appointments: the views, with what is planned and sent for each visit.
+
+use super::Api;
+use super::answer::{self, Standing, VisitHistory, at};
+use super::auth::Caller;
+use super::problem::{Code, Problem};
+use super::request::Ids;
+use crate::policies::Active;
+use axum::Json;
+use axum::extract::State;
+use foretell_domain::address::Family;
+use foretell_domain::remind::plan::{self, Context};
+use foretell_domain::remind::policy::Policy;
+use foretell_domain::remind::risk;
+use foretell_domain::score::no_show::basis::Basis;
+use foretell_domain::view::client::{Appointment, Client, Received, Start, Status};
+use foretell_domain::view::sent::Sent;
+use foretell_events::appointment::Channel;
+use foretell_events::codec::wall_clock;
+use foretell_events::key;
+use futures::FutureExt;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+/// A visit to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = UpcomingVisit)]
+pub struct Upcoming {
+    /// The appointment.
+    pub appointment_id: String,
+    /// `booked` or `confirmed`.
+    #[schema(value_type = Status)]
+    pub status: String,
+    /// RFC 3339 in UTC.
+    #[schema(format = DateTime)]
+    pub starts_at: String,
+    /// IANA zone of the visit.
+    pub time_zone: String,
+    /// The start in that zone.
+    pub local_start: String,
+}
+
+/// How a client kept their appointments, and what is to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClientAnswer {
+    /// The client.
+    pub client_id: String,
+    /// How they kept their appointments.
+    pub history: VisitHistory,
+    /// Visits to come, the next one first.
+    pub upcoming: Vec<Upcoming>,
+    /// How far the client's partition is folded.
+    pub view: Standing,
+}
+
+/// A reminder and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reminder {
+    /// Deterministic.
+    pub reminder_id: String,
+    /// A step of the policy, as `72h` or `24h`; or `manual`.
+    pub step: String,
+    /// When it is to be sent, or was.
+    #[schema(format = DateTime)]
+    pub due_at: String,
+    /// `planned`, `sent`, `deferred`, `suppressed`, `withdrawn` or `failed`.
+    pub status: plan::Status,
+    /// Why, where that is not plain.
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// What became of it, where it was sent and somebody said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub receipt: Option<Receipt>,
+}
+
+/// What became of a reminder that was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReminderReceipt)]
+pub struct Receipt {
+    /// `delivered`, `failed` or `confirmed`.
+    pub received: Received,
+    /// By which channel, where that was said.
+    #[schema(required)]
+    pub channel: Option<Channel>,
+    /// When.
+    #[schema(format = DateTime)]
+    pub at: String,
+    /// Why it failed, where that was said.
+    #[schema(required)]
+    pub reason: Option<String>,
+}
+
+/// An appointment and its reminders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppointmentView {
+    /// The appointment.
+    pub appointment_id: String,
+    /// Whose it is.
+    pub client_id: String,
+    /// `booked`, `confirmed`, `cancelled`, `attended` or `missed`.
+    pub status: Status,
+    /// RFC 3339 in UTC.
+    #[schema(format = DateTime)]
+    pub starts_at: String,
+    /// IANA zone of the visit.
+    pub time_zone: String,
+    /// The start in that zone.
+    pub local_start: String,
+    /// All reminders, by when they are due.
+    pub reminders: Vec<Reminder>,
+    /// How far the client's partition is folded.
+    pub view: Standing,
+}
+
+/// How a client kept their appointments, and what is to come.
+#[utoipa::path(
+    get, path = "/v1/clients/{client_id}", operation_id = "getClient", tag = "views",
+    params(("client_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, description = "The client", body = ClientAnswer),
+        (status = 404),
+    )
+)]
+pub(super) async fn client(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(client_id): Ids<String>,
+) -> Result<Json<ClientAnswer>, Problem> {
+    let now_ms = api.clock.now_ms();
+    let view = api.standing(Family::Appointments, &caller.tenant, &client_id);
+    let client = api.rows.client(&caller.tenant, &client_id).await.map_err(answer::unreadable)?;
+    // An erased client has a row that knows nothing.
+    let known = |client: &Client| !client.appointments.is_empty() || client.updated_at_ms.is_some();
+    let Some(client) = client.filter(known) else {
+        return Err(Problem::new(Code::ClientNotFound, "this tenant never saw the client"));
+    };
+    let to_come = |(id, appointment): (&str, &Appointment)| {
+        let start = appointment.start.as_ref().filter(|start| start.at_ms > now_ms)?;
+        appointment.status.is_open().then(|| (start.at_ms, upcoming(id, appointment.status, start)))
+    };
+    let mut upcoming: Vec<_> = client.visits().filter_map(to_come).collect();
+    upcoming.sort_by(|(a_ms, a), (b_ms, b)| (a_ms, &a.appointment_id).cmp(&(b_ms, &b.appointment_id)));
+    let upcoming = upcoming.into_iter().map(|(_, visit)| visit).collect();
+    Ok(Json(ClientAnswer { client_id, history: client.history.into(), upcoming, view }))
+}
+
+fn upcoming(id: &str, status: Status, start: &Start) -> Upcoming {
+    Upcoming {
+        appointment_id: id.to_owned(),
+        status: status.name().to_owned(),
+        starts_at: at(start.at_ms),
+        time_zone: start.zone.clone(),
+        local_start: wall_clock(start.local()),
+    }
+}
+
+/// An appointment, and where each of its reminders stands.
+#[utoipa::path(
+    get, path = "/v1/appointments/{appointment_id}", operation_id = "getAppointment", tag = "views",
+    params(("appointment_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, description = "The appointment", body = AppointmentView),
+        (status = 404),
+    )
+)]
+pub(super) async fn appointment(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(appointment_id): Ids<String>,
+) -> Result<Json<AppointmentView>, Problem> {
+    let client_id = api.client_of(&caller.tenant, &appointment_id).await?;
+    let view = api.standing(Family::Appointments, &caller.tenant, &client_id);
+    let visits = Visits::read(&api, &caller.tenant, &client_id).await?;
+    let (appointment, start) = visits.placed(&appointment_id)?;
+    let reminders = visits.story(&api, &appointment_id).into_iter().map(reminder).collect();
+    Ok(Json(AppointmentView {
+        client_id,
+        status: appointment.status,
+        starts_at: at(start.at_ms),
+        time_zone: start.zone.clone(),
+        local_start: wall_clock(start.local()),
+        reminders,
+        view,
+        appointment_id,
+    }))
+}
+
+fn reminder(reminder: plan::Reminder) -> Reminder {
+    Reminder {
+        reminder_id: reminder.reminder_id,
+        step: reminder.step,
+        due_at: at(reminder.due_at_ms),
+        status: reminder.status,
+        reason: reminder.reason,
+        receipt: reminder.receipt.map(|receipt| Receipt {
+            received: receipt.received,
+            channel: receipt.channel,
+            at: at(receipt.at_ms),
+            reason: receipt.reason,
+        }),
+    }
+}
+
+/// A client's rows of both families: what is known and what was announced.
+pub(super) struct Visits {
+    key: String,
+    client: Client,
+    sent: Sent,
+    policy: Arc<Active<Policy>>,
+    basis: Basis,
+}
+
+impl Visits {
+    pub(super) async fn read(api: &Api, tenant: &str, client_id: &str) -> Result<Self, Problem> {
+        let rows = (api.rows.appointment(tenant, client_id), api.rows.sent(tenant, client_id));
+        let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
+        let policy = api.policies.reminders.get(tenant, deadline);
+        let ((client, lead), sent, policy) =
+            futures::try_join!(rows.0, rows.1, policy.map(Ok)).map_err(answer::unreadable)?;
+        let (client, sent) = (client.unwrap_or_default(), sent.unwrap_or_default());
+        let basis = api.assessor.with(lead, tenant, api.clock.now_ms(), deadline).await;
+        Ok(Self { key: key::of(tenant, client_id), client, sent, policy, basis })
+    }
+
+    /// An appointment that was placed and not deleted.
+    pub(super) fn placed(&self, id: &str) -> Result<(&Appointment, &Start), Problem> {
+        let appointment = self.client.appointments.get(id).map(Box::as_ref).filter(|a| a.status != Status::Deleted);
+        let placed = appointment.and_then(|appointment| Some((appointment, appointment.start.as_ref()?)));
+        placed.ok_or_else(answer::unknown_appointment)
+    }
+
+    pub(super) fn story(&self, api: &Api, id: &str) -> Vec<plan::Reminder> {
+        let now_ms = api.clock.now_ms();
+        let Self { key, client, sent, policy, basis } = self;
+        let risks = risk::risks(client, basis, now_ms);
+        let context = Context { key, client, sent, policy: &policy.policy, risks: &risks, now_ms };
+        plan::story(&context, id)
+    }
+}

@@ -1,0 +1,232 @@
+//! Decisions that were made: looked up by their id, and labelled by somebody who knows whether they were right.
+//!
+//! ```text
+//!   id ─► partition and time ─► the log, there ─► of the tenant, subject not erased? ─┬─► GET: all of it
+//!          not there and just made: wait a little                                     └─► feedback ─► logins
+//! ```
+//!
+//! Finding one reads no row: see [`crate::decisions`]. The row of its subject then says whether the subject was erased
+//! since. An id is opaque to callers, so one that was never given out is as unknown as one of another tenant, of an
+//! erased subject, or one that is older than decisions are kept.
+//!
+//! An id can be made up, and one that nobody was given is looked for in all of two minutes of the log. So few look-ups
+//! read the log at once, each tenant's own in line. A decision that was made just now may be on its way into the log: a
+//! look-up of it then waits for the log to grow, and looks at nothing but what was appended meanwhile; few of them wait
+//! at once, too.
+
+use super::auth::{Caller, Scope};
+use super::events::Accepted;
+use super::problem::{Code, Problem};
+use super::request::{Ids, Object, Prefer};
+use super::{Api, answer, idempotency};
+use crate::decisions::lookup::Lookup;
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use foretell_domain::decision::id::Id;
+use foretell_domain::decision::made::{Kept, Label};
+use foretell_events::codec::{Fault, Fields};
+use foretell_events::record::Record;
+use foretell_events::{Fact, Topic};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use utoipa::ToSchema;
+
+/// A decision that is no older may still be on its way into the log.
+const FRESH_MS: i64 = 10_000;
+/// How long one that may be on its way is waited for; the first pause between two looks, of which each is twice as
+/// long, and the longest.
+const WAIT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(160);
+/// Look-ups that wait at once, shared by tenants; further ones are answered 503.
+pub(super) const WAITING_MAX: u64 = 16;
+/// Look-ups that read the log at once, of which a tenant has half; further ones wait, within the time of a request.
+pub(super) const LOOKS_MAX: usize = 8;
+/// The decision is about a visit, whose outcome comes as an event.
+const NOT_A_LOGIN: &str = "NOT_A_LOGIN";
+
+/// Feedback to a decision about a login.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
+#[schema(example = json!({"decision_id": "019ca8d7-2d00-7002-9d3a-4f5b6c7d8e9f", "label": "fraud"}))]
+pub struct FeedbackRequest {
+    /// The `id` of the score.
+    decision_id: String,
+    /// What it was.
+    label: Label,
+    /// Who says so.
+    #[schema(nullable = false)]
+    reported_by: Option<String>,
+}
+
+struct Feedback {
+    decision_id: String,
+    label: Label,
+    reported_by: Option<String>,
+}
+
+/// A decision by its id, for as long as decisions are kept (`topics.decision_retention_days`).
+///
+/// One that was made just now is waited for, at most a second. Decisions about users and clients who were erased since
+/// are not found. One about a login is found with `logins:read`, about a visit with `visits:read`.
+#[utoipa::path(
+    get, path = "/v1/decisions/{id}", operation_id = "getDecision", tag = "decisions",
+    params(("id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, description = "The decision", body = ref("#/components/schemas/DecisionRecord")),
+        (status = 404),
+    )
+)]
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(id): Ids<String>,
+) -> Result<Json<Map<String, Value>>, Problem> {
+    let kept = find(&api, &caller.tenant, &id).await?;
+    let needed = if kept.is_login() { Scope::LoginsRead } else { Scope::VisitsRead };
+    // Another answer would say that there is such a decision, to somebody who may not know.
+    if caller.may(needed) { Ok(Json(kept.into_data())) } else { Err(unknown()) }
+}
+
+/// Says whether the person behind a scored login was who they said, and so changes the history that later logins are
+/// compared with: appends `foretell.login.confirmed` or `foretell.login.reported` with the attempt's own fields.
+///
+/// The label that was sent last holds; sending it again changes nothing. With `Idempotency-Key` the same request can be
+/// sent again, whatever was sent since: it appends nothing. Another request about the user under the key is 422.
+/// Answers 202 once it is durable; with `Prefer: wait=SECONDS` 200 as soon as the serving views contain it.
+#[utoipa::path(
+    post, path = "/v1/feedback", operation_id = "sendFeedback", tag = "decisions",
+    params(
+        ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
+    ),
+    request_body = FeedbackRequest,
+    responses(
+        (status = 202, description = "Durable", body = Accepted),
+        (status = 200, description = "Durable and folded into the serving views", body = Accepted),
+        (status = 404),
+    )
+)]
+pub(super) async fn feedback(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Prefer(wait): Prefer,
+    headers: HeaderMap,
+    body: Object,
+) -> Result<Response, Problem> {
+    let key = idempotency::of(&headers)?;
+    let Feedback { decision_id, label, reported_by } = body.read(read_feedback)?;
+    let kept = find(&api, &caller.tenant, &decision_id).await?;
+    let verdict = kept.verdict(&decision_id, reported_by).ok_or_else(|| {
+        let detail = "the decision is about a visit; its outcome is an event, as foretell.appointment.missed";
+        Problem::invalid(vec![Fault::new("/decision_id", NOT_A_LOGIN, detail)])
+    })?;
+    let verdict = verdict.map_err(|faults| Problem::internal(format!("decision {decision_id}: {faults:?}")))?;
+    let fact = match label {
+        Label::Legitimate => Fact::LoginConfirmed(Box::new(verdict)),
+        Label::Fraud => Fact::LoginReported(Box::new(verdict)),
+    };
+    idempotency::append(&api, caller.tenant, fact, key, wait).await
+}
+
+fn read_feedback(f: &mut Fields<'_, '_>) -> Feedback {
+    Feedback {
+        decision_id: f.id("decision_id"),
+        label: f.required_choice("label", Label::Legitimate, Label::parse),
+        reported_by: f.text("reported_by"),
+    }
+}
+
+fn unknown() -> Problem {
+    Problem::new(Code::DecisionNotFound, "this tenant has no such decision, or not any more")
+}
+
+/// A tenant's decision; waits a little for one that was made just now.
+async fn find(api: &Api, tenant: &str, id: &str) -> Result<Kept, Problem> {
+    let id = Id::parse(id).ok_or_else(unknown)?;
+    let now_ms = api.clock.now_ms();
+    let since_ms = now_ms - api.retention.ms(Topic::Decisions).unwrap_or(now_ms);
+    if id.at_ms() < since_ms {
+        return Err(unknown());
+    }
+    let mut lookup = Lookup::new(api.log.as_ref(), tenant, id);
+    let turn = api.looks.turn(tenant).await;
+    let found = look(&mut lookup).await?;
+    drop(turn);
+    let record = match found {
+        Some(record) => record,
+        None if (now_ms - id.at_ms()).abs() < FRESH_MS => wait(api, tenant, &mut lookup).await?,
+        None => return Err(unknown()),
+    };
+    let kept = Kept::read(&record).ok_or_else(|| Problem::internal(format!("decision {id} cannot be read")))?;
+    if is_erased(api, tenant, &record, &kept, id).await? {
+        return Err(unknown());
+    }
+    Ok(kept)
+}
+
+async fn look(lookup: &mut Lookup<'_>) -> Result<Option<Record>, Problem> {
+    lookup.look().await.map_err(|error| {
+        tracing::warn!(%error, "cannot read decisions");
+        Problem::new(Code::DecisionsUnavailable, "try again")
+    })
+}
+
+/// Looks again whenever the log has grown, for at most [`WAIT`].
+async fn wait(api: &Api, tenant: &str, lookup: &mut Lookup<'_>) -> Result<Record, Problem> {
+    let Ok(_place) = api.lookups.take(tenant, [1]) else {
+        let detail = "too many look-ups wait for decisions that were made just now";
+        return Err(Problem::new(Code::Overloaded, detail));
+    };
+    let (begun, mut pause) = (Instant::now(), PAUSE);
+    while begun.elapsed() < WAIT {
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+        if let Some(record) = look(lookup).await? {
+            return Ok(record);
+        }
+    }
+    Err(unknown())
+}
+
+/// Whether the subject of a decision was erased after it was made.
+async fn is_erased(api: &Api, tenant: &str, record: &Record, kept: &Kept, id: Id) -> Result<bool, Problem> {
+    let key = std::str::from_utf8(record.key.as_deref().unwrap_or_default()).unwrap_or_default();
+    let subject = key.split_once(':').map_or("", |(_, subject)| subject);
+    let erased_at_ms = if kept.is_login() {
+        api.rows.user(tenant, subject).await.map(|user| user.and_then(|user| user.erased_at_ms))
+    } else {
+        api.rows.client(tenant, subject).await.map(|client| client.and_then(|client| client.erased_at_ms))
+    };
+    Ok(erased_at_ms.map_err(answer::unreadable)?.is_some_and(|erased_at_ms| covers(erased_at_ms, id.at_ms())))
+}
+
+/// Whether an erasure covers what was made at an instant. One whose time is in whole seconds covers all of its second,
+/// because its sender has cut off the rest.
+fn covers(erased_at_ms: i64, made_at_ms: i64) -> bool {
+    let rest_ms = if erased_at_ms % 1_000 == 0 { 999 } else { 0 };
+    made_at_ms <= erased_at_ms + rest_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_erasure_in_whole_seconds_covers_its_second() {
+        for (erased_at_ms, made_at_ms, is_covered) in [
+            (5_000, 4_999, true),
+            (5_000, 5_000, true),
+            (5_000, 5_999, true),
+            (5_000, 6_000, false),
+            (5_001, 5_001, true),
+            (5_001, 5_002, false),
+        ] {
+            assert_eq!(covers(erased_at_ms, made_at_ms), is_covered, "{erased_at_ms} {made_at_ms}");
+        }
+    }
+}

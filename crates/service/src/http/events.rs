@@ -1,0 +1,388 @@
+//! `POST /v1/events`: facts on their way into the log.
+//!
+//! ```text
+//!   body ─► media type ─► codec, each event ─► gate ─► place of the address ─► one append ─► 202
+//!                              └──── all faults of all events, by index ──► 422        wait for the fold ◄┘─► 200
+//! ```
+//!
+//! Nothing is appended unless every event of the request is right. Afterwards only the log can fail, and then some
+//! events may be stored: the sender repeats the request, and equal ids change nothing.
+
+pub(super) mod headers;
+
+use super::Api;
+use super::auth::{Caller, Scope};
+use super::problem::{Code, InputError, Problem};
+use super::request::{Packed, Prefer, json, media_type};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use foretell_engine::rows::outcomes::RecordOutcome;
+use foretell_events::codec::{self, Defaults, Faults, Parsed};
+use foretell_events::gate::{Admitted, Sources, Terms};
+use foretell_events::record::NewRecord;
+use foretell_events::{Event, Position, Topic};
+use foretell_ports::Kind;
+use foretell_telemetry::{meter, trace};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::time::Instant;
+use tracing::Instrument;
+use utoipa::ToSchema;
+
+/// Most events of a batch.
+pub const EVENTS_MAX: usize = 1_000;
+/// Most events of one user or client in a batch.
+pub const EVENTS_PER_SUBJECT_MAX: usize = 64;
+/// Says that the events are an import of the caller's own export, which may name Foretell's own sources. For `admin`.
+pub const IMPORT_HEADER: &str = "foretell-import";
+
+const BATCH: &str = "application/cloudevents-batch+json";
+const STRUCTURED: &str = "application/cloudevents+json";
+
+/// The answer to appended events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AppendAnswer)]
+pub struct Accepted {
+    /// How many events were appended.
+    pub accepted: usize,
+    /// Where each stands, in the order of the request.
+    pub positions: Vec<Placed>,
+    /// Whether the serving views contain them; absent unless `Prefer: wait` was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub folded: Option<bool>,
+    /// The outcome of each, in the order of the request; absent unless `folded` is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub outcomes: Option<Vec<RecordOutcome>>,
+}
+
+/// Whether the serving views contain events that somebody waits for.
+pub(super) enum Folded {
+    /// Not yet.
+    No,
+    /// They do; the outcome of each.
+    Yes(Vec<RecordOutcome>),
+}
+
+/// Where an event stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = EventPosition)]
+pub struct Placed {
+    /// Id of the event.
+    pub id: String,
+    /// Full name of the topic.
+    #[schema(example = "foretell.logins")]
+    pub topic: String,
+    /// Partition, from 0.
+    pub partition: u32,
+    /// Offset in the partition.
+    pub offset: i64,
+}
+
+/// Appends events: one CloudEvent (structured, or binary with `ce-` headers), or a batch of at most 1,000 and 1 MiB.
+///
+/// In structured mode `data_base64` is read as `data`. The body may be compressed with gzip; 1 MiB is its size before.
+/// Answers 202 once they are durable. With `Prefer: wait=SECONDS` it answers 200 as soon as the serving views
+/// contain them, and 202 when the time is up. Validation is all or nothing, and names every faulty event. After a
+/// 503 some may be stored: send the same again, equal ids of one type change nothing.
+#[utoipa::path(
+    post, path = "/v1/events", operation_id = "appendEvents", tag = "events",
+    params(
+        ("Foretell-Tenant" = Option<String>, Header, description = "Tenant of events that name none"),
+        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`: answer when the views contain the events"),
+        ("Foretell-Import" = Option<bool>, Header, description = "`true` from a caller with `admin`: the events are an own export, and may name the sources that Foretell writes under"),
+    ),
+    request_body(
+        // Data alone in binary mode is left out: its `ce-` headers are no parameters here, and generated clients
+        // that find `application/json` among the types send whole events by that name.
+        description = "A CloudEvent in structured mode, or a batch of them",
+        content(
+            (
+                ref("#/components/schemas/Event") = "application/cloudevents+json",
+                example = json!(super::openapi::login_event())
+            ),
+            (
+                ref("#/components/schemas/EventBatch") = "application/cloudevents-batch+json",
+                example = json!([super::openapi::login_event()])
+            ),
+        )
+    ),
+    responses(
+        (status = 202, description = "Durable", body = Accepted),
+        (status = 200, description = "Durable and folded into the serving views", body = Accepted),
+    )
+)]
+pub(super) async fn post(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Prefer(wait): Prefer,
+    headers: HeaderMap,
+    body: Packed,
+) -> Result<Response, Problem> {
+    let (records, ids) = match body.unpacked_if_short()? {
+        Ok(body) => read(&api, &caller, &headers, &body)?,
+        Err(packed) => {
+            let (tenant, intake) = (caller.tenant.clone(), api.clone());
+            let long = async move {
+                let body = packed.unpacked(intake.config.body_bytes_max)?;
+                read(&intake, &caller, &headers, &body)
+            };
+            api.long.run(&tenant, long).await??
+        }
+    };
+    answer(&api, records, ids, wait).await
+}
+
+/// The records of a body, and the ids of their events.
+fn read(
+    api: &Api,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(Vec<NewRecord>, Vec<String>), Problem> {
+    let mut events = Intake::new(api, caller, headers).read(headers, body)?;
+    permitted(caller, &events)?;
+    for admitted in &mut events {
+        // Written into the event, because a fold never asks.
+        admitted.parsed_mut().fill_in(|attempt| drop(api.enricher.enrich(attempt)));
+    }
+    let ids = events.iter().map(|admitted| admitted.event().envelope.id.clone()).collect();
+    Ok((events.into_iter().map(record).collect(), ids))
+}
+
+/// Appends records and answers where they stand, after the fold if the caller waits for it.
+pub(super) async fn answer(
+    api: &Api,
+    records: Vec<NewRecord>,
+    ids: Vec<String>,
+    wait: Option<std::time::Duration>,
+) -> Result<Response, Problem> {
+    let deadline = wait.map(|wait| Instant::now() + wait);
+    let keys: Vec<_> = records.iter().map(|record| record.key.clone().unwrap_or_default()).collect();
+    let positions = append(api, records).await?;
+    let folded = match deadline {
+        Some(deadline) if api.progress.wait(&positions, deadline).await => {
+            Some(Folded::Yes(outcomes(api, &positions, &keys).await))
+        }
+        Some(_) => Some(Folded::No),
+        None => None,
+    };
+    Ok(accepted(api, ids, &positions, folded))
+}
+
+/// The outcomes of folded records; unknown where their rows cannot be read, because they are folded all the same.
+async fn outcomes(api: &Api, positions: &[Position], keys: &[Bytes]) -> Vec<RecordOutcome> {
+    let keys = keys.iter().map(|key| std::str::from_utf8(key).unwrap_or_default());
+    let records: Vec<_> = positions.iter().copied().zip(keys).collect();
+    api.rows.record_outcomes(&records).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read the outcomes of events");
+        vec![RecordOutcome::Unknown; records.len()]
+    })
+}
+
+/// The answer to events that stand at these positions.
+pub(super) fn accepted(api: &Api, ids: Vec<String>, positions: &[Position], folded: Option<Folded>) -> Response {
+    let placed = ids.into_iter().zip(positions).map(|(id, position)| Placed {
+        id,
+        topic: api.topic_name(position.topic),
+        partition: position.partition,
+        offset: position.offset,
+    });
+    let (folded, outcomes) = match folded {
+        None => (None, None),
+        Some(Folded::No) => (Some(false), None),
+        Some(Folded::Yes(outcomes)) => (Some(true), Some(outcomes)),
+    };
+    let accepted = Accepted { accepted: positions.len(), positions: placed.collect(), folded, outcomes };
+    let status = if folded == Some(true) { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = (status, Json(accepted)).into_response();
+    if folded == Some(true) {
+        let (name, value) = (HeaderName::from_static("preference-applied"), HeaderValue::from_static("wait"));
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// Appends records, with the trace of the request.
+pub(super) async fn append(api: &Api, mut records: Vec<NewRecord>) -> Result<Vec<Position>, Problem> {
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    let destination = || api.topic_name(records[0].topic);
+    let span = trace::sending(api.log.system(), destination, records.len());
+    for record in &mut records {
+        trace::inject_from(&span, &mut record.headers);
+        metrics::counter!(foretell_telemetry::EVENTS_ACCEPTED, foretell_telemetry::FAMILY => record.topic.name())
+            .increment(1);
+    }
+    let begun = Instant::now();
+    let appended = api.log.append(records).instrument(span.clone()).await;
+    trace::sent(&span, &appended);
+    drop(span);
+    metrics::histogram!(foretell_telemetry::LOG_APPEND_SECONDS).record(begun.elapsed().as_secs_f64());
+    appended.map_err(|error| match error.kind {
+        Kind::Reject => Problem::new(Code::BodyTooLarge, "an event is larger than a record of the log may be"),
+        Kind::Retry | Kind::Fatal => {
+            tracing::warn!(%error, "cannot append");
+            Problem::new(
+                Code::LogUnavailable,
+                "some of it may be stored; send the same again: equal ids, and what holds already, change nothing",
+            )
+        }
+    })
+}
+
+/// The record of an event that was accepted; what it leaves out is counted.
+pub(super) fn record(admitted: Admitted) -> NewRecord {
+    let (record, dropped) = admitted.into_record();
+    meter::fields_dropped(record.topic.name(), dropped);
+    record
+}
+
+/// The record of an event that a handler writes itself; it is checked like any other.
+pub(super) fn own(event: Event) -> Result<NewRecord, Problem> {
+    Ok(record(Admitted::own(event)?))
+}
+
+fn says_import(headers: &HeaderMap) -> bool {
+    headers.get(IMPORT_HEADER).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
+/// Reads the events of a request.
+struct Intake<'a> {
+    defaults: Defaults<'a>,
+    terms: Terms<'a>,
+}
+
+impl<'a> Intake<'a> {
+    fn new(api: &Api, caller: &'a Caller, headers: &HeaderMap) -> Self {
+        let now_ms = api.clock.now_ms();
+        let is_import = says_import(headers) && caller.may(Scope::Admin);
+        let sources = if is_import { Sources::Any } else { Sources::Foreign };
+        let tenant = caller.named.then_some(caller.tenant.as_str());
+        Self {
+            defaults: Defaults { tenant: &caller.tenant, time_ms: now_ms },
+            terms: Terms { now_ms, tenant, sources },
+        }
+    }
+
+    fn read(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Admitted>, Problem> {
+        let media_type = media_type(headers)?;
+        match media_type.as_ref().map(|media| (media.essence(), media.is_json())) {
+            Some((BATCH, _)) => self.batch(json(body)?),
+            Some((STRUCTURED, _)) => self.structured(&json(body)?),
+            Some((other, is_json)) if !is_json || other.starts_with("application/cloudevents") => Err(unsupported()),
+            _ => self.binary(headers, body),
+        }
+    }
+
+    fn structured(&self, event: &Value) -> Result<Vec<Admitted>, Problem> {
+        if event.is_array() {
+            return Err(misnamed(BATCH));
+        }
+        Ok(vec![self.admitted(codec::decode_structured(event, self.defaults))?])
+    }
+
+    fn binary(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Admitted>, Problem> {
+        let attributes = headers::attributes(headers);
+        if attributes.iter().all(|(name, _)| *name == "datacontenttype") {
+            return Err(without_attributes(body));
+        }
+        Ok(vec![self.admitted(codec::decode_binary(&attributes, body, self.defaults))?])
+    }
+
+    fn batch(&self, body: Value) -> Result<Vec<Admitted>, Problem> {
+        let Value::Array(values) = body else { return Err(misnamed(STRUCTURED)) };
+        if values.len() > EVENTS_MAX {
+            let detail = format!("{} events, more than {EVENTS_MAX}", values.len());
+            return Err(Problem::new(Code::TooManyEvents, detail));
+        }
+        let mut events = Vec::with_capacity(values.len());
+        let mut faults = Vec::new();
+        for (index, value) in values.iter().enumerate() {
+            match self.admitted(codec::decode_structured(value, self.defaults)) {
+                Ok(admitted) => events.push(admitted),
+                Err(found) => faults.extend(found.within(&format!("/{index}")).into_vec()),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Problem::invalid(faults));
+        }
+        bounded(&events)?;
+        Ok(events)
+    }
+
+    fn admitted(&self, decoded: Result<Parsed, Faults>) -> Result<Admitted, Faults> {
+        self.terms.admit(decoded?)
+    }
+}
+
+fn unsupported() -> Problem {
+    let detail = format!("send {STRUCTURED}, {BATCH}, or application/json with the attributes in ce- headers");
+    Problem::new(Code::UnsupportedMediaType, detail)
+}
+
+/// The body is of another mode than its media type says.
+fn misnamed(media_type: &str) -> Problem {
+    let what = if media_type == BATCH { "a batch, a list of CloudEvents" } else { "no list, so it is no batch" };
+    Problem::new(Code::UnsupportedMediaType, format!("the body is {what}; send it as {media_type}"))
+}
+
+/// JSON without `ce-` headers: what its sender meant can mostly be seen.
+fn without_attributes(body: &[u8]) -> Problem {
+    match json(body) {
+        Ok(Value::Array(_)) => misnamed(BATCH),
+        Ok(Value::Object(event)) if event.contains_key("specversion") => {
+            let detail = format!("the body is a CloudEvent in structured mode; send it as {STRUCTURED}");
+            Problem::new(Code::UnsupportedMediaType, detail)
+        }
+        _ => unsupported(),
+    }
+}
+
+/// Refuses events of types that the caller's scopes do not cover.
+fn permitted(caller: &Caller, events: &[Admitted]) -> Result<(), Problem> {
+    let lacking = events.iter().enumerate().filter_map(|(index, admitted)| {
+        let fact = &admitted.event().fact;
+        let needed = Scope::of(fact);
+        (!caller.may(needed)).then(|| InputError {
+            pointer: format!("/{index}/type"),
+            code: Code::ScopeMissing.name().to_owned(),
+            detail: format!("{} needs the scope {}", fact.type_name(), needed.name()),
+        })
+    });
+    let lacking: Vec<_> = lacking.collect();
+    match lacking.first() {
+        None => Ok(()),
+        Some(first) => Err(Problem::new(Code::ScopeMissing, first.detail.clone()).with(lacking)),
+    }
+}
+
+/// At most [`EVENTS_PER_SUBJECT_MAX`] events of one user or client: as many as its row remembers.
+fn bounded(events: &[Admitted]) -> Result<(), Problem> {
+    let mut subjects: BTreeMap<(Topic, String), usize> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (index, admitted) in events.iter().enumerate() {
+        let event = admitted.event();
+        let count = subjects.entry((event.fact.topic(), event.key())).or_default();
+        *count += 1;
+        if *count > EVENTS_PER_SUBJECT_MAX {
+            errors.push(InputError {
+                pointer: format!("/{index}"),
+                code: Code::TooManyPerSubject.name().to_owned(),
+                detail: format!("number {count} of one user or client"),
+            });
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("at most {EVENTS_PER_SUBJECT_MAX} events of one user or client in a batch");
+    Err(Problem::new(Code::TooManyPerSubject, detail).with(errors))
+}

@@ -1,0 +1,157 @@
+//! The model that scores a tenant's visits: which one it is, what it was learnt from, and how recent visits went
+//! beside what it says of them.
+//!
+//! A model is a document like a policy and travels as one: versions, `If-Match`, the fence of the topic, and a way
+//! back by publishing an earlier document. An empty one goes back to two counters.
+
+use super::Api;
+use super::answer::{self, at};
+use super::auth::Caller;
+use super::policies::{self, PolicyVersions};
+use super::problem::Problem;
+use super::request::Body;
+use super::risk::visits::AppointmentModel;
+use crate::policies::Latest;
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use foretell_domain::score::no_show::calibration::{Bin, Line};
+use foretell_domain::score::no_show::model::{Model, Training};
+use foretell_domain::score::no_show::{Named, TRAINED, TWO_COUNTERS};
+use foretell_events::policy::Kind;
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// The model that scores visits.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ModelAnswer {
+    /// What answers name; two counters where none is published.
+    pub model: AppointmentModel,
+    /// The version of the document: a number, or a digest where none was published. `ETag` carries the latest that
+    /// was published, which is another one where that cannot be used.
+    pub version: String,
+    /// When it was published; null where none was.
+    #[schema(format = DateTime, required)]
+    pub published_at: Option<String>,
+    /// What it was learnt from, and its measures on what came after, by segment; null of two counters.
+    #[schema(required, value_type = Option<Object>)]
+    pub training: Option<Training>,
+    /// What it asks of a visit.
+    pub inputs: Vec<String>,
+    /// How recent outcomes correct it.
+    pub calibration: Segments,
+    /// How recent visits went beside their corrected scores: tenths of them, the lowest scores first.
+    pub reliability: Vec<Bin>,
+    /// The document; null of two counters.
+    #[schema(required, value_type = Option<Object>)]
+    pub document: Option<Model>,
+    /// Stable codes; `POLICY_INVALID`: the latest document cannot be used.
+    pub warnings: Vec<&'static str>,
+}
+
+/// Corrections of log-odds by segment: `middle + slope * (log_odds - middle) + intercept`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[schema(as = CalibrationSegments)]
+pub struct Segments {
+    /// Of visits booked for the same day.
+    pub same_day: Line,
+    /// Of all others.
+    pub later: Line,
+}
+
+/// The model that scores visits, with its measures and how reliable it is.
+///
+/// `ETag` is the latest version of the document, `Last-Modified` when it was published. With `If-None-Match` or
+/// `If-Modified-Since` it is answered 304 where the caller has that version; `calibration` and `reliability`, which
+/// follow recent visits, may have changed then all the same.
+#[utoipa::path(
+    get, path = "/v1/models/no-show", operation_id = "getNoShowModel", tag = "models",
+    params(
+        ("Foretell-Tenant" = Option<String>, Header),
+        ("If-None-Match" = Option<String>, Header, description = "Versions that the caller has, as `ETag` had them"),
+        ("If-Modified-Since" = Option<String>, Header, description = "The `Last-Modified` of what the caller has"),
+    ),
+    responses(
+        (status = 200, description = "The model", body = ModelAnswer, headers(
+            ("ETag" = String, description = "The latest version"),
+            ("Last-Modified" = String, description = "When it was published; absent of two counters"),
+        )),
+        (status = 304, description = "The caller has the latest version"),
+    )
+)]
+pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMap) -> Result<Response, Problem> {
+    let (answer, latest) = shown(&api, &caller.tenant).await?;
+    policies::read(&headers, Json(answer), &latest)
+}
+
+/// The models that are remembered.
+#[utoipa::path(
+    get, path = "/v1/models/no-show/versions", operation_id = "listNoShowModelVersions", tag = "models",
+    params(("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, description = "The versions", body = PolicyVersions),
+    )
+)]
+pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<PolicyVersions>, Problem> {
+    policies::remembered(&api, &caller.tenant, Kind::NoShowModel).await.map(Json)
+}
+
+/// Replaces the model: the document is what `foretell train no-show` writes; an empty one goes back to two counters.
+///
+/// It answers in this process when it is answered, and everywhere within a second or so. Preconditions and
+/// `Idempotency-Key` are those of policies. One that asks for a protected attribute, or cannot be used, is refused, and the one before it stays.
+#[utoipa::path(
+    put, path = "/v1/models/no-show", operation_id = "publishNoShowModel", tag = "models",
+    params(
+        ("Foretell-Tenant" = Option<String>, Header),
+        ("If-Match" = Option<String>, Header, description = "The versions that may be replaced, as `ETag` had them"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: nothing that was published is replaced"),
+        ("If-Unmodified-Since" = Option<String>, Header, description = "The `Last-Modified` of what may be replaced"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
+    ),
+    request_body(description = "The document", content((Object = "application/json", example = json!({})))),
+    responses(
+        (
+            status = 200, description = "The model in force", body = ModelAnswer,
+            headers(("ETag" = String, description = "The latest version"))
+        ),
+        (status = 409), (status = 412),
+    )
+)]
+pub(super) async fn put(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    policies::replace(&api, &caller.tenant, Kind::NoShowModel, &headers, &body).await?;
+    let (answer, latest) = shown(&api, &caller.tenant).await?;
+    Ok(policies::tagged(Json(answer), policies::present(&latest)))
+}
+
+async fn shown(api: &Api, tenant: &str) -> Result<(ModelAnswer, Latest), Problem> {
+    let active = api.assessor.models().read(tenant).await.map_err(answer::unreadable)?;
+    let review = api.assessor.review(tenant, &active, api.clock.now_ms()).await.map_err(answer::unreadable)?;
+    let model = active.policy.model.as_deref();
+    let Named { id, version } = match model {
+        Some(_) => Named { id: TRAINED, version: active.version.clone().into() },
+        None => TWO_COUNTERS,
+    };
+    let mut inputs: Vec<_> =
+        model.map_or_else(Vec::new, |model| model.terms.iter().map(|term| term.input.to_string()).collect());
+    inputs.dedup();
+    let answer = ModelAnswer {
+        model: AppointmentModel { id, version: version.into_owned() },
+        version: active.version.clone(),
+        published_at: active.published.as_ref().map(|version| at(version.published_at_ms)),
+        training: model.map(|model| model.training.clone()),
+        inputs,
+        calibration: Segments { same_day: review.same_day, later: review.later },
+        reliability: review.reliability,
+        document: model.cloned(),
+        warnings: active.warning.into_iter().collect(),
+    };
+    Ok((answer, active.latest.clone()))
+}

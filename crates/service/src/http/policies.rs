@@ -1,0 +1,355 @@
+//! Policies: which document decides for the tenant, since when, and what decided before it.
+//!
+//! A change is validated as a whole, and appended through the fence of the topic's only partition after the view has
+//! reached its end. So of two changes at once one is told that it lost, and preconditions (`If-Match`, `If-None-Match`,
+//! dates) mean what they say across processes: nobody replaces what they have not seen.
+
+use super::answer::{self, at};
+use super::auth::{Caller, Scope};
+use super::precondition::{Preconditions, Present, Read};
+use super::problem::{Code, Problem};
+use super::request::{Body, Ids, media_type};
+use super::{Api, SOURCE, idempotency};
+use crate::policies::Latest;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use foretell_domain::view::policy::Policy as Row;
+use foretell_events::codec::{Fault, encode_event};
+use foretell_events::document::{self, Syntax};
+use foretell_events::policy::{EARLIER_MAX, Kind, Publication, TEXT_BYTES_MAX, Version};
+use foretell_events::{Envelope, Event, Fact, Position, Topic};
+use foretell_ports::Kind as Failure;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+/// A policy of the tenant.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct PolicyAnswer {
+    /// What it is for: `login` or `reminders`.
+    pub policy: String,
+    /// The version that answers name: a number, or a digest where the settings decide. `ETag` carries the latest that
+    /// was published, which is another one where that cannot be used.
+    pub version: String,
+    /// When it was published; null where the settings decide.
+    #[schema(format = DateTime, required)]
+    pub published_at: Option<String>,
+    /// What the tenant wants otherwise than the settings.
+    pub document: Value,
+    /// All of it, with what the settings add.
+    pub effective: Value,
+    /// Stable codes; `POLICY_INVALID`: the latest document cannot be used.
+    pub warnings: Vec<&'static str>,
+}
+
+/// A version of a policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyVersion {
+    /// From 1.
+    pub version: u32,
+    /// When it was published.
+    #[schema(format = DateTime)]
+    pub published_at: String,
+    /// Its document.
+    pub document: Value,
+}
+
+/// The versions of a policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyVersions {
+    /// The latest first; at most 16 are remembered.
+    pub versions: Vec<PolicyVersion>,
+}
+
+/// The policy in force.
+///
+/// `ETag` is the latest version that was published, `Last-Modified` when that was. With `If-None-Match` or
+/// `If-Modified-Since` it is answered 304 where the caller has that version. Both are about what was published:
+/// `effective` also changes with the settings of the service, and keeps the `ETag` then.
+#[utoipa::path(
+    get, path = "/v1/policies/{policy}", operation_id = "getPolicy", tag = "policies",
+    params(
+        ("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header),
+        ("If-None-Match" = Option<String>, Header, description = "Versions that the caller has, as `ETag` had them"),
+        ("If-Modified-Since" = Option<String>, Header, description = "The `Last-Modified` of what the caller has"),
+    ),
+    responses(
+        (status = 200, description = "The policy", body = PolicyAnswer, headers(
+            ("ETag" = String, description = "The latest version"),
+            ("Last-Modified" = String, description = "When it was published; absent where the settings decide"),
+        )),
+        (status = 304, description = "The caller has the latest version"),
+        (status = 404),
+    )
+)]
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(policy): Ids<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let kind = kind(&policy)?;
+    caller.needs(reading(kind))?;
+    let (answer, latest) = shown(&api, kind, &caller.tenant).await?;
+    read(&headers, Json(answer), &latest)
+}
+
+/// The versions of a policy that are remembered.
+#[utoipa::path(
+    get, path = "/v1/policies/{policy}/versions", operation_id = "listPolicyVersions", tag = "policies",
+    params(("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, description = "The versions", body = PolicyVersions),
+        (status = 404),
+    )
+)]
+pub(super) async fn versions(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(policy): Ids<String>,
+) -> Result<Json<PolicyVersions>, Problem> {
+    let kind = kind(&policy)?;
+    caller.needs(reading(kind))?;
+    remembered(&api, &caller.tenant, kind).await.map(Json)
+}
+
+/// The scope that reading a policy needs.
+fn reading(kind: Kind) -> Scope {
+    match kind {
+        Kind::Login => Scope::LoginsRead,
+        Kind::Reminders | Kind::NoShowModel => Scope::VisitsRead,
+    }
+}
+
+/// The versions of a document that are remembered.
+pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<PolicyVersions, Problem> {
+    let row = read_row(api, tenant, kind).await?;
+    let versions = row.versions().map(|version| PolicyVersion {
+        version: version.version,
+        published_at: at(version.published_at_ms),
+        document: parsed(&version.document),
+    });
+    Ok(PolicyVersions { versions: versions.collect() })
+}
+
+/// Replaces the policy: the document says what the tenant wants otherwise than the settings.
+///
+/// It is in force in this process when it is answered, and everywhere within a second or so. With `If-Match` it
+/// replaces one of these versions alone, with `If-None-Match: *` none at all, with `If-Unmodified-Since` none that is
+/// newer; else 412. The document that is in force already is not published again. With `Idempotency-Key` it is, once,
+/// so that its version remembers the key: the same request can then be sent again, and publishes nothing, as long as
+/// its version is among the 16 that are remembered. A document that cannot be used is refused, and the one before it
+/// stays.
+#[utoipa::path(
+    put, path = "/v1/policies/{policy}", operation_id = "publishPolicy", tag = "policies",
+    params(
+        ("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header),
+        ("If-Match" = Option<String>, Header, description = "The versions that may be replaced, as `ETag` had them"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: nothing that was published is replaced"),
+        ("If-Unmodified-Since" = Option<String>, Header, description = "The `Last-Modified` of what may be replaced"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
+    ),
+    request_body(
+        description = "The document, in JSON or TOML",
+        content(
+            (
+                ref("#/components/schemas/PolicyDocument") = "application/json",
+                example = json!({"challenge_at": 0.4, "signals": {"new_device": {"factor": 4.0}}})
+            ),
+            (String = "application/toml", example = "challenge_at = 0.4\n"),
+        )
+    ),
+    responses(
+        (
+            status = 200, description = "The policy in force", body = PolicyAnswer,
+            headers(("ETag" = String, description = "The latest version"))
+        ),
+        (status = 404), (status = 409), (status = 412),
+    )
+)]
+pub(super) async fn put(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(policy): Ids<String>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    let kind = kind(&policy)?;
+    replace(&api, &caller.tenant, kind, &headers, &body).await?;
+    let (answer, latest) = shown(&api, kind, &caller.tenant).await?;
+    Ok(tagged(Json(answer), present(&latest)))
+}
+
+/// Publishes a document of a kind, if it can be used and replaces what it is meant to.
+pub(super) async fn replace(
+    api: &Api,
+    tenant: &str,
+    kind: Kind,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(), Problem> {
+    let preconditions = Preconditions::of(headers)?;
+    let document = document(headers, body)?;
+    validated(api, kind, &document).await?;
+    let request = idempotency::of(headers)?
+        .map(|key| idempotency::event_id(tenant, &format!("/v1/policies/{}", kind.name()), key));
+    let change = Change { kind, tenant, document, preconditions, request };
+    // Of changes in this process each waits for the one before, tenants in turn; the fence is for other processes.
+    let _turn = api.changes.turn(tenant).await;
+    publish(api, change).await
+}
+
+struct Change<'a> {
+    kind: Kind,
+    tenant: &'a str,
+    document: Value,
+    preconditions: Preconditions,
+    /// What the idempotency key makes of the request, if it has one.
+    request: Option<String>,
+}
+
+fn kind(name: &str) -> Result<Kind, Problem> {
+    // A model is shown with how reliable it is: see `models`.
+    Kind::parse(name)
+        .filter(|kind| *kind != Kind::NoShowModel)
+        .ok_or_else(|| Problem::new(Code::PolicyNotFound, "there are login and reminders"))
+}
+
+fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
+    let (syntax, malformed) = match media_type(headers)? {
+        None => (Syntax::Json, Code::MalformedJson),
+        Some(media) if media.is_json() => (Syntax::Json, Code::MalformedJson),
+        Some(media) if media.essence() == "application/toml" => (Syntax::Toml, Code::MalformedToml),
+        Some(_) => return Err(Problem::new(Code::UnsupportedMediaType, "send application/json or application/toml")),
+    };
+    document::parse(body, syntax, TEXT_BYTES_MAX).map_err(|error| match error {
+        document::Error::TooLong { .. } => Problem::invalid(vec![Fault::new("", INVALID_POLICY, error.to_string())]),
+        document::Error::Json(faults) => faults.into(),
+        _ => Problem::new(malformed, format!("the document: {error}")).at(""),
+    })
+}
+
+/// Whether it can be used. Rules are parsed on a thread where that holds nobody up.
+async fn validated(api: &Api, kind: Kind, document: &Value) -> Result<(), Problem> {
+    let (document, policies) = (document.clone(), api.policies.of(kind));
+    let read = tokio::task::spawn_blocking(move || policies.check(&document)).await;
+    let read = read.map_err(|_| Problem::new(Code::Internal, "the policy could not be read"))?;
+    read.map_err(|invalid| Problem::invalid(vec![Fault::new(invalid.pointer, INVALID_POLICY, invalid.detail)]))
+}
+
+/// A policy that cannot be used, as a code of its errors.
+const INVALID_POLICY: &str = "INVALID_POLICY";
+
+async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
+    const PARTITION: u32 = 0;
+    let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
+    let mut fenced = api.log.fence(Topic::Policies, PARTITION).await.map_err(unwritable)?;
+    let end = api.log.extent(Topic::Policies, PARTITION).await.map_err(unwritable)?.end;
+    let last = Position { topic: Topic::Policies, partition: PARTITION, offset: end - 1 };
+    if end > 0 && !api.progress.wait(&[last], deadline).await {
+        return Err(Problem::new(Code::ViewsUnavailable, "the policies are not folded yet"));
+    }
+    let row = read_row(api, change.tenant, change.kind).await?;
+    if let Some(published) =
+        row.versions().find(|version| version.request.is_some() && version.request == change.request)
+    {
+        // Sent again: it is done, whatever was published since.
+        return if parsed(&published.document) == change.document { Ok(()) } else { Err(idempotency::reused()) };
+    }
+    let latest = api.policies.of(change.kind).latest(&row);
+    if !change.preconditions.write(present(&latest)) {
+        let detail = format!("the version is {}: read it again", latest.version);
+        return Err(Problem::new(Code::PreconditionFailed, detail));
+    }
+    if change.request.is_none() && row.version > 0 && parsed(&row.document) == change.document {
+        // It holds already: no version, no record. A request under a key needs one, as its version remembers the key.
+        return Ok(());
+    }
+    let publication = Publication {
+        kind: change.kind,
+        version: row.version.saturating_add(1),
+        document: change.document.to_string(),
+        published_by: None,
+        request: change.request,
+        earlier: row.versions().take(EARLIER_MAX).collect(),
+    };
+    let envelope = Envelope {
+        id: answer::new_id(),
+        source: SOURCE.to_owned(),
+        tenant: change.tenant.to_owned(),
+        time_ms: api.clock.now_ms(),
+    };
+    let record = encode_event(&Event { envelope, fact: Fact::PolicyPublished(Box::new(publication)) }, &[]);
+    let positions = fenced.append(vec![record]).await.map_err(|error| match error.kind {
+        Failure::Fatal => Problem::new(Code::PolicyConflict, "somebody else is changing a policy: read it again"),
+        _ => unwritable(error),
+    })?;
+    if api.progress.wait(&positions, deadline).await {
+        return Ok(());
+    }
+    let detail = "the policy is stored and not yet folded; it is in force as soon as it is";
+    Err(Problem::new(Code::ViewsUnavailable, detail))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "has the shape that map_err asks for")]
+fn unwritable(error: foretell_ports::Error) -> Problem {
+    tracing::warn!(%error, "cannot append a policy");
+    Problem::new(Code::LogUnavailable, "the policy may be stored: read it before it is sent again")
+}
+
+async fn read_row(api: &Api, tenant: &str, kind: Kind) -> Result<Row, Problem> {
+    Ok(api.rows.policy(tenant, kind).await.map_err(answer::unreadable)?.unwrap_or_default())
+}
+
+fn parsed(document: &str) -> Value {
+    serde_json::from_str(document).unwrap_or_default()
+}
+
+async fn shown(api: &Api, kind: Kind, tenant: &str) -> Result<(PolicyAnswer, Latest), Problem> {
+    let active = api.policies.of(kind).show(tenant).await.map_err(answer::unreadable)?;
+    let document = active.published.as_ref().map_or_else(|| Value::Object(serde_json::Map::new()), own);
+    let answer = PolicyAnswer {
+        policy: kind.name().to_owned(),
+        version: active.version,
+        published_at: active.published.as_ref().map(|version| at(version.published_at_ms)),
+        document,
+        effective: active.policy,
+        warnings: active.warning.into_iter().collect(),
+    };
+    Ok((answer, active.latest))
+}
+
+/// The answer to a request that reads a document, as its preconditions want it.
+pub(super) fn read(headers: &HeaderMap, answer: impl IntoResponse, latest: &Latest) -> Result<Response, Problem> {
+    let present = present(latest);
+    match Preconditions::of(headers)?.read(present) {
+        Read::Full => Ok(tagged(answer, present)),
+        Read::NotModified => Ok(tagged(StatusCode::NOT_MODIFIED, present)),
+        Read::Failed => Err(Problem::new(Code::PreconditionFailed, format!("the version is {}", latest.version))),
+    }
+}
+
+/// What preconditions are compared with.
+pub(super) fn present(latest: &Latest) -> Present<'_> {
+    let Latest { version, published_at_ms, is_dated_alone } = latest;
+    Present { version, published_at_ms: *published_at_ms, is_dated_alone: *is_dated_alone }
+}
+
+/// An answer whose `ETag` names the version that a change replaces, and whose `Last-Modified` says when it came.
+pub(super) fn tagged(answer: impl IntoResponse, present: Present<'_>) -> Response {
+    let mut response = answer.into_response();
+    let headers = [(header::ETAG, present.etag()), (header::LAST_MODIFIED, present.last_modified())];
+    for (name, value) in headers {
+        value.and_then(|value| response.headers_mut().insert(name, value));
+    }
+    response
+}
+
+fn own(version: &Version) -> Value {
+    parsed(&version.document)
+}

@@ -1,0 +1,437 @@
+//! Errors as clients see them: RFC 9457 problem documents with stable codes.
+//!
+//! A client decides by `code` and `status`, a developer reads `detail` and `errors`, an operator finds the log line
+//! by `trace_id`. What went wrong inside (addresses, statements, causes) is logged and never told.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use foretell_events::codec::{Fault, Faults, MALFORMED_JSON};
+use foretell_telemetry::trace;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Where the paths of the API are listed.
+pub(super) const SEE_DOCS: &str = "there is no such path: see /docs, or /openapi.json, for all of them";
+
+/// What is wrong, for programs. A code once given keeps its meaning and its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = ProblemCode)]
+pub enum Code {
+    /// 400: the body is not JSON.
+    MalformedJson,
+    /// 400: the body is not TOML.
+    MalformedToml,
+    /// 400: a header, a path or a query cannot be parsed.
+    MalformedRequest,
+    /// 400: the query has a parameter that the path does not have; `errors` says which.
+    UnknownParameter,
+    /// 401: no API key, or one that is not known; or a ticket that cannot be used, or not any more.
+    Unauthenticated,
+    /// 403: the API key lacks the scope that the route needs.
+    ScopeMissing,
+    /// 403: the header names another tenant than the API key belongs to.
+    TenantForbidden,
+    /// 403: there are no API keys, and the request is for another host than this machine.
+    HostForbidden,
+    /// 403: there are no API keys, and a page of another origin made a browser ask.
+    OriginForbidden,
+    /// 404: there is no such path.
+    PathNotFound,
+    /// 404: this tenant never saw the user.
+    UserNotFound,
+    /// 404: this tenant never saw the client.
+    ClientNotFound,
+    /// 404: this tenant never saw the appointment, or has forgotten it.
+    AppointmentNotFound,
+    /// 404: there is no such policy.
+    PolicyNotFound,
+    /// 404: this tenant has no such decision, or not any more.
+    DecisionNotFound,
+    /// 405: the path has other methods.
+    MethodNotAllowed,
+    /// 408: the body did not come in time.
+    BodyTimeout,
+    /// 409: somebody else is changing a policy; read it again.
+    PolicyConflict,
+    /// 410: the cursor belongs to a log that no longer exists; start anew.
+    CursorExpired,
+    /// 412: `If-Match` names another version than the present one; read it again.
+    PreconditionFailed,
+    /// 413: the body, or a record made of it, is too large.
+    BodyTooLarge,
+    /// 413: the batch has too many events.
+    TooManyEvents,
+    /// 415: the body is of a media type that the route does not read.
+    UnsupportedMediaType,
+    /// 415: the body is compressed in another way than gzip; `Accept-Encoding` says what is read.
+    UnsupportedContentEncoding,
+    /// 422: the body was parsed and is invalid; `errors` says where.
+    ValidationFailed,
+    /// 422: the batch has too many events of one user or client.
+    TooManyPerSubject,
+    /// 422: the window of the agenda holds more visits than one answer may look at; narrow it.
+    AgendaTooLarge,
+    /// 422: the idempotency key was used with another body.
+    IdempotencyKeyReused,
+    /// 429: the appointment has as many requests for a reminder as it may have in a day.
+    TooManyReminders,
+    /// 429: the tenant's own requests take up its share of what the process does at once; send fewer at once.
+    TenantOverloaded,
+    /// 500: a fault of the service.
+    Internal,
+    /// 503: the process waits for log and store; try again.
+    Starting,
+    /// 503: too many requests are being answered; try again.
+    Overloaded,
+    /// 503: too many streams are open; try again later.
+    TooManyStreams,
+    /// 503: the answer took too long; whether anything was appended is not known.
+    Timeout,
+    /// 503: the log did not take the events, or only some; send the same again.
+    LogUnavailable,
+    /// 503: the views cannot be read, or are too far behind to answer.
+    ViewsUnavailable,
+    /// 503: the log cannot be read, where decisions are kept.
+    DecisionsUnavailable,
+}
+
+impl Code {
+    /// Every code, for documents and tests.
+    pub const ALL: &[Self] = &[
+        Self::MalformedJson,
+        Self::MalformedToml,
+        Self::MalformedRequest,
+        Self::UnknownParameter,
+        Self::Unauthenticated,
+        Self::ScopeMissing,
+        Self::TenantForbidden,
+        Self::HostForbidden,
+        Self::OriginForbidden,
+        Self::PathNotFound,
+        Self::UserNotFound,
+        Self::ClientNotFound,
+        Self::AppointmentNotFound,
+        Self::PolicyNotFound,
+        Self::DecisionNotFound,
+        Self::MethodNotAllowed,
+        Self::BodyTimeout,
+        Self::PolicyConflict,
+        Self::PreconditionFailed,
+        Self::CursorExpired,
+        Self::BodyTooLarge,
+        Self::TooManyEvents,
+        Self::UnsupportedMediaType,
+        Self::UnsupportedContentEncoding,
+        Self::ValidationFailed,
+        Self::TooManyPerSubject,
+        Self::AgendaTooLarge,
+        Self::IdempotencyKeyReused,
+        Self::TooManyReminders,
+        Self::TenantOverloaded,
+        Self::Internal,
+        Self::Starting,
+        Self::Overloaded,
+        Self::TooManyStreams,
+        Self::Timeout,
+        Self::LogUnavailable,
+        Self::ViewsUnavailable,
+        Self::DecisionsUnavailable,
+    ];
+
+    /// The code as it is sent, its status and its title.
+    pub const fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::MalformedJson => ("MALFORMED_JSON", S::BAD_REQUEST, "The body is not JSON"),
+            Self::MalformedToml => ("MALFORMED_TOML", S::BAD_REQUEST, "The body is not TOML"),
+            Self::MalformedRequest => ("MALFORMED_REQUEST", S::BAD_REQUEST, "The request cannot be parsed"),
+            Self::UnknownParameter => ("UNKNOWN_PARAMETER", S::BAD_REQUEST, "The path has no such query parameter"),
+            Self::Unauthenticated => ("UNAUTHENTICATED", S::UNAUTHORIZED, "An API key is needed"),
+            Self::ScopeMissing => ("SCOPE_MISSING", S::FORBIDDEN, "The API key lacks a scope"),
+            Self::TenantForbidden => ("TENANT_FORBIDDEN", S::FORBIDDEN, "The API key belongs to another tenant"),
+            Self::HostForbidden => ("HOST_FORBIDDEN", S::FORBIDDEN, "The request is for another host"),
+            Self::OriginForbidden => ("ORIGIN_FORBIDDEN", S::FORBIDDEN, "The request is a page's of another origin"),
+            Self::PathNotFound => ("PATH_NOT_FOUND", S::NOT_FOUND, "There is no such path"),
+            Self::UserNotFound => ("USER_NOT_FOUND", S::NOT_FOUND, "The user was never seen"),
+            Self::ClientNotFound => ("CLIENT_NOT_FOUND", S::NOT_FOUND, "The client was never seen"),
+            Self::AppointmentNotFound => ("APPOINTMENT_NOT_FOUND", S::NOT_FOUND, "The appointment is not known"),
+            Self::PolicyNotFound => ("POLICY_NOT_FOUND", S::NOT_FOUND, "There is no such policy"),
+            Self::BodyTimeout => ("BODY_TIMEOUT", S::REQUEST_TIMEOUT, "The body did not come in time"),
+            Self::PolicyConflict => ("POLICY_CONFLICT", S::CONFLICT, "Somebody else is changing it"),
+            Self::PreconditionFailed => {
+                ("PRECONDITION_FAILED", S::PRECONDITION_FAILED, "There is another version by now")
+            }
+            Self::DecisionNotFound => ("DECISION_NOT_FOUND", S::NOT_FOUND, "The decision is not known"),
+            Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The path has other methods"),
+            Self::CursorExpired => ("CURSOR_EXPIRED", S::GONE, "The cursor is of a log that no longer exists"),
+            Self::BodyTooLarge => ("BODY_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::TooManyEvents => ("TOO_MANY_EVENTS", S::PAYLOAD_TOO_LARGE, "The batch has too many events"),
+            Self::UnsupportedMediaType => {
+                ("UNSUPPORTED_MEDIA_TYPE", S::UNSUPPORTED_MEDIA_TYPE, "The media type is not supported")
+            }
+            Self::UnsupportedContentEncoding => {
+                ("UNSUPPORTED_CONTENT_ENCODING", S::UNSUPPORTED_MEDIA_TYPE, "The content encoding is not supported")
+            }
+            Self::ValidationFailed => ("VALIDATION_FAILED", S::UNPROCESSABLE_ENTITY, "The input is invalid"),
+            Self::TooManyPerSubject => {
+                ("TOO_MANY_PER_SUBJECT", S::UNPROCESSABLE_ENTITY, "Too many events of one user or client")
+            }
+            Self::AgendaTooLarge => ("AGENDA_TOO_LARGE", S::UNPROCESSABLE_ENTITY, "The window holds too many visits"),
+            Self::IdempotencyKeyReused => {
+                ("IDEMPOTENCY_KEY_REUSED", S::UNPROCESSABLE_ENTITY, "The idempotency key was used with another body")
+            }
+            Self::Internal => ("INTERNAL", S::INTERNAL_SERVER_ERROR, "The service failed"),
+            Self::TooManyReminders => {
+                ("TOO_MANY_REMINDERS", S::TOO_MANY_REQUESTS, "Too many reminders of one appointment")
+            }
+            Self::TenantOverloaded => {
+                ("TENANT_OVERLOADED", S::TOO_MANY_REQUESTS, "The tenant has too many requests at once")
+            }
+            Self::Starting => ("STARTING", S::SERVICE_UNAVAILABLE, "The service is starting"),
+            Self::Overloaded => ("OVERLOADED", S::SERVICE_UNAVAILABLE, "Too many requests at once"),
+            Self::TooManyStreams => ("TOO_MANY_STREAMS", S::SERVICE_UNAVAILABLE, "Too many streams are open"),
+            Self::Timeout => ("TIMEOUT", S::SERVICE_UNAVAILABLE, "The answer took too long"),
+            Self::LogUnavailable => ("LOG_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The log cannot be written"),
+            Self::ViewsUnavailable => ("VIEWS_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The views cannot be read"),
+            Self::DecisionsUnavailable => {
+                ("DECISIONS_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The decisions cannot be read")
+            }
+        }
+    }
+
+    /// The code as it is sent.
+    pub const fn name(self) -> &'static str {
+        self.parts().0
+    }
+
+    /// The status that it is sent with.
+    pub const fn status(self) -> StatusCode {
+        self.parts().1
+    }
+
+    /// Seconds after which it may be tried again, where that helps.
+    const fn retry_after_s(self) -> Option<u32> {
+        match self {
+            Self::Starting
+            | Self::Overloaded
+            | Self::TenantOverloaded
+            | Self::Timeout
+            | Self::LogUnavailable
+            | Self::ViewsUnavailable
+            | Self::DecisionsUnavailable => Some(1),
+            Self::TooManyStreams => Some(10),
+            _ => None,
+        }
+    }
+}
+
+/// One thing that is wrong with the input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InputError {
+    /// JSON pointer (RFC 6901) into the body, as in `/3/data/ip`, or into the query, as in `/limit`; empty for the
+    /// whole.
+    #[schema(example = "/3/data/ip")]
+    pub pointer: String,
+    /// Stable.
+    #[schema(example = "INVALID_ADDRESS")]
+    pub code: String,
+    /// A sentence for a person.
+    pub detail: String,
+}
+
+impl From<Fault> for InputError {
+    fn from(fault: Fault) -> Self {
+        Self { pointer: cut(fault.pointer), code: fault.code.to_owned(), detail: cut(fault.detail) }
+    }
+}
+
+/// The text, or its begin where it is long, as one that repeats what was sent may be.
+fn cut(mut text: String) -> String {
+    if text.len() > DETAIL_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(DETAIL_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
+/// An error on its way to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    code: Code,
+    detail: String,
+    errors: Vec<InputError>,
+    /// Faults beyond [`ERRORS_MAX`].
+    omitted: usize,
+}
+
+/// A problem document (RFC 9457), as `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Document {
+    /// `urn:foretell:problem:` and the code in kebab case.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:foretell:problem:validation-failed")]
+    pub kind: String,
+    /// The code in words.
+    pub title: String,
+    /// The HTTP status.
+    #[schema(example = 422)]
+    pub status: u16,
+    /// What is wrong with this request.
+    pub detail: String,
+    /// What is wrong, for programs.
+    pub code: Code,
+    /// What is wrong with the input, at most 100 faults; absent for other problems.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub errors: Vec<InputError>,
+    /// How many faults there are besides; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(nullable = false)]
+    pub errors_omitted: Option<usize>,
+    /// Finds the request in traces and logs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub trace_id: Option<String>,
+}
+
+/// Most faults that an answer lists, and longest text of one, so that a small body has no large answer.
+pub const ERRORS_MAX: usize = 100;
+const DETAIL_BYTES_MAX: usize = 512;
+
+impl Problem {
+    /// A problem that the detail explains.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: cut(detail.into()), errors: Vec::new(), omitted: 0 }
+    }
+
+    /// A fault of the service: logged whole, told without its cause.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!(%cause, "cannot answer a request");
+        Self::new(Code::Internal, "the fault is logged under the trace id")
+    }
+
+    /// An invalid input; 400 where part of it is not even JSON.
+    pub fn invalid(faults: Vec<Fault>) -> Self {
+        let malformed = faults.iter().any(|fault| fault.code == MALFORMED_JSON);
+        let code = if malformed { Code::MalformedJson } else { Code::ValidationFailed };
+        let detail = match faults.as_slice() {
+            [only] => only.detail.clone(),
+            all => format!("{} faults", all.len()),
+        };
+        let omitted = faults.len().saturating_sub(ERRORS_MAX);
+        let errors = faults.into_iter().take(ERRORS_MAX).map(InputError::from).collect();
+        Self { omitted, errors, ..Self::new(code, detail) }
+    }
+
+    /// The same problem at one place of the input.
+    pub fn at(mut self, pointer: impl Into<String>) -> Self {
+        let (code, detail) = (self.code.name().to_owned(), self.detail.clone());
+        self.errors.push(InputError { pointer: pointer.into(), code, detail });
+        self
+    }
+
+    /// The same problem, with these places; long texts are cut.
+    pub fn with(mut self, errors: Vec<InputError>) -> Self {
+        self.omitted = errors.len().saturating_sub(ERRORS_MAX);
+        let cut_error =
+            |error: InputError| InputError { pointer: cut(error.pointer), detail: cut(error.detail), ..error };
+        self.errors = errors.into_iter().take(ERRORS_MAX).map(cut_error).collect();
+        self
+    }
+
+    /// The same problem, with so many faults besides those that are listed.
+    pub fn omitting(mut self, omitted: usize) -> Self {
+        self.omitted += omitted;
+        self.detail = format!("{} faults", self.errors.len() + self.omitted);
+        self
+    }
+
+    /// What is wrong, for programs.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    fn document(self) -> Document {
+        let (name, status, title) = self.code.parts();
+        Document {
+            kind: format!("urn:foretell:problem:{}", name.to_ascii_lowercase().replace('_', "-")),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: self.detail,
+            code: self.code,
+            errors: self.errors,
+            errors_omitted: (self.omitted > 0).then_some(self.omitted),
+            trace_id: trace::current_id(),
+        }
+    }
+}
+
+impl From<Faults> for Problem {
+    fn from(faults: Faults) -> Self {
+        Self::invalid(faults.into_vec())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let code = self.code;
+        metrics::counter!(foretell_telemetry::HTTP_PROBLEMS, foretell_telemetry::CODE => code.name()).increment(1);
+        let mut response = (code.status(), Json(self.document())).into_response();
+        response.extensions_mut().insert(code);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = code.retry_after_s() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if code == Code::UnsupportedContentEncoding {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        if code == Code::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_sent_as_it_is_named_and_once() {
+        let mut names = std::collections::BTreeSet::new();
+        for code in Code::ALL.iter().copied() {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.name());
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+            let is_transient = code.status() == StatusCode::SERVICE_UNAVAILABLE || code == Code::TenantOverloaded;
+            assert_eq!(is_transient, code.retry_after_s().is_some(), "{code:?}");
+            assert!(names.insert(code.name()));
+        }
+    }
+
+    #[test]
+    fn faults_are_listed_up_to_a_bound_and_the_others_counted() {
+        let fault = |n: usize| Fault::new(format!("/{n}"), "X", "é".repeat(1_000));
+        for (count, listed, omitted) in [(1, 1, None), (100, 100, None), (101, 100, Some(1)), (5_000, 100, Some(4_900))]
+        {
+            let document = Problem::invalid((0..count).map(fault).collect()).document();
+            assert_eq!((document.errors.len(), document.errors_omitted), (listed, omitted));
+            assert!(count == 1 || document.detail == format!("{count} faults"));
+            assert!(serde_json::to_vec(&document).unwrap().len() <= listed * 600 + 1_000);
+        }
+        let long = |n: usize| InputError { pointer: "p".repeat(9_000), detail: "é".repeat(9_000), ..fault(n).into() };
+        let errors = (0..150).map(long).collect();
+        let document = Problem::new(Code::TooManyPerSubject, "x").with(errors).document();
+        assert_eq!((document.errors.len(), document.errors_omitted), (100, Some(50)));
+        assert!(document.errors.iter().all(|error| error.pointer.len() + error.detail.len() < 1_100), "they are cut");
+    }
+
+    #[test]
+    fn a_body_that_is_not_json_is_400_and_an_invalid_one_422() {
+        let fault = |code| Fault::new("/data", code, "x");
+        assert_eq!(Problem::invalid(vec![fault("MISSING_FIELD")]).code(), Code::ValidationFailed);
+        assert_eq!(Problem::invalid(vec![fault("MISSING_FIELD"), fault(MALFORMED_JSON)]).code(), Code::MalformedJson);
+    }
+}

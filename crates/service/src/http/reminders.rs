@@ -1,0 +1,182 @@
+//! `POST /v1/appointments/{appointment_id}/reminders`: ask for a reminder now.
+//!
+//! **Idempotency without a table of keys**, as in [`idempotency`](super::idempotency); the key holds for the appointment.
+//! A request is answered after its own event is folded: with the reminder if the row holds its digest, with 422 if it
+//! holds another one. If the fold does not get there in time the answer is 503, and sending the same again is safe.
+//! An appointment's row holds the requests of a day up to `appointment_requests_max`; further ones are answered 429. A
+//! key of an older request, which made room since then, is answered 429 as well, or requests again.
+
+use super::answer;
+use super::auth::Caller;
+use super::clients::Visits;
+use super::events::{append, own};
+use super::problem::{Code, Problem};
+use super::request::{Ids, Object};
+use super::{Api, SOURCE, idempotency};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use foretell_domain::remind::plan::Status;
+use foretell_domain::view::client::Asked;
+use foretell_engine::rows::outcomes::RecordOutcome;
+use foretell_events::appointment::Channel;
+use foretell_events::codec::Fields;
+use foretell_events::codec::bounds::CHANNELS_MAX;
+use foretell_events::reminder::{Request, manual_id};
+use foretell_events::{Envelope, Event, Fact};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+/// A request for a reminder now. All of it may be left out.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
+#[schema(example = json!({"channels": ["sms"], "reason": "The visit was moved by phone"}))]
+pub struct ReminderRequest {
+    /// Instead of the client's own channels; consent still decides. Of `whatsapp`, `sms`, `email`, `push`, `call`.
+    #[schema(nullable = false)]
+    channels: Option<Vec<Channel>>,
+    /// Instead of the configured template.
+    #[schema(nullable = false)]
+    template: Option<String>,
+    /// Why, for the record.
+    #[schema(nullable = false)]
+    reason: Option<String>,
+}
+
+/// The reminder that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReminderAnswer {
+    /// Its id, as `foretell.reminder.due` will carry it.
+    pub reminder_id: String,
+    /// `planned` until it is announced, `sent`, or `suppressed` and the like where it will not be.
+    pub status: Status,
+    /// Whether the serving views contain the request; `planned` is all that can be said until they do.
+    pub folded: bool,
+    /// The outcome of the request, as for events; absent unless `folded` is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub outcomes: Option<Vec<RecordOutcome>>,
+}
+
+/// Asks for a reminder now.
+///
+/// With `Idempotency-Key` the same request can be sent again: same key and body, same `reminder_id`; same key and
+/// another body, 422. The key holds for the tenant and the appointment, across processes.
+#[utoipa::path(
+    post, path = "/v1/appointments/{appointment_id}/reminders", operation_id = "requestReminder", tag = "reminders",
+    params(
+        ("appointment_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
+    ),
+    request_body(content = Option<ReminderRequest>),
+    responses(
+        (status = 202, description = "The request is durable", body = ReminderAnswer),
+        (status = 404),
+    )
+)]
+pub(super) async fn request(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(appointment_id): Ids<String>,
+    headers: HeaderMap,
+    body: Object,
+) -> Result<(StatusCode, Json<ReminderAnswer>), Problem> {
+    let key = idempotency::of(&headers)?;
+    let tenant = caller.tenant;
+    let client_id = api.client_of(&tenant, &appointment_id).await?;
+    let mut asked = body.read(|f| read(f, &appointment_id, &client_id))?;
+    asked.idempotency_digest = key.map(|_| digest(&asked));
+    let event_id = key.map_or_else(answer::new_id, |key| event_id(&tenant, &appointment_id, key));
+    let reminder_id = manual_id(&tenant, &appointment_id, &event_id);
+
+    let visits = Visits::read(&api, &tenant, &client_id).await?;
+    let known = visits.placed(&appointment_id)?.0.requests.iter().find(|known| known.reminder_id == reminder_id);
+    let keyed = asked.idempotency_digest.clone();
+    let (visits, seen) = match known {
+        Some(first) => {
+            same(first, keyed.as_deref())?;
+            (visits, Seen::Folded)
+        }
+        None => ask(&api, Asking { tenant: &tenant, event_id, asked }).await?,
+    };
+    let first = visits.placed(&appointment_id)?.0.requests.iter().find(|known| known.reminder_id == reminder_id);
+    match (first, seen) {
+        (Some(first), _) => same(first, keyed.as_deref())?,
+        (None, Seen::Stored) => {}
+        (None, Seen::Folded) => {
+            let detail = "the appointment has as many requests of the last 24 hours as it may have, or the key is of an \
+                          older one: ask later, with another key";
+            return Err(Problem::new(Code::TooManyReminders, detail));
+        }
+    }
+    let story = visits.story(&api, &appointment_id);
+    let status = story.iter().find(|reminder| reminder.reminder_id == reminder_id).map(|reminder| reminder.status);
+    let status = status.unwrap_or(Status::Planned);
+    let folded = matches!(seen, Seen::Folded);
+    // A request that the row holds was applied, by this event or by the first one under its key.
+    let outcomes = folded.then(|| vec![RecordOutcome::Applied]);
+    Ok((StatusCode::ACCEPTED, Json(ReminderAnswer { reminder_id, status, folded, outcomes })))
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// It is in the log.
+    Stored,
+    /// The rows were read after its fold.
+    Folded,
+}
+
+struct Asking<'a> {
+    tenant: &'a str,
+    event_id: String,
+    asked: Request,
+}
+
+/// Appends the request and reads the rows after its fold. Without a key it need not be folded to be answered.
+async fn ask(api: &Api, asking: Asking<'_>) -> Result<(Visits, Seen), Problem> {
+    let Asking { tenant, event_id, asked } = asking;
+    let client_id = asked.client_id.clone();
+    let keyed = asked.idempotency_digest.is_some();
+    let envelope =
+        Envelope { id: event_id, source: SOURCE.to_owned(), tenant: tenant.to_owned(), time_ms: api.clock.now_ms() };
+    let fact = Fact::ReminderRequested(Box::new(asked));
+    let positions = append(api, vec![own(Event { envelope, fact })?]).await?;
+    let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
+    let seen = if api.progress.wait(&positions, deadline).await { Seen::Folded } else { Seen::Stored };
+    if matches!(seen, Seen::Stored) && keyed {
+        let detail = "the request is stored and not yet folded; send the same again";
+        return Err(Problem::new(Code::ViewsUnavailable, detail));
+    }
+    Ok((Visits::read(api, tenant, &client_id).await?, seen))
+}
+
+fn same(first: &Asked, digest: Option<&str>) -> Result<(), Problem> {
+    if first.digest.as_deref() == digest {
+        return Ok(());
+    }
+    Err(idempotency::reused())
+}
+
+fn read(f: &mut Fields<'_, '_>, appointment_id: &str, client_id: &str) -> Request {
+    Request {
+        appointment_id: appointment_id.to_owned(),
+        client_id: client_id.to_owned(),
+        channels: f.list("channels", CHANNELS_MAX, |entry| entry.choice(Channel::parse)).unwrap_or_default(),
+        template: f.text("template"),
+        reason: f.text("reason"),
+        idempotency_digest: None,
+    }
+}
+
+/// What tells one request from another: not the bytes, which a repeated request may order otherwise.
+fn digest(asked: &Request) -> String {
+    idempotency::digest(&serde_json::json!([asked.channels, asked.template, asked.reason]))
+}
+
+fn event_id(tenant: &str, appointment_id: &str, key: &str) -> String {
+    idempotency::event_id(tenant, &format!("/v1/appointments/{appointment_id}/reminders"), key)
+}

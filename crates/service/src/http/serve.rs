@@ -1,0 +1,314 @@
+//! Accepts connections until shutdown, then lets open requests finish, for a bounded time.
+//!
+//! ```text
+//!   accept ─► a place, of all and of the peer's share ─► HTTP/1.1 or HTTP/2 ─► each request ─► the router
+//!               │ none is left: the quiet connection           │ quiet for too long: closed
+//!               │ whose time is up first gives its place       │ an answer that is not read: closed, or reset
+//!               └ none is quiet: the reserve, for probes alone
+//! ```
+//!
+//! A connection that ends says so first (GOAWAY over HTTP/2): a request that crosses it is still answered.
+//!
+//! hyper bounds how long a head may take once it has seen which version a connection speaks, and nothing else. So the
+//! time that a connection may be quiet is decided here, for all states of both protocols by one rule: see [`watch`].
+
+mod delivery;
+mod places;
+mod watch;
+
+pub use places::{Peer, Remote};
+
+use super::cors::Cors;
+use super::problem::{Code, Problem};
+use super::{Config, edge, health};
+use axum::Router;
+use axum::http::{Request, Version, header};
+use axum::response::Response;
+use axum::serve::Listener;
+use delivery::{Answer, Delivery, Streams};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use places::{Place, Places};
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::{ServiceExt, service_fn};
+use watch::{Over, Patience, Watch};
+
+/// Between two foldings of what histograms collected, so that they do not grow where nobody reads them.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// Longest head of a request, and most bytes of a connection that are read ahead or wait to be written.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Requests of one HTTP/2 connection at once.
+const STREAMS_MAX: u32 = 100;
+/// How long a connection stays open without a request after it said that it ends.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// Bytes of an HTTP/2 stream that wait to be sent.
+const SEND_BYTES_MAX: usize = 64 * 1024;
+/// Connections that wait to be accepted: a burst that finds no room tries again a second later.
+const BACKLOG: u32 = 4_096;
+/// Connections beyond `connections_max`, on which probes alone are answered.
+pub const RESERVE: usize = 32;
+/// How long such a connection may take to send its request, and then to read the answer.
+const RESERVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The host and port of a setting; `:PORT` is that port of all IPv4 addresses of this machine.
+///
+/// # Errors
+/// What is missing, with an example.
+pub(super) fn host_port(setting: &str) -> Result<(&str, u16), String> {
+    let form = |like: &str| format!("{setting:?} is not ADDRESS:PORT, as {like} is");
+    let (host, port) = setting.rsplit_once(':').ok_or_else(|| match setting.parse::<u16>() {
+        Ok(port) => form(&format!("127.0.0.1:{port}")),
+        Err(_) if setting == "localhost" || setting.parse::<IpAddr>().is_ok() => form(&format!("{setting}:8080")),
+        Err(_) => form("127.0.0.1:8080"),
+    })?;
+    let host = match host {
+        "" => "0.0.0.0",
+        bracketed if bracketed.starts_with('[') && bracketed.ends_with(']') => &bracketed[1..bracketed.len() - 1],
+        bare if bare.parse::<Ipv6Addr>().is_ok() || setting.parse::<Ipv6Addr>().is_ok() => {
+            return Err(form("[::1]:8080"));
+        }
+        other if other.contains([':', '/']) => return Err(form("127.0.0.1:8080")),
+        host => host,
+    };
+    let digits = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let port = digits.and_then(|port| port.parse().ok()).ok_or_else(|| form("127.0.0.1:8080"))?;
+    Ok((host, port))
+}
+
+/// Listens on the first address of a `host:port` that can be bound.
+///
+/// # Errors
+/// Where it is none, where it cannot be resolved, and where none of its addresses can be bound.
+pub async fn listen(address: &str) -> std::io::Result<TcpListener> {
+    let address = host_port(address).map_err(|form| std::io::Error::new(std::io::ErrorKind::InvalidInput, form))?;
+    let mut failed = None;
+    for address in tokio::net::lookup_host(address).await? {
+        match bound(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| std::io::Error::other("it has no address")))
+}
+
+fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves what is `behind` when a request comes, over HTTP/1.1 and HTTP/2, until `shutdown` says so; answers when the
+/// last request is answered, or after `drain_ms`, when what is still open is cut off.
+///
+/// For TCP, set `TCP_NODELAY` with [`axum::serve::ListenerExt::tap_io`].
+pub async fn serve<L>(
+    mut listener: L,
+    behind: impl Fn() -> Router + Clone + Send + 'static,
+    config: &Config,
+    shutdown: CancellationToken,
+) where
+    L: Listener,
+    L::Addr: Remote,
+{
+    let reception = Reception::new(config, shutdown.clone());
+    let mut connections = JoinSet::new();
+    let mut upkeep = tokio::time::interval(UPKEEP);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            (io, address) = listener.accept() => if let Some(admitted) = reception.admit(address.peer()) {
+                connections.spawn(admitted.attend(io, behind.clone()));
+            },
+            Some(_) = connections.join_next() => {}
+            _ = upkeep.tick() => foretell_telemetry::upkeep(),
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(reception.drain, drained).await.is_err() {
+        tracing::warn!(open = connections.len(), drain_ms = config.drain_ms, "cut open connections off");
+    }
+    // Whatever is still open ends with the set.
+    connections.shutdown().await;
+}
+
+/// Gives a new connection its place.
+struct Reception {
+    ordinary: Counter,
+    reserve: Counter,
+    drain: Duration,
+    shutdown: CancellationToken,
+}
+
+/// Places of one kind, and how connections are served that have one.
+struct Counter {
+    places: Arc<Places>,
+    patience: Patience,
+    service: Served,
+}
+
+/// How a connection is served.
+#[derive(Clone)]
+struct Served {
+    /// It is one of the reserve.
+    probes_only: bool,
+    /// How long a part of an answer waits for the peer.
+    write: Duration,
+    builder: Arc<Builder<Streams>>,
+    cors: Cors,
+}
+
+impl Reception {
+    fn new(config: &Config, shutdown: CancellationToken) -> Self {
+        let (ms, cors) = (Duration::from_millis, Cors::new(&config.cors_origins));
+        let counter = |places, patience, write, probes_only| {
+            let builder = Arc::new(builder(write, ms(config.head_ms_max)));
+            Counter { places, patience, service: Served { probes_only, write, builder, cors: cors.clone() } }
+        };
+        let patience = Patience { head: ms(config.head_ms_max), idle: ms(config.idle_ms_max) };
+        let places = Places::new(config.connections_max, config.connections_peer_max);
+        let hasty = Patience { head: RESERVE_PATIENCE, idle: Duration::ZERO };
+        Self {
+            ordinary: counter(places, patience, ms(config.write_ms_max), false),
+            reserve: counter(Places::new(RESERVE, RESERVE), hasty, RESERVE_PATIENCE, true),
+            drain: ms(config.drain_ms),
+            shutdown,
+        }
+    }
+
+    /// A place for a connection, or one of the reserve; none where all of both are busy.
+    fn admit(&self, peer: Option<Peer>) -> Option<Admitted> {
+        [&self.ordinary, &self.reserve].into_iter().find_map(|counter| {
+            let watch = Watch::new(counter.patience);
+            let place = counter.places.admit(peer, &watch)?;
+            Some(Admitted { place, watch, service: counter.service.clone(), shutdown: self.shutdown.clone() })
+        })
+    }
+}
+
+fn builder(write: Duration, ping: Duration) -> Builder<Streams> {
+    let mut builder = Builder::new(Streams::new(write));
+    builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ping)
+        .max_send_buf_size(SEND_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX);
+    builder
+}
+
+/// A connection that has a place.
+struct Admitted {
+    place: Place,
+    watch: Arc<Watch>,
+    service: Served,
+    shutdown: CancellationToken,
+}
+
+impl Admitted {
+    /// Serves the connection to its end.
+    async fn attend<I>(self, io: I, behind: impl Fn() -> Router + Clone + Send + 'static)
+    where
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let Self { place: _place, watch, service: Served { probes_only, write, builder, cors }, shutdown } = self;
+        let (requests, delivery) = (watch.clone(), Arc::<Delivery>::default());
+        let answers = delivery.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (open, behind, delivery, cors) = (requests.open(), behind.clone(), answers.clone(), cors.clone());
+            async move {
+                let answered = service_fn(move |request| answered(request, behind.clone(), probes_only));
+                let response = cors.answer(request, answered).await;
+                Ok::<_, Infallible>(response.map(|body| Answer::new(body, open, &delivery)))
+            }
+        });
+        let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return log_end(ended),
+            over = watch.over() => if over == Over::Evicted { return },
+            () = delivery.stalled(write) => return,
+            () = shutdown.cancelled() => {}
+        }
+        // A request may be on its way, or open where the process shuts down: its own bounds hold for it.
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection => log_end(ended),
+            () = watch.at_rest(GOODBYE) => {}
+            () = watch.evicted() => {}
+            () = delivery.stalled(write) => {}
+        }
+    }
+}
+
+fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// What the router answers, or why a request does not get as far.
+async fn answered(
+    request: Request<Incoming>,
+    behind: impl Fn() -> Router,
+    probes_only: bool,
+) -> Result<Response, Infallible> {
+    match refusal(&request, probes_only) {
+        Some(problem) => Ok(edge::refused(request.method(), request.headers(), problem).await),
+        None => behind().oneshot(request).await,
+    }
+}
+
+/// Why a request does not get as far as the router.
+fn refusal<B>(request: &Request<B>, probes_only: bool) -> Option<Problem> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    // RFC 9112, 3.2: who reads the first of two and who reads the last would not agree whom a request is for.
+    if hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11 {
+        return Some(Problem::new(Code::MalformedRequest, "send the header Host once"));
+    }
+    let detail = "all connections are taken: this one answers /livez and /readyz alone";
+    let is_out = probes_only && !health::is_probe(request.uri().path());
+    is_out.then(|| Problem::new(Code::Overloaded, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_to_listen_has_an_address_and_a_port() {
+        for (setting, place) in [
+            ("127.0.0.1:8080", Ok(("127.0.0.1", 8080))),
+            ("localhost:0", Ok(("localhost", 0))),
+            (":8080", Ok(("0.0.0.0", 8080))),
+            ("[::1]:8080", Ok(("::1", 8080))),
+            ("localhost", Err("localhost:8080")),
+            ("8080", Err("127.0.0.1:8080")),
+            ("", Err("127.0.0.1:8080")),
+            ("192.0.2.1", Err("192.0.2.1:8080")),
+            ("http://127.0.0.1:8080", Err("127.0.0.1:8080")),
+            ("127.0.0.1:+1", Err("127.0.0.1:8080")),
+            ("off", Err("127.0.0.1:8080")),
+            ("::1", Err("[::1]:8080")),
+            ("127.0.0.1:", Err("127.0.0.1:8080")),
+            (":99999", Err("127.0.0.1:8080")),
+        ] {
+            match (host_port(setting), place) {
+                (Ok(read), Ok(place)) => assert_eq!(read, place, "{setting}"),
+                (Err(said), Err(like)) => assert!(said.contains(&format!("as {like} is")), "{setting}: {said}"),
+                (read, _) => panic!("{setting}: {read:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Users: their known devices and login history, and what somebody decides about a device.
+
+use super::answer::{self, LoginHistory, Standing, at};
+use super::auth::Caller;
+use super::events::Accepted;
+use super::problem::{Code, Problem};
+use super::request::{Ids, Prefer};
+use super::{Api, idempotency};
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use foretell_domain::address::Family;
+use foretell_domain::score::login::History;
+use foretell_domain::view::user;
+use foretell_events::Fact;
+use foretell_events::login::Device;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// A device that a user is known by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KnownDevice {
+    /// The caller's own id, or `fp-` and what the device looks like where the caller named none.
+    pub device_id: String,
+    /// For people to recognise it by, as in "Firefox on Windows, first seen 3 March" (UTC).
+    pub label: String,
+    /// First success, or when it was first decided about.
+    #[schema(format = DateTime)]
+    pub first_seen: String,
+    /// Latest success, or when it was last decided about.
+    #[schema(format = DateTime)]
+    pub last_seen: String,
+    /// Successful logins.
+    pub logins: u32,
+    /// Whether it stays known until it is revoked.
+    pub trusted: bool,
+    /// Until when it is known if it is not seen again; null for one that is trusted.
+    #[schema(format = DateTime, required)]
+    pub known_until: Option<String>,
+}
+
+/// A user's known devices and login history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserAnswer {
+    /// The user.
+    pub user_id: String,
+    /// Known devices, the one seen last first.
+    pub devices: Vec<KnownDevice>,
+    /// The history.
+    pub history: LoginHistory,
+    /// How far the user's partition is folded.
+    pub view: Standing,
+}
+
+/// Known devices and login history of a user.
+#[utoipa::path(
+    get, path = "/v1/users/{user_id}", operation_id = "getUser", tag = "views",
+    params(("user_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
+    responses(
+        (status = 200, description = "The user", body = UserAnswer),
+        (status = 404),
+    )
+)]
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Ids(user_id): Ids<String>,
+) -> Result<Json<UserAnswer>, Problem> {
+    let now_ms = api.clock.now_ms();
+    let view = api.standing(Family::Logins, &caller.tenant, &user_id);
+    let user = api.rows.user(&caller.tenant, &user_id).await.map_err(answer::unreadable)?;
+    // An erased user has a row that knows nothing, and so has one of whom only repetitions came.
+    let user = user.filter(|user| user.first_seen_ms.is_some() || !user.devices.is_empty());
+    let Some(user) = user else {
+        return Err(Problem::new(Code::UserNotFound, "this tenant never saw the user"));
+    };
+    let mut devices: Vec<_> = user.devices.iter().filter(|(_, device)| device.known_at(now_ms)).collect();
+    devices.sort_by(|(a_id, a), (b_id, b)| (b.last_seen_ms, a_id).cmp(&(a.last_seen_ms, b_id)));
+    let devices = devices.into_iter().map(|(id, device)| known(id, device, now_ms)).collect();
+    Ok(Json(UserAnswer { user_id, devices, history: History::at(&user, now_ms).into(), view }))
+}
+
+/// A device as its user would speak of it: the year only where it is not the present one.
+fn label(device: &user::Device, now_ms: i64) -> String {
+    let day =
+        |at_ms: i64| jiff::Timestamp::from_millisecond(at_ms).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
+    let (first, now) = (day(device.first_seen_ms), day(now_ms));
+    let format = if first.year() == now.year() { "%-d %B" } else { "%-d %B %Y" };
+    format!("{}, first seen {}", device.label, first.strftime(format))
+}
+
+fn known(id: &str, device: &user::Device, now_ms: i64) -> KnownDevice {
+    KnownDevice {
+        device_id: id.to_owned(),
+        label: label(device, now_ms),
+        first_seen: at(device.first_seen_ms),
+        last_seen: at(device.last_seen_ms),
+        logins: device.logins,
+        trusted: device.trusted,
+        known_until: (!device.trusted).then(|| at(device.last_seen_ms + user::DEVICE_KNOWN_MS)),
+    }
+}
+
+/// Trusts a device: it is known from now on, until it is revoked. An event is appended.
+///
+/// With `Idempotency-Key` the same request can be sent again and appends nothing; another request about the user under
+/// the key is 422.
+#[utoipa::path(
+    put, path = "/v1/users/{user_id}/devices/{device_id}", operation_id = "trustDevice", tag = "users",
+    params(
+        ("user_id" = String, Path), ("device_id" = String, Path),
+        ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
+    ),
+    responses(
+        (status = 202, description = "Durable", body = Accepted),
+        (status = 200, description = "Folded into the serving views", body = Accepted),
+        (status = 404),
+    )
+)]
+pub(super) async fn trust(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Prefer(wait): Prefer,
+    Ids((user_id, device_id)): Ids<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let device = Device { user_id, device_id, idempotency_digest: None };
+    idempotency::append(&api, caller.tenant, Fact::DeviceTrusted(device), idempotency::of(&headers)?, wait).await
+}
+
+/// Revokes a device: it is new again. An event is appended; `Idempotency-Key` as for trusting one.
+#[utoipa::path(
+    delete, path = "/v1/users/{user_id}/devices/{device_id}", operation_id = "revokeDevice", tag = "users",
+    params(
+        ("user_id" = String, Path), ("device_id" = String, Path),
+        ("Foretell-Tenant" = Option<String>, Header), ("Prefer" = Option<String>, Header),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
+    ),
+    responses(
+        (status = 202, description = "Durable", body = Accepted),
+        (status = 200, description = "Folded into the serving views", body = Accepted),
+        (status = 404),
+    )
+)]
+pub(super) async fn revoke(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Prefer(wait): Prefer,
+    Ids((user_id, device_id)): Ids<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let device = Device { user_id, device_id, idempotency_digest: None };
+    idempotency::append(&api, caller.tenant, Fact::DeviceRevoked(device), idempotency::of(&headers)?, wait).await
+}

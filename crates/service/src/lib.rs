@@ -1,0 +1,9 @@
+//! What runs on the engine: the HTTP API, reminders, decisions and policies.
+
+pub mod assess;
+pub mod decisions;
+pub mod http;
+pub mod policies;
+pub mod remind;
+pub mod report;
+pub mod room;

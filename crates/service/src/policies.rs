@@ -1,0 +1,303 @@
+//! The policies in force, as scores and plans ask for them: each tenant's published one, over that of the settings.
+//!
+//! ```text
+//!   PUT /v1/policies/login ─► topic, compacted ─► view policy ─► here, in every process:
+//!      validated, fenced                          a row           read again when older than stale_ms_max
+//! ```
+//!
+//! A kind of policy is a [`Document`]; [`InForce`] keeps the present ones of all tenants.
+//!
+//! Nobody who asks for a score waits for a policy that is known: an old one is answered while it is read again, and
+//! so a change is in force everywhere within [`rows::Config::stale_ms_max`](foretell_engine::rows::Config) of its fold. A
+//! document that cannot be used, as one by a later version of Foretell, leaves the version before it in force.
+
+use async_trait::async_trait;
+use foretell_domain::remind::policy as reminders;
+use foretell_domain::score::no_show::model::Published;
+use foretell_domain::score::{login, no_show};
+use foretell_domain::view::policy::Policy as Row;
+use foretell_engine::rows::Rows;
+use foretell_events::policy::{Invalid, Kind, Version};
+use foretell_ports::Error;
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Tenants whose policy is kept in memory; that of the one who asked longest ago is forgotten first.
+const TENANTS_MAX: u64 = 10_000;
+
+/// The tenant's policy could not be read, so that of the settings decided.
+pub const POLICY_UNAVAILABLE: &str = "POLICY_UNAVAILABLE";
+/// The latest document cannot be used, so an earlier one decided.
+pub const POLICY_INVALID: &str = "POLICY_INVALID";
+
+/// What a tenant may publish, and what decides then.
+pub trait Document: Clone + Serialize + Send + Sync + 'static {
+    /// Its kind.
+    const KIND: Kind;
+
+    /// What a document means over the settings.
+    fn read(document: &Value, settings: &Self) -> Result<Self, Invalid>;
+}
+
+impl Document for login::Policy {
+    const KIND: Kind = Kind::Login;
+
+    fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
+        Self::read(document, settings)
+    }
+}
+
+impl Document for reminders::Policy {
+    const KIND: Kind = Kind::Reminders;
+
+    fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
+        Self::read(document, settings)
+    }
+}
+
+impl Document for Published {
+    const KIND: Kind = Kind::NoShowModel;
+
+    fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
+        Self::read(document, settings)
+    }
+}
+
+/// A policy in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Active<D> {
+    /// The number of its version, or the digest of the settings.
+    pub version: String,
+    /// The version that a change replaces, whether or not it can be used: see [`Shown::latest`].
+    pub latest: Latest,
+    /// What decides.
+    pub policy: D,
+    /// The version that was published; none where the settings decide.
+    pub published: Option<Version>,
+    /// What callers should know: a stable code.
+    pub warning: Option<&'static str>,
+}
+
+/// The version that a change replaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Latest {
+    /// The number of the latest that was published, else the digest of the settings.
+    pub version: String,
+    /// When it was published, in milliseconds since the epoch; none where nothing was.
+    pub published_at_ms: Option<i64>,
+    /// No version before it that is remembered was published in the same second, so that a date in whole seconds names
+    /// this version and no other.
+    pub is_dated_alone: bool,
+}
+
+struct Held<D> {
+    active: Arc<Active<D>>,
+    asked_at: Instant,
+    /// Somebody reads it again.
+    is_asked: AtomicBool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let (login, reminders) = (login::Policy::default(), reminders::Policy::default());
+        Self { login, reminders, protected_attributes: no_show::Config::default().protected_attributes }
+    }
+}
+
+/// The policies of all kinds.
+#[derive(Clone)]
+pub struct Policies {
+    /// What decides about logins.
+    pub login: Arc<InForce<login::Policy>>,
+    /// When and how clients are reminded.
+    pub reminders: Arc<InForce<reminders::Policy>>,
+    /// Which model scores visits.
+    pub no_show_model: Arc<InForce<Published>>,
+}
+
+/// What decides for tenants that have published nothing.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// See [`Policies::login`].
+    pub login: login::Policy,
+    /// See [`Policies::reminders`].
+    pub reminders: reminders::Policy,
+    /// Attributes that no [model](Policies::no_show_model) may ask for.
+    pub protected_attributes: Vec<String>,
+}
+
+impl Policies {
+    /// Policies from `rows` over these settings; see [`InForce::new`].
+    pub fn new(rows: &Arc<Rows>, settings: Settings, stale_ms_max: u64) -> Self {
+        let Settings { login, reminders, protected_attributes } = settings;
+        let no_show_model = Published::nothing(protected_attributes);
+        Self {
+            no_show_model: Arc::new(InForce::new(rows.clone(), no_show_model, stale_ms_max)),
+            login: Arc::new(InForce::new(rows.clone(), login, stale_ms_max)),
+            reminders: Arc::new(InForce::new(rows.clone(), reminders, stale_ms_max)),
+        }
+    }
+
+    /// Those of a kind, for whoever need not know what they say.
+    pub fn of(&self, kind: Kind) -> Arc<dyn Shown> {
+        match kind {
+            Kind::Login => self.login.clone(),
+            Kind::Reminders => self.reminders.clone(),
+            Kind::NoShowModel => self.no_show_model.clone(),
+        }
+    }
+}
+
+/// The policies of one kind, as they are shown and changed.
+#[async_trait]
+pub trait Shown: Send + Sync {
+    /// The version that a change replaces, by a tenant's row: the latest that was published, else that of the settings.
+    fn latest(&self, row: &Row) -> Latest;
+
+    /// Whether a document can be used. Blocks: rules are parsed.
+    fn check(&self, document: &Value) -> Result<(), Invalid>;
+
+    /// What decides for a tenant, all of it, read anew.
+    async fn show(&self, tenant: &str) -> Result<Active<Value>, Error>;
+}
+
+#[async_trait]
+impl<D: Document> Shown for InForce<D> {
+    fn latest(&self, row: &Row) -> Latest {
+        let mut versions = row.versions();
+        let Some(latest) = versions.next() else { return self.settings.latest.clone() };
+        let second = |version: &Version| version.published_at_ms.div_euclid(1_000);
+        Latest {
+            version: latest.version.to_string(),
+            published_at_ms: Some(latest.published_at_ms),
+            is_dated_alone: versions.all(|earlier| second(&earlier) != second(&latest)),
+        }
+    }
+
+    fn check(&self, document: &Value) -> Result<(), Invalid> {
+        D::read(document, &self.settings.policy).map(drop)
+    }
+
+    async fn show(&self, tenant: &str) -> Result<Active<Value>, Error> {
+        let active = self.read(tenant).await?;
+        Ok(Active {
+            version: active.version.clone(),
+            latest: active.latest.clone(),
+            policy: serde_json::to_value(&active.policy).unwrap_or_default(),
+            published: active.published.clone(),
+            warning: active.warning,
+        })
+    }
+}
+
+/// The policies of one kind, of all tenants.
+pub struct InForce<D> {
+    rows: Arc<Rows>,
+    settings: Arc<Active<D>>,
+    held: moka::sync::Cache<String, Arc<Held<D>>>,
+    stale_max: Duration,
+}
+
+impl<D: Document> InForce<D> {
+    /// Policies from `rows`, at most `stale_ms_max` milliseconds old when nobody has just asked for them; `settings`
+    /// is what decides for tenants that have none.
+    pub fn new(rows: Arc<Rows>, settings: D, stale_ms_max: u64) -> Self {
+        let version = digest(&settings);
+        let latest = Latest { version: version.clone(), published_at_ms: None, is_dated_alone: true };
+        let settings = Arc::new(Active { version, latest, policy: settings, published: None, warning: None });
+        let held = moka::sync::Cache::new(TENANTS_MAX);
+        Self { rows, settings, held, stale_max: Duration::from_millis(stale_ms_max) }
+    }
+
+    /// What decides for tenants that have published nothing.
+    pub fn settings(&self) -> &Arc<Active<D>> {
+        &self.settings
+    }
+
+    /// What decides for a tenant. That of the settings, with a warning, where the first read of it does not
+    /// come by the deadline.
+    pub async fn get(self: &Arc<Self>, tenant: &str, deadline: Instant) -> Arc<Active<D>> {
+        let Some(held) = self.held.get(tenant) else {
+            return match timeout_at(deadline, self.read(tenant)).await {
+                Ok(Ok(active)) => active,
+                Ok(Err(_)) | Err(_) => {
+                    Arc::new(Active { warning: Some(POLICY_UNAVAILABLE), ..self.settings.as_ref().clone() })
+                }
+            };
+        };
+        if held.asked_at.elapsed() >= self.stale_max && !held.is_asked.swap(true, Ordering::AcqRel) {
+            let (policies, tenant, old) = (Arc::clone(self), tenant.to_owned(), held.clone());
+            tokio::spawn(async move {
+                if let Err(error) = policies.read(&tenant).await {
+                    tracing::warn!(tenant, %error, "the policy cannot be read again; the one that is known stays");
+                    old.is_asked.store(false, Ordering::Release);
+                }
+            });
+        }
+        held.active.clone()
+    }
+
+    /// Reads a tenant's policy, whatever is known of it, and keeps it.
+    pub async fn read(&self, tenant: &str) -> Result<Arc<Active<D>>, Error> {
+        let asked_at = Instant::now();
+        let row = self.rows.policy(tenant, D::KIND).await?;
+        let known = self.held.get(tenant).map(|held| held.active.clone());
+        let active = match (row, known) {
+            // What is in force needs no compiling again.
+            (Some(row), Some(known)) if known.warning.is_none() && row.versions().next() == known.published => known,
+            (Some(row), _) => Arc::new(self.resolved(tenant, row).await?),
+            (None, _) => self.settings.clone(),
+        };
+        let held = Arc::new(Held { active: active.clone(), asked_at, is_asked: AtomicBool::new(false) });
+        // A read that began earlier and came later must not bring an older policy back.
+        let kept = self.held.entry_by_ref(tenant).and_upsert_with(|known| match known {
+            Some(known) if known.value().asked_at > asked_at => known.into_value(),
+            _ => held,
+        });
+        Ok(kept.into_value().active.clone())
+    }
+
+    /// The latest version that can be used.
+    async fn resolved(&self, tenant: &str, row: Row) -> Result<Active<D>, Error> {
+        let settings = self.settings.clone();
+        let latest = self.latest(&row);
+        let find = move || {
+            let mut refused = Vec::new();
+            for version in row.versions() {
+                match compiled::<D>(&version, &settings.policy) {
+                    Ok(policy) => return (Some((version, policy)), refused),
+                    Err(why) => refused.push((version.version, why)),
+                }
+            }
+            (None, refused)
+        };
+        // Rules are parsed: milliseconds that would hold requests up.
+        let found = tokio::task::spawn_blocking(find).await;
+        let (found, refused) = found.map_err(|panic| Error::retry("read a policy", panic))?;
+        for (version, why) in &refused {
+            metrics::counter!(foretell_telemetry::POLICIES_REFUSED).increment(1);
+            tracing::error!(tenant, version, %why, "a published policy cannot be used; the one before it stays");
+        }
+        let warning = (!refused.is_empty()).then_some(POLICY_INVALID);
+        Ok(match found {
+            Some((version, policy)) => {
+                Active { version: version.version.to_string(), latest, policy, published: Some(version), warning }
+            }
+            None => Active { latest, warning, ..self.settings.as_ref().clone() },
+        })
+    }
+}
+
+fn compiled<D: Document>(version: &Version, settings: &D) -> Result<D, String> {
+    let document = serde_json::from_str(&version.document).map_err(|error| error.to_string())?;
+    D::read(&document, settings).map_err(|invalid| invalid.to_string())
+}
+
+fn digest(settings: &impl Serialize) -> String {
+    let text = serde_json::to_string(settings).unwrap_or_default();
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+}

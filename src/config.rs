@@ -8,8 +8,14 @@
 //! unknown key is an error that names the likeliest one meant, because a setting that is silently ignored is the
 //! worst kind of default.
 
+pub mod clusters;
 mod urls;
 mod zones;
+
+#[cfg(not(feature = "cassandra"))]
+pub(crate) use clusters::WITHOUT_CASSANDRA;
+#[cfg(not(feature = "kafka"))]
+pub(crate) use clusters::WITHOUT_KAFKA;
 
 use foretell_domain::{score, view};
 use foretell_engine::{pipeline, progress, rows};
@@ -61,9 +67,9 @@ pub struct Config {
     /// What the process tells about itself.
     pub telemetry: crate::telemetry::Config,
     /// How a Kafka cluster is reached.
-    pub kafka: foretell_kafka::Config,
+    pub kafka: clusters::Kafka,
     /// How a Cassandra cluster is reached.
-    pub cassandra: foretell_cassandra::Config,
+    pub cassandra: clusters::Cassandra,
 }
 
 /// Names and shapes of topics.
@@ -247,10 +253,10 @@ impl Config {
     /// What serde cannot see: values that would make a part of the service meaningless.
     fn check(&self) -> Result<(), Error> {
         let invalid = |place: &str, message: String| Err(Error::Invalid { place: place.to_owned(), message });
-        if let Err(message) = urls::log(&self.log) {
+        if let Err(message) = clusters::check_log(&self.log) {
             return invalid("log", message);
         }
-        if let Err(message) = urls::store(&self.store).and_then(|()| foretell_cassandra::check_url(&self.store)) {
+        if let Err(message) = clusters::check_store(&self.store) {
             return invalid("store", message);
         }
         if let Err(error) = self.score.login.validate() {
@@ -350,6 +356,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "kafka")]
     fn later_layers_win_and_keep_the_type_of_what_stands() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("foretell.toml");
@@ -406,6 +413,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "kafka")]
     fn a_dump_is_complete_and_holds_no_secret() {
         let mut config =
             with(&[("FORETELL__KAFKA__PASSWORD", "hunter2"), ("FORETELL__CASSANDRA__PASSWORD", "hunter2")]).unwrap();

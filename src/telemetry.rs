@@ -18,11 +18,39 @@ use tracing_subscriber::{EnvFilter, Layer};
 /// own attempts at error level, by the dozen while a cluster is away.
 pub const QUIET: &str = "scylla=off";
 
+/// Targets of log lines: what followed `foretell::` when all code was one crate, and what follows `foretell_` now.
+const RENAMED: [(&str, &str); 16] = [
+    ("assess", "service::assess"),
+    ("decisions", "service::decisions"),
+    ("enrich", "enrich"),
+    ("http", "service::http"),
+    ("log::disk", "disk::log"),
+    ("log::kafka", "kafka"),
+    ("pipeline", "engine::pipeline"),
+    ("policies", "service::policies"),
+    ("progress", "engine::progress"),
+    ("rebuild", "engine::rebuild"),
+    ("remind", "service::remind"),
+    ("repartition", "engine::repartition"),
+    ("rows", "engine::rows"),
+    ("store::cassandra", "cassandra"),
+    ("store::disk", "disk::store"),
+    ("verify", "engine::verify"),
+];
+
+/// A filter whose directives name today's targets, so that one from an earlier version still selects its lines.
+fn renamed(filter: &str) -> String {
+    let rename = |filter: String, (before, now): &(&str, &str)| {
+        filter.replace(&format!("foretell::{before}"), &format!("foretell_{now}"))
+    };
+    RENAMED.iter().fold(filter.to_owned(), rename)
+}
+
 /// What is told, how, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Which log lines are written: directives as in `info,foretell::pipeline=debug`.
+    /// Which log lines are written: directives as in `info,foretell_engine::pipeline=debug`.
     pub log_filter: String,
     /// How they are written.
     pub log_format: Format,
@@ -89,7 +117,7 @@ impl Drop for Guard {
 pub fn install(config: &Config) -> Result<Guard, Error> {
     // Spans for the exporter are not for lines: those show spans of their own.
     let no_spans = format!("{}={}", trace::TARGET, LevelFilter::OFF).parse::<Directive>()?;
-    let filter = EnvFilter::try_new(&config.log_filter)?.add_directive(no_spans);
+    let filter = EnvFilter::try_new(renamed(&config.log_filter))?.add_directive(no_spans);
     let variable = |name: &str| std::env::var(name).ok();
     let endpoint = otlp::endpoint(config.otlp_endpoint.as_deref(), &variable)?;
     let provider = endpoint.as_ref().map(|endpoint| otlp::provider(endpoint, config)).transpose()?;
@@ -133,5 +161,18 @@ where
     match format {
         Format::Text => lines.with_target(false).boxed(),
         Format::Json => lines.json().event_format(lines::Traced::new()).boxed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_of_an_earlier_version_selects_the_same_lines() {
+        let filter = "info,foretell::pipeline::working=debug,foretell::app=warn,foretell::log::kafka=trace";
+        let now = "info,foretell_engine::pipeline::working=debug,foretell::app=warn,foretell_kafka=trace";
+        assert_eq!(renamed(filter), now);
+        assert_eq!(renamed(now), now);
     }
 }

@@ -1,8 +1,15 @@
 //! Opens the backends that the settings name: only here, and where an embedded log is copied, are they named.
+//!
+//! Kafka and Cassandra are features of the build. Without one of them its module has a stand-in of the same functions,
+//! which reject what they cannot do.
+
+#[cfg_attr(not(feature = "cassandra"), path = "ports/without_cassandra.rs")]
+mod cassandra;
+#[cfg_attr(not(feature = "kafka"), path = "ports/without_kafka.rs")]
+mod kafka;
 
 use super::{backup, reach};
 use crate::config::Config;
-use foretell_domain::address::Family;
 use foretell_engine::pipeline::misplaced::Misplaced;
 use foretell_engine::verify::Scratch;
 use foretell_enrich::Enricher;
@@ -58,9 +65,9 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     let store: Arc<dyn Store> = match &store_lock {
         Some(directory) => Arc::new(tokio::task::block_in_place(|| foretell_disk::store::Store::open(directory))?),
         None => {
-            let cassandra = foretell_cassandra::Cassandra::open(&config.store, &config.cassandra).await?;
-            notices.extend(cassandra.warnings().await?);
-            Arc::new(cassandra)
+            let (store, warnings) = cassandra::open(config).await?;
+            notices.extend(warnings);
+            store
         }
     };
     let (log, back_up): (Arc<dyn Log>, Option<Arc<BackUp>>) = match &log_lock {
@@ -77,50 +84,11 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
             let back_up: Arc<BackUp> = Arc::new(move |to, tell| backup::back_up(&copied, directory.path(), to, tell));
             (Arc::new(log), Some(back_up))
         }
-        None => (Arc::new(open_kafka(config, store.as_ref()).await?), None),
+        None => (kafka::open(config, store.as_ref()).await?, None),
     };
     let directory = data_directory(config).map(Path::to_owned);
     let enricher = Enricher::new(&config.enrich, clock);
     Ok(Ports { log, store, directory, back_up, enricher, notices, misplaced: Arc::default() })
-}
-
-pub(super) async fn open_kafka(config: &Config, store: &dyn Store) -> Result<foretell_kafka::Kafka, Error> {
-    let names = names(config, store).await?;
-    let kafka = foretell_kafka::Kafka::open(&config.log, names, &config.kafka).await?;
-    let problems = kafka.check_topics().await?;
-    if problems.is_empty() { Ok(kafka) } else { Err(Error::fatal("use the topics", problems.join(" "))) }
-}
-
-/// Which topics on Kafka are those of this store. Fatal where it knows nothing, and the settings do not say it either.
-pub(super) async fn names(config: &Config, store: &dyn Store) -> Result<foretell_kafka::Names, Error> {
-    let mut names = foretell_kafka::Names::new(&config.topics.prefix);
-    for family in Family::ALL {
-        let (topic, lead) = (family.topic(), family.lead());
-        let epoch = match store.pointer(lead).await? {
-            Some(pointer) => pointer.topic_epoch(),
-            None => beginning(config, family).await?,
-        };
-        names = names.at(topic, epoch);
-    }
-    Ok(names)
-}
-
-/// The epoch of a topic that an empty store begins with.
-async fn beginning(config: &Config, family: Family) -> Result<u8, Error> {
-    let (topic, set) = (family.topic(), config.topics.epochs.of(family));
-    let newest = foretell_kafka::topics::newest(&config.log, &config.topics.prefix, &config.kafka).await?;
-    let newest = newest.get(&topic).copied().unwrap_or(0);
-    if set > 0 || newest == 0 {
-        return Ok(set);
-    }
-    let detail = format!(
-        "the store has no views, and the topic of {} has been re-partitioned: set topics.epochs.{} = {newest} if {} \
-         is the one in use, or delete it if it is left from an attempt that did not come to its end",
-        family.name(),
-        family.lead().name(),
-        foretell_events::topic::full_name(&config.topics.prefix, topic, newest)
-    );
-    Err(Error::fatal("use the topics", detail))
 }
 
 /// What `migrate` does: creates schema and topics where they are missing; answers what was done and what to know.
@@ -132,24 +100,12 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
         Some(_) if disk_directory(&config.log).is_some() => return Ok(done),
         Some(directory) => Arc::new(foretell_disk::store::Store::open(&foretell_disk::log::lock(directory)?)?),
         None => {
-            let migrated = foretell_cassandra::schema::migrate(&config.store, &config.cassandra).await?;
-            done.extend(migrated.applied.into_iter().map(|name| format!("applied {name}")));
-            done.extend(migrated.warnings);
-            Arc::new(foretell_cassandra::Cassandra::open(&config.store, &config.cassandra).await?)
+            done.extend(cassandra::migrate(config).await?);
+            cassandra::open(config).await?.0
         }
     };
     if disk_directory(&config.log).is_none() {
-        let topics = &config.topics;
-        let shape = foretell_kafka::topics::Shape {
-            partitions: topics.partitions,
-            replication_factor: topics.replication_factor,
-            min_insync_replicas: topics.min_insync_replicas,
-            retention: topics.retention(),
-        };
-        let names = names(config, store.as_ref()).await?;
-        let created = foretell_kafka::topics::ensure(&config.log, &names, &config.kafka, &shape).await?;
-        done.extend(created.into_iter().map(|name| format!("created topic {name}")));
-        done.extend(foretell_kafka::topics::check(&config.log, &names, &config.kafka).await?);
+        done.extend(kafka::migrate(config, store.as_ref()).await?);
     }
     Ok(done)
 }

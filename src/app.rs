@@ -3,7 +3,7 @@
 //! ```text
 //!   Config ─► open: log, store ─┬─► http       router over Rows and Progress
 //!                               ├─► views      a keeper each for logins, appointments and policies
-//!                               └─► reminders  a keeper for reminders, with the planner as companion
+//!                               └─► reminders  a keeper for reminders, with the planner as a task of each partition
 //! ```
 //!
 //! A role is a value, not a build: `serve --roles` takes any of them, and every process serves its health and, to
@@ -29,8 +29,8 @@ use foretell_domain::view::client::Appointments;
 use foretell_domain::view::user::Logins;
 use foretell_domain::view::{self, Fold, policy, sent};
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::keeper::{Alone, Companion};
 use foretell_engine::pipeline::patiently;
+use foretell_engine::pipeline::task::Tasks;
 use foretell_engine::progress::Progress;
 use foretell_engine::rebuild::{self, Rebuilder};
 use foretell_engine::rows::Rows;
@@ -258,8 +258,8 @@ impl Service {
         Family::ALL.into_iter().filter(|family| self.roles.contains(&role(family))).collect()
     }
 
-    /// Makes the planner that accompanies a generation of what was sent.
-    fn planner(&self, ports: &Ports, rows: Arc<Rows>) -> impl Fn(Generation) -> Arc<dyn Companion> + Send + 'static {
+    /// Makes the tasks of the owners of a generation of the view `sent`: the planner.
+    fn planner(&self, ports: &Ports, rows: Arc<Rows>) -> impl Fn(Generation) -> Tasks + Send + 'static {
         let (log, store, clock) = (ports.log.clone(), ports.store.clone(), self.clock.clone());
         let (no_show, config) = (self.config.score.no_show.clone(), self.config.reminders.clone());
         let topic_name = log::present_name(log.as_ref(), &self.config.topics.prefix, Topic::Reminders);
@@ -269,7 +269,7 @@ impl Service {
         let models = Arc::new(InForce::new(rows.clone(), nothing, stale_ms_max));
         let assessor = Arc::new(Assessor::new(rows.clone(), no_show, models));
         move |sent| {
-            Arc::new(Reminders {
+            vec![Arc::new(Reminders {
                 log: log.clone(),
                 topic_name: topic_name.clone(),
                 store: store.clone(),
@@ -279,7 +279,7 @@ impl Service {
                 assess: Arc::new(ByRows { assessor: assessor.clone(), read_ms_max }),
                 policies: policies.clone(),
                 config: config.clone(),
-            })
+            })]
         }
     }
 
@@ -325,23 +325,27 @@ pub fn keep(
     config: &Config,
     ports: &Ports,
     family: Family,
-    planner: impl Fn(Generation) -> Arc<dyn Companion> + Send + 'static,
+    planner: impl Fn(Generation) -> Tasks + Send + 'static,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, Result<(), Error>> {
     let limits = config.fold.clone();
     match family {
-        Family::Logins => Box::pin(family::keep(views(config, ports, Logins { limits }), alone, shutdown)),
-        Family::Appointments => Box::pin(family::keep(views(config, ports, Appointments { limits }), alone, shutdown)),
+        Family::Logins => Box::pin(family::keep(views(config, ports, Logins { limits }), no_tasks, shutdown)),
+        Family::Appointments => {
+            Box::pin(family::keep(views(config, ports, Appointments { limits }), no_tasks, shutdown))
+        }
         Family::Reminders => {
             Box::pin(family::keep(views(config, ports, sent::Reminders { limits }), planner, shutdown))
         }
-        Family::Policies => Box::pin(family::keep(views(config, ports, policy::Policies { limits }), alone, shutdown)),
+        Family::Policies => {
+            Box::pin(family::keep(views(config, ports, policy::Policies { limits }), no_tasks, shutdown))
+        }
     }
 }
 
-/// The companion of those who only fold.
-pub fn alone(_: Generation) -> Arc<dyn Companion> {
-    Arc::new(Alone)
+/// The tasks of owners that only fold.
+pub fn no_tasks(_: Generation) -> Tasks {
+    Tasks::new()
 }
 
 /// Ends the service when its log is beyond repair: a supervisor starts it again, and the log is verified.

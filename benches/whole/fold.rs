@@ -168,7 +168,7 @@ pub(crate) async fn fold(
     let served = family::foldable(Family::Logins, &pointer, &fingerprint).into_iter().next();
     let shared = Arc::new(views.of(served.ok_or("a new pointer names rows of this build")?));
     let generation = shared.generation;
-    let keeper = tokio::spawn(keeper::keep(shared, Arc::new(keeper::Alone), shutdown.clone()));
+    let keeper = tokio::spawn(keeper::keep(shared, Vec::new(), shutdown.clone()));
     for partition in 0..partitions {
         let end = log.extent(Topic::Logins, partition).await?.end;
         while store.checkpoint(generation, partition).await?.is_none_or(|checkpoint| checkpoint.next < end) {

@@ -150,7 +150,7 @@ impl Access {
     pub fn fold(&self, family: Family) -> Option<DropGuard> {
         let Self::Opened(opened) = self else { return None };
         let stop = CancellationToken::new();
-        let folding = app::keep(&opened.config, &opened.ports, family, app::alone, stop.clone());
+        let folding = app::keep(&opened.config, &opened.ports, family, app::no_tasks, stop.clone());
         tokio::spawn(async move {
             if let Err(error) = folding.await {
                 tracing::error!(%error, "cannot fold");

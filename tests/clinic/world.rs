@@ -10,7 +10,7 @@ use axum::Router;
 use foretell::app::{self, Ports};
 use foretell::config::Config;
 use foretell_domain::address::{Family, Generation};
-use foretell_engine::pipeline::keeper::Companion;
+use foretell_engine::pipeline::task::{PartitionTask, Tasks};
 use foretell_engine::rows::Rows;
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Event, Position, Topic, codec};
@@ -131,7 +131,7 @@ impl World {
         let mut tasks = JoinSet::new();
         for family in [Family::Appointments, Family::Reminders, Family::Policies] {
             let planners = self.planners(&ports);
-            let planner = move |sent| -> Arc<dyn Companion> { Arc::new(planners(sent)) };
+            let planner = move |sent| -> Tasks { vec![Arc::new(planners(sent))] };
             let kept = app::keep(&self.config, &ports, family, planner, shutdown.clone());
             tasks.spawn(async move { kept.await.expect("nothing here is beyond repair") });
         }
@@ -250,7 +250,7 @@ impl World {
             let planner = planner.clone();
             self.usurpers.spawn(async move {
                 // Until it is deposed in turn.
-                drop(planner.accompany(partition).await);
+                drop(planner.run(partition).await);
             });
         }
     }

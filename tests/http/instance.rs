@@ -11,8 +11,8 @@ use foretell_domain::view::user::Logins;
 use foretell_domain::view::{self, Fold, Limits};
 use foretell_engine::pipeline;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::keeper::{Alone, Companion};
 use foretell_engine::pipeline::misplaced::Misplaced;
+use foretell_engine::pipeline::task::Tasks;
 use foretell_engine::progress::{self, Progress};
 use foretell_engine::rebuild::Rebuilder;
 use foretell_engine::rows::{self, Rows};
@@ -80,7 +80,7 @@ impl World {
     pub(crate) async fn views(&self, shutdown: CancellationToken) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let limits = Limits::default();
-        let alone = |_| -> Arc<dyn Companion> { Arc::new(Alone) };
+        let alone = |_| Tasks::new();
         self.keep(&mut tasks, Logins { limits: limits.clone() }, alone, &shutdown).await;
         self.keep(&mut tasks, Appointments { limits: limits.clone() }, alone, &shutdown).await;
         self.keep(&mut tasks, policy::Policies { limits: limits.clone() }, alone, &shutdown).await;
@@ -88,8 +88,8 @@ impl World {
         let reads = rows::Config { pointer_stale_ms_max: 100, ..rows::Config::default() };
         let rows = Arc::new(Rows::cached(store.clone(), &reads, &limits));
         let policies = Arc::new(InForce::new(rows.clone(), Default::default(), reads.stale_ms_max));
-        let planner = move |sent| -> Arc<dyn Companion> {
-            Arc::new(remind::Reminders {
+        let planner = move |sent| -> Tasks {
+            vec![Arc::new(remind::Reminders {
                 log: log.clone(),
                 topic_name: "foretell.reminders".into(),
                 store: store.clone(),
@@ -99,7 +99,7 @@ impl World {
                 assess: Arc::new(Unassessed),
                 policies: policies.clone(),
                 config: remind::Config { tick_ms: 5, ..remind::Config::default() },
-            })
+            })]
         };
         self.keep(&mut tasks, Reminders { limits }, planner, &shutdown).await;
         tasks
@@ -127,13 +127,13 @@ impl World {
         &self,
         tasks: &mut JoinSet<()>,
         fold: F,
-        companion: impl Fn(Generation) -> Arc<dyn Companion> + Send + 'static,
+        tasks_of: impl Fn(Generation) -> Tasks + Send + 'static,
         shutdown: &CancellationToken,
     ) {
         let views = self.family(fold);
         views.pointer().await.unwrap();
         let shutdown = shutdown.clone();
-        tasks.spawn(async move { family::keep(views, companion, shutdown).await.unwrap() });
+        tasks.spawn(async move { family::keep(views, tasks_of, shutdown).await.unwrap() });
     }
 
     /// Holds the rows of a store against the log of this world.

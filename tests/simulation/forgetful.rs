@@ -15,7 +15,7 @@ use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::user::Logins;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::keeper::{self, Alone};
+use foretell_engine::pipeline::keeper;
 use foretell_events::key;
 use foretell_ports::Error;
 use foretell_ports::log::Log;
@@ -190,7 +190,7 @@ impl World {
                 misplaced: Arc::default(),
                 config: world::config(),
             };
-            let run = family::keep(views, |_| Arc::new(Alone), CancellationToken::new());
+            let run = family::keep(views, |_| Vec::new(), CancellationToken::new());
             self.process = Some(Process::start(fates, run));
         }
         ended

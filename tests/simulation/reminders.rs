@@ -23,7 +23,8 @@ use foretell_domain::view::sent::Reminders as SentFold;
 use foretell_domain::view::{Fold, Limits};
 use foretell_engine::pipeline::Config;
 use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::keeper::{self, Alone, Companion};
+use foretell_engine::pipeline::keeper;
+use foretell_engine::pipeline::task::Tasks;
 use foretell_engine::rebuild::Order;
 use foretell_engine::rows::{self, Rows};
 use foretell_events::{Envelope, Event, Topic, codec};
@@ -262,8 +263,8 @@ async fn serve(ports: Arc<Ports>, planning: Planning, config: Config) -> Result<
     let rows = Arc::new(Rows::cached(store.clone(), &reads, &Limits::default()));
     let policies = Arc::new(InForce::new(rows.clone(), Policy::default(), reads.stale_ms_max));
     let log: Arc<dyn Log> = Arc::new(witness);
-    let planner = move |sent| -> Arc<dyn Companion> {
-        Arc::new(Reminders {
+    let planner = move |sent| -> Tasks {
+        vec![Arc::new(Reminders {
             log: log.clone(),
             topic_name: "foretell.reminders".into(),
             store: store.clone(),
@@ -273,11 +274,11 @@ async fn serve(ports: Arc<Ports>, planning: Planning, config: Config) -> Result<
             assess: Arc::new(Low),
             policies: policies.clone(),
             config: remind::Config { tick_ms: TICK_MS, catch_up_ms_max: 2 * MINUTE_MS, ..remind::Config::default() },
-        })
+        })]
     };
     let shutdown = CancellationToken::new();
     tokio::try_join!(
-        family::keep(views(Appointments::default(), &ports, &config), |_| Arc::new(Alone), shutdown.clone()),
+        family::keep(views(Appointments::default(), &ports, &config), |_| Vec::new(), shutdown.clone()),
         family::keep(views(SentFold::default(), &ports, &config), planner, shutdown.clone()),
     )?;
     Ok(())

@@ -18,6 +18,7 @@ mod crowded;
 pub mod family;
 pub mod keeper;
 pub mod misplaced;
+pub mod task;
 pub mod tolerance;
 pub mod working;
 

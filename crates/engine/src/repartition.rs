@@ -19,7 +19,7 @@ mod merge;
 
 pub use asked::{Asked, PARTITIONS_MAX, Stage};
 
-use crate::pipeline::keeper::{self, Alone};
+use crate::pipeline::keeper;
 use crate::pipeline::{Letters, Shared, family};
 use crate::verify::{self, Verifier};
 use foretell_domain::address::{Family, Generation};
@@ -348,7 +348,7 @@ impl Mover {
             config: self.verifier.config.clone(),
         };
         let stop = CancellationToken::new();
-        let mut keeping = Box::pin(keeper::keep(Arc::new(shared), Arc::new(Alone), stop.clone()));
+        let mut keeping = Box::pin(keeper::keep(Arc::new(shared), Vec::new(), stop.clone()));
         tokio::select! {
             ended = &mut keeping => return ended.and(Err(Error::fatal(OPERATION, "nobody folds any more"))),
             level = self.level(target) => level?,

@@ -24,7 +24,7 @@ use foretell_domain::address::{Family, Generation};
 use foretell_domain::remind::plan::{self, Action};
 use foretell_domain::remind::{announce, policy::Policy};
 use foretell_domain::view::client::Client;
-use foretell_engine::pipeline::keeper::Companion;
+use foretell_engine::pipeline::task::PartitionTask;
 use foretell_engine::rows::Pointers;
 use foretell_events::Topic;
 use foretell_events::codec::encode_event;
@@ -112,8 +112,8 @@ pub struct Reminders {
 }
 
 #[async_trait]
-impl Companion for Reminders {
-    async fn accompany(&self, partition: u32) -> Result<std::convert::Infallible, Error> {
+impl PartitionTask for Reminders {
+    async fn run(&self, partition: u32) -> Result<std::convert::Infallible, Error> {
         let mut planner = None;
         let mut pause_ms = self.config.tick_ms;
         loop {

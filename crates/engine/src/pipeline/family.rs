@@ -13,8 +13,9 @@
 //! A generation that cannot be folded any more ends the process, unless it has company: when a store has lost part
 //! of the rows that serve, it is the rows that are built beside them that mend it.
 
-use super::keeper::{self, Companion};
+use super::keeper;
 use super::misplaced::Misplaced;
+use super::task::Tasks;
 use super::tolerance::Shares;
 use super::{Config, Letters, Shared, patiently};
 use foretell_domain::address::{Family, Generation};
@@ -234,7 +235,7 @@ struct Kept {
 /// Keeps a family until `shutdown`; answers an error only of kind Fatal.
 pub async fn keep<F: Fold>(
     views: Views<F>,
-    companion: impl Fn(Generation) -> Arc<dyn Companion>,
+    tasks: impl Fn(Generation) -> Tasks,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let mut keeping = Keeping { views: &views, kept: BTreeMap::new(), is_due: false };
@@ -252,8 +253,8 @@ pub async fn keep<F: Fold>(
             },
             pointer = next_pointer(&views, &mut looks) => match pointer {
                 Ok(pointer) => for (shared, stop) in keeping.follow(&pointer, &shutdown) {
-                    let (number, companion) = (shared.generation.number, companion(shared.generation));
-                    keepers.spawn(async move { (number, keeper::keep(Arc::new(shared), companion, stop).await) });
+                    let (number, tasks) = (shared.generation.number, tasks(shared.generation));
+                    keepers.spawn(async move { (number, keeper::keep(Arc::new(shared), tasks, stop).await) });
                 },
                 Err(error) => break Err(error),
             },

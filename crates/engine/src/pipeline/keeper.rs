@@ -4,8 +4,8 @@
 //! over. Then every pipeline of it is drained, and the keeper joins again after a pause. Nothing is carried over,
 //! so there is one way to begin: from the store's checkpoint.
 
+use super::task::{self, Tasks};
 use super::{Exit, Pipeline, Shared, patiently};
-use async_trait::async_trait;
 use foretell_domain::address::Generation;
 use foretell_domain::view::Fold;
 use foretell_events::Topic;
@@ -14,7 +14,6 @@ use foretell_ports::store::Checkpoint;
 use foretell_ports::{Error, Kind};
 use foretell_telemetry::meter;
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -82,35 +81,14 @@ pub async fn check(log: &dyn Log, topic: Topic, partition: u32, checkpoint: &Che
     Ok(())
 }
 
-/// What else the owner of a partition does while it owns it.
-#[async_trait]
-pub trait Companion: Send + Sync + 'static {
-    /// Goes on until it fails; dropped when the partition is given back.
-    async fn accompany(&self, partition: u32) -> Result<Infallible, Error>;
-}
-
-/// The companion of an owner that does nothing else.
-#[derive(Debug, Clone, Copy)]
-pub struct Alone;
-
-#[async_trait]
-impl Companion for Alone {
-    async fn accompany(&self, _: u32) -> Result<Infallible, Error> {
-        std::future::pending().await
-    }
-}
-
 /// Keeps the views of a generation until `shutdown`; answers an error only of kind Fatal.
-pub async fn keep<F: Fold>(
-    shared: Arc<Shared<F>>,
-    companion: Arc<dyn Companion>,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
+pub async fn keep<F: Fold>(shared: Arc<Shared<F>>, tasks: Tasks, shutdown: CancellationToken) -> Result<(), Error> {
+    let tasks = Arc::new(tasks);
     let mut restarts = Restarts::default();
     let mut pause_ms = 100;
     while !shutdown.is_cancelled() {
         let joined = tokio::time::Instant::now();
-        match member(&shared, &companion, &shutdown, &mut restarts).await {
+        match member(&shared, &tasks, &shutdown, &mut restarts).await {
             Ok(()) => {}
             Err(error) if error.kind == Kind::Fatal => return Err(error),
             Err(error) => {
@@ -134,7 +112,7 @@ pub async fn keep<F: Fold>(
 /// One membership, from joining to leaving.
 async fn member<F: Fold>(
     shared: &Arc<Shared<F>>,
-    companion: &Arc<dyn Companion>,
+    tasks: &Arc<Tasks>,
     shutdown: &CancellationToken,
     restarts: &mut Restarts,
 ) -> Result<(), Error> {
@@ -150,14 +128,14 @@ async fn member<F: Fold>(
             },
             assigned = membership.next() => match assigned {
                 Ok(assigned) => {
-                    let (shared, companion) = (Arc::clone(shared), Arc::clone(companion));
+                    let (shared, tasks) = (Arc::clone(shared), Arc::clone(tasks));
                     let leaving = leaving.clone();
                     pipelines.spawn(async move {
                         let partition = assigned.partition;
                         let exit = tokio::select! {
                             biased;
                             exit = own(shared, assigned, leaving) => exit,
-                            failed = companion.accompany(partition) => match failed { Err(error) => Err(error) },
+                            failed = task::run(&tasks, partition) => match failed { Err(error) => Err(error) },
                         };
                         (partition, exit)
                     });

@@ -34,6 +34,27 @@ const PREFIX: &str = "FORETELL__";
 /// Largest file of settings, in bytes.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Keys of earlier versions that nobody set, by section: what they held is constant now.
+const REMOVED: [(&str, &str); 17] = [
+    ("pipeline", "owner_records_max"),
+    ("pipeline", "cached_rows_max"),
+    ("pipeline", "retry_ms_max"),
+    ("pipeline", "pointer_look_ms"),
+    ("progress", "wait_ms"),
+    ("progress", "idle_ms"),
+    ("reads", "cache_entries_max"),
+    ("reminders", "tick_ms"),
+    ("reminders", "catch_up_ms_max"),
+    ("reminders", "clients_max"),
+    ("reminders", "tick_clients_max"),
+    ("reminders", "records_max"),
+    ("enrich", "netset_prefixes_max"),
+    ("enrich", "reload_ms"),
+    ("kafka", "linger_ms"),
+    ("cassandra", "batch_bytes_max"),
+    ("cassandra", "concurrency_max"),
+];
+
 /// All settings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +72,7 @@ pub struct Config {
     /// How rows are read.
     pub reads: rows::Config,
     /// How often checkpoints are looked at.
+    #[serde(skip)]
     pub progress: progress::Config,
     /// What files say of addresses.
     pub enrich: foretell_enrich::Config,
@@ -70,6 +92,9 @@ pub struct Config {
     pub kafka: clusters::Kafka,
     /// How a Cassandra cluster is reached.
     pub cassandra: clusters::Cassandra,
+    /// What whoever wrote the settings should know: sentences for the log.
+    #[serde(skip)]
+    pub notices: Vec<String>,
 }
 
 /// Names and shapes of topics.
@@ -200,12 +225,31 @@ pub fn load(layers: Layers<'_>) -> Result<Config, Error> {
         let keys: Vec<_> = key.split('.').map(str::to_owned).collect();
         set(&mut settings, &keys, &text);
     }
-    let config: Config = serde_path_to_error::deserialize(Value::Table(settings)).map_err(|error| {
+    let notices = drop_removed(&mut settings);
+    let mut config: Config = serde_path_to_error::deserialize(Value::Table(settings)).map_err(|error| {
         let place = error.path().to_string();
         Error::Invalid { place, message: suggest::explained(&error.into_inner().message().replace('\n', " ")) }
     })?;
     config.check()?;
+    config.notices = notices;
     Ok(config)
+}
+
+/// Takes removed keys out of the settings; one sentence for each that was set.
+fn drop_removed(settings: &mut Table) -> Vec<String> {
+    let mut notices = Vec::new();
+    for (section, key) in REMOVED {
+        let Some(Value::Table(table)) = settings.get_mut(section) else { continue };
+        if table.remove(key).is_some() {
+            notices.push(format!(
+                "the setting {section}.{key} was removed: it is ignored, and will be an error in the next minor version"
+            ));
+        }
+        if table.is_empty() {
+            settings.remove(section);
+        }
+    }
+    notices
 }
 
 /// Tables are merged key by key; anything else is replaced, lists as a whole.
@@ -326,6 +370,21 @@ mod tests {
     fn with(environment: &[(&str, &str)]) -> Result<Config, String> {
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         load(Layers { environment, ..Layers::default() }).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_removed_setting_is_ignored_with_a_notice() {
+        let defaults: Table = DEFAULTS.parse().unwrap();
+        for (section, key) in REMOVED {
+            assert!(defaults.get(section).is_none_or(|table| table.get(key).is_none()), "{section}.{key} is a default");
+            let name = format!("FORETELL__{}__{}", section.to_uppercase(), key.to_uppercase());
+            let config = load(Layers { environment: vec![(name, "7".into())], ..Layers::default() }).unwrap();
+            let [notice] = &config.notices[..] else { panic!("one notice: {:?}", config.notices) };
+            assert!(notice.contains(&format!("{section}.{key} was removed")), "{notice}");
+        }
+        assert!(with(&[]).unwrap().notices.is_empty());
+        let error = with(&[("FORETELL__PROGRESS__OTHER", "7")]).unwrap_err();
+        assert!(error.contains("progress"), "{error}");
     }
 
     #[test]

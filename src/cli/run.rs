@@ -66,6 +66,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
                 }
             }
             let _telemetry = crate::telemetry::install(&config.telemetry).map_err(|e| Failure::Other(e.to_string()))?;
+            config.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
             block_on(configured(command, config, print, out))?;
         }
     }

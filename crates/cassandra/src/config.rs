@@ -26,8 +26,10 @@ pub struct Config {
     /// Longest time for one statement, retries by the driver included.
     pub request_timeout_ms: u32,
     /// Largest batch, in bytes of keys and cells.
+    #[serde(skip)]
     pub batch_bytes_max: usize,
     /// Most statements that one call has under way.
+    #[serde(skip)]
     pub concurrency_max: usize,
     /// Copies of each row in a keyspace that `foretell migrate` creates.
     pub replication_factor: u16,

@@ -24,7 +24,7 @@ use foretell_ports::Error;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
 use foretell_ports::store::Store;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,8 +39,7 @@ const PROBE_MS: i64 = 1_000;
 const MISSED_LOOKS_MAX: u32 = 20;
 
 /// How often the store is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Between two looks at a partition for which somebody waits, in milliseconds.
     pub wait_ms: u64,

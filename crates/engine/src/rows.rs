@@ -51,6 +51,7 @@ use tracing::Instrument;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Merged aggregate rows kept in memory; 0 keeps none.
+    #[serde(skip)]
     pub cache_entries_max: u64,
     /// Oldest aggregate that an HTTP answer may be computed from, in milliseconds.
     pub stale_ms_max: u64,

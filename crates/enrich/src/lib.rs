@@ -52,12 +52,14 @@ pub struct Config {
     /// Netsets of addresses that say little about place and person; what is in one is never denied.
     pub allow_lists: Vec<PathBuf>,
     /// Most prefixes of a netset; a longer one is refused.
+    #[serde(skip)]
     pub netset_prefixes_max: usize,
     /// Days after which an MMDB file is stale, and said to be.
     pub stale_days: u32,
     /// Days after which it is asked no more; at least `stale_days`.
     pub expired_days: u32,
     /// Between two looks at the files, in milliseconds; at least 100.
+    #[serde(skip)]
     pub reload_ms: u64,
 }
 

@@ -67,6 +67,7 @@ pub struct Config {
     /// Longest time for the owner of a revoked partition to flush before the next owner may have it.
     pub drain_ms: u32,
     /// How long a record may wait for company in a batch. More is more records a second, and later answers.
+    #[serde(skip)]
     pub linger_ms: u32,
     /// Further librdkafka properties. They win over defaults of speed and size; those that carry promises of the
     /// log (acknowledgement, idempotence, isolation, offsets, assignment) are set after them. Values whose name sounds

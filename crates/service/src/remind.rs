@@ -56,14 +56,19 @@ const RETRY_MS_MAX: u64 = 5_000;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Pause between two ticks.
+    #[serde(skip)]
     pub tick_ms: u64,
     /// How long a tick waits for the views to reach the end of the log before it is put off.
+    #[serde(skip)]
     pub catch_up_ms_max: u64,
     /// Clients whose rows are read together.
+    #[serde(skip)]
     pub clients_max: usize,
     /// Clients planned by what one tick has seen; for further ones it looks again at once.
+    #[serde(skip)]
     pub tick_clients_max: usize,
     /// Records appended at a time, all or none of them.
+    #[serde(skip)]
     pub records_max: usize,
     /// What is sent when, for tenants that have published nothing.
     pub policy: Policy,

@@ -14,8 +14,10 @@ pub struct Config {
     /// besides the flush itself.
     pub batch_age_ms_max: u64,
     /// Records of one owner in a batch; bounds the list that its row carries.
+    #[serde(skip)]
     pub owner_records_max: usize,
     /// Decoded rows kept; beyond, those not used of late are read again when they are needed.
+    #[serde(skip)]
     pub cached_rows_max: usize,
     /// How long a revoked partition may flush before the next owner goes on without it.
     pub drain_ms_max: u64,
@@ -29,8 +31,10 @@ pub struct Config {
     /// The same for records that are rejected with one and the same code, which has one cause; 0 sets no bound.
     pub rejected_code_window_records: u32,
     /// Longest pause between two attempts while a port is away.
+    #[serde(skip)]
     pub retry_ms_max: u64,
     /// Between two looks at which generations are to be folded.
+    #[serde(skip)]
     pub pointer_look_ms: u64,
     /// How long a generation is folded on when the pointer names it no longer, and half as long again until its rows
     /// are dropped: a reader's memory of the pointer is younger.

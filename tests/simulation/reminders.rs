@@ -170,7 +170,7 @@ impl World {
                 self.end(0).await;
             }
             1..=2 => self.rebalance().await,
-            3 => self.log.tell(&self.group().await, Topic::Reminders),
+            3 => self.log.notify_revoked(&self.group().await, Topic::Reminders),
             4 => {
                 let long = self.random.one_of(&[MINUTE_MS, HOUR_MS]);
                 self.processes[0].freeze(self.random.below(long));

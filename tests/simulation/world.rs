@@ -236,7 +236,7 @@ impl<F: Fold + Clone> World<F> {
                 let handover = self.random.one_of(&[Handover::Drained, Handover::AtOnce, Handover::Unnoticed]);
                 self.rebalance(handover).await;
             }
-            16 if self.random.chance(50) => self.log.tell(&self.group().await, topic),
+            16 if self.random.chance(50) => self.log.notify_revoked(&self.group().await, topic),
             17 => self.kill().await,
             18 => self.freeze().await,
             19 => {

@@ -475,7 +475,7 @@ async fn a_damaged_store_says_how_to_go_on() {
     std::fs::write(&version, b"no version at all").expect("written");
     let error = foretell_disk::store::Store::open(&held).err().expect("damage is noticed");
     assert_eq!(error.kind, Kind::Fatal);
-    assert!(error.detail.contains("can be folded again from the log"), "{error}");
+    assert!(error.detail.contains("can be rebuilt from the log"), "{error}");
     assert!(error.detail.contains(&format!("delete {}", path.display())), "{error}");
 }
 
@@ -725,7 +725,7 @@ mod retention {
             assert!(age_ms > kept_ms && age_ms <= kept_ms + kept_ms / 30 + 2 * HOUR_MS, "{topic:?}: {age_ms} ms");
             assert_eq!(records.last().expect("some").position.offset, 399);
             let refused = log.read(topic, 0, 0).await.err().expect("the beginning is gone");
-            assert!(refused.kind == Kind::Fatal && refused.detail.contains("0 was wanted"), "{refused}");
+            assert!(refused.kind == Kind::Fatal && refused.detail.contains("offset 0 was requested"), "{refused}");
         }
         assert_eq!(held(&log, Topic::Logins).await.len(), 400, "facts are kept for ever");
         // A reader that began before goes on where it is, and learns of it when it needs what is gone.
@@ -736,7 +736,7 @@ mod retention {
                 Err(error) => break error,
             }
         };
-        assert!(refused.kind == Kind::Fatal && refused.detail.contains("was wanted"), "{refused}");
+        assert!(refused.kind == Kind::Fatal && refused.detail.contains("was requested"), "{refused}");
         drop((behind, log));
         aging.pass(30 * DAY_MS);
         let log = aging.open(DAY).expect("opens");

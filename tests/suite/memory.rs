@@ -108,7 +108,7 @@ async fn an_owner_that_is_not_told_reads_beside_the_new_one() {
     assert_eq!(log.committed("g", Topic::Logins, 0), None);
     log.append(vec![record("b")]).await.expect("appended");
     assert!(matches!(zombie.reader.next().await, Ok(Next::Records(_) | Next::End(_))));
-    log.tell("g", Topic::Logins);
+    log.notify_revoked("g", Topic::Logins);
     assert!(matches!(zombie.reader.next().await, Ok(Next::Revoked(_))));
     assert!(zombie.reader.next().await.is_err(), "nothing follows");
 }
@@ -165,6 +165,9 @@ async fn a_reader_of_what_was_forgotten_is_refused() {
     let extent = log.extent(Topic::Logins, 0).await.expect("known");
     assert_eq!((extent.start, extent.end), (4, 10));
     let refused = log.read(Topic::Logins, 0, 3).await.err().expect("not held any more");
-    assert!(refused.kind == foretell_ports::Kind::Fatal && refused.detail.contains("3 was wanted"), "{refused}");
+    assert!(
+        refused.kind == foretell_ports::Kind::Fatal && refused.detail.contains("offset 3 was requested"),
+        "{refused}"
+    );
     assert_eq!(log.page(Topic::Logins, 0, 4).await.expect("readable").records[0].value, "4");
 }

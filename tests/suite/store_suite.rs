@@ -4,7 +4,7 @@ use crate::{Fixture, within};
 use bytes::Bytes;
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
-use foretell_ports::store::{Checkpoint, Flush, Row, RowWrite, Stand, Store};
+use foretell_ports::store::{Checkpoint, Flush, LastRecord, Row, RowWrite, Store};
 use std::sync::Arc;
 
 /// A test for each promise, of the store that `$make().await` answers.
@@ -50,8 +50,8 @@ fn write(key: &RowKey, position: i64, cell: &str) -> RowWrite {
 }
 
 fn checkpoint(next: i64) -> Checkpoint {
-    let stand = Stand { offset: next - 1, digest: next as u64 * 7, timestamp_ms: 1_000 + next };
-    Checkpoint { next, last: (next > 0).then_some(stand) }
+    let last = LastRecord { offset: next - 1, digest: next as u64 * 7, timestamp_ms: 1_000 + next };
+    Checkpoint { next, last: (next > 0).then_some(last) }
 }
 
 fn flush(partition: u32, next: i64, rows: Vec<RowWrite>) -> Flush {

@@ -8,14 +8,15 @@
 //!  DIR/log/logins/0/00000000000000218112.log    the newest segment
 //!  DIR/log/logins/0/mark                        how far it was acknowledged: see `mark`
 //! ```
-//! What was acknowledged was synced, one group at a time (`writer`). When the directory is opened, bytes that were
-//! never acknowledged are cut off and said; damage to what was acknowledged is refused, with file and position
-//! (`recover`). Segments of facts are only ever added; those of decisions and dead letters go when all of their records
-//! are older than they are kept (`retention`). A copy can be taken at any time (`backup`). A topic gets another
-//! partition count by a successor beside it, which takes its place when the directory is opened (`successor`).
+//! Acknowledged records are synced, one group at a time (`writer`). When the directory is opened, bytes that were
+//! never acknowledged are cut off and logged; damage to acknowledged records is an error that names file and position
+//! (`recover`). Segments of facts are only ever added; those of decisions and dead letters are deleted once all of
+//! their records have expired (`retention`). A backup can be taken at any time (`backup`). The partition count of a
+//! topic changes through a successor in the same directory, which replaces the topic at the next opening
+//! (`successor`).
 //!
-//! Consumer groups live in the process, as the directory belongs to it. What a group committed is kept in memory
-//! and forgotten with the process: it is advice, and the checkpoint in the store decides.
+//! Consumer groups live in the process, because the directory belongs to one process. Committed offsets are kept in
+//! memory and lost with the process: they are only hints, and the checkpoint in the store decides.
 
 mod appender;
 mod backup;
@@ -58,24 +59,24 @@ use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use writer::{Job, Writer};
 
-/// Largest call of append, in bytes of all its records; a larger one is Reject.
+/// Largest append, in bytes of all its records; a larger one is Reject.
 pub const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of all appends that wait for the writer; further ones wait before they enter the queue.
 const QUEUE_BYTES_MAX: usize = 2 * APPEND_BYTES_MAX;
-/// The unit of [`QUEUE_BYTES_MAX`]: what a record costs besides its own bytes.
+/// The unit of [`QUEUE_BYTES_MAX`]: the overhead of a record in addition to its own bytes.
 const RECORD_OVERHEAD_BYTES: usize = 128;
 
 /// Sizes of files and batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// A segment that would grow beyond it is followed by another one; a larger block has one to itself.
+    /// A new segment is begun before this size is exceeded; a larger block gets a segment of its own.
     pub segment_bytes_max: u64,
-    /// Records that a reader brings at once.
+    /// Records that a reader returns at once.
     pub batch_records_max: usize,
     /// Bytes of keys and values after which a reader adds no further record to a batch.
     pub batch_bytes_max: usize,
-    /// How long records are kept that no row is folded from.
+    /// How long records are kept in topics that are not folded into rows.
     pub retention: Retention,
 }
 
@@ -90,7 +91,7 @@ impl Default for Config {
     }
 }
 
-/// The log; clones share everything. Dropping the last one finishes what was queued and frees the directory.
+/// The log; clones share everything. Dropping the last one finishes the queue and unlocks the directory.
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<Inner>,
@@ -106,7 +107,7 @@ struct Inner {
     broken: watch::Receiver<Option<Error>>,
     writer: Option<JoinHandle<()>>,
     config: Config,
-    /// Read while a copy is made: nothing is let go of meanwhile.
+    /// Read-locked during a backup: no segment is deleted in that time.
     cuts: Arc<RwLock<()>>,
     /// Held as long as the log is open.
     directory: Arc<Directory>,
@@ -124,8 +125,8 @@ impl Drop for Inner {
 }
 
 impl Log {
-    /// Opens the log of a directory; `partitions` answers the partition count of a topic that does not exist yet,
-    /// at least 1. An existing topic keeps its own. Blocks on the disk.
+    /// Opens the log of a directory; `partitions` returns the partition count for a topic that does not exist yet, at
+    /// least 1. An existing topic keeps its own count. Blocks on the disk.
     ///
     /// Fatal if acknowledged records are damaged or missing.
     pub fn open(
@@ -135,7 +136,7 @@ impl Log {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
         let root = directory.path().join("log");
-        successor::take_over(&root)?;
+        successor::install(&root)?;
         let (mut topics, mut epochs) = (BTreeMap::new(), BTreeMap::new());
         let mut appenders = Vec::new();
         for topic in Topic::ALL {
@@ -174,7 +175,7 @@ impl Log {
         found.ok_or_else(|| foretell_ports::log::backend::unknown(topic, partition))
     }
 
-    /// The index of a partition among all partitions of all topics, as the writer counts them.
+    /// The index of a partition among all partitions of all topics, as the writer numbers them.
     fn index(&self, topic: Topic, partition: u32) -> usize {
         let before = self.inner.topics.range(..topic).map(|(_, partitions)| partitions.len());
         before.sum::<usize>() + partition as usize
@@ -189,11 +190,11 @@ impl Log {
         }
         let share = u32::try_from(bytes / RECORD_OVERHEAD_BYTES).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.inner.queue).acquire_many_owned(share).await.map_err(|_| closed())?;
-        let place = |record: NewRecord| {
+        let assign = |record: NewRecord| {
             let partition = partition_of(&record, foretell_ports::log::Log::partitions(self, record.topic));
             (self.index(record.topic, partition), record)
         };
-        let records = records.into_iter().map(place).collect();
+        let records = records.into_iter().map(assign).collect();
         let (answer, answered) = oneshot::channel();
         self.queue(Job::Append { records, owner, answer, permit })?;
         answered.await.map_err(|_| closed())?
@@ -227,14 +228,14 @@ fn stored_count(path: &Path, configured: u32) -> Result<u32, Error> {
     }
 }
 
-/// Writes a small file so that a crash leaves all of it or nothing.
+/// Writes a small file so that a crash leaves all of it or none of it.
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let draft = path.with_extension("new");
     let mut file = std::fs::File::create(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&draft, path)?;
-    // The name is in the directory, which is synced on its own.
+    // The file's name is an entry of the directory, which is synced separately.
     path.parent().map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all())
 }
 
@@ -282,7 +283,7 @@ impl foretell_ports::log::Log for Log {
         &self,
         exchange: &foretell_ports::log::Exchange,
     ) -> Result<Box<dyn foretell_ports::log::Successors>, Error> {
-        // Nobody else has the directory, and what is beside the topics is ours.
+        // This process has locked the directory, so everything next to the topics belongs to this log.
         let foretell_ports::log::Exchange { topics, partitions, .. } = exchange;
         let Inner { directory, config, .. } = self.inner.as_ref();
         let begin = || successor::Successors::begin(directory, topics, *partitions, *config);
@@ -292,8 +293,8 @@ impl foretell_ports::log::Log for Log {
     async fn broken(&self) -> Error {
         let mut broken = self.inner.broken.clone();
         // The writer ends before the log only when it has panicked.
-        let told = broken.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
-        told.unwrap_or_else(closed)
+        let reason = broken.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+        reason.unwrap_or_else(closed)
     }
 }
 

@@ -1,19 +1,18 @@
 //! A store in a directory: the embedded default, on the LSM tree of fjall.
 //!
-//! Rows and checkpoint of a flush are one atomic batch, so that they are kept or lost together. Nothing of it is
-//! synced: what the process wrote survives its end in the memory of the operating system, and a power loss may
-//! take the newest batches, which are then folded again from the log. The pointer is synced, and with it all that
-//! came before.
+//! Rows and checkpoint of a flush are one atomic batch, so that they are kept or lost together. Flushes are not
+//! synced: writes survive the end of the process in the memory of the operating system, and a power loss may lose the
+//! newest batches, which are then folded again from the log. Writing the pointer syncs it and everything before it.
 //!
-//! # Lower positions lose, and mostly cost nothing
-//! A row is compared with the stored one before it is replaced. For the owner of a partition that would be a look-up
-//! for each row, to learn what is known: beside the checkpoint stands the **high water**, one past the highest
-//! position that this source partition ever wrote. A flush above it cannot meet a higher position and is written
-//! as it is. Only what comes again, or late, is compared row by row.
+//! # Lower positions lose, usually without a comparison
+//! A row must be compared with the stored one before it is replaced. For the owner of a partition this would be a
+//! look-up per row with a known result. The **high water** avoids it: stored with the checkpoint, it is one past the
+//! highest position that this source partition ever wrote. A flush above it cannot meet a higher position and is
+//! written without a comparison. Only repeated or late writes are compared row by row.
 //!
 //! # Limits
-//! 32 MiB of block cache, memtables of 16 MiB, a journal of 64 MiB: the whole process stays small, whatever the
-//! store holds.
+//! 32 MiB of block cache, memtables of 16 MiB, a journal of 64 MiB: the memory of the process is independent of the
+//! size of the store.
 
 mod address;
 
@@ -32,10 +31,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
-/// Up to five are in memory: one that fills, and four that wait to be written before commits wait for them.
+/// Up to five are in memory: one that fills, and four that wait to be written; after that, commits wait.
 const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// One writes memtables, so that they never wait for the other one's compaction: commits would wait with them, in
-/// steps of 100 ms.
+/// One thread writes memtables, so that they never wait for a compaction of the other one: commits would wait as
+/// well, in steps of 100 ms.
 const WORKERS: usize = 2;
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const OPEN_FILES_MAX: usize = 128;
@@ -43,7 +42,7 @@ const POSITION_BYTES: usize = 8;
 /// Rows of a dropped generation that are removed in one batch.
 const REMOVED_AT_ONCE: usize = 2_000;
 /// Source partitions up to which the partials of a row are looked up one by one.
-const SOURCES_ASKED_MAX: u32 = 16;
+const POINT_READS_MAX: u32 = 16;
 
 /// The store; clones share everything.
 #[derive(Clone)]
@@ -59,7 +58,7 @@ struct Inner {
     pointers: Keyspace,
     /// Held from the first comparison to the commit.
     writing: Mutex<()>,
-    /// One past the highest source partition that ever wrote: where the partials of a row can stand.
+    /// One past the highest source partition that ever wrote: an upper bound for the partials of a row.
     sources: AtomicU32,
     /// Held as long as the store is open.
     _directory: Arc<Directory>,
@@ -86,7 +85,7 @@ struct Encoded {
 impl Store {
     /// Opens the store of a directory, and creates it if it does not exist. Blocks on the disk.
     ///
-    /// Fatal if it is damaged: its rows can be folded again from the log.
+    /// Fatal if it is damaged: its rows can be rebuilt from the log.
     pub fn open(directory: &Arc<Directory>) -> Result<Self, Error> {
         let path = directory.path().join("store");
         let opened = Self::open_at(&path, directory);
@@ -120,7 +119,7 @@ impl Store {
     }
 }
 
-/// What an operator is told. The store is never the only copy of anything, and the sentence says so.
+/// The error for a failure of the store. It states that the rows can be restored, because the log contains everything.
 fn failed(path: &Path, operation: &'static str, cause: &fjall::Error) -> Error {
     let store = path.display();
     match cause {
@@ -130,8 +129,8 @@ fn failed(path: &Path, operation: &'static str, cause: &fjall::Error) -> Error {
         fjall::Error::Io(e) => Error::fatal(operation, format!("{store}: {e}")),
         fjall::Error::Poisoned => {
             let detail = format!(
-                "{store} could not be written to before, as the lines above say, and is closed; what it has is whole: \
-                 make room or mend the disk, and start again"
+                "an earlier write to {store} failed, see the log lines above, and the store is closed; its data is \
+                 intact: free space or repair the disk, then restart"
             );
             Error::fatal(operation, detail)
         }
@@ -142,7 +141,7 @@ fn failed(path: &Path, operation: &'static str, cause: &fjall::Error) -> Error {
 fn damaged(path: &Path, operation: &'static str, cause: &str) -> Error {
     let store = path.display();
     let detail =
-        format!("{store} is damaged ({cause}); the rows can be folded again from the log: stop, delete {store}, start");
+        format!("{store} is damaged ({cause}); its rows can be rebuilt from the log: stop, delete {store}, start");
     Error::fatal(operation, detail)
 }
 
@@ -171,7 +170,7 @@ impl Inner {
         decoded.map_err(|e| damaged(&self.path, OPERATION, &e.to_string()))
     }
 
-    /// One atomic batch of what is not older than what is stored.
+    /// Writes a flush as one atomic batch, without the rows that are older than the stored ones.
     fn write(&self, flush: Encoded) -> Result<(), Error> {
         const OPERATION: &str = "write the store";
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,8 +206,8 @@ impl Inner {
             return Ok(value.into_iter().map(|value| Row { source, cell: cell(value) }).collect());
         }
         let sources = self.sources.load(Ordering::Acquire);
-        if sources <= SOURCES_ASKED_MAX {
-            // A few look-ups, of which filters answer those that find nothing, cost a fraction of one range scan.
+        if sources <= POINT_READS_MAX {
+            // A few look-ups, most of which the filters answer when there is no row, cost a fraction of one range scan.
             let partials = (0..sources).map(|source| self.partials(prefix, Some(source), key));
             return partials.collect::<Result<Vec<_>, _>>().map(|partials| partials.concat());
         }
@@ -225,14 +224,14 @@ impl Inner {
         address::parse(address).ok_or_else(|| damaged(&self.path, operation, "an address cannot be read"))
     }
 
-    /// The bucket of the first row at or behind an address, if the view of the address has one.
-    fn bucket_behind(&self, prefix: &Prefix) -> Result<Option<i64>, Error> {
+    /// The bucket of the first row at or after an address, if the view of the address has one.
+    fn bucket_from(&self, prefix: &Prefix) -> Result<Option<i64>, Error> {
         let first = self.rows.range(prefix.bytes()..).next();
         let key = first.map(fjall::Guard::key).transpose().map_err(|e| self.failed("list buckets", &e))?;
         Ok(key.and_then(|key| prefix.bucket_of(&key)))
     }
 
-    /// Removes everything that begins so, a batch at a time, so that commits do not wait for all of it.
+    /// Removes everything with this prefix in batches, so that commits do not have to wait for all of it.
     fn remove(&self, keyspace: &Keyspace, prefix: &[u8]) -> fjall::Result<()> {
         let mut from = prefix.to_vec();
         loop {
@@ -263,7 +262,7 @@ impl Inner {
             return Ok(false);
         }
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
-        // In a format that names its fields: pointers may get further ones.
+        // In a format with field names, because pointers may get further fields.
         let new = serde_json::to_vec(new).map_err(|e| Error::fatal(OPERATION, e))?;
         batch.insert(&self.pointers, key, new);
         batch.commit().map_err(|e| self.failed(OPERATION, &e))?;
@@ -271,7 +270,7 @@ impl Inner {
     }
 }
 
-/// What `scripts/fuzz` drives of stored values and addresses: see [`foretell::fuzz`].
+/// The entry point of `scripts/fuzz` for stored values and addresses: see [`foretell::fuzz`].
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub fn fuzz_stored(bytes: &[u8]) {
@@ -287,7 +286,7 @@ fn encoded<T: Serialize>(operation: &'static str, value: &T) -> Result<Vec<u8>, 
     postcard::to_stdvec(value).map_err(|e| Error::fatal(operation, e))
 }
 
-/// The cell of a stored value, whose position comes first.
+/// The cell of a stored value, without the position in front of it.
 fn cell(value: UserValue) -> Bytes {
     let mut value = Bytes::from(value);
     value.advance(POSITION_BYTES.min(value.len()));
@@ -319,9 +318,9 @@ impl foretell_ports::store::Store for Store {
         Ok(stored.map(|stored| stored.checkpoint))
     }
 
-    /// On a thread that may block: a commit waits for the disk when memtables are flushed slower than they fill.
+    /// On a thread that may block: a commit waits for the disk when memtables fill faster than they are flushed.
     async fn apply(&self, flush: &Flush) -> Result<(), Error> {
-        // Before the rows are there: a reader that looks for too many partials finds none.
+        // Before the rows are written: looking up too many partials is harmless, too few is not.
         self.inner.sources.fetch_max(flush.partition.saturating_add(1), Ordering::AcqRel);
         let (inner, flush) = (Arc::clone(&self.inner), encode(flush));
         let written = tokio::task::spawn_blocking(move || inner.write(flush)).await;
@@ -343,9 +342,9 @@ impl foretell_ports::store::Store for Store {
     ) -> Result<Vec<(String, Row)>, Error> {
         const OPERATION: &str = "scan rows";
         let prefix = Prefix::new(generation, view, bucket);
-        // Nothing lies between an address and the same with a zero behind it.
-        let behind = |(key, source)| [prefix.row(key, source), vec![0]].concat();
-        let begin = after.map_or_else(|| prefix.bytes().to_vec(), behind);
+        // Nothing sorts between an address and the same address followed by a zero.
+        let successor = |(key, source)| [prefix.row(key, source), vec![0]].concat();
+        let begin = after.map_or_else(|| prefix.bytes().to_vec(), successor);
         let mut rows = Vec::new();
         for entry in self.inner.rows.range(begin..).take(limit) {
             let (address, value) = entry.into_inner().map_err(|e| self.inner.failed(OPERATION, &e))?;
@@ -371,7 +370,7 @@ impl foretell_ports::store::Store for Store {
         let mut buckets = Vec::new();
         let mut from = Some(i64::MIN);
         while let Some(bucket) = from {
-            let found = self.inner.bucket_behind(&Prefix::new(generation, view, bucket))?;
+            let found = self.inner.bucket_from(&Prefix::new(generation, view, bucket))?;
             buckets.extend(found);
             from = found.and_then(|found| found.checked_add(1));
         }

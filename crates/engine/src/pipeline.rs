@@ -32,7 +32,7 @@ use foretell_events::judge::{Gate, Rejection, judge};
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Event, Fact, Topic};
 use foretell_ports::log::{Acknowledge, Log, Next, Reader};
-use foretell_ports::store::{Checkpoint, Flush, Row, Stand, Store};
+use foretell_ports::store::{Checkpoint, Flush, LastRecord, Row, Store};
 use foretell_ports::{Error, Kind};
 use foretell_telemetry::meter;
 use foretell_telemetry::trace;
@@ -320,7 +320,7 @@ impl<F: Fold> Pipeline<F> {
                 }
             }
             self.records += 1;
-            self.checkpoint = Checkpoint { next: record.position.offset + 1, last: Some(stand(record)) };
+            self.checkpoint = Checkpoint { next: record.position.offset + 1, last: Some(last_record(record)) };
         }
         self.tolerance.settle(&self.shared.config);
         self.contribute().await?;
@@ -406,8 +406,8 @@ fn tell_without_network(event: &Event) {
     }
 }
 
-fn stand(record: &Record) -> Stand {
-    Stand { offset: record.position.offset, digest: record.digest(), timestamp_ms: record.timestamp_ms }
+fn last_record(record: &Record) -> LastRecord {
+    LastRecord { offset: record.position.offset, digest: record.digest(), timestamp_ms: record.timestamp_ms }
 }
 
 /// Does an operation until it answers: an error of kind Retry means to wait, longer each time, and do it again.

@@ -1,12 +1,12 @@
-//! Text files, as people and other programs leave them: the one way in which a file from outside is read.
+//! Text files written by people and other programs. Every file from outside is read through this module.
 //!
 //! ```text
-//!   file ─► unpacked, if it is gzipped ─► no UTF-16 ─► no byte order mark ─► text, or a stream of lines
+//!   file ─► decompressed, if it is gzipped ─► no UTF-16 ─► no byte order mark ─► text, or a stream of lines
 //! ```
 //!
-//! Tools on Windows put a byte order mark in front and end lines with CR and LF, others leave out the end of the last
-//! line, and logs come gzipped. A reader behind this module need know nothing of it but the CR, which the formats
-//! themselves take for white space.
+//! Tools on Windows put a byte order mark first and end lines with CR and LF, others omit the end of the last line,
+//! and logs are often gzipped. Code that reads through this module has to handle only the CR, which the formats
+//! themselves treat as white space.
 
 use flate2::bufread::MultiGzDecoder;
 use foretell_events::document::{self, BYTE_ORDER_MARK, NotText};
@@ -14,15 +14,15 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
-/// What a gzipped file begins with.
+/// The first bytes of every gzipped file.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// Largest file of a password, in bytes.
+/// Largest file that contains a password, in bytes.
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
-/// Bytes that are read at a time.
+/// Bytes per read.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// The whole text of a file of at most `bytes_max` bytes, unpacked. Errors say what is wrong with "it"; the caller
-/// names the file.
+/// The whole text of a file of at most `bytes_max` bytes, decompressed. Errors describe the content and do not name
+/// the file; the caller adds its name.
 pub fn text(path: &Path, bytes_max: usize) -> io::Result<String> {
     let mut bytes = bytes(path, bytes_max)?;
     let is_marked = bytes.starts_with(BYTE_ORDER_MARK);
@@ -33,7 +33,7 @@ pub fn text(path: &Path, bytes_max: usize) -> io::Result<String> {
     String::from_utf8(bytes).map_err(invalid)
 }
 
-/// The whole content of a file of at most `bytes_max` bytes, unpacked.
+/// The whole content of a file of at most `bytes_max` bytes, decompressed.
 pub fn bytes(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     unpacked(File::open(path)?)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
@@ -43,10 +43,10 @@ pub fn bytes(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The content of an input that may be gzipped, of one member or several.
+/// The content of an input that may be gzipped, with one member or several.
 pub fn unpacked<'i>(input: impl Read + 'i) -> io::Result<Box<dyn BufRead + 'i>> {
     let mut input = BufReader::with_capacity(BUFFER_BYTES, input);
-    // A pipe may hand over too little at first to know what it is.
+    // The first read of a pipe may return fewer bytes than the magic number has.
     let mut head = Vec::new();
     (&mut input).take(GZIP.len() as u64).read_to_end(&mut head)?;
     let is_packed = head == GZIP;
@@ -57,17 +57,17 @@ pub fn unpacked<'i>(input: impl Read + 'i) -> io::Result<Box<dyn BufRead + 'i>> 
     })
 }
 
-/// An unpacked input as text from its first character on: without a byte order mark, and an error where it is UTF-16.
+/// A decompressed input as text without a byte order mark. UTF-16 is an error.
 ///
-/// Whether the rest is UTF-8 is for its reader to say, with the line.
+/// Whether the rest is UTF-8 is checked by the caller, which can report the line.
 pub fn unmarked<'i>(mut input: impl BufRead + 'i) -> io::Result<Box<dyn BufRead + 'i>> {
     let mut head = Vec::new();
     (&mut input).take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut head)?;
     if document::is_utf16(&head) {
         return Err(invalid(NotText::Utf16));
     }
-    let behind = document::without_mark(&head).to_vec();
-    Ok(Box::new(Cursor::new(behind).chain(input)))
+    let rest = document::without_mark(&head).to_vec();
+    Ok(Box::new(Cursor::new(rest).chain(input)))
 }
 
 fn invalid(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    /// As a pipe may: a byte at a time.
+    /// An input that returns one byte per read, as a pipe may.
     struct Dripping<'b>(&'b [u8]);
 
     impl Read for Dripping<'_> {

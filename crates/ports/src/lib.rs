@@ -1,7 +1,7 @@
-//! The contracts of log and store: what each backend promises, and what a caller may do when an operation fails.
+//! The contracts of log and store: what each backend guarantees, and what a caller may do when an operation fails.
 //!
-//! One conformance suite holds every backend to these promises. The backends in memory are here; those on disk, on
-//! Kafka and on Cassandra are crates of their own, and only the binary names them.
+//! One conformance suite tests every backend against these guarantees. The in-memory backends are in this crate; the
+//! backends on disk, Kafka and Cassandra are separate crates, and only the binary depends on them.
 
 pub mod clock;
 mod error;

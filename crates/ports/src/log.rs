@@ -6,21 +6,22 @@
 //!                        start         position   end
 //!
 //!   subscribe(group, topic) ─► Membership ─► Assigned { partition, start, reader }
-//!                                                  │ the owner answers where to begin
+//!                                                  │ the owner sends the offset to start at
 //!                                                  ▼
 //!                                reader.next() ─► Records … Records, End(p), Records …, Revoked
 //! ```
 //!
-//! Promises, held by one conformance suite for memory, disk and Kafka:
-//! - What [`Log::append`] acknowledged is kept, in the order of the call for records of one partition.
-//! - A key lives in one partition, [`key::partition`](foretell_events::key::partition) of the stored count.
-//! - A reader sees committed records only, in rising offsets, each at least once, none before where it began.
-//! - A partition has one reader per group, except while an old one has not yet learned of its revocation.
-//! - Slow readers stop the fetching of their partition and nothing else.
+//! Guarantees, tested by one conformance suite for memory, disk and Kafka:
+//! - Records that [`Log::append`] acknowledged are kept; those of one partition keep the order of the call.
+//! - All records of a key are in one partition: [`key::partition`](foretell_events::key::partition) of the stored
+//!   count.
+//! - A reader returns only committed records, with rising offsets, each at least once, and none below its start.
+//! - A partition has one reader per group, except while a previous reader has not yet noticed its revocation.
+//! - A slow reader delays the fetching of its own partition and no other.
 //!
-//! - Records of facts are kept for ever; of decisions and dead letters the oldest go after a time ([`Retention`]).
+//! - Records of facts are kept forever; decisions and dead letters are deleted after a time ([`Retention`]).
 //!
-//! What is absent: deletion by whoever uses it, compaction and seeking. A reader that must start elsewhere is opened anew.
+//! Not supported: deletion by callers, compaction and seeking. To read from another offset, open a new reader.
 
 pub mod backend;
 pub mod group;
@@ -50,22 +51,22 @@ pub struct Extent {
     pub end: i64,
 }
 
-/// What one look into a partition brings.
+/// The result of one read of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// In rising offsets; empty at the end, and where only holes lie before it.
+    /// In rising offsets; empty at the end of the partition, and if only holes remain before it.
     pub records: Vec<Record>,
-    /// Everything below it, from where the look began, is in `records`.
+    /// All records below this offset, from the start of the read, are in `records`.
     pub next: i64,
 }
 
-/// How long records are kept of the topics that no row is folded from.
+/// How long records are kept in topics that are not folded into rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Days of decisions, at least 1.
+    /// Days that decisions are kept, at least 1.
     pub decision_days: u32,
-    /// Days of dead letters, at least 1.
+    /// Days that dead letters are kept, at least 1.
     pub dead_letter_days: u32,
 }
 
@@ -76,7 +77,7 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Milliseconds that records of a topic are kept for; none: for ever, because rows are their fold.
+    /// How long records of a topic are kept, in milliseconds; none: forever, because rows are their fold.
     pub fn ms(self, topic: Topic) -> Option<i64> {
         let days = match topic {
             Topic::Logins | Topic::Appointments | Topic::Reminders | Topic::Policies => return None,
@@ -87,32 +88,32 @@ impl Retention {
     }
 }
 
-/// What a copy of an embedded log holds.
+/// The size of a backup of an embedded log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backup {
-    /// Offsets that the partitions hold, added up.
+    /// Sum of the offsets that the partitions contain.
     pub records: u64,
     /// Bytes of all segments.
     pub bytes: u64,
 }
 
-/// What a reader brings next.
+/// The next result of a reader.
 #[derive(Debug)]
 pub enum Next {
     /// One or more records in rising offsets.
     Records(Vec<Record>),
-    /// Everything below this offset has been brought; more may come. Said once each time the end is reached.
+    /// Everything below this offset has been returned; more may follow. Returned once each time the end is reached.
     End(i64),
-    /// The partition goes to somebody else. Flush, then drop the acknowledgement; nothing follows.
+    /// The partition is assigned to another member. Flush, then drop the acknowledgement; nothing follows.
     Revoked(Acknowledge),
 }
 
-/// Held while a revoked partition is drained: the next owner waits for its drop, but not for ever.
+/// Held while a revoked partition drains: the next owner waits for its drop, for a limited time.
 #[derive(Debug)]
 pub struct Acknowledge(#[allow(dead_code, reason = "its drop is the message")] Option<oneshot::Sender<()>>);
 
 impl Acknowledge {
-    /// An acknowledgement and the end that waits for it: the receiver errs when it is dropped.
+    /// An acknowledgement and the receiver that waits for it: the receiver fails when the acknowledgement is dropped.
     pub fn new() -> (Self, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         (Self(Some(sender)), receiver)
@@ -122,72 +123,73 @@ impl Acknowledge {
 /// Reads one partition.
 #[async_trait]
 pub trait Reader: Send {
-    /// What comes next; waits for it. Cancel-safe: a cancelled call loses nothing.
+    /// Waits for the next result. Cancel-safe: a cancelled call loses nothing.
     async fn next(&mut self) -> Result<Next, Error>;
 
-    /// Tells the group that everything below `next` is folded. Advice: the store's checkpoint decides.
+    /// Reports to the group that everything below `next` is folded. Only a hint: the store's checkpoint decides.
     ///
-    /// A reader without a group answers `Ok` and does nothing.
+    /// A reader without a group returns `Ok` and does nothing.
     async fn commit(&mut self, next: i64) -> Result<(), Error>;
 }
 
-/// A partition that was given to this member.
+/// A partition that is assigned to this member.
 pub struct Assigned {
     /// The partition.
     pub partition: u32,
-    /// What the group last committed, if anything.
+    /// The offset that the group committed last, if any.
     pub committed: Option<i64>,
-    /// The owner sends the offset to begin at; dropping it gives the partition back.
+    /// The owner sends the offset to start at; dropping it releases the partition.
     pub start: oneshot::Sender<i64>,
-    /// Brings nothing before `start` was answered.
+    /// Returns nothing until `start` has been sent.
     pub reader: Box<dyn Reader>,
 }
 
 /// A member of a consumer group; dropping it leaves the group.
 #[async_trait]
 pub trait Membership: Send {
-    /// The next partition that is given to this member; waits for one. Cancel-safe.
+    /// Waits for the next partition that is assigned to this member. Cancel-safe.
     async fn next(&mut self) -> Result<Assigned, Error>;
 
-    /// Leaves the group and answers when the group knows it, or after a bounded time.
+    /// Leaves the group. Returns when the group has registered it, or after a bounded time.
     ///
-    /// A process that ends right after a mere drop may be a member until its session ends, and its partitions idle.
+    /// A process that only drops the membership and ends may remain a member until its session expires; its partitions
+    /// are idle until then.
     async fn leave(self: Box<Self>) {
         drop(self);
     }
 }
 
-/// Appends to one partition for its owner alone.
+/// Appends to one partition, exclusively for its owner.
 #[async_trait]
 pub trait Fenced: Send {
-    /// Appends all or nothing, in order, to the fenced partition; durable when it answers.
+    /// Appends all records, in order, to the fenced partition, or none of them. They are durable when it returns.
     ///
-    /// Fatal when another owner has fenced this one: the caller ends and takes over anew.
+    /// Fatal when another owner has fenced this one: the caller ends and acquires the partition again.
     async fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error>;
 }
 
 /// An ordered, durable, partitioned log.
 #[async_trait]
 pub trait Log: Send + Sync {
-    /// The number of partitions of a topic, as it was read when the log was opened; at least 1.
+    /// The number of partitions of a topic, as read when the log was opened; at least 1.
     fn partitions(&self, topic: Topic) -> u32;
 
-    /// The name of the system in traces, as `messaging.system`.
+    /// The name of the messaging system in traces: `messaging.system`.
     fn system(&self) -> &'static str {
         "foretell"
     }
 
-    /// Which incarnation of a topic it is: rises when the topic gets another partition count. At most 100.
+    /// The incarnation of a topic: it rises when the partition count of the topic changes. At most 100.
     fn epoch(&self, _topic: Topic) -> u8 {
         0
     }
 
-    /// Appends records of any topics; durable when it answers, positions in the order given.
+    /// Appends records of any topics. They are durable when it returns; the positions are in the order of the records.
     ///
-    /// Retry: some of them may have been appended. Reject: a record is too large, none was appended.
+    /// Retry: some of the records may have been appended. Reject: a record is too large, and none was appended.
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error>;
 
-    /// What a partition holds now.
+    /// The offsets that a partition holds now.
     async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error>;
 
     /// Joins a consumer group on a topic.
@@ -195,10 +197,10 @@ pub trait Log: Send + Sync {
 
     /// Reads a partition outside of any group, from the first record at or above `from`; never revoked.
     ///
-    /// Fatal where `from` lies below what the partition holds, as retention has left it.
+    /// Fatal if retention has already deleted the record at `from`.
     async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error>;
 
-    /// Looks once at what a reader that began at `from` would bring first, and does not stay. A page is a batch.
+    /// Returns the first batch that a reader from `from` would return, without keeping a reader open.
     async fn page(&self, topic: Topic, partition: u32, from: i64) -> Result<Page, Error> {
         let mut reader = self.read(topic, partition, from).await?;
         Ok(match reader.next().await? {
@@ -211,73 +213,73 @@ pub trait Log: Send + Sync {
         })
     }
 
-    /// Becomes the only one who can append to a partition through a [`Fenced`]; fences the previous one.
+    /// Acquires the exclusive right to append to a partition through a [`Fenced`], and fences the previous owner.
     ///
     /// Plain [`Log::append`] is not fenced.
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error>;
 
-    /// Begins the topics of the next epoch.
+    /// Creates the topics of the next epoch.
     ///
-    /// Reject where somebody reads the present ones in a group that is named, where what lies in the way may be of
-    /// use to somebody, and where a log has no way to exchange topics, as one in memory.
+    /// Reject if one of the named groups still has members that read the current topics, if existing data is in the way
+    /// and may still be needed, and if the log cannot exchange topics, as the one in memory.
     async fn successors(&self, _exchange: &Exchange) -> Result<Box<dyn Successors>, Error> {
         Err(Error::reject("exchange a topic", "the topics of this log keep their partitions"))
     }
 
-    /// Waits until this process can never append again, and answers why: it should end, and be started anew.
+    /// Waits until this process can never append again, and returns the reason. The process should then be restarted.
     ///
-    /// Waits for ever on a log to which that does not happen, as a cluster's, which heals. Cancel-safe.
+    /// Never returns on a log that recovers by itself, such as a cluster. Cancel-safe.
     async fn broken(&self) -> Error {
         std::future::pending().await
     }
 }
 
-/// Topics that are to have another partition count, together.
+/// Topics whose partition counts change together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
     /// The topics.
     pub topics: Vec<Topic>,
-    /// Partitions that each of them is to have, at least 1.
+    /// The new partition count of each topic, at least 1.
     pub partitions: u32,
-    /// Groups that have the topics to themselves while they have members.
+    /// Groups that must have no members while the topics are exchanged.
     pub groups: Vec<String>,
-    /// What to do with records that are in a topic of the next epoch already.
+    /// What to do with records that already exist in a topic of the next epoch.
     pub remains: Remains,
 }
 
-/// Records in a topic of the next epoch, before it was begun.
+/// How to handle records in a topic of the next epoch that exist before the exchange begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remains {
-    /// An earlier attempt has left them: they are wiped.
+    /// They are left from an earlier attempt: delete them.
     Wipe,
-    /// No attempt is known: they are not touched, and the exchange is refused.
+    /// No earlier attempt is known: keep them, and reject the exchange.
     Refuse,
 }
 
-/// The topics of the next epoch, while they are filled from the present ones: the way to another partition count.
+/// The topics of the next epoch, while they are filled with the records of the current ones.
 ///
-/// Nobody else reads or writes them. What is dropped unfinished, as by a crash, is wiped by the next attempt.
+/// Nothing else reads or writes them. An unfinished exchange, for example after a crash, is deleted by the next one.
 #[async_trait]
 pub trait Successors: Send {
-    /// Adds records of the present topics behind what is there, in order; keys decide the partitions anew. Timestamps
-    /// never fall within a partition: what is given in their order keeps its own, if the log can write them.
-    /// Durable when it is [finished](Self::finish).
+    /// Appends records of the current topics in order; their keys determine the new partitions. Timestamps never fall
+    /// within a partition: records that arrive in the order of their timestamps keep them, if the log supports it.
+    /// Durable after [`finish`](Self::finish).
     async fn add(&mut self, records: Vec<Record>) -> Result<(), Error>;
 
-    /// Makes all of it durable and ready to be opened in place of the present topics. A log that keeps the epochs of
-    /// its topics itself is opened with the new ones from then on.
+    /// Makes everything durable and ready to replace the current topics. A log that stores the epochs of its topics
+    /// itself opens the new ones from then on.
     async fn finish(self: Box<Self>) -> Result<(), Error>;
 
-    /// Gives them up, and frees the space that they took.
+    /// Discards the new topics and frees their space.
     async fn discard(self: Box<Self>) -> Result<(), Error>;
 }
 
-/// The full name of a topic as it is now.
+/// The full name of a topic in its current epoch.
 pub fn present_name(log: &dyn Log, prefix: &str, topic: Topic) -> String {
     full_name(prefix, topic, log.epoch(topic))
 }
 
-/// The record at `offset`, if that very offset holds one.
+/// The record at exactly `offset`, if there is one.
 pub async fn record_at(log: &dyn Log, topic: Topic, partition: u32, offset: i64) -> Result<Option<Record>, Error> {
     let extent = log.extent(topic, partition).await?;
     if offset < extent.start || offset >= extent.end {

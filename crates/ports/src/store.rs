@@ -5,18 +5,18 @@
 //!                     │          │       └─ source partition 3 ─► position + state
 //!                     │          └─ key …
 //!                     └─ bucket …                      one bucket = one Cassandra partition = one atomic batch
-//!   family, generation ─── partition ─► checkpoint     the truth about where a new owner starts
+//!   family, generation ─── partition ─► checkpoint     decides where a new owner starts
 //!   family ─► pointer { serving, building, epoch, fingerprint }   see [`pointer`]
 //! ```
 //!
-//! Promises, held by one conformance suite for memory, disk and Cassandra:
-//! - [`Store::apply`] writes rows first and the checkpoint last. On disk both are one atomic batch; in Cassandra
-//!   a crash may leave any subset of the buckets' rows written and the checkpoint not.
-//! - A row at a lower position never replaces one at a higher position, and neither does a checkpoint, whoever
-//!   writes last: positions are the write timestamps.
-//! - What was acknowledged is kept and seen by every later read here.
+//! Guarantees, tested by one conformance suite for memory, disk and Cassandra:
+//! - [`Store::apply`] writes rows first and the checkpoint last. On disk both are one atomic batch. In Cassandra a
+//!   crash can leave any subset of the buckets' rows written without the checkpoint.
+//! - A row with a lower position never replaces one with a higher position, and the same holds for checkpoints, in
+//!   whatever order they are written: positions are the write timestamps.
+//! - Acknowledged writes are kept and visible to every later read by this process.
 //!
-//! What is absent: deletes of rows, expiry, counters, partial updates. Only a whole generation is dropped.
+//! Not supported: deleting rows, expiry, counters, partial updates. Only a whole generation can be dropped.
 
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 /// One stored partial of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The source partition that wrote it.
+    /// The source partition that wrote the partial.
     pub source: u32,
     /// Position and state; see [`foretell_domain::view::cell`].
     pub cell: Bytes,
@@ -40,7 +40,7 @@ pub struct Row {
 /// A row to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowWrite {
-    /// Where.
+    /// The address of the row.
     pub key: RowKey,
     /// The offset of the last record folded into it.
     pub position: i64,
@@ -48,18 +48,18 @@ pub struct RowWrite {
     pub cell: Bytes,
 }
 
-/// How far a partition is folded: all records below `next`.
+/// How far a partition is folded: all records below `next` are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The lowest offset that is not folded.
     pub next: i64,
     /// The last record folded and its [digest](foretell_events::record::Record::digest); none before the first.
-    pub last: Option<Stand>,
+    pub last: Option<LastRecord>,
 }
 
-/// The record that a checkpoint stands on.
+/// The last record below a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stand {
+pub struct LastRecord {
     /// Its offset.
     pub offset: i64,
     /// Its digest.
@@ -68,16 +68,16 @@ pub struct Stand {
     pub timestamp_ms: i64,
 }
 
-/// What one flush of one partition writes.
+/// Everything that one flush of one partition writes.
 #[derive(Debug, Clone)]
 pub struct Flush {
-    /// Whose rows.
+    /// The generation of the rows.
     pub generation: Generation,
     /// The source partition.
     pub partition: u32,
     /// In any order, each key at most once.
     pub rows: Vec<RowWrite>,
-    /// Written when all rows are.
+    /// Written after all rows.
     pub checkpoint: Checkpoint,
 }
 
@@ -89,16 +89,16 @@ pub trait Store: Send + Sync {
         "foretell"
     }
 
-    /// Where a new owner of the partition starts.
+    /// The offset at which a new owner of the partition starts.
     async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error>;
 
-    /// Writes all rows, then the checkpoint. Retry: any of it may have been written; the same flush may follow.
+    /// Writes all rows, then the checkpoint. Retry: parts may have been written; the same flush can be applied again.
     async fn apply(&self, flush: &Flush) -> Result<(), Error>;
 
-    /// The partials of each key, in the order of `keys`; of one source partition only, where `source` names it.
+    /// The partials of each key, in the order of `keys`; if `source` is set, only those of that source partition.
     async fn read(&self, generation: Generation, source: Option<u32>, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error>;
 
-    /// The rows of a bucket in order of (key, source) behind `after`; fewer than `limit` only at the end.
+    /// The rows of a bucket in the order of (key, source), starting after `after`; fewer than `limit` only at the end.
     async fn scan(
         &self,
         generation: Generation,
@@ -108,16 +108,16 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(String, Row)>, Error>;
 
-    /// Drops the rows and checkpoints of a generation, of whichever epoch; those that a late writer adds afterwards
-    /// may stay. What is not there is no error. Retry: any of it may be dropped, and it may be done again.
+    /// Drops the rows and checkpoints of a generation, in all epochs. Rows that a late writer adds afterwards may
+    /// remain. Dropping what does not exist succeeds. Retry: parts may have been dropped; the call can be repeated.
     async fn drop_generation(&self, generation: Generation) -> Result<(), Error>;
 
-    /// The buckets of a view that hold rows, rising. Reads everything: for operators and tests.
+    /// The buckets of a view that contain rows, in rising order. Reads the whole view: for operators and tests.
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error>;
 
     /// The pointer of a family.
     async fn pointer(&self, family: Family) -> Result<Option<Pointer>, Error>;
 
-    /// Sets the pointer if it still is `expected`; answers whether it did.
+    /// Sets the pointer if it still equals `expected`; returns whether it was set.
     async fn swap_pointer(&self, family: Family, expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error>;
 }

@@ -1,7 +1,7 @@
-//! The end of one partition, which its writer alone extends: a block staged, written, synced, and then shown.
+//! The end of one partition, which only its writer extends: a block is staged, written, synced, and then published.
 //!
-//! Between a write and its sync nobody sees the block. A block that cannot be written completely is taken back, so that
-//! the next one follows what readers know.
+//! Readers do not see a block between its write and its sync. A block that cannot be written completely is removed,
+//! so that the next one follows the last published block.
 
 use super::Config;
 use super::block::Builder;
@@ -18,23 +18,23 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// Segments of a partition that are removed at a time: the rest goes with the next look.
+/// Segments of a partition that are deleted per retention check; the next check continues.
 const REMOVED_AT_ONCE_MAX: u64 = 256;
 const OPERATION: &str = "append";
 
 pub(super) struct Appender {
     shared: Arc<Partition>,
     segment_bytes_max: u64,
-    /// For how long its records are kept; none: for ever.
+    /// How long its records are kept; none: forever.
     kept: Option<Kept>,
     segment: Segment,
     file: File,
     sidecar: Sidecar,
     tail: Tail,
-    /// The tail after the sync that is due.
+    /// The tail after the next sync.
     written: Option<Tail>,
     pending: Builder,
-    /// Of the owner that may append.
+    /// The epoch of the owner that may append.
     pub(super) epoch: u64,
 }
 
@@ -60,7 +60,7 @@ impl Appender {
         Position { topic: self.shared.topic, partition: self.shared.number, offset }
     }
 
-    /// Writes the pending block; a block that cannot be written completely is taken back.
+    /// Writes the pending block; a block that cannot be written completely is removed.
     pub(super) fn write(&mut self, now_ms: i64) -> Result<(), Error> {
         let pending = std::mem::take(&mut self.pending);
         let timestamp_ms = self.tail.timestamp_ms.max(now_ms);
@@ -84,7 +84,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Adds records in a block of their own, as the log had taken them then; durable when it is [finished](Self::finish).
+    /// Adds records in a block of their own, with the given log time; durable after [`finish`](Self::finish).
     pub(super) fn add(&mut self, records: &[NewRecord], timestamp_ms: i64) -> Result<(), Error> {
         for record in records {
             self.stage(record);
@@ -97,14 +97,14 @@ impl Appender {
         Ok(())
     }
 
-    /// Makes everything that was added durable, and marks it.
+    /// Makes everything that was added durable, and writes the mark.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
         self.written = (self.tail.bytes > 0).then_some(self.tail);
         self.sync()
     }
 
     fn roll(&mut self) -> io::Result<()> {
-        // Only the newest segment may be torn; what was added without a sync is in the old one.
+        // Recovery accepts a torn tail in the newest segment only; unsynced records are in the old one.
         self.file.sync_data()?;
         let segment = self.shared.roll(self.tail.end)?;
         self.segment.close(self.tail.timestamp_ms);
@@ -114,7 +114,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Makes the written block durable, marks it and shows it to readers.
+    /// Makes the written block durable, writes the mark and publishes the block to readers.
     pub(super) fn sync(&mut self) -> Result<(), Error> {
         let Some(written) = self.written.take() else { return Ok(()) };
         let mark = Mark { segment: self.segment.base, end: written.bytes, sequence: written.sequence };
@@ -127,10 +127,10 @@ impl Appender {
         Ok(())
     }
 
-    /// Removes the segments whose last record is older than it is kept; answers how many.
-    pub(super) fn let_go(&self, now_ms: i64) -> Result<u64, Error> {
+    /// Deletes the segments whose last record has expired; returns how many.
+    pub(super) fn delete_expired(&self, now_ms: i64) -> Result<u64, Error> {
         let Some(kept) = &self.kept else { return Ok(0) };
-        let operation = "let old records go";
+        let operation = "delete expired segments";
         let mut removed = 0;
         while let Some(oldest) = self.shared.oldest_closed().filter(|_| removed < REMOVED_AT_ONCE_MAX) {
             if oldest.last_ms(operation)? >= kept.since_ms(now_ms) {

@@ -1,9 +1,9 @@
-//! A copy of the log while it is written: everything that was acknowledged before the copy began.
+//! A backup of the log while it is being written: everything that was acknowledged before the backup began.
 //!
-//! How far each partition goes is read first, of all of them at once, and then that much is copied: segments only
-//! grow, and none is removed meanwhile. Reminders are read before the appointments that they come from, so that a copy never holds a reminder
-//! without its cause. Every block is verified on its way, and the copy is opened at the end as a start would open
-//! it: a backup that cannot be read is none.
+//! The ends of all partitions are read first, at one moment, and the log is then copied up to there: segments only
+//! grow, and none is deleted meanwhile. Reminders are read before the appointments that cause them, so that a backup
+//! never contains a reminder without its cause. Every block is verified while it is copied, and the copy is opened at
+//! the end as a start would open it: only a readable backup counts.
 
 use super::block;
 use super::partition::{End, Partition};
@@ -23,26 +23,26 @@ const OPERATION: &str = "back up the log";
 const ORDER: [Topic; 6] =
     [Topic::DeadLetters, Topic::Reminders, Topic::Appointments, Topic::Logins, Topic::Policies, Topic::Decisions];
 
-/// How far each partition goes, at one moment.
+/// The ends of all partitions at one moment.
 pub struct Cut<'a> {
     ends: Vec<(&'a Arc<Partition>, End)>,
-    /// Nothing that it names is let go of as long as it lives.
+    /// No segment that it includes is deleted while this lives.
     held: RwLockReadGuard<'a, ()>,
 }
 
 impl Log {
-    /// What is acknowledged by now.
+    /// Everything that is acknowledged now.
     pub fn cut(&self) -> Cut<'_> {
         let held = self.inner.cuts.read().unwrap_or_else(PoisonError::into_inner);
         let partitions = ORDER.iter().flat_map(|topic| self.inner.topics.get(topic).into_iter().flatten());
         Cut { ends: partitions.map(|partition| (partition, *partition.end.borrow())).collect(), held }
     }
 
-    /// Copies the log up to a cut of it below a directory that holds none; durable when it answers. Blocks on the disk.
+    /// Copies the log up to a cut into a directory without a log; durable when it returns. Blocks on the disk.
     ///
-    /// `tell` hears how many bytes are copied, and of how many. Fatal if the log is damaged; then the copy is not to
+    /// `progress` receives the bytes copied so far and the total. Fatal if the log is damaged; the copy must then not
     /// be used.
-    pub fn backup(&self, cut: Cut<'_>, to: &Path, tell: &mut dyn FnMut(u64, u64)) -> Result<Backup, Error> {
+    pub fn backup(&self, cut: Cut<'_>, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Backup, Error> {
         let Cut { ends, held: _held } = cut;
         let mut total = 0;
         for (partition, end) in &ends {
@@ -53,22 +53,22 @@ impl Log {
         let mut backup = Backup::default();
         for (partition, end) in ends {
             let directory = to.join("log").join(partition.topic.name());
-            let place = directory.join(partition.number.to_string());
-            fs::create_dir_all(&place).map_err(|e| failed(&place, &e))?;
+            let target = directory.join(partition.number.to_string());
+            fs::create_dir_all(&target).map_err(|e| failed(&target, &e))?;
             let count = self.inner.topics.get(&partition.topic).map_or(0, Vec::len);
             stored_count(&directory, count as u32)?;
             successor::store_epoch(&directory, self.inner.epochs.get(&partition.topic).copied().unwrap_or(0))?;
             for segment in partition.until(end) {
-                backup.bytes += copy(&segment, end, &place)?;
-                tell(backup.bytes, total);
+                backup.bytes += copy(&segment, end, &target)?;
+                progress(backup.bytes, total);
             }
-            let copied = Partition::open(partition.topic, partition.number, place.clone())?.tail;
+            let copied = Partition::open(partition.topic, partition.number, target.clone())?.tail;
             if copied.end != end.offset {
-                let detail = format!("the copy in {} ends at {}, not at {}", place.display(), copied.end, end.offset);
+                let detail = format!("the copy in {} ends at {}, not at {}", target.display(), copied.end, end.offset);
                 return Err(Error::fatal(OPERATION, detail));
             }
             backup.records += (end.offset - partition.start()).unsigned_abs();
-            for directory in [&place, &directory] {
+            for directory in [&target, &directory] {
                 sync(directory)?;
             }
         }
@@ -85,8 +85,8 @@ fn bytes_of(segment: &Segment, end: End) -> Result<u64, Error> {
     segment.path.metadata().map(|file| file.len()).map_err(|e| failed(&segment.path, &e))
 }
 
-/// Copies the durable part of a segment, block by block; answers its bytes.
-fn copy(segment: &Segment, end: End, place: &Path) -> Result<u64, Error> {
+/// Copies the durable part of a segment, block by block; returns its bytes.
+fn copy(segment: &Segment, end: End, target: &Path) -> Result<u64, Error> {
     let mut bytes = segment.read_all(OPERATION)?;
     let durable = bytes_of(segment, end)? as usize;
     bytes.truncate(durable);
@@ -96,13 +96,13 @@ fn copy(segment: &Segment, end: End, place: &Path) -> Result<u64, Error> {
         at += header.block_bytes();
     }
     let name = segment.path.file_name().unwrap_or_default();
-    let copy = place.join(name);
+    let copy = target.join(name);
     let written = File::create_new(&copy).and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
     written.map_err(|e| failed(&copy, &e))?;
     Ok(durable as u64)
 }
 
-/// Makes the names in a directory outlive a power loss.
+/// Syncs a directory, so that the names in it survive a power loss.
 fn sync(directory: &Path) -> Result<(), Error> {
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(|e| failed(directory, &e))
 }

@@ -1,15 +1,15 @@
-//! The bytes of a block: what one group commit adds to one partition.
+//! The bytes of a block: the records that one group commit adds to one partition.
 //!
 //! ```text
 //!  0       4        8        12      16            24         32              40
 //!  │ magic │ CRC-32C│ length │ count │ base offset │ sequence │ timestamp ms  │ payload: `count` records
-//!          └ of everything behind it ─────────────────────────────────────────────────────────────► `length`
+//!          └ of everything after it ──────────────────────────────────────────────────────────────► `length`
 //! ```
 //! Integers are little-endian. A record is `key length` (`u32::MAX`: none), `value length`, `header count`, each
 //! `u32`, then key, value, and for each header `name length`, `value length`, name, value.
 //!
-//! The sequence rises by one from block to block of a partition, across segments, so that a block that is valid
-//! in itself but stands in the wrong place is found out.
+//! The sequence rises by one from block to block of a partition, across segments, so that a valid block in the wrong
+//! position is detected.
 
 use bytes::{Buf, Bytes};
 use foretell_events::record::{NewRecord, Record};
@@ -17,10 +17,10 @@ use foretell_events::{Position, Topic};
 
 /// Bytes before the payload.
 pub(super) const HEADER_BYTES: usize = 40;
-/// Begins every block.
+/// The first bytes of every block.
 pub(super) const MAGIC: [u8; 4] = *b"FtB1";
 const NO_KEY: u32 = u32::MAX;
-/// What the smallest record takes: the lengths of key, value and headers.
+/// Size of the smallest record: the lengths of key, value and headers.
 const RECORD_BYTES_MIN: usize = 12;
 
 /// The header of a block.
@@ -35,12 +35,12 @@ pub(super) struct Header {
     pub(super) base: i64,
     /// Rises by one from block to block, from 1.
     pub(super) sequence: u64,
-    /// When the log took all of them.
+    /// When the log accepted the records.
     pub(super) timestamp_ms: i64,
 }
 
 impl Header {
-    /// Reads a header; none if it is not one.
+    /// Reads a header; none if the bytes are not one.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut bytes = bytes.get(..HEADER_BYTES)?.strip_prefix(&MAGIC)?;
         let header = Self {
@@ -60,20 +60,20 @@ impl Header {
         HEADER_BYTES + self.length as usize
     }
 
-    /// The offset behind the last record.
+    /// The offset after the last record.
     pub(super) fn end(&self) -> i64 {
         self.base + i64::from(self.count)
     }
 }
 
-/// The header of the block that begins `bytes`, if all of it is there and its checksum holds.
+/// The header of the block at the beginning of `bytes`, if the block is complete and its checksum is correct.
 pub(super) fn verified(bytes: &[u8]) -> Option<Header> {
     let header = Header::decode(bytes)?;
     let block = bytes.get(..header.block_bytes())?;
     (crc32c::crc32c(&block[8..]) == header.crc).then_some(header)
 }
 
-/// A block that grows by records until it is sealed.
+/// A block under construction: records are added until it is sealed.
 #[derive(Default)]
 pub(super) struct Builder {
     bytes: Vec<u8>,
@@ -86,7 +86,7 @@ impl Builder {
         self.count
     }
 
-    /// Adds a record, whose topic and partition are known from the file.
+    /// Adds a record. Topic and partition are not stored; the file determines them.
     pub(super) fn push(&mut self, record: &NewRecord) {
         if self.bytes.is_empty() {
             self.bytes.resize(HEADER_BYTES, 0);
@@ -124,12 +124,12 @@ impl Builder {
     }
 }
 
-/// The records of a verified block; none if its payload does not hold what its header says.
+/// The records of a verified block; none if the payload does not match the header.
 ///
 /// Keys, values and headers share the memory of `block`.
 pub(super) fn records(header: &Header, mut block: Bytes, topic: Topic, partition: u32) -> Option<Vec<Record>> {
     block.advance(HEADER_BYTES);
-    // A record has three lengths at least, whatever the header says of their number.
+    // The record count of a header may be wrong; a record takes at least three lengths.
     let mut records = Vec::with_capacity((header.count as usize).min(block.len() / RECORD_BYTES_MIN));
     for offset in header.base..header.end() {
         let position = Position { topic, partition, offset };
@@ -163,7 +163,7 @@ fn take(payload: &mut Bytes, length: u32) -> Option<Bytes> {
 mod tests {
     use super::*;
 
-    /// A block of one record, with another number of records in its header, and the checksum of that.
+    /// A block of one record whose header states another number of records, with a matching checksum.
     fn claiming(count: u32, base: i64) -> Vec<u8> {
         let mut builder = Builder::default();
         let (value, headers) = (Bytes::from_static(b"{}"), Vec::new());

@@ -1,11 +1,11 @@
-//! What `scripts/fuzz` drives of the files of a log: see the package `foretell-fuzz`.
+//! The entry points of `scripts/fuzz` for the files of a log: see the package `foretell-fuzz`.
 
 use super::block::{self, HEADER_BYTES, MAGIC};
 use bytes::Bytes;
 use foretell_events::Topic;
 
-/// A block as it is, and with the checksum that its bytes have: damage that a checksum does not find must be no more
-/// than damage.
+/// Reads a block as it is, and again with a corrected checksum: damage that the checksum does not detect must not
+/// cause more than an error.
 pub fn block(bytes: &[u8]) {
     read(bytes);
     if bytes.len() >= HEADER_BYTES {

@@ -1,8 +1,8 @@
 //! One data directory, one process.
 //!
-//! Log and store of a directory belong to one process at a time. The operating system's lock on a file inside it
-//! decides, so it ends with the process, however that ends; the number written into the file only serves the
-//! message.
+//! Log and store of a directory belong to one process at a time. This is enforced by the operating system's lock on a
+//! file in the directory, which is released whenever the process ends; the process id written into the file is only
+//! used for the error message.
 
 use foretell_ports::Error;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const OPERATION: &str = "open the data directory";
-/// How long a process that has the directory may take to end.
+/// How long to wait for a process that holds the directory, in case it is ending.
 const ENDING_MS_MAX: u64 = 1_000;
 /// Between two attempts.
 const PAUSE_MS: u64 = 10;
@@ -22,17 +22,18 @@ const PAUSE_MS: u64 = 10;
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    /// Held, never read: the lock goes with it.
+    /// Never read: the lock is released when the file is closed.
     _lock: File,
 }
 
 impl Directory {
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What to know about who else may open it: none where its owner alone may, as in a directory made by this version.
+    /// A warning if other users may open the directory; none if only its owner may, as in a directory that this version
+    /// created.
     pub fn warning(&self) -> Option<String> {
         let mode = std::fs::metadata(&self.path).ok()?.permissions().mode() & 0o777;
         let path = self.path.display();
@@ -42,10 +43,11 @@ impl Directory {
     }
 }
 
-/// Takes a data directory for this process alone; creates it if it does not exist. Waits [`ENDING_MS_MAX`] for one
-/// that has it, for it may be ending: a lock also stays while a child of its owner is between its fork and its exec.
+/// Locks a data directory for this process; creates it if it does not exist. Waits up to [`ENDING_MS_MAX`] if another
+/// process holds it, which may be ending: a lock also remains while a child of its owner is between its fork and its
+/// exec.
 ///
-/// Fatal if another process has it, or if it cannot be created.
+/// Fatal if another process holds it, or if it cannot be created.
 pub fn lock(path: &Path) -> Result<Arc<Directory>, Error> {
     let fail = |e: io::Error| Error::fatal(OPERATION, format!("{}: {e}", path.display()));
     std::fs::create_dir_all(path).map_err(fail)?;
@@ -82,10 +84,10 @@ mod tests {
 
     #[test]
     fn a_directory_that_others_may_read_is_named_with_its_mode() {
-        let place = tempfile::tempdir().expect("a directory");
-        let directory = lock(place.path()).expect("locked");
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = lock(parent.path()).expect("locked");
         for (mode, named) in [(0o700, None), (0o750, Some("0750")), (0o755, Some("0755")), (0o701, Some("0701"))] {
-            std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(mode)).expect("set");
+            std::fs::set_permissions(parent.path(), std::fs::Permissions::from_mode(mode)).expect("set");
             let warning = directory.warning();
             assert_eq!(warning.is_some(), named.is_some(), "{mode:o}: {warning:?}");
             assert!(named.is_none_or(|named| warning.as_ref().is_some_and(|text| text.contains(named))), "{warning:?}");

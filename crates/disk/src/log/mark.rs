@@ -1,8 +1,8 @@
 //! The durable mark: how far a partition was acknowledged.
 //!
-//! A torn tail and a damaged log look alike: bytes that are not a block. The mark tells them apart. It is written
-//! after each sync, by one positioned write and without a sync of its own: it survives the end of the process,
-//! and after a power loss it may be old, but never ahead of the log.
+//! A torn tail and a damaged log look alike: bytes that are not a block. The mark distinguishes them. It is written
+//! after each sync, by one positioned write and without a sync of its own: it survives the end of the process. After a
+//! power loss it may be outdated, but never ahead of the log.
 
 use bytes::Buf;
 use foretell_ports::Error;
@@ -19,9 +19,9 @@ const MAGIC: [u8; 4] = *b"FtM1";
 pub(super) struct Mark {
     /// Base offset of its segment.
     pub(super) segment: i64,
-    /// Where it ends in the file, in bytes.
+    /// Where the block ends in the file, in bytes.
     pub(super) end: u64,
-    /// Its sequence.
+    /// The sequence of the block.
     pub(super) sequence: u64,
 }
 
@@ -49,7 +49,7 @@ impl Mark {
 pub(super) struct Sidecar(File);
 
 impl Sidecar {
-    /// Opens or creates the file and reads the mark; none if nothing was written, or only zeros arrived.
+    /// Opens or creates the file and reads the mark; none if nothing was written, or only zeros reached the disk.
     pub(super) fn open(path: &Path) -> Result<(Self, Option<Mark>), Error> {
         let fail = |e: io::Error| Error::fatal("open the log", format!("{}: {e}", path.display()));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
@@ -69,12 +69,13 @@ impl Sidecar {
         Ok((Self(file), Some(mark)))
     }
 
-    /// Says that everything up to the mark is synced.
+    /// Records that everything up to the mark is synced.
     pub(super) fn write(&self, mark: Mark) -> io::Result<()> {
         self.0.write_all_at(&mark.encode(), 0)
     }
 
-    /// Makes the mark outlive a power loss: before what an older one names is removed.
+    /// Syncs the mark, so that it survives a power loss: required before segments that an older mark refers to are
+    /// deleted.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }

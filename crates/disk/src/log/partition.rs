@@ -1,4 +1,4 @@
-//! What writer and readers of a partition share: its segments, and how far it is durable.
+//! State that the writer and the readers of a partition share: its segments, and how far it is durable.
 
 use super::mark::{Mark, Sidecar};
 use super::recover::{self, Tail};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use tokio::sync::watch;
 
-/// How far a partition is durable: readers go so far and no further.
+/// How far a partition is durable. Readers stop there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
     /// The next offset.
@@ -31,7 +31,7 @@ pub(super) struct Partition {
     pub(super) end: watch::Sender<End>,
 }
 
-/// What opening a partition hands to its only writer.
+/// An opened partition, for its only writer.
 pub(super) struct Opened {
     pub(super) partition: Partition,
     pub(super) tail: Tail,
@@ -52,7 +52,7 @@ impl Partition {
         }
         let newest = segments.last().map_or(0, |segment| segment.base);
         if tail.bytes > 0 {
-            // What was read may have come from memory alone, after a sync that failed.
+            // After a failed sync, what was read may only have been in the page cache.
             File::open(&Segment::at(&directory, newest).path).and_then(|file| file.sync_all()).map_err(fail)?;
             let mark = Mark { segment: newest, end: tail.bytes, sequence: tail.sequence };
             sidecar.write(mark).map_err(fail)?;
@@ -62,13 +62,13 @@ impl Partition {
         Ok(Opened { partition, tail, sidecar })
     }
 
-    /// The segment that is written.
+    /// The segment that is being written.
     pub(super) fn newest(&self) -> Segment {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments.last().cloned().unwrap_or_else(|| Segment::at(&self.directory, 0))
     }
 
-    /// Begins a segment at an offset, or takes the one that an earlier attempt began.
+    /// Begins a segment at an offset, or continues the one that an earlier attempt began.
     pub(super) fn roll(&self, base: i64) -> io::Result<Segment> {
         let newest = self.newest();
         if newest.base == base {
@@ -79,7 +79,7 @@ impl Partition {
         Ok(segment)
     }
 
-    /// The segments with something durable, as of `end`.
+    /// The segments that contain durable blocks, as of `end`.
     pub(super) fn until(&self, end: End) -> Vec<Segment> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments.iter().filter(|segment| segment.base <= end.segment).cloned().collect()
@@ -91,34 +91,34 @@ impl Partition {
         segments.first().map_or(0, |segment| segment.base)
     }
 
-    /// The oldest segment, unless it is the one that the mark names or one behind it.
+    /// The oldest segment, unless it is the one that the mark refers to or a later one.
     pub(super) fn oldest_closed(&self) -> Option<Segment> {
         let end = *self.end.borrow();
-        // Where the newest is empty, as after a crash, its forerunner is the one that says how to go on.
+        // If the newest segment is empty, as after a crash, recovery reads its predecessor.
         let marked = self.until(end).into_iter().rev().nth(usize::from(end.bytes == 0))?;
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments.first().filter(|oldest| oldest.base < marked.base).cloned()
     }
 
-    /// Removes the oldest segment: no reader begins in it any more, then its file goes. Those who read it go on.
+    /// Deletes the oldest segment: first hides it from new readers, then deletes its file. Current readers continue.
     pub(super) fn remove(&self, oldest: &Segment) -> io::Result<()> {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).retain(|segment| segment.base != oldest.base);
         std::fs::remove_file(&oldest.path)?;
-        // One after the other, so that a power loss never brings back an older one without its successor.
+        // Synced after each deletion, so that a power loss never restores an older segment without its successor.
         File::open(&self.directory)?.sync_all()
     }
 
-    /// What a reader is told who wants an offset that is not held any more.
+    /// The error for an offset that has been deleted.
     pub(super) fn gone(&self, wanted: i64) -> Error {
         let (name, number, start) = (self.topic.name(), self.number, self.start());
         let detail = format!(
-            "partition {number} of {name} begins at {start}, and {wanted} was wanted: what was before is older than \
-             such records are kept"
+            "partition {number} of {name} begins at {start}; offset {wanted} was requested, and earlier records \
+             have expired"
         );
         Error::fatal("read the log", detail)
     }
 
-    /// The segment that holds an offset: the last one that does not begin behind it.
+    /// The segment that contains an offset: the last one that begins at or before it.
     pub(super) fn holding(&self, offset: i64) -> Segment {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         let before = segments.partition_point(|segment| segment.base <= offset);
@@ -126,7 +126,7 @@ impl Partition {
     }
 }
 
-/// Creates a segment so that its name outlives a power loss.
+/// Creates a segment and syncs its directory, so that its name survives a power loss.
 fn create(directory: &Path, base: i64) -> io::Result<Segment> {
     let segment = Segment::at(directory, base);
     File::options().write(true).create(true).truncate(false).open(&segment.path)?;

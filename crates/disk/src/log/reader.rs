@@ -1,10 +1,10 @@
-//! Following a partition from any offset.
+//! Follows a partition from any offset.
 //!
-//! A reader keeps a place in a file, so going on costs one read of up to 256 KiB and no look-up. What was just
-//! appended is still in the page cache of this machine: a read of at most 64 KiB near the end is done in place
-//! (measured on two busy cores: 3 µs for one record, and 170 µs by way of another thread). Older bytes may have to
-//! come from the disk, so everything else is read on a thread that may block, where the detour is lost among some
-//! hundred records. Such a read outlives a cancelled call and is picked up by the next.
+//! A reader keeps its position in a file, so continuing costs one read of up to 256 KiB and no look-up. Recently
+//! appended records are still in the machine's page cache: a read of at most 64 KiB near the end is done on the
+//! calling thread (measured on two busy cores: 3 µs for one record, and 170 µs through another thread). Older bytes
+//! may have to come from the disk, so all other reads run on a thread that may block; the overhead is negligible for
+//! some hundred records. Such a read survives a cancelled call, and the next call picks it up.
 
 use super::Config;
 use super::block::{self, Header};
@@ -26,7 +26,7 @@ const OPERATION: &str = "read the log";
 const CHUNK_BYTES: u64 = 256 * 1024;
 const IN_PLACE_BYTES_MAX: u64 = 64 * 1024;
 
-/// A place between two blocks.
+/// A position between two blocks.
 #[derive(Clone)]
 struct Cursor {
     partition: Arc<Partition>,
@@ -47,7 +47,7 @@ impl Cursor {
         }
         let segment = partition.holding(from);
         let found = segment.find(from).and_then(|found| Ok((found, Arc::new(segment.open(OPERATION)?))));
-        // It may have been removed since.
+        // The segment may have been deleted since.
         let ((offset, at), file) = found.map_err(|error| unless_gone(&partition, from, error))?;
         Ok(Self { partition, segment, file, at, offset })
     }
@@ -85,7 +85,7 @@ impl Cursor {
         self.file.metadata().map(|m| m.len()).map_err(|e| self.segment.failed(OPERATION, &e))
     }
 
-    /// Goes to the beginning of the next segment.
+    /// Moves to the beginning of the next segment.
     fn step(self) -> Result<Self, Error> {
         let segment = self.partition.holding(self.offset);
         if segment.base != self.offset {
@@ -116,7 +116,7 @@ impl Cursor {
     }
 }
 
-/// Why an offset cannot be read: it is older than its topic is kept, or what was found.
+/// The error for an offset that cannot be read: it has expired, or else the error that occurred.
 fn unless_gone(partition: &Partition, offset: i64, found: Error) -> Error {
     if offset < partition.start() { partition.gone(offset) } else { found }
 }
@@ -126,14 +126,14 @@ pub(super) struct Tailer {
     config: Config,
     end: watch::Receiver<End>,
     cursor: Cursor,
-    /// Nothing below it is brought.
+    /// Nothing below this offset is returned.
     next: i64,
-    /// Read and not yet brought: at most a chunk, or a block.
+    /// Read but not yet returned: at most a chunk, or a block.
     records: VecDeque<Record>,
-    /// A read that is under way.
+    /// A read in progress.
     read: Option<JoinHandle<Fetched>>,
-    /// The end that was last said.
-    said: Option<i64>,
+    /// The end that was reported last.
+    reported_end: Option<i64>,
 }
 
 impl Tailer {
@@ -141,7 +141,7 @@ impl Tailer {
     pub(super) fn open(partition: Arc<Partition>, from: i64, config: Config) -> Result<Self, Error> {
         let end = partition.end.subscribe();
         let cursor = Cursor::open(partition, from.max(0))?;
-        Ok(Self { config, end, cursor, next: from.max(0), records: VecDeque::new(), read: None, said: None })
+        Ok(Self { config, end, cursor, next: from.max(0), records: VecDeque::new(), read: None, reported_end: None })
     }
 
     fn batch(&mut self) -> Vec<Record> {
@@ -189,8 +189,8 @@ impl Reader for Tailer {
                 continue;
             }
             self.next = self.next.max(end.offset);
-            if self.said != Some(self.next) {
-                self.said = Some(self.next);
+            if self.reported_end != Some(self.next) {
+                self.reported_end = Some(self.next);
                 return Ok(Next::End(self.next));
             }
             self.end.changed().await.map_err(|_| Error::retry(OPERATION, "the log was closed"))?;

@@ -1,9 +1,9 @@
-//! Opening a partition: what is a torn tail, and what is damage.
+//! Opens a partition, and distinguishes a torn tail from damage.
 //!
 //! Only the newest segment can be torn, because a new one begins after the old one was synced. It is verified
 //! completely. The first bytes that are not the next block are a torn tail if they lie beyond the mark and no
-//! valid block follows them: nobody was told that they are kept, so they are cut off, and said. Everything else
-//! is damage to what was acknowledged, and refused: the log is not changed, and nothing is dropped silently.
+//! valid block follows them: they were never acknowledged, so they are cut off, and this is logged. Everything else
+//! is damage to acknowledged records, and an error: the log is not changed, and nothing is dropped silently.
 
 use super::block::{self, HEADER_BYTES, Header, MAGIC};
 use super::mark::Mark;
@@ -16,7 +16,7 @@ use std::path::Path;
 
 const OPERATION: &str = "open the log";
 
-/// Where a partition goes on.
+/// Where a partition continues.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Tail {
     /// Bytes of the newest segment.
@@ -57,11 +57,11 @@ pub(super) fn recover(segments: &[Segment], mark: Option<Mark>) -> Result<Tail, 
     }
     let bytes = newest.read_all(OPERATION)?;
     let before = match (block::verified(&bytes), segments.len().checked_sub(2)) {
-        // Nothing went before, or all of it was let go of: then the first block says where it stands.
+        // There is no predecessor, or retention deleted it: the first block determines where to continue.
         (_, None) if newest.base == 0 => Tail::default(),
         (None, None) => Tail { end: newest.base, ..Tail::default() },
         (Some(first), _) => Tail { end: newest.base, sequence: first.sequence.saturating_sub(1), ..Tail::default() },
-        // A crash between the creation of a segment and its first block: its forerunner knows how to go on.
+        // A crash between the creation of a segment and its first block: its predecessor determines where to continue.
         (None, Some(index)) => last_block(&segments[index], newest.base)?,
     };
     let acknowledged = mark.filter(|mark| mark.segment == newest.base).map_or(0, |mark| mark.end);
@@ -81,7 +81,7 @@ pub(super) fn recover(segments: &[Segment], mark: Option<Mark>) -> Result<Tail, 
     Ok(tail)
 }
 
-/// Refuses a topic of facts that has lost its beginning: rows are folded from there.
+/// Rejects a topic of facts whose beginning is missing: rows are folded from there.
 pub(super) fn check_beginning(topic: Topic, segments: &[Segment]) -> Result<(), Error> {
     match segments.first() {
         Some(first) if first.base > 0 && topic.is_folded() => {
@@ -104,7 +104,7 @@ fn missing(mark: Mark) -> Error {
     Error::fatal(OPERATION, detail)
 }
 
-/// The tail behind the last block of a segment that was full, by its headers alone.
+/// The tail after the last block of a full segment, read from its headers alone.
 fn last_block(segment: &Segment, end: i64) -> Result<Tail, Error> {
     let last = segment.headers(OPERATION)?.last().copied();
     match last.filter(|(_, header)| header.end() == end) {
@@ -113,7 +113,7 @@ fn last_block(segment: &Segment, end: i64) -> Result<Tail, Error> {
     }
 }
 
-/// Goes on block by block as long as each is the next one.
+/// Continues block by block as long as each one follows the previous one.
 fn walk(segment: &Segment, bytes: &[u8], mut tail: Tail) -> Tail {
     while let Some(header) = block::verified(&bytes[tail.bytes as usize..]) {
         if header.base != tail.end || header.sequence != tail.sequence + 1 {
@@ -139,11 +139,11 @@ fn cut(segment: &Segment, bytes: &[u8], tail: Tail) -> Result<(), Error> {
     let file = OpenOptions::new().write(true).open(&segment.path).map_err(fail)?;
     file.set_len(tail.bytes).and_then(|()| file.sync_all()).map_err(fail)?;
     tracing::warn!(file = %segment.path.display(), position = tail.bytes, bytes = torn.len(),
-        "cut off a torn tail: an append that was never acknowledged");
+        "removed a torn tail: an append that was never acknowledged");
     Ok(())
 }
 
-/// Whether a valid, later block stands behind the first bytes that are not one.
+/// Whether a valid, later block follows the first bytes that are not a block.
 fn follows(torn: &[u8], tail: Tail) -> bool {
     let later = |header: Header| header.sequence > tail.sequence && header.base >= tail.end;
     let begins = |at: &usize| torn[*at..].starts_with(&MAGIC) && torn.len() - at >= HEADER_BYTES;

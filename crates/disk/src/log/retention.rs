@@ -1,28 +1,29 @@
-//! How long records are kept that no row is folded from: decisions and dead letters.
+//! How long records are kept in topics that are not folded into rows: decisions and dead letters.
 //!
-//! What goes is whole segments, the oldest first, when the last record of one is older than its topic is kept. The
-//! segment that is written is never removed, so a topic that gets little would keep its records for long: there a
-//! segment is also full when it has been written to for a thirtieth of that time. So a record outlives its time by
-//! little more than a thirtieth of it, as long as anything is appended to the log; a log to which nothing is appended
-//! lets go when it is opened.
+//! Whole segments are deleted, the oldest first, once the last record of a segment has expired. The segment that is
+//! being written is never deleted, so a topic with few records would keep them for long; in these topics a segment is
+//! therefore also full once it has been written to for a thirtieth of the retention time. A record thus outlives its
+//! retention time by little more than a thirtieth of it, as long as anything is appended to the log; a log without
+//! appends deletes its expired segments when it is opened.
 //!
-//! The writer looks when the log is opened, and hourly after a commit. A segment disappears for readers first, then
-//! from the directory, and the directory is synced before the next one goes: whatever a crash leaves is the end of the
-//! partition without a gap. Before, the mark is synced, so that none outlives a power loss that names a removed file.
+//! The writer checks when the log is opened, and hourly after a commit. A segment first disappears for readers, then
+//! from the directory, and the directory is synced before the next one is deleted: after a crash, the remaining
+//! segments are the end of the partition without a gap. The mark is synced first, so that after a power loss no mark
+//! refers to a deleted file.
 //!
-//! Topics of facts have no such time ([`Retention::ms`](foretell_ports::log::Retention::ms)), and one that has lost its beginning
-//! is not opened (`recover`).
+//! Topics of facts have no retention time ([`Retention::ms`](foretell_ports::log::Retention::ms)), and a topic of
+//! facts whose beginning is missing is not opened (`recover`).
 
 use super::segment::Segment;
 use foretell_ports::Error;
 use std::sync::{Arc, RwLock, RwLockWriteGuard};
 
-/// Between two looks.
+/// Time between two checks.
 const LOOK_MS: i64 = 60 * 60 * 1000;
-/// A segment is full after this part of the time that its records are kept.
+/// A segment is full after this fraction of the retention time.
 const PARTS: i64 = 30;
 
-/// How long the records of a partition are kept, and since when the newest segment is written.
+/// How long the records of a partition are kept, and since when the newest segment has been written to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kept {
     kept_ms: i64,
@@ -30,7 +31,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// For so long, with this as the newest segment.
+    /// A retention time, with the given segment as the newest.
     pub(super) fn from(kept_ms: i64, newest: &Segment) -> Result<Self, Error> {
         let first = newest.first("open the log")?;
         Ok(Self { kept_ms, began_ms: first.map(|header| header.timestamp_ms) })
@@ -41,20 +42,20 @@ impl Kept {
         self.began_ms = Some(at_ms);
     }
 
-    /// Whether the newest segment has been written to for long enough.
+    /// Whether the newest segment has been written to for long enough to be closed.
     pub(super) fn is_old(&self, now_ms: i64) -> bool {
         self.began_ms.is_some_and(|began_ms| now_ms - began_ms > self.kept_ms / PARTS)
     }
 
-    /// What is older than this is not kept.
+    /// Records before this time have expired.
     pub(super) fn since_ms(&self, now_ms: i64) -> i64 {
         now_ms - self.kept_ms
     }
 }
 
-/// When to look for what is older than it is kept.
+/// Decides when to check for expired segments.
 pub(super) struct Keeper {
-    /// Written while something is let go of; whoever reads holds that off.
+    /// Write-locked while segments are deleted; a backup holds a read lock, which prevents that.
     cuts: Arc<RwLock<()>>,
     looked_ms: Option<i64>,
 }
@@ -64,8 +65,8 @@ impl Keeper {
         Self { cuts, looked_ms: None }
     }
 
-    /// Held by whoever lets records go: given if it is time to look, and nobody makes a copy.
-    pub(super) fn turn(&mut self, now_ms: i64) -> Option<RwLockWriteGuard<'_, ()>> {
+    /// The lock under which segments are deleted: given if a check is due and no backup is in progress.
+    pub(super) fn begin_check(&mut self, now_ms: i64) -> Option<RwLockWriteGuard<'_, ()>> {
         if self.looked_ms.is_some_and(|looked_ms| now_ms - looked_ms < LOOK_MS) {
             return None;
         }

@@ -19,9 +19,9 @@ pub(super) struct Segment {
     /// Offset of its first record.
     pub(super) base: i64,
     pub(super) path: PathBuf,
-    /// Offsets and where their blocks begin, rising in both; empty until it is needed.
+    /// Offsets and where their blocks begin, rising in both; empty until it is first needed.
     index: Arc<Mutex<Vec<(i64, u64)>>>,
-    /// Timestamp of its last block, once nothing more is written to it and somebody asked.
+    /// Timestamp of its last block, once the segment is closed and the timestamp has been read.
     last_ms: Arc<OnceLock<i64>>,
 }
 
@@ -30,7 +30,7 @@ impl Segment {
         Self { base, path: directory.join(format!("{base:020}.log")), index: Arc::default(), last_ms: Arc::default() }
     }
 
-    /// Takes note of a block, if the last one noted is far enough.
+    /// Adds a block to the index, if it is far enough from the previous entry.
     pub(super) fn index(&self, offset: i64, at: u64) {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         if index.last().is_none_or(|(_, last)| at >= last + INDEX_BYTES) {
@@ -61,7 +61,7 @@ impl Segment {
         std::fs::read(&self.path).map_err(|e| self.failed(operation, &e))
     }
 
-    /// Positions and headers of all blocks, up to the first bytes that are no header.
+    /// Byte positions and headers of all blocks, up to the first bytes that are not a header.
     pub(super) fn headers(&self, operation: &'static str) -> Result<Vec<(u64, Header)>, Error> {
         let file = self.open(operation)?;
         let mut found = Vec::new();
@@ -78,7 +78,7 @@ impl Segment {
         }
     }
 
-    /// The header of its first block; none where there is none.
+    /// The header of its first block, if there is one.
     pub(super) fn first(&self, operation: &'static str) -> Result<Option<Header>, Error> {
         let mut bytes = [0; HEADER_BYTES];
         match self.open(operation)?.read_exact_at(&mut bytes, 0) {
@@ -88,13 +88,13 @@ impl Segment {
         }
     }
 
-    /// Takes note of when its last block was written.
+    /// Records when its last block was written.
     pub(super) fn close(&self, last_ms: i64) {
-        // Found out before by somebody who has walked over it: the same.
+        // It may already be known from a walk over the segment; the value is the same.
         let _ = self.last_ms.set(last_ms);
     }
 
-    /// When the last block of a segment was written to which nothing more is.
+    /// When the last block of a closed segment was written.
     pub(super) fn last_ms(&self, operation: &'static str) -> Result<i64, Error> {
         if let Some(last_ms) = self.last_ms.get() {
             return Ok(*last_ms);
@@ -105,17 +105,17 @@ impl Segment {
         Ok(last_ms)
     }
 
-    /// The file system failed.
+    /// The error for a failure of the file system.
     pub(super) fn failed(&self, operation: &'static str, cause: &io::Error) -> Error {
         Error::fatal(operation, format!("{}: {cause}", self.path.display()))
     }
 
-    /// Bytes that were acknowledged are not what they were.
+    /// The error for acknowledged bytes that have changed.
     pub(super) fn damaged(&self, operation: &'static str, at: u64) -> Error {
         let file = self.path.display();
         let detail = format!(
-            "{file} is damaged at byte {at}, with acknowledged records in or behind it; it was left as it is, restore \
-             the directory from a backup"
+            "{file} is damaged at byte {at}, with acknowledged records there or after it; the file was not changed; \
+             restore the directory from a backup"
         );
         Error::fatal(operation, detail)
     }

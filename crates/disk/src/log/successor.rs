@@ -1,15 +1,15 @@
-//! Topics of another partition count, written beside the present ones and put in their place.
+//! Topics with another partition count, written next to the current ones and then put in their place.
 //!
 //! ```text
-//!  DIR/log/logins.new/     filled record by record; wiped where an attempt did not come to its end
-//!  DIR/log/successors      names the topics whose successors are whole: from here on it happens
+//!  DIR/log/logins.new/     filled record by record; deleted if an attempt did not finish
+//!  DIR/log/successors      names the topics whose successors are complete: the exchange is now decided
 //!
 //!  logins ──rename──► logins.e0        when the directory is opened next
 //!  logins.new ──rename──► logins
 //! ```
-//! The file `successors` is the decision, and opening carries it out: each rename looks at what is there, so it does
-//! not matter how far an earlier opening came. Several topics are exchanged together or not at all. The old topic is
-//! left alone under the name of its epoch.
+//! The file `successors` is the decision, and opening the log carries it out: each rename checks what exists, so it
+//! does not matter how far an earlier opening got. Several topics are exchanged together or not at all. The old topic
+//! is kept under the name of its epoch.
 
 use super::appender::Appender;
 use super::partition::Partition;
@@ -33,11 +33,11 @@ const BLOCK_BYTES_MAX: usize = 1024 * 1024;
 pub(super) struct Successors {
     root: PathBuf,
     topics: BTreeMap<Topic, Vec<Block>>,
-    /// Held as long as something is written.
+    /// Held while anything is written.
     _directory: Arc<Directory>,
 }
 
-/// A partition, and its records that are not written yet: those of one time share a block.
+/// A partition, and its records that are not written yet: records with the same timestamp share a block.
 struct Block {
     appender: Appender,
     records: Vec<NewRecord>,
@@ -46,10 +46,10 @@ struct Block {
 }
 
 impl Successors {
-    /// Begins successors of these topics with so many partitions each, at least 1; wipes those of an earlier attempt.
-    /// Blocks on the disk.
+    /// Begins successors of these topics with the given partition count, at least 1; deletes those of an earlier
+    /// attempt. Blocks on the disk.
     ///
-    /// Reject where the name that the present topic is to get is taken.
+    /// Reject if the name that the current topic will get already exists.
     pub(super) fn begin(
         directory: &Arc<Directory>,
         topics: &[Topic],
@@ -63,7 +63,7 @@ impl Successors {
             let epoch = stored_epoch(&root.join(topic.name()))?;
             let old = retired(&root, topic, epoch);
             if old.exists() {
-                let detail = format!("{} is left from an earlier move: move it elsewhere first", old.display());
+                let detail = format!("{} is left from an earlier exchange: move it elsewhere first", old.display());
                 return Err(Error::reject(OPERATION, detail));
             }
             let path = successor(&root, topic);
@@ -83,7 +83,7 @@ impl Successors {
         for record in records {
             let Record { position, timestamp_ms, key, value, headers } = record;
             let record = NewRecord { topic: position.topic, key, value, headers };
-            let unknown = || Error::reject(OPERATION, format!("{} is not exchanged", record.topic.name()));
+            let unknown = || Error::reject(OPERATION, format!("{} is not part of this exchange", record.topic.name()));
             let partitions = self.topics.get_mut(&record.topic).ok_or_else(unknown)?;
             let number = partition_of(&record, partitions.len() as u32) as usize;
             let block = &mut partitions[number];
@@ -143,8 +143,8 @@ impl Block {
     }
 }
 
-/// Puts successors that are whole in the place of their topics; called before a log is opened.
-pub(super) fn take_over(root: &Path) -> Result<(), Error> {
+/// Replaces topics by their complete successors; called before a log is opened.
+pub(super) fn install(root: &Path) -> Result<(), Error> {
     let decision = decision(root);
     let names = match fs::read_to_string(&decision) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -160,21 +160,21 @@ pub(super) fn take_over(root: &Path) -> Result<(), Error> {
     sync(root)
 }
 
-/// What is still to be renamed until the successor of a topic has its place.
+/// The renames that are still needed until the successor of a topic is installed.
 fn renames(root: &Path, topic: Topic) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
-    let (new, place) = (successor(root, topic), root.join(topic.name()));
+    let (new, current) = (successor(root, topic), root.join(topic.name()));
     if !new.exists() {
         return Ok(Vec::new());
     }
     let mut renames = Vec::new();
-    if place.exists() {
-        renames.push((place.clone(), retired(root, topic, stored_epoch(&place)?)));
+    if current.exists() {
+        renames.push((current.clone(), retired(root, topic, stored_epoch(&current)?)));
     }
-    renames.push((new, place));
+    renames.push((new, current));
     Ok(renames)
 }
 
-/// The epoch of a topic; 0 where none is written down.
+/// The epoch of a topic; 0 if none is stored.
 pub(super) fn stored_epoch(topic: &Path) -> Result<u8, Error> {
     let file = topic.join("epoch");
     match fs::read_to_string(&file) {
@@ -187,7 +187,7 @@ pub(super) fn stored_epoch(topic: &Path) -> Result<u8, Error> {
     }
 }
 
-/// Writes the epoch of a topic down, unless it is the first.
+/// Stores the epoch of a topic, unless it is the first.
 pub(super) fn store_epoch(topic: &Path, epoch: u8) -> Result<(), Error> {
     let file = topic.join("epoch");
     match epoch {
@@ -219,7 +219,7 @@ fn decision(root: &Path) -> PathBuf {
     root.join("successors")
 }
 
-/// Makes the names in a directory outlive a power loss.
+/// Syncs a directory, so that the names in it survive a power loss.
 fn sync(directory: &Path) -> Result<(), Error> {
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(|e| failed(directory, &e))
 }

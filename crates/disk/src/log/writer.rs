@@ -5,12 +5,12 @@
 //!  append ─┼─► queue ─► take all ─► write ────────────────► fdatasync ─────────► mark ─► publish ─► answer
 //!  fence  ─┘   (bounded by bytes)
 //! ```
-//! While a sync is under way the queue fills, so the group grows with the load and the cost of a sync is shared.
-//! A fence passes through the same queue: what the old owner appended is durable and visible before the new owner
-//! is told that it is one.
+//! During a sync the queue fills, so the group grows with the load and the cost of a sync is shared. A fence passes
+//! through the same queue: everything that the old owner appended is durable and visible before the fence is
+//! acknowledged to the new owner.
 //!
-//! A failed write is taken back and answered; the next may succeed, once there is space. After a failed sync
-//! nobody knows what the disk holds, so the log is Fatal from then on, and says so to whoever waits to end the process.
+//! A failed write is undone and reported; the next may succeed, once there is space. After a failed sync the content
+//! of the disk is unknown, so every later append is Fatal, and the reason is published for the process to end.
 
 use super::appender::Appender;
 use super::retention::Keeper;
@@ -30,15 +30,15 @@ const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Threads that sync the files of one group.
 const SYNCS_AT_ONCE_MAX: usize = 8;
 
-/// What the writer is asked for. Partitions are named by their index among all partitions of all topics.
+/// A request to the writer. Partitions are named by their index among all partitions of all topics.
 pub(super) enum Job {
     Append {
-        /// Each with its partition.
+        /// Each record with its partition.
         records: Vec<(usize, NewRecord)>,
         /// Partition and epoch of a fenced append.
         owner: Option<(usize, u64)>,
         answer: oneshot::Sender<Result<Vec<Position>, Error>>,
-        /// Its share of the queue, given back when it is answered.
+        /// Its share of the queue, released when it is answered.
         permit: OwnedSemaphorePermit,
     },
     Fence {
@@ -68,13 +68,13 @@ pub(super) struct Writer {
     appenders: Vec<Appender>,
     clock: Arc<dyn Clock>,
     syncs: Arc<AtomicU64>,
-    /// Why nothing can be appended any more.
+    /// Why nothing can be appended any more, if so.
     broken: watch::Sender<Option<Error>>,
     retention: Keeper,
 }
 
 impl Writer {
-    /// A writer that lets go at once of what is older than it is kept.
+    /// A writer; deletes expired segments first.
     pub(super) fn new(
         appenders: Vec<Appender>,
         clock: Arc<dyn Clock>,
@@ -84,11 +84,11 @@ impl Writer {
         let mut writer =
             Self { appenders, clock, syncs, broken: watch::Sender::default(), retention: Keeper::new(cuts) };
         let now_ms = writer.clock.now_ms();
-        writer.let_go(now_ms);
+        writer.delete_expired(now_ms);
         writer
     }
 
-    /// Tells why nothing can be appended any more; it ends with the writer.
+    /// Publishes why nothing can be appended any more; closed when the writer ends.
     pub(super) fn broken(&self) -> watch::Receiver<Option<Error>> {
         self.broken.subscribe()
     }
@@ -105,7 +105,7 @@ impl Writer {
             let now_ms = self.clock.now_ms();
             let failed = self.commit(&group.touched, now_ms);
             answer(group, &failed);
-            self.let_go(now_ms);
+            self.delete_expired(now_ms);
         }
     }
 
@@ -117,7 +117,7 @@ impl Writer {
                 group.fences.push((answer, appender.epoch));
             }
             Job::Append { records, owner, answer, permit } => match self.refusal(owner) {
-                // A caller that does not wait any more does not need an answer.
+                // A caller that no longer waits needs no answer.
                 Some(refusal) => drop(answer.send(Err(refusal))),
                 None => {
                     let mut waiting =
@@ -143,7 +143,7 @@ impl Writer {
         (appender.epoch != epoch).then(|| fenced_off(appender.shared().topic, appender.shared().number))
     }
 
-    /// Writes, syncs and publishes; answers the partitions that failed, and why.
+    /// Writes, syncs and publishes; returns the partitions that failed, and why.
     fn commit(&mut self, touched: &BTreeSet<usize>, now_ms: i64) -> BTreeMap<usize, Error> {
         let mut failed = BTreeMap::new();
         for &partition in touched {
@@ -165,30 +165,24 @@ impl Writer {
         failed
     }
 
-    /// Lets go of what is older than it is kept, if it is time to look. What fails is tried with the next look.
-    fn let_go(&mut self, now_ms: i64) {
-        let Some(_alone) = self.retention.turn(now_ms) else { return };
+    /// Deletes expired segments, if a check is due. A deletion that fails is retried by the next check.
+    fn delete_expired(&mut self, now_ms: i64) {
+        let Some(_guard) = self.retention.begin_check(now_ms) else { return };
         for appender in &self.appenders {
             let (topic, partition) = (appender.shared().topic.name(), appender.shared().number);
-            match appender.let_go(now_ms) {
+            match appender.delete_expired(now_ms) {
                 Ok(0) => {}
                 Ok(segments) => {
                     let start = appender.shared().start();
-                    tracing::info!(
-                        topic,
-                        partition,
-                        segments,
-                        start,
-                        "let records go that are older than they are kept"
-                    );
+                    tracing::info!(topic, partition, segments, start, "deleted expired segments");
                 }
-                Err(error) => tracing::warn!(topic, partition, %error, "cannot let old records go"),
+                Err(error) => tracing::warn!(topic, partition, %error, "cannot delete expired segments"),
             }
         }
     }
 }
 
-/// Syncs side by side: file systems commit what is asked for together in one go. Answers the failures.
+/// Syncs in parallel: file systems commit concurrent syncs together. Returns the failures.
 fn sync_all(mut due: Vec<(usize, &mut Appender)>) -> Vec<(usize, Error)> {
     let sync = |(partition, appender): &mut (usize, &mut Appender)| appender.sync().err().map(|e| (*partition, e));
     let mut failed = Vec::new();
@@ -208,7 +202,7 @@ fn sync_all(mut due: Vec<(usize, &mut Appender)>) -> Vec<(usize, Error)> {
 fn answer(group: Group, failed: &BTreeMap<usize, Error>) {
     for Waiting { positions, touched, answer, .. } in group.waiting {
         let error = touched.iter().find_map(|partition| failed.get(partition));
-        // A caller that does not wait any more does not need an answer.
+        // A caller that no longer waits needs no answer.
         drop(answer.send(error.map_or(Ok(positions), |error| Err(error.clone()))));
     }
     for (answer, epoch) in group.fences {

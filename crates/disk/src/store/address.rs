@@ -1,4 +1,4 @@
-//! Addresses as bytes whose order is the order of a scan.
+//! Addresses as bytes, ordered as a scan returns them.
 //!
 //! ```text
 //!  │ view │ generation │ epoch │ bucket │ key, escaped │ 0 0 │ source │
@@ -14,10 +14,10 @@ const EPOCH_AT: usize = 5;
 const BUCKET_AT: usize = 6;
 const SOURCE_BYTES: usize = 4;
 
-/// The beginning of all addresses of a bucket.
+/// The prefix of all addresses of a bucket.
 pub(super) struct Prefix([u8; PREFIX_BYTES]);
 
-/// Stored: never changed, only added to.
+/// Stored: tags are never changed, only added.
 const fn view_tag(view: View) -> u8 {
     match view {
         View::User => 1,
@@ -33,7 +33,7 @@ const fn view_tag(view: View) -> u8 {
     }
 }
 
-/// Stored: never changed, only added to.
+/// Stored: tags are never changed, only added.
 const fn family_tag(family: Family) -> u8 {
     match family {
         Family::Logins => 1,
@@ -53,7 +53,7 @@ impl Prefix {
         Self(bytes)
     }
 
-    /// The beginning of all addresses of a view's generation, of every epoch.
+    /// The prefix of all addresses of a view's generation, in all epochs.
     pub(super) fn generation(&self) -> &[u8] {
         &self.0[..EPOCH_AT]
     }
@@ -62,7 +62,7 @@ impl Prefix {
         &self.0
     }
 
-    /// The beginning of the addresses of a key's partials.
+    /// The prefix of the addresses of a key's partials.
     pub(super) fn key(&self, key: &str) -> Vec<u8> {
         let mut address = Vec::with_capacity(PREFIX_BYTES + key.len() + 2 + SOURCE_BYTES);
         address.extend_from_slice(&self.0);
@@ -83,7 +83,7 @@ impl Prefix {
         address
     }
 
-    /// The bucket of an address, if it is of the same view and generation.
+    /// The bucket of an address, if it belongs to the same view and generation.
     pub(super) fn bucket_of(&self, address: &[u8]) -> Option<i64> {
         let bucket = address.strip_prefix(&self.0[..BUCKET_AT])?.first_chunk()?;
         Some(i64::from_be_bytes(*bucket) ^ i64::MIN)
@@ -112,14 +112,14 @@ pub(super) fn checkpoint(generation: Generation, partition: u32) -> Vec<u8> {
     address
 }
 
-/// The beginning of the addresses of all checkpoints of a generation, of every epoch.
+/// The prefix of the addresses of all checkpoints of a generation, in all epochs.
 pub(super) fn checkpoints(generation: Generation) -> Vec<u8> {
     let mut address = vec![family_tag(generation.family)];
     address.extend_from_slice(&generation.number.to_be_bytes());
     address
 }
 
-/// The source partition of a checkpoint's address: its last four bytes.
+/// The source partition of a checkpoint address: its last four bytes.
 pub(super) fn source_of_checkpoint(address: &[u8]) -> u32 {
     address.last_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }

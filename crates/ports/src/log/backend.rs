@@ -1,10 +1,10 @@
-//! What every backend of the log does alike: checks before it appends, and the errors that mean the same everywhere.
+//! What all backends of the log share: checks before an append, and errors with the same meaning everywhere.
 
 use crate::Error;
 use foretell_events::record::{NewRecord, RECORD_BYTES_MAX};
 use foretell_events::{Topic, key};
 
-/// What every backend does before it appends: Reject if a record is larger than [`RECORD_BYTES_MAX`].
+/// Checks that every backend makes before it appends. Reject if a record is larger than [`RECORD_BYTES_MAX`].
 pub fn check_sizes(records: &[NewRecord]) -> Result<(), Error> {
     match records.iter().position(|record| record.bytes() > RECORD_BYTES_MAX) {
         None => Ok(()),
@@ -16,8 +16,8 @@ pub fn check_sizes(records: &[NewRecord]) -> Result<(), Error> {
     }
 }
 
-/// The partition that a record belongs to, of so many: counted here for every backend, so that no client library
-/// chooses another one.
+/// The partition that a record belongs to. Computed here for every backend, so that no client library can choose
+/// another one.
 pub fn partition_of(record: &NewRecord, partitions: u32) -> u32 {
     record.key.as_ref().map_or(0, |key| key::partition(key, partitions))
 }
@@ -35,13 +35,13 @@ pub fn check_fenced(records: &[NewRecord], topic: Topic, at: u32, partitions: u3
     }
 }
 
-/// What a caller is told who names a partition that does not exist.
+/// The error for a partition that does not exist.
 pub fn unknown(topic: Topic, partition: u32) -> Error {
     Error::reject("use a partition", format!("there is no partition {partition} of {}", topic.name()))
 }
 
-/// What a fenced owner is told.
+/// The error for an owner that has been fenced.
 pub fn fenced_off(topic: Topic, partition: u32) -> Error {
-    let detail = format!("another owner has taken over partition {partition} of {}", topic.name());
+    let detail = format!("another owner has acquired partition {partition} of {}", topic.name());
     Error::fatal("append as the only owner", detail)
 }

@@ -1,18 +1,18 @@
-//! Consumer groups inside one process, for the logs that have no broker to keep them.
+//! Consumer groups within one process, for logs without a broker.
 //!
 //! ```text
-//!   wanted ──────── the member that a partition should belong to, after the last join, leave or rebalance
+//!   wanted ──────── the member that the partition should belong to, since the last join, leave or rebalance
 //!   holder ──────── the assignment that reads it now
 //!
-//!   wanted ≠ holder: the reader is told ─► Revoked(acknowledge) ─► dropped ─► wanted becomes the next holder
+//!   wanted ≠ holder: the reader is notified ─► Revoked(acknowledge) ─► dropped ─► wanted becomes the next holder
 //! ```
 //!
-//! Partitions are dealt in turn to the members in the order in which they joined. A simulation may deal them
-//! otherwise and choose how they are handed over, late writers included: see [`Handover`]. Everything is decided
-//! under one lock and in a fixed order, so that a run on a paused runtime repeats itself.
+//! Partitions are assigned round-robin to the members in the order in which they joined. A simulation can choose
+//! another assignment and how partitions are handed over, including owners that write late: see [`Handover`].
+//! Everything is decided under one lock and in a fixed order, so that a run on a paused runtime is reproducible.
 //!
-//! The next owner waits until the acknowledgement is dropped, however long that takes: the pipeline that holds it
-//! limits its own drain, and within one process nobody can vanish without dropping it.
+//! The next owner waits until the acknowledgement is dropped, without a time limit: the pipeline that holds it
+//! limits its own drain, and no member of the same process can disappear without dropping it.
 
 use super::{Acknowledge, Assigned, Log, Membership, Next, Reader};
 use crate::Error;
@@ -28,11 +28,11 @@ use tokio::sync::{Notify, oneshot};
 /// How a partition passes from one member to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handover {
-    /// The old reader is told; the new owner waits until it has drained.
+    /// The old reader is notified, and the new owner waits until it has drained.
     Drained,
-    /// The old reader is told; the new owner does not wait, as after a drain that took too long.
+    /// The old reader is notified, but the new owner does not wait, as after a drain that took too long.
     AtOnce,
-    /// The old reader is not told and goes on reading beside the new owner, until [`Groups::tell`].
+    /// The old reader is not notified and keeps reading alongside the new owner, until [`Groups::notify_revoked`].
     Unnoticed,
 }
 
@@ -40,7 +40,7 @@ pub enum Handover {
 #[derive(Clone, Default)]
 pub struct Groups {
     state: Arc<Mutex<BTreeMap<Key, Group>>>,
-    /// Wakes in the order of waiting, unlike a watch channel, whose order is random.
+    /// Wakes waiters in the order in which they began to wait; a watch channel wakes them in random order.
     changed: Arc<Notify>,
 }
 
@@ -49,10 +49,10 @@ type Key = (String, Topic);
 #[derive(Default)]
 struct Group {
     members: BTreeSet<u64>,
-    /// Assignments that were taken away and do not know it yet.
+    /// Assignments that were revoked without notifying their readers.
     unaware: BTreeSet<u64>,
     slots: Vec<Slot>,
-    /// Numbers members and assignments.
+    /// The last number given to a member or an assignment.
     issued: u64,
 }
 
@@ -67,15 +67,15 @@ struct Slot {
 struct Holder {
     member: u64,
     assignment: u64,
-    standing: Standing,
+    status: Status,
 }
 
-enum Standing {
+enum Status {
     Owns,
-    /// It must be told when it asks next.
-    Loses,
-    /// It was told; the receiver ends when it has drained.
-    Drains(oneshot::Receiver<()>),
+    /// It is notified at its next read.
+    Revoked,
+    /// It was notified; the receiver fails when it has drained.
+    Draining(oneshot::Receiver<()>),
 }
 
 impl Group {
@@ -89,20 +89,20 @@ impl Group {
         self.assign(Handover::Drained, |partition, _| partition as usize % count.max(1));
     }
 
-    /// Sets who is wanted; an answer beyond the last member means nobody.
+    /// Sets the wanted member of each partition; an index beyond the last member means none.
     fn assign(&mut self, handover: Handover, mut choose: impl FnMut(u32, usize) -> usize) {
         let members: Vec<u64> = self.members.iter().copied().collect();
         for (partition, slot) in (0_u32..).zip(&mut self.slots) {
             slot.wanted = members.get(choose(partition, members.len())).copied();
             let wanted = slot.wanted;
             let Some(holder) = &mut slot.holder else { continue };
-            match (&holder.standing, handover) {
+            match (&holder.status, handover) {
                 _ if wanted == Some(holder.member) => {
-                    if matches!(holder.standing, Standing::Loses) {
-                        holder.standing = Standing::Owns;
+                    if matches!(holder.status, Status::Revoked) {
+                        holder.status = Status::Owns;
                     }
                 }
-                (Standing::Owns, Handover::Drained) => holder.standing = Standing::Loses,
+                (Status::Owns, Handover::Drained) => holder.status = Status::Revoked,
                 (_, Handover::Drained) => {}
                 (_, Handover::AtOnce) => slot.holder = None,
                 (_, Handover::Unnoticed) => {
@@ -113,24 +113,24 @@ impl Group {
         }
     }
 
-    /// The first free partition that `member` is wanted for becomes its own.
+    /// Assigns to `member` the first free partition that it is wanted for.
     fn take(&mut self, member: u64) -> Option<(u32, u64, Option<i64>)> {
         let free = |slot: &Slot| slot.wanted == Some(member) && slot.holder.is_none();
         let index = self.slots.iter().position(free)?;
         let assignment = self.issue();
         let slot = &mut self.slots[index];
-        slot.holder = Some(Holder { member, assignment, standing: Standing::Owns });
+        slot.holder = Some(Holder { member, assignment, status: Status::Owns });
         Some((index as u32, assignment, slot.committed))
     }
 
-    /// The acknowledgement to hand out, if the assignment is to be told that it is over.
+    /// The acknowledgement to pass on, if the assignment must be notified of its revocation.
     fn revocation(&mut self, partition: u32, assignment: u64) -> Option<Acknowledge> {
         match &mut self.slots[partition as usize].holder {
-            Some(holder) if holder.assignment == assignment => match holder.standing {
-                Standing::Owns => None,
-                Standing::Loses | Standing::Drains(_) => {
+            Some(holder) if holder.assignment == assignment => match holder.status {
+                Status::Owns => None,
+                Status::Revoked | Status::Draining(_) => {
                     let (acknowledge, drained) = Acknowledge::new();
-                    holder.standing = Standing::Drains(drained);
+                    holder.status = Status::Draining(drained);
                     Some(acknowledge)
                 }
             },
@@ -139,21 +139,21 @@ impl Group {
         }
     }
 
-    /// The reader is gone: its partition is free, unless its acknowledgement is still held.
+    /// The reader was dropped: its partition is free, unless its acknowledgement is still held.
     fn release(&mut self, partition: u32, assignment: u64) {
         self.unaware.remove(&assignment);
         let holder = &mut self.slots[partition as usize].holder;
-        let mine = |h: &Holder| h.assignment == assignment && !matches!(h.standing, Standing::Drains(_));
+        let mine = |h: &Holder| h.assignment == assignment && !matches!(h.status, Status::Draining(_));
         if holder.as_ref().is_some_and(mine) {
             *holder = None;
         }
     }
 
-    /// Frees partitions that `member` waits for and whose holders have drained.
+    /// Frees the partitions that `member` waits for and whose holders have drained.
     fn poll_drained(&mut self, member: u64, cx: &mut Context<'_>) -> Poll<()> {
         let mut freed = Poll::Pending;
         for slot in self.slots.iter_mut().filter(|slot| slot.wanted == Some(member)) {
-            let Some(Holder { standing: Standing::Drains(drained), .. }) = &mut slot.holder else { continue };
+            let Some(Holder { status: Status::Draining(drained), .. }) = &mut slot.holder else { continue };
             if Pin::new(drained).poll(cx).is_ready() {
                 slot.holder = None;
                 freed = Poll::Ready(());
@@ -178,18 +178,18 @@ impl Groups {
         Box::new(Member { groups: self.clone(), log, key, id })
     }
 
-    /// Deals the partitions anew: `choose` answers the index of a member, in the order of joining, for a
-    /// partition and the number of members. It holds until the next join or leave.
+    /// Reassigns the partitions: `choose` returns the index of a member, in the order of joining, for a partition and
+    /// the number of members. The assignment is valid until the next join or leave.
     pub fn rebalance(&self, name: &str, topic: Topic, handover: Handover, choose: impl FnMut(u32, usize) -> usize) {
         self.with(&(name.to_owned(), topic), |group| group.assign(handover, choose));
     }
 
-    /// Readers that have lost their partition unnoticed learn of it.
-    pub fn tell(&self, name: &str, topic: Topic) {
+    /// Notifies readers that have lost their partition without a notification.
+    pub fn notify_revoked(&self, name: &str, topic: Topic) {
         self.with(&(name.to_owned(), topic), |group| group.unaware.clear());
     }
 
-    /// What a group last committed for a partition.
+    /// The offset that a group committed last for a partition.
     pub fn committed(&self, name: &str, topic: Topic, partition: u32) -> Option<i64> {
         let state = self.lock();
         state.get(&(name.to_owned(), topic))?.slots.get(partition as usize)?.committed
@@ -199,7 +199,7 @@ impl Groups {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes a group, and wakes everybody who waits for a change.
+    /// Changes a group, and wakes all tasks that wait for a change.
     fn with<T>(&self, key: &Key, change: impl FnOnce(&mut Group) -> T) -> T {
         let answer = change(self.lock().entry(key.clone()).or_default());
         self.changed.notify_waiters();
@@ -285,7 +285,7 @@ impl Owned {
         self.groups.lock().get_mut(&self.key)?.revocation(self.partition, self.assignment)
     }
 
-    /// Every step that was taken is kept in the stage, so that a cancelled call goes on where it was.
+    /// The stage records every completed step, so that a cancelled call resumes where it was.
     async fn advance(&mut self) -> Result<Next, Error> {
         const OPERATION: &str = "read an assigned partition";
         loop {
@@ -294,7 +294,7 @@ impl Owned {
                     Ok(from) => self.stage = Stage::Opens(from),
                     Err(_) => {
                         self.give_back();
-                        return Err(Error::retry(OPERATION, "the start was never named, so it was given back"));
+                        return Err(Error::retry(OPERATION, "no start offset was sent, so the partition was released"));
                     }
                 },
                 Stage::Opens(from) => {
@@ -302,7 +302,7 @@ impl Owned {
                     self.stage = Stage::Reads(reader);
                 }
                 Stage::Reads(reader) => return reader.next().await,
-                Stage::Over => return Err(Error::retry(OPERATION, "it was revoked, nothing follows")),
+                Stage::Over => return Err(Error::retry(OPERATION, "the partition was revoked")),
             }
         }
     }

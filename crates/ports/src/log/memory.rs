@@ -1,9 +1,9 @@
-//! A log in memory: what simulations and unit tests run on.
+//! A log in memory, for simulations and unit tests.
 //!
-//! It keeps every promise of the contract, consumer groups and fencing included, and repeats itself: no
-//! randomness, no order that depends on hashing, no time but the clock's. Beyond the contract it can do what a
-//! cluster does on a bad day: leave holes, forget a beginning, move partitions between members, early, late or
-//! without telling the old owner.
+//! It gives all guarantees of the contract, including consumer groups and fencing, and is deterministic: no
+//! randomness, no order that depends on hashing, no time except the clock's. Beyond the contract it can simulate
+//! what happens in a cluster: leave holes, delete the beginning of a partition, and move partitions between members,
+//! early, late or without notifying the old owner.
 
 use super::backend::{check_fenced, check_sizes, fenced_off, partition_of, unknown};
 use super::group::{Groups, Handover};
@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Records of one [`Next::Records`].
+/// Records per [`Next::Records`].
 pub const BATCH_RECORDS_MAX: usize = 500;
 
 /// The log; clones share everything.
@@ -40,7 +40,7 @@ struct Partition {
     start: i64,
     end: i64,
     timestamp_ms: i64,
-    /// How often it was fenced: only the last one appends.
+    /// How often the partition was fenced: only the last owner can append.
     epoch: u64,
 }
 
@@ -61,7 +61,7 @@ impl Partition {
 }
 
 impl Log {
-    /// An empty log; `partitions` answers the partition count of a topic, at least 1.
+    /// An empty log; `partitions` returns the partition count of a topic, at least 1.
     pub fn new(partitions: impl Fn(Topic) -> u32, clock: Arc<dyn Clock>) -> Self {
         let empty =
             |topic: Topic| (0..topic.partitions(partitions(topic)).max(1)).map(|_| Partition::default()).collect();
@@ -70,7 +70,7 @@ impl Log {
         Self { shared: Arc::new(shared), groups: Groups::default() }
     }
 
-    /// Appends a record as another producer might, into a partition of its choice.
+    /// Appends a record as an external producer might: to a partition of its choice.
     pub fn append_to(&self, partition: u32, record: NewRecord) -> Result<Position, Error> {
         let (topic, now_ms) = (record.topic, self.shared.clock.now_ms());
         let position = Position { topic, partition, offset: 0 };
@@ -79,14 +79,14 @@ impl Log {
         Ok(position)
     }
 
-    /// Everything that a partition holds.
+    /// All records of a partition.
     ///
     /// A partition that does not exist is Reject.
     pub fn records(&self, topic: Topic, partition: u32) -> Result<Vec<Record>, Error> {
         self.shared.with(topic, partition, |partition| partition.records.clone())
     }
 
-    /// Leaves a hole of `count` offsets behind the last record, as a transaction marker does.
+    /// Leaves a hole of `count` offsets after the last record, as a transaction marker does.
     ///
     /// A partition that does not exist is Reject.
     pub fn skip(&self, topic: Topic, partition: u32, count: u32) -> Result<(), Error> {
@@ -95,7 +95,7 @@ impl Log {
         Ok(())
     }
 
-    /// Forgets the records below `start`, as retention does; nothing is forgotten by itself here.
+    /// Deletes the records below `start`, as retention does. This log never deletes records by itself.
     ///
     /// A partition that does not exist is Reject.
     pub fn forget(&self, topic: Topic, partition: u32, start: i64) -> Result<(), Error> {
@@ -105,18 +105,18 @@ impl Log {
         })
     }
 
-    /// Moves partitions between the members of a group: `choose` answers the index of a member, in the order of
-    /// joining, for a partition and the number of members. It holds until the next join or leave.
+    /// Moves partitions between the members of a group: `choose` returns the index of a member, in the order of
+    /// joining, for a partition and the number of members. The assignment is valid until the next join or leave.
     pub fn rebalance(&self, group: &str, topic: Topic, handover: Handover, choose: impl FnMut(u32, usize) -> usize) {
         self.groups.rebalance(group, topic, handover, choose);
     }
 
-    /// Readers that lost their partition by [`Handover::Unnoticed`] learn of it.
-    pub fn tell(&self, group: &str, topic: Topic) {
-        self.groups.tell(group, topic);
+    /// Notifies readers that lost their partition by [`Handover::Unnoticed`].
+    pub fn notify_revoked(&self, group: &str, topic: Topic) {
+        self.groups.notify_revoked(group, topic);
     }
 
-    /// What a group last committed for a partition.
+    /// The offset that a group committed last for a partition.
     pub fn committed(&self, group: &str, topic: Topic, partition: u32) -> Option<i64> {
         self.groups.committed(group, topic, partition)
     }
@@ -169,10 +169,11 @@ impl super::Log for Log {
     async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
         let start = self.shared.with(topic, partition, |partition| partition.start)?;
         if from < start {
-            let detail = format!("partition {partition} of {} begins at {start}, and {from} was wanted", topic.name());
+            let detail =
+                format!("partition {partition} of {} begins at {start}; offset {from} was requested", topic.name());
             return Err(Error::fatal("read the log", detail));
         }
-        Ok(Box::new(Tail { shared: Arc::clone(&self.shared), topic, partition, next: from, said: None }))
+        Ok(Box::new(Tail { shared: Arc::clone(&self.shared), topic, partition, next: from, reported_end: None }))
     }
 
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
@@ -191,8 +192,8 @@ struct Tail {
     topic: Topic,
     partition: u32,
     next: i64,
-    /// The end that was last said.
-    said: Option<i64>,
+    /// The end that was reported last.
+    reported_end: Option<i64>,
 }
 
 impl Tail {
@@ -206,8 +207,8 @@ impl Tail {
             return Ok(Some(Next::Records(records)));
         }
         self.next = self.next.max(end);
-        let news = self.said != Some(self.next);
-        self.said = Some(self.next);
+        let news = self.reported_end != Some(self.next);
+        self.reported_end = Some(self.next);
         Ok(news.then_some(Next::End(self.next)))
     }
 }

@@ -1,4 +1,4 @@
-//! A log of one partition that is read by pages alone, to test who reads a log from its end.
+//! A log of one partition that can only be read by pages, to test code that reads a log backwards.
 
 use super::{Extent, Fenced, Log, Membership, Page, Reader};
 use crate::Error;
@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Position, Topic};
 
-/// One partition whose pages hold at most so many records; holes are where offsets are left out, and at the end.
+/// One partition. Missing offsets are holes, also at the end.
 pub struct Paged {
     /// In rising offsets.
     pub records: Vec<Record>,
-    /// Records of a page, at least 1.
+    /// Records per page, at least 1.
     pub page_records: usize,
-    /// Offsets behind the last record.
+    /// Empty offsets after the last record.
     pub holes: i64,
 }
 
@@ -41,7 +41,7 @@ impl Log for Paged {
     }
 
     async fn read(&self, _: Topic, _: u32, _: i64) -> Result<Box<dyn Reader>, Error> {
-        Err(Error::reject("read", "this log has pages alone"))
+        Err(Error::reject("read", "this log can only be read by pages"))
     }
 
     async fn page(&self, _: Topic, _: u32, from: i64) -> Result<Page, Error> {

@@ -1,4 +1,4 @@
-//! Reading a partition once, up to where it ended when the walk began.
+//! Reads a partition once, up to its end at the time when the walk began.
 
 use super::{Extent, Log, Next, Reader};
 use crate::Error;
@@ -14,7 +14,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// A walk from `extent.start` to `extent.end`, for somebody who does `operation`.
+    /// A walk from `extent.start` to `extent.end`. Errors name `operation`.
     pub async fn begin(
         log: &dyn Log,
         topic: Topic,
@@ -27,12 +27,12 @@ impl Walk {
         Ok(Self { operation, reader, next: start, end })
     }
 
-    /// The lowest offset that was not brought yet.
+    /// The lowest offset that has not been returned yet.
     pub fn next_offset(&self) -> i64 {
         self.next.min(self.end)
     }
 
-    /// The next records below the end, perhaps none of them; none at all behind it.
+    /// The next records below the end, possibly an empty list; none once the end is reached.
     pub async fn next(&mut self) -> Result<Option<Vec<Record>>, Error> {
         let Some(reader) = self.reader.as_mut().filter(|_| self.next < self.end) else { return Ok(None) };
         match reader.next().await? {

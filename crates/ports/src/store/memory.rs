@@ -1,8 +1,8 @@
-//! A store in memory: what simulations and unit tests run on.
+//! A store in memory, for simulations and unit tests.
 //!
-//! It resolves writes as Cassandra does: by write timestamp, `epoch << 44 | position` for rows and
-//! `epoch << 44 | next` for checkpoints, and between equal timestamps by the larger bytes. Beyond the contract it
-//! can tear a flush: write some of its rows and stop, as a crash would.
+//! It resolves conflicting writes as Cassandra does: by write timestamp, `epoch << 44 | position` for rows and
+//! `epoch << 44 | next` for checkpoints, and at equal timestamps by the larger bytes. Beyond the contract it can
+//! interrupt a flush after some of its rows, as a crash would.
 
 use super::{Checkpoint, Flush, Row, RowWrite};
 use crate::Error;
@@ -80,7 +80,7 @@ impl Store {
         Self::default()
     }
 
-    /// Writes those rows of a flush that `kept` names and not its checkpoint: a crash in the midst of it.
+    /// Writes those rows of a flush that `kept` selects, without its checkpoint: a crash during the flush.
     pub fn write_rows(&self, flush: &Flush, mut kept: impl FnMut(&RowWrite) -> bool) {
         let mut state = self.lock();
         for row in flush.rows.iter().filter(|row| kept(row)) {
@@ -88,7 +88,7 @@ impl Store {
         }
     }
 
-    /// Writes the checkpoint of a flush and none of its rows: what a faulty store would do.
+    /// Writes the checkpoint of a flush without its rows: the behavior of a faulty store.
     pub fn write_checkpoint(&self, flush: &Flush) -> Result<(), Error> {
         self.lock().write_checkpoint(flush)
     }

@@ -563,7 +563,7 @@ async fn a_schema_that_is_not_this_programs_is_refused() {
     for (change, complaint, migrates) in [
         ("DELETE FROM migrations WHERE version = 3", "lacks 0003_pointers", true),
         ("INSERT INTO migrations (version, name, digest) VALUES (99, '0099_next', 'x')", "0099_next is newer", false),
-        ("UPDATE migrations SET digest = 'x' WHERE version = 1", "another content", false),
+        ("UPDATE migrations SET digest = 'x' WHERE version = 1", "a different content", false),
     ] {
         let url = store_url();
         schema::migrate(&url, &config).await.expect("migrated");

@@ -4,34 +4,34 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
-/// How the cluster is reached. Nodes and keyspace come from the URL.
+/// How to connect to the cluster. Nodes and keyspace come from the URL.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The data centre whose nodes are talked to, and which LOCAL_QUORUM counts; without one, all nodes.
+    /// The data centre whose nodes are used, and in which LOCAL_QUORUM counts; none: all nodes.
     pub datacenter: Option<String>,
-    /// The user of password authentication.
+    /// The user name for password authentication.
     pub username: Option<String>,
-    /// The password; a file is the better place. Never written out.
+    /// The password; prefer `password_file`. Never written out.
     #[serde(skip_serializing)]
     pub password: Option<String>,
     /// A file whose trimmed content is the password.
     pub password_file: Option<PathBuf>,
-    /// Certificates of the authorities that nodes are checked against, PEM. TLS is used when this is set.
+    /// CA certificates that node certificates are verified with, PEM. Setting it enables TLS.
     pub ca_file: Option<PathBuf>,
     /// This client's certificate chain, PEM.
     pub certificate_file: Option<PathBuf>,
     /// The key of `certificate_file`, PEM.
     pub key_file: Option<PathBuf>,
-    /// Longest time for one statement, retries by the driver included.
+    /// Longest time for one statement, including retries by the driver.
     pub request_timeout_ms: u32,
     /// Largest batch, in bytes of keys and cells.
     #[serde(skip)]
     pub batch_bytes_max: usize,
-    /// Most statements that one call has under way.
+    /// Maximum number of concurrent statements per call.
     #[serde(skip)]
     pub concurrency_max: usize,
-    /// Copies of each row in a keyspace that `foretell migrate` creates.
+    /// Copies of each row in a keyspace created by `foretell migrate`.
     pub replication_factor: u16,
 }
 
@@ -53,7 +53,7 @@ impl Default for Config {
     }
 }
 
-/// Names no setting: a secret is among them.
+/// Contains no values, because some are secrets.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("cassandra::Config").finish_non_exhaustive()

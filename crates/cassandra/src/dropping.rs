@@ -1,18 +1,18 @@
-//! Dropping a generation: the one thing that is ever deleted.
+//! Dropping a generation: the only deletion in this store.
 
-use super::read::Place;
+use super::read::Partition;
 use super::{Cassandra, fault, int, write};
 use foretell_domain::address::{Generation, View};
 use foretell_ports::Error;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 impl Cassandra {
-    /// Deletes every Cassandra partition of a generation, rows before checkpoints, at a timestamp above all that a
-    /// writer of it can have.
+    /// Deletes every Cassandra partition of a generation, rows before checkpoints, with a timestamp above all those of
+    /// its writers.
     pub(super) async fn drop_all(&self, generation: Generation) -> Result<(), Error> {
         for view in View::ALL.into_iter().filter(|view| view.family() == generation.family) {
             let buckets = self.list_buckets(generation, view).await?;
-            let drops = buckets.into_iter().map(|bucket| self.drop_bucket(Place { generation, view, bucket }));
+            let drops = buckets.into_iter().map(|bucket| self.drop_bucket(Partition { generation, view, bucket }));
             stream::iter(drops).buffer_unordered(self.limits.concurrency_max).try_collect::<()>().await?;
         }
         for source in self.list_checkpoints(generation).await? {
@@ -21,8 +21,8 @@ impl Cassandra {
         Ok(())
     }
 
-    async fn drop_bucket(&self, place: Place) -> Result<(), Error> {
-        let Place { generation, view, bucket } = place;
+    async fn drop_bucket(&self, partition: Partition) -> Result<(), Error> {
+        let Partition { generation, view, bucket } = partition;
         let values = (write::ABOVE_ALL_ROWS, view.name(), int(generation.number)?, bucket);
         write::repeat(|| async {
             let dropped = self.session.execute_unpaged(&self.statements.drop_bucket, &values).await;
@@ -40,7 +40,7 @@ impl Cassandra {
         .await
     }
 
-    /// The source partitions that a generation has checkpoints of.
+    /// The source partitions for which a generation has checkpoints.
     async fn list_checkpoints(&self, generation: Generation) -> Result<Vec<i32>, Error> {
         let operation = "list checkpoints";
         let number = int(generation.number)?;

@@ -1,4 +1,4 @@
-//! What the driver's errors mean to a caller of the store.
+//! Maps the driver's errors to the error kinds of the store.
 
 use foretell_ports::{Error, Kind};
 use scylla::errors::{
@@ -6,7 +6,7 @@ use scylla::errors::{
     RequestAttemptError, RequestError,
 };
 
-/// The session was not created.
+/// The error for a session that was not created.
 pub(super) fn connection(error: &NewSessionError) -> Error {
     let operation = "connect to cassandra";
     match error {
@@ -15,7 +15,7 @@ pub(super) fn connection(error: &NewSessionError) -> Error {
     }
 }
 
-/// A statement was not prepared: the cluster is away, or the schema is not the one that was checked.
+/// A statement was not prepared: the cluster is unavailable, or its schema is not the one that was checked.
 pub(super) fn preparation(error: &PrepareError) -> Error {
     let operation = "prepare a statement";
     match error {
@@ -35,7 +35,7 @@ pub(super) fn execution(operation: &'static str, error: &ExecutionError) -> Erro
     of(kind, operation, error)
 }
 
-/// The first page did not come.
+/// The first page was not received.
 pub(super) fn first_page(operation: &'static str, error: &PagerExecutionError) -> Error {
     let kind = match error {
         PagerExecutionError::NextPageError(next) => page(next),
@@ -45,7 +45,7 @@ pub(super) fn first_page(operation: &'static str, error: &PagerExecutionError) -
     of(kind, operation, error)
 }
 
-/// A later row did not come.
+/// A later row was not received.
 pub(super) fn next_row(operation: &'static str, error: &NextRowError) -> Error {
     let kind = match error {
         NextRowError::NextPageError(next) => page(next),
@@ -54,7 +54,7 @@ pub(super) fn next_row(operation: &'static str, error: &NextRowError) -> Error {
     of(kind, operation, error)
 }
 
-/// The answer has another shape than the schema promises.
+/// The result does not have the shape that the schema defines.
 pub(super) fn shape(operation: &'static str, error: &dyn std::fmt::Display) -> Error {
     Error::fatal(operation, error)
 }
@@ -101,7 +101,7 @@ mod tests {
     use scylla::statement::Consistency;
 
     #[test]
-    fn time_outs_are_weather_and_invalid_values_the_callers_fault() {
+    fn timeouts_are_transient_and_invalid_values_are_rejected() {
         let timeout = DbError::WriteTimeout {
             consistency: Consistency::LocalQuorum,
             received: 1,

@@ -1,17 +1,17 @@
 //! The store on Apache Cassandra.
 //!
 //! ```text
-//!   apply ─► rows by bucket ─► one batch a bucket, side by side ─► all written? ─► checkpoint
-//!   read ──► keys by bucket ─► one clustered look-up a bucket, side by side
+//!   apply ─► rows by bucket ─► one batch per bucket, in parallel ─► all written? ─► checkpoint
+//!   read ──► keys by bucket ─► one clustered look-up per bucket, in parallel
 //! ```
 //!
-//! There are no read-modify-writes here. Each write carries its position as timestamp,
-//! `epoch << 44 | position`, so a late writer of an old assignment loses to what its successor has written, and
-//! writing the same flush again changes nothing. Every statement is therefore idempotent, and a write whose answer
-//! did not come is simply written again. Reads and writes are at LOCAL_QUORUM; the pointer alone uses lightweight
-//! transactions.
+//! There are no read-modify-writes. Each write carries its position as timestamp, `epoch << 44 | position`, so a late
+//! write by the previous owner of a partition loses to what its successor has written, and writing the same flush
+//! again changes nothing. Every statement is therefore idempotent, and a write without a response is simply repeated.
+//! Reads and writes are at LOCAL_QUORUM; only the pointer uses lightweight transactions.
 //!
-//! What is absent: DELETE, other than of a whole generation, TTL, counters, collections, partial updates and multi-partition batches.
+//! Not supported: DELETE other than of a whole generation, TTL, counters, collections, partial updates and
+//! multi-partition batches.
 
 mod config;
 mod dropping;
@@ -41,7 +41,7 @@ pub struct Cassandra {
     limits: Limits,
 }
 
-/// Bounds of one call.
+/// Limits of one call.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     batch_bytes_max: usize,
@@ -51,8 +51,8 @@ struct Limits {
 impl Cassandra {
     /// Connects to `cassandra://host:port,host:port/keyspace` and prepares all statements.
     ///
-    /// Fatal when the keyspace is missing, when its schema is older or newer than this program, or when a setting
-    /// is not understood; Retry when no node answers.
+    /// Fatal when the keyspace is missing, when its schema is older or newer than this program, or when a setting is
+    /// invalid; Retry when no node answers.
     pub async fn open(url: &str, config: &Config) -> Result<Self, Error> {
         let address = session::Address::parse(url)?;
         let session = session::connect(&address, config).await?;
@@ -64,16 +64,16 @@ impl Cassandra {
         Ok(Self { session, keyspace: address.keyspace, statements, limits })
     }
 
-    /// How this cluster could lose acknowledged rows, in plain sentences; empty when it could not.
+    /// How this cluster could lose acknowledged rows, one sentence each; empty if it cannot.
     pub async fn warnings(&self) -> Result<Vec<String>, Error> {
         schema::warnings(&self.session, &self.keyspace).await
     }
 }
 
-/// Whether the keyspace of a URL is a name that can be used; URLs of directories pass.
+/// Whether the keyspace of a URL is a valid name; URLs of directories are accepted.
 ///
 /// # Errors
-/// The form that is wanted.
+/// The expected form.
 pub fn check_url(url: &str) -> Result<(), String> {
     if url.starts_with("disk:") { Ok(()) } else { session::Address::parse(url).map(drop).map_err(|error| error.detail) }
 }
@@ -105,8 +105,8 @@ impl Store for Cassandra {
         after: Option<(&str, u32)>,
         limit: usize,
     ) -> Result<Vec<(String, Row)>, Error> {
-        let place = read::Place { generation, view, bucket };
-        self.scan_bucket(place, after, limit).await
+        let partition = read::Partition { generation, view, bucket };
+        self.scan_bucket(partition, after, limit).await
     }
 
     async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
@@ -126,7 +126,7 @@ impl Store for Cassandra {
     }
 }
 
-/// Numbers of generations, partitions and epochs are far below the range of CQL's `int`.
+/// Converts a generation, partition or epoch, which are far below the range of CQL's `int`.
 fn int(number: u32) -> Result<i32, Error> {
     i32::try_from(number).map_err(|_| Error::reject("name a number", number))
 }

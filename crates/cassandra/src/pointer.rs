@@ -1,4 +1,5 @@
-//! The pointers: swapped by lightweight transactions, so that two operators cannot both win, and read as any row.
+//! The pointers: changed by lightweight transactions, so that two concurrent swaps cannot both succeed, and read like
+//! any row.
 
 use super::{Cassandra, fault};
 use foretell_domain::address::Family;
@@ -8,7 +9,7 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::{CqlValue, Row};
 
 impl Cassandra {
-    /// The pointer of a family, with every swap that was acknowledged.
+    /// The pointer of a family, including every acknowledged swap.
     pub(super) async fn read_pointer(&self, family: Family) -> Result<Option<Pointer>, Error> {
         self.pointer_by(&self.statements.read_pointer, family).await
     }
@@ -24,7 +25,7 @@ impl Cassandra {
         row.map(|(state,)| serde_json::from_str(&state).map_err(|error| fault::shape(operation, &error))).transpose()
     }
 
-    /// Sets the pointer if it still is `expected`.
+    /// Sets the pointer if it still equals `expected`.
     pub(super) async fn compare_and_set(
         &self,
         family: Family,
@@ -32,7 +33,7 @@ impl Cassandra {
         new: &Pointer,
     ) -> Result<bool, Error> {
         match self.attempt(family, expected, new).await {
-            // Nobody knows whether it was done: the pointer itself does.
+            // The outcome is unknown; reading the pointer determines it.
             Err(error) if error.kind == Kind::Retry => {
                 match self.pointer_by(&self.statements.settle_pointer, family).await? {
                     Some(found) if found == *new => Ok(true),
@@ -59,16 +60,16 @@ impl Cassandra {
             .into_rows_result()
             .map_err(|error| fault::shape(operation, &error))?;
         let row = rows.first_row::<Row>().map_err(|error| fault::shape(operation, &error))?;
-        // The first column of the answer to a lightweight transaction is [applied].
+        // The first column of a lightweight transaction's result is [applied].
         row.columns
             .first()
             .and_then(|column| column.as_ref().and_then(CqlValue::as_boolean))
-            .ok_or_else(|| fault::shape(operation, &"the answer does not say whether it was applied"))
+            .ok_or_else(|| fault::shape(operation, &"the result does not contain whether it was applied"))
     }
 }
 
-/// The cell of a pointer. Equal pointers have equal texts, whichever build wrote them, as long as a field that is
-/// added later is left out while it has the value that it had before there was one.
+/// The cell of a pointer. Equal pointers have equal texts, whichever version wrote them, provided that a field that
+/// is added later is omitted while it has its default value.
 fn text(pointer: &Pointer) -> Result<String, Error> {
     serde_json::to_string(pointer).map_err(|error| Error::fatal("swap the pointer", error))
 }

@@ -9,24 +9,24 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use scylla::response::query_result::QueryResult;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Keys of one look-up.
+/// Keys per look-up.
 const KEYS_MAX: usize = 64;
-/// Rows of one page of a scan.
+/// Rows per page of a scan.
 const PAGE_ROWS_MAX: i32 = 1_000;
 
 /// A bucket of a view of a generation: one Cassandra partition.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Partition {
     pub(super) generation: Generation,
     pub(super) view: View,
     pub(super) bucket: i64,
 }
 
-/// What a row selects: key, source, cell.
+/// The selected columns of a row: key, source, cell.
 type Selected = (String, i32, Bytes);
 
 impl Cassandra {
-    /// Where a new owner of the partition starts.
+    /// The offset at which a new owner of the partition starts.
     pub(super) async fn read_checkpoint(
         &self,
         generation: Generation,
@@ -43,7 +43,7 @@ impl Cassandra {
         row.map(|(state,)| serde_json::from_str(&state).map_err(|error| fault::shape(operation, &error))).transpose()
     }
 
-    /// One look-up a bucket, side by side; the answers in the order of `keys`.
+    /// One look-up per bucket, in parallel; the results are in the order of `keys`.
     pub(super) async fn read_rows(
         &self,
         generation: Generation,
@@ -55,14 +55,14 @@ impl Cassandra {
         let reads: Vec<_> = look_ups
             .iter()
             .map(|((view, bucket), names)| {
-                let place = Place { generation, view: *view, bucket: *bucket };
-                self.look_up(place, source, names)
+                let partition = Partition { generation, view: *view, bucket: *bucket };
+                self.look_up(partition, source, names)
             })
             .collect();
-        let found: Vec<(Place, Vec<Selected>)> =
+        let found: Vec<(Partition, Vec<Selected>)> =
             stream::iter(reads).buffer_unordered(self.limits.concurrency_max).try_collect().await?;
         let mut partials: BTreeMap<(View, i64, String), Vec<Row>> = BTreeMap::new();
-        for (Place { view, bucket, .. }, rows) in found {
+        for (Partition { view, bucket, .. }, rows) in found {
             for (key, source, cell) in rows {
                 partials.entry((view, bucket, key)).or_default().push(row(source, &cell));
             }
@@ -71,8 +71,13 @@ impl Cassandra {
         Ok(keys.iter().map(of).collect())
     }
 
-    async fn look_up(&self, place: Place, source: Option<i32>, keys: &[&str]) -> Result<(Place, Vec<Selected>), Error> {
-        let Place { generation, view, bucket } = place;
+    async fn look_up(
+        &self,
+        partition: Partition,
+        source: Option<i32>,
+        keys: &[&str],
+    ) -> Result<(Partition, Vec<Selected>), Error> {
+        let Partition { generation, view, bucket } = partition;
         let number = int(generation.number)?;
         let result = match source {
             None => {
@@ -84,13 +89,13 @@ impl Cassandra {
                 self.session.execute_unpaged(&self.statements.read_keys_of_source, values).await
             }
         };
-        Ok((place, selected(result.map_err(|error| fault::execution("read rows", &error))?)?))
+        Ok((partition, selected(result.map_err(|error| fault::execution("read rows", &error))?)?))
     }
 
     /// Pages through a bucket in its clustering order.
     pub(super) async fn scan_bucket(
         &self,
-        place: Place,
+        partition: Partition,
         after: Option<(&str, u32)>,
         limit: usize,
     ) -> Result<Vec<(String, Row)>, Error> {
@@ -99,7 +104,7 @@ impl Cassandra {
             return Ok(Vec::new());
         }
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let Place { generation, view, bucket } = place;
+        let Partition { generation, view, bucket } = partition;
         let number = int(generation.number)?;
         let pager = match after {
             None => {
@@ -124,7 +129,7 @@ impl Cassandra {
             .await
     }
 
-    /// Walks over all partitions of the table.
+    /// Scans all partitions of the table.
     pub(super) async fn list_buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
         let operation = "list buckets";
         let number = int(generation.number)?;
@@ -152,9 +157,9 @@ fn look_ups(keys: &[RowKey]) -> Vec<((View, i64), Vec<&str>)> {
         buckets.entry((key.view, key.bucket)).or_default().insert(&key.key);
     }
     let mut look_ups = Vec::with_capacity(buckets.len());
-    for (place, names) in buckets {
+    for (partition, names) in buckets {
         let names: Vec<&str> = names.into_iter().collect();
-        look_ups.extend(names.chunks(KEYS_MAX).map(|chunk| (place, chunk.to_vec())));
+        look_ups.extend(names.chunks(KEYS_MAX).map(|chunk| (partition, chunk.to_vec())));
     }
     look_ups
 }
@@ -166,7 +171,7 @@ fn selected(result: QueryResult) -> Result<Vec<Selected>, Error> {
     rows.collect::<Result<_, _>>().map_err(|error| fault::shape(operation, &error))
 }
 
-/// A copy of the cell: the driver's slice would keep the whole answer in memory.
+/// Copies the cell: the driver's slice would keep the whole response in memory.
 fn row(source: i32, cell: &Bytes) -> Row {
     Row { source: u32::try_from(source).unwrap_or_default(), cell: Bytes::copy_from_slice(cell) }
 }
@@ -181,7 +186,7 @@ mod tests {
         let mut keys = vec![key(View::User, 1, "a"), key(View::User, 1, "a"), key(View::Lead, 1, "a")];
         keys.extend((0..100).map(|n| key(View::Agenda, 7, &n.to_string())));
         let look_ups = look_ups(&keys);
-        let shapes: Vec<_> = look_ups.iter().map(|(place, names)| (*place, names.len())).collect();
+        let shapes: Vec<_> = look_ups.iter().map(|(partition, names)| (*partition, names.len())).collect();
         let agenda = (View::Agenda, 7);
         assert_eq!(shapes, [((View::User, 1), 1), ((View::Lead, 1), 1), (agenda, 64), (agenda, 36)]);
     }

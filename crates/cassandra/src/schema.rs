@@ -1,11 +1,11 @@
 //! The schema: numbered statements under `migrations/`, applied in order and recorded with a digest.
 //!
-//! `foretell migrate` applies what is missing. `serve` starts on exactly the schema that it was built with: an
-//! older one lacks something, a newer or different one may mean something else by the same names.
+//! `foretell migrate` applies missing statements. `serve` starts only on exactly the schema that it was built with: an
+//! older schema lacks something, and a newer or different one may use the same names with another meaning.
 //!
-//! Cassandra gives a table a random identity when it is created, so two nodes that create one at the same moment
-//! end up with two tables of one name. The two tables that have to exist before anything can be recorded get
-//! identities that follow from their names; everything after them is done by whoever holds the lock.
+//! Cassandra gives each new table a random id, so two nodes that create a table at the same moment end up with two
+//! tables of the same name. The two tables that must exist before anything can be recorded therefore get ids that are
+//! derived from their names; all later statements are executed by the holder of the lock.
 
 use super::{Config, fault, session};
 use foretell_ports::{Error, Kind};
@@ -25,7 +25,7 @@ struct Migration {
     statement: &'static str,
 }
 
-/// The statements in order. The version of each is its place, from 1, and the number that its file begins with.
+/// The statements in order. The version of each is its index, counted from 1, and the number in its file name.
 const MIGRATIONS: [Migration; 3] = [
     Migration { name: "0001_rows", statement: include_str!("../../../migrations/0001_rows.cql") },
     Migration { name: "0002_checkpoints", statement: include_str!("../../../migrations/0002_checkpoints.cql") },
@@ -40,18 +40,18 @@ const FIRST_TABLES: [(&str, &str); 2] = [
 const READ_RECORD: &str = "SELECT version, name, digest FROM migrations";
 const WRITE_RECORD: &str =
     "INSERT INTO migrations (version, name, digest, applied_at) VALUES (?, ?, ?, toTimestamp(now()))";
-/// A holder that dies gives the lock up after a minute.
+/// The lock of a crashed holder expires after a minute.
 const TAKE_LOCK: &str = "INSERT INTO migration_lock (name, holder) VALUES ('schema', ?) IF NOT EXISTS USING TTL 60";
 const RELEASE_LOCK: &str = "DELETE FROM migration_lock WHERE name = 'schema' IF holder = ?";
 
-/// How often a waiting migration looks whether the lock is free.
+/// How often a waiting migration checks the lock.
 const LOCK_WAIT_MS: u64 = 200;
-/// Longest change of the schema: nodes agree on each, which takes longer than any read.
+/// Longest time for a schema change: all nodes must agree on it, which takes longer than any read.
 const CHANGE_MS_MAX: u64 = 30_000;
-/// How long it looks: longer than a dead holder's lock lives.
+/// How long a migration waits for the lock: longer than the lock of a crashed holder lasts.
 const LOCK_MS_MAX: u64 = 80_000;
 
-/// How often to look whether a new keyspace can be used: ten seconds.
+/// Checks whether a new keyspace can be used, over ten seconds.
 const KEYSPACE_ATTEMPTS_MAX: u32 = 50;
 
 impl Migration {
@@ -66,18 +66,18 @@ impl Migration {
     }
 }
 
-/// What a migration did.
+/// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
-    /// Names of the statements that were applied now; empty when the schema was up to date.
+    /// Names of the statements that were applied; empty if the schema was up to date.
     pub applied: Vec<String>,
-    /// How this cluster could lose acknowledged rows, in plain sentences.
+    /// How this cluster could lose acknowledged rows, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Creates the keyspace if it is missing and applies the statements that are.
+/// Creates the keyspace if it is missing, and applies missing statements.
 ///
-/// Safe when two run at once. Fatal when the keyspace holds a newer or different schema.
+/// Two can run at the same time. Fatal when the keyspace has a newer or different schema.
 pub async fn migrate(url: &str, config: &Config) -> Result<Migrated, Error> {
     let address = session::Address::parse(url)?;
     let session = session::connect(&address, config).await?;
@@ -98,14 +98,14 @@ pub async fn migrate(url: &str, config: &Config) -> Result<Migrated, Error> {
     Ok(Migrated { applied, warnings: warnings(&session, &address.keyspace).await? })
 }
 
-/// Uses the keyspace from here on.
+/// Sets the keyspace of the session.
 pub(super) async fn enter(session: &Session, keyspace: &str) -> Result<(), Error> {
     session.use_keyspace(keyspace, true).await.map_err(|error| {
         Error::fatal("open the store", format!("keyspace {keyspace}: {error}; `foretell migrate` creates it"))
     })
 }
 
-/// Uses a keyspace that may be in the making: Cassandra says that it exists before it lets anybody in.
+/// Sets a keyspace that is just being created: Cassandra reports that it exists before it can be used.
 async fn enter_new(session: &Session, keyspace: &str) -> Result<(), Error> {
     let mut attempt = 1;
     loop {
@@ -117,7 +117,7 @@ async fn enter_new(session: &Session, keyspace: &str) -> Result<(), Error> {
     }
 }
 
-/// Fatal when the schema is not the one that this program was built with.
+/// Fatal when the schema differs from the one that this program was built with.
 pub(super) async fn check(session: &Session) -> Result<(), Error> {
     let found = recorded(session).await?;
     let problem = compare(&found).or_else(|| {
@@ -158,7 +158,7 @@ fn copies(strategy: &Strategy) -> Option<usize> {
     }
 }
 
-/// A setting of the node that answers.
+/// A setting of the node that answers the query.
 async fn setting(session: &Session, name: &str) -> Result<Option<String>, Error> {
     let operation = "read a setting";
     let statement = "SELECT value FROM system_views.settings WHERE name = ?";
@@ -211,7 +211,7 @@ async fn apply_missing(session: &Session) -> Result<Vec<String>, Error> {
 
 type Recorded = BTreeMap<i32, (String, String)>;
 
-/// Name and digest of each version that was applied; empty without a table that records them.
+/// Name and digest of each applied version; empty if no table records them.
 async fn recorded(session: &Session) -> Result<Recorded, Error> {
     let operation = "read the schema version";
     let result = match session.query_unpaged(READ_RECORD, ()).await {
@@ -228,19 +228,19 @@ async fn recorded(session: &Session) -> Result<Recorded, Error> {
         .map_err(|error| fault::shape(operation, &error))
 }
 
-/// Version and statement of what was not applied.
+/// Version and statement of each migration that has not been applied.
 fn missing(found: &Recorded) -> impl Iterator<Item = (i32, &'static Migration)> {
     (1..).zip(MIGRATIONS.iter()).filter(|(version, _)| !found.contains_key(version))
 }
 
-/// Why these versions cannot be ours.
+/// Why the applied versions do not match this program, if so.
 fn compare(found: &Recorded) -> Option<String> {
     found.iter().find_map(|(version, (name, digest))| {
         let known = usize::try_from(*version).ok().and_then(|version| MIGRATIONS.get(version.checked_sub(1)?));
         match known {
-            None => Some(format!("{name} is newer than this program, or of another one")),
+            None => Some(format!("{name} is not part of this program: it is newer, or belongs to another program")),
             Some(known) if known.digest() != *digest => {
-                Some(format!("{name} was applied with another content than {} has here", known.name))
+                Some(format!("{name} was applied with a different content than {} has in this program", known.name))
             }
             Some(_) => None,
         }
@@ -253,7 +253,7 @@ async fn take_lock(session: &Session, holder: &str) -> Result<(), Error> {
         let held = match lock(session, holder).await {
             Ok(true) => return Ok(()),
             Ok(false) => Error::retry("lock the schema", "another migration holds the lock"),
-            // Nodes that did not answer in time may have agreed all the same: asking again tells.
+            // Nodes that did not answer in time may still have agreed; the next attempt shows it.
             Err(error) if error.kind == Kind::Retry => error,
             Err(error) => return Err(error),
         };
@@ -264,7 +264,7 @@ async fn take_lock(session: &Session, holder: &str) -> Result<(), Error> {
     }
 }
 
-/// Whether the lock is the holder's, now or since an earlier attempt.
+/// Whether the holder has the lock, from this or an earlier attempt.
 async fn lock(session: &Session, holder: &str) -> Result<bool, Error> {
     let operation = "lock the schema";
     let result = session.query_unpaged(TAKE_LOCK, (holder,)).await;
@@ -273,7 +273,7 @@ async fn lock(session: &Session, holder: &str) -> Result<bool, Error> {
         .into_rows_result()
         .map_err(|error| fault::shape(operation, &error))?;
     let row = rows.first_row::<Row>().map_err(|error| fault::shape(operation, &error))?;
-    // Whether it was applied, and where it was not, the row that is there: its key and its holder.
+    // Whether it was applied; if not, followed by the existing row: its key and its holder.
     let is_applied = row.columns.first().and_then(|column| column.as_ref().and_then(CqlValue::as_boolean));
     let found = row.columns.last().and_then(|column| column.as_ref().and_then(CqlValue::as_text));
     Ok(is_applied == Some(true) || found.is_some_and(|found| found == holder))
@@ -328,6 +328,6 @@ mod tests {
         assert!(compare(&newer).is_some_and(|problem| problem.contains("newer")));
         let mut changed = all();
         changed.insert(2, ("0002_checkpoints".to_owned(), "00".to_owned()));
-        assert!(compare(&changed).is_some_and(|problem| problem.contains("another content")));
+        assert!(compare(&changed).is_some_and(|problem| problem.contains("a different content")));
     }
 }

@@ -1,4 +1,4 @@
-//! Connecting: the URL, the security, and what holds for every statement.
+//! Connecting: the URL, security, and the settings of all statements.
 
 use super::config::Config;
 use super::fault;
@@ -12,7 +12,7 @@ use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::statement::{Consistency, SerialConsistency};
 use std::time::Duration;
 
-/// Longest keyspace name that Cassandra takes.
+/// Longest keyspace name that Cassandra accepts.
 const KEYSPACE_BYTES_MAX: usize = 48;
 
 /// Nodes and keyspace of a URL.
@@ -74,7 +74,7 @@ fn password(config: &Config) -> Result<Option<String>, Error> {
     Ok(Some(read.trim().to_owned()))
 }
 
-/// Nodes must show a certificate of the configured authorities.
+/// Nodes must present a certificate of one of the configured authorities.
 fn tls(config: &Config) -> Result<Option<SslContext>, Error> {
     let Some(ca_file) = &config.ca_file else { return Ok(None) };
     let build = || {

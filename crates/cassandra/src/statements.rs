@@ -1,7 +1,7 @@
 //! The statements, prepared once.
 //!
-//! Each of them binds the whole partition key, or the driver could not send it to a replica, and each is marked
-//! idempotent, or the driver would not dare to repeat it.
+//! Each binds the whole partition key, otherwise the driver could not route it to a replica, and each is marked as
+//! idempotent, otherwise the driver would not retry it.
 
 use super::fault;
 use foretell_ports::Error;
@@ -9,7 +9,7 @@ use scylla::client::session::Session;
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
 
-/// What the store says to Cassandra.
+/// The statements that the store executes.
 pub(super) struct Statements {
     pub(super) write_row: PreparedStatement,
     pub(super) write_checkpoint: PreparedStatement,
@@ -53,11 +53,12 @@ const DROP_CHECKPOINT: &str =
 const CHECKPOINTS: &str = "SELECT DISTINCT family, generation, source FROM KEYSPACE.checkpoints";
 
 impl Statements {
-    /// Prepares all of them in the session's keyspace.
+    /// Prepares all statements in the session's keyspace.
     pub(super) async fn prepare(session: &Session) -> Result<Self, Error> {
         let mut settle_pointer = idempotent(session, READ_POINTER).await?;
-        // Finishes a lightweight transaction whose outcome was still open, and sees it. For the one who must know
-        // alone: such reads contend with each other, so that many processes that look often would find no answer.
+        // Completes a lightweight transaction whose outcome was still open, and returns its result. Used only after a
+        // swap with an unknown outcome: such reads contend with each other, and with many frequent readers all of
+        // them would time out.
         settle_pointer.set_consistency(Consistency::LocalSerial);
         Ok(Self {
             write_row: idempotent(session, WRITE_ROW).await?,
@@ -85,7 +86,7 @@ async fn idempotent(session: &Session, statement: &str) -> Result<PreparedStatem
     Ok(prepared)
 }
 
-/// Cassandra wants prepared statements to name their keyspace, whatever the session uses.
+/// Cassandra requires prepared statements to name their keyspace, independent of the session's.
 async fn prepare(session: &Session, statement: &str) -> Result<PreparedStatement, Error> {
     let keyspace = session.get_keyspace().map(|keyspace| format!("\"{keyspace}\"")).unwrap_or_default();
     let statement = statement.replace("KEYSPACE", &keyspace);

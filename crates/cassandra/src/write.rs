@@ -10,18 +10,18 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-/// Attempts at one write before the flush is handed back to the pipeline.
+/// Attempts at one write before the error is returned to the pipeline.
 const ATTEMPTS_MAX: u32 = 5;
-/// The wait before the second attempt; it doubles each time.
+/// The wait before the second attempt; it doubles for each further one.
 const BACKOFF_MS: u64 = 50;
-/// Positions lie below this power of two, epochs above it.
+/// Positions are below this power of two, epochs above it.
 const POSITION_BITS: u32 = 44;
-/// Beyond this epoch timestamps would reach those of ordinary clocks.
+/// Beyond this epoch, timestamps would overlap those of ordinary clocks.
 const EPOCH_MAX: u8 = 100;
-/// Above every timestamp that a row or a checkpoint is written at, and below those of ordinary clocks.
+/// Above all timestamps of rows and checkpoints, and below those of ordinary clocks.
 pub(super) const ABOVE_ALL_ROWS: i64 = (EPOCH_MAX as i64 + 1) << POSITION_BITS;
 
-/// What a row binds: view, generation, bucket, key, source, cell, timestamp.
+/// The bound values of a row: view, generation, bucket, key, source, cell, timestamp.
 type RowValues<'a> = (&'static str, i32, i64, &'a str, i32, &'a [u8], i64);
 
 impl Cassandra {
@@ -37,7 +37,7 @@ impl Cassandra {
         repeat(|| self.write_bucket(&rows)).await
     }
 
-    /// Writes how far the partition is folded. Follows its rows, or a crash between them would skip records.
+    /// Writes how far the partition is folded. Must follow its rows, otherwise a crash in between would skip records.
     pub(super) async fn write_checkpoint(&self, flush: &Flush) -> Result<(), Error> {
         let operation = "write a checkpoint";
         let state = serde_json::to_string(&flush.checkpoint).map_err(|error| Error::fatal(operation, error))?;
@@ -52,7 +52,7 @@ impl Cassandra {
         .await
     }
 
-    /// Writes rows of one bucket, which is one Cassandra partition: all of them or none.
+    /// Writes rows of one bucket, which is one Cassandra partition: all or none of them.
     async fn write_bucket(&self, rows: &[RowValues<'_>]) -> Result<(), Error> {
         let written = if let [row] = rows {
             self.session.execute_unpaged(&self.statements.write_row, row).await
@@ -68,7 +68,7 @@ impl Cassandra {
     }
 }
 
-/// The rows by bucket, cut where they exceed the bound; a single larger row goes alone.
+/// The rows by bucket, split where they exceed the limit; a single larger row is sent alone.
 fn chunks(rows: &[RowWrite], bytes_max: usize) -> Vec<Vec<&RowWrite>> {
     let mut buckets: BTreeMap<(View, i64), Vec<&RowWrite>> = BTreeMap::new();
     for row in rows {
@@ -103,7 +103,7 @@ fn values<'a>(flush: &Flush, rows: &[&'a RowWrite]) -> Result<Vec<RowValues<'a>>
         .collect()
 }
 
-/// The write timestamp of a position: rises with the epoch first, then with the position.
+/// The write timestamp of a position: ordered by epoch first, then by position.
 fn timestamp(epoch: u8, position: i64) -> Result<i64, Error> {
     if epoch > EPOCH_MAX || !(0..1_i64 << POSITION_BITS).contains(&position) {
         return Err(Error::fatal("write", format!("no timestamp for position {position} of epoch {epoch}")));
@@ -111,7 +111,7 @@ fn timestamp(epoch: u8, position: i64) -> Result<i64, Error> {
     Ok(i64::from(epoch) << POSITION_BITS | position)
 }
 
-/// Does an idempotent write again while the weather is bad.
+/// Repeats an idempotent write while it fails with transient errors.
 pub(super) async fn repeat<F: Future<Output = Result<(), Error>>>(mut write: impl FnMut() -> F) -> Result<(), Error> {
     let mut attempt = 1;
     loop {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn writes_are_repeated_in_bad_weather_only_and_not_for_ever() {
+    async fn writes_are_repeated_after_transient_errors_only_and_not_forever() {
         for (kind, expected) in [(Kind::Retry, ATTEMPTS_MAX), (Kind::Reject, 1), (Kind::Fatal, 1)] {
             let attempts = std::cell::Cell::new(0);
             let done = repeat(|| {

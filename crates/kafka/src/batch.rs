@@ -5,9 +5,9 @@ use foretell_events::record::Record;
 use foretell_events::{Position, Topic};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
-/// Records that a reader gets at once.
+/// Records that a reader receives at once.
 const BATCH_RECORDS_MAX: usize = 500;
-/// Bytes of a batch beyond which it takes no further record.
+/// A batch of this many bytes or more accepts no further record.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// Records of one partition, in rising offsets.
@@ -18,12 +18,12 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Whether it takes a further record.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether it accepts a further record.
+    pub(super) fn has_capacity(&self) -> bool {
         self.records.len() < BATCH_RECORDS_MAX && self.bytes < BATCH_BYTES_MAX
     }
 
-    /// The offset behind the last record; none while it is empty.
+    /// The offset after the last record; none while the batch is empty.
     pub(super) fn next(&self) -> Option<i64> {
         self.records.last().map(|record| record.position.offset + 1)
     }

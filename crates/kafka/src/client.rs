@@ -1,4 +1,4 @@
-//! What all clients of one cluster share: their settings, their log lines, and the one that only asks.
+//! What all clients of a cluster share: their settings, their log lines, and the query client.
 
 use super::config::Config;
 use super::fault;
@@ -12,19 +12,20 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest time without a poll before the group takes the partitions away. Both waits of a rebalance callback
-/// lie well below it.
+/// Longest time without a poll before the group revokes the partitions. Both waits of a rebalance callback are well
+/// below it.
 const POLL_INTERVAL_MS_MAX: u32 = 300_000;
-/// Prefetched bytes of one partition inside of librdkafka, in KiB.
+/// Prefetched data per partition inside librdkafka, in KiB.
 const PREFETCH_KIB_MAX: u32 = 4 * 1024;
-/// Records that wait in the producer; more wait outside.
+/// Records queued in the producer; further ones wait outside of it.
 const PRODUCER_RECORDS_MAX: u32 = 100_000;
-/// Bytes that wait in the producer, in KiB.
+/// Data queued in the producer, in KiB.
 const PRODUCER_KIB_MAX: u32 = 128 * 1024;
-/// Largest message that clients and topics let pass: a record of [`foretell_events::record::RECORD_BYTES_MAX`] and its frame.
+/// Largest message that clients and topics accept: a record of [`foretell_events::record::RECORD_BYTES_MAX`] and its
+/// frame.
 pub(super) const MESSAGE_BYTES_MAX: usize = 2 * foretell_events::record::RECORD_BYTES_MAX;
 
-/// The settings that every client of a log is made from.
+/// The settings that all clients of a log are created from.
 #[derive(Clone)]
 pub(super) struct Settings {
     common: ClientConfig,
@@ -32,7 +33,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Fatal when the URL is none, or a file of a secret cannot be read.
+    /// Fatal when the URL is invalid, or when a file with a secret cannot be read.
     pub(super) fn new(url: &str, config: &Config) -> Result<Self, Error> {
         let unreadable = |detail: String| Error::fatal("open the log", detail);
         let brokers = url
@@ -72,21 +73,21 @@ impl Settings {
         &self.config
     }
 
-    /// The limit of one request.
+    /// The timeout of one request.
     pub(super) fn request_timeout(&self) -> Duration {
         Duration::from_millis(u64::from(self.config.request_timeout_ms))
     }
 
-    /// Settings without a role, for administration.
+    /// Settings for administration.
     pub(super) fn admin(&self) -> ClientConfig {
         self.with(&[], &[])
     }
 
     /// Settings of a producer.
     ///
-    /// lz4: of 200,000 JSON events of 360 bytes it leaves 27 % and is faster to write and to read than no compression
-    /// at all; zstd leaves 15 %, but writes a third fewer records a second. Where disks cost more than processors,
-    /// `compression.type` in `properties` says so.
+    /// lz4: it compresses 200,000 JSON events of 360 bytes to 27 %, and is faster to write and to read than no
+    /// compression. zstd compresses them to 15 %, but writes a third fewer records per second. If disks cost more than
+    /// processors, set `compression.type` in `properties`.
     pub(super) fn producer(&self) -> ClientConfig {
         let speed = [
             ("compression.type", "lz4".to_owned()),
@@ -106,18 +107,18 @@ impl Settings {
     /// Settings of a transactional producer.
     pub(super) fn transactional(&self, id: &str) -> ClientConfig {
         let mut settings = self.producer();
-        // A transaction that its owner left open hides everything behind it until it times out or is fenced.
+        // An open transaction hides all records after it until it times out or is fenced.
         settings.set("transactional.id", id).set("transaction.timeout.ms", "60000");
         settings
     }
 
-    /// Settings of a consumer, whether it joins the group or not.
+    /// Settings of a consumer, with or without a group.
     pub(super) fn consumer(&self, group: &str) -> ClientConfig {
         let speed = [
-            // The default of 500 ms would be the delay of every end of partition.
+            // The default of 500 ms would delay every end of partition by that much.
             ("fetch.wait.max.ms", "100".to_owned()),
             ("fetch.error.backoff.ms", "100".to_owned()),
-            // The default of one second stops a partition that has once been full for that long.
+            // With the default of one second, a partition whose queue was full once would stop for that long.
             ("fetch.queue.backoff.ms", "10".to_owned()),
             ("queued.min.messages", "100000".to_owned()),
             ("queued.max.messages.kbytes", PREFETCH_KIB_MAX.to_string()),
@@ -160,8 +161,8 @@ fn password(config: &Config) -> Result<Option<String>, Error> {
     Ok(Some(read.trim().to_owned()))
 }
 
-/// Passes librdkafka's own lines on. A broken connection is not an error here: librdkafka mends it, and whoever
-/// waits for an answer has a time limit.
+/// Forwards librdkafka's own log lines. A broken connection is not an error here: librdkafka reconnects, and every
+/// request has a timeout.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Events;
 
@@ -177,7 +178,7 @@ impl ClientContext for Events {
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::PartitionEOF) => {}
-            // Its log line, a warning, says the same.
+            // librdkafka logs the same as a warning.
             _ if fault::is_outage(&error) => tracing::debug!(%error, reason, "kafka client"),
             _ => tracing::warn!(%error, reason, "kafka client"),
         }
@@ -186,7 +187,7 @@ impl ClientContext for Events {
 
 impl ConsumerContext for Events {}
 
-/// A client that only asks: counts and extents.
+/// A client that only queries: partition counts, extents and metadata.
 pub(super) struct Query {
     consumer: BaseConsumer<Events>,
     brokers: String,
@@ -203,7 +204,7 @@ impl Query {
 
     /// The partition count of a topic; none if it does not exist.
     pub(super) async fn partition_count(query: &Arc<Self>, name: String) -> Result<Option<u32>, Error> {
-        Self::ask(query, "read the metadata", move |consumer, timeout| {
+        Self::run(query, "read the metadata", move |consumer, timeout| {
             let metadata = consumer.fetch_metadata(Some(&name), timeout)?;
             let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
             Ok(u32::try_from(count).ok().filter(|count| *count > 0))
@@ -211,9 +212,9 @@ impl Query {
         .await
     }
 
-    /// The names of all topics that begin with a prefix.
+    /// The names of all topics with a prefix.
     pub(super) async fn names(query: &Arc<Self>, prefix: String) -> Result<Vec<String>, Error> {
-        Self::ask(query, "read the metadata", move |consumer, timeout| {
+        Self::run(query, "read the metadata", move |consumer, timeout| {
             let metadata = consumer.fetch_metadata(None, timeout)?;
             let names = metadata.topics().iter().map(|topic| topic.name()).filter(|name| name.starts_with(&prefix));
             Ok(names.map(str::to_owned).collect())
@@ -223,7 +224,7 @@ impl Query {
 
     /// Copies of each record of a topic.
     pub(super) async fn replication(query: &Arc<Self>, name: String) -> Result<usize, Error> {
-        Self::ask(query, "read the metadata", move |consumer, timeout| {
+        Self::run(query, "read the metadata", move |consumer, timeout| {
             let metadata = consumer.fetch_metadata(Some(&name), timeout)?;
             let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
             Ok(partitions.map(|partition| partition.replicas().len()).max().unwrap_or(1))
@@ -231,9 +232,9 @@ impl Query {
         .await
     }
 
-    /// Members of a consumer group.
+    /// The number of members of a consumer group.
     pub(super) async fn members(query: &Arc<Self>, group: String) -> Result<usize, Error> {
-        Self::ask(query, "describe a group", move |consumer, timeout| {
+        Self::run(query, "describe a group", move |consumer, timeout| {
             let groups = consumer.fetch_group_list(Some(&group), timeout)?;
             Ok(groups.groups().iter().map(|group| group.members().len()).sum())
         })
@@ -243,26 +244,26 @@ impl Query {
     /// See [`super::Kafka::extent`].
     pub(super) async fn extent(query: &Arc<Self>, name: String, partition: u32) -> Result<Extent, Error> {
         let partition = fault::partition(partition)?;
-        Self::ask(query, "read the extent", move |consumer, timeout| {
+        Self::run(query, "read the extent", move |consumer, timeout| {
             let (start, end) = consumer.fetch_watermarks(&name, partition, timeout)?;
             Ok(Extent { start, end })
         })
         .await
     }
 
-    async fn ask<T: Send + 'static>(
+    async fn run<T: Send + 'static>(
         query: &Arc<Self>,
         operation: &'static str,
         question: impl FnOnce(&BaseConsumer<Events>, Duration) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, Error> {
         let brokers = query.brokers.clone();
         let query = Arc::clone(query);
-        let asked = tokio::task::spawn_blocking(move || {
-            // Serves the client's log lines, which would pile up otherwise.
+        let queried = tokio::task::spawn_blocking(move || {
+            // Serves the client's log callbacks; otherwise they accumulate.
             drop(query.consumer.poll(Duration::ZERO));
             question(&query.consumer, query.timeout)
         });
-        match asked.await {
+        match queried.await {
             Ok(answer) => answer.map_err(|error| Error::retry(operation, format!("{brokers}: {error}"))),
             Err(ended) => Err(Error::retry(operation, ended)),
         }

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// What is written in place of a property that may be a secret.
+/// Replaces the value of a property that may be a secret.
 const REDACTED: &str = "redacted";
-/// Parts of the names of librdkafka's properties that hold secrets; a path to a key is hidden with the keys.
+/// Property names of librdkafka that contain one of these hold secrets; paths to keys are redacted as well.
 const SECRET_NAMES: [&str; 5] = ["password", "secret", "key", "token", "jaas"];
 
-/// How connections are protected.
+/// The security protocol of connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecurityProtocol {
-    /// Not at all: loopback and closed networks.
+    /// None: for loopback and closed networks.
     #[default]
     Plaintext,
     /// TLS.
@@ -26,7 +26,7 @@ pub enum SecurityProtocol {
 }
 
 impl SecurityProtocol {
-    /// The name that librdkafka knows.
+    /// The name that librdkafka uses.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Plaintext => "plaintext",
@@ -37,41 +37,41 @@ impl SecurityProtocol {
     }
 }
 
-/// How the cluster is reached. The brokers come from the URL.
+/// How to connect to the cluster. The brokers come from the URL.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How connections are protected.
+    /// The security protocol of connections.
     pub security_protocol: SecurityProtocol,
     /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`, with a `sasl_` protocol.
     pub sasl_mechanism: Option<String>,
     /// The SASL user.
     pub username: Option<String>,
-    /// The SASL password; a file is the better place. Never written out.
+    /// The SASL password; prefer `password_file`. Never written out.
     #[serde(skip_serializing)]
     pub password: Option<String>,
     /// A file whose trimmed content is the SASL password.
     pub password_file: Option<PathBuf>,
-    /// Certificates of the authorities that brokers are checked against, PEM; default: the system's.
+    /// CA certificates that broker certificates are verified with, PEM; default: the system's.
     pub ca_file: Option<PathBuf>,
     /// This client's certificate chain, PEM.
     pub certificate_file: Option<PathBuf>,
     /// The key of `certificate_file`, PEM.
     pub key_file: Option<PathBuf>,
-    /// A member that the group has not heard of for this long has lost its partitions.
+    /// A member without a heartbeat for this long loses its partitions.
     pub session_timeout_ms: u32,
-    /// Longest time for a request, and for a record to be acknowledged.
+    /// Longest time for a request, and for the acknowledgement of a record.
     pub request_timeout_ms: u32,
-    /// Longest time for the owner of a new partition to say where it begins.
+    /// Longest time for the owner of a new partition to determine its start offset.
     pub start_ms: u32,
-    /// Longest time for the owner of a revoked partition to flush before the next owner may have it.
+    /// Longest time for the owner of a revoked partition to flush before the next owner gets it.
     pub drain_ms: u32,
-    /// How long a record may wait for company in a batch. More is more records a second, and later answers.
+    /// How long a record may wait for a batch to fill. A higher value means more records per second and higher latency.
     #[serde(skip)]
     pub linger_ms: u32,
-    /// Further librdkafka properties. They win over defaults of speed and size; those that carry promises of the
-    /// log (acknowledgement, idempotence, isolation, offsets, assignment) are set after them. Values whose name sounds
-    /// like a secret are never written out.
+    /// Further librdkafka properties. They override defaults of speed and size; properties that the guarantees of the
+    /// log depend on (acknowledgement, idempotence, isolation, offsets, assignment) cannot be overridden. Values of
+    /// properties with a name that suggests a secret are never written out.
     #[serde(serialize_with = "without_secrets")]
     pub properties: BTreeMap<String, String>,
 }
@@ -97,7 +97,7 @@ impl Default for Config {
     }
 }
 
-/// Names no setting: a secret may be among them, in `properties` too.
+/// Contains no values, because some are secrets, also in `properties`.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("kafka::Config").finish_non_exhaustive()

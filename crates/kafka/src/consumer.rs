@@ -1,4 +1,4 @@
-//! Starts consumers: one librdkafka client and one poll thread for each membership and each single reader.
+//! Starts consumers: one librdkafka client and one poll thread for each membership and each reader without a group.
 
 use super::client::{Query, Settings};
 use super::group::{Group, Limits};
@@ -15,14 +15,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-/// Longest sleep of a poll thread: the group wants to hear of it, and this is how.
+/// Longest sleep of a poll thread: polling is how the member stays in the group.
 const POLL_MS_MAX: u64 = 100;
-/// Assignments that nobody has taken yet.
+/// Assignments that have not been received yet.
 const ASSIGNED_MAX: usize = 1024;
-/// How long a member waits for the group to know that it leaves: without brokers nobody ever does.
+/// How long a leaving member waits until the group has registered it; without brokers that never happens.
 const LEAVE_MS_MAX: u64 = 5_000;
 
-/// Where a single reader begins.
+/// The start of a reader without a group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct At {
     pub(super) topic: Topic,
@@ -48,7 +48,7 @@ pub(super) fn subscribe(
     Ok(Box::new(Member { group, assigned, shared, ended }))
 }
 
-/// Reads one partition outside of any group. The group id is a formality of librdkafka: nothing joins it.
+/// Reads one partition without a group. librdkafka requires a group id, but no group is joined.
 pub(super) async fn read(
     settings: &Settings,
     names: &Names,
@@ -64,10 +64,10 @@ pub(super) async fn read(
     let (lane, reader) = Lane::open(at.topic, partition, &context.shared);
     let consumer = create(settings, &names.of_reader(), context)?;
     consumer.context().open(lane, partition, at.from)?;
-    let mut place = TopicPartitionList::new();
-    place
+    let mut assignment = TopicPartitionList::new();
+    assignment
         .add_partition_offset(&name, partition, Offset::Offset(at.from))
-        .and_then(|()| consumer.assign(&place))
+        .and_then(|()| consumer.assign(&assignment))
         .map_err(|error| Error::retry("read the log", error))?;
     drop(spawn(consumer, format!("kafka {name}[{partition}]"))?);
     Ok(Box::new(reader.owning()))
@@ -94,7 +94,7 @@ fn create(settings: &Settings, group: &str, context: Group) -> Result<Arc<BaseCo
     Ok(consumer)
 }
 
-/// Starts the poll thread of a consumer; the answer errs when the thread has ended, and the consumer with it.
+/// Starts the poll thread of a consumer; the receiver fails when the thread, and with it the consumer, has ended.
 fn spawn(consumer: Arc<BaseConsumer<Group>>, name: String) -> Result<oneshot::Receiver<()>, Error> {
     let (running, ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name(name).spawn(move || {
@@ -107,13 +107,13 @@ fn spawn(consumer: Arc<BaseConsumer<Group>>, name: String) -> Result<oneshot::Re
 fn run(consumer: Arc<BaseConsumer<Group>>) {
     let group = Arc::clone(consumer.context());
     while !group.shared.ended() {
-        if !group.turn(&consumer) {
+        if !group.iterate(&consumer) {
             group.shared.signal.wait(Duration::from_millis(POLL_MS_MAX));
         }
     }
     group.close();
-    // Dropping the last handle leaves the group, which revokes what is left, through the same callback, and waits
-    // until the brokers have heard of it.
+    // Dropping the last handle leaves the group, which revokes the remaining partitions through the same callback, and
+    // waits until the brokers have registered it.
     drop(consumer);
 }
 
@@ -122,7 +122,7 @@ struct Member {
     group: String,
     assigned: mpsc::Receiver<Assigned>,
     shared: Arc<Shared>,
-    /// Errs when the poll thread has ended.
+    /// Fails when the poll thread has ended.
     ended: oneshot::Receiver<()>,
 }
 
@@ -144,7 +144,7 @@ impl Membership for Member {
             tracing::warn!(
                 group = self.group,
                 waited_ms = LEAVE_MS_MAX,
-                "the group does not know yet that a member left"
+                "the group has not confirmed yet that a member left"
             );
         }
     }

@@ -1,11 +1,11 @@
-//! Topics of the next epoch on a cluster: `foretell.logins.e1` beside `foretell.logins`.
+//! Topics of the next epoch on a cluster: `foretell.logins.e1` next to `foretell.logins`.
 //!
-//! A new topic has the properties of the present one. While it is filled it keeps the timestamps that it is given,
-//! because an event without a time has that of its record; from then on the brokers' clocks stamp it, as they do all
-//! topics of Foretell. Which epoch is read is not known here: the store knows it.
+//! A new topic has the properties of the current one. While it is being filled it keeps the timestamps of the records,
+//! because an event without a time has the time of its record; afterwards the brokers set timestamps, as in all topics
+//! of Foretell. The epoch that is read is not stored here, but in the store.
 
 use super::client::{Query, Settings};
-use super::producer::{Place, Producer};
+use super::producer::{Producer, Target};
 use super::{Names, topics};
 use async_trait::async_trait;
 use foretell_events::Topic;
@@ -25,7 +25,7 @@ pub(super) struct Successors {
     settings: Settings,
     query: Arc<Query>,
     producer: Producer,
-    /// By topic: its full name, and its properties when it is whole.
+    /// By topic: its full name, and the properties to set when it is complete.
     topics: BTreeMap<Topic, (String, BTreeMap<String, String>)>,
     partitions: u32,
 }
@@ -71,7 +71,7 @@ async fn check_groups(settings: &Settings, names: &Names, query: &Arc<Query>, gr
     Ok(())
 }
 
-/// Sees to it that a topic of the next epoch is not there.
+/// Ensures that a topic of the next epoch does not exist.
 async fn clear(settings: &Settings, query: &Arc<Query>, name: &str, remains: Remains) -> Result<(), Error> {
     let Some(partitions) = Query::partition_count(query, name.to_owned()).await? else { return Ok(()) };
     for partition in 0..partitions {
@@ -79,7 +79,7 @@ async fn clear(settings: &Settings, query: &Arc<Query>, name: &str, remains: Rem
         if extent.end > 0 && remains == Remains::Refuse {
             let detail = format!(
                 "{name} is there and has records, and the store knows of no attempt that made it: is the store an \
-                 older one? If nobody needs these records, delete {name}"
+                 older one? If these records are not needed, delete {name}"
             );
             return Err(Error::reject(OPERATION, detail));
         }
@@ -107,11 +107,11 @@ impl foretell_ports::log::Successors for Successors {
         let mut sent = Vec::with_capacity(records.len());
         for Record { position, timestamp_ms, key, value, headers } in records {
             let record = NewRecord { topic: position.topic, key, value, headers };
-            let unknown = || Error::reject(OPERATION, format!("{} is not exchanged", record.topic.name()));
+            let unknown = || Error::reject(OPERATION, format!("{} is not part of this exchange", record.topic.name()));
             let (name, _) = self.topics.get(&record.topic).ok_or_else(unknown)?;
             let partition = partition_of(&record, self.partitions);
-            let place = Place { name: name.clone(), partition, timestamp_ms: Some(timestamp_ms) };
-            sent.push((record, place));
+            let target = Target { name: name.clone(), partition, timestamp_ms: Some(timestamp_ms) };
+            sent.push((record, target));
         }
         let (records, places): (Vec<_>, Vec<_>) = sent.into_iter().unzip();
         self.producer.send(records.iter().zip(places)).await.map(drop)

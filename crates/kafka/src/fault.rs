@@ -1,15 +1,15 @@
-//! What librdkafka's error codes mean to a caller of the log.
+//! Maps librdkafka's error codes to the error kinds of the log.
 
 use foretell_ports::Error;
 use foretell_ports::log::Extent;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// Kafka counts partitions in signed numbers.
+/// Converts a partition number: Kafka uses signed numbers.
 pub(super) fn partition(partition: u32) -> Result<i32, Error> {
     i32::try_from(partition).map_err(|_| Error::reject("name a partition", partition))
 }
 
-/// A record that was not delivered.
+/// The error for a record that was not delivered.
 pub(super) fn delivery(error: &KafkaError) -> Error {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
@@ -19,23 +19,23 @@ pub(super) fn delivery(error: &KafkaError) -> Error {
     }
 }
 
-/// Whether brokers cannot be reached, which librdkafka mends and tells in its own lines.
+/// Whether brokers cannot be reached. librdkafka recovers from this, and logs it itself.
 pub(super) fn is_outage(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(error.rdkafka_error_code(), Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve))
 }
 
-/// An error that a consumer reported: what it means for its owner, or nothing where librdkafka recovers by itself.
+/// What an error of a consumer means for its owner; none if librdkafka recovers by itself.
 pub(super) fn consumption(topic: &str, partition: Option<i32>, error: &KafkaError) -> Option<Error> {
     use RDKafkaErrorCode as Code;
-    let place = partition.map_or_else(|| topic.to_owned(), |partition| format!("{topic}[{partition}]"));
+    let at = partition.map_or_else(|| topic.to_owned(), |partition| format!("{topic}[{partition}]"));
     let read = "read the log";
     match (error, error.rdkafka_error_code()) {
-        (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => Some(out_of_range(&place, &error.to_string())),
+        (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => Some(out_of_range(&at, &error.to_string())),
         (_, Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition)) => {
-            Some(Error::fatal(read, format!("{place} is gone: {error}")))
+            Some(Error::fatal(read, format!("{at} no longer exists: {error}")))
         }
-        (KafkaError::MessageConsumptionFatal(_), _) => Some(Error::retry(read, format!("{place}: {error}"))),
+        (KafkaError::MessageConsumptionFatal(_), _) => Some(Error::retry(read, format!("{at}: {error}"))),
         (
             _,
             Some(
@@ -46,25 +46,25 @@ pub(super) fn consumption(topic: &str, partition: Option<i32>, error: &KafkaErro
                 | Code::BadMessage
                 | Code::Fatal,
             ),
-        ) => Some(Error::retry(read, format!("{place}: {error}"))),
+        ) => Some(Error::retry(read, format!("{at}: {error}"))),
         _ => None,
     }
 }
 
-/// Fatal unless a reader may begin at `from`, with precisely what librdkafka would only say in a code.
+/// Fatal unless a reader may start at `from`. The error states the exact offsets; librdkafka only returns a code.
 pub(super) fn check_range(topic: &str, partition: i32, from: i64, extent: Extent) -> Result<(), Error> {
     if (extent.start..=extent.end).contains(&from) {
         return Ok(());
     }
-    let held = format!("wanted {from}, it holds {} to {}", extent.start, extent.end);
+    let held = format!("offset {from} was requested, and it holds {} to {}", extent.start, extent.end);
     Err(out_of_range(&format!("{topic}[{partition}]"), &held))
 }
 
-/// The offset that somebody wants to begin at is not in the log.
-fn out_of_range(place: &str, detail: &str) -> Error {
+/// The error for a start offset that is not in the log.
+fn out_of_range(at: &str, detail: &str) -> Error {
     let explanation = format!(
-        "{place} does not hold the wanted offset any more, or not yet: {detail}. Either retention has removed \
-         records that were not folded, or the topic was created anew. Nothing was skipped; see the page on recovery"
+        "{at} does not contain the requested offset: {detail}. Either retention has deleted \
+         records that were not folded, or the topic was re-created. Nothing was skipped; see the page on recovery"
     );
     Error::fatal("read the log", explanation)
 }
@@ -90,7 +90,7 @@ mod tests {
             let error = KafkaError::MessageConsumption(code);
             let verdict = consumption("logins", Some(1), &error);
             assert_eq!(verdict.map(|error| error.kind), kind, "{code:?}");
-            assert!(kind.is_none() || !is_outage(&error), "{code:?}: what ends a consumer is told");
+            assert!(kind.is_none() || !is_outage(&error), "{code:?}: an error that ends a consumer is logged");
         }
     }
 

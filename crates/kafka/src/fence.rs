@@ -1,7 +1,7 @@
-//! Appending for the owner of a partition alone, by a transactional producer whose id belongs to the partition.
+//! Appending exclusively as the owner of a partition, through a transactional producer with one id per partition.
 //!
-//! Initialising it makes the brokers refuse every producer that had the id before, and ends what that one had
-//! left open. An append is one transaction: readers see all of it or nothing.
+//! Its initialisation makes the brokers reject every earlier producer with the same id, and ends that producer's open
+//! transaction. An append is one transaction: readers see all of it or nothing.
 
 use super::client::{Events, Query, Settings};
 use super::producer::{delivered, future_record};
@@ -17,51 +17,51 @@ use rdkafka::producer::{FutureProducer, Producer as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long to wait before asking a coordinator again that is still loading.
+/// How long to wait before the next request to a coordinator that is still loading.
 const COORDINATOR_WAIT_MS: u64 = 200;
 
-/// How long to wait before looking again whether a commit can be read.
+/// How long to wait before checking again whether a commit is visible.
 const VISIBLE_WAIT_MS: u64 = 2;
 
-/// How long to wait before looking again whether delivery reports are put away.
+/// How long to wait before checking again whether delivery reports have been processed.
 const REPORT_WAIT_MS: u64 = 1;
 
 type Transactional = FutureProducer<Events>;
 
-/// What is fenced.
+/// The fenced partition.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Owned {
     pub(super) topic: Topic,
     pub(super) partition: u32,
-    /// The topic's partition count, which decides where a key belongs.
+    /// The topic's partition count, which determines the partition of a key.
     pub(super) partitions: u32,
 }
 
-impl Place {
+impl Owned {
     fn holds(self, record: &NewRecord) -> bool {
         record.topic == self.topic && partition_of(record, self.partitions) == self.partition
     }
 }
 
 /// Creates and initialises the producer of a partition.
-pub(super) async fn take_over(
+pub(super) async fn acquire(
     settings: &Settings,
     names: &Names,
-    place: Place,
+    owned: Owned,
     query: &Arc<Query>,
 ) -> Result<Box<dyn Fenced>, Error> {
-    let name = names.of(place.topic);
-    let number = fault::partition(place.partition)?;
+    let name = names.of(owned.topic);
+    let number = fault::partition(owned.partition)?;
     let producer: Transactional = settings
         .transactional(&format!("{name}-{number}"))
         .create_with_context(Events)
         .map_err(|error| Error::fatal("create a producer", error))?;
     let timeout = settings.request_timeout();
     initialise(&producer, timeout).await?;
-    Ok(Box::new(Fence { producer, place, name, number, timeout, state: State::Ready, query: Arc::clone(query) }))
+    Ok(Box::new(Fence { producer, owned, name, number, timeout, state: State::Ready, query: Arc::clone(query) }))
 }
 
-/// The first transactions of a cluster find their coordinator loading for a second or so.
+/// The first transactions of a cluster find the coordinator still loading, for about a second.
 async fn initialise(producer: &Transactional, timeout: Duration) -> Result<(), Error> {
     let deadline = Instant::now() + timeout;
     loop {
@@ -88,7 +88,7 @@ async fn blocking<T: Send + 'static>(
 
 struct Fence {
     producer: Transactional,
-    place: Place,
+    owned: Owned,
     name: String,
     number: i32,
     timeout: Duration,
@@ -96,11 +96,11 @@ struct Fence {
     query: Arc<Query>,
 }
 
-/// Whether another append may follow.
+/// Whether another append is possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Ready,
-    /// A transaction is open, or nobody knows how the last one ended.
+    /// A transaction is open, or the outcome of the last one is unknown.
     Open,
 }
 
@@ -108,18 +108,18 @@ enum State {
 impl Fenced for Fence {
     async fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
         check_sizes(&records)?;
-        if let Some(stray) = records.iter().find(|record| !self.place.holds(record)) {
+        if let Some(stray) = records.iter().find(|record| !self.owned.holds(record)) {
             let detail =
                 format!("a record of {} does not belong to {}[{}]", stray.topic.name(), self.name, self.number);
             return Err(Error::reject("append to a fenced partition", detail));
         }
         if self.state == State::Open {
-            return Err(self.over("an earlier append did not come to its end"));
+            return Err(self.over("an earlier append did not finish"));
         }
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        // Stays so when the call is cancelled.
+        // Remains so if the call is cancelled.
         self.state = State::Open;
         self.producer.begin_transaction().map_err(|error| self.over(&error.to_string()))?;
         let positions = match self.send(&records).await {
@@ -136,13 +136,13 @@ impl Fenced for Fence {
 }
 
 impl Fence {
-    /// A commit answers before its marker is written; until then the records are not below the extent's end, and
-    /// an owner that reads up to there would overlook what it has appended itself. The commit stands in any case.
+    /// A commit returns before its marker is written. Until then the records are not below the end of the extent, and
+    /// an owner that reads up to there would miss its own records. The commit is valid in any case.
     async fn await_visible(&self, positions: &[Position]) {
         let last = positions.last().map_or(0, |position| position.offset);
         let deadline = Instant::now() + self.timeout;
         while Instant::now() < deadline {
-            match Query::extent(&self.query, self.name.clone(), self.place.partition).await {
+            match Query::extent(&self.query, self.name.clone(), self.owned.partition).await {
                 Ok(extent) if extent.end > last => return,
                 _ => tokio::time::sleep(Duration::from_millis(VISIBLE_WAIT_MS)).await,
             }
@@ -150,12 +150,12 @@ impl Fence {
         tracing::warn!(topic = self.name, partition = self.number, "committed records cannot be read yet");
     }
 
-    /// Sends all and commits. An error means that the transaction is to be aborted, unless the state says more.
+    /// Sends all records and commits. After an error the transaction must be aborted, unless the state is final.
     ///
-    /// The commit begins when everything is delivered. A commit with records under way would flush them first, and
-    /// that polls for their reports beside the producer's own thread: whichever of the two does not get the report
-    /// sleeps for the 100 ms that the bindings give a poll. A report counts as under way until the thread has put it
-    /// away, a moment after it was heard here.
+    /// The commit begins when everything is delivered. A commit with undelivered records would flush them first, which
+    /// polls for their delivery reports concurrently with the producer's own thread: whichever of the two does not get
+    /// the report sleeps for the 100 ms of the bindings' poll timeout. A report counts as undelivered until the thread
+    /// has processed it, shortly after it is received here.
     async fn send(&self, records: &[NewRecord]) -> Result<Vec<Position>, Error> {
         let mut waiting = Vec::with_capacity(records.len());
         for record in records {
@@ -164,13 +164,13 @@ impl Fence {
         }
         let mut positions = Vec::with_capacity(records.len());
         for delivery in waiting {
-            positions.push(delivered(self.place.topic, delivery).await?);
+            positions.push(delivered(self.owned.topic, delivery).await?);
         }
         self.commit().await?;
         Ok(positions)
     }
 
-    /// Commits; asks again while the outcome is open.
+    /// Commits; repeats the request while the outcome is open.
     async fn commit(&self) -> Result<(), Error> {
         let timeout = self.timeout;
         let deadline = Instant::now() + timeout;
@@ -186,7 +186,7 @@ impl Fence {
         }
     }
 
-    /// Takes the open transaction back. Fatal when that is impossible: fenced, or nobody knows how it ended.
+    /// Aborts the open transaction. Fatal if that is impossible: fenced, or the outcome is unknown.
     async fn abort(&mut self) -> Result<(), Error> {
         let timeout = self.timeout;
         match blocking(&self.producer, move |producer| producer.abort_transaction(timeout)).await? {
@@ -200,7 +200,7 @@ impl Fence {
 
     fn over(&self, why: &str) -> Error {
         let cause = self.producer.client().fatal_error().map_or_else(|| why.to_owned(), |(_, reason)| reason);
-        let place = format!("{}[{}]: take it over anew: {cause}", self.name, self.number);
-        Error::fatal("append to a fenced partition", place)
+        let detail = format!("{}[{}]: acquire it again: {cause}", self.name, self.number);
+        Error::fatal("append to a fenced partition", detail)
     }
 }

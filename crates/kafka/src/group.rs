@@ -1,8 +1,8 @@
-//! What happens on the poll thread: assignments, revocations and the moving of messages.
+//! Runs on the poll thread: assignments, revocations and the transfer of messages.
 //!
-//! librdkafka calls [`Group::rebalance`] from inside of a poll. New partitions are offered to their owners, and each
-//! is taken up when its owner has said where it begins, so that a slow answer delays nobody else. Revoked ones are
-//! waited for, within a limit, and meanwhile the partitions that stay are served.
+//! librdkafka calls [`Group::rebalance`] from within a poll. New partitions are offered to their owners, and each is
+//! started once its owner has sent its start offset, so that a slow owner does not delay others. For revoked
+//! partitions the callback waits, for a limited time, and meanwhile serves the partitions that remain.
 
 use super::client::Events;
 use super::lane::{self, Pumped, Shared};
@@ -33,13 +33,13 @@ pub(super) struct Group {
     limits: Limits,
     pub(super) shared: Arc<Shared>,
     assigned: mpsc::Sender<Assigned>,
-    /// Partitions that are read.
+    /// Partitions that are being read.
     lanes: Mutex<BTreeMap<i32, Lane>>,
-    /// Partitions whose owners have not said where they begin.
+    /// Partitions whose owners have not sent a start offset yet.
     pending: Mutex<BTreeMap<i32, Pending>>,
-    /// The consumer that this is the state of: queues are split off from a counted handle.
+    /// The consumer that this state belongs to; splitting off queues requires a reference-counted handle.
     consumer: OnceLock<Weak<BaseConsumer<Self>>>,
-    /// A callback ran: the poll that ran it may have left something behind.
+    /// A callback ran, so the poll that ran it may have left further work.
     served: AtomicBool,
 }
 
@@ -50,12 +50,12 @@ struct Pending {
     deadline: Instant,
 }
 
-/// How long owners and brokers may take.
+/// Timeouts for owners and brokers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// For owners to say where they begin.
+    /// For owners to send the start offset.
     pub(super) start: Duration,
-    /// For owners to let go.
+    /// For owners to flush and release a partition.
     pub(super) drain: Duration,
     /// For the brokers.
     pub(super) request: Duration,
@@ -76,12 +76,12 @@ impl Group {
         }
     }
 
-    /// Learns whose state it is.
+    /// Sets the consumer that this state belongs to.
     pub(super) fn belongs_to(&self, consumer: &Arc<BaseConsumer<Self>>) {
         drop(self.consumer.set(Arc::downgrade(consumer)));
     }
 
-    /// Opens the way of a partition that begins at `from`.
+    /// Starts the lane of a partition at `from`.
     ///
     /// Called before the partition is assigned: its messages then never enter the consumer's common queue.
     pub(super) fn open(&self, mut lane: Lane, partition: i32, from: i64) -> Result<(), Error> {
@@ -95,26 +95,27 @@ impl Group {
         Ok(())
     }
 
-    /// One turn of the poll thread; answers whether there may be more to do at once.
-    pub(super) fn turn(&self, consumer: &Arc<BaseConsumer<Self>>) -> bool {
+    /// One iteration of the poll thread; returns whether there may be more to do immediately.
+    pub(super) fn iterate(&self, consumer: &Arc<BaseConsumer<Self>>) -> bool {
         self.served.store(false, Ordering::Relaxed);
-        // Messages come through their partitions' own queues. What comes here are callbacks and errors.
+        // Messages arrive through the queues of their partitions; this poll serves callbacks and errors.
         match consumer.poll(Duration::ZERO) {
             Some(Err(error)) => self.fault(None, &error),
             Some(Ok(stray)) => {
-                let lost = format!("{}[{}] at {} came unasked", self.name, stray.partition(), stray.offset());
+                let lost =
+                    format!("{}[{}] at {} was received unexpectedly", self.name, stray.partition(), stray.offset());
                 self.shared.end(Some(Error::retry("read the log", lost)));
             }
             None => {}
         }
-        if let Err(error) = self.take_up(consumer) {
+        if let Err(error) = self.start_pending(consumer) {
             self.shared.end(Some(error));
         }
         self.commit(consumer);
         self.pump(consumer) || self.served.load(Ordering::Relaxed)
     }
 
-    /// Gives up the queues, each of which keeps the consumer alive.
+    /// Drops the queues, each of which keeps the consumer alive.
     pub(super) fn close(&self) {
         self.lanes().values_mut().for_each(Lane::close);
     }
@@ -127,7 +128,7 @@ impl Group {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends what owners have committed; a commit that fails is advice that was not heard.
+    /// Sends the offsets that owners have committed. A failed commit is harmless, because commits are only hints.
     fn commit(&self, consumer: &BaseConsumer<Self>) {
         let commits = self.shared.take_commits();
         if commits.is_empty() {
@@ -140,7 +141,7 @@ impl Group {
         }
     }
 
-    /// Moves what there is and has room; answers whether anything moved.
+    /// Moves available messages while there is capacity; returns whether anything moved.
     fn pump(&self, consumer: &BaseConsumer<Self>) -> bool {
         let position = |partition| {
             let offset = consumer.position().ok()?.find_partition(&self.name, partition)?.offset();
@@ -165,18 +166,18 @@ impl Group {
         match fault::consumption(&self.name, partition, error) {
             Some(error) => self.shared.end(Some(error)),
             None if fault::is_outage(error) => {}
-            None => tracing::warn!(topic = %self.name, partition, %error, "the client goes on after an error"),
+            None => tracing::warn!(topic = %self.name, partition, %error, "the client continues after an error"),
         }
     }
 
-    /// Offers new partitions to their owners. librdkafka is told that they begin later.
+    /// Offers new partitions to their owners. librdkafka receives an empty assignment; the partitions start later.
     fn assign(&self, consumer: &BaseConsumer<Self>, given: &TopicPartitionList) -> Result<(), Error> {
         if given.count() == 0 {
             return Ok(());
         }
         let committed = consumer
             .committed_offsets(given.clone(), self.limits.request)
-            .map_err(|error| Error::retry("take over partitions", error))?;
+            .map_err(|error| Error::retry("acquire partitions", error))?;
         let deadline = Instant::now() + self.limits.start;
         for element in committed.elements() {
             let partition = element.partition();
@@ -188,15 +189,15 @@ impl Group {
                 start: sender,
                 reader: Box::new(reader),
             };
-            self.assigned.try_send(assigned).map_err(|_| self.unanswered(partition, "nobody takes it"))?;
+            self.assigned.try_send(assigned).map_err(|_| self.unanswered(partition, "it was not received"))?;
             self.pending().insert(partition, Pending { lane, start, deadline });
         }
         Ok(())
     }
 
-    /// Begins with the partitions whose owners have answered since the last turn.
-    fn take_up(&self, consumer: &BaseConsumer<Self>) -> Result<(), Error> {
-        // Taking up more would make librdkafka forget that what it had was lost.
+    /// Starts the partitions whose owners have answered since the last iteration.
+    fn start_pending(&self, consumer: &BaseConsumer<Self>) -> Result<(), Error> {
+        // Starting more partitions would make librdkafka forget that its assignment was lost.
         if self.pending().is_empty() || consumer.assignment_lost() {
             return Ok(());
         }
@@ -211,56 +212,56 @@ impl Group {
         }
         list(&self.name, starts.into_iter())
             .and_then(|starts| consumer.incremental_assign(&starts))
-            .map_err(|error| Error::retry("take over partitions", error))
+            .map_err(|error| Error::retry("acquire partitions", error))
     }
 
     fn answered(&self) -> Result<Vec<(i32, i64, Lane)>, Error> {
         let mut pending = self.pending();
         let mut answers = Vec::new();
-        for (partition, asked) in pending.iter_mut() {
-            match self.shared.signal.look(&mut asked.start, asked.deadline) {
+        for (partition, offer) in pending.iter_mut() {
+            match self.shared.signal.look(&mut offer.start, offer.deadline) {
                 Some(Answer::Given(from)) => answers.push((*partition, from)),
-                Some(Answer::Refused) => return Err(self.unanswered(*partition, "nobody wants it")),
-                Some(Answer::Late) => return Err(self.unanswered(*partition, "nobody said in time where it begins")),
+                Some(Answer::Refused) => return Err(self.unanswered(*partition, "its owner rejected it")),
+                Some(Answer::Late) => return Err(self.unanswered(*partition, "its owner sent no start offset in time")),
                 None => {}
             }
         }
         let taken =
             answers.into_iter().filter_map(|(partition, from)| Some((partition, from, pending.remove(&partition)?)));
-        Ok(taken.map(|(partition, from, asked)| (partition, from, asked.lane)).collect())
+        Ok(taken.map(|(partition, from, offer)| (partition, from, offer.lane)).collect())
     }
 
     fn unanswered(&self, partition: i32, why: &str) -> Error {
-        Error::retry("take over partitions", format!("{}[{partition}]: {why}", self.name))
+        Error::retry("acquire partitions", format!("{}[{partition}]: {why}", self.name))
     }
 
     fn check_range(&self, consumer: &BaseConsumer<Self>, partition: i32, from: i64) -> Result<(), Error> {
         let (start, end) = consumer
             .fetch_watermarks(&self.name, partition, self.limits.request)
-            .map_err(|error| Error::retry("take over partitions", error))?;
+            .map_err(|error| Error::retry("acquire partitions", error))?;
         fault::check_range(&self.name, partition, from, Extent { start, end })
     }
 
-    /// Asks the owners to flush and let go, waits for them, and gives the partitions back.
+    /// Requests the owners to flush and release the partitions, waits for them, and unassigns the partitions.
     fn revoke(&self, consumer: &BaseConsumer<Self>, taken: &TopicPartitionList) -> Result<(), Error> {
         let partitions: Vec<i32> = taken.elements().iter().map(|element| element.partition()).collect();
-        // Nothing was read of these, so there is nothing to wait for.
+        // Nothing of these has been read, so there is nothing to wait for.
         let unread: Vec<Pending> = partitions.iter().filter_map(|partition| self.pending().remove(partition)).collect();
-        unread.into_iter().for_each(|asked| drop(asked.lane.revoke()));
+        unread.into_iter().for_each(|offer| drop(offer.lane.revoke()));
         let begun: Vec<(i32, Lane)> = {
             let mut lanes = self.lanes();
             partitions.iter().filter_map(|partition| Some((*partition, lanes.remove(partition)?))).collect()
         };
         let given = list(&self.name, begun.iter().map(|(partition, _)| (*partition, Offset::Invalid)));
         let released = begun.into_iter().filter_map(|(_, lane)| lane.revoke()).collect();
-        // A lost partition has a new owner already: nobody is helped by waiting.
+        // Lost partitions already have new owners, so waiting is pointless.
         if !consumer.assignment_lost() {
             self.await_release(consumer, released);
             self.commit(consumer);
         }
         given
             .and_then(|given| consumer.incremental_unassign(&given))
-            .map_err(|error| Error::retry("give partitions back", error))
+            .map_err(|error| Error::retry("release partitions", error))
     }
 
     fn await_release(&self, consumer: &BaseConsumer<Self>, released: Vec<oneshot::Receiver<()>>) {
@@ -302,9 +303,9 @@ impl ConsumerContext for Group {
         tracing::info!(topic = self.name, partitions = list.count(), ?cause, "rebalance");
         let done = match cause {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                // Nobody reads what is assigned to a consumer that ends.
+                // The consumer is ending, so its partitions have no reader.
                 let offered = if self.shared.ended() { Ok(()) } else { self.assign(consumer, list) };
-                // librdkafka waits for an answer in any case, also while it closes.
+                // librdkafka requires an assignment in any case, also while it closes.
                 let answered = consumer.incremental_assign(&TopicPartitionList::new());
                 offered.and(answered.map_err(|error| Error::retry("take over partitions", error)))
             }
@@ -318,7 +319,7 @@ impl ConsumerContext for Group {
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         self.served.store(true, Ordering::Relaxed);
         if let Err(error) = result {
-            tracing::debug!(%error, topic = self.name, "commit was refused");
+            tracing::debug!(%error, topic = self.name, "commit was rejected");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The way of one partition from librdkafka's queue to its reader.
+//! The path of one partition's messages from librdkafka's queue to its reader.
 //!
-//! The poll thread takes messages from the queue only while the lane has room. What it does not take stays in
-//! librdkafka, which stops fetching the partition when its own bound is reached: nothing is paused, purged or
-//! fetched twice, and other partitions do not notice.
+//! The poll thread takes messages from the queue only while the lane has capacity. Other messages stay in librdkafka,
+//! which stops fetching the partition at its own limit: nothing is paused, purged or fetched twice, and other
+//! partitions are not affected.
 
 use super::batch::Batch;
 use super::signal::Signal;
@@ -19,22 +19,22 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Batches that wait for a reader: at most 4,000 records, or 8 MiB and a record each.
+/// Batches queued for a reader: at most 4,000 records, or 8 MiB and one record each.
 const LANE_BATCHES_MAX: usize = 4;
 
-/// What the poll thread and its readers share.
+/// State that the poll thread and its readers share.
 #[derive(Default)]
 pub(super) struct Shared {
     /// Wakes the poll thread.
     pub(super) signal: Arc<Signal>,
     stop: AtomicBool,
     ending: OnceLock<Error>,
-    /// The next offset that each partition's owner has asked to commit.
+    /// The next offset that each partition's owner has requested to commit.
     commits: Mutex<BTreeMap<i32, i64>>,
 }
 
 impl Shared {
-    /// Ends the thread; the first reason is the one that is told.
+    /// Ends the thread; only the first reason is kept.
     pub(super) fn end(&self, reason: Option<Error>) {
         if let Some(error) = reason {
             tracing::warn!(%error, "consumer ends");
@@ -44,7 +44,7 @@ impl Shared {
         self.signal.raise();
     }
 
-    /// Whether the thread is to end.
+    /// Whether the thread should end.
     pub(super) fn ended(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
@@ -54,7 +54,7 @@ impl Shared {
         self.ending.get().cloned().unwrap_or_else(|| Error::retry("read the log", "the consumer has ended"))
     }
 
-    /// Takes what is to be committed.
+    /// Removes and returns the offsets to commit.
     pub(super) fn take_commits(&self) -> BTreeMap<i32, i64> {
         std::mem::take(&mut *self.commits.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -65,24 +65,24 @@ impl Shared {
     }
 }
 
-/// The poll thread's end.
+/// The poll thread's side.
 pub(super) struct Lane<C: ConsumerContext> {
     partition: i32,
     topic: Topic,
     batches: mpsc::Sender<Next>,
     revoke: oneshot::Sender<Acknowledge>,
     queue: Option<PartitionQueue<C>>,
-    /// Everything below was taken from the queue.
+    /// Everything below this offset has been taken from the queue.
     next: i64,
-    /// An end that came behind records and waits for room of its own.
+    /// An end of partition that followed records and waits for its own slot in the lane.
     end: Option<i64>,
 }
 
-/// What a look into the queue brought.
+/// The result of one attempt to move messages.
 pub(super) enum Pumped {
-    /// There was nothing to move, or no room for it.
+    /// There was nothing to move, or no capacity.
     Nothing,
-    /// Something moved; there may be more.
+    /// A batch moved; there may be more.
     Something,
 }
 
@@ -101,44 +101,44 @@ impl<C: ConsumerContext> Lane<C> {
         (Self { partition, topic, batches, revoke, queue: None, next: 0, end: None }, reader)
     }
 
-    /// The owner has said where it begins: messages come from this queue.
+    /// Starts reading from `queue`, at the offset that the owner has sent.
     pub(super) fn start(&mut self, from: i64, queue: PartitionQueue<C>) {
         self.next = from;
         self.queue = Some(queue);
     }
 
-    /// Takes no more: a queue keeps its consumer alive.
+    /// Stops reading: a queue keeps its consumer alive.
     pub(super) fn close(&mut self) {
         self.queue = None;
     }
 
-    /// Asks the owner to flush and let go; none when there is no owner any more.
+    /// Requests the owner to flush and release the partition; none if the owner no longer exists.
     pub(super) fn revoke(self) -> Option<oneshot::Receiver<()>> {
         let (acknowledge, released) = Acknowledge::new();
         self.revoke.send(acknowledge).is_ok().then_some(released)
     }
 
-    /// Moves one batch, if there is one and room for it. `position` tells the consumer's position in the partition.
+    /// Moves one batch, if there is one and capacity for it. `position` returns the consumer's position in a partition.
     pub(super) fn pump(&mut self, position: impl Fn(i32) -> Option<i64>) -> Result<Pumped, KafkaError> {
-        let Ok(room) = self.batches.try_reserve() else { return Ok(Pumped::Nothing) };
+        let Ok(slot) = self.batches.try_reserve() else { return Ok(Pumped::Nothing) };
         if let Some(end) = self.end.take() {
-            room.send(Next::End(end));
+            slot.send(Next::End(end));
             return Ok(Pumped::Something);
         }
         let Some(queue) = &self.queue else { return Ok(Pumped::Nothing) };
         let mut batch = Batch::default();
         let mut failed = None;
-        while batch.has_room() {
+        while batch.has_capacity() {
             match queue.poll(Duration::ZERO) {
                 Some(Ok(message)) => batch.push(self.topic, &message),
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     let seen = batch.next().unwrap_or(self.next);
-                    // The position is past the markers of transactions, which are no records.
+                    // The position is after the markers of transactions, which are not records.
                     self.end = Some(position(self.partition).unwrap_or(seen).max(seen));
                     break;
                 }
                 Some(Err(error)) => {
-                    // What was taken before it is gone from the queue: it must reach the reader all the same.
+                    // Messages before the error have left the queue, so they must still reach the reader.
                     failed = Some(error);
                     break;
                 }
@@ -147,10 +147,10 @@ impl<C: ConsumerContext> Lane<C> {
         }
         self.next = batch.next().unwrap_or(self.next).max(self.end.unwrap_or(0));
         let moved = if !batch.records.is_empty() {
-            room.send(Next::Records(batch.records));
+            slot.send(Next::Records(batch.records));
             Pumped::Something
         } else if let Some(end) = self.end.take() {
-            room.send(Next::End(end));
+            slot.send(Next::End(end));
             Pumped::Something
         } else {
             Pumped::Nothing
@@ -159,18 +159,18 @@ impl<C: ConsumerContext> Lane<C> {
     }
 }
 
-/// The owner's end.
+/// The owner's side.
 pub(super) struct LaneReader {
     partition: i32,
     batches: mpsc::Receiver<Next>,
     revoked: Option<oneshot::Receiver<Acknowledge>>,
     shared: Arc<Shared>,
-    /// A reader outside of a group is the only user of its consumer, and ends it.
+    /// Whether the reader is the only user of its consumer, as outside of a group, and ends it.
     owns: bool,
 }
 
 impl LaneReader {
-    /// Ends the consumer when it is dropped, and is never revoked.
+    /// A reader that ends the consumer when it is dropped, and is never revoked.
     pub(super) fn owning(mut self) -> Self {
         self.owns = true;
         self.revoked = None;
@@ -191,7 +191,7 @@ impl Reader for LaneReader {
     async fn next(&mut self) -> Result<Next, Error> {
         if let Some(revoked) = &mut self.revoked {
             tokio::select! {
-                // A partition that goes elsewhere is not read any further: what waits in the lane is dropped.
+                // A revoked partition is not read any further: batches queued in the lane are dropped.
                 biased;
                 acknowledge = revoked => {
                     self.revoked = None;

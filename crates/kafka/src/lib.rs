@@ -2,20 +2,20 @@
 //!
 //! ```text
 //!   append ─► producer ─────────────► one for all callers: idempotent, acks=all, partition by key::partition
-//!   fence ──► transactional producer ► one a partition; its id fences the previous owner
+//!   fence ──► transactional producer ► one per partition; its id fences the previous owner
 //!   extent ─► query client ──────────► low watermark and last stable offset
-//!   page ───► kept consumers ────────► one look, without a thread or a client of its own
+//!   page ───► kept consumers ────────► one read, without a thread or a client of its own
 //!   subscribe, read ─► consumer ─► poll thread ─┬─► lane 0 ─► Reader
 //!                                               └─► lane 3 ─► Reader      bounded; a full lane stops its
 //!                                                                         partition's fetching, nothing else
 //! ```
 //!
-//! librdkafka calls back on the thread that polls it, and an answer to "where does this partition begin" has to
-//! come from an asynchronous store. So every consumer has a thread of its own that does nothing but poll, call
-//! back and wait; it talks to the asynchronous side through channels.
+//! librdkafka runs callbacks on the thread that polls it, but the start offset of a partition comes from an
+//! asynchronous store. Every consumer therefore has its own thread, which only polls, runs callbacks and waits, and
+//! communicates with the asynchronous side through channels.
 //!
-//! What is absent: automatic commits, automatic offset resets and topics that create themselves. Each of them
-//! turns a mistake into lost records.
+//! Not supported: automatic commits, automatic offset resets and automatic creation of topics. Each of them can turn a
+//! mistake into lost records.
 
 mod batch;
 mod client;
@@ -54,27 +54,27 @@ pub struct Kafka {
     pages: page::Pages,
 }
 
-/// The topics' names on the cluster.
+/// The names of the topics on the cluster.
 #[derive(Debug, Clone)]
 pub struct Names {
     prefix: Arc<str>,
-    /// Of topics that are not in their first epoch.
+    /// The epochs of topics that are not in their first one.
     epochs: BTreeMap<Topic, u8>,
 }
 
 impl Names {
-    /// Names with a prefix, of topics in their first epoch.
+    /// Topic names with a prefix, in their first epoch.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into(), epochs: BTreeMap::new() }
     }
 
-    /// The same with another epoch of a topic.
+    /// Sets the epoch of a topic.
     pub fn at(mut self, topic: Topic, epoch: u8) -> Self {
         self.epochs.insert(topic, epoch);
         self
     }
 
-    /// Which incarnation of a topic is meant.
+    /// The epoch of a topic.
     pub fn epoch(&self, topic: Topic) -> u8 {
         self.epochs.get(&topic).copied().unwrap_or(0)
     }
@@ -84,12 +84,12 @@ impl Names {
         full_name(&self.prefix, topic, self.epoch(topic))
     }
 
-    /// The id of a consumer group: two deployments on one cluster must not share one.
+    /// The id of a consumer group, with the prefix: two deployments on one cluster must not share a group.
     pub(crate) fn of_group(&self, group: &str) -> String {
         format!("{}{group}", self.prefix)
     }
 
-    /// The group id of those who read outside of any group.
+    /// The group id of readers without a group.
     pub(crate) fn of_reader(&self) -> String {
         format!("{}reader", self.prefix)
     }
@@ -98,8 +98,8 @@ impl Names {
 impl Kafka {
     /// Connects to `kafka://host:port,host:port`.
     ///
-    /// Reads the partition counts once. Fatal when a topic does not exist or a setting is not understood, Retry
-    /// when no broker answers.
+    /// Reads the partition counts once. Fatal when a topic does not exist or a setting is invalid, Retry when no broker
+    /// answers.
     pub async fn open(url: &str, names: Names, config: &Config) -> Result<Self, Error> {
         let settings = client::Settings::new(url, config)?;
         let query = Arc::new(Query::new(&settings)?);
@@ -117,7 +117,7 @@ impl Kafka {
         Ok(Self { names, settings, counts, query, producer, pages })
     }
 
-    /// What is wrong with the topics, in plain sentences; empty when nothing is. See [`topics::check`].
+    /// Problems of the topics' settings, one sentence each; empty if there are none. See [`topics::check`].
     pub async fn check_topics(&self) -> Result<Vec<String>, Error> {
         topics::check_with(&self.settings, &self.names, &self.query).await
     }
@@ -149,11 +149,11 @@ impl Log for Kafka {
         self.producer.append(&self.names, count_of, records).await
     }
 
-    /// `end` is the last stable offset: the first offset of the oldest transaction that is still open, or the
-    /// high watermark when none is. Records behind an open transaction are not below `end`, whoever wrote them,
-    /// because no reader sees them yet. Once the transaction has ended `end` passes its marker as well, and so
-    /// does the position of a reader that says `End`: with nothing more appended, a reader that says
-    /// `End(position)` with `position >= end` has brought everything.
+    /// `end` is the last stable offset: the first offset of the oldest open transaction, or the high watermark if none
+    /// is open. Records after an open transaction, from any producer, are not below `end`, because no reader sees them
+    /// yet. Once the transaction has ended, `end` moves past its marker, and so does the position of a reader that
+    /// returns `End`: if nothing more is appended, a reader that returns `End(position)` with `position >= end` has
+    /// returned everything.
     async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
         self.check(topic, partition)?;
         Query::extent(&self.query, self.names.of(topic), partition).await
@@ -176,8 +176,8 @@ impl Log for Kafka {
 
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
         self.check(topic, partition)?;
-        let place = fence::Place { topic, partition, partitions: self.partitions(topic) };
-        fence::take_over(&self.settings, &self.names, place, &self.query).await
+        let owned = fence::Owned { topic, partition, partitions: self.partitions(topic) };
+        fence::acquire(&self.settings, &self.names, owned, &self.query).await
     }
 
     async fn successors(&self, exchange: &Exchange) -> Result<Box<dyn foretell_ports::log::Successors>, Error> {

@@ -1,7 +1,7 @@
-//! Looks at a partition without staying there, with consumers that are kept for the next look.
+//! Reads single pages of a partition, with consumers that are kept for the next read.
 //!
-//! A consumer of its own for each look would cost a client with its threads and connections every time, for a
-//! record that proves a checkpoint, tells the age of a lag or fills a gap of a stream.
+//! A new consumer for each page would mean a new client with its threads and connections every time, only to read a
+//! record that verifies a checkpoint, determines the age of a lag or fills a gap of a stream.
 
 use super::batch::Batch;
 use super::client::{Events, Query, Settings};
@@ -17,26 +17,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// Looks at once, and consumers kept for them; further looks wait.
+/// Concurrent page reads, and consumers kept for them; further reads wait.
 const LOOKS_MAX: usize = 4;
 
-const OPERATION: &str = "look into the log";
+const OPERATION: &str = "read a page of the log";
 
-/// The consumers of all looks; made when they are first needed.
+/// The consumers for page reads, created on first use.
 pub(super) struct Pages {
     settings: Settings,
     names: Names,
     query: Arc<Query>,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<BaseConsumer<Events>>>>,
 }
 
-/// What one look wants.
+/// One page read.
 struct Look {
     at: At,
     name: String,
     partition: i32,
-    /// What the partition held just before.
+    /// The extent of the partition just before the read.
     extent: Extent,
     deadline: Instant,
 }
@@ -47,7 +47,7 @@ impl Pages {
             settings: settings.clone(),
             names: names.clone(),
             query: Arc::clone(query),
-            places: Arc::new(Semaphore::new(LOOKS_MAX)),
+            slots: Arc::new(Semaphore::new(LOOKS_MAX)),
             idle: Arc::default(),
         }
     }
@@ -55,7 +55,7 @@ impl Pages {
     /// See [`foretell_ports::log::Log::page`].
     pub(super) async fn page(&self, at: At) -> Result<Page, Error> {
         let (name, partition) = (self.names.of(at.topic), fault::partition(at.partition)?);
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|closed| Error::retry(OPERATION, closed))?;
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|closed| Error::retry(OPERATION, closed))?;
         let extent = Query::extent(&self.query, name.clone(), at.partition).await?;
         fault::check_range(&name, partition, at.from, extent)?;
         if at.from == extent.end {
@@ -69,11 +69,11 @@ impl Pages {
         let idle = Arc::clone(&self.idle);
         let looked = tokio::task::spawn_blocking(move || {
             let page = look.page(&consumer);
-            // One that has failed may have anything in its queue: its successor is made anew.
+            // A consumer that has failed may have anything in its queue: it is dropped, and a new one created later.
             if page.is_ok() {
                 lock(&idle).push(consumer);
             }
-            drop(place);
+            drop(slot);
             page
         });
         looked.await.map_err(|ended| Error::retry(OPERATION, ended))?
@@ -81,8 +81,8 @@ impl Pages {
 
     fn consumer(&self) -> Result<BaseConsumer<Events>, Error> {
         let mut settings = self.settings.consumer(&self.names.of_reader());
-        // One answer of the broker is a page: nothing is fetched ahead, and no fetch of a look that is over waits at
-        // the end of a partition while the next look waits for its answer.
+        // One response of the broker is a page: nothing is prefetched, and no fetch of a finished read waits at the end
+        // of a partition while the next read waits for its response.
         settings.set("queued.min.messages", "1").set("fetch.wait.max.ms", "1").set("fetch.queue.backoff.ms", "1");
         settings.create_with_context(Events).map_err(|error| Error::fatal("create a consumer", error))
     }
@@ -92,7 +92,7 @@ impl Drop for Pages {
     fn drop(&mut self) {
         let idle = std::mem::take(&mut *lock(&self.idle));
         if !idle.is_empty() {
-            // The end of a consumer blocks, and this may be a thread of the runtime.
+            // Closing a consumer blocks, and this may be a thread of the runtime.
             drop(std::thread::Builder::new().name("kafka pages".to_owned()).spawn(move || drop(idle)));
         }
     }
@@ -105,18 +105,18 @@ fn lock(idle: &Mutex<Vec<BaseConsumer<Events>>>) -> std::sync::MutexGuard<'_, Ve
 impl Look {
     fn page(&self, consumer: &BaseConsumer<Events>) -> Result<Page, Error> {
         let failed = |error: KafkaError| Error::retry(OPERATION, error);
-        let mut place = TopicPartitionList::new();
-        place.add_partition_offset(&self.name, self.partition, Offset::Offset(self.at.from)).map_err(failed)?;
-        consumer.assign(&place).map_err(failed)?;
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(&self.name, self.partition, Offset::Offset(self.at.from)).map_err(failed)?;
+        consumer.assign(&assignment).map_err(failed)?;
         let page = self.collect(consumer)?;
         consumer.unassign().map_err(failed)?;
         Ok(page)
     }
 
-    /// Waits for the first record or the end, and takes what came with it.
+    /// Waits for the first record or the end, and collects what has arrived with it.
     fn collect(&self, consumer: &BaseConsumer<Events>) -> Result<Page, Error> {
         let mut batch = Batch::default();
-        while batch.has_room() {
+        while batch.has_capacity() {
             let wait = match batch.next() {
                 None => self.deadline.saturating_duration_since(Instant::now()),
                 Some(_) => Duration::ZERO,
@@ -125,14 +125,14 @@ impl Look {
                 Some(Ok(message)) if self.is_ours(&message) => batch.push(self.at.topic, &message),
                 Some(Ok(_)) => {}
                 Some(Err(KafkaError::PartitionEOF(partition))) if partition == self.partition => {
-                    // Holes behind the last record are brought, too. What the brokers called the end before this
-                    // look is below the end that it has come to.
+                    // Holes after the last record count as read. The end that brokers reported before this read is
+                    // below the end that it has reached.
                     let next = batch.next().unwrap_or(self.at.from).max(self.extent.end);
                     return Ok(Page { records: batch.records, next });
                 }
                 Some(Err(error)) => match fault::consumption(&self.name, Some(self.partition), &error) {
                     Some(error) => return Err(error),
-                    None => tracing::debug!(topic = self.name, partition = self.partition, %error, "still looking"),
+                    None => tracing::debug!(topic = self.name, partition = self.partition, %error, "still reading"),
                 },
                 None if batch.records.is_empty() && Instant::now() >= self.deadline => {
                     return Err(Error::retry(OPERATION, format!("{}[{}]: no answer", self.name, self.partition)));
@@ -144,7 +144,7 @@ impl Look {
         Ok(Page { next: batch.next().unwrap_or(self.at.from), records: batch.records })
     }
 
-    /// Nothing of an earlier look comes any more; if it did, a checkpoint would be held against the wrong record.
+    /// Rejects messages of an earlier read; otherwise a checkpoint could be compared with the wrong record.
     fn is_ours(&self, message: &impl Message) -> bool {
         message.partition() == self.partition && message.topic() == self.name && message.offset() >= self.at.from
     }

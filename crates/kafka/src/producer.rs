@@ -14,18 +14,18 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long to wait before trying again to enter a queue that other callers have filled.
+/// How long to wait before the next attempt to enter a full queue.
 const QUEUE_FULL_WAIT_MS: u64 = 5;
 
-/// Where a record goes.
-pub(super) struct Place {
+/// The destination of a record.
+pub(super) struct Target {
     pub(super) name: String,
     pub(super) partition: u32,
-    /// For a topic that keeps the timestamps of producers.
+    /// Set for a topic that keeps the timestamps of producers.
     pub(super) timestamp_ms: Option<i64>,
 }
 
-/// librdkafka's producer, made anew after an error that it does not survive.
+/// librdkafka's producer, re-created after an error that it does not recover from.
 pub(super) struct Producer {
     settings: Settings,
     current: Mutex<FutureProducer<Events>>,
@@ -36,7 +36,7 @@ impl Producer {
         Ok(Self { settings: settings.clone(), current: Mutex::new(create(settings)?) })
     }
 
-    /// Sends all, waits for all. See [`foretell_ports::log::Log::append`].
+    /// Sends all records and waits for their acknowledgements. See [`foretell_ports::log::Log::append`].
     pub(super) async fn append(
         &self,
         names: &Names,
@@ -44,18 +44,18 @@ impl Producer {
         records: Vec<NewRecord>,
     ) -> Result<Vec<Position>, Error> {
         check_sizes(&records)?;
-        let place = |record: &NewRecord| Place {
+        let target = |record: &NewRecord| Target {
             name: names.of(record.topic),
             partition: partition_of(record, partitions(record.topic)),
             timestamp_ms: None,
         };
-        self.send(records.iter().map(|record| (record, place(record)))).await
+        self.send(records.iter().map(|record| (record, target(record)))).await
     }
 
-    /// Sends all to where they are to go, waits for all; in the order of the call within a partition.
+    /// Sends each record to its target and waits for all; keeps the order of the call within a partition.
     pub(super) async fn send(
         &self,
-        records: impl Iterator<Item = (&NewRecord, Place)>,
+        records: impl Iterator<Item = (&NewRecord, Target)>,
     ) -> Result<Vec<Position>, Error> {
         let producer = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let delivered = send_all(&producer, records).await;
@@ -65,10 +65,10 @@ impl Producer {
         delivered
     }
 
-    /// Replaces a producer that librdkafka has given up; anything else recovers by itself.
+    /// Replaces a producer after a fatal error; it recovers from all others by itself.
     fn renew(&self, failed: FutureProducer<Events>) {
         let Some((code, reason)) = failed.client().fatal_error() else { return };
-        tracing::warn!(?code, reason, "producer gave up and is replaced");
+        tracing::warn!(?code, reason, "producer failed and is replaced");
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.client().fatal_error().is_none() {
             return; // Another caller was first.
@@ -76,7 +76,7 @@ impl Producer {
         match create(&self.settings) {
             Ok(new) => {
                 let old = std::mem::replace(&mut *current, new);
-                // Its end waits for its thread.
+                // Dropping it waits for its thread.
                 tokio::task::spawn_blocking(move || drop((old, failed)));
             }
             Err(error) => tracing::warn!(%error, "producer was not replaced"),
@@ -88,16 +88,16 @@ fn create(settings: &Settings) -> Result<FutureProducer<Events>, Error> {
     settings.producer().create_with_context(Events).map_err(|error| Error::fatal("create a producer", error))
 }
 
-/// Sends in order, waits for all, and answers in order; the first failure is the answer.
+/// Sends in order, waits for all, and returns the positions in order, or the first failure.
 async fn send_all(
     producer: &FutureProducer<Events>,
-    records: impl Iterator<Item = (&NewRecord, Place)>,
+    records: impl Iterator<Item = (&NewRecord, Target)>,
 ) -> Result<Vec<Position>, Error> {
     let (mut waiting, mut positions) = (VecDeque::new(), Vec::new());
     let mut failure = None;
-    for (record, place) in records {
-        let mut unsent = future_record(&place.name, fault::partition(place.partition)?, record);
-        unsent.timestamp = place.timestamp_ms;
+    for (record, target) in records {
+        let mut unsent = future_record(&target.name, fault::partition(target.partition)?, record);
+        unsent.timestamp = target.timestamp_ms;
         loop {
             match producer.send_result(unsent) {
                 Ok(delivery) => {
@@ -106,7 +106,7 @@ async fn send_all(
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
                     unsent = returned;
-                    make_room(&mut waiting, &mut positions).await.unwrap_or_else(|error| failure = Some(error));
+                    wait_for_space(&mut waiting, &mut positions).await.unwrap_or_else(|error| failure = Some(error));
                 }
                 Err((error, _)) => {
                     failure = Some(fault::delivery(&error));
@@ -127,8 +127,8 @@ async fn send_all(
     failure.map_or(Ok(positions), Err)
 }
 
-/// Waits for the oldest record of the same call, or for those of others.
-async fn make_room(
+/// Waits until the queue has space: for the oldest record of this call, or for those of others.
+async fn wait_for_space(
     waiting: &mut VecDeque<(Topic, DeliveryFuture)>,
     positions: &mut Vec<Position>,
 ) -> Result<(), Error> {
@@ -139,7 +139,7 @@ async fn make_room(
     Ok(())
 }
 
-/// The record for a partition that was chosen.
+/// A record for a given partition.
 pub(super) fn future_record<'a>(name: &'a str, partition: i32, record: &'a NewRecord) -> FutureRecord<'a, [u8], [u8]> {
     let headers = record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |all, header| {
         all.insert(Header { key: &header.0, value: Some(&header.1[..]) })
@@ -149,7 +149,7 @@ pub(super) fn future_record<'a>(name: &'a str, partition: i32, record: &'a NewRe
     sent
 }
 
-/// Where a record ended up.
+/// The position of a delivered record.
 pub(super) async fn delivered(topic: Topic, delivery: DeliveryFuture) -> Result<Position, Error> {
     match delivery.await {
         Ok(Ok(Delivery { partition, offset, .. })) => {

@@ -1,7 +1,8 @@
-//! Wakes a poll thread: the one thing that it sleeps on.
+//! Wakes a poll thread. The thread waits for nothing else.
 //!
-//! librdkafka raises it when a queue gets its first message, readers when they have made room, and the answer to
-//! a question when it comes. A raise while nobody waits is kept, so none is lost between looking and waiting.
+//! librdkafka raises the signal when a queue gets its first message, readers when they have free capacity, and the
+//! answer to a request when it arrives. A signal that is raised while the thread does not wait is kept, so none is lost
+//! between checking and waiting.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,14 +25,14 @@ impl Signal {
         self.changed.notify_one();
     }
 
-    /// Waits until it is raised, at most that long, and lowers it.
+    /// Waits until the signal is raised, for at most the given time, and resets it.
     pub(super) fn wait(&self, at_most: Duration) {
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.changed.wait_timeout_while(raised, at_most, |raised| !*raised);
         *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
     }
 
-    /// The answer, if it has come or can no longer come in time; otherwise it will raise the signal.
+    /// The answer, if it has arrived or can no longer arrive in time; otherwise it will raise the signal.
     pub(super) fn look<T>(
         self: &Arc<Self>,
         receiver: &mut oneshot::Receiver<T>,
@@ -45,7 +46,7 @@ impl Signal {
         }
     }
 
-    /// Waits for an answer until `deadline`, and does `meanwhile` whenever it wakes up.
+    /// Waits for an answer until `deadline`, and calls `meanwhile` at each wake-up.
     pub(super) fn answer<T>(
         self: &Arc<Self>,
         receiver: &mut oneshot::Receiver<T>,
@@ -68,14 +69,14 @@ impl Wake for Signal {
     }
 }
 
-/// What became of a question.
+/// The outcome of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer<T> {
     /// The answer.
     Given(T),
-    /// The other end was dropped.
+    /// The sender was dropped.
     Refused,
-    /// The time is up.
+    /// The deadline has passed.
     Late,
 }
 
@@ -89,7 +90,7 @@ mod tests {
         signal.raise();
         let start = Instant::now();
         signal.wait(Duration::from_secs(60));
-        assert!(start.elapsed() < Duration::from_secs(30), "the raise was lost");
+        assert!(start.elapsed() < Duration::from_secs(30), "the signal was lost");
         signal.wait(Duration::from_millis(1));
     }
 

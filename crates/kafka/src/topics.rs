@@ -1,8 +1,8 @@
-//! Creating the topics, and checking those that are there.
+//! Creates missing topics, and checks existing ones.
 //!
-//! `foretell migrate` creates what is missing and never alters what exists: a partition count that changes in
-//! place breaks the order of keys, and settings of a topic belong to whoever runs the cluster. `serve` refuses to
-//! start on topics that would lose records or reorder time.
+//! `foretell migrate` creates missing topics and never alters existing ones: a partition count that changes in place
+//! breaks the order of keys, and the settings of a topic are the responsibility of the cluster's operators. `serve`
+//! does not start on topics that would lose records or reorder time.
 
 use super::client::{MESSAGE_BYTES_MAX, Query, Settings};
 use super::{Config, Names};
@@ -22,23 +22,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long to wait before asking again whether all brokers know a new topic.
+/// How long to wait before checking again whether all brokers have a new topic.
 const PROPAGATION_WAIT_MS: u64 = 100;
 const CREATE: &str = "create a topic";
-/// Room that a topic needs beyond the largest record, for the frame of its batch.
+/// Bytes that a topic must allow beyond the largest record, for the frame of its batch.
 const FRAME_BYTES: usize = 64 * 1024;
 
-/// The shape of topics that are created.
+/// The settings of topics that are created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shape {
     /// Partitions of each topic.
     pub partitions: u32,
-    /// Copies of each record; with fewer than three, a dying broker can take acknowledged records along.
+    /// Copies of each record; with fewer than three, the failure of a broker can lose acknowledged records.
     pub replication_factor: u16,
     /// Copies that must exist before a record is acknowledged.
     pub min_insync_replicas: u16,
-    /// How long records are kept that no row is folded from.
+    /// How long records are kept in topics that are not folded into rows.
     pub retention: Retention,
 }
 
@@ -48,9 +48,9 @@ impl Default for Shape {
     }
 }
 
-/// Creates the topics that are missing; answers their names.
+/// Creates missing topics; returns their names.
 ///
-/// Safe when two run at once. Reject when the brokers refuse the shape.
+/// Two can run at the same time. Reject when the brokers reject the settings.
 pub async fn ensure(url: &str, names: &Names, config: &Config, shape: &Shape) -> Result<Vec<String>, Error> {
     let settings = Settings::new(url, config)?;
     let query = Arc::new(Query::new(&settings)?);
@@ -66,14 +66,14 @@ pub async fn ensure(url: &str, names: &Names, config: &Config, shape: &Shape) ->
     Ok(created)
 }
 
-/// What is wrong with the topics, in plain sentences; empty when nothing is.
+/// Problems of the topics' settings, one sentence each; empty if there are none.
 pub async fn check(url: &str, names: &Names, config: &Config) -> Result<Vec<String>, Error> {
     let settings = Settings::new(url, config)?;
     let query = Arc::new(Query::new(&settings)?);
     check_with(&settings, names, &query).await
 }
 
-/// The highest epoch of each topic that is there.
+/// The highest existing epoch of each topic.
 pub async fn newest(url: &str, prefix: &str, config: &Config) -> Result<BTreeMap<Topic, u8>, Error> {
     let query = Arc::new(Query::new(&Settings::new(url, config)?)?);
     let mut newest = BTreeMap::new();
@@ -104,7 +104,7 @@ pub(super) async fn check_with(settings: &Settings, names: &Names, query: &Arc<Q
         && appointments != reminders
     {
         problems.push(format!(
-            "{} has {appointments} partitions and {} has {reminders}; a client's reminders must stand in the \
+            "{} has {appointments} partitions and {} has {reminders}; a client's reminders must be in the \
              partition of the same number.",
             names.of(Topic::Appointments),
             names.of(Topic::Reminders),
@@ -113,7 +113,7 @@ pub(super) async fn check_with(settings: &Settings, names: &Names, query: &Arc<Q
     Ok(problems)
 }
 
-/// Holds a topic's properties against what the fold relies on.
+/// Compares a topic's properties with those that the fold requires.
 fn judge<'a>(topic: Topic, name: &str, property: impl Fn(&str) -> Option<&'a str>) -> Vec<String> {
     let mut problems = Vec::new();
     let mut expect = |key: &str, wanted: &str, why: &str| match property(key) {
@@ -128,10 +128,10 @@ fn judge<'a>(topic: Topic, name: &str, property: impl Fn(&str) -> Option<&'a str
         expect("retention.ms", "-1", "rows could not be folded from the beginning again.");
         expect("retention.bytes", "-1", "rows could not be folded from the beginning again.");
     }
-    let room = property("max.message.bytes").and_then(|bytes| bytes.parse::<usize>().ok()).unwrap_or(0);
-    if room < RECORD_BYTES_MAX + FRAME_BYTES {
+    let allowed = property("max.message.bytes").and_then(|bytes| bytes.parse::<usize>().ok()).unwrap_or(0);
+    if allowed < RECORD_BYTES_MAX + FRAME_BYTES {
         let wanted = RECORD_BYTES_MAX + FRAME_BYTES;
-        problems.push(format!("{name} has max.message.bytes={room}: the largest records need {wanted}."));
+        problems.push(format!("{name} has max.message.bytes={allowed}: the largest records need {wanted}."));
     }
     problems
 }
@@ -158,7 +158,7 @@ async fn create(settings: &Settings, name: &str, topic: Topic, shape: &Shape) ->
     create_new(settings, &new).await
 }
 
-/// Creates a topic, if it is not there.
+/// Creates a topic, if it does not exist.
 pub(super) async fn create_new(settings: &Settings, new: &NewTopic<'_>) -> Result<(), Error> {
     let failed = CREATE;
     let (client, options) = admin(settings)?;
@@ -178,14 +178,14 @@ pub(super) async fn await_known(query: &Arc<Query>, name: &str, at_most: Duratio
     let deadline = Instant::now() + at_most;
     while Query::partition_count(query, name.to_owned()).await?.is_none() {
         if Instant::now() > deadline {
-            return Err(Error::retry(CREATE, format!("{name} was created, but is not known yet")));
+            return Err(Error::retry(CREATE, format!("{name} was created, but not all brokers have it yet")));
         }
         tokio::time::sleep(Duration::from_millis(PROPAGATION_WAIT_MS)).await;
     }
     Ok(())
 }
 
-/// Deletes a topic, if it is there, and waits until nobody knows it.
+/// Deletes a topic, if it exists, and waits until no broker has it.
 pub(super) async fn delete(settings: &Settings, query: &Arc<Query>, name: &str) -> Result<(), Error> {
     let failed = "delete a topic";
     let (client, options) = admin(settings)?;
@@ -198,14 +198,14 @@ pub(super) async fn delete(settings: &Settings, query: &Arc<Query>, name: &str) 
     let deadline = Instant::now() + settings.request_timeout();
     while Query::partition_count(query, name.to_owned()).await?.is_some() {
         if Instant::now() > deadline {
-            return Err(Error::retry(failed, format!("{name} was deleted, and is still there: run it again")));
+            return Err(Error::retry(failed, format!("{name} was deleted but still exists: run the command again")));
         }
         tokio::time::sleep(Duration::from_millis(PROPAGATION_WAIT_MS)).await;
     }
     Ok(())
 }
 
-/// Gives a topic these properties of its own, and no others.
+/// Sets exactly these properties on a topic.
 pub(super) async fn alter(settings: &Settings, name: &str, own: &BTreeMap<String, String>) -> Result<(), Error> {
     let failed = "set the properties of a topic";
     let (client, options) = admin(settings)?;
@@ -219,7 +219,7 @@ pub(super) async fn alter(settings: &Settings, name: &str, own: &BTreeMap<String
     }
 }
 
-/// The properties that a topic has of its own, without those that the brokers give it.
+/// The properties that are set on a topic itself, without the brokers' defaults.
 pub(super) async fn own(settings: &Settings, name: &str) -> Result<BTreeMap<String, String>, Error> {
     let entries = entries(settings, name).await?.into_iter();
     let own = entries.filter(|entry| matches!(entry.source, ConfigSource::DynamicTopic));

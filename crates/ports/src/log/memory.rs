@@ -169,8 +169,8 @@ impl super::Log for Log {
     async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
         let start = self.shared.with(topic, partition, |partition| partition.start)?;
         if from < start {
-            let detail =
-                format!("partition {partition} of {} begins at {start}; offset {from} was requested", topic.name());
+            let name = topic.name();
+            let detail = format!("partition {partition} of {name} begins at {start}; offset {from} was requested");
             return Err(Error::fatal("read the log", detail));
         }
         Ok(Box::new(Tail { shared: Arc::clone(&self.shared), topic, partition, next: from, reported_end: None }))

@@ -183,7 +183,7 @@ fn netset(bytes: &[u8]) {
 fn mmdb(bytes: &[u8]) {
     let Ok(geo) = Geo::of_bytes(bytes.to_vec()) else { return };
     let _ = geo.built_ms();
-    for place in addresses().filter_map(|address| geo.place(address).ok()) {
+    for place in addresses().filter_map(|address| geo.locate(address).ok()) {
         if let Some((latitude, longitude)) = place.coordinates {
             assert!(latitude.abs() <= 90.0 && longitude.abs() <= 180.0, "{latitude} {longitude}");
         }

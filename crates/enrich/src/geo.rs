@@ -1,12 +1,12 @@
-//! What an MMDB file says of an address: its autonomous system, country, city and coordinates.
+//! Looks up addresses in MMDB files: autonomous system, country, city and coordinates.
 //!
-//! Two layouts are read, whichever a record has: that of MaxMind's files (`country.iso_code`, `city.names.en`,
+//! Records of two layouts are read: that of MaxMind's files (`country.iso_code`, `city.names.en`,
 //! `location.latitude`) and the flat one of the ip-location-db project (`country_code`, `city`, `latitude`).
 //!
-//! The file is memory-mapped: of a hundred megabytes only the pages that are asked for are held, and the kernel may
-//! drop them. It is not the file itself that is mapped but a copy without a name in the temporary directory. A file
-//! that somebody overwrites in place, or cuts off, would change under the reader and end the process with SIGBUS;
-//! nobody can reach the copy. Where no copy can be made (a read-only file system) the file is read into memory.
+//! The file is memory-mapped: of a hundred megabytes only the pages that are used are in memory, and the kernel may
+//! evict them. What is mapped is not the file itself but an unnamed copy in the temporary directory. If the file itself
+//! were mapped and then overwritten in place or truncated, the process would end with SIGBUS; the copy is out of
+//! reach. If no copy can be made (on a read-only file system), the file is read into memory.
 
 use foretell_events::country;
 use maxminddb::Reader;
@@ -19,13 +19,14 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// Largest file; the largest city files of today have about 200 MB.
+/// Largest file; today's largest city files have about 200 MB.
 const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
-/// Longest name of a city, in bytes; as of events.
+/// Longest name of a city, in bytes; the same as in events.
 const CITY_BYTES_MAX: usize = foretell_events::codec::bounds::TEXT_BYTES_MAX;
 
-/// Largest `accuracy_radius` of a place, in kilometres. Beyond it a record says a region or a country, whose middle
-/// nobody has travelled from: it is as far as places may lie apart and still be taken for one, see
+/// Largest usable `accuracy_radius` of a location, in kilometres. A record with a larger one describes a region or a
+/// country, whose centre is not where the user is. The value is the largest distance at which two locations still
+/// count as the same, see
 /// [`Travel::distance_km_max`](foretell_domain::score::login::signal::settings::Travel::distance_km_max).
 const ACCURACY_KM_MAX: f64 = 100.0;
 
@@ -34,22 +35,22 @@ pub struct Geo {
     reader: Reader<Bytes>,
 }
 
-/// What a file says of an address, as far as it does.
+/// What a file contains about an address; each part may be missing.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Place {
+pub struct Location {
     /// Autonomous system.
     pub asn: Option<u32>,
     /// ISO 3166-1 alpha-2; never a placeholder.
     pub country: Option<String>,
     /// English name.
     pub city: Option<String>,
-    /// Latitude and longitude in degrees, where the file knows them well enough to tell a journey.
+    /// Latitude and longitude in degrees, if they are precise enough to detect travel.
     pub coordinates: Option<(f64, f64)>,
 }
 
 impl Geo {
-    /// Opens a file. Errs with a sentence where it cannot be read or is no MMDB, as a truncated one is not: what
-    /// describes the file stands at its end.
+    /// Opens a file. Fails with a sentence if it cannot be read or is not an MMDB file. A truncated file is not one,
+    /// because its metadata is at the end.
     pub fn open(path: &Path) -> Result<Self, String> {
         let bytes = std::fs::metadata(path).map_err(|cause| cause.to_string())?.len();
         if bytes > BYTES_MAX {
@@ -60,7 +61,7 @@ impl Geo {
         Ok(Self { reader })
     }
 
-    /// Opens the bytes of a file.
+    /// Opens the content of a file.
     pub fn of_bytes(bytes: Vec<u8>) -> Result<Self, String> {
         let reader = Reader::from_source(Bytes::Held(bytes)).map_err(|cause| cause.to_string())?;
         Ok(Self { reader })
@@ -71,17 +72,17 @@ impl Geo {
         i64::try_from(self.reader.metadata().build_epoch).unwrap_or(i64::MAX).saturating_mul(1000)
     }
 
-    /// What it says of an address; nothing where it knows none. Errs where the record is damaged.
-    pub fn place(&self, ip: IpAddr) -> Result<Place, maxminddb::MaxMindDbError> {
+    /// The location of an address; empty if the file has no record of it. Fails if the record is damaged.
+    pub fn locate(&self, ip: IpAddr) -> Result<Location, maxminddb::MaxMindDbError> {
         if ip.is_ipv6() && self.reader.metadata().ip_version == 4 {
-            return Ok(Place::default());
+            return Ok(Location::default());
         }
         let record: Option<Record<'_>> = self.reader.lookup(ip)?.decode()?;
-        Ok(record.map(Record::place).unwrap_or_default())
+        Ok(record.map(Record::location).unwrap_or_default())
     }
 }
 
-/// The bytes of a file, which nobody changes.
+/// The content of a file, which cannot change.
 enum Bytes {
     Mapped(FileData),
     Held(Vec<u8>),
@@ -101,21 +102,21 @@ impl Bytes {
         match mapped_copy(path) {
             Ok(data) => Ok(Self::Mapped(data)),
             Err(cause) => {
-                tracing::debug!(%cause, path = %path.display(), "holding a data file in memory");
+                tracing::debug!(%cause, path = %path.display(), "reading a data file into memory");
                 std::fs::read(path).map(Self::Held)
             }
         }
     }
 }
 
-/// A mapping of a copy, which loses its name as soon as it is mapped.
+/// A mapping of a copy, which is unlinked as soon as it is mapped.
 fn mapped_copy(path: &Path) -> io::Result<FileData> {
     let mut copy = tempfile::NamedTempFile::new()?;
     io::copy(&mut File::open(path)?, copy.as_file_mut())?;
     mmap_guard::map_file(copy.path())
 }
 
-/// A record in either layout; what else is in it is not read.
+/// A record in either layout; other fields are not read.
 #[derive(Deserialize)]
 struct Record<'a> {
     autonomous_system_number: Option<Number>,
@@ -123,7 +124,7 @@ struct Record<'a> {
     country: Option<Country<'a>>,
     country_code: Option<&'a str>,
     city: Option<City<'a>>,
-    location: Option<Location>,
+    location: Option<Point>,
     latitude: Option<Number>,
     longitude: Option<Number>,
 }
@@ -150,13 +151,13 @@ struct Names<'a> {
 }
 
 #[derive(Deserialize)]
-struct Location {
+struct Point {
     accuracy_radius: Option<Number>,
     latitude: Option<Number>,
     longitude: Option<Number>,
 }
 
-/// A number of whatever type the file's maker chose: whole, of either precision, or as a text.
+/// A number in any type that files use: an integer, a float of either precision, or a text.
 #[derive(Clone, Copy)]
 struct Number(f64);
 
@@ -184,7 +185,7 @@ impl<'de> Deserialize<'de> for Number {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
-                // An empty one is no number, and no reason to give the record up.
+                // An empty text is not a number, but no reason to discard the record.
                 Ok(Number(text.trim().parse().unwrap_or(f64::NAN)))
             }
         }
@@ -193,7 +194,7 @@ impl<'de> Deserialize<'de> for Number {
 }
 
 impl Record<'_> {
-    fn place(self) -> Place {
+    fn location(self) -> Location {
         let country = self.country.and_then(|country| country.iso_code).or(self.country_code);
         let country = country.map(str::to_ascii_uppercase).filter(|code| country::exists(code));
         let city = match self.city {
@@ -208,10 +209,10 @@ impl Record<'_> {
         };
         let coordinates = latitude.zip(longitude).map(|(latitude, longitude)| (latitude.0, longitude.0));
         let is_coarse = city.is_none() || accuracy_km.is_some_and(|radius| radius.0 > ACCURACY_KM_MAX);
-        let coordinates = coordinates.filter(|place| !is_coarse && *place != (0.0, 0.0));
+        let coordinates = coordinates.filter(|point| !is_coarse && *point != (0.0, 0.0));
         let exist = |(latitude, longitude): &(f64, f64)| latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
         let asn = self.autonomous_system_number.map(|asn| asn.0);
-        Place {
+        Location {
             // In range, so the conversion is exact.
             asn: asn.filter(|asn| (1.0..=f64::from(u32::MAX)).contains(asn)).map(|asn| asn as u32),
             country,

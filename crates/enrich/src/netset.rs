@@ -1,33 +1,33 @@
-//! Sets of networks in the netset format of FireHOL: an address or a prefix a line, `#` begins a comment.
+//! Sets of networks in the netset format of FireHOL: one address or prefix per line, `#` begins a comment.
 //!
-//! A set is two sorted lists of ranges that neither touch nor overlap, one a protocol. Whether an address is in it
-//! is one binary search: 17 steps at 100,000 prefixes, over 400 KiB of first addresses that stay in the processor's
-//! caches. A trie would also say *which* prefix it was, and pay with pointers for what nobody asks.
+//! A set is two sorted lists of ranges, one per protocol, which neither touch nor overlap. A look-up is one binary
+//! search: 17 steps at 100,000 prefixes, over 400 KiB of first addresses that stay in the processor's caches. A trie
+//! would also return *which* prefix matched, at the cost of pointers, but that is not needed.
 //!
-//! An IPv6 address stands for its household, as an IPv4 address does: a prefix longer than a /64 is taken for the /64,
-//! because hosts change what is behind it. Addresses and prefixes that stand for IPv4 ones (`::ffff:81.9.4.0/120`) are
-//! those. One that stands for all of them (`::ffff:0:0/96`), or is written like one with the length of an IPv4 prefix
-//! (`::ffff:81.9.4.0/24`), is left out and named: nobody means that.
+//! An IPv6 address represents its household, as an IPv4 address does: a prefix longer than a /64 counts as its /64,
+//! because hosts change the remaining bits. Addresses and prefixes that represent IPv4 ones (`::ffff:81.9.4.0/120`) are
+//! treated as those. A prefix that covers all of them (`::ffff:0:0/96`), or is written like one with the length of an
+//! IPv4 prefix (`::ffff:81.9.4.0/24`), is ignored and reported, because it is certainly a mistake.
 //!
-//! Lists come from elsewhere, often by a cron job. A line that means nothing is counted and the first ones are
-//! named; the rest holds. A file of nothing but such lines is no netset (a page that says "not found", most likely)
-//! and is refused, so that the set before it stays in force.
+//! Lists come from elsewhere, often through a cron job. Invalid lines are counted and the first ones are reported; the
+//! others are used. A file with only invalid lines is not a netset (most likely a "not found" page) and is rejected, so
+//! that the previous set stays in force.
 
 use foretell_events::address::{LOCAL_V4, LOCAL_V6, household_bits, inner, translation};
 use foretell_events::document::{self, NotText};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Faulty lines that are named.
+/// Invalid lines that are reported.
 const NAMED_MAX: usize = 3;
-/// How much of a faulty line is shown, in bytes.
+/// How much of an invalid line is reported, in bytes.
 const SHOWN_BYTES: usize = 40;
 
-/// What the local blocks that a list names as a whole mean.
+/// How to treat local blocks that a list contains as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bogons {
-    /// Nothing: public lists name them so that routers drop strays.
+    /// Ignore them: public lists contain them so that routers drop stray packets.
     Leave,
-    /// What they say.
+    /// Use them.
     Take,
 }
 
@@ -38,34 +38,34 @@ pub struct Netset {
     v6: Ranges<u128>,
 }
 
-/// A netset as it was read.
+/// The result of reading a netset.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Read {
     /// The addresses.
     pub set: Netset,
-    /// Lines that were taken.
+    /// Valid lines.
     pub prefixes: usize,
-    /// Lines that mean nothing.
+    /// Invalid lines.
     pub faulty: usize,
-    /// The first of them, as in `line 7: "<html>"`.
+    /// The first invalid lines, as in `line 7: "<html>"`.
     pub named: Vec<String>,
 }
 
-/// Why a text is no netset.
+/// Why a text is not a netset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It has lines, and none of them is an address or a prefix.
+    /// It has lines, but none of them is an address or a prefix.
     #[error("none of its {faulty} lines is an address or a prefix; {first}")]
     Nothing {
-        /// How many.
+        /// The number of lines.
         faulty: usize,
-        /// The first.
+        /// The first line.
         first: String,
     },
-    /// It is in another encoding than UTF-8.
+    /// It is not UTF-8.
     #[error(transparent)]
     NotText(#[from] NotText),
-    /// It is longer than it may be.
+    /// It is too long.
     #[error("more than {prefixes_max} prefixes")]
     TooMany {
         /// The limit.
@@ -115,7 +115,7 @@ pub fn read(text: &[u8], prefixes_max: usize, bogons: Bogons) -> Result<Read, Er
 }
 
 impl Netset {
-    /// Whether it holds an address, or the IPv4 address that an IPv6 address stands for.
+    /// Whether the set contains an address, or the IPv4 address that an IPv6 address represents.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.holds(ip) || matches!(ip, IpAddr::V6(_)) && self.holds(inner(ip))
     }
@@ -128,7 +128,7 @@ impl Netset {
     }
 }
 
-/// Ranges in order, none of which touches another; the first and the last number of each.
+/// The first and the last number of each range, in order; the ranges do not touch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Ranges<N> {
     firsts: Vec<N>,
@@ -185,7 +185,7 @@ impl Number for u128 {
     }
 }
 
-/// The ranges without those of `blocks` that lie in one of them as a whole. Blocks are in order and apart.
+/// The ranges, minus those of `blocks` that lie completely within one of them. Blocks are sorted and separate.
 fn without<N: Number>(ranges: Vec<(N, N)>, blocks: &[(N, N)]) -> Vec<(N, N)> {
     let mut left = Vec::with_capacity(ranges.len());
     for (first, last) in ranges {
@@ -210,7 +210,7 @@ enum Range {
     V6(u128, u128),
 }
 
-/// An address, a prefix, or two addresses with a hyphen between them. Bits behind a prefix do not matter.
+/// An address, a prefix, or two addresses with a hyphen between them. Bits after the prefix are ignored.
 fn range(entry: &str) -> Option<Range> {
     if let Some((first, last)) = entry.split_once('-') {
         return match (first.trim().parse().ok()?, last.trim().parse().ok()?) {
@@ -235,15 +235,15 @@ fn range(entry: &str) -> Option<Range> {
         IpAddr::V6(ip) => {
             let length = length.unwrap_or(128);
             let (first, last) = (length <= 128).then(|| block_v6(ip, length))?;
-            // The length is that of an IPv4 prefix: the whole block of mapped addresses and more is not meant.
+            // The length is that of an IPv4 prefix; the whole block of mapped addresses, and more, is a mistake.
             let is_too_short = ip.to_ipv4_mapped().is_some() && length <= 96;
             if is_too_short { None } else { range_v6(Ipv6Addr::from_bits(first), Ipv6Addr::from_bits(last)) }
         }
     }
 }
 
-/// What a range of IPv6 addresses means: IPv4 addresses where it lies within a block that stands for them, and
-/// otherwise whole households. Nothing where it goes beyond the mapped addresses at one end only, or is all of them.
+/// The meaning of a range of IPv6 addresses: IPv4 addresses if it lies within a block that represents them, otherwise
+/// whole households. None if it exceeds the mapped addresses at one end only, or covers all of them.
 fn range_v6(first: Ipv6Addr, last: Ipv6Addr) -> Option<Range> {
     if let (Some(block), Some(other)) = (translation(first), translation(last))
         && block == other
@@ -252,7 +252,7 @@ fn range_v6(first: Ipv6Addr, last: Ipv6Addr) -> Option<Range> {
     {
         return Some(Range::V4(first.to_bits(), last.to_bits()));
     }
-    // An address that comes in mapped is read as its IPv4 address, so it would never match.
+    // A mapped address is looked up as its IPv4 address, so the range would never match.
     if [first, last].iter().any(|end| end.to_ipv4_mapped().is_some()) {
         return None;
     }
@@ -319,7 +319,7 @@ mod tests {
             ("2001:db8:1:200::/56", "2001:db8:1:2ff::1", true),
             ("2001:db8:1:200::/56", "2001:db8:1:300::1", false),
             ("2001:db8::/32", "2001:db8:ffff:1::1", true),
-            ("::1", "::2", false), // Nobody's network.
+            ("::1", "::2", false), // Not a network.
         ] {
             assert_eq!(set(entry, Bogons::Leave).contains(ip.parse().unwrap()), holds, "{ip} in {entry}");
         }
@@ -398,7 +398,7 @@ mod tests {
     fn whole_local_blocks_count_on_allow_lists_alone() {
         for (entry, ip, left, taken) in [
             ("10.0.0.0/8", "10.1.2.3", false, true),
-            ("10.1.0.0/16", "10.1.2.3", true, true), // A part of one: somebody means it.
+            ("10.1.0.0/16", "10.1.2.3", true, true), // A part of one: it is intended.
             ("0.0.0.0/0", "192.168.1.1", false, true),
             ("0.0.0.0/0", "8.8.8.8", true, true),
             ("0.0.0.0/0", "9.255.255.255", true, true),
@@ -437,7 +437,7 @@ mod tests {
         assert_eq!(read(b"1.1.1.1\n2.2.2.2\n", 1, Bogons::Leave), Err(Error::TooMany { prefixes_max: 1 }));
     }
 
-    /// Addresses that are close to each other, so that ranges meet, and now and then the very ends.
+    /// Addresses that are close to each other, so that ranges meet, and sometimes the first and the last address.
     fn near() -> impl Strategy<Value = Ipv4Addr> {
         prop_oneof![
             (0_u32..1 << 12).prop_map(|low| Ipv4Addr::from(0x0b00_0000 | low)),
@@ -449,14 +449,14 @@ mod tests {
         #[test]
         fn a_set_holds_what_one_of_its_prefixes_holds(
             prefixes in proptest::collection::vec((near(), 0_u8..=32), 0..40),
-            asked in proptest::collection::vec(near(), 40),
+            queried in proptest::collection::vec(near(), 40),
         ) {
             let text: String = prefixes.iter().map(|(ip, length)| format!("{ip}/{length}\n")).collect();
-            // In the upper half, where every bit counts.
+            // In the upper half, where every bit matters.
             let as_v6 = |ip: Ipv4Addr| Ipv6Addr::from(0x2a00_u128 << 112 | u128::from(ip.to_bits()) << 64);
             let text_v6: String = prefixes.iter().map(|(ip, length)| format!("{}/{}\n", as_v6(*ip), length + 32)).collect();
             let (v4, v6) = (set(&text, Bogons::Take), set(&text_v6, Bogons::Take));
-            for ip in asked {
+            for ip in queried {
                 let naive = prefixes.iter().any(|(network, length)| {
                     (ip.to_bits() ^ network.to_bits()).checked_shr(32 - u32::from(*length)).unwrap_or(0) == 0
                 });

@@ -1,4 +1,4 @@
-//! Files as they come and go, written by the tests themselves.
+//! Tests with data files that appear, change and disappear, written by the tests themselves.
 
 use super::*;
 use maxminddb_writer::Database;
@@ -56,7 +56,7 @@ fn systems(built_ms: i64) -> Vec<u8> {
     mmdb(&[("203.0.113.0/24", record), ("198.51.100.0/24", json!({"autonomous_system_number": ""}))], built_ms)
 }
 
-/// Files, a clock, and what is made of both.
+/// Data files, a clock, and an enricher that uses both.
 struct Fixture {
     dir: tempfile::TempDir,
     clock: Arc<Manual>,
@@ -64,7 +64,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Files of these names are configured; those with content are there.
+    /// Files of these names are configured; those with content exist.
     fn new(asn: Option<&[u8]>, city: Option<&[u8]>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = Config {
@@ -128,8 +128,8 @@ fn both_layouts_are_read_and_what_makes_no_sense_is_not() {
         ("192.0.2.9", (None, None, None, None, None)),
         ("::ffff:203.0.113.9", (Some(64_500), Some("IE"), Some("Dublin"), Some(53.3), Some(-6.2))),
         ("8.8.8.8", (None, None, None, None, None)),
-        ("10.1.2.3", (None, None, None, None, None)), // Although the file has it.
-        ("2001:db8::1", (None, None, None, None, None)), // The file is of IPv4 alone.
+        ("10.1.2.3", (None, None, None, None, None)), // Although the file contains it.
+        ("2001:db8::1", (None, None, None, None, None)), // The file only contains IPv4.
     ] {
         let (attempt, warnings) = files.at(ip);
         assert_eq!((short(&attempt), warnings), (found, vec![]), "{ip}");
@@ -207,8 +207,8 @@ fn a_file_of_both_protocols_knows_an_address_by_every_spelling() {
         ("2002:cb00:7109::1", Some("IE")),
         ("2001:db8:1::9", Some("NO")),
         ("2001:db9::9", None),
-        ("fd00::9", None),     // Local, whatever the file says.
-        ("::cb00:7109", None), // No IPv4 address is written like that any more.
+        ("fd00::9", None),     // Local, whatever the file contains.
+        ("::cb00:7109", None), // A form of IPv4 addresses that is no longer in use.
     ] {
         assert_eq!(files.country(ip).as_deref(), found, "{ip}");
     }
@@ -235,14 +235,14 @@ fn what_an_attempt_says_wins_and_is_not_contradicted() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_neutral_and_said() {
+fn a_missing_file_is_neutral_and_reported() {
     let files = Fixture::new(None, Some(&cities(NOW_MS)));
     let (attempt, warnings) = files.at("203.0.113.9");
     assert_eq!((attempt.asn, attempt.country.as_deref(), warnings), (None, Some("IE"), vec![GEO_UNAVAILABLE]));
-    assert_eq!(files.at("10.0.0.1").1, Vec::<&str>::new(), "nothing was to be asked");
+    assert_eq!(files.at("10.0.0.1").1, Vec::<&str>::new(), "no look-up was needed");
     let mut known = from("203.0.113.9");
     known.asn = Some(7);
-    assert_eq!(files.enriched(known).1, Vec::<&str>::new(), "what was lacking is there");
+    assert_eq!(files.enriched(known).1, Vec::<&str>::new(), "nothing is missing");
     assert_eq!(files.enricher.troubles().len(), 3, "a data file and two lists: {:?}", files.enricher.troubles());
     assert_eq!(files.enricher.list_warning(), Some(LIST_UNAVAILABLE));
     assert_eq!(files.enricher.listed("203.0.113.9".parse().unwrap()), Listed::default());
@@ -253,7 +253,7 @@ fn a_file_that_is_not_there_is_neutral_and_said() {
 }
 
 #[test]
-fn a_file_grows_stale_and_then_is_asked_no_more() {
+fn a_file_becomes_stale_and_is_then_no_longer_used() {
     let files = Fixture::new(Some(&systems(NOW_MS)), Some(&cities(NOW_MS)));
     for (days, country, warnings) in
         [(60, Some("IE"), vec![]), (61, Some("IE"), vec![GEO_STALE]), (366, None, vec![GEO_STALE])]
@@ -275,7 +275,7 @@ fn a_file_is_replaced_and_damaged_ones_are_not_taken() {
         files.look("city.mmdb", bad);
         assert_eq!(files.country("203.0.113.9").as_deref(), Some("IE"), "{} bytes", bad.len());
         assert!(
-            files.enricher.troubles()[1].contains("the one before stays in force"),
+            files.enricher.troubles()[1].contains("the previous one stays in force"),
             "{:?}",
             files.enricher.troubles()
         );
@@ -285,17 +285,17 @@ fn a_file_is_replaced_and_damaged_ones_are_not_taken() {
     assert_eq!(files.country("203.0.113.9").as_deref(), Some("FR"));
     std::fs::remove_file(files.dir.path().join("city.mmdb")).unwrap();
     files.enricher.look();
-    assert_eq!(files.country("203.0.113.9").as_deref(), Some("FR"), "what is gone was good");
+    assert_eq!(files.country("203.0.113.9").as_deref(), Some("FR"), "a deleted file stays in force");
 }
 
 #[test]
-fn a_file_that_is_cut_off_or_overwritten_in_place_takes_nobody_along() {
+fn a_file_that_is_truncated_or_overwritten_in_place_does_not_end_the_process() {
     let files = Fixture::new(None, Some(&cities(NOW_MS)));
     let path = files.dir.path().join("city.mmdb");
     for content in [Vec::new(), vec![0xa5; 4096]] {
         std::fs::OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
         std::fs::write(&path, content).unwrap();
-        assert_eq!(files.country("203.0.113.9").as_deref(), Some("IE"), "before anybody looked");
+        assert_eq!(files.country("203.0.113.9").as_deref(), Some("IE"), "before the next check");
         files.enricher.look();
         assert_eq!(files.country("203.0.113.9").as_deref(), Some("IE"));
     }
@@ -311,9 +311,9 @@ fn damage_inside_of_a_file_is_neutral_wherever_it_is() {
         std::fs::write(file.path(), &damaged).unwrap();
         let Ok(geo) = Geo::open(file.path()) else { continue };
         for ip in ["203.0.113.9", "198.51.100.9", "192.0.2.9", "8.8.8.8", "2001:db8::1"] {
-            // Any answer will do that is one.
-            let place = geo.place(ip.parse().unwrap()).unwrap_or_default();
-            assert!(place.country.is_none_or(|code| foretell_events::country::exists(&code)));
+            // Any result is fine, as long as there is one.
+            let location = geo.locate(ip.parse().unwrap()).unwrap_or_default();
+            assert!(location.country.is_none_or(|code| foretell_events::country::exists(&code)));
         }
     }
 }
@@ -334,7 +334,7 @@ fn lists_deny_and_exempt() {
     assert_eq!(listed("8.8.8.8"), (false, false));
     assert_eq!(files.enricher.list_warning(), None);
     files.look("deny.netset", b"<html>\n");
-    assert_eq!(listed("203.0.113.66"), (true, false), "what is no list takes nobody's place");
+    assert_eq!(listed("203.0.113.66"), (true, false), "an invalid list does not replace a valid one");
     files.look("deny.netset", b"# empty today\n");
     assert_eq!(listed("203.0.113.66"), (false, false));
 }

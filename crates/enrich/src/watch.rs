@@ -1,17 +1,17 @@
-//! A data file that is replaced while it is used.
+//! A data file that can be replaced while it is in use.
 //!
 //! ```text
-//!   look, every few seconds ─► same time, length, inode? ─ yes ─► nothing
+//!   check, every few seconds ─► same time, length, inode? ─ yes ─► nothing
 //!                                   │ no
 //!                                   ▼
-//!                              load aside ─► unchanged meanwhile, and good? ─ yes ─► swap
+//!                              load ─► unchanged meanwhile, and valid? ─ yes ─► swap
 //!                                                        │ no
-//!                                                        └─► what was loaded stays; said once a change
+//!                                                        └─► the loaded file stays; logged once per change
 //! ```
 //!
-//! Looking is robust where notifications are not: files that are renamed over, links that Kubernetes moves, network
-//! file systems. A file that is being written when it is looked at is loaded at a later look. What is asked never
-//! waits: it takes the present state by one atomic read.
+//! Polling is more robust than notifications: for files that are replaced by a rename, links that Kubernetes moves, and
+//! network file systems. A file that is being written during a check is loaded by a later one. Look-ups never wait:
+//! they get the current state by one atomic read.
 
 use arc_swap::ArcSwapOption;
 use std::fs::Metadata;
@@ -19,7 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a file was when it was looked at.
+/// The identity of a file at the time of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     modified_s: i64,
@@ -39,39 +39,39 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// A file and what is in force of it.
+/// A file and its content that is in force.
 pub struct Watched<T> {
-    /// What the file is for, as in `geo_asn`.
+    /// The purpose of the file, such as `geo_asn`.
     kind: &'static str,
     path: PathBuf,
     current: ArcSwapOption<T>,
     trouble: ArcSwapOption<String>,
-    /// What was looked at last; held while a file is loaded, which only another look waits for.
+    /// The file at the last check; locked while a file is loaded, so that only another check waits.
     seen: Mutex<Option<Stamp>>,
 }
 
 impl<T> Watched<T> {
-    /// A file of which nothing is loaded yet.
+    /// A file that has not been loaded yet.
     pub fn new(kind: &'static str, path: PathBuf) -> Self {
         Self { kind, path, current: ArcSwapOption::empty(), trouble: ArcSwapOption::empty(), seen: Mutex::default() }
     }
 
-    /// What it is for, and where it is.
+    /// The file's purpose and path.
     pub fn name(&self) -> String {
         format!("{} {}", self.kind, self.path.display())
     }
 
-    /// What is in force; none until a first good file was there.
+    /// The content in force; none until a valid file was loaded.
     pub fn current(&self) -> arc_swap::Guard<Option<Arc<T>>> {
         self.current.load()
     }
 
-    /// What is wrong with the file at present, in a sentence that names it.
+    /// What is wrong with the file at present, as a sentence that names it.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.load().as_deref().cloned()
     }
 
-    /// Looks at the file, and loads it if it is not the one that was looked at before. Blocks.
+    /// Checks the file, and loads it if it has changed since the last check. Blocks.
     pub fn look(&self, load: impl FnOnce(&Path) -> Result<T, String>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = stamp(&self.path);
@@ -88,7 +88,7 @@ impl<T> Watched<T> {
             }
             Err((stamp, detail)) => {
                 let is_loaded = self.current.load().is_some();
-                let stays = if is_loaded { "the one before stays in force" } else { "none is in force" };
+                let stays = if is_loaded { "the previous one stays in force" } else { "none is in force" };
                 let trouble = format!("{}: {detail}; {stays}", self.name());
                 if self.trouble().as_ref() != Some(&trouble) || stamp.is_some() {
                     self.count("failed");
@@ -100,8 +100,8 @@ impl<T> Watched<T> {
         }
     }
 
-    /// The file, if it is one and the same before and after it was read. An error has the stamp of a file that is bad
-    /// until it changes.
+    /// Loads the file, if it is the same before and after it was read. An error has the stamp of the file if it stays
+    /// invalid until it changes.
     fn load(
         &self,
         before: std::io::Result<Stamp>,
@@ -133,7 +133,7 @@ mod tests {
 
     fn number(path: &Path) -> Result<u32, String> {
         let text = std::fs::read_to_string(path).map_err(|cause| cause.to_string())?;
-        text.trim().parse().map_err(|_| format!("{text:?} is no number"))
+        text.trim().parse().map_err(|_| format!("{text:?} is not a number"))
     }
 
     #[test]
@@ -153,12 +153,12 @@ mod tests {
         assert!(none.is_none() && trouble.unwrap().ends_with("none is in force"));
         rename("1");
         assert_eq!(look(), (Some(1), None));
-        rename("2"); // Of equal length, and perhaps of equal time: another inode all the same.
+        rename("2"); // Of equal length, and perhaps of equal time, but with another inode.
         assert_eq!(look(), (Some(2), None));
         rename("garbage");
         let (kept, trouble) = look();
         assert!(
-            kept == Some(2) && trouble.as_deref().unwrap().ends_with("the one before stays in force"),
+            kept == Some(2) && trouble.as_deref().unwrap().ends_with("the previous one stays in force"),
             "{trouble:?}"
         );
         assert_eq!(look(), (Some(2), trouble), "and it is not read again");

@@ -1,24 +1,24 @@
-//! Where to put thresholds: what they catch of three attackers, and what people pay for it.
+//! Finds login thresholds: the share of three kinds of attacks that they catch, and how often they challenge users.
 //!
 //! ```text
-//!  labelled history ─► replay: score each login, fold people's ─► scores of people, scores of attacks
-//!      ├─► a curve and a threshold for each attacker, beside those of the baseline "new device or new country"
-//!      ├─► how often people of each history size are challenged at it
+//!  labelled history ─► replay: score each login, fold only the users' ─► scores of users, scores of attacks
+//!      ├─► a curve and a threshold for each attacker, compared with the baseline "new device or new country"
+//!      ├─► how often users with histories of each size are challenged at it
 //!      └─► the thresholds of a policy
 //! ```
 //!
-//! The replay is that of [`crate::evaluate`]: the same fold, the same score. Attacks are scored and not folded, so
-//! that neither a history is poisoned nor a signal about many failures helps: what is caught is caught by the first
+//! The replay is that of [`crate::evaluate`]: the same fold and the same score. Attacks are scored but not folded, so
+//! that they neither poison a history nor trigger a signal about many failures: what is caught is caught at the first
 //! attempt.
 //!
-//! **What counts.** First logins have no score and are always challenged; they are counted apart and are in none of
-//! the shares, as in the publications, which count *re*-authentications. The same holds for attacks on accounts
+//! **What counts.** First logins have no score and are always challenged. They are counted separately and excluded from
+//! all shares, as in the publications, which count *re*-authentications. The same holds for attacks on accounts
 //! without a history.
 //!
-//! **Which thresholds follow.** `challenge_at` is the lowest of the attackers' thresholds, so that each of them is
-//! caught at the rate that was asked for; that is the targeted one's in every history that was seen. `deny_at` is
-//! the lowest score that at most one in 10,000 of people's logins reaches, and never below `challenge_at`: a refusal
-//! leaves nothing to prove oneself by, so it is for scores that people hardly ever get.
+//! **The resulting thresholds.** `challenge_at` is the lowest of the attackers' thresholds, so that each attacker is
+//! caught at the requested rate; in every history so far it is that of the targeted attacker. `deny_at` is the lowest
+//! score that at most one in 10,000 logins of users reaches, and never below `challenge_at`: a denied user cannot prove
+//! their identity, so it is reserved for scores that users hardly ever get.
 
 mod plot;
 mod policy;
@@ -37,17 +37,17 @@ use crate::source::Author;
 use roc::Scores;
 use serde::Serialize;
 
-/// Sizes of history that re-authentications are counted for: those of the publication.
+/// Sizes of history for which re-authentications are counted, as in the publication.
 pub const SIZES: [usize; 4] = [4, 12, 20, 39];
-/// Share of people's logins that may be refused.
+/// Share of users' logins that may be denied.
 const DENIED_MAX: f64 = 1.0 / 10_000.0;
-/// The baseline's score from which it challenges: one of device and country is new.
+/// The baseline score from which it challenges: device or country is new.
 const BASELINE_AT: f64 = 0.5;
 
-/// Why nothing can be calibrated.
+/// Why a calibration is impossible.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// A login does not say who made it.
+    /// A login has no label.
     #[error(
         "{file}: event {id:?} has no label that says who made it; \
          `foretell simulate logins` writes files that have"
@@ -58,10 +58,10 @@ pub enum Error {
         /// The event's id.
         id: String,
     },
-    /// No attempt of some attacker, or of people, has a score.
+    /// None of an attacker's attempts, or of the users' logins, has a score.
     #[error("no {0} login has a score: take more users, or more days")]
     Nobody(&'static str),
-    /// A target that is no share.
+    /// A target outside of its range.
     #[error("--target-tpr {0}: a share above 0, at most 1")]
     Target(f64),
     /// The policy file.
@@ -83,14 +83,14 @@ pub struct Thresholds {
     pub deny_at: f64,
 }
 
-/// Challenges among the first logins of accounts that have at least so many.
+/// Challenges among the first logins of accounts that have at least this many.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Paid {
-    /// The first so many logins.
+    /// The number of first logins.
     pub logins: usize,
-    /// Accounts that have as many.
+    /// Accounts with at least this many logins.
     pub accounts: usize,
-    /// Of the challenges of an account: the median, the mean, and what nine in ten stay within.
+    /// Challenges per account: the median, the mean, and the 90th percentile.
     pub median: f64,
     /// See [`Self::median`].
     pub mean: f64,
@@ -98,19 +98,19 @@ pub struct Paid {
     pub p90: f64,
 }
 
-/// What the baseline does, and what the score does at the same price.
+/// The baseline, and the score at the same rate of challenges.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Compared {
     /// New device or new country.
     pub baseline: Point,
-    /// The score, at a threshold that challenges no more of people's logins.
+    /// The score, at a threshold that challenges no more of the users' logins.
     pub score: Point,
 }
 
-/// All about one attacker.
+/// The results for one attacker.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Curve {
-    /// Who.
+    /// The attacker.
     pub attacker: Author,
     /// Attempts with a score.
     pub attacks: usize,
@@ -120,37 +120,37 @@ pub struct Curve {
     pub roc: Roc,
     /// The curve of the baseline.
     pub baseline: Roc,
-    /// At the threshold for the target.
+    /// The point at the target rate.
     pub at_target: Point,
-    /// What people pay at it, by [`SIZES`].
+    /// Challenges of users at that point, by [`SIZES`].
     pub paid: Vec<Paid>,
-    /// At the price of the baseline.
+    /// The comparison at the challenge rate of the baseline.
     pub compared: Compared,
 }
 
-/// What came out.
+/// The result of a calibration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Calibration {
-    /// The true positive rate that was asked for.
+    /// The requested true positive rate.
     pub target_tpr: f64,
-    /// Logins of people with a score.
+    /// Logins of users with a score.
     pub logins: usize,
-    /// First logins, which have none.
+    /// First logins, which have no score.
     pub first_logins: usize,
     /// By attacker.
     pub curves: Vec<Curve>,
-    /// What the baseline costs, by [`SIZES`].
+    /// Challenges of users by the baseline, by [`SIZES`].
     pub baseline_paid: Vec<Paid>,
-    /// What follows for a policy.
+    /// The thresholds for a policy.
     pub thresholds: Thresholds,
-    /// Shares of people's logins at those thresholds that are challenged, and that are denied.
+    /// Shares of the users' logins that are challenged and denied at those thresholds.
     pub challenged: f64,
     /// See [`Self::challenged`].
     pub denied: f64,
 }
 
 impl Calibration {
-    /// Of what was replayed, for a true positive rate above 0 and up to 1.
+    /// Calibrates from a replay, for a true positive rate above 0 and up to 1.
     pub fn new(replayed: &Replayed, target_tpr: f64) -> Result<Self, Error> {
         if !(target_tpr > 0.0 && target_tpr <= 1.0) {
             return Err(Error::Target(target_tpr));
@@ -198,7 +198,7 @@ fn curve(replayed: &Replayed, attacker: Author, target_tpr: f64) -> Result<Curve
     })
 }
 
-/// What people pay where `is_challenged` says so; first logins are nobody's re-authentication.
+/// Challenges of users, as decided by `is_challenged`; first logins are no re-authentications.
 fn paid(replayed: &Replayed, is_challenged: impl Fn(&replay::Scored) -> bool) -> Vec<Paid> {
     let size = |logins: usize| {
         let accounts = replayed.people.iter().filter_map(|all| all.get(..logins));
@@ -211,8 +211,8 @@ fn paid(replayed: &Replayed, is_challenged: impl Fn(&replay::Scored) -> bool) ->
     SIZES.map(size).into()
 }
 
-/// The lowest of rising counts that a share of them stays within; the middle of the two in the middle of an even
-/// number of them is not taken, because nobody pays half a challenge.
+/// The lowest of the rising counts that this share of them does not exceed. It does not interpolate, because half a
+/// challenge is impossible.
 fn quantile(rising: &[usize], share: f64) -> f64 {
     let at = (share * rising.len() as f64).ceil().max(1.0) as usize - 1;
     rising.get(at).map_or(0.0, |count| *count as f64)

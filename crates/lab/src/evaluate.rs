@@ -1,19 +1,19 @@
-//! Backtests: a file of the past replayed in memory, each row scored from what was known just before it.
+//! Backtests: replays a history in memory, and scores each row with what was known just before it.
 //!
 //! ```text
 //!  events by time ─┬─► score (rows as they are) ─► one line each
 //!                  └─► fold ─► rows                                  then, with the outcomes: the summary
 //! ```
 //!
-//! The rows are the ones that the pipelines keep (see [`foretell_domain::view::materialized`]) and the scores are those that
-//! `serve` gives, so what is measured here is what would have been answered.
+//! The rows are the ones that the pipelines keep (see [`foretell_domain::view::materialized`]) and the scores are those
+//! of `serve`, so the measured scores are the ones that the service would have returned.
 //!
-//! **Training.** What scores logins has constants, which are configuration, and counts, which are rows; nothing is
-//! fitted. Of appointments `train_until` makes a [model](crate::train) of what was known by that time. Outcomes that
-//! arrive later go on being counted, as they would in service, which recalibrates. The summary then covers only what
-//! came later. Nothing is ever scored with an outcome that had not arrived.
+//! **Training.** The login score has constants, which are configuration, and counts, which are rows; nothing is fitted.
+//! For appointments, `train_until` trains a [model](crate::train) on what was known by that time. Later outcomes are
+//! still counted, as in service, where they recalibrate the model. The summary then covers only later rows. No row is
+//! ever scored with an outcome that had not arrived.
 //!
-//! What is absent: a score for what the format leaves out, and a measure where the file has no labels.
+//! Not supported: scores for rows that the format leaves out, and measures for files without labels.
 
 mod appointments;
 pub(crate) mod logins;
@@ -36,25 +36,25 @@ use std::fmt;
 /// Events between two calls of a progress callback.
 const PROGRESS_EVENTS: usize = 1_000;
 
-/// What a backtest of logins depends on besides the file.
+/// What a backtest of logins depends on in addition to the file.
 #[derive(Debug, Clone, Default)]
 pub struct LoginOptions {
-    /// What decides.
+    /// The policy.
     pub score: login::Policy,
-    /// What the fold depends on.
+    /// The limits of the fold.
     pub limits: Limits,
     /// Only later logins are in the summary.
     pub train_until_ms: Option<i64>,
 }
 
-/// What a backtest of appointments depends on besides the file.
+/// What a backtest of appointments depends on in addition to the file.
 #[derive(Debug, Clone, Default)]
 pub struct AppointmentOptions {
     /// See [`no_show::Config`].
     pub score: no_show::Config,
-    /// What the fold depends on.
+    /// The limits of the fold.
     pub limits: Limits,
-    /// Partitions of the log that the file stands for; 0 is 1. Samples of outcomes are kept of each.
+    /// Partitions of the log that the file represents; 0 means 1. Each keeps its own samples of outcomes.
     pub partitions: u32,
     /// When an appointment is scored.
     pub at: At,
@@ -62,34 +62,34 @@ pub struct AppointmentOptions {
     pub train_until_ms: Option<i64>,
 }
 
-/// How good the scores of a file were.
+/// The quality of the scores of a file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Summary {
     /// Rows of the file that were read.
     pub rows: u64,
-    /// Rows that the format leaves out.
+    /// Rows that were left out by the format.
     pub skipped: u64,
     /// Lines written.
     pub lines: u64,
-    /// Of them, those that had a score.
+    /// Lines with a score.
     pub scored: u64,
-    /// How often each decision, or each level, was given.
+    /// How often each decision, or each level, was returned.
     pub answers: Vec<(&'static str, u64)>,
-    /// What was learnt from the appointments up to `train_until`, by tenant.
+    /// The results of training on the appointments up to `train_until`, by tenant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub taught: Vec<Taught>,
-    /// Measures of the scored rows with a label or an outcome, as far as the summary covers them.
+    /// Measures of the scored rows with a label or an outcome, limited to the rows of the summary.
     pub measures: Vec<Measure>,
 }
 
-/// What was learnt of a tenant.
+/// The result of training for one tenant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Taught {
     /// The tenant.
     pub tenant: String,
-    /// Rows that the model was learnt from; 0 where there is none.
+    /// Rows that the model was trained on; 0 if there is none.
     pub rows: u64,
-    /// Why there is no model, so that two counters answered all along.
+    /// Why there is no model, in which case two counters were used throughout.
     pub refused: Option<String>,
 }
 
@@ -112,7 +112,7 @@ impl fmt::Display for Taught {
 /// The measures of a group of rows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Measure {
-    /// Which rows, and what counts as positive.
+    /// The rows, and what counts as positive.
     pub name: &'static str,
     /// The measures.
     #[serde(flatten)]
@@ -144,7 +144,7 @@ impl fmt::Display for Summary {
         if self.measures.is_empty() {
             return writeln!(
                 f,
-                "nothing to measure the scores by: the file has no labels, or none behind the end of the training"
+                "nothing to measure the scores by: the file has no labels, or none after the end of the training"
             );
         }
         let heads = ["", "cases", "positive", "ROC AUC", "Brier", "log loss", "ECE"];
@@ -160,16 +160,16 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Tells how far a replay is, now and then.
+/// Reports the progress of a replay periodically.
 struct Progress<'a> {
-    tell: &'a mut dyn FnMut(u64, u64),
+    report: &'a mut dyn FnMut(u64, u64),
     total: usize,
 }
 
 impl Progress<'_> {
     fn done(&mut self, done: usize) {
         if done == self.total || done.is_multiple_of(PROGRESS_EVENTS) {
-            (self.tell)(done as u64, self.total as u64);
+            (self.report)(done as u64, self.total as u64);
         }
     }
 }

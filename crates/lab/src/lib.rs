@@ -1,4 +1,4 @@
-//! Histories offline: read them, score them, train on them, calibrate thresholds, simulate and plot.
+//! Offline work with histories: read, score, train, calibrate thresholds, simulate and plot.
 
 pub mod calibrate;
 pub mod evaluate;

@@ -1,4 +1,4 @@
-//! Pictures as SVG: what every plot of the program has in common.
+//! What all plots have in common: SVG output, fonts and legends.
 
 use plotters::coord::{CoordTranslate, Shift};
 use plotters::prelude::*;
@@ -6,13 +6,13 @@ use plotters::prelude::*;
 /// The typeface of all texts.
 pub const FONT: &str = "sans-serif";
 
-/// What is drawn on.
+/// The drawing area.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// How drawing went.
+/// The result of drawing.
 pub type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// What the series are called, in a box of its own.
+/// The legend with the names of the series.
 pub fn legend<'a, C: CoordTranslate>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
     at: SeriesLabelPosition,
@@ -28,7 +28,7 @@ pub fn legend<'a, C: CoordTranslate>(
     Ok(())
 }
 
-/// A picture of a size in pixels; the error is a sentence.
+/// A plot of the given size in pixels; the error is a sentence.
 pub fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<String, String> {
     let mut text = String::new();
     {

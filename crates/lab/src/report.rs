@@ -1,7 +1,7 @@
-//! The calibration of a report as a picture: what was said of tenths of the visits, against how many were missed.
+//! Plots the calibration of a report: predicted and actual shares of missed visits, for each tenth of the visits.
 //!
-//! On the diagonal a score comes true as often as it says. The bars are Wilson's intervals: a point whose bar crosses
-//! the diagonal gives no reason to doubt the scores. Both axes end where the data do, because no-shows are rare.
+//! On the diagonal, predictions match outcomes. The bars are Wilson intervals: a point whose bar crosses the diagonal
+//! gives no reason to doubt the scores. Both axes end near the data, because no-shows are rare.
 
 use crate::picture::{self, Area, Drawn, FONT};
 use foretell_domain::report::no_show::Calibration;
@@ -9,10 +9,10 @@ use foretell_domain::score::metrics::{Bin, wilson};
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (700, 700);
-/// A colour that people who see fewer of them can tell from grey (Okabe and Ito).
+/// A colour that people with colour vision deficiency can distinguish from grey (Okabe and Ito).
 const COLOUR: RGBColor = RGBColor(0, 114, 178);
 
-/// The picture as SVG; the error is a sentence.
+/// The plot as SVG; the error is a sentence.
 pub fn svg(calibration: &Calibration) -> Result<String, String> {
     picture::svg(SIZE, |area| draw(area, calibration))
 }
@@ -20,7 +20,7 @@ pub fn svg(calibration: &Calibration) -> Result<String, String> {
 fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
     let end = end(&calibration.bins);
     let mut chart = ChartBuilder::on(area)
-        .caption("Visits that were missed, and what was said of them", (FONT, 22))
+        .caption("Missed visits: predicted and actual share", (FONT, 22))
         .margin(20)
         .x_label_area_size(50)
         .y_label_area_size(60)
@@ -36,7 +36,7 @@ fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
         .draw()?;
     chart
         .draw_series(LineSeries::new([(0.0, 0.0), (end, end)], BLACK.mix(0.4)))?
-        .label("as often as it says")
+        .label("perfect calibration")
         .legend(|(x, y)| PathElement::new([(x, y), (x + 24, y)], BLACK.mix(0.4)));
     chart.draw_series(calibration.bins.iter().map(|bin| {
         let (low, high) = wilson(bin.rate, bin.cases as f64);
@@ -49,7 +49,7 @@ fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
     picture::legend(&mut chart, SeriesLabelPosition::UpperLeft)
 }
 
-/// Where both axes end: a little behind the farthest point or bar.
+/// The end of both axes: slightly beyond the outermost point or bar.
 fn end(bins: &[Bin]) -> f64 {
     let farthest = bins.iter().map(|bin| bin.mean_score.max(wilson(bin.rate, bin.cases as f64).1));
     (farthest.fold(0.1, f64::max) * 1.05).min(1.0)
@@ -77,10 +77,10 @@ mod tests {
         let calibration = Calibration { metrics: Metrics::of(&cases), bins: bins(&cases) };
         let text = svg(&calibration).unwrap();
         assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"));
-        // One more of each stands in the legend: the point, and the line of what is said.
+        // The legend adds one of each: the point, and the line.
         assert_eq!(text.matches("<circle").count(), 10 + 1, "{text}");
         assert!(text.contains("n = 100, ECE 0."), "{text}");
         let empty = svg(&Calibration::default()).unwrap();
-        assert_eq!(empty.matches("<circle").count(), 1, "nobody was scored: the legend alone");
+        assert_eq!(empty.matches("<circle").count(), 1, "no visits were scored: only the legend");
     }
 }

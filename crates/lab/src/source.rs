@@ -1,16 +1,16 @@
-//! How facts get in that are not yet events: files of past logins and appointments.
+//! Converts files of past logins and appointments to events.
 //!
 //! ```text
 //!   file ─► text ─► rows ─► the codec's own fields ─► events, by time ─► import, evaluate
 //! ```
 //!
-//! A row becomes the data of an event and is read by the [codec](foretell_events::codec) like any other, so that one
-//! set of bounds holds for all that comes in. Files are rarely in order, and history must be folded in order: a file
-//! is read whole and sorted by event time, rows of one time staying as they stood. Ids are made from what is in the
-//! file, so that the same file read again says the same events.
+//! A row becomes the data of an event and is read by the [codec](foretell_events::codec) like any other, so that the
+//! same limits apply to all inputs. Files are rarely in order, but history must be folded in order: a file is read
+//! completely and sorted by event time; rows of the same time keep their order. Ids are derived from the content of the
+//! file, so that reading the same file again results in the same events.
 //!
-//! A row that cannot be read ends the reading, with file, line and column: half a history is worse than none.
-//! What a format is known to contain and to mean nothing by is skipped and counted instead.
+//! An invalid row ends the reading with an error that names file, line and column: half a history is worse than none.
+//! Rows that a format is known to contain without a meaning are skipped and counted instead.
 
 pub mod draw;
 pub mod generate;
@@ -31,10 +31,10 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-/// Most events of one file; they are held in memory while they are put in order, 0.5 to 1.5 KiB each.
+/// Maximum number of events per file; they are held in memory while they are sorted, 0.5 to 1.5 KiB each.
 pub const EVENTS_MAX: usize = 4_000_000;
 
-/// What the rows of a file are.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// CSV of logins in the layout of the RBA data set, or of its synthetic companions. See [`rba`].
@@ -49,7 +49,7 @@ impl Format {
     /// Every format.
     pub const ALL: [Self; 3] = [Self::Rba, Self::Noshow, Self::Events];
 
-    /// The name in commands.
+    /// The name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rba => "rba",
@@ -58,13 +58,13 @@ impl Format {
         }
     }
 
-    /// The format of that name.
+    /// The format with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.name() == name)
     }
 }
 
-/// Why a file cannot be read. All of them are for the one who named the file.
+/// Why a file cannot be read; reported to the user who named the file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened.
@@ -72,16 +72,16 @@ pub enum Error {
     Open {
         /// The file.
         file: String,
-        /// What the system says.
+        /// The error of the operating system.
         #[source]
         cause: io::Error,
     },
-    /// The bytes cannot be read, unpacked or split into rows.
+    /// The bytes cannot be read, decompressed or split into rows.
     #[error("cannot read {file}, line {line}: {detail}")]
     Read {
         /// The file.
         file: String,
-        /// From 1, where the row begins.
+        /// The first line of the row, counted from 1.
         line: u64,
         /// What is wrong.
         detail: String,
@@ -93,7 +93,7 @@ pub enum Error {
         file: String,
         /// The column.
         column: &'static str,
-        /// Those that there are, the first of them.
+        /// The first of the existing columns.
         columns: String,
     },
     /// A value cannot be read.
@@ -101,7 +101,7 @@ pub enum Error {
     Row {
         /// The file.
         file: String,
-        /// From 1, where the row begins.
+        /// The first line of the row, counted from 1.
         line: u64,
         /// The column, or the JSON pointer in a line of JSON.
         column: String,
@@ -116,7 +116,7 @@ pub enum Error {
     },
 }
 
-/// What a file says of a login besides: for evaluation only, never part of an event.
+/// What a file states about a login in addition to the event: only for evaluation, never part of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Label {
     /// A row of a data set.
@@ -130,25 +130,25 @@ pub enum Label {
     Simulated(Author),
 }
 
-/// The field of the data in which simulated events say who made them.
+/// The field of the data that contains the author of a simulated event.
 pub const LABEL: &str = "label";
 
-/// Who made a simulated login.
+/// The author of a simulated login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Author {
-    /// The person whose account it is.
+    /// The owner of the account.
     Legitimate,
-    /// An attacker who knows the password alone.
+    /// An attacker who only knows the password.
     Naive,
-    /// One who also knows the country.
+    /// An attacker who also knows the country.
     Vpn,
-    /// One who also knows city, browser and machine.
+    /// An attacker who also knows city, browser and machine.
     Targeted,
 }
 
 impl Author {
-    /// The attackers, who knows least first.
+    /// The attackers, from the least to the most knowledge.
     pub const ATTACKERS: [Self; 3] = [Self::Naive, Self::Vpn, Self::Targeted];
 
     /// The name in files and tables.
@@ -161,24 +161,24 @@ impl Author {
         }
     }
 
-    /// The one of that name.
+    /// The author with this name.
     pub fn parse(name: &str) -> Option<Self> {
         std::iter::once(Self::Legitimate).chain(Self::ATTACKERS).find(|author| author.name() == name)
     }
 }
 
-/// An event that a file told.
+/// An event from a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sourced {
     /// The event.
     pub event: Event,
-    /// What was sent, where the file holds events: data with unknown fields, and extension attributes.
+    /// The original data with unknown fields, and extension attributes, if the file contains events.
     pub sent: Option<Box<Sent>>,
-    /// What the data set says of it.
+    /// The label of the data set.
     pub label: Option<Label>,
 }
 
-/// Data and extension attributes as a file holds them.
+/// Data and extension attributes as the file contains them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sent {
     /// See [`Parsed::data`].
@@ -188,12 +188,12 @@ pub struct Sent {
 }
 
 impl Sourced {
-    /// An event that a row stands for.
+    /// The event of a row.
     fn of_row(event: Event, label: Option<Label>) -> Self {
         Self { event, sent: None, label }
     }
 
-    /// The event with its data, as it was sent or as it is written here.
+    /// The event with its data, as it was sent or as it is encoded here.
     pub fn parsed(&self) -> Parsed {
         let event = self.event.clone();
         match &self.sent {
@@ -213,25 +213,25 @@ impl Sourced {
     }
 }
 
-/// A whole file.
+/// The content of a file.
 #[derive(Debug)]
 pub struct Loaded {
-    /// By event time, events of one time in the order of the file.
+    /// By event time; events of the same time in the order of the file.
     pub events: Vec<Sourced>,
     /// Rows that were read.
     pub rows: u64,
-    /// Rows that the format leaves out.
+    /// Rows that were left out by the format.
     pub skipped: u64,
-    /// Unknown fields and attributes of events that are left out because there are too many.
+    /// Unknown fields and attributes of events that were dropped because there are too many.
     pub dropped: u64,
-    /// Rows whose country code names no country, which is read as absent.
+    /// Rows whose country code is invalid and treated as missing.
     pub without_country: u64,
-    /// SHA-256 of the file's bytes, unpacked, in hexadecimal.
+    /// SHA-256 of the decompressed file, in hexadecimal.
     pub digest: String,
 }
 
 impl Loaded {
-    /// Enriches the logins, as they would be if they were accepted now.
+    /// Enriches the logins, as if they were accepted now.
     pub fn enrich(&mut self, enricher: &Enricher) {
         for sourced in &mut self.events {
             if let Fact::Login(login) = &mut sourced.event.fact {
@@ -241,9 +241,9 @@ impl Loaded {
     }
 }
 
-/// Reads a file, gzipped or not, and brings its events into order.
+/// Reads a file, gzipped or not, and sorts its events.
 ///
-/// Events that name no tenant get `tenant`, which the caller has [checked](codec::is_tenant).
+/// Events without a tenant get `tenant`, which the caller has [checked](codec::is_tenant).
 pub fn read(path: &Path, format: Format, tenant: &str) -> Result<Loaded, Error> {
     let file = path.display().to_string();
     match File::open(path) {
@@ -252,12 +252,12 @@ pub fn read(path: &Path, format: Format, tenant: &str) -> Result<Loaded, Error> 
     }
 }
 
-/// Where rows come from.
+/// The origin of rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'a> {
-    /// How errors call the input.
+    /// The name of the input in errors.
     pub file: &'a str,
-    /// Whose events they are, where they do not say so.
+    /// The tenant of events that do not name one.
     pub tenant: &'a str,
 }
 
@@ -329,7 +329,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Digests what is read through it.
+/// A reader that computes the digest of everything read through it.
 struct Digested<R> {
     input: R,
     digest: Sha256,

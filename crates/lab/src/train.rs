@@ -1,17 +1,17 @@
-//! Learning a no-show model from a tenant's own history.
+//! Trains a no-show model on a tenant's own history.
 //!
 //! ```text
 //!  events ─► Replay ─► moments ─► History ─► rows with known outcomes, in order of time
-//!                                              │ the latest fifth judges
-//!                                              ├─► candidates that earn their place ─► measures, beside two counters
+//!                                              │ the latest fifth is for evaluation
+//!                                              ├─► candidates that improve it ─► measures, compared with two counters
 //!                                              └─► all rows ─► the model
 //! ```
 //!
-//! A row is what was known of a visit when it was booked, or 24 hours before it started, and how it went. Nothing
-//! that came later than the instant is in it, and no outcome that came later than `until`. Both kinds of rows are
-//! learnt from together: one model answers at every instant of a visit, and is no worse at either than one for each.
+//! A row is what was known about a visit when it was booked, or 24 hours before it started, together with its outcome.
+//! It contains nothing from after that instant, and no outcome from after `until`. Both kinds of rows are used
+//! together: one model is used at every instant of a visit, and is as good at either as a separate model would be.
 //!
-//! Everything here is a function of events and settings: the same history makes the same model, to the last digit.
+//! Everything here is a function of events and settings: the same history results in the same model, to the last digit.
 
 mod design;
 mod fit;
@@ -31,11 +31,11 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::ControlFlow;
 
-/// Fewest rows that a model is learnt from.
+/// Minimum number of rows for training.
 pub const ROWS_MIN: usize = 2_000;
-/// Fewest rows of missed visits, and of kept ones.
+/// Minimum number of rows of missed visits, and of kept ones.
 pub const MISSED_MIN: usize = 100;
-/// Share of the rows, the latest ones, that judge.
+/// Share of the rows, the latest ones, that is used for evaluation.
 const LATER: f64 = 0.2;
 
 /// Why there is no model.
@@ -47,14 +47,14 @@ pub enum Refused {
          of each outcome; until then two counters answer"
     )]
     TooFew {
-        /// Of which part of the history, as ` in its earlier part`; empty: of all.
+        /// The part of the history, as ` in its earlier part`; empty: all of it.
         part: &'static str,
         /// Rows.
         rows: usize,
-        /// Of them missed.
+        /// Missed visits among them.
         missed: usize,
     },
-    /// There is nothing to judge a model by.
+    /// There are no rows to evaluate a model with.
     #[error(
         "of the latest {rows} rows with known outcomes {missed} are missed: a model is judged by both outcomes; until \
          then two counters answer"
@@ -62,37 +62,37 @@ pub enum Refused {
     OneSided {
         /// Rows.
         rows: usize,
-        /// Of them missed.
+        /// Missed visits among them.
         missed: usize,
     },
-    /// Whoever it was for has gone.
-    #[error("nobody waits for the model any more")]
+    /// The caller no longer waits.
+    #[error("the training was cancelled")]
     Stopped,
-    /// The weights could not be found.
+    /// The optimisation failed.
     #[error("the weights could not be found: {0}")]
     Failed(String),
-    /// They were, and the document could not be published.
-    #[error("what was learnt cannot be published: {0}")]
+    /// The model was trained, but is too large or otherwise not valid for publication.
+    #[error("the trained model cannot be published: {0}")]
     Unusable(Invalid),
 }
 
-/// What a model is to be learnt from.
+/// The input of a training.
 #[derive(Debug, Clone, Copy)]
 pub struct Lesson<'a> {
     /// Rows with known outcomes, in order of time.
     pub rows: &'a [Row],
     /// Names of attributes and texts.
     pub names: &'a Names,
-    /// Only outcomes that were known by then, and instants up to then; none: all.
+    /// Only outcomes known by then, and instants up to then, are used; none: all.
     pub until_ms: Option<i64>,
-    /// The settings: protected attributes, and the prior of a record.
+    /// The settings: protected attributes, and the prior of a client's record.
     pub config: &'a no_show::Config,
 }
 
-/// Hears how many candidates of all were tried, and says whether to go on.
+/// Receives how many candidates of the total were tried, and returns whether to continue.
 pub type Tell<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
-/// Learns a model, as long as `tell` says so.
+/// Trains a model, as long as `tell` returns that it should continue.
 pub fn train(lesson: Lesson<'_>, tell: &mut Tell<'_>) -> Result<Model, Refused> {
     let Lesson { rows, names, until_ms, config } = lesson;
     let is_known = |row: &&Row, until: i64| row.known_ms <= until && row.at_ms <= until;
@@ -102,7 +102,7 @@ pub fn train(lesson: Lesson<'_>, tell: &mut Tell<'_>) -> Result<Model, Refused> 
     let split_ms = known.get((known.len() as f64 * (1.0 - LATER)) as usize).map_or(until, |row| row.at_ms);
     let earlier: Vec<_> = known.iter().copied().filter(|row| is_known(row, split_ms)).collect();
     let later: Vec<_> = known.iter().copied().filter(|row| row.at_ms > split_ms).collect();
-    enough(&earlier, " in its earlier part, by which it is chosen what the model asks")?;
+    enough(&earlier, " in its earlier part, which determines the inputs of the model")?;
     enough_to_judge(&later)?;
     let candidates = design::candidates(&earlier, names, &config.protected_attributes);
     let prior = config.prior_no_shows;
@@ -124,7 +124,7 @@ pub fn train(lesson: Lesson<'_>, tell: &mut Tell<'_>) -> Result<Model, Refused> 
     Ok(model)
 }
 
-/// Refuses what would be refused when it is published.
+/// Rejects a model that would be rejected at its publication.
 fn usable(model: &Model, config: &no_show::Config) -> Result<(), Refused> {
     let document = serde_json::to_value(model).map_err(|error| Refused::Failed(error.to_string()))?;
     let settings = Published::nothing(config.protected_attributes.clone());
@@ -147,10 +147,10 @@ fn enough_to_judge(rows: &[&Row]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Some rows by name.
+/// A group of rows with a name.
 type Segment = (&'static str, fn(&Row) -> bool);
 
-/// The segments that measures are told of.
+/// The segments that measures are reported for.
 const SEGMENTS: [Segment; 4] = [
     ("at booking", |row| row.at == At::Booking),
     ("at booking, same day", |row| row.at == At::Booking && row.snapshot.lead_days == 0),
@@ -170,7 +170,7 @@ fn measures(model: &Model, later: &[&Row]) -> Vec<Measured> {
     SEGMENTS.into_iter().filter_map(measured).collect()
 }
 
-/// Measures as they are written down: more digits say nothing.
+/// Rounds measures for the document: further digits are not significant.
 fn rounded(metrics: Metrics) -> Metrics {
     let round = |value: Option<f64>| value.map(|value| (value * 1e5).round() / 1e5);
     let Metrics { cases, positives, roc_auc, brier, log_loss, ece } = metrics;
@@ -178,7 +178,7 @@ fn rounded(metrics: Metrics) -> Metrics {
     Metrics { cases, positives, roc_auc, brier, log_loss, ece }
 }
 
-/// A model, and whether it is any better than what there is without it.
+/// A model, and whether it is better than no model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Learnt {
     /// The document to publish.
@@ -186,8 +186,8 @@ pub struct Learnt {
 }
 
 impl Learnt {
-    /// Why it should not be published: it ranks later visits no better than two counters do, and is farther from what
-    /// became of them. None where one of the two is otherwise, or cannot be told.
+    /// Why it should not be published: it ranks later visits no better than two counters do, and its predictions are
+    /// further from their outcomes. None if it is better in either respect, or if that cannot be determined.
     pub fn objection(&self) -> Option<String> {
         let Measured { model, two_counters, .. } = self.model.training.validation.first()?;
         let (ours, theirs) = (model.log_loss?, two_counters.log_loss?);
@@ -206,9 +206,9 @@ impl fmt::Display for Learnt {
         let Training { from, until, rows, missed, validation, .. } = &self.model.training;
         writeln!(f, "{rows} rows from {from}, outcomes until {until}; {missed} missed")?;
         let inputs: Vec<_> = self.model.terms.iter().map(|term| term.input.to_string()).collect();
-        let mut asked = inputs.clone();
-        asked.dedup();
-        writeln!(f, "inputs: {}", asked.join(", "))?;
+        let mut listed = inputs.clone();
+        listed.dedup();
+        writeln!(f, "inputs: {}", listed.join(", "))?;
         writeln!(f, "\ntrained on the first four fifths, measured on the last, compared with two counters")?;
         writeln!(f, "{:<27}{:>7}{:>18}{:>18}{:>18}", "", "", "ROC AUC", "LOG LOSS", "ECE")?;
         let pair = format!("{:>9}{:>9}", "MODEL", "COUNTERS");
@@ -226,7 +226,7 @@ impl fmt::Display for Learnt {
     }
 }
 
-/// Replays events, in order of time, into a history; `tell` hears how many, and says whether to go on.
+/// Replays events, in order of time, into a history; `tell` receives their number, and returns whether to continue.
 pub fn replay<'a>(
     events: impl Iterator<Item = &'a foretell_events::Event>,
     (config, limits): (&no_show::Config, &foretell_domain::view::Limits),
@@ -236,7 +236,7 @@ pub fn replay<'a>(
     let mut replay = moments::Replay::new(limits.clone(), 1, &[At::Booking, At::DayBefore]);
     for (offset, event) in events.enumerate() {
         replay.take(event, offset as i64, &mut |_, moment| history.keep(&moment));
-        history.hear(event, &replay);
+        history.observe(event, &replay);
         if offset % 1_000 == 0 && tell(offset as u64).is_break() {
             return Err(Refused::Stopped);
         }

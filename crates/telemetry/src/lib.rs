@@ -1,8 +1,8 @@
-//! What a process counts and which trace it belongs to: names of metrics, their recorder, and the trace of a request.
+//! Metrics and traces of a process: the names of metrics, their recorder, and the trace of a request.
 //!
-//! Names and labels of metrics are constants, here for reads and HTTP and in [`meter`] for the loops, so that a
-//! dashboard and the code cannot disagree. Labels have a closed set of values: never a tenant, a user, a method or a
-//! path that was sent. [`trace`] carries the trace of a request through the process and into record headers.
+//! Names and labels of metrics are constants, here for reads and HTTP and in [`meter`] for the loops, so that
+//! dashboards and code cannot disagree. Labels have a closed set of values, and never contain a tenant, a user, or a
+//! method or path as it was sent. [`trace`] carries the trace of a request through the process and into record headers.
 
 pub mod meter;
 pub mod trace;
@@ -25,9 +25,9 @@ pub const LAG_RECORDS: &str = "foretell_lag_records";
 pub const HTTP_REQUESTS: &str = "foretell_http_requests_total";
 /// Seconds from the head of a request to the head of its answer; label [`ROUTE`].
 pub const HTTP_SECONDS: &str = "foretell_http_request_seconds";
-/// Times that answering a request held a worker for more than 5 ms at a stretch; label [`ROUTE`].
+/// Times that a request occupied a worker for more than 5 ms without a pause; label [`ROUTE`].
 pub const HTTP_LONG_POLLS: &str = "foretell_http_long_polls_total";
-/// Requests refused for want of a key or a right; labels [`KEY`], [`CODE`].
+/// Requests rejected because of a missing key or permission; labels [`KEY`], [`CODE`].
 pub const HTTP_REFUSED: &str = "foretell_http_refused_total";
 /// Requests being answered.
 pub const HTTP_INFLIGHT: &str = "foretell_http_inflight";
@@ -37,17 +37,18 @@ pub const HTTP_PROBLEMS: &str = "foretell_http_problems_total";
 pub const HTTP_STREAMS: &str = "foretell_http_streams";
 /// Events accepted over HTTP; label [`FAMILY`].
 pub const EVENTS_ACCEPTED: &str = "foretell_events_accepted_total";
-/// Scores given; labels [`KIND`] (`login`, `appointment`), [`LEVEL`].
+/// Scores returned; labels [`KIND`] (`login`, `appointment`), [`LEVEL`].
 pub const SCORES: &str = "foretell_scores_total";
-/// Scores given without the rows, because those could not be read in time; label [`KIND`].
+/// Scores computed without the rows, because those could not be read in time; label [`KIND`].
 pub const SCORES_DEGRADED: &str = "foretell_scores_degraded_total";
-/// Scores that were given and are on the topic of decisions.
+/// Scores that were appended to the topic of decisions.
 pub const DECISIONS_RECORDED: &str = "foretell_decisions_recorded_total";
-/// Scores that were given and could not be kept; label [`REASON`] (`full`, `late`, `refused`, `shutdown`).
+/// Scores that could not be appended to the topic of decisions; label [`REASON`] (`full`, `late`, `refused`,
+/// `shutdown`).
 pub const DECISIONS_LOST: &str = "foretell_decisions_lost_total";
-/// Looks at a data file that was new, by what came of it; labels [`FILE`], [`RESULT`] (`loaded`, `failed`).
+/// New data files, by the result of loading them; labels [`FILE`], [`RESULT`] (`loaded`, `failed`).
 pub const ENRICH_LOADS: &str = "foretell_enrich_loads_total";
-/// Attempts about which a data file could not say what it should; label [`CODE`] (the warning).
+/// Attempts for which a data file was unavailable or stale; label [`CODE`] (the warning).
 pub const ENRICH_WARNINGS: &str = "foretell_enrich_warnings_total";
 
 /// Published policies that could not be used when they were read.
@@ -58,7 +59,7 @@ pub const BUILD_INFO: &str = "foretell_build_info";
 
 /// Label: a view.
 pub const VIEW: &str = "view";
-/// Label: what came of it.
+/// Label: the result.
 pub const RESULT: &str = "result";
 /// Label: a topic family.
 pub const FAMILY: &str = "family";
@@ -76,27 +77,27 @@ pub const KEY: &str = "key";
 pub const CODE: &str = "code";
 /// Label: what was scored.
 pub const KIND: &str = "kind";
-/// Label: why.
+/// Label: the reason.
 pub const REASON: &str = "reason";
-/// Label: what a data file is for, as the key in the settings.
+/// Label: the purpose of a data file, which is its key in the settings.
 pub const FILE: &str = "file";
-/// Label: a level of risk.
+/// Label: a risk level.
 pub const LEVEL: &str = "level";
 
 /// Upper bounds in seconds of all histograms of durations: from a read in memory to a request that timed out.
 const SECONDS: [f64; 14] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-/// The metrics of this process. The first call begins to count; what was counted before it is lost.
+/// The metrics of this process. Counting begins with the first call; earlier counts are lost.
 ///
-/// `None` where another recorder was installed before.
+/// `None` if another recorder was installed before.
 pub fn prometheus() -> Option<&'static PrometheusHandle> {
     static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
     let install = || {
         let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS);
         let handle = builder.and_then(PrometheusBuilder::install_recorder);
         if let Err(error) = &handle {
-            tracing::error!(%error, "cannot count: another metrics recorder is installed");
+            tracing::error!(%error, "no metrics: another metrics recorder is installed");
         }
         describe();
         handle.ok()
@@ -115,54 +116,58 @@ fn describe() {
     describe_gauge!(LAG_RECORDS, "Offsets between the serving checkpoint and the end of the log");
     describe_counter!(HTTP_REQUESTS, "Requests by route, method and status");
     describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Duration of requests until the head of the answer");
-    describe_counter!(HTTP_LONG_POLLS, "Times that answering held a worker for more than 5 ms at a stretch, by route");
-    describe_counter!(HTTP_REFUSED, "Requests refused for want of a key or a right, by the name of the key");
+    describe_counter!(HTTP_LONG_POLLS, "Times that a request occupied a worker for more than 5 ms at once, by route");
+    describe_counter!(HTTP_REFUSED, "Requests rejected because of a missing key or permission, by the name of the key");
     describe_gauge!(HTTP_INFLIGHT, "Requests being answered");
     describe_counter!(HTTP_PROBLEMS, "Problems answered by code");
     describe_gauge!(HTTP_STREAMS, "Open streams of reminders");
     describe_counter!(EVENTS_ACCEPTED, "Events accepted over HTTP");
-    describe_counter!(meter::FIELDS_DROPPED, "Unknown fields and attributes of events that were left out");
-    describe_counter!(SCORES, "Scores given by kind and level");
-    describe_counter!(SCORES_DEGRADED, "Scores given although the rows could not be read in time");
-    describe_counter!(DECISIONS_RECORDED, "Scores given that were appended to the topic of decisions");
-    describe_counter!(DECISIONS_LOST, "Scores given that could not be appended to the topic of decisions, by reason");
-    describe_counter!(ENRICH_LOADS, "Data files that were new, by what came of loading them");
-    describe_counter!(ENRICH_WARNINGS, "Attempts that a data file could say nothing of, or an old one only");
+    describe_counter!(meter::FIELDS_DROPPED, "Unknown fields and attributes of events that were dropped");
+    describe_counter!(SCORES, "Scores returned, by kind and level");
+    describe_counter!(SCORES_DEGRADED, "Scores computed without the rows, because those could not be read in time");
+    describe_counter!(DECISIONS_RECORDED, "Scores that were appended to the topic of decisions");
+    describe_counter!(DECISIONS_LOST, "Scores that could not be appended to the topic of decisions, by reason");
+    describe_counter!(ENRICH_LOADS, "New data files, by the result of loading them");
+    describe_counter!(ENRICH_WARNINGS, "Attempts for which a data file was unavailable or stale");
     describe_counter!(meter::RECORDS, "Records by outcome");
-    describe_counter!(
-        meter::LOGINS_WITHOUT_NETWORK,
-        "Logins that reached the fold without a level of where they came from"
-    );
+    describe_counter!(meter::LOGINS_WITHOUT_NETWORK, "Logins that were folded without a level of their address");
     describe_counter!(meter::REJECTED, "Records that became dead letters, by code");
     describe_counter!(meter::DEAD_LETTERS_CLOSED, "Dead letters that were redriven or dropped");
     describe_counter!(meter::SKIPPED, "Records that changed nothing, by reason");
-    describe_counter!(meter::TOO_LATE, "Events that changed nothing because they came too late");
+    describe_counter!(meter::TOO_LATE, "Events that changed nothing because they arrived too late");
     describe_counter!(meter::LOG_SYNCS, "Segment files of the embedded log that were synced");
-    describe_counter!(meter::VISITS_DISPLACED, "Visits to come that a full row of a client forgot for a nearer one");
-    describe_counter!(meter::VISITS, "Visits that came to an end, by outcome; corrections count as well");
+    describe_counter!(
+        meter::VISITS_DISPLACED,
+        "Upcoming visits dropped from a full row of a client for an earlier one"
+    );
+    describe_counter!(meter::VISITS, "Visits with a known outcome, by outcome, including corrections");
     describe_histogram!(meter::FLUSH_SECONDS, Unit::Seconds, "Duration of flushes");
     describe_counter!(meter::ROWS_WRITTEN, "Rows written by flushes");
-    describe_counter!(meter::RETRIES, "Operations repeated because a dependency was away");
+    describe_counter!(meter::RETRIES, "Operations repeated because a dependency was unavailable");
     describe_counter!(meter::RESTARTS, "Partitions that started over from the store's checkpoint");
-    describe_counter!(meter::STORE_FORGOT, "Assignments at which the store had forgotten acknowledged writes");
-    describe_gauge!(meter::STOPPED, "1 where a partition stands still because too many of its records are rejected");
+    describe_counter!(meter::STORE_FORGOT, "Assignments at which the store had lost acknowledged writes");
+    describe_gauge!(meter::STOPPED, "1 if a partition is stopped because too many of its records are rejected");
     describe_gauge!(
         meter::REBUILD_DUE,
-        "1 where the views of a family were folded by other rules than this process has"
+        "1 if the views of a family were folded with rules that differ from this process's"
     );
     describe_counter!(meter::REMINDERS, "Reminders by status");
-    describe_counter!(meter::REMINDERS_UNSENT, "Reminders that were due and not sent, by status and reason");
-    describe_histogram!(meter::REMINDER_DELAY_SECONDS, Unit::Seconds, "From when a reminder was due to its being sent");
+    describe_counter!(meter::REMINDERS_UNSENT, "Reminders that were due but not sent, by status and reason");
+    describe_histogram!(
+        meter::REMINDER_DELAY_SECONDS,
+        Unit::Seconds,
+        "Time from when a reminder was due until it was sent"
+    );
 }
 
-/// What the operating system knows of this process, as every Prometheus client exports it.
+/// Metrics of the operating system about this process, as all Prometheus clients export them.
 fn process() -> &'static metrics_process::Collector {
     static PROCESS: OnceLock<metrics_process::Collector> = OnceLock::new();
     PROCESS.get_or_init(metrics_process::Collector::default)
 }
 
-/// The metrics in the text format of Prometheus, with those of the process as they are now. Blocks for reads of `/proc`,
-/// some 0.1 ms. `None` as with [`prometheus`].
+/// The metrics in the text format of Prometheus, including the current metrics of the process. Blocks for reads of
+/// `/proc`, about 0.1 ms. `None` as with [`prometheus`].
 pub fn exposition() -> Option<String> {
     let handle = prometheus()?;
     process().collect();
@@ -170,7 +175,7 @@ pub fn exposition() -> Option<String> {
     Some(handle.render())
 }
 
-/// Folds what histograms have collected; to be called every few seconds.
+/// Aggregates what histograms have collected; call it every few seconds.
 pub fn upkeep() {
     if let Some(handle) = prometheus() {
         handle.run_upkeep();

@@ -1,4 +1,4 @@
-//! What the loops count: one function an event of interest, so that names and labels stand in one place.
+//! Metrics of the loops: one function per counted event, so that names and labels are defined in one place.
 
 use metrics::{counter, gauge, histogram};
 use std::time::Duration;
@@ -9,18 +9,18 @@ pub const RECORDS: &str = "foretell_records_total";
 pub const SKIPPED: &str = "foretell_skipped_records_total";
 /// Logins that were folded without a level of their address; by level: `asn`, `country`.
 pub const LOGINS_WITHOUT_NETWORK: &str = "foretell_logins_without_network_total";
-/// Unknown fields and extension attributes that were left out of new records, because they did not fit into what an
-/// event may bring of them; by family.
+/// Unknown fields and extension attributes that were dropped from new records because they exceeded the limits of an
+/// event; by family.
 pub const FIELDS_DROPPED: &str = "foretell_unknown_fields_dropped_total";
 /// Rejected records by family and code.
 pub const REJECTED: &str = "foretell_rejected_records_total";
 /// Dead letters that were closed, by outcome: `redriven`, `dropped`.
 pub const DEAD_LETTERS_CLOSED: &str = "foretell_dead_letters_closed_total";
-/// Events that came too late to change what they are about, as a report of a login that is long past; by family.
+/// Events that arrived too late to change anything, such as a report of an old login; by family.
 pub const TOO_LATE: &str = "foretell_events_too_late_total";
-/// Visits that came to an end, by outcome: `attended`, `missed`, `cancelled`, `late_cancelled`, `deleted`.
+/// Visits with a known outcome, by outcome: `attended`, `missed`, `cancelled`, `late_cancelled`, `deleted`.
 pub const VISITS: &str = "foretell_visits_total";
-/// Visits to come that a full row of a client forgot for a nearer one.
+/// Upcoming visits that were dropped from a full row of a client for an earlier one.
 pub const VISITS_DISPLACED: &str = "foretell_visits_displaced_total";
 /// Duration of flushes in seconds, by family.
 pub const FLUSH_SECONDS: &str = "foretell_flush_seconds";
@@ -28,24 +28,24 @@ pub const FLUSH_SECONDS: &str = "foretell_flush_seconds";
 pub const ROWS_WRITTEN: &str = "foretell_rows_written_total";
 /// Syncs of segment files of the embedded log: one for each partition that a group commit touched.
 pub const LOG_SYNCS: &str = "foretell_disk_log_syncs_total";
-/// Operations done again because a dependency was away, by operation.
+/// Operations repeated because a dependency was unavailable, by operation.
 pub const RETRIES: &str = "foretell_port_retries_total";
 /// Partitions that started over from the store's checkpoint, by family.
 pub const RESTARTS: &str = "foretell_pipeline_restarts_total";
-/// Assignments at which the store turned out to have forgotten acknowledged writes, by family. Any is an alert.
+/// Assignments at which the store had lost acknowledged writes, by family. Alert on any increase.
 pub const STORE_FORGOT: &str = "foretell_store_forgot_total";
-/// Partitions that stand still because too many of their records are rejected; by family and partition.
+/// Partitions that are stopped because too many of their records are rejected; by family and partition.
 pub const STOPPED: &str = "foretell_partition_stopped";
-/// Whether the views of a family were folded by other rules than this process has; by family.
+/// Whether the views of a family were folded with rules that differ from this process's; by family.
 pub const REBUILD_DUE: &str = "foretell_rebuild_due";
 /// Reminders by status: `sent`, `withdrawn`.
 pub const REMINDERS: &str = "foretell_reminders_total";
-/// Reminders that were due and not sent, by status (`deferred`, `suppressed`, `failed`) and reason.
+/// Reminders that were due but not sent, by status (`deferred`, `suppressed`, `failed`) and reason.
 pub const REMINDERS_UNSENT: &str = "foretell_reminders_unsent_total";
-/// Seconds from the instant a reminder was due to its being on the topic.
+/// Seconds from the due time of a reminder to its record on the topic.
 pub const REMINDER_DELAY_SECONDS: &str = "foretell_reminder_delay_seconds";
 
-/// So many records were folded, and their rows are acknowledged.
+/// Records were folded, and their rows are acknowledged.
 pub fn folded(family: &'static str, applied: u64, skipped: impl Iterator<Item = (&'static str, u64)>) {
     let mut all_skipped = 0;
     for (reason, records) in skipped {
@@ -57,29 +57,29 @@ pub fn folded(family: &'static str, applied: u64, skipped: impl Iterator<Item = 
     }
 }
 
-/// So many unknown fields and attributes were left out of a new record.
+/// Unknown fields and attributes were dropped from a new record.
 pub fn fields_dropped(family: &'static str, fields: usize) {
     if fields > 0 {
         counter!(FIELDS_DROPPED, "family" => family).increment(fields as u64);
     }
 }
 
-/// An event changed nothing of what it is about.
+/// An event arrived too late to change anything.
 pub fn too_late(family: &'static str) {
     counter!(TOO_LATE, "family" => family).increment(1);
 }
 
-/// A visit to come was forgotten for a nearer one.
+/// An upcoming visit was dropped for an earlier one.
 pub fn displaced() {
     counter!(VISITS_DISPLACED).increment(1);
 }
 
-/// It was folded how a visit ended.
+/// The outcome of a visit was folded.
 pub fn settled(outcome: &'static str) {
     counter!(VISITS, "outcome" => outcome).increment(1);
 }
 
-/// A login lacks a level of where it came from: nobody resolved its address before it was logged.
+/// A login lacks a level of its address, because the address was not looked up before the login was logged.
 pub fn login_without(level: &'static str) {
     counter!(LOGINS_WITHOUT_NETWORK, "level" => level).increment(1);
 }
@@ -101,12 +101,12 @@ pub fn flushed(family: &'static str, rows: usize, took: Duration) {
     counter!(ROWS_WRITTEN, "family" => family).increment(rows as u64);
 }
 
-/// So many segment files of the embedded log were synced together.
+/// Segment files of the embedded log were synced together.
 pub fn synced(files: usize) {
     counter!(LOG_SYNCS).increment(files as u64);
 }
 
-/// An operation is done again.
+/// An operation is repeated.
 pub fn retried(operation: &'static str) {
     counter!(RETRIES, "operation" => operation).increment(1);
 }
@@ -116,27 +116,27 @@ pub fn restarted(family: &'static str) {
     counter!(RESTARTS, "family" => family).increment(1);
 }
 
-/// The store has lost what it acknowledged.
+/// The store has lost acknowledged writes.
 pub fn store_forgot(family: &'static str) {
     counter!(STORE_FORGOT, "family" => family).increment(1);
 }
 
-/// Whether the views of a family can neither be folded nor read here.
+/// Whether the views of a family must be rebuilt before this process can fold or read them.
 pub fn rebuild_due(family: &'static str, is_due: bool) {
     gauge!(REBUILD_DUE, "family" => family).set(if is_due { 1.0 } else { 0.0 });
 }
 
-/// A partition is folded here, so it does not stand still unless something says so.
+/// A partition is folded by this process; creates its gauge of stopped partitions.
 pub fn folds(family: &'static str, partition: u32) {
-    // Another generation of the partition may stand still in this process.
+    // Another generation of the partition may be stopped in this process.
     gauge!(STOPPED, "family" => family, "partition" => partition.to_string()).increment(0.0);
 }
 
-/// Says that a partition stands still, for as long as it lives.
+/// Reports a partition as stopped, as long as it exists.
 pub struct Stopped(metrics::Gauge);
 
 impl Stopped {
-    /// From now on.
+    /// Reports the partition as stopped from now on.
     pub fn new(family: &'static str, partition: u32) -> Self {
         let gauge = gauge!(STOPPED, "family" => family, "partition" => partition.to_string());
         gauge.set(1.0);
@@ -150,17 +150,17 @@ impl Drop for Stopped {
     }
 }
 
-/// A reminder was due and is not sent.
+/// A reminder was due but is not sent.
 pub fn unsent(status: &'static str, reason: &str) {
     counter!(REMINDERS_UNSENT, "status" => status, "reason" => reason.to_owned()).increment(1);
 }
 
-/// A reminder was announced, withdrawn or let go.
+/// A reminder was sent or withdrawn.
 pub fn reminded(status: &'static str) {
     counter!(REMINDERS, "status" => status).increment(1);
 }
 
-/// A reminder was announced this long after it was due.
+/// A reminder was sent this long after it was due.
 pub fn reminder_delay(delay_ms: i64) {
     histogram!(REMINDER_DELAY_SECONDS).record(delay_ms.max(0) as f64 / 1000.0);
 }

@@ -1,11 +1,11 @@
-//! The trace that a request belongs to, by W3C Trace Context, and the spans of this process in it.
+//! The trace that a request belongs to, as defined by W3C Trace Context, and the spans of this process in it.
 //!
-//! A request brings its trace in `traceparent`, or begins one. The trace goes with the task that answers the
-//! request, so that problem documents and log lines can name it and appended records carry it on as a header of the
-//! same name. It is there with and without an exporter of spans.
+//! A request continues the trace of its `traceparent`, or starts one. The trace belongs to the task that answers the
+//! request, so that problem documents and log lines can contain it, and appended records carry it as a header of the
+//! same name. Traces work with and without a span exporter.
 //!
-//! Spans have a [target](TARGET) of their own. Without an exporter nothing listens to it, so a span costs the look at
-//! one flag, and its attributes are never made.
+//! Spans have their own [target](TARGET). Without an exporter nothing subscribes to it, so a span costs the check of
+//! one flag, and its attributes are never computed.
 
 mod carrier;
 mod known;
@@ -27,22 +27,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The target of spans that are exported, and of nothing else.
+/// The target of exported spans, which nothing else uses.
 pub const TARGET: &str = "foretell::trace";
-/// The header of a record that names its trace.
+/// The record header that contains its trace.
 pub const TRACEPARENT: &str = "traceparent";
 
 tokio::task_local! {
     static CURRENT: Context;
-    /// The `traceparent` of the record that is folded: read when a line is written, which is seldom.
+    /// The `traceparent` of the record that is being folded: parsed only when a line is logged, which is rare.
     static FOLDED: Bytes;
 }
 
-/// Whether this process exports spans. Not a question to the subscriber: its filters take each question for a line
-/// that is about to be written, and would refuse the next one in its place.
+/// Whether this process exports spans. The subscriber cannot be queried for this: its filters treat each query as a
+/// line that is about to be logged, and would drop the next line instead.
 static EXPORTS: AtomicBool = AtomicBool::new(false);
 
-/// Spans are exported from now on.
+/// Enables the export of spans.
 pub fn export() {
     EXPORTS.store(true, Ordering::Relaxed);
 }
@@ -54,10 +54,10 @@ pub fn is_exporting() -> bool {
 
 /// Runs `work` within the trace of its caller, else within a new one.
 ///
-/// `span` becomes a child of the caller's span where spans are exported. `line` is the span that log lines show; it
-/// gets the `trace_id`.
+/// `span` becomes a child of the caller's span if spans are exported. `line` is the span that log lines show; it gets
+/// the `trace_id`.
 pub async fn scope<F: Future>(caller: Context, span: &Span, line: &Span, work: F) -> F::Output {
-    // Fails where no exporter listens.
+    // Fails if there is no exporter.
     let exported = span.set_parent(caller.clone()).is_ok().then(|| span.context()).filter(is_valid);
     let own = exported.unwrap_or_else(|| begun(&caller));
     line.record("trace_id", tracing::field::display(own.span().span_context().trace_id()));
@@ -68,14 +68,14 @@ fn is_valid(context: &Context) -> bool {
     context.span().span_context().is_valid()
 }
 
-/// A span of this process that nobody records, in the caller's trace if there is one.
+/// A span of this process that is not recorded, in the caller's trace if there is one.
 fn begun(caller: &Context) -> Context {
     let trace_id = uuid::Uuid::new_v4().as_u128();
     let (span_id, _) = uuid::Uuid::new_v4().as_u64_pair();
     unrecorded(caller, trace_id, span_id)
 }
 
-/// A span with this id that nobody records, in the trace of `parent`, else in the one with that id.
+/// A span with this id that is not recorded, in the trace of `parent`, else in the one with that id.
 fn unrecorded(parent: &Context, trace_id: u128, span_id: u64) -> Context {
     let parent = parent.span().span_context().clone();
     let trace_id = if parent.is_valid() { parent.trace_id() } else { TraceId::from(trace_id) };
@@ -105,8 +105,8 @@ pub fn inject(headers: &mut Vec<Header>) {
     let _ = CURRENT.try_with(|context| inject_context(context, headers));
 }
 
-/// Adds the trace with `span` as the parent of what is done with the record; where the span is not exported, as
-/// [`inject`] does.
+/// Adds the trace to the headers of a record, with `span` as the parent of later spans; if the span is not exported,
+/// the same as [`inject`].
 pub fn inject_from(span: &Span, headers: &mut Vec<Header>) {
     if span.is_disabled() {
         return inject(headers);

@@ -1,19 +1,19 @@
-//! Curves as a picture: what the score does to each attacker, and what the baseline that it is compared with does.
+//! Plots the curves of the score for each attacker, and the baseline.
 //!
-//! The share of people's logins is drawn by its logarithm, because what anybody would choose is small. The baseline
-//! has two points and no curve: new device and new country, and one of them.
+//! The share of users' logins has a logarithmic axis, because all useful values are small. The baseline consists of two
+//! points instead of a curve: new device and new country, and either of them.
 
 use super::{Calibration, Curve, Point, table};
 use crate::picture::{self, Area, Drawn, FONT};
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (900, 600);
-/// Where the logarithm begins: one login in two thousand.
+/// The start of the logarithmic axis: one login in two thousand.
 const CHALLENGED_MIN: f64 = 0.0005;
-/// Colours that people who see fewer of them can tell apart (Okabe and Ito).
+/// Colours that people with colour vision deficiency can distinguish (Okabe and Ito).
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
 
-/// The picture as SVG; the error is a sentence.
+/// The plot as SVG; the error is a sentence.
 pub fn svg(calibration: &Calibration) -> Result<String, String> {
     picture::svg(SIZE, |area| draw(area, calibration))
 }
@@ -49,7 +49,7 @@ fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
     picture::legend(&mut chart, SeriesLabelPosition::LowerRight)
 }
 
-/// A curve from where the picture begins.
+/// The part of a curve within the plot.
 fn visible(points: &[Point]) -> Vec<(f64, f64)> {
     points.iter().map(|point| (point.challenged.max(CHALLENGED_MIN), point.caught)).collect()
 }

@@ -1,4 +1,4 @@
-//! Thresholds on their way into a policy file: two values change, all else in it stays as it was written.
+//! Writes thresholds into a policy file: two values change, everything else remains as it was written.
 
 use super::{Error, Thresholds};
 use foretell_domain::score::login::Policy;
@@ -8,11 +8,11 @@ use foretell_ports::file;
 use std::path::Path;
 use toml_edit::{DocumentMut, Item, TomlError, value};
 
-/// Six digits after the point where challenges begin, and nine where refusals do, so close to 1 are those scores.
+/// Six decimal places for `challenge_at`, and nine for `deny_at`, because those scores are so close to 1.
 const CHALLENGE_SCALE: f64 = 1e6;
 const DENY_SCALE: f64 = 1e9;
 
-/// A policy file, as far as there is one.
+/// A policy file; empty if there is none.
 #[derive(Debug, Clone, Default)]
 pub struct File {
     document: DocumentMut,
@@ -25,7 +25,7 @@ impl From<DocumentMut> for File {
 }
 
 impl File {
-    /// Reads one; a file that is not there yet is an empty one.
+    /// Reads a policy file; a missing file counts as empty.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |detail: String| Error::Policy { file: path.display().to_string(), detail };
         match file::text(path, TEXT_BYTES_MAX) {
@@ -38,13 +38,13 @@ impl File {
         }
     }
 
-    /// The policy that it says, over `base` where it is silent; the error is a sentence.
+    /// The policy of the file, with values from `base` where it has none; the error is a sentence.
     pub fn policy(&self, base: &Policy) -> Result<Policy, String> {
         let document = document::from_toml(&self.document.to_string()).map_err(|cause| cause.to_string())?;
         Policy::read(&document, base).map_err(|invalid| invalid.to_string())
     }
 
-    /// Puts thresholds in.
+    /// Sets the thresholds.
     pub fn set(&mut self, thresholds: Thresholds) {
         for (key, threshold) in [("challenge_at", thresholds.challenge_at), ("deny_at", thresholds.deny_at)] {
             match self.document.get_mut(key).and_then(Item::as_value_mut) {
@@ -58,7 +58,7 @@ impl File {
         }
     }
 
-    /// Writes it.
+    /// Writes the file.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let failed =
             |cause: std::io::Error| Error::Policy { file: path.display().to_string(), detail: cause.to_string() };
@@ -66,12 +66,12 @@ impl File {
     }
 }
 
-/// The next threshold below in a few digits: it catches no less.
+/// The next lower threshold with few digits: it catches at least as much.
 pub(super) fn rounded_down(threshold: f64) -> f64 {
     (threshold * CHALLENGE_SCALE).floor() / CHALLENGE_SCALE
 }
 
-/// The next one above in a few digits: it stops no more people.
+/// The next higher threshold with few digits: it denies no more users.
 pub(super) fn rounded_up(threshold: f64) -> f64 {
     ((threshold * DENY_SCALE).ceil() / DENY_SCALE).min(1.0)
 }
@@ -88,8 +88,8 @@ mod tests {
         let written = file.document.to_string();
         let policy = file.policy(&Policy::default()).unwrap();
         assert_eq!((policy.challenge_at, policy.deny_at), (0.0625, 0.75), "{written}");
-        assert_eq!(policy.signals.new_device.factor, 30.0, "as the file says");
-        assert_eq!(policy.signals.new_country, Policy::default().signals.new_country, "as the settings say");
+        assert_eq!(policy.signals.new_device.factor, 30.0, "from the file");
+        assert_eq!(policy.signals.new_country, Policy::default().signals.new_country, "from the settings");
         assert_eq!(
             written.replace("challenge_at = 0.0625", "challenge_at = 0.5").replace("deny_at = 0.75\n", ""),
             text
@@ -100,13 +100,13 @@ mod tests {
     fn a_file_that_is_no_policy_is_refused() {
         let policy = |text: &str| File { document: text.parse().unwrap() }.policy(&Policy::default());
         assert_eq!(policy(""), Ok(Policy::default()), "a new file");
-        for (text, told) in [
+        for (text, expected) in [
             ("challenge_at = \"low\"", "/challenge_at: "),
             ("challenge_at = 2.0", "from 0 to 1"),
             ("[signals.new_devise]\nfactor = 3.0", "new_devise"),
         ] {
             let error = policy(text).unwrap_err();
-            assert!(error.contains(told), "{text}: {error}");
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! A labelled history replayed: every login scored by what was known just before it, and people's alone folded.
+//! Replays a labelled history: every login is scored with what was known just before it, and only users' are folded.
 
 use super::Error;
 use crate::evaluate::logins::score;
@@ -16,13 +16,12 @@ use std::collections::HashMap;
 /// Events between two calls of a progress callback.
 const PROGRESS_EVENTS: u64 = 1_000;
 
-/// What is kept of a score.
+/// The scores of one login.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scored {
-    /// The score; none where the account had no history.
+    /// The score; none if the account had no history.
     pub score: Option<f64>,
-    /// The score of the baseline that it is compared with: 1 where device and country are new, one half where one of
-    /// them is.
+    /// The score of the baseline: 1 if device and country are new, one half if either is.
     pub baseline: f64,
 }
 
@@ -36,14 +35,14 @@ impl Scored {
 /// The scores of one or more histories.
 #[derive(Debug, Clone, Default)]
 pub struct Replayed {
-    /// Successes of each account, in order; accounts of different files are different ones.
+    /// Successful logins of each account, in order; accounts of different files are different accounts.
     pub people: Vec<Vec<Scored>>,
     /// Attempts of attackers.
     pub attacks: Vec<(Author, Scored)>,
 }
 
 impl Replayed {
-    /// Adds a file, `file` as errors call it. `progress` gets how many of its events are done.
+    /// Adds a file, which errors call `file`. `progress` receives the number of completed events.
     pub fn add(
         &mut self,
         file: &str,
@@ -67,17 +66,17 @@ impl Replayed {
     }
 }
 
-/// The rows of a file so far, and where its scores go.
+/// The rows of a file so far, and the scores to add to.
 struct Replay<'a> {
     rows: Materialized<Logins>,
-    /// The place of each account in [`Replayed::people`], by its key.
+    /// The index of each account in [`Replayed::people`], by its key.
     accounts: HashMap<String, usize>,
     policy: &'a Policy,
     replayed: &'a mut Replayed,
 }
 
 impl Replay<'_> {
-    /// The id of a login without a label is the error.
+    /// Fails with the id of a login without a label.
     fn take(&mut self, sourced: &Sourced, offset: i64) -> Result<(), String> {
         let event = &completed(sourced.event.clone());
         if let Fact::Login(login) = &event.fact {

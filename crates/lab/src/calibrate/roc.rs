@@ -1,15 +1,15 @@
-//! Curves: what share of attacks a threshold catches, and what share of people it stops.
+//! Curves: the share of attacks that a threshold catches, and the share of users that it challenges.
 
 use foretell_domain::score::metrics::{Case, roc_auc};
 use serde::Serialize;
 
-/// Most points of a curve; between them it is as good as straight.
+/// Maximum number of points of a curve; between them it is practically straight.
 const POINTS_MAX: usize = 200;
 
-/// What one threshold does.
+/// The effect of one threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Point {
-    /// Scores from this one on are challenged; none: nothing is.
+    /// Scores from this one on are challenged; none: no score is.
     pub threshold: Option<f64>,
     /// Share of people's logins that are challenged.
     pub challenged: f64,
@@ -20,13 +20,13 @@ pub struct Point {
 /// A receiver operating characteristic.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Roc {
-    /// Area under the curve; none where one of the classes has no cases.
+    /// Area under the curve; none if one of the classes has no cases.
     pub auc: Option<f64>,
-    /// From no challenge to nothing but challenges.
+    /// From no challenges to only challenges.
     pub points: Vec<Point>,
 }
 
-/// Scores of two classes, each falling.
+/// Scores of two classes, each in falling order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scores {
     people: Vec<f64>,
@@ -34,7 +34,7 @@ pub(super) struct Scores {
 }
 
 impl Scores {
-    /// Of scores in any order.
+    /// From scores in any order.
     pub(super) fn new(people: impl Iterator<Item = f64>, attacks: impl Iterator<Item = f64>) -> Self {
         let falling = |mut scores: Vec<f64>| {
             scores.sort_by(|a, b| b.total_cmp(a));
@@ -43,7 +43,7 @@ impl Scores {
         Self { people: falling(people.collect()), attacks: falling(attacks.collect()) }
     }
 
-    /// What a threshold does.
+    /// The effect of a threshold.
     pub(super) fn at(&self, threshold: f64) -> Point {
         Point {
             threshold: Some(threshold),
@@ -52,13 +52,13 @@ impl Scores {
         }
     }
 
-    /// The highest threshold that catches a share of the attacks; none where there are none.
+    /// The highest threshold that catches this share of the attacks; none if there are no attacks.
     pub(super) fn threshold_for(&self, share: f64) -> Option<f64> {
         let needed = (share * self.attacks.len() as f64).ceil().max(1.0) as usize;
         self.attacks.get(needed - 1).copied()
     }
 
-    /// The lowest threshold that challenges at most a share of the people: just above the first who is let through.
+    /// The lowest threshold that challenges at most this share of the users: just above the first one who passes.
     pub(super) fn threshold_sparing(&self, share: f64) -> f64 {
         let allowed = (share * self.people.len() as f64).floor() as usize;
         self.people.get(allowed).map_or(0.0, |spared| spared.next_up())
@@ -67,7 +67,7 @@ impl Scores {
     /// The whole curve.
     pub(super) fn roc(&self) -> Roc {
         let mut points = vec![Point { threshold: None, challenged: 0.0, caught: 0.0 }];
-        // Every so many of the people, and of the attacks: neither class has gaps.
+        // Regular steps over the users and over the attacks, so that neither class has gaps.
         let steps = |scores: &[f64]| {
             let step = scores.len().div_ceil(POINTS_MAX / 2).max(1);
             let last = scores.last().copied();
@@ -83,7 +83,7 @@ impl Scores {
     }
 }
 
-/// The share of falling scores that are at least `threshold`; 0 of none.
+/// The share of falling scores that are at least `threshold`; 0 if there are none.
 fn share_from(falling: &[f64], threshold: f64) -> f64 {
     falling.partition_point(|score| *score >= threshold) as f64 / falling.len().max(1) as f64
 }

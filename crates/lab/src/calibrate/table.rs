@@ -1,4 +1,4 @@
-//! The result as tables for people.
+//! Formats the result as tables.
 
 use super::{Calibration, Curve, Paid, Point};
 use std::fmt;

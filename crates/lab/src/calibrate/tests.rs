@@ -1,4 +1,4 @@
-//! A small simulated history, calibrated; and files that cannot be.
+//! Tests that calibrate a small simulated history, and files that cannot be calibrated.
 
 use super::replay::Scored;
 use super::*;
@@ -35,7 +35,7 @@ fn scored(score: f64) -> Scored {
 const FIRST: Scored = Scored { score: None, baseline: 0.0 };
 
 #[test]
-fn who_knows_more_is_harder_to_tell_and_the_target_is_reached() {
+fn attackers_with_more_knowledge_are_harder_to_detect_and_the_target_is_reached() {
     for target in [0.9, 0.98, 1.0] {
         let calibration = Calibration::new(replayed(), target).unwrap();
         let [naive, vpn, targeted] = &calibration.curves[..] else { panic!("three attackers") };
@@ -77,7 +77,7 @@ fn people_pay_for_scored_logins_alone() {
     assert_eq!((calibration.logins, calibration.first_logins), (12, 4));
     let vpn = &calibration.curves[1];
     assert_eq!((vpn.attacks, vpn.unscored, vpn.at_target.threshold), (1, 1, Some(0.5)));
-    // Of the first four logins: two, none and one; the account with three logins is not asked.
+    // Of the first four logins: two, none and one; the account with three logins does not count.
     let expected = Paid { logins: 4, accounts: 3, median: 1.0, mean: 1.0, p90: 2.0 };
     assert_eq!(vpn.paid[0], expected);
     assert_eq!((vpn.paid[1].accounts, vpn.paid[1].median), (0, 0.0));

@@ -1,9 +1,9 @@
-//! Appointments: each scored once at each start, at its booking or the day before, and judged when its outcome there
-//! is known.
+//! Appointments: each is scored once per start, at its booking or the day before, and judged once the outcome of that
+//! start is known.
 //!
-//! With `train_until` each tenant with enough history gets a model at that time, learnt from what was known by then;
-//! until then, and of the others, two counters answer. Outcomes that arrive later only recalibrate it, once a day of
-//! the replay, by the function that calibrates in service.
+//! With `train_until`, each tenant with enough history gets a model at that time, trained on what was known by then.
+//! Before that, and for all other tenants, two counters are used. Later outcomes only recalibrate the model, once per
+//! day of the replay, with the function that calibrates in service.
 
 use super::{AppointmentOptions, At, Measure, Progress, Summary, Taught};
 use crate::source::Loaded;
@@ -29,8 +29,8 @@ struct Line<'a> {
     lead_days: u16,
 }
 
-/// Replays a file of appointments. `out` gets a line of JSON for each scored one, in the order of scoring but only
-/// at the end, when the outcomes are known; `progress` gets how many events of all are done.
+/// Replays a file of appointments. `out` receives a line of JSON for each scored one, in the order of scoring, but only
+/// at the end, when the outcomes are known; `progress` receives the completed and the total events.
 ///
 /// Errors are those of `out`.
 pub fn appointments(
@@ -40,17 +40,17 @@ pub fn appointments(
     progress: &mut dyn FnMut(u64, u64),
 ) -> io::Result<Summary> {
     let mut judge = Judge::new(options);
-    // A model learns from both moments, whichever is judged.
+    // A model is trained on both moments, whichever is judged.
     let both = [At::Booking, At::DayBefore];
     let one = [options.at];
     let moments: &[At] = if options.train_until_ms.is_some() { &both } else { &one };
     let mut replay = Replay::new(options.limits.clone(), options.partitions, moments);
-    let mut progress = Progress { tell: progress, total: loaded.events.len() };
+    let mut progress = Progress { report: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
         let event = &sourced.event;
         judge.learn_before(event.envelope.time_ms, &mut replay);
         replay.take(event, offset as i64, &mut |replay, moment| judge.score(replay, &moment));
-        judge.hear(event, &replay);
+        judge.observe(event, &replay);
         progress.done(offset + 1);
     }
     replay.until(i64::MAX, &mut |replay, moment| judge.score(replay, &moment));
@@ -70,7 +70,7 @@ struct Scored {
     booked_at_ms: i64,
 }
 
-/// A tenant's model, and how it is corrected on a day of the replay.
+/// A tenant's model, with its calibration on a day of the replay.
 struct Taken {
     model: Model,
     calibration: Calibration,
@@ -78,15 +78,15 @@ struct Taken {
     day: i64,
 }
 
-/// Scores moments, and learns from them until it is told to stop.
+/// Scores moments, and collects training data until the training time.
 struct Judge<'a> {
     options: &'a AppointmentOptions,
-    /// What is learnt from; none where nothing is, or nothing more.
+    /// The training data; none if nothing is trained, or the training is finished.
     history: Option<History>,
     models: BTreeMap<String, Taken>,
     taught: Vec<Taught>,
     scored: Vec<Scored>,
-    /// The last outcome that each visit had.
+    /// The latest outcome of each visit.
     outcomes: HashMap<Visit, &'static str>,
 }
 
@@ -102,11 +102,11 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Learns, where the training ends before `now_ms`.
+    /// Trains the models, if the training time is before `now_ms`.
     fn learn_before(&mut self, now_ms: i64, replay: &mut Replay) {
         let ended = self.options.train_until_ms.filter(|until_ms| *until_ms < now_ms);
         let Some(until_ms) = ended.filter(|_| self.history.is_some()) else { return };
-        // What comes due by then is still scored, and learnt from, without a model.
+        // Moments that are due by then are still scored, and used for training, without a model.
         replay.until(until_ms.saturating_add(1), &mut |replay, moment| self.score(replay, &moment));
         let Some(history) = self.history.take() else { return };
         let (tenants, names) = history.into_rows(Some(until_ms));
@@ -120,15 +120,15 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn hear(&mut self, event: &foretell_events::Event, replay: &Replay) {
+    fn observe(&mut self, event: &foretell_events::Event, replay: &Replay) {
         if let Some(history) = &mut self.history {
-            history.hear(event, replay);
+            history.observe(event, replay);
         }
         let outcome = replay.visit(event).and_then(|(visit, appointment)| Some((visit, outcome(appointment)?)));
         self.outcomes.extend(outcome);
     }
 
-    /// Scores a moment from the rows as they are.
+    /// Scores a moment with the rows as they are.
     fn score(&mut self, replay: &Replay, moment: &Moment<'_>) {
         if let Some(history) = &mut self.history {
             history.keep(moment);
@@ -180,7 +180,7 @@ impl<'a> Judge<'a> {
 }
 
 impl Taken {
-    /// Corrects the model by the outcomes that are known on the day of a moment.
+    /// Calibrates the model with the outcomes that are known on the day of a moment.
     fn recalibrate(&mut self, replay: &Replay, moment: &Moment<'_>, config: &no_show::Config) {
         let today = calibration::day(moment.at_ms);
         if self.day == today {
@@ -197,7 +197,7 @@ impl Taken {
     }
 }
 
-/// How a visit went, in the words of a client's history; none while it is not known.
+/// The outcome of a visit, in the terms of a client's history; none while it is not known.
 fn outcome(visit: &Appointment) -> Option<&'static str> {
     match visit.status {
         Status::Booked | Status::Confirmed => None,

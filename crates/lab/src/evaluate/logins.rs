@@ -1,4 +1,4 @@
-//! Logins: each scored just before it is folded, failed ones too.
+//! Logins: each is scored just before it is folded, including failed ones.
 
 use super::{LoginOptions, Measure, Progress, Summary};
 use crate::source::{Author, Label, Loaded};
@@ -22,11 +22,11 @@ struct Line<'a> {
     decision: &'static str,
 }
 
-/// Replays a file of logins. `out` gets a line of JSON for each one, `progress` how many events of all are done.
+/// Replays a file of logins. `out` receives a line of JSON for each one, `progress` the completed and the total events.
 ///
-/// Where the file says which addresses attacked and which logins took an account over, the summary measures the
-/// scores against both. A score is a likelihood ratio in disguise, not the share of attacks among such logins; so
-/// the ranking means something at once, the other measures only for a service whose base rate is one half.
+/// If the file labels attack addresses and account takeovers, the summary measures the scores against both. A score is
+/// a transformed likelihood ratio, not the share of attacks among such logins; the ranking is therefore meaningful
+/// directly, the other measures only for a service with a base rate of one half.
 ///
 /// Errors are those of `out`.
 pub fn logins(
@@ -38,7 +38,7 @@ pub fn logins(
     let mut rows = Materialized::new(Logins { limits: options.limits.clone() });
     let mut summary = Summary { rows: loaded.rows, skipped: loaded.skipped, ..Summary::default() };
     let mut labelled = Labelled::default();
-    let mut progress = Progress { tell: progress, total: loaded.events.len() };
+    let mut progress = Progress { report: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
         let event = &completed(sourced.event.clone());
         if let Fact::Login(login) = &event.fact {
@@ -57,7 +57,7 @@ pub fn logins(
     Ok(summary)
 }
 
-/// The score of a login by the rows before it.
+/// The score of a login, with the rows before it.
 pub(crate) fn score(
     rows: &Materialized<Logins>,
     envelope: &Envelope,
@@ -77,7 +77,7 @@ fn write(out: &mut dyn Write, event_id: &str, score: &login::Score) -> io::Resul
     out.write_all(b"\n")
 }
 
-/// Scored logins by what the file says of them.
+/// Scored logins by their labels.
 #[derive(Default)]
 struct Labelled {
     attack_ip: Vec<Case>,

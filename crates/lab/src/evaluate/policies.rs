@@ -1,4 +1,4 @@
-//! Two policies over one history: which decisions would be others.
+//! Compares two policies over one history: which decisions would change.
 
 use super::Progress;
 use super::logins::score;
@@ -13,29 +13,29 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A login that would be decided otherwise.
+/// A login with a different decision.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Changed {
     /// The event.
     pub event_id: String,
     /// The account.
     pub user_id: String,
-    /// When, in milliseconds since the epoch.
+    /// The time, in milliseconds since the epoch.
     pub time_ms: i64,
-    /// By the policy that is in use.
+    /// With the policy in use.
     pub before: Judged,
-    /// By the one that is tested.
+    /// With the tested policy.
     pub after: Judged,
 }
 
-/// What a policy makes of a login.
+/// The result of a policy for a login.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Judged {
     /// The decision.
     pub decision: Decision,
     /// The score; none without history.
     pub score: Option<f64>,
-    /// Codes of its reasons.
+    /// The codes of its reasons.
     pub reasons: Vec<String>,
 }
 
@@ -46,18 +46,18 @@ impl Judged {
     }
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Compared {
-    /// Logins that both judged.
+    /// Logins that were judged with both policies.
     pub logins: u64,
-    /// Of them, those that they judged otherwise.
+    /// Logins with different decisions.
     pub changed: u64,
-    /// How often which decision became which.
+    /// How often each pair of decisions occurred.
     pub changes: BTreeMap<String, u64>,
-    /// How often a signal or a rule in the shadow would have been a reason by the policy that is tested.
+    /// How often a signal or rule in shadow mode would have been a reason in the tested policy.
     pub shadow: BTreeMap<String, u64>,
-    /// Logins of which a rule of the policy that is tested could not be evaluated.
+    /// Logins for which a rule of the tested policy could not be evaluated.
     pub rules_failed: u64,
 }
 
@@ -79,9 +79,9 @@ impl fmt::Display for Compared {
     }
 }
 
-/// Replays a history and judges each login by both policies, just before it is folded.
+/// Replays a history and judges each login with both policies, just before it is folded.
 ///
-/// `changed` hears of each login that is decided otherwise, `progress` how many events of all are done. Errors are
+/// `changed` receives each login with a different decision, `progress` the completed and the total events. Errors are
 /// those of `changed`.
 pub fn policies<E>(
     loaded: &Loaded,
@@ -92,7 +92,7 @@ pub fn policies<E>(
 ) -> Result<Compared, E> {
     let mut rows = Materialized::new(Logins { limits: limits.clone() });
     let mut compared = Compared::default();
-    let mut progress = Progress { tell: progress, total: loaded.events.len() };
+    let mut progress = Progress { report: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
         let event = &sourced.event;
         if let Fact::Login(login) = &event.fact {

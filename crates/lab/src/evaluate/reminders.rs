@@ -1,8 +1,8 @@
 //! Reminders: what a policy would have sent for the appointments of a file.
 //!
-//! The plan and the folds are those of the service, and time passes as it does there: everything that falls due before
-//! an event happens before it. There is no planner between, so each client is looked at the moment there is a reason to.
-//! Behind the last event time goes on until nothing is planned any more.
+//! The plan and the folds are those of the service, and time passes as it does there: everything that is due before an
+//! event happens before it. There is no planner in between, so each client is planned as soon as there is a reason to.
+//! After the last event, time continues until nothing is planned any more.
 
 use super::Progress;
 use crate::source::Loaded;
@@ -24,21 +24,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// What a test of a policy depends on besides the file.
+/// What a test of a policy depends on in addition to the file.
 #[derive(Debug, Clone, Default)]
 pub struct ReminderOptions {
-    /// What is sent when.
+    /// The policy, which determines what is sent when.
     pub policy: Policy,
-    /// How visits are scored, by two counters: levels decide for whom steps are.
+    /// How visits are scored, with two counters: the level determines which steps apply.
     pub score: no_show::Config,
-    /// What the folds depend on.
+    /// The limits of the folds.
     pub limits: Limits,
 }
 
-/// What happened to a reminder.
+/// One event in the life of a reminder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Happened {
-    /// When, RFC 3339.
+    /// The time, RFC 3339.
     pub time: String,
     /// `announced`, `withdrawn`, `deferred`, `suppressed` or `failed`.
     pub status: &'static str,
@@ -48,70 +48,70 @@ pub struct Happened {
     pub client_id: String,
     /// The appointment.
     pub appointment_id: String,
-    /// The step; none of what is withdrawn.
+    /// The step; none for a withdrawal.
     pub step: Option<String>,
-    /// The reminder, where there is one.
+    /// The reminder, if there is one.
     pub reminder_id: Option<String>,
-    /// For which channels, in order of preference.
+    /// The channels, in order of preference.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<Channel>,
-    /// Which text.
+    /// The template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// The level of risk.
+    /// The risk level.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
-    /// The start on the clocks of the visit.
+    /// The start in the time zone of the visit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_start: Option<String>,
-    /// How many visits it names.
+    /// The number of visits that it mentions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub visits: Option<usize>,
-    /// Why, where that is not plain.
+    /// The reason, if it is not obvious.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What a policy came to.
+/// What a policy would have sent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Told {
+pub struct ReminderCounts {
     /// Events of the file.
     pub events: u64,
-    /// How often each thing happened, by status and then step or reason.
+    /// How often each event happened, by status and then step or reason.
     pub counts: BTreeMap<String, u64>,
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for ReminderCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "events {}", self.events)?;
         self.counts.iter().try_for_each(|(what, count)| writeln!(f, "{count:>9}  {what}"))
     }
 }
 
-/// Replays a file of appointments and plans reminders. `happened` hears of each thing in order of time, `progress` how
-/// many events of all are done. Errors are those of `happened`.
+/// Replays a file of appointments and plans reminders. `happened` receives each event in order of time, `progress` the
+/// completed and the total events. Errors are those of `happened`.
 pub fn reminders<E>(
     loaded: &Loaded,
     options: &ReminderOptions,
     happened: &mut dyn FnMut(Happened) -> Result<(), E>,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Told, E> {
-    let mut told = Told { events: loaded.events.len() as u64, ..Told::default() };
-    let mut hear = |one: Happened| {
+) -> Result<ReminderCounts, E> {
+    let mut summary = ReminderCounts { events: loaded.events.len() as u64, ..ReminderCounts::default() };
+    let mut record = |one: Happened| {
         let about = if one.status == "announced" { &one.step } else { &one.reason };
         let what = format!("{} {}", one.status, about.as_deref().unwrap_or_default());
-        *told.counts.entry(what.trim_end().to_owned()).or_default() += 1;
+        *summary.counts.entry(what.trim_end().to_owned()).or_default() += 1;
         happened(one)
     };
     let mut replay = Replay::new(options);
-    let mut progress = Progress { tell: progress, total: loaded.events.len() };
+    let mut progress = Progress { report: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
-        replay.until(sourced.event.envelope.time_ms, &mut hear)?;
-        replay.take(&sourced.event, &mut hear)?;
+        replay.until(sourced.event.envelope.time_ms, &mut record)?;
+        replay.take(&sourced.event, &mut record)?;
         progress.done(offset + 1);
     }
-    replay.until(i64::MAX, &mut hear)?;
-    Ok(told)
+    replay.until(i64::MAX, &mut record)?;
+    Ok(summary)
 }
 
 struct Replay<'a> {
@@ -136,56 +136,56 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Everything that falls due before `time_ms`.
-    fn until<E>(&mut self, time_ms: i64, hear: &mut dyn FnMut(Happened) -> Result<(), E>) -> Result<(), E> {
+    /// Processes everything that is due before `time_ms`.
+    fn until<E>(&mut self, time_ms: i64, record: &mut dyn FnMut(Happened) -> Result<(), E>) -> Result<(), E> {
         loop {
             let next = self.schedule.due(time_ms.saturating_sub(1), 1).next().cloned();
             let Some((at_ms, key)) = next else { return Ok(()) };
-            self.look(&key, at_ms, Some(at_ms), hear)?;
+            self.look(&key, at_ms, Some(at_ms), record)?;
         }
     }
 
-    fn take<E>(&mut self, event: &Event, hear: &mut dyn FnMut(Happened) -> Result<(), E>) -> Result<(), E> {
+    fn take<E>(&mut self, event: &Event, record: &mut dyn FnMut(Happened) -> Result<(), E>) -> Result<(), E> {
         self.offset += 1;
         self.visits.take(event, Place { partition: 0, offset: self.offset });
         if matches!(event.fact, Fact::ReminderDue(_) | Fact::ReminderWithdrawn(_)) {
             return Ok(());
         }
-        self.look(&event.key(), event.envelope.time_ms, None, hear)
+        self.look(&event.key(), event.envelope.time_ms, None, record)
     }
 
-    /// Plans a client, and does what is planned; `due_ms` is the instant that was waited for, where one was.
+    /// Plans a client and carries out the plan; `due_ms` is the instant that was waited for, if any.
     fn look<E>(
         &mut self,
         key: &str,
         now_ms: i64,
         due_ms: Option<i64>,
-        hear: &mut dyn FnMut(Happened) -> Result<(), E>,
+        record: &mut dyn FnMut(Happened) -> Result<(), E>,
     ) -> Result<(), E> {
         let (tenant, client_id) = key.split_once(':').unwrap_or(("", key));
         let plan = self.plan(key, tenant, client_id, now_ms);
         for step in plan.fell_due.iter().filter(|step| due_ms.is_some_and(|due_ms| step.due_at_ms >= due_ms)) {
-            hear(Happened::fell_due(step, Happened::of(tenant, client_id, now_ms)))?;
+            record(Happened::fell_due(step, Happened::of(tenant, client_id, now_ms)))?;
         }
         let is_done = plan.actions.is_empty();
         for action in plan.actions {
-            hear(Happened::action(&action, Happened::of(tenant, client_id, now_ms)))?;
+            record(Happened::action(&action, Happened::of(tenant, client_id, now_ms)))?;
             let (event, _) = announce::said(tenant, client_id, action, now_ms);
             self.offset += 1;
             self.sent.take(&event, Place { partition: 0, offset: self.offset });
         }
-        // What was done may leave something else to do, as a visit that was named beside one that is off.
+        // Carrying out an action may require another one, such as for a visit mentioned together with a cancelled one.
         let next_ms = if is_done { plan.next_at_ms } else { Some(now_ms) };
         self.schedule.set(key, next_ms);
         if !is_done {
-            return self.look(key, now_ms, None, hear);
+            return self.look(key, now_ms, None, record);
         }
         Ok(())
     }
 
     fn plan(&self, key: &str, tenant: &str, client_id: &str, now_ms: i64) -> plan::Plan {
-        let (nobody, nothing) = (Client::default(), Sent::default());
-        let client = self.visits.owner(&client::row_key(tenant, client_id)).unwrap_or(&nobody);
+        let (no_client, nothing) = (Client::default(), Sent::default());
+        let client = self.visits.owner(&client::row_key(tenant, client_id)).unwrap_or(&no_client);
         let sent = self.sent.owner(&sent::row_key(tenant, client_id)).unwrap_or(&nothing);
         let basis = Basis::counting(self.score.clone(), Arc::new(self.visits.lead(tenant)));
         let risks = foretell_domain::remind::risk::risks(client, &basis, now_ms);

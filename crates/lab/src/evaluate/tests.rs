@@ -1,4 +1,4 @@
-//! Small histories, replayed and read line by line.
+//! Tests with small histories, whose output is checked line by line.
 
 use super::reminders::{Happened, ReminderOptions, reminders};
 use super::*;
@@ -9,7 +9,7 @@ fn load(text: &str, format: Format) -> Loaded {
     source::read_from(text.as_bytes(), Origin::default(), format).unwrap()
 }
 
-/// JSON Lines of events `(time, type, data)`; the id is the place in the list.
+/// JSON Lines of events `(time, type, data)`; the id is the index in the list.
 fn events(list: &[(&str, &str, Value)]) -> Loaded {
     let line = |(id, (time, kind, data)): (usize, &(&str, &str, Value))| {
         let id = id.to_string();
@@ -64,7 +64,7 @@ fn every_login_is_scored_from_what_came_before_it() {
     let unscored = |id: &str| json!({"event_id": id, "likelihood_ratio": null, "score": null, "decision": "challenge"});
     assert_eq!([&lines[0], &lines[1], &lines[3]], [&unscored("0"), &unscored("1"), &unscored("4")]);
     assert_eq!((lines.len(), summary.lines, summary.scored), (4, 4, 1));
-    // N = U = N_u = 1: the address has g/l = 1/2 · 1/2, the user agent the same.
+    // N = U = N_u = 1: the address has g/l = 1/2 · 1/2, and so has the user agent.
     let ratio = lines[2]["likelihood_ratio"].as_f64().unwrap();
     assert!((ratio - 0.25 * 0.25).abs() < 1e-12, "{ratio}");
     assert_eq!((&lines[2]["event_id"], &lines[2]["decision"]), (&json!("3"), &json!("allow")));
@@ -73,7 +73,7 @@ fn every_login_is_scored_from_what_came_before_it() {
     assert!(summary.to_string().contains("no labels"), "{summary}");
 }
 
-/// The layout of the RBA data set; made-up rows. The second login of each user is scored, and one is an attack.
+/// The layout of the RBA data set, with invented rows. The second login of each user is scored, and one is an attack.
 const LABELLED: &str = "\
 index,Login Timestamp,User ID,Round-Trip Time [ms],IP Address,Country,Region,City,ASN,User Agent String,Browser Name and Version,OS Name and Version,Device Type,Login Successful,Is Attack IP,Is Account Takeover
 a,2026-01-01 00:00:00.000,1,,192.0.2.1,IE,-,-,1,UA 1,B 1,O 1,mobile,True,False,False
@@ -98,11 +98,11 @@ fn labels_measure_scored_logins_after_the_training() {
         assert_eq!((takeover.metrics.positives, takeover.metrics.roc_auc), (0, None));
     }
     let (lines, summary) = run_logins(&load(LABELLED, Format::Rba), &LoginOptions::default());
-    assert_eq!(lines[3]["decision"], "challenge", "another place, another machine");
+    assert_eq!(lines[3]["decision"], "challenge", "another location, another machine");
     assert!(summary.to_string().contains("attack address"), "{summary}");
 }
 
-/// The layout of the no-show data set; made-up rows. One client with two visits, another with one, one left out.
+/// The layout of the no-show data set, with invented rows: a client with two visits, one with one, and a skipped row.
 const VISITS: &str = "\
 PatientId,AppointmentID,Gender,ScheduledDay,AppointmentDay,Age,Neighbourhood,Scholarship,Hipertension,Diabetes,Alcoholism,Handcap,SMS_received,No-show
 1,10,F,2026-03-01T09:00:00Z,2026-03-03T00:00:00Z,33,N,0,0,0,0,0,1,Yes
@@ -212,7 +212,7 @@ fn an_outcome_that_came_before_its_booking_is_not_known_to_the_booking() {
         ("2026-05-01T09:00:00Z", "appointment.booked", booking("b", "2026-05-11T09:00:00Z")),
     ]);
     let (lines, _) = run_appointments(&loaded, &AppointmentOptions::default());
-    assert_eq!(lines.len(), 2, "a booking that is told twice is scored once");
+    assert_eq!(lines.len(), 2, "a repeated booking is scored once");
     assert!((lines[0]["score"].as_f64().unwrap() - 0.1).abs() < 1e-12, "{}", lines[0]);
 }
 
@@ -244,10 +244,10 @@ fn an_outcome_is_of_the_start_at_which_it_came() {
 #[test]
 fn progress_reaches_the_end_and_a_broken_output_is_an_error() {
     let loaded = load(VISITS, Format::Noshow);
-    let mut told = Vec::new();
+    let mut calls = Vec::new();
     let options = AppointmentOptions::default();
-    appointments(&loaded, &options, &mut Vec::new(), &mut |done, total| told.push((done, total))).unwrap();
-    assert_eq!(told, [(8, 8)]);
+    appointments(&loaded, &options, &mut Vec::new(), &mut |done, total| calls.push((done, total))).unwrap();
+    assert_eq!(calls, [(8, 8)]);
     let refused = appointments(&loaded, &options, &mut &mut [0_u8; 10][..], &mut |_, _| {});
     assert!(refused.is_err());
     let refused =
@@ -263,19 +263,19 @@ fn moments_are_known_by_name() {
     assert_eq!(At::parse("72h"), None);
 }
 
-/// What a policy would do, as `time status what`.
+/// The actions of a policy, as `time status what`.
 fn run_reminders(loaded: &Loaded, policy: &Value) -> Vec<String> {
     let policy = foretell_domain::remind::policy::Policy::read(policy, &Default::default()).unwrap();
     let options = ReminderOptions { policy, ..ReminderOptions::default() };
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     let mut happened = |one: Happened| {
         let what = if one.status == "announced" { one.step } else { one.reason };
-        told.push(format!("{} {} {}", &one.time[5..16], one.status, what.unwrap_or_default()));
+        lines.push(format!("{} {} {}", &one.time[5..16], one.status, what.unwrap_or_default()));
         Ok::<_, std::convert::Infallible>(())
     };
     let sums = reminders(loaded, &options, &mut happened, &mut |_, _| {}).unwrap();
-    assert_eq!(sums.counts.values().sum::<u64>() as usize, told.len(), "{sums}");
-    told
+    assert_eq!(sums.counts.values().sum::<u64>() as usize, lines.len(), "{sums}");
+    lines
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn a_policy_is_tested_as_time_would_have_passed() {
         run_reminders(&loaded, &json!({})),
         [
             "06-07T11:00 announced 72h",
-            // 07:00 in Dublin is quiet for another hour.
+            // At 07:00 in Dublin, quiet hours last for another hour.
             "06-08T06:00 deferred quiet_hours",
             "06-08T07:00 announced 72h",
             "06-08T10:00 withdrawn cancelled",

@@ -1,15 +1,15 @@
-//! The attackers of the publications. Each has the right password; what they differ in is what they know besides
+//! The attackers of the publications. Each has the right password; they differ in what else they know
 //! (Wiefling, Dürmuth, Lo Iacono: *What's in Score for Website Users*, FC 2021):
 //!
-//! - **naive**: nothing. Some address somewhere in the world, and software that many have.
-//! - **VPN**: also the country. An address of a private network there, and software that many have.
-//! - **targeted**: also city and machine. An address in the city, of one of the providers that people there have, and
-//!   the very string that the victim's most used machine sends at that time. Whose provider it is, is not known, but
-//!   a large one is likely the right one.
+//! - **naive**: nothing. An address anywhere in the world, and popular software.
+//! - **VPN**: the country. An address of a VPN there, and popular software.
+//! - **targeted**: the city and the machine as well. An address in the city, of one of the providers there, and the
+//!   exact user agent that the victim's most used machine sends at that time. The victim's provider is not known, but
+//!   a large one is likely to be the right one.
 //!
-//! None of them has the address or the cookie of the victim. The service names every browser before it asks for a
-//! password, so an attacker's browser has a name as well, a new one, unless cookies are refused, which attackers do as
-//! often as others. Who withholds a cookie knowing what follows from it is another attacker than those published.
+//! None of them has the address or the cookie of the victim. The service sets a device cookie before it asks for a
+//! password, so an attacker's browser has one as well, a new one, unless cookies are refused, which attackers do as
+//! often as users. An attacker who withholds the cookie on purpose is not among those published.
 
 use super::client::{Class, Client, Looks};
 use super::person::Person;
@@ -17,12 +17,12 @@ use super::world::{Kind, Network, Spot, Town};
 use crate::source::Author;
 use crate::source::draw::Sequence;
 
-/// Attempts without a cookie: as many as those of people, see [`super::person`].
+/// Attempts without a cookie: the same share as for users, see [`super::person`].
 const REFUSED: f64 = 0.03;
-/// Software that many have is that of a computer as often as that of a phone.
+/// Popular software is equally often that of a computer and of a phone.
 const COMPUTER: f64 = 0.5;
 
-/// What an attempt looks like.
+/// The properties of an attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Attack {
     pub(super) spot: Spot,
@@ -49,7 +49,7 @@ impl Attack {
     }
 }
 
-/// From a rented server or a broken machine in somebody's home.
+/// From a rented server or a compromised machine in a home.
 fn somewhere(chance: &mut Sequence) -> Spot {
     let town = Town::anywhere(chance);
     let kind = if chance.happens(0.5) { Kind::Hosting } else { Kind::Access };

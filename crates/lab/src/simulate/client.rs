@@ -1,26 +1,26 @@
-//! Client software: which browsers there are, and what each sends when.
+//! Client software: which browsers exist, and which user agent each sends at a given time.
 //!
-//! Strings are as browsers send them since they say less of the machine: frozen systems, and no version but the
-//! first number (Chromium's "User-Agent Reduction"). So one string is shared by all who run the same version of the
-//! same browser on the same system.
+//! User agents have the reduced form of today's browsers: a frozen system, and only the major version (Chromium's
+//! "User-Agent Reduction"). All users of the same version of the same browser on the same system therefore share one
+//! user agent.
 
 use super::DAY_MS;
 use crate::source::draw::Sequence;
 
-/// How long after a release a device has it, in days on average: "the majority of users within two weeks"
+/// How long after a release a device is updated, in days on average: "the majority of users within two weeks"
 /// (Chromium's release cycle).
 const UPDATE_DAYS: f64 = 12.0;
-/// Devices in a hundred that are never updated again; chosen.
+/// Share of devices that are never updated again; chosen.
 const NEVER_UPDATED: f64 = 0.03;
 
 /// A browser on a system.
 #[derive(Debug, PartialEq)]
 pub(super) struct Software {
-    /// Of ten thousand devices of its class.
+    /// Per ten thousand devices of its class.
     share: u32,
     browser: &'static str,
     os: &'static str,
-    /// The string, with `#` for the version.
+    /// The user agent, with `#` for the version.
     agent: &'static str,
     /// The version at the beginning of 2024.
     version: i64,
@@ -28,7 +28,7 @@ pub(super) struct Software {
     cycle_days: i64,
 }
 
-/// What kind of machine it is.
+/// The class of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Phone,
@@ -51,8 +51,8 @@ impl Class {
     }
 }
 
-/// StatCounter's shares on phones, as gagadget.com had them in 2025 (Chrome 69.15, Safari 20.32, Samsung 3.33), without
-/// the others.
+/// StatCounter's shares on phones, as quoted by gagadget.com in 2025 (Chrome 69.15, Safari 20.32, Samsung 3.33),
+/// without the others.
 const PHONES: [Software; 3] = [
     Software {
         share: 7_451,
@@ -68,7 +68,7 @@ const PHONES: [Software; 3] = [
         os: "iOS #",
         agent: "Mozilla/5.0 (iPhone; CPU iPhone OS #_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/#.0 Mobile/15E148 Safari/604.1",
         version: 17,
-        // Of system and browser together; the minor releases in between stand for a version each.
+        // For system and browser together; each minor release counts as a version.
         cycle_days: 60,
     },
     Software {
@@ -81,8 +81,8 @@ const PHONES: [Software; 3] = [
     },
 ];
 
-/// StatCounter's shares on computers, from the same place (Chrome 70.25, Edge 11.8, Safari 6.34, Firefox 4.94, Opera
-/// 2.06), without the others; how Chrome and Firefox divide among systems is chosen.
+/// StatCounter's shares on computers, from the same source (Chrome 70.25, Edge 11.8, Safari 6.34, Firefox 4.94, Opera
+/// 2.06), without the others; the division of Chrome and Firefox among systems is chosen.
 const COMPUTERS: [Software; 8] = [
     Software {
         share: 6_190,
@@ -150,17 +150,17 @@ const COMPUTERS: [Software; 8] = [
     },
 ];
 
-/// A browser as somebody has it: late by as much as its owner always is.
+/// A browser of a user, with the user's usual delay of updates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client {
     pub(super) class: Class,
     software: &'static Software,
     late_ms: i64,
-    /// From when on it is not updated any more.
+    /// From then on it is no longer updated.
     last_ms: i64,
 }
 
-/// What a client sends of itself.
+/// What a client sends about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Looks {
     pub(super) user_agent: String,
@@ -170,7 +170,7 @@ pub(super) struct Looks {
 }
 
 impl Client {
-    /// Somebody's browser on a machine of this class, within the time from 0 to `end_ms`.
+    /// A browser on a machine of this class, for the time from 0 to `end_ms`.
     pub(super) fn new(class: Class, end_ms: i64, chance: &mut Sequence) -> Self {
         let software = class.software();
         let software = &software[chance.weighted(software.iter().map(|software| software.share))];
@@ -180,7 +180,7 @@ impl Client {
         Self { class, software, late_ms, last_ms }
     }
 
-    /// A browser that is up to date.
+    /// The same browser, up to date.
     pub(super) fn latest(self) -> Self {
         Self { late_ms: 0, last_ms: i64::MAX, ..self }
     }
@@ -218,12 +218,12 @@ mod tests {
         let end_ms = 365 * DAY_MS;
         let mut chance = Draw::new(1).sequence(0, 0);
         let clients: Vec<_> = (0..2_000).map(|_| Client::new(Class::Computer, end_ms, &mut chance)).collect();
-        // Day 280 is that of a release of everything that has one every 28 days; two weeks later:
+        // On day 280 everything with a cycle of 28 days has a release; two weeks later:
         let chrome: Vec<_> = clients.iter().filter(|client| client.software.cycle_days == 28).collect();
         let is_current = |client: &&&Client| client.at(294 * DAY_MS) == client.latest().at(294 * DAY_MS);
         let share = chrome.iter().filter(is_current).count() as f64 / chrome.len() as f64;
         assert!((0.6..0.75).contains(&share), "{share}");
         let versions: BTreeSet<_> = chrome.iter().map(|client| client.at(end_ms).browser).collect();
-        assert!(versions.len() > 10, "some are left behind: {versions:?}");
+        assert!(versions.len() > 10, "some are outdated: {versions:?}");
     }
 }

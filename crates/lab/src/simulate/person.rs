@@ -1,4 +1,4 @@
-//! A person: where they live and work, what they log in with, when, and where they travel.
+//! A person: home and work, devices, login times, and travel.
 
 use super::DAY_MS;
 use super::client::{Class, Client, Looks};
@@ -8,65 +8,65 @@ use crate::source::draw::{Draw, Sequence};
 
 const MINUTE_MS: i64 = 60 * 1000;
 
-/// Logins a year: log-normal, 24 on average. The telephone company of the second publication saw 9.5 attempts an
-/// account and year; a service whose sessions end sooner sees more. With this deviation a tenth of the accounts makes
+/// Logins per year: log-normal, 24 on average. The telephone company of the second publication saw 9.5 attempts per
+/// account and year; a service with shorter sessions has more. With this deviation a tenth of the accounts makes
 /// nearly half of all logins.
 const LOGINS_A_YEAR: f64 = 24.0;
 const LOGINS_DEVIATION: f64 = 1.2;
-/// Nobody logs in more often than this a day.
+/// Maximum number of logins per day.
 const LOGINS_A_DAY_MAX: f64 = 3.0;
-/// How the logins of a day fall on its six parts of four hours from midnight, for most and for night owls; chosen.
+/// Distribution of logins over the day in six parts of four hours from midnight, for most and for night owls; chosen.
 const DAY: [f64; 6] = [0.02, 0.08, 0.27, 0.25, 0.24, 0.14];
 const NIGHT: [f64; 6] = [0.24, 0.05, 0.08, 0.16, 0.21, 0.26];
 const NIGHT_OWLS: f64 = 0.12;
 
-/// What people have, chosen: nearly all a phone, most a computer, some two.
+/// Devices per person, chosen: nearly all have a phone, most a computer, some two.
 const PHONE: f64 = 0.92;
 const COMPUTER: f64 = 0.75;
 const SECOND_COMPUTER: f64 = 0.15;
-/// Share of logins with a phone where there is a computer too: about half of all traffic is mobile (StatCounter).
+/// Share of logins with a phone if there is also a computer: about half of all traffic is mobile (StatCounter).
 const PHONE_LOGINS: f64 = 0.5;
-/// How long a phone and a computer last, in days, on average; chosen.
+/// How long a phone and a computer are used, in days, on average; chosen.
 const PHONE_DAYS: i64 = 1_100;
 const COMPUTER_DAYS: i64 = 1_800;
-/// Logins at a machine of somebody else; chosen.
+/// Logins on other people's machines; chosen.
 const BORROWED: f64 = 0.01;
 
 /// Phones are on Wi-Fi for 62 % of the time in the home market (OpenSignal 2016).
 const PHONE_ON_CARRIER: f64 = 0.38;
-/// Logins from another network of the own city, at friends and in cafés; chosen.
+/// Logins from another network in the home city, such as in cafés or at friends' homes; chosen.
 const ELSEWHERE: f64 = 0.04;
 
-/// People who work in an office with a computer of the firm, and how often its logins are made there and not at home;
-/// chosen.
+/// People who work in an office with a company computer, and the share of its logins that are made there and not at
+/// home; chosen.
 const OFFICE_WORKERS: f64 = 0.35;
 const WORK_COMPUTER_LOGINS: f64 = 0.35;
 const IN_OFFICE: f64 = 0.7;
-/// Office workers an office on average; a third of them are in the largest one of their city.
+/// Office workers per office on average; a third of them are in the largest office of their city.
 const OFFICE_WORKERS_EACH: u64 = 12;
 
-/// People who hide behind a private network at times, how often, and how often it ends in their own country; chosen.
+/// People who sometimes use a VPN, how often, and how often it ends in their own country; chosen.
 const VPN_PEOPLE: f64 = 0.05;
 const VPN_LOGINS: f64 = 0.3;
 const VPN_AT_HOME: f64 = 0.7;
 
-/// Attempts with a wrong password before the right one: of six in a hundred logins one to three; chosen.
+/// Attempts with a wrong password before the right one: one to three, for six in a hundred logins; chosen.
 const MISTYPED: f64 = 0.06;
 
-/// What people do with the cookie that names the device.
+/// How a person treats the device cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cookies {
     Kept,
-    /// About once a month.
+    /// Cleared about once a month.
     Cleared,
-    /// At the end of every session.
+    /// Cleared at the end of every session.
     ClearedAlways,
-    /// There is none, and an attempt names no device.
+    /// Refused; attempts have no device id.
     Refused,
 }
 
-/// In parts of a hundred. Of a panel's computers 31 deleted cookies within a month, 7 of them more than four times
-/// (comScore 2007: old, and the only one that was found); who refuses them altogether is chosen.
+/// In percent. In a panel, 31 % of the computers deleted cookies within a month, 7 % of them more than four times
+/// (comScore 2007: old, but the only source found); the share that refuses cookies is chosen.
 const COOKIES: [(Cookies, u32); 4] =
     [(Cookies::Kept, 67), (Cookies::Cleared, 23), (Cookies::ClearedAlways, 7), (Cookies::Refused, 3)];
 
@@ -79,14 +79,14 @@ struct Device {
     lasts_ms: i64,
 }
 
-/// Where somebody is.
+/// Where a person is at a given time.
 enum Whereabouts {
     AtHome,
     OnTheWay,
     Away(Trip),
 }
 
-/// An account and who it belongs to.
+/// An account and its owner.
 #[derive(Debug, Clone)]
 pub(super) struct Person {
     number: u64,
@@ -103,7 +103,7 @@ pub(super) struct Person {
     trips: Vec<Trip>,
 }
 
-/// A login, and how often the password was mistyped before it.
+/// A login, and the number of mistyped passwords before it.
 #[derive(Debug, Clone)]
 pub(super) struct Visit {
     pub(super) at_ms: i64,
@@ -114,7 +114,7 @@ pub(super) struct Visit {
 }
 
 impl Person {
-    /// The person of a number among `users`, for a time of `days` from 0.
+    /// The person with this number among `users`, for `days` days from 0.
     pub(super) fn new(draw: Draw, number: u64, users: u32, days: u32) -> Self {
         let chance = &mut draw.sequence(Stream::Person as u8, number);
         let town = Town::of_account(chance);
@@ -142,12 +142,12 @@ impl Person {
         person
     }
 
-    /// The name of the account.
+    /// The user id of the account.
     pub(super) fn user_id(&self) -> String {
         format!("user-{}", self.number)
     }
 
-    /// Where they live.
+    /// The home town.
     pub(super) fn town(&self) -> Town {
         self.home.town
     }
@@ -180,7 +180,7 @@ impl Person {
         devices
     }
 
-    /// The logins of a day, counted from 0, by the clock at home; in no order.
+    /// The logins of a day, counted from 0, in local time at home; in no particular order.
     pub(super) fn day(&self, day: i64) -> Vec<Visit> {
         let chance = &mut self.draw.sequence(Stream::Day as u8, self.number << 16 | day as u64);
         let mut visits = Vec::new();
@@ -209,13 +209,13 @@ impl Person {
         let mistyped = if chance.happens(MISTYPED) { 1 + chance.below(3) } else { 0 };
         let is_borrowed = chance.happens(BORROWED);
         let device = if is_borrowed { borrowed(chance) } else { device };
-        // Over IPv6 a machine makes up another address every day (RFC 8981).
+        // Over IPv6 a machine generates a new address every day (RFC 8981).
         let host = Draw::new(device.number).bits(3, at_ms.div_euclid(DAY_MS) as u64);
         let (spot, looks) = (spot.of_host(host), device.client.at(at_ms));
         Some(Visit { at_ms, mistyped, spot, looks, device_id: self.cookie(device, at_ms) })
     }
 
-    /// The phone or a computer; that of the firm at work.
+    /// The phone or a computer; at work, the company's.
     fn device(&self, at_ms: i64, chance: &mut Sequence) -> Device {
         let is_workday = at_ms.div_euclid(DAY_MS).rem_euclid(7) < 5;
         let firms = self.devices.iter().find(|device| device.is_firms).filter(|_| is_workday);
@@ -241,7 +241,7 @@ impl Person {
         }
     }
 
-    /// At the hotel, or through the carrier at home, which carries its customers' roaming.
+    /// At the hotel, or through the home carrier, which also routes its customers' roaming traffic.
     fn on_trip(&self, device: Device, trip: Trip, chance: &mut Sequence) -> Spot {
         if device.client.class == Class::Phone && chance.happens(PHONE_ON_CARRIER) {
             return self.on_carrier(chance);
@@ -261,7 +261,7 @@ impl Person {
 
     fn cookie(&self, device: Device, at_ms: i64) -> Option<String> {
         let since = |lasts_ms: i64| (at_ms + (device.number >> 24) as i64 % lasts_ms).div_euclid(lasts_ms);
-        // Another machine has another cookie.
+        // A new machine has a new cookie.
         let machine = Draw::new(device.number).bits(0, since(device.lasts_ms) as u64);
         let cookie = match self.cookies {
             Cookies::Kept => machine,
@@ -280,13 +280,13 @@ impl Person {
         }
     }
 
-    /// What the first of their machines sends, for who knows it: the machine that they use most.
+    /// What the person's first machine sends, which is the one used most; known to a targeted attacker.
     pub(super) fn looks(&self, at_ms: i64) -> Looks {
         self.devices[0].client.at(at_ms)
     }
 }
 
-/// What a draw is for.
+/// The purpose of a draw.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Stream {
     Person,
@@ -295,7 +295,7 @@ pub(super) enum Stream {
     Attack,
 }
 
-/// An office of the city: a third works in the largest one.
+/// An office in the city: a third of the people work in the largest one.
 fn office(users: u32, chance: &mut Sequence) -> u64 {
     let offices = u64::from(users) / OFFICE_WORKERS_EACH / COUNTRIES.len() as u64 + 1;
     if chance.happens(1.0 / 3.0) { 0 } else { chance.below(offices) }

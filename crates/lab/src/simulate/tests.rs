@@ -1,4 +1,4 @@
-//! What a history promises, whatever its seed.
+//! Properties of every simulated history, whatever its seed.
 
 use super::world::{Kind, Network, distance_km};
 use super::*;
@@ -16,11 +16,11 @@ fn login(simulated: &Simulated) -> &Login {
 
 fn lines(users: u32, days: u32, seed: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut days_told = Vec::new();
+    let mut days_reported = Vec::new();
     let history = History::new(Shape { users, days, seed }).unwrap();
-    let events = write(history, &mut out, &mut |day| days_told.push(day)).unwrap();
+    let events = write(history, &mut out, &mut |day| days_reported.push(day)).unwrap();
     assert_eq!(events as usize, out.iter().filter(|byte| **byte == b'\n').count());
-    assert_eq!(days_told.last(), Some(&u64::from(days)));
+    assert_eq!(days_reported.last(), Some(&u64::from(days)));
     out
 }
 
@@ -44,7 +44,7 @@ fn a_history_is_in_order_and_is_read_as_it_was_made() {
 }
 
 #[test]
-fn attackers_fail_as_often_as_asked_and_know_what_is_published() {
+fn attackers_make_the_configured_attempts_and_know_what_is_published() {
     let made = history(300, 200, 1);
     let of = |author| made.iter().filter(move |simulated| simulated.author == author).map(login);
     let homes: BTreeMap<_, _> = History::new(Shape { users: 300, days: 200, seed: 1 })
@@ -72,7 +72,7 @@ fn attackers_fail_as_often_as_asked_and_know_what_is_published() {
             let has_id = attempt.device_id.is_some();
             assert!(
                 !has_id || !own.contains(&(&attack.user_id, attempt.device_id.as_ref())),
-                "nobody has their cookie"
+                "none of them has the cookie"
             );
         }
     }
@@ -86,20 +86,20 @@ fn attackers_fail_as_often_as_asked_and_know_what_is_published() {
 }
 
 #[test]
-fn nobody_flies_faster_than_an_airliner_save_through_carriers_and_private_networks() {
+fn travel_is_never_faster_than_an_airliner_except_through_carriers_and_vpns() {
     let mut last: BTreeMap<String, (i64, (f64, f64))> = BTreeMap::new();
     let (mut flights, mut jumps) = (0, 0);
     for simulated in history(400, 365, 5).iter().filter(|simulated| simulated.author == Author::Legitimate) {
         let login = login(simulated);
-        let place = (login.attempt.latitude.unwrap(), login.attempt.longitude.unwrap());
+        let point = (login.attempt.latitude.unwrap(), login.attempt.longitude.unwrap());
         let kind = Network::of_asn(login.attempt.asn.unwrap()).kind();
         let at_ms = simulated.event.envelope.time_ms;
         if matches!(kind, Kind::Carrier | Kind::Hosting) {
             jumps += 1;
             continue;
         }
-        if let Some((before_ms, before)) = last.insert(login.user_id.clone(), (at_ms, place)) {
-            let km = distance_km(before, place);
+        if let Some((before_ms, before)) = last.insert(login.user_id.clone(), (at_ms, point)) {
+            let km = distance_km(before, point);
             let hours = (at_ms - before_ms).max(1) as f64 / HOUR_MS as f64;
             assert!(km < 1.0 || km / hours < 900.0, "{} flew {km} km in {hours} hours", login.user_id);
             flights += usize::from(km > 1_000.0);
@@ -144,8 +144,8 @@ fn people_differ_in_what_they_do_and_have() {
 }
 
 #[test]
-fn bounds_are_told() {
-    for (users, days, told) in [
+fn limits_are_reported() {
+    for (users, days, expected) in [
         (0, 10, "0 users: 1 to 100000 can be simulated"),
         (100_001, 10, "100001 users"),
         (10, 0, "0 days: 1 to 731 can be simulated"),
@@ -153,6 +153,6 @@ fn bounds_are_told() {
         (100_000, 731, "100000 users over 731 days: at most 36500000"),
     ] {
         let error = History::new(Shape { users, days, seed: 1 }).unwrap_err();
-        assert!(error.to_string().starts_with(told), "{error}");
+        assert!(error.to_string().starts_with(expected), "{error}");
     }
 }

@@ -1,15 +1,15 @@
-//! Journeys: nobody logs in on the way, and nobody is faster than an airliner.
+//! Trips: people do not log in while travelling, and are never faster than an airliner.
 
 use super::world::Town;
 use super::{DAY_MS, HOUR_MS};
 use crate::source::draw::Sequence;
 
-/// Trips a year, nights a trip, and the share that goes abroad: 1.3 billion trips of 5.1 nights, 27 % of them abroad,
-/// by about 430 million residents of the EU aged 15 and over in 2017 (Eurostat).
+/// Trips per year, nights per trip, and the share abroad: 1.3 billion trips of 5.1 nights, 27 % of them abroad, by
+/// about 430 million residents of the EU aged 15 and over in 2017 (Eurostat).
 const TRIPS_A_YEAR: f64 = 3.0;
 const NIGHTS_MAX: u64 = 9;
 const ABROAD: f64 = 0.27;
-/// From door to door: on the ground up to this distance, by air beyond it, with three hours for the airports.
+/// Travel time: over land up to this distance, by air beyond it, with three hours for the airports.
 const GROUND_KM: f64 = 500.0;
 const GROUND_KM_AN_HOUR: f64 = 80.0;
 const AIR_KM_AN_HOUR: f64 = 750.0;
@@ -26,7 +26,7 @@ pub(super) struct Trip {
     pub(super) hotel: u64,
 }
 
-/// The trips of somebody who lives in `home`, in order and apart from each other.
+/// The trips of a person who lives in `home`, in order and without overlap.
 pub(super) fn trips(home: Town, days: u32, chance: &mut Sequence) -> Vec<Trip> {
     let mut trips: Vec<Trip> = Vec::new();
     for week in 0..i64::from(days) / 7 {
@@ -47,7 +47,7 @@ fn trip(home: Town, leaves_ms: i64, chance: &mut Sequence) -> Trip {
     Trip { leaves_ms, arrives_ms, departs_ms, returns_ms: departs_ms + under_way_ms, town, hotel: chance.bits() }
 }
 
-/// From door to door, in whole hours.
+/// The total travel time, in whole hours.
 fn under_way_ms(km: f64) -> i64 {
     let hours = if km <= GROUND_KM { km / GROUND_KM_AN_HOUR } else { AIRPORT_HOURS + km / AIR_KM_AN_HOUR };
     (hours.ceil() as i64 + 1) * HOUR_MS

@@ -1,26 +1,26 @@
-//! The ground that a simulated history stands on: countries, cities, and the networks in them.
+//! The world of a simulated history: countries, cities, and the networks in them.
 //!
-//! Cities and their places are real, so that distances are. Networks are not: their numbers are private ones
-//! (RFC 6996) and their addresses are in 10.0.0.0/8, one /16 a network, as the public RBA data set has them too. Networks
-//! that give their customers IPv6 have theirs in fd00::/8, one /16 a network; the publications had IPv4 alone.
+//! Cities and their coordinates are real, so that distances are. Networks are not: their numbers are private ones
+//! (RFC 6996) and their addresses are in 10.0.0.0/8, one /16 per network, as in the public RBA data set. Networks that
+//! give their customers IPv6 have addresses in fd00::/8, one /16 per network; the publications had only IPv4.
 
 use super::HOUR_MS;
 use crate::source::draw::{Draw, Sequence};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Private autonomous system numbers begin here.
+/// The first private autonomous system number.
 const ASN_FIRST: u32 = 4_200_000_000;
-/// Networks of a country.
+/// Networks per country.
 const NETWORKS: usize = 12;
-/// Market shares of access providers, in percent: a few large ones, as nearly everywhere.
+/// Market shares of access providers, in percent: a few large ones, as in most countries.
 const ACCESS_SHARES: [u32; 4] = [40, 25, 20, 15];
 /// Market shares of mobile carriers, in percent.
 const CARRIER_SHARES: [u32; 3] = [40, 33, 27];
-/// Addresses that a carrier translates its customers to, a country.
+/// Addresses per country that a carrier translates its customers to.
 const CARRIER_ADDRESSES: u64 = 1_024;
-/// Addresses that a provider of servers and private networks lets out, a country.
+/// Addresses per country of a provider of servers and VPNs.
 const HOSTING_ADDRESSES: u64 = 500;
-/// Hotels and the like, a country.
+/// Hotels and similar per country.
 const HOTELS: u64 = 2_000;
 
 /// A city.
@@ -28,8 +28,8 @@ const HOTELS: u64 = 2_000;
 pub(super) struct City {
     pub(super) name: &'static str,
     /// Degrees north and east.
-    pub(super) place: (f64, f64),
-    /// Hours that its clock is ahead of UTC in winter; changes of clocks are left out.
+    pub(super) coordinates: (f64, f64),
+    /// Hours that local time is ahead of UTC in winter; daylight saving time is not simulated.
     pub(super) zone_hours: f64,
 }
 
@@ -37,21 +37,21 @@ pub(super) struct City {
 #[derive(Debug, PartialEq)]
 pub(super) struct Country {
     pub(super) code: &'static str,
-    /// How many of the service's accounts are at home here, in percent.
+    /// Share of the service's accounts with a home here, in percent.
     pub(super) accounts: u32,
     pub(super) cities: [City; 3],
 }
 
 const fn city(name: &'static str, north: f64, east: f64, zone_hours: f64) -> City {
-    City { name, place: (north, east), zone_hours }
+    City { name, coordinates: (north, east), zone_hours }
 }
 
 const fn country(code: &'static str, accounts: u32, cities: [City; 3]) -> Country {
     Country { code, accounts, cities }
 }
 
-/// A service with one home market and some accounts elsewhere, as those of both publications were. The countries
-/// without accounts are where people travel to and where attacks come from.
+/// A service with one home market and some accounts elsewhere, as in both publications. The countries without accounts
+/// are destinations of travel and sources of attacks.
 pub(super) const COUNTRIES: [Country; 20] = [
     country(
         "DE",
@@ -135,10 +135,10 @@ pub(super) const COUNTRIES: [Country; 20] = [
     country("UA", 0, [city("Kyiv", 50.5, 30.5, 2.0), city("Lviv", 49.8, 24.0, 2.0), city("Odesa", 46.5, 30.7, 2.0)]),
 ];
 
-/// How many people live in each of a country's cities, as parts.
+/// Relative numbers of people in the cities of a country.
 const CITY_PARTS: [u32; 3] = [3, 2, 1];
 
-/// A city by its country's place in [`COUNTRIES`] and its own in there.
+/// A city, by the index of its country in [`COUNTRIES`] and its own index there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Town {
     pub(super) country: usize,
@@ -146,18 +146,18 @@ pub(super) struct Town {
 }
 
 impl Town {
-    /// Where an account is at home.
+    /// The home town of an account.
     pub(super) fn of_account(chance: &mut Sequence) -> Self {
         let country = chance.weighted(COUNTRIES.iter().map(|country| country.accounts));
         Self::in_country(country, chance)
     }
 
-    /// Any city of a country, the larger ones more often.
+    /// A city of a country; larger ones are more likely.
     pub(super) fn in_country(country: usize, chance: &mut Sequence) -> Self {
         Self { country, city: chance.weighted(CITY_PARTS.into_iter()) }
     }
 
-    /// Any city of any country, each country as often.
+    /// A city of any country; all countries are equally likely.
     pub(super) fn anywhere(chance: &mut Sequence) -> Self {
         let country = chance.below(COUNTRIES.len() as u64) as usize;
         Self::in_country(country, chance)
@@ -171,23 +171,23 @@ impl Town {
         &self.country().cities[self.city]
     }
 
-    /// How far the clock of the city is ahead of UTC.
+    /// The UTC offset of the city.
     pub(super) fn zone_ms(self) -> i64 {
         (self.city().zone_hours * HOUR_MS as f64) as i64
     }
 
-    /// Kilometres to another one, along the surface.
+    /// The distance to another city, in kilometres along the surface.
     pub(super) fn distance_km(self, other: Self) -> f64 {
-        distance_km(self.city().place, other.city().place)
+        distance_km(self.city().coordinates, other.city().coordinates)
     }
 
-    /// Where the gateways of the country's networks are.
+    /// The location of the gateways of the country's networks.
     fn gateway(self) -> Self {
         Self { city: 0, ..self }
     }
 }
 
-/// Kilometres between two places in degrees, along the surface of a sphere (haversine).
+/// The distance between two points in degrees, in kilometres along the surface of a sphere (haversine).
 pub(super) fn distance_km(a: (f64, f64), b: (f64, f64)) -> f64 {
     const EARTH_KM: f64 = 6_371.0;
     let (north, east) = ((b.0 - a.0).to_radians(), (b.1 - a.1).to_radians());
@@ -196,10 +196,10 @@ pub(super) fn distance_km(a: (f64, f64), b: (f64, f64)) -> f64 {
     2.0 * EARTH_KM * part.sqrt().asin()
 }
 
-/// What a network is for.
+/// The use of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Homes: an address of its own, for a time.
+    /// Homes: each has its own address, for a time.
     Access,
     /// Phones: an address that thousands share, another one every time.
     Carrier,
@@ -215,31 +215,31 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Network {
     country: usize,
-    place: usize,
+    index: usize,
 }
 
 impl Network {
-    /// Somebody's provider of this kind.
+    /// A person's provider of this kind.
     pub(super) fn of(kind: Kind, country: usize, chance: &mut Sequence) -> Self {
-        let place = match kind {
+        let index = match kind {
             Kind::Access => chance.weighted(ACCESS_SHARES.into_iter()),
             Kind::Carrier => 4 + chance.weighted(CARRIER_SHARES.into_iter()),
             Kind::Business => 7,
             Kind::Hotel => 8,
             Kind::Hosting => 9 + chance.below(3) as usize,
         };
-        Self { country, place }
+        Self { country, index }
     }
 
-    /// The one of that number, which came from [`Self::asn`].
+    /// The network with this number, which [`Self::asn`] returned.
     #[cfg(test)]
     pub(super) fn of_asn(asn: u32) -> Self {
         let at = (asn - ASN_FIRST) as usize;
-        Self { country: at / NETWORKS, place: at % NETWORKS }
+        Self { country: at / NETWORKS, index: at % NETWORKS }
     }
 
     pub(super) const fn kind(self) -> Kind {
-        match self.place {
+        match self.index {
             0..=3 => Kind::Access,
             4..=6 => Kind::Carrier,
             7 => Kind::Business,
@@ -252,30 +252,30 @@ impl Network {
         ASN_FIRST + self.octet() as u32
     }
 
-    /// The largest access provider and the largest carrier of a country give their customers IPv6, which makes 40 % of
-    /// both: of Google's users 45 % come over IPv6 (its statistics of 2024). Offices, hotels and servers have IPv4.
+    /// The largest access provider and the largest carrier of a country give their customers IPv6, which is 40 % of
+    /// both: 45 % of Google's users use IPv6 (its statistics of 2024). Offices, hotels and servers have IPv4.
     const fn has_ipv6(self) -> bool {
-        matches!(self.place, 0 | 4)
+        matches!(self.index, 0 | 4)
     }
 
     const fn octet(self) -> u8 {
-        (self.country * NETWORKS + self.place) as u8
+        (self.country * NETWORKS + self.index) as u8
     }
 }
 
-/// Where an attempt comes from, as a service sees it.
+/// The origin of an attempt, as a service sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spot {
     pub(super) ip: IpAddr,
     pub(super) network: Network,
-    /// Where databases have the address.
+    /// The town where databases locate the address.
     pub(super) town: Town,
 }
 
 impl Spot {
-    /// The address that customer number `number` has in a network at a place.
+    /// The address of customer `number` of a network in a town.
     ///
-    /// Carriers and providers of servers have few addresses, and databases have them at the gateway.
+    /// Carriers and providers of servers have few addresses, which databases locate at the gateway.
     pub(super) fn new(network: Network, town: Town, number: u64) -> Self {
         let (slot, town) = match network.kind() {
             // A quarter of the network for each city.
@@ -286,7 +286,7 @@ impl Spot {
             Kind::Hosting => (number % HOSTING_ADDRESSES, town.gateway()),
         };
         let ip = if network.has_ipv6() {
-            // A home has a /56, of which it uses the first /64; a telephone has a /64 and another one every time.
+            // A home has a /56, of which it uses the first /64; a phone has a /64, a new one every time.
             let prefix = if network.kind() == Kind::Access { number << 24 >> 16 } else { number << 16 >> 16 };
             let first = 0xfd00_u64 | u64::from(network.octet());
             IpAddr::V6(Ipv6Addr::from_bits(u128::from(first << 48 | prefix) << 64))
@@ -296,7 +296,7 @@ impl Spot {
         Self { ip, network, town }
     }
 
-    /// The address of a host there: over IPv6 it makes up the lower half itself.
+    /// The address of one host in it: over IPv6 the host generates the lower half itself.
     pub(super) fn of_host(self, host: u64) -> Self {
         match self.ip {
             IpAddr::V4(_) => self,
@@ -305,7 +305,7 @@ impl Spot {
     }
 }
 
-/// A connection at home, whose provider gives it another address from time to time.
+/// A connection at home, whose provider changes its address from time to time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Home {
     pub(super) town: Town,
@@ -314,10 +314,10 @@ pub(super) struct Home {
     lease_ms: i64,
 }
 
-/// How long an address stays, in days, and how many lines in a hundred have it so. Some providers change it every
-/// day, most when the line was down, some hardly ever (Padmanabhan et al., *Reasons Dynamic Addresses Change*, IMC
-/// 2016); people keep a ninth of all the addresses that they have for more than a month (Mishra et al., *Don't Count
-/// Me Out*, WWW 2020). The shares between are chosen.
+/// How long a home keeps an address, in days, and the share of lines in percent. Some providers change addresses every
+/// day, most after an interruption, some hardly ever (Padmanabhan et al., *Reasons Dynamic Addresses Change*, IMC
+/// 2016); people keep a ninth of all their addresses for more than a month (Mishra et al., *Don't Count Me Out*,
+/// WWW 2020). The shares in between are chosen.
 const LEASES: [(i64, u32); 4] = [(1, 10), (14, 30), (90, 40), (365, 20)];
 
 impl Home {
@@ -325,12 +325,12 @@ impl Home {
     pub(super) fn new(town: Town, chance: &mut Sequence) -> Self {
         let network = Network::of(Kind::Access, town.country, chance);
         let (days, _) = LEASES[chance.weighted(LEASES.iter().map(|(_, share)| *share))];
-        // Between half and one and a half of it, apart from lines that change by the clock.
+        // Between half and one and a half times as long, except for lines with a daily change.
         let spread = if days == 1 { 1.0 } else { 0.5 + chance.share() };
         Self { town, network, line: chance.bits(), lease_ms: (days as f64 * spread * 24.0) as i64 * HOUR_MS }
     }
 
-    /// Where it is at a time.
+    /// The address and town at a given time.
     pub(super) fn at(&self, time_ms: i64) -> Spot {
         let lease = (time_ms + (self.line % 10_000) as i64 * HOUR_MS).div_euclid(self.lease_ms);
         Spot::new(self.network, self.town, Draw::new(self.line).bits(0, lease as u64))
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_over_ipv6_has_one_64_whoever_of_it_comes() {
+    fn all_hosts_of_a_home_over_ipv6_share_one_64() {
         let mut chance = Draw::new(1).sequence(0, 2);
         let homes = std::iter::repeat_with(|| Home::new(Town { country: 0, city: 1 }, &mut chance)).take(200);
         let over_ipv6: Vec<_> = homes.filter(|home| home.network.has_ipv6()).collect();

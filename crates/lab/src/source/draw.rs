@@ -1,9 +1,9 @@
-//! Chance from a seed: what is drawn is XXH3 of the seed and a place, so that no library's generator can change a
-//! sequence, and a draw does not depend on which others were made before it.
+//! Random numbers from a seed: each draw is XXH3 of the seed and an index, so that no library's generator can change a
+//! sequence, and a draw does not depend on earlier ones.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Draws by place: the same for a seed, stream and index, on every machine.
+/// Draws by index: the same for a seed, stream and index, on every machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Draw {
     seed: u64,
@@ -15,20 +15,20 @@ impl Draw {
         Self { seed }
     }
 
-    /// 64 even bits. Draws of different streams have nothing to do with each other.
+    /// 64 uniform bits. Draws of different streams are independent.
     pub fn bits(self, stream: u8, index: u64) -> u64 {
-        let mut place = [0; 9];
-        place[0] = stream;
-        place[1..].copy_from_slice(&index.to_le_bytes());
-        xxh3_64_with_seed(&place, self.seed)
+        let mut input = [0; 9];
+        input[0] = stream;
+        input[1..].copy_from_slice(&index.to_le_bytes());
+        xxh3_64_with_seed(&input, self.seed)
     }
 
-    /// Even over 0 to 1, without 1.
+    /// Uniform over 0 to 1, excluding 1.
     pub fn share(self, stream: u8, index: u64) -> f64 {
         share_of(self.bits(stream, index))
     }
 
-    /// Draws one after the other, of their own for each place.
+    /// A sequence of draws, independent for each index.
     pub fn sequence(self, stream: u8, index: u64) -> Sequence {
         Sequence { draw: Self::new(self.bits(stream, index)), count: 0 }
     }
@@ -38,7 +38,7 @@ fn share_of(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Draws one after the other.
+/// A sequence of draws.
 #[derive(Debug, Clone)]
 pub struct Sequence {
     draw: Draw,
@@ -46,33 +46,34 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// 64 even bits.
+    /// 64 uniform bits.
     pub fn bits(&mut self) -> u64 {
         self.count += 1;
         self.draw.bits(0, self.count)
     }
 
-    /// Even over 0 to 1, without 1.
+    /// Uniform over 0 to 1, excluding 1.
     pub fn share(&mut self) -> f64 {
         share_of(self.bits())
     }
 
-    /// Even over 0 to `end`, without `end`; 0 where that is 0.
+    /// Uniform over 0 to `end`, excluding `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
         self.bits() % end.max(1)
     }
 
-    /// Whether something of that probability happens.
+    /// Whether something with this probability happens.
     pub fn happens(&mut self, probability: f64) -> bool {
         self.share() < probability
     }
 
-    /// Normal with mean 0 and deviation 1, within 6 of it: twelve even draws, because sums are the same everywhere.
+    /// Normal with mean 0 and deviation 1, within 6 of it: the sum of twelve uniform draws, which is the same
+    /// everywhere.
     pub fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.share()).sum::<f64>() - 6.0
     }
 
-    /// The place of one of these weights, each as likely as it is heavy.
+    /// The index of one of these weights, with a probability proportional to its weight.
     pub fn weighted(&mut self, weights: impl Iterator<Item = u32> + Clone) -> usize {
         let mut left = self.below(weights.clone().map(u64::from).sum());
         let found = weights.map(u64::from).position(|weight| {

@@ -1,12 +1,12 @@
-//! Logins that look like those of a service, for measuring: any number, from a seed, the same on every machine.
+//! Generated logins for measurements: any number, from a seed, the same on every machine.
 //!
-//! A few accounts log in often and most seldom; each has one to four devices, of which it prefers the first, a home
-//! address, and now and then another place; people mistype their passwords. Beside them a few addresses spray: they
-//! try one account after another in short rounds and never get in. What is drawn is XXH3 of the seed, a stream and
-//! a counter, so that no library's generator can change the sequence.
+//! A few accounts log in often and most rarely. Each has one to four devices and prefers the first one, a home address,
+//! and sometimes another location; people mistype their passwords. In addition, a few addresses spray passwords: they
+//! try one account after another in short rounds and never succeed. All draws are XXH3 of the seed, a stream and a
+//! counter, so that no library's generator can change the sequence.
 //!
-//! The shapes are chosen, not fitted to anybody's data: speed depends on them, the quality of scores must not be
-//! judged by them.
+//! The distributions are chosen and not fitted to real data: they are suitable to measure speed, but not the quality of
+//! scores.
 
 use super::draw::Draw;
 use foretell_events::login::{Attempt, Login};
@@ -16,12 +16,12 @@ use std::net::{IpAddr, Ipv4Addr};
 /// The `source` of the events.
 pub const SOURCE: &str = "urn:foretell:generated";
 
-/// Devices of an account at most.
+/// Maximum number of devices per account.
 const DEVICES_MAX: u64 = 4;
 /// Accounts that a sprayer tries in one round.
 const ROUND: u64 = 50;
 
-/// Names of browsers with a prefix of their versions, and of systems with the device type that they run on.
+/// Names of browsers with a prefix of their versions, and of systems with their device type.
 const BROWSERS: [&str; 5] = ["Chrome", "Safari", "Firefox", "Edge", "Chrome Mobile"];
 const SYSTEMS: [(&str, &str); 5] = [
     ("Windows 11", "desktop"),
@@ -35,32 +35,32 @@ const COUNTRIES: [&str; 6] = ["IE", "NO", "DE", "BR", "IN", "US"];
 /// What a large share of all attempts have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hot {
-    /// One account, which somebody fails to get into, from everywhere.
+    /// One account, which is attacked from everywhere without success.
     User,
-    /// One address, which tries every account and fails.
+    /// One address, which tries every account without success.
     Address,
 }
 
-/// How many of what.
+/// The parameters of generated logins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
-    /// Other seeds, other logins.
+    /// The seed; each results in different logins.
     pub seed: u64,
-    /// Whose logins they are.
+    /// The tenant of the logins.
     pub tenant: String,
     /// Accounts, at least 1.
     pub users: u32,
     /// Share of an account's own attempts that fail, 0 to 1.
     pub failure_share: f64,
-    /// Addresses that spray; none: nobody does.
+    /// Addresses that spray passwords; 0: none.
     pub sprayers: u32,
-    /// Share of all attempts that sprayers make, 0 to 1.
+    /// Share of all attempts that come from them, 0 to 1.
     pub spray_share: f64,
-    /// What is hot, and its share of all attempts, 0 to 1.
+    /// The hot user or address, and its share of all attempts, 0 to 1.
     pub hot: Option<(Hot, f64)>,
-    /// When the first one happens.
+    /// The time of the first login.
     pub start_ms: i64,
-    /// Time between two, on average.
+    /// Average time between two logins.
     pub gap_ms: u32,
 }
 
@@ -80,7 +80,7 @@ impl Default for Shape {
     }
 }
 
-/// Logins of a shape, without end, times never falling.
+/// Generated logins, without end, in order of time.
 #[derive(Debug, Clone)]
 pub struct Logins {
     shape: Shape,
@@ -89,7 +89,7 @@ pub struct Logins {
 }
 
 impl Logins {
-    /// From the first one on.
+    /// Starts with the first login.
     pub fn new(shape: Shape) -> Self {
         Self { count: 0, time_ms: shape.start_ms, shape }
     }
@@ -111,8 +111,8 @@ impl Logins {
         let device = (self.share(Stream::Device, at).powi(2) * devices as f64) as u64;
         let is_away = self.share(Stream::Away, at) < 0.1;
         let succeeded = self.share(Stream::Failure, at) >= self.shape.failure_share;
-        let place = if is_away { self.bits(Stream::Place, at) } else { self.bits(Stream::Home, user) };
-        login(user, succeeded, self.attempt(place, user * DEVICES_MAX + device))
+        let origin = if is_away { self.bits(Stream::Origin, at) } else { self.bits(Stream::Home, user) };
+        login(user, succeeded, self.attempt(origin, user * DEVICES_MAX + device))
     }
 
     fn sprayer(&self, at: u64) -> Login {
@@ -123,7 +123,7 @@ impl Logins {
 
     fn hot(&self, hot: Hot, at: u64) -> Login {
         match hot {
-            Hot::User => login(0, false, self.attempt(self.bits(Stream::Place, at), u64::MAX - at)),
+            Hot::User => login(0, false, self.attempt(self.bits(Stream::Origin, at), u64::MAX - at)),
             Hot::Address => {
                 let user = self.bits(Stream::Sprayed, at) % u64::from(self.shape.users.max(1));
                 login(user, false, self.attempt(self.bits(Stream::Sprayer, 0), u64::MAX))
@@ -131,14 +131,14 @@ impl Logins {
         }
     }
 
-    /// An attempt from a place, of which the network, the country and the address follow, and a device.
-    fn attempt(&self, place: u64, device: u64) -> Attempt {
-        let network = place % 2_000;
+    /// An attempt with a device and an origin, which determines the network, the country and the address.
+    fn attempt(&self, origin: u64, device: u64) -> Attempt {
+        let network = origin % 2_000;
         let looks = self.bits(Stream::Looks, device);
         let browser = BROWSERS[(looks % 5) as usize];
         let (os, device_type) = SYSTEMS[(looks >> 8) as usize % SYSTEMS.len()];
         let version = 100 + (looks >> 16) % 30;
-        let address = (10_u32 << 24) | ((network as u32) << 12) | (place >> 32) as u32 & 0xfff;
+        let address = (10_u32 << 24) | ((network as u32) << 12) | (origin >> 32) as u32 & 0xfff;
         Attempt {
             user_agent: Some(format!("Mozilla/5.0 ({os}; build {}) {browser}/{version}.0", (looks >> 32) % 500)),
             device_id: (looks >> 24).is_multiple_of(2).then(|| format!("device-{looks:016x}")),
@@ -152,7 +152,7 @@ impl Logins {
     }
 }
 
-/// What a draw is for: draws of different streams have nothing to do with each other.
+/// The purpose of a draw: draws of different streams are independent.
 #[derive(Debug, Clone, Copy)]
 enum Stream {
     Kind,
@@ -163,7 +163,7 @@ enum Stream {
     Looks,
     Home,
     Away,
-    Place,
+    Origin,
     Failure,
     Sprayer,
     Sprayed,
@@ -194,7 +194,7 @@ impl Iterator for Logins {
             None if is_spray => self.sprayer(at),
             None => self.people(at),
         };
-        // Even between nothing and twice the mean.
+        // Uniform between nothing and twice the mean.
         let gap_ms = self.share(Stream::Gap, at) * 2.0 * f64::from(self.shape.gap_ms);
         let id = format!("{}-{at}", self.shape.seed);
         let (source, tenant) = (SOURCE.to_owned(), self.shape.tenant.clone());
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_and_skew_are_as_asked() {
+    fn shares_and_skew_are_as_configured() {
         let shape = Shape { sprayers: 0, ..Shape::default() };
         let drawn = logins(shape.clone(), MANY);
         let failed = drawn.iter().filter(|(_, login)| !login.succeeded).count() as f64 / MANY as f64;
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hot_has_its_share_and_spares_nobody() {
+    fn the_hot_user_or_address_has_its_share_and_reaches_all() {
         let hot = |hot| logins(Shape { hot: Some((hot, 0.5)), users: 100, sprayers: 0, ..Shape::default() }, MANY);
         let one_user = hot(Hot::User);
         let failures = one_user.iter().filter(|(_, login)| login.user_id == "user-0" && !login.succeeded);

@@ -1,9 +1,9 @@
-//! JSON Lines of structured CloudEvents, one a line; empty lines are skipped.
+//! JSON Lines of structured CloudEvents, one per line; empty lines are skipped.
 //!
-//! The same events that `POST /v1/events` takes, with one more demand: `time` must be there, because the past has
-//! no time of arrival. Data and extension attributes are passed on as they stand, unknown ones as far as the
-//! [gate](gate::UNKNOWN_BYTES_MAX) keeps them. A `label` in the data that names an
-//! [`Author`] is what a simulated history says of itself; any other one is a field like any that is unknown here.
+//! The same events that `POST /v1/events` accepts, with one more requirement: `time` must be present, because events of
+//! the past have no time of arrival. Data and extension attributes are kept unchanged, unknown ones within the limit
+//! of the [gate](gate::UNKNOWN_BYTES_MAX). A `label` in the data that names an [`Author`] is the label of a simulated
+//! history; any other value is an ordinary unknown field.
 
 use super::{Author, Error, LABEL, Label, Rows, Sent, Sourced};
 use foretell_events::codec::{self, Defaults, Faults, MALFORMED_JSON, Parsed};
@@ -37,7 +37,7 @@ pub(super) fn read(input: &mut dyn BufRead, rows: &mut Rows<'_>) -> Result<(), E
     }
 }
 
-/// What is wrong with a line that is not JSON, with the likeliest cause.
+/// The error for a line that is not JSON, with the most likely cause.
 fn explained(detail: &str, line: &[u8]) -> String {
     let hint = match line.trim_ascii_start().first() {
         Some(b'{') => return detail.to_owned(),
@@ -54,8 +54,8 @@ fn event(line: &[u8], number: u64, rows: &mut Rows<'_>) -> Result<Sourced, Error
         if fault.pointer.is_empty() && fault.code == MALFORMED_JSON {
             return origin.unreadable(number, &explained(&fault.detail, line));
         }
-        let place = if fault.pointer.is_empty() { "the event" } else { &fault.pointer };
-        origin.bad(number, place, format!("{}: {}", fault.code, fault.detail))
+        let at = if fault.pointer.is_empty() { "the event" } else { &fault.pointer };
+        origin.bad(number, at, format!("{}: {}", fault.code, fault.detail))
     };
     let value = codec::json::parse(line, "").map_err(refused)?;
     if value.is_array() {
@@ -67,7 +67,7 @@ fn event(line: &[u8], number: u64, rows: &mut Rows<'_>) -> Result<Sourced, Error
     let defaults = Defaults { tenant: origin.tenant, time_ms: 0 };
     let mut parsed = codec::decode_structured(&value, defaults).map_err(refused)?;
     let author = parsed.data.get(LABEL).and_then(Value::as_str).and_then(Author::parse);
-    // Here and not where it is appended, so that it is the same whichever way it goes there.
+    // Trimmed here and not at the append, so that the result is the same on every path.
     rows.dropped += gate::trim(&mut parsed) as u64;
     let Parsed { event, data, extensions, .. } = parsed;
     Ok(Sourced { event, sent: Some(Box::new(Sent { data, extensions })), label: author.map(Label::Simulated) })

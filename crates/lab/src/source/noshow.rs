@@ -1,14 +1,14 @@
 //! Appointments in the layout of the public data set "Medical Appointment No Shows".
 //!
-//! A row is two events: the booking at `ScheduledDay`, and at 24:00 of `AppointmentDay`, when one can know, that the
-//! client came or did not. The set gives no time of day, so a visit starts at 00:00 of its day, in UTC; a same-day
-//! visit then starts before it was booked, and its lead is 0 all the same, because leads count days.
+//! A row becomes two events: the booking at `ScheduledDay`, and at 24:00 of `AppointmentDay`, when it is known, whether
+//! the client came. The set contains no time of day, so a visit starts at 00:00 of its day, in UTC; a same-day visit
+//! then starts before it was booked, but its lead is still 0, because leads count days.
 //!
-//! Rows with a negative lead or age are errors of the set: skipped and counted. `PatientId` is kept as text, for it
-//! is not always a whole number. `SMS_received` is left out: it is a treatment given after the booking, and whoever
-//! learns from it learns the clinic's policy.
+//! Rows with a negative lead or age are errors of the set: skipped and counted. `PatientId` is kept as text, because it
+//! is not always a whole number. `SMS_received` is left out: it is a treatment after the booking, and a model trained
+//! on it would learn the clinic's policy.
 
-use super::table::{Column, Fields, Kind, Place, Row, Table, number, text};
+use super::table::{Column, ColumnAt, Fields, Kind, Row, Table, number, text};
 use super::{Error, Origin, Rows, Sourced};
 use foretell_events::Event;
 use foretell_events::codec;
@@ -50,14 +50,14 @@ pub(super) fn read(input: &mut dyn BufRead, rows: &mut Rows<'_>) -> Result<(), E
     Ok(())
 }
 
-/// Where everything is in a certain file.
+/// The columns of a file.
 struct Layout {
     ids: Fields,
     attributes: Fields,
-    numbers: Vec<Place>,
-    scheduled: Place,
-    day: Place,
-    missed: Place,
+    numbers: Vec<ColumnAt>,
+    scheduled: ColumnAt,
+    day: ColumnAt,
+    missed: ColumnAt,
 }
 
 impl Layout {
@@ -66,14 +66,14 @@ impl Layout {
         Ok(Self {
             ids: table.fields(&IDS, origin)?,
             attributes: table.fields(&ATTRIBUTES, origin)?,
-            numbers: numbers.map(|column| table.place(column.name, origin)).collect::<Result<_, _>>()?,
-            scheduled: table.place("ScheduledDay", origin)?,
-            day: table.place("AppointmentDay", origin)?,
-            missed: table.place("No-show", origin)?,
+            numbers: numbers.map(|column| table.find(column.name, origin)).collect::<Result<_, _>>()?,
+            scheduled: table.find("ScheduledDay", origin)?,
+            day: table.find("AppointmentDay", origin)?,
+            missed: table.find("No-show", origin)?,
         })
     }
 
-    /// The two events of a row, or none where it is left out.
+    /// The two events of a row, or none if it is skipped.
     fn read(&self, row: Row<'_>, origin: Origin<'_>) -> Result<Option<[Sourced; 2]>, Error> {
         let booked_ms = row.time_ms(self.scheduled, "", origin)?;
         let day_ms = midnight(row.time_ms(self.day, "", origin)?);
@@ -104,11 +104,11 @@ impl Layout {
         Ok(Some([booked, outcome]))
     }
 
-    /// What is known of the client at the booking.
+    /// The attributes of the client at the booking.
     fn attributes(&self, row: Row<'_>, origin: Origin<'_>) -> Result<Map<String, Value>, Error> {
-        for place in &self.numbers {
-            if row.value(*place).is_some_and(|text| !text.parse().is_ok_and(f64::is_finite)) {
-                return Err(origin.bad(row.line, place.name, "is not a number"));
+        for column in &self.numbers {
+            if row.value(*column).is_some_and(|text| !text.parse().is_ok_and(f64::is_finite)) {
+                return Err(origin.bad(row.line, column.name, "is not a number"));
             }
         }
         Ok(row.object(&self.attributes))

@@ -1,17 +1,17 @@
 //! Logins in the layout of the public RBA data set, and of synthetic histories made for it.
 //!
-//! Which of the two a file is, its first line says:
+//! The first line determines which of the two a file is:
 //! - the data set: `index`, `Login Timestamp` (`YYYY-MM-DD HH:MM:SS.mmm`, UTC), `User ID`, `IP Address` and so on.
-//!   `Login Successful` chooses the type. `Is Attack IP` and `Is Account Takeover` become the [`Label`] and never
-//!   part of an event. City and region are the publisher's inventions, as addresses in 10.0.0.0/8 are; the city is
-//!   read all the same, being for people only.
+//!   `Login Successful` determines the type. `Is Attack IP` and `Is Account Takeover` become the [`Label`] and are
+//!   never part of an event. City and region are invented by the publisher, as are the addresses in 10.0.0.0/8; the
+//!   city is still read, because it is only shown to people.
 //! - a synthetic history: `index`, `timestamp` (`YYYY-MM-DDTHH:MM:SS`, UTC), `user_id`, `ip` and so on, all
 //!   successful, without labels.
 //!
-//! An event's id is its index. A country code that names none, as data files once had them for proxies (`A1`) and
-//! for regions (`EU`), is absent, and counted.
+//! An event's id is its index. An invalid country code, such as data files once used for proxies (`A1`) and regions
+//! (`EU`), is treated as missing, and counted.
 
-use super::table::{Column, Fields, Place, Row, Table, number, text};
+use super::table::{Column, ColumnAt, Fields, Row, Table, number, text};
 use super::{Error, Label, Origin, Rows, Sourced};
 use foretell_events::{Event, country};
 use serde_json::Value;
@@ -59,26 +59,26 @@ pub(super) fn read(input: &mut dyn BufRead, rows: &mut Rows<'_>) -> Result<(), E
     Ok(())
 }
 
-/// Where everything is in a certain file.
+/// The columns of a file.
 struct Layout {
     source: &'static str,
-    index: Place,
-    time: Place,
+    index: ColumnAt,
+    time: ColumnAt,
     fields: Fields,
-    /// Absent: all rows are successful.
-    succeeded: Option<Place>,
-    /// `Is Attack IP` and `Is Account Takeover`, where both are there.
-    labels: Option<(Place, Place)>,
+    /// Missing: all rows are successful.
+    succeeded: Option<ColumnAt>,
+    /// `Is Attack IP` and `Is Account Takeover`, if both exist.
+    labels: Option<(ColumnAt, ColumnAt)>,
 }
 
 impl Layout {
     fn of(table: &Table<'_>, origin: Origin<'_>) -> Result<Self, Error> {
-        let index = table.place("index", origin)?;
+        let index = table.find("index", origin)?;
         if table.has("timestamp") {
             return Ok(Self {
                 source: SOURCE_SYNTHETIC,
                 index,
-                time: table.place("timestamp", origin)?,
+                time: table.find("timestamp", origin)?,
                 fields: table.fields(&COLUMNS_SYNTHETIC, origin)?,
                 succeeded: None,
                 labels: None,
@@ -88,16 +88,16 @@ impl Layout {
         Ok(Self {
             source: SOURCE,
             index,
-            time: table.place("Login Timestamp", origin)?,
+            time: table.find("Login Timestamp", origin)?,
             fields: table.fields(&COLUMNS, origin)?,
-            succeeded: Some(table.place("Login Successful", origin)?),
-            labels: table.place(labels.0, origin).ok().zip(table.place(labels.1, origin).ok()),
+            succeeded: Some(table.find("Login Successful", origin)?),
+            labels: table.find(labels.0, origin).ok().zip(table.find(labels.1, origin).ok()),
         })
     }
 
-    /// The event of a row, and whether its country code names no country.
+    /// The event of a row, and whether its country code is invalid.
     fn read(&self, row: Row<'_>, origin: Origin<'_>) -> Result<(Sourced, bool), Error> {
-        let flag = |place| row.flag(place, ("true", "false"), origin);
+        let flag = |column| row.flag(column, ("true", "false"), origin);
         let type_name = match self.succeeded.map(flag).transpose()? {
             Some(false) => "foretell.login.failed",
             Some(true) | None => "foretell.login.succeeded",
@@ -120,7 +120,7 @@ impl Layout {
     }
 }
 
-/// Whether it is of a code's length and not one; anything longer is a mistake in the file, and refused as one.
+/// Whether it has the length of a code but is not one; anything longer is an error in the file, and rejected.
 fn names_no_country(code: &str) -> bool {
     code.len() == 2 && !country::exists(&code.to_ascii_uppercase())
 }

@@ -1,7 +1,7 @@
-//! Rows of a CSV file with a first line of names, and how their columns become the data of an event.
+//! Rows of a CSV file with a header line, and how their columns become the data of an event.
 //!
-//! Columns are found by their names, in any order, and further ones are ignored. An empty value and `-` are absent. A
-//! row of more than [`RECORD_BYTES_MAX`] ends the reading.
+//! Columns are found by their names, in any order, and further ones are ignored. An empty value and `-` are treated as
+//! missing. A row of more than [`RECORD_BYTES_MAX`] ends the reading.
 
 use super::{Error, Origin, Rows};
 use csv::{Reader, ReaderBuilder, StringRecord};
@@ -11,12 +11,12 @@ use foretell_events::record::RECORD_BYTES_MAX;
 use serde_json::{Map, Number, Value};
 use std::io::{self, BufRead, Read};
 
-/// What the text of a column becomes.
+/// The type of the field that a column becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The text itself.
+    /// A text.
     Text,
-    /// A JSON number; what is none stays text, and the codec says so.
+    /// A JSON number; anything else remains text, which the codec rejects.
     Number,
 }
 
@@ -38,17 +38,17 @@ pub(super) const fn number(name: &'static str, field: &'static str) -> Column {
     Column { name, field, kind: Kind::Number }
 }
 
-/// Bytes that the CSV reader takes at a time, so a row may be up to so many longer than [`RECORD_BYTES_MAX`].
+/// Bytes that the CSV reader reads at a time, by which a row may exceed [`RECORD_BYTES_MAX`].
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// How many columns an error names, and how much of each name.
+/// How many columns an error lists, and how much of each name.
 const COLUMNS_SHOWN: usize = 8;
 const COLUMN_CHARS_SHOWN: usize = 40;
 
-/// An input that fails where a row does not end, as after an open quote, before all of it is in memory.
+/// An input that fails if a row does not end, as after an unclosed quote, before all of it is in memory.
 struct Bounded<'i> {
     input: &'i mut dyn BufRead,
-    /// Bytes that the present row may still take.
+    /// Bytes that the current row may still have.
     left_bytes: usize,
 }
 
@@ -71,7 +71,7 @@ impl Read for Bounded<'_> {
     }
 }
 
-/// A CSV file whose names are read.
+/// A CSV file whose header has been read.
 pub(super) struct Table<'i> {
     reader: Reader<Bounded<'i>>,
     names: StringRecord,
@@ -87,15 +87,15 @@ impl<'i> Table<'i> {
         Ok(Self { reader, names, record: StringRecord::new() })
     }
 
-    /// Whether there is a column of that name.
+    /// Whether there is a column with this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.iter().any(|known| known.trim() == name)
     }
 
-    /// Where a column is.
-    pub(super) fn place(&self, name: &'static str, origin: Origin<'_>) -> Result<Place, Error> {
+    /// Finds a column.
+    pub(super) fn find(&self, name: &'static str, origin: Origin<'_>) -> Result<ColumnAt, Error> {
         match self.names.iter().position(|known| known.trim() == name) {
-            Some(index) => Ok(Place { name, index }),
+            Some(index) => Ok(ColumnAt { name, index }),
             None => {
                 let shown = |name: &str| name.trim().chars().take(COLUMN_CHARS_SHOWN).collect::<String>();
                 let columns = self.names.iter().take(COLUMNS_SHOWN).map(shown).collect::<Vec<_>>().join(", ");
@@ -104,10 +104,10 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Where the columns that become fields are.
+    /// Finds the columns that become fields.
     pub(super) fn fields(&self, columns: &[Column], origin: Origin<'_>) -> Result<Fields, Error> {
-        let place = |column: &Column| Ok((*column, self.place(column.name, origin)?));
-        Ok(Fields(columns.iter().map(place).collect::<Result<_, _>>()?))
+        let found = |column: &Column| Ok((*column, self.find(column.name, origin)?));
+        Ok(Fields(columns.iter().map(found).collect::<Result<_, _>>()?))
     }
 
     /// The next row, counted.
@@ -126,19 +126,19 @@ impl<'i> Table<'i> {
     }
 }
 
-/// A column of a certain file.
+/// A column of a file, with its index.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct ColumnAt {
     pub(super) name: &'static str,
     index: usize,
 }
 
-/// The columns of a certain file that become fields.
+/// The columns of a file that become fields.
 #[derive(Debug)]
-pub(super) struct Fields(Vec<(Column, Place)>);
+pub(super) struct Fields(Vec<(Column, ColumnAt)>);
 
 impl Fields {
-    /// The column that became the field of a fault; the pointer itself where there is none.
+    /// The column of the field that an error points to; the pointer itself if there is none.
     fn column<'a>(&self, pointer: &'a str) -> &'a str {
         let field = pointer.strip_prefix("/data/").unwrap_or(pointer);
         let field = field.strip_prefix("attributes/").unwrap_or(field);
@@ -154,36 +154,36 @@ pub(super) struct Row<'r> {
 }
 
 impl<'r> Row<'r> {
-    /// The value of a column, unless it is absent.
-    pub(super) fn value(&self, place: Place) -> Option<&'r str> {
-        self.record.get(place.index).map(str::trim).filter(|text| !matches!(*text, "" | "-"))
+    /// The value of a column, unless it is missing.
+    pub(super) fn value(&self, column: ColumnAt) -> Option<&'r str> {
+        self.record.get(column.index).map(str::trim).filter(|text| !matches!(*text, "" | "-"))
     }
 
-    /// The value of a column that must be there.
-    pub(super) fn required(&self, place: Place, origin: Origin<'_>) -> Result<&'r str, Error> {
-        self.value(place).ok_or_else(|| origin.bad(self.line, place.name, "is empty"))
+    /// The value of a required column.
+    pub(super) fn required(&self, column: ColumnAt, origin: Origin<'_>) -> Result<&'r str, Error> {
+        self.value(column).ok_or_else(|| origin.bad(self.line, column.name, "is empty"))
     }
 
-    /// A column that says yes or no in one of two words, in any letter case.
-    pub(super) fn flag(&self, place: Place, words: (&str, &str), origin: Origin<'_>) -> Result<bool, Error> {
-        let text = self.required(place, origin)?;
+    /// A column with one of two words for yes and no, in any letter case.
+    pub(super) fn flag(&self, column: ColumnAt, words: (&str, &str), origin: Origin<'_>) -> Result<bool, Error> {
+        let text = self.required(column, origin)?;
         match text {
             _ if text.eq_ignore_ascii_case(words.0) => Ok(true),
             _ if text.eq_ignore_ascii_case(words.1) => Ok(false),
-            _ => Err(origin.bad(self.line, place.name, format!("is neither {} nor {}", words.0, words.1))),
+            _ => Err(origin.bad(self.line, column.name, format!("is neither {} nor {}", words.0, words.1))),
         }
     }
 
-    /// A column that holds an RFC 3339 time when `suffix` is added to it and a space is taken for the `T`.
-    pub(super) fn time_ms(&self, place: Place, suffix: &str, origin: Origin<'_>) -> Result<i64, Error> {
-        let text = format!("{}{suffix}", self.required(place, origin)?.replacen(' ', "T", 1));
-        codec::parse_rfc3339(&text).map_err(|fault| origin.bad(self.line, place.name, fault.detail))
+    /// A column that contains an RFC 3339 time after `suffix` is appended and a space is replaced by `T`.
+    pub(super) fn time_ms(&self, column: ColumnAt, suffix: &str, origin: Origin<'_>) -> Result<i64, Error> {
+        let text = format!("{}{suffix}", self.required(column, origin)?.replacen(' ', "T", 1));
+        codec::parse_rfc3339(&text).map_err(|fault| origin.bad(self.line, column.name, fault.detail))
     }
 
-    /// The columns that are there, as fields.
+    /// The existing columns, as fields.
     pub(super) fn object(&self, fields: &Fields) -> Map<String, Value> {
-        let value = |(column, place): &(Column, Place)| {
-            let text = self.value(*place)?;
+        let value = |(column, at): &(Column, ColumnAt)| {
+            let text = self.value(*at)?;
             let number = match column.kind {
                 Kind::Number => text.parse().ok().and_then(Number::from_f64).map(Value::Number),
                 Kind::Text => None,
@@ -193,7 +193,7 @@ impl<'r> Row<'r> {
         fields.0.iter().filter_map(value).collect()
     }
 
-    /// The fact that fields tell; its first fault is the row's.
+    /// The fact of a row's fields; its first validation error is the row's error.
     pub(super) fn fact(
         &self,
         type_name: &str,

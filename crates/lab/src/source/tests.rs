@@ -1,4 +1,4 @@
-//! A few rows of each format, whole and broken.
+//! Tests with a few valid and invalid rows of each format.
 
 use super::*;
 use flate2::{Compression, write::GzEncoder};
@@ -6,8 +6,8 @@ use foretell_events::appointment::{Scalar, StartsAt};
 use foretell_events::{Fact, agent, gate, zone};
 use std::io::Write;
 
-/// Rows 0, 2 and 3 of the RBA data set (Wiefling, Jørgensen, Thunem, Lo Iacono, CC BY 4.0), the first moved to the
-/// end, and one made up.
+/// Rows 0, 2 and 3 of the RBA data set (Wiefling, Jørgensen, Thunem, Lo Iacono, CC BY 4.0), the first one moved to the
+/// end, and an invented one.
 const RBA: &str = r#"index,Login Timestamp,User ID,Round-Trip Time [ms],IP Address,Country,Region,City,ASN,User Agent String,Browser Name and Version,OS Name and Version,Device Type,Login Successful,Is Attack IP,Is Account Takeover
 2,2020-02-03 12:43:55.900,-3.28E+18,,81.167.144.58,NO,Vestland,Urangsvag,29695,"Mozilla/5.0  (iPad; CPU OS 7_1 like Mac OS X) AppleWebKit/533.1 (KHTML, like Gecko Version/4.0 Mobile Safari/533.1 variation/277457",Android 2.3.3.2672,iOS 7.1,mobile,TRUE,FALSE,FALSE
 3,2020-02-03 12:43:56.200,-4.32E+18,,170.39.78.152,US,-,-,393398,"Mozilla/5.0  (Linux; Android 4.1; Galaxy Nexus Build/JRN84D) Build/OPS27.82-19-4; wv AppleWebKit/537.36 (KHTML, like Gecko Version/4.0 Chrome/85.0.4183.127 Mobile Safari/537.36",Chrome Mobile WebView 85.0.4183,Android 4.1,mobile,FALSE,FALSE,FALSE
@@ -21,7 +21,7 @@ index,timestamp,user_id,ip,asn,country,ua,browser,os,device_type,n_user_before,s
 1,2020-02-03T12:24:17,1000,198.51.1.9,64496,NO,UA-18,Safari 17,iOS 17,mobile,0,,
 ";
 
-/// Made up; the last three are what the set has by mistake or in odd shapes.
+/// Invented; the last three show errors and odd values of the set.
 const NOSHOW: &str = "\
 PatientId,AppointmentID,Gender,ScheduledDay,AppointmentDay,Age,Neighbourhood,Scholarship,Hipertension,Diabetes,Alcoholism,Handcap,SMS_received,No-show
 4711,900001,F,2016-03-10T15:04:05Z,2016-03-12T00:00:00Z,33,NORTH,0,1,0,0,2,1,Yes
@@ -81,7 +81,7 @@ fn logins_of_the_data_set_come_in_order_of_time() {
 }
 
 #[test]
-fn absent_columns_are_absent_and_labels_stay_beside_the_event() {
+fn missing_columns_are_omitted_and_labels_are_not_part_of_the_event() {
     let loaded = load(RBA, Format::Rba);
     let made_up = &loaded.events[2];
     assert_eq!(made_up.label, Some(Label::Row { attack_ip: true, account_takeover: true }));
@@ -148,7 +148,7 @@ fn booking(sourced: &Sourced) -> (&std::collections::BTreeMap<String, Scalar>, i
 }
 
 #[test]
-fn lines_of_events_are_passed_on_as_they_stand() {
+fn lines_of_events_are_passed_on_unchanged() {
     let loaded = load(EVENTS, Format::Events);
     assert_eq!(ids(&loaded), ["1", "2"]);
     let tenants: Vec<_> = loaded.events.iter().map(|sourced| sourced.event.envelope.tenant.as_str()).collect();
@@ -190,7 +190,7 @@ fn a_gzipped_file_is_the_file_in_it() {
 
 #[test]
 fn a_row_that_cannot_be_read_is_named() {
-    for (format, text, from, to, told) in [
+    for (format, text, from, to, expected) in [
         (Format::Rba, RBA, "81.167.144.58", "81.167.144", r#"file.csv, line 2, IP Address: "81.167.144" is not an"#),
         (Format::Rba, RBA, ",29695,\"", ",AS29695,\"", "file.csv, line 2, ASN: must be a number, not a string"),
         (Format::Rba, RBA, "2020-02-03 12:43:56.200", "2020-02-30 12:43:56", "file.csv, line 3, Login Timestamp: "),
@@ -211,7 +211,7 @@ fn a_row_that_cannot_be_read_is_named() {
     ] {
         let broken = text.replacen(from, to, 1);
         let refused = refusal(&broken, format);
-        assert!(refused.starts_with(told), "{from} -> {to}: {refused}");
+        assert!(refused.starts_with(expected), "{from} -> {to}: {refused}");
     }
     let endless = vec![b' '; foretell_events::record::RECORD_BYTES_MAX + 1];
     let refused = read_from(&endless[..], origin(), Format::Events).unwrap_err();
@@ -247,7 +247,7 @@ fn formats_are_known_by_name() {
     assert_eq!(Format::parse("csv"), None);
 }
 
-/// A file is not trusted, and a few kilobytes unpack to gigabytes without the end of a row.
+/// A file is not trusted: a few kilobytes can decompress to gigabytes without the end of a row.
 #[test]
 fn a_row_without_an_end_is_refused_with_its_line_before_memory_runs_out() {
     let (names, _) = RBA.split_once('\n').unwrap();
@@ -286,7 +286,7 @@ fn country_codes_that_name_no_country_are_counted() {
     assert_eq!(load(RBA, Format::Rba).without_country, 0);
 }
 
-/// What was sent in three bytes may be written in twelve.
+/// What was sent in three bytes may be encoded in twelve.
 #[test]
 fn unknown_fields_are_measured_as_they_are_written_however_short_the_line() {
     let numbers = format!("[{}]", ["1e9"; 800].join(","));
@@ -295,8 +295,8 @@ fn unknown_fields_are_measured_as_they_are_written_however_short_the_line() {
     assert_eq!(load(&line, Format::Events).dropped, 1);
 }
 
-/// The data set's levels come from the same rules, of 2021; its strings are partly invented (two systems in one), so
-/// that not all can agree.
+/// The data set's levels come from the same rules, of 2021; its user agents are partly invented (two systems in one),
+/// so that not all can match.
 #[test]
 fn most_of_the_public_data_set_is_read_as_its_authors_read_it() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/rba-sample.csv.gz");

@@ -1,7 +1,7 @@
-//! What a model may be made of: candidates from the rows, and the columns that they give.
+//! The possible terms of a model: candidates from the rows, and the columns that they result in.
 //!
-//! Lead and record are always asked; everything else is a **candidate** that has to earn its place on later visits
-//! (see [`super::fit`]). Where the steps and slopes of an attribute lie follows from how its values are spread.
+//! Lead and record are always inputs; everything else is a **candidate** that must improve the prediction of later
+//! visits (see [`super::fit`]). The steps and slopes of an attribute are derived from the distribution of its values.
 
 use super::history::{Names, Row};
 use foretell_domain::score::no_show::input::{Answer, Attribute, Input};
@@ -10,37 +10,37 @@ use foretell_domain::view::lead;
 use foretell_events::policy::DOCUMENT_BYTES_MAX;
 use std::collections::BTreeMap;
 
-/// Most attributes that are candidates: those that most rows have.
+/// Maximum number of attributes that are candidates: those that most rows have.
 const ATTRIBUTES_MAX: usize = 24;
-/// Share of the rows that must have an attribute, or a text, for it to be one.
+/// Share of the rows that must have an attribute, or a text, for it to be a candidate.
 const SHARE_MIN: f64 = 0.005;
-/// Most texts of an attribute that are levels; the rarer ones are as none.
+/// Maximum number of texts of an attribute that become levels; rarer ones are treated as missing.
 const LEVELS_MAX: usize = 32;
-/// An attribute with no more different numbers than this has a step for each.
+/// An attribute with at most this many different numbers has a step for each.
 const STEPS_MAX: usize = 6;
-/// Slopes of other numbers change at each tenth of the rows.
+/// The slopes of other numbers change at each tenth of the rows.
 const KNOTS: usize = 10;
-/// Most bytes of the terms of a model: what its document says of the training takes some 1,600.
+/// Maximum size of the terms of a model: the description of the training takes some 1,600 bytes of the document.
 const TERMS_BYTES_MAX: usize = DOCUMENT_BYTES_MAX - 2 * 1024;
-/// Most bytes of a weight in a document.
+/// Maximum size of a weight in a document.
 const WEIGHT_BYTES_MAX: usize = 16;
 
-/// What counts a client's past grows with the log and not with the client, as long as the log is young: it is tried
-/// where the rows span so many days.
+/// While the log is young, counts of a client's past grow with the log and not with the client; they are candidates
+/// only if the rows span at least this many days.
 const HISTORY_DAYS_MIN: i64 = 180;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// Terms that are taken or left together.
+/// Terms that are accepted or rejected together.
 pub(super) type Candidate = Vec<Term>;
 
-/// What every model has.
+/// The terms of every model.
 pub(super) fn core() -> Candidate {
     let leads = lead::BUCKETS.iter().skip(1).map(|from| f64::from(*from)).collect();
     let record = |of| term(Input::Record, of, Basis::Linear);
     vec![term(Input::LeadDays, Visits::All, Basis::Steps(leads)), record(Visits::All), record(Visits::SameDay)]
 }
 
-/// What a model may have besides, in the order in which it is tried.
+/// The candidates, in the order in which they are tried.
 pub(super) fn candidates(rows: &[&Row], names: &Names, protected: &[String]) -> Vec<Candidate> {
     let steps = |input: Input, edges: &[f64]| vec![term(input, Visits::All, Basis::Steps(edges.to_vec()))];
     let mut candidates = vec![
@@ -67,14 +67,14 @@ pub(super) fn candidates(rows: &[&Row], names: &Names, protected: &[String]) -> 
     candidates
 }
 
-/// Days between the instants that a twentieth of the rows lies before, and behind.
+/// Days between the 5th and the 95th percentile of the instants of the rows.
 fn span_days(rows: &[&Row]) -> i64 {
     let twentieth = rows.len() / 20;
     let (from, to) = (rows.get(twentieth), rows.get(rows.len() - 1 - twentieth));
     from.zip(to).map_or(0, |(from, to)| (to.at_ms - from.at_ms) / DAY_MS)
 }
 
-/// Whether a document has room for these terms, whatever their weights come to.
+/// Whether these terms fit into a document, whatever their weights are.
 pub(super) fn fit_a_document(terms: &[Term]) -> bool {
     let weights: usize = terms.iter().map(|term| term.weights.len() + 2).sum();
     let bytes = serde_json::to_string(terms).map_or(usize::MAX, |text| text.len());
@@ -96,10 +96,10 @@ struct Spread {
 fn attributes(rows: &[&Row], names: &Names, protected: &[String]) -> Vec<Candidate> {
     let mut spreads: BTreeMap<u32, Spread> = BTreeMap::new();
     for row in rows {
-        let told = row.snapshot.of_booking.over(&row.snapshot.of_client);
-        for (name, value) in told.iter() {
+        let attributes = row.snapshot.of_booking.over(&row.snapshot.of_client);
+        for (name, value) in attributes.iter() {
             let spread = spreads.entry(name).or_default();
-            // As a model is answered, which takes no number for more than it may be.
+            // As for scoring, which treats numbers above the limit as missing.
             match Answer::from(value) {
                 Answer::Number(number) => spread.numbers.push(number),
                 Answer::Text(text) => *spread.texts.entry(text).or_default() += 1,
@@ -153,7 +153,7 @@ fn levels(name: u32, texts: &BTreeMap<u32, usize>, names: &Names, least: usize) 
     (levels.len() > 1).then_some(Basis::Levels(levels))
 }
 
-/// The columns of a term over rows: one for each weight, and one for what is absent. Each is a number a row.
+/// The columns of a term over rows: one for each weight, and one for missing values. Each has one number per row.
 pub(super) fn columns(term: &Term, rows: &[&Row], records: &[Record]) -> Vec<Vec<f64>> {
     let mut columns = vec![vec![0.0; rows.len()]; term.weights.len() + 1];
     for (at, (row, record)) in rows.iter().zip(records).enumerate() {

@@ -1,8 +1,9 @@
 //! Fitting: regularised logistic regression on standardised columns, by `linfa-logistic`.
 //!
-//! The penalty is the same for every column, so that each of them is worth as much as it says; 1/[`ALPHA`] is the
-//! variance that a weight of a standardised column is expected to have. A candidate is taken where it makes the log
-//! loss of later visits smaller by [`GAIN_MIN`], or left: tried one after the other, which is quick, does the same
+//! The penalty is the same for every column, so that columns count by their information alone; 1/[`ALPHA`] is the
+//! expected variance of the weight of a standardised column. A candidate is accepted if it reduces the log loss of
+//! later visits by at least [`GAIN_MIN`]. Candidates are tried one after the other, which is fast, deterministic, and
+//! excludes what was a coincidence of the earlier visits.
 //! twice, and keeps out what was an accident of the earlier ones.
 
 use super::design::{Candidate, columns, fit_a_document};
@@ -16,23 +17,23 @@ use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2};
 use std::ops::ControlFlow;
 
-/// Strength of the penalty on squared weights of standardised columns, beside the sum of log losses.
+/// Strength of the penalty on squared weights of standardised columns, relative to the sum of log losses.
 pub(super) const ALPHA: f64 = 20.0;
-/// What a candidate must take off the log loss of later visits.
+/// Minimum reduction of the log loss of later visits by a candidate.
 pub(super) const GAIN_MIN: f64 = 1e-5;
-/// Most rows that candidates are tried on; evenly drawn where there are more.
+/// Maximum number of rows that candidates are tried on; a uniform sample if there are more.
 const TRIED_ROWS_MAX: usize = 40_000;
 const ITERATIONS_MAX: u64 = 200;
-/// The gradient, per row, below which the weights are found.
+/// The optimisation ends when the gradient per row is below this.
 const GRADIENT_MIN: f64 = 1e-6;
-/// Columns that hardly differ from one row to the next say nothing.
+/// Columns with a smaller deviation contain no information.
 const DEVIATION_MIN: f64 = 1e-9;
-/// Rates are kept to this many parts of one.
+/// Rates are rounded to this many parts of one.
 const PARTS: f64 = 1e6;
-/// Visits at the mean rate that each lead bucket's rate is credited with.
+/// Pseudo-observations at the mean rate that smooth the rate of each lead bucket.
 const PRIOR_VISITS: f64 = 20.0;
 
-/// A part of the columns, with what they belong to.
+/// Columns that belong to the same term.
 struct Block {
     term: Term,
     columns: Vec<Column>,
@@ -46,7 +47,7 @@ struct Column {
 }
 
 impl Column {
-    /// None of one that hardly changes.
+    /// None for a column with almost no variation.
     fn new(mut values: Vec<f64>) -> Option<Self> {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
@@ -59,7 +60,7 @@ impl Column {
     }
 }
 
-/// The rates of the rows, by lead bucket, smoothed.
+/// The smoothed rates of the rows, by lead bucket.
 pub(super) fn lead_rates(rows: &[&Row]) -> [f64; lead::BUCKETS.len()] {
     let mut counts = [(0.0, 0.0); lead::BUCKETS.len()];
     for row in rows {
@@ -70,12 +71,12 @@ pub(super) fn lead_rates(rows: &[&Row]) -> [f64; lead::BUCKETS.len()] {
     }
     let all: f64 = counts.iter().map(|(visits, _)| visits).sum();
     let missed: f64 = counts.iter().map(|(_, missed)| missed).sum();
-    // Between 0 and 1 even where nothing, or everything, was missed.
+    // Between 0 and 1 even if nothing, or everything, was missed.
     let mean = (missed + 1.0) / (all + 2.0);
     counts.map(|(visits, missed)| rounded((missed + mean * PRIOR_VISITS) / (visits + PRIOR_VISITS)))
 }
 
-/// A model of these terms that fits these rows.
+/// A model with these terms, fitted to these rows.
 pub(super) fn fit(rows: &[&Row], terms: &[Term], prior_no_shows: f64) -> Result<Model, Refused> {
     let lead_rates = lead_rates(rows);
     let records: Vec<_> = rows.iter().map(|row| Record::of(&row.snapshot, &lead_rates, prior_no_shows)).collect();
@@ -88,7 +89,7 @@ pub(super) fn fit(rows: &[&Row], terms: &[Term], prior_no_shows: f64) -> Result<
 }
 
 fn block(term: &Term, rows: &[&Row], records: &[Record]) -> Block {
-    // A column that says nothing keeps its place, with a weight of 0.
+    // A column without information keeps its position, with a weight of 0.
     let idle = || Column { values: Vec::new(), mean: 0.0, deviation: 1.0 };
     let columns = columns(term, rows, records).into_iter().map(|values| Column::new(values).unwrap_or_else(idle));
     Block { term: term.clone(), columns: columns.collect() }
@@ -99,7 +100,7 @@ impl Block {
         self.columns.iter().filter(|column| !column.values.is_empty())
     }
 
-    /// The term, with the weights of its columns as they are in rows.
+    /// The term, with the weights of its columns in the original units.
     fn weighted(&self, weights: &mut impl Iterator<Item = f64>) -> Term {
         let mut centre = 0.0;
         let mut own = self.columns.iter().map(|column| {
@@ -115,7 +116,7 @@ impl Block {
     }
 }
 
-/// The weights of all live columns, in their order, and the intercept.
+/// The weights of all active columns, in their order, and the intercept.
 fn solve(blocks: &[Block], rows: &[&Row]) -> Result<(Vec<f64>, f64), Refused> {
     let live: Vec<_> = blocks.iter().flat_map(Block::live).collect();
     let matrix = Array2::from_shape_fn((rows.len(), live.len()), |(row, column)| live[column].values[row]);
@@ -126,15 +127,15 @@ fn solve(blocks: &[Block], rows: &[&Row]) -> Result<(Vec<f64>, f64), Refused> {
         .max_iterations(ITERATIONS_MAX)
         .gradient_tolerance(GRADIENT_MIN * rows.len() as f64);
     let fitted = regression.fit(&DatasetBase::new(matrix, missed)).map_err(failed)?;
-    // Which of the two outcomes is the one that weights speak for is the solver's choice.
+    // The solver chooses which of the two outcomes positive weights stand for.
     let sign = if fitted.labels().pos.class { 1.0 } else { -1.0 };
     let weights = fitted.params().iter().map(|weight| sign * weight).collect();
     Ok((weights, sign * fitted.intercept()))
 }
 
-/// The candidates that earn their place: fitted to `earlier`, judged by `later`. One is left out also where a document
-/// has no room for it beside those before it, as with many long texts. Between two of them it is asked whether
-/// to go on.
+/// The candidates that are accepted: fitted to `earlier`, evaluated on `later`. A candidate that does not fit into a
+/// document with the accepted ones, for example because of many long texts, is rejected as well. Between two
+/// candidates, `tell` determines whether to continue.
 pub(super) fn select(
     (earlier, later): (&[&Row], &[&Row]),
     core: Candidate,
@@ -165,13 +166,13 @@ pub(super) fn select(
     Ok(taken)
 }
 
-fn go_on(told: ControlFlow<()>) -> Result<(), Refused> {
-    if told.is_break() { Err(Refused::Stopped) } else { Ok(()) }
+fn go_on(decision: ControlFlow<()>) -> Result<(), Refused> {
+    if decision.is_break() { Err(Refused::Stopped) } else { Ok(()) }
 }
 
 fn log_loss(model: &Model, row: &Row) -> f64 {
     let log_odds = model.log_odds(&row.snapshot);
-    // ln(1 + e^z), from the side on which nothing overflows.
+    // ln(1 + e^z), computed on the side that does not overflow.
     let towards = if row.missed { -log_odds } else { log_odds };
     towards.max(0.0) + (-towards.abs()).exp().ln_1p()
 }
@@ -180,7 +181,7 @@ fn rounded(value: f64) -> f64 {
     (value * PARTS).round() / PARTS
 }
 
-/// Seven digits of a number: a weight is as exact whatever the unit of its attribute.
+/// Rounds to seven significant digits, so that the precision of a weight is independent of the unit of its attribute.
 fn significant(value: f64) -> f64 {
     format!("{value:.6e}").parse().unwrap_or(value)
 }

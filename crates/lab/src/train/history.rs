@@ -1,8 +1,8 @@
-//! What a model learns from: the moments of a tenant's visits, and what was known of their outcomes by some time.
+//! The training data: the moments of a tenant's visits, and what was known of their outcomes by some time.
 //!
-//! A visit that was called off is no row, and neither is one of which nobody has said how it went: it is unknown, not
-//! kept. What was said of it later than that time changes nothing: a correction, or another visit under the same id.
-//! Names of attributes and texts are read here, because rows keep hashes of them.
+//! A cancelled visit is not a row, and neither is one without a stated outcome: it is unknown, not kept. Statements
+//! after the given time change nothing: neither a correction nor another visit under the same id.
+//! The names of attributes and texts are collected here, because rows only contain their hashes.
 
 use super::moments::{At, Moment, Replay, Visit};
 use foretell_domain::score::logistic;
@@ -15,74 +15,74 @@ use foretell_domain::view::client::attribute::hash;
 use foretell_domain::view::client::snapshot::Snapshot;
 use std::collections::{BTreeMap, HashMap};
 
-/// Texts of attributes that are remembered by name and hash; further ones are no levels of a model.
+/// Maximum number of texts of attributes that are remembered by name and hash; further ones are not levels of a model.
 pub const TEXTS_MAX: usize = 20_000;
 
-/// A moment of a visit of which the outcome is known.
+/// A moment of a visit with a known outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// The appointment.
     pub appointment_id: String,
-    /// Which moment.
+    /// The kind of moment.
     pub at: At,
     /// The instant.
     pub at_ms: i64,
     /// When the visit was booked.
     pub booked_at_ms: i64,
-    /// When the outcome came to be known.
+    /// When the outcome became known.
     pub known_ms: i64,
     /// The outcome.
     pub missed: bool,
     /// What was known at the instant.
     pub snapshot: Snapshot,
-    /// What the two counters said then.
+    /// The score of the two counters at that instant.
     pub two_counters: f64,
 }
 
 /// Names by their hashes.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
-    /// Of attributes.
+    /// Names of attributes.
     pub attributes: BTreeMap<u32, String>,
-    /// Of texts, by attribute.
+    /// Texts, by attribute.
     pub texts: HashMap<(u32, u32), String>,
 }
 
 impl Names {
-    fn hear(&mut self, event: &Event) {
+    fn observe(&mut self, event: &Event) {
         match &event.fact {
             Fact::Booked(booking) | Fact::Rescheduled(booking) => {
-                self.hear_all(&booking.attributes);
+                self.add_all(&booking.attributes);
                 for (name, text) in [
                     ("service", &booking.service),
                     ("location_id", &booking.location_id),
                     ("practitioner_id", &booking.practitioner_id),
                 ] {
                     if let Some(text) = text {
-                        self.hear_one(name, Some(text));
+                        self.add(name, Some(text));
                     }
                 }
             }
             Fact::ClientUpdated(update) => {
                 if let foretell_events::appointment::Change::Set(attributes) = &update.attributes {
-                    self.hear_all(attributes);
+                    self.add_all(attributes);
                 }
             }
             _ => {}
         }
     }
 
-    fn hear_all(&mut self, attributes: &BTreeMap<String, Scalar>) {
+    fn add_all(&mut self, attributes: &BTreeMap<String, Scalar>) {
         for (name, value) in attributes {
             let text = match value {
                 Scalar::Text(text) => Some(text.as_str()),
                 Scalar::Boolean(_) | Scalar::Number(_) => None,
             };
-            self.hear_one(name, text);
+            self.add(name, text);
         }
     }
 
-    fn hear_one(&mut self, name: &str, text: Option<&str>) {
+    fn add(&mut self, name: &str, text: Option<&str>) {
         let name_hash = hash(name);
         self.attributes.entry(name_hash).or_insert_with(|| name.to_owned());
         if let Some(text) = text
@@ -98,19 +98,19 @@ impl Names {
 pub struct History {
     config: no_show::Config,
     moments: Vec<(Visit, Row)>,
-    /// Whether it was missed, none that it was called off, and when that was said: each time that it changed.
+    /// Whether it was missed (none: cancelled), and when that was stated: one entry for each change.
     outcomes: HashMap<Visit, Vec<(Option<bool>, i64)>>,
-    /// Names that events had.
+    /// Names that occurred in events.
     pub names: Names,
 }
 
 impl History {
-    /// An empty one; the settings are those of the two counters.
+    /// An empty history; the settings are those of the two counters.
     pub fn new(config: no_show::Config) -> Self {
         Self { config, moments: Vec::new(), outcomes: HashMap::new(), names: Names::default() }
     }
 
-    /// Keeps a moment; its outcome comes later.
+    /// Keeps a moment, whose outcome follows later.
     pub fn keep(&mut self, moment: &Moment<'_>) {
         let rates = Rates::of(&moment.lead, &self.config);
         let row = Row {
@@ -126,28 +126,28 @@ impl History {
         self.moments.push((moment.visit.clone(), row));
     }
 
-    /// Hears an event that was just folded.
-    pub fn hear(&mut self, event: &Event, replay: &Replay) {
-        self.names.hear(event);
+    /// Adds the names and the outcome of an event that was just folded.
+    pub fn observe(&mut self, event: &Event, replay: &Replay) {
+        self.names.observe(event);
         let Some((visit, appointment)) = replay.visit(event) else { return };
         let missed = match appointment.status {
             Status::Attended | Status::Missed => Some(appointment.status == Status::Missed),
             Status::Cancelled | Status::Deleted => None,
             Status::Booked | Status::Confirmed => return,
         };
-        let said = self.outcomes.entry(visit).or_default();
-        if said.last().is_none_or(|(last, _)| *last != missed) {
-            said.push((missed, event.envelope.time_ms));
+        let statements = self.outcomes.entry(visit).or_default();
+        if statements.last().is_none_or(|(last, _)| *last != missed) {
+            statements.push((missed, event.envelope.time_ms));
         }
     }
 
-    /// The rows of which the outcome is known, by tenant and in order of time, and the names; nothing else is kept. The
-    /// outcome is the one that was known by `until_ms`, and of a visit of which none was known by then the one that
-    /// came later. A tenant with moments and without outcomes has none.
+    /// The rows with known outcomes, by tenant and in order of time, and the names. The outcome is the one that was
+    /// known by `until_ms`; if none was known by then, the one that followed. A tenant with moments but without
+    /// outcomes has an empty list.
     pub fn into_rows(self, until_ms: Option<i64>) -> (BTreeMap<String, Vec<Row>>, Names) {
         let mut by_tenant: BTreeMap<String, Vec<Row>> = BTreeMap::new();
         for (visit, row) in self.moments {
-            let outcome = self.outcomes.get(&visit).and_then(|said| outcome(said, until_ms.unwrap_or(i64::MAX)));
+            let outcome = self.outcomes.get(&visit).and_then(|stated| outcome(stated, until_ms.unwrap_or(i64::MAX)));
             let known = outcome.map(|(missed, known_ms)| Row { missed, known_ms, ..row });
             by_tenant.entry(visit.id.tenant).or_default().extend(known);
         }
@@ -156,9 +156,9 @@ impl History {
     }
 }
 
-/// Whether a visit was missed, and when that was said last by `until_ms`; where nothing was known by then, at the end.
-fn outcome(said: &[(Option<bool>, i64)], until_ms: i64) -> Option<(bool, i64)> {
-    let by_then = said.iter().rfind(|(_, said_ms)| *said_ms <= until_ms);
-    let known = |(missed, said_ms): &(Option<bool>, i64)| missed.map(|missed| (missed, *said_ms));
-    by_then.and_then(known).or_else(|| said.last().and_then(known))
+/// The outcome of a visit and when it was stated: the latest by `until_ms`, or the final one if none was known by then.
+fn outcome(statements: &[(Option<bool>, i64)], until_ms: i64) -> Option<(bool, i64)> {
+    let by_then = statements.iter().rfind(|(_, stated_ms)| *stated_ms <= until_ms);
+    let known = |(missed, stated_ms): &(Option<bool>, i64)| missed.map(|missed| (missed, *stated_ms));
+    by_then.and_then(known).or_else(|| statements.last().and_then(known))
 }

@@ -1,14 +1,14 @@
-//! A history replayed, with a word at each instant at which a visit would be scored.
+//! Replays a history, with a callback at each instant at which a visit would be scored.
 //!
 //! ```text
-//!  events by time ─┬─► what came due: 24 hours before a start ─┐
+//!  events by time ─┬─► what is due: 24 hours before a start ───┐
 //!                  ├─► a booking, just before it is folded ────┼─► Moment: rows as they are, nothing later
 //!                  └─► fold ─► rows
 //! ```
 //!
-//! Backtests score these moments and training learns from them, so both see what an answer would have been computed
-//! from. Each visit has each moment once, and a visit is an appointment at one start: one that is moved has the
-//! moments of its new start too, and one that is placed anew after its outcome is booked another time.
+//! Backtests score these moments and training uses them, so both see the data that an answer would have been computed
+//! from. Each visit has each moment once, and a visit is an appointment at one start: a rescheduled one has the moments
+//! of its new start as well, and one that is booked again after its outcome is a new visit.
 
 use foretell_domain::view::client::attribute::Attributes;
 use foretell_domain::view::client::snapshot::{Snapshot, Subject};
@@ -23,19 +23,19 @@ use std::collections::{BTreeSet, HashSet};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// When an appointment is scored.
+/// The moment at which an appointment is scored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum At {
-    /// Just before its first booking is folded, or what places it anew after an outcome.
+    /// Just before its first booking is folded, or the booking that follows an outcome.
     #[default]
     Booking,
-    /// 24 hours before it starts, or when it was booked if that is later; only where the lead is a day or more, and
-    /// only what is still on then. Of a file without times of day this is 00:00 of the day before.
+    /// 24 hours before it starts, or at the booking if that is later; only if the lead is a day or more, and the visit
+    /// has not been cancelled. In a file without times of day this is 00:00 of the day before.
     DayBefore,
 }
 
 impl At {
-    /// The name in commands.
+    /// The name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Booking => "booking",
@@ -43,7 +43,7 @@ impl At {
         }
     }
 
-    /// The moment of that name.
+    /// The moment with this name.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Booking, Self::DayBefore].into_iter().find(|at| at.name() == name)
     }
@@ -61,7 +61,7 @@ pub struct Id {
 }
 
 impl Id {
-    /// What an event is about; none where it is not about an appointment.
+    /// The appointment of an event, if it has one.
     pub fn of(event: &Event) -> Option<Self> {
         let appointment_id = client::appointment_id(&event.fact)?.to_owned();
         let (tenant, client_id) = (event.envelope.tenant.clone(), event.fact.subject().to_owned());
@@ -69,7 +69,7 @@ impl Id {
     }
 }
 
-/// An appointment at one start: where it was moved from is another visit, and so is where it is made up for.
+/// An appointment at one start: after a reschedule it is another visit, and so is a make-up visit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Visit {
     /// The appointment.
@@ -83,7 +83,7 @@ pub struct Visit {
 pub struct Moment<'a> {
     /// The visit.
     pub visit: &'a Visit,
-    /// Which of its moments.
+    /// The kind of moment.
     pub at: At,
     /// The instant.
     pub at_ms: i64,
@@ -91,13 +91,13 @@ pub struct Moment<'a> {
     pub booked_at_ms: i64,
     /// What is known of it.
     pub snapshot: Snapshot,
-    /// The client's row; none for one never seen.
+    /// The client's row; none if the client is new.
     pub client: Option<&'a Client>,
     /// The tenant's outcomes by lead.
     pub lead: Lead,
 }
 
-/// The rows so far, and whose moment comes when.
+/// The rows so far, and the times of the next moments.
 pub struct Replay {
     rows: Materialized<Appointments>,
     limits: Limits,
@@ -108,15 +108,15 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// A replay that stops at these moments, of a log with so many partitions, 0 being 1: limits of rows hold in each.
+    /// A replay with these moments, of a log with this many partitions (0 means 1): limits of rows apply to each.
     pub fn new(limits: Limits, partitions: u32, moments: &[At]) -> Self {
         let rows = Materialized::new(Appointments { limits: limits.clone() });
         Self { rows, limits, partitions, moments: moments.to_vec(), had: HashSet::new(), due: BTreeSet::new() }
     }
 
-    /// Takes the next event, after what came due before it.
+    /// Folds the next event, after the moments that are due before it.
     pub fn take(&mut self, event: &Event, offset: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
-        // What happens at the moment of a score is known by then.
+        // What happens at the time of a score is known by then.
         self.until(event.envelope.time_ms, ask);
         let id = Id::of(event);
         if let (Some(id), Some(booking)) = (&id, self.begun_by(event)) {
@@ -131,7 +131,7 @@ impl Replay {
         }
     }
 
-    /// What comes due before `now_ms` and is still on, unless it was moved to another day.
+    /// Handles the moments that are due before `now_ms`, unless the visit was cancelled or moved to another day.
     pub fn until(&mut self, now_ms: i64, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
         while let Some((at_ms, id)) = self.due.pop_first() {
             if at_ms >= now_ms {
@@ -148,8 +148,8 @@ impl Replay {
         }
     }
 
-    /// The booking of an event that begins a visit: of an appointment that is not placed, or of one with an older
-    /// outcome that the start is later than. Of any other it moves the visit, or restates its start.
+    /// The booking of an event, if it begins a visit: if the appointment is not placed, or has an outcome that is older
+    /// than the start. Otherwise the event moves the visit, or restates its start.
     fn begun_by<'e>(&self, event: &'e Event) -> Option<&'e Booking> {
         let placed = Id::of(event).and_then(|id| self.appointment(&id)).filter(|visit| visit.start.is_some());
         match (&event.fact, placed) {
@@ -170,7 +170,7 @@ impl Replay {
         let zone = zone.unwrap_or_else(|| self.limits.time_zone_default.clone());
         let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
         let (start, attributes) = (Start::of(&booking.starts_at, zone), Attributes::told(booking));
-        // What the row has under the id of a visit that is made up for is another visit.
+        // If the id belongs to a visit that this one makes up for, its row describes the other visit.
         let id_of = Some(id.appointment_id.as_str()).filter(|_| left.is_none());
         let subject = Subject { id: id_of, start: &start, booked_at_ms, attributes: &attributes };
         let snapshot = Snapshot::of(self.client(id), subject, time_ms);
@@ -197,7 +197,7 @@ impl Replay {
         self.rows.owner(&client::row_key(&id.tenant, &id.client_id))
     }
 
-    /// The visit that an event was about when it was folded, as its row has it; none while it is not placed.
+    /// The visit of an event that was just folded, as in its row; none while it is not placed.
     pub fn visit(&self, event: &Event) -> Option<(Visit, &Appointment)> {
         let id = Id::of(event)?;
         let appointment = self.appointment(&id)?;
@@ -205,12 +205,12 @@ impl Replay {
         Some((Visit { id, starts_at_ms }, appointment))
     }
 
-    /// An appointment as its row has it.
+    /// An appointment as in its row.
     fn appointment(&self, id: &Id) -> Option<&Appointment> {
         self.client(id)?.appointments.get(&id.appointment_id).map(Box::as_ref)
     }
 
-    /// A tenant's outcomes of a local day; none where there are none.
+    /// A tenant's outcomes of a local day, if there are any.
     pub fn outcomes(&self, tenant: &str, day: i64) -> Option<Outcome> {
         let key = outcome::row_key(tenant, day);
         let mut all: Option<Outcome> = None;

@@ -1,7 +1,7 @@
-//! Rows as a table, for whoever holds the model against another one: the same rows, the same inputs.
+//! Writes rows as a table, to compare the model with others on the same rows and inputs.
 //!
-//! A column for each input, and for each attribute that no setting protects; what is absent is empty. Ids of
-//! appointments are the only names in it.
+//! One column per input, and per attribute that is not protected; missing values are empty. Ids of appointments are the
+//! only identifiers in it.
 
 use super::history::{Names, Row};
 use foretell_domain::score::no_show::Config;
@@ -13,7 +13,7 @@ use std::io::Write;
 /// Columns before those of the inputs.
 const HEAD: [&str; 7] = ["appointment_id", "at", "instant", "booked_at", "known_at", "missed", "two_counters"];
 
-/// Writes rows as CSV. The record of a client is by the rates of the rows that were known by `until_ms`.
+/// Writes rows as CSV. The record of a client is computed with the rates of the rows that were known by `until_ms`.
 pub fn write(
     rows: &[Row],
     names: &Names,

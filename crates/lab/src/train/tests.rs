@@ -1,4 +1,4 @@
-//! Learning: what is learnt, what is not, and that nothing is learnt from the future.
+//! Tests of training: what the model learns, what it ignores, and that nothing is learnt from the future.
 
 use super::history::{Names, Row};
 use super::moments::At;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 const DAY_MS: i64 = 86_400_000;
 const CLIENTS: u64 = 400;
 
-/// A number from 0 to 1 that a visit always draws.
+/// A number from 0 to 1 that is fixed for each visit.
 fn draw(visit: u64, what: u64) -> f64 {
     let bits = xxhash_rust::xxh3::xxh3_64_with_seed(&visit.to_le_bytes(), what);
     (bits >> 11) as f64 / (1_u64 << 53) as f64
@@ -38,7 +38,7 @@ fn event(id: &str, time_ms: i64, fact: Fact) -> Event {
     Event { envelope: Envelope { id: id.into(), source: "urn:test".into(), tenant: "t".into(), time_ms }, fact }
 }
 
-/// Visits of a tenant where the young, those who book ahead, and (by accident) men miss more of them.
+/// Visits of a tenant where young clients, long leads, and (by accident) men miss more of them.
 fn events(visits: u64) -> Vec<Event> {
     let mut events = Vec::new();
     for visit in 0..visits {
@@ -58,7 +58,7 @@ fn events(visits: u64) -> Vec<Event> {
         let outcome = if missed { Fact::Missed(known) } else { Fact::Attended(known) };
         let event = |end: &str, time_ms, fact| event(&format!("{visit}-{end}"), time_ms, fact);
         events.push(event("booked", booked_ms, Fact::Booked(Box::new(booking))));
-        // Of one visit in twenty nobody says how it went.
+        // One visit in twenty has no outcome.
         if draw(visit, 7) > 0.05 {
             events.push(event("outcome", starts_ms + DAY_MS / 24, outcome));
         }
@@ -185,16 +185,16 @@ fn a_called_off_visit_is_no_row_and_a_corrected_one_is_what_it_became() {
     assert!(!corrected.is_empty() && corrected.iter().all(|row| row.missed), "{corrected:?}");
 }
 
-/// What is said of one appointment on a day, and the day that a booking or a move is for.
-type Said = (i64, &'static str, i64);
+/// A statement about one appointment on a day, and the day that a booking or a move is for.
+type Statement = (i64, &'static str, i64);
 
-/// The day, at its noon.
+/// Noon of the day.
 fn noon_ms(day: i64) -> i64 {
     day * DAY_MS + DAY_MS / 2
 }
 
-fn told(said: &[Said]) -> Vec<Event> {
-    let event = |(at, (day, what, for_day)): (usize, &Said)| {
+fn stated(statements: &[Statement]) -> Vec<Event> {
+    let event = |(at, (day, what, for_day)): (usize, &Statement)| {
         let known = Visit { appointment_id: "a".into(), client_id: "c".into() };
         let booking = Box::new(booking("a", "c", noon_ms(*for_day)));
         let fact = match *what {
@@ -210,7 +210,7 @@ fn told(said: &[Said]) -> Vec<Event> {
         };
         event(&at.to_string(), noon_ms(*day) + at as i64, fact)
     };
-    said.iter().enumerate().map(event).collect()
+    statements.iter().enumerate().map(event).collect()
 }
 
 #[test]
@@ -219,8 +219,8 @@ fn an_outcome_is_of_one_start_and_of_what_was_known_by_then() {
     let (kept_then, missed_then) = ((At::DayBefore, false), (At::DayBefore, true));
     let made_up = [(0, "booked", 5), (5, "missed", 0), (6, "moved", 10)];
     let corrected = [(0, "booked", 5), (5, "attended", 0), (7, "missed", 0), (9, "attended", 0)];
-    let with = |more: Said| [&made_up[..], &[more]].concat();
-    for (said, until, expected) in [
+    let with = |more: Statement| [&made_up[..], &[more]].concat();
+    for (statements, until, expected) in [
         (made_up.to_vec(), None, vec![missed, missed_then]),
         (with((10, "attended", 0)), None, vec![missed, missed_then, kept, kept_then]),
         (with((10, "missed", 0)), None, vec![missed, missed_then, missed, missed_then]),
@@ -232,7 +232,7 @@ fn an_outcome_is_of_one_start_and_of_what_was_known_by_then() {
             None,
             vec![missed, missed_then, kept],
         ),
-        // Where it was moved from is no visit that anybody kept or missed.
+        // The original start of a moved visit was neither kept nor missed.
         (vec![(0, "booked", 5), (2, "moved", 9), (9, "attended", 0)], None, vec![kept_then]),
         (vec![(0, "booked", 5), (1, "moved", 9), (2, "moved", 5), (5, "missed", 0)], None, vec![missed, missed_then]),
         (corrected[..3].to_vec(), None, vec![missed, missed_then]),
@@ -243,10 +243,10 @@ fn an_outcome_is_of_one_start_and_of_what_was_known_by_then() {
         (vec![(0, "booked", 5), (5, "missed", 0), (6, "deleted", 0)], Some(6), vec![]),
     ] {
         let until_ms = until.map(|day| noon_ms(day) + DAY_MS / 4);
-        let history = history_until(&told(&said), until_ms);
+        let history = history_until(&stated(&statements), until_ms);
         let rows = rows(&history);
         let got: Vec<_> = rows.iter().map(|row| (row.at, row.missed)).collect();
-        assert_eq!(got, expected, "{said:?} {until:?}");
+        assert_eq!(got, expected, "{statements:?} {until:?}");
         assert!(rows.iter().all(|row| row.known_ms <= until_ms.unwrap_or(i64::MAX)), "{rows:?}");
     }
 }
@@ -259,7 +259,7 @@ fn a_short_history_is_refused() {
     }
 }
 
-/// The visits, with an attribute of this name that follows from the age instead of it.
+/// The visits, with an attribute of this name that is derived from the age and replaces it.
 fn with_attribute(mut all: Vec<Event>, name: &str, of: fn(f64) -> Scalar) -> Vec<Event> {
     for event in &mut all {
         let Fact::Booked(booking) = &mut event.fact else { continue };
@@ -276,10 +276,10 @@ fn whatever_attributes_hold_the_model_can_be_published() {
     let above: fn(f64) -> Scalar = |age| Scalar::Number((age - 30.0) * 1e5);
     let long: fn(f64) -> Scalar = |age| Scalar::Text(if age < 40.0 { "y" } else { "o" }.repeat(8_000));
     let short: fn(f64) -> Scalar = |age| Scalar::Text(if age < 40.0 { "y" } else { "o" }.repeat(80));
-    for (name, of, is_asked) in [("income", above, true), ("note", long, false), ("note", short, true)] {
+    for (name, of, is_input) in [("income", above, true), ("note", long, false), ("note", short, true)] {
         let model = learn(&history(&with_attribute(events(2_400), name, of)), None).unwrap();
         let inputs: Vec<_> = model.terms.iter().map(|term| term.input.to_string()).collect();
-        assert_eq!(inputs.contains(&format!("attribute:{name}")), is_asked, "{inputs:?}");
+        assert_eq!(inputs.contains(&format!("attribute:{name}")), is_input, "{inputs:?}");
         let published = Published::read(&serde_json::to_value(&model).unwrap(), &settings);
         assert_eq!(published.map(|published| published.model.is_some()), Ok(true), "{name}");
     }
@@ -305,20 +305,20 @@ fn a_slope_is_as_exact_whatever_the_unit() {
 }
 
 #[test]
-fn learning_stops_where_it_is_told_to() {
+fn training_stops_when_it_is_cancelled() {
     let all = events(4_000);
-    let stop = |at: u64| move |heard| if heard < at { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+    let stop = |at: u64| move |reported| if reported < at { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
     let stopped = replay(all.iter(), (&Config::default(), &Limits::default()), &mut stop(2_000));
     assert_eq!(stopped.map(|_| ()), Err(Refused::Stopped));
     let (history, config) = (history(&all), Config::default());
     for at in [0, 2] {
         let lesson = Lesson { rows: rows(&history), names: &history.1, until_ms: None, config: &config };
-        let mut told = Vec::new();
+        let mut calls = Vec::new();
         let learnt = train(lesson, &mut |tried, _| {
-            told.push(tried);
+            calls.push(tried);
             stop(at)(tried as u64)
         });
-        assert_eq!((learnt, told), (Err(Refused::Stopped), (0..=at as usize).collect()));
+        assert_eq!((learnt, calls), (Err(Refused::Stopped), (0..=at as usize).collect()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! How a trace is written into headers of requests and records, and read from them.
+//! Writes traces into the headers of requests and records, and reads them.
 
 use bytes::Bytes;
 use foretell_events::record::Header;
@@ -7,12 +7,12 @@ use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
-/// The trace that the headers of a request name; an empty one where they name none.
+/// The trace in the headers of a request; empty if there is none.
 pub fn caller(headers: &HeaderMap) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &Incoming(headers))
 }
 
-/// The trace that a record's headers name; an empty one where they name none.
+/// The trace in the headers of a record; empty if there is none.
 pub fn extract(headers: &[Header]) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &Stored(headers))
 }

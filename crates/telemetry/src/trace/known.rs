@@ -1,4 +1,4 @@
-//! The traces of events that were read lately, for those who act on them later.
+//! The traces of recently read events, for reminders that are sent later.
 
 use super::carrier::value;
 use super::{TRACEPARENT, extract};
@@ -7,7 +7,7 @@ use foretell_events::record::Header;
 use opentelemetry::Context;
 use std::collections::{HashMap, VecDeque};
 
-/// Events of which the trace is remembered; the oldest is forgotten first. Each takes some 150 bytes.
+/// Events whose trace is remembered; the oldest is dropped first. Each takes about 150 bytes.
 const EVENTS_MAX: usize = 4_096;
 
 /// Traces by the id of their event.
@@ -18,7 +18,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// Remembers the trace of a record, if its headers name an event and a trace.
+    /// Remembers the trace of a record, if its headers contain an event id and a trace.
     pub fn note(&mut self, headers: &[Header]) {
         let (Some(id), Some(trace)) = (value(headers, "ce_id"), value(headers, TRACEPARENT)) else { return };
         if self.traces.insert(id.clone(), trace.clone()).is_none() {
@@ -29,7 +29,7 @@ impl Known {
         }
     }
 
-    /// The trace of an event; an empty one where it is not known.
+    /// The trace of an event; empty if it is not known.
     pub fn of(&self, event_id: &str) -> Context {
         match self.traces.get(event_id.as_bytes()) {
             Some(trace) => extract(&[(TRACEPARENT.to_owned(), trace.clone())]),

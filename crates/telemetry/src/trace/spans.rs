@@ -1,4 +1,4 @@
-//! The spans that are exported, with names and attributes of OpenTelemetry's semantic conventions.
+//! The exported spans, with names and attributes of OpenTelemetry's semantic conventions.
 
 use super::carrier::value;
 use super::{
@@ -13,11 +13,11 @@ use opentelemetry::{Context, Value};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// Records older than this, in milliseconds, are folded without a span: a log that is folded again would export
-/// all of it.
+/// Records older than this, in milliseconds, are folded without a span: otherwise a rebuild would export a span for
+/// every record of the log.
 const FOLDED_AGE_MS_MAX: i64 = 3_600_000;
 
-/// The span of a request to this server; none where spans are not exported.
+/// The span of a request to this server; disabled if spans are not exported.
 pub fn request<B>(request: &Request<B>, method: &'static str, route: &str) -> Span {
     if !is_exporting() {
         return Span::none();
@@ -28,7 +28,7 @@ pub fn request<B>(request: &Request<B>, method: &'static str, route: &str) -> Sp
         ("http.request.method", if method == "other" { "_OTHER" } else { method }.into()),
         ("http.route", route.to_owned().into()),
         ("url.path", request.uri().path().to_owned().into()),
-        // TLS ends in front of this process.
+        // TLS is terminated in front of this process.
         ("url.scheme", "http".into()),
         ("network.protocol.version", format!("{:?}", request.version()).trim_start_matches("HTTP/").to_owned().into()),
     ];
@@ -51,7 +51,7 @@ pub fn requested(span: &Span, status: u16) {
     }
 }
 
-/// The span of an append by a request; none outside of one, and where spans are not exported.
+/// The span of an append by a request; disabled outside of a request, and if spans are not exported.
 pub fn sending(system: &'static str, destination: impl FnOnce() -> String, records: usize) -> Span {
     if !is_exporting() || CURRENT.try_with(|_| ()).is_err() {
         return Span::none();
@@ -73,7 +73,7 @@ fn sender(system: &'static str, destination: &str) -> Span {
     )
 }
 
-/// What was to be sent is in the log at these positions, or failed.
+/// Records the positions of the appended records, or the failure.
 pub fn sent<E>(span: &Span, positions: &Result<Vec<Position>, E>) {
     if span.is_disabled() {
         return;
@@ -97,7 +97,7 @@ fn failed(span: &Span, error: &'static str) {
 /// A read of rows by a request.
 pub struct Reading(Span);
 
-/// The span of a read from a store by a request; none outside of one, and where spans are not exported.
+/// The span of a read from a store by a request; disabled outside of a request, and if spans are not exported.
 pub fn reading(system: &'static str, collection: &'static str, rows: usize) -> Reading {
     if !is_exporting() || CURRENT.try_with(|_| ()).is_err() {
         return Reading(Span::none());
@@ -124,7 +124,7 @@ impl Reading {
     }
 }
 
-/// Folds a record within the trace that its headers name; as it is where they name none.
+/// Folds a record within the trace of its headers, if they contain one.
 pub fn folding<T>(system: &'static str, topic: &str, record: &Record, fold: impl FnOnce() -> T) -> T {
     let Some(traceparent) = value(&record.headers, TRACEPARENT) else { return fold() };
     let span = if is_exporting() { processing(system, topic, record) } else { Span::none() };
@@ -157,20 +157,20 @@ pub(super) const fn is_recent(record: &Record, now_ms: i64) -> bool {
 
 /// The span of an announcement, which ends when it is dropped; its trace is added to the headers of the record.
 ///
-/// Where `is_asked`, it belongs to the trace of its cause, which waits for it. One on schedule has a trace of its own
-/// with a link to the cause, because traces do not last for weeks. Without an exporter the ids come from that of the
-/// reminder, so that a reminder announced twice has one trace.
+/// If `is_requested`, it belongs to the trace of the request that waits for it. A scheduled one has its own trace with
+/// a link to its cause, because traces do not last for weeks. Without an exporter the ids are derived from the id of
+/// the reminder, so that a reminder that is announced twice has one trace.
 pub fn announcing(
     system: &'static str,
     topic: &str,
-    (cause, is_asked): (Context, bool),
+    (cause, is_requested): (Context, bool),
     event_id: &str,
     headers: &mut Vec<Header>,
 ) -> Span {
-    let parent = if is_asked { cause.clone() } else { Context::new() };
+    let parent = if is_requested { cause.clone() } else { Context::new() };
     let span = if is_exporting() { sender(system, topic) } else { Span::none() };
     let _ = span.set_parent(parent.clone());
-    if !is_asked && !span.is_disabled() {
+    if !is_requested && !span.is_disabled() {
         span.add_link(cause.span().span_context().clone());
     }
     let exported = Some(&span).filter(|span| !span.is_disabled()).map(OpenTelemetrySpanExt::context);

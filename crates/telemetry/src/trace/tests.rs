@@ -1,4 +1,4 @@
-//! Traces are carried from requests to records.
+//! Tests that traces are carried from requests to records.
 
 use super::*;
 use foretell_events::record::Record;
@@ -49,16 +49,16 @@ fn lines_of_a_fold_name_the_trace_of_its_record_without_an_exporter() {
     let traced = record(vec![(TRACEPARENT.into(), TRACE.into())]);
     let ids = folding("foretell", "foretell.logins", &traced, current).expect("a trace");
     assert_eq!(ids.0.to_string(), "0af7651916cd43dd8448eb211c80319c");
-    assert_eq!(ids.1.to_string(), "b7ad6b7169203331", "no span of this process is there");
+    assert_eq!(ids.1.to_string(), "b7ad6b7169203331", "there is no span of this process");
     assert_eq!(folding("foretell", "foretell.logins", &record(Vec::new()), current), None);
     assert_eq!(current(), None);
 }
 
 #[test]
 fn a_reminder_by_hand_is_in_the_trace_of_its_request_and_one_on_schedule_in_its_own() {
-    let announced = |cause: &[Header], is_asked, event_id| {
+    let announced = |cause: &[Header], is_requested, event_id| {
         let mut headers = Vec::new();
-        let span = announcing("foretell", "foretell.reminders", (extract(cause), is_asked), event_id, &mut headers);
+        let span = announcing("foretell", "foretell.reminders", (extract(cause), is_requested), event_id, &mut headers);
         assert!(span.is_disabled() && headers.len() == 1, "{headers:?}");
         extract(&headers).span().span_context().clone()
     };
@@ -70,7 +70,7 @@ fn a_reminder_by_hand_is_in_the_trace_of_its_request_and_one_on_schedule_in_its_
     assert!(on_schedule.is_valid() && !on_schedule.is_sampled() && on_schedule.trace_id() != by_hand.trace_id());
     assert_eq!(announced(&[], false, "a"), on_schedule, "announced twice, it has one trace");
     assert_ne!(announced(&[], false, "b").trace_id(), on_schedule.trace_id());
-    assert!(announced(&[], true, "a").is_valid(), "the trace of the request is not known any more");
+    assert!(announced(&[], true, "a").is_valid(), "the trace of the request is no longer known");
 }
 
 #[test]
@@ -82,10 +82,10 @@ fn a_log_that_is_folded_again_has_spans_for_its_last_hour_alone() {
 }
 
 #[test]
-fn spans_that_nobody_exports_are_not_made() {
+fn spans_are_not_created_without_an_exporter() {
     let sent = http::Request::get("/v1/users/ada").body(()).unwrap();
     assert!(request(&sent, "GET", "/v1/users/{user_id}").is_disabled());
-    let destination = || -> String { panic!("nobody needs the name") };
+    let destination = || -> String { panic!("the name is not needed") };
     assert!(sending("foretell", destination, 1).is_disabled());
     assert!(reading("foretell", "user", 1).span().is_disabled());
 }

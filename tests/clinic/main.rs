@@ -1,17 +1,18 @@
 //! A chain of clinics for a year, in compressed time: real logs and stores, views and planners as in production, and a
-//! witness who states the rules anew.
+//! reference model that implements the rules independently.
 //!
-//! Every reminder that was due must be announced, once, on its minute; none for a visit that was off by then, none in
-//! quiet hours, none after the start, none an hour wrong; through crashes, and planners that do not know that somebody
-//! has taken over. `FORETELL_CLINIC_APPOINTMENTS` sets how many appointments there are, `FORETELL_CLINIC_DAYS` how many
-//! days they are made in, `FORETELL_CLINIC_SEED` which ones, and `sabotage` breaks each promise to see it caught.
+//! Every due reminder must be announced, once, on its minute; none for a visit that was cancelled by then, none in
+//! quiet hours, none after the start, none an hour wrong; through crashes, and planners that do not know that another
+//! one has acquired their partition. `FORETELL_CLINIC_APPOINTMENTS` sets how many appointments there are,
+//! `FORETELL_CLINIC_DAYS` the days they are made in, `FORETELL_CLINIC_SEED` which ones, and `sabotage` breaks each
+//! promise to see it caught.
 
 #![allow(unreachable_pub, reason = "a test program has no public interface")]
 #![allow(clippy::print_stdout, reason = "what a run was made of")]
 
-mod heard;
 #[path = "../shared/low.rs"]
 mod low;
+mod observed;
 mod promises;
 mod rules;
 mod sabotage;
@@ -49,7 +50,7 @@ fn quiet(from: u16, to: u16) -> QuietHours {
     QuietHours { from_minute: from * 60, to_minute: to * 60 }
 }
 
-/// What the settings say, as the witness understands them. Nobody has a risk here, so no step is for one.
+/// The settings as the reference model reads them. No visit has a risk here, so no step depends on one.
 fn rules() -> Rules {
     let first = Step { skips_confirmed: true, ..step("72h", Offset::Hours(72)) };
     Rules {
@@ -62,18 +63,18 @@ fn rules() -> Rules {
     }
 }
 
-/// What tenants decide within the year: its share of the year, who, the document, and what the witness makes of it.
+/// Policies that tenants publish within the year: when (share of the year), tenant, document, and the model's rules.
 fn edits() -> Vec<(f64, &'static str, Value, Rules)> {
     let day_before = || step("24h", Offset::Hours(24));
     vec![
-        // The offset of a step: what was announced under it stays.
+        // The offset of a step: earlier announcements under it remain.
         (
             0.1,
             "north",
             json!({"steps": [{"id": "72h", "before_hours": 96}, {"id": "24h", "before_hours": 24}]}),
             Rules { steps: vec![step("72h", Offset::Hours(96)), day_before()], ..rules() },
         ),
-        // By the clock and the calendar; one a day, each visit for itself.
+        // By the clock and the calendar; one per day, each visit separately.
         (
             0.25,
             "south",
@@ -121,12 +122,12 @@ fn edits() -> Vec<(f64, &'static str, Value, Rules)> {
             }),
             Rules { quiet: quiet(20, 10), channels: vec![Channel::Email], day_max: 2, ..rules() },
         ),
-        // And back to what the settings say.
+        // Back to the settings.
         (0.8, "north", json!({}), rules()),
     ]
 }
 
-/// The edits of a timeline, as events and as the witness understands them.
+/// The edits of a timeline, as events and as rules of the model.
 fn publish(size: &Size, edits: Vec<(f64, &'static str, Value, Rules)>) -> (Vec<Event>, Decided) {
     let mut decided = Decided { base: rules(), edits: Vec::new() };
     let mut events = Vec::new();
@@ -198,7 +199,7 @@ fn size(begin_ms: i64, days: i64, appointments: u64) -> Size {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 struct Lived {
     steps: usize,
     crashes: usize,
@@ -206,7 +207,7 @@ struct Lived {
     held: Held,
 }
 
-/// Lives through a timeline; something goes wrong about so often.
+/// Runs a timeline, with a fault about every this many steps.
 async fn live(
     config: Config,
     (size, edits): (Size, Vec<(f64, &'static str, Value, Rules)>),
@@ -214,7 +215,7 @@ async fn live(
 ) -> Result<Lived, String> {
     let (published, decided) = publish(&size, edits);
     let timeline = Timeline::of(size).and(published);
-    // Of as many steps as there are hours, or events where they are fewer.
+    // With as many steps as there are hours, or events if they are fewer.
     let steps = (size.days as u64 * 24).min(timeline.events.len() as u64);
     let trouble = Trouble {
         chance: Draw::new(size.seed).sequence(9, 0),
@@ -225,8 +226,8 @@ async fn live(
     let mut world = World::start(config, Manual::at(size.begin_ms)).await;
     let lived = Year::new(&mut world, decided.clone(), trouble).live(&timeline).await;
     let (crashes, takeovers) = (world.crashes, world.takeovers);
-    let Life { heard, steps, unsent } = lived?;
-    let mut held = promises::hold(&timeline.events, &heard, &decided)?;
+    let Life { observed, steps, unsent } = lived?;
+    let mut held = promises::hold(&timeline.events, &observed, &decided)?;
     held.with_a_reason = story::explained(&world.api(), &unsent).await?;
     world.stop().await;
     let (events, took) = (timeline.events.len(), began.elapsed());
@@ -237,7 +238,7 @@ async fn live(
     Ok(Lived { steps, crashes, takeovers, held })
 }
 
-/// That what was lived through was a life, of so many appointments.
+/// Asserts that a run covered what it should, with this many appointments.
 fn assert_full(lived: &Lived, appointments: u64) {
     let all = appointments as usize;
     let Held { announced, by_hand, withdrawn, on_the_minute, after_quiet_hours, to_clients_abroad, .. } = lived.held;

@@ -1,7 +1,7 @@
-//! What must be announced, stated once more: a small model of the rules, which shares no code with the planner.
+//! A small reference model of the reminder rules, which shares no code with the planner.
 //!
-//! It hears the same events, and answers for an instant what is to stand on the topic then. Times of day come from the
-//! one thing that is asked of the zone database: the offset at an instant.
+//! It receives the same events, and computes for an instant what must be on the topic then. The only thing that it uses
+//! of the zone database is the UTC offset at an instant.
 
 use super::timeline::{DAY_MS, HOUR_MS, MINUTE_MS};
 use foretell_events::appointment::{Booking, Change, Channel, Consent, QuietHours, StartsAt};
@@ -9,16 +9,16 @@ use foretell_events::{Event, Fact, zone};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The zone of a visit that names none, of a client who named none.
+/// The zone of a visit without one, of a client without one.
 const ZONE_DEFAULT: &str = "UTC";
 const DAY_S: i64 = 86_400;
 
-/// What a client stands under: tenant and client.
+/// Identifies a client: tenant and client.
 pub type Key = (String, String);
 
-/// Something that stands on the topic of reminders.
+/// An entry of the topic of reminders.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Told {
+pub struct Entry {
     pub key: Key,
     pub appointment: String,
     pub what: What,
@@ -26,17 +26,17 @@ pub struct Told {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
-    /// A reminder: its step, the time on the clock and the zone of the visit, and the instant.
+    /// A reminder: its step, local time and zone of the visit, and the instant.
     Due {
         step: String,
         local_start: String,
         zone: String,
         start_ms: i64,
         channels: Vec<Channel>,
-        /// Further visits of the day that it names, with their starts.
+        /// Further visits of the day that it mentions, with their starts.
         others: Vec<(String, i64)>,
     },
-    /// One is taken back: that of a step, for a start.
+    /// A withdrawal: of a step, for a start.
     Withdrawn { step: String, start_ms: i64, reason: &'static str },
 }
 
@@ -54,25 +54,25 @@ pub struct Step {
 pub enum Offset {
     /// Hours before the start.
     Hours(i64),
-    /// Days before it, by the clock of the visit.
+    /// Days before it, in local time of the visit.
     Days(i64),
-    /// The same, of Mondays to Fridays.
+    /// The same, counting only Mondays to Fridays.
     Weekdays(i64),
     /// When the visit is placed; not later than a day after.
     Booking,
 }
 
-/// When clients are reminded.
+/// The rules for reminders.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub steps: Vec<Step>,
     pub quiet: QuietHours,
     pub channels: Vec<Channel>,
-    /// Reminders that a client gets on one of their days, those by hand not counted.
+    /// Reminders per client and day, not counting manual ones.
     pub day_max: usize,
     /// Visits of one day share a reminder.
     pub is_grouped: bool,
-    /// Closer to the start nothing is announced.
+    /// Nothing is announced closer to the start.
     pub notice_ms: i64,
 }
 
@@ -86,7 +86,7 @@ impl Step {
                 let mut left = days;
                 while left > 0 {
                     day -= 1;
-                    // 1 January 1970 was a Thursday; Saturday and Sunday are 2 and 3 days behind one.
+                    // 1 January 1970 was a Thursday; Saturday and Sunday are 2 and 3 days after one.
                     left -= i64::from(!matches!(day.rem_euclid(7), 2 | 3));
                 }
                 instant_ms(start.wall_s - (start.day() - day) * DAY_S, &start.zone)
@@ -97,7 +97,7 @@ impl Step {
 }
 
 impl Rules {
-    /// When the time of a step is over: when the next one is due, at the latest at the start.
+    /// When a step expires: when the next one is due, at the latest at the start.
     pub fn ends_ms(&self, step: &Step, start: &Start, placed_ms: i64) -> i64 {
         let due_ms = step.due_ms(start, placed_ms);
         let next = self.steps.iter().map(|next| next.due_ms(start, placed_ms)).filter(|next_ms| *next_ms > due_ms);
@@ -106,17 +106,17 @@ impl Rules {
     }
 }
 
-/// Which rules hold for whom, and from when on.
+/// Which rules apply to which tenant, and since when.
 #[derive(Debug, Clone)]
 pub struct Decided {
-    /// For whoever has decided nothing.
+    /// For tenants without a policy of their own.
     pub base: Rules,
     /// Rising in time.
     pub edits: Vec<(i64, &'static str, Rules)>,
 }
 
 impl Decided {
-    /// The rules of a tenant at an instant, and since when they hold.
+    /// The rules of a tenant at an instant, and when they took effect.
     pub fn at(&self, tenant: &str, at_ms: i64) -> (&Rules, i64) {
         let edits = self.edits.iter().rev().filter(|(from_ms, of, _)| *of == tenant && *from_ms <= at_ms);
         edits.map(|(from_ms, _, rules)| (rules, *from_ms)).next().unwrap_or((&self.base, i64::MIN))
@@ -124,17 +124,17 @@ impl Decided {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum VisitState {
     On,
     Off(&'static str),
     /// Since this event time.
     Over(i64),
 }
 
-/// When a visit begins.
+/// The start of a visit.
 #[derive(Debug, Clone)]
 pub struct Start {
-    /// Seconds as if the clock were that of UTC.
+    /// Seconds as if the local clock were that of UTC.
     pub wall_s: i64,
     pub zone: String,
     pub at_ms: i64,
@@ -144,7 +144,7 @@ pub struct Start {
 struct Visit {
     start: Start,
     placed_ms: i64,
-    standing: Standing,
+    state: VisitState,
     is_confirmed: bool,
     requests: Vec<Request>,
 }
@@ -153,10 +153,10 @@ struct Visit {
 struct Request {
     at_ms: i64,
     channels: Vec<Channel>,
-    is_told: bool,
+    is_announced: bool,
 }
 
-/// A reminder that holds.
+/// An active reminder.
 #[derive(Debug, Clone)]
 struct Announced {
     appointment: String,
@@ -179,12 +179,12 @@ struct Client {
     channels: Option<Vec<Consent>>,
     visits: BTreeMap<String, Visit>,
     announced: Vec<Announced>,
-    /// When they were reminded, but by hand.
+    /// When the client was reminded, except manually.
     had_ms: Vec<i64>,
     is_erased: bool,
 }
 
-/// Everybody, and when to look at them again.
+/// All clients, and when to check them next.
 pub struct Model {
     decided: Decided,
     clients: BTreeMap<Key, Client>,
@@ -196,7 +196,7 @@ pub fn offset_s(at_s: i64, zone: &str) -> i64 {
     i64::from(rules.to_offset(Timestamp::from_second(at_s).expect("an instant")).seconds())
 }
 
-/// The instant at which clocks show it: the first, or as much later as they skip.
+/// The instant at which local clocks show it: the first one, or as much later as they skip.
 pub fn instant_ms(wall_s: i64, zone: &str) -> i64 {
     let (before_s, after_s) = (offset_s(wall_s - DAY_S, zone), offset_s(wall_s + DAY_S, zone));
     let shows = |offset: &i64| offset_s(wall_s - offset, zone) == *offset;
@@ -221,7 +221,7 @@ fn written(wall_s: i64) -> String {
 }
 
 impl Start {
-    /// The day on the calendar of the visit, since 1970.
+    /// The local day of the visit, since 1970.
     pub fn day(&self) -> i64 {
         self.wall_s.div_euclid(DAY_S)
     }
@@ -232,7 +232,7 @@ impl Start {
                 let as_utc = jiff::tz::Offset::UTC.to_timestamp(*local).expect("a time");
                 let at_ms = instant_ms(as_utc.as_second(), zone);
                 let at_s = at_ms.div_euclid(1000);
-                // A time that clocks skip is the one to which they skip.
+                // A local time that is skipped is the one to which clocks skip.
                 Self { wall_s: at_s + offset_s(at_s, zone), zone: zone.clone(), at_ms }
             }
             StartsAt::Instant { at_ms, zone } => {
@@ -245,14 +245,14 @@ impl Start {
 }
 
 impl Client {
-    /// Channels that they agree to, of those asked for.
-    fn channels(&self, asked: &[Channel], rules: &Rules) -> Vec<Channel> {
+    /// The channels that the client agrees to, of those requested.
+    fn channels(&self, requested: &[Channel], rules: &Rules) -> Vec<Channel> {
         match &self.channels {
-            None if asked.is_empty() => rules.channels.clone(),
-            None => asked.to_vec(),
+            None if requested.is_empty() => rules.channels.clone(),
+            None => requested.to_vec(),
             Some(own) => {
                 let agreed = own.iter().filter(|consent| consent.consent).map(|consent| consent.channel);
-                agreed.filter(|channel| asked.is_empty() || asked.contains(channel)).collect()
+                agreed.filter(|channel| requested.is_empty() || requested.contains(channel)).collect()
             }
         }
     }
@@ -262,13 +262,13 @@ impl Client {
         let visit = self.visits.remove(&booking.appointment_id);
         let fallback = visit.as_ref().map_or(of_client, |visit| visit.start.zone.clone());
         let start = Start::of(booking, &fallback);
-        // What holds is said again; or the start of a visit that is over is corrected.
+        // The start in force is repeated, or the start of a past visit is corrected.
         if let Some(known) = &visit {
             let is_there = known.start.at_ms == start.at_ms;
-            let is_settled = match known.standing {
-                Standing::On => is_there,
-                Standing::Over(since_ms) => is_there || start.at_ms <= since_ms,
-                Standing::Off(_) => false,
+            let is_settled = match known.state {
+                VisitState::On => is_there,
+                VisitState::Over(since_ms) => is_there || start.at_ms <= since_ms,
+                VisitState::Off(_) => false,
             };
             if is_settled {
                 self.visits.insert(booking.appointment_id.clone(), Visit { start, ..known.clone() });
@@ -278,34 +278,34 @@ impl Client {
         let visit = Visit {
             start,
             placed_ms: at_ms,
-            standing: Standing::On,
+            state: VisitState::On,
             is_confirmed: false,
             requests: visit.map_or_else(Vec::new, |visit| visit.requests),
         };
         self.visits.insert(booking.appointment_id.clone(), visit);
     }
 
-    fn stand(&mut self, appointment: &str, standing: Standing) {
+    fn set_state(&mut self, appointment: &str, state: VisitState) {
         if let Some(visit) = self.visits.get_mut(appointment) {
-            visit.standing = standing;
+            visit.state = state;
         }
     }
 
-    /// Somebody came, or did not; not before the visit, nor before its day.
+    /// The client came, or did not; not before the visit, nor before its day.
     fn end(&mut self, appointment: &str, is_missed: bool, at_ms: i64) {
         let Some(visit) = self.visits.get_mut(appointment) else { return };
         let is_of_day = day_of(at_ms, &visit.start.zone) >= visit.start.day();
         let can_be = at_ms >= visit.start.at_ms || (!is_missed && is_of_day);
-        if can_be && !matches!(visit.standing, Standing::Over(_)) {
-            visit.standing = Standing::Over(at_ms);
+        if can_be && !matches!(visit.state, VisitState::Over(_)) {
+            visit.state = VisitState::Over(at_ms);
         }
     }
 
-    fn hear(&mut self, event: &Event) {
+    fn observe(&mut self, event: &Event) {
         match &event.fact {
             Fact::Booked(booking) | Fact::Rescheduled(booking) => self.place(booking, event.envelope.time_ms),
-            Fact::Cancelled(cancelled) => self.stand(&cancelled.appointment_id, Standing::Off("cancelled")),
-            Fact::Deleted(visit) => self.stand(&visit.appointment_id, Standing::Off("deleted")),
+            Fact::Cancelled(cancelled) => self.set_state(&cancelled.appointment_id, VisitState::Off("cancelled")),
+            Fact::Deleted(visit) => self.set_state(&visit.appointment_id, VisitState::Off("deleted")),
             Fact::Attended(visit) => self.end(&visit.appointment_id, false, event.envelope.time_ms),
             Fact::Missed(visit) => self.end(&visit.appointment_id, true, event.envelope.time_ms),
             Fact::Confirmed(visit) => {
@@ -316,7 +316,7 @@ impl Client {
             Fact::ReminderRequested(request) => {
                 if let Some(visit) = self.visits.get_mut(&request.appointment_id) {
                     let (at_ms, channels) = (event.envelope.time_ms, request.channels.clone());
-                    visit.requests.push(Request { at_ms, channels, is_told: false });
+                    visit.requests.push(Request { at_ms, channels, is_announced: false });
                 }
             }
             Fact::ClientUpdated(update) => {
@@ -346,42 +346,42 @@ impl Model {
         Self { decided, clients: BTreeMap::new(), looks: BTreeSet::new() }
     }
 
-    /// Takes an event in.
-    pub fn hear(&mut self, event: &Event) {
+    /// Applies an event.
+    pub fn observe(&mut self, event: &Event) {
         let key = (event.envelope.tenant.clone(), event.fact.subject().to_owned());
-        self.clients.entry(key.clone()).or_default().hear(event);
+        self.clients.entry(key.clone()).or_default().observe(event);
         self.looks.insert((event.envelope.time_ms, key));
     }
 
-    /// A tenant has decided anew: everybody of theirs is looked at.
+    /// A tenant has published a policy: all its clients are checked.
     pub fn edited(&mut self, tenant: &str, at_ms: i64) {
         let theirs = self.clients.keys().filter(|(of, _)| of == tenant).cloned();
         self.looks.extend(theirs.map(|key| (at_ms, key)));
     }
 
-    /// When something is due next by the mere passing of time.
+    /// The next time at which something is due without a further event.
     pub fn next_ms(&self) -> Option<i64> {
         self.looks.first().map(|(at_ms, _)| *at_ms)
     }
 
-    /// When something will be due to a client of whom this was said last, as far as that is known now.
+    /// When something will be due to the client of this latest event, as far as is known now.
     pub fn next_of(&self, event: &Event) -> Option<i64> {
         let key = (event.envelope.tenant.clone(), event.fact.subject().to_owned());
         let mut client = self.clients.get(&key).cloned().unwrap_or_default();
-        let mut told = Vec::new();
-        look(&self.decided, &key, &mut client, event.envelope.time_ms, &mut told)
+        let mut entries = Vec::new();
+        look(&self.decided, &key, &mut client, event.envelope.time_ms, &mut entries)
     }
 
-    /// Steps that were due by now and were not announced for the start that holds, of visits that were not deleted.
+    /// Steps that were due by now and not announced for the current start, of visits that were not deleted.
     pub fn unsent(&self, now_ms: i64) -> Vec<(Key, String, &'static str)> {
         let of_client = |(key, client): (&Key, &Client)| {
             let (rules, _) = self.decided.at(&key.0, now_ms);
-            let visits = client.visits.iter().filter(|(_, visit)| visit.standing != Standing::Off("deleted"));
+            let visits = client.visits.iter().filter(|(_, visit)| visit.state != VisitState::Off("deleted"));
             let unsent = visits.flat_map(|(id, visit)| {
                 let is_due = |step: &&Step| step.due_ms(&visit.start, visit.placed_ms) <= now_ms;
-                let is_told =
+                let is_announced =
                     |step: &&Step| client.announced.iter().any(|a| a.step == step.id && a.names(id, visit.start.at_ms));
-                let steps = rules.steps.iter().filter(is_due).filter(move |step| !is_told(step));
+                let steps = rules.steps.iter().filter(is_due).filter(move |step| !is_announced(step));
                 steps.map(|step| (key.clone(), id.clone(), step.id)).collect::<Vec<_>>()
             });
             unsent.collect::<Vec<_>>()
@@ -389,28 +389,28 @@ impl Model {
         self.clients.iter().flat_map(of_client).collect()
     }
 
-    /// What is to be told by now and was not, in order.
-    pub fn due(&mut self, now_ms: i64) -> Vec<Told> {
-        let mut told = Vec::new();
+    /// What must be announced by now and was not, in order.
+    pub fn due(&mut self, now_ms: i64) -> Vec<Entry> {
+        let mut entries = Vec::new();
         while let Some((at_ms, key)) = self.looks.pop_first() {
             if at_ms > now_ms {
                 self.looks.insert((at_ms, key));
                 break;
             }
             let Some(client) = self.clients.get_mut(&key) else { continue };
-            let next_ms = look(&self.decided, &key, client, now_ms, &mut told);
+            let next_ms = look(&self.decided, &key, client, now_ms, &mut entries);
             self.looks.extend(next_ms.map(|next_ms| (next_ms, key)));
         }
-        told.sort();
-        told
+        entries.sort();
+        entries
     }
 }
 
-/// Looks at one client; answers when to look again.
-fn look(decided: &Decided, key: &Key, client: &mut Client, now_ms: i64, told: &mut Vec<Told>) -> Option<i64> {
+/// Checks one client; returns when to check it next.
+fn look(decided: &Decided, key: &Key, client: &mut Client, now_ms: i64, entries: &mut Vec<Entry>) -> Option<i64> {
     let (rules, _) = decided.at(&key.0, now_ms);
     let visits = std::mem::take(&mut client.visits);
-    let mut look = Look { rules, now_ms, key, told, next_ms: None };
+    let mut look = Look { rules, now_ms, key, entries, next_ms: None };
     look.withdraw(client, &visits);
     for step in &rules.steps {
         look.step(client, &visits, step);
@@ -420,12 +420,12 @@ fn look(decided: &Decided, key: &Key, client: &mut Client, now_ms: i64, told: &m
     look.next_ms
 }
 
-/// A look at one client.
+/// A check of one client.
 struct Look<'a> {
     rules: &'a Rules,
     now_ms: i64,
     key: &'a Key,
-    told: &'a mut Vec<Told>,
+    entries: &'a mut Vec<Entry>,
     next_ms: Option<i64>,
 }
 
@@ -434,7 +434,7 @@ struct Open<'a> {
     id: &'a str,
     start: &'a Start,
     due_ms: i64,
-    /// Nothing is announced from it on.
+    /// Nothing is announced from then on.
     latest_ms: i64,
 }
 
@@ -450,12 +450,12 @@ impl Look<'_> {
         let why = |appointment: &str, start_ms: i64| match visits.get(appointment) {
             _ if start_ms <= now_ms => None,
             None => is_erased.then_some("erased"),
-            Some(Visit { standing: Standing::Off(why), .. }) => Some(*why),
+            Some(Visit { state: VisitState::Off(why), .. }) => Some(*why),
             Some(visit) => (visit.start.at_ms != start_ms).then_some("rescheduled"),
         };
         for mut announced in std::mem::take(&mut client.announced) {
             if let Some(reason) = why(&announced.appointment, announced.start_ms) {
-                // With its own visit all of it is gone.
+                // A withdrawal for its own visit withdraws all of it.
                 self.withdrawn(&announced.appointment, &announced.step, announced.start_ms, reason);
                 continue;
             }
@@ -470,7 +470,7 @@ impl Look<'_> {
 
     fn withdrawn(&mut self, appointment: &str, step: &str, start_ms: i64, reason: &'static str) {
         let what = What::Withdrawn { step: step.to_owned(), start_ms, reason };
-        self.told.push(Told { key: self.key.clone(), appointment: appointment.to_owned(), what });
+        self.entries.push(Entry { key: self.key.clone(), appointment: appointment.to_owned(), what });
     }
 
     fn step<'v>(&mut self, client: &mut Client, visits: &'v BTreeMap<String, Visit>, step: &Step) {
@@ -497,13 +497,13 @@ impl Look<'_> {
         let start = &visit.start;
         let due_ms = step.due_ms(start, visit.placed_ms);
         let latest_ms = self.rules.ends_ms(step, start, visit.placed_ms).min(start.at_ms - self.rules.notice_ms);
-        let is_told = client.announced.iter().any(|a| a.step == step.id && a.names(id, start.at_ms));
+        let is_announced = client.announced.iter().any(|a| a.step == step.id && a.names(id, start.at_ms));
         let is_passed_over = step.skips_confirmed && visit.is_confirmed;
-        let is_open = visit.standing == Standing::On && due_ms >= visit.placed_ms && self.now_ms < latest_ms;
-        (is_open && !is_told && !is_passed_over).then_some(Open { id, start, due_ms, latest_ms })
+        let is_open = visit.state == VisitState::On && due_ms >= visit.placed_ms && self.now_ms < latest_ms;
+        (is_open && !is_announced && !is_passed_over).then_some(Open { id, start, due_ms, latest_ms })
     }
 
-    /// The first visit of a day for which there is still time leads, and the reminder names the others.
+    /// The first visit of a day with enough time left leads, and the reminder mentions the others.
     fn day(&mut self, client: &mut Client, step: &Step, channels: &[Channel], day: Vec<Open<'_>>) {
         let mut day = day.into_iter();
         while let Some(leader) = day.next() {
@@ -521,7 +521,7 @@ impl Look<'_> {
         }
     }
 
-    /// The first instant that is not quiet, of a day on which the client was not reminded too often.
+    /// The first instant that is not in quiet hours, on a day on which the client was not reminded too often.
     fn slot_ms(&self, client: &Client, start: &Start, wanted_ms: i64) -> i64 {
         let quiet = client.quiet.unwrap_or(self.rules.quiet);
         let zone = client.zone.as_deref().unwrap_or(&start.zone);
@@ -541,12 +541,12 @@ impl Look<'_> {
 
     fn requests(&mut self, client: &mut Client) {
         let mut visits = std::mem::take(&mut client.visits);
-        for (id, visit) in visits.iter_mut().filter(|(_, visit)| visit.standing == Standing::On) {
-            for request in visit.requests.iter_mut().filter(|request| !request.is_told) {
+        for (id, visit) in visits.iter_mut().filter(|(_, visit)| visit.state == VisitState::On) {
+            for request in visit.requests.iter_mut().filter(|request| !request.is_announced) {
                 let channels = client.channels(&request.channels, self.rules);
                 let ends_ms = visit.start.at_ms.min(request.at_ms + DAY_MS);
                 if self.now_ms < ends_ms && !channels.is_empty() {
-                    request.is_told = true;
+                    request.is_announced = true;
                     self.announce(client, id, &visit.start, ("manual", channels, Vec::new()));
                 }
             }
@@ -564,7 +564,7 @@ impl Look<'_> {
         let (appointment, step) = (id.to_owned(), step.to_owned());
         let announced = Announced { appointment, step: step.clone(), start_ms: start.at_ms, others: others.clone() };
         client.announced.push(announced);
-        self.told.push(Told {
+        self.entries.push(Entry {
             key: self.key.clone(),
             appointment: id.to_owned(),
             what: What::Due {
@@ -579,7 +579,7 @@ impl Look<'_> {
     }
 }
 
-/// The day on the calendar of a zone, since 1970.
+/// The day in a time zone, since 1970.
 pub fn day_of(at_ms: i64, zone: &str) -> i64 {
     let at_s = at_ms.div_euclid(1000);
     (at_s + offset_s(at_s, zone)).div_euclid(DAY_S)

@@ -1,8 +1,8 @@
-//! A witness that cannot fail is none: each promise is broken here, and the witness must say which.
+//! Tests of the checks: each promise is broken here, and the check must report which one.
 
-use super::heard::Heard;
+use super::observed::Observed;
 use super::promises;
-use super::rules::{Decided, Model, Offset, Rules, Told, What};
+use super::rules::{Decided, Entry, Model, Offset, Rules, What};
 use super::timeline::{DAY_MS, HOUR_MS, JULY_MS, MINUTE_MS, Size, Timeline};
 use super::{in_directory, live};
 use foretell_domain::remind::policy::Policy;
@@ -11,100 +11,100 @@ use foretell_events::{Event, Fact};
 
 const SIZE: Size = Size { seed: 7, appointments: 3_000, begin_ms: JULY_MS, days: 240 };
 
-/// Those of the settings, and one reminder a day.
+/// The rules of the settings, with one reminder a day.
 fn rules() -> Rules {
     Rules { day_max: 1, ..super::rules() }
 }
 
-/// What a planner would announce who goes by these rules and hears this: at each instant at once.
-fn announced(events: &[Event], base: Rules) -> Vec<Heard> {
+/// What a planner with these rules would announce for these events: immediately at each instant.
+fn announced(events: &[Event], base: Rules) -> Vec<Observed> {
     let mut model = Model::new(Decided { base, edits: Vec::new() });
-    let mut heard = Vec::new();
-    let mut tell = |model: &mut Model, at_ms: i64| {
+    let mut observed = Vec::new();
+    let mut announce = |model: &mut Model, at_ms: i64| {
         let mut due = model.due(at_ms);
-        // What was announced for a start is taken back before it is announced for another.
-        due.sort_by_key(|told| matches!(told.what, What::Due { .. }));
-        for told in due {
-            let reminder_id = match &told.what {
-                What::Due { .. } => heard.len().to_string(),
-                What::Withdrawn { step, start_ms, .. } => holding(&heard, &told, step, *start_ms),
+        // Withdrawals for a start come before announcements for another one.
+        due.sort_by_key(|entry| matches!(entry.what, What::Due { .. }));
+        for entry in due {
+            let reminder_id = match &entry.what {
+                What::Due { .. } => observed.len().to_string(),
+                What::Withdrawn { step, start_ms, .. } => holding(&observed, &entry, step, *start_ms),
             };
-            let expires_ms = match &told.what {
+            let expires_ms = match &entry.what {
                 What::Due { start_ms, .. } => Some(*start_ms),
                 What::Withdrawn { .. } => None,
             };
-            heard.push(Heard { at_ms, reminder_id, told, expires_ms });
+            observed.push(Observed { at_ms, reminder_id, entry, expires_ms });
         }
     };
     for event in events {
         let at_ms = event.envelope.time_ms;
         while let Some(due_ms) = model.next_ms().filter(|due_ms| *due_ms < at_ms) {
-            tell(&mut model, due_ms);
+            announce(&mut model, due_ms);
         }
-        model.hear(event);
-        tell(&mut model, at_ms);
+        model.observe(event);
+        announce(&mut model, at_ms);
     }
-    heard
+    observed
 }
 
-/// The id of what a withdrawal takes back: of a step for one start the latest is the one that holds.
-fn holding(heard: &[Heard], told: &Told, of_step: &str, of_start_ms: i64) -> String {
-    let names = |heard: &Heard| match &heard.told.what {
+/// The id that a withdrawal refers to: the latest of a step for one start is the active one.
+fn holding(observed: &[Observed], entry: &Entry, of_step: &str, of_start_ms: i64) -> String {
+    let names = |observed: &Observed| match &observed.entry.what {
         What::Due { step, start_ms, others, .. } => {
-            let own = (&heard.told.appointment, start_ms);
+            let own = (&observed.entry.appointment, start_ms);
             let mut named = others.iter().map(|(other, start_ms)| (other, start_ms)).chain([own]);
-            step == of_step && named.any(|named| named == (&told.appointment, &of_start_ms))
+            step == of_step && named.any(|named| named == (&entry.appointment, &of_start_ms))
         }
         What::Withdrawn { .. } => false,
     };
     let is_gone = |id: &str| {
-        let mut gone = heard.iter().filter(|heard| heard.reminder_id == id);
-        gone.any(|heard| {
-            matches!(heard.told.what, What::Withdrawn { .. }) && heard.told.appointment == told.appointment
+        let mut gone = observed.iter().filter(|observed| observed.reminder_id == id);
+        gone.any(|observed| {
+            matches!(observed.entry.what, What::Withdrawn { .. }) && observed.entry.appointment == entry.appointment
         })
     };
-    let of_client = heard.iter().rev().filter(|heard| heard.told.key == told.key && names(heard));
-    let mut holding = of_client.filter(|heard| !is_gone(&heard.reminder_id));
-    holding.next().map(|heard| heard.reminder_id.clone()).expect("what is taken back was announced")
+    let of_client = observed.iter().rev().filter(|observed| observed.entry.key == entry.key && names(observed));
+    let mut holding = of_client.filter(|observed| !is_gone(&observed.reminder_id));
+    holding.next().map(|observed| observed.reminder_id.clone()).expect("what is taken back was announced")
 }
 
-/// What was heard if every event was heard as `hears` has it; none is not heard at all.
-fn deaf(hears: impl Fn(&Event) -> Option<Fact>) -> Vec<Heard> {
-    let said = Timeline::of(SIZE).events;
-    let heard = said.iter().filter_map(|event| Some(Event { fact: hears(event)?, ..event.clone() }));
-    announced(&heard.collect::<Vec<_>>(), rules())
+/// The announcements if every event was received as `received` returns it; events without a result are not received.
+fn received_as(received: impl Fn(&Event) -> Option<Fact>) -> Vec<Observed> {
+    let events = Timeline::of(SIZE).events;
+    let observed = events.iter().filter_map(|event| Some(Event { fact: received(event)?, ..event.clone() }));
+    announced(&observed.collect::<Vec<_>>(), rules())
 }
 
-fn by(change: impl FnOnce(&mut Rules)) -> Vec<Heard> {
+fn by(change: impl FnOnce(&mut Rules)) -> Vec<Observed> {
     let mut changed = rules();
     change(&mut changed);
     announced(&Timeline::of(SIZE).events, changed)
 }
 
-fn sound() -> Vec<Heard> {
+fn sound() -> Vec<Observed> {
     by(|_| {})
 }
 
-/// What is heard when one announcement that matters is another one.
-fn with(change: impl FnOnce(&mut Vec<Heard>, usize)) -> Vec<Heard> {
+/// The announcements with one relevant announcement changed.
+fn with(change: impl FnOnce(&mut Vec<Observed>, usize)) -> Vec<Observed> {
     let is_step = |what: &What| matches!(what, What::Due { step, others, .. } if step == "24h" && others.is_empty());
     with_one(is_step, change)
 }
 
-fn with_one(is_it: impl Fn(&What) -> bool, change: impl FnOnce(&mut Vec<Heard>, usize)) -> Vec<Heard> {
-    let mut heard = sound();
-    let at = heard.iter().position(|heard| is_it(&heard.told.what)).expect("a reminder");
-    change(&mut heard, at);
-    heard
+fn with_one(is_it: impl Fn(&What) -> bool, change: impl FnOnce(&mut Vec<Observed>, usize)) -> Vec<Observed> {
+    let mut observed = sound();
+    let at = observed.iter().position(|observed| is_it(&observed.entry.what)).expect("a reminder");
+    change(&mut observed, at);
+    observed
 }
 
 fn is_shared(what: &What) -> bool {
     matches!(what, What::Due { others, .. } if !others.is_empty())
 }
 
-/// Another start of a further visit that is named.
-fn another_visit(heard: &mut Heard, change: impl Fn(&mut (String, i64))) {
-    if let What::Due { others, .. } = &mut heard.told.what {
+/// Changes a further visit that is mentioned.
+fn another_visit(observed: &mut Observed, change: impl Fn(&mut (String, i64))) {
+    if let What::Due { others, .. } = &mut observed.entry.what {
         others.first_mut().into_iter().for_each(change);
     }
 }
@@ -116,15 +116,15 @@ fn update(event: &Event, forget: impl Fn(&mut ClientUpdate)) -> Option<Fact> {
     Some(Fact::ClientUpdated(update))
 }
 
-/// The start of an announcement, by another hour.
-fn an_hour_wrong(heard: &mut Heard) {
-    if let What::Due { start_ms, .. } = &mut heard.told.what {
+/// Moves the start of an announcement by an hour.
+fn an_hour_wrong(observed: &mut Observed) {
+    if let What::Due { start_ms, .. } = &mut observed.entry.what {
         *start_ms -= HOUR_MS;
     }
 }
 
-fn another_clock(heard: &mut Heard) {
-    if let What::Due { local_start, .. } = &mut heard.told.what {
+fn another_clock(observed: &mut Observed) {
+    if let What::Due { local_start, .. } = &mut observed.entry.what {
         *local_start = local_start.replace(":00:00", ":01:00").replace(":30:00", ":31:00");
     }
 }
@@ -133,75 +133,76 @@ fn quiet(from: u16, to: u16) -> QuietHours {
     QuietHours { from_minute: from * 60, to_minute: to * 60 }
 }
 
-/// How each promise is broken, and what the witness must say of it.
-fn broken() -> Vec<(&'static str, Vec<Heard>)> {
+/// Each promise broken, and the error that the check must report.
+fn broken() -> Vec<(&'static str, Vec<Observed>)> {
     let cancelled = |event: &Event| (!matches!(event.fact, Fact::Cancelled(_))).then(|| event.fact.clone());
     let moved = |event: &Event| (!matches!(event.fact, Fact::Rescheduled(_))).then(|| event.fact.clone());
     let erased = |event: &Event| (!matches!(event.fact, Fact::ClientErased { .. })).then(|| event.fact.clone());
     vec![
-        ("announced twice: ", with(|heard, at| heard.push(heard[at].clone()))),
+        ("announced twice: ", with(|observed, at| observed.push(observed[at].clone()))),
         (
             "announced twice for one start",
-            with(|heard, at| {
-                heard.push(Heard { reminder_id: "another".into(), ..heard[at].clone() });
+            with(|observed, at| {
+                observed.push(Observed { reminder_id: "another".into(), ..observed[at].clone() });
             }),
         ),
-        ("visit that was off", deaf(cancelled)),
-        // They come again, as somebody of whom nothing is known.
-        ("other channels", deaf(erased)),
-        ("booked for", deaf(moved)),
-        ("booked for", with(|heard, at| an_hour_wrong(&mut heard[at]))),
-        ("on the clock", with(|heard, at| another_clock(&mut heard[at]))),
+        ("visit that was off", received_as(cancelled)),
+        // They come again, as a client about whom nothing is known.
+        ("other channels", received_as(erased)),
+        ("booked for", received_as(moved)),
+        ("booked for", with(|observed, at| an_hour_wrong(&mut observed[at]))),
+        ("on the clock", with(|observed, at| another_clock(&mut observed[at]))),
         ("in quiet hours", by(|rules| rules.quiet = quiet(22, 8))),
         ("in quiet hours", by(|rules| rules.quiet = quiet(21, 7))),
-        ("in quiet hours", deaf(|event| update(event, |update| update.quiet_hours = Change::Keep))),
+        ("in quiet hours", received_as(|event| update(event, |update| update.quiet_hours = Change::Keep))),
         ("long after quiet hours", by(|rules| rules.quiet = quiet(21, 9))),
         ("not due yet", by(|rules| rules.steps[1].offset = Offset::Hours(25))),
         ("announced late", by(|rules| rules.steps[1].offset = Offset::Hours(23))),
-        ("too late", with(|heard, at| heard[at].at_ms = heard[at].expires_ms.expect("a reminder"))),
-        ("too late", with(|heard, at| heard[at].expires_ms = heard[at].expires_ms.map(|ms| ms + DAY_MS))),
+        ("too late", with(|observed, at| observed[at].at_ms = observed[at].expires_ms.expect("a reminder"))),
+        ("too late", with(|observed, at| observed[at].expires_ms = observed[at].expires_ms.map(|ms| ms + DAY_MS))),
         (
             "too close to the start",
-            with(|heard, at| heard[at].at_ms = heard[at].expires_ms.expect("one") - 30 * MINUTE_MS),
+            with(|observed, at| observed[at].at_ms = observed[at].expires_ms.expect("one") - 30 * MINUTE_MS),
         ),
         ("one reminder too many", by(|rules| rules.day_max = 64)),
         ("has confirmed", by(|rules| rules.steps[0].skips_confirmed = false)),
         (
             "names a visit that was off",
-            with_one(is_shared, |heard, at| {
-                another_visit(&mut heard[at], |other| other.0 = "unheard of".into());
+            with_one(is_shared, |observed, at| {
+                another_visit(&mut observed[at], |other| other.0 = "unknown".into());
             }),
         ),
         (
             "names a visit at another start",
-            with_one(is_shared, |heard, at| {
-                another_visit(&mut heard[at], |other| other.1 += HOUR_MS);
+            with_one(is_shared, |observed, at| {
+                another_visit(&mut observed[at], |other| other.1 += HOUR_MS);
             }),
         ),
         (
             "announced twice for one start",
-            with_one(is_shared, |heard, at| {
-                let What::Due { others, .. } = heard[at].told.what.clone() else { return };
-                let mut again = Heard { reminder_id: "another".into(), ..heard[at].clone() };
-                again.told.appointment.clone_from(&others[0].0);
-                heard.insert(at + 1, again);
+            with_one(is_shared, |observed, at| {
+                let What::Due { others, .. } = observed[at].entry.what.clone() else { return };
+                let mut again = Observed { reminder_id: "another".into(), ..observed[at].clone() };
+                again.entry.appointment.clone_from(&others[0].0);
+                observed.insert(at + 1, again);
             }),
         ),
-        ("did not agree", deaf(|event| update(event, |update| update.channels = Change::Keep))),
+        ("did not agree", received_as(|event| update(event, |update| update.channels = Change::Keep))),
         (
             "taken back, and the visit is on",
-            with(|heard, at| {
-                let What::Due { step, start_ms, .. } = heard[at].told.what.clone() else { return };
-                let mut back = heard[at].clone();
-                back.told.what = What::Withdrawn { step, start_ms, reason: "cancelled" };
-                heard.insert(at + 1, back);
+            with(|observed, at| {
+                let What::Due { step, start_ms, .. } = observed[at].entry.what.clone() else { return };
+                let mut back = observed[at].clone();
+                back.entry.what = What::Withdrawn { step, start_ms, reason: "cancelled" };
+                observed.insert(at + 1, back);
             }),
         ),
         (
             "without having been announced",
-            with(|heard, _| {
-                let back = heard.iter().find(|heard| matches!(heard.told.what, What::Withdrawn { .. })).cloned();
-                heard.push(back.expect("something is taken back"));
+            with(|observed, _| {
+                let back =
+                    observed.iter().find(|observed| matches!(observed.entry.what, What::Withdrawn { .. })).cloned();
+                observed.push(back.expect("something is taken back"));
             }),
         ),
     ]
@@ -212,24 +213,24 @@ fn decided() -> Decided {
 }
 
 #[test]
-fn the_witness_accepts_what_the_rules_say() {
+fn the_check_accepts_what_the_rules_require() {
     let held = promises::hold(&Timeline::of(SIZE).events, &sound(), &decided()).unwrap();
     assert!(held.announced > 2_000 && held.withdrawn > 100 && held.after_quiet_hours > 100, "{held:?}");
 }
 
 #[test]
-fn the_witness_refuses_whatever_breaks_a_promise() {
+fn the_check_rejects_every_broken_promise() {
     let events = Timeline::of(SIZE).events;
-    for (nth, (promise, heard)) in broken().into_iter().enumerate() {
-        let refused = promises::hold(&events, &heard, &decided()).expect_err(promise);
+    for (nth, (promise, observed)) in broken().into_iter().enumerate() {
+        let refused = promises::hold(&events, &observed, &decided()).expect_err(promise);
         assert!(refused.contains(promise), "{nth}: {promise} is not why it was refused: {refused}");
     }
 }
 
 #[test]
-fn the_witness_refuses_reminders_by_the_clock_of_the_visit_for_a_client_abroad() {
+fn the_check_rejects_reminders_in_local_time_of_the_visit_for_a_client_abroad() {
     let mut events = Timeline::of(SIZE).events;
-    // In the zone of the client are those visits whose booking names none: their start would be wrong as well.
+    // Only visits whose booking has no zone use the zone of the client: their start would be wrong as well.
     events.retain(|event| match &event.fact {
         Fact::Booked(booking) | Fact::Rescheduled(booking) => {
             !matches!(booking.starts_at, StartsAt::Instant { zone: None, .. })
@@ -237,13 +238,13 @@ fn the_witness_refuses_reminders_by_the_clock_of_the_visit_for_a_client_abroad()
         _ => true,
     });
     let at_home = |event: &Event| update(event, |update| update.time_zone = Change::Keep);
-    let heard = events.iter().filter_map(|event| Some(Event { fact: at_home(event)?, ..event.clone() }));
-    let heard = announced(&heard.collect::<Vec<_>>(), rules());
-    let refused = promises::hold(&events, &heard, &decided()).expect_err("their nights are others");
+    let observed = events.iter().filter_map(|event| Some(Event { fact: at_home(event)?, ..event.clone() }));
+    let observed = announced(&observed.collect::<Vec<_>>(), rules());
+    let refused = promises::hold(&events, &observed, &decided()).expect_err("their nights differ");
     assert!(refused.contains("in quiet hours"), "{refused}");
 }
 
-/// The planner itself, by other rules than those of the witness.
+/// The planner itself, with rules that differ from the model's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planner_that_goes_by_other_quiet_hours_is_caught() {
     let directory = tempfile::tempdir().expect("a directory");

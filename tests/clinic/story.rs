@@ -1,4 +1,4 @@
-//! What was due and not announced has a reason in the story that people are told of its appointment.
+//! Every reminder that was due and not announced has a reason in the story of its appointment.
 
 use super::rules::Key;
 use axum::Router;
@@ -7,19 +7,19 @@ use axum::http::Request;
 use serde_json::Value;
 use tower::ServiceExt;
 
-/// Stories that are asked for, spread over all.
+/// Stories that are requested, spread over all.
 const STORIES_MAX: usize = 400;
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// How many steps have a reason, or the first one that has none.
+/// How many steps have a reason, or the first one without.
 pub async fn explained(api: &Router, unsent: &[(Key, String, &'static str)]) -> Result<usize, String> {
     let every = unsent.len() / STORIES_MAX + 1;
     for ((tenant, client), appointment, step) in unsent.iter().step_by(every) {
         let visit = ask(api, tenant, appointment).await?;
         let reminders = visit["reminders"].as_array().cloned().unwrap_or_default();
-        let is_told = |r: &Value| r["step"] == *step && r["reason"].is_string() && r["status"] != "planned";
-        if visit["client_id"] != **client || !reminders.iter().any(is_told) {
-            return Err(format!("nobody says why {step} of {appointment} was not announced to {client}: {visit}"));
+        let is_announced = |r: &Value| r["step"] == *step && r["reason"].is_string() && r["status"] != "planned";
+        if visit["client_id"] != **client || !reminders.iter().any(is_announced) {
+            return Err(format!("no reason why {step} of {appointment} was not announced to {client}: {visit}"));
         }
     }
     Ok(unsent.len().div_ceil(every))

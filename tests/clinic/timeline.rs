@@ -1,9 +1,9 @@
-//! What happens in a chain of clinics within a year: a list of events, which a seed decides.
+//! The events in a chain of clinics within a year, generated from a seed.
 //!
-//! Bookings come with the leads that clinics have, a third of them for the same day. Some visits are moved, away and
-//! back, called off, entered in error, handed to another client; some clients live abroad, sleep when they like, refuse
-//! and agree again. A few visits are in the nights in which clocks change. Nothing happens on a quarter of an hour, when
-//! reminders are due, so that of a cancellation and a reminder one is always the earlier.
+//! Bookings have the leads that clinics have, a third of them for the same day. Some visits are moved, away and back,
+//! cancelled, entered in error, handed to another client; some clients live abroad, have unusual nights, refuse and
+//! agree again. A few visits are in the nights in which clocks change. No event is on a quarter of an hour, when
+//! reminders are due, so that a cancellation and a reminder always have a definite order.
 
 use foretell_domain::view::client;
 use foretell_events::appointment::{
@@ -20,9 +20,9 @@ use std::collections::BTreeMap;
 pub const MINUTE_MS: i64 = 60_000;
 pub const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
-/// 1 July 2017, 00:00 UTC: within a year from there clocks change twice in Dublin, São Paulo and on Lord Howe.
+/// 1 July 2017, 00:00 UTC: within a year from then clocks change twice in Dublin, São Paulo and on Lord Howe.
 pub const JULY_MS: i64 = 1_498_867_200_000;
-/// 10 October 2017, 00:00 UTC: within three weeks from there clocks change in Dublin and São Paulo.
+/// 10 October 2017, 00:00 UTC: within three weeks from then clocks change in Dublin and São Paulo.
 pub const OCTOBER_MS: i64 = 1_507_593_600_000;
 const QUARTER_MS: i64 = 15 * MINUTE_MS;
 
@@ -34,7 +34,7 @@ pub const LOCATIONS: [(&str, &str); 5] = [
     ("south", "Australia/Lord_Howe"),
     ("east", "Asia/Kolkata"),
 ];
-/// Where clients live who do not live where they go.
+/// Zones of clients who live elsewhere.
 const ABROAD: [&str; 6] = [
     "America/New_York",
     "Asia/Kathmandu",
@@ -45,13 +45,13 @@ const ABROAD: [&str; 6] = [
 ];
 /// Local hours at which visits begin.
 const SLOTS: [i8; 4] = [9, 11, 14, 16];
-/// Leads in days, from and up to, with the bookings of a hundred that have them.
+/// Leads in days, from and to, with their share of the bookings in percent.
 const LEADS: [(u32, i64, i64); 9] =
     [(35, 0, 0), (11, 1, 1), (14, 2, 3), (10, 4, 6), (8, 7, 7), (8, 8, 13), (6, 14, 20), (5, 21, 29), (3, 30, 80)];
-/// Visits of a client within the year.
+/// Visits per client within the year.
 const VISITS_OF_CLIENT: u64 = 4;
 
-/// How much happens.
+/// The size of a timeline.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub seed: u64,
@@ -70,27 +70,27 @@ pub struct Timeline {
 impl Timeline {
     /// The same for the same size, on every machine.
     pub fn of(size: Size) -> Self {
-        let mut clinic = Clinic { size, draw: Draw::new(size.seed), said: Vec::new() };
+        let mut clinic = Clinic { size, draw: Draw::new(size.seed), stated: Vec::new() };
         (0..clinic.clients()).for_each(|client| clinic.live(client));
         (0..size.appointments).for_each(|visit| clinic.visit(visit));
         clinic.sync();
         let ends_ms = clinic.ends_ms();
-        let mut said = clinic.said;
-        said.retain(|said| said.at_ms < ends_ms);
-        said.sort_by_key(|said| said.at_ms);
-        let events = said.into_iter().enumerate().map(|(n, said)| Event {
+        let mut stated = clinic.stated;
+        stated.retain(|stated| stated.at_ms < ends_ms);
+        stated.sort_by_key(|stated| stated.at_ms);
+        let events = stated.into_iter().enumerate().map(|(n, stated)| Event {
             envelope: Envelope {
                 id: format!("e{n}"),
                 source: "urn:clinic".into(),
-                tenant: said.tenant.into(),
-                time_ms: said.at_ms,
+                tenant: stated.tenant.into(),
+                time_ms: stated.at_ms,
             },
-            fact: said.fact,
+            fact: stated.fact,
         });
         Self { events: events.collect(), begins_ms: size.begin_ms, ends_ms }.and(Vec::new())
     }
 
-    /// The same with these events, each at an instant of its own, so that what was said by then is never in doubt.
+    /// The same with these events, each at its own instant, so that the order of events is always definite.
     pub fn and(mut self, mut others: Vec<Event>) -> Self {
         others.append(&mut self.events);
         others.sort_by_key(|event| event.envelope.time_ms);
@@ -104,7 +104,7 @@ impl Timeline {
     }
 }
 
-struct Said {
+struct Statement {
     at_ms: i64,
     tenant: &'static str,
     fact: Fact,
@@ -113,17 +113,17 @@ struct Said {
 struct Clinic {
     size: Size,
     draw: Draw,
-    said: Vec<Said>,
+    stated: Vec<Statement>,
 }
 
-/// An appointment while its life is made up.
+/// An appointment while it is generated.
 struct Life {
     tenant: &'static str,
     zone: &'static str,
     id: String,
     client: u64,
     wall: DateTime,
-    /// When the last thing about it was said.
+    /// The time of its last event.
     last_ms: i64,
     chance: Sequence,
 }
@@ -133,7 +133,7 @@ impl Life {
         zone::instant_ms(self.wall, &rules(self.zone))
     }
 
-    /// Some time after what was said last and before `end_ms`, off the quarters of hours; none where there is none.
+    /// Some time after the last event and before `end_ms`, not on a quarter of an hour; none if there is none.
     fn before(&mut self, end_ms: i64) -> Option<i64> {
         let from = self.last_ms.div_euclid(QUARTER_MS) + 1;
         let quarters = end_ms.div_euclid(QUARTER_MS) - from;
@@ -148,7 +148,7 @@ impl Life {
         Visit { appointment_id: self.id.clone(), client_id: client_id(self.client) }
     }
 
-    /// The start as one of those say it who book: the time on the clock, or the instant, with or without its zone.
+    /// The start in one of the forms of bookings: local time, or the instant, with or without its zone.
     fn booking(&mut self) -> Box<Booking> {
         let starts_at = match self.chance.below(20) {
             0..=12 => StartsAt::Local { local: self.wall, zone: self.zone.into() },
@@ -190,11 +190,11 @@ impl Clinic {
         (self.size.appointments / VISITS_OF_CLIENT).max(LOCATIONS.len() as u64 * 2)
     }
 
-    fn say(&mut self, at_ms: i64, tenant: &'static str, fact: Fact) {
-        self.said.push(Said { at_ms, tenant, fact });
+    fn state(&mut self, at_ms: i64, tenant: &'static str, fact: Fact) {
+        self.stated.push(Statement { at_ms, tenant, fact });
     }
 
-    /// What a client says of themselves, at the beginning and later.
+    /// The profile of a client, at the beginning and later.
     fn live(&mut self, client: u64) {
         let (tenant, _) = LOCATIONS[client as usize % LOCATIONS.len()];
         let mut chance = self.draw.sequence(1, client);
@@ -213,7 +213,7 @@ impl Clinic {
         }
         if chance.happens(0.15) {
             let of_day = |minute| minute as u16 * 15 % 1440;
-            // Some never sleep, some at noon, and the end of some nights is within the hour that clocks skip.
+            // Some have no night, some at noon, and the end of some nights is within the hour that clocks skip.
             let (from, to) = [(0, 0), (48, 56), (88, 28), (80, 6), (2, 40)][chance.below(5) as usize];
             let quiet = QuietHours { from_minute: of_day(from), to_minute: of_day(to) };
             let quiet_hours = Change::Set(quiet);
@@ -235,11 +235,11 @@ impl Clinic {
             }
         }
         for (at_ms, update) in changes {
-            self.say(at_ms, tenant, Fact::ClientUpdated(Box::new(update)));
+            self.state(at_ms, tenant, Fact::ClientUpdated(Box::new(update)));
         }
         if chance.happens(0.01) {
             let at_ms = any(&mut chance, days);
-            self.say(at_ms, tenant, Fact::ClientErased { client_id: client_id(client) });
+            self.state(at_ms, tenant, Fact::ClientErased { client_id: client_id(client) });
         }
     }
 
@@ -271,7 +271,7 @@ impl Clinic {
         let id = format!("a{number}");
         let mut life = Life { tenant, zone, id, client, wall, last_ms: booked_ms, chance };
         let booking = life.booking();
-        self.say(booked_ms, tenant, Fact::Booked(booking));
+        self.state(booked_ms, tenant, Fact::Booked(booking));
         if life.chance.happens(0.08) {
             self.another(number, &mut life, clients);
         }
@@ -295,7 +295,7 @@ impl Clinic {
         self.end(&mut other);
     }
 
-    /// What becomes of it before its start.
+    /// Changes before its start.
     fn change(&mut self, life: &mut Life, clients: u64) {
         if life.chance.happens(0.15)
             && let Some(at_ms) = life.before(life.start_ms())
@@ -350,7 +350,7 @@ impl Clinic {
         }
     }
 
-    /// How it ends: called off, deleted, or by an outcome, which is corrected now and then.
+    /// Its end: cancelled, deleted, or with an outcome, which is sometimes corrected.
     fn end(&mut self, life: &mut Life) {
         let ending = life.chance.below(100);
         if ending < 12
@@ -362,7 +362,7 @@ impl Clinic {
             if life.chance.happens(0.1)
                 && let Some(at_ms) = life.before(life.start_ms())
             {
-                // And back on, by the same booking again.
+                // And active again, by the same booking.
                 let booking = life.booking();
                 self.next(life, at_ms, Fact::Booked(booking));
             }
@@ -384,54 +384,58 @@ impl Clinic {
         }
     }
 
-    /// Some clinics send everything that they have again and again: a booking that holds, and the last word about it,
-    /// some time after it was first said and before anything else is.
+    /// Some clinics send all their data again and again: the booking in force, and the latest event about it, some time
+    /// after it was first sent and before any other event.
     fn sync(&mut self) {
-        self.said.sort_by_key(|said| said.at_ms);
-        let mut of: BTreeMap<_, Vec<&Said>> = BTreeMap::new();
-        for said in &self.said {
-            of.entry(appointment_of(said)).or_default().push(said);
+        self.stated.sort_by_key(|stated| stated.at_ms);
+        let mut of: BTreeMap<_, Vec<&Statement>> = BTreeMap::new();
+        for stated in &self.stated {
+            of.entry(appointment_of(stated)).or_default().push(stated);
         }
         of.remove(&None);
         let mut again = Vec::new();
-        for (number, said) in (0..).zip(of.into_values()) {
+        for (number, stated) in (0..).zip(of.into_values()) {
             let mut chance = self.draw.sequence(4, number);
             let mut booking = None;
-            for (at, word) in said.iter().enumerate() {
-                match &word.fact {
-                    Fact::Booked(_) | Fact::Rescheduled(_) => booking = Some(*word),
+            for (at, statement) in stated.iter().enumerate() {
+                match &statement.fact {
+                    Fact::Booked(_) | Fact::Rescheduled(_) => booking = Some(*statement),
                     Fact::Cancelled(_) | Fact::Deleted(_) => booking = None,
                     _ => {}
                 }
-                let next_ms = said.get(at + 1).map_or(word.at_ms + 3 * DAY_MS, |next| next.at_ms);
-                let quarters = (next_ms - word.at_ms) / QUARTER_MS - 2;
+                let next_ms = stated.get(at + 1).map_or(statement.at_ms + 3 * DAY_MS, |next| next.at_ms);
+                let quarters = (next_ms - statement.at_ms) / QUARTER_MS - 2;
                 if quarters < 1 || !chance.happens(0.2) {
                     continue;
                 }
-                let quarter = word.at_ms.div_euclid(QUARTER_MS) + 1 + chance.below(quarters as u64) as i64;
+                let quarter = statement.at_ms.div_euclid(QUARTER_MS) + 1 + chance.below(quarters as u64) as i64;
                 let at_ms = quarter * QUARTER_MS + (1 + chance.below(14) as i64) * MINUTE_MS;
-                let is_request = matches!(word.fact, Fact::ReminderRequested(_));
-                let words = booking.into_iter().chain(Some(*word).filter(|_| !is_request));
-                again.extend(words.map(|said| Said { at_ms, tenant: said.tenant, fact: said.fact.clone() }));
+                let is_request = matches!(statement.fact, Fact::ReminderRequested(_));
+                let statements = booking.into_iter().chain(Some(*statement).filter(|_| !is_request));
+                again.extend(statements.map(|stated| Statement {
+                    at_ms,
+                    tenant: stated.tenant,
+                    fact: stated.fact.clone(),
+                }));
             }
         }
-        self.said.extend(again);
+        self.stated.extend(again);
     }
 
-    /// Says something about an appointment, a second later than what was said of it before.
+    /// Adds an event about an appointment, a second later than the previous one.
     fn next(&mut self, life: &mut Life, at_ms: i64, fact: Fact) {
         let at_ms = at_ms.max(life.last_ms + 1_000);
         life.last_ms = at_ms;
-        self.say(at_ms, life.tenant, fact);
+        self.state(at_ms, life.tenant, fact);
     }
 }
 
-/// The appointment that something was said of.
-fn appointment_of(said: &Said) -> Option<(&'static str, String)> {
-    Some((said.tenant, client::appointment_id(&said.fact)?.to_owned()))
+/// The appointment of an event.
+fn appointment_of(stated: &Statement) -> Option<(&'static str, String)> {
+    Some((stated.tenant, client::appointment_id(&stated.fact)?.to_owned()))
 }
 
-/// What clocks of a zone show when they next change.
+/// The local time when the clocks of a zone change next.
 fn night_of_change(after_ms: i64, zone: &str) -> Option<DateTime> {
     let rules = rules(zone);
     let change = rules.following(Timestamp::from_millisecond(after_ms).ok()?).next()?;

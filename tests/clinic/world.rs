@@ -1,8 +1,8 @@
-//! An instance of the clinic: log and store as the settings name them, views and planners as production has them, and a
-//! clock that stands until it is set.
+//! An instance of the clinic: log and store as configured, views and planners as in production, and a clock that only
+//! changes when it is set.
 //!
-//! Whoever moves the clock holds the planners first, each between two looks: a look takes microseconds of a real day,
-//! and would else take hours of this one.
+//! Before the clock is moved, the planners are paused between two checks: a check takes microseconds of a real day, and
+//! would otherwise take hours of a simulated one.
 
 use crate::low::Low;
 use async_trait::async_trait;
@@ -32,10 +32,10 @@ use tokio_util::sync::CancellationToken;
 /// Longer than anything here may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Between two looks at a checkpoint: whoever asks without a pause takes the store from those who fold.
+/// Between two reads of a checkpoint: reading without a pause would slow down the folds.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A clock that stands until it is set.
+/// A clock that only changes when it is set.
 pub struct Manual(AtomicI64);
 
 impl Manual {
@@ -54,30 +54,30 @@ impl Clock for Manual {
     }
 }
 
-/// What planners and readers do, through all crashes.
+/// State of planners and readers that survives crashes.
 #[derive(Default)]
 struct Seen {
     planners: Mutex<Planners>,
-    /// The topic of reminders, by partition, as it was read up to now.
-    told: Vec<Mutex<Vec<Record>>>,
+    /// The topic of reminders, by partition, as read so far.
+    topic: Vec<Mutex<Vec<Record>>>,
     changed: Notify,
 }
 
-/// Planners that have a partition, or think so.
+/// Planners that own a partition, or assume so.
 #[derive(Default)]
 struct Planners {
-    /// By process and partition: whether one is at a look.
+    /// By process and partition: whether it is checking.
     looking: BTreeMap<(u64, u32), bool>,
     is_held: bool,
 }
 
-/// The instance, whichever process it is at the moment.
+/// The instance, across restarts of its process.
 pub struct World {
     config: Config,
     clock: Arc<Manual>,
     seen: Arc<Seen>,
     process: Option<Process>,
-    /// A second planner of every partition, beside that of the process.
+    /// A second planner of every partition, in parallel to that of the process.
     usurpers: JoinSet<()>,
     pub crashes: usize,
     pub takeovers: usize,
@@ -97,7 +97,7 @@ impl World {
         let partitions = ports.log.partitions(Topic::Reminders);
         world.seen = Arc::new(Seen {
             planners: Mutex::default(),
-            told: (0..partitions).map(|_| Mutex::default()).collect(),
+            topic: (0..partitions).map(|_| Mutex::default()).collect(),
             changed: Notify::new(),
         });
         world.serve(ports);
@@ -112,7 +112,7 @@ impl World {
         &self.process.as_ref().expect("a process runs").ports
     }
 
-    /// A directory is free when the last task of the process before has ended, those that block among them.
+    /// A directory is free when the last task of the previous process has ended, including blocking ones.
     async fn open(&self) -> Ports {
         let opened = async {
             loop {
@@ -135,7 +135,7 @@ impl World {
             let kept = app::keep(&self.config, &ports, family, planner, shutdown.clone());
             tasks.spawn(async move { kept.await.expect("nothing here is beyond repair") });
         }
-        for partition in 0..self.seen.told.len() {
+        for partition in 0..self.seen.topic.len() {
             let (log, seen) = (ports.log.clone(), self.seen.clone());
             tasks.spawn(async move { seen.read(log, partition).await });
         }
@@ -173,14 +173,14 @@ impl World {
         self.clock.set(now_ms);
     }
 
-    /// Waits until no planner is at a look, and lets none begin another.
+    /// Waits until no planner is checking, and lets none begin.
     pub async fn hold(&self) {
         self.seen.with(|planners| planners.is_held = true);
         let held = self.seen.until(|| self.seen.with(|planners| planners.looking.values().all(|is| !is)));
         held.await.expect("every look comes to its end");
     }
 
-    /// Waits until views hold everything that is in the log: planners would wait for them too, and not as briefly.
+    /// Waits until views contain everything that is in the log: planners would wait for them too, and longer.
     pub async fn fold(&self) {
         let ports = self.ports();
         let folded = async {
@@ -202,34 +202,34 @@ impl World {
         timeout(PATIENCE, folded).await.expect("views come to the end of the log");
     }
 
-    /// Lets planners go on.
+    /// Lets planners continue.
     pub fn go_on(&self) {
         self.seen.with(|planners| planners.is_held = false);
         self.seen.changed.notify_waiters();
     }
 
-    /// Waits until the topic holds so many records; errs with a sentence where it takes too long.
-    pub async fn told(&self, records: usize) -> Result<(), String> {
-        let told = self.seen.until(|| self.seen.count() >= records);
-        told.await.map_err(|()| format!("{} of {records} records came", self.seen.count()))
+    /// Waits until the topic has this many records; fails with a sentence if it takes too long.
+    pub async fn await_records(&self, records: usize) -> Result<(), String> {
+        let arrived = self.seen.until(|| self.seen.count() >= records);
+        arrived.await.map_err(|()| format!("{} of {records} records arrived", self.seen.count()))
     }
 
-    /// Records of the topic, and how many were taken of each partition before.
+    /// New records of the topic; `taken` counts those of each partition that were returned before.
     pub fn take(&self, taken: &mut [usize]) -> Vec<Record> {
         let mut records = Vec::new();
-        for (told, taken) in self.seen.told.iter().zip(taken) {
-            let told = told.lock().expect("no panic");
-            records.extend(told[*taken..].iter().cloned());
-            *taken = told.len();
+        for (partition, taken) in self.seen.topic.iter().zip(taken) {
+            let partition = partition.lock().expect("no panic");
+            records.extend(partition[*taken..].iter().cloned());
+            *taken = partition.len();
         }
         records
     }
 
     pub fn partitions(&self) -> usize {
-        self.seen.told.len()
+        self.seen.topic.len()
     }
 
-    /// Ends the process as a power loss would, with whatever it was at, and starts another one.
+    /// Ends the process as a power loss would, whatever it is doing, and starts another one.
     pub async fn crash(&mut self) {
         self.crashes += 1;
         self.depose().await;
@@ -240,7 +240,7 @@ impl World {
         self.serve(ports);
     }
 
-    /// Somebody else takes every partition over, and the planners who have it do not know.
+    /// Other planners acquire every partition, and the previous owners do not notice.
     pub async fn usurp(&mut self) {
         self.takeovers += 1;
         self.depose().await;
@@ -249,18 +249,18 @@ impl World {
         for partition in 0..self.partitions() as u32 {
             let planner = planner.clone();
             self.usurpers.spawn(async move {
-                // Until it is deposed in turn.
+                // Until it is fenced in turn.
                 drop(planner.run(partition).await);
             });
         }
     }
 
-    /// The usurpers vanish.
+    /// The usurpers end.
     pub async fn depose(&mut self) {
         self.usurpers.shutdown().await;
     }
 
-    /// What people are told about appointments.
+    /// The API for the stories of appointments.
     pub fn api(&self) -> Router {
         let ports = self.ports();
         let rows = Arc::new(Rows::cached(ports.store.clone(), &self.config.reads, &self.config.fold));
@@ -268,12 +268,12 @@ impl World {
         http::router(&Api::new(app::parts(&self.config, ports, rows, process)))
     }
 
-    /// Ends in order.
+    /// Shuts down in order.
     pub async fn stop(mut self) -> Ports {
         self.depose().await;
         let Process { ports, mut tasks, shutdown } = self.process.take().expect("a process runs");
         shutdown.cancel();
-        // Readers of the topic have no end of their own.
+        // Readers of the topic do not end by themselves.
         while tasks.len() > self.partitions() {
             tasks.join_next().await.expect("a task").expect("no panic");
         }
@@ -281,7 +281,7 @@ impl World {
     }
 }
 
-/// The generation that serves, as soon as there is one.
+/// The serving generation, as soon as there is one.
 async fn serving(ports: &Ports, family: Family) -> Generation {
     loop {
         match ports.store.pointer(family).await.expect("readable") {
@@ -296,7 +296,7 @@ impl Seen {
         change(&mut self.planners.lock().expect("no panic"))
     }
 
-    /// Begins a look, as soon as planners are not held.
+    /// Begins a check, as soon as planners are not paused.
     async fn look(&self, planner: (u64, u32)) {
         self.rest(planner);
         loop {
@@ -320,7 +320,7 @@ impl Seen {
     }
 
     fn count(&self) -> usize {
-        self.told.iter().map(|told| told.lock().expect("no panic").len()).sum()
+        self.topic.iter().map(|partition| partition.lock().expect("no panic").len()).sum()
     }
 
     async fn until(&self, is_done: impl Fn() -> bool) -> Result<(), ()> {
@@ -336,21 +336,21 @@ impl Seen {
         timeout(PATIENCE, wait).await.map_err(drop)
     }
 
-    /// Reads a partition of the topic on from where it was read to.
+    /// Continues to read a partition of the topic.
     async fn read(&self, log: Arc<dyn Log>, partition: usize) {
-        let last = self.told[partition].lock().expect("no panic").last().map(|record| record.position.offset);
+        let last = self.topic[partition].lock().expect("no panic").last().map(|record| record.position.offset);
         let from = last.map_or(0, |last| last + 1);
         let mut reader = log.read(Topic::Reminders, partition as u32, from).await.expect("readable");
         loop {
             if let Next::Records(records) = reader.next().await.expect("readable") {
-                self.told[partition].lock().expect("no panic").extend(records);
+                self.topic[partition].lock().expect("no panic").extend(records);
                 self.changed.notify_waiters();
             }
         }
     }
 }
 
-/// The log as the planners of a process see it: each look begins with the end of appointments.
+/// The log as the planners of a process see it: each check begins with the end of appointments.
 struct Watched {
     log: Arc<dyn Log>,
     seen: Arc<Seen>,
@@ -415,12 +415,12 @@ impl Log for Watched {
     }
 }
 
-/// Settings of somebody in a hurry: planners look again at once, views are written at once, and nobody waits for a batch.
+/// Settings for speed: planners check again immediately, views are written immediately, and batches are not delayed.
 pub fn hurried(config: &mut Config) {
     config.reminders = remind::Config { tick_ms: 1, ..config.reminders.clone() };
     config.pipeline.batch_linger_ms = 0;
     config.pipeline.batch_age_ms_max = 5;
     config.pipeline.retry_ms_max = 200;
-    // A broker answers at once that there is nothing yet, instead of waiting for something.
+    // A broker answers immediately that there is nothing yet, instead of waiting.
     config.kafka.properties.insert("fetch.wait.max.ms".into(), "2".into());
 }

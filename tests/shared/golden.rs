@@ -20,7 +20,7 @@ pub(crate) struct Row {
     pub(crate) score_causal: Option<f64>,
 }
 
-/// How far a score may lie from the published one.
+/// Largest relative difference between a score and the published one.
 pub(crate) const RELATIVE_ERROR_MAX: f64 = 1e-9;
 /// The files, and how many rows of each have a score.
 pub(crate) const FILES: [(&str, usize); 2] = [("synthetic_seed1_n300.csv", 281), ("synthetic_seed2_n300.csv", 280)];

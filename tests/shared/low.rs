@@ -1,4 +1,4 @@
-//! Risk for tests of when reminders go out: every visit is known, and at the lowest level.
+//! Risk for tests of when reminders are sent: every visit is known, and at the lowest level.
 
 use async_trait::async_trait;
 use foretell_domain::score::Level;

@@ -25,46 +25,46 @@ use tokio::sync::oneshot;
 pub enum Protocol {
     /// None.
     Sound,
-    /// Now and then a checkpoint names one record more than was folded.
+    /// Sometimes a checkpoint covers one record more than was folded.
     CheckpointAhead,
     /// A torn flush has its checkpoint written first.
     CheckpointBeforeRows,
-    /// The last checkpoint to arrive wins, so that a late writer's takes the partition back.
+    /// The last checkpoint to arrive wins, so that a late writer sets the partition back.
     LastCheckpointWins,
     /// The last row to arrive wins, whatever its position.
     LastRowWins,
     /// Owner rows are stored without their pending list.
     PendingDropped,
-    /// A record that its owner's row is past, and the list does not have, counts as folded: no restart.
+    /// A record below the position of its owner's row that is missing in the list counts as folded: no restart.
     NoRestart,
     /// A record is folded again into the row that has it as its last one.
     SkipOffByOne,
     /// Rows are read from a replica that has not seen every write.
     StaleReads,
-    /// The store acknowledges some rows and forgets them.
+    /// The store acknowledges some rows and loses them.
     Forgetful,
-    /// The new owner reads from one behind its checkpoint.
+    /// The new owner starts one record after its checkpoint.
     StartBehind,
-    /// The new owner reads from where the group's offset is, which is advice, while its checkpoint is elsewhere.
+    /// The new owner starts at the group's committed offset, which is only a hint, although its checkpoint differs.
     StartAtCommitted,
-    /// Dead letters are acknowledged, and half of them not kept.
+    /// Dead letters are acknowledged, and half of them are lost.
     LettersDropped,
-    /// Dead letters are written when the rows and the checkpoint are.
+    /// Dead letters are written after the rows and the checkpoint.
     LettersBehindRows,
-    /// A dead letter names the offset behind that of its record.
+    /// A dead letter names the offset after that of its record.
     LettersMisaddressed,
-    /// A planner takes over without knowing what is on the reminders topic.
+    /// A planner acquires a partition without reading the reminders topic.
     TakeoverBlind,
     /// A planner plans without waiting for the views of appointments.
     PlanBlind,
-    /// Taking over does not end the appends of the planner before.
+    /// Acquiring a partition does not end the appends of the previous planner.
     Unfenced,
-    /// An append whose answer was lost is sent again, as by a producer without idempotence.
+    /// An append whose response was lost is sent again, as by a producer without idempotence.
     AppendTwice,
 }
 
 impl Protocol {
-    /// Those that spoil rows or dead letters.
+    /// Those that damage rows or dead letters.
     pub const OF_VIEWS: [Self; 14] = [
         Self::CheckpointAhead,
         Self::CheckpointBeforeRows,
@@ -81,11 +81,11 @@ impl Protocol {
         Self::LettersBehindRows,
         Self::LettersMisaddressed,
     ];
-    /// Those that spoil reminders.
+    /// Those that damage reminders.
     pub const OF_REMINDERS: [Self; 4] = [Self::TakeoverBlind, Self::PlanBlind, Self::Unfenced, Self::AppendTwice];
 
-    /// The rule by which the last process works, in fair weather. One that must hold for all writers heals itself
-    /// if the last one keeps it.
+    /// The rule of the last process, which runs without faults. A violation that only matters in other writers is
+    /// repaired if the last one follows the rule.
     pub fn at_the_end(self) -> Self {
         match self {
             Self::PendingDropped | Self::LettersDropped => self,
@@ -169,7 +169,7 @@ struct BrokenMembership {
     log: BrokenLog,
 }
 
-/// An answer that is passed on changed.
+/// Forwards a changed answer.
 fn changed(start: oneshot::Sender<i64>, change: impl FnOnce(i64) -> i64 + Send + 'static) -> oneshot::Sender<i64> {
     let (sender, receiver) = oneshot::channel();
     tokio::spawn(async move {
@@ -244,7 +244,7 @@ pub struct BrokenStore {
     turn: Arc<AtomicI64>,
     /// The checkpoints that arrived last.
     arrived: Arc<Mutex<BTreeMap<(Generation, u32), Checkpoint>>>,
-    /// What makes an owner's list say that everything below its position was folded.
+    /// Makes an owner's list state that everything below its position was folded.
     complete: fn(&Cell<'_>) -> Bytes,
 }
 
@@ -277,7 +277,7 @@ impl BrokenStore {
         self.inner.write_rows(&self.bent(flush), kept);
     }
 
-    /// A flush, as the protocol has it, or with its rule broken.
+    /// A flush, correct or with its rule broken.
     fn bent(&self, flush: &Flush) -> Flush {
         let mut flush = flush.clone();
         let random = &self.random;
@@ -291,7 +291,7 @@ impl BrokenStore {
                 }
             }),
             Protocol::Forgetful => flush.rows.retain(|_| !random.chance(3)),
-            // Each write bears a later epoch than all before it, so that arrival decides.
+            // Each write has a later epoch than all earlier ones, so that the order of arrival decides.
             Protocol::LastRowWins => {
                 let lift = self.turn.fetch_add(1, Ordering::Relaxed) << 24;
                 flush.rows.iter_mut().for_each(|row| row.position += lift);

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 /// 1 June 2026, 09:00 UTC.
 pub const BEGIN_MS: i64 = 1_780_304_400_000;
 
-/// A clock that stands still while anybody has something to do.
+/// A clock that does not move while any task is runnable.
 pub struct Virtual(Instant);
 
 impl Virtual {

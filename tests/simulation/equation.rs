@@ -1,5 +1,4 @@
-//! What must hold after a run, whatever happened in it: rows are the fold of the log, and each rejected record has
-//! one dead letter.
+//! What must hold after every run: rows are the fold of the log, and each rejected record has exactly one dead letter.
 
 use foretell_domain::address::{Generation, RowKey};
 use foretell_domain::dead::mark::{Fate, Mark};
@@ -22,11 +21,11 @@ pub fn records(log: &MemoryLog, topic: Topic) -> Vec<Record> {
     (0..partitions).flat_map(|partition| log.records(topic, partition).unwrap()).collect()
 }
 
-/// A topic as a fold sees it: decoded once, because that is what most of a run's time goes to.
+/// A topic as a fold reads it: decoded once, because decoding takes most of a run's time.
 pub struct Facts {
     /// The events that can be folded, partition by partition.
     events: Vec<(Place, Event)>,
-    /// The records that cannot.
+    /// The records that cannot be folded.
     rejected: Vec<Record>,
 }
 
@@ -58,7 +57,7 @@ impl Facts {
         found.ok().map(|at| &self.events[at].1)
     }
 
-    /// The fold of those events that `below` names.
+    /// The fold of the events that `below` selects.
     pub fn fold<F: Fold>(&self, fold: F, below: impl Fn(Place) -> bool) -> Materialized<F> {
         let mut pure = Materialized::new(fold);
         for (place, event) in self.events.iter().filter(|(place, _)| below(*place)) {
@@ -68,7 +67,7 @@ impl Facts {
     }
 }
 
-/// How many rows were compared, or the first that is not the fold of the log.
+/// How many rows were compared, or the first one that is not the fold of the log.
 pub fn rows<F: Fold>(facts: &Facts, store: &MemoryStore, fold: F, of: Generation) -> Result<usize, String> {
     let pure = facts.fold(fold, |_| true);
     let stored = store.rows(of).into_iter().map(|(key, row)| {
@@ -83,8 +82,8 @@ pub fn rows<F: Fold>(facts: &Facts, store: &MemoryStore, fold: F, of: Generation
     })
 }
 
-/// How many records of a topic were rejected, or the first one without exactly one letter. Copies have equal
-/// identities and count as one; a letter has key, value and headers of its record.
+/// How many records of a topic were rejected, or the first one without exactly one letter. Copies have equal identities
+/// and count as one; a letter has key, value and headers of its record.
 pub fn letters(facts: &Facts, log: &MemoryLog, topic: Topic) -> Result<usize, String> {
     let rejected = facts.rejected.iter().map(|record| (record.position, (record, HashSet::new())));
     let mut rejected: BTreeMap<Position, (&Record, HashSet<Identity>)> = rejected.collect();
@@ -109,8 +108,8 @@ pub fn letters(facts: &Facts, log: &MemoryLog, topic: Topic) -> Result<usize, St
     }
 }
 
-/// How many letters were redriven, or the first mark that is wrong: what was sent again is one event however often
-/// it was, and it can be folded.
+/// How many letters were redriven, or the first wrong resolution record: a redriven event is the same event however
+/// often it was redriven, and it can be folded.
 pub fn redriven(facts: &Facts, log: &MemoryLog) -> Result<usize, String> {
     let mut sent: BTreeMap<(u32, i64), (&str, &str)> = BTreeMap::new();
     for mark in records(log, Topic::DeadLetters).iter().filter_map(Mark::read) {

@@ -1,14 +1,14 @@
-//! A store that forgets what it has acknowledged, as one does that loses power before it has synced. That is out of
-//! the promise: rows may be wrong afterwards. What is promised is that it is noticed at the next assignment and
-//! said, and that a rebuild mends it.
+//! A store that loses acknowledged writes, as after a power loss before a sync. This is outside of the guarantees: rows
+//! may be wrong afterwards. What is guaranteed is that the loss is detected at the next assignment and reported, and
+//! that a rebuild repairs the rows.
 
 use crate::clock::{Virtual, paused};
+use crate::conditions::{Conditions, ProcessFaults, Rates};
 use crate::equation;
 use crate::history::{History, Kind as Facts, Made};
 use crate::operators;
 use crate::process::Process;
 use crate::random::Random;
-use crate::weather::{Climate, Fates, Weather};
 use crate::world;
 use async_trait::async_trait;
 use foretell_domain::address::{Family, Generation, RowKey, View};
@@ -31,14 +31,14 @@ use tokio_util::sync::CancellationToken;
 
 const PARTITIONS: u32 = 2;
 
-/// What became of a store that forgot.
+/// The result of a run with a store that lost writes.
 #[derive(Debug)]
 pub struct Run {
-    /// Assignments at which it was noticed.
+    /// Assignments at which the loss was detected.
     pub noticed: u64,
-    /// Whether the views went on, or stopped with an error, which says so too.
+    /// Whether the views continued, or stopped with an error, which also reports the loss.
     pub stopped: Option<String>,
-    /// How often the process was started while the views were built anew.
+    /// How often the process was started during the rebuild.
     pub restarts: usize,
     /// Whether rows were wrong before the rebuild.
     pub was_wrong: bool,
@@ -46,8 +46,8 @@ pub struct Run {
     pub difference: Option<String>,
 }
 
-/// A store that keeps everything, until it forgets the last flushes of each partition: their checkpoints, and those
-/// rows that were not by chance on disk already.
+/// A store that keeps everything, until it loses the last flushes of each partition: their checkpoints, and those rows
+/// that were not on disk yet by chance.
 #[derive(Clone, Default)]
 struct Forgetful {
     kept: Arc<Mutex<MemoryStore>>,
@@ -128,12 +128,12 @@ struct World {
     clock: Arc<Virtual>,
     random: Random,
     history: History,
-    weather: Weather,
+    conditions: Conditions,
     process: Option<Process>,
     started: usize,
 }
 
-/// Plays a seed; everything is counted by a recorder of its own.
+/// Runs a seed, with a metrics recorder of its own.
 pub fn run(seed: u64) -> Run {
     let recorder = PrometheusBuilder::new().build_recorder();
     let counted = recorder.handle();
@@ -143,13 +143,13 @@ pub fn run(seed: u64) -> Run {
 impl World {
     fn new(seed: u64) -> Self {
         let (clock, random) = (Arc::new(Virtual::begin()), Random::new(seed));
-        let climate = Climate { permille: 0, slow_ms_max: 1, seldom_permille: 0, seldom_slow_ms_max: 1 };
+        let rates = Rates { permille: 0, slow_ms_max: 1, seldom_permille: 0, seldom_slow_ms_max: 1 };
         Self {
             log: MemoryLog::new(|_| PARTITIONS, clock.clone()),
             store: Forgetful::default(),
             clock,
             history: History::new(Facts::Logins, random.clone()),
-            weather: Weather::new(random.clone(), climate),
+            conditions: Conditions::new(random.clone(), rates),
             random,
             process: None,
             started: 0,
@@ -172,7 +172,7 @@ impl World {
         Run { noticed, stopped, restarts, was_wrong, difference }
     }
 
-    /// A process that views are kept by; whoever supervises it starts it again when it has ended.
+    /// Runs a process that keeps the views; a supervisor starts it again when it has ended.
     async fn keep(&mut self) -> Option<String> {
         let ended = match self.process.take_if(|process| process.is_over()) {
             None => None,
@@ -180,7 +180,7 @@ impl World {
         };
         if self.process.is_none() {
             self.started += 1;
-            let fates = Fates::new(self.weather.clone(), self.started, CancellationToken::new());
+            let faults = ProcessFaults::new(self.conditions.clone(), self.started, CancellationToken::new());
             let views = Views {
                 fold: fold(),
                 partitions: PARTITIONS,
@@ -191,7 +191,7 @@ impl World {
                 config: world::config(),
             };
             let run = family::keep(views, |_| Vec::new(), CancellationToken::new());
-            self.process = Some(Process::start(fates, run));
+            self.process = Some(Process::start(faults, run));
         }
         ended
     }
@@ -217,7 +217,7 @@ impl World {
         ended
     }
 
-    /// Waits until the views are at the end and the group knows it, or for half a minute.
+    /// Waits until the views are at the end and the group has registered it, or for half a minute.
     async fn settle(&mut self) -> Option<String> {
         let mut ended = None;
         for _ in 0..50 {
@@ -252,17 +252,17 @@ impl World {
         equation::rows(&facts, &self.store.now(), fold(), self.serving().await)
     }
 
-    /// Builds the views anew while the process is started again as often as it ends.
+    /// Rebuilds the views while the process is started again as often as it ends.
     async fn rebuild(&mut self) -> Result<usize, String> {
         let ports: (Arc<dyn Log>, Arc<dyn Store>) = (Arc::new(self.log.clone()), Arc::new(self.store.clone()));
-        let mut told = operators::rebuild(ports, Family::Logins, fold().limits, operators::Order::Build);
+        let mut message = operators::rebuild(ports, Family::Logins, fold().limits, operators::Order::Build);
         let mut last = None;
         for _ in 0..600 {
             self.keep().await;
-            while let Ok(told) = told.try_recv() {
-                last = Some(told);
+            while let Ok(message) = message.try_recv() {
+                last = Some(message);
             }
-            if told.is_closed() {
+            if message.is_closed() {
                 break;
             }
             sleep(Duration::from_millis(100)).await;
@@ -279,7 +279,7 @@ fn fold() -> Logins {
     Logins { limits: world::small() }
 }
 
-/// How often an assignment noticed that the store had forgotten something.
+/// How often an assignment detected that the store had lost something.
 fn noticed(counted: &PrometheusHandle) -> u64 {
     let text = counted.render();
     let lines = text.lines().filter(|line| line.starts_with(meter::STORE_FORGOT));

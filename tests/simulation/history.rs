@@ -1,4 +1,4 @@
-//! Random histories: few subjects and few values, so that everything meets everything.
+//! Random histories: few subjects and few values, so that all combinations occur.
 
 use crate::random::Random;
 use foretell_events::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// What kind of history.
+/// The kind of history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Logins,
@@ -22,16 +22,16 @@ pub enum Kind {
 /// A record to append.
 pub enum Made {
     New(NewRecord),
-    /// That of an event that was appended before.
+    /// The record of an event that was appended before.
     Again(NewRecord),
 }
 
-/// Makes the records of a history, repetitions and garbage among them.
+/// Generates the records of a history, including repetitions and garbage.
 pub struct History {
     kind: Kind,
     random: Random,
     made: Vec<Event>,
-    /// Users, or clients: few, so that everything meets everything, or so many that rows are forgotten and read again.
+    /// Users or clients: few, so that all combinations occur, or enough for rows to be evicted and read again.
     subjects: u64,
 }
 
@@ -41,11 +41,11 @@ impl History {
         Self { kind, random, made: Vec::new(), subjects }
     }
 
-    /// The next record; `now_ms` is the time it is appended at.
+    /// The next record; `now_ms` is the time at which it is appended.
     pub fn next(&mut self, now_ms: i64) -> Made {
         let random = self.random.clone();
         if !self.made.is_empty() && random.chance(12) {
-            // A repetition, of lately or of long ago.
+            // A repetition, of a recent or an old record.
             let back = random.below(self.made.len().min(100) as u64) as usize;
             return Made::Again(encode_event(&self.made[self.made.len() - 1 - back], &[]));
         }
@@ -67,7 +67,7 @@ impl History {
     }
 }
 
-/// Makes a record that must become a dead letter.
+/// Turns a record into one that must become a dead letter.
 fn spoil(record: &mut NewRecord, random: &Random) {
     match random.below(3) {
         0 => record.value = bytes::Bytes::from_static(b"{not json"),
@@ -126,8 +126,8 @@ fn verdict(random: &Random, user_id: String) -> Box<Verdict> {
     })
 }
 
-/// Something about one of a few appointments of a few clients, of visits that began at most so many hours ago: only of
-/// those it can be known how they went.
+/// An event about one of a few appointments of a few clients; outcomes only of visits that began at most this many
+/// hours ago, because only those can be known.
 pub fn appointment(random: &Random, now_ms: i64, clients: u64, past_hours: i64) -> Fact {
     let client_id = format!("c{}", random.below(clients));
     let appointment_id = format!("a{}", random.below(6));
@@ -149,7 +149,7 @@ pub fn appointment(random: &Random, now_ms: i64, clients: u64, past_hours: i64) 
     }
 }
 
-/// Somebody asks for a reminder of one of those appointments, now.
+/// A manual request for a reminder of one of those appointments, now.
 pub fn by_hand(random: &Random, clients: u64) -> Fact {
     let (client, appointment) = (random.below(clients), random.below(6));
     request(Visit { appointment_id: format!("a{appointment}"), client_id: format!("c{client}") })

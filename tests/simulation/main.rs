@@ -1,18 +1,19 @@
-//! The equation under faults: seeded histories, and at every await of a port a crash, an error, a slow answer or a
-//! torn flush; frozen processes, late writers, rebalances, repetitions, backends that are away, letters that are
-//! sent again meanwhile. After each run every row equals the pure fold of the log, every rejected record has
-//! exactly one dead letter, and every reminder that was due is on its topic once.
+//! The equation under faults: seeded histories, and at every await of a port a crash, an error, a slow response or a
+//! torn flush; frozen processes, late writers, rebalances, repetitions, unavailable backends, concurrent redrives.
+//! After each run every row equals the pure fold of the log, every rejected record has exactly one dead letter, and
+//! every due reminder is on its topic once.
 //!
-//! `SIMULATION_SEEDS=N` sets how many histories run, `SIMULATION_FROM=SEED` where they begin; a failure names its
-//! seed. One seed is one run: same choices, same trace. `scripts/soak` runs it for hours, and docs/RELIABILITY.md
-//! tells what it came to.
+//! `SIMULATION_SEEDS=N` sets how many histories run, `SIMULATION_FROM=SEED` where they begin; a failure names its seed.
+//! A seed is reproducible: same choices, same trace. `scripts/soak` runs it for hours, and docs/RELIABILITY.md has the
+//! results.
 //!
-//! In reading order: [`weather`] decides what happens, [`ports`] do it, [`world`] and [`reminders`] play the runs,
-//! [`equation`] judges them, [`tally`] counts. [`broken`] has ports that break one rule each.
+//! In reading order: [`conditions`] decides what happens, [`ports`] do it, [`world`] and [`reminders`] play the runs,
+//! [`equation`] checks them, [`tally`] counts. [`broken`] has ports that break one rule each.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, unreachable_pub)]
 
 mod broken;
 mod clock;
+mod conditions;
 mod equation;
 mod forgetful;
 mod history;
@@ -24,13 +25,12 @@ mod process;
 mod random;
 mod reminders;
 mod tally;
-mod weather;
 mod world;
 
 use broken::Protocol;
 use tally::{Kind, Tally};
 
-/// The seeds of a test that runs `default` of them when nobody asks for more.
+/// The seeds of a test that runs `default` of them unless more are requested.
 fn seeds(default: u64) -> std::ops::Range<u64> {
     let number =
         |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().expect("a number of seeds"));
@@ -54,7 +54,7 @@ fn rows_equal_the_pure_fold_after_any_history_of_faults() {
     }
 }
 
-/// Reminders under faults: each id once, none for a visit that was off, none missing.
+/// Reminders under faults: each id once, none for a cancelled visit, none missing.
 #[test]
 fn reminders_are_announced_once_and_only_for_visits_that_are_on() {
     let (mut tally, seeds) = (Tally::default(), seeds(40));
@@ -65,8 +65,8 @@ fn reminders_are_announced_once_and_only_for_visits_that_are_on() {
     }
     tally.print(&format!("reminders, seeds {seeds:?}"));
     if seeds.end - seeds.start >= 40 {
-        let (announced, due) = (tally.seen("reminders announced"), tally.seen("reminders due in fair weather"));
-        assert!(announced > 200 && due > 100, "only {announced} reminders, {due} in fair weather");
+        let (announced, due) = (tally.seen("reminders announced"), tally.seen("reminders due in calm conditions"));
+        assert!(announced > 200 && due > 100, "only {announced} reminders, {due} in calm conditions");
         for operation in ["fence", "extent", "checkpoint", "scan", "read rows", "fenced append"] {
             assert!(tally.crashes_at("planner", operation) > 0, "no planner crashed at {operation}");
         }
@@ -87,17 +87,17 @@ fn same(first: &[String], second: &[String], seed: u64) {
     assert_eq!(first.len(), second.len(), "seed {seed}");
 }
 
-/// The simulation can fail: each broken rule is noticed within a bounded number of seeds.
+/// The simulation can fail: each broken rule is detected within a bounded number of seeds.
 #[test]
 fn broken_protocols_of_views_are_caught() {
     for broken in Protocol::OF_VIEWS {
-        // Most are seen at once. That a restart is needed takes an owner that writes late, and a list that was trimmed
-        // in between: once in some hundred histories.
+        // Most are detected at once. Only an owner that writes late, with a list that was trimmed in between, shows
+        // that a restart is needed: about once in a hundred histories.
         caught(broken, 2_000, |seed| world::run(seed, broken).difference);
     }
 }
 
-/// The same for what planners must do.
+/// The same for the rules of planners.
 #[test]
 fn broken_protocols_of_reminders_are_caught() {
     for broken in Protocol::OF_REMINDERS {
@@ -113,15 +113,15 @@ fn caught(broken: Protocol, seeds: u64, run: impl Fn(u64) -> Option<String>) {
     println!("{broken:?} was caught by seed {seed}: {short}");
 }
 
-/// A store that forgets is noticed at the next assignment, and a rebuild mends what it has spoiled.
+/// A store that loses writes is detected at the next assignment, and a rebuild repairs the damage.
 #[test]
-fn a_store_that_forgets_is_noticed_and_a_rebuild_mends_it() {
+fn a_store_that_forgets_is_noticed_and_a_rebuild_repairs_it() {
     let (mut stopped, mut wrong, seeds) = (0, 0, seeds(20));
     for seed in seeds.clone() {
         let run = forgetful::run(seed);
-        assert!(run.noticed > 0, "seed {seed}: nobody noticed: {run:?}");
+        assert!(run.noticed > 0, "seed {seed}: not noticed: {run:?}");
         assert_eq!(run.difference, None, "seed {seed}: {run:?}");
-        // What is built is folded on beside rows that cannot be: it does not take a restart for every step.
+        // The building generation is folded although serving rows cannot be: no restart is needed for every step.
         assert!(run.restarts <= 1, "seed {seed}: {run:?}");
         stopped += u32::from(run.stopped.is_some());
         wrong += u32::from(run.was_wrong);

@@ -1,10 +1,10 @@
-//! What people do meanwhile: send dead letters again, build views anew, give that up, and die over it.
+//! Actions of operators during a run: redrive dead letters, rebuild views, cancel a rebuild, and crash during either.
 
+use crate::conditions::Journal;
 use crate::equation;
 use crate::ports::Ports;
 use crate::random::Random;
 use crate::tally::Kind;
-use crate::weather::Journal;
 use crate::world;
 use foretell_domain::address::Family;
 use foretell_domain::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Told};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{self, Receiver};
 
-/// Whoever is at it, as what they tell.
+/// Operations in progress, by the messages they send.
 #[derive(Default)]
 pub struct Operators {
     redrives: Vec<Receiver<Told>>,
@@ -30,14 +30,14 @@ pub struct Operators {
 }
 
 impl Operators {
-    /// Listens to what was told meanwhile, and forgets who is done. Answers what should not have been told: a row
-    /// that was built anew and is not the fold, while others fold on.
+    /// Reads the messages so far, and removes finished operations. Returns what should not have been reported: a
+    /// rebuilt row that is not the fold, while others continue to fold.
     pub fn listen(&mut self) -> Option<String> {
         let mut differs = None;
-        self.redrives.retain_mut(|told| goes_on(told, |_| {}));
-        self.rebuilds.retain_mut(|told| {
-            goes_on(told, |told| {
-                if let rebuild::Told::Verifying { verify: verify::Told::Differs(row) } = told {
+        self.redrives.retain_mut(|message| continues(message, |_| {}));
+        self.rebuilds.retain_mut(|message| {
+            continues(message, |message| {
+                if let rebuild::Told::Verifying { verify: verify::Told::Differs(row) } = message {
                     differs = Some(format!("a rebuild found {row:?}"));
                 }
             })
@@ -46,17 +46,17 @@ impl Operators {
     }
 
     pub fn begin_redrive(&mut self, ports: &Ports, clock: Arc<dyn Clock>, random: &Random) {
-        ports.fates.weather.journal.inject(Kind::Redrive, "the world", "letters");
+        ports.faults.conditions.journal.inject(Kind::Redrive, "the world", "letters");
         self.redrives.push(redrive(ports, clock, random));
     }
 
     pub fn begin_rebuild(&mut self, ports: &Ports, family: Family, limits: Limits, order: Order) {
-        ports.fates.weather.journal.note(&format!("rebuild of {}: {order:?}", family.name()));
-        ports.fates.weather.journal.inject(Kind::Rebuild, "the world", "pointer");
+        ports.faults.conditions.journal.note(&format!("rebuild of {}: {order:?}", family.name()));
+        ports.faults.conditions.journal.inject(Kind::Rebuild, "the world", "pointer");
         self.rebuilds.push(rebuild(ports.as_who("rebuild").both(), family, limits, order));
     }
 
-    /// Everybody who sends letters again ends in the midst of it.
+    /// Ends all redrives in progress.
     pub fn cut_redrives(&mut self, journal: &Journal) {
         for _ in self.redrives.drain(..) {
             journal.note("a redrive is cut off");
@@ -64,7 +64,7 @@ impl Operators {
         }
     }
 
-    /// Everybody who builds views anew does.
+    /// Ends all rebuilds in progress.
     pub fn cut_rebuilds(&mut self, journal: &Journal) {
         for _ in self.rebuilds.drain(..) {
             journal.note("a rebuild is cut off");
@@ -73,17 +73,17 @@ impl Operators {
     }
 }
 
-/// Takes what was told; answers whether more may come.
-fn goes_on<T>(told: &mut Receiver<T>, mut take: impl FnMut(T)) -> bool {
+/// Reads available messages; returns whether more may come.
+fn continues<T>(message: &mut Receiver<T>, mut take: impl FnMut(T)) -> bool {
     loop {
-        match told.try_recv() {
-            Ok(told) => take(told),
+        match message.try_recv() {
+            Ok(message) => take(message),
             Err(error) => return error == TryRecvError::Empty,
         }
     }
 }
 
-/// Sends all letters again that can be mended.
+/// Redrives all letters that can be repaired.
 pub fn redrive(ports: &Ports, clock: Arc<dyn Clock>, random: &Random) -> Receiver<Told> {
     let patch = serde_json::json!([{"op": "test", "path": "/specversion", "value": "1.0"}]);
     let redrive = Redrive {
@@ -98,7 +98,7 @@ pub fn redrive(ports: &Ports, clock: Arc<dyn Clock>, random: &Random) -> Receive
     desk::spawn(desk, asked)
 }
 
-/// Builds a family anew, or goes on with that, or gives it up.
+/// Rebuilds a family, or continues or cancels a rebuild.
 pub fn rebuild(
     (log, store): (Arc<dyn Log>, Arc<dyn Store>),
     family: Family,
@@ -119,11 +119,11 @@ pub fn rebuild(
     rebuild::spawn(rebuilder, family, order)
 }
 
-/// The last thing that is told.
-pub async fn last<T>(mut told: mpsc::Receiver<T>) -> Option<T> {
+/// The last message.
+pub async fn last<T>(mut message: mpsc::Receiver<T>) -> Option<T> {
     let mut last = None;
-    while let Some(told) = told.recv().await {
-        last = Some(told);
+    while let Some(message) = message.recv().await {
+        last = Some(message);
     }
     last
 }

@@ -1,9 +1,9 @@
-//! Ports that fail: every await of one may answer late, answer an error before or after it had its effect, or be
-//! the last thing that its process does.
+//! Ports that fail: every await of one may be slow, return an error before or after it had its effect, or be the last
+//! call of its process.
 
 use crate::broken::{BrokenLog, BrokenStore};
+use crate::conditions::{CallFault, Part, ProcessFaults};
 use crate::tally::Kind;
-use crate::weather::{Fate, Fates, Part};
 use async_trait::async_trait;
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
@@ -20,13 +20,13 @@ use std::sync::Arc;
 pub struct Ports {
     pub log: BrokenLog,
     pub store: BrokenStore,
-    pub fates: Fates,
+    pub faults: ProcessFaults,
 }
 
 impl Ports {
-    /// The same ports, used for something else.
+    /// The same ports, used for another purpose.
     pub fn as_who(&self, who: &'static str) -> Self {
-        Self { fates: self.fates.as_who(who), ..self.clone() }
+        Self { faults: self.faults.as_who(who), ..self.clone() }
     }
 
     /// As log and as store.
@@ -45,44 +45,44 @@ impl Log for Ports {
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
         let are_letters = records.iter().any(|record| record.topic == Topic::DeadLetters);
         let (part, operation) = if are_letters { (Part::Letters, "append letters") } else { (Part::Log, "append") };
-        self.fates.endure(part, operation, self.log.append(records)).await
+        self.faults.endure(part, operation, self.log.append(records)).await
     }
 
     async fn extent(&self, topic: Topic, partition: u32) -> Result<Extent, Error> {
         let part = if topic == Topic::DeadLetters { Part::Letters } else { Part::Log };
-        self.fates.endure(part, "extent", self.log.extent(topic, partition)).await
+        self.faults.endure(part, "extent", self.log.extent(topic, partition)).await
     }
 
     async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, Error> {
-        let inner = self.fates.endure(Part::Log, "subscribe", self.log.subscribe(group, topic)).await?;
-        Ok(Box::new(FaultyMembership { inner, group: group.to_owned(), fates: self.fates.clone() }))
+        let inner = self.faults.endure(Part::Log, "subscribe", self.log.subscribe(group, topic)).await?;
+        Ok(Box::new(FaultyMembership { inner, group: group.to_owned(), faults: self.faults.clone() }))
     }
 
     async fn read(&self, topic: Topic, partition: u32, from: i64) -> Result<Box<dyn Reader>, Error> {
         let part = if topic == Topic::DeadLetters { Part::Letters } else { Part::Log };
-        let inner = self.fates.endure(part, "read", self.log.read(topic, partition, from)).await?;
-        Ok(Box::new(FaultyReader { inner, part, fates: self.fates.clone(), held: None }))
+        let inner = self.faults.endure(part, "read", self.log.read(topic, partition, from)).await?;
+        Ok(Box::new(FaultyReader { inner, part, faults: self.faults.clone(), held: None }))
     }
 
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
-        let inner = self.fates.endure(Part::Log, "fence", self.log.fence(topic, partition)).await?;
-        Ok(Box::new(FaultyFenced { inner, fates: self.fates.clone() }))
+        let inner = self.faults.endure(Part::Log, "fence", self.log.fence(topic, partition)).await?;
+        Ok(Box::new(FaultyFenced { inner, faults: self.faults.clone() }))
     }
 }
 
 struct FaultyMembership {
     inner: Box<dyn Membership>,
     group: String,
-    fates: Fates,
+    faults: ProcessFaults,
 }
 
 #[async_trait]
 impl Membership for FaultyMembership {
     async fn next(&mut self) -> Result<Assigned, Error> {
-        // An assignment is taken once, so what happens to it happens to its reader.
+        // An assignment is received once, so its faults happen in its reader.
         let Assigned { partition, committed, start, reader } = self.inner.next().await?;
-        self.fates.weather.assigned(&self.group, partition, self.fates.number);
-        let reader = Box::new(FaultyReader { inner: reader, part: Part::Log, fates: self.fates.clone(), held: None });
+        self.faults.conditions.assigned(&self.group, partition, self.faults.number);
+        let reader = Box::new(FaultyReader { inner: reader, part: Part::Log, faults: self.faults.clone(), held: None });
         Ok(Assigned { partition, committed, start, reader })
     }
 }
@@ -90,8 +90,8 @@ impl Membership for FaultyMembership {
 struct FaultyReader {
     inner: Box<dyn Reader>,
     part: Part,
-    fates: Fates,
-    /// What was read and not yet answered, so that a cancelled call loses nothing.
+    faults: ProcessFaults,
+    /// What was read but not yet returned, so that a cancelled call loses nothing.
     held: Option<Next>,
 }
 
@@ -101,53 +101,53 @@ impl Reader for FaultyReader {
         if self.held.is_none() {
             self.held = Some(self.inner.next().await?);
         }
-        match self.fates.draw(self.part, "next").await {
-            Fate::Fair => self.held.take().ok_or_else(|| Error::retry("next", "nothing held")),
-            Fate::Away => Err(Error::retry("next", "it is away")),
-            Fate::ErrorBefore | Fate::ErrorAfter => {
-                self.fates.inject(Kind::Disconnected, "next");
+        match self.faults.draw(self.part, "next").await {
+            CallFault::Fair => self.held.take().ok_or_else(|| Error::retry("next", "nothing held")),
+            CallFault::Away => Err(Error::retry("next", "it is away")),
+            CallFault::ErrorBefore | CallFault::ErrorAfter => {
+                self.faults.inject(Kind::Disconnected, "next");
                 Err(Error::retry("next", "the connection ended"))
             }
-            Fate::CrashBefore | Fate::CrashAfter => {
-                self.fates.inject(Kind::CrashAfter, "next");
-                self.fates.die().await
+            CallFault::CrashBefore | CallFault::CrashAfter => {
+                self.faults.inject(Kind::CrashAfter, "next");
+                self.faults.die().await
             }
         }
     }
 
     async fn commit(&mut self, next: i64) -> Result<(), Error> {
-        self.fates.endure(self.part, "commit", self.inner.commit(next)).await
+        self.faults.endure(self.part, "commit", self.inner.commit(next)).await
     }
 }
 
 struct FaultyFenced {
     inner: Box<dyn Fenced>,
-    fates: Fates,
+    faults: ProcessFaults,
 }
 
 #[async_trait]
 impl Fenced for FaultyFenced {
     async fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
-        self.fates.endure(Part::Log, "fenced append", self.inner.append(records)).await
+        self.faults.endure(Part::Log, "fenced append", self.inner.append(records)).await
     }
 }
 
 impl Ports {
     /// Writes some of a flush's rows.
     fn tear(&self, flush: &Flush) {
-        let random = &self.fates.weather.random;
+        let random = &self.faults.conditions.random;
         let kept = random.below(101);
         self.store.tear(flush, |_| random.chance(kept));
     }
 
-    /// Notices a flush by somebody who has lost the partition, before it is written.
+    /// Detects a flush by an owner that has lost the partition, before it is written.
     async fn watch(&self, flush: &Flush) -> Result<(), Error> {
         let Flush { generation, partition, checkpoint, .. } = flush;
-        if self.fates.weather.is_late(&keeper::group(*generation), *partition, self.fates.number) {
-            self.fates.inject(Kind::LateFlush, "apply");
+        if self.faults.conditions.is_late(&keeper::group(*generation), *partition, self.faults.number) {
+            self.faults.inject(Kind::LateFlush, "apply");
             let stored = self.store.checkpoint(*generation, *partition).await?;
             if stored.is_some_and(|stored| checkpoint.next > stored.next) {
-                self.fates.inject(Kind::LatePassed, "apply");
+                self.faults.inject(Kind::LatePassed, "apply");
             }
         }
         Ok(())
@@ -157,40 +157,40 @@ impl Ports {
 #[async_trait]
 impl Store for Ports {
     async fn checkpoint(&self, generation: Generation, partition: u32) -> Result<Option<Checkpoint>, Error> {
-        self.fates.endure(Part::Store, "checkpoint", self.store.checkpoint(generation, partition)).await
+        self.faults.endure(Part::Store, "checkpoint", self.store.checkpoint(generation, partition)).await
     }
 
     async fn apply(&self, flush: &Flush) -> Result<(), Error> {
-        let fate = self.fates.draw(Part::Store, "apply").await;
+        let fault = self.faults.draw(Part::Store, "apply").await;
         self.watch(flush).await?;
-        match fate {
-            Fate::Fair => self.store.apply(flush).await,
-            Fate::Away => Err(Error::retry("apply", "it is away")),
-            Fate::ErrorBefore => {
-                self.fates.inject(Kind::TornFlush, "apply");
+        match fault {
+            CallFault::Fair => self.store.apply(flush).await,
+            CallFault::Away => Err(Error::retry("apply", "it is away")),
+            CallFault::ErrorBefore => {
+                self.faults.inject(Kind::TornFlush, "apply");
                 self.tear(flush);
                 Err(Error::retry("apply", "injected: torn"))
             }
-            Fate::ErrorAfter => {
-                self.fates.inject(Kind::AnswerLost, "apply");
+            CallFault::ErrorAfter => {
+                self.faults.inject(Kind::AnswerLost, "apply");
                 self.store.apply(flush).await?;
                 Err(Error::retry("apply", "injected after"))
             }
-            Fate::CrashBefore => {
-                self.fates.inject(Kind::TornCrash, "apply");
+            CallFault::CrashBefore => {
+                self.faults.inject(Kind::TornCrash, "apply");
                 self.tear(flush);
-                self.fates.die().await
+                self.faults.die().await
             }
-            Fate::CrashAfter => {
-                self.fates.inject(Kind::CrashAfter, "apply");
+            CallFault::CrashAfter => {
+                self.faults.inject(Kind::CrashAfter, "apply");
                 self.store.apply(flush).await?;
-                self.fates.die().await
+                self.faults.die().await
             }
         }
     }
 
     async fn read(&self, generation: Generation, source: Option<u32>, keys: &[RowKey]) -> Result<Vec<Vec<Row>>, Error> {
-        self.fates.endure(Part::Store, "read rows", self.store.read(generation, source, keys)).await
+        self.faults.endure(Part::Store, "read rows", self.store.read(generation, source, keys)).await
     }
 
     async fn scan(
@@ -201,22 +201,22 @@ impl Store for Ports {
         after: Option<(&str, u32)>,
         limit: usize,
     ) -> Result<Vec<(String, Row)>, Error> {
-        self.fates.endure(Part::Store, "scan", self.store.scan(generation, view, bucket, after, limit)).await
+        self.faults.endure(Part::Store, "scan", self.store.scan(generation, view, bucket, after, limit)).await
     }
 
     async fn drop_generation(&self, generation: Generation) -> Result<(), Error> {
-        self.fates.endure(Part::Store, "drop", self.store.drop_generation(generation)).await
+        self.faults.endure(Part::Store, "drop", self.store.drop_generation(generation)).await
     }
 
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error> {
-        self.fates.endure(Part::Store, "buckets", self.store.buckets(generation, view)).await
+        self.faults.endure(Part::Store, "buckets", self.store.buckets(generation, view)).await
     }
 
     async fn pointer(&self, family: Family) -> Result<Option<Pointer>, Error> {
-        self.fates.endure(Part::Store, "pointer", self.store.pointer(family)).await
+        self.faults.endure(Part::Store, "pointer", self.store.pointer(family)).await
     }
 
     async fn swap_pointer(&self, family: Family, expected: Option<&Pointer>, new: &Pointer) -> Result<bool, Error> {
-        self.fates.endure(Part::Store, "swap pointer", self.store.swap_pointer(family, expected, new)).await
+        self.faults.endure(Part::Store, "swap pointer", self.store.swap_pointer(family, expected, new)).await
     }
 }

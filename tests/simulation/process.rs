@@ -4,18 +4,18 @@ use foretell_ports::Error;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::weather::Fates;
+use crate::conditions::ProcessFaults;
 
 pub struct Process {
     task: JoinHandle<Result<(), Error>>,
     killed: CancellationToken,
-    fates: Fates,
+    faults: ProcessFaults,
 }
 
 impl Process {
-    /// Starts it; what is awaited is dropped at the crash, in the middle of whatever it did.
-    pub fn start(fates: Fates, run: impl Future<Output = Result<(), Error>> + Send + 'static) -> Self {
-        let killed = fates.killed.clone();
+    /// Starts it; its pending call is dropped at a crash, wherever it is.
+    pub fn start(faults: ProcessFaults, run: impl Future<Output = Result<(), Error>> + Send + 'static) -> Self {
+        let killed = faults.killed.clone();
         let end = killed.clone();
         let task = tokio::spawn(async move {
             tokio::select! {
@@ -24,10 +24,10 @@ impl Process {
                 ended = run => ended,
             }
         });
-        Self { task, killed, fates }
+        Self { task, killed, faults }
     }
 
-    /// Ends it, and answers how it had ended if it had by itself.
+    /// Ends it, and returns how it had ended if it had by itself.
     pub async fn kill(self) -> Option<String> {
         self.killed.cancel();
         match self.task.await {
@@ -38,11 +38,11 @@ impl Process {
     }
 
     pub fn number(&self) -> usize {
-        self.fates.number
+        self.faults.number
     }
 
     pub fn freeze(&self, ms: u64) {
-        self.fates.freeze(ms);
+        self.faults.freeze(ms);
     }
 
     pub fn is_over(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Choices that follow from a seed.
+//! Choices from a seed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,11 +1,12 @@
 //! A run of the reminders role: processes that keep the views and plan reminders through faulty ports, over days of
 //! virtual time.
 
+mod observed;
 mod promises;
-mod witness;
 
 use crate::broken::{BrokenLog, BrokenStore, Protocol};
 use crate::clock::{Virtual, paused};
+use crate::conditions::{Conditions, Part, ProcessFaults, Rates};
 use crate::equation::{self, Facts};
 use crate::history;
 use crate::low::Low;
@@ -14,7 +15,6 @@ use crate::ports::Ports;
 use crate::process::Process;
 use crate::random::Random;
 use crate::tally::Kind;
-use crate::weather::{Climate, Fates, Part, Weather};
 use crate::world::Run;
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::remind::policy::Policy;
@@ -37,11 +37,11 @@ use foretell_ports::store::Store;
 use foretell_ports::store::memory::Store as MemoryStore;
 use foretell_service::policies::InForce;
 use foretell_service::remind::{self, Reminders};
+use observed::{Attempt, ObservedLog};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use witness::{Attempt, Witness};
 
 const PARTITIONS: u32 = 2;
 const CLIENTS: u64 = 4;
@@ -49,15 +49,14 @@ const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 const STEPS: u32 = 60;
 const TICK_MS: u64 = 3 * MINUTE_MS;
-/// How long a planner goes by a pointer that it has read.
+/// How long a planner uses a pointer that it has read.
 const POINTER_STALE_MS: u64 = 10 * MINUTE_MS;
 /// Longer than the longest step, and a night of quiet hours.
 const CALM_MS: u64 = 4 * 24 * HOUR_MS;
-/// Days have many calls, and few that matter. An append that arrives minutes later is what fencing is for.
-const CLIMATE: Climate =
-    Climate { permille: 2, slow_ms_max: 300, seldom_permille: 80, seldom_slow_ms_max: 10 * MINUTE_MS };
+/// Many calls per day, and few that matter. Fencing is for appends that arrive minutes late.
+const RATES: Rates = Rates { permille: 2, slow_ms_max: 300, seldom_permille: 80, seldom_slow_ms_max: 10 * MINUTE_MS };
 
-/// The run of a seed. Only planners break the rule: what they plan from is kept as it should be.
+/// The run of a seed. Only planners break the rule: the views that they plan from follow it.
 pub fn run(seed: u64, protocol: Protocol) -> Run {
     paused(async { World::new(Random::new(seed), protocol).play().await })
 }
@@ -67,13 +66,13 @@ struct World {
     store: MemoryStore,
     clock: Arc<Virtual>,
     random: Random,
-    weather: Weather,
+    conditions: Conditions,
     protocol: Protocol,
     attempts: Arc<Mutex<Vec<Attempt>>>,
     config: Config,
     processes: Vec<Process>,
     operators: Operators,
-    /// The first thing that went wrong on the way.
+    /// The first failure during the run.
     failed: Option<String>,
     started: usize,
     events: u64,
@@ -82,13 +81,13 @@ struct World {
 impl World {
     fn new(random: Random, protocol: Protocol) -> Self {
         let clock = Arc::new(Virtual::begin());
-        // Views that lag behind by more than a tick, or hardly at all.
+        // Views that lag by more than a tick, or hardly at all.
         let linger_ms = random.one_of(&[10, 90_000, 90_000]);
         Self {
             log: MemoryLog::new(|_| PARTITIONS, clock.clone()),
             store: MemoryStore::new(),
             clock,
-            weather: Weather::new(random.clone(), CLIMATE),
+            conditions: Conditions::new(random.clone(), RATES),
             random,
             protocol,
             attempts: Arc::default(),
@@ -108,24 +107,24 @@ impl World {
         }
     }
 
-    /// The ports of another process; they keep every rule.
-    fn ports(&mut self, weather: Weather) -> Ports {
+    /// The ports of another process; they follow every rule.
+    fn ports(&mut self, conditions: Conditions) -> Ports {
         self.started += 1;
         Ports {
             log: BrokenLog::new(self.log.clone(), Protocol::Sound, self.random.clone()),
             store: BrokenStore::new::<Appointments>(self.store.clone(), Protocol::Sound, self.random.clone()),
-            fates: Fates::new(weather, self.started, CancellationToken::new()),
+            faults: ProcessFaults::new(conditions, self.started, CancellationToken::new()),
         }
     }
 
-    fn start(&mut self, weather: Weather) {
-        let sound = self.ports(weather);
-        let fates = sound.fates.clone();
-        self.weather.journal.note(&format!("process {} starts", self.started));
+    fn start(&mut self, conditions: Conditions) {
+        let sound = self.ports(conditions);
+        let faults = sound.faults.clone();
+        self.conditions.journal.note(&format!("process {} starts", self.started));
         let planner = Ports { log: sound.log.with(self.protocol), ..sound.as_who("planner") };
-        let witness = Witness::new(planner.clone(), self.attempts.clone());
-        let planner = Planning { witness, store: planner, clock: self.clock.clone() };
-        self.processes.push(Process::start(fates, serve(Arc::new(sound), planner, self.config.clone())));
+        let observed = ObservedLog::new(planner.clone(), self.attempts.clone());
+        let planner = Planning { observed, store: planner, clock: self.clock.clone() };
+        self.processes.push(Process::start(faults, serve(Arc::new(sound), planner, self.config.clone())));
     }
 
     async fn play(mut self) -> Run {
@@ -135,15 +134,15 @@ impl World {
             let pause_ms = self.random.one_of(&[3 * HOUR_MS, 5 * MINUTE_MS]);
             sleep(Duration::from_millis(self.random.below(pause_ms))).await;
         }
-        self.operators.cut_rebuilds(&self.weather.journal);
+        self.operators.cut_rebuilds(&self.conditions.journal);
         self.stop().await;
-        self.weather.clear();
+        self.conditions.clear();
         let calm_ms = self.clock.now_ms();
-        self.start(self.weather.fair());
+        self.start(self.conditions.calm());
         sleep(Duration::from_millis(CALM_MS)).await;
         self.stop().await;
         let difference = self.failed.take().or(self.judge(calm_ms).await.err());
-        Run { difference, tally: self.weather.journal.tally(), trace: self.weather.journal.trace() }
+        Run { difference, tally: self.conditions.journal.tally(), trace: self.conditions.journal.trace() }
     }
 
     async fn stop(&mut self) {
@@ -162,11 +161,11 @@ impl World {
             self.end(over).await;
         }
         while self.processes.len() < 3 {
-            self.start(self.weather.clone());
+            self.start(self.conditions.clone());
         }
         match self.random.below(14) {
             0 => {
-                self.weather.journal.inject(Kind::Killed, "the world", "anywhere");
+                self.conditions.journal.inject(Kind::Killed, "the world", "anywhere");
                 self.end(0).await;
             }
             1..=2 => self.rebalance().await,
@@ -177,7 +176,7 @@ impl World {
             }
             5 => {
                 let part = self.random.one_of(&[Part::Log, Part::Store]);
-                self.weather.take_away(part, self.random.below(HOUR_MS));
+                self.conditions.take_away(part, self.random.below(HOUR_MS));
             }
             6 => self.rebuild(),
             _ => self.produce().await,
@@ -193,14 +192,14 @@ impl World {
         keeper::group(self.serving(Family::Reminders).await)
     }
 
-    /// What planners plan from is built anew, or what they have announced is.
+    /// Rebuilds the views that planners plan from, or the view of what they have announced.
     fn rebuild(&mut self) {
         if self.random.chance(30) {
-            return self.operators.cut_rebuilds(&self.weather.journal);
+            return self.operators.cut_rebuilds(&self.conditions.journal);
         }
         let family = self.random.one_of(&[Family::Appointments, Family::Reminders]);
         let order = self.random.one_of(&[Order::Build, Order::Build, Order::Cancel]);
-        let ports = self.ports(self.weather.clone());
+        let ports = self.ports(self.conditions.clone());
         self.operators.begin_rebuild(&ports, family, Limits::default(), order);
     }
 
@@ -212,7 +211,7 @@ impl World {
             (Handover::Unnoticed, Kind::MovedUnnoticed),
         ]);
         let shift = self.random.below(3) as usize;
-        self.weather.journal.inject(kind, "the world", "group");
+        self.conditions.journal.inject(kind, "the world", "group");
         self.log.rebalance(&self.group().await, Topic::Reminders, handover, |partition, members| {
             (partition as usize + shift) % members.max(1)
         });
@@ -233,7 +232,7 @@ impl World {
     }
 
     async fn judge(&self, calm_ms: i64) -> Result<(), String> {
-        let journal = &self.weather.journal;
+        let journal = &self.conditions.journal;
         let (visits, sent) = (Facts::of(&self.log, Topic::Appointments), Facts::of(&self.log, Topic::Reminders));
         journal.checked("reminders announced", promises::announced_once(&sent)?);
         let rows =
@@ -243,26 +242,26 @@ impl World {
         journal.checked("rows", rows);
         journal.checked("announcements tried", promises::announced_if_on(&visits, &self.attempts.lock().unwrap())?);
         let due = promises::due_is_sent((&visits, &sent), calm_ms, self.clock.now_ms())?;
-        journal.checked("reminders due in fair weather", due);
+        journal.checked("reminders due in calm conditions", due);
         Ok(())
     }
 }
 
 /// What a planner works with.
 struct Planning {
-    witness: Witness,
+    observed: ObservedLog,
     store: Ports,
     clock: Arc<Virtual>,
 }
 
-/// What a process of the views and reminders roles does.
+/// A process of the views and reminders roles.
 async fn serve(ports: Arc<Ports>, planning: Planning, config: Config) -> Result<(), Error> {
-    let Planning { witness, store, clock } = planning;
+    let Planning { observed, store, clock } = planning;
     let store: Arc<dyn Store> = Arc::new(store);
     let reads = rows::Config { pointer_stale_ms_max: POINTER_STALE_MS, ..rows::Config::default() };
     let rows = Arc::new(Rows::cached(store.clone(), &reads, &Limits::default()));
     let policies = Arc::new(InForce::new(rows.clone(), Policy::default(), reads.stale_ms_max));
-    let log: Arc<dyn Log> = Arc::new(witness);
+    let log: Arc<dyn Log> = Arc::new(observed);
     let planner = move |sent| -> Tasks {
         vec![Arc::new(Reminders {
             log: log.clone(),

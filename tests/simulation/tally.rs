@@ -1,10 +1,10 @@
-//! What was injected, by kind, and whether anything was lost by it.
+//! Counts the injected faults by kind, and whether anything was lost through them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 
-/// What can be done to a process, a port or a record.
+/// The kinds of faults of a process, a port or a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A call answers an error and has had no effect.
@@ -23,42 +23,42 @@ pub enum Kind {
     Killed,
     /// A call takes up to 300 ms.
     Slow,
-    /// All calls of a process wait, for up to 20 s, and up to an hour where days are played; then it goes on as if nothing had been.
+    /// All calls of a process wait, for up to 20 s, or up to an hour in runs over days; then it continues normally.
     Frozen,
-    /// The dead-letters topic refuses everything for a while.
+    /// The dead-letters topic rejects everything for a while.
     LettersAway,
-    /// The log refuses everything for a while.
+    /// The log rejects everything for a while.
     LogAway,
-    /// The store refuses everything for a while.
+    /// The store rejects everything for a while.
     StoreAway,
-    /// A connection to the log ends, and the partition is assigned anew.
+    /// A connection to the log ends, and the partition is assigned again.
     Disconnected,
     /// Partitions move, and the new owner waits for the old one.
     MovedDrained,
     /// Partitions move, and the new owner does not wait.
     MovedAtOnce,
-    /// Partitions move, and the old owner is not told for a while.
+    /// Partitions move, and the old owner is not notified for a while.
     MovedUnnoticed,
     /// An event is appended again.
     Repeated,
     /// An offset has no record.
     Hole,
-    /// Letters are sent again while the views are kept.
+    /// Letters are redriven while the views are folded.
     Redrive,
-    /// Somebody who does that stops in the midst of it.
+    /// A redrive is interrupted.
     RedriveCut,
-    /// The views are built anew, or that is given up.
+    /// The views are rebuilt, or a rebuild is cancelled.
     Rebuild,
-    /// Whoever does that stops in the midst of it.
+    /// A rebuild is interrupted.
     RebuildCut,
     /// A flush of a process that has lost its partition.
     LateFlush,
-    /// One whose checkpoint passes that of the new owner.
+    /// A flush whose checkpoint is above that of the new owner.
     LatePassed,
 }
 
 impl Kind {
-    /// What is done to processes and ports.
+    /// Faults of processes and ports.
     pub const INJECTED: [Self; 20] = [
         Self::Error,
         Self::AnswerLost,
@@ -81,7 +81,7 @@ impl Kind {
         Self::Rebuild,
         Self::RebuildCut,
     ];
-    /// What stands in the log, and what came of the faults: told, and not added up.
+    /// Properties of the log, and effects of faults: reported, but not added up.
     pub const BESIDE: [Self; 4] = [Self::Repeated, Self::Hole, Self::LateFlush, Self::LatePassed];
 
     const fn text(self) -> &'static str {
@@ -114,10 +114,10 @@ impl Kind {
     }
 }
 
-/// Where something was done: by whom, and at which call.
+/// Where a fault was injected: component and call.
 type Place = (&'static str, &'static str);
 
-/// How often what was done, and what was looked at afterwards.
+/// How often each fault was injected, and what was checked afterwards.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     counts: BTreeMap<(Kind, Place), u64>,
@@ -130,12 +130,12 @@ impl Tally {
         *self.counts.entry((kind, (who, operation))).or_default() += 1;
     }
 
-    /// So many things were held against what they should be.
+    /// Counts checks.
     pub fn checked(&mut self, what: &'static str, number: usize) {
         *self.checked.entry(what).or_default() += number as u64;
     }
 
-    /// Adds a run; a difference is counted against every kind that was in it.
+    /// Adds a run; a difference counts for every kind that occurred in it.
     pub fn add(&mut self, run: &Self, is_lost: bool) {
         for (at, count) in &run.counts {
             *self.counts.entry(*at).or_default() += count;
@@ -152,7 +152,7 @@ impl Tally {
         self.counts.iter().filter(|((k, _), _)| *k == kind).map(|(_, count)| count).sum()
     }
 
-    /// How often somebody's process ended at a call.
+    /// How often a component's process ended at a call.
     pub fn crashes_at(&self, who: &str, operation: &str) -> u64 {
         let crash = |kind: Kind| matches!(kind, Kind::CrashBefore | Kind::CrashAfter | Kind::TornCrash);
         let here = |((kind, place), _): &(&(Kind, Place), &u64)| crash(*kind) && *place == (who, operation);
@@ -167,7 +167,7 @@ impl Tally {
         Kind::INJECTED.iter().map(|kind| self.of(*kind)).sum()
     }
 
-    /// Past the test's own capture of its output: the figures belong to every report of a run.
+    /// Bypasses the test's capture of its output: the figures belong in every report of a run.
     pub fn print(&self, title: &str) {
         let _ = writeln!(std::io::stderr(), "\n{title}\n{self}");
     }

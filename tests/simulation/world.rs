@@ -1,7 +1,8 @@
-//! A run of the views: processes that fold a growing log in bad weather, and what must hold at the end.
+//! A run of the views: processes that fold a growing log under faults, and what must hold at the end.
 
 use crate::broken::{BrokenLog, BrokenStore, Protocol};
 use crate::clock::{Virtual, paused};
+use crate::conditions::{Conditions, Part, ProcessFaults, Rates};
 use crate::equation;
 use crate::history::{History, Kind as Facts, Made};
 use crate::operators::{self, Operators};
@@ -9,7 +10,6 @@ use crate::ports::Ports;
 use crate::process::Process;
 use crate::random::Random;
 use crate::tally::{Kind, Tally};
-use crate::weather::{Climate, Fates, Part, Weather};
 use foretell_domain::address::Generation;
 use foretell_domain::dead::asked::Told;
 use foretell_domain::pointer::Pointer;
@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 const PARTITIONS: u32 = 2;
 const PROCESSES_MAX: usize = 3;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Run {
     /// The first thing that does not hold.
@@ -55,7 +55,7 @@ pub fn run(seed: u64, protocol: Protocol) -> Run {
     }
 }
 
-/// Small bounds, so that rows forget.
+/// Small limits, so that rows drop entries.
 pub fn small() -> Limits {
     Limits {
         user_devices_max: 3,
@@ -68,7 +68,7 @@ pub fn small() -> Limits {
     }
 }
 
-/// Small bounds, so that batches close.
+/// Small limits, so that batches close.
 pub fn config() -> Config {
     Config {
         batch_records_max: 40,
@@ -81,7 +81,7 @@ pub fn config() -> Config {
     }
 }
 
-/// What a process of the views role does.
+/// A process of the views role.
 pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F) -> Result<(), foretell_ports::Error> {
     let topic_name = format!("{}{}", equation::PREFIX, F::FAMILY.topic().name());
     let (log, store) = (ports.clone(), ports);
@@ -90,24 +90,24 @@ pub async fn keep<F: Fold>(ports: Arc<Ports>, fold: F) -> Result<(), foretell_po
     family::keep(views, |_| Vec::new(), CancellationToken::new()).await
 }
 
-/// What happens to processes.
+/// The kinds of faults in a run.
 #[derive(Debug, Clone, Copy)]
 enum Scene {
     /// Everything.
     Storm,
-    /// Two that hold the same partition overtake each other: whoever has it stands still for a while, loses it
-    /// unnoticed, and goes on late while its successor stands still.
+    /// Two owners of the same partition overtake each other: the owner freezes, loses the partition unnoticed, and
+    /// continues late while its successor is frozen.
     Duel,
 }
 
 impl Scene {
-    fn climate(self, random: &Random) -> Climate {
+    fn rates(self, random: &Random) -> Rates {
         let permille = match self {
             Self::Storm => random.one_of(&[20, 60, 120]),
-            // Whoever crashes is not late.
+            // A crashed process is not late.
             Self::Duel => random.one_of(&[2, 20]),
         };
-        Climate { permille, slow_ms_max: 300, seldom_permille: 2 * permille, seldom_slow_ms_max: 600 }
+        Rates { permille, slow_ms_max: 300, seldom_permille: 2 * permille, seldom_slow_ms_max: 600 }
     }
 }
 
@@ -119,12 +119,12 @@ struct World<F: Fold + Clone> {
     protocol: Protocol,
     clock: Arc<Virtual>,
     random: Random,
-    weather: Weather,
+    conditions: Conditions,
     history: History,
     processes: Vec<Process>,
     started: usize,
     operators: Operators,
-    /// The first thing that went wrong on the way.
+    /// The first failure during the run.
     failed: Option<String>,
     scene: Scene,
 }
@@ -142,7 +142,7 @@ impl<F: Fold + Clone> World<F> {
             protocol,
             clock,
             history: History::new(facts, random.clone()),
-            weather: Weather::new(random.clone(), scene.climate(&random)),
+            conditions: Conditions::new(random.clone(), scene.rates(&random)),
             processes: Vec::new(),
             started: 0,
             operators: Operators::default(),
@@ -153,22 +153,22 @@ impl<F: Fold + Clone> World<F> {
     }
 
     fn note(&self, what: &str) {
-        self.weather.journal.note(what);
+        self.conditions.journal.note(what);
     }
 
-    fn ports(&mut self, weather: Weather, protocol: Protocol) -> Ports {
+    fn ports(&mut self, conditions: Conditions, protocol: Protocol) -> Ports {
         self.started += 1;
-        let fates = Fates::new(weather, self.started, CancellationToken::new());
+        let faults = ProcessFaults::new(conditions, self.started, CancellationToken::new());
         let log = BrokenLog::new(self.log.clone(), protocol, self.random.clone());
-        Ports { log, store: self.broken.with(protocol), fates }
+        Ports { log, store: self.broken.with(protocol), faults }
     }
 
     /// Starts a process that keeps the views.
-    fn start(&mut self, weather: Weather, protocol: Protocol) {
-        let ports = self.ports(weather, protocol);
+    fn start(&mut self, conditions: Conditions, protocol: Protocol) {
+        let ports = self.ports(conditions, protocol);
         self.note(&format!("process {} starts", self.started));
-        let fates = ports.fates.clone();
-        self.processes.push(Process::start(fates, keep(Arc::new(ports), self.fold.clone())));
+        let faults = ports.faults.clone();
+        self.processes.push(Process::start(faults, keep(Arc::new(ports), self.fold.clone())));
     }
 
     async fn play(mut self) -> Run {
@@ -176,10 +176,10 @@ impl<F: Fold + Clone> World<F> {
         let mut difference = self.failed.take();
         difference = difference.or(self.calm().await.err());
         difference = difference.or(self.judge().await.err());
-        Run { difference, tally: self.weather.journal.tally(), trace: self.weather.journal.trace() }
+        Run { difference, tally: self.conditions.journal.tally(), trace: self.conditions.journal.trace() }
     }
 
-    /// Bad weather, for a few hundred records.
+    /// The phase with faults, for a few hundred records.
     async fn storm(&mut self) {
         for _ in 0..40 + self.random.below(120) {
             self.step().await;
@@ -189,12 +189,12 @@ impl<F: Fold + Clone> World<F> {
             self.failed = self.failed.take().or(self.operators.listen());
             sleep(Duration::from_millis(self.random.below(150))).await;
         }
-        self.operators.cut_redrives(&self.weather.journal);
-        self.operators.cut_rebuilds(&self.weather.journal);
+        self.operators.cut_redrives(&self.conditions.journal);
+        self.operators.cut_rebuilds(&self.conditions.journal);
         while !self.processes.is_empty() {
             self.end(0).await;
         }
-        self.weather.clear();
+        self.conditions.clear();
     }
 
     async fn end(&mut self, process: usize) {
@@ -219,7 +219,7 @@ impl<F: Fold + Clone> World<F> {
             14..=16 => self.freeze().await,
             17 if self.random.chance(30) => self.kill().await,
             17 => self.rebuild(),
-            _ if self.processes.len() < 2 => self.start(self.weather.clone(), self.protocol),
+            _ if self.processes.len() < 2 => self.start(self.conditions.clone(), self.protocol),
             _ => {}
         }
     }
@@ -229,7 +229,7 @@ impl<F: Fold + Clone> World<F> {
         match self.random.below(26) {
             0..=11 => self.produce(),
             12 => {
-                self.weather.journal.inject(Kind::Hole, "the world", "log");
+                self.conditions.journal.inject(Kind::Hole, "the world", "log");
                 self.log.skip(topic, self.random.below(2) as u32, 1).unwrap();
             }
             13..=15 => {
@@ -241,12 +241,12 @@ impl<F: Fold + Clone> World<F> {
             18 => self.freeze().await,
             19 => {
                 let part = self.random.one_of(&[Part::Letters, Part::Letters, Part::Log, Part::Store]);
-                self.weather.take_away(part, 100 + self.random.below(5_000));
+                self.conditions.take_away(part, 100 + self.random.below(5_000));
             }
-            20 if self.random.chance(50) => self.operators.cut_redrives(&self.weather.journal),
+            20 if self.random.chance(50) => self.operators.cut_redrives(&self.conditions.journal),
             20 => self.redrive(),
             21 => self.rebuild(),
-            _ if self.processes.len() < PROCESSES_MAX => self.start(self.weather.clone(), self.protocol),
+            _ if self.processes.len() < PROCESSES_MAX => self.start(self.conditions.clone(), self.protocol),
             _ => {}
         }
     }
@@ -260,7 +260,7 @@ impl<F: Fold + Clone> World<F> {
         self.pointer().await.serving(F::FAMILY)
     }
 
-    /// The group of the generation that serves, or of the one that is built.
+    /// The group of the serving generation, or of the building one.
     async fn group(&self) -> String {
         let pointer = self.pointer().await;
         let building = pointer.building(F::FAMILY).filter(|_| self.random.chance(50));
@@ -272,11 +272,11 @@ impl<F: Fold + Clone> World<F> {
         for _ in 0..burst {
             let made = self.history.next(self.clock.now_ms());
             if let Made::Again(_) = made {
-                self.weather.journal.inject(Kind::Repeated, "the world", "append");
+                self.conditions.journal.inject(Kind::Repeated, "the world", "append");
             }
             let (Made::New(record) | Made::Again(record)) = made;
             let partition = record.key.as_ref().map_or(0, |key| key::partition(key, PARTITIONS));
-            // Now and then into the wrong one.
+            // Sometimes to the wrong one.
             let partition = if self.random.chance(2) { (partition + 1) % PARTITIONS } else { partition };
             self.log.append_to(partition, record).unwrap();
         }
@@ -287,12 +287,12 @@ impl<F: Fold + Clone> World<F> {
         if !self.processes.is_empty() {
             let victim = self.random.below(self.processes.len() as u64) as usize;
             self.note(&format!("kills {victim}"));
-            self.weather.journal.inject(Kind::Killed, "the world", "anywhere");
+            self.conditions.journal.inject(Kind::Killed, "the world", "anywhere");
             self.end(victim).await;
         }
     }
 
-    /// Unnoticed is how late writers come about: the old owner goes on until it is told.
+    /// Unnoticed moves create late writers: the old owner continues until it is notified.
     async fn rebalance(&mut self, handover: Handover) {
         let kind = match handover {
             Handover::Drained => Kind::MovedDrained,
@@ -301,41 +301,41 @@ impl<F: Fold + Clone> World<F> {
         };
         let shift = self.random.below(3) as usize;
         self.note(&format!("rebalance by {shift}, {handover:?}"));
-        self.weather.journal.inject(kind, "the world", "group");
+        self.conditions.journal.inject(kind, "the world", "group");
         self.log.rebalance(&self.group().await, F::FAMILY.topic(), handover, |partition, members| {
             (partition as usize + shift) % members.max(1)
         });
     }
 
-    /// Lets the owner of some partition stand still. One that loses it meanwhile goes on late by much; and one that
-    /// has just taken over is passed by the one before.
+    /// Freezes the owner of some partition. One that loses it meanwhile continues very late; one that has just acquired
+    /// it is overtaken by the previous one.
     async fn freeze(&self) {
-        let owner = self.weather.owner(&self.group().await, self.random.below(PARTITIONS.into()) as u32);
+        let owner = self.conditions.owner(&self.group().await, self.random.below(PARTITIONS.into()) as u32);
         if let Some(process) = self.processes.iter().find(|process| Some(process.number()) == owner) {
             process.freeze(100 + self.random.below(self.random.one_of(&[1_000, 1_000, 1_000, 20_000])));
         }
     }
 
     fn redrive(&mut self) {
-        let ports = self.ports(self.weather.clone(), Protocol::Sound);
+        let ports = self.ports(self.conditions.clone(), Protocol::Sound);
         self.operators.begin_redrive(&ports, self.clock.clone(), &self.random);
     }
 
-    /// Somebody builds the views anew, goes on with it, gives it up, or dies over it.
+    /// Rebuilds the views, continues a rebuild, cancels it, or interrupts it.
     fn rebuild(&mut self) {
         let order = match self.random.below(10) {
             0..=5 => Order::Build,
             6 => Order::Cancel,
-            _ => return self.operators.cut_rebuilds(&self.weather.journal),
+            _ => return self.operators.cut_rebuilds(&self.conditions.journal),
         };
-        let ports = self.ports(self.weather.clone(), Protocol::Sound);
+        let ports = self.ports(self.conditions.clone(), Protocol::Sound);
         self.operators.begin_rebuild(&ports, F::FAMILY, self.fold.limits().clone(), order);
     }
 
-    /// Fair weather: one healthy process finishes, what can be mended is sent again, and half of the time the views
-    /// are built anew.
+    /// The phase without faults: one healthy process finishes, repairable letters are redriven, and half of the time
+    /// the views are rebuilt.
     async fn calm(&mut self) -> Result<(), String> {
-        self.start(self.weather.fair(), self.protocol.at_the_end());
+        self.start(self.conditions.calm(), self.protocol.at_the_end());
         let finished = self.finish().await;
         let ended = match self.processes.pop() {
             None => None,
@@ -346,21 +346,21 @@ impl<F: Fold + Clone> World<F> {
 
     async fn finish(&mut self) -> Result<(), String> {
         self.settle().await?;
-        let ports = self.ports(self.weather.fair(), Protocol::Sound);
-        let told = operators::last(operators::redrive(&ports, self.clock.clone(), &self.random)).await;
-        if !matches!(told, Some(Told::Done(_))) {
-            return Err(format!("the redrive ended: {told:?}"));
+        let ports = self.ports(self.conditions.calm(), Protocol::Sound);
+        let message = operators::last(operators::redrive(&ports, self.clock.clone(), &self.random)).await;
+        if !matches!(message, Some(Told::Done(_))) {
+            return Err(format!("the redrive ended: {message:?}"));
         }
         self.settle().await?;
         if self.random.chance(50) {
-            let (ports, limits) = (self.ports(self.weather.fair(), Protocol::Sound), self.fold.limits().clone());
-            let told =
+            let (ports, limits) = (self.ports(self.conditions.calm(), Protocol::Sound), self.fold.limits().clone());
+            let message =
                 operators::last(operators::rebuild(ports.as_who("rebuild").both(), F::FAMILY, limits, Order::Build))
                     .await;
-            if !matches!(told, Some(rebuild::Told::Done { .. })) {
-                return Err(format!("the rebuild ended: {told:?}"));
+            if !matches!(message, Some(rebuild::Told::Done { .. })) {
+                return Err(format!("the rebuild ended: {message:?}"));
             }
-            self.weather.journal.checked("rebuilds that served", 1);
+            self.conditions.journal.checked("rebuilds that served", 1);
         }
         self.settle().await
     }
@@ -386,7 +386,7 @@ impl<F: Fold + Clone> World<F> {
     }
 
     async fn judge(&self) -> Result<(), String> {
-        let (journal, topic) = (&self.weather.journal, F::FAMILY.topic());
+        let (journal, topic) = (&self.conditions.journal, F::FAMILY.topic());
         let facts = equation::Facts::of(&self.log, topic);
         journal.checked("rows", equation::rows(&facts, &self.store, self.fold.clone(), self.serving().await)?);
         journal.checked("rejected records", equation::letters(&facts, &self.log, topic)?);

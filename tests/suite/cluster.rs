@@ -1,6 +1,6 @@
-//! Kafka and Cassandra: the suites of both ports, and what only a cluster can get wrong.
+//! Kafka and Cassandra: the suites of both ports, and tests that only a cluster can fail.
 //!
-//! Needs running services and says so: `scripts/services up -k 1 -c 1 -- cargo test --test suite cluster`.
+//! Requires running services: `scripts/services up -k 1 -c 1 -- cargo test --test suite cluster`.
 
 use bytes::Bytes;
 use foretell_cassandra::{Cassandra, schema};
@@ -107,7 +107,7 @@ async fn assigned(membership: &mut dyn Membership) -> Assigned {
     timeout(PATIENCE, membership.next()).await.expect("an assignment within the time limit").expect("no error")
 }
 
-/// Reads until everything below `end` was brought.
+/// Reads until everything below `end` was returned.
 async fn read_until(reader: &mut dyn Reader, end: i64) -> Vec<Record> {
     let mut all = Vec::new();
     loop {
@@ -120,7 +120,7 @@ async fn read_until(reader: &mut dyn Reader, end: i64) -> Vec<Record> {
     }
 }
 
-/// What the log holds in a partition.
+/// The records of a partition.
 async fn contents(log: &Kafka, topic: Topic, partition: u32) -> Vec<Record> {
     let extent = log.extent(topic, partition).await.expect("an extent");
     let mut reader = log.read(topic, partition, extent.start).await.expect("a reader");
@@ -164,7 +164,7 @@ async fn topics_are_created_once_and_found_good() {
     assert_eq!(error.kind, Kind::Fatal);
     assert!(error.detail.contains("foretell migrate"), "{error}");
 
-    // Two at once: each topic is there afterwards, whoever made it.
+    // Two at once: afterwards each topic exists, whichever created it.
     let shape = shape(3);
     let (one, other) =
         tokio::join!(topics::ensure(&url, &names, &config, &shape), topics::ensure(&url, &names, &config, &shape));
@@ -275,12 +275,12 @@ async fn an_open_transaction_hides_what_follows_until_it_ends() {
 
     let aborted = tokio::task::spawn_blocking(move || foreign.abort_transaction(PATIENCE));
     aborted.await.expect("no panic").expect("aborted");
-    // Three records and the marker, which the brokers write a moment after they have said yes.
+    // Three records and the marker, which the brokers write a moment after they have acknowledged the commit.
     assert_eq!(values(&read_until(reader.as_mut(), 4).await), ["behind"]);
     let extent = log.extent(Topic::Logins, 0).await.expect("an extent");
     assert_eq!(extent.end, 4);
 
-    // A reader that begins behind the last record says the end, marker included.
+    // A reader that starts after the last record returns the end, including the marker.
     let mut late = log.read(Topic::Logins, 0, 3).await.expect("a reader");
     assert_eq!(read_until(late.as_mut(), extent.end).await, []);
 }
@@ -288,7 +288,7 @@ async fn an_open_transaction_hides_what_follows_until_it_ends() {
 // --- groups
 
 #[tokio::test]
-async fn a_partition_that_nobody_reads_does_not_stop_the_others() {
+async fn a_partition_without_a_reader_does_not_stop_the_others() {
     let log = open_log(&prefix(), 2).await;
     let body = "x".repeat(1024);
     let count = 12_000;
@@ -309,16 +309,16 @@ async fn a_partition_that_nobody_reads_does_not_stop_the_others() {
     }
     let mut slow = readers.remove(&0).expect("partition 0");
     let mut fast = readers.remove(&1).expect("partition 1");
-    // Partition 0 has more than its lane holds, and nobody takes it.
+    // Partition 0 has more than its lane holds, and is not read.
     assert_eq!(read_until(fast.as_mut(), count).await.len(), count as usize);
     log.append(vec![record(Topic::Logins, &key_of(1, 2), "more")]).await.expect("appended");
     assert_eq!(values(&read_until(fast.as_mut(), count + 1).await), ["more"]);
-    // Once it is read it brings everything, in order.
+    // Once it is read it returns everything, in order.
     let all = read_until(slow.as_mut(), count).await;
     assert!(all.iter().map(|record| record.position.offset).eq(0..count));
 }
 
-/// An owner as the pipelines are: it begins at the store's checkpoint and flushes when it is revoked.
+/// An owner like the pipelines: it starts at the store's checkpoint and flushes when it is revoked.
 async fn own(store: Arc<Cassandra>, generation: Generation, taken: Assigned) -> (u32, Vec<Record>) {
     let Assigned { partition, start, mut reader, .. } = taken;
     let stored = store.checkpoint(generation, partition).await.expect("a checkpoint or none");
@@ -362,7 +362,7 @@ async fn a_partition_is_handed_over_at_the_checkpoint_that_its_owner_flushed() {
     for _ in 0..partitions {
         owners.spawn(own(Arc::clone(&store), generation, assigned(first.as_mut()).await));
     }
-    // The second member takes half of them, each after its owner has flushed.
+    // The second member gets half of them, each after its owner has flushed.
     let mut second = log.subscribe(&group, Topic::Logins).await.expect("the second member");
     let mut seen: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
     for _ in 0..partitions / 2 {
@@ -376,7 +376,7 @@ async fn a_partition_is_handed_over_at_the_checkpoint_that_its_owner_flushed() {
     for _ in 0..partitions / 2 {
         let taken = assigned(second.as_mut()).await;
         let stored = store.checkpoint(generation, taken.partition).await.expect("readable").expect("flushed");
-        assert_eq!(taken.committed, Some(stored.next), "the group has heard of it too");
+        assert_eq!(taken.committed, Some(stored.next), "the group has it too");
         moved.push(taken.partition);
         owners.spawn(own(Arc::clone(&store), generation, taken));
     }
@@ -392,7 +392,7 @@ async fn a_partition_is_handed_over_at_the_checkpoint_that_its_owner_flushed() {
         let (partition, mine) = done.expect("no panic");
         seen.entry(partition).or_default().extend(mine);
     }
-    let mut third = log.subscribe(&group, Topic::Logins).await.expect("whoever comes next");
+    let mut third = log.subscribe(&group, Topic::Logins).await.expect("the next member");
     let mut rest = Vec::new();
     for _ in 0..partitions {
         let Assigned { partition, start, reader, .. } = assigned(third.as_mut()).await;
@@ -408,19 +408,19 @@ async fn a_partition_is_handed_over_at_the_checkpoint_that_its_owner_flushed() {
     }
 }
 
-/// How many members the brokers count in a group.
+/// The number of members that the brokers count in a group.
 async fn members(prefix: &str, group: &str) -> usize {
     let name = format!("{prefix}{group}");
-    let asked = tokio::task::spawn_blocking(move || {
+    let counted = tokio::task::spawn_blocking(move || {
         let client: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", service("KAFKA_BROKERS")).create().expect("a client");
         let list = client.fetch_group_list(Some(&name), PATIENCE).expect("an answer");
         list.groups().iter().map(|group| group.members().len()).sum()
     });
-    asked.await.expect("no panic")
+    counted.await.expect("no panic")
 }
 
-/// Reads a partition until it is revoked, and lets go of it at once.
+/// Reads a partition until it is revoked, and releases it immediately.
 async fn hold(taken: Assigned) {
     let Assigned { start, mut reader, .. } = taken;
     start.send(0).expect("the group waits");
@@ -436,7 +436,7 @@ async fn hold(taken: Assigned) {
 async fn a_member_that_has_left_is_out_of_its_group_and_its_partitions_go_on() {
     let (prefix, group) = (prefix(), unique());
     open_log(&prefix, 4).await;
-    // Nobody here waits for the end of such a session: only a member that says so is gone.
+    // No test waits for the end of such a session: only a member that reports its end has left.
     let heartbeat = ("heartbeat.interval.ms".to_owned(), "300".to_owned());
     let config = foretell_kafka::Config {
         session_timeout_ms: 240_000,
@@ -455,11 +455,11 @@ async fn a_member_that_has_left_is_out_of_its_group_and_its_partitions_go_on() {
     }
     assert_eq!(members(&prefix, &group).await, 2);
     first.leave().await;
-    assert_eq!(members(&prefix, &group).await, 1, "it answers when the group knows");
+    assert_eq!(members(&prefix, &group).await, 1, "it returns when the group has registered it");
     for _ in 0..2 {
         owners.spawn(hold(assigned(second.as_mut()).await));
     }
-    // Leaving waits for an owner who has something to finish, and until then it is a member.
+    // Leaving waits for an owner that has to finish something, and until then it is a member.
     let mut third = log.subscribe(&group, Topic::Logins).await.expect("a third member");
     let Assigned { start, mut reader, .. } = assigned(third.as_mut()).await;
     start.send(0).expect("the group waits");
@@ -467,7 +467,7 @@ async fn a_member_that_has_left_is_out_of_its_group_and_its_partitions_go_on() {
     let leaving = tokio::spawn(third.leave());
     let Next::Revoked(unfinished) = next(reader.as_mut()).await else { panic!("nothing was appended") };
     assert_eq!(members(&prefix, &group).await, 2);
-    assert!(!leaving.is_finished(), "somebody still holds its partition");
+    assert!(!leaving.is_finished(), "its partition is still held");
     drop(unfinished);
     timeout(PATIENCE, leaving).await.expect("it has left").expect("no panic");
     assert_eq!(members(&prefix, &group).await, 1);
@@ -512,7 +512,7 @@ async fn an_offset_that_the_log_does_not_hold_is_fatal_and_explained() {
 #[tokio::test]
 async fn the_largest_record_passes_and_a_larger_one_takes_none_along() {
     let log = open_log(&prefix(), 1).await;
-    // Random bytes do not compress, so that the brokers see the full size.
+    // Random bytes do not compress, so the brokers see the full size.
     let noise: Vec<u8> = (0..1 << 16).flat_map(|_| *Uuid::new_v4().as_bytes()).collect();
     let of = |bytes: usize| NewRecord {
         topic: Topic::Logins,

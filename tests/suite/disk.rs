@@ -1,4 +1,4 @@
-//! The backends on disk: every promise, and what happens to a directory.
+//! The backends on disk: every guarantee, and what can happen to a directory.
 
 use crate::Fixture;
 use foretell_disk::log as disk;
@@ -35,7 +35,7 @@ mod log_on_disk {
     crate::log_promises!(make);
 }
 
-/// Segments and batches so small that every promise meets their borders.
+/// Segments and batches so small that every guarantee meets their boundaries.
 mod log_on_disk_in_small_segments {
     use super::*;
 
@@ -79,13 +79,13 @@ async fn values(log: &disk::Log) -> Result<Vec<String>, Error> {
     }
 }
 
-/// A partition of three blocks, as files: what a crash or a bad disk then changes.
+/// A partition of three blocks, as files, which a crash or a bad disk then changes.
 struct Damaged {
     directory: TempDir,
     segment: PathBuf,
     mark: PathBuf,
     bytes: Vec<u8>,
-    /// Where each block ends, and the mark as it was then.
+    /// The end of each block, and the mark at that time.
     ends: Vec<(usize, Vec<u8>)>,
 }
 
@@ -131,10 +131,10 @@ async fn a_tail_torn_at_any_byte_is_cut_off() {
         let log = files.open(&files.bytes[..cut], 1).expect("a torn tail is repaired");
         assert_eq!(values(&log).await.expect("readable"), ["one", "two"], "cut at {cut}");
         let position = log.append(vec![record("again")]).await.expect("appended")[0];
-        assert_eq!(position.offset, 2, "offsets continue behind what was kept");
+        assert_eq!(position.offset, 2, "offsets continue after what was kept");
         assert_eq!(values(&log).await.expect("readable"), ["one", "two", "again"]);
     }
-    // All of the last block arrived, only its acknowledgement did not.
+    // All of the last block arrived, but not its acknowledgement.
     let log = files.open(&files.bytes, 1).expect("opens");
     assert_eq!(values(&log).await.expect("readable"), ["one", "two", "three"]);
 }
@@ -317,21 +317,21 @@ async fn appends_that_wait_together_share_a_sync() {
     assert_eq!(log.syncs(), before + 1, "one call to one partition is one sync");
 }
 
-/// This binary again, running one test only, in the role that the variable names.
+/// Runs this binary again with only one test, in the role that the variable sets.
 fn again(test: &str, directory: &Path) -> std::process::Command {
     let this = std::env::current_exe().expect("known");
-    // Files may not grow beyond 32 blocks, and the process hears of it by an error, not by a signal.
+    // Files may not grow beyond 32 blocks, and the process gets an error instead of a signal.
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "trap '' XFSZ; ulimit -f 32; exec \"$0\" --exact \"$1\" --nocapture"]).arg(this).arg(test);
     command.env(IN_CHILD, directory);
     command
 }
 
-/// Names the directory to a process that a test has started.
+/// Passes the directory to a process that a test has started.
 const IN_CHILD: &str = "FORETELL_SUITE_DIRECTORY";
 
 #[tokio::test]
-async fn a_write_that_fails_is_taken_back_and_said() {
+async fn a_write_that_fails_is_undone_and_reported() {
     if let Some(directory) = std::env::var_os(IN_CHILD) {
         let log = open(Path::new(&directory), 1, Config::default()).expect("opens");
         log.append(vec![record("before")]).await.expect("appended");
@@ -341,7 +341,7 @@ async fn a_write_that_fails_is_taken_back_and_said() {
         return;
     }
     let directory = directory();
-    let child = again("disk::a_write_that_fails_is_taken_back_and_said", directory.path()).output().expect("runs");
+    let child = again("disk::a_write_that_fails_is_undone_and_reported", directory.path()).output().expect("runs");
     assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
     let log = open(directory.path(), 1, Config::default()).expect("opens");
     assert_eq!(values(&log).await.expect("readable"), ["before", "after"]);
@@ -366,7 +366,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     while read().is_some_and(|n| n < 250) {}
     child.kill().expect("still running");
     child.wait().expect("ended");
-    // What it had said before the signal reached it counts as well.
+    // What it had acknowledged before the signal reached it counts as well.
     let last = std::iter::from_fn(read).last().unwrap_or(250);
     let log = open(directory.path(), 1, Config::default()).expect("opens");
     let kept = values(&log).await.expect("readable");
@@ -383,7 +383,7 @@ async fn a_backup_taken_while_the_log_is_written_holds_what_was_acknowledged_bef
     let writing = tokio::spawn({
         let log = log.clone();
         async move {
-            // Until nobody counts any more.
+            // Until the counters have stopped.
             for n in 0.. {
                 log.append(vec![record(&n.to_string())]).await.expect("appended");
                 if acknowledged.send(n + 1).is_err() {
@@ -397,15 +397,15 @@ async fn a_backup_taken_while_the_log_is_written_holds_what_was_acknowledged_bef
     let before = *count.borrow();
     let to = copy.path().to_owned();
     let backup = tokio::task::spawn_blocking(move || {
-        let mut told = Vec::new();
-        (log.backup(log.cut(), &to, &mut |bytes, of| told.push((bytes, of))), told)
+        let mut reported = Vec::new();
+        (log.backup(log.cut(), &to, &mut |bytes, of| reported.push((bytes, of))), reported)
     });
-    let (backup, told) = backup.await.expect("no panic");
+    let (backup, reported) = backup.await.expect("no panic");
     let backup = backup.expect("backed up");
     drop((count, grown));
     writing.await.expect("no panic");
-    assert!(told.len() > 3 && told.is_sorted(), "one for each segment: {told:?}");
-    assert_eq!(told.last(), Some(&(backup.bytes, backup.bytes)));
+    assert!(reported.len() > 3 && reported.is_sorted(), "one for each segment: {reported:?}");
+    assert_eq!(reported.last(), Some(&(backup.bytes, backup.bytes)));
     let restored = open(copy.path(), 7, config).expect("opens");
     let kept = values(&restored).await.expect("readable");
     assert_eq!(kept.len() as u64, backup.records);
@@ -457,7 +457,7 @@ async fn a_store_opened_again_keeps_everything_and_still_refuses_lower_positions
     let store = foretell_disk::store::Store::open(&held).expect("opens");
     let checkpoint = store.checkpoint(generation(), 0).await.expect("readable").expect("kept");
     assert_eq!(checkpoint.next, 500);
-    store.apply(&flush(400)).await.expect("a late writer is heard");
+    store.apply(&flush(400)).await.expect("a late write is accepted");
     let key = RowKey::hashed(View::User, "t:0".to_owned());
     let rows = store.read(generation(), None, &[key]).await.expect("readable");
     assert_eq!(rows[0][0].cell, "500");
@@ -479,7 +479,7 @@ async fn a_damaged_store_says_how_to_go_on() {
     assert!(error.detail.contains(&format!("delete {}", path.display())), "{error}");
 }
 
-/// `/dev/null` takes every write and refuses every sync.
+/// `/dev/null` accepts every write and rejects every sync.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failed_sync_the_log_is_broken_and_says_so() {
     let directory = directory();
@@ -493,7 +493,7 @@ async fn after_a_failed_sync_the_log_is_broken_and_says_so() {
     });
     let first = log.append(vec![record("a")]).await.expect_err("not synced");
     assert_eq!(first.kind, Kind::Fatal, "{first}");
-    assert_eq!(early.await.expect("told").to_string(), first.to_string());
+    assert_eq!(early.await.expect("the reason").to_string(), first.to_string());
     let elsewhere = NewRecord { topic: Topic::Appointments, ..record("b") };
     assert_eq!(log.append(vec![elsewhere]).await.expect_err("broken").to_string(), first.to_string());
     assert_eq!(log.broken().await.kind, Kind::Fatal);
@@ -507,7 +507,7 @@ mod exchange {
     use foretell_ports::log::{Exchange, Remains};
 
     const MOVED: [Topic; 2] = [Topic::Appointments, Topic::Reminders];
-    /// What opening does, in its order.
+    /// The renames at an opening, in order.
     const RENAMES: [(&str, &str); 4] = [
         ("appointments", "appointments.e0"),
         ("appointments.new", "appointments"),
@@ -552,7 +552,7 @@ mod exchange {
         (log, records)
     }
 
-    /// Successors of five partitions are whole, and nothing is renamed yet.
+    /// Successors of five partitions are complete, and nothing is renamed yet.
     async fn finished(directory: &Path) -> Vec<Record> {
         let (log, records) = filled(directory).await;
         let mut successors = log.successors(&into(5)).await.expect("begun");
@@ -570,13 +570,13 @@ mod exchange {
             assert_eq!((log.epoch(topic), log.partitions(topic)), expected, "{topic:?}");
         }
         for topic in MOVED {
-            // By key, in order: everything but the position is as it was.
-            let told = |record: &Record| {
+            // By key, in order: everything but the position is unchanged.
+            let content = |record: &Record| {
                 let Record { position: Position { .. }, timestamp_ms, key, value, headers } = record.clone();
                 (key, value, headers, timestamp_ms)
             };
             let of = |records: &[Record]| {
-                let mut of: Vec<_> = records.iter().filter(|r| r.position.topic == topic).map(told).collect();
+                let mut of: Vec<_> = records.iter().filter(|r| r.position.topic == topic).map(content).collect();
                 of.sort_by(|left, right| left.0.cmp(&right.0));
                 of
             };
@@ -635,7 +635,7 @@ mod exchange {
     }
 }
 
-/// Decisions and dead letters go after a time, facts never.
+/// Decisions and dead letters are deleted after a time, facts never.
 mod retention {
     use super::*;
     use foretell_events::record::Record;
@@ -697,7 +697,7 @@ mod retention {
         }
     }
 
-    /// Everything that a partition holds, from its start on.
+    /// All records of a partition, from its start.
     async fn held(log: &disk::Log, topic: Topic) -> Vec<Record> {
         let extent = log.extent(topic, 0).await.expect("an extent");
         let (mut records, mut next) = (Vec::new(), extent.start);
@@ -728,7 +728,7 @@ mod retention {
             assert!(refused.kind == Kind::Fatal && refused.detail.contains("offset 0 was requested"), "{refused}");
         }
         assert_eq!(held(&log, Topic::Logins).await.len(), 400, "facts are kept for ever");
-        // A reader that began before goes on where it is, and learns of it when it needs what is gone.
+        // An earlier reader continues at its position, and gets an error when it needs what was deleted.
         let refused = loop {
             match behind.next().await {
                 Ok(Next::Records(records)) => assert!(records[0].position.offset < 100),

@@ -1,4 +1,4 @@
-//! What every log promises. Topics are empty at first; `logins` and `appointments` have four partitions.
+//! The guarantees of every log. Topics are empty at first; `logins` and `appointments` have four partitions.
 
 use crate::{Fixture, quiet, within};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A test for each promise, of the log that `$make().await` answers.
+/// A test for each guarantee, of the log that `$make().await` returns.
 #[macro_export]
 macro_rules! log_promises {
     ($make:path) => {
@@ -21,14 +21,14 @@ macro_rules! log_promises {
             concurrent_appends_keep_the_order_of_each_partition,
             timestamps_never_go_back,
             a_reader_brings_nothing_before_its_start,
-            the_end_is_said_once_each_time_it_is_reached,
+            the_end_is_reported_once_each_time_it_is_reached,
             a_cancelled_next_loses_nothing,
             a_record_at_the_limit_is_kept_and_a_larger_one_refused,
             long_and_unusual_keys_are_kept,
             an_extent_holds_every_record_and_record_at_finds_it,
             pages_bring_what_a_reader_would,
-            a_fence_ends_the_previous_owner_and_nobody_else,
-            fenced_appends_are_read_beside_holes,
+            a_fence_ends_the_previous_owner_and_no_other,
+            fenced_appends_are_read_next_to_holes,
             a_lone_member_gets_every_partition,
             a_reader_waits_for_its_start,
             a_second_member_takes_over_what_was_acknowledged,
@@ -68,7 +68,7 @@ fn keys(log: &dyn Log) -> Vec<String> {
     (0..count).map(|p| key_of(p).expect("keys spread over all partitions")).collect()
 }
 
-/// The records from where the reader stands up to the first end.
+/// The records from the reader's position up to the first end.
 async fn drain(reader: &mut Box<dyn Reader>) -> (Vec<Record>, i64) {
     let mut records = Vec::new();
     loop {
@@ -78,7 +78,7 @@ async fn drain(reader: &mut Box<dyn Reader>) -> (Vec<Record>, i64) {
                 records.extend(more);
             }
             Next::End(end) => return (records, end),
-            Next::Revoked(_) => panic!("nobody else is there"),
+            Next::Revoked(_) => panic!("there is no other member"),
         }
     }
 }
@@ -212,21 +212,21 @@ pub(crate) async fn a_reader_brings_nothing_before_its_start(made: &Made) {
     assert_eq!(drain(&mut reader).await, (Vec::new(), end));
 }
 
-pub(crate) async fn the_end_is_said_once_each_time_it_is_reached(made: &Made) {
+pub(crate) async fn the_end_is_reported_once_each_time_it_is_reached(made: &Made) {
     let log = &made.port;
     let partition = key::partition(b"t:a", log.partitions(TOPIC));
     let mut reader = log.read(TOPIC, partition, 0).await.expect("opens");
     let (records, mut last) = drain(&mut reader).await;
     assert!(records.is_empty());
     for n in 0..3 {
-        assert!(quiet(reader.next()).await, "said once");
+        assert!(quiet(reader.next()).await, "reported once");
         within(log.append(vec![record("t:a", n.to_string())])).await.expect("appended");
         let (records, end) = drain(&mut reader).await;
         assert_eq!(values(&records), [n.to_string()]);
         assert!(end > records[0].position.offset && end > last);
         last = end;
     }
-    assert!(quiet(reader.next()).await, "said once");
+    assert!(quiet(reader.next()).await, "reported once");
 }
 
 pub(crate) async fn a_cancelled_next_loses_nothing(made: &Made) {
@@ -306,7 +306,7 @@ pub(crate) async fn an_extent_holds_every_record_and_record_at_finds_it(made: &M
     }
 }
 
-/// Everything that a partition holds, page by page.
+/// All records of a partition, page by page.
 async fn walk(log: &dyn Log, partition: u32) -> Vec<Record> {
     let extent = log.extent(TOPIC, partition).await.expect("known");
     let (mut next, mut records) = (extent.start, Vec::new());
@@ -329,7 +329,7 @@ pub(crate) async fn pages_bring_what_a_reader_would(made: &Made) {
         let more_than_a_page = (0..700).map(|n| record(key, n.to_string())).collect();
         within(log.append(more_than_a_page)).await.expect("appended");
     }
-    // A page may begin with a hole, and the last one may hold nothing else.
+    // A page may begin with a hole, and the last one may contain nothing else.
     let mut owner = within(log.fence(TOPIC, 1)).await.expect("fenced");
     for value in ["one", "two"] {
         within(owner.append(vec![record(&keys[1], value)])).await.expect("appended");
@@ -338,7 +338,7 @@ pub(crate) async fn pages_bring_what_a_reader_would(made: &Made) {
     for (partition, records) in (0..).zip(walked) {
         assert_eq!(records, all(log, TOPIC, partition).await, "partition {partition}");
     }
-    // Looks go back and forth, and from one partition to another.
+    // Pages are read back and forth, and from one partition to another.
     for (partition, offset) in [(0, 600), (1, 3), (0, 2), (2, 650), (2, 1), (1, 699), (0, 601)] {
         let page = within(log.page(TOPIC, partition, offset)).await.expect("readable");
         let position = page.records.first().expect("there is one").position;
@@ -346,7 +346,7 @@ pub(crate) async fn pages_bring_what_a_reader_would(made: &Made) {
     }
 }
 
-pub(crate) async fn a_fence_ends_the_previous_owner_and_nobody_else(made: &Made) {
+pub(crate) async fn a_fence_ends_the_previous_owner_and_no_other(made: &Made) {
     let log = &made.port;
     let keys = keys(log.as_ref());
     let (mine, other) = (&keys[1], &keys[2]);
@@ -365,7 +365,7 @@ pub(crate) async fn a_fence_ends_the_previous_owner_and_nobody_else(made: &Made)
     assert_eq!(values(&all(log.as_ref(), TOPIC, 2).await), ["neighbour"]);
 }
 
-pub(crate) async fn fenced_appends_are_read_beside_holes(made: &Made) {
+pub(crate) async fn fenced_appends_are_read_next_to_holes(made: &Made) {
     let log = &made.port;
     let key = keys(log.as_ref())[3].clone();
     let mut owner = within(log.fence(TOPIC, 3)).await.expect("fenced");
@@ -381,7 +381,7 @@ pub(crate) async fn fenced_appends_are_read_beside_holes(made: &Made) {
     assert!(rising(&records));
     let expected = (0..4).flat_map(|n| ["0", "1", "2", "plain"].map(|m| format!("{n}.{m}")));
     assert_eq!(values(&records), expected.collect::<Vec<_>>());
-    assert_eq!(end, extent.end, "the end lies behind trailing holes");
+    assert_eq!(end, extent.end, "the end is after trailing holes");
     let held: BTreeSet<i64> = records.iter().map(|record| record.position.offset).collect();
     for offset in extent.start..extent.end {
         let found = within(record_at(log.as_ref(), TOPIC, 3, offset)).await.expect("readable");
@@ -457,15 +457,15 @@ pub(crate) async fn a_second_member_takes_over_what_was_acknowledged(made: &Made
     }
     let mut second = within(log.subscribe("shared", TOPIC)).await.expect("joined");
     one_each(log.as_ref(), "x").await;
-    // The first member goes on asking, as a keeper does, while the second waits.
-    let asking = tokio::spawn(async move { while first.next().await.is_ok() {} });
+    // The first member continues to poll, as a keeper does, while the second waits.
+    let polling = tokio::spawn(async move { while first.next().await.is_ok() {} });
     let taken = within(second.next()).await.expect("assigned");
-    let given = within(serving.join_next()).await.expect("somebody was revoked").expect("no panic");
+    let given = within(serving.join_next()).await.expect("a partition was revoked").expect("no panic");
     let Assigned { partition, start, mut reader, .. } = taken;
     assert!(partition < count && given < count);
     start.send(0).expect("awaited");
     assert_eq!(values(&drain(&mut reader).await.0), ["x"]);
-    asking.abort();
+    polling.abort();
 }
 
 pub(crate) async fn what_a_member_leaves_passes_to_the_others(made: &Made) {

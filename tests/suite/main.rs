@@ -1,7 +1,7 @@
-//! The promises of the two ports, each a test of its own for every backend.
+//! The guarantees of the two ports, each as a test of its own for every backend.
 //!
-//! A backend says how it is made, and `log_promises!` and `store_promises!` hold it against every promise. What
-//! only one backend can show, such as a torn tail, stands in its own module.
+//! A backend defines how it is created, and `log_promises!` and `store_promises!` test it against every guarantee. What
+//! only one backend can show, such as a torn tail, is in its own module.
 
 mod cluster;
 mod disk;
@@ -20,17 +20,17 @@ pub(crate) struct Fixture<T: ?Sized> {
     pub(crate) keep: Box<dyn Any + Send>,
 }
 
-/// Longest wait of a test for something that is promised: a rebalance of a cluster takes seconds.
+/// Longest wait of a test for a guaranteed event: a rebalance of a cluster takes seconds.
 const WAIT: Duration = Duration::from_secs(60);
-/// How long nothing must happen to be believed.
+/// How long nothing must happen to count as nothing.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// The answer of something that is promised to answer.
+/// The result of a call that must return.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(WAIT, future).await.expect("promised, and did not come in time")
 }
 
-/// Nothing answers.
+/// Whether a call does not return.
 pub(crate) async fn quiet<T>(future: impl Future<Output = T>) -> bool {
     tokio::time::timeout(QUIET, future).await.is_err()
 }

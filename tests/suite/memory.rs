@@ -1,4 +1,4 @@
-//! The backends in memory: every promise, and what a simulation asks of them beyond the contract.
+//! The in-memory backends: every guarantee, and what simulations need beyond the contract.
 
 use crate::Fixture;
 use foretell_domain::address::{Family, Generation, RowKey, View};
@@ -50,7 +50,7 @@ async fn next_value(assigned: &mut Assigned) -> String {
     }
 }
 
-/// Answers the start of an assignment and keeps the rest of it.
+/// Sends the start of an assignment and keeps the rest of it.
 fn started(assigned: Assigned, from: i64) -> Assigned {
     let Assigned { partition, committed, start, reader } = assigned;
     start.send(from).expect("awaited");
@@ -69,7 +69,7 @@ async fn holes_are_skipped_and_counted_in_the_end() {
     assert_eq!((records.len(), records[0].position.offset), (1, 6));
     assert!(matches!(reader.next().await, Ok(Next::End(9))));
     log.skip(Topic::Logins, 0, 1).expect("exists");
-    assert!(matches!(reader.next().await, Ok(Next::End(10))), "a new end is said, though no record came");
+    assert!(matches!(reader.next().await, Ok(Next::End(10))), "a new end is reported, although no record was appended");
 }
 
 #[tokio::test]
@@ -80,12 +80,12 @@ async fn a_new_owner_waits_for_the_acknowledgement() {
     held.reader.commit(3).await.expect("advice is taken");
     let mut second = log.subscribe("g", Topic::Logins).await.expect("joined");
     log.rebalance("g", Topic::Logins, Handover::Drained, |_, members| members - 1);
-    // The three that nobody holds come at once, the held one not before it is given up.
+    // The three free partitions are assigned at once, the held one not before it is released.
     for _ in 0..3 {
         assert_ne!(second.next().await.expect("assigned").partition, held.partition);
     }
     log.rebalance("g", Topic::Logins, Handover::Drained, |partition, _| usize::from(partition == 0));
-    let Ok(Next::Revoked(acknowledge)) = held.reader.next().await else { panic!("it must be told") };
+    let Ok(Next::Revoked(acknowledge)) = held.reader.next().await else { panic!("it must be revoked") };
     assert!(crate::quiet(second.next()).await, "the old owner drains");
     drop(acknowledge);
     let taken = second.next().await.expect("assigned");
@@ -93,7 +93,7 @@ async fn a_new_owner_waits_for_the_acknowledgement() {
 }
 
 #[tokio::test]
-async fn an_owner_that_is_not_told_reads_beside_the_new_one() {
+async fn an_owner_that_is_not_notified_reads_alongside_the_new_one() {
     let log = open();
     log.append(vec![record("a")]).await.expect("appended");
     let mut first = log.subscribe("g", Topic::Logins).await.expect("joined");

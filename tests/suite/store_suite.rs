@@ -1,4 +1,4 @@
-//! What every store promises.
+//! The guarantees of every store.
 
 use crate::{Fixture, within};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use foretell_domain::pointer::Pointer;
 use foretell_ports::store::{Checkpoint, Flush, LastRecord, Row, RowWrite, Store};
 use std::sync::Arc;
 
-/// A test for each promise, of the store that `$make().await` answers.
+/// A test for each guarantee, of the store that `$make().await` returns.
 #[macro_export]
 macro_rules! store_promises {
     ($make:path) => {
@@ -89,8 +89,8 @@ pub(crate) async fn answers_come_in_the_order_of_the_keys(made: &Made) {
     let store = made.port.as_ref();
     let rows = (0..50).map(|n| write(&user(&n.to_string()), n, &n.to_string())).collect();
     apply(store, &flush(0, 50, rows)).await;
-    let asked = [7, 99, 3, 49, 7, 0].map(|n| user(&n.to_string()));
-    let answers = within(store.read(GENERATION, Some(0), &asked)).await.expect("readable");
+    let keys = [7, 99, 3, 49, 7, 0].map(|n| user(&n.to_string()));
+    let answers = within(store.read(GENERATION, Some(0), &keys)).await.expect("readable");
     let cells: Vec<Option<Bytes>> = answers.into_iter().map(|rows| rows.first().map(|row| row.cell.clone())).collect();
     let expected = [Some("7"), None, Some("3"), Some("49"), Some("7"), Some("0")];
     assert_eq!(cells, expected.map(|cell| cell.map(Bytes::from)));
@@ -101,7 +101,7 @@ pub(crate) async fn a_lower_position_never_replaces_a_higher_one(made: &Made) {
     let store = made.port.as_ref();
     let (a, b, c) = (user("a"), user("b"), user("c"));
     apply(store, &flush(0, 10, vec![write(&a, 9, "a9"), write(&b, 2, "b2")])).await;
-    // A late writer with a shorter batch: one row is older than what is stored, one newer, one not there yet.
+    // A late writer with a shorter batch: one row is older than the stored one, one newer, one not stored yet.
     apply(store, &flush(0, 6, vec![write(&a, 5, "a5"), write(&b, 4, "b4"), write(&c, 0, "c0")])).await;
     assert_eq!(read(store, &a).await, [(0, "a9".to_owned())]);
     assert_eq!(read(store, &b).await, [(0, "b4".to_owned())]);
@@ -218,9 +218,9 @@ pub(crate) async fn a_scan_pages_through_a_bucket_in_order(made: &Made) {
         assert_eq!(pages(store, 5, limit).await, expected, "in pages of {limit}");
     }
     assert!(pages(store, 3, 10).await.is_empty());
-    // A place to go on from needs no row.
-    let behind = within(store.scan(GENERATION, View::User, 5, Some(("t:12", 9)), 1)).await.expect("readable");
-    assert_eq!((behind[0].0.as_str(), behind[0].1.source), ("t:13", 0));
+    // A position to continue from needs no row.
+    let rest = within(store.scan(GENERATION, View::User, 5, Some(("t:12", 9)), 1)).await.expect("readable");
+    assert_eq!((rest[0].0.as_str(), rest[0].1.source), ("t:13", 0));
 }
 
 pub(crate) async fn unusual_keys_are_kept_and_ordered(made: &Made) {

@@ -1,6 +1,6 @@
 //! What must hold of the reminders topic after a run.
 
-use super::witness::Attempt;
+use super::observed::Attempt;
 use crate::equation::Facts;
 use foretell_domain::remind::plan::{self, Context, Status};
 use foretell_domain::remind::policy::Policy;
@@ -11,7 +11,7 @@ use foretell_events::reminder::Announcement;
 use foretell_events::{Fact, Position, codec, key};
 use std::collections::BTreeMap;
 
-/// Some ticks, and the longest that views lag in fair weather.
+/// Some ticks, and the longest lag of views without faults.
 const SETTLED_MS: i64 = 15 * 60_000;
 
 /// How many ids were announced, or the first one that is on the topic twice.
@@ -27,8 +27,8 @@ pub fn announced_once(sent: &Facts) -> Result<usize, String> {
     Ok(ids.len())
 }
 
-/// How many announcements were handed to the log, or the first for a visit that was not on, at that start, at any
-/// moment between the end that its tick had taken and its append.
+/// How many announcements were appended, or the first one for a visit that was not active with that start at any moment
+/// between the end that its tick had read and its append.
 pub fn announced_if_on(visits: &Facts, attempts: &[Attempt]) -> Result<usize, String> {
     let mut held = 0;
     for Attempt { record, partition, ends } in attempts {
@@ -42,7 +42,7 @@ pub fn announced_if_on(visits: &Facts, attempts: &[Attempt]) -> Result<usize, St
     Ok(held)
 }
 
-/// Whether a visit was on, at the start that was announced, in the rows of everything below `end`.
+/// Whether a visit was active with the announced start, in the rows of everything below `end`.
 fn was_on(visits: &Facts, announcement: &Announcement, partition: u32, end: i64) -> bool {
     let rows = visits.fold(Appointments::default(), |at| at.partition == partition && at.offset < end);
     let row = rows.owner(&client::row_key("t", &announcement.client_id));
@@ -59,8 +59,8 @@ fn stored(record: &NewRecord) -> Record {
     Record { position, timestamp_ms: 0, key, value, headers }
 }
 
-/// How many steps fell due in fair weather and were sent, or the first one that was not; and whatever the planner has
-/// left undone until a little while ago, an announcement that was not withdrawn among it.
+/// How many steps were due without faults and were sent, or the first one that was not; also checks everything that the
+/// planner had to do until recently, such as withdrawals.
 pub fn due_is_sent((visits, sent): (&Facts, &Facts), calm_ms: i64, now_ms: i64) -> Result<usize, String> {
     let clients = visits.fold(Appointments::default(), |_| true);
     let announced = sent.fold(SentFold::default(), |_| true);
@@ -73,7 +73,7 @@ pub fn due_is_sent((visits, sent): (&Facts, &Facts), calm_ms: i64, now_ms: i64) 
         let context = Context { key: &key, client: &client, sent: &sent, policy: &policy, risks: &risks, now_ms };
         let lately = Context { now_ms: now_ms - SETTLED_MS, ..context };
         if let Some(action) = plan::client(&lately).actions.first() {
-            return Err(format!("{client_id}: nobody did {action:?}"));
+            return Err(format!("{client_id}: {action:?} was not done"));
         }
         for id in client.appointments.keys() {
             for reminder in plan::story(&context, id).into_iter().filter(|r| r.due_at_ms >= calm_ms) {

@@ -1,4 +1,4 @@
-//! The weather of a run: what happens to calls, processes and backends, as its seed has it.
+//! The conditions of a run: what happens to calls, processes and backends, as determined by its seed.
 
 use crate::random::Random;
 use crate::tally::{Kind, Tally};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Something that can be away as a whole.
+/// A part that can be unavailable as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     Log,
@@ -27,7 +27,7 @@ impl Part {
     }
 }
 
-/// What happened in a run, in order, and how often what.
+/// What happened in a run, in order, and how often each kind.
 #[derive(Clone)]
 pub struct Journal {
     began: Instant,
@@ -62,47 +62,47 @@ impl Journal {
     }
 }
 
-/// How bad the weather is. Of a thousand calls so many are faulty, and as many slow.
+/// Fault rates: this many of a thousand calls are faulty, and as many slow.
 #[derive(Debug, Clone, Copy)]
-pub struct Climate {
+pub struct Rates {
     pub permille: u64,
     pub slow_ms_max: u64,
-    /// The same for calls that are seldom made: those that append, flush, take over or join.
+    /// The rate for rare calls: those that append, flush, acquire or join.
     pub seldom_permille: u64,
     pub seldom_slow_ms_max: u64,
 }
 
-impl Climate {
+impl Rates {
     const FAIR: Self = Self { permille: 0, slow_ms_max: 1, seldom_permille: 0, seldom_slow_ms_max: 1 };
 }
 
-/// What all processes of a run have over them.
+/// What all processes of a run share.
 #[derive(Clone)]
-pub struct Weather {
+pub struct Conditions {
     pub random: Random,
     pub journal: Journal,
-    climate: Climate,
+    rates: Rates,
     away: Arc<Mutex<BTreeMap<Part, Instant>>>,
-    /// Which process was last given a partition: every other one that still writes to it is late.
+    /// The process that each partition was assigned to last: any other one that still writes to it is late.
     owners: Arc<Mutex<BTreeMap<(String, u32), usize>>>,
 }
 
-impl Weather {
-    pub fn new(random: Random, climate: Climate) -> Self {
-        Self { random, journal: Journal::begin(), climate, away: Arc::default(), owners: Arc::default() }
+impl Conditions {
+    pub fn new(random: Random, rates: Rates) -> Self {
+        Self { random, journal: Journal::begin(), rates, away: Arc::default(), owners: Arc::default() }
     }
 
-    pub fn fair(&self) -> Self {
-        Self { climate: Climate::FAIR, ..self.clone() }
+    pub fn calm(&self) -> Self {
+        Self { rates: Rates::FAIR, ..self.clone() }
     }
 
-    pub fn is_fair(&self) -> bool {
-        self.climate.permille == 0
+    pub fn is_calm(&self) -> bool {
+        self.rates.permille == 0
     }
 
-    /// Share of faults, and the longest wait, at a call.
+    /// The rate of faults, and the longest delay, of a call.
     fn at(&self, operation: &str) -> (u64, u64) {
-        let Climate { permille, slow_ms_max, seldom_permille, seldom_slow_ms_max } = self.climate;
+        let Rates { permille, slow_ms_max, seldom_permille, seldom_slow_ms_max } = self.rates;
         match operation {
             "apply" | "append" | "append letters" | "fence" | "fenced append" | "subscribe" | "swap pointer"
             | "drop" => (seldom_permille, seldom_slow_ms_max),
@@ -110,7 +110,7 @@ impl Weather {
         }
     }
 
-    /// Takes a part away for so long.
+    /// Makes a part unavailable for this long.
     pub fn take_away(&self, part: Part, ms: u64) {
         self.journal.note(&format!("{part:?} away for {ms} ms"));
         self.journal.inject(part.kind(), "the world", "all calls");
@@ -129,7 +129,7 @@ impl Weather {
         self.owners.lock().unwrap().insert((group.to_owned(), partition), process);
     }
 
-    /// Which process was last given a partition.
+    /// The process that a partition was assigned to last.
     pub fn owner(&self, group: &str, partition: u32) -> Option<usize> {
         self.owners.lock().unwrap().get(&(group.to_owned(), partition)).copied()
     }
@@ -141,9 +141,9 @@ impl Weather {
 
 /// What happens to one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum CallFault {
     Fair,
-    /// Its part is away, which was counted when it went.
+    /// Its part is unavailable, which was counted when it began.
     Away,
     ErrorBefore,
     ErrorAfter,
@@ -151,7 +151,7 @@ pub enum Fate {
     CrashAfter,
 }
 
-impl Fate {
+impl CallFault {
     const fn kind(self) -> Option<Kind> {
         match self {
             Self::Fair | Self::Away => None,
@@ -163,103 +163,103 @@ impl Fate {
     }
 }
 
-/// What a process suffers: its calls, its stops and its end.
+/// The faults of a process: its calls, its pauses and its end.
 #[derive(Clone)]
-pub struct Fates {
-    pub weather: Weather,
-    /// Which process.
+pub struct ProcessFaults {
+    pub conditions: Conditions,
+    /// The number of the process.
     pub number: usize,
-    /// What it does here: `views`, `planner` or `desk`.
+    /// Its task here: `views`, `planner` or `desk`.
     pub who: &'static str,
     pub killed: CancellationToken,
     frozen: Arc<Mutex<Option<Instant>>>,
 }
 
-impl Fates {
-    pub fn new(weather: Weather, number: usize, killed: CancellationToken) -> Self {
-        Self { weather, number, who: "views", killed, frozen: Arc::default() }
+impl ProcessFaults {
+    pub fn new(conditions: Conditions, number: usize, killed: CancellationToken) -> Self {
+        Self { conditions, number, who: "views", killed, frozen: Arc::default() }
     }
 
-    /// The same process, doing something else.
+    /// The same process, with another task.
     pub fn as_who(&self, who: &'static str) -> Self {
         Self { who, ..self.clone() }
     }
 
-    /// Lets all its calls wait, as a stopped virtual machine does, or a long pause of a disk.
+    /// Delays all its calls, as a stopped virtual machine does, or a long pause of a disk.
     pub fn freeze(&self, ms: u64) {
-        self.weather.journal.note(&format!("process {} stands still for {ms} ms", self.number));
-        self.weather.journal.inject(Kind::Frozen, "the world", "all calls");
+        self.conditions.journal.note(&format!("process {} is frozen for {ms} ms", self.number));
+        self.conditions.journal.inject(Kind::Frozen, "the world", "all calls");
         *self.frozen.lock().unwrap() = Some(Instant::now() + Duration::from_millis(ms));
     }
 
-    /// Counts something that was done to a call of this process.
+    /// Counts a fault of a call of this process.
     pub fn inject(&self, kind: Kind, operation: &'static str) {
-        self.weather.journal.inject(kind, self.who, operation);
+        self.conditions.journal.inject(kind, self.who, operation);
     }
 
-    /// Decides about a call, after what it has to wait for.
-    pub async fn draw(&self, part: Part, operation: &'static str) -> Fate {
-        let random = &self.weather.random;
+    /// Determines the fault of a call, after its delay.
+    pub async fn draw(&self, part: Part, operation: &'static str) -> CallFault {
+        let random = &self.conditions.random;
         let until = *self.frozen.lock().unwrap();
         if let Some(until) = until {
             sleep_until(until).await;
         }
         if self.killed.is_cancelled() {
-            // Whatever a dead process had begun ends here.
+            // Calls of a dead process never return.
             std::future::pending::<()>().await;
         }
-        if self.weather.is_away(part) {
-            return Fate::Away;
+        if self.conditions.is_away(part) {
+            return CallFault::Away;
         }
-        if self.weather.is_fair() {
-            return Fate::Fair;
+        if self.conditions.is_calm() {
+            return CallFault::Fair;
         }
-        let (permille, slow_ms_max) = self.weather.at(operation);
+        let (permille, slow_ms_max) = self.conditions.at(operation);
         if random.chance_of_thousand(permille) {
             self.inject(Kind::Slow, operation);
             sleep(Duration::from_millis(1 + random.below(slow_ms_max))).await;
         }
         if !random.chance_of_thousand(permille) {
-            return Fate::Fair;
+            return CallFault::Fair;
         }
-        let fate = match random.below(10) {
-            0..=3 => Fate::ErrorBefore,
-            4..=6 => Fate::ErrorAfter,
-            7 => Fate::CrashBefore,
-            _ => Fate::CrashAfter,
+        let fault = match random.below(10) {
+            0..=3 => CallFault::ErrorBefore,
+            4..=6 => CallFault::ErrorAfter,
+            7 => CallFault::CrashBefore,
+            _ => CallFault::CrashAfter,
         };
-        self.weather.journal.note(&format!("process {} {} {operation}: {fate:?}", self.number, self.who));
-        fate
+        self.conditions.journal.note(&format!("process {} {} {operation}: {fault:?}", self.number, self.who));
+        fault
     }
 
-    /// Does the call, or not, and answers, or not, as fate has it.
+    /// Makes the call, or not, and returns its result, or not, as drawn.
     pub async fn endure<T>(
         &self,
         part: Part,
         operation: &'static str,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let fate = self.draw(part, operation).await;
-        if let Some(kind) = fate.kind() {
+        let fault = self.draw(part, operation).await;
+        if let Some(kind) = fault.kind() {
             self.inject(kind, operation);
         }
-        match fate {
-            Fate::Fair => call.await,
-            Fate::Away => Err(Error::retry(operation, "it is away")),
-            Fate::ErrorBefore => Err(Error::retry(operation, "injected before")),
-            Fate::ErrorAfter => {
+        match fault {
+            CallFault::Fair => call.await,
+            CallFault::Away => Err(Error::retry(operation, "it is away")),
+            CallFault::ErrorBefore => Err(Error::retry(operation, "injected before")),
+            CallFault::ErrorAfter => {
                 let _ = call.await;
                 Err(Error::retry(operation, "injected after"))
             }
-            Fate::CrashBefore => self.die().await,
-            Fate::CrashAfter => {
+            CallFault::CrashBefore => self.die().await,
+            CallFault::CrashAfter => {
                 let _ = call.await;
                 self.die().await
             }
         }
     }
 
-    /// Ends the process in the midst of a call.
+    /// Ends the process during a call.
     pub async fn die<T>(&self) -> T {
         self.killed.cancel();
         std::future::pending().await

@@ -1,4 +1,4 @@
-//! The log as a planner sees it, with a memory of what it was told and of what it announced.
+//! The log as a planner sees it, which records the ends that it returned and the announcements that it received.
 
 use crate::broken::Protocol;
 use crate::ports::Ports;
@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 
-/// An announcement as it was handed to the log: its partition, and the ends of the appointments partition when the
-/// tick took it and when the record was appended.
+/// An announcement as it was appended: its partition, and the ends of the appointments partition when the tick read it
+/// and when the record was appended.
 pub struct Attempt {
     pub record: NewRecord,
     pub partition: u32,
@@ -20,26 +20,26 @@ pub struct Attempt {
 }
 
 #[derive(Clone)]
-pub struct Witness {
+pub struct ObservedLog {
     inner: Ports,
-    /// The end of appointments that the tick under way has taken, by partition.
+    /// The end of appointments that the current tick has read, by partition.
     taken: Arc<Mutex<BTreeMap<u32, i64>>>,
     attempts: Arc<Mutex<Vec<Attempt>>>,
 }
 
-impl Witness {
+impl ObservedLog {
     pub fn new(inner: Ports, attempts: Arc<Mutex<Vec<Attempt>>>) -> Self {
         Self { inner, taken: Arc::default(), attempts }
     }
 
-    /// The true end, whatever the planner is told.
+    /// The true end, whatever the planner receives.
     async fn end(&self, partition: u32) -> Result<i64, Error> {
         Ok(self.inner.log.with(Protocol::Sound).extent(Topic::Appointments, partition).await?.end)
     }
 }
 
 #[async_trait]
-impl Log for Witness {
+impl Log for ObservedLog {
     fn partitions(&self, topic: Topic) -> u32 {
         self.inner.partitions(topic)
     }
@@ -66,24 +66,24 @@ impl Log for Witness {
 
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error> {
         let inner = self.inner.fence(topic, partition).await?;
-        Ok(Box::new(Watched { inner, partition, witness: self.clone() }))
+        Ok(Box::new(Watched { inner, partition, observed: self.clone() }))
     }
 }
 
 struct Watched {
     inner: Box<dyn Fenced>,
     partition: u32,
-    witness: Witness,
+    observed: ObservedLog,
 }
 
 #[async_trait]
 impl Fenced for Watched {
     async fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
-        let (partition, witness) = (self.partition, &self.witness);
-        let now = witness.end(partition).await?;
-        let taken = witness.taken.lock().unwrap().get(&partition).copied().unwrap_or(0);
+        let (partition, observed) = (self.partition, &self.observed);
+        let now = observed.end(partition).await?;
+        let taken = observed.taken.lock().unwrap().get(&partition).copied().unwrap_or(0);
         let attempts = records.iter().map(|record| Attempt { record: record.clone(), partition, ends: taken..=now });
-        witness.attempts.lock().unwrap().extend(attempts);
+        observed.attempts.lock().unwrap().extend(attempts);
         self.inner.append(records).await
     }
 }

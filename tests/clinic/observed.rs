@@ -1,31 +1,31 @@
-//! The topic of reminders as a subscriber hears it.
+//! The topic of reminders as a subscriber reads it.
 
-use super::rules::{Told, What};
+use super::rules::{Entry, What};
 use foretell_events::record::Record;
 use foretell_events::reminder::Announcement;
 use foretell_events::{Fact, codec};
 use std::collections::BTreeMap;
 
-/// Something on the topic.
+/// An entry of the topic.
 #[derive(Debug, Clone)]
-pub struct Heard {
+pub struct Observed {
     pub at_ms: i64,
     pub reminder_id: String,
-    pub told: Told,
-    /// When the reminder is not to be sent any more; none for a withdrawal.
+    pub entry: Entry,
+    /// When the reminder must no longer be sent; none for a withdrawal.
     pub expires_ms: Option<i64>,
 }
 
-/// Knows which reminder an id was for.
+/// Remembers the reminder of each id.
 #[derive(Default)]
-pub struct Ear {
+pub struct Observer {
     /// Step, and start by appointment.
     known: BTreeMap<String, (String, BTreeMap<String, i64>)>,
 }
 
-impl Ear {
-    /// What a record says; errs where it is no reminder, or takes back what was never announced.
-    pub fn hear(&mut self, record: &Record) -> Result<Heard, String> {
+impl Observer {
+    /// The entry of a record; fails if it is not a reminder, or withdraws what was never announced.
+    pub fn observe(&mut self, record: &Record) -> Result<Observed, String> {
         let event = codec::decode(record).map_err(|faults| format!("{record:?}: {faults}"))?;
         let (at_ms, key) = (event.envelope.time_ms, (event.envelope.tenant.clone(), event.fact.subject().to_owned()));
         match event.fact {
@@ -45,7 +45,7 @@ impl Ear {
                 self.known.insert(reminder_id.clone(), (step.clone(), starts));
                 let expires_ms = Some(instant_ms(&due.expires_at)?);
                 let what = What::Due { step, local_start, zone: time_zone, start_ms, channels, others };
-                Ok(Heard { at_ms, reminder_id, told: Told { key, appointment: appointment_id, what }, expires_ms })
+                Ok(Observed { at_ms, reminder_id, entry: Entry { key, appointment: appointment_id, what }, expires_ms })
             }
             Fact::ReminderWithdrawn(gone) => {
                 let known = self
@@ -56,9 +56,9 @@ impl Ear {
                 let reasons = ["cancelled", "deleted", "rescheduled", "erased"];
                 let reason = reasons.into_iter().find(|reason| *reason == gone.reason);
                 let reason = reason.ok_or_else(|| format!("{gone:?} for no reason"))?;
-                let told =
-                    Told { key, appointment: gone.appointment_id, what: What::Withdrawn { step, start_ms, reason } };
-                Ok(Heard { at_ms, reminder_id: gone.reminder_id, told, expires_ms: None })
+                let entry =
+                    Entry { key, appointment: gone.appointment_id, what: What::Withdrawn { step, start_ms, reason } };
+                Ok(Observed { at_ms, reminder_id: gone.reminder_id, entry, expires_ms: None })
             }
             other => Err(format!("{other:?} among the reminders")),
         }

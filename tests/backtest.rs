@@ -27,7 +27,7 @@ fn every_row_has_a_line_and_users_with_history_a_score() {
             let (score, ratio) = (line["score"].as_f64(), line["likelihood_ratio"].as_f64());
             assert_eq!(score.is_some(), ratio.is_some(), "{line}");
             match score {
-                // What speaks for the user is an address and a network of their own; all else adds to the odds.
+                // An address and a network of their own reduce the odds of an attack; everything else increases them.
                 Some(score) => {
                     let least = own.own_address.factor * own.own_network.factor * 0.999_999;
                     assert!(score < 1.0 && score / (1.0 - score) >= ratio.unwrap_or(0.0) * least, "{line}");
@@ -39,7 +39,7 @@ fn every_row_has_a_line_and_users_with_history_a_score() {
     }
 }
 
-/// The published rule punishes weak matches; the repaired one ranks attack addresses better on the same rows.
+/// The published rule penalises weak matches; the corrected one ranks attack addresses better on the same rows.
 #[test]
 fn the_monotone_mode_ranks_attacks_better_and_never_scores_higher() {
     let ((faithful, before), (monotone, after)) = (backtest(Mode::Faithful), backtest(Mode::Monotone));

@@ -1,7 +1,7 @@
-//! Holds the catalogue's files against the codec: what a schema says is what is read.
+//! Compares the catalogue's files with the codec: both must accept the same events.
 //!
-//! Every example is damaged in every field in dozens of ways, and schema and codec must judge each of them alike.
-//! Where the codec may be stricter is listed in [`stricter`], with its reason; it is never more lenient.
+//! Every example is damaged in every field in dozens of ways, and schema and codec must judge each of them alike. Where
+//! the codec may be stricter is listed in [`stricter`], with the reason; it is never more lenient.
 
 #![allow(clippy::unwrap_used, reason = "a file of the catalogue that cannot be read fails its test")]
 
@@ -26,7 +26,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("catalog")
 }
 
-/// Every type that is written to a topic: facts, and what nobody folds.
+/// Every type that is written to a topic: facts, and types that are not folded.
 fn all() -> impl Iterator<Item = &'static Type> {
     TYPES.iter().chain([&DECISION])
 }
@@ -135,14 +135,14 @@ fn every_example_is_valid_and_survives_both_modes() {
     }
 }
 
-/// What the codec refuses and a schema cannot say.
+/// What the codec rejects and a schema cannot express.
 fn stricter(faults: &Faults) -> bool {
     faults.iter().all(|fault| match fault.code {
-        // Which zones exist is known to the database alone.
+        // Only the time zone database determines which zones exist.
         codec::UNKNOWN_TIME_ZONE => true,
-        // A document is bounded in the bytes of its text.
+        // The limit of a document is in bytes of its text.
         codec::TOO_LONG => fault.pointer.ends_with("/document"),
-        // A pattern knows the shape of a local time and not the length of months.
+        // A pattern describes the form of a local time, but not the lengths of months.
         codec::INVALID_TIME => ["/starts_at", "/local_start"].iter().any(|field| fault.pointer.ends_with(field)),
         _ => false,
     })
@@ -246,7 +246,7 @@ fn schema_and_codec_judge_damaged_examples_alike() {
         for (path, example) in examples(known) {
             let mut found = Vec::new();
             places(&example["data"], "/data", &mut found);
-            // Fields that the example does without are tried as well.
+            // Fields that are missing in the example are tried as well.
             found.extend(properties.keys().map(|field| format!("/data/{field}")));
             found.push("/data/unknown_field".to_owned());
             for place in found {
@@ -289,7 +289,7 @@ fn with(example: &Value, place: &str, value: &Value) -> Value {
     damaged
 }
 
-/// What is a policy, and what is none, for the schema and for the one who reads it.
+/// Which documents are policies, for the schema and for the reader.
 #[test]
 fn schema_and_policies_agree() {
     let rule = json!({"code": "OURS", "when": "true", "factor": 2.0, "mode": "shadow", "description": "x"});
@@ -309,8 +309,8 @@ fn agree<D: Document>(schema: &str, base: &D, documents: &[Value]) {
     assert!(jsonschema::meta::is_valid(&schema));
     let validator = jsonschema::options().build(&schema).unwrap();
     let whole = serde_json::to_value(base).unwrap();
-    let said = validator.iter_errors(&whole).next().map(|error| error.to_string());
-    assert_eq!(said, None, "the settings are a policy themselves");
+    let first = validator.iter_errors(&whole).next().map(|error| error.to_string());
+    assert_eq!(first, None, "the settings are a policy themselves");
     let mut places_of = Vec::new();
     for document in std::iter::once(&whole).chain(documents) {
         assert!(validator.is_valid(document) && D::read(document, base).is_ok(), "{document}");
@@ -324,7 +324,7 @@ fn agree<D: Document>(schema: &str, base: &D, documents: &[Value]) {
     let values = replacements().into_iter().chain([json!("shadow"), json!("deny"), json!(0.5), json!(10_001.0)]);
     for value in values {
         for (event, place) in &places_of {
-            // Whether an expression means anything is not for a schema to say.
+            // A schema cannot check whether an expression is valid.
             if place.ends_with("/when") && value.is_string() {
                 continue;
             }
@@ -333,7 +333,7 @@ fn agree<D: Document>(schema: &str, base: &D, documents: &[Value]) {
             match (by_schema, D::read(&document, base)) {
                 (true, Ok(_)) => valid += 1,
                 (false, Err(_)) => refused += 1,
-                // Relations between fields, whole numbers with a point, and what a merge patch takes away.
+                // Relations between fields, whole numbers with a point, and what a merge patch removes.
                 (true, Err(why)) if why.detail.contains("challenge_at") || why.detail.contains("floating point") => {}
                 (false, Ok(_)) if value.is_null() => {}
                 (_, by_policy) => {
@@ -360,7 +360,7 @@ fn a_slip_of_the_pen_is_answered_with_the_type_that_was_meant() {
 }
 
 #[test]
-fn decisions_are_what_their_schema_says_and_are_read_back() {
+fn decisions_match_their_schema_and_are_read_back() {
     let validator = validator(&DECISION);
     let mut tally = Tally::new();
     for (path, example) in examples(&DECISION) {
@@ -376,7 +376,7 @@ fn decisions_are_what_their_schema_says_and_are_read_back() {
                 assert!(!validator.is_valid(&without(&example, place)["data"]), "{path}: {place}");
             }
         }
-        // What answers gained later is absent in decisions of older versions.
+        // Fields that answers gained later are missing in decisions of older versions.
         if example.pointer("/data/thresholds").is_some() {
             assert!(validator.is_valid(&without(&example, "/data/thresholds")["data"]), "{path}: thresholds");
             assert!(!validator.is_valid(&without(&example, "/data/thresholds/deny_at")["data"]), "{path}: deny_at");

@@ -49,7 +49,7 @@ fn score(rows: &Materialized<Logins>, event: &Event, policy: &Policy) -> login::
     login::score(&Evidence::of(user, &features, &login.attempt, at_ms), policy)
 }
 
-/// Folds a file, spread over partitions as a topic would, and compares each row's ratio before it is folded.
+/// Folds a file, spread over partitions as in a topic, and compares each row's ratio before it is folded.
 fn reproduce(name: &str, partitions: u32) -> usize {
     let policy = Policy { mode: Mode::Faithful, ..Policy::default() };
     let mut rows = Materialized::new(Logins::default());
@@ -86,7 +86,7 @@ fn every_golden_score_is_reproduced() {
     }
 }
 
-/// The row that the documentation works by hand.
+/// The row that the documentation computes step by step.
 #[test]
 fn the_worked_row_is_reproduced() {
     let policy = Policy { mode: Mode::Faithful, ..Policy::default() };
@@ -103,9 +103,9 @@ fn the_worked_row_is_reproduced() {
     unreachable!("the file has a row 21");
 }
 
-/// And so does a backtest of the same files.
+/// A backtest of the same files has the same result.
 #[test]
-fn a_backtest_says_the_same() {
+fn a_backtest_has_the_same_result() {
     for (name, _) in FILES {
         let loaded = source::read(&path(name), Format::Rba, TENANT).expect("the file is committed");
         let mut options = LoginOptions::default();

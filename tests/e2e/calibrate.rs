@@ -1,4 +1,4 @@
-//! A history is made up and thresholds follow from it, as a person runs it: files, tables, exit codes.
+//! A simulated history and the thresholds that follow from it, from the command line: files, tables, exit codes.
 
 use crate::deployment::Deployment;
 use crate::process::Service;
@@ -65,7 +65,7 @@ async fn an_imported_history_has_no_attack_in_it() {
 }
 
 #[test]
-fn what_cannot_be_simulated_or_calibrated_is_said() {
+fn what_cannot_be_simulated_or_calibrated_is_reported() {
     let deployment = Deployment::disk();
     let file = deployment.scratch_file("unlabelled.jsonl");
     let file = file.to_str().expect("text");

@@ -1,4 +1,4 @@
-//! Commands, as a person or a script meets them: what they print, what they say, and how they exit.
+//! Commands, as people and scripts use them: their output, messages and exit codes.
 
 use crate::deployment::{Deployment, stderr, stdout};
 use crate::facts::{self, SAMPLE, SAMPLE_ROWS};
@@ -27,7 +27,7 @@ fn settings_are_checked_and_printed() {
     assert_eq!(dumped["reads"]["stale_ms_max"].as_integer(), Some(7));
     let flag = with("[http]\nlisten = \"127.0.0.1:1\"\n", &["config", "dump", "--listen", "127.0.0.1:2"]);
     let flag: toml::Table = stdout(&flag).parse().expect("TOML");
-    assert_eq!(flag["http"]["listen"].as_str(), Some("127.0.0.1:2"), "flags stand over the file");
+    assert_eq!(flag["http"]["listen"].as_str(), Some("127.0.0.1:2"), "flags take precedence over the file");
     assert_eq!(flag["log"].as_str(), Some(deployment.config().log.as_str()), "and so does the environment");
     let defaults: toml::Table = deployment.output(&["config", "dump", "--defaults"]).parse().expect("TOML");
     assert_eq!(defaults["log"].as_str(), Some("disk:./data"));
@@ -76,7 +76,7 @@ fn documents_are_printed_without_settings_or_data() {
 }
 
 #[test]
-fn a_command_that_is_asked_wrongly_exits_2_and_says_how_to_ask() {
+fn a_wrong_command_line_exits_2_and_prints_the_usage() {
     let deployment = Deployment::disk();
     for arguments in [
         &["server"][..],
@@ -114,7 +114,7 @@ fn text(path: &std::path::Path) -> &str {
     path.to_str().expect("text")
 }
 
-/// Byte order marks, CRLF, a last line without an end, gzip; and UTF-16 is named.
+/// Byte order marks, CRLF, a last line without an end, gzip; UTF-16 is rejected by name.
 #[test]
 fn files_of_windows_tools_are_read_by_every_command() {
     let deployment = Deployment::disk();
@@ -167,7 +167,7 @@ fn files_of_windows_tools_are_read_by_every_command() {
     }
 }
 
-/// A signal would be no exit code: a stack that overflows ends the process.
+/// A stack overflow would end the process with a signal instead of an exit code.
 #[test]
 fn deep_documents_are_refused_by_every_command() {
     let deployment = Deployment::disk();
@@ -239,7 +239,7 @@ async fn an_instance_is_inspected_while_it_runs_and_when_it_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_tells_by_its_exit_code() {
+async fn health_reports_through_its_exit_code() {
     let deployment = Deployment::disk();
     let service = Service::ready(&deployment, &[]).await;
     assert_eq!(parsed(&deployment.output(&["health", &service.url]))["status"], "ready");

@@ -1,8 +1,8 @@
-//! Kill -9 at any moment: of the service that folds, and of the process that imports. Afterwards the rows are those
-//! of a run that nothing happened to.
+//! Kill -9 at any moment: of the service that folds, and of the process that imports. Afterwards the rows are those of
+//! an undisturbed run.
 //!
-//! The moments are drawn from a seed, as a share of the file that must be in the log; a few milliseconds, drawn
-//! as well, take them off the border of a batch.
+//! The moments are drawn from a seed, as a share of the file that must be in the log; a few additional milliseconds,
+//! drawn as well, move them away from the boundary of a batch.
 
 use crate::deployment::{Deployment, Rows, assert_same};
 use crate::facts;
@@ -33,7 +33,7 @@ impl Files {
         ["import", kind, path.to_str().expect("text"), "--format", "events"]
     }
 
-    /// The rows of a run that nothing happens to.
+    /// The rows of an undisturbed run.
     async fn undisturbed(&self) -> Rows {
         let deployment = Deployment::disk();
         for (kind, path, _) in &self.of {
@@ -43,15 +43,14 @@ impl Files {
     }
 }
 
-/// The rows when everything is folded.
+/// The rows after everything is folded.
 async fn folded(deployment: &Deployment) -> Rows {
     Service::ready(deployment, &[]).await.process.stop().await;
     assert_eq!(deployment.records(Topic::DeadLetters).await, 0, "every event was folded");
     deployment.rows().await
 }
 
-/// The events that are in the log according to the only journal in a directory that is not finished; none yet
-/// where there is no journal.
+/// The events that are in the log according to the only unfinished journal in a directory; 0 if there is no journal.
 fn journalled(directory: &Path, total: u64) -> u64 {
     let files = std::fs::read_dir(directory).into_iter().flatten();
     let journals = files.filter_map(|file| {
@@ -63,8 +62,8 @@ fn journalled(directory: &Path, total: u64) -> u64 {
     journals.max().unwrap_or(0)
 }
 
-/// Waits until a drawn share of the file is in the log, `round` of `rounds`, and a few milliseconds more. An import
-/// that ends before is one that a busy machine let run on.
+/// Waits until a drawn share of the file is in the log, `round` of `rounds`, and a few milliseconds more. On a busy
+/// machine the import may have ended before.
 async fn moment(directory: &Path, import: &mut Process, total: u64, (round, rounds): (u64, u64)) {
     let share = total * 8 / 10 / rounds;
     let at = share * round + facts::drawn(total, round, share);

@@ -1,4 +1,4 @@
-//! Dead letters, as an operator meets them: over the socket of a running instance, and with nobody serving.
+//! Dead letters, as an operator handles them: over the socket of a running instance, and without a running service.
 
 use crate::deployment::{Deployment, stderr, stdout};
 use crate::facts;
@@ -16,7 +16,7 @@ fn record(key: &str, value: &impl ToString) -> NewRecord {
     NewRecord { topic: Topic::Logins, key, value, headers: vec![("content-type".into(), content_type)] }
 }
 
-/// The letters that a list names.
+/// The letters in a list.
 fn listed(deployment: &Deployment, arguments: &[&str]) -> Vec<Value> {
     let all = [&["dead-letters", "list", "--json"], arguments].concat();
     let lines = deployment.output(&all);
@@ -27,7 +27,7 @@ fn id(letter: &Value) -> &str {
     letter["id"].as_str().expect("an id")
 }
 
-/// Three records that cannot be folded: two of them can be mended.
+/// Three records that cannot be folded, two of which can be repaired.
 async fn spoil(deployment: &Deployment) {
     let login = |id: &str, data: Value| facts::event(id, "login.succeeded", AT_MS, &data);
     let bad = vec![
@@ -74,7 +74,7 @@ async fn mended(deployment: &Deployment) {
     let mended = redrive(&[id(&no_ip), "--patch", patch, "--execute"]);
     assert_eq!(mended.status.code(), Some(0), "{}", stderr(&mended));
     for user in ["ada", "bob"] {
-        until("the mended event is folded", async || {
+        until("the repaired event is folded", async || {
             let user = service.get(&format!("/v1/users/{user}")).await;
             (user.body["history"]["successes"] == 1).then_some(())
         })
@@ -93,7 +93,7 @@ async fn mended(deployment: &Deployment) {
 
     let all = listed(deployment, &["--all"]);
     service.process.stop().await;
-    assert_eq!(listed(deployment, &["--all"]), all, "the same with nobody serving");
+    assert_eq!(listed(deployment, &["--all"]), all, "the same without a running service");
     assert_eq!(all.len(), 3);
     let shown = deployment.output(&["dead-letters", "show", id(&wrong_key)]);
     assert!(shown.contains("redriven to") && shown.contains("the key was wrong"), "{shown}");
@@ -102,17 +102,17 @@ async fn mended(deployment: &Deployment) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_of_a_directory_are_mended() {
+async fn dead_letters_of_a_directory_are_repaired() {
     mended(&Deployment::disk()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_of_a_cluster_are_mended() {
+async fn dead_letters_of_a_cluster_are_repaired() {
     mended(&Deployment::cluster()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_wrongly_touches_nothing() {
+async fn a_wrong_command_line_changes_nothing() {
     let deployment = Deployment::disk();
     let scratch = deployment.scratch_file("patch.json");
     std::fs::write(&scratch, "{}").expect("written");

@@ -1,5 +1,5 @@
-//! Decisions, as those see them who ask, answer and report: kept across the end of a process, found by their id, told
-//! about, and counted by reason, over a running instance and with nobody serving.
+//! Decisions, as callers and analysts see them: kept beyond the end of a process, found by their id, labelled, and
+//! counted by reason, over a running instance and without a running service.
 
 use crate::deployment::Deployment;
 use crate::facts;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-#[allow(clippy::disallowed_methods, reason = "events are told from now")]
+#[allow(clippy::disallowed_methods, reason = "events are dated relative to now")]
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as i64
 }
@@ -30,7 +30,7 @@ async fn scored(service: &Service) -> Vec<Value> {
     decisions
 }
 
-/// The users were there before.
+/// Creates the history of the users.
 async fn begun(service: &Service) {
     let login = |n: usize| facts::event(&format!("e{n}"), "login.succeeded", now_ms() - 3_600_000, &attempt(2 * n));
     service.fold(&(0..9).map(login).collect::<Vec<_>>()).await;
@@ -48,7 +48,7 @@ fn report(deployment: &Deployment, arguments: &[&str]) -> Value {
     serde_json::from_str(&deployment.output(&all)).expect("JSON")
 }
 
-/// How often each reason was given, and how often to fraud, by the answers alone.
+/// How often each reason was given, and how often for fraud, computed from the answers alone.
 fn by_reason(decisions: &[(Value, Option<&str>)]) -> BTreeMap<String, (u64, u64, u64)> {
     let mut counts = BTreeMap::<String, (u64, u64, u64)>::new();
     for (decision, label) in decisions {
@@ -76,7 +76,7 @@ async fn told_and_reported(deployment: &Deployment) {
     for decision in &decisions {
         assert_eq!(service.get(&path(decision)).await.good()["id"], decision["id"], "it outlives the process");
     }
-    // What looks stolen was, but once; what looks familiar was the user's own, where somebody says so.
+    // All suspicious ones but one are fraud; familiar ones are legitimate, if they are labelled.
     let labels = |n: usize| match n {
         1 | 3 | 5 => Some("fraud"),
         0 | 2 | 7 => Some("legitimate"),
@@ -113,7 +113,7 @@ async fn told_and_reported(deployment: &Deployment) {
     let last = service.post("/v1/risk/logins", &attempt(1)).await.good();
     service.process.stop().await;
     let later = report(deployment, &["--tenant", "default"]);
-    assert_eq!(later["total"]["given"], 13, "with nobody serving, and the last one");
+    assert_eq!(later["total"]["given"], 13, "without a running service, and including the last one");
     assert_eq!(later["total"]["labelled"], serving["total"]["labelled"]);
     assert_eq!(report(deployment, &["--tenant", "other"])["total"]["given"], 0);
     let tomorrow = rfc3339(now_ms() + 86_400_000);
@@ -134,7 +134,7 @@ async fn told_and_reported(deployment: &Deployment) {
     assert!(verdicts.iter().all(|device| matches!(device.as_deref(), Some("laptop" | "stolen"))), "{verdicts:?}");
 }
 
-/// The devices that verdicts name.
+/// The devices in verdicts.
 async fn verdicts(ports: &foretell::app::Ports) -> Vec<Option<String>> {
     let mut devices = Vec::new();
     for partition in 0..ports.log.partitions(Topic::Logins) {
@@ -156,11 +156,11 @@ async fn verdicts(ports: &foretell::app::Ports) -> Vec<Option<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn decisions_in_a_directory_are_told_and_reported() {
+async fn decisions_in_a_directory_are_listed_and_reported() {
     told_and_reported(&Deployment::disk()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn decisions_on_a_cluster_are_told_and_reported() {
+async fn decisions_on_a_cluster_are_listed_and_reported() {
     told_and_reported(&Deployment::cluster()).await;
 }

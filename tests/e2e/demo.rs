@@ -1,4 +1,4 @@
-//! The demo is the first thing that anybody sees of it.
+//! The demo is the first contact with Foretell, so its whole output is tested.
 
 use crate::deployment::Deployment;
 use crate::process::{Process, until};
@@ -7,18 +7,18 @@ use std::collections::BTreeSet;
 
 const DEMO: [&str; 3] = ["demo", "--listen", "127.0.0.1:0"];
 
-/// A terminal that the whole story has to fit.
+/// Lines of a terminal that the whole output must fit in.
 const LINES: usize = 50;
 const COLUMNS: usize = 100;
 
 const README: &str = include_str!("../../README.md");
 
-/// Directories of demos that are there.
+/// The number of existing directories of demos.
 fn directories(deployment: &Deployment) -> usize {
     std::fs::read_dir(deployment.scratch().join("tmp")).expect("a directory").count()
 }
 
-/// What a demo prints until `is_shown`.
+/// The output of a demo until `is_shown`.
 async fn printed(demo: &mut Process, is_shown: impl Fn(&str) -> bool) -> String {
     until("the demo has shown everything", async || {
         assert_eq!(demo.ended(), None, "it ended: {}", demo.stderr());
@@ -28,7 +28,7 @@ async fn printed(demo: &mut Process, is_shown: impl Fn(&str) -> bool) -> String 
     demo.stdout()
 }
 
-/// The line of words that answers a question.
+/// The line of text that answers a question.
 fn answer<'a>(printed: &'a str, question: &str) -> &'a str {
     let (_, rest) = printed.split_once(question).unwrap_or_else(|| panic!("{question:?} in {printed}"));
     rest.lines().find_map(|line| line.strip_prefix("  -> ")).expect("an answer")
@@ -53,7 +53,7 @@ async fn the_demo_asks_and_answers_on_one_screen_and_leaves_nothing_behind() {
     for line in printed.lines() {
         assert!(line.chars().count() <= COLUMNS, "it wraps: {line}");
     }
-    assert!(!printed.contains('\u{1b}'), "no colours where nobody sees them: {printed}");
+    assert!(!printed.contains('\u{1b}'), "no colours without a terminal: {printed}");
 
     for (question, begins, reasons) in [
         ("Ada logs in at home", "allow, low risk: score 0.00", vec!["her own address"]),
@@ -77,9 +77,9 @@ async fn the_demo_asks_and_answers_on_one_screen_and_leaves_nothing_behind() {
     end(demo, &deployment).await;
 }
 
-/// What is printed to be copied is what was sent: a shell runs it.
+/// The printed commands are the requests that were sent: a shell can run them.
 #[tokio::test]
-async fn the_commands_of_the_demo_run_in_a_shell_as_they_stand() {
+async fn the_commands_of_the_demo_run_in_a_shell_unchanged() {
     let deployment = Deployment::disk();
     let mut demo = Process::start(&deployment, deployment.command(&DEMO));
     let printed = printed(&mut demo, |printed| printed.contains("Ctrl-C ends the demo")).await;
@@ -97,7 +97,7 @@ async fn the_commands_of_the_demo_run_in_a_shell_as_they_stand() {
     assert_eq!(decisions(&answers[..3]), ["allow", "challenge", "deny"]);
     assert_eq!((&answers[3]["client_id"], &answers[4]["client_id"]), (&json!("george"), &json!("fatima")));
     assert_eq!(answers[5]["effective"]["rules"][0]["code"], "ABROAD");
-    // As the demo says of its policy.
+    // As the demo describes its policy.
     assert_eq!(run(commands[1])["decision"], "deny");
     end(demo, &deployment).await;
 }

@@ -1,4 +1,4 @@
-//! Where an instance lives: a directory, or topics and a keyspace of its own on the clusters.
+//! Where an instance stores its data: in a directory, or in its own topics and keyspace on the clusters.
 
 use crate::process::PATIENCE;
 use crate::services::Services;
@@ -41,17 +41,17 @@ impl Deployment {
         })
     }
 
-    /// An instance on the clusters, with topics and a schema made by `migrate`. A killed member is missed soon.
+    /// An instance on the clusters, with topics and a schema created by `migrate`. A killed member is detected soon.
     pub fn cluster() -> Self {
         Self::cluster_of_sessions(3_000)
     }
 
-    /// The same, where groups miss a member that says nothing for so long.
+    /// The same, with groups that remove a silent member after this time.
     pub fn cluster_of_sessions(session_timeout_ms: u32) -> Self {
         Self::migrated(&service("KAFKA_BROKERS"), &service("CASSANDRA_NODES"), 1, session_timeout_ms)
     }
 
-    /// The same on services of its own, with a copy of every row on every node.
+    /// The same on separate services, with a copy of every row on every node.
     pub fn on(services: &Services) -> Self {
         Self::migrated(&services.brokers, &services.nodes, services.nodes.split(',').count(), 3_000)
     }
@@ -71,7 +71,7 @@ impl Deployment {
         });
         let began = Instant::now();
         let mut created = deployment.run(&["migrate"]);
-        // Nodes of a ring that has just been started answer before they know of each other; migrating again is safe.
+        // Nodes of a new ring answer before they have found each other; migrating again is safe.
         while stderr(&created).contains("Not enough nodes are alive") && began.elapsed() < PATIENCE {
             created = deployment.run(&["migrate"]);
         }
@@ -83,15 +83,15 @@ impl Deployment {
         deployment
     }
 
-    /// An instance with these settings; each is named as its environment variable ends.
+    /// An instance with these settings; each key is the end of its environment variable.
     pub fn with(settings: impl FnOnce(&Path) -> Vec<(&'static str, String)>) -> Self {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let mut settings = settings(scratch.path());
         settings.push(("TOPICS__PARTITIONS", PARTITIONS.to_string()));
-        // Rows are waited for, however busy the machine is.
+        // Tests wait for rows, however busy the machine is.
         settings.push(("HTTP__SCORE_DEADLINE_MS", "20000".into()));
         settings.push(("TOPICS__EMBEDDED_PARTITIONS", PARTITIONS.to_string()));
-        // A reminder for each visit and step, whatever else the client has on that day: stories count them.
+        // One reminder for each visit and step, whatever else the client has on that day: stories count them.
         settings.push(("REMINDERS__POLICY__GROUP_SAME_DAY", "false".into()));
         settings.push(("REMINDERS__POLICY__CLIENT_DAY_REMINDERS_MAX", "64".into()));
         let steps = "[{id = '72h', before_hours = 72}, {id = '24h', before_hours = 24}]";
@@ -100,12 +100,12 @@ impl Deployment {
         Self { scratch, settings, files: AtomicU32::new(0) }
     }
 
-    /// The same with another setting, for the processes that start from now on.
+    /// Changes a setting, for processes that start from now on.
     pub fn set(&mut self, key: &str, value: &str) {
         self.settings.push((format!("FORETELL__{key}"), value.to_owned()));
     }
 
-    /// The same with another variable of the environment.
+    /// Changes another environment variable.
     pub fn set_variable(&mut self, name: &str, value: &str) {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
@@ -115,13 +115,13 @@ impl Deployment {
         self.scratch.path()
     }
 
-    /// A path in the scratch directory that nothing else has.
+    /// A new path in the scratch directory.
     pub fn scratch_file(&self, name: &str) -> PathBuf {
         let number = self.files.fetch_add(1, Ordering::Relaxed);
         self.scratch().join(format!("{number}-{name}"))
     }
 
-    /// The topic as it is called here.
+    /// The full name of the topic here.
     pub fn topic(&self, topic: Topic) -> String {
         format!("{}{}", self.config().topics.prefix, topic.name())
     }
@@ -131,7 +131,7 @@ impl Deployment {
         self.config().log.strip_prefix("kafka://").expect("a log on Kafka").to_owned()
     }
 
-    /// The binary with this deployment's settings and nothing else of our environment.
+    /// The binary with this deployment's settings and nothing else of the test's environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_foretell"));
         let temporary = self.scratch().join("tmp");
@@ -146,14 +146,14 @@ impl Deployment {
         self.command(arguments).stdin(Stdio::null()).output().expect("the binary runs")
     }
 
-    /// Runs a command that succeeds; what it printed.
+    /// Runs a command that succeeds; returns its output.
     pub fn output(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
         stdout(&output)
     }
 
-    /// Runs a command that fails with this code; what it said.
+    /// Runs a command that fails with this code; returns its messages.
     pub fn failure(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
@@ -166,12 +166,12 @@ impl Deployment {
         config::load(Layers { environment: self.settings.clone(), ..Layers::default() }).expect("usable settings")
     }
 
-    /// Log and store, opened here; of a directory, only while nobody serves it.
+    /// Log and store, opened here; a directory only while no process serves it.
     pub async fn open(&self) -> Ports {
         app::open(&self.config(), Arc::new(System)).await.expect("log and store")
     }
 
-    /// Records of a topic that nobody writes in transactions.
+    /// Records of a topic that is not written in transactions.
     pub async fn records(&self, topic: Topic) -> i64 {
         let ports = self.open().await;
         let mut records = 0;
@@ -181,7 +181,7 @@ impl Deployment {
         records
     }
 
-    /// How often each reminder is on the topic, read committed, and the partitions of the topic.
+    /// How often each reminder is on the topic, read committed, and the number of partitions of the topic.
     pub async fn reminders(&self) -> (BTreeMap<String, usize>, u32) {
         let log = self.open().await.log;
         let mut reminders = BTreeMap::new();
@@ -220,26 +220,26 @@ impl Deployment {
     }
 }
 
-/// That two instances have the same rows; names the first ones that differ.
+/// Asserts that two instances have the same rows; names the first ones that differ.
 pub fn assert_same(left: &Rows, right: &Rows) {
     let keys: std::collections::BTreeSet<_> = left.keys().chain(right.keys()).collect();
     let differing: Vec<_> = keys.into_iter().filter(|key| left.get(*key) != right.get(*key)).collect();
     assert!(differing.is_empty(), "{} of {} rows differ: {differing:.3?}", differing.len(), left.len());
 }
 
-/// The address of a service that the environment names.
+/// The address of a service from the environment.
 pub fn service(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!("{variable} is not set: run this under `scripts/services up -k 1 -c 1 -- cargo test --test e2e`")
     })
 }
 
-/// What a command printed.
+/// The output of a command.
 pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("text")
 }
 
-/// What a command said.
+/// The messages of a command.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text")
 }

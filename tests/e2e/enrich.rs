@@ -1,4 +1,4 @@
-//! Files about addresses beside real processes: absent, put in place, spoilt, and used by commands.
+//! Data files of addresses with real processes: missing, added, damaged, and used by commands.
 
 use crate::deployment::Deployment;
 use crate::facts;
@@ -9,7 +9,7 @@ use maxminddb_writer::paths::IpAddrWithMask;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Puts a data file in place that knows 203.0.113.0/24 as of a country.
+/// Puts a data file in place that locates 203.0.113.0/24 in a country.
 fn place(path: &Path, country: &str, built_s: u64) {
     let mut database = Database::default();
     database.metadata.ip_version = IpVersion::V4;
@@ -58,7 +58,7 @@ async fn a_service_without_its_files_serves_and_takes_them_up_when_they_come() {
 
     std::fs::write(&city, "spoilt").expect("written");
     std::fs::write(&deny, "<html>\n").expect("written");
-    until("what is spoilt is said", async || {
+    until("the damaged file is reported", async || {
         let notices = service.get("/readyz?verbose").await.good()["notices"].to_string();
         (notices.contains("city.mmdb") && notices.contains("deny.netset")).then_some(())
     })

@@ -1,4 +1,4 @@
-//! Facts to bring in: a public sample, and files made here, the same ones each time.
+//! Facts to import: a public sample, and reproducible files made here.
 
 use foretell_events::codec::rfc3339;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// 1 February 2026, 00:00 UTC.
 const BEGIN_MS: i64 = 1_769_904_000_000;
 
-/// A number below `below` that depends on `seed` and `index` alone.
+/// A number below `below` that only depends on `seed` and `index`.
 pub fn drawn(seed: u64, index: u64, below: u64) -> u64 {
     xxh3_64_with_seed(&index.to_le_bytes(), seed) % below
 }
@@ -50,8 +50,8 @@ pub fn event(id: &str, kind: &str, time_ms: i64, data: &Value) -> Value {
     })
 }
 
-/// Writes so many logins as JSON Lines. One user has a quarter of them, so that batches end early, and an address
-/// and a network are shared by many, so that most rows are counted over users.
+/// Writes this many logins as JSON Lines. One user has a quarter of them, so that batches end early, and many share an
+/// address and a network, so that most rows are counted over users.
 pub fn write_logins(path: &Path, count: u64) {
     let lines = (0..count).map(|n| {
         let user = if drawn(1, n, 4) == 0 { 0 } else { drawn(2, n, 300) };
@@ -67,7 +67,7 @@ pub fn write_logins(path: &Path, count: u64) {
     std::fs::write(path, lines.collect::<String>()).expect("written");
 }
 
-/// Writes the story of so many visits as JSON Lines: booked, sometimes moved, then kept, missed or cancelled.
+/// Writes the events of this many visits as JSON Lines: booked, sometimes moved, then kept, missed or cancelled.
 pub fn write_visits(path: &Path, count: u64) {
     let mut events = Vec::new();
     for n in 0..count {
@@ -80,18 +80,18 @@ pub fn write_visits(path: &Path, count: u64) {
         };
         let booked_ms = BEGIN_MS + n as i64 * 60_000;
         let starts_ms = booked_ms + (1 + drawn(13, n, 30) as i64) * DAY_MS;
-        let mut tell = |kind: &str, time_ms, data: &Value| {
-            let told = event(&format!("{n}-{kind}"), &format!("appointment.{kind}"), time_ms, data);
-            events.push((time_ms, told.to_string()));
+        let mut add = |kind: &str, time_ms, data: &Value| {
+            let added = event(&format!("{n}-{kind}"), &format!("appointment.{kind}"), time_ms, data);
+            events.push((time_ms, added.to_string()));
         };
-        tell("booked", booked_ms, &with("starts_at", json!(rfc3339(starts_ms))));
+        add("booked", booked_ms, &with("starts_at", json!(rfc3339(starts_ms))));
         if drawn(14, n, 6) == 0 {
-            tell("rescheduled", booked_ms + 1_000, &with("starts_at", json!(rfc3339(starts_ms + DAY_MS))));
+            add("rescheduled", booked_ms + 1_000, &with("starts_at", json!(rfc3339(starts_ms + DAY_MS))));
         }
         match drawn(15, n, 6) {
-            0 => tell("missed", starts_ms + 2 * DAY_MS, &ids),
-            1 => tell("cancelled", starts_ms - 3_600_000, &with("cancelled_by", json!("client"))),
-            _ => tell("attended", starts_ms + 2 * DAY_MS, &ids),
+            0 => add("missed", starts_ms + 2 * DAY_MS, &ids),
+            1 => add("cancelled", starts_ms - 3_600_000, &with("cancelled_by", json!("client"))),
+            _ => add("attended", starts_ms + 2 * DAY_MS, &ids),
         }
     }
     events.sort();
@@ -99,15 +99,15 @@ pub fn write_visits(path: &Path, count: u64) {
     std::fs::write(path, lines.collect::<String>()).expect("written");
 }
 
-/// How a client of [`write_noshow`] kept their visits.
+/// The history of a client of [`write_noshow`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
     pub attended: u64,
     pub missed: u64,
 }
 
-/// Writes appointments in the layout `noshow`, all of them made up; how each client kept theirs, and how many rows
-/// are faulty and to be left out.
+/// Writes invented appointments in the layout `noshow`; returns the history of each client, and the number of invalid
+/// rows that must be skipped.
 pub fn write_noshow(path: &Path, rows: u64) -> (BTreeMap<String, Kept>, u64) {
     let mut text = String::from(
         "PatientId,AppointmentID,Gender,ScheduledDay,AppointmentDay,Age,Neighbourhood,Scholarship,Hipertension,\
@@ -118,7 +118,7 @@ pub fn write_noshow(path: &Path, rows: u64) -> (BTreeMap<String, Kept>, u64) {
         let client = format!("{}", 7_000 + drawn(21, n, 60));
         let scheduled_ms = BEGIN_MS + drawn(22, n, 40 * 86_400) as i64 * 1_000;
         let day_ms = scheduled_ms - scheduled_ms.rem_euclid(DAY_MS) + drawn(23, n, 25) as i64 * DAY_MS;
-        // Now and then a visit before its booking, or a client not born yet.
+        // Sometimes a visit before its booking, or a client not born yet.
         let (day_ms, age) = match drawn(24, n, 50) {
             0 => (scheduled_ms - 2 * DAY_MS, 30),
             1 => (day_ms, -1),
@@ -140,7 +140,7 @@ pub fn write_noshow(path: &Path, rows: u64) -> (BTreeMap<String, Kept>, u64) {
     (clients, faulty)
 }
 
-/// A visit in 22 hours that was booked long ago, of a client whom one may write to at night: a reminder is due.
+/// A visit in 22 hours that was booked long ago, of a client without quiet hours: a reminder is due.
 pub fn booked(client: u64, now_ms: i64) -> [Value; 2] {
     let profile = json!({"client_id": format!("due-{client}"), "quiet_hours": {"from": "00:00", "to": "00:00"}});
     let visit = json!({

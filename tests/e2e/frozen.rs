@@ -1,8 +1,8 @@
-//! Two processes share the partitions: others come and go, and one is frozen past its session and wakes while the
-//! other owns what it had.
+//! Two processes share the partitions: others come and go, and one is frozen beyond its session and resumes while the
+//! other owns its partitions.
 //!
-//! What a frozen process holds is the worst that a late writer can hold: a batch whose rows are half written, the
-//! fence of a planner, and the belief that all of it is still its own.
+//! A frozen process holds the worst that a late writer can have: a batch with half of its rows written, the fence of a
+//! planner, and no knowledge that its partitions were revoked.
 
 use crate::deployment::{Deployment, PARTITIONS};
 use crate::groups::{GROUPS, members};
@@ -13,12 +13,12 @@ use foretell_domain::address::Family;
 use foretell_ports::clock::{Clock, System};
 use std::collections::BTreeSet;
 
-/// Waits until every group has so many members.
+/// Waits until every group has this many members.
 async fn until_members(deployment: &Deployment, count: usize) {
     until(&format!("{count} members"), async || (members(deployment).await == [count; GROUPS]).then_some(())).await;
 }
 
-/// The partitions of logins and appointments that a process has begun to fold, since it had said so much; at debug.
+/// The partitions of logins and appointments that a process has begun to fold since this length of its log; at debug.
 fn taken_over(service: &Service, since: usize) -> BTreeSet<Place> {
     let said = service.process.stderr();
     let lines = said[since..].lines().filter(|line| line.contains(" folding topic="));
@@ -32,12 +32,12 @@ fn taken_over(service: &Service, since: usize) -> BTreeSet<Place> {
     places.collect()
 }
 
-/// Waits until a process that has joined the only other one has its half.
+/// Waits until a process that has joined the only other one has half of the partitions.
 async fn until_half(joined: &Service, since: usize) {
     until("it has half", async || (taken_over(joined, since).len() == PARTITIONS as usize).then_some(())).await;
 }
 
-/// The first of two, and the one that has joined it.
+/// The first of two processes, and the one that has joined it.
 async fn two_workers() -> (Deployment, [Service; 2]) {
     let mut deployment = Deployment::cluster();
     deployment.set("TELEMETRY__LOG_FILTER", "info,foretell_engine::pipeline=debug");
@@ -80,7 +80,7 @@ async fn a_process_that_wakes_after_its_session_harms_nothing_that_the_other_has
     let stream = Stream::open(&deployment, Story::new(System.now_ms(), 12_000, 2_000), 1).await;
     let (mut torn, mut said) = (0, 0);
     for round in 0..FREEZES {
-        // The one that joined last has what it has begun to fold since, which is half; the other one has the rest.
+        // The last one to join has what it has begun to fold since then, which is half; the other one has the rest.
         let (frozen, joined) = if round % 2 == 0 { (&workers[0], &workers[1]) } else { (&workers[1], &workers[0]) };
         until_half(joined, said).await;
         let owned = &stream.places() - &taken_over(joined, said);
@@ -89,12 +89,12 @@ async fn a_process_that_wakes_after_its_session_harms_nothing_that_the_other_has
         until_members(&deployment, 1).await;
         let lagged: Vec<Place> = at.behind().collect();
         let passed = |seen: &Positions| lagged.iter().all(|place| seen.next(*place) > at.next(*place));
-        stream.until("the other one has gone on where the frozen one stood", passed).await;
+        stream.until("the other one has continued where the frozen one stopped", passed).await;
         said = frozen.process.stderr().len();
         frozen.process.signal("CONT");
         until_members(&deployment, 2).await;
     }
-    // Whoever is frozen between rows and checkpoint writes the rest when it wakes: below what the other one wrote.
+    // A process frozen between rows and checkpoint writes the rest when it resumes: below what the other one wrote.
     assert!(torn > 0, "none of {FREEZES} freezes left rows ahead of their checkpoint");
     let came = stream.end(&deployment, workers.map(|worker| worker.process).into()).await;
     report(&format!(

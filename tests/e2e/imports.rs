@@ -1,4 +1,4 @@
-//! Files of the past: into both deployments, which then answer alike and have the same rows.
+//! Imports of past events into both deployments, which then answer alike and have the same rows.
 
 use crate::deployment::{Deployment, assert_same};
 use crate::facts::{self, SAMPLE, SAMPLE_ROWS};
@@ -10,7 +10,7 @@ use std::path::Path;
 
 const VISITS: u64 = 900;
 
-/// What does not depend on where, when and by which process it was answered.
+/// The part of an answer that does not depend on where, when and by which process it was given.
 fn lasting(mut answer: Value) -> Value {
     let fields = answer.as_object_mut().expect("an object");
     for passing in ["id", "view", "evaluated_at"] {
@@ -19,7 +19,7 @@ fn lasting(mut answer: Value) -> Value {
     answer
 }
 
-/// Asks about users of the sample and clients of the file; every answer is checked against the files themselves.
+/// Queries users of the sample and clients of the file; every answer is checked against the files themselves.
 async fn interview(service: &Service, clients: &BTreeMap<String, facts::Kept>) -> Vec<Value> {
     let mut answers = Vec::new();
     let rows = facts::sample();
@@ -106,7 +106,7 @@ async fn a_running_service_takes_an_import_through_its_url_or_its_socket() {
     assert!(alone.output(&import).starts_with("500 events appended, 0 were there before"));
     assert!(whole.output(&import).starts_with("500 events appended, 0 were there before"), "through the socket");
     assert!(whole.output(&import).starts_with("0 events appended, 500 were there before"));
-    // A journal of its own, so it is sent again; the views know every event.
+    // With a journal of its own, so it is sent again; the views know every event.
     let through_url = [&import[..], &["--to", &service.url]].concat();
     assert!(whole.output(&through_url).starts_with("500 events appended"));
     assert!(whole.output(&through_url).starts_with("0 events appended, 500 were there before"));
@@ -116,7 +116,8 @@ async fn a_running_service_takes_an_import_through_its_url_or_its_socket() {
     assert_eq!(whole.records(Topic::Logins).await, 1_000);
 }
 
-/// One gate for all ways: a file that is refused is refused by the same code, whole, with a service and without one.
+/// One gate for all ways in: an invalid file is rejected with the same code, as a whole, with a service and without
+/// one.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_refuses_the_same_events_whichever_way_they_go() {
     let (whole, alone) = (Deployment::disk(), Deployment::disk());
@@ -148,7 +149,7 @@ async fn an_import_refuses_the_same_events_whichever_way_they_go() {
             assert!(refused.contains(code), "{name}: {refused}");
         }
     }
-    // Own exports may be imported, and events of Windows tools, with more unknown fields than are kept.
+    // Exports of Foretell may be imported, and events of Windows tools, with more unknown fields than are kept.
     let export = login(&|event| {
         event["source"] = json!("urn:foretell:api");
         event["data"]["unknown"] = json!("x".repeat(900_000));
@@ -194,7 +195,7 @@ async fn a_backup_taken_during_an_import_is_a_directory_to_serve() {
     let service = Service::ready(&restored, &[]).await;
     let told = restored.output(&["verify"]);
     assert!(told.contains(&format!("the fold of {records} offsets")) && told.ends_with("; 0 differ\n"), "{told}");
-    // The import goes on where the backup left it: at most the batch under way comes again.
+    // The import continues where the backup left it: at most the batch in progress is sent again.
     restored.output(&import);
     assert!(restored.output(&["verify", "user"]).ends_with("; 0 differ\n"));
     service.process.stop().await;

@@ -14,13 +14,13 @@ async fn a_process_killed_twenty_times_in_the_middle_of_a_fold_loses_and_repeats
     let stream = Stream::open(&deployment, Story::new(System.now_ms(), 12_000, 2_000), 1).await;
     let mut torn = 0;
     for kill in 0..KILLS {
-        // Stopped for the look that proves where it stands, so that it is killed there and nowhere else.
+        // Stopped for the read that determines its position, so that it is killed exactly there.
         let at = stream.halt(&worker.process, (kill, KILLS), &stream.places()).await;
         worker.process.kill();
         torn += u64::from(!stream.ahead(&at).await.is_empty());
         worker = Service::start(&deployment, &WORKER);
     }
-    // Between a row and its checkpoint is where a fold could lose or repeat: some of the kills must have hit there.
+    // A fold could lose or repeat something between a row and its checkpoint: some of the kills must have hit there.
     assert!(torn > 0, "none of {KILLS} kills left rows ahead of their checkpoint");
     let came = stream.end(&deployment, vec![worker.process]).await;
     report(&format!("kill -9 in mid-fold {KILLS} times, {torn} of them between rows and checkpoint; {came}"));

@@ -1,10 +1,10 @@
-//! The whole of it: the real binary, as real processes over real TCP, on a directory and on Kafka and Cassandra.
+//! The complete program: the real binary, as real processes over real TCP, on a directory and on Kafka and Cassandra.
 //!
-//! What one process knows is tested elsewhere. Here stands what only shows from outside: that commands and exit
-//! codes are as promised, that a process which is killed at any moment goes on where it was, that both deployments
-//! make the same rows of the same facts, and that roles in separate processes are one service.
+//! What a single process does is tested elsewhere. These tests cover what only shows from outside: that commands and
+//! exit codes are as documented, that a process that is killed at any moment continues where it was, that both
+//! deployments make the same rows of the same facts, and that roles in separate processes form one service.
 //!
-//! Needs running services and says so: `scripts/services up -k 1 -c 1 -- cargo test --test e2e`.
+//! Requires running services: `scripts/services up -k 1 -c 1 -- cargo test --test e2e`.
 
 #![allow(unreachable_pub, reason = "a test program has no public interface")]
 #![allow(clippy::print_stdout, reason = "what a failed test shows")]
@@ -17,6 +17,7 @@ mod decisions;
 mod demo;
 mod deployment;
 mod enrich;
+mod environment;
 mod facts;
 mod frozen;
 mod groups;
@@ -42,5 +43,4 @@ mod stream;
 mod subscribers;
 mod traces;
 mod trained;
-mod weather;
 mod zones;

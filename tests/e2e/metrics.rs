@@ -1,5 +1,5 @@
-//! What a process exports to Prometheus: all that the documentation promises, from the start, and by the rules that
-//! `promtool check metrics` has (`scripts/test metrics` runs that one).
+//! What a process exports to Prometheus: everything that is documented, from the start, and following the rules of
+//! `promtool check metrics` (which `scripts/test metrics` runs).
 
 use crate::deployment::Deployment;
 use crate::facts;
@@ -23,7 +23,7 @@ fn documented() -> BTreeSet<String> {
 struct Exported {
     kind: String,
     help: String,
-    /// Series with their labels; of a histogram also those of buckets, sums and counts.
+    /// Series with their labels; of a histogram also its buckets, sum and count.
     series: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ fn exported(text: &str) -> BTreeMap<String, Exported> {
     metrics
 }
 
-/// What the linter of Prometheus says against names, units, kinds and texts.
+/// What the linter of Prometheus reports about names, units, kinds and texts.
 fn complaints(text: &str) -> Vec<String> {
     const UNITS: [&str; 12] = [
         "milliseconds",

@@ -1,10 +1,10 @@
-//! What people do wrong at first, and what the messages say: the place, what is allowed there, and what to do next.
+//! Common mistakes, and their messages: where the mistake is, what is allowed there, and what to do next.
 
 use crate::deployment::Deployment;
 use crate::process::{Service, until};
 use reqwest::{Client, Method, header, redirect};
 
-/// Files that are wrong, each in its own way.
+/// Invalid files, each with a different mistake.
 const FILES: [(&str, &str); 15] = [
     ("key.toml", "[http]\nlisen = \"127.0.0.1:1\"\n"),
     ("section.toml", "[htpp]\nlisten = \"127.0.0.1:1\"\n"),
@@ -31,7 +31,7 @@ const FILES: [(&str, &str); 15] = [
     ("policy-syntax.toml", "challenge_at = \n"),
 ];
 
-/// Wrong usage: exit 2, and what the message has.
+/// Wrong usage: exit 2, and parts of the message.
 const USAGE: [(&str, &[&str]); 19] = [
     ("server", &["'server'", "'serve'"]),
     ("serve --port 8080", &["'--port", "'--listen <ADDRESS:PORT>'"]),
@@ -54,7 +54,7 @@ const USAGE: [(&str, &[&str]); 19] = [
     ("completions zhs", &["'zhs'", "powershell, zsh"]),
 ];
 
-/// What cannot be done: exit 1, and what the last line of the message has.
+/// Failures: exit 1, and parts of the last line of the message.
 const FAILURES: [(&str, &[&str]); 39] = [
     ("serve --config key.toml", &["http.lisen", "Did you mean `listen`?"]),
     ("serve --config section.toml", &["setting htpp", "Did you mean `http`?"]),
@@ -124,7 +124,7 @@ fn words(arguments: &str) -> Vec<&str> {
     arguments.split(' ').collect()
 }
 
-/// The last line says it all; nothing but a few lines of the log may be above it.
+/// The last line contains the whole message; only a few lines of the log may precede it.
 fn check(arguments: &str, said: &str, expected: &[&str]) {
     let last = said.trim_end().lines().last().unwrap_or_default();
     assert!(last.starts_with("foretell: "), "{arguments}: {said}");
@@ -155,10 +155,10 @@ fn the_last_line_of_a_mistake_names_the_place_the_bound_and_the_next_step() {
 }
 
 #[tokio::test]
-async fn a_service_says_where_it_is_and_its_address_leads_to_its_documentation() {
+async fn a_service_prints_its_address_which_leads_to_its_documentation() {
     let deployment = Deployment::disk();
     let service = Service::ready(&deployment, &[]).await;
-    let said = until("it says that it is ready", async || {
+    let said = until("it reports that it is ready", async || {
         let said = service.process.stderr();
         said.contains("after_ms").then_some(said)
     })

@@ -1,5 +1,5 @@
-//! The report on no-shows as an operator sees it: over a running instance and with nobody serving, as a table, as JSON
-//! and as a picture.
+//! The report on no-shows, as an operator uses it: over a running instance and without a running service, as a table,
+//! as JSON and as a plot.
 
 use crate::deployment::Deployment;
 use crate::facts;
@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// From the bookings to the start of the visits: all is scored and announced by then, however busy the machine is.
+/// From the bookings to the start of the visits: everything is scored and announced by then, however busy the machine
+/// is.
 const AHEAD_MS: i64 = 20_000;
-/// Visits, each of a client of its own.
+/// Visits, each of a different client.
 const VISITS: usize = 8;
 
 #[allow(clippy::disallowed_methods, reason = "visits begin while the test runs")]
@@ -25,7 +26,7 @@ fn about(kind: &str, n: usize, at_ms: i64, data: &Value) -> Value {
     facts::event(&format!("{kind}-{n}"), &format!("appointment.{kind}"), at_ms, &all)
 }
 
-/// Books and scores visits, and asks for a reminder of every other one; answers when they begin, and their scores.
+/// Books and scores visits, and requests a reminder for every other one; returns their start, and their scores.
 async fn announced(service: &Service) -> (i64, Vec<f64>) {
     let starts_ms = now_ms() + AHEAD_MS;
     let placed = json!({"starts_at": rfc3339(starts_ms), "booked_at": rfc3339(starts_ms - 30 * 86_400_000)});
@@ -57,7 +58,7 @@ async fn announced(service: &Service) -> (i64, Vec<f64>) {
     let ids: Vec<_> = (0..VISITS).map(|n| format!("visit-{n}")).collect();
     let expected = ids.iter().map(String::as_str).zip(scores.iter().copied().map(Some)).collect();
     assert_eq!(listed, expected, "all are listed, by the scores that they have alone");
-    assert!(now_ms() < starts_ms, "all of it was said before the visits began");
+    assert!(now_ms() < starts_ms, "everything happened before the visits began");
     (starts_ms, scores)
 }
 
@@ -66,7 +67,7 @@ fn report(deployment: &Deployment, arguments: &[&str]) -> Value {
     serde_json::from_str(&deployment.output(&all)).expect("JSON")
 }
 
-/// Known, missed, called off late, called off early, unknown.
+/// Known, missed, cancelled late, cancelled early, unknown.
 fn counts(row: &Value) -> [u64; 5] {
     ["known", "missed", "late_cancelled", "cancelled", "unknown"].map(|field| row[field].as_u64().expect("a number"))
 }
@@ -112,7 +113,7 @@ async fn told_and_drawn(deployment: &Deployment) {
     service.process.stop().await;
     let later = report(deployment, &["--tenant", "default", "--since", &rfc3339(starts_ms)]);
     for field in ["total", "by_lead", "by_level", "by_steps", "last", "asked", "reminded"] {
-        assert_eq!(later[field], serving[field], "{field}, with nobody serving");
+        assert_eq!(later[field], serving[field], "{field}, without a running service");
     }
     assert_eq!(counts(&report(deployment, &["--until", &rfc3339(starts_ms)])["total"]), [0; 5]);
     assert_eq!(counts(&report(deployment, &["--tenant", "other"])["total"]), [0; 5]);

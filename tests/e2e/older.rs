@@ -1,6 +1,6 @@
 //! Data that an earlier version wrote is opened, rebuilt and verified by this one: `tests/data/fold7`.
 //!
-//! Retention would drop what has grown old since it was written, so the settings keep all of it.
+//! Retention would delete what has grown old since it was written, so the settings keep everything.
 
 use crate::deployment::{Deployment, stderr, stdout};
 use crate::process::Service;
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 const WRITTEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/fold7");
-/// Records of each topic that the directory was written with, see its README.
+/// Records of each topic in the directory, see its README.
 const RECORDS: [(Topic, i64); 4] =
     [(Topic::Logins, 413), (Topic::Appointments, 626), (Topic::Policies, 5), (Topic::DeadLetters, 5)];
 
@@ -27,7 +27,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// An instance on a copy of the directory. It is named as it was when it was written, for journals know it by name.
+/// An instance on a copy of the directory. It has the same name as when it was written, because journals refer to it.
 fn deployment() -> Deployment {
     Deployment::with(|scratch| {
         copy(Path::new(WRITTEN), scratch);
@@ -41,7 +41,7 @@ fn deployment() -> Deployment {
     })
 }
 
-/// Records of a topic, by what a command prints: the settings name a directory that only processes are in.
+/// Records of a topic, from the output of a command: only processes use the directory of the settings.
 fn records(deployment: &Deployment, topic: Topic) -> i64 {
     let topics: Value = serde_json::from_str(&deployment.output(&["inspect", "topics", "--json"])).expect("JSON");
     let name = format!("foretell.{}", topic.name());
@@ -95,12 +95,13 @@ async fn an_import_that_an_earlier_version_finished_is_finished() {
     }
 }
 
-/// A rebuild writes no dead letter of a record that the serving rows have passed, so what it rejects is seen here alone.
+/// A rebuild writes no dead letters for records that the serving rows have passed, so its rejections are only visible
+/// here.
 #[tokio::test]
 async fn every_record_that_an_earlier_version_folded_is_still_read() {
     let scratch = tempfile::tempdir().expect("a directory");
     copy(&Path::new(WRITTEN).join("data"), scratch.path());
-    let held = disk::lock(scratch.path()).expect("nobody else has it");
+    let held = disk::lock(scratch.path()).expect("it is free");
     let log = disk::Log::open(&held, |_| 1, Config::default(), Arc::new(clock::System)).expect("opens");
     let (mut read, mut refused) = (0, Vec::new());
     for topic in [Topic::Logins, Topic::Appointments, Topic::Policies, Topic::Reminders] {

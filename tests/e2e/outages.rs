@@ -1,5 +1,5 @@
-//! What the service leans on goes away in the middle of a fold and comes back: the broker, a node of a Cassandra ring,
-//! and so many of its nodes that no quorum is left.
+//! Dependencies fail in the middle of a fold and come back: the broker, a node of a Cassandra ring, and enough of its
+//! nodes that no quorum is left.
 
 use crate::deployment::Deployment;
 use crate::process::{Service, WORKER, until};
@@ -9,17 +9,17 @@ use crate::stream::{Stream, report};
 use foretell_ports::clock::{Clock, System};
 
 const RING: [&str; 3] = ["cassandra-1", "cassandra-2", "cassandra-3"];
-/// Records that must be folded while a node is away, to call it going on.
+/// Records that must be folded while a node is unavailable, to count as progress.
 const GOES_ON: i64 = 300;
 
-/// What goes wrong, in this order.
+/// The outages, in this order.
 #[derive(Debug, Clone, Copy)]
 enum Outage {
     /// The only broker is killed and started again.
     Broker,
-    /// A node of the ring is killed, and started again when the fold has gone on without it.
+    /// A node of the ring is killed, and started again after the fold has continued without it.
     Node(&'static str),
-    /// The same, and meanwhile the process is killed and started as well.
+    /// The same, and meanwhile the process is killed and restarted as well.
     NodeAndProcess(&'static str),
     /// Two nodes of three are killed, and started again when the fold waits for them.
     Quorum([&'static str; 2]),
@@ -74,7 +74,7 @@ async fn a_broker_and_a_ring_that_come_and_go_lose_and_repeat_nothing() {
         }
         assert_eq!(worker.process.ended(), None, "{outage:?}: it ended: {}", worker.process.stderr());
     }
-    // What only two of three nodes know must be seen by any other two.
+    // What only two of three nodes have stored must be visible through any other two.
     services.kill(RING[1]);
     let came = stream.end(&deployment, vec![worker.process]).await;
     report(&format!("broker and ring, in mid-fold: {OUTAGES:?}, and verified without {}; {came}", RING[1]));

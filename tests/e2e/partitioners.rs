@@ -1,5 +1,5 @@
-//! Producers with another partitioner than Foretell's, on a real broker: whoever runs the service learns which one it is
-//! and which setting fixes it, and sends the dead letters again.
+//! Producers with a different partitioner than Foretell's, on a real broker: the operator learns which one it is and
+//! which setting fixes it, and redrives the dead letters.
 
 use crate::deployment::{Deployment, PARTITIONS};
 use crate::facts;
@@ -16,7 +16,7 @@ use std::time::Duration;
 const LOGINS: u32 = 200;
 const AT_MS: i64 = 1_767_225_600_000;
 
-/// Sends logins of so many users to the partitions where a partitioner puts them; how many of them are wrong.
+/// Sends logins of this many users to the partitions that a partitioner chooses; returns how many are misplaced.
 async fn send(deployment: &Deployment, partitioner: Partitioner) -> usize {
     let producer: FutureProducer =
         ClientConfig::new().set("bootstrap.servers", deployment.brokers()).create().expect("a producer");

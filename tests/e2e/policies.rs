@@ -1,4 +1,4 @@
-//! Policies in real processes: what one of them publishes decides in all, survives them, and is the fold of the log.
+//! Policies in real processes: a published one applies in all processes, survives them, and is the fold of the log.
 
 use crate::deployment::{Deployment, stderr, stdout};
 use crate::facts;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const LOGIN: &str = "/v1/policies/login";
 const HOUR_MS: i64 = 3_600_000;
 
-/// A policy that decides so about everybody's telephones.
+/// A policy with this decision for all logins from phones.
 fn phones(decision: &str) -> Value {
     json!({"rules": [{"code": "PHONES", "when": "device_id == 'phone'", "decision": decision}]})
 }
@@ -24,7 +24,7 @@ async fn put(service: &Service, document: &Value) -> Value {
     service.answer(service.ask(Method::PUT, LOGIN).json(document)).await.good()
 }
 
-/// Decision and version of the policy about an attempt from a telephone.
+/// The decision and the version of the policy for an attempt from a phone.
 async fn judged(service: &Service) -> (String, String) {
     let asked = json!({"user_id": "ada", "ip": "198.51.100.7", "device_id": "phone"});
     let score = service.post("/v1/risk/logins", &asked).await.good();
@@ -126,7 +126,7 @@ async fn reminders(service: &Service, id: &str) -> Vec<(String, String)> {
     reminders.iter().map(|reminder| (text(&reminder["step"]), text(&reminder["status"]))).collect()
 }
 
-/// Publishes policies for reminders in one process while another one plans, and takes the planner away in between.
+/// Publishes reminder policies in one process while another one plans, and stops the planner in between.
 async fn edited(deployment: &Deployment) {
     let roles: [&[&str]; 2] = match deployment.config().log.starts_with("kafka") {
         true => [&["--roles", "http"], &["--roles", "views,reminders"]],
@@ -161,13 +161,13 @@ async fn edited(deployment: &Deployment) {
     let put = async |steps: Value| {
         front.ask(Method::PUT, "/v1/policies/reminders").json(&json!({"steps": steps})).send().await
     };
-    // Moved, and one more that is due at once.
+    // Moved, and one more that is due immediately.
     assert!(put(json!([step("72h", 70), step("x", 61)])).await.expect("an answer").status().is_success());
     is(&[("72h", "sent"), ("x", "sent")]).await;
     assert!(
         put(json!([step("72h", 70), step("x", 62), step("y", 60)])).await.expect("an answer").status().is_success()
     );
-    // Whoever planned is gone in the middle of it, or behind it.
+    // The planner is killed during the change, or after it.
     if let Some(back) = &mut back {
         back.process.kill();
         *back = Service::ready(deployment, roles[1]).await;

@@ -1,4 +1,4 @@
-//! What an instance writes is for its own user alone, whatever the umask of the shell that started it.
+//! Files of an instance are accessible only to its own user, whatever the umask of the shell that started it.
 
 use crate::deployment::{Deployment, stderr};
 use crate::facts;
@@ -6,7 +6,7 @@ use crate::process::{Process, Service, free_port, until};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// Everything below a directory, itself included, as mode and path.
+/// Everything below a directory, including the directory, as mode and path.
 fn modes(at: &Path) -> Vec<(u32, String)> {
     let metadata = std::fs::symlink_metadata(at).expect("metadata");
     let mut found = vec![(metadata.mode() & 0o777, at.display().to_string())];
@@ -58,7 +58,7 @@ async fn a_directory_that_others_may_read_is_named_at_the_start_and_served() {
     assert!(!stderr(&quiet).contains("mode"), "{}", stderr(&quiet));
 }
 
-/// The lines of its messages that are an API key.
+/// The lines of its messages that contain an API key.
 fn keys_shown(service: &Service) -> Vec<String> {
     let said = service.process.stderr();
     said.lines().filter(|line| line.starts_with("fk_")).map(str::to_owned).collect()
@@ -74,7 +74,7 @@ async fn the_first_key_is_shown_once_and_opens_the_api_after_a_restart_too() {
     let service = Service::ready(&deployment, &["--first-key"]).await;
     assert_eq!(keys_shown(&service), Vec::<String>::new());
     let user = || service.ask(reqwest::Method::GET, "/v1/users/ada");
-    assert_eq!(service.answer(user()).await.status, 401, "nobody is let in without it");
+    assert_eq!(service.answer(user()).await.status, 401, "a key is required");
     assert_eq!(service.answer(user().bearer_auth(&shown[0])).await.status, 404, "it opens, and there is no such user");
     service.process.stop().await;
 }
@@ -100,7 +100,7 @@ fn a_first_key_is_refused_where_there_is_no_data_directory() {
     assert!(stderr(&refused).contains("--first-key keeps its key in a data directory"), "{}", stderr(&refused));
 }
 
-/// The guard against pages of other sites goes by the address that is listened at, and not by how it was written.
+/// The protection against pages of other sites depends on the listening address, and not on how it was written.
 #[tokio::test]
 async fn loopback_is_guarded_from_pages_however_it_is_written() {
     let deployment = Deployment::disk();
@@ -124,7 +124,7 @@ async fn loopback_is_guarded_from_pages_however_it_is_written() {
     }
 }
 
-/// A command that names another log than the process that serves the directory of its store must not work with that
+/// A command that names a different log than the process that serves the directory of its store must not use that
 /// process's log.
 #[tokio::test]
 async fn a_command_does_not_work_with_a_log_that_it_did_not_name() {

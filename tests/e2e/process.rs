@@ -1,4 +1,4 @@
-//! A process of the binary: started, asked over HTTP, stopped or killed; its messages are shown when a test fails.
+//! A process of the binary: started, called over HTTP, stopped or killed; its messages are shown when a test fails.
 
 use crate::deployment::Deployment;
 use reqwest::{Method, RequestBuilder};
@@ -10,14 +10,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Arguments of a process that folds and announces, and answers nobody.
+/// Arguments of a process that folds and announces, without an API.
 pub const WORKER: [&str; 2] = ["--roles", "views,reminders"];
 /// Longer than anything here may take on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(240);
-/// Between two looks at something that is awaited.
+/// Interval between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Asks until there is an answer.
+/// Repeats a check until it has a result.
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
@@ -47,17 +47,17 @@ impl Process {
         Self { name, child: command.spawn().expect("the binary starts"), stdout, stderr }
     }
 
-    /// What it has printed up to now.
+    /// Its output so far.
     pub fn stdout(&self) -> String {
         std::fs::read_to_string(&self.stdout).expect("readable")
     }
 
-    /// What it has said up to now.
+    /// Its messages so far.
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(&self.stderr).expect("readable")
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("it is our child")
     }
@@ -68,12 +68,12 @@ impl Process {
         until(&what, async || self.ended()).await
     }
 
-    /// Kills it as a power loss would, with no chance to say anything.
+    /// Kills it as a power loss would, without a chance to write anything.
     pub fn kill(&mut self) {
         assert!(self.kill_if_running(), "{} ended by itself: {}", self.name, self.stderr());
     }
 
-    /// The same for one that may come to its end meanwhile, and then in order; whether it was killed.
+    /// The same for a process that may end meanwhile, in which case it must succeed; returns whether it was killed.
     pub fn kill_if_running(&mut self) -> bool {
         self.child.kill().expect("it is our child");
         let status = self.child.wait().expect("it is our child");
@@ -81,14 +81,14 @@ impl Process {
         status.signal() == Some(9)
     }
 
-    /// Asks it to end, and expects that it does so in order.
+    /// Requests its end, and expects a clean exit.
     pub async fn stop(mut self) {
         self.signal("TERM");
         let status = self.end().await;
         assert_eq!(status.code(), Some(0), "{}: {}", self.name, self.stderr());
     }
 
-    /// Sends a signal; the shell has `kill` built in wherever there is a shell.
+    /// Sends a signal through the shell, which has `kill` built in.
     pub fn signal(&self, signal: &str) {
         let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", self.child.id())).status();
         assert!(sent.expect("a shell").success());
@@ -106,7 +106,7 @@ impl Drop for Process {
     }
 }
 
-/// An answer, read to its end.
+/// A complete answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -114,7 +114,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body of a good answer.
+    /// The body of a successful answer.
     pub fn good(self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);
         self.body
@@ -125,18 +125,18 @@ impl Answer {
 pub struct Service {
     pub process: Process,
     pub url: String,
-    /// Where operators are served.
+    /// The address of the operators' routes.
     pub ops_url: String,
     client: reqwest::Client,
 }
 
 impl Service {
-    /// Starts `serve` with these further arguments; it need not answer yet.
+    /// Starts `serve` with further arguments, without waiting for it.
     pub fn start(deployment: &Deployment, arguments: &[&str]) -> Self {
         Self::at(deployment, free_port(), arguments)
     }
 
-    /// The same on a port that is known before.
+    /// The same on a given port.
     pub fn at(deployment: &Deployment, port: u16, arguments: &[&str]) -> Self {
         let address = format!("127.0.0.1:{port}");
         let ops_address = format!("127.0.0.1:{}", free_port());
@@ -169,7 +169,7 @@ impl Service {
         self.client.request(method, format!("{}{path}", self.url))
     }
 
-    /// What it answers to a request.
+    /// Its answer to a request.
     pub async fn answer(&self, request: RequestBuilder) -> Answer {
         let response = request.timeout(PATIENCE).send().await.expect("an answer");
         let status = response.status().as_u16();
@@ -177,17 +177,17 @@ impl Service {
         Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
     }
 
-    /// What it answers to a GET.
+    /// Its answer to a GET.
     pub async fn get(&self, path: &str) -> Answer {
         self.answer(self.ask(Method::GET, path)).await
     }
 
-    /// What it answers to an operator's GET.
+    /// Its answer to a GET of an operator.
     pub async fn ops(&self, path: &str) -> Answer {
         self.answer(self.client.get(format!("{}{path}", self.ops_url))).await
     }
 
-    /// What it answers to a POST.
+    /// Its answer to a POST.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.answer(self.ask(Method::POST, path).json(body)).await
     }
@@ -201,7 +201,7 @@ impl Service {
     }
 }
 
-/// A port nobody listens on, below the ephemeral range: no outgoing connection takes it while a service is down.
+/// A free port below the ephemeral range: no outgoing connection takes it while a service is down.
 pub fn free_port() -> u16 {
     let candidates = std::iter::repeat_with(|| 11_000 + (uuid::Uuid::new_v4().as_u128() % 21_000) as u16);
     let mut free = candidates.take(1_000).filter(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());

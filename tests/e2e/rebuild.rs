@@ -1,5 +1,5 @@
-//! Other rules: the rows are folded anew beside the old ones, by a process that is killed on its way, and while an
-//! old and a new version serve side by side.
+//! Changed rules: the rows are rebuilt while the old ones serve, by a process that is killed meanwhile, and with an old
+//! and a new version serving in parallel.
 
 use crate::deployment::{Deployment, Rows, assert_same};
 use crate::facts;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 const LOGINS: u64 = 5_000;
 const VISITS: u64 = 1_000;
-/// The setting that makes other rows: fewer devices a user than there are in the file.
+/// A setting that changes rows: fewer devices per user than in the file.
 const RULE: (&str, &str) = ("FOLD__USER_DEVICES_MAX", "1");
 
 /// Appends the files of every test here.
@@ -32,7 +32,7 @@ async fn rows_of_new_rules() -> Rows {
     deployment.rows().await
 }
 
-/// Waits until a service says that it waits for a rebuild.
+/// Waits until a service reports that it waits for a rebuild.
 async fn due(service: &Service) {
     until("a rebuild is due", async || {
         let ready = service.get("/readyz?verbose").await;
@@ -81,7 +81,7 @@ async fn a_killed_rebuild_on_the_clusters_goes_on_by_itself() {
     survives_kills_of_a_rebuild(Deployment::cluster()).await;
 }
 
-/// Posts bookings that a reminder is due for, one after the other, until it is told to stop; answers how many.
+/// Posts bookings with a due reminder, one after the other, until it is stopped; returns how many.
 async fn keep_booking(url: String, stop: CancellationToken) -> u64 {
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let mut booked_clients = 0;
@@ -107,7 +107,7 @@ async fn an_upgrade_to_other_rules_rolls_while_events_come_and_reminders_go() {
     due(&new).await;
 
     let stop = CancellationToken::new();
-    // The old one takes events as long as it runs: to append them takes no rows.
+    // The old one accepts events as long as it runs: appending them requires no rows.
     let bookings = tokio::spawn(keep_booking(old.url.clone(), stop.clone()));
     for family in ["logins", "appointments", "reminders", "policies"] {
         assert_eq!(old.get("/v1/users/nobody").await.status, if family == "logins" { 404 } else { 503 });
@@ -115,7 +115,7 @@ async fn an_upgrade_to_other_rules_rolls_while_events_come_and_reminders_go() {
         assert!(told.contains(&format!("generation 2 of {family} serves")), "{told}");
     }
     new.until_ready().await;
-    until("the old one has let go", async || (old.get("/readyz").await.status == 503).then_some(())).await;
+    until("the old one is no longer ready", async || (old.get("/readyz").await.status == 503).then_some(())).await;
     stop.cancel();
     let booked = bookings.await.expect("no panic") as usize;
     old.process.stop().await;

@@ -1,4 +1,4 @@
-//! What subscribers get: the reminders topic, read committed, by a consumer that knows nothing of Foretell.
+//! What subscribers receive: the reminders topic, read committed, by a consumer that does not use Foretell.
 
 use crate::deployment::{Deployment, PARTITIONS};
 use crate::process::PATIENCE;
@@ -11,14 +11,14 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The topic as it stands.
+/// The content of the topic.
 #[derive(Debug, Default)]
 pub struct Reminded {
     /// Ids of all events, in the order in which they were read.
     pub ids: Vec<String>,
-    /// Appointment and step by reminder, of all that were announced.
+    /// Appointment and step by reminder, of all announcements.
     due: BTreeMap<String, (String, String)>,
-    /// Reminders that were taken back.
+    /// Withdrawn reminders.
     withdrawn: BTreeSet<String>,
 }
 
@@ -76,25 +76,25 @@ impl Reminded {
         }
     }
 
-    /// Appointment and step of what was announced and not taken back, in order.
-    pub fn standing(&self) -> Vec<&(String, String)> {
-        let mut standing: Vec<_> =
+    /// Appointment and step of announcements that were not withdrawn, in order.
+    pub fn active(&self) -> Vec<&(String, String)> {
+        let mut active: Vec<_> =
             self.due.iter().filter(|(id, _)| !self.withdrawn.contains(*id)).map(|(_, what)| what).collect();
-        standing.sort();
-        standing
+        active.sort();
+        active
     }
 
-    /// That each id stands there once, that nothing was taken back that had not been announced, and that exactly
-    /// these reminders hold.
+    /// Checks that each id occurs once, that nothing was withdrawn without an announcement, and that exactly these
+    /// reminders are active.
     pub fn check(&self, due: &BTreeSet<(String, String)>) {
         let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
         for id in &self.ids {
             *counts.entry(id).or_default() += 1;
         }
         let repeated: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
-        assert!(repeated.is_empty(), "these ids stand there more than once: {repeated:?}");
-        let unheard: Vec<_> = self.withdrawn.iter().filter(|id| !self.due.contains_key(*id)).collect();
-        assert!(unheard.is_empty(), "withdrawn and never announced: {unheard:?}");
-        assert_eq!(self.standing(), due.iter().collect::<Vec<_>>());
+        assert!(repeated.is_empty(), "these ids occur more than once: {repeated:?}");
+        let unannounced: Vec<_> = self.withdrawn.iter().filter(|id| !self.due.contains_key(*id)).collect();
+        assert!(unannounced.is_empty(), "withdrawn and never announced: {unannounced:?}");
+        assert_eq!(self.active(), due.iter().collect::<Vec<_>>());
     }
 }

@@ -1,5 +1,5 @@
-//! Another partition count: topics are copied, killed on the way and copied again, and nobody can tell the rows from
-//! those of topics that always had as many.
+//! Another partition count: topics are copied, with kills and restarts, and the rows do not differ from those of topics
+//! that had this count from the beginning.
 
 use crate::deployment::{self, Deployment, Rows, assert_same};
 use crate::facts;
@@ -17,12 +17,12 @@ use std::collections::BTreeMap;
 
 const LOGINS: u64 = 3_000;
 const VISITS: u64 = 600;
-/// Reminders that are due.
+/// Due reminders.
 const DUE: u64 = 5;
-/// Twice as many as before: so all that meets in a partition has met in one before, and has an order.
+/// Twice the original count, so that records that share a partition shared one before, and have an order.
 const PARTITIONS: u32 = 8;
 
-/// Appends the same facts everywhere, and a record that is none.
+/// Appends the same facts everywhere, and an invalid record.
 async fn import(deployment: &Deployment) {
     let (logins, visits) = (deployment.scratch_file("logins.jsonl"), deployment.scratch_file("visits.jsonl"));
     facts::write_logins(&logins, LOGINS);
@@ -39,7 +39,7 @@ async fn import(deployment: &Deployment) {
     deployment.open().await.log.append(vec![nonsense]).await.expect("appended");
 }
 
-/// Serves until every reminder that is due is sent; answers what was sent, and a cursor of the stream.
+/// Serves until every due reminder is sent; returns the reminders, and a cursor of the stream.
 async fn announce(deployment: &Deployment) -> (BTreeMap<String, usize>, String) {
     let service = Service::ready(deployment, &[]).await;
     let now_ms = System.now_ms();
@@ -57,18 +57,18 @@ async fn announce(deployment: &Deployment) -> (BTreeMap<String, usize>, String) 
     (deployment.reminders().await.0, cursor)
 }
 
-fn asked(family: Family) -> String {
+fn target(family: Family) -> String {
     format!("{}={PARTITIONS}", family.name())
 }
 
-/// Runs the command, and kills it at the first line of output, then at the second, and so on until it comes to its end.
-/// Nobody serves in between.
+/// Runs the command, and kills it at the first line of output, then at the second, and so on until it completes. No
+/// service runs in between.
 async fn moved_between_kills(deployment: &Deployment, family: Family) {
-    let asked = asked(family);
+    let target = target(family);
     for lines in 1.. {
-        let command = deployment.command(&["migrate", "--repartition", &asked]);
+        let command = deployment.command(&["migrate", "--repartition", &target]);
         let mut process = Process::start(deployment, command);
-        let ended = until("it says so much, or ends", async || {
+        let ended = until("it has printed this much, or ended", async || {
             let ended = process.ended();
             (ended.is_some() || process.stdout().lines().count() >= lines).then_some(ended)
         })
@@ -83,12 +83,12 @@ async fn moved_between_kills(deployment: &Deployment, family: Family) {
         let has_moved = process.stdout().lines().any(|line| line.contains(&format!(" of {} serves", family.name())));
         if !has_moved {
             let said = deployment.failure(1, &["serve", "--listen", "127.0.0.1:0"]);
-            assert!(said.contains(&format!("`foretell migrate --repartition {asked}` again")), "{said}");
+            assert!(said.contains(&format!("`foretell migrate --repartition {target}` again")), "{said}");
         }
     }
 }
 
-/// Rows that one partition alone writes: the same ones, whichever partition that is.
+/// Rows that only one partition writes: the same ones, whichever partition that is.
 fn owners(rows: &Rows) -> BTreeMap<(foretell_domain::address::View, String), Vec<u8>> {
     let owned = rows.iter().filter(|((view, ..), _)| ["user", "client"].contains(&view.name()));
     owned.map(|((view, _, key, _), state)| ((*view, key.clone()), state.clone())).collect()
@@ -103,7 +103,7 @@ async fn moves(deployment: Deployment) {
     let letters = deployment.records(Topic::DeadLetters).await;
     moved_between_kills(&deployment, Family::Logins).await;
     moved_between_kills(&deployment, Family::Appointments).await;
-    let again = deployment.output(&["migrate", "--repartition", &asked(Family::Logins)]);
+    let again = deployment.output(&["migrate", "--repartition", &target(Family::Logins)]);
     assert!(again.starts_with(&format!("done: logins has {PARTITIONS} partitions; ")), "{again}");
 
     assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"));
@@ -153,7 +153,7 @@ async fn the_clusters_get_other_partitions_between_kills() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_of_nonsense_stays_as_it_is_until_somebody_says_that_it_is_nonsense() {
+async fn a_topic_of_garbage_is_kept_until_an_operator_drops_it() {
     const NONSENSE: i64 = 1_200;
     let mut deployment = Deployment::disk();
     import(&deployment).await;
@@ -166,7 +166,7 @@ async fn a_topic_of_nonsense_stays_as_it_is_until_somebody_says_that_it_is_nonse
     });
     deployment.open().await.log.append(records.collect()).await.expect("appended");
 
-    let given_up = deployment.run(&["migrate", "--repartition", &asked(Family::Appointments)]);
+    let given_up = deployment.run(&["migrate", "--repartition", &target(Family::Appointments)]);
     let (printed, said) = (deployment::stdout(&given_up), deployment::stderr(&given_up));
     assert_eq!(given_up.status.code(), Some(1), "{said}");
     assert!(printed.ends_with("given up: appointments stays as it was\n"), "{printed}");
@@ -177,7 +177,7 @@ async fn a_topic_of_nonsense_stays_as_it_is_until_somebody_says_that_it_is_nonse
 
     deployment.set("PIPELINE__REJECTED_RUN_MAX", "0");
     deployment.set("PIPELINE__REJECTED_PERCENT_MAX", "100");
-    let moved = deployment.output(&["migrate", "--repartition", &asked(Family::Appointments)]);
+    let moved = deployment.output(&["migrate", "--repartition", &target(Family::Appointments)]);
     assert!(moved.contains(&format!("; {NONSENSE} rejected ones stay behind, {NONSENSE} of them as new")), "{moved}");
     assert_eq!(deployment.records(Topic::DeadLetters).await - letters, NONSENSE);
     assert_eq!(deployment.reminders().await.1, PARTITIONS);
@@ -198,7 +198,7 @@ impl Admin {
         assert_eq!(raised, [Ok(topic.to_owned())]);
     }
 
-    /// Deletes a topic and makes an empty one of the same shape and name.
+    /// Deletes a topic and creates an empty one with the same settings and name.
     async fn create_again(&self, topic: &str) {
         let deleted = self.0.delete_topics(&[topic], &AdminOptions::new()).await.expect("an answer");
         assert_eq!(deleted, [Ok(topic.to_owned())]);
@@ -214,7 +214,7 @@ impl Admin {
     }
 }
 
-/// The refusal of a process that cannot go on.
+/// Waits until a process ends with this error.
 async fn ended_with(service: &mut Service, says: &str) {
     let status = service.process.end().await;
     let said = service.process.stderr();
@@ -228,7 +228,7 @@ async fn a_topic_that_was_changed_in_place_is_refused_until_it_is_copied() {
     let deployment = Deployment::cluster();
     import(&deployment).await;
     let settings = deployment.scratch_file("settings.toml");
-    // How soon librdkafka sees what has become of a topic.
+    // How soon librdkafka notices changes of a topic.
     std::fs::write(&settings, "[kafka.properties]\n\"topic.metadata.refresh.interval.ms\" = \"500\"\n")
         .expect("written");
     let mut service = Service::ready(&deployment, &["--config", settings.to_str().expect("text")]).await;
@@ -264,23 +264,23 @@ async fn a_topic_that_was_changed_in_place_is_refused_until_it_is_copied() {
     ended_with(&mut service, "re-created or truncated").await;
 }
 
-/// A store that knows nothing has to be told which topics are in use, and then has the same rows.
+/// With an empty store, the epochs of the topics must be configured; it then has the same rows.
 async fn empty_store_over(deployment: &Deployment, rows: &Rows) {
     let config = deployment.config();
     let (keyspaces, name) = config.store.rsplit_once('/').expect("a keyspace");
-    let store = format!("{keyspaces}/{name}_anew");
+    let store = format!("{keyspaces}/{name}_again");
     let settings = vec![
         ("LOG", config.log.clone()),
         ("STORE", store),
         ("TOPICS__PREFIX", config.topics.prefix.clone()),
         ("CASSANDRA__REPLICATION_FACTOR", "1".to_owned()),
     ];
-    let mut anew = Deployment::with(|_| settings);
-    let refused = deployment::stderr(&anew.run(&["migrate"]));
+    let mut again = Deployment::with(|_| settings);
+    let refused = deployment::stderr(&again.run(&["migrate"]));
     let present = format!("{}.e1", deployment.topic(Topic::Logins));
     assert!(refused.contains("set topics.epochs.logins = 1") && refused.contains(&present), "{refused}");
-    anew.set("TOPICS__EPOCHS__LOGINS", "1");
-    anew.output(&["migrate"]);
-    Service::ready(&anew, &[]).await.process.stop().await;
-    assert_same(rows, &anew.rows().await);
+    again.set("TOPICS__EPOCHS__LOGINS", "1");
+    again.output(&["migrate"]);
+    Service::ready(&again, &[]).await.process.stop().await;
+    assert_same(rows, &again.rows().await);
 }

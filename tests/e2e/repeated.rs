@@ -1,5 +1,5 @@
-//! Topics that hold every event several times, in order and from the past, while the process that folds them is killed:
-//! repetitions change no row and no reminder.
+//! Topics that contain every event several times, in order and from the past, while the process that folds them is
+//! killed: repetitions change no row and no reminder.
 
 use crate::deployment::{Deployment, Rows, assert_same};
 use crate::process::{Service, WORKER};
@@ -11,13 +11,13 @@ use foretell_ports::clock::{Clock, System};
 const LOGINS: u64 = 4_000;
 const VISITS: u64 = 600;
 
-/// What logins have become.
+/// The rows of logins.
 async fn logins(deployment: &Deployment) -> Rows {
     let of_logins = |view: View| view.family() == View::User.family();
     deployment.rows().await.into_iter().filter(|((view, ..), _)| of_logins(*view)).collect()
 }
 
-/// Rows, and a sentence about it, when each batch was sent so often and the process was killed so often.
+/// Rows, and a summary, when each batch was sent this often and the process was killed this often.
 async fn told(now_ms: i64, times: usize, kills: u64) -> (Rows, String) {
     let deployment = Deployment::cluster();
     let mut worker = Service::ready(&deployment, &WORKER).await;

@@ -1,4 +1,4 @@
-//! Roles in processes of their own, on the clusters: together they are one service.
+//! Roles in separate processes, on the clusters: together they form one service.
 
 use crate::deployment::Deployment;
 use crate::facts;
@@ -46,7 +46,7 @@ impl Subscriber {
     }
 }
 
-/// A visit in 22 hours that was booked long ago, of a client whom one may write to at night.
+/// A visit in 22 hours that was booked long ago, of a client without quiet hours.
 fn booked(client: &str, now_ms: i64) -> [Value; 2] {
     let profile = json!({"client_id": client, "quiet_hours": {"from": "00:00", "to": "00:00"}});
     let visit = json!({
@@ -93,7 +93,7 @@ async fn three_processes_are_one_service() {
     assert_eq!((kind.as_str(), &due["data"]["appointment_id"]), ("foretell.reminder.due", &json!("visit-fatima")));
     assert_eq!((&due["data"]["step"], &due["id"]), (&json!("24h"), &due["data"]["reminder_id"]), "{due}");
 
-    // Another process takes the planner's place, and what was announced is announced once.
+    // Another process replaces the planner, and each announcement is made once.
     reminders.process.kill();
     let mut reminders = Service::start(&deployment, &["--roles", "reminders"]);
     reminders.until_ready().await;
@@ -103,7 +103,7 @@ async fn three_processes_are_one_service() {
     assert_eq!(kind, "foretell.reminder.withdrawn", "{withdrawn}");
     assert_eq!(withdrawn["data"]["reminder_id"], due["data"]["reminder_id"]);
     assert_eq!(withdrawn["data"]["reason"], "cancelled", "{withdrawn}");
-    // Whoever comes later is told the same, from the log.
+    // A later subscriber receives the same from the log.
     let mut later = Subscriber::open(&http).await;
     for (kind, event) in [("foretell.reminder.due", &due), ("foretell.reminder.withdrawn", &withdrawn)] {
         let told = later.next().await;
@@ -117,7 +117,7 @@ async fn three_processes_are_one_service() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_stops_is_out_of_its_groups_when_it_ends() {
-    // Longer than a request waits for its fold: nothing below can have waited for a session to end.
+    // Longer than a request waits for its fold: nothing below can have waited for a session to expire.
     let deployment = Deployment::cluster_of_sessions(45_000);
     let one = Service::ready(&deployment, &[]).await;
     let other = Service::ready(&deployment, &[]).await;

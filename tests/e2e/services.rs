@@ -1,14 +1,14 @@
-//! Services of a test's own, for tests that break them: nobody else's topics and rows are on them.
+//! Separate services for tests that break them: no other test has topics or rows on them.
 //!
-//! They are started by `scripts/services`, which stops them when its command ends: here, when its standard input
-//! does. So they are gone with the test, however that ends.
+//! They are started by `scripts/services`, which stops them when its command ends: here, when its standard input is
+//! closed. They therefore end with the test, however it ends.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
-/// What the script runs when all nodes are ready: says where they are, and waits until nobody needs them.
+/// What the script runs when all nodes are ready: prints their addresses, and waits for the end of its input.
 const TELL_AND_WAIT: &str = r#"echo "$KAFKA_BROKERS $CASSANDRA_NODES $SERVICES_RUN"; exec cat"#;
 
 /// Running brokers and nodes.
@@ -22,7 +22,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Starts so many brokers and so many Cassandra nodes, and waits until they let clients in.
+    /// Starts this many brokers and Cassandra nodes, and waits until they accept clients.
     pub async fn start(brokers: u32, nodes: u32) -> Self {
         let started = tokio::task::spawn_blocking(move || {
             let mut script = Command::new(SCRIPT)
@@ -31,11 +31,11 @@ impl Services {
                 .stdout(Stdio::piped())
                 .spawn()
                 .expect("scripts/services runs");
-            let mut told = String::new();
+            let mut printed = String::new();
             let stdout = script.stdout.as_mut().expect("it is piped");
-            BufReader::new(stdout).read_line(&mut told).expect("readable");
-            let mut told = told.split_whitespace().map(str::to_owned);
-            let mut next = || told.next().expect("scripts/services starts them");
+            BufReader::new(stdout).read_line(&mut printed).expect("readable");
+            let mut addresses = printed.split_whitespace().map(str::to_owned);
+            let mut next = || addresses.next().expect("scripts/services starts them");
             Self { script, brokers: next(), nodes: next(), run: next().into() }
         });
         started.await.expect("no panic")
@@ -48,11 +48,11 @@ impl Services {
         assert!(killed.expect("a shell").success(), "{node} had ended by itself");
     }
 
-    /// Starts a node that was killed, with its data and its ports, and waits until it lets clients in.
+    /// Starts a killed node again, with its data and ports, and waits until it accepts clients.
     pub async fn restart(&self, node: &str) {
         let mut start = Command::new(SCRIPT);
         start.args(["start".as_ref(), self.run.as_os_str(), node.as_ref()]).stdin(Stdio::null());
-        // The script has a limit of its own.
+        // The script has a timeout of its own.
         let ended = tokio::task::spawn_blocking(move || start.status().expect("scripts/services runs"));
         let ended = ended.await.expect("no panic");
         assert!(ended.success(), "{node} was not started again: {ended}");

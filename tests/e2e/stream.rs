@@ -1,8 +1,8 @@
-//! A stream of events that flows while something goes wrong, in measured portions, so that what goes wrong does so in
-//! the middle of a fold; and what must be there afterwards.
+//! A stream of events that flows in measured portions while faults are injected, so that each fault occurs in the
+//! middle of a fold; and the expected result.
 //!
 //! ```text
-//!   story ─► producer ─► topics ─► whoever is killed, frozen or cut off ─► rows and checkpoints
+//!   story ─► producer ─► topics ─► a process that is killed or frozen ───► rows and checkpoints
 //!               ▲           │ ends                                               │
 //!               └───────────┴── never more than a backlog ahead of the fold ◄────┘
 //! ```
@@ -34,16 +34,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Records that may be in the log and not yet folded before the stream waits.
 const BACKLOG_MAX: i64 = 1_000;
-/// Records that may flow once something has gone wrong, before the next thing does.
+/// Records that may flow after a fault before the next one.
 const PORTION: i64 = 1_500;
-/// Something goes wrong when at least so much of a story is folded, and within so much from there.
+/// A fault is injected when at least this much of a story is folded, and within this much from there.
 const FIRST_PERCENT: i64 = 5;
 const SPAN_PERCENT: i64 = 80;
-/// Longest time from the look that found a fold in its middle to what goes wrong, in milliseconds.
+/// Longest time from the detection of a fold in progress to the fault, in milliseconds.
 const JITTER_MS: u64 = 20;
-/// Between two looks at logs and checkpoints.
+/// Interval between two reads of logs and checkpoints.
 const LOOK: Duration = Duration::from_millis(20);
-/// Buckets that are looked at together.
+/// Buckets that are read concurrently.
 const BUCKETS_AT_ONCE: usize = 16;
 /// More rows than any bucket has here.
 const BUCKET_ROWS_MAX: usize = 10_000;
@@ -56,12 +56,12 @@ pub type Place = (Family, u32);
 pub struct Positions(BTreeMap<Place, (i64, i64)>);
 
 impl Positions {
-    /// Offsets that are folded.
+    /// Folded offsets.
     pub fn folded(&self) -> i64 {
         self.0.values().map(|(next, _)| next).sum()
     }
 
-    /// Records that are in the log and not folded.
+    /// Records in the log that are not folded.
     pub fn backlog(&self) -> i64 {
         self.0.values().map(|(next, end)| end - next).sum()
     }
@@ -82,7 +82,7 @@ impl Positions {
     }
 }
 
-/// Asks until log or store answer: they may be busy.
+/// Repeats a read of log or store until it succeeds: they may be busy.
 async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, Error>) -> T {
     until("log and store answer", async || match ask().await {
         Ok(answer) => Some(answer),
@@ -92,7 +92,7 @@ async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, Error>) -> T {
     .await
 }
 
-/// Looks at the log and the store of a deployment.
+/// Reads the log and the store of a deployment.
 struct Lookout {
     ports: Ports,
     generations: Vec<(Generation, u32)>,
@@ -109,7 +109,7 @@ impl Lookout {
         Self { ports, generations }
     }
 
-    /// Ends first, so that a backlog that is seen was there. An error while something is away.
+    /// Reads the ends first, so that an observed backlog existed. Fails while a dependency is unavailable.
     async fn look(&self) -> Result<Positions, Error> {
         let places = || {
             let of = |(generation, partitions): &(Generation, u32)| {
@@ -135,8 +135,7 @@ impl Lookout {
         Ok(Positions(places().map(|(generation, partition)| (generation.family, partition)).zip(both).collect()))
     }
 
-    /// How many partials of each partition stand above its checkpoint: what a flush has written that did not come to
-    /// its end.
+    /// How many partials of each partition are above its checkpoint: the rows of an unfinished flush.
     async fn ahead(&self, at: &Positions) -> BTreeMap<Place, u64> {
         let mut buckets = Vec::new();
         for view in View::ALL {
@@ -165,7 +164,7 @@ impl Lookout {
 /// A story on its way into the log.
 pub struct Stream {
     story: Story,
-    /// Records that the whole of it makes.
+    /// Records of the whole story.
     total: i64,
     /// Records that may be sent for now.
     portion: watch::Sender<i64>,
@@ -176,7 +175,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream of a story, each batch sent so many times; nothing flows yet. Somebody has served the deployment.
+    /// A stream of a story, with each batch sent this many times; nothing flows yet. The deployment has been served
+    /// before.
     pub async fn open(deployment: &Deployment, story: Story, times: usize) -> Self {
         let lookout = Arc::new(Lookout::open(deployment).await);
         let (portion, allowed) = watch::channel(0);
@@ -189,8 +189,8 @@ impl Stream {
         Self { story, total, portion, seen, feeding, _watching: AbortOnDropHandle::new(watching), lookout }
     }
 
-    /// Waits until a fold is in its middle: in the round's own part of the story, out of so many rounds, a drawn share
-    /// is folded, and more waits to be folded in one of these partitions.
+    /// Waits until a fold is in progress: in the round's own part of the story, of this many rounds, a drawn share is
+    /// folded, and there is a backlog in one of these partitions.
     pub async fn middle(&self, (round, rounds): (u64, u64), places: &BTreeSet<Place>) -> Positions {
         let share =
             |of: u64| self.total * FIRST_PERCENT / 100 + self.total * SPAN_PERCENT / 100 * of as i64 / rounds as i64;
@@ -202,7 +202,7 @@ impl Stream {
                 seen.folded() >= at && seen.backlog_of(places) > 0
             })
             .await;
-            // Takes it off the moment at which a checkpoint was seen to move.
+            // Moves it away from the moment at which a checkpoint was seen to advance.
             sleep(Duration::from_millis(drawn(self.total as u64 + 1, round, JITTER_MS))).await;
             let seen = self.look().await;
             if self.is_middle(&seen, places) {
@@ -211,8 +211,8 @@ impl Stream {
         }
     }
 
-    /// Stops a process in the middle of a fold of these partitions, which are its own. They stay where they are seen
-    /// until somebody else takes them over.
+    /// Stops a process in the middle of a fold of these partitions, which are its own. Their positions do not change
+    /// until another process acquires them.
     pub async fn halt(&self, process: &Process, round: (u64, u64), places: &BTreeSet<Place>) -> Positions {
         loop {
             self.middle(round, places).await;
@@ -236,12 +236,12 @@ impl Stream {
         self.seen.borrow().0.keys().copied().collect()
     }
 
-    /// Waits until positions are so.
+    /// Waits for a condition on the positions.
     pub async fn until(&self, what: &str, mut so: impl FnMut(&Positions) -> bool) {
         until(what, async || so(&self.seen.borrow()).then_some(())).await;
     }
 
-    /// Where everything stands, by a look of its own.
+    /// The positions, by a separate read.
     pub async fn look(&self) -> Positions {
         patiently(async || self.lookout.look().await).await
     }
@@ -251,8 +251,8 @@ impl Stream {
         self.lookout.ahead(at).await
     }
 
-    /// Lets the rest flow, and waits until all of it is in the log, in rows, and on the reminders topic; then stops
-    /// the processes in order, and checks all that was promised. What was sent and announced, in a sentence.
+    /// Lets the rest flow, and waits until all of it is in the log, in rows, and on the reminders topic; then stops the
+    /// processes, and checks all guarantees. Returns a summary of what was sent and announced.
     pub async fn end(self, deployment: &Deployment, processes: Vec<Process>) -> String {
         self.portion.send_replace(i64::MAX);
         let again = self.feeding.await.expect("no panic");
@@ -262,8 +262,8 @@ impl Stream {
         })
         .await;
         let due: Vec<_> = self.story.due.iter().collect();
-        until("every reminder stands on the topic", async || {
-            (Reminded::read(deployment).await.standing() == due).then_some(())
+        until("every reminder is on the topic", async || {
+            (Reminded::read(deployment).await.active() == due).then_some(())
         })
         .await;
         join_all(processes.into_iter().map(Process::stop)).await;
@@ -274,7 +274,7 @@ impl Stream {
         let reminded = Reminded::read(deployment).await;
         reminded.check(&self.story.due);
         format!(
-            "{} records of {} events ({again} batches were sent again), {} reminder events, {} of them standing; \
+            "{} records of {} events ({again} batches were sent again), {} reminder events, {} of them active; \
              verify: {}",
             at.folded(),
             self.story.events.len(),
@@ -285,7 +285,7 @@ impl Stream {
     }
 }
 
-/// Keeps looking; what cannot be seen for now stays as it was.
+/// Reads periodically; while reads fail, the positions stay as they were.
 async fn watch_on(lookout: Arc<Lookout>, show: watch::Sender<Positions>) {
     loop {
         if let Ok(positions) = lookout.look().await {
@@ -295,7 +295,7 @@ async fn watch_on(lookout: Arc<Lookout>, show: watch::Sender<Positions>) {
     }
 }
 
-/// A producer that knows nothing of Foretell: sends batches one after the other, each until all of it is acknowledged.
+/// A producer that does not use Foretell: sends batches one after the other, each until all of it is acknowledged.
 struct Feeder {
     producer: FutureProducer,
     topics: [String; 2],
@@ -320,7 +320,7 @@ impl Feeder {
         }
     }
 
-    /// How many batches were sent again.
+    /// Returns how many batches were sent again.
     async fn feed(mut self, batches: Vec<Vec<Value>>) -> u64 {
         let (mut sent, mut again) = (0, 0);
         for batch in batches {
@@ -335,7 +335,7 @@ impl Feeder {
         again
     }
 
-    /// A batch that is not acknowledged may be in the log all the same.
+    /// A batch that is not acknowledged may still be in the log.
     async fn send(&self, batch: &[Value]) -> Result<(), KafkaError> {
         let mut waiting = Vec::with_capacity(batch.len());
         for event in batch {
@@ -357,8 +357,8 @@ impl Feeder {
     }
 }
 
-/// Says how often something went wrong, and what came of it; also when the test passes.
+/// Prints how often a fault was injected, and its effect; also when the test passes.
 pub fn report(line: &str) {
-    // Not through `println`, which is shown for failed tests alone.
+    // Not through `println`, which is only shown for failed tests.
     writeln!(std::io::stderr(), "injected: {line}").expect("stderr");
 }

@@ -1,5 +1,5 @@
-//! The subscribers of `examples/`, as processes: killed in the middle of what they print and started again, they print
-//! every reminder, and go on where they were.
+//! The subscribers of `examples/`, as processes: killed while they print and started again, they print every reminder,
+//! and continue where they were.
 
 use crate::deployment::{Deployment, PARTITIONS};
 use crate::facts;
@@ -18,23 +18,23 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Visits of which somebody asks for a reminder while the subscriber is away; every fifth is called off.
+/// Visits with a manual reminder while the subscriber is down; every fifth is cancelled.
 const PORTION: usize = 60;
 /// How often the subscriber is killed while it prints.
 const KILLS: usize = 4;
 
-#[allow(clippy::disallowed_methods, reason = "events are told from now")]
+#[allow(clippy::disallowed_methods, reason = "events are dated relative to now")]
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as i64
 }
 
-/// The program of an example, built as this test was.
+/// The program of an example, built with the same profile as this test.
 fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         // target/PROFILE/deps/e2e-HASH
         let own = std::env::current_exe().expect("a path");
-        let profile = own.ancestors().nth(2).expect("a test stands in target/PROFILE/deps").to_owned();
+        let profile = own.ancestors().nth(2).expect("a test is in target/PROFILE/deps").to_owned();
         let target = profile.parent().expect("target").to_owned();
         let name = match profile.file_name().and_then(|name| name.to_str()).expect("a name") {
             "debug" => "dev".to_owned(),
@@ -49,7 +49,7 @@ fn example(name: &str) -> PathBuf {
     built.join(name)
 }
 
-/// Books visits for the day after tomorrow, and has reminders of all of them announced; of every fifth it is called off.
+/// Books visits for the day after tomorrow, and requests a reminder of each; cancels every fifth.
 async fn announce(service: &Service, visits: Range<usize>) {
     let about = |n: usize| json!({"appointment_id": format!("visit-{n}"), "client_id": format!("client-{}", n % 7)});
     let booked = visits.clone().map(|n| {
@@ -58,11 +58,11 @@ async fn announce(service: &Service, visits: Range<usize>) {
         facts::event(&format!("booked-{n}"), "appointment.booked", now_ms(), &data)
     });
     service.fold(&booked.collect::<Vec<_>>()).await;
-    let asked = visits.clone().map(|n| async move {
+    let requests = visits.clone().map(|n| async move {
         let answer = service.post(&format!("/v1/appointments/visit-{n}/reminders"), &json!({})).await;
         assert_eq!(answer.status, 202, "{}", answer.body);
     });
-    join_all(asked).await;
+    join_all(requests).await;
     for n in visits.clone() {
         until("the reminder is announced", async || reminded(service, n, "sent").await).await;
     }
@@ -80,12 +80,12 @@ async fn reminded(service: &Service, n: usize, status: &str) -> Option<()> {
     reminders.iter().any(|reminder| reminder["step"] == "manual" && reminder["status"] == status).then_some(())
 }
 
-/// Events of so many visits: a reminder each, and a withdrawal of every fifth.
+/// Events of this many visits: a reminder each, and a withdrawal of every fifth.
 fn events(visits: usize) -> usize {
     visits + visits.div_ceil(5)
 }
 
-/// A subscriber, and all that its processes printed.
+/// A subscriber, and the output of all its processes.
 struct Subscriber<'a> {
     deployment: &'a Deployment,
     state: PathBuf,
@@ -107,7 +107,7 @@ impl<'a> Subscriber<'a> {
         Process::start(self.deployment, command)
     }
 
-    /// Waits until a process has printed so many lines, without a pause in which it could get far ahead.
+    /// Waits until a process has printed this many lines, without a pause in which it could get far ahead.
     async fn prints(&self, process: &mut Process, lines: usize) {
         let wait = async {
             while process.stdout().lines().count() < lines {
@@ -118,7 +118,7 @@ impl<'a> Subscriber<'a> {
         tokio::time::timeout(PATIENCE, wait).await.expect("it prints");
     }
 
-    /// Kills a process as a power loss would, and keeps what it has printed; how many lines that were.
+    /// Kills a process as a power loss would, and keeps its output; returns the number of its lines.
     fn kill(&mut self, mut process: Process) -> usize {
         process.kill();
         let text = process.stdout();
@@ -127,7 +127,7 @@ impl<'a> Subscriber<'a> {
         lines.len()
     }
 
-    /// The events that were printed, by id, and how often.
+    /// The printed events, by id, and how often.
     fn counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for line in &self.printed {
@@ -146,7 +146,7 @@ impl<'a> Subscriber<'a> {
         .await;
     }
 
-    /// Kills it while it prints what was announced when nobody listened, again and again; then lets it print the rest.
+    /// Kills it repeatedly while it prints what was announced during its absence; then lets it print the rest.
     async fn is_killed_and_goes_on(&mut self, service: &Service) {
         let mut cut = 0;
         for round in 0..KILLS {
@@ -175,7 +175,7 @@ impl<'a> Subscriber<'a> {
     }
 }
 
-/// The id of the event that a line is about.
+/// The event id in a line.
 fn event_id(line: &str) -> String {
     let mut words = line.split(' ');
     let (kind, id) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -186,8 +186,8 @@ fn event_id(line: &str) -> String {
     }
 }
 
-/// Without its memory of ids it has the log's of how far it was: nothing is printed but what is new, and what it may have
-/// printed just when it was killed.
+/// Without its memory of ids it continues at its committed offsets: it prints only new events, and the one that it may
+/// have printed just when it was killed.
 async fn goes_on_without_ids(subscriber: &mut Subscriber<'_>, service: &Service) {
     std::fs::remove_file(subscriber.state.join("seen")).expect("a file of ids");
     announce(service, 1_001..1_002).await;
@@ -205,7 +205,7 @@ async fn a_kafka_subscriber_is_killed_and_prints_every_reminder() {
     let group = format!("{topic}.sender");
     let mut subscriber = Subscriber::new(&deployment, "kafka_subscriber", &[&brokers, &topic, &group]);
     subscriber.is_killed_and_goes_on(&service).await;
-    // It commits behind the line, on the way.
+    // It commits after printing the line.
     let process = subscriber.start();
     committed(&deployment, &group).await;
     subscriber.kill(process);
@@ -215,7 +215,7 @@ async fn a_kafka_subscriber_is_killed_and_prints_every_reminder() {
     assert_eq!(
         subscriber.counts().into_keys().collect::<BTreeSet<_>>(),
         announced.into_keys().collect(),
-        "what stands on the topic, and nothing else"
+        "what is on the topic, and nothing else"
     );
 }
 
@@ -235,9 +235,9 @@ async fn committed(deployment: &Deployment, group: &str) {
     }
     let (brokers, topic, group) = (deployment.brokers(), deployment.topic(Topic::Reminders), group.to_owned());
     let asking = tokio::task::spawn_blocking(move || {
-        let mut asked = ClientConfig::new();
-        asked.set("bootstrap.servers", brokers).set("group.id", group);
-        let consumer: BaseConsumer = asked.create().expect("a consumer");
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", brokers).set("group.id", group);
+        let consumer: BaseConsumer = settings.create().expect("a consumer");
         let mut all = TopicPartitionList::new();
         for partition in ends.keys() {
             all.add_partition(&topic, *partition);
@@ -262,7 +262,7 @@ async fn an_sse_subscriber_is_killed_and_prints_every_reminder() {
     let mut subscriber = Subscriber::new(&deployment, "sse_subscriber", &[&url]);
     subscriber.is_killed_and_goes_on(&service).await;
     goes_on_without_ids(&mut subscriber, &service).await;
-    // The service ends as well, and comes back at the same place: the subscriber finds it by itself.
+    // The service ends as well, and comes back at the same address: the subscriber reconnects by itself.
     let mut process = subscriber.start();
     announce(&service, 1_002..1_003).await;
     subscriber.prints_visit(&mut process, 1_002).await;
@@ -272,7 +272,7 @@ async fn an_sse_subscriber_is_killed_and_prints_every_reminder() {
     announce(&service, 1_003..1_004).await;
     subscriber.prints_visit(&mut process, 1_003).await;
     subscriber.kill(process);
-    // Without its cursor it begins anew, and knows by their ids what it has printed since it had any.
+    // Without its cursor it starts over, and recognises by their ids what it has printed.
     std::fs::remove_file(subscriber.state.join("cursor")).expect("a cursor");
     let known = std::fs::read_to_string(subscriber.state.join("seen")).expect("a file of ids");
     let known: BTreeSet<_> = known.lines().map(str::to_owned).collect();
@@ -290,6 +290,6 @@ async fn an_sse_subscriber_is_killed_and_prints_every_reminder() {
     assert_eq!(
         subscriber.counts().into_keys().collect::<BTreeSet<_>>(),
         announced.into_keys().collect(),
-        "what stands on the topic, and nothing else"
+        "what is on the topic, and nothing else"
     );
 }

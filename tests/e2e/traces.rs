@@ -1,4 +1,4 @@
-//! Spans as a collector receives them over OTLP, and what is said when there is none.
+//! Spans as a collector receives them over OTLP, and the log line when there is no collector.
 
 use crate::deployment::Deployment;
 use crate::facts;
@@ -77,7 +77,7 @@ fn attributes(of: &[KeyValue]) -> BTreeMap<&str, serde_json::Value> {
     of.iter().map(|attribute| (attribute.key.as_str(), value(&attribute.value))).collect()
 }
 
-/// The only span of that name and kind.
+/// The only span with this name and kind.
 fn one<'a>(spans: &'a [Span], name: &str, kind: SpanKind) -> &'a Span {
     let found: Vec<_> = spans.iter().filter(|span| span.name == name && span.kind == kind as i32).collect();
     let names: Vec<_> = spans.iter().map(|span| (&span.name, span.kind)).collect();
@@ -85,7 +85,7 @@ fn one<'a>(spans: &'a [Span], name: &str, kind: SpanKind) -> &'a Span {
     found[0]
 }
 
-/// A visit in three days, whose client may be written to at any hour.
+/// A visit in three days, of a client without quiet hours.
 async fn book(service: &Service) {
     let now_ms = System.now_ms();
     let client = json!({
@@ -103,7 +103,7 @@ async fn book(service: &Service) {
     service.fold(&events).await;
 }
 
-/// Books a visit, asks for a reminder of it within the trace of a caller, and waits until it is sent.
+/// Books a visit, requests a reminder of it within the trace of a caller, and waits until it is sent.
 async fn remind(service: &Service) {
     book(service).await;
     let request = service.ask(Method::POST, REMINDERS).header("traceparent", format!("00-{TRACE_ID}-{CALLER_ID}-01"));

@@ -1,4 +1,4 @@
-//! A model from the log to the answers, in real processes: learnt, published, in force, and named.
+//! A model from the log to the answers, in real processes: trained, published, in force, and named.
 
 use crate::deployment::{Deployment, stderr, stdout};
 use crate::facts::{drawn, event};
@@ -14,7 +14,7 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// 1 February 2026, 00:00 UTC.
 const BEGIN_MS: i64 = 1_769_904_000_000;
 
-/// Visits in a month of which the young miss three times as many as others.
+/// Visits of a month; young clients miss three times as many as others.
 fn write_visits(path: &Path) {
     let mut events = Vec::new();
     for n in 0..VISITS {
@@ -57,7 +57,7 @@ async fn a_model_is_learnt_from_the_log_published_and_named_in_answers() {
     };
     let before = service.post("/v1/risk/appointments", &asked(20)).await.good();
     assert_eq!(before["model"]["id"], "no-show-two-counters");
-    // Through the socket of the one that serves.
+    // Through the socket of the running service.
     let published = deployment.run(&["train", "no-show", "--publish", "--json"]);
     assert!(published.status.success(), "{}", stderr(&published));
     assert!(stderr(&published).contains("published as version 1"), "{}", stderr(&published));
@@ -75,7 +75,7 @@ async fn a_model_is_learnt_from_the_log_published_and_named_in_answers() {
     let shown = service.get("/v1/models/no-show").await.good();
     assert_eq!(shown["training"]["rows"], learnt["training"]["rows"]);
     service.process.stop().await;
-    // A file says the same as the log that it was imported into, where nobody serves.
+    // Training on a file has the same result as on the log that it was imported into, without a running service.
     let out = deployment.scratch_file("model.json");
     deployment.output(&["train", "no-show", name, "--out", out.to_str().expect("a name")]);
     let mut of_file: Value = serde_json::from_reader(File::open(&out).expect("a model")).expect("JSON");

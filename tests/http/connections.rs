@@ -1,4 +1,4 @@
-//! Connections that send or read nothing, in any state of the protocol, and the places that they take.
+//! Connections that send or read nothing, in any state of the protocol, and the slots that they occupy.
 
 use crate::instance::{Answer, Instance, World, login, until};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 /// Longer than anything here may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// An answer that no buffer holds.
+/// An answer that is larger than any buffer.
 const LARGE: &str = "/docs/swagger-ui-bundle.js";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A SETTINGS frame without settings.
@@ -25,7 +25,7 @@ async fn instance(change: impl FnOnce(&mut Config)) -> Instance {
     Instance::with(world, parts).await
 }
 
-/// One where whoever waits for a fold is busy.
+/// An instance without views, on which every request that waits for a fold stays busy.
 async fn without_views(change: impl FnOnce(&mut Config)) -> Instance {
     let world = World::new();
     let mut parts = world.parts();
@@ -39,14 +39,14 @@ async fn connected(instance: &Instance, sent: &[u8]) -> TcpStream {
     stream
 }
 
-/// Reads until the other side closes, or resets.
+/// Reads until the other side closes or resets the connection.
 async fn closed(mut stream: TcpStream) -> Vec<u8> {
     let mut read = Vec::new();
     let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut read)).await.expect("it is closed");
     read
 }
 
-/// A connection of HTTP/2 that answers pings; what it sends with, and its end.
+/// An HTTP/2 connection that answers pings; the sender of requests, and the connection's end.
 async fn http2(instance: &Instance, window: u32) -> (SendRequest<Bytes>, JoinHandle<()>) {
     let stream = TcpStream::connect(instance.address).await.unwrap();
     let mut builder = client::Builder::new();
@@ -59,7 +59,7 @@ fn get(instance: &Instance, path: &str) -> axum::http::Request<()> {
     axum::http::Request::get(format!("http://{}{path}", instance.address)).body(()).unwrap()
 }
 
-/// A request that is busy until the views contain its event: for as long as there are none.
+/// A request that is busy until the views contain its event, which they never do.
 fn busy(instance: &Instance, id: &str) -> JoinHandle<Answer> {
     let request = instance.request(Method::POST, "/v1/events").header("prefer", "wait=20");
     let request = request.header("content-type", "application/cloudevents+json").body(login(id, id).to_string());
@@ -85,7 +85,7 @@ async fn a_connection_without_a_whole_head_is_closed_whatever_it_sent() {
         b"GET /livez HTTP/1.1\r\nhost: x\r\n",
         PREFACE,
         &[PREFACE, SETTINGS].concat(),
-        // The begin of a head of HTTP/2 that goes on in another frame, which does not come.
+        // The beginning of an HTTP/2 header block that continues in another frame, which is not sent.
         &[PREFACE, SETTINGS, &[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82]].concat(),
     ] {
         let answer = closed(connected(&instance, sent).await).await;
@@ -100,7 +100,7 @@ async fn an_answered_connection_may_be_idle_for_longer_than_a_head_takes() {
     let mut idle = connected(&instance, GET).await;
     let mut head = [0; 12];
     idle.read_exact(&mut head).await.unwrap();
-    // One that never sends a head is closed meanwhile.
+    // A connection that never sends a request is closed meanwhile.
     closed(connected(&instance, b"").await).await;
     idle.write_all(&[&b"GET /livez HTTP/1.1\r\nconnection: close\r\n"[..], b"host: 127.0.0.1\r\n\r\n"].concat())
         .await
@@ -138,7 +138,7 @@ async fn a_reader_that_reads_nothing_is_cut_off() {
     let instance = instance(|config| config.write_ms_max = 50).await;
     let request = format!("GET {LARGE} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
     let deaf = connected(&instance, request.repeat(20).as_bytes()).await;
-    // Whoever writes to a connection that is closed at the other end hears of it.
+    // Writing to a connection that the other side has closed results in an error.
     until(async || matches!(deaf.try_write(b"\r\n"), Err(error) if error.kind() != std::io::ErrorKind::WouldBlock))
         .await;
 }
@@ -200,7 +200,7 @@ async fn the_reserve_is_not_held_by_closed_windows() {
     }
     let probe =
         async || instance.request(Method::GET, "/livez").send().await.is_ok_and(|answer| answer.status() == 200);
-    // The busy one has its place for longer.
+    // The busy connection keeps its slot for longer.
     tokio::time::timeout(PATIENCE / 2, until(probe)).await.expect("a probe is answered");
     waiting.abort();
 }
@@ -252,7 +252,7 @@ fn headers(stream: u8, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
     frame(1, 4 | flags, stream, &fields.iter().map(field).collect::<Vec<_>>().concat())
 }
 
-/// Reads frames until one of this kind, and stream, comes.
+/// Reads frames until one of this kind and stream arrives.
 async fn received(connection: &mut TcpStream, kind: u8, stream: u8) -> std::io::Result<()> {
     loop {
         let mut head = [0; 9];
@@ -288,7 +288,7 @@ async fn a_request_that_crosses_the_goodbye_is_answered() {
 }
 
 #[tokio::test]
-async fn whoever_is_silent_makes_room_for_whoever_asks() {
+async fn silent_connections_are_evicted_for_new_requests() {
     let instance = instance(|config| (config.connections_max, config.connections_peer_max) = (3, 3)).await;
     let mut silent = Vec::new();
     for _ in 0..50 {
@@ -315,7 +315,7 @@ async fn probes_are_answered_when_all_places_are_busy() {
     assert_eq!(instance.get("/v1/users/u").await.problem(), (503, "OVERLOADED"));
     let _views = instance.world.views(instance.shutdown.clone()).await;
     for waiting in waiting {
-        assert_eq!(waiting.await.unwrap().status, 200, "those who have a place are answered");
+        assert_eq!(waiting.await.unwrap().status, 200, "requests with a slot are answered");
     }
     until(async || instance.get("/v1/users/u").await.status == 404).await;
 }
@@ -342,7 +342,7 @@ async fn a_head_is_bounded_in_bytes() {
     let instance = instance(|_| {}).await;
     let long = format!("GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nx: {}\r\n\r\n", "y".repeat(40_000));
     let mut stream = TcpStream::connect(instance.address).await.unwrap();
-    // It may be refused while it is still sent.
+    // It may be rejected while it is still being sent.
     let _ = stream.write_all(long.as_bytes()).await;
     let answer = closed(stream).await;
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));

@@ -1,4 +1,5 @@
-//! The OpenAPI document as a contract: every answer of these tests is held to it, and it demands enough to be worth it.
+//! The OpenAPI document as a contract: every answer in these tests is checked against it, and it is strict enough to
+//! matter.
 
 use foretell_service::http::openapi;
 use jsonschema::Validator;
@@ -7,17 +8,17 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-/// What a path answers to a method that it does not have, and so to none of its operations.
+/// The status for a method that a path does not have, and that therefore belongs to no operation.
 const METHOD_NOT_ALLOWED: u16 = 405;
 
-/// Operations of a path, and what each may answer.
+/// Operations of a path, and their possible answers.
 struct Route {
     path: Regex,
-    /// By status: a schema for each operation that answers JSON with it; none where it has no JSON body.
+    /// By status: a schema for each operation with a JSON answer; none for an answer without a JSON body.
     answers: BTreeMap<u16, Vec<Option<Validator>>>,
 }
 
-/// Panics where the document does not have an answer. Paths that it does not name are not its business.
+/// Panics if the document does not allow an answer. Paths that are not in the document are ignored.
 pub(crate) fn hold(path: &str, status: u16, media_type: &str, body: &Value) {
     static ROUTES: OnceLock<Vec<Route>> = OnceLock::new();
     let Some(route) = ROUTES.get_or_init(routes).iter().find(|route| route.path.is_match(path)) else { return };
@@ -64,7 +65,7 @@ fn resolved<'a>(document: &'a Value, part: &'a Value) -> &'a Value {
     }
 }
 
-/// A validator of a schema of the document, in which no object has a member that is not named.
+/// A validator of a schema of the document, in which no object may have an unnamed member.
 fn closed(document: &Value, schema: &Value) -> Validator {
     fn close(schema: &mut Value) {
         match schema {
@@ -165,7 +166,7 @@ fn times_have_a_format_and_closed_sets_are_enumerations() {
     assert_eq!((&asn["format"], &asn["maximum"]), (&json!("int64"), &json!(4_294_967_295_u32)));
 }
 
-/// A document that asks for nothing would hold everything.
+/// A document without requirements would accept everything.
 #[test]
 fn every_example_is_valid_and_none_of_its_mutations_is() {
     let document = document();
@@ -193,7 +194,7 @@ fn required<'a>(document: &'a Value, schema: &'a Value) -> BTreeSet<&'a str> {
     names.filter_map(Value::as_str).collect()
 }
 
-/// The example with one thing wrong, for each member.
+/// The example with one error, for each member.
 fn mutations(example: &Value, required: BTreeSet<&str>) -> Vec<(String, Value)> {
     let members = example.as_object().unwrap();
     let with = |name: &str, value: Value| {
@@ -209,7 +210,7 @@ fn mutations(example: &Value, required: BTreeSet<&str>) -> Vec<(String, Value)> 
         }
         let other = match value {
             Value::String(_) => json!(7),
-            // Where it may be null, it is a text or an object otherwise.
+            // If it may be null, it is a text or an object otherwise.
             Value::Null => json!([]),
             _ => json!("text"),
         };

@@ -1,4 +1,4 @@
-//! Pages of other origins: those that are named may call and read every answer, and nobody else learns anything.
+//! Pages of other origins: configured ones may call the API and read every answer, and others learn nothing.
 
 use crate::instance::{Answer, Instance, World};
 use foretell_service::http::Config;
@@ -10,11 +10,11 @@ use tokio::net::TcpStream;
 
 const DESK: &str = "https://desk.example.com";
 const OTHER: &str = "https://other.example.com";
-/// Headers of every kind that callers send, extension attributes of events among them.
+/// Headers of all kinds that callers send, including extension attributes of events.
 const HEADERS: &str = "authorization,ce-id,ce-myextension,content-type,foretell-tenant,idempotency-key,if-match,\
                        if-none-match,last-event-id,prefer,traceparent";
 
-/// An instance with a key of the scope `risk:read` that is called as it is, and pages of one origin.
+/// An instance with one key of the scope `risk:read`, and pages of one origin.
 async fn instance(change: impl FnOnce(&mut Config)) -> Instance {
     let world = World::new();
     let mut parts = world.parts();
@@ -102,7 +102,7 @@ async fn a_page_reads_every_answer_and_refusal_where_its_origin_is_named() {
         assert!(!kept.headers().contains_key("access-control-allow-origin"), "{path}");
         assert!(text(&kept, "vary").contains("origin"), "{path}: a cache may have it for another page");
     }
-    // What does not get as far as the router.
+    // Requests that do not reach the router.
     let mut socket = TcpStream::connect(instance.address).await.unwrap();
     let head = format!("GET /livez HTTP/1.1\r\nhost: a\r\nhost: b\r\norigin: {DESK}\r\nconnection: close\r\n\r\n");
     socket.write_all(head.as_bytes()).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_page_reads_every_answer_and_refusal_where_its_origin_is_named() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_overloaded_is_told_so_in_a_page() {
+async fn the_answer_to_an_overloaded_tenant_is_readable_by_a_page() {
     let instance = instance(|config| (config.streams_max, config.streams_tenant_max) = (2, 1)).await;
     let open = async || {
         let request = instance.request(Method::GET, "/v1/reminders/stream").bearer_auth("k").header("origin", DESK);
@@ -125,7 +125,7 @@ async fn a_tenant_that_is_overloaded_is_told_so_in_a_page() {
 }
 
 #[tokio::test]
-async fn without_origins_nothing_is_said_about_them() {
+async fn without_configured_origins_no_cors_headers_are_sent() {
     let instance = instance(|config| config.cors_origins.clear()).await;
     let silent = |answer: &Response| {
         let names = answer.headers().keys().map(|name| name.as_str());
@@ -168,7 +168,7 @@ async fn without_keys_pages_of_named_origins_alone_are_answered() {
         let answer = request.header("sec-fetch-site", "cross-site").send().await.unwrap();
         assert_eq!(answer.status().as_u16(), status, "{origin}");
     }
-    // A picture, a script, a form: the browser names no origin.
+    // A picture, a script, a form: the browser sends no origin.
     let request = instance.request(Method::GET, "/v1/appointments/a").header("sec-fetch-site", "cross-site");
     let refused = Answer::of(request.send().await.unwrap()).await;
     assert_eq!(refused.problem(), (403, "ORIGIN_FORBIDDEN"));

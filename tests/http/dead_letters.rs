@@ -1,4 +1,4 @@
-//! Dead letters on the socket: found once, shown, mended, sent again once, let go.
+//! Dead letters on the socket: found once, shown, repaired, redriven once, dropped.
 
 use crate::instance::{Instance, NOW_MS, PARTITIONS, World, event, login};
 use bytes::Bytes;
@@ -32,7 +32,7 @@ fn without_ip(id: &str, user: &str) -> Value {
     event(id, "login.succeeded", json!({"user_id": user, "device_id": "laptop"}))
 }
 
-/// A desk, and views that have folded what was in the log.
+/// Access to dead letters, and views that have folded everything in the log.
 struct Office {
     world: World,
     desk: Desk,
@@ -118,7 +118,7 @@ fn code(code: &str) -> Filter {
 }
 
 #[tokio::test]
-async fn a_letter_is_mended_and_sent_again_once() {
+async fn a_letter_is_repaired_and_redriven_once() {
     let office = Office::open(vec![
         record("default:ada", without_ip("a", "ada")),
         record("default:eve", login("b", "bob")),
@@ -130,7 +130,7 @@ async fn a_letter_is_mended_and_sent_again_once() {
     codes.sort_unstable();
     assert_eq!(codes, [KEY_MISMATCH, MALFORMED_JSON, MISSING_FIELD]);
 
-    // Said and not done.
+    // A dry run only reports.
     let dry = office.redrive(code(KEY_MISMATCH), Redrive { run: Run::Dry, ..real() }).await;
     assert_eq!(dry[0].1, Deed::WouldRedrive { topic: "foretell.logins".into(), key: "default:bob".into(), dropped: 0 });
     assert_eq!(office.records(Topic::Logins).len(), 4);
@@ -158,7 +158,7 @@ async fn a_letter_is_mended_and_sent_again_once() {
         assert_eq!(mark.at, codec::rfc3339(NOW_MS));
     }
 
-    // Again: there is nothing to do, by filter or by name.
+    // Again: there is nothing to do, by filter or by id.
     let records = office.records(Topic::Logins).len();
     assert_eq!(office.redrive(code(MISSING_FIELD), patched(patch.clone())).await, []);
     let named = Filter { ids: [rekeyed[0].0.id].into(), ..Filter::default() };
@@ -188,7 +188,7 @@ async fn a_crash_before_the_mark_repeats_the_event_and_no_effect() {
     let letters = office.records(Topic::DeadLetters);
     office.redrive(code(KEY_MISMATCH), real()).await;
     assert_eq!(office.user("bob").await["history"]["successes"], 1);
-    // The log as a crash would have left it: the event is there, the mark is not.
+    // The log as after a crash: the event is there, the resolution record is not.
     let crashed = Office::open(office.records(Topic::Logins).into_iter().map(as_new).collect()).await;
     let before = crashed.records(Topic::Logins).len();
     assert_eq!(crashed.records(Topic::DeadLetters).len(), letters.len());
@@ -231,7 +231,7 @@ async fn copies_are_one_letter_before_and_after_it_is_closed() {
 #[tokio::test]
 async fn what_is_rejected_again_counts_its_attempts_until_it_is_left() {
     let office = Office::open(vec![record("default:ada", without_ip("a", "ada"))]).await;
-    // Attempts that failed: as another tool sends letters again, with their headers and without a look at them.
+    // Failed attempts: another tool appends the letters again unchanged, with their headers.
     for attempt in 1..3 {
         let [letter] = office.list(Scope::Open).await.try_into().unwrap();
         assert_eq!((letter.attempt, letter.first_failure.as_str()), (attempt, codec::rfc3339(NOW_MS).as_str()));
@@ -252,7 +252,7 @@ async fn what_is_rejected_again_counts_its_attempts_until_it_is_left() {
 }
 
 #[tokio::test]
-async fn a_letter_without_its_value_is_mended_from_the_source() {
+async fn a_letter_without_its_value_is_repaired_from_the_source() {
     let mut large = event("a", "login.succeeded", json!({"user_id": "ada", "ip": "nowhere"}));
     large["data"]["x"] = json!("x".repeat(RECORD_BYTES_MAX - 2_000));
     let office = Office::open(vec![record("default:ada", &large)]).await;
@@ -272,7 +272,7 @@ async fn a_letter_without_its_value_is_mended_from_the_source() {
 }
 
 #[tokio::test]
-async fn a_limit_cuts_and_says_so_and_asking_again_goes_on() {
+async fn a_limit_cuts_the_list_and_a_further_request_continues_it() {
     let records = (0..7).map(|n| record("default:eve", login(&format!("e{n}"), &format!("user-{n}")))).collect();
     let office = Office::open(records).await;
     let (letters, _, summary) = office.asked(Filter::default(), 3, Action::List(Scope::Open)).await;
@@ -326,12 +326,12 @@ async fn a_partition_of_bad_records_stops_before_all_of_it_is_dead_letters() {
     while next(generation, broken).await < BAD {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(letters(), BAD as usize, "somebody has decided");
+    assert_eq!(letters(), BAD as usize, "an operator has decided");
     stop.cancel();
     kept.await.unwrap().unwrap();
 }
 
-/// So many logins in the partitions where a partitioner of other clients puts them, and how many of them are wrong.
+/// Logins in the partitions that another partitioner chooses; returns how many of them are misplaced.
 fn misplace(world: &World, partitioner: Partitioner, users: usize) -> usize {
     let mut wrong = 0;
     for user in 0..users {
@@ -393,7 +393,7 @@ async fn records_by_a_wrong_partitioner_stop_every_partition_of_the_family_early
         }
         next
     };
-    // All of them stand still when none has moved for several ages of a batch.
+    // All of them have stopped when none has moved for several ages of a batch.
     let mut before = Vec::new();
     loop {
         let now = next().await;

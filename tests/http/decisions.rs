@@ -1,4 +1,4 @@
-//! Decisions: kept, looked up, told about, and lost without a score noticing.
+//! Decisions: kept, looked up, reported, and lost without an effect on scores.
 
 use crate::gated::{Gated, Held};
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, booked, event, login, until};
@@ -87,9 +87,9 @@ async fn decisions_of_others_older_ones_and_invented_ones_are_unknown() {
     let path = format!("/v1/decisions/{}", ours["id"].as_str().unwrap());
     let get = async |tenant| as_tenant(&instance, Method::GET, &path, tenant, &Value::Null).await;
     assert_eq!(get("acme").await.status, 200);
-    // Long enough ago that nobody waits for it.
+    // Long enough ago that no look-up waits for it.
     instance.world.clock.set(NOW_MS + 20_000);
-    // A tenant whose name begins like another's is another tenant.
+    // A tenant whose name is the prefix of another's is a different tenant.
     for tenant in ["default", "acm", "acme-2"] {
         assert_eq!(get(tenant).await.problem(), (404, "DECISION_NOT_FOUND"), "{tenant}");
         let feedback = json!({"decision_id": ours["id"], "label": "fraud"});
@@ -134,7 +134,7 @@ async fn a_key_learns_nothing_of_decisions_that_it_may_not_read() {
 }
 
 #[tokio::test]
-async fn a_decision_is_found_among_many_and_beside_holes() {
+async fn a_decision_is_found_among_many_and_next_to_holes() {
     let instance = Instance::start().await;
     let mut ids = Vec::new();
     for n in 0..60 {
@@ -142,7 +142,7 @@ async fn a_decision_is_found_among_many_and_beside_holes() {
             let asked = json!({"user_id": user, "ip": "198.51.100.7"});
             ids.push(instance.post("/v1/risk/logins", &asked).await.body["id"].as_str().unwrap().to_owned());
         }
-        // All of it is in the log before time goes on: timestamps are the log's.
+        // All of it is in the log before the clock moves: timestamps are the log's.
         until(async || records(&instance.world, Topic::Decisions).len() == ids.len()).await;
         (0..PARTITIONS).for_each(|partition| instance.world.log.skip(Topic::Decisions, partition, 3).unwrap());
         instance.world.clock.set(NOW_MS + n * 15_000);
@@ -161,7 +161,7 @@ async fn a_decision_is_found_among_many_and_beside_holes() {
 }
 
 #[tokio::test]
-async fn feedback_appends_what_the_person_says_with_the_fields_of_the_attempt() {
+async fn feedback_appends_the_label_with_the_fields_of_the_attempt() {
     let instance = Instance::start().await;
     instance.fold(&[login("e", "u")]).await;
     let scored = instance.post("/v1/risk/logins", &attempt()).await.body;
@@ -174,7 +174,7 @@ async fn feedback_appends_what_the_person_says_with_the_fields_of_the_attempt() 
     assert_eq!((answer.status, &answer.body["folded"]), (200, &json!(true)), "{}", answer.body);
     assert_eq!(answer.body["outcomes"], json!(["applied"]));
     assert_eq!(answer.body["positions"][0]["topic"], "foretell.logins");
-    // Which events came last is what may differ.
+    // The list of recent events may differ.
     let row = |user: User| User { recent: Default::default(), ..user };
     let rows = Rows::new(&instance);
     let once = rows.user("u").await.map(row);
@@ -229,7 +229,7 @@ async fn feedback_to_a_visit_is_refused() {
 }
 
 #[tokio::test]
-async fn nobody_else_writes_decisions() {
+async fn decisions_are_only_written_by_the_service() {
     let instance = Instance::start().await;
     let example = include_str!("../../catalog/examples/foretell.decision.made/login.json");
     let request = instance.request(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
@@ -239,7 +239,7 @@ async fn nobody_else_writes_decisions() {
     assert_eq!(answer.body["errors"][0]["detail"], "foretell.decision.made is written by Foretell alone");
 }
 
-/// What a counter says, by what its line contains.
+/// The value of a counter, selected by the content of its line.
 fn counted(words: &[&str]) -> u64 {
     let text = Instance::metrics();
     let line = text.lines().find(|line| !line.starts_with('#') && words.iter().all(|word| line.contains(word)));
@@ -259,7 +259,7 @@ async fn a_score_is_answered_when_its_decision_finds_no_room() {
     for _ in 0..30 {
         assert_eq!(instance.post("/v1/risk/logins", &attempt()).await.status, 200);
     }
-    // A tenant alone gets half of the queue, and keeps it until the log has taken what is in it.
+    // One tenant gets half of the queue, and keeps it until the log has accepted its content.
     let lost = counted(&full) - before;
     assert_eq!(lost, 30 - 4);
     log.gate.add_permits(100);
@@ -311,7 +311,7 @@ async fn a_log_that_comes_back_gets_what_waited_and_one_that_does_not_loses_it()
     recorded(&recorder, "t", "after").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let kept = records(&world, Topic::Decisions);
-    assert_eq!(kept.len(), 12, "what had waited for a minute is let go");
+    assert_eq!(kept.len(), 12, "what had waited for a minute is dropped");
     assert!(kept.iter().any(|record| record.key.as_deref() == Some(b"t:after")));
 }
 
@@ -335,7 +335,7 @@ async fn a_drain_has_an_end() {
 }
 
 #[tokio::test]
-async fn decisions_that_cannot_be_read_are_said_to_be_away() {
+async fn decisions_that_cannot_be_read_are_reported_as_unavailable() {
     let world = World::new();
     let parts = world.parts();
     let instance =
@@ -381,7 +381,7 @@ async fn the_load_of_one_tenant_does_not_drop_the_decisions_of_another() {
     let log = Gated::new(&world, Held::Decisions, 0);
     let config = Config { queue_records_max: 100, queue_wait_ms_max: 50, ..Config::default() };
     let recorder = Recorder::start(log.clone(), &config);
-    // The log takes nothing for now, and one tenant scores more than the queue holds.
+    // The log accepts nothing for now, and one tenant scores more than the queue holds.
     for n in 0..60 {
         recorded(&recorder, "busy", &n.to_string()).await;
     }
@@ -443,7 +443,7 @@ async fn an_erased_subject_has_no_decisions_and_feedback_writes_nothing() {
         assert_eq!(instance.post("/v1/feedback", &feedback).await.problem(), (404, "DECISION_NOT_FOUND"));
     }
     assert_eq!(records(&instance.world, Topic::Logins).len(), 2, "the login and its erasure");
-    // Who comes back afterwards has decisions again.
+    // After the log has recovered, decisions are recorded again.
     instance.world.clock.set(NOW_MS + 1_000);
     let again = instance.post("/v1/risk/logins", &attempt()).await.body["id"].clone();
     assert_eq!(instance.get(&path(&again)).await.status, 200);
@@ -474,9 +474,9 @@ async fn a_label_that_returns_holds_again() {
     }
 }
 
-/// Ids that could be guessed once let somebody send an event first, and make the report a repetition of it.
+/// With predictable ids, a caller could send an event first and make the report a repetition of it.
 #[tokio::test]
-async fn nobody_makes_a_report_void_by_taking_its_id() {
+async fn a_report_cannot_be_made_void_by_taking_its_id() {
     let instance = Instance::start().await;
     instance.fold(&[login("e", "u")]).await;
     let scored = instance.post("/v1/risk/logins", &attempt()).await.body;
@@ -486,7 +486,7 @@ async fn nobody_makes_a_report_void_by_taking_its_id() {
         forged["source"] = json!("urn:foretell:api");
         let request =
             instance.request(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
-        // Whether it is let in at all does not matter here.
+        // Whether it is accepted does not matter here.
         request.body(forged.to_string()).send().await.unwrap();
     }
     let feedback = json!({"decision_id": scored["id"], "label": "fraud"});
@@ -536,7 +536,7 @@ async fn a_request_under_an_idempotency_key_is_one_request() {
     // Trusted again without the key, it is trusted again.
     assert_eq!(send(Method::PUT, laptop, "", "wait=20", None).await.body["outcomes"], json!(["applied"]));
     assert!(Rows::new(&instance).user("u").await.unwrap().devices["laptop"].trusted);
-    // The key is the user's: another one may have it too.
+    // The key belongs to the user: another one may use the same.
     assert_eq!(send(Method::PUT, "/v1/users/v/devices/laptop", "two", "", None).await.status, 202);
     for key in ["", &"x".repeat(513), "é"] {
         let request = instance.request(Method::PUT, laptop).header("idempotency-key", key.as_bytes());
@@ -544,7 +544,7 @@ async fn a_request_under_an_idempotency_key_is_one_request() {
     }
 }
 
-/// However many ask at once, the first of them is the one that counts, for all of them.
+/// Of concurrent requests with one key, the first one counts, for all of them.
 #[tokio::test]
 async fn requests_under_one_key_at_once_are_one_request_across_processes() {
     let world = World::new();
@@ -604,13 +604,13 @@ async fn made_up_ids_of_the_present_wait_for_the_log_and_only_some_at_once() {
     let statuses: Vec<_> = answers.await.iter().map(|answer| answer.problem().0).collect();
     let waited = statuses.iter().filter(|status| **status == 404).count();
     assert_eq!((waited, statuses.len() - waited), (8, 32), "a tenant alone gets half of the places");
-    // One that is on its way comes, however many have waited.
+    // A decision in flight arrives, however many look-ups wait.
     let asked = json!({"user_id": "u", "ip": "198.51.100.7"});
     let id = instance.post("/v1/risk/logins", &asked).await.body["id"].as_str().unwrap().to_owned();
     assert_eq!(instance.get(&format!("/v1/decisions/{id}")).await.status, 200);
 }
 
-/// A log that counts the pages of decisions that are read, and how many are read at once at most.
+/// A log that counts the pages of decisions that are read, and how many are read concurrently.
 struct Looked {
     log: Arc<log::memory::Log>,
     pages: AtomicUsize,
@@ -646,7 +646,7 @@ impl Log for Looked {
         }
         self.pages.fetch_add(1, Ordering::SeqCst);
         self.most.fetch_max(self.reading.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        // Others who may read have time to begin.
+        // Other readers have time to begin.
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! What files say of addresses, and user agents of themselves: into events, into scores, and into warnings.
+//! What files contain about addresses, and user agents about devices: in events, in scores, and in warnings.
 
 use crate::instance::{Answer, Instance, NOW_MS, PARTITIONS, World, event};
 use foretell_enrich::{Config, Enricher};
@@ -29,7 +29,7 @@ fn mmdb(path: &Path, networks: &[(&str, Value)]) {
     database.write_to(std::fs::File::create(path).unwrap()).unwrap();
 }
 
-/// An instance with files that know 203.0.113.0/24 as Dublin and 198.51.100.0/24 as Oslo.
+/// An instance with files that locate 203.0.113.0/24 in Dublin and 198.51.100.0/24 in Oslo.
 struct Enriched {
     instance: Instance,
     enricher: Arc<Enricher>,
@@ -63,7 +63,7 @@ impl Enriched {
         Self { instance: Instance::with(world, parts).await, enricher, dir }
     }
 
-    /// The data of an event as it stands in the log after it was sent.
+    /// The data of an event as it is in the log after it was sent.
     async fn logged(&self, data: Value) -> Value {
         let user = data["user_id"].as_str().unwrap().to_owned();
         let answer = self.instance.fold(&[event(&user, "login.succeeded", data)]).await;
@@ -86,7 +86,7 @@ fn codes(score: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn an_event_gets_what_its_address_says_and_keeps_what_it_says_itself() {
+async fn an_event_is_enriched_by_its_address_and_keeps_its_own_values() {
     let files = Enriched::start().await;
     let whole = files.logged(json!({"user_id": "a", "ip": "203.0.113.7", "user_agent": LINUX, "extra": 1})).await;
     let expected = json!({

@@ -1,4 +1,4 @@
-//! Events in every form that they come in, and what the answer promises.
+//! Events in every form in which they can be sent, and what the answer guarantees.
 
 use crate::instance::{Answer, Instance, PARTITIONS, World, booked, event, login};
 use foretell_events::{Topic, key};
@@ -63,7 +63,7 @@ async fn an_empty_batch_is_nothing() {
 async fn after_a_wait_every_read_contains_the_events() {
     let instance = Instance::start().await;
     for n in 1..=20 {
-        // The scores before fill the cache that the read after must not be answered from.
+        // The earlier scores fill the cache, from which the later read must not be answered.
         let asked = json!({"user_id": "u", "ip": "198.51.100.7", "country": "IE"});
         instance.post("/v1/risk/logins", &asked).await;
         let answer = instance.fold(&[login(&format!("e{n}"), "u")]).await;
@@ -136,7 +136,7 @@ async fn each_event_that_is_waited_for_is_answered_with_its_outcome() {
     let (applied, skipped) = ("applied", "skipped");
     let expected = [applied, skipped, applied, applied, skipped, applied, applied, skipped, applied, skipped];
     assert_eq!(answer.body["outcomes"], json!(expected));
-    // Nobody waits: nothing is said of it.
+    // Without a wait, the answer does not state whether it was folded.
     let request = instance.request(Method::POST, "/v1/events").header("content-type", "application/cloudevents+json");
     let answer = Answer::of(request.body(login("three", "u").to_string()).send().await.unwrap()).await;
     assert_eq!((answer.status, answer.body.get("folded"), answer.body.get("outcomes")), (202, None, None));
@@ -158,7 +158,7 @@ async fn what_finds_no_room_or_is_impossible_is_answered_as_that_and_not_as_a_re
     assert_eq!(answer.body["outcomes"], json!([no_room, no_room, no_room, impossible, impossible, "skipped"]));
 }
 
-/// The row moves on all the time, and an API that folds nothing itself reads the outcomes of events from it.
+/// The row changes all the time, and an API without views reads the outcomes of events from it.
 #[tokio::test]
 async fn outcomes_are_exact_while_many_write_about_one_user_from_another_process() {
     let world = World::new();

@@ -1,4 +1,4 @@
-//! The gate: what is refused is the same whichever way an event comes, and nothing that was once folded is refused.
+//! The gate: the same events are rejected on every way in, and nothing that was once folded is rejected.
 
 use crate::instance::{Answer, Instance, NOW_MS, PARTITIONS, World, event, login, until};
 use crate::rebuild::{build, last};
@@ -33,7 +33,7 @@ fn of(source: &str) -> Value {
     event
 }
 
-/// Whoever could write under the service's own source could make its next event a repetition.
+/// A caller that could write with the service's own source could make its next event a repetition.
 #[tokio::test]
 async fn sources_of_the_service_are_refused_but_for_an_import() {
     let instance = Instance::start().await;
@@ -47,7 +47,7 @@ async fn sources_of_the_service_are_refused_but_for_an_import() {
     assert_eq!(send(&instance, &json!([of("urn:foretell:apiary")]), false).await.status, 202);
 }
 
-/// With keys it takes `admin` to import what the service has written.
+/// With keys, only `admin` may import what the service has written.
 #[tokio::test]
 async fn an_export_is_imported_by_an_admin_alone() {
     let world = World::new();
@@ -93,7 +93,7 @@ fn produced(id: &str, country: &str) -> NewRecord {
     codec::encode_parsed(&codec::decode_structured(&event(id, "login.succeeded", data), defaults).unwrap())
 }
 
-/// Waits until a generation has folded everything, and answers how many logins of the user its rows have.
+/// Waits until a generation has folded everything, and returns how many logins of the user its rows contain.
 async fn successes(world: &World, number: u32) -> u64 {
     let generation = Generation { family: Family::Logins, number, epoch: 0 };
     for partition in 0..PARTITIONS {
@@ -143,7 +143,7 @@ async fn what_a_producer_writes_is_refused_from_a_recorded_time_on_and_never_in_
     shutdown.cancel();
 }
 
-/// Rows of a version that had no gate are folded on without it, and their next fold begins with it.
+/// Rows of a version without a gate are still folded without it, and their next fold begins with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_without_a_gate_get_one_when_they_are_rebuilt() {
     let world = World::new();

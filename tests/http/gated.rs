@@ -1,4 +1,4 @@
-//! A log that does one thing only while its gate is open, or says that it is away.
+//! A log that performs one operation only while its gate is open, or returns that it is unavailable.
 
 use crate::instance::World;
 use async_trait::async_trait;
@@ -10,21 +10,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
-/// What waits at the gate.
+/// The operation that waits at the gate.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Held {
     /// An append of decisions.
     Decisions,
-    /// A look at how far the first partition of appointments reaches.
+    /// Reading the extent of the first partition of appointments.
     Appointments,
 }
 
 pub(crate) struct Gated {
     inner: Arc<log::memory::Log>,
     held: Held,
-    /// Whether what comes to the gate is answered with an error.
+    /// Whether the operation fails.
     pub(crate) away: AtomicBool,
-    /// One place for each time that it may go on.
+    /// One permit for each time that it may proceed.
     pub(crate) gate: Semaphore,
 }
 

@@ -1,4 +1,4 @@
-//! The published scores, through everything that lies between: events over HTTP, views, scores over HTTP.
+//! The published scores, through the whole service: events over HTTP, views, scores over HTTP.
 
 use crate::instance::{Instance, World, event};
 use crate::shared::{FILES, RELATIVE_ERROR_MAX, Row, read};
@@ -11,7 +11,7 @@ fn time(row: &Row) -> String {
     format!("{}Z", row.timestamp)
 }
 
-/// The attempt, as a request to score and the data of an event have it.
+/// The attempt, as in a request for a score and in the data of an event.
 fn attempt(row: &Row) -> Value {
     json!({
         "user_id": row.user_id, "ip": row.ip, "asn": row.asn, "country": row.country, "user_agent": row.ua,

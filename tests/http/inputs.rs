@@ -1,4 +1,4 @@
-//! Bad inputs, one row each: what is sent, and the status, code and place that are answered.
+//! Invalid inputs, one row each: the input, and the status, code and pointer of the answer.
 
 use crate::instance::{Answer, Instance, World, booked, event, login};
 use foretell_ports::log::Log;
@@ -372,7 +372,7 @@ async fn reading_is_split_into_logins_and_visits() {
             let request = if method == Method::PUT { request.body("{}") } else { request };
             let status = request.send().await.unwrap().status().as_u16();
             let closed = match path.starts_with("/v1/decisions/") && ["logins:read", "visits:read"].contains(&scope) {
-                // Some decisions are open to it: that there is this one is not said.
+                // Some decisions are visible to it; the answer does not reveal that this one exists.
                 true => 404,
                 false => 403,
             };
@@ -408,7 +408,7 @@ async fn unknown_query_parameters_are_refused_everywhere() {
     assert!(instance.get("/readyz?verbose").await.body["missing"].is_array());
 }
 
-/// What a caller may send in good faith or in bad, and gets a score for all the same.
+/// Inputs that a caller may send by mistake or on purpose, and that are scored nevertheless.
 #[tokio::test]
 async fn odd_attempts_are_scored() {
     let instance = Instance::start().await;
@@ -432,7 +432,7 @@ async fn odd_attempts_are_scored() {
         let score = answer.body["score"].as_f64().unwrap();
         assert!(score > 0.0 && score < 1.0, "{more:.80}: {score}");
     }
-    // And one of 1970 in the history, which comes after all others and changes nothing that is known to be later.
+    // And one of 1970 in the history, which arrives after all others and changes nothing that is later.
     let mut first = login("old", "u");
     first["time"] = json!("1970-01-01T00:00:00Z");
     instance.fold(&[first]).await;
@@ -441,7 +441,7 @@ async fn odd_attempts_are_scored() {
     assert_eq!(user["history"]["first_seen"], "1970-01-01T00:00:00.000Z");
 }
 
-/// Bytes that are no text, where text is asked for.
+/// Bytes that are not text, where text is expected.
 #[tokio::test]
 async fn bytes_that_are_no_utf8_are_refused() {
     let instance = Instance::start().await;

@@ -1,4 +1,4 @@
-//! A whole instance: log and store in memory, pipelines, planner and API, behind a port of the loopback.
+//! A whole instance: log and store in memory, pipelines, planner and API, listening on a loopback port.
 
 use crate::contract;
 use async_trait::async_trait;
@@ -36,14 +36,14 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// 1 March 2026, 10:00 UTC: when every test begins.
+/// 1 March 2026, 10:00 UTC: the time at which every test begins.
 pub(crate) const NOW_MS: i64 = 1_772_359_200_000;
 pub(crate) const HOUR_MS: i64 = 3_600_000;
 pub(crate) const PARTITIONS: u32 = 3;
-/// Longer than pointers are remembered here.
+/// Longer than pointers are cached here.
 pub(crate) const GRACE_MS: u64 = 200;
 
-/// A clock that stands until it is set; at a negative time it panics.
+/// A clock that only changes when it is set; at a negative time it panics.
 pub(crate) struct Manual(AtomicI64);
 
 impl Clock for Manual {
@@ -60,7 +60,7 @@ impl Manual {
     }
 }
 
-/// What instances share: a log, a store and a time.
+/// What instances share: a log, a store and a clock.
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) clock: Arc<Manual>,
@@ -76,7 +76,7 @@ impl World {
         Self { clock, log, store: Arc::new(memory::Store::new()), misplaced: Arc::default() }
     }
 
-    /// Folds and plans until the token says so.
+    /// Folds and plans until the token is cancelled.
     pub(crate) async fn views(&self, shutdown: CancellationToken) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let limits = Limits::default();
@@ -105,7 +105,7 @@ impl World {
         tasks
     }
 
-    /// How a family is folded here.
+    /// The fold of a family in this world.
     pub(crate) fn family<F: Fold>(&self, fold: F) -> Views<F> {
         Views {
             fold,
@@ -136,7 +136,7 @@ impl World {
         tasks.spawn(async move { family::keep(views, tasks_of, shutdown).await.unwrap() });
     }
 
-    /// Holds the rows of a store against the log of this world.
+    /// A verifier of the rows of a store against the log of this world.
     pub(crate) fn verifier(&self, store: Arc<dyn Store>) -> Verifier {
         Verifier {
             log: self.log.clone(),
@@ -200,7 +200,7 @@ impl Assess for Unassessed {
     }
 }
 
-/// An API that listens, and views if it has any; all of it ends when it is dropped.
+/// An API that listens, and views if it has any; everything ends when it is dropped.
 pub(crate) struct Instance {
     pub(crate) world: World,
     pub(crate) address: std::net::SocketAddr,
@@ -211,7 +211,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// A whole instance in a world of its own.
+    /// A whole instance in a new world.
     pub(crate) async fn start() -> Self {
         let world = World::new();
         let parts = world.parts();
@@ -224,7 +224,7 @@ impl Instance {
         Self::listen(world, parts, views).await
     }
 
-    /// An API without views, as a process of the role `http` is.
+    /// An API without views, like a process of the role `http`.
     pub(crate) async fn without_views(world: World, parts: Parts) -> Self {
         Self::listen(world, parts, JoinSet::new()).await
     }
@@ -240,9 +240,9 @@ impl Instance {
         Self { world, address, shutdown, serving, _views: views, client }
     }
 
-    /// What the process counts, of all instances in it, as operators see it.
+    /// The metrics of the process, for all instances in it, as operators see them.
     pub(crate) fn metrics() -> String {
-        let prometheus = foretell_telemetry::prometheus().expect("nobody else counts");
+        let prometheus = foretell_telemetry::prometheus().expect("the only recorder");
         prometheus.run_upkeep();
         prometheus.render()
     }
@@ -275,7 +275,7 @@ impl Drop for Instance {
     }
 }
 
-/// An answer, read to its end.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -313,7 +313,7 @@ impl Answer {
     }
 }
 
-/// A CloudEvent in structured form, at the time every test begins.
+/// A CloudEvent in structured form, at the time at which every test begins.
 pub(crate) fn event(id: &str, kind: &str, data: Value) -> Value {
     json!({
         "specversion": "1.0", "id": id, "source": "urn:test", "type": format!("foretell.{kind}"),
@@ -333,7 +333,7 @@ pub(crate) fn booked(id: &str, client: &str, appointment: &str, starts_at: &str)
     )
 }
 
-/// Waits for a condition that another task brings about.
+/// Waits for a condition that another task fulfils.
 pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
     let wait = async {
         while !condition().await {

@@ -1,4 +1,4 @@
-//! What one caller, with a key or without, can take from the others: labels, bodies, places, streams, long answers.
+//! What one caller, with or without a key, can take from the others: labels, bodies, slots, streams, long answers.
 
 use crate::instance::{Answer, Instance, World, event, login, until};
 use foretell_service::http::Config;
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 const BATCH: &str = "application/cloudevents-batch+json";
 
-/// Keys that are called as they are, of the tenant that their name begins with: `a-admin` of the tenant `a`.
+/// Keys named after tenant and scope: `a-admin` belongs to the tenant `a`.
 fn keys(names: &[&str]) -> Keys {
     let key = |name: &&str| {
         let (tenant, scope) = name.split_once('-').unwrap();
@@ -35,7 +35,7 @@ async fn get(instance: &Instance, path: &str, key: &str) -> Answer {
     Answer::of(instance.request(Method::GET, path).bearer_auth(key).send().await.unwrap()).await
 }
 
-/// Sends bytes and reads what comes, until the other side closes.
+/// Sends bytes and reads the answer until the other side closes.
 async fn exchanged(instance: &Instance, sent: &[u8]) -> String {
     let mut stream = TcpStream::connect(instance.address).await.unwrap();
     stream.write_all(sent).await.unwrap();
@@ -44,14 +44,14 @@ async fn exchanged(instance: &Instance, sent: &[u8]) -> String {
     String::from_utf8(read).unwrap()
 }
 
-/// A body that is announced and does not come; `connection: close`, so that the answer ends the connection.
+/// A request whose body is announced but not sent; `connection: close`, so that the answer ends the connection.
 fn withheld(key: &str) -> Vec<u8> {
     let head = "POST /v1/events HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n";
     let body = "content-type: application/cloudevents+json\r\ncontent-length: 100\r\n";
     format!("{head}{body}authorization: Bearer {key}\r\n\r\n{{").into_bytes()
 }
 
-/// A request that is busy until the views contain its event, which is never: there are none.
+/// A request that is busy until the views contain its event, which they never do.
 fn busy(instance: &Instance, key: &str, id: &str) -> tokio::task::JoinHandle<Answer> {
     let request = instance.request(Method::POST, "/v1/events").bearer_auth(key).header("prefer", "wait=20");
     let request = request.header("content-type", "application/cloudevents+json").body(login(id, id).to_string());
@@ -59,7 +59,7 @@ fn busy(instance: &Instance, key: &str, id: &str) -> tokio::task::JoinHandle<Ans
 }
 
 #[tokio::test]
-async fn methods_that_nobody_knows_make_one_series() {
+async fn unknown_methods_share_one_series() {
     let instance = instance(&[], |_| {}).await;
     for n in 0..1_000 {
         let method = Method::from_bytes(format!("METHOD{n}").as_bytes()).unwrap();
@@ -82,7 +82,7 @@ async fn a_body_that_does_not_come_takes_no_place_and_has_a_deadline() {
         stream.write_all(&withheld("a-admin")).await.unwrap();
         waiting.push(stream);
     }
-    assert_eq!(get(&instance, "/v1/policies/nothing", "b-admin").await.status, 404, "the one place is free");
+    assert_eq!(get(&instance, "/v1/policies/nothing", "b-admin").await.status, 404, "the only slot is free");
     for mut stream in waiting {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_body_that_does_not_come_takes_no_place_and_has_a_deadline() {
 
 #[tokio::test]
 async fn bodies_share_room_of_which_a_tenant_has_half() {
-    // Room for the beginnings of four bodies.
+    // Capacity for the beginnings of four bodies.
     let instance = instance(&["a-admin", "b-admin", "c-admin"], |config| {
         (config.bodies_bytes_max, config.body_ms_max) = (64 * 1024 + 100, 10_000);
     })
@@ -155,7 +155,7 @@ async fn a_tenant_has_a_share_of_the_streams() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_anything_before_the_key_is_known() {
+async fn no_answer_reveals_anything_before_the_key_is_known() {
     let instance = instance(&["a-admin", "a-risk.read"], |_| {}).await;
     let sent = async |headers: &[(&str, &str)]| {
         let mut request = instance.request(Method::GET, "/v1/users/u");
@@ -180,7 +180,7 @@ async fn nobody_is_told_anything_before_the_key_is_known() {
     ] {
         assert_eq!(sent(headers).await, (status, code.to_owned()), "{headers:?}");
     }
-    // Not even its body is waited for.
+    // Its body is not read either.
     let answer = exchanged(&instance, &withheld("x")).await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     let metrics = Instance::metrics();
@@ -238,7 +238,7 @@ async fn a_request_is_for_one_host() {
 
 #[tokio::test]
 async fn what_leads_nowhere_has_its_body_not_read_and_takes_no_room() {
-    // No room for the body of anybody.
+    // No capacity for any body.
     let instance = instance(&["a-admin"], |config| config.bodies_bytes_max = 1).await;
     for (path, status) in [("/nowhere", "404"), ("/livez", "405"), ("/docs/", "405"), ("/openapi.json", "405")] {
         let head = format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{{");

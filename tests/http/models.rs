@@ -1,4 +1,4 @@
-//! Models: which one scores visits, from one request to the next.
+//! Models: which one scores visits, effective from one request to the next.
 
 use crate::instance::{Answer, Instance, booked, event};
 use foretell_domain::score::no_show::input::{Attribute, Input};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const MODEL: &str = "/v1/models/no-show";
 
-/// A model that asks for the lead and for an attribute.
+/// A model with the lead and an attribute as inputs.
 fn model(attribute: &str, weight: f64) -> Value {
     let term = |input, basis: Basis, weights: Vec<f64>| Term {
         input,
@@ -75,7 +75,7 @@ async fn a_published_model_scores_at_once_and_every_answer_names_it() {
     }
     let versions = instance.get("/v1/models/no-show/versions").await.body;
     assert_eq!(versions["versions"].as_array().unwrap().len(), 2);
-    // The way back is an earlier document, or none.
+    // Reverting means publishing an earlier document, or none.
     let back = put(&instance, &versions["versions"][1]["document"], Some("\"2\"")).await;
     assert_eq!((back.status, &back.body["version"]), (200, &json!("3")));
     assert!((effect(&considered(&instance, 30.0).await, "ATTRIBUTE").unwrap() - 0.35).abs() < 1e-9);
@@ -83,7 +83,7 @@ async fn a_published_model_scores_at_once_and_every_answer_names_it() {
     assert_eq!(considered(&instance, 30.0).await["model"]["id"], "no-show-two-counters");
 }
 
-/// What a booking tells of itself, a visit that is only considered tells as well.
+/// A considered visit has the same attributes as a booking.
 #[tokio::test]
 async fn what_for_where_and_with_whom_are_attributes_of_a_considered_visit() {
     let instance = Instance::start().await;
@@ -123,7 +123,7 @@ async fn what_must_not_score_is_refused() {
 async fn outcomes_correct_the_model_and_show_how_reliable_it_is() {
     let instance = Instance::start().await;
     put(&instance, &model("age", 0.0), None).await;
-    // 40 visits of February, booked ten days ahead of the model's belief of 27 %: 24 of them missed.
+    // 40 visits of February, booked ten days ahead, for which the model predicts 27 %: 24 of them missed.
     for n in 0..40 {
         let (id, client) = (format!("a{n}"), format!("c{n}"));
         let data = json!({"appointment_id": &id, "client_id": &client, "starts_at": "2026-02-20T09:00:00Z"});
@@ -140,7 +140,7 @@ async fn outcomes_correct_the_model_and_show_how_reliable_it_is() {
     assert_eq!(shown["calibration"]["same_day"]["visits"], json!(0.0));
     let scored = considered(&instance, 0.0).await;
     assert!(effect(&scored, "CALIBRATION").unwrap() > 0.1, "{scored}");
-    // A visit that is booked is scored by the same model, and so is the client's list.
+    // A booked visit is scored by the same model, and so is the client's list.
     instance.fold(&[booked("b", "c", "a", "2026-03-29T09:30:00")]).await;
     let booked = instance.get("/v1/risk/appointments/a").await.body;
     assert_eq!(booked["model"]["id"], "no-show-trained");

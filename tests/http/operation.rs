@@ -1,4 +1,4 @@
-//! What operators rely on: readiness, limits, draining, documents, the socket's own routes.
+//! What operators rely on: readiness, limits, draining, documents, the routes of the socket.
 
 use crate::instance::{Answer, Instance, PARTITIONS, World, login, until};
 use foretell_events::Topic;
@@ -37,13 +37,13 @@ async fn ready_means_that_the_views_have_reached_the_end_of_the_log_at_the_start
 }
 
 #[tokio::test]
-async fn holes_at_the_end_of_the_log_keep_nobody_unready() {
+async fn holes_at_the_end_of_the_log_do_not_delay_readiness() {
     let world = World::new();
     let first = Instance::with(world.clone(), world.parts()).await;
     first.fold(&[login("e", "u")]).await;
     first.shutdown.cancel();
     for topic in [Topic::Logins, Topic::Appointments, Topic::Reminders] {
-        // Behind the last record of one partition, and in partitions that hold no record at all.
+        // After the last record of one partition, and in partitions without any record.
         (0..PARTITIONS).for_each(|partition| world.log.skip(topic, partition, 2).unwrap());
     }
     let second = Instance::with(world.clone(), world.parts()).await;
@@ -53,7 +53,7 @@ async fn holes_at_the_end_of_the_log_keep_nobody_unready() {
 }
 
 #[tokio::test]
-async fn an_overloaded_process_sheds_load_and_says_that_it_is_alive() {
+async fn an_overloaded_process_sheds_load_and_stays_alive() {
     let world = World::new();
     let mut parts = world.parts();
     parts.config.requests_max = 1;
@@ -129,7 +129,7 @@ async fn draining_has_an_end() {
     instance.shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(20), &mut instance.serving).await.unwrap().unwrap();
     let mut rest = Vec::new();
-    // Cut off: closed or reset, but without an answer that says it was done.
+    // Cut off: closed or reset, but without an answer that confirms the request.
     let _ = half.read_to_end(&mut rest).await;
     assert!(!rest.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&rest));
 }
@@ -162,7 +162,7 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             let concrete = path.replace("{user_id}", "u").replace("{device_id}", "d").replace("{client_id}", "c");
             let concrete = concrete.replace("{appointment_id}", "a").replace("{policy}", "login");
             let request = instance.request(method.to_uppercase().parse().unwrap(), &concrete);
-            // The stream would not end; a bad cursor is answered by its handler all the same.
+            // The stream would not end, but an invalid cursor is answered by its handler.
             let response = request.header("last-event-id", "x").send().await.unwrap();
             let answer = Answer::of(response).await;
             assert!(
@@ -224,7 +224,7 @@ async fn documented_examples_are_accepted() {
         assert!(example.is_object(), "{schema}");
         let answer = instance.post(path, example).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
-        // Every field that is answered is documented, and the other way round.
+        // Every field of the answer is documented, and every documented field is answered.
         let answered = document["components"]["schemas"][schema.replace("Request", "Answer")]["properties"].as_object();
         for field in answer.body.as_object().unwrap().keys() {
             assert!(answered.unwrap().contains_key(field), "{field} of {path}");

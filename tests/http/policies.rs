@@ -1,4 +1,4 @@
-//! Policies: what decides for a tenant, from one request to the next.
+//! Policies: what determines decisions for a tenant, effective from one request to the next.
 
 use crate::instance::{Answer, Instance, World, login};
 use foretell_domain::score::login::Policy;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const LOGIN: &str = "/v1/policies/login";
 
-/// Puts a document in JSON, in place of a version where one is named.
+/// Publishes a document in JSON, as the replacement of a version if one is named.
 async fn put(instance: &Instance, document: &Value, if_match: Option<&str>) -> (Answer, Option<String>) {
     let request = instance.request(Method::PUT, LOGIN).json(document);
     let request = if_match.iter().fold(request, |request, tag| request.header("if-match", *tag));
@@ -56,7 +56,7 @@ async fn a_policy_decides_as_soon_as_it_is_answered_and_answers_name_its_version
 }
 
 #[tokio::test]
-async fn nobody_replaces_what_they_have_not_seen() {
+async fn a_policy_is_only_replaced_by_a_caller_that_has_seen_it() {
     let instance = Instance::start().await;
     let settings = instance.get(LOGIN).await.body["version"].as_str().unwrap().to_owned();
     let strict = json!({"challenge_at": 0.1});
@@ -70,7 +70,7 @@ async fn nobody_replaces_what_they_have_not_seen() {
     assert_eq!(put(&instance, &stricter, Some("\"1\"")).await.1, Some("\"2\"".into()));
     assert_eq!(put(&instance, &strict, Some("*")).await.1, Some("\"3\"".into()));
     assert_eq!(put(&instance, &strict, Some("3")).await.0.problem(), (400, "MALFORMED_REQUEST"));
-    // All at once, with what all have seen: one wins.
+    // All at once, with the version that all have seen: one wins.
     let puts = (0..8).map(|n| {
         let (instance, document) = (&instance, json!({"challenge_at": 0.2 + f64::from(n) / 100.0}));
         async move { put(instance, &document, Some("\"3\"")).await.0.status }
@@ -97,7 +97,7 @@ async fn preconditions_decide_what_is_read_and_what_is_replaced() {
         assert_eq!(send(Method::GET, &[]).await.header("last-modified"), "", "nothing is published");
         assert_eq!(put(&[("if-match", "*")]).await, 412, "{path}: there is nothing to replace");
         assert_eq!(put(&[("if-none-match", "*")]).await, 200, "{path}: the first");
-        assert_eq!(put(&[("if-none-match", "*")]).await, 412, "{path}: not over what somebody has published");
+        assert_eq!(put(&[("if-none-match", "*")]).await, 412, "{path}: not over a published policy");
         let answer = send(Method::GET, &[]).await;
         assert_eq!(answer.header("etag"), "\"1\"", "{path}");
         let at = answer.header("last-modified").to_owned();
@@ -168,7 +168,7 @@ async fn a_publication_under_an_idempotency_key_happens_once() {
     let (status, tag, answer) = put(LOGIN, "one", strict.clone()).await;
     assert_eq!((status, tag.as_str(), &answer.body["document"]), (200, "\"2\"", &lax), "what came since holds");
     assert_eq!(put(LOGIN, "one", lax.clone()).await.2.problem(), (422, "IDEMPOTENCY_KEY_REUSED"));
-    // The version that it was to replace is replaced by itself.
+    // It replaced the version itself, so the retry finds that version replaced.
     let retried = instance.request(Method::PUT, LOGIN).header("idempotency-key", "two").header("if-match", "\"1\"");
     assert_eq!(Answer::of(retried.json(&lax).send().await.unwrap()).await.status, 200);
     assert_eq!(put(LOGIN, "three", strict.clone()).await.1, "\"3\"", "another key is another request");
@@ -203,7 +203,7 @@ async fn a_date_protects_from_losing_a_change_of_the_same_second() {
     };
     put(&instance, &json!({"challenge_at": 0.1}), None).await;
     let seen = instance.get(LOGIN).await.header("last-modified").to_owned();
-    // The clock stands.
+    // The clock does not move.
     put(&instance, &json!({"challenge_at": 0.4}), None).await;
     assert_eq!(instance.get(LOGIN).await.header("last-modified"), seen);
     assert_eq!(since(Method::PUT, "if-unmodified-since", &seen).await, 412);
@@ -247,7 +247,7 @@ async fn what_cannot_be_used_is_refused_with_the_place_and_the_policy_before_it_
     assert_eq!((toml.status, &toml.body["effective"]["signals"]["new_device"]["factor"]), (200, &json!(4.0)));
 }
 
-/// A few kilobytes of nested tables end a process whose parser follows them down.
+/// A few kilobytes of nested tables would end a process with a recursive parser.
 #[tokio::test]
 async fn deep_documents_are_refused_on_every_route_and_the_process_lives() {
     let instance = Instance::start().await;
@@ -300,7 +300,8 @@ async fn documents_and_events_of_windows_tools_are_read() {
     assert_eq!(answer.status, 202, "{}", answer.body);
 }
 
-/// 0.889 reads like a high risk and is `medium`: the thresholds in the same answer say so, those of the tenant's own policy too.
+/// 0.889 looks like a high risk but is `medium`: the thresholds in the same answer show why, also with a tenant's
+/// policy.
 #[tokio::test]
 async fn an_answer_names_the_thresholds_that_its_level_was_decided_by() {
     let instance = Instance::start().await;
@@ -329,7 +330,7 @@ async fn an_answer_names_the_thresholds_that_its_level_was_decided_by() {
     assert_eq!((&unscored["score"], &unscored["thresholds"]["deny_at"]), (&Value::Null, &json!(0.5)));
 }
 
-/// A division by zero is told, and changes nothing.
+/// A division by zero is reported, and changes nothing.
 #[tokio::test]
 async fn a_rule_that_fails_does_not_hold_and_the_answer_says_so() {
     let instance = Instance::start().await;
@@ -350,7 +351,7 @@ async fn tenants_have_policies_of_their_own() {
     assert_eq!(Answer::of(other).await.body["document"], json!({}));
 }
 
-/// What somebody else has written to the topic: a document of a later version, say.
+/// A document that another program has written to the topic, for example one of a later version.
 #[tokio::test]
 async fn a_published_document_that_cannot_be_used_leaves_the_one_before_it_in_force() {
     let instance = Instance::start().await;
@@ -366,7 +367,7 @@ async fn a_published_document_that_cannot_be_used_leaves_the_one_before_it_in_fo
         headers: vec![("content-type".into(), "application/cloudevents+json".into())],
     };
     let positions = instance.world.log.append(vec![record]).await.unwrap();
-    // Another process, that begins with it.
+    // Another process, which starts with it.
     let parts = instance.world.parts();
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     assert!(parts.progress.wait(&positions, deadline).await);
@@ -375,7 +376,7 @@ async fn a_published_document_that_cannot_be_used_leaves_the_one_before_it_in_fo
         (active.version.as_str(), active.policy.challenge_at, active.warning),
         ("1", 0.3, Some("POLICY_INVALID"))
     );
-    // Shown is what decides, and what a change of it has to name.
+    // The answer shows the policy in force, and the version that a change must name.
     let shown = instance.request(Method::GET, LOGIN).send().await.unwrap();
     assert_eq!(shown.headers()["etag"], "\"2\"");
     let shown = Answer::of(shown).await.body;
@@ -384,12 +385,12 @@ async fn a_published_document_that_cannot_be_used_leaves_the_one_before_it_in_fo
     assert_eq!(put(&instance, &json!({"challenge_at": 0.4}), Some("\"2\"")).await.1, Some("\"3\"".into()));
 }
 
-/// Scores are asked without a pause while the policy changes twenty times: none fails, and none is of no policy.
+/// Scores are requested continuously while the policy changes twenty times: none fails, and none is without a policy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_under_load_loses_no_request() {
     let world = World::new();
     let parts = world.parts();
-    // Read again at each request, so that many requests come while it is.
+    // Read again at each request, so that many requests arrive while it is being read.
     let policies = Policies::new(&parts.rows, Default::default(), 0);
     let instance = Arc::new(Instance::with(world, Parts { policies, ..parts }).await);
     instance.fold(&[login("e", "u")]).await;

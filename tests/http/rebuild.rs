@@ -1,5 +1,5 @@
-//! Families are folded anew beside what serves: under traffic, after interruptions, when the rules have changed; and
-//! what is not right never serves.
+//! Families are rebuilt while the old generation serves: under traffic, after interruptions, after changes of the
+//! rules; and a generation with wrong rows never serves.
 
 use crate::instance::{GRACE_MS, Instance, World};
 use crate::verify::{Scanned, folded, is_totals, records, verified};
@@ -30,13 +30,13 @@ pub(crate) fn build(world: &World) -> Receiver<Told> {
     spawn(rebuilder(world, world.store.clone()), Family::Logins, Order::Build)
 }
 
-/// The last thing that is told.
+/// The last message.
 pub(crate) async fn last(mut told: Receiver<Told>) -> Told {
     let mut last = None;
     while let Some(told) = told.recv().await {
         last = Some(told);
     }
-    last.expect("something was told")
+    last.expect("a message")
 }
 
 async fn pointer(world: &World) -> Pointer {
@@ -55,7 +55,7 @@ async fn letters(world: &World) -> i64 {
     letters
 }
 
-/// A row that no log makes.
+/// A row that is not the fold of any log.
 async fn damage(world: &World) {
     let stray = RowWrite { key: RowKey::hashed(View::User, "default:nobody".into()), position: 7, cell: "?".into() };
     let flush = Flush {
@@ -101,7 +101,7 @@ async fn damaged_rows_are_replaced_while_events_come_and_replays_write_no_letter
     assert_eq!(verified(&world, world.store.clone(), &[]).await.0.differences, 0);
     assert_eq!(letters(&world).await, 1, "of the one bad record, written when it was folded first");
 
-    // What comes now is folded, and its letters are written, by the new generation alone.
+    // New events are folded, and their letters written, only by the new generation.
     let instance = Instance::without_views(world.clone(), world.parts()).await;
     let bad =
         foretell_events::record::NewRecord { topic: Topic::Logins, key: None, value: "{".into(), headers: vec![] };
@@ -151,7 +151,7 @@ async fn rows_that_are_not_the_fold_never_serve() {
     shutdown.cancel();
 }
 
-/// What a store looks like to this build that another one has folded: the pointer alone says so.
+/// A store that another build has folded: only the pointer shows it.
 async fn folded_by_others(fingerprint: &str) -> World {
     let world = World::new();
     let others = Pointer::first(crate::instance::PARTITIONS, fingerprint.to_owned());
@@ -161,7 +161,7 @@ async fn folded_by_others(fingerprint: &str) -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_other_rules_are_neither_read_nor_folded_until_they_are_built_anew() {
+async fn rows_of_other_rules_are_neither_read_nor_folded_until_they_are_rebuilt() {
     let world = folded_by_others("fold1-zones2020a-limits0").await;
     let instance = Instance::with(world.clone(), world.parts()).await;
     let ready = instance.get("/readyz?verbose").await;
@@ -193,7 +193,7 @@ async fn nothing_is_built_by_itself_in_place_of_newer_rules() {
     all_due(rebuilder.clone(), vec![Family::Logins], CancellationToken::new()).await.unwrap();
     let before = pointer(&world).await;
     assert_eq!((before.fingerprint.as_str(), &before.building), (newer.as_str(), &None));
-    // While others build, nobody else does.
+    // While another process builds, no second one may.
     let theirs = before.begin("fold9-theirs".to_owned());
     assert!(world.store.swap_pointer(Family::Logins, Some(&before), &theirs).await.unwrap());
     let told = last(spawn(rebuilder, Family::Logins, Order::Build)).await;

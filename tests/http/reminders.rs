@@ -1,11 +1,11 @@
-//! Reminders by hand.
+//! Manual reminders.
 
 use crate::instance::{Answer, Instance, NOW_MS, World, booked, event, until};
 use foretell_domain::view::client::REQUEST_EXPIRES_MS;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// Requests that an appointment may have in a day, by default.
+/// Requests per appointment and day, by default.
 const REQUESTS_MAX: usize = 8;
 
 async fn ask(instance: &Instance, key: Option<&str>, body: &Value) -> Answer {
@@ -60,14 +60,14 @@ async fn more_requests_than_a_day_may_have_are_refused_and_none_that_was_taken_i
         assert_eq!(ask(&instance, another, &json!({})).await.problem(), (429, "TOO_MANY_REMINDERS"));
     }
     for at in 0..REQUESTS_MAX {
-        assert_eq!(ask(&instance, Some(&key(at)), &json!({})).await.status, 202, "asked before");
+        assert_eq!(ask(&instance, Some(&key(at)), &json!({})).await.status, 202, "requested before");
     }
     instance.world.clock.set(NOW_MS + REQUEST_EXPIRES_MS);
     assert_eq!(ask(&instance, Some("tomorrow"), &json!({})).await.status, 202);
 }
 
 #[tokio::test]
-async fn two_bodies_that_race_under_one_key_are_told_apart() {
+async fn two_bodies_that_race_under_one_key_are_distinguished() {
     let world = World::new();
     let one = Instance::with(world.clone(), world.parts()).await;
     let two = Instance::without_views(world.clone(), world.parts()).await;
@@ -113,9 +113,9 @@ async fn told(instance: &Instance, id: &str, wanted: &[&str]) {
 }
 
 #[tokio::test]
-async fn an_edited_policy_plans_anew_what_is_unsent_and_repeats_nothing() {
+async fn an_edited_policy_replans_unsent_reminders_and_repeats_none() {
     let instance = Instance::start().await;
-    // In 60 hours: one step is due at once, as it was not sent when it was due.
+    // In 60 hours: one step is due at once, because it was not sent when it was due.
     let booked = json!({"appointment_id": "a", "client_id": "c", "starts_at": "2026-03-03T22:00:00Z"});
     let mut booked = event("b", "appointment.booked", booked);
     booked["time"] = json!("2026-02-01T10:00:00Z");
@@ -139,7 +139,7 @@ async fn an_edited_policy_plans_anew_what_is_unsent_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn what_senders_report_leads_to_the_next_channel_and_is_told() {
+async fn reports_of_senders_lead_to_the_next_channel_and_are_shown() {
     let instance = Instance::start().await;
     let channels = json!([{"channel": "whatsapp", "consent": true}, {"channel": "sms", "consent": true}]);
     let mut facts = [
@@ -166,7 +166,7 @@ async fn what_senders_report_leads_to_the_next_channel_and_is_told() {
     let last = reminder().await;
     assert_eq!((&last["receipt"]["received"], &last["receipt"]["channel"]), (&json!("confirmed"), &json!("sms")));
     assert_eq!(instance.get("/v1/appointments/a").await.body["status"], "confirmed");
-    // Refused and gone: nothing is left to send, and the client is forgotten with all that was planned.
+    // Refused and erased: nothing is left to send, and the client is forgotten with everything that was planned.
     let refused = json!([{"channel": "sms", "consent": false}, {"channel": "whatsapp", "consent": false}]);
     instance.fold(&[event("r", "client.updated", json!({"client_id": "c", "channels": refused}))]).await;
     instance.fold(&[event("f2", "reminder.failed", about(&second, "sms"))]).await;

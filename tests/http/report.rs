@@ -1,4 +1,4 @@
-//! The report on no-shows: what was asked, announced and lived through, over log and rows of an instance.
+//! The report on no-shows: what was scored, announced and observed, over log and rows of an instance.
 
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, event, until};
 use bytes::Bytes;
@@ -35,7 +35,7 @@ async fn report(world: &World, asked: Asked) -> Report {
             Told::Done(report) => {
                 let whats: Vec<_> = begun.iter().map(|(what, ..)| what.as_str()).collect();
                 assert_eq!(whats, ["offsets of decisions", "offsets of reminders", "buckets of clients"]);
-                assert!(begun.iter().all(|(_, of, read)| of == read), "all of it was read, and said: {begun:?}");
+                assert!(begun.iter().all(|(_, of, read)| of == read), "all of it was read, and reported: {begun:?}");
                 return *report;
             }
         }
@@ -67,11 +67,11 @@ async fn reminders(world: &World) -> usize {
     records
 }
 
-/// Twelve visits four days ahead, all of them scored, and twelve this evening, of which half are. Of ten of each it
-/// becomes known how they went: four of the first are missed and two of the others. One of each is called off late, one
-/// of each nobody speaks of again.
+/// Twelve visits four days ahead, all of them scored, and twelve this evening, half of them scored. Of each twelve, ten
+/// get an outcome: four of the first are missed and two of the others. One of each is cancelled late, and one of each
+/// has no outcome.
 #[tokio::test]
-async fn visits_are_held_against_what_was_said_and_announced() {
+async fn visits_are_compared_with_their_scores_and_announcements() {
     foretell_telemetry::prometheus();
     let instance = Instance::start().await;
     let (far_ms, near_ms) = (NOW_MS + 96 * HOUR_MS, NOW_MS + 8 * HOUR_MS);
@@ -120,7 +120,7 @@ async fn visits_are_held_against_what_was_said_and_announced() {
     ] {
         assert_eq!(counts(row(rows, name)), expected, "{name}: {all:?}");
     }
-    // Of the visits that were scored, those of which it is known how they went.
+    // The scored visits with known outcomes.
     let known = scored.iter().enumerate().filter(|(n, _)| *n < 10 || *n >= 12);
     let known: Vec<_> = known
         .map(|(n, (score, level))| (Case { score: *score, positive: n < 4 || n == 12 || n == 13 }, level))
@@ -151,7 +151,7 @@ async fn visits_are_held_against_what_was_said_and_announced() {
 }
 
 #[tokio::test]
-async fn what_is_not_folded_yet_is_said() {
+async fn unfolded_events_are_reported() {
     let world = World::new();
     let folding = CancellationToken::new();
     let views = world.views(folding.clone()).await;
@@ -159,7 +159,7 @@ async fn what_is_not_folded_yet_is_said() {
     instance.fold(&[visit(1, NOW_MS + HOUR_MS, 3)]).await;
     folding.cancel();
     views.join_all().await;
-    // Nobody folds any more, and somebody appends.
+    // Folding has ended, and another event is appended.
     let request = instance.request(Method::POST, "/v1/events").body(told(1, "cancelled", NOW_MS).to_string());
     let request = request.header("content-type", "application/cloudevents+json");
     assert_eq!(Answer::of(request.send().await.unwrap()).await.status, 202);
@@ -169,7 +169,7 @@ async fn what_is_not_folded_yet_is_said() {
 }
 
 #[tokio::test]
-async fn what_stands_where_it_does_not_belong_says_nothing() {
+async fn misplaced_records_are_ignored() {
     let instance = Instance::start().await;
     let world = &instance.world;
     world.clock.set(NOW_MS + 40 * 24 * HOUR_MS);

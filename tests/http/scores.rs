@@ -1,4 +1,4 @@
-//! Scores and views, as they follow from what was appended.
+//! Scores and views, as a result of the appended events.
 
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, World, booked, event, login, until};
 use async_trait::async_trait;
@@ -108,7 +108,7 @@ async fn an_appointment_is_seen_scored_and_forgotten() {
     }
     let reminders: Vec<_> =
         seen.body["reminders"].as_array().unwrap().iter().map(|r| (&r["step"], &r["due_at"], &r["status"])).collect();
-    // 72 and 24 absolute hours before; both lie outside of the quiet hours from 21:00 to 08:00.
+    // 72 and 24 absolute hours before; both are outside of the quiet hours from 21:00 to 08:00.
     assert_eq!(
         reminders,
         [
@@ -171,7 +171,7 @@ async fn lag_is_the_age_of_the_oldest_open_record() {
     assert_eq!(world.log.extent(Topic::Logins, partition).await.unwrap().end, 2);
 }
 
-/// A store whose rows cannot be read, those of one view or all of them: reads never answer.
+/// A store in which reads of one view, or of all, never return.
 struct Silent {
     within: Arc<dyn Store>,
     view: Option<View>,
@@ -265,7 +265,7 @@ async fn rows_that_do_not_come_in_time_are_answered_as_the_policy_says() {
     }
 }
 
-/// What has come is used: without the rows of everybody the user's own still tells what is unusual for them.
+/// Available rows are used: without the aggregate rows the user's own row still shows what is unusual for the user.
 #[tokio::test]
 async fn a_score_is_given_from_the_rows_that_are_there() {
     let world = World::new();
@@ -285,7 +285,7 @@ async fn a_score_is_given_from_the_rows_that_are_there() {
     }
     assert!(usual["score"].as_f64() < other["score"].as_f64(), "{usual} {other}");
     assert!(other["reasons"].as_array().unwrap().iter().any(|reason| reason["code"] == "NEW_DEVICE"), "{other}");
-    // Without the user's row nothing can be compared, and what points to an attack is told all the same.
+    // Without the user's row nothing can be compared, but signals of an attack are still reported.
     for n in 0..6 {
         let failed = event(&format!("f{n}"), "login.failed", json!({"user_id": format!("x{n}"), "ip": "203.0.113.9"}));
         instance.fold(&[failed]).await;

@@ -1,4 +1,4 @@
-//! The stream of reminders: each of the tenant, in order, from any cursor on, whatever others are told.
+//! The stream of reminders: all of the tenant's, in order, from any cursor, independent of other tenants.
 
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, booked, event};
 use async_trait::async_trait;
@@ -27,7 +27,7 @@ pub(crate) struct Sent {
     pub(crate) data: Value,
 }
 
-/// What comes over a stream.
+/// A block of a stream.
 #[derive(Debug, Clone, PartialEq)]
 enum Frame {
     Event(Sent),
@@ -60,7 +60,7 @@ impl Subscriber {
         }
     }
 
-    /// The next cursor that comes without an event.
+    /// The next cursor without an event.
     async fn cursor(&mut self) -> String {
         match self.frame().await {
             Some(Frame::Cursor(id)) => id,
@@ -68,7 +68,7 @@ impl Subscriber {
         }
     }
 
-    /// The next block that says something; none at the end of the stream.
+    /// The next block with content; none at the end of the stream.
     async fn frame(&mut self) -> Option<Frame> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -96,7 +96,7 @@ impl Subscriber {
     }
 }
 
-/// Books a visit that both steps of are to come, for each of several clients, and announces the first step.
+/// Books a visit for each of several clients, with both steps in the future, and announces the first step.
 pub(crate) async fn announce(instance: &Instance, tenant: &str, clients: &[&str]) {
     let events: Vec<_> = clients
         .iter()
@@ -113,7 +113,7 @@ pub(crate) async fn announce(instance: &Instance, tenant: &str, clients: &[&str]
 pub(crate) const DUE_MS: i64 = NOW_MS + 26 * HOUR_MS;
 
 #[tokio::test]
-async fn the_stream_tells_each_reminder_of_the_tenant_and_resumes_exactly() {
+async fn the_stream_sends_each_reminder_of_the_tenant_and_resumes_exactly() {
     let instance = Instance::start().await;
     announce(&instance, "default", &["c1", "c2", "c3", "c4", "c5", "c6"]).await;
     announce(&instance, "other", &["x1", "x2"]).await;
@@ -135,7 +135,7 @@ async fn the_stream_tells_each_reminder_of_the_tenant_and_resumes_exactly() {
     }
     drop(subscriber);
     for at in 0..6 {
-        // Another reader may see the partitions in another order, but never less, and never what was before.
+        // Another reader may receive the partitions in another order, but never less, and never earlier events again.
         let mut resumed = Subscriber::open(&instance, stream, &[("last-event-id", &all[at].id)]).await;
         let mut rest = Vec::new();
         for _ in at + 1..6 {
@@ -144,7 +144,7 @@ async fn the_stream_tells_each_reminder_of_the_tenant_and_resumes_exactly() {
         let mut expected: Vec<_> = all[at + 1..].iter().map(|s| s.data["id"].as_str().unwrap().to_owned()).collect();
         rest.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(rest, expected, "resumed behind event {at}");
+        assert_eq!(rest, expected, "resumed after event {at}");
     }
     let mut others = Subscriber::open(&instance, stream, &[("foretell-tenant", "other")]).await;
     assert_eq!(others.next().await.unwrap().data["tenant"], "other");
@@ -187,7 +187,7 @@ async fn cursors_that_cannot_be_resumed_are_refused() {
     assert_eq!(pointer.epoch, 0, "the cursors above are of this epoch, or not");
 }
 
-/// The head of a stream, and what comes until some text has come.
+/// The head of a stream, and its content until a text has arrived.
 async fn raw(
     instance: &Instance,
     path: &str,
@@ -244,7 +244,7 @@ async fn reminders_of_erased_clients_are_left_out_and_only_who_has_one_gets_its_
     instance.fold(&[erasure]).await;
     let withdrawn = live.next().await.unwrap();
     assert_eq!((withdrawn.kind.as_str(), of(&withdrawn)), ("foretell.reminder.withdrawn", "gone".to_owned()));
-    // From the beginning there is no trace of the client, and the cursor passes it.
+    // From the beginning there is no trace of the client, and the cursor passes its records.
     instance
         .fold(&[event("c", "appointment.cancelled", json!({"appointment_id": "a-kept", "client_id": "kept"}))])
         .await;
@@ -252,11 +252,11 @@ async fn reminders_of_erased_clients_are_left_out_and_only_who_has_one_gets_its_
     let rest = [later.next().await.unwrap(), later.next().await.unwrap()];
     assert_eq!(rest.each_ref().map(&of), ["kept", "kept"]);
     assert_eq!(rest[1].kind, "foretell.reminder.withdrawn");
-    // Whoever received the reminder in an earlier connection gets the withdrawal.
+    // A subscriber that received the reminder in an earlier connection gets the withdrawal.
     let mut resumed = Subscriber::open(&instance, stream, &[("last-event-id", &due[1].id)]).await;
     let next = [resumed.next().await.unwrap(), resumed.next().await.unwrap()];
     assert!(next.iter().any(|sent| of(sent) == "gone" && sent.kind == "foretell.reminder.withdrawn"), "{next:?}");
-    // A client who comes back is reminded again.
+    // A client that comes back is reminded again.
     let mut again = booked("again", "gone", "a-again", "2026-03-05T14:00:00");
     again["time"] = json!("2026-03-02T12:00:01Z");
     instance.fold(&[again]).await;
@@ -277,7 +277,7 @@ async fn streams_are_bounded_and_end_with_the_process() {
     assert_eq!(only.next().await, None);
 }
 
-/// A log that counts the readers and pages that it is asked for.
+/// A log that counts the readers and pages that are requested.
 struct Counted {
     log: Arc<memory::Log>,
     reads: AtomicUsize,
@@ -317,7 +317,7 @@ impl Log for Counted {
     }
 }
 
-/// An API alone over a log that counts, and streams that say where they stand every 20 ms.
+/// An API without views over a log that counts, with streams that send their cursor every 20 ms.
 async fn counted() -> (Instance, Arc<Counted>) {
     let world = World::new();
     world.family(Reminders { limits: Limits::default() }).pointer().await.unwrap();
@@ -330,7 +330,7 @@ async fn counted() -> (Instance, Arc<Counted>) {
     (Instance::without_views(world, parts).await, log)
 }
 
-/// Something on the topic of reminders, for one of several clients of a tenant.
+/// A record on the topic of reminders, for one of several clients of a tenant.
 fn told(tenant: &str, number: usize) -> NewRecord {
     let client = number % 7;
     let event = json!({
@@ -345,12 +345,12 @@ fn told(tenant: &str, number: usize) -> NewRecord {
     }
 }
 
-/// Where [`told`] puts it.
+/// The partition of [`told`].
 fn partition(number: usize) -> u32 {
     key::partition(format!("default:c{}", number % 7).as_bytes(), PARTITIONS)
 }
 
-/// Takes events up to and including this number of them.
+/// Reads events up to and including this number of them.
 async fn take(subscriber: &mut Subscriber, count: usize) -> Vec<(usize, String)> {
     let mut taken = Vec::new();
     while taken.len() < count {
@@ -396,7 +396,7 @@ async fn streams_share_their_readers_and_go_over_from_history_without_gap_or_rep
     }
     assert_eq!(log.reads.load(Ordering::SeqCst), PARTITIONS as usize, "one tail for all of them");
 
-    // More than a window holds, while nobody or somebody reads.
+    // More than a window holds, with and without a reader.
     append(OLD..ALL).await;
     assert_each_once(&take(&mut latest, ALL - OLD).await, OLD..ALL);
     assert_each_once(&take(&mut oldest, ALL - OLD).await, OLD..ALL);
@@ -425,7 +425,7 @@ async fn streams_at_the_end_live_from_the_tail_alone_and_a_new_one_follows_it() 
         }
         assert_eq!(readers(), PARTITIONS as usize);
     }
-    // Nobody listens any more: the tail ends, and whoever comes next has another one.
+    // Without subscribers the tail ends, and the next subscriber gets another one.
     while readers() == PARTITIONS as usize {
         drop(Subscriber::open(&instance, path, &[]).await);
     }
@@ -434,14 +434,14 @@ async fn streams_at_the_end_live_from_the_tail_alone_and_a_new_one_follows_it() 
 }
 
 #[tokio::test]
-async fn what_others_are_told_moves_the_cursor_and_not_the_application() {
+async fn reminders_of_others_move_the_cursor_and_do_not_reach_the_application() {
     const OTHERS: usize = 5_000;
     let (instance, log) = counted().await;
     log.append((0..OTHERS).map(|number| told("other", number)).collect()).await.unwrap();
     let path = "/v1/reminders/stream";
     let offsets = |cursor: &str| cursor.split('-').skip(1).map(|next| next.parse::<usize>().unwrap()).sum::<usize>();
     let mut quiet = Subscriber::open(&instance, path, &[]).await;
-    // Not only at the end: a subscriber that is cut off on its way through history goes on there.
+    // Not only at the end: a subscriber that is disconnected within history continues there.
     let mut cursors = vec![quiet.cursor().await];
     assert!((1..OTHERS).contains(&offsets(&cursors[0])), "{cursors:?}");
     while offsets(&cursors[cursors.len() - 1]) < OTHERS {
@@ -449,7 +449,7 @@ async fn what_others_are_told_moves_the_cursor_and_not_the_application() {
     }
     assert!(cursors.is_sorted_by_key(|cursor| offsets(cursor)) && cursors.len() < 20, "{cursors:?}");
 
-    // Live as well, and what comes after any of these cursors comes.
+    // The same live: what is appended after any of these cursors arrives.
     log.append(vec![told("other", 1)]).await.unwrap();
     let cursor = quiet.cursor().await;
     assert_eq!(offsets(&cursor), OTHERS + 1);

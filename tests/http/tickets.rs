@@ -8,7 +8,7 @@ use reqwest::Method;
 const TICKETS: &str = "/v1/streams/tickets";
 const STREAM: &str = "/v1/reminders/stream";
 
-/// An API with keys that are called as they are.
+/// An API with keys named after their use.
 async fn instance(world: World) -> Instance {
     let key = |(name, tenant, scope): (&str, &str, &str)| {
         let hash = hash(name);
@@ -37,7 +37,7 @@ async fn ticket(instance: &Instance, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_ticket_opens_the_stream_of_its_tenant_where_the_last_event_id_says() {
+async fn a_ticket_opens_the_stream_of_its_tenant_at_the_last_event_id() {
     let world = World::new();
     let views = Instance::with(world.clone(), world.parts()).await;
     announce(&views, "acme", &["c1", "c2"]).await;
@@ -51,7 +51,7 @@ async fn a_ticket_opens_the_stream_of_its_tenant_where_the_last_event_id_says() 
     let mut first = Subscriber::open(&instance, &format!("{STREAM}?ticket={ticket_of_desk}"), &[]).await;
     let sent = [first.next().await.unwrap(), first.next().await.unwrap()];
     assert!(sent.iter().all(|sent| sent.data["tenant"] == "acme" && sent.kind == "foretell.reminder.due"), "{sent:?}");
-    // A page opens a new stream with a new ticket, and goes on behind what it has.
+    // A page opens a new stream with a new ticket, and continues after its last event.
     let again = format!("{STREAM}?ticket={}&lastEventId={}", ticket(&instance, "root").await, sent[0].id);
     let mut second = Subscriber::open(&instance, &again, &[]).await;
     assert_eq!(second.next().await.unwrap().data, sent[1].data);
@@ -64,7 +64,7 @@ async fn a_ticket_opens_the_stream_of_its_tenant_where_the_last_event_id_says() 
 async fn a_ticket_is_used_once_within_a_minute_and_for_the_stream_alone() {
     let instance = instance(World::new()).await;
     let open = async |ticket: &str| instance.get(&format!("{STREAM}?ticket={ticket}&from=bogus")).await;
-    // The handler refuses what it gets to see, so that no stream has to be ended: the ticket is used up all the same.
+    // The request is rejected by the handler, so that no stream has to end; the ticket is used up nevertheless.
     let used = ticket(&instance, "desk").await;
     assert_eq!(open(&used).await.problem(), (400, "MALFORMED_REQUEST"));
     let again = open(&used).await;
@@ -98,7 +98,7 @@ async fn a_ticket_is_used_once_within_a_minute_and_for_the_stream_alone() {
         Answer::of(request.send().await.unwrap()).await
     };
     let both = with("authorization", "Bearer desk").await;
-    assert_eq!(both.problem(), (400, "MALFORMED_REQUEST"), "nobody knows which of both counts");
+    assert_eq!(both.problem(), (400, "MALFORMED_REQUEST"), "it is ambiguous which of both counts");
     assert_eq!(with("foretell-tenant", "globex").await.problem(), (403, "TENANT_FORBIDDEN"));
 }
 
@@ -128,7 +128,7 @@ async fn without_keys_a_ticket_carries_the_tenant_that_a_header_named() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_hoards_tickets_is_told_to_wait_and_others_get_theirs() {
+async fn a_tenant_that_hoards_tickets_has_to_wait_and_others_get_theirs() {
     let instance = instance(World::new()).await;
     let mut given = 0;
     let refused = loop {

@@ -1,4 +1,4 @@
-//! Learning on demand: from what is folded, one at a time, and for as long as somebody waits.
+//! Training on demand: on folded events, one model at a time, and only while the caller waits.
 
 use crate::gated::{Gated, Held};
 use crate::instance::{HOUR_MS, NOW_MS, PARTITIONS, World, event, until};
@@ -42,7 +42,7 @@ async fn lines(answer: Response) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn one_model_is_learnt_at_a_time_and_none_for_nobody() {
+async fn one_model_is_trained_at_a_time_and_only_while_a_caller_waits() {
     let world = World::new();
     let held = Gated::new(&world, Held::Appointments, 0);
     let router = admin_router(&Api::new(Parts { log: held.clone(), ..world.parts() }));
@@ -53,7 +53,7 @@ async fn one_model_is_learnt_at_a_time_and_none_for_nobody() {
     let problem = lines(second).await.remove(0);
     assert_eq!(problem["code"], "OVERLOADED");
     assert!(problem["detail"].as_str().unwrap().contains("one is at a time"), "{problem}");
-    // Who has asked goes away: the place is given back when the learning has noticed.
+    // The caller disconnects: the slot is released when the training has noticed.
     drop(first);
     assert_eq!(train(&router).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     held.gate.add_permits(1);
@@ -70,7 +70,7 @@ async fn what_is_not_folded_is_not_learnt_from() {
         encode_event(&codec::decode_structured(&told, defaults).unwrap().event, &[])
     };
     let of = |client: &str| key::partition(key::of("default", client).as_bytes(), PARTITIONS);
-    // Of each a booking and an outcome: one that stands where it belongs, and three that the fold lets lie.
+    // A booking and an outcome each: one in the right partition, and three that the fold ignores.
     for (n, stray, other_key, ahead_ms) in [(0, 0, false, 0), (1, 1, false, 0), (2, 0, true, 0), (3, 0, false, HOUR_MS)]
     {
         let (id, client) = (format!("a{n}"), format!("c{n}"));

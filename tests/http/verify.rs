@@ -1,4 +1,4 @@
-//! Rows are held against the log: what is right is found right, also while it moves, and every damage is found.
+//! Rows are compared with the log: correct rows pass, also while they change, and every damage is found.
 
 use crate::instance::{Instance, NOW_MS, World};
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ pub(crate) fn records(skip: usize, count: usize) -> Vec<NewRecord> {
     Logins::new(shape).skip(skip).take(count).map(|event| codec::encode_parsed(&Parsed::of(event))).collect()
 }
 
-/// A world with folded logins, one of them a dead letter, and the pipelines that go on.
+/// A world with folded logins, one of them a dead letter, and running pipelines.
 pub(crate) async fn folded(count: usize) -> (World, CancellationToken) {
     let world = World::new();
     world.log.append(records(0, count)).await.unwrap();
@@ -51,7 +51,7 @@ async fn reached(world: &World, store: &dyn Store) {
     }
 }
 
-/// Everything that is told about the rows of a store.
+/// Everything that is reported about the rows of a store.
 pub(crate) async fn verified(world: &World, store: Arc<dyn Store>, views: &[View]) -> (Summary, Vec<Difference>) {
     let mut told = spawn(world.verifier(store), views.iter().copied().collect::<BTreeSet<_>>());
     let mut differences = Vec::new();
@@ -68,7 +68,7 @@ pub(crate) async fn verified(world: &World, store: Arc<dyn Store>, views: &[View
 
 type Spoil = Box<dyn Fn(&RowKey, &Row) -> Option<Row> + Send + Sync>;
 
-/// A store that shows other rows, or none, when it is scanned, and no sooner than it may.
+/// A store that returns other rows, or none, when it is scanned, and no sooner than it may.
 pub(crate) struct Scanned {
     store: Arc<dyn Store>,
     spoil: Spoil,
@@ -133,7 +133,7 @@ impl Store for Scanned {
     }
 }
 
-/// The totals of a partition: there is one such row in each.
+/// The totals of a partition: each has one such row.
 pub(crate) fn is_totals(key: &RowKey) -> bool {
     key.view == View::Feature && key.key.contains(":all:")
 }
@@ -186,7 +186,7 @@ async fn a_row_that_is_not_the_fold_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_that_are_no_row_are_told_as_such() {
+async fn bytes_that_are_no_row_are_reported_as_such() {
     let (world, shutdown) = folded(100).await;
     let spoil = |key: &RowKey, row: &Row| {
         let garbage = Row { source: row.source, cell: Bytes::from_static(&[0xff; 4]) };
@@ -198,9 +198,9 @@ async fn bytes_that_are_no_row_are_told_as_such() {
     shutdown.cancel();
 }
 
-/// The checkpoints are read first; then, before the first row is looked at, more events are folded.
+/// The checkpoints are read first; then, before the first row is read, more events are folded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_move_meanwhile_are_compared_where_they_stand() {
+async fn rows_that_move_meanwhile_are_compared_at_their_current_position() {
     let (world, shutdown) = folded(1_000).await;
     let store = Arc::new(Scanned::spoilt(&world, |_, row| Some(row.clone())));
     let before = store.allowed.clone().acquire_owned().await.unwrap();

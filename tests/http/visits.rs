@@ -1,4 +1,4 @@
-//! Answers about visits: whose they are, when they start, and which events are skipped.
+//! Answers about visits: their tenant, their start, and which events are skipped.
 
 use crate::instance::{Instance, NOW_MS, booked, event};
 use foretell_domain::view::Limits;
@@ -83,7 +83,7 @@ async fn a_full_client_keeps_the_next_visits_and_the_others_are_answered_as_skip
     assert_eq!((upcoming.len(), &upcoming[0]["appointment_id"]), (max, &json!("v1")));
     let far = max + FURTHER;
     assert_eq!(instance.get(&format!("/v1/appointments/v{far}")).await.status, 404);
-    // When there is room, the same event is taken in.
+    // When there is capacity, the same event is applied.
     instance.fold(&[event("off", "appointment.cancelled", json!({"appointment_id": "v1", "client_id": "c"}))]).await;
     assert_eq!(instance.fold(&[visit(far)]).await.body["outcomes"], json!(["applied"]));
     assert_eq!(instance.get(&format!("/v1/appointments/v{far}")).await.status, 200);

@@ -466,7 +466,7 @@ async fn a_store_opened_again_keeps_everything_and_still_refuses_lower_positions
 }
 
 #[tokio::test]
-async fn a_damaged_store_says_how_to_go_on() {
+async fn a_damaged_store_reports_how_to_continue() {
     let directory = directory();
     let held = disk::lock(directory.path()).expect("free");
     drop(foretell_disk::store::Store::open(&held).expect("opens"));
@@ -481,7 +481,7 @@ async fn a_damaged_store_says_how_to_go_on() {
 
 /// `/dev/null` accepts every write and rejects every sync.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_failed_sync_the_log_is_broken_and_says_so() {
+async fn after_a_failed_sync_the_log_is_broken_and_reports_it() {
     let directory = directory();
     let partition = directory.path().join("log/logins/0");
     std::fs::create_dir_all(&partition).expect("writable");
@@ -775,7 +775,7 @@ mod retention {
     }
 
     #[tokio::test]
-    async fn the_segment_that_says_how_to_go_on_is_never_removed() {
+    async fn the_segment_that_recovery_needs_is_never_removed() {
         let aging = Aging::new();
         let log = aging.open(FOR_LONG).expect("opens");
         aging.hours(&log, 3).await;

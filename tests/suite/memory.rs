@@ -125,7 +125,7 @@ async fn a_partition_taken_at_once_does_not_wait() {
 }
 
 #[tokio::test]
-async fn a_torn_flush_leaves_what_it_says() {
+async fn a_torn_flush_leaves_the_selected_rows() {
     use store::{Checkpoint, Flush, RowWrite};
     let store = store::memory::Store::new();
     let generation = Generation { family: Family::Logins, number: 1, epoch: 2 };

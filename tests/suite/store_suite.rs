@@ -18,7 +18,7 @@ macro_rules! store_promises {
             a_lower_checkpoint_never_replaces_a_higher_one,
             the_same_flush_again_changes_nothing,
             a_flush_without_rows_moves_the_checkpoint,
-            partials_of_source_partitions_stand_side_by_side,
+            partials_of_source_partitions_are_kept_side_by_side,
             generations_and_views_do_not_mix,
             a_scan_pages_through_a_bucket_in_order,
             unusual_keys_are_kept_and_ordered,
@@ -139,7 +139,7 @@ pub(crate) async fn a_flush_without_rows_moves_the_checkpoint(made: &Made) {
     assert_eq!(within(store.checkpoint(GENERATION, 0)).await.expect("readable"), Some(checkpoint(70)));
 }
 
-pub(crate) async fn partials_of_source_partitions_stand_side_by_side(made: &Made) {
+pub(crate) async fn partials_of_source_partitions_are_kept_side_by_side(made: &Made) {
     let store = made.port.as_ref();
     let key = RowKey::hashed(View::Feature, "t:ip:192.0.2.1".to_owned());
     // Positions of different partitions are never compared.

@@ -1,4 +1,4 @@
-//! Rows have bounds: what happens again and again, to one account or from one address, does not make them grow.
+//! Rows have limits: repeated events of one account or from one address do not make them grow.
 
 use crate::build::{DAY, HOUR, appointments, booking, event};
 use foretell_domain::view::cell::encode_state;
@@ -10,9 +10,9 @@ use foretell_events::reminder::Feedback;
 use foretell_events::{Fact, key};
 use foretell_lab::source::generate::{self, Hot, Shape};
 
-/// A list without a bound would be larger than this by far.
+/// A list without a limit would be much larger than this.
 const ROW_BYTES_MAX: usize = 8 * 1024;
-/// What one visit takes besides its receipts, with four attributes.
+/// The size of one visit without its receipts, with four attributes.
 const VISIT_BYTES_MAX: usize = 300;
 const PARTITIONS: u32 = 4;
 const EVENTS: usize = 5_000;
@@ -32,7 +32,7 @@ fn rows_of_what_is_hot_stay_within_their_bounds() {
     }
 }
 
-/// A client with more visits than are kept, each with ids as systems make them, moved and reminded again and again.
+/// A client with more visits than are kept, each with long ids, moved and reminded again and again.
 #[test]
 fn the_row_of_a_client_with_many_visits_stays_within_its_bounds() {
     const CLIENT_BYTES_MAX: usize = 256 * 1024;

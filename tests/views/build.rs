@@ -1,4 +1,4 @@
-//! Events and rows in few words. Everything belongs to the tenant `t`; every event has an id of its own.
+//! Short helpers for events and rows. Everything belongs to the tenant `t`; every event has its own id.
 
 use foretell_domain::address::{RowKey, View};
 use foretell_domain::view::client::{self, Appointments, Client};
@@ -19,7 +19,7 @@ pub fn at(text: &str) -> i64 {
     text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
 }
 
-/// An event that is like no other.
+/// An event with a unique id.
 pub fn event(time_ms: i64, fact: Fact) -> Event {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = format!("e{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -103,7 +103,7 @@ impl<F: Fold> Views<F> {
         Self { rows: Materialized::new(fold), offset: 0, partitions }
     }
 
-    /// Folds an event where it belongs; answers whether it changed anything.
+    /// Folds an event in its partition; returns whether it changed anything.
     pub fn fold(&mut self, event: &Event) -> bool {
         let partition = key::partition(event.key().as_bytes(), self.partitions);
         self.offset += 1;
@@ -126,7 +126,7 @@ impl<F: Fold> Views<F> {
         of_view.map(decode).collect()
     }
 
-    /// The aggregate rows that hold anything.
+    /// The aggregate rows that are not empty.
     pub fn shared(&self) -> BTreeMap<(RowKey, u32), Vec<u8>> {
         let rows = self.rows.states().filter_map(|(key, source, state)| Some(((key.clone(), source?), state)));
         rows.filter(|((key, _), state)| Aggregate::empty(key).encode() != *state).collect()

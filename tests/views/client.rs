@@ -1,4 +1,4 @@
-//! A client's row, and the rows it shares.
+//! A client's row, and the aggregate rows that it contributes to.
 
 use crate::build::*;
 use foretell_domain::address::{RowKey, View};
@@ -61,7 +61,7 @@ fn holder(views: &Views, id: &str) -> Option<String> {
     all.client_id().map(str::to_owned)
 }
 
-/// What lies where in the agenda: bucket, row, appointment, count.
+/// The entries of the agenda: bucket, row, appointment, count.
 fn entries(views: &Views, kind: Kind) -> Vec<(i64, String, String, i32)> {
     let of_kind = |bucket: i64| (bucket >= 1 << 48) == (kind == Kind::Requested);
     let mut all = Vec::new();
@@ -74,7 +74,7 @@ fn entries(views: &Views, kind: Kind) -> Vec<(i64, String, String, i32)> {
 }
 
 #[test]
-fn each_event_does_to_the_history_what_its_rule_says() {
+fn each_event_changes_the_history_by_its_rule() {
     let b = || (1, booked("a", START));
     let late = START - 23 * HOUR;
     for (name, events, wanted) in [
@@ -230,7 +230,7 @@ fn several_visits_of_one_day_count_once_for_the_tenant_and_each_in_the_history()
 }
 
 #[test]
-fn a_day_counts_once_also_when_one_of_its_visits_begins_anew_or_is_forgotten() {
+fn a_day_counts_once_also_when_one_of_its_visits_is_booked_again_or_forgotten() {
     let day = |id: &str, hour: i64| (DAY, booked(id, 1_000 * DAY + hour * HOUR));
     let over = START + DAY;
     let bucket = usize::from(lead::bucket(999));
@@ -299,7 +299,7 @@ fn an_event_and_its_correction_leave_the_shared_rows_as_they_were() {
         let then = appointments(before.clone()).shared();
         let now = appointments(before.into_iter().chain(more)).shared();
         let placed = |rows: BTreeMap<(RowKey, u32), Vec<u8>>| -> BTreeMap<_, _> {
-            // The look-up also carries when the claim was made; who has the visit is compared elsewhere.
+            // The look-up also contains when the claim was made; the owner of the visit is compared elsewhere.
             rows.into_iter()
                 .filter(|((key, _), _)| name != "cancelled, booked again" || key.view != View::Lookup)
                 .collect()
@@ -356,7 +356,7 @@ fn a_forgotten_visit_leaves_its_counts_and_no_entries() {
     assert_eq!((holder(&views, "over"), entries(&views, Kind::Requested)), (None, vec![]));
     assert_eq!(entries(&views, Kind::Starts).len(), 3);
 
-    // A word about it counts nothing.
+    // A further event about it counts nothing.
     let more = [(START + 2 * DAY, attended("over"))];
     let client = limited(limits, events.into_iter().chain(more)).client("c");
     assert_eq!((client.history.missed, client.history.attended), (1, 0));
@@ -408,7 +408,7 @@ fn a_start_is_what_clocks_show() {
         (local("2026-10-04T02:10:00", "Australia/Lord_Howe"), "2026-10-04T02:40:00", "2026-10-03T15:40:00Z"),
         (local("2011-12-30T10:00:00", "Pacific/Apia"), "2011-12-31T10:00:00", "2011-12-30T20:00:00Z"),
         (local("2018-11-04T00:30:00", "America/Sao_Paulo"), "2018-11-04T01:30:00", "2018-11-04T03:30:00Z"),
-        // Of an hour that comes twice the first is meant, unless the instant says otherwise.
+        // Of an hour that occurs twice the first is meant, unless the instant determines the second.
         (local("2026-10-25T02:30:00", "Europe/Berlin"), "2026-10-25T02:30:00", "2026-10-25T00:30:00Z"),
         (instant("2026-10-25T01:30:00Z", "Europe/Berlin"), "2026-10-25T02:30:00", "2026-10-25T01:30:00Z"),
     ] {
@@ -466,7 +466,7 @@ fn updates_change_the_fields_that_they_name_unless_a_later_one_did() {
     let clear = || updated(|u| u.quiet_hours = Change::Clear);
     let client = |events: Vec<(i64, Fact)>| appointments(events).client("c");
     let refused = client(vec![(1, agree()), (3, speaks("pt")), (2, refuse())]);
-    assert_eq!(refused.channels, Some(vec![]), "a refusal that comes late holds: nobody said anything later of it");
+    assert_eq!(refused.channels, Some(vec![]), "a late refusal applies: no later event contradicts it");
     assert_eq!((refused.language.as_deref(), refused.updated_at_ms), (Some("pt"), Some(3)));
     assert_eq!(client(vec![(2, refuse()), (1, agree())]).channels, Some(vec![]), "an older consent changes nothing");
     assert_eq!(client(vec![(1, quiet()), (2, speaks("pt"))]).quiet_hours.map(|q| q.to_minute), Some(90), "kept");
@@ -475,7 +475,7 @@ fn updates_change_the_fields_that_they_name_unless_a_later_one_did() {
 }
 
 #[test]
-fn erasure_empties_the_row_skips_what_is_older_and_begins_anew() {
+fn erasure_empties_the_row_skips_older_events_and_starts_over() {
     let mut views = appointments([
         (1, booked("a", START)),
         (2, requested("a")),
@@ -485,7 +485,7 @@ fn erasure_empties_the_row_skips_what_is_older_and_begins_anew() {
     ]);
     assert_eq!(views.client("c"), Client { erased_at_ms: Some(START + 5), ..Client::default() });
     assert_eq!((holder(&views, "a"), entries(&views, Kind::Requested)), (None, vec![]));
-    assert_eq!(leads(&views).total().missed, 1, "the tenant's counts name nobody, and stay");
+    assert_eq!(leads(&views).total().missed, 1, "the tenant's counts are anonymous, and stay");
     for old in [1, START + 5] {
         assert!(!views.fold(&event(old, booked("b", START))), "at {old}");
     }
@@ -565,7 +565,7 @@ fn recount(clients: &[Client]) -> Lead {
     lead
 }
 
-/// The events without those that let go of an outcome whose count stays.
+/// The events without those that drop an outcome whose count stays.
 fn unforgetting(mut events: Vec<(i64, Fact)>) -> Vec<(i64, Fact)> {
     let mut outcomes = BTreeSet::new();
     events.retain(|(_, fact)| match fact {
@@ -609,7 +609,7 @@ proptest! {
     }
 
     #[test]
-    fn leads_are_what_a_recount_gives_as_long_as_nobody_is_erased(mut events in any_events()) {
+    fn leads_equal_a_recount_as_long_as_no_client_is_erased(mut events in any_events()) {
         events.retain(|(_, fact)| !matches!(fact, Fact::ClientErased { .. }));
         let views = appointments(events);
         prop_assert_eq!(leads(&views), recount(&["c0", "c1"].map(|id| views.client(id))));
@@ -640,7 +640,7 @@ proptest! {
     fn a_word_that_is_corrected_leaves_what_the_correction_alone_would_have(
         events in any_events(), words in (0_u8..5, 0_u8..5), days in 0_i64..5,
     ) {
-        // A cancellation that is said again is the first one.
+        // A repeated cancellation is the first one.
         let (first, second) = if words.0 >= 3 { (words.0, words.1 % 3) } else { words };
         let word = |kind| match kind {
             0 => Fact::Attended(visit("x", "c0")),

@@ -57,12 +57,12 @@ fn an_outcome_is_never_taken_for_that_of_another_visit() {
             (Status::Booked, History { missed: 1, ..moved_once }),
         ),
         (
-            "moved before what is said of it, which comes first",
+            "moved before its outcome, which comes first",
             vec![b(), missed_then.clone(), moved(start - 2 * HOUR)],
             (Status::Booked, moved_once),
         ),
         (
-            "moved before what is said of it, in order",
+            "moved before its outcome, in order",
             vec![b(), moved(start - 2 * HOUR), missed_then.clone()],
             (Status::Booked, moved_once),
         ),

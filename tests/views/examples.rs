@@ -1,4 +1,4 @@
-//! Every example of the catalogue meets the fold of its family.
+//! Every example of the catalogue is folded by its family.
 
 use foretell_domain::view::cell::{decode_state, encode_state};
 use foretell_domain::view::client::Appointments;
@@ -21,7 +21,7 @@ fn examples(known: &Type) -> Vec<Event> {
     files.into_iter().map(|path| decode(path).unwrap().event).collect()
 }
 
-/// Folds the events of a topic, and holds what comes of it against a second fold and against its own bytes.
+/// Folds the events of a topic, and compares the result with a second fold and with its own bytes.
 fn check<F: Fold + Default>(topic: Topic) {
     let events: Vec<_> = TYPES.iter().filter(|known| known.topic == topic).flat_map(examples).collect();
     assert!(events.len() >= 2, "{topic:?}");

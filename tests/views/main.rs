@@ -1,5 +1,5 @@
-//! What each view makes of each event, and what the plan makes of the rows: tables for the rules, properties for
-//! what must hold whatever happens.
+//! How each view folds each event, and what the plan derives from the rows: tables for the rules, properties for what
+//! must always hold.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 mod bounds;

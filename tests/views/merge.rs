@@ -1,4 +1,4 @@
-//! Partials of several partitions are one row: in any order, and as if one partition had folded everything.
+//! Partials of several partitions form one row: in any order, and as if one partition had folded everything.
 
 use crate::build::*;
 use foretell_domain::address::{RowKey, View};
@@ -22,7 +22,7 @@ fn merged<T: Clone>(parts: &[T; 3], order: [usize; 3], merge: impl Fn(&mut T, &T
     [left, outer]
 }
 
-/// Every order and both ways to put brackets give the same.
+/// Merging is commutative and associative.
 pub fn agrees<T: Clone + PartialEq + std::fmt::Debug>(
     parts: &[T; 3],
     merge: impl Fn(&mut T, &T),

@@ -1,4 +1,4 @@
-//! What was known of a visit, and what became of it: snapshots hold nothing from the future, samples follow outcomes.
+//! What was known of a visit, and its outcome: snapshots contain nothing from the future, samples follow outcomes.
 
 use crate::build::*;
 use foretell_domain::address::View;
@@ -37,7 +37,7 @@ fn snapshot(events: Vec<(i64, Fact)>, id: &str) -> Snapshot {
 }
 
 #[test]
-fn a_snapshot_says_what_was_known_when_the_visit_was_placed() {
+fn a_snapshot_contains_what_was_known_when_the_visit_was_placed() {
     let past = |id: &'static str, day: i64, missed_it: bool| {
         let at = START - day * DAY;
         let outcome = if missed_it { missed(id) } else { attended(id) };
@@ -74,11 +74,11 @@ fn a_snapshot_says_what_was_known_when_the_visit_was_placed() {
         ..Snapshot::default()
     };
     assert_eq!(got, wanted);
-    // What comes later changes nothing of it.
+    // Later events change nothing in it.
     events.extend(past("later", 5, true));
     events.extend([(START - 2 * DAY, attended("same")), (START - DAY, confirmed("a"))]);
     assert_eq!(snapshot(events.clone(), "a"), wanted);
-    // Moved, it is another visit, of which more is known.
+    // After a move it is another visit, of which more is known.
     events.push((START - DAY + HOUR, rescheduled("a", START + DAY)));
     let moved = snapshot(events, "a");
     assert_eq!((moved.missed, moved.missed_days_ago, moved.moved, moved.lead_days), (2, Some(6), 1, 11));
@@ -92,13 +92,13 @@ fn a_snapshot_at_another_instant_sees_the_row_as_it_is_then() {
     let at = |now_ms| Snapshot::of(Some(&client), subject, now_ms);
     assert_eq!((at(4).open, at(4).unresolved, at(4).is_confirmed), (1, 0, true));
     let (open, late) = (at(START - 2 * DAY), at(START - 2 * DAY + 1));
-    assert_eq!((open.open, open.unresolved), (1, 0), "a day after its start it may still be told");
+    assert_eq!((open.open, open.unresolved), (1, 0), "a day after its start it may still be reported");
     assert_eq!((late.open, late.unresolved), (0, 1));
     assert_eq!(Snapshot::of(None, subject, 4).visits, [0; 12], "a client never seen");
 }
 
 #[test]
-fn attributes_are_what_was_told_by_then() {
+fn attributes_are_those_known_by_then() {
     let tell = |age: f64, town: &str| {
         let told = BTreeMap::from([("age".into(), Scalar::Number(age)), ("town".into(), Scalar::Text(town.into()))]);
         updated(|update| update.attributes = Change::Set(told))
@@ -159,13 +159,13 @@ fn an_erased_client_leaves_counts_and_no_samples() {
     let erased = || Fact::ClientErased { client_id: "c".into() };
     let missed_once = [(1, booked("a", START)), (START, missed("a"))];
     let again = [(START + 1, rescheduled("a", START + 9 * DAY))];
-    // As many more as a row can name, of other days.
+    // As many more as a row can list, of other days.
     let many = (1..=40).flat_map(|visit| {
         let at = START + visit * 9 * DAY;
         [(at, missed("a")), (at + 1, rescheduled("a", at + 9 * DAY))]
     });
     let many: Vec<_> = again.iter().cloned().chain(many).collect();
-    for (name, between) in [("at once", &[][..]), ("begun anew under the same id", &again), ("often", &many)] {
+    for (name, between) in [("at once", &[][..]), ("booked again under the same id", &again), ("often", &many)] {
         let end = between.last().map_or(START, |(at, _)| *at) + 1;
         let events = missed_once.iter().chain(between).cloned().chain([(end, erased())]);
         let views = appointments(events.collect::<Vec<_>>());

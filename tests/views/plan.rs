@@ -1,4 +1,4 @@
-//! The plan of a client: each rule at both sides of its boundaries.
+//! The plan of a client: each rule on both sides of its boundaries.
 
 use crate::build::*;
 use foretell_domain::remind::announce;
@@ -19,7 +19,7 @@ pub(crate) fn step(id: &str, before_hours: u32) -> Step {
     Step { id: id.into(), before_hours: Some(before_hours), ..Step::default() }
 }
 
-/// A client, what was announced to them, and the policy.
+/// A client, the announcements to the client, and the policy.
 pub(crate) struct Case {
     events: Vec<(i64, Fact)>,
     sent: Views<Reminders>,
@@ -28,7 +28,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// The visit `a` at [`START`], booked a month before; quiet hours are none unless a test says so.
+    /// The visit `a` at [`START`], booked a month before; there are no quiet hours unless a test sets them.
     pub(crate) fn new() -> Self {
         Self::with(vec![(at("2026-05-10T12:00:00Z"), booked("a", at(START)))])
     }
@@ -48,7 +48,7 @@ impl Case {
         self
     }
 
-    /// Folds what somebody announced or withdrew.
+    /// Folds an announcement or a withdrawal.
     pub(crate) fn hear(&mut self, action: &Action, now_ms: i64) {
         self.sent.fold(&record(action, now_ms));
     }
@@ -61,7 +61,7 @@ impl Case {
     fn client(&self) -> Client {
         let mut views = appointments([]);
         for (n, (time_ms, fact)) in self.events.iter().enumerate() {
-            // The same ids at every fold: those of reminders by hand are made of them.
+            // The same ids at every fold: those of manual reminders are derived from them.
             let envelope =
                 Envelope { id: format!("e{n}"), source: "urn:test".into(), tenant: "t".into(), time_ms: *time_ms };
             views.fold(&Event { envelope, fact: fact.clone() });
@@ -85,7 +85,7 @@ impl Case {
         })
     }
 
-    /// Plans and announces; answers what was done, as `+step` and `-reason`.
+    /// Plans and announces; returns the actions, as `+step` and `-reason`.
     pub(crate) fn tick(&mut self, now_ms: i64) -> Vec<String> {
         let actions = self.plan(now_ms).actions;
         actions.iter().for_each(|action| self.hear(action, now_ms));
@@ -104,7 +104,7 @@ impl Case {
     }
 }
 
-/// The event that the planner appends for an action, as its own fold reads it again.
+/// The event that the planner appends for an action, as its own fold reads it.
 fn record(action: &Action, time_ms: i64) -> Event {
     let (event, extensions) = announce::said("t", "c", action.clone(), time_ms);
     let NewRecord { topic, key, value, headers } = codec::encode_event(&event, &extensions);
@@ -135,7 +135,7 @@ pub(crate) fn consents(consents: &[(Channel, bool)]) -> Fact {
 
 #[test]
 fn an_appointment_of_another_client_has_another_reminder() {
-    // Entered under the wrong client, announced, deleted there and booked for the right one, at the same start.
+    // Entered for the wrong client, announced, deleted there and booked for the right one, at the same start.
     let case = Case::new();
     let (client, sent, now_ms) = (case.client(), Sent::default(), at(START) - 24 * HOUR);
     let ids = ["t:c", "t:d", "u:c"].map(|key| {
@@ -219,7 +219,7 @@ fn a_forgotten_or_kept_visit_withdraws_nothing() {
     }
     let mut case = Case::new();
     case.tick(at(START) - 72 * HOUR);
-    // As if the row had forgotten the visit, and then something was noted about it.
+    // As if the row had dropped the visit, and then another event about it arrived.
     case.events = vec![(at("2026-06-08T00:00:00Z"), confirmed("a"))];
     assert_eq!(case.plan(at("2026-06-08T01:00:00Z")).actions, []);
 }
@@ -228,7 +228,7 @@ fn a_forgotten_or_kept_visit_withdraws_nothing() {
 fn a_visit_moved_away_and_back_is_announced_again_under_another_id() {
     let mut case = Case::new();
     assert_eq!(case.tick(at(START) - 72 * HOUR), ["+72h"]);
-    // Both moves happened before the step and were told of after it.
+    // Both moves happened before the step and were reported after it.
     case = case.then("2026-06-07T10:00:00Z", rescheduled("a", at(START) + 30 * DAY));
     assert_eq!(case.tick(at("2026-06-07T13:00:00Z")), ["-rescheduled"]);
     case = case.then("2026-06-07T11:00:00Z", rescheduled("a", at(START)));
@@ -309,13 +309,13 @@ fn quiet_hours_put_a_step_off_to_their_end_or_drop_it() {
         assert_eq!(first, wanted.map(at), "{name}");
         assert!(
             case.plan(due - 1).next_at_ms.is_some_and(|next| Some(next) <= first),
-            "{name}: says when to look again"
+            "{name}: returns when to plan again"
         );
     }
 }
 
 #[test]
-fn a_step_that_would_leave_quiet_hours_expired_is_dropped_and_says_so() {
+fn a_step_that_would_leave_quiet_hours_expired_is_dropped_with_a_reason() {
     let mut case = Case::new().quiet(21 * 60, 8 * 60);
     case.policy.steps = vec![step("2h", 2)];
     case.events = vec![(at("2026-05-10T12:00:00Z"), booked("a", at("2026-06-10T08:00:00Z")))];
@@ -357,7 +357,7 @@ fn a_request_by_hand_passes_quiet_hours_and_never_expiry() {
     let asked = at("2026-06-01T02:00:00Z");
     let mut case = Case::new().quiet(21 * 60, 8 * 60);
     case.events.push((asked, requested("a", vec![])));
-    assert!(case.plan(asked - 1).actions.is_empty(), "not before it was asked for");
+    assert!(case.plan(asked - 1).actions.is_empty(), "not before it was requested");
     assert!(!case.plan(asked + REQUEST_EXPIRES_MS - 1).actions.is_empty());
     assert!(case.plan(asked + REQUEST_EXPIRES_MS).actions.is_empty(), "a day later");
     assert_eq!(case.tick(asked), ["+manual"]);
@@ -387,7 +387,7 @@ fn many_requests_by_hand_do_not_make_a_sent_step_come_again() {
     assert_eq!(case.announced().of("a").len(), foretell_domain::view::Limits::default().appointment_reminders_max);
 }
 
-/// Bookings, moves, words, consents, requests and failures of a client, with ticks in between.
+/// Bookings, moves, confirmations, consents, requests and failures of a client, with ticks in between.
 fn any_history() -> impl Strategy<Value = Vec<(i64, u8, u8, i64, bool)>> {
     prop::collection::vec((0_i64..40, 0_u8..14, 0_u8..3, 0_i64..200, any::<bool>()), 1..60)
 }
@@ -399,7 +399,7 @@ fn failed(sent: &Sent, id: &str) -> Fact {
     Fact::ReminderFailed(Box::new(Feedback { reminder_id, appointment_id, client_id, channel, reason: None }))
 }
 
-/// A step that was told twice for one start of a visit, though nobody said that the first had failed.
+/// A step that was announced twice for one start of a visit, although the first did not fail.
 fn twice(sent: &Sent, client: &Client) -> Option<(String, String)> {
     let mut told = std::collections::BTreeSet::new();
     for (own, announced) in sent.all().filter(|(_, a)| a.withdrawn.is_none() && a.step != plan::MANUAL) {
@@ -418,7 +418,7 @@ fn twice(sent: &Sent, client: &Client) -> Option<(String, String)> {
     None
 }
 
-/// Most reminders of a day in Dublin, those by hand left out.
+/// The largest number of reminders of a day in Dublin, without manual ones.
 fn busiest_day(sent: &Sent) -> usize {
     let zone = zone::get("Europe/Dublin").unwrap();
     let mut days = BTreeMap::<_, usize>::new();

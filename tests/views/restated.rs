@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const START: i64 = 1_000 * DAY + 9 * HOUR;
 const NONE: History = History { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
 
-/// A client's row without the times at which something was last stated.
+/// A client's row without the times of the latest statements.
 fn substance(mut client: Client) -> Client {
     client.recent = Default::default();
     client.latest_ms = 0;
@@ -30,7 +30,7 @@ fn substance(mut client: Client) -> Client {
     client
 }
 
-/// All that anybody can read.
+/// Everything that can be read.
 fn rows(views: &Views<Appointments>) -> (Client, BTreeMap<(RowKey, u32), Vec<u8>>) {
     (substance(views.client("c")), views.shared())
 }
@@ -310,7 +310,7 @@ fn a_visit_that_was_on_again_for_a_while_is_cancelled_when_that_is_stated_last()
 }
 
 #[test]
-fn who_cancelled_is_what_the_latest_event_says_that_names_somebody() {
+fn who_cancelled_is_taken_from_the_latest_event_that_states_it() {
     let by = |time_ms, by| (time_ms, cancelled("a", by));
     let (client, business) = (Some(CancelledBy::Client), Some(CancelledBy::Business));
     for order in orders([by(2, client), by(3, business), by(5, None)]) {
@@ -331,7 +331,7 @@ fn a_late_restatement_of_a_move_is_no_move() {
 }
 
 #[test]
-fn an_outcome_that_was_stated_again_behind_a_late_reschedule_stays() {
+fn an_outcome_that_was_restated_after_a_late_reschedule_stays() {
     let start = START;
     let events = [
         (1, booked("a", start)),
@@ -361,7 +361,7 @@ fn one_id_for_a_booking_and_its_cancellation_is_two_events() {
     }
 }
 
-/// What may happen to a few visits of the client `c`, each hours after the one before.
+/// Possible events of a few visits of the client `c`, each some hours after the previous one.
 fn any_life() -> impl Strategy<Value = Vec<(i64, Fact)>> {
     let one = (1_i64..40, 0_u8..17, 0_u8..3, -2_i64..6, any::<bool>());
     prop::collection::vec(one, 0..40).prop_map(|steps| {
@@ -398,7 +398,7 @@ fn any_life() -> impl Strategy<Value = Vec<(i64, Fact)>> {
     })
 }
 
-/// Every event that restates at `now_ms` what holds, as a nightly sync might send them.
+/// Every event that restates the current state at `now_ms`, as a nightly sync might send them.
 fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
     let mut facts = Vec::new();
     for (id, visit) in &client.appointments {
@@ -412,7 +412,7 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
             Status::Cancelled => Some(cancelled(id, by)),
         });
         let is_off = matches!(visit.status, Status::Cancelled | Status::Deleted);
-        // A booking of a visit that is off and still to come reinstates it.
+        // A booking of an upcoming cancelled visit reinstates it.
         if let Some(start) = visit.start.as_ref().filter(|start| !is_off || start.at_ms <= now_ms) {
             let own = |zone| Box::new(booking(id, start.at_ms, zone));
             facts.extend([Fact::Booked(own(None)), Fact::Rescheduled(own(Some(start.zone.as_str())))]);
@@ -428,7 +428,7 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
             facts.extend(match receipt.received {
                 foretell_domain::view::client::Received::Failed => Some(Fact::ReminderFailed(told)),
                 foretell_domain::view::client::Received::Delivered => Some(Fact::ReminderDelivered(told)),
-                // It also confirms, which need not hold any more.
+                // It also confirms, which may no longer apply.
                 foretell_domain::view::client::Received::Confirmed => None,
             });
         }
@@ -454,7 +454,7 @@ proptest! {
     }
 
     #[test]
-    fn outcomes_and_confirmations_count_the_same_behind_restatements_of_their_bookings(life in any_life()) {
+    fn outcomes_and_confirmations_count_the_same_after_restatements_of_their_bookings(life in any_life()) {
         let (mut plain, mut synced) = (appointments([]), appointments([]));
         for (time_ms, fact) in life {
             let is_late = matches!(fact, Fact::Attended(_) | Fact::Missed(_) | Fact::Confirmed(_));

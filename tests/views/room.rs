@@ -1,4 +1,4 @@
-//! A full row of a client: what it forgets matters least, and events without room are skipped.
+//! A full row of a client: it drops what matters least, and events without capacity are skipped.
 
 use crate::build::*;
 use foretell_domain::address::View;
@@ -15,7 +15,7 @@ fn limits(appointments: usize) -> Limits {
     Limits { client_appointments_max: appointments, ..Limits::default() }
 }
 
-/// A visit so many days from now, booked now.
+/// A visit this many days from now, booked now.
 fn ahead(id: &str, days: i64) -> (i64, Fact) {
     (NOW, booked(id, NOW + days * DAY))
 }
@@ -45,7 +45,7 @@ fn a_client_with_more_visits_than_are_kept_keeps_the_next_ones() {
     {
         let views = limited(Limits::default(), events.clone());
         assert!(views.client("c").appointments.keys().eq(&wanted), "{name}");
-        // They are all found, and nothing else is.
+        // All of them are found, and nothing else is.
         let entries = views.aggregates(View::Agenda).into_iter().flat_map(|(.., row)| {
             let Aggregate::Agenda(row) = row else { panic!("an agenda row") };
             row.entries.into_keys()
@@ -82,7 +82,7 @@ fn what_matters_least_is_forgotten_first() {
         row.sort_unstable();
         assert_eq!(kept(events.clone(), 7), row, "{gone} goes");
     }
-    // Of visits with one start the one with the greater id is kept.
+    // Of visits with the same start the one with the greater id is kept.
     events.push(ahead("g", 2));
     assert_eq!(kept(events.clone(), 7), ["c", "d", "e", "f", "g", "near", "today"]);
     events.push(ahead("a", 2));

@@ -1,4 +1,4 @@
-//! What was announced, and the calendar of it.
+//! Announcements, and their calendar.
 
 use crate::build::*;
 use foretell_domain::address::View;
@@ -44,7 +44,7 @@ fn row(views: &Views<Reminders>) -> Sent {
     views.rows.owner(&sent::row_key("t", "c")).cloned().unwrap_or_default()
 }
 
-/// Hours in the calendar with their counts, and reminders in the rows of hours.
+/// The hours of the calendar with their counts, and the reminders in the rows of hours.
 fn listed(views: &Views<Reminders>) -> (Vec<(i64, i32)>, Vec<String>) {
     let (mut hours, mut reminders) = (Vec::new(), Vec::new());
     for (_, _, row) in views.aggregates(View::Announced) {
@@ -121,7 +121,7 @@ fn a_full_row_forgets_what_has_passed_then_what_is_withdrawn_then_the_farthest()
 }
 
 #[test]
-fn a_calendar_lets_go_of_what_has_passed_and_of_the_farthest() {
+fn a_calendar_drops_past_and_farthest_hours() {
     let mut calendar = Calendar::default();
     let come = |hour, now_hour| CalendarDelta { hour, now_hour, times: 1 };
     calendar.apply(&come(100, 50));

@@ -1,4 +1,4 @@
-//! What is counted of how visits end: what an event has decided, once, by the class that it has then.
+//! How outcomes of visits are counted: when an event determines one, once, with its class at that time.
 
 use crate::build::{DAY, HOUR, at, attended, booked, cancelled, confirmed, deleted, event, missed, rescheduled};
 use foretell_domain::view::client::{Appointments, Client};
@@ -8,7 +8,7 @@ use foretell_events::appointment::CancelledBy;
 
 const START: &str = "2026-06-10T09:00:00Z";
 
-/// What is counted of a booking of five days ahead and of these facts, each so long before (or after) the start.
+/// The counted outcomes after a booking five days ahead and these facts, each this long before (or after) the start.
 fn settled(facts: Vec<(i64, Fact)>) -> Vec<Option<&'static str>> {
     let (fold, mut client) = (Appointments::default(), Client::default());
     let start_ms = at(START);
@@ -27,14 +27,14 @@ fn an_event_that_decides_how_a_visit_ends_is_counted() {
     for (facts, expected) in [
         (vec![(-DAY, confirmed("a")), (HOUR, attended("a"))], vec![None, Some("attended")]),
         (vec![(HOUR, missed("a")), (2 * HOUR, attended("a"))], vec![Some("missed"), Some("attended")]),
-        // It happened before what is known by now, so it decides nothing.
+        // It is older than what is known, so it changes nothing.
         (vec![(2 * HOUR, attended("a")), (HOUR, missed("a"))], vec![Some("attended"), None]),
         (vec![(-2 * DAY, cancelled("a", None))], vec![Some("cancelled")]),
         (vec![(-HOUR, cancelled("a", None))], vec![Some("late_cancelled")]),
         (vec![(-HOUR, cancelled("a", by_business))], vec![Some("cancelled")]),
         (vec![(-2 * DAY, deleted("a"))], vec![Some("deleted")]),
         (vec![(HOUR, missed("a")), (2 * HOUR, rescheduled("a", at(START) + DAY))], vec![Some("missed"), None]),
-        // Of a visit that nobody ever booked.
+        // A visit that was never booked.
         (vec![(HOUR, missed("b"))], vec![None]),
     ] {
         assert_eq!(settled(facts.clone()), expected, "{facts:?}");

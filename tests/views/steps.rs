@@ -1,4 +1,4 @@
-//! What a policy can ask of its steps: when, for whom, together with what, how often, and what after a failure.
+//! What a policy can define for its steps: when, for whom, grouped with what, how often, and what follows a failure.
 
 use crate::build::*;
 use crate::plan::{Case, START, consents, requested, step};
@@ -69,7 +69,7 @@ fn a_step_at_the_booking_confirms_it_and_its_moves_for_a_day() {
     assert_eq!(case.tick(at("2026-05-10T12:00:00Z")), ["+confirmation"]);
     case = case.then("2026-05-12T12:00:00Z", rescheduled("a", at(START) + DAY));
     assert_eq!(case.tick(at("2026-05-12T12:00:01Z")), ["-rescheduled", "+confirmation"]);
-    // One that was booked long ago, and imported now, is not confirmed.
+    // One that was booked long ago, and is imported now, is not confirmed.
     let mut late = Case::new();
     late.policy = case.policy.clone();
     assert_eq!(late.tick(at("2026-05-11T12:00:00Z")), [""; 0]);
@@ -107,7 +107,7 @@ fn a_start_in_a_gap_is_announced_as_clocks_show_it_and_not_again_after_an_upgrad
     let announced = announces(&actions);
     let start = &announced.first().expect("a reminder").start;
     assert_eq!((start.local(), start.at_ms), ("2026-03-29T03:30:00".parse().unwrap(), at("2026-03-29T01:30:00Z")));
-    // Versions before wrote the time that was booked, into the id as well.
+    // Earlier versions wrote the booked time, also into the id.
     let mut before = announced[0].clone();
     before.reminder_id = "of the time that was booked".into();
     let mut upgraded = case();
@@ -126,18 +126,18 @@ fn a_step_for_a_level_is_for_visits_at_that_level_alone() {
         let told = case.story("2026-06-05T12:00:00Z", "a").iter().any(|(step, ..)| step == "call");
         assert_eq!(told, level == Some(Level::High), "a step for others is none of the visit's");
     }
-    // Whoever is at another level may be at this one when it is due.
+    // A visit at another level may be at this one when the step is due.
     let mut case = Case::new();
     risk(&mut case, "a", Level::Low);
     assert_eq!(case.plan(at("2026-06-01T00:00:00Z")).next_at_ms, Some(due));
-    // Where it could not be told, it is asked again until the step is over.
+    // If the level is unknown, it is read again until the step expires.
     let unknown = Case::new();
     for (now, next) in
         [(due - HOUR, due), (due, due + HOUR / 60), (at(START) - 72 * HOUR - HOUR / 60, at(START) - 72 * HOUR)]
     {
         assert_eq!(unknown.plan(now).next_at_ms, Some(next), "{now}");
     }
-    // It does not end the time of the steps for all.
+    // It does not end the time of the steps for all levels.
     risk(&mut case, "a", Level::High);
     assert_eq!(case.tick(at(START) - 72 * HOUR), ["+72h"], "the call's time was over when the next step was due");
 }
@@ -172,23 +172,23 @@ fn visits_of_a_day_share_a_reminder_that_the_first_of_them_carries() {
     assert_eq!(case.tick(due), ["+24h"]);
     let told = |case: &Case, id: &str| case.story("2026-06-09T13:00:00Z", id).pop().unwrap();
     assert_eq!(told(&case, "b"), ("24h".into(), Status::Sent, Some("grouped".into())));
-    // Neither its own instant nor a later look brings it again.
+    // Neither its own due time nor a later tick announces it again.
     assert_eq!(case.tick(due + 4 * HOUR), [""; 0]);
     assert_eq!(case.tick(due + 12 * HOUR), ["+24h"], "z is of the next day");
-    // A visit that comes to it gets its own, and one that goes is taken back alone.
+    // A visit that is added to it gets its own reminder, and one that is cancelled is withdrawn alone.
     case = case.then("2026-06-09T01:00:00Z", booked("d", at("2026-06-10T18:00:00Z")));
     case = case.then("2026-06-10T01:00:00Z", cancelled("b", None));
     assert_eq!(case.tick(at("2026-06-10T01:00:00Z")), ["-cancelled", "+24h"]);
     let of_b = case.story("2026-06-10T02:00:00Z", "b");
     assert_eq!(of_b[0], ("24h".into(), Status::Withdrawn, Some("cancelled".into())));
     assert_eq!(told(&case, "a").1, Status::Sent);
-    // With the visit that carries it all of it is void, and the others are told anew.
+    // With the visit that carries it all of it is void, and the others are announced again.
     let mut case = day_of(&[("b", "2026-06-10T16:00:00Z"), ("a", START)]);
     assert_eq!(case.tick(due), ["+24h"]);
     case = case.then("2026-06-10T01:00:00Z", cancelled("a", None));
     assert_eq!(case.tick(at("2026-06-10T01:00:00Z")), ["-cancelled", "+24h"]);
     assert_eq!(case.tick(at("2026-06-10T01:00:01Z")), [""; 0]);
-    // Apart, where the policy says so.
+    // Separately, if the policy requires it.
     let mut case = day_of(&[("b", "2026-06-10T16:00:00Z"), ("a", START)]);
     case.policy.group_same_day = false;
     assert_eq!(case.tick(due), ["+24h"]);
@@ -215,7 +215,7 @@ fn a_client_gets_so_many_reminders_a_day_and_the_next_one_another_day() {
     assert_eq!(case.tick(at("2026-06-09T12:00:00Z")), [""; 0]);
     let story = case.story("2026-06-09T12:00:00Z", "a");
     assert_eq!(story.last().unwrap(), &("24h".into(), Status::Deferred, Some("frequency_cap".into())));
-    // By hand as many as anybody asks for.
+    // Manual reminders are not limited.
     case = case.then("2026-06-09T12:00:00Z", requested("a", vec![]));
     assert_eq!(case.tick(at("2026-06-09T12:00:01Z")), ["+manual"]);
     // The next day has one again, and a visit for which that is too late has none.
@@ -226,7 +226,7 @@ fn a_client_gets_so_many_reminders_a_day_and_the_next_one_another_day() {
 }
 
 #[test]
-fn a_failure_is_answered_with_the_channels_behind_it_as_often_as_the_policy_allows() {
+fn a_failure_leads_to_the_next_channels_as_often_as_the_policy_allows() {
     let all = [(Channel::Whatsapp, true), (Channel::Sms, true), (Channel::Email, true), (Channel::Call, false)];
     let mut case = Case::new().then("2026-05-11T00:00:00Z", consents(&all));
     let due = at(START) - 24 * HOUR;
@@ -249,7 +249,7 @@ fn a_failure_is_answered_with_the_channels_behind_it_as_often_as_the_policy_allo
     assert_eq!(over.tick(at("2026-06-09T13:00:01Z")), [""; 0]);
     over = over.then("2026-06-09T13:10:00Z", Fact::ReminderFailed(by_email(&ids[1])));
     assert_eq!(over.tick(at("2026-06-09T13:10:01Z")), [""; 0]);
-    // All that is left is refused, or the policy wants no other try.
+    // All remaining channels are refused, or the policy allows no further attempt.
     for (fallbacks_max, channel) in [(0, Some(Channel::Whatsapp)), (2, None)] {
         let mut case = Case::new().then("2026-05-11T00:00:00Z", consents(&all));
         case.policy.fallbacks_max = fallbacks_max;
@@ -299,7 +299,7 @@ fn what_was_sent_stays_in_the_story_when_its_step_goes() {
 }
 
 #[test]
-fn a_channel_that_is_asked_for_twice_is_announced_once() {
+fn a_channel_that_is_requested_twice_is_announced_once() {
     let mut case = Case::new().then("2026-06-06T13:00:00Z", requested("a", vec![Channel::Sms; 3]));
     let plan = case.plan(at("2026-06-06T13:00:01Z"));
     let [Action::Announce(announce)] = &plan.actions[..] else { panic!("{plan:?}") };
@@ -309,7 +309,7 @@ fn a_channel_that_is_asked_for_twice_is_announced_once() {
 
 #[test]
 fn a_visit_at_the_end_of_all_years_is_announced_as_its_clocks_show_it() {
-    // A quarter to midnight of UTC on the last day: the next year in Kiritimati.
+    // A quarter to midnight UTC on the last day: already the next year in Kiritimati.
     let start_ms = at("2100-12-31T23:45:00Z");
     let starts_at = StartsAt::Instant { at_ms: start_ms, zone: Some("Pacific/Kiritimati".into()) };
     let Fact::Booked(booking) = booked("a", start_ms) else { panic!("a booking") };

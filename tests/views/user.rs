@@ -157,10 +157,10 @@ fn a_first_success_comes_once_until_erasure() {
     assert_eq!(fold(6, erased()), seen(false));
     assert_eq!(fold(6, success(None, None)), Outcome::Skipped(Skip::Erased));
     assert_eq!(fold(2, erased()), Outcome::Skipped(Skip::Erased));
-    assert_eq!(fold(7, success(None, None)), seen(true), "begins anew");
+    assert_eq!(fold(7, success(None, None)), seen(true), "starts over");
 }
 
-/// A success that a score was asked for.
+/// A success for which a score was requested.
 fn scored(decision_id: &str, device_id: &str, browser: &str) -> Fact {
     let Fact::Login(mut login) = success(Some(device_id), Some(browser)) else { unreachable!("a login was built") };
     login.decision_id = Some(decision_id.into());
@@ -189,7 +189,7 @@ fn confirmed(decision_id: &str) -> Fact {
     Fact::LoginConfirmed(verdict(decision_id))
 }
 
-/// Successes and first successes that the tenant's totals have.
+/// Successes and first successes in the tenant's totals.
 fn totals(views: &Views<Logins>) -> (u64, u64) {
     let of = |aggregate: &Aggregate| match aggregate {
         Aggregate::Feature(feature) => (feature.successes, feature.first_successes),
@@ -221,7 +221,7 @@ fn a_reported_login_leaves_the_history_and_a_confirmed_one_comes_back() {
     assert_eq!(history(&row(&back)), history(&row(&before)));
     assert_eq!(row(&back).device_known(&phone, 5), Some(true));
     assert!(!row(&back).was_reported(&phone, 5));
-    // All of it is reported: nobody has history, and the next success is a first one again.
+    // All logins are reported: there is no history, and the next success is a first one again.
     let none = after(&[(3, reported("two")), (4, reported("one"))]);
     assert_eq!((totals(&none), row(&none).last_success_ms), ((0, 0), None));
     assert_eq!(totals(&after(&[(3, reported("two")), (4, reported("one")), (5, success(None, None))])), (1, 1));
@@ -274,7 +274,7 @@ fn the_first_request_under_an_idempotency_key_holds() {
 }
 
 #[test]
-fn a_verdict_beyond_the_latest_logins_changes_no_history_and_says_so() {
+fn a_verdict_beyond_the_latest_logins_changes_no_history_and_reports_it() {
     let limits = Limits { user_logins_max: 2, ..Limits::default() };
     let mut row = User::default();
     let fold = Logins { limits };
@@ -327,7 +327,7 @@ fn a_verdict_given_again_changes_nothing_and_one_that_returns_counts() {
     }
     let reported_once = after(&[(3, reported("one"))]);
     assert_eq!(after(&[(3, reported("one")), (9, reported("one"))]).reported_at_ms, reported_once.reported_at_ms);
-    // A login that comes in after the report of it is taken out when the report is given again.
+    // A login that arrives after its report is removed when the report is repeated.
     let late = user([
         (1, scored("zero", "phone", "Opera 2.0")),
         (2, reported("one")),
@@ -335,7 +335,7 @@ fn a_verdict_given_again_changes_nothing_and_one_that_returns_counts() {
         (4, reported("one")),
     ]);
     assert_eq!(counts(&late), (0, 1, 1));
-    // What was decided about the device since the report is not taken back by hearing it again.
+    // A decision about the device after the report is not reverted by a repetition of the report.
     let trusted_since = after(&[(3, reported("one")), (4, trusted("laptop")), (5, reported("one"))]);
     assert_eq!(trusted_since.device_known(&attempt(Some("laptop"), None), 6), Some(true));
 }
@@ -367,7 +367,7 @@ fn a_confirmation_takes_back_what_a_report_revoked_and_nothing_else() {
     assert_eq!(row.device_known(&laptop, 9), Some(true), "of an attempt that never got in");
 }
 
-/// What others see of a row: everything but when it was last stated, and which events were folded.
+/// The visible part of a row: without the times of the latest statements and the list of folded events.
 fn visible(user: &User) -> User {
     let mut seen = User { recent: Default::default(), ..user.clone() };
     for device in seen.devices.values_mut() {
@@ -402,12 +402,12 @@ proptest! {
         let mut holds: Vec<Fact> = Vec::new();
         for (id, device) in known.devices.iter() {
             holds.extend(device.trusted.then(|| trusted(id)));
-            // That a reported device is revoked as well is news, see `Logins::decided`.
+            // That a reported device is revoked as well is new, see `Logins::decided`.
             holds.extend(device.revoked_at_ms.filter(|_| !device.is_reported).map(|_| revoked(id)));
         }
         for n in 0..3 {
             let name = format!("one{n}");
-            // A login that came in after the verdict on it is news to the verdict.
+            // A login that arrived after its verdict is new to the verdict.
             let is_about = |fact: &Fact| match fact {
                 Fact::LoginReported(verdict) | Fact::LoginConfirmed(verdict) => verdict.decision_id == name,
                 Fact::Login(login) => login.decision_id.as_ref() == Some(&name),
@@ -468,7 +468,7 @@ fn the_revocation_of_an_unknown_device_displaces_no_known_one() {
 }
 
 #[test]
-fn erasure_empties_the_row_and_leaves_counts_that_name_nobody() {
+fn erasure_empties_the_row_and_leaves_anonymous_counts() {
     let mut views = Views::new(Logins::default(), PARTITIONS).all([(1, success(Some("d"), None)), (5, erased())]);
     let row = views.rows.owner(&user::row_key("t", "u")).cloned();
     assert_eq!(row, Some(User { erased_at_ms: Some(5), ..User::default() }));

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_stands_for_ipv4_addresses_is_these() {
+    fn an_entry_that_represents_ipv4_addresses_is_treated_as_those() {
         for entry in [
             "81.9.4.0/24",
             "::ffff:81.9.4.0/120",

@@ -215,7 +215,7 @@ fn a_file_of_both_protocols_knows_an_address_by_every_spelling() {
 }
 
 #[test]
-fn what_an_attempt_says_wins_and_is_not_contradicted() {
+fn the_values_of_an_attempt_win_and_are_not_contradicted() {
     let files = Fixture::new(Some(&systems(NOW_MS)), Some(&cities(NOW_MS)));
     let with = |change: fn(&mut Attempt)| {
         let mut attempt = from("203.0.113.9");

@@ -25,7 +25,7 @@ fn lines(users: u32, days: u32, seed: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_seed_says_the_same_bytes_and_another_one_others() {
+fn a_seed_gives_the_same_bytes_and_another_one_others() {
     assert_eq!(lines(40, 60, 7), lines(40, 60, 7));
     assert_ne!(lines(40, 60, 7), lines(40, 60, 8));
 }

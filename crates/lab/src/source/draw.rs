@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_says_the_same_and_sequences_are_even() {
+    fn draws_are_reproducible_and_uniform() {
         let draw = Draw::new(7);
         assert_eq!(draw.bits(1, 2), Draw::new(7).bits(1, 2));
         assert_ne!(draw.bits(1, 2), draw.bits(2, 1));

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_says_the_same_logins_and_another_one_others() {
+    fn a_seed_gives_the_same_logins_and_another_one_others() {
         let of = |seed| logins(Shape { seed, ..Shape::default() }, 100);
         assert_eq!(of(7), of(7));
         assert_ne!(of(7), of(8));

@@ -159,7 +159,7 @@ fn lines_of_events_are_passed_on_unchanged() {
 }
 
 #[test]
-fn what_a_file_says_can_be_appended_and_read_again() {
+fn the_events_of_a_file_can_be_appended_and_read_again() {
     for (text, format) in [(RBA, Format::Rba), (NOSHOW, Format::Noshow), (EVENTS, Format::Events)] {
         for sourced in load(text, format).events {
             let defaults = codec::Defaults { tenant: "other", time_ms: 0 };

@@ -93,7 +93,7 @@ fn learn_by(history: &Read, until_ms: Option<i64>, config: &Config) -> Result<Mo
 }
 
 #[test]
-fn a_model_finds_what_the_visits_hold_and_asks_for_nothing_protected() {
+fn a_model_finds_the_effects_and_uses_nothing_protected() {
     let history = history(&events(4_000));
     let model = learn(&history, None).unwrap();
     let inputs: Vec<_> = model.terms.iter().map(|term| term.input.to_string()).collect();

@@ -1,7 +1,7 @@
-//! Sends events by the CloudEvents SDK for Rust: binary, structured, structured with bytes, batch.
+//! Sends events with the CloudEvents SDK for Rust: binary, structured, structured with bytes, batch.
 //!
 //! The SDK writes header values as they are, so they are encoded here as its callers must (HTTP binding, 3.1.3.2).
-//! Its binding for the crate `http` writes binary mode alone; the other modes are what its JSON format writes.
+//! Its binding for the crate `http` only writes binary mode; the other modes are written by its JSON format.
 
 use cloudevents::{AttributesReader, Event, EventBuilder, EventBuilderV10};
 use http::{HeaderValue, Request};

@@ -1,4 +1,4 @@
-//! Bad weather: what is in use, what is away, and what others put into our topics.
+//! The environment of a process: directories in use, unavailable dependencies, and foreign records in its topics.
 
 use crate::deployment::{Deployment, PARTITIONS, service};
 use crate::facts;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_in_use_is_left_alone_and_the_second_process_says_who_has_it() {
+async fn a_directory_in_use_is_left_alone_and_the_second_process_names_the_first() {
     let deployment = Deployment::disk();
     let first = Service::ready(&deployment, &[]).await;
     let mut second = Service::start(&deployment, &[]);
@@ -31,7 +31,7 @@ async fn a_directory_in_use_is_left_alone_and_the_second_process_says_who_has_it
     first.process.stop().await;
 }
 
-/// `/dev/null` takes every write and refuses every sync.
+/// `/dev/null` accepts every write and rejects every sync.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_ends_when_its_log_cannot_be_synced() {
     let deployment = Deployment::disk();
@@ -58,14 +58,14 @@ fn without_keys_only_loopback_is_served() {
     assert!(said.contains("--insecure"), "{said}");
 }
 
-/// A service that waits for a cluster which is not there.
+/// A service that waits for a cluster that is not available.
 async fn waits(log: Option<String>, store: Option<String>, what: &str) {
     let deployment = Deployment::with(|scratch| {
         let disk = format!("disk:{}", scratch.join("data").display());
         vec![("LOG", log.unwrap_or_else(|| disk.clone())), ("STORE", store.unwrap_or(disk))]
     });
     let mut service = Service::start(&deployment, &[]);
-    let answer = until("it says what it waits for", async || {
+    let answer = until("it reports what it waits for", async || {
         assert_eq!(service.process.ended(), None, "it ended: {}", service.process.stderr());
         let response = service.ask(reqwest::Method::GET, "/readyz?verbose").send().await.ok()?;
         assert_eq!(response.status(), 503);
@@ -77,20 +77,20 @@ async fn waits(log: Option<String>, store: Option<String>, what: &str) {
     service.get("/livez").await.good();
     assert_eq!(service.get("/v1/users/ada").await.status, 503);
     let said = service.process.stderr();
-    assert!(!said.contains("ERROR"), "nobody needs to act yet: {said}");
+    assert!(!said.contains("ERROR"), "no action is needed yet: {said}");
     let began = Instant::now();
     service.process.stop().await;
     assert!(began.elapsed() < Duration::from_secs(10), "it ended after {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_waits_for_kafka_and_says_so() {
+async fn a_service_waits_for_kafka_and_reports_it() {
     let address = format!("127.0.0.1:{}", free_port());
     waits(Some(format!("kafka://{address}")), None, &address).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_waits_for_cassandra_and_says_so() {
+async fn a_service_waits_for_cassandra_and_reports_it() {
     let address = format!("127.0.0.1:{}", free_port());
     waits(None, Some(format!("cassandra://{address}/foretell")), &address).await;
 }
@@ -112,7 +112,7 @@ async fn contents(log: &dyn Log, topic: Topic, partition: u32) -> Vec<Record> {
 
 fn header<'a>(record: &'a Record, name: &str) -> &'a str {
     let values: Vec<_> = record.headers.iter().filter(|(is, _)| is == name).collect();
-    let [(_, value)] = values.as_slice() else { panic!("{name} stands there once: {:?}", record.headers) };
+    let [(_, value)] = values.as_slice() else { panic!("{name} occurs once: {:?}", record.headers) };
     std::str::from_utf8(value).expect("text")
 }
 

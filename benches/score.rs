@@ -19,7 +19,7 @@ use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::user::{self, Logins, User};
 use foretell_domain::view::{Aggregate, Place};
 use foretell_events::appointment::{Scalar, StartsAt};
-use foretell_events::login::{Attempt, Login};
+use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{DEFAULT_TENANT, Event, Fact};
 use foretell_lab::source::generate::{Logins as Generated, Shape};
 use foretell_service::decisions::SOURCE;
@@ -43,7 +43,7 @@ struct Request {
 
 impl Request {
     fn of(rows: &Materialized<Logins>, event: Event) -> Option<Self> {
-        let Fact::Login(login) = event.fact else { return None };
+        let Fact::Login(LoginFact::Attempted(login)) = event.fact else { return None };
         let user = rows.owner(&user::row_key(DEFAULT_TENANT, &login.user_id)).map(encode_state);
         let keys = Features::keys(DEFAULT_TENANT, &login.attempt);
         let features = keys.into_iter().flat_map(|(level, key)| {

@@ -10,7 +10,7 @@ use foretell_domain::decision::made::Kept;
 use foretell_domain::decision::report::Tally;
 use foretell_domain::remind::policy as reminders;
 use foretell_domain::score::login;
-use foretell_events::catalog::{self, DECISION, TYPES, Type};
+use foretell_events::catalog::{self, DECISION, Type};
 use foretell_events::codec::{self, Defaults, Faults, Parsed};
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Envelope, Position, Topic, key};
@@ -28,7 +28,7 @@ fn root() -> PathBuf {
 
 /// Every type that is written to a topic: facts, and types that are not folded.
 fn all() -> impl Iterator<Item = &'static Type> {
-    TYPES.iter().chain([&DECISION])
+    catalog::types().chain([&DECISION])
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -77,7 +77,7 @@ fn every_type_has_a_schema_and_two_examples_and_there_are_no_others() {
     for known in all() {
         assert!(examples(known).len() >= 2, "{}", known.name);
     }
-    for known in TYPES {
+    for known in catalog::types() {
         assert_eq!(catalog::find(known.name), Some(known));
     }
     assert_eq!(catalog::find("foretell.login"), None);
@@ -115,7 +115,7 @@ fn schemas_are_valid_and_describe_every_field() {
 
 #[test]
 fn every_example_is_valid_and_survives_both_modes() {
-    for known in TYPES {
+    for known in catalog::types() {
         let validator = validator(known);
         for (path, example) in examples(known) {
             let problems: Vec<_> = validator.iter_errors(&example["data"]).map(|e| e.to_string()).collect();
@@ -129,7 +129,7 @@ fn every_example_is_valid_and_survives_both_modes() {
             let structured = codec::structured(&record).unwrap();
             assert_eq!(structured["data"], example["data"], "{path}");
             assert_eq!(decode(&structured).unwrap().event, parsed.event, "{path}");
-            let written = Value::Object(codec::fact_data(&parsed.event.fact));
+            let written = Value::Object(parsed.event.fact.data());
             assert!(validator.is_valid(&written), "{path}: what is written is valid too: {written}");
         }
     }
@@ -240,7 +240,7 @@ fn without(example: &Value, place: &str) -> Value {
 fn schema_and_codec_judge_damaged_examples_alike() {
     let (mut valid, mut refused, mut stricter_by) = (0, 0, BTreeSet::new());
     let replacements = replacements();
-    for known in TYPES {
+    for known in catalog::types() {
         let validator = validator(known);
         let properties = schema(known)["properties"].as_object().unwrap().clone();
         for (path, example) in examples(known) {

@@ -9,7 +9,7 @@ use foretell_domain::score::{Code, Decision, Level};
 use foretell_domain::view::Place;
 use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::user::{self, Logins};
-use foretell_events::login::{Attempt, Login};
+use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{Envelope, Event, Fact};
 use foretell_lab::evaluate::{self, LoginOptions};
 use foretell_lab::source::{self, Format};
@@ -38,11 +38,11 @@ fn event(row: &Row) -> Event {
     };
     let time_ms = foretell_events::zone::instant_ms(row.timestamp, &jiff::tz::TimeZone::UTC);
     let envelope = Envelope { id: row.index.to_string(), source: "golden".into(), tenant: TENANT.into(), time_ms };
-    Event { envelope, fact: Fact::Login(Box::new(login)) }
+    Event { envelope, fact: LoginFact::Attempted(Box::new(login)).into() }
 }
 
 fn score(rows: &Materialized<Logins>, event: &Event, policy: &Policy) -> login::Score {
-    let Fact::Login(login) = &event.fact else { unreachable!("only logins are built here") };
+    let Fact::Login(LoginFact::Attempted(login)) = &event.fact else { unreachable!("only logins are built here") };
     let features = Features::of(rows, TENANT, &login.attempt);
     let user = rows.owner(&user::row_key(TENANT, &login.user_id));
     let at_ms = event.envelope.time_ms;

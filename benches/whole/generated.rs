@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use foretell_events::codec::{self, Parsed};
+use foretell_events::login::LoginFact;
 use foretell_events::record::NewRecord;
 use foretell_events::{Event, Fact};
 use foretell_lab::source::generate::{Logins, Shape};
@@ -26,7 +27,7 @@ pub(crate) fn cloud_event(event: Event) -> Value {
 
 /// The body of a request for a score of such a login.
 pub(crate) fn question(event: &Event) -> Value {
-    let Fact::Login(login) = &event.fact else { return Value::Null };
+    let Fact::Login(LoginFact::Attempted(login)) = &event.fact else { return Value::Null };
     let attempt = &login.attempt;
     let mut body = Map::new();
     body.insert("user_id".into(), json!(login.user_id));

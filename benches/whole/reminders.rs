@@ -6,10 +6,10 @@
 
 use crate::load::{Connection, request};
 use crate::{Failure, figure, percentiles, process};
-use foretell_events::appointment::{Booking, Channel, StartsAt};
+use foretell_events::appointment::{AppointmentFact, Booking, Channel, StartsAt};
 use foretell_events::codec::{decode, encode_event, rfc3339, wall_clock};
 use foretell_events::record::NewRecord;
-use foretell_events::reminder::{Announcement, Risk};
+use foretell_events::reminder::{Announcement, ReminderFact, Risk};
 use foretell_events::{Envelope, Event, Fact, Topic, key, zone};
 use foretell_ports::clock::{Clock, System};
 use foretell_ports::log::walk::Walk;
@@ -84,7 +84,7 @@ impl Due {
             booked_at_ms: None,
             attributes: Default::default(),
         };
-        encode_event(&Event { envelope, fact: Fact::Booked(Box::new(booking)) }, &[])
+        encode_event(&Event { envelope, fact: AppointmentFact::Booked(Box::new(booking)).into() }, &[])
     }
 
     /// The announcement that a planner would append.
@@ -114,7 +114,7 @@ impl Due {
         };
         let extensions = [("expirytime", rfc3339(start_ms)), ("causationid", format!("booked-{visit}"))];
         let extensions = extensions.map(|(name, value)| (name.to_owned(), value));
-        encode_event(&Event { envelope, fact: Fact::ReminderDue(Box::new(announcement)) }, &extensions)
+        encode_event(&Event { envelope, fact: ReminderFact::Due(Box::new(announcement)).into() }, &extensions)
     }
 }
 
@@ -211,7 +211,9 @@ pub(crate) async fn read(directory: &Path, visits: usize) -> Result<(), Failure>
         while let Some(records) = walk.next().await? {
             for record in records {
                 let event = decode(&record).map_err(|faults| faults.to_string())?;
-                let Fact::ReminderDue(due) = event.fact else { return Err("a reminder was taken back".into()) };
+                let Fact::Reminder(ReminderFact::Due(due)) = event.fact else {
+                    return Err("a reminder was taken back".into());
+                };
                 if due.step != "24h" || !announced.insert(due.appointment_id.clone()) {
                     return Err(format!("{} was announced twice, or by another step", due.appointment_id).into());
                 }

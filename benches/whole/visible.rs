@@ -6,6 +6,7 @@
 use crate::load::{Connection, post_event, request};
 use crate::{Failure, figure, generated, percentiles};
 use foretell_events::Fact;
+use foretell_events::login::LoginFact;
 use hdrhistogram::Histogram;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -57,7 +58,7 @@ async fn post(mut connection: Connection, seed: u64, gap_seconds: f64, until: In
 /// The first login of a new account.
 fn newcomer(number: usize) -> Option<(String, Value)> {
     let mut event = generated::logins(999).nth(number)?;
-    let Fact::Login(login) = &mut event.fact else { return None };
+    let Fact::Login(LoginFact::Attempted(login)) = &mut event.fact else { return None };
     login.user_id = format!("newcomer-{number}");
     let user_id = login.user_id.clone();
     Some((user_id, generated::cloud_event(event)))

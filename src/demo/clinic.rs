@@ -5,8 +5,7 @@
 //! any day.
 
 use super::entry::{DAY_MS, Entry, HOUR_MS};
-use foretell_events::Fact;
-use foretell_events::appointment::{Booking, Change, ClientUpdate, QuietHours, StartsAt, Visit};
+use foretell_events::appointment::{AppointmentFact, Booking, Change, ClientUpdate, QuietHours, StartsAt, Visit};
 use foretell_events::zone;
 use jiff::civil::{DateTime, Weekday};
 use jiff::tz::TimeZone;
@@ -87,14 +86,15 @@ fn visits(client: &Client, now_ms: i64) -> Vec<Entry> {
     let Client { name, kept, missed, next } = *client;
     let no_quiet_hours = Change::Set(QuietHours { from_minute: 0, to_minute: 0 });
     let update = ClientUpdate { client_id: name.into(), quiet_hours: no_quiet_hours, ..ClientUpdate::default() };
-    let fact = Fact::ClientUpdated(Box::new(update));
+    let fact = AppointmentFact::ClientUpdated(Box::new(update)).into();
     let mut entries = vec![Entry { id: format!("{name}-profile"), time_ms: now_ms - 400 * DAY_MS, fact }];
     for (visit, start_ms) in (0..kept + missed).zip(past(now_ms)) {
         let id = format!("{name}-{visit}");
         let outcome = Visit { appointment_id: id.clone(), client_id: name.into() };
         // The missed ones are spread among the kept ones.
         let is_missed = (visit + 1) * missed / (kept + missed) > visit * missed / (kept + missed);
-        let fact = if is_missed { Fact::Missed(outcome) } else { Fact::Attended(outcome) };
+        let fact =
+            if is_missed { AppointmentFact::Missed(outcome).into() } else { AppointmentFact::Attended(outcome).into() };
         entries.push(booked(name, &id, start_ms - (5 + i64::from(visit)) * DAY_MS, start_ms));
         entries.push(Entry { id: format!("{id}-outcome"), time_ms: start_ms + HOUR_MS, fact });
     }
@@ -110,7 +110,7 @@ fn past(now_ms: i64) -> impl Iterator<Item = i64> {
 }
 
 fn booked(client: &str, id: &str, booked_at_ms: i64, starts_at_ms: i64) -> Entry {
-    let fact = Fact::Booked(Box::new(Booking {
+    let fact = AppointmentFact::Booked(Box::new(Booking {
         appointment_id: id.into(),
         client_id: client.into(),
         starts_at: StartsAt::Instant { at_ms: starts_at_ms, zone: Some(ZONE.into()) },
@@ -120,7 +120,8 @@ fn booked(client: &str, id: &str, booked_at_ms: i64, starts_at_ms: i64) -> Entry
         service: Some("check-up".into()),
         booked_at_ms: None,
         attributes: BTreeMap::new(),
-    }));
+    }))
+    .into();
     Entry { id: format!("{id}-booked"), time_ms: booked_at_ms, fact }
 }
 
@@ -138,6 +139,7 @@ mod tests {
     use foretell_domain::view::client::{self, Appointments};
     use foretell_domain::view::materialized::Materialized;
     use foretell_domain::view::sent::Sent;
+    use foretell_events::Fact;
 
     /// A year of presents, 47 minutes apart: every hour of every day of the week, and both changes of clocks.
     fn a_year() -> impl Iterator<Item = i64> {
@@ -149,7 +151,7 @@ mod tests {
     fn visits_lie_in_clinic_hours_on_work_days_all_year() {
         for now_ms in a_year() {
             for (start_ms, booked_ms) in entries(now_ms).iter().filter_map(|entry| {
-                let Fact::Booked(booking) = &entry.fact else { return None };
+                let Fact::Appointment(AppointmentFact::Booked(booking)) = &entry.fact else { return None };
                 let StartsAt::Instant { at_ms, .. } = booking.starts_at else { return None };
                 Some((at_ms, entry.time_ms))
             }) {

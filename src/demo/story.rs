@@ -3,7 +3,7 @@
 use super::clinic;
 use super::entry::{DAY_MS, Entry};
 use foretell_events::Fact;
-use foretell_events::login::{Attempt, Login};
+use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_lab::source::Sourced;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -71,7 +71,7 @@ fn month(person: &Person, now_ms: i64) -> Vec<Entry> {
 }
 
 fn login(user_id: &str, succeeded: bool, attempt: Attempt) -> Fact {
-    Fact::Login(Box::new(Login {
+    LoginFact::Attempted(Box::new(Login {
         user_id: user_id.into(),
         succeeded,
         attempt,
@@ -80,6 +80,7 @@ fn login(user_id: &str, succeeded: bool, attempt: Attempt) -> Fact {
         method: Some("password".into()),
         failure_reason: (!succeeded).then(|| "wrong password".into()),
     }))
+    .into()
 }
 
 /// In the last ten minutes one address tries everybody, and some who do not exist, twice each.

@@ -156,9 +156,7 @@ fn batch_len(rest: &[Sourced]) -> usize {
 fn weight(event: &Event, sourced: &Sourced) -> usize {
     let data = match &sourced.sent {
         Some(sent) => serde_json::to_string(&sent.data).map_or(0, |text| text.len()),
-        None => {
-            foretell_events::codec::fact_data(&event.fact).iter().map(|(k, v)| k.len() + v.to_string().len() + 4).sum()
-        }
+        None => event.fact.data().iter().map(|(k, v)| k.len() + v.to_string().len() + 4).sum(),
     };
     data + event.envelope.id.len() + event.envelope.source.len() + 200
 }

@@ -24,8 +24,8 @@ mod year;
 use foretell::app;
 use foretell::config::{self, Config, Layers};
 use foretell_events::appointment::{Channel, QuietHours};
-use foretell_events::policy::{Kind, Publication, Version};
-use foretell_events::{Envelope, Event, Fact};
+use foretell_events::policy::{Kind, PolicyFact, Publication, Version};
+use foretell_events::{Envelope, Event};
 use foretell_lab::source::draw::Draw;
 use promises::Held;
 use rules::{Decided, Offset, Rules, Step};
@@ -150,7 +150,7 @@ fn publish(size: &Size, edits: Vec<(f64, &'static str, Value, Rules)>) -> (Vec<E
         earlier.push(Version { version, published_at_ms: time_ms, document, request: None });
         let id = format!("policy-{tenant}-{version}");
         let envelope = Envelope { id, source: "urn:clinic".into(), tenant: tenant.into(), time_ms };
-        events.push(Event { envelope, fact: Fact::PolicyPublished(Box::new(publication)) });
+        events.push(Event { envelope, fact: PolicyFact::Published(Box::new(publication)).into() });
         decided.edits.push((time_ms, tenant, rules));
     }
     (events, decided)

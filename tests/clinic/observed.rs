@@ -2,7 +2,7 @@
 
 use super::rules::{Entry, What};
 use foretell_events::record::Record;
-use foretell_events::reminder::Announcement;
+use foretell_events::reminder::{Announcement, ReminderFact};
 use foretell_events::{Fact, codec};
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ impl Observer {
         let event = codec::decode(record).map_err(|faults| format!("{record:?}: {faults}"))?;
         let (at_ms, key) = (event.envelope.time_ms, (event.envelope.tenant.clone(), event.fact.subject().to_owned()));
         match event.fact {
-            Fact::ReminderDue(due) => {
+            Fact::Reminder(ReminderFact::Due(due)) => {
                 let Announcement { reminder_id, appointment_id, step, local_start, time_zone, channels, .. } = *due;
                 let start_ms = instant_ms(&due.starts_at)?;
                 let mut named = Vec::new();
@@ -47,7 +47,7 @@ impl Observer {
                 let what = What::Due { step, local_start, zone: time_zone, start_ms, channels, others };
                 Ok(Observed { at_ms, reminder_id, entry: Entry { key, appointment: appointment_id, what }, expires_ms })
             }
-            Fact::ReminderWithdrawn(gone) => {
+            Fact::Reminder(ReminderFact::Withdrawn(gone)) => {
                 let known = self
                     .known
                     .get(&gone.reminder_id)

@@ -4,7 +4,7 @@
 use super::observed::Observed;
 use super::rules::{Decided, Key, Offset, Rules, Start, Step, What, day_of, instant_ms, is_quiet, offset_s};
 use super::timeline::MINUTE_MS;
-use foretell_events::appointment::{Booking, Change, StartsAt};
+use foretell_events::appointment::{AppointmentFact, Booking, Change, StartsAt};
 use foretell_events::{Event, Fact};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,17 +56,23 @@ impl<'a> History<'a> {
         for event in self.latest(key, by_ms) {
             let at_ms = event.envelope.time_ms;
             match &event.fact {
-                Fact::Booked(booking) | Fact::Rescheduled(booking) if booking.appointment_id == appointment => {
+                Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking))
+                    if booking.appointment_id == appointment =>
+                {
                     if placed.as_ref().is_some_and(|placed| placed.booking.starts_at != booking.starts_at) {
                         break;
                     }
                     placed = Some(Placed { booking, at_ms });
                 }
-                Fact::Cancelled(off) if off.appointment_id == appointment => break,
-                Fact::Deleted(off) if off.appointment_id == appointment => break,
+                Fact::Appointment(AppointmentFact::Cancelled(off)) if off.appointment_id == appointment => break,
+                Fact::Appointment(AppointmentFact::Deleted(off)) if off.appointment_id == appointment => break,
                 // A booking that is repeated after the outcome changes nothing.
-                Fact::Attended(over) | Fact::Missed(over) if over.appointment_id == appointment => return None,
-                Fact::ClientErased { .. } => break,
+                Fact::Appointment(AppointmentFact::Attended(over) | AppointmentFact::Missed(over))
+                    if over.appointment_id == appointment =>
+                {
+                    return None;
+                }
+                Fact::Appointment(AppointmentFact::ClientErased(_)) => break,
                 _ => {}
             }
         }
@@ -79,7 +85,7 @@ impl<'a> History<'a> {
         let since = self.latest(key, by_ms).take_while(|event| event.envelope.time_ms > placed.at_ms);
         since
             .filter_map(|event| match &event.fact {
-                Fact::Confirmed(visit) => Some(visit),
+                Fact::Appointment(AppointmentFact::Confirmed(visit)) => Some(visit),
                 _ => None,
             })
             .any(|visit| visit.appointment_id == appointment)
@@ -87,7 +93,9 @@ impl<'a> History<'a> {
 
     /// A field of the profile, by the latest update with this field since the client was erased, if it was.
     fn profile<T: Clone>(&self, key: &Key, by_ms: i64, field: impl Fn(&Event) -> Option<Change<T>>) -> Option<T> {
-        let since = self.latest(key, by_ms).take_while(|event| !matches!(event.fact, Fact::ClientErased { .. }));
+        let since = self
+            .latest(key, by_ms)
+            .take_while(|event| !matches!(event.fact, Fact::Appointment(AppointmentFact::ClientErased(_))));
         match since.filter_map(field).find(|change| !matches!(change, Change::Keep))? {
             Change::Set(value) => Some(value),
             Change::Keep | Change::Clear => None,
@@ -96,7 +104,7 @@ impl<'a> History<'a> {
 
     fn zone(&self, key: &Key, by_ms: i64) -> Option<String> {
         self.profile(key, by_ms, |event| match &event.fact {
-            Fact::ClientUpdated(update) => Some(update.time_zone.clone()),
+            Fact::Appointment(AppointmentFact::ClientUpdated(update)) => Some(update.time_zone.clone()),
             _ => None,
         })
     }
@@ -195,9 +203,13 @@ fn start(history: &History<'_>, key: &Key, placed: &Placed<'_>) -> Start {
     if !matches!(placed.booking.starts_at, StartsAt::Instant { zone: None, .. }) {
         return Start::of(placed.booking, "");
     }
-    let before = history.latest(key, placed.at_ms - 1).take_while(|e| !matches!(e.fact, Fact::ClientErased { .. }));
+    let before = history
+        .latest(key, placed.at_ms - 1)
+        .take_while(|e| !matches!(e.fact, Fact::Appointment(AppointmentFact::ClientErased(_))));
     let booked = before.filter_map(|event| match &event.fact {
-        Fact::Booked(booking) | Fact::Rescheduled(booking) => Some((booking, event.envelope.time_ms)),
+        Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)) => {
+            Some((booking, event.envelope.time_ms))
+        }
         _ => None,
     });
     let mut booked = booked.filter(|(booking, _)| booking.appointment_id == placed.booking.appointment_id);
@@ -293,7 +305,7 @@ impl<'a> Due<'a> {
         let abroad = history.zone(key, at_ms);
         let clock = abroad.as_ref().unwrap_or(&self.start.zone);
         let quiet = history.profile(key, at_ms, |event| match &event.fact {
-            Fact::ClientUpdated(update) => Some(update.quiet_hours.clone()),
+            Fact::Appointment(AppointmentFact::ClientUpdated(update)) => Some(update.quiet_hours.clone()),
             _ => None,
         });
         let quiet = quiet.unwrap_or(rules.quiet);
@@ -333,7 +345,7 @@ impl<'a> Due<'a> {
 fn agreed(history: &History<'_>, observed: &Observed, rules: &Rules) -> Result<(), &'static str> {
     let What::Due { step, channels, .. } = &observed.entry.what else { return Ok(()) };
     let own = history.profile(&observed.entry.key, observed.at_ms, |event| match &event.fact {
-        Fact::ClientUpdated(update) => Some(update.channels.clone()),
+        Fact::Appointment(AppointmentFact::ClientUpdated(update)) => Some(update.channels.clone()),
         _ => None,
     });
     let refused = |channel| own.as_ref().is_some_and(|own| !own.iter().any(|c| c.channel == channel && c.consent));

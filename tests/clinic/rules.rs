@@ -4,7 +4,7 @@
 //! of the zone database is the UTC offset at an instant.
 
 use super::timeline::{DAY_MS, HOUR_MS, MINUTE_MS};
-use foretell_events::appointment::{Booking, Change, Channel, Consent, QuietHours, StartsAt};
+use foretell_events::appointment::{AppointmentFact, Booking, Change, Channel, Consent, QuietHours, StartsAt};
 use foretell_events::{Event, Fact, zone};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -303,28 +303,38 @@ impl Client {
 
     fn observe(&mut self, event: &Event) {
         match &event.fact {
-            Fact::Booked(booking) | Fact::Rescheduled(booking) => self.place(booking, event.envelope.time_ms),
-            Fact::Cancelled(cancelled) => self.set_state(&cancelled.appointment_id, VisitState::Off("cancelled")),
-            Fact::Deleted(visit) => self.set_state(&visit.appointment_id, VisitState::Off("deleted")),
-            Fact::Attended(visit) => self.end(&visit.appointment_id, false, event.envelope.time_ms),
-            Fact::Missed(visit) => self.end(&visit.appointment_id, true, event.envelope.time_ms),
-            Fact::Confirmed(visit) => {
+            Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)) => {
+                self.place(booking, event.envelope.time_ms)
+            }
+            Fact::Appointment(AppointmentFact::Cancelled(cancelled)) => {
+                self.set_state(&cancelled.appointment_id, VisitState::Off("cancelled"))
+            }
+            Fact::Appointment(AppointmentFact::Deleted(visit)) => {
+                self.set_state(&visit.appointment_id, VisitState::Off("deleted"))
+            }
+            Fact::Appointment(AppointmentFact::Attended(visit)) => {
+                self.end(&visit.appointment_id, false, event.envelope.time_ms)
+            }
+            Fact::Appointment(AppointmentFact::Missed(visit)) => {
+                self.end(&visit.appointment_id, true, event.envelope.time_ms)
+            }
+            Fact::Appointment(AppointmentFact::Confirmed(visit)) => {
                 if let Some(visit) = self.visits.get_mut(&visit.appointment_id) {
                     visit.is_confirmed = true;
                 }
             }
-            Fact::ReminderRequested(request) => {
+            Fact::Appointment(AppointmentFact::ReminderRequested(request)) => {
                 if let Some(visit) = self.visits.get_mut(&request.appointment_id) {
                     let (at_ms, channels) = (event.envelope.time_ms, request.channels.clone());
                     visit.requests.push(Request { at_ms, channels, is_announced: false });
                 }
             }
-            Fact::ClientUpdated(update) => {
+            Fact::Appointment(AppointmentFact::ClientUpdated(update)) => {
                 change(&mut self.zone, &update.time_zone);
                 change(&mut self.quiet, &update.quiet_hours);
                 change(&mut self.channels, &update.channels);
             }
-            Fact::ClientErased { .. } => {
+            Fact::Appointment(AppointmentFact::ClientErased(_)) => {
                 let (announced, had_ms) = (std::mem::take(&mut self.announced), std::mem::take(&mut self.had_ms));
                 *self = Self { announced, had_ms, is_erased: true, ..Self::default() };
             }

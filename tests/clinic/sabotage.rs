@@ -6,7 +6,7 @@ use super::rules::{Decided, Entry, Model, Offset, Rules, What};
 use super::timeline::{DAY_MS, HOUR_MS, JULY_MS, MINUTE_MS, Size, Timeline};
 use super::{in_directory, live};
 use foretell_domain::remind::policy::Policy;
-use foretell_events::appointment::{Change, ClientUpdate, QuietHours, StartsAt};
+use foretell_events::appointment::{AppointmentFact, Change, ClientUpdate, QuietHours, StartsAt};
 use foretell_events::{Event, Fact};
 
 const SIZE: Size = Size { seed: 7, appointments: 3_000, begin_ms: JULY_MS, days: 240 };
@@ -110,10 +110,12 @@ fn another_visit(observed: &mut Observed, change: impl Fn(&mut (String, i64))) {
 }
 
 fn update(event: &Event, forget: impl Fn(&mut ClientUpdate)) -> Option<Fact> {
-    let Fact::ClientUpdated(update) = &event.fact else { return Some(event.fact.clone()) };
+    let Fact::Appointment(AppointmentFact::ClientUpdated(update)) = &event.fact else {
+        return Some(event.fact.clone());
+    };
     let mut update = update.clone();
     forget(&mut update);
-    Some(Fact::ClientUpdated(update))
+    Some(AppointmentFact::ClientUpdated(update).into())
 }
 
 /// Moves the start of an announcement by an hour.
@@ -135,9 +137,15 @@ fn quiet(from: u16, to: u16) -> QuietHours {
 
 /// Each promise broken, and the error that the check must report.
 fn broken() -> Vec<(&'static str, Vec<Observed>)> {
-    let cancelled = |event: &Event| (!matches!(event.fact, Fact::Cancelled(_))).then(|| event.fact.clone());
-    let moved = |event: &Event| (!matches!(event.fact, Fact::Rescheduled(_))).then(|| event.fact.clone());
-    let erased = |event: &Event| (!matches!(event.fact, Fact::ClientErased { .. })).then(|| event.fact.clone());
+    let cancelled = |event: &Event| {
+        (!matches!(event.fact, Fact::Appointment(AppointmentFact::Cancelled(_)))).then(|| event.fact.clone())
+    };
+    let moved = |event: &Event| {
+        (!matches!(event.fact, Fact::Appointment(AppointmentFact::Rescheduled(_)))).then(|| event.fact.clone())
+    };
+    let erased = |event: &Event| {
+        (!matches!(event.fact, Fact::Appointment(AppointmentFact::ClientErased(_)))).then(|| event.fact.clone())
+    };
     vec![
         ("announced twice: ", with(|observed, at| observed.push(observed[at].clone()))),
         (
@@ -232,7 +240,7 @@ fn the_check_rejects_reminders_in_local_time_of_the_visit_for_a_client_abroad() 
     let mut events = Timeline::of(SIZE).events;
     // Only visits whose booking has no zone use the zone of the client: their start would be wrong as well.
     events.retain(|event| match &event.fact {
-        Fact::Booked(booking) | Fact::Rescheduled(booking) => {
+        Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)) => {
             !matches!(booking.starts_at, StartsAt::Instant { zone: None, .. })
         }
         _ => true,

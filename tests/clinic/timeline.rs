@@ -7,7 +7,8 @@
 
 use foretell_domain::view::client;
 use foretell_events::appointment::{
-    Booking, Cancellation, CancelledBy, Change, Channel, ClientUpdate, Consent, QuietHours, StartsAt, Visit,
+    AppointmentFact, Booking, Cancellation, CancelledBy, Change, Channel, ClientErasure, ClientUpdate, Consent,
+    QuietHours, StartsAt, Visit,
 };
 use foretell_events::reminder::Request;
 use foretell_events::{Envelope, Event, Fact, zone};
@@ -235,11 +236,15 @@ impl Clinic {
             }
         }
         for (at_ms, update) in changes {
-            self.state(at_ms, tenant, Fact::ClientUpdated(Box::new(update)));
+            self.state(at_ms, tenant, AppointmentFact::ClientUpdated(Box::new(update)).into());
         }
         if chance.happens(0.01) {
             let at_ms = any(&mut chance, days);
-            self.state(at_ms, tenant, Fact::ClientErased { client_id: client_id(client) });
+            self.state(
+                at_ms,
+                tenant,
+                AppointmentFact::ClientErased(ClientErasure { client_id: client_id(client) }).into(),
+            );
         }
     }
 
@@ -271,7 +276,7 @@ impl Clinic {
         let id = format!("a{number}");
         let mut life = Life { tenant, zone, id, client, wall, last_ms: booked_ms, chance };
         let booking = life.booking();
-        self.state(booked_ms, tenant, Fact::Booked(booking));
+        self.state(booked_ms, tenant, AppointmentFact::Booked(booking).into());
         if life.chance.happens(0.08) {
             self.another(number, &mut life, clients);
         }
@@ -290,7 +295,7 @@ impl Clinic {
         };
         let booking = other.booking();
         let later_ms = 1_000 * (1 + other.chance.below(40) as i64);
-        self.next(&mut other, life.last_ms + later_ms, Fact::Booked(booking));
+        self.next(&mut other, life.last_ms + later_ms, AppointmentFact::Booked(booking).into());
         self.change(&mut other, clients);
         self.end(&mut other);
     }
@@ -300,7 +305,7 @@ impl Clinic {
         if life.chance.happens(0.15)
             && let Some(at_ms) = life.before(life.start_ms())
         {
-            self.next(life, at_ms, Fact::Confirmed(life.visit()));
+            self.next(life, at_ms, AppointmentFact::Confirmed(life.visit()).into());
         }
         self.ask(life, 0.02);
         if life.chance.happens(0.14) {
@@ -315,10 +320,10 @@ impl Clinic {
             && let Some(at_ms) = life.before(life.start_ms())
         {
             // Of the same tenant and location: five clients further on.
-            self.next(life, at_ms, Fact::Deleted(life.visit()));
+            self.next(life, at_ms, AppointmentFact::Deleted(life.visit()).into());
             life.client = (life.client + LOCATIONS.len() as u64) % (clients - clients % LOCATIONS.len() as u64);
             let booking = life.booking();
-            self.next(life, at_ms, Fact::Booked(booking));
+            self.next(life, at_ms, AppointmentFact::Booked(booking).into());
         }
         self.ask(life, 0.02);
     }
@@ -331,7 +336,7 @@ impl Clinic {
             return;
         };
         let booking = life.booking();
-        self.next(life, at_ms, Fact::Rescheduled(booking));
+        self.next(life, at_ms, AppointmentFact::Rescheduled(booking).into());
     }
 
     fn ask(&mut self, life: &mut Life, probability: f64) {
@@ -346,7 +351,7 @@ impl Clinic {
                 reason: None,
                 idempotency_digest: None,
             };
-            self.next(life, at_ms, Fact::ReminderRequested(Box::new(request)));
+            self.next(life, at_ms, AppointmentFact::ReminderRequested(Box::new(request)).into());
         }
     }
 
@@ -358,29 +363,37 @@ impl Clinic {
         {
             let by = [Some(CancelledBy::Client), Some(CancelledBy::Business), None][life.chance.below(3) as usize];
             let Visit { appointment_id, client_id } = life.visit();
-            self.next(life, at_ms, Fact::Cancelled(Cancellation { appointment_id, client_id, reason: None, by }));
+            self.next(
+                life,
+                at_ms,
+                AppointmentFact::Cancelled(Cancellation { appointment_id, client_id, reason: None, by }).into(),
+            );
             if life.chance.happens(0.1)
                 && let Some(at_ms) = life.before(life.start_ms())
             {
                 // And active again, by the same booking.
                 let booking = life.booking();
-                self.next(life, at_ms, Fact::Booked(booking));
+                self.next(life, at_ms, AppointmentFact::Booked(booking).into());
             }
             return;
         }
         if ending < 14
             && let Some(at_ms) = life.before(life.start_ms())
         {
-            return self.next(life, at_ms, Fact::Deleted(life.visit()));
+            return self.next(life, at_ms, AppointmentFact::Deleted(life.visit()).into());
         }
         life.last_ms = life.last_ms.max(life.start_ms());
         let Some(at_ms) = life.before(life.last_ms + 20 * HOUR_MS) else { return };
-        let outcome = if ending < 26 { Fact::Missed(life.visit()) } else { Fact::Attended(life.visit()) };
+        let outcome = if ending < 26 {
+            AppointmentFact::Missed(life.visit()).into()
+        } else {
+            AppointmentFact::Attended(life.visit()).into()
+        };
         self.next(life, at_ms, outcome);
         if ending == 14
             && let Some(at_ms) = life.before(life.last_ms + 50 * HOUR_MS)
         {
-            self.next(life, at_ms, Fact::Attended(life.visit()));
+            self.next(life, at_ms, AppointmentFact::Attended(life.visit()).into());
         }
     }
 
@@ -399,8 +412,10 @@ impl Clinic {
             let mut booking = None;
             for (at, statement) in stated.iter().enumerate() {
                 match &statement.fact {
-                    Fact::Booked(_) | Fact::Rescheduled(_) => booking = Some(*statement),
-                    Fact::Cancelled(_) | Fact::Deleted(_) => booking = None,
+                    Fact::Appointment(AppointmentFact::Booked(_) | AppointmentFact::Rescheduled(_)) => {
+                        booking = Some(*statement)
+                    }
+                    Fact::Appointment(AppointmentFact::Cancelled(_) | AppointmentFact::Deleted(_)) => booking = None,
                     _ => {}
                 }
                 let next_ms = stated.get(at + 1).map_or(statement.at_ms + 3 * DAY_MS, |next| next.at_ms);
@@ -410,7 +425,7 @@ impl Clinic {
                 }
                 let quarter = statement.at_ms.div_euclid(QUARTER_MS) + 1 + chance.below(quarters as u64) as i64;
                 let at_ms = quarter * QUARTER_MS + (1 + chance.below(14) as i64) * MINUTE_MS;
-                let is_request = matches!(statement.fact, Fact::ReminderRequested(_));
+                let is_request = matches!(statement.fact, Fact::Appointment(AppointmentFact::ReminderRequested(_)));
                 let statements = booking.into_iter().chain(Some(*statement).filter(|_| !is_request));
                 again.extend(statements.map(|stated| Statement {
                     at_ms,
@@ -432,7 +447,8 @@ impl Clinic {
 
 /// The appointment of an event.
 fn appointment_of(stated: &Statement) -> Option<(&'static str, String)> {
-    Some((stated.tenant, client::appointment_id(&stated.fact)?.to_owned()))
+    let Fact::Appointment(fact) = &stated.fact else { return None };
+    Some((stated.tenant, client::appointment_id(fact)?.to_owned()))
 }
 
 /// The local time when the clocks of a zone change next.

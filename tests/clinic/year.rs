@@ -7,6 +7,7 @@ use super::observed::{Observed, Observer};
 use super::rules::{Decided, Entry, Key, Model};
 use super::timeline::{HOUR_MS, Timeline};
 use super::world::World;
+use foretell_events::policy::PolicyFact;
 use foretell_events::{Event, Fact, zone};
 use foretell_lab::source::draw::Sequence;
 use jiff::tz::TimeZone;
@@ -100,7 +101,7 @@ impl<'a> Year<'a> {
         let mut end_ms = self.model.next_ms().unwrap_or(i64::MAX).min(now_ms + STRIDE_MS);
         let (mut count, mut clients) = (0, BTreeSet::new());
         for event in events {
-            if let Fact::PolicyPublished(_) = &event.fact {
+            if let Fact::Policy(PolicyFact::Published(_)) = &event.fact {
                 // Alone, because all clients of the tenant are checked.
                 if count == 0 && event.envelope.time_ms < end_ms {
                     self.model.edited(&event.envelope.tenant, event.envelope.time_ms);

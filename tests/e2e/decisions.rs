@@ -6,6 +6,7 @@ use crate::facts;
 use crate::process::Service;
 use foretell_events::Topic;
 use foretell_events::codec::{decode, rfc3339};
+use foretell_events::login::LoginFact;
 use foretell_events::{Fact, key};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -143,7 +144,7 @@ async fn verdicts(ports: &foretell::app::Ports) -> Vec<Option<String>> {
         while next < end {
             let page = ports.log.page(Topic::Logins, partition, next).await.expect("a page");
             for record in &page.records {
-                if let Fact::LoginReported(verdict) | Fact::LoginConfirmed(verdict) =
+                if let Fact::Login(LoginFact::Reported(verdict) | LoginFact::Confirmed(verdict)) =
                     decode(record).expect("valid").fact
                 {
                     devices.push(verdict.device_id);

@@ -5,6 +5,7 @@ use crate::deployment::Deployment;
 use crate::facts;
 use crate::process::{Service, until};
 use foretell_events::codec::{rfc3339, wall_clock};
+use foretell_events::reminder::ReminderFact;
 use foretell_events::{Fact, Topic, codec, zone};
 use foretell_ports::clock::{Clock, System};
 use serde_json::{Value, json};
@@ -38,8 +39,8 @@ async fn announced(deployment: &Deployment) -> Vec<(&'static str, String, Option
             let page = log.page(Topic::Reminders, partition, next).await.expect("readable");
             let events = page.records.iter().map(|record| codec::decode(record).expect("valid"));
             announced.extend(events.map(|event| match event.fact {
-                Fact::ReminderDue(due) => ("due", due.reminder_id, Some(due.starts_at)),
-                Fact::ReminderWithdrawn(withdrawn) => ("withdrawn", withdrawn.reminder_id, None),
+                Fact::Reminder(ReminderFact::Due(due)) => ("due", due.reminder_id, Some(due.starts_at)),
+                Fact::Reminder(ReminderFact::Withdrawn(withdrawn)) => ("withdrawn", withdrawn.reminder_id, None),
                 other => panic!("{other:?} among the reminders"),
             }));
             next = page.next;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use foretell_domain::decision::id::Id;
 use foretell_domain::view::user::User;
 use foretell_events::catalog::DECISION;
+use foretell_events::login::LoginFact;
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Fact, Position, Topic, codec};
 use foretell_ports::Error;
@@ -184,7 +185,7 @@ async fn feedback_appends_the_label_with_the_fields_of_the_attempt() {
     let verdicts: Vec<_> = events[1..].iter().collect();
     assert_eq!(verdicts.len(), 2);
     for event in &verdicts {
-        let Fact::LoginReported(verdict) = &event.fact else { panic!("{event:?}") };
+        let Fact::Login(LoginFact::Reported(verdict)) = &event.fact else { panic!("{event:?}") };
         assert_eq!((verdict.user_id.as_str(), Some(verdict.decision_id.as_str())), ("u", scored["id"].as_str()));
         assert_eq!(verdict.reported_by.as_deref(), Some("support"));
         assert_eq!(verdict.ip.map(|ip| ip.to_string()).as_deref(), Some("198.51.100.7"));
@@ -196,7 +197,9 @@ async fn feedback_appends_the_label_with_the_fields_of_the_attempt() {
     let confirmed = send("legitimate").await;
     assert_eq!(confirmed.status, 200);
     let last = records(&instance.world, Topic::Logins).pop().map(|record| codec::decode(&record).unwrap()).unwrap();
-    assert!(matches!(&last.fact, Fact::LoginConfirmed(verdict) if verdict.device_id.as_deref() == Some("laptop")));
+    assert!(
+        matches!(&last.fact, Fact::Login(LoginFact::Confirmed(verdict)) if verdict.device_id.as_deref() == Some("laptop"))
+    );
     assert_ne!(last.envelope.id, verdicts[0].envelope.id);
     let plain = json!({"decision_id": scored["id"], "label": "fraud"});
     assert_eq!(instance.post("/v1/feedback", &plain).await.status, 202);

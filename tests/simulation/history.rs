@@ -1,9 +1,11 @@
 //! Random histories: few subjects and few values, so that all combinations occur.
 
 use crate::random::Random;
-use foretell_events::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
+use foretell_events::appointment::{
+    AppointmentFact, Booking, Cancellation, CancelledBy, ClientErasure, ClientUpdate, StartsAt, Visit,
+};
 use foretell_events::codec::encode_event;
-use foretell_events::login::{Attempt, Device, Login, Verdict};
+use foretell_events::login::{Attempt, Device, Login, LoginFact, UserErasure, Verdict};
 use foretell_events::record::NewRecord;
 use foretell_events::reminder::Request;
 use foretell_events::{Envelope, Event, Fact};
@@ -79,11 +81,11 @@ fn spoil(record: &mut NewRecord, random: &Random) {
 fn login(random: &Random, users: u64) -> Fact {
     let user_id = format!("u{}", random.below(users));
     match random.below(20) {
-        0 => return Fact::UserErased { user_id },
-        1 => return Fact::DeviceTrusted(device(user_id, format!("d{}", random.below(4)))),
-        2 => return Fact::DeviceRevoked(device(user_id, format!("d{}", random.below(4)))),
-        3 => return Fact::LoginReported(verdict(random, user_id)),
-        4 => return Fact::LoginConfirmed(verdict(random, user_id)),
+        0 => return LoginFact::UserErased(UserErasure { user_id }).into(),
+        1 => return LoginFact::DeviceTrusted(device(user_id, format!("d{}", random.below(4)))).into(),
+        2 => return LoginFact::DeviceRevoked(device(user_id, format!("d{}", random.below(4)))).into(),
+        3 => return LoginFact::Reported(verdict(random, user_id)).into(),
+        4 => return LoginFact::Confirmed(verdict(random, user_id)).into(),
         _ => {}
     }
     let ip = IpAddr::V4(Ipv4Addr::new(198, 51, random.below(2) as u8, random.below(3) as u8));
@@ -92,7 +94,7 @@ fn login(random: &Random, users: u64) -> Fact {
     attempt.country = Some(["DE", "NO", "BR"][random.below(3) as usize].into());
     attempt.browser = Some(format!("Firefox {}", random.below(3)));
     attempt.device_id = random.chance(50).then(|| format!("d{}", random.below(4)));
-    Fact::Login(Box::new(Login {
+    LoginFact::Attempted(Box::new(Login {
         user_id,
         succeeded: random.chance(70),
         attempt,
@@ -101,6 +103,7 @@ fn login(random: &Random, users: u64) -> Fact {
         method: None,
         failure_reason: None,
     }))
+    .into()
 }
 
 fn device(user_id: String, device_id: String) -> Device {
@@ -133,18 +136,18 @@ pub fn appointment(random: &Random, now_ms: i64, clients: u64, past_hours: i64) 
     let appointment_id = format!("a{}", random.below(6));
     let visit = Visit { appointment_id: appointment_id.clone(), client_id: client_id.clone() };
     match random.below(24) {
-        0..=7 => Fact::Booked(Box::new(booking(random, now_ms - past_hours * HOUR_MS, visit))),
-        8..=10 => Fact::Rescheduled(Box::new(booking(random, now_ms - past_hours * HOUR_MS, visit))),
-        11 => Fact::Confirmed(visit),
-        12..=14 => Fact::Attended(visit),
-        15..=17 => Fact::Missed(visit),
+        0..=7 => AppointmentFact::Booked(Box::new(booking(random, now_ms - past_hours * HOUR_MS, visit))).into(),
+        8..=10 => AppointmentFact::Rescheduled(Box::new(booking(random, now_ms - past_hours * HOUR_MS, visit))).into(),
+        11 => AppointmentFact::Confirmed(visit).into(),
+        12..=14 => AppointmentFact::Attended(visit).into(),
+        15..=17 => AppointmentFact::Missed(visit).into(),
         18..=19 => {
             let by = random.chance(50).then_some(CancelledBy::Client);
-            Fact::Cancelled(Cancellation { appointment_id, client_id, reason: None, by })
+            AppointmentFact::Cancelled(Cancellation { appointment_id, client_id, reason: None, by }).into()
         }
-        20 => Fact::Deleted(visit),
-        21 => Fact::ClientUpdated(Box::new(ClientUpdate { client_id, ..ClientUpdate::default() })),
-        22 if random.chance(30) => Fact::ClientErased { client_id },
+        20 => AppointmentFact::Deleted(visit).into(),
+        21 => AppointmentFact::ClientUpdated(Box::new(ClientUpdate { client_id, ..ClientUpdate::default() })).into(),
+        22 if random.chance(30) => AppointmentFact::ClientErased(ClientErasure { client_id }).into(),
         _ => request(visit),
     }
 }
@@ -156,7 +159,7 @@ pub fn by_hand(random: &Random, clients: u64) -> Fact {
 }
 
 fn request(visit: Visit) -> Fact {
-    Fact::ReminderRequested(Box::new(Request {
+    AppointmentFact::ReminderRequested(Box::new(Request {
         appointment_id: visit.appointment_id,
         client_id: visit.client_id,
         channels: Vec::new(),
@@ -164,6 +167,7 @@ fn request(visit: Visit) -> Fact {
         reason: None,
         idempotency_digest: None,
     }))
+    .into()
 }
 
 fn booking(random: &Random, from_ms: i64, visit: Visit) -> Booking {

@@ -5,9 +5,9 @@ use foretell_domain::view::cell::encode_state;
 use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::user::Logins;
 use foretell_domain::view::{Limits, Place};
-use foretell_events::appointment::{Channel, Scalar, StartsAt};
+use foretell_events::appointment::{AppointmentFact, Channel, Scalar, StartsAt};
+use foretell_events::key;
 use foretell_events::reminder::Feedback;
-use foretell_events::{Fact, key};
 use foretell_lab::source::generate::{self, Hot, Shape};
 
 /// A list without a limit would be much larger than this.
@@ -43,10 +43,10 @@ fn the_row_of_a_client_with_many_visits_stays_within_its_bounds() {
         let mut booking = booking(&id, start_ms, Some("Europe/Dublin"));
         booking.service = Some("check-up".into());
         booking.attributes = (0..4).map(|n| (format!("name {n}"), Scalar::Number(1.5 * f64::from(n)))).collect();
-        views.fold(&event(visit, Fact::Booked(Box::new(booking.clone()))));
+        views.fold(&event(visit, AppointmentFact::Booked(Box::new(booking.clone())).into()));
         for time in 1..20 {
             booking.starts_at = StartsAt::Instant { at_ms: start_ms + time * HOUR, zone: None };
-            views.fold(&event(visit + time, Fact::Rescheduled(Box::new(booking.clone()))));
+            views.fold(&event(visit + time, AppointmentFact::Rescheduled(Box::new(booking.clone())).into()));
             let told = Feedback {
                 reminder_id: format!("{time:032}"),
                 appointment_id: id.clone(),
@@ -54,7 +54,7 @@ fn the_row_of_a_client_with_many_visits_stays_within_its_bounds() {
                 channel: Some(Channel::Sms),
                 reason: None,
             };
-            views.fold(&event(visit + time, Fact::ReminderDelivered(Box::new(told))));
+            views.fold(&event(visit + time, AppointmentFact::ReminderDelivered(Box::new(told)).into()));
         }
     }
     let client = views.client("c");

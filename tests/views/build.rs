@@ -4,8 +4,10 @@ use foretell_domain::address::{RowKey, View};
 use foretell_domain::view::client::{self, Appointments, Client};
 use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::{Aggregate, Fold, Limits, Place};
-use foretell_events::appointment::{Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit};
-use foretell_events::login::{Attempt, Login};
+use foretell_events::appointment::{
+    AppointmentFact, Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit,
+};
+use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{Envelope, Event, Fact, key};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,41 +48,42 @@ pub fn booking(id: &str, starts_at_ms: i64, zone: Option<&str>) -> Booking {
 }
 
 pub fn booked(id: &str, starts_at_ms: i64) -> Fact {
-    Fact::Booked(Box::new(booking(id, starts_at_ms, Some("UTC"))))
+    AppointmentFact::Booked(Box::new(booking(id, starts_at_ms, Some("UTC")))).into()
 }
 
 pub fn rescheduled(id: &str, starts_at_ms: i64) -> Fact {
-    Fact::Rescheduled(Box::new(booking(id, starts_at_ms, None)))
+    AppointmentFact::Rescheduled(Box::new(booking(id, starts_at_ms, None))).into()
 }
 
 pub fn confirmed(id: &str) -> Fact {
-    Fact::Confirmed(visit(id, "c"))
+    AppointmentFact::Confirmed(visit(id, "c")).into()
 }
 
 pub fn attended(id: &str) -> Fact {
-    Fact::Attended(visit(id, "c"))
+    AppointmentFact::Attended(visit(id, "c")).into()
 }
 
 pub fn missed(id: &str) -> Fact {
-    Fact::Missed(visit(id, "c"))
+    AppointmentFact::Missed(visit(id, "c")).into()
 }
 
 pub fn deleted(id: &str) -> Fact {
-    Fact::Deleted(visit(id, "c"))
+    AppointmentFact::Deleted(visit(id, "c")).into()
 }
 
 pub fn cancelled(id: &str, by: Option<CancelledBy>) -> Fact {
-    Fact::Cancelled(Cancellation { appointment_id: id.into(), client_id: "c".into(), reason: None, by })
+    AppointmentFact::Cancelled(Cancellation { appointment_id: id.into(), client_id: "c".into(), reason: None, by })
+        .into()
 }
 
 pub fn updated(change: impl FnOnce(&mut ClientUpdate)) -> Fact {
     let mut update = ClientUpdate { client_id: "c".into(), ..ClientUpdate::default() };
     change(&mut update);
-    Fact::ClientUpdated(Box::new(update))
+    AppointmentFact::ClientUpdated(Box::new(update)).into()
 }
 
 pub fn login(user_id: &str, succeeded: bool, attempt: Attempt) -> Fact {
-    Fact::Login(Box::new(Login {
+    LoginFact::Attempted(Box::new(Login {
         user_id: user_id.into(),
         succeeded,
         attempt,
@@ -89,6 +92,7 @@ pub fn login(user_id: &str, succeeded: bool, attempt: Attempt) -> Fact {
         method: None,
         failure_reason: None,
     }))
+    .into()
 }
 
 /// The rows of a family and the offsets of its partitions.

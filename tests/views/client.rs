@@ -7,7 +7,9 @@ use foretell_domain::view::client::{Client, History, Status};
 use foretell_domain::view::lead::{self, Lead};
 use foretell_domain::view::lookup::{self, Lookup};
 use foretell_domain::view::{Aggregate, Limits};
-use foretell_events::appointment::{CancelledBy, Change, Channel, Consent, QuietHours, StartsAt};
+use foretell_events::appointment::{
+    AppointmentFact, CancelledBy, Change, Channel, ClientErasure, Consent, QuietHours, StartsAt,
+};
 use foretell_events::reminder::Request;
 use foretell_events::{Fact, key};
 use proptest::prelude::*;
@@ -20,7 +22,7 @@ type Views = crate::build::Views<foretell_domain::view::client::Appointments>;
 
 fn requested(id: &str) -> Fact {
     let (appointment_id, client_id) = (id.into(), "c".into());
-    Fact::ReminderRequested(Box::new(Request {
+    AppointmentFact::ReminderRequested(Box::new(Request {
         appointment_id,
         client_id,
         channels: vec![],
@@ -28,10 +30,11 @@ fn requested(id: &str) -> Fact {
         reason: None,
         idempotency_digest: None,
     }))
+    .into()
 }
 
 fn erased() -> Fact {
-    Fact::ClientErased { client_id: "c".into() }
+    AppointmentFact::ClientErased(ClientErasure { client_id: "c".into() }).into()
 }
 
 fn history(events: impl IntoIterator<Item = (i64, Fact)>) -> History {
@@ -177,10 +180,10 @@ fn the_later_placement_decides_the_start_in_either_order() {
 
 #[test]
 fn a_start_finds_its_zone() {
-    let in_zone = |zone: Option<&str>| Fact::Booked(Box::new(booking("a", START, zone)));
+    let in_zone = |zone: Option<&str>| AppointmentFact::Booked(Box::new(booking("a", START, zone))).into();
     let lives_in = |zone: &str| updated(|update| update.time_zone = Change::Set(zone.into()));
     let local = |mut fact: Fact, text: &str, zone: &str| {
-        if let Fact::Booked(booking) | Fact::Rescheduled(booking) = &mut fact {
+        if let Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)) = &mut fact {
             booking.starts_at = StartsAt::Local { local: text.parse().unwrap(), zone: zone.into() };
         }
         fact
@@ -260,7 +263,8 @@ fn a_day_counts_once_also_when_one_of_its_visits_is_booked_again_or_forgotten() 
 #[test]
 fn days_are_those_of_the_visits_zone() {
     // 23:30 and 00:30 in Dublin are one UTC day, and two days there.
-    let in_dublin = |id: &str, text: &str| Fact::Booked(Box::new(booking(id, at(text), Some("Europe/Dublin"))));
+    let in_dublin =
+        |id: &str, text: &str| AppointmentFact::Booked(Box::new(booking(id, at(text), Some("Europe/Dublin")))).into();
     let over = at("2026-07-03T00:00:00Z");
     let views = appointments([
         (at("2026-07-01T12:00:00Z"), in_dublin("a", "2026-07-01T22:30:00Z")),
@@ -313,10 +317,10 @@ fn a_visit_that_is_moved_to_another_client_is_found_there() {
     let of = |client: &str| {
         let mut booking = booking("a", START, Some("UTC"));
         booking.client_id = client.into();
-        Fact::Booked(Box::new(booking))
+        AppointmentFact::Booked(Box::new(booking)).into()
     };
     let other = (0..).map(|n| format!("c{n}")).find(|id| partition(id) != partition("c")).unwrap();
-    let deleted = |client: &str| Fact::Deleted(visit("a", client));
+    let deleted = |client: &str| AppointmentFact::Deleted(visit("a", client)).into();
     for (name, events, wanted) in [
         ("deleted, booked", vec![(1, of("c")), (2, deleted("c")), (3, of(&other))], Some(other.clone())),
         ("booked, deleted", vec![(1, of("c")), (3, of(&other)), (2, deleted("c"))], Some(other.clone())),
@@ -366,18 +370,19 @@ fn a_forgotten_visit_leaves_its_counts_and_no_entries() {
 fn an_appointment_id_of_a_group_finds_a_client_whose_visit_is_on() {
     let of = |client: &str, mut booking: foretell_events::appointment::Booking| {
         booking.client_id = client.into();
-        Fact::Booked(Box::new(booking))
+        AppointmentFact::Booked(Box::new(booking)).into()
     };
     let seat = |client: &str| of(client, booking("a", START, Some("UTC")));
     let off = |client: &str| {
-        Fact::Cancelled(foretell_events::appointment::Cancellation {
+        AppointmentFact::Cancelled(foretell_events::appointment::Cancellation {
             appointment_id: "a".into(),
             client_id: client.into(),
             reason: None,
             by: None,
         })
+        .into()
     };
-    let came = |client: &str| Fact::Attended(visit("a", client));
+    let came = |client: &str| AppointmentFact::Attended(visit("a", client)).into();
     for (name, events, meant) in [
         ("the later one is off", vec![(1, seat("c0")), (2, seat("c1")), (3, off("c1"))], "c0"),
         ("the earlier one is off", vec![(1, seat("c0")), (2, seat("c1")), (3, off("c0"))], "c1"),
@@ -397,9 +402,9 @@ fn a_start_is_what_clocks_show() {
     let local = |text: &str, zone: &str| {
         let mut booking = booking("a", 0, None);
         booking.starts_at = StartsAt::Local { local: text.parse().unwrap(), zone: zone.into() };
-        Fact::Booked(Box::new(booking))
+        AppointmentFact::Booked(Box::new(booking)).into()
     };
-    let instant = |text: &str, zone: &str| Fact::Booked(Box::new(booking("a", at(text), Some(zone))));
+    let instant = |text: &str, zone: &str| AppointmentFact::Booked(Box::new(booking("a", at(text), Some(zone)))).into();
     for (booking, shown, starts_at) in [
         // Clocks skip from 2 to 3, on Lord Howe from 2 to half past, and in Apia a whole day.
         (local("2026-03-29T02:30:00", "Europe/Berlin"), "2026-03-29T03:30:00", "2026-03-29T01:30:00Z"),
@@ -518,23 +523,24 @@ fn any_events() -> impl Strategy<Value = Vec<(i64, Fact)>> {
                 let mut booking = booking(&a, days * DAY + 10 * HOUR, Some("Europe/Dublin"));
                 booking.client_id = c.clone();
                 let fact = match kind {
-                    0..=2 => Fact::Booked(Box::new(booking)),
-                    3 => Fact::Rescheduled(Box::new(booking)),
-                    4 => Fact::Confirmed(visit),
-                    5..=6 => Fact::Attended(visit),
-                    7..=8 => Fact::Missed(visit),
-                    9 => Fact::Deleted(visit),
-                    10 if flag => Fact::ClientErased { client_id: c },
+                    0..=2 => AppointmentFact::Booked(Box::new(booking)).into(),
+                    3 => AppointmentFact::Rescheduled(Box::new(booking)).into(),
+                    4 => AppointmentFact::Confirmed(visit).into(),
+                    5..=6 => AppointmentFact::Attended(visit).into(),
+                    7..=8 => AppointmentFact::Missed(visit).into(),
+                    9 => AppointmentFact::Deleted(visit).into(),
+                    10 if flag => AppointmentFact::ClientErased(ClientErasure { client_id: c }).into(),
                     _ => {
                         let by = flag.then_some(CancelledBy::Business);
                         let (appointment_id, client_id) = (a, c);
                         let (reason, by) = (None, by);
-                        Fact::Cancelled(foretell_events::appointment::Cancellation {
+                        AppointmentFact::Cancelled(foretell_events::appointment::Cancellation {
                             appointment_id,
                             client_id,
                             reason,
                             by,
                         })
+                        .into()
                     }
                 };
                 (hours * HOUR, fact)
@@ -569,12 +575,14 @@ fn recount(clients: &[Client]) -> Lead {
 fn unforgetting(mut events: Vec<(i64, Fact)>) -> Vec<(i64, Fact)> {
     let mut outcomes = BTreeSet::new();
     events.retain(|(_, fact)| match fact {
-        Fact::Attended(v) | Fact::Missed(v) => {
+        Fact::Appointment(AppointmentFact::Attended(v) | AppointmentFact::Missed(v)) => {
             outcomes.insert((v.client_id.clone(), v.appointment_id.clone()));
             true
         }
-        Fact::Booked(b) | Fact::Rescheduled(b) => !outcomes.contains(&(b.client_id.clone(), b.appointment_id.clone())),
-        Fact::ClientErased { .. } => false,
+        Fact::Appointment(AppointmentFact::Booked(b) | AppointmentFact::Rescheduled(b)) => {
+            !outcomes.contains(&(b.client_id.clone(), b.appointment_id.clone()))
+        }
+        Fact::Appointment(AppointmentFact::ClientErased(_)) => false,
         _ => true,
     });
     events
@@ -610,7 +618,7 @@ proptest! {
 
     #[test]
     fn leads_equal_a_recount_as_long_as_no_client_is_erased(mut events in any_events()) {
-        events.retain(|(_, fact)| !matches!(fact, Fact::ClientErased { .. }));
+        events.retain(|(_, fact)| !matches!(fact, Fact::Appointment(AppointmentFact::ClientErased(_))));
         let views = appointments(events);
         prop_assert_eq!(leads(&views), recount(&["c0", "c1"].map(|id| views.client(id))));
     }
@@ -627,7 +635,7 @@ proptest! {
     #[test]
     fn deleting_every_visit_takes_everything_back(events in any_events()) {
         let clean_up = ["a0", "a1", "a2"].into_iter().flat_map(|a| {
-            ["c0", "c1"].map(|c| (100 * DAY, Fact::Deleted(visit(a, c))))
+            ["c0", "c1"].map(|c| (100 * DAY, AppointmentFact::Deleted(visit(a, c)).into()))
         });
         let views = appointments(unforgetting(events).into_iter().chain(clean_up));
         prop_assert_eq!(views.shared(), BTreeMap::new());
@@ -643,19 +651,19 @@ proptest! {
         // A repeated cancellation is the first one.
         let (first, second) = if words.0 >= 3 { (words.0, words.1 % 3) } else { words };
         let word = |kind| match kind {
-            0 => Fact::Attended(visit("x", "c0")),
-            1 => Fact::Missed(visit("x", "c0")),
-            2 => Fact::Deleted(visit("x", "c0")),
-            kind => Fact::Cancelled(foretell_events::appointment::Cancellation {
+            0 => AppointmentFact::Attended(visit("x", "c0")).into(),
+            1 => AppointmentFact::Missed(visit("x", "c0")).into(),
+            2 => AppointmentFact::Deleted(visit("x", "c0")).into(),
+            kind => AppointmentFact::Cancelled(foretell_events::appointment::Cancellation {
                 appointment_id: "x".into(),
                 client_id: "c0".into(),
                 reason: None,
                 by: (kind == 3).then_some(CancelledBy::Business),
-            }),
+            }).into(),
         };
         let mut booked = booking("x", days * DAY + 10 * HOUR, Some("Europe/Dublin"));
         booked.client_id = "c0".into();
-        let booked = (61 * HOUR, Fact::Booked(Box::new(booked)));
+        let booked = (61 * HOUR, AppointmentFact::Booked(Box::new(booked)).into());
         let before = || events.clone().into_iter().chain([booked.clone()]);
         let corrected = appointments(before().chain([(90 * DAY, word(first)), (91 * DAY, word(second))]));
         let alone = appointments(before().chain([(91 * DAY, word(second))]));

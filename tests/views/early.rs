@@ -3,13 +3,17 @@
 use crate::build::*;
 use foretell_domain::view::client::{Appointments, Client, History, Status};
 use foretell_domain::view::{Fold, Outcome, Place, Skip};
+use foretell_events::appointment::AppointmentFact;
 use foretell_events::{Event, Fact};
 
 const START: &str = "2026-06-10T09:00:00Z";
 const NONE: History = History { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
 
 fn b() -> (i64, Fact) {
-    (at("2026-06-01T09:00:00Z"), Fact::Booked(Box::new(booking("a", at(START), Some("Europe/Dublin")))))
+    (
+        at("2026-06-01T09:00:00Z"),
+        AppointmentFact::Booked(Box::new(booking("a", at(START), Some("Europe/Dublin")))).into(),
+    )
 }
 
 /// Status and history after a booking and these facts, in the order of the log.

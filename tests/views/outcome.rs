@@ -8,7 +8,7 @@ use foretell_domain::view::lead::Outcomes;
 use foretell_domain::view::outcome::{self, Outcome, Sample};
 use foretell_domain::view::{Aggregate, Limits};
 use foretell_events::Fact;
-use foretell_events::appointment::{Change, Scalar};
+use foretell_events::appointment::{AppointmentFact, Change, ClientErasure, Scalar};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ fn with(id: &str, starts_at_ms: i64, attributes: &[(&str, Scalar)]) -> Fact {
     let mut booking = booking(id, starts_at_ms, Some("UTC"));
     booking.attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     booking.service = Some("cut".into());
-    Fact::Booked(Box::new(booking))
+    AppointmentFact::Booked(Box::new(booking)).into()
 }
 
 fn snapshot(events: Vec<(i64, Fact)>, id: &str) -> Snapshot {
@@ -156,7 +156,7 @@ fn a_sample_follows_its_outcome() {
 
 #[test]
 fn an_erased_client_leaves_counts_and_no_samples() {
-    let erased = || Fact::ClientErased { client_id: "c".into() };
+    let erased = || AppointmentFact::ClientErased(ClientErasure { client_id: "c".into() }).into();
     let missed_once = [(1, booked("a", START)), (START, missed("a"))];
     let again = [(START + 1, rescheduled("a", START + 9 * DAY))];
     // As many more as a row can list, of other days.

@@ -6,7 +6,7 @@ use foretell_domain::remind::plan::{self, Action, Context, Status};
 use foretell_domain::remind::policy::{Policy, Step};
 use foretell_domain::view::client::{Client, REQUEST_EXPIRES_MS};
 use foretell_domain::view::sent::{self, Reminders, Sent};
-use foretell_events::appointment::{Change, Channel, Consent, QuietHours};
+use foretell_events::appointment::{AppointmentFact, Change, Channel, ClientErasure, Consent, QuietHours};
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::reminder::{Feedback, Request, Risk};
 use foretell_events::{Envelope, Event, Fact, Position, codec, zone};
@@ -117,7 +117,7 @@ fn record(action: &Action, time_ms: i64) -> Event {
 
 pub(crate) fn requested(id: &str, channels: Vec<Channel>) -> Fact {
     let (appointment_id, client_id) = (id.into(), "c".into());
-    Fact::ReminderRequested(Box::new(Request {
+    AppointmentFact::ReminderRequested(Box::new(Request {
         appointment_id,
         client_id,
         channels,
@@ -125,6 +125,7 @@ pub(crate) fn requested(id: &str, channels: Vec<Channel>) -> Fact {
         reason: None,
         idempotency_digest: None,
     }))
+    .into()
 }
 
 pub(crate) fn consents(consents: &[(Channel, bool)]) -> Fact {
@@ -194,7 +195,7 @@ fn what_was_announced_is_withdrawn_when_it_no_longer_holds_unless_the_start_has_
         (cancelled("a", None), "cancelled"),
         (deleted("a"), "deleted"),
         (rescheduled("a", at(START) + 3 * HOUR), "rescheduled"),
-        (Fact::ClientErased { client_id: "c".into() }, "erased"),
+        (AppointmentFact::ClientErased(ClientErasure { client_id: "c".into() }).into(), "erased"),
     ] {
         let mut case = Case::new();
         assert_eq!(case.tick(due), ["+72h"]);
@@ -302,7 +303,7 @@ fn quiet_hours_put_a_step_off_to_their_end_or_drop_it() {
         ("over the overlap", 21 * hour, 8 * hour, "2026-10-27T22:00:00Z", Some("2026-10-25T08:00:00Z")),
         ("the second half past one", 23 * hour, hour + 30, "2026-10-28T01:15:00Z", Some("2026-10-25T01:30:00Z")),
     ] {
-        let fact = Fact::Booked(Box::new(booking("a", at(start), Some("Europe/Dublin"))));
+        let fact = AppointmentFact::Booked(Box::new(booking("a", at(start), Some("Europe/Dublin")))).into();
         let case = Case::with(vec![(at("2026-01-01T00:00:00Z"), fact)]).quiet(from, to);
         let due = at(start) - 72 * HOUR;
         let first = (0..24 * 60).map(|minute| due + minute * 60_000).find(|now| !case.plan(*now).actions.is_empty());
@@ -331,7 +332,7 @@ fn quiet_hours_are_those_of_a_client_abroad() {
         u.quiet_hours = Change::Set(QuietHours { from_minute: 9 * 60, to_minute: 10 * 60 });
     });
     // 12:00 UTC is 13:00 in Dublin and 09:00 in São Paulo.
-    let fact = Fact::Booked(Box::new(booking("a", at(START), Some("Europe/Dublin"))));
+    let fact = AppointmentFact::Booked(Box::new(booking("a", at(START), Some("Europe/Dublin")))).into();
     let mut case = Case::with(vec![(at("2026-05-01T00:00:00Z"), fact), (at("2026-05-01T00:00:00Z"), abroad)]);
     assert_eq!(case.tick(at("2026-06-07T12:59:59Z")), [""; 0]);
     assert_eq!(case.tick(at("2026-06-07T13:00:00Z")), ["+72h"]);
@@ -345,7 +346,7 @@ fn hours_are_absolute_over_a_change_of_clocks() {
         ("America/Sao_Paulo", "2018-11-04T13:00:00Z", "2018-11-03T13:00:00Z"),
         ("America/Sao_Paulo", "2018-02-18T13:00:00Z", "2018-02-17T13:00:00Z"),
     ] {
-        let fact = Fact::Booked(Box::new(booking("a", at(start), Some(zone))));
+        let fact = AppointmentFact::Booked(Box::new(booking("a", at(start), Some(zone)))).into();
         let mut case = Case::with(vec![(at(due) - 10 * HOUR, fact)]);
         assert_eq!(case.tick(at(due) - 1), [""; 0], "{zone} {start}");
         assert_eq!(case.tick(at(due)), ["+24h"], "{zone} {start}");
@@ -396,7 +397,14 @@ fn any_history() -> impl Strategy<Value = Vec<(i64, u8, u8, i64, bool)>> {
 fn failed(sent: &Sent, id: &str) -> Fact {
     let reminder_id = sent.of(id).last().map_or_else(|| "unknown".into(), |latest| latest.reminder_id.clone());
     let (appointment_id, client_id, channel) = (id.into(), "c".into(), None);
-    Fact::ReminderFailed(Box::new(Feedback { reminder_id, appointment_id, client_id, channel, reason: None }))
+    AppointmentFact::ReminderFailed(Box::new(Feedback {
+        reminder_id,
+        appointment_id,
+        client_id,
+        channel,
+        reason: None,
+    }))
+    .into()
 }
 
 /// A step that was announced twice for one start of a visit, although the first did not fail.
@@ -440,7 +448,7 @@ proptest! {
             now += hours * HOUR / 4;
             let (a, starts) = (format!("a{a}"), now + ahead * HOUR);
             case.events.push((now, match kind {
-                0..=4 => Fact::Booked(Box::new(booking(&a, starts, Some("Europe/Dublin")))),
+                0..=4 => AppointmentFact::Booked(Box::new(booking(&a, starts, Some("Europe/Dublin")))).into(),
                 5..=6 => rescheduled(&a, starts),
                 7 => cancelled(&a, None),
                 8 => deleted(&a),

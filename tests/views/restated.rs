@@ -4,7 +4,9 @@ use crate::build::*;
 use foretell_domain::address::RowKey;
 use foretell_domain::view::client::{Appointments, Client, History, Status};
 use foretell_domain::view::{Fold, Outcome, Place, Skip};
-use foretell_events::appointment::{CancelledBy, Change, Channel, Consent, QuietHours, Scalar};
+use foretell_events::appointment::{
+    AppointmentFact, CancelledBy, Change, Channel, ClientErasure, Consent, QuietHours, Scalar,
+};
 use foretell_events::reminder::Feedback;
 use foretell_events::{Event, Fact};
 use proptest::prelude::*;
@@ -35,14 +37,15 @@ fn rows(views: &Views<Appointments>) -> (Client, BTreeMap<(RowKey, u32), Vec<u8>
     (substance(views.client("c")), views.shared())
 }
 
-fn feedback(received: fn(Box<Feedback>) -> Fact, reason: Option<&str>) -> Fact {
-    received(Box::new(Feedback {
+fn feedback(received: fn(Box<Feedback>) -> AppointmentFact, reason: Option<&str>) -> Fact {
+    let feedback = Feedback {
         reminder_id: "r".into(),
         appointment_id: "a".into(),
         client_id: "c".into(),
         channel: Some(Channel::Sms),
         reason: reason.map(str::to_owned),
-    }))
+    };
+    received(Box::new(feedback)).into()
 }
 
 fn profile() -> Fact {
@@ -59,7 +62,7 @@ fn booked_by(hand: &str) -> Fact {
     let mut booking = booking("a", START, Some("Europe/Dublin"));
     booking.service = Some("cut".into());
     booking.practitioner_id = Some(hand.into());
-    Fact::Booked(Box::new(booking))
+    AppointmentFact::Booked(Box::new(booking)).into()
 }
 
 #[test]
@@ -73,7 +76,11 @@ fn a_restatement_changes_nothing_in_any_state() {
         (
             "booked with all its details",
             vec![(1, booked_by("p"))],
-            vec![booked_by("p"), rescheduled("a", START), Fact::Booked(Box::new(booking("a", START, None)))],
+            vec![
+                booked_by("p"),
+                rescheduled("a", START),
+                AppointmentFact::Booked(Box::new(booking("a", START, None))).into(),
+            ],
         ),
         ("confirmed", vec![b(), (2, confirmed("a"))], vec![again(), rescheduled("a", START), confirmed("a")]),
         ("moved", vec![b(), (2, rescheduled("a", START + DAY))], vec![rescheduled("a", START + DAY)]),
@@ -89,13 +96,16 @@ fn a_restatement_changes_nothing_in_any_state() {
         ("a profile", vec![(2, profile())], vec![profile(), updated(|_| {})]),
         (
             "a receipt",
-            vec![b(), (2, feedback(Fact::ReminderFailed, Some("full")))],
-            vec![feedback(Fact::ReminderFailed, Some("full")), feedback(Fact::ReminderFailed, None)],
+            vec![b(), (2, feedback(AppointmentFact::ReminderFailed, Some("full")))],
+            vec![
+                feedback(AppointmentFact::ReminderFailed, Some("full")),
+                feedback(AppointmentFact::ReminderFailed, None),
+            ],
         ),
         (
             "an answer to a reminder",
-            vec![b(), (2, feedback(Fact::ConfirmedByClient, None))],
-            vec![feedback(Fact::ConfirmedByClient, None), confirmed("a"), again()],
+            vec![b(), (2, feedback(AppointmentFact::ReminderConfirmed, None))],
+            vec![feedback(AppointmentFact::ReminderConfirmed, None), confirmed("a"), again()],
         ),
         (
             "a new visit after the outcome of an earlier one",
@@ -326,7 +336,7 @@ fn a_late_restatement_of_a_move_is_no_move() {
     assert_eq!(client.history, History { rescheduled: 2, ..NONE });
     let mut moved = booking("a", START, None);
     moved.booked_at_ms = Some(1);
-    let known = [(5, Fact::Rescheduled(Box::new(moved))), (1, booked("a", START))];
+    let known = [(5, AppointmentFact::Rescheduled(Box::new(moved)).into()), (1, booked("a", START))];
     assert_eq!(appointments(known).client("c").history, NONE, "the booking shows that it was no move");
 }
 
@@ -380,15 +390,15 @@ fn any_life() -> impl Strategy<Value = Vec<(i64, Fact)>> {
                 reason: None,
             };
             let fact = match kind {
-                0..=4 => Fact::Booked(Box::new(booking)),
-                5..=6 => Fact::Rescheduled(Box::new(booking)),
+                0..=4 => AppointmentFact::Booked(Box::new(booking)).into(),
+                5..=6 => AppointmentFact::Rescheduled(Box::new(booking)).into(),
                 7 => confirmed(&id),
                 8..=9 => attended(&id),
                 10..=11 => missed(&id),
                 12 => deleted(&id),
-                13 => Fact::ReminderFailed(Box::new(told)),
-                14 => Fact::ConfirmedByClient(Box::new(told)),
-                15 if days == 0 => Fact::ClientErased { client_id: "c".into() },
+                13 => AppointmentFact::ReminderFailed(Box::new(told)).into(),
+                14 => AppointmentFact::ReminderConfirmed(Box::new(told)).into(),
+                15 if days == 0 => AppointmentFact::ClientErased(ClientErasure { client_id: "c".into() }).into(),
                 15 => profile(),
                 _ => cancelled(&id, flag.then_some(CancelledBy::Business)),
             };
@@ -415,7 +425,10 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
         // A booking of an upcoming cancelled visit reinstates it.
         if let Some(start) = visit.start.as_ref().filter(|start| !is_off || start.at_ms <= now_ms) {
             let own = |zone| Box::new(booking(id, start.at_ms, zone));
-            facts.extend([Fact::Booked(own(None)), Fact::Rescheduled(own(Some(start.zone.as_str())))]);
+            facts.extend([
+                AppointmentFact::Booked(own(None)).into(),
+                AppointmentFact::Rescheduled(own(Some(start.zone.as_str()))).into(),
+            ]);
         }
         for receipt in &visit.receipts {
             let told = Box::new(Feedback {
@@ -426,8 +439,10 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
                 reason: None,
             });
             facts.extend(match receipt.received {
-                foretell_domain::view::client::Received::Failed => Some(Fact::ReminderFailed(told)),
-                foretell_domain::view::client::Received::Delivered => Some(Fact::ReminderDelivered(told)),
+                foretell_domain::view::client::Received::Failed => Some(AppointmentFact::ReminderFailed(told).into()),
+                foretell_domain::view::client::Received::Delivered => {
+                    Some(AppointmentFact::ReminderDelivered(told).into())
+                }
                 // It also confirms, which may no longer apply.
                 foretell_domain::view::client::Received::Confirmed => None,
             });
@@ -457,8 +472,8 @@ proptest! {
     fn outcomes_and_confirmations_count_the_same_after_restatements_of_their_bookings(life in any_life()) {
         let (mut plain, mut synced) = (appointments([]), appointments([]));
         for (time_ms, fact) in life {
-            let is_late = matches!(fact, Fact::Attended(_) | Fact::Missed(_) | Fact::Confirmed(_));
-            let is_booking = |fact: &Fact| matches!(fact, Fact::Booked(_) | Fact::Rescheduled(_));
+            let is_late = matches!(fact, Fact::Appointment(AppointmentFact::Attended(_) | AppointmentFact::Missed(_) | AppointmentFact::Confirmed(_)));
+            let is_booking = |fact: &Fact| matches!(fact, Fact::Appointment(AppointmentFact::Booked(_) | AppointmentFact::Rescheduled(_)));
             let bookings = what_holds(&synced.client("c"), time_ms).into_iter().filter(|fact| is_late && is_booking(fact));
             for (n, booking) in (1..).zip(bookings) {
                 synced.fold(&event(time_ms + n, booking));

@@ -5,6 +5,7 @@ use foretell_domain::address::View;
 use foretell_domain::view::client::{Appointments, Client, Status};
 use foretell_domain::view::{Aggregate, Fold, Limits, Outcome, Place, Skip};
 use foretell_events::Fact;
+use foretell_events::appointment::AppointmentFact;
 use foretell_events::reminder::Request;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -91,14 +92,15 @@ fn what_matters_least_is_forgotten_first() {
 
 #[test]
 fn events_about_unknown_appointments_never_displace_a_visit() {
-    let request = Fact::ReminderRequested(Box::new(Request {
+    let request = AppointmentFact::ReminderRequested(Box::new(Request {
         appointment_id: "unknown".into(),
         client_id: "c".into(),
         channels: vec![],
         template: None,
         reason: None,
         idempotency_digest: None,
-    }));
+    }))
+    .into();
     for word in [attended("unknown"), cancelled("unknown", None), deleted("unknown"), request] {
         let name = word.type_name();
         let (got, client) = outcomes(limits(2), vec![ahead("a", 1), ahead("b", 2), (NOW + 1, word)]);

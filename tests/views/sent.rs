@@ -7,10 +7,10 @@ use foretell_domain::view::{Aggregate, Limits};
 use foretell_events::Fact;
 use foretell_events::appointment::Channel;
 use foretell_events::codec::rfc3339;
-use foretell_events::reminder::{Announcement, Withdrawal};
+use foretell_events::reminder::{Announcement, ReminderFact, Withdrawal};
 
 fn due(id: &str, appointment: &str, step: &str, start_hour: i64) -> Fact {
-    Fact::ReminderDue(Box::new(Announcement {
+    ReminderFact::Due(Box::new(Announcement {
         reminder_id: id.into(),
         appointment_id: appointment.into(),
         client_id: "c".into(),
@@ -24,16 +24,18 @@ fn due(id: &str, appointment: &str, step: &str, start_hour: i64) -> Fact {
         expires_at: rfc3339(start_hour * HOUR),
         visits: vec![],
     }))
+    .into()
 }
 
 fn withdrawn(id: &str, appointment: &str) -> Fact {
     let (reminder_id, appointment_id) = (id.into(), appointment.into());
-    Fact::ReminderWithdrawn(Withdrawal {
+    ReminderFact::Withdrawn(Withdrawal {
         reminder_id,
         appointment_id,
         client_id: "c".into(),
         reason: "cancelled".into(),
     })
+    .into()
 }
 
 fn views(limits: Limits, facts: Vec<Fact>) -> Views<Reminders> {

@@ -6,7 +6,7 @@ use foretell_domain::remind::plan::{Action, Announce, Status};
 use foretell_domain::remind::policy::{Policy, Step};
 use foretell_domain::score::Level;
 use foretell_events::Fact;
-use foretell_events::appointment::{Booking, Channel, StartsAt};
+use foretell_events::appointment::{AppointmentFact, Booking, Channel, StartsAt};
 use foretell_events::reminder::{Feedback, Risk};
 use serde_json::json;
 
@@ -52,7 +52,7 @@ fn days_keep_the_time_of_day_and_business_days_pass_over_weekends() {
         (Step { before_business_days: Some(1), ..Step::default() }, "2026-03-30T08:30:00Z"),
         (Step { before_business_days: Some(3), ..Step::default() }, "2026-03-26T09:30:00Z"),
     ] {
-        let booked = Fact::Booked(Box::new(visit.clone()));
+        let booked = AppointmentFact::Booked(Box::new(visit.clone())).into();
         let mut case = Case::with(vec![(at("2026-03-01T12:00:00Z"), booked)]);
         case.policy.steps = vec![Step { id: "s".into(), ..rule.clone() }];
         assert_eq!(case.tick(at(due) - 1), [""; 0], "{rule:?}");
@@ -102,7 +102,8 @@ fn a_start_in_a_gap_is_announced_as_clocks_show_it_and_not_again_after_an_upgrad
     let mut booking = booking("a", 0, None);
     booking.starts_at = StartsAt::Local { local: "2026-03-29T02:30:00".parse().unwrap(), zone: "Europe/Berlin".into() };
     let due_ms = at("2026-03-28T01:30:00Z");
-    let case = || Case::with(vec![(at("2026-03-01T12:00:00Z"), Fact::Booked(Box::new(booking.clone())))]);
+    let case =
+        || Case::with(vec![(at("2026-03-01T12:00:00Z"), AppointmentFact::Booked(Box::new(booking.clone())).into())]);
     let actions = case().plan(due_ms).actions;
     let announced = announces(&actions);
     let start = &announced.first().expect("a reminder").start;
@@ -236,7 +237,7 @@ fn a_failure_leads_to_the_next_channels_as_often_as_the_policy_allows() {
         let at_text = format!("2026-06-09T12:0{minute}:00Z");
         let channel = case.announced().of("a").last().unwrap().channels[0];
         let failed = feedback(&case, "24h", Some(channel));
-        case = case.then(&at_text, Fact::ReminderFailed(failed));
+        case = case.then(&at_text, AppointmentFact::ReminderFailed(failed).into());
         let actions = case.plan(at(&at_text)).actions;
         let [announce] = announces(&actions)[..] else { panic!("{actions:?}") };
         assert_eq!(announce.channels, wanted);
@@ -245,9 +246,9 @@ fn a_failure_leads_to_the_next_channels_as_often_as_the_policy_allows() {
         assert_eq!(case.tick(at(&at_text) + 1), [""; 0]);
     }
     assert_ne!(ids[0], ids[1]);
-    let mut over = case.then("2026-06-09T13:00:00Z", Fact::ReminderDelivered(by_email(&ids[1])));
+    let mut over = case.then("2026-06-09T13:00:00Z", AppointmentFact::ReminderDelivered(by_email(&ids[1])).into());
     assert_eq!(over.tick(at("2026-06-09T13:00:01Z")), [""; 0]);
-    over = over.then("2026-06-09T13:10:00Z", Fact::ReminderFailed(by_email(&ids[1])));
+    over = over.then("2026-06-09T13:10:00Z", AppointmentFact::ReminderFailed(by_email(&ids[1])).into());
     assert_eq!(over.tick(at("2026-06-09T13:10:01Z")), [""; 0]);
     // All remaining channels are refused, or the policy allows no further attempt.
     for (fallbacks_max, channel) in [(0, Some(Channel::Whatsapp)), (2, None)] {
@@ -255,7 +256,7 @@ fn a_failure_leads_to_the_next_channels_as_often_as_the_policy_allows() {
         case.policy.fallbacks_max = fallbacks_max;
         case.tick(due);
         let failed = feedback(&case, "24h", channel);
-        case = case.then("2026-06-09T12:01:00Z", Fact::ReminderFailed(failed));
+        case = case.then("2026-06-09T12:01:00Z", AppointmentFact::ReminderFailed(failed).into());
         assert_eq!(case.tick(at("2026-06-09T12:02:00Z")), [""; 0]);
         let story = case.story("2026-06-09T12:02:00Z", "a");
         assert_eq!(story[1], ("24h".into(), Status::Failed, Some("delivery_failed".into())));
@@ -275,8 +276,8 @@ fn a_client_who_answers_has_confirmed_and_was_reached() {
     assert_eq!(case.tick(at(START) - 72 * HOUR), ["+72h"]);
     let answered = feedback(&case, "72h", Some(Channel::Sms));
     let failed = feedback(&case, "72h", Some(Channel::Whatsapp));
-    case = case.then("2026-06-07T13:00:00Z", Fact::ConfirmedByClient(answered));
-    case = case.then("2026-06-07T14:00:00Z", Fact::ReminderFailed(failed));
+    case = case.then("2026-06-07T13:00:00Z", AppointmentFact::ReminderConfirmed(answered).into());
+    case = case.then("2026-06-07T14:00:00Z", AppointmentFact::ReminderFailed(failed).into());
     assert_eq!(case.tick(at("2026-06-07T14:00:01Z")), [""; 0], "it was read elsewhere");
     case.policy.steps.iter_mut().for_each(|step| step.skip_confirmed = true);
     assert_eq!(case.tick(at(START) - 24 * HOUR), [""; 0]);
@@ -287,7 +288,7 @@ fn what_was_sent_stays_in_the_story_when_its_step_goes() {
     let mut case = Case::new();
     assert_eq!(case.tick(at(START) - 72 * HOUR), ["+72h"]);
     let delivered = feedback(&case, "72h", Some(Channel::Sms));
-    case = case.then("2026-06-07T13:00:00Z", Fact::ReminderDelivered(delivered));
+    case = case.then("2026-06-07T13:00:00Z", AppointmentFact::ReminderDelivered(delivered).into());
     let before = case.story("2026-06-07T14:00:00Z", "a");
     case.policy.steps.retain(|step| step.id == "24h");
     let after = case.story("2026-06-07T14:00:00Z", "a");
@@ -312,9 +313,9 @@ fn a_visit_at_the_end_of_all_years_is_announced_as_its_clocks_show_it() {
     // A quarter to midnight UTC on the last day: already the next year in Kiritimati.
     let start_ms = at("2100-12-31T23:45:00Z");
     let starts_at = StartsAt::Instant { at_ms: start_ms, zone: Some("Pacific/Kiritimati".into()) };
-    let Fact::Booked(booking) = booked("a", start_ms) else { panic!("a booking") };
+    let Fact::Appointment(AppointmentFact::Booked(booking)) = booked("a", start_ms) else { panic!("a booking") };
     let booking = Booking { starts_at, ..*booking };
-    let mut case = Case::with(vec![(start_ms - 30 * DAY, Fact::Booked(Box::new(booking)))]);
+    let mut case = Case::with(vec![(start_ms - 30 * DAY, AppointmentFact::Booked(Box::new(booking)).into())]);
     assert_eq!(case.tick(start_ms - 24 * HOUR), ["+24h"]);
 }
 

@@ -5,7 +5,7 @@ use foretell_domain::address::View;
 use foretell_domain::view::feature::Level;
 use foretell_domain::view::user::{self, DEVICE_KNOWN_MS, Decision, FAILURES_WINDOW_MS, Logins, User};
 use foretell_domain::view::{Aggregate, Fold, Limits, Outcome, Place, Skip};
-use foretell_events::login::{Attempt, Device, Verdict};
+use foretell_events::login::{Attempt, Device, LoginFact, UserErasure, Verdict};
 use foretell_events::{Envelope, Event, Fact};
 use proptest::prelude::*;
 
@@ -28,15 +28,15 @@ fn device(device_id: &str) -> Device {
 }
 
 fn trusted(device_id: &str) -> Fact {
-    Fact::DeviceTrusted(device(device_id))
+    LoginFact::DeviceTrusted(device(device_id)).into()
 }
 
 fn revoked(device_id: &str) -> Fact {
-    Fact::DeviceRevoked(device(device_id))
+    LoginFact::DeviceRevoked(device(device_id)).into()
 }
 
 fn erased() -> Fact {
-    Fact::UserErased { user_id: "u".into() }
+    LoginFact::UserErased(UserErasure { user_id: "u".into() }).into()
 }
 
 fn limited(limits: Limits, events: impl IntoIterator<Item = (i64, Fact)>) -> User {
@@ -162,9 +162,11 @@ fn a_first_success_comes_once_until_erasure() {
 
 /// A success for which a score was requested.
 fn scored(decision_id: &str, device_id: &str, browser: &str) -> Fact {
-    let Fact::Login(mut login) = success(Some(device_id), Some(browser)) else { unreachable!("a login was built") };
+    let Fact::Login(LoginFact::Attempted(mut login)) = success(Some(device_id), Some(browser)) else {
+        unreachable!("a login was built")
+    };
     login.decision_id = Some(decision_id.into());
-    Fact::Login(login)
+    LoginFact::Attempted(login).into()
 }
 
 fn verdict(decision_id: &str) -> Box<Verdict> {
@@ -182,11 +184,11 @@ fn verdict(decision_id: &str) -> Box<Verdict> {
 }
 
 fn reported(decision_id: &str) -> Fact {
-    Fact::LoginReported(verdict(decision_id))
+    LoginFact::Reported(verdict(decision_id)).into()
 }
 
 fn confirmed(decision_id: &str) -> Fact {
-    Fact::LoginConfirmed(verdict(decision_id))
+    LoginFact::Confirmed(verdict(decision_id)).into()
 }
 
 /// Successes and first successes in the tenant's totals.
@@ -236,14 +238,14 @@ fn the_first_request_under_an_idempotency_key_holds() {
         event.envelope.id = id.into();
         fold.fold(&mut row, &event, Place { partition: 0, offset })
     };
-    let keyed = |fact: &dyn Fn(Box<Verdict>) -> Fact, digest: &str| {
-        fact(Box::new(Verdict { idempotency_digest: Some(digest.into()), ..*verdict("d") }))
+    let keyed = |fact: fn(Box<Verdict>) -> LoginFact, digest: &str| -> Fact {
+        fact(Box::new(Verdict { idempotency_digest: Some(digest.into()), ..*verdict("d") })).into()
     };
-    let fraud = keyed(&Fact::LoginReported, "a body");
+    let fraud = keyed(LoginFact::Reported, "a body");
     assert!(matches!(folded(1, "key", fraud.clone()), Outcome::Applied(_)));
     assert_eq!(folded(2, "key", fraud), Outcome::Skipped(Skip::Repeated), "sent again");
     assert_eq!(
-        folded(3, "key", keyed(&Fact::LoginConfirmed, "another body")),
+        folded(3, "key", keyed(LoginFact::Confirmed, "another body")),
         Outcome::Skipped(Skip::Repeated),
         "another body"
     );
@@ -259,13 +261,13 @@ fn the_first_request_under_an_idempotency_key_holds() {
         let Event { envelope, fact } = event(300, fact);
         Event { envelope: Envelope { id: key.into(), ..envelope }, fact }
     };
-    let again = under("key", keyed(&Fact::LoginConfirmed, "another body"));
+    let again = under("key", keyed(LoginFact::Confirmed, "another body"));
     assert_eq!(
         Logins::default().fold(&mut row, &again, Place { partition: 0, offset: 300 }),
         Outcome::Skipped(Skip::Repeated)
     );
     for n in 0..user::KEYED_MAX as i64 {
-        let other = under(&format!("key {n}"), keyed(&Fact::LoginReported, "a body"));
+        let other = under(&format!("key {n}"), keyed(LoginFact::Reported, "a body"));
         Logins::default().fold(&mut row, &other, Place { partition: 0, offset: 301 + n });
     }
     assert_eq!((row.keyed("key"), row.keyed.len()), (None, user::KEYED_MAX), "the oldest is forgotten");
@@ -297,14 +299,14 @@ fn a_report_without_the_login_marks_what_it_names() {
         device_id: Some("stolen".into()),
         ..*verdict("never")
     });
-    let row = user([(1, scored("one", "laptop", "Firefox 1.0")), (2, Fact::LoginReported(named))]);
+    let row = user([(1, scored("one", "laptop", "Firefox 1.0")), (2, LoginFact::Reported(named).into())]);
     let from = |ip: &str| Attempt { ip: ip.parse().unwrap(), ..attempt(Some("laptop"), None) };
     assert!(row.was_reported(&from("203.0.113.66"), 3) && !row.was_reported(&from("203.0.113.67"), 3));
     assert!(row.was_reported(&attempt(Some("stolen"), None), 3));
     assert_eq!(row.successes, 1);
     let many = (0..50).map(|n| {
         let named = Verdict { device_id: Some(format!("d{n}")), ..*verdict("never") };
-        (n, Fact::LoginReported(Box::new(named)))
+        (n, LoginFact::Reported(Box::new(named)).into())
     });
     let row = user(many);
     assert_eq!(row.reported_at_ms.len(), user::REPORTED_MAX);
@@ -363,7 +365,11 @@ fn a_confirmation_takes_back_what_a_report_revoked_and_nothing_else() {
         assert_eq!(row.device_known(&laptop, 9), Some(is_known), "{what}");
     }
     let named = |decision_id: &str| Box::new(Verdict { device_id: Some("laptop".into()), ..*verdict(decision_id) });
-    let row = user([login, (3, Fact::LoginReported(named("never"))), (4, Fact::LoginConfirmed(named("never")))]);
+    let row = user([
+        login,
+        (3, LoginFact::Reported(named("never")).into()),
+        (4, LoginFact::Confirmed(named("never")).into()),
+    ]);
     assert_eq!(row.device_known(&laptop, 9), Some(true), "of an attempt that never got in");
 }
 
@@ -409,12 +415,12 @@ proptest! {
             let name = format!("one{n}");
             // A login that arrived after its verdict is new to the verdict.
             let is_about = |fact: &Fact| match fact {
-                Fact::LoginReported(verdict) | Fact::LoginConfirmed(verdict) => verdict.decision_id == name,
-                Fact::Login(login) => login.decision_id.as_ref() == Some(&name),
+                Fact::Login(LoginFact::Reported(verdict) | LoginFact::Confirmed(verdict)) => verdict.decision_id == name,
+                Fact::Login(LoginFact::Attempted(login)) => login.decision_id.as_ref() == Some(&name),
                 _ => false,
             };
             let last = events.iter().rev().map(|(_, fact)| fact).find(|fact| is_about(fact));
-            holds.extend(last.filter(|fact| !matches!(fact, Fact::Login(_))).cloned());
+            holds.extend(last.filter(|fact| !matches!(fact, Fact::Login(LoginFact::Attempted(_)))).cloned());
         }
         prop_assume!(!holds.is_empty());
         let end = events.len() as i64 * DAY;
@@ -433,7 +439,7 @@ proptest! {
         let (mut row, fold) = (User::default(), Logins::default());
         for (offset, key) in (0..).zip(keys) {
             let keyed = Verdict { idempotency_digest: Some("a body".into()), ..*verdict("d") };
-            let mut event = event(offset, if key < 90 { Fact::LoginReported(Box::new(keyed)) } else { failure() });
+            let mut event = event(offset, if key < 90 { LoginFact::Reported(Box::new(keyed)).into() } else { failure() });
             if key < 90 {
                 event.envelope.id = format!("key {key}");
             }

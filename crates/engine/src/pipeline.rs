@@ -29,6 +29,7 @@ use foretell_domain::dead;
 use foretell_domain::view::{Fold, Place};
 use foretell_events::codec::WRONG_PARTITION;
 use foretell_events::judge::{Gate, Rejection, judge};
+use foretell_events::login::LoginFact;
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Event, Fact, Topic};
 use foretell_ports::log::{Acknowledge, Log, Next, Reader};
@@ -397,7 +398,7 @@ impl<F: Fold> Pipeline<F> {
 
 /// Counts what an address does not say because nobody resolved it before it was logged; a fold cannot.
 fn tell_without_network(event: &Event) {
-    let Fact::Login(login) = &event.fact else { return };
+    let Fact::Login(LoginFact::Attempted(login)) = &event.fact else { return };
     if login.attempt.asn.is_none() {
         meter::login_without("asn");
     }

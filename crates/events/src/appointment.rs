@@ -1,8 +1,43 @@
 //! Appointment and client facts.
 
+use crate::Topic;
+use crate::fact::event_types;
+use crate::reminder::{Feedback, Request};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
+
+event_types! {
+    /// The facts about clients, their appointments, and what happened to their reminders.
+    pub enum AppointmentFact in Topic::Appointments as crate::Fact::Appointment {
+        /// An appointment exists.
+        Booked(Box<Booking>) = "foretell.appointment.booked",
+        /// An appointment has another start.
+        Rescheduled(Box<Booking>) = "foretell.appointment.rescheduled",
+        /// The client confirmed that they will come.
+        Confirmed(Visit) = "foretell.appointment.confirmed",
+        /// The client came.
+        Attended(Visit) = "foretell.appointment.attended",
+        /// The client did not come.
+        Missed(Visit) = "foretell.appointment.missed",
+        /// The client or the business cancelled it.
+        Cancelled(Cancellation) = "foretell.appointment.cancelled",
+        /// It was entered in error and leaves no trace in the history.
+        Deleted(Visit) = "foretell.appointment.deleted",
+        /// How and when a client may be reached.
+        ClientUpdated(Box<ClientUpdate>) = "foretell.client.updated",
+        /// Everything about the client is forgotten.
+        ClientErased(ClientErasure) = "foretell.client.erased",
+        /// A person requests a reminder now.
+        ReminderRequested(Box<Request>) = "foretell.reminder.requested",
+        /// A reminder reached the client.
+        ReminderDelivered(Box<Feedback>) = "foretell.reminder.delivered",
+        /// A reminder did not reach the client.
+        ReminderFailed(Box<Feedback>) = "foretell.reminder.failed",
+        /// The client answered a reminder: they will come.
+        ReminderConfirmed(Box<Feedback>) = "foretell.reminder.confirmed_by_client",
+    }
+}
 
 /// A start as it was sent: either an instant, or a local time in a zone.
 ///
@@ -174,4 +209,11 @@ pub struct ClientUpdate {
     pub quiet_hours: Change<QuietHours>,
     /// What the tenant knows besides.
     pub attributes: Change<BTreeMap<String, Scalar>>,
+}
+
+/// A client whose data is erased (`foretell.client.erased`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientErasure {
+    /// The client.
+    pub client_id: String,
 }

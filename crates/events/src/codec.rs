@@ -41,7 +41,7 @@ mod write;
 
 pub use attributes::{Defaults, is_tenant};
 pub use cursor::{Entry, Fields};
-pub use facts::{attempt, fact_data};
+pub use facts::attempt;
 pub use fault::*;
 pub use value::Read;
 pub use write::*;
@@ -50,6 +50,7 @@ use super::login::Attempt;
 use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Envelope, Event, Fact, agent, key, partitioner};
 use crate::catalog;
 use crate::document;
+use crate::login::LoginFact;
 use crate::record::Record;
 use attributes::Attributes;
 use base64::Engine;
@@ -73,12 +74,12 @@ pub struct Parsed {
 impl Parsed {
     /// An event that began here, with its data as it is written.
     pub fn of(event: Event) -> Self {
-        Self { data: facts::fact_data(&event.fact), event, extensions: Vec::new(), dropped: 0 }
+        Self { data: event.fact.data(), event, extensions: Vec::new(), dropped: 0 }
     }
 
     /// Lets `add` fill in what the attempt of a login lacks, and puts what it added into the data as well.
     pub fn fill_in(&mut self, add: impl FnOnce(&mut Attempt)) {
-        let Fact::Login(login) = &mut self.event.fact else { return };
+        let Fact::Login(LoginFact::Attempted(login)) = &mut self.event.fact else { return };
         let before = facts::place_data(&login.attempt);
         add(&mut login.attempt);
         for ((name, value), (_, known)) in facts::place_data(&login.attempt).into_iter().zip(before) {
@@ -154,8 +155,7 @@ fn read_record(record: &Record, reading: Reading) -> Result<Event, Faults> {
 /// The event as it is folded when it arrived at that time: an erasure counts from its arrival at the latest, because
 /// dated ahead it would swallow what happens until then. One that is too far ahead to be folded stays as it is.
 pub fn arrived(mut event: Event, arrived_at_ms: i64) -> Event {
-    let is_erasure = matches!(event.fact, Fact::UserErased { .. } | Fact::ClientErased { .. });
-    if is_erasure && ahead(&event, arrived_at_ms).is_none() {
+    if event.fact.is_erasure() && ahead(&event, arrived_at_ms).is_none() {
         event.envelope.time_ms = event.envelope.time_ms.min(arrived_at_ms);
     }
     event
@@ -163,7 +163,7 @@ pub fn arrived(mut event: Event, arrived_at_ms: i64) -> Event {
 
 /// An event as it is folded: see [`agent::complete`].
 pub fn completed(mut event: Event) -> Event {
-    if let Fact::Login(login) = &mut event.fact {
+    if let Fact::Login(LoginFact::Attempted(login)) = &mut event.fact {
         agent::complete(&mut login.attempt);
     }
     event
@@ -298,7 +298,7 @@ fn read(
 }
 
 fn read_fact(type_name: &str, data: &Map<String, Value>, faults: &mut Vec<Fault>) -> Option<Fact> {
-    let fact = facts::read(type_name, &mut Fields::new(data, "/data", faults));
+    let fact = Fact::read(type_name, &mut Fields::new(data, "/data", faults));
     if fact.is_none() && !type_name.is_empty() {
         let detail = match catalog::suggest(type_name) {
             _ if type_name == catalog::DECISION.name => format!("{type_name} is written by Foretell alone"),

@@ -37,7 +37,7 @@ pub fn written(record: NewRecord) -> Record {
 /// What is accepted is appended, folded as it was understood, and passed on within its bounds.
 pub fn admitted(parsed: Parsed) {
     let event = codec::completed(codec::arrived(parsed.event.clone(), NOW_MS));
-    let known = codec::fact_data(&parsed.event.fact);
+    let known = parsed.event.fact.data();
     let Ok(admitted) = Terms::of_operator(NOW_MS).admit(parsed) else { return };
     let (record, _) = admitted.into_record();
     let record = written(record);

@@ -26,6 +26,7 @@
 use super::codec::bounds::USER_AGENT_KEPT_BYTES;
 use super::codec::{self, Fault, Faults, INVALID_VALUE, Parsed};
 use super::{Event, Fact, Topic, country};
+use crate::login::LoginFact;
 use crate::record::{NewRecord, Record};
 use serde_json::{Map, Value};
 
@@ -169,13 +170,13 @@ pub fn trim(parsed: &mut Parsed) -> usize {
     cut_user_agent(parsed);
     let mut room = Room { left: UNKNOWN_BYTES_MAX, dropped: std::mem::take(&mut parsed.dropped) };
     parsed.extensions.retain(|(name, text)| room.takes(name.len() + text.len()));
-    room.trim(&mut parsed.data, &codec::fact_data(&parsed.event.fact));
+    room.trim(&mut parsed.data, &parsed.event.fact.data());
     room.dropped
 }
 
 /// Puts the user agent that the event keeps in place of a longer one in its data.
 fn cut_user_agent(parsed: &mut Parsed) {
-    let Fact::Login(login) = &parsed.event.fact else { return };
+    let Fact::Login(LoginFact::Attempted(login)) = &parsed.event.fact else { return };
     let kept = login.attempt.user_agent.as_deref().unwrap_or_default();
     if let Some(Value::String(sent)) = parsed.data.get_mut("user_agent")
         && sent.len() > USER_AGENT_KEPT_BYTES

@@ -1,7 +1,27 @@
 //! Authentication facts.
 
+use crate::Topic;
+use crate::fact::event_types;
 use serde::Serialize;
 use std::net::IpAddr;
+
+event_types! {
+    /// The facts about accounts and their devices.
+    pub enum LoginFact in Topic::Logins as crate::Fact::Login {
+        /// Someone tried to log in, with or without success.
+        Attempted(Box<Login>) = "foretell.login.succeeded" if succeeded else "foretell.login.failed",
+        /// The person states that an attempt was theirs.
+        Confirmed(Box<Verdict>) = "foretell.login.confirmed",
+        /// The person states that an attempt was not theirs.
+        Reported(Box<Verdict>) = "foretell.login.reported",
+        /// A device is known from now on, until it is revoked.
+        DeviceTrusted(Device) = "foretell.device.trusted",
+        /// A device is new again.
+        DeviceRevoked(Device) = "foretell.device.revoked",
+        /// Everything about the user is forgotten.
+        UserErased(UserErasure) = "foretell.user.erased",
+    }
+}
 
 /// An attempt to log in (`foretell.login.succeeded`, `foretell.login.failed`).
 #[derive(Debug, Clone, PartialEq)]
@@ -124,4 +144,11 @@ pub struct Device {
     pub device_id: String,
     /// See [`Verdict::idempotency_digest`].
     pub idempotency_digest: Option<String>,
+}
+
+/// A user whose data is erased (`foretell.user.erased`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserErasure {
+    /// The account.
+    pub user_id: String,
 }

@@ -1,9 +1,19 @@
 //! Facts about policies: which document decides for a tenant.
 
+use crate::Topic;
+use crate::fact::event_types;
 use crate::suggest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+event_types! {
+    /// The facts about policies; Foretell writes them.
+    pub enum PolicyFact in Topic::Policies as crate::Fact::Policy {
+        /// A tenant has another version of a policy from now on.
+        Published(Box<Publication>) = "foretell.policy.published",
+    }
+}
 
 /// Longest document, in bytes of JSON.
 pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024;

@@ -1,7 +1,20 @@
 //! Facts about reminders: asked for by people, announced and withdrawn by Foretell.
 
 use super::appointment::Channel;
+use crate::Topic;
+use crate::fact::event_types;
 use serde::{Deserialize, Serialize};
+
+event_types! {
+    /// The facts about reminders that subscribers act on; Foretell writes them. Requests for a reminder and reports of
+    /// its delivery come from producers: they are facts of the topic `appointments`.
+    pub enum ReminderFact in Topic::Reminders as crate::Fact::Reminder {
+        /// A reminder is to be sent now.
+        Due(Box<Announcement>) = "foretell.reminder.due",
+        /// An announced reminder is no longer valid.
+        Withdrawn(Withdrawal) = "foretell.reminder.withdrawn",
+    }
+}
 
 /// `foretell.reminder.requested`: send one now.
 #[derive(Debug, Clone, PartialEq, Eq)]

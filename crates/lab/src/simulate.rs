@@ -31,8 +31,8 @@ use crate::source::{Author, LABEL};
 use attack::Attack;
 use client::Looks;
 use foretell_events::codec::{self, Parsed};
-use foretell_events::login::{Attempt, Login};
-use foretell_events::{DEFAULT_TENANT, Envelope, Event, Fact};
+use foretell_events::login::{Attempt, Login, LoginFact};
+use foretell_events::{DEFAULT_TENANT, Envelope, Event};
 use person::{Person, Stream, Visit};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -205,7 +205,7 @@ impl Iterator for History {
         self.returned += 1;
         let (source, tenant) = (SOURCE.to_owned(), DEFAULT_TENANT.to_owned());
         let envelope = Envelope { id, source, tenant, time_ms: START_MS + at_ms };
-        Some(Simulated { event: Event { envelope, fact: Fact::Login(Box::new(login)) }, author })
+        Some(Simulated { event: Event { envelope, fact: LoginFact::Attempted(Box::new(login)).into() }, author })
     }
 }
 

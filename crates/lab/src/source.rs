@@ -21,6 +21,7 @@ mod table;
 
 use foretell_enrich::Enricher;
 use foretell_events::codec::{self, Parsed};
+use foretell_events::login::LoginFact;
 use foretell_events::record::NewRecord;
 use foretell_events::{DEFAULT_TENANT, Envelope, Event, Fact};
 use foretell_ports::file;
@@ -234,7 +235,7 @@ impl Loaded {
     /// Enriches the logins, as if they were accepted now.
     pub fn enrich(&mut self, enricher: &Enricher) {
         for sourced in &mut self.events {
-            if let Fact::Login(login) = &mut sourced.event.fact {
+            if let Fact::Login(LoginFact::Attempted(login)) = &mut sourced.event.fact {
                 enricher.enrich(&mut login.attempt);
             }
         }

@@ -7,7 +7,7 @@ use foretell_domain::remind::policy::Policy;
 use foretell_domain::view::client::{self, Appointments};
 use foretell_domain::view::sent::{self, Reminders as SentFold};
 use foretell_events::record::{NewRecord, Record};
-use foretell_events::reminder::Announcement;
+use foretell_events::reminder::{Announcement, ReminderFact};
 use foretell_events::{Fact, Position, codec, key};
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ const SETTLED_MS: i64 = 15 * 60_000;
 pub fn announced_once(sent: &Facts) -> Result<usize, String> {
     let mut ids = BTreeMap::new();
     for event in sent.events() {
-        let Fact::ReminderDue(announcement) = &event.fact else { continue };
+        let Fact::Reminder(ReminderFact::Due(announcement)) = &event.fact else { continue };
         let at_ms = event.envelope.time_ms;
         if let Some(first_ms) = ids.insert(&announcement.reminder_id, at_ms) {
             return Err(format!("{announcement:?} was announced twice, at {first_ms} and at {at_ms}"));
@@ -33,7 +33,7 @@ pub fn announced_if_on(visits: &Facts, attempts: &[Attempt]) -> Result<usize, St
     let mut held = 0;
     for Attempt { record, partition, ends } in attempts {
         let event = codec::decode(&stored(record)).map_err(|faults| faults.to_string())?;
-        let Fact::ReminderDue(announcement) = event.fact else { continue };
+        let Fact::Reminder(ReminderFact::Due(announcement)) = event.fact else { continue };
         if !ends.clone().any(|end| was_on(visits, &announcement, *partition, end)) {
             return Err(format!("{announcement:?} held at no end of {ends:?}"));
         }

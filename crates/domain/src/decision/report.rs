@@ -14,6 +14,7 @@ use crate::decision::id::Id;
 use crate::decision::made::Label;
 use crate::score::metrics::wilson;
 use foretell_events::catalog::DECISION;
+use foretell_events::login::LoginFact;
 use foretell_events::record::Record;
 use foretell_events::{Event, Fact};
 use serde::{Deserialize, Serialize};
@@ -191,15 +192,18 @@ impl Tally {
     /// Hears what became known of a decision; all of it comes before the decisions, in the order of the log.
     pub fn hear(&mut self, event: &Event) -> Result<(), TooMany> {
         match &event.fact {
-            Fact::LoginConfirmed(verdict) => self.label(&verdict.decision_id, Label::Legitimate),
-            Fact::LoginReported(verdict) => self.label(&verdict.decision_id, Label::Fraud),
-            Fact::Login(login) => {
+            Fact::Login(LoginFact::Confirmed(verdict)) => self.label(&verdict.decision_id, Label::Legitimate),
+            Fact::Login(LoginFact::Reported(verdict)) => self.label(&verdict.decision_id, Label::Fraud),
+            Fact::Login(LoginFact::Attempted(login)) => {
                 if let Some(id) = login.decision_id.as_deref().and_then(Id::parse) {
                     self.outcome(id, login.succeeded);
                 }
                 Ok(())
             }
-            _ => Ok(()),
+            Fact::Login(LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) | LoginFact::UserErased(_))
+            | Fact::Appointment(_)
+            | Fact::Reminder(_)
+            | Fact::Policy(_) => Ok(()),
         }
     }
 

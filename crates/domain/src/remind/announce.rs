@@ -3,7 +3,7 @@
 use crate::remind::plan::{Action, Announce, Named};
 use foretell_events::codec::{rfc3339, wall_clock};
 use foretell_events::gate::REMINDERS_SOURCE as SOURCE;
-use foretell_events::reminder::{Announcement, NamedVisit, Withdrawal, withdrawal_id};
+use foretell_events::reminder::{Announcement, NamedVisit, ReminderFact, Withdrawal, withdrawal_id};
 use foretell_events::{Envelope, Event, Fact};
 
 /// Extension attribute: the id of the event that a reminder or a withdrawal comes from.
@@ -27,13 +27,13 @@ pub fn said(tenant: &str, client_id: &str, action: Action, now_ms: i64) -> Said 
             let withdrawal = Withdrawal { reminder_id, appointment_id, client_id, reason: reason.into() };
             let envelope = envelope(withdrawal_id(&withdrawal, &announced_for));
             let extensions = caused_by.map(|id| (CAUSE.into(), id)).into_iter().collect();
-            (Event { envelope, fact: Fact::ReminderWithdrawn(withdrawal) }, extensions)
+            (Event { envelope, fact: ReminderFact::Withdrawn(withdrawal).into() }, extensions)
         }
     }
 }
 
 fn due(client_id: &str, announce: Announce) -> Fact {
-    Fact::ReminderDue(Box::new(Announcement {
+    ReminderFact::Due(Box::new(Announcement {
         reminder_id: announce.reminder_id,
         appointment_id: announce.appointment_id,
         client_id: client_id.to_owned(),
@@ -47,6 +47,7 @@ fn due(client_id: &str, announce: Announce) -> Fact {
         visits: announce.visits.into_iter().map(named).collect(),
         expires_at: rfc3339(announce.expires_at_ms),
     }))
+    .into()
 }
 
 fn named(visit: Named) -> NamedVisit {

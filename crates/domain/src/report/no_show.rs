@@ -31,6 +31,7 @@ use crate::view::lead;
 use foretell_events::catalog::DECISION;
 use foretell_events::codec::parse_rfc3339;
 use foretell_events::record::Record;
+use foretell_events::reminder::ReminderFact;
 use foretell_events::{Event, Fact};
 use row::{Count, Outcome};
 use said::{Decided, Heard, Model, Said, later, level, visit};
@@ -173,7 +174,7 @@ impl Tally {
     /// Hears an event of the reminders topic; all of them come before the rows. That one was withdrawn later changes
     /// nothing: it had been announced.
     pub fn reminder(&mut self, event: &Event) -> Result<(), TooMany> {
-        let Fact::ReminderDue(due) = &event.fact else { return Ok(()) };
+        let Fact::Reminder(ReminderFact::Due(due)) = &event.fact else { return Ok(()) };
         let (key, at_ms, step) = (event.key(), event.envelope.time_ms, self.step(&due.step));
         let others = due.visits.iter().filter(|other| other.appointment_id != due.appointment_id);
         let others = others.map(|other| (&other.appointment_id, &other.starts_at));

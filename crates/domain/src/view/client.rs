@@ -52,9 +52,9 @@ use crate::address::{Family, RowKey, View};
 use appointment::Weight;
 use attribute::Attributes;
 use change::Placing;
-use foretell_events::appointment::{Booking, Consent, QuietHours, Visit};
+use foretell_events::appointment::{AppointmentFact, Booking, Consent, QuietHours, Visit};
 use foretell_events::reminder::Feedback;
-use foretell_events::{Event, Fact, key};
+use foretell_events::{Envelope, Event, Fact, key};
 use scribe::{Footprint, Scribe};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,11 +145,21 @@ impl Client {
     }
 
     /// Whether an event states an outcome that its visit cannot have at that time.
-    fn is_impossible(&self, fact: &Fact, time_ms: i64) -> bool {
+    fn is_impossible(&self, fact: &AppointmentFact, time_ms: i64) -> bool {
         let (visit, status) = match fact {
-            Fact::Attended(visit) => (visit, Status::Attended),
-            Fact::Missed(visit) => (visit, Status::Missed),
-            _ => return false,
+            AppointmentFact::Attended(visit) => (visit, Status::Attended),
+            AppointmentFact::Missed(visit) => (visit, Status::Missed),
+            AppointmentFact::Booked(_)
+            | AppointmentFact::Rescheduled(_)
+            | AppointmentFact::Confirmed(_)
+            | AppointmentFact::Cancelled(_)
+            | AppointmentFact::Deleted(_)
+            | AppointmentFact::ClientUpdated(_)
+            | AppointmentFact::ClientErased(_)
+            | AppointmentFact::ReminderRequested(_)
+            | AppointmentFact::ReminderDelivered(_)
+            | AppointmentFact::ReminderFailed(_)
+            | AppointmentFact::ReminderConfirmed(_) => return false,
         };
         let known = self.appointments.get(&visit.appointment_id).filter(|known| !known.is_past(time_ms));
         known.and_then(|known| known.start.as_ref()).is_some_and(|start| !start.admits(status, time_ms))
@@ -163,19 +173,45 @@ impl Client {
 }
 
 /// Which appointment an event is about.
-pub fn appointment_id(fact: &Fact) -> Option<&str> {
+pub fn appointment_id(fact: &AppointmentFact) -> Option<&str> {
     match fact {
-        Fact::Booked(booking) | Fact::Rescheduled(booking) => Some(&booking.appointment_id),
-        Fact::Confirmed(visit) | Fact::Attended(visit) | Fact::Missed(visit) | Fact::Deleted(visit) => {
-            Some(&visit.appointment_id)
-        }
-        Fact::Cancelled(cancellation) => Some(&cancellation.appointment_id),
-        Fact::ReminderRequested(request) => Some(&request.appointment_id),
-        Fact::ReminderDelivered(feedback) | Fact::ReminderFailed(feedback) | Fact::ConfirmedByClient(feedback) => {
-            Some(&feedback.appointment_id)
-        }
-        _ => None,
+        AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking) => Some(&booking.appointment_id),
+        AppointmentFact::Confirmed(visit)
+        | AppointmentFact::Attended(visit)
+        | AppointmentFact::Missed(visit)
+        | AppointmentFact::Deleted(visit) => Some(&visit.appointment_id),
+        AppointmentFact::Cancelled(cancellation) => Some(&cancellation.appointment_id),
+        AppointmentFact::ReminderRequested(request) => Some(&request.appointment_id),
+        AppointmentFact::ReminderDelivered(feedback)
+        | AppointmentFact::ReminderFailed(feedback)
+        | AppointmentFact::ReminderConfirmed(feedback) => Some(&feedback.appointment_id),
+        AppointmentFact::ClientUpdated(_) | AppointmentFact::ClientErased(_) => None,
     }
+}
+
+/// The booking that places a visit, if the event does that.
+fn booking(fact: &AppointmentFact) -> Option<&Booking> {
+    match fact {
+        AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking) => Some(booking),
+        AppointmentFact::Confirmed(_)
+        | AppointmentFact::Attended(_)
+        | AppointmentFact::Missed(_)
+        | AppointmentFact::Cancelled(_)
+        | AppointmentFact::Deleted(_)
+        | AppointmentFact::ClientUpdated(_)
+        | AppointmentFact::ClientErased(_)
+        | AppointmentFact::ReminderRequested(_)
+        | AppointmentFact::ReminderDelivered(_)
+        | AppointmentFact::ReminderFailed(_)
+        | AppointmentFact::ReminderConfirmed(_) => None,
+    }
+}
+
+/// The event's envelope and its fact, which is one of this topic.
+#[derive(Clone, Copy)]
+struct Stated<'a> {
+    envelope: &'a Envelope,
+    fact: &'a AppointmentFact,
 }
 
 /// The fold of the appointments topic.
@@ -204,34 +240,36 @@ struct Room {
 
 impl Appointments {
     /// Applies an event to the row. Returns whether anything changed.
-    fn change(&self, client: &mut Client, event: &Event, left: Option<Appointment>) -> bool {
-        let time_ms = event.envelope.time_ms;
+    fn change(&self, client: &mut Client, event: Stated<'_>, left: Option<Appointment>) -> bool {
+        let Stated { envelope, fact } = event;
+        let time_ms = envelope.time_ms;
         let zone = |client: &Client| client.time_zone.clone().unwrap_or(self.limits.time_zone_default.clone());
         let status = |client: &mut Client, visit: &Visit, status| {
-            client.set_status(&visit.appointment_id, &event.envelope, status, None)
+            client.set_status(&visit.appointment_id, envelope, status, None)
         };
-        match &event.fact {
-            Fact::Booked(booking) | Fact::Rescheduled(booking) => {
-                let is_move = matches!(event.fact, Fact::Rescheduled(_));
-                let placing = Placing { envelope: &event.envelope, is_move, left };
+        match fact {
+            AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking) => {
+                let is_move = matches!(fact, AppointmentFact::Rescheduled(_));
+                let placing = Placing { envelope, is_move, left };
                 client.place(booking, placing, zone(client))
             }
-            Fact::Confirmed(visit) => status(client, visit, Status::Confirmed),
-            Fact::Attended(visit) => status(client, visit, Status::Attended),
-            Fact::Missed(visit) => status(client, visit, Status::Missed),
-            Fact::Deleted(visit) => status(client, visit, Status::Deleted),
-            Fact::Cancelled(c) => client.set_status(&c.appointment_id, &event.envelope, Status::Cancelled, c.by),
-            Fact::ClientUpdated(update) => client.update(update, time_ms),
-            Fact::ReminderRequested(request) => {
-                client.ask(request, &event.envelope, self.limits.appointment_requests_max)
+            AppointmentFact::Confirmed(visit) => status(client, visit, Status::Confirmed),
+            AppointmentFact::Attended(visit) => status(client, visit, Status::Attended),
+            AppointmentFact::Missed(visit) => status(client, visit, Status::Missed),
+            AppointmentFact::Deleted(visit) => status(client, visit, Status::Deleted),
+            AppointmentFact::Cancelled(c) => client.set_status(&c.appointment_id, envelope, Status::Cancelled, c.by),
+            AppointmentFact::ClientUpdated(update) => client.update(update, time_ms),
+            AppointmentFact::ReminderRequested(request) => {
+                client.ask(request, envelope, self.limits.appointment_requests_max)
             }
-            Fact::ReminderDelivered(feedback) => self.hear(client, feedback, time_ms, Received::Delivered),
-            Fact::ReminderFailed(feedback) => self.hear(client, feedback, time_ms, Received::Failed),
-            Fact::ConfirmedByClient(feedback) => {
+            AppointmentFact::ReminderDelivered(feedback) => self.hear(client, feedback, time_ms, Received::Delivered),
+            AppointmentFact::ReminderFailed(feedback) => self.hear(client, feedback, time_ms, Received::Failed),
+            AppointmentFact::ReminderConfirmed(feedback) => {
                 let is_heard = self.hear(client, feedback, time_ms, Received::Confirmed);
-                client.set_status(&feedback.appointment_id, &event.envelope, Status::Confirmed, None) || is_heard
+                client.set_status(&feedback.appointment_id, envelope, Status::Confirmed, None) || is_heard
             }
-            _ => false,
+            // An erasure clears the row before it gets here.
+            AppointmentFact::ClientErased(_) => false,
         }
     }
 
@@ -241,12 +279,9 @@ impl Appointments {
 
     /// Makes room for the appointment of an event, and releases an earlier visit under its id if the event begins a new
     /// one. Returns `None` if the row is full of appointments that matter more.
-    fn make_room(&self, client: &mut Client, event: &Event, scribe: &mut Scribe<'_>) -> Option<Room> {
-        let Some(id) = appointment_id(&event.fact) else { return Some(Room::default()) };
-        let booking = match &event.fact {
-            Fact::Booked(booking) | Fact::Rescheduled(booking) => Some(booking.as_ref()),
-            _ => None,
-        };
+    fn make_room(&self, client: &mut Client, event: Stated<'_>, scribe: &mut Scribe<'_>) -> Option<Room> {
+        let Some(id) = appointment_id(event.fact) else { return Some(Room::default()) };
+        let booking = booking(event.fact);
         if let Some(visit) = client.appointments.get(id) {
             let is_left = |booking: &&Booking| visit.is_left_by(&booking.starts_at, event.envelope.time_ms);
             let left = booking.filter(is_left).and_then(|_| scribe.release(client, id));
@@ -281,6 +316,7 @@ impl Fold for Appointments {
     const OWNER: View = View::Client;
 
     fn fold(&self, client: &mut Client, event: &Event, place: Place) -> Outcome<Decision> {
+        let Fact::Appointment(fact) = &event.fact else { return Outcome::Skipped(Skip::Unchanged) };
         let time_ms = event.envelope.time_ms;
         if client.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
             return Outcome::Skipped(Skip::Erased);
@@ -291,20 +327,21 @@ impl Fold for Appointments {
         }
         client.latest_ms = client.latest_ms.max(time_ms);
         let mut scribe = Scribe::new(event, place);
-        if matches!(event.fact, Fact::ClientErased { .. }) {
+        if matches!(fact, AppointmentFact::ClientErased(_)) {
             Self::erase(client, time_ms, &mut scribe);
             return Outcome::Applied(Decision { contributions: scribe.finish(), has_displaced: false });
         }
-        if client.is_impossible(&event.fact, time_ms) {
+        if client.is_impossible(fact, time_ms) {
             return Outcome::Skipped(Skip::Impossible);
         }
-        let Some(Room { left, has_displaced }) = self.make_room(client, event, &mut scribe) else {
+        let stated = Stated { envelope: &event.envelope, fact };
+        let Some(Room { left, has_displaced }) = self.make_room(client, stated, &mut scribe) else {
             return Outcome::Skipped(Skip::NoRoom);
         };
         client.recent.insert(fingerprint);
-        let id = appointment_id(&event.fact);
+        let id = appointment_id(fact);
         let before = Footprint::of(id.and_then(|id| client.appointments.get(id)).map(Box::as_ref));
-        if !self.change(client, event, left) {
+        if !self.change(client, stated, left) {
             return Outcome::Skipped(Skip::Unchanged);
         }
         if let Some(id) = id {
@@ -325,7 +362,8 @@ impl Fold for Appointments {
     }
 
     fn settled(client: &Client, event: &Event) -> Option<&'static str> {
-        let appointment = client.appointments.get(appointment_id(&event.fact)?)?;
+        let Fact::Appointment(fact) = &event.fact else { return None };
+        let appointment = client.appointments.get(appointment_id(fact)?)?;
         let is_by_this = appointment.status_by == event.envelope.id;
         appointment.settled().filter(|_| is_by_this)
     }

@@ -6,7 +6,7 @@
 
 use super::{Contribution, Fold, Limits, Outcome, Place, Skip};
 use crate::address::{Family, RowKey, View};
-use foretell_events::policy::{Kind, Version};
+use foretell_events::policy::{Kind, PolicyFact, Version};
 use foretell_events::{Event, Fact, key};
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,9 @@ impl Fold for Policies {
     const OWNER: View = View::Policy;
 
     fn fold(&self, policy: &mut Policy, event: &Event, _: Place) -> Outcome<()> {
-        let Fact::PolicyPublished(publication) = &event.fact else { return Outcome::Skipped(Skip::Unchanged) };
+        let Fact::Policy(PolicyFact::Published(publication)) = &event.fact else {
+            return Outcome::Skipped(Skip::Unchanged);
+        };
         *policy = Policy {
             version: publication.version,
             published_at_ms: event.envelope.time_ms,

@@ -9,7 +9,7 @@ use super::recent::Recent;
 use super::{Contribution, Delta, Fold, Limits, Outcome, Place, Skip};
 use crate::address::{Family, RowKey, View};
 use foretell_events::appointment::Channel;
-use foretell_events::reminder::Announcement;
+use foretell_events::reminder::{Announcement, ReminderFact};
 use foretell_events::{Event, Fact, key};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -253,22 +253,22 @@ impl Fold for Reminders {
     const OWNER: View = View::Sent;
 
     fn fold(&self, sent: &mut Sent, event: &Event, _: Place) -> Outcome<Decision> {
+        let Fact::Reminder(fact) = &event.fact else { return Outcome::Skipped(Skip::Unchanged) };
         if !sent.recent.insert(event.fingerprint()) {
             return Outcome::Skipped(Skip::Repeated);
         }
-        let start_ms = match &event.fact {
-            Fact::ReminderDue(announcement) => sent.announce(announcement, event.envelope.time_ms, &self.limits),
-            Fact::ReminderWithdrawn(w) => sent.withdraw(&w.appointment_id, &w.reminder_id, &w.reason),
-            _ => None,
+        let start_ms = match fact {
+            ReminderFact::Due(announcement) => sent.announce(announcement, event.envelope.time_ms, &self.limits),
+            ReminderFact::Withdrawn(w) => sent.withdraw(&w.appointment_id, &w.reminder_id, &w.reason),
         };
         Outcome::Applied(Decision { start_ms })
     }
 
     fn contributions(&self, event: &Event, decision: &Decision, place: Place) -> Vec<Contribution> {
-        let (reminder_id, times) = match &event.fact {
-            Fact::ReminderDue(announcement) => (&announcement.reminder_id, 1),
-            Fact::ReminderWithdrawn(withdrawal) => (&withdrawal.reminder_id, -1),
-            _ => return Vec::new(),
+        let Fact::Reminder(fact) = &event.fact else { return Vec::new() };
+        let (reminder_id, times) = match fact {
+            ReminderFact::Due(announcement) => (&announcement.reminder_id, 1),
+            ReminderFact::Withdrawn(withdrawal) => (&withdrawal.reminder_id, -1),
         };
         let Some(starts_at_ms) = decision.start_ms else { return Vec::new() };
         let bucket = agenda::bucket(Kind::Starts, starts_at_ms, place.partition);

@@ -28,7 +28,7 @@ use super::sketch::hash;
 use super::{Contribution, Fold, Limits, Outcome, Skip};
 use crate::address::{Family, RowKey, View};
 use device::Trust;
-use foretell_events::login::Login;
+use foretell_events::login::{Login, LoginFact};
 use foretell_events::{Event, Fact, key};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -188,11 +188,10 @@ pub struct Logins {
 }
 
 impl Logins {
-    fn change(&self, user: &mut User, event: &Event) -> Outcome<Decision> {
-        let time_ms = event.envelope.time_ms;
+    fn change(&self, user: &mut User, fact: &LoginFact, time_ms: i64) -> Outcome<Decision> {
         let mut decision = Decision::default();
-        match &event.fact {
-            Fact::Login(login) => {
+        match fact {
+            LoginFact::Attempted(login) => {
                 user.first_seen_ms = Some(user.first_seen_ms.map_or(time_ms, |first| first.min(time_ms)));
                 if login.succeeded {
                     decision.first_success = user.successes == 0;
@@ -201,26 +200,25 @@ impl Logins {
                     user.failed(time_ms, &self.limits);
                 }
             }
-            Fact::LoginConfirmed(verdict) if user.restates(verdict, false) => {
+            LoginFact::Confirmed(verdict) if user.restates(verdict, false) => {
                 return Outcome::Skipped(Skip::Unchanged);
             }
-            Fact::LoginReported(verdict) if user.restates(verdict, true) => {
+            LoginFact::Reported(verdict) if user.restates(verdict, true) => {
                 return Outcome::Skipped(Skip::Unchanged);
             }
-            Fact::LoginConfirmed(verdict) => {
+            LoginFact::Confirmed(verdict) => {
                 decision.is_too_late = user.find(verdict).is_none();
                 decision.first_success = user.successes == 0;
                 decision.success = user.confirm(verdict, time_ms, &self.limits);
             }
-            Fact::LoginReported(verdict) => {
+            LoginFact::Reported(verdict) => {
                 decision.is_too_late = user.find(verdict).is_none();
                 decision.success = user.report(verdict, time_ms);
                 decision.first_success = user.successes == 0;
             }
-            Fact::DeviceTrusted(device) => return self.decided(user, &device.device_id, time_ms, Trust::Trusted),
-            Fact::DeviceRevoked(device) => return self.decided(user, &device.device_id, time_ms, Trust::Revoked),
-            Fact::UserErased { .. } => *user = User { erased_at_ms: Some(time_ms), ..User::default() },
-            _ => {}
+            LoginFact::DeviceTrusted(device) => return self.decided(user, &device.device_id, time_ms, Trust::Trusted),
+            LoginFact::DeviceRevoked(device) => return self.decided(user, &device.device_id, time_ms, Trust::Revoked),
+            LoginFact::UserErased(_) => *user = User { erased_at_ms: Some(time_ms), ..User::default() },
         }
         Outcome::Applied(decision)
     }
@@ -250,6 +248,7 @@ impl Fold for Logins {
     const OWNER: View = View::User;
 
     fn fold(&self, user: &mut User, event: &Event, place: super::Place) -> Outcome<Decision> {
+        let Fact::Login(fact) = &event.fact else { return Outcome::Skipped(Skip::Unchanged) };
         let time_ms = event.envelope.time_ms;
         if user.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
             return Outcome::Skipped(Skip::Erased);
@@ -260,7 +259,7 @@ impl Fold for Logins {
             return Outcome::Skipped(Skip::Repeated);
         }
         user.recent.insert(fingerprint);
-        let outcome = self.change(user, event);
+        let outcome = self.change(user, fact, time_ms);
         user.remember_key(event, place, matches!(outcome, Outcome::Applied(_)));
         outcome
     }
@@ -283,17 +282,18 @@ impl Fold for Logins {
             let all = decision.success.iter().map(|_| (Level::All, ""));
             all.chain(values).map(|(level, value)| contribution(level, value, delta(level))).collect()
         };
-        match &event.fact {
-            Fact::Login(login) => std::iter::once(Level::All)
+        let Fact::Login(fact) = &event.fact else { return Vec::new() };
+        match fact {
+            LoginFact::Attempted(login) => std::iter::once(Level::All)
                 .chain(Level::VALUES)
                 .filter_map(|level| {
                     let value = level.value(&login.attempt)?;
                     Some(contribution(level, &value, delta(level, login, event.envelope.time_ms, decision)))
                 })
                 .collect(),
-            Fact::LoginReported(_) => history(Change::Withdrawn { last: decision.first_success }),
-            Fact::LoginConfirmed(_) => history(Change::Succeeded { first: decision.first_success }),
-            _ => Vec::new(),
+            LoginFact::Reported(_) => history(Change::Withdrawn { last: decision.first_success }),
+            LoginFact::Confirmed(_) => history(Change::Succeeded { first: decision.first_success }),
+            LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) | LoginFact::UserErased(_) => Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::attributes::{self, Attributes};
 use super::fault::{Fault, Faults};
 use super::letter::{is_name, is_subject};
-use super::{Parsed, Reading, Sent, data_of, facts, parse, time};
+use super::{Parsed, Reading, Sent, data_of, parse, time};
 use crate::record::{Header, NewRecord, Record};
 use crate::{Envelope, Event, Topic, key};
 use bytes::Bytes;
@@ -61,7 +61,7 @@ pub fn encode_parsed(parsed: &Parsed) -> NewRecord {
 
 /// Writes an event that began here.
 pub fn encode_event(event: &Event, extensions: &[(String, String)]) -> NewRecord {
-    encode(&outgoing(event, &facts::fact_data(&event.fact), extensions))
+    encode(&outgoing(event, &event.fact.data(), extensions))
 }
 
 fn outgoing<'a>(event: &'a Event, data: &'a Map<String, Value>, extensions: &'a [(String, String)]) -> Outgoing<'a> {

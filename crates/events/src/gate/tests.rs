@@ -303,7 +303,7 @@ proptest! {
                 event["data"].as_object_mut().unwrap().entry(name).or_insert_with(|| json!(text));
             }
         });
-        let known = serde_json::to_vec(&codec::fact_data(&event.fact)).unwrap().len();
+        let known = serde_json::to_vec(&event.fact.data()).unwrap().len();
         prop_assert!(data.to_string().len() <= known + UNKNOWN_BYTES_MAX + 16 * (fields.len() + 1));
         prop_assert!(record.bytes() <= known + UNKNOWN_BYTES_MAX + 1_000);
         prop_assert_eq!(decode(&written(record)).unwrap(), event);

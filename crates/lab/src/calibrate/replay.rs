@@ -9,7 +9,7 @@ use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::user::Logins;
 use foretell_domain::view::{Limits, Place};
 use foretell_events::codec::completed;
-use foretell_events::login::Login;
+use foretell_events::login::{Login, LoginFact};
 use foretell_events::{Event, Fact};
 use std::collections::HashMap;
 
@@ -79,7 +79,7 @@ impl Replay<'_> {
     /// Fails with the id of a login without a label.
     fn take(&mut self, sourced: &Sourced, offset: i64) -> Result<(), String> {
         let event = &completed(sourced.event.clone());
-        if let Fact::Login(login) = &event.fact {
+        if let Fact::Login(LoginFact::Attempted(login)) = &event.fact {
             let Some(Label::Simulated(author)) = sourced.label else { return Err(event.envelope.id.clone()) };
             if author != Author::Legitimate {
                 let scored = self.score(event, login);

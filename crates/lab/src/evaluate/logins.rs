@@ -8,7 +8,7 @@ use foretell_domain::view::Place;
 use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::user::{self, Logins};
 use foretell_events::codec::completed;
-use foretell_events::login::Login;
+use foretell_events::login::{Login, LoginFact};
 use foretell_events::{Envelope, Fact};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -41,7 +41,7 @@ pub fn logins(
     let mut progress = Progress { report: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
         let event = &completed(sourced.event.clone());
-        if let Fact::Login(login) = &event.fact {
+        if let Fact::Login(LoginFact::Attempted(login)) = &event.fact {
             let score = score(&rows, &event.envelope, login, &options.score);
             write(out, &event.envelope.id, &score)?;
             summary.lines += 1;

@@ -9,6 +9,7 @@ use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::user::Logins;
 use foretell_domain::view::{Limits, Place};
 use foretell_events::Fact;
+use foretell_events::login::LoginFact;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -95,7 +96,7 @@ pub fn policies<E>(
     let mut progress = Progress { report: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
         let event = &sourced.event;
-        if let Fact::Login(login) = &event.fact {
+        if let Fact::Login(LoginFact::Attempted(login)) = &event.fact {
             let by = |policy| score(&rows, &event.envelope, login, policy);
             let (old, new) = (by(before), by(after));
             compared.take(&old, &new);

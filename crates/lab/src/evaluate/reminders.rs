@@ -18,6 +18,7 @@ use foretell_domain::view::sent::{self, Reminders, Sent};
 use foretell_domain::view::{Limits, Place};
 use foretell_events::appointment::Channel;
 use foretell_events::codec::{rfc3339, wall_clock};
+use foretell_events::reminder::ReminderFact;
 use foretell_events::{Event, Fact};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -148,7 +149,7 @@ impl<'a> Replay<'a> {
     fn take<E>(&mut self, event: &Event, record: &mut dyn FnMut(Happened) -> Result<(), E>) -> Result<(), E> {
         self.offset += 1;
         self.visits.take(event, Place { partition: 0, offset: self.offset });
-        if matches!(event.fact, Fact::ReminderDue(_) | Fact::ReminderWithdrawn(_)) {
+        if matches!(event.fact, Fact::Reminder(ReminderFact::Due(_) | ReminderFact::Withdrawn(_))) {
             return Ok(());
         }
         self.look(&event.key(), event.envelope.time_ms, None, record)

@@ -3,6 +3,7 @@
 use super::world::{Kind, Network, distance_km};
 use super::*;
 use crate::source::{self, Format, Label, Origin};
+use foretell_events::Fact;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn history(users: u32, days: u32, seed: u64) -> Vec<Simulated> {
@@ -10,7 +11,7 @@ fn history(users: u32, days: u32, seed: u64) -> Vec<Simulated> {
 }
 
 fn login(simulated: &Simulated) -> &Login {
-    let Fact::Login(login) = &simulated.event.fact else { panic!("{simulated:?}") };
+    let Fact::Login(LoginFact::Attempted(login)) = &simulated.event.fact else { panic!("{simulated:?}") };
     login
 }
 

@@ -9,8 +9,8 @@
 //! scores.
 
 use super::draw::Draw;
-use foretell_events::login::{Attempt, Login};
-use foretell_events::{DEFAULT_TENANT, Envelope, Event, Fact};
+use foretell_events::login::{Attempt, Login, LoginFact};
+use foretell_events::{DEFAULT_TENANT, Envelope, Event};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// The `source` of the events.
@@ -201,20 +201,21 @@ impl Iterator for Logins {
         let envelope = Envelope { id, source, tenant, time_ms: self.time_ms };
         self.time_ms += gap_ms as i64;
         self.count += 1;
-        Some(Event { envelope, fact: Fact::Login(Box::new(login)) })
+        Some(Event { envelope, fact: LoginFact::Attempted(Box::new(login)).into() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use foretell_events::Fact;
     use std::collections::{BTreeMap, BTreeSet};
 
     const MANY: usize = 100_000;
 
     fn logins(shape: Shape, count: usize) -> Vec<(Event, Login)> {
         let login = |event: Event| {
-            let Fact::Login(login) = event.fact.clone() else { panic!("{event:?}") };
+            let Fact::Login(LoginFact::Attempted(login)) = event.fact.clone() else { panic!("{event:?}") };
             (event, *login)
         };
         Logins::new(shape).take(count).map(login).collect()

@@ -2,7 +2,8 @@
 
 use super::*;
 use flate2::{Compression, write::GzEncoder};
-use foretell_events::appointment::{Scalar, StartsAt};
+use foretell_events::appointment::{AppointmentFact, Scalar, StartsAt};
+use foretell_events::login::LoginFact;
 use foretell_events::{Fact, agent, gate, zone};
 use std::io::Write;
 
@@ -55,7 +56,7 @@ fn ids(loaded: &Loaded) -> Vec<&str> {
 
 fn login(sourced: &Sourced) -> &foretell_events::login::Login {
     match &sourced.event.fact {
-        Fact::Login(login) => login,
+        Fact::Login(LoginFact::Attempted(login)) => login,
         other => panic!("{other:?}"),
     }
 }
@@ -123,8 +124,12 @@ fn an_appointment_is_booked_and_known_at_the_end_of_its_day() {
     assert_eq!((loaded.rows, loaded.skipped), (5, 2));
     let times: Vec<_> = loaded.events[3..].iter().map(|sourced| sourced.event.envelope.time_ms).collect();
     assert_eq!(times, ["2016-03-11", "2016-03-12", "2016-03-13"].map(|day| at(&format!("{day}T00:00:00Z"))));
-    assert!(matches!(&loaded.events[5].event.fact, Fact::Missed(visit) if visit.client_id == "4711"));
-    assert!(matches!(&loaded.events[3].event.fact, Fact::Attended(visit) if visit.client_id == "4712.5"));
+    assert!(
+        matches!(&loaded.events[5].event.fact, Fact::Appointment(AppointmentFact::Missed(visit)) if visit.client_id == "4711")
+    );
+    assert!(
+        matches!(&loaded.events[3].event.fact, Fact::Appointment(AppointmentFact::Attended(visit)) if visit.client_id == "4712.5")
+    );
     assert!(loaded.events.iter().all(|sourced| sourced.event.envelope.source == noshow::SOURCE));
 }
 
@@ -141,7 +146,9 @@ fn a_booking_has_its_day_its_lead_and_what_was_known() {
 }
 
 fn booking(sourced: &Sourced) -> (&std::collections::BTreeMap<String, Scalar>, i32) {
-    let Fact::Booked(booking) = &sourced.event.fact else { panic!("{:?}", sourced.event.fact) };
+    let Fact::Appointment(AppointmentFact::Booked(booking)) = &sourced.event.fact else {
+        panic!("{:?}", sourced.event.fact)
+    };
     let StartsAt::Instant { at_ms, zone: Some(name) } = &booking.starts_at else { panic!("{booking:?}") };
     let lead = zone::lead_days(booking.booked_at_ms.unwrap(), *at_ms, &zone::get(name).unwrap());
     (&booking.attributes, lead)
@@ -303,7 +310,7 @@ fn most_of_the_public_data_set_is_read_as_its_authors_read_it() {
     let loaded = read(&path, Format::Rba, "default").unwrap();
     let (mut systems, mut devices) = (0, 0);
     for sourced in &loaded.events {
-        let Fact::Login(login) = &sourced.event.fact else { panic!("a file of logins") };
+        let Fact::Login(LoginFact::Attempted(login)) = &sourced.event.fact else { panic!("a file of logins") };
         let agent = agent::read(login.attempt.user_agent.as_deref().unwrap_or_default());
         systems += usize::from(agent.os == login.attempt.os);
         devices += usize::from(agent.device.map(agent::Device::name) == login.attempt.device_type.as_deref());

@@ -7,7 +7,7 @@
 use super::moments::{At, Moment, Replay, Visit};
 use foretell_domain::score::logistic;
 use foretell_domain::score::no_show::{self, Rates, counters};
-use foretell_events::appointment::Scalar;
+use foretell_events::appointment::{AppointmentFact, Scalar};
 use foretell_events::{Event, Fact};
 
 use foretell_domain::view::client::Status;
@@ -51,7 +51,7 @@ pub struct Names {
 impl Names {
     fn observe(&mut self, event: &Event) {
         match &event.fact {
-            Fact::Booked(booking) | Fact::Rescheduled(booking) => {
+            Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)) => {
                 self.add_all(&booking.attributes);
                 for (name, text) in [
                     ("service", &booking.service),
@@ -63,7 +63,7 @@ impl Names {
                     }
                 }
             }
-            Fact::ClientUpdated(update) => {
+            Fact::Appointment(AppointmentFact::ClientUpdated(update)) => {
                 if let foretell_events::appointment::Change::Set(attributes) = &update.attributes {
                     self.add_all(attributes);
                 }

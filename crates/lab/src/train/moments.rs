@@ -17,7 +17,7 @@ use foretell_domain::view::lead::Lead;
 use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::outcome::{self, Outcome};
 use foretell_domain::view::{Aggregate, Limits, Place};
-use foretell_events::appointment::Booking;
+use foretell_events::appointment::{AppointmentFact, Booking};
 use foretell_events::{Event, Fact, key};
 use std::collections::{BTreeSet, HashSet};
 
@@ -63,7 +63,8 @@ pub struct Id {
 impl Id {
     /// The appointment of an event, if it has one.
     pub fn of(event: &Event) -> Option<Self> {
-        let appointment_id = client::appointment_id(&event.fact)?.to_owned();
+        let Fact::Appointment(fact) = &event.fact else { return None };
+        let appointment_id = client::appointment_id(fact)?.to_owned();
         let (tenant, client_id) = (event.envelope.tenant.clone(), event.fact.subject().to_owned());
         Some(Self { tenant, client_id, appointment_id })
     }
@@ -125,7 +126,7 @@ impl Replay {
         let key = key::of(&event.envelope.tenant, event.fact.subject());
         self.rows.take(event, Place { partition: key::partition(key.as_bytes(), self.partitions), offset });
         let Some(id) = id.filter(|_| self.moments.contains(&At::DayBefore)) else { return };
-        if matches!(event.fact, Fact::Booked(_) | Fact::Rescheduled(_)) {
+        if matches!(event.fact, Fact::Appointment(AppointmentFact::Booked(_) | AppointmentFact::Rescheduled(_))) {
             let moment = self.appointment(&id).and_then(day_before);
             self.due.extend(moment.map(|at_ms| (at_ms, id)));
         }
@@ -153,10 +154,11 @@ impl Replay {
     fn begun_by<'e>(&self, event: &'e Event) -> Option<&'e Booking> {
         let placed = Id::of(event).and_then(|id| self.appointment(&id)).filter(|visit| visit.start.is_some());
         match (&event.fact, placed) {
-            (Fact::Booked(booking), None) => Some(booking),
-            (Fact::Booked(booking) | Fact::Rescheduled(booking), Some(visit)) => {
-                visit.is_left_by(&booking.starts_at, event.envelope.time_ms).then_some(booking)
-            }
+            (Fact::Appointment(AppointmentFact::Booked(booking)), None) => Some(booking),
+            (
+                Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)),
+                Some(visit),
+            ) => visit.is_left_by(&booking.starts_at, event.envelope.time_ms).then_some(booking),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use foretell_domain::score::metrics::roc_auc;
 use foretell_domain::score::no_show::Config;
 use foretell_domain::score::no_show::model::Term;
 use foretell_domain::view::Limits;
-use foretell_events::appointment::{Booking, Cancellation, Scalar, StartsAt, Visit};
+use foretell_events::appointment::{AppointmentFact, Booking, Cancellation, Scalar, StartsAt, Visit};
 use foretell_events::{Envelope, Event, Fact};
 use std::collections::BTreeMap;
 
@@ -55,9 +55,10 @@ fn events(visits: u64) -> Vec<Event> {
             BTreeMap::from([("age".into(), Scalar::Number(age)), ("gender".into(), Scalar::Text(gender.into()))]);
         let booking = Booking { attributes, ..booking(&appointment_id, &client_id, starts_ms) };
         let known = Visit { appointment_id, client_id };
-        let outcome = if missed { Fact::Missed(known) } else { Fact::Attended(known) };
+        let outcome =
+            if missed { AppointmentFact::Missed(known).into() } else { AppointmentFact::Attended(known).into() };
         let event = |end: &str, time_ms, fact| event(&format!("{visit}-{end}"), time_ms, fact);
-        events.push(event("booked", booked_ms, Fact::Booked(Box::new(booking))));
+        events.push(event("booked", booked_ms, AppointmentFact::Booked(Box::new(booking)).into()));
         // One visit in twenty has no outcome.
         if draw(visit, 7) > 0.05 {
             events.push(event("outcome", starts_ms + DAY_MS / 24, outcome));
@@ -131,7 +132,12 @@ fn nothing_is_learnt_from_the_future() {
 #[test]
 fn rows_are_moments_of_visits_with_a_known_outcome() {
     let mut all = events(300);
-    let outcomes = all.iter().filter(|event| matches!(event.fact, Fact::Attended(_) | Fact::Missed(_))).count();
+    let outcomes = all
+        .iter()
+        .filter(|event| {
+            matches!(event.fact, Fact::Appointment(AppointmentFact::Attended(_) | AppointmentFact::Missed(_)))
+        })
+        .count();
     let of_other = |event: &Event| {
         let envelope = Envelope { tenant: "other".into(), ..event.envelope.clone() };
         Event { envelope, fact: event.fact.clone() }
@@ -161,15 +167,15 @@ fn a_called_off_visit_is_no_row_and_a_corrected_one_is_what_it_became() {
     let mut all = events(40);
     let (mut called_off, mut corrected) = (None, None);
     for event in all.clone() {
-        let Fact::Attended(visit) = &event.fact else { continue };
+        let Fact::Appointment(AppointmentFact::Attended(visit)) = &event.fact else { continue };
         let mut envelope = event.envelope.clone();
         (envelope.id, envelope.time_ms) = (format!("{}-after", envelope.id), envelope.time_ms + 1);
         let fact = if called_off.is_none() {
             called_off = Some(visit.appointment_id.clone());
-            Fact::Deleted(visit.clone())
+            AppointmentFact::Deleted(visit.clone()).into()
         } else if corrected.is_none() {
             corrected = Some(visit.appointment_id.clone());
-            Fact::Missed(visit.clone())
+            AppointmentFact::Missed(visit.clone()).into()
         } else {
             break;
         };
@@ -198,15 +204,15 @@ fn stated(statements: &[Statement]) -> Vec<Event> {
         let known = Visit { appointment_id: "a".into(), client_id: "c".into() };
         let booking = Box::new(booking("a", "c", noon_ms(*for_day)));
         let fact = match *what {
-            "booked" => Fact::Booked(booking),
-            "moved" => Fact::Rescheduled(booking),
-            "attended" => Fact::Attended(known),
-            "missed" => Fact::Missed(known),
+            "booked" => AppointmentFact::Booked(booking).into(),
+            "moved" => AppointmentFact::Rescheduled(booking).into(),
+            "attended" => AppointmentFact::Attended(known).into(),
+            "missed" => AppointmentFact::Missed(known).into(),
             "cancelled" => {
                 let Visit { appointment_id, client_id } = known;
-                Fact::Cancelled(Cancellation { appointment_id, client_id, reason: None, by: None })
+                AppointmentFact::Cancelled(Cancellation { appointment_id, client_id, reason: None, by: None }).into()
             }
-            _ => Fact::Deleted(known),
+            _ => AppointmentFact::Deleted(known).into(),
         };
         event(&at.to_string(), noon_ms(*day) + at as i64, fact)
     };
@@ -262,7 +268,7 @@ fn a_short_history_is_refused() {
 /// The visits, with an attribute of this name that is derived from the age and replaces it.
 fn with_attribute(mut all: Vec<Event>, name: &str, of: fn(f64) -> Scalar) -> Vec<Event> {
     for event in &mut all {
-        let Fact::Booked(booking) = &mut event.fact else { continue };
+        let Fact::Appointment(AppointmentFact::Booked(booking)) = &mut event.fact else { continue };
         let Some(Scalar::Number(age)) = booking.attributes.remove("age") else { continue };
         booking.attributes.insert(name.into(), of(age));
     }

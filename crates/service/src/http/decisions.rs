@@ -26,9 +26,10 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use foretell_domain::decision::id::Id;
 use foretell_domain::decision::made::{Kept, Label};
+use foretell_events::Topic;
 use foretell_events::codec::{Fault, Fields};
+use foretell_events::login::LoginFact;
 use foretell_events::record::Record;
-use foretell_events::{Fact, Topic};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,8 +128,8 @@ pub(super) async fn feedback(
     })?;
     let verdict = verdict.map_err(|faults| Problem::internal(format!("decision {decision_id}: {faults:?}")))?;
     let fact = match label {
-        Label::Legitimate => Fact::LoginConfirmed(Box::new(verdict)),
-        Label::Fraud => Fact::LoginReported(Box::new(verdict)),
+        Label::Legitimate => LoginFact::Confirmed(Box::new(verdict)).into(),
+        Label::Fraud => LoginFact::Reported(Box::new(verdict)).into(),
     };
     idempotency::append(&api, caller.tenant, fact, key, wait).await
 }

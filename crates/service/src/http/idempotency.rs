@@ -13,7 +13,6 @@ use super::{SOURCE, answer};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use foretell_engine::rows::outcomes::RecordOutcome;
-use foretell_events::codec::fact_data;
 use foretell_events::{Envelope, Event, Fact, ID_BYTES_MAX, Position, Topic, key};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -80,7 +79,7 @@ pub(super) async fn append(
     };
     let user_id = fact.subject().to_owned();
     let id = event_id(&tenant, &format!("/v1/users/{user_id}"), key);
-    let digest = digest(&json!([fact.type_name(), fact_data(&fact)]));
+    let digest = digest(&json!([fact.type_name(), fact.data()]));
     fact.set_idempotency_digest(&digest);
     let request = Keyed { id: &id, digest: &digest };
     let first = match request.first(api, &tenant, &user_id).await? {

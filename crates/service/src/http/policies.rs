@@ -18,8 +18,8 @@ use axum::response::{IntoResponse, Response};
 use foretell_domain::view::policy::Policy as Row;
 use foretell_events::codec::{Fault, encode_event};
 use foretell_events::document::{self, Syntax};
-use foretell_events::policy::{EARLIER_MAX, Kind, Publication, TEXT_BYTES_MAX, Version};
-use foretell_events::{Envelope, Event, Fact, Position, Topic};
+use foretell_events::policy::{EARLIER_MAX, Kind, PolicyFact, Publication, TEXT_BYTES_MAX, Version};
+use foretell_events::{Envelope, Event, Position, Topic};
 use foretell_ports::Kind as Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -284,7 +284,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         tenant: change.tenant.to_owned(),
         time_ms: api.clock.now_ms(),
     };
-    let record = encode_event(&Event { envelope, fact: Fact::PolicyPublished(Box::new(publication)) }, &[]);
+    let record = encode_event(&Event { envelope, fact: PolicyFact::Published(Box::new(publication)).into() }, &[]);
     let positions = fenced.append(vec![record]).await.map_err(|error| match error.kind {
         Failure::Fatal => Problem::new(Code::PolicyConflict, "somebody else is changing a policy: read it again"),
         _ => unwritable(error),

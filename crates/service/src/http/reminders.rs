@@ -19,11 +19,11 @@ use axum::http::{HeaderMap, StatusCode};
 use foretell_domain::remind::plan::Status;
 use foretell_domain::view::client::Asked;
 use foretell_engine::rows::outcomes::RecordOutcome;
-use foretell_events::appointment::Channel;
+use foretell_events::appointment::{AppointmentFact, Channel};
 use foretell_events::codec::Fields;
 use foretell_events::codec::bounds::CHANNELS_MAX;
 use foretell_events::reminder::{Request, manual_id};
-use foretell_events::{Envelope, Event, Fact};
+use foretell_events::{Envelope, Event};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,7 +143,7 @@ async fn ask(api: &Api, asking: Asking<'_>) -> Result<(Visits, Seen), Problem> {
     let keyed = asked.idempotency_digest.is_some();
     let envelope =
         Envelope { id: event_id, source: SOURCE.to_owned(), tenant: tenant.to_owned(), time_ms: api.clock.now_ms() };
-    let fact = Fact::ReminderRequested(Box::new(asked));
+    let fact = AppointmentFact::ReminderRequested(Box::new(asked)).into();
     let positions = append(api, vec![own(Event { envelope, fact })?]).await?;
     let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
     let seen = if api.progress.wait(&positions, deadline).await { Seen::Folded } else { Seen::Stored };

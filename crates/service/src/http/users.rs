@@ -13,8 +13,7 @@ use axum::response::Response;
 use foretell_domain::address::Family;
 use foretell_domain::score::login::History;
 use foretell_domain::view::user;
-use foretell_events::Fact;
-use foretell_events::login::Device;
+use foretell_events::login::{Device, LoginFact};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -128,7 +127,8 @@ pub(super) async fn trust(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let device = Device { user_id, device_id, idempotency_digest: None };
-    idempotency::append(&api, caller.tenant, Fact::DeviceTrusted(device), idempotency::of(&headers)?, wait).await
+    idempotency::append(&api, caller.tenant, LoginFact::DeviceTrusted(device).into(), idempotency::of(&headers)?, wait)
+        .await
 }
 
 /// Revokes a device: it is new again. An event is appended; `Idempotency-Key` as for trusting one.
@@ -153,5 +153,6 @@ pub(super) async fn revoke(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let device = Device { user_id, device_id, idempotency_digest: None };
-    idempotency::append(&api, caller.tenant, Fact::DeviceRevoked(device), idempotency::of(&headers)?, wait).await
+    idempotency::append(&api, caller.tenant, LoginFact::DeviceRevoked(device).into(), idempotency::of(&headers)?, wait)
+        .await
 }

@@ -5,6 +5,7 @@ use crate::decision::id::Id;
 use crate::view::client::Appointments;
 use crate::view::{Fold, Place};
 use foretell_events::codec::{Defaults, decode_structured, rfc3339};
+use foretell_events::reminder::ReminderFact;
 use foretell_events::{Position, Topic};
 use serde_json::{Value, json};
 
@@ -213,7 +214,7 @@ fn visits_are_told_apart_by_the_reminders_that_they_got() {
     }
     // One message that names another visit as well: its risk is that of the first.
     let mut both = reminder("d", start, at(4), "manual", None);
-    let Fact::ReminderDue(due) = &mut both.fact else { panic!("{both:?}") };
+    let Fact::Reminder(ReminderFact::Due(due)) = &mut both.fact else { panic!("{both:?}") };
     let named = |id: &str| json!({"appointment_id": id, "starts_at": rfc3339(start), "local_start": "x"});
     due.visits = ["d", "e"].map(|id| serde_json::from_value(named(id)).unwrap()).to_vec();
     due.risk = serde_json::from_value(json!({"score": 0.9, "level": "high"})).unwrap();

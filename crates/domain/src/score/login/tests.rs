@@ -3,7 +3,7 @@
 use super::*;
 use crate::view::Place;
 use crate::view::user;
-use foretell_events::login::Login;
+use foretell_events::login::{Login, LoginFact};
 use foretell_events::{Envelope, Event, Fact};
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ impl World {
             method: None,
             failure_reason: None,
         };
-        self.fact(Fact::Login(Box::new(login)), time_ms);
+        self.fact(LoginFact::Attempted(Box::new(login)).into(), time_ms);
     }
 
     fn fact(&mut self, fact: Fact, time_ms: i64) {
@@ -373,8 +373,8 @@ fn a_reported_address_is_that_of_its_household() {
         method: None,
         failure_reason: None,
     };
-    world.fact(Fact::Login(Box::new(login("mine"))), NOW_MS - DAY_MS);
-    world.fact(Fact::Login(Box::new(login("theirs"))), NOW_MS - DAY_MS);
+    world.fact(LoginFact::Attempted(Box::new(login("mine"))).into(), NOW_MS - DAY_MS);
+    world.fact(LoginFact::Attempted(Box::new(login("theirs"))).into(), NOW_MS - DAY_MS);
     let verdict = foretell_events::login::Verdict {
         user_id: "ann".into(),
         decision_id: "theirs".into(),
@@ -386,7 +386,7 @@ fn a_reported_address_is_that_of_its_household() {
         user_agent: None,
         idempotency_digest: None,
     };
-    world.fact(Fact::LoginReported(Box::new(verdict)), NOW_MS - MINUTE_MS);
+    world.fact(LoginFact::Reported(Box::new(verdict)).into(), NOW_MS - MINUTE_MS);
     let is_reported = |ip: &str| codes(&world.now("ann", &from_ip(ip))).contains(&Code::ReportedByUser);
     assert!(is_reported("2001:db8:1:2:ffff::7") && !is_reported("2001:db8:1:3::1"));
 }

@@ -3,7 +3,9 @@
 //! A key should have no more than its system works with: a login page appends logins and asks for scores, and neither
 //! erases anybody nor has messages sent. So the scope follows from what a request does, by [`Scope::of`] for events.
 
-use foretell_events::{Fact, Topic};
+use foretell_events::Fact;
+use foretell_events::appointment::AppointmentFact;
+use foretell_events::login::LoginFact;
 use serde::{Deserialize, Serialize};
 
 /// What a key may do.
@@ -103,12 +105,30 @@ impl Scope {
     /// The scope that appending a fact needs.
     pub fn of(fact: &Fact) -> Self {
         match fact {
-            Fact::UserErased { .. } | Fact::ClientErased { .. } => Self::Erase,
-            Fact::LoginConfirmed(_) | Fact::LoginReported(_) => Self::DecisionsLabel,
-            Fact::ReminderRequested(_) => Self::RemindersWrite,
-            Fact::PolicyPublished(_) => Self::PoliciesWrite,
-            _ if fact.topic() == Topic::Logins => Self::EventsLogins,
-            _ => Self::EventsAppointments,
+            Fact::Login(fact) => match fact {
+                LoginFact::Attempted(_) | LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) => {
+                    Self::EventsLogins
+                }
+                LoginFact::Confirmed(_) | LoginFact::Reported(_) => Self::DecisionsLabel,
+                LoginFact::UserErased(_) => Self::Erase,
+            },
+            Fact::Appointment(fact) => match fact {
+                AppointmentFact::Booked(_)
+                | AppointmentFact::Rescheduled(_)
+                | AppointmentFact::Confirmed(_)
+                | AppointmentFact::Attended(_)
+                | AppointmentFact::Missed(_)
+                | AppointmentFact::Cancelled(_)
+                | AppointmentFact::Deleted(_)
+                | AppointmentFact::ClientUpdated(_)
+                | AppointmentFact::ReminderDelivered(_)
+                | AppointmentFact::ReminderFailed(_)
+                | AppointmentFact::ReminderConfirmed(_) => Self::EventsAppointments,
+                AppointmentFact::ReminderRequested(_) => Self::RemindersWrite,
+                AppointmentFact::ClientErased(_) => Self::Erase,
+            },
+            Fact::Reminder(_) => Self::EventsAppointments,
+            Fact::Policy(_) => Self::PoliciesWrite,
         }
     }
 }

@@ -19,7 +19,7 @@ const DECISION_REQUIRED: [&str; 5] = ["id", "kind", "level", "reasons", "evaluat
 
 /// Adds the schemas to the components of the document.
 pub(super) fn add(schemas: &mut Map<String, Value>) {
-    let sent: Vec<&Type> = catalog::TYPES.iter().filter(|known| SENT.contains(&known.topic)).collect();
+    let sent: Vec<&Type> = catalog::types().filter(|known| SENT.contains(&known.topic)).collect();
     for known in &sent {
         schemas.insert(data_name(known.name), plain(known.schema));
         schemas.insert(event_name(known.name), event(known.name));

@@ -1,0 +1,263 @@
+//! Facts: what an event states, one enum per topic.
+//!
+//! Every topic that takes facts has its own enum: [`LoginFact`], [`AppointmentFact`], [`ReminderFact`] and
+//! [`PolicyFact`]. So the fold of a topic matches its own facts only, and the compiler names every fold that does not
+//! handle a new one. Each enum is declared by [`event_types!`], with one row per event type. The row is the only place
+//! that lists the type: its name, its topic, its schema, its reader and its writer follow from it.
+
+use crate::Topic;
+use crate::appointment::AppointmentFact;
+use crate::codec::Fields;
+use crate::login::LoginFact;
+use crate::policy::PolicyFact;
+use crate::reminder::ReminderFact;
+use serde_json::{Map, Value};
+
+/// What an event states.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fact {
+    /// About an account: topic `logins`.
+    Login(LoginFact),
+    /// About a client and their appointments: topic `appointments`.
+    Appointment(AppointmentFact),
+    /// About a reminder that Foretell announced: topic `reminders`.
+    Reminder(ReminderFact),
+    /// About a tenant's policies: topic `policies`.
+    Policy(PolicyFact),
+}
+
+/// The data of an event type, as a struct: `Login` for `foretell.login.succeeded`, for example.
+pub(crate) trait Data: Sized {
+    /// Reads it, and reports what is wrong in `fields`. The fields of a faulty event have any value that fits.
+    fn read(fields: &mut Fields<'_, '_>) -> Self;
+
+    /// The data as it is written; [`Data::read`] of it gives the same struct.
+    fn write(&self) -> Map<String, Value>;
+
+    /// The user, client or policy that it is about. The record's key has it, and so it decides on the partition.
+    fn subject(&self) -> &str;
+
+    /// See [`Fact::idempotency_digest`]. Structs that have the field override this method and the next one; a test
+    /// compares both with the schemas.
+    fn idempotency_digest(&self) -> Option<&str> {
+        None
+    }
+
+    /// See [`Fact::set_idempotency_digest`].
+    fn set_idempotency_digest(&mut self, _digest: &str) {}
+}
+
+impl<D: Data> Data for Box<D> {
+    fn read(fields: &mut Fields<'_, '_>) -> Self {
+        Self::new(D::read(fields))
+    }
+
+    fn write(&self) -> Map<String, Value> {
+        D::write(self)
+    }
+
+    fn subject(&self) -> &str {
+        D::subject(self)
+    }
+
+    fn idempotency_digest(&self) -> Option<&str> {
+        D::idempotency_digest(self)
+    }
+
+    fn set_idempotency_digest(&mut self, digest: &str) {
+        D::set_idempotency_digest(self, digest);
+    }
+}
+
+/// Declares the facts of a topic: an enum with one variant per event type, and everything that follows from the type's
+/// name.
+///
+/// ```text
+/// event_types! {
+///     /// What the enum is about.
+///     pub enum LoginFact in Topic::Logins as Fact::Login {
+///         /// What the event states.
+///         Confirmed(Box<Verdict>) = "foretell.login.confirmed",
+///         /// Two types that differ in one flag of their data share a variant.
+///         Attempted(Box<Login>) = "foretell.login.succeeded" if succeeded else "foretell.login.failed",
+///     }
+/// }
+/// ```
+///
+/// The data in the parentheses implements [`Data`]. The schema is `catalog/schemas/NAME.schema.json`; without that file
+/// the row does not compile.
+macro_rules! event_types {
+    (
+        $(#[$about:meta])*
+        pub enum $facts:ident in $topic:path as $family:path {
+            $(
+                $(#[$states:meta])*
+                $variant:ident($data:ty) = $name:literal $(if $flag:ident else $other:literal)?,
+            )+
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum $facts {
+            $( $(#[$states])* $variant($data), )+
+        }
+
+        impl $facts {
+            /// The topic of these facts.
+            pub(crate) const TOPIC: $crate::Topic = $topic;
+
+            /// Their event types, as in the catalogue.
+            pub(crate) const TYPES: &[$crate::catalog::Type] = &[
+                $(
+                    $crate::fact::event_type!($topic, $name),
+                    $( $crate::fact::event_type!($topic, $other), )?
+                )+
+            ];
+
+            /// The CloudEvents `type`.
+            pub fn type_name(&self) -> &'static str {
+                match self {
+                    $(
+                        $( Self::$variant(data) if !data.$flag => $other, )?
+                        Self::$variant(_) => $name,
+                    )+
+                }
+            }
+
+            /// Reads the data of an event type; `None` if it is a type of another topic, or unknown.
+            pub(crate) fn read(type_name: &str, fields: &mut $crate::codec::Fields<'_, '_>) -> Option<Self> {
+                match type_name {
+                    $(
+                        $name => Some(Self::$variant($crate::fact::Data::read(fields))),
+                        $( $other => {
+                            let mut data: $data = $crate::fact::Data::read(fields);
+                            data.$flag = false;
+                            Some(Self::$variant(data))
+                        } )?
+                    )+
+                    _ => None,
+                }
+            }
+
+            /// The data, whatever its type.
+            pub(crate) fn write(&self) -> serde_json::Map<String, serde_json::Value> {
+                match self {
+                    $( Self::$variant(data) => $crate::fact::Data::write(data), )+
+                }
+            }
+
+            /// See [`Fact::subject`](crate::Fact::subject).
+            pub fn subject(&self) -> &str {
+                match self {
+                    $( Self::$variant(data) => $crate::fact::Data::subject(data), )+
+                }
+            }
+
+            pub(crate) fn idempotency_digest(&self) -> Option<&str> {
+                match self {
+                    $( Self::$variant(data) => $crate::fact::Data::idempotency_digest(data), )+
+                }
+            }
+
+            pub(crate) fn set_idempotency_digest(&mut self, digest: &str) {
+                match self {
+                    $( Self::$variant(data) => $crate::fact::Data::set_idempotency_digest(data, digest), )+
+                }
+            }
+        }
+
+        impl From<$facts> for $crate::Fact {
+            fn from(fact: $facts) -> Self {
+                $family(fact)
+            }
+        }
+    };
+}
+
+/// The catalogue entry of an event type: its schema is the file of its name.
+macro_rules! event_type {
+    ($topic:path, $name:literal) => {
+        $crate::catalog::Type {
+            name: $name,
+            topic: $topic,
+            schema: include_str!(concat!("../../../catalog/schemas/", $name, ".schema.json")),
+        }
+    };
+}
+
+pub(crate) use {event_type, event_types};
+
+/// Evaluates an expression for the inner fact, whatever its topic.
+macro_rules! inner {
+    ($fact:expr, $inner:ident => $value:expr) => {
+        match $fact {
+            Fact::Login($inner) => $value,
+            Fact::Appointment($inner) => $value,
+            Fact::Reminder($inner) => $value,
+            Fact::Policy($inner) => $value,
+        }
+    };
+}
+
+impl Fact {
+    /// The event types of all topics; each has its reader in [`Fact::read`].
+    pub(crate) const TYPES: [&[crate::catalog::Type]; 4] =
+        [LoginFact::TYPES, AppointmentFact::TYPES, ReminderFact::TYPES, PolicyFact::TYPES];
+
+    /// Reads the data of an event type; `None` if the type is unknown.
+    pub(crate) fn read(type_name: &str, fields: &mut Fields<'_, '_>) -> Option<Self> {
+        if let Some(fact) = LoginFact::read(type_name, fields) {
+            return Some(fact.into());
+        }
+        if let Some(fact) = AppointmentFact::read(type_name, fields) {
+            return Some(fact.into());
+        }
+        if let Some(fact) = ReminderFact::read(type_name, fields) {
+            return Some(fact.into());
+        }
+        PolicyFact::read(type_name, fields).map(Self::from)
+    }
+
+    /// The data as it is written; reading it again gives the same fact.
+    pub fn data(&self) -> Map<String, Value> {
+        inner!(self, fact => fact.write())
+    }
+
+    /// The CloudEvents `type`.
+    pub fn type_name(&self) -> &'static str {
+        inner!(self, fact => fact.type_name())
+    }
+
+    /// The topic that events of this type belong to.
+    pub fn topic(&self) -> Topic {
+        match self {
+            Self::Login(_) => LoginFact::TOPIC,
+            Self::Appointment(_) => AppointmentFact::TOPIC,
+            Self::Reminder(_) => ReminderFact::TOPIC,
+            Self::Policy(_) => PolicyFact::TOPIC,
+        }
+    }
+
+    /// The user, client or policy that the fact is about.
+    pub fn subject(&self) -> &str {
+        inner!(self, fact => fact.subject())
+    }
+
+    /// Whether it erases everything about its subject.
+    pub fn is_erasure(&self) -> bool {
+        match self {
+            Self::Login(LoginFact::UserErased(_)) | Self::Appointment(AppointmentFact::ClientErased(_)) => true,
+            Self::Login(_) | Self::Appointment(_) | Self::Reminder(_) | Self::Policy(_) => false,
+        }
+    }
+
+    /// The digest of the request that the fact was appended for, if the request had an idempotency key.
+    pub fn idempotency_digest(&self) -> Option<&str> {
+        inner!(self, fact => fact.idempotency_digest())
+    }
+
+    /// Sets the digest of the request that the fact is appended for. Facts without such a field stay as they are.
+    pub fn set_idempotency_digest(&mut self, digest: &str) {
+        inner!(self, fact => fact.set_idempotency_digest(digest));
+    }
+}

@@ -17,9 +17,12 @@ use foretell_events::codec::CODES;
 use foretell_service::http::UNKNOWN_KEY;
 use foretell_service::http::problem::Code;
 use foretell_telemetry::{
-    BUILD_INFO, CACHE_READS, CODE, DECISIONS_LOST, DECISIONS_RECORDED, ENRICH_LOADS, ENRICH_WARNINGS, EVENTS_ACCEPTED,
-    FAMILY, FILE, HTTP_INFLIGHT, HTTP_PROBLEMS, HTTP_REFUSED, HTTP_STREAMS, KEY, KIND, LEVEL, LOG_APPEND_SECONDS,
-    POLICIES_REFUSED, REASON, RESULT, SCORES, SCORES_DEGRADED, STORE_READ_SECONDS, VIEW, meter,
+    BUILD_INFO, CACHE_READS, CODE, DEAD_LETTERS_CLOSED, DECISIONS_LOST, DECISIONS_RECORDED, ENRICH_LOADS,
+    ENRICH_WARNINGS, EVENTS_ACCEPTED, FAMILY, FIELDS_DROPPED, FILE, FLUSH_SECONDS, HTTP_INFLIGHT, HTTP_PROBLEMS,
+    HTTP_REFUSED, HTTP_STREAMS, KEY, KIND, LEVEL, LOG_APPEND_SECONDS, LOG_SYNCS, LOGINS_WITHOUT_NETWORK,
+    POLICIES_REFUSED, REASON, REBUILD_DUE, RECORDS, REJECTED, REMINDER_DELAY_SECONDS, REMINDERS, REMINDERS_UNSENT,
+    RESTARTS, RESULT, RETRIES, ROWS_WRITTEN, SCORES, SCORES_DEGRADED, SKIPPED, STORE_FORGOT, STORE_READ_SECONDS,
+    TOO_LATE, VIEW, VISITS, VISITS_DISPLACED,
 };
 use metrics::{counter, gauge, histogram};
 
@@ -54,10 +57,10 @@ pub(super) fn register() {
     scores();
     reminders();
     for operation in REPEATED {
-        counter!(meter::RETRIES, "operation" => operation).increment(0);
+        counter!(RETRIES, "operation" => operation).increment(0);
     }
     for outcome in ["redriven", "dropped"] {
-        counter!(meter::DEAD_LETTERS_CLOSED, "outcome" => outcome).increment(0);
+        counter!(DEAD_LETTERS_CLOSED, "outcome" => outcome).increment(0);
     }
     for code in Code::ALL {
         counter!(HTTP_PROBLEMS, CODE => code.name()).increment(0);
@@ -68,26 +71,26 @@ pub(super) fn register() {
     gauge!(HTTP_INFLIGHT).increment(0.0);
     gauge!(HTTP_STREAMS).increment(0.0);
     drop(histogram!(LOG_APPEND_SECONDS));
-    counter!(meter::LOG_SYNCS).increment(0);
+    counter!(LOG_SYNCS).increment(0);
     counter!(POLICIES_REFUSED).increment(0);
 }
 
 fn family(family: Family) {
     let name = family.name();
     for outcome in ["applied", "skipped", "rejected"] {
-        counter!(meter::RECORDS, "family" => name, "outcome" => outcome).increment(0);
+        counter!(RECORDS, "family" => name, "outcome" => outcome).increment(0);
     }
     for reason in Skip::ALL {
-        counter!(meter::SKIPPED, "family" => name, "reason" => reason.name()).increment(0);
+        counter!(SKIPPED, "family" => name, "reason" => reason.name()).increment(0);
     }
     for code in CODES {
-        counter!(meter::REJECTED, "family" => name, "code" => code).increment(0);
+        counter!(REJECTED, "family" => name, "code" => code).increment(0);
     }
-    for counted in [meter::RESTARTS, meter::STORE_FORGOT, meter::ROWS_WRITTEN, meter::TOO_LATE] {
+    for counted in [RESTARTS, STORE_FORGOT, ROWS_WRITTEN, TOO_LATE] {
         counter!(counted, "family" => name).increment(0);
     }
-    gauge!(meter::REBUILD_DUE, "family" => name).increment(0.0);
-    drop(histogram!(meter::FLUSH_SECONDS, "family" => name));
+    gauge!(REBUILD_DUE, "family" => name).increment(0.0);
+    drop(histogram!(FLUSH_SECONDS, "family" => name));
     drop(histogram!(STORE_READ_SECONDS, FAMILY => name));
     for view in View::ALL.into_iter().filter(|view| view.family() == family) {
         for result in ["hit", "miss"] {
@@ -99,15 +102,15 @@ fn family(family: Family) {
 fn events() {
     for topic in Topic::ALL.into_iter().filter(|topic| *topic != Topic::DeadLetters) {
         counter!(EVENTS_ACCEPTED, FAMILY => topic.name()).increment(0);
-        counter!(meter::FIELDS_DROPPED, "family" => topic.name()).increment(0);
+        counter!(FIELDS_DROPPED, "family" => topic.name()).increment(0);
     }
     for level in ["asn", "country"] {
-        counter!(meter::LOGINS_WITHOUT_NETWORK, "level" => level).increment(0);
+        counter!(LOGINS_WITHOUT_NETWORK, "level" => level).increment(0);
     }
     for outcome in SETTLED {
-        counter!(meter::VISITS, "outcome" => outcome).increment(0);
+        counter!(VISITS, "outcome" => outcome).increment(0);
     }
-    counter!(meter::VISITS_DISPLACED).increment(0);
+    counter!(VISITS_DISPLACED).increment(0);
     for file in FILES {
         for result in ["loaded", "failed"] {
             counter!(ENRICH_LOADS, FILE => file, RESULT => result).increment(0);
@@ -133,12 +136,12 @@ fn scores() {
 
 fn reminders() {
     for status in [plan::Status::Sent, plan::Status::Withdrawn] {
-        counter!(meter::REMINDERS, "status" => status.name()).increment(0);
+        counter!(REMINDERS, "status" => status.name()).increment(0);
     }
     for (status, reasons) in UNSENT {
         for reason in reasons {
-            counter!(meter::REMINDERS_UNSENT, "status" => status.name(), "reason" => *reason).increment(0);
+            counter!(REMINDERS_UNSENT, "status" => status.name(), "reason" => *reason).increment(0);
         }
     }
-    drop(histogram!(meter::REMINDER_DELAY_SECONDS));
+    drop(histogram!(REMINDER_DELAY_SECONDS));
 }

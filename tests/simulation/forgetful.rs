@@ -22,7 +22,6 @@ use foretell_ports::log::Log;
 use foretell_ports::log::memory::Log as MemoryLog;
 use foretell_ports::store::memory::Store as MemoryStore;
 use foretell_ports::store::{Checkpoint, Flush, Row, Store};
-use foretell_telemetry::meter;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -282,6 +281,6 @@ fn fold() -> Logins {
 /// How often an assignment detected that the store had lost something.
 fn noticed(counted: &PrometheusHandle) -> u64 {
     let text = counted.render();
-    let lines = text.lines().filter(|line| line.starts_with(meter::STORE_FORGOT));
+    let lines = text.lines().filter(|line| line.starts_with(foretell_telemetry::STORE_FORGOT));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }

@@ -1,49 +1,12 @@
 //! Metrics of the loops: one function per counted event, so that names and labels are defined in one place.
 
+use crate::{
+    DEAD_LETTERS_CLOSED, FIELDS_DROPPED, FLUSH_SECONDS, LOG_SYNCS, LOGINS_WITHOUT_NETWORK, REBUILD_DUE, RECORDS,
+    REJECTED, REMINDER_DELAY_SECONDS, REMINDERS, REMINDERS_UNSENT, RESTARTS, RETRIES, ROWS_WRITTEN, SKIPPED, STOPPED,
+    STORE_FORGOT, TOO_LATE, VISITS, VISITS_DISPLACED,
+};
 use metrics::{counter, gauge, histogram};
 use std::time::Duration;
-
-/// Records by family and outcome: `applied`, `skipped`, `rejected`.
-pub const RECORDS: &str = "foretell_records_total";
-/// Skipped records by family and reason: `repeated`, `erased`, `unchanged`, `no_room`, `impossible`.
-pub const SKIPPED: &str = "foretell_skipped_records_total";
-/// Logins that were folded without a level of their address; by level: `asn`, `country`.
-pub const LOGINS_WITHOUT_NETWORK: &str = "foretell_logins_without_network_total";
-/// Unknown fields and extension attributes that were dropped from new records because they exceeded the limits of an
-/// event; by family.
-pub const FIELDS_DROPPED: &str = "foretell_unknown_fields_dropped_total";
-/// Rejected records by family and code.
-pub const REJECTED: &str = "foretell_rejected_records_total";
-/// Dead letters that were closed, by outcome: `redriven`, `dropped`.
-pub const DEAD_LETTERS_CLOSED: &str = "foretell_dead_letters_closed_total";
-/// Events that arrived too late to change anything, such as a report of an old login; by family.
-pub const TOO_LATE: &str = "foretell_events_too_late_total";
-/// Visits with a known outcome, by outcome: `attended`, `missed`, `cancelled`, `late_cancelled`, `deleted`.
-pub const VISITS: &str = "foretell_visits_total";
-/// Upcoming visits that were dropped from a full row of a client for an earlier one.
-pub const VISITS_DISPLACED: &str = "foretell_visits_displaced_total";
-/// Duration of flushes in seconds, by family.
-pub const FLUSH_SECONDS: &str = "foretell_flush_seconds";
-/// Rows written by flushes, by family.
-pub const ROWS_WRITTEN: &str = "foretell_rows_written_total";
-/// Syncs of segment files of the embedded log: one for each partition that a group commit touched.
-pub const LOG_SYNCS: &str = "foretell_disk_log_syncs_total";
-/// Operations repeated because a dependency was unavailable, by operation.
-pub const RETRIES: &str = "foretell_port_retries_total";
-/// Partitions that started over from the store's checkpoint, by family.
-pub const RESTARTS: &str = "foretell_pipeline_restarts_total";
-/// Assignments at which the store had lost acknowledged writes, by family. Alert on any increase.
-pub const STORE_FORGOT: &str = "foretell_store_forgot_total";
-/// Partitions that are stopped because too many of their records are rejected; by family and partition.
-pub const STOPPED: &str = "foretell_partition_stopped";
-/// Whether the views of a family were folded with rules that differ from this process's; by family.
-pub const REBUILD_DUE: &str = "foretell_rebuild_due";
-/// Reminders by status: `sent`, `withdrawn`.
-pub const REMINDERS: &str = "foretell_reminders_total";
-/// Reminders that were due but not sent, by status (`deferred`, `suppressed`, `failed`) and reason.
-pub const REMINDERS_UNSENT: &str = "foretell_reminders_unsent_total";
-/// Seconds from the due time of a reminder to its record on the topic.
-pub const REMINDER_DELAY_SECONDS: &str = "foretell_reminder_delay_seconds";
 
 /// Records were folded, and their rows are acknowledged.
 pub fn folded(family: &'static str, applied: u64, skipped: impl Iterator<Item = (&'static str, u64)>) {

@@ -27,14 +27,16 @@ fn a_seed_is_a_file_and_thresholds_go_into_a_policy() {
     let (policy, plot) = (deployment.scratch_file("policy.toml"), deployment.scratch_file("curves.svg"));
     std::fs::write(&policy, "# Ours.\nchallenge_at = 0.5 # to be replaced\n").expect("written");
     let (policy_text, plot_text) = (policy.to_str().expect("text"), plot.to_str().expect("text"));
-    let asked = ["calibrate", "logins", &file, "--target-tpr", "0.9", "--policy", policy_text, "--plot", plot_text];
-    let table = deployment.output(&asked);
+    let calibration =
+        ["calibrate", "logins", &file, "--target-tpr", "0.9", "--policy", policy_text, "--plot", plot_text];
+    let table = deployment.output(&calibration);
     assert!(table.contains("thresholds that catch 90.00 % of the attacks"), "{table}");
     assert!(std::fs::read_to_string(&plot).expect("drawn").starts_with("<svg"));
     let policy = std::fs::read_to_string(&policy).expect("written");
     assert!(policy.starts_with("# Ours.\nchallenge_at = ") && policy.contains(" # to be replaced\n"), "{policy}");
 
-    let json: Value = serde_json::from_str(&deployment.output(&[&asked[..], &["--json"]].concat())).expect("JSON");
+    let json: Value =
+        serde_json::from_str(&deployment.output(&[&calibration[..], &["--json"]].concat())).expect("JSON");
     let threshold = json["thresholds"]["challenge_at"].as_f64().expect("a threshold");
     assert!(policy.contains(&format!("challenge_at = {threshold} #")), "{threshold}: {policy}");
     for curve in json["curves"].as_array().expect("curves") {
@@ -76,7 +78,7 @@ fn what_cannot_be_simulated_or_calibrated_is_reported() {
     std::fs::write(&policy, "challenge_at = \"low\"\n").expect("written");
     let policy = policy.to_str().expect("text");
     let nowhere = "/nowhere/simulated.jsonl";
-    for (arguments, told) in [
+    for (arguments, expected) in [
         (&["simulate", "logins", "--users", "0"][..], "0 users: 1 to 100000"),
         (&["simulate", "logins", "--users", "1", "--days", "9999"], "9999 days: 1 to 731"),
         (&["simulate", "logins", "--users", "1", "--days", "1", "--output", nowhere], "cannot write /nowhere/"),
@@ -84,16 +86,16 @@ fn what_cannot_be_simulated_or_calibrated_is_reported() {
         (&["calibrate", "logins", nowhere], "cannot open /nowhere/"),
         (&["calibrate", "logins", file, "--policy", policy], "challenge_at"),
     ] {
-        let said = deployment.failure(1, arguments);
-        assert!(said.starts_with("foretell: ") && said.contains(told), "{arguments:?}: {said}");
+        let messages = deployment.failure(1, arguments);
+        assert!(messages.starts_with("foretell: ") && messages.contains(expected), "{arguments:?}: {messages}");
     }
     let empty = deployment.scratch_file("empty.jsonl");
     std::fs::write(&empty, "").expect("written");
-    let said = deployment.failure(1, &["calibrate", "logins", empty.to_str().expect("text")]);
-    assert!(said.contains("no legitimate login has a score"), "{said}");
+    let messages = deployment.failure(1, &["calibrate", "logins", empty.to_str().expect("text")]);
+    assert!(messages.contains("no legitimate login has a score"), "{messages}");
     for arguments in [&["calibrate", "logins"][..], &["calibrate", "logins", file, "--target-tpr", "2"], &["simulate"]]
     {
-        let said = deployment.failure(2, arguments);
-        assert!(said.contains("--help"), "{arguments:?}: {said}");
+        let messages = deployment.failure(2, arguments);
+        assert!(messages.contains("--help"), "{arguments:?}: {messages}");
     }
 }

@@ -23,7 +23,7 @@ fn settings_are_checked_and_printed() {
 
     let dumped = with("[http]\nlisten = \"127.0.0.1:1\"\n[reads]\nstale_ms_max = 7\n", &["config", "dump"]);
     let dumped: toml::Table = stdout(&dumped).parse().expect("TOML");
-    assert_eq!(dumped["http"]["listen"].as_str(), Some("127.0.0.1:1"), "the file stands over the defaults");
+    assert_eq!(dumped["http"]["listen"].as_str(), Some("127.0.0.1:1"), "the file takes precedence over the defaults");
     assert_eq!(dumped["reads"]["stale_ms_max"].as_integer(), Some(7));
     let flag = with("[http]\nlisten = \"127.0.0.1:1\"\n", &["config", "dump", "--listen", "127.0.0.1:2"]);
     let flag: toml::Table = stdout(&flag).parse().expect("TOML");
@@ -32,7 +32,7 @@ fn settings_are_checked_and_printed() {
     let defaults: toml::Table = deployment.output(&["config", "dump", "--defaults"]).parse().expect("TOML");
     assert_eq!(defaults["log"].as_str(), Some("disk:./data"));
 
-    for (text, told) in [
+    for (text, expected) in [
         ("[http]\nlisen = \"127.0.0.1:1\"\n", "Did you mean `listen`?"),
         ("[htpp]\nlisten = \"127.0.0.1:1\"\n", "Did you mean `http`?"),
         ("[http]\nrequests_max = \"many\"\n", "setting http.requests_max"),
@@ -41,8 +41,8 @@ fn settings_are_checked_and_printed() {
         for command in [&["config", "check"][..], &["serve"], &["migrate"]] {
             let refused = with(text, command);
             assert_eq!((refused.status.code(), stdout(&refused).as_str()), (Some(1), ""), "{command:?}");
-            let said = stderr(&refused);
-            assert!(said.starts_with("foretell: ") && said.contains(told), "{said}");
+            let messages = stderr(&refused);
+            assert!(messages.starts_with("foretell: ") && messages.contains(expected), "{messages}");
         }
     }
     let missing = deployment.failure(1, &["--config", "/nowhere.toml", "config", "check"]);
@@ -87,8 +87,8 @@ fn a_wrong_command_line_exits_2_and_prints_the_usage() {
         &["health"],
         &["inspect", "row", "user"],
     ] {
-        let said = deployment.failure(2, arguments);
-        assert!(said.starts_with("error: ") && said.contains("--help"), "{arguments:?}: {said}");
+        let messages = deployment.failure(2, arguments);
+        assert!(messages.starts_with("error: ") && messages.contains("--help"), "{arguments:?}: {messages}");
     }
 }
 
@@ -99,13 +99,13 @@ fn a_file_that_cannot_be_imported_is_refused_whole() {
     let good = facts::event("1", "login.succeeded", 0, &json!({"user_id": "u", "ip": "192.0.2.1"}));
     let bad = facts::event("2", "login.succeeded", 0, &json!({"user_id": "u"}));
     std::fs::write(&file, format!("{good}\n{bad}\n")).expect("written");
-    let said = deployment.failure(1, &["import", "logins", file.to_str().expect("text"), "--format", "events"]);
-    assert!(said.contains("2") && said.contains("ip"), "the line and the field: {said}");
-    let said = deployment.failure(1, &["import", "logins", "/nowhere.csv", "--format", "rba"]);
-    assert!(said.contains("/nowhere.csv"), "{said}");
+    let messages = deployment.failure(1, &["import", "logins", file.to_str().expect("text"), "--format", "events"]);
+    assert!(messages.contains("2") && messages.contains("ip"), "the line and the field: {messages}");
+    let messages = deployment.failure(1, &["import", "logins", "/nowhere.csv", "--format", "rba"]);
+    assert!(messages.contains("/nowhere.csv"), "{messages}");
     assert!(!deployment.scratch().join("data").exists(), "nothing was opened");
-    let said = deployment.failure(1, &["inspect", "topics"]);
-    assert!(said.contains("there is no directory") && said.contains("foretell serve"), "{said}");
+    let messages = deployment.failure(1, &["inspect", "topics"]);
+    assert!(messages.contains("there is no directory") && messages.contains("foretell serve"), "{messages}");
     assert!(!deployment.scratch().join("data").exists(), "who looks makes nothing");
 }
 
@@ -162,8 +162,8 @@ fn files_of_windows_tools_are_read_by_every_command() {
         ("thresholds", vec!["calibrate", "logins", text(&history), "--policy", text(&utf16("policy.toml", policy))]),
         ("a patch", vec!["dead-letters", "redrive", "2/17", "--patch", text(&utf16("patch.json", "[]"))]),
     ] {
-        let said = deployment.failure(1, &arguments);
-        assert!(said.contains("UTF-16"), "{name}: {said}");
+        let messages = deployment.failure(1, &arguments);
+        assert!(messages.contains("UTF-16"), "{name}: {messages}");
     }
 }
 
@@ -184,12 +184,12 @@ fn deep_documents_are_refused_by_every_command() {
         &["policy", "test", file, "--against", history],
         &["calibrate", "logins", history, "--policy", file],
     ] {
-        let said = deployment.failure(1, arguments);
-        assert!(said.contains("nests deeper than 32 levels"), "{arguments:?}: {said}");
+        let messages = deployment.failure(1, arguments);
+        assert!(messages.contains("nests deeper than 32 levels"), "{arguments:?}: {messages}");
     }
     let keyed = Deployment::with(|_| vec![("HTTP__API_KEYS_FILE", file.to_owned())]);
-    let said = keyed.failure(1, &["serve"]);
-    assert!(said.contains("nests deeper than 32 levels"), "{said}");
+    let messages = keyed.failure(1, &["serve"]);
+    assert!(messages.contains("nests deeper than 32 levels"), "{messages}");
 }
 
 fn records(topic: &Value) -> i64 {

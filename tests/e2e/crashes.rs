@@ -100,8 +100,8 @@ async fn survives_kills_of_the_service(deployment: Deployment) {
         assert!((*total..=total + KILLS * 1_000).contains(&records), "{records}: a batch a kill may be there twice");
     }
     assert_same(&files.undisturbed().await, &folded(&deployment).await);
-    let told = deployment.output(&["verify"]);
-    assert!(told.ends_with("; 0 differ\n"), "{told}");
+    let output = deployment.output(&["verify"]);
+    assert!(output.ends_with("; 0 differ\n"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,13 +128,13 @@ async fn survives_kills_of_the_import(deployment: Deployment, journals: PathBuf)
         }
         let before = journalled(&journals, *total);
         assert!(interruptions > 0, "{before} of {total}: it was interrupted in between");
-        let told = deployment.output(&arguments);
+        let output = deployment.output(&arguments);
         let resumed = format!("{} events appended, {before} were there before", total - before);
-        assert!(told.starts_with(&resumed), "{told}: {resumed}");
+        assert!(output.starts_with(&resumed), "{output}: {resumed}");
         let records = deployment.records(topic).await;
         assert!((*total..=total + KILLS * 1_000).contains(&(records as u64)), "{records} of {total}");
-        let told = deployment.output(&arguments);
-        assert!(told.starts_with(&format!("0 events appended, {total} were there before")), "{told}");
+        let output = deployment.output(&arguments);
+        assert!(output.starts_with(&format!("0 events appended, {total} were there before")), "{output}");
         assert_eq!(deployment.records(topic).await, records, "a finished file is not appended again");
     }
     assert_same(&files.undisturbed().await, &folded(&deployment).await);

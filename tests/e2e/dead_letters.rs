@@ -48,13 +48,14 @@ async fn mended(deployment: &Deployment) {
     assert_eq!(listed(deployment, &["--key", "default:ada"]), std::slice::from_ref(&no_ip));
     assert_eq!(listed(deployment, &["--until", "2026-01-01T00:00:00Z"]), Vec::<Value>::new());
     let cut = deployment.run(&["dead-letters", "list", "--limit", "2"]);
-    let (table, said) = (stdout(&cut), stderr(&cut));
+    let (table, messages) = (stdout(&cut), stderr(&cut));
     assert!(table.starts_with("ID ") && table.lines().count() == 5, "{table}");
-    assert!(said.contains("there are more than 2"), "{said}");
+    assert!(messages.contains("there are more than 2"), "{messages}");
 
     let shown = deployment.output(&["dead-letters", "show", id(&no_ip)]);
-    for told in ["MISSING_FIELD at /data/ip", "default:ada", "content-type: application/cloudevents+json", "no-ip"] {
-        assert!(shown.contains(told), "{told}: {shown}");
+    for expected in ["MISSING_FIELD at /data/ip", "default:ada", "content-type: application/cloudevents+json", "no-ip"]
+    {
+        assert!(shown.contains(expected), "{expected}: {shown}");
     }
     let shown = deployment.output(&["dead-letters", "show", id(&malformed)]);
     assert!(shown.contains("MALFORMED_JSON") && !shown.contains('\u{1b}'), "{shown:?}");
@@ -126,13 +127,13 @@ async fn a_wrong_command_line_changes_nothing() {
         &["drop", "0/1", "--reason", " "],
         &["drop", "--reason", "all of them"],
     ] {
-        let said = deployment.failure(2, &[&["dead-letters"], arguments].concat());
-        assert!(said.starts_with("error: ") && said.contains("--help"), "{arguments:?}: {said}");
+        let messages = deployment.failure(2, &[&["dead-letters"], arguments].concat());
+        assert!(messages.starts_with("error: ") && messages.contains("--help"), "{arguments:?}: {messages}");
     }
     let patch = scratch.to_str().expect("text");
-    let said = deployment.failure(1, &["dead-letters", "redrive", "--topic", "logins", "--patch", patch]);
-    assert!(said.contains("is no JSON Patch"), "{said}");
-    let said = deployment.failure(1, &["dead-letters", "redrive", "0/7", "--patch", "/nowhere.json"]);
-    assert!(said.contains("/nowhere.json"), "{said}");
+    let messages = deployment.failure(1, &["dead-letters", "redrive", "--topic", "logins", "--patch", patch]);
+    assert!(messages.contains("is no JSON Patch"), "{messages}");
+    let messages = deployment.failure(1, &["dead-letters", "redrive", "0/7", "--patch", "/nowhere.json"]);
+    assert!(messages.contains("/nowhere.json"), "{messages}");
     assert!(!deployment.scratch().join("data").exists(), "nothing was opened");
 }

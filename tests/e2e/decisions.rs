@@ -63,7 +63,7 @@ fn by_reason(decisions: &[(Value, Option<&str>)]) -> BTreeMap<String, (u64, u64,
     counts
 }
 
-async fn told_and_reported(deployment: &Deployment) {
+async fn labelled_and_reported(deployment: &Deployment) {
     let mut service = Service::ready(deployment, &[]).await;
     begun(&service).await;
     let decisions = scored(&service).await;
@@ -84,8 +84,8 @@ async fn told_and_reported(deployment: &Deployment) {
         _ => None,
     };
     for (n, decision) in decisions.iter().enumerate() {
-        if let Some(said) = labels(n) {
-            label(&service, decision, said).await;
+        if let Some(stated) = labels(n) {
+            label(&service, decision, stated).await;
         }
     }
     let mut outcome = attempt(0);
@@ -158,10 +158,10 @@ async fn verdicts(ports: &foretell::app::Ports) -> Vec<Option<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_in_a_directory_are_listed_and_reported() {
-    told_and_reported(&Deployment::disk()).await;
+    labelled_and_reported(&Deployment::disk()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_on_a_cluster_are_listed_and_reported() {
-    told_and_reported(&Deployment::cluster()).await;
+    labelled_and_reported(&Deployment::cluster()).await;
 }

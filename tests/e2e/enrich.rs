@@ -34,16 +34,19 @@ async fn a_service_without_its_files_serves_and_takes_them_up_when_they_come() {
     deployment.set("ENRICH__GEO_CITY", city.to_str().expect("text"));
     deployment.set("ENRICH__DENY_LISTS", deny.to_str().expect("text"));
     deployment.set("ENRICH__RELOAD_MS", "100");
-    let said = deployment.failure(1, &["config", "check"]);
-    assert!(said.contains("geo_city") && said.contains("deny.netset") && said.contains("No such file"), "{said}");
+    let messages = deployment.failure(1, &["config", "check"]);
+    assert!(
+        messages.contains("geo_city") && messages.contains("deny.netset") && messages.contains("No such file"),
+        "{messages}"
+    );
 
     let service = Service::ready(&deployment, &[]).await;
-    let asked = json!({"user_id": "ada", "ip": "203.0.113.7"});
+    let attempt = json!({"user_id": "ada", "ip": "203.0.113.7"});
     let login = |id: &str, ip: &str| {
         facts::event(id, "login.succeeded", 1_767_225_600_000, &json!({"user_id": "ada", "ip": ip}))
     };
     service.fold(&[login("before", "203.0.113.7")]).await;
-    let warnings = async || service.post("/v1/risk/logins", &asked).await.good()["warnings"].clone();
+    let warnings = async || service.post("/v1/risk/logins", &attempt).await.good()["warnings"].clone();
     assert_eq!(warnings().await, json!(["GEO_UNAVAILABLE", "LIST_UNAVAILABLE"]));
 
     place(&city, "IE", now_s());
@@ -51,7 +54,7 @@ async fn a_service_without_its_files_serves_and_takes_them_up_when_they_come() {
     until("the files are taken up", async || (warnings().await == json!([])).then_some(())).await;
     service.fold(&[login("after", "203.0.113.7"), login("elsewhere", "198.51.100.1")]).await;
     let codes = async || {
-        let score = service.post("/v1/risk/logins", &asked).await.good();
+        let score = service.post("/v1/risk/logins", &attempt).await.good();
         score["reasons"].as_array().expect("reasons").iter().map(|reason| reason["code"].clone()).collect::<Vec<_>>()
     };
     assert!(codes().await.contains(&json!("DENYLISTED_NETWORK")), "{:?}", codes().await);
@@ -90,12 +93,12 @@ async fn an_import_and_a_backtest_resolve_addresses_as_a_service_does() {
         facts::event(&format!("login-{n}"), "login.succeeded", 1_767_225_600_000 + n * 60_000, &data).to_string()
     };
     let home = |n| login(n, json!({"user_id": "ada", "ip": "203.0.113.7"}));
-    let said = login(9, json!({"user_id": "ada", "ip": "203.0.113.7", "country": "NO"}));
-    std::fs::write(&file, [home(1), home(2), home(3), said].join("\n")).expect("written");
+    let messages = login(9, json!({"user_id": "ada", "ip": "203.0.113.7", "country": "NO"}));
+    std::fs::write(&file, [home(1), home(2), home(3), messages].join("\n")).expect("written");
     let (city, file) = (city.to_str().expect("text"), file.to_str().expect("text"));
     deployment.output(&["import", "logins", file, "--format", "events", "--geo-city", city]);
     let service = Service::ready(&deployment, &[]).await;
-    assert_eq!(countries(&deployment)["successes"], 3, "and the one that says NO is not Irish");
+    assert_eq!(countries(&deployment)["successes"], 3, "and the one with the country NO is not Irish");
     service.process.stop().await;
     let last = |arguments: &[&str]| {
         let rows = deployment.output(&[&["evaluate", "logins", file, "--format", "events"], arguments].concat());

@@ -22,9 +22,9 @@ async fn a_directory_in_use_is_left_alone_and_the_second_process_names_the_first
     let first = Service::ready(&deployment, &[]).await;
     let mut second = Service::start(&deployment, &[]);
     assert_eq!(second.process.end().await.code(), Some(1));
-    let said = second.process.stderr();
+    let messages = second.process.stderr();
     let pid = std::fs::read_to_string(deployment.scratch().join("data/lock")).expect("readable");
-    assert!(said.contains(&format!("is in use by another process (pid {})", pid.trim())), "{said}");
+    assert!(messages.contains(&format!("is in use by another process (pid {})", pid.trim())), "{messages}");
     let taken = deployment.failure(1, &["serve", "--listen", first.url.trim_start_matches("http://")]);
     assert!(taken.contains("cannot listen on"), "{taken}");
     first.get("/readyz").await.good();
@@ -47,15 +47,15 @@ async fn a_service_ends_when_its_log_cannot_be_synced() {
     let answer = service.answer(request.body(event)).await;
     assert_eq!((answer.status, answer.body["code"].as_str()), (503, Some("LOG_UNAVAILABLE")), "{}", answer.body);
     assert_eq!(service.process.end().await.code(), Some(1));
-    let said = service.process.stderr();
-    assert!(said.contains("cannot append: ") && said.contains("data/log/logins/"), "{said}");
+    let messages = service.process.stderr();
+    assert!(messages.contains("cannot append: ") && messages.contains("data/log/logins/"), "{messages}");
 }
 
 #[test]
 fn without_keys_only_loopback_is_served() {
     let deployment = Deployment::disk();
-    let said = deployment.failure(1, &["serve", "--listen", &format!("0.0.0.0:{}", free_port())]);
-    assert!(said.contains("--insecure"), "{said}");
+    let messages = deployment.failure(1, &["serve", "--listen", &format!("0.0.0.0:{}", free_port())]);
+    assert!(messages.contains("--insecure"), "{messages}");
 }
 
 /// A service that waits for a cluster that is not available.
@@ -76,8 +76,8 @@ async fn waits(log: Option<String>, store: Option<String>, what: &str) {
     assert_eq!(answer["code"], "STARTING", "{answer}");
     service.get("/livez").await.good();
     assert_eq!(service.get("/v1/users/ada").await.status, 503);
-    let said = service.process.stderr();
-    assert!(!said.contains("ERROR"), "no action is needed yet: {said}");
+    let messages = service.process.stderr();
+    assert!(!messages.contains("ERROR"), "no action is needed yet: {messages}");
     let began = Instant::now();
     service.process.stop().await;
     assert!(began.elapsed() < Duration::from_secs(10), "it ended after {:?}", began.elapsed());

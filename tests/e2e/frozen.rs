@@ -20,8 +20,8 @@ async fn until_members(deployment: &Deployment, count: usize) {
 
 /// The partitions of logins and appointments that a process has begun to fold since this length of its log; at debug.
 fn taken_over(service: &Service, since: usize) -> BTreeSet<Place> {
-    let said = service.process.stderr();
-    let lines = said[since..].lines().filter(|line| line.contains(" folding topic="));
+    let logged = service.process.stderr();
+    let lines = logged[since..].lines().filter(|line| line.contains(" folding topic="));
     let places = lines.filter_map(|line| {
         let field = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name));
         let topic = field("topic=").expect("a topic");
@@ -78,19 +78,19 @@ async fn a_process_that_wakes_after_its_session_harms_nothing_that_the_other_has
     const FREEZES: u64 = 6;
     let (deployment, workers) = two_workers().await;
     let stream = Stream::open(&deployment, Story::new(System.now_ms(), 12_000, 2_000), 1).await;
-    let (mut torn, mut said) = (0, 0);
+    let (mut torn, mut logged) = (0, 0);
     for round in 0..FREEZES {
         // The last one to join has what it has begun to fold since then, which is half; the other one has the rest.
         let (frozen, joined) = if round % 2 == 0 { (&workers[0], &workers[1]) } else { (&workers[1], &workers[0]) };
-        until_half(joined, said).await;
-        let owned = &stream.places() - &taken_over(joined, said);
+        until_half(joined, logged).await;
+        let owned = &stream.places() - &taken_over(joined, logged);
         let at = stream.halt(&frozen.process, (round, FREEZES), &owned).await;
         torn += u64::from(stream.ahead(&at).await.keys().any(|place| owned.contains(place)));
         until_members(&deployment, 1).await;
         let lagged: Vec<Place> = at.behind().collect();
         let passed = |seen: &Positions| lagged.iter().all(|place| seen.next(*place) > at.next(*place));
         stream.until("the other one has continued where the frozen one stopped", passed).await;
-        said = frozen.process.stderr().len();
+        logged = frozen.process.stderr().len();
         frozen.process.signal("CONT");
         until_members(&deployment, 2).await;
     }

@@ -66,11 +66,11 @@ async fn both_deployments_answer_alike_from_the_same_rows() {
         let events = (VISITS - faulty) * 2;
         for (import, events, skipped) in [(&logins, SAMPLE_ROWS as u64, 0), (&visits, events, faulty)] {
             for before in [0, events] {
-                let mut told: Value = serde_json::from_str(&deployment.output(import)).expect("JSON");
-                let journal = told["journal"].take();
+                let mut output: Value = serde_json::from_str(&deployment.output(import)).expect("JSON");
+                let journal = output["journal"].take();
                 assert!(Path::new(journal.as_str().expect("a path")).is_file(), "{journal}");
                 assert_eq!(
-                    told,
+                    output,
                     json!({
                         "events": events,
                         "before": before,
@@ -157,10 +157,10 @@ async fn an_import_refuses_the_same_events_whichever_way_they_go() {
     let file = whole.scratch_file("export.jsonl");
     std::fs::write(&file, format!("\u{feff}{export}\r\n")).expect("written");
     let import = ["import", "logins", file.to_str().expect("text"), "--format", "events"];
-    for told in
+    for output in
         [alone.output(&import), whole.output(&import), alone.output(&[&import[..], &["--to", &service.url]].concat())]
     {
-        assert!(told.starts_with("1 events appended") && told.contains("1 unknown fields left out"), "{told}");
+        assert!(output.starts_with("1 events appended") && output.contains("1 unknown fields left out"), "{output}");
     }
     service.process.stop().await;
     assert_eq!((alone.records(Topic::Logins).await, whole.records(Topic::Logins).await), (1, 2));
@@ -193,8 +193,8 @@ async fn a_backup_taken_during_an_import_is_a_directory_to_serve() {
     let url = format!("disk:{}", copy.display());
     let restored = Deployment::with(|_| vec![("LOG", url.clone()), ("STORE", url.clone())]);
     let service = Service::ready(&restored, &[]).await;
-    let told = restored.output(&["verify"]);
-    assert!(told.contains(&format!("the fold of {records} offsets")) && told.ends_with("; 0 differ\n"), "{told}");
+    let output = restored.output(&["verify"]);
+    assert!(output.contains(&format!("the fold of {records} offsets")) && output.ends_with("; 0 differ\n"), "{output}");
     // The import continues where the backup left it: at most the batch in progress is sent again.
     restored.output(&import);
     assert!(restored.output(&["verify", "user"]).ends_with("; 0 differ\n"));

@@ -125,23 +125,23 @@ fn words(arguments: &str) -> Vec<&str> {
 }
 
 /// The last line contains the whole message; only a few lines of the log may precede it.
-fn check(arguments: &str, said: &str, expected: &[&str]) {
-    let last = said.trim_end().lines().last().unwrap_or_default();
-    assert!(last.starts_with("foretell: "), "{arguments}: {said}");
+fn check(arguments: &str, messages: &str, expected: &[&str]) {
+    let last = messages.trim_end().lines().last().unwrap_or_default();
+    assert!(last.starts_with("foretell: "), "{arguments}: {messages}");
     for words in expected {
         assert!(last.contains(words), "{arguments}: {words:?} in {last}");
     }
-    assert!(said.lines().count() <= 4, "{arguments}: it is not buried: {said}");
+    assert!(messages.lines().count() <= 4, "{arguments}: it is not buried: {messages}");
 }
 
 #[test]
 fn the_last_line_of_a_mistake_names_the_place_the_bound_and_the_next_step() {
     let deployment = with_files(Deployment::disk());
     for (arguments, expected) in USAGE {
-        let said = deployment.failure(2, &words(arguments));
-        assert!(said.starts_with("error: "), "{arguments}: {said}");
+        let messages = deployment.failure(2, &words(arguments));
+        assert!(messages.starts_with("error: "), "{arguments}: {messages}");
         for words in expected {
-            assert!(said.contains(words), "{arguments}: {words:?} in {said}");
+            assert!(messages.contains(words), "{arguments}: {words:?} in {messages}");
         }
     }
     for (arguments, expected) in FAILURES {
@@ -158,16 +158,16 @@ fn the_last_line_of_a_mistake_names_the_place_the_bound_and_the_next_step() {
 async fn a_service_prints_its_address_which_leads_to_its_documentation() {
     let deployment = Deployment::disk();
     let service = Service::ready(&deployment, &[]).await;
-    let said = until("it reports that it is ready", async || {
-        let said = service.process.stderr();
-        said.contains("after_ms").then_some(said)
+    let messages = until("it reports that it is ready", async || {
+        let messages = service.process.stderr();
+        messages.contains("after_ms").then_some(messages)
     })
     .await;
-    let listening = said.lines().find(|line| line.contains("listening")).expect("a line");
+    let listening = messages.lines().find(|line| line.contains("listening")).expect("a line");
     for words in [&service.url, &format!("{}/docs", service.url), "/metrics", "waits_for", "disk:"] {
         assert!(listening.contains(words), "{words:?} in {listening}");
     }
-    assert!(said.lines().count() <= 10, "a start is a few lines: {said}");
+    assert!(messages.lines().count() <= 10, "a start is a few lines: {messages}");
 
     let client = Client::builder().redirect(redirect::Policy::none()).build().expect("a client");
     let root = client.get(&service.url).send().await.expect("an answer");

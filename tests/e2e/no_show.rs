@@ -77,7 +77,7 @@ fn row<'a>(rows: &'a Value, name: &str) -> &'a Value {
     all.find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name}: {rows}"))
 }
 
-async fn told_and_drawn(deployment: &Deployment) {
+async fn reported_and_plotted(deployment: &Deployment) {
     let service = Service::ready(deployment, &[]).await;
     let (starts_ms, scores) = announced(&service).await;
     assert_eq!(counts(&report(deployment, &[])["total"]), [0; 5], "none has begun");
@@ -117,16 +117,16 @@ async fn told_and_drawn(deployment: &Deployment) {
     }
     assert_eq!(counts(&report(deployment, &["--until", &rfc3339(starts_ms)])["total"]), [0; 5]);
     assert_eq!(counts(&report(deployment, &["--tenant", "other"])["total"]), [0; 5]);
-    let said = deployment.failure(1, &["report", "no-show", "--svg", "/nowhere/at/all.svg"]);
-    assert!(said.contains("cannot write /nowhere/at/all.svg"), "{said}");
+    let messages = deployment.failure(1, &["report", "no-show", "--svg", "/nowhere/at/all.svg"]);
+    assert!(messages.contains("cannot write /nowhere/at/all.svg"), "{messages}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn visits_in_a_directory_are_reported_and_drawn() {
-    told_and_drawn(&Deployment::disk()).await;
+    reported_and_plotted(&Deployment::disk()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn visits_on_a_cluster_are_reported_and_drawn() {
-    told_and_drawn(&Deployment::cluster()).await;
+    reported_and_plotted(&Deployment::cluster()).await;
 }

@@ -90,8 +90,8 @@ async fn an_import_that_an_earlier_version_finished_is_finished() {
     let deployment = deployment();
     for (kind, file, events) in [("logins", "logins.jsonl", 400), ("appointments", "visits.jsonl", 617)] {
         let again = deployment.run(&["import", kind, file, "--format", "events"]);
-        let said = stdout(&again) + &stderr(&again);
-        assert!(said.contains(&format!("0 events appended, {events} were there before")), "{said}");
+        let messages = stdout(&again) + &stderr(&again);
+        assert!(messages.contains(&format!("0 events appended, {events} were there before")), "{messages}");
     }
 }
 

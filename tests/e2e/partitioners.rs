@@ -51,8 +51,8 @@ async fn a_wrong_partitioner_is_warned_of_once_with_its_setting_and_its_records_
     let deployment = Deployment::cluster();
     let service = Service::ready(&deployment, &[]).await;
     let warned = |service: &Service| -> Vec<String> {
-        let said = service.process.stderr();
-        said.lines().filter(|line| line.contains("in a wrong partition of")).map(str::to_owned).collect()
+        let messages = service.process.stderr();
+        messages.lines().filter(|line| line.contains("in a wrong partition of")).map(str::to_owned).collect()
     };
     let mut letters = 0;
     for (round, (partitioner, setting)) in

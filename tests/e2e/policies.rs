@@ -26,16 +26,16 @@ async fn put(service: &Service, document: &Value) -> Value {
 
 /// The decision and the version of the policy for an attempt from a phone.
 async fn judged(service: &Service) -> (String, String) {
-    let asked = json!({"user_id": "ada", "ip": "198.51.100.7", "device_id": "phone"});
-    let score = service.post("/v1/risk/logins", &asked).await.good();
+    let attempt = json!({"user_id": "ada", "ip": "198.51.100.7", "device_id": "phone"});
+    let score = service.post("/v1/risk/logins", &attempt).await.good();
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     (text(&score["decision"]), text(&score["policy"]["version"]))
 }
 
 fn assert_verified(deployment: &Deployment) {
-    let said = deployment.output(&["verify", "policy", "--json"]);
-    let last: Value = serde_json::from_str(said.lines().last().expect("a summary")).expect("JSON");
-    assert_eq!(last["differences"], 0, "{said}");
+    let messages = deployment.output(&["verify", "policy", "--json"]);
+    let last: Value = serde_json::from_str(messages.lines().last().expect("a summary")).expect("JSON");
+    assert_eq!(last["differences"], 0, "{messages}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,11 +89,11 @@ fn reminders_on_the_command_line(deployment: &Deployment, file: &dyn Fn(&str, &s
     let kind = ["--kind", "reminders"];
     let steps = "[[steps]]\nid = \"day\"\nbefore_days = 1\n";
     let good = file("steps.toml", steps);
-    let said = deployment.output(&[&["policy", "check", &good], &kind[..]].concat());
-    assert!(said.contains("it has 1 steps"), "{said}");
+    let messages = deployment.output(&[&["policy", "check", &good], &kind[..]].concat());
+    assert!(messages.contains("it has 1 steps"), "{messages}");
     let bad = file("bad-steps.toml", "[[steps]]\nid = \"day\"\nbefore_days = 31\n");
-    let said = deployment.failure(1, &[&["policy", "check", &bad], &kind[..]].concat());
-    assert!(said.contains("/steps/0/before_days: 1 to 30"), "{said}");
+    let messages = deployment.failure(1, &[&["policy", "check", &bad], &kind[..]].concat());
+    assert!(messages.contains("/steps/0/before_days: 1 to 30"), "{messages}");
     let booked = json!({"appointment_id": "v", "client_id": "c", "starts_at": "2026-06-10T12:00:00Z"});
     let cancelled = json!({"appointment_id": "v", "client_id": "c"});
     let lines = [("booked", 1_780_000_000_000, booked), ("cancelled", 1_781_080_000_000, cancelled)];
@@ -103,11 +103,11 @@ fn reminders_on_the_command_line(deployment: &Deployment, file: &dyn Fn(&str, &s
         .collect();
     let events = file("events.jsonl", &lines.join("\n"));
     let test = ["policy", "test", &good, "--against", &events];
-    let told = deployment.output(&[&test, &kind[..]].concat());
-    let lines: Vec<_> = told.lines().collect();
-    assert_eq!(lines[0], "2026-06-09T12:00:00.000Z  c  v  announced day  sms", "{told}");
-    assert_eq!(lines[1], "2026-06-10T08:26:40.000Z  c  v  withdrawn -  cancelled", "{told}");
-    assert!(told.contains("1  announced day") && told.contains("1  withdrawn cancelled"), "{told}");
+    let output = deployment.output(&[&test, &kind[..]].concat());
+    let lines: Vec<_> = output.lines().collect();
+    assert_eq!(lines[0], "2026-06-09T12:00:00.000Z  c  v  announced day  sms", "{output}");
+    assert_eq!(lines[1], "2026-06-10T08:26:40.000Z  c  v  withdrawn -  cancelled", "{output}");
+    assert!(output.contains("1  announced day") && output.contains("1  withdrawn cancelled"), "{output}");
     let json = deployment.output(&[&test, &kind[..], &["--json"]].concat());
     let first: Value = serde_json::from_str(json.lines().next().expect("a line")).expect("JSON");
     assert_eq!((&first["status"], &first["channels"]), (&json!("announced"), &json!(["sms"])), "{json}");
@@ -147,14 +147,15 @@ async fn edited(deployment: &Deployment) {
     let events: Vec<_> = events.iter().map(|(kind, data)| facts::event(kind, kind, booked_ms, data)).collect();
     front.fold(&events).await;
     let is = async |wanted: &[(&str, &str)]| {
-        let told = until("the plan follows", async || {
-            let told = reminders(&front, "v").await;
-            told.iter()
+        let output = until("the plan follows", async || {
+            let output = reminders(&front, "v").await;
+            output
+                .iter()
                 .map(|(step, status)| (step.as_str(), status.as_str()))
                 .eq(wanted.iter().copied())
-                .then_some(told)
+                .then_some(output)
         });
-        told.await;
+        output.await;
     };
     is(&[("72h", "sent"), ("24h", "planned")]).await;
     let step = |id: &str, hours: u32| json!({"id": id, "before_hours": hours});
@@ -221,8 +222,8 @@ fn policies_are_checked_and_tested_on_the_command_line() {
         ("rule.toml", "[[rules]]\ncode = \"OURS\"\nwhen = \"contry == 'NO'\"\nfactor = 2.0\n", "did you mean country?"),
         ("large.toml", &"# \n".repeat(40_000), "longer than"),
     ] {
-        let said = deployment.failure(1, &["policy", "check", &file(name, text)]);
-        assert!(said.contains(expected) && said.contains(name), "{said}");
+        let messages = deployment.failure(1, &["policy", "check", &file(name, text)]);
+        assert!(messages.contains(expected) && messages.contains(name), "{messages}");
     }
     let rba = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/rba-sample.csv.gz");
     let tested = deployment.output(&["policy", "test", &good, "--against", rba, "--format", "rba", "--limit", "2"]);

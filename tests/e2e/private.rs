@@ -60,8 +60,8 @@ async fn a_directory_that_others_may_read_is_named_at_the_start_and_served() {
 
 /// The lines of its messages that contain an API key.
 fn keys_shown(service: &Service) -> Vec<String> {
-    let said = service.process.stderr();
-    said.lines().filter(|line| line.starts_with("fk_")).map(str::to_owned).collect()
+    let messages = service.process.stderr();
+    messages.lines().filter(|line| line.starts_with("fk_")).map(str::to_owned).collect()
 }
 
 #[tokio::test]
@@ -85,8 +85,8 @@ fn a_file_of_keys_in_the_settings_is_used_instead_of_a_first_key() {
     let file = deployment.scratch_file("api-keys.toml");
     std::fs::write(&file, "keys = []").expect("written");
     deployment.set("HTTP__API_KEYS_FILE", file.to_str().expect("text"));
-    let said = deployment.failure(1, &["serve", "--listen", "127.0.0.1:0", "--ops-listen", "none", "--first-key"]);
-    assert!(said.contains("http.api_keys_file") && said.contains("must hold 1 to 10000"), "{said}");
+    let messages = deployment.failure(1, &["serve", "--listen", "127.0.0.1:0", "--ops-listen", "none", "--first-key"]);
+    assert!(messages.contains("http.api_keys_file") && messages.contains("must hold 1 to 10000"), "{messages}");
     assert!(!deployment.scratch().join("data/api-keys.toml").exists(), "no key was made");
 }
 
@@ -136,9 +136,12 @@ async fn a_command_does_not_work_with_a_log_that_it_did_not_name() {
     let served = deployment.scratch().join("data");
     for log in ["kafka://127.0.0.1:1", "disk:./elsewhere"] {
         for command in [&import[..], &["inspect", "topics"], &["verify"], &["dead-letters", "list"]] {
-            let said = deployment.failure(1, &[command, &["--log", log]].concat());
+            let messages = deployment.failure(1, &[command, &["--log", log]].concat());
             let served = served.to_str().expect("text");
-            assert!(said.contains(served) || said.contains("no directory") || said.contains("in use"), "{log}: {said}");
+            assert!(
+                messages.contains(served) || messages.contains("no directory") || messages.contains("in use"),
+                "{log}: {messages}"
+            );
         }
     }
     let own = deployment.output(&import);

@@ -111,8 +111,8 @@ async fn an_upgrade_to_other_rules_rolls_while_events_come_and_reminders_go() {
     let bookings = tokio::spawn(keep_booking(old.url.clone(), stop.clone()));
     for family in ["logins", "appointments", "reminders", "policies"] {
         assert_eq!(old.get("/v1/users/nobody").await.status, if family == "logins" { 404 } else { 503 });
-        let told = deployment.output(&["rebuild", family]);
-        assert!(told.contains(&format!("generation 2 of {family} serves")), "{told}");
+        let output = deployment.output(&["rebuild", family]);
+        assert!(output.contains(&format!("generation 2 of {family} serves")), "{output}");
     }
     new.until_ready().await;
     until("the old one is no longer ready", async || (old.get("/readyz").await.status == 503).then_some(())).await;
@@ -121,8 +121,8 @@ async fn an_upgrade_to_other_rules_rolls_while_events_come_and_reminders_go() {
     old.process.stop().await;
 
     until("every reminder is announced", async || (deployment.reminders().await.0.len() >= booked).then_some(())).await;
-    let told = deployment.output(&["verify"]);
-    assert!(told.ends_with("; 0 differ\n"), "{told}");
+    let output = deployment.output(&["verify"]);
+    assert!(output.ends_with("; 0 differ\n"), "{output}");
     new.process.stop().await;
     let reminders = deployment.reminders().await.0;
     let twice: Vec<_> = reminders.iter().filter(|(_, times)| **times > 1).collect();

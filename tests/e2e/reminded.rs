@@ -51,7 +51,7 @@ impl Reminded {
             match consumer.poll(PATIENCE).expect("a record, or the end of a partition") {
                 Ok(message) => read.take(&message),
                 Err(KafkaError::PartitionEOF(partition)) => drop(ended.insert(partition)),
-                Err(error) => println!("a subscriber goes on after {error}"),
+                Err(error) => println!("a subscriber continues after {error}"),
             }
         }
         read

@@ -82,8 +82,8 @@ async fn moved_between_kills(deployment: &Deployment, family: Family) {
         }
         let has_moved = process.stdout().lines().any(|line| line.contains(&format!(" of {} serves", family.name())));
         if !has_moved {
-            let said = deployment.failure(1, &["serve", "--listen", "127.0.0.1:0"]);
-            assert!(said.contains(&format!("`foretell migrate --repartition {target}` again")), "{said}");
+            let messages = deployment.failure(1, &["serve", "--listen", "127.0.0.1:0"]);
+            assert!(messages.contains(&format!("`foretell migrate --repartition {target}` again")), "{messages}");
         }
     }
 }
@@ -167,10 +167,10 @@ async fn a_topic_of_garbage_is_kept_until_an_operator_drops_it() {
     deployment.open().await.log.append(records.collect()).await.expect("appended");
 
     let given_up = deployment.run(&["migrate", "--repartition", &target(Family::Appointments)]);
-    let (printed, said) = (deployment::stdout(&given_up), deployment::stderr(&given_up));
-    assert_eq!(given_up.status.code(), Some(1), "{said}");
+    let (printed, messages) = (deployment::stdout(&given_up), deployment::stderr(&given_up));
+    assert_eq!(given_up.status.code(), Some(1), "{messages}");
     assert!(printed.ends_with("given up: appointments stays as it was\n"), "{printed}");
-    assert!(said.contains("pipeline.rejected_run_max = 0"), "{said}");
+    assert!(messages.contains("pipeline.rejected_run_max = 0"), "{messages}");
     assert!(deployment.output(&["verify"]).ends_with("; 0 differ\n"), "nothing has moved");
     assert_eq!(deployment.reminders().await.1, deployment::PARTITIONS);
     let letters = deployment.records(Topic::DeadLetters).await;
@@ -217,9 +217,9 @@ impl Admin {
 /// Waits until a process ends with this error.
 async fn ended_with(service: &mut Service, says: &str) {
     let status = service.process.end().await;
-    let said = service.process.stderr();
-    assert_eq!(status.code(), Some(1), "{said}");
-    let last = said.lines().last().expect("a reason");
+    let messages = service.process.stderr();
+    assert_eq!(status.code(), Some(1), "{messages}");
+    let last = messages.lines().last().expect("a reason");
     assert!(last.starts_with("foretell: ") && last.contains(says), "{last}");
 }
 
@@ -246,8 +246,8 @@ async fn a_topic_that_was_changed_in_place_is_refused_until_it_is_copied() {
 
     until("the group is empty", async || {
         let moved = deployment.run(&["migrate", "--repartition", "logins=6"]);
-        let said = deployment::stderr(&moved);
-        assert!(moved.status.success() || said.contains("members"), "{said}");
+        let messages = deployment::stderr(&moved);
+        assert!(moved.status.success() || messages.contains("members"), "{messages}");
         moved.status.success().then_some(())
     })
     .await;

@@ -18,7 +18,7 @@ async fn logins(deployment: &Deployment) -> Rows {
 }
 
 /// Rows, and a summary, when each batch was sent this often and the process was killed this often.
-async fn told(now_ms: i64, times: usize, kills: u64) -> (Rows, String) {
+async fn folded(now_ms: i64, times: usize, kills: u64) -> (Rows, String) {
     let deployment = Deployment::cluster();
     let mut worker = Service::ready(&deployment, &WORKER).await;
     let stream = Stream::open(&deployment, Story::new(now_ms, LOGINS, VISITS), times).await;
@@ -36,7 +36,7 @@ async fn topics_full_of_repetitions_have_the_rows_and_reminders_of_those_without
     const TIMES: usize = 4;
     const KILLS: u64 = 3;
     let now_ms = System.now_ms();
-    let ((once, _), (repeated, came)) = tokio::join!(told(now_ms, 1, 0), told(now_ms, TIMES, KILLS));
+    let ((once, _), (repeated, came)) = tokio::join!(folded(now_ms, 1, 0), folded(now_ms, TIMES, KILLS));
     assert_same(&once, &repeated);
     report(&format!("every batch sent {TIMES} times, with kill -9 in mid-fold {KILLS} times; {came}"));
 }

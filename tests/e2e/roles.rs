@@ -106,8 +106,8 @@ async fn three_processes_are_one_service() {
     // A later subscriber receives the same from the log.
     let mut later = Subscriber::open(&http).await;
     for (kind, event) in [("foretell.reminder.due", &due), ("foretell.reminder.withdrawn", &withdrawn)] {
-        let told = later.next().await;
-        assert_eq!((told.0.as_str(), &told.1), (kind, event));
+        let received = later.next().await;
+        assert_eq!((received.0.as_str(), &received.1), (kind, event));
     }
 
     for service in [http, views, reminders] {

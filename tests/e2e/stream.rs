@@ -83,8 +83,8 @@ impl Positions {
 }
 
 /// Repeats a read of log or store until it succeeds: they may be busy.
-async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, Error>) -> T {
-    until("log and store answer", async || match ask().await {
+async fn patiently<T>(mut read: impl AsyncFnMut() -> Result<T, Error>) -> T {
+    until("log and store answer", async || match read().await {
         Ok(answer) => Some(answer),
         Err(error) if error.kind == Kind::Retry => None,
         Err(error) => panic!("{error}"),
@@ -269,8 +269,8 @@ impl Stream {
         join_all(processes.into_iter().map(Process::stop)).await;
         assert!(at.folded() >= self.total, "{} of {} acknowledged records are there", at.folded(), self.total);
         assert_eq!(deployment.records(Topic::DeadLetters).await, 0, "every event was folded");
-        let told = deployment.output(&["verify"]);
-        assert!(told.ends_with("; 0 differ\n"), "{told}");
+        let output = deployment.output(&["verify"]);
+        assert!(output.ends_with("; 0 differ\n"), "{output}");
         let reminded = Reminded::read(deployment).await;
         reminded.check(&self.story.due);
         format!(
@@ -280,7 +280,7 @@ impl Stream {
             self.story.events.len(),
             reminded.ids.len(),
             due.len(),
-            told.trim_end()
+            output.trim_end()
         )
     }
 }

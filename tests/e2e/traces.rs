@@ -118,7 +118,7 @@ async fn remind(service: &Service) {
 
 /// The spans from a request for a reminder to the fold of its announcement, and a read of the request.
 struct Path<'a> {
-    asked: &'a Span,
+    requested: &'a Span,
     folded: &'a Span,
     announced: &'a Span,
     read: &'a Span,
@@ -127,17 +127,19 @@ struct Path<'a> {
 /// Checks the parents of all spans in the trace of the caller.
 fn path<'a>(spans: &'a [Span], deployment: &Deployment) -> Path<'a> {
     let [visits, reminders] = [Topic::Appointments, Topic::Reminders].map(|topic| deployment.topic(topic));
-    let asked = one(spans, "POST /v1/appointments/{appointment_id}/reminders", SpanKind::Server);
+    let requested = one(spans, "POST /v1/appointments/{appointment_id}/reminders", SpanKind::Server);
     let sent = one(spans, &format!("send {visits}"), SpanKind::Producer);
     let folded = one(spans, &format!("process {visits}"), SpanKind::Consumer);
     let announced = one(spans, &format!("send {reminders}"), SpanKind::Producer);
     let remembered = one(spans, &format!("process {reminders}"), SpanKind::Consumer);
     let read = spans.iter().find(|span| span.name == "read client").expect("a read of the client");
-    assert_eq!(hex(&asked.parent_span_id), CALLER_ID);
-    for (child, parent) in [(read, asked), (sent, asked), (folded, sent), (announced, sent), (remembered, announced)] {
+    assert_eq!(hex(&requested.parent_span_id), CALLER_ID);
+    for (child, parent) in
+        [(read, requested), (sent, requested), (folded, sent), (announced, sent), (remembered, announced)]
+    {
         assert_eq!(child.parent_span_id, parent.span_id, "{} below {}", child.name, parent.name);
     }
-    Path { asked, folded, announced, read }
+    Path { requested, folded, announced, read }
 }
 
 fn in_trace(spans: &[Span]) -> Vec<Span> {
@@ -167,8 +169,8 @@ async fn one_trace_leads_from_the_request_through_append_and_fold_to_the_reminde
     assert_eq!(resource["service.instance.id"].as_str().map(str::len), Some(36));
 
     let spans = in_trace(&all);
-    let Path { asked, folded, read, .. } = path(&spans, &deployment);
-    let found = attributes(&asked.attributes);
+    let Path { requested, folded, read, .. } = path(&spans, &deployment);
+    let found = attributes(&requested.attributes);
     for (key, value) in [
         ("http.request.method", json!("POST")),
         ("http.response.status_code", json!(202)),
@@ -214,10 +216,10 @@ async fn no_span_and_no_log_line_names_a_ticket() {
     assert_eq!(service.answer(stream()).await.status, 401);
     let refused = || service.process.stderr().contains("requests are refused").then_some(());
     until("the refusal is a line", async || refused()).await;
-    let said = service.process.stderr();
+    let messages = service.process.stderr();
     service.process.stop().await;
-    assert!(said.contains("answered") && said.contains("/v1/reminders/stream"), "{said}");
-    assert!(!said.contains(ticket), "{said}");
+    assert!(messages.contains("answered") && messages.contains("/v1/reminders/stream"), "{messages}");
+    assert!(!messages.contains(ticket), "{messages}");
     let (_, spans) = collector.spans();
     let streams = spans.iter().filter(|span| span.name == "GET /v1/reminders/stream").count();
     assert_eq!(streams, 2);
@@ -258,9 +260,9 @@ async fn a_collector_that_takes_no_spans_is_logged_once_a_minute() {
             (refusing.count() >= requests && service.process.stderr().contains(LOST)).then_some(())
         })
         .await;
-        let said = service.process.stderr();
-        let lines: Vec<_> = said.lines().filter(|line| line.contains(LOST)).collect();
-        assert_eq!(lines.len(), 1, "{said}");
+        let messages = service.process.stderr();
+        let lines: Vec<_> = messages.lines().filter(|line| line.contains(LOST)).collect();
+        assert_eq!(lines.len(), 1, "{messages}");
         let line = lines[0];
         assert!(
             line.contains("WARN") && line.contains(&format!("{url}/v1/traces")) && line.contains("spans="),

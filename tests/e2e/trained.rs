@@ -49,13 +49,13 @@ async fn a_model_is_learnt_from_the_log_published_and_named_in_answers() {
     let name = file.to_str().expect("a name");
     deployment.output(&["import", "appointments", name, "--format", "events"]);
     let service = Service::ready(&deployment, &[]).await;
-    let asked = |age: u64| {
+    let considered = |age: u64| {
         json!({
             "client_id": "somebody", "starts_at": "2026-03-20T10:00:00Z", "booked_at": "2026-03-18T10:00:00Z",
             "attributes": {"age": age},
         })
     };
-    let before = service.post("/v1/risk/appointments", &asked(20)).await.good();
+    let before = service.post("/v1/risk/appointments", &considered(20)).await.good();
     assert_eq!(before["model"]["id"], "no-show-two-counters");
     // Through the socket of the running service.
     let published = deployment.run(&["train", "no-show", "--publish", "--json"]);
@@ -65,8 +65,8 @@ async fn a_model_is_learnt_from_the_log_published_and_named_in_answers() {
     let inputs: Vec<_> = learnt["terms"].as_array().expect("terms").iter().map(|term| &term["input"]).collect();
     assert!(inputs.contains(&&json!("attribute:age")) && !inputs.contains(&&json!("attribute:religion")), "{inputs:?}");
     let (young, old) = (
-        service.post("/v1/risk/appointments", &asked(20)).await.good(),
-        service.post("/v1/risk/appointments", &asked(70)).await.good(),
+        service.post("/v1/risk/appointments", &considered(20)).await.good(),
+        service.post("/v1/risk/appointments", &considered(70)).await.good(),
     );
     for answer in [&young, &old] {
         assert_eq!(answer["model"], json!({"id": "no-show-trained", "version": "1"}), "{answer}");

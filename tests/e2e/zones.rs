@@ -71,14 +71,14 @@ async fn a_visit_moves_with_the_rules_of_its_zone_and_is_announced_again_once() 
             facts::event("2", "appointment.booked", now_ms - 240 * HOUR_MS, &booking),
         ])
         .await;
-    let is_told = async |service: &Service, told: &[(&str, &str, Value)]| {
-        let told = told.iter().map(|(step, status, reason)| ((*step).into(), (*status).into(), reason.clone()));
-        let told: Vec<(String, String, Value)> = told.collect();
-        until(&format!("{told:?}"), async || (story(service).await == told).then_some(())).await;
+    let until_story = async |service: &Service, expected: &[(&str, &str, Value)]| {
+        let expected = expected.iter().map(|(step, status, reason)| ((*step).into(), (*status).into(), reason.clone()));
+        let expected: Vec<(String, String, Value)> = expected.collect();
+        until(&format!("{expected:?}"), async || (story(service).await == expected).then_some(())).await;
     };
     let sent = ("72h", "sent", Value::Null);
     let planned = ("24h", "planned", Value::Null);
-    is_told(&service, &[sent.clone(), planned.clone()]).await;
+    until_story(&service, &[sent.clone(), planned.clone()]).await;
     let before_ms = zone::instant_ms(wall, &known);
     assert_eq!(service.get("/v1/appointments/a").await.good()["starts_at"], rfc3339(before_ms));
     service.process.stop().await;
@@ -87,13 +87,13 @@ async fn a_visit_moves_with_the_rules_of_its_zone_and_is_announced_again_once() 
     let waits = Service::start(&deployment, &[]);
     until("a rebuild is due", async || {
         let ready = waits.ask(reqwest::Method::GET, "/readyz?verbose").send().await.ok()?;
-        let told = (ready.status() == 503).then_some(ready)?.text().await.ok()?;
-        told.contains("foretell rebuild appointments").then_some(())
+        let expected = (ready.status() == 503).then_some(ready)?.text().await.ok()?;
+        expected.contains("foretell rebuild appointments").then_some(())
     })
     .await;
     waits.process.stop().await;
     let mut service = Service::ready(&deployment, &["--auto-rebuild"]).await;
-    is_told(&service, &[("72h", "withdrawn", json!("rescheduled")), sent.clone(), planned.clone()]).await;
+    until_story(&service, &[("72h", "withdrawn", json!("rescheduled")), sent.clone(), planned.clone()]).await;
     let visit = service.get("/v1/appointments/a").await.good();
     let after_ms = zone::instant_ms(wall, &zone::get("Etc/GMT-5").expect("a zone"));
     assert_ne!(before_ms, after_ms);
@@ -102,7 +102,7 @@ async fn a_visit_moves_with_the_rules_of_its_zone_and_is_announced_again_once() 
     // After a crash the next process finds it done.
     service.process.kill();
     let service = Service::ready(&deployment, &[]).await;
-    is_told(&service, &[("72h", "withdrawn", json!("rescheduled")), sent, planned]).await;
+    until_story(&service, &[("72h", "withdrawn", json!("rescheduled")), sent, planned]).await;
     service.process.stop().await;
 
     let on_the_topic = announced(&deployment).await;

@@ -28,9 +28,9 @@ fn past(client: &str, visits: usize, missed: usize) -> Vec<Value> {
         let starts_ms = NOW_MS - (n as i64 + 2) * 24 * HOUR_MS;
         let mut booked = visit(&id, client, starts_ms, 7, "main");
         booked["time"] = json!(rfc3339(starts_ms - 7 * 24 * HOUR_MS));
-        let mut told = status(&id, client, outcome);
-        told["time"] = json!(rfc3339(starts_ms + HOUR_MS));
-        [booked, told]
+        let mut ended = status(&id, client, outcome);
+        ended["time"] = json!(rfc3339(starts_ms + HOUR_MS));
+        [booked, ended]
     };
     (0..visits).flat_map(of).collect()
 }

@@ -109,7 +109,7 @@ async fn a_header_value_without_one_reading_is_refused_with_its_place() {
 #[tokio::test]
 async fn attributes_stand_once_and_under_names_that_cloudevents_allows() {
     let instance = Instance::start().await;
-    for (headers, told) in [
+    for (headers, expected) in [
         (&[("ce-id", &b"a"[..]), ("ce-id", b"b")][..], "/id DUPLICATE_MEMBER"),
         (&[("ce-id", b"a"), ("ce-id", b"a")], "/id DUPLICATE_MEMBER"),
         (&[("ce-partner", b"a"), ("ce-partner", b"b")], "/partner DUPLICATE_MEMBER"),
@@ -126,9 +126,9 @@ async fn attributes_stand_once_and_under_names_that_cloudevents_allows() {
     ] {
         let answer = binary(&instance, headers, &data("u")).await;
         assert_eq!(answer.problem(), (422, "VALIDATION_FAILED"), "{headers:?}");
-        assert_eq!(first(&answer), told, "{}", answer.body);
+        assert_eq!(first(&answer), expected, "{}", answer.body);
     }
-    for (name, value, told) in [
+    for (name, value, expected) in [
         ("My-Ext", json!("a"), "/My-Ext INVALID_NAME"),
         ("traceId", json!(null), "/traceId INVALID_NAME"),
         ("partner", json!({"a": 1}), "/partner WRONG_TYPE"),
@@ -144,7 +144,7 @@ async fn attributes_stand_once_and_under_names_that_cloudevents_allows() {
         event[name] = value;
         let answer =
             send(&instance, EVENTS, &[("content-type", STRUCTURED.as_bytes())], event.to_string().as_bytes()).await;
-        assert_eq!((answer.problem(), first(&answer).as_str()), ((422, "VALIDATION_FAILED"), told), "{event}");
+        assert_eq!((answer.problem(), first(&answer).as_str()), ((422, "VALIDATION_FAILED"), expected), "{event}");
     }
     assert_eq!(appended(&instance).await, 0);
     let mut whole = login("e", "u");
@@ -173,7 +173,7 @@ async fn data_base64_is_the_same_data() {
         ])
         .await;
     assert_eq!(instance.get("/v1/users/b64").await.body["history"]["successes"], 2);
-    for (members, status, told) in [
+    for (members, status, expected) in [
         (json!({"data_base64": encoded, "data": {"user_id": "b64", "ip": "::1"}}), 422, "/data_base64 INVALID_VALUE"),
         (json!({"data_base64": encoded.trim_end_matches('=')}), 422, "/data_base64 INVALID_VALUE"),
         (json!({"data_base64": encoded.replace('J', "-")}), 422, "/data_base64 INVALID_VALUE"),
@@ -192,7 +192,7 @@ async fn data_base64_is_the_same_data() {
     ] {
         let body = event("3", members).to_string();
         let answer = send(&instance, EVENTS, &[("content-type", STRUCTURED.as_bytes())], body.as_bytes()).await;
-        assert_eq!((answer.status, first(&answer).as_str()), (status, told), "{body}");
+        assert_eq!((answer.status, first(&answer).as_str()), (status, expected), "{body}");
     }
 }
 
@@ -220,9 +220,9 @@ async fn json_is_a_subtype_with_any_parameters_and_utf_8() {
         let answer =
             send(&instance, EVENTS, &[("content-type", STRUCTURED.as_bytes())], event.to_string().as_bytes()).await;
         assert_eq!(answer.status, if is_taken { 202 } else { 422 }, "structured {media_type}: {}", answer.body);
-        let asked = data("u").to_string();
+        let attempt = data("u").to_string();
         let risk = (Method::POST, "/v1/risk/logins");
-        let answer = send(&instance, risk, &[("content-type", media_type.as_bytes())], asked.as_bytes()).await;
+        let answer = send(&instance, risk, &[("content-type", media_type.as_bytes())], attempt.as_bytes()).await;
         assert_eq!(answer.status, if is_taken { 200 } else { 415 }, "risk {media_type}: {}", answer.body);
     }
     for media_type in ["Application/CloudEvents+JSON; charset=UTF-8", "application/cloudevents+json;charset=utf-8"] {
@@ -355,7 +355,7 @@ async fn a_sender_of_webhooks_gets_consent_where_it_may_deliver() {
     parts.keys = Some(Keys::parse(&(key("writer", "events:write") + &key("reader", "views:read"))).unwrap());
     let instance = Instance::with(world, parts).await;
     let options = (Method::OPTIONS, "/v1/events");
-    let ask = async |key: &str, headers: &[(&str, &[u8])]| {
+    let post = async |key: &str, headers: &[(&str, &[u8])]| {
         let mut headers = headers.to_vec();
         if !key.is_empty() {
             headers.push(("authorization", key.as_bytes()));
@@ -363,11 +363,11 @@ async fn a_sender_of_webhooks_gets_consent_where_it_may_deliver() {
         send(&instance, options.clone(), &headers, b"").await
     };
     let origin: (&str, &[u8]) = ("webhook-request-origin", b"eventgrid.azure.net");
-    let consent = ask("Bearer writer", &[origin, ("webhook-request-rate", b"120")]).await;
+    let consent = post("Bearer writer", &[origin, ("webhook-request-rate", b"120")]).await;
     assert_eq!((consent.status, consent.header("allow")), (200, "OPTIONS, POST"));
     assert_eq!(consent.header("webhook-allowed-origin"), "eventgrid.azure.net");
     assert_eq!(consent.header("webhook-allowed-rate"), "*");
-    let plain = ask("Bearer writer", &[]).await;
+    let plain = post("Bearer writer", &[]).await;
     assert_eq!((plain.status, plain.header("allow")), (200, "OPTIONS, POST"));
     assert_eq!((plain.header("webhook-allowed-origin"), plain.header("webhook-allowed-rate")), ("", ""));
     for (key, headers, status) in [
@@ -378,7 +378,7 @@ async fn a_sender_of_webhooks_gets_consent_where_it_may_deliver() {
         ("Bearer writer", &[origin, origin], 400),
         ("Bearer writer", &[origin, ("webhook-request-rate", b"0")], 400),
     ] {
-        let refused = ask(key, headers).await;
+        let refused = post(key, headers).await;
         assert_eq!(refused.problem().0, status, "{key} {headers:?}");
         assert_eq!(refused.header("webhook-allowed-origin"), "", "no consent: {key} {headers:?}");
     }

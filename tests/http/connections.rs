@@ -311,7 +311,7 @@ async fn probes_are_answered_when_all_places_are_busy() {
         silent.push(connected(&instance, b"").await);
     }
     assert_eq!(instance.get("/livez").await.status, 200);
-    assert_eq!(instance.get("/readyz").await.status, 503, "there are no views, and it says so");
+    assert_eq!(instance.get("/readyz").await.status, 503, "there are no views, so it is not ready");
     assert_eq!(instance.get("/v1/users/u").await.problem(), (503, "OVERLOADED"));
     let _views = instance.world.views(instance.shutdown.clone()).await;
     for waiting in waiting {

@@ -119,9 +119,9 @@ async fn a_key_learns_nothing_of_decisions_that_it_may_not_read() {
     let keys = [("scores", "risk:read"), ("logins", "logins:read"), ("visits", "visits:read")].map(key).concat();
     parts.keys = Some(foretell_service::http::auth::Keys::parse(&keys).unwrap());
     let instance = Instance::with(world, parts).await;
-    let asked = json!({"user_id": "u", "ip": "198.51.100.7"});
+    let attempt = json!({"user_id": "u", "ip": "198.51.100.7"});
     let request = instance.request(Method::POST, "/v1/risk/logins").bearer_auth("scores");
-    let score = Answer::of(request.json(&asked).send().await.unwrap()).await;
+    let score = Answer::of(request.json(&attempt).send().await.unwrap()).await;
     let real = score.body["id"].as_str().unwrap().to_owned();
     let invented = Id::new(NOW_MS - HOUR_MS, 0, 7).to_string();
     let get = async |id: &str, key: &str| {
@@ -140,8 +140,8 @@ async fn a_decision_is_found_among_many_and_next_to_holes() {
     let mut ids = Vec::new();
     for n in 0..60 {
         for user in ["u", "v", "w"] {
-            let asked = json!({"user_id": user, "ip": "198.51.100.7"});
-            ids.push(instance.post("/v1/risk/logins", &asked).await.body["id"].as_str().unwrap().to_owned());
+            let attempt = json!({"user_id": user, "ip": "198.51.100.7"});
+            ids.push(instance.post("/v1/risk/logins", &attempt).await.body["id"].as_str().unwrap().to_owned());
         }
         // All of it is in the log before the clock moves: timestamps are the log's.
         until(async || records(&instance.world, Topic::Decisions).len() == ids.len()).await;
@@ -286,8 +286,8 @@ async fn what_takes_more_bytes_than_the_queue_has_is_lost() {
 async fn recorded(recorder: &Recorder, tenant: &str, user: &str) {
     use foretell_domain::decision::made::{Answer, Asked, Made, Visit};
     let id = recorder.id(tenant, user, NOW_MS);
-    let (asked, answer) = (Asked::Visit(Visit { lead_days: 1, starts_at_ms: 0 }), Answer::of(&json!({"id": id})));
-    recorder.record(&Made { id: &id, tenant, subject: user, at_ms: NOW_MS, asked, answer: &answer }).await;
+    let (attempt, answer) = (Asked::Visit(Visit { lead_days: 1, starts_at_ms: 0 }), Answer::of(&json!({"id": id})));
+    recorder.record(&Made { id: &id, tenant, subject: user, at_ms: NOW_MS, asked: attempt, answer: &answer }).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -583,8 +583,8 @@ async fn made_up_ids_of_the_present_wait_for_the_log_and_only_some_at_once() {
     });
     let instance = Instance::with(world, Parts { log: looked.clone(), ..parts }).await;
     for n in 0..50 {
-        let asked = json!({"user_id": format!("u{n}"), "ip": "198.51.100.7"});
-        assert_eq!(instance.post("/v1/risk/logins", &asked).await.status, 200);
+        let attempt = json!({"user_id": format!("u{n}"), "ip": "198.51.100.7"});
+        assert_eq!(instance.post("/v1/risk/logins", &attempt).await.status, 200);
     }
     until(async || records(&instance.world, Topic::Decisions).len() == 50).await;
     let made_up = |n: u64| format!("/v1/decisions/{}", Id::new(NOW_MS, n as u32 % PARTITIONS, 1_000 + n));
@@ -608,8 +608,8 @@ async fn made_up_ids_of_the_present_wait_for_the_log_and_only_some_at_once() {
     let waited = statuses.iter().filter(|status| **status == 404).count();
     assert_eq!((waited, statuses.len() - waited), (8, 32), "a tenant alone gets half of the places");
     // A decision in flight arrives, however many look-ups wait.
-    let asked = json!({"user_id": "u", "ip": "198.51.100.7"});
-    let id = instance.post("/v1/risk/logins", &asked).await.body["id"].as_str().unwrap().to_owned();
+    let attempt = json!({"user_id": "u", "ip": "198.51.100.7"});
+    let id = instance.post("/v1/risk/logins", &attempt).await.body["id"].as_str().unwrap().to_owned();
     assert_eq!(instance.get(&format!("/v1/decisions/{id}")).await.status, 200);
 }
 

@@ -74,8 +74,8 @@ impl Enriched {
         serde_json::from_slice(&record.value).unwrap()
     }
 
-    async fn score(&self, asked: Value) -> Value {
-        let answer = self.instance.post("/v1/risk/logins", &asked).await;
+    async fn score(&self, attempt: Value) -> Value {
+        let answer = self.instance.post("/v1/risk/logins", &attempt).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.body
     }
@@ -93,7 +93,7 @@ async fn an_event_is_enriched_by_its_address_and_keeps_its_own_values() {
         "user_id": "a", "ip": "203.0.113.7", "user_agent": LINUX, "extra": 1,
         "country": "IE", "asn": 64_500, "city": "Dublin", "latitude": 53.3, "longitude": -6.2,
     });
-    assert_eq!(whole, expected, "and what the user agent says is not written down: better rules may come");
+    assert_eq!(whole, expected, "and values derived from the user agent are not stored: the rules may improve");
     let own = json!({"user_id": "b", "ip": "203.0.113.7", "country": "NO", "asn": 7, "city": "Bergen"});
     assert_eq!(files.logged(own.clone()).await, own);
     let unplaced = json!({"user_id": "c", "ip": "203.0.113.7", "country": null, "city": ""});
@@ -110,20 +110,20 @@ async fn a_score_resolves_the_address_as_the_event_did() {
         let data = json!({"user_id": "u", "ip": "203.0.113.7", "device_id": "d"});
         files.instance.fold(&[event(&format!("e{n}"), "login.succeeded", data)]).await;
     }
-    let ask = async |change: Value| {
-        let mut asked = json!({"user_id": "u", "ip": "203.0.113.7", "device_id": "d"});
-        change.as_object().unwrap().iter().for_each(|(name, value)| asked[name] = value.clone());
-        files.score(asked).await
+    let scored = async |change: Value| {
+        let mut attempt = json!({"user_id": "u", "ip": "203.0.113.7", "device_id": "d"});
+        change.as_object().unwrap().iter().for_each(|(name, value)| attempt[name] = value.clone());
+        files.score(attempt).await
     };
-    let (home, neighbour) = (ask(json!({})).await, ask(json!({"ip": "203.0.113.99"})).await);
-    let abroad = ask(json!({"ip": "198.51.100.7"})).await;
-    let said = ask(json!({"ip": "198.51.100.7", "country": "IE", "asn": 64_500})).await;
-    for score in [&home, &neighbour, &said] {
+    let (home, neighbour) = (scored(json!({})).await, scored(json!({"ip": "203.0.113.99"})).await);
+    let abroad = scored(json!({"ip": "198.51.100.7"})).await;
+    let stated = scored(json!({"ip": "198.51.100.7", "country": "IE", "asn": 64_500})).await;
+    for score in [&home, &neighbour, &stated] {
         assert!(!codes(score).contains(&"NEW_COUNTRY"), "{score}");
     }
     assert!(codes(&abroad).contains(&"NEW_COUNTRY"), "{abroad}");
     assert!(neighbour["score"].as_f64() < abroad["score"].as_f64(), "of the same system and country");
-    assert_eq!(said["score"], neighbour["score"], "what the request says wins: {said}");
+    assert_eq!(stated["score"], neighbour["score"], "the request wins: {stated}");
     assert_eq!(abroad["warnings"], json!([]));
 }
 
@@ -139,9 +139,9 @@ async fn a_user_agent_is_read_in_the_fold_and_at_scoring() {
         instance.fold(&[login("u", LINUX), login("v", firefox)]).await;
     }
     let score = async |change: Value| {
-        let mut asked = json!({"user_id": "u", "ip": "203.0.113.7"});
-        change.as_object().unwrap().iter().for_each(|(name, value)| asked[name] = value.clone());
-        let score = instance.post("/v1/risk/logins", &asked).await.body["score"].as_f64();
+        let mut attempt = json!({"user_id": "u", "ip": "203.0.113.7"});
+        change.as_object().unwrap().iter().for_each(|(name, value)| attempt[name] = value.clone());
+        let score = instance.post("/v1/risk/logins", &attempt).await.body["score"].as_f64();
         score.unwrap()
     };
     let same = score(json!({"user_agent": LINUX})).await;
@@ -214,9 +214,9 @@ async fn after_logins_in_germany() -> Instance {
 
 /// Decision, score and reasons of a login of `u` from another address, with `place` added to the request.
 async fn scored(instance: &Instance, place: Value) -> Value {
-    let mut asked = json!({"user_id": "u", "ip": "203.0.113.51", "device_id": "d"});
-    asked.as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
-    let answer = instance.post("/v1/risk/logins", &asked).await;
+    let mut attempt = json!({"user_id": "u", "ip": "203.0.113.51", "device_id": "d"});
+    attempt.as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+    let answer = instance.post("/v1/risk/logins", &attempt).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     json!([answer.body["decision"], answer.body["score"], answer.body["reasons"]])
 }

@@ -64,10 +64,10 @@ async fn after_a_wait_every_read_contains_the_events() {
     let instance = Instance::start().await;
     for n in 1..=20 {
         // The earlier scores fill the cache, from which the later read must not be answered.
-        let asked = json!({"user_id": "u", "ip": "198.51.100.7", "country": "IE"});
-        instance.post("/v1/risk/logins", &asked).await;
+        let attempt = json!({"user_id": "u", "ip": "198.51.100.7", "country": "IE"});
+        instance.post("/v1/risk/logins", &attempt).await;
         let answer = instance.fold(&[login(&format!("e{n}"), "u")]).await;
-        let score = instance.post("/v1/risk/logins", &asked).await.body;
+        let score = instance.post("/v1/risk/logins", &attempt).await.body;
         assert_eq!(score["history"]["successes"], n);
         assert!(score["view"]["offset"].as_i64() > answer.body["positions"][0]["offset"].as_i64());
         let average = format!("the average has {n}.0");

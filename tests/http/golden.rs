@@ -29,9 +29,9 @@ async fn every_golden_score_is_answered_over_http() {
         let instance = Instance::with(world, Parts { policies, ..parts }).await;
         let mut scored = 0;
         for row in read(name) {
-            let mut asked = attempt(&row);
-            asked["occurred_at"] = json!(time(&row));
-            let got = instance.post("/v1/risk/logins", &asked).await.body;
+            let mut body = attempt(&row);
+            body["occurred_at"] = json!(time(&row));
+            let got = instance.post("/v1/risk/logins", &body).await.body;
             assert_eq!(got["history"]["successes"], row.n_user_before, "{name} {}: {got}", row.index);
             assert_eq!(got["model"]["id"], "login-likelihood-faithful");
             match (got["model"]["likelihood_ratio"].as_f64(), row.score_causal) {

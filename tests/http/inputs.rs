@@ -413,10 +413,10 @@ async fn unknown_query_parameters_are_refused_everywhere() {
 async fn odd_attempts_are_scored() {
     let instance = Instance::start().await;
     instance.fold(&[login("e", "u")]).await;
-    let asked = |more: Value| {
-        let mut asked = json!({"user_id": "u", "ip": "198.51.100.7"});
-        asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        asked
+    let attempt = |more: Value| {
+        let mut attempt = json!({"user_id": "u", "ip": "198.51.100.7"});
+        attempt.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        attempt
     };
     for more in [
         json!({"occurred_at": "1970-01-01T00:00:00Z"}),
@@ -427,7 +427,7 @@ async fn odd_attempts_are_scored() {
         json!({"ip": "0.0.0.0"}),
         json!({"latitude": -90.0}),
     ] {
-        let answer = instance.post("/v1/risk/logins", &asked(more.clone())).await;
+        let answer = instance.post("/v1/risk/logins", &attempt(more.clone())).await;
         assert_eq!(answer.status, 200, "{more:.80}: {}", answer.body);
         let score = answer.body["score"].as_f64().unwrap();
         assert!(score > 0.0 && score < 1.0, "{more:.80}: {score}");

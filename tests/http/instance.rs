@@ -49,7 +49,7 @@ pub(crate) struct Manual(AtomicI64);
 impl Clock for Manual {
     fn now_ms(&self) -> i64 {
         let now_ms = self.0.load(Ordering::SeqCst);
-        assert!(now_ms >= 0, "asked for the time of a broken clock");
+        assert!(now_ms >= 0, "the clock of this test is broken");
         now_ms
     }
 }

@@ -265,14 +265,14 @@ async fn objects_have_a_bound_of_their_own() {
     let padded = |bytes: usize| format!("{{\"user_id\": \"u\"{}}}", " ".repeat(bytes - 16));
     assert_eq!(post(padded(128 * 1024)).await.status, 422, "the address is missing");
     assert_eq!(post(padded(128 * 1024 + 1)).await.problem(), (413, "BODY_TOO_LARGE"));
-    let asked = json!({"user_id": "u", "ip": "::1", "user_agent": "x".repeat(64 * 1024)});
-    assert_ne!(post(asked.to_string()).await.status, 413, "the longest text that an attempt may have");
+    let attempt = json!({"user_id": "u", "ip": "::1", "user_agent": "x".repeat(64 * 1024)});
+    assert_ne!(post(attempt.to_string()).await.status, 413, "the longest text that an attempt may have");
 }
 
 #[tokio::test]
 async fn without_keys_no_page_of_another_site_is_answered() {
     let (open, keyed) = (instance(&[], |_| {}).await, instance(&["a-admin"], |_| {}).await);
-    let asked = json!({"user_id": "u", "ip": "198.51.100.7"}).to_string();
+    let attempt = json!({"user_id": "u", "ip": "198.51.100.7"}).to_string();
     let json = ("content-type", "application/json");
     for (headers, status, code) in [
         (&[json, ("host", "rebound.example")][..], 403, "HOST_FORBIDDEN"),
@@ -288,7 +288,7 @@ async fn without_keys_no_page_of_another_site_is_answered() {
     ] {
         for instance in [&open, &keyed] {
             let mut request =
-                instance.request(Method::POST, "/v1/risk/logins").bearer_auth("a-admin").body(asked.clone());
+                instance.request(Method::POST, "/v1/risk/logins").bearer_auth("a-admin").body(attempt.clone());
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }

@@ -1,6 +1,6 @@
 //! The HTTP API over real connections, real pipelines and a log and store in memory.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by its panic")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue panics")]
 #![allow(clippy::needless_pass_by_value, reason = "events are written in place")]
 
 mod agenda;

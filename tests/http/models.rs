@@ -39,11 +39,11 @@ async fn put(instance: &Instance, document: &Value, if_match: Option<&str>) -> A
 }
 
 async fn considered(instance: &Instance, age: f64) -> Value {
-    let asked = json!({
+    let considered = json!({
         "client_id": "c", "starts_at": "2026-03-11T09:30:00Z", "booked_at": "2026-03-01T09:30:00Z",
         "attributes": {"age": age},
     });
-    instance.post("/v1/risk/appointments", &asked).await.body
+    instance.post("/v1/risk/appointments", &considered).await.body
 }
 
 fn effect(answer: &Value, code: &str) -> Option<f64> {
@@ -94,8 +94,8 @@ async fn what_for_where_and_with_whom_are_attributes_of_a_considered_visit() {
         let answer = put(&instance, &document, None).await;
         assert_eq!(answer.status, 200, "{:?}", answer.body);
         for (value, expected) in [("north", 0.5), ("south", -0.25)] {
-            let asked = json!({"client_id": "c", "starts_at": "2026-03-11T09:30:00Z", name: value});
-            let scored = instance.post("/v1/risk/appointments", &asked).await.body;
+            let considered = json!({"client_id": "c", "starts_at": "2026-03-11T09:30:00Z", name: value});
+            let scored = instance.post("/v1/risk/appointments", &considered).await.body;
             assert_eq!(effect(&scored, "ATTRIBUTE"), Some(expected), "{name} {value}: {scored}");
         }
     }

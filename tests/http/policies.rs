@@ -23,16 +23,16 @@ async fn put(instance: &Instance, document: &Value, if_match: Option<&str>) -> (
     (Answer::of(response).await, tag)
 }
 
-async fn asked(instance: &Instance) -> Value {
-    let asked = json!({"user_id": "u", "ip": "203.0.113.9", "device_id": "phone", "country": "BR"});
-    instance.post("/v1/risk/logins", &asked).await.body
+async fn scored(instance: &Instance) -> Value {
+    let scored = json!({"user_id": "u", "ip": "203.0.113.9", "device_id": "phone", "country": "BR"});
+    instance.post("/v1/risk/logins", &scored).await.body
 }
 
 #[tokio::test]
 async fn a_policy_decides_as_soon_as_it_is_answered_and_answers_name_its_version() {
     let instance = Instance::start().await;
     instance.fold(&[login("e", "u")]).await;
-    let before = asked(&instance).await;
+    let before = scored(&instance).await;
     let settings = instance.get(LOGIN).await;
     assert_eq!((settings.status, &settings.body["version"]), (200, &before["policy"]["version"]));
     assert_eq!((&settings.body["document"], &settings.body["published_at"]), (&json!({}), &Value::Null));
@@ -42,7 +42,7 @@ async fn a_policy_decides_as_soon_as_it_is_answered_and_answers_name_its_version
         let (answer, tag) = put(&instance, &json!({"rules": [rule]}), None).await;
         assert_eq!((answer.status, tag), (200, Some(format!("\"{version}\""))), "{:?}", answer.body);
         assert_eq!(answer.body["effective"]["rules"][0]["code"], "PHONES");
-        let after = asked(&instance).await;
+        let after = scored(&instance).await;
         assert_eq!(
             (&after["decision"], &after["policy"]),
             (&json!(decision), &json!({"id": "login", "version": version.to_string()}))
@@ -313,7 +313,7 @@ async fn an_answer_names_the_thresholds_that_its_level_was_decided_by() {
         (json!({"deny_at": 0.5}), (by_default.challenge_at, 0.5)),
     ] {
         assert_eq!(put(&instance, &document, None).await.0.status, 200);
-        let answer = asked(&instance).await;
+        let answer = scored(&instance).await;
         assert_eq!(answer["thresholds"], json!({"challenge_at": challenge_at, "deny_at": deny_at}), "{document}");
         let score = answer["score"].as_f64().unwrap();
         let expected = match score {
@@ -335,10 +335,10 @@ async fn an_answer_names_the_thresholds_that_its_level_was_decided_by() {
 async fn a_rule_that_fails_does_not_hold_and_the_answer_says_so() {
     let instance = Instance::start().await;
     instance.fold(&[login("e", "u")]).await;
-    let before = asked(&instance).await;
+    let before = scored(&instance).await;
     let rule = json!({"code": "OURS", "when": "failures_recent / (successes - 1) > 0", "decision": "deny"});
     assert_eq!(put(&instance, &json!({"rules": [rule]}), None).await.0.status, 200);
-    let after = asked(&instance).await;
+    let after = scored(&instance).await;
     assert_eq!((&after["decision"], &after["score"]), (&before["decision"], &before["score"]));
     assert_eq!(after["warnings"], json!(["RULE_FAILED"]));
 }
@@ -400,7 +400,7 @@ async fn a_reload_under_load_loses_no_request() {
         tokio::spawn(async move {
             let mut versions = Vec::new();
             while !done.load(Ordering::Acquire) {
-                let answer = asked(&instance).await;
+                let answer = scored(&instance).await;
                 assert_eq!(answer["warnings"], json!([]), "{answer}");
                 versions.push(answer["policy"]["version"].as_str().unwrap().parse::<u32>().unwrap_or(0));
             }
@@ -412,7 +412,7 @@ async fn a_reload_under_load_loses_no_request() {
         let (answer, tag) = put(&instance, &json!({"challenge_at": 0.1 + f64::from(version) / 100.0}), None).await;
         assert_eq!((answer.status, tag), (200, Some(format!("\"{version}\""))));
     }
-    let last = asked(&instance).await;
+    let last = scored(&instance).await;
     assert_eq!(last["policy"]["version"], "20");
     done.store(true, Ordering::Release);
     for versions in futures::future::join_all(askers).await {

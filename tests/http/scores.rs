@@ -21,8 +21,8 @@ use std::sync::Arc;
 #[tokio::test]
 async fn a_user_never_seen_is_unscored_and_one_with_history_is_compared() {
     let instance = Instance::start().await;
-    let asked = json!({"user_id": "u", "ip": "198.51.100.7", "device_id": "laptop", "country": "IE"});
-    let before = instance.post("/v1/risk/logins", &asked).await;
+    let attempt = json!({"user_id": "u", "ip": "198.51.100.7", "device_id": "laptop", "country": "IE"});
+    let before = instance.post("/v1/risk/logins", &attempt).await;
     assert_eq!(before.status, 200);
     assert_eq!(
         (&before.body["score"], &before.body["level"], &before.body["decision"]),
@@ -32,7 +32,7 @@ async fn a_user_never_seen_is_unscored_and_one_with_history_is_compared() {
     for n in 0..5 {
         instance.fold(&[login(&format!("u{n}"), "u"), login(&format!("v{n}"), "v")]).await;
     }
-    let known = instance.post("/v1/risk/logins", &asked).await.body;
+    let known = instance.post("/v1/risk/logins", &attempt).await.body;
     let other = json!({"user_id": "u", "ip": "203.0.113.9", "device_id": "phone", "country": "BR"});
     let other = instance.post("/v1/risk/logins", &other).await.body;
     assert_eq!(
@@ -142,12 +142,12 @@ async fn an_appointment_is_seen_scored_and_forgotten() {
 async fn a_considered_visit_takes_the_zone_of_its_client() {
     let instance = Instance::start().await;
     let updated = |zone: &str| event(zone, "client.updated", json!({"client_id": "c", "time_zone": zone}));
-    let asked = json!({"client_id": "c", "starts_at": "2026-03-01T14:00:00Z", "booked_at": "2026-03-01T09:00:00Z"});
+    let attempt = json!({"client_id": "c", "starts_at": "2026-03-01T14:00:00Z", "booked_at": "2026-03-01T09:00:00Z"});
     let mut codes = Vec::new();
     // Five hours later is the same day in Dublin, and the next one in Auckland (UTC+13).
     for zone in ["Europe/Dublin", "Pacific/Auckland"] {
         instance.fold(&[updated(zone)]).await;
-        codes.push(instance.post("/v1/risk/appointments", &asked).await.body["reasons"][1]["code"].clone());
+        codes.push(instance.post("/v1/risk/appointments", &attempt).await.body["reasons"][1]["code"].clone());
     }
     assert_eq!(codes, ["SAME_DAY_BOOKING", "LEAD_TIME"]);
 }
@@ -224,7 +224,7 @@ impl Store for Silent {
 
 #[tokio::test]
 async fn rows_that_do_not_come_in_time_are_answered_as_the_policy_says() {
-    let asked = json!({"user_id": "u", "ip": "198.51.100.7"});
+    let attempt = json!({"user_id": "u", "ip": "198.51.100.7"});
     let visit = json!({"client_id": "c", "starts_at": "2026-03-29T09:30:00Z"});
     for (policy, decision) in [
         (OnUnavailable::Challenge, Some("challenge")),
@@ -244,7 +244,7 @@ async fn rows_that_do_not_come_in_time_are_answered_as_the_policy_says() {
         let settings = Policy { on_unavailable: policy, ..Policy::default() };
         let policies = Policies::new(&rows, Settings { login: settings, ..Settings::default() }, 1_000);
         let instance = Instance::with(world, Parts { rows, policies, config, scoring, ..parts }).await;
-        let login = instance.post("/v1/risk/logins", &asked).await;
+        let login = instance.post("/v1/risk/logins", &attempt).await;
         let considered = instance.post("/v1/risk/appointments", &visit).await;
         match decision {
             Some(decision) => {
@@ -277,9 +277,9 @@ async fn a_score_is_given_from_the_rows_that_are_there() {
     let rows = reader(View::Feature);
     let instance = Instance::with(world.clone(), Parts { rows, config: config.clone(), ..parts }).await;
     instance.fold(&[login("e", "u")]).await;
-    let asked = |ip: &str, device: &str, country: &str| json!({"user_id": "u", "ip": ip, "device_id": device, "country": country});
-    let usual = instance.post("/v1/risk/logins", &asked("198.51.100.7", "laptop", "IE")).await.body;
-    let other = instance.post("/v1/risk/logins", &asked("203.0.113.9", "phone", "BR")).await.body;
+    let attempt = |ip: &str, device: &str, country: &str| json!({"user_id": "u", "ip": ip, "device_id": device, "country": country});
+    let usual = instance.post("/v1/risk/logins", &attempt("198.51.100.7", "laptop", "IE")).await.body;
+    let other = instance.post("/v1/risk/logins", &attempt("203.0.113.9", "phone", "BR")).await.body;
     for answer in [&usual, &other] {
         assert_eq!((&answer["warnings"], &answer["history"]["successes"]), (&json!(["DEGRADED"]), &json!(1)));
     }
@@ -292,7 +292,7 @@ async fn a_score_is_given_from_the_rows_that_are_there() {
     }
     let parts = world.parts();
     let ownerless = Instance::without_views(world.clone(), Parts { rows: reader(View::User), config, ..parts }).await;
-    let got = ownerless.post("/v1/risk/logins", &asked("203.0.113.9", "laptop", "IE")).await.body;
+    let got = ownerless.post("/v1/risk/logins", &attempt("203.0.113.9", "laptop", "IE")).await.body;
     assert_eq!(
         (&got["score"], &got["decision"], &got["level"]),
         (&Value::Null, &json!("challenge"), &json!("unscored"))

@@ -331,7 +331,7 @@ async fn counted() -> (Instance, Arc<Counted>) {
 }
 
 /// A record on the topic of reminders, for one of several clients of a tenant.
-fn told(tenant: &str, number: usize) -> NewRecord {
+fn announcement(tenant: &str, number: usize) -> NewRecord {
     let client = number % 7;
     let event = json!({
         "specversion": "1.0", "id": format!("{tenant}-{number}"), "source": "urn:test", "type": "foretell.reminder.due",
@@ -380,7 +380,7 @@ async fn streams_share_their_readers_and_go_over_from_history_without_gap_or_rep
     let (instance, log) = counted().await;
     let append = async |numbers: std::ops::Range<usize>| {
         for number in numbers {
-            log.append(vec![told("default", number), told("other", number)]).await.unwrap();
+            log.append(vec![announcement("default", number), announcement("other", number)]).await.unwrap();
         }
     };
     append(0..OLD).await;
@@ -412,13 +412,13 @@ async fn streams_share_their_readers_and_go_over_from_history_without_gap_or_rep
 #[tokio::test]
 async fn streams_at_the_end_live_from_the_tail_alone_and_a_new_one_follows_it() {
     let (instance, log) = counted().await;
-    log.append((0..100).map(|number| told("default", number)).collect()).await.unwrap();
+    log.append((0..100).map(|number| announcement("default", number)).collect()).await.unwrap();
     let path = "/v1/reminders/stream?from=latest";
     let readers = || log.reads.load(Ordering::SeqCst);
     {
         let mut live = [Subscriber::open(&instance, path, &[]).await, Subscriber::open(&instance, path, &[]).await];
         for range in [100..150, 150..200] {
-            log.append(range.clone().map(|number| told("default", number)).collect()).await.unwrap();
+            log.append(range.clone().map(|number| announcement("default", number)).collect()).await.unwrap();
             for stream in &mut live {
                 assert_each_once(&take(stream, 50).await, range.clone());
             }
@@ -437,7 +437,7 @@ async fn streams_at_the_end_live_from_the_tail_alone_and_a_new_one_follows_it() 
 async fn reminders_of_others_move_the_cursor_and_do_not_reach_the_application() {
     const OTHERS: usize = 5_000;
     let (instance, log) = counted().await;
-    log.append((0..OTHERS).map(|number| told("other", number)).collect()).await.unwrap();
+    log.append((0..OTHERS).map(|number| announcement("other", number)).collect()).await.unwrap();
     let path = "/v1/reminders/stream";
     let offsets = |cursor: &str| cursor.split('-').skip(1).map(|next| next.parse::<usize>().unwrap()).sum::<usize>();
     let mut quiet = Subscriber::open(&instance, path, &[]).await;
@@ -450,10 +450,10 @@ async fn reminders_of_others_move_the_cursor_and_do_not_reach_the_application() 
     assert!(cursors.is_sorted_by_key(|cursor| offsets(cursor)) && cursors.len() < 20, "{cursors:?}");
 
     // The same live: what is appended after any of these cursors arrives.
-    log.append(vec![told("other", 1)]).await.unwrap();
+    log.append(vec![announcement("other", 1)]).await.unwrap();
     let cursor = quiet.cursor().await;
     assert_eq!(offsets(&cursor), OTHERS + 1);
-    log.append(vec![told("default", 7)]).await.unwrap();
+    log.append(vec![announcement("default", 7)]).await.unwrap();
     assert_eq!(take(&mut quiet, 1).await[0].0, 7);
     for cursor in cursors.iter().chain([&cursor]) {
         let mut resumed = Subscriber::open(&instance, path, &[("last-event-id", cursor)]).await;

@@ -5,10 +5,11 @@ use foretell_domain::view::Limits;
 use foretell_events::codec::rfc3339;
 use serde_json::{Value, json};
 
-fn told(id: &str, kind: &str, client: &str, time: &str) -> Value {
-    let mut told = event(id, &format!("appointment.{kind}"), json!({"appointment_id": "a", "client_id": client}));
-    told["time"] = json!(time);
-    told
+fn outcome_event(id: &str, kind: &str, client: &str, time: &str) -> Value {
+    let mut outcome_event =
+        event(id, &format!("appointment.{kind}"), json!({"appointment_id": "a", "client_id": client}));
+    outcome_event["time"] = json!(time);
+    outcome_event
 }
 
 #[tokio::test]
@@ -18,12 +19,12 @@ async fn answers_about_a_group_are_about_a_client_whose_visit_is_on() {
     second["time"] = json!("2026-03-01T10:00:01Z");
     instance.fold(&[booked("b1", "one", "a", "2026-03-05T09:30:00"), second]).await;
     assert_eq!(instance.get("/v1/appointments/a").await.body["client_id"], "two", "both are on: the later booking");
-    instance.fold(&[told("off", "cancelled", "two", "2026-03-01T10:00:02Z")]).await;
+    instance.fold(&[outcome_event("off", "cancelled", "two", "2026-03-01T10:00:02Z")]).await;
     let seen = instance.get("/v1/appointments/a").await.body;
     assert_eq!((&seen["client_id"], &seen["status"]), (&json!("one"), &json!("booked")));
     assert_eq!(instance.get("/v1/risk/appointments/a").await.body["client_id"], "one");
-    let asked = instance.post("/v1/appointments/a/reminders", &json!({})).await;
-    assert_eq!((asked.status, &asked.body["status"]), (202, &json!("planned")), "{}", asked.body);
+    let requested = instance.post("/v1/appointments/a/reminders", &json!({})).await;
+    assert_eq!((requested.status, &requested.body["status"]), (202, &json!("planned")), "{}", requested.body);
     for (client, upcoming) in [("one", 1), ("two", 0)] {
         let seen = instance.get(&format!("/v1/clients/{client}")).await.body;
         assert_eq!(seen["upcoming"].as_array().map(Vec::len), Some(upcoming), "{client}");
@@ -33,8 +34,10 @@ async fn answers_about_a_group_are_about_a_client_whose_visit_is_on() {
 #[tokio::test]
 async fn an_id_used_for_two_types_is_two_events_and_each_can_be_repeated() {
     let instance = Instance::start().await;
-    let (booked, cancelled) =
-        (booked("4711", "c", "a", "2026-03-05T09:30:00"), told("4711", "cancelled", "c", "2026-03-01T10:00:01Z"));
+    let (booked, cancelled) = (
+        booked("4711", "c", "a", "2026-03-05T09:30:00"),
+        outcome_event("4711", "cancelled", "c", "2026-03-01T10:00:01Z"),
+    );
     let both = instance.fold(&[booked.clone(), cancelled.clone()]).await;
     assert_eq!(both.body["outcomes"], json!(["applied", "applied"]));
     for again in [booked, cancelled] {
@@ -50,7 +53,7 @@ async fn an_outcome_before_the_visit_is_impossible() {
     let instance = Instance::start().await;
     instance.fold(&[booked("b", "c", "a", "2026-03-05T09:30:00")]).await;
     for outcome in ["missed", "attended"] {
-        let answer = instance.fold(&[told(outcome, outcome, "c", "2026-03-01T10:00:01Z")]).await;
+        let answer = instance.fold(&[outcome_event(outcome, outcome, "c", "2026-03-01T10:00:01Z")]).await;
         assert_eq!(answer.body["outcomes"], json!(["impossible"]), "{outcome}");
         assert_eq!(instance.get("/v1/appointments/a").await.body["status"], "booked", "{outcome}");
     }

@@ -770,7 +770,7 @@ mod retention {
             let log = aging.open(DAY).expect("opens");
             assert_eq!(held(&log, Topic::Logins).await.len(), 48);
             let left = held(&log, Topic::Decisions).await;
-            assert!(left.len() <= 4 && left == all[all.len() - left.len()..], "it goes on where it was cut off");
+            assert!(left.len() <= 4 && left == all[all.len() - left.len()..], "it continues where it was cut off");
         }
     }
 

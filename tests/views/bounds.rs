@@ -47,14 +47,14 @@ fn the_row_of_a_client_with_many_visits_stays_within_its_bounds() {
         for time in 1..20 {
             booking.starts_at = StartsAt::Instant { at_ms: start_ms + time * HOUR, zone: None };
             views.fold(&event(visit + time, AppointmentFact::Rescheduled(Box::new(booking.clone())).into()));
-            let told = Feedback {
+            let feedback = Feedback {
                 reminder_id: format!("{time:032}"),
                 appointment_id: id.clone(),
                 client_id: "c".into(),
                 channel: Some(Channel::Sms),
                 reason: None,
             };
-            views.fold(&event(visit + time, AppointmentFact::ReminderDelivered(Box::new(told)).into()));
+            views.fold(&event(visit + time, AppointmentFact::ReminderDelivered(Box::new(feedback)).into()));
         }
     }
     let client = views.client("c");

@@ -237,19 +237,19 @@ fn a_day_counts_once_also_when_one_of_its_visits_is_booked_again_or_forgotten() 
     let day = |id: &str, hour: i64| (DAY, booked(id, 1_000 * DAY + hour * HOUR));
     let over = START + DAY;
     let bucket = usize::from(lead::bucket(999));
-    let anew = |at: i64| (at, booked("a", START + 9 * DAY));
+    let again = |at: i64| (at, booked("a", START + 9 * DAY));
     for (name, events, wanted) in [
-        ("both missed, then one anew", vec![(over, missed("a")), (over, missed("b")), anew(over + 1)], (0, 1)),
-        ("the other one is missed later", vec![(over, missed("a")), anew(over + 1), (over + 2, missed("b"))], (0, 1)),
-        ("the other one came", vec![(over, missed("a")), anew(over + 1), (over + 2, attended("b"))], (1, 0)),
+        ("both missed, then one booked again", vec![(over, missed("a")), (over, missed("b")), again(over + 1)], (0, 1)),
+        ("the other one is missed later", vec![(over, missed("a")), again(over + 1), (over + 2, missed("b"))], (0, 1)),
+        ("the other one came", vec![(over, missed("a")), again(over + 1), (over + 2, attended("b"))], (1, 0)),
         (
             "the other one came, and did not",
-            vec![(over, missed("a")), anew(over + 1), (over + 2, attended("b")), (over + 3, missed("b"))],
+            vec![(over, missed("a")), again(over + 1), (over + 2, attended("b")), (over + 3, missed("b"))],
             (0, 1),
         ),
         (
             "the other one is deleted",
-            vec![(over, missed("b")), (over, missed("a")), anew(over + 1), (over + 2, deleted("b"))],
+            vec![(over, missed("b")), (over, missed("a")), again(over + 1), (over + 2, deleted("b"))],
             (0, 1),
         ),
     ] {
@@ -298,7 +298,7 @@ fn an_event_and_its_correction_leave_the_shared_rows_as_they_were() {
             vec![(3, rescheduled("a", START + DAY)), (3, rescheduled("a", START))],
         ),
         ("confirmed", vec![b()], vec![(2, confirmed("a"))]),
-        ("booked, asked for, erased", vec![], vec![b(), (2, requested("a")), (3, requested("a")), (4, erased())]),
+        ("booked, requested, erased", vec![], vec![b(), (2, requested("a")), (3, requested("a")), (4, erased())]),
     ] {
         let then = appointments(before.clone()).shared();
         let now = appointments(before.into_iter().chain(more)).shared();
@@ -391,7 +391,7 @@ fn an_appointment_id_of_a_group_finds_a_client_whose_visit_is_on() {
         ("back on", vec![(1, seat("c0")), (2, seat("c1")), (3, off("c1")), (4, seat("c1"))], "c1"),
         ("one came", vec![(1, seat("c0")), (2, seat("c1")), (3, off("c1")), (START, came("c0"))], "c0"),
         ("one came, one is on: the later booking", vec![(1, seat("c0")), (2, seat("c1")), (START, came("c1"))], "c1"),
-        ("said again", vec![(1, seat("c0")), (2, seat("c1")), (3, seat("c0"))], "c1"),
+        ("repeated", vec![(1, seat("c0")), (2, seat("c1")), (3, seat("c0"))], "c1"),
     ] {
         assert_eq!(holder(&appointments(events), "a").as_deref(), Some(meant), "{name}");
     }
@@ -440,16 +440,16 @@ fn a_corrected_miss_is_no_longer_the_last_one() {
 #[test]
 fn requests_are_kept_up_to_their_bound_and_none_is_forgotten_within_its_day() {
     let limits = Limits { appointment_requests_max: 2, ..Limits::default() };
-    let asked = |times: &[i64]| {
+    let after_requests = |times: &[i64]| {
         let events = times.iter().map(|hour| (hour * HOUR, requested("a")));
         limited(limits.clone(), [(1, booked("a", START))].into_iter().chain(events))
     };
     for (hours, expected) in
         [(&[3, 1, 5, 7][..], [1, 3]), (&[3, 1, 24], [1, 3]), (&[3, 1, 25], [3, 25]), (&[3, 1, 25, 26, 27, 2], [25, 27])]
     {
-        let views = asked(hours);
+        let views = after_requests(hours);
         let requests = &views.client("c").appointments["a"].requests;
-        let kept: Vec<_> = requests.iter().map(|asked| asked.at_ms / HOUR).collect();
+        let kept: Vec<_> = requests.iter().map(|after_requests| after_requests.at_ms / HOUR).collect();
         assert_eq!(kept, expected, "{hours:?}");
         let buckets: Vec<_> = entries(&views, Kind::Requested).into_iter().map(|(bucket, ..)| bucket).collect();
         assert_eq!(buckets, expected.map(|hour| agenda::bucket(Kind::Requested, hour * HOUR, partition("c"))));

@@ -99,15 +99,16 @@ fn a_snapshot_at_another_instant_sees_the_row_as_it_is_then() {
 
 #[test]
 fn attributes_are_those_known_by_then() {
-    let tell = |age: f64, town: &str| {
-        let told = BTreeMap::from([("age".into(), Scalar::Number(age)), ("town".into(), Scalar::Text(town.into()))]);
-        updated(|update| update.attributes = Change::Set(told))
+    let stated = |age: f64, town: &str| {
+        let attributes =
+            BTreeMap::from([("age".into(), Scalar::Number(age)), ("town".into(), Scalar::Text(town.into()))]);
+        updated(|update| update.attributes = Change::Set(attributes))
     };
     let views = appointments([
-        (5, tell(30.0, "north")),
-        (4, tell(99.0, "older")),
+        (5, stated(30.0, "north")),
+        (4, stated(99.0, "older")),
         (6, with("a", START, &[("age", Scalar::Number(31.0)), ("first", Scalar::Boolean(true))])),
-        (7, tell(40.0, "south")),
+        (7, stated(40.0, "south")),
     ]);
     let client = views.client("c");
     let known = client.appointments["a"].snapshot.clone().unwrap();
@@ -121,7 +122,7 @@ fn attributes_are_those_known_by_then() {
         assert_eq!(all.get(hash(name)), Some(value), "{name}");
     }
     assert_eq!(client.attributes.get(hash("town")), Some(Value::Text(hash("south"))));
-    let cleared = appointments([(5, tell(30.0, "north")), (6, updated(|update| update.attributes = Change::Clear))]);
+    let cleared = appointments([(5, stated(30.0, "north")), (6, updated(|update| update.attributes = Change::Clear))]);
     assert_eq!(cleared.client("c").attributes, Attributes::default());
 }
 

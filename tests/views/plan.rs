@@ -49,7 +49,7 @@ impl Case {
     }
 
     /// Folds an announcement or a withdrawal.
-    pub(crate) fn hear(&mut self, action: &Action, now_ms: i64) {
+    pub(crate) fn fold(&mut self, action: &Action, now_ms: i64) {
         self.sent.fold(&record(action, now_ms));
     }
 
@@ -88,12 +88,12 @@ impl Case {
     /// Plans and announces; returns the actions, as `+step` and `-reason`.
     pub(crate) fn tick(&mut self, now_ms: i64) -> Vec<String> {
         let actions = self.plan(now_ms).actions;
-        actions.iter().for_each(|action| self.hear(action, now_ms));
-        let said = |action: &Action| match action {
+        actions.iter().for_each(|action| self.fold(action, now_ms));
+        let actions_of = |action: &Action| match action {
             Action::Announce(announce) => format!("+{}", announce.step),
             Action::Withdraw { reason, .. } => format!("-{reason}"),
         };
-        actions.iter().map(said).collect()
+        actions.iter().map(actions_of).collect()
     }
 
     pub(crate) fn story(&self, now: &str, id: &str) -> Vec<(String, Status, Option<String>)> {
@@ -255,22 +255,22 @@ fn an_edited_policy_repeats_nothing_that_was_sent() {
 #[test]
 fn only_channels_that_the_client_agrees_to_are_used() {
     use Channel::{Call, Email, Sms};
-    for (name, profile, asked, wanted) in [
-        ("never asked", None, vec![], Some(vec![Sms])),
-        ("never asked, by name", None, vec![Email, Call], Some(vec![Email, Call])),
+    for (name, profile, requested_at, wanted) in [
+        ("no consent", None, vec![], Some(vec![Sms])),
+        ("no consent, by name", None, vec![Email, Call], Some(vec![Email, Call])),
         ("own order", Some(vec![(Email, true), (Sms, true)]), vec![], Some(vec![Email, Sms])),
         ("one refused", Some(vec![(Email, false), (Sms, true)]), vec![], Some(vec![Sms])),
         ("all refused", Some(vec![(Email, false)]), vec![], None),
         ("empty list", Some(vec![]), vec![], None),
-        ("asked for one that is refused", Some(vec![(Email, false), (Sms, true)]), vec![Email], None),
-        ("asked for two", Some(vec![(Email, true), (Sms, true)]), vec![Sms, Call, Email], Some(vec![Sms, Email])),
+        ("requested one that is refused", Some(vec![(Email, false), (Sms, true)]), vec![Email], None),
+        ("requested two", Some(vec![(Email, true), (Sms, true)]), vec![Sms, Call, Email], Some(vec![Sms, Email])),
     ] {
         let mut case = Case::new();
         if let Some(profile) = &profile {
             case = case.then("2026-05-11T00:00:00Z", consents(profile));
         }
         let now = at(START) - 30 * HOUR;
-        case.events.push((now, requested("a", asked.clone())));
+        case.events.push((now, requested("a", requested_at.clone())));
         let of = |step: &str| {
             case.plan(now).actions.into_iter().find_map(|action| match action {
                 Action::Announce(announce) if announce.step == step => Some(announce.channels),
@@ -278,7 +278,7 @@ fn only_channels_that_the_client_agrees_to_are_used() {
             })
         };
         assert_eq!(of(plan::MANUAL), wanted, "{name}, by hand");
-        if asked.is_empty() {
+        if requested_at.is_empty() {
             assert_eq!(of("72h"), wanted, "{name}");
         }
     }
@@ -321,8 +321,8 @@ fn a_step_that_would_leave_quiet_hours_expired_is_dropped_with_a_reason() {
     case.policy.steps = vec![step("2h", 2)];
     case.events = vec![(at("2026-05-10T12:00:00Z"), booked("a", at("2026-06-10T08:00:00Z")))];
     assert!((0..130).all(|minute| case.plan(at("2026-06-10T06:00:00Z") + minute * 60_000).actions.is_empty()));
-    let told = case.story("2026-06-10T06:30:00Z", "a");
-    assert_eq!(told, [("2h".into(), Status::Suppressed, Some("quiet_hours".into()))]);
+    let seen = case.story("2026-06-10T06:30:00Z", "a");
+    assert_eq!(seen, [("2h".into(), Status::Suppressed, Some("quiet_hours".into()))]);
 }
 
 #[test]
@@ -355,36 +355,36 @@ fn hours_are_absolute_over_a_change_of_clocks() {
 
 #[test]
 fn a_request_by_hand_passes_quiet_hours_and_never_expiry() {
-    let asked = at("2026-06-01T02:00:00Z");
+    let requested_at = at("2026-06-01T02:00:00Z");
     let mut case = Case::new().quiet(21 * 60, 8 * 60);
-    case.events.push((asked, requested("a", vec![])));
-    assert!(case.plan(asked - 1).actions.is_empty(), "not before it was requested");
-    assert!(!case.plan(asked + REQUEST_EXPIRES_MS - 1).actions.is_empty());
-    assert!(case.plan(asked + REQUEST_EXPIRES_MS).actions.is_empty(), "a day later");
-    assert_eq!(case.tick(asked), ["+manual"]);
-    assert_eq!(case.tick(asked + 1), [""; 0]);
+    case.events.push((requested_at, requested("a", vec![])));
+    assert!(case.plan(requested_at - 1).actions.is_empty(), "not before it was requested");
+    assert!(!case.plan(requested_at + REQUEST_EXPIRES_MS - 1).actions.is_empty());
+    assert!(case.plan(requested_at + REQUEST_EXPIRES_MS).actions.is_empty(), "a day later");
+    assert_eq!(case.tick(requested_at), ["+manual"]);
+    assert_eq!(case.tick(requested_at + 1), [""; 0]);
     for (name, events) in [
         ("off", vec![(1, booked("a", at(START))), (2, cancelled("a", None))]),
         ("unknown", vec![]),
-        ("over", vec![(1, booked("a", asked))]),
+        ("over", vec![(1, booked("a", requested_at))]),
     ] {
-        let case = Case::with(events.into_iter().chain([(asked, requested("a", vec![]))]).collect());
-        assert_eq!(case.plan(asked).actions, [], "{name}");
+        let case = Case::with(events.into_iter().chain([(requested_at, requested("a", vec![]))]).collect());
+        assert_eq!(case.plan(requested_at).actions, [], "{name}");
     }
 }
 
 #[test]
 fn many_requests_by_hand_do_not_make_a_sent_step_come_again() {
     let mut case = Case::new();
-    let mut said = Vec::new();
+    let mut actions_of = Vec::new();
     for hours in (0..240).step_by(3) {
         let now = at(START) + (hours - 240) * HOUR;
         case.events.push((now, requested("a", vec![])));
-        said.extend(case.tick(now));
+        actions_of.extend(case.tick(now));
         assert_eq!(case.tick(now), [""; 0]);
     }
-    let count = |what: &str| said.iter().filter(|said| *said == what).count();
-    assert_eq!((count("+72h"), count("+24h"), count("+manual"), said.len()), (1, 1, 80, 82), "{said:?}");
+    let count = |what: &str| actions_of.iter().filter(|actions_of| *actions_of == what).count();
+    assert_eq!((count("+72h"), count("+24h"), count("+manual"), actions_of.len()), (1, 1, 80, 82), "{actions_of:?}");
     assert_eq!(case.announced().of("a").len(), foretell_domain::view::Limits::default().appointment_reminders_max);
 }
 
@@ -409,7 +409,7 @@ fn failed(sent: &Sent, id: &str) -> Fact {
 
 /// A step that was announced twice for one start of a visit, although the first did not fail.
 fn twice(sent: &Sent, client: &Client) -> Option<(String, String)> {
-    let mut told = std::collections::BTreeSet::new();
+    let mut seen = std::collections::BTreeSet::new();
     for (own, announced) in sent.all().filter(|(_, a)| a.withdrawn.is_none() && a.step != plan::MANUAL) {
         let receipts = client.appointments.get(own).map_or(&[][..], |visit| &visit.receipts);
         if receipts.iter().any(|receipt| receipt.reminder_id == announced.reminder_id) {
@@ -418,7 +418,7 @@ fn twice(sent: &Sent, client: &Client) -> Option<(String, String)> {
         let others = announced.others.iter().filter(|other| other.withdrawn.is_none());
         let named = others.map(|other| (other.appointment_id.as_str(), other.starts_at_ms));
         for (id, starts_at_ms) in named.chain([(own, announced.starts_at_ms)]) {
-            if !told.insert((id, starts_at_ms, &announced.step)) {
+            if !seen.insert((id, starts_at_ms, &announced.step)) {
                 return Some((id.to_owned(), announced.step.clone()));
             }
         }

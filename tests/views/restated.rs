@@ -84,7 +84,7 @@ fn a_restatement_changes_nothing_in_any_state() {
         ),
         ("confirmed", vec![b(), (2, confirmed("a"))], vec![again(), rescheduled("a", START), confirmed("a")]),
         ("moved", vec![b(), (2, rescheduled("a", START + DAY))], vec![rescheduled("a", START + DAY)]),
-        ("moved, a booking says so", vec![b(), (2, rescheduled("a", START + DAY))], vec![booked("a", START + DAY)]),
+        ("moved by a booking", vec![b(), (2, rescheduled("a", START + DAY))], vec![booked("a", START + DAY)]),
         ("called off in time", vec![b(), (2, cancelled("a", None))], vec![cancelled("a", None)]),
         ("called off by the client", vec![b(), (late, cancelled("a", client))], vec![cancelled("a", None)]),
         ("attended", vec![b(), (over, attended("a"))], vec![attended("a"), again(), rescheduled("a", START)]),
@@ -382,7 +382,7 @@ fn any_life() -> impl Strategy<Value = Vec<(i64, Fact)>> {
             let mut booking = booking(&id, start_ms, flag.then_some("Europe/Dublin"));
             booking.booked_at_ms = flag.then_some(now_ms - HOUR);
             booking.service = Some(format!("service {}", u8::from(flag)));
-            let told = Feedback {
+            let feedback = Feedback {
                 reminder_id: format!("r{days}"),
                 appointment_id: id.clone(),
                 client_id: "c".into(),
@@ -396,8 +396,8 @@ fn any_life() -> impl Strategy<Value = Vec<(i64, Fact)>> {
                 8..=9 => attended(&id),
                 10..=11 => missed(&id),
                 12 => deleted(&id),
-                13 => AppointmentFact::ReminderFailed(Box::new(told)).into(),
-                14 => AppointmentFact::ReminderConfirmed(Box::new(told)).into(),
+                13 => AppointmentFact::ReminderFailed(Box::new(feedback)).into(),
+                14 => AppointmentFact::ReminderConfirmed(Box::new(feedback)).into(),
                 15 if days == 0 => AppointmentFact::ClientErased(ClientErasure { client_id: "c".into() }).into(),
                 15 => profile(),
                 _ => cancelled(&id, flag.then_some(CancelledBy::Business)),
@@ -431,7 +431,7 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
             ]);
         }
         for receipt in &visit.receipts {
-            let told = Box::new(Feedback {
+            let feedback = Box::new(Feedback {
                 reminder_id: receipt.reminder_id.clone(),
                 appointment_id: id.clone(),
                 client_id: "c".into(),
@@ -439,9 +439,9 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
                 reason: None,
             });
             facts.extend(match receipt.received {
-                foretell_domain::view::client::Received::Failed => Some(AppointmentFact::ReminderFailed(told).into()),
+                foretell_domain::view::client::Received::Failed => Some(AppointmentFact::ReminderFailed(feedback).into()),
                 foretell_domain::view::client::Received::Delivered => {
-                    Some(AppointmentFact::ReminderDelivered(told).into())
+                    Some(AppointmentFact::ReminderDelivered(feedback).into())
                 }
                 // It also confirms, which may no longer apply.
                 foretell_domain::view::client::Received::Confirmed => None,

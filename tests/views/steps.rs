@@ -79,7 +79,7 @@ fn a_step_at_the_booking_confirms_it_and_its_moves_for_a_day() {
 #[test]
 fn nightly_restatements_do_not_change_reminders() {
     let booked_ms = at("2026-05-10T12:00:00Z");
-    let told = |is_stated_again: bool| {
+    let shown = |is_stated_again: bool| {
         let mut case = Case::new();
         case.policy.steps.push(Step { id: "confirmation".into(), at_booking: true, ..Step::default() });
         case = case.then("2026-06-01T12:00:00Z", confirmed("a"));
@@ -92,9 +92,9 @@ fn nightly_restatements_do_not_change_reminders() {
         });
         hours.collect::<Vec<_>>()
     };
-    let once = told(false);
+    let once = shown(false);
     assert_eq!(once.concat(), ["+confirmation", "+24h"], "the one at 72 hours is not for those who have confirmed");
-    assert_eq!(told(true), once);
+    assert_eq!(shown(true), once);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_start_in_a_gap_is_announced_as_clocks_show_it_and_not_again_after_an_upgrad
     let mut before = announced[0].clone();
     before.reminder_id = "of the time that was booked".into();
     let mut upgraded = case();
-    upgraded.hear(&Action::Announce(before), due_ms - 1);
+    upgraded.fold(&Action::Announce(before), due_ms - 1);
     assert_eq!(upgraded.tick(due_ms), [""; 0]);
 }
 
@@ -124,8 +124,8 @@ fn a_step_for_a_level_is_for_visits_at_that_level_alone() {
         let mut case = Case::new();
         level.into_iter().for_each(|level| risk(&mut case, "a", level));
         assert_eq!(case.tick(due), wanted, "{level:?}");
-        let told = case.story("2026-06-05T12:00:00Z", "a").iter().any(|(step, ..)| step == "call");
-        assert_eq!(told, level == Some(Level::High), "a step for others is none of the visit's");
+        let shown = case.story("2026-06-05T12:00:00Z", "a").iter().any(|(step, ..)| step == "call");
+        assert_eq!(shown, level == Some(Level::High), "a step for others is none of the visit's");
     }
     // A visit at another level may be at this one when the step is due.
     let mut case = Case::new();
@@ -171,8 +171,8 @@ fn visits_of_a_day_share_a_reminder_that_the_first_of_them_carries() {
     let named: Vec<_> = announce.visits.iter().map(|visit| visit.appointment_id.as_str()).collect();
     assert_eq!((announce.appointment_id.as_str(), named), ("a", vec!["a", "b"]));
     assert_eq!(case.tick(due), ["+24h"]);
-    let told = |case: &Case, id: &str| case.story("2026-06-09T13:00:00Z", id).pop().unwrap();
-    assert_eq!(told(&case, "b"), ("24h".into(), Status::Sent, Some("grouped".into())));
+    let shown = |case: &Case, id: &str| case.story("2026-06-09T13:00:00Z", id).pop().unwrap();
+    assert_eq!(shown(&case, "b"), ("24h".into(), Status::Sent, Some("grouped".into())));
     // Neither its own due time nor a later tick announces it again.
     assert_eq!(case.tick(due + 4 * HOUR), [""; 0]);
     assert_eq!(case.tick(due + 12 * HOUR), ["+24h"], "z is of the next day");
@@ -182,7 +182,7 @@ fn visits_of_a_day_share_a_reminder_that_the_first_of_them_carries() {
     assert_eq!(case.tick(at("2026-06-10T01:00:00Z")), ["-cancelled", "+24h"]);
     let of_b = case.story("2026-06-10T02:00:00Z", "b");
     assert_eq!(of_b[0], ("24h".into(), Status::Withdrawn, Some("cancelled".into())));
-    assert_eq!(told(&case, "a").1, Status::Sent);
+    assert_eq!(shown(&case, "a").1, Status::Sent);
     // With the visit that carries it all of it is void, and the others are announced again.
     let mut case = day_of(&[("b", "2026-06-10T16:00:00Z"), ("a", START)]);
     assert_eq!(case.tick(due), ["+24h"]);

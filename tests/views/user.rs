@@ -75,8 +75,8 @@ fn a_device_is_known_by_these_rules() {
         ("revoked, trusted", vec![(1, revoked("d")), (2, trusted("d"))], by_id, 10, Some(true)),
         ("the later of two decides", vec![(2, revoked("d")), (1, trusted("d"))], by_id, 10, Some(false)),
         ("seen since", vec![(2, revoked("d")), (3, named())], by_id, 10, Some(true)),
-        ("seen since, told before", vec![(3, named()), (2, revoked("d"))], by_id, 10, Some(true)),
-        ("seen before, told since", vec![(2, revoked("d")), (1, named())], by_id, 10, Some(false)),
+        ("seen since, revoked before", vec![(3, named()), (2, revoked("d"))], by_id, 10, Some(true)),
+        ("seen before, revoked since", vec![(2, revoked("d")), (1, named())], by_id, 10, Some(false)),
         ("seen at that instant", vec![(2, revoked("d")), (2, named())], by_id, 10, Some(false)),
         (
             "seen since, and no longer trusted",
@@ -318,14 +318,14 @@ fn a_verdict_given_again_changes_nothing_and_one_that_returns_counts() {
     let login = [(1, scored("one", "laptop", "Firefox 1.0"))];
     let after = |more: &[(i64, Fact)]| user(login.iter().chain(more).cloned());
     let counts = |user: &User| (user.confirmed, user.reported, user.successes);
-    for (what, said, expected) in [
+    for (what, facts, expected) in [
         ("reported twice", vec![(3, reported("one")), (4, reported("one"))], (0, 1, 0)),
         ("confirmed twice", vec![(3, confirmed("one")), (4, confirmed("one"))], (1, 0, 1)),
         ("thought again", vec![(3, reported("one")), (4, confirmed("one"))], (1, 0, 1)),
         ("and again", vec![(3, reported("one")), (4, confirmed("one")), (5, reported("one"))], (0, 1, 0)),
         ("of no login", vec![(3, reported("x")), (4, reported("x")), (5, reported("y"))], (0, 2, 1)),
     ] {
-        assert_eq!(counts(&after(&said)), expected, "{what}");
+        assert_eq!(counts(&after(&facts)), expected, "{what}");
     }
     let reported_once = after(&[(3, reported("one"))]);
     assert_eq!(after(&[(3, reported("one")), (9, reported("one"))]).reported_at_ms, reported_once.reported_at_ms);

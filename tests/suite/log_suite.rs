@@ -457,8 +457,14 @@ pub(crate) async fn a_second_member_takes_over_what_was_acknowledged(made: &Made
     }
     let mut second = within(log.subscribe("shared", TOPIC)).await.expect("joined");
     one_each(log.as_ref(), "x").await;
-    // The first member continues to poll, as a keeper does, while the second waits.
-    let polling = tokio::spawn(async move { while first.next().await.is_ok() {} });
+    // The first member continues to poll, as a keeper does, while the second waits. It keeps what it is assigned: dropped
+    // partitions would be assigned again immediately, in a loop that never yields.
+    let polling = tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok(assigned) = first.next().await {
+            kept.push(assigned);
+        }
+    });
     let taken = within(second.next()).await.expect("assigned");
     let given = within(serving.join_next()).await.expect("a partition was revoked").expect("no panic");
     let Assigned { partition, start, mut reader, .. } = taken;

@@ -439,7 +439,9 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
                 reason: None,
             });
             facts.extend(match receipt.received {
-                foretell_domain::view::client::Received::Failed => Some(AppointmentFact::ReminderFailed(feedback).into()),
+                foretell_domain::view::client::Received::Failed => {
+                    Some(AppointmentFact::ReminderFailed(feedback).into())
+                }
                 foretell_domain::view::client::Received::Delivered => {
                     Some(AppointmentFact::ReminderDelivered(feedback).into())
                 }

@@ -1,15 +1,14 @@
-//! Scores: what the rows say about an attempt or a visit, and why.
+//! Scores: how risky an attempt or a visit is according to the rows, and why.
 //!
-//! A score is a pure function of rows, request, instant and configuration: no clock, no I/O. Each one comes with
-//! its [`Reason`]s, whose effects are contributions in log-odds: they add up to the log-odds of the score, so a
-//! reader can do the sum again. A property test of each model holds them to that.
+//! A score is a pure function of rows, request, instant and configuration: no clock, no I/O. Each score comes with its
+//! [`Reason`]s, whose effects are contributions in log-odds. They add up to the log-odds of the score, so a reader can
+//! verify the sum. A property test checks this for each model.
 //!
-//! [`login`] asks how much likelier an attempt is from an attacker than from its user; [`no_show`] asks how likely
-//! a visit is to be missed; [`metrics`] says how good such numbers were, once the outcomes are known.
+//! [`login`] estimates how much likelier an attempt is from an attacker than from its user; [`no_show`] estimates how
+//! likely a visit is to be missed; [`metrics`] measures how good such numbers were, once the outcomes are known.
 //!
-//! What is absent: learning. What changes between two scores are the rows; weights and thresholds are configuration,
-//! a tenant's [policy](login::policy), or a [model](no_show::model) that [`foretell_lab::train`] has learnt and somebody has
-//! published.
+//! Scoring does not learn. Only the rows change between two scores; weights and thresholds are configuration, a
+//! tenant's [policy](login::policy), or a published [model](no_show::model) that `foretell_lab::train` produced.
 
 pub mod login;
 pub mod metrics;
@@ -19,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// How risky it is, for people and rules of thumb.
+/// How risky it is, for people and simple rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = RiskLevel)]
@@ -54,11 +53,11 @@ impl Level {
 #[serde(rename_all = "snake_case")]
 #[schema(as = LoginDecision)]
 pub enum Decision {
-    /// Let it in.
+    /// Allow it.
     Allow,
-    /// Ask for another proof first.
+    /// Require another proof of identity first.
     Challenge,
-    /// Refuse it.
+    /// Deny it.
     Deny,
 }
 
@@ -73,7 +72,7 @@ impl Decision {
     }
 }
 
-/// What to do about a visit that may be missed. A score never says to turn a client away.
+/// What to do about a visit that may be missed. A score never recommends turning a client away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = RecommendedAction)]
@@ -84,7 +83,7 @@ pub enum Action {
     Remind,
     /// Have a person call as well.
     Call,
-    /// Ask for a deposit; only where a tenant configures it.
+    /// Request a deposit; only if a tenant configures it.
     Deposit,
 }
 
@@ -100,20 +99,20 @@ impl Action {
     }
 }
 
-/// What is answered when the row of a user or client cannot be read in time.
+/// What to answer if the row of a user or client cannot be read in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnavailable {
-    /// Let it in, with a warning.
+    /// Allow it, with a warning.
     Allow,
-    /// Ask for another proof, with a warning.
+    /// Require another proof of identity, with a warning.
     #[default]
     Challenge,
     /// Answer that the service is unavailable.
     Error,
 }
 
-/// Stable names of reasons; a name once given is never changed.
+/// Stable names of reasons; a published name never changes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
@@ -127,7 +126,7 @@ pub enum Code {
     NewUserAgent,
     /// Login: the device is not among the user's known ones.
     NewDevice,
-    /// Login: the attempt withholds the id that the user's devices of its kind have.
+    /// Login: the attempt has no device id, although the user's devices of its kind have one.
     DeviceWithheld,
     /// Login: the address is one of the user's, and few others use it.
     OwnAddress,
@@ -139,19 +138,19 @@ pub enum Code {
     NewNetwork,
     /// Login: the country is new for the user.
     NewCountry,
-    /// Login: too far from the last one for the time between.
+    /// Login: too far from the previous one for the time between them.
     ImpossibleTravel,
-    /// Login: many failures of the account of late.
+    /// Login: many recent failures of the account.
     FailureBurst,
-    /// Login: got in after several failures.
+    /// Login: succeeded after several failures.
     SuccessAfterFailures,
-    /// Login: many accounts failed at the address or network of late.
+    /// Login: many accounts failed recently at the address or network.
     IpFanOut,
     /// Login: the address is on a list.
     DenylistedNetwork,
     /// Login: the client is a script.
     AutomatedClient,
-    /// Login: the account was not used for long.
+    /// Login: the account was not used for a long time.
     DormantAccount,
     /// Login: the user reported the device or the address.
     ReportedByUser,
@@ -163,15 +162,15 @@ pub enum Code {
     LeadTime,
     /// Visit: it was booked for the same day.
     SameDayBooking,
-    /// Visit: the client missed more than their leads would explain.
+    /// Visit: the client missed more visits than their leads would explain.
     PastNoShows,
-    /// Visit: the client kept more than their leads would explain.
+    /// Visit: the client kept more visits than their leads would explain.
     PastAttendance,
     /// Visit: the client has no outcome yet.
     NewClient,
     /// Visit: it was moved often.
     RescheduledOften,
-    /// Visit: the client called off late.
+    /// Visit: the client cancelled late before.
     LateCancels,
     /// Visit: whether the client confirmed it.
     Unconfirmed,
@@ -179,11 +178,11 @@ pub enum Code {
     OtherVisits,
     /// Visit: when it was booked, and for which day of the week.
     TimeOfWeek,
-    /// Visit: what the tenant tells of it or of the client.
+    /// Visit: an attribute of it or of the client, supplied by the tenant.
     Attribute,
-    /// Visit: what recent outcomes say of the model's scores.
+    /// Visit: how recent outcomes correct the model's scores.
     Calibration,
-    /// A rule of the tenant's policy, by the code that it has there.
+    /// A rule of the tenant's policy, named by its code in the policy.
     #[serde(untagged)]
     Rule(Arc<str>),
 }
@@ -230,17 +229,17 @@ impl Code {
     }
 }
 
-/// One thing that a score is made of.
+/// One component of a score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ScoreReason)]
 pub struct Reason {
     /// Its stable name.
     #[schema(value_type = String, example = "NEW_DEVICE")]
     pub code: Code,
-    /// For staff: says what was seen, and no address, device or secret.
+    /// For staff: describes what was observed, without addresses, devices or secrets.
     pub description: String,
-    /// Contribution to the log-odds of the score (natural logarithm); above 0 it raises the risk. 0 where nothing
-    /// was scored.
+    /// Contribution to the log-odds of the score (natural logarithm); above 0 it raises the risk. 0 if nothing was
+    /// scored.
     pub effect: f64,
 }
 
@@ -255,15 +254,15 @@ impl Reason {
 pub struct Model {
     /// Its name.
     pub id: &'static str,
-    /// Raised when the same rows and configuration give another score than before.
+    /// Raised when the same rows and configuration give a different score than before.
     pub version: &'static str,
 }
 
-/// A setting that no score can be computed with.
+/// A setting with which no score can be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} must be {expected}")]
 pub struct InvalidConfig {
-    /// The setting, below the section of its model.
+    /// The setting, relative to the section of its model.
     pub field: &'static str,
     /// What it must be.
     pub expected: &'static str,

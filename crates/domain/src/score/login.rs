@@ -53,7 +53,7 @@ use variables::Variables;
 pub struct Features(BTreeMap<Level, Arc<Feature>>);
 
 impl Features {
-    /// The rows to read for an attempt: the tenant's totals and one for each value that it has.
+    /// The rows to read for an attempt: the tenant's totals, and one row for each value that the attempt has.
     pub fn keys(tenant: &str, attempt: &Attempt) -> Vec<(Level, RowKey)> {
         std::iter::once(Level::All)
             .chain(Level::VALUES)
@@ -61,7 +61,7 @@ impl Features {
             .collect()
     }
 
-    /// What rows in memory hold for an attempt.
+    /// The features of an attempt, from rows in memory.
     pub fn of(rows: &Materialized<Logins>, tenant: &str, attempt: &Attempt) -> Self {
         let mut features = Self::default();
         for (level, key) in Self::keys(tenant, attempt) {
@@ -74,12 +74,12 @@ impl Features {
         features
     }
 
-    /// Takes one partial of a row in.
+    /// Adds one partial of a row.
     pub fn merge(&mut self, level: Level, partial: &Feature) {
         Arc::make_mut(self.0.entry(level).or_default()).merge(partial);
     }
 
-    /// Takes a row in whose partials are merged already.
+    /// Adds a row whose partials are already merged.
     pub fn insert(&mut self, level: Level, merged: Arc<Feature>) {
         self.0.insert(level, merged);
     }
@@ -99,7 +99,7 @@ impl Features {
     }
 }
 
-/// What a login is scored by.
+/// The inputs of a login's score.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
     /// The user's row; none for a user never seen.
@@ -110,14 +110,14 @@ pub struct Evidence<'a> {
     pub attempt: &'a Attempt,
     /// When it happens.
     pub at_ms: i64,
-    /// What lists say of its address.
+    /// Which lists contain its address.
     pub listed: Listed,
-    /// What the caller knows besides, for rules.
+    /// Further attributes from the caller, for rules.
     pub attributes: &'a BTreeMap<String, Scalar>,
 }
 
 impl<'a> Evidence<'a> {
-    /// Evidence of rows and attempt alone: no list was asked, and nothing is known besides.
+    /// Evidence from rows and attempt only: no lists were consulted, and there are no further attributes.
     pub fn of(user: Option<&'a User>, features: &'a Features, attempt: &'a Attempt, at_ms: i64) -> Self {
         static NOTHING: BTreeMap<String, Scalar> = BTreeMap::new();
         Self { user, features, attempt, at_ms, listed: Listed::default(), attributes: &NOTHING }
@@ -157,26 +157,26 @@ impl History {
 /// A scored login.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
-    /// `S'/(1 + S')`, 0 to 1; none where the user has no history.
+    /// `S'/(1 + S')`, 0 to 1; none if the user has no history.
     pub score: Option<f64>,
-    /// S before the factors of signals; none where the user has no history.
+    /// S before the factors of signals; none if the user has no history.
     pub likelihood_ratio: Option<f64>,
     /// How risky it is.
     pub level: Risk,
     /// What to do.
     pub decision: Decision,
-    /// Why; the effects add up to `ln S'`, and are all 0 where nothing was scored.
+    /// Why; the effects add up to `ln S'`, and are all 0 if nothing was scored.
     pub reasons: Vec<Reason>,
-    /// What would have been reasons, of signals and rules in the shadow, each with the effect that it would have.
+    /// Reasons of signals and rules in shadow mode, each with the effect that it would have.
     pub shadow: Vec<Reason>,
-    /// Whether a rule could not be evaluated, and so did not hold.
+    /// Whether a rule could not be evaluated and was therefore treated as not matching.
     pub is_rule_failed: bool,
     /// The user's history.
     pub history: History,
 }
 
-/// Scores an attempt. Without a success of the user there is nothing to compare with: unscored, and what the policy
-/// gives to first logins.
+/// Scores an attempt. Without a success of the user there is nothing to compare with: the result is unscored, with the
+/// policy's decision for first logins.
 pub fn score(evidence: &Evidence<'_>, policy: &Policy) -> Score {
     let likelihood = evidence.scored_user().map(|user| Likelihood::of(evidence, user, policy.mode));
     let likelihood_ratio = likelihood.as_ref().map(|likelihood| likelihood.ratio);
@@ -226,7 +226,7 @@ impl Likelihood {
     }
 }
 
-/// What signals and rules come to.
+/// The result of signals and rules.
 struct Found {
     /// S'; none where nothing is scored.
     odds: Option<f64>,
@@ -243,7 +243,7 @@ impl Found {
         Self { odds: likelihood_ratio, forced: None, reasons, shadow, is_rule_failed: false }
     }
 
-    /// Multiplies S if it counts, and answers the effect that this has or would have.
+    /// Multiplies S if it counts, and returns the effect that this has or would have.
     fn weigh(&mut self, factor: f64, counts: bool) -> f64 {
         let Some(odds) = self.odds else { return 0.0 };
         if counts {

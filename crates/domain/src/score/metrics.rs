@@ -1,8 +1,8 @@
 //! How good scores were, once the outcomes are known.
 //!
-//! Ranking and calibration are different virtues: [`roc_auc`] sees only the order of the scores, [`ece`] only
-//! whether a score of 20 % comes true one time in five, [`brier`] and [`log_loss`] see both. None of them says
-//! anything about no cases, or about cases of one class only in the case of ranking.
+//! Ranking and calibration are different qualities: [`roc_auc`] depends only on the order of the scores, [`ece`] only
+//! on whether a score of 20 % comes true one time in five, [`brier`] and [`log_loss`] on both. None of them is defined
+//! without cases, and ranking is not defined for cases of one class only.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ const LOG_LOSS_EPSILON: f64 = 1e-15;
 /// The 97.5 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// A score, 0 to 1, and whether what it warned of came to pass.
+/// A score, 0 to 1, and whether the predicted event happened.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Case {
     /// The score.
@@ -28,12 +28,12 @@ impl Case {
     }
 }
 
-/// All measures of the same cases; none where the cases do not say.
+/// All measures of the same cases; none if the cases do not determine it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Cases.
     pub cases: usize,
-    /// Those that came to pass.
+    /// Cases in which the event happened.
     pub positives: usize,
     /// See [`roc_auc`].
     pub roc_auc: Option<f64>,
@@ -84,7 +84,7 @@ pub fn brier(cases: &[Case]) -> Option<f64> {
     mean(cases, |case| (case.score - case.outcome()).powi(2))
 }
 
-/// Mean negative logarithm of the probability that was given to what happened; 0 is best.
+/// Mean negative logarithm of the probability that the score gave to the actual outcome; 0 is best.
 pub fn log_loss(cases: &[Case]) -> Option<f64> {
     mean(cases, |case| {
         let given = if case.positive { case.score } else { 1.0 - case.score };
@@ -92,28 +92,28 @@ pub fn log_loss(cases: &[Case]) -> Option<f64> {
     })
 }
 
-/// Expected calibration error: the cases in the order of their scores, cut into ten bins of equal size, and the
-/// mean over all cases of how far their bin's mean score is from its share of positives.
+/// Expected calibration error: the cases are sorted by score and split into ten bins of equal size; it is the mean over
+/// all cases of the difference between the bin's mean score and its share of positives.
 pub fn ece(cases: &[Case]) -> Option<f64> {
     let gap = |bin: &Bin| bin.cases as f64 * (bin.mean_score - bin.rate).abs();
     let gaps = bins(cases).iter().map(gap).sum::<f64>();
     (!cases.is_empty()).then(|| gaps / cases.len() as f64)
 }
 
-/// A tenth of the cases, in the order of their scores.
+/// A tenth of the cases, sorted by score.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bin {
     /// Cases, at least one.
     pub cases: usize,
-    /// Those that came to pass.
+    /// Cases in which the event happened.
     pub positives: usize,
     /// Mean of their scores.
     pub mean_score: f64,
-    /// Share of those that came to pass.
+    /// Share of cases in which the event happened.
     pub rate: f64,
 }
 
-/// The cases in the order of their scores, cut into ten bins of equal size: a table of calibration. Of fewer cases
+/// The cases, sorted by score and split into ten bins of equal size: a table of calibration. With fewer than ten cases
 /// there are fewer bins.
 pub fn bins(cases: &[Case]) -> Vec<Bin> {
     let sorted = by_score(cases);
@@ -128,7 +128,7 @@ fn bin(cases: &[Case]) -> Bin {
     Bin { cases: count, positives, mean_score, rate: positives as f64 / count as f64 }
 }
 
-/// Wilson's score interval of a share among `n`, with a confidence of 95 %: holds for few cases as well.
+/// Wilson's score interval of a share among `n`, with a confidence of 95 %: also valid for few cases.
 pub fn wilson(share: f64, n: f64) -> (f64, f64) {
     let z2 = Z * Z;
     let middle = share + z2 / (2.0 * n);
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn ece_compares_each_tenth_with_its_outcomes() {
         let bins = |case: fn(usize) -> Case| (0..100).map(case).collect::<Vec<_>>();
-        // Each bin of ten has one score; of the first bin none, of the second one in ten is positive, and so on.
+        // Each bin of ten has one score; none of the first bin is positive, one in ten of the second, and so on.
         let perfect = bins(|at| Case { score: (at / 10) as f64 / 10.0, positive: at % 10 < at / 10 });
         assert!(near(ece(&perfect), Some(0.0)), "{:?}", ece(&perfect));
         let over = bins(|at| Case { score: (at / 10) as f64 / 10.0 + 0.05, positive: at % 10 < at / 10 });
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(bins(&[]), []);
     }
 
-    /// Values of Wilson's interval as statistical tables have them.
+    /// Values of Wilson's interval from statistical tables.
     #[test]
     fn intervals_are_wilsons() {
         for (positives, n, low, high) in [

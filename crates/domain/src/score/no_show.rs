@@ -1,11 +1,11 @@
 //! How likely a visit is to be missed, and what to do about it.
 //!
-//! Two models answer: [`counters`], which need nothing but rows and speak for every tenant, and a [`model`] that
-//! was trained on the tenant's own visits, where one is published. What recent outcomes say of it corrects it:
-//! [`calibration`]. Either way effects add up, and [`bands`] make a level of the score.
+//! Two models compute scores: [`counters`], which need only rows and work for every tenant, and a trained [`model`], if
+//! the tenant has published one that was trained on its own visits. [`calibration`] corrects a trained model by recent
+//! outcomes. In both, effects add up, and [`bands`] derive a level from the score.
 //!
-//! What is absent on purpose: reminders that were sent, which are treatments, and attributes that the settings name
-//! as protected. The score decides whom to remind and to call; it must never decide whom to turn away.
+//! Excluded on purpose: reminders that were sent, because they are treatments, and attributes that the settings list as
+//! protected. The score decides which clients to remind and to call; it must never decide which clients to turn away.
 
 pub mod bands;
 pub mod basis;
@@ -31,9 +31,9 @@ use std::borrow::Cow;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// `w`: how much the client's own record counts; 0 leaves it out.
+    /// `w`: how much the client's own record counts; 0 ignores it.
     pub weight: f64,
-    /// `k`: missed days, observed and expected, that everybody is credited with.
+    /// `k`: missed days, observed and expected, that every client is credited with.
     pub prior_no_shows: f64,
     /// Visits at the tenant's rate that each lead bucket is credited with.
     pub prior_visits: f64,
@@ -45,14 +45,14 @@ pub struct Config {
     pub medium_at: f64,
     /// Level high from this many times the tenant's rate; not below `medium_at`.
     pub high_at: f64,
-    /// What is answered when the client's row cannot be read in time: an error, or a score by the rates of everybody.
+    /// What to answer if the client's row cannot be read in time: an error, or a score by the tenant's rates alone.
     pub on_unavailable: OnUnavailable,
     /// What is recommended at each level.
     pub actions: Actions,
     /// Where levels begin.
     pub bands: Bands,
-    /// Names of attributes, in any case of letters, that no score may depend on: never learnt from, and refused in a
-    /// published model.
+    /// Names of attributes, case-insensitive, that no score may depend on: training ignores them, and a published model
+    /// that uses one is rejected.
     pub protected_attributes: Vec<String>,
     /// Days after which an outcome counts half as much for the calibration of a trained model.
     pub recalibration_half_life_days: f64,
@@ -63,7 +63,7 @@ pub struct Config {
 /// Most days that a calibration may look back.
 pub const RECALIBRATION_DAYS_MAX: u16 = 366;
 
-/// What no score should depend on unless somebody has thought about it.
+/// Attributes that no score should depend on unless the tenant decides so deliberately.
 const PROTECTED: [&str; 14] = [
     "gender",
     "sex",
@@ -140,7 +140,7 @@ impl Config {
     }
 }
 
-/// What a visit is scored by.
+/// The inputs of a visit's score.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
     /// The client's row; none for a client never seen.
@@ -156,11 +156,11 @@ pub struct Evidence<'a> {
 pub struct Named {
     /// Its name.
     pub id: &'static str,
-    /// The version of the published model; of the two counters raised when the same rows give another score.
+    /// The version of the published model; for the two counters, raised when the same rows give a different score.
     pub version: Cow<'static, str>,
 }
 
-/// The model that speaks for a tenant that has published none.
+/// The model for a tenant that has published none.
 pub const TWO_COUNTERS: Named = Named { id: "no-show-two-counters", version: Cow::Borrowed("1") };
 /// The name of trained models.
 pub const TRAINED: &str = "no-show-trained";
@@ -168,11 +168,11 @@ pub const TRAINED: &str = "no-show-trained";
 /// A trained model in force.
 #[derive(Debug, Clone, Copy)]
 pub struct Trained<'a> {
-    /// What it says.
+    /// The model.
     pub model: &'a Model,
     /// Its version.
     pub version: &'a str,
-    /// How it is corrected.
+    /// The correction of its scores.
     pub calibration: &'a Calibration,
 }
 
@@ -187,18 +187,18 @@ pub struct Score {
     pub recommended_action: Action,
     /// Why; the effects add up to the log-odds of the score.
     pub reasons: Vec<Reason>,
-    /// How the client kept their appointments.
+    /// How the client has kept their appointments.
     pub history: History,
     /// What computed it.
     pub model: Named,
 }
 
-/// Scores a visit by two counters, without a look at recent scores.
+/// Scores a visit by two counters, without recent scores.
 pub fn score(evidence: &Evidence<'_>, config: &Config) -> Score {
     counted(evidence, None, config)
 }
 
-/// Scores a visit by two counters; `recent` is what quantiles are taken from.
+/// Scores a visit by two counters; quantiles are taken from `recent`.
 pub fn counted(evidence: &Evidence<'_>, recent: Option<&Calibration>, config: &Config) -> Score {
     let rates = Rates::of(evidence.lead, config);
     let reasons = counters::reasons(evidence, &rates, config);

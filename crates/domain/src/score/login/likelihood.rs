@@ -1,11 +1,11 @@
-//! The likelihood ratio: how the address and the client software compare with the user's and everybody's logins.
+//! The likelihood ratio: how the address and the client software compare with the logins of the user and of all users.
 
 use super::{Evidence, Mode};
 use crate::score::{Code, Reason};
 use crate::view::feature::Level;
 use crate::view::user::User;
 
-/// The ratio of a feature of which no level matches the user's history.
+/// The ratio of a feature if none of its levels matches the user's history.
 pub const UNKNOWN_RATIO: f64 = 4.0;
 
 /// Levels of the address with their weights, the strongest first.
@@ -18,7 +18,7 @@ pub(super) const CLIENT: &[(Level, f64)] = &[
     (Level::DeviceType, 0.005_106_515_081_202_152_5),
 ];
 
-/// What both features are compared on.
+/// The totals that both features are compared with.
 pub(super) struct Base<'a> {
     evidence: &'a Evidence<'a>,
     user: &'a User,
@@ -33,7 +33,7 @@ pub(super) struct Base<'a> {
 impl<'a> Base<'a> {
     pub(super) fn of(evidence: &'a Evidence<'a>, user: &'a User) -> Self {
         let totals = evidence.features.get(Level::All);
-        // The rows are read one after the other, so the user's may be a step ahead of the totals.
+        // The rows are read one after the other, so the user's row may be newer than the totals.
         let logins = totals.map_or(0, |totals| totals.successes).max(user.successes);
         let users = totals.map_or(0, |totals| totals.first_successes).max(1);
         Self { evidence, user, logins: logins as f64, users: users as f64, own: user.successes as f64 }
@@ -68,7 +68,7 @@ impl<'a> Base<'a> {
         Comparison { ratio, terms }
     }
 
-    /// How likely the whole value is, when a value that nobody had before must be possible too.
+    /// How likely the whole value is, with some probability reserved for values never seen before.
     fn smoothed(&self, top: Level, everybody: f64, feature: &[(Level, f64)]) -> f64 {
         let features = self.evidence.features;
         let unseen = features.distinct_below(Level::All, feature);
@@ -77,11 +77,11 @@ impl<'a> Base<'a> {
     }
 }
 
-/// A level of a feature that the attempt has a value at.
+/// A level of a feature for which the attempt has a value.
 struct Term {
     level: Level,
     weight: f64,
-    /// Weighted share of everybody's logins.
+    /// Weighted share of all users' logins.
     global: f64,
     /// Weighted share of the user's logins.
     local: f64,
@@ -96,7 +96,7 @@ fn faithful(terms: &[Term]) -> f64 {
     quotient(terms)
 }
 
-/// The smallest quotient of a matched level and those below it; what is above it says nothing.
+/// The smallest quotient of a matched level and the levels below it; levels above a matched one do not count.
 fn monotone(terms: &[Term]) -> f64 {
     let matched = (0..terms.len()).filter(|at| terms[*at].local > 0.0);
     matched.map(|at| quotient(&terms[at..])).fold(UNKNOWN_RATIO, f64::min)
@@ -110,8 +110,8 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// One reason for each of the strongest levels that does not match, up to the first that does; `codes` names
-    /// them from the strongest on. Each takes a share of the effect by its weight.
+    /// One reason for each of the strongest levels that do not match, up to the first that does; `codes` names them,
+    /// the strongest first. Each gets a share of the effect by its weight.
     pub(super) fn reasons(&self, codes: &[Code], known: Code) -> Vec<Reason> {
         let effect = self.ratio.ln();
         let new: Vec<_> = self.new_levels(codes).collect();

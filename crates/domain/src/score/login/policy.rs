@@ -1,8 +1,8 @@
-//! What decides about logins: thresholds, signals and rules, as one document that a tenant may replace.
+//! What determines decisions about logins: thresholds, signals and rules, as one document that a tenant can replace.
 //!
-//! The settings hold one under `[score.login]`, for tenants that have none of their own. A tenant's document says
-//! only what it wants otherwise: [`Policy::read`] lays it over that one, as a JSON merge patch (RFC 7396) does, so
-//! that a list of rules replaces the list. What cannot be read, compiled or kept is refused as a whole.
+//! The settings contain one under `[score.login]`, for tenants without their own. A tenant's document contains only its
+//! differences: [`Policy::read`] merges it into that one as a JSON merge patch (RFC 7396), so a list of rules replaces
+//! the list. A document that cannot be read, compiled or stored is rejected as a whole.
 
 use super::rule::Rule;
 use super::signal::settings::Signals;
@@ -14,21 +14,21 @@ use utoipa::ToSchema;
 
 /// Most rules of a policy.
 pub const RULES_MAX: usize = 64;
-/// Rules with loops by which a score takes some milliseconds at most.
+/// With at most this many rules with loops, a score takes a few milliseconds at most.
 const LOOPS_SHORT_MAX: usize = 4;
 
 /// How weak matches count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// As it was published.
+    /// As published.
     Faithful,
     /// One more match never raises the risk.
     #[default]
     Monotone,
 }
 
-/// A policy: what a login's score is computed and judged by.
+/// A policy: how a login's score is computed and judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -38,18 +38,18 @@ pub struct Policy {
     pub challenge_at: f64,
     /// Score, 0 to 1, from which the decision is to deny and the level high; not below `challenge_at`.
     pub deny_at: f64,
-    /// What is decided about an account without history.
+    /// The decision for an account without history.
     pub first_login: Decision,
-    /// What is answered when the user's row cannot be read in time.
+    /// What to answer if the user's row cannot be read in time.
     pub on_unavailable: OnUnavailable,
-    /// What is looked for beside the likelihood.
+    /// Observations that multiply the likelihood ratio.
     pub signals: Signals,
-    /// What the tenant looks for besides; at most [`RULES_MAX`].
+    /// The tenant's own conditions; at most [`RULES_MAX`].
     pub rules: Vec<Rule>,
 }
 
 impl Default for Policy {
-    /// Where thresholds are concerned, what `scripts/calibrate` came to; see `docs/EVALUATION.md`.
+    /// The thresholds are results of `scripts/calibrate`; see `docs/EVALUATION.md`.
     fn default() -> Self {
         Self {
             mode: Mode::Monotone,
@@ -64,14 +64,14 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The policy of a document, over `base` where the document is silent.
+    /// The policy of a document, with the values of `base` where the document has none.
     pub fn read(document: &Value, base: &Self) -> Result<Self, Invalid> {
         let policy: Self = policy::over(document, base)?;
         policy.validate().map_err(|error| Invalid::at(format!("/{}", error.field.replace('.', "/")), error))?;
         Ok(policy)
     }
 
-    /// Whether a score by it may take more than some milliseconds.
+    /// Whether a score by it may take more than a few milliseconds.
     pub fn is_long(&self) -> bool {
         self.rules.iter().filter(|rule| rule.has_loop()).count() > LOOPS_SHORT_MAX
     }
@@ -88,7 +88,7 @@ impl Policy {
         InvalidConfig::unless(!self.rules.iter().any(is_known), "rules", "rules with codes of their own")
     }
 
-    /// What computes the scores.
+    /// The model that computes the scores.
     pub const fn model(&self) -> Model {
         match self.mode {
             Mode::Faithful => Model { id: "login-likelihood-faithful", version: "2" },
@@ -98,7 +98,7 @@ impl Policy {
 }
 
 impl Code {
-    /// Whether a rule may not have this name, because Foretell gives it itself.
+    /// Whether a rule may not have this name, because Foretell uses it for its own reasons.
     pub(super) fn is_given(name: &str) -> bool {
         serde_json::from_value::<Self>(Value::from(name)).is_ok_and(|code| !matches!(code, Self::Rule(_)))
     }

@@ -1,11 +1,10 @@
-//! Rules of a policy: conditions in CEL, the Common Expression Language, each with what follows when it holds.
+//! Rules of a policy: conditions in CEL, the Common Expression Language, each with its consequence.
 //!
-//! A rule is written by a tenant and runs in every score, so it is bounded when it is read and not watched when it
-//! runs: the source, the nodes, the depth and the loops of an expression have limits, under which no evaluation
-//! takes long. Whoever holds a [`Rule`] has one that was parsed on a stack large enough for it, that names nothing
-//! but [`VARIABLES`](super::variables::VARIABLES), and every part of which was evaluated on samples without an
-//! error of types. What depends on values can still fail, as a division by zero does: such a rule does not hold,
-//! and the answer says that it failed.
+//! A rule is written by a tenant and runs in every score, so it is checked when it is read and not monitored when it
+//! runs: the source, the nodes, the depth and the loops of an expression have limits that keep every evaluation short.
+//! Every [`Rule`] was parsed on a sufficiently large stack, uses only [`VARIABLES`](super::variables::VARIABLES), and
+//! had each of its parts evaluated on samples without a type error. Errors that depend on values are still possible,
+//! such as a division by zero: such a rule does not match, and the answer reports that it failed.
 
 use super::signal::settings::{Switch, is_factor};
 use super::variables::{self, Variables};
@@ -19,15 +18,15 @@ use std::thread;
 
 /// Longest expression, in bytes.
 pub const SOURCE_BYTES_MAX: usize = 1_024;
-/// Most nodes of an expression, after its macros are expanded.
+/// Most nodes of an expression, after expansion of its macros.
 pub const NODES_MAX: usize = 256;
 /// How deep the nodes of an expression may be nested.
 pub const DEPTH_MAX: usize = 32;
-/// Most elements of a list or map that an expression writes out.
+/// Most elements of a list or map literal in an expression.
 pub const ELEMENTS_MAX: usize = 64;
-/// How deep brackets may be nested: parsers descend for each of them.
+/// How deep brackets may be nested: parsers recurse for each of them.
 const BRACKETS_DEPTH_MAX: usize = 16;
-/// A parser descends a few times for each byte of an expression at most.
+/// A parser recurses at most a few times for each byte of an expression.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
 /// Longest code, in bytes.
 const CODE_BYTES_MAX: usize = 64;
@@ -38,20 +37,21 @@ const DESCRIPTION_CHARS_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// Names the reason: capitals, digits and underscores, and none of Foretell's own codes.
+    /// Names the reason: capitals, digits and underscores, and different from Foretell's own codes.
     pub code: String,
     /// The condition.
     pub when: String,
-    /// Factor on S where it holds; either this or `decision`.
+    /// Factor on S if the rule matches; either this or `decision`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factor: Option<f64>,
-    /// What is decided where it holds, whatever the score: deny beats challenge, and challenge beats allow.
+    /// The decision if the rule matches, regardless of the score: deny overrides challenge, and challenge overrides
+    /// allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     /// Whether it counts.
     #[serde(default)]
     pub mode: Switch,
-    /// For staff: says what was seen.
+    /// For staff: describes what was observed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
 }
@@ -67,16 +67,16 @@ pub struct Rule {
     has_loop: bool,
 }
 
-/// What follows where a rule holds.
+/// The consequence of a rule that matches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Consequence {
-    /// S is multiplied.
+    /// S is multiplied by it.
     Factor(f64),
-    /// This is decided.
+    /// The decision is this one.
     Decision(Decision),
 }
 
-/// A rule that is refused.
+/// Why a rule is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(String);
@@ -120,11 +120,11 @@ impl std::fmt::Debug for Rule {
     }
 }
 
-/// Every request has its variables in a scope of its own within this one, which is slow to make.
+/// Shared, because it is slow to create: every request adds its variables in a scope of its own within this one.
 static LANGUAGE: LazyLock<Context<'static, 'static>> = LazyLock::new(Context::default);
 
 impl Rule {
-    /// Names its reason.
+    /// The code of its reason.
     pub fn code(&self) -> &Code {
         &self.code
     }
@@ -134,17 +134,17 @@ impl Rule {
         self.written.mode
     }
 
-    /// What follows where it holds.
+    /// The consequence if it matches.
     pub fn consequence(&self) -> Consequence {
         self.consequence
     }
 
-    /// Whether its evaluation goes over a list or a map, which takes a thousand times as long as one that does not.
+    /// Whether its evaluation iterates over a list or a map, which takes a thousand times as long as one that does not.
     pub fn has_loop(&self) -> bool {
         self.has_loop
     }
 
-    /// What was seen where it holds.
+    /// What was observed if it matches.
     pub fn description(&self) -> &str {
         match self.written.description.as_str() {
             "" => "A rule of the policy holds.",
@@ -152,11 +152,11 @@ impl Rule {
         }
     }
 
-    /// Whether it holds; none where it could not be evaluated.
+    /// Whether it matches; none if it could not be evaluated.
     pub fn holds(&self, variables: &Variables<'_>) -> Option<bool> {
         let mut scope = LANGUAGE.new_inner_scope();
         scope.set_variable_resolver(variables);
-        // An arithmetic that the interpreter does not check must not cost the answer.
+        // An arithmetic operation that the interpreter does not check must not fail the request.
         match catch_unwind(AssertUnwindSafe(|| self.program.execute(&scope))) {
             Ok(Ok(Value::Bool(holds))) => Some(holds),
             _ => None,
@@ -178,8 +178,8 @@ fn code(name: &str) -> Result<Code, Refused> {
     Ok(Code::Rule(name.into()))
 }
 
-/// Parses and tries an expression where no input can do harm: behind the limits of its text, and on a stack of its
-/// own, whose thread answers or dies.
+/// Parses an expression and evaluates it on samples so that no input can do harm: after the limits of its text are
+/// checked, and in a thread with its own stack, whose failure affects only this call.
 fn compiled(source: &str) -> Result<Program, Refused> {
     if source.len() > SOURCE_BYTES_MAX {
         return Err(Refused(format!("the expression has {} bytes, more than {SOURCE_BYTES_MAX}", source.len())));
@@ -207,7 +207,7 @@ fn brackets_depth(source: &str) -> usize {
     depths.max().unwrap_or(0)
 }
 
-/// The first error of a compiler, in one line: what follows is mostly of its making.
+/// The first error of a compiler, in one line: the errors after it are mostly consequences.
 fn first(errors: &ParseErrors) -> String {
     let described = |error: &ParseError| format!("line {}, column {}: {}", error.pos.0, error.pos.1 + 1, error.msg);
     errors.errors.first().map(described).unwrap_or_default()
@@ -230,14 +230,14 @@ fn checked(source: &str) -> Result<Program, Refused> {
     Ok(program)
 }
 
-/// Counts what an expression is made of.
+/// Counts the parts of an expression.
 #[derive(Default)]
 struct Bounds {
     nodes: usize,
 }
 
 impl Bounds {
-    /// `bound`: the variables of the loops around.
+    /// `bound`: the variables of the enclosing loops.
     fn walk<'e>(&mut self, node: &'e IdedExpr, depth: usize, bound: &mut Vec<&'e str>) -> Result<(), Refused> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
@@ -282,7 +282,7 @@ fn known(name: &str, bound: &[&str]) -> Result<(), Refused> {
     Err(Refused(format!("there is no variable {name}{like}")))
 }
 
-/// The nodes right below one; an error where it writes too much out.
+/// The direct children of a node; an error if it is a literal with too many elements.
 fn children(node: &Expr) -> Result<Vec<&IdedExpr>, Refused> {
     let found: Vec<_> = match node {
         Expr::Call(CallExpr { target, args, .. }) => target.iter().map(AsRef::as_ref).chain(args).collect(),
@@ -311,7 +311,7 @@ fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
     }
 }
 
-/// Evaluates every part that stands outside of loops by itself, so that none hides behind a condition.
+/// Evaluates every part outside of loops separately, so that a condition cannot hide an error in a part.
 fn tried(node: &IdedExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
     if matches!(node.expr, Expr::Comprehension(_)) {
         return Ok(());
@@ -328,7 +328,7 @@ fn tried(node: &IdedExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
     }
 }
 
-/// Values of two types are never equal, which nobody means to ask.
+/// Rejects comparisons of two types: they are never equal, so such a comparison is a mistake.
 fn comparable(call: &CallExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
     let sides: Vec<_> = call.args.iter().filter_map(|side| Value::resolve(side, scope).ok()).collect();
     let [left, right] = sides.as_slice() else { return Ok(()) };
@@ -340,7 +340,7 @@ fn comparable(call: &CallExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
     Err(Refused(format!("a value of type {of_left} is compared with one of type {of_right}, which it never equals")))
 }
 
-/// Passes over what depends on values: another attempt may have others.
+/// Ignores errors that depend on values: another attempt may have others.
 fn only_of_values(error: &ExecutionError) -> Result<(), Refused> {
     match error {
         ExecutionError::DivisionByZero(_)

@@ -1,4 +1,4 @@
-//! Signals: what was seen beside the likelihood, each with a factor on it.
+//! Signals: observations in addition to the likelihood ratio, each with a factor on it.
 //!
 //! | code | window | boundary |
 //! |---|---|---|
@@ -7,13 +7,13 @@
 //! | `OWN_ADDRESS` | the user's addresses | the attempt's is one of them, and few accounts ever tried from it |
 //! | `OWN_NETWORK` | the user's networks | the attempt's is one of them |
 //! | `NEW_COUNTRY` | the user's countries | the attempt's is none of them |
-//! | `IMPOSSIBLE_TRAVEL` | the latest successes | farther and faster than anybody travels |
-//! | `FAILURE_BURST` | 15 minutes | so many failures of the account |
-//! | `SUCCESS_AFTER_FAILURES` | an hour, since the last success | so many failures of the account |
-//! | `IP_FAN_OUT` | 30 minutes | so many accounts that failed at the address, or around it |
+//! | `IMPOSSIBLE_TRAVEL` | the latest successes | farther than the tolerated distance, and faster than anyone travels |
+//! | `FAILURE_BURST` | 15 minutes | at least the configured number of failures of the account |
+//! | `SUCCESS_AFTER_FAILURES` | an hour, since the last success | at least the configured number of failures of the account |
+//! | `IP_FAN_OUT` | 30 minutes | at least the configured number of accounts that failed at the address or in its network |
 //! | `DENYLISTED_NETWORK` | the lists as they are | the address is on one |
 //! | `AUTOMATED_CLIENT` | an hour | a script's user agent, or eight attempts like clockwork |
-//! | `DORMANT_ACCOUNT` | the last success | longer ago than so many days |
+//! | `DORMANT_ACCOUNT` | the last success | longer ago than the configured days |
 //! | `REPORTED_BY_USER` | 90 days, unless it is confirmed | the device or the address was reported |
 //!
 //! Windows are of event time and closed at both ends; an attempt is judged by what is known of the time before it,
@@ -33,18 +33,18 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 /// The window of SUCCESS_AFTER_FAILURES.
 pub const AFTER_FAILURES_WINDOW_MS: i64 = HOUR_MS;
-/// How far back another login at the same place says that the user is at home in two of them.
+/// How far back another login at the same place is evidence that the user is at home in both places.
 pub const TWO_PLACES_WINDOW_MS: i64 = DAY_MS;
-/// Two logins at once are taken for a minute apart, so that a speed can be told.
+/// Two logins at the same instant count as a minute apart, so that a speed can be computed.
 const JOURNEY_MS_MIN: i64 = 60_000;
-/// Attempts that tell a clock, the present one among them.
+/// Attempts that are enough to detect regular pauses, the present one among them.
 pub const CLOCKWORK_ATTEMPTS_MIN: usize = 8;
 /// The window in which they must lie.
 pub const CLOCKWORK_WINDOW_MS: i64 = HOUR_MS;
 /// How far each pause between them may lie from the mean one.
 pub const CLOCKWORK_DEVIATION_MAX: f64 = 0.05;
 
-/// Something seen beside the likelihood, with its factor on S.
+/// An observation in addition to the likelihood ratio, with its factor on S.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signal {
     pub(super) code: Code,
@@ -64,16 +64,16 @@ impl Signal {
     }
 }
 
-/// All that an attempt shows, what only counts in the shadow among it; nothing that is switched off.
+/// All signals of an attempt, including those in shadow mode; not those that are switched off.
 pub(super) fn all(evidence: &Evidence<'_>, signals: &Signals) -> Vec<Signal> {
     let own = evidence.scored_user().map(|user| of_history(evidence, user, signals));
     own.into_iter().flatten().chain(of_attacks(evidence, signals)).filter(|seen| seen.mode != Switch::Off).collect()
 }
 
-/// What takes a history to tell.
+/// The signals that need a history.
 fn of_history(evidence: &Evidence<'_>, user: &User, signals: &Signals) -> Vec<Signal> {
     let Evidence { attempt, at_ms, .. } = *evidence;
-    // An attempt that shows no device is neutral.
+    // An attempt without a device is neutral.
     let withheld = user.device_withheld(attempt, at_ms).then(|| Signal {
         code: Code::DeviceWithheld,
         description: "The attempt names no device, as the user's devices that look like it do.".into(),
@@ -111,8 +111,8 @@ fn of_history(evidence: &Evidence<'_>, user: &User, signals: &Signals) -> Vec<Si
     [new_device, withheld, own_address, own_network, new_country, travel, dormant].into_iter().flatten().collect()
 }
 
-/// A household's address tells people from attackers; that of a carrier or an office does not. Of an IPv6 address it
-/// may also be another network of the same site.
+/// A household's address distinguishes people from attackers; the address of a carrier or an office does not. For IPv6,
+/// another network of the same site also counts.
 fn own_address(evidence: &Evidence<'_>, user: &User, limits: &OwnAddress) -> Option<Signal> {
     let is_own = |level: Level| {
         let is_known = level.value(evidence.attempt).is_some_and(|value| user.count(level, &value) > 0);
@@ -134,19 +134,20 @@ pub(super) fn is_new_country(attempt: &Attempt, user: &User) -> bool {
     has_history && attempt.country.as_deref().is_some_and(is_unknown)
 }
 
-/// From where the last success was to where the attempt is.
+/// The journey from the place of the last success to the place of the attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Journey {
     /// Great-circle distance.
     pub(super) distance_km: f64,
-    /// In the time between the two, whichever came first.
+    /// In the time between the two, regardless of their order.
     pub(super) speed_kmh: f64,
 }
 
-/// The journey to the attempt; none where a place is not known.
+/// The journey to the attempt; none if a place is not known.
 ///
-/// Who has kept the address has not travelled, whatever place a newer file gives it. A place without a city may be the
-/// middle of a country, so it is compared with its like alone: with places of a source that never names a city.
+/// A user with the same address has not travelled, even if a newer file gives it another place. A place without a city
+/// may be the middle of a country, so it is compared only with its like: with places of a source that never names a
+/// city.
 pub(super) fn journey(evidence: &Evidence<'_>, user: &User) -> Option<Journey> {
     let here = Place::of(evidence.attempt)?;
     let last = user.latest().find(|success| success.time_ms <= evidence.at_ms).or(user.latest().last())?;
@@ -159,8 +160,9 @@ pub(super) fn journey(evidence: &Evidence<'_>, user: &User) -> Option<Journey> {
     Some(Journey { distance_km, speed_kmh: distance_km / (took_ms as f64 / HOUR_MS as f64) })
 }
 
-/// A network that says nothing of places shows no journey, and neither does a user who was here within a day, as
-/// with a telephone on its carrier's network and a computer on an office's: such a user is at both.
+/// Two cases give no signal: a network on an allow list, such as a relay's, which is in no place, and a user who was at
+/// this place within a day. With a phone on its carrier's network and a computer on an office's network, a user is at
+/// both places.
 fn travel(evidence: &Evidence<'_>, user: &User, limits: &Travel) -> Option<Signal> {
     if evidence.listed.exempt {
         return None;
@@ -180,7 +182,7 @@ fn travel(evidence: &Evidence<'_>, user: &User, limits: &Travel) -> Option<Signa
     })
 }
 
-/// What points to an attack, with or without a history.
+/// What indicates an attack, with or without a history.
 fn of_attacks(evidence: &Evidence<'_>, signals: &Signals) -> Vec<Signal> {
     let Evidence { attempt, at_ms, .. } = *evidence;
     let failures = evidence.user.map_or(0, |user| user.failures_at(at_ms));
@@ -234,7 +236,7 @@ fn automated(evidence: &Evidence<'_>) -> Option<&'static str> {
     is_clockwork.then_some("The account's attempts follow each other like clockwork.")
 }
 
-/// Whether the latest attempts, with this one, come at equal pauses.
+/// Whether the latest attempts, including this one, come at equal pauses.
 fn is_clockwork(user: &User, at_ms: i64) -> bool {
     let begin_ms = at_ms - CLOCKWORK_WINDOW_MS;
     let successes = user.latest().map(|success| success.time_ms);

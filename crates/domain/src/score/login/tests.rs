@@ -1,4 +1,4 @@
-//! Tables at both sides of each boundary, and the properties that hold for any history.
+//! Tables with both sides of each boundary, and the properties that are true of any history.
 
 use super::*;
 use crate::view::Place;
@@ -183,7 +183,7 @@ fn a_success_ends_what_failures_before_it_say() {
     assert!(codes(&world.now("ann", &home())).contains(&Code::SuccessAfterFailures));
     world.login("ann", &home(), true, ago(10));
     assert!(!codes(&world.now("ann", &home())).contains(&Code::SuccessAfterFailures));
-    // One that comes late, and belongs before the success, changes nothing.
+    // A late event from before the success changes nothing.
     world.login("ann", &home(), false, ago(15));
     assert!(!codes(&world.now("ann", &home())).contains(&Code::SuccessAfterFailures));
 }
@@ -212,7 +212,7 @@ fn an_account_sleeps_after_90_days() {
     }
 }
 
-/// An attempt from a point on the equator so many kilometres east of the origin, each with an address of its own.
+/// An attempt from a point on the equator that is `km` kilometres east of the origin, each with its own address.
 fn at_km(km: f64) -> Attempt {
     let ip = std::net::Ipv4Addr::from_bits(0xcb00_7100 | (km as u32 % 251));
     Attempt { ip: ip.into(), latitude: Some(0.0), longitude: Some((km / 6_371.0).to_degrees()), ..home() }
@@ -250,7 +250,7 @@ fn travel_knows_exempt_networks_two_places_and_places_unknown() {
     assert!(seen(&world, &far, nowhere));
     assert!(!seen(&world, &far, Listed { exempt: true, ..nowhere }), "a relay is in no place");
     assert!(!seen(&world, &home(), nowhere), "an attempt without a place");
-    // A login that happened after the attempt came in before it: the way back counts as well.
+    // A login that happened after the attempt was folded before it: the way back counts as well.
     let mut later = settled();
     later.login("ann", &at_km(0.0), true, NOW_MS + MINUTE_MS);
     assert!(!seen(&later, &far, nowhere), "the last success before the attempt is at no known place");
@@ -312,7 +312,7 @@ fn a_place_without_a_city_is_compared_with_its_like_alone() {
     }
 }
 
-/// An attempt whose address alone is known.
+/// An attempt of which only the address is known.
 fn from_ip(ip: &str) -> Attempt {
     Attempt::from_ip(ip.parse().unwrap())
 }
@@ -330,7 +330,7 @@ fn a_temporary_address_makes_no_stranger_of_its_household() {
     assert_eq!(codes(&site), [Code::History, Code::NewIp, Code::OwnAddress], "another network of the same home");
     assert_eq!(codes(&elsewhere), [Code::History, Code::NewIp]);
     assert!(known.score < site.score && site.score < elsewhere.score);
-    // Nothing else tells the two protocols apart: the same history over IPv4 has the same score.
+    // The protocols differ in nothing else: the same history over IPv4 has the same score.
     let mut v4 = World::new();
     for day in 1..=6 {
         v4.login("ann", &from_ip("198.51.100.7"), true, NOW_MS - day * DAY_MS);
@@ -544,13 +544,13 @@ fn levels_that_an_attempt_lacks_are_neutral() {
 #[test]
 fn only_the_faithful_mode_lets_a_weak_match_look_worse_than_none() {
     let mut world = World::new();
-    // Everybody else is on desktop systems; ann was there once among many mobile logins.
+    // All others use desktop systems; ann used one once, among many mobile logins.
     for day in 0..30 {
         world.login("bob", &attempt(2, 2, "NO", [2, 2, 2]), true, NOW_MS - day * DAY_MS);
         world.login("ann", &home(), true, NOW_MS - day * DAY_MS);
     }
     world.login("ann", &attempt(1, 1, "IE", [4, 4, 4]), true, NOW_MS - DAY_MS);
-    // Its system and browser are bob's; of ann's history the device type alone matches, once.
+    // Its system and browser are bob's; only the device type matches ann's history, once.
     let weak = attempt(1, 1, "IE", [2, 2, 2]);
     let ratio = |mode| {
         let policy = Policy { mode, ..Policy::default() };
@@ -669,7 +669,7 @@ fn pair(target: &Attempt, past: &Attempt, level: Level) -> (Attempt, Attempt) {
 const COMPARED: [Level; 7] =
     [Level::Ip, Level::Asn, Level::Country, Level::UserAgent, Level::Browser, Level::Os, Level::DeviceType];
 
-/// A /64 that nobody translates from, and two addresses in it.
+/// A /64 that is not a translation prefix, and two addresses in it.
 fn two_of_a_household() -> impl Strategy<Value = (std::net::IpAddr, std::net::IpAddr)> {
     let network = (0x2003_u64..0x3fff).prop_flat_map(|first| (0_u64..1 << 48).prop_map(move |rest| first << 48 | rest));
     (network, any::<u64>(), any::<u64>()).prop_map(|(network, one, other)| {
@@ -681,7 +681,7 @@ fn two_of_a_household() -> impl Strategy<Value = (std::net::IpAddr, std::net::Ip
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Whatever one has done, the other gets the same rows and the same score.
+    /// After any actions of one address, the other gets the same rows and the same score.
     #[test]
     fn two_addresses_of_a_64_have_the_same_rows_and_scores(
         (one, other) in two_of_a_household(),

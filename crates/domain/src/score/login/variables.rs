@@ -1,8 +1,8 @@
-//! What the rules of a policy may ask about an attempt: a table of names and types.
+//! The variables that rules of a policy may use to examine an attempt: a table of names and types.
 //!
-//! Every variable always has a value of its type, so that a rule never has to ask whether there is one: what is not
-//! known is `""`, `0` or `false`. Only `attributes` has keys, those that the caller has sent; a rule asks
-//! `"role" in attributes` before it asks for one.
+//! Every variable always has a value of its type, so a rule never has to check for its existence: unknown values are
+//! `""`, `0` or `false`. Only `attributes` has optional keys, those that the caller sent; a rule tests
+//! `"role" in attributes` before it uses the key.
 
 use super::signal::{self, Signal};
 use super::{Evidence, Features};
@@ -19,14 +19,14 @@ use std::sync::LazyLock;
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// A variable, its type in CEL, and what it says.
+/// A variable, its type in CEL, and its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Variable {
     /// Its name in expressions.
     pub name: &'static str,
     /// Its type.
     pub kind: &'static str,
-    /// What it says.
+    /// Its meaning.
     pub about: &'static str,
 }
 
@@ -34,7 +34,7 @@ const fn variable(name: &'static str, kind: &'static str, about: &'static str) -
     Variable { name, kind, about }
 }
 
-/// All that an expression may name.
+/// All variables of expressions.
 pub const VARIABLES: &[Variable] = &[
     variable("likelihood_ratio", "double", "S before signals and rules; 1 for an account without history"),
     variable("signals", "list", "codes of the signals that were seen and count, as in \"NEW_DEVICE\""),
@@ -68,7 +68,7 @@ pub fn find(name: &str) -> Option<&'static Variable> {
     VARIABLES.iter().find(|variable| variable.name == name)
 }
 
-/// The name that an unknown one most resembles, if any does.
+/// The known name that is most similar, if any is.
 pub fn suggest(name: &str) -> Option<&'static str> {
     suggest::nearest(name, VARIABLES.iter().map(|known| known.name), 0.8)
 }
@@ -83,7 +83,7 @@ pub struct Variables<'a> {
 }
 
 impl<'a> Variables<'a> {
-    /// Those of an attempt that was compared and looked at.
+    /// Those of an attempt after its comparison and its signals.
     pub(super) fn new(evidence: &'a Evidence<'a>, likelihood_ratio: Option<f64>, signals: &'a [Signal]) -> Self {
         let user = evidence.scored_user();
         Self { evidence, user, likelihood_ratio: likelihood_ratio.unwrap_or(1.0), signals }
@@ -187,7 +187,7 @@ impl VariableResolver for Variables<'_> {
     }
 }
 
-/// Two attempts that rules are tried on: one of which everything is known, and one of which nothing is.
+/// Two attempts that rules are evaluated on when they are read: one with every value known, and one with none.
 pub(super) fn samples() -> &'static [Variables<'static>; 2] {
     static FEATURES: LazyLock<Features> = LazyLock::new(Features::default);
     static ATTRIBUTES: LazyLock<BTreeMap<String, Scalar>> = LazyLock::new(|| {

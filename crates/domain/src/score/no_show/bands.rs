@@ -1,10 +1,12 @@
-//! Where levels begin: at multiples of the tenant's own rate, at quantiles of its recent scores, or where a step pays.
+//! Where levels begin: at multiples of the tenant's own rate, at quantiles of its recent scores, or where a step pays
+//! off.
 //!
-//! Base rates differ by field, so no threshold is a number for everybody. **Multiples** need nothing but the rate.
-//! **Quantiles** say how many visits staff can call about: the riskiest fifth, say. **Costs** say when a step is worth
-//! more than it costs: a call pays from the score at which `score × missed × what a call prevents` reaches its price.
+//! Base rates differ by field, so no fixed threshold fits every tenant. **Multiples** need only the rate. **Quantiles**
+//! state how many visits staff can call about: the riskiest fifth, for example. **Costs** determine when a step is
+//! worth more than it costs: a call pays off from the score at which `score × missed × what a call prevents` reaches
+//! its price.
 //!
-//! Quantiles need recent visits with outcomes; a tenant without any has multiples until then.
+//! Quantiles need recent visits with outcomes; until a tenant has some, multiples are used.
 
 use super::calibration::Calibration;
 use super::{Config, Rates};
@@ -42,7 +44,7 @@ pub enum By {
     Multiples,
     /// The quantiles of recent scores.
     Quantiles,
-    /// The scores from which a step pays.
+    /// The scores from which a step pays off.
     Costs,
 }
 
@@ -63,7 +65,7 @@ impl Default for Bands {
 }
 
 impl Bands {
-    /// Whether levels can be told with it.
+    /// Whether levels can be computed from it.
     pub(super) fn validate(&self) -> Result<(), InvalidConfig> {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         InvalidConfig::unless(share(self.medium_quantile), "bands.medium_quantile", "from 0 to 1")?;

@@ -18,7 +18,7 @@ pub struct PublishedModel {
     pub version: Arc<str>,
 }
 
-/// What a tenant's visits are scored by, at one time.
+/// The inputs that a tenant's visits are scored by, at one time.
 #[derive(Clone)]
 pub struct Basis {
     config: Arc<Config>,
@@ -30,7 +30,8 @@ pub struct Basis {
 }
 
 impl Basis {
-    /// A basis of the outcomes by lead, a published model and how recent visits went; without a model, two counters.
+    /// A basis of the outcomes by lead, a published model and the outcomes of recent visits; two counters if there is
+    /// no model.
     pub fn new(
         config: Arc<Config>,
         lead: Arc<Lead>,
@@ -41,7 +42,7 @@ impl Basis {
         Self { config, lead, model, recent, warnings }
     }
 
-    /// A basis of nothing but the outcomes by lead: two counters.
+    /// A basis of only the outcomes by lead: two counters.
     pub fn counting(config: Arc<Config>, lead: Arc<Lead>) -> Self {
         Self { config, lead, model: None, recent: None, warnings: Vec::new() }
     }

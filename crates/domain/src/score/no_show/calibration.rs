@@ -1,14 +1,15 @@
-//! What has become of recent visits, against what a model said of them: an intercept and a slope that correct it.
+//! Calibration: compares a model's scores of recent visits with their outcomes, and corrects them by an intercept and a
+//! slope.
 //!
-//! Models drift before they forget how to rank: on later data each frozen one says 1 to 5 points too much or too
-//! little. So the log-odds that it gives are corrected by a line, fitted to the outcomes that have arrived, a visit
-//! counting half as much with every half-life that it is old. Visits booked for the same day have a line of their
-//! own, since they differ from all others in everything.
+//! Models drift before they forget how to rank: on later data each frozen model is 1 to 5 points too high or too low.
+//! So its log-odds are corrected by a line, fitted to the outcomes that have arrived. The weight of a visit halves with
+//! each half-life of its age. Visits booked for the same day have a line of their own, because they differ from all
+//! others in everything.
 //!
-//! It is a pure function of rows and model: no state of its own to keep, to lose or to migrate, and the same rows
-//! calibrate whichever model is published next. Rows keep samples, and count all outcomes by lead: a sample stands
-//! for as many as were counted of its lead and outcome (post-stratification), so that what is drawn of a busy day
-//! moves no rate. A prior worth [`PRIOR_VISITS`] outcomes holds both lines where a tenant has few.
+//! It is a pure function of rows and model: it has no state to keep, lose or migrate, and the same rows calibrate any
+//! model that is published next. Rows keep samples, and count all outcomes by lead: a sample represents as many
+//! outcomes as were counted with its lead and outcome (post-stratification), so the choice of samples on a busy day
+//! changes no rate. A prior worth [`PRIOR_VISITS`] outcomes stabilises both lines if a tenant has few.
 
 use super::Config;
 use crate::score::logistic;
@@ -18,27 +19,27 @@ use crate::view::outcome::{Outcome, Sample};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Outcomes, of the usual uncertainty, that the prior "nothing to correct" weighs as much as.
+/// Outcomes, of the usual uncertainty, whose weight equals that of the prior "nothing to correct".
 pub const PRIOR_VISITS: f64 = 100.0;
 /// Bins of [`Calibration::reliability`].
 const BINS: usize = 10;
-/// A line is found in a handful of steps; where it is not, the last one is taken.
+/// A line is usually found in a few steps; if not, the last one is used.
 const STEPS_MAX: usize = 25;
 const STEP_MIN: f64 = 1e-9;
-/// No line corrects by more than this, in log-odds at the middle, or turns more than this.
+/// No line corrects by more than this, in log-odds at the middle, or changes the slope by more than this.
 const INTERCEPT_MAX: f64 = 3.0;
 const SLOPE: std::ops::RangeInclusive<f64> = 0.25..=4.0;
 /// Log-odds beyond this are as good as certain.
 const LOG_ODDS_MAX: f64 = 30.0;
 
-/// A past visit: what the model says of it, and what became of it.
+/// A past visit: the model's score, and the outcome.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Case {
-    /// What the model said, in log-odds.
+    /// The model's score, in log-odds.
     pub log_odds: f64,
-    /// What became of it.
+    /// Whether the visit was missed.
     pub missed: bool,
-    /// How many visits it stands for today.
+    /// How many visits it represents today.
     pub weight: f64,
     /// Whether it was booked for the same day.
     pub is_same_day: bool,
@@ -51,15 +52,16 @@ pub fn day(at_ms: i64) -> i64 {
     at_ms.div_euclid(DAY_MS)
 }
 
-/// The days of visits that a calibration of `today` looks at: somewhere it is tomorrow already.
+/// The days of visits that a calibration of `today` uses; they end tomorrow, because in some time zones it is already
+/// tomorrow.
 pub fn days(today: i64, config: &Config) -> std::ops::RangeInclusive<i64> {
     today - i64::from(config.recalibration_days)..=today + 1
 }
 
-/// Samples of recent days on their way to cases.
+/// Samples of recent days that are not yet turned into cases.
 #[derive(Debug, Default)]
 pub struct Recent {
-    /// Each weighs as much as an outcome of its day; its stratum.
+    /// Each has the weight of one outcome of its day; with its stratum.
     samples: Vec<(Case, usize)>,
     /// Weight of all outcomes by stratum, those without a sample among them.
     seen: [f64; STRATA],
@@ -73,7 +75,7 @@ fn stratum(bucket: usize, missed: bool) -> usize {
 }
 
 impl Recent {
-    /// Takes in the visits of a day `age_days` ago, and what `says` gives of them in log-odds.
+    /// Adds the visits of a day `age_days` ago; `says` computes the log-odds of each.
     pub fn add(&mut self, day: &Outcome, says: impl Fn(&Snapshot) -> f64, age_days: f64, half_life_days: f64) {
         let weight = (-age_days.max(0.0) / half_life_days * std::f64::consts::LN_2).exp();
         for (bucket, outcomes) in day.seen.buckets.iter().enumerate() {
@@ -87,11 +89,11 @@ impl Recent {
         }));
     }
 
-    /// The samples, each weighing as much as the outcomes that it stands for.
+    /// The samples, each weighted by the outcomes that it represents.
     pub fn cases(self) -> Vec<Case> {
         let mut kept = [0.0; STRATA];
         self.samples.iter().for_each(|(case, stratum)| kept[*stratum] += case.weight);
-        // Samples of long ago can weigh nothing.
+        // Samples from long ago can have a weight of 0.
         let standing = |(case, stratum): (Case, usize)| match case.weight * self.seen[stratum] / kept[stratum] {
             weight if weight.is_finite() => Case { weight, ..case },
             _ => Case { weight: 0.0, ..case },
@@ -129,7 +131,8 @@ impl Line {
         }
         let mean = |value: fn(&Case) -> f64| cases.clone().map(|case| case.weight * value(&case)).sum::<f64>() / visits;
         let middle = mean(|case| case.log_odds);
-        // What the outcomes of the usual visit tell of a line: the prior is worth so many of them.
+        // The information that the outcomes of the usual visit carry about a line; the prior is worth as much as
+        // `PRIOR_VISITS` of them.
         let told = mean(|case| logistic(case.log_odds) * (1.0 - logistic(case.log_odds))).max(1e-3) * PRIOR_VISITS;
         let mut line = Self { middle, visits, ..Self::default() };
         for _ in 0..STEPS_MAX {
@@ -143,7 +146,7 @@ impl Line {
         line
     }
 
-    /// A step of Newton's method: how far up, and how far to turn.
+    /// A step of Newton's method: the changes of the intercept and of the slope.
     fn step(&self, cases: impl Iterator<Item = Case>, told: f64) -> (f64, f64) {
         let (mut up, mut turn) = (-told * self.intercept, -told * (self.slope - 1.0));
         let (mut uu, mut ut, mut tt) = (told, 0.0, told);
@@ -168,16 +171,16 @@ impl Line {
     }
 }
 
-/// How a model is corrected for a tenant, and what of: see the module.
+/// How a model is corrected for a tenant, and from what data: see the module.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct Calibration {
     /// Of visits booked for the same day.
     pub same_day: Line,
     /// Of all others.
     pub later: Line,
-    /// What became of recent visits, by tenths of their corrected scores, the lowest first; empty without visits.
+    /// The outcomes of recent visits, by tenths of their corrected scores, the lowest first; empty without visits.
     pub reliability: Vec<Bin>,
-    /// Corrected scores of recent visits that these shares of them lie below, see [`Calibration::quantile`].
+    /// The corrected scores below which these shares of recent visits lie, see [`Calibration::quantile`].
     #[serde(skip)]
     pub(super) quantiles: Vec<f64>,
 }
@@ -192,13 +195,13 @@ pub struct Bin {
     pub score: f64,
     /// The share that was missed.
     pub missed: f64,
-    /// How many outcomes, older ones in part.
+    /// How many outcomes; older ones count in part.
     pub visits: f64,
 }
 
 /// Steps of the quantiles that are kept: hundredths.
 const QUANTILES: usize = 100;
-/// Of fewer outcomes, older ones in part, quantiles say nothing.
+/// With fewer outcomes, where older ones count in part, quantiles are not reliable.
 const QUANTILE_VISITS_MIN: f64 = 100.0;
 
 impl Calibration {
@@ -208,7 +211,7 @@ impl Calibration {
         Self { same_day: of(true), later: of(false), ..Self::default() }.telling(cases)
     }
 
-    /// What has become of these visits, with nothing corrected.
+    /// The outcomes of these visits, without any correction.
     pub fn uncorrected(cases: &[Case]) -> Self {
         Self::default().telling(cases)
     }
@@ -228,7 +231,7 @@ impl Calibration {
         if is_same_day { self.same_day.apply(log_odds) } else { self.later.apply(log_odds) }
     }
 
-    /// The score that a share, 0 to 1, of recent visits lies below, or shares; none with fewer than 100 visits.
+    /// The score that a share, 0 to 1, of recent visits does not exceed; none with fewer than 100 visits.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         self.quantiles.get((share * QUANTILES as f64).round() as usize).copied()
     }

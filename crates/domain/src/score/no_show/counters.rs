@@ -5,12 +5,12 @@
 //! ```
 //!
 //! `O` is how many days the client missed, `E` how many a client with their leads would have missed at the tenant's
-//! rates, `k` how much of both everybody is credited with, so that one missed visit does not brand a client. Only
-//! outcomes that have arrived count: a past visit that nobody reported on is unknown, not kept.
+//! rates, `k` how much of both every client is credited with, so that one missed visit does not brand a client. Only
+//! outcomes that have arrived count: a past visit without a reported outcome is unknown, not kept.
 //!
 //! A bucket's rate is smoothed towards the tenant's, and the tenant's towards [`Config::prior_rate`], which alone
-//! speaks for a tenant without outcomes. Rates are read from the rows at each score, so they need no other
-//! recalibration: one on top of them made scores of later bookings worse.
+//! determines the rate of a tenant without outcomes. Rates are read from the rows at each score, so they need no other
+//! recalibration: an additional one made scores of later bookings worse.
 
 use super::{Config, Evidence};
 use crate::score::{Code, Reason, logit};
@@ -18,13 +18,13 @@ use crate::view::client::Client;
 use crate::view::client::snapshot::Snapshot;
 use crate::view::lead::{self, Lead, Outcomes};
 
-/// Why a visit has the score that it has; the effects add up to its log-odds.
+/// Why a visit has its score; the effects add up to its log-odds.
 pub(super) fn reasons(evidence: &Evidence<'_>, rates: &Rates, config: &Config) -> Vec<Reason> {
     let reasons = [base(rates), lead_time(rates, evidence.lead_days), record(rates, evidence.client, config)];
     reasons.into_iter().flatten().collect()
 }
 
-/// Log-odds of a visit by what was known when it was placed, and by the rates as they are now.
+/// Log-odds of a visit by what was known when it was placed, and by the current rates.
 pub fn log_odds(visit: &Snapshot, rates: &Rates, config: &Config) -> f64 {
     let record = super::model::Record::of(visit, &rates.buckets, config.prior_no_shows);
     let own = if record.visits == 0 { 0.0 } else { config.weight * record.ratio };
@@ -41,7 +41,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// The rates that the outcomes known so far give.
+    /// The rates according to the outcomes known so far.
     pub fn of(lead: &Lead, config: &Config) -> Self {
         let tenant = smoothed(lead.total(), config.prior_rate, config.prior_rate_visits);
         Self { tenant, buckets: lead.buckets.map(|outcomes| smoothed(outcomes, tenant, config.prior_visits)) }
@@ -52,9 +52,9 @@ impl Rates {
     }
 }
 
-/// The rate of outcomes that are credited with `visits` at the rate `prior`.
+/// The rate of the outcomes, with `visits` at the rate `prior` added to them.
 fn smoothed(outcomes: Outcomes, prior: f64, visits: f64) -> f64 {
-    // Partials that are read while a correction is under way may count below nothing.
+    // Partials that are read during a correction may count below 0.
     let (missed, attended) = (outcomes.missed.max(0) as f64, outcomes.attended.max(0) as f64);
     (missed + prior * visits) / (missed + attended + visits)
 }
@@ -85,7 +85,7 @@ fn lead_time(rates: &Rates, lead_days: i32) -> Option<Reason> {
     })
 }
 
-/// The client's own record, against what the tenant's rates would expect of their leads.
+/// The client's own record, compared with what the tenant's rates predict for their leads.
 fn record(rates: &Rates, client: Option<&Client>, config: &Config) -> Option<Reason> {
     let days = client.map(|client| client.days).unwrap_or_default();
     let visits: i64 = days.iter().map(|outcomes| outcomes.visits().max(0)).sum();
@@ -113,7 +113,7 @@ mod tests {
         Outcomes { attended, missed }
     }
 
-    /// A tenant of which 5 % of same-day visits and 30 % of those a week ahead are missed, 20 % of all.
+    /// A tenant with 5 % of same-day visits missed, 30 % of those a week ahead, and 20 % of all.
     fn tenant() -> Lead {
         let mut lead = Lead::default();
         lead.buckets[0] = outcomes(3_800, 200);
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn the_lead_speaks_for_a_new_client() {
         let tenant = tenant();
-        // Off the tenant's own rate, at which medium begins otherwise.
+        // Different from the tenant's own rate, at which medium begins otherwise.
         let config = Config { medium_at: 0.9, ..Config::default() };
         for (lead_days, rate, code, level) in [
             (-1, 0.05, Code::SameDayBooking, Level::Low),
@@ -237,8 +237,9 @@ mod tests {
         }
 
         #[test]
-        // A ratio of observed to expected has no more to say of one more missed day where nearly all days were
-        // missed: it may even fall a little, because that day was also expected. It is above a kept one in any case.
+        // If nearly all days were missed, the ratio of observed to expected hardly changes with one more missed day: it
+        // may even fall a little, because that day was also expected. It is above the ratio with a kept day in any
+        // case.
         fn a_kept_day_never_raises_the_risk_and_a_missed_one_is_worse(days in any_days(), lead_days in 0_i32..200, at in 0_usize..12) {
             let mut client = Client { days: days.map(|o| outcomes(o.attended.max(0), o.missed.max(0))), ..Client::default() };
             let tenant = tenant();

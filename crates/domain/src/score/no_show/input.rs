@@ -1,7 +1,7 @@
-//! What a trained model may ask of a visit, by name.
+//! The inputs that a trained model may use, by name.
 //!
-//! Everything is derived from events, or is an attribute that the tenant sends. What is absent on purpose: reminders
-//! that were sent, which are treatments and not traits, and whatever the settings name as protected.
+//! Each input is derived from events, or is an attribute that the tenant sends. Excluded on purpose: reminders that
+//! were sent, because they are treatments and not traits, and attributes that the settings list as protected.
 
 use crate::score::Code;
 use crate::view::client::attribute::{self, Value};
@@ -9,43 +9,43 @@ use crate::view::client::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Numbers beyond this, without their sign, are taken for it: they are mistakes, and sums must stay finite.
+/// Larger numbers, regardless of sign, are clamped to it: they are mistakes, and sums must stay finite.
 const NUMBER_MAX: f64 = 1e6;
 const ATTRIBUTE: &str = "attribute:";
 
-/// Something about a visit that is known before it.
+/// A fact about a visit that is known before the visit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Input {
     /// Whole days from booking to visit.
     LeadDays,
-    /// `ln((O + k)/(E + k))`: days missed, against what the leads of the client's visits would make usual.
+    /// `ln((O + k)/(E + k))`: missed days, compared with what is usual for the leads of the client's visits.
     Record,
     /// Days with a known outcome.
     KnownVisits,
-    /// Days since the last missed visit; absent without one.
+    /// Days since the last missed visit; `Absent` if there is none.
     MissedDaysAgo,
     /// Other visits on the same day.
     SameDayVisits,
     /// Other visits to come.
     OpenVisits,
-    /// Past visits of which nobody has said how they went.
+    /// Past visits without a reported outcome.
     Unresolved,
-    /// Visits called off early.
+    /// Visits cancelled early.
     Cancelled,
-    /// Visits called off late.
+    /// Visits cancelled late.
     LateCancelled,
-    /// Times that the visit was moved.
+    /// How often the visit was moved.
     Moved,
-    /// Times that other visits were moved.
+    /// How often other visits were moved.
     MovedOthers,
-    /// 1 where the client said that they would come.
+    /// 1 if the client confirmed the visit.
     Confirmed,
     /// Hour of the booking.
     BookingHour,
     /// Day of the visit, 0 is Monday.
     Weekday,
-    /// What the tenant tells.
+    /// An attribute that the tenant sends.
     Attribute(Attribute),
 }
 
@@ -64,20 +64,20 @@ impl Attribute {
         Self { hash: attribute::hash(&name), name }
     }
 
-    /// The hash of the name, as rows have it.
+    /// The hash of the name, as stored in rows.
     pub fn hash(&self) -> u32 {
         self.hash
     }
 }
 
-/// What a visit says to an input.
+/// The value of an input for a visit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Answer {
     /// A number.
     Number(f64),
     /// The hash of a text.
     Text(u32),
-    /// It says nothing.
+    /// Not known.
     Absent,
 }
 
@@ -108,12 +108,12 @@ const NAMED: [(Input, &str); 14] = [
 ];
 
 impl Input {
-    /// All that do not depend on the tenant.
+    /// All inputs that do not depend on the tenant.
     pub fn derived() -> impl Iterator<Item = Self> {
         NAMED.into_iter().map(|(input, _)| input)
     }
 
-    /// What a visit says; `record` is what its history comes to by the rates of the model.
+    /// The value for a visit; `record` is the client's record by the rates of the model.
     pub fn answer(&self, visit: &Snapshot, record: f64) -> Answer {
         let number = match self {
             Self::LeadDays => visit.lead_days.into(),
@@ -141,7 +141,7 @@ impl Input {
         Answer::Number(number)
     }
 
-    /// The code of the reason that it gives, where that does not depend on the visit.
+    /// The code of the reason, if it does not depend on the visit.
     pub(super) fn code(&self) -> Code {
         match self {
             Self::LeadDays => Code::LeadTime,

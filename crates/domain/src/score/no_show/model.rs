@@ -1,19 +1,19 @@
-//! The trained model: a logistic regression over steps, slopes and levels of what is known of a visit.
+//! The trained model: a logistic regression over steps, slopes and levels of what is known about a visit.
 //!
 //! ```text
 //! log-odds = intercept + Σ over terms of ( weights · columns(input) − centre )
 //! ```
 //!
-//! It is additive on purpose: each term's share is exactly the effect that its reason names, a model is a few
-//! kilobytes that a person can read, and a score takes microseconds. Boosted trees were no better on bookings that
-//! came later ([EVALUATION.md](https://github.com/foretell-rs/foretell/blob/main/docs/EVALUATION.md)).
+//! It is additive on purpose: each term's share is exactly the effect that its reason names, a model is a few kilobytes
+//! that a person can read, and a score takes microseconds. Boosted trees were no better on later bookings
+//! ([EVALUATION.md](https://github.com/foretell-rs/foretell/blob/main/docs/EVALUATION.md)).
 //!
-//! `centre` is a term's mean over the visits that it was learnt from, so an effect compares with the usual visit. The
-//! lead rates by which a client's record is judged are those of the training and part of the model: a weight holds
-//! for the rates that it was learnt with.
+//! `centre` is a term's mean over the visits that it was trained on, so an effect is relative to the usual visit. The
+//! lead rates by which a client's record is judged are those of the training and part of the model, because a weight is
+//! valid only for the rates that it was trained with.
 //!
-//! The document is what `foretell train no-show` writes, the topic carries, and the history of versions keeps. It
-//! names no person. Its numbers are checked when it is read, so a score by it is always finite.
+//! `foretell train no-show` writes the document, the topic carries it, and the history of versions keeps it. It names
+//! no person. Its numbers are validated when it is read, so its scores are always finite.
 
 use super::input::{Answer, Input};
 use crate::score::metrics::Metrics;
@@ -31,9 +31,9 @@ pub const FORMAT: u32 = 1;
 pub const TERMS_MAX: usize = 64;
 /// Most columns of a term.
 pub const COLUMNS_MAX: usize = 64;
-/// Largest number, without its sign, that a model may hold: beyond it, sums would lose what is small.
+/// Largest number, regardless of sign, that a model may contain: beyond it, sums would lose small terms.
 const NUMBER_MAX: f64 = 1e6;
-/// No rate is closer to certainty than this, and no prior smaller: their logarithms stay small numbers.
+/// No rate is closer to 0 or 1 than this, and no prior smaller, so that their logarithms stay small numbers.
 const SMALLEST: f64 = 1e-6;
 
 /// A trained model.
@@ -42,7 +42,7 @@ const SMALLEST: f64 = 1e-6;
 pub struct Model {
     /// [`FORMAT`].
     pub format: u32,
-    /// What it was learnt from.
+    /// What it was trained on.
     pub training: Training,
     /// Log-odds of the usual visit.
     pub intercept: f64,
@@ -50,11 +50,11 @@ pub struct Model {
     pub lead_rates: [f64; lead::BUCKETS.len()],
     /// `k` of [`Input::Record`]: missed days, observed and expected, that everybody is credited with.
     pub prior_no_shows: f64,
-    /// What is added up.
+    /// The terms of the sum.
     pub terms: Vec<Term>,
 }
 
-/// What a model was learnt from, and how good it was on what came after.
+/// What a model was trained on, and how good it was on later data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
@@ -62,17 +62,17 @@ pub struct Training {
     pub trained_at: Option<String>,
     /// The first scoring instant, RFC 3339.
     pub from: String,
-    /// Outcomes later than this were not known to it, RFC 3339.
+    /// The training did not know outcomes after this time, RFC 3339.
     pub until: String,
-    /// Scoring instants that it was learnt from: one or two a visit.
+    /// Scoring instants that it was trained on: one or two per visit.
     pub rows: u64,
     /// Of them, those of visits that were missed.
     pub missed: u64,
-    /// Measures of models that were learnt from the earlier part, on the later part.
+    /// Measures on the later part of the data, of models that were trained on the earlier part.
     pub validation: Vec<Measured>,
 }
 
-/// How good scores were, beside those of two counters.
+/// How good the model's scores were, compared with those of the two counters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
@@ -84,26 +84,26 @@ pub struct Measured {
     pub two_counters: Metrics,
 }
 
-/// One thing that a model adds up.
+/// One term of a model's sum.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Term {
-    /// What it asks.
+    /// Its input.
     pub input: Input,
-    /// Of which visits.
+    /// Which visits it applies to.
     #[serde(default)]
     pub of: Visits,
-    /// What it makes of the answer.
+    /// How a value is turned into columns.
     pub basis: Basis,
     /// A weight for each column.
     pub weights: Vec<f64>,
-    /// The effect of no answer.
+    /// The effect if the value is not known.
     pub absent: f64,
     /// The mean effect over the training.
     pub centre: f64,
 }
 
-/// Which visits a term is about; of others it says nothing.
+/// Which visits a term applies to; it has no effect on others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Visits {
@@ -120,21 +120,21 @@ impl Visits {
     }
 }
 
-/// How an answer becomes columns.
+/// How a value is turned into columns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
     /// The number.
     Linear,
-    /// 1 from each of these numbers on.
+    /// One column per number: 1 if the value is at least this number.
     Steps(Vec<f64>),
-    /// How far the number is above each of these.
+    /// One column per number: how far the value is above it.
     Hinges(Vec<f64>),
-    /// 1 where the text is this one.
+    /// One column per text: 1 if the value is this text.
     Levels(Vec<Level>),
 }
 
-/// A text that an attribute may have.
+/// A text that is a possible value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct Level {
@@ -155,7 +155,7 @@ impl From<Level> for String {
 }
 
 impl Basis {
-    /// How many columns it has.
+    /// The number of columns.
     pub fn columns(&self) -> usize {
         match self {
             Self::Linear => 1,
@@ -165,7 +165,7 @@ impl Basis {
         }
     }
 
-    /// Tells each column that is not 0; none that an answer means nothing to it.
+    /// Calls `tell` for each column that is not 0; `None` if the value has no meaning for this basis.
     pub fn spread(&self, answer: Answer, mut tell: impl FnMut(usize, f64)) -> Option<()> {
         match (self, answer) {
             (Self::Linear, Answer::Number(x)) => tell(0, x),
@@ -192,7 +192,7 @@ impl Basis {
 }
 
 impl Term {
-    /// What it adds for a visit, above its mean.
+    /// The effect for a visit, relative to the mean.
     pub fn effect(&self, visit: &Snapshot, record: f64) -> f64 {
         if !self.of.contains(visit) {
             return -self.centre;
@@ -210,18 +210,18 @@ impl Term {
 pub struct Published {
     /// The model; none: two counters.
     pub model: Option<Arc<Model>>,
-    /// Attributes that no model may ask for.
+    /// Attributes that no model may use.
     #[serde(skip)]
     protected: Vec<String>,
 }
 
 impl Published {
-    /// Nothing; models may ask for no attribute of these names.
+    /// No model; later models may not use attributes with these names.
     pub fn nothing(protected: Vec<String>) -> Self {
         Self { model: None, protected }
     }
 
-    /// What a document publishes; an empty one goes back to two counters.
+    /// The model of a document; an empty document returns to two counters.
     pub fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
         let protected = settings.protected.clone();
         if !document.is_object() {
@@ -239,21 +239,21 @@ impl Published {
     }
 }
 
-/// A client's record, against what a model's rates would expect of their leads.
+/// A client's record, compared with what a model's rates predict for their leads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Record {
     /// Days with a known outcome.
     pub visits: u32,
     /// Of them, those missed.
     pub observed: u16,
-    /// Those that the rates would expect.
+    /// How many missed days the rates predict.
     pub expected: f64,
     /// See [`Input::Record`].
     pub ratio: f64,
 }
 
 impl Record {
-    /// The record that a snapshot says, by these rates.
+    /// The record of a snapshot, by these rates.
     pub fn of(visit: &Snapshot, rates: &[f64; lead::BUCKETS.len()], prior_no_shows: f64) -> Self {
         let expected: f64 = visit.visits.iter().zip(rates).map(|(visits, rate)| f64::from(*visits) * rate).sum();
         let ratio = ((f64::from(visit.missed) + prior_no_shows) / (expected + prior_no_shows)).ln();
@@ -262,7 +262,7 @@ impl Record {
 }
 
 impl Model {
-    /// The record that a snapshot says.
+    /// The record of a snapshot, by the rates of the model.
     pub fn record(&self, visit: &Snapshot) -> Record {
         Record::of(visit, &self.lead_rates, self.prior_no_shows)
     }
@@ -273,7 +273,8 @@ impl Model {
         self.intercept + self.terms.iter().map(|term| term.effect(visit, record)).sum::<f64>()
     }
 
-    /// Whether scores can be computed with it, and only with what is allowed: `protected` are names of attributes.
+    /// Whether scores can be computed with it, and whether it uses only permitted attributes: `protected` are names of
+    /// attributes.
     pub fn validate(&self, protected: &[String]) -> Result<(), Invalid> {
         if self.format != FORMAT {
             return Err(Invalid::at("/format", format!("{} is not the format {FORMAT} that can be read", self.format)));
@@ -316,9 +317,9 @@ impl Term {
     }
 }
 
-/// Whether an attribute is one of those that no score may depend on, however it is written.
+/// Whether an attribute is protected, regardless of its spelling.
 pub fn is_protected(name: &str, protected: &[String]) -> bool {
-    // Case, spaces and punctuation make no other attribute of it.
+    // Case, spaces and punctuation are ignored.
     let letters =
         |name: &str| name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
     protected.iter().any(|protected| letters(protected) == letters(name))

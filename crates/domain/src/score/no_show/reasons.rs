@@ -1,4 +1,4 @@
-//! Why a trained model says what it says: the same sum, put together by what staff would call one thing.
+//! The reasons of a trained model's score: the terms of its sum, grouped into what staff would consider one thing.
 
 use super::calibration::Calibration;
 use super::input::{Answer, Input};
@@ -17,7 +17,7 @@ pub(super) fn of(visit: &Snapshot, model: &Model, calibration: &Calibration) -> 
         format!("The usual visit is missed in {base:.1} % of cases."),
     ));
     let mut log_odds = model.intercept;
-    // Terms that ask the same stand together, and are one reason.
+    // Adjacent terms with the same input are one reason.
     for terms in model.terms.chunk_by(|a, b| a.input == b.input) {
         let effect: f64 = terms.iter().map(|term| term.effect(visit, record.ratio)).sum();
         log_odds += effect;
@@ -31,7 +31,7 @@ pub(super) fn of(visit: &Snapshot, model: &Model, calibration: &Calibration) -> 
     reasons
 }
 
-/// The code says what the record is, not which way its effect goes: that is against the usual visit.
+/// The code describes the record, not the direction of the effect, which is relative to the usual visit.
 fn code(input: &Input, visit: &Snapshot, record: &Record) -> Code {
     match input {
         Input::LeadDays if visit.lead_days == 0 => Code::SameDayBooking,

@@ -1,4 +1,4 @@
-//! The trained model: what it adds up, what it refuses, and how recent outcomes correct it.
+//! The trained model: what it adds up, what it rejects, and how recent outcomes correct it.
 
 use super::bands::{Bands, By, Thresholds};
 use super::calibration::{Calibration, Case, Line, Recent};
@@ -54,7 +54,7 @@ fn a_model_adds_up_what_its_terms_say() {
     let model = model();
     let base = -1.5 - 5.0 * 0.2;
     for (name, visit, log_odds) in [
-        // Nothing is known of the client, so that the record is 0; of a gated term only the mean is left.
+        // Nothing is known about the client, so the record is 0; a term for other visits contributes only its mean.
         ("a week ahead", visit(7, 40.0, "north"), base + 0.75 + (0.4 - 0.2) + 0.4),
         ("the same day", visit(0, 20.0, "south"), base + 0.2),
         ("in a text where a number is meant", visit(1, 0.0, "south"), base + 0.5),
@@ -150,7 +150,7 @@ fn a_sample_stands_for_what_was_counted_of_its_lead_and_outcome() {
     let mut day = Outcome::default();
     day.seen.buckets[0] = Outcomes { attended: 90, missed: 10 };
     day.seen.buckets[5] = Outcomes { attended: 60, missed: 40 };
-    // Drawn unluckily: of the same day one in four was missed, of a week ahead three in four.
+    // An unlucky sample: one in four of the same-day visits was missed, and three in four of those a week ahead.
     for (visit, (lead_days, missed)) in
         [(0, false), (0, false), (0, false), (0, true), (7, false), (7, true), (7, true), (7, true)].iter().enumerate()
     {
@@ -159,7 +159,7 @@ fn a_sample_stands_for_what_was_counted_of_its_lead_and_outcome() {
     }
     let mut recent = Recent::default();
     recent.add(&day, |_| -1.0, 0.0, 7.0);
-    // As much again of a week ago, of which nothing was drawn of the same day.
+    // The same number of visits a week earlier, without samples of the same day.
     let mut before = day.clone();
     before.samples.retain(|_, sample| sample.snapshot.lead_days > 0);
     recent.add(&before, |_| -1.0, 7.0, 7.0);
@@ -191,7 +191,7 @@ fn quantiles_are_shares_of_visits_and_say_nothing_of_a_few() {
         };
         Calibration::uncorrected(&weights.iter().map(case).collect::<Vec<_>>())
     };
-    // Few samples of many visits count as many.
+    // A few samples that represent many visits have the weight of many.
     let recent = weighed(&[(-2.0, 700.0), (-1.0, 200.0), (0.0, 50.0), (1.0, 50.0)]);
     for (share, log_odds) in
         [(0.0, -2.0), (0.5, -2.0), (0.69, -2.0), (0.71, -1.0), (0.92, 0.0), (0.96, 1.0), (1.0, 1.0)]
@@ -260,7 +260,7 @@ proptest! {
         let mut model = model();
         let mut weights = weights.into_iter();
         model.terms.iter_mut().flat_map(|term| &mut term.weights).for_each(|w| *w = weights.next().unwrap());
-        // Slopes of what anybody may send: small enough for a score that is not certain.
+        // Slopes of values that any caller may send: small enough that no score is certain.
         model.terms[3].weights = vec![1e-6, -1e-6];
         let calibration = Calibration { same_day, later, ..Calibration::default() };
         let by = Trained { model: &model, version: "7", calibration: &calibration };
@@ -271,7 +271,7 @@ proptest! {
         prop_assert!((logistic(sum) - score.score).abs() < 1e-12);
         prop_assert_eq!(score.reasons.iter().filter(|reason| reason.code == Code::Calibration).count(), 1);
         prop_assert_eq!((score.model.id, score.model.version.as_ref()), (TRAINED, "7"));
-        // What is said of the client is what they did, whichever way this model lets it count.
+        // The reason describes what the client did, regardless of how this model weighs it.
         let record = model.record(&visit);
         let said = match (record.visits, f64::from(record.observed) > record.expected) {
             (0, _) => Code::NewClient,

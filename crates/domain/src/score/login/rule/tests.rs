@@ -1,4 +1,4 @@
-//! What rules are accepted, what is refused and why, and what they come to.
+//! Which rules are accepted, which are rejected and why, and what they result in.
 
 use super::*;
 use crate::score::login::{Evidence, Features, Policy, score};
@@ -62,7 +62,7 @@ fn expressions_that_do_harm_or_mean_nothing_are_refused_with_the_reason() {
     }
 }
 
-/// Whatever is typed, it is answered: nothing overflows a stack, and nothing is evaluated for long.
+/// Every input gets an answer: no stack overflows, and no evaluation takes long.
 #[test]
 fn no_text_of_a_kilobyte_takes_the_process_down() {
     for unit in
@@ -98,7 +98,7 @@ fn a_rule_names_itself_and_says_what_follows() {
     assert_eq!(serde_json::to_value(read(written.clone()).unwrap()).unwrap(), written, "and is written as it was read");
 }
 
-/// What rules make of an attempt from Ireland, of a user with one login.
+/// The score with these rules of an attempt from Ireland, by a user with one login.
 fn judged(rules: &serde_json::Value) -> crate::score::login::Score {
     let policy = Policy::read(&json!({"rules": rules}), &Policy::default()).unwrap();
     let user = User { successes: 1, last_success_ms: Some(0), ..User::default() };

@@ -1,10 +1,10 @@
-//! What a policy says of signals: which count, and by how much.
+//! The signals of a policy: which of them count, and with which factor.
 
 use crate::score::InvalidConfig;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Largest factor, and the reciprocal of the smallest: so that all of them together make no S that is 0 or infinite.
+/// Largest factor, and the reciprocal of the smallest, so that all of them together never make S 0 or infinite.
 const FACTOR_MAX: f64 = 10_000.0;
 
 /// Whether a signal or a rule counts.
@@ -14,9 +14,9 @@ pub enum Switch {
     /// It counts.
     #[default]
     On,
-    /// It is looked for and reported, and changes nothing.
+    /// It is evaluated and reported, but changes nothing.
     Shadow,
-    /// It is not looked for.
+    /// It is not evaluated.
     Off,
 }
 
@@ -62,7 +62,7 @@ pub struct Effect {
     pub factor: f64,
 }
 
-/// A signal about an address that is nobody else's, or nearly so.
+/// A signal about an address that only the user, or few accounts, use.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OwnAddress {
@@ -70,7 +70,8 @@ pub struct OwnAddress {
     pub mode: Switch,
     /// Factor on S.
     pub factor: f64,
-    /// Accounts that ever tried from the address beyond which it is one of many people, as a carrier's or an office's.
+    /// With more accounts than this that ever tried from the address, it counts as shared by many people, such as a
+    /// carrier's or an office's.
     pub users_max: u64,
 }
 
@@ -82,9 +83,9 @@ pub struct Travel {
     pub mode: Switch,
     /// Factor on S.
     pub factor: f64,
-    /// Speed, in kilometres an hour, above which nobody travels.
+    /// Speed, in kilometres per hour, that no traveller exceeds.
     pub speed_kmh_max: f64,
-    /// Distance in kilometres up to which places are taken for one, as databases of addresses err.
+    /// Distance in kilometres up to which two places count as one, because address databases are imprecise.
     pub distance_km_max: f64,
 }
 
@@ -96,7 +97,7 @@ pub struct Failures {
     pub mode: Switch,
     /// Factor on S.
     pub factor: f64,
-    /// Failures from which they are many.
+    /// Failures from which there are many.
     pub failures_min: usize,
 }
 
@@ -108,9 +109,9 @@ pub struct FanOut {
     pub mode: Switch,
     /// Factor on S.
     pub factor: f64,
-    /// Accounts that failed at the address from which they are many.
+    /// Accounts that failed at the address from which there are many.
     pub address_users_min: usize,
-    /// Accounts that failed in the /24 or /48 from which they are many.
+    /// Accounts that failed in the /24 or /48 from which there are many.
     pub network_users_min: usize,
 }
 
@@ -122,7 +123,7 @@ pub struct Dormant {
     pub mode: Switch,
     /// Factor on S.
     pub factor: f64,
-    /// Days since the last success above which an account sleeps.
+    /// Days since the last success above which an account is dormant.
     pub days_max: u32,
 }
 
@@ -174,7 +175,7 @@ impl Signals {
     }
 }
 
-/// Whether S may be multiplied by it: no rule alone makes a score of exactly 0 or 1.
+/// Whether S may be multiplied by it: no single rule makes a score exactly 0 or 1.
 pub(in crate::score::login) fn is_factor(factor: f64) -> bool {
     (1.0 / FACTOR_MAX..=FACTOR_MAX).contains(&factor)
 }

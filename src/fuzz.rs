@@ -10,7 +10,7 @@
 //! caused a panic stays in the corpus.
 
 use bytes::Bytes;
-use foretell_domain::address::{RowKey, View};
+use foretell_domain::address::{Bucket, RowKey, View};
 use foretell_domain::dead::mark::Mark;
 use foretell_domain::dead::{Letter, patch, repair};
 use foretell_domain::decision::made::Kept;
@@ -18,12 +18,8 @@ use foretell_domain::pointer::Pointer;
 use foretell_domain::remind::policy as reminders;
 use foretell_domain::score::login;
 use foretell_domain::score::no_show::model::Published;
-use foretell_domain::view::Aggregate;
 use foretell_domain::view::cell::{Cell, decode_state, encode_state};
-use foretell_domain::view::client::Client;
-use foretell_domain::view::policy::Policy;
-use foretell_domain::view::sent::Sent;
-use foretell_domain::view::user::User;
+use foretell_domain::view::{self, Aggregate, AggregateView, Fold, StateVisitor};
 use foretell_enrich::geo::Geo;
 use foretell_enrich::netset::{self, Bogons};
 use foretell_events::codec::{self, Defaults, json};
@@ -254,23 +250,31 @@ fn row(bytes: &[u8]) {
         assert_eq!(Cell::decode(&cell.encode()), Ok(cell));
     }
     let view = View::ALL[usize::from(*first) % View::ALL.len()];
-    match view {
-        View::User => state::<User>(bytes),
-        View::Client => state::<Client>(bytes),
-        View::Sent => state::<Sent>(bytes),
-        View::Policy => state::<Policy>(bytes),
-        _ => {
-            let key = RowKey { view, bucket: i64::from(*first), key: "default:u".to_owned() };
-            if let Ok(state) = Aggregate::decode(&key, bytes) {
-                assert_eq!(Aggregate::decode(&key, &state.encode()), Ok(state), "a row is read as it is written");
-            }
+    for bucket in [Bucket::starts(0, 0), Bucket::Calendar { partition: 0 }] {
+        view::with_state(&RowKey::in_bucket(view, bucket, "default:u".to_owned()), State(bytes));
+    }
+}
+
+/// Reads a state and writes it again.
+struct State<'a>(&'a [u8]);
+
+impl State<'_> {
+    fn again<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(self) {
+        if let Ok(state) = decode_state::<T>(self.0) {
+            assert_eq!(decode_state::<T>(&encode_state(&state)), Ok(state), "a row is read as it is written");
         }
     }
 }
 
-fn state<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
-    if let Ok(state) = decode_state::<T>(bytes) {
-        assert_eq!(decode_state::<T>(&encode_state(&state)), Ok(state), "a row is read as it is written");
+impl StateVisitor for State<'_> {
+    type Output = ();
+
+    fn owner<F: Fold>(self) {
+        self.again::<F::Owner>();
+    }
+
+    fn aggregate<A: AggregateView + Into<Aggregate>>(self) {
+        self.again::<A>();
     }
 }
 

@@ -6,7 +6,7 @@
 //! partitions of the process, names of API keys with their first refusal.
 
 use crate::version::{COMMIT, VERSION};
-use foretell_domain::address::{Family, View};
+use foretell_domain::address::Family;
 use foretell_domain::remind::plan;
 use foretell_domain::score::Level;
 use foretell_domain::view::Skip;
@@ -92,7 +92,7 @@ fn family(family: Family) {
     gauge!(REBUILD_DUE, "family" => name).increment(0.0);
     drop(histogram!(FLUSH_SECONDS, "family" => name));
     drop(histogram!(STORE_READ_SECONDS, FAMILY => name));
-    for view in View::ALL.into_iter().filter(|view| view.family() == family) {
+    for view in family.views() {
         for result in ["hit", "miss"] {
             counter!(CACHE_READS, VIEW => view.name(), RESULT => result).increment(0);
         }

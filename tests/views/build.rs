@@ -133,7 +133,7 @@ impl<F: Fold> Views<F> {
     /// The aggregate rows that are not empty.
     pub fn shared(&self) -> BTreeMap<(RowKey, u32), Vec<u8>> {
         let rows = self.rows.states().filter_map(|(key, source, state)| Some(((key.clone(), source?), state)));
-        rows.filter(|((key, _), state)| Aggregate::empty(key).encode() != *state).collect()
+        rows.filter(|((key, _), state)| Aggregate::empty(key).unwrap().encode() != *state).collect()
     }
 }
 

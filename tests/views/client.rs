@@ -1,12 +1,11 @@
 //! A client's row, and the aggregate rows that it contributes to.
 
 use crate::build::*;
-use foretell_domain::address::{RowKey, View};
-use foretell_domain::view::agenda::{self, Kind};
+use foretell_domain::address::{Bucket, RowKey, View};
 use foretell_domain::view::client::{Client, History, Status};
 use foretell_domain::view::lead::{self, Lead};
 use foretell_domain::view::lookup::{self, Lookup};
-use foretell_domain::view::{Aggregate, Limits};
+use foretell_domain::view::{Aggregate, Limits, Merge};
 use foretell_events::appointment::{
     AppointmentFact, CancelledBy, Change, Channel, ClientErasure, Consent, QuietHours, StartsAt,
 };
@@ -64,13 +63,20 @@ fn holder(views: &Views, id: &str) -> Option<String> {
     all.client_id().map(str::to_owned)
 }
 
+fn is_start(bucket: Bucket) -> bool {
+    matches!(bucket, Bucket::Starts { .. })
+}
+
+fn is_request(bucket: Bucket) -> bool {
+    matches!(bucket, Bucket::Requests { .. })
+}
+
 /// The entries of the agenda: bucket, row, appointment, count.
-fn entries(views: &Views, kind: Kind) -> Vec<(i64, String, String, i32)> {
-    let of_kind = |bucket: i64| (bucket >= 1 << 48) == (kind == Kind::Requested);
+fn entries(views: &Views, of_kind: fn(Bucket) -> bool) -> Vec<(i64, String, String, i32)> {
     let mut all = Vec::new();
     for (RowKey { bucket, key, .. }, _, row) in views.aggregates(View::Agenda) {
         let Aggregate::Agenda(row) = row else { panic!("an agenda row") };
-        let entries = row.entries.into_iter().filter(|_| of_kind(bucket));
+        let entries = row.entries.into_iter().filter(|_| of_kind(Bucket::unpack(bucket)));
         all.extend(entries.map(|(entry, count)| (bucket, key.clone(), entry, count)));
     }
     all
@@ -357,8 +363,8 @@ fn a_forgotten_visit_leaves_its_counts_and_no_entries() {
     assert_eq!(client.appointments.keys().collect::<Vec<_>>(), ["late", "new", "soon"]);
     assert_eq!((client.history.missed, leads(&views).total().missed), (1, 1), "the counts stay");
     assert_eq!(client.last_missed_ms(), Some(START));
-    assert_eq!((holder(&views, "over"), entries(&views, Kind::Requested)), (None, vec![]));
-    assert_eq!(entries(&views, Kind::Starts).len(), 3);
+    assert_eq!((holder(&views, "over"), entries(&views, is_request)), (None, vec![]));
+    assert_eq!(entries(&views, is_start).len(), 3);
 
     // A further event about it counts nothing.
     let more = [(START + 2 * DAY, attended("over"))];
@@ -451,8 +457,8 @@ fn requests_are_kept_up_to_their_bound_and_none_is_forgotten_within_its_day() {
         let requests = &views.client("c").appointments["a"].requests;
         let kept: Vec<_> = requests.iter().map(|after_requests| after_requests.at_ms / HOUR).collect();
         assert_eq!(kept, expected, "{hours:?}");
-        let buckets: Vec<_> = entries(&views, Kind::Requested).into_iter().map(|(bucket, ..)| bucket).collect();
-        assert_eq!(buckets, expected.map(|hour| agenda::bucket(Kind::Requested, hour * HOUR, partition("c"))));
+        let buckets: Vec<_> = entries(&views, is_request).into_iter().map(|(bucket, ..)| bucket).collect();
+        assert_eq!(buckets, expected.map(|hour| Bucket::requests(hour * HOUR, partition("c")).pack()));
     }
 }
 
@@ -489,7 +495,7 @@ fn erasure_empties_the_row_skips_older_events_and_starts_over() {
         (START + 5, erased()),
     ]);
     assert_eq!(views.client("c"), Client { erased_at_ms: Some(START + 5), ..Client::default() });
-    assert_eq!((holder(&views, "a"), entries(&views, Kind::Requested)), (None, vec![]));
+    assert_eq!((holder(&views, "a"), entries(&views, is_request)), (None, vec![]));
     assert_eq!(leads(&views).total().missed, 1, "the tenant's counts are anonymous, and stay");
     for old in [1, START + 5] {
         assert!(!views.fold(&event(old, booked("b", START))), "at {old}");
@@ -597,12 +603,12 @@ proptest! {
         for (id, client) in ["c0", "c1"].iter().zip(&clients) {
             for (a, appointment) in &client.appointments {
                 let Some(start) = appointment.start.as_ref().filter(|_| appointment.status.is_open()) else { continue };
-                let bucket = agenda::bucket(Kind::Starts, start.at_ms, partition(id));
+                let bucket = Bucket::starts(start.at_ms, partition(id)).pack();
                 open.push((bucket, format!("t:{id}"), a.clone(), 1));
             }
         }
         open.sort();
-        let mut listed = entries(&views, Kind::Starts);
+        let mut listed = entries(&views, is_start);
         listed.sort();
         prop_assert_eq!(listed, open);
         for a in ["a0", "a1", "a2"] {

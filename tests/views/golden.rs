@@ -9,13 +9,9 @@
 //! append them to the last file, and the test still compares the rows of the earlier events.
 
 use bytes::Bytes;
-use foretell_domain::address::{RowKey, View};
+use foretell_domain::address::{Family, RowKey, View};
 use foretell_domain::view::cell::{Carried, Scratch};
-use foretell_domain::view::client::Appointments;
-use foretell_domain::view::policy::Policies;
-use foretell_domain::view::sent::Reminders;
-use foretell_domain::view::user::Logins;
-use foretell_domain::view::{Aggregate, FOLD_VERSION, Fold, Limits, Outcome, Place, Skip};
+use foretell_domain::view::{Aggregate, FOLD_VERSION, Fold, FoldVisitor, Limits, Outcome, Place, Skip};
 use foretell_events::record::Record;
 use foretell_events::{Event, Position, Topic, agent, catalog, codec, key, zone};
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,10 +98,10 @@ fn fold<F: Fold>(fold: &F, history: &[(Place, Event)], folded: &mut Folded) {
             folded.too_late += usize::from(F::is_too_late(decision));
             for contribution in fold.contributions(event, decision, *place) {
                 let (key, delta) = contribution.into_parts();
-                let empty = Aggregate::empty(&key);
+                let empty = Aggregate::empty(&key).unwrap();
                 let (last, row) = aggregates.entry((key, place.partition)).or_insert((0, empty));
                 *last = place.offset;
-                row.apply(&delta, fold.limits());
+                row.apply(&delta, fold.limits()).unwrap();
             }
         }
         carried.pending.push((place.offset, outcome));
@@ -119,13 +115,22 @@ fn fold<F: Fold>(fold: &F, history: &[(Place, Event)], folded: &mut Folded) {
     }
 }
 
+struct Folding<'a>(&'a [(Place, Event)], &'a mut Folded);
+
+impl FoldVisitor for Folding<'_> {
+    type Output = ();
+
+    fn visit<F: Fold>(self, family: F) {
+        fold(&family, self.0, self.1);
+    }
+}
+
 /// Folds the events of every family.
 fn fold_all(history: &[(Place, Event)], limits: &Limits) -> Folded {
     let mut folded = Folded::default();
-    fold(&Logins { limits: limits.clone() }, history, &mut folded);
-    fold(&Appointments { limits: limits.clone() }, history, &mut folded);
-    fold(&Reminders { limits: limits.clone() }, history, &mut folded);
-    fold(&Policies { limits: limits.clone() }, history, &mut folded);
+    for family in Family::ALL {
+        family.with_fold(limits.clone(), Folding(history, &mut folded));
+    }
     folded
 }
 

@@ -2,11 +2,11 @@
 
 use crate::build::*;
 use foretell_domain::address::{RowKey, View};
-use foretell_domain::view::Aggregate;
 use foretell_domain::view::feature::Feature;
 use foretell_domain::view::lead::{Counted, Lead};
 use foretell_domain::view::lookup::{Claim, Delta, Lookup};
 use foretell_domain::view::user::Logins;
+use foretell_domain::view::{Aggregate, AggregateView, Limits, Merge};
 use foretell_events::login::Attempt;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ proptest! {
     fn leads(counted in prop::collection::vec((0_usize..3, 0_u8..12, any::<bool>(), any::<bool>()), 0..60)) {
         let mut parts = [Lead::default(), Lead::default(), Lead::default()];
         for (part, bucket, missed, more) in counted {
-            parts[part].apply(&vec![Counted { bucket, missed, sign: if more { 1 } else { -1 } }]);
+            parts[part].apply(&vec![Counted { bucket, missed, sign: if more { 1 } else { -1 } }], &Limits::default());
         }
         agrees(&parts, Lead::merge)?;
     }
@@ -88,7 +88,7 @@ proptest! {
         let mut parts = [Lookup::default(), Lookup::default(), Lookup::default()];
         for (part, client, is_on, placed_at_ms) in claims {
             let claim = Claim { is_on, placed_at_ms };
-            parts[part].apply(&Delta::Claim { client_id: format!("c{client}"), claim });
+            parts[part].apply(&Delta::Claim { client_id: format!("c{client}"), claim }, &Limits::default());
         }
         agrees(&parts, Lookup::merge)?;
     }

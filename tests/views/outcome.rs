@@ -6,7 +6,7 @@ use foretell_domain::view::client::attribute::{Attributes, Value, hash};
 use foretell_domain::view::client::snapshot::Snapshot;
 use foretell_domain::view::lead::Outcomes;
 use foretell_domain::view::outcome::{self, Outcome, Sample};
-use foretell_domain::view::{Aggregate, Limits};
+use foretell_domain::view::{Aggregate, AggregateView, Limits, Merge};
 use foretell_events::Fact;
 use foretell_events::appointment::{AppointmentFact, Change, ClientErasure, Scalar};
 use proptest::prelude::*;

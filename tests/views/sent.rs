@@ -3,7 +3,7 @@
 use crate::build::*;
 use foretell_domain::address::View;
 use foretell_domain::view::sent::{self, Calendar, CalendarDelta, Reminders, Sent};
-use foretell_domain::view::{Aggregate, Limits};
+use foretell_domain::view::{Aggregate, AggregateView, Limits};
 use foretell_events::Fact;
 use foretell_events::appointment::Channel;
 use foretell_events::codec::rfc3339;
@@ -126,12 +126,12 @@ fn a_full_row_forgets_what_has_passed_then_what_is_withdrawn_then_the_farthest()
 fn a_calendar_drops_past_and_farthest_hours() {
     let mut calendar = Calendar::default();
     let come = |hour, now_hour| CalendarDelta { hour, now_hour, times: 1 };
-    calendar.apply(&come(100, 50));
-    calendar.apply(&come(200, 148));
+    calendar.apply(&come(100, 50), &Limits::default());
+    calendar.apply(&come(200, 148), &Limits::default());
     assert!(calendar.hours.contains_key(&100), "48 hours past");
-    calendar.apply(&come(200, 149));
+    calendar.apply(&come(200, 149), &Limits::default());
     assert_eq!(calendar.hours.into_iter().collect::<Vec<_>>(), [(200, 2)]);
     let mut calendar = Calendar::default();
-    (0..10_001).for_each(|hour| calendar.apply(&come(10_001 - hour, 0)));
+    (0..10_001).for_each(|hour| calendar.apply(&come(10_001 - hour, 0), &Limits::default()));
     assert_eq!((calendar.hours.len(), calendar.hours.last_key_value()), (10_000, Some((&10_000, &1))));
 }

@@ -2,7 +2,7 @@
 
 use super::read::Partition;
 use super::{Cassandra, fault, int, write};
-use foretell_domain::address::{Generation, View};
+use foretell_domain::address::Generation;
 use foretell_ports::Error;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -10,7 +10,7 @@ impl Cassandra {
     /// Deletes every Cassandra partition of a generation, rows before checkpoints, with a timestamp above all those of
     /// its writers.
     pub(super) async fn drop_all(&self, generation: Generation) -> Result<(), Error> {
-        for view in View::ALL.into_iter().filter(|view| view.family() == generation.family) {
+        for view in generation.family.views() {
             let buckets = self.list_buckets(generation, view).await?;
             let drops = buckets.into_iter().map(|bucket| self.drop_bucket(Partition { generation, view, bucket }));
             stream::iter(drops).buffer_unordered(self.limits.concurrency_max).try_collect::<()>().await?;

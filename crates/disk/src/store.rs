@@ -248,7 +248,7 @@ impl Inner {
     }
 
     fn drop_generation(&self, generation: Generation) -> fjall::Result<()> {
-        for view in View::ALL.into_iter().filter(|view| view.family() == generation.family) {
+        for view in generation.family.views() {
             self.remove(&self.rows, Prefix::new(generation, view, 0).generation())?;
         }
         self.remove(&self.checkpoints, &address::checkpoints(generation))

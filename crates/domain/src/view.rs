@@ -12,7 +12,9 @@
 //! rules for zones and user agents, and [`fingerprint`] names all three; a process folds only generations whose fingerprint is its own.
 //!
 //! An **owner row** belongs to one user or client and has one partition to itself. An **aggregate row** counts
-//! over owners: each source partition keeps a partial of its own, and a reader [merges](Aggregate::merge) them.
+//! over owners: each source partition keeps a partial of its own, and a reader [merges](Merge::merge) them.
+//!
+//! The families and views are the rows of one table, from which their names, tags and states follow everywhere.
 
 pub mod agenda;
 pub mod cell;
@@ -26,12 +28,70 @@ pub mod policy;
 pub mod recent;
 pub mod sent;
 pub mod sketch;
+mod states;
 pub mod user;
 
-use crate::address::{Family, RowKey, View};
+pub use states::{Mismatch, StateVisitor, print};
+
+use crate::address::{Bucket, Family, RowKey, View};
 use foretell_events::{Event, agent, zone};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use states::generate;
 use std::fmt::Debug;
+
+/// The families and views. `address.rs` makes [`Family`] and [`View`] of it; `view/states.rs` [`Delta`], [`Aggregate`],
+/// [`with_state`] and [`Family::with_fold`].
+///
+/// A family's row has its tag and the family that decides its number of partitions. Its topic has the same name.
+///
+/// A view's row has its tag, its name, its family, how its rows are found, and what they hold:
+/// - `owner {fold}`: the owner rows of a family, with the state of its fold. Each family has one such view.
+/// - `aggregate {state}`: rows that are shared by owners, with a state of their own.
+/// - `as {View: state, in buckets Bucket: other}`: the state of another view, and another state in some buckets.
+///
+/// Tags and names are stored, and so is the order: rows are never changed, and only added at the end.
+macro_rules! table {
+    ($expand:ident) => {
+        $expand! {
+            families {
+                /// Views of the logins topic.
+                Logins = 1, led by Logins;
+                /// Views of the appointments topic.
+                Appointments = 2, led by Appointments;
+                /// Views of the reminders topic.
+                Reminders = 3, led by Appointments;
+                /// Views of the policies topic.
+                Policies = 4, led by Policies;
+            }
+            views {
+                /// Owner rows of logins: known devices and login history of a user.
+                User = 1 "user" of Logins, by Key, owner { user::Logins };
+                /// How often a value of a login feature was seen, and by how many.
+                Feature = 2 "feature" of Logins, by Key, aggregate { Box<feature::Feature> };
+                /// Owner rows of appointments: a client, their appointments and their history.
+                Client = 3 "client" of Appointments, by Key, owner { client::Appointments };
+                /// A tenant's outcomes by lead bucket.
+                Lead = 4 "lead" of Appointments, by Key, aggregate { lead::Lead };
+                /// Clients with visits or requests for a reminder, by hour.
+                Agenda = 5 "agenda" of Appointments, by Hour, aggregate { agenda::Agenda };
+                /// Appointment to client.
+                Lookup = 6 "lookup" of Appointments, by Key, aggregate { lookup::Lookup };
+                /// Owner rows of reminders: what was announced to a client.
+                Sent = 7 "sent" of Reminders, by Key, owner { sent::Reminders };
+                /// Clients with announcements, by hour of the announced start; and a calendar of these hours.
+                Announced = 8 "announced" of Reminders, by Hour,
+                    as { Agenda: agenda::Agenda, in buckets Calendar: sent::Calendar };
+                /// Owner rows of policies: the documents that apply to a tenant.
+                Policy = 9 "policy" of Policies, by Key, owner { policy::Policies };
+                /// A tenant's outcomes of one day, with what was known before.
+                Outcome = 10 "outcome" of Appointments, by Key, aggregate { outcome::Outcome };
+            }
+        }
+    };
+}
+
+pub(crate) use table;
+table!(generate);
 
 /// Raised whenever the same log gives other rows than before.
 pub const FOLD_VERSION: u32 = 8;
@@ -190,67 +250,15 @@ impl Contribution {
     }
 }
 
-/// A change of an aggregate row, by view.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Delta {
-    /// To [`feature::Feature`].
-    Feature(feature::Delta),
-    /// To [`lead::Lead`].
-    Lead(lead::Delta),
-    /// To [`agenda::Agenda`], of the agenda and of the announced.
-    Agenda(agenda::Delta),
-    /// To [`lookup::Lookup`].
-    Lookup(lookup::Delta),
-    /// To [`sent::Calendar`].
-    Calendar(sent::CalendarDelta),
-    /// To [`outcome::Outcome`].
-    Outcome(outcome::Delta),
-}
-
-/// The state of an aggregate row, by view.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Aggregate {
-    /// See [`View::Feature`].
-    Feature(Box<feature::Feature>),
-    /// See [`View::Lead`].
-    Lead(lead::Lead),
-    /// See [`View::Agenda`] and [`View::Announced`].
-    Agenda(agenda::Agenda),
-    /// See [`View::Lookup`].
-    Lookup(lookup::Lookup),
-    /// See [`sent::CALENDAR_BUCKET`].
-    Calendar(sent::Calendar),
-    /// See [`View::Outcome`].
-    Outcome(outcome::Outcome),
-}
-
 impl Aggregate {
-    /// The state of a row nobody has written.
-    ///
-    /// Owner views have no aggregate state; for them this is an empty agenda that nothing ever reads.
-    pub fn empty(key: &RowKey) -> Self {
-        match key.view {
-            View::Feature => Self::Feature(Box::default()),
-            View::Lead => Self::Lead(lead::Lead::default()),
-            View::Lookup => Self::Lookup(lookup::Lookup::default()),
-            View::Outcome => Self::Outcome(outcome::Outcome::default()),
-            View::Announced if sent::is_calendar(key.bucket) => Self::Calendar(sent::Calendar::default()),
-            _ => Self::Agenda(agenda::Agenda::default()),
-        }
+    /// The state of a row that no change was applied to. Errs for owner rows.
+    pub fn empty(key: &RowKey) -> Result<Self, Mismatch> {
+        with_state(key, states::Empty(key))
     }
 
-    /// Takes a change in.
-    pub fn apply(&mut self, delta: &Delta, limits: &Limits) {
-        match (self, delta) {
-            (Self::Feature(state), Delta::Feature(delta)) => state.apply(delta, limits),
-            (Self::Lead(state), Delta::Lead(delta)) => state.apply(delta),
-            (Self::Agenda(state), Delta::Agenda(delta)) => state.apply(delta),
-            (Self::Lookup(state), Delta::Lookup(delta)) => state.apply(delta),
-            (Self::Calendar(state), Delta::Calendar(delta)) => state.apply(delta),
-            (Self::Outcome(state), Delta::Outcome(delta)) => state.apply(delta, limits),
-            // The key decides both sides, so a mismatch cannot be built from a fold.
-            _ => debug_assert!(false, "a delta of another view"),
-        }
+    /// The state of the row at `key` from its bytes. Errs for owner rows, too.
+    pub fn decode(key: &RowKey, bytes: &[u8]) -> Result<Self, cell::Corrupt> {
+        with_state(key, states::Decode(key, bytes))
     }
 
     /// Canonical bytes.
@@ -259,30 +267,30 @@ impl Aggregate {
         self.write(&mut bytes);
         bytes
     }
+}
 
-    /// Puts the canonical bytes in place of what is there.
-    pub fn write(&self, to: &mut Vec<u8>) {
-        match self {
-            Self::Feature(state) => cell::write(to, state.as_ref()),
-            Self::Lead(state) => cell::write(to, state),
-            Self::Agenda(state) => cell::write(to, state),
-            Self::Lookup(state) => cell::write(to, state),
-            Self::Calendar(state) => cell::write(to, state),
-            Self::Outcome(state) => cell::write(to, state),
-        }
-    }
+/// The state of an aggregate row: what owners contribute to it.
+pub trait AggregateView: Debug + Clone + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync {
+    /// What one event changes.
+    type Delta: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync;
 
-    /// The state of the row at `key` from its bytes.
-    pub fn decode(key: &RowKey, bytes: &[u8]) -> Result<Self, cell::Corrupt> {
-        Ok(match Self::empty(key) {
-            Self::Feature(_) => Self::Feature(Box::new(cell::decode_state(bytes)?)),
-            Self::Lead(_) => Self::Lead(cell::decode_state(bytes)?),
-            Self::Agenda(_) => Self::Agenda(cell::decode_state(bytes)?),
-            Self::Lookup(_) => Self::Lookup(cell::decode_state(bytes)?),
-            Self::Calendar(_) => Self::Calendar(cell::decode_state(bytes)?),
-            Self::Outcome(_) => Self::Outcome(cell::decode_state(bytes)?),
-        })
-    }
+    /// Applies a change. Equal changes in equal order give equal states.
+    fn apply(&mut self, delta: &Self::Delta, limits: &Limits);
+}
+
+/// The state of an aggregate row that several source partitions write: each writes a partial of its own.
+pub trait Merge: AggregateView {
+    /// Adds the partial of another partition. The order of partials makes no difference.
+    fn merge(&mut self, other: &Self);
+}
+
+/// An operation on a family that is generic over its fold. See [`Family::with_fold`].
+pub trait FoldVisitor {
+    /// Its result.
+    type Output;
+
+    /// Runs with the fold of the family.
+    fn visit<F: Fold>(self, fold: F) -> Self::Output;
 }
 
 /// How the events of one family become rows.

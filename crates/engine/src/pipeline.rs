@@ -362,8 +362,7 @@ impl<F: Fold> Pipeline<F> {
         let missing = self.rows.missing_aggregates();
         let read = self.shared.read(self.partition, &missing).await?;
         self.rows.load_aggregates(missing, read)?;
-        self.rows.contribute();
-        Ok(())
+        self.rows.contribute()
     }
 
     /// Dead letters, rows, checkpoint, and then the group's offset, which is advice.

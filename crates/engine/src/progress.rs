@@ -19,7 +19,7 @@
 
 use crate::rows::Rows;
 use foretell_domain::address::Family;
-use foretell_events::{Position, Topic};
+use foretell_events::Position;
 use foretell_ports::Error;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
@@ -180,7 +180,7 @@ impl Progress {
     pub async fn wait(&self, positions: &[Position], deadline: Instant) -> bool {
         let mut wanted: BTreeMap<(Family, u32), i64> = BTreeMap::new();
         for position in positions {
-            let Some(family) = family_of(position.topic) else { return false };
+            let Some(family) = Family::of(position.topic) else { return false };
             let offset = wanted.entry((family, position.partition)).or_insert(position.offset);
             *offset = (*offset).max(position.offset);
         }
@@ -206,10 +206,6 @@ impl Progress {
         let watches = self.watches.values();
         watches.filter_map(|watch| watch.missing(self.fresh_max)).collect()
     }
-}
-
-fn family_of(topic: Topic) -> Option<Family> {
-    Family::ALL.into_iter().find(|family| family.topic() == topic)
 }
 
 /// Counts one who waits, for as long as it lives.

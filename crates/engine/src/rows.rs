@@ -19,20 +19,18 @@ mod pointers;
 
 pub use pointers::Pointers;
 
-use cache::{Cache, Merged, feature_of, lead_of};
+use cache::{Cache, Cached};
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
-use foretell_domain::view::agenda::Agenda;
 use foretell_domain::view::cell::{self, Cell, Corrupt};
 use foretell_domain::view::client::{self, Client};
 use foretell_domain::view::feature::Feature;
 use foretell_domain::view::lead::{self, Lead};
-use foretell_domain::view::lookup::{self, Lookup};
 use foretell_domain::view::outcome::{self, Outcome};
 use foretell_domain::view::policy::{self, Policy};
-use foretell_domain::view::sent::{self, Calendar, Sent};
+use foretell_domain::view::sent::{self, Sent};
 use foretell_domain::view::user::{self, User};
-use foretell_domain::view::{self, Limits};
+use foretell_domain::view::{self, Limits, Merge};
 use foretell_events::key;
 use foretell_events::policy::Kind;
 use foretell_ports::Error;
@@ -115,7 +113,7 @@ impl Rows {
 
     /// From now on nothing of the family that was read before is answered from memory.
     pub fn new_era(&self, family: Family) {
-        self.eras[index(family)].fetch_add(1, Ordering::AcqRel);
+        self.era_of(family).fetch_add(1, Ordering::AcqRel);
     }
 
     /// A user's row; none where nothing was ever folded for the user.
@@ -138,20 +136,18 @@ impl Rows {
         self.owner(&policy::row_key(tenant, kind)).await
     }
 
-    /// Who has an appointment, of all partitions together.
-    pub async fn lookup(&self, tenant: &str, appointment_id: &str) -> Result<Lookup, Error> {
-        // Not from memory: somebody who has just booked asks for the appointment by its id.
-        let key = lookup::row_key(tenant, appointment_id);
-        let generation = self.generation(Family::Appointments).await?;
-        let partials = self.read(generation, None, std::slice::from_ref(&key)).await?;
-        merge(partials.first().map_or(&[], Vec::as_slice), Lookup::merge)
+    /// The aggregate row at `key`, of all partitions together and never from memory; empty where nothing was counted.
+    pub async fn merged<A: Merge>(&self, key: &RowKey) -> Result<A, Error> {
+        let generation = self.generation(key.view.family()).await?;
+        let partials = self.read(generation, None, std::slice::from_ref(key)).await?;
+        merge(partials.first().map_or(&[], Vec::as_slice))
     }
 
     /// A tenant's outcomes by lead bucket, of all partitions together.
     pub async fn lead(&self, tenant: &str) -> Result<Arc<Lead>, Error> {
         let key = lead::row_key(tenant);
-        let (_, rows) = self.owner_and_aggregates::<Client>(Family::Appointments, None, &[key]).await?;
-        Ok(lead_of(rows))
+        let generation = self.generation(key.view.family()).await?;
+        Ok(self.aggregates(generation, &[key]).await?.into_iter().next().unwrap_or_default())
     }
 
     /// A tenant's outcomes of some local days (since the epoch), in their order, each of all partitions together. Not
@@ -160,13 +156,7 @@ impl Rows {
         let keys: Vec<_> = days.map(|day| outcome::row_key(tenant, day)).collect();
         let generation = self.generation(Family::Appointments).await?;
         let read = self.read(generation, None, &keys).await?;
-        read.iter().map(|partials| merge(partials, Outcome::merge)).collect()
-    }
-
-    /// The features at `keys`, in their order; empty ones where nothing was counted.
-    pub async fn features(&self, keys: &[RowKey]) -> Result<Vec<Arc<Feature>>, Error> {
-        let (_, rows) = self.owner_and_aggregates::<User>(Family::Logins, None, keys).await?;
-        Ok(rows.into_iter().filter_map(feature_of).collect())
+        read.iter().map(|partials| merge(partials)).collect()
     }
 
     /// What a login's score is computed from, read together: the user's row and the features at `keys`. What has not
@@ -182,22 +172,24 @@ impl Rows {
             in_time(deadline, self.owner_of(&pointer, &owner)),
             in_time(deadline, self.aggregates(generation, keys))
         );
-        let rows = match rows {
+        let features = match rows {
             Ok(rows) => rows.into_iter().map(Some).collect(),
             Err(error) => {
                 tracing::debug!(%error, "features are missing in a score");
                 self.remembered(generation, self.era(Family::Logins), keys, Instant::now())
             }
         };
-        LoginRows { user, features: rows.into_iter().map(|row| row.and_then(feature_of)).collect() }
+        LoginRows { user, features }
     }
 
     /// What an appointment's score is computed from, in one read: the client's row and the tenant's outcomes.
     pub async fn appointment(&self, tenant: &str, client_id: &str) -> Result<(Option<Client>, Arc<Lead>), Error> {
         let owner = client::row_key(tenant, client_id);
         let keys = [lead::row_key(tenant)];
-        let (client, rows) = self.owner_and_aggregates(Family::Appointments, Some(&owner), &keys).await?;
-        Ok((client, lead_of(rows)))
+        let pointer = self.pointers.get(Family::Appointments).await?;
+        let rows = self.aggregates(pointer.serving(Family::Appointments), &keys);
+        let (client, leads) = tokio::try_join!(self.owner_of(&pointer, &owner), rows)?;
+        Ok((client, leads.into_iter().next().unwrap_or_default()))
     }
 
     /// The partials of any row as they are stored, for people; empty where there is none.
@@ -208,23 +200,8 @@ impl Rows {
     }
 
     async fn owner<T: DeserializeOwned>(&self, key: &RowKey) -> Result<Option<T>, Error> {
-        let (owner, _) = self.owner_and_aggregates(key.view.family(), Some(key), &[]).await?;
-        Ok(owner)
-    }
-
-    /// The owner row and what is not in memory of the aggregates, read at the same time.
-    async fn owner_and_aggregates<T: DeserializeOwned>(
-        &self,
-        family: Family,
-        owner: Option<&RowKey>,
-        keys: &[RowKey],
-    ) -> Result<(Option<T>, Vec<Merged>), Error> {
-        let pointer = self.pointers.get(family).await?;
-        let owner = async {
-            let Some(owner) = owner else { return Ok(None) };
-            self.owner_of(&pointer, owner).await
-        };
-        tokio::try_join!(owner, self.aggregates(pointer.serving(family), keys))
+        let pointer = self.pointers.get(key.view.family()).await?;
+        self.owner_of(&pointer, key).await
     }
 
     /// The owner row at `key`, of its own partition: nobody else writes it, as a record under another one's key is
@@ -237,7 +214,7 @@ impl Rows {
     }
 
     /// The merged rows at `keys`, in their order; those that are not in memory are read.
-    async fn aggregates(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Merged>, Error> {
+    async fn aggregates<A: Cached>(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Arc<A>>, Error> {
         let (era, asked_at) = (self.era(generation.family), Instant::now());
         let mut found = self.remembered(generation, era, keys, asked_at);
         let missing: Vec<_> =
@@ -246,7 +223,7 @@ impl Rows {
         let mut read = missing.into_iter().zip(read);
         for slot in found.iter_mut().filter(|slot| slot.is_none()) {
             let Some((key, partials)) = read.next() else { break };
-            let merged = Merged::of(&key, &partials)?;
+            let merged = Arc::new(merge::<A>(&partials)?);
             if let Some(cache) = &self.cache {
                 cache.insert((generation, era, key), merged.clone(), asked_at);
             }
@@ -256,11 +233,22 @@ impl Rows {
     }
 
     fn era(&self, family: Family) -> u64 {
-        self.eras[index(family)].load(Ordering::Acquire)
+        self.era_of(family).load(Ordering::Acquire)
+    }
+
+    fn era_of(&self, family: Family) -> &AtomicU64 {
+        let at = Family::ALL.iter().position(|other| *other == family).expect("invariant: ALL has every family");
+        &self.eras[at]
     }
 
     /// What is in memory of rows of one view, in the order of `keys`.
-    fn remembered(&self, generation: Generation, era: u64, keys: &[RowKey], now: Instant) -> Vec<Option<Merged>> {
+    fn remembered<A: Cached>(
+        &self,
+        generation: Generation,
+        era: u64,
+        keys: &[RowKey],
+        now: Instant,
+    ) -> Vec<Option<Arc<A>>> {
         let Some(cache) = &self.cache else { return vec![None; keys.len()] };
         let found: Vec<_> = keys.iter().map(|key| cache.get(&(generation, era, key.clone()), now)).collect();
         let hits = found.iter().flatten().count();
@@ -286,15 +274,6 @@ impl Rows {
         metrics::histogram!(foretell_telemetry::STORE_READ_SECONDS, foretell_telemetry::FAMILY => generation.family.name())
             .record(begun.elapsed().as_secs_f64());
         read
-    }
-}
-
-fn index(family: Family) -> usize {
-    match family {
-        Family::Logins => 0,
-        Family::Appointments => 1,
-        Family::Reminders => 2,
-        Family::Policies => 3,
     }
 }
 
@@ -326,11 +305,11 @@ pub fn decode<T: DeserializeOwned>(row: &Row) -> Result<T, Error> {
 }
 
 /// One state of all partials.
-fn merge<T: DeserializeOwned + Default>(partials: &[Row], take: impl Fn(&mut T, &T)) -> Result<T, Error> {
-    let Some((first, others)) = partials.split_first() else { return Ok(T::default()) };
-    let mut merged = decode(first)?;
+fn merge<A: Merge>(partials: &[Row]) -> Result<A, Error> {
+    let Some((first, others)) = partials.split_first() else { return Ok(A::default()) };
+    let mut merged: A = decode(first)?;
     for other in others {
-        take(&mut merged, &decode(other)?);
+        merged.merge(&decode(other)?);
     }
     Ok(merged)
 }
@@ -338,24 +317,8 @@ fn merge<T: DeserializeOwned + Default>(partials: &[Row], take: impl Fn(&mut T, 
 /// A stored partial, decoded for people; Fatal where it cannot be.
 pub fn partial(key: &RowKey, row: &Row) -> Result<Partial, Error> {
     let cell = Cell::decode(&row.cell).map_err(corrupt)?;
-    let state = match key.view {
-        View::User => json::<User>(cell.state),
-        View::Client => json::<Client>(cell.state),
-        View::Sent => json::<Sent>(cell.state),
-        View::Policy => json::<Policy>(cell.state),
-        View::Feature => json::<Feature>(cell.state),
-        View::Lead => json::<Lead>(cell.state),
-        View::Lookup => json::<Lookup>(cell.state),
-        View::Outcome => json::<Outcome>(cell.state),
-        View::Announced if sent::is_calendar(key.bucket) => json::<Calendar>(cell.state),
-        View::Agenda | View::Announced => json::<Agenda>(cell.state),
-    }?;
+    let state = view::print(key, cell.state).map_err(corrupt)?;
     Ok(Partial { source: row.source, position: cell.position, state })
-}
-
-fn json<T: Serialize + DeserializeOwned>(state: &[u8]) -> Result<serde_json::Value, Error> {
-    let state: T = cell::decode_state(state).map_err(corrupt)?;
-    serde_json::to_value(state).map_err(|error| Error::fatal("show a row", error))
 }
 
 fn corrupt(error: Corrupt) -> Error {

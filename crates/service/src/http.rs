@@ -67,6 +67,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
 use foretell_domain::address::Family;
 use foretell_domain::score::no_show;
+use foretell_domain::view::lookup::{self, Lookup};
 use foretell_engine::pipeline::misplaced::Misplaced;
 use foretell_engine::progress::Progress;
 use foretell_engine::rebuild::Rebuilder;
@@ -242,7 +243,9 @@ impl Api {
 
     /// The client who has an appointment.
     async fn client_of(&self, tenant: &str, appointment_id: &str) -> Result<String, Problem> {
-        let lookup = self.rows.lookup(tenant, appointment_id).await.map_err(answer::unreadable)?;
+        // Not from memory: a client that has just booked may look the appointment up by its id.
+        let lookup: Lookup =
+            self.rows.merged(&lookup::row_key(tenant, appointment_id)).await.map_err(answer::unreadable)?;
         lookup.client_id().map(str::to_owned).ok_or_else(answer::unknown_appointment)
     }
 

@@ -7,7 +7,7 @@
 //! A zero byte inside the key is written as `0 255`, so that the end of a key, `0 0`, sorts before every longer one
 //! and no key is the beginning of another's address.
 
-use foretell_domain::address::{Family, Generation, View};
+use foretell_domain::address::{Generation, View};
 
 const PREFIX_BYTES: usize = 14;
 const EPOCH_AT: usize = 5;
@@ -17,36 +17,10 @@ const SOURCE_BYTES: usize = 4;
 /// The prefix of all addresses of a bucket.
 pub(super) struct Prefix([u8; PREFIX_BYTES]);
 
-/// Stored: tags are never changed, only added.
-const fn view_tag(view: View) -> u8 {
-    match view {
-        View::User => 1,
-        View::Feature => 2,
-        View::Client => 3,
-        View::Lead => 4,
-        View::Agenda => 5,
-        View::Lookup => 6,
-        View::Sent => 7,
-        View::Announced => 8,
-        View::Policy => 9,
-        View::Outcome => 10,
-    }
-}
-
-/// Stored: tags are never changed, only added.
-const fn family_tag(family: Family) -> u8 {
-    match family {
-        Family::Logins => 1,
-        Family::Appointments => 2,
-        Family::Reminders => 3,
-        Family::Policies => 4,
-    }
-}
-
 impl Prefix {
     pub(super) fn new(generation: Generation, view: View, bucket: i64) -> Self {
         let mut bytes = [0; PREFIX_BYTES];
-        bytes[0] = view_tag(view);
+        bytes[0] = view.tag();
         bytes[1..5].copy_from_slice(&generation.number.to_be_bytes());
         bytes[5] = generation.epoch;
         bytes[BUCKET_AT..].copy_from_slice(&(bucket ^ i64::MIN).to_be_bytes());
@@ -114,7 +88,7 @@ pub(super) fn checkpoint(generation: Generation, partition: u32) -> Vec<u8> {
 
 /// The prefix of the addresses of all checkpoints of a generation, in all epochs.
 pub(super) fn checkpoints(generation: Generation) -> Vec<u8> {
-    let mut address = vec![family_tag(generation.family)];
+    let mut address = vec![generation.family.tag()];
     address.extend_from_slice(&generation.number.to_be_bytes());
     address
 }

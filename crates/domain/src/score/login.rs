@@ -35,10 +35,10 @@ pub use policy::{Mode, Policy};
 
 use super::{Code, Decision, Level as Risk, Reason};
 use crate::address::RowKey;
-use crate::view::Aggregate;
 use crate::view::feature::{self, Feature, Level};
 use crate::view::materialized::Materialized;
 use crate::view::user::{Logins, User};
+use crate::view::{Aggregate, Merge};
 use foretell_events::appointment::Scalar;
 use foretell_events::login::{Attempt, Listed};
 use likelihood::{ADDRESS, Base, CLIENT};

@@ -13,6 +13,12 @@ use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 #[error("a stored row cannot be decoded ({0}); it was written by another version, or is damaged: rebuild the view")]
 pub struct Corrupt(String);
 
+impl Corrupt {
+    pub(super) fn new(cause: impl std::fmt::Display) -> Self {
+        Self(cause.to_string())
+    }
+}
+
 /// A cell, borrowed from its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell<'a> {
@@ -44,7 +50,7 @@ impl<D> Default for Carried<D> {
 
 /// [`Carried::latest`] of an owner row, whatever it decides.
 pub fn latest(carried: &[u8]) -> Result<Vec<(i64, Option<Skip>)>, Corrupt> {
-    postcard::take_from_bytes(carried).map(|(latest, _)| latest).map_err(|e| Corrupt(e.to_string()))
+    postcard::take_from_bytes(carried).map(|(latest, _)| latest).map_err(Corrupt::new)
 }
 
 /// Bytes in one run. What is written is the same as for a list of numbers, which would be written one by one.
@@ -55,7 +61,7 @@ fn whole<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
 impl<'a> Cell<'a> {
     /// Reads a cell.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Corrupt> {
-        postcard::from_bytes(bytes).map_err(|e| Corrupt(e.to_string()))
+        postcard::from_bytes(bytes).map_err(Corrupt::new)
     }
 
     /// Canonical bytes.
@@ -110,5 +116,5 @@ pub fn encode_state<T: Serialize>(state: &T) -> Vec<u8> {
 
 /// A state from its bytes.
 pub fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Corrupt> {
-    postcard::from_bytes(bytes).map_err(|e| Corrupt(e.to_string()))
+    postcard::from_bytes(bytes).map_err(Corrupt::new)
 }

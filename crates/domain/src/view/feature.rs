@@ -13,8 +13,8 @@
 //!
 //! An IPv6 address that represents an IPv4 one (mapped, NAT64, 6to4) is counted as that.
 
-use super::Limits;
 use super::sketch::{Sketch, hash};
+use super::{AggregateView, Limits, Merge};
 use crate::address::{RowKey, View};
 use foretell_events::address;
 use foretell_events::login::Attempt;
@@ -208,9 +208,10 @@ pub struct Feature {
     pub failed_users: BTreeMap<u64, i64>,
 }
 
-impl Feature {
-    /// Takes an attempt in.
-    pub fn apply(&mut self, delta: &Delta, limits: &Limits) {
+impl AggregateView for Feature {
+    type Delta = Delta;
+
+    fn apply(&mut self, delta: &Delta, limits: &Limits) {
         self.users.insert(delta.user);
         match delta.change {
             Change::Failed => {
@@ -235,7 +236,9 @@ impl Feature {
             self.lower.entry(*level).or_default().insert(*value);
         }
     }
+}
 
+impl Feature {
     fn failed(&mut self, delta: &Delta, users_max: usize) {
         let at = self.failed_users.entry(delta.user).or_insert(delta.time_ms);
         *at = delta.time_ms.max(*at);
@@ -247,9 +250,10 @@ impl Feature {
             oldest.and_then(|user| self.failed_users.remove(&user));
         }
     }
+}
 
-    /// Takes the partial of another partition in.
-    pub fn merge(&mut self, other: &Self) {
+impl Merge for Feature {
+    fn merge(&mut self, other: &Self) {
         self.successes += other.successes;
         self.failures += other.failures;
         self.first_successes += other.first_successes;
@@ -262,7 +266,9 @@ impl Feature {
             *mine = (*mine).max(*at);
         }
     }
+}
 
+impl Feature {
     /// Distinct values of a lower level among the successes.
     pub fn distinct(&self, level: Level) -> u64 {
         self.lower.get(&level).map_or(0, Sketch::count)

@@ -3,6 +3,7 @@
 //! Lead is the number of whole days from booking to visit, in the visit's zone. Most of the risk of a no-show is
 //! whether the visit was booked for the same day, so rates are kept by bucket of lead.
 
+use super::{AggregateView, Limits, Merge};
 use crate::address::{RowKey, View};
 use foretell_events::key;
 use serde::{Deserialize, Serialize};
@@ -61,24 +62,28 @@ pub struct Lead {
     pub buckets: [Outcomes; BUCKETS.len()],
 }
 
-impl Lead {
-    /// Takes changes in.
-    pub fn apply(&mut self, delta: &Delta) {
+impl AggregateView for Lead {
+    type Delta = Delta;
+
+    fn apply(&mut self, delta: &Delta, _: &Limits) {
         delta.iter().for_each(|counted| self.count(counted.bucket, counted.missed, i64::from(counted.sign)));
     }
+}
 
+impl Merge for Lead {
+    fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
+            mine.attended += theirs.attended;
+            mine.missed += theirs.missed;
+        }
+    }
+}
+
+impl Lead {
     /// Adds `sign` times one outcome to a bucket.
     pub fn count(&mut self, bucket: u8, missed: bool, sign: i64) {
         if let Some(outcomes) = self.buckets.get_mut(usize::from(bucket)) {
             outcomes.count(missed, sign);
-        }
-    }
-
-    /// Takes the partial of another partition in.
-    pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
-            mine.attended += theirs.attended;
-            mine.missed += theirs.missed;
         }
     }
 

@@ -6,6 +6,7 @@
 //!
 //! How a visit ended makes no difference, so that an outcome, which nearly every visit gets, costs no write of this row.
 
+use super::{AggregateView, Limits, Merge};
 use crate::address::{RowKey, View};
 use foretell_events::key;
 use serde::{Deserialize, Serialize};
@@ -48,9 +49,10 @@ pub struct Lookup {
     pub claims: BTreeMap<String, Claim>,
 }
 
-impl Lookup {
-    /// Takes a change in.
-    pub fn apply(&mut self, delta: &Delta) {
+impl AggregateView for Lookup {
+    type Delta = Delta;
+
+    fn apply(&mut self, delta: &Delta, _: &Limits) {
         match delta {
             Delta::Claim { client_id, claim } => {
                 self.claims.insert(client_id.clone(), *claim);
@@ -64,15 +66,18 @@ impl Lookup {
             }
         }
     }
+}
 
-    /// Takes the partial of another partition in.
-    pub fn merge(&mut self, other: &Self) {
+impl Merge for Lookup {
+    fn merge(&mut self, other: &Self) {
         for (client_id, claim) in &other.claims {
             let mine = self.claims.entry(client_id.clone()).or_insert(*claim);
             *mine = (*mine).max(*claim);
         }
     }
+}
 
+impl Lookup {
     /// The client with the greatest claim.
     pub fn client_id(&self) -> Option<&str> {
         self.claims.iter().max_by_key(|(id, claim)| (**claim, Reverse(*id))).map(|(id, _)| id.as_str())
@@ -94,7 +99,7 @@ mod tests {
 
     fn row(deltas: &[Delta]) -> Lookup {
         let mut row = Lookup::default();
-        deltas.iter().for_each(|delta| row.apply(delta));
+        deltas.iter().for_each(|delta| row.apply(delta, &Limits::default()));
         row
     }
 
@@ -122,9 +127,10 @@ mod tests {
     #[test]
     fn a_full_row_forgets_the_lowest_claim() {
         let mut full = row(&[claim("off", false, 1_000), claim("early", true, 0)]);
-        (1..CLAIMS_MAX as i64).for_each(|n| full.apply(&claim(&format!("c{n}"), true, n)));
+        let mut take = |claim| full.apply(&claim, &Limits::default());
+        (1..CLAIMS_MAX as i64).for_each(|n| take(claim(&format!("c{n}"), true, n)));
         assert!(!full.claims.contains_key("off"), "called off goes before what is on, however late it was booked");
-        full.apply(&claim("late", true, 2_000));
+        full.apply(&claim("late", true, 2_000), &Limits::default());
         assert!(!full.claims.contains_key("early"));
         assert_eq!((full.claims.len(), full.client_id()), (CLAIMS_MAX, Some("late")));
     }

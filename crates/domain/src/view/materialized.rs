@@ -5,10 +5,12 @@
 
 use super::cell::encode_state;
 use super::lead::{self, Lead};
-use super::{Aggregate, Fold, Outcome, Place};
+use super::{Aggregate, Fold, Merge, Outcome, Place};
 use crate::address::RowKey;
 use foretell_events::Event;
 use std::collections::BTreeMap;
+
+const MATCHES: &str = "invariant: each contribution of a fold is a change of the row that it names";
 
 /// All rows of one family, by address and source partition.
 #[derive(Debug)]
@@ -31,8 +33,8 @@ impl<F: Fold> Materialized<F> {
         for contribution in self.fold.contributions(event, &decision, place) {
             let (key, delta) = contribution.into_parts();
             let row = self.aggregates.entry((key, place.partition));
-            let row = row.or_insert_with_key(|(key, _)| Aggregate::empty(key));
-            row.apply(&delta, self.fold.limits());
+            let row = row.or_insert_with_key(|(key, _)| Aggregate::empty(key).expect(MATCHES));
+            row.apply(&delta, self.fold.limits()).expect(MATCHES);
         }
         true
     }

@@ -9,9 +9,9 @@
 //! A correction replaces a sample, a deletion takes it out. What has been let go of does not come back when others
 //! are taken out: a row that was full once may hold fewer, and those are still drawn without regard to what they say.
 
-use super::Limits;
 use super::client::snapshot::Snapshot;
 use super::lead::Lead;
+use super::{AggregateView, Limits, Merge};
 use crate::address::{RowKey, View};
 use foretell_events::key;
 use serde::{Deserialize, Serialize};
@@ -73,9 +73,10 @@ impl Default for Outcome {
     }
 }
 
-impl Outcome {
-    /// Takes changes in.
-    pub fn apply(&mut self, delta: &Delta, limits: &Limits) {
+impl AggregateView for Outcome {
+    type Delta = Delta;
+
+    fn apply(&mut self, delta: &Delta, limits: &Limits) {
         for change in delta {
             match change {
                 Change::Put { visit, sample } => self.put(*visit, sample, limits.outcome_samples_max),
@@ -89,7 +90,9 @@ impl Outcome {
             }
         }
     }
+}
 
+impl Outcome {
     fn put(&mut self, visit: u64, sample: &Sample, samples_max: usize) {
         self.seen.count(sample.snapshot.lead_bucket(), sample.missed, 1);
         if visit < self.below {
@@ -101,9 +104,11 @@ impl Outcome {
             self.below = let_go;
         }
     }
+}
 
-    /// Takes the partial of another partition in: its samples are drawn as these are, up to the lower of the bounds.
-    pub fn merge(&mut self, other: &Self) {
+impl Merge for Outcome {
+    /// The samples of the other are drawn as these are, up to the lower of the bounds.
+    fn merge(&mut self, other: &Self) {
         self.seen.merge(&other.seen);
         self.below = self.below.min(other.below);
         self.samples.extend(other.samples.iter().map(|(visit, sample)| (*visit, sample.clone())));

@@ -4,10 +4,10 @@
 //! is due, and finds in it what was announced for a start that no longer holds. For that, announcements are also
 //! listed by the hour of the start that they named, and a [`Calendar`] says which hours hold any, however far ahead.
 
-use super::agenda::{self, HOUR_MS, Kind};
+use super::agenda::{self, HOUR_MS};
 use super::recent::Recent;
-use super::{Contribution, Delta, Fold, Limits, Outcome, Place, Skip};
-use crate::address::{Family, RowKey, View};
+use super::{AggregateView, Contribution, Delta, Fold, Limits, Outcome, Place, Skip};
+use crate::address::{Bucket, Family, RowKey, View};
 use foretell_events::appointment::Channel;
 use foretell_events::reminder::{Announcement, ReminderFact};
 use foretell_events::{Event, Fact, key};
@@ -20,8 +20,6 @@ pub const BY_HAND: &str = "manual";
 const CALENDAR_HOURS_MAX: usize = 10_000;
 /// How long an hour stays in a calendar after it has passed, measured by the newest announcement.
 const CALENDAR_PAST_HOURS: i64 = 48;
-/// The lowest of the buckets that hold calendars: one a source partition, far from those of hours.
-pub const CALENDAR_BUCKET: i64 = 1 << 60;
 
 /// The state of a client's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,9 +204,10 @@ pub struct CalendarDelta {
     pub times: i32,
 }
 
-impl Calendar {
-    /// Takes a change in.
-    pub fn apply(&mut self, delta: &CalendarDelta) {
+impl AggregateView for Calendar {
+    type Delta = CalendarDelta;
+
+    fn apply(&mut self, delta: &CalendarDelta, _: &Limits) {
         let count = self.hours.entry(delta.hour).or_default();
         *count += delta.times;
         if *count <= 0 {
@@ -221,14 +220,9 @@ impl Calendar {
     }
 }
 
-/// Whether a bucket of [`View::Announced`] holds a calendar.
-pub fn is_calendar(bucket: i64) -> bool {
-    bucket >= CALENDAR_BUCKET
-}
-
 /// The address of the calendar of a source partition.
 pub fn calendar_key(partition: u32) -> RowKey {
-    RowKey { view: View::Announced, bucket: CALENDAR_BUCKET + i64::from(partition), key: "calendar".into() }
+    RowKey::in_bucket(View::Announced, Bucket::Calendar { partition }, "calendar".into())
 }
 
 /// The start that an announcement brought or a withdrawal took back, if it did: with the event, all that its
@@ -271,7 +265,7 @@ impl Fold for Reminders {
             ReminderFact::Withdrawn(withdrawal) => (&withdrawal.reminder_id, -1),
         };
         let Some(starts_at_ms) = decision.start_ms else { return Vec::new() };
-        let bucket = agenda::bucket(Kind::Starts, starts_at_ms, place.partition);
+        let bucket = Bucket::starts(starts_at_ms, place.partition);
         let entry = agenda::row_key(View::Announced, bucket, &event.envelope.tenant, event.fact.subject());
         let calendar = CalendarDelta {
             hour: starts_at_ms.div_euclid(HOUR_MS),

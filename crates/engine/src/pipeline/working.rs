@@ -19,7 +19,7 @@ use super::Shared;
 use super::crowded::Crowded;
 use foretell_domain::address::RowKey;
 use foretell_domain::view::cell::{Carried, Cell, Corrupt, Scratch, decode_state};
-use foretell_domain::view::{Aggregate, Delta, Fold, Outcome, Place, Skip};
+use foretell_domain::view::{Aggregate, Delta, Fold, Mismatch, Outcome, Place, Skip};
 use foretell_events::Event;
 use foretell_ports::Error;
 use foretell_ports::store::{Row, RowWrite};
@@ -220,7 +220,10 @@ impl<F: Fold> Working<F> {
     pub fn load_aggregates(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
         for (key, partials) in keys.into_iter().zip(read) {
             let row = match self.own(&partials) {
-                None => Shares { position: -1, state: Aggregate::empty(&key), dirty: false },
+                None => {
+                    let state = Aggregate::empty(&key).map_err(|error| mismatched(&key, error))?;
+                    Shares { position: -1, state, dirty: false }
+                }
                 Some(row) => decode_shares(&key, &row.cell).map_err(|corrupt| unreadable(&key, &corrupt))?,
             };
             self.aggregates.hot.insert(key, row);
@@ -228,16 +231,17 @@ impl<F: Fold> Working<F> {
         Ok(())
     }
 
-    /// Takes what was decided into the aggregate rows that stand below it.
-    pub fn contribute(&mut self) {
+    /// Takes what was decided into the aggregate rows that stand below it. Fatal where a change is not one of its row.
+    pub fn contribute(&mut self) -> Result<(), Error> {
         for (offset, key, delta) in std::mem::take(&mut self.decided) {
             let row = self.aggregates.get(&key).expect("invariant: aggregates are loaded before they are changed");
             if offset > row.position {
-                row.state.apply(&delta, self.shared.fold.limits());
+                row.state.apply(&delta, self.shared.fold.limits()).map_err(|error| mismatched(&key, error))?;
                 row.position = offset;
                 row.dirty = true;
             }
         }
+        Ok(())
     }
 
     /// The rows to write, in order of their addresses. Each is told once: the flush is repeated until it is
@@ -299,6 +303,10 @@ fn decode_owner<F: Fold>(bytes: &[u8]) -> Result<Owner<F>, Corrupt> {
 fn decode_shares(key: &RowKey, bytes: &[u8]) -> Result<Shares, Corrupt> {
     let cell = Cell::decode(bytes)?;
     Ok(Shares { position: cell.position, state: Aggregate::decode(key, cell.state)?, dirty: false })
+}
+
+fn mismatched(key: &RowKey, error: Mismatch) -> Error {
+    Error::fatal("fold into a row", format!("{} {:?}: {error}", key.view.name(), key.key))
 }
 
 fn unreadable(key: &RowKey, corrupt: &Corrupt) -> Error {

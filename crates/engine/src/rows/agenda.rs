@@ -11,8 +11,8 @@
 //! why windows are bounded by whoever asks.
 
 use super::{Rows, decode, partition};
-use foretell_domain::address::{Family, Generation, View};
-use foretell_domain::view::agenda::{self, Agenda, HOUR_MS, Kind};
+use foretell_domain::address::{Bucket, Family, Generation, View};
+use foretell_domain::view::agenda::{Agenda, HOUR_MS};
 use foretell_domain::view::client::{self, Client};
 use foretell_events::key;
 use foretell_ports::Error;
@@ -112,7 +112,7 @@ impl Rows {
 
     /// What a bucket holds of the keys that begin with `prefix`.
     async fn bucket(&self, generation: Generation, at_ms: i64, source: u32, prefix: &str) -> Result<Found, Error> {
-        let bucket = agenda::bucket(Kind::Starts, at_ms, source);
+        let bucket = Bucket::starts(at_ms, source).pack();
         let mut found = Found { source, visits: 0, clients: Vec::new() };
         let mut after = (prefix.to_owned(), 0);
         loop {

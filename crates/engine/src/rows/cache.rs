@@ -1,45 +1,42 @@
 //! Merged aggregate rows, kept in memory while they are fresh.
 
-use super::merge;
-use foretell_domain::address::{Generation, RowKey, View};
+use foretell_domain::address::{Generation, RowKey};
+use foretell_domain::view::Merge;
 use foretell_domain::view::feature::Feature;
 use foretell_domain::view::lead::Lead;
-use foretell_ports::Error;
-use foretell_ports::store::Row;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The partials of an aggregate row, merged.
-#[derive(Debug, Clone)]
-pub(super) enum Merged {
-    Feature(Arc<Feature>),
-    Lead(Arc<Lead>),
+/// A state whose merged rows are kept in memory.
+pub(super) trait Cached: Merge {
+    fn into_merged(state: Arc<Self>) -> Merged;
+    /// None where it is another state.
+    fn of(merged: Merged) -> Option<Arc<Self>>;
 }
 
-impl Merged {
-    pub(super) fn of(key: &RowKey, partials: &[Row]) -> Result<Self, Error> {
-        Ok(match key.view {
-            View::Lead => Self::Lead(Arc::new(merge(partials, Lead::merge)?)),
-            _ => Self::Feature(Arc::new(merge(partials, Feature::merge)?)),
-        })
-    }
-}
+/// Lists the states whose merged rows are kept in memory.
+macro_rules! cached {
+    ($($state:ident),+) => {
+        /// The partials of an aggregate row, merged.
+        #[derive(Debug, Clone)]
+        pub(super) enum Merged {
+            $($state(Arc<$state>),)+
+        }
 
-pub(super) fn feature_of(row: Merged) -> Option<Arc<Feature>> {
-    match row {
-        Merged::Feature(feature) => Some(feature),
-        Merged::Lead(_) => None,
-    }
-}
+        $(impl Cached for $state {
+            fn into_merged(state: Arc<Self>) -> Merged {
+                Merged::$state(state)
+            }
 
-pub(super) fn lead_of(rows: Vec<Merged>) -> Arc<Lead> {
-    let lead = |row| match row {
-        Merged::Lead(lead) => Some(lead),
-        Merged::Feature(_) => None,
+            fn of(merged: Merged) -> Option<Arc<Self>> {
+                if let Merged::$state(state) = merged { Some(state) } else { None }
+            }
+        })+
     };
-    rows.into_iter().find_map(lead).unwrap_or_default()
 }
+
+cached!(Feature, Lead);
 
 /// What a merged row was read from.
 pub(super) type CacheKey = (Generation, u64, RowKey);
@@ -68,12 +65,12 @@ impl Cache {
         Self { rows: rows.build_with_hasher(hashbrown::DefaultHashBuilder::default()), stale_max }
     }
 
-    pub(super) fn get(&self, key: &CacheKey, now: Instant) -> Option<Merged> {
+    pub(super) fn get<A: Cached>(&self, key: &CacheKey, now: Instant) -> Option<Arc<A>> {
         let row = self.rows.get(key)?;
-        (now.duration_since(row.asked_at) < self.stale_max).then_some(row.merged)
+        (now.duration_since(row.asked_at) < self.stale_max).then(|| A::of(row.merged)).flatten()
     }
 
-    pub(super) fn insert(&self, key: CacheKey, merged: Merged, asked_at: Instant) {
-        self.rows.insert(key, Remembered { merged, asked_at });
+    pub(super) fn insert<A: Cached>(&self, key: CacheKey, state: Arc<A>, asked_at: Instant) {
+        self.rows.insert(key, Remembered { merged: A::into_merged(state), asked_at });
     }
 }

@@ -4,10 +4,10 @@
 //! the same cell as the state that they led to. So it makes no difference in which process the record was folded.
 
 use super::{Rows, corrupt};
-use foretell_domain::address::{Family, RowKey, View};
+use foretell_domain::address::{Family, RowKey};
 use foretell_domain::view::Skip;
 use foretell_domain::view::cell::{self, Cell};
-use foretell_events::{Position, Topic};
+use foretell_events::Position;
 use foretell_ports::Error;
 use foretell_ports::store::Row;
 use serde::{Deserialize, Serialize};
@@ -56,8 +56,9 @@ impl Rows {
     pub async fn record_outcomes(&self, records: &[Folded<'_>]) -> Result<Vec<RecordOutcome>, Error> {
         let mut owners: BTreeMap<(Family, u32), BTreeSet<RowKey>> = BTreeMap::new();
         for (position, key) in records {
-            if let Some((family, view)) = owner(position.topic) {
-                owners.entry((family, position.partition)).or_default().insert(RowKey::hashed(view, (*key).to_owned()));
+            if let Some(family) = Family::of(position.topic) {
+                let key = RowKey::hashed(family.owner(), (*key).to_owned());
+                owners.entry((family, position.partition)).or_default().insert(key);
             }
         }
         let mut rows: BTreeMap<(u32, RowKey), Carried> = BTreeMap::new();
@@ -71,22 +72,11 @@ impl Rows {
             }
         }
         let outcome = |(position, key): &Folded<'_>| {
-            let Some((_, view)) = owner(position.topic) else { return RecordOutcome::Unknown };
-            let row = rows.get(&(position.partition, RowKey::hashed(view, (*key).to_owned())));
+            let Some(family) = Family::of(position.topic) else { return RecordOutcome::Unknown };
+            let row = rows.get(&(position.partition, RowKey::hashed(family.owner(), (*key).to_owned())));
             row.map_or(RecordOutcome::Rejected, |row| row.outcome(position.offset))
         };
         Ok(records.iter().map(outcome).collect())
-    }
-}
-
-/// Whose row a record of a topic belongs to.
-fn owner(topic: Topic) -> Option<(Family, View)> {
-    match topic {
-        Topic::Logins => Some((Family::Logins, View::User)),
-        Topic::Appointments => Some((Family::Appointments, View::Client)),
-        Topic::Reminders => Some((Family::Reminders, View::Sent)),
-        Topic::Policies => Some((Family::Policies, View::Policy)),
-        Topic::Decisions | Topic::DeadLetters => None,
     }
 }
 

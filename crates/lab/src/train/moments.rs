@@ -16,7 +16,7 @@ use foretell_domain::view::client::{self, Appointment, Appointments, Client, Sta
 use foretell_domain::view::lead::Lead;
 use foretell_domain::view::materialized::Materialized;
 use foretell_domain::view::outcome::{self, Outcome};
-use foretell_domain::view::{Aggregate, Limits, Place};
+use foretell_domain::view::{Aggregate, Limits, Merge, Place};
 use foretell_events::appointment::{AppointmentFact, Booking};
 use foretell_events::{Event, Fact, key};
 use std::collections::{BTreeSet, HashSet};

@@ -15,7 +15,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::IntoResponse;
-use foretell_domain::address::{Family, View};
+use foretell_domain::address::{Family, FoundBy, View};
 use foretell_engine::rebuild::{self, Order};
 use foretell_engine::rows::{self, Partial};
 use foretell_engine::verify;
@@ -140,7 +140,7 @@ pub(super) async fn row(
     Query(query): Query<RowQuery>,
 ) -> Result<Json<Vec<Partial>>, Problem> {
     let view = named(&view)?;
-    if matches!(view, View::Agenda | View::Announced) && query.bucket.is_none() {
+    if view.found_by() == FoundBy::Hour && query.bucket.is_none() {
         let detail = format!("rows of {} stand in buckets of time: name one with --bucket", view.name());
         return Err(Problem::new(Code::MalformedRequest, detail));
     }

@@ -1,8 +1,8 @@
 //! Finds the clients that something may be due for, and reads what is planned from.
 
 use super::{Reminders, Serving};
-use foretell_domain::address::{Generation, RowKey, View};
-use foretell_domain::view::agenda::{self, Agenda, HOUR_MS, Kind};
+use foretell_domain::address::{Bucket, Generation, RowKey, View};
+use foretell_domain::view::agenda::{Agenda, HOUR_MS};
 use foretell_domain::view::client::{Client, REQUEST_EXPIRES_MS};
 use foretell_domain::view::sent::{self, Calendar, Sent};
 use foretell_engine::rows;
@@ -41,12 +41,12 @@ impl Scan {
         (now_ms, reach_ms): (i64, i64),
     ) -> Result<Self, Error> {
         let requests = hours(now_ms - REQUEST_EXPIRES_MS, now_ms + HOUR_MS)
-            .map(|at| (serving.appointments, View::Agenda, agenda::bucket(Kind::Requested, at, partition)));
+            .map(|at| (serving.appointments, View::Agenda, Bucket::requests(at, partition).pack()));
         let calendar: Calendar = one(shared, serving.sent, sent::calendar_key(partition)).await?;
         let announced = calendar
             .hours
             .range(now_ms.div_euclid(HOUR_MS)..)
-            .map(|(hour, _)| (serving.sent, View::Announced, agenda::bucket(Kind::Starts, hour * HOUR_MS, partition)));
+            .map(|(&hour, _)| (serving.sent, View::Announced, Bucket::Starts { hour, partition }.pack()));
         let starts = starts(serving, partition, (now_ms, reach_ms));
         // The next to start are read first.
         let mut buckets: Vec<_> = starts.into_iter().chain(announced).chain(requests).collect();
@@ -63,7 +63,10 @@ impl Scan {
         reach_ms: i64,
     ) -> Result<Self, Error> {
         let mut buckets = shared.store.buckets(serving.appointments, View::Agenda).await?;
-        buckets.retain(|bucket| agenda::starts_of(*bucket, partition).is_some_and(|at_ms| at_ms > reach_ms));
+        buckets.retain(|bucket| match Bucket::unpack(*bucket) {
+            Bucket::Starts { hour, partition: of } => of == partition && hour * HOUR_MS > reach_ms,
+            Bucket::Requests { .. } | Bucket::Calendar { .. } => false,
+        });
         let farther = buckets.into_iter().map(|bucket| (serving.appointments, View::Agenda, bucket));
         // What is near is read first.
         self.buckets.splice(0..0, farther);
@@ -118,7 +121,7 @@ pub(super) async fn candidates(
 }
 
 fn starts(serving: Serving, partition: u32, (from_ms, to_ms): (i64, i64)) -> Vec<(Generation, View, i64)> {
-    let bucket = |at| (serving.appointments, View::Agenda, agenda::bucket(Kind::Starts, at, partition));
+    let bucket = |at| (serving.appointments, View::Agenda, Bucket::starts(at, partition).pack());
     hours(from_ms, to_ms).map(bucket).collect()
 }
 

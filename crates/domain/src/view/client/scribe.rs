@@ -5,8 +5,8 @@
 //! had put in.
 
 use super::{Appointment, Client, History, SETTLED_DAYS_MAX, Status};
-use crate::address::View;
-use crate::view::agenda::{self, Kind};
+use crate::address::{Bucket, View};
+use crate::view::agenda;
 use crate::view::lead::{self, Counted};
 use crate::view::lookup::{self, Claim};
 use crate::view::outcome::{self, Sample};
@@ -81,7 +81,7 @@ pub(super) struct Scribe<'a> {
     envelope: &'a Envelope,
     client_id: &'a str,
     partition: u32,
-    agenda: BTreeMap<i64, agenda::Delta>,
+    agenda: BTreeMap<Bucket, agenda::Delta>,
     lookup: BTreeMap<String, lookup::Delta>,
     lead: lead::Delta,
     outcomes: BTreeMap<i64, outcome::Delta>,
@@ -146,13 +146,13 @@ impl<'a> Scribe<'a> {
 
     fn entries(&mut self, id: &str, before: &Footprint, after: &Footprint) {
         if before.agenda_at_ms != after.agenda_at_ms {
-            before.agenda_at_ms.into_iter().for_each(|at| self.agenda(Kind::Starts, at, id, -1));
-            after.agenda_at_ms.into_iter().for_each(|at| self.agenda(Kind::Starts, at, id, 1));
+            before.agenda_at_ms.into_iter().for_each(|at| self.agenda(Bucket::starts(at, self.partition), id, -1));
+            after.agenda_at_ms.into_iter().for_each(|at| self.agenda(Bucket::starts(at, self.partition), id, 1));
         }
         let (gone, come) =
             (&before.requested_at_ms - &after.requested_at_ms, &after.requested_at_ms - &before.requested_at_ms);
-        gone.into_iter().for_each(|at| self.agenda(Kind::Requested, at, id, -1));
-        come.into_iter().for_each(|at| self.agenda(Kind::Requested, at, id, 1));
+        gone.into_iter().for_each(|at| self.agenda(Bucket::requests(at, self.partition), id, -1));
+        come.into_iter().for_each(|at| self.agenda(Bucket::requests(at, self.partition), id, 1));
         if before.claim != after.claim {
             let client_id = self.client_id.to_owned();
             let delta = match after.claim {
@@ -163,8 +163,7 @@ impl<'a> Scribe<'a> {
         }
     }
 
-    fn agenda(&mut self, kind: Kind, at_ms: i64, entry: &str, times: i32) {
-        let bucket = agenda::bucket(kind, at_ms, self.partition);
+    fn agenda(&mut self, bucket: Bucket, entry: &str, times: i32) {
         self.agenda.entry(bucket).or_default().push((entry.to_owned(), times));
     }
 

@@ -25,9 +25,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::score::no_show::model::Published;
-use foretell_domain::view::client::Appointments;
-use foretell_domain::view::user::Logins;
-use foretell_domain::view::{self, Fold, policy, sent};
+use foretell_domain::view::{self, Fold, FoldVisitor};
 use foretell_engine::pipeline::family::{self, Views};
 use foretell_engine::pipeline::patiently;
 use foretell_engine::pipeline::task::Tasks;
@@ -74,6 +72,11 @@ pub enum Role {
 }
 
 impl Role {
+    /// The role that keeps the views of a family: of reminders the one that announces them, of all others the same one.
+    fn that_keeps(family: Family) -> Self {
+        if family == Family::Reminders { Self::Reminders } else { Self::Views }
+    }
+
     /// The name in `--roles` and log lines.
     pub const fn name(self) -> &'static str {
         match self {
@@ -251,11 +254,7 @@ impl Service {
 
     /// The families that this process folds.
     fn kept(&self) -> Vec<Family> {
-        let role = |family: &Family| match family {
-            Family::Logins | Family::Appointments | Family::Policies => Role::Views,
-            Family::Reminders => Role::Reminders,
-        };
-        Family::ALL.into_iter().filter(|family| self.roles.contains(&role(family))).collect()
+        Family::ALL.into_iter().filter(|family| self.roles.contains(&Role::that_keeps(*family))).collect()
     }
 
     /// Makes the tasks of the owners of a generation of the view `sent`: the planner.
@@ -310,14 +309,18 @@ fn views<F: Fold>(config: &Config, ports: &Ports, fold: F) -> Views<F> {
 
 /// Sees to it that a family has a pointer, and that its rows are of the topic that is there.
 async fn take_up(config: &Config, ports: &Ports, family: Family) -> Result<(), Error> {
-    let limits = config.fold.clone();
-    let pointer = match family {
-        Family::Logins => views(config, ports, Logins { limits }).pointer().await,
-        Family::Appointments => views(config, ports, Appointments { limits }).pointer().await,
-        Family::Reminders => views(config, ports, sent::Reminders { limits }).pointer().await,
-        Family::Policies => views(config, ports, policy::Policies { limits }).pointer().await,
-    };
-    pointer.map(drop)
+    /// Reads or makes the pointer of a family.
+    struct Pointing<'a>(&'a Config, &'a Ports);
+
+    impl<'a> FoldVisitor for Pointing<'a> {
+        type Output = BoxFuture<'a, Result<(), Error>>;
+
+        fn visit<F: Fold>(self, fold: F) -> Self::Output {
+            Box::pin(async move { views(self.0, self.1, fold).pointer().await.map(drop) })
+        }
+    }
+
+    family.with_fold(config.fold.clone(), Pointing(config, ports)).await
 }
 
 /// Keeps a family until shutdown; with a planner, where reminders are announced as well.
@@ -328,18 +331,27 @@ pub fn keep(
     planner: impl Fn(Generation) -> Tasks + Send + 'static,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, Result<(), Error>> {
-    let limits = config.fold.clone();
-    match family {
-        Family::Logins => Box::pin(family::keep(views(config, ports, Logins { limits }), no_tasks, shutdown)),
-        Family::Appointments => {
-            Box::pin(family::keep(views(config, ports, Appointments { limits }), no_tasks, shutdown))
+    match Role::that_keeps(family) {
+        Role::Reminders => family.with_fold(config.fold.clone(), Keeping { config, ports, tasks: planner, shutdown }),
+        Role::Views | Role::Http => {
+            family.with_fold(config.fold.clone(), Keeping { config, ports, tasks: no_tasks, shutdown })
         }
-        Family::Reminders => {
-            Box::pin(family::keep(views(config, ports, sent::Reminders { limits }), planner, shutdown))
-        }
-        Family::Policies => {
-            Box::pin(family::keep(views(config, ports, policy::Policies { limits }), no_tasks, shutdown))
-        }
+    }
+}
+
+/// Folds a family until shutdown.
+struct Keeping<'a, T> {
+    config: &'a Config,
+    ports: &'a Ports,
+    tasks: T,
+    shutdown: CancellationToken,
+}
+
+impl<T: Fn(Generation) -> Tasks + Send + 'static> FoldVisitor for Keeping<'_, T> {
+    type Output = BoxFuture<'static, Result<(), Error>>;
+
+    fn visit<F: Fold>(self, fold: F) -> Self::Output {
+        Box::pin(family::keep(views(self.config, self.ports, fold), self.tasks, self.shutdown))
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) use clusters::WITHOUT_CASSANDRA;
 #[cfg(not(feature = "kafka"))]
 pub(crate) use clusters::WITHOUT_KAFKA;
 
+use foretell_domain::address::Family;
 use foretell_domain::{score, view};
 use foretell_engine::{pipeline, progress, rows};
 use foretell_events::zone;
@@ -140,15 +141,10 @@ pub struct Epochs {
 }
 
 impl Epochs {
-    /// The epoch of a family's topic.
-    pub const fn of(self, family: foretell_domain::address::Family) -> u8 {
-        match family {
-            foretell_domain::address::Family::Logins => self.logins,
-            foretell_domain::address::Family::Appointments | foretell_domain::address::Family::Reminders => {
-                self.appointments
-            }
-            foretell_domain::address::Family::Policies => 0,
-        }
+    /// The epoch of a family's topic; 0 where there is no setting for the family that leads it.
+    pub fn of(self, family: Family) -> u8 {
+        let set = [(Family::Logins, self.logins), (Family::Appointments, self.appointments)];
+        set.into_iter().find(|(lead, _)| *lead == family.lead()).map_or(0, |(_, epoch)| epoch)
     }
 }
 

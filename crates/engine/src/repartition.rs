@@ -24,15 +24,12 @@ use crate::pipeline::{Letters, Shared, family};
 use crate::verify::{self, Verifier};
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::pointer::Pointer;
-use foretell_domain::view::client::Appointments;
-use foretell_domain::view::policy::Policies;
-use foretell_domain::view::sent::Reminders;
-use foretell_domain::view::user::Logins;
-use foretell_domain::view::{self, Fold};
+use foretell_domain::view::{self, Fold, FoldVisitor};
 use foretell_events::judge::Gate;
 use foretell_ports::Error;
 use foretell_ports::log::{Exchange, Log, Remains};
 use foretell_ports::store::{Checkpoint, Store};
+use futures::future::BoxFuture;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -300,13 +297,7 @@ impl Mover {
     /// Folds a generation to the end of its topic and holds it against the log; answers how many rows it has.
     async fn build(&self, target: Generation) -> Result<u64, Error> {
         self.ear.tell(Told::Folding { family: target.family, generation: target.number }).await?;
-        let limits = self.verifier.limits.clone();
-        match target.family {
-            Family::Logins => self.fill(Logins { limits }, target).await?,
-            Family::Appointments => self.fill(Appointments { limits }, target).await?,
-            Family::Reminders => self.fill(Reminders { limits }, target).await?,
-            Family::Policies => self.fill(Policies { limits }, target).await?,
-        }
+        target.family.with_fold(self.verifier.limits.clone(), Fill(self, target)).await?;
         let (tell, mut told) = mpsc::channel(64);
         let listen = async {
             while let Some(told) = told.recv().await {
@@ -382,5 +373,16 @@ impl Mover {
             self.store().drop_generation(generation).await?;
         }
         self.step(family, Pointer::dropped).await
+    }
+}
+
+/// Folds a generation to the end of its topic, with the fold of its family.
+struct Fill<'a>(&'a Mover, Generation);
+
+impl<'a> FoldVisitor for Fill<'a> {
+    type Output = BoxFuture<'a, Result<(), Error>>;
+
+    fn visit<F: Fold>(self, fold: F) -> Self::Output {
+        Box::pin(self.0.fill(fold, self.1))
     }
 }

@@ -25,16 +25,13 @@ use again::Again;
 use compare::Comparison;
 use foretell_domain::address::{Family, Generation, View};
 use foretell_domain::pointer::Pointer;
-use foretell_domain::view::client::Appointments;
-use foretell_domain::view::policy::Policies;
-use foretell_domain::view::sent::Reminders;
-use foretell_domain::view::user::Logins;
-use foretell_domain::view::{self, Fold, Limits};
+use foretell_domain::view::{self, Fold, FoldVisitor, Limits};
 use foretell_events::Topic;
 use foretell_events::judge::Gate;
 use foretell_ports::Error;
 use foretell_ports::log::{self, Log};
 use foretell_ports::store::{Checkpoint, Store};
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -173,7 +170,7 @@ impl Verifier {
         let mut summary = Summary::default();
         let asked = |view: &View| views.is_empty() || views.contains(view);
         for family in Family::ALL {
-            let views: Vec<_> = View::ALL.into_iter().filter(|v| v.family() == family).filter(asked).collect();
+            let views: Vec<_> = family.views().filter(asked).collect();
             if views.is_empty() {
                 continue;
             }
@@ -189,7 +186,7 @@ impl Verifier {
     /// Verifies all views of a generation that was folded by the rules of this process, whether it serves or not.
     pub async fn generation(&self, generation: Generation, told: mpsc::Sender<Told>) -> Result<Summary, Error> {
         let mut summary = Summary::default();
-        let views: Vec<_> = View::ALL.into_iter().filter(|view| view.family() == generation.family).collect();
+        let views: Vec<_> = generation.family.views().collect();
         self.family(generation, &views, &Ear(told), &mut summary).await?;
         Ok(summary)
     }
@@ -201,13 +198,19 @@ impl Verifier {
         ear: &Ear,
         summary: &mut Summary,
     ) -> Result<(), Error> {
-        let limits = self.limits.clone();
-        match generation.family {
-            Family::Logins => self.compare(Logins { limits }, generation, views, (ear, summary)).await,
-            Family::Appointments => self.compare(Appointments { limits }, generation, views, (ear, summary)).await,
-            Family::Reminders => self.compare(Reminders { limits }, generation, views, (ear, summary)).await,
-            Family::Policies => self.compare(Policies { limits }, generation, views, (ear, summary)).await,
+        /// Compares a generation with what the fold of its family makes of the log.
+        struct Compare<'a>(&'a Verifier, Generation, &'a [View], &'a Ear, &'a mut Summary);
+
+        impl<'a> FoldVisitor for Compare<'a> {
+            type Output = BoxFuture<'a, Result<(), Error>>;
+
+            fn visit<F: Fold>(self, fold: F) -> Self::Output {
+                let Self(verifier, generation, views, ear, summary) = self;
+                Box::pin(verifier.compare(fold, generation, views, (ear, summary)))
+            }
         }
+
+        generation.family.with_fold(self.limits.clone(), Compare(self, generation, views, ear, summary)).await
     }
 
     async fn compare<F: Fold>(

@@ -11,7 +11,7 @@ use super::{ATTEMPT, FIRST_FAILURE, Letter, patch, untouched};
 use bytes::Bytes;
 use foretell_events::codec::{self, Defaults, Faults, rfc3339};
 use foretell_events::record::{Header, NewRecord, RECORD_BYTES_MAX, Record};
-use foretell_events::{DEFAULT_TENANT, Position, Topic, gate};
+use foretell_events::{DEFAULT_TENANT, Position, gate};
 use json_patch::Patch;
 
 /// On what terms records are sent again.
@@ -66,7 +66,7 @@ pub fn repair(letter: &Letter, record: &Record, terms: &Terms<'_>) -> Result<(Ne
     }
     let defaults = Defaults { tenant: DEFAULT_TENANT, time_ms: letter.first_failure_ms };
     let parsed = codec::decode_structured(&event, defaults).map_err(Refusal::Faulty)?;
-    if matches!(parsed.event.fact.topic(), Topic::Reminders | Topic::Policies) {
+    if !parsed.event.fact.topic().takes_producers() {
         return Err(Refusal::Reminder);
     }
     let admitted = gate::Terms::of_operator(terms.now_ms).admit(parsed).map_err(Refusal::Faulty)?;
@@ -101,6 +101,7 @@ fn check(repaired: &NewRecord, now_ms: i64) -> Result<(), Refusal> {
 mod tests {
     use super::*;
     use crate::dead;
+    use foretell_events::Topic;
     use foretell_events::codec::{Fault, MISSING_FIELD};
     use proptest::prelude::*;
     use serde_json::{Value, json};

@@ -31,13 +31,13 @@ impl FromStr for Asked {
     fn from_str(text: &str) -> Result<Self, String> {
         let form = || "write it as in logins=16 or appointments=16".to_owned();
         let (name, count) = text.split_once('=').ok_or_else(form)?;
-        let lead = match name {
-            "logins" => Family::Logins,
-            "appointments" => Family::Appointments,
-            "policies" => return Err("policies have one partition, as they have one order".to_owned()),
-            "reminders" => return Err("reminders move with their appointments: name these".to_owned()),
-            _ => return Err(form()),
-        };
+        let lead = Family::parse(name).ok_or_else(form)?;
+        if lead.topic().partitions(PARTITIONS_MAX) == 1 {
+            return Err(format!("{name} have one partition, as they have one order"));
+        }
+        if lead.lead() != lead {
+            return Err(format!("{name} move with their {}: name these", lead.lead().name()));
+        }
         let partitions = count.parse().ok().filter(|count| (1..=PARTITIONS_MAX).contains(count));
         let partitions = partitions.ok_or_else(|| format!("{count:?} is no count from 1 to {PARTITIONS_MAX}"))?;
         Ok(Self { lead, partitions })
@@ -105,7 +105,8 @@ mod tests {
             assert_eq!(text.parse::<Asked>(), expected, "{text}");
         }
         for (text, says) in [
-            ("reminders=4", "move with their appointments"),
+            ("reminders=4", "reminders move with their appointments: name these"),
+            ("policies=4", "policies have one partition, as they have one order"),
             ("logins", "as in logins=16"),
             ("dead-letters=4", "as in logins=16"),
             ("logins=0", "1 to 1000"),

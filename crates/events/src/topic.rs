@@ -1,58 +1,106 @@
 //! The topics of the log: what each is for, how long it is kept, and its full name.
 
-/// The topics, without the configured prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Topic {
+/// How long the records of a topic are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// For ever, because rows are folded from them.
+    Forever,
+    /// For the retention of decisions.
+    AsDecisions,
+    /// For the retention of dead letters.
+    AsDeadLetters,
+}
+
+/// Declares the topics, one row each: its name after the prefix, how long its records are kept, and the properties that
+/// it has.
+macro_rules! topics {
+    ($($(#[$doc:meta])* $topic:ident = $name:literal kept $kept:ident $(, $property:ident)*;)+) => {
+        /// The topics, without the configured prefix.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        pub enum Topic {
+            $($(#[$doc])* #[serde(rename = $name)] $topic,)+
+        }
+
+        impl Topic {
+            /// Every topic, in the order in which they are created.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$topic),+];
+
+            /// The name after the prefix: `foretell.` + this.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$topic => $name,)+
+                }
+            }
+
+            /// How long its records are kept.
+            pub const fn lifetime(self) -> Lifetime {
+                match self {
+                    $(Self::$topic => Lifetime::$kept,)+
+                }
+            }
+
+            const fn properties(self) -> &'static [Property] {
+                match self {
+                    $(Self::$topic => &[$(Property::$property),*],)+
+                }
+            }
+        }
+    };
+}
+
+topics! {
     /// Authentication facts, keyed `tenant:user_id`.
-    Logins,
+    Logins = "logins" kept Forever, TakesProducers;
     /// Appointment and client facts and requests for a reminder, keyed `tenant:client_id`.
-    Appointments,
+    Appointments = "appointments" kept Forever, TakesProducers;
     /// What subscribers act on, keyed `tenant:client_id`; the truth of what was sent.
-    Reminders,
-    /// Which documents decide for a tenant, keyed `tenant:policy`; compacted.
-    Policies,
-    /// Every score that was given, keyed `tenant:subject`; kept for a time, and folded into nothing.
-    Decisions,
-    /// Records that could not be folded, keyed as they were; kept for a time.
-    DeadLetters,
+    Reminders = "reminders" kept Forever;
+    /// The policies of each tenant, keyed `tenant:policy`; compacted.
+    Policies = "policies" kept Forever, Compacted, OnePartition;
+    /// Every score that was given, keyed `tenant:subject`.
+    Decisions = "decisions" kept AsDecisions;
+    /// Records that could not be folded, keyed as they were.
+    DeadLetters = "dead-letters" kept AsDeadLetters;
+}
+
+/// What holds for some topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Property {
+    /// Producers may write to it. To the other topics only Foretell writes.
+    TakesProducers,
+    /// Only the last record of a key is sure to exist.
+    Compacted,
+    /// It has one partition, because its records have one order.
+    OnePartition,
 }
 
 impl Topic {
-    /// Every topic, in the order in which they are created.
-    pub const ALL: [Self; 6] =
-        [Self::Logins, Self::Appointments, Self::Reminders, Self::Policies, Self::Decisions, Self::DeadLetters];
+    /// Every topic, effects before their causes: a copy that is made in this order has the cause of each effect.
+    pub const EFFECTS_FIRST: [Self; Self::ALL.len()] =
+        [Self::DeadLetters, Self::Reminders, Self::Appointments, Self::Logins, Self::Policies, Self::Decisions];
 
     /// Whether rows are folded from it, so that its records must be kept for ever.
     pub const fn is_folded(self) -> bool {
-        matches!(self, Self::Logins | Self::Appointments | Self::Reminders | Self::Policies)
-    }
-
-    /// The name behind the prefix: `foretell.` + this.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Logins => "logins",
-            Self::Appointments => "appointments",
-            Self::Reminders => "reminders",
-            Self::Policies => "policies",
-            Self::Decisions => "decisions",
-            Self::DeadLetters => "dead-letters",
-        }
+        matches!(self.lifetime(), Lifetime::Forever)
     }
 
     /// Whether producers may write to it themselves; to the others Foretell writes alone.
-    pub const fn takes_producers(self) -> bool {
-        matches!(self, Self::Logins | Self::Appointments)
+    pub fn takes_producers(self) -> bool {
+        self.has(Property::TakesProducers)
     }
 
     /// Whether all but the last record of a key may be gone.
-    pub const fn is_compacted(self) -> bool {
-        matches!(self, Self::Policies)
+    pub fn is_compacted(self) -> bool {
+        self.has(Property::Compacted)
     }
 
     /// How many partitions it has where so many are configured: policies are few, and have one order.
-    pub const fn partitions(self, configured: u32) -> u32 {
-        if matches!(self, Self::Policies) { 1 } else { configured }
+    pub fn partitions(self, configured: u32) -> u32 {
+        if self.has(Property::OnePartition) { 1 } else { configured }
+    }
+
+    fn has(self, property: Property) -> bool {
+        self.properties().contains(&property)
     }
 }
 
@@ -73,6 +121,14 @@ pub fn without_epoch(full: &str) -> (&str, u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_is_written_as_its_name_and_copied_once() {
+        for topic in Topic::ALL {
+            assert_eq!(serde_json::to_value(topic).unwrap(), topic.name());
+            assert_eq!(Topic::EFFECTS_FIRST.iter().filter(|other| **other == topic).count(), 1, "{}", topic.name());
+        }
+    }
 
     #[test]
     fn the_epoch_is_in_the_name_from_the_first_move_on() {

@@ -37,7 +37,7 @@ pub use paged::Paged;
 use crate::Error;
 use async_trait::async_trait;
 use foretell_events::record::{NewRecord, Record};
-use foretell_events::topic::full_name;
+use foretell_events::topic::{Lifetime, full_name};
 use foretell_events::{Position, Topic};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -79,10 +79,10 @@ impl Default for Retention {
 impl Retention {
     /// How long records of a topic are kept, in milliseconds; none: forever, because rows are their fold.
     pub fn ms(self, topic: Topic) -> Option<i64> {
-        let days = match topic {
-            Topic::Logins | Topic::Appointments | Topic::Reminders | Topic::Policies => return None,
-            Topic::Decisions => self.decision_days,
-            Topic::DeadLetters => self.dead_letter_days,
+        let days = match topic.lifetime() {
+            Lifetime::Forever => return None,
+            Lifetime::AsDecisions => self.decision_days,
+            Lifetime::AsDeadLetters => self.dead_letter_days,
         };
         Some(i64::from(days) * 24 * 60 * 60 * 1000)
     }

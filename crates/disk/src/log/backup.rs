@@ -19,10 +19,6 @@ use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
 const OPERATION: &str = "back up the log";
 
-/// Effects before their causes.
-const ORDER: [Topic; 6] =
-    [Topic::DeadLetters, Topic::Reminders, Topic::Appointments, Topic::Logins, Topic::Policies, Topic::Decisions];
-
 /// The ends of all partitions at one moment.
 pub struct Cut<'a> {
     ends: Vec<(&'a Arc<Partition>, End)>,
@@ -34,7 +30,8 @@ impl Log {
     /// Everything that is acknowledged now.
     pub fn cut(&self) -> Cut<'_> {
         let held = self.inner.cuts.read().unwrap_or_else(PoisonError::into_inner);
-        let partitions = ORDER.iter().flat_map(|topic| self.inner.topics.get(topic).into_iter().flatten());
+        let partitions =
+            Topic::EFFECTS_FIRST.iter().flat_map(|topic| self.inner.topics.get(topic).into_iter().flatten());
         Cut { ends: partitions.map(|partition| (partition, *partition.end.borrow())).collect(), held }
     }
 

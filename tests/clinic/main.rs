@@ -254,7 +254,7 @@ fn assert_full(lived: &Lived, appointments: u64) {
 async fn a_year_in_a_directory_keeps_every_promise_through_crashes_and_takeovers() {
     let size = size(JULY_MS, 365, 20_000);
     let directory = tempfile::tempdir().expect("a directory");
-    let lived = live(in_directory(directory.path()), (size, edits()), (20, 20)).await;
+    let lived = Box::pin(live(in_directory(directory.path()), (size, edits()), (20, 20))).await;
     assert_full(&lived.unwrap_or_else(|broken| panic!("{broken}")), size.appointments);
 }
 
@@ -262,6 +262,6 @@ async fn a_year_in_a_directory_keeps_every_promise_through_crashes_and_takeovers
 async fn an_autumn_on_clusters_keeps_every_promise_through_crashes_and_takeovers() {
     let size = size(OCTOBER_MS, 21, 500);
     let days = size.days as u64;
-    let lived = live(on_clusters().await, (size, edits()), (8 + days / 12, 10 + days / 8)).await;
+    let lived = Box::pin(live(on_clusters().await, (size, edits()), (8 + days / 12, 10 + days / 8))).await;
     assert_full(&lived.unwrap_or_else(|broken| panic!("{broken}")), size.appointments);
 }

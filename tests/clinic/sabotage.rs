@@ -259,7 +259,7 @@ async fn a_planner_that_goes_by_other_quiet_hours_is_caught() {
     let mut config = in_directory(directory.path());
     let policy = Policy { quiet_hours_default: quiet(21, 7), ..config.reminders.policy.clone() };
     config.reminders.policy = policy;
-    let refused = live(config, (Size { appointments: 400, days: 40, ..SIZE }, Vec::new()), (1, 1)).await;
+    let refused = Box::pin(live(config, (Size { appointments: 400, days: 40, ..SIZE }, Vec::new()), (1, 1))).await;
     let refused = refused.err().expect("reminders an hour too early are caught");
     assert!(refused.contains("announced and not due"), "{refused}");
 }

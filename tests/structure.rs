@@ -21,7 +21,7 @@ const WALLS: [(&str, &[&str]); 11] = [
     ("kafka", &["domain", "events", "ports", "telemetry"]),
     ("cassandra", &["domain", "events", "ports", "telemetry"]),
     ("enrich", &["events", "ports", "telemetry"]),
-    ("engine", &["domain", "events", "ports", "telemetry"]),
+    ("engine", &["domain", "enrich", "events", "ports", "telemetry"]),
     ("service", &["domain", "engine", "enrich", "events", "ports", "telemetry"]),
     ("lab", &["domain", "enrich", "events", "ports"]),
 ];

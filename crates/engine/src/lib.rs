@@ -1,6 +1,7 @@
-//! Moves records: folds them into rows, reads rows, follows progress, rebuilds, verifies and repairs.
+//! Moves records: takes events in, folds them into rows, reads rows, follows progress, rebuilds, verifies and repairs.
 
 pub mod desk;
+pub mod ingest;
 pub mod pipeline;
 pub mod progress;
 pub mod rebuild;

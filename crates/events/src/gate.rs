@@ -1,14 +1,15 @@
 //! The gate: what is refused of an event on its way in, whichever way it comes.
 //!
-//! The [codec](super::codec) says whether bytes are an event at all. The gate says whether somebody may bring that
-//! event, and every way in calls it: `POST /v1/events`, an import with and without a running service, what the API
-//! writes itself (feedback, devices, requests for a reminder), a dead letter that is sent again, and the pipeline for
-//! what producers write to Kafka themselves.
+//! The [codec](super::codec) decides whether bytes are an event at all. The gate decides whether a sender may send that
+//! event, and every path calls it: `POST /v1/events`, an import with and without a running service, what the API
+//! writes itself (feedback, devices, requests for a reminder, policies), a dead letter that is sent again, and the
+//! pipeline for what producers write to Kafka themselves.
 //!
 //! | rule | applies to | code |
 //! |---|---|---|
 //! | it belongs to the tenant that the way is open for | HTTP, import | `TENANT_MISMATCH` |
-//! | its type is not one that Foretell alone writes | all ways but the planner's and that of policies | `NOT_ACCEPTED` |
+//! | its type is not one that Foretell alone writes | all but what Foretell writes itself | `NOT_ACCEPTED` |
+//! | its type belongs to the topic of the file | import | `NOT_ACCEPTED` |
 //! | its source is not one that Foretell writes itself | callers; not an operator who imports their own export | `RESERVED_SOURCE` |
 //! | its country is one ([`country`]) | all; producers' records from a recorded time on | `INVALID_VALUE` |
 //! | it is a CloudEvent by the letter of the specification, and names no member twice | all; producers' records from a recorded time on | of the codec |
@@ -54,13 +55,18 @@ const RESERVED: [&str; 3] = [API_SOURCE, REMINDERS_SOURCE, DECISIONS_SOURCE];
 /// Most bytes of fields and extension attributes that are not known here and are passed on with an event, as JSON.
 pub const UNKNOWN_BYTES_MAX: usize = 4 * 1024;
 
-/// Which sources an event may name.
+/// Who sends events: decides which types and sources are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sources {
-    /// Those of others.
-    Foreign,
-    /// Foretell's own as well.
-    Any,
+pub enum Sender {
+    /// A caller of the API: logins and appointments, from sources other than Foretell's.
+    Caller,
+    /// An operator who imports an export: logins and appointments from any source.
+    Operator {
+        /// The only topic whose events are accepted; `None` accepts both.
+        topic: Option<Topic>,
+    },
+    /// Foretell itself: every type, from any source.
+    Foretell,
 }
 
 /// The conditions under which events are accepted.
@@ -70,14 +76,14 @@ pub struct Terms<'a> {
     pub now_ms: i64,
     /// The tenant that they must be of; without one they may be of any.
     pub tenant: Option<&'a str>,
-    /// Which sources they may name.
-    pub sources: Sources,
+    /// Who sends them.
+    pub sender: Sender,
 }
 
 impl Terms<'_> {
     /// The terms of an operator: any tenant, any source.
     pub const fn of_operator(now_ms: i64) -> Self {
-        Self { now_ms, tenant: None, sources: Sources::Any }
+        Self { now_ms, tenant: None, sender: Sender::Operator { topic: None } }
     }
 
     /// Whether an event is accepted; otherwise all that is wrong with it.
@@ -86,11 +92,8 @@ impl Terms<'_> {
         if let Some(tenant) = self.tenant.filter(|tenant| *tenant != event.envelope.tenant) {
             faults.push(Fault::new("/tenant", TENANT_MISMATCH, format!("the request is of the tenant \"{tenant}\"")));
         }
-        if matches!(event.fact.topic(), Topic::Reminders | Topic::Policies) {
-            let detail = format!("{} is written by Foretell alone", event.fact.type_name());
-            faults.push(Fault::new("/type", NOT_ACCEPTED, detail));
-        }
-        if self.sources == Sources::Foreign && is_reserved(&event.envelope.source) {
+        faults.extend(self.not_accepted(&event.fact));
+        if self.sender == Sender::Caller && is_reserved(&event.envelope.source) {
             let detail = "Foretell alone writes under this source; to import your own export, use `foretell import` \
                           with a key that has the scope admin";
             faults.push(Fault::new("/source", RESERVED_SOURCE, detail));
@@ -100,6 +103,25 @@ impl Terms<'_> {
             faults.extend(checked.err().map(Faults::into_vec).unwrap_or_default());
         }
         Faults::none_of((), faults)
+    }
+
+    /// The type is not one that the sender may send.
+    fn not_accepted(&self, fact: &Fact) -> Option<Fault> {
+        let is_own = match fact {
+            Fact::Login(_) | Fact::Appointment(_) => false,
+            Fact::Reminder(_) | Fact::Policy(_) => true,
+        };
+        let detail = match self.sender {
+            Sender::Foretell => return None,
+            Sender::Caller | Sender::Operator { .. } if is_own => {
+                format!("{} is written by Foretell alone", fact.type_name())
+            }
+            Sender::Operator { topic: Some(only) } if only != fact.topic() => {
+                format!("{} is not a type of the topic {}", fact.type_name(), only.name())
+            }
+            Sender::Caller | Sender::Operator { .. } => return None,
+        };
+        Some(Fault::new("/type", NOT_ACCEPTED, detail))
     }
 
     /// An event that is accepted, to be written.
@@ -131,9 +153,9 @@ fn not_a_country(event: &Event) -> Option<Fault> {
 pub struct Admitted(Parsed);
 
 impl Admitted {
-    /// An event that Foretell writes itself; it is checked like any other.
+    /// An event that Foretell writes itself, of any type; otherwise it is checked like any other.
     pub fn own(event: Event) -> Result<Self, Faults> {
-        let terms = Terms::of_operator(event.envelope.time_ms);
+        let terms = Terms { now_ms: event.envelope.time_ms, tenant: None, sender: Sender::Foretell };
         terms.admit(Parsed::of(event))
     }
 

@@ -68,6 +68,7 @@ use axum::{Extension, Router, middleware};
 use foretell_domain::address::Family;
 use foretell_domain::score::no_show;
 use foretell_domain::view::lookup::{self, Lookup};
+use foretell_engine::ingest::Ingest;
 use foretell_engine::pipeline::misplaced::Misplaced;
 use foretell_engine::progress::Progress;
 use foretell_engine::rebuild::Rebuilder;
@@ -89,8 +90,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-pub use foretell_events::gate::API_SOURCE as SOURCE;
 
 /// How visits are scored.
 #[derive(Debug, Clone)]
@@ -170,6 +169,8 @@ pub struct Parts {
 /// What handlers share: the parts, and what is open at the moment.
 pub struct Api {
     parts: Parts,
+    /// Where events go in: over the parts' log, clock and data files.
+    ingest: Ingest,
     requests: Arc<Room<1>>,
     /// Answers that need no key: documents.
     documents: Arc<Room<1>>,
@@ -205,6 +206,8 @@ impl Api {
     /// An API over these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
         let config = &parts.config;
+        let ingest =
+            Ingest::new(parts.log.clone(), parts.clock.clone(), parts.enricher.clone(), parts.topic_prefix.clone());
         let shared = |all: usize, tenant: usize| Room::with_share([all as u64], [tenant as u64]);
         Arc::new(Self {
             requests: shared(config.requests_max, config.requests_tenant_max),
@@ -216,6 +219,7 @@ impl Api {
             refusals: Refusals::default(),
             is_open_to_browsers: parts.keys.is_none() && guard::is_loopback(&config.listen),
             parts,
+            ingest,
             lookups: Room::new([decisions::WAITING_MAX]),
             looks: Aside::new(decisions::LOOKS_MAX, decisions::LOOKS_MAX / 2),
             lessons: Arc::new(Semaphore::new(1)),

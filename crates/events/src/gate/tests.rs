@@ -26,9 +26,11 @@ fn codes(refused: Result<(), Faults>) -> Vec<&'static str> {
 
 #[test]
 fn each_way_in_refuses_what_it_must_and_nothing_else() {
-    let caller = Terms { now_ms: NOW_MS, tenant: Some("acme"), sources: Sources::Foreign };
+    let caller = Terms { now_ms: NOW_MS, tenant: Some("acme"), sender: Sender::Caller };
     let stranger = Terms { tenant: Some("other"), ..caller };
     let operator = Terms::of_operator(NOW_MS);
+    let of_file = |topic| Terms { sender: Sender::Operator { topic: Some(topic) }, ..operator };
+    let foretell = Terms { sender: Sender::Foretell, ..operator };
     let reminder = json!({"reminder_id": "r", "appointment_id": "a", "client_id": "c", "reason": "cancelled"});
     let set = |pointer: &str, value: Value| {
         let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -66,6 +68,11 @@ fn each_way_in_refuses_what_it_must_and_nothing_else() {
         assert_eq!(codes(caller.check(&parsed.event)), of_caller, "{name}, of its caller");
         assert_eq!(codes(stranger.check(&parsed.event)), of_stranger, "{name}, of another tenant");
         assert_eq!(codes(operator.check(&parsed.event)), of_operator, "{name}, of an operator");
+        assert_eq!(codes(of_file(Topic::Logins).check(&parsed.event)), of_operator, "{name}, in a file of logins");
+        let elsewhere = codes(of_file(Topic::Appointments).check(&parsed.event));
+        assert_eq!(elsewhere.first(), Some(&NOT_ACCEPTED), "{name}, in a file of appointments");
+        let others: Vec<_> = of_operator.iter().copied().filter(|code| *code != NOT_ACCEPTED).collect();
+        assert_eq!(codes(foretell.check(&parsed.event)), others, "{name}, of Foretell itself");
         assert_eq!(
             codes(record(&written(codec::encode_parsed(&parsed))).map(drop)),
             of_producer,

@@ -1,8 +1,8 @@
 //! `POST /v1/events`: facts on their way into the log.
 //!
 //! ```text
-//!   body ─► media type ─► codec, each event ─► gate ─► place of the address ─► one append ─► 202
-//!                              └──── all faults of all events, by index ──► 422        wait for the fold ◄┘─► 200
+//!   body ─► media type ─► codec, each event ─► gate ─► ingest: complete, one append ─► 202
+//!                              └──── all faults of all events, by index ──► 422   wait for the fold ◄┘─► 200
 //! ```
 //!
 //! Nothing is appended unless every event of the request is right. Afterwards only the log can fail, and then some
@@ -18,26 +18,18 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use foretell_engine::ingest::{self, BATCH_EVENTS_MAX, BATCH_SUBJECT_EVENTS_MAX, Own, Ready};
 use foretell_engine::rows::outcomes::RecordOutcome;
+use foretell_events::Position;
 use foretell_events::codec::{self, Defaults, Faults, Parsed};
-use foretell_events::gate::{Admitted, Sources, Terms};
-use foretell_events::record::NewRecord;
-use foretell_events::{Event, Position, Topic};
+use foretell_events::gate::{Admitted, Sender, Terms};
 use foretell_ports::Kind;
-use foretell_telemetry::{meter, trace};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::Instant;
-use tracing::Instrument;
 use utoipa::ToSchema;
 
-/// Most events of a batch.
-pub const EVENTS_MAX: usize = 1_000;
-/// Most events of one user or client in a batch.
-pub const EVENTS_PER_SUBJECT_MAX: usize = 64;
 /// Says that the events are an import of the caller's own export, which may name Foretell's own sources. For `admin`.
 pub const IMPORT_HEADER: &str = "foretell-import";
 
@@ -125,7 +117,7 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Packed,
 ) -> Result<Response, Problem> {
-    let (records, ids) = match body.unpacked_if_short()? {
+    let ready = match body.unpacked_if_short()? {
         Ok(body) => read(&api, &caller, &headers, &body)?,
         Err(packed) => {
             let (tenant, intake) = (caller.tenant.clone(), api.clone());
@@ -136,50 +128,36 @@ pub(super) async fn post(
             api.long.run(&tenant, long).await??
         }
     };
-    answer(&api, records, ids, wait).await
-}
-
-/// The records of a body, and the ids of their events.
-fn read(
-    api: &Api,
-    caller: &Caller,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<(Vec<NewRecord>, Vec<String>), Problem> {
-    let mut events = Intake::new(api, caller, headers).read(headers, body)?;
-    permitted(caller, &events)?;
-    for admitted in &mut events {
-        // Written into the event, because a fold never asks.
-        admitted.parsed_mut().fill_in(|attempt| drop(api.enricher.enrich(attempt)));
-    }
-    let ids = events.iter().map(|admitted| admitted.event().envelope.id.clone()).collect();
-    Ok((events.into_iter().map(record).collect(), ids))
-}
-
-/// Appends records and answers where they stand, after the fold if the caller waits for it.
-pub(super) async fn answer(
-    api: &Api,
-    records: Vec<NewRecord>,
-    ids: Vec<String>,
-    wait: Option<std::time::Duration>,
-) -> Result<Response, Problem> {
     let deadline = wait.map(|wait| Instant::now() + wait);
-    let keys: Vec<_> = records.iter().map(|record| record.key.clone().unwrap_or_default()).collect();
-    let positions = append(api, records).await?;
-    let folded = match deadline {
-        Some(deadline) if api.progress.wait(&positions, deadline).await => {
-            Some(Folded::Yes(outcomes(api, &positions, &keys).await))
-        }
-        Some(_) => Some(Folded::No),
-        None => None,
-    };
-    Ok(accepted(api, ids, &positions, folded))
+    let (ids, keys): (Vec<_>, Vec<_>) = ready.iter().map(|one| (one.id().to_owned(), one.key().to_owned())).unzip();
+    let positions = api.ingest.append(ready).await.map_err(unappended)?;
+    let folded = folded(&api, &positions, &keys, deadline).await;
+    Ok(accepted(&api, ids, &positions, folded))
+}
+
+/// The records of a body.
+fn read(api: &Api, caller: &Caller, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Ready>, Problem> {
+    let events = Intake::new(api, caller, headers).read(headers, body)?;
+    permitted(caller, &events)?;
+    Ok(events.into_iter().map(|admitted| api.ingest.ready(admitted)).collect())
+}
+
+/// Waits until the serving views contain records, for a caller with a deadline.
+pub(super) async fn folded(
+    api: &Api,
+    positions: &[Position],
+    keys: &[String],
+    deadline: Option<Instant>,
+) -> Option<Folded> {
+    match api.progress.wait(positions, deadline?).await {
+        true => Some(Folded::Yes(outcomes(api, positions, keys).await)),
+        false => Some(Folded::No),
+    }
 }
 
 /// The outcomes of folded records; unknown where their rows cannot be read, because they are folded all the same.
-async fn outcomes(api: &Api, positions: &[Position], keys: &[Bytes]) -> Vec<RecordOutcome> {
-    let keys = keys.iter().map(|key| std::str::from_utf8(key).unwrap_or_default());
-    let records: Vec<_> = positions.iter().copied().zip(keys).collect();
+async fn outcomes(api: &Api, positions: &[Position], keys: &[String]) -> Vec<RecordOutcome> {
+    let records: Vec<_> = positions.iter().copied().zip(keys.iter().map(String::as_str)).collect();
     api.rows.record_outcomes(&records).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read the outcomes of events");
         vec![RecordOutcome::Unknown; records.len()]
@@ -209,24 +187,17 @@ pub(super) fn accepted(api: &Api, ids: Vec<String>, positions: &[Position], fold
     response
 }
 
-/// Appends records, with the trace of the request.
-pub(super) async fn append(api: &Api, mut records: Vec<NewRecord>) -> Result<Vec<Position>, Problem> {
-    if records.is_empty() {
-        return Ok(Vec::new());
-    }
-    let destination = || api.topic_name(records[0].topic);
-    let span = trace::sending(api.log.system(), destination, records.len());
-    for record in &mut records {
-        trace::inject_from(&span, &mut record.headers);
-        metrics::counter!(foretell_telemetry::EVENTS_ACCEPTED, foretell_telemetry::FAMILY => record.topic.name())
-            .increment(1);
-    }
-    let begun = Instant::now();
-    let appended = api.log.append(records).instrument(span.clone()).await;
-    trace::sent(&span, &appended);
-    drop(span);
-    metrics::histogram!(foretell_telemetry::LOG_APPEND_SECONDS).record(begun.elapsed().as_secs_f64());
-    appended.map_err(|error| match error.kind {
+/// Publishes a fact that a request states.
+pub(super) async fn publish(api: &Api, own: Own<'_>) -> Result<Position, Problem> {
+    api.ingest.publish(own).await.map_err(|error| match error {
+        ingest::Error::Faulty(faults) => faults.into(),
+        ingest::Error::Log(error) => unappended(error),
+    })
+}
+
+/// The problem of an append that failed.
+fn unappended(error: foretell_ports::Error) -> Problem {
+    match error.kind {
         Kind::Reject => Problem::new(Code::BodyTooLarge, "an event is larger than a record of the log may be"),
         Kind::Retry | Kind::Fatal => {
             tracing::warn!(%error, "cannot append");
@@ -235,19 +206,7 @@ pub(super) async fn append(api: &Api, mut records: Vec<NewRecord>) -> Result<Vec
                 "some of it may be stored; send the same again: equal ids, and what holds already, change nothing",
             )
         }
-    })
-}
-
-/// The record of an event that was accepted; what it leaves out is counted.
-pub(super) fn record(admitted: Admitted) -> NewRecord {
-    let (record, dropped) = admitted.into_record();
-    meter::fields_dropped(record.topic.name(), dropped);
-    record
-}
-
-/// The record of an event that a handler writes itself; it is checked like any other.
-pub(super) fn own(event: Event) -> Result<NewRecord, Problem> {
-    Ok(record(Admitted::own(event)?))
+    }
 }
 
 fn says_import(headers: &HeaderMap) -> bool {
@@ -262,14 +221,10 @@ struct Intake<'a> {
 
 impl<'a> Intake<'a> {
     fn new(api: &Api, caller: &'a Caller, headers: &HeaderMap) -> Self {
-        let now_ms = api.clock.now_ms();
         let is_import = says_import(headers) && caller.may(Scope::Admin);
-        let sources = if is_import { Sources::Any } else { Sources::Foreign };
-        let tenant = caller.named.then_some(caller.tenant.as_str());
-        Self {
-            defaults: Defaults { tenant: &caller.tenant, time_ms: now_ms },
-            terms: Terms { now_ms, tenant, sources },
-        }
+        let sender = if is_import { Sender::Operator { topic: None } } else { Sender::Caller };
+        let terms = api.ingest.terms(sender, caller.named.then_some(caller.tenant.as_str()));
+        Self { defaults: Defaults { tenant: &caller.tenant, time_ms: terms.now_ms }, terms }
     }
 
     fn read(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Admitted>, Problem> {
@@ -299,8 +254,8 @@ impl<'a> Intake<'a> {
 
     fn batch(&self, body: Value) -> Result<Vec<Admitted>, Problem> {
         let Value::Array(values) = body else { return Err(misnamed(STRUCTURED)) };
-        if values.len() > EVENTS_MAX {
-            let detail = format!("{} events, more than {EVENTS_MAX}", values.len());
+        if values.len() > BATCH_EVENTS_MAX {
+            let detail = format!("{} events, more than {BATCH_EVENTS_MAX}", values.len());
             return Err(Problem::new(Code::TooManyEvents, detail));
         }
         let mut events = Vec::with_capacity(values.len());
@@ -364,25 +319,17 @@ fn permitted(caller: &Caller, events: &[Admitted]) -> Result<(), Problem> {
     }
 }
 
-/// At most [`EVENTS_PER_SUBJECT_MAX`] events of one user or client: as many as its row remembers.
+/// At most [`BATCH_SUBJECT_EVENTS_MAX`] events of one user or client.
 fn bounded(events: &[Admitted]) -> Result<(), Problem> {
-    let mut subjects: BTreeMap<(Topic, String), usize> = BTreeMap::new();
-    let mut errors = Vec::new();
-    for (index, admitted) in events.iter().enumerate() {
-        let event = admitted.event();
-        let count = subjects.entry((event.fact.topic(), event.key())).or_default();
-        *count += 1;
-        if *count > EVENTS_PER_SUBJECT_MAX {
-            errors.push(InputError {
-                pointer: format!("/{index}"),
-                code: Code::TooManyPerSubject.name().to_owned(),
-                detail: format!("number {count} of one user or client"),
-            });
-        }
-    }
+    let errors = ingest::crowded(events).into_iter().map(|(index, number)| InputError {
+        pointer: format!("/{index}"),
+        code: Code::TooManyPerSubject.name().to_owned(),
+        detail: format!("number {number} of one user or client"),
+    });
+    let errors: Vec<_> = errors.collect();
     if errors.is_empty() {
         return Ok(());
     }
-    let detail = format!("at most {EVENTS_PER_SUBJECT_MAX} events of one user or client in a batch");
+    let detail = format!("at most {BATCH_SUBJECT_EVENTS_MAX} events of one user or client in a batch");
     Err(Problem::new(Code::TooManyPerSubject, detail).with(errors))
 }

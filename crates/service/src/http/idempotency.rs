@@ -6,14 +6,15 @@
 //! which: a repetition is answered like the first, another request under the key is 422.
 
 use super::Api;
+use super::answer;
 use super::auth::hex;
 use super::events::{self, Folded};
 use super::problem::{Code, Problem};
-use super::{SOURCE, answer};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use foretell_engine::ingest::Own;
 use foretell_engine::rows::outcomes::RecordOutcome;
-use foretell_events::{Envelope, Event, Fact, ID_BYTES_MAX, Position, Topic, key};
+use foretell_events::{Fact, ID_BYTES_MAX, Position, Topic, key};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
@@ -63,21 +64,13 @@ pub(super) async fn append(
     key: Option<&str>,
     wait: Option<Duration>,
 ) -> Result<Response, Problem> {
-    let event = |id: &str, fact| {
-        let envelope = Envelope {
-            id: id.to_owned(),
-            source: SOURCE.to_owned(),
-            tenant: tenant.clone(),
-            time_ms: api.clock.now_ms(),
-        };
-        events::own(Event { envelope, fact })
-    };
-    let Some(key) = key else {
-        let id = answer::new_id();
-        let record = event(&id, fact)?;
-        return events::answer(api, vec![record], vec![id], wait).await;
-    };
     let user_id = fact.subject().to_owned();
+    let Some(key) = key else {
+        let (id, deadline) = (answer::new_id(), wait.map(|wait| Instant::now() + wait));
+        let at = [events::publish(api, Own { tenant: &tenant, id: id.clone(), fact }).await?];
+        let folded = events::folded(api, &at, &[key::of(&tenant, &user_id)], deadline).await;
+        return Ok(events::accepted(api, vec![id], &at, folded));
+    };
     let id = event_id(&tenant, &format!("/v1/users/{user_id}"), key);
     let digest = digest(&json!([fact.type_name(), fact.data()]));
     fact.set_idempotency_digest(&digest);
@@ -85,15 +78,15 @@ pub(super) async fn append(
     let first = match request.first(api, &tenant, &user_id).await? {
         Some(first) => first,
         None => {
-            let positions = events::append(api, vec![event(&id, fact)?]).await?;
+            let at = events::publish(api, Own { tenant: &tenant, id: id.clone(), fact }).await?;
             let longest = Duration::from_millis(api.config.fold_wait_ms_max).max(wait.unwrap_or_default());
-            if !api.progress.wait(&positions, Instant::now() + longest).await {
+            if !api.progress.wait(&[at], Instant::now() + longest).await {
                 let detail = "the request is stored and not yet folded; send the same again";
                 return Err(Problem::new(Code::ViewsUnavailable, detail));
             }
-            let offset = positions.first().map_or(-1, |position| position.offset);
+            let unknown = First { offset: at.offset, outcome: RecordOutcome::Unknown };
             // An erasure in between leaves no trace of it, and neither do more requests than a row remembers.
-            request.first(api, &tenant, &user_id).await?.unwrap_or(First { offset, outcome: RecordOutcome::Unknown })
+            request.first(api, &tenant, &user_id).await?.unwrap_or(unknown)
         }
     };
     let partitions = api.log.partitions(Topic::Logins);

@@ -9,17 +9,18 @@ use super::auth::{Caller, Scope};
 use super::precondition::{Preconditions, Present, Read};
 use super::problem::{Code, Problem};
 use super::request::{Body, Ids, media_type};
-use super::{Api, SOURCE, idempotency};
+use super::{Api, idempotency};
 use crate::policies::Latest;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use foretell_domain::view::policy::Policy as Row;
-use foretell_events::codec::{Fault, encode_event};
+use foretell_engine::ingest::{self, Own};
+use foretell_events::codec::Fault;
 use foretell_events::document::{self, Syntax};
 use foretell_events::policy::{EARLIER_MAX, Kind, PolicyFact, Publication, TEXT_BYTES_MAX, Version};
-use foretell_events::{Envelope, Event, Position, Topic};
+use foretell_events::{Position, Topic};
 use foretell_ports::Kind as Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -278,18 +279,17 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         request: change.request,
         earlier: row.versions().take(EARLIER_MAX).collect(),
     };
-    let envelope = Envelope {
-        id: answer::new_id(),
-        source: SOURCE.to_owned(),
-        tenant: change.tenant.to_owned(),
-        time_ms: api.clock.now_ms(),
-    };
-    let record = encode_event(&Event { envelope, fact: PolicyFact::Published(Box::new(publication)).into() }, &[]);
-    let positions = fenced.append(vec![record]).await.map_err(|error| match error.kind {
-        Failure::Fatal => Problem::new(Code::PolicyConflict, "somebody else is changing a policy: read it again"),
-        _ => unwritable(error),
+    let fact = PolicyFact::Published(Box::new(publication)).into();
+    let own = Own { tenant: change.tenant, id: answer::new_id(), fact };
+    let published = api.ingest.publish_fenced(fenced.as_mut(), own).await;
+    let position = published.map_err(|error| match error {
+        ingest::Error::Faulty(faults) => faults.into(),
+        ingest::Error::Log(error) if error.kind == Failure::Fatal => {
+            Problem::new(Code::PolicyConflict, "another process is changing a policy: read it again")
+        }
+        ingest::Error::Log(error) => unwritable(error),
     })?;
-    if api.progress.wait(&positions, deadline).await {
+    if api.progress.wait(&[position], deadline).await {
         return Ok(());
     }
     let detail = "the policy is stored and not yet folded; it is in force as soon as it is";

@@ -9,21 +9,21 @@
 use super::answer;
 use super::auth::Caller;
 use super::clients::Visits;
-use super::events::{append, own};
+use super::events::publish;
 use super::problem::{Code, Problem};
 use super::request::{Ids, Object};
-use super::{Api, SOURCE, idempotency};
+use super::{Api, idempotency};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use foretell_domain::remind::plan::Status;
 use foretell_domain::view::client::Asked;
+use foretell_engine::ingest::Own;
 use foretell_engine::rows::outcomes::RecordOutcome;
 use foretell_events::appointment::{AppointmentFact, Channel};
 use foretell_events::codec::Fields;
 use foretell_events::codec::bounds::CHANNELS_MAX;
 use foretell_events::reminder::{Request, manual_id};
-use foretell_events::{Envelope, Event};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,12 +141,10 @@ async fn ask(api: &Api, asking: Asking<'_>) -> Result<(Visits, Seen), Problem> {
     let Asking { tenant, event_id, asked } = asking;
     let client_id = asked.client_id.clone();
     let keyed = asked.idempotency_digest.is_some();
-    let envelope =
-        Envelope { id: event_id, source: SOURCE.to_owned(), tenant: tenant.to_owned(), time_ms: api.clock.now_ms() };
     let fact = AppointmentFact::ReminderRequested(Box::new(asked)).into();
-    let positions = append(api, vec![own(Event { envelope, fact })?]).await?;
+    let at = publish(api, Own { tenant, id: event_id, fact }).await?;
     let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
-    let seen = if api.progress.wait(&positions, deadline).await { Seen::Folded } else { Seen::Stored };
+    let seen = if api.progress.wait(&[at], deadline).await { Seen::Folded } else { Seen::Stored };
     if matches!(seen, Seen::Stored) && keyed {
         let detail = "the request is stored and not yet folded; send the same again";
         return Err(Problem::new(Code::ViewsUnavailable, detail));

@@ -4,7 +4,7 @@
 //! (`if`, `not`, alternatives of formats) are left out here: the document asks for less than the catalogue, whose files
 //! and the service's own answers name the rest.
 
-use crate::http::events::EVENTS_MAX;
+use foretell_engine::ingest::BATCH_EVENTS_MAX;
 use foretell_events::Topic;
 use foretell_events::catalog::{self, Type};
 use serde_json::{Map, Value, json};
@@ -33,7 +33,7 @@ pub(super) fn add(schemas: &mut Map<String, Value>) {
         "discriminator": {"propertyName": "type", "mapping": mapping},
     });
     schemas.insert("Event".to_owned(), any);
-    let batch = json!({"type": "array", "maxItems": EVENTS_MAX, "items": {"$ref": reference("Event")}});
+    let batch = json!({"type": "array", "maxItems": BATCH_EVENTS_MAX, "items": {"$ref": reference("Event")}});
     schemas.insert("EventBatch".to_owned(), batch);
     schemas.insert("LoginPolicy".to_owned(), plain(catalog::LOGIN_POLICY));
     schemas.insert("RemindersPolicy".to_owned(), plain(catalog::REMINDERS_POLICY));

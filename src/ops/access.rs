@@ -10,15 +10,15 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::{Method, Request};
 use axum::response::Response;
 use foretell_domain::address::Family;
+use foretell_engine::ingest::Ingest;
 use foretell_engine::rows::Rows;
 use foretell_events::codec::structured_event;
-use foretell_events::gate::Terms;
+use foretell_events::gate::Sender;
 use foretell_lab::source::Sourced;
 use foretell_ports::clock::Clock;
 use foretell_service::http::auth::TENANT_HEADER;
 use foretell_service::http::events::IMPORT_HEADER;
 use foretell_service::http::{self, Api};
-use foretell_telemetry::meter;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -64,6 +64,18 @@ impl Opened {
         let rows = Arc::new(Rows::cached(self.ports.store.clone(), &self.config.reads, &self.config.fold));
         let process = app::Process { clock: self.clock.clone(), keys: None, shutdown: CancellationToken::new() };
         http::admin_router(&Api::new(app::parts(&self.config, &self.ports, rows, process)))
+    }
+
+    /// Appends events of an operator; durable when it answers. The steps are those of a service.
+    async fn append(&self, events: &[Sourced], tenant: Option<&str>) -> Result<(), Error> {
+        let (log, enricher) = (self.ports.log.clone(), self.ports.enricher.clone());
+        tokio::task::block_in_place(|| enricher.look());
+        let ingest = Ingest::new(log, self.clock.clone(), enricher, self.config.topics.prefix.clone());
+        let terms = ingest.terms(Sender::Operator { topic: None }, tenant);
+        let admitted = events.iter().map(|event| terms.admit(event.parsed()));
+        let admitted: Result<_, _> = admitted.collect();
+        ingest.accept(admitted.map_err(|faults| Error::Answer(faults.to_string()))?).await?;
+        Ok(())
     }
 
     async fn answer(&self, method: Method, path: &str, body: String) -> Result<Response, Error> {
@@ -245,24 +257,9 @@ impl Access {
     }
 
     /// Appends events; durable when it answers. Waits while a service is overloaded or its log is away.
-    pub async fn append(&self, events: &[Sourced], Target { tenant, now_ms, .. }: &Target<'_>) -> Result<(), Error> {
+    pub async fn append(&self, events: &[Sourced], Target { tenant, .. }: &Target<'_>) -> Result<(), Error> {
         match self {
-            Self::Opened(opened) => {
-                let enricher = &opened.ports.enricher;
-                tokio::task::block_in_place(|| enricher.look());
-                let terms = Terms { tenant: *tenant, ..Terms::of_operator(*now_ms) };
-                let record = |event: &Sourced| {
-                    let mut admitted =
-                        terms.admit(event.parsed()).map_err(|faults| Error::Answer(faults.to_string()))?;
-                    admitted.parsed_mut().fill_in(|attempt| drop(enricher.enrich(attempt)));
-                    let (record, dropped) = admitted.into_record();
-                    meter::fields_dropped(record.topic.name(), dropped);
-                    Ok(record)
-                };
-                let records = events.iter().map(record).collect::<Result<_, Error>>()?;
-                opened.ports.log.append(records).await?;
-                Ok(())
-            }
+            Self::Opened(opened) => opened.append(events, *tenant).await,
             Self::Service { client, base, key } => {
                 let batch: Vec<_> = events.iter().map(|event| structured_event(&event.parsed())).collect();
                 let request = client

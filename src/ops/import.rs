@@ -10,7 +10,8 @@
 
 use super::Error;
 use super::access::Access;
-use foretell_events::gate::Terms;
+use foretell_engine::ingest::{BATCH_EVENTS_MAX, BATCH_SUBJECT_EVENTS_MAX};
+use foretell_events::gate::{Sender, Terms};
 use foretell_events::{Event, Topic};
 use foretell_lab::source::{Loaded, Sourced};
 use serde::{Deserialize, Serialize};
@@ -19,10 +20,6 @@ use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Events of a batch.
-const BATCH_EVENTS_MAX: usize = 1_000;
-/// Events of one user or client in a batch: as many as the fold remembers.
-const BATCH_SUBJECT_EVENTS_MAX: usize = foretell_domain::view::recent::RECENT_MAX;
 /// Bytes of a batch's records; leaves room for what an envelope adds in structured form.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
 
@@ -96,13 +93,7 @@ pub async fn import(
     target: &Target<'_>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Imported, Error> {
-    if let Some(stray) = loaded.events.iter().find(|sourced| sourced.event.fact.topic() != kind.topic()) {
-        let (name, id) = (stray.event.fact.type_name(), &stray.event.envelope.id);
-        let detail =
-            format!("event {id:?} is a {name}, which is not one of {}; nothing was appended", kind.topic().name());
-        return Err(Error::Answer(detail));
-    }
-    check(loaded, target)?;
+    check(loaded, kind, target)?;
     let path = journal_path(target, &loaded.digest);
     let _only = lock(&path)?;
     let total = loaded.events.len();
@@ -127,13 +118,14 @@ pub async fn import(
     Ok(Imported { events: total, before, skipped, dropped, without_country, journal: path })
 }
 
-/// Whether every event passes the gate, checked before any is appended: a service would apply the same rules to each
-/// batch.
-fn check(loaded: &Loaded, target: &Target<'_>) -> Result<(), Error> {
-    let terms = Terms { tenant: target.tenant, ..Terms::of_operator(target.now_ms) };
+/// Whether every event passes the gate and is of the kind, checked before any is appended: otherwise a later batch
+/// could be rejected after earlier ones were stored. The [ingestion](foretell_engine::ingest) of each batch checks again.
+fn check(loaded: &Loaded, kind: Kind, target: &Target<'_>) -> Result<(), Error> {
+    let sender = Sender::Operator { topic: Some(kind.topic()) };
+    let terms = Terms { now_ms: target.now_ms, tenant: target.tenant, sender };
     let refused = loaded.events.iter().find_map(|sourced| Some((sourced, terms.check(&sourced.event).err()?)));
     refused.map_or(Ok(()), |(sourced, faults)| {
-        let detail = format!("event {:?} is refused: {faults}; no event was appended", sourced.event.envelope.id);
+        let detail = format!("event {:?} is refused: {faults}; nothing was appended", sourced.event.envelope.id);
         Err(Error::Answer(detail))
     })
 }

@@ -15,6 +15,7 @@ mod events;
 mod gate;
 mod gated;
 mod golden;
+mod ingest;
 mod inputs;
 mod instance;
 mod limits;

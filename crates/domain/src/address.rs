@@ -1,4 +1,4 @@
-//! Addresses of rows: which view and family they belong to, and where a store finds them.
+//! Addresses of rows: their view and family, and where a store finds them.
 //!
 //! [`Family`] and [`View`] are generated from the table in `view.rs`.
 
@@ -18,7 +18,7 @@ pub enum FoundBy {
     Hour,
 }
 
-/// Generates families and views from the table in `view.rs`; the states of the rows are of no interest here.
+/// Generates families and views from the table in `view.rs`; it does not use the states of the rows.
 macro_rules! addresses {
     (
         families {$(
@@ -30,7 +30,7 @@ macro_rules! addresses {
             $view:ident = $tag:literal $name:literal of $of:ident, by $found:ident, $what:ident { $($state:tt)* };
         )+}
     ) => {
-        /// The rows that move together: one topic, one fold, one checkpoint a partition.
+        /// Views that progress together: one topic, one fold, one checkpoint per partition.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         #[repr(u8)]
@@ -42,7 +42,7 @@ macro_rules! addresses {
             /// Every family, in the order of the table.
             pub const ALL: [Self; [$($family_tag),+].len()] = [$(Self::$family),+];
 
-            /// The family that decides how many partitions this one has. Reminders have those of their appointments.
+            /// The family that determines how many partitions this one has. Reminders have those of their appointments.
             pub const fn lead(self) -> Self {
                 match self {
                     $(Self::$family => Self::$lead,)+
@@ -75,7 +75,7 @@ macro_rules! addresses {
                 }
             }
 
-            /// The family that it moves with.
+            /// The family that it belongs to.
             pub const fn family(self) -> Family {
                 match self {
                     $(Self::$view => Family::$of,)+

@@ -1,20 +1,20 @@
-//! Dead letters: what could not be folded, kept with its address and the reason.
+//! Dead letters: records that could not be folded, kept with their address and the reason.
 //!
 //! ```text
 //!   record ──rejected──► letter ──► dead-letters topic ──► list, show
 //!                                        ▲     │
-//!                     mark: redriven ────┤     ├─► repair (patch, key, place) ─► a new record in its topic
-//!                     mark: dropped  ────┘     └─► let go
+//!               resolution: redriven ────┤     ├─► repair (patch, key, place) ─► a new record in its topic
+//!               resolution: dropped  ────┘     └─► dropped
 //! ```
 //!
-//! A letter is the record as it was, key, value and headers, with headers of its own added: the names that
-//! Kafka Connect uses for the source and the error, and `foretell_*` for what it does not have. A record that is
-//! rejected again, because it was sent again, counts its attempts and keeps the time of its first failure.
-//! Replays write a letter again; source position and attempt are what makes two of them the same.
+//! A letter is the original record, with its key, value and headers, and additional headers: the names that Kafka
+//! Connect uses for the source and the error, and `foretell_*` for the rest. A record that was redriven and is rejected
+//! again counts its attempts and keeps the time of its first failure. Replays write a letter again; two letters are the
+//! same if source position and attempt are equal.
 //!
-//! History is never edited. A redrive appends a new record, and what became of a letter is said by a [`mark`], a
-//! record of the same topic, so that all of it follows from the log. What a letter is, which ones are meant and what
-//! is made of them are plain functions here and below; [`desk`] alone reads and appends.
+//! History is never edited. A redrive appends a new record, and a [`mark`], a record of the same topic, states how a
+//! letter was resolved, so that everything follows from the log. Letters, filters and repairs are plain functions in
+//! this module and its children; only the engine reads and appends.
 
 pub mod asked;
 pub mod filter;
@@ -39,7 +39,7 @@ pub const PARTITION: &str = "__connect.errors.partition";
 pub const OFFSET: &str = "__connect.errors.offset";
 /// Header: every fault, for a person.
 pub const MESSAGE: &str = "__connect.errors.exception.message";
-/// Header: where on its way the record was rejected.
+/// Header: the stage of processing at which the record was rejected.
 pub const STAGE: &str = "__connect.errors.stage";
 /// Header: stable code of the first fault.
 pub const CODE: &str = "foretell_error_code";
@@ -48,16 +48,16 @@ pub const ATTEMPT: &str = "foretell_attempt";
 /// Header: timestamp of the record that was rejected first, RFC 3339.
 pub const FIRST_FAILURE: &str = "foretell_first_failure";
 
-/// Header: bytes of the value, where the letter leaves value and foreign headers out because with them it would be
-/// larger than a record may be. The source position says where they are.
+/// Header: bytes of the value, if the letter omits the value and foreign headers because it would otherwise be larger
+/// than a record may be. The source position identifies the original.
 pub const OMITTED: &str = "foretell_value_omitted_bytes";
 
 const OURS: [&str; 9] = [TOPIC, PARTITION, OFFSET, MESSAGE, STAGE, CODE, ATTEMPT, FIRST_FAILURE, OMITTED];
 /// Longest message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 2_048;
-/// Longest key of a letter without its value; `tenant:subject` is far below it.
+/// Longest key of a letter without its value; `tenant:subject` is far shorter.
 const KEY_BYTES_MAX: usize = 16 * 1024;
-/// Room for the headers of a letter.
+/// Bytes reserved for the headers of a letter.
 const HEADERS_BYTES_MAX: usize = 4_096;
 
 /// The dead letter of a record.
@@ -78,7 +78,7 @@ pub fn letter(record: &Record, topic_name: &str, faults: &Faults) -> NewRecord {
         (FIRST_FAILURE, first_failure),
     ];
     if record.bytes() + HEADERS_BYTES_MAX > RECORD_BYTES_MAX {
-        // Only another producer makes such records. Its source topic is kept for ever, so nothing is lost.
+        // Only another producer writes such records. Its source topic is kept forever, so nothing is lost.
         let omitted = [(OMITTED, record.value.len().to_string())];
         let headers = added.into_iter().chain(omitted).map(|(name, value)| (name.to_owned(), Bytes::from(value)));
         let (key, value) = (record.key.clone().filter(|key| key.len() < KEY_BYTES_MAX), Bytes::new());
@@ -94,11 +94,11 @@ pub fn letter(record: &Record, topic_name: &str, faults: &Faults) -> NewRecord {
     }
 }
 
-/// Where a letter stands in its topic, written `PARTITION/OFFSET`.
+/// The position of a letter in its topic, written `PARTITION/OFFSET`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Id {
-    /// The partition of the dead letters, from 0.
+    /// The partition of the dead-letters topic, from 0.
     pub partition: u32,
     /// The offset in it, from 0.
     pub offset: i64,
@@ -143,7 +143,7 @@ impl TryFrom<String> for Id {
     }
 }
 
-/// Where a record stands, by the full name of its topic.
+/// The position of a record, with the full name of its topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
     /// Full name of the topic.
@@ -160,31 +160,32 @@ impl fmt::Display for Address {
     }
 }
 
-/// What makes two letters one: a hash of source topic, partition, offset and attempt.
+/// What two copies of a letter have in common: a hash of source topic, partition, offset and attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity(u128);
 
-/// What a letter says about the record that it was made of.
+/// The metadata of a letter about its original record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
-    /// Where the record stands.
+    /// The position of the original record.
     pub source: Address,
     /// How many times it was rejected, from 1.
     pub attempt: u32,
     /// Code of the first fault.
     pub code: String,
-    /// Every fault, cut to a length.
+    /// Every fault, truncated.
     pub message: String,
-    /// Where on its way it was rejected.
+    /// The stage of processing at which it was rejected.
     pub stage: String,
     /// Timestamp of the record that was rejected first.
     pub first_failure_ms: i64,
-    /// Bytes of the value, where the letter leaves it out.
+    /// Bytes of the value, if the letter omits it.
     pub omitted_bytes: Option<u64>,
 }
 
 impl Letter {
-    /// Reads a record of the topic; none where it is no letter, as a mark or what somebody else put there.
+    /// Reads a record of the topic; none if it is not a letter, such as a resolution record or a record of another
+    /// producer.
     pub fn read(record: &Record) -> Option<Self> {
         let text = |name| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
         let long = |name| text(name).map(str::to_owned).unwrap_or_default();
@@ -204,7 +205,7 @@ impl Letter {
         })
     }
 
-    /// What it has in common with its copies.
+    /// The identity that it shares with its copies.
     pub fn identity(&self) -> Identity {
         identity(&self.source, self.attempt)
     }
@@ -216,7 +217,7 @@ fn identity(source: &Address, attempt: u32) -> Identity {
     Identity(xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
 
-/// The headers of a letter that the record had when it was rejected.
+/// The headers of a letter that the original record had.
 pub fn untouched(headers: &[Header]) -> impl Iterator<Item = &Header> {
     headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str()))
 }

@@ -5,8 +5,8 @@
 //!                              └─► remind: what is due to whom
 //! ```
 //!
-//! Nothing here has a clock, I/O, a runtime or randomness: what a function needs is in its arguments, so that a fold
-//! done again gives the same rows, and each rule can be tested with a table.
+//! Nothing here uses a clock, I/O, a runtime or randomness: what a function needs is in its arguments. So repeating a
+//! fold gives the same rows, and each rule can be tested with a table.
 
 pub mod address;
 pub mod dead;

@@ -10,8 +10,8 @@
 //!                                                └──► as before
 //! ```
 //!
-//! A pointer only changes by compare and set, so each step is taken once, whoever takes it. Numbers are never given
-//! twice: a generation that was dropped stays dropped, whatever a late writer adds to it.
+//! A pointer changes only by compare-and-set, so each step is taken once, by any process. Numbers are never reused: a
+//! dropped generation stays dropped, even if a late writer adds rows to it.
 
 use crate::address::{Family, Generation};
 use serde::{Deserialize, Serialize};
@@ -19,41 +19,41 @@ use serde::{Deserialize, Serialize};
 /// Which generation of a family serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pointer {
-    /// What readers read.
+    /// The generation that answers are read from.
     pub serving: u32,
     /// What the fold of the serving generation depends on: version, limits, zone rules.
     pub fingerprint: String,
-    /// What is folded beside it, during a rebuild.
+    /// The generation that is folded in parallel, during a rebuild.
     pub building: Option<Building>,
-    /// The lowest number whose rows may still be there.
+    /// The lowest number whose rows may still exist.
     pub oldest: u32,
-    /// The highest number that was ever given.
+    /// The highest number that was ever used.
     pub latest: u32,
     /// Which physical topic.
     pub epoch: u8,
     /// Partition count of the topic when the epoch began.
     pub partitions: u32,
-    /// The time from which on the log's records are checked by the [gate](foretell_events::gate), in milliseconds since
-    /// the epoch by the log's clock. Without one, none are.
+    /// The start, in milliseconds since the epoch by the log's clock, from which records are checked by the
+    /// [gate](foretell_events::gate). Without it, no records are checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gated_from_ms: Option<i64>,
-    /// The topic that is to take the place of this one.
+    /// The topic that will replace this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<Moving>,
 }
 
-/// Another topic for a family, with another partition count: nobody folds, reads or appends meanwhile.
+/// The next topic of a family, with another partition count. Meanwhile the family is not folded, read or appended to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moving {
     /// The epoch of the other topic.
     pub epoch: u8,
     /// Its partition count.
     pub partitions: u32,
-    /// What is folded from it; none until everything is copied.
+    /// The generation that is folded from it; none until everything is copied.
     pub into: Option<Building>,
 }
 
-/// A generation that is to serve when it is level.
+/// A generation that will serve when it has caught up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Building {
     /// Its number.
@@ -72,8 +72,8 @@ impl Pointer {
         Self { serving: 1, fingerprint, building, oldest: 1, latest: 1, epoch, partitions, gated_from_ms, moving }
     }
 
-    /// What was begun last asks records from `from_ms` on what the gate asks, unless it does from another time on: a
-    /// time that was once written down stays, so that each later fold decides the same.
+    /// The generation that was begun last checks records from `from_ms` on by the gate, unless it already has another
+    /// start: a start that was stored once stays, so that each later fold decides the same.
     pub fn gated(mut self, from_ms: Option<i64>) -> Self {
         let into = self.moving.as_mut().and_then(|moving| moving.into.as_mut());
         let begun = self.building.as_mut().or(into).map(|begun| &mut begun.gated_from_ms);
@@ -82,7 +82,7 @@ impl Pointer {
         self
     }
 
-    /// See [`gated_from_ms`](Self::gated_from_ms), of any generation that the pointer names.
+    /// See [`gated_from_ms`](Self::gated_from_ms), for any generation that the pointer names.
     pub fn gated_from_ms_of(&self, generation: Generation) -> Option<i64> {
         let into = self.moving.as_ref().and_then(|moving| moving.into.as_ref());
         let begun = self.building.iter().chain(into).find(|begun| begun.number == generation.number);
@@ -99,14 +99,14 @@ impl Pointer {
         self.building.as_ref().map(|building| Generation { family, number: building.number, epoch: self.epoch })
     }
 
-    /// A new generation is built beside the one that serves, instead of one that was.
+    /// Begins a new generation in parallel with the serving one; it replaces one that was being built.
     pub fn begin(&self, fingerprint: String) -> Self {
         let number = self.latest + 1;
         let gated_from_ms = self.gated_from_ms;
         Self { building: Some(Building { number, fingerprint, gated_from_ms }), latest: number, ..self.clone() }
     }
 
-    /// What is built serves from now on; the same where nothing is.
+    /// The generation being built serves from now on; unchanged if there is none.
     pub fn swap(&self) -> Self {
         match self.building.clone() {
             Some(Building { number, fingerprint, gated_from_ms }) => {
@@ -116,7 +116,7 @@ impl Pointer {
         }
     }
 
-    /// What is built is given up.
+    /// The generation being built is abandoned.
     pub fn cancel(&self) -> Self {
         Self { building: None, ..self.clone() }
     }
@@ -127,18 +127,19 @@ impl Pointer {
         into.as_ref().map(|into| Generation { family, number: into.number, epoch: *epoch })
     }
 
-    /// The epoch of the topic that there is to read and to append to: of a move, the next one when it is copied.
+    /// The epoch of the topic to read from and append to: the next one once a move has copied everything.
     pub fn topic_epoch(&self) -> u8 {
         let copied = self.moving.as_ref().filter(|moving| moving.into.is_some());
         copied.map_or(self.epoch, |moving| moving.epoch)
     }
 
-    /// Records are copied into a topic of the next epoch, with so many partitions, instead of one that was begun.
+    /// Records are copied into a topic of the next epoch with `partitions` partitions; it replaces a copy that was
+    /// begun.
     pub fn move_to(&self, partitions: u32) -> Self {
         Self { moving: Some(Moving { epoch: self.epoch + 1, partitions, into: None }), ..self.clone() }
     }
 
-    /// Everything is copied, and a new generation is folded from the copy; the same where nothing is moved.
+    /// Everything is copied, and a new generation is folded from the copy; unchanged if there is no move.
     pub fn copied(&self, fingerprint: String) -> Self {
         let Some(Moving { epoch, partitions, .. }) = self.moving else { return self.clone() };
         let number = self.latest + 1;
@@ -146,7 +147,7 @@ impl Pointer {
         Self { moving: Some(Moving { epoch, partitions, into }), latest: number, ..self.clone() }
     }
 
-    /// What was folded from the copy serves, and its topic is the family's; the same where nothing was folded.
+    /// The generation folded from the copy serves, and its topic is the family's; unchanged if none was folded.
     pub fn moved(&self) -> Self {
         match self.moving.clone() {
             Some(Moving { epoch, partitions, into: Some(Building { number, fingerprint, gated_from_ms }) }) => {
@@ -162,7 +163,7 @@ impl Pointer {
         Self { moving: None, ..self.clone() }
     }
 
-    /// Generations that nobody needs any more and whose rows may be there.
+    /// Generations that are no longer needed and whose rows may exist.
     pub fn droppable(&self, family: Family) -> Vec<Generation> {
         let into = self.moving.as_ref().and_then(|moving| moving.into.as_ref());
         let needed: Vec<_> = self.building.iter().chain(into).map(|b| b.number).chain([self.serving]).collect();
@@ -171,8 +172,8 @@ impl Pointer {
         numbers.map(|number| Generation { family, number, epoch: self.epoch }).collect()
     }
 
-    /// The rows of all [`droppable`](Self::droppable) generations are dropped. What is above one that is needed is
-    /// named again by a later pointer, and dropped again.
+    /// The rows of all [`droppable`](Self::droppable) generations are dropped. Generations above a needed one are
+    /// listed again by a later pointer, and dropped again.
     pub fn dropped(&self) -> Self {
         let into = self.moving.as_ref().and_then(|moving| moving.into.as_ref());
         let lowest = self.building.iter().chain(into).map(|b| b.number).fold(self.serving, u32::min);

@@ -1,4 +1,4 @@
-//! Reminders as rules: what a policy says, what is due to whom, and the events that announce it.
+//! Reminders as rules: the policy, the plan of what is due to each client, and the events that announce it.
 
 pub mod announce;
 pub mod plan;

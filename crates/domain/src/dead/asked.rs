@@ -1,4 +1,5 @@
-//! What can be asked to be done with letters, and what is told on the way: the words between a command and the desk.
+//! The requests for an operation on letters, and its progress reports: the protocol between a command and the
+//! operation.
 
 use super::filter::Filter;
 use super::show::Listed;
@@ -6,32 +7,32 @@ use super::{Address, Id};
 use json_patch::Patch;
 use serde::{Deserialize, Serialize};
 
-/// Most records a second that can be asked for.
+/// Most records per second that can be requested.
 pub const RATE_MAX: u32 = 100_000;
 
-/// What is to be done, with which letters.
+/// An operation, and the letters that it applies to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
     /// Which letters.
     pub filter: Filter,
-    /// Letters at most; at least 1.
+    /// Most letters; at least 1.
     pub limit: usize,
-    /// What with them.
+    /// What to do with them.
     pub action: Action,
 }
 
-/// What is done with letters.
+/// What to do with letters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// They are named.
+    /// List them.
     List(Scope),
-    /// Their records are appended again.
+    /// Append their records again.
     Redrive(Redrive),
-    /// They are let go.
+    /// Drop them.
     Drop {
-        /// Whether it is done.
+        /// Whether to execute it.
         run: Run,
         /// Why.
         reason: String,
@@ -42,73 +43,73 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Those that wait for somebody.
+    /// Only those that are not resolved.
     Open,
-    /// Those that were redriven or dropped as well.
+    /// Also those that were redriven or dropped.
     All,
 }
 
-/// Whether something is done or only said.
+/// Whether an operation is executed or only previewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Run {
-    /// Only said.
+    /// Only previewed.
     Dry,
-    /// Done.
+    /// Executed.
     Real,
 }
 
-/// How records are sent again.
+/// How records are redriven.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redrive {
-    /// Whether it is done.
+    /// Whether to execute it.
     pub run: Run,
     /// Applied to every event.
     pub patch: Option<Patch>,
-    /// A record that was rejected so many times is not sent again.
+    /// A record that was rejected this many times is not redriven.
     pub attempts_max: u32,
-    /// Records a second, 1 to [`RATE_MAX`].
+    /// Records per second, 1 to [`RATE_MAX`].
     pub rate: u32,
-    /// Why; stands in the marks.
+    /// Why; stored in the resolution records.
     pub reason: Option<String>,
 }
 
-/// What is told on the way.
+/// A progress report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Told {
-    /// A letter, and what was done with it.
+    /// A letter, and the outcome for it.
     Letter {
-        /// The letter, with its state before.
+        /// The letter, with its state before the operation.
         letter: Box<Listed>,
-        /// What was done.
+        /// The outcome.
         deed: Deed,
     },
-    /// Nothing that was asked for stands there.
+    /// There is no letter at a requested position.
     Missing(Id),
-    /// The work is done.
+    /// The operation is complete.
     Done(Summary),
-    /// It could not be done to its end.
+    /// The operation ended early.
     Failed {
-        /// Why, for whoever asked.
+        /// Why, for the caller.
         detail: String,
     },
 }
 
-/// What was done with a letter.
+/// The outcome of an operation for a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deed {
-    /// It was named.
+    /// It was listed.
     Listed,
     /// Its record would be appended.
     WouldRedrive {
         /// Full name of the topic.
         topic: String,
-        /// Under this key.
+        /// With this key.
         key: String,
-        /// Unknown fields and attributes that it would leave out.
+        /// Unknown fields and attributes that would be omitted.
         #[serde(default)]
         dropped: usize,
     },
@@ -117,28 +118,28 @@ pub enum Deed {
         /// Position of the new record.
         #[serde(flatten)]
         to: Address,
-        /// Unknown fields and attributes that it leaves out.
+        /// Unknown fields and attributes that are omitted.
         #[serde(default)]
         dropped: usize,
     },
-    /// It would be let go.
+    /// It would be dropped.
     WouldDrop,
-    /// It was let go.
+    /// It was dropped.
     Dropped,
-    /// It was left as it is.
+    /// It was left unchanged.
     Refused {
         /// Why.
         detail: String,
     },
 }
 
-/// What the work came to.
+/// The totals of an operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Letters that were told.
+    /// Letters that were reported.
     pub letters: u64,
-    /// Of them, those that were left as they are.
+    /// Of them, those that were left unchanged.
     pub refused: u64,
-    /// Whether the limit cut it off, and there are more.
+    /// Whether the limit ended the operation, so that there are more.
     pub more: bool,
 }

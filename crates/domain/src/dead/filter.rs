@@ -1,15 +1,15 @@
-//! Which letters are meant: by place, by what is wrong with them, by whom and by time.
+//! Which letters an operation applies to: by position, error, key and time.
 
 use super::{Id, Letter};
 use foretell_events::topic::without_epoch;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// Conditions that a letter meets all of; the empty filter means every letter.
+/// Conditions that a letter meets all of; the empty filter matches every letter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
-    /// These alone; empty: wherever they stand.
+    /// Only these; if empty, any id.
     pub ids: BTreeSet<Id>,
     /// Source topic, with its prefix or without.
     pub topic: Option<String>,
@@ -19,14 +19,14 @@ pub struct Filter {
     pub key: Option<String>,
     /// First failure at this time or later, in milliseconds since the epoch.
     ///
-    /// The first failure and not the letter's own time: all copies of a letter have the same.
+    /// It is the first failure and not the letter's own time, because all copies of a letter have the same.
     pub since_ms: Option<i64>,
     /// First failure before this time, in milliseconds since the epoch.
     pub until_ms: Option<i64>,
 }
 
 impl Filter {
-    /// Whether a letter with this id and record key is meant.
+    /// Whether a letter with this id and record key matches.
     pub fn matches(&self, id: Id, letter: &Letter, key: Option<&[u8]>) -> bool {
         (self.ids.is_empty() || self.ids.contains(&id))
             && self.topic.as_ref().is_none_or(|topic| is_topic(&letter.source.topic, topic))
@@ -36,7 +36,7 @@ impl Filter {
             && self.until_ms.is_none_or(|until_ms| letter.first_failure_ms < until_ms)
     }
 
-    /// Whether any letter of a partition can be meant.
+    /// Whether any letter of a partition can match.
     pub fn concerns(&self, partition: u32) -> bool {
         self.ids.is_empty() || self.ids.iter().any(|id| id.partition == partition)
     }

@@ -1,21 +1,21 @@
-//! What became of a letter: a record of the dead-letters topic that says so.
+//! The resolution record of a letter: a record of the dead-letters topic that states how the letter was resolved.
 //!
-//! A mark has the key of its letter, so it stands in the same partition, behind it. It closes the letter and all its
-//! copies, earlier and later ones, for as long as the topic keeps it. It is written after what it tells: a redrive
-//! whose mark was lost in a crash is done again, under the same CloudEvents id and source, by which the fold
-//! recognises it.
+//! It has the key of its letter, so it is in the same partition, after the letter. It closes the letter and all its
+//! copies, earlier and later ones, for as long as the topic keeps it. It is written after the redrive or drop itself: a
+//! redrive whose resolution record was lost in a crash is repeated with the same CloudEvents id and source, by which
+//! the fold recognises it.
 
 use super::{Address, Id, Identity, Letter, TOPIC, identity};
 use bytes::Bytes;
 use foretell_events::record::{NewRecord, Record};
 use serde::{Deserialize, Serialize};
 
-/// Header: what became of the letter, `redriven` or `dropped`. The value says the rest, in JSON.
+/// Header: how the letter was resolved, `redriven` or `dropped`. The value contains the rest, in JSON.
 pub const MARK: &str = "foretell_mark";
 /// Longest reason, in bytes.
 pub const REASON_BYTES_MAX: usize = 1_024;
 
-/// What becomes of a letter.
+/// How a letter is resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Fate {
@@ -24,12 +24,12 @@ pub enum Fate {
         /// The new record.
         to: Address,
     },
-    /// Nobody wants it any more.
+    /// It is no longer needed.
     Dropped,
 }
 
 impl Fate {
-    /// As the header says it.
+    /// The name in the header.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Redriven { .. } => "redriven",
@@ -38,27 +38,27 @@ impl Fate {
     }
 }
 
-/// The line of the audit.
+/// The value of a resolution record: one line of the audit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// What became of it.
+    /// How the letter was resolved.
     #[serde(flatten)]
     pub fate: Fate,
-    /// The letter that was acted upon.
+    /// The letter that was resolved.
     pub letter: Id,
-    /// The record that the letter was made of.
+    /// The original record of the letter.
     pub source: Address,
-    /// The attempt that the letter is about.
+    /// The attempt of the letter.
     pub attempt: u32,
     /// When, RFC 3339.
     pub at: String,
-    /// Why, in the words of whoever did it; at most [`REASON_BYTES_MAX`].
+    /// Why, in the words of the operator; at most [`REASON_BYTES_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl Mark {
-    /// The mark of a letter.
+    /// The resolution record of a letter.
     pub fn of(letter: &Letter, id: Id, fate: Fate, at: String, reason: Option<String>) -> Self {
         Self { fate, letter: id, source: letter.source.clone(), attempt: letter.attempt, at, reason }
     }
@@ -75,7 +75,8 @@ impl Mark {
         }
     }
 
-    /// Reads a record of the topic; none where it is no mark. A letter is none, whatever headers its producer chose.
+    /// Reads a record of the topic; none if it is not a resolution record. A letter never is, even if its producer
+    /// chose the header.
     pub fn read(record: &Record) -> Option<Self> {
         if record.header(TOPIC).is_some() || record.header(MARK).is_none() {
             return None;
@@ -83,7 +84,7 @@ impl Mark {
         serde_json::from_slice(&record.value).ok()
     }
 
-    /// What its letter has in common with the copies that it closes too.
+    /// The identity that its letter shares with the copies that it also closes.
     pub fn identity(&self) -> Identity {
         identity(&self.source, self.attempt)
     }

@@ -1,9 +1,9 @@
 //! A JSON Patch (RFC 6902), applied to an event within bounds.
 //!
 //! The parser bounds how deep a patch nests, but not what its operations build: `copy` can put a value into itself,
-//! twice as deep and twice as large each time, so that ten operations make an event too deep for the stack of whatever
-//! clones, writes or frees it. So operations are applied one at a time, and what each would put into the event is
-//! measured before.
+//! twice as deep and twice as large each time, so that ten operations make an event too deep for the stack of any code
+//! that clones, writes or drops it. So operations are applied one at a time, and the value that each would add to the
+//! event is measured first.
 
 use foretell_events::record::RECORD_BYTES_MAX;
 use json_patch::{Patch, PatchError, PatchOperation};
@@ -11,9 +11,9 @@ use serde_json::Value;
 
 /// Most operations of a patch.
 pub const OPERATIONS_MAX: usize = 256;
-/// Deepest nesting of an event that an operation has changed, in levels: as deep as a parser of JSON reads.
+/// Deepest nesting of an event that an operation has changed, in levels: the limit of the JSON parser.
 pub const LEVELS_MAX: usize = 127;
-/// Most bytes that all operations together put into an event, moved and copied values included.
+/// Most bytes that all operations together add to the event, including moved and copied values.
 pub const PUT_BYTES_MAX: usize = RECORD_BYTES_MAX;
 
 /// The patch, or what it would make of the event, is beyond a bound.
@@ -58,7 +58,7 @@ pub fn apply(event: &mut Value, patch: &Patch) -> Result<(), Error> {
     Ok(())
 }
 
-/// The error of an operation that was applied by itself, with its place in the patch.
+/// The error of an operation that was applied separately, with its position in the patch.
 const fn numbered(mut error: PatchError, operation: usize) -> PatchError {
     error.operation = operation;
     error
@@ -75,9 +75,9 @@ fn put<'v>(event: &'v Value, operation: &'v PatchOperation) -> Option<&'v Value>
     }
 }
 
-/// Levels of lists and objects in a value, whose bytes are taken off `left_bytes`; none where they do not fit.
+/// Levels of lists and objects in a value, whose bytes are subtracted from `left_bytes`; none if they exceed it.
 ///
-/// A value counts its texts and names, and two bytes more: JSON has no fewer. Nothing here recurses.
+/// A value counts its texts and names, and two bytes more: JSON has no fewer. This function does not recurse.
 fn measure(value: &Value, left_bytes: &mut usize) -> Option<usize> {
     let mut deepest = 0;
     let mut waiting = vec![(value, 1)];
@@ -184,7 +184,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the operations are, what comes out is written and read again.
+        /// For any operations, the result can be written and read again.
         #[test]
         fn what_a_patch_makes_is_read_again(
             operations in prop::collection::vec((0..4_usize, 0..6_usize, 0..6_usize, 0..125_usize), 0..40),

@@ -1,11 +1,11 @@
-//! From a letter to the record that is sent again: patched, under the right key, or refused with a sentence.
+//! From a letter to the record that is appended again: patched, with the right key, or rejected with a sentence.
 //!
-//! The event is read as HTTP reads one and written as Foretell writes all: in binary mode, with the data as it was, and
-//! with unknown fields as far as [the gate](gate::UNKNOWN_BYTES_MAX) keeps them; how many it leaves out is reported. So
-//! `ce_id` and `ce_source` stay, by which the fold recognises a repetition; an event that
-//! names no time keeps that of its first record, where its new one would move it; and the key is made from tenant
-//! and subject, whatever it was. The topic is that of the event's type, which is the source topic save for a record
-//! that was sent to the wrong one.
+//! The event is read like an event over HTTP and written like all events of Foretell: in binary mode, with unchanged
+//! data, and with unknown fields up to [the gate's limit](gate::UNKNOWN_BYTES_MAX); the number of omitted ones is
+//! reported. `ce_id` and `ce_source` stay, by which the fold recognises a repetition. An event without a time keeps
+//! that of its original record, because the time of its new record would change it. The key is built from tenant and
+//! subject, regardless of the old one. The topic is that of the event's type, which is the source topic unless the
+//! record was sent to the wrong one.
 
 use super::{ATTEMPT, FIRST_FAILURE, Letter, patch, untouched};
 use bytes::Bytes;
@@ -14,47 +14,47 @@ use foretell_events::record::{Header, NewRecord, RECORD_BYTES_MAX, Record};
 use foretell_events::{DEFAULT_TENANT, Position, gate};
 use json_patch::Patch;
 
-/// On what terms records are sent again.
+/// The conditions under which records are redriven.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<'a> {
     /// RFC 6902, applied to the event in structured form.
     pub patch: Option<&'a Patch>,
-    /// A record that was rejected so many times is not sent again.
+    /// A record that was rejected this many times is not redriven.
     pub attempts_max: u32,
     /// The present: when the new record would be appended.
     pub now_ms: i64,
 }
 
-/// Why a record is not sent again.
+/// Why a record is not redriven.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// It would go round in circles.
+    /// It was rejected too often.
     #[error("it was rejected {attempt} times, and after {attempts_max} nothing is sent again (--attempts-max)")]
     Attempts {
         /// How many times it was rejected.
         attempt: u32,
-        /// How many are enough.
+        /// The limit of attempts.
         attempts_max: u32,
     },
-    /// There is nothing that a patch could be applied to.
+    /// There is no event that a patch could be applied to.
     #[error("it is no CloudEvent: {0}")]
     NoEvent(Faults),
-    /// The patch does not fit, or goes beyond a bound.
+    /// The patch does not fit, or exceeds a limit.
     #[error("the patch cannot be applied: {0}")]
     Patch(patch::Error),
     /// It would be rejected again.
     #[error("it would be rejected again: {0}")]
     Faulty(Faults),
-    /// What was sent is the planner's to say.
+    /// Only the planner may write to the reminders topic.
     #[error("it belongs to the reminders, which their planner alone writes; drop it")]
     Reminder,
-    /// What came out is too large.
+    /// The result is too large.
     #[error("the record would have {0} bytes, {RECORD_BYTES_MAX} are allowed")]
     TooLarge(usize),
 }
 
-/// The record to append for a letter, and how many unknown fields and attributes it leaves out. `record` is the letter
-/// itself, or the source record where the letter leaves the value out.
+/// The record to append for a letter, and how many unknown fields and attributes it omits. `record` is the letter
+/// itself, or the original record if the letter omits the value.
 pub fn repair(letter: &Letter, record: &Record, terms: &Terms<'_>) -> Result<(NewRecord, usize), Refusal> {
     let (attempt, attempts_max) = (letter.attempt, terms.attempts_max);
     if attempt >= attempts_max {
@@ -76,7 +76,7 @@ pub fn repair(letter: &Letter, record: &Record, terms: &Terms<'_>) -> Result<(Ne
     Ok((repaired, dropped))
 }
 
-/// What the record had besides the event, and the count that keeps it from going round.
+/// The record's headers outside the event, and the attempt count, which prevents endless repetition.
 fn carried(letter: &Letter, record: &Record) -> Vec<Header> {
     let is_event = |name: &str| name.starts_with("ce_") || name.eq_ignore_ascii_case("content-type");
     let foreign = untouched(&record.headers).filter(|(name, _)| !is_event(name)).cloned();
@@ -84,7 +84,8 @@ fn carried(letter: &Letter, record: &Record) -> Vec<Header> {
     foreign.chain(ours.map(|(name, value)| (name.to_owned(), Bytes::from(value)))).collect()
 }
 
-/// What the fold will ask of it, asked before; in a topic of one partition, because the log places it by its key.
+/// Runs the checks of the fold in advance; with a topic of one partition, because the log chooses the partition by the
+/// key.
 fn check(repaired: &NewRecord, now_ms: i64) -> Result<(), Refusal> {
     let bytes = repaired.bytes();
     if bytes > RECORD_BYTES_MAX {
@@ -109,7 +110,7 @@ mod tests {
     const NOW_MS: i64 = 1_772_359_200_000;
     const TERMS: Terms<'_> = Terms { patch: None, attempts_max: 3, now_ms: NOW_MS };
 
-    /// The record of a letter, as the topic would bring it, and the letter.
+    /// The record of a letter, as the topic delivers it, and the letter.
     fn letter(key: &[u8], headers: &[(&str, &str)], value: &str) -> (Letter, Record) {
         let source = Record {
             position: Position { topic: Topic::Logins, partition: 1, offset: 5 },
@@ -153,7 +154,7 @@ mod tests {
         assert_eq!(record.header(dead::TOPIC), None);
         let data: Value = serde_json::from_slice(&record.value).unwrap();
         assert_eq!(data["new"], json!([1]), "unknown fields go along");
-        // Were it rejected all the same, the next letter would know.
+        // If it were rejected nevertheless, the next letter would count the attempt.
         let again = dead::letter(&record, "foretell.logins", &Faults::one(Fault::new("", MISSING_FIELD, "x")));
         let position = Position { topic: Topic::DeadLetters, partition: 0, offset: 1 };
         let (key, value, headers) = (again.key, again.value, again.headers);
@@ -203,14 +204,14 @@ mod tests {
             let refusal = repair(&letter, &record, &Terms { patch, ..TERMS }).unwrap_err().to_string();
             assert!(refusal.contains(told), "{refusal}");
         }
-        // Headers that are not the event's are kept, however large.
+        // Headers outside the event are kept, regardless of their size.
         let (letter, mut record) = letter(b"default:ada", &STRUCTURED, &good);
         record.headers.push(("x-heavy".into(), Bytes::from(vec![b'x'; RECORD_BYTES_MAX])));
         let refusal = repair(&letter, &record, &TERMS).unwrap_err();
         assert!(matches!(refusal, Refusal::TooLarge(bytes) if bytes > RECORD_BYTES_MAX), "{refusal}");
     }
 
-    /// The patch comes from a caller, and what it builds would end the process.
+    /// The patch comes from a caller, and the value that it builds would end the process.
     #[test]
     fn a_patch_that_nests_without_end_is_refused_with_its_code() {
         let mut operations = vec![json!({"op": "add", "path": "/data/x", "value": []})];
@@ -251,7 +252,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever key it had and whoever it is about, what comes out is the same event in its place.
+        /// For any key and any subject, the result is the same event in the right partition.
         #[test]
         fn a_repaired_record_is_the_event_in_its_place(
             user in "[^\\x00-\\x1f]{1,40}", id in "[a-z0-9-]{1,40}", key in proptest::collection::vec(any::<u8>(), 0..40),

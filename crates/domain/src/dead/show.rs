@@ -1,4 +1,4 @@
-//! What is shown of a letter: as much as can be read of it, and nothing that cannot be printed.
+//! How a letter is shown: as much as can be read, and nothing that cannot be printed.
 
 use super::mark::Mark;
 use super::{Address, Id, Letter, untouched};
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt::Write;
 
-/// What became of a letter.
+/// How a letter was resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Nothing yet.
+    /// Not resolved.
     Open,
     /// Its record was appended again.
     Redriven,
-    /// It was let go.
+    /// It was dropped.
     Dropped,
 }
 
@@ -26,19 +26,19 @@ pub enum State {
 pub struct Listed {
     /// Names it in commands: `PARTITION/OFFSET` in the dead-letters topic.
     pub id: Id,
-    /// What became of it.
+    /// How it was resolved.
     pub state: State,
-    /// Where the record stands.
+    /// The position of the original record.
     pub source: Address,
     /// How many times it was rejected, from 1.
     pub attempt: u32,
     /// Code of the first fault.
     pub code: String,
-    /// Every fault, cut to a length.
+    /// Every fault, truncated.
     pub message: String,
     /// When it was rejected first, RFC 3339.
     pub first_failure: String,
-    /// The record's key; in hex behind `0x` where it is not UTF-8.
+    /// The record's key; in hex after `0x` if it is not UTF-8.
     pub key: Option<String>,
 }
 
@@ -58,7 +58,7 @@ impl Listed {
     }
 }
 
-/// A fault that this version finds.
+/// A fault according to this version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// JSON pointer (RFC 6901) into the event in structured form; empty for the whole.
@@ -69,7 +69,7 @@ pub struct Finding {
     pub detail: String,
 }
 
-/// A value, as far as it can be read.
+/// A value, decoded as far as possible.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
@@ -77,38 +77,38 @@ pub enum Body {
     Json(Value),
     /// It is UTF-8.
     Text(String),
-    /// It is neither; two digits a byte.
+    /// It is neither; two digits per byte.
     Hex(String),
 }
 
-/// All of a letter.
+/// All details of a letter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shown {
     /// As in a list.
     #[serde(flatten)]
     pub listed: Listed,
-    /// Where on its way the record was rejected.
+    /// The stage of processing at which the record was rejected.
     pub stage: String,
     /// When the letter was written, RFC 3339.
     pub written_at: String,
-    /// What is wrong with the record as this version reads it; empty where nothing is any more.
+    /// What is wrong with the record according to this version; empty if it is valid now.
     pub faults: Vec<Finding>,
-    /// Headers that the record had, without those of the letter; values in hex behind `0x` where not UTF-8.
+    /// Headers of the original record, without those of the letter; values in hex after `0x` if not UTF-8.
     pub headers: Vec<(String, String)>,
-    /// The event in structured form, to which a patch would be applied; none where there is none to be read.
+    /// The event in structured form, to which a patch would be applied; none if it cannot be read.
     pub event: Option<Value>,
     /// The record's value.
     pub value: Body,
-    /// Bytes that the letter left out of the value; then it was read at the source.
+    /// Bytes of the value that the letter omits; if set, the value was read at the source.
     pub omitted_bytes: Option<u64>,
-    /// What became of the letter.
+    /// How the letter was resolved.
     pub mark: Option<Mark>,
 }
 
 /// Shows a letter.
 ///
-/// `record` is the letter, and `content` the same, or the source record where the letter leaves the value out;
-/// `source` is the topic, if it is one of ours, and its partition count, if it is the topic of the present epoch.
+/// `record` is the letter, and `content` is the same, or the original record if the letter omits the value; `source` is
+/// the topic, if it is a known one, and its partition count, if it is the topic of the current epoch.
 pub fn shown(
     letter: &Letter,
     record: &Record,
@@ -134,17 +134,17 @@ pub fn shown(
     }
 }
 
-/// The faults of the record as it stood at its source.
+/// The faults of the record at its original position.
 fn findings(letter: &Letter, record: &Record, content: &Record, source: Option<(Topic, Option<u32>)>) -> Vec<Finding> {
     let (topic, partitions) = source.unwrap_or((Topic::DeadLetters, Some(1)));
     let position = Position { topic, partition: letter.source.partition, offset: letter.source.offset };
-    // The time of the record itself; a later attempt has not kept it, and was written shortly before its letter.
+    // The time of the original record; a later attempt does not preserve it, and was written shortly before its letter.
     let timestamp_ms = if letter.attempt == 1 { letter.first_failure_ms } else { record.timestamp_ms };
     let original = Record { position, timestamp_ms, ..content.clone() };
     let decoded = gate::record(&original);
     let checked = decoded.and_then(|event| codec::check_record(&event, &original, partitions.unwrap_or(1)));
     let faults = checked.err().map(codec::Faults::into_vec).unwrap_or_default().into_iter();
-    // Of how many partitions the topic of an older epoch was, nobody knows any more.
+    // The partition count of a topic of an older epoch is no longer known.
     let faults = faults.filter(|fault| partitions.is_some() || fault.code != codec::WRONG_PARTITION);
     faults.map(|fault| Finding { pointer: fault.pointer, code: fault.code.to_owned(), detail: fault.detail }).collect()
 }

@@ -1,36 +1,36 @@
-//! The name of a decision, which says where it stands: a look-up needs no index and no view.
+//! The id of a decision, which encodes its position: a look-up needs no index and no view.
 //!
 //! ```text
 //!  48 bits        4    12 bits      2    62 bits
 //!  │ Unix time ms │ 7 │ partition  │ 10 │ random │        a UUIDv7 (RFC 9562)
 //! ```
-//! A UUIDv7 leaves 12 bits beside its version to whoever makes it (`rand_a`). Here they hold the partition, so that an
-//! id leads to one partition and one moment in it. Ids sort by their time, like any of this version.
+//! A UUIDv7 leaves 12 bits next to its version to the implementation (`rand_a`). Here they contain the partition, so
+//! that an id leads to one partition and one time in it. Ids sort by their time, like all UUIDs of this version.
 
 use uuid::{Builder, Uuid, Version};
 
 /// Bits of the partition.
 const PARTITION_BITS: u32 = 12;
 
-/// The name of a decision.
+/// The id of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Id(Uuid);
 
 impl Id {
-    /// A name for a decision that is made now; of `random` 62 bits are used, which tell apart what one partition gets
+    /// An id for a decision at `at_ms`; 62 bits of `random` are used, which distinguish the decisions of one partition
     /// within one millisecond.
     pub fn new(at_ms: i64, partition: u32, random: u64) -> Self {
         let mut bytes = [0; 10];
-        // The first four bits make room for the version.
+        // The first four bits make space for the version.
         bytes[..2].copy_from_slice(&((partition % (1 << PARTITION_BITS)) as u16).to_be_bytes());
         bytes[2..].copy_from_slice(&random.to_be_bytes());
         Self(Builder::from_unix_timestamp_millis(at_ms.unsigned_abs(), &bytes).into_uuid())
     }
 
-    /// Reads a name as answers write it; none where it cannot be that of a decision.
+    /// Parses an id in the format of answers; none if it cannot be that of a decision.
     pub fn parse(text: &str) -> Option<Self> {
         let uuid = Uuid::try_parse(text).ok().filter(|uuid| uuid.get_version() == Some(Version::SortRand))?;
-        // Other spellings of the same number were never given out.
+        // Other spellings of the same number were never issued.
         Some(Self(uuid)).filter(|id| id.to_string() == text)
     }
 
@@ -39,7 +39,7 @@ impl Id {
         (self.0.as_u128() >> 80) as i64
     }
 
-    /// The partitions that it can stand in, of so many: one, unless there are more than the bits can say.
+    /// The partitions, of `count`, that can contain it: one, unless there are more than the bits can represent.
     pub fn partitions(self, count: u32) -> impl Iterator<Item = u32> {
         let stored = (self.0.as_u128() >> 64) as u32 % (1 << PARTITION_BITS);
         (stored..count).step_by(1 << PARTITION_BITS)

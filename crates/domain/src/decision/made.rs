@@ -1,9 +1,9 @@
-//! What is kept of a score: the answer as it was given, and beside it what it was given to.
+//! The decision record of a score: the complete answer, and what was scored.
 //!
-//! A record is a CloudEvent of the type `foretell.decision.made` in binary mode, like any other here, but no fact: no
-//! fold reads it. So it is written from the types of the answers and read field by field by those who look for
-//! something in it, which tolerate what they do not know: a decision of an older version has other reasons. The JSON
-//! text of an answer is written once, and sent and kept.
+//! A record is a CloudEvent of the type `foretell.decision.made` in binary mode, like all others, but not a fact: no
+//! fold reads it. So it is written from the types of the answers, and its readers read only the fields that they need
+//! and ignore unknown ones: a decision of an older version has other reasons. The JSON text of an answer is written
+//! once, and both sent and stored.
 
 use bytes::Bytes;
 use foretell_events::catalog::DECISION;
@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// A score that was given.
+/// A score that was returned.
 #[derive(Debug, Clone, Copy)]
 pub struct Made<'a> {
-    /// Its name.
+    /// The id of the decision.
     pub id: &'a str,
-    /// Whose it is.
+    /// The tenant.
     pub tenant: &'a str,
     /// The user or client.
     pub subject: &'a str,
@@ -28,18 +28,18 @@ pub struct Made<'a> {
     pub at_ms: i64,
     /// What was scored.
     pub asked: Asked<'a>,
-    /// What was answered.
+    /// The answer.
     pub answer: &'a Answer,
 }
 
-/// An answer as it is sent and kept: the text of one JSON object with a member at least.
+/// An answer as it is sent and stored: the text of one JSON object with at least one member.
 #[derive(Debug, Clone)]
 pub struct Answer(Bytes);
 
 impl Answer {
-    /// Writes what is answered, a struct or map that is not empty.
+    /// Writes an answer, a struct or map that is not empty.
     pub fn of(answer: &impl Serialize) -> Self {
-        // An answer is made of texts and numbers, which always have a JSON form.
+        // An answer consists of texts and numbers, which always have a JSON form.
         Self(serde_json::to_vec(answer).unwrap_or_default().into())
     }
 
@@ -48,20 +48,20 @@ impl Answer {
         self.0
     }
 
-    /// The text of an object that has the members of the answer, and then what was asked.
+    /// The text of an object with the members of the answer, followed by what was scored.
     fn with(&self, asked: &Asked<'_>) -> Vec<u8> {
         let mut text = Vec::with_capacity(self.0.len() + ASKED_BYTES);
         text.extend_from_slice(self.0.strip_suffix(b"}").unwrap_or(&self.0));
         let end = text.len();
         if serde_json::to_writer(&mut text, asked).is_ok() {
-            // The brace that opens what was asked.
+            // The opening brace of what was scored.
             text[end] = b',';
         }
         text
     }
 }
 
-/// Bytes that what was asked mostly takes at most.
+/// Bytes that are usually enough for what was scored.
 const ASKED_BYTES: usize = 512;
 
 /// What was scored.
@@ -85,7 +85,7 @@ pub struct Attempted<'a> {
     pub attempt: &'a Attempt,
 }
 
-/// A visit, as far as its score looks at it.
+/// A visit, reduced to what its score uses.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Visit {
     /// Days from booking to visit.
@@ -100,7 +100,7 @@ fn instant<S: serde::Serializer>(at_ms: &i64, serializer: S) -> Result<S::Ok, S:
 }
 
 impl Made<'_> {
-    /// The record of it, from `source`.
+    /// Its record, from `source`.
     pub fn record(&self, source: &str) -> NewRecord {
         let Self { id, tenant, subject, at_ms, asked, answer } = *self;
         let envelope =
@@ -114,14 +114,14 @@ impl Made<'_> {
     }
 }
 
-/// What the person says of a decision about a login.
+/// The label that the person gives a decision about a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = FeedbackLabel)]
 pub enum Label {
-    /// It was them.
+    /// It was the user.
     Legitimate,
-    /// It was not.
+    /// It was not the user.
     Fraud,
 }
 
@@ -140,7 +140,7 @@ impl Label {
     }
 }
 
-/// A decision that was kept, as somebody looks at it.
+/// A decision record that was read back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kept(Map<String, Value>);
 
@@ -158,12 +158,12 @@ impl Kept {
         self.0.contains_key("attempt")
     }
 
-    /// All of it.
+    /// All of its data.
     pub fn into_data(self) -> Map<String, Value> {
         self.0
     }
 
-    /// What the person says of the attempt, with the attempt's own fields; none of a decision about a visit.
+    /// The verdict with the label of the person and the fields of the attempt; none for a decision about a visit.
     pub fn verdict(&self, id: &str, reported_by: Option<String>) -> Option<Result<Verdict, Vec<Fault>>> {
         let attempt = self.0.get("attempt")?.as_object()?;
         let mut faults = Vec::new();

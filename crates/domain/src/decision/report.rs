@@ -1,14 +1,14 @@
-//! How good decisions were: what was given, held against what became known of it, by reason and by decision.
+//! How good decisions were: compares decisions with their labels and outcomes, by reason and by decision.
 //!
-//! A decision is known by a label, when the person or somebody for them said what it was
-//! (`foretell.login.confirmed`, `foretell.login.reported`; the latest counts), and by its outcome, when a login names it.
-//! Labels come first here, because they are few, and then decisions in any order: each is counted and forgotten. All
-//! of it is a function of what it is told.
+//! A label states what the login was: the person, or another one on their behalf, confirmed or reported it
+//! (`foretell.login.confirmed`, `foretell.login.reported`; the latest counts). The outcome is known when a login names
+//! the decision. Labels are read first, because they are few, and then decisions in any order: each is counted and
+//! forgotten. The report is a pure function of its inputs.
 //!
-//! **Precision** of a reason is the share of fraud among the labelled decisions that it was given for. It says what the
-//! reason is worth where somebody looked; whoever is challenged answers more often than whoever is let in, so the
-//! shares of different decisions are about different people. Its bounds are those of Wilson's score interval at 95 %,
-//! which holds for few labels as well.
+//! **Precision** of a reason is the share of fraud among the labelled decisions with this reason. It is only known for
+//! labelled decisions, and challenged users respond more often than allowed ones, so the shares of different decisions
+//! are about different people. Its bounds are those of Wilson's score interval at 95 %, which is also valid for few
+//! labels.
 
 use crate::decision::id::Id;
 use crate::decision::made::Label;
@@ -20,15 +20,15 @@ use foretell_events::{Event, Fact};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-/// Labels that are held; each is some 40 bytes.
+/// Labels that are kept in memory; each takes some 40 bytes.
 pub const LABELS_MAX: usize = 1_000_000;
-/// Outcomes that are held; beyond it none are counted.
+/// Outcomes that are kept in memory; if there are more, none are counted.
 pub const OUTCOMES_MAX: usize = 2_000_000;
-/// Different reasons that are told apart; further ones are counted together.
+/// Different reasons that are counted separately; further ones are counted together.
 pub const NAMES_MAX: usize = 1_000;
-/// A decision that an uncertain append has written twice stands again within so many.
+/// A decision that an uncertain append wrote twice occurs again within this many decisions.
 const REPEATED_WITHIN: usize = 20_000;
-/// Under which reasons stand that are too many.
+/// The name for reasons beyond the limit.
 const OTHERS: &str = "(others)";
 
 /// How good decisions about logins were.
@@ -36,53 +36,53 @@ const OTHERS: &str = "(others)";
 pub struct Report {
     /// All of them.
     pub total: Row,
-    /// By what was decided: `allow`, `challenge`, `deny`.
+    /// By decision: `allow`, `challenge`, `deny`.
     pub by_decision: Vec<Row>,
     /// By reason, the most frequent first.
     pub by_reason: Vec<Row>,
-    /// By what signals and rules in the shadow saw, the most frequent first.
+    /// By the signals and rules in shadow mode, the most frequent first.
     pub by_shadow: Vec<Row>,
-    /// Labels of decisions that were not among them: older, or of another tenant.
+    /// Labels whose decision was not read: it is older, or of another tenant.
     pub unmatched: u64,
-    /// Decisions about visits, which are only counted: nobody labels them.
+    /// Decisions about visits, which are only counted, because they are not labelled.
     pub visits: u64,
     /// Records that could not be read.
     pub unreadable: u64,
-    /// Whether outcomes were counted: not, where there were more than [`OUTCOMES_MAX`].
+    /// Whether outcomes were counted: not if there were more than [`OUTCOMES_MAX`].
     pub outcomes: bool,
 }
 
-/// Decisions with something in common.
+/// Decisions with a common property.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// What.
+    /// The property.
     pub name: String,
     /// Decisions.
     pub given: u64,
-    /// Those that somebody labelled.
+    /// Those with a label.
     pub labelled: u64,
-    /// Those that were not the user.
+    /// Those labelled as fraud.
     pub fraud: u64,
-    /// Those that were.
+    /// Those labelled as legitimate.
     pub legitimate: u64,
     /// `fraud / labelled`; none without labels.
     pub precision: Option<f64>,
-    /// Between what it lies with a confidence of 95 %; none without labels.
+    /// The bounds of the precision with a confidence of 95 %; none without labels.
     pub interval: Option<(f64, f64)>,
     /// Those after which a login succeeded.
     pub succeeded: u64,
     /// Those after which one failed.
     pub failed: u64,
-    /// The mean effect in log-odds, of a reason.
+    /// The mean effect of a reason, in log-odds.
     pub effect: Option<f64>,
 }
 
-/// There is more to hold than may be.
+/// There is more data than may be kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("more than {LABELS_MAX} decisions are labelled: name a later time with --since")]
 pub struct TooMany;
 
-/// What is counted so far.
+/// The counts so far.
 #[derive(Debug, Default)]
 pub struct Tally {
     labels: HashMap<u128, Label>,
@@ -106,7 +106,7 @@ struct Recent {
 }
 
 impl Recent {
-    /// Whether it was not there.
+    /// Whether it was not in the set.
     fn insert(&mut self, id: u128) -> bool {
         if !self.ids.insert(id) {
             return false;
@@ -131,7 +131,7 @@ struct Count {
     effects: f64,
 }
 
-/// What is known of a decision.
+/// The label and the outcome of a decision.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     label: Option<Label>,
@@ -162,7 +162,7 @@ impl Count {
     }
 }
 
-/// A decision as far as it is counted.
+/// The fields of a decision that are counted.
 #[derive(Deserialize)]
 struct Counted {
     id: String,
@@ -175,7 +175,7 @@ struct Counted {
     shadow: Vec<Given>,
 }
 
-/// A reason that was given.
+/// A reason of a decision.
 #[derive(Deserialize)]
 struct Given {
     code: String,
@@ -184,12 +184,12 @@ struct Given {
 }
 
 impl Tally {
-    /// Nothing is counted yet.
+    /// No counts.
     pub fn new() -> Self {
         Self { outcomes: Some(HashMap::new()), ..Self::default() }
     }
 
-    /// Hears what became known of a decision; all of it comes before the decisions, in the order of the log.
+    /// Records a label or an outcome of a decision; all of these come before the decisions, in the order of the log.
     pub fn hear(&mut self, event: &Event) -> Result<(), TooMany> {
         match &event.fact {
             Fact::Login(LoginFact::Confirmed(verdict)) => self.label(&verdict.decision_id, Label::Legitimate),
@@ -213,7 +213,7 @@ impl Tally {
         if self.labels.len() > LABELS_MAX { Err(TooMany) } else { Ok(()) }
     }
 
-    /// A challenge that was passed, after attempts that were not, is a success.
+    /// A challenge that was passed after failed attempts is a success.
     fn outcome(&mut self, id: Id, succeeded: bool) {
         if let Some(outcomes) = &mut self.outcomes {
             *outcomes.entry(id.as_u128()).or_default() |= succeeded;
@@ -253,7 +253,7 @@ impl Tally {
         }
     }
 
-    /// All of it is counted.
+    /// The report of all counts.
     pub fn report(self) -> Report {
         Report {
             total: self.total.row("all".into()),
@@ -275,7 +275,7 @@ fn entry(counts: &mut BTreeMap<String, Count>, name: String) -> &mut Count {
 
 fn reasons(counts: BTreeMap<String, Count>) -> Vec<Row> {
     let mut rows: Vec<_> = counts.into_iter().map(|(name, count)| count.reason(name)).collect();
-    // Stable: those of one frequency stay in the order of their names.
+    // The sort is stable: rows of equal frequency stay in the order of their names.
     rows.sort_by_key(|row| std::cmp::Reverse(row.given));
     rows
 }
@@ -329,7 +329,7 @@ mod tests {
             verdict(1, "reported"),
             verdict(2, "confirmed"),
             verdict(3, "reported"),
-            // Somebody thought again: the latest counts.
+            // A person changed their mind: the latest label counts.
             verdict(3, "confirmed"),
             verdict(9, "reported"),
             event("succeeded", &json!({"user_id": "u", "ip": "::1", "decision_id": id(2)})),

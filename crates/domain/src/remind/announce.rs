@@ -6,7 +6,7 @@ use foretell_events::gate::REMINDERS_SOURCE as SOURCE;
 use foretell_events::reminder::{Announcement, NamedVisit, ReminderFact, Withdrawal, withdrawal_id};
 use foretell_events::{Envelope, Event, Fact};
 
-/// Extension attribute: the id of the event that a reminder or a withdrawal comes from.
+/// Extension attribute: the id of the event that caused a reminder or a withdrawal.
 const CAUSE: &str = "causationid";
 
 /// An event, and its extension attributes.

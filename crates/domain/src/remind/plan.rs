@@ -1,29 +1,30 @@
-//! The plan: what is due to whom, as a pure function of rows, policy, risk and the time.
+//! The plan: which reminders are due to a client, as a pure function of rows, policy, risk and time.
 //!
-//! `plan(client, sent, policy, risks, now)` looks at every appointment of a client and says of each reminder where it
-//! stands: planned, sent, deferred, suppressed and why, withdrawn, failed. The planner announces what is due and
-//! withdraws what no longer holds; the API shows the same list to people. Nothing is remembered between two
-//! plans: what was sent is on the topic, and what is due follows from the rows of this moment. So an edited
-//! policy re-plans what is unsent and repeats nothing.
+//! `plan(client, sent, policy, risks, now)` examines every appointment of a client and determines the state of each
+//! reminder: planned, sent, deferred, suppressed and why, withdrawn, failed. The planner announces what is due and
+//! withdraws what is no longer valid; the API shows the same list to people. Nothing is remembered between two plans:
+//! sent reminders are on the topic, and due reminders follow from the current rows. So an edited policy re-plans what
+//! is unsent and repeats nothing.
 //!
-//! The rules, first that applies:
-//! 1. An appointment that is off, over or unknown gets nothing; what was announced for it is withdrawn, unless the
-//!    start that it named has passed.
-//! 2. A step that was announced for this start is sent, whichever visit of the day it was announced for. Where it could
-//!    not be delivered it is due again, for the channels behind the failed one, as often as the policy allows.
-//! 3. A step for other levels of risk is none of the visit's, as is one for levels while the risk cannot be told: then
-//!    the visit is soon looked at again. A level counts at every look until the step is over. A step that passes over
-//!    confirmed visits is suppressed there.
-//! 4. A step whose instant lay before the booking (or the reschedule) is not fired late.
-//! 5. Without a channel that the client agrees to, the step is suppressed. A client who was never asked gets the
-//!    configured channels; an empty list or a refusal always wins.
-//! 6. A step expires when the next one for all is due, at the latest at the start. What was not sent by then is dropped,
-//!    and nothing is announced closer to the start than the policy's notice.
-//! 7. Visits of one local day share a reminder: that of the first of them that a step is due for.
-//! 8. In quiet hours (of the client's zone, else the visit's) a step waits for their end, and a client who has had the
-//!    day's number of reminders for the next day, unless it expires first.
+//! The rules; the first that applies is used:
+//! 1. An appointment that is cancelled, over or unknown gets no reminders. Announcements for it are withdrawn, unless
+//!    the start that they named has passed.
+//! 2. A step that was announced for this start is sent, for any visit of the day that it was announced for. If it could
+//!    not be delivered, it is due again for the channels after the failed one, as often as the policy allows.
+//! 3. A step for other risk levels does not apply to the visit, and neither does a step for any levels while the risk
+//!    is unknown; then the visit is soon evaluated again. The level is checked at each evaluation until the step is
+//!    over. A step that skips confirmed visits is suppressed for them.
+//! 4. A step whose time was before the booking (or the reschedule) is not sent late.
+//! 5. Without a channel that the client agrees to, the step is suppressed. A client without a stored consent gets the
+//!    configured channels; an empty list or a refusal always overrides them.
+//! 6. A step expires when the next step for all levels is due, at the latest at the start. Reminders that were not sent
+//!    by then are dropped, and none is announced closer to the start than the policy's notice.
+//! 7. Visits of one local day share a reminder: that of the first visit for which a step is due.
+//! 8. In quiet hours (in the client's time zone, or else the visit's) a step waits for their end. After the daily limit
+//!    of reminders to a client, it waits for the next day. In both cases it may expire first.
 //!
-//! A request by hand passes risk, notice, quiet hours and the day's number, never consent or expiry, and stands alone.
+//! An on-demand request ignores risk, notice, quiet hours and the daily limit, but never consent or expiry, and is
+//! never grouped.
 
 mod by_hand;
 mod step;
@@ -38,15 +39,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// The step of a request by hand.
+/// The step of an on-demand request.
 pub const MANUAL: &str = crate::view::sent::BY_HAND;
 
-/// Where a reminder stands.
+/// The state of a reminder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = ReminderStatus)]
 pub enum Status {
-    /// Its time is to come.
+    /// It is due later.
     Planned,
     /// It is on the topic.
     Sent,
@@ -54,9 +55,9 @@ pub enum Status {
     Deferred,
     /// It will not be sent.
     Suppressed,
-    /// It was on the topic and was taken back.
+    /// It was on the topic and was withdrawn.
     Withdrawn,
-    /// It was due and its time passed before it could be sent.
+    /// It was due, and its time passed before it could be sent.
     Failed,
 }
 
@@ -74,33 +75,33 @@ impl Status {
     }
 }
 
-/// A reminder and where it stands.
+/// A reminder and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reminder {
     /// Deterministic.
     pub reminder_id: String,
     /// The step, or [`MANUAL`].
     pub step: String,
-    /// When it is to be sent; when it was, where it was.
+    /// When it is to be sent, or when it was sent.
     pub due_at_ms: i64,
-    /// Where it stands.
+    /// Its state.
     pub status: Status,
-    /// Why, where that is not plain.
+    /// Why, if the status alone does not explain it.
     pub reason: Option<String>,
-    /// What became of it, where it was sent and somebody said so.
+    /// How it was received, if it was sent and a receipt exists.
     pub receipt: Option<Receipt>,
 }
 
-/// What became of a reminder that was sent.
+/// The receipt of a reminder that was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Receipt {
     /// How it was received.
     pub received: Received,
-    /// By which channel, where that was said.
+    /// Over which channel, if reported.
     pub channel: Option<Channel>,
     /// When.
     pub at_ms: i64,
-    /// Why it failed, where that was said.
+    /// Why it failed, if reported.
     pub reason: Option<String>,
 }
 
@@ -109,23 +110,24 @@ pub struct Receipt {
 pub enum Action {
     /// Announce a reminder.
     Announce(Announce),
-    /// Take one back.
+    /// Withdraw one.
     Withdraw {
         /// Which.
         reminder_id: String,
         /// Of which appointment.
         appointment_id: String,
-        /// Which appointment it was announced for; another one where it names both, and holds for that one still.
+        /// Which appointment it was announced for; another one if the announcement names both and stays valid for that
+        /// one.
         announced_for: String,
         /// Why.
         reason: &'static str,
-        /// Id of the event that made it void; none for an erased client.
+        /// Id of the event that invalidated it; none for an erased client.
         caused_by: Option<String>,
     },
 }
 
 impl Action {
-    /// Id of the event that it comes from, where one is known.
+    /// Id of the event that caused it, if known.
     pub fn caused_by(&self) -> Option<&str> {
         match self {
             Self::Announce(announce) => Some(&announce.caused_by),
@@ -155,9 +157,9 @@ pub struct Announce {
     pub template: String,
     /// How likely the visit is to be missed, where that is known.
     pub risk: Option<Risk>,
-    /// Every visit that it names, the first to start first; none where it names its own alone.
+    /// Every visit that it names, the earliest start first; empty if it names only its own.
     pub visits: Vec<Named>,
-    /// Id of the event that placed the visit, or that asked for the reminder.
+    /// Id of the event that placed the visit, or that requested the reminder.
     pub caused_by: String,
 }
 
@@ -179,7 +181,7 @@ pub struct FellDue {
     pub step: String,
     /// When it was due.
     pub due_at_ms: i64,
-    /// Where it stands.
+    /// Its state.
     pub status: Status,
     /// Why.
     pub reason: Option<String>,
@@ -190,13 +192,13 @@ pub struct FellDue {
 pub struct Plan {
     /// What to append now.
     pub actions: Vec<Action>,
-    /// When something changes by the mere passing of time.
+    /// When something changes without a new event, because time passes.
     pub next_at_ms: Option<i64>,
     /// What was due and is not sent.
     pub fell_due: Vec<FellDue>,
 }
 
-/// The rows and rules that a plan is made of.
+/// The rows and rules that a plan is computed from.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// Whose plan: the key of the client's rows, `tenant:client_id`.
@@ -207,7 +209,7 @@ pub struct Context<'a> {
     pub sent: &'a Sent,
     /// What is sent when.
     pub policy: &'a Policy,
-    /// How likely open visits are to be missed, by appointment; those of which it is not known are not in it.
+    /// How likely open visits are to be missed, by appointment; it contains only visits with a known risk.
     pub risks: &'a BTreeMap<String, Risk>,
     /// The present.
     pub now_ms: i64,
@@ -222,11 +224,11 @@ pub fn client(context: &Context<'_>) -> Plan {
     let at_slot = all.steps.iter().filter(waits).map(|step| step.reminder.due_at_ms);
     let to_come = at_due.chain(at_slot).chain(all.not_meant_ms).filter(|at_ms| *at_ms > context.now_ms);
     plan.next_at_ms = to_come.min();
-    // What no longer holds goes first, so that nobody has two reminders of a step at a time.
+    // Withdrawals of invalid reminders come first, so that a client never has two reminders of a step at a time.
     plan.actions.extend(context.sent.all().flat_map(|(id, announced)| withdrawals(context, id, announced)));
     for step in all.steps {
         let is_unsent = matches!(step.reminder.status, Status::Deferred | Status::Suppressed | Status::Failed);
-        // What could not be delivered was sent, and has a receipt.
+        // A reminder that could not be delivered was sent, and has a receipt.
         if is_unsent && step.reminder.receipt.is_none() && step.is_open && step.due_at_ms <= context.now_ms {
             let Reminder { step: id, status, reason, .. } = step.reminder;
             let (appointment_id, due_at_ms) = (step.appointment_id, step.due_at_ms);
@@ -237,7 +239,7 @@ pub fn client(context: &Context<'_>) -> Plan {
     plan
 }
 
-/// Every reminder of an appointment and where it stands, for people.
+/// Every reminder of an appointment and its state, for people.
 pub fn story(context: &Context<'_>, id: &str) -> Vec<Reminder> {
     let withdrawn = |(own, announced): (&str, &Announced)| {
         let named = announced.others.iter().find(|other| other.appointment_id == id);
@@ -252,7 +254,7 @@ pub fn story(context: &Context<'_>, id: &str) -> Vec<Reminder> {
             receipt: None,
         })
     };
-    // What was sent stays sent, also where the policy knows its step no more.
+    // Sent reminders stay sent, even if the policy no longer has their step.
     let kept = |(own, announced): (&str, &Announced)| {
         let visit = context.client.appointments.get(id)?;
         let is_named = announced.others.iter().any(|other| other.appointment_id == id && other.withdrawn.is_none());
@@ -268,15 +270,15 @@ pub fn story(context: &Context<'_>, id: &str) -> Vec<Reminder> {
     story
 }
 
-/// Where everything stands: the steps, and what was asked for by hand.
+/// The state of everything: the steps, and the on-demand requests.
 fn all(context: &Context<'_>) -> step::All {
     let mut all = step::all(context);
     all.steps.extend(by_hand::all(context));
     all
 }
 
-/// What was announced for a start to come that no longer holds: of its own visit all of it, of another that it names
-/// that one.
+/// The withdrawals of an announcement for a future start that is no longer valid: all of it if its own visit is
+/// affected, or only the affected visit if it is another that it names.
 fn withdrawals<'a>(
     context: &'a Context<'_>,
     id: &'a str,
@@ -297,20 +299,21 @@ fn withdrawals<'a>(
     };
     let holds = announced.withdrawn.is_none();
     let own = holds.then(|| withdraw(id, announced.starts_at_ms)).flatten();
-    // With its own visit all of it is withdrawn.
+    // If its own visit is affected, all of it is withdrawn.
     let others = announced.others.iter().filter(move |other| holds && other.withdrawn.is_none());
     let is_whole = own.is_none();
     let others = others.filter(move |_| is_whole);
     own.into_iter().chain(others.filter_map(move |other| withdraw(&other.appointment_id, other.starts_at_ms)))
 }
 
-/// Whether all of an announcement is withdrawn by this very plan, so that whoever else it names is to be told anew.
+/// Whether this very plan withdraws all of an announcement, so that the other clients' visits that it names need a new
+/// one.
 fn is_void(context: &Context<'_>, own: &str, announced: &Announced) -> bool {
     announced.starts_at_ms > context.now_ms && off(context.client, own, announced.starts_at_ms).is_some()
 }
 
-/// Why an announcement of a start no longer holds, and by which event. Of an appointment that the row has forgotten
-/// nothing can be said, even if something was noted about it since.
+/// Why an announcement of a start is no longer valid, and by which event. Nothing is known about an appointment that
+/// the row has forgotten, even if later events about it were stored.
 fn off<'a>(client: &'a Client, id: &str, starts_at_ms: i64) -> Option<(&'static str, Option<&'a str>)> {
     let placed = client.appointments.get(id).and_then(|a| Some((a, a.start.as_ref()?)));
     let Some((appointment, start)) = placed else {

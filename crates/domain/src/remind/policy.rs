@@ -1,8 +1,8 @@
-//! When and how clients are reminded: what a tenant decides, as one document.
+//! When and how clients are reminded: a tenant's decisions, as one document.
 //!
-//! The settings hold one under `[reminders.policy]`, for tenants that have none of their own; a tenant's document says
-//! what it wants otherwise. A step keeps its id when its offset is edited: what was announced under it stays announced,
-//! so that an edit re-plans what is unsent and repeats nothing.
+//! The settings contain one under `[reminders.policy]`, for tenants without their own; a tenant's document contains
+//! only its differences. A step keeps its id when its offset is edited: what was announced under it stays announced, so
+//! that an edit re-plans what is unsent and repeats nothing.
 
 use crate::score::Level;
 use crate::view::client::Start;
@@ -16,13 +16,13 @@ use serde_json::Value;
 
 /// Most steps of a policy.
 pub const STEPS_MAX: usize = 8;
-/// Most announcements of a step after the first, for further channels.
+/// Most announcements of a step after the first one, for further channels.
 pub const FALLBACKS_MAX: u32 = 4;
-/// Most announcements of one visit by a policy: rows keep as many, so that none that holds is forgotten.
+/// Most announcements of one visit by a policy: rows keep this many, so that no valid one is forgotten.
 pub const ANNOUNCEMENTS_MAX: usize = STEPS_MAX * (1 + FALLBACKS_MAX as usize);
-/// Farthest that a step may lie before the start, in days.
+/// Longest time from a step to the start, in days.
 pub const AHEAD_DAYS_MAX: u32 = 30;
-/// Farthest in business days: with one free day a week within [`AHEAD_DAYS_MAX`], with one business day 20 weeks.
+/// Longest time in business days: with one free day a week within [`AHEAD_DAYS_MAX`], with one business day 20 weeks.
 pub const BUSINESS_DAYS_MAX: u32 = 20;
 /// Longest step id, in bytes.
 pub const STEP_ID_BYTES_MAX: usize = 64;
@@ -35,33 +35,33 @@ const MINUTE_MS: i64 = 60 * 1000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// What is sent when.
+/// Which reminders are sent, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Steps, in any order; at most [`STEPS_MAX`].
     pub steps: Vec<Step>,
-    /// Channels of a client who was never asked, in order of preference; at least one.
+    /// Channels of a client without stored consents, in order of preference; at least one.
     pub channels_default: Vec<Channel>,
     /// Text that the sender should use.
     pub template_default: String,
-    /// Quiet hours of a client who named none, in local minutes after midnight; equal: none.
+    /// Quiet hours of a client without their own, in local minutes after midnight; equal values mean none.
     pub quiet_hours_default: QuietHours,
-    /// Reminders that a client gets on one day of their zone, 1 to 64; those by hand are not counted. Further ones wait
-    /// for the next day, or are suppressed where that is too late.
+    /// Reminders that a client gets on one day of their time zone, 1 to 64; on-demand ones are not counted. Further
+    /// ones wait for the next day, or are suppressed if that is too late.
     pub client_day_reminders_max: u32,
-    /// One reminder names all visits of a client on one day; without it each visit has its own.
+    /// One reminder names all visits of a client on one day; otherwise each visit has its own.
     pub group_same_day: bool,
-    /// Closer to the start than this, in minutes, no step is announced any more; 0 to 1440.
+    /// Minutes before the start in which no step is announced; 0 to 1440.
     pub notice_minutes_min: u32,
-    /// How often a reminder that could not be delivered is announced again, for the channels that are left; 0 to 4.
+    /// How often a reminder that could not be delivered is announced again, for the remaining channels; 0 to 4.
     pub fallbacks_max: u32,
-    /// Days of the week that business days are counted by; at least one.
+    /// Days of the week that count as business days; at least one.
     pub business_days: Vec<Day>,
 }
 
-/// A reminder before the start, or at the booking. Exactly one of `before_hours`, `before_days`,
-/// `before_business_days` and `at_booking` says when.
+/// A reminder before the start, or at the booking. Exactly one of `before_hours`, `before_days`, `before_business_days`
+/// and `at_booking` is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -76,22 +76,23 @@ pub struct Step {
     /// Business days before the start, at the same local time of day in the visit's zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before_business_days: Option<u32>,
-    /// When the visit is booked or moved: a confirmation. Not later than a day after.
+    /// When the visit is booked or moved: a confirmation. At most a day after that.
     #[serde(default, skip_serializing_if = "is_false")]
     pub at_booking: bool,
-    /// These channels in this order, as far as the client agrees to them; empty: the client's, in the client's order.
+    /// These channels in this order, limited to those with the client's consent; if empty, the client's own, in the
+    /// client's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<Channel>,
-    /// Instead of the default one.
+    /// Used instead of the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// Only for visits at these levels of risk; empty: for all. Of `low`, `medium`, `high`.
+    /// Only for visits at these risk levels; if empty, for all. Of `low`, `medium`, `high`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub levels: Vec<Level>,
     /// Not for visits that the client has confirmed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub skip_confirmed: bool,
-    /// Minutes after it was due in which it may be announced, where that ends before the next step is due.
+    /// Minutes after the due time during which it may be announced, if that ends before the next step is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_minutes: Option<u32>,
 }
@@ -156,7 +157,7 @@ enum Offset {
 }
 
 impl Step {
-    /// When it is due; none where it names no instant, or more than one.
+    /// When it is due; none unless it sets exactly one of the fields.
     fn offset(&self) -> Option<Offset> {
         let offsets = [
             self.before_hours.map(Offset::Hours),
@@ -168,7 +169,7 @@ impl Step {
         offsets.next().filter(|_| offsets.next().is_none())
     }
 
-    /// Whether it is for visits of every level: such a step ends the time of the one before it.
+    /// Whether it is for visits of every level: such a step ends the time of the previous one.
     pub(super) fn is_for_all(&self) -> bool {
         self.levels.is_empty()
     }
@@ -185,7 +186,7 @@ impl Step {
         }
     }
 
-    /// Until when it may be announced, where it has such an end of its own.
+    /// Until when it may be announced, if it has its own limit.
     pub(super) fn own_end_ms(&self, due_ms: i64) -> Option<i64> {
         let minutes = self.expires_minutes.map(|minutes| due_ms + i64::from(minutes) * MINUTE_MS);
         let at_booking = self.at_booking.then_some(due_ms + AT_BOOKING_MS);
@@ -194,14 +195,14 @@ impl Step {
 }
 
 impl Policy {
-    /// The policy of a document, over `base` where the document is silent.
+    /// The policy of a document, with the values of `base` where the document has none.
     pub fn read(document: &Value, base: &Self) -> Result<Self, Invalid> {
         let policy: Self = policy::over(document, base)?;
         policy.validate()?;
         Ok(policy)
     }
 
-    /// Whether plans can be made by it; names the first place that stands in the way.
+    /// Whether plans can be computed with it; the error names the first invalid place.
     pub fn validate(&self) -> Result<(), Invalid> {
         let unless = |holds: bool, pointer: &str, detail: &str| {
             if holds { Ok(()) } else { Err(Invalid::at(pointer, detail)) }
@@ -231,23 +232,24 @@ impl Policy {
         self.steps.iter().any(|step| step.at_booking)
     }
 
-    /// How far ahead of its start a visit can be due for anything, but for a step at the booking.
+    /// How long before its start a step of a visit can be due, except a step at the booking.
     pub fn longest_ms(&self) -> i64 {
         let of = |step: &Step| match step.offset() {
             Some(Offset::Hours(hours)) => i64::from(hours) * HOUR_MS,
-            // A day more than the calendar says, for a day of 25 hours.
+            // One day more than the number of calendar days, because a day can have 25 hours.
             Some(Offset::Days(days)) => i64::from(days + 1) * DAY_MS,
             Some(Offset::BusinessDays(days)) => {
                 let weeks = i64::from(days) / self.business_days.len().max(1) as i64 + 1;
                 weeks * 7 * DAY_MS + DAY_MS
             }
-            // Whoever looks at changes sees the booking, and whoever takes over looks at those farther ahead.
+            // The planner sees the booking among the changes, and a new owner of a partition also examines visits
+            // farther ahead.
             Some(Offset::AtBooking) | None => 0,
         };
         self.steps.iter().map(of).max().unwrap_or(0)
     }
 
-    /// The date so many business days before `date`.
+    /// The date that is `days` business days before `date`.
     fn business_days_before(&self, date: Date, days: u32) -> Date {
         let (mut date, mut left) = (date, days);
         while left > 0 {
@@ -262,7 +264,7 @@ impl Policy {
 }
 
 impl Step {
-    /// Place within the step and what is expected there; a step that names no instant, or two, is wrong as a whole.
+    /// The place within the step and what is expected there; a step that sets no time, or two, is wrong as a whole.
     fn validate(&self) -> Result<(), (&'static str, &'static str)> {
         let unless = |holds: bool, place, detail| if holds { Ok(()) } else { Err((place, detail)) };
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
@@ -281,7 +283,7 @@ impl Step {
     }
 }
 
-/// Whether everything in a list is there once.
+/// Whether a list contains no duplicates.
 fn is_set<T: PartialEq>(list: &[T]) -> bool {
     list.iter().enumerate().all(|(at, entry)| !list[..at].contains(entry))
 }

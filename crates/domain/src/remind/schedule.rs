@@ -1,7 +1,7 @@
-//! When to look at which client again.
+//! When to evaluate which client again.
 //!
-//! The planner keeps the instant of each client in memory, so that a tick looks at those alone for whom something has
-//! changed or fallen due. What is here follows from the rows: whoever takes a partition over makes it anew.
+//! The planner keeps the next instant of each client in memory, so that a tick evaluates only clients with a change or
+//! with something due. The schedule follows from the rows: a new owner of a partition builds it again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Looks at a client at `at_ms` again, and at no other instant; never, where there is none.
+    /// Evaluates a client again at `at_ms`, and at no other instant; `None` means never.
     pub fn set(&mut self, key: &str, at_ms: Option<i64>) {
         if let Some((key, at_ms)) = self.of.remove_entry(key) {
             self.by_time.remove(&(at_ms, key));
@@ -26,12 +26,12 @@ impl Schedule {
         }
     }
 
-    /// Whether the instant of any client has come.
+    /// Whether the instant of any client has been reached.
     pub fn is_due(&self, now_ms: i64) -> bool {
         self.by_time.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms)
     }
 
-    /// Those whose instant has come, the earliest first; at most `count`.
+    /// Those whose instant has been reached, the earliest first; at most `count`.
     pub fn due(&self, now_ms: i64, count: usize) -> impl Iterator<Item = &(i64, Arc<str>)> {
         self.by_time.iter().take_while(move |(at_ms, _)| *at_ms <= now_ms).take(count)
     }

@@ -1,23 +1,23 @@
-//! How visits went, beside what was said of them before: rates of no-shows, and whether risks came true.
+//! How visits ended, compared with the risks computed before them: rates of no-shows, and whether the risks came true.
 //!
 //! ```text
-//!   decisions about visits ─► what was said of a visit last, before it began ─┐
-//!   reminders             ─► the risk they carried, and which steps came      ├─► rows and cases ─► Report
-//!   client rows           ─► what became of each visit ───────────────────────┘
+//!   decisions about visits ─► the last risk of a visit before it began    ─┐
+//!   reminders              ─► the risk in them, and which steps were sent  ├─► rows and cases ─► Report
+//!   client rows            ─► how each visit ended                        ─┘
 //! ```
 //!
-//! What was said comes first and is held, by visit; then the rows of clients, in any order, each of which is counted and
-//! forgotten. Rows are the fold of the appointments topic, so nothing here reads an event about a visit a second way. A
-//! visit is an appointment at one start: what was said of it before it was moved is about another visit.
+//! Decisions and reminders are read first and kept by visit; then the rows of clients are read in any order, and each
+//! is counted and forgotten. Rows are the fold of the appointments topic, so this module does not interpret events
+//! about a visit in a second way. A visit is an appointment at one start: a risk from before it was moved is about
+//! another visit.
 //!
-//! **Rates** are missed visits among those of which it is known that somebody came or did not. Visits that were called
-//! off are none of these: a late cancellation is a class of its own, and an early one leaves time to give the place to
-//! somebody else. A visit that is past and of which nobody has said anything is unknown, not kept. Appointments are
-//! counted, also where a client had several on one day.
+//! **Rates** are missed visits among those known to be missed or kept. Cancelled visits are neither: a late
+//! cancellation is its own class, and an early one leaves time to give the slot to another client. A past visit without
+//! a reported outcome is unknown, not kept. Appointments are counted, also if a client had several on one day.
 //!
-//! **Steps** say which reminders a visit got, and compare people who are not alike: who books late gets fewer and comes
-//! more often, and a tenant may remind the doubtful more. The mean of what was expected stands beside each rate for
-//! that reason, and not even the two together say what a reminder does.
+//! **Steps** show which reminders a visit got. They compare groups of people that differ: those who book late get fewer
+//! reminders and come more often, and a tenant may remind doubtful clients more. For that reason each rate is shown
+//! with the mean of the expected risk, and not even both together show the effect of a reminder.
 
 mod row;
 mod said;
@@ -39,43 +39,43 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-/// Visits that something was said of and that are held; each is some 150 bytes.
+/// Visits with a known risk or reminder that are kept in memory; each takes some 150 bytes.
 pub const VISITS_MAX: usize = 1_000_000;
-/// Different sets of steps that are told apart; further ones are counted together.
+/// Different sets of steps that are counted separately; further ones are counted together.
 pub const STEP_SETS_MAX: usize = 100;
-/// Different models that are told apart; further ones are counted together.
+/// Different models that are counted separately; further ones are counted together.
 pub const MODELS_MAX: usize = 100;
-/// Different steps that are told apart.
+/// Different steps that are distinguished.
 const STEPS_MAX: usize = 63;
-/// Under which names stand that are too many.
+/// The name for steps and models beyond the limits.
 const OTHERS: &str = "(others)";
 
-/// How visits went.
+/// How visits ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Visits that began in this time, in milliseconds since the epoch.
+    /// Visits that began in this period, in milliseconds since the epoch.
     pub window: Range<i64>,
     /// All of them.
     pub total: Row,
-    /// By whole days from booking to visit, in the buckets that rates are kept by.
+    /// By whole days from booking to visit, in the buckets of the rates.
     pub by_lead: Vec<Row>,
-    /// By the level that was said last before the visit began.
+    /// By the last level before the visit began.
     pub by_level: Vec<Row>,
     /// By the reminders that were announced before the visit began.
     pub by_steps: Vec<Row>,
-    /// Of what was said last before the visit began, wherever it was said.
+    /// Of the last score before the visit began, from a decision or a reminder.
     pub last: Calibration,
-    /// Of the last score that was asked for, before the visit began.
+    /// Of the last score that was requested before the visit began.
     pub asked: Metrics,
-    /// The same by what computed it, by name: a model and its version.
+    /// The same by model and version, sorted by name.
     pub by_model: Vec<OfModel>,
-    /// Of the risk that the last reminder carried.
+    /// Of the risk in the last reminder.
     pub reminded: Metrics,
-    /// Visits that something was said of and that are not among these: moved since, deleted, or forgotten.
+    /// Visits with a risk or a reminder that are not among these: moved since, deleted, or forgotten.
     pub elsewhere: u64,
-    /// Outcomes, of any time, whose visits the clients' rows have forgotten: they are counted nowhere here.
+    /// Outcomes, at any time, whose visits the clients' rows have forgotten: they are not counted here.
     pub forgotten: u64,
-    /// Records of appointments that were not folded yet: what they say is missing here.
+    /// Records of appointments that were not folded yet: this report does not include them.
     pub unfolded: u64,
     /// Records that could not be read.
     pub unreadable: u64,
@@ -86,7 +86,7 @@ pub struct Report {
 pub struct OfModel {
     /// Its id and version, as in `no-show-two-counters 1`.
     pub name: String,
-    /// Of the visits whose last score was asked of it.
+    /// Of the visits whose last score was requested and came from this model.
     pub metrics: Metrics,
 }
 
@@ -99,12 +99,12 @@ pub struct Calibration {
     pub bins: Vec<Bin>,
 }
 
-/// There is more to hold than may be.
+/// There is more data than may be kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("something was said of more than {VISITS_MAX} visits: name a later --since, an earlier --until, or a --tenant")]
 pub struct TooMany;
 
-/// What is counted so far.
+/// The counts so far.
 #[derive(Debug)]
 pub struct Tally {
     window: Range<i64>,
@@ -126,7 +126,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Nothing is counted yet, of visits that begin in the window.
+    /// No counts, for visits that begin in the window.
     pub fn new(window: Range<i64>) -> Self {
         Self {
             window,
@@ -147,8 +147,8 @@ impl Tally {
         }
     }
 
-    /// Hears a record of the topic of decisions; all of them come before the rows. Those about logins, and about visits
-    /// that were only considered, are passed over.
+    /// Adds a record of the topic of decisions; all of them come before the rows. Decisions about logins, and about
+    /// visits that were only considered, are ignored.
     pub fn decision(&mut self, record: &Record) -> Result<(), TooMany> {
         let is_decision = record.header("ce_type") == Some(DECISION.name.as_bytes());
         let decided = is_decision.then(|| serde_json::from_slice::<Decided>(&record.value).ok()).flatten();
@@ -171,8 +171,8 @@ impl Tally {
         Ok(())
     }
 
-    /// Hears an event of the reminders topic; all of them come before the rows. That one was withdrawn later changes
-    /// nothing: it had been announced.
+    /// Adds an event of the reminders topic; all of them come before the rows. A later withdrawal changes nothing,
+    /// because the reminder had been announced.
     pub fn reminder(&mut self, event: &Event) -> Result<(), TooMany> {
         let Fact::Reminder(ReminderFact::Due(due)) = &event.fact else { return Ok(()) };
         let (key, at_ms, step) = (event.key(), event.envelope.time_ms, self.step(&due.step));
@@ -186,7 +186,7 @@ impl Tally {
             let visit = visit(key.as_bytes(), appointment_id, starts_at_ms);
             let Some(heard) = self.heard(visit, starts_at_ms, at_ms)? else { continue };
             heard.steps |= step;
-            // The risk is that of the visit that the reminder is of.
+            // The risk is that of the reminder's own visit.
             let risk = due.risk.as_ref().filter(|_| *appointment_id == due.appointment_id);
             if let Some((score, level)) = risk.and_then(|risk| Some((risk.score, level(&risk.level)?))) {
                 later(&mut heard.reminded, Said { at_ms, score, level, model: 0 });
@@ -195,7 +195,7 @@ impl Tally {
         Ok(())
     }
 
-    /// The number of a model; of all that are too many the same one, which has no name.
+    /// The number of a model; models beyond the limit share one number, which has no name.
     fn model(&mut self, Model { id, version }: &Model) -> u16 {
         let name = format!("{id} {version}");
         let known = self.models.iter().position(|model| *model == name);
@@ -220,7 +220,7 @@ impl Tally {
         1 << at
     }
 
-    /// What is held of a visit of the window of which something is said before it begins.
+    /// The entry of a visit of the window, for data from before it begins.
     fn heard(&mut self, visit: u128, starts_at_ms: i64, at_ms: i64) -> Result<Option<&mut Heard>, TooMany> {
         if !self.window.contains(&starts_at_ms) || at_ms >= starts_at_ms {
             return Ok(None);
@@ -268,7 +268,7 @@ impl Tally {
         }
     }
 
-    /// All of it is counted; so many records of appointments were not folded when the rows were read.
+    /// The report of all counts; `unfolded` records of appointments were not folded when the rows were read.
     pub fn report(self, unfolded: u64) -> Report {
         let levels = [Some(Level::Low), Some(Level::Medium), Some(Level::High), None];
         let of_level = |level: Option<Level>| {
@@ -276,7 +276,8 @@ impl Tally {
             Some(count.row(level.map_or("(not scored)", Level::name)))
         };
         let mut by_steps: Vec<_> = self.by_steps.iter().map(|(set, count)| count.row(self.names(*set))).collect();
-        // Stable: those of one size stay in the order of their names, and without any reminder comes first.
+        // The sort is stable: rows of equal size stay in the order of their names, and the row without any reminder
+        // comes first.
         by_steps.sort_by(|a, b| a.name.cmp(&b.name));
         by_steps.sort_by_key(|row| (row.name != NONE, std::cmp::Reverse(row.known)));
         let others = self.other_steps.row(OTHERS);

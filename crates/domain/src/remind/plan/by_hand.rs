@@ -1,10 +1,10 @@
-//! Requests by hand: somebody wants a reminder now, and knows why. They stand alone, beside all steps.
+//! On-demand requests: a person wants a reminder now, and knows why. They are independent of all steps.
 
 use super::step::{Step, channels, sent, undelivered};
 use super::{Announce, Context, MANUAL, Reminder, Status};
 use crate::view::client::{Appointment, Asked, REQUEST_EXPIRES_MS};
 
-/// Where every request stands.
+/// The state of every request.
 pub(super) fn all(context: &Context<'_>) -> Vec<Step> {
     let of = |(id, visit): (&str, &Appointment)| {
         visit.requests.iter().filter_map(|asked| step(context, id, visit, asked)).collect::<Vec<_>>()
@@ -12,7 +12,8 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Step> {
     context.client.visits().flat_map(of).collect()
 }
 
-/// Where a request for an appointment stands; none where it was withdrawn, which is told of among the withdrawn.
+/// The state of a request for an appointment; none if it was withdrawn, because it is then listed among the withdrawn
+/// ones.
 fn step(context: &Context<'_>, id: &str, visit: &Appointment, asked: &Asked) -> Option<Step> {
     let (is_open, due_at_ms) = (visit.status.is_open(), asked.at_ms);
     let step = |reminder, announce| Step { appointment_id: id.to_owned(), is_open, due_at_ms, reminder, announce };

@@ -1,4 +1,4 @@
-//! Where each reminder of a client stands: the rules of the plan, visit by visit and step by step.
+//! The state of each reminder of a client: the rules of the plan, by visit and step.
 
 use super::timing::slot;
 use super::{Announce, Context, Named, Receipt, Reminder, Status, is_void};
@@ -11,15 +11,15 @@ use foretell_events::codec::wall_clock;
 use foretell_events::reminder;
 
 const MINUTE_MS: i64 = 60 * 1000;
-/// Until the next look at a visit whose risk could not be told when a step asked for it.
+/// Time until the next evaluation of a visit whose risk was unknown when a step needed it.
 const UNKNOWN_RISK_MS: i64 = MINUTE_MS;
 
-/// Everything that is planned for a client, and what became of what was announced.
+/// Everything that is planned for a client, and the state of what was announced.
 #[derive(Default)]
 pub(super) struct All {
     pub(super) steps: Vec<Step>,
-    /// When to look at steps for levels of risk again that are none of a visit's now: by then the level may be another
-    /// one, or known.
+    /// When to evaluate the steps for risk levels again that do not apply to a visit now: by then the level may have
+    /// changed, or be known.
     pub(super) not_meant_ms: Vec<i64>,
     /// Announcements among the steps.
     announced: u32,
@@ -28,9 +28,9 @@ pub(super) struct All {
 /// A reminder and, where it is due now, what to announce.
 pub(super) struct Step {
     pub(super) appointment_id: String,
-    /// Whether the visit is still to come, as far as anybody said.
+    /// Whether the visit is still expected to take place, according to the events so far.
     pub(super) is_open: bool,
-    /// When it is due, whatever puts it off.
+    /// When it is due, even if it is deferred.
     pub(super) due_at_ms: i64,
     pub(super) reminder: Reminder,
     pub(super) announce: Option<Announce>,
@@ -51,27 +51,27 @@ struct Candidate<'a> {
     due_at_ms: i64,
     /// Do not send after it.
     expires_at_ms: i64,
-    /// Do not announce from it on.
+    /// Do not announce it from this time on.
     latest_ms: i64,
     channels: Vec<Channel>,
-    /// What it names besides its own visit, where that is settled.
+    /// Other visits that it names, if that is already decided.
     others: Vec<Named>,
     caused_by: &'a str,
 }
 
-/// Where a step of a visit stands.
+/// The state of a step of a visit.
 enum Standing<'a> {
-    /// It is none of the visit's.
+    /// It does not apply to the visit.
     NotMeant,
-    /// Nothing is left to decide.
+    /// Its state is final.
     Settled(Reminder),
-    /// It goes with the others of its day.
+    /// It is grouped with the others of its day.
     Open(Candidate<'a>),
-    /// It goes again, for those whom it did not reach.
+    /// It is announced again, for the visits of the undelivered announcement.
     Again(Candidate<'a>),
 }
 
-/// Where every step of a client's visits stands.
+/// The state of every step of a client's visits.
 pub(super) fn all<'a>(context: &Context<'a>) -> All {
     let mut all = All::default();
     let placed = |(id, visit): (_, &'a Appointment)| Some(Placed { id, visit, start: visit.start.as_ref()? });
@@ -84,7 +84,7 @@ pub(super) fn all<'a>(context: &Context<'a>) -> All {
 }
 
 impl All {
-    /// Takes a step of all visits in.
+    /// Adds a step of all visits.
     fn take(&mut self, context: &Context<'_>, rule: &Rule, visits: &[Placed<'_>]) {
         let mut days: Vec<Vec<Candidate<'_>>> = Vec::new();
         for placed in visits {
@@ -120,7 +120,8 @@ impl All {
         self.steps.push(Step { appointment_id, is_open, due_at_ms, reminder, announce });
     }
 
-    /// Decides about the visits of a day: the first for which there is still time leads, and names the others.
+    /// Decides about the visits of a day: the first visit with enough time left gets the reminder, which names the
+    /// others.
     fn resolve(&mut self, context: &Context<'_>, rule: &Rule, day: Vec<Candidate<'_>>) {
         let mut day = day.into_iter();
         while let Some(leader) = day.next() {
@@ -179,7 +180,7 @@ impl Candidate<'_> {
     }
 }
 
-/// Where a step of a visit stands, by itself.
+/// The state of a step of a visit, without the other visits of its day.
 fn standing<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>) -> Standing<'a> {
     match latest(context, rule, placed) {
         None => unsent(context, rule, placed),
@@ -191,7 +192,7 @@ fn standing<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>) -> Stand
     }
 }
 
-/// The latest announcement of a step that holds and names this start of a visit, and the visit that it was made for.
+/// The latest valid announcement of a step that names this start of a visit, and the visit that it was made for.
 fn latest<'c>(context: &Context<'c>, rule: &Rule, placed: Placed<'_>) -> Option<(&'c str, &'c Announced)> {
     let names = |(own, announced): &(&str, &Announced)| {
         let is_own = *own == placed.id && announced.starts_at_ms == placed.start.at_ms;
@@ -204,7 +205,7 @@ fn latest<'c>(context: &Context<'c>, rule: &Rule, placed: Placed<'_>) -> Option<
     context.sent.all().filter(names).max_by_key(|(_, announced)| announced.at_ms)
 }
 
-/// A reminder that is on the topic, with the receipt that tells most of it.
+/// A reminder that is on the topic, with its most informative receipt.
 pub(super) fn sent(announced: &Announced, visit: &Appointment, reason: Option<&str>) -> Reminder {
     let of_reminder = |receipt: &&client::Receipt| receipt.reminder_id == announced.reminder_id;
     let receipts = || visit.receipts.iter().rev().filter(of_reminder);
@@ -224,7 +225,7 @@ pub(super) fn sent(announced: &Announced, visit: &Appointment, reason: Option<&s
     }
 }
 
-/// The latest failure of a reminder that reached the client by no channel.
+/// The latest failure of a reminder that reached the client over no channel.
 pub(super) fn undelivered<'a>(visit: &'a Appointment, reminder_id: &str) -> Option<&'a client::Receipt> {
     let receipts = || visit.receipts.iter().filter(|receipt| receipt.reminder_id == reminder_id);
     let is_reached = receipts().any(|receipt| receipt.received != Received::Failed);
@@ -250,8 +251,8 @@ fn unsent<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>) -> Standin
     settled(context, rule, &candidate, suppressed).map_or(Standing::Open(candidate), Standing::Settled)
 }
 
-/// When to look again at a step that is none of a visit's: when it is due, and soon where it is and the risk could not
-/// be told.
+/// When to evaluate a step again that does not apply to a visit: when it is due, or soon if it is due and the risk is
+/// unknown.
 fn not_meant_until_ms(context: &Context<'_>, rule: &Rule, placed: Placed<'_>) -> i64 {
     let due_at_ms = rule.due_ms(context.policy, placed.start, placed.visit.placed_at_ms);
     let is_unknown = !context.risks.contains_key(placed.id);
@@ -268,7 +269,7 @@ fn again<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>, failure: &c
         let failures = placed.visit.receipts.iter().filter(|receipt| receipt.reminder_id == tried.reminder_id);
         for failed in failures {
             let place = tried.channels.iter().position(|channel| Some(*channel) == failed.channel);
-            // A failure that names no channel, or none of those announced, speaks for all of them.
+            // A failure without a channel, or with one that was not announced, counts for all of them.
             let gone = tried.channels.iter().take(place.map_or(usize::MAX, |place| place + 1));
             gone.for_each(|gone| left.retain(|channel| channel != gone));
         }
@@ -287,7 +288,7 @@ fn again<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>, failure: &c
     settled(context, rule, &candidate, None).map_or(Standing::Again(candidate), Standing::Settled)
 }
 
-/// The visits that an announcement names besides its own, as far as they are still on at the start that it named.
+/// The other visits that an announcement names, if they are still to take place at the start that it named.
 fn still_named(context: &Context<'_>, announced: &Announced) -> Vec<Named> {
     let others = announced.others.iter().filter(|other| other.withdrawn.is_none());
     let on = others.filter_map(|other| {
@@ -298,7 +299,7 @@ fn still_named(context: &Context<'_>, announced: &Announced) -> Vec<Named> {
     on.collect()
 }
 
-/// A reminder of a step, with its times; `before` counts the announcements of it that hold no more.
+/// A reminder of a step, with its times; `before` counts earlier announcements of it that are no longer valid.
 fn candidate<'a>(
     context: &Context<'_>,
     rule: &Rule,
@@ -321,7 +322,8 @@ fn candidate<'a>(
     }
 }
 
-/// When a step that is due at `due_at_ms` is over: when the next one for all is due, at the latest at the start.
+/// When a step that is due at `due_at_ms` is over: when the next step for all levels is due, at the latest at the
+/// start.
 fn expires_at_ms(context: &Context<'_>, placed: Placed<'_>, rule: &Rule, due_at_ms: i64) -> i64 {
     let Placed { visit, start, .. } = placed;
     let due = |rule: &Rule| rule.due_ms(context.policy, start, visit.placed_at_ms);
@@ -330,8 +332,8 @@ fn expires_at_ms(context: &Context<'_>, placed: Placed<'_>, rule: &Rule, due_at_
     next.chain(rule.own_end_ms(due_at_ms)).min().unwrap_or(start.at_ms).min(start.at_ms)
 }
 
-/// The id of the next announcement of a step: counted on from those that hold no more. Where other zone rules give
-/// the same wall-clock time another instant, the id by that count may name the announcement for the one before.
+/// The id of the next announcement of a step, numbered after those that are no longer valid. If other zone rules map
+/// the same wall-clock time to another instant, the id with that number may already name the previous announcement.
 fn unused_id(context: &Context<'_>, placed: Placed<'_>, step: &str, before: u32) -> String {
     let Placed { id, start, .. } = placed;
     let announced = context.sent.of(id);
@@ -341,7 +343,7 @@ fn unused_id(context: &Context<'_>, placed: Placed<'_>, step: &str, before: u32)
     unused.unwrap_or_default()
 }
 
-/// What is already decided about a candidate: why it is not sent, or that its time is over.
+/// What is already decided about a candidate: why it is not sent, or that its time has passed.
 fn settled(
     context: &Context<'_>,
     rule: &Rule,
@@ -358,8 +360,8 @@ fn settled(
     Some(candidate.reminder(rule, candidate.due_at_ms, standing))
 }
 
-/// The channels that may be used: those asked for, else the client's own, else the configured ones; of a client who
-/// was ever asked, those alone that they agree to.
+/// The channels that may be used: the requested ones, or else the client's own, or else the configured ones. If the
+/// client has stored consents, only channels with consent.
 pub(super) fn channels(context: &Context<'_>, asked_for: &[Channel]) -> Vec<Channel> {
     let each_once = |channels: &[Channel], may: &dyn Fn(&Channel) -> bool| {
         let mut once = Vec::new();
@@ -374,7 +376,7 @@ pub(super) fn channels(context: &Context<'_>, asked_for: &[Channel]) -> Vec<Chan
         let wanted = if asked_for.is_empty() { &context.policy.channels_default } else { asked_for };
         return each_once(wanted, &|_| true);
     };
-    // Of two entries for one channel the refusal wins.
+    // Of two entries for one channel, the refusal overrides.
     let refused = |channel: &Channel| consents.iter().any(|other| other.channel == *channel && !other.consent);
     let own: Vec<_> = consents.iter().map(|consent| consent.channel).collect();
     if asked_for.is_empty() {

@@ -1,4 +1,4 @@
-//! When a reminder may go out: not in quiet hours, and not as one too many of a day.
+//! When a reminder may be sent: not in quiet hours, and not above the daily limit.
 
 use super::{Context, MANUAL};
 use crate::view::client::Start;
@@ -6,7 +6,8 @@ use foretell_events::zone;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-/// A wait for another day can end in quiet hours, and those in a day that is full: as often as a step has days.
+/// A wait for another day can end in quiet hours, and quiet hours can end on a day at its limit; each step can wait at
+/// most this many times.
 const LOOKS_MAX: usize = 64;
 
 /// The first instant from `wanted_ms` at which a client may be reminded, and why it is later, where it is.
@@ -15,7 +16,7 @@ pub(super) struct Slot {
     pub(super) reason: Option<&'static str>,
 }
 
-/// The slot of a reminder for a visit; `taken` are the announcements of this very plan.
+/// The slot of a reminder for a visit; `taken` counts the announcements of this very plan.
 pub(super) fn slot(context: &Context<'_>, start: &Start, wanted_ms: i64, taken: u32) -> Slot {
     let Some(zone) = client_zone(context, start) else { return Slot { at_ms: wanted_ms, reason: None } };
     let mut slot = Slot { at_ms: wanted_ms, reason: None };
@@ -34,19 +35,19 @@ pub(super) fn slot(context: &Context<'_>, start: &Start, wanted_ms: i64, taken: 
     slot
 }
 
-/// The zone that a client lives by: their own, else the visit's.
+/// The time zone of a client: their own, or else the visit's.
 fn client_zone(context: &Context<'_>, start: &Start) -> Option<TimeZone> {
     zone::get(context.client.time_zone.as_deref().unwrap_or(&start.zone))
 }
 
-/// Reminders, but those by hand, that the client had on a day.
+/// Reminders that the client had on a day, without on-demand ones.
 fn announced_on(context: &Context<'_>, zone: &TimeZone, day: Date) -> u32 {
     let from_ms = zone::instant_ms(day.at(0, 0, 0, 0), zone);
     let of_day = |at_ms: i64| at_ms >= from_ms && zone::local(at_ms, zone).date() == day;
     context.sent.all().filter(|(_, a)| a.step != MANUAL && of_day(a.at_ms)).count() as u32
 }
 
-/// The end of the quiet hours that `at_ms` lies in, if it lies in any.
+/// The end of the quiet hours that contain `at_ms`, if any do.
 fn quiet_until(context: &Context<'_>, zone: &TimeZone, at_ms: i64) -> Option<i64> {
     let quiet = context.client.quiet_hours.unwrap_or(context.policy.quiet_hours_default);
     zone::quiet::until_ms(at_ms, quiet, zone)

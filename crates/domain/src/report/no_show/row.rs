@@ -1,34 +1,34 @@
-//! How visits with something in common went: a row of the report, and the count that it is made of.
+//! How visits with a common property ended: a row of the report, and the counts that it is computed from.
 
 use super::said::Said;
 use crate::score::metrics::wilson;
 use crate::view::client::{Appointment, Status};
 use serde::{Deserialize, Serialize};
 
-/// Visits with something in common.
+/// Visits with a common property.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// What.
+    /// The property.
     pub name: String,
-    /// Visits of which it is known whether somebody came.
+    /// Visits with a known outcome: kept or missed.
     pub known: u64,
-    /// Those that nobody came to.
+    /// Visits that the client missed.
     pub missed: u64,
-    /// `missed / known`; none where none is known.
+    /// `missed / known`; none if no outcome is known.
     pub rate: Option<f64>,
-    /// Between what it lies with a confidence of 95 %.
+    /// The bounds of the rate with a confidence of 95 %.
     pub interval: Option<(f64, f64)>,
-    /// Mean of what was said last of those that are known; none where nothing was said of any.
+    /// Mean of the last scores of the known visits; none if none of them has a score.
     pub expected: Option<f64>,
-    /// Visits that clients called off within 24 hours of their start.
+    /// Visits that clients cancelled within 24 hours before their start or later.
     pub late_cancelled: u64,
-    /// Visits that were called off earlier, or by the business.
+    /// Visits that were cancelled earlier, or by the business.
     pub cancelled: u64,
-    /// Visits that nobody has said anything of since.
+    /// Past visits without a reported outcome.
     pub unknown: u64,
 }
 
-/// What became of a visit.
+/// How a visit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Attended,
@@ -39,7 +39,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    /// What the row says of a visit that has begun; none of one that was entered in error.
+    /// The outcome of a visit that has begun, according to its row; none for a visit that was entered in error.
     pub(super) fn of(appointment: &Appointment) -> Option<Self> {
         Some(match appointment.status {
             Status::Attended => Self::Attended,
@@ -56,7 +56,7 @@ impl Outcome {
     }
 }
 
-/// Visits on their way to a [`Row`].
+/// The counts from which a [`Row`] is computed.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Count {
     pub(super) attended: u64,

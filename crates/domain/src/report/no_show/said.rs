@@ -1,21 +1,21 @@
-//! What was said of a visit before it began: in an answer, or in a reminder.
+//! The risks of a visit before it began: from an answer, or from a reminder.
 
 use crate::decision::id::Id;
 use crate::score::Level;
 use foretell_events::codec::parse_rfc3339;
 use serde::Deserialize;
 
-/// A risk that was said of a visit.
+/// A risk of a visit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Said {
     pub(super) at_ms: i64,
     pub(super) score: f64,
     pub(super) level: Level,
-    /// Of the models of the [`Tally`](super::Tally), where it was asked for.
+    /// An index into the models of the [`Tally`](super::Tally), if it was requested.
     pub(super) model: u16,
 }
 
-/// All that was said of a visit before it began.
+/// All risks of a visit before it began.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Heard {
     pub(super) asked: Option<Said>,
@@ -30,14 +30,14 @@ impl Heard {
     }
 }
 
-/// Takes what is later; of the same instant, what comes later.
+/// Keeps the later risk; at the same instant, the one that comes later.
 pub(super) fn later(slot: &mut Option<Said>, said: Said) {
     if slot.is_none_or(|before| said.at_ms >= before.at_ms) {
         *slot = Some(said);
     }
 }
 
-/// A decision about a booked visit, as far as it is read.
+/// The fields of a decision about a booked visit that are read.
 #[derive(Deserialize)]
 pub(super) struct Decided {
     pub(super) id: String,
@@ -67,7 +67,7 @@ pub(super) struct Placed {
 }
 
 impl Decided {
-    /// The appointment, its start and what was said of it; none where no booked visit was scored.
+    /// The appointment, its start and its risk; none if no booked visit was scored.
     pub(super) fn said(self) -> Option<(String, i64, Said)> {
         let at_ms = Id::parse(&self.id)?.at_ms();
         let starts_at_ms = parse_rfc3339(&self.visit?.starts_at).ok()?;
@@ -80,7 +80,7 @@ pub(super) fn level(name: &str) -> Option<Level> {
     [Level::Low, Level::Medium, Level::High].into_iter().find(|level| level.name() == name)
 }
 
-/// The visit of whose client this is the key, `tenant:client_id`.
+/// The visit of the client with this key, `tenant:client_id`.
 pub(super) fn visit(key: &[u8], appointment_id: &str, starts_at_ms: i64) -> u128 {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     for part in [key, appointment_id.as_bytes(), &starts_at_ms.to_le_bytes()] {

@@ -1,4 +1,4 @@
-//! What is counted of rows that are folded from events, and of what was said before.
+//! Counts of rows that are folded from events, and of the risks before them.
 
 use super::*;
 use crate::decision::id::Id;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 const NOW_MS: i64 = 1_772_359_200_000;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
-/// What is reported on: the ten days before.
+/// The reported period: the ten days before.
 const WINDOW: Range<i64> = NOW_MS - 10 * DAY_MS..NOW_MS;
 
 fn event(kind: &str, at_ms: i64, data: &Value) -> Event {
@@ -22,7 +22,7 @@ fn event(kind: &str, at_ms: i64, data: &Value) -> Event {
     decode_structured(&event, Defaults { tenant: "t", time_ms: 0 }).unwrap().event
 }
 
-/// What happened to an appointment: `booked` so many days ahead, and what came later.
+/// The history of an appointment: `booked` a number of days ahead, and later events.
 struct Story {
     id: &'static str,
     starts_at_ms: i64,
@@ -34,7 +34,7 @@ const fn story(id: &'static str, starts_at_ms: i64, lead_days: i64, then: &'stat
     Story { id, starts_at_ms, lead_days, then }
 }
 
-/// The row of a client of whom these stories are told; times of what came later are from the start.
+/// The row of a client with these stories; times of later events are relative to the start.
 fn client(stories: &[Story]) -> Client {
     let (fold, mut client) = (Appointments::default(), Client::default());
     let mut take = |event: &Event| drop(fold.fold(&mut client, event, Place { partition: 0, offset: 0 }));
@@ -79,7 +79,7 @@ fn row<'a>(rows: &'a [Row], name: &str) -> &'a Row {
     rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{name}: {rows:?}"))
 }
 
-/// Known, missed, called off late, called off early, unknown.
+/// Known, missed, cancelled late, cancelled early, unknown.
 fn counts(row: &Row) -> [u64; 5] {
     [row.known, row.missed, row.late_cancelled, row.cancelled, row.unknown]
 }
@@ -96,7 +96,8 @@ fn each_visit_is_of_one_class_and_of_the_bucket_of_its_lead() {
         story("deleted", at(2), 5, &[("missed", HOUR_MS), ("deleted", 2 * HOUR_MS)]),
         story("unknown", at(1), 95, &[("confirmed", -HOUR_MS)]),
         story("moved", at(4), 6, &[("rescheduled", -HOUR_MS), ("missed", 25 * HOUR_MS)]),
-        // Moved after its outcome, a day ahead: that stays with the client, and this row knows one visit of the two.
+        // Moved after its outcome, a day ahead: the outcome stays with the client, and this row has only one of the two
+        // visits.
         story("again", at(5), 1, &[("missed", HOUR_MS), ("rescheduled", 2 * HOUR_MS), ("attended", 26 * HOUR_MS)]),
         story("first", WINDOW.start, 7, &[("attended", HOUR_MS)]),
         story("before", WINDOW.start - 1, 7, &[("missed", HOUR_MS)]),
@@ -141,13 +142,13 @@ fn what_was_said_last_before_the_start_is_judged() {
     for said in [
         decision("a", start, start - 9 * HOUR_MS, (0.1, "low")),
         decision("a", start, start - 5 * HOUR_MS, (0.2, "medium")),
-        // Written late, and made before.
+        // Written late, but made before.
         decision("a", start, start - 8 * HOUR_MS, (0.3, "low")),
-        // When it had begun, nothing was to be said any more.
+        // After the start, a risk no longer counts.
         decision("a", start, start, (0.9, "low")),
         decision("b", start, start - HOUR_MS, (0.6, "high")),
         decision("late", start, start - 2 * HOUR_MS, (0.7, "high")),
-        // Of a start that was moved, of a visit to come, and of one that nobody knows.
+        // For a start that was moved, for a future visit, and for one that does not exist.
         decision("b", start - HOUR_MS, start - 3 * HOUR_MS, (0.9, "high")),
         decision("a", NOW_MS + 1, NOW_MS, (0.9, "high")),
         decision("z", start, start - HOUR_MS, (0.9, "high")),
@@ -158,12 +159,12 @@ fn what_was_said_last_before_the_start_is_judged() {
     ] {
         tally.decision(&said).unwrap();
     }
-    // The reminder of `a` is older than what was asked, that of `b` newer; nothing but a step is known of `c`.
+    // The reminder of `a` is older than the requested score, that of `b` newer; `c` has only a step.
     tally.reminder(&reminder("a", start, start - 6 * HOUR_MS, "72h", Some((0.4, "high")))).unwrap();
     tally.reminder(&reminder("b", start, start - HOUR_MS / 2, "24h", Some((0.5, "medium")))).unwrap();
     tally.reminder(&reminder("c", start, start - HOUR_MS, "24h", None)).unwrap();
     tally.client("t:c", &client(&stories));
-    // The same ids of somebody else.
+    // The same ids of another client.
     tally.client("t:d", &client(&[story("a", start, 3, &[("missed", HOUR_MS)])]));
     let report = tally.report(0);
     assert_eq!((report.elsewhere, report.unreadable), (2, 2));
@@ -175,7 +176,7 @@ fn what_was_said_last_before_the_start_is_judged() {
         let row = row(&report.by_level, name);
         assert_eq!((counts(row), row.expected), (expected, mean), "{name}");
     }
-    // Said 0.2 of a missed visit and 0.5 of a kept one.
+    // Scores: 0.2 for a missed visit and 0.5 for a kept one.
     let Metrics { cases, positives, brier, log_loss, roc_auc, ece } = report.last.metrics;
     assert_eq!((cases, positives, roc_auc), (2, 1, Some(0.0)));
     assert!((brier.unwrap() - (0.64 + 0.25) / 2.0).abs() < 1e-12, "{brier:?}");
@@ -203,16 +204,16 @@ fn visits_are_told_apart_by_the_reminders_that_they_got() {
         ("b", "24h", at(24)),
         ("c", "24h", at(24)),
         ("c", "72h", at(72)),
-        // Announced twice, as an id may be after a loss: one step.
+        // Announced twice, which can happen to an id after a loss: one step.
         ("c", "72h", at(71)),
         ("d", "72h", at(72)),
         ("d", "24h", at(24)),
-        // Too late to be a reminder of anything.
+        // Too late to be a reminder.
         ("a", "manual", start),
     ] {
         tally.reminder(&reminder(visit, start, at_ms, step, Some((0.3, "medium")))).unwrap();
     }
-    // One message that names another visit as well: its risk is that of the first.
+    // A message that also names another visit: its risk is that of the first.
     let mut both = reminder("d", start, at(4), "manual", None);
     let Fact::Reminder(ReminderFact::Due(due)) = &mut both.fact else { panic!("{both:?}") };
     let named = |id: &str| json!({"appointment_id": id, "starts_at": rfc3339(start), "local_start": "x"});
@@ -244,7 +245,7 @@ fn limits_are_kept_and_said() {
     assert_eq!(tally.decision(&said), Err(TooMany));
     let said = decision("a", WINDOW.end, start, (0.1, "low"));
     assert_eq!(tally.decision(&said), Ok(()), "what is not asked for takes no room");
-    // More steps than have bits, and more sets than have rows.
+    // More steps than bits, and more sets than rows.
     let mut tally = Tally::new(WINDOW);
     for n in 0..STEPS_MAX + 9 {
         tally.reminder(&reminder("a", start, start - 1, &format!("s{n:02}"), None)).unwrap();

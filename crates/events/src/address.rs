@@ -1,32 +1,32 @@
-//! What kind of address it is, which address stands for its place, and how much of it names a household.
+//! The kind of an address, the address that is used for its place, and the part of it that identifies a household.
 //!
 //! | addresses | looked up | on deny lists | why |
 //! |---|---|---|---|
 //! | public | yes | as listed | |
 //! | IPv4-mapped (`::ffff:0:0/96`), NAT64 (`64:ff9b::/96`), 6to4 (`2002::/16`) | the IPv4 address inside | as it is, or the one inside | they are spellings of an IPv4 address, or tunnels that end at one |
-//! | documentation (`192.0.2.0/24` and the like, `2001:db8::/32`, `3fff::/20`) | yes | as listed | nobody comes from them, so an entry of a file that names one is meant: examples and tests |
-//! | private, loopback, link-local, of carriers (`100.64.0.0/10`), unspecified | no | only where a part of their block is listed | they mean another network to everybody; public deny lists name the whole blocks as bogons, for routers, and would hit every login from inside |
-//! | multicast, reserved, benchmarks, Teredo | no | as listed | no login comes from them; Teredo's inner address is the client's own word |
+//! | documentation (`192.0.2.0/24` and the like, `2001:db8::/32`, `3fff::/20`) | yes | as listed | no login comes from them, so an entry for one in a file is intended: examples and tests |
+//! | private, loopback, link-local, of carriers (`100.64.0.0/10`), unspecified | no | only where a part of their block is listed | they mean a different network to each host; public deny lists name the whole blocks as bogons, for routers, and would hit every login from inside |
+//! | multicast, reserved, benchmarks, Teredo | no | as listed | no login comes from them; Teredo's inner address is claimed by the client |
 //!
 //! On an allow list every address is as listed.
 //!
-//! An IPv4 address is one household's, or that of the many behind a gateway. An IPv6 host has a whole /64 and changes
+//! An IPv4 address belongs to one household, or to the many behind a gateway. An IPv6 host has a whole /64 and changes
 //! the lower half of its address every day (RFC 8981), so the /64 is what corresponds to an IPv4 address: the
-//! [household]. Providers give a home a /56 or more (RFC 6177), whose /64s are its separate networks; and a /48 is
-//! about what a /24 is among IPv4 addresses. `view::feature` counts at each of them.
+//! [household]. Providers assign a home a /56 or more (RFC 6177), whose /64s are its separate networks; and a /48
+//! corresponds roughly to a /24 of IPv4 addresses. `view::feature` counts at each of them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A kind of address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It can be anybody's on the internet.
+    /// It can belong to any host on the internet.
     Public,
-    /// It is for examples.
+    /// It is reserved for examples.
     Documentation,
-    /// It means another host in every network: private, loopback, link-local, of carriers, unspecified.
+    /// It means a different host in every network: private, loopback, link-local, of carriers, unspecified.
     Local,
-    /// Nobody logs in from it.
+    /// No login comes from it.
     Reserved,
 }
 
@@ -56,13 +56,13 @@ pub fn class(ip: IpAddr) -> Class {
     }
 }
 
-/// The address whose place is that of `ip`, the same for all of a household; none where it has none.
+/// The address whose place is looked up for `ip`, the same for all addresses of a household; none if it has no place.
 pub fn placed(ip: IpAddr) -> Option<IpAddr> {
     let ip = household(ip);
     matches!(class(ip), Class::Public | Class::Documentation).then_some(ip)
 }
 
-/// The IPv4 address that an IPv6 address stands for, or the address itself.
+/// The IPv4 address that an IPv6 address represents, or the address itself.
 pub fn inner(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V6(v6) => embedded(v6).map_or(ip, IpAddr::V4),
@@ -70,15 +70,15 @@ pub fn inner(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// The blocks of IPv6 addresses that stand for an IPv4 address: mapped, NAT64, 6to4.
+/// The blocks of IPv6 addresses that represent IPv4 addresses: mapped, NAT64, 6to4.
 const TRANSLATED: [(Ipv6Addr, u8); 3] = [
     (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96),
     (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
     (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
 ];
 
-/// What of an address names the household behind it: the IPv4 address, also where an IPv6 address stands for one, or the
-/// first address of the /64.
+/// The part of an address that identifies the household: the IPv4 address, also if an IPv6 address represents one, or
+/// the first address of the /64.
 pub fn household(ip: IpAddr) -> IpAddr {
     match inner(ip) {
         IpAddr::V4(ip) => IpAddr::V4(ip),
@@ -88,8 +88,9 @@ pub fn household(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// How many leading bits of an IPv6 address name a household: 64, and all 128 where no /64 is anybody's network, which are
-/// the first one of all (`::1`) and those of a translator's own prefix (RFC 8215), whose last bits are an IPv4 address.
+/// How many leading bits of an IPv6 address identify a household: 64, or all 128 if the /64 is not one network: the
+/// very first /64 (`::1`) and those of the local-use translation prefix (RFC 8215), whose last bits are an IPv4
+/// address.
 pub const fn household_bits(ip: Ipv6Addr) -> u32 {
     match ip.segments() {
         [0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => 128,
@@ -97,14 +98,14 @@ pub const fn household_bits(ip: Ipv6Addr) -> u32 {
     }
 }
 
-/// The block of addresses that stand for IPv4 ones, as network and prefix length, that an address is in.
+/// The translation block that contains an address, as network and prefix length.
 pub fn translation(ip: Ipv6Addr) -> Option<(Ipv6Addr, u8)> {
     let is_within = |(network, length): &(Ipv6Addr, u8)| (ip.to_bits() ^ network.to_bits()) >> (128 - length) == 0;
     TRANSLATED.into_iter().find(is_within)
 }
 
 fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    // It is in the 32 bits behind the prefix.
+    // It is in the 32 bits after the prefix.
     let (_, length) = translation(ip)?;
     Some(Ipv4Addr::from_bits((ip.to_bits() >> (96 - length)) as u32))
 }
@@ -116,7 +117,7 @@ fn class_v4(ip: Ipv4Addr) -> Class {
     }
     match (a, b, c) {
         (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => Class::Documentation,
-        // IETF protocol assignments, benchmarks, multicast, and what is reserved for ever.
+        // IETF protocol assignments, benchmarks, multicast, and permanently reserved blocks.
         (192, 0, 0) | (198, 18..=19, _) | (224.., _, _) => Class::Reserved,
         _ => Class::Public,
     }
@@ -128,7 +129,7 @@ fn class_v6(ip: Ipv6Addr) -> Class {
     }
     match (ip.segments()[0], ip.segments()[1]) {
         (0x2001, 0xdb8) | (0x3fff, 0..=0xfff) => Class::Documentation,
-        // Teredo, and all that is not yet given out as global unicast.
+        // Teredo, and everything that is not yet assigned as global unicast.
         (0x2001, 0) | (..=0x1fff | 0x4000.., _) => Class::Reserved,
         _ => Class::Public,
     }

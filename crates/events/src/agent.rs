@@ -1,4 +1,4 @@
-//! What a user agent says of itself: browser, system and kind of device, by the rules of uap-core.
+//! Browser, system and kind of device of a user agent, by the rules of uap-core.
 //!
 //! ```text
 //!   user_agent ─► memo ─► uap-core's rules ─► browser "Chrome Mobile 46.0.2490"   filled in where the
@@ -6,14 +6,14 @@
 //!                                       └──► device  mobile|tablet|desktop|bot    it has, wins
 //! ```
 //!
-//! The rules are data that many people keep (`uap-core/README.md` says which version is compiled in, and under what
-//! licence), and their own project's parser reads them. Which programs are no person's, [`programs`] says. What is
-//! parsed is never written to the log: it follows from the string, so a record is [completed](complete) whenever it is
-//! read for a fold, and a request when it is scored.
-//! Newer rules give other rows from the same log; [`rules`] therefore belongs to the views' fingerprint.
+//! The rules are data that many people maintain (`uap-core/README.md` documents the compiled version and its licence),
+//! and the parser of the same project applies them. [`programs`] determines which user agents are programs instead of
+//! people. The parsed parts are never written to the log: they follow from the string, so a record is
+//! [completed](complete) when it is read for a fold, and a request when it is scored. Newer rules result in different
+//! rows from the same log; [`rules`] is therefore part of the views' fingerprint.
 //!
-//! Parsing takes tens of microseconds and the same few thousand strings come again and again, so what was parsed
-//! is kept. The memo cannot be seen from outside: with it or without it the answer is the same.
+//! Parsing takes tens of microseconds and the same few thousand strings come again and again, so the results are
+//! cached. The cache has no visible effect: the result is the same with it and without it.
 
 mod programs;
 
@@ -23,16 +23,16 @@ use moka::sync::Cache;
 use std::sync::{Arc, LazyLock};
 use ua_parser::{Extractor, Regexes, os, user_agent};
 
-/// Bytes of strings whose parts are remembered; about ten thousand strings as browsers send them.
+/// Bytes of the strings whose parts are cached; about ten thousand strings of browsers.
 const MEMO_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// What an entry of the memo takes besides its string.
+/// Bytes of a cache entry in addition to its string.
 const MEMO_ENTRY_BYTES: usize = 256;
-/// Raised whenever the same string is read otherwise by the same rules.
+/// Raised whenever the same rules read the same string differently.
 const READING_VERSION: u32 = 2;
 /// The rules of uap-core, as JSON.
 const RULES: &str = include_str!("agent/uap-core/regexes.json");
 
-/// The parts of a user agent; what is not recognised is absent.
+/// The parts of a user agent; unrecognised parts are `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Agent {
     /// Family and up to three numbers of its version, as in `Chrome Mobile 46.0.2490`.
@@ -41,7 +41,7 @@ pub struct Agent {
     pub os: Option<String>,
     /// See [`Device`].
     pub device: Option<Device>,
-    /// Whether it names a program that people do not log in with: a library, a tool, a crawler, a driven browser.
+    /// Whether it names a program that people do not log in with: a library, a tool, a crawler, an automated browser.
     pub scripted: bool,
 }
 
@@ -50,11 +50,11 @@ pub struct Agent {
 pub enum Device {
     /// A phone.
     Mobile,
-    /// A tablet, as far as it says so.
+    /// A tablet, if the user agent identifies it as one.
     Tablet,
     /// A computer.
     Desktop,
-    /// No person's device at all.
+    /// Not a person's device.
     Bot,
 }
 
@@ -70,7 +70,7 @@ impl Device {
     }
 }
 
-/// Names the rules: equal names read equal parts from equal strings.
+/// The name of the rules: equal names mean equal parts for equal strings.
 pub fn rules() -> &'static str {
     static NAME: LazyLock<String> = LazyLock::new(|| {
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
@@ -80,7 +80,7 @@ pub fn rules() -> &'static str {
     &NAME
 }
 
-/// Fills in what an attempt lacks and its user agent says; what is there, stays.
+/// Fills in the missing parts of an attempt from its user agent; existing values stay.
 pub fn complete(attempt: &mut Attempt) {
     let Some(user_agent) = attempt.user_agent.as_deref() else { return };
     let is_complete = attempt.browser.is_some() && attempt.os.is_some() && attempt.device_type.is_some();
@@ -99,15 +99,15 @@ fn fill(field: &mut Option<String>, text: Option<&str>) {
     }
 }
 
-/// Whether an attempt was made by a program: its user agent is empty or names one, or it is said to be a bot's.
+/// Whether a program made an attempt: its user agent is empty or names a program, or its device type is a bot.
 ///
-/// A user agent that was not sent along says nothing.
+/// An attempt without a user agent is not considered a program's.
 pub fn is_scripted(attempt: &Attempt) -> bool {
     let says_so = attempt.user_agent.as_deref().is_some_and(|text| text.trim().is_empty() || read(text).scripted);
     says_so || attempt.device_type.as_deref() == Some(Device::Bot.name())
 }
 
-/// The parts of a user agent, of which the first [`USER_AGENT_KEPT_BYTES`] are read.
+/// The parts of a user agent; only its first [`USER_AGENT_KEPT_BYTES`] are read.
 pub fn read(user_agent: &str) -> Arc<Agent> {
     static MEMO: LazyLock<Cache<Box<str>, Arc<Agent>, hashbrown::DefaultHashBuilder>> = LazyLock::new(|| {
         Cache::<Box<str>, Arc<Agent>>::builder()
@@ -123,7 +123,7 @@ pub fn read(user_agent: &str) -> Arc<Agent> {
     })
 }
 
-/// The parts of a user agent, parsed anew: for those who measure what that takes.
+/// The parts of a user agent, parsed without the cache, for measurements of the parser.
 pub fn parse(user_agent: &str) -> Agent {
     let Some(rules) = RULES_COMPILED.as_ref() else { return Agent::default() };
     let user_agent = cut(user_agent, USER_AGENT_KEPT_BYTES);
@@ -139,13 +139,13 @@ pub fn parse(user_agent: &str) -> Agent {
     }
 }
 
-/// Compiles the rules, which takes some tenths of a second; otherwise whoever reads the first string waits for it.
+/// Compiles the rules, which takes some tenths of a second; otherwise the first request with a user agent waits for it.
 pub fn warm() {
     LazyLock::force(&RULES_COMPILED);
     programs::warm();
 }
 
-/// None only for rules that cannot be compiled, which a test would have found: then nothing is recognised.
+/// None only if the rules cannot be compiled, which a test would have found: then nothing is recognised.
 static RULES_COMPILED: LazyLock<Option<Extractor<'static>>> = LazyLock::new(|| {
     let rules: Regexes<'static> = serde_json::from_str(RULES).ok()?;
     rules.try_into().ok()
@@ -159,8 +159,8 @@ fn os_label(found: &os::ValueRef<'_>) -> Option<String> {
     label(&found.os, [found.major.as_deref(), found.minor.as_deref(), found.patch.as_deref()])
 }
 
-/// A family and its version: up to three numbers, as in the public data set, because the fourth changes with
-/// every update and would make each of them a browser that nobody has seen.
+/// A family and its version: up to three numbers, as in the public data set, because the fourth changes with every
+/// update and would make each update a browser that was never seen before.
 fn label(family: &str, version: [Option<&str>; 3]) -> Option<String> {
     let numbers: Vec<_> = version.into_iter().map_while(|part| part.filter(|part| !part.is_empty())).collect();
     let whole = if numbers.is_empty() { family.to_owned() } else { format!("{family} {}", numbers.join(".")) };
@@ -168,7 +168,7 @@ fn label(family: &str, version: [Option<&str>; 3]) -> Option<String> {
     (!label.is_empty()).then(|| label.to_owned())
 }
 
-/// What the rules found, for deciding what kind of thing it is.
+/// The result of the rules, from which the kind of device is determined.
 struct Said<'a> {
     text: &'a str,
     browser: &'a str,
@@ -177,8 +177,8 @@ struct Said<'a> {
 }
 
 impl Said<'_> {
-    /// In this order: programs; tablets, which else look like phones; phones; computers. Anything else, as
-    /// televisions and consoles, is of no kind, and that level of the likelihood stays out.
+    /// In this order: programs; tablets, which otherwise look like phones; phones; computers. Anything else, such as
+    /// televisions and consoles, has no kind, and that level of the likelihood is not used.
     fn device(&self) -> Option<Device> {
         if self.is_scripted() {
             return Some(Device::Bot);
@@ -188,7 +188,7 @@ impl Said<'_> {
         if says(&["TV", "BRAVIA", "CrKey", "PlayStation", "Xbox", "Nintendo"]) {
             return None;
         }
-        // Browsers on Android tell tablets apart by leaving out "Mobile"; apps leave it out everywhere.
+        // Browsers on Android mark tablets by omitting "Mobile"; apps always omit it.
         let is_bare_android = self.system == "Android" && self.text.starts_with("Mozilla/") && !says(&["Mobi"]);
         if self.device.starts_with("iPad")
             || says(&["iPad", "Tablet", "PlayBook", "Kindle", "Silk/"])
@@ -212,7 +212,7 @@ impl Said<'_> {
     }
 }
 
-/// The beginning of a text, cut between characters.
+/// The beginning of a text, cut at a character boundary.
 fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }

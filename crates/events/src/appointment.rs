@@ -14,7 +14,7 @@ event_types! {
         Booked(Box<Booking>) = "foretell.appointment.booked",
         /// An appointment has another start.
         Rescheduled(Box<Booking>) = "foretell.appointment.rescheduled",
-        /// The client confirmed that they will come.
+        /// The client confirmed the visit.
         Confirmed(Visit) = "foretell.appointment.confirmed",
         /// The client came.
         Attended(Visit) = "foretell.appointment.attended",
@@ -34,7 +34,7 @@ event_types! {
         ReminderDelivered(Box<Feedback>) = "foretell.reminder.delivered",
         /// A reminder did not reach the client.
         ReminderFailed(Box<Feedback>) = "foretell.reminder.failed",
-        /// The client answered a reminder: they will come.
+        /// The client confirmed the visit in response to a reminder.
         ReminderConfirmed(Box<Feedback>) = "foretell.reminder.confirmed_by_client",
     }
 }
@@ -44,7 +44,7 @@ event_types! {
 /// Both keep what is needed to derive the instant again with other zone rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartsAt {
-    /// RFC 3339 with an offset; the zone may be named beside it.
+    /// RFC 3339 with an offset; the zone may be given in addition.
     Instant {
         /// The instant.
         at_ms: i64,
@@ -65,7 +65,7 @@ pub enum StartsAt {
 pub struct Booking {
     /// The appointment.
     pub appointment_id: String,
-    /// Whose it is.
+    /// The client.
     pub client_id: String,
     /// When the visit begins.
     pub starts_at: StartsAt,
@@ -73,13 +73,13 @@ pub struct Booking {
     pub duration_minutes: Option<u32>,
     /// Where.
     pub location_id: Option<String>,
-    /// With whom.
+    /// The practitioner.
     pub practitioner_id: Option<String>,
-    /// What for.
+    /// The service, such as a treatment.
     pub service: Option<String>,
     /// When it was booked, if not at the event's time.
     pub booked_at_ms: Option<i64>,
-    /// What the tenant knows besides: strings, numbers, booleans.
+    /// Further attributes from the tenant: strings, numbers, booleans.
     pub attributes: BTreeMap<String, Scalar>,
 }
 
@@ -95,16 +95,16 @@ pub enum Scalar {
     Text(String),
 }
 
-/// A fact about an appointment that needs nothing else.
+/// A fact about an appointment without further data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
     /// The appointment.
     pub appointment_id: String,
-    /// Whose it is.
+    /// The client.
     pub client_id: String,
 }
 
-/// Who called an appointment off.
+/// Who cancelled an appointment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelledBy {
@@ -119,11 +119,11 @@ pub enum CancelledBy {
 pub struct Cancellation {
     /// The appointment.
     pub appointment_id: String,
-    /// Whose it is.
+    /// The client.
     pub client_id: String,
     /// Why.
     pub reason: Option<String>,
-    /// By whom.
+    /// Who cancelled it.
     pub by: Option<CancelledBy>,
 }
 
@@ -172,7 +172,7 @@ pub struct Consent {
     pub address_ref: Option<String>,
 }
 
-/// Minutes after local midnight between which nothing is sent; equal: no quiet hours.
+/// Minutes after local midnight between which nothing is sent; equal values mean no quiet hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuietHours {
@@ -182,15 +182,15 @@ pub struct QuietHours {
     pub to_minute: u16,
 }
 
-/// A field of an update: not named, named as `null`, or given.
+/// A field of an update: missing, `null`, or with a value.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Change<T> {
-    /// Keeps what it was.
+    /// Keeps the previous value.
     #[default]
     Keep,
-    /// Forgets what it was.
+    /// Removes the previous value.
     Clear,
-    /// Takes this.
+    /// Sets this value.
     Set(T),
 }
 
@@ -207,7 +207,7 @@ pub struct ClientUpdate {
     pub channels: Change<Vec<Consent>>,
     /// When not to send.
     pub quiet_hours: Change<QuietHours>,
-    /// What the tenant knows besides.
+    /// Further attributes from the tenant.
     pub attributes: Change<BTreeMap<String, Scalar>>,
 }
 

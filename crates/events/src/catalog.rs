@@ -1,7 +1,7 @@
-//! The catalogue: which types of events there are, in which topic each lives, and the schema of its data.
+//! The catalogue: the event types, the topic of each, and the schema of its data.
 //!
-//! The files under `catalog/` are what other systems read. The binary carries the same files, so that documents and
-//! error messages speak of exactly what the codec reads; a test holds the two against each other.
+//! Other systems read the files under `catalog/`. The binary contains the same files, so that documents and error
+//! messages describe exactly what the codec reads; a test compares the two.
 
 use crate::fact::event_type;
 use crate::suggest;
@@ -12,7 +12,7 @@ use crate::{Fact, Topic};
 pub struct Type {
     /// The CloudEvents `type`.
     pub name: &'static str,
-    /// Where its records live.
+    /// The topic of its records.
     pub topic: Topic,
     /// JSON Schema 2020-12 of its data.
     pub schema: &'static str,
@@ -23,11 +23,11 @@ pub fn types() -> impl Iterator<Item = &'static Type> {
     Fact::TYPES.into_iter().flatten()
 }
 
-/// What is written of every score. It is no fact and folded into nothing, so the codec of events does not read it:
-/// [`foretell_domain::decision::made`] writes and reads it.
+/// The event type of decision records. It is not a fact and not folded, so the codec of events does not read it:
+/// `foretell_domain::decision::made` writes and reads it.
 pub const DECISION: Type = event_type!(Topic::Decisions, "foretell.decision.made");
 
-/// `catalog/topics.toml`: topics, their keys and their types, described.
+/// `catalog/topics.toml`: descriptions of topics, their keys and their types.
 pub const TOPICS: &str = include_str!("../../../catalog/topics.toml");
 
 /// JSON Schema 2020-12 of a policy for logins, as tenants write it.
@@ -41,10 +41,10 @@ pub fn find(name: &str) -> Option<&'static Type> {
     types().find(|known| known.name == name)
 }
 
-/// The known type that an unknown name most resembles, if any does.
+/// The known type that is most similar to an unknown name, if any is.
 pub fn suggest(name: &str) -> Option<&'static str> {
     const NAME_BYTES_MAX: usize = 128;
-    // All names begin alike.
+    // All names begin with the same text.
     const ALIKE_MIN: f64 = 0.85;
     if name.len() > NAME_BYTES_MAX {
         return None;

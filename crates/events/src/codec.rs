@@ -1,4 +1,4 @@
-//! Bytes to [`Event`], once, and events to bytes.
+//! Decodes bytes to [`Event`], once, and encodes events to bytes.
 //!
 //! ```text
 //!   record ── headers ce_*, body ────┐
@@ -8,24 +8,25 @@
 //!                                  └───────► data ──► fact ──────┘
 //! ```
 //!
-//! Events are CloudEvents 1.0 in JSON, in binary or structured mode; binary is written. An event is read to its end
-//! and every fault is reported, each with its place; unknown fields of the data are never faults. Behind this module
-//! nothing checks an event again. All of it is pure: no clock, no I/O, no panic whatever the bytes are.
+//! Events are CloudEvents 1.0 in JSON, in binary or structured mode; binary is written. An event is read to its end and
+//! every fault is reported with its place; unknown fields of the data are never faults. After this module no code
+//! checks an event again. All of it is pure: no clock, no I/O, and no panic for any bytes.
 //!
-//! There are two readings. What comes in ([`decode_structured`], [`decode_binary`]) is held to the letter of
-//! CloudEvents (`letter`) and names no member of JSON twice ([`json`]). What is in the log ([`decode`]) was taken
-//! before and is read as it was then: of a doubled member the last one counts, and what is no attribute is ignored.
+//! There are two readings. Incoming events ([`decode_structured`], [`decode_binary`]) must follow CloudEvents strictly
+//! (`letter`) and have no duplicate members in JSON ([`json`]). Records in the log ([`decode`]) were accepted before
+//! and are read as they were then: the last of duplicate members counts, and names that are not attributes are ignored.
 //!
-//! Decisions that the schemas cannot show:
-//! - `subject` is written and not read: user or client are in the data, and two truths would have to be compared.
-//! - Without `time` an event happened when it arrived: at its record's timestamp, or when HTTP took it.
-//! - `data_base64` is the JSON of the data as bytes, whatever mode an SDK was in when it wrote it so.
+//! Decisions that the schemas cannot express:
+//! - `subject` is written and not read: the user or client is in the data, and two sources would have to be compared.
+//! - An event without `time` happened when it arrived: at its record's timestamp, or when the HTTP request was
+//!   received.
+//! - `data_base64` contains the JSON of the data as bytes, whichever mode of an SDK produced it.
 //! - Without `content-type` a record with attributes in its headers is binary, and one whose value has `specversion`
 //!   is structured.
-//! - An optional text that is empty is absent, save a user agent, whose emptiness means something.
-//! - A record that is read gets browser, system and kind of device from its user agent where it has none
-//!   ([`agent::complete`]); an event on its way into the log does not, because better rules may come.
-//! - A user agent is kept up to [`bounds::USER_AGENT_KEPT_BYTES`]; zone names get the letter case of the database.
+//! - An optional text that is empty counts as missing, except a user agent, because an empty one has a meaning.
+//! - A record that is read gets missing browser, system and kind of device from its user agent ([`agent::complete`]);
+//!   an event that is written to the log does not, because the rules may improve.
+//! - A user agent is truncated to [`bounds::USER_AGENT_KEPT_BYTES`]; zone names get the letter case of the database.
 
 mod attributes;
 pub mod bounds;
@@ -58,32 +59,32 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// An event and the data that it came with, for passing on what this version does not know.
+/// An event and its original data, so that fields unknown to this version are passed on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
-    /// What was understood.
+    /// The typed event.
     pub event: Event,
     /// The data as it was sent, unknown fields included.
     pub data: Map<String, Value>,
     /// Extension attributes other than `tenant`, at most [`bounds::EXTENSIONS_MAX`], as texts.
     pub extensions: Vec<(String, String)>,
-    /// How many extension attributes were left out on reading, because they are too long or too many.
+    /// How many extension attributes were omitted on reading, because they are too long or too many.
     pub dropped: usize,
 }
 
 impl Parsed {
-    /// An event that began here, with its data as it is written.
+    /// An event that Foretell creates, with its data as it is written.
     pub fn of(event: Event) -> Self {
         Self { data: event.fact.data(), event, extensions: Vec::new(), dropped: 0 }
     }
 
-    /// Lets `add` fill in what the attempt of a login lacks, and puts what it added into the data as well.
+    /// `add` fills in missing fields of a login attempt; they are added to the data as well.
     pub fn fill_in(&mut self, add: impl FnOnce(&mut Attempt)) {
         let Fact::Login(LoginFact::Attempted(login)) = &mut self.event.fact else { return };
         let before = facts::place_data(&login.attempt);
         add(&mut login.attempt);
         for ((name, value), (_, known)) in facts::place_data(&login.attempt).into_iter().zip(before) {
-            // What was sent and read as absent (an empty city, a placeholder) is replaced as well.
+            // Values that were sent but read as missing (an empty city, a placeholder) are replaced as well.
             if known.is_null() && !value.is_null() {
                 self.data.insert(name.to_owned(), value);
             }
@@ -91,9 +92,10 @@ impl Parsed {
     }
 }
 
-/// Reads a record, in either mode, as it is folded: a login is completed from its user agent.
+/// Reads a record, in either mode, for a fold: a login is completed from its user agent.
 ///
-/// Whether it is in its place is checked by [`check_record`], so that a redrive can read first and place then.
+/// [`check_record`] checks separately whether it is in the right topic and partition, so that a redrive can read it
+/// before choosing them.
 pub fn decode(record: &Record) -> Result<Event, Faults> {
     read_record(record, Reading::Kept)
 }
@@ -108,7 +110,7 @@ pub fn decode_incoming(record: &Record) -> Result<Event, Faults> {
 enum Reading {
     /// It is in the log.
     Kept,
-    /// It comes in.
+    /// It is incoming.
     Incoming,
 }
 
@@ -120,8 +122,8 @@ impl Reading {
         }
     }
 
-    /// Parses the bytes of a `data_base64`, which may begin with a byte order mark. No version read them before the
-    /// two readings differed, so neither has records to keep to.
+    /// Parses the bytes of a `data_base64`, which may begin with a byte order mark. No version read them before the two
+    /// readings differed, so there are no records for which the older reading matters.
     fn parse_data_base64(self, bytes: &[u8], place: &str) -> Result<Value, Faults> {
         match self {
             Self::Kept => self.parse(document::without_mark(bytes), place),
@@ -129,7 +131,7 @@ impl Reading {
         }
     }
 
-    /// The faults that `strict` finds, as far as this reading requires it.
+    /// The faults that `strict` finds, if this reading requires them.
     fn faults(self, strict: impl FnOnce() -> Vec<Fault>) -> Vec<Fault> {
         if self == Self::Incoming { strict() } else { Vec::new() }
     }
@@ -152,8 +154,9 @@ fn read_record(record: &Record, reading: Reading) -> Result<Event, Faults> {
     Ok(completed(arrived(event, record.timestamp_ms)))
 }
 
-/// The event as it is folded when it arrived at that time: an erasure counts from its arrival at the latest, because
-/// dated ahead it would swallow what happens until then. One that is too far ahead to be folded stays as it is.
+/// The event as it is folded if it arrived at that time: an erasure takes effect at its arrival at the latest, because
+/// with a future date it would also erase what happens until then. One that is too far ahead to be folded stays
+/// unchanged.
 pub fn arrived(mut event: Event, arrived_at_ms: i64) -> Event {
     if event.fact.is_erasure() && ahead(&event, arrived_at_ms).is_none() {
         event.envelope.time_ms = event.envelope.time_ms.min(arrived_at_ms);
@@ -169,7 +172,7 @@ pub fn completed(mut event: Event) -> Event {
     event
 }
 
-/// Reads a structured event that comes in, as HTTP carries it.
+/// Reads an incoming structured event, as in an HTTP request.
 pub fn decode_structured(value: &Value, defaults: Defaults<'_>) -> Result<Parsed, Faults> {
     let Value::Object(object) = value else { return Err(Faults::one(not_a_cloudevent())) };
     let attributes = Attributes::of_object(object);
@@ -178,7 +181,7 @@ pub fn decode_structured(value: &Value, defaults: Defaults<'_>) -> Result<Parsed
     Ok(parsed(event, data.map(into_object), attributes))
 }
 
-/// Reads the data of a type by itself, as it comes out of files; pointers begin with `/data` all the same.
+/// Reads only the data of a type, for data from files; pointers begin with `/data` nevertheless.
 pub fn decode_data(type_name: &str, data: &Map<String, Value>) -> Result<Fact, Faults> {
     let mut faults = Vec::new();
     match read_fact(type_name, data, &mut faults) {
@@ -187,8 +190,8 @@ pub fn decode_data(type_name: &str, data: &Map<String, Value>) -> Result<Fact, F
     }
 }
 
-/// Reads a binary event that comes in: attribute names without `ce-`, in lower case, and `datacontenttype` for the
-/// `Content-Type` of the message, if it has one; an error is why a value has no text.
+/// Reads an incoming binary event: attribute names without `ce-`, in lower case, and `datacontenttype` for the
+/// `Content-Type` of the message, if it has one; an error states why a value has no text.
 pub fn decode_binary(
     attributes: &[(&str, Read<String>)],
     body: &[u8],
@@ -210,7 +213,7 @@ fn parsed(event: Event, data: Result<Map<String, Value>, Faults>, attributes: At
 enum Sent {
     /// Attributes in headers, data in the value.
     Binary,
-    /// All of it in the value.
+    /// Everything in the value.
     Structured(Map<String, Value>),
 }
 
@@ -226,7 +229,7 @@ impl Sent {
         let body = if reading == Reading::Kept { &record.value } else { document::without_mark(&record.value) };
         match parse(body, "") {
             Ok(Value::Object(event)) if event.contains_key("specversion") => {
-                // It says itself what it is; now all of it is read as this reading requires.
+                // Its content type identifies the reading; now all of it is parsed as this reading requires.
                 let event = if reading == Reading::Kept { event } else { object(reading.parse(body, "")?)? };
                 Ok(Self::Structured(event))
             }
@@ -263,8 +266,8 @@ fn into_object(data: Cow<'_, Value>) -> Map<String, Value> {
     object(data.into_owned()).unwrap_or_default()
 }
 
-/// The event of attributes and data; faults of the data stand for its fields, and of the `strict` ones those are
-/// reported whose attribute has no other.
+/// The event of attributes and data. Faults of the data replace those of its fields, and a `strict` fault is reported
+/// only if its attribute has no other fault.
 fn read(
     attributes: &Attributes<'_>,
     data: Result<&Value, &Faults>,
@@ -326,7 +329,7 @@ fn not_a_cloudevent() -> Fault {
     Fault::new("", NOT_A_CLOUDEVENT, detail)
 }
 
-/// Whether a record stands where its event belongs: topic, key, partition of `partitions`, and not in the future.
+/// Whether a record has the topic, the key and the partition, of `partitions`, of its event, and is not in the future.
 pub fn check_record(event: &Event, record: &Record, partitions: u32) -> Result<(), Faults> {
     let mut faults = Vec::new();
     let position = record.position;
@@ -352,8 +355,8 @@ pub fn check_record(event: &Event, record: &Record, partitions: u32) -> Result<(
     Faults::none_of((), faults)
 }
 
-/// Whether id and source of an event hold nothing that CloudEvents forbids. What comes in as a CloudEvent was checked
-/// before; what comes out of other files is checked here.
+/// Whether id and source of an event contain nothing that CloudEvents forbids. Incoming CloudEvents were already
+/// checked; events from other files are checked here.
 pub fn check_texts(envelope: &Envelope) -> Result<(), Faults> {
     Faults::none_of((), letter::of_texts([("id", &envelope.id), ("source", &envelope.source)]))
 }

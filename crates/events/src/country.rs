@@ -1,15 +1,15 @@
-//! Which country codes there are.
+//! The country codes that exist.
 //!
-//! ISO 3166-1 assigns 249 two-letter codes, and `XK` is in use for Kosovo everywhere. No other code names a country.
-//! Two kinds of other codes come in:
-//! - **placeholders** ([`PLACEHOLDERS`]), which sources send when they know no country. Every reader takes them as an
-//!   absent country ([`super::codec::Fields::country`]), so they are neither a country that a user has been to nor a
-//!   new one;
-//! - anything else, such as synonyms (`UK`, `EL`), which would split a country in two, and typing errors. What comes in
-//!   is refused with such a code. A record that is in the log already keeps it: codes come and go, and what was once
-//!   accepted stays a fact.
+//! ISO 3166-1 assigns 249 two-letter codes, and `XK` is commonly used for Kosovo. No other code names a country. Two
+//! kinds of other codes occur:
+//! - ***placeholders** ([`PLACEHOLDERS`]), which sources send if they do not know the country. Every reader treats them
+//!   as a missing country ([`super::codec::Fields::country`]), so they are neither a country that a user has been to
+//!   nor a new one;
+//! - anything else, such as synonyms (`UK`, `EL`), which would split a country in two, and typing errors. An incoming
+//!   event with such a code is rejected. A record in the log keeps it: codes change, and an accepted event stays a
+//!   fact.
 
-/// What a code stands for.
+/// The meaning of a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     /// A country.
@@ -20,12 +20,12 @@ pub enum Code {
     Unknown,
 }
 
-/// What sources send when they know no country: `ZZ` (Unicode CLDR), `XX` (content delivery networks), `T1` (the same,
-/// for Tor), and those of older address files: `EU` and `AP` for a region, `A1` for an anonymous proxy, `A2` for a
-/// satellite provider, `O1` for anything else.
+/// What sources send if they do not know the country: `ZZ` (Unicode CLDR), `XX` (content delivery networks), `T1` (the
+/// same, for Tor), and those of older address files: `EU` and `AP` for a region, `A1` for an anonymous proxy, `A2` for
+/// a satellite provider, `O1` for anything else.
 pub const PLACEHOLDERS: [&str; 8] = ["A1", "A2", "AP", "EU", "O1", "T1", "XX", "ZZ"];
 
-/// The assigned codes of ISO 3166-1 (since 2011, with South Sudan), and `XK`; in order.
+/// The assigned codes of ISO 3166-1 (since 2011, with South Sudan), and `XK`; sorted.
 const CODES: &str = "\
     AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ \
     CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO \
@@ -35,7 +35,7 @@ const CODES: &str = "\
     PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM \
     TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW";
 
-/// What a code, in upper case, stands for.
+/// The meaning of a code in upper case.
 pub fn classify(code: &str) -> Code {
     if exists(code) {
         Code::Country
@@ -53,7 +53,7 @@ pub fn exists(code: &str) -> bool {
     code.len() == 2 && codes.flatten().any(|known| known == code.as_bytes())
 }
 
-/// What to say of a code that names none.
+/// The error text for a code that names no country.
 pub fn unknown(code: &str) -> String {
     format!("{code:?} is no country of ISO 3166-1; leave the field out when the country is not known")
 }

@@ -1,15 +1,15 @@
-//! Documents that come from outside as bytes: policies, models, settings, API keys, patches.
+//! Documents from outside, as bytes: policies, models, settings, API keys, patches.
 //!
 //! ```text
 //!   bytes ─► size ─► encoding (UTF-8, with or without a byte order mark) ─► depth ─► parser ─► value
 //! ```
 //!
 //! Parsers recurse, so a document of a few kilobytes can nest deeply enough to overflow a stack, which ends the whole
-//! process. Each check therefore looks at the text alone and comes before any parser. JSON needs no check of depth
-//! here: its parser stops at 128 levels by itself. TOML's bounds dotted keys and brackets one by one (80 each), not
+//! process. Each check therefore examines only the text and runs before any parser. JSON needs no check of depth here,
+//! because its parser stops at 128 levels. TOML's parser limits dotted keys and brackets separately (80 each), not
 //! their product.
 //!
-//! All of it is pure; [`foretell_ports::file`] reads the files.
+//! All of it is pure; `foretell_ports::file` reads the files.
 
 pub mod depth;
 
@@ -17,7 +17,7 @@ use crate::codec::{Faults, json};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// What UTF-8 text may begin with, and what says nothing.
+/// The optional first bytes of UTF-8 text, which are not part of it.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The language of a document.
@@ -29,7 +29,7 @@ pub enum Syntax {
     Toml,
 }
 
-/// Why bytes are not text. Each sentence is about "it", so that the caller that shows it puts a name in front.
+/// Why bytes are not text. The subject of each sentence is "it", so that callers can put a name in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotText {
     /// It begins as UTF-16 does.
@@ -46,7 +46,7 @@ pub enum NotText {
 /// Why a document cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It has more bytes than it may have.
+    /// It has more bytes than allowed.
     #[error("it is longer than {bytes_max} bytes")]
     TooLong {
         /// The limit.
@@ -66,13 +66,13 @@ pub enum Error {
     Malformed(String),
 }
 
-/// The bytes behind a byte order mark, if there is one.
+/// The bytes after a byte order mark, if there is one.
 pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// Whether text begins as UTF-16 does: with a byte order mark of its own, or with a NUL next to its first character,
-/// as every text here begins with a character of ASCII.
+/// Whether text begins like UTF-16: with its byte order mark, or with a NUL next to its first character, because every
+/// document here begins with an ASCII character.
 pub fn is_utf16(bytes: &[u8]) -> bool {
     matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=255, ..] | [1..=255, 0, ..])
 }
@@ -98,13 +98,13 @@ pub fn parse(bytes: &[u8], syntax: Syntax, bytes_max: usize) -> Result<Value, Er
     }
 }
 
-/// What a text in TOML says, if it nests no deeper than [`depth::LEVELS_MAX`].
+/// The value of a TOML text that nests no deeper than [`depth::LEVELS_MAX`].
 pub fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     depth::check(text)?;
     toml::from_str(text).map_err(|error| Error::Malformed(in_one_line(text, &error)))
 }
 
-/// Place and reason, without the picture of the place that the parser draws.
+/// Place and reason, without the parser's multi-line excerpt.
 fn in_one_line(text: &str, error: &toml::de::Error) -> String {
     let reason = error.message().trim().replace('\n', ", ");
     let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return reason };

@@ -1,4 +1,4 @@
-//! What fuzz targets of several crates share: how their input is read, and what holds for an event that is accepted.
+//! Shared by the fuzz targets of several crates: how their input is read, and the properties of an accepted event.
 
 use crate::Position;
 use crate::codec::{self, Parsed};
@@ -10,7 +10,7 @@ use serde_json::Value;
 /// 1 March 2026, 10:00 UTC: when every input arrives.
 pub const NOW_MS: i64 = 1_772_359_200_000;
 
-/// Headers, one a line as `name: value`, and behind an empty line the body.
+/// Headers, one per line as `name: value`, and the body after an empty line.
 pub fn message(bytes: &[u8]) -> (Vec<Header>, &[u8]) {
     let mut headers = Vec::new();
     let mut rest = bytes;
@@ -28,13 +28,13 @@ pub fn message(bytes: &[u8]) -> (Vec<Header>, &[u8]) {
     (headers, rest)
 }
 
-/// A record as it is read after it was appended.
+/// A record as it is read after being appended.
 pub fn written(record: NewRecord) -> Record {
     let NewRecord { topic, key, value, headers } = record;
     Record { position: Position { topic, partition: 0, offset: 7 }, timestamp_ms: NOW_MS, key, value, headers }
 }
 
-/// What is accepted is appended, folded as it was understood, and passed on within its bounds.
+/// An accepted event is appended, folded as it was parsed, and passed on within its limits.
 pub fn admitted(parsed: Parsed) {
     let event = codec::completed(codec::arrived(parsed.event.clone(), NOW_MS));
     let known = parsed.event.fact.data();

@@ -1,28 +1,28 @@
-//! The gate: what is refused of an event on its way in, whichever way it comes.
+//! The gate: which events are rejected on their way in, for all ways in.
 //!
-//! The [codec](super::codec) decides whether bytes are an event at all. The gate decides whether a sender may send that
-//! event, and every path calls it: `POST /v1/events`, an import with and without a running service, what the API
-//! writes itself (feedback, devices, requests for a reminder, policies), a dead letter that is sent again, and the
-//! pipeline for what producers write to Kafka themselves.
+//! The [codec](super::codec) determines whether bytes are an event at all. The gate determines whether a sender may send
+//! that event, and every path uses it: `POST /v1/events`, an import with and without a running service, events that the
+//! API writes (feedback, devices, requests for a reminder, policies), a redriven dead letter, and the pipeline for
+//! records that producers write to Kafka directly.
 //!
 //! | rule | applies to | code |
 //! |---|---|---|
-//! | it belongs to the tenant that the way is open for | HTTP, import | `TENANT_MISMATCH` |
-//! | its type is not one that Foretell alone writes | all but what Foretell writes itself | `NOT_ACCEPTED` |
+//! | it belongs to the tenant of the caller | HTTP, import | `TENANT_MISMATCH` |
+//! | its type is not one that only Foretell writes | all except events of Foretell itself | `NOT_ACCEPTED` |
 //! | its type belongs to the topic of the file | import | `NOT_ACCEPTED` |
-//! | its source is not one that Foretell writes itself | callers; not an operator who imports their own export | `RESERVED_SOURCE` |
+//! | its source is not one that Foretell uses itself | callers; not an operator who imports their own export | `RESERVED_SOURCE` |
 //! | its country is one ([`country`]) | all; producers' records from a recorded time on | `INVALID_VALUE` |
-//! | it is a CloudEvent by the letter of the specification, and names no member twice | all; producers' records from a recorded time on | of the codec |
+//! | it is a strict CloudEvent, without duplicate members | all; producers' records from a recorded time on | of the codec |
 //! | it happened at most five minutes after it arrived | all | `TIME_IN_FUTURE` |
-//! | its unknown fields fit into [`UNKNOWN_BYTES_MAX`] | all but producers' records | none: the rest is dropped and counted |
-//! | its user agent has at most [`USER_AGENT_KEPT_BYTES`] | all but producers' records | none: it is cut |
+//! | its unknown fields fit into [`UNKNOWN_BYTES_MAX`] | all except producers' records | none: the rest is dropped and counted |
+//! | its user agent has at most [`USER_AGENT_KEPT_BYTES`] | all except producers' records | none: it is truncated |
 //!
-//! A producer that writes to a topic itself may name any source: nothing in a record proves who wrote it, so the broker
-//! decides who may write what, by rights on topics.
+//! A producer that writes to a topic directly can use any source: a record does not prove who wrote it, so write
+//! permissions on topics must be enforced by the broker.
 //!
-//! Refusals never reach into the past. The log is folded again and again, and what was once folded stays so:
-//! [`record`] is applied only to records that the log took at or after a time that is kept beside the rows
-//! ([`Pointer::gated_from_ms`](foretell_domain::pointer::Pointer)).
+//! The gate never changes the past. The log is folded again and again, and a folded record stays folded: [`record`] is
+//! applied only to records that the log accepted at or after a time that is stored with the rows (`gated_from_ms` of
+//! the pointer in `foretell_domain::pointer`).
 
 use super::codec::bounds::USER_AGENT_KEPT_BYTES;
 use super::codec::{self, Fault, Faults, INVALID_VALUE, Parsed};
@@ -31,11 +31,11 @@ use crate::login::LoginFact;
 use crate::record::{NewRecord, Record};
 use serde_json::{Map, Value};
 
-/// The event names another tenant than the way in is open for.
+/// The event has a different tenant than the caller.
 pub const TENANT_MISMATCH: &str = "TENANT_MISMATCH";
-/// An event that Foretell alone writes.
+/// The sender may not send events of this type.
 pub const NOT_ACCEPTED: &str = "NOT_ACCEPTED";
-/// The event names a source under which Foretell alone writes.
+/// The event has a source that only Foretell uses.
 pub const RESERVED_SOURCE: &str = "RESERVED_SOURCE";
 
 /// Every code that the gate adds to [those of the codec](codec::CODES).
@@ -48,11 +48,11 @@ pub const REMINDERS_SOURCE: &str = "urn:foretell:reminders";
 /// The `source` of decisions.
 pub const DECISIONS_SOURCE: &str = "urn:foretell:decisions";
 
-/// Sources under which Foretell writes. A caller who could use them could also claim the ids of what it is about to
-/// write, and turn that into a repetition.
+/// Sources that Foretell uses. A caller with one of them could also use the ids of events that Foretell is about to
+/// write, and thereby turn those into repetitions.
 const RESERVED: [&str; 3] = [API_SOURCE, REMINDERS_SOURCE, DECISIONS_SOURCE];
 
-/// Most bytes of fields and extension attributes that are not known here and are passed on with an event, as JSON.
+/// Most bytes of unknown fields and extension attributes that are passed on with an event, as JSON.
 pub const UNKNOWN_BYTES_MAX: usize = 4 * 1024;
 
 /// Who sends events: decides which types and sources are accepted.
@@ -74,7 +74,7 @@ pub enum Sender {
 pub struct Terms<'a> {
     /// When they arrive, in milliseconds since the epoch.
     pub now_ms: i64,
-    /// The tenant that they must be of; without one they may be of any.
+    /// The tenant that they must belong to; without it, any.
     pub tenant: Option<&'a str>,
     /// Who sends them.
     pub sender: Sender,
@@ -86,7 +86,7 @@ impl Terms<'_> {
         Self { now_ms, tenant: None, sender: Sender::Operator { topic: None } }
     }
 
-    /// Whether an event is accepted; otherwise all that is wrong with it.
+    /// Accepts an event, or returns everything that is wrong with it.
     pub fn check(&self, event: &Event) -> Result<(), Faults> {
         let mut faults = Vec::new();
         if let Some(tenant) = self.tenant.filter(|tenant| *tenant != event.envelope.tenant) {
@@ -105,7 +105,7 @@ impl Terms<'_> {
         Faults::none_of((), faults)
     }
 
-    /// The type is not one that the sender may send.
+    /// A fault if the sender may not send the type.
     fn not_accepted(&self, fact: &Fact) -> Option<Fault> {
         let is_own = match fact {
             Fact::Login(_) | Fact::Appointment(_) => false,
@@ -124,21 +124,21 @@ impl Terms<'_> {
         Some(Fault::new("/type", NOT_ACCEPTED, detail))
     }
 
-    /// An event that is accepted, to be written.
+    /// An accepted event, to be written.
     pub fn admit(&self, parsed: Parsed) -> Result<Admitted, Faults> {
         self.check(&parsed.event).map(|()| Admitted(parsed))
     }
 }
 
 /// The event of a record that a producer may write: by the codec's rules for incoming events, and by the rules above
-/// that apply to all. Whether it is in its place is checked by [`codec::check_record`].
+/// that apply to all. [`codec::check_record`] checks its topic, key and partition.
 pub fn record(record: &Record) -> Result<Event, Faults> {
     let event = codec::decode_incoming(record)?;
     let faults = not_a_country(&event).into_iter().collect();
     Faults::none_of(event, faults)
 }
 
-/// Letter case aside, as the schemes of URNs are compared.
+/// Case-insensitive, as the schemes of URNs are compared.
 fn is_reserved(source: &str) -> bool {
     RESERVED.iter().any(|reserved| source.eq_ignore_ascii_case(reserved))
 }
@@ -148,7 +148,7 @@ fn not_a_country(event: &Event) -> Option<Fault> {
     Some(Fault::new("/data/country", INVALID_VALUE, country::unknown(code)))
 }
 
-/// An event that was accepted: the only thing that is appended as a fact.
+/// An accepted event: only these are appended as facts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admitted(Parsed);
 
@@ -164,16 +164,16 @@ impl Admitted {
         &self.0.event
     }
 
-    /// The event and what it came with, to be completed.
+    /// The event with its original data, to be completed.
     pub const fn parsed_mut(&mut self) -> &mut Parsed {
         &mut self.0
     }
 
-    /// The record to append, and how many unknown fields and attributes it leaves out.
+    /// The record to append, and how many unknown fields and attributes it omits.
     pub fn into_record(mut self) -> (NewRecord, usize) {
         cut_user_agent(&mut self.0);
         let record = codec::encode_parsed(&self.0);
-        // Nearly all are smaller as a whole than what is unknown in them may be.
+        // Nearly all events are smaller as a whole than the limit of their unknown parts.
         if record.value.len() <= UNKNOWN_BYTES_MAX && self.0.extensions.is_empty() {
             return (record, self.0.dropped);
         }
@@ -184,10 +184,10 @@ impl Admitted {
     }
 }
 
-/// Drops what is unknown of an event and does not fit into [`UNKNOWN_BYTES_MAX`]: extension attributes are kept first,
-/// then fields, both in their order, and one that is too large does not keep out a later one that fits. Fields that
-/// are known stay, save that a user agent is cut. Answers how many were dropped, those included that were left out
-/// when the event was read; asked again, it answers 0.
+/// Drops unknown fields and attributes that do not fit into [`UNKNOWN_BYTES_MAX`]: extension attributes are kept first,
+/// then fields, both in their order; one that is too large is dropped, and a later one that fits is kept. Known fields
+/// stay, but a user agent is truncated. Returns how many were dropped, including those that were omitted when the event
+/// was read; a second call returns 0.
 pub fn trim(parsed: &mut Parsed) -> usize {
     cut_user_agent(parsed);
     let mut room = Room { left: UNKNOWN_BYTES_MAX, dropped: std::mem::take(&mut parsed.dropped) };
@@ -196,7 +196,7 @@ pub fn trim(parsed: &mut Parsed) -> usize {
     room.dropped
 }
 
-/// Puts the user agent that the event keeps in place of a longer one in its data.
+/// Replaces a longer user agent in the data by the truncated one of the event.
 fn cut_user_agent(parsed: &mut Parsed) {
     let Fact::Login(LoginFact::Attempted(login)) = &parsed.event.fact else { return };
     let kept = login.attempt.user_agent.as_deref().unwrap_or_default();
@@ -207,7 +207,7 @@ fn cut_user_agent(parsed: &mut Parsed) {
     }
 }
 
-/// Room for what is unknown.
+/// Remaining bytes for unknown fields and attributes.
 struct Room {
     left: usize,
     dropped: usize,

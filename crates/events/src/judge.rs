@@ -1,17 +1,17 @@
-//! Which records are folded. Pipelines, verification, reports and training decide by the same function, so that none of
-//! them counts a record that another leaves out.
+//! Which records are folded. Pipelines, verification, reports and training use the same function, so that they all
+//! count the same records.
 
 use crate::record::Record;
 use crate::{Event, codec, gate};
 
-/// From when on records are checked by the [gate](crate::gate)'s rules for producers.
+/// The start from which records are checked by the [gate](crate::gate)'s rules for producers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gate {
-    /// By the log's clock, in milliseconds since the epoch; without it no record is checked. See
-    /// [`Pointer::gated_from_ms`](foretell_domain::pointer::Pointer).
+    /// By the log's clock, in milliseconds since the epoch; without it no record is checked. See `gated_from_ms` of the
+    /// pointer in `foretell_domain::pointer`.
     pub from_ms: Option<i64>,
-    /// Whether the generation that serves checks no record, or from another time on: what is refused has no letter
-    /// then, however far that generation is.
+    /// Whether the serving generation checks no record, or has another start: then rejected records get no dead letter,
+    /// regardless of how far that generation has progressed.
     pub is_new: bool,
 }
 
@@ -23,8 +23,8 @@ pub struct Rejection {
     pub by_gate: bool,
 }
 
-/// The event of a record that is folded; of so many partitions, with the gate from a time on. It follows from the
-/// record and these two alone, so that each later fold decides the same.
+/// The event of a record that is folded, in a topic of `partitions` partitions, with the gate's start. It depends only
+/// on the record and these two, so that each later fold decides the same.
 pub fn judge(record: &Record, partitions: u32, gated_from_ms: Option<i64>) -> Result<Event, Rejection> {
     if gated_from_ms.is_none_or(|from_ms| record.timestamp_ms < from_ms) {
         return decode(record, partitions).map_err(|faults| Rejection { faults, by_gate: false });
@@ -33,7 +33,7 @@ pub fn judge(record: &Record, partitions: u32, gated_from_ms: Option<i64>) -> Re
     judged.map_err(|faults| Rejection { faults, by_gate: decode(record, partitions).is_ok() })
 }
 
-/// The event of a record that is in its place, of so many partitions; every fault of any other.
+/// The event of a record in the right topic and partition, of `partitions`; otherwise every fault.
 pub fn decode(record: &Record, partitions: u32) -> Result<Event, codec::Faults> {
     let event = codec::decode(record)?;
     codec::check_record(&event, record, partitions)?;

@@ -1,4 +1,4 @@
-//! Record keys and the partition they belong to.
+//! Record keys and the partition of each.
 //!
 //! Producers in any language and Foretell must agree on the partition of a key, so the partitioner is the one of
 //! Kafka's Java client: 32-bit murmur2 with its fixed seed, made positive, modulo the partition count.

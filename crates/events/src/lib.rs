@@ -1,8 +1,8 @@
-//! The vocabulary: what can happen, to whom, and where it stands in the log.
+//! The vocabulary: what can happen, to which user or client, and the position of each event in the log.
 //!
-//! An [`Event`] is a fact somebody sent, decoded once by [`codec`] and trusted from there on: the addresses are
-//! addresses, the zones exist, the dates exist, the ids are within their bounds. Everything behind the codec
-//! works on these types and never sees JSON.
+//! An [`Event`] is a fact that a caller sent. [`codec`] decodes it once, and it is trusted from there on: the addresses
+//! are addresses, the zones exist, the dates exist, the ids are within their limits. All code after the codec uses
+//! these types and never sees JSON.
 //!
 //! Times are milliseconds since the Unix epoch, UTC, in fields that end in `_ms`.
 
@@ -36,23 +36,23 @@ use login::LoginFact;
 
 /// Longest id, in bytes, of a user, client, appointment, device, session or event.
 pub const ID_BYTES_MAX: usize = 512;
-/// How far an event's `time` may lie ahead of its record's own timestamp.
+/// How far an event's `time` may be ahead of its record's own timestamp.
 pub const AHEAD_MS_MAX: i64 = 5 * 60 * 1000;
-/// The tenant of whoever names none.
+/// The tenant of callers that specify none.
 pub const DEFAULT_TENANT: &str = "default";
 
-/// Where a record stands: positions of different topics, partitions or epochs are never compared.
+/// The position of a record; positions of different topics, partitions or epochs are never compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     /// The topic.
     pub topic: Topic,
     /// The partition, from 0.
     pub partition: u32,
-    /// The offset in the partition, from 0, with holes on Kafka.
+    /// The offset in the partition, from 0, with gaps on Kafka.
     pub offset: i64,
 }
 
-/// Who said it and when: the CloudEvents attributes of an event.
+/// Source and time: the CloudEvents attributes of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// Unique within `source`; at most [`ID_BYTES_MAX`] bytes.
@@ -68,7 +68,7 @@ pub struct Envelope {
 /// One fact: its envelope and what happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Who said it and when.
+    /// Source and time.
     pub envelope: Envelope,
     /// What happened.
     pub fact: Fact,
@@ -77,8 +77,8 @@ pub struct Event {
 impl Event {
     /// The 64-bit fingerprint of source, id and type by which repetitions are recognised (XXH3).
     ///
-    /// The type is part of it because producers reuse ids: one that sends the number of its booking as the id of both
-    /// the booking and the cancellation means two events.
+    /// The type is included because producers reuse ids: a producer that uses the number of its booking as the id of
+    /// both the booking and the cancellation means two events.
     pub fn fingerprint(&self) -> u64 {
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
         for part in [&self.envelope.source, &self.envelope.id, self.fact.type_name()] {
@@ -88,7 +88,7 @@ impl Event {
         hash.digest()
     }
 
-    /// The country that somebody logged in from, as far as the event names one.
+    /// The country of a login, if the event has one.
     pub fn country(&self) -> Option<&str> {
         match &self.fact {
             Fact::Login(LoginFact::Attempted(login)) => login.attempt.country.as_deref(),

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 event_types! {
     /// The facts about accounts and their devices.
     pub enum LoginFact in Topic::Logins as crate::Fact::Login {
-        /// Someone tried to log in, with or without success.
+        /// An attempt to log in, successful or not.
         Attempted(Box<Login>) = "foretell.login.succeeded" if succeeded else "foretell.login.failed",
         /// The person states that an attempt was theirs.
         Confirmed(Box<Verdict>) = "foretell.login.confirmed",
@@ -28,11 +28,11 @@ event_types! {
 pub struct Login {
     /// The account.
     pub user_id: String,
-    /// Whether it got in. A challenged attempt is sent as succeeded only when the challenge was passed.
+    /// Whether it succeeded. A challenged attempt is sent as succeeded only after the challenge was passed.
     pub succeeded: bool,
     /// What the attempt looked like.
     pub attempt: Attempt,
-    /// The id of the score that was asked for it.
+    /// The id of the decision that was requested for it.
     pub decision_id: Option<String>,
     /// The session that began, for the record.
     pub session_id: Option<String>,
@@ -42,7 +42,7 @@ pub struct Login {
     pub failure_reason: Option<String>,
 }
 
-/// What an attempt looks like: the same for an event and for a request to score.
+/// The properties of an attempt: the same for an event and for a request to score.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Attempt {
     /// The address it came from; an IPv4-mapped IPv6 address is its IPv4 address.
@@ -62,7 +62,7 @@ pub struct Attempt {
     /// City, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub city: Option<String>,
-    /// Degrees, -90 to 90; never 0 where the longitude is 0 too.
+    /// Degrees, -90 to 90; never 0 if the longitude is 0 too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latitude: Option<f64>,
     /// Degrees, -180 to 180.
@@ -102,24 +102,24 @@ impl Attempt {
     }
 }
 
-/// What lists of networks say of an address, when it is asked for.
+/// The lists of networks that contain an address, at the time of the request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Listed {
     /// It is on a deny list.
     pub denied: bool,
-    /// It is on an allow list: its network says little about the place or the person, as that of an office, a VPN or
-    /// a relay does.
+    /// It is on an allow list: its network reveals little about the place or the person, such as that of an office, a
+    /// VPN or a relay.
     pub exempt: bool,
 }
 
-/// What the person says of an attempt (`foretell.login.confirmed`, `foretell.login.reported`).
+/// The person's statement about an attempt (`foretell.login.confirmed`, `foretell.login.reported`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     /// The account.
     pub user_id: String,
-    /// The score that was given to the attempt.
+    /// The decision about the attempt.
     pub decision_id: String,
-    /// Who says so.
+    /// Who made the statement.
     pub reported_by: Option<String>,
     /// The attempt's own fields, copied from the decision.
     pub ip: Option<IpAddr>,
@@ -135,7 +135,7 @@ pub struct Verdict {
     pub idempotency_digest: Option<String>,
 }
 
-/// A device somebody decided about (`foretell.device.trusted`, `foretell.device.revoked`).
+/// A device that was trusted or revoked (`foretell.device.trusted`, `foretell.device.revoked`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// The account.

@@ -1,8 +1,9 @@
-//! Which partitioner put a record where it is, from the key and the partition alone.
+//! Which partitioner placed a record, determined only from the key and the partition.
 //!
-//! Clients of Kafka do not agree on a default partitioner, and the broker does not say which one was used. A record in
-//! the wrong partition often gives it away: another hash of the same key leads exactly there. [`explain`] says so for
-//! one record, [`Evidence`] decides it for many, because one record fits by chance as often as there are partitions.
+//! Kafka clients have different default partitioners, and the broker does not record which one was used. A record in
+//! the wrong partition often reveals it: another hash of the same key leads exactly there. [`explain`] describes it for
+//! one record. [`Evidence`] determines it from many, because one record matches by chance with a probability of 1 in
+//! the number of partitions.
 
 mod evidence;
 
@@ -10,19 +11,19 @@ pub use evidence::{Diagnosis, Evidence};
 
 use super::key;
 
-/// A partitioner that clients have by default and that is not the one of [`key::partition`].
+/// A partitioner that is the default of clients and differs from [`key::partition`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partitioner {
     /// CRC-32 of the key: `consistent` and `consistent_random` of librdkafka.
     Crc32,
     /// 32-bit FNV-1a of the key, as a signed number without its sign: Sarama, and `Hash` of segmentio/kafka-go.
     Fnv1a,
-    /// What kafkajs 1 took for murmur2: it multiplies in floating point, and loses the low bits.
+    /// The murmur2 of kafkajs 1: it multiplies in floating point and loses the low bits.
     KafkaJsLegacy,
 }
 
 impl Partitioner {
-    /// Every one that is known.
+    /// All known ones.
     pub const ALL: [Self; 3] = [Self::Crc32, Self::Fnv1a, Self::KafkaJsLegacy];
 
     /// The partition, from 0, that it puts `key` into. `partitions` is at least 1.
@@ -45,7 +46,7 @@ impl Partitioner {
         }
     }
 
-    /// Whose default it is, as the subject of a sentence.
+    /// The client that has it as default, as the subject of a sentence.
     pub fn owner(self) -> &'static str {
         match self {
             Self::Crc32 => "librdkafka's default partitioner (crc32)",
@@ -54,7 +55,7 @@ impl Partitioner {
         }
     }
 
-    /// The clients that have it by default.
+    /// The clients that have it as default.
     pub fn clients(self) -> &'static str {
         match self {
             Self::Crc32 => "librdkafka and clients built on it (confluent-kafka, node-rdkafka, rdkafka for Rust, kcat)",
@@ -63,7 +64,7 @@ impl Partitioner {
         }
     }
 
-    /// The setting that makes these clients partition as Foretell does.
+    /// The setting with which these clients partition like Foretell.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::Crc32 => "set partitioner=murmur2_random",
@@ -76,16 +77,16 @@ impl Partitioner {
     }
 }
 
-/// The known partitioners that put this key into this partition.
+/// The known partitioners that place this key in this partition.
 pub fn fitting(key: &[u8], partition: u32, partitions: u32) -> impl Iterator<Item = Partitioner> {
     Partitioner::ALL.into_iter().filter(move |fits| fits.partition(key, partitions) == partition)
 }
 
-/// What leads from a record's own key to the wrong partition that it is in, in words; empty where its key explains it.
+/// Explains how a record's key leads to the wrong partition that it is in; empty if the partition is right.
 ///
-/// A function of the record alone, because a dead letter that is written again says the same.
+/// It depends only on the record, so that a dead letter that is written again contains the same text.
 pub fn explain(key: Option<&[u8]>, partition: u32, partitions: u32) -> String {
-    // Without a key any partition is as good as another. With another key than the event's, that key is the fault.
+    // Without a key any partition is right. If the key is not that of the event, the key itself is the fault.
     let Some(key) = key.filter(|key| key::partition(key, partitions) != partition) else { return String::new() };
     let fitting: Vec<_> = fitting(key, partition, partitions)
         .map(|fits| format!("{} puts it: {}", fits.owner(), fits.remedy()))
@@ -96,15 +97,16 @@ pub fn explain(key: Option<&[u8]>, partition: u32, partitions: u32) -> String {
     format!("{partition} is where {}", fitting.join(", or where "))
 }
 
-/// 32-bit FNV-1a (Fowler, Noll, Vo; public domain). The crate `fnv` has the 64-bit one alone.
+/// 32-bit FNV-1a (Fowler, Noll, Vo; public domain). The crate `fnv` has only the 64-bit one.
 fn fnv1a(data: &[u8]) -> u32 {
     const OFFSET_BASIS: u32 = 0x811c_9dc5;
     const PRIME: u32 = 0x0100_0193;
     data.iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(PRIME))
 }
 
-/// The number between 0 and 2^31 that kafkajs 1 made of a key. JavaScript multiplies in double precision, cuts to 32 bits
-/// only at bitwise operations, and this hash takes in the last word of a key twice where it is not a whole one.
+/// The number between 0 and 2^31 that kafkajs 1 computes from a key. JavaScript multiplies in double precision and
+/// truncates to 32 bits only at bitwise operations, and this hash includes the last word of a key twice if it is not
+/// complete.
 fn kafkajs_legacy(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: f64 = 1_540_483_477.0;
@@ -129,7 +131,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Hashes of librdkafka's own tests of its partitioners, of 17 partitions.
+    /// Hashes of librdkafka's own tests of its partitioners, with 17 partitions.
     #[test]
     fn crc32_agrees_with_librdkafka() {
         for (key, hash) in [
@@ -141,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Partitions of kafka-go's tests, which were made with Sarama; the hash of `20` is negative.
+    /// Partitions of kafka-go's tests, which were generated with Sarama; the hash of `20` is negative.
     #[test]
     fn fnv1a_agrees_with_sarama_and_kafka_go() {
         for (key, partitions, partition) in [("blah", 2, 0), ("blah", 3, 1), ("boop", 3, 2), ("20", 16, 1)] {

@@ -1,4 +1,4 @@
-//! Facts about policies: which document decides for a tenant.
+//! Facts about policies: the document that determines a tenant's decisions or reminders.
 
 use crate::Topic;
 use crate::fact::event_types;
@@ -10,17 +10,17 @@ use serde_json::Value;
 event_types! {
     /// The facts about policies; Foretell writes them.
     pub enum PolicyFact in Topic::Policies as crate::Fact::Policy {
-        /// A tenant has another version of a policy from now on.
+        /// A tenant has a new version of a policy from now on.
         Published(Box<Publication>) = "foretell.policy.published",
     }
 }
 
 /// Longest document, in bytes of JSON.
 pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024;
-/// Longest text that a document is read from, in bytes: beyond what the document itself may have there is room for
-/// comments and white space.
+/// Longest text that a document is read from, in bytes: the difference to the limit of the document is for comments and
+/// white space.
 pub const TEXT_BYTES_MAX: usize = 4 * DOCUMENT_BYTES_MAX;
-/// Most versions that a publication carries along besides its own.
+/// Most earlier versions that a publication contains.
 pub const EARLIER_MAX: usize = 15;
 
 /// What a policy is for.
@@ -54,9 +54,9 @@ impl Kind {
     }
 }
 
-/// A policy of a tenant from now on (`foretell.policy.published`).
+/// A tenant's policy from now on (`foretell.policy.published`).
 ///
-/// It carries the versions before it along, so that the last record of a key says all that its topic, which is
+/// It contains the earlier versions, so that the last record of a key contains everything that its topic, which is
 /// compacted, has to keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
@@ -64,17 +64,17 @@ pub struct Publication {
     pub kind: Kind,
     /// From 1; one more than the version before.
     pub version: u32,
-    /// What the tenant wants otherwise, a JSON object of at most [`DOCUMENT_BYTES_MAX`], as canonical text.
+    /// The tenant's differences from the settings, a JSON object of at most [`DOCUMENT_BYTES_MAX`], as canonical text.
     pub document: String,
     /// Who published it.
     pub published_by: Option<String>,
-    /// The request that published it, by its idempotency key, if it had one.
+    /// The idempotency key of the request that published it, if it had one.
     pub request: Option<String>,
-    /// Versions before it, the latest first; at most [`EARLIER_MAX`].
+    /// Earlier versions, the latest first; at most [`EARLIER_MAX`].
     pub earlier: Vec<Version>,
 }
 
-/// A version of a policy that another one has replaced.
+/// An earlier version of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// From 1.
@@ -91,7 +91,7 @@ pub struct Version {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {detail}")]
 pub struct Invalid {
-    /// Where in the document, a JSON pointer (RFC 6901); empty: all of it.
+    /// The place in the document, a JSON pointer (RFC 6901); empty for the whole document.
     pub pointer: String,
     /// What is wrong there.
     pub detail: String,
@@ -104,8 +104,8 @@ impl Invalid {
     }
 }
 
-/// What a document says, over `base` where it is silent: a JSON merge patch (RFC 7396), so that a list replaces a list.
-/// Whether that can be used is for the caller to say.
+/// The value of a document merged into `base`: a JSON merge patch (RFC 7396), so that a list replaces a list. The
+/// caller decides whether the result can be used.
 pub fn over<T: Serialize + DeserializeOwned>(document: &Value, base: &T) -> Result<T, Invalid> {
     if !document.is_object() {
         return Err(Invalid::at("", "a policy is a table of settings"));
@@ -118,7 +118,7 @@ pub fn over<T: Serialize + DeserializeOwned>(document: &Value, base: &T) -> Resu
     read(&whole)
 }
 
-/// What a whole document says; errors name the place.
+/// The value of a complete document; errors name the place.
 pub fn read<T: DeserializeOwned>(document: &Value) -> Result<T, Invalid> {
     serde_path_to_error::deserialize(document).map_err(|error| {
         let pointer = pointer(error.path());

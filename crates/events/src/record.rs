@@ -1,4 +1,4 @@
-//! Records: what a log keeps and brings, before it is decoded and after it is encoded.
+//! Records: the contents of a log, after encoding and before decoding.
 
 use crate::Position;
 use crate::topic::Topic;
@@ -7,15 +7,15 @@ use bytes::Bytes;
 /// A header of a record: UTF-8 name, any bytes.
 pub type Header = (String, Bytes);
 
-/// Largest record, in bytes of key, value and headers together; a larger one is refused by `append` (Reject).
+/// Largest record, in bytes of key, value and headers together; `append` rejects a larger one (Reject).
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
 
-/// A record to append; its key decides its partition.
+/// A record to append; its key determines its partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRecord {
-    /// Where it goes.
+    /// The topic.
     pub topic: Topic,
-    /// Decides the partition; without one, partition 0.
+    /// Determines the partition; without one, partition 0.
     pub key: Option<Bytes>,
     /// The payload.
     pub value: Bytes,
@@ -38,9 +38,9 @@ fn bytes(key: Option<&Bytes>, value: &Bytes, headers: &[Header]) -> usize {
 /// A record as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where it stands.
+    /// Its position.
     pub position: Position,
-    /// When the log took it (LogAppendTime), in milliseconds since the epoch.
+    /// When the log accepted it (LogAppendTime), in milliseconds since the epoch.
     pub timestamp_ms: i64,
     /// See [`NewRecord::key`].
     pub key: Option<Bytes>,
@@ -56,12 +56,12 @@ impl Record {
         bytes(self.key.as_ref(), &self.value, &self.headers)
     }
 
-    /// The last header of that name, as the field's consumers read them.
+    /// The last header with that name, which is the one that consumers use.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_ref())
     }
 
-    /// XXH3 of key and value: tells whether another record stands at the same offset.
+    /// XXH3 of key and value: detects that another record is at the same offset.
     pub fn digest(&self) -> u64 {
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
         hash.update(self.key.as_deref().unwrap_or_default());

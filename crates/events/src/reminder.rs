@@ -1,4 +1,4 @@
-//! Facts about reminders: asked for by people, announced and withdrawn by Foretell.
+//! Facts about reminders: requested by people, announced and withdrawn by Foretell.
 
 use super::appointment::Channel;
 use crate::Topic;
@@ -21,19 +21,19 @@ event_types! {
 pub struct Request {
     /// The appointment.
     pub appointment_id: String,
-    /// Whose it is.
+    /// The client.
     pub client_id: String,
-    /// Instead of the client's own channels; consent still decides.
+    /// Used instead of the client's own channels; consent is still required.
     pub channels: Vec<Channel>,
-    /// Instead of the configured template.
+    /// Used instead of the configured template.
     pub template: Option<String>,
     /// Why, for the record.
     pub reason: Option<String>,
-    /// Digest of what the caller sent under an idempotency key, so that another body under it is told apart.
+    /// Digest of a request with an idempotency key, so that a different body with the same key is recognised.
     pub idempotency_digest: Option<String>,
 }
 
-/// What became of an announced reminder, as whoever sent it says (`foretell.reminder.delivered`, `.failed`,
+/// The receipt of an announced reminder, from its sender (`foretell.reminder.delivered`, `.failed`,
 /// `.confirmed_by_client`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feedback {
@@ -41,15 +41,15 @@ pub struct Feedback {
     pub reminder_id: String,
     /// The appointment that it was announced for.
     pub appointment_id: String,
-    /// Whose it is.
+    /// The client.
     pub client_id: String,
-    /// By which channel; of a failure, none says that no announced channel worked.
+    /// The channel; a failure without one means that no announced channel worked.
     pub channel: Option<Channel>,
     /// Why it failed, for the record.
     pub reason: Option<String>,
 }
 
-/// The no-show risk that a reminder carries.
+/// The no-show risk in a reminder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Risk {
     /// Probability of a no-show, 0 to 1.
@@ -65,7 +65,7 @@ pub struct Announcement {
     pub reminder_id: String,
     /// The appointment.
     pub appointment_id: String,
-    /// Whose it is.
+    /// The client.
     pub client_id: String,
     /// When the visit begins, RFC 3339 in UTC.
     pub starts_at: String,
@@ -79,12 +79,12 @@ pub struct Announcement {
     pub channels: Vec<Channel>,
     /// Which text to send.
     pub template: String,
-    /// How likely the visit is to be missed, when the views could say.
+    /// How likely the visit is to be missed, if the views could determine it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub risk: Option<Risk>,
     /// RFC 3339 in UTC; do not send after it.
     pub expires_at: String,
-    /// All visits that the reminder names, the earliest first, where it names more than one.
+    /// All visits that the reminder names, the earliest first, if it names more than one.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub visits: Vec<NamedVisit>,
 }
@@ -103,9 +103,9 @@ pub struct NamedVisit {
 /// `foretell.reminder.withdrawn`: the data of the event, as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withdrawal {
-    /// The reminder that no longer holds.
+    /// The reminder that is no longer valid.
     pub reminder_id: String,
-    /// Its appointment; another one that it names: of that one alone it does not hold any more.
+    /// Its appointment, or another one that it names: then it is no longer valid only for that one.
     pub appointment_id: String,
     /// Its client.
     pub client_id: String,
@@ -113,20 +113,20 @@ pub struct Withdrawal {
     pub reason: String,
 }
 
-/// The id of a reminder that was asked for by hand: the same request, the same id.
+/// The id of an on-demand reminder: the same request, the same id.
 pub fn manual_id(tenant: &str, appointment_id: &str, request_event_id: &str) -> String {
     digest(&[tenant, appointment_id, "manual", request_event_id])
 }
 
-/// The id of a planned reminder. `client` is the key `tenant:client_id`: an appointment that is moved to another
-/// client at the same start is announced to both, and those are two reminders. `local_start` with its zone says which
-/// start it is for, `before` how many announcements of this step to this client were withdrawn or could not be
-/// delivered before, so that a visit moved away and back is announced again, and a failed reminder by another channel.
+/// The id of a planned reminder. `client` is the key `tenant:client_id`: an appointment that is moved to another client
+/// at the same start is announced to both, as two reminders. `local_start` with its zone identifies the start. `before`
+/// counts the earlier announcements of this step to this client that were withdrawn or could not be delivered, so that
+/// a visit moved away and back is announced again, and a failed reminder over another channel.
 pub fn step_id(client: &str, appointment_id: &str, local_start: &str, step: &str, before: u32) -> String {
     digest(&[client, appointment_id, local_start, step, &before.to_string()])
 }
 
-/// The id of the event that withdraws a reminder, or one of the visits that it names besides its own.
+/// The id of the event that withdraws a reminder, or withdraws only another visit that it names.
 pub fn withdrawal_id(withdrawal: &Withdrawal, announced_for: &str) -> String {
     let Withdrawal { reminder_id, appointment_id, .. } = withdrawal;
     if appointment_id == announced_for {

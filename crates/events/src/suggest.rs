@@ -1,15 +1,16 @@
-//! "Did you mean": the known name that an unknown one most resembles.
+//! "Did you mean": the known name that is most similar to an unknown one.
 
-/// How alike two names are at least, by Jaro-Winkler from 0 to 1, where nothing says otherwise.
+/// Minimum similarity of two names, by Jaro-Winkler from 0 to 1, unless specified otherwise.
 const ALIKE_MIN: f64 = 0.75;
 
-/// The known name most like an unknown one, if any is alike by `alike_min` or more.
+/// The known name that is most similar to an unknown one, if the similarity is at least `alike_min`.
 pub fn nearest<'k>(unknown: &str, known: impl IntoIterator<Item = &'k str>, alike_min: f64) -> Option<&'k str> {
     let alike = known.into_iter().map(|name| (strsim::jaro_winkler(unknown, name), name));
     alike.filter(|(alike, _)| *alike >= alike_min).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
-/// A message of serde in plain words; of an `unknown field` or variant with the expected one that may have been meant.
+/// A message of serde in plain words; for an `unknown field` or variant it adds the expected one that was probably
+/// meant.
 pub fn explained(message: &str) -> String {
     if !message.starts_with("unknown ") {
         let types = [

@@ -1,9 +1,9 @@
-//! The topics of the log: what each is for, how long it is kept, and its full name.
+//! The topics of the log: their purpose, how long they are kept, and their full names.
 
 /// How long the records of a topic are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifetime {
-    /// For ever, because rows are folded from them.
+    /// Forever, because rows are folded from them.
     Forever,
     /// For the retention of decisions.
     AsDecisions,
@@ -53,17 +53,17 @@ topics! {
     Logins = "logins" kept Forever, TakesProducers;
     /// Appointment and client facts and requests for a reminder, keyed `tenant:client_id`.
     Appointments = "appointments" kept Forever, TakesProducers;
-    /// What subscribers act on, keyed `tenant:client_id`; the truth of what was sent.
+    /// What subscribers act on, keyed `tenant:client_id`; it determines what counts as sent.
     Reminders = "reminders" kept Forever;
     /// The policies of each tenant, keyed `tenant:policy`; compacted.
     Policies = "policies" kept Forever, Compacted, OnePartition;
-    /// Every score that was given, keyed `tenant:subject`.
+    /// Every score that was returned, keyed `tenant:subject`.
     Decisions = "decisions" kept AsDecisions;
-    /// Records that could not be folded, keyed as they were.
+    /// Records that could not be folded, with their original keys.
     DeadLetters = "dead-letters" kept AsDeadLetters;
 }
 
-/// What holds for some topics.
+/// A property of some topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Property {
     /// Producers may write to it. To the other topics only Foretell writes.
@@ -79,12 +79,12 @@ impl Topic {
     pub const EFFECTS_FIRST: [Self; Self::ALL.len()] =
         [Self::DeadLetters, Self::Reminders, Self::Appointments, Self::Logins, Self::Policies, Self::Decisions];
 
-    /// Whether rows are folded from it, so that its records must be kept for ever.
+    /// Whether rows are folded from it, so that its records must be kept forever.
     pub const fn is_folded(self) -> bool {
         matches!(self.lifetime(), Lifetime::Forever)
     }
 
-    /// Whether producers may write to it themselves; to the others Foretell writes alone.
+    /// Whether producers may write to it directly; only Foretell writes to the others.
     pub fn takes_producers(self) -> bool {
         self.has(Property::TakesProducers)
     }
@@ -94,7 +94,8 @@ impl Topic {
         self.has(Property::Compacted)
     }
 
-    /// How many partitions it has where so many are configured: policies are few, and have one order.
+    /// How many partitions it has if `configured` are configured: policies have one partition, because they are few and
+    /// have one order.
     pub fn partitions(self, configured: u32) -> u32 {
         if self.has(Property::OnePartition) { 1 } else { configured }
     }
@@ -112,7 +113,7 @@ pub fn full_name(prefix: &str, topic: Topic, epoch: u8) -> String {
     }
 }
 
-/// What a full name is without its epoch, and the epoch.
+/// A full name without its epoch, and the epoch.
 pub fn without_epoch(full: &str) -> (&str, u8) {
     let parts = full.rsplit_once(".e").and_then(|(name, epoch)| Some((name, epoch.parse().ok()?)));
     parts.filter(|(_, epoch)| *epoch > 0).unwrap_or((full, 0))

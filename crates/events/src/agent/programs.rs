@@ -1,10 +1,10 @@
-//! Which user agents are those of programs that people do not log in with: libraries, tools, automated browsers.
+//! Which user agents belong to programs that people do not log in with: libraries, tools, automated browsers.
 //!
-//! Two lists decide, both compiled in (`programs/README.md` says where they come from): patterns of a list that others
-//! keep, and names that it lacks. Apps of people are programs as well, and many send the name of the library that they
-//! are built with. Those libraries are in neither list, also where they are alone, as `okhttp/4.9` does: to take a
-//! bank's own app for a script would cost each of its users a challenge, and a script can send any name. For
-//! the same reason a name of the second list does not count in front of what only apps on phones send ([`APP`]).
+//! Two lists decide, both compiled in (`programs/README.md` documents their sources): patterns of a list that others
+//! maintain, and names that it lacks. Apps of people are programs as well, and many send the name of the library that
+//! they are built with. Those libraries are in neither list, even if they are the only name, as in `okhttp/4.9`:
+//! treating a bank's own app as a script would cost each of its users a challenge, and a script can send any name. For
+//! the same reason a name of the second list does not count before tokens that only apps on phones send ([`APP`]).
 
 use regex::RegexSet;
 use serde::Deserialize;
@@ -12,10 +12,10 @@ use std::sync::LazyLock;
 
 /// Patterns of crawler-user-agents, as JSON.
 pub(super) const PATTERNS: &str = include_str!("programs/crawler-user-agents.json");
-/// Names, one a line.
+/// Names, one per line.
 pub(super) const NAMES: &str = include_str!("programs/names.txt");
 
-/// What apps on phones send behind their own names, in lower case.
+/// Tokens that apps on phones send after their own names, in lower case.
 const APP: [&str; 7] = ["cfnetwork/", "alamofire/", "(iphone;", "(ipad;", "; ios ", "okhttp", "android"];
 
 /// An entry of [`PATTERNS`].
@@ -46,7 +46,7 @@ impl Name {
         is_name.then(|| Self { is_anywhere: line.starts_with('*'), text })
     }
 
-    /// Whether a user agent in lower case has it, as a whole word where it ends with a letter or a digit.
+    /// Whether a user agent in lower case contains it, as a whole word if it ends with a letter or a digit.
     fn is_in(&self, agent: &str) -> bool {
         let ends_here = |rest: &str| {
             let is_open = self.text.ends_with(|last: char| last.is_ascii_alphanumeric());
@@ -60,14 +60,14 @@ impl Name {
     }
 }
 
-/// None only for lists that cannot be compiled, which a test would have found: then no program is recognised.
+/// None only if the lists cannot be compiled, which a test would have found: then no program is recognised.
 static PROGRAMS: LazyLock<Option<Programs>> = LazyLock::new(|| {
     let entries: Vec<Entry> = serde_json::from_str(PATTERNS).ok()?;
     let patterns = RegexSet::new(entries.iter().map(|entry| &entry.pattern)).ok()?;
     Some(Programs { patterns, names: NAMES.lines().filter_map(Name::of).collect() })
 });
 
-/// Whether a user agent is that of a program.
+/// Whether a user agent belongs to a program.
 pub(super) fn has(user_agent: &str) -> bool {
     let Some(programs) = PROGRAMS.as_ref() else { return false };
     let text = user_agent.trim_start();

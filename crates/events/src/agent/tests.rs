@@ -1,4 +1,4 @@
-//! Strings as they come, and what is read from them.
+//! Real user agents, and the parts that are read from them.
 
 use super::*;
 use proptest::prelude::*;
@@ -227,8 +227,8 @@ fn libraries_and_tools_are_scripts_by_the_names_that_they_send_by_default() {
     }
 }
 
-/// Everything that people log in with: browsers, windows in apps, and apps, also those that name only the library that
-/// they are built with.
+/// Everything that people log in with: browsers, browser windows in apps, and apps, including those that name only the
+/// library that they are built with.
 #[test]
 fn nothing_that_people_log_in_with_is_a_script() {
     let (kit, gecko) =

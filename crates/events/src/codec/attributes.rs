@@ -1,7 +1,7 @@
-//! The CloudEvents attributes, whichever way they were carried.
+//! The CloudEvents attributes, for all modes.
 //!
-//! In binary mode they are headers, in structured mode members of the JSON object. Both are brought to one list of
-//! names and texts first, so that everything behind it is written once.
+//! In binary mode they are headers, in structured mode members of the JSON object. Both are first turned into one list
+//! of names and texts, so that the remaining code exists once.
 
 use super::bounds::*;
 use super::fault::{self, Fault, Faults, quoted};
@@ -13,16 +13,16 @@ use crate::{Envelope, ID_BYTES_MAX};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// What an absent attribute is taken for.
+/// The defaults of missing attributes.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults<'a> {
-    /// The tenant of an event that names none.
+    /// The tenant of an event without one.
     pub tenant: &'a str,
-    /// The time of an event that names none, in milliseconds since the epoch.
+    /// The time of an event without one, in milliseconds since the epoch.
     pub time_ms: i64,
 }
 
-/// The attributes of one event, before any judgement; `data` is not among them.
+/// The attributes of one event, before validation; without `data`.
 #[derive(Debug, Default)]
 pub(super) struct Attributes<'a> {
     pub(super) specversion: Option<Attribute<'a>>,
@@ -32,9 +32,9 @@ pub(super) struct Attributes<'a> {
     pub(super) time: Option<Attribute<'a>>,
     pub(super) tenant: Option<Attribute<'a>>,
     pub(super) content_type: Option<Attribute<'a>>,
-    /// All others that are text, `subject` left out: it says again what the data says.
+    /// All others that are text, without `subject`, because the data contains it too.
     pub(super) extensions: Vec<(&'a str, Cow<'a, str>)>,
-    /// How many of those are left out, because they are too long or too many.
+    /// How many of those are omitted, because they are too long or too many.
     pub(super) dropped: usize,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Attributes<'a> {
 type Attribute<'a> = Read<&'a str>;
 
 impl<'a> Attributes<'a> {
-    /// From the headers of a record; of a name that repeats the last one counts.
+    /// From the headers of a record; the last one of a repeated name counts.
     pub(super) fn of_record(record: &'a Record) -> Self {
         let mut found = Self::default();
         for (name, value) in &record.headers {
@@ -114,12 +114,12 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// Whether any attribute is there by which a CloudEvent is known.
+    /// Whether it has any attribute that identifies a CloudEvent.
     pub(super) fn any(&self) -> bool {
         self.specversion.is_some() || self.id.is_some() || self.source.is_some() || self.type_name.is_some()
     }
 
-    /// The envelope and the type; faulty attributes leave stand-ins behind.
+    /// The envelope and the type; a faulty attribute is replaced by a placeholder.
     pub(super) fn envelope(&self, defaults: Defaults<'_>, faults: &mut Vec<Fault>) -> (Envelope, &'a str) {
         if let Some(version) = required(&self.specversion, "specversion", 16, faults).filter(|v| *v != "1.0") {
             let detail = format!("{} is not 1.0", quoted(version));
@@ -194,7 +194,7 @@ fn optional<'a>(
     None
 }
 
-/// Whether a record of this content type has all of its event in its value. Without one it is binary.
+/// Whether the content type means that the whole event is in the value. A record without one is binary.
 pub(super) fn is_structured(content_type: Option<&[u8]>) -> Result<bool, Faults> {
     let Some(bytes) = content_type else { return Ok(false) };
     let text = String::from_utf8_lossy(bytes);
@@ -206,7 +206,7 @@ pub(super) fn is_structured(content_type: Option<&[u8]>) -> Result<bool, Faults>
     }
 }
 
-/// A fault unless the content type is JSON or absent.
+/// A fault unless the content type is JSON or missing.
 pub(super) fn check_json(content_type: &Option<Attribute<'_>>, faults: &mut Vec<Fault>) {
     match content_type {
         None => {}

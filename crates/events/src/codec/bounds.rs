@@ -1,7 +1,7 @@
-//! How much of everything an event may hold. The schemas under `catalog/` state the same bounds.
+//! The limits of an event's contents. The schemas under `catalog/` state the same limits.
 //!
-//! Lengths are UTF-8 bytes here and characters in JSON Schema, so a text beyond ASCII may pass its schema and be
-//! too long all the same.
+//! Lengths are UTF-8 bytes here and characters in JSON Schema, so a text beyond ASCII may match its schema and be too
+//! long nevertheless.
 
 /// Longest `source`, in bytes.
 pub const SOURCE_BYTES_MAX: usize = 1024;
@@ -13,10 +13,10 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 pub const LABEL_BYTES_MAX: usize = 256;
 /// Longest `user_agent` that is accepted, in bytes.
 pub const USER_AGENT_BYTES_MAX: usize = 64 * 1024;
-/// How much of a `user_agent` the typed event keeps, in bytes, cut between characters.
+/// How much of a `user_agent` the typed event keeps, in bytes, cut at a character boundary.
 ///
-/// Browsers send 100 to 300 bytes. What goes on for longer differs from one request to the next or wants to fill a
-/// disk; its beginning identifies it well enough, and refusing the login would lose the fact that it happened.
+/// Browsers send 100 to 300 bytes. A longer one varies from request to request or is meant to fill a disk; its
+/// beginning identifies it well enough, and rejecting the login would lose the fact that it happened.
 pub const USER_AGENT_KEPT_BYTES: usize = 1024;
 /// Longest language tag, in bytes.
 pub const LANGUAGE_BYTES_MAX: usize = 64;

@@ -1,8 +1,8 @@
-//! Reads typed fields out of a JSON object and collects what is wrong with them.
+//! Reads typed fields from a JSON object and collects their faults.
 //!
-//! A faulty required field leaves a stand-in behind (an empty text, zero, the unspecified address) and a fault, so
-//! that reading goes on and the decoders stay plain struct literals. Nobody ever sees a stand-in: an event with
-//! faults is not returned. `null` is the same as absent, save where [`Fields::change`] makes the difference.
+//! A faulty required field results in a placeholder value (an empty text, zero, the unspecified address) and a fault,
+//! so that reading continues and the decoders remain plain struct literals. No caller ever sees a placeholder value: an
+//! event with faults is not returned. `null` is the same as a missing field, except in [`Fields::change`].
 
 use super::bounds::*;
 use super::fault::{self, Fault, quoted};
@@ -24,12 +24,12 @@ pub struct Fields<'v, 'f> {
 }
 
 impl<'v, 'f> Fields<'v, 'f> {
-    /// The fields of an object that stands at `place`, as in `/data`; what is wrong is added to `faults`.
+    /// The fields of an object at `place`, as in `/data`; faults are added to `faults`.
     pub fn new(map: &'v Map<String, Value>, place: &'static str, faults: &'f mut Vec<Fault>) -> Self {
         Self { map, place: Cow::Borrowed(place), faults }
     }
 
-    /// The value of a field that is there.
+    /// The value of a field that is present.
     fn present(&self, name: &str) -> Option<&'v Value> {
         self.map.get(name).filter(|value| !value.is_null())
     }
@@ -39,7 +39,7 @@ impl<'v, 'f> Fields<'v, 'f> {
         self.faults.push(Fault::new(format!("{}/{}", self.place, escaped(name)), code, detail));
     }
 
-    /// A field read by `read`; absent without a fault.
+    /// A field read by `read`; a missing one is no fault.
     pub fn optional<T>(&mut self, name: &str, read: impl FnOnce(&'v Value) -> Read<T>) -> Option<T> {
         match read(self.present(name)?) {
             Ok(value) => Some(value),
@@ -58,7 +58,7 @@ impl<'v, 'f> Fields<'v, 'f> {
         self.optional(name, read).unwrap_or(stand_in)
     }
 
-    /// A field of an update: absent keeps, `null` clears.
+    /// A field of an update: a missing one keeps the value, `null` clears it.
     pub fn change<T>(&mut self, name: &str, read: impl FnOnce(&mut Self, &str) -> Option<T>) -> Change<T> {
         match self.map.get(name) {
             None => Change::Keep,
@@ -77,18 +77,18 @@ impl<'v, 'f> Fields<'v, 'f> {
         self.optional(name, id)
     }
 
-    /// An optional id in a field that earlier versions did not know: a record may hold anything there, and what is no id
-    /// is ignored.
+    /// An optional id in a field that earlier versions did not know: existing records may contain any value there, and
+    /// values that are not ids are ignored.
     pub fn lenient_id(&self, name: &str) -> Option<String> {
         self.present(name).and_then(|value| id(value).ok())
     }
 
-    /// An optional free text; an empty one is absent.
+    /// An optional free text; an empty one counts as missing.
     pub fn text(&mut self, name: &str) -> Option<String> {
         self.optional(name, |value| text(value, TEXT_BYTES_MAX)).filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
-    /// An optional text that becomes part of row keys; an empty one is absent.
+    /// An optional text that becomes part of row keys; an empty one counts as missing.
     pub fn label(&mut self, name: &str) -> Option<String> {
         self.optional(name, |value| text(value, LABEL_BYTES_MAX)).filter(|text| !text.is_empty()).map(str::to_owned)
     }
@@ -98,7 +98,7 @@ impl<'v, 'f> Fields<'v, 'f> {
         self.required(name, String::new(), |value| not_empty(text(value, TEXT_BYTES_MAX)?).map(str::to_owned))
     }
 
-    /// The user agent, cut to what is kept; an empty one is a fact of its own.
+    /// The user agent, truncated to what is kept; an empty one is kept as empty.
     pub fn user_agent(&mut self, name: &str) -> Option<String> {
         self.optional(name, |value| {
             let whole = text(value, USER_AGENT_BYTES_MAX)?;
@@ -106,8 +106,8 @@ impl<'v, 'f> Fields<'v, 'f> {
         })
     }
 
-    /// Two ASCII letters, upper-cased, or a [placeholder](country::PLACEHOLDERS), which is absent. Whether the letters
-    /// name a country is checked where events come in: codes come and go, and what is in the log stays readable.
+    /// Two ASCII letters, upper-cased, or a [placeholder](country::PLACEHOLDERS), which counts as missing. Whether the
+    /// letters name a country is checked for incoming events: codes change, and records in the log stay readable.
     pub fn country(&mut self, name: &str) -> Option<String> {
         let code = self.optional(name, |value| {
             let sent = text(value, TEXT_BYTES_MAX)?;
@@ -152,7 +152,7 @@ impl<'v, 'f> Fields<'v, 'f> {
         self.integer(name, least, most).unwrap_or(least)
     }
 
-    /// A required object that is kept as it is: its canonical text.
+    /// A required object that is kept unchanged: its canonical text.
     pub fn document(&mut self, name: &str, bytes_max: usize) -> String {
         self.required(name, String::new(), |value| {
             let text = object(value).map(|_| value.to_string())?;
@@ -183,22 +183,23 @@ impl<'v, 'f> Fields<'v, 'f> {
         self.optional(name, |value| choice(value, parse))
     }
 
-    /// One of several names that must be there.
+    /// One of several names; required.
     pub fn required_choice<T>(&mut self, name: &str, stand_in: T, parse: impl FnOnce(&str) -> Option<T>) -> T {
         self.required(name, stand_in, |value| choice(value, parse))
     }
 
-    /// An optional IANA zone, as the database writes it.
+    /// An optional IANA zone, in the spelling of the database.
     pub fn zone(&mut self, name: &str) -> Option<String> {
         self.optional(name, time_zone)
     }
 
-    /// A required IANA zone, as the database writes it.
+    /// A required IANA zone, in the spelling of the database.
     pub fn required_zone(&mut self, name: &str) -> String {
         self.required(name, String::new(), time_zone)
     }
 
-    /// A language tag by its shape: letters and digits in groups of at most 8, joined by hyphens (BCP 47).
+    /// A language tag, checked only for its form: letters and digits in groups of at most 8, joined by hyphens (BCP
+    /// 47).
     pub fn language(&mut self, name: &str) -> Option<String> {
         self.optional(name, |value| {
             let tag = text(value, LANGUAGE_BYTES_MAX)?;
@@ -226,7 +227,7 @@ impl<'v, 'f> Fields<'v, 'f> {
         self.required(name, 0, |value| time::instant_ms(text(value, TEXT_BYTES_MAX)?))
     }
 
-    /// A required RFC 3339 instant, kept as the text that it is.
+    /// A required RFC 3339 instant, kept as its original text.
     pub fn instant_text(&mut self, name: &str) -> String {
         self.required(name, String::new(), |value| {
             let text = text(value, TEXT_BYTES_MAX)?;
@@ -234,7 +235,7 @@ impl<'v, 'f> Fields<'v, 'f> {
         })
     }
 
-    /// A required wall-clock time, kept as the text that it is.
+    /// A required wall-clock time, kept as its original text.
     pub fn local_text(&mut self, name: &str) -> String {
         self.required(name, String::new(), |value| {
             let text = text(value, TEXT_BYTES_MAX)?;
@@ -266,7 +267,7 @@ impl<'v, 'f> Fields<'v, 'f> {
         }
     }
 
-    /// A flat map of strings, numbers and booleans; `null` entries are absent.
+    /// A flat map of strings, numbers and booleans; `null` entries count as missing.
     pub fn attributes(&mut self, name: &str) -> Option<BTreeMap<String, Scalar>> {
         let map = self.optional(name, object)?;
         if map.len() > ATTRIBUTES_MAX {
@@ -307,7 +308,7 @@ impl<'v, 'f> Fields<'v, 'f> {
         Some(values.iter().enumerate().filter_map(read).collect())
     }
 
-    /// As [`Fields::list`], and the list must be there.
+    /// Like [`Fields::list`], but required.
     pub fn required_list<T>(
         &mut self,
         name: &str,

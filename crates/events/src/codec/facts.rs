@@ -15,7 +15,7 @@ pub(super) use login::place_data;
 
 use serde_json::{Map, Value};
 
-/// The members of an object that have a value: what is not known is not written.
+/// The members of an object that have a value: unknown values are not written.
 fn present(data: Value) -> Map<String, Value> {
     let Value::Object(mut data) = data else { return Map::new() };
     data.retain(|_, value| !value.is_null());

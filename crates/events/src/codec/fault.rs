@@ -1,25 +1,26 @@
-//! What is wrong with an event, named so that its sender can mend it in one go.
+//! The faults of an event, described so that its sender can correct all of them at once.
 //!
-//! A sender who is told one fault at a time asks as often as there are faults. So an event is read to its end and
-//! all of its faults are kept, each with the place in the structured form, a stable code and a sentence. The
-//! sentences quote at most a few characters of the input: they end up in problem documents and dead letters.
+//! A sender who gets one fault per response needs as many requests as there are faults. So an event is read to its end
+//! and all of its faults are collected, each with the place in the structured form, a stable code and a sentence. The
+//! sentences quote at most a few characters of the input, because they are included in problem documents and dead
+//! letters.
 
 use serde::Serialize;
 use std::fmt;
 
 /// The body is not JSON, or nested beyond 128 levels.
 pub const MALFORMED_JSON: &str = "MALFORMED_JSON";
-/// None of the attributes that make a CloudEvent is there, or the body is no JSON object.
+/// None of the attributes that identify a CloudEvent is present, or the body is not a JSON object.
 pub const NOT_A_CLOUDEVENT: &str = "NOT_A_CLOUDEVENT";
-/// A required attribute or field is absent or `null`.
+/// A required attribute or field is missing or `null`.
 pub const MISSING_FIELD: &str = "MISSING_FIELD";
-/// A value is of another JSON type than its field.
+/// A value has a different JSON type than its field.
 pub const WRONG_TYPE: &str = "WRONG_TYPE";
-/// A value is of the right type and outside of what its field may hold.
+/// A value has the right type but is outside of its field's range.
 pub const INVALID_VALUE: &str = "INVALID_VALUE";
-/// A text, list or map is longer than its bound.
+/// A text, list or map is longer than its limit.
 pub const TOO_LONG: &str = "TOO_LONG";
-/// The event's `type` is not one of the catalogue.
+/// The event's `type` is not in the catalogue.
 pub const UNKNOWN_TYPE: &str = "UNKNOWN_TYPE";
 /// The zone is not in the IANA database.
 pub const UNKNOWN_TIME_ZONE: &str = "UNKNOWN_TIME_ZONE";
@@ -27,21 +28,21 @@ pub const UNKNOWN_TIME_ZONE: &str = "UNKNOWN_TIME_ZONE";
 pub const INVALID_TIME: &str = "INVALID_TIME";
 /// Neither an IPv4 nor an IPv6 address.
 pub const INVALID_ADDRESS: &str = "INVALID_ADDRESS";
-/// The data is said to be in something else than JSON.
+/// The content type of the data is not JSON.
 pub const UNSUPPORTED_CONTENT_TYPE: &str = "UNSUPPORTED_CONTENT_TYPE";
 /// `specversion` is not `1.0`.
 pub const UNSUPPORTED_SPECVERSION: &str = "UNSUPPORTED_SPECVERSION";
 /// The record's key is not `tenant:subject` of the event.
 pub const KEY_MISMATCH: &str = "KEY_MISMATCH";
-/// The record stands in another partition than its key belongs to.
+/// The record is not in the partition of its key.
 pub const WRONG_PARTITION: &str = "WRONG_PARTITION";
-/// The record stands in another topic than its type belongs to.
+/// The record is not in the topic of its type.
 pub const WRONG_TOPIC: &str = "WRONG_TOPIC";
-/// `time` lies more than five minutes ahead of when the event arrived.
+/// `time` is more than five minutes after the arrival of the event.
 pub const TIME_IN_FUTURE: &str = "TIME_IN_FUTURE";
-/// An object has a member twice, or a message has an attribute or a content type twice.
+/// An object has a duplicate member, or a message has an attribute or a content type twice.
 pub const DUPLICATE_MEMBER: &str = "DUPLICATE_MEMBER";
-/// The name of an attribute is not made of `a-z` and `0-9`.
+/// The name of an attribute contains characters other than `a-z` and `0-9`.
 pub const INVALID_NAME: &str = "INVALID_NAME";
 
 /// Every code above, for documents and tests.
@@ -66,7 +67,7 @@ pub const CODES: [&str; 18] = [
     INVALID_NAME,
 ];
 
-/// One thing that is wrong with an event.
+/// One fault of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
     /// JSON pointer (RFC 6901) into the event in structured form, as in `/data/user_id`; empty for the whole.
@@ -93,23 +94,23 @@ impl fmt::Display for Fault {
     }
 }
 
-/// All that is wrong with an event: at least one fault, in the order of reading.
+/// All faults of an event: at least one, in the order of reading.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// The only fault that there is.
+    /// A single fault.
     pub fn one(fault: Fault) -> Self {
         Self(vec![fault])
     }
 
-    /// The value, if nothing is wrong with it.
+    /// The value, if there are no faults.
     pub fn none_of<T>(value: T, faults: Vec<Fault>) -> Result<T, Self> {
         if faults.is_empty() { Ok(value) } else { Err(Self(faults)) }
     }
 
-    /// These faults; at least one is expected, and where there is none an unnamed one takes its place.
+    /// These faults; at least one is expected, and an unnamed one is used if there is none.
     pub(super) fn all_of(faults: Vec<Fault>) -> Self {
         if faults.is_empty() { Self::one(Fault::new("", NOT_A_CLOUDEVENT, "cannot be read")) } else { Self(faults) }
     }
@@ -119,12 +120,12 @@ impl Faults {
         self.0.iter()
     }
 
-    /// The fault that stands for all where one code is wanted.
+    /// The fault whose code is used if only one code can be given.
     pub fn first(&self) -> &Fault {
         &self.0[0]
     }
 
-    /// The faults of one event among many: each pointer gets the event's place in front, as in `/3`.
+    /// The faults of one event among many: each pointer is prefixed with the event's place, as in `/3`.
     pub fn within(mut self, place: &str) -> Self {
         for fault in &mut self.0 {
             fault.pointer.insert_str(0, place);
@@ -132,7 +133,7 @@ impl Faults {
         self
     }
 
-    /// The faults by themselves; never empty.
+    /// The list of faults; never empty.
     pub fn into_vec(self) -> Vec<Fault> {
         self.0
     }
@@ -161,12 +162,12 @@ impl<'a> IntoIterator for &'a Faults {
     }
 }
 
-/// An attribute in headers whose bytes are no text.
+/// An attribute in headers whose bytes are not text.
 pub(super) fn not_utf8() -> (&'static str, String) {
     (INVALID_VALUE, "must be UTF-8".to_owned())
 }
 
-/// At most 64 characters of what was sent, without control characters, in quotes.
+/// At most 64 characters of the input, without control characters, in quotes.
 pub(super) fn quoted(text: &str) -> String {
     let mut shown: String =
         text.chars().take(64).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();

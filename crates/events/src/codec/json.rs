@@ -1,12 +1,12 @@
-//! JSON as it is read where an event comes in: an object names a member once.
+//! JSON of incoming events: an object may have each member only once.
 //!
-//! JSON leaves open what `{"user_id": "a", "user_id": "b"}` means, so two readers of one text may see two users. Such
-//! a text is refused with the place of each doubled member. What is in the log already was read by the rule that the
-//! last one counts, and [`decode`](super::decode) reads it so for ever.
+//! JSON does not define the meaning of `{"user_id": "a", "user_id": "b"}`, so two readers of one text may see two
+//! users. Such a text is rejected with the place of each duplicate member. Records in the log were read by the rule
+//! that the last one counts, and [`decode`](super::decode) will always read them that way.
 //!
 //! A byte order mark at the beginning is not part of the text.
 //!
-//! Names are compared after their escapes are undone: `"a"` and `"\u0061"` are one name.
+//! Names are compared after unescaping: `"a"` and `"\u0061"` are one name.
 
 use super::fault::{DUPLICATE_MEMBER, Fault, Faults, MALFORMED_JSON};
 use super::value::cut;
@@ -16,15 +16,15 @@ use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
-/// Most doubled members that are named; the text is refused for one as for many.
+/// Most duplicate members that are listed; one is enough to reject the text.
 const NAMED_MAX: usize = 16;
-/// How much of a member's name a pointer shows, in bytes.
+/// How much of a member's name a pointer contains, in bytes.
 const NAME_SHOWN_BYTES: usize = 128;
 
-/// Reads a JSON text whose root stands at `place`, as in `/data`.
+/// Reads a JSON text whose root is at `place`, as in `/data`.
 ///
 /// # Errors
-/// `MALFORMED_JSON` where it is none or is nested beyond 128 levels, `DUPLICATE_MEMBER` for members that are doubled.
+/// `MALFORMED_JSON` if it is not JSON or nested beyond 128 levels, `DUPLICATE_MEMBER` for duplicate members.
 pub fn parse(bytes: &[u8], place: &str) -> Result<Value, Faults> {
     let mut doubled = Vec::new();
     let malformed = |detail: String| Fault::new(place, MALFORMED_JSON, detail);
@@ -36,7 +36,7 @@ pub fn parse(bytes: &[u8], place: &str) -> Result<Value, Faults> {
     Faults::none_of(value, doubled)
 }
 
-/// Where a value stands: the way back to the root, which costs nothing until it has to be written down.
+/// The place of a value: a chain to the root, which costs nothing until it is written out.
 #[derive(Clone, Copy)]
 enum Place<'p> {
     Root(&'p str),
@@ -54,7 +54,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Reads one value, and everything in it.
+/// Reads one value and all values in it.
 struct Unique<'p, 'f> {
     at: Place<'p>,
     doubled: &'f mut Vec<Fault>,

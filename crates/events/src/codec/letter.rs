@@ -1,8 +1,8 @@
-//! What CloudEvents 1.0 requires of attributes beyond what a fold needs. It is checked where an event comes in, and
-//! never of what is in the log: those records were accepted without it, and stay what they are.
+//! Requirements of CloudEvents 1.0 on attributes that a fold does not need. They are checked for incoming events, and
+//! never for records in the log: those were accepted without them, and stay what they are.
 //!
-//! - A name is made of `a-z` and `0-9`, and `data` is no attribute.
-//! - A text has no control characters and no noncharacters; one that may be left out is not empty.
+//! - A name consists of `a-z` and `0-9`, and `data` is not an attribute.
+//! - A text has no control characters and no noncharacters; an optional one is not empty.
 //! - A value in JSON is a string, a boolean or a whole number of 32 bits.
 //! - `datacontenttype` is a media type, of JSON in UTF-8.
 //! - In headers an attribute occurs once, and `datacontenttype` is the `Content-Type`.
@@ -14,11 +14,11 @@ use super::value::{Read, cut, wrong};
 use crate::record::Header;
 use serde_json::{Map, Value};
 
-/// Most faults of one kind that are reported of an event: it may have a hundred thousand members or headers.
+/// Most faults of one kind that are reported for an event: it may have a hundred thousand members or headers.
 const NAMED_MAX: usize = 16;
 /// The attribute that is the content type of a message in headers.
 const CONTENT_TYPE: &str = "datacontenttype";
-/// How much of a name a pointer shows, in bytes.
+/// How much of a name a pointer contains, in bytes.
 const NAME_SHOWN_BYTES: usize = 128;
 
 /// The faults of the members of an event in structured form, at most [`NAMED_MAX`].
@@ -44,7 +44,7 @@ fn content_type(headers: &[Header]) -> Read<()> {
     checked_text(CONTENT_TYPE, std::str::from_utf8(value).map_err(|_| fault::not_utf8())?)
 }
 
-/// The faults of attributes in headers, without their prefix; a text that could not be read is a fault already.
+/// The faults of attributes in headers, without their prefix; a text that could not be read already has a fault.
 pub(super) fn of_pairs(pairs: &[(&str, Read<String>)]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (index, (name, text)) in pairs.iter().enumerate() {
@@ -60,9 +60,9 @@ pub(super) fn of_pairs(pairs: &[(&str, Read<String>)]) -> Vec<Fault> {
     faults
 }
 
-/// The faults of attributes in the headers of a record in binary mode, at most [`NAMED_MAX`], and of its content
-/// type. The subject is not checked: earlier versions wrote it from the data, where it may be any text, and nothing
-/// reads it.
+/// The faults of attributes in the headers of a record in binary mode, at most [`NAMED_MAX`], and of its content type.
+/// The subject is not checked: earlier versions wrote it from the data, where any text is allowed, and no code reads
+/// it.
 pub(super) fn of_headers(headers: &[Header]) -> Vec<Fault> {
     let attributes = headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("ce_")?, value)));
     let mut names: Vec<_> = attributes.clone().map(|(name, _)| name).collect();
@@ -85,7 +85,7 @@ pub(super) fn of_headers(headers: &[Header]) -> Vec<Fault> {
     content_type.into_iter().chain(doubled.chain(faulty).take(NAMED_MAX)).collect()
 }
 
-/// The faults of attributes that were read from something else than a CloudEvent.
+/// The faults of attributes from sources other than CloudEvents.
 pub(super) fn of_texts(texts: [(&str, &String); 2]) -> Vec<Fault> {
     let found = texts.into_iter().filter_map(|(name, text)| Some(at(name, checked_text(name, text).err()?)));
     found.collect()
@@ -127,7 +127,7 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 fn checked_text(name: &str, text: &str) -> Read<()> {
-    // Nearly all are plain, and that is seen at once.
+    // Nearly all texts are plain ASCII, which is fast to check.
     let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let forbidden = if is_plain { None } else { text.chars().find(|c| is_forbidden(*c)) };
     if let Some(forbidden) = forbidden {
@@ -146,7 +146,7 @@ fn checked_text(name: &str, text: &str) -> Read<()> {
     }
 }
 
-/// Whether an event may carry the text as its `subject`. Names of users and clients are any text in data.
+/// Whether an event may contain the text as its `subject`. In data, names of users and clients can be any text.
 pub(super) fn is_subject(text: &str) -> bool {
     checked_text("subject", text).is_ok()
 }

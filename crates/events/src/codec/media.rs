@@ -1,7 +1,7 @@
-//! Media types as they are read where an event comes in: `type/subtype; name=value` of RFC 9110, 8.3.1.
+//! Media types of incoming events: `type/subtype; name=value` of RFC 9110, 8.3.1.
 //!
-//! JSON is what CloudEvents takes for it: a subtype that is `json` or ends in `+json`, of any type. Its text is UTF-8
-//! (RFC 8259), so a parameter `charset` may say nothing else.
+//! The media types that CloudEvents considers JSON have a subtype that is `json` or ends in `+json`, with any type. Its
+//! text is UTF-8 (RFC 8259), so a parameter `charset` may have no other value.
 
 use super::fault::quoted;
 use mediatype::MediaType;
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 /// The media type of JSON, without parameters.
 const PLAIN: &str = "application/json";
 
-/// A media type that was read.
+/// A parsed media type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
     /// Type and subtype without parameters, in lower case.
@@ -23,9 +23,9 @@ impl Media {
     /// Reads the text of a `Content-Type` or of `datacontenttype`.
     ///
     /// # Errors
-    /// A sentence, where it is no media type or names a charset other than UTF-8.
+    /// A sentence, if it is not a media type or has a charset other than UTF-8.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // What nearly everybody sends.
+        // The usual value.
         if text == PLAIN {
             return Ok(Self { essence: PLAIN.into(), is_json: true });
         }

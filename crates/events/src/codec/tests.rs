@@ -1,4 +1,4 @@
-//! One helper per direction and many rows; properties for what rows cannot list.
+//! One helper per direction and many rows; properties for what rows cannot enumerate.
 
 use super::*;
 use crate::appointment::*;
@@ -149,7 +149,7 @@ fn a_subject_that_no_attribute_may_have_is_left_out() {
         let written = encode_parsed(&parsed);
         let header = written.headers.iter().find(|(name, _)| name == "ce_subject");
         assert_eq!(header.map(|(_, text)| text.as_ref()), subject.map(str::as_bytes), "{user_id:?}");
-        // An earlier version wrote it all the same; an export of its log is read again.
+        // An earlier version wrote it nevertheless; an export of its log can be imported.
         let mut kept = stored(written);
         kept.headers.retain(|(name, _)| name != "ce_subject");
         kept.headers.push(("ce_subject".to_owned(), user_id.to_owned().into()));
@@ -590,7 +590,7 @@ fn any_change<T: std::fmt::Debug + Clone>(value: impl Strategy<Value = T>) -> im
 }
 
 fn any_country() -> impl Strategy<Value = String> {
-    // A placeholder is read as absent.
+    // A placeholder is read as a missing value.
     "[A-Z]{2}".prop_filter("names no placeholder", |code| !country::PLACEHOLDERS.contains(&code.as_str()))
 }
 

@@ -1,8 +1,8 @@
-//! Times as events write them: RFC 3339 with an offset, or a wall-clock time without one.
+//! Times in events: RFC 3339 with an offset, or a wall-clock time without one.
 //!
-//! The grammar is RFC 3339's and nothing wider. Date libraries accept much more (week dates, missing seconds,
-//! zones in brackets), and a producer that relies on it breaks with the next library. Fractions beyond the
-//! millisecond are cut. A leap second is the second before it.
+//! The grammar is exactly that of RFC 3339. Date libraries accept much more (week dates, missing seconds, zones in
+//! brackets), and a producer that relies on it breaks with the next library. Fractions beyond the millisecond are
+//! truncated. A leap second is read as the second before it.
 
 use super::bounds::TIME_MS_END;
 use super::fault::{self, quoted};
@@ -11,7 +11,7 @@ use jiff::civil::{DateTime, date};
 use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::Offset;
 
-/// A start as it was written.
+/// A parsed start.
 pub(super) enum Start {
     /// With an offset: milliseconds since the epoch.
     Instant(i64),
@@ -22,7 +22,7 @@ pub(super) enum Start {
 /// An RFC 3339 instant within the years 1970 to 2100, in milliseconds since the epoch.
 pub(super) fn instant_ms(text: &str) -> Read<i64> {
     let at_ms = parse(text)
-        // An instant that is beyond all that can be represented is a time all the same, and out of range below.
+        // An instant beyond the representable range is still a time, and is out of range below.
         .and_then(|(local, rest)| Some(offset(rest)?.to_timestamp(local).map_or(i64::MAX, |at| at.as_millisecond())))
         .ok_or_else(|| {
             (
@@ -43,7 +43,7 @@ pub(super) fn local(text: &str) -> Read<DateTime> {
     in_range((date(1969, 12, 31)..=date(2101, 1, 1)).contains(&local.date()), local)
 }
 
-/// Either of the two, told apart by what follows the seconds.
+/// Either of the two, distinguished by what follows the seconds.
 pub(super) fn start(text: &str) -> Read<Start> {
     match parse(text) {
         Some((_, [])) => {
@@ -70,7 +70,7 @@ pub(super) fn time_of_day(minute: u16) -> String {
     format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 
-/// RFC 3339 in UTC with milliseconds, as everything is written.
+/// RFC 3339 in UTC with milliseconds, the format of all written times.
 pub(super) fn rfc3339(at_ms: i64) -> String {
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
     PRINTER.timestamp_to_string(&crate::zone::timestamp(at_ms))
@@ -96,7 +96,7 @@ fn in_range<T>(is: bool, value: T) -> Read<T> {
     if is { Ok(value) } else { Err((fault::INVALID_VALUE, "must lie within the years 1970 to 2100".to_owned())) }
 }
 
-/// `YYYY-MM-DDTHH:MM:SS`, a fraction if there is one, and whatever follows.
+/// `YYYY-MM-DDTHH:MM:SS`, an optional fraction, and the rest.
 fn parse(text: &str) -> Option<(DateTime, &[u8])> {
     let bytes = text.as_bytes();
     let (head, rest) = bytes.split_at_checked(19)?;
@@ -121,7 +121,7 @@ fn parse(text: &str) -> Option<(DateTime, &[u8])> {
     Some((local, rest))
 }
 
-/// The fraction of a second, cut to milliseconds, in nanoseconds; zero where there is none.
+/// The fraction of a second, truncated to milliseconds, in nanoseconds; zero if there is none.
 fn fraction(bytes: &[u8]) -> Option<(i32, &[u8])> {
     let Some(bytes) = bytes.strip_prefix(b".") else { return Some((0, bytes)) };
     let length = bytes.iter().take_while(|b| b.is_ascii_digit()).count();

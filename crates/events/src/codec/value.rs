@@ -1,4 +1,4 @@
-//! How one JSON value becomes a typed one. Where it stands and whether it must be there is the cursor's matter.
+//! Converts one JSON value to a typed one. The cursor handles its place and whether it is required.
 
 use super::bounds::*;
 use super::fault::{self, quoted};
@@ -7,14 +7,14 @@ use crate::{ID_BYTES_MAX, zone};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 
-/// A value that was read; an error is the code and the detail of a fault.
+/// A value that was read; the error contains the code and the detail of a fault.
 pub type Read<T> = Result<T, (&'static str, String)>;
 
 pub(super) fn invalid<T>(detail: String) -> Read<T> {
     Err((fault::INVALID_VALUE, detail))
 }
 
-/// The fault of a value that is of another JSON type than `wanted`.
+/// The fault of a value with a different JSON type than `wanted`.
 pub(super) fn wrong(wanted: &str, value: &Value) -> (&'static str, String) {
     let got = match value {
         Value::Null => "null",
@@ -35,7 +35,7 @@ pub(super) fn text(value: &Value, bytes_max: usize) -> Read<&str> {
     Ok(text)
 }
 
-/// As much of a text as fits into so many bytes, cut between characters.
+/// The beginning of a text of at most `bytes_max` bytes, cut at a character boundary.
 pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     &text[..end.unwrap_or(0)]

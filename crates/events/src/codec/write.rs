@@ -1,4 +1,4 @@
-//! Events on their way out: into records, and from records into structured JSON.
+//! Encodes events: into records, and from records into structured JSON.
 
 use super::attributes::{self, Attributes};
 use super::fault::{Fault, Faults};
@@ -13,17 +13,17 @@ use std::borrow::Cow;
 /// An event to be written.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
-    /// Where it goes.
+    /// The topic.
     pub topic: Topic,
     /// Id, source, tenant and time.
     pub envelope: &'a Envelope,
     /// The CloudEvents `type`.
     pub type_name: &'a str,
-    /// The user or client; makes the key, and is written as `subject` where CloudEvents allows its characters.
+    /// The user or client; part of the key, and written as `subject` if CloudEvents allows its characters.
     pub subject: &'a str,
     /// The payload.
     pub data: &'a Map<String, Value>,
-    /// Extension attributes, `tenant` left out; names of lower-case letters and digits.
+    /// Extension attributes without `tenant`; names consist of lower-case letters and digits.
     pub extensions: &'a [(String, String)],
 }
 
@@ -54,12 +54,12 @@ pub fn binary(envelope: &Envelope, type_name: &str, subject: &str, extensions: &
     headers
 }
 
-/// Writes an event that was read from outside: its data as it was sent, unknown fields included.
+/// Writes an event from outside: its data as it was sent, including unknown fields.
 pub fn encode_parsed(parsed: &Parsed) -> NewRecord {
     encode(&outgoing(&parsed.event, &parsed.data, &parsed.extensions))
 }
 
-/// Writes an event that began here.
+/// Writes an event that Foretell creates.
 pub fn encode_event(event: &Event, extensions: &[(String, String)]) -> NewRecord {
     encode(&outgoing(event, &event.fact.data(), extensions))
 }
@@ -75,11 +75,11 @@ fn outgoing<'a>(event: &'a Event, data: &'a Map<String, Value>, extensions: &'a 
     }
 }
 
-/// A stored record as a structured CloudEvent, for readers that know no record headers.
+/// A stored record as a structured CloudEvent, for readers that do not process record headers.
 ///
-/// What the record says is passed on, not judged: attributes and data need not be known here. Only a `subject` that
-/// CloudEvents does not allow is left out: earlier versions wrote it from the data. Faults only where the record is no
-/// CloudEvent with JSON data.
+/// The contents of the record are passed on without validation: attributes and data may be unknown here. Only a
+/// `subject` that CloudEvents does not allow is omitted: earlier versions wrote it from the data. It fails only if the
+/// record is not a CloudEvent with JSON data.
 pub fn structured(record: &Record) -> Result<Value, Faults> {
     match Sent::of(record, Reading::Kept)? {
         Sent::Structured(event) => Ok(Value::Object(with_data(event))),
@@ -96,7 +96,7 @@ pub fn structured(record: &Record) -> Result<Value, Faults> {
     }
 }
 
-/// The event with `data` in place of `data_base64`, where it can be read.
+/// The event with `data` instead of `data_base64`, if that can be read.
 fn with_data(mut event: Map<String, Value>) -> Map<String, Value> {
     if event.get("data_base64").is_none_or(Value::is_null) {
         return event;
@@ -145,12 +145,12 @@ pub fn structured_event(parsed: &Parsed) -> Value {
     Value::Object(object)
 }
 
-/// RFC 3339 in UTC with milliseconds, as events carry their time.
+/// RFC 3339 in UTC with milliseconds, the format of times in events.
 pub fn rfc3339(at_ms: i64) -> String {
     time::rfc3339(at_ms)
 }
 
-/// A wall-clock time as events carry it: `YYYY-MM-DDTHH:MM:SS`.
+/// A wall-clock time in the format of events: `YYYY-MM-DDTHH:MM:SS`.
 pub fn wall_clock(local: jiff::civil::DateTime) -> String {
     time::wall_clock(local)
 }

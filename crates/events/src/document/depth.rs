@@ -1,15 +1,15 @@
-//! How deep a text in TOML nests, found without parsing it.
+//! How deep a TOML text nests, determined without parsing it.
 //!
-//! The tokens are those of the parser's own lexer, so strings and comments are told apart as the parser does it. Every
-//! open bracket is a level, and so is every dot since the last separator within it. That counts a dot in a number as
-//! a level too, and each part of a header as two, because it may name a list of tables: what is found is never less
-//! than what a parser would build. A bracket that closes nothing of its kind closes nothing here, as a parser that
-//! recovers from mistakes may stay within it.
+//! The tokens are those of the parser's own lexer, so strings and comments are recognised exactly as by the parser.
+//! Every open bracket is a level, and so is every dot since the last separator within it. That also counts a dot in a
+//! number as a level, and each part of a header as two, because it may name a list of tables: the result is never less
+//! than the depth that a parser would build. A closing bracket without a matching opening one closes nothing here,
+//! because a parser that recovers from errors may stay inside.
 
 use toml_parser::Source;
 use toml_parser::lexer::TokenKind;
 
-/// Deepest nesting of a document, in levels. The settings have half as many, policies, models and keys fewer.
+/// Deepest nesting of a document, in levels. The settings use half of it, policies, models and keys less.
 pub const LEVELS_MAX: usize = 32;
 
 /// It nests deeper than [`LEVELS_MAX`].
@@ -17,7 +17,7 @@ pub const LEVELS_MAX: usize = 32;
 #[error("it nests deeper than {LEVELS_MAX} levels: count brackets and dots of keys")]
 pub struct TooDeep;
 
-/// Refuses a text that nests deeper than [`LEVELS_MAX`].
+/// Rejects a text that nests deeper than [`LEVELS_MAX`].
 pub fn check(text: &str) -> Result<(), TooDeep> {
     if levels(text) > LEVELS_MAX { Err(TooDeep) } else { Ok(()) }
 }
@@ -29,11 +29,11 @@ struct Open {
     dots: usize,
 }
 
-/// The greatest number of levels that are open anywhere.
+/// The greatest number of levels that are open at any point.
 pub fn levels(text: &str) -> usize {
     let mut open: Vec<Open> = Vec::new();
     let mut line = Open { closes_with: TokenKind::Newline, dots: 0 };
-    // Of the header whose table the lines belong to.
+    // The levels of the header of the current table.
     let mut header = 0;
     let (mut below, mut deepest) = (0, 0);
     let mut is_header = false;
@@ -78,7 +78,7 @@ mod tests {
     use proptest::prelude::*;
     use toml::Value;
 
-    /// Levels of a value, a value without any within it being one.
+    /// Levels of a value; 1 for a value that contains no others.
     fn built(value: &Value) -> usize {
         let within = match value {
             Value::Array(items) => items.iter().map(built).max(),
@@ -130,7 +130,7 @@ mod tests {
         }
     }
 
-    /// Texts that are likely to be TOML, right or nearly so.
+    /// Texts that are probably TOML, valid or nearly so.
     fn toml() -> impl Strategy<Value = String> {
         let piece = prop::sample::select(vec![
             "a", "b.c", ".", "=", " = ", "1", "1.5", "\"x.[\"", "'{'", "[", "]", "[[", "]]", "{", "}", ",", "\n",

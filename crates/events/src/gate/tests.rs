@@ -1,4 +1,4 @@
-//! What each way in refuses, as a table; and that what is unknown is bounded and what is known is kept.
+//! Which events each way in rejects, as a table; unknown fields are limited and known ones kept.
 
 use super::*;
 use crate::codec::{
@@ -81,7 +81,7 @@ fn each_way_in_refuses_what_it_must_and_nothing_else() {
     }
 }
 
-/// A record that is in the log is read as it was taken; one that a producer writes now is held to the letter.
+/// A record in the log is read as it was accepted; one that a producer writes now must be strictly valid.
 #[test]
 fn a_producers_record_is_held_to_what_any_event_is_that_comes_in() {
     let plain = || written(codec::encode_parsed(&parsed(|_| {})));
@@ -177,7 +177,7 @@ fn a_producers_record_is_held_to_what_any_event_is_that_comes_in() {
     }
 }
 
-/// Files other than of CloudEvents name ids as well.
+/// Files in formats other than CloudEvents contain ids as well.
 #[test]
 fn an_id_that_no_cloudevent_may_have_is_refused_of_every_file() {
     let mut event = parsed(|_| {}).event;
@@ -259,7 +259,7 @@ fn extension_attributes_and_fields_within_fields_share_the_bound() {
     assert_eq!((&data["attributes"]["known"], &data["time_zone"]), (&json!("y".repeat(1_000)), &Value::Null));
 }
 
-/// Of a record that is small as a whole as well, and where a file is read.
+/// Also for a record that is small as a whole, and when a file is read.
 #[test]
 fn the_log_keeps_no_more_of_a_user_agent_than_the_event_does() {
     for (sent, kept) in [

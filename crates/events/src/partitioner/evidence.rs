@@ -1,30 +1,30 @@
-//! What many records in wrong partitions say of the partitioner that put them there.
+//! Determines the partitioner of many records in wrong partitions.
 
 use super::{Partitioner, fitting};
 use std::collections::VecDeque;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Keys that are looked at: the latest ones.
+/// Most keys that are considered: the latest ones.
 const KEYS_MAX: usize = 64;
-/// Keys from which on it is said that no known partitioner fits.
+/// Keys from which it can be concluded that no known partitioner matches.
 const KEYS_NONE_MIN: u32 = 20;
-/// Share of the keys, in percent, that are where the partitioner puts them for it to be named.
+/// Share of the keys, in percent, that must match a partitioner before it is named.
 const FITTING_PERCENT_MIN: u32 = 90;
-/// Chance below which as many fits are no accident.
+/// Probability below which this number of matches is not considered chance.
 const CHANCE_MAX: f64 = 0.001;
 
-/// Which partitioner it was.
+/// The partitioner, if known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Diagnosis {
     /// Not known yet: too few keys, or keys of several producers.
     Open,
     /// This one.
     Known(Partitioner),
-    /// None that is known: round robin, random, or set by hand.
+    /// Not a known one: round robin, random, or chosen explicitly.
     NoneKnown,
 }
 
-/// The latest keys that were seen in a wrong partition, and which partitioners they fit.
+/// The latest keys in a wrong partition, and which partitioners match them.
 ///
 /// A key counts once in each partition: a thousand records of one key are no more evidence than one.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +37,7 @@ struct Sighting {
 }
 
 impl Evidence {
-    /// Takes in a record that is not where its key belongs.
+    /// Adds a record that is not in the partition of its key.
     pub fn see(&mut self, key: &[u8], partition: u32, partitions: u32) {
         let digest = xxh3_64_with_seed(key, u64::from(partition));
         if self.0.iter().any(|seen| seen.digest == digest) {
@@ -51,20 +51,20 @@ impl Evidence {
         self.0.push_back(Sighting { digest, fits });
     }
 
-    /// How many keys are looked at; at most 64.
+    /// How many keys are considered; at most 64.
     pub fn keys(&self) -> u32 {
         self.0.len() as u32
     }
 
-    /// How many of them are where a partitioner puts them.
+    /// How many of them match a partitioner.
     pub fn fitting(&self, partitioner: Partitioner) -> u32 {
         self.0.iter().filter(|seen| seen.fits[partitioner as usize]).count() as u32
     }
 
-    /// Which partitioner it was, of a topic of so many partitions.
+    /// The partitioner, for a topic of `partitions` partitions.
     ///
-    /// One is named when nine of ten keys are where it puts them and that is no accident: a key that was put anywhere
-    /// is there with a chance of 1 in `partitions`.
+    /// One is named if nine of ten keys match it and that is not chance: a key in a random partition matches with a
+    /// probability of 1 in `partitions`.
     pub fn diagnosis(&self, partitions: u32) -> Diagnosis {
         let keys = self.keys();
         let chance_max = CHANCE_MAX / Partitioner::ALL.len() as f64;
@@ -78,7 +78,7 @@ impl Evidence {
             (Some(_), Some(_)) => return Diagnosis::Open,
             (None, _) => {}
         }
-        // Of several producers with known partitioners, each key fits one of them.
+        // If several producers have known partitioners, each key matches one of them.
         let unexplained = self.0.iter().filter(|seen| !seen.fits.contains(&true)).count() as u32;
         if keys >= KEYS_NONE_MIN && unexplained * 100 > keys * (100 - FITTING_PERCENT_MIN) {
             return Diagnosis::NoneKnown;
@@ -87,9 +87,9 @@ impl Evidence {
     }
 }
 
-/// The chance that at least `fitting` of so many keys fit if each was put into any of the partitions.
+/// The probability that at least `fitting` of `keys` keys match if each is in a random partition.
 fn chance(keys: u32, fitting: u32, partitions: u32) -> f64 {
-    // Of one partition nobody can choose a wrong one.
+    // A topic with one partition has no wrong partition.
     let hit = 1.0 / f64::from(partitions.max(2));
     let (mut exactly, mut at_least) = ((1.0 - hit).powi(keys.cast_signed()), 0.0);
     for hits in 0..=keys {
@@ -107,7 +107,7 @@ mod tests {
     use crate::key;
     use proptest::prelude::*;
 
-    /// Evidence of so many users, each where `place` says.
+    /// Evidence from `users` users, each in the partition that `place` returns.
     fn evidence(users: u32, partitions: u32, place: impl Fn(u32, &[u8]) -> u32) -> Evidence {
         let mut evidence = Evidence::default();
         for user in 0..users {

@@ -1,7 +1,7 @@
 //! Quiet hours: between two times of day on the clocks of a zone.
 //!
-//! They are quiet whenever clocks show a time between the two, however often clocks show it. So an end that clocks
-//! skip has come when they have skipped it, and where they repeat the hour of the end there may be noise in between.
+//! It is quiet whenever clocks show a time between the two, even repeatedly. So an end that clocks skip is reached at
+//! the skip, and if they repeat the hour of the end, there may be an interval between that is not quiet.
 
 use super::{local, timestamp};
 use crate::appointment::QuietHours;
@@ -9,10 +9,10 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// Changes of clocks within one stretch of quiet hours; no zone has had more than two within a day.
+/// Clock changes within one period of quiet hours; no zone has had more than two within a day.
 const CHANGES_MAX: usize = 8;
 
-/// The first instant from `at_ms` on that is not quiet; none where `at_ms` itself is not.
+/// The first instant from `at_ms` on that is not quiet; none if `at_ms` itself is not quiet.
 pub fn until_ms(at_ms: i64, quiet: QuietHours, zone: &TimeZone) -> Option<i64> {
     let mut end_ms = at_ms;
     // Between two changes clocks run evenly, so the end is where they show it.
@@ -25,7 +25,7 @@ pub fn until_ms(at_ms: i64, quiet: QuietHours, zone: &TimeZone) -> Option<i64> {
     (end_ms > at_ms).then_some(end_ms)
 }
 
-/// How long quiet hours last from that time of day on, for a clock that runs evenly; none outside of them.
+/// How long quiet hours last from that time of day on, on a clock that runs evenly; none outside of them.
 fn left_ms(quiet: QuietHours, local: DateTime) -> Option<i64> {
     let since_midnight = |minute: u16| i64::from(minute) * 60_000;
     let (from_ms, to_ms) = (since_midnight(quiet.from_minute), since_midnight(quiet.to_minute));
@@ -35,7 +35,7 @@ fn left_ms(quiet: QuietHours, local: DateTime) -> Option<i64> {
     is_quiet.then(|| (to_ms - now_ms).rem_euclid(DAY_MS))
 }
 
-/// The next change of clocks after an instant.
+/// The next clock change after an instant.
 fn change_ms(at_ms: i64, zone: &TimeZone) -> Option<i64> {
     let at = zone.following(timestamp(at_ms)).next()?.timestamp();
     Some(at.as_millisecond())

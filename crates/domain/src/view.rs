@@ -7,12 +7,12 @@
 //!           first success? corrected?  it is durable      so that a replay agrees
 //! ```
 //!
-//! Everything here is a pure function of the log: no clock, no randomness, no I/O, no hash order. Network,
-//! country and city come with the event. What else a fold depends on is in [`Limits`] and in the versions of the
-//! rules for zones and user agents, and [`fingerprint`] names all three; a process folds only generations whose fingerprint is its own.
+//! Everything here is a pure function of the log: no clock, no randomness, no I/O, no hash order. Network, country and
+//! city are in the event. Other inputs of a fold are in [`Limits`] and in the versions of the rules for zones and user
+//! agents, and [`fingerprint`] names all three; a process folds only generations whose fingerprint is its own.
 //!
-//! An **owner row** belongs to one user or client and has one partition to itself. An **aggregate row** counts
-//! over owners: each source partition keeps a partial of its own, and a reader [merges](Merge::merge) them.
+//! An **owner row** belongs to one user or client, and only one partition writes it. An **aggregate row** counts over
+//! owners: each source partition keeps its own partial, and a reader [merges](Merge::merge) them.
 //!
 //! The families and views are the rows of one table, from which their names, tags and states follow everywhere.
 
@@ -93,43 +93,43 @@ macro_rules! table {
 pub(crate) use table;
 table!(generate);
 
-/// Raised whenever the same log gives other rows than before.
+/// Raised whenever the same log results in different rows than before.
 pub const FOLD_VERSION: u32 = 8;
 
-/// What a fold depends on besides the log; part of the fingerprint.
+/// What a fold depends on in addition to the log; part of the fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// IANA zone of visits whose event and client name none.
+    /// IANA zone of visits if neither the event nor the client has one.
     pub time_zone_default: String,
-    /// Directory of zone rules that stand over the bundled ones. Its place is not what a fold depends on, but what it
-    /// holds: the fingerprint names that.
+    /// Directory of zone rules that override the bundled ones. A fold depends on its contents, which the fingerprint
+    /// names, and not on its path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zones_dir: Option<std::path::PathBuf>,
-    /// Devices kept a user; revoked ones are forgotten first, then the one seen longest ago, trusted ones last.
+    /// Devices kept per user; revoked ones are forgotten first, then the one seen longest ago, trusted ones last.
     pub user_devices_max: usize,
-    /// Values kept a user and login feature; the rarest is forgotten first, then the one seen longest ago.
+    /// Values kept per user and login feature; the rarest is forgotten first, then the one seen longest ago.
     pub user_values_max: usize,
-    /// Latest successes kept a user: what a report can take out of the history, and what travel is judged by; the
-    /// oldest is forgotten first, and stays in the history.
+    /// Latest successes kept per user: a report can remove them from the history, and travel is judged by them. The
+    /// oldest is forgotten first, and stays counted in the history.
     pub user_logins_max: usize,
-    /// Failures kept a user for the short window; the oldest is forgotten first.
+    /// Failures kept per user for the short window; the oldest is forgotten first.
     pub user_failures_max: usize,
-    /// Accounts kept an address or network that failed there of late; the oldest is forgotten first.
+    /// Accounts with recent failures kept per address or network; the oldest is forgotten first.
     pub fan_out_users_max: usize,
-    /// Appointments kept a client. Forgotten first are notes of appointments that were never placed, then visits that are
-    /// off or over, the farthest from now first, then visits to come, the farthest first; where that is the appointment
-    /// of the event itself, the event is skipped.
+    /// Appointments kept per client. Forgotten first are notes of appointments that were never placed, then visits that
+    /// are cancelled or over, the farthest from now first, then future visits, the farthest first; if that is the
+    /// appointment of the event itself, the event is skipped.
     pub client_appointments_max: usize,
-    /// Requests by hand kept an appointment; the oldest is forgotten first, and none that is younger than a day:
-    /// while all are, further ones are not taken.
+    /// On-demand requests kept per appointment; the oldest is forgotten first, but none younger than a day: if all are
+    /// younger, further ones are not accepted.
     pub appointment_requests_max: usize,
-    /// Receipts of reminders kept an appointment; the oldest is forgotten first.
+    /// Receipts of reminders kept per appointment; the oldest is forgotten first.
     pub appointment_receipts_max: usize,
-    /// Announcements kept an appointment: enough for those that a policy makes of one visit, with the requests of a day;
-    /// the oldest withdrawn one is forgotten first.
+    /// Announcements kept per appointment: enough for those of a policy for one visit and the requests of a day; the
+    /// oldest withdrawn one is forgotten first.
     pub appointment_reminders_max: usize,
-    /// Outcomes kept a tenant, day and source partition, with what was known before them; an even draw of all.
+    /// Outcomes kept per tenant, day and source partition, with what was known before them; a uniform sample of all.
     pub outcome_samples_max: usize,
 }
 
@@ -152,20 +152,20 @@ impl Default for Limits {
     }
 }
 
-/// Names everything that a fold depends on: equal fingerprints give equal rows from equal logs.
+/// A name of everything that a fold depends on: equal fingerprints mean equal rows from equal logs.
 pub fn fingerprint(limits: &Limits) -> String {
-    // A named map in declaration order: the text is canonical.
+    // A struct is serialised with its names in declaration order, so the text is canonical.
     let limits = serde_json::to_string(&Limits { time_zones_dir: None, ..limits.clone() }).unwrap_or_default();
     let digest = xxhash_rust::xxh3::xxh3_64(limits.as_bytes());
     format!("fold{FOLD_VERSION}-zones{}-agents{}-limits{digest:016x}", zone::version(), agent::rules())
 }
 
-/// The version of the fold that a fingerprint names; none where it names none.
+/// The version of the fold in a fingerprint; none if it contains none.
 pub fn fold_version(fingerprint: &str) -> Option<u32> {
     fingerprint.strip_prefix("fold")?.split('-').next()?.parse().ok()
 }
 
-/// Where the event stood, as far as a fold may know.
+/// The position of the event, reduced to what a fold may use.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     /// Its partition.
@@ -174,12 +174,12 @@ pub struct Place {
     pub offset: i64,
 }
 
-/// What an owner row made of an event.
+/// The result of an event for an owner row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome<D> {
     /// It changed nothing, for this reason.
     Skipped(Skip),
-    /// It was folded, and this was decided.
+    /// It was folded, with this decision.
     Applied(D),
 }
 
@@ -190,17 +190,17 @@ pub enum Skip {
     Repeated,
     /// It is not later than the erasure of its subject.
     Erased,
-    /// It restates what already holds, or a later event overrules it.
+    /// It restates the current state, or a later event overrules it.
     Unchanged,
-    /// The row of its subject is full of what matters more. The event is not remembered, so it can be sent again.
+    /// The row of its subject is full of more important entries. The event is not remembered, so it can be sent again.
     NoRoom,
-    /// The visit cannot have that outcome yet. The event is not remembered, so it can be sent again, as when the visit was
-    /// moved to an earlier start.
+    /// The visit cannot have that outcome yet. The event is not remembered, so it can be sent again, for example after
+    /// the visit was moved to an earlier start.
     Impossible,
 }
 
 impl<D> Outcome<D> {
-    /// Why the event changed nothing; none where it changed something.
+    /// Why the event changed nothing; none if it changed something.
     pub const fn skipped(&self) -> Option<Skip> {
         match self {
             Self::Skipped(reason) => Some(*reason),
@@ -251,12 +251,12 @@ impl Contribution {
 }
 
 impl Aggregate {
-    /// The state of a row that no change was applied to. Errs for owner rows.
+    /// The state of a row before its first change. Fails for owner rows.
     pub fn empty(key: &RowKey) -> Result<Self, Mismatch> {
         with_state(key, states::Empty(key))
     }
 
-    /// The state of the row at `key` from its bytes. Errs for owner rows, too.
+    /// The state of the row at `key` from its bytes. Also fails for owner rows.
     pub fn decode(key: &RowKey, bytes: &[u8]) -> Result<Self, cell::Corrupt> {
         with_state(key, states::Decode(key, bytes))
     }
@@ -274,11 +274,11 @@ pub trait AggregateView: Debug + Clone + Default + PartialEq + Serialize + Deser
     /// What one event changes.
     type Delta: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync;
 
-    /// Applies a change. Equal changes in equal order give equal states.
+    /// Applies a change. Equal changes in equal order result in equal states.
     fn apply(&mut self, delta: &Self::Delta, limits: &Limits);
 }
 
-/// The state of an aggregate row that several source partitions write: each writes a partial of its own.
+/// The state of an aggregate row that several source partitions write: each writes its own partial.
 pub trait Merge: AggregateView {
     /// Adds the partial of another partition. The order of partials makes no difference.
     fn merge(&mut self, other: &Self);
@@ -305,7 +305,7 @@ pub trait Fold: Debug + Clone + Send + Sync + 'static {
     /// The view of the owner rows.
     const OWNER: View;
 
-    /// Takes an event into its owner's row.
+    /// Folds an event into its owner's row.
     fn fold(&self, owner: &mut Self::Owner, event: &Event, place: Place) -> Outcome<Self::Decision>;
 
     /// Whether the event came too late to change what it is about, which is counted.
@@ -313,12 +313,12 @@ pub trait Fold: Debug + Clone + Send + Sync + 'static {
         false
     }
 
-    /// Whether a visit to come was forgotten to make room for that of the event, which is counted.
+    /// Whether a future visit was forgotten to make space for that of the event, which is counted.
     fn has_displaced(_: &Self::Decision) -> bool {
         false
     }
 
-    /// What the event has settled about its subject, which is counted; asked of the row that has just taken it in.
+    /// How the event resolved its subject, which is counted; reads the row after the event was folded.
     fn settled(_: &Self::Owner, _: &Event) -> Option<&'static str> {
         None
     }
@@ -326,6 +326,6 @@ pub trait Fold: Debug + Clone + Send + Sync + 'static {
     /// What the event changes in aggregate rows, each row at most once.
     fn contributions(&self, event: &Event, decision: &Self::Decision, place: Place) -> Vec<Contribution>;
 
-    /// What a fold depends on besides the log.
+    /// What a fold depends on in addition to the log.
     fn limits(&self) -> &Limits;
 }

@@ -1,8 +1,8 @@
-//! Whom the planner must look at, by hour.
+//! The clients that the planner must examine, by hour.
 //!
-//! The rows of an hour and source partition stand in one bucket, so that one scan returns them; a row is a client
-//! and says which of their things lie in that hour. It only finds candidates: the client's own row decides.
-//! A row that holds nothing any more stays, empty.
+//! The rows of an hour and source partition are in one bucket, so that one scan returns them. A row belongs to a client
+//! and lists the client's entries in that hour. It only finds candidates: the client's own row decides. An empty row is
+//! kept.
 
 use super::{AggregateView, Limits};
 use crate::address::{Bucket, RowKey, View};
@@ -18,10 +18,10 @@ pub fn row_key(view: View, bucket: Bucket, tenant: &str, client_id: &str) -> Row
     RowKey::in_bucket(view, bucket, key::of(tenant, client_id))
 }
 
-/// What one event changed: how many times more (or fewer) each thing lies in the hour.
+/// The changes of one event: by how much the number of each entry in the hour rises or falls.
 pub type Delta = Vec<(String, i32)>;
 
-/// The state of a client's row in an hour: appointments, or reminders, that lie in it.
+/// The state of a client's row in an hour: its appointments or reminders.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agenda {
     /// Never 0.

@@ -35,25 +35,25 @@ pub struct Cell<'a> {
 /// The outcomes that an owner row carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried<D> {
-    /// By offset, why a record of the last moments was skipped, if it was: for those who wait for it.
+    /// By offset, why a recent record was skipped, if it was: for callers that wait for it.
     pub latest: Vec<(i64, Option<Skip>)>,
-    /// The pending list: outcomes of the records behind the last checkpoint that is known to be durable.
+    /// The pending list: outcomes of the records after the last checkpoint that is known to be durable.
     pub pending: Vec<(i64, Outcome<D>)>,
 }
 
-// Not derived, which would ask for a default of `D`.
+// Not derived, because that would require a default of `D`.
 impl<D> Default for Carried<D> {
     fn default() -> Self {
         Self { latest: Vec::new(), pending: Vec::new() }
     }
 }
 
-/// [`Carried::latest`] of an owner row, whatever it decides.
+/// [`Carried::latest`] of an owner row of any fold.
 pub fn latest(carried: &[u8]) -> Result<Vec<(i64, Option<Skip>)>, Corrupt> {
     postcard::take_from_bytes(carried).map(|(latest, _)| latest).map_err(Corrupt::new)
 }
 
-/// Bytes in one run. What is written is the same as for a list of numbers, which would be written one by one.
+/// Writes all bytes at once. The result is the same as for a list of numbers, which would be written one by one.
 fn whole<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
     to.serialize_bytes(bytes)
 }
@@ -70,8 +70,8 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// Memory in which the cells of many rows are written, one after the other: each cell is then allocated once, as long as
-/// it is.
+/// A buffer in which the cells of many rows are written one after the other, so that each cell is then allocated once,
+/// with its exact size.
 #[derive(Debug, Default)]
 pub struct Scratch {
     state: Vec<u8>,
@@ -100,7 +100,7 @@ impl Scratch {
     }
 }
 
-/// Puts the canonical bytes of a state in place of what is there.
+/// Replaces the contents with the canonical bytes of a state.
 pub fn write<T: Serialize>(to: &mut Vec<u8>, state: &T) {
     to.clear();
     *to = postcard::to_extend(state, std::mem::take(to))

@@ -1,37 +1,39 @@
 //! The owner row of appointments: a client, their appointments, and how they kept them.
 //!
 //! What each event does:
-//! - **booked** and **rescheduled** place an appointment; the one with the later event time decides its start. A
-//!   reschedule keeps the booked zone where it names none. One of an appointment never seen books it, for events
-//!   come out of order. One of a visit that was cancelled reinstates it while the stated start is to come. One of a
-//!   visit with an older outcome begins a new visit where a visit at its start cannot have had that outcome, and the old
-//!   outcome stays; any other start corrects that of the visit that is over.
-//! - **confirmed**, **cancelled**, **attended**, **missed** set its status; of two, the later event time decides,
-//!   and a confirmation never undoes any of the others, whichever is the later. A corrected outcome takes out what the
-//!   first one had put in. A visit cannot have been missed before its start, nor attended before its day: such an
-//!   outcome is skipped as impossible, and not remembered: after a late reschedule the same event may be right.
-//! - **deleted** takes everything out again that the appointment had put in; the row remembers that it was deleted,
-//!   so that an older booking which arrives later does not bring it back.
-//! - a status of an appointment that was never placed, or that is forgotten, is noted and counts nothing until a
-//!   booking of it arrives.
-//! - **delivered**, **failed** say what became of a reminder, channel by channel, the later event time deciding; the
-//!   plan answers a failure with the channels that are left. **confirmed by client** is an answer to a reminder: it
-//!   was delivered, and the appointment is confirmed.
-//! - **updated** changes the fields that it names, each unless a later event named it; **requested** asks for a reminder by hand.
-//! - **erased** empties the row, takes out its look-up and agenda entries and what was known of visits with an
-//!   outcome; a tenant's counts stay.
+//! - **booked** and **rescheduled** place an appointment; the one with the later event time determines its start. A
+//!   reschedule without a zone keeps the booked one. A reschedule of an unknown appointment books it, because events
+//!   can arrive out of order. A booking or reschedule of a cancelled visit reinstates it if the stated start is in the
+//!   future. For a visit with an older outcome it begins a new visit if a visit at its start cannot have had that
+//!   outcome, and the old outcome stays; any other start corrects that of the visit that is over.
+//! - **confirmed**, **cancelled**, **attended**, **missed** set its status. Of two, the one with the later event time
+//!   wins, but a confirmation never replaces any of the others, even if it is later. A corrected outcome subtracts what
+//!   the first one added. A visit cannot be missed before its start, nor attended before its day: such an outcome is
+//!   skipped as impossible and not remembered, because after a late reschedule the same event may be right.
+//! - **deleted** subtracts everything that the appointment added. The row remembers the deletion, so that an older
+//!   booking that arrives later does not restore it.
+//! - a status of an appointment that was never placed, or was forgotten, is noted and counts nothing until a booking of
+//!   it arrives.
+//! - ***delivered**, **failed** are receipts of a reminder, for each channel; the one with the later event time wins.
+//!   The plan responds to a failure with the remaining channels. **confirmed by client** is a response to a reminder:
+//!   the reminder was delivered, and the appointment is confirmed.
+//! - **updated** changes the fields that it contains, unless a later event changed them; **requested** requests a
+//!   reminder on demand.
+//! - **erased** empties the row, and removes its look-up and agenda entries and the samples of visits with an outcome;
+//!   a tenant's counts stay.
 //!
-//! An event that restates what already holds changes nothing, whatever its id and however often it is sent: the start of
-//! a visit (unless it was cancelled and is still to come), its status, the fields of a profile, the receipt of a reminder.
+//! An event that restates the current state changes nothing, with any id and however often it is sent: the start of a
+//! visit (unless it was cancelled and is in the future), its status, the fields of a profile, the receipt of a
+//! reminder.
 //!
-//! A full row forgets what matters least, at the latest event time that it has seen: notes about appointments that were
-//! never placed, then visits that are off or over, the farthest from that time first, then visits to come, the farthest
-//! ahead first. If that is the appointment of the event itself, the event is skipped.
+//! A full row forgets the least important entries, relative to the latest event time that it has seen: notes about
+//! appointments that were never placed, then visits that are cancelled or over, the farthest from that time first, then
+//! future visits, the farthest ahead first. If that is the appointment of the event itself, the event is skipped.
 //!
-//! For the tenant's rates several visits of one client on one day (of their zone) count once: as attended if any
-//! was attended. The history counts appointments. What a visit has counted stays when it is forgotten or begins anew,
-//! and the row remembers how its day counted, so that another visit of that day does not count it twice; of the
-//! latest [`SETTLED_DAYS_MAX`] such days.
+//! For the tenant's rates several visits of one client on one day (in the zone of each visit) count once: as attended
+//! if any was attended. The history counts appointments. The counts of a visit stay when it is forgotten or a new visit
+//! with its id begins, and the row remembers how its day counted, so that another visit on that day does not count it
+//! twice; at most the latest [`SETTLED_DAYS_MAX`] such days.
 
 mod appointment;
 pub mod attribute;
@@ -59,50 +61,51 @@ use scribe::{Footprint, Scribe};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long a request by hand may wait for its announcement.
+/// How long an on-demand request may wait for its announcement.
 pub const REQUEST_EXPIRES_MS: i64 = 24 * 60 * 60 * 1000;
-/// Days kept whose count outlived their visits; the earliest is forgotten first.
+/// Days that are kept after their visits were forgotten; the earliest is forgotten first.
 pub const SETTLED_DAYS_MAX: usize = 32;
 
 /// The state of a client's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
-    /// Repetitions.
+    /// The latest events, by which repetitions are recognised.
     pub recent: Recent,
-    /// The latest event time seen, which separates past from future when not all appointments can be kept.
+    /// The latest event time, which separates past from future when not all appointments can be kept.
     pub latest_ms: i64,
-    /// How they kept their appointments.
+    /// How the client kept their appointments.
     pub history: History,
-    /// Kept and missed days by lead bucket, for the no-shows that the tenant's rates would expect.
+    /// Kept and missed days by lead bucket, to compute how many no-shows the tenant's rates predict.
     pub days: [Outcomes; lead::BUCKETS.len()],
-    /// How the local days (since the epoch) count that had visits which are not kept any more: lead bucket, missed.
+    /// How local days (since the epoch) count whose visits are no longer kept: lead bucket, missed.
     pub settled_days: BTreeMap<i64, (u8, bool)>,
-    /// Day and hash of the samples of visits that are not kept any more, see [`outcome`](super::outcome): at most
+    /// Day and hash of the samples of visits that are no longer kept, see [`outcome`](super::outcome): at most
     /// [`SETTLED_DAYS_MAX`].
     pub left_samples: BTreeSet<(i64, u64)>,
-    /// The latest missed start among the appointments that are not kept any more.
+    /// The latest missed start among the appointments that are no longer kept.
     pub forgotten_missed_ms: Option<i64>,
-    /// By appointment id. Most clients have one or two, and a node of a map has room for eleven values: as pointers.
+    /// By appointment id. Most clients have one or two, and a map node has space for eleven values; they are boxed to
+    /// keep nodes small.
     pub appointments: BTreeMap<String, Box<Appointment>>,
-    /// IANA zone, where they said so.
+    /// IANA zone, if known.
     pub time_zone: Option<String>,
-    /// BCP 47 tag, where they said so.
+    /// BCP 47 tag, if known.
     pub language: Option<String>,
-    /// How they may be reached; none: they were never asked.
+    /// Consents by channel; none if none were ever stored.
     pub channels: Option<Vec<Consent>>,
-    /// When not to send, where they said so.
+    /// When not to send, if known.
     pub quiet_hours: Option<QuietHours>,
-    /// What the tenant tells of them besides.
+    /// Further attributes from the tenant.
     pub attributes: Attributes,
     /// When the profile above was last changed.
     pub updated_at_ms: Option<i64>,
-    /// When each of its fields was, because updates that come out of order may name different ones.
+    /// When each of its fields was last changed, because updates that arrive out of order may contain different ones.
     pub updated: Updated,
     /// When everything before was forgotten.
     pub erased_at_ms: Option<i64>,
 }
 
-/// Event times of what decided the fields of a profile.
+/// Event times of the events that determined the fields of a profile.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Updated {
     /// Of [`Client::time_zone`].
@@ -117,23 +120,23 @@ pub struct Updated {
     pub attributes_ms: Option<i64>,
 }
 
-/// How a client kept their appointments. Signed, because corrections take out what they had put in.
+/// How a client kept their appointments. Signed, because corrections subtract what was added before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// Appointments that they came to.
     pub attended: i64,
     /// Appointments that they did not come to.
     pub missed: i64,
-    /// Appointments called off in time, or by the business.
+    /// Appointments cancelled in time, or by the business.
     pub cancelled: i64,
-    /// Appointments called off within [`LATE_CANCEL_MS`] of their start.
+    /// Appointments cancelled within [`LATE_CANCEL_MS`] before their start or later, by the client.
     pub late_cancelled: i64,
-    /// Times that an appointment was moved.
+    /// How often appointments were moved.
     pub rescheduled: i64,
 }
 
 impl Client {
-    /// The latest start that was missed, of all that is not corrected.
+    /// The latest missed start, unless it was corrected.
     pub fn last_missed_ms(&self) -> Option<i64> {
         let missed = self.appointments.values().filter(|a| a.status == Status::Missed);
         missed.filter_map(|a| a.start.as_ref().map(|start| start.at_ms)).max().max(self.forgotten_missed_ms)
@@ -165,14 +168,14 @@ impl Client {
         known.and_then(|known| known.start.as_ref()).is_some_and(|start| !start.admits(status, time_ms))
     }
 
-    /// The appointment that matters least.
+    /// The least important appointment.
     fn least(&self) -> Option<(Weight, &str)> {
         let weights = self.visits().map(|(id, a)| (a.weight(self.latest_ms), id));
         weights.min()
     }
 }
 
-/// Which appointment an event is about.
+/// The appointment that an event is about.
 pub fn appointment_id(fact: &AppointmentFact) -> Option<&str> {
     match fact {
         AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking) => Some(&booking.appointment_id),
@@ -189,7 +192,7 @@ pub fn appointment_id(fact: &AppointmentFact) -> Option<&str> {
     }
 }
 
-/// The booking that places a visit, if the event does that.
+/// The booking of an event that places a visit.
 fn booking(fact: &AppointmentFact) -> Option<&Booking> {
     match fact {
         AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking) => Some(booking),
@@ -207,7 +210,7 @@ fn booking(fact: &AppointmentFact) -> Option<&Booking> {
     }
 }
 
-/// The event's envelope and its fact, which is one of this topic.
+/// The event's envelope and its fact from this topic.
 #[derive(Clone, Copy)]
 struct Stated<'a> {
     envelope: &'a Envelope,
@@ -217,23 +220,23 @@ struct Stated<'a> {
 /// The fold of the appointments topic.
 #[derive(Debug, Clone, Default)]
 pub struct Appointments {
-    /// What it depends on besides the log.
+    /// What it depends on in addition to the log.
     pub limits: Limits,
 }
 
-/// What one event changes elsewhere: that depends on what the row was before, so it is the decision itself.
+/// What one event changes in other rows. It depends on the previous state of the row, so it is the decision itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// Its contributions.
     pub contributions: Vec<Contribution>,
-    /// Whether a visit to come was forgotten for a nearer one.
+    /// Whether a future visit was forgotten for a nearer one.
     pub has_displaced: bool,
 }
 
-/// Room for the appointment of an event.
+/// Space for the appointment of an event.
 #[derive(Default)]
 struct Room {
-    /// The earlier visit under the same id that a new one leaves behind.
+    /// The earlier visit with the same id that a new one replaces.
     left: Option<Appointment>,
     has_displaced: bool,
 }
@@ -277,8 +280,8 @@ impl Appointments {
         client.hear(feedback, at_ms, received, self.limits.appointment_receipts_max)
     }
 
-    /// Makes room for the appointment of an event, and releases an earlier visit under its id if the event begins a new
-    /// one. Returns `None` if the row is full of appointments that matter more.
+    /// Makes space for the appointment of an event, and releases an earlier visit with its id if the event begins a new
+    /// one. Returns `None` if the row is full of more important appointments.
     fn make_room(&self, client: &mut Client, event: Stated<'_>, scribe: &mut Scribe<'_>) -> Option<Room> {
         let Some(id) = appointment_id(event.fact) else { return Some(Room::default()) };
         let booking = booking(event.fact);
@@ -345,8 +348,8 @@ impl Fold for Appointments {
             return Outcome::Skipped(Skip::Unchanged);
         }
         if let Some(id) = id {
-            // A sample needs what was known before its own outcome was counted. Any other snapshot needs the counts after
-            // this event: with the move that it is, or without the cancellation that it takes back.
+            // A sample needs what was known before its own outcome was counted. Any other snapshot needs the counts
+            // after this event: including a move that the event is, or without a cancellation that it reverts.
             let is_over = client.appointments.get(id).is_some_and(|visit| visit.status.is_resolved());
             if is_over {
                 client.witness(id, time_ms);

@@ -1,9 +1,9 @@
-//! How often a value of a login feature was seen, where, and by how many.
+//! How often a value of a login feature was seen, where, and by how many accounts.
 //!
-//! One row a tenant, [level](Level) and value; the level [`Level::All`] has one row a tenant, the totals. Only
-//! successful logins count as history (`successes` and the sketches of lower levels); failures count beside
-//! them, and in addresses, sites and networks the accounts that failed of late are kept one by one, because an attack
-//! is many accounts failing at one place.
+//! One row per tenant, [level](Level) and value; the level [`Level::All`] has one row per tenant, the totals. Only
+//! successful logins count as history (`successes` and the sketches of lower levels). Failures are counted separately,
+//! and in addresses, sites and networks the accounts with recent failures are listed individually, because many
+//! accounts that fail at one place indicate an attack.
 //!
 //! | level | IPv4 | IPv6 | corresponds to |
 //! |---|---|---|---|
@@ -22,12 +22,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// How far back accounts that failed at an address or network count.
+/// The period before an attempt in which accounts that failed at an address or network count.
 pub const FAN_OUT_WINDOW_MS: i64 = 30 * 60 * 1000;
-/// Longest value that stands in a key as it is, in bytes; a longer one stands there as its 128-bit hash.
+/// Longest value that a key contains literally, in bytes; a longer one is replaced by its 128-bit hash.
 const VALUE_BYTES_MAX: usize = 256;
 
-/// The levels of the login features: what a row of [`Feature`] counts a value of.
+/// The levels of the login features: the kind of value that a row of [`Feature`] counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Level {
     /// Everything: the totals of a tenant.
@@ -53,7 +53,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// Levels with one row a value.
+    /// Levels with one row per value.
     pub const VALUES: [Self; 9] = [
         Self::Ip,
         Self::Site,
@@ -65,7 +65,7 @@ impl Level {
         Self::Os,
         Self::DeviceType,
     ];
-    /// Levels at which the accounts that failed of late are kept.
+    /// Levels at which accounts with recent failures are kept.
     pub const FAN_OUT: [Self; 3] = [Self::Ip, Self::Site, Self::Network];
 
     /// The name in keys.
@@ -118,7 +118,7 @@ pub fn key(tenant: &str, level: Level, value: &str) -> RowKey {
     RowKey::hashed(View::Feature, if value.len() <= VALUE_BYTES_MAX { key(value) } else { key(&hashed(value)) })
 }
 
-/// The value as it stands in [`key`], which is the same for both.
+/// The value as it is stored in a [`key`], which is the same for both.
 pub fn stored(value: String) -> String {
     if value.len() <= VALUE_BYTES_MAX { value } else { hashed(&value) }
 }
@@ -127,7 +127,7 @@ fn hashed(value: &str) -> String {
     format!("#{:032x}", xxhash_rust::xxh3::xxh3_128(value.as_bytes()))
 }
 
-/// What names the [household](address::household) of an address: an IPv4 address, or a /64 in CIDR notation.
+/// The name of the [household](address::household) of an address: an IPv4 address, or a /64 in CIDR notation.
 pub fn household(ip: IpAddr) -> String {
     match address::household(ip) {
         IpAddr::V6(ip) if address::household_bits(ip) == 64 => format!("{ip}/64"),
@@ -151,17 +151,17 @@ pub fn network(ip: IpAddr) -> String {
     }
 }
 
-/// What happened with a login.
+/// What happened to a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// It did not get in.
+    /// It failed.
     Failed,
-    /// It got in, or is said to have been the user's after all.
+    /// It succeeded, or was confirmed after a report.
     Succeeded {
         /// The account has no other success.
         first: bool,
     },
-    /// It is said not to have been the user's.
+    /// It was reported as not the user's.
     Withdrawn {
         /// The account has no other success.
         last: bool,
@@ -179,7 +179,7 @@ pub struct Delta {
     pub user: u64,
     /// When it happened.
     pub time_ms: i64,
-    /// Hashes of its values at the levels below, where it has them.
+    /// Hashes of its values at the levels below, if it has them.
     pub lower: Vec<(Level, u64)>,
 }
 
@@ -204,7 +204,8 @@ pub struct Feature {
     pub users: Sketch,
     /// Distinct values of the levels below among the successful logins with this value.
     pub lower: BTreeMap<Level, Sketch>,
-    /// Accounts (hashes) that failed here of late, with the time of the last failure; at levels of [`Level::FAN_OUT`].
+    /// Accounts (hashes) with recent failures here, and the time of each one's last failure; at levels of
+    /// [`Level::FAN_OUT`].
     pub failed_users: BTreeMap<u64, i64>,
 }
 
@@ -225,7 +226,7 @@ impl AggregateView for Feature {
                 self.successes += 1;
                 self.first_successes += u64::from(first);
             }
-            // The partition that takes it out is the one that counted it, so neither falls below 0.
+            // The partition that subtracts it is the one that counted it, so neither falls below 0.
             Change::Withdrawn { last } => {
                 self.successes = self.successes.saturating_sub(1);
                 self.first_successes = self.first_successes.saturating_sub(u64::from(last));
@@ -242,7 +243,7 @@ impl Feature {
     fn failed(&mut self, delta: &Delta, users_max: usize) {
         let at = self.failed_users.entry(delta.user).or_insert(delta.time_ms);
         *at = delta.time_ms.max(*at);
-        // What is too old for the newest failure is too old for any score asked from now on.
+        // A failure that is too old for the newest failure is too old for any later score.
         let newest = self.failed_users.values().copied().max().unwrap_or(delta.time_ms);
         self.failed_users.retain(|_, at| *at > newest - FAN_OUT_WINDOW_MS);
         if self.failed_users.len() > users_max {
@@ -274,7 +275,7 @@ impl Feature {
         self.lower.get(&level).map_or(0, Sketch::count)
     }
 
-    /// Accounts that failed here in the [`FAN_OUT_WINDOW_MS`] before `at_ms`, up to the limit that is kept.
+    /// Accounts that failed here in the [`FAN_OUT_WINDOW_MS`] before `at_ms`, up to the limit of kept accounts.
     pub fn failed_users_at(&self, at_ms: i64) -> usize {
         self.failed_users.values().filter(|failed| (at_ms - FAN_OUT_WINDOW_MS..=at_ms).contains(failed)).count()
     }

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 /// Lower bounds of the buckets, in days: 0, 1, 2, 3, 4-6, 7, 8-13, 14-20, 21-29, 30-59, 60-89, 90 and more.
 pub const BUCKETS: [i32; 12] = [0, 1, 2, 3, 4, 7, 8, 14, 21, 30, 60, 90];
 
-/// The bucket, from 0, that a lead falls into; a negative lead is one of 0.
+/// The bucket, from 0, of a lead; a negative lead counts as 0.
 pub fn bucket(lead_days: i32) -> u8 {
     BUCKETS.iter().rposition(|from| *from <= lead_days).unwrap_or(0) as u8
 }
 
-/// Visits of which the outcome is known. Signed, because corrections take out what they had put in.
+/// Visits with a known outcome. Signed, because corrections subtract what was added before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcomes {
     /// The client came.
@@ -41,7 +41,7 @@ impl Outcomes {
     }
 }
 
-/// An outcome that came to be known (`sign` 1), or that was taken back (-1).
+/// An outcome that became known (`sign` 1), or was reverted (-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Counted {
     /// See [`bucket`].

@@ -1,10 +1,11 @@
-//! Appointment to client: an appointment's id alone must find the row that it lives in.
+//! Appointment to client: finds the client's row by the appointment id alone.
 //!
-//! Several clients can have the same id: members of a group, or the clients before and after a correction. An answer about
-//! the id is about one of them: a client whose visit was not called off, if there is one. Of several, the one with the
-//! later booking, then the one with the smaller client id.
+//! Several clients can have the same id: members of a group, or the clients before and after a correction. An answer
+//! about the id is about one of them: a client whose visit was not cancelled, if there is one. Of several, the one with
+//! the later booking, then the one with the smaller client id.
 //!
-//! How a visit ended makes no difference, so that an outcome, which nearly every visit gets, costs no write of this row.
+//! The outcome of a visit makes no difference, so that an outcome, which nearly every visit gets, does not cause a
+//! write of this row.
 
 use super::{AggregateView, Limits, Merge};
 use crate::address::{RowKey, View};
@@ -16,16 +17,16 @@ use std::collections::BTreeMap;
 /// Clients kept for an appointment id; the one with the lowest claim is forgotten first.
 pub const CLAIMS_MAX: usize = 64;
 
-/// That a client has an appointment; of several claims the greatest wins.
+/// The claim of a client to an appointment; the greatest of several claims wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Claim {
-    /// Whether the visit is on or over, and was not called off.
+    /// Whether the visit is booked or over, and was not cancelled.
     pub is_on: bool,
     /// Event time of the booking.
     pub placed_at_ms: i64,
 }
 
-/// A change of who has an appointment.
+/// A change of the clients that have an appointment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delta {
     /// The client has it.
@@ -35,14 +36,14 @@ pub enum Delta {
         /// Their claim.
         claim: Claim,
     },
-    /// The client does not have it any more.
+    /// The client no longer has it.
     Release {
         /// The client.
         client_id: String,
     },
 }
 
-/// The state of an appointment's row: who claims it.
+/// The state of an appointment's row: the clients that claim it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookup {
     /// By client.

@@ -1,4 +1,4 @@
-//! The right side of the equation, evaluated in memory: a log's events folded one by one into rows.
+//! The fold of a log, computed in memory: its events are folded one by one into rows.
 //!
 //! This is what `rows(view) = fold(log)` means, without batches, checkpoints or stores. The pipeline must agree
 //! with it after any history of crashes, `evaluate` scores from it, and tests compare against it.
@@ -26,7 +26,7 @@ impl<F: Fold> Materialized<F> {
         Self { fold, owners: BTreeMap::new(), aggregates: BTreeMap::new() }
     }
 
-    /// Folds the next event of a partition; answers whether it changed anything.
+    /// Folds the next event of a partition; returns whether it changed anything.
     pub fn take(&mut self, event: &Event, place: Place) -> bool {
         let owner = self.owners.entry(RowKey::hashed(F::OWNER, event.key())).or_default();
         let Outcome::Applied(decision) = self.fold.fold(owner, event, place) else { return false };

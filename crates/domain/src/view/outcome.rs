@@ -1,13 +1,14 @@
-//! How a tenant's visits of one day went, beside what was known when they were placed: what scores are calibrated by.
+//! The outcomes of a tenant's visits of one day, with what was known when they were placed: the data that scores are
+//! calibrated by.
 //!
 //! A row is a day in the zone of the visits. It counts every outcome by lead, and keeps samples of them: those with the
-//! smallest hashes, so that which ones are kept depends on neither order nor content. A sample is what a model is
-//! asked about and what the answer should have been; it names nobody. Each model is calibrated by the same rows
-//! ([`crate::score::no_show::calibration`]), so a new one is from its first minute; what was counted says how many
-//! outcomes a sample stands for.
+//! smallest hashes, so that the choice depends on neither order nor content. A sample consists of a model's inputs and
+//! the actual outcome; it names no person. Each model is calibrated by the same rows
+//! ([`crate::score::no_show::calibration`]), so a new one is calibrated from its first minute; the counts determine how
+//! many outcomes a sample represents.
 //!
-//! A correction replaces a sample, a deletion takes it out. What has been let go of does not come back when others
-//! are taken out: a row that was full once may hold fewer, and those are still drawn without regard to what they say.
+//! A correction replaces a sample, a deletion removes it. Dropped samples do not return when others are removed: a row
+//! that was full once may have fewer, and those are still chosen independently of their content.
 
 use super::client::snapshot::Snapshot;
 use super::lead::Lead;
@@ -22,38 +23,38 @@ use std::collections::BTreeMap;
 pub struct Sample {
     /// What was known.
     pub snapshot: Snapshot,
-    /// How it went.
+    /// Whether the visit was missed.
     pub missed: bool,
 }
 
 /// A change of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// An outcome came to be known.
+    /// An outcome became known.
     Put {
         /// See [`hash`].
         visit: u64,
         /// The outcome.
         sample: Sample,
     },
-    /// An outcome was taken back.
+    /// An outcome was reverted.
     Take {
         /// See [`hash`].
         visit: u64,
         /// Its lead bucket.
         bucket: u8,
-        /// The outcome that it was.
+        /// The reverted outcome.
         missed: bool,
     },
-    /// The client is erased, or their row cannot name the visit any more: the outcome stays counted, what was known
-    /// before it goes.
+    /// The client was erased, or their row can no longer identify the visit: the outcome stays counted, and its sample
+    /// is removed.
     Forget {
         /// See [`hash`].
         visit: u64,
     },
 }
 
-/// All that one event changed in a day.
+/// All changes of one event to a day.
 pub type Delta = Vec<Change>;
 
 /// The state of a row.
@@ -63,7 +64,7 @@ pub struct Outcome {
     pub seen: Lead,
     /// Samples of them by the hash of their visit, all below `below`.
     pub samples: BTreeMap<u64, Sample>,
-    /// Visits with this hash or a greater one are not kept: there are too many.
+    /// Visits with this hash or a greater one are not kept, because there are too many.
     pub below: u64,
 }
 
@@ -107,7 +108,7 @@ impl Outcome {
 }
 
 impl Merge for Outcome {
-    /// The samples of the other are drawn as these are, up to the lower of the bounds.
+    /// The samples of the other are chosen in the same way, up to the lower of the bounds.
     fn merge(&mut self, other: &Self) {
         self.seen.merge(&other.seen);
         self.below = self.below.min(other.below);
@@ -116,10 +117,10 @@ impl Merge for Outcome {
     }
 }
 
-/// The hash of a visit, which names it in its row; stored: never changed.
+/// The hash of a visit, which identifies it in its row; stored, so it never changes.
 pub fn hash(client_id: &str, appointment_id: &str) -> u64 {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
-    // Ids may hold any character, so the length says where the first one ends.
+    // Ids can contain any character, so the length marks the end of the first one.
     hash.update(&(client_id.len() as u64).to_le_bytes());
     hash.update(client_id.as_bytes());
     hash.update(appointment_id.as_bytes());

@@ -1,8 +1,8 @@
-//! The owner row of policies: the document that decides for a tenant, and those before it.
+//! The owner row of policies: the document in force for a tenant, and the earlier ones.
 //!
-//! The topic is compacted: of each policy it need only keep the last record. So the fold is as simple as it can be,
-//! the row is what the last record says, and nothing that it depends on may lie in an earlier one. That is why a
-//! publication carries its history along, and why repetitions are not recognised: they say the same.
+//! The topic is compacted: it is only sure to keep the last record of each policy. So the fold is as simple as
+//! possible: the row is the content of the last record, and nothing that it depends on may be in an earlier one. That
+//! is why a publication contains its history, and why repetitions are not recognised: they have the same content.
 
 use super::{Contribution, Fold, Limits, Outcome, Place, Skip};
 use crate::address::{Family, RowKey, View};
@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 /// The state of a policy's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// The version that was published last; 0 where none was.
+    /// The version that was published last; 0 if there is none.
     pub version: u32,
     /// When.
     pub published_at_ms: i64,
-    /// By whom.
+    /// Who published it.
     pub published_by: Option<String>,
-    /// By which request, if that had an idempotency key.
+    /// The idempotency key of the request that published it, if it had one.
     pub request: Option<String>,
     /// A JSON object.
     pub document: String,
@@ -28,7 +28,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Version and document of all that is remembered, the latest first.
+    /// Version and document of all that are kept, the latest first.
     pub fn versions(&self) -> impl Iterator<Item = Version> {
         let Self { version, published_at_ms, ref document, .. } = *self;
         let present = (version > 0).then(|| Version {
@@ -44,7 +44,7 @@ impl Policy {
 /// The fold of the policies topic.
 #[derive(Debug, Clone, Default)]
 pub struct Policies {
-    /// What it depends on besides the log.
+    /// What it depends on in addition to the log.
     pub limits: Limits,
 }
 

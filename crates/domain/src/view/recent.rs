@@ -1,12 +1,12 @@
 //! Repetitions: the fingerprints of the last events folded into an owner row.
 //!
-//! Producers repeat themselves. An event whose source, id and type are among the last [`RECENT_MAX`] distinct ones of
-//! its user or client changes nothing; one that comes back later than that is folded again. Nothing that depends on
-//! a checkpoint takes part, so the decision is a function of the log.
+//! Producers repeat events. An event whose source, id and type are among the last [`RECENT_MAX`] distinct ones of its
+//! user or client changes nothing; one that is repeated later than that is folded again. Checkpoints are not involved,
+//! so the decision is a function of the log.
 
 use serde::{Deserialize, Serialize};
 
-/// Events remembered an owner.
+/// Events remembered per owner.
 pub const RECENT_MAX: usize = 64;
 
 /// The fingerprints of the last [`RECENT_MAX`] distinct events, in the order of their offsets.
@@ -19,7 +19,7 @@ impl Recent {
         self.0.contains(&fingerprint)
     }
 
-    /// Remembers an event; answers whether it is new.
+    /// Remembers an event; returns whether it is new.
     pub fn insert(&mut self, fingerprint: u64) -> bool {
         if self.contains(fingerprint) {
             return false;

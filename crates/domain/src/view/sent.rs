@@ -1,8 +1,8 @@
-//! The owner row of reminders: what was announced to a client, and what was withdrawn again.
+//! The owner row of reminders: what was announced to a client, and what was withdrawn.
 //!
-//! The reminders topic is the truth of what was sent; this view is its fold. The planner subtracts it from what
-//! is due, and finds in it what was announced for a start that no longer holds. For that, announcements are also
-//! listed by the hour of the start that they named, and a [`Calendar`] says which hours hold any, however far ahead.
+//! The reminders topic determines what counts as sent; this view is its fold. The planner subtracts it from what is
+//! due, and finds in it the announcements whose start is no longer valid. For that, announcements are also listed by
+//! the hour of the start that they named, and a [`Calendar`] lists the hours with any, however far ahead.
 
 use super::agenda::{self, HOUR_MS};
 use super::recent::Recent;
@@ -14,7 +14,7 @@ use foretell_events::{Event, Fact, key};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The step of a reminder that was asked for by hand.
+/// The step of an on-demand reminder.
 pub const BY_HAND: &str = "manual";
 /// Hours that a calendar lists; the farthest ahead is forgotten first.
 const CALENDAR_HOURS_MAX: usize = 10_000;
@@ -24,25 +24,26 @@ const CALENDAR_PAST_HOURS: i64 = 48;
 /// The state of a client's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
-    /// Repetitions.
+    /// The latest events, by which repetitions are recognised.
     pub recent: Recent,
     /// By appointment id.
     pub appointments: BTreeMap<String, Announcements>,
 }
 
-/// What was announced of one appointment.
+/// The announcements of one appointment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcements {
     /// In the order of the topic.
     pub list: Vec<Announced>,
-    /// Withdrawn ones that the list has forgotten: ids count them, so that none comes twice.
+    /// Withdrawn ones that are no longer in the list: ids are numbered after them, so that none is reused.
     pub forgotten: u32,
 }
 
 impl Announcements {
-    /// How much they matter at an instant if those of all visits cannot be kept. In rising order: all announced starts
-    /// have passed, the oldest first; all to come are withdrawn, which still keeps their ids from being used twice; one
-    /// to come holds, which must not be announced again. Of those to come the farthest ahead comes first.
+    /// How important they are at a time if those of all visits cannot be kept. In rising order: all announced starts
+    /// have passed, the oldest first; all future ones are withdrawn, and are only kept so that their ids are not
+    /// reused; a future one is valid, and must not be announced again. Of the future ones, the farthest ahead is the
+    /// least important.
     fn weight(&self, now_ms: i64) -> (u8, i64) {
         let to_come = self.list.iter().filter(|announced| announced.last_start_ms() > now_ms);
         let next_ms = |is_holding: bool| {
@@ -57,8 +58,8 @@ impl Announcements {
         }
     }
 
-    /// Forgets withdrawn ones first, those of steps before those by hand, then what had begun when the latest was
-    /// announced, then those by hand: a step that holds must not look as if it were still to be announced.
+    /// Forgets withdrawn ones first, those of steps before on-demand ones, then those whose visits had begun when the
+    /// latest was announced, then on-demand ones: a valid step must not look as if it were still to be announced.
     fn forget_one(&mut self) {
         let now_ms = self.list.last().map_or(i64::MIN, |latest| latest.at_ms);
         let rank = |a: &Announced| match (a.withdrawn.is_some(), a.step == BY_HAND) {
@@ -87,7 +88,7 @@ pub struct Announced {
     pub starts_at_ms: i64,
     /// When it was announced.
     pub at_ms: i64,
-    /// For which channels, in order of preference.
+    /// The channels, in order of preference.
     pub channels: Vec<Channel>,
     /// Why it was withdrawn, if it was.
     pub withdrawn: Option<String>,
@@ -95,7 +96,7 @@ pub struct Announced {
     pub others: Vec<Other>,
 }
 
-/// A visit that a reminder names besides its own.
+/// Another visit that a reminder names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Other {
     /// The visit.
@@ -131,7 +132,7 @@ impl Sent {
         announced.forgotten.saturating_add(withdrawn as u32)
     }
 
-    /// Takes an announcement in; answers the latest start that it names, unless it was there before: an id is one reminder.
+    /// Adds an announcement; returns the latest start that it names, unless it was there before: an id is one reminder.
     fn announce(&mut self, announcement: &Announcement, at_ms: i64, limits: &Limits) -> Option<i64> {
         let starts_at_ms = instant_ms(&announcement.starts_at);
         let announced = self.appointments.entry(announcement.appointment_id.clone()).or_default();
@@ -166,8 +167,8 @@ impl Sent {
         Some(last_start_ms)
     }
 
-    /// Marks an announcement as withdrawn, or one of the visits that it names besides its own; answers the latest start
-    /// that it had named, if all of it still held and none of it does any more.
+    /// Marks an announcement, or another visit that it names, as withdrawn; returns the latest start that it had named
+    /// if this made its last valid visit invalid.
     fn withdraw(&mut self, appointment_id: &str, reminder_id: &str, reason: &str) -> Option<i64> {
         let all = self.appointments.iter_mut().flat_map(|(id, of)| of.list.iter_mut().map(move |a| (id, a)));
         let mut live = all.filter(|(_, a)| a.reminder_id == reminder_id && a.withdrawn.is_none());
@@ -186,14 +187,14 @@ fn instant_ms(text: &str) -> i64 {
     text.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_millisecond)
 }
 
-/// The hours of announced starts that hold announcements: one row a source partition.
+/// The hours of announced starts with announcements: one row per source partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calendar {
-    /// Hours since the epoch, with the number of announcements that hold.
+    /// Hours since the epoch, with the number of valid announcements.
     pub hours: BTreeMap<i64, i32>,
 }
 
-/// An announcement that came, or that was withdrawn.
+/// A new announcement, or a withdrawn one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CalendarDelta {
     /// Hour of the announced start, since the epoch.
@@ -225,8 +226,8 @@ pub fn calendar_key(partition: u32) -> RowKey {
     RowKey::in_bucket(View::Announced, Bucket::Calendar { partition }, "calendar".into())
 }
 
-/// The start that an announcement brought or a withdrawal took back, if it did: with the event, all that its
-/// contributions need.
+/// The start that an announcement added or a withdrawal removed, if any: with the event, all that its contributions
+/// need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// The latest start that the announcement names, or that the withdrawn one had named.
@@ -236,7 +237,7 @@ pub struct Decision {
 /// The fold of the reminders topic.
 #[derive(Debug, Clone, Default)]
 pub struct Reminders {
-    /// What it depends on besides the log.
+    /// What it depends on in addition to the log.
     pub limits: Limits,
 }
 

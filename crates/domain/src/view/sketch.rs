@@ -1,12 +1,12 @@
 //! Distinct counts that merge: exact while small, estimated beyond.
 //!
-//! Up to [`EXACT_MAX`] hashes are kept as they are, and the count is exact. Beyond, HyperLogLog (Flajolet et
-//! al. 2007) with 512 one-byte registers counts with a standard error of 1.04/√512 = 4.6 %, read with the
-//! improved estimator of Ertl (arXiv:1702.01284, algorithm 6), which needs no correction tables. Sketches only
-//! grow: what was inserted cannot be taken out.
+//! Up to [`EXACT_MAX`] hashes are kept unchanged, and the count is exact. Beyond, HyperLogLog (Flajolet et al. 2007)
+//! with 512 one-byte registers counts with a standard error of 1.04/√512 = 4.6 %, read with the improved estimator of
+//! Ertl (arXiv:1702.01284, algorithm 6), which needs no correction tables. Sketches only grow: inserted values cannot
+//! be removed.
 //!
-//! Ours and not a library's because the bytes are stored and compared: they must be canonical, must not depend
-//! on the order of insertion, and must never change with a dependency.
+//! This is not a library's implementation, because the bytes are stored and compared: they must be canonical, must not
+//! depend on the order of insertion, and must never change with a dependency.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ const REGISTERS: usize = 1 << REGISTER_BITS;
 /// Largest value of a register: leading zeros of the remaining bits, and one.
 const RANK_MAX: usize = 64 - REGISTER_BITS as usize + 1;
 
-/// A set of 64-bit hashes that knows about how many there are.
+/// A set of 64-bit hashes with an approximate count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sketch {
     /// Sorted hashes, at most [`EXACT_MAX`].
@@ -26,8 +26,8 @@ pub enum Sketch {
     Estimate(#[serde(with = "octets")] Vec<u8>),
 }
 
-/// Registers as one run of bytes: what is stored is the same as for a list of numbers, and a score reads dozens of
-/// sketches, so they are copied whole and not number by number.
+/// Registers as one run of bytes: the stored form is the same as for a list of numbers, and a score reads dozens of
+/// sketches, so they are copied as a whole and not number by number.
 mod octets {
     use serde::de::{Deserializer, Error, Visitor};
     use serde::ser::Serializer;
@@ -62,13 +62,13 @@ impl Default for Sketch {
     }
 }
 
-/// The hash that sketches and owner rows know a value by (XXH3).
+/// The hash by which sketches and owner rows identify a value (XXH3).
 pub fn hash(value: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(value.as_bytes())
 }
 
 impl Sketch {
-    /// Takes a hash in.
+    /// Adds a hash.
     pub fn insert(&mut self, hash: u64) {
         match self {
             Self::Exact(hashes) => {
@@ -83,7 +83,7 @@ impl Sketch {
         }
     }
 
-    /// Takes all of another sketch in.
+    /// Adds all of another sketch.
     pub fn merge(&mut self, other: &Self) {
         match other {
             Self::Exact(hashes) => hashes.iter().for_each(|hash| self.insert(*hash)),

@@ -1,4 +1,4 @@
-//! What the rows of each view hold, generated from the table in `view.rs`.
+//! The states of the rows of each view, generated from the table in `view.rs`.
 //!
 //! [`Delta`](super::Delta) and [`Aggregate`] have one variant per state of aggregate rows. They are enums because the
 //! hot path of a fold applies one to the other: there is no dynamic call and, except for large states, no allocation.

@@ -1,18 +1,18 @@
 //! The owner row of logins: a user's devices and login history.
 //!
 //! What each event does:
-//! - a **success** counts in the history, makes or renews a device, and contributes to every level of its
-//!   attempt; the first one is also counted as such, for the number of accounts with history;
-//! - a **failure** is kept for the short window and contributes as a failure; it makes no device;
+//! - a **success** counts in the history, adds or renews a device, and contributes to every level of its attempt; the
+//!   first one is also counted as such, for the number of accounts with history;
+//! - a **failure** is kept for the short window and contributes as a failure; it adds no device;
 //! - **trusted** and **revoked** change one device, known or not;
-//! - **reported** takes the login of its decision out of the history again, revokes its device, and marks device and
-//!   address as reported; **confirmed** takes marks and revocation away, and puts the login back. Both find the login
-//!   among the latest successes alone: beyond those they are counted, and the history stays. The same verdict again, of
-//!   a decision among the last [`VERDICTS_MAX`], changes nothing;
-//! - **erased** empties the row. Events of before that come again are skipped, those after it begin anew;
-//!   counts in aggregate rows, which name nobody, stay.
+//! - ***reported** removes the login of its decision from the history, revokes its device, and marks device and address
+//!   as reported; **confirmed** removes marks and revocation, and restores the login. Both find the login only among
+//!   the latest successes: for older ones the verdict is counted, and the history is unchanged. The same verdict again,
+//!   on a decision among the last [`VERDICTS_MAX`], changes nothing;
+//! - **erased** empties the row. Repeated events from before it are skipped, those after it start a new history; counts
+//!   in aggregate rows, which identify no person, stay.
 //!
-//! Events may come in any order: times are compared, never assumed to rise.
+//! Events may arrive in any order: times are compared, never assumed to ascend.
 
 mod device;
 mod keyed;
@@ -39,40 +39,41 @@ pub const DEVICE_KNOWN_MS: i64 = 90 * 24 * 60 * 60 * 1000;
 pub const FAILURES_WINDOW_MS: i64 = 15 * 60 * 1000;
 /// How long a device or an address stays reported, unless it is confirmed.
 pub const REPORTED_MS: i64 = DEVICE_KNOWN_MS;
-/// Devices and addresses that are remembered as reported; the mark set longest ago is forgotten first.
+/// Devices and addresses that are remembered as reported; the one reported longest ago is forgotten first.
 pub const REPORTED_MAX: usize = 32;
-/// Decisions of which it is remembered what the person last said; the one said longest ago is forgotten first, and the
-/// same verdict on it then counts as a new one.
+/// Decisions whose last verdict is remembered; the oldest verdict is forgotten first, and the same verdict on its
+/// decision then counts as a new one.
 pub const VERDICTS_MAX: usize = 64;
 
 /// The state of a user's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// Repetitions.
+    /// The latest events, by which repetitions are recognised.
     pub recent: Recent,
     /// Successful logins.
     pub successes: u64,
     /// Failed logins.
     pub failures: u64,
-    /// Attempts of which the person last said that they were theirs.
+    /// Attempts whose last verdict is that they were the person's.
     pub confirmed: u32,
-    /// Attempts of which the person last said that they were not theirs.
+    /// Attempts whose last verdict is that they were not the person's.
     pub reported: u32,
     /// Earliest attempt.
     pub first_seen_ms: Option<i64>,
     /// Latest success.
     pub last_success_ms: Option<i64>,
-    /// Times of the latest failures, rising.
+    /// Times of the latest failures, ascending.
     pub failed_at_ms: Vec<i64>,
     /// Values seen in successes, by level.
     pub values: BTreeMap<Level, BTreeMap<u64, Seen>>,
     /// Devices, by [`DeviceKey::text`].
     pub devices: BTreeMap<String, Device>,
-    /// Latest successes, rising by time.
+    /// Latest successes, ascending by time.
     pub latest: Vec<Success>,
-    /// Devices and addresses that the person reported, by [`device_mark`] and [`address_mark`], with when.
+    /// Devices and addresses that the person reported, by [`device_mark`] and [`address_mark`], with the time of the
+    /// report.
     pub reported_at_ms: BTreeMap<u64, i64>,
-    /// What the person last said of attempts, by the hash of the decision's id.
+    /// The last verdicts of the person, by the hash of the decision's id.
     pub verdicts: BTreeMap<u64, Verdict>,
     /// Latest requests with an idempotency key, in the order of their offsets.
     pub keyed: Vec<Keyed>,
@@ -90,7 +91,7 @@ pub struct Seen {
 }
 
 impl User {
-    /// Failures in the [`FAILURES_WINDOW_MS`] before `at_ms`, up to the limit that is kept.
+    /// Failures in the [`FAILURES_WINDOW_MS`] before `at_ms`, up to the limit of kept failures.
     pub fn failures_at(&self, at_ms: i64) -> usize {
         self.failed_at_ms.iter().filter(|failed| (at_ms - FAILURES_WINDOW_MS..=at_ms).contains(*failed)).count()
     }
@@ -109,7 +110,7 @@ impl User {
         }
     }
 
-    /// The latest successes that count, the last one first.
+    /// The latest successes that are not withdrawn, the last one first.
     pub fn latest(&self) -> impl Iterator<Item = &Success> {
         self.latest.iter().rev().filter(|success| !success.is_withdrawn)
     }
@@ -151,13 +152,13 @@ impl User {
                 seen.remove(value);
             }
         }
-        // What came before the latest ones is only known not to be later than they are.
+        // Successes before the latest ones are only known not to be later than they are.
         let latest = self.latest().map(|success| success.time_ms).max();
         self.last_success_ms = latest.or(self.last_success_ms).filter(|_| self.successes > 0);
     }
 }
 
-/// Counts a value, and forgets the rarest other one when there are too many.
+/// Counts a value, and forgets the rarest other one if there are too many.
 fn see(values: &mut BTreeMap<u64, Seen>, value: u64, time_ms: i64, values_max: usize) {
     let seen = values.entry(value).or_default();
     seen.count = seen.count.saturating_add(1);
@@ -169,21 +170,21 @@ fn see(values: &mut BTreeMap<u64, Seen>, value: u64, time_ms: i64, values_max: u
     }
 }
 
-/// What the row decided about an event: with the event, all that its contributions need.
+/// The decision of the row about an event: with the event, all that its contributions need.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// It is the account's first success, or the last one that a report takes out.
+    /// It is the account's first success, or the last remaining one that a report removes.
     pub first_success: bool,
-    /// The login that a report takes out, or that a confirmation puts back.
+    /// The login that a report removes from the history, or that a confirmation restores.
     pub success: Option<Success>,
-    /// A report or a confirmation is of no login that is remembered, so the history stays as it is.
+    /// A report or a confirmation refers to a login that is no longer remembered, so the history is unchanged.
     pub is_too_late: bool,
 }
 
 /// The fold of the logins topic.
 #[derive(Debug, Clone, Default)]
 pub struct Logins {
-    /// What it depends on besides the log.
+    /// What it depends on in addition to the log.
     pub limits: Limits,
 }
 
@@ -223,7 +224,7 @@ impl Logins {
         Outcome::Applied(decision)
     }
 
-    /// Takes a decision about a device; it changes nothing where it holds already, or a later one does.
+    /// Applies a decision about a device; it changes nothing if it already holds, or if a later one does.
     fn decided(&self, user: &mut User, device_id: &str, time_ms: i64, trust: Trust) -> Outcome<Decision> {
         let holds = |user: &User| {
             let device = user.devices.get(device_id)?;
@@ -231,7 +232,7 @@ impl Logins {
         };
         let before = holds(user);
         user.decide(device_id, time_ms, trust);
-        // That an unknown device is revoked is remembered as long as there is room: it displaces no known one.
+        // The revocation of an unknown device is remembered only if there is space: it displaces no known one.
         let kept = (trust == Trust::Trusted).then_some(device_id);
         user.forget_devices(kept, self.limits.user_devices_max);
         if before == holds(user) {
@@ -253,7 +254,7 @@ impl Fold for Logins {
         if user.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
             return Outcome::Skipped(Skip::Erased);
         }
-        // A request that is known by its key is not remembered once more: its event would outlive the key.
+        // A request that is recognised by its key is not also remembered by its event: the event would outlive the key.
         let (fingerprint, has_key) = (event.fingerprint(), event.fact.idempotency_digest().is_some());
         if user.recent.contains(fingerprint) || has_key && user.keyed(&event.envelope.id).is_some() {
             return Outcome::Skipped(Skip::Repeated);

@@ -1,11 +1,11 @@
-//! One appointment of a client: when it starts, where it stands, and which events decided that.
+//! One appointment of a client: its start, its status, and the events that determined them.
 //!
 //! The start is an instant, a zone, and the local time that clocks of the zone show at that instant, so that reminders
-//! can name the local time and leads count calendar days of the zone. A local time in a gap is kept as the time after
+//! can name the local time and leads count calendar days of the zone. A local time in a gap is stored as the time after
 //! the gap that clocks show instead.
 //!
-//! Start and status each follow the event with the latest time that states them. Both keep two times: since when they
-//! hold, and when they were last stated. An event that restates what already holds only moves the second one.
+//! Start and status each follow the latest event that states them. Both have two times: since when they are valid, and
+//! when they were last stated. An event that restates the current value only changes the second one.
 
 use super::attribute::Attributes;
 use super::placements::Placements;
@@ -19,19 +19,19 @@ use utoipa::ToSchema;
 /// A cancellation closer than this to the start is a late one.
 pub const LATE_CANCEL_MS: i64 = 24 * 60 * 60 * 1000;
 const DAY_S: i64 = 24 * 60 * 60;
-/// How long after its start an open visit counts as one to come: until its outcome is late.
+/// How long after its start an open visit counts as a future one: until its outcome is late.
 const DAY_MS: i64 = 1000 * DAY_S;
 
-/// Where an appointment stands.
+/// The status of an appointment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = AppointmentStatus)]
 pub enum Status {
-    /// It is on.
+    /// It is booked.
     Booked,
-    /// It is on, and the client said so.
+    /// It is booked, and the client confirmed it.
     Confirmed,
-    /// Called off.
+    /// Cancelled.
     Cancelled,
     /// They came.
     Attended,
@@ -57,18 +57,18 @@ impl Status {
         }
     }
 
-    /// Whether the visit is still to come, as far as anybody said.
+    /// Whether the visit is still expected to take place, according to the events so far.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Booked | Self::Confirmed)
     }
 
-    /// Whether it is known how the visit went.
+    /// Whether the outcome of the visit is known.
     pub const fn is_resolved(self) -> bool {
         matches!(self, Self::Attended | Self::Missed)
     }
 }
 
-/// When and where in time a visit starts.
+/// The start of a visit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// The time that clocks of the zone show at the start, in seconds as if it were UTC.
@@ -80,7 +80,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// The start that was meant; `fallback` is the zone where `starts_at` names none.
+    /// The start of a booking; `fallback` is the zone if `starts_at` has none.
     pub fn of(starts_at: &StartsAt, fallback: String) -> Self {
         let at_ms = Self::instant_ms(starts_at);
         let zone = match starts_at {
@@ -97,13 +97,13 @@ impl Start {
             StartsAt::Instant { at_ms, .. } => *at_ms,
             StartsAt::Local { local, zone } => {
                 let at_ms = zone::get(zone).map_or(0, |rules| zone::instant_ms(*local, &rules));
-                // Within the years that events have, under other rules for the zone too: it is announced as it is.
+                // Within the years of events, also with other rules for the zone: it is announced as it is.
                 at_ms.clamp(0, TIME_MS_END - 1)
             }
         }
     }
 
-    /// Whether a visit that starts here can have this status at `time_ms`: it cannot be missed before its start, nor
+    /// Whether a visit with this start can have this status at `time_ms`: it cannot be missed before its start, nor
     /// attended before its local day.
     pub(super) fn admits(&self, status: Status, time_ms: i64) -> bool {
         let is_of_day = || {
@@ -117,7 +117,7 @@ impl Start {
         }
     }
 
-    /// Whole days from a booking to the start, in its zone; 0 where the start lies before the booking.
+    /// Whole days from a booking to the start, in its zone; 0 if the start is before the booking.
     pub fn lead_days(&self, booked_at_ms: i64) -> i32 {
         zone::get(&self.zone).map_or(0, |zone| zone::lead_days(booked_at_ms, self.at_ms, &zone).max(0))
     }
@@ -142,47 +142,47 @@ pub struct Appointment {
     pub start: Option<Start>,
     /// When it was first booked.
     pub booked_at_ms: i64,
-    /// Event time of what decided the start.
+    /// Event time of the event that determined the start.
     pub placed_at_ms: i64,
     /// Latest event time that states the start; at first `placed_at_ms`.
     pub restated_at_ms: i64,
-    /// Latest event time at which a booking states it to be still to come: older cancellations do not hold.
+    /// Latest event time at which a booking states it as a future visit: older cancellations are ignored.
     pub on_at_ms: i64,
-    /// Event time of the booking that began this visit after the outcome of an earlier one under the same id. Older events
-    /// are about the earlier visit.
+    /// Event time of the booking that began this visit after the outcome of an earlier one with the same id. Older
+    /// events are about the earlier visit.
     pub begun_at_ms: Option<i64>,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// Event time of what decided the status.
+    /// Event time of the event that determined the status.
     pub status_at_ms: i64,
     /// Latest event time that states the status; at first `status_at_ms`.
     pub status_restated_at_ms: i64,
-    /// Latest event time, before the status was stated last, at which another status is known to have held. The status of
-    /// a visit that is off or over does not count from an earlier time.
+    /// Latest event time, before the status was last stated, at which another status is known to have been valid. The
+    /// status of a visit that is cancelled or over does not count from an earlier time.
     pub status_after_ms: Option<i64>,
-    /// Id of the event that decided the start: what its reminders are caused by.
+    /// Id of the event that determined the start: the cause of its reminders.
     pub placed_by: String,
-    /// Id of the event that decided the status.
+    /// Id of the event that determined the status.
     pub status_by: String,
-    /// Who cancelled it, where that was said.
+    /// Who cancelled it, if known.
     pub cancelled_by: Option<Named>,
-    /// The cancellation that a booking at the same start took back.
+    /// The cancellation that a booking at the same start reverted.
     pub taken_back: Option<TakenBack>,
-    /// Times that it was moved.
+    /// How often it was moved.
     pub rescheduled: u32,
     /// Its latest starts, so that no move is counted twice.
     pub placements: Placements,
-    /// Requests for a reminder by hand, rising in time.
+    /// On-demand requests for a reminder, ascending by time.
     pub requests: Vec<Asked>,
-    /// What became of its reminders, rising in time.
+    /// The receipts of its reminders, ascending by time.
     pub receipts: Vec<Receipt>,
-    /// What for.
+    /// The service, such as a treatment.
     pub service: Option<String>,
     /// Where.
     pub location_id: Option<String>,
-    /// What the tenant told of it besides; service, location and practitioner are among it.
+    /// Further attributes from the tenant, including service, location and practitioner.
     pub attributes: Attributes,
-    /// What was known when its start was decided; with the outcome it makes a sample.
+    /// What was known when its start was determined; with the outcome it is a sample.
     pub snapshot: Option<Box<Snapshot>>,
 }
 
@@ -191,11 +191,11 @@ pub struct Appointment {
 pub struct Named {
     /// Who.
     pub by: CancelledBy,
-    /// Event time of the event that said so.
+    /// Event time of the event that names them.
     pub at_ms: i64,
 }
 
-/// A cancellation that does not hold any more.
+/// A reverted cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakenBack {
     /// Event time from which it counted.
@@ -204,7 +204,7 @@ pub struct TakenBack {
     pub by: Option<Named>,
 }
 
-/// How much an appointment matters, see [`Appointment::weight`].
+/// The importance of an appointment, see [`Appointment::weight`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Weight(Class, i64);
 
@@ -212,19 +212,19 @@ pub(super) struct Weight(Class, i64);
 enum Class {
     /// Never placed.
     Noted,
-    /// Off, or over.
+    /// Cancelled, or over.
     Over,
-    /// It is on, and starts in the future or started less than a day ago.
+    /// It is booked, and starts in the future or started less than a day ago.
     ToCome,
 }
 
 impl Weight {
-    /// Of an appointment that was never placed, noted at `time_ms`.
+    /// That of an appointment that was never placed, noted at `time_ms`.
     pub(super) const fn noted(time_ms: i64) -> Self {
         Self(Class::Noted, time_ms)
     }
 
-    /// Of a visit with a start.
+    /// That of a visit with a start.
     pub(super) const fn placed(starts_at_ms: i64, is_open: bool, now_ms: i64) -> Self {
         if is_open && starts_at_ms > now_ms.saturating_sub(DAY_MS) {
             Self(Class::ToCome, -starts_at_ms)
@@ -233,24 +233,24 @@ impl Weight {
         }
     }
 
-    /// Whether it is that of a visit to come.
+    /// Whether it is that of a future visit.
     pub(super) fn is_to_come(self) -> bool {
         self.0 == Class::ToCome
     }
 }
 
-/// A request for a reminder by hand.
+/// An on-demand request for a reminder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// Id of the request's event.
     pub event_id: String,
-    /// The reminder that it asks for.
+    /// The requested reminder.
     pub reminder_id: String,
-    /// When it was asked for.
+    /// When it was requested.
     pub at_ms: i64,
-    /// Instead of the client's own channels.
+    /// Used instead of the client's own channels.
     pub channels: Vec<Channel>,
-    /// Instead of the configured template.
+    /// Used instead of the configured template.
     pub template: Option<String>,
     /// See [`Request::idempotency_digest`].
     pub digest: Option<String>,
@@ -265,30 +265,30 @@ pub enum Received {
     Delivered,
     /// It did not.
     Failed,
-    /// The client has answered it.
+    /// The client confirmed the visit in response.
     Confirmed,
 }
 
-/// What became of a reminder by one channel.
+/// How a reminder was received on one channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// The reminder.
     pub reminder_id: String,
     /// How it was received.
     pub received: Received,
-    /// By which channel; of a failure, none says all that were announced.
+    /// The channel; a failure without one means all that were announced.
     pub channel: Option<Channel>,
     /// Event time of the first event that stated it.
     pub at_ms: i64,
-    /// Event time of the last one.
+    /// Event time of the last event that stated it.
     pub restated_at_ms: i64,
-    /// Why it failed, at most 256 bytes of it.
+    /// Why it failed, truncated to 256 bytes.
     pub reason: Option<String>,
 }
 
 impl Appointment {
-    /// Whether a booking at `time_ms` begins another visit under this id: this one has an older outcome, and a visit at the
-    /// new start, which is another one, cannot have had it.
+    /// Whether a booking at `time_ms` begins another visit with this id: this one has an older outcome, and a visit at
+    /// the new, different start cannot have had it.
     pub fn is_left_by(&self, starts_at: &StartsAt, time_ms: i64) -> bool {
         let is_ahead = || {
             let start = Start::of(starts_at, self.zone_or("UTC".to_owned()));
@@ -298,9 +298,9 @@ impl Appointment {
         self.status.is_resolved() && time_ms > self.status_at_ms && is_ahead()
     }
 
-    /// How much it matters at an instant if not all can be kept. In rising order: notes about appointments that were never
-    /// placed, the oldest first; visits that are off or over, the farthest from the instant first; visits to come, the
-    /// farthest ahead first.
+    /// The importance at a time if not all can be kept. In rising order: notes about appointments that were never
+    /// placed, the oldest first; visits that are cancelled or over, the farthest from that time first; future visits,
+    /// the farthest ahead first.
     pub(super) fn weight(&self, now_ms: i64) -> Weight {
         match &self.start {
             None => Weight::noted(self.booked_at_ms),
@@ -335,29 +335,29 @@ impl Appointment {
         }
     }
 
-    /// The zone of the visit, or `zone` while it is not placed.
+    /// The zone of the visit, or `zone` if it was not placed.
     pub(super) fn zone_or(&self, zone: String) -> String {
         self.start.as_ref().map_or(zone, |start| start.zone.clone())
     }
 
-    /// Whole days from booking to visit, in the visit's zone; 0 where the start lies before the booking.
+    /// Whole days from booking to visit, in the visit's zone; 0 if the start is before the booking.
     pub fn lead_days(&self) -> Option<i32> {
         self.start.as_ref().map(|start| start.lead_days(self.booked_at_ms))
     }
 
-    /// What a snapshot is taken of; none while it is not placed.
+    /// The subject of a snapshot; none if it was not placed.
     pub fn subject<'a>(&'a self, id: &'a str) -> Option<Subject<'a>> {
         let (booked_at_ms, attributes) = (self.booked_at_ms, &self.attributes);
         Some(Subject { id: Some(id), start: self.start.as_ref()?, booked_at_ms, attributes })
     }
 
-    /// The local day of a visit of which it is known how it went.
+    /// The local day of a visit with a known outcome.
     pub(super) fn resolved_day(&self) -> Option<i64> {
         let start = self.start.as_ref().filter(|_| self.status.is_resolved())?;
         Some(start.day())
     }
 
-    /// How the visit ended, by name; none while it is on, and of an appointment that was never placed.
+    /// How the visit ended, by name; none if it has not ended or was never placed.
     pub fn settled(&self) -> Option<&'static str> {
         self.start.as_ref()?;
         match self.status {
@@ -367,7 +367,7 @@ impl Appointment {
         }
     }
 
-    /// Whether it was called off within [`LATE_CANCEL_MS`] of its start, and not by the business.
+    /// Whether the client, and not the business, cancelled it within [`LATE_CANCEL_MS`] before its start or later.
     pub fn is_late_cancelled(&self) -> bool {
         let late = |start: &Start| self.status_at_ms > start.at_ms - LATE_CANCEL_MS;
         self.status == Status::Cancelled

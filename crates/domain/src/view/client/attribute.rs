@@ -1,9 +1,8 @@
-//! What a tenant tells of a booking or a client besides, as small and as little telling as a score needs it.
+//! The attributes of a booking or a client, stored as small and as anonymous as a score permits.
 //!
-//! A row does not keep names and texts but hashes of them: whoever trains a model reads the names from the log, a
-//! score hashes those that its model names, and nobody who reads a row learns what a client's attributes are. What
-//! such an attribute may be used for is decided by the model's settings and not here: protected ones are kept as all
-//! others are, and no model takes them.
+//! A row does not contain names and texts but hashes of them. Training reads the names from the log, and a score hashes
+//! those that its model names, so a reader of a row does not learn a client's attributes. The settings of the model
+//! decide what an attribute may be used for: rows store protected ones like all others, and no model uses them.
 
 use foretell_events::appointment::{Booking, Scalar};
 use foretell_events::codec::bounds::ATTRIBUTES_MAX;
@@ -13,7 +12,7 @@ use std::collections::BTreeMap;
 /// A value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Value {
-    /// A whole number; of truth values 0 and 1.
+    /// A whole number; 0 and 1 for truth values.
     Whole(i64),
     /// The bits of any other number.
     Number(u64),
@@ -34,7 +33,7 @@ impl Value {
         }
     }
 
-    /// The number; none of a text.
+    /// The number; none for a text.
     pub fn number(self) -> Option<f64> {
         match self {
             Self::Whole(value) => Some(value as f64),
@@ -44,12 +43,12 @@ impl Value {
     }
 }
 
-/// The hash of a name or a text, stored in rows: never changed.
+/// The hash of a name or a text; stored in rows, so it never changes.
 pub fn hash(text: &str) -> u32 {
     xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32
 }
 
-/// What a booking may tell of itself: its attributes, service, location and practitioner.
+/// Most attributes of a booking, including service, location and practitioner.
 const TOLD_MAX: usize = ATTRIBUTES_MAX + 3;
 
 /// Values by the hash of their name.
@@ -58,12 +57,12 @@ const TOLD_MAX: usize = ATTRIBUTES_MAX + 3;
 pub struct Attributes(BTreeMap<u32, Value>);
 
 impl Attributes {
-    /// What was sent, at most as many as an event may hold.
+    /// The attributes that were sent, at most as many as an event may contain.
     pub fn of(attributes: &BTreeMap<String, Scalar>) -> Self {
         Self(attributes.iter().map(|(name, scalar)| (hash(name), Value::of(scalar))).collect())
     }
 
-    /// What a booking tells of itself: service, location and practitioner are among it.
+    /// The attributes of a booking, including service, location and practitioner.
     pub fn told(booking: &Booking) -> Self {
         let mut attributes = Self::of(&booking.attributes);
         attributes.fill("service", booking.service.as_deref());
@@ -82,28 +81,29 @@ impl Attributes {
         self.0.get(&name).copied()
     }
 
-    /// Takes a text in under a name, unless it has a value.
+    /// Adds a text with a name, unless the name has a value.
     pub fn fill(&mut self, name: &str, text: Option<&str>) {
         if let Some(text) = text {
             self.0.entry(hash(name)).or_insert_with(|| Value::Text(hash(text)));
         }
     }
 
-    /// These, and of `others` those that these do not name.
+    /// These, and the `others` whose names are not among these.
     pub fn over(&self, others: &Self) -> Self {
         let mut all = others.0.clone();
         all.extend(&self.0);
         Self(all)
     }
 
-    /// These, and of `others` as many as an event may tell besides: what one visit is told again and again has an end.
+    /// These, and as many `others` as an event may contain in addition, so that repeated updates of a visit cannot grow
+    /// it without limit.
     pub fn within(&self, others: &Self) -> Self {
         let room = TOLD_MAX.saturating_sub(self.0.len());
         let kept = others.0.iter().filter(|(name, _)| !self.0.contains_key(name)).take(room);
         self.over(&Self(kept.map(|(name, value)| (*name, *value)).collect()))
     }
 
-    /// Those of `self` that `others` do not name.
+    /// The attributes of `self` whose names are not in `others`.
     pub fn without(&self, others: &Self) -> Self {
         let left = self.0.iter().filter(|(name, _)| !others.0.contains_key(name));
         Self(left.map(|(name, value)| (*name, *value)).collect())

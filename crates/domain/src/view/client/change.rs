@@ -17,20 +17,20 @@ use std::collections::btree_map::Entry;
 /// Longest reason of a receipt, in bytes.
 const REASON_BYTES_MAX: usize = 256;
 
-/// A visit that a booking at the same start has reinstated for no longer than this, before it was cancelled again, counts
-/// as cancelled since the first time: a sync that states both of every visit has not reinstated it.
+/// A visit that a booking at the same start reinstated for at most this long before it was cancelled again counts as
+/// cancelled since the first time: a sync that sends both events for every visit has not reinstated it.
 const REINSTATED_MS_MIN: i64 = 60 * 60 * 1000;
 
 /// How an event places a visit.
 pub(super) struct Placing<'a> {
     pub(super) envelope: &'a Envelope,
     pub(super) is_move: bool,
-    /// The earlier visit under the same id that this one leaves behind.
+    /// The earlier visit with the same id that this one replaces.
     pub(super) left: Option<Appointment>,
 }
 
 impl Appointment {
-    /// Whether an event is about an earlier visit under this id.
+    /// Whether an event is about an earlier visit with this id.
     pub(super) fn is_past(&self, time_ms: i64) -> bool {
         self.begun_at_ms.is_some_and(|begun_at_ms| time_ms < begun_at_ms)
     }
@@ -72,15 +72,15 @@ impl Appointment {
         true
     }
 
-    /// Whether a booking at `time_ms` reinstates a visit that was cancelled or deleted: it states a start that is still to
-    /// come. A booking whose start has passed only describes a visit that did not take place.
+    /// Whether a booking at `time_ms` reinstates a visit that was cancelled or deleted: it states a future start. A
+    /// booking whose start has passed only describes a visit that did not take place.
     fn is_reinstated_at(&self, start: &Start, time_ms: i64) -> bool {
         let is_off = matches!(self.status, Status::Cancelled | Status::Deleted);
         is_off && time_ms >= self.status_restated_at_ms && start.at_ms > time_ms
     }
 
-    /// Whether a booking at `time_ms` to another start replaces the status of a visit that is on or over, so that the
-    /// visit is booked.
+    /// Whether a booking at `time_ms` to another start replaces the status of a visit that is booked or over, so that
+    /// the visit is booked.
     fn is_replaced_at(&self, time_ms: i64) -> bool {
         match self.status {
             // An outcome that is older than the booking stays: the booking corrects the start, see `is_left_by`.
@@ -94,7 +94,7 @@ impl Appointment {
         }
     }
 
-    /// Applies what a booking states besides the start. Returns whether anything changed, the start included.
+    /// Applies the other data of a booking. Returns whether anything changed, including the start.
     fn describe(&mut self, booking: &Booking, start: &Start) -> bool {
         let service = booking.service.clone().or_else(|| self.service.clone());
         let location_id = booking.location_id.clone().or_else(|| self.location_id.clone());
@@ -148,8 +148,8 @@ impl Appointment {
     }
 
     /// The event time that an event of another `status` must reach to replace the status. A confirmation only has to be
-    /// as late as the booking that it confirms, and it does not protect that booking from older events. Nor does an outcome
-    /// have to be later than a restatement of the booking, or than the first event that makes the visit known.
+    /// as late as the booking that it confirms, and it does not protect that booking from older events. An outcome also
+    /// does not have to be later than a restatement of the booking, or than the first event that makes the visit known.
     fn decided_at_ms(&self, status: Status) -> i64 {
         let start_ms =
             self.start.as_ref().filter(|_| !self.placements.is_moved()).map_or(i64::MAX, |start| start.at_ms);
@@ -178,8 +178,9 @@ impl Appointment {
         is_earlier || is_by_another
     }
 
-    /// Notes that another status held at `time_ms`, before the present one was stated last. If the present one was taken
-    /// to hold at that time already, it now counts from when it was stated last. Returns whether that changed it.
+    /// Notes that another status was valid at `time_ms`, before the present one was last stated. If the present one was
+    /// assumed to be valid at that time already, it now counts from when it was last stated. Returns whether that
+    /// changed it.
     fn interrupt(&mut self, time_ms: i64) -> bool {
         if self.status.is_open() || time_ms >= self.status_restated_at_ms {
             return false;
@@ -202,7 +203,7 @@ impl Appointment {
         self.taken_back = None;
     }
 
-    /// Applies a receipt of a reminder: of two for one channel the later wins. Returns whether anything changed.
+    /// Applies a receipt of a reminder: the later of two for one channel wins. Returns whether anything changed.
     fn hear(&mut self, feedback: &Feedback, at_ms: i64, received: Received, receipts_max: usize) -> bool {
         let reason = feedback.reason.as_deref().map(|reason| {
             let end = reason.floor_char_boundary(REASON_BYTES_MAX);
@@ -244,7 +245,7 @@ impl Client {
         }
     }
 
-    /// Takes a snapshot of what is known of a visit that has none.
+    /// Takes a snapshot of what is known about a visit that has none.
     pub(super) fn witness(&mut self, appointment_id: &str, time_ms: i64) {
         let Some(visit) = self.appointments.get(appointment_id).filter(|visit| visit.snapshot.is_none()) else {
             return;
@@ -301,17 +302,17 @@ impl Client {
         is_heard || is_new
     }
 
-    /// Adds a request by hand, if there is room for it and it is not known. Returns whether anything changed.
+    /// Adds an on-demand request, if there is space for it and it is not known. Returns whether anything changed.
     pub(super) fn ask(&mut self, request: &Request, envelope: &Envelope, requests_max: usize) -> bool {
         let time_ms = envelope.time_ms;
         let reminder_id = reminder::manual_id(&envelope.tenant, &request.appointment_id, &envelope.id);
         let (appointment, is_new) = self.appointment(&request.appointment_id, time_ms);
-        // The same request again, long after it has left the recent ones: the first one holds.
+        // The same request again, long after it has left the recent ones: the first one is kept.
         let is_known = appointment.requests.iter().any(|asked| asked.reminder_id == reminder_id);
         if is_known || appointment.is_past(time_ms) {
             return is_new;
         }
-        // A request that may still be announced is not forgotten for another one, which would never be told.
+        // A request that may still be announced is not forgotten for another one, because it would never be announced.
         let is_expired = |asked: &Asked| asked.at_ms <= time_ms.saturating_sub(REQUEST_EXPIRES_MS);
         if appointment.requests.len() >= requests_max {
             if !appointment.requests.first().is_some_and(is_expired) {
@@ -327,7 +328,7 @@ impl Client {
             template: request.template.clone(),
             digest: request.idempotency_digest.clone(),
         });
-        // Stable: of two at one time the one that is later in the log counts as later, and is kept longer.
+        // The sort is stable: of two at the same time, the one later in the log counts as later, and is kept longer.
         appointment.requests.sort_by_key(|asked| asked.at_ms);
         true
     }
@@ -353,7 +354,7 @@ impl Client {
     }
 }
 
-/// Changes a field, unless a later event has named it already. Returns whether its value changed.
+/// Changes a field, unless a later event has already set it. Returns whether its value changed.
 fn change<T: Clone + PartialEq>(
     field: &mut Option<T>,
     at_ms: &mut Option<i64>,

@@ -1,11 +1,12 @@
-//! The starts that a visit had, one after the other: which event moved it, in whatever order events arrive.
+//! The starts that a visit had, in order: which events moved it, for any order of arrival.
 //!
-//! A start that is stated again is no move, also when the events arrive out of order: an event counts as a move only where
-//! the start before it in time is another one.
+//! A repeated start is no move, also if the events arrive out of order: an event counts as a move only if the start
+//! before it in time is different.
 
 use serde::{Deserialize, Serialize};
 
-/// Starts of a visit that are remembered; the earliest is forgotten first. Events older than all of them count no move.
+/// Starts of a visit that are remembered; the earliest is forgotten first. Events older than all of them do not count
+/// as moves.
 pub const PLACEMENTS_MAX: usize = 8;
 
 /// A start that a visit had for a while.
@@ -19,7 +20,7 @@ pub struct Placement {
     pub is_move: bool,
 }
 
-/// The latest [`PLACEMENTS_MAX`] starts of a visit, rising in time.
+/// The latest [`PLACEMENTS_MAX`] starts of a visit, ascending by time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placements(Vec<Placement>);
 
@@ -34,8 +35,8 @@ impl Placements {
         self.0.len() > 1
     }
 
-    /// Takes in that an event states a start; the present start was last stated at `restated_at_ms`. Returns by how much the
-    /// number of moves changes.
+    /// Records that an event states a start; the present start was last stated at `restated_at_ms`. Returns by how much
+    /// the number of moves changes.
     pub(super) fn state(&mut self, stated: Placement, restated_at_ms: i64) -> i32 {
         let known = &mut self.0;
         let at = known.partition_point(|placement| placement.at_ms <= stated.at_ms);
@@ -43,7 +44,7 @@ impl Placements {
         if before.as_ref().is_some_and(|before| before.start_ms == stated.start_ms) {
             return 0;
         }
-        // Of two events at one time the one that is folded later decides the start, and both are one move.
+        // Of two events at the same time, the one that is folded later determines the start, and both are one move.
         if let Some(same) = before.filter(|before| before.at_ms == stated.at_ms) {
             let is_first = stated.is_move && !same.is_move;
             (same.start_ms, same.is_move) = (stated.start_ms, same.is_move || stated.is_move);

@@ -1,8 +1,8 @@
-//! What an event to a client changes elsewhere: in the agenda, the look-up, the tenant's leads and outcomes, and the
-//! client's counts.
+//! What an event about a client changes in other places: in the agenda, the look-up, the tenant's leads and outcomes,
+//! and the client's counts.
 //!
-//! Everything is the difference of two footprints, before and after, so that a correction takes out exactly what it
-//! had put in.
+//! Everything is the difference of two footprints, before and after, so that a correction subtracts exactly what was
+//! added before.
 
 use super::{Appointment, Client, History, SETTLED_DAYS_MAX, Status};
 use crate::address::{Bucket, View};
@@ -14,7 +14,7 @@ use crate::view::{Contribution, Delta, Place};
 use foretell_events::{Envelope, Event};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How a visit counts whose outcome is known.
+/// How a visit with a known outcome counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Resolved {
     /// Local day, since the epoch.
@@ -24,7 +24,7 @@ struct Resolved {
     bucket: u8,
 }
 
-/// What one appointment puts into the history, and where it must be found.
+/// What one appointment contributes to the history, and where it must be found.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Footprint {
     history: History,
@@ -44,7 +44,7 @@ impl Appointment {
 }
 
 impl Footprint {
-    /// Of an appointment; of none, nothing.
+    /// That of an appointment; empty without one.
     pub(super) fn of(appointment: Option<&Appointment>) -> Self {
         let mut print = Self::default();
         let Some(appointment) = appointment else { return print };
@@ -73,10 +73,10 @@ impl Footprint {
     }
 }
 
-/// Day (since the epoch, local) to the outcome it counts with: lead bucket, missed.
+/// Local day (since the epoch) to the outcome that it counts with: lead bucket, missed.
 type Days = BTreeMap<i64, (u8, bool)>;
 
-/// Writes down what an event changes in other rows.
+/// Collects what an event changes in other rows.
 pub(super) struct Scribe<'a> {
     envelope: &'a Envelope,
     client_id: &'a str,
@@ -100,8 +100,8 @@ impl<'a> Scribe<'a> {
         }
     }
 
-    /// Forgets an appointment: its entries go, what it counted stays, and what was known of it before its outcome as
-    /// long as the row can name it: an erasure has to find it.
+    /// Forgets an appointment: its entries are removed and its counts stay. Its sample stays as long as the row can
+    /// identify it, because an erasure has to find it.
     pub(super) fn release(&mut self, client: &mut Client, id: &str) -> Option<Appointment> {
         let gone = client.appointments.remove(id).map(|gone| *gone);
         client.settle(id, gone.as_ref());
@@ -120,7 +120,7 @@ impl<'a> Scribe<'a> {
         gone
     }
 
-    /// Takes what was known of visits with an outcome out of the samples, where their client is erased.
+    /// Removes the samples of a client's visits when the client is erased.
     pub(super) fn forget_samples(&mut self, client: &Client) {
         client.left_samples.iter().for_each(|(day, visit)| self.forget(*day, *visit));
     }
@@ -167,7 +167,7 @@ impl<'a> Scribe<'a> {
         self.agenda.entry(bucket).or_default().push((entry.to_owned(), times));
     }
 
-    /// What changed from `before` to what the appointment is now, in the client's own counts as well.
+    /// The changes from `before` to the present appointment, including the client's own counts.
     pub(super) fn difference(&mut self, client: &mut Client, id: &str, before: &Footprint) {
         let after = Footprint::of(client.appointments.get(id).map(Box::as_ref));
         let days = [before.resolved, after.resolved].into_iter().flatten().map(|resolved| resolved.day).collect();
@@ -179,7 +179,7 @@ impl<'a> Scribe<'a> {
         self.sample(id, before.sample.as_ref(), after.sample);
     }
 
-    /// What changed between two lists of daily outcomes.
+    /// The changes between two lists of daily outcomes.
     fn outcomes(&mut self, client: &mut Client, before: &Days, after: &Days) {
         let gone = before.iter().filter(|(day, outcome)| after.get(day) != Some(outcome)).map(|(_, o)| (o, -1));
         let come = after.iter().filter(|(day, outcome)| before.get(day) != Some(outcome)).map(|(_, o)| (o, 1));
@@ -211,7 +211,7 @@ impl<'a> Scribe<'a> {
 }
 
 impl Client {
-    /// Keeps how the day of an appointment counts that is not kept any more.
+    /// Remembers how the day of a forgotten appointment counts.
     fn settle(&mut self, id: &str, gone: Option<&Appointment>) {
         let resolved = gone.and_then(Appointment::resolved);
         let days = resolved.iter().map(|resolved| resolved.day).collect();
@@ -222,8 +222,8 @@ impl Client {
         }
     }
 
-    /// The outcomes of those `days` that have a known one, where `own` stands for the appointment `id`: attended if any
-    /// visit was, with the lead of the first such visit by id; what is settled comes before all of them.
+    /// The outcomes of those `days` that have a known one, where `own` replaces the appointment `id`: attended if any
+    /// visit was, with the lead of the first such visit by id; remembered days come before all of them.
     fn outcomes(&self, days: &BTreeSet<i64>, id: &str, own: Option<Resolved>) -> Days {
         let others = self.visits().filter(|(other, _)| *other != id).filter_map(|(other, visit)| {
             visit.resolved_day().filter(|day| days.contains(day))?;

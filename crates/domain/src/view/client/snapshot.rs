@@ -1,9 +1,9 @@
-//! What was known of a visit at one instant: all that a score may see, and nothing that came later.
+//! What was known about a visit at one instant: everything that a score may use, and nothing that came later.
 //!
-//! The fold takes one of each visit at the moment that decided its start, from the client's row as it was, and keeps
-//! it as long as it keeps the visit: with the outcome, the two are a sample to calibrate by. Scores at any other
-//! instant take theirs from the row as it is. Both are this one function, so a model is never asked about what it has
-//! not learnt.
+//! The fold takes one of each visit at the event that determined its start, from the client's row at that moment, and
+//! keeps it as long as the visit: with the outcome, the two are a sample for calibration. Scores at any other instant
+//! take theirs from the current row. Both use this one function, so a model only gets inputs of the kind that it was
+//! trained on.
 
 use super::attribute::Attributes;
 use super::{Client, Start};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const DAY_S: i64 = 24 * 60 * 60;
 
-/// A visit as one instant sees it.
+/// A visit as seen at one instant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Whole days from booking to visit, in the visit's zone.
@@ -23,49 +23,49 @@ pub struct Snapshot {
     pub booking_hour: u8,
     /// Day of the visit: 0 is Monday.
     pub weekday: u8,
-    /// Days with a known outcome by lead bucket; several visits of a day are one.
+    /// Days with a known outcome by lead bucket; several visits on one day count as one.
     pub visits: [u16; lead::BUCKETS.len()],
-    /// Of them, those that were missed.
+    /// The missed ones among them.
     pub missed: u16,
     /// Days from the last missed visit to this one.
     pub missed_days_ago: Option<u16>,
-    /// Other visits that are on, on the same local day.
+    /// Other booked visits on the same local day.
     pub same_day: u16,
-    /// Other visits that are on, on other days, and not over.
+    /// Other booked visits on other days that are not over.
     pub open: u16,
-    /// Other visits of which a day after their start nobody has said how they went.
+    /// Other visits without a reported outcome a day after their start.
     pub unresolved: u16,
-    /// Visits called off early.
+    /// Visits cancelled early.
     pub cancelled: u16,
-    /// Visits called off late.
+    /// Visits cancelled late.
     pub late_cancelled: u16,
-    /// Times that other visits were moved.
+    /// How often other visits were moved.
     pub moved_others: u16,
-    /// Times that this one was moved.
+    /// How often this one was moved.
     pub moved: u16,
-    /// Whether the client said that they would come.
+    /// Whether the client confirmed it.
     pub is_confirmed: bool,
-    /// What the tenant told of the client, and not of the booking.
+    /// Attributes of the client that the booking does not have.
     pub of_client: Attributes,
-    /// What the tenant told of the booking.
+    /// Attributes of the booking.
     pub of_booking: Attributes,
 }
 
 /// The visit that a snapshot is of.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// Its appointment id; none where it is only considered.
+    /// Its appointment id; none if it is only considered.
     pub id: Option<&'a str>,
     /// When it starts.
     pub start: &'a Start,
     /// When it was, or would be, booked.
     pub booked_at_ms: i64,
-    /// What the tenant told of it, service and location among it.
+    /// Its attributes, including service and location.
     pub attributes: &'a Attributes,
 }
 
 impl Snapshot {
-    /// What the row of a client, none for one never seen, says of a visit at the instant `now_ms`.
+    /// The snapshot of a visit at the instant `now_ms`, by the row of the client; none for a client never seen.
     pub fn of(client: Option<&Client>, visit: Subject<'_>, now_ms: i64) -> Self {
         let mut snapshot = Self::of_booking(visit);
         let Some(client) = client else { return snapshot };
@@ -112,7 +112,7 @@ impl Snapshot {
         }
     }
 
-    /// Days with a known outcome, of all leads.
+    /// Days with a known outcome, over all leads.
     pub fn known_visits(&self) -> u32 {
         self.visits.iter().map(|visits| u32::from(*visits)).sum()
     }
@@ -123,7 +123,7 @@ impl Snapshot {
     }
 }
 
-/// A count as a row keeps it: from 0 to 65,535.
+/// A count in the range of a row: from 0 to 65,535.
 fn small(count: i64) -> u16 {
     count.clamp(0, i64::from(u16::MAX)) as u16
 }

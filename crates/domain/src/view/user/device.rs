@@ -1,4 +1,4 @@
-//! The devices of a user: what tells one from another, and when one is known.
+//! The devices of a user: how they are distinguished, and when one is known.
 
 use super::{DEVICE_KNOWN_MS, User};
 use crate::view::sketch::hash;
@@ -11,13 +11,13 @@ const LABEL_CHARS_MAX: usize = 80;
 /// A device of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// For people: browser and system, as far as they are known.
+    /// For people: browser and system, if known.
     pub label: String,
-    /// What its attempts look like, however they are named; 0 where unknown.
+    /// What its attempts look like, regardless of its id; 0 if unknown.
     pub fingerprint: u64,
-    /// First success, or when it was first decided about.
+    /// First success, or the first decision about it.
     pub first_seen_ms: i64,
-    /// Latest success, or when it was last decided about.
+    /// Latest success, or the latest decision about it.
     pub last_seen_ms: i64,
     /// Successes.
     pub logins: u32,
@@ -25,14 +25,14 @@ pub struct Device {
     pub trusted: bool,
     /// When it was revoked: new again until it is trusted, or seen in a success after this.
     pub revoked_at_ms: Option<i64>,
-    /// A report alone has revoked it, so a confirmation takes that back.
+    /// Only a report revoked it, so a confirmation reverts that.
     pub is_reported: bool,
     /// When it was last trusted or revoked.
     pub decided_at_ms: i64,
 }
 
 impl Device {
-    /// A device that nothing is known of but when it came up.
+    /// A device of which only the time is known.
     pub(super) fn unseen(time_ms: i64) -> Self {
         Self {
             label: String::new(),
@@ -47,7 +47,7 @@ impl Device {
         }
     }
 
-    /// The same, for people who see it in a list.
+    /// The same, with a label for lists that people read.
     pub(super) fn unnamed(time_ms: i64) -> Self {
         Self { label: "unknown device".into(), ..Self::unseen(time_ms) }
     }
@@ -58,17 +58,17 @@ impl Device {
     }
 }
 
-/// What tells one device of a user from another.
+/// What distinguishes a device of a user from the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceKey {
-    /// The caller named it.
+    /// The caller's id of it.
     Id(String),
-    /// Nobody named it; this is what it looks like.
+    /// Without an id; the hash of what it looks like.
     Fingerprint(u64),
 }
 
 impl DeviceKey {
-    /// The device of an attempt; none where the attempt shows nothing of it.
+    /// The device of an attempt; none if the attempt contains nothing about it.
     pub fn of(attempt: &Attempt) -> Option<Self> {
         match &attempt.device_id {
             Some(id) => Some(Self::Id(id.clone())),
@@ -85,8 +85,8 @@ impl DeviceKey {
     }
 }
 
-/// What an attempt's device looks like, without versions: browser family, system family, device type. Where none
-/// of them is known, the user agent string without its digits. Versions are left out because they change weekly.
+/// The fingerprint of an attempt's device, without versions: browser family, system family, device type. If none of
+/// them is known, the user agent string without its digits. Versions are excluded because they change weekly.
 pub fn fingerprint(attempt: &Attempt) -> Option<u64> {
     let parts = [&attempt.browser, &attempt.os, &attempt.device_type];
     if parts.iter().any(|part| part.is_some()) {
@@ -112,7 +112,7 @@ fn label(attempt: &Attempt) -> String {
     label.chars().take(LABEL_CHARS_MAX).collect()
 }
 
-/// What was decided about a device.
+/// A decision about a device.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
     Trusted,
@@ -122,8 +122,8 @@ pub(super) enum Trust {
 }
 
 impl User {
-    /// Whether an attempt at `at_ms` names no device, though all known ones that look like it have a name: somebody has
-    /// their browser and not their cookie.
+    /// Whether an attempt at `at_ms` has no device id, although all known devices that look like it have one: the
+    /// attempt has the user's browser but not the cookie.
     pub fn device_withheld(&self, attempt: &Attempt, at_ms: i64) -> bool {
         let Some(DeviceKey::Fingerprint(looks)) = DeviceKey::of(attempt) else { return false };
         let unnamed = DeviceKey::Fingerprint(looks).text();
@@ -131,9 +131,9 @@ impl User {
         alike().next().is_some() && alike().all(|(key, _)| *key != unnamed)
     }
 
-    /// Whether an attempt at `at_ms` comes from a known device; none where the attempt shows no device.
+    /// Whether an attempt at `at_ms` comes from a known device; none if the attempt contains no device.
     ///
-    /// A named device is known by its name alone; an unnamed one is known if any known device looks like it.
+    /// A device with an id is known only by its id; one without is known if any known device looks like it.
     pub fn device_known(&self, attempt: &Attempt, at_ms: i64) -> Option<bool> {
         Some(match DeviceKey::of(attempt)? {
             DeviceKey::Id(id) => self.devices.get(&id).is_some_and(|device| device.known_at(at_ms)),
@@ -158,7 +158,7 @@ impl User {
         }
     }
 
-    /// Takes a decision about a device; an older one than the last changes nothing.
+    /// Applies a decision about a device; one older than the last changes nothing.
     pub(super) fn decide(&mut self, device_id: &str, time_ms: i64, verdict: Trust) {
         let device = self.devices.entry(device_id.to_owned()).or_insert_with(|| Device::unnamed(time_ms));
         if time_ms < device.decided_at_ms {

@@ -1,6 +1,6 @@
-//! Requests that carried an idempotency key: the first one under a key holds, whatever a later one says.
+//! Requests with an idempotency key: the first one with a key counts, regardless of later ones.
 //!
-//! The API answers a repeated request from here, so it makes no difference which process took the first one.
+//! The API answers a repeated request from here, so it makes no difference which process received the first one.
 
 use super::User;
 use crate::view::Place;
@@ -9,25 +9,25 @@ use crate::view::sketch::hash;
 use foretell_events::Event;
 use serde::{Deserialize, Serialize};
 
-/// Requests with a key that a user's row remembers; the oldest is forgotten first, and its key is new again. As many as
-/// there are recent events, so that no key is forgotten whose event would still be skipped as a repetition.
+/// Requests with a key that a user's row remembers; the oldest is forgotten first, and its key is new again. There are
+/// as many as recent events, so that no key is forgotten whose event would still be skipped as a repetition.
 pub const KEYED_MAX: usize = RECENT_MAX;
 
 /// A request with an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keyed {
-    /// Hash of the event's id, which is made of the key.
+    /// Hash of the event's id, which is derived from the key.
     pub key: u64,
-    /// Hash of the digest of what was requested.
+    /// Hash of the digest of the request.
     pub digest: u64,
-    /// Where the first one stands in its partition.
+    /// The offset of the first one in its partition.
     pub offset: i64,
     /// Whether it changed anything.
     pub is_applied: bool,
 }
 
 impl User {
-    /// The request that came first under the key that an event id was made of.
+    /// The first request with the key from which an event id was derived.
     pub fn keyed(&self, event_id: &str) -> Option<&Keyed> {
         let key = hash(event_id);
         self.keyed.iter().find(|keyed| keyed.key == key)
@@ -45,7 +45,7 @@ impl User {
 }
 
 impl Keyed {
-    /// Whether it requested the same.
+    /// Whether it was the same request.
     pub fn is(&self, digest: &str) -> bool {
         self.digest == hash(digest)
     }

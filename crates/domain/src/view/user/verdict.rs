@@ -1,11 +1,11 @@
-//! What the person says of their logins: a reported one leaves the history again, a confirmed one comes back.
+//! The person's verdicts on their logins: a reported login is removed from the history, a confirmed one is restored.
 //!
-//! Both find the login by the id of its decision among the latest successes, which keep enough of it to count it out.
-//! What was said of a decision is kept, so that saying it again is no news: a system that sends all of its labels every
-//! night neither counts an attempt twice nor takes back what was decided about a device since.
+//! Both find the login by the id of its decision among the latest successes, which contain enough of it to subtract it.
+//! The verdict on a decision is remembered, so that repeating it changes nothing: a system that sends all of its labels
+//! every night neither counts an attempt twice nor reverts later decisions about a device.
 //!
-//! A report also revokes the device and marks device and address, by what the login had or, where it is not among
-//! the latest, by what the report names.
+//! A report also revokes the device and marks device and address as reported, according to the login or, if it is not
+//! among the latest, according to the report.
 
 use super::device::{DeviceKey, Trust};
 use super::{REPORTED_MAX, REPORTED_MS, User, VERDICTS_MAX};
@@ -16,23 +16,23 @@ use foretell_events::login::{self, Attempt, Login};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// A successful login, as far as it can be taken out again and compared with.
+/// A successful login, with what is needed to subtract it again and to compare with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Success {
     /// When.
     pub time_ms: i64,
-    /// Hash of the id of the score that was asked for it; 0 where none was.
+    /// Hash of the id of the decision that was requested for it; 0 if there is none.
     pub decision: u64,
     /// Its device, by [`DeviceKey::text`].
     pub device: Option<String>,
-    /// Where it came from.
+    /// The place of the attempt.
     pub place: Option<Place>,
     /// Hash of its address.
     pub address: u64,
-    /// Its values: the level, the hash by which the user counts it, and how the rows of all users are named by it. None
-    /// where no score was asked for it: nobody can report it, and the row stays small.
+    /// Its values: the level, the hash by which the user counts it, and its name in the rows of all users. None if no
+    /// decision was requested for it: it cannot be reported, and the row stays small.
     pub values: Vec<(Level, u64, String)>,
-    /// A report took it out of the history.
+    /// Whether a report removed it from the history.
     pub is_withdrawn: bool,
 }
 
@@ -55,12 +55,12 @@ impl Success {
     }
 }
 
-/// What the person last said of an attempt.
+/// The person's last verdict on an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// That it was not theirs.
+    /// Whether it was not the person's.
     pub is_fraud: bool,
-    /// Hash of the device and the address that were named with it.
+    /// Hash of the device and the address in the verdict.
     pub named: u64,
     /// When.
     pub time_ms: i64,
@@ -72,19 +72,19 @@ impl Verdict {
     }
 }
 
-/// A point on the globe, in ten-thousandths of a degree: eleven metres, which no database of addresses knows.
+/// A point on the globe, in ten-thousandths of a degree: eleven metres, more precise than any address database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// North.
     pub latitude: i32,
     /// East.
     pub longitude: i32,
-    /// Whether a city was named. Without one the point may be the middle of a country.
+    /// Whether a city is known. Without one the point may be the middle of a country.
     pub has_city: bool,
 }
 
 impl Place {
-    /// Where an attempt comes from, if it has both coordinates.
+    /// The place of an attempt, if it has both coordinates.
     pub fn of(attempt: &Attempt) -> Option<Self> {
         let fixed = |degrees: f64| (degrees * 10_000.0).round() as i32;
         let (latitude, longitude) = attempt.latitude.zip(attempt.longitude)?;
@@ -102,12 +102,12 @@ impl Place {
     }
 }
 
-/// Names a device among those that were reported.
+/// The mark of a reported device.
 pub fn device_mark(device_id: &str) -> u64 {
     hash(&format!("device:{device_id}"))
 }
 
-/// Names the household of an address among those that were reported.
+/// The mark of the household of a reported address.
 pub fn address_mark(ip: IpAddr) -> u64 {
     hash(&format!("ip:{}", feature::household(ip)))
 }
@@ -123,15 +123,15 @@ impl User {
         marks.any(|mark| self.reported_at_ms.get(&mark).is_some_and(|marked| *marked > at_ms - REPORTED_MS))
     }
 
-    /// Whether a verdict says what holds already: it was the last one on its decision, and the login, where it is among
-    /// the latest, is in the history or out of it accordingly. A login may come in after the report of it.
+    /// Whether a verdict changes nothing: it was the last one on its decision, and the login, if it is among the
+    /// latest, is already in the history or removed accordingly. A login may be folded after the report about it.
     pub(super) fn restates(&self, verdict: &login::Verdict, is_fraud: bool) -> bool {
         let last = self.verdicts.get(&hash(&verdict.decision_id));
         let is_same = last.is_some_and(|last| last.is_fraud == is_fraud && last.named == Verdict::named(verdict));
         is_same && self.find(verdict).is_none_or(|at| self.latest[at].is_withdrawn == is_fraud)
     }
 
-    /// Keeps and counts what is said of a decision.
+    /// Remembers and counts a verdict on a decision.
     fn hear(&mut self, verdict: &login::Verdict, is_fraud: bool, time_ms: i64) {
         let decision = hash(&verdict.decision_id);
         let said = Verdict { is_fraud, named: Verdict::named(verdict), time_ms };
@@ -147,7 +147,7 @@ impl User {
         }
     }
 
-    /// The person says that a login was not theirs. Answers what of the history is taken out.
+    /// Applies a report that a login was not the person's. Returns the login that is removed from the history.
     pub(super) fn report(&mut self, verdict: &login::Verdict, time_ms: i64) -> Option<Success> {
         self.hear(verdict, true, time_ms);
         let at = self.find(verdict);
@@ -172,7 +172,7 @@ impl User {
         Some(success)
     }
 
-    /// The person says that a login was theirs. Answers what of the history is put back.
+    /// Applies a confirmation that a login was the person's. Returns the login that is restored to the history.
     pub(super) fn confirm(&mut self, verdict: &login::Verdict, time_ms: i64, limits: &Limits) -> Option<Success> {
         self.hear(verdict, false, time_ms);
         let at = self.find(verdict);
@@ -195,18 +195,18 @@ impl User {
         Some(success)
     }
 
-    /// The login that a verdict is about, among the latest ones.
+    /// The login of a verdict, among the latest ones.
     pub(super) fn find(&self, verdict: &login::Verdict) -> Option<usize> {
         self.latest.iter().rposition(|success| success.decision == hash(&verdict.decision_id))
     }
 
-    /// The device that a verdict is about: of the login at `at`, else the one that it names.
+    /// The device of a verdict: of the login at `at`, or else the one in the verdict.
     fn device(&self, verdict: &login::Verdict, at: Option<usize>) -> Option<String> {
         let success = at.and_then(|at| self.latest.get(at));
         success.and_then(|success| success.device.clone()).or_else(|| verdict.device_id.clone())
     }
 
-    /// The device and the address that a verdict is about: of the login at `at`, else those that it names.
+    /// The device and the address of a verdict: of the login at `at`, or else those in the verdict.
     fn marks(&self, verdict: &login::Verdict, at: Option<usize>) -> Vec<u64> {
         let success = at.and_then(|at| self.latest.get(at));
         let device = success.and_then(|success| success.device.as_ref()).or(verdict.device_id.as_ref());

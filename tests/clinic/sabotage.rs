@@ -155,7 +155,7 @@ fn broken() -> Vec<(&'static str, Vec<Observed>)> {
             }),
         ),
         ("visit that was off", received_as(cancelled)),
-        // They come again, as a client about whom nothing is known.
+        // The client comes again as a new one.
         ("other channels", received_as(erased)),
         ("booked for", received_as(moved)),
         ("booked for", with(|observed, at| an_hour_wrong(&mut observed[at]))),

@@ -103,7 +103,7 @@ public final class Drive {
     var first = reminders.requestReminder("java", null, "java", byPhone);
     var second = reminders.requestReminder("java", null, "java", byPhone);
     expect(first.getReminderId().equals(second.getReminderId()), second);
-    // The body may be left out, but this client sends `null` then: an empty one says the same.
+    // The body may be left out, but this client sends `null` then: an empty one means the same.
     expect(reminders.requestReminder("java", null, "java-2", new ReminderRequest()).getReminderId() != null, "none");
 
     var missing = problem(client, () -> views.getUser("nobody", null));

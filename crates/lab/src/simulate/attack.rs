@@ -7,8 +7,8 @@
 //!   exact user agent that the victim's most used machine sends at that time. The victim's provider is not known, but
 //!   a large one is likely to be the right one.
 //!
-//! None of them has the address or the cookie of the victim. The service sets a device cookie before it asks for a
-//! password, so an attacker's browser has one as well, a new one, unless cookies are refused, which attackers do as
+//! None of them has the address or the cookie of the victim. The service sets a device cookie before the password
+//! is entered, so an attacker's browser has one as well, a new one, unless cookies are refused, which attackers do as
 //! often as users. An attacker who withholds the cookie on purpose is not among those published.
 
 use super::client::{Class, Client, Looks};

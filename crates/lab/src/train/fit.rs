@@ -127,7 +127,7 @@ fn solve(blocks: &[Block], rows: &[&Row]) -> Result<(Vec<f64>, f64), Refused> {
         .max_iterations(ITERATIONS_MAX)
         .gradient_tolerance(GRADIENT_MIN * rows.len() as f64);
     let fitted = regression.fit(&DatasetBase::new(matrix, missed)).map_err(failed)?;
-    // The solver chooses which of the two outcomes positive weights stand for.
+    // The solver chooses which of the two outcomes positive weights represent.
     let sign = if fitted.labels().pos.class { 1.0 } else { -1.0 };
     let weights = fitted.params().iter().map(|weight| sign * weight).collect();
     Ok((weights, sign * fitted.intercept()))

@@ -89,7 +89,7 @@ func main() {
 		return ok(reminder.Execute()).ReminderId
 	}
 	expect(request() == request(), "a second reminder under one key")
-	// The body may be left out, but this client sends `null` then: an empty one says the same.
+	// The body may be left out, but this client sends `null` then: an empty one means the same.
 	empty := client.RemindersAPI.RequestReminder(ctx, "go").IdempotencyKey("go-2").ReminderRequest(foretell.ReminderRequest{})
 	expect(ok(empty.Execute()).ReminderId != "", "no reminder with an empty body")
 

@@ -1,4 +1,4 @@
-//! Decisions: scores that were given, as records that can be found by their id and counted in a report.
+//! Decisions: returned scores, as records that can be found by their id and counted in a report.
 
 pub mod id;
 pub mod made;

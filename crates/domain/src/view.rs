@@ -44,7 +44,7 @@ use std::fmt::Debug;
 ///
 /// A family's row has its tag and the family that decides its number of partitions. Its topic has the same name.
 ///
-/// A view's row has its tag, its name, its family, how its rows are found, and what they hold:
+/// A view's row has its tag, its name, its family, how its rows are found, and their state:
 /// - `owner {fold}`: the owner rows of a family, with the state of its fold. Each family has one such view.
 /// - `aggregate {state}`: rows that are shared by owners, with a state of their own.
 /// - `as {View: state, in buckets Bucket: other}`: the state of another view, and another state in some buckets.

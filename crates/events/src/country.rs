@@ -2,7 +2,7 @@
 //!
 //! ISO 3166-1 assigns 249 two-letter codes, and `XK` is commonly used for Kosovo. No other code names a country. Two
 //! kinds of other codes occur:
-//! - ***placeholders** ([`PLACEHOLDERS`]), which sources send if they do not know the country. Every reader treats them
+//! - **placeholders** ([`PLACEHOLDERS`]), which sources send if they do not know the country. Every reader treats them
 //!   as a missing country ([`super::codec::Fields::country`]), so they are neither a country that a user has been to
 //!   nor a new one;
 //! - anything else, such as synonyms (`UK`, `EL`), which would split a country in two, and typing errors. An incoming

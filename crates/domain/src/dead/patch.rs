@@ -16,7 +16,7 @@ pub const LEVELS_MAX: usize = 127;
 /// Most bytes that all operations together add to the event, including moved and copied values.
 pub const PUT_BYTES_MAX: usize = RECORD_BYTES_MAX;
 
-/// The patch, or what it would make of the event, is beyond a bound.
+/// The patch, or the event that would result, exceeds a limit.
 pub const PATCH_TOO_LARGE: &str = "PATCH_TOO_LARGE";
 
 /// Why a patch is not applied.

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! S      = g/l of the address × g/l of the client × N / (U · N_u)
-//! g      = w₁ · n/(n + m) · max(c₁, 1)/(N + M) + Σ_{h ≥ 2} w_h · c_h/N       everybody's logins
+//! g      = w₁ · n/(n + m) · max(c₁, 1)/(N + M) + Σ_{h ≥ 2} w_h · c_h/N       all users' logins
 //! l      = Σ_h w_h · cu_h/N_u                                                 the user's logins
 //! score  = S'/(1 + S'),  S' = S × the factor of each signal
 //! ```

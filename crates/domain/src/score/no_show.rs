@@ -151,7 +151,7 @@ pub struct Evidence<'a> {
     pub lead_days: i32,
 }
 
-/// What computed a score.
+/// The model that computed a score.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Named {
     /// Its name.
@@ -189,7 +189,7 @@ pub struct Score {
     pub reasons: Vec<Reason>,
     /// How the client has kept their appointments.
     pub history: History,
-    /// What computed it.
+    /// The model that computed it.
     pub model: Named,
 }
 

@@ -14,7 +14,7 @@
 //!   booking that arrives later does not restore it.
 //! - a status of an appointment that was never placed, or was forgotten, is noted and counts nothing until a booking of
 //!   it arrives.
-//! - ***delivered**, **failed** are receipts of a reminder, for each channel; the one with the later event time wins.
+//! - **delivered**, **failed** are receipts of a reminder, for each channel; the one with the later event time wins.
 //!   The plan responds to a failure with the remaining channels. **confirmed by client** is a response to a reminder:
 //!   the reminder was delivered, and the appointment is confirmed.
 //! - **updated** changes the fields that it contains, unless a later event changed them; **requested** requests a

@@ -5,7 +5,7 @@
 //!   first one is also counted as such, for the number of accounts with history;
 //! - a **failure** is kept for the short window and contributes as a failure; it adds no device;
 //! - **trusted** and **revoked** change one device, known or not;
-//! - ***reported** removes the login of its decision from the history, revokes its device, and marks device and address
+//! - **reported** removes the login of its decision from the history, revokes its device, and marks device and address
 //!   as reported; **confirmed** removes marks and revocation, and restores the login. Both find the login only among
 //!   the latest successes: for older ones the verdict is counted, and the history is unchanged. The same verdict again,
 //!   on a decision among the last [`VERDICTS_MAX`], changes nothing;

@@ -1,8 +1,8 @@
 //! The data of every event type: from fields to a struct, and back.
 //!
-//! One file per module of structs, one [`Data`](crate::fact::Data) per struct. What a field may hold is documented on
-//! the method that reads it. What a type requires is defined here and, for people and other programs, in the schema of
-//! the same name under `catalog/`. Which struct belongs to which event type is in the rows of
+//! One file per module of structs, one [`Data`](crate::fact::Data) per struct. The permitted values of a field are
+//! documented on the method that reads it. The requirements of a type are defined here and, for people and other
+//! programs, in the schema of the same name under `catalog/`. The struct of each event type is in the rows of
 //! [`event_types!`](crate::fact).
 
 mod appointment;

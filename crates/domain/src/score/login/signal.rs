@@ -17,7 +17,7 @@
 //! | `REPORTED_BY_USER` | 90 days, unless it is confirmed | the device or the address was reported |
 //!
 //! Windows are of event time and closed at both ends; an attempt is judged by what is known of the time before it,
-//! whatever came in after.
+//! regardless of later arrivals.
 
 pub mod settings;
 

@@ -48,7 +48,7 @@ pub struct Model {
     pub intercept: f64,
     /// Rate of no-shows by lead bucket, each between 0 and 1, over the training.
     pub lead_rates: [f64; lead::BUCKETS.len()],
-    /// `k` of [`Input::Record`]: missed days, observed and expected, that everybody is credited with.
+    /// `k` of [`Input::Record`]: missed days, observed and expected, that every client is credited with.
     pub prior_no_shows: f64,
     /// The terms of the sum.
     pub terms: Vec<Term>,

@@ -1,8 +1,8 @@
 //! What each event changes in the client's own row, and whether it changes anything.
 //!
 //! Events arrive out of order, so every method compares event times to decide which of two events wins. An event that
-//! states what the row already holds leaves status, plan, history and counts unchanged. Only its time is kept, as the
-//! latest one that stated the same, so that older events which arrive later still lose to it.
+//! restates the row leaves status, plan, history and counts unchanged. Only its time is kept, as the latest one that
+//! stated the same, so that older events which arrive later still lose to it.
 
 use super::appointment::{Named, TakenBack};
 use super::attribute::Attributes;
@@ -105,8 +105,9 @@ impl Appointment {
         is_new
     }
 
-    /// Remembers that an event states a start, and counts it if it is a move. If the visit is known to have had its present
-    /// start earlier than was known, it is placed since then. Returns whether anything changed.
+    /// Remembers that an event states a start, and counts it if it is a move. If the event shows that the visit had its
+    /// present start earlier than known so far, the visit counts as placed since then. Returns whether anything
+    /// changed.
     fn remember_placement(&mut self, envelope: &Envelope, start_ms: i64, is_move: bool) -> bool {
         let before = self.placements.present();
         let stated = Placement { at_ms: envelope.time_ms, start_ms, is_move };
@@ -161,8 +162,8 @@ impl Appointment {
         }
     }
 
-    /// Applies an event that states the status once more. If it is older than the first one known, the status counts from
-    /// its time, unless another status is known in between: a visit was cancelled when that was first stated.
+    /// Applies an event that states the status again. If it is older than the first one known, the status counts from
+    /// its time, unless another status is known in between: a visit counts as cancelled since the first cancellation.
     fn restate(&mut self, time_ms: i64, by: Option<CancelledBy>) -> bool {
         self.status_restated_at_ms = self.status_restated_at_ms.max(time_ms);
         let is_earlier = time_ms < self.status_at_ms

@@ -65,7 +65,7 @@ pub fn attempt(f: &mut Fields<'_, '_>) -> Attempt {
         device_type: f.label("device_type"),
         rtt_ms: f.number("rtt_ms", 0.0, RTT_MS_MAX),
     };
-    // What sources send when they know no place.
+    // Sources send this if they do not know the location.
     if (attempt.latitude, attempt.longitude) == (Some(0.0), Some(0.0)) {
         (attempt.latitude, attempt.longitude) = (None, None);
     }

@@ -239,7 +239,7 @@ async fn decisions_are_only_written_by_the_service() {
     let answer = Answer::of(request.body(example).send().await.unwrap()).await;
     assert_eq!(answer.problem(), (422, "VALIDATION_FAILED"));
     assert_eq!(answer.body["errors"][0]["code"], "UNKNOWN_TYPE");
-    assert_eq!(answer.body["errors"][0]["detail"], "foretell.decision.made is written by Foretell alone");
+    assert_eq!(answer.body["errors"][0]["detail"], "only Foretell writes foretell.decision.made");
 }
 
 /// The value of a counter, selected by the content of its line.

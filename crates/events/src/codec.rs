@@ -304,7 +304,7 @@ fn read_fact(type_name: &str, data: &Map<String, Value>, faults: &mut Vec<Fault>
     let fact = Fact::read(type_name, &mut Fields::new(data, "/data", faults));
     if fact.is_none() && !type_name.is_empty() {
         let detail = match catalog::suggest(type_name) {
-            _ if type_name == catalog::DECISION.name => format!("{type_name} is written by Foretell alone"),
+            _ if type_name == catalog::DECISION.name => format!("only Foretell writes {type_name}"),
             Some(known) => format!("{} is no type here; did you mean {known}?", fault::quoted(type_name)),
             None => format!("{} is no type here", fault::quoted(type_name)),
         };

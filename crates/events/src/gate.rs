@@ -1,9 +1,9 @@
 //! The gate: which events are rejected on their way in, for all ways in.
 //!
-//! The [codec](super::codec) determines whether bytes are an event at all. The gate determines whether a sender may send
-//! that event, and every path uses it: `POST /v1/events`, an import with and without a running service, events that the
-//! API writes (feedback, devices, requests for a reminder, policies), a redriven dead letter, and the pipeline for
-//! records that producers write to Kafka directly.
+//! The [codec](super::codec) determines whether bytes are an event at all. The gate determines whether a sender may
+//! send that event, and every path uses it: `POST /v1/events`, an import with and without a running service, events
+//! that the API writes (feedback, devices, requests for a reminder, policies), a redriven dead letter, and the pipeline
+//! for records that producers write to Kafka directly.
 //!
 //! | rule | applies to | code |
 //! |---|---|---|
@@ -94,7 +94,7 @@ impl Terms<'_> {
         }
         faults.extend(self.not_accepted(&event.fact));
         if self.sender == Sender::Caller && is_reserved(&event.envelope.source) {
-            let detail = "Foretell alone writes under this source; to import your own export, use `foretell import` \
+            let detail = "only Foretell uses this source; to import your own export, use `foretell import` \
                           with a key that has the scope admin";
             faults.push(Fault::new("/source", RESERVED_SOURCE, detail));
         }
@@ -114,7 +114,7 @@ impl Terms<'_> {
         let detail = match self.sender {
             Sender::Foretell => return None,
             Sender::Caller | Sender::Operator { .. } if is_own => {
-                format!("{} is written by Foretell alone", fact.type_name())
+                format!("only Foretell writes {}", fact.type_name())
             }
             Sender::Operator { topic: Some(only) } if only != fact.topic() => {
                 format!("{} is not a type of the topic {}", fact.type_name(), only.name())

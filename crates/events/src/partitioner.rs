@@ -92,7 +92,7 @@ pub fn explain(key: Option<&[u8]>, partition: u32, partitions: u32) -> String {
         .map(|fits| format!("{} puts it: {}", fits.owner(), fits.remedy()))
         .collect();
     if fitting.is_empty() {
-        return "no known partitioner puts it there: it was round robin, at random, or set by hand".to_owned();
+        return "no known partitioner puts it there: it was chosen round robin, at random, or explicitly".to_owned();
     }
     format!("{partition} is where {}", fitting.join(", or where "))
 }

@@ -46,7 +46,7 @@ pub enum Refusal {
     #[error("it would be rejected again: {0}")]
     Faulty(Faults),
     /// Only the planner may write to the reminders topic.
-    #[error("it belongs to the reminders, which their planner alone writes; drop it")]
+    #[error("it belongs to the topic reminders, to which only the planner writes; drop it")]
     Reminder,
     /// The result is too large.
     #[error("the record would have {0} bytes, {RECORD_BYTES_MAX} are allowed")]

@@ -97,7 +97,7 @@ pub struct Step {
     pub expires_minutes: Option<u32>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "has the shape that serde asks for")]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde requires this signature")]
 fn is_false(value: &bool) -> bool {
     !value
 }

@@ -101,7 +101,7 @@ pub struct Calibration {
 
 /// There is more data than may be kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("something was said of more than {VISITS_MAX} visits: name a later --since, an earlier --until, or a --tenant")]
+#[error("more than {VISITS_MAX} visits have data: use a later --since, an earlier --until or a --tenant")]
 pub struct TooMany;
 
 /// The counts so far.

@@ -261,7 +261,7 @@ impl Bounds {
         bound: &mut Vec<&'e str>,
     ) -> Result<(), Refused> {
         if !bound.is_empty() {
-            return Err(Refused("a loop stands within another one".into()));
+            return Err(Refused("a loop is nested in another one".into()));
         }
         let ComprehensionExpr { iter_range, accu_init, loop_cond, loop_step, result, .. } = comprehension;
         self.walk(iter_range, depth + 1, bound)?;

@@ -37,7 +37,7 @@ const fn variable(name: &'static str, kind: &'static str, about: &'static str) -
 /// All variables of expressions.
 pub const VARIABLES: &[Variable] = &[
     variable("likelihood_ratio", "double", "S before signals and rules; 1 for an account without history"),
-    variable("signals", "list", "codes of the signals that were seen and count, as in \"NEW_DEVICE\""),
+    variable("signals", "list", "codes of the active signals that were observed, as in \"NEW_DEVICE\""),
     variable("ip", "string", "the address"),
     variable("asn", "int", "the number of its network"),
     variable("country", "string", "ISO 3166-1 alpha-2, upper case"),
@@ -48,7 +48,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("device_type", "string", "as in mobile, desktop, tablet, bot"),
     variable("device_id", "string", "the caller's id of the device"),
     variable("rtt_ms", "double", "round-trip time in milliseconds"),
-    variable("attributes", "map", "what the caller sent besides: strings, numbers, booleans"),
+    variable("attributes", "map", "further attributes from the caller: strings, numbers, booleans"),
     variable("hour_utc", "int", "hour of the day, 0 to 23"),
     variable("weekday_utc", "int", "day of the week, 1 is Monday and 7 is Sunday"),
     variable("known_device", "bool", "the device is among the user's known ones"),
@@ -58,7 +58,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("failures_recent", "int", "failures of the account within 15 minutes"),
     variable("days_since_success", "double", "days since its last successful login"),
     variable("distance_km", "double", "kilometres from the last successful login"),
-    variable("speed_kmh", "double", "how fast somebody would have travelled from there, in kilometres an hour"),
+    variable("speed_kmh", "double", "the speed of travel from there, in kilometres per hour"),
     variable("denylisted", "bool", "the address is on a deny list"),
     variable("exempt_network", "bool", "the address is on an allow list"),
 ];

@@ -69,7 +69,7 @@ fn text(input: &Input, visit: &Snapshot, record: &Record) -> String {
         Input::Weekday => "The day of the week.".into(),
         Input::Attribute(attribute) => match input.answer(visit, record.ratio) {
             Answer::Absent => format!("`{}` is not known.", attribute.name),
-            Answer::Number(_) | Answer::Text(_) => format!("What the attribute `{}` says.", attribute.name),
+            Answer::Number(_) | Answer::Text(_) => format!("The value of the attribute `{}`.", attribute.name),
         },
     }
 }

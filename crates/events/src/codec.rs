@@ -229,7 +229,7 @@ impl Sent {
         let body = if reading == Reading::Kept { &record.value } else { document::without_mark(&record.value) };
         match parse(body, "") {
             Ok(Value::Object(event)) if event.contains_key("specversion") => {
-                // Its content type identifies the reading; now all of it is parsed as this reading requires.
+                // The body has `specversion`, so it is structured; now all of it is parsed as this reading requires.
                 let event = if reading == Reading::Kept { event } else { object(reading.parse(body, "")?)? };
                 Ok(Self::Structured(event))
             }

@@ -82,7 +82,7 @@ pub fn fitting(key: &[u8], partition: u32, partitions: u32) -> impl Iterator<Ite
     Partitioner::ALL.into_iter().filter(move |fits| fits.partition(key, partitions) == partition)
 }
 
-/// Explains how a record's key leads to the wrong partition that it is in; empty if the partition is right.
+/// Explains, in words, how a record's key leads to the wrong partition that it is in; empty if the partition is right.
 ///
 /// It depends only on the record, so that a dead letter that is written again contains the same text.
 pub fn explain(key: Option<&[u8]>, partition: u32, partitions: u32) -> String {

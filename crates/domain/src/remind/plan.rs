@@ -306,8 +306,7 @@ fn withdrawals<'a>(
     own.into_iter().chain(others.filter_map(move |other| withdraw(&other.appointment_id, other.starts_at_ms)))
 }
 
-/// Whether this very plan withdraws all of an announcement, so that the other clients' visits that it names need a new
-/// one.
+/// Whether this very plan withdraws all of an announcement, so that the other visits that it names need a new one.
 fn is_void(context: &Context<'_>, own: &str, announced: &Announced) -> bool {
     announced.starts_at_ms > context.now_ms && off(context.client, own, announced.starts_at_ms).is_some()
 }

@@ -349,7 +349,7 @@ impl Fold for Appointments {
         }
         if let Some(id) = id {
             // A sample needs what was known before its own outcome was counted. Any other snapshot needs the counts
-            // after this event: including a move that the event is, or without a cancellation that it reverts.
+            // after this event: with a move if the event is one, and without a cancellation that it reverts.
             let is_over = client.appointments.get(id).is_some_and(|visit| visit.status.is_resolved());
             if is_over {
                 client.witness(id, time_ms);

@@ -167,8 +167,8 @@ impl Sent {
         Some(last_start_ms)
     }
 
-    /// Marks an announcement, or another visit that it names, as withdrawn; returns the latest start that it had named
-    /// if this made its last valid visit invalid.
+    /// Marks an announcement as withdrawn, or only another visit that it names. Returns the latest start that it named
+    /// if all of it was valid and is now withdrawn.
     fn withdraw(&mut self, appointment_id: &str, reminder_id: &str, reason: &str) -> Option<i64> {
         let all = self.appointments.iter_mut().flat_map(|(id, of)| of.list.iter_mut().map(move |a| (id, a)));
         let mut live = all.filter(|(_, a)| a.reminder_id == reminder_id && a.withdrawn.is_none());

@@ -1,4 +1,4 @@
-//! The one place that scores visits: answers, lists and reminders all ask here.
+//! The only component that scores visits. Answers, lists and reminders all use it.
 //!
 //! ```text
 //!   tenant's outcomes by lead ─┐
@@ -6,11 +6,11 @@
 //!   its calibration ───────────┘
 //! ```
 //!
-//! The model is a [document](crate::policies) that is read again in the background; so is the calibration, at most
-//! once in [`CALIBRATED_FOR`] and tenant: it looks at the rows of weeks, which is not for the way of a score. Whoever
-//! asks first waits for both, up to the deadline, and is told if it did not come.
+//! The model is a [document](crate::policies) that is refreshed in the background. So is the calibration, at most once
+//! per [`CALIBRATED_FOR`] and tenant: computing it reads the rows of several weeks, which takes too long for a request.
+//! The first caller waits for both until its deadline; a value that is not available by then is reported as a warning.
 //!
-//! A tenant that has published no model is answered by two counters, which need neither.
+//! A tenant that has published no model is scored by two counters, which need neither.
 
 use crate::policies::{Active, InForce};
 use foretell_domain::score::no_show::basis::{Basis, PublishedModel};
@@ -27,14 +27,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-/// How long a calibration is used before it is looked for again.
+/// How long a calibration is used before it is computed again.
 pub const CALIBRATED_FOR: Duration = Duration::from_secs(60);
-/// Tenants whose calibration is kept in memory; that of the one who asked longest ago is forgotten first.
+/// Tenants whose calibration is kept in memory; the least recently used is evicted first.
 const TENANTS_MAX: u64 = 10_000;
-/// Days whose rows are read at once.
+/// Days whose rows are read in one call.
 const DAYS_AT_ONCE: usize = 7;
 
-/// What recent outcomes say could not be read in time, so nothing was corrected.
+/// The recent outcomes could not be read in time, so no score was corrected.
 pub const CALIBRATION_UNAVAILABLE: &str = "CALIBRATION_UNAVAILABLE";
 
 /// Scores visits.
@@ -45,17 +45,17 @@ pub struct Assessor {
     held: moka::sync::Cache<String, Arc<Held>>,
 }
 
-/// A calibration, or that it is being looked for.
+/// A calibration, or one that is being computed.
 struct Held {
     version: String,
     asked_at: Instant,
-    /// Somebody looks for the next one.
+    /// The next one is being computed.
     is_asked: AtomicBool,
     ready: watch::Receiver<Option<Arc<Calibration>>>,
 }
 
 impl Assessor {
-    /// Scores by `rows` under these settings, and by the models that are in force.
+    /// Scores visits from `rows`, with these settings and the models in force.
     pub fn new(rows: Arc<Rows>, config: Config, models: Arc<InForce<Published>>) -> Self {
         Self { rows, config: Arc::new(config), models, held: moka::sync::Cache::new(TENANTS_MAX) }
     }
@@ -65,17 +65,17 @@ impl Assessor {
         &self.models
     }
 
-    /// What a tenant's visits are scored by. Errs where its outcomes by lead cannot be read.
+    /// What a tenant's visits are scored with. Fails if its outcomes by lead cannot be read.
     pub async fn basis(self: &Arc<Self>, tenant: &str, now_ms: i64, deadline: Instant) -> Result<Basis, Error> {
         Ok(self.with(self.rows.lead(tenant).await?, tenant, now_ms, deadline).await)
     }
 
-    /// The same, where the outcomes by lead are at hand.
+    /// The same, if the outcomes by lead have already been read.
     pub async fn with(self: &Arc<Self>, lead: Arc<Lead>, tenant: &str, now_ms: i64, deadline: Instant) -> Basis {
         let model = self.models.get(tenant, deadline).await;
         let mut warnings: Vec<_> = model.warning.into_iter().collect();
         let mut recent = None;
-        // Two counters correct themselves; only quantiles need to know what recent scores were.
+        // Two counters correct themselves; only bands by quantiles need the distribution of recent scores.
         if model.policy.model.is_some() || self.config.bands.by == bands::By::Quantiles {
             recent = self.calibration(tenant, &model, now_ms, deadline).await;
             warnings.extend(recent.is_none().then_some(CALIBRATION_UNAVAILABLE));
@@ -85,7 +85,8 @@ impl Assessor {
         Basis::new(self.config.clone(), lead, published, recent, warnings)
     }
 
-    /// How the tenant's recent visits went beside what is said of them now, read anew.
+    /// Computes the calibration from the outcomes of the tenant's recent visits and the scores that the model gives
+    /// them now.
     pub async fn review(&self, tenant: &str, model: &Active<Published>, now_ms: i64) -> Result<Calibration, Error> {
         let (today, half_life) = (calibration::day(now_ms), self.config.recalibration_half_life_days);
         let rates = Rates::of(self.rows.lead(tenant).await?.as_ref(), &self.config);
@@ -114,7 +115,7 @@ impl Assessor {
         })
     }
 
-    /// The calibration that is known; where none is, the one that comes by the deadline.
+    /// The known calibration. If there is none, waits for it until the deadline.
     async fn calibration(
         self: &Arc<Self>,
         tenant: &str,
@@ -137,7 +138,7 @@ impl Assessor {
         known.clone()
     }
 
-    /// Looks for a calibration in the background. One that replaces another takes its place when it is there.
+    /// Computes a calibration in the background. The old one stays in use until the new one is complete.
     fn look(
         self: &Arc<Self>,
         tenant: &str,
@@ -161,7 +162,7 @@ impl Assessor {
                     }
                 }
                 (Err(error), Some(old)) => {
-                    tracing::warn!(tenant, %error, "outcomes cannot be read again; the known calibration stays");
+                    tracing::warn!(tenant, %error, "outcomes cannot be read; the previous calibration stays in use");
                     old.is_asked.store(false, Ordering::Release);
                 }
                 (Err(error), None) => {

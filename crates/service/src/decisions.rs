@@ -1,4 +1,4 @@
-//! Scores that were given: kept on a topic, found again by their id, held against what came of them.
+//! Decision records: kept in a topic, found by their id, and compared with the outcomes that become known later.
 //!
 //! ```text
 //!   score ──► answer                                             ┌─► GET /v1/decisions/{id}
@@ -6,14 +6,15 @@
 //!          └ full, or no log for a minute: lost, and counted     └─► report: fraud and legitimate by reason
 //! ```
 //!
-//! A score never fails with its record: [`Recorder::record`] puts it into a bounded queue. One task appends what is
-//! queued, in order, and patiently, as the log is reached through its port alone. Tenants [share](crate::room) the queue, so
-//! that the load of one does not drop the decisions of another. What finds no room within `queue_wait_ms_max`, and
-//! what the log did not take within [`DELAY_MS_MAX`], is lost: that is counted and logged. The bound also makes
-//! look-ups cheap, which need not look for a decision long after it was made.
+//! A score never fails because of its record: [`Recorder::record`] puts the record into a bounded queue. One task
+//! appends the queued records, in order, and retries, since the log is only reached through its port. Tenants
+//! [share](crate::room) the queue, so that the load of one does not drop the decisions of another. A record that finds
+//! no capacity within `queue_wait_ms_max`, or that the log does not accept within [`DELAY_MS_MAX`], is lost; losses are
+//! counted and logged. This bound also makes look-ups cheap, because they only search a limited time after a decision
+//! was made.
 //!
-//! The topic is not folded, so its records need not be kept for ever: they go after `topics.decision_retention_days`.
-//! There is no index of it and no view. An id says in which partition and when ([`id`]), and [`lookup`] reads there.
+//! The topic is not folded, so its records are not kept forever: they expire after `topics.decision_retention_days`.
+//! There is no index of it and no view. An id encodes the partition and the time ([`id`]), and [`lookup`] reads there.
 
 pub mod lookup;
 pub mod reading;
@@ -40,34 +41,34 @@ use uuid::Uuid;
 pub const SOURCE: &str = foretell_events::gate::DECISIONS_SOURCE;
 /// How long a decision may wait for the log before it is lost, in milliseconds.
 pub const DELAY_MS_MAX: u64 = 60_000;
-/// How long the first record of a batch waits for company: on disk each append is a sync of every partition that it
-/// touches, and those of facts should not wait behind many of them.
+/// How long the first record of a batch waits for others: on disk each append syncs every partition that it touches,
+/// and appends of facts should not wait for many of these.
 const LINGER: Duration = Duration::from_millis(20);
-/// Records, and bytes of them, that are appended at once: many, because the busier the process is, the less often the
-/// task that appends has its turn.
+/// Maximum records, and their bytes, per append: many, because the busier the process is, the less often the task that
+/// appends runs.
 const BATCH_RECORDS_MAX: usize = 4_000;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Records with which a batch waits for no more.
+/// A batch with this many records does not wait for more.
 const BATCH_RECORDS_ENOUGH: usize = 500;
-/// The first pause before an append is tried again, and the longest.
+/// The first and the longest pause before an append is retried.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Between two lines about lost decisions.
+/// Minimum time between two log lines about lost decisions.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Bounds of the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Decisions that wait for the log, of which a tenant holds at most as many as are free; further ones are lost. At
-    /// least 1.
+    /// Decisions that may wait for the log; further ones are lost. A tenant holds at most as many as are free. At least
+    /// 1.
     pub queue_records_max: usize,
-    /// Bytes of decisions that wait for the log, shared in the same way; what goes beyond it is lost.
+    /// Bytes of decisions that may wait for the log, shared in the same way; further ones are lost.
     pub queue_bytes_max: usize,
-    /// How long a score waits for room in the queue before its decision is lost, in milliseconds; not at all while the
-    /// log is away.
+    /// How long a score waits for capacity in the queue before its decision record is lost, in milliseconds. There is
+    /// no wait while the log is unavailable.
     pub queue_wait_ms_max: u64,
-    /// How long decisions are still appended when the process ends, in milliseconds.
+    /// How long decisions are still appended during shutdown, in milliseconds.
     pub drain_ms: u64,
 }
 
@@ -77,44 +78,44 @@ impl Default for Config {
     }
 }
 
-/// Keeps the scores that are given; clones share a queue. Dropping the last one appends what is queued.
+/// Keeps decision records; clones share a queue. When the last clone is dropped, the queued records are still appended.
 #[derive(Clone)]
 pub struct Recorder {
     log: Arc<dyn Log>,
     queue: mpsc::UnboundedSender<Queued>,
     room: Arc<Room<2>>,
     wait: Duration,
-    /// The log did not take the last append.
+    /// The last append failed.
     is_away: Arc<AtomicBool>,
     losses: Arc<Losses>,
     closing: CancellationToken,
     ended: CancellationToken,
 }
 
-/// A decision on its way.
+/// A decision record that waits for the log.
 struct Queued {
     record: NewRecord,
     made: Instant,
     _place: Place<2>,
 }
 
-/// Why a decision is not kept.
+/// Why a decision record was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// The queue had no room.
+    /// The queue was full.
     Full,
-    /// The log was away for too long.
+    /// The log was unavailable for too long.
     Late,
-    /// The log will never take it.
+    /// The log rejected it permanently.
     Refused,
     /// The process ended.
     Shutdown,
 }
 
 impl Recorder {
-    /// A recorder that appends to this log, by a task of the present runtime.
+    /// Starts a recorder that appends to this log, with a task on the current runtime.
     pub fn start(log: Arc<dyn Log>, config: &Config) -> Self {
-        // Bounded by the room that each record in it holds.
+        // Bounded by the capacity that each queued record holds.
         let (queue, queued) = mpsc::unbounded_channel();
         let room = Room::new([config.queue_records_max.max(1) as u64, config.queue_bytes_max as u64]);
         let is_away = Arc::new(AtomicBool::new(false));
@@ -134,7 +135,7 @@ impl Recorder {
         Self { log, queue, room, wait, is_away, losses, closing, ended }
     }
 
-    /// A name for the decision about a subject that is made now.
+    /// A new id for a decision about a subject at this time.
     pub fn id(&self, tenant: &str, subject: &str, now_ms: i64) -> String {
         let partitions = self.log.partitions(Topic::Decisions);
         let partition = key::partition(key::of(tenant, subject).as_bytes(), partitions);
@@ -142,7 +143,7 @@ impl Recorder {
         Id::new(now_ms, partition, random).to_string()
     }
 
-    /// Keeps a decision, if it can; waits at most `queue_wait_ms_max` for room.
+    /// Queues a decision record, or counts it as lost; waits at most `queue_wait_ms_max` for capacity.
     pub async fn record(&self, made: &Made<'_>) {
         let mut record = made.record(SOURCE);
         trace::inject(&mut record.headers);
@@ -150,7 +151,7 @@ impl Recorder {
         if bytes > RECORD_BYTES_MAX {
             return self.losses.count(1, Loss::Refused);
         }
-        // While nothing is appended nothing becomes free.
+        // While appends fail, no capacity becomes free.
         let wait = if self.is_away.load(Ordering::Relaxed) { Duration::ZERO } else { self.wait };
         let Ok(place) = self.room.take_within(made.tenant, [1, bytes as u64], wait).await else {
             return self.losses.count(1, Loss::Full);
@@ -160,18 +161,18 @@ impl Recorder {
         }
     }
 
-    /// Appends what is queued, for as long as the settings allow; nothing is kept from then on.
+    /// Appends what is queued, for at most `drain_ms`. Later records are lost.
     pub async fn drain(&self) {
         self.closing.cancel();
         self.ended.cancelled().await;
     }
 }
 
-/// The only one who takes from the queue.
+/// The only reader of the queue.
 struct Writer {
     log: Arc<dyn Log>,
     queued: mpsc::UnboundedReceiver<Queued>,
-    /// Taken and not yet acknowledged, the oldest first.
+    /// Dequeued and not yet acknowledged, the oldest first.
     batch: Vec<Queued>,
     is_away: Arc<AtomicBool>,
     losses: Arc<Losses>,
@@ -198,7 +199,7 @@ impl Writer {
         self.losses.count(lost, Loss::Shutdown);
     }
 
-    /// Appends until nothing more can come.
+    /// Appends until the queue is closed and empty.
     async fn work(&mut self) {
         loop {
             let taken = tokio::select! {
@@ -218,7 +219,7 @@ impl Writer {
         }
     }
 
-    /// Takes what comes within a moment, unless there is enough, or nothing comes any more.
+    /// Collects more records for a moment, unless the batch is large enough or the queue is closed.
     async fn linger(&mut self) {
         if self.batch.len() >= BATCH_RECORDS_ENOUGH || self.queued.is_closed() {
             return;
@@ -231,7 +232,7 @@ impl Writer {
         }
     }
 
-    /// Appends the oldest of the batch, or lets them go.
+    /// Appends the oldest records of the batch, or drops those that are too late.
     async fn append(&mut self) {
         let mut pause = PAUSE;
         loop {
@@ -252,13 +253,13 @@ impl Writer {
                     return;
                 }
                 Err(Error { kind: Kind::Retry, operation, detail }) => {
-                    tracing::debug!(detail, "decisions wait for the log");
+                    tracing::debug!(detail, "decision records wait for the log");
                     meter::retried(operation);
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the log does not take decisions");
+                    tracing::error!(%error, "the log rejected decision records");
                     self.batch.drain(..count);
                     return self.losses.count(count as u64, Loss::Refused);
                 }
@@ -271,7 +272,7 @@ fn is_late(queued: &Queued) -> bool {
     queued.made.elapsed() > Duration::from_millis(DELAY_MS_MAX)
 }
 
-/// How many of the oldest are appended at once: at least one, if there is any.
+/// How many of the oldest records fit into one append: at least one, if there is any.
 fn fitting(batch: &[Queued]) -> usize {
     let mut bytes = 0;
     let fits = |queued: &&Queued| {
@@ -296,7 +297,7 @@ impl Loss {
     }
 }
 
-/// Counts what is lost, and says so now and then.
+/// Counts losses, and logs them at limited intervals.
 #[derive(Default)]
 struct Losses(Mutex<Untold>);
 
@@ -319,7 +320,7 @@ impl Losses {
             let lost = std::mem::take(&mut untold.lost);
             untold.told = Some(Instant::now());
             drop(untold);
-            tracing::warn!(lost, reason = loss.name(), "scores were answered and are not kept");
+            tracing::warn!(lost, reason = loss.name(), "decision records were lost; their scores were answered");
         }
     }
 }

@@ -1,15 +1,16 @@
-//! The policies in force, as scores and plans ask for them: each tenant's published one, over that of the settings.
+//! The policies in force, for scores and plans: the one that a tenant has published, merged over that of the settings.
 //!
 //! ```text
 //!   PUT /v1/policies/login ─► topic, compacted ─► view policy ─► here, in every process:
 //!      validated, fenced                          a row           read again when older than stale_ms_max
 //! ```
 //!
-//! A kind of policy is a [`Document`]; [`InForce`] keeps the present ones of all tenants.
+//! A kind of policy is a [`Document`]; [`InForce`] caches the current ones of all tenants.
 //!
-//! Nobody who asks for a score waits for a policy that is known: an old one is answered while it is read again, and
-//! so a change is in force everywhere within [`rows::Config::stale_ms_max`](foretell_engine::rows::Config) of its fold. A
-//! document that cannot be used, as one by a later version of Foretell, leaves the version before it in force.
+//! A request for a score never waits for a policy that is cached: an old one is used while it is read again. A change
+//! is therefore in force everywhere within [`rows::Config::stale_ms_max`](foretell_engine::rows::Config) after it is
+//! folded. If a document cannot be used, for example because it was written by a later version of Foretell, the version
+//! before it stays in force.
 
 use async_trait::async_trait;
 use foretell_domain::remind::policy as reminders;
@@ -26,20 +27,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// Tenants whose policy is kept in memory; that of the one who asked longest ago is forgotten first.
+/// Tenants whose policy is kept in memory; the least recently used is evicted first.
 const TENANTS_MAX: u64 = 10_000;
 
-/// The tenant's policy could not be read, so that of the settings decided.
+/// The tenant's policy could not be read, so that of the settings was used.
 pub const POLICY_UNAVAILABLE: &str = "POLICY_UNAVAILABLE";
-/// The latest document cannot be used, so an earlier one decided.
+/// The latest document cannot be used, so an earlier version was used.
 pub const POLICY_INVALID: &str = "POLICY_INVALID";
 
-/// What a tenant may publish, and what decides then.
+/// A document that a tenant may publish, and the policy that results from it.
 pub trait Document: Clone + Serialize + Send + Sync + 'static {
     /// Its kind.
     const KIND: Kind;
 
-    /// What a document means over the settings.
+    /// The policy that results from merging a document over the settings.
     fn read(document: &Value, settings: &Self) -> Result<Self, Invalid>;
 }
 
@@ -74,30 +75,30 @@ pub struct Active<D> {
     pub version: String,
     /// The version that a change replaces, whether or not it can be used: see [`Shown::latest`].
     pub latest: Latest,
-    /// What decides.
+    /// The policy itself.
     pub policy: D,
-    /// The version that was published; none where the settings decide.
+    /// The published version; none if the settings are in force.
     pub published: Option<Version>,
-    /// What callers should know: a stable code.
+    /// A stable code that callers should see.
     pub warning: Option<&'static str>,
 }
 
 /// The version that a change replaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Latest {
-    /// The number of the latest that was published, else the digest of the settings.
+    /// The number of the latest published version; if there is none, the digest of the settings.
     pub version: String,
-    /// When it was published, in milliseconds since the epoch; none where nothing was.
+    /// When it was published, in milliseconds since the epoch; none if nothing was published.
     pub published_at_ms: Option<i64>,
-    /// No version before it that is remembered was published in the same second, so that a date in whole seconds names
-    /// this version and no other.
+    /// No earlier remembered version was published in the same second, so a date in whole seconds identifies this
+    /// version uniquely.
     pub is_dated_alone: bool,
 }
 
 struct Held<D> {
     active: Arc<Active<D>>,
     asked_at: Instant,
-    /// Somebody reads it again.
+    /// It is being read again.
     is_asked: AtomicBool,
 }
 
@@ -111,7 +112,7 @@ impl Default for Settings {
 /// The policies of all kinds.
 #[derive(Clone)]
 pub struct Policies {
-    /// What decides about logins.
+    /// The thresholds, signals and rules for logins.
     pub login: Arc<InForce<login::Policy>>,
     /// When and how clients are reminded.
     pub reminders: Arc<InForce<reminders::Policy>>,
@@ -119,14 +120,14 @@ pub struct Policies {
     pub no_show_model: Arc<InForce<Published>>,
 }
 
-/// What decides for tenants that have published nothing.
+/// The policies of tenants that have published nothing.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// See [`Policies::login`].
     pub login: login::Policy,
     /// See [`Policies::reminders`].
     pub reminders: reminders::Policy,
-    /// Attributes that no [model](Policies::no_show_model) may ask for.
+    /// Attributes that no [model](Policies::no_show_model) may use.
     pub protected_attributes: Vec<String>,
 }
 
@@ -142,7 +143,7 @@ impl Policies {
         }
     }
 
-    /// Those of a kind, for whoever need not know what they say.
+    /// The policies of a kind, for callers that do not need to know their type.
     pub fn of(&self, kind: Kind) -> Arc<dyn Shown> {
         match kind {
             Kind::Login => self.login.clone(),
@@ -152,16 +153,16 @@ impl Policies {
     }
 }
 
-/// The policies of one kind, as they are shown and changed.
+/// The policies of one kind, as the API returns and changes them.
 #[async_trait]
 pub trait Shown: Send + Sync {
-    /// The version that a change replaces, by a tenant's row: the latest that was published, else that of the settings.
+    /// The version that a change replaces, from a tenant's row: the latest published one, else that of the settings.
     fn latest(&self, row: &Row) -> Latest;
 
-    /// Whether a document can be used. Blocks: rules are parsed.
+    /// Whether a document can be used. Blocks while rules are parsed.
     fn check(&self, document: &Value) -> Result<(), Invalid>;
 
-    /// What decides for a tenant, all of it, read anew.
+    /// A tenant's complete policy in force, read from the store.
     async fn show(&self, tenant: &str) -> Result<Active<Value>, Error>;
 }
 
@@ -203,8 +204,8 @@ pub struct InForce<D> {
 }
 
 impl<D: Document> InForce<D> {
-    /// Policies from `rows`, at most `stale_ms_max` milliseconds old when nobody has just asked for them; `settings`
-    /// is what decides for tenants that have none.
+    /// Policies from `rows`, at most `stale_ms_max` milliseconds old unless they have not been used for longer;
+    /// `settings` applies to tenants that have published none.
     pub fn new(rows: Arc<Rows>, settings: D, stale_ms_max: u64) -> Self {
         let version = digest(&settings);
         let latest = Latest { version: version.clone(), published_at_ms: None, is_dated_alone: true };
@@ -213,13 +214,13 @@ impl<D: Document> InForce<D> {
         Self { rows, settings, held, stale_max: Duration::from_millis(stale_ms_max) }
     }
 
-    /// What decides for tenants that have published nothing.
+    /// The policy of tenants that have published nothing.
     pub fn settings(&self) -> &Arc<Active<D>> {
         &self.settings
     }
 
-    /// What decides for a tenant. That of the settings, with a warning, where the first read of it does not
-    /// come by the deadline.
+    /// A tenant's policy in force. Returns that of the settings, with a warning, if the first read does not complete by
+    /// the deadline.
     pub async fn get(self: &Arc<Self>, tenant: &str, deadline: Instant) -> Arc<Active<D>> {
         let Some(held) = self.held.get(tenant) else {
             return match timeout_at(deadline, self.read(tenant)).await {
@@ -233,7 +234,7 @@ impl<D: Document> InForce<D> {
             let (policies, tenant, old) = (Arc::clone(self), tenant.to_owned(), held.clone());
             tokio::spawn(async move {
                 if let Err(error) = policies.read(&tenant).await {
-                    tracing::warn!(tenant, %error, "the policy cannot be read again; the one that is known stays");
+                    tracing::warn!(tenant, %error, "the policy cannot be refreshed; the cached one stays in use");
                     old.is_asked.store(false, Ordering::Release);
                 }
             });
@@ -241,19 +242,19 @@ impl<D: Document> InForce<D> {
         held.active.clone()
     }
 
-    /// Reads a tenant's policy, whatever is known of it, and keeps it.
+    /// Reads a tenant's policy, even if it is cached, and caches it.
     pub async fn read(&self, tenant: &str) -> Result<Arc<Active<D>>, Error> {
         let asked_at = Instant::now();
         let row = self.rows.policy(tenant, D::KIND).await?;
         let known = self.held.get(tenant).map(|held| held.active.clone());
         let active = match (row, known) {
-            // What is in force needs no compiling again.
+            // The policy in force need not be compiled again.
             (Some(row), Some(known)) if known.warning.is_none() && row.versions().next() == known.published => known,
             (Some(row), _) => Arc::new(self.resolved(tenant, row).await?),
             (None, _) => self.settings.clone(),
         };
         let held = Arc::new(Held { active: active.clone(), asked_at, is_asked: AtomicBool::new(false) });
-        // A read that began earlier and came later must not bring an older policy back.
+        // A read that began earlier and completed later must not restore an older policy.
         let kept = self.held.entry_by_ref(tenant).and_upsert_with(|known| match known {
             Some(known) if known.value().asked_at > asked_at => known.into_value(),
             _ => held,
@@ -275,12 +276,12 @@ impl<D: Document> InForce<D> {
             }
             (None, refused)
         };
-        // Rules are parsed: milliseconds that would hold requests up.
+        // Parsing rules takes milliseconds, during which a worker could not serve other requests.
         let found = tokio::task::spawn_blocking(find).await;
         let (found, refused) = found.map_err(|panic| Error::retry("read a policy", panic))?;
         for (version, why) in &refused {
             metrics::counter!(foretell_telemetry::POLICIES_REFUSED).increment(1);
-            tracing::error!(tenant, version, %why, "a published policy cannot be used; the one before it stays");
+            tracing::error!(tenant, version, %why, "a published policy cannot be used; the version before it stays in force");
         }
         let warning = (!refused.is_empty()).then_some(POLICY_INVALID);
         Ok(match found {

@@ -1,17 +1,19 @@
-//! Announces reminders: takes a partition over, plans from rows and the time, appends what is missing.
+//! Announces reminders: acquires a partition, plans from rows and the current time, and appends what is missing.
 //!
-//! The reminders topic is the truth of what was sent. Whoever owns a partition of it fences the previous owner,
+//! The reminders topic is the source of truth for what was sent. The owner of a partition fences the previous owner,
 //! folds the partition into the `sent` view, and at every tick
-//! 1. takes the ends of the appointments partition and of the policies, and waits until their views have reached them,
+//! 1. reads the ends of the appointments partition and of the policies, and waits until their views have reached them,
 //!    so that no cancellation and no edit already in the log is overlooked,
 //! 2. waits until `sent` has reached the end of the reminders partition, its own last append included,
-//! 3. finds whom there is a reason to look at ([`planner`]), plans each from their rows, and appends what is missing.
+//! 3. finds the clients that have to be evaluated ([`planner`]), plans each from their rows, and appends what is
+//!    missing.
 //!
-//! It does so only while its generation of the `sent` view serves: beside a rebuild there is one planner a partition.
+//! It does so only while its generation of the `sent` view serves, so a partition has one planner even during a
+//! rebuild.
 //!
-//! A tick that cannot catch up is put off; what expires meanwhile is dropped by the plan, and the story of its
-//! appointment says so. Ids are
-//! deterministic, so that even a reminder announced twice would be one.
+//! A tick whose views cannot catch up in time is deferred. Reminders that expire meanwhile are dropped by the plan, and
+//! the history of the appointment shows that. Ids are deterministic, so even a reminder that was announced twice would
+//! count as one.
 
 pub mod assess;
 mod planner;
@@ -48,7 +50,7 @@ use tracing::Span;
 /// The CloudEvents `source` of what Foretell announces.
 pub const SOURCE: &str = foretell_events::gate::REMINDERS_SOURCE;
 
-/// Longest pause before another look while a dependency is away.
+/// Longest pause before a retry while a dependency is unavailable.
 const RETRY_MS_MAX: u64 = 5_000;
 
 /// When and how the planner works.
@@ -58,19 +60,19 @@ pub struct Config {
     /// Pause between two ticks.
     #[serde(skip)]
     pub tick_ms: u64,
-    /// How long a tick waits for the views to reach the end of the log before it is put off.
+    /// How long a tick waits for the views to reach the end of the log before it is deferred.
     #[serde(skip)]
     pub catch_up_ms_max: u64,
     /// Clients whose rows are read together.
     #[serde(skip)]
     pub clients_max: usize,
-    /// Clients planned by what one tick has seen; for further ones it looks again at once.
+    /// Clients planned per tick, from one state of the views; for further ones the next tick follows at once.
     #[serde(skip)]
     pub tick_clients_max: usize,
-    /// Records appended at a time, all or none of them.
+    /// Records per append, which succeeds or fails as a whole.
     #[serde(skip)]
     pub records_max: usize,
-    /// What is sent when, for tenants that have published nothing.
+    /// The reminder policy of tenants that have published none.
     pub policy: Policy,
 }
 
@@ -87,10 +89,10 @@ impl Default for Config {
     }
 }
 
-/// Says how likely a client is to miss their visits, from rows it reads itself.
+/// Estimates how likely a client is to miss their visits, from rows that it reads itself.
 #[async_trait]
 pub trait Assess: Send + Sync {
-    /// The risks of those open visits that start after `now_ms`, by appointment; none where it cannot say.
+    /// The risks of the open visits that start after `now_ms`, by appointment; empty if they cannot be computed.
     async fn risks(&self, tenant: &str, client: &Client, now_ms: i64) -> BTreeMap<String, Risk>;
 }
 
@@ -100,19 +102,19 @@ pub struct Reminders {
     pub log: Arc<dyn Log>,
     /// Full name of the topic of reminders.
     pub topic_name: String,
-    /// Where the rows are.
+    /// Where the rows are stored.
     pub store: Arc<dyn Store>,
-    /// The present.
+    /// The current time.
     pub clock: Arc<dyn Clock>,
     /// Which generations serve.
     pub pointers: Arc<Pointers>,
     /// The generation of the `sent` view that the owner folds.
     pub sent: Generation,
-    /// Says for whom steps of a level are, and adds the risk to what is announced.
+    /// Provides the risk, which determines who gets a step with a level and is included in announcements.
     pub assess: Arc<dyn Assess>,
-    /// What tenants have decided.
+    /// The policies that tenants have published.
     pub policies: Arc<InForce<Policy>>,
-    /// When and how.
+    /// Settings of the planner.
     pub config: Config,
 }
 
@@ -128,14 +130,14 @@ impl PartitionTask for Reminders {
                     pause_ms = self.config.tick_ms;
                     continue;
                 }
-                // Somebody has taken over, or nobody knows what became of the append: take over anew, and read what
-                // is there.
+                // Another owner has fenced this one, or the result of the append is unknown: acquire the partition
+                // again and read what it contains.
                 Ok(Ticked::Fenced(error)) => return Err(Error { kind: Kind::Retry, ..error }),
-                // What was appended is on the topic, and the next tick waits until `sent` knows of it.
+                // What was appended is in the topic, and the next tick waits until `sent` contains it.
                 Err(error) if error.kind == Kind::Retry => {
                     meter::retried(error.operation);
                     pause_ms = (pause_ms * 2).min(RETRY_MS_MAX.max(self.config.tick_ms));
-                    tracing::warn!(partition, %error, pause_ms, "a tick failed; looking again");
+                    tracing::warn!(partition, %error, pause_ms, "a reminder tick failed; retrying");
                 }
                 Err(error) => return Err(error),
             }
@@ -144,29 +146,29 @@ impl PartitionTask for Reminders {
     }
 }
 
-/// How a tick went.
+/// The result of a tick.
 enum Ticked {
-    /// Everything due is announced, or the tick was put off.
+    /// Everything due is announced, or the tick was deferred.
     Done,
-    /// There are more clients to look at.
+    /// More clients have to be evaluated.
     More,
     /// This owner cannot append any more.
     Fenced(Error),
 }
 
-/// What serves at a tick.
+/// The generations that serve at a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Serving {
     appointments: Generation,
     sent: Generation,
 }
 
-/// Something to append, and what it counts as once it is.
+/// A record to append, and what it counts as in metrics.
 struct Planned {
     record: NewRecord,
-    /// How long after it was due a reminder is announced; none for a withdrawal.
+    /// How long after its due time a reminder is announced; none for a withdrawal.
     delay_ms: Option<i64>,
-    /// Whether somebody asked for it by hand.
+    /// Whether it was requested on demand.
     is_asked: bool,
     event_id: String,
     /// Ends when it is appended.
@@ -186,7 +188,7 @@ impl Planned {
 }
 
 impl Reminders {
-    /// One tick, by a planner that takes the partition over when the generation begins to serve.
+    /// One tick. The planner acquires the partition when its generation begins to serve.
     async fn turn<'a>(&'a self, partition: u32, planner: &mut Option<Planner<'a>>) -> Result<Ticked, Error> {
         let sent = self.pointers.generation(Family::Reminders).await?;
         if sent != self.sent {
@@ -205,7 +207,7 @@ impl Reminders {
         planner.tick(Serving { appointments, sent }).await
     }
 
-    /// Waits until the views of a family contain everything below `end`; answers whether they do in time.
+    /// Waits until the views of a family contain everything below `end`; returns whether they do in time.
     async fn reached(&self, partition: u32, generation: Generation, end: i64, began: Instant) -> Result<bool, Error> {
         let longest = Duration::from_millis(self.config.catch_up_ms_max);
         loop {

@@ -1,8 +1,8 @@
-//! Room that tenants share, so that the load of one never takes the room of another.
+//! Capacity that tenants share, so that the load of one tenant never uses up the capacity of another.
 //!
-//! A tenant has a share: so much, or as much as is free (the "dynamic threshold" of shared packet buffers: one tenant
-//! alone holds at most half, two that compete hold a third each). Whoever finds no room learns whether it is the
-//! tenant's own load that is in the way.
+//! A tenant's share is either a fixed amount or as much as is free (the "dynamic threshold" of shared packet buffers:
+//! one tenant alone gets at most half, two that compete get a third each). If there is not enough capacity, the error
+//! states whether the tenant's own load is the reason.
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// Room of `N` kinds that are taken together, as records and bytes.
+/// Capacity of `N` kinds that are acquired together, such as records and bytes.
 #[derive(Debug)]
 pub struct Room<const N: usize> {
     /// None: as much as is free.
@@ -27,7 +27,7 @@ struct State<const N: usize> {
     held: HashMap<Arc<str>, [u64; N]>,
 }
 
-/// Room that a tenant holds until this is dropped.
+/// Capacity that a tenant holds until this value is dropped.
 #[derive(Debug)]
 pub struct Place<const N: usize> {
     room: Arc<Room<N>>,
@@ -35,22 +35,22 @@ pub struct Place<const N: usize> {
     amount: [u64; N],
 }
 
-/// Why there is no room.
+/// Why there is not enough capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// All of it is taken.
+    /// All of it is in use.
     All,
-    /// There is some, and the tenant holds its share of it.
+    /// Some is free, but the tenant already holds its share.
     Tenant,
 }
 
 impl<const N: usize> Room<N> {
-    /// A room of so much, of which a tenant may hold as much as is free.
+    /// Capacity of this total, of which a tenant may hold as much as is free.
     pub fn new(total: [u64; N]) -> Arc<Self> {
         Self::of(total, None)
     }
 
-    /// A room of so much, of which a tenant may hold so much.
+    /// Capacity of this total, of which a tenant may hold at most `tenant_max`.
     pub fn with_share(total: [u64; N], tenant_max: [u64; N]) -> Arc<Self> {
         Self::of(total, Some(tenant_max))
     }
@@ -60,19 +60,17 @@ impl<const N: usize> Room<N> {
         Arc::new(Self { tenant_max, state, freed: Notify::new() })
     }
 
-    /// Takes room for a tenant, if there is some now.
+    /// Acquires capacity for a tenant if enough is free now.
     ///
-    /// # Errors
-    /// Whose load is in the way.
+    /// # Errors Whether the total or the tenant's share is exhausted.
     pub fn take(self: &Arc<Self>, tenant: &str, amount: [u64; N]) -> Result<Place<N>, Full> {
         let tenant = self.state().take(tenant, amount, self.tenant_max)?;
         Ok(Place { room: self.clone(), tenant, amount })
     }
 
-    /// Takes room for a tenant as soon as there is some.
+    /// Acquires capacity for a tenant as soon as enough is free.
     ///
-    /// # Errors
-    /// Whose load is in the way, where that has not changed within `wait`.
+    /// # Errors Whether the total or the tenant's share is exhausted, if that is still so after `wait`.
     pub async fn take_within(
         self: &Arc<Self>,
         tenant: &str,
@@ -84,7 +82,7 @@ impl<const N: usize> Room<N> {
         }
         let deadline = Instant::now() + wait;
         loop {
-            // Registered before the look, so that what is freed in between is not missed.
+            // Registered before the attempt, so that capacity freed in between is not missed.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
             let full = match self.take(tenant, amount) {
@@ -101,7 +99,7 @@ impl<const N: usize> Room<N> {
 }
 
 impl<const N: usize> State<N> {
-    /// Answers the name that the tenant's places share.
+    /// Returns the tenant's name, shared by all of its places.
     fn take(&mut self, tenant: &str, amount: [u64; N], tenant_max: Option<[u64; N]>) -> Result<Arc<str>, Full> {
         let exceeds =
             |held: [u64; N], max: [u64; N]| (0..N).any(|kind| held[kind].saturating_add(amount[kind]) > max[kind]);
@@ -121,10 +119,9 @@ impl<const N: usize> State<N> {
 }
 
 impl<const N: usize> Place<N> {
-    /// Takes more, or nothing.
+    /// Acquires more capacity, all of it or none.
     ///
-    /// # Errors
-    /// Whose load is in the way.
+    /// # Errors Whether the total or the tenant's share is exhausted.
     pub fn grow(&mut self, by: [u64; N]) -> Result<(), Full> {
         self.room.state().take(&self.tenant, by, self.room.tenant_max)?;
         (0..N).for_each(|kind| self.amount[kind] += by[kind]);
@@ -152,7 +149,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Takes as much as a tenant can get, one at a time.
+    /// Acquires as much as a tenant can get, one unit at a time.
     fn filled(room: &Arc<Room<1>>, name: &str) -> Vec<Place<1>> {
         std::iter::from_fn(|| room.take(name, [1]).ok()).collect()
     }
@@ -168,7 +165,7 @@ mod tests {
         assert_eq!(filled(&room, "c").len(), 3);
         drop(second);
         let state = room.state();
-        assert_eq!((state.free, state.held.len()), ([5], 0), "all of it comes back");
+        assert_eq!((state.free, state.held.len()), ([5], 0), "all of it is released");
     }
 
     #[test]
@@ -177,7 +174,7 @@ mod tests {
         let first = filled(&room, "first");
         assert_eq!((first.len(), room.take("first", [1]).unwrap_err()), (500, Full::Tenant));
         let others: Vec<_> = (0..7).map(|n| filled(&room, &n.to_string())).collect();
-        assert!(others.iter().all(|held| !held.is_empty()), "whoever comes next finds some");
+        assert!(others.iter().all(|held| !held.is_empty()), "every later tenant gets some");
     }
 
     #[test]
@@ -207,7 +204,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is taken and given back: never more than there is, and never more than a share.
+        /// In any order of acquiring and releasing, no more than the total and no more than a share is held.
         #[test]
         fn no_more_is_held_than_there_is_and_than_a_share(
             total in 1..40_u64, share in 1..40_u64,

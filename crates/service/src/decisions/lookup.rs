@@ -1,9 +1,9 @@
-//! Finding a decision by its id alone: one partition, and in it one moment.
+//! Finds a decision by its id alone: the id encodes one partition and one point in time.
 //!
-//! [`seek`] finds the moment by some pages of the log. From there on records are compared by the header `ce_id`, before
-//! anything is decoded: first those of the next seconds, where a decision nearly always stands, then those of the
-//! seconds before, for a log whose clock is behind, then those up to when it could have arrived at the latest. Holes
-//! do not matter: a page answers the first record at or above an offset.
+//! [`seek`] finds the offset of that time with a few reads of the log. From there on records are compared by the header
+//! `ce_id`, before anything is decoded: first those of the next seconds, where nearly every decision is, then those of
+//! the seconds before, for a log whose clock is slow, then those up to the latest time at which it can have been
+//! appended. Gaps do not matter: a page returns the first record at or above an offset.
 
 use super::DELAY_MS_MAX;
 use super::seek::seek;
@@ -14,22 +14,22 @@ use foretell_ports::Error;
 use foretell_ports::log::Log;
 use std::collections::BTreeMap;
 
-/// Within so long after it was made a decision stands in the log, as long as nothing is wrong.
+/// A decision is in the log within this time after it was made, unless something is wrong.
 const SOON_MS: i64 = 2_000;
-/// How far the log's clock may lie behind that of whoever makes decisions.
+/// How much the log's clock may be slower than that of the process that makes decisions.
 pub const BEHIND_MS_MAX: i64 = 10_000;
-/// How long behind its own time a decision may stand in the log: its wait for the log, an append that takes as long
-/// as it may, and a clock that is ahead.
+/// The latest that a decision can be in the log after its own time: its wait for the log, an append of maximum
+/// duration, and a clock that is fast.
 pub const AFTER_MS_MAX: i64 = DELAY_MS_MAX as i64 + 60_000;
 
-/// A look-up of one decision. The first look covers every place where it can stand, each later one only what has been
-/// appended since: a decision that was made just now may still be on its way.
+/// A look-up of one decision. The first read covers every offset where it can be; each later one covers only what has
+/// been appended since, because a decision that was made just now may not have been appended yet.
 pub struct Lookup<'a> {
     log: &'a dyn Log,
     tenant: &'a str,
     id: Id,
     text: String,
-    /// By partition, the end of the log at the last look.
+    /// By partition, the end of the log at the last read.
     ends: BTreeMap<u32, i64>,
 }
 
@@ -39,10 +39,9 @@ impl<'a> Lookup<'a> {
         Self { log, tenant, id, text: id.to_string(), ends: BTreeMap::new() }
     }
 
-    /// The record, if it is there and of the tenant.
+    /// The record, if it exists and belongs to the tenant.
     ///
-    /// # Errors
-    /// What the log answers; the look-up is over then.
+    /// # Errors Errors of the log; the look-up has then ended.
     pub async fn look(&mut self) -> Result<Option<Record>, Error> {
         for partition in self.id.partitions(self.log.partitions(Topic::Decisions)) {
             let end = self.log.extent(Topic::Decisions, partition).await?.end;
@@ -72,13 +71,13 @@ struct Scan<'a> {
     log: &'a dyn Log,
     partition: u32,
     id: &'a str,
-    /// Everything that was to be compared below it has been.
+    /// Everything below it that had to be compared has been compared.
     next: i64,
 }
 
 impl Scan<'_> {
-    /// The record below `end` that was made at `at_ms`: where it nearly always stands, then where a log stands whose
-    /// clock is behind, then up to where it can be at the latest.
+    /// The record below `end` that was made at `at_ms`: searched first where nearly every decision is, then where it is
+    /// if the log's clock is slow, then up to the latest possible time.
     async fn around(&mut self, at_ms: i64, end: i64) -> Result<Option<Record>, Error> {
         let made = seek(self.log, Topic::Decisions, self.partition, at_ms).await?;
         self.next = made;
@@ -94,7 +93,7 @@ impl Scan<'_> {
         self.until(end, at_ms + AFTER_MS_MAX).await
     }
 
-    /// The record of that id below `end` and not newer than `until_ms`.
+    /// The record with the id below `end` and not newer than `until_ms`.
     async fn until(&mut self, end: i64, until_ms: i64) -> Result<Option<Record>, Error> {
         while self.next < end {
             let from = self.next;
@@ -108,7 +107,7 @@ impl Scan<'_> {
                     return Ok(Some(record));
                 }
             }
-            // An empty page that leads nowhere is not asked for again; behind records the next one counts.
+            // An empty page that does not advance is not read again; after records the next offset counts.
             self.next = self.next.max(page.next).max(from + 1);
         }
         Ok(None)
@@ -135,7 +134,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the log looks like and however small its pages are, a decision that is in it is found.
+        /// Whatever the log contains and however small its pages are, a decision that is in it is found.
         #[test]
         fn every_decision_in_the_log_is_found_page_by_page(
             steps in proptest::collection::vec((1..4_i64, 0..400_i64, -9_000..100_000_i64), 1..60),
@@ -145,7 +144,7 @@ mod tests {
             let mut ids = Vec::new();
             let records = steps.iter().enumerate().map(|(n, (skip, later, delay))| {
                 (offset, at_ms) = (offset + skip, at_ms + later);
-                // It may have waited for the log, or been made by a clock that is ahead of the log's.
+                // It may have waited for the log, or the clock of the process may be ahead of the log's.
                 let id = Id::new(at_ms - delay, 0, n as u64);
                 ids.push(id);
                 record(offset, at_ms, id)

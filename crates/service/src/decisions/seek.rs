@@ -1,15 +1,15 @@
-//! The place of a moment in a partition, by few looks.
+//! Finds the offset of a point in time in a partition with few reads.
 //!
-//! Timestamps of a partition never fall, so a range of offsets can be halved until it is found. Two things make that
-//! quick. Most often somebody asks for what was just now, so the first look is at the end. And records come more or
-//! less evenly, so where the times at both ends of a range are known, every other look goes to where the moment should
-//! be between them. Halving takes turns with it, so that a night without records costs a few looks and not thousands.
+//! Timestamps within a partition never decrease, so a range of offsets can be bisected. Two things make it quick. Most
+//! searches are for recent times, so the first read is at the end. And records arrive at a fairly even rate, so if the
+//! times at both ends of a range are known, every second read is at the offset interpolated between them. It alternates
+//! with bisection, so that a night without records costs a few reads and not thousands.
 
 use foretell_events::Topic;
 use foretell_ports::Error;
 use foretell_ports::log::{Log, Page};
 
-/// Looks begin so many records before the place that is expected: a page goes forward.
+/// Reads begin this many records before the expected offset, because a page continues forward.
 const BEFORE: i64 = 200;
 
 /// The first offset of a partition whose record is not older than `from_ms`, or the end.
@@ -22,15 +22,15 @@ pub async fn seek(log: &dyn Log, topic: Topic, partition: u32, from_ms: i64) -> 
     Ok(search.low.0)
 }
 
-/// An end of the range that is left: an offset, and the time there, if it is known.
+/// An end of the remaining range: an offset, and the time there, if known.
 type Bound = (i64, Option<i64>);
 
-/// What is known of where a moment is.
+/// What is known about the offset of a point in time.
 struct Search {
     from_ms: i64,
-    /// Everything below it is older.
+    /// Every record below it is older.
     low: Bound,
-    /// Nothing at or above it is.
+    /// No record at or above it is older.
     high: Bound,
     looks: u32,
 }
@@ -40,7 +40,7 @@ impl Search {
         Self { from_ms, low: (start, None), high: (end, None), looks: 0 }
     }
 
-    /// Where to look next; nowhere when it is found, and then `low` is the place.
+    /// Where to read next; none once the offset is found, and then it is `low`.
     fn next(&self) -> Option<i64> {
         let ((low, low_ms), (high, high_ms)) = (self.low, self.high);
         if low >= high {
@@ -59,11 +59,11 @@ impl Search {
         Some(place.clamp(low, high - 1))
     }
 
-    /// Takes note of a look at an offset.
+    /// Narrows the range by a page read at an offset.
     fn learn(&mut self, offset: i64, page: &Page) {
         self.looks += 1;
         let (Some(first), Some(last)) = (page.records.first(), page.records.last()) else {
-            // Only holes lie behind it.
+            // Only gaps follow it.
             self.high = (offset, self.high.1);
             return;
         };
@@ -85,7 +85,7 @@ mod tests {
     use foretell_events::Position;
     use foretell_events::record::Record;
 
-    /// A partition with records at these times; every offset that is divisible by `hole` is none.
+    /// A partition with records at these times; every offset that is divisible by `hole` is a gap.
     struct Partition {
         records: Vec<Record>,
         end: i64,
@@ -106,7 +106,7 @@ mod tests {
             Self { records, end }
         }
 
-        /// Where the moment is, and how many looks that took.
+        /// The offset found, and how many reads that took.
         fn seek(&self, start: i64, from_ms: i64) -> (i64, u32) {
             let mut search = Search::new(start, self.end, from_ms);
             while let Some(offset) = search.next() {
@@ -119,7 +119,7 @@ mod tests {
             (search.low.0, search.looks)
         }
 
-        /// The first record that is not older, if one is: what the place that was found must lead to.
+        /// The first record that is not older, if there is one: the offset found must lead to it.
         fn expected(&self, start: i64, from_ms: i64) -> Option<i64> {
             let held = self.records.iter().filter(|record| record.position.offset >= start);
             held.filter(|record| record.timestamp_ms >= from_ms).map(|record| record.position.offset).next()

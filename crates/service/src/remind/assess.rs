@@ -1,4 +1,4 @@
-//! The no-show risk that a reminder carries: the score that every other answer has.
+//! The no-show risk that a reminder contains: the same score as in all other answers.
 
 use super::Assess;
 use crate::assess::Assessor;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Scores with what HTTP answers are scored with.
+/// Scores with the same model and rows as HTTP answers.
 pub struct ByRows {
     /// Scores visits.
     pub assessor: Arc<Assessor>,
-    /// How long a model and its calibration are waited for where none is known, in milliseconds: a reminder can wait
-    /// longer than an answer.
+    /// How long to wait for a model and its calibration if none is cached, in milliseconds: a reminder can wait longer
+    /// than an answer.
     pub read_ms_max: u64,
 }
 

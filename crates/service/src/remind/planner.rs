@@ -1,8 +1,9 @@
-//! The planner of one partition: what to look at in a tick, and what comes of it.
+//! The planner of one partition: which clients a tick evaluates, and what it announces.
 //!
-//! A client is looked at when something was appended about them, when their next instant has come, when the hour in
-//! which they have a visit comes into reach, and all of them when a partition is taken over, when other views begin to
-//! serve and when a tenant's policy changes. So a tick costs what has changed, and not what is planned.
+//! A client is evaluated when a record about them was appended, when their next planned time has come, and when the
+//! hour of one of their visits comes into range. All clients are evaluated when a partition is acquired, when another
+//! generation of the views begins to serve, and when a tenant's policy changes. The cost of a tick is therefore
+//! proportional to what has changed, not to what is planned.
 
 use super::scan::{self, Candidate, Scan};
 use super::tenants::{self, Tenants};
@@ -20,13 +21,14 @@ use opentelemetry::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
-/// Records behind which a planner stops to ask whom they are about, and looks at everybody.
+/// If more records than this have been appended, the planner does not read which clients they are about, and evaluates
+/// all of them.
 const CHANGED_RECORDS_MAX: i64 = 100_000;
 
-/// Offsets at the end of a topic among which a record is looked for: some are marks of transactions.
+/// Offsets at the end of a topic among which a record is searched: some are transaction markers.
 const LAST_OFFSETS: i64 = 64;
 
-/// How far the topics reach that a plan is made of.
+/// The ends of the topics that a plan depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ends {
     appointments: i64,
@@ -34,44 +36,44 @@ struct Ends {
     policies: i64,
 }
 
-/// What is in memory of the last tick.
+/// The state that is kept in memory between ticks.
 #[derive(Clone, Copy)]
 struct Seen {
     serving: Serving,
     ends: Ends,
-    /// Visits that start before are in the schedule.
+    /// Visits that start before this time are in the schedule.
     reach_ms: i64,
 }
 
-/// Why a client is looked at.
+/// Why a client is evaluated.
 #[derive(Clone, Copy)]
 enum Cause {
-    /// Their instant has come: this one.
+    /// Their planned time has come: this one.
     Due(i64),
     /// Something may have changed.
     Changed,
-    /// Nobody has looked at them since another planner went away, which announced something at this time.
+    /// They have not been evaluated since the previous planner stopped, which made its last announcement at this time.
     TakenOver(i64),
 }
 
-/// Whoever plans a partition.
+/// The planner of one partition.
 pub(super) struct Planner<'a> {
     shared: &'a Reminders,
     partition: u32,
     fenced: Box<dyn Fenced>,
     tenants: Tenants,
     schedule: Schedule,
-    /// Clients to look at whatever the time is.
+    /// Clients to evaluate regardless of the time.
     pending: BTreeSet<String>,
     /// Finds further ones.
     scan: Option<Scan>,
-    /// Whether everybody was looked at since the partition was taken over.
+    /// Whether all clients have been evaluated since the partition was acquired.
     is_settled: bool,
-    /// When the planner before this one announced something last, as far as the end of the topic says; none: not read.
+    /// When the previous planner made its last announcement, as far as the end of the topic shows; none: not read.
     silent_since_ms: Option<i64>,
     /// The traces of what was appended about visits.
     traces: trace::Known,
-    /// None: nothing in memory is of use.
+    /// None: nothing in memory can be used.
     seen: Option<Seen>,
 }
 
@@ -92,11 +94,11 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Looks at whom there is a reason to look at, and announces and withdraws what is due.
+    /// Evaluates the clients that have to be evaluated, and announces and withdraws what is due.
     pub(super) async fn tick(&mut self, serving: Serving) -> Result<Ticked, Error> {
         let ticked = self.work(serving).await;
         if ticked.is_err() {
-            // What was taken from memory may be undone: look at everybody again.
+            // The changes in memory may be incomplete: evaluate all clients again.
             self.seen = None;
         }
         ticked
@@ -139,16 +141,16 @@ impl<'a> Planner<'a> {
         is_farther || !self.pending.is_empty() || self.scan.is_some() || self.schedule.is_due(now_ms)
     }
 
-    /// Until when visits start that may be due for something before the hour is over.
+    /// Visits that start before this time may have a reminder due before the hour is over.
     fn reach_ms(&self, now_ms: i64) -> i64 {
         let next_hour_ms = (now_ms.div_euclid(HOUR_MS) + 1) * HOUR_MS;
         next_hour_ms + self.tenants.longest_ms(&self.shared.config.policy)
     }
 
-    /// Waits until all views contain everything below the ends; answers whether they do in time.
+    /// Waits until all views contain everything below the ends; returns whether they do in time.
     ///
-    /// Of an end that has not moved as well: a generation that serves no more is dropped with its checkpoint, and a
-    /// planner that does not know yet must not take it for one in which nothing was ever announced.
+    /// This includes ends that have not moved: a generation that no longer serves is dropped with its checkpoint, and a
+    /// planner that has not noticed must not mistake it for a generation without any announcements.
     async fn reached(&mut self, serving: Serving, ends: Ends, began: Instant) -> Result<bool, Error> {
         let (shared, partition) = (self.shared, self.partition);
         let mut views =
@@ -159,14 +161,19 @@ impl<'a> Planner<'a> {
         }
         for (generation, of, end) in views {
             if !shared.reached(of, generation, end, began).await? {
-                tracing::warn!(partition, view = generation.family.name(), end, "put a tick off: views lag");
+                tracing::warn!(
+                    partition,
+                    view = generation.family.name(),
+                    end,
+                    "reminder tick deferred: views are behind"
+                );
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Notes whom there is a reason to look at since the last tick.
+    /// Adds the clients that have to be evaluated since the last tick.
     async fn collect(&mut self, serving: Serving, seen: Option<Seen>, ends: Ends, now_ms: i64) -> Result<(), Error> {
         let policies = Extent { start: seen.map_or(0, |seen| seen.ends.policies), end: ends.policies };
         let is_edited = self.read_policies(policies).await?;
@@ -210,7 +217,7 @@ impl<'a> Planner<'a> {
         self.tenants.read(log, &self.shared.policies, span).await
     }
 
-    /// Notes whom the records of a topic from `start` to `end` are about.
+    /// Adds the clients that the records of a topic from `start` to `end` are about.
     async fn changed(&mut self, topic: Topic, start: i64, end: i64) -> Result<(), Error> {
         let log = self.shared.log.as_ref();
         let mut walk = Walk::begin(log, topic, self.partition, Extent { start, end }, "read what has changed").await?;
@@ -224,7 +231,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// The clients of this tick: those whose instant has come, then the others.
+    /// The clients of this tick: first those whose planned time has come, then the others.
     async fn take(&mut self, now_ms: i64) -> Result<BTreeMap<String, Cause>, Error> {
         let clients_max = self.shared.config.tick_clients_max.max(1);
         let due = self.schedule.due(now_ms, clients_max);
@@ -245,7 +252,7 @@ impl<'a> Planner<'a> {
         Ok(keys)
     }
 
-    /// Plans clients; answers what to append, and when to look at each of them again.
+    /// Plans clients; returns what to append, and when to evaluate each of them again.
     async fn plan(
         &mut self,
         serving: Serving,
@@ -277,7 +284,7 @@ impl<'a> Planner<'a> {
         plan::client(&plan::Context { key, client, sent, policy, risks: &risks, now_ms })
     }
 
-    /// Appends what was planned; answers why this owner cannot append any more, where it cannot.
+    /// Appends what was planned; returns the error if this owner can no longer append.
     async fn append(&mut self, planned: Vec<Planned>) -> Result<Option<Error>, Error> {
         for batch in planned.chunks(self.shared.config.records_max.max(1)) {
             match self.fenced.append(batch.iter().map(|planned| planned.record.clone()).collect()).await {
@@ -290,7 +297,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// When the partition of reminders took its latest record below `end`; the beginning of time where its end has none.
+/// The time of the latest record below `end` in the partition of reminders; `i64::MIN` if its end contains none.
 async fn last_announced_ms(shared: &Reminders, partition: u32, end: i64) -> Result<i64, Error> {
     let (log, operation) = (shared.log.as_ref(), "read what was announced last");
     let start = log.extent(Topic::Reminders, partition).await?.start.max(end - LAST_OFFSETS);
@@ -302,7 +309,7 @@ async fn last_announced_ms(shared: &Reminders, partition: u32, end: i64) -> Resu
     Ok(last_ms)
 }
 
-/// Counts a step that was due and is not sent, if this look is the one that is to tell.
+/// Counts a step that was due and is not sent, if it has to be counted in this evaluation.
 fn count(step: &plan::FellDue, cause: Cause) {
     let reason = step.reason.as_deref().unwrap_or_default();
     if is_told(step, cause) {
@@ -311,7 +318,7 @@ fn count(step: &plan::FellDue, cause: Cause) {
     }
 }
 
-/// A step is told of at its instant, and what has expired while nobody planned by whoever takes over.
+/// A step is counted at its due time; a step that expired while no planner ran is counted by the next owner.
 fn is_told(step: &plan::FellDue, cause: Cause) -> bool {
     match cause {
         Cause::Due(at_ms) => step.due_at_ms >= at_ms,

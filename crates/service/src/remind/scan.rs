@@ -1,4 +1,4 @@
-//! Finds the clients that something may be due for, and reads what is planned from.
+//! Finds the clients that may have a reminder due, and reads the rows that plans depend on.
 
 use super::{Reminders, Serving};
 use foretell_domain::address::{Bucket, Generation, RowKey, View};
@@ -23,7 +23,7 @@ pub(super) struct Candidate {
     pub(super) sent: Sent,
 }
 
-/// A walk over the hours that matter, a page at a time.
+/// Pages through the hours that matter.
 pub(super) struct Scan {
     /// Still to read, the next one last.
     buckets: Vec<(Generation, View, i64)>,
@@ -32,8 +32,8 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Everything that can matter at `now_ms`: visits that start before `reach_ms`, requests by hand that have
-    /// not expired, and announcements for starts to come.
+    /// Everything that can matter at `now_ms`: visits that start before `reach_ms`, on-demand requests that have not
+    /// expired, and announcements for future starts.
     pub(super) async fn everything(
         shared: &Reminders,
         serving: Serving,
@@ -48,7 +48,7 @@ impl Scan {
             .range(now_ms.div_euclid(HOUR_MS)..)
             .map(|(&hour, _)| (serving.sent, View::Announced, Bucket::Starts { hour, partition }.pack()));
         let starts = starts(serving, partition, (now_ms, reach_ms));
-        // The next to start are read first.
+        // The earliest starts are read first.
         let mut buckets: Vec<_> = starts.into_iter().chain(announced).chain(requests).collect();
         buckets.reverse();
         Ok(Self { buckets, after: None })
@@ -68,7 +68,7 @@ impl Scan {
             Bucket::Requests { .. } | Bucket::Calendar { .. } => false,
         });
         let farther = buckets.into_iter().map(|bucket| (serving.appointments, View::Agenda, bucket));
-        // What is near is read first.
+        // The nearest starts are read first.
         self.buckets.splice(0..0, farther);
         Ok(self)
     }

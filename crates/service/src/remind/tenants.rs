@@ -1,8 +1,8 @@
-//! Which policy decides for which tenant, as the topic of policies says at a tick.
+//! The reminder policy of each tenant, as published in the topic of policies by the time of a tick.
 //!
-//! Scores may go by a policy that is a second old. A plan may not: whoever edits a policy has to know from which tick on
-//! it holds, and all clients of that tenant must be looked at again. So the planner walks the topic itself, and reads
-//! the policies that it names.
+//! Scores may use a policy that is a second old. A plan may not: an editor of a policy has to know from which tick on
+//! it applies, and all clients of that tenant must be evaluated again. So the planner reads the topic itself, and then
+//! the policies of the tenants that it names.
 
 use crate::policies::{Active, InForce};
 use foretell_domain::remind::policy::Policy;
@@ -24,8 +24,8 @@ pub(super) struct Tenants {
 }
 
 impl Tenants {
-    /// Takes in what was published from `extent.start` to `extent.end`, once that is folded; answers whether anything
-    /// about reminders was.
+    /// Reads what was published from `extent.start` to `extent.end`, once that is folded; returns whether any reminder
+    /// policy was.
     pub(super) async fn read(
         &mut self,
         log: &dyn Log,
@@ -48,7 +48,7 @@ impl Tenants {
         Ok(is_changed)
     }
 
-    /// What decides for a tenant.
+    /// The policy that applies to a tenant.
     pub(super) fn policy<'a>(&'a self, settings: &'a Policy, tenant: &str) -> &'a Policy {
         self.known.get(tenant).map_or(settings, |active| &active.policy)
     }
@@ -58,7 +58,7 @@ impl Tenants {
         self.known.values().map(|active| &active.policy).chain([settings]).any(Policy::confirms_bookings)
     }
 
-    /// How far ahead of its start a visit of any tenant can be due for anything.
+    /// How long before its start a visit of any tenant can have a reminder due.
     pub(super) fn longest_ms(&self, settings: &Policy) -> i64 {
         let known = self.known.values().map(|active| active.policy.longest_ms());
         known.fold(settings.longest_ms(), i64::max)

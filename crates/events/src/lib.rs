@@ -90,13 +90,11 @@ impl Event {
 
     /// The country of a login, if the event has one.
     pub fn country(&self) -> Option<&str> {
-        match &self.fact {
-            Fact::Login(LoginFact::Attempted(login)) => login.attempt.country.as_deref(),
-            Fact::Login(LoginFact::Confirmed(verdict) | LoginFact::Reported(verdict)) => verdict.country.as_deref(),
-            Fact::Login(LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) | LoginFact::UserErased(_))
-            | Fact::Appointment(_)
-            | Fact::Reminder(_)
-            | Fact::Policy(_) => None,
+        let Fact::Login(fact) = &self.fact else { return None };
+        match fact {
+            LoginFact::Attempted(login) => login.attempt.country.as_deref(),
+            LoginFact::Confirmed(verdict) | LoginFact::Reported(verdict) => verdict.country.as_deref(),
+            LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) | LoginFact::UserErased(_) => None,
         }
     }
 

@@ -191,19 +191,17 @@ impl Tally {
 
     /// Records a label or an outcome of a decision; all of these come before the decisions, in the order of the log.
     pub fn hear(&mut self, event: &Event) -> Result<(), TooMany> {
-        match &event.fact {
-            Fact::Login(LoginFact::Confirmed(verdict)) => self.label(&verdict.decision_id, Label::Legitimate),
-            Fact::Login(LoginFact::Reported(verdict)) => self.label(&verdict.decision_id, Label::Fraud),
-            Fact::Login(LoginFact::Attempted(login)) => {
+        let Fact::Login(fact) = &event.fact else { return Ok(()) };
+        match fact {
+            LoginFact::Confirmed(verdict) => self.label(&verdict.decision_id, Label::Legitimate),
+            LoginFact::Reported(verdict) => self.label(&verdict.decision_id, Label::Fraud),
+            LoginFact::Attempted(login) => {
                 if let Some(id) = login.decision_id.as_deref().and_then(Id::parse) {
                     self.outcome(id, login.succeeded);
                 }
                 Ok(())
             }
-            Fact::Login(LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) | LoginFact::UserErased(_))
-            | Fact::Appointment(_)
-            | Fact::Reminder(_)
-            | Fact::Policy(_) => Ok(()),
+            LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) | LoginFact::UserErased(_) => Ok(()),
         }
     }
 

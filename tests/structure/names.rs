@@ -88,7 +88,8 @@ fn types(text: &str) -> impl Iterator<Item = &str> {
         let item = line.trim_start().strip_prefix("pub ")?;
         let keywords = ["struct ", "enum ", "trait ", "type ", "union "];
         let rest = keywords.iter().find_map(|keyword| item.strip_prefix(keyword))?;
-        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+        // A macro that declares types has a variable in the place of the name.
+        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
     })
 }
 

@@ -1,4 +1,4 @@
-//! Ingestion: the one path by which facts reach the log, whoever sends them.
+//! Ingestion: the one path by which facts reach the log, from every sender.
 //!
 //! ```text
 //!   POST /v1/events ─┐  Terms::admit        ready                     append
@@ -6,10 +6,10 @@
 //!   own facts ───────┘  (all faults)       (fields dropped)
 //! ```
 //!
-//! Every path runs the same steps, so none checks less than another. Paths differ in their [`Terms`] alone: who sends,
-//! and for which tenant. An [`Admitted`] event can only come from the [gate](foretell_events::gate), a [`Ready`] record
-//! only from an admitted event, and nothing else is appended here. Other senders (webhooks, sources, vendors) need
-//! their terms and nothing more.
+//! Every path runs the same steps, so none checks less than another. Paths differ only in their [`Terms`]: the sender,
+//! and its tenant. An [`Admitted`] event can only come from the [gate](foretell_events::gate), a [`Ready`] record only
+//! from an admitted event, and nothing else is appended here. A new kind of sender (webhooks, sources, vendors) only
+//! needs its own terms.
 //!
 //! The steps are separate because their costs differ: admission is pure and lets a caller reject a whole batch before
 //! the first effect; [`Ingest::ready`] takes CPU time, so a server can run long batches elsewhere; [`Ingest::append`]
@@ -36,12 +36,13 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-/// Most events of a batch.
+/// Maximum number of events in a batch.
 pub const BATCH_EVENTS_MAX: usize = 1_000;
-/// Most events of one user or client in a batch: as many as its row remembers, so that a batch can be sent again.
+/// Maximum number of events of one user or client in a batch: as many as its row remembers, so that a batch can be sent
+/// again.
 pub const BATCH_SUBJECT_EVENTS_MAX: usize = RECENT_MAX;
 
-/// Takes events in: completes them, and appends them to the log.
+/// Accepts events: completes them, and appends them to the log.
 #[derive(Clone)]
 pub struct Ingest {
     log: Arc<dyn Log>,
@@ -103,8 +104,8 @@ impl Ingest {
 
     /// Completes an admitted event with what data files contain about its address, and encodes it.
     ///
-    /// Network and place are written into the event, because a fold must not depend on files. Unknown fields beyond
-    /// the bound of the gate are left out and counted.
+    /// Network and location are written into the event, because a fold must not depend on files. Unknown fields beyond
+    /// the limit of the gate are dropped and counted.
     pub fn ready(&self, mut admitted: Admitted) -> Ready {
         admitted.parsed_mut().fill_in(|attempt| drop(self.enricher.enrich(attempt)));
         let id = admitted.event().envelope.id.clone();
@@ -113,7 +114,7 @@ impl Ingest {
         Ready { id, record }
     }
 
-    /// Appends records with the trace of the request; answers their positions in the same order once they are durable.
+    /// Appends records with the trace of the request; returns their positions in the same order once they are durable.
     ///
     /// # Errors
     /// Reject: a record is larger than the log accepts, and none was appended. Retry or Fatal: some may be stored. The
@@ -143,7 +144,7 @@ impl Ingest {
         self.append(admitted.into_iter().map(|admitted| self.ready(admitted)).collect()).await
     }
 
-    /// Appends a fact of Foretell itself, which happens now; it passes the gate as any other.
+    /// Appends a fact of Foretell itself, timed now; it passes the gate like any other.
     ///
     /// # Errors
     /// See [`Error`].
@@ -154,8 +155,8 @@ impl Ingest {
 
     /// Appends a fact as [`publish`](Self::publish) does, through the fence of its partition: only its owner can.
     ///
-    /// The record carries no trace and is not counted as an accepted event: it is a state that others read, and no
-    /// event that a sender follows.
+    /// The record carries no trace and is not counted as an accepted event: it is a state that others read, not an
+    /// event that a sender traces.
     ///
     /// # Errors
     /// See [`Error`].
@@ -175,7 +176,7 @@ impl Ingest {
 /// The position of the only record of an append.
 fn only(appended: Result<Vec<Position>, foretell_ports::Error>) -> Result<Position, Error> {
     let positions = appended.map_err(Error::Log)?;
-    let missing = || Error::Log(foretell_ports::Error::fatal("append", "the log answered no position"));
+    let missing = || Error::Log(foretell_ports::Error::fatal("append", "the log returned no position"));
     positions.first().copied().ok_or_else(missing)
 }
 

@@ -1,4 +1,4 @@
-//! Keeps the equation, record by record: one pipeline a partition, from its assignment to its revocation.
+//! Folds a topic into its views: one pipeline per partition, from its assignment to its revocation.
 //!
 //! ```text
 //!  reader.next() ─► decode, check ─► working rows: fold, contribute ─► flush: dead letters, rows, checkpoint, commit
@@ -6,12 +6,12 @@
 //!                        └────────► dead letters        └─► nothing changes            └─► the partition waits
 //! ```
 //!
-//! Four outcomes, and no fifth: a record is **applied**, **skipped** (a repetition), **rejected** (kept as a dead
-//! letter, by a rule that says the same at every replay) or **failed** (the weather; the partition waits and
-//! tries again, in order). Nothing is dropped.
+//! Each record ends in exactly one of four outcomes: it is **applied**, **skipped** (a repetition), **rejected** (kept
+//! as a dead letter, by a rule that gives the same result at every replay) or **failed** (a transient error; the
+//! partition waits and tries again, in order). Nothing is dropped.
 //!
-//! Effects are exactly once because positions decide, not because deliveries are unique: see [`working`]. The
-//! cache of decoded rows belongs to the pipeline and dies with it, so that a new owner reads what is stored.
+//! Effects are exactly once because positions decide, not because deliveries are unique: see [`working`]. The cache of
+//! decoded rows belongs to the pipeline and is dropped with it, so that a new owner reads what is stored.
 
 mod config;
 mod crowded;
@@ -45,27 +45,27 @@ use tokio_util::sync::CancellationToken;
 use tolerance::{Excess, Shares, Tolerance};
 use working::{Step, Working};
 
-/// How often a partition that stands still says so.
+/// How often a stopped partition repeats its log line.
 const STOPPED_SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a pipeline ended, other than by an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// The partition is somebody else's, or the process ends.
+    /// The partition was revoked, or the process ends.
     Revoked,
-    /// A row is past a record of which it no longer knows the outcome: somebody's checkpoint has moved on, so the
-    /// partition starts over from the store's. The offset is the checkpoint that this pipeline started from.
+    /// A row is past a record whose outcome it no longer carries: another process has moved the checkpoint on, so the
+    /// partition starts over from the store's checkpoint. The offset is the checkpoint that this pipeline started from.
     Restart(i64),
 }
 
-/// Which dead letters a pipeline writes. A record that is folded again was rejected before, and its letter is there.
+/// Which dead letters a pipeline writes. A record that is folded again was rejected before and already has its letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Letters {
     /// All of them.
     All,
-    /// Those of records that another generation of the family has not passed: it wrote the ones before.
+    /// Those of records that the other generation of the family has not reached yet: it wrote the earlier ones.
     Behind(Generation),
-    /// None: its rows are folded to be looked at.
+    /// None: the rows are folded only for inspection.
     None,
 }
 
@@ -73,13 +73,13 @@ pub enum Letters {
 pub struct Shared<F> {
     /// How events become rows.
     pub fold: F,
-    /// Whose rows.
+    /// The generation that the rows belong to.
     pub generation: Generation,
     /// Which dead letters are written.
     pub letters: Letters,
     /// Which records are checked by the gate as well as by the codec.
     pub gate: Gate,
-    /// Stored partition count of the topic.
+    /// Partition count of the topic, as stored.
     pub partitions: u32,
     /// Full name of the source topic, for dead letters.
     pub topic_name: String,
@@ -89,7 +89,7 @@ pub struct Shared<F> {
     pub store: Arc<dyn Store>,
     /// How many of the generation's records are rejected.
     pub shares: Shares,
-    /// Where it is said which partitioner put records into wrong partitions.
+    /// Reports which partitioner put records into wrong partitions.
     pub misplaced: Arc<Misplaced>,
     /// Bounds.
     pub config: Config,
@@ -134,12 +134,12 @@ pub struct Pipeline<F: Fold> {
     /// Records below are rejected without a dead letter.
     letters_from: i64,
     tolerance: Tolerance,
-    /// Why the partition takes no further record.
+    /// Why the partition stopped; none while it folds.
     excess: Option<Excess>,
-    /// When it is said which partitioner put records into wrong partitions.
+    /// When the next warning about records in wrong partitions is due.
     say_misplaced: Option<Instant>,
     checkpoint: Checkpoint,
-    /// What the store has acknowledged.
+    /// The checkpoint that the store has acknowledged.
     durable: i64,
     started_at: i64,
     records: usize,
@@ -147,7 +147,7 @@ pub struct Pipeline<F: Fold> {
 }
 
 impl<F: Fold> Pipeline<F> {
-    /// A pipeline that goes on from a checkpoint; the reader brings records from `checkpoint.next` on.
+    /// A pipeline that continues from a checkpoint; the reader returns records from `checkpoint.next` on.
     pub fn new(shared: Arc<Shared<F>>, partition: u32, checkpoint: Checkpoint, reader: Box<dyn Reader>) -> Self {
         meter::folds(F::FAMILY.name(), partition);
         let rows = Working::new(Arc::clone(&shared), partition, checkpoint.next);
@@ -170,9 +170,9 @@ impl<F: Fold> Pipeline<F> {
         }
     }
 
-    /// Folds until the partition is revoked or `shutdown` says so; what was read is flushed before it answers.
+    /// Folds until the partition is revoked or `shutdown` is cancelled; everything read is flushed before it returns.
     ///
-    /// An error of kind Retry means the reader's connection ended: the caller joins the group again.
+    /// An error of kind Retry means that the reader's connection ended: the caller joins the group again.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
         let linger = Duration::from_millis(self.shared.config.batch_linger_ms);
         self.letters_from = tokio::select! {
@@ -189,7 +189,7 @@ impl<F: Fold> Pipeline<F> {
             let due = self.opened.map_or_else(Instant::now, |at| at + linger);
             let say_due = self.say_misplaced.unwrap_or(due);
             tokio::select! {
-                biased; // Records that are there join the batch: the fuller it is, the less a row costs.
+                biased; // Available records join the batch: the fuller it is, the less a row costs.
                 () = shutdown.cancelled() => return self.drain(None).await,
                 next = self.reader.next() => match next? {
                     Next::Records(records) => match self.take(records).await? {
@@ -206,7 +206,7 @@ impl<F: Fold> Pipeline<F> {
         }
     }
 
-    /// Warns of records in wrong partitions, when it is due.
+    /// Warns of records in wrong partitions when a warning is due.
     fn say_misplaced(&mut self) {
         let now = Instant::now();
         if self.say_misplaced.take_if(|due| *due <= now).is_some() {
@@ -219,18 +219,22 @@ impl<F: Fold> Pipeline<F> {
         self.opened.is_some_and(|at| at.elapsed() >= longest)
     }
 
-    /// Flushes what is open, for as long as the next owner waits. Late or not, the rows stay right: positions
-    /// decide who wins.
+    /// Flushes the open batch, for as long as the next owner waits. A late flush is harmless: positions decide which
+    /// write wins.
     async fn drain(mut self, acknowledge: Option<Acknowledge>) -> Result<Exit, Error> {
         let drain = Duration::from_millis(self.shared.config.drain_ms_max);
         if timeout(drain, self.flush()).await.is_err() {
-            tracing::warn!(topic = self.shared.topic().name(), self.partition, "gave a partition back unflushed");
+            tracing::warn!(
+                topic = self.shared.topic().name(),
+                self.partition,
+                "released a partition before its flush finished"
+            );
         }
         drop(acknowledge);
         Ok(Exit::Revoked)
     }
 
-    /// Folds no further until the partition is given back: too much of it cannot be folded, and somebody decides.
+    /// Stops folding until the partition is revoked: too many of its records are rejected, and an operator must decide.
     async fn stand_still(mut self, shutdown: CancellationToken) -> Result<Exit, Error> {
         let (family, offset) = (F::FAMILY.name(), self.checkpoint.next);
         let excess = self.excess.map(|excess| excess.to_string()).unwrap_or_default();
@@ -238,7 +242,7 @@ impl<F: Fold> Pipeline<F> {
         loop {
             tracing::error!(
                 topic = %self.shared.topic_name, self.partition, offset,
-                "stopped: {excess}, too many to be records' fault. Fix the producer; if these records are to be dead \
+                "stopped: {excess}, too many to blame on single records. Fix the producer; if these records are to be dead \
                  letters, start with pipeline.rejected_run_max = 0 and rejected_percent_max = 100"
             );
             let reminded = Instant::now() + STOPPED_SAID_EVERY;
@@ -258,7 +262,7 @@ impl<F: Fold> Pipeline<F> {
         }
     }
 
-    /// The end of the partition: offsets below it that brought no record are holes, and folded.
+    /// Handles the end of the partition: offsets below it without a record are holes and count as folded.
     fn reached(&mut self, next: i64) {
         if next > self.checkpoint.next {
             self.checkpoint.next = next;
@@ -288,7 +292,7 @@ impl<F: Fold> Pipeline<F> {
         Ok(Step::Done)
     }
 
-    /// Decodes and folds; flushes in between where one owner has too many records open.
+    /// Decodes and folds; flushes in between where one owner has too many open records.
     async fn fold(&mut self, records: &[Record]) -> Result<Step, Error> {
         let decode = |record| {
             let event = judge(record, self.shared.partitions, self.shared.gate.from_ms)?;
@@ -329,7 +333,7 @@ impl<F: Fold> Pipeline<F> {
         Ok(Step::Done)
     }
 
-    /// Keeps a record as a dead letter; answers whether that many may be rejected.
+    /// Keeps a record as a dead letter; returns false if it is one rejection too many.
     fn reject(&mut self, record: &Record, Rejection { faults, by_gate }: &Rejection) -> bool {
         let has_letter = record.position.offset < self.letters_from && !(*by_gate && self.shared.gate.is_new);
         if has_letter || self.shared.letters == Letters::None {
@@ -365,7 +369,7 @@ impl<F: Fold> Pipeline<F> {
         self.rows.contribute()
     }
 
-    /// Dead letters, rows, checkpoint, and then the group's offset, which is advice.
+    /// Writes dead letters, rows, the checkpoint, and then the group's offset, which is only a hint.
     async fn flush(&mut self) -> Result<(), Error> {
         self.opened = None;
         self.records = 0;
@@ -395,7 +399,7 @@ impl<F: Fold> Pipeline<F> {
     }
 }
 
-/// Counts what an address does not say because nobody resolved it before it was logged; a fold cannot.
+/// Counts logins without a network or country: no one resolved the address before it was logged, and a fold cannot.
 fn tell_without_network(event: &Event) {
     let Fact::Login(LoginFact::Attempted(login)) = &event.fact else { return };
     if login.attempt.asn.is_none() {
@@ -410,7 +414,8 @@ fn last_record(record: &Record) -> LastRecord {
     LastRecord { offset: record.position.offset, digest: record.digest(), timestamp_ms: record.timestamp_ms }
 }
 
-/// Does an operation until it answers: an error of kind Retry means to wait, longer each time, and do it again.
+/// Runs an operation until it succeeds or fails for good: after an error of kind Retry it waits, longer each time, and
+/// tries again.
 pub async fn patiently<T, Fut>(config: &Config, mut operation: impl FnMut() -> Fut) -> Result<T, Error>
 where
     Fut: Future<Output = Result<T, Error>>,

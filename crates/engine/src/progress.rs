@@ -1,21 +1,21 @@
-//! How far the views have come: for answers, for those who wait, and for readiness.
+//! Progress of the views: for answers, for requests that wait, and for readiness.
 //!
 //! ```text
-//!                    ┌ watches ─ one task a (family, partition) ─ asks the store for the serving checkpoint
-//!   Standing ◄───────┤           every idle_ms, every wait_ms while somebody waits,
-//!   next, end, age   └           and the log for its end every idle_ms
-//!     │      │    └──► ready(): has passed the end that the log had at first sight
+//!                    ┌ watches ─ one task per (family, partition) ─ reads the serving checkpoint from the store
+//!   Standing ◄───────┤           every idle_ms, every wait_ms while a request waits,
+//!   next, end, age   └           and the end of the log every idle_ms
+//!     │      │    └──► ready(): has passed the end that the log had at the first look
 //!     │      └───────► wait(): next > offset, then a new era for the rows of the family
 //!     └──────────────► view(): { partition, offset, lag_ms }
 //! ```
 //!
-//! Only the store's checkpoints are asked, so it makes no difference in which process the views are folded.
-//! Standings are at most `idle_ms` old and never ahead of the rows: who reads them first and rows second has at
-//! least what they say. A checkpoint moves past the holes that end a partition, so that holes alone are no lag.
+//! Only the store's checkpoints count, so it makes no difference which process folds the views. Progress is at most
+//! `idle_ms` old and never ahead of the rows: a caller that reads progress first and rows second gets rows that are at
+//! least that far. A checkpoint moves past the holes at the end of a partition, so holes alone cause no lag.
 //!
-//! **Age without reading the log.** A watch remembers when it last saw the end. If everything of that look is
-//! folded by the next one, the oldest open record has come since, and its age is known to `idle_ms`. Only when the
-//! fold is further behind is the record at the checkpoint read, at most once in `PROBE_MS`.
+//! **Age without reading the log.** A watch remembers when it last saw the end. If everything up to that end is folded
+//! at the next look, the oldest open record arrived in between, and its age is known to within `idle_ms`. The record at
+//! the checkpoint is read only if the fold is further behind, at most once in `PROBE_MS`.
 
 use crate::rows::Rows;
 use foretell_domain::address::Family;
@@ -33,17 +33,17 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Least time between two readings of the record at a checkpoint, in milliseconds.
+/// Minimum time between two reads of the record at a checkpoint, in milliseconds.
 const PROBE_MS: i64 = 1_000;
-/// A standing that is older than this many idle looks says that store or log do not answer.
+/// If the last look is older than this many idle periods, store or log do not respond.
 const MISSED_LOOKS_MAX: u32 = 20;
 
-/// How often the store is asked.
+/// How often the store is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Between two looks at a partition for which somebody waits, in milliseconds.
+    /// Time between two looks at a partition for which a request waits, in milliseconds.
     pub wait_ms: u64,
-    /// Between two looks at any partition, in milliseconds; how old `view` may be in answers.
+    /// Time between two looks at any partition, in milliseconds; the maximum age of `view` in answers.
     pub idle_ms: u64,
 }
 
@@ -53,7 +53,7 @@ impl Default for Config {
     }
 }
 
-/// How far one partition is folded, as an answer says it.
+/// How far one partition is folded, as answers report it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
     /// The partition.
@@ -64,7 +64,7 @@ pub struct View {
     pub lag_ms: u64,
 }
 
-/// One partition as it was last looked at.
+/// One partition as of the last look.
 #[derive(Debug, Clone, Default)]
 struct Standing {
     /// The checkpoint; none before the first look.
@@ -72,10 +72,10 @@ struct Standing {
     /// End of the log, and when it was seen.
     end: i64,
     seen_at_ms: i64,
-    /// When the oldest open record came, with the offset that it was found at, if it was read.
+    /// When the oldest open record arrived, and its offset, if it was read.
     oldest: Option<(i64, i64)>,
     probed_at_ms: i64,
-    /// End of the log at first sight.
+    /// End of the log at the first look.
     target: Option<i64>,
     /// Why the last look failed.
     trouble: Option<String>,
@@ -92,7 +92,7 @@ impl Standing {
     }
 }
 
-/// What is missing before a process is ready.
+/// A partition that keeps a process from being ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = MissingPartition)]
 pub struct Missing {
@@ -106,12 +106,12 @@ pub struct Missing {
     /// End of the log when this process first saw it; none before that.
     #[schema(required)]
     pub target: Option<i64>,
-    /// Why store or log could not be asked, for operators.
+    /// Why store or log could not be queried, for operators.
     #[schema(required)]
     pub trouble: Option<String>,
 }
 
-/// Looks at every partition of every family.
+/// Watches every partition of every family.
 pub struct Progress {
     watches: BTreeMap<(Family, u32), Arc<Watch>>,
     rows: Arc<Rows>,
@@ -128,7 +128,7 @@ struct Watch {
     wake: Notify,
 }
 
-/// What a watch asks.
+/// What a watch reads from.
 #[derive(Clone)]
 struct Sources {
     log: Arc<dyn Log>,
@@ -139,7 +139,7 @@ struct Sources {
 }
 
 impl Progress {
-    /// Begins to look; ends when the value is dropped. To be called within a tokio runtime.
+    /// Starts to watch; ends when the value is dropped. To be called within a tokio runtime.
     pub fn start(
         log: Arc<dyn Log>,
         store: Arc<dyn Store>,
@@ -167,16 +167,16 @@ impl Progress {
         Self { watches, rows, clock, fresh_max, _tasks: tasks }
     }
 
-    /// How far a partition is folded; offset 0 before the first look. Ask before the rows are read.
+    /// How far a partition is folded; offset 0 before the first look. Call it before the rows are read.
     pub fn view(&self, family: Family, partition: u32) -> View {
         let standing = self.watches.get(&(family, partition)).map(|watch| watch.standing.borrow().clone());
         let standing = standing.unwrap_or_default();
         View { partition, offset: standing.next.unwrap_or(0), lag_ms: standing.lag_ms(self.clock.now_ms()) }
     }
 
-    /// Waits until the serving views contain the records at `positions`; answers whether they do by `deadline`.
+    /// Waits until the serving views contain the records at `positions`; returns whether they do by `deadline`.
     ///
-    /// After `true` no read of the rows that this was started with is answered from anything older.
+    /// After `true` every read of the rows that were passed to [`start`](Self::start) contains the records.
     pub async fn wait(&self, positions: &[Position], deadline: Instant) -> bool {
         let mut wanted: BTreeMap<(Family, u32), i64> = BTreeMap::new();
         for position in positions {
@@ -196,7 +196,7 @@ impl Progress {
         true
     }
 
-    /// Whether the views have reached the end that the log had when this process first looked, and can be asked.
+    /// Whether the views have reached the end that the log had when this process first looked, and can be queried.
     pub fn is_ready(&self) -> bool {
         self.missing().is_empty()
     }
@@ -208,7 +208,7 @@ impl Progress {
     }
 }
 
-/// Counts one who waits, for as long as it lives.
+/// Counts a waiting request for as long as it lives.
 struct Waiting<'a>(&'a Watch);
 
 impl Drop for Waiting<'_> {
@@ -251,20 +251,20 @@ impl Watch {
             if waited_for && !failed {
                 tokio::time::sleep(wait).await;
             } else {
-                // A wake-up that came during the look is kept, so nobody waits for a whole idle time.
+                // A wake-up during the look is kept, so no request waits for a whole idle period.
                 let _ = tokio::time::timeout(idle, self.wake.notified()).await;
             }
         }
     }
 
-    /// Looks once and tells everybody what was seen.
+    /// Looks once and publishes the result to all waiting requests.
     async fn look(&self, sources: &Sources) -> Result<(), Error> {
         let mut standing = self.standing.borrow().clone();
         let looked = self.observe(sources, &mut standing).await;
         standing.looked_at = Some(Instant::now());
         let trouble = looked.as_ref().err().map(ToString::to_string);
         if let (Some(trouble), None) = (&trouble, &standing.trouble) {
-            tracing::info!(family = self.family.name(), partition = self.partition, trouble, "cannot see progress");
+            tracing::info!(family = self.family.name(), partition = self.partition, trouble, "cannot read progress");
         }
         standing.trouble = trouble;
         self.report(&standing, sources.clock.now_ms());
@@ -303,7 +303,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Offset and time of the first record at or above `next`; none where only holes follow.
+    /// Offset and time of the first record at or above `next`; none if only holes follow.
     async fn record_from(&self, log: &dyn Log, next: i64) -> Result<Option<(i64, i64)>, foretell_ports::Error> {
         let page = log.page(self.family.topic(), self.partition, next).await?;
         Ok(page.records.first().map(|record| (record.position.offset, record.timestamp_ms)))

@@ -1,4 +1,4 @@
-//! Typed reads of the left side: `rows(view)`, as scores, answers and `inspect` ask for them.
+//! Typed reads of the left side: `rows(view)`, for scores, answers and `inspect`.
 //!
 //! ```text
 //!   family ─► Pointers (≤ pointer_stale_ms_max old) ─► generation
@@ -6,11 +6,12 @@
 //!         └─ aggregate rows ─► cache (≤ stale_ms_max) ─► Store::read of the misses ─► merge of all partials
 //! ```
 //!
-//! Reads that belong to one answer go to the store together. Owner rows are never cached, because a user who
-//! has just trusted a device asks at once. Aggregates count over many owners and may be `stale_ms_max` old.
+//! Reads that belong to one answer go to the store together. Owner rows are never cached, because a user who has just
+//! trusted a device expects the effect in the next request. Aggregates count over many owners and may be `stale_ms_max`
+//! old.
 //!
-//! Cache entries carry the *era* of their family. [`Rows::new_era`] begins another one, and from then on nothing
-//! that was read before is answered, not even by a read that was under way and finished later.
+//! Cache entries carry the *era* of their family. [`Rows::new_era`] begins the next one, and from then on no result of
+//! an earlier read is used, not even of a read that was running and finished later.
 
 pub mod agenda;
 mod cache;
@@ -44,16 +45,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-/// How old what readers see may be, and how much of it is kept.
+/// How old the rows that readers see may be, and how many are cached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Merged aggregate rows kept in memory; 0 keeps none.
     #[serde(skip)]
     pub cache_entries_max: u64,
-    /// Oldest aggregate that an HTTP answer may be computed from, in milliseconds.
+    /// Maximum age of an aggregate that an HTTP answer is computed from, in milliseconds.
     pub stale_ms_max: u64,
-    /// How long after a generation began to serve readers may still read the one before, in milliseconds.
+    /// How long after a swap readers may still read the previous generation, in milliseconds.
     pub pointer_stale_ms_max: u64,
 }
 
@@ -71,16 +72,16 @@ pub struct Rows {
     eras: [AtomicU64; Family::ALL.len()],
 }
 
-/// What could be read for the score of a login.
+/// The rows that could be read for the score of a login.
 #[derive(Debug)]
 pub struct LoginRows {
-    /// The user's row; `Ok(None)` for a user of whom nothing was ever folded.
+    /// The user's row; `Ok(None)` for a user without any event.
     pub user: Result<Option<User>, Error>,
-    /// The features that were asked for, in their order; none where one is missing.
+    /// The requested features, in the order of the request; none where one is missing.
     pub features: Vec<Option<Arc<Feature>>>,
 }
 
-/// One stored partial of a row, decoded for people.
+/// One stored partial of a row, decoded for display.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
     /// The source partition that wrote it.
@@ -92,7 +93,7 @@ pub struct Partial {
 }
 
 impl Rows {
-    /// A reader that answers aggregates from memory for a while.
+    /// A reader that answers aggregates from memory while they are fresh.
     pub fn cached(store: Arc<dyn Store>, config: &Config, limits: &Limits) -> Self {
         let stale_max = Duration::from_millis(config.stale_ms_max);
         let is_kept = config.cache_entries_max > 0 && config.stale_ms_max > 0;
@@ -101,7 +102,7 @@ impl Rows {
         Self { store, pointers, cache, eras: Default::default() }
     }
 
-    /// The pointers that this reader goes by.
+    /// The pointers that this reader uses.
     pub fn pointers(&self) -> &Arc<Pointers> {
         &self.pointers
     }
@@ -111,47 +112,47 @@ impl Rows {
         self.pointers.generation(family).await
     }
 
-    /// From now on nothing of the family that was read before is answered from memory.
+    /// From now on no row of the family that was read before is answered from memory.
     pub fn new_era(&self, family: Family) {
         self.era_of(family).fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A user's row; none where nothing was ever folded for the user.
+    /// A user's row; none for a user without any event.
     pub async fn user(&self, tenant: &str, user_id: &str) -> Result<Option<User>, Error> {
         self.owner(&user::row_key(tenant, user_id)).await
     }
 
-    /// A client's row; none where nothing was ever folded for the client.
+    /// A client's row; none for a client without any event.
     pub async fn client(&self, tenant: &str, client_id: &str) -> Result<Option<Client>, Error> {
         self.owner(&client::row_key(tenant, client_id)).await
     }
 
-    /// What was announced to a client; none where nothing ever was.
+    /// The reminders that were announced to a client; none if there never were any.
     pub async fn sent(&self, tenant: &str, client_id: &str) -> Result<Option<Sent>, Error> {
         self.owner(&sent::row_key(tenant, client_id)).await
     }
 
-    /// What decides for a tenant; none where nothing was ever published.
+    /// A tenant's policy of a kind; none if no document was ever published.
     pub async fn policy(&self, tenant: &str, kind: Kind) -> Result<Option<Policy>, Error> {
         self.owner(&policy::row_key(tenant, kind)).await
     }
 
-    /// The aggregate row at `key`, of all partitions together and never from memory; empty where nothing was counted.
+    /// The aggregate row at `key`, merged from all partitions and never from memory; empty where nothing was counted.
     pub async fn merged<A: Merge>(&self, key: &RowKey) -> Result<A, Error> {
         let generation = self.generation(key.view.family()).await?;
         let partials = self.read(generation, None, std::slice::from_ref(key)).await?;
         merge(partials.first().map_or(&[], Vec::as_slice))
     }
 
-    /// A tenant's outcomes by lead bucket, of all partitions together.
+    /// A tenant's outcomes by lead bucket, merged from all partitions.
     pub async fn lead(&self, tenant: &str) -> Result<Arc<Lead>, Error> {
         let key = lead::row_key(tenant);
         let generation = self.generation(key.view.family()).await?;
         Ok(self.aggregates(generation, &[key]).await?.into_iter().next().unwrap_or_default())
     }
 
-    /// A tenant's outcomes of some local days (since the epoch), in their order, each of all partitions together. Not
-    /// from memory: who calibrates by them remembers what came out.
+    /// A tenant's outcomes of some local days (since the epoch), in their order, each merged from all partitions. Not
+    /// from memory: calibration, which uses them, caches its result.
     pub async fn outcomes(&self, tenant: &str, days: impl Iterator<Item = i64>) -> Result<Vec<Outcome>, Error> {
         let keys: Vec<_> = days.map(|day| outcome::row_key(tenant, day)).collect();
         let generation = self.generation(Family::Appointments).await?;
@@ -159,8 +160,8 @@ impl Rows {
         read.iter().map(|partials| merge(partials)).collect()
     }
 
-    /// What a login's score is computed from, read together: the user's row and the features at `keys`. What has not
-    /// come by the deadline, or cannot be read, is missing.
+    /// What a login's score is computed from, read together: the user's row and the features at `keys`. A read that
+    /// fails or misses the deadline leaves its rows out.
     pub async fn login(&self, tenant: &str, user_id: &str, keys: &[RowKey], deadline: Instant) -> LoginRows {
         let pointer = match in_time(deadline, self.pointers.get(Family::Logins)).await {
             Ok(pointer) => pointer,
@@ -175,7 +176,7 @@ impl Rows {
         let features = match rows {
             Ok(rows) => rows.into_iter().map(Some).collect(),
             Err(error) => {
-                tracing::debug!(%error, "features are missing in a score");
+                tracing::debug!(%error, "a score is computed without features");
                 self.remembered(generation, self.era(Family::Logins), keys, Instant::now())
             }
         };
@@ -192,7 +193,7 @@ impl Rows {
         Ok((client, leads.into_iter().next().unwrap_or_default()))
     }
 
-    /// The partials of any row as they are stored, for people; empty where there is none.
+    /// The partials of any row as they are stored, for display; empty if there are none.
     pub async fn partials(&self, key: &RowKey) -> Result<Vec<Partial>, Error> {
         let generation = self.generation(key.view.family()).await?;
         let partials = self.read(generation, None, std::slice::from_ref(key)).await?;
@@ -204,8 +205,8 @@ impl Rows {
         self.owner_of(&pointer, key).await
     }
 
-    /// The owner row at `key`, of its own partition: nobody else writes it, as a record under another one's key is
-    /// rejected.
+    /// The owner row at `key`, from its own partition: no other partition writes it, because a record in a partition
+    /// that its key does not belong to is rejected.
     async fn owner_of<T: DeserializeOwned>(&self, pointer: &Pointer, key: &RowKey) -> Result<Option<T>, Error> {
         let source = key::partition(key.key.as_bytes(), pointer.partitions);
         let generation = pointer.serving(key.view.family());
@@ -213,7 +214,7 @@ impl Rows {
         rows.first().and_then(|rows| rows.first()).map(decode).transpose()
     }
 
-    /// The merged rows at `keys`, in their order; those that are not in memory are read.
+    /// The merged rows at `keys`, in their order; those that are not cached are read.
     async fn aggregates<A: Cached>(&self, generation: Generation, keys: &[RowKey]) -> Result<Vec<Arc<A>>, Error> {
         let (era, asked_at) = (self.era(generation.family), Instant::now());
         let mut found = self.remembered(generation, era, keys, asked_at);
@@ -241,7 +242,7 @@ impl Rows {
         &self.eras[at]
     }
 
-    /// What is in memory of rows of one view, in the order of `keys`.
+    /// The cached rows of one view, in the order of `keys`.
     fn remembered<A: Cached>(
         &self,
         generation: Generation,
@@ -277,9 +278,9 @@ impl Rows {
     }
 }
 
-/// The address of a row from what a person types: tenant and the rest of the key, joined by a colon.
+/// The address of a row from what an operator types: tenant and the rest of the key, joined by a colon.
 ///
-/// Rows of the agenda and of the announced also need their `bucket`; other views find it by the key.
+/// Rows of the agenda and of announced reminders also need their `bucket`; other views derive it from the key.
 pub fn row_key(view: View, bucket: Option<i64>, key: String) -> RowKey {
     match bucket {
         Some(bucket) => RowKey { view, bucket, key },
@@ -292,9 +293,9 @@ pub fn partition(pointer: &Pointer, tenant: &str, subject: &str) -> u32 {
     key::partition(key::of(tenant, subject).as_bytes(), pointer.partitions)
 }
 
-/// What a read answers by the deadline; Retry where it does not.
+/// The result of a read; Retry if it is not there by the deadline.
 async fn in_time<T>(deadline: Instant, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let late = |_| Err(Error::retry("read rows", "they did not come in time"));
+    let late = |_| Err(Error::retry("read rows", "they were not read in time"));
     tokio::time::timeout_at(deadline, read).await.unwrap_or_else(late)
 }
 
@@ -304,7 +305,7 @@ pub fn decode<T: DeserializeOwned>(row: &Row) -> Result<T, Error> {
     cell::decode_state(cell.state).map_err(corrupt)
 }
 
-/// One state of all partials.
+/// One state merged from all partials.
 fn merge<A: Merge>(partials: &[Row]) -> Result<A, Error> {
     let Some((first, others)) = partials.split_first() else { return Ok(A::default()) };
     let mut merged: A = decode(first)?;
@@ -314,7 +315,7 @@ fn merge<A: Merge>(partials: &[Row]) -> Result<A, Error> {
     Ok(merged)
 }
 
-/// A stored partial, decoded for people; Fatal where it cannot be.
+/// A stored partial, decoded for display; Fatal if it cannot be decoded.
 pub fn partial(key: &RowKey, row: &Row) -> Result<Partial, Error> {
     let cell = Cell::decode(&row.cell).map_err(corrupt)?;
     let state = view::print(key, cell.state).map_err(corrupt)?;

@@ -1,7 +1,7 @@
-//! Names the tenants whose events found no room, at a bounded rate.
+//! Names the tenants whose events were skipped because a row had no capacity left, at a bounded rate.
 //!
-//! Such an event is lost until it is sent again, and most producers do not read outcomes. A full row meets a sync that
-//! states everything every night, so one line an event would be thousands.
+//! Such an event is lost until it is sent again, and most producers do not read outcomes. A nightly synchronization can
+//! send thousands of events for a full row, so one line per event would be too many.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 /// Shortest time between two reports of a partition.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
-/// Tenants that a report names, one a line; events of further ones are counted by metrics alone.
+/// Tenants that a report names, one per line; events of further tenants are only counted by metrics.
 const TENANTS_MAX: usize = 16;
 
-/// What found no room since the last report.
+/// The events without capacity since the last report.
 #[derive(Debug, Default)]
 pub(super) struct Crowded {
     reported: Option<Instant>,
@@ -21,7 +21,7 @@ pub(super) struct Crowded {
 }
 
 impl Crowded {
-    /// Notes an event of a tenant.
+    /// Counts an event of a tenant.
     pub(super) fn note(&mut self, tenant: &str) {
         if let Some(events) = self.events.get_mut(tenant) {
             *events += 1;
@@ -30,7 +30,7 @@ impl Crowded {
         }
     }
 
-    /// Writes a line for each tenant, unless the last report is too young.
+    /// Logs a line for each tenant, unless the last report is too recent.
     pub(super) fn report(&mut self, now: Instant, family: &str, partition: u32) {
         for (tenant, events) in self.due(now) {
             tracing::warn!(
@@ -44,7 +44,7 @@ impl Crowded {
         }
     }
 
-    /// Takes what is to be reported now.
+    /// Takes the events to report now.
     fn due(&mut self, now: Instant) -> BTreeMap<String, u64> {
         let is_young = self.reported.is_some_and(|reported| now.duration_since(reported) < REPORT_EVERY);
         if is_young || self.events.is_empty() {

@@ -1,17 +1,17 @@
-//! Keeps a family: every generation of it that this process can fold, for as long as the pointer names it.
+//! Runs a family: folds every generation of it that this process can fold, for as long as the pointer names it.
 //!
 //! ```text
-//!   pointer, now and then ─┬─► serving, if it was folded as this build folds ────┬─► a keeper each
-//!                          ├─► building, if it is to be folded as this one does ─┘
-//!                          └─► neither ─► nothing is folded, and it is said
+//!   pointer, periodically ─┬─► serving, if its fingerprint is that of this build ──┬─► one keeper each
+//!                          ├─► building, if its fingerprint is that of this build ─┘
+//!                          └─► neither ─► nothing is folded, and an error is logged
 //! ```
 //!
-//! A generation that is named no longer is folded on for a grace, because readers may still have the pointer of
-//! before. Which of two builds keeps what is decided by fingerprints alone: during an upgrade the old processes keep
-//! the old generation, the new ones fold the new one beside it, and no row is written by two rules.
+//! A generation that the pointer no longer names is folded for a grace period, because readers may still use the
+//! previous pointer. Fingerprints alone decide which of two builds folds a generation: during an upgrade the old
+//! processes fold the old generation, the new ones fold the new one in parallel, and no row is written by two rules.
 //!
-//! A generation that cannot be folded any more ends the process, unless it has company: when a store has lost part
-//! of the rows that serve, it is the rows that are built beside them that mend it.
+//! A generation that can no longer be folded ends the process, unless another one can: when a store has lost part of
+//! the serving rows, the rows that are being rebuilt in parallel replace them.
 
 use super::keeper;
 use super::misplaced::Misplaced;
@@ -37,7 +37,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 const OPERATION: &str = "keep a family";
-/// What every generation of a family has in common here.
+/// What all generations of a family in this process share.
 pub struct Views<F> {
     /// How events become rows.
     pub fold: F,
@@ -45,11 +45,11 @@ pub struct Views<F> {
     pub partitions: u32,
     /// Full name of the source topic.
     pub topic_name: String,
-    /// Where facts are, and dead letters go.
+    /// Source of facts, and destination of dead letters.
     pub log: Arc<dyn Log>,
     /// Where rows go.
     pub store: Arc<dyn Store>,
-    /// Where it is said which partitioner put records into wrong partitions.
+    /// Reports which partitioner put records into wrong partitions.
     pub misplaced: Arc<Misplaced>,
     /// Bounds.
     pub config: Config,
@@ -74,9 +74,9 @@ impl<F: Fold> Views<F> {
         }
     }
 
-    /// The pointer of the family; makes the first one where there is none.
+    /// The pointer of the family; creates the first one if there is none.
     ///
-    /// Fatal when the rows are not the fold of this topic: see [`check`].
+    /// Fatal if the rows are not the fold of this topic: see [`check`].
     pub async fn pointer(&self) -> Result<Pointer, Error> {
         let fingerprint = view::fingerprint(self.fold.limits());
         let pointer = take_up(self.store.as_ref(), self.log.as_ref(), F::FAMILY, fingerprint).await?;
@@ -85,7 +85,7 @@ impl<F: Fold> Views<F> {
     }
 }
 
-/// The pointer of a family, whatever topic it is of; makes the first one where there is none.
+/// The pointer of a family, whichever topic it belongs to; creates the first one if there is none.
 pub async fn take_up(store: &dyn Store, log: &dyn Log, family: Family, fingerprint: String) -> Result<Pointer, Error> {
     if let Some(pointer) = store.pointer(family).await? {
         return Ok(pointer);
@@ -95,19 +95,20 @@ pub async fn take_up(store: &dyn Store, log: &dyn Log, family: Family, fingerpri
     if store.swap_pointer(family, None, &first).await? {
         return Ok(first);
     }
-    store.pointer(family).await?.ok_or_else(|| Error::retry(OPERATION, "the pointer is moving"))
+    store.pointer(family).await?.ok_or_else(|| Error::retry(OPERATION, "the pointer was changed concurrently"))
 }
 
-/// The time from which on the records of a family are checked by the gate, by the rows that serve.
+/// The time from which on the gate checks the records of a family, for the serving rows.
 pub async fn gated_from_ms(store: &dyn Store, family: Family) -> Result<Option<i64>, Error> {
     Ok(store.pointer(family).await?.and_then(|pointer| pointer.gated_from_ms))
 }
 
-/// The time from which on the records of a family are to be checked by the gate: behind all that is in the log. None where no producer writes.
+/// The time from which on the gate is to check the records of a family: later than everything in the log. None if
+/// producers do not write to the topic directly.
 ///
-/// It is a time of the log's own clock, because records keep theirs when their topic is copied into another one.
+/// It is a time of the log's own clock, because records keep their time when their topic is copied into another one.
 pub async fn gate_time(log: &dyn Log, family: Family) -> Result<Option<i64>, Error> {
-    /// Offsets of a step back, where the last ones hold no record.
+    /// Offsets of a step back when the last ones contain no record.
     const STEP: i64 = 1_000;
     let topic = family.topic();
     if !topic.takes_producers() {
@@ -127,7 +128,7 @@ pub async fn gate_time(log: &dyn Log, family: Family) -> Result<Option<i64>, Err
     Ok(Some(newest_ms + 1))
 }
 
-/// The latest time of the records at these offsets, however many pages they fill; none where all of them are holes.
+/// The latest time of the records at these offsets, over any number of pages; none if all of them are holes.
 async fn newest_between(
     log: &dyn Log,
     topic: Topic,
@@ -146,7 +147,7 @@ async fn newest_between(
     Ok(newest_ms)
 }
 
-/// Fatal where the rows of a pointer are not the fold of the topic that is there, or are to be those of another one.
+/// Fatal if the rows of a pointer are not the fold of this topic, or a repartitioning is in progress.
 pub fn check(family: Family, pointer: &Pointer, log: &dyn Log) -> Result<(), Error> {
     let (name, partitions, epoch) = (family.name(), log.partitions(family.topic()), log.epoch(family.topic()));
     let command = |partitions| format!("`foretell migrate --repartition {}={partitions}`", family.lead().name());
@@ -172,8 +173,8 @@ pub fn check(family: Family, pointer: &Pointer, log: &dyn Log) -> Result<(), Err
     Err(Error::fatal(OPERATION, detail))
 }
 
-/// Looks at the pointers of these families now and then, and errs when one moves to another topic: a process that does
-/// not keep it would read, and append to, the old one. Ends at the shutdown.
+/// Reads the pointers of these families periodically, and fails when one moves to another topic: a process that does
+/// not fold it would read, and append to, the old one. Ends at the shutdown.
 pub async fn watch(
     families: Vec<Family>,
     (log, store): (Arc<dyn Log>, Arc<dyn Store>),
@@ -202,7 +203,7 @@ pub async fn watch(
 /// A generation that can be folded, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Foldable {
-    /// Which.
+    /// The generation.
     pub generation: Generation,
     /// Which dead letters are written.
     pub letters: Letters,
@@ -223,16 +224,16 @@ pub fn foldable(family: Family, pointer: &Pointer, fingerprint: &str) -> Vec<Fol
     served.into_iter().chain(building.map(|built| of(built, Letters::Behind(serving)))).collect()
 }
 
-/// A generation that is kept.
+/// A generation that is being folded.
 struct Kept {
     stop: CancellationToken,
     /// When the pointer was first seen without it.
     unnamed: Option<Instant>,
-    /// Why it is folded no longer, though the pointer names it.
+    /// Why it is no longer folded, although the pointer names it.
     failed: Option<Error>,
 }
 
-/// Keeps a family until `shutdown`; answers an error only of kind Fatal.
+/// Folds a family until `shutdown`; every error that it returns is Fatal.
 pub async fn keep<F: Fold>(
     views: Views<F>,
     tasks: impl Fn(Generation) -> Tasks,
@@ -276,12 +277,12 @@ async fn next_pointer<F: Fold>(views: &Views<F>, looks: &mut Interval) -> Result
 struct Keeping<'a, F> {
     views: &'a Views<F>,
     kept: BTreeMap<u32, Kept>,
-    /// Whether nothing could be folded at the last look.
+    /// Whether nothing could be folded when the pointer was last read.
     is_due: bool,
 }
 
 impl<F: Fold> Keeping<'_, F> {
-    /// Stops what is named no longer, and answers what is to be kept from now on.
+    /// Stops generations that are no longer named; returns those to start folding.
     fn follow(&mut self, pointer: &Pointer, shutdown: &CancellationToken) -> Vec<(Shared<F>, CancellationToken)> {
         let named = foldable(F::FAMILY, pointer, &view::fingerprint(self.views.fold.limits()));
         self.say(pointer, named.is_empty());
@@ -305,16 +306,16 @@ impl<F: Fold> Keeping<'_, F> {
         begun
     }
 
-    /// A generation cannot be folded any more; it is not begun again while this process lives.
+    /// Handles a generation that cannot be folded any more; it is not started again while this process runs.
     fn fail(&mut self, number: u32, error: Error) {
         let family = F::FAMILY.name();
-        tracing::error!(family, generation = number, %error, "a generation cannot be folded any more");
+        tracing::error!(family, generation = number, %error, "a generation can no longer be folded");
         if let Some(kept) = self.kept.get_mut(&number) {
             kept.failed = Some(error);
         }
     }
 
-    /// Why the process should end: every generation that it should fold has failed.
+    /// The error with which the process should end, once every generation that it should fold has failed.
     fn end(&mut self) -> Option<Error> {
         if self.kept.values().any(|kept| kept.failed.is_none()) {
             return None;
@@ -322,7 +323,7 @@ impl<F: Fold> Keeping<'_, F> {
         self.kept.values_mut().find_map(|kept| kept.failed.take())
     }
 
-    /// Says it once when nothing can be folded, and once when something can be again.
+    /// Logs once when nothing can be folded, and once when folding is possible again.
     fn say(&mut self, pointer: &Pointer, is_due: bool) {
         let family = F::FAMILY.name();
         meter::rebuild_due(family, is_due);

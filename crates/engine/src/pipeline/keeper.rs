@@ -1,8 +1,9 @@
-//! Keeps one generation of a family: joins its group, answers where each partition starts, runs the pipelines.
+//! Runs one generation of a family: joins its consumer group, determines where each partition starts, runs the
+//! pipelines.
 //!
-//! A membership lives until something ends it: the shutdown, a lost connection, or a pipeline that must start
-//! over. Then every pipeline of it is drained, and the keeper joins again after a pause. Nothing is carried over,
-//! so there is one way to begin: from the store's checkpoint.
+//! A membership lasts until the shutdown, a lost connection, or a pipeline that must start over. Then all its pipelines
+//! are drained, and the keeper joins again after a pause. Nothing is carried over, so there is one way to begin: from
+//! the store's checkpoint.
 
 use super::task::{self, Tasks};
 use super::{Exit, Pipeline, Shared, patiently};
@@ -20,15 +21,15 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How long pipelines are waited for beyond the time that they may drain.
+/// How much longer than their drain time pipelines are waited for.
 const CUT_OFF_MS: u64 = 500;
 
-/// The consumer group of a generation. On a cluster the prefix of the topics stands in front of it.
+/// The consumer group of a generation. On a cluster it is prefixed with the prefix of the topics.
 pub fn group(generation: Generation) -> String {
     format!("views.{}.g{}", generation.family.name(), generation.number)
 }
 
-/// Where a new owner of the partition starts, checked against the log.
+/// Where a new owner of the partition starts, validated against the log.
 pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Option<i64>) -> Result<Checkpoint, Error> {
     const OPERATION: &str = "take over a partition";
     let (topic, name) = (shared.topic(), &shared.topic_name);
@@ -46,15 +47,15 @@ pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Opti
         // The group's offset is written after the checkpoint, so it can only be ahead if the store lost a write.
         meter::store_forgot(F::FAMILY.name());
         tracing::error!(topic = %name, partition, checkpoint = checkpoint.next, committed,
-            "the store has forgotten acknowledged writes; folding on from its checkpoint, rows may be wrong");
+            "the store has lost acknowledged writes; folding continues from its checkpoint, rows may be wrong");
     }
     patiently(&shared.config, || check(shared.log.as_ref(), topic, partition, &checkpoint)).await?;
     Ok(checkpoint)
 }
 
-/// Whether a checkpoint stands in the log that is there; Fatal where it does not.
+/// Validates that a checkpoint belongs to this log; Fatal if it does not.
 pub async fn check(log: &dyn Log, topic: Topic, partition: u32, checkpoint: &Checkpoint) -> Result<(), Error> {
-    const OPERATION: &str = "hold a checkpoint against the log";
+    const OPERATION: &str = "compare a checkpoint with the log";
     let name = topic.name();
     let extent = log.extent(topic, partition).await?;
     if checkpoint.next < extent.start {
@@ -81,7 +82,7 @@ pub async fn check(log: &dyn Log, topic: Topic, partition: u32, checkpoint: &Che
     Ok(())
 }
 
-/// Keeps the views of a generation until `shutdown`; answers an error only of kind Fatal.
+/// Folds the views of a generation until `shutdown`; every error that it returns is Fatal.
 pub async fn keep<F: Fold>(shared: Arc<Shared<F>>, tasks: Tasks, shutdown: CancellationToken) -> Result<(), Error> {
     let tasks = Arc::new(tasks);
     let mut restarts = Restarts::default();
@@ -92,7 +93,7 @@ pub async fn keep<F: Fold>(shared: Arc<Shared<F>>, tasks: Tasks, shutdown: Cance
             Ok(()) => {}
             Err(error) if error.kind == Kind::Fatal => return Err(error),
             Err(error) => {
-                // A membership that lasted has outlived the trouble before it.
+                // A membership that lasted this long has left earlier errors behind.
                 if joined.elapsed() > Duration::from_millis(shared.config.retry_ms_max) {
                     pause_ms = 100;
                 }
@@ -145,12 +146,16 @@ async fn member<F: Fold>(
         }
     };
     leaving.cancel();
-    // A pipeline that waits for a dependency in the middle of a flush does not hear of it: it is cut off, as by a
-    // crash, which loses nothing.
+    // A pipeline that waits for a dependency in the middle of a flush does not see the cancellation. It is aborted, as
+    // by a crash, which loses nothing.
     let longest = Duration::from_millis(shared.config.drain_ms_max.saturating_add(CUT_OFF_MS));
     let drained = timeout(longest, async { while pipelines.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        tracing::warn!(family = F::FAMILY.name(), open = pipelines.len(), "cut pipelines off while they waited");
+        tracing::warn!(
+            family = F::FAMILY.name(),
+            open = pipelines.len(),
+            "aborted pipelines that did not drain in time"
+        );
         pipelines.shutdown().await;
     }
     membership.leave().await;
@@ -176,8 +181,8 @@ async fn own<F: Fold>(shared: Arc<Shared<F>>, assigned: Assigned, leaving: Cance
 struct Restarts(HashMap<u32, i64>);
 
 impl Restarts {
-    /// An error where the membership must end. A second restart at one checkpoint is Fatal: the rows are ahead of
-    /// every checkpoint that there is, which no healthy store shows.
+    /// Returns an error if the membership must end. A second restart at one checkpoint is Fatal: the rows are ahead of
+    /// every checkpoint in the store, which no healthy store shows.
     fn judge(
         &mut self,
         family: &'static str,
@@ -186,7 +191,7 @@ impl Restarts {
         const OPERATION: &str = "fold a partition";
         let (partition, exit) = exit.map_err(|panic| Error::fatal(OPERATION, panic))?;
         let exit = exit.map_err(|error| match error.kind {
-            // What is refused now is refused at every replay: waiting for it would stop the partition silently.
+            // A rejected operation is rejected again at every replay: waiting for it would stop the partition silently.
             Kind::Reject => Error::fatal(OPERATION, format!("{family} partition {partition}: {error}")),
             _ => error,
         });
@@ -195,7 +200,7 @@ impl Restarts {
             Exit::Restart(at) if self.0.insert(partition, at) == Some(at) => {
                 let detail = format!(
                     "rows of {family} partition {partition} are ahead of the checkpoint {at}, twice: the store has \
-                     lost a checkpoint. Build its rows anew with `foretell rebuild {family}`"
+                     lost a checkpoint. Rebuild its rows with `foretell rebuild {family}`"
                 );
                 Err(Error::fatal(OPERATION, detail))
             }

@@ -1,9 +1,9 @@
-//! Says which partitioner a producer uses when its records are in the wrong partitions.
+//! Identifies the partitioner of a producer whose records are in the wrong partitions.
 //!
-//! A producer with another partitioner than murmur2 loses most records to the dead letters, and a code in a topic that
-//! nobody reads yet is no help. So a warning names the partitioner, the clients that have it by default and the
-//! setting, and `/readyz?verbose` says the same for as long as such records keep coming. Which partitioner it is follows
-//! from the [evidence](Evidence) of all partitions of a family that this process folds.
+//! A producer with another partitioner than murmur2 loses most of its records to the dead letters, and no one may read
+//! that topic yet. So a warning names the partitioner, the clients that use it by default and the setting to change,
+//! and `/readyz?verbose` repeats it for as long as such records arrive. The partitioner is inferred from the
+//! [evidence](Evidence) of all partitions of a family that this process folds.
 
 use foretell_domain::address::Family;
 use foretell_events::key;
@@ -15,14 +15,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long the first warning waits for evidence, and the shortest time between two of them.
+/// How long the first warning waits for evidence, and the shortest time between two different warnings.
 const EVIDENCE_AWAITED: Duration = Duration::from_secs(1);
-/// Between two warnings that say the same, while such records keep coming.
+/// Time between two equal warnings, while such records keep arriving.
 const REPEATED_EVERY: Duration = Duration::from_secs(60);
-/// How long after the last such record all of them are forgotten, and the notice with them.
+/// All such records, and the notice, are forgotten this long after the last one.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// What was seen of each family in this process, and said of it.
+/// The records in wrong partitions that this process has seen, by family, and the last warning about them.
 #[derive(Debug, Default)]
 pub struct Misplaced(Mutex<BTreeMap<Family, Seen>>);
 
@@ -34,7 +34,7 @@ struct Seen {
     records: u64,
     first: Instant,
     latest: Instant,
-    /// Where the latest one is, and the partition that it belongs to.
+    /// Position of the latest one, and the partition that it belongs to.
     partition: u32,
     offset: i64,
     belongs_to: u32,
@@ -42,7 +42,7 @@ struct Seen {
 }
 
 impl Misplaced {
-    /// Counts a record that is rejected with `WRONG_PARTITION` alone; answers when [`say`](Self::say) is to be called.
+    /// Counts a record that was rejected only with `WRONG_PARTITION`; returns when [`say`](Self::say) should be called.
     pub(crate) fn count(&self, family: Family, topic: &str, partitions: u32, record: &Record, now: Instant) -> Instant {
         let mut families = self.lock();
         families.retain(|_, seen| !seen.is_forgotten(now));
@@ -51,7 +51,7 @@ impl Misplaced {
         seen.due()
     }
 
-    /// Warns, unless another partition's pipeline has done so.
+    /// Logs a warning, unless the pipeline of another partition has done so.
     pub(crate) fn say(&self, family: Family, now: Instant) {
         let mut families = self.lock();
         let Some(seen) = families.get_mut(&family).filter(|seen| seen.due() <= now) else { return };
@@ -104,7 +104,7 @@ impl Seen {
         self.evidence.diagnosis(self.partitions)
     }
 
-    /// When the next warning is due: at once when the partitioner becomes known, else after a time.
+    /// When the next warning is due: at once when the partitioner becomes known, otherwise after a pause.
     fn due(&self) -> Instant {
         let known = Some(self.diagnosis()).filter(|diagnosis| *diagnosis != Diagnosis::Open);
         match self.said {
@@ -157,7 +157,7 @@ mod tests {
     const PARTITIONS: u32 = 8;
     const TOPIC: &str = "foretell.logins";
 
-    /// Records of so many users, where `place` says, without those that it puts right.
+    /// Records of `users` users in the partitions that `place` chooses, without those that it places correctly.
     fn records(users: u32, place: impl Fn(u32, &[u8]) -> u32) -> Vec<Record> {
         let record = |user: u32| {
             let key = key::of("default", &format!("user-{user}"));
@@ -174,7 +174,7 @@ mod tests {
         records(users, |_, key| Partitioner::Crc32.partition(key, PARTITIONS))
     }
 
-    /// Counts a record, and answers when a warning is due.
+    /// Counts a record; returns when a warning is due.
     fn count(misplaced: &Misplaced, record: &Record, now: Instant) -> Instant {
         misplaced.count(Family::Logins, TOPIC, PARTITIONS, record, now)
     }

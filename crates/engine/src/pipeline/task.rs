@@ -1,5 +1,5 @@
-//! What else the owner of a partition does while it owns it: planning reminders today, and any other work that must run
-//! once per partition and end with its owner.
+//! Further work of a partition's owner while it owns the partition: planning reminders today, and any other work that
+//! must run once per partition and end with its owner.
 
 use async_trait::async_trait;
 use foretell_ports::Error;
@@ -17,10 +17,10 @@ pub trait PartitionTask: Send + Sync + 'static {
     async fn run(&self, partition: u32) -> Result<Infallible, Error>;
 }
 
-/// The tasks of an owner; none where it only folds.
+/// The tasks of an owner; empty if it only folds.
 pub type Tasks = Vec<Arc<dyn PartitionTask>>;
 
-/// Runs all tasks next to each other; the first failure ends the others.
+/// Runs all tasks concurrently; the first failure ends the others.
 pub(super) async fn run(tasks: &Tasks, partition: u32) -> Result<Infallible, Error> {
     let mut running: FuturesUnordered<_> = tasks.iter().map(|task| task.run(partition)).collect();
     match running.next().await {

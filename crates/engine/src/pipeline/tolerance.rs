@@ -1,18 +1,19 @@
-//! How many rejections are still the fault of records, and from when on they are the fault of something else.
+//! Bounds how many rejections count as faulty records, before a partition stops because something else is wrong.
 //!
-//! A bad record is a dead letter. A topic of nothing but bad records is a producer that was broken, or a version that
-//! does not understand them: to go on would only move the topic into the dead letters. So a partition stops where too
-//! many of its records in a row are rejected, or too large a share of the family's latest ones, until an operator decides.
+//! A bad record becomes a dead letter. If a topic contains nothing but bad records, its producer is broken, or this
+//! version does not understand them: continuing would only move the topic into the dead letters. So a partition stops
+//! when too many of its records in a row are rejected, or too large a share of the family's latest ones, until an
+//! operator decides.
 //!
-//! A producer that is wrong is wrong in every partition, so [`Shares`] are counted over all partitions of a family that
-//! a process folds. Rejections of one code have one cause, and few of them are enough to see it.
+//! A faulty producer affects every partition, so [`Shares`] are counted over all partitions of a family that a process
+//! folds. Rejections with one code have one cause, and few of them are enough to detect it.
 
 use super::Config;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The shares of rejected records among the latest ones of a family; partitions have clones of it.
+/// The shares of rejected records among the latest ones of a family; each partition has a clone.
 #[derive(Debug, Clone, Default)]
 pub struct Shares(Arc<Mutex<Counts>>);
 
@@ -24,7 +25,7 @@ struct Counts {
     coded: Window,
 }
 
-/// The latest records, and those of them that were rejected; all is halved when there are as many as a window has.
+/// The latest records, and how many of them were rejected; both numbers are halved when the window is full.
 #[derive(Debug, Default)]
 struct Window {
     records: u32,
@@ -34,20 +35,20 @@ struct Window {
 /// Why a record is one rejection too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Excess {
-    /// So many records of the partition were rejected one after the other.
+    /// This many records of the partition were rejected in a row.
     Run(u32),
-    /// So many of the family's latest records were rejected.
+    /// Too large a share of the family's latest records was rejected.
     Share { rejected: u32, records: u32 },
     /// The same, by one code.
     Code { code: &'static str, rejected: u32, records: u32 },
 }
 
-/// What was rejected of late, as one partition counts it.
+/// Recent rejections, as one partition counts them.
 #[derive(Debug, Default)]
 pub(crate) struct Tolerance {
     /// Rejected records since the last good one.
     run: u32,
-    /// Good records that the shares do not have yet: they are counted together, because partitions wait for each other.
+    /// Good records that are not in the shares yet: they are added in groups, because partitions wait for each other.
     good: u32,
     shares: Shares,
 }
@@ -71,7 +72,7 @@ impl Tolerance {
         }
     }
 
-    /// Counts a record that is rejected, by the code of its first fault, unless that would be one too many.
+    /// Counts a rejected record, by the code of its first fault; an error if it is one too many.
     pub(crate) fn reject(&mut self, code: &'static str, config: &Config) -> Result<(), Excess> {
         let mut counts = self.shares.lock();
         counts.fold(std::mem::take(&mut self.good), config);
@@ -113,7 +114,7 @@ impl Counts {
 }
 
 impl Window {
-    /// Whether one more rejected record would be too large a share. Of few records nothing can be said.
+    /// Whether one more rejected record would be too large a share. Too few records allow no conclusion.
     fn is_exceeded(&self, rejected: u32, percent_max: u32, window: u32) -> bool {
         let share = u64::from(rejected + 1) * 100;
         let records = u64::from(self.records + 1);
@@ -126,7 +127,7 @@ impl Window {
     }
 
     fn count(&mut self, mut records: u32, window: u32) {
-        // A window of less than two records could not be halved.
+        // A window of fewer than two records cannot be halved.
         let window = window.max(2);
         while records > 0 {
             let counted = records.min(window - self.records);
@@ -159,8 +160,8 @@ mod tests {
     use super::*;
     use foretell_events::codec::{INVALID_VALUE, MISSING_FIELD, WRONG_PARTITION};
 
-    /// How many records of a history are taken before one is refused, and why; `.` is a good one, and a letter is the
-    /// code of a bad one. The record after is in the next of so many partitions.
+    /// How many records of a history are accepted before one stops the partition, and why; `.` is a good record, and a
+    /// letter is the code of a bad one. Consecutive records are in consecutive ones of `partitions` partitions.
     fn taken(config: &Config, partitions: usize, history: impl Iterator<Item = char>) -> Option<(usize, Excess)> {
         let shares = Shares::default();
         let mut tolerances: Vec<_> = (0..partitions).map(|_| Tolerance::of(shares.clone())).collect();

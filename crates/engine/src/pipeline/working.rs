@@ -1,19 +1,19 @@
 //! The decoded rows of one partition, and the rule that makes effects exactly once.
 //!
 //! A flush is not atomic in Cassandra: an owner row may reach the store while an aggregate row does not. So a row
-//! carries the offset of the last record folded into it, and a record is folded into a row only from above. That
-//! alone would lose contributions: when a record is read again, its owner has it already, and deciding anew from
-//! a later state would decide otherwise. The owner row therefore also carries the **pending list**: the outcomes
-//! of its records behind the last checkpoint that is known to be durable. A record read again takes its outcome
-//! from there, and each aggregate takes the contributions if it stands below.
+//! carries the offset of the last record folded into it, and a record is folded only into a row with a lower offset.
+//! That alone would lose contributions: when a record is read again, its owner already contains it, and a new decision
+//! from a later state could differ. The owner row therefore also carries the **pending list**: the outcomes of its
+//! records after the last checkpoint that is known to be durable. A record that is read again takes its outcome from
+//! the list, and each aggregate row applies the contributions if its offset is lower.
 //!
-//! If the owner is past a record and the list does not have it, then somebody trimmed it, which they do only
-//! after their checkpoint was durable: there is a later checkpoint in the store, and the pipeline
-//! [restarts](Step::Restart) from there. Late writers lose because their positions are lower, and positions are
-//! write timestamps. The simulation in `tests/simulation` breaks each of these rules in turn.
+//! If the owner is past a record that is not in the list, another process has trimmed the list, which happens only
+//! after that process's checkpoint was durable. The store then has a later checkpoint, and the pipeline
+//! [restarts](Step::Restart) from there. Late writers lose because their positions are lower, and positions are write
+//! timestamps. The simulation in `tests/simulation` breaks each of these rules in turn.
 //!
-//! With the pending list a row carries which of its records of the last second were skipped, and why. That decides
-//! nothing here: it is what a request that waits for its events is answered with, whichever process took it.
+//! Next to the pending list, a row carries which of its records of the last second were skipped, and why. Folding does
+//! not depend on it: requests that wait for their events are answered from it, in any process.
 
 use super::Shared;
 use super::crowded::Crowded;
@@ -30,22 +30,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Whether folding can go on.
+/// Whether folding can continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// It can.
     Done,
     /// The partition starts over from the store's checkpoint.
     Restart,
-    /// The partition stands still until somebody decides.
+    /// The partition stops until an operator decides.
     Stop,
 }
 
-/// How long a row carries the outcome of a record after its checkpoint was durable: whoever waits for the record looks
-/// at the checkpoint every few milliseconds, and reads the row then.
+/// How long a row carries the outcome of a record after its checkpoint was durable. A request that waits for the record
+/// reads the checkpoint every few milliseconds, and then the row.
 const LATEST_FOR: Duration = Duration::from_secs(1);
-/// Outcomes of latest records that a row carries; the oldest is dropped first. Twice what a request may hold of one
-/// subject.
+/// Outcomes of latest records that a row carries; the oldest is dropped first. Twice the number of events of one
+/// subject that a request may contain.
 const LATEST_MAX: usize = 128;
 
 struct Owner<F: Fold> {
@@ -61,7 +61,7 @@ struct Shares {
     dirty: bool,
 }
 
-/// Rows in use and, one turn behind, rows used before: what is not used for a turn is let go.
+/// Rows used in this turn and rows last used in the turn before; a row that is not used for a whole turn is dropped.
 struct Cache<R> {
     hot: HashMap<RowKey, R>,
     cold: HashMap<RowKey, R>,
@@ -72,9 +72,9 @@ impl<R> Cache<R> {
         Self { hot: HashMap::new(), cold: HashMap::new() }
     }
 
-    /// The row, if it is here.
+    /// The row, if it is cached.
     fn get(&mut self, key: &RowKey) -> Option<&mut R> {
-        // Most are hot, and to look twice at one place costs less than at two.
+        // Most rows are hot, and looking twice into one map costs less than looking into two.
         if !self.hot.contains_key(key)
             && let Some((key, row)) = self.cold.remove_entry(key)
         {
@@ -85,7 +85,7 @@ impl<R> Cache<R> {
 
     fn turn(&mut self, rows_max: usize) {
         if self.hot.len() > rows_max / 2 {
-            // The memory of the emptied one is kept: it would be needed again.
+            // Keep the memory of the emptied map: it would be needed again.
             self.cold.clear();
             std::mem::swap(&mut self.hot, &mut self.cold);
         }
@@ -104,18 +104,18 @@ pub struct Working<F: Fold> {
     latest_from: i64,
     owners: Cache<Owner<F>>,
     aggregates: Cache<Shares>,
-    /// What was decided and is not yet in the aggregates, by offset.
+    /// Contributions that are not yet applied to the aggregates, by offset.
     decided: Vec<(i64, RowKey, Delta)>,
     /// Records since the last flush that were applied.
     applied: u64,
     /// Records since the last flush that were skipped, by reason.
     skipped: BTreeMap<Skip, u64>,
-    /// Tenants whose events found no room.
+    /// Tenants whose events found no capacity in a row.
     crowded: Crowded,
 }
 
 impl<F: Fold> Working<F> {
-    /// No rows yet.
+    /// A partition without rows.
     pub fn new(shared: Arc<Shared<F>>, partition: u32, durable: i64) -> Self {
         Self {
             shared,
@@ -143,7 +143,7 @@ impl<F: Fold> Working<F> {
         missing.into_iter().cloned().collect()
     }
 
-    /// Takes read owner rows in, in the order of `keys`.
+    /// Adds owner rows that were read, in the order of `keys`.
     pub fn load_owners(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
         for (key, partials) in keys.into_iter().zip(read) {
             let row = match self.own(&partials) {
@@ -155,7 +155,7 @@ impl<F: Fold> Working<F> {
         Ok(())
     }
 
-    /// Whether an owner has as many records open as its row may carry.
+    /// Whether an owner has as many open records as its row may carry.
     pub fn is_full(&mut self, owner: &RowKey) -> bool {
         let (durable, most) = (self.durable, self.shared.config.owner_records_max);
         self.owners.get(owner).is_some_and(|owner| {
@@ -167,7 +167,7 @@ impl<F: Fold> Working<F> {
         })
     }
 
-    /// Folds an event into its owner, or finds what was decided about it before.
+    /// Folds an event into its owner, or finds the earlier outcome of the same record.
     pub fn fold(&mut self, owner: &RowKey, event: &Event, place: Place) -> Step {
         let fold = &self.shared.fold;
         let owner = self.owners.get(owner).expect("invariant: owners are loaded before their events are folded");
@@ -216,7 +216,7 @@ impl<F: Fold> Working<F> {
         missing.into_iter().cloned().collect()
     }
 
-    /// Takes read aggregate rows in, in the order of `keys`.
+    /// Adds aggregate rows that were read, in the order of `keys`.
     pub fn load_aggregates(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
         for (key, partials) in keys.into_iter().zip(read) {
             let row = match self.own(&partials) {
@@ -231,7 +231,7 @@ impl<F: Fold> Working<F> {
         Ok(())
     }
 
-    /// Takes what was decided into the aggregate rows that stand below it. Fatal where a change is not one of its row.
+    /// Applies contributions to the aggregate rows whose offset is lower. Fatal if a contribution does not fit its row.
     pub fn contribute(&mut self) -> Result<(), Error> {
         for (offset, key, delta) in std::mem::take(&mut self.decided) {
             let row = self.aggregates.get(&key).expect("invariant: aggregates are loaded before they are changed");
@@ -244,8 +244,8 @@ impl<F: Fold> Working<F> {
         Ok(())
     }
 
-    /// The rows to write, in order of their addresses. Each is told once: the flush is repeated until it is
-    /// acknowledged, or these rows end with their pipeline.
+    /// The rows to write, in the order of their addresses. Each is returned once: the flush is repeated until it is
+    /// acknowledged, or the rows are dropped with their pipeline.
     pub fn take_dirty(&mut self) -> Vec<RowWrite> {
         let (durable, latest_from) = (self.durable, self.latest_from);
         let (mut rows, mut scratch) = (Vec::new(), Scratch::default());
@@ -267,7 +267,7 @@ impl<F: Fold> Working<F> {
         rows
     }
 
-    /// All rows taken and the checkpoint are acknowledged.
+    /// Records that the rows and the checkpoint of the last flush are durable.
     pub fn flushed(&mut self, durable: i64) {
         self.durable = durable;
         let now = Instant::now();

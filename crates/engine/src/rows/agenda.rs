@@ -1,14 +1,14 @@
 //! The clients of a tenant who have visits in a window of time, and their rows.
 //!
 //! ```text
-//!   hours of the window × source partitions ─► Store::scan behind `tenant:` ─► client ids, by source partition
+//!   hours of the window × source partitions ─► Store::scan after `tenant:` ─► client ids, by source partition
 //!   client ids, a batch at a time            ─► Store::read of that partition ─► client rows
 //! ```
 //!
-//! A bucket of the agenda holds one hour of one source partition, of all tenants, in the order of `tenant:client`. So
-//! a scan begins behind `tenant:` and ends at the first row that does not begin so: other tenants cost one page a
-//! bucket at most. What is left is one scan for each hour and partition, whether anything is in it or not, which is
-//! why windows are bounded by whoever asks.
+//! A bucket of the agenda contains one hour of one source partition, of all tenants, in the order of `tenant:client`.
+//! So a scan begins after `tenant:` and ends at the first row with another prefix: other tenants cost at most one page
+//! per bucket. The remaining cost is one scan for each hour and partition, empty or not, which is why callers bound
+//! their windows.
 
 use super::{Rows, decode, partition};
 use foretell_domain::address::{Bucket, Family, Generation, View};
@@ -20,34 +20,34 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Buckets that are scanned at once for one answer.
+/// Buckets that are scanned concurrently for one answer.
 const SCANS_AT_ONCE: usize = 32;
-/// Rows of a page of a scan.
+/// Rows per page of a scan.
 const PAGE_ROWS: usize = 200;
-/// Client rows that are read together, of one source partition.
+/// Client rows that are read together, from one source partition.
 const BATCH_ROWS: usize = 100;
-/// Batches that are read at once for one answer.
+/// Batches that are read concurrently for one answer.
 const BATCHES_AT_ONCE: usize = 4;
 
 /// Clients who have open visits that start in a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scheduled {
-    /// Whose rows say so.
+    /// The generation of the rows that were scanned.
     generation: Generation,
     /// By source partition: only that one writes a client's row.
     clients: BTreeMap<u32, BTreeSet<String>>,
 }
 
-/// What the agenda says of a window.
+/// The result of looking up a window in the agenda.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Looked {
-    /// Whom to read.
+    /// The clients to read.
     Scheduled(Scheduled),
-    /// There are more visits than were to be looked at.
+    /// The window has more visits than the limit.
     TooMany,
 }
 
-/// One bucket that holds visits of a tenant.
+/// One bucket that contains visits of a tenant.
 struct Found {
     source: u32,
     visits: usize,
@@ -79,7 +79,7 @@ impl Rows {
         Ok(Looked::Scheduled(Scheduled { generation, clients }))
     }
 
-    /// The rows of some clients of a tenant, in no order; only those that exist.
+    /// The rows of some clients of a tenant, unordered; only those that exist.
     pub async fn clients_of(&self, tenant: &str, ids: BTreeSet<String>) -> Result<Vec<(String, Client)>, Error> {
         let pointer = self.pointers.get(Family::Appointments).await?;
         let mut clients = BTreeMap::<u32, BTreeSet<String>>::new();
@@ -90,7 +90,7 @@ impl Rows {
         self.clients(tenant, Scheduled { generation, clients }).try_concat().await
     }
 
-    /// The rows of scheduled clients, a batch at a time, in no order; of a batch only those that are there.
+    /// The rows of scheduled clients, a batch at a time, unordered; a batch contains only those that exist.
     pub fn clients<'a>(
         &'a self,
         tenant: &'a str,
@@ -110,7 +110,7 @@ impl Rows {
         stream::iter(reads).buffer_unordered(BATCHES_AT_ONCE).boxed()
     }
 
-    /// What a bucket holds of the keys that begin with `prefix`.
+    /// The rows of a bucket whose keys begin with `prefix`.
     async fn bucket(&self, generation: Generation, at_ms: i64, source: u32, prefix: &str) -> Result<Found, Error> {
         let bucket = Bucket::starts(at_ms, source).pack();
         let mut found = Found { source, visits: 0, clients: Vec::new() };

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// A state whose merged rows are kept in memory.
 pub(super) trait Cached: Merge {
     fn into_merged(state: Arc<Self>) -> Merged;
-    /// None where it is another state.
+    /// None if it is another state.
     fn of(merged: Merged) -> Option<Arc<Self>>;
 }
 
@@ -38,26 +38,26 @@ macro_rules! cached {
 
 cached!(Feature, Lead);
 
-/// What a merged row was read from.
+/// The generation, era and key that a merged row was read from.
 pub(super) type CacheKey = (Generation, u64, RowKey);
 
-/// A merged row, and when it was asked for.
+/// A merged row, and when its read began.
 #[derive(Debug, Clone)]
 struct Remembered {
     merged: Merged,
     asked_at: Instant,
 }
 
-/// Merged rows, for as long as they are fresh. One that is not is replaced where it stands, because to expire it and
-/// insert it again would cost more than the read. Hashed quickly, with a seed of the process: the upkeep of the cache
-/// hashes keys as well.
+/// Merged rows, while they are fresh. A stale row is replaced in place, because expiring and inserting it again would
+/// cost more than the read. Keys are hashed quickly, with a seed of the process, because the maintenance of the cache
+/// hashes them as well.
 pub(super) struct Cache {
     rows: moka::sync::Cache<CacheKey, Remembered, hashbrown::DefaultHashBuilder>,
     stale_max: Duration,
 }
 
 impl Cache {
-    /// How long a row that nobody asks for stays in memory.
+    /// How long a row that is not used stays in memory.
     const KEPT: Duration = Duration::from_secs(60);
 
     pub(super) fn new(entries_max: u64, stale_max: Duration) -> Self {

@@ -1,7 +1,7 @@
-//! The outcomes of records, as the rows of their owners say: for requests that wait for their events.
+//! The outcomes of records, from the rows of their owners: for requests that wait for their events.
 //!
-//! An owner row carries the outcomes of its latest records (see [`Carried`](foretell_domain::view::cell::Carried)), written in
-//! the same cell as the state that they led to. So it makes no difference in which process the record was folded.
+//! An owner row carries the outcomes of its latest records (see [`Carried`](foretell_domain::view::cell::Carried)),
+//! written in the same cell as the state that they led to. So it makes no difference which process folded the record.
 
 use super::{Rows, corrupt};
 use foretell_domain::address::{Family, RowKey};
@@ -20,21 +20,23 @@ use utoipa::ToSchema;
 pub enum RecordOutcome {
     /// It changed rows.
     Applied,
-    /// It changed nothing, and need not be sent again: a repetition, a restatement of what holds, overruled by a later
-    /// event, or older than the erasure of its subject.
+    /// It changed nothing, and need not be sent again: a repetition, a restatement of the current state, overruled by a
+    /// later event, or older than the erasure of its subject.
     Skipped,
-    /// It changed nothing, because the client's row is full of visits that are nearer: send it again when there is room.
+    /// It changed nothing, because the client's row is full of visits that are nearer: send it again when the row has
+    /// capacity.
     NoRoom,
     /// It changed nothing, because the visit cannot have that outcome yet: send it again if the visit was moved.
     Impossible,
-    /// It could not be folded and is a dead letter, as where the clocks of two processes disagree about its time.
+    /// It could not be folded and is a dead letter, for example because the clocks of two processes disagree about its
+    /// time.
     Rejected,
-    /// It was folded, and its row has taken in so much since that the outcome is no longer held.
+    /// It was folded, but its row has folded too many records since then to carry the outcome still.
     Unknown,
 }
 
 impl RecordOutcome {
-    /// Of a record that was folded, and skipped for a reason or not.
+    /// The outcome of a record that was folded, and possibly skipped for a reason.
     const fn of(skipped: Option<Skip>) -> Self {
         match skipped {
             None => Self::Applied,
@@ -45,14 +47,14 @@ impl RecordOutcome {
     }
 }
 
-/// A record that is folded: where it stands, and its key, `tenant:subject`.
+/// A record that is folded: its position, and its key, `tenant:subject`.
 pub type Folded<'a> = (Position, &'a str);
 
 impl Rows {
     /// The outcomes of records that the serving views contain, in their order.
     ///
     /// # Errors
-    /// What the store answers; the records are folded all the same.
+    /// Those of the store; the records are folded all the same.
     pub async fn record_outcomes(&self, records: &[Folded<'_>]) -> Result<Vec<RecordOutcome>, Error> {
         let mut owners: BTreeMap<(Family, u32), BTreeSet<RowKey>> = BTreeMap::new();
         for (position, key) in records {
@@ -80,7 +82,7 @@ impl Rows {
     }
 }
 
-/// An owner row, as far as it holds outcomes of records.
+/// An owner row, reduced to the outcomes of records.
 struct Carried {
     position: i64,
     latest: Vec<(i64, Option<Skip>)>,
@@ -92,7 +94,7 @@ impl Carried {
         Ok(Self { position: cell.position, latest: cell::latest(cell.carried).map_err(corrupt)? })
     }
 
-    /// The outcome of a record that is folded: a row whose position is below it never saw it.
+    /// The outcome of a record that is folded: a row whose position is below it has never received it.
     fn outcome(&self, offset: i64) -> RecordOutcome {
         match self.latest.binary_search_by_key(&offset, |(at, _)| *at) {
             Ok(at) => RecordOutcome::of(self.latest[at].1),

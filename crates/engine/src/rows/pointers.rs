@@ -9,8 +9,8 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The serving pointers of all families, each read again when it is older than its bound. Those alone whose rows
-/// were folded by the rules that this process has: it could misread others.
+/// The serving pointers of all families, each read again when it is older than its bound. Only pointers to rows that
+/// were folded with this process's fingerprint: it could misread others.
 pub struct Pointers {
     store: Arc<dyn Store>,
     fingerprint: String,
@@ -24,7 +24,8 @@ impl Pointers {
         Self { store, fingerprint, stale_max: Duration::from_millis(stale_ms_max), known: RwLock::default() }
     }
 
-    /// The pointer of a family. Retry while none was ever set, and while another fold serves: until a rebuild.
+    /// The pointer of a family. Retry if none was ever written, or if rows of another fingerprint serve: until a
+    /// rebuild.
     pub async fn get(&self, family: Family) -> Result<Arc<Pointer>, Error> {
         if let Some(pointer) = self.fresh(family) {
             return Ok(pointer);

@@ -1,17 +1,17 @@
 //! The HTTP API: facts in, scores and views out.
 //!
 //! ```text
-//!   connection ─► trace, count ─► key, tenant ─► body ────► place ───► time ─► scope ─► handler ─► answer
-//!     a place                      401, 400, 403  408, 413   429, 503   503      403
+//!   connection ─► trace, count ─► key, tenant ─► body ────► slot ────► time ─► scope ─► handler ─► answer
+//!     a slot                       401, 400, 403  408, 413   429, 503   503      403
 //! ```
 //!
-//! The route table below is all there is; each route is listed under the scopes that open it. Handlers use the log
-//! only to append, and to look at decisions and reminders, and the store only through [`Rows`]. Health is outside of
-//! the limits, so that an overloaded process can still say so; metrics have a listener of their own ([`ops`]). Whatever
-//! fails is answered with a problem document, panics included.
+//! The route table below is complete; each route is listed under the scopes that permit it. Handlers use the log only
+//! to append, and to read decisions and reminders, and use the store only through [`Rows`]. Health is not subject to
+//! the limits, so that an overloaded process can still report it; metrics have a listener of their own ([`ops`]). Every
+//! failure is answered with a problem document, panics included.
 //!
-//! What is absent: quotas for a caller (a gateway's work), TLS (as well), and any write on the public port that is not
-//! an event.
+//! Not supported: quotas per caller and TLS, which are the job of a gateway, and any write on the public port that is
+//! not an event.
 
 pub mod admin;
 mod admission;
@@ -98,12 +98,12 @@ pub struct Scoring {
     pub no_show: no_show::Config,
     /// Digest of the settings: the version of their policy.
     pub no_show_version: String,
-    /// IANA zone of visits that are considered without one.
+    /// IANA zone of considered visits that do not state one.
     pub time_zone_default: String,
 }
 
 impl Scoring {
-    /// Scores by these settings; equal settings have equal versions.
+    /// Scoring with these settings; equal settings have equal versions.
     pub fn new(no_show: no_show::Config, time_zone_default: String) -> Self {
         let no_show_version = version(&no_show);
         Self { no_show, no_show_version, time_zone_default }
@@ -115,80 +115,79 @@ fn version(settings: &impl Serialize) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
 }
 
-/// Copies the embedded log and what belongs to it into a directory, and tells how many bytes it has copied, of how
-/// many. Blocks.
+/// Copies the embedded log and what belongs to it into a directory, and reports the bytes copied and the total. Blocks.
 pub type BackUp = dyn Fn(&Path, &mut dyn FnMut(u64, u64)) -> Result<Backup, foretell_ports::Error> + Send + Sync;
 
-/// What the API is made of.
+/// The components that the API uses.
 #[derive(Clone)]
 pub struct Parts {
     /// Where events are appended, and where the stream reads.
     pub log: Arc<dyn Log>,
     /// Where checkpoints are, for operators.
     pub store: Arc<dyn Store>,
-    /// The views; the same that `progress` was started with.
+    /// The views; the same instance that `progress` was started with.
     pub rows: Arc<Rows>,
-    /// How far they are.
+    /// How far the views are folded.
     pub progress: Arc<Progress>,
-    /// The present.
+    /// The current time.
     pub clock: Arc<dyn Clock>,
-    /// Who may ask; none: everybody.
+    /// The API keys; none: every caller may do everything.
     pub keys: Option<Keys>,
-    /// What is known of addresses.
+    /// Data files about addresses.
     pub enricher: Arc<Enricher>,
-    /// What tenants have decided.
+    /// The policies that tenants have published.
     pub policies: Policies,
     /// Scores visits.
     pub assessor: Arc<Assessor>,
     /// How visits are scored.
     pub scoring: Scoring,
-    /// Keeps the scores that are given.
+    /// Keeps decision records.
     pub decisions: Recorder,
-    /// How long they can be looked up.
+    /// How long decision records can be looked up.
     pub retention: Retention,
     /// Prefix of the names of topics, with its dot.
     pub topic_prefix: String,
-    /// What `/readyz?verbose` also says to operators, as that the store may lose acknowledged writes.
+    /// Notices that `/readyz?verbose` also shows to operators, for example that the store may lose acknowledged writes.
     pub notices: Vec<String>,
-    /// What it says of records in wrong partitions.
+    /// Records in wrong partitions, also shown by `/readyz?verbose`.
     pub misplaced: Arc<Misplaced>,
-    /// Holds the rows against the log, for operators.
+    /// Compares the rows with the log, for operators.
     pub verifier: Verifier,
-    /// Folds families anew, for operators.
+    /// Rebuilds families, for operators.
     pub rebuilder: Rebuilder,
-    /// Learns models, for operators.
+    /// Trains models, for operators.
     pub trainer: Arc<dyn admin::train::Trainer>,
-    /// Backs the log up, for operators; none where it is not embedded.
+    /// Backs the log up, for operators; none if it is not embedded.
     pub back_up: Option<Arc<BackUp>>,
-    /// Cancelled when the process drains: streams end, readiness ends.
+    /// Cancelled when the process drains: streams end, and it is no longer ready.
     pub shutdown: CancellationToken,
     /// Limits.
     pub config: Config,
 }
 
-/// What handlers share: the parts, and what is open at the moment.
+/// The state that handlers share: the components, and what is in progress.
 pub struct Api {
     parts: Parts,
-    /// Where events go in: over the parts' log, clock and data files.
+    /// Appends events, with the log, clock and data files of the components.
     ingest: Ingest,
     requests: Arc<Room<1>>,
-    /// Answers that need no key: documents.
+    /// Slots for answers that need no key: documents.
     documents: Arc<Room<1>>,
     bodies: Arc<Room<1>>,
     streams: Arc<Room<1>>,
     agendas: Aside,
-    /// Long batches, and scores by policies that take long.
+    /// For large batches, and for scores by policies that take long.
     long: Aside,
     refusals: Refusals,
-    /// There are no keys, and who can connect is on this machine, as the pages of a browser are.
+    /// There are no keys, and only programs on this machine can connect, which includes pages in its browsers.
     is_open_to_browsers: bool,
-    /// Look-ups of decisions that are on their way.
+    /// Look-ups of decisions in progress.
     lookups: Arc<Room<1>>,
-    /// Looks for decisions in the log.
+    /// Searches the log for decisions.
     looks: Aside,
-    /// One place to learn a model in: a history takes as much memory as all else.
+    /// Only one training at a time: a history takes as much memory as everything else together.
     lessons: Arc<Semaphore>,
-    /// One change of a policy at a time, and one of each tenant at most in line.
+    /// One change of a policy at a time; of each tenant, at most one waits for that.
     changes: Aside,
     tail: stream::tail::Shared,
     tickets: tickets::Tickets,
@@ -203,7 +202,7 @@ impl Deref for Api {
 }
 
 impl Api {
-    /// An API over these parts.
+    /// An API over these components.
     pub fn new(parts: Parts) -> Arc<Self> {
         let config = &parts.config;
         let ingest =
@@ -229,7 +228,7 @@ impl Api {
         })
     }
 
-    /// Tells operators of refused requests that were not told at once, until shutdown.
+    /// Logs refused requests that were not logged at once, until shutdown.
     pub async fn tell_refusals(self: Arc<Self>) {
         const LOOK: Duration = Duration::from_secs(5);
         while tokio::time::timeout(LOOK, self.shutdown.cancelled()).await.is_err() {
@@ -238,16 +237,16 @@ impl Api {
         self.refusals.tell_due();
     }
 
-    /// How far the partition of a subject is folded. To be asked before its rows are read.
+    /// How far the partition of a subject is folded. To be called before its rows are read.
     fn standing(&self, family: Family, tenant: &str, subject: &str) -> Standing {
         let partitions = self.log.partitions(family.topic());
         let key = foretell_events::key::of(tenant, subject);
         self.progress.view(family, foretell_events::key::partition(key.as_bytes(), partitions)).into()
     }
 
-    /// The client who has an appointment.
+    /// The client of an appointment.
     async fn client_of(&self, tenant: &str, appointment_id: &str) -> Result<String, Problem> {
-        // Not from memory: a client that has just booked may look the appointment up by its id.
+        // Not from the cache: a client that has just booked may look the appointment up by its id.
         let lookup: Lookup =
             self.rows.merged(&lookup::row_key(tenant, appointment_id)).await.map_err(answer::unreadable)?;
         lookup.client_id().map(str::to_owned).ok_or_else(answer::unknown_appointment)
@@ -258,7 +257,7 @@ impl Api {
     }
 }
 
-/// Every route that is documented, under the scopes that open it.
+/// Every documented route, under the scopes that permit it.
 fn routes() -> OpenApiRouter<Arc<Api>> {
     let appending = OpenApiRouter::new().routes(routes!(events::post, webhook::consent));
     let devices = OpenApiRouter::new().routes(routes!(users::trust, users::revoke));
@@ -295,12 +294,12 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(open_routes())
 }
 
-/// Routes that need no key: they say nothing about anybody.
+/// Routes that need no key: they reveal nothing about any user or client.
 fn open_routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready))
 }
 
-/// Health alone, for a process without the role of answering requests.
+/// Health only, for a process without the role `http`.
 pub fn health_router(api: &Arc<Api>) -> Router {
     let (routes, _) = open_routes().split_for_parts();
     finish(api, routes, "this process answers /livez and /readyz alone: it does not have the role http")
@@ -316,12 +315,12 @@ pub fn router(api: &Arc<Api>) -> Router {
     crate::http::zeros::routes(&document);
     let ui =
         utoipa_swagger_ui::SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", openapi::served().clone());
-    // People open the address that a log line names.
+    // People open the address from the log line.
     crate::http::zeros::route("/", "GET");
     finish(api, routes.merge(ui).route("/", get(|| async { Redirect::temporary("/docs") })), problem::SEE_DOCS)
 }
 
-/// The public API without keys, and what operators may see: for the instance's own socket alone.
+/// The public API without keys, and the routes for operators: only for the socket of the instance.
 pub fn admin_router(api: &Arc<Api>) -> Router {
     let trusted = Api::new(Parts { keys: None, ..api.parts.clone() });
     let (routes, _) = routes().split_for_parts();

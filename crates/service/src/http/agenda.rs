@@ -1,23 +1,24 @@
-//! The agenda: visits to come by risk, with what to do about each. The list that a front desk works from.
+//! The agenda: upcoming visits by risk, with the recommended action for each. The list that a reception works from.
 //!
 //! ```text
 //!   query, cursor ─► Asked ─► Rows::scheduled ─► Rows::clients, a batch at a time ─► each open visit, scored
-//!                              hours of the window                                      │ behind the cursor
+//!                              hours of the window                                      │ after the cursor
 //!                                                              the first `limit` places ◄┘
 //!   answer ◄─ next reminder, from the same plan as everywhere, for the visits of the page alone
 //! ```
 //!
-//! An order by risk is known only when everything is scored, so each page scores its whole window; what is kept of it
-//! is a page. Windows are bounded for that: in days, because every hour is looked at in every partition, and in visits
-//! ([`Config::agenda_visits_max`](super::Config::agenda_visits_max)). It takes long all the same, so it is done beside
-//! the workers, a few lists at a time, of which a tenant has a share: see [`super::aside`].
+//! The order by risk is known only when everything is scored, so each page scores its whole window and keeps only one
+//! page of the result. Windows are therefore limited: in days, because every hour is read in every partition, and in
+//! visits ([`Config::agenda_visits_max`](super::Config::agenda_visits_max)). It still takes long, so it runs on
+//! separate threads, a few lists at a time, of which a tenant has a share: see [`super::aside`].
 //!
-//! Pages of one list are scored at one instant, that of the first one, so while rows stand still no visit is lost or
-//! comes twice. When they move, a visit can pass the place where a page ended: each page then says `AGENDA_CHANGED`,
-//! because the cursor carries a digest of all places. Whoever needs a list that cannot change asks for one page.
+//! All pages of a list are scored as of one time, that of the first page, so no visit is lost or duplicated while the
+//! rows do not change. If they change, a visit can move across the end of a page. Each later page then contains the
+//! warning `AGENDA_CHANGED`, which is possible because the cursor contains a digest of all places. A caller that needs
+//! a list that cannot change requests it as one page.
 //!
-//! These scores are not kept among the decisions. A list is looked at many times a day, and says nothing about which
-//! of its lines somebody acted on; a score that is to be judged later is asked for one by one.
+//! These scores are not kept as decision records. A list is read many times a day, and does not show which of its
+//! visits were acted on. A score that is to be evaluated later has to be requested for its visit alone.
 
 mod asked;
 mod page;
@@ -47,109 +48,109 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// The visits of the window are not those of the first page any more, or their order is not.
+/// The visits of the window, or their order, have changed since the first page.
 const AGENDA_CHANGED: &str = "AGENDA_CHANGED";
-/// Clients of a page whose plans are read at once.
+/// Clients of a page whose plans are read concurrently.
 const PLANS_AT_ONCE: usize = 16;
 
-/// A visit to come, and what to do about it.
+/// An upcoming visit, and the recommended action.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct AgendaVisit {
     /// The appointment.
     pub appointment_id: String,
-    /// Whose it is.
+    /// Its client.
     pub client_id: String,
     /// `booked` or `confirmed`.
     pub status: Status,
     /// RFC 3339 in UTC.
     #[schema(format = DateTime)]
     pub starts_at: String,
-    /// The start on the clock of the visit.
+    /// The start in the visit's time zone, as local time.
     pub local_start: String,
     /// IANA zone of the visit.
     pub time_zone: String,
-    /// Where; null where nobody said.
+    /// Location; null if unknown.
     #[schema(required)]
     pub location_id: Option<String>,
-    /// What for; null where nobody said.
+    /// Service; null if unknown.
     #[schema(required)]
     pub service: Option<String>,
-    /// Days from booking to visit.
+    /// Days from the booking to the visit.
     pub lead_days: i32,
     /// Probability of a no-show, 0 to 1.
     pub score: f64,
-    /// How risky it is, compared with the tenant's own rate.
+    /// The risk, compared with the tenant's own rate.
     pub level: Level,
-    /// What to do about it.
+    /// The recommended action.
     pub recommended_action: Action,
-    /// Why: the three reasons that weigh most, the weightiest first, without the tenant's own rate.
+    /// Why: the three reasons with the greatest effect, the greatest first, without the tenant's own rate.
     pub reasons: Vec<Reason>,
-    /// The next reminder that is planned or deferred; null where none is.
+    /// The next reminder that is planned or deferred; null if there is none.
     #[schema(required)]
     pub next_reminder: Option<NextReminder>,
 }
 
-/// A reminder to come.
+/// An upcoming reminder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct NextReminder {
     /// `72h`, `24h`, `manual`.
     pub step: String,
-    /// When it is to be sent.
+    /// When it is due.
     #[schema(format = DateTime)]
     pub due_at: String,
     /// `planned`, or `deferred` to the end of quiet hours.
     pub status: plan::Status,
 }
 
-/// How many visits the whole list has, not only this page.
+/// Counts of the whole list, not only of this page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = AgendaTotals)]
 pub struct Totals {
-    /// All of them.
+    /// All visits.
     pub visits: usize,
-    /// Those that the client confirmed.
+    /// Visits that the client confirmed.
     pub confirmed: usize,
-    /// Those of level low.
+    /// Visits of level low.
     pub low: usize,
-    /// Those of level medium.
+    /// Visits of level medium.
     pub medium: usize,
-    /// Those of level high.
+    /// Visits of level high.
     pub high: usize,
 }
 
 /// A page of the agenda.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct AgendaAnswer {
-    /// Visits start from here on.
+    /// Earliest start, inclusive.
     #[schema(format = DateTime)]
     pub from: String,
-    /// And before here.
+    /// Latest start, exclusive.
     #[schema(format = DateTime)]
     pub to: String,
-    /// What comes first.
+    /// The order of the list.
     pub order: Order,
-    /// The page, in order.
+    /// The visits of the page, in order.
     pub visits: Vec<AgendaVisit>,
-    /// Of the whole list.
+    /// Counts of the whole list.
     pub totals: Totals,
     /// The `cursor` of the next page; null on the last one.
     #[schema(required)]
     pub next: Option<String>,
     /// How far each partition of appointments is folded.
     pub view: Vec<Standing>,
-    /// The instant by which all pages of the list are scored.
+    /// The time as of which all pages of the list are scored.
     #[schema(format = DateTime)]
     pub evaluated_at: String,
-    /// Stable codes; `AGENDA_CHANGED`: visits or their risks have changed since the first page, so that some may come
-    /// twice or not at all; begin again without a cursor where that matters.
+    /// Stable codes; `AGENDA_CHANGED`: visits or their risks have changed since the first page, so visits may be
+    /// duplicated or missing; if that matters, begin again without a cursor.
     pub warnings: Vec<&'static str>,
 }
 
-/// Visits to come by risk: open ones that start in a window, with what to do about each.
+/// Upcoming visits by risk: open ones that start in a window, with the recommended action for each.
 ///
-/// The window is at most 31 days, and holds at most `http.agenda_visits_max` visits (20,000), of all places. All pages
-/// of a list are scored by the instant of the first one; with a `cursor` the other parameters but `limit` may be left
-/// away, and must be the same where they are not.
+/// The window is at most 31 days and contains at most `http.agenda_visits_max` visits (20,000), over all locations. All
+/// pages of a list are scored as of the time of the first one. With a `cursor`, all parameters other than `limit` can
+/// be omitted; if they are sent, they must be unchanged.
 #[utoipa::path(
     get, path = "/v1/agenda", operation_id = "listAgenda", tag = "views",
     params(
@@ -173,7 +174,7 @@ pub(super) async fn list(
     let Query(query) = query.map_err(|rejection| Problem::new(Code::MalformedRequest, rejection.body_text()))?;
     let asked = Asked::read(&query, api.clock.now_ms())?;
     let (listing, tenant) = (api.clone(), caller.tenant.clone());
-    // Written there, too: a long list is half a megabyte.
+    // Serialized there, too: a long list is half a megabyte.
     let listed = async move { listed(&listing, &tenant, &asked).await.map(|answer| Json(answer).into_response()) };
     api.agendas.run(&caller.tenant, listed).await?
 }
@@ -201,7 +202,7 @@ async fn listed(api: &Api, tenant: &str, asked: &Asked) -> Result<AgendaAnswer, 
     })
 }
 
-/// Says of each visit which reminder comes next, from the client's rows of this moment.
+/// Adds to each visit its next reminder, from the client's current rows.
 async fn remind(api: &Api, tenant: &str, visits: &mut [AgendaVisit]) -> Result<(), Problem> {
     let clients: BTreeSet<String> = visits.iter().map(|visit| visit.client_id.clone()).collect();
     let reads = clients.into_iter().map(|client_id| async {

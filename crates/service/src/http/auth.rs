@@ -1,17 +1,18 @@
-//! Who asks: API keys, their tenants and their scopes.
+//! Authentication: API keys, their tenants and their scopes.
 //!
-//! Keys are random and long, so a plain SHA-256 of each is kept, and a file of them that leaks opens nothing. The digest
-//! of the key that was sent is looked up in a table hashed with a secret of the process, and compared with the one that
-//! is found in constant time: so a key costs the same among ten and ten thousand, and time tells nothing about them.
-//! Without keys everybody who can connect may do everything, which is why [`check_listen`] then insists on loopback.
+//! Keys are random and long, so a plain SHA-256 of each is stored, and a leaked file of them gives no access. The
+//! digest of the key that was sent is looked up in a table hashed with a secret of the process, and compared in
+//! constant time with the one that is found. A look-up therefore takes as long among ten keys as among ten thousand,
+//! and its duration reveals nothing about them. Without keys, every caller that can connect may do everything, which is
+//! why [`check_listen`] then insists on loopback.
 //!
-//! A ticket replaces its key at the stream, and only there ([`tickets`](super::tickets)).
+//! For the stream, and only there, a ticket can replace its key ([`tickets`](super::tickets)).
 //!
-//! Who sends a request is found out before its body is read ([`sender`], for every route that needs a key); what it
-//! may do when its route is known: each route stands in the route table under the scopes that open it, and its handler
-//! takes a [`Caller`]. A route without scopes, or without a sender, is answered 500, never let through. Where the scope
-//! depends on the request (the types of events, the kind of a policy or decision), the handler checks it with
-//! [`Caller::needs`].
+//! The sender of a request is determined before its body is read ([`sender`], for every route that needs a key). What
+//! it may do is determined once the route is known: each route is listed in the route table under the scopes that
+//! permit it, and its handler takes a [`Caller`]. A route without scopes, or without a sender, is answered 500, and the
+//! request is never let through. If the scope depends on the request (the types of events, the kind of a policy or
+//! decision), the handler checks it with [`Caller::needs`].
 
 mod scope;
 
@@ -38,23 +39,23 @@ use subtle::ConstantTimeEq;
 
 /// The header that names the tenant.
 pub const TENANT_HEADER: &str = "foretell-tenant";
-/// Most keys of a file.
+/// Maximum keys in a file.
 const KEYS_MAX: usize = 10_000;
 
-/// The scopes that open a route: any of them. What else depends on what is sent or found, the handler checks.
+/// The scopes that permit a route: any of them. If more depends on the request or the data, the handler checks it.
 pub(super) type Scopes = &'static [Scope];
 
-/// A key as it is kept.
+/// A key as it is stored.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
-    /// Who has it, for people.
+    /// The name of its holder, for people.
     name: String,
     /// SHA-256 of the key, 64 hexadecimal digits.
     sha256: String,
-    /// Whose data it opens.
+    /// The tenant whose data it gives access to.
     tenant: String,
-    /// What it may do.
+    /// What it permits.
     scopes: Vec<Scope>,
 }
 
@@ -65,16 +66,16 @@ struct File {
     keys: Vec<Stored>,
 }
 
-/// The API keys that a process knows, by their digests.
+/// The API keys of a process, by their digests.
 #[derive(Debug, Clone)]
 pub struct Keys(Arc<HashMap<Hashed, Arc<Stored>>>);
 
-/// The SHA-256 digest of a key or a ticket. Two of them are compared in constant time.
+/// The SHA-256 digest of a key or a ticket. Digests are compared in constant time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hashed([u8; 32]);
 
 impl Hashed {
-    /// The digest of what was sent.
+    /// The digest of a key or ticket that was sent.
     pub(super) fn of(sent: &str) -> Self {
         Self(Sha256::digest(sent.as_bytes()).into())
     }
@@ -99,15 +100,15 @@ impl Eq for Hashed {}
 /// Why a file of keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidKeys {
-    /// It is not TOML, or has other fields.
+    /// It is not TOML, or has unknown fields.
     #[error("the file of API keys cannot be parsed: {0}")]
     Toml(#[from] document::Error),
-    /// A key is not as it must be.
+    /// A key is invalid.
     #[error("API key {name:?}: {expected}")]
     Key {
-        /// Which.
+        /// The name of the key.
         name: String,
-        /// What it must be.
+        /// What is required.
         expected: &'static str,
     },
     /// There are none, or too many.
@@ -116,7 +117,7 @@ pub enum InvalidKeys {
 }
 
 impl Keys {
-    /// Reads a file of keys: TOML with one `[[keys]]` a key, of `name`, `sha256`, `tenant` and `scopes`.
+    /// Parses a file of keys: TOML with one `[[keys]]` per key, with `name`, `sha256`, `tenant` and `scopes`.
     pub fn parse(text: &str) -> Result<Self, InvalidKeys> {
         let file: File = document::from_toml(text)?;
         if file.keys.is_empty() || file.keys.len() > KEYS_MAX {
@@ -132,7 +133,7 @@ impl Keys {
         Ok(Self(Arc::new(keys)))
     }
 
-    /// The key that was sent, if it is known.
+    /// The stored key that equals the one sent, if there is one.
     fn find(&self, sent: &str) -> Option<&Arc<Stored>> {
         self.0.get(&Hashed::of(sent))
     }
@@ -158,7 +159,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     (0..32).map(|at| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok()).collect()
 }
 
-/// The digest of a key, as files of keys hold it.
+/// The digest of a key, as files of keys contain it.
 pub fn hash(key: &str) -> String {
     hex(&Sha256::digest(key.as_bytes()))
 }
@@ -168,12 +169,12 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A new random key: `fk_` and 244 random bits. It is shown once; only its [`hash`] is kept.
+/// A new random key: `fk_` and 244 random bits. It is shown once; only its [`hash`] is stored.
 pub fn generate() -> String {
     format!("fk_{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
 }
 
-/// Without keys only loopback is listened on, unless the operator insists; answers why not.
+/// Without keys, the API listens only on loopback, unless the operator insists; otherwise returns the reason.
 pub fn check_listen(listen: SocketAddr, keys: Option<&Keys>, insecure: Insecure) -> Result<(), String> {
     if keys.is_some() || listen.ip().is_loopback() || insecure == Insecure::Accepted {
         return Ok(());
@@ -184,26 +185,26 @@ pub fn check_listen(listen: SocketAddr, keys: Option<&Keys>, insecure: Insecure)
     ))
 }
 
-/// Whether the operator accepts that everybody may do everything.
+/// Whether the operator accepts that every caller may do everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Insecure {
-    /// They said so.
+    /// Explicitly accepted.
     Accepted,
-    /// They did not.
+    /// Not accepted.
     Refused,
 }
 
-/// Who sends a request: whose key it has, or which tenant it names where there are no keys.
+/// The sender of a request: the holder of a key or, if there are no keys, the tenant that it names.
 #[derive(Debug, Clone)]
 pub(super) struct Sender {
     key: Option<Arc<Stored>>,
-    /// Where there are no keys.
+    /// The tenant from the header, if there are no keys.
     tenant: Option<String>,
     /// It sent a ticket instead of its key.
     has_ticket: bool,
 }
 
-/// Who sends a request to a route: 401 where that is nobody who is known, before anything else is looked at.
+/// The sender of a request to a route: 401 if it is unknown, before anything else is checked.
 pub(super) fn sender(api: &Api, route: &str, request: &Request) -> Result<Sender, Problem> {
     let headers = request.headers();
     if route == stream::ROUTE
@@ -230,7 +231,7 @@ fn with_ticket(api: &Api, ticket: &str, headers: &HeaderMap) -> Result<Sender, P
 }
 
 impl Sender {
-    /// Whose data the request is about.
+    /// The tenant whose data the request is about.
     pub(super) fn tenant(&self) -> &str {
         let key = self.key.as_ref().map(|key| key.tenant.as_str());
         key.or(self.tenant.as_deref()).unwrap_or(DEFAULT_TENANT)
@@ -246,7 +247,7 @@ impl Sender {
         Self { has_ticket: true, ..self }
     }
 
-    /// As handlers know it: without keys everybody may do everything, with a ticket nobody more than it is for.
+    /// The caller for handlers: without keys it has all scopes; with a ticket, only the scope that tickets are for.
     fn caller(&self) -> Caller {
         let named = self.key.is_some() || self.tenant.is_some();
         let scopes = match &self.key {
@@ -257,7 +258,7 @@ impl Sender {
         Caller { tenant: self.tenant().to_owned(), named, scopes }
     }
 
-    /// Refuses a header that names another tenant than the key belongs to, or none.
+    /// Rejects a header that is invalid or names another tenant than the key belongs to.
     pub(super) fn check_tenant(&self, headers: &HeaderMap) -> Result<(), Problem> {
         match tenant_header(headers)? {
             Some(header) if header != self.tenant() => {
@@ -268,24 +269,24 @@ impl Sender {
     }
 }
 
-/// Who calls, after key and header were checked.
+/// The caller of a handler, after key and header were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Whose data is read and written.
+    /// The tenant whose data is read and written.
     pub tenant: String,
     /// Whether the caller named the tenant, by key or by header, so that events must not contradict it.
     pub named: bool,
-    /// The scopes of the key; without keys everybody has all.
+    /// The scopes of the key; without keys, all of them.
     scopes: Vec<Scope>,
 }
 
 impl Caller {
-    /// Whether the caller may do what a scope allows.
+    /// Whether the caller may do what a scope permits.
     pub(super) fn may(&self, needed: Scope) -> bool {
         self.scopes.iter().any(|scope| scope.includes(needed))
     }
 
-    /// Refuses a caller who lacks a scope.
+    /// Rejects a caller that lacks a scope.
     ///
     /// # Errors
     /// [`Code::ScopeMissing`].
@@ -331,7 +332,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     Ok(key.map(|(_, key)| key.trim()))
 }
 
-/// A header that says who asks: of two of them nobody knows which one others have looked at.
+/// A header that identifies the sender. Two of them are rejected, because a gateway may have checked the other one.
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Problem> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -346,7 +347,7 @@ mod tests {
     use std::cell::Cell;
 
     impl Sender {
-        /// Somebody who names a tenant, where there are no keys.
+        /// A sender that names a tenant, if there are no keys.
         pub(in crate::http) fn of_tenant(tenant: &str) -> Self {
             Self { key: None, tenant: Some(tenant.to_owned()), has_ticket: false }
         }

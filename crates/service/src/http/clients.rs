@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// A visit to come.
+/// An upcoming visit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = UpcomingVisit)]
 pub struct Upcoming {
@@ -43,53 +43,53 @@ pub struct Upcoming {
     pub local_start: String,
 }
 
-/// How a client kept their appointments, and what is to come.
+/// A client's attendance history and upcoming visits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ClientAnswer {
     /// The client.
     pub client_id: String,
-    /// How they kept their appointments.
+    /// The attendance history.
     pub history: VisitHistory,
-    /// Visits to come, the next one first.
+    /// Upcoming visits, the earliest first.
     pub upcoming: Vec<Upcoming>,
     /// How far the client's partition is folded.
     pub view: Standing,
 }
 
-/// A reminder and where it stands.
+/// A reminder and its status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reminder {
-    /// Deterministic.
+    /// Id of the reminder; deterministic.
     pub reminder_id: String,
-    /// A step of the policy, as `72h` or `24h`; or `manual`.
+    /// A step of the policy, such as `72h` or `24h`; or `manual`.
     pub step: String,
-    /// When it is to be sent, or was.
+    /// When it is due, or was sent.
     #[schema(format = DateTime)]
     pub due_at: String,
     /// `planned`, `sent`, `deferred`, `suppressed`, `withdrawn` or `failed`.
     pub status: plan::Status,
-    /// Why, where that is not plain.
+    /// Why, if the status alone does not explain it.
     #[schema(required)]
     pub reason: Option<String>,
-    /// What became of it, where it was sent and somebody said so.
+    /// The result of sending it, if a receipt reports one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub receipt: Option<Receipt>,
 }
 
-/// What became of a reminder that was sent.
+/// The result of sending a reminder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ReminderReceipt)]
 pub struct Receipt {
     /// `delivered`, `failed` or `confirmed`.
     pub received: Received,
-    /// By which channel, where that was said.
+    /// The channel, if the receipt contains it.
     #[schema(required)]
     pub channel: Option<Channel>,
     /// When.
     #[schema(format = DateTime)]
     pub at: String,
-    /// Why it failed, where that was said.
+    /// Why it failed, if the receipt contains it.
     #[schema(required)]
     pub reason: Option<String>,
 }
@@ -99,7 +99,7 @@ pub struct Receipt {
 pub struct AppointmentView {
     /// The appointment.
     pub appointment_id: String,
-    /// Whose it is.
+    /// Its client.
     pub client_id: String,
     /// `booked`, `confirmed`, `cancelled`, `attended` or `missed`.
     pub status: Status,
@@ -116,7 +116,7 @@ pub struct AppointmentView {
     pub view: Standing,
 }
 
-/// How a client kept their appointments, and what is to come.
+/// A client's attendance history and upcoming visits.
 #[utoipa::path(
     get, path = "/v1/clients/{client_id}", operation_id = "getClient", tag = "views",
     params(("client_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
@@ -133,7 +133,7 @@ pub(super) async fn client(
     let now_ms = api.clock.now_ms();
     let view = api.standing(Family::Appointments, &caller.tenant, &client_id);
     let client = api.rows.client(&caller.tenant, &client_id).await.map_err(answer::unreadable)?;
-    // An erased client has a row that knows nothing.
+    // The row of an erased client is empty.
     let known = |client: &Client| !client.appointments.is_empty() || client.updated_at_ms.is_some();
     let Some(client) = client.filter(known) else {
         return Err(Problem::new(Code::ClientNotFound, "this tenant never saw the client"));
@@ -158,7 +158,7 @@ fn upcoming(id: &str, status: Status, start: &Start) -> Upcoming {
     }
 }
 
-/// An appointment, and where each of its reminders stands.
+/// An appointment, and the status of each of its reminders.
 #[utoipa::path(
     get, path = "/v1/appointments/{appointment_id}", operation_id = "getAppointment", tag = "views",
     params(("appointment_id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
@@ -205,7 +205,7 @@ fn reminder(reminder: plan::Reminder) -> Reminder {
     }
 }
 
-/// A client's rows of both families: what is known and what was announced.
+/// A client's rows of both families: appointments and announcements.
 pub(super) struct Visits {
     key: String,
     client: Client,

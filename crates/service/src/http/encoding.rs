@@ -1,9 +1,9 @@
-//! `Content-Encoding`: bodies that a sender compressed (RFC 9110, 8.4).
+//! `Content-Encoding`: compressed bodies (RFC 9110, 8.4).
 //!
-//! gzip is undone, as most agents and collectors send it; whatever else is named is refused with what would be read.
-//! A few kilobytes can stand for gigabytes, so a body is undone only up to the size that it may have unpacked, and
-//! once: gzip within gzip is refused. gzip may come in several members, each of which costs a decoder its
-//! preparation, so they are bounded too.
+//! gzip is decoded, because most agents and collectors send it; any other coding is rejected with a problem that names
+//! the supported ones. A few kilobytes can decompress to gigabytes, so a body is only decompressed up to its maximum
+//! size, and only once: gzip within gzip is rejected. A gzip body may have several members, each of which costs a
+//! decoder set-up, so their number is limited too.
 
 use super::problem::{Code, Problem};
 use axum::http::{HeaderMap, header};
@@ -11,10 +11,10 @@ use bytes::Bytes;
 use flate2::bufread::GzDecoder;
 use std::io::Read;
 
-/// Most gzip members of a body.
+/// Maximum gzip members of a body.
 const MEMBERS_MAX: usize = 64;
 
-/// What a sender did to a body.
+/// The coding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
     Identity,
@@ -22,14 +22,14 @@ pub(super) enum Coding {
 }
 
 impl Coding {
-    /// What the headers say, known before the body comes.
+    /// The coding that the headers state, before the body is read.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let refused = |detail: &str| Problem::new(Code::UnsupportedContentEncoding, detail);
         let mut coding = Self::Identity;
         for value in headers.get_all(header::CONTENT_ENCODING) {
             let text = value.to_str().map_err(|_| refused("Content-Encoding is not text; send gzip, or none"))?;
             for name in text.split(',').map(str::trim) {
-                // x-gzip is the name that gzip had before (RFC 9110, 8.4.1.3).
+                // x-gzip is the earlier name of gzip (RFC 9110, 8.4.1.3).
                 match (name.to_ascii_lowercase().as_str(), coding) {
                     ("" | "identity", _) => {}
                     ("gzip" | "x-gzip", Self::Identity) => coding = Self::Gzip,
@@ -43,7 +43,7 @@ impl Coding {
         Ok(coding)
     }
 
-    /// The body as it was before its sender encoded it, at most `bytes_max` of it.
+    /// The decoded body, at most `bytes_max` of it.
     pub(super) fn undone(self, body: Bytes, bytes_max: usize) -> Result<Bytes, Problem> {
         match self {
             Self::Identity => Ok(body),

@@ -1,4 +1,4 @@
-//! What `scripts/fuzz` drives of a request: see the package `foretell-fuzz`.
+//! The parts of request handling that `scripts/fuzz` tests: see the package `foretell-fuzz`.
 
 use super::encoding::Coding;
 use super::events::headers::attributes;
@@ -13,10 +13,10 @@ use foretell_events::codec::{self, Defaults};
 use foretell_events::fuzz::{admitted, message};
 
 const DEFAULTS: Defaults<'_> = Defaults { tenant: "default", time_ms: 1_772_359_200_000 };
-/// Largest body, in bytes, as it is unpacked.
+/// Largest body, in bytes, after decompression.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Headers as the server hands them on: what it refuses itself is left out.
+/// Headers as the server passes them on, without those that the server itself rejects.
 fn received(bytes: &[u8]) -> (HeaderMap, &[u8]) {
     let (headers, body) = message(bytes);
     let headers = headers.iter().filter_map(|(name, value)| {
@@ -37,7 +37,7 @@ pub fn binary(bytes: &[u8]) {
     }
 }
 
-/// Headers that say how a request is meant.
+/// Headers that determine how a request is read.
 pub fn headers(bytes: &[u8]) {
     let (headers, _) = received(bytes);
     let _ = Preconditions::of(&headers);
@@ -51,7 +51,7 @@ pub fn headers(bytes: &[u8]) {
     }
 }
 
-/// Texts that only the service makes, and anybody can send.
+/// Texts that only the service creates, but that any caller can send.
 pub fn cursors(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Some(cursor) = agenda::Cursor::decode(text) {

@@ -1,8 +1,8 @@
-//! Is it alive, is it ready, and what does it count.
+//! Liveness, readiness and metrics.
 //!
-//! Liveness asks nothing of anybody: a process whose store is gone must not be restarted for it. Readiness says
-//! whether answers can be trusted: the views have reached the end that the log had when the process began, and
-//! log and store answer.
+//! Liveness does not depend on anything else: a process whose store is unavailable must not be restarted because of it.
+//! Readiness states whether answers can be trusted: the views have reached the end that the log had when the process
+//! started, and log and store respond.
 
 use super::Api;
 use super::problem::Problem;
@@ -29,24 +29,24 @@ pub struct Alive {
 pub struct Readiness {
     /// `ready`, `starting` or `draining`.
     pub status: &'static str,
-    /// Partitions that are not there yet; only with `?verbose`.
+    /// Partitions that have not caught up yet; only with `?verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub missing: Option<Vec<Missing>>,
-    /// What an operator should know and that does not keep it from being ready; only with `?verbose`.
+    /// Notices for operators that do not prevent it from being ready; only with `?verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub notices: Option<Vec<String>>,
 }
 
-/// Whether a path is that of a probe, which is answered however busy the process is.
+/// Whether a path is that of a probe, which is answered regardless of the load of the process.
 pub(super) fn is_probe(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz")
 }
 
 /// Answers as long as the process runs.
 ///
-/// Log and store are not looked at: a process that waits for them is alive.
+/// Log and store are not checked: a process that waits for them is alive.
 #[utoipa::path(
     get, path = "/livez", operation_id = "getLiveness", tag = "operation",
     responses((status = 200, description = "The process runs", body = Alive))
@@ -57,7 +57,7 @@ pub(super) async fn live() -> Json<Alive> {
 
 /// Whether requests should be sent to this process.
 ///
-/// 200 when the views have reached the end of the log seen at start and log and store answer; else 503.
+/// 200 if the views have reached the end that the log had at start, and log and store respond; else 503.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "operation",
     params(("verbose" = Option<String>, Query, description = "Names what is missing")),

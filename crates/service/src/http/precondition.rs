@@ -31,12 +31,13 @@ impl Present<'_> {
         HeaderValue::from_str(&format!("\"{}\"", self.version)).ok()
     }
 
-    /// `Last-Modified`, which knows whole seconds.
+    /// `Last-Modified`, which has a resolution of whole seconds.
     pub(super) fn last_modified(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&httpdate::fmt_http_date(self.modified()?)).ok()
     }
 
-    /// Whether it certainly is what there was at the end of the second that a date names; none without a date.
+    /// Whether it certainly is the version that existed at the end of the second that a date names; none without a
+    /// date.
     fn is_unmodified_since(&self, date: SystemTime) -> Option<bool> {
         let modified = self.modified()?;
         Some(if self.is_dated_alone { modified <= date } else { modified < date })
@@ -262,7 +263,7 @@ mod tests {
         assert!(!of(&[(&IF_MATCH, "*")]).unwrap().write(NOTHING));
         assert!(of(&[(&IF_NONE_MATCH, "*")]).unwrap().write(NOTHING));
         assert!(!of(&[(&IF_NONE_MATCH, "*")]).unwrap().write(PRESENT));
-        // By its tag, what the settings say can be replaced as well.
+        // The settings have a tag too, so they can be replaced conditionally.
         assert!(of(&[(&IF_MATCH, "\"d54bebe79826f10f\"")]).unwrap().write(NOTHING));
     }
 
@@ -277,7 +278,7 @@ mod tests {
         assert!(!of(&[(&unmodified, BEFORE)]).unwrap().write(PRESENT));
         assert_eq!(of(&[(&unmodified, BEFORE)]).unwrap().read(PRESENT), Read::Failed);
         assert!(of(&[(&unmodified, BEFORE)]).unwrap().write(NOTHING));
-        // The three formats of a date; what is none is as if it were not there.
+        // The three formats of a date; an invalid date counts as none.
         for text in ["Sunday, 01-Mar-26 09:59:59 GMT", "Sun Mar  1 09:59:59 2026"] {
             assert!(!of(&[(&unmodified, text)]).unwrap().write(PRESENT), "{text}");
         }
@@ -285,7 +286,7 @@ mod tests {
             assert!(of(&[(&unmodified, text)]).unwrap().write(PRESENT), "{text}");
         }
         assert!(of(&[(&unmodified, BEFORE), (&unmodified, BEFORE)]).unwrap().write(PRESENT));
-        // Section 13.2.2: tags before dates, what must hold before what must not.
+        // Section 13.2.2: tags are evaluated before dates, and `If-Match` before `If-None-Match`.
         assert!(of(&[(&IF_MATCH, "\"3\""), (&unmodified, BEFORE)]).unwrap().write(PRESENT));
         assert_eq!(of(&[(&IF_NONE_MATCH, "\"2\""), (&modified, AT)]).unwrap().read(PRESENT), Read::Full);
         assert_eq!(of(&[(&IF_NONE_MATCH, "\"3\""), (&modified, BEFORE)]).unwrap().read(PRESENT), Read::NotModified);

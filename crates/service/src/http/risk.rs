@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   body ─► Fields ─► view (how far folded) ─► rows, read together, ≤ score_deadline_ms ─► score (pure) ─► answer
-//!              └ a login: user agent read,             └ what is late is missing, and the answer says DEGRADED
-//!                address resolved, lists asked
+//!              └ a login: user agent parsed,           └ late rows are missing, and the answer contains DEGRADED
+//!                address resolved, lists checked
 //! ```
 //!
-//! `view` is read before the rows, so the rows contain at least what it says. Subjects never seen are scored like
-//! any other; only an appointment that is named must be known.
+//! `view` is read before the rows, so the rows contain at least what it states. Unknown subjects are scored like any
+//! other; only an appointment given by id must exist.
 
 pub mod visits;
 
@@ -37,9 +37,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// Not all rows could be read in time. Without the user's own, the policy says what is decided.
+/// Not all rows could be read in time. If the user's own is missing, the policy determines the decision.
 const DEGRADED: &str = "DEGRADED";
-/// A rule of the policy could not be evaluated, and so did not hold.
+/// A rule of the policy could not be evaluated, and therefore did not apply.
 const RULE_FAILED: &str = "RULE_FAILED";
 
 /// A request to score an attempt to log in.
@@ -49,9 +49,9 @@ const RULE_FAILED: &str = "RULE_FAILED";
 pub struct LoginRequest {
     /// The account.
     user_id: String,
-    /// The address it comes from, IPv4 or IPv6.
+    /// The address that it comes from, IPv4 or IPv6.
     ip: String,
-    /// The whole `User-Agent` string.
+    /// The complete `User-Agent` string.
     #[schema(nullable = false)]
     user_agent: Option<String>,
     /// The caller's own device id.
@@ -84,18 +84,18 @@ pub struct LoginRequest {
     /// Operating system and version.
     #[schema(nullable = false)]
     os: Option<String>,
-    /// As in `mobile` or `desktop`.
+    /// For example `mobile` or `desktop`.
     #[schema(nullable = false)]
     device_type: Option<String>,
     /// Round-trip time in milliseconds.
     #[schema(nullable = false)]
     rtt_ms: Option<f64>,
-    /// What the caller knows besides: strings, numbers, booleans.
+    /// Additional attributes from the caller: strings, numbers, booleans.
     #[schema(nullable = false)]
     attributes: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-/// Which policy decided.
+/// The policy that was applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = PolicyReference)]
 pub struct Policy {
@@ -105,7 +105,7 @@ pub struct Policy {
     pub version: String,
 }
 
-/// Where a login's score becomes a level and a decision, by the policy that decided.
+/// The scores at which the level and the decision of a login change, from the policy that was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 #[schema(as = LoginThresholds)]
 pub struct Thresholds {
@@ -121,12 +121,12 @@ impl Thresholds {
     }
 }
 
-/// What computed a login's score.
+/// The model that computed a login's score.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LoginModel {
     /// Its name.
     pub id: &'static str,
-    /// Raised when the same rows give another score than before.
+    /// Changes when the same rows give another score than before.
     pub version: &'static str,
     /// S before policy effects; null for a user without history.
     #[schema(required)]
@@ -136,31 +136,31 @@ pub struct LoginModel {
 /// The answer for an attempt to log in.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LoginAnswer {
-    /// Names this answer; send it as `decision_id` with the login.
+    /// Id of this answer; send it as `decision_id` with the login.
     pub id: String,
     /// `login`.
     pub kind: &'static str,
     /// The account.
     pub user_id: String,
     /// 0 to 1, higher is riskier; null for a user without history. Odds, not a probability of fraud: S/(1 + S), where S
-    /// says how many times more the attempt looks like anybody's than like this user's. 0.5 is once, 0.99 is 99 times,
-    /// and many honest logins are above it. Compare it with `thresholds`, or read `level`.
+    /// is how many times more typical the attempt is for all users than for this user. 0.5 means equally typical, 0.99
+    /// means 99 times, and many legitimate logins are above it. Compare it with `thresholds`, or read `level`.
     #[schema(required)]
     pub score: Option<f64>,
-    /// Where `score` lies by `thresholds`: `low` below `challenge_at`, `medium` from there, `high` from `deny_at`;
+    /// The level of `score` by `thresholds`: `low` below `challenge_at`, `medium` from there, `high` from `deny_at`;
     /// `unscored` without a score.
     pub level: Level,
-    /// What to do: as the level says, or stricter where a rule of the policy demands it.
+    /// What to do: follows from the level, or is stricter if a rule of the policy demands it.
     pub decision: Decision,
-    /// The thresholds that the level was decided by.
+    /// The thresholds that determined the level.
     pub thresholds: Thresholds,
     /// Why; effects are contributions in log-odds.
     pub reasons: Vec<Reason>,
-    /// What signals and rules in the shadow saw, with the effects that they would have.
+    /// Signals and rules in shadow mode that applied, with the effects that they would have.
     pub shadow: Vec<Reason>,
-    /// Which policy decided.
+    /// The policy that was applied.
     pub policy: Policy,
-    /// What computed the score.
+    /// The model that computed the score.
     pub model: LoginModel,
     /// The user's history.
     pub history: answer::LoginHistory,
@@ -171,7 +171,7 @@ pub struct LoginAnswer {
     pub evaluated_at: String,
     /// Stable codes; `DEGRADED`: not all rows could be read in time. `RULE_FAILED`: a rule could not be evaluated.
     /// `GEO_UNAVAILABLE`, `GEO_STALE`, `LIST_UNAVAILABLE`: a file about addresses is missing, old, or not in force, and
-    /// what it should say stayed out.
+    /// the data that it should provide was not used.
     pub warnings: Vec<&'static str>,
 }
 
@@ -184,7 +184,7 @@ struct LoginAsked {
 }
 
 impl LoginAsked {
-    /// Adds what the user agent and the files say; answers what the files could not.
+    /// Adds what the user agent and the data files contain; returns warnings about the files.
     fn complete(&mut self, enricher: &Enricher) -> Vec<&'static str> {
         agent::complete(&mut self.attempt);
         let mut warnings = enricher.enrich(&mut self.attempt);
@@ -193,8 +193,8 @@ impl LoginAsked {
         warnings
     }
 
-    /// The score by what could be read. Of a user whose row is missing nothing can be said but what points to an
-    /// attack; the policy says what is decided then.
+    /// The score from what could be read. If the user's row is missing, only signs of an attack can be scored, and the
+    /// policy determines the decision.
     fn judge(&self, read: LoginRead, policy: &login::Policy) -> Result<(login::Score, Vec<&'static str>), Problem> {
         let LoginRead { user, features, is_complete } = read;
         let score = |user: Option<&User>, policy: &login::Policy| {
@@ -215,7 +215,7 @@ impl LoginAsked {
     }
 }
 
-/// The rows of an attempt, as far as they came.
+/// The rows of an attempt that were read in time.
 struct LoginRead {
     user: Result<Option<User>, foretell_ports::Error>,
     features: Features,
@@ -268,7 +268,7 @@ pub(super) async fn login(State(api): State<Arc<Api>>, caller: Caller, body: Obj
     Ok(written.into())
 }
 
-/// The score, computed beside the workers where the policy takes long.
+/// The score, computed on a separate thread if the policy takes long.
 async fn judged(
     api: &Api,
     tenant: &str,
@@ -320,7 +320,7 @@ async fn in_time<T>(api: &Api, read: impl Future<Output = Result<T, Problem>>) -
     })
 }
 
-/// What is decided about a login whose user's row is missing, if the policy has an answer.
+/// The decision about a login if the user's row is missing and the policy provides one.
 fn degraded(problem: Problem, policy: OnUnavailable) -> Result<Decision, Problem> {
     match policy {
         OnUnavailable::Allow => Ok(Decision::Allow),

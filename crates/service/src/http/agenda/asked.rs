@@ -1,8 +1,8 @@
-//! What is asked of the agenda: a window and an order, or a cursor that names both and where the page before ended.
+//! The query of an agenda: a window and an order, or a cursor that contains both and where the previous page ended.
 //!
-//! A cursor carries the window and the instant of the first page, so that neither a default that moves with the clock
-//! nor the time that a reader takes changes what the next pages hold. It is signed by nobody: it holds nothing that
-//! its reader could not have asked for, and is checked like any other question.
+//! A cursor contains the window and the time of the first page, so neither a default that depends on the clock nor the
+//! time between two requests changes what the next pages contain. It is not signed: it contains nothing that the caller
+//! could not have requested directly, and it is validated like any other query.
 
 use crate::http::problem::{Code, Problem};
 use base64::Engine;
@@ -14,22 +14,22 @@ use std::ops::Range;
 
 /// Longest window.
 pub(super) const WINDOW_MS_MAX: i64 = 31 * DAY_MS;
-/// Visits of a page at most, and where it is not said how many.
+/// Maximum visits of a page, and the default.
 pub(super) const LIMIT_MAX: usize = 1_000;
 const LIMIT_DEFAULT: usize = 100;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// Windows end before it, in the year 2248: far behind every start that an event can name.
+/// Windows end before this time, in the year 2248, far after any start that an event can contain.
 const WINDOW_MS_END: i64 = 1 << 43;
 
-/// What comes first.
+/// The order of a list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = AgendaOrder)]
 pub enum Order {
-    /// The highest risk; of equal risk the earliest start.
+    /// The highest risk first; of equal risks, the earliest start.
     #[default]
     Risk,
-    /// The earliest start.
+    /// The earliest start first.
     Start,
 }
 
@@ -47,19 +47,19 @@ pub(in crate::http) struct Query {
 /// Which visits, in which order; the same for all pages of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct List {
-    /// Starts from here on, and before there, in milliseconds since the epoch.
+    /// Range of starts, in milliseconds since the epoch; its end is exclusive.
     pub(super) window: Range<i64>,
-    /// Only those at this place.
+    /// Only visits at this location.
     pub(super) location_id: Option<String>,
     pub(super) order: Order,
-    /// The instant of the first page, by which all of them are scored.
+    /// The time of the first page, at which the visits of all pages are scored.
     pub(super) now_ms: i64,
 }
 
-/// Where a visit stands in a list: lists are in the order of this.
+/// The sort key of a visit; lists are in ascending order of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct Place {
-    /// By risk: falls with the score. By start: 0.
+    /// By risk: decreases as the score increases. By start: 0.
     rank: u64,
     starts_at_ms: i64,
     appointment_id: String,
@@ -69,14 +69,14 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(order: Order, score: f64, starts_at_ms: i64, (appointment_id, client_id): (&str, &str)) -> Self {
         let rank = match order {
-            // The bits of numbers from 0 on rise with them.
+            // The bits of non-negative numbers increase with them.
             Order::Risk => u64::MAX - score.max(0.0).to_bits(),
             Order::Start => 0,
         };
         Self { rank, starts_at_ms, appointment_id: appointment_id.to_owned(), client_id: client_id.to_owned() }
     }
 
-    /// A number for the place that hardly another one has.
+    /// A hash of the place; collisions are very unlikely.
     pub(super) fn digest(&self) -> u64 {
         let Self { rank, starts_at_ms, appointment_id, client_id } = self;
         let text = format!("{rank} {starts_at_ms} {} {appointment_id} {client_id}", appointment_id.len());
@@ -84,11 +84,11 @@ impl Place {
     }
 }
 
-/// Where the page before ended.
+/// Where the previous page ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::http) struct Cursor {
     pub(super) list: List,
-    /// The last visit that was told.
+    /// The last visit that was returned.
     pub(super) last: Place,
     /// The places of all visits of the first page's list, as one number.
     pub(super) digest: u64,
@@ -109,14 +109,14 @@ impl Cursor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) list: List,
-    /// Visits at most.
+    /// Maximum number of visits.
     pub(super) limit: usize,
-    /// The page before, if there was one.
+    /// The cursor that the page follows, if it is not the first one.
     pub(super) behind: Option<Cursor>,
 }
 
 impl Asked {
-    /// Reads a query at `now_ms`: 400 where a part of it cannot be parsed, 422 where it is out of bounds.
+    /// Parses a query at `now_ms`: 400 if a part of it cannot be parsed, 422 if it is out of bounds.
     pub(super) fn read(query: &Query, now_ms: i64) -> Result<Self, Problem> {
         let limit = limit(query.limit.as_deref())?;
         let behind = query.cursor.as_deref().map(cursor).transpose()?;
@@ -129,7 +129,7 @@ impl Asked {
         };
         list.check()?;
         if let Some(cursor) = &behind {
-            // Named again they are the same, or somebody believes to have asked for something else.
+            // Parameters that are repeated must equal those of the cursor; otherwise the caller expects another list.
             let named = List::read(query, cursor.list.now_ms)?;
             let differs = [
                 ("from", query.from.is_some() && named.window.start != list.window.start),

@@ -1,4 +1,4 @@
-//! A page of the agenda: the first visits of a list behind a place, found by scoring all of it.
+//! A page of the agenda: the first visits after a cursor, found by scoring the whole list.
 
 use super::asked::{Asked, Cursor, List, Order, Place};
 use super::{AgendaVisit, Totals};
@@ -15,19 +15,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Reasons that are told of a visit: those that weigh most.
+/// Reasons that are returned for a visit: those with the greatest effect.
 const REASONS_MAX: usize = 3;
 
-/// The first visits of a list behind a place, and what is counted of all of it.
+/// The first visits of a list after a cursor, and the totals of the whole list.
 pub(super) struct Page {
     behind: Option<Place>,
-    /// One more than the page has, where there is one more.
+    /// One more than the page has, if there is one more.
     pub(super) firsts: BTreeMap<Place, AgendaVisit>,
     firsts_max: usize,
     pub(super) totals: Totals,
-    /// The places of all visits as one number, in whatever order they were read.
+    /// The places of all visits as one number, independent of the order in which they were read.
     pub(super) digest: u64,
-    /// What could not be taken into account.
+    /// Stable codes of what could not be taken into account.
     pub(super) warnings: Vec<&'static str>,
 }
 
@@ -51,7 +51,7 @@ impl Page {
             Self { behind, firsts, firsts_max, totals: Totals::default(), digest: 0, warnings: basis.warnings.clone() };
         let mut batches = api.rows.clients(tenant, scheduled);
         while let Some(clients) = batches.try_next().await.map_err(answer::unreadable)? {
-            // Where nobody waits for the list any more, it ends here.
+            // If the caller has disconnected, the work ends here.
             tokio::task::yield_now().await;
             for (client_id, client) in clients {
                 for visit in visits(&asked.list, &client_id, &client) {
@@ -78,7 +78,7 @@ impl Page {
         }
     }
 
-    /// The cursor of the page behind this one, if there is one.
+    /// The cursor of the next page, if there is one.
     pub(super) fn next(&self, asked: &Asked) -> Option<String> {
         if self.firsts.len() <= asked.limit {
             return None;
@@ -99,7 +99,7 @@ impl Totals {
     }
 }
 
-/// An open visit of the window, as its client's row has it.
+/// An open visit of the window, from its client's row.
 #[derive(Debug, Clone, Copy)]
 struct Visit<'a> {
     client_id: &'a str,
@@ -110,7 +110,7 @@ struct Visit<'a> {
     lead_days: i32,
 }
 
-/// The visits of a client that belong to a list: the row decides, the agenda only led to it.
+/// The visits of a client that belong to a list: the row decides; the agenda only serves to find the client.
 fn visits<'a>(list: &'a List, client_id: &'a str, client: &'a Client) -> impl Iterator<Item = Visit<'a>> {
     client.appointments.iter().filter_map(move |(appointment_id, appointment)| {
         let start = appointment.start.as_ref().filter(|start| list.window.contains(&start.at_ms))?;
@@ -131,7 +131,7 @@ impl Visit<'_> {
     fn told(&self, score: Score) -> AgendaVisit {
         let Self { appointment, start, .. } = *self;
         let mut reasons = score.reasons;
-        // What is said of everybody tells nothing of one visit.
+        // The base rate is the same for every visit, so it does not explain any of them.
         reasons.retain(|reason| reason.code != ReasonCode::BaseRate);
         reasons.sort_by(|a, b| b.effect.abs().total_cmp(&a.effect.abs()));
         reasons.truncate(REASONS_MAX);

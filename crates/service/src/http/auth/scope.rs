@@ -1,14 +1,14 @@
-//! What an API key may do: one scope for each kind of event and of data, and some that include others.
+//! What an API key permits: one scope for each kind of event and of data, and some that include others.
 //!
-//! A key should have no more than its system works with: a login page appends logins and asks for scores, and neither
-//! erases anybody nor has messages sent. So the scope follows from what a request does, by [`Scope::of`] for events.
+//! A key should have no more scopes than its system needs: a login page appends logins and requests scores, but neither
+//! erases users nor requests reminders. So the scope follows from what a request does; for events, see [`Scope::of`].
 
 use foretell_events::Fact;
 use foretell_events::appointment::AppointmentFact;
 use foretell_events::login::LoginFact;
 use serde::{Deserialize, Serialize};
 
-/// What a key may do.
+/// What a key permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
     /// Append events of logins and devices.
@@ -20,7 +20,7 @@ pub enum Scope {
     /// Label decisions: feedback.
     #[serde(rename = "decisions:label", alias = "feedback:write")]
     DecisionsLabel,
-    /// Ask for reminders by hand.
+    /// Request reminders on demand.
     #[serde(rename = "reminders:write")]
     RemindersWrite,
     /// All four above.
@@ -29,7 +29,7 @@ pub enum Scope {
     /// Erase users and clients.
     #[serde(rename = "erase")]
     Erase,
-    /// Ask for scores.
+    /// Request scores.
     #[serde(rename = "risk:read")]
     RiskRead,
     /// Read users, decisions about logins and the login policy.
@@ -44,7 +44,7 @@ pub enum Scope {
     /// Publish policies and models.
     #[serde(rename = "policies:write")]
     PoliciesWrite,
-    /// All of it.
+    /// All of the above.
     #[serde(rename = "admin")]
     Admin,
 }
@@ -66,7 +66,7 @@ impl Scope {
         Self::Admin,
     ];
 
-    /// Those that events are appended with: which one, [`Scope::of`] says.
+    /// The scopes that permit appending events; [`Scope::of`] determines which one an event needs.
     pub const APPENDING: [Self; 5] =
         [Self::EventsLogins, Self::EventsAppointments, Self::DecisionsLabel, Self::RemindersWrite, Self::Erase];
 
@@ -145,7 +145,7 @@ mod tests {
             let included: Vec<_> = Scope::ALL.into_iter().filter(|other| scope.includes(*other)).collect();
             let expected = match scope {
                 Scope::Admin => Scope::ALL.to_vec(),
-                // All that writes events but erasures.
+                // All scopes for writing events except erasures.
                 Scope::EventsWrite => Scope::ALL[..5].to_vec(),
                 Scope::ViewsRead => vec![Scope::LoginsRead, Scope::VisitsRead, Scope::ViewsRead],
                 other => vec![other],

@@ -1,4 +1,4 @@
-//! Scores of visits: of a booked one, which must be known, and of one that is only considered, which need not be.
+//! Scores of visits: of a booked one, which must exist, and of a considered one, which need not.
 
 use super::{DEGRADED, Policy, count, in_time};
 use crate::http::Api;
@@ -22,15 +22,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// A request to score a visit: a booked one by its id, or one that is only considered.
+/// A request to score a visit: a booked one by its id, or a considered one.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
 #[schema(example = json!({"client_id": "c-1", "starts_at": "2026-03-29T09:30:00", "time_zone": "Europe/Dublin"}))]
 pub struct AppointmentRequest {
-    /// A booked appointment; then nothing else is needed.
+    /// A booked appointment; then no other field is needed.
     #[schema(nullable = false)]
     appointment_id: Option<String>,
-    /// The client, of a visit that is only considered.
+    /// The client of a considered visit.
     #[schema(nullable = false)]
     client_id: Option<String>,
     /// RFC 3339 with offset, or a local date-time together with `time_zone`.
@@ -42,37 +42,37 @@ pub struct AppointmentRequest {
     /// When it is booked, RFC 3339; default: now.
     #[schema(format = DateTime, nullable = false)]
     booked_at: Option<String>,
-    /// What for.
+    /// Service.
     #[schema(nullable = false)]
     service: Option<String>,
-    /// Where.
+    /// Location.
     #[schema(nullable = false)]
     location_id: Option<String>,
-    /// With whom.
+    /// Staff member.
     #[schema(nullable = false)]
     practitioner_id: Option<String>,
-    /// What the caller knows besides: strings, numbers, booleans.
+    /// Additional attributes from the caller: strings, numbers, booleans.
     #[schema(nullable = false)]
     attributes: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-/// What computed a visit's score.
+/// The model that computed a visit's score.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct AppointmentModel {
     /// Its name.
     pub id: &'static str,
-    /// Of a trained model the version that was published; else raised when the same rows give another score than before.
+    /// For a trained model, its published version; otherwise changes when the same rows give another score than before.
     pub version: String,
 }
 
 /// The answer for a visit.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AppointmentAnswer {
-    /// Names this answer.
+    /// Id of this answer.
     pub id: String,
     /// `appointment`.
     pub kind: &'static str,
-    /// The appointment; absent where it is only considered.
+    /// The appointment; not present for a considered visit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub appointment_id: Option<String>,
@@ -80,25 +80,26 @@ pub struct AppointmentAnswer {
     pub client_id: String,
     /// Probability of a no-show, 0 to 1, calibrated by outcomes: of visits scored 0.2, one in five is missed.
     pub score: f64,
-    /// How risky it is, compared with the tenant's own rate.
+    /// The risk, compared with the tenant's own rate.
     pub level: Level,
-    /// What to do about it.
+    /// The recommended action.
     pub recommended_action: Action,
     /// Why; effects are contributions in log-odds and add up to those of the score.
     pub reasons: Vec<Reason>,
-    /// Which policy decided.
+    /// The policy that was applied.
     pub policy: Policy,
-    /// What computed the score.
+    /// The model that computed the score.
     pub model: AppointmentModel,
-    /// How the client kept their appointments.
+    /// The client's attendance history.
     pub history: answer::VisitHistory,
     /// How far the client's partition is folded.
     pub view: Standing,
     /// When this was computed.
     #[schema(format = DateTime)]
     pub evaluated_at: String,
-    /// Stable codes; `DEGRADED`: the rows could not be read in time. `POLICY_UNAVAILABLE`, `POLICY_INVALID`: the published
-    /// model could not be read or used. `CALIBRATION_UNAVAILABLE`: what recent outcomes say is not taken into account.
+    /// Stable codes; `DEGRADED`: the rows could not be read in time. `POLICY_UNAVAILABLE`, `POLICY_INVALID`: the
+    /// published model could not be read or used. `CALIBRATION_UNAVAILABLE`: recent outcomes are not taken into
+    /// account.
     pub warnings: Vec<&'static str>,
 }
 
@@ -132,7 +133,7 @@ pub(in crate::http) async fn appointment(
     let answered = match body.read(|f| read_visit(f, now_ms))? {
         VisitAsked::Considered(visit) => considered(&api, &caller.tenant, visit, now_ms).await,
         VisitAsked::Booked(id) => match booked(&api, &caller.tenant, &id, now_ms).await {
-            // It was named in the body, so the input is at fault and not the path.
+            // The id is in the body, so the body is invalid and not the path.
             Err(problem) if problem.code() == Code::AppointmentNotFound => {
                 let detail = "this tenant has no such appointment";
                 Err(Problem::invalid(vec![Fault::new("/appointment_id", "UNKNOWN_APPOINTMENT", detail)]))
@@ -211,18 +212,18 @@ async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> 
     Ok(scored.answer(api, tenant, None, client_id).await)
 }
 
-/// When an answer must have what it is computed from.
+/// The deadline for everything that an answer is computed from.
 fn deadline(api: &Api) -> Instant {
     Instant::now() + Duration::from_millis(api.config.score_deadline_ms)
 }
 
-/// When a considered visit starts, in the zone that it names, else the client's, else the configured one.
+/// When a considered visit starts, in the zone that it states, else the client's, else the configured one.
 fn start(api: &Api, client: Option<&Client>, visit: &Considered) -> Start {
     let of_client = client.and_then(|client| client.time_zone.clone());
     Start::of(&visit.starts_at, of_client.unwrap_or_else(|| api.scoring.time_zone_default.clone()))
 }
 
-/// A visit with all that its score is computed from.
+/// A visit with everything that its score is computed from.
 struct Visit<'a> {
     client: Option<&'a Client>,
     basis: Basis,

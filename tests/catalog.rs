@@ -135,6 +135,23 @@ fn every_example_is_valid_and_survives_both_modes() {
     }
 }
 
+#[test]
+fn country_and_digest_are_of_the_types_whose_schemas_have_them() {
+    for known in catalog::types() {
+        let has = |field: &str| schema(known)["properties"].get(field).is_some();
+        let (path, mut example) = examples(known).into_iter().next().unwrap();
+        if has("country") {
+            example["data"]["country"] = json!("IE");
+        }
+        let mut fact = decode(&example).unwrap().event.fact;
+        assert_eq!(fact.country().is_some(), has("country"), "{path}");
+        fact.set_idempotency_digest("0123");
+        let expected = has("idempotency_digest").then_some("0123");
+        assert_eq!(fact.idempotency_digest(), expected, "{path}");
+        assert_eq!(fact.data().get("idempotency_digest").and_then(Value::as_str), expected, "{path}");
+    }
+}
+
 /// What the codec rejects and a schema cannot express.
 fn stricter(faults: &Faults) -> bool {
     faults.iter().all(|fault| match fault.code {

@@ -11,31 +11,31 @@ event_types! {
     /// The facts about clients, their appointments, and what happened to their reminders.
     pub enum AppointmentFact in Topic::Appointments as crate::Fact::Appointment {
         /// An appointment exists.
-        Booked(Box<Booking>) = "foretell.appointment.booked",
+        Booked(Box<Booking>) = "foretell.appointment.booked" to Report,
         /// An appointment has another start.
-        Rescheduled(Box<Booking>) = "foretell.appointment.rescheduled",
+        Rescheduled(Box<Booking>) = "foretell.appointment.rescheduled" to Report,
         /// The client confirmed the visit.
-        Confirmed(Visit) = "foretell.appointment.confirmed",
+        Confirmed(Visit) = "foretell.appointment.confirmed" to Report,
         /// The client came.
-        Attended(Visit) = "foretell.appointment.attended",
+        Attended(Visit) = "foretell.appointment.attended" to Report,
         /// The client did not come.
-        Missed(Visit) = "foretell.appointment.missed",
+        Missed(Visit) = "foretell.appointment.missed" to Report,
         /// The client or the business cancelled it.
-        Cancelled(Cancellation) = "foretell.appointment.cancelled",
+        Cancelled(Cancellation) = "foretell.appointment.cancelled" to Report,
         /// It was entered in error and leaves no trace in the history.
-        Deleted(Visit) = "foretell.appointment.deleted",
+        Deleted(Visit) = "foretell.appointment.deleted" to Report,
         /// How and when a client may be reached.
-        ClientUpdated(Box<ClientUpdate>) = "foretell.client.updated",
+        ClientUpdated(Box<ClientUpdate>) = "foretell.client.updated" to Report,
         /// Everything about the client is forgotten.
-        ClientErased(ClientErasure) = "foretell.client.erased",
+        ClientErased(ClientErasure) = "foretell.client.erased" to Erase,
         /// A person requests a reminder now.
-        ReminderRequested(Box<Request>) = "foretell.reminder.requested",
+        ReminderRequested(Box<Request>) = "foretell.reminder.requested" to Remind,
         /// A reminder reached the client.
-        ReminderDelivered(Box<Feedback>) = "foretell.reminder.delivered",
+        ReminderDelivered(Box<Feedback>) = "foretell.reminder.delivered" to Report,
         /// A reminder did not reach the client.
-        ReminderFailed(Box<Feedback>) = "foretell.reminder.failed",
+        ReminderFailed(Box<Feedback>) = "foretell.reminder.failed" to Report,
         /// The client confirmed the visit in response to a reminder.
-        ReminderConfirmed(Box<Feedback>) = "foretell.reminder.confirmed_by_client",
+        ReminderConfirmed(Box<Feedback>) = "foretell.reminder.confirmed_by_client" to Report,
     }
 }
 

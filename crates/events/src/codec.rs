@@ -51,6 +51,7 @@ use super::login::Attempt;
 use super::{AHEAD_MS_MAX, DEFAULT_TENANT, Envelope, Event, Fact, agent, key, partitioner};
 use crate::catalog;
 use crate::document;
+use crate::fact::Purpose;
 use crate::login::LoginFact;
 use crate::record::Record;
 use attributes::Attributes;
@@ -158,7 +159,7 @@ fn read_record(record: &Record, reading: Reading) -> Result<Event, Faults> {
 /// with a future date it would also erase what happens until then. One that is too far ahead to be folded stays
 /// unchanged.
 pub fn arrived(mut event: Event, arrived_at_ms: i64) -> Event {
-    if event.fact.is_erasure() && ahead(&event, arrived_at_ms).is_none() {
+    if event.fact.purpose() == Purpose::Erase && ahead(&event, arrived_at_ms).is_none() {
         event.envelope.time_ms = event.envelope.time_ms.min(arrived_at_ms);
     }
     event

@@ -26,6 +26,19 @@ pub enum Fact {
     Policy(PolicyFact),
 }
 
+/// What an event type is for. The permission that a caller needs to append an event follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Reports what happened.
+    Report,
+    /// States whether a login was legitimate.
+    Label,
+    /// Requests a message to a client.
+    Remind,
+    /// Erases everything about its subject.
+    Erase,
+}
+
 /// The data of an event type, as a struct: `Login` for `foretell.login.succeeded`, for example.
 pub(crate) trait Data: Sized {
     /// Reads it, and reports what is wrong in `fields`. The fields of a faulty event have any value that fits.
@@ -37,8 +50,13 @@ pub(crate) trait Data: Sized {
     /// The user, client or policy that it is about. The record's key has it, and so it decides on the partition.
     fn subject(&self) -> &str;
 
-    /// See [`Fact::idempotency_digest`]. Structs that have the field override this method and the next one; a test
-    /// compares both with the schemas.
+    /// The country of a login, if the data has one. Structs that have this field override the method; a test compares
+    /// it with the schemas, and the two methods below as well.
+    fn country(&self) -> Option<&str> {
+        None
+    }
+
+    /// See [`Fact::idempotency_digest`].
     fn idempotency_digest(&self) -> Option<&str> {
         None
     }
@@ -60,6 +78,10 @@ impl<D: Data> Data for Box<D> {
         D::subject(self)
     }
 
+    fn country(&self) -> Option<&str> {
+        D::country(self)
+    }
+
     fn idempotency_digest(&self) -> Option<&str> {
         D::idempotency_digest(self)
     }
@@ -77,14 +99,14 @@ impl<D: Data> Data for Box<D> {
 ///     /// What the enum is about.
 ///     pub enum LoginFact in Topic::Logins as Fact::Login {
 ///         /// What the event states.
-///         Confirmed(Box<Verdict>) = "foretell.login.confirmed",
+///         Confirmed(Box<Verdict>) = "foretell.login.confirmed" to Label,
 ///         /// Two types that differ in one flag of their data share a variant.
-///         Attempted(Box<Login>) = "foretell.login.succeeded" if succeeded else "foretell.login.failed",
+///         Attempted(Box<Login>) = "foretell.login.succeeded" if succeeded else "foretell.login.failed" to Report,
 ///     }
 /// }
 /// ```
 ///
-/// The data in the parentheses implements [`Data`]. The schema is `catalog/schemas/NAME.schema.json`; without that file
+/// The data in the parentheses implements [`Data`]. The word after `to` is the [`Purpose`]. The schema is `catalog/schemas/NAME.schema.json`; without that file
 /// the row does not compile.
 macro_rules! event_types {
     (
@@ -92,7 +114,7 @@ macro_rules! event_types {
         pub enum $facts:ident in $topic:path as $family:path {
             $(
                 $(#[$states:meta])*
-                $variant:ident($data:ty) = $name:literal $(if $flag:ident else $other:literal)?,
+                $variant:ident($data:ty) = $name:literal $(if $flag:ident else $other:literal)? to $purpose:ident,
             )+
         }
     ) => {
@@ -124,6 +146,12 @@ macro_rules! event_types {
                 }
             }
 
+            pub(crate) fn purpose(&self) -> $crate::fact::Purpose {
+                match self {
+                    $( Self::$variant(_) => $crate::fact::Purpose::$purpose, )+
+                }
+            }
+
             /// Reads the data of an event type; `None` if it is a type of another topic, or unknown.
             pub(crate) fn read(type_name: &str, fields: &mut $crate::codec::Fields<'_, '_>) -> Option<Self> {
                 match type_name {
@@ -150,6 +178,12 @@ macro_rules! event_types {
             pub fn subject(&self) -> &str {
                 match self {
                     $( Self::$variant(data) => $crate::fact::Data::subject(data), )+
+                }
+            }
+
+            pub(crate) fn country(&self) -> Option<&str> {
+                match self {
+                    $( Self::$variant(data) => $crate::fact::Data::country(data), )+
                 }
             }
 
@@ -243,12 +277,14 @@ impl Fact {
         inner!(self, fact => fact.subject())
     }
 
-    /// Whether it erases everything about its subject.
-    pub fn is_erasure(&self) -> bool {
-        match self {
-            Self::Login(LoginFact::UserErased(_)) | Self::Appointment(AppointmentFact::ClientErased(_)) => true,
-            Self::Login(_) | Self::Appointment(_) | Self::Reminder(_) | Self::Policy(_) => false,
-        }
+    /// What events of this type are for.
+    pub fn purpose(&self) -> Purpose {
+        inner!(self, fact => fact.purpose())
+    }
+
+    /// The country of the login that the fact is about, if the event has it.
+    pub fn country(&self) -> Option<&str> {
+        inner!(self, fact => fact.country())
     }
 
     /// The digest of the request that the fact was appended for, if the request had an idempotency key.

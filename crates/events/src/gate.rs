@@ -144,7 +144,7 @@ fn is_reserved(source: &str) -> bool {
 }
 
 fn not_a_country(event: &Event) -> Option<Fault> {
-    let code = event.country().filter(|code| !country::exists(code))?;
+    let code = event.fact.country().filter(|code| !country::exists(code))?;
     Some(Fault::new("/data/country", INVALID_VALUE, country::unknown(code)))
 }
 

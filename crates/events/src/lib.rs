@@ -13,7 +13,7 @@ pub mod catalog;
 pub mod codec;
 pub mod country;
 pub mod document;
-mod fact;
+pub mod fact;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
@@ -31,8 +31,6 @@ pub mod zone;
 
 pub use fact::Fact;
 pub use topic::Topic;
-
-use login::LoginFact;
 
 /// Longest id, in bytes, of a user, client, appointment, device, session or event.
 pub const ID_BYTES_MAX: usize = 512;
@@ -86,16 +84,6 @@ impl Event {
             hash.update(&[0]);
         }
         hash.digest()
-    }
-
-    /// The country of a login, if the event has one.
-    pub fn country(&self) -> Option<&str> {
-        let Fact::Login(fact) = &self.fact else { return None };
-        match fact {
-            LoginFact::Attempted(login) => login.attempt.country.as_deref(),
-            LoginFact::Confirmed(verdict) | LoginFact::Reported(verdict) => verdict.country.as_deref(),
-            LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) | LoginFact::UserErased(_) => None,
-        }
     }
 
     /// The record key: `tenant:subject`. A tenant has no colon, so the first one separates.

@@ -9,17 +9,17 @@ event_types! {
     /// The facts about accounts and their devices.
     pub enum LoginFact in Topic::Logins as crate::Fact::Login {
         /// An attempt to log in, successful or not.
-        Attempted(Box<Login>) = "foretell.login.succeeded" if succeeded else "foretell.login.failed",
+        Attempted(Box<Login>) = "foretell.login.succeeded" if succeeded else "foretell.login.failed" to Report,
         /// The person states that an attempt was theirs.
-        Confirmed(Box<Verdict>) = "foretell.login.confirmed",
+        Confirmed(Box<Verdict>) = "foretell.login.confirmed" to Label,
         /// The person states that an attempt was not theirs.
-        Reported(Box<Verdict>) = "foretell.login.reported",
+        Reported(Box<Verdict>) = "foretell.login.reported" to Label,
         /// A device is known from now on, until it is revoked.
-        DeviceTrusted(Device) = "foretell.device.trusted",
+        DeviceTrusted(Device) = "foretell.device.trusted" to Report,
         /// A device is new again.
-        DeviceRevoked(Device) = "foretell.device.revoked",
+        DeviceRevoked(Device) = "foretell.device.revoked" to Report,
         /// Everything about the user is forgotten.
-        UserErased(UserErasure) = "foretell.user.erased",
+        UserErased(UserErasure) = "foretell.user.erased" to Erase,
     }
 }
 

@@ -11,7 +11,7 @@ event_types! {
     /// The facts about policies; Foretell writes them.
     pub enum PolicyFact in Topic::Policies as crate::Fact::Policy {
         /// A tenant has a new version of a policy from now on.
-        Published(Box<Publication>) = "foretell.policy.published",
+        Published(Box<Publication>) = "foretell.policy.published" to Report,
     }
 }
 

@@ -10,9 +10,9 @@ event_types! {
     /// its delivery come from producers: they are facts of the topic `appointments`.
     pub enum ReminderFact in Topic::Reminders as crate::Fact::Reminder {
         /// A reminder is to be sent now.
-        Due(Box<Announcement>) = "foretell.reminder.due",
+        Due(Box<Announcement>) = "foretell.reminder.due" to Report,
         /// An announced reminder is no longer valid.
-        Withdrawn(Withdrawal) = "foretell.reminder.withdrawn",
+        Withdrawn(Withdrawal) = "foretell.reminder.withdrawn" to Report,
     }
 }
 

@@ -47,6 +47,10 @@ impl Data for Login {
     fn subject(&self) -> &str {
         &self.user_id
     }
+
+    fn country(&self) -> Option<&str> {
+        self.attempt.country.as_deref()
+    }
 }
 
 /// What an attempt looks like: the same fields in an event and in a request to score.
@@ -114,6 +118,10 @@ impl Data for Verdict {
 
     fn subject(&self) -> &str {
         &self.user_id
+    }
+
+    fn country(&self) -> Option<&str> {
+        self.country.as_deref()
     }
 
     fn idempotency_digest(&self) -> Option<&str> {

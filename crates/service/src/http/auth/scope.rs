@@ -4,8 +4,7 @@
 //! erases users nor requests reminders. So the scope follows from what a request does; for events, see [`Scope::of`].
 
 use foretell_events::Fact;
-use foretell_events::appointment::AppointmentFact;
-use foretell_events::login::LoginFact;
+use foretell_events::fact::Purpose;
 use serde::{Deserialize, Serialize};
 
 /// What a key permits.
@@ -98,37 +97,29 @@ impl Scope {
                     Self::EventsLogins | Self::EventsAppointments | Self::DecisionsLabel | Self::RemindersWrite
                 ),
                 Self::ViewsRead => matches!(other, Self::LoginsRead | Self::VisitsRead),
-                _ => false,
+                Self::EventsLogins
+                | Self::EventsAppointments
+                | Self::DecisionsLabel
+                | Self::RemindersWrite
+                | Self::Erase
+                | Self::RiskRead
+                | Self::LoginsRead
+                | Self::VisitsRead
+                | Self::PoliciesWrite => false,
             }
     }
 
     /// The scope that appending a fact needs.
     pub fn of(fact: &Fact) -> Self {
-        match fact {
-            Fact::Login(fact) => match fact {
-                LoginFact::Attempted(_) | LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) => {
-                    Self::EventsLogins
-                }
-                LoginFact::Confirmed(_) | LoginFact::Reported(_) => Self::DecisionsLabel,
-                LoginFact::UserErased(_) => Self::Erase,
+        match fact.purpose() {
+            Purpose::Erase => Self::Erase,
+            Purpose::Label => Self::DecisionsLabel,
+            Purpose::Remind => Self::RemindersWrite,
+            Purpose::Report => match fact {
+                Fact::Login(_) => Self::EventsLogins,
+                Fact::Appointment(_) | Fact::Reminder(_) => Self::EventsAppointments,
+                Fact::Policy(_) => Self::PoliciesWrite,
             },
-            Fact::Appointment(fact) => match fact {
-                AppointmentFact::Booked(_)
-                | AppointmentFact::Rescheduled(_)
-                | AppointmentFact::Confirmed(_)
-                | AppointmentFact::Attended(_)
-                | AppointmentFact::Missed(_)
-                | AppointmentFact::Cancelled(_)
-                | AppointmentFact::Deleted(_)
-                | AppointmentFact::ClientUpdated(_)
-                | AppointmentFact::ReminderDelivered(_)
-                | AppointmentFact::ReminderFailed(_)
-                | AppointmentFact::ReminderConfirmed(_) => Self::EventsAppointments,
-                AppointmentFact::ReminderRequested(_) => Self::RemindersWrite,
-                AppointmentFact::ClientErased(_) => Self::Erase,
-            },
-            Fact::Reminder(_) => Self::EventsAppointments,
-            Fact::Policy(_) => Self::PoliciesWrite,
         }
     }
 }

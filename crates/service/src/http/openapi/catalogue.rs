@@ -5,21 +5,18 @@
 //! and the service's own answers name the rest.
 
 use foretell_engine::ingest::BATCH_EVENTS_MAX;
-use foretell_events::Topic;
 use foretell_events::catalog::{self, Type};
 use serde_json::{Map, Value, json};
 
 /// Keywords that say more than generated code can. Of `uniqueItems` generators make sets, which lose the order.
 const LEFT_OUT: [&str; 10] =
     ["$schema", "$id", "title", "if", "then", "not", "anyOf", "oneOf", "propertyNames", "uniqueItems"];
-/// Topics whose events callers send; those of the others are written by Foretell alone.
-const SENT: [Topic; 2] = [Topic::Logins, Topic::Appointments];
 /// What every stored decision has, by whichever version it was made.
 const DECISION_REQUIRED: [&str; 5] = ["id", "kind", "level", "reasons", "evaluated_at"];
 
 /// Adds the schemas to the components of the document.
 pub(super) fn add(schemas: &mut Map<String, Value>) {
-    let sent: Vec<&Type> = catalog::types().filter(|known| SENT.contains(&known.topic)).collect();
+    let sent: Vec<&Type> = catalog::types().filter(|known| known.topic.takes_producers()).collect();
     for known in &sent {
         schemas.insert(data_name(known.name), plain(known.schema));
         schemas.insert(event_name(known.name), event(known.name));

@@ -1,6 +1,6 @@
-//! The command line: commands, their flags, and what runs them.
+//! The command line: commands, their flags, and the code that runs them.
 //!
-//! Data goes to stdout, messages to stderr. Exit 0 when it worked, 1 when it did not, 2 for wrong usage.
+//! Data goes to stdout, messages to stderr. The exit code is 0 for success, 1 for a failure and 2 for wrong usage.
 
 mod bar;
 mod calibrate;
@@ -43,31 +43,31 @@ pub struct Cli {
 // Descriptions are one line, as they also form the list of commands; a second paragraph is for the page of one command.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the service: answer requests, keep views, announce reminders
+    /// Run the service: answer requests, fold views, announce reminders
     Serve(serve::Serve),
-    /// Run a service with made-up events, and show what to ask it
+    /// Run a service with sample events, and show typical requests
     ///
-    /// It fits a terminal of 50 lines and 100 columns. With --json it prints one object for each question, on a line of
-    /// its own, with `question`, `request` (method, url, body) and `answer`.
+    /// The output fits a terminal of 50 lines and 100 columns. --json prints one object per question and line, with
+    /// `question`, `request` (method, url, body) and `answer`.
     Demo(Demo),
     /// Check whether a service is ready
     ///
-    /// Prints what the service says at /readyz?verbose. Exit 0 when it is ready.
+    /// Prints the response of /readyz?verbose. Exits with 0 if the service is ready.
     Health {
-        /// Where the service listens, as in http://127.0.0.1:8080
+        /// URL of the service, as in http://127.0.0.1:8080
         url: String,
     },
-    /// Append the events of a file, each once
+    /// Append the events of a file to the log, each once
     ///
-    /// In order of time. An interrupted import goes on where it was when it is run again.
+    /// Events are appended in order of time. Run an interrupted import again to resume it.
     Import(Import),
     /// Create missing topics and tables, or change a partition count
     Migrate(Migrate),
-    /// Copy the embedded log, also while it is served
+    /// Copy the embedded log, even while it is in use
     ///
-    /// To restore it, serve the copy.
+    /// To restore a backup, serve the copy.
     Backup {
-        /// Where to: a directory that does not exist yet
+        /// Destination: a directory that does not exist yet
         directory: PathBuf,
         #[command(flatten)]
         instance: Instance,
@@ -79,25 +79,25 @@ enum Command {
         #[command(flatten)]
         instance: Instance,
     },
-    /// Fold the log again and compare the rows with it
+    /// Fold the log again, and compare the result with the rows
     ///
-    /// Exit 1 where they differ.
+    /// Exits with 1 if they differ.
     Verify {
-        /// The view; default: all of them
+        /// View to verify; default: all views
         #[arg(value_parser = views())]
         view: Option<String>,
         #[command(flatten)]
         instance: Instance,
     },
-    /// Fold a family of views again, and switch to the new rows
+    /// Rebuild the rows of a family from the log, and switch to them
     ///
-    /// The old rows serve until the new ones are complete and verified. An interrupted rebuild goes on when it is run
-    /// again. On Kafka, all processes with the roles that keep the family take part.
+    /// The old rows serve until the new ones are complete and verified. Run an interrupted rebuild again to resume it. On
+    /// Kafka, all processes with the roles that fold the family take part.
     Rebuild {
-        /// The family
+        /// Family to rebuild
         #[arg(value_parser = families())]
         family: Family,
-        /// Give up the rebuild that was begun
+        /// Cancel the rebuild in progress
         #[arg(long)]
         cancel: bool,
         #[command(flatten)]
@@ -110,15 +110,15 @@ enum Command {
         #[command(flatten)]
         instance: Instance,
     },
-    /// Score the events of a file by what was known before each
+    /// Score the events of a file, each with the history before it
     ///
-    /// In memory, without a log or a store. Prints a line for each event, and a summary to stderr.
+    /// Runs in memory, without a log or a store. Prints a line per event, and a summary to stderr.
     Evaluate(Evaluate),
-    /// Make up labelled logins of a service, with attacks on it
+    /// Generate labelled logins of a simulated service, with attacks
     Simulate(calibrate::Simulate),
-    /// Find thresholds of login scores that catch a share of attacks
+    /// Find thresholds of login scores that catch a given share of attacks
     ///
-    /// Replays labelled logins, and shows what each threshold costs users, compared with a plain rule.
+    /// Replays labelled logins, and shows how often each threshold challenges users, compared with a simple rule.
     Calibrate(calibrate::Calibrate),
     /// Check a policy, or test it with the events of a file
     Policy {
@@ -127,14 +127,14 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Train a model with a tenant's own history
+    /// Train a model on a tenant's own history
     Train {
         #[command(subcommand)]
         what: train::Train,
         #[command(flatten)]
         instance: Instance,
     },
-    /// Compare past scores with what they predicted
+    /// Compare past scores with actual outcomes
     Report {
         #[command(subcommand)]
         what: report::Report,
@@ -145,14 +145,14 @@ enum Command {
     Config(Settings),
     /// Print the OpenAPI document
     Openapi,
-    /// Print completions for a shell
+    /// Print the completion script for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Write manual pages, one for each command
+    /// Write manual pages, one per command
     Man {
-        /// Where to: a directory, which is made if it is missing
+        /// Destination directory; created if it is missing
         #[arg(default_value = ".")]
         directory: PathBuf,
     },
@@ -191,7 +191,7 @@ struct Demo {
     listen: Listen,
     #[command(flatten)]
     geo: Geo,
-    // Refused with a hint, as people want to keep what they have seen.
+    // Rejected with a hint, because users may want to keep the data.
     #[arg(long, hide = true, action = ArgAction::Set, value_parser = no_data())]
     log: Option<String>,
     #[arg(long, hide = true, action = ArgAction::Set, value_parser = no_data())]
@@ -204,10 +204,10 @@ fn no_data() -> UnknownArgumentValueParser {
 
 #[derive(Debug, Args)]
 struct Migrate {
-    /// Give a family another partition count, as in logins=16
+    /// Change the partition count of a family, as in logins=16
     ///
-    /// Copies the topic of logins, or those of appointments and reminders, into one of so many partitions, and folds the
-    /// rows again. Nothing may serve or append meanwhile. An interrupted one goes on when it is run again.
+    /// Copies the topic of logins, or those of appointments and reminders, into one with COUNT partitions, and rebuilds the
+    /// rows. Stop all services and producers first. Run an interrupted change again to resume it.
     #[arg(long, value_name = "FAMILY=COUNT")]
     repartition: Option<Asked>,
     #[command(flatten)]
@@ -216,17 +216,17 @@ struct Migrate {
 
 #[derive(Debug, Args)]
 struct Import {
-    /// What the file holds
+    /// Kind of events in the file
     #[arg(value_enum)]
     kind: Facts,
-    /// The file, gzipped or not
+    /// File to read, gzipped or not
     file: PathBuf,
     /// Format of the file
     #[arg(long, value_enum)]
     format: Format,
     /// The tenant of all events
     ///
-    /// An event that names another tenant is refused. Default: the tenant that an event names, else "default".
+    /// Events that name another tenant are rejected. Default: the tenant of each event, else "default".
     #[arg(long)]
     tenant: Option<String>,
     #[command(flatten)]
@@ -239,30 +239,30 @@ struct Import {
 
 #[derive(Debug, Args)]
 struct Destination {
-    /// Send to a running service instead, as in http://127.0.0.1:8080
+    /// Send the events to a running service instead, as in http://127.0.0.1:8080
     #[arg(long, value_name = "URL")]
     to: Option<String>,
-    /// API key of that service; other users of this machine do not see it in FORETELL_API_KEY
+    /// API key of the service; prefer FORETELL_API_KEY, which other users of this machine cannot see
     #[arg(long, env = "FORETELL_API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct Evaluate {
-    /// What the file holds
+    /// Kind of events in the file
     #[arg(value_enum)]
     kind: Facts,
-    /// The file, gzipped or not
+    /// File to read, gzipped or not
     file: PathBuf,
     /// Format of the file
     #[arg(long, value_enum)]
     format: Format,
-    /// When an appointment is scored
+    /// When to score an appointment
     #[arg(long, value_enum, default_value = "booking")]
     at: At,
-    /// Summarise only what came after this time, RFC 3339
+    /// Summarize only events after this time, RFC 3339
     ///
-    /// Of appointments, a model is learnt from what was known by then, and later outcomes recalibrate it.
+    /// For appointments, a model is trained on the history up to this time, and recalibrated with later outcomes.
     #[arg(long, value_name = "TIME")]
     train_until: Option<String>,
     #[command(flatten)]
@@ -288,37 +288,37 @@ enum Facts {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// Structured CloudEvents, one JSON object a line
+    /// Structured CloudEvents, one JSON object per line
     Events,
-    /// CSV of the RBA data set: logins
+    /// CSV of the RBA data set, for logins
     Rba,
-    /// CSV of the data set "Medical Appointment No Shows": appointments
+    /// CSV of the data set "Medical Appointment No Shows", for appointments
     Noshow,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum At {
-    /// When it is booked
+    /// At its booking
     Booking,
-    /// 24 hours before it begins
+    /// 24 hours before its start
     #[value(name = "24h")]
     DayBefore,
 }
 
 #[derive(Debug, Subcommand)]
 enum Inspect {
-    /// The partitions of every topic, with the offsets that they hold
+    /// List the partitions of all topics, with their first and last offsets
     Topics,
-    /// The checkpoints of every family, and how far they are behind the log
+    /// List the checkpoints of all families, and their lag
     Positions,
-    /// A row, decoded, by the partitions that it was folded from
+    /// Print a row, decoded, by source partition
     Row {
-        /// The view
+        /// View of the row
         #[arg(value_parser = views())]
         view: String,
-        /// The key, with its tenant, as in default:ada
+        /// Key of the row, with its tenant, as in default:ada
         key: String,
-        /// The bucket, for the views agenda and announced
+        /// Bucket of the row, for the views agenda and announced
         #[arg(long)]
         bucket: Option<i64>,
     },
@@ -342,9 +342,9 @@ struct Settings {
 
 #[derive(Debug, Subcommand)]
 enum SettingsCommand {
-    /// Check whether the settings can be used
+    /// Check whether the settings are valid
     Check,
-    /// Print the settings that apply, from all sources, without secrets
+    /// Print the effective settings, merged from all sources, without secrets
     Dump {
         /// Print the defaults instead, with comments
         #[arg(long)]

@@ -1,12 +1,12 @@
-//! Settings: one annotated file that is the defaults, and three layers over it.
+//! Settings: one annotated file with the defaults, and three layers on top of it.
 //!
 //! ```text
-//!   defaults.toml ◄─ --config FILE ◄─ FORETELL__SECTION__KEY ◄─ flags        the right one wins, key by key
+//!   defaults.toml ◄─ --config FILE ◄─ FORETELL__SECTION__KEY ◄─ flags        the rightmost wins, key by key
 //! ```
 //!
-//! Each component owns its section as a struct with bounds in its docs; this module only puts them together. An
-//! unknown key is an error that names the likeliest one meant, because a setting that is silently ignored is the
-//! worst kind of default.
+//! Each component defines its section as a struct that documents its bounds; this module only combines them. An unknown
+//! key is an error that suggests the most similar key, because a setting that is silently ignored is the worst kind of
+//! default.
 
 pub mod clusters;
 mod urls;
@@ -30,12 +30,12 @@ use toml::{Table, Value};
 
 /// The annotated defaults.
 pub const DEFAULTS: &str = include_str!("config/defaults.toml");
-/// What environment variables begin with.
+/// Prefix of environment variables.
 const PREFIX: &str = "FORETELL__";
 /// Largest file of settings, in bytes.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Keys of earlier versions that nobody set, by section: what they held is constant now.
+/// Keys of earlier versions that no deployment sets, by section: their values are constants now.
 const REMOVED: [(&str, &str); 17] = [
     ("pipeline", "owner_records_max"),
     ("pipeline", "cached_rows_max"),
@@ -72,28 +72,28 @@ pub struct Config {
     pub pipeline: pipeline::Config,
     /// How rows are read.
     pub reads: rows::Config,
-    /// How often checkpoints are looked at.
+    /// How often checkpoints are read.
     #[serde(skip)]
     pub progress: progress::Config,
-    /// What files say of addresses.
+    /// Local files with data about addresses.
     pub enrich: foretell_enrich::Config,
     /// How scores are computed.
     pub score: Score,
     /// When and how reminders are planned.
     pub reminders: remind::Config,
-    /// How scores that were given are kept.
+    /// How decision records are kept.
     pub decisions: decisions::Config,
     /// How requests are served.
     pub http: http::Config,
     /// Where operators are served.
     pub ops: http::ops::Config,
-    /// What the process tells about itself.
+    /// Logs, traces and metrics of the process.
     pub telemetry: crate::telemetry::Config,
     /// How a Kafka cluster is reached.
     pub kafka: clusters::Kafka,
     /// How a Cassandra cluster is reached.
     pub cassandra: clusters::Cassandra,
-    /// What whoever wrote the settings should know: sentences for the log.
+    /// Notices for the author of the settings: sentences for the log.
     #[serde(skip)]
     pub notices: Vec<String>,
 }
@@ -102,7 +102,7 @@ pub struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topics {
-    /// In front of every name.
+    /// Prefix of every name.
     pub prefix: String,
     /// Partitions of topics created on Kafka, at least 1.
     pub partitions: u32,
@@ -116,12 +116,12 @@ pub struct Topics {
     pub decision_retention_days: u32,
     /// How long dead letters are kept, 1 to 36,500 days.
     pub dead_letter_retention_days: u32,
-    /// Which topics on Kafka an empty store begins with.
+    /// The epoch of each topic on Kafka that an empty store begins with.
     pub epochs: Epochs,
 }
 
 impl Topics {
-    /// How long records are kept that no row is folded from.
+    /// How long records are kept if no row is folded from them.
     pub const fn retention(&self) -> log::Retention {
         log::Retention {
             decision_days: self.decision_retention_days,
@@ -130,7 +130,7 @@ impl Topics {
     }
 }
 
-/// The epoch of the topics on Kafka, from 0 to 100, for a store that knows nothing of them.
+/// The epochs of the topics on Kafka, from 0 to 100, for a store without pointers.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Epochs {
@@ -141,7 +141,7 @@ pub struct Epochs {
 }
 
 impl Epochs {
-    /// The epoch of a family's topic; 0 where there is no setting for the family that leads it.
+    /// The epoch of a family's topic; 0 if there is no setting for its lead family.
     pub fn of(self, family: Family) -> u8 {
         let set = [(Family::Logins, self.logins), (Family::Appointments, self.appointments)];
         set.into_iter().find(|(lead, _)| *lead == family.lead()).map_or(0, |(_, epoch)| epoch)
@@ -164,35 +164,35 @@ pub enum Error {
     /// The file cannot be read.
     #[error("cannot read {}: {cause}", path.display())]
     Read {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: std::io::Error,
     },
     /// The file is not TOML.
     #[error("{} is not valid TOML: {cause}", path.display())]
     Parse {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
         /// Where and why.
         cause: document::Error,
     },
-    /// A key or a value is not what it must be.
+    /// A key or a value is not valid.
     #[error("setting {place}: {message}")]
     Invalid {
         /// Dotted path of the key.
         place: String,
-        /// What is wrong, and what may have been meant.
+        /// What is wrong, and the likely intention.
         message: String,
     },
 }
 
-/// The layers over the defaults.
+/// The layers on top of the defaults.
 #[derive(Debug, Default)]
 pub struct Layers<'a> {
     /// A file.
     pub file: Option<&'a Path>,
-    /// Environment variables, all of them; those of others are left alone.
+    /// All environment variables; those of other programs are ignored.
     pub environment: Vec<(String, String)>,
     /// Dotted keys and their values.
     pub flags: Vec<(&'static str, String)>,
@@ -231,7 +231,7 @@ pub fn load(layers: Layers<'_>) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// Takes removed keys out of the settings; one sentence for each that was set.
+/// Removes obsolete keys from the settings; returns one sentence for each that was set.
 fn drop_removed(settings: &mut Table) -> Vec<String> {
     let mut notices = Vec::new();
     for (section, key) in REMOVED {
@@ -260,7 +260,7 @@ fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// Sets a key from text, read as what stands there now. Keys without a default hold texts.
+/// Sets a key from text, parsed with the type of the current value. Keys without a default are text.
 fn set(table: &mut Table, keys: &[String], text: &str) {
     let Some((key, rest)) = keys.split_first() else { return };
     if rest.is_empty() {
@@ -290,7 +290,7 @@ fn typed(stands: Option<&Value>, text: &str) -> Value {
 }
 
 impl Config {
-    /// What serde cannot see: values that would make a part of the service meaningless.
+    /// Checks what serde cannot: values that would make a part of the service meaningless.
     fn check(&self) -> Result<(), Error> {
         let invalid = |place: &str, message: String| Err(Error::Invalid { place: place.to_owned(), message });
         if let Err(message) = clusters::check_log(&self.log) {
@@ -310,7 +310,7 @@ impl Config {
         }
         let reminders_min = foretell_domain::remind::policy::ANNOUNCEMENTS_MAX + self.fold.appointment_requests_max;
         if self.fold.appointment_reminders_max < reminders_min {
-            // A reminder that was announced and is forgotten would be announced again.
+            // A reminder that was announced and is then forgotten would be announced again.
             let message =
                 format!("at least {reminders_min}: what a policy can announce of one visit, and the requests");
             return invalid("fold.appointment_reminders_max", message);
@@ -347,7 +347,7 @@ impl Config {
         Ok(())
     }
 
-    /// The rules of time zones that a process of these settings is to have: it installs them before it reads anything.
+    /// The time zone rules for a process with these settings; it installs them before it reads anything.
     pub fn zone_rules(&self) -> Result<zone::Rules, Error> {
         let read = self.fold.time_zones_dir.as_deref().map_or_else(|| Ok(zone::Rules::default()), zones::read);
         read.map_err(|message| Error::Invalid { place: "fold.time_zones_dir".into(), message })

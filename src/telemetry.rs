@@ -1,4 +1,4 @@
-//! How the process reports on itself: log lines on stderr, spans over OTLP, and every metric from the start.
+//! Telemetry of the process: log lines on stderr, spans over OTLP, and every metric from the start.
 
 mod lines;
 mod otlp;
@@ -14,11 +14,11 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// Directives for libraries whose errors we are given and tell ourselves: Cassandra's driver also writes each of its
-/// own attempts at error level, by the dozen while a cluster is away.
+/// Directives for libraries that log errors which they also return: Cassandra's driver logs each of its attempts at
+/// error level, dozens of them while a cluster is unreachable. Foretell logs the returned error instead.
 pub const QUIET: &str = "scylla=off";
 
-/// Targets of log lines: what followed `foretell::` when all code was one crate, and what follows `foretell_` now.
+/// Targets of log lines: the part after `foretell::` when all code was one crate, and the part after `foretell_` now.
 const RENAMED: [(&str, &str); 16] = [
     ("assess", "service::assess"),
     ("decisions", "service::decisions"),
@@ -38,7 +38,7 @@ const RENAMED: [(&str, &str); 16] = [
     ("verify", "engine::verify"),
 ];
 
-/// A filter whose directives name today's targets, so that one from an earlier version still selects its lines.
+/// A filter with the current targets, so that a filter from an earlier version still selects its lines.
 fn renamed(filter: &str) -> String {
     let rename = |filter: String, (before, now): &(&str, &str)| {
         filter.replace(&format!("foretell::{before}"), &format!("foretell_{now}"))
@@ -46,18 +46,18 @@ fn renamed(filter: &str) -> String {
     RENAMED.iter().fold(filter.to_owned(), rename)
 }
 
-/// What is told, how, and to whom.
+/// What is logged and exported, in which format, and where to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Which log lines are written: directives as in `info,foretell_engine::pipeline=debug`.
     pub log_filter: String,
-    /// How they are written.
+    /// Format of log lines.
     pub log_format: Format,
-    /// Where spans go, OTLP over HTTP as in `http://localhost:4318`; none: where the `OTEL_*` variables say, else
-    /// nowhere. Without a path it is a base, and traces go to `/v1/traces`.
+    /// Where spans are exported to, with OTLP over HTTP, as in `http://localhost:4318`. If none: the endpoint of the
+    /// `OTEL_*` variables, if any. A URL without a path is a base, and traces go to `/v1/traces`.
     pub otlp_endpoint: Option<String>,
-    /// How the process is called in traces.
+    /// Name of the process in traces.
     pub service_name: String,
 }
 
@@ -72,35 +72,35 @@ impl Default for Config {
     }
 }
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// For people; coloured on a terminal, unless `NO_COLOR` is set.
+    /// Plain text; coloured on a terminal, unless `NO_COLOR` is set.
     #[default]
     Text,
-    /// One JSON object a line, for collectors.
+    /// One JSON object per line, for collectors.
     Json,
 }
 
-/// Why nothing can be told.
+/// Why telemetry cannot be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A directive of the filter cannot be parsed.
     #[error("telemetry.log_filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// An endpoint is no URL; by the setting or variable that names it.
+    /// An endpoint is not a URL; with the setting or variable that contains it.
     #[error("{0}: {1}")]
     Endpoint(&'static str, String),
     /// The exporter cannot be built.
     #[error("telemetry.otlp_endpoint: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
-    /// Somebody else is already being told.
+    /// Another subscriber is already installed.
     #[error("install the log subscriber: {0}")]
     Installed(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Spans that are still to be exported are, when this is dropped.
+/// Exports the remaining spans when it is dropped.
 #[derive(Debug)]
 #[must_use = "spans are flushed when it is dropped"]
 pub struct Guard(Option<SdkTracerProvider>);
@@ -113,9 +113,9 @@ impl Drop for Guard {
     }
 }
 
-/// Begins to write log lines to stderr, to export spans and to count. Once a process.
+/// Starts to write log lines to stderr, to export spans and to count. Once per process.
 pub fn install(config: &Config) -> Result<Guard, Error> {
-    // Spans for the exporter are not for lines: those show spans of their own.
+    // Spans for the exporter do not belong in log lines, which show spans of their own.
     let no_spans = format!("{}={}", trace::TARGET, LevelFilter::OFF).parse::<Directive>()?;
     let filter = EnvFilter::try_new(renamed(&config.log_filter))?.add_directive(no_spans);
     let variable = |name: &str| std::env::var(name).ok();
@@ -126,8 +126,8 @@ pub fn install(config: &Config) -> Result<Guard, Error> {
         let layer = layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_target(false);
         layer.with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == trace::TARGET))
     });
-    // A filter of one layer remembers for each thread what it refused, and forgets it with the next line: so it is
-    // used only where there are two layers.
+    // A filter of one layer keeps per thread what it rejected until the next line, so it is only used if there are two
+    // layers.
     match spans {
         None => tracing_subscriber::registry().with(filter).with(lines(config.log_format)).try_init()?,
         Some(spans) => {
@@ -145,7 +145,7 @@ pub fn install(config: &Config) -> Result<Guard, Error> {
     Ok(Guard(provider))
 }
 
-/// Whether text on `stream` is coloured: on a terminal, unless `NO_COLOR` is set.
+/// Whether to colour text on `stream`: on a terminal, unless `NO_COLOR` is set.
 pub fn is_coloured(stream: &impl IsTerminal) -> bool {
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     stream.is_terminal() && !is_dumb && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())

@@ -10,7 +10,7 @@ pub(super) fn progress(what: &'static str, total: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), target);
     let template = "{bar:32} {human_pos}/{human_len} {msg}  {rate}/s  {eta} left";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    // In whole numbers: the built-in key has four places behind the point.
+    // A whole number: the built-in key prints four decimal places.
     bar.set_style(style.with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
         _ = write!(text, "{}", HumanCount(state.per_sec() as u64));
     }));

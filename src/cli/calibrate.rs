@@ -1,4 +1,4 @@
-//! `simulate` and `calibrate`: histories that might have happened, and the thresholds that follow from them.
+//! `simulate` and `calibrate`: generated histories, and thresholds that are derived from labelled ones.
 
 use super::bar::progress;
 use super::ending::Failure;
@@ -24,16 +24,16 @@ enum Facts {
 /// What to simulate.
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
-    /// What to make up
+    /// Kind of events
     #[arg(value_enum)]
     kind: Facts,
-    /// Accounts, at most 100000
+    /// Number of accounts, at most 100000
     #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
     users: u32,
-    /// Days, at most 731
+    /// Number of days, at most 731
     #[arg(long, value_name = "COUNT", default_value_t = 365)]
     days: u32,
-    /// Another seed makes other people
+    /// Seed of the simulation; equal seeds give equal events
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     /// Write to this file instead of stdout
@@ -44,19 +44,19 @@ pub(super) struct Simulate {
 /// What to calibrate with.
 #[derive(Debug, Args)]
 pub(super) struct Calibrate {
-    /// What the files hold
+    /// Kind of events in the files
     #[arg(value_enum)]
     kind: Facts,
-    /// Labelled logins as `simulate` writes them, gzipped or not; each file is replayed by itself
+    /// Labelled logins as written by `simulate`, gzipped or not; each file is replayed separately
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Share of the attacks of each kind to challenge
+    /// Share of attacks of each kind to challenge
     #[arg(long, value_name = "SHARE", default_value_t = 0.98, value_parser = share)]
     target_tpr: f64,
-    /// Draw the curves to this file, as SVG
+    /// Write the curves to this file, as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Score by this policy instead of that of the settings, and write the thresholds into it
+    /// Score with this policy instead of the one in the settings, and write the thresholds into it
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     #[command(flatten)]
@@ -68,7 +68,7 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "a share above 0, at most 1".into())
 }
 
-/// Writes a history; what it says besides is a message.
+/// Writes a history to stdout or a file; the summary is a message.
 pub(super) fn simulate(asked: &Simulate, out: &mut dyn Write) -> Result<(), Failure> {
     let Simulate { kind: Facts::Logins, users, days, seed, output } = asked;
     let history = History::new(Shape { users: *users, days: *days, seed: *seed }).map_err(failed)?;
@@ -89,7 +89,7 @@ pub(super) fn simulate(asked: &Simulate, out: &mut dyn Write) -> Result<(), Fail
     Ok(())
 }
 
-/// Prints what the thresholds are and cost.
+/// Prints the thresholds and what they cost.
 pub(super) fn calibrate(config: &Config, asked: &Calibrate, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let Calibrate { kind: Facts::Logins, files, target_tpr, plot, policy, output: _ } = asked;
     let mut policy =

@@ -1,4 +1,4 @@
-//! The arguments of `dead-letters`, and what they ask for.
+//! The arguments of `dead-letters`, and the request that they form.
 
 use super::ending::{Failure, unless_signalled};
 use super::time;
@@ -20,47 +20,47 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A letter is named by PARTITION/OFFSET in the topic of dead letters, as `list` prints it.
+/// A letter is identified by PARTITION/OFFSET in the topic of dead letters, as printed by `list`.
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLetters {
-    /// List the letters that are open
+    /// List open letters
     List {
         #[command(flatten)]
         conditions: Conditions,
-        /// List those that were redriven or dropped, too
+        /// Include letters that were redriven or dropped
         #[arg(long)]
         all: bool,
-        /// How many letters to list
+        /// Maximum number of letters to list
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
     },
-    /// Print a letter: its faults with their places, headers, event and value
+    /// Print a letter: its validation errors, headers, event and value
     Show {
-        /// PARTITION/OFFSET, as `list` prints it
+        /// PARTITION/OFFSET, as printed by `list`
         id: Id,
     },
-    /// Append their records again; a dry run without --execute
+    /// Append records again; a dry run without --execute
     ///
-    /// As new records, under the key that their event belongs to.
+    /// The records are appended as new ones, with the key of their event.
     Redrive {
         #[command(flatten)]
         which: Which,
-        /// JSON Patch (RFC 6902) for each event, in the structured form that `show` prints
+        /// JSON Patch (RFC 6902) to apply to each event, in the structured form that `show` prints
         #[arg(long, value_name = "FILE")]
         patch: Option<PathBuf>,
-        /// Leave records that were rejected so many times
+        /// Skip records that were rejected this many times
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         attempts_max: u32,
-        /// Records a second
+        /// Maximum records per second
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
         rate: u32,
         /// Why; kept with the letter
         #[arg(long, value_parser = reason)]
         reason: Option<String>,
     },
-    /// Close letters for good; a dry run without --execute
+    /// Close letters permanently; a dry run without --execute
     ///
-    /// They are not listed any more, and their records are not appended.
+    /// Dropped letters are no longer listed, and their records are not appended.
     Drop {
         #[command(flatten)]
         which: Which,
@@ -70,13 +70,13 @@ pub(super) enum DeadLetters {
     },
 }
 
-/// What letters must meet, all of it.
+/// Conditions that a letter must meet, all of them.
 #[derive(Debug, Args)]
 pub(super) struct Conditions {
-    /// Source topic, with its prefix or without
+    /// Source topic, with or without its prefix
     #[arg(long)]
     topic: Option<String>,
-    /// Code of the first fault, as in MISSING_FIELD
+    /// Code of the first validation error, as in MISSING_FIELD
     #[arg(long)]
     code: Option<String>,
     /// Key of the record, as in default:ada
@@ -90,18 +90,18 @@ pub(super) struct Conditions {
     until: Option<i64>,
 }
 
-/// What is acted upon: never everything by a slip.
+/// The letters to process. A selection is required, so that a typing error cannot select all of them.
 #[derive(Debug, Args)]
 pub(super) struct Which {
-    /// PARTITION/OFFSET, as `list` prints it; with conditions, those that meet them
+    /// PARTITION/OFFSET, as printed by `list`; with conditions, only letters that meet them
     #[arg(value_name = "ID", required_unless_present_any = ["topic", "code", "key", "since", "until"])]
     ids: Vec<Id>,
     #[command(flatten)]
     conditions: Conditions,
-    /// How many letters to take; run again, it goes on with the rest
+    /// Maximum number of letters to process; run the command again for the rest
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
-    /// Do it, instead of printing what would be done
+    /// Carry out the changes instead of only printing them
     #[arg(long)]
     execute: bool,
 }
@@ -131,14 +131,14 @@ impl Which {
     }
 }
 
-/// Largest patch, in bytes: as much as a record may have.
+/// Largest patch, in bytes: the limit of a record.
 const PATCH_BYTES_MAX: usize = RECORD_BYTES_MAX;
 
 fn count(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-/// Runs the command; what was asked is read before anything is opened.
+/// Runs the command; its arguments and files are validated before log and store are opened.
 pub(super) async fn run(config: &Config, what: DeadLetters, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let open = || Access::look(config, Arc::new(System));
     let asked = match what {

@@ -1,4 +1,4 @@
-//! How a command ends before its work does: by a failure, or by a signal.
+//! How a command ends early: by a failure, or by a signal.
 
 use crate::config;
 use crate::ops::Error;
@@ -8,10 +8,10 @@ use tokio_util::task::AbortOnDropHandle;
 /// What ended a command early.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The settings.
+    /// Invalid settings.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// The work.
+    /// The operation failed.
     #[error(transparent)]
     Work(#[from] Error),
     /// Anything else, in a sentence.
@@ -20,13 +20,13 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether nobody reads the output any more, as behind `| head`: no failure of ours.
+    /// Whether the reader of the output has closed it, as `| head` does: not a failure of the command.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Work(Error::File(_, cause)) if cause.kind() == std::io::ErrorKind::BrokenPipe)
     }
 }
 
-/// Refuses a name that no tenant can have.
+/// Rejects a name that no tenant can have.
 pub(super) fn check_tenant(tenant: &str) -> Result<(), Failure> {
     if foretell_events::codec::is_tenant(tenant) {
         return Ok(());
@@ -46,7 +46,7 @@ impl From<foretell_ports::Error> for Failure {
     }
 }
 
-/// Does it to its end, or to a signal; what it leaves behind is removed in both cases.
+/// Runs work to its end or until a signal; its temporary files are removed in both cases.
 pub(super) async fn unless_signalled(work: impl Future<Output = Result<(), Error>>) -> Result<(), Failure> {
     let signalled = CancellationToken::new();
     let _listening = AbortOnDropHandle::new(tokio::spawn(on_signal(signalled.clone())));
@@ -56,7 +56,7 @@ pub(super) async fn unless_signalled(work: impl Future<Output = Result<(), Error
     }
 }
 
-/// Cancels at SIGTERM or SIGINT, and at SIGHUP, which a terminal sends that is closed.
+/// Cancels on SIGTERM, SIGINT and SIGHUP; a terminal sends the last one when it is closed.
 pub(crate) async fn on_signal(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut int), Ok(mut hangup)) =

@@ -1,4 +1,4 @@
-//! What `--help` and the manual pages say beyond flags: commands in groups, and examples.
+//! Additions to `--help` and the manual pages: commands in groups, and examples.
 
 use super::Cli;
 use super::ending::Failure;
@@ -7,7 +7,7 @@ use clap::{Command, CommandFactory, FromArgMatches};
 use std::fmt::Write;
 use std::path::Path;
 
-/// Commands by what one wants to do, in the order of the help.
+/// Commands by task, in the order of the help.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Serve", &["serve", "demo", "health"]),
     ("Data", &["import", "migrate", "backup"]),
@@ -16,18 +16,18 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Settings and documents", &["config", "openapi", "completions", "man", "help"]),
 ];
 
-/// Examples of each command; a command of commands has those of all of them.
+/// Examples of each command; a command with subcommands has those of all of them.
 const EXAMPLES: [(&str, &[(&str, &str)]); 21] = [
     (
         "",
         &[
-            ("See what it does, in a minute", "foretell demo"),
-            ("Serve the API at 127.0.0.1:8080, with data in ./data", "foretell serve"),
+            ("See what it does in a minute", "foretell demo"),
+            ("Serve the API on 127.0.0.1:8080, with data in ./data", "foretell serve"),
             (
                 "Serve on Kafka and Cassandra",
                 "foretell serve --log kafka://broker:9092 --store cassandra://node:9042/foretell",
             ),
-            ("Bring in what you have", "foretell import logins logins.jsonl --format events"),
+            ("Import existing events", "foretell import logins logins.jsonl --format events"),
         ],
     ),
     (
@@ -35,30 +35,33 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 21] = [
         &[
             ("Everything in one process, with data in ./data", "foretell serve"),
             (
-                "Reachable from other machines; the first start prints an API key",
+                "Accept requests from other machines; the first start prints an API key",
                 "foretell serve --listen :8080 --first-key",
             ),
             (
-                "One role of several processes, on Kafka and Cassandra",
+                "Run a single role, with Kafka and Cassandra",
                 "foretell serve --roles views --log kafka://broker:9092 --store cassandra://node:9042/foretell",
             ),
             (
-                "With settings from a file, and logs for debugging",
+                "Read settings from a file, and log at debug level",
                 "FORETELL__TELEMETRY__LOG_FILTER=debug foretell serve --config foretell.toml",
             ),
         ],
     ),
     (
         "demo",
-        &[("The story, and then a service to try", "foretell demo"), ("Its answers as JSON", "foretell demo --json")],
+        &[("Run the demo, then try the service", "foretell demo"), ("Print answers as JSON", "foretell demo --json")],
     ),
-    ("health", &[("A service of this machine", "foretell health http://127.0.0.1:8080")]),
+    ("health", &[("Check a service on this machine", "foretell health http://127.0.0.1:8080")]),
     (
         "import",
         &[
-            ("Into ./data, whether it is being served or not", "foretell import logins logins.jsonl --format events"),
             (
-                "Into a service, for one tenant",
+                "Import into ./data, whether a service is running or not",
+                "foretell import logins logins.jsonl --format events",
+            ),
+            (
+                "Import into a running service, for one tenant",
                 "foretell import appointments visits.jsonl.gz --format events --to http://127.0.0.1:8080 --tenant clinic",
             ),
         ],
@@ -67,7 +70,7 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 21] = [
         "migrate",
         &[
             (
-                "Create what is missing in the clusters",
+                "Create missing topics and tables in the clusters",
                 "foretell migrate --log kafka://broker:9092 --store cassandra://node:9042/foretell",
             ),
             ("Spread logins over more partitions", "foretell migrate --repartition logins=16"),
@@ -76,26 +79,32 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 21] = [
     (
         "backup",
         &[(
-            "Copy the log, and serve the copy",
+            "Copy the log, then serve the copy",
             "foretell backup /backup/monday && foretell serve --log disk:/backup/monday --store disk:/backup/monday",
         )],
     ),
     (
         "inspect",
         &[
-            ("How far the views are", "foretell inspect positions"),
-            ("What is known about a user", "foretell inspect row user default:ada"),
+            ("Show the progress of the views", "foretell inspect positions"),
+            ("Show the row of a user", "foretell inspect row user default:ada"),
         ],
     ),
-    ("verify", &[("All views", "foretell verify"), ("One view, as JSON", "foretell verify user --json")]),
-    ("rebuild", &[("After settings under [fold] have changed", "foretell rebuild logins")]),
+    (
+        "verify",
+        &[
+            ("Verify all views", "foretell verify"),
+            ("Verify one view, with JSON output", "foretell verify user --json"),
+        ],
+    ),
+    ("rebuild", &[("Rebuild after a change of settings under [fold]", "foretell rebuild logins")]),
     (
         "dead-letters",
         &[
-            ("What is open", "foretell dead-letters list"),
-            ("All of one", "foretell dead-letters show 0/17"),
+            ("List open letters", "foretell dead-letters list"),
+            ("Print one letter", "foretell dead-letters show 0/17"),
             (
-                "Send again, after their cause was fixed",
+                "Send records again after fixing the cause",
                 "foretell dead-letters redrive --code WRONG_PARTITION --execute",
             ),
         ],
@@ -103,56 +112,59 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 21] = [
     (
         "policy",
         &[
-            ("A skeleton of rules", "foretell policy variables"),
-            ("Whether a policy can be used", "foretell policy check policy.toml"),
-            ("Which logins it would challenge", "foretell policy test policy.toml --against logins.jsonl"),
+            ("List the variables of rules", "foretell policy variables"),
+            ("Check a policy", "foretell policy check policy.toml"),
+            ("Show which logins a policy would challenge", "foretell policy test policy.toml --against logins.jsonl"),
         ],
     ),
     (
         "report",
         &[
-            ("How good decisions were since May", "foretell report decisions --since 2026-05-01T00:00:00Z"),
-            ("Whether risks came true, with a picture", "foretell report no-show --svg calibration.svg"),
+            ("Report on decisions since May", "foretell report decisions --since 2026-05-01T00:00:00Z"),
+            ("Compare predicted risks with outcomes, with a chart", "foretell report no-show --svg calibration.svg"),
         ],
     ),
     (
         "train",
         &[
-            ("Learn from the log, and look at the result", "foretell train no-show"),
-            ("Learn, and give scores by it from now on", "foretell train no-show --publish"),
+            ("Train on the log, and print the result", "foretell train no-show"),
+            ("Train, and use the model for scores from now on", "foretell train no-show --publish"),
         ],
     ),
     (
         "evaluate",
-        &[("Scores of logins, a line each", "foretell evaluate logins logins.jsonl --format events > scores.jsonl")],
+        &[("Score logins, one per line", "foretell evaluate logins logins.jsonl --format events > scores.jsonl")],
     ),
-    ("simulate", &[("A year of a thousand users", "foretell simulate logins --output logins.jsonl")]),
-    (
-        "calibrate",
-        &[("Thresholds, written into a policy", "foretell calibrate logins logins.jsonl --policy policy.toml")],
-    ),
+    ("simulate", &[("Generate a year of a thousand users", "foretell simulate logins --output logins.jsonl")]),
+    ("calibrate", &[("Write thresholds into a policy", "foretell calibrate logins logins.jsonl --policy policy.toml")]),
     (
         "config",
         &[
-            ("Begin a file of settings", "foretell config dump --defaults > foretell.toml"),
-            ("Check it", "foretell config check --config foretell.toml"),
+            ("Create a settings file", "foretell config dump --defaults > foretell.toml"),
+            ("Check a settings file", "foretell config check --config foretell.toml"),
         ],
     ),
-    ("openapi", &[("The contract, for a generator of clients", "foretell openapi > openapi.json")]),
-    ("completions", &[("For this bash; in ~/.bashrc for each", "source <(foretell completions bash)")]),
+    ("openapi", &[("Write the OpenAPI document to a file", "foretell openapi > openapi.json")]),
+    (
+        "completions",
+        &[(
+            "Enable completions in bash; add the line to ~/.bashrc to keep them",
+            "source <(foretell completions bash)",
+        )],
+    ),
     ("man", &[("Install the manual pages", "foretell man ~/.local/share/man/man1")]),
 ];
 
 /// Longest line of an example, in columns.
 const LINE_COLUMNS_MAX: usize = 76;
 
-/// Reads the command line; prints help or what is wrong, and exits, where there is no command to run.
+/// Parses the command line; prints help or an error and exits if there is no command to run.
 pub fn parse() -> Cli {
     let matches = command().get_matches();
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// The command line as people meet it.
+/// The command line with groups and examples.
 pub(super) fn command() -> Command {
     let mut command = Cli::command();
     for (path, examples) in EXAMPLES {
@@ -190,12 +202,12 @@ fn shown(examples: &[(&str, &str)]) -> String {
     format!("Examples:{}", lines.collect::<String>())
 }
 
-/// A command over as many lines as it needs.
+/// A command, broken into as many lines as it needs.
 fn broken(line: &str) -> String {
     let mut text = String::new();
     let mut columns = 0;
     for word in line.split(' ') {
-        // Room for the margin, and for the backslash.
+        // Leave space for the margin and the backslash.
         if columns > 0 && columns + 1 + word.len() > LINE_COLUMNS_MAX - 4 {
             text.push_str(" \\\n     ");
             columns = 4;
@@ -210,7 +222,7 @@ fn broken(line: &str) -> String {
     text
 }
 
-/// Writes a manual page for the program and for each command into a directory, which is made if it is missing.
+/// Writes a manual page for the program and for each command into a directory, which is created if it is missing.
 ///
 /// # Errors
 /// The directory cannot be written.

@@ -1,7 +1,7 @@
 //! API keys: those of the settings, and the first one of an embedded instance.
 //!
 //! An instance that other machines can reach needs API keys, and at the first start of a container there are none. With
-//! `serve --first-key` the instance makes one itself, in its data directory, which is the only place that it has.
+//! `serve --first-key` the instance creates one itself, in its data directory, the only place that it can write to.
 
 use super::ending::Failure;
 use crate::app;
@@ -13,13 +13,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-/// Largest file of API keys, in bytes: 10,000 keys with room for comments.
+/// Largest file of API keys, in bytes: 10,000 keys, with space for comments.
 const KEYS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The file of keys, in the data directory.
 const FILE: &str = "api-keys.toml";
 
-/// The keys of the file that the settings name.
+/// The keys in the file that the settings name.
 ///
 /// # Errors
 /// The file cannot be read or used.
@@ -27,14 +27,14 @@ pub(super) fn of_settings(path: &Path) -> Result<Keys, Failure> {
     of_file("http.api_keys_file", path)
 }
 
-/// Reads a file of keys; errors begin with what names the file.
+/// Reads a file of keys; errors begin with the name of the setting or flag.
 fn of_file(named_by: &str, path: &Path) -> Result<Keys, Failure> {
     let failed = |cause: &dyn std::fmt::Display| Failure::Other(format!("{named_by}: {}: {cause}", path.display()));
     let text = file::text(path, KEYS_BYTES_MAX).map_err(|cause| failed(&cause))?;
     Keys::parse(&text).map_err(|cause| failed(&cause))
 }
 
-/// The keys in the data directory. Where it has none, one is made, and shown on `messages` for the only time.
+/// The keys in the data directory. If there are none, one is created, and printed to `messages` once.
 ///
 /// # Errors
 /// The log is not a directory, the directory cannot be written, or its file of keys cannot be used.
@@ -57,19 +57,19 @@ pub(super) fn first(config: &Config, messages: &mut dyn Write) -> Result<Keys, F
     of_file("--first-key", &path)
 }
 
-/// Makes a key if there is no file of keys. It is shown only when its digest is on disk, so it works from then on.
+/// Creates a key if there is no file of keys. It is printed only after its digest is on disk, so it works from then on.
 fn ensure(directory: &Path, path: &Path, messages: &mut dyn Write) -> io::Result<()> {
     if path.try_exists()? {
         return Ok(());
     }
     std::fs::create_dir_all(directory)?;
     let key = auth::generate();
-    // Readable for its owner alone from the beginning, and complete when it gets its name.
+    // Readable only by its owner from the beginning, and complete before it gets its name.
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(document(&key).as_bytes())?;
     file.as_file().sync_all()?;
     match file.persist_noclobber(path) {
-        // Another process made one meanwhile, and has shown it.
+        // Another process has created one concurrently, and printed it.
         Err(failed) if failed.error.kind() == ErrorKind::AlreadyExists => return Ok(()),
         persisted => persisted?,
     };
@@ -77,7 +77,7 @@ fn ensure(directory: &Path, path: &Path, messages: &mut dyn Write) -> io::Result
     messages.write_all(announcement(&key, path).as_bytes())
 }
 
-/// The file of keys with this one alone.
+/// The contents of a file of keys with only this key.
 fn document(key: &str) -> String {
     format!(
         "# Made by `foretell serve --first-key`. Add further [[keys]] here; the documentation describes them.\n\

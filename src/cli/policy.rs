@@ -1,4 +1,4 @@
-//! `policy`: whether a document can be used, and what it would do.
+//! `policy`: checks a document, and shows what it would do.
 
 use super::Format;
 use super::bar::progress;
@@ -25,64 +25,64 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What to do with a policy.
+/// Operations on a policy.
 #[derive(Debug, Subcommand)]
 pub(super) enum Policies {
     /// Print the JSON Schema of a policy
     Schema {
-        /// What the policy is for
+        /// Kind of policy
         #[arg(long, value_enum, default_value = "login")]
         kind: About,
     },
-    /// Print the variables that rules of a policy for logins may use
+    /// List the variables that rules for logins can use
     Variables,
-    /// Check whether a policy can be used; exit 1 where it cannot
+    /// Check whether a policy is valid; exit with 1 if it is not
     Check {
-        /// The document, in TOML, or in JSON where its name ends in .json
+        /// Policy file, in TOML, or in JSON if its name ends in .json
         file: PathBuf,
-        /// What the policy is for
+        /// Kind of policy
         #[arg(long, value_enum, default_value = "login")]
         kind: About,
     },
     /// Show what a policy would do with the events of a file
     ///
-    /// Of logins: those that it would decide otherwise than the settings. Of reminders: what it would announce,
-    /// withdraw, defer and leave out, when, and why.
+    /// For logins: decisions that differ from those of the settings. For reminders: what it would announce, withdraw,
+    /// defer and suppress, when, and why.
     Test(Box<Test>),
 }
 
-/// A policy, and what it is to be tested with.
+/// A policy, and the events to test it with.
 #[derive(Debug, Args)]
 pub(super) struct Test {
-    /// The document, in TOML, or in JSON where its name ends in .json
+    /// Policy file, in TOML, or in JSON if its name ends in .json
     file: PathBuf,
-    /// What the policy is for
+    /// Kind of policy
     #[arg(long, value_enum, default_value = "login")]
     kind: About,
-    /// The events, gzipped or not
+    /// Events to test the policy with, gzipped or not
     #[arg(long, value_name = "EVENTS")]
     against: PathBuf,
     /// Format of the events
     #[arg(long, value_enum, default_value = "events")]
     format: Format,
-    /// Of logins: compare with this policy, instead of the settings
+    /// For logins: compare with this policy instead of the settings
     #[arg(long, value_name = "FILE")]
     instead_of: Option<PathBuf>,
-    /// How many lines to print; with --json, all are
+    /// Maximum number of lines to print; --json prints all of them
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     limit: u64,
 }
 
-/// What a policy is for.
+/// Kinds of policies.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum About {
     /// Scores of logins
     Login,
-    /// When and how clients are reminded
+    /// Times and channels of reminders
     Reminders,
 }
 
-/// Does it; a policy that cannot be used is a failure that says why.
+/// Runs the operation; an invalid policy is a failure that contains the reason.
 pub(super) fn run(config: &Config, asked: &Policies, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match asked {
         Policies::Schema { kind: About::Login } => Ok(write!(out, "{LOGIN_POLICY}")?),
@@ -128,7 +128,7 @@ fn logins(config: &Config, test: &Test, loaded: &Loaded, print: Print, out: &mut
 fn reminders(config: &Config, test: &Test, loaded: &Loaded, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     if test.instead_of.is_some() {
         return Err(Failure::Other(
-            "--instead-of is for policies of logins: of reminders, test one after the other".into(),
+            "--instead-of is only for policies of logins: test policies of reminders one after the other".into(),
         ));
     }
     let options = ReminderOptions {
@@ -144,7 +144,7 @@ fn reminders(config: &Config, test: &Test, loaded: &Loaded, print: Print, out: &
     summary(&told?, print, out)
 }
 
-/// Beside JSON Lines the sums go to stderr.
+/// Prints the totals, to stderr if the output is JSON Lines.
 fn summary(sums: &(impl Serialize + Display), print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     match print {
         Print::Json => writeln!(io::stderr(), "{}", serde_json::to_string(sums).unwrap_or_default())?,
@@ -200,7 +200,7 @@ impl List<'_> {
     }
 }
 
-/// The policy of a file, over the settings'.
+/// The policy of a file, on top of the policy in the settings.
 fn read<D: Document>(path: &Path, settings: &D) -> Result<D, Failure> {
     let name = path.display();
     let failed = |detail: String| Failure::Other(format!("{name}: {detail}"));

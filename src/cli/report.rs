@@ -1,4 +1,4 @@
-//! `report`: how past scores compare with what became known later.
+//! `report`: past scores compared with the outcomes that became known later.
 
 use super::bar::progress;
 use super::ending::{Failure, check_tenant, unless_signalled};
@@ -15,34 +15,34 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What to report on.
+/// Kinds of reports.
 #[derive(Debug, Subcommand)]
 pub(super) enum Report {
-    /// Decisions about logins, by what was decided and by reason
+    /// Report on login decisions, by decision and by reason
     ///
-    /// How many there were, how many of them were confirmed or reported as fraud, and the share of fraud among those.
+    /// Counts decisions, those that were confirmed or reported as fraud, and the share of fraud among the latter.
     Decisions {
-        /// Those made at this time or later, RFC 3339; default: all that are kept
+        /// Include decisions from this time on, RFC 3339; default: all decisions in the log
         #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<i64>,
-        /// Those of one tenant
+        /// Include only this tenant
         #[arg(long)]
         tenant: Option<String>,
     },
-    /// Visits, by lead time, risk level and reminders
+    /// Report on visits, by lead time, risk level and reminders
     ///
-    /// How many were missed, were cancelled or have no known outcome; and how often the predicted risks came true.
+    /// Counts visits that were missed or cancelled or have no known outcome, and compares predicted with actual risks.
     NoShow {
-        /// Those that began at this time or later, RFC 3339; default: all that are kept
+        /// Include visits that started at this time or later, RFC 3339; default: all visits in the log
         #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<i64>,
-        /// Those that began before this time, RFC 3339; default: now
+        /// Include visits that started before this time, RFC 3339; default: now
         #[arg(long, value_name = "TIME", value_parser = time)]
         until: Option<i64>,
-        /// Those of one tenant
+        /// Include only this tenant
         #[arg(long)]
         tenant: Option<String>,
-        /// Draw the calibration to this file, as SVG
+        /// Write a calibration chart to this file, as SVG
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
@@ -51,7 +51,7 @@ pub(super) enum Report {
 /// Prints a report.
 ///
 /// # Errors
-/// Arguments that contradict each other, and what went wrong with log or store.
+/// Contradictory arguments, and errors of log or store.
 pub(super) async fn run(config: &Config, what: Report, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let (Report::Decisions { tenant, .. } | Report::NoShow { tenant, .. }) = &what;
     tenant.as_deref().map_or(Ok(()), check_tenant)?;
@@ -64,7 +64,7 @@ pub(super) async fn run(config: &Config, what: Report, print: Print, out: &mut d
         }
         Report::NoShow { since, until, tenant, svg } => {
             if since.zip(until).is_some_and(|(since, until)| since >= until) {
-                return Err(Failure::Other("--until is not behind --since".into()));
+                return Err(Failure::Other("--until is not after --since".into()));
             }
             let asked = visits::Asked { since_ms: since, until_ms: until, tenant };
             let asked = (&asked, svg.as_deref());

@@ -1,4 +1,4 @@
-//! Runs a command: reads the settings, calls the module that does the work, prints what it answers.
+//! Runs a command: reads the settings, calls the module that does the work, prints its result.
 
 use super::bar::progress;
 use super::calibrate;
@@ -38,7 +38,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             writeln!(out, "{document}")?;
         }
         Command::Completions { shell } => {
-            // Into memory first: it would panic where the reader has gone.
+            // Into memory first: writing to a closed stdout would panic.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut help::command(), "foretell", &mut script);
             out.write_all(&script)?;
@@ -58,10 +58,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             let mut config = flags.load(cli.file.config.as_deref())?;
             let own = crate::telemetry::Config::default().log_filter;
             if !matches!(command, Command::Serve(_)) && config.telemetry.log_filter == own {
-                // Who runs a command reads its output; what a service logs is noise there.
+                // The user reads the command's output; log lines of a service would be noise in it.
                 config.telemetry.log_filter = format!("warn,{}", crate::telemetry::QUIET);
                 if matches!(command, Command::Demo(_)) {
-                    // Its directory is removed while the store closes, which then misses the files of tables.
+                    // The directory is removed while the store closes, and errors about its missing files are expected.
                     config.telemetry.log_filter.push_str(",lsm_tree=error");
                 }
             }
@@ -119,7 +119,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         Command::Train { what, .. } => super::train::run(&config, what, print, out).await,
         Command::Report { what, .. } => super::report::run(&config, what, print, out).await,
         Command::Config(Settings { what, .. }) => config_command(&config, &what, print, out),
-        // Run without settings.
+        // Commands without settings.
         Command::Openapi
         | Command::Completions { .. }
         | Command::Man { .. }
@@ -175,7 +175,7 @@ async fn repartition(
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(work);
-    // A call into a library that waits for a cluster cannot be cancelled: it does not hold the process for ever.
+    // A library call that waits for a cluster cannot be cancelled, so the wait for it is bounded.
     runtime.shutdown_timeout(BLOCKED_MAX);
     ended
 }
@@ -197,7 +197,7 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
         (_, Some(url)) => {
             (state_directory()?, url::Url::parse(url).map_or_else(|_| url.clone(), |url| url.to_string()))
         }
-        // Wherever the directory is moved or restored to, its journals are about its own log.
+        // Journals inside the directory describe its own log, even after it is moved or restored elsewhere.
         (Some(directory), None) => (directory.join("imports"), "this directory".to_owned()),
         (None, None) => (state_directory()?, format!("{} {}", config.log, config.topics.prefix)),
     };
@@ -229,7 +229,7 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
     Ok(())
 }
 
-/// Where journals of imports into clusters and services are kept.
+/// The directory for journals of imports into clusters and services.
 fn state_directory() -> Result<PathBuf, Failure> {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"));
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);

@@ -1,4 +1,4 @@
-//! `serve`: checks what a service needs before it starts, and says where it listens.
+//! `serve`: checks the requirements of a service before it starts, and logs where it listens.
 
 use super::ending::{Failure, on_signal};
 use super::keys;
@@ -19,21 +19,21 @@ use tokio_util::sync::CancellationToken;
 /// What to serve, and where.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// What this process does
+    /// Roles of this process
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Role::Http, Role::Views, Role::Reminders])]
     roles: Vec<Role>,
-    /// Accept that everybody who can connect may do everything
+    /// Allow all requests without API keys, from any machine that can connect
     ///
-    /// Without API keys, the service listens on addresses of this machine alone, unless this flag is set.
+    /// Without API keys and without this flag, the service listens only on loopback addresses.
     #[arg(long)]
     insecure: bool,
-    /// Make an API key where there is none
+    /// Create an API key if there is none
     ///
     /// For an embedded instance. The key is printed to stderr once; the data directory keeps its digest for every later
     /// start. A file in http.api_keys_file is used instead.
     #[arg(long, env = "FORETELL_FIRST_KEY", value_parser = FalseyValueParser::new())]
     first_key: bool,
-    /// Rebuild views that another version, or other settings, folded
+    /// Rebuild views that were folded by another version or with other settings
     #[arg(long)]
     auto_rebuild: bool,
     #[command(flatten)]
@@ -47,7 +47,7 @@ pub(super) struct Serve {
 /// Serves until a signal.
 ///
 /// # Errors
-/// Settings that cannot be used, an address that cannot be listened at, and what ended the service.
+/// Invalid settings, an address that is not available, and the error that ended the service.
 pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> Result<(), Failure> {
     let Serve { roles, insecure, first_key, auto_rebuild, .. } = asked;
     let insecure = if insecure { Insecure::Accepted } else { Insecure::Refused };
@@ -56,7 +56,7 @@ pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> 
     tracing::info!(version = VERSION, commit = COMMIT, roles = names.join(","), "starting");
     tracing::debug!(settings = %config.dump(), "settings");
     descriptors::check(descriptors::raise(), &config).map_err(Failure::Other)?;
-    // The other roles answer probes alone, which need no key.
+    // The other roles only answer probes, which need no key.
     let is_asked = roles.contains(&Role::Http);
     let keys = match config.http.api_keys_file.as_deref() {
         _ if !is_asked => None,
@@ -76,7 +76,7 @@ pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> 
         true => config.log.clone(),
         false => format!("{} and {}", config.log, config.store),
     };
-    // One line with all that is needed to call it, also before its log and store answer.
+    // One line with everything that is needed to call the service, even before its log and store respond.
     tracing::info!(
         url = format!("http://{address}"),
         docs,
@@ -92,7 +92,7 @@ pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> 
     Ok(())
 }
 
-/// Listens at the address of a setting; errors name both.
+/// Listens on the address of a setting; errors contain both.
 async fn listen(setting: &str, address: &str) -> Result<TcpListener, Failure> {
     http::listen(address).await.map_err(|cause| {
         let advice = match cause.kind() {
@@ -103,14 +103,14 @@ async fn listen(setting: &str, address: &str) -> Result<TcpListener, Failure> {
     })
 }
 
-/// The listener of operators, if there is to be one. The default address may be another process's, as that of a second
-/// instance on a machine: this one then goes on without.
+/// The listener for operators, if it is enabled. Another process, such as a second instance on the machine, may already
+/// use the default address: this one then continues without a listener.
 async fn listen_for_operators(config: &http::ops::Config) -> Result<Option<TcpListener>, Failure> {
     let Some(address) = config.address() else { return Ok(None) };
     match listen("ops.listen", address).await {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if *config == http::ops::Config::default() => {
-            tracing::warn!(%error, "metrics are not served: set ops.listen to an address that is free, or to none");
+            tracing::warn!(%error, "metrics are not served: set ops.listen to a free address, or to none");
             Ok(None)
         }
         Err(error) => Err(error),

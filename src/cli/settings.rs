@@ -1,4 +1,4 @@
-//! Flags that override settings, in groups: each command takes the groups that it reads, and refuses the others.
+//! Flags that override settings, in groups: each command accepts the groups that it reads, and rejects the others.
 
 use super::ending::Failure;
 use crate::config::{self, Config, Layers};
@@ -9,40 +9,40 @@ use foretell_events::zone;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Behind the options of a command, and before help.
+/// After the options of a command, and before help.
 const LAST: usize = 900;
 
-/// The settings file: a flag of the whole program, before or behind the command.
+/// The settings file: a flag of the whole program, before or after the command.
 #[derive(Debug, Args)]
 pub(super) struct File {
-    /// Settings in TOML, over the defaults; `foretell config dump` prints all of them
+    /// Settings in TOML that override the defaults; `foretell config dump` prints all settings
     #[arg(long, global = true, value_name = "FILE", display_order = LAST)]
     pub(super) config: Option<PathBuf>,
 }
 
-/// Where facts and rows are.
+/// URLs of log and store.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Settings")]
 pub(super) struct Data {
-    /// Where events are: disk:DIR or kafka://HOST:PORT,... [default: disk:./data]
+    /// URL of the log: disk:DIR or kafka://HOST:PORT,... [default: disk:./data]
     #[arg(long, global = true, value_name = "URL")]
     log: Option<String>,
-    /// Where rows are: disk:DIR or cassandra://HOST:PORT,.../KEYSPACE [default: disk:./data]
+    /// URL of the store: disk:DIR or cassandra://HOST:PORT,.../KEYSPACE [default: disk:./data]
     #[arg(long, global = true, value_name = "URL")]
     store: Option<String>,
 }
 
-/// Where the process listens.
+/// Addresses that the process listens on.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Settings")]
 pub(super) struct Listen {
-    /// Where to serve the API; `:8080` is for all IPv4 addresses [default: 127.0.0.1:8080]
+    /// Address of the API; `:8080` means all IPv4 addresses [default: 127.0.0.1:8080]
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Where to serve probes and metrics, or `none` [default: 127.0.0.1:9464]
+    /// Address of probes and metrics, or `none` [default: 127.0.0.1:9464]
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     ops_listen: Option<String>,
-    // Refused with a hint, as other programs have them.
+    // Rejected with a hint, because other programs have these flags.
     #[arg(long, hide = true, aliases = ["host", "bind", "address"], value_parser = listen_instead())]
     port: Option<String>,
 }
@@ -55,15 +55,15 @@ fn listen_instead() -> UnknownArgumentValueParser {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Settings")]
 pub(super) struct Geo {
-    /// Autonomous systems of IP addresses, as an MMDB file
+    /// MMDB file with the autonomous systems of IP addresses
     #[arg(long, global = true, value_name = "FILE")]
     geo_asn: Option<String>,
-    /// Countries and cities of IP addresses, as an MMDB file
+    /// MMDB file with the countries and cities of IP addresses
     #[arg(long, global = true, value_name = "FILE")]
     geo_city: Option<String>,
 }
 
-/// How to print.
+/// Output format.
 #[derive(Debug, Args)]
 pub(super) struct Output {
     /// Print JSON instead of text
@@ -71,7 +71,7 @@ pub(super) struct Output {
     json: bool,
 }
 
-/// The log and store that a command works with, and how it prints.
+/// The log and store that a command uses, and its output format.
 #[derive(Debug, Args)]
 pub(super) struct Instance {
     #[command(flatten)]
@@ -80,7 +80,7 @@ pub(super) struct Instance {
     data: Data,
 }
 
-/// The flags that one command was given.
+/// The flags of one command line.
 #[derive(Debug, Default)]
 pub(super) struct Flags<'a> {
     settings: Vec<(&'static str, &'a str)>,
@@ -120,10 +120,10 @@ impl<'a> Flags<'a> {
     /// Reads the settings through all layers, and installs the rules of time zones that they name.
     ///
     /// # Errors
-    /// A file that cannot be read, or a setting that cannot be used.
+    /// A file that cannot be read, or an invalid setting.
     pub(super) fn load(&self, file: Option<&Path>) -> Result<Config, Failure> {
         let flags = self.settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        // Others' variables need not be text.
+        // Variables of other programs may not be text.
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         let environment = std::env::vars_os().filter_map(text).collect();
         let config = config::load(Layers { file, environment, flags })?;

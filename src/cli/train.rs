@@ -1,4 +1,4 @@
-//! `train`: learns a model from a file or from the log, shows how good it is, and publishes it where that was asked.
+//! `train`: trains a model on a file or the log, prints its quality, and publishes it on request.
 
 use super::bar::progress;
 use super::ending::{Failure, check_tenant, unless_signalled};
@@ -19,49 +19,49 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What to learn.
+/// The models that can be trained.
 #[derive(Debug, Subcommand)]
 pub(super) enum Train {
-    /// A model of how likely a visit is to be missed, from the log or a file
+    /// Train a model of how likely visits are to be missed
     NoShow(NoShow),
 }
 
-/// From what, and what becomes of it.
+/// Where the history comes from, and what to do with the model.
 #[derive(Debug, Args)]
 pub(super) struct NoShow {
-    /// Past appointments, gzipped or not; default: those of the log
+    /// Past appointments, gzipped or not; default: those in the log
     file: Option<PathBuf>,
     /// Format of the file
     #[arg(long, value_enum, default_value = "events")]
     format: Format,
-    /// The tenant
+    /// Tenant to train for
     #[arg(long, default_value = foretell_events::DEFAULT_TENANT)]
     tenant: String,
-    /// Learn only from what was known by this time, RFC 3339
+    /// Train only on events up to this time, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<i64>,
     /// Write the model to this file, as JSON
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Write the rows to this file, as CSV, also those after --until
+    /// Write the training rows to this file, as CSV, including those after --until
     #[arg(long, value_name = "FILE", requires = "file")]
     dump_rows: Option<PathBuf>,
-    /// Publish the model: it gives the tenant's scores from now on
+    /// Publish the model: the tenant's visits are scored with it from now on
     #[arg(long)]
     publish: bool,
-    /// Publish it even where it is no better than two counters
+    /// Publish the model even if it is no better than two counters
     #[arg(long, requires = "publish")]
     force: bool,
     #[command(flatten)]
     to: Destination,
 }
 
-/// Does it; a model that should not be published is a failure where publishing was asked for.
+/// Trains, prints and publishes; with `--publish`, a model that should not be published is a failure.
 pub(super) async fn run(config: &Config, asked: Train, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let Train::NoShow(asked) = asked;
     check_tenant(&asked.tenant)?;
     if asked.to.to.is_some() && (asked.file.is_none() || !asked.publish) {
-        let detail = "--to, with --publish, publishes what was learnt from a FILE; a log is learnt from where it is, \
+        let detail = "--to needs --publish and a FILE to train on; to train on a log, name it \
                       with --log and --store";
         return Err(Failure::Other(detail.into()));
     }
@@ -91,12 +91,12 @@ pub(super) async fn run(config: &Config, asked: Train, print: Print, out: &mut d
         Print::Table => write!(out, "{learnt}")?,
     }
     let Some(access) = access.filter(|_| asked.publish) else {
-        let advice = "not published: scores are as before. With --publish this model gives them from now on";
+        let advice = "not published: scores are unchanged. Use --publish to score with this model from now on";
         writeln!(std::io::stderr(), "{advice}")?;
         return Ok(());
     };
     if let Some(objection) = learnt.objection().filter(|_| !asked.force) {
-        return Err(Failure::Other(format!("not published: {objection}; publish it all the same with --force")));
+        return Err(Failure::Other(format!("not published: {objection}; publish it anyway with --force")));
     }
     let version = ops::publish(&access, &asked.tenant, &learnt).await?;
     writeln!(std::io::stderr(), "published as version {version} for {}", asked.tenant)?;
@@ -114,7 +114,7 @@ async fn of_log(access: &Access, asked: &NoShow) -> Result<Learnt, Failure> {
     let done = unless_signalled(learning).await;
     bar.finish_and_clear();
     done?;
-    learnt.ok_or_else(|| Failure::Other("nothing was learnt".into()))
+    learnt.ok_or_else(|| Failure::Other("no model was trained".into()))
 }
 
 fn of_file(file: &Path, config: &Config, asked: &NoShow, clock: &dyn Clock) -> Result<Learnt, Failure> {
@@ -128,7 +128,7 @@ fn of_file(file: &Path, config: &Config, asked: &NoShow, clock: &dyn Clock) -> R
         ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    // A history is large, and what follows needs room of its own.
+    // A history is large, and the next step needs memory of its own.
     drop(loaded);
     let (mut tenants, names) = history.map_err(refused)?.into_rows(asked.until);
     let rows = tenants.remove(&asked.tenant).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The settings of clusters, which a build without them reads and ignores.
+//! The settings of clusters, which builds without cluster support read and ignore.
 
 /// How a Cassandra cluster is reached.
 #[cfg(feature = "cassandra")]
@@ -50,7 +50,8 @@ mod ignored {
     use serde::ser::SerializeMap;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    /// Settings that nothing reads: any are accepted, so that one file serves every build, and none are kept.
+    /// Settings that this build does not use: any value is accepted, so that one file serves every build, and none is
+    /// kept.
     #[derive(Debug, Clone)]
     pub struct Ignored;
 

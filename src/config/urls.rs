@@ -1,6 +1,6 @@
-//! The URLs of log and store: refused when the settings are read, before anything is looked for in a network.
+//! The URLs of log and store, validated when the settings are read, before any network access.
 
-/// Refuses what is neither a directory nor a Kafka cluster.
+/// Rejects a URL that is neither a directory nor a Kafka cluster.
 pub(super) fn log(url: &str) -> Result<(), String> {
     match url.strip_prefix("kafka://") {
         Some(brokers) => nodes(brokers.trim_end_matches('/'), url, "kafka://host:port,host:port"),
@@ -8,7 +8,7 @@ pub(super) fn log(url: &str) -> Result<(), String> {
     }
 }
 
-/// Refuses what is neither a directory nor a keyspace of a Cassandra cluster.
+/// Rejects a URL that is neither a directory nor a keyspace of a Cassandra cluster.
 pub(super) fn store(url: &str) -> Result<(), String> {
     let form = "cassandra://host:port,host:port/keyspace";
     match url.strip_prefix("cassandra://").map(|rest| rest.split_once('/')) {
@@ -32,13 +32,13 @@ fn directory(url: &str, cluster: &str) -> Result<(), String> {
 
 fn nodes(list: &str, url: &str, form: &str) -> Result<(), String> {
     if list.contains('@') {
-        // Not shown: there may be a password before it.
+        // The URL is not shown: it may contain a password.
         return Err(format!("write it as {form}; a user and a password have settings of their own"));
     }
     list.split(',').try_for_each(node).map_err(|fault| format!("{url} is not of the form {form}: {fault}"))
 }
 
-/// Refuses what is not `host` or `host:port`; an IPv6 address may stand in brackets.
+/// Rejects a node that is neither `host` nor `host:port`; an IPv6 address may be in brackets.
 fn node(node: &str) -> Result<(), String> {
     let (host, port) = match node.rsplit_once(':') {
         Some((host, port)) if host.ends_with(']') || !host.contains(':') => (host, Some(port)),

@@ -1,23 +1,24 @@
-//! A directory of compiled zone rules, as `/usr/share/zoneinfo`: read once, whole, when a process starts.
+//! A directory of compiled time zone rules, such as `/usr/share/zoneinfo`: read once, as a whole, at the start of a
+//! process.
 //!
-//! It is read into memory and not asked again, because rules that changed under a running process would make it fold
-//! two halves of one view by different rules.
+//! It is read into memory and never again, because rules that change under a running process would make it fold two
+//! halves of one view by different rules.
 
 use foretell_events::zone::Rules;
 use std::path::{Path, PathBuf};
 
-/// What a TZif file begins with (RFC 8536).
+/// Magic bytes of a TZif file (RFC 8536).
 const MAGIC: &[u8] = b"TZif";
-/// Largest file that is read: a hundred times those of IANA.
+/// Largest file that is read: a hundred times the largest of IANA.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Most zones of a directory, three times those of IANA.
+/// Maximum number of zones in a directory, three times those of IANA.
 const ZONES_MAX: usize = 2_000;
-/// Where distributions keep the same zones once more: without leap seconds, and counting them, which clocks do not.
+/// Directories in which distributions repeat the same zones, without and with leap seconds; clocks do not count these.
 const LEFT_OUT: [&str; 2] = ["posix", "right"];
-/// Files that are zones in form only: a host's own zone, and what its C library falls back on.
+/// TZif files that are not zones: a host's own zone, and the fallback of its C library.
 const NOT_ZONES: [&str; 2] = ["localtime", "posixrules"];
 
-/// The rules of a directory over the bundled ones. Errs with a sentence where it holds none, or damaged ones.
+/// The rules of a directory on top of the bundled ones. Fails with a sentence if it contains none, or damaged ones.
 pub(super) fn read(directory: &Path) -> Result<Rules, String> {
     let mut zones = Vec::new();
     let mut folders = vec![PathBuf::new()];
@@ -26,7 +27,7 @@ pub(super) fn read(directory: &Path) -> Result<Rules, String> {
         for entry in entries {
             let entry = entry.map_err(|cause| told(&folder, directory, &cause))?;
             let place = folder.join(entry.file_name());
-            // Not of the entry: zones of one rule are often links to one file.
+            // Metadata of the target, not of the entry: zones with equal rules are often links to one file.
             let about = std::fs::metadata(entry.path()).map_err(|cause| told(&place, directory, &cause))?;
             match place.to_str() {
                 Some(name) if LEFT_OUT.contains(&name) || NOT_ZONES.contains(&name) => {}
@@ -55,7 +56,7 @@ fn told(place: &Path, directory: &Path, cause: &std::io::Error) -> String {
     format!("{}: {cause}", directory.join(place).display())
 }
 
-/// What the files say of their release: a file `+VERSION`, or the first line of `tzdata.zi`.
+/// The release according to the files: a file `+VERSION`, or the first line of `tzdata.zi`.
 fn release(directory: &Path) -> Option<String> {
     let line = |name: &str| {
         let text = std::fs::read_to_string(directory.join(name)).ok()?;
@@ -129,7 +130,7 @@ mod tests {
     #[test]
     fn rules_are_given_to_a_process_once() {
         let given = Rules::over_bundled(None, vec![("Mars/Base".into(), bundled("Etc/GMT-7").to_vec())]).unwrap();
-        // Whoever came first in this process: the bundled rules are there now.
+        // In this process the bundled rules are always installed by now, by this test or an earlier one.
         let bundled = zone::version();
         assert_eq!(zone::install(given), Err(bundled));
         assert_eq!(zone::install(Rules::default()), Ok(()));

@@ -7,7 +7,7 @@ use tracing_subscriber::fmt::format::{Format, Json, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Writes an event as `tracing_subscriber` does, and adds the trace of the request or record it is about.
+/// Writes an event as `tracing_subscriber` does, and adds the trace of the request or record that it belongs to.
 pub(super) struct Traced(Format<Json>);
 
 impl Traced {
@@ -27,7 +27,7 @@ where
         };
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
-        // The format ends an object and a line.
+        // The format ends with an object and a newline.
         match line.strip_suffix("}\n") {
             Some(object) => {
                 writeln!(out, "{object},\"trace_id\":\"{trace_id}\",\"span_id\":\"{span_id}\"}}")

@@ -1,8 +1,9 @@
-//! Spans over OTLP: where they go, what they say about this process, and what happens when nobody takes them.
+//! Spans over OTLP: their destination, the resource that describes this process, and losses when no collector accepts
+//! them.
 //!
-//! The variables are those of the OpenTelemetry specification, so that a process is configured like every other one of
-//! a cluster. What `opentelemetry-otlp` and the SDK read themselves (headers, timeout, sampler, batches, resource) is
-//! left to them.
+//! The variables are those of the OpenTelemetry specification, so that a process is configured like every other one in
+//! a cluster. `opentelemetry-otlp` and the SDK read the others themselves (headers, timeout, sampler, batches,
+//! resource).
 
 use crate::telemetry::{Config, Error};
 use crate::version::VERSION;
@@ -17,18 +18,18 @@ use url::Url;
 
 /// The path of traces below a base endpoint.
 const TRACES_PATH: &str = "v1/traces";
-/// From one line about spans that were lost to the next.
+/// Minimum time between two log lines about lost spans.
 const PAUSE: Duration = Duration::from_secs(60);
 /// The port on which collectors expect gRPC.
 const GRPC_PORT: u16 = 4317;
 
-/// Looks a variable of the environment up.
+/// Looks up an environment variable.
 pub(super) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Where spans go, if anywhere: the setting, else the environment. `OTEL_SDK_DISABLED=true` and
-/// `OTEL_TRACES_EXPORTER=none` switch both off.
+/// Destination of spans, if any: the setting, else the environment. `OTEL_SDK_DISABLED=true` and
+/// `OTEL_TRACES_EXPORTER=none` disable both.
 ///
-/// A setting without a path is a base, and so is `OTEL_EXPORTER_OTLP_ENDPOINT`; every other endpoint is used as it is.
+/// A setting without a path is a base, and so is `OTEL_EXPORTER_OTLP_ENDPOINT`; every other endpoint is used unchanged.
 pub(super) fn endpoint(setting: Option<&str>, variable: Variable<'_>) -> Result<Option<Url>, Error> {
     let variable = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
     let is = |name: &str, value: &str| variable(name).is_some_and(|found| found.eq_ignore_ascii_case(value));
@@ -64,7 +65,7 @@ fn below(mut base: Url) -> Url {
     base
 }
 
-/// What an operator should know of an endpoint before the first span is lost.
+/// A notice for operators about an endpoint, before the first span is lost.
 pub(super) fn notice(endpoint: &Url, variable: Variable<'_>) -> Option<String> {
     let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
     let is_grpc = protocol.as_deref() == Some("grpc") || endpoint.port() == Some(GRPC_PORT);
@@ -77,7 +78,7 @@ pub(super) fn notice(endpoint: &Url, variable: Variable<'_>) -> Option<String> {
     })
 }
 
-/// The endpoint without the password that it may have.
+/// The endpoint without a password that it may contain.
 fn shown(endpoint: &Url) -> String {
     let mut shown = endpoint.clone();
     let _ = shown.set_password(None);
@@ -93,8 +94,8 @@ pub(super) fn provider(endpoint: &Url, config: &Config) -> Result<SdkTracerProvi
     Ok(SdkTracerProvider::builder().with_resource(resource(config)).with_batch_exporter(exporter).build())
 }
 
-/// This process in traces. What the environment says (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`) comes before
-/// defaults, and after a setting.
+/// The resource that describes this process in traces. Environment variables (`OTEL_SERVICE_NAME`,
+/// `OTEL_RESOURCE_ATTRIBUTES`) override defaults, and settings override the environment.
 fn resource(config: &Config) -> Resource {
     let name = Key::from_static_str("service.name");
     let environment = Resource::builder().build();
@@ -112,7 +113,7 @@ fn resource(config: &Config) -> Resource {
     builder.with_attributes(own).build()
 }
 
-/// An exporter of which failures are logged.
+/// An exporter that logs its failures.
 #[derive(Debug)]
 struct Reported<E> {
     exporter: E,
@@ -143,7 +144,7 @@ impl<E: SpanExporter> SpanExporter for Reported<E> {
     }
 }
 
-/// Spans that no collector took: a line at once, further ones together once a minute.
+/// Spans that no collector accepted: logged at once, and further ones together once a minute.
 #[derive(Debug)]
 struct Losses {
     endpoint: String,
@@ -167,7 +168,7 @@ impl Losses {
         }
     }
 
-    /// Logs the losses that no line has named yet.
+    /// Logs the losses since the last line.
     fn tell(&self, why: &str) {
         let spans = std::mem::take(&mut self.untold.lock().unwrap_or_else(PoisonError::into_inner).spans);
         if spans > 0 {
@@ -179,7 +180,7 @@ impl Losses {
         tracing::warn!(endpoint = self.endpoint, %error, spans, "spans were not exported and are lost");
     }
 
-    /// How many spans a line is due about, if one is.
+    /// The number of lost spans to log, if a line is due.
     fn counted(&self, spans: u64, now: Instant) -> Option<u64> {
         let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
         untold.spans += spans;

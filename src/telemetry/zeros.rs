@@ -1,9 +1,9 @@
 //! Every metric from the start, at zero.
 //!
-//! Prometheus sees an event as the difference between two samples. A counter that appears with its first event begins
-//! at 1, so `increase()` misses that event, and a metric that was never exported looks like one that was renamed. So
-//! all labels whose values are a closed set are exported before anything happens. Labels of partitions follow with the
-//! partitions of the process, names of API keys with their first refusal.
+//! Prometheus computes the number of events as the difference between two samples. A counter that appears with its
+//! first event starts at 1, so `increase()` misses that event, and a metric that was never exported looks like a
+//! renamed one. So all labels with a closed set of values are exported before anything happens. Labels of partitions
+//! follow with the partitions of the process, names of API keys with their first rejected request.
 
 use crate::version::{COMMIT, VERSION};
 use foretell_domain::address::Family;
@@ -26,9 +26,10 @@ use foretell_telemetry::{
 };
 use metrics::{counter, gauge, histogram};
 
-/// Operations that are repeated while a dependency is away, where an alert may watch them. Others follow as they happen.
+/// Operations that are retried while a dependency is unreachable, as far as alerts may watch them. Others appear when
+/// they first happen.
 const REPEATED: [&str; 4] = ["append", "read the log", "read rows", "run a transaction"];
-/// Why a reminder that was due is not sent, by status.
+/// Why a due reminder is not sent, by status.
 const UNSENT: [(plan::Status, &[&str]); 3] = [
     (plan::Status::Failed, &["expired", "delivery_failed"]),
     (plan::Status::Deferred, &["quiet_hours", "frequency_cap", "grouped"]),
@@ -49,7 +50,7 @@ const UNSENT: [(plan::Status, &[&str]); 3] = [
         ],
     ),
 ];
-/// Exports what does not depend on the routes that a process serves.
+/// Exports all metrics that do not depend on the routes that a process serves.
 pub(super) fn register() {
     gauge!(BUILD_INFO, "version" => VERSION, "commit" => COMMIT).set(1.0);
     Family::ALL.into_iter().for_each(family);

@@ -1,12 +1,12 @@
-//! `demo`: a temporary instance with made-up events, the questions that a newcomer would ask, and their answers.
+//! `demo`: a temporary instance with sample events, typical requests, and their answers.
 //!
 //! ```text
-//!   story ─► events ─► an instance in an empty directory ─► question ─► answer ─► page: a line of words, or JSON
-//!     └ clinic: visits in clinic hours, one of which is reminded of at once
+//!   story ─► events ─► an instance in an empty directory ─► question ─► answer ─► page: a sentence, or JSON
+//!     └ clinic: visits in clinic hours, one of which gets a reminder at once
 //! ```
 //!
-//! Afterwards the instance goes on serving until it is interrupted. All of the text fits a terminal of 50 lines and
-//! 100 columns.
+//! Afterwards the instance continues to serve until it is interrupted. All output fits a terminal of 50 lines and 100
+//! columns.
 
 mod clinic;
 mod entry;
@@ -35,21 +35,21 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the demo waits for its own instance.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at something that is awaited.
+/// Time between two polls.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the story from a new temporary directory, prints questions with their answers, and goes on until it is
+/// Serves the story from a new temporary directory, prints questions with their answers, and continues until it is
 /// interrupted. The directory is removed at the end.
 pub async fn run(mut config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let directory = tempfile::Builder::new().prefix("foretell-demo-").tempdir().map_err(|cause| {
-        Failure::Other(format!("cannot make a directory for the demo: {cause}; let TMPDIR name one with room"))
+        Failure::Other(format!("cannot create a directory for the demo: {cause}; set TMPDIR to one with free space"))
     })?;
     config.log = format!("disk:{}", directory.path().display());
     config.store.clone_from(&config.log);
     descriptors::raise();
     let listener = match http::listen(&config.http.listen).await {
         Ok(listener) => listener,
-        // The port is taken: any other will do, if nobody has asked for this one.
+        // The default port is in use: take any free port, unless the user has set one.
         Err(_) if config.http.listen == http::Config::default().listen => http::listen("127.0.0.1:0").await?,
         Err(cause) => return Err(Failure::Other(format!("cannot listen on {}: {cause}", config.http.listen))),
     };
@@ -65,10 +65,10 @@ pub async fn run(mut config: Config, print: Print, out: &mut dyn Write) -> Resul
     let roles = vec![Role::Http, Role::Views, Role::Reminders];
     let service = Service::new(config, Arc::new(System), roles, shutdown.clone());
     let mut served = tokio::spawn(service.run(listener, ops));
-    // From the first moment on, so that an early interrupt leaves no directory behind either.
+    // From the start, so that an early interrupt also removes the directory.
     tokio::spawn(on_signal(shutdown.clone()));
     let shown = tokio::select! {
-        biased; // An interrupted demo stops asking its own questions, which is no failure.
+        biased; // A demo that is interrupted during its own requests has not failed.
         () = shutdown.cancelled() => Ok(()),
         ended = &mut served => return Ok(ended.map_err(|panic| Failure::Other(panic.to_string()))??),
         shown = show(&mut page, directory.path()) => shown,
@@ -82,7 +82,7 @@ pub async fn run(mut config: Config, print: Print, out: &mut dyn Write) -> Resul
     shown
 }
 
-/// Sends the story, asks the questions, and prints.
+/// Sends the story, sends the requests, and prints the answers.
 async fn show(page: &mut Page<'_>, directory: &Path) -> Result<(), Failure> {
     let client = Client::builder().timeout(PATIENCE).build().map_err(unreachable)?;
     let events: Vec<_> = story::events(System.now_ms()).iter().map(Sourced::structured).collect();
@@ -100,7 +100,7 @@ async fn show(page: &mut Page<'_>, directory: &Path) -> Result<(), Failure> {
         page.answer(&question, &answer)?;
     }
     page.scale(&answer)?;
-    // The planner announces the reminder when it next looks at what is due.
+    // The planner announces the reminder in its next tick.
     let reminded = format!("{}/v1/appointments/{REMINDED}", page.url());
     until(async || Ok(is_reminded(&object(client.get(&reminded)).await?))).await?;
     for question in of_visits() {
@@ -120,7 +120,7 @@ async fn ask(client: &Client, url: &str, Question { request, .. }: &Question) ->
     }
 }
 
-/// What is answered, where that is no refusal.
+/// The JSON body of a successful response; any other response is a failure.
 async fn object(request: RequestBuilder) -> Result<Value, Failure> {
     let answer = request.send().await.map_err(unreachable)?;
     let (status, text) = (answer.status(), answer.text().await.map_err(unreachable)?);
@@ -128,13 +128,13 @@ async fn object(request: RequestBuilder) -> Result<Value, Failure> {
     if status.is_success() { serde_json::from_str(&text).map_err(|_| refused()) } else { Err(refused()) }
 }
 
-/// The first event of the stream that reminds of [`REMINDED`].
+/// The first reminder of [`REMINDED`] on the stream.
 async fn reminder(request: RequestBuilder) -> Result<Value, Failure> {
     let mut stream = request.send().await.map_err(unreachable)?;
     let mut text = Vec::new();
     while let Some(chunk) = stream.chunk().await.map_err(unreachable)? {
         text.extend_from_slice(&chunk);
-        // A line that is not whole yet is no JSON, and is looked at again.
+        // An incomplete line is not valid JSON, and is parsed again with the next chunk.
         let lines = text.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data: "));
         let mut events = lines.filter_map(|data| serde_json::from_slice::<Value>(data).ok());
         if let Some(event) = events.find(|event| event["data"]["appointment_id"] == REMINDED) {
@@ -144,12 +144,12 @@ async fn reminder(request: RequestBuilder) -> Result<Value, Failure> {
     Err(Failure::Other("the demo's instance ended the stream of reminders; see the messages above".into()))
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "has the shape that map_err asks for")]
+#[allow(clippy::needless_pass_by_value, reason = "has the signature that map_err expects")]
 fn unreachable(error: reqwest::Error) -> Failure {
-    Failure::Other(format!("cannot ask the demo: {error}"))
+    Failure::Other(format!("cannot reach the demo: {error}"))
 }
 
-/// Asks again until the answer is yes; gives up after [`PATIENCE`].
+/// Polls a condition until it is true; fails after [`PATIENCE`].
 async fn until(ask: impl AsyncFn() -> Result<bool, Failure>) -> Result<(), Failure> {
     let began = tokio::time::Instant::now();
     while !ask().await? {

@@ -1,13 +1,13 @@
-//! Every decoder of bytes that somebody else may have written, as a function of bytes: what `scripts/fuzz` drives.
+//! Every decoder of bytes that may come from outside, as a function of bytes: the targets of `scripts/fuzz`.
 //!
 //! ```text
-//!   fuzz/corpus/TARGET/* ──┬─► cargo test: each input, whole, cut and changed a little
-//!                          └─► scripts/fuzz: what new inputs come to, found by coverage
+//!   fuzz/corpus/TARGET/* ──┬─► cargo test: each input, complete, truncated and slightly changed
+//!                          └─► scripts/fuzz: new inputs, found by coverage
 //! ```
 //!
-//! A target panics where a decoder does, and where a promise about what it has read does not hold: what is accepted can
-//! be written and read again, what is bounded is within its bounds. Whatever is refused is right. An input that once
-//! caused a panic stays in the corpus.
+//! A target panics if a decoder panics, or if the result of decoding violates a guarantee: accepted values can be
+//! written and read again, and bounded values are within their bounds. Rejecting an input is always correct. An input
+//! that once caused a panic stays in the corpus.
 
 use bytes::Bytes;
 use foretell_domain::address::{Bucket, RowKey, View};
@@ -43,9 +43,9 @@ const DEFAULTS: Defaults<'_> = Defaults { tenant: "default", time_ms: NOW_MS };
 /// A decoder, or several of one kind.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Names its corpus.
+    /// Name of the target and of its corpus.
     pub name: &'static str,
-    /// Reads bytes; panics where a promise does not hold.
+    /// Decodes bytes; panics if a guarantee does not hold.
     pub run: fn(&[u8]),
 }
 
@@ -53,7 +53,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
     Target { name, run }
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     target("record", record),
     target("structured", structured),
@@ -93,7 +93,7 @@ fn record(bytes: &[u8]) {
     let record = produced(bytes, Topic::Logins);
     let kept = codec::decode(&record);
     let incoming = gate::record(&record);
-    // One thing alone is read of what comes in and not of what is in the log.
+    // A byte order mark is the only thing that is accepted in incoming records but not in the log.
     let is_marked = record.value.starts_with(document::BYTE_ORDER_MARK);
     if let (Ok(event), false) = (&incoming, is_marked) {
         assert_eq!(kept.as_ref(), Ok(event), "the stricter reading accepts no more");
@@ -255,7 +255,7 @@ fn row(bytes: &[u8]) {
     }
 }
 
-/// Reads a state and writes it again.
+/// Decodes a state and encodes it again.
 struct State<'a>(&'a [u8]);
 
 impl State<'_> {
@@ -299,7 +299,7 @@ mod tests {
         paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
     }
 
-    /// Everything that once was a panic, and the inputs that others are made from: whole, cut, and changed.
+    /// Every input that once caused a panic, and the seeds of generated inputs: complete, truncated, and changed.
     #[test]
     fn no_input_of_the_corpus_is_a_panic() {
         for target in TARGETS {
@@ -327,7 +327,7 @@ mod tests {
         for entry in std::fs::read_dir(folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let target = TARGETS.iter().find(|target| target.name == name);
-            let target = target.unwrap_or_else(|| panic!("nobody reads the corpus {name}"));
+            let target = target.unwrap_or_else(|| panic!("no target reads the corpus {name}"));
             bytes += corpus(target).iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         }
         assert!(bytes < 512 * 1024, "{bytes} bytes");

@@ -1,8 +1,7 @@
-//! The clinic of the demo: clients who keep and miss their visits, which lie in clinic hours whenever the demo runs.
+//! The clinic of the demo: clients who keep and miss their visits, at times in clinic hours whenever the demo runs.
 //!
-//! Each visit to come is booked late enough that no reminder of it expired before the demo began, and early enough
-//! that the step whose time it is now is due: so a reminder of [`REMINDED`] is announced at once, at any hour and on
-//! any day.
+//! Each upcoming visit is booked late enough that none of its reminders expired before the demo started, and early
+//! enough that the current step is due: so a reminder of [`REMINDED`] is announced at once, at any hour and on any day.
 
 use super::entry::{DAY_MS, Entry, HOUR_MS};
 use foretell_events::appointment::{AppointmentFact, Booking, Change, ClientUpdate, QuietHours, StartsAt, Visit};
@@ -11,21 +10,21 @@ use jiff::civil::{DateTime, Weekday};
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 
-/// Zone of the clinic.
+/// Time zone of the clinic.
 pub(super) const ZONE: &str = "Europe/Berlin";
-/// The appointment that is reminded of at once.
+/// The appointment that gets a reminder at once.
 pub(super) const REMINDED: &str = "fatima-next";
 /// Local times at which visits start on work days: the clinic is open from 08:00 to 18:00.
 const STARTS: [(i8, i8); 6] = [(8, 30), (10, 0), (11, 30), (14, 0), (15, 30), (17, 0)];
 const VISIT_MINUTES: u32 = 30;
-/// A visit to come starts no earlier, so that it can still be reminded of while somebody looks at the demo.
+/// Upcoming visits start no earlier, so that a reminder is still useful while a user looks at the demo.
 const AHEAD_MS_MIN: i64 = 3 * HOUR_MS;
-/// Hours before the start at which the default policy reminds, the latest step first.
+/// Hours before the start at which the default policy sends reminders, the latest step first.
 const STEPS_HOURS: [i64; 2] = [24, 72];
-/// A step is due at least so long before its time ends, and a visit booked so long before its step is due.
+/// A step is due at least this long before it expires, and a visit is booked this long before its step is due.
 const MARGIN_MS: i64 = HOUR_MS;
 
-/// A client: visits kept and missed up to now, and which of the starts to come is the next visit's.
+/// A client: numbers of past visits kept and missed, and which of the upcoming starts is the next visit's.
 struct Client {
     name: &'static str,
     kept: u32,
@@ -42,17 +41,17 @@ const CLIENTS: [Client; 6] = [
     Client { name: "jana", kept: 4, missed: 0, next: 2 },
 ];
 
-/// What the clinic sent up to `now_ms`.
+/// The events of the clinic up to `now_ms`.
 pub(super) fn entries(now_ms: i64) -> Vec<Entry> {
     CLIENTS.iter().flat_map(|client| visits(client, now_ms)).collect()
 }
 
-/// The rules of the clinic's zone, which is in every release of them.
+/// The rules of the clinic's time zone, which is in every release of the rules.
 pub(super) fn rules() -> TimeZone {
     zone::get(ZONE).unwrap_or(TimeZone::UTC)
 }
 
-/// Starts of visits from an instant on, without end.
+/// Starts of visits from an instant on, an endless sequence.
 fn starts(from_ms: i64) -> impl Iterator<Item = i64> {
     let rules = rules();
     let is_work_day = |date: &jiff::civil::Date| !matches!(date.weekday(), Weekday::Saturday | Weekday::Sunday);
@@ -64,7 +63,7 @@ fn starts(from_ms: i64) -> impl Iterator<Item = i64> {
     .filter(move |at_ms| *at_ms >= from_ms)
 }
 
-/// Starts of visits to come, of which none is about to leave the time of a step.
+/// Starts of upcoming visits, without those for which a step is about to expire.
 fn starts_to_come(now_ms: i64) -> impl Iterator<Item = i64> {
     let is_clear = move |start_ms: &i64| {
         let ahead_ms = start_ms - now_ms;
@@ -73,15 +72,15 @@ fn starts_to_come(now_ms: i64) -> impl Iterator<Item = i64> {
     starts(now_ms + AHEAD_MS_MIN).filter(is_clear)
 }
 
-/// When a visit that starts at `start_ms` was booked: just before the step whose time it is was due, so that the steps
-/// before that one are none of its.
+/// When a visit that starts at `start_ms` was booked: just before its current step was due, so that earlier steps do
+/// not apply.
 fn booked_ms(start_ms: i64, now_ms: i64) -> i64 {
     let step = STEPS_HOURS.iter().map(|hours| start_ms - hours * HOUR_MS).find(|due_ms| *due_ms <= now_ms);
     step.map_or(now_ms - 9 * DAY_MS, |due_ms| due_ms - MARGIN_MS)
 }
 
-/// Visits kept and missed in the last months, and one to come. The client has no quiet hours: a demo is also started
-/// at night.
+/// Visits kept and missed in the last months, and an upcoming one. The client has no quiet hours, because a demo is
+/// also started at night.
 fn visits(client: &Client, now_ms: i64) -> Vec<Entry> {
     let Client { name, kept, missed, next } = *client;
     let no_quiet_hours = Change::Set(QuietHours { from_minute: 0, to_minute: 0 });
@@ -125,7 +124,7 @@ fn booked(client: &str, id: &str, booked_at_ms: i64, starts_at_ms: i64) -> Entry
     Entry { id: format!("{id}-booked"), time_ms: booked_at_ms, fact }
 }
 
-/// A local time of the clinic as people write it, as in `Mon 30 Nov 08:30`.
+/// A local time of the clinic in a readable form, as in `Mon 30 Nov 08:30`.
 pub(super) fn people_write(local: DateTime) -> String {
     local.strftime("%a %-d %b %H:%M").to_string()
 }
@@ -141,7 +140,7 @@ mod tests {
     use foretell_domain::view::sent::Sent;
     use foretell_events::Fact;
 
-    /// A year of presents, 47 minutes apart: every hour of every day of the week, and both changes of clocks.
+    /// A year of current times, 47 minutes apart: every hour of every day of the week, and both clock changes.
     fn a_year() -> impl Iterator<Item = i64> {
         let from_ms = 1_767_225_600_000;
         (0..).map(move |at: i64| from_ms + at * 47 * 60_000).take_while(move |at_ms| *at_ms < from_ms + 366 * DAY_MS)
@@ -164,7 +163,7 @@ mod tests {
         }
     }
 
-    /// The planner itself says so, whatever the hour and the day.
+    /// The planner itself confirms it, at any hour and on any day.
     #[test]
     fn a_reminder_is_due_at_once_and_none_has_expired_all_year() {
         for now_ms in a_year().step_by(7) {

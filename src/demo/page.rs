@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Where the demo prints to.
+/// The destination of the demo's output.
 pub(super) struct Page<'a> {
     out: &'a mut dyn Write,
     print: Print,
@@ -17,7 +17,7 @@ pub(super) struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// A page about the instance at `url`; in colours where stdout is a terminal that wants them.
+    /// A page about the instance at `url`; coloured if stdout is a terminal that allows it.
     pub(super) fn new(out: &'a mut dyn Write, print: Print, url: String) -> Self {
         Self { out, print, url, is_coloured: crate::telemetry::is_coloured(&io::stdout()) }
     }
@@ -26,7 +26,7 @@ impl<'a> Page<'a> {
         &self.url
     }
 
-    /// The address as commands name it.
+    /// The address as used in commands.
     fn host(&self) -> &str {
         self.url.trim_start_matches("http://")
     }
@@ -45,24 +45,24 @@ impl<'a> Page<'a> {
         lines.iter().try_for_each(|line| writeln!(self.out, "  {dimmed}{line}{dimmed:#}"))
     }
 
-    /// What is served, and from where.
+    /// Introduces the instance and its data.
     pub(super) fn begin(&mut self, events: usize, directory: &Path) -> io::Result<()> {
         if self.print == Print::Table {
             let bold = self.style(Style::new().bold());
             writeln!(self.out, "{bold}Foretell demo{bold:#} at {}, data in {}", self.url, directory.display())?;
             writeln!(
                 self.out,
-                "{events} made-up events: a month of five people's logins, a password attack, a clinic's visits."
+                "{events} sample events: a month of five people's logins, a password attack, a clinic's visits."
             )?;
             writeln!(
                 self.out,
-                "Answers are summed up in a line; run a command, or `foretell demo --json`, to see its JSON."
+                "Each answer is summarized in a line; run a command, or `foretell demo --json`, to see its JSON."
             )?;
         }
         self.out.flush()
     }
 
-    /// A question with its answer.
+    /// Prints a question with its answer.
     pub(super) fn answer(&mut self, question: &Question, answer: &Value) -> io::Result<()> {
         let Question { title, request, summary } = question;
         if self.print == Print::Json {
@@ -86,7 +86,7 @@ impl<'a> Page<'a> {
         self.out.flush()
     }
 
-    /// How scores of logins are read, by the thresholds of an answer.
+    /// Explains the scores of logins, with the thresholds of an answer.
     pub(super) fn scale(&mut self, answer: &Value) -> io::Result<()> {
         if self.print == Print::Json {
             return Ok(());
@@ -95,7 +95,7 @@ impl<'a> Page<'a> {
         let (challenge_at, deny_at) = (&thresholds["challenge_at"], &thresholds["deny_at"]);
         writeln!(
             self.out,
-            "\nA login's score is no probability: it grows with how much a login looks like somebody else's."
+            "\nA login's score is not a probability: the less a login resembles the user's, the higher it is."
         )?;
         writeln!(
             self.out,
@@ -103,16 +103,16 @@ impl<'a> Page<'a> {
         )
     }
 
-    /// What to try next.
+    /// Suggests next steps.
     pub(super) fn end(&mut self) -> io::Result<()> {
         if self.print == Print::Table {
             let policy = r#"{"rules":[{"code":"ABROAD","when":"new_country","decision":"deny"}]}"#;
             let policy = json_command("curl -X PUT", self.host(), "/v1/policies/login", policy);
-            self.title("A policy of your own, in force at once. Then ask again about the hotel: it is denied.")?;
+            self.title("Publish a policy of your own, then repeat the hotel request: the login is denied.")?;
             self.command(&policy)?;
-            self.title("Go on")?;
-            writeln!(self.out, "  The API, to read and to try in a browser: {}/docs", self.url)?;
-            writeln!(self.out, "  An instance that keeps its data, for events of your own: foretell serve")?;
+            self.title("Next steps")?;
+            writeln!(self.out, "  API documentation, with requests to try: {}/docs", self.url)?;
+            writeln!(self.out, "  An instance that keeps its data: foretell serve")?;
             writeln!(self.out, "  Ctrl-C ends the demo and removes its data.")?;
         }
         self.out.flush()

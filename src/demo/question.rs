@@ -1,32 +1,32 @@
-//! What the demo asks its instance: requests as commands to copy, and their answers in a line of words.
+//! The questions of the demo: requests as commands to copy, and their answers as sentences.
 
 use super::clinic::{self, REMINDED};
 use foretell_events::zone;
 use serde_json::Value;
 
-/// Reasons of a score that a line has room for; the strongest are named.
+/// Maximum number of reasons in a line; the strongest are named.
 const REASONS_MAX: usize = 3;
-/// A reason with less effect, in log-odds, is not worth a word.
+/// Reasons with less effect, in log-odds, are left out.
 const EFFECT_MIN: f64 = 0.05;
 
-/// A request, and how its answer is said.
+/// A request, and how its answer is summarized.
 pub(super) struct Question {
     pub(super) title: &'static str,
     pub(super) request: Request,
     pub(super) summary: fn(&Value) -> Summary,
 }
 
-/// What is sent. Paths begin with `/`.
+/// A request. Paths begin with `/`.
 pub(super) enum Request {
-    /// A score of a login, by a body in JSON.
+    /// A score of a login, with a JSON body.
     Login(&'static str),
-    /// The answer of a path.
+    /// A GET of a path.
     Get(String),
     /// The first reminder of [`REMINDED`] on the stream.
     Stream,
 }
 
-/// How a result is meant.
+/// Whether a result is good or bad for the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Good,
@@ -36,9 +36,9 @@ pub(super) enum Tone {
 
 /// An answer in words.
 pub(super) struct Summary {
-    /// The word that matters, and how it is meant.
+    /// The main result, and its tone.
     pub(super) result: (String, Tone),
-    /// What belongs to it, to be read on after the result.
+    /// Details that continue the sentence after the result.
     pub(super) details: String,
 }
 
@@ -81,7 +81,7 @@ pub(super) fn json_command(curl: &str, host: &str, path: &str, body: &str) -> Ve
     vec![format!("{curl} {host}{path} -H content-type:application/json \\"), format!("  -d '{body}'")]
 }
 
-/// Whose logins are scored, one after the other.
+/// Questions about logins, one after the other.
 pub(super) fn of_logins() -> [Question; 3] {
     let ask = |title, body| Question { title, request: Request::Login(body), summary: login };
     [
@@ -148,7 +148,7 @@ fn login(answer: &Value) -> Summary {
     Summary { result: (decision.to_owned(), tone), details }
 }
 
-/// A reason in few words.
+/// A reason in a few words.
 fn words(code: &str) -> String {
     match code {
         "HISTORY" => "length of history".into(),
@@ -162,7 +162,7 @@ fn words(code: &str) -> String {
     }
 }
 
-/// A score with two digits of what separates it from 0 and from 1.
+/// A score with two significant digits of its distance from 0 or from 1.
 fn digits(score: f64) -> String {
     let rest = score.min(1.0 - score).max(1e-12);
     let decimals = (1.0 - rest.log10()).ceil().clamp(2.0, 12.0) as usize;
@@ -210,7 +210,7 @@ fn announcement(event: &Value) -> Summary {
     Summary { result: (result, Tone::Good), details }
 }
 
-/// An RFC 3339 instant by the clocks of the clinic.
+/// An RFC 3339 instant in the clinic's local time.
 fn instant(at: &str) -> String {
     let local = |at: jiff::Timestamp| zone::local(at.as_millisecond(), &clinic::rules());
     at.parse().map_or_else(|_| at.to_owned(), |at| clinic::people_write(local(at)))

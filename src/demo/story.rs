@@ -7,10 +7,10 @@ use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_lab::source::Sourced;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Where the attack comes from: 203.0.113.66.
+/// Address of the attacker: 203.0.113.66.
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
 
-/// A person with a place and devices.
+/// A person with a location and devices.
 struct Person {
     name: &'static str,
     ip: [u8; 4],
@@ -47,7 +47,7 @@ pub(super) fn events(now_ms: i64) -> Vec<Sourced> {
     entries.into_iter().map(Entry::sourced).collect()
 }
 
-/// A login a day, with the person's devices in turn and a mistyped password now and then.
+/// A login per day, with the person's devices in turn and an occasional mistyped password.
 fn month(person: &Person, now_ms: i64) -> Vec<Entry> {
     let day = |day: i64| {
         let device = &person.devices[day as usize % person.devices.len()];
@@ -83,7 +83,7 @@ fn login(user_id: &str, succeeded: bool, attempt: Attempt) -> Fact {
     .into()
 }
 
-/// In the last ten minutes one address tries everybody, and some who do not exist, twice each.
+/// In the last ten minutes one address tries every account, and some that do not exist, twice each.
 fn attack(now_ms: i64) -> Vec<Entry> {
     let names = PEOPLE.iter().map(|person| person.name).chain(["root", "admin", "test"]);
     let tries = names.enumerate().flat_map(|(at, name)| {

@@ -1,30 +1,31 @@
-//! The limit of open files, against which connections are held.
+//! The limit of open files, and the connections that it allows.
 //!
-//! Without a free descriptor neither a connection can be accepted nor a file of the log or the store be opened, and the
-//! second ends the process. So the soft limit is raised to the hard one at start, and a `connections_max` that could
-//! use up what log and store need is refused.
+//! Without a free descriptor, a process can neither accept a connection nor open a file of the log or the store, and
+//! the latter ends the process. So the soft limit is raised to the hard one at start, and a `connections_max` that
+//! would leave too few for log and store is rejected.
 
 use crate::config::Config;
 use foretell_events::Topic;
 use foretell_service::http;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Kept for the store, brokers and nodes, files about addresses, operators, and what a library opens in passing.
+/// Reserved for the store, brokers and nodes, data files about addresses, operators, and files that libraries open
+/// briefly.
 const OTHERS: u64 = 512;
 
-/// What is asked for where everything may be.
+/// The limit to request if there is no hard limit.
 const UNLIMITED: u64 = 10_240;
 
-/// Raises the soft limit of open files to the hard one; answers what it is then, none where there is no limit.
+/// Raises the soft limit of open files to the hard one; returns the new soft limit, none if there is no limit.
 pub fn raise() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    // Where there is no hard limit, some systems refuse to have no soft one either.
+    // Without a hard limit, some systems still reject an unlimited soft one.
     let mut wanted = [limit.maximum, Some(UNLIMITED)].into_iter();
     let raised = wanted.find(|current| setrlimit(Resource::Nofile, Rlimit { current: *current, ..limit }).is_ok());
     raised.unwrap_or(limit.current)
 }
 
-/// Whether so many open files are enough for the settings; answers what to do where they are not.
+/// Whether this many open files are enough for the settings; if not, returns what to do.
 ///
 /// # Errors
 /// A sentence for an operator.
@@ -40,10 +41,10 @@ pub fn check(limit: Option<u64>, config: &Config) -> Result<(), String> {
     ))
 }
 
-/// Open files that are no connections.
+/// Open files that are not connections.
 fn others(config: &Config) -> u64 {
     let is_embedded = super::disk_directory(&config.log).is_some();
-    // One that is appended to, and one that is read.
+    // One to append to, and one to read.
     let files = 2 * Topic::ALL.len() as u64 * u64::from(config.topics.embedded_partitions);
     OTHERS + http::RESERVE as u64 + if is_embedded { files } else { 0 }
 }

@@ -1,13 +1,13 @@
-//! The log and store of an instance, as a command that finds it compares them with its own.
+//! The log and store of an instance, which a command compares with its own settings.
 //!
-//! A command asks the process that serves its data directory. That process may have been started with another log or
-//! store, for instance when only one of the two was named: the command would then work on what nobody named.
+//! A command sends its requests to the process that serves its data directory. That process may use another log or
+//! store, for example if only one of the two was set: the command would then change data that its user did not name.
 
 use super::ports::disk_directory;
 use crate::config::Config;
 use serde::{Deserialize, Serialize};
 
-/// The path at which a process shows it, on the socket in its data directory.
+/// Path at which a process reports its log and store, on the socket in its data directory.
 pub const PATH: &str = "/admin/instance";
 
 /// URLs of a log and a store; those of directories are absolute.
@@ -20,7 +20,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// That of the settings, seen from the working directory of this process.
+    /// Log and store of the settings, relative to the working directory of this process.
     pub fn of(config: &Config) -> Self {
         Self { log: absolute(&config.log), store: absolute(&config.store) }
     }

@@ -1,7 +1,8 @@
-//! Whether anything listens where a cluster is said to be, before a client library looks for it.
+//! Checks whether anything listens at the address of a cluster, before a client library connects to it.
 //!
-//! The libraries try each address until their own time limit and then name a chain of causes. That is right for a cluster
-//! that comes and goes, and hides what is the matter at a first start: a wrong address, or a cluster that does not run.
+//! The libraries try each address until their own time limit and then return a chain of causes. That suits a cluster
+//! that is temporarily unreachable, but at a first start it hides the problem: a wrong address, or a cluster that is
+//! not running.
 
 use foretell_ports::Error;
 use futures::StreamExt;
@@ -12,11 +13,11 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-/// Longest time for a name to be resolved and a connection to be made.
+/// Time limit for resolving a name, and for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Retry where none of the nodes of a URL takes a connection, with the cause at each. `disk:` URLs, and what is no URL of
-/// a cluster, pass: what opens them says what is wrong.
+/// Retry if none of the nodes of a URL accepts a connection, with the cause for each. `disk:` URLs, and URLs that are
+/// not of a cluster, pass: the code that opens them reports what is wrong.
 pub(super) async fn check(url: &str) -> Result<(), Error> {
     let (operation, nodes, port) = match url.split_once("://") {
         Some(("kafka", rest)) => ("reach kafka", rest, 9092),
@@ -36,7 +37,7 @@ pub(super) async fn check(url: &str) -> Result<(), Error> {
     if causes.is_empty() { Ok(()) } else { Err(Error::retry(operation, causes.join("; "))) }
 }
 
-/// The address of a node, with the port that it has where it names none.
+/// The address of a node, with the default port if it names none.
 fn with_port(node: &str, port: u16) -> String {
     let is_bare_ipv6 = node.parse::<Ipv6Addr>().is_ok();
     let has_port = !is_bare_ipv6 && node.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
@@ -47,14 +48,14 @@ fn with_port(node: &str, port: u16) -> String {
     }
 }
 
-/// Connects to any address of a node; errs with the node and the cause at the last of them.
+/// Connects to any address of a node; the error contains the node and the cause at the last address.
 async fn connect(node: String) -> Result<(), String> {
     let addresses = match timeout(CONNECT, lookup_host(node.clone())).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(cause)) => return Err(format!("{node}: {cause}")),
         Err(_) => return Err(format!("the name of {node} is not resolved within {} s", CONNECT.as_secs())),
     };
-    // Side by side: one that drops packets, as IPv6 does where it is broken, must not use up the time of the others.
+    // In parallel: an address that drops packets, as a broken IPv6 does, must not use up the time of the others.
     let mut attempts: FuturesUnordered<_> =
         addresses.map(|address| timeout(CONNECT, TcpStream::connect(address))).collect();
     let mut last = format!("{node} has no address");

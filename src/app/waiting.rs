@@ -1,7 +1,8 @@
-//! The doors of a process: open from the first moment, with little behind them until log and store are there.
+//! The routers of a process at its start: they serve from the first moment, and are replaced once log and store are
+//! open.
 //!
-//! A process that waits for its cluster must be seen to live, and must say what it waits for. So each listener serves
-//! a router that can be exchanged: first liveness and a readiness that names what is missing, then what it is for.
+//! A process that waits for its cluster must show that it is alive, and what it waits for. So each listener serves a
+//! router that can be replaced: first one with liveness and a readiness that names what is missing, then the full one.
 
 use axum::routing::get;
 use axum::serve::{Listener, ListenerExt};
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::net::TcpListener;
 
-/// The doors of a process: of callers and of operators.
+/// The replaceable routers of a process: for callers and for operators.
 #[derive(Clone)]
 pub(super) struct Doors {
     missing: Arc<RwLock<String>>,
@@ -21,7 +22,7 @@ pub(super) struct Doors {
     pub(super) operators: Door,
 }
 
-/// What a listener serves at the moment.
+/// The router that a listener currently serves.
 #[derive(Clone)]
 pub(super) struct Door(Arc<RwLock<Router>>);
 
@@ -29,14 +30,14 @@ impl Default for Doors {
     fn default() -> Self {
         let missing: Arc<RwLock<String>> = Arc::new(RwLock::new("log and store".into()));
         let callers = Door::new(waiting(missing.clone()));
-        // What a process counts it can say before it has anything to serve.
+        // Metrics are available before the process serves anything else.
         let operators = Door::new(ops::metrics_router().merge(waiting(missing.clone())));
         Self { missing, callers, operators }
     }
 }
 
 impl Doors {
-    /// Says what the process waits for.
+    /// Sets what the process waits for.
     pub(super) fn missing(&self, what: String) {
         *self.missing.write().unwrap_or_else(PoisonError::into_inner) = what;
     }
@@ -47,12 +48,12 @@ impl Door {
         Self(Arc::new(RwLock::new(router)))
     }
 
-    /// Serves this from now on.
+    /// Replaces the router.
     pub(super) fn open(&self, router: Router) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = router;
     }
 
-    /// What is behind the door when a request comes.
+    /// The current router, for one request.
     pub(super) fn behind(&self) -> Router {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -67,7 +68,7 @@ fn waiting(missing: Arc<RwLock<String>>) -> Router {
     router.layer(middleware::from_fn(edge::without_api))
 }
 
-/// Answers are small and whole: they are sent at once.
+/// Disables Nagle's algorithm: responses are small and complete, so they are sent at once.
 pub(super) fn no_delay(listener: TcpListener) -> impl Listener<Addr = SocketAddr> {
     listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {

@@ -1,12 +1,12 @@
-//! `import`: a file of the past into the log, in order of time, each event once.
+//! `import`: appends the events of a file to the log, in order of time, each once.
 //!
 //! ```text
-//!   file ─► events by time ─► gate ─► batches (≤ 64 of one subject) ─► append, durable ─► journal: so many are done
+//!   file ─► events by time ─► gate ─► batches (≤ 64 of one subject) ─► append, durable ─► journal: number done
 //! ```
 //!
-//! An import may be cut off anywhere. The journal says how many events of the file, known by its digest, are in
-//! the log, and is written after they are; so at most the batch under way is sent again, and of each user or
-//! client at most 64 events of it, which the fold recognises. A file that is done is not appended again.
+//! An import can be interrupted anywhere. The journal records how many events of the file, identified by its digest,
+//! are in the log, and it is written after the append. So at most the batch in progress is sent again, with at most 64
+//! events of each user or client, and the fold recognises these as duplicates. A completed file is not appended again.
 
 use super::Error;
 use super::access::Access;
@@ -20,10 +20,10 @@ use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a batch's records; leaves room for what an envelope adds in structured form.
+/// Maximum size of a batch's records, in bytes; leaves space for the envelopes of the structured form.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
 
-/// What a file holds.
+/// Kinds of events in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Authentication events.
@@ -33,7 +33,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The topic of its events.
+    /// The topic of these events.
     pub const fn topic(self) -> Topic {
         match self {
             Self::Logins => Topic::Logins,
@@ -42,51 +42,52 @@ impl Kind {
     }
 }
 
-/// How far a file is imported.
+/// Progress of the import of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Journal {
-    /// SHA-256 of the file, unpacked.
+    /// SHA-256 of the file, decompressed.
     digest: String,
-    /// Where it went.
+    /// Destination of the events.
     target: String,
     /// Events that are in the log.
     done: usize,
-    /// Events of the file.
+    /// Events in the file.
     total: usize,
 }
 
-/// What an import came to.
+/// Result of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Imported {
-    /// Events of the file.
+    /// Events in the file.
     pub events: usize,
-    /// Of them, those that an earlier import had appended.
+    /// Events that an earlier import had appended.
     pub before: usize,
-    /// Rows that the format leaves out.
+    /// Rows that the format skips.
     pub skipped: u64,
-    /// Unknown fields and attributes that are left out: see [`UNKNOWN_BYTES_MAX`](foretell_events::gate::UNKNOWN_BYTES_MAX).
+    /// Unknown fields and attributes that were dropped: see
+    /// [`UNKNOWN_BYTES_MAX`](foretell_events::gate::UNKNOWN_BYTES_MAX).
     pub dropped: u64,
-    /// Rows whose country code names no country, which is read as absent.
+    /// Rows with a country code that is not a country; it is treated as missing.
     pub without_country: u64,
-    /// Where it is written down how far the import is. Without it, the file would be appended again.
+    /// The file that records the progress. Without it, the file would be appended again.
     pub journal: PathBuf,
 }
 
-/// Where an import goes.
+/// Destination of an import.
 pub struct Target<'a> {
-    /// The way there.
+    /// Access to the instance.
     pub access: &'a Access,
-    /// Names it in the journal.
+    /// Name of the destination in the journal.
     pub name: String,
     /// Directory of journals.
     pub journals: PathBuf,
-    /// The tenant that all events must belong to; without one, each keeps the tenant that it names.
+    /// The tenant that all events must belong to; if none, each event keeps its own tenant.
     pub tenant: Option<&'a str>,
-    /// The present, in milliseconds since the epoch.
+    /// Current time, in milliseconds since the epoch.
     pub now_ms: i64,
 }
 
-/// Appends what of a file is not in the log yet; `progress` hears how many events are.
+/// Appends the events of a file that are not in the log yet; `progress` receives the number of events done.
 pub async fn import(
     loaded: &Loaded,
     kind: Kind,
@@ -130,7 +131,7 @@ fn check(loaded: &Loaded, kind: Kind, target: &Target<'_>) -> Result<(), Error> 
     })
 }
 
-/// How many of the next events make a batch; at least one.
+/// Number of events in the next batch; at least one.
 fn batch_len(rest: &[Sourced]) -> usize {
     let mut subjects: HashMap<&str, usize> = HashMap::new();
     let mut bytes = 0;
@@ -158,7 +159,7 @@ fn journal_path(target: &Target<'_>, digest: &str) -> PathBuf {
     target.journals.join(format!("{}-{to:016x}.json", digest.get(..32).unwrap_or(digest)))
 }
 
-/// Keeps a second import of the same file away for as long as the answer is held.
+/// Prevents a second import of the same file while the returned lock is held.
 fn lock(path: &Path) -> Result<File, Error> {
     let path = path.with_extension("lock");
     let fail = |cause| Error::File(format!("cannot lock the import journal {}", path.display()), cause);
@@ -166,7 +167,7 @@ fn lock(path: &Path) -> Result<File, Error> {
     let file = File::create(&path).map_err(fail)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Answer("another import of this file is under way".into())),
+        Err(TryLockError::WouldBlock) => Err(Error::Answer("another import of this file is running".into())),
         Err(TryLockError::Error(cause)) => Err(fail(cause)),
     }
 }
@@ -180,7 +181,7 @@ fn read(path: &Path) -> Result<Option<Journal>, Error> {
     }
 }
 
-/// What `scripts/fuzz` drives of a journal: see the package `foretell-fuzz`.
+/// The fuzz target for journals: see the package `foretell-fuzz`.
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) fn fuzz_journal(bytes: &[u8]) {
     if let Ok(journal) = serde_json::from_slice::<Journal>(bytes) {
@@ -189,7 +190,7 @@ pub(crate) fn fuzz_journal(bytes: &[u8]) {
     }
 }
 
-/// Replaces the journal in one step, so that it is the old one or the new one after any crash.
+/// Replaces the journal atomically, so that it is the old or the new one after any crash.
 fn write(path: &Path, journal: &Journal) -> Result<(), Error> {
     let fail = |cause| Error::File(format!("cannot write the import journal {}", path.display()), cause);
     let new = path.with_extension("new");

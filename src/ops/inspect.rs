@@ -1,16 +1,16 @@
-//! `inspect`: what the log holds, how far it is folded, and what stands in a row.
+//! `inspect`: the contents of the log, how far it is folded, and the contents of a row.
 
 use super::Error;
 use super::access::Access;
 use serde_json::Value;
 use std::io::Write;
 
-/// What to look at.
+/// What to inspect.
 #[derive(Debug, Clone)]
 pub enum What {
-    /// The partitions of every topic and the offsets that they hold.
+    /// The partitions of every topic, with their offsets.
     Topics,
-    /// The checkpoints of every family, and how far behind the log they are.
+    /// The checkpoints of every family, with their lag.
     Positions,
     /// The partials of a row, decoded.
     Row {
@@ -18,21 +18,21 @@ pub enum What {
         view: String,
         /// `tenant:key`.
         key: String,
-        /// The bucket, of a view whose rows stand in buckets of time.
+        /// The bucket, for views whose rows are in buckets of time.
         bucket: Option<i64>,
     },
 }
 
-/// How to print.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Print {
-    /// A table for people.
+    /// A table.
     Table,
-    /// JSON, as the instance answers it.
+    /// JSON, as returned by the instance.
     Json,
 }
 
-/// Looks, and prints to `out`.
+/// Queries the instance, and prints to `out`.
 pub async fn inspect(access: &Access, what: &What, print: Print, out: &mut dyn Write) -> Result<(), Error> {
     let answer = access.get(&path(what)).await?;
     if print == Print::Json {

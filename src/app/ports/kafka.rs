@@ -1,4 +1,4 @@
-//! The log on Kafka: its topics follow the store, which knows their epochs.
+//! The log on Kafka. The epochs of its topics are read from the store.
 
 use crate::config::Config;
 use foretell_domain::address::Family;
@@ -10,7 +10,7 @@ use foretell_ports::log::Log;
 use foretell_ports::store::Store;
 use std::sync::Arc;
 
-/// Opens the log of the topics that belong to the store. Fatal where one of them is not as it must be.
+/// Opens the log with the topics that belong to the store. Fatal if one of them is not valid.
 pub(super) async fn open(config: &Config, store: &dyn Store) -> Result<Arc<dyn Log>, Error> {
     let names = names(config, store).await?;
     let kafka = Kafka::open(&config.log, names, &config.kafka).await?;
@@ -18,7 +18,7 @@ pub(super) async fn open(config: &Config, store: &dyn Store) -> Result<Arc<dyn L
     if problems.is_empty() { Ok(Arc::new(kafka)) } else { Err(Error::fatal("use the topics", problems.join(" "))) }
 }
 
-/// Creates topics where they are missing; returns what was done and what operators should know.
+/// Creates missing topics; returns what was done, and notices for operators.
 pub(super) async fn migrate(config: &Config, store: &dyn Store) -> Result<Vec<String>, Error> {
     let settings = &config.topics;
     let shape = Shape {
@@ -34,7 +34,7 @@ pub(super) async fn migrate(config: &Config, store: &dyn Store) -> Result<Vec<St
     Ok(done)
 }
 
-/// Which topics on Kafka are those of this store. Fatal where it knows nothing, and the settings do not say it either.
+/// The names of the topics that belong to this store. Fatal if neither the store nor the settings determine them.
 async fn names(config: &Config, store: &dyn Store) -> Result<Names, Error> {
     let mut names = Names::new(&config.topics.prefix);
     for family in Family::ALL {
@@ -48,7 +48,7 @@ async fn names(config: &Config, store: &dyn Store) -> Result<Names, Error> {
     Ok(names)
 }
 
-/// The epoch of a topic that an empty store begins with.
+/// The epoch of a topic for an empty store.
 async fn beginning(config: &Config, family: Family) -> Result<u8, Error> {
     let (topic, set) = (family.topic(), config.topics.epochs.of(family));
     let newest = topics::newest(&config.log, &config.topics.prefix, &config.kafka).await?;
@@ -58,7 +58,7 @@ async fn beginning(config: &Config, family: Family) -> Result<u8, Error> {
     }
     let detail = format!(
         "the store has no views, and the topic of {} has been re-partitioned: set topics.epochs.{} = {newest} if {} \
-         is the one in use, or delete it if it is left from an attempt that did not come to its end",
+         is the one in use, or delete it if it is left from an interrupted attempt",
         family.name(),
         family.lead().name(),
         full_name(&config.topics.prefix, topic, newest)

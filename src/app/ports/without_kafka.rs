@@ -1,4 +1,4 @@
-//! In place of the log on Kafka, in a build without the feature `kafka`. The settings reject its URLs before.
+//! Replaces the log on Kafka in a build without the feature `kafka`. The settings already reject its URLs.
 
 use crate::config::{Config, WITHOUT_KAFKA};
 use foretell_ports::Error;
@@ -6,12 +6,12 @@ use foretell_ports::log::Log;
 use foretell_ports::store::Store;
 use std::sync::Arc;
 
-/// Rejects.
+/// Always returns a Reject.
 pub(super) async fn open(_: &Config, _: &dyn Store) -> Result<Arc<dyn Log>, Error> {
     Err(Error::reject("open the log", WITHOUT_KAFKA))
 }
 
-/// Rejects.
+/// Always returns a Reject.
 pub(super) async fn migrate(_: &Config, _: &dyn Store) -> Result<Vec<String>, Error> {
     Err(Error::reject("create topics", WITHOUT_KAFKA))
 }

@@ -1,16 +1,16 @@
-//! What a request must have before its handler sees it, and what it holds until it is answered.
+//! What a request needs before its handler receives it, and what it holds until it is answered.
 //!
 //! ```text
-//!   request ─► key, tenant ─► whole body ──────────► a place ────────► handler ─► answer
-//!               401, 400, 403   408, 413; 429, 503    429, 503           503        keeps the place until it is read
+//!   request ─► key, tenant ─► whole body ──────────► a slot ─────────► handler ─► answer
+//!               401, 400, 403   408, 413; 429, 503    429, 503           503        holds the slot until it is read
 //! ```
 //!
-//! A place is taken when there is something to do, so a body that does not come keeps nobody waiting: it costs room
-//! for bodies, for as long as [`Config::body_ms_max`](super::Config::body_ms_max). Of both a tenant has a share. Whoever
-//! finds it used up by its own requests is answered 429; where others have all of it, 503. Nothing queues.
+//! A request takes a slot only when its body is complete, so an incomplete body does not delay other requests: it only
+//! uses body capacity, for at most [`Config::body_ms_max`](super::Config::body_ms_max). A tenant has a share of both.
+//! If its own requests use up the share, the answer is 429; if the total is used up, it is 503. Nothing is queued.
 //!
-//! Whatever needs a key is under [`KEYED`], and so is what leads nowhere there: see [`Needs`]. No body is read for
-//! anything else, save for operators on their socket.
+//! Everything that needs a key is under [`KEYED`], and so are unknown paths there: see [`Needs`]. For other requests no
+//! body is read, except for operators on their socket.
 
 use super::auth;
 use super::problem::{Code, Problem};
@@ -35,28 +35,28 @@ pub(super) const KEYED: &str = "/v1/";
 const OPERATORS: &str = "/admin/";
 /// What the routes of documents begin with.
 const DOCUMENTS: [&str; 2] = ["/docs", "/openapi.json"];
-/// Documents that are answered at once: a copy of one takes more than a megabyte.
+/// Documents that are answered concurrently: a copy of one takes more than a megabyte.
 pub(super) const DOCUMENTS_MAX: usize = 16;
-/// Room that a request with a body takes before anything of it has come.
+/// Body capacity that a request with a body uses before any of it is received.
 pub(super) const BODY_COST: u64 = 16 * 1024;
-/// A worker that one request holds for longer is noticed by others.
+/// A request that occupies a worker for longer than this delays others noticeably.
 const LONG_POLL: Duration = Duration::from_millis(5);
 
 /// What a request needs before it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needs {
-    /// A key, and of its tenant's share room for its body and a place.
+    /// A key, and capacity for its body and a slot, both of its tenant's share.
     Key,
-    /// The same room and place, and no key: only the operator may open the socket.
+    /// The same capacity and slot, but no key: only the operator may open the socket.
     Place,
-    /// A place among documents.
+    /// A slot for documents.
     Document,
-    /// Nothing: the answer is small, and the same for everybody.
+    /// Nothing: the answer is small, and the same for every caller.
     Nothing,
 }
 
 impl Needs {
-    /// What a request needs, by its route, or by its path where it leads nowhere.
+    /// What a request needs, by its route, or by its path if it has none.
     fn of(route: Option<&str>, path: &str) -> Self {
         match route.unwrap_or(path) {
             keyed if keyed.starts_with(KEYED) => Self::Key,
@@ -67,7 +67,7 @@ impl Needs {
     }
 }
 
-/// Answers a request, by its handler or by what it lacks.
+/// Answers a request, by its handler or with a problem.
 pub(super) async fn answer(api: &Api, route: &str, request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().is_some().then_some(route);
     let answered = match Needs::of(matched, request.uri().path()) {
@@ -97,7 +97,7 @@ async fn keyed(api: &Api, route: &str, mut request: Request, next: Next) -> Resp
     refused(api, route, sender.key(), answered.unwrap_or_else(IntoResponse::into_response))
 }
 
-/// Answers without reading the body. Over HTTP/1 the connection is then over, because the body may still come.
+/// Answers without reading the body. Over HTTP/1 the connection is then closed, because the body may still arrive.
 async fn without_body(request: Request, next: Next) -> Response {
     let is_last = !request.body().is_end_stream() && request.version() <= Version::HTTP_11;
     let mut response = caught(next.run(request.map(|_| Body::empty()))).await;
@@ -107,7 +107,7 @@ async fn without_body(request: Request, next: Next) -> Response {
     response
 }
 
-/// The same answer; one that refuses the sender is noted.
+/// The same answer; a rejection of the sender is counted.
 fn refused(api: &Api, route: &str, key: Option<&str>, response: Response) -> Response {
     if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         let code = response.extensions().get::<Code>().map_or("", |code| code.name());
@@ -116,7 +116,7 @@ fn refused(api: &Api, route: &str, key: Option<&str>, response: Response) -> Res
     response
 }
 
-/// Reads the body, takes a place, and answers in time.
+/// Reads the body, takes a slot, and answers in time.
 async fn admitted(api: &Api, tenant: &str, route: &str, request: Request, next: Next) -> Result<Response, Problem> {
     let (request, _body) = with_body(api, tenant, request).await?;
     let place = api.requests.take(tenant, [1]).map_err(|full| no_room(full, "requests"))?;
@@ -129,14 +129,14 @@ async fn admitted(api: &Api, tenant: &str, route: &str, request: Request, next: 
     Ok(holding(place, response))
 }
 
-/// The same answer, which keeps its place until the connection has taken the last of it. A stream has a place of its
-/// own kind instead.
+/// The same answer, which holds its slot until the connection has taken the last of it. A stream has a slot of its own
+/// kind instead.
 fn holding(place: Place<1>, response: Response) -> Response {
     let is_whole = response.body().size_hint().exact().is_some();
     if is_whole { response.map(|body| Body::new(Held { body, _place: place })) } else { response }
 }
 
-/// Why a tenant finds no room, to the tenant.
+/// The problem for a tenant that gets no slot or capacity.
 pub(super) fn no_room(full: Full, what: &str) -> Problem {
     match full {
         Full::All => Problem::new(Code::Overloaded, format!("there is no room for more {what}")),
@@ -147,7 +147,7 @@ pub(super) fn no_room(full: Full, what: &str) -> Problem {
     }
 }
 
-/// The request with its whole body in memory, and the room that this takes.
+/// The request with its complete body in memory, and the capacity that this uses.
 async fn with_body(api: &Api, tenant: &str, request: Request) -> Result<(Request, Option<Place<1>>), Problem> {
     if request.body().is_end_stream() {
         return Ok((request, None));
@@ -181,7 +181,7 @@ async fn whole(mut body: Body, bytes_max: usize, room: &mut Place<1>) -> Result<
     Ok(read.join())
 }
 
-/// What has come of a body: most come in one part, which is passed on as it is.
+/// The part of a body that was received: most arrive in one part, which is passed on as it is.
 #[derive(Default)]
 struct Parts {
     first: Bytes,
@@ -212,7 +212,7 @@ impl Parts {
     }
 }
 
-/// The body of an answer and its place.
+/// The body of an answer and its slot.
 struct Held {
     body: Body,
     _place: Place<1>,
@@ -235,7 +235,7 @@ impl HttpBody for Held {
     }
 }
 
-/// Counts where an answer holds a worker for long.
+/// Counts answers that occupy a worker for long.
 async fn held(route: &str, answer: impl Future<Output = Response>) -> Response {
     let mut answer = pin!(answer);
     futures::future::poll_fn(|cx| {
@@ -250,7 +250,7 @@ async fn held(route: &str, answer: impl Future<Output = Response>) -> Response {
     .await
 }
 
-/// A handler that panicked has a bug; the client hears of it as of any other fault of the service.
+/// A handler that panics has a bug; the caller gets the same answer as for any other fault of the service.
 async fn caught(answer: impl Future<Output = Response>) -> Response {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());

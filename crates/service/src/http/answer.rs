@@ -13,7 +13,7 @@ use foretell_ports::Error;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// JSON that is written already: the bytes that are sent are those that were recorded.
+/// JSON that is already serialized: the bytes that are sent are those that were recorded.
 pub(super) struct WrittenJson(Bytes);
 
 impl From<Answer> for WrittenJson {
@@ -53,10 +53,10 @@ pub struct LoginHistory {
     pub successes: u64,
     /// Failures in the last 15 minutes.
     pub failures_recent: usize,
-    /// Earliest attempt; null where there was none.
+    /// Earliest attempt; null if there was none.
     #[schema(format = DateTime, required)]
     pub first_seen: Option<String>,
-    /// Latest success; null where there was none.
+    /// Latest success; null if there was none.
     #[schema(format = DateTime, required)]
     pub last_success: Option<String>,
 }
@@ -72,16 +72,16 @@ impl From<login::History> for LoginHistory {
     }
 }
 
-/// How a client kept their appointments.
+/// A client's attendance history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VisitHistory {
     /// Appointments that they came to.
     pub attended: i64,
     /// Appointments that they did not come to.
     pub missed: i64,
-    /// Appointments called off in time, or by the business.
+    /// Appointments cancelled in time, or by the business.
     pub cancelled: i64,
-    /// Appointments called off within 24 hours of their start.
+    /// Appointments cancelled within 24 hours of their start or later, unless by the business.
     pub late_cancelled: i64,
     /// Times that an appointment was moved.
     pub rescheduled: i64,
@@ -109,14 +109,14 @@ pub(super) fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-/// What a client is told when rows cannot be read.
+/// The problem that a caller gets if rows cannot be read.
 #[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
 pub(super) fn unreadable(error: Error) -> Problem {
     tracing::warn!(%error, "cannot read rows");
     Problem::new(Code::ViewsUnavailable, "try again")
 }
 
-/// What a client is told of an appointment that nobody has.
+/// The problem that a caller gets for an appointment that does not exist.
 pub(super) fn unknown_appointment() -> Problem {
     Problem::new(Code::AppointmentNotFound, "this tenant has no such appointment")
 }

@@ -1,9 +1,9 @@
-//! Long answers beside the workers.
+//! Long computations on threads of their own.
 //!
-//! A worker that computes for tens of milliseconds lets everybody else wait, and the disk store reads without ever
-//! giving way. So what may take long runs on threads of its own, of which there are fewer than processors: the system
-//! then shares the processors between both, and lets workers, which want little, go first. A tenant has a share of
-//! these lanes; the others of its requests wait in line, and not in front of those of other tenants.
+//! A worker that computes for tens of milliseconds delays all other requests, and the disk store reads without
+//! yielding. So work that may take long runs on separate threads, of which there are fewer than processors. The
+//! operating system then shares the processors between both, and favours the workers, which need little time. A tenant
+//! has a share of these lanes; its other requests wait, but not ahead of those of other tenants.
 
 use super::problem::Problem;
 use std::collections::HashMap;
@@ -12,30 +12,30 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// Lanes for long answers.
+/// Lanes for long computations.
 #[derive(Debug)]
 pub(super) struct Aside {
     lanes: Arc<Semaphore>,
     tenant_max: usize,
-    /// Of tenants that have or want a lane.
+    /// Tenants that use or wait for a lane.
     tenants: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
-/// A lane, and the tenant's share that it is taken from.
+/// A lane, and the part of the tenant's share that it uses.
 #[derive(Debug)]
 pub(super) struct Turn {
     _share: OwnedSemaphorePermit,
     _lane: OwnedSemaphorePermit,
 }
 
-/// So many lanes as were asked for, or half as many as there are processors, and at least one.
+/// The configured number of lanes; for 0, half as many as there are processors, and at least one.
 pub(super) fn lanes(asked: usize) -> usize {
     let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if asked > 0 { asked } else { (processors() / 2).max(1) }
 }
 
 impl Aside {
-    /// So many lanes, and so many of them for one tenant.
+    /// This many lanes, of which a tenant gets at most `tenant_max`.
     pub(super) fn new(lanes: usize, tenant_max: usize) -> Self {
         let bounded = |count: usize| count.clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -45,8 +45,8 @@ impl Aside {
         }
     }
 
-    /// Does work on a thread of its own when the tenant's turn has come. Work whose answer nobody waits for any more
-    /// ends where it next gives way.
+    /// Does work on a separate thread when it is the tenant's turn. Work whose caller has gone ends where it next
+    /// yields.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         tenant: &str,
@@ -56,7 +56,7 @@ impl Aside {
         let (runtime, abandoned) = (Handle::current(), CancellationToken::new());
         let _awaited = abandoned.clone().drop_guard();
         let done = tokio::task::spawn_blocking(move || {
-            // Held until the work has ended, and not only for as long as it is awaited.
+            // Held until the work has ended, even if it is no longer awaited.
             let _turn = turn;
             runtime.block_on(abandoned.run_until_cancelled_owned(work))
         });
@@ -67,9 +67,9 @@ impl Aside {
         }
     }
 
-    /// A lane, when the tenant's turn has come.
+    /// Waits for a lane, until it is the tenant's turn.
     pub(super) async fn turn(&self, tenant: &str) -> Turn {
-        // First the tenant's own, so that one request of each tenant at most is in the line for lanes.
+        // First the tenant's share, so that at most `tenant_max` requests of each tenant wait for the lanes.
         let share = acquired(self.share(tenant)).await;
         Turn { _share: share, _lane: acquired(self.lanes.clone()).await }
     }

@@ -11,54 +11,56 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Address and port to listen on.
     pub listen: String,
-    /// TOML file of API keys; without one everybody who can connect may do everything.
+    /// TOML file of API keys; without one, every caller that can connect may do everything.
     pub api_keys_file: Option<std::path::PathBuf>,
-    /// Origins whose pages may read answers in a browser, as `https://desk.example.com`; none: those of no other origin.
+    /// Origins whose pages may read answers in a browser, such as `https://desk.example.com`; none: only the service's
+    /// own.
     pub cors_origins: Vec<String>,
-    /// Requests answered at once, each from when its body is there; further ones are answered 503.
+    /// Requests answered concurrently, each counted from when its body is complete; further ones are answered 503.
     pub requests_max: usize,
-    /// Of these, those of one tenant; further ones are answered 429.
+    /// Of these, the maximum for one tenant; further ones are answered 429.
     pub requests_tenant_max: usize,
-    /// Open connections; a further one takes the place of a quiet one of the peer that has most, if any is quiet.
+    /// Open connections; a further one replaces a quiet one of the peer that has most, if there is one.
     pub connections_max: usize,
     /// Open connections of one peer: an IPv4 address, or an IPv6 network of 56 bits.
     pub connections_peer_max: usize,
     /// Open streams of reminders; further ones are answered 503.
     pub streams_max: usize,
-    /// Of these, those of one tenant; further ones are answered 429.
+    /// Of these, the maximum for one tenant; further ones are answered 429.
     pub streams_tenant_max: usize,
     /// Largest body, in bytes.
     pub body_bytes_max: usize,
     /// Longest time until the whole body of a request is received, in milliseconds; then 408.
     pub body_ms_max: u64,
-    /// Bodies held at once, in bytes, of which a tenant may hold half; beyond, 503 and 429.
+    /// Total bytes of bodies in memory, of which a tenant may use half; beyond that, 503 and 429.
     pub bodies_bytes_max: u64,
-    /// Longest time from a whole request until the head of its answer, in milliseconds; then 503.
+    /// Longest time from a complete request until the head of its answer, in milliseconds; then 503.
     pub request_ms_max: u64,
-    /// Longest time from the begin of a connection until the first head of a request is received, in milliseconds; then
+    /// Longest time from the start of a connection until the first head of a request is received, in milliseconds; then
     /// the connection is closed.
     pub head_ms_max: u64,
     /// Longest time from an answer until the next head of a request is received, in milliseconds; then the connection
     /// is closed.
     pub idle_ms_max: u64,
     /// Longest time that a part of an answer waits for its reader, in milliseconds; then the connection is closed, or
-    /// the stream of HTTP/2 reset.
+    /// the HTTP/2 stream is reset.
     pub write_ms_max: u64,
-    /// Longest `Prefer: wait`, in milliseconds; longer ones are cut. Below `request_ms_max`.
+    /// Longest `Prefer: wait`, in milliseconds; longer ones are shortened to it. Below `request_ms_max`.
     pub wait_ms_max: u64,
     /// How long a request for a reminder waits for its own fold, in milliseconds.
     pub fold_wait_ms_max: u64,
-    /// How long a score may wait for its rows, in milliseconds; then it is answered from those that are there.
+    /// How long a score may wait for its rows, in milliseconds; then it is computed from those that were read.
     pub score_deadline_ms: u64,
-    /// Agendas computed at once, on threads other than the workers; further ones wait. 0: half as many as there are processors.
+    /// Agendas computed concurrently, on threads other than the workers; further ones wait. 0: half as many as there
+    /// are processors.
     pub agendas_max: usize,
-    /// Of these, those of one tenant.
+    /// Of these, the maximum for one tenant.
     pub agendas_tenant_max: usize,
-    /// Visits that one answer of the agenda may look at; a window that holds more is answered 422.
+    /// Visits that one answer of the agenda may read; a window with more is answered 422.
     pub agenda_visits_max: usize,
-    /// Between two comments that keep a quiet stream open, in milliseconds.
+    /// Interval of the comments that keep a quiet stream open, in milliseconds.
     pub stream_keep_alive_ms: u64,
-    /// How long open requests may go on after shutdown began, in milliseconds.
+    /// How long open requests may continue after shutdown began, in milliseconds.
     pub drain_ms: u64,
 }
 
@@ -93,7 +95,7 @@ impl Default for Config {
     }
 }
 
-/// Connections of operators at once, and those of one of them.
+/// Concurrent connections of operators, and of one of them.
 const OPERATORS_MAX: usize = 64;
 const OPERATOR_MAX: usize = 16;
 
@@ -105,8 +107,8 @@ impl Config {
         Self { connections_max, connections_peer_max, cors_origins: Vec::new(), ..self.clone() }
     }
 
-    /// The same for the instance's own socket: few connections, of nobody but the operator, and readers that may pause
-    /// for long, as a command whose output somebody pages through.
+    /// The same for the instance's own socket: few connections, only of the operator, and readers that may pause for
+    /// long, such as a command whose output is paged.
     #[must_use]
     pub fn for_socket(&self) -> Self {
         const HOUR_MS: u64 = 60 * 60 * 1_000;
@@ -114,10 +116,10 @@ impl Config {
         Self { connections_max, connections_peer_max, write_ms_max: HOUR_MS, ..self.for_operators() }
     }
 
-    /// Checks that every limit admits something, no share is above the whole, and every origin is one that browsers send.
+    /// Checks that no limit is zero, that no share exceeds its total, and that every origin is in the form that
+    /// browsers send.
     ///
-    /// # Errors
-    /// The setting that is wrong, within `http`, and what to set.
+    /// # Errors The setting that is wrong, within `http`, and what to set.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
         host_port(&self.listen).map_err(|message| ("listen", message))?;
         self.cors_origins
@@ -143,7 +145,7 @@ impl Config {
             ("streams_tenant_max", self.streams_tenant_max, "streams_max", self.streams_max),
             ("agendas_tenant_max", self.agendas_tenant_max, "agendas_max", self.agendas_max),
         ] {
-            // Without a number of its own, `agendas_max` is that of the processors.
+            // With 0, `agendas_max` depends on the number of processors.
             if share > whole && whole > 0 {
                 let message = format!("{share} is more than http.{whole_name}, {whole}: set both, this one to at most");
                 return Err((name, format!("{message} {whole}, or to half of it to keep room for others")));

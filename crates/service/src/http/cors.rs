@@ -1,12 +1,12 @@
-//! Pages of other origins: what browsers learn before and after they send a request for one (CORS).
+//! Pages of other origins (CORS): which of them a browser lets send requests and read answers.
 //!
-//! A browser shows an answer to a page of another origin only where the answer allows it. The origins of
-//! `http.cors_origins` are allowed; without any, answers say nothing about origins. Keys travel in `Authorization`,
+//! A browser gives an answer to a page of another origin only if the answer allows it. The origins of
+//! `http.cors_origins` are allowed; without any, answers contain no CORS headers. Keys are sent in `Authorization`,
 //! which a page sets itself, so credentials that browsers add themselves, such as cookies, are never allowed.
 //!
-//! This is the outermost layer of a listener. A page can therefore read every refusal: without a key, without a place,
-//! of a process that starts. A preflight carries no key and ends here. Every other `OPTIONS` goes on to its route,
-//! where a sender of webhooks asks for consent.
+//! This is the outermost layer of a listener. A page can therefore read every rejection: because of a missing key or
+//! slot, or of a process that is starting. A preflight contains no key and ends here. Every other `OPTIONS` continues
+//! to its route, such as the handshake of a sender of webhooks.
 
 use super::edge;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
@@ -18,7 +18,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::{AllowHeaders, CorsLayer};
 use url::Url;
 
-/// How long browsers may remember the answer to a preflight: as long as any of them does.
+/// How long browsers may cache the answer to a preflight: the longest time that any of them accepts.
 const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 /// The methods of all routes.
 const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE];
@@ -32,10 +32,9 @@ const EXPOSED: [HeaderName; 6] = [
     HeaderName::from_static("preference-applied"),
 ];
 
-/// Refuses what no browser sends as an origin.
+/// Rejects origins in a form that no browser sends.
 ///
-/// # Errors
-/// What to write instead.
+/// # Errors What to write instead.
 pub(super) fn check(origin: &str) -> Result<(), String> {
     if origin.contains('*') {
         return Err(format!("{origin:?} would open the API to pages that nobody has named: name each origin"));
@@ -58,14 +57,14 @@ impl Cors {
         let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
         let layer = CorsLayer::new()
             .allow_methods(METHODS)
-            // A list would leave out the extension attributes of events (`ce-*`), whose names are the caller's.
+            // A list would leave out the extension attributes of events (`ce-*`), whose names callers choose.
             .allow_headers(AllowHeaders::mirror_request())
             .expose_headers(EXPOSED)
             .max_age(PREFLIGHT_AGE_MAX);
         Self((!origins.is_empty()).then(|| Arc::new(layer.allow_origin(origins))))
     }
 
-    /// Answers a preflight; lets `service` answer everything else, and adds which page may read it.
+    /// Answers a preflight; passes everything else to `service`, and adds which pages may read the answer.
     pub(super) async fn answer<B, S>(&self, request: Request<B>, service: S) -> Response
     where
         S: Service<Request<B>, Response = Response, Error = Infallible>,
@@ -84,7 +83,7 @@ impl Cors {
     }
 }
 
-/// Whether a browser asks if it may send a request.
+/// Whether the request is a browser's preflight.
 fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)

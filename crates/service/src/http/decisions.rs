@@ -1,18 +1,18 @@
-//! Decisions that were made: looked up by their id, and labelled by somebody who knows whether they were right.
+//! Decision records: looked up by id, and labelled as legitimate or fraud.
 //!
 //! ```text
-//!   id ─► partition and time ─► the log, there ─► of the tenant, subject not erased? ─┬─► GET: all of it
-//!          not there and just made: wait a little                                     └─► feedback ─► logins
+//!   id ─► partition and time ─► the log, there ─► of the tenant, subject not erased? ─┬─► GET: the whole record
+//!          not found and just made: wait a little                                     └─► feedback ─► logins
 //! ```
 //!
-//! Finding one reads no row: see [`crate::decisions`]. The row of its subject then says whether the subject was erased
-//! since. An id is opaque to callers, so one that was never given out is as unknown as one of another tenant, of an
-//! erased subject, or one that is older than decisions are kept.
+//! Finding one reads no row: see [`crate::decisions`]. The row of its subject then shows whether the subject was erased
+//! since. An id is opaque to callers, so one that was never issued is as unknown as one of another tenant, of an erased
+//! subject, or one whose record has expired.
 //!
-//! An id can be made up, and one that nobody was given is looked for in all of two minutes of the log. So few look-ups
-//! read the log at once, each tenant's own in line. A decision that was made just now may be on its way into the log: a
-//! look-up of it then waits for the log to grow, and looks at nothing but what was appended meanwhile; few of them wait
-//! at once, too.
+//! An id can be made up, and a look-up of such an id searches two minutes of the log. So only few look-ups read the log
+//! concurrently, and a tenant gets at most half of their number. A decision that was just made may not have been
+//! appended yet: its look-up waits for the log to grow, and reads only what was appended since. Only few of them wait
+//! concurrently, too.
 
 use super::auth::{Caller, Scope};
 use super::events::Accepted;
@@ -36,30 +36,31 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
-/// A decision that is no older may still be on its way into the log.
+/// A decision that is no older than this may not have been appended yet.
 const FRESH_MS: i64 = 10_000;
-/// How long one that may be on its way is waited for; the first pause between two looks, of which each is twice as
-/// long, and the longest.
+/// How long a look-up waits for a decision that may not have been appended yet; the first pause between two reads,
+/// which doubles each time, and the longest pause.
 const WAIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(160);
-/// Look-ups that wait at once, shared by tenants; further ones are answered 503.
+/// Look-ups that wait concurrently, shared by tenants; further ones are answered 503.
 pub(super) const WAITING_MAX: u64 = 16;
-/// Look-ups that read the log at once, of which a tenant has half; further ones wait, within the time of a request.
+/// Look-ups that read the log concurrently, of which a tenant has half; further ones wait, within the time limit of a
+/// request.
 pub(super) const LOOKS_MAX: usize = 8;
-/// The decision is about a visit, whose outcome comes as an event.
+/// The decision is about a visit, whose outcome is reported by an event.
 const NOT_A_LOGIN: &str = "NOT_A_LOGIN";
 
-/// Feedback to a decision about a login.
+/// Feedback on a decision about a login.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
 #[schema(example = json!({"decision_id": "019ca8d7-2d00-7002-9d3a-4f5b6c7d8e9f", "label": "fraud"}))]
 pub struct FeedbackRequest {
     /// The `id` of the score.
     decision_id: String,
-    /// What it was.
+    /// What the login was.
     label: Label,
-    /// Who says so.
+    /// Who reports it.
     #[schema(nullable = false)]
     reported_by: Option<String>,
 }
@@ -72,8 +73,8 @@ struct Feedback {
 
 /// A decision by its id, for as long as decisions are kept (`topics.decision_retention_days`).
 ///
-/// One that was made just now is waited for, at most a second. Decisions about users and clients who were erased since
-/// are not found. One about a login is found with `logins:read`, about a visit with `visits:read`.
+/// The request waits at most a second for a decision that was just made. Decisions about users and clients who were
+/// erased since are not found. One about a login needs `logins:read`, one about a visit `visits:read`.
 #[utoipa::path(
     get, path = "/v1/decisions/{id}", operation_id = "getDecision", tag = "decisions",
     params(("id" = String, Path), ("Foretell-Tenant" = Option<String>, Header)),
@@ -89,16 +90,17 @@ pub(super) async fn get(
 ) -> Result<Json<Map<String, Value>>, Problem> {
     let kept = find(&api, &caller.tenant, &id).await?;
     let needed = if kept.is_login() { Scope::LoginsRead } else { Scope::VisitsRead };
-    // Another answer would say that there is such a decision, to somebody who may not know.
+    // Any other answer would reveal that the decision exists, to a caller that may not know it.
     if caller.may(needed) { Ok(Json(kept.into_data())) } else { Err(unknown()) }
 }
 
-/// Says whether the person behind a scored login was who they said, and so changes the history that later logins are
-/// compared with: appends `foretell.login.confirmed` or `foretell.login.reported` with the attempt's own fields.
+/// Labels a scored login as legitimate or fraud, and so changes the history that later logins are compared with:
+/// appends `foretell.login.confirmed` or `foretell.login.reported` with the attempt's own fields.
 ///
-/// The label that was sent last holds; sending it again changes nothing. With `Idempotency-Key` the same request can be
-/// sent again, whatever was sent since: it appends nothing. Another request about the user under the key is 422.
-/// Answers 202 once it is durable; with `Prefer: wait=SECONDS` 200 as soon as the serving views contain it.
+/// The latest label counts; sending it again changes nothing. With `Idempotency-Key` the same request can be sent
+/// again, even if another label was sent since: it appends nothing. Another request about the user with the same key is
+/// answered 422. Answers 202 once the event is durable; with `Prefer: wait=SECONDS` 200 as soon as the serving views
+/// contain it.
 #[utoipa::path(
     post, path = "/v1/feedback", operation_id = "sendFeedback", tag = "decisions",
     params(
@@ -146,7 +148,7 @@ fn unknown() -> Problem {
     Problem::new(Code::DecisionNotFound, "this tenant has no such decision, or not any more")
 }
 
-/// A tenant's decision; waits a little for one that was made just now.
+/// A tenant's decision; waits a little for one that was just made.
 async fn find(api: &Api, tenant: &str, id: &str) -> Result<Kept, Problem> {
     let id = Id::parse(id).ok_or_else(unknown)?;
     let now_ms = api.clock.now_ms();
@@ -177,7 +179,7 @@ async fn look(lookup: &mut Lookup<'_>) -> Result<Option<Record>, Problem> {
     })
 }
 
-/// Looks again whenever the log has grown, for at most [`WAIT`].
+/// Reads again whenever the log has grown, for at most [`WAIT`].
 async fn wait(api: &Api, tenant: &str, lookup: &mut Lookup<'_>) -> Result<Record, Problem> {
     let Ok(_place) = api.lookups.take(tenant, [1]) else {
         let detail = "too many look-ups wait for decisions that were made just now";
@@ -206,8 +208,8 @@ async fn is_erased(api: &Api, tenant: &str, record: &Record, kept: &Kept, id: Id
     Ok(erased_at_ms.map_err(answer::unreadable)?.is_some_and(|erased_at_ms| covers(erased_at_ms, id.at_ms())))
 }
 
-/// Whether an erasure covers what was made at an instant. One whose time is in whole seconds covers all of its second,
-/// because its sender has cut off the rest.
+/// Whether an erasure covers a decision made at a time. An erasure whose time is in whole seconds covers all of its
+/// second, because its sender has truncated the time.
 fn covers(erased_at_ms: i64, made_at_ms: i64) -> bool {
     let rest_ms = if erased_at_ms % 1_000 == 0 { 999 } else { 0 };
     made_at_ms <= erased_at_ms + rest_ms

@@ -1,7 +1,7 @@
 //! The edge of the API: what every request passes before its handler, and every answer after it.
 //!
-//! One middleware for all of it, because each one costs every request a copy of all that stands behind it. What a
-//! request must have before a handler sees it is decided by [`super::admission`].
+//! This is a single middleware, because each middleware copies the rest of the stack for every request. What a request
+//! must have before a handler receives it is decided by [`super::admission`].
 
 use super::Api;
 use super::admission;
@@ -17,14 +17,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::Span;
 
-/// The route of requests that lead nowhere.
+/// The route label of requests without a route.
 pub(super) const NOWHERE: &str = "none";
 
-/// Traces and counts a request, and bounds it within: so every problem can name its trace.
+/// Traces and counts a request, and applies its limits within the trace, so every problem can contain its trace id.
 pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let inflight = Inflight::new();
-    // The template and not the path: paths hold ids, and labels must be few.
+    // The template and not the path: paths contain ids, and labels must have few values.
     let route = request.extensions().get::<MatchedPath>().map_or(NOWHERE, |matched| matched.as_str()).to_owned();
     let method = method(request.method());
     let line = tracing::info_span!(
@@ -33,7 +33,7 @@ pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: 
         http.route = route,
         trace_id = tracing::field::Empty,
     );
-    // Probes and scrapes would be most of all traces of a quiet service.
+    // Probes and scrapes would be the majority of the traces of a quiet service.
     let is_traced = !health::is_probe(&route) && route != ops::METRICS;
     let span = if is_traced { trace::request(&request, method, &route) } else { Span::none() };
     let caller = trace::caller(request.headers());
@@ -49,7 +49,7 @@ pub(super) async fn passed(State(api): State<Arc<Api>>, request: Request, next: 
     response
 }
 
-/// The answer to a request that does not get as far as the router.
+/// The answer to a request that does not reach the router.
 pub(super) async fn refused(sent: &Method, headers: &HeaderMap, problem: Problem) -> Response {
     let answer = async { problem.into_response() };
     let mut response = trace::scope(trace::caller(headers), &Span::none(), &Span::none(), answer).await;
@@ -57,7 +57,7 @@ pub(super) async fn refused(sent: &Method, headers: &HeaderMap, problem: Problem
     response
 }
 
-/// The same for every request of a router that answers before there is an API.
+/// The same for every request to a router that answers before the API exists.
 pub async fn without_api(request: Request, next: Next) -> Response {
     let method = method(request.method());
     let mut response = next.run(request).await;
@@ -65,7 +65,7 @@ pub async fn without_api(request: Request, next: Next) -> Response {
     response
 }
 
-/// What every answer passes: its headers are hardened, and it is counted.
+/// Applied to every answer: its headers are hardened, and it is counted.
 pub(super) fn finish(response: &mut Response, route: &str, method: &'static str) {
     harden(response.headers_mut(), route);
     let labels = [
@@ -76,13 +76,13 @@ pub(super) fn finish(response: &mut Response, route: &str, method: &'static str)
     metrics::counter!(foretell_telemetry::HTTP_REQUESTS, &labels).increment(1);
 }
 
-/// The name of a method in labels and spans: one of nine, or `other`, so that callers cannot make up labels.
+/// The name of a method in labels and spans: one of nine, or `other`, so that callers cannot create labels.
 fn method(method: &Method) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
-/// Counts a request for as long as it is being answered, also when its connection is gone.
+/// Counts a request as long as it is being answered, even if its connection is closed.
 struct Inflight(metrics::Gauge);
 
 impl Inflight {
@@ -99,7 +99,7 @@ impl Drop for Inflight {
     }
 }
 
-/// The same answer, or the problem document of one that a library made without saying what is wrong.
+/// The same answer, or a problem document in place of an error from a library that does not explain it.
 fn explained(response: Response, route: &str) -> Response {
     let status = response.status();
     let is_failure = status.is_client_error() || status.is_server_error();
@@ -117,9 +117,9 @@ fn explained(response: Response, route: &str) -> Response {
     .into_response()
 }
 
-/// Nothing that is answered may be kept by a cache, guessed at by a browser, or shown within another site's page.
+/// No answer may be cached, sniffed for its type by a browser, or embedded in another site's page.
 fn harden(headers: &mut HeaderMap, route: &str) {
-    /// The page at /docs: its own scripts and styles (which it also writes into elements), and pictures in its text.
+    /// The page at /docs: its own scripts and styles (including inline styles), and images from data URLs.
     const DOCS: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     const DATA: &str = "default-src 'none'; frame-ancestors 'none'";

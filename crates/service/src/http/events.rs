@@ -1,11 +1,11 @@
-//! `POST /v1/events`: facts on their way into the log.
+//! `POST /v1/events`: appends events to the log.
 //!
 //! ```text
 //!   body ─► media type ─► codec, each event ─► gate ─► ingest: complete, one append ─► 202
-//!                              └──── all faults of all events, by index ──► 422   wait for the fold ◄┘─► 200
+//!                              └──── all errors of all events, by index ─► 422   wait for the fold ◄┘─► 200
 //! ```
 //!
-//! Nothing is appended unless every event of the request is right. Afterwards only the log can fail, and then some
+//! Nothing is appended unless every event of the request is valid. After that only the log can fail, and then some
 //! events may be stored: the sender repeats the request, and equal ids change nothing.
 
 pub(super) mod headers;
@@ -30,7 +30,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// Says that the events are an import of the caller's own export, which may name Foretell's own sources. For `admin`.
+/// Marks the events as an import of the caller's own export, which may contain Foretell's own sources. For `admin`.
 pub const IMPORT_HEADER: &str = "foretell-import";
 
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -42,19 +42,19 @@ const STRUCTURED: &str = "application/cloudevents+json";
 pub struct Accepted {
     /// How many events were appended.
     pub accepted: usize,
-    /// Where each stands, in the order of the request.
+    /// The position of each event, in the order of the request.
     pub positions: Vec<Placed>,
-    /// Whether the serving views contain them; absent unless `Prefer: wait` was sent.
+    /// Whether the serving views contain them; not present unless `Prefer: wait` was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub folded: Option<bool>,
-    /// The outcome of each, in the order of the request; absent unless `folded` is true.
+    /// The outcome of each, in the order of the request; not present unless `folded` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub outcomes: Option<Vec<RecordOutcome>>,
 }
 
-/// Whether the serving views contain events that somebody waits for.
+/// Whether the serving views contain events that a caller waits for.
 pub(super) enum Folded {
     /// Not yet.
     No,
@@ -62,7 +62,7 @@ pub(super) enum Folded {
     Yes(Vec<RecordOutcome>),
 }
 
-/// Where an event stands in the log.
+/// The position of an event in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = EventPosition)]
 pub struct Placed {
@@ -79,10 +79,10 @@ pub struct Placed {
 
 /// Appends events: one CloudEvent (structured, or binary with `ce-` headers), or a batch of at most 1,000 and 1 MiB.
 ///
-/// In structured mode `data_base64` is read as `data`. The body may be compressed with gzip; 1 MiB is its size before.
-/// Answers 202 once they are durable. With `Prefer: wait=SECONDS` it answers 200 as soon as the serving views
-/// contain them, and 202 when the time is up. Validation is all or nothing, and names every faulty event. After a
-/// 503 some may be stored: send the same again, equal ids of one type change nothing.
+/// In structured mode `data_base64` is read as `data`. The body may be compressed with gzip; 1 MiB is its size after
+/// decompression. Answers 202 once the events are durable. With `Prefer: wait=SECONDS` it answers 200 as soon as the
+/// serving views contain them, and 202 when the time is up. Validation is all or nothing, and reports every invalid
+/// event. After a 503 some may be stored: send the same request again, equal ids of one type change nothing.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "appendEvents", tag = "events",
     params(
@@ -91,8 +91,8 @@ pub struct Placed {
         ("Foretell-Import" = Option<bool>, Header, description = "`true` from a caller with `admin`: the events are an own export, and may name the sources that Foretell writes under"),
     ),
     request_body(
-        // Data alone in binary mode is left out: its `ce-` headers are no parameters here, and generated clients
-        // that find `application/json` among the types send whole events by that name.
+        // Binary mode with data alone is not documented here: its `ce-` headers are not declared as parameters, and
+        // generated clients that find `application/json` among the types send whole events with that type.
         description = "A CloudEvent in structured mode, or a batch of them",
         content(
             (
@@ -135,7 +135,7 @@ pub(super) async fn post(
     Ok(accepted(&api, ids, &positions, folded))
 }
 
-/// The records of a body.
+/// The events of a body.
 fn read(api: &Api, caller: &Caller, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Ready>, Problem> {
     let events = Intake::new(api, caller, headers).read(headers, body)?;
     permitted(caller, &events)?;
@@ -155,7 +155,7 @@ pub(super) async fn folded(
     }
 }
 
-/// The outcomes of folded records; unknown where their rows cannot be read, because they are folded all the same.
+/// The outcomes of folded records; unknown if their rows cannot be read, because the records are folded regardless.
 async fn outcomes(api: &Api, positions: &[Position], keys: &[String]) -> Vec<RecordOutcome> {
     let records: Vec<_> = positions.iter().copied().zip(keys.iter().map(String::as_str)).collect();
     api.rows.record_outcomes(&records).await.unwrap_or_else(|error| {
@@ -164,7 +164,7 @@ async fn outcomes(api: &Api, positions: &[Position], keys: &[String]) -> Vec<Rec
     })
 }
 
-/// The answer to events that stand at these positions.
+/// The answer to events appended at these positions.
 pub(super) fn accepted(api: &Api, ids: Vec<String>, positions: &[Position], folded: Option<Folded>) -> Response {
     let placed = ids.into_iter().zip(positions).map(|(id, position)| Placed {
         id,
@@ -187,7 +187,7 @@ pub(super) fn accepted(api: &Api, ids: Vec<String>, positions: &[Position], fold
     response
 }
 
-/// Publishes a fact that a request states.
+/// Publishes a fact stated by a request.
 pub(super) async fn publish(api: &Api, own: Own<'_>) -> Result<Position, Problem> {
     api.ingest.publish(own).await.map_err(|error| match error {
         ingest::Error::Faulty(faults) => faults.into(),
@@ -195,7 +195,7 @@ pub(super) async fn publish(api: &Api, own: Own<'_>) -> Result<Position, Problem
     })
 }
 
-/// The problem of an append that failed.
+/// The problem for an append that failed.
 fn unappended(error: foretell_ports::Error) -> Problem {
     match error.kind {
         Kind::Reject => Problem::new(Code::BodyTooLarge, "an event is larger than a record of the log may be"),
@@ -283,13 +283,13 @@ fn unsupported() -> Problem {
     Problem::new(Code::UnsupportedMediaType, detail)
 }
 
-/// The body is of another mode than its media type says.
+/// The body is in a different mode than its media type states.
 fn misnamed(media_type: &str) -> Problem {
     let what = if media_type == BATCH { "a batch, a list of CloudEvents" } else { "no list, so it is no batch" };
     Problem::new(Code::UnsupportedMediaType, format!("the body is {what}; send it as {media_type}"))
 }
 
-/// JSON without `ce-` headers: what its sender meant can mostly be seen.
+/// JSON without `ce-` headers: the intended mode can mostly be detected.
 fn without_attributes(body: &[u8]) -> Problem {
     match json(body) {
         Ok(Value::Array(_)) => misnamed(BATCH),
@@ -301,7 +301,7 @@ fn without_attributes(body: &[u8]) -> Problem {
     }
 }
 
-/// Refuses events of types that the caller's scopes do not cover.
+/// Rejects events of types that the caller's scopes do not cover.
 fn permitted(caller: &Caller, events: &[Admitted]) -> Result<(), Problem> {
     let lacking = events.iter().enumerate().filter_map(|(index, admitted)| {
         let fact = &admitted.event().fact;

@@ -1,11 +1,11 @@
-//! Without keys: that no page of another site makes a browser ask.
+//! Protection of a service without keys against requests that pages of other sites trigger in a browser.
 //!
-//! A service without keys listens on loopback and trusts whoever can connect, and every page that is open in a browser
-//! on the same machine can make it connect. Two ways are closed here. A name of the page's own that resolves to
-//! 127.0.0.1 makes the service a part of the page's site (DNS rebinding): so `Host` must name loopback. And a page may
-//! send requests to other sites without reading the answers: so what the browser says of their origin is heeded, and a
-//! body must have a media type, which a page cannot choose freely without asking first. Pages of `http.cors_origins` are
-//! let in like the service's own.
+//! A service without keys listens on loopback and trusts every program that can connect, and any page that is open in a
+//! browser on the same machine can make the browser connect. Two attacks are prevented here. With a host name of its
+//! own that resolves to 127.0.0.1, a page can treat the service as part of its own site (DNS rebinding): so `Host` must
+//! name loopback. And a page may send requests to other sites without reading the answers: so the origin reported by
+//! the browser is checked, and a body must have a media type, which a page cannot choose freely without a preflight.
+//! Pages of `http.cors_origins` are accepted like the service's own.
 
 use super::Api;
 use super::problem::{Code, Problem};
@@ -17,7 +17,7 @@ use std::net::IpAddr;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses what a page of another site made a browser send, where there are no keys that it lacks.
+/// Rejects requests triggered by pages of other sites, if there are no keys, which such a page would lack.
 pub(super) fn check(api: &Api, request: &Request) -> Result<(), Problem> {
     if !api.is_open_to_browsers {
         return Ok(());
@@ -35,7 +35,7 @@ pub(super) fn check(api: &Api, request: &Request) -> Result<(), Problem> {
                       use API keys, or ask without a browser";
         return Err(Problem::new(Code::OriginForbidden, detail));
     }
-    // CloudEvents in binary mode may have no media type, and their headers need a browser's leave.
+    // CloudEvents in binary mode may have no media type, but a browser sends their headers only after a preflight.
     let is_event = || headers.keys().any(|name| name.as_str().starts_with("ce-"));
     if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_TYPE) && !is_event() {
         return Err(Problem::new(Code::UnsupportedMediaType, "send a Content-Type with the body"));
@@ -43,7 +43,7 @@ pub(super) fn check(api: &Api, request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether a `host[:port]` names this machine alone.
+/// Whether a `host[:port]` names only this machine.
 pub(super) fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
@@ -56,7 +56,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Whether a browser says that a page of this origin, or a person, asks; others say nothing.
+/// Whether the browser reports a page of this origin, or a person, as the initiator; other programs report nothing.
 fn is_own_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     let text = |name| headers.get(name).map(|value: &header::HeaderValue| value.to_str().unwrap_or("null"));
     match (text(SEC_FETCH_SITE), text(header::ORIGIN)) {
@@ -66,7 +66,7 @@ fn is_own_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     }
 }
 
-/// Whether a browser says that a page of one of these origins asks.
+/// Whether the browser reports a page of one of these origins as the initiator.
 fn is_named_origin(headers: &HeaderMap, origins: &[String]) -> bool {
     let sent = headers.get(header::ORIGIN).map(header::HeaderValue::as_bytes);
     origins.iter().any(|origin| sent == Some(origin.as_bytes()))

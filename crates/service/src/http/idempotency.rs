@@ -1,9 +1,9 @@
-//! `Idempotency-Key`: a request that is sent again under its key is one request.
+//! `Idempotency-Key`: sending a request again with its key has no second effect.
 //!
 //! There is no table of keys. The id of the event that a request appends is a hash of tenant, scope and key, and the
-//! event carries a digest of the request. The fold keeps the first event under an id, with its digest, in the row of
-//! its subject. So whichever process took whichever request, one of them is first in the log, and all of them read
-//! which: a repetition is answered like the first, another request under the key is 422.
+//! event contains a digest of the request. The fold keeps the first event with an id, and its digest, in the row of its
+//! subject. So regardless of which process received which request, one of them is first in the log, and all processes
+//! read the same one: a repetition is answered like the first, and another request with the key is answered 422.
 
 use super::Api;
 use super::answer;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 /// The key of a request, if it has one.
 ///
 /// # Errors
-/// [`Code::MalformedRequest`] for one that is empty, longer than an id, or no visible ASCII, and for several.
+/// [`Code::MalformedRequest`] if it is empty, longer than an id, or not visible ASCII, or if there are several.
 pub(super) fn of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -33,7 +33,8 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     }
 }
 
-/// The id of the event that a request under a key appends; `scope` is what the key holds for, besides the tenant.
+/// The id of the event that a request with a key appends; `scope` is what the key applies to, in addition to the
+/// tenant.
 pub(super) fn event_id(tenant: &str, scope: &str, key: &str) -> String {
     let mut hash = Sha256::new();
     for part in [tenant, scope, key] {
@@ -43,20 +44,19 @@ pub(super) fn event_id(tenant: &str, scope: &str, key: &str) -> String {
     format!("idempotent-{}", hex(&hash.finalize()))
 }
 
-/// What tells one request from another: its meaning, as a repeated request may order its bytes otherwise.
+/// The digest by which requests are compared: of the content, since a repeated request may order its bytes differently.
 pub(super) fn digest(meaning: &Value) -> String {
     hex(&Sha256::digest(meaning.to_string()))
 }
 
-/// The problem of another request under a key that was used.
+/// The problem for another request with a used key.
 pub(super) fn reused() -> Problem {
     Problem::new(Code::IdempotencyKeyReused, "use another key for another request")
 }
 
-/// Appends a fact about a user and answers where it stands: under a key at most once, without one each time.
+/// Appends a fact about a user and returns its position: with a key at most once, without a key each time.
 ///
-/// # Errors
-/// [`Code::IdempotencyKeyReused`]; what appending and reading rows answer.
+/// # Errors [`Code::IdempotencyKeyReused`]; errors of appending and of reading rows.
 pub(super) async fn append(
     api: &Api,
     tenant: String,
@@ -85,7 +85,7 @@ pub(super) async fn append(
                 return Err(Problem::new(Code::ViewsUnavailable, detail));
             }
             let unknown = First { offset: at.offset, outcome: RecordOutcome::Unknown };
-            // An erasure in between leaves no trace of it, and neither do more requests than a row remembers.
+            // An erasure in between removes its trace, and so do more requests than a row remembers.
             request.first(api, &tenant, &user_id).await?.unwrap_or(unknown)
         }
     };
@@ -96,21 +96,21 @@ pub(super) async fn append(
     Ok(events::accepted(api, vec![id], &[position], folded))
 }
 
-/// A request about a user that has a key.
+/// A request about a user with a key.
 struct Keyed<'a> {
-    /// Of its event.
+    /// The id of its event.
     id: &'a str,
     digest: &'a str,
 }
 
-/// The request that came first under a key.
+/// The first request with a key.
 struct First {
     offset: i64,
     outcome: RecordOutcome,
 }
 
 impl Keyed<'_> {
-    /// The first request under the key, if the user's row remembers one.
+    /// The first request with the key, if the user's row remembers one.
     async fn first(&self, api: &Api, tenant: &str, user_id: &str) -> Result<Option<First>, Problem> {
         let user = api.rows.user(tenant, user_id).await.map_err(answer::unreadable)?;
         match user.as_ref().and_then(|user| user.keyed(self.id)) {

@@ -1,8 +1,8 @@
-//! The model that scores a tenant's visits: which one it is, what it was learnt from, and how recent visits went
-//! beside what it says of them.
+//! The model that scores a tenant's visits: which one it is, what it was trained on, and how its scores compare with
+//! the outcomes of recent visits.
 //!
-//! A model is a document like a policy and travels as one: versions, `If-Match`, the fence of the topic, and a way
-//! back by publishing an earlier document. An empty one goes back to two counters.
+//! A model is a document like a policy and is handled the same way: versions, `If-Match`, the fence of the topic, and a
+//! rollback by publishing an earlier document. An empty document returns to two counters.
 
 use super::Api;
 use super::answer::{self, at};
@@ -27,24 +27,24 @@ use utoipa::ToSchema;
 /// The model that scores visits.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ModelAnswer {
-    /// What answers name; two counters where none is published.
+    /// The model as in answers; two counters if none is published.
     pub model: AppointmentModel,
-    /// The version of the document: a number, or a digest where none was published. `ETag` carries the latest that
-    /// was published, which is another one where that cannot be used.
+    /// The version of the document: a number, or a digest if none was published. `ETag` contains the latest published
+    /// version, which is a different one if it cannot be used.
     pub version: String,
-    /// When it was published; null where none was.
+    /// When it was published; null if none was.
     #[schema(format = DateTime, required)]
     pub published_at: Option<String>,
-    /// What it was learnt from, and its measures on what came after, by segment; null of two counters.
+    /// What it was trained on, and its measures on later visits, by segment; null for two counters.
     #[schema(required, value_type = Option<Object>)]
     pub training: Option<Training>,
-    /// What it asks of a visit.
+    /// The properties of a visit that it uses.
     pub inputs: Vec<String>,
     /// How recent outcomes correct it.
     pub calibration: Segments,
-    /// How recent visits went beside their corrected scores: tenths of them, the lowest scores first.
+    /// The corrected scores of recent visits and their outcomes, in ten bins, the lowest scores first.
     pub reliability: Vec<Bin>,
-    /// The document; null of two counters.
+    /// The document; null for two counters.
     #[schema(required, value_type = Option<Object>)]
     pub document: Option<Model>,
     /// Stable codes; `POLICY_INVALID`: the latest document cannot be used.
@@ -61,11 +61,11 @@ pub struct Segments {
     pub later: Line,
 }
 
-/// The model that scores visits, with its measures and how reliable it is.
+/// The model that scores visits, with its measures and its reliability.
 ///
-/// `ETag` is the latest version of the document, `Last-Modified` when it was published. With `If-None-Match` or
-/// `If-Modified-Since` it is answered 304 where the caller has that version; `calibration` and `reliability`, which
-/// follow recent visits, may have changed then all the same.
+/// `ETag` is the latest version of the document, `Last-Modified` when it was published. A request with `If-None-Match`
+/// or `If-Modified-Since` is answered 304 if the caller has that version; `calibration` and `reliability` depend on
+/// recent visits and may have changed nevertheless.
 #[utoipa::path(
     get, path = "/v1/models/no-show", operation_id = "getNoShowModel", tag = "models",
     params(
@@ -98,10 +98,11 @@ pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Res
     policies::remembered(&api, &caller.tenant, Kind::NoShowModel).await.map(Json)
 }
 
-/// Replaces the model: the document is what `foretell train no-show` writes; an empty one goes back to two counters.
+/// Replaces the model: the document is the output of `foretell train no-show`; an empty one returns to two counters.
 ///
-/// It answers in this process when it is answered, and everywhere within a second or so. Preconditions and
-/// `Idempotency-Key` are those of policies. One that asks for a protected attribute, or cannot be used, is refused, and the one before it stays.
+/// The model is in force in this process when the request is answered, and everywhere within a second or so.
+/// Preconditions and `Idempotency-Key` are those of policies. A document that uses a protected attribute, or that
+/// cannot be used, is rejected, and the one before it stays in force.
 #[utoipa::path(
     put, path = "/v1/models/no-show", operation_id = "publishNoShowModel", tag = "models",
     params(

@@ -1,7 +1,7 @@
-//! The OpenAPI 3.1 document: made from the handlers' own types and the route table, so that it cannot drift.
+//! The OpenAPI 3.1 document: generated from the handlers' own types and the route table, so that it cannot drift.
 //!
-//! Handlers say what is their own. What operations have in common is added by [`operation`], the schemas of events and
-//! policies by [`catalogue`].
+//! Handlers declare what is specific to them. What operations have in common is added by [`operation`], the schemas of
+//! events and policies by [`catalogue`].
 
 mod catalogue;
 mod operation;
@@ -55,7 +55,7 @@ pub(super) fn base() -> OpenApi {
             .to_owned(),
     );
     let key = SecurityScheme::Http(key);
-    // No handler names it: the responses that all share do.
+    // No handler refers to it: the shared responses do.
     let mut schemas = vec![(Document::name().into_owned(), Document::schema())];
     Document::schemas(&mut schemas);
     let components = ComponentsBuilder::new().security_scheme("api_key", key).schemas_from_iter(schemas).build();
@@ -64,7 +64,7 @@ pub(super) fn base() -> OpenApi {
     OpenApiBuilder::new().info(info).servers(Some([server])).tags(Some(tags)).components(Some(components)).build()
 }
 
-/// The operations of a router need one of some scopes; the document says so.
+/// Declares in the document that the operations of a router need one of some scopes.
 pub(super) fn scoped<S>(scopes: Scopes, mut routes: OpenApiRouter<S>) -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -79,13 +79,13 @@ where
     routes
 }
 
-/// The document that is served: made once, and shared by all routers.
+/// The document that is served: generated once, and shared by all routers.
 pub(super) fn served() -> &'static Value {
     static SERVED: LazyLock<Value> = LazyLock::new(|| completed(super::routes().into_openapi()));
     &SERVED
 }
 
-/// The document whole: what all operations have in common, schemas of the catalogue, and shared problems.
+/// The complete document: what all operations have in common, schemas of the catalogue, and shared problems.
 fn completed(document: OpenApi) -> Value {
     // A document always has a JSON form.
     let mut document = serde_json::to_value(document).unwrap_or_default();
@@ -108,7 +108,7 @@ pub fn document() -> Result<String, serde_json::Error> {
     serde_json::to_string_pretty(served())
 }
 
-/// The event that stands as the example in documents.
+/// The event that serves as the example in documents.
 pub(super) fn login_event() -> Value {
     json!({
         "specversion": "1.0",

@@ -1,8 +1,8 @@
-//! The operators' listener: probes and metrics, apart from the API.
+//! The listener for operators: probes and metrics, separate from the API.
 //!
-//! Whoever asks for scores needs no metrics, and whoever watches the service must reach it however many ask for scores:
-//! so these routes have a listener of their own, for every role, with connections of their own. It asks for no key and
-//! says nothing about anybody, but it names hosts: it is for those who run the service, not for the world.
+//! API callers do not need metrics, and monitoring must reach the service however many requests it has. So these routes
+//! have a listener of their own, for every role, with its own connection limits. It needs no key and reveals nothing
+//! about users or clients, but it contains host names: it is for operators, not for the public.
 
 use super::serve::host_port;
 use super::{Api, finish, health, open_routes};
@@ -11,11 +11,11 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Where operators are served.
+/// The address on which operators are served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address and port to listen on; with port 0 any that is free. `none`: nowhere.
+    /// Address and port to listen on; with port 0 any free port is used. `none`: do not listen.
     pub listen: String,
 }
 
@@ -26,12 +26,12 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Where to listen, if anywhere.
+    /// The address to listen on, if any.
     pub fn address(&self) -> Option<&str> {
         Some(self.listen.as_str()).filter(|listen| !matches!(*listen, "none" | ""))
     }
 
-    /// Whether the address is one.
+    /// Checks the address.
     ///
     /// # Errors
     /// The setting and what is wrong with it.
@@ -57,7 +57,7 @@ pub fn router(api: &Arc<Api>) -> Router {
 /// The path of metrics.
 pub const METRICS: &str = "/metrics";
 
-/// Metrics alone, for a process that does not have an API yet.
+/// Metrics only, for a process that does not have an API yet.
 pub fn metrics_router() -> Router {
     Router::new().route(METRICS, get(health::metrics))
 }

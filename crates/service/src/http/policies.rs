@@ -1,8 +1,8 @@
-//! Policies: which document decides for the tenant, since when, and what decided before it.
+//! Policies: the document in force for a tenant, since when, and the versions before it.
 //!
 //! A change is validated as a whole, and appended through the fence of the topic's only partition after the view has
-//! reached its end. So of two changes at once one is told that it lost, and preconditions (`If-Match`, `If-None-Match`,
-//! dates) mean what they say across processes: nobody replaces what they have not seen.
+//! reached its end. So if two changes are sent at once, one is rejected with a conflict, and preconditions (`If-Match`,
+//! `If-None-Match`, dates) hold across processes: no caller replaces a version that it has not seen.
 
 use super::answer::{self, at};
 use super::auth::{Caller, Scope};
@@ -34,15 +34,15 @@ use utoipa::ToSchema;
 pub struct PolicyAnswer {
     /// What it is for: `login` or `reminders`.
     pub policy: String,
-    /// The version that answers name: a number, or a digest where the settings decide. `ETag` carries the latest that
-    /// was published, which is another one where that cannot be used.
+    /// The version that answers contain: a number, or a digest if the settings are in force. `ETag` contains the latest
+    /// published version, which is a different one if it cannot be used.
     pub version: String,
-    /// When it was published; null where the settings decide.
+    /// When it was published; null if the settings are in force.
     #[schema(format = DateTime, required)]
     pub published_at: Option<String>,
-    /// What the tenant wants otherwise than the settings.
+    /// The values that the tenant has changed from the settings.
     pub document: Value,
-    /// All of it, with what the settings add.
+    /// The complete policy, with the values from the settings.
     pub effective: Value,
     /// Stable codes; `POLICY_INVALID`: the latest document cannot be used.
     pub warnings: Vec<&'static str>,
@@ -69,9 +69,9 @@ pub struct PolicyVersions {
 
 /// The policy in force.
 ///
-/// `ETag` is the latest version that was published, `Last-Modified` when that was. With `If-None-Match` or
-/// `If-Modified-Since` it is answered 304 where the caller has that version. Both are about what was published:
-/// `effective` also changes with the settings of the service, and keeps the `ETag` then.
+/// `ETag` is the latest published version, `Last-Modified` the time when it was published. A request with
+/// `If-None-Match` or `If-Modified-Since` is answered 304 if the caller has that version. Both refer only to what was
+/// published: `effective` also changes with the settings of the service, and the `ETag` does not change then.
 #[utoipa::path(
     get, path = "/v1/policies/{policy}", operation_id = "getPolicy", tag = "policies",
     params(
@@ -138,14 +138,14 @@ pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<Po
     Ok(PolicyVersions { versions: versions.collect() })
 }
 
-/// Replaces the policy: the document says what the tenant wants otherwise than the settings.
+/// Replaces the policy: the document contains the values that differ from the settings.
 ///
-/// It is in force in this process when it is answered, and everywhere within a second or so. With `If-Match` it
-/// replaces one of these versions alone, with `If-None-Match: *` none at all, with `If-Unmodified-Since` none that is
-/// newer; else 412. The document that is in force already is not published again. With `Idempotency-Key` it is, once,
-/// so that its version remembers the key: the same request can then be sent again, and publishes nothing, as long as
-/// its version is among the 16 that are remembered. A document that cannot be used is refused, and the one before it
-/// stays.
+/// The policy is in force in this process when the request is answered, and everywhere within a second or so. With
+/// `If-Match` only one of the given versions is replaced, with `If-None-Match: *` the request succeeds only if no
+/// policy has been published, with `If-Unmodified-Since` only if none is newer; else 412. A document that equals the
+/// one in force is not published again. With `Idempotency-Key` it is published once, so that its version stores the
+/// key: sending the same request again then publishes nothing, as long as its version is among the 16 that are
+/// remembered. A document that cannot be used is rejected, and the one before it stays in force.
 #[utoipa::path(
     put, path = "/v1/policies/{policy}", operation_id = "publishPolicy", tag = "policies",
     params(
@@ -186,7 +186,7 @@ pub(super) async fn put(
     Ok(tagged(Json(answer), present(&latest)))
 }
 
-/// Publishes a document of a kind, if it can be used and replaces what it is meant to.
+/// Publishes a document of a kind, if it can be used and its preconditions hold.
 pub(super) async fn replace(
     api: &Api,
     tenant: &str,
@@ -200,7 +200,7 @@ pub(super) async fn replace(
     let request = idempotency::of(headers)?
         .map(|key| idempotency::event_id(tenant, &format!("/v1/policies/{}", kind.name()), key));
     let change = Change { kind, tenant, document, preconditions, request };
-    // Of changes in this process each waits for the one before, tenants in turn; the fence is for other processes.
+    // Changes in this process are made one after the other, and tenants take turns; the fence is for other processes.
     let _turn = api.changes.turn(tenant).await;
     publish(api, change).await
 }
@@ -210,12 +210,12 @@ struct Change<'a> {
     tenant: &'a str,
     document: Value,
     preconditions: Preconditions,
-    /// What the idempotency key makes of the request, if it has one.
+    /// The digest of the request, if it has an idempotency key.
     request: Option<String>,
 }
 
 fn kind(name: &str) -> Result<Kind, Problem> {
-    // A model is shown with how reliable it is: see `models`.
+    // A model is returned with its reliability: see `models`.
     Kind::parse(name)
         .filter(|kind| *kind != Kind::NoShowModel)
         .ok_or_else(|| Problem::new(Code::PolicyNotFound, "there are login and reminders"))
@@ -235,7 +235,7 @@ fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
     })
 }
 
-/// Whether it can be used. Rules are parsed on a thread where that holds nobody up.
+/// Whether it can be used. Rules are parsed on a separate thread, where that does not delay other requests.
 async fn validated(api: &Api, kind: Kind, document: &Value) -> Result<(), Problem> {
     let (document, policies) = (document.clone(), api.policies.of(kind));
     let read = tokio::task::spawn_blocking(move || policies.check(&document)).await;
@@ -243,7 +243,7 @@ async fn validated(api: &Api, kind: Kind, document: &Value) -> Result<(), Proble
     read.map_err(|invalid| Problem::invalid(vec![Fault::new(invalid.pointer, INVALID_POLICY, invalid.detail)]))
 }
 
-/// A policy that cannot be used, as a code of its errors.
+/// The code of an error in a policy that cannot be used.
 const INVALID_POLICY: &str = "INVALID_POLICY";
 
 async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
@@ -259,7 +259,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
     if let Some(published) =
         row.versions().find(|version| version.request.is_some() && version.request == change.request)
     {
-        // Sent again: it is done, whatever was published since.
+        // The request was sent again: it has been applied, regardless of what was published since.
         return if parsed(&published.document) == change.document { Ok(()) } else { Err(idempotency::reused()) };
     }
     let latest = api.policies.of(change.kind).latest(&row);
@@ -268,7 +268,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
         return Err(Problem::new(Code::PreconditionFailed, detail));
     }
     if change.request.is_none() && row.version > 0 && parsed(&row.document) == change.document {
-        // It holds already: no version, no record. A request under a key needs one, as its version remembers the key.
+        // It is in force already, so no version is published. With a key it is, because the version stores the key.
         return Ok(());
     }
     let publication = Publication {
@@ -324,7 +324,7 @@ async fn shown(api: &Api, kind: Kind, tenant: &str) -> Result<(PolicyAnswer, Lat
     Ok((answer, active.latest))
 }
 
-/// The answer to a request that reads a document, as its preconditions want it.
+/// The answer to a request that reads a document, depending on its preconditions.
 pub(super) fn read(headers: &HeaderMap, answer: impl IntoResponse, latest: &Latest) -> Result<Response, Problem> {
     let present = present(latest);
     match Preconditions::of(headers)?.read(present) {
@@ -334,13 +334,13 @@ pub(super) fn read(headers: &HeaderMap, answer: impl IntoResponse, latest: &Late
     }
 }
 
-/// What preconditions are compared with.
+/// The values that preconditions are compared with.
 pub(super) fn present(latest: &Latest) -> Present<'_> {
     let Latest { version, published_at_ms, is_dated_alone } = latest;
     Present { version, published_at_ms: *published_at_ms, is_dated_alone: *is_dated_alone }
 }
 
-/// An answer whose `ETag` names the version that a change replaces, and whose `Last-Modified` says when it came.
+/// An answer whose `ETag` is the version that a change replaces, and whose `Last-Modified` is when it was published.
 pub(super) fn tagged(answer: impl IntoResponse, present: Present<'_>) -> Response {
     let mut response = answer.into_response();
     let headers = [(header::ETAG, present.etag()), (header::LAST_MODIFIED, present.last_modified())];

@@ -1,7 +1,7 @@
-//! Errors as clients see them: RFC 9457 problem documents with stable codes.
+//! Errors of the API: RFC 9457 problem documents with stable codes.
 //!
-//! A client decides by `code` and `status`, a developer reads `detail` and `errors`, an operator finds the log line
-//! by `trace_id`. What went wrong inside (addresses, statements, causes) is logged and never told.
+//! A client decides by `code` and `status`, a developer reads `detail` and `errors`, an operator finds the log line by
+//! `trace_id`. Internal details (addresses, statements, causes) are logged and never sent.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 /// Where the paths of the API are listed.
 pub(super) const SEE_DOCS: &str = "there is no such path: see /docs, or /openapi.json, for all of them";
 
-/// What is wrong, for programs. A code once given keeps its meaning and its status.
+/// What is wrong, for programs. The meaning and the status of a code never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[schema(as = ProblemCode)]
@@ -25,9 +25,9 @@ pub enum Code {
     MalformedToml,
     /// 400: a header, a path or a query cannot be parsed.
     MalformedRequest,
-    /// 400: the query has a parameter that the path does not have; `errors` says which.
+    /// 400: the query has a parameter that the path does not have; `errors` names it.
     UnknownParameter,
-    /// 401: no API key, or one that is not known; or a ticket that cannot be used, or not any more.
+    /// 401: no API key, or an unknown one; or a ticket that is invalid or has expired.
     Unauthenticated,
     /// 403: the API key lacks the scope that the route needs.
     ScopeMissing,
@@ -35,49 +35,49 @@ pub enum Code {
     TenantForbidden,
     /// 403: there are no API keys, and the request is for another host than this machine.
     HostForbidden,
-    /// 403: there are no API keys, and a page of another origin made a browser ask.
+    /// 403: there are no API keys, and a page of another origin made a browser send the request.
     OriginForbidden,
     /// 404: there is no such path.
     PathNotFound,
-    /// 404: this tenant never saw the user.
+    /// 404: this tenant has no such user.
     UserNotFound,
-    /// 404: this tenant never saw the client.
+    /// 404: this tenant has no such client.
     ClientNotFound,
-    /// 404: this tenant never saw the appointment, or has forgotten it.
+    /// 404: this tenant has no such appointment, or has forgotten it.
     AppointmentNotFound,
     /// 404: there is no such policy.
     PolicyNotFound,
-    /// 404: this tenant has no such decision, or not any more.
+    /// 404: this tenant has no such decision, or it has expired.
     DecisionNotFound,
     /// 405: the path has other methods.
     MethodNotAllowed,
-    /// 408: the body did not come in time.
+    /// 408: the body was not received in time.
     BodyTimeout,
-    /// 409: somebody else is changing a policy; read it again.
+    /// 409: another request is changing a policy; read it again.
     PolicyConflict,
-    /// 410: the cursor belongs to a log that no longer exists; start anew.
+    /// 410: the cursor belongs to a log that no longer exists; start again without a cursor.
     CursorExpired,
-    /// 412: `If-Match` names another version than the present one; read it again.
+    /// 412: `If-Match` names another version than the current one; read it again.
     PreconditionFailed,
     /// 413: the body, or a record made of it, is too large.
     BodyTooLarge,
     /// 413: the batch has too many events.
     TooManyEvents,
-    /// 415: the body is of a media type that the route does not read.
+    /// 415: the route does not accept the media type of the body.
     UnsupportedMediaType,
-    /// 415: the body is compressed in another way than gzip; `Accept-Encoding` says what is read.
+    /// 415: the body is compressed otherwise than with gzip; `Accept-Encoding` contains what is accepted.
     UnsupportedContentEncoding,
-    /// 422: the body was parsed and is invalid; `errors` says where.
+    /// 422: the body was parsed and is invalid; `errors` contains the details.
     ValidationFailed,
     /// 422: the batch has too many events of one user or client.
     TooManyPerSubject,
-    /// 422: the window of the agenda holds more visits than one answer may look at; narrow it.
+    /// 422: the window of the agenda contains more visits than one answer may read; narrow it.
     AgendaTooLarge,
     /// 422: the idempotency key was used with another body.
     IdempotencyKeyReused,
-    /// 429: the appointment has as many requests for a reminder as it may have in a day.
+    /// 429: the appointment has the maximum number of requests for a reminder per day.
     TooManyReminders,
-    /// 429: the tenant's own requests take up its share of what the process does at once; send fewer at once.
+    /// 429: the tenant's own requests use up its share of what the process does concurrently; send fewer at once.
     TenantOverloaded,
     /// 500: a fault of the service.
     Internal,
@@ -89,16 +89,16 @@ pub enum Code {
     TooManyStreams,
     /// 503: the answer took too long; whether anything was appended is not known.
     Timeout,
-    /// 503: the log did not take the events, or only some; send the same again.
+    /// 503: the log accepted none of the events, or only some; send the same again.
     LogUnavailable,
-    /// 503: the views cannot be read, or are too far behind to answer.
+    /// 503: the views cannot be read, or lag too far to answer.
     ViewsUnavailable,
-    /// 503: the log cannot be read, where decisions are kept.
+    /// 503: the log, where decisions are kept, cannot be read.
     DecisionsUnavailable,
 }
 
 impl Code {
-    /// Every code, for documents and tests.
+    /// Every code, for documentation and tests.
     pub const ALL: &[Self] = &[
         Self::MalformedJson,
         Self::MalformedToml,
@@ -211,7 +211,7 @@ impl Code {
         self.parts().1
     }
 
-    /// Seconds after which it may be tried again, where that helps.
+    /// Seconds after which the caller may retry, if that can help.
     const fn retry_after_s(self) -> Option<u32> {
         match self {
             Self::Starting
@@ -230,14 +230,14 @@ impl Code {
 /// One thing that is wrong with the input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InputError {
-    /// JSON pointer (RFC 6901) into the body, as in `/3/data/ip`, or into the query, as in `/limit`; empty for the
+    /// JSON pointer (RFC 6901) into the body, such as `/3/data/ip`, or into the query, such as `/limit`; empty for the
     /// whole.
     #[schema(example = "/3/data/ip")]
     pub pointer: String,
-    /// Stable.
+    /// Stable code.
     #[schema(example = "INVALID_ADDRESS")]
     pub code: String,
-    /// A sentence for a person.
+    /// A description for people.
     pub detail: String,
 }
 
@@ -247,7 +247,7 @@ impl From<Fault> for InputError {
     }
 }
 
-/// The text, or its begin where it is long, as one that repeats what was sent may be.
+/// The text, or its beginning if it is long, as it may be if it repeats what was sent.
 fn cut(mut text: String) -> String {
     if text.len() > DETAIL_BYTES_MAX {
         text.truncate(text.floor_char_boundary(DETAIL_BYTES_MAX));
@@ -256,7 +256,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// An error on its way to the client.
+/// An error that will be sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     code: Code,
@@ -283,36 +283,36 @@ pub struct Document {
     pub detail: String,
     /// What is wrong, for programs.
     pub code: Code,
-    /// What is wrong with the input, at most 100 faults; absent for other problems.
+    /// What is wrong with the input, at most 100 faults; not present for other problems.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub errors: Vec<InputError>,
-    /// How many faults there are besides; absent where there are none.
+    /// How many more faults there are; not present if there are none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(nullable = false)]
     pub errors_omitted: Option<usize>,
-    /// Finds the request in traces and logs.
+    /// Identifies the request in traces and logs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub trace_id: Option<String>,
 }
 
-/// Most faults that an answer lists, and longest text of one, so that a small body has no large answer.
+/// Most faults that an answer lists, and longest text of one, so that a small body does not cause a large answer.
 pub const ERRORS_MAX: usize = 100;
 const DETAIL_BYTES_MAX: usize = 512;
 
 impl Problem {
-    /// A problem that the detail explains.
+    /// A problem with an explanation.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: cut(detail.into()), errors: Vec::new(), omitted: 0 }
     }
 
-    /// A fault of the service: logged whole, told without its cause.
+    /// A fault of the service: logged completely, sent without its cause.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "cannot answer a request");
         Self::new(Code::Internal, "the fault is logged under the trace id")
     }
 
-    /// An invalid input; 400 where part of it is not even JSON.
+    /// An invalid input; 400 if part of it is not even JSON.
     pub fn invalid(faults: Vec<Fault>) -> Self {
         let malformed = faults.iter().any(|fault| fault.code == MALFORMED_JSON);
         let code = if malformed { Code::MalformedJson } else { Code::ValidationFailed };
@@ -325,14 +325,14 @@ impl Problem {
         Self { omitted, errors, ..Self::new(code, detail) }
     }
 
-    /// The same problem at one place of the input.
+    /// The same problem at one location of the input.
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
         let (code, detail) = (self.code.name().to_owned(), self.detail.clone());
         self.errors.push(InputError { pointer: pointer.into(), code, detail });
         self
     }
 
-    /// The same problem, with these places; long texts are cut.
+    /// The same problem, with these locations; long texts are cut.
     pub fn with(mut self, errors: Vec<InputError>) -> Self {
         self.omitted = errors.len().saturating_sub(ERRORS_MAX);
         let cut_error =
@@ -341,7 +341,7 @@ impl Problem {
         self
     }
 
-    /// The same problem, with so many faults besides those that are listed.
+    /// The same problem, with the number of faults that are not listed.
     pub fn omitting(mut self, omitted: usize) -> Self {
         self.omitted += omitted;
         self.detail = format!("{} faults", self.errors.len() + self.omitted);

@@ -1,8 +1,8 @@
-//! Query parameters: a request that names one which its route does not have is refused.
+//! Query parameters: a request with a parameter that its route does not have is rejected.
 //!
 //! Ignoring a misspelt parameter would answer a different request: a stream with `?form=latest` would start at the
 //! oldest reminder. The parameters of a route are those of the OpenAPI document, so there is one list. Probes ignore
-//! what they do not know: whoever runs them may append anything, and the answer is the same.
+//! unknown parameters: monitoring systems may append any, and the answer is the same.
 
 use super::problem::{Code, InputError, Problem};
 use axum::extract::MatchedPath;
@@ -70,10 +70,10 @@ fn unknown(name: &str, known: &BTreeSet<String>) -> String {
     }
 }
 
-/// Refuses a request whose query names a parameter that its route does not have, or one of them twice.
+/// Rejects a request whose query has a parameter that its route does not have, or has one twice.
 ///
-/// # Errors
-/// [`Code::UnknownParameter`] with the nearest name, or [`Code::MalformedRequest`]; by the first fault.
+/// # Errors [`Code::UnknownParameter`] with the nearest name, or [`Code::MalformedRequest`]; the first fault determines
+/// which.
 pub(super) fn check(parts: &Parts) -> Result<(), Problem> {
     let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) else { return Ok(()) };
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);

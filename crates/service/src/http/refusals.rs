@@ -1,28 +1,29 @@
-//! Requests that are refused for want of a key or a right, as operators hear of them.
+//! Requests that are rejected because a key or a scope is missing, as reported to operators.
 //!
-//! Each is counted by the name of its key. The first of a kind is a log line at once; further ones within a minute are
-//! one line together, so that whoever tries a million keys does not fill a disk. A key itself is never told.
+//! Each is counted by the name of its key. The first of a kind is logged at once; further ones within a minute are
+//! summed up in one line, so that a caller that tries a million keys does not fill a disk. A key itself is never
+//! logged.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// From one line of a kind to the next.
+/// Minimum time between two log lines of a kind.
 const PAUSE: Duration = Duration::from_secs(60);
-/// What stands for the name of a key that nobody has.
+/// The name used for all unknown keys.
 pub const UNKNOWN: &str = "unknown";
 
 /// Which key was refused, and why.
 type Kind = (String, &'static str);
 
-/// Refusals since they were last told, by kind: there are as many as keys have names, times two or three.
+/// Refusals since they were last logged, by kind: the number of kinds is that of key names, times two or three.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<HashMap<Kind, Since>>);
 
 #[derive(Debug)]
 struct Since {
     told_at: Instant,
-    /// Refusals that were not told, and the route of the latest.
+    /// Refusals that have not been logged, and the route of the latest.
     untold: u64,
     route: String,
 }
@@ -33,12 +34,12 @@ struct Line {
     key: String,
     code: &'static str,
     route: String,
-    /// How many refusals it is about.
+    /// How many refusals it covers.
     count: u64,
 }
 
 impl Refusals {
-    /// Counts a refusal of a key, by its name, and tells it if it is time to; and with it what else was not told.
+    /// Counts a refusal by the name of its key, and logs it if it is the first of its kind for a while.
     pub(super) fn note(&self, key: Option<&str>, code: &'static str, route: &str) {
         let key = key.unwrap_or(UNKNOWN);
         let labels = [(foretell_telemetry::KEY, key.to_owned()), (foretell_telemetry::CODE, code.to_owned())];
@@ -46,7 +47,7 @@ impl Refusals {
         self.noted(key, code, route, Instant::now()).into_iter().for_each(tell);
     }
 
-    /// Tells what has not been told for a while.
+    /// Logs refusals whose pause is over.
     pub(super) fn tell_due(&self) {
         self.due(Instant::now()).into_iter().for_each(tell);
     }
@@ -63,7 +64,7 @@ impl Refusals {
         Some(Line { key: key.to_owned(), code, route: route.to_owned(), count: 1 })
     }
 
-    /// The lines that are due; a kind that was quiet for the pause is forgotten.
+    /// The lines that are due; a kind without refusals during the pause is removed.
     fn due(&self, now: Instant) -> Vec<Line> {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines = Vec::new();

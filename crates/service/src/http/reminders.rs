@@ -1,10 +1,11 @@
-//! `POST /v1/appointments/{appointment_id}/reminders`: ask for a reminder now.
+//! `POST /v1/appointments/{appointment_id}/reminders`: request a reminder now.
 //!
-//! **Idempotency without a table of keys**, as in [`idempotency`](super::idempotency); the key holds for the appointment.
-//! A request is answered after its own event is folded: with the reminder if the row holds its digest, with 422 if it
-//! holds another one. If the fold does not get there in time the answer is 503, and sending the same again is safe.
-//! An appointment's row holds the requests of a day up to `appointment_requests_max`; further ones are answered 429. A
-//! key of an older request, which made room since then, is answered 429 as well, or requests again.
+//! **Idempotency without a table of keys**, as in [`idempotency`](super::idempotency); the key applies to the
+//! appointment. A request is answered after its own event is folded: with the reminder if the row contains its digest,
+//! with 422 if it contains another one. If the fold takes too long the answer is 503, and sending the same request
+//! again is safe. The row of an appointment keeps the requests of a day, up to `appointment_requests_max`; further ones
+//! are answered 429. The key of an older request, which has been removed from the row since, is also answered 429, or
+//! creates a new request.
 
 use super::answer;
 use super::auth::Caller;
@@ -30,41 +31,41 @@ use std::time::Duration;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// A request for a reminder now. All of it may be left out.
+/// A request for a reminder now. All fields are optional.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
 #[schema(example = json!({"channels": ["sms"], "reason": "The visit was moved by phone"}))]
 pub struct ReminderRequest {
-    /// Instead of the client's own channels; consent still decides. Of `whatsapp`, `sms`, `email`, `push`, `call`.
+    /// Replaces the client's own channels; consent still applies. Of `whatsapp`, `sms`, `email`, `push`, `call`.
     #[schema(nullable = false)]
     channels: Option<Vec<Channel>>,
-    /// Instead of the configured template.
+    /// Replaces the configured template.
     #[schema(nullable = false)]
     template: Option<String>,
-    /// Why, for the record.
+    /// The reason, for the record.
     #[schema(nullable = false)]
     reason: Option<String>,
 }
 
-/// The reminder that was asked for.
+/// The requested reminder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReminderAnswer {
-    /// Its id, as `foretell.reminder.due` will carry it.
+    /// Its id, as in `foretell.reminder.due`.
     pub reminder_id: String,
-    /// `planned` until it is announced, `sent`, or `suppressed` and the like where it will not be.
+    /// `planned` until it is announced; then `sent`. `suppressed` or another status if it will not be announced.
     pub status: Status,
-    /// Whether the serving views contain the request; `planned` is all that can be said until they do.
+    /// Whether the serving views contain the request; until they do, the status is always `planned`.
     pub folded: bool,
-    /// The outcome of the request, as for events; absent unless `folded` is true.
+    /// The outcome of the request, as for events; not present unless `folded` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub outcomes: Option<Vec<RecordOutcome>>,
 }
 
-/// Asks for a reminder now.
+/// Requests a reminder now.
 ///
 /// With `Idempotency-Key` the same request can be sent again: same key and body, same `reminder_id`; same key and
-/// another body, 422. The key holds for the tenant and the appointment, across processes.
+/// another body, 422. The key applies to the tenant and the appointment, across processes.
 #[utoipa::path(
     post, path = "/v1/appointments/{appointment_id}/reminders", operation_id = "requestReminder", tag = "reminders",
     params(
@@ -116,12 +117,12 @@ pub(super) async fn request(
     let status = story.iter().find(|reminder| reminder.reminder_id == reminder_id).map(|reminder| reminder.status);
     let status = status.unwrap_or(Status::Planned);
     let folded = matches!(seen, Seen::Folded);
-    // A request that the row holds was applied, by this event or by the first one under its key.
+    // A request that the row contains was applied, by this event or by the first one with its key.
     let outcomes = folded.then(|| vec![RecordOutcome::Applied]);
     Ok((StatusCode::ACCEPTED, Json(ReminderAnswer { reminder_id, status, folded, outcomes })))
 }
 
-/// How far a request has come.
+/// The progress of a request.
 #[derive(Clone, Copy)]
 enum Seen {
     /// It is in the log.
@@ -136,7 +137,7 @@ struct Asking<'a> {
     asked: Request,
 }
 
-/// Appends the request and reads the rows after its fold. Without a key it need not be folded to be answered.
+/// Appends the request and reads the rows after its fold. Without a key, the answer does not depend on the fold.
 async fn ask(api: &Api, asking: Asking<'_>) -> Result<(Visits, Seen), Problem> {
     let Asking { tenant, event_id, asked } = asking;
     let client_id = asked.client_id.clone();
@@ -170,7 +171,8 @@ fn read(f: &mut Fields<'_, '_>, appointment_id: &str, client_id: &str) -> Reques
     }
 }
 
-/// What tells one request from another: not the bytes, which a repeated request may order otherwise.
+/// The digest by which requests are compared: of the content, since a repeated request may have its bytes in another
+/// order.
 fn digest(asked: &Request) -> String {
     idempotency::digest(&serde_json::json!([asked.channels, asked.template, asked.reason]))
 }

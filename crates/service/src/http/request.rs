@@ -1,4 +1,4 @@
-//! What handlers take out of a request, with every failure as a problem document.
+//! Extractors of handlers, with every failure as a problem document.
 
 use super::Api;
 use super::encoding::Coding;
@@ -16,13 +16,13 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest body that is read on a worker. Longer events are read on another thread, and a longer object is answered
-/// 413: none that can be used is as long.
+/// Longest body that is parsed on a worker. Longer events are parsed on another thread, and a longer object is answered
+/// 413, because no valid one is that long.
 pub(super) const SHORT_BYTES_MAX: usize = 128 * 1024;
-/// Longest compressed events that are unpacked and read on a worker, in bytes when they are unpacked.
+/// Longest compressed events that are decompressed and parsed on a worker, in bytes after decompression.
 const UNPACKED_BYTES_MAX: usize = 16 * 1024;
 
-/// A body within the limit as it was sent, perhaps compressed.
+/// A body within the limit as it was sent, possibly compressed.
 pub(super) struct Packed {
     bytes: Bytes,
     coding: Coding,
@@ -39,7 +39,7 @@ impl FromRequest<Arc<Api>> for Packed {
 }
 
 impl Packed {
-    /// The body as it was before its sender compressed it.
+    /// The decompressed body.
     pub(super) fn unpacked(self, bytes_max: usize) -> Result<Bytes, Problem> {
         if self.bytes.len() > bytes_max {
             return Err(too_large(bytes_max));
@@ -47,10 +47,9 @@ impl Packed {
         self.coding.undone(self.bytes, bytes_max)
     }
 
-    /// The body as it was before its sender compressed it, where a worker may read it; else what was sent.
+    /// The decompressed body, if a worker may parse it; else the body as it was sent.
     ///
-    /// # Errors
-    /// [`Code::MalformedRequest`] for a short body that is not gzip and says so.
+    /// # Errors [`Code::MalformedRequest`] for a short body that is declared as gzip but is not.
     pub(super) fn unpacked_if_short(self) -> Result<Result<Bytes, Self>, Problem> {
         let (bytes, coding) = (self.bytes.clone(), self.coding);
         let bytes_max = if coding == Coding::Identity { SHORT_BYTES_MAX } else { UNPACKED_BYTES_MAX };
@@ -61,7 +60,7 @@ impl Packed {
     }
 }
 
-/// A body within the limit, whatever it is, before its sender compressed it.
+/// A body within the limit, of any type, decompressed.
 pub(super) struct Body(pub(super) Bytes);
 
 impl FromRequest<Arc<Api>> for Body {
@@ -106,7 +105,7 @@ impl FromRequest<Arc<Api>> for Object {
 }
 
 impl Object {
-    /// Reads the fields; every fault is told.
+    /// Reads the fields; every fault is reported.
     pub(super) fn read<T>(&self, read: impl FnOnce(&mut Fields<'_, '_>) -> T) -> Result<T, Problem> {
         let mut faults = Vec::new();
         let value = read(&mut Fields::new(&self.0, "", &mut faults));
@@ -114,12 +113,12 @@ impl Object {
     }
 }
 
-/// A JSON value from a body, without doubled members.
+/// A JSON value from a body, without duplicate members.
 pub(super) fn json(bytes: &[u8]) -> Result<Value, Problem> {
     Ok(codec::json::parse(bytes, "")?)
 }
 
-/// The media type of the body, if it is named.
+/// The media type of the body, if it is stated.
 pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Media>, Problem> {
     let refused = |detail: String| Problem::new(Code::UnsupportedMediaType, detail);
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
@@ -133,7 +132,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Media>, Problem> 
     }
 }
 
-/// The ids that a path names: one text, or two.
+/// The ids in a path: one text, or two.
 pub(super) struct Ids<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Texts + Send> FromRequestParts<Arc<Api>> for Ids<T> {
@@ -150,7 +149,7 @@ impl<T: DeserializeOwned + Texts + Send> FromRequestParts<Arc<Api>> for Ids<T> {
     }
 }
 
-/// What a path can hold.
+/// The types of ids that a path can contain.
 pub(super) trait Texts {
     /// Every id.
     fn texts(&self) -> Vec<&str>;
@@ -176,7 +175,7 @@ impl FromRequestParts<Arc<Api>> for Prefer {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Self::Rejection> {
         let longest = Duration::from_millis(api.config.wait_ms_max);
-        // A preference that cannot be read is ignored, as RFC 7240 asks for.
+        // A preference that cannot be parsed is ignored, as RFC 7240 requires.
         let texts = parts.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         Ok(Self(texts.flat_map(|text| text.split([',', ';'])).find_map(wait).map(|wait| wait.min(longest))))
     }

@@ -1,16 +1,17 @@
-//! Accepts connections until shutdown, then lets open requests finish, for a bounded time.
+//! Accepts connections until shutdown, then lets open requests finish for a bounded time.
 //!
 //! ```text
-//!   accept ─► a place, of all and of the peer's share ─► HTTP/1.1 or HTTP/2 ─► each request ─► the router
-//!               │ none is left: the quiet connection           │ quiet for too long: closed
-//!               │ whose time is up first gives its place       │ an answer that is not read: closed, or reset
+//!   accept ─► a slot, of all and of the peer's share ──► HTTP/1.1 or HTTP/2 ─► each request ─► the router
+//!               │ none is free: the quiet connection           │ quiet for too long: closed
+//!               │ whose time ends first is closed              │ an answer that is not read: closed, or reset
 //!               └ none is quiet: the reserve, for probes alone
 //! ```
 //!
-//! A connection that ends says so first (GOAWAY over HTTP/2): a request that crosses it is still answered.
+//! A connection that ends announces it first (GOAWAY over HTTP/2), so a request sent at the same time is still
+//! answered.
 //!
-//! hyper bounds how long a head may take once it has seen which version a connection speaks, and nothing else. So the
-//! time that a connection may be quiet is decided here, for all states of both protocols by one rule: see [`watch`].
+//! hyper only limits how long a head may take once it has detected the protocol version of a connection. So how long a
+//! connection may be quiet is limited here, by one rule for all states of both protocols: see [`watch`].
 
 mod delivery;
 mod places;
@@ -42,19 +43,19 @@ use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, service_fn};
 use watch::{Over, Patience, Watch};
 
-/// Between two foldings of what histograms collected, so that they do not grow where nobody reads them.
+/// Interval at which histograms are compacted, so that they do not grow if no one scrapes them.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Longest head of a request, and most bytes of a connection that are read ahead or wait to be written.
+/// Largest head of a request, and most bytes of a connection that are read ahead or wait to be written.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Requests of one HTTP/2 connection at once.
+/// Concurrent requests of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 100;
-/// How long a connection stays open without a request after it said that it ends.
+/// How long a connection stays open without a request after it announced its end.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Bytes of an HTTP/2 stream that wait to be sent.
 const SEND_BYTES_MAX: usize = 64 * 1024;
-/// Connections that wait to be accepted: a burst that finds no room tries again a second later.
+/// Connections that wait to be accepted: those of a burst that exceed it retry a second later.
 const BACKLOG: u32 = 4_096;
-/// Connections beyond `connections_max`, on which probes alone are answered.
+/// Connections in addition to `connections_max`, on which only probes are answered.
 pub const RESERVE: usize = 32;
 /// How long such a connection may take to send its request, and then to read the answer.
 const RESERVE_PATIENCE: Duration = Duration::from_secs(1);
@@ -86,8 +87,7 @@ pub(super) fn host_port(setting: &str) -> Result<(&str, u16), String> {
 
 /// Listens on the first address of a `host:port` that can be bound.
 ///
-/// # Errors
-/// Where it is none, where it cannot be resolved, and where none of its addresses can be bound.
+/// # Errors If it is invalid, if it cannot be resolved, and if none of its addresses can be bound.
 pub async fn listen(address: &str) -> std::io::Result<TcpListener> {
     let address = host_port(address).map_err(|form| std::io::Error::new(std::io::ErrorKind::InvalidInput, form))?;
     let mut failed = None;
@@ -107,8 +107,8 @@ fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves what is `behind` when a request comes, over HTTP/1.1 and HTTP/2, until `shutdown` says so; answers when the
-/// last request is answered, or after `drain_ms`, when what is still open is cut off.
+/// Serves the router that `behind` returns for each request, over HTTP/1.1 and HTTP/2, until `shutdown` completes.
+/// Returns when the last request is answered, or after `drain_ms`, when the remaining connections are closed.
 ///
 /// For TCP, set `TCP_NODELAY` with [`axum::serve::ListenerExt::tap_io`].
 pub async fn serve<L>(
@@ -138,11 +138,11 @@ pub async fn serve<L>(
     if tokio::time::timeout(reception.drain, drained).await.is_err() {
         tracing::warn!(open = connections.len(), drain_ms = config.drain_ms, "cut open connections off");
     }
-    // Whatever is still open ends with the set.
+    // The remaining connections end with the set.
     connections.shutdown().await;
 }
 
-/// Gives a new connection its place.
+/// Assigns slots to new connections.
 struct Reception {
     ordinary: Counter,
     reserve: Counter,
@@ -150,7 +150,7 @@ struct Reception {
     shutdown: CancellationToken,
 }
 
-/// Places of one kind, and how connections are served that have one.
+/// Slots of one kind, and how their connections are served.
 struct Counter {
     places: Arc<Places>,
     patience: Patience,
@@ -160,9 +160,9 @@ struct Counter {
 /// How a connection is served.
 #[derive(Clone)]
 struct Served {
-    /// It is one of the reserve.
+    /// It belongs to the reserve.
     probes_only: bool,
-    /// How long a part of an answer waits for the peer.
+    /// How long a part of an answer may wait for the peer.
     write: Duration,
     builder: Arc<Builder<Streams>>,
     cors: Cors,
@@ -186,7 +186,7 @@ impl Reception {
         }
     }
 
-    /// A place for a connection, or one of the reserve; none where all of both are busy.
+    /// A slot for a connection, or one of the reserve; none if all of both are busy.
     fn admit(&self, peer: Option<Peer>) -> Option<Admitted> {
         [&self.ordinary, &self.reserve].into_iter().find_map(|counter| {
             let watch = Watch::new(counter.patience);
@@ -208,7 +208,7 @@ fn builder(write: Duration, ping: Duration) -> Builder<Streams> {
     builder
 }
 
-/// A connection that has a place.
+/// A connection that has a slot.
 struct Admitted {
     place: Place,
     watch: Arc<Watch>,
@@ -241,7 +241,7 @@ impl Admitted {
             () = delivery.stalled(write) => return,
             () = shutdown.cancelled() => {}
         }
-        // A request may be on its way, or open where the process shuts down: its own bounds hold for it.
+        // At shutdown a request may be in transit or open: the time limits of requests apply to it.
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection => log_end(ended),
@@ -258,7 +258,7 @@ fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
     }
 }
 
-/// What the router answers, or why a request does not get as far.
+/// The answer of the router, or the reason why a request does not reach it.
 async fn answered(
     request: Request<Incoming>,
     behind: impl Fn() -> Router,
@@ -270,10 +270,11 @@ async fn answered(
     }
 }
 
-/// Why a request does not get as far as the router.
+/// Why a request does not reach the router.
 fn refusal<B>(request: &Request<B>, probes_only: bool) -> Option<Problem> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
-    // RFC 9112, 3.2: who reads the first of two and who reads the last would not agree whom a request is for.
+    // RFC 9112, 3.2: servers that read the first of two and those that read the last would route the request
+    // differently.
     if hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11 {
         return Some(Problem::new(Code::MalformedRequest, "send the header Host once"));
     }

@@ -6,21 +6,22 @@
 //!   partition n ─┘                        └─► stream      of the caller's tenant, without erased clients
 //! ```
 //!
-//! The cursor names the epoch of the topic and, for every partition, the first offset that was not sent. A browser
-//! returns the last one by itself (`Last-Event-ID`), a page that opens a new stream in the query (`lastEventId`), and the
-//! stream continues exactly there: each event is delivered at least once, and per client in order. A cursor of another
-//! epoch or partition count is answered 410, because its place is not known; the subscriber then starts again and recognises repeated events by their ids.
+//! The cursor contains the epoch of the topic and, for every partition, the first offset that was not sent. A browser
+//! returns the last one by itself (`Last-Event-ID`), a page that opens a new stream in the query (`lastEventId`), and
+//! the stream continues exactly there: each event is delivered at least once, and per client in order. A cursor of
+//! another epoch or partition count is answered 410, because its offsets do not apply; the subscriber then starts again
+//! and recognises repeated events by their ids.
 //!
-//! Other tenants' events move the cursor, too: a block with nothing but an id carries it. By the standard that sets
-//! the last event id and dispatches no event. So a tenant with few reminders does not return to offsets that retention
-//! has removed.
+//! Other tenants' events advance the cursor, too: it is sent in a block with nothing but an id. By the standard that
+//! sets the last event id and dispatches no event. So a tenant with few reminders does not return to offsets that
+//! retention has removed.
 //!
 //! The first line is `retry:`, with a time that differs from stream to stream, so that the subscribers of a process
-//! that drains do not return together. A comment keeps a quiet stream open. Both are single lines and no blocks:
-//! the blank line behind a block is what some clients take for an event.
+//! that drains do not all reconnect at once. A comment keeps a quiet stream open. Both are single lines and not blocks,
+//! because some clients treat the blank line after a block as an event.
 //!
-//! Streams end when the process drains, and the subscriber reconnects to another one. Their number is bounded apart
-//! from other requests.
+//! Streams end when the process drains, and the subscriber reconnects to another one. Their number is limited
+//! separately from other requests.
 
 mod erased;
 mod sending;
@@ -49,14 +50,14 @@ use std::time::Duration;
 use tokio::time::timeout;
 use url::form_urlencoded;
 
-/// The path, to which tickets are a key.
+/// The path that accepts tickets in place of keys.
 pub(super) const ROUTE: &str = "/v1/reminders/stream";
-/// How long a subscriber waits before it reconnects: from the first to the second, in milliseconds.
+/// How long a subscriber waits before it reconnects, in milliseconds: chosen from this range.
 const RETRY_MS: std::ops::Range<u64> = 2_000..5_000;
 /// Keeps a quiet connection open.
 const HEARTBEAT: &str = ": keep-alive\n";
 
-/// Where a subscriber stands: the epoch of the topic and, by partition, the first offset that was not sent.
+/// The cursor of a subscriber: the epoch of the topic and, by partition, the first offset that was not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cursor {
     epoch: u8,
@@ -87,9 +88,9 @@ impl std::str::FromStr for Cursor {
 ///
 /// `event:` is the type, `data:` the CloudEvent in structured JSON, `id:` a cursor to resume from. Only reminders of
 /// the caller's tenant are sent, and none of clients who have been erased since. Delivery is at least once; recognise
-/// repetitions by the `id` of the CloudEvent. Now and then an `id:` comes alone: a cursor behind events that were not
+/// repetitions by the `id` of the CloudEvent. Now and then an `id:` comes alone: a cursor after events that were not
 /// sent. Lines that begin with `:` are heartbeats. A page passes a ticket instead of a key (`createStreamTicket`), and
-/// where it goes on in `lastEventId`; of that and the header the header counts.
+/// the cursor to resume from in `lastEventId`; if the header is also sent, the header is used.
 #[utoipa::path(
     get, path = "/v1/reminders/stream", operation_id = "streamReminders", tag = "reminders",
     params(
@@ -133,7 +134,7 @@ pub(super) async fn reminders(
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
-        // Proxies that buffer, as nginx does by default, would hold events back.
+        // Proxies that buffer, as nginx does by default, would delay events.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((headers, Body::from_stream(lines)).into_response())
@@ -144,7 +145,7 @@ fn retry() -> String {
     format!("retry: {}\n", RETRY_MS.start + random % (RETRY_MS.end - RETRY_MS.start))
 }
 
-/// The blocks, and a heartbeat whenever none came for as long as `pulse`.
+/// The blocks, and a heartbeat whenever there was none for as long as `pulse`.
 fn with_heartbeats(blocks: BoxStream<'static, String>, pulse: Duration) -> BoxStream<'static, String> {
     let lines = stream::unfold(blocks, move |mut blocks| async move {
         match timeout(pulse, blocks.next()).await {
@@ -174,7 +175,7 @@ impl From {
             Some("latest") => Self::Latest,
             Some(_) => return Err(Problem::new(Code::MalformedRequest, "from can only be latest").at("/from")),
         };
-        // An empty one is none: no event has an empty id, and by the HTML standard it is not sent.
+        // An empty id counts as none: no event has one, and by the HTML standard it is not sent.
         let queried = parameter("lastEventId").filter(|id| !id.is_empty()).map(|id| id.parse());
         let queried = queried.transpose().map_err(|problem: Problem| problem.at("/lastEventId"))?;
         let mut ids = headers.get_all("last-event-id").iter();
@@ -183,7 +184,7 @@ impl From {
             (Some(id), None) if !id.is_empty() => Some(id.to_str().unwrap_or_default().parse()?),
             _ => None,
         };
-        // A browser that connects again sends the query as before, and the latest id in the header.
+        // A browser that reconnects sends the original query, and the latest id in the header.
         Ok(sent.or(queried).map_or(from, Self::Cursor))
     }
 }
@@ -219,7 +220,7 @@ fn unreadable(error: foretell_ports::Error) -> Problem {
     Problem::new(Code::LogUnavailable, "try again")
 }
 
-/// Counts an open stream, and holds its place, until it is dropped.
+/// Counts an open stream, and holds its slot, until it is dropped.
 struct Open(#[allow(dead_code, reason = "held, and given back by its drop")] Place<1>);
 
 impl Open {
@@ -251,7 +252,7 @@ mod tests {
             (None, &[""], Ok(From::Oldest)),
             (Some("from=latest"), &[""], Ok(From::Latest)),
             (None, &["0-7"], Ok(cursor.clone())),
-            // A browser that connects again sends the query as before.
+            // A browser that reconnects sends the original query.
             (Some("from=latest"), &["0-7"], Ok(cursor.clone())),
             (Some("lastEventId=0-6"), &["0-7"], Ok(cursor.clone())),
             (Some("lastEventId=0-7"), &[], Ok(cursor.clone())),

@@ -1,12 +1,12 @@
-//! `POST /v1/streams/tickets`: a ticket opens one stream, for pages whose browser sends no key.
+//! `POST /v1/streams/tickets`: a ticket opens one stream, for pages whose browser cannot send a key.
 //!
-//! A browser's `EventSource` sets no `Authorization`. A page passes a ticket in the query of the stream instead. Queries
-//! are kept in histories and in the logs of proxies, so a ticket is worth little: it is used once, is valid for a
-//! minute, and opens the stream alone, with the tenant of its key and no scope but `visits:read`.
+//! A browser's `EventSource` cannot set `Authorization`, so a page passes a ticket in the query of the stream instead.
+//! Queries are stored in histories and in the logs of proxies, so a ticket permits little: it can be used once, within
+//! a minute, and only for the stream, with the tenant of its key and no scope but `visits:read`.
 //!
-//! Only the process that gave a ticket knows it: so "once" holds without exception, and nothing has to be shared
-//! (docs/adr/0014). A ticket is kept as a key is, by its digest; its 256 bits come from the operating system. Tenants
-//! share the room for unused tickets.
+//! Only the process that issued a ticket accepts it: so "once" holds without exception, and no state has to be shared
+//! (docs/adr/0014). Like a key, a ticket is stored only as its digest; its 256 bits come from the operating system.
+//! Tenants share the capacity for unused tickets.
 
 use super::Api;
 use super::admission;
@@ -26,30 +26,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use url::form_urlencoded;
 use utoipa::ToSchema;
 
-/// How long a ticket can be used, in milliseconds.
+/// How long a ticket is valid, in milliseconds.
 const TICKET_MS: i64 = 60_000;
 /// Unused tickets of a process; a tenant has at most as many as are free.
 const TICKETS_MAX: u64 = 1_024;
 /// Random bytes of a ticket.
 const TICKET_BYTES: usize = 32;
-/// What every ticket begins with, so that nobody takes it for a key.
+/// The prefix of every ticket, which distinguishes it from a key.
 const PREFIX: &str = "ft_";
 
 /// A ticket for one stream.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct StreamTicket {
-    /// What the query parameter `ticket` of the stream is.
+    /// The value of the query parameter `ticket` of the stream.
     pub ticket: String,
-    /// When it can no longer be used.
+    /// When it expires.
     #[schema(format = DateTime)]
     pub expires_at: String,
 }
 
-/// Gives a ticket that opens one stream of reminders, once and within a minute.
+/// Issues a ticket that opens one stream of reminders, once and within a minute.
 ///
-/// For pages: a browser's `EventSource` sends no key, and passes the ticket as the query parameter `ticket` of
-/// `GET /v1/reminders/stream`. The ticket has the tenant of the key, opens nothing else, and is known to the process
-/// that gave it alone.
+/// For pages: a browser's `EventSource` cannot send a key, and passes the ticket as the query parameter `ticket` of
+/// `GET /v1/reminders/stream`. The ticket has the tenant of the key, permits nothing else, and is accepted only by the
+/// process that issued it.
 #[utoipa::path(
     post, path = "/v1/streams/tickets", operation_id = "createStreamTicket", tag = "reminders",
     params(("Foretell-Tenant" = Option<String>, Header)),
@@ -70,7 +70,7 @@ pub(super) fn named(query: Option<&str>) -> Option<Cow<'_, str>> {
     form_urlencoded::parse(query?.as_bytes()).find(|(name, _)| name == "ticket").map(|(_, ticket)| ticket)
 }
 
-/// The tickets of a process that were not used yet.
+/// The tickets of a process that have not been used.
 pub(super) struct Tickets {
     room: Arc<Room<1>>,
     unused: Mutex<HashMap<Hashed, Unused>>,
@@ -83,7 +83,7 @@ struct Unused {
 }
 
 impl Unused {
-    /// Also not before it was given: a clock that was set back must not make it last longer.
+    /// Not valid before it was issued either: a clock that was set back must not extend its validity.
     fn is_valid_at(&self, now_ms: i64) -> bool {
         (self.given_at_ms..self.given_at_ms + TICKET_MS).contains(&now_ms)
     }
@@ -95,10 +95,10 @@ impl Tickets {
         Self { room: Room::new([TICKETS_MAX]), unused: Mutex::default() }
     }
 
-    /// A new ticket in the name of the sender. Those whose time is over make room for it.
+    /// Issues a new ticket for the sender. Expired ones are removed first.
     ///
-    /// # Errors
-    /// 429 where the tenant has its share of unused tickets, 503 where all tenants together have taken all room.
+    /// # Errors 429 if the tenant has its share of unused tickets, 503 if all tenants together have as many as
+    /// possible.
     fn give(&self, sender: Sender, now_ms: i64) -> Result<String, Problem> {
         let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
         unused.retain(|_, ticket| ticket.is_valid_at(now_ms));
@@ -110,7 +110,7 @@ impl Tickets {
         Ok(ticket)
     }
 
-    /// Whose ticket this is, where it can be used. It is used up by that.
+    /// The sender that a valid ticket was issued to. The ticket cannot be used again.
     pub(super) fn take(&self, ticket: &str, now_ms: i64) -> Option<Sender> {
         let taken = self.unused.lock().unwrap_or_else(PoisonError::into_inner).remove(&Hashed::of(ticket))?;
         taken.is_valid_at(now_ms).then(|| taken.sender.by_ticket())
@@ -167,13 +167,13 @@ mod tests {
         .count() as u64;
         assert_eq!((count, given(&tickets, "greedy", NOW_MS)), (TICKETS_MAX / 2, Err(Code::TenantOverloaded)));
         assert!(given(&tickets, "other", NOW_MS).is_ok());
-        // One that is used makes room for another, and time does for all.
+        // A used ticket frees capacity for another one, and expiry frees all of it.
         assert!(tickets.take(&last, NOW_MS).is_some());
         assert!(given(&tickets, "greedy", NOW_MS).is_ok());
         assert!(given(&tickets, "greedy", NOW_MS + TICKET_MS - 1).is_err());
         assert!(given(&tickets, "greedy", NOW_MS + TICKET_MS).is_ok());
         assert_eq!(tickets.unused.lock().unwrap().len(), 1, "what has expired is gone");
-        // Many tenants share what there is.
+        // Many tenants share the capacity.
         let full = (0..).find_map(|n| given(&tickets, &format!("t{n}"), NOW_MS + TICKET_MS).err());
         assert_eq!(full, Some(Code::Overloaded));
         assert_eq!(tickets.unused.lock().unwrap().len() as u64, TICKETS_MAX);

@@ -1,4 +1,4 @@
-//! Users: their known devices and login history, and what somebody decides about a device.
+//! Users: their known devices and login history, and decisions of operators or users about a device.
 
 use super::answer::{self, LoginHistory, Standing, at};
 use super::auth::Caller;
@@ -18,24 +18,24 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// A device that a user is known by.
+/// A known device of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KnownDevice {
-    /// The caller's own id, or `fp-` and what the device looks like where the caller named none.
+    /// The caller's own id, or `fp-` and a fingerprint of the device if the caller sent none.
     pub device_id: String,
-    /// For people to recognise it by, as in "Firefox on Windows, first seen 3 March" (UTC).
+    /// A label for people, such as "Firefox on Windows, first seen 3 March" (UTC).
     pub label: String,
-    /// First success, or when it was first decided about.
+    /// First successful login, or when it was first trusted or revoked.
     #[schema(format = DateTime)]
     pub first_seen: String,
-    /// Latest success, or when it was last decided about.
+    /// Latest successful login, or when it was last trusted or revoked.
     #[schema(format = DateTime)]
     pub last_seen: String,
     /// Successful logins.
     pub logins: u32,
     /// Whether it stays known until it is revoked.
     pub trusted: bool,
-    /// Until when it is known if it is not seen again; null for one that is trusted.
+    /// Until when it is known if it is not seen again; null if it is trusted.
     #[schema(format = DateTime, required)]
     pub known_until: Option<String>,
 }
@@ -45,9 +45,9 @@ pub struct KnownDevice {
 pub struct UserAnswer {
     /// The user.
     pub user_id: String,
-    /// Known devices, the one seen last first.
+    /// Known devices, the most recently seen first.
     pub devices: Vec<KnownDevice>,
-    /// The history.
+    /// The login history.
     pub history: LoginHistory,
     /// How far the user's partition is folded.
     pub view: Standing,
@@ -70,7 +70,7 @@ pub(super) async fn get(
     let now_ms = api.clock.now_ms();
     let view = api.standing(Family::Logins, &caller.tenant, &user_id);
     let user = api.rows.user(&caller.tenant, &user_id).await.map_err(answer::unreadable)?;
-    // An erased user has a row that knows nothing, and so has one of whom only repetitions came.
+    // The row of an erased user is empty, and so is one that was created only by repeated events.
     let user = user.filter(|user| user.first_seen_ms.is_some() || !user.devices.is_empty());
     let Some(user) = user else {
         return Err(Problem::new(Code::UserNotFound, "this tenant never saw the user"));
@@ -81,7 +81,7 @@ pub(super) async fn get(
     Ok(Json(UserAnswer { user_id, devices, history: History::at(&user, now_ms).into(), view }))
 }
 
-/// A device as its user would speak of it: the year only where it is not the present one.
+/// The label of a device; contains the year only if it is not the current one.
 fn label(device: &user::Device, now_ms: i64) -> String {
     let day =
         |at_ms: i64| jiff::Timestamp::from_millisecond(at_ms).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
@@ -104,8 +104,8 @@ fn known(id: &str, device: &user::Device, now_ms: i64) -> KnownDevice {
 
 /// Trusts a device: it is known from now on, until it is revoked. An event is appended.
 ///
-/// With `Idempotency-Key` the same request can be sent again and appends nothing; another request about the user under
-/// the key is 422.
+/// With `Idempotency-Key` the same request can be sent again and appends nothing; another request about the user with
+/// the same key is answered 422.
 #[utoipa::path(
     put, path = "/v1/users/{user_id}/devices/{device_id}", operation_id = "trustDevice", tag = "users",
     params(
@@ -131,7 +131,7 @@ pub(super) async fn trust(
         .await
 }
 
-/// Revokes a device: it is new again. An event is appended; `Idempotency-Key` as for trusting one.
+/// Revokes a device: it is new again. An event is appended; `Idempotency-Key` works as for trusting a device.
 #[utoipa::path(
     delete, path = "/v1/users/{user_id}/devices/{device_id}", operation_id = "revokeDevice", tag = "users",
     params(

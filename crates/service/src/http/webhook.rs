@@ -1,9 +1,10 @@
-//! `OPTIONS /v1/events`: the handshake by which a sender of webhooks asks whether it may send (CloudEvents, HTTP
+//! `OPTIONS /v1/events`: the handshake in which a sender of webhooks requests permission to deliver (CloudEvents, HTTP
 //! webhooks, 4), as brokers do before the first delivery.
 //!
-//! Consent goes to whoever could deliver, so it needs the same API key as a delivery does; without one nobody can make
-//! a broker send here in vain. It is given at once, in the answer: a callback that is asked for besides is not called,
-//! because the service fetches no address that a caller names. There is no limit of requests a minute to grant.
+//! Only a caller that could deliver gets the permission, so the handshake needs the same API key as a delivery. Without
+//! a key no one can make a broker send here in vain. The permission is granted immediately, in the answer. A callback
+//! URL in the request is not called, because the service never fetches an address that a caller names. There is no
+//! limit of requests per minute to grant.
 
 use super::auth::Caller;
 use super::problem::{Code, Problem};
@@ -15,10 +16,10 @@ const REQUEST_RATE: &str = "webhook-request-rate";
 const ALLOWED_ORIGIN: &str = "webhook-allowed-origin";
 const ALLOWED_RATE: &str = "webhook-allowed-rate";
 
-/// Says which methods there are, and consents to deliveries of the origin that asks for it.
+/// Returns the allowed methods, and permits deliveries of the origin that requests it.
 ///
-/// The handshake of CloudEvents webhooks: `WebHook-Request-Origin` comes back as `WebHook-Allowed-Origin`, and
-/// `WebHook-Allowed-Rate: *` says that no rate is fixed. Needs the API key that deliveries need.
+/// The handshake of CloudEvents webhooks: `WebHook-Request-Origin` is returned as `WebHook-Allowed-Origin`, and
+/// `WebHook-Allowed-Rate: *` means that no rate is fixed. Needs the API key that deliveries need.
 #[utoipa::path(
     options, path = "/v1/events", operation_id = "allowWebhook", tag = "events",
     params(
@@ -45,7 +46,7 @@ pub(super) async fn consent(_caller: Caller, headers: HeaderMap) -> Result<impl 
     Ok(AppendHeaders(answered))
 }
 
-/// The origin that may send, if one asks.
+/// The origin that may deliver, if the request names one.
 fn consented(headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
     let malformed = |detail| Problem::new(Code::MalformedRequest, detail);
     let mut rates = headers.get_all(REQUEST_RATE).iter();

@@ -6,7 +6,7 @@ use utoipa::openapi::OpenApi;
 /// Statuses of answers that alerts watch.
 const FAILURES: [&str; 2] = ["500", "503"];
 
-/// Exports what is counted by route, for the operations that a process serves.
+/// Exports the counters by route at zero, for the operations that a process serves.
 pub fn routes(document: &OpenApi) {
     for (path, item) in &document.paths.paths {
         let methods = [("GET", &item.get), ("PUT", &item.put), ("POST", &item.post), ("DELETE", &item.delete)];

@@ -1,14 +1,15 @@
-//! The attributes of an event in binary mode, out of `ce-` headers (HTTP binding of CloudEvents, 3.1.3).
+//! The attributes of an event in binary mode, from `ce-` headers (HTTP binding of CloudEvents, 3.1.3).
 //!
-//! A value may stand in double quotes, as senders of the first version write it, and is percent-encoded UTF-8. What
-//! is neither is refused, not guessed: two guesses could make one id of two, and an id decides whether an event
-//! counts. Several SDKs do not encode at all; the first `%` or `"` of theirs says so, before an id that happens to
-//! read as an escape is taken for another.
+//! A value may be in double quotes, as senders of the first version write it, and is percent-encoded UTF-8. A value
+//! that is neither is rejected rather than guessed: two different guesses could turn one id into two, and the id
+//! decides whether an event counts. Several SDKs do not encode at all; they get an error at the first `%` or `"`,
+//! before an id that happens to look like an escape is decoded to another one.
 
 use axum::http::{HeaderMap, header};
 use foretell_events::codec::{INVALID_VALUE, Read};
 
-/// The attributes without their prefix, the `Content-Type` as `datacontenttype`; an error is why a value has no text.
+/// The attributes without their prefix, and `Content-Type` as `datacontenttype`; an error states why a value has no
+/// text.
 pub(in crate::http) fn attributes(headers: &HeaderMap) -> Vec<(&str, Read<String>)> {
     let pairs = headers.iter().filter_map(|(name, value)| match (name.as_str().strip_prefix("ce-"), name) {
         (Some(name @ "datacontenttype"), _) => Some((name, invalid("goes into Content-Type, not into ce-"))),
@@ -27,7 +28,7 @@ fn utf8(bytes: Vec<u8>) -> Read<String> {
     String::from_utf8(bytes).or_else(|_| invalid("is not UTF-8 once it is percent-decoded"))
 }
 
-/// The text of a value: out of its quotes first, then percent-decoded once.
+/// The text of a value: first the quotes are removed, then it is percent-decoded once.
 fn text(value: &[u8]) -> Read<String> {
     utf8(percent_decoded(&unquoted(value)?)?)
 }

@@ -1,17 +1,17 @@
 //! Schemas of events and policies: those of the catalogue, as components of the document.
 //!
-//! A generated client has a class for each type of event, chosen by `type`. Conditions that generators misread
-//! (`if`, `not`, alternatives of formats) are left out here: the document asks for less than the catalogue, whose files
-//! and the service's own answers name the rest.
+//! A generated client has a class for each type of event, chosen by `type`. Conditions that generators misread (`if`,
+//! `not`, alternatives of formats) are left out here: the document requires less than the catalogue, whose files and
+//! the service's own answers state the rest.
 
 use foretell_engine::ingest::BATCH_EVENTS_MAX;
 use foretell_events::catalog::{self, Type};
 use serde_json::{Map, Value, json};
 
-/// Keywords that say more than generated code can. Of `uniqueItems` generators make sets, which lose the order.
+/// Keywords that generated code cannot express. Generators turn `uniqueItems` into sets, which lose the order.
 const LEFT_OUT: [&str; 10] =
     ["$schema", "$id", "title", "if", "then", "not", "anyOf", "oneOf", "propertyNames", "uniqueItems"];
-/// What every stored decision has, by whichever version it was made.
+/// The fields of every stored decision, regardless of the version that made it.
 const DECISION_REQUIRED: [&str; 5] = ["id", "kind", "level", "reasons", "evaluated_at"];
 
 /// Adds the schemas to the components of the document.
@@ -90,7 +90,7 @@ fn event(type_name: &str) -> Value {
 
 /// A schema of the catalogue without what [`LEFT_OUT`] names.
 fn plain(schema: &str) -> Value {
-    // The catalogue's schemas are held to be JSON by a test.
+    // A test verifies that the catalogue's schemas are JSON.
     let mut schema = serde_json::from_str(schema).unwrap_or_default();
     strip(&mut schema);
     schema
@@ -99,7 +99,7 @@ fn plain(schema: &str) -> Value {
 fn strip(schema: &mut Value) {
     let Some(members) = schema.as_object_mut() else { return };
     members.retain(|name, _| !LEFT_OUT.contains(&name.as_str()));
-    // A class of one value is a class for each value: the type says enough.
+    // Generators make a class for a constant, so a boolean constant becomes a boolean: the type is sufficient.
     if let Some(Value::Bool(_)) = members.get("const") {
         members.remove("const");
         members.insert("type".to_owned(), json!("boolean"));
@@ -113,9 +113,9 @@ fn strip(schema: &mut Value) {
     }
 }
 
-/// Says what generators read, where they misread or refuse what is more exact.
+/// Replaces keywords that generators misread or reject by less exact ones.
 fn widen(members: &mut Map<String, Value>) {
-    // In OpenAPI 3.0, which most of them were made for, an exclusive bound is a boolean.
+    // In OpenAPI 3.0, which most generators were written for, an exclusive bound is a boolean.
     if let Some(bound) = members.remove("exclusiveMinimum") {
         members.entry("minimum").or_insert(bound);
     }
@@ -125,12 +125,12 @@ fn widen(members: &mut Map<String, Value>) {
         None => vec![],
     };
     let format = match types.as_slice() {
-        // No class holds a string or a number: any value does.
+        // No class holds a string or a number, so any value is accepted.
         [_, _, ..] => {
             members.remove("type");
             return;
         }
-        // Without a format some take 32 bits, which neither a threshold nor a network's number fits.
+        // Without a format some generators use 32 bits, which is too small for a threshold or the number of a network.
         [number] if number == "number" => "double",
         [integer] if integer == "integer" && !members.get("maximum").is_some_and(is_int32) => "int64",
         _ => return,

@@ -1,7 +1,8 @@
-//! What operations of the document have in common: bounds of parameters, problems that can come, and scopes.
+//! What operations of the document have in common: bounds of parameters, possible problems, and scopes.
 //!
-//! A handler names what is its own: answers, parameters, and statuses that others do not have. What every operation
-//! with a key or a body can be answered is added here, by the rules that [`admission`](crate::http::admission) follows.
+//! A handler declares only what is specific to it: answers, parameters, and statuses that others do not have. The
+//! problems that every operation with a key or a body can return are added here, by the rules of
+//! [`admission`](crate::http::admission).
 
 use crate::http::problem::Code;
 use axum::http::StatusCode;
@@ -10,7 +11,7 @@ use std::collections::BTreeSet;
 
 /// The names of tenants, as a pattern.
 pub(super) const TENANT: &str = "^[a-z0-9-]{1,63}$";
-/// An answer that an operation gave: its name, the status, and the body.
+/// A recorded answer of an operation: its name, the status, and the body.
 type Example = (&'static str, &'static str, &'static str);
 
 macro_rules! examples {
@@ -19,7 +20,7 @@ macro_rules! examples {
     };
 }
 
-/// Answers as they were given.
+/// Recorded answers.
 const EXAMPLES: &[Example] = examples! {
     "200":
         "getLiveness", "getReadiness", "getClient", "getAppointment", "getUser", "getDecision", "listAgenda",
@@ -49,9 +50,9 @@ pub(super) fn complete(operation: &mut Map<String, Value>, path: &str) {
     }
 }
 
-/// The responses that problems have, by their names among the components.
+/// The responses for problems, by their names among the components.
 pub(super) fn problems() -> Map<String, Value> {
-    // No operation has a method that its path has not.
+    // No operation has a method that its path does not have.
     let of_operations = |status: &StatusCode| *status != StatusCode::METHOD_NOT_ALLOWED;
     let statuses: BTreeSet<_> = Code::ALL.iter().map(|code| code.status()).filter(of_operations).collect();
     let named = statuses.into_iter().map(|status| {
@@ -77,7 +78,7 @@ pub(super) fn problems() -> Map<String, Value> {
     named.collect()
 }
 
-/// A problem document as it is sent.
+/// An example of a problem document.
 fn example(code: Code) -> Value {
     let (name, status, title) = code.parts();
     json!({
@@ -90,13 +91,13 @@ fn example(code: Code) -> Value {
     })
 }
 
-/// The reason phrase of a status in camel case, as `NotFound`.
+/// The reason phrase of a status in camel case, such as `NotFound`.
 fn problem_name(status: &str) -> String {
     let status = status.parse().ok().and_then(|status| StatusCode::from_u16(status).ok());
     status.and_then(|status| status.canonical_reason()).unwrap_or("Other").replace(' ', "")
 }
 
-/// The statuses of problems that an operation can be answered with: its own, and those of all like it.
+/// The statuses of the problems of an operation: its own, and those of all operations of its kind.
 fn statuses(operation: &Map<String, Value>) -> Vec<String> {
     let own = operation["responses"].as_object().into_iter().flatten();
     let own = own.filter(|(status, response)| status.as_str() >= "400" && response.get("content").is_none());
@@ -116,7 +117,8 @@ fn statuses(operation: &Map<String, Value>) -> Vec<String> {
     statuses.into_iter().collect()
 }
 
-/// OpenAPI has scopes for OAuth alone: those of an API key are said in words, and in `x-required-scopes` for programs.
+/// OpenAPI has scopes only for OAuth, so those of an API key are in the description, and in `x-required-scopes` for
+/// programs.
 fn secure(operation: &mut Map<String, Value>) {
     let Some(Value::Array(alternatives)) = operation.remove("security") else {
         operation.insert("security".to_owned(), json!([]));
@@ -132,14 +134,14 @@ fn secure(operation: &mut Map<String, Value>) {
     let scopes = json!(scopes);
     let parameters = operation.get("parameters").and_then(Value::as_array);
     let takes_ticket = parameters.is_some_and(|all| all.iter().any(|parameter| parameter["name"] == "ticket"));
-    // With a ticket no key is sent.
+    // With a ticket, no key is sent.
     let security = if takes_ticket { json!([{"api_key": []}, {}]) } else { json!([{"api_key": []}]) };
     operation.insert("description".to_owned(), description.into());
     operation.insert("security".to_owned(), security);
     operation.insert("x-required-scopes".to_owned(), scopes);
 }
 
-/// A parameter says what it is held to. None is ever `null`: one that may be left out is left out.
+/// Adds the bounds and the description of a parameter. None is ever `null`: optional ones are omitted.
 fn bound(parameter: &mut Value, path: &str) {
     let (name, place) = (parameter["name"].as_str().unwrap_or_default(), parameter["in"].as_str().unwrap_or_default());
     let bounds = match (name, place) {
@@ -175,7 +177,7 @@ fn bound(parameter: &mut Value, path: &str) {
     }
 }
 
-/// A body that may be left out is left out: `null` is a body, and none that a handler takes. Others are required.
+/// An optional body is omitted: `null` is a body, and no handler accepts it. Other bodies are required.
 fn without_null(body: &mut Value) {
     let mut is_required = true;
     for content in body["content"].as_object_mut().into_iter().flat_map(Map::values_mut) {

@@ -1,14 +1,15 @@
-//! Answers on their way to the peer.
+//! Delivery of answers to the peer.
 //!
-//! hyper takes the next part of an answer, or drops the answer, only when it has passed on the part before: over
-//! HTTP/1.1 when the socket has room, over HTTP/2 when the stream's window is open. This holds for the last part as for
-//! any other: over HTTP/2 hyper keeps it until the window opens. So a part that was taken, and nothing after it for too
-//! long, is a peer that does not read, and its connection or stream ends. Over HTTP/2 each stream is watched by itself,
-//! because pings and other streams continue while one is stalled. Once the answer is dropped, what is left of it fits
-//! into buffers, and the connection is quiet from then on: [`super::watch`].
+//! hyper takes the next part of an answer, or drops the answer, only after it has passed on the previous part: over
+//! HTTP/1.1 when the socket has capacity, over HTTP/2 when the stream's window is open. This includes the last part:
+//! over HTTP/2 hyper keeps it until the window opens. So if a part was taken and nothing follows for too long, the peer
+//! does not read, and its connection or stream is ended. Over HTTP/2 each stream is watched separately, because pings
+//! and other streams continue while one is stalled. Once the answer is dropped, the rest of it fits into buffers, and
+//! the connection is quiet from then on: [`super::watch`].
 //!
-//! Over HTTP/2 a window of one byte lets hyper pass on a whole part, which then waits in a buffer that nobody watches.
-//! So the last byte of an answer is a part of its own: it is passed on when the window has room for all before it.
+//! Over HTTP/2 a window of one byte lets hyper pass on a whole part, which then waits in a buffer that is not watched.
+//! So the last byte of an answer is a part of its own: it is passed on only when the window is large enough for
+//! everything before it.
 
 use super::watch::Open;
 use axum::body::Body;
@@ -21,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Largest part of an answer that is passed on at once, so that little of what is not read is copied.
+/// Largest part of an answer that is passed on at once, so that little is copied for a peer that does not read.
 const PART_BYTES_MAX: usize = 32 * 1024;
 
 tokio::task_local! {
@@ -29,7 +30,7 @@ tokio::task_local! {
     static STREAM: Arc<Delivery>;
 }
 
-/// How far the answer of a connection, or of a stream, is passed on.
+/// Delivery progress of the answer of a connection or a stream.
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
     /// When its latest part was taken, until hyper polls for the next one or drops the answer.
@@ -45,7 +46,7 @@ impl Delivery {
         *self.taken_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until a part was not passed on for so long.
+    /// Waits until a part has not been passed on for this long.
     pub(super) async fn stalled(&self, longest: Duration) {
         loop {
             let now = Instant::now();
@@ -57,14 +58,14 @@ impl Delivery {
     }
 }
 
-/// Runs the streams of HTTP/2 connections, and drops those whose peer does not read.
+/// Runs the streams of HTTP/2 connections, and resets those whose peer does not read.
 #[derive(Debug, Clone)]
 pub(super) struct Streams {
     write: Duration,
 }
 
 impl Streams {
-    /// Streams that may wait for their peer for so long.
+    /// Streams whose parts may wait for their peer for at most this long.
     pub(super) fn new(write: Duration) -> Self {
         Self { write }
     }
@@ -87,16 +88,16 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
 #[derive(Debug)]
 pub(super) struct Answer {
     body: Body,
-    /// What is left of a part that was too large.
+    /// The rest of a part that was too large.
     rest: Bytes,
     delivery: Arc<Delivery>,
-    /// It is the answer of an HTTP/2 stream.
+    /// Whether it is the answer of an HTTP/2 stream.
     is_of_stream: bool,
     _open: Open,
 }
 
 impl Answer {
-    /// An answer to a request that is open; to be called where it is answered. Without a stream it is the answer of
+    /// The answer to an open request; to be called on the task that answers it. Without a stream, it is the answer of
     /// the whole connection.
     pub(super) fn new(body: Body, open: Open, connection: &Arc<Delivery>) -> Self {
         let stream = STREAM.try_with(Arc::clone).ok();

@@ -1,8 +1,10 @@
-//! Places for connections: how many there are in all, and for one peer.
+//! Slots for connections: limited in total and per peer.
 //!
-//! Where none is left, a quiet connection is closed, so that silent peers make room for others: the oldest
-//! one that never sent a request, or else the one whose idle time is up first. Where the peer's own share is used up it
-//! is one of this peer's; where all places are taken, one of the peer that has most of them. So nobody crowds out
+//! If none is free, a quiet connection is closed, so that silent peers make way for others: the oldest one that never
+//! sent a request, or else the one whose idle time ends first. If the peer has used up its own share, it is one of this
+//! peer's connections; if the total is used up, it is one of the peer that has most connections. So no peer can crowd
+//! out others, and neither can several peers together. A new connection gets no slot only if all the connections in
+//! question are busy.
 //! others, also not several peers together. Only where all of them are busy is there no place.
 
 use super::watch::Watch;
@@ -11,8 +13,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
-/// Whom connections are counted by: an IPv4 address, or an IPv6 network of 56 bits, which is what one subscriber gets
-/// from most providers.
+/// What connections are counted by: an IPv4 address, or an IPv6 network of 56 bits, which most providers assign to one
+/// subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer(IpAddr);
 
@@ -33,7 +35,7 @@ const HOST_BITS: u32 = 128 - 56;
 
 /// The other end of a connection.
 pub trait Remote {
-    /// Whom it is counted by; none where there is only one, as on a socket of the file system.
+    /// The peer that it counts for; none if there is only one, as on a Unix socket.
     fn peer(&self) -> Option<Peer>;
 }
 
@@ -49,10 +51,10 @@ impl Remote for tokio::net::unix::SocketAddr {
     }
 }
 
-/// Connections that are forgotten together, at least.
+/// Minimum number of entries that are removed together.
 const FORGOTTEN_MIN: usize = 64;
 
-/// The places of a listener.
+/// The slots of a listener.
 #[derive(Debug)]
 pub(super) struct Places {
     max: usize,
@@ -64,7 +66,7 @@ pub(super) struct Places {
 struct Taken {
     connections: HashMap<u64, (Option<Peer>, Arc<Watch>)>,
     peers: HashMap<Peer, Group>,
-    /// Of all peers; only what is new is kept of it.
+    /// All peers together; used only for its list of new connections.
     all: Group,
     next: u64,
 }
@@ -73,11 +75,11 @@ struct Taken {
 #[derive(Debug, Default)]
 struct Group {
     count: usize,
-    /// In the order in which they came, among others that have sent a request since or are gone.
+    /// In the order of arrival, mixed with connections that have sent a request since or have ended.
     new: VecDeque<u64>,
 }
 
-/// The place of a connection, given back when it is dropped.
+/// The slot of a connection, released when this is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
@@ -85,12 +87,12 @@ pub(super) struct Place {
 }
 
 impl Places {
-    /// So many in all, and for one peer.
+    /// Slots with a total and a maximum per peer.
     pub(super) fn new(max: usize, peer_max: usize) -> Arc<Self> {
         Arc::new(Self { max, peer_max, taken: Mutex::default() })
     }
 
-    /// A place for a connection, if need be that of a quiet one, which is closed; none where all are busy.
+    /// Gets a slot for a connection, if necessary by closing a quiet one; none if all of these are busy.
     pub(super) fn admit(self: &Arc<Self>, peer: Option<Peer>, watch: &Arc<Watch>) -> Option<Place> {
         let mut taken = self.taken();
         let is_share_used = peer.is_some_and(|peer| taken.count(peer) >= self.peer_max);
@@ -113,15 +115,15 @@ impl Taken {
         self.peers.get(&peer).map_or(0, |group| group.count)
     }
 
-    /// The quiet connection that makes room where all places are taken: of the peer that has most of them, or of all
-    /// where no peer has several or that one's are busy.
+    /// The quiet connection to close when all slots are in use: one of the peer that has most connections, or of all
+    /// peers if no peer has several or that peer's are all busy.
     fn first_over_all(&mut self) -> Option<u64> {
         let largest = self.peers.iter().filter(|(_, group)| group.count > 1).max_by_key(|(_, group)| group.count);
         let largest = largest.map(|(peer, _)| *peer);
         largest.and_then(|peer| self.first_over(Some(peer))).or_else(|| self.first_over(None))
     }
 
-    /// The quiet connection, of this peer if one is named, that is to make room.
+    /// The quiet connection to close, among those of this peer if one is given.
     fn first_over(&mut self, of: Option<Peer>) -> Option<u64> {
         let group = of.map_or(Some(&mut self.all), |peer| self.peers.get_mut(&peer))?;
         while let Some(number) = group.new.pop_front() {
@@ -129,7 +131,7 @@ impl Taken {
                 return Some(number);
             }
         }
-        // None is new. That idle ones have to be compared is rare, and bounded by their number.
+        // None is new. Idle connections rarely have to be compared, and their number is bounded.
         let all = self.connections.iter().filter(|(_, (peer, _))| of.is_none() || *peer == of);
         let quiet = all.filter_map(|(number, (_, watch))| Some((watch.quiet_until()?, *number)));
         quiet.min().map(|(_, number): (Instant, u64)| number)
@@ -143,7 +145,7 @@ impl Taken {
         for group in of_peer.into_iter().chain([&mut self.all]) {
             group.count += 1;
             group.new.push_back(number);
-            // Most of the others are not new any more: each is looked at a few times at most.
+            // Most entries are no longer new. Each is checked a few times at most.
             if group.new.len() > 2 * group.count + FORGOTTEN_MIN {
                 group.new.retain(|number| self.connections.get(number).is_some_and(|(_, watch)| watch.is_new()));
             }
@@ -166,7 +168,7 @@ impl Taken {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Nothing, where another connection has the place by now.
+        // Does nothing if the connection was evicted.
         self.places.taken().remove(self.number);
     }
 }
@@ -184,7 +186,7 @@ mod tests {
         Some(text.parse::<IpAddr>().unwrap().into())
     }
 
-    /// A connection of a peer, if it gets a place.
+    /// A connection of a peer, if it gets a slot.
     fn enter(places: &Arc<Places>, from: &str) -> Option<(Arc<Watch>, Place)> {
         let watch = Watch::new(PATIENCE);
         places.admit(peer(from), &watch).map(|place| (watch, place))
@@ -253,8 +255,8 @@ mod tests {
         assert_eq!(places.taken().peers.len(), 0);
     }
 
-    /// Which connection makes room where all places are taken: connections as (peer, state), in the order in which they
-    /// came, and the index of the one that is closed.
+    /// Which connection is closed when all slots are in use: connections as (peer, state), in the order of arrival, and
+    /// the index of the one that is closed.
     #[tokio::test(start_paused = true)]
     async fn a_full_table_makes_room_within_the_peer_that_has_most_places() {
         const NEW: u8 = 0;
@@ -268,7 +270,7 @@ mod tests {
             (&[("192.0.2.9", NEW), ("::1", BUSY), ("::1", BUSY)], Some(0)),
             (&[("192.0.2.9", IDLE), ("::1", BUSY), ("::1", BUSY)], Some(0)),
             (&[("192.0.2.9", BUSY), ("::1", BUSY), ("::1", BUSY)], None),
-            // Nobody has several: one that never sent a request makes room.
+            // No peer has several connections: one that never sent a request is closed.
             (&[("192.0.2.7", IDLE), ("192.0.2.8", NEW), ("192.0.2.9", NEW)], Some(1)),
             (&[("192.0.2.7", IDLE), ("192.0.2.8", IDLE), ("192.0.2.9", BUSY)], Some(0)),
         ] {

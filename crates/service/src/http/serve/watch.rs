@@ -1,10 +1,10 @@
 //! How long a connection may be quiet.
 //!
-//! A connection is busy while a request of it is answered, until its answer is handed over, and quiet otherwise,
-//! whatever it sends meanwhile: nothing, half a head, pings, settings. It may be quiet for [`Patience::head`] until its
-//! first request, and for [`Patience::idle`] between two. Nothing but a whole head of a request ends a quiet time, so
-//! no state of a protocol has to be known. How long a connection may be busy is bounded by the time of a request, of
-//! its body, and of writing its answer.
+//! A connection is busy while one of its requests is being answered, until the answer is handed over, and quiet
+//! otherwise, whatever it sends meanwhile: nothing, half a head, pings, settings. It may be quiet for
+//! [`Patience::head`] until its first request, and for [`Patience::idle`] between two requests. Only the complete head
+//! of a request ends a quiet period, so the rule does not depend on the state of a protocol. How long a connection may
+//! be busy is bounded by the time limits of a request, its body, and writing its answer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,18 +14,18 @@ use tokio::time::{Instant, sleep_until};
 /// How long a connection may be quiet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Patience {
-    /// From its begin to the end of the first head of a request.
+    /// From the start of the connection to the end of the first head of a request.
     pub(super) head: Duration,
     /// From an answer to the end of the next head of a request.
     pub(super) idle: Duration,
 }
 
-/// Why a connection is over.
+/// Why a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Over {
     /// It was quiet for too long.
     Quiet,
-    /// Another one needs its place.
+    /// Another connection needs its slot.
     Evicted,
 }
 
@@ -39,26 +39,26 @@ pub(super) struct Watch {
 
 #[derive(Debug)]
 struct State {
-    /// Requests whose answers are not handed over.
+    /// Requests whose answers have not been handed over.
     open: usize,
-    /// Since when it is quiet, where it is.
+    /// Since when it is quiet, if it is.
     since: Instant,
-    /// Whether it ever sent a request.
+    /// Whether it has sent a request.
     is_used: bool,
 }
 
-/// A request that is being answered; dropped when its answer is handed over.
+/// A request that is being answered; dropped when its answer has been handed over.
 #[derive(Debug)]
 pub(super) struct Open(Arc<Watch>);
 
 impl Watch {
-    /// A connection that begins now.
+    /// A connection that starts now.
     pub(super) fn new(patience: Patience) -> Arc<Self> {
         let state = Mutex::new(State { open: 0, since: Instant::now(), is_used: false });
         Arc::new(Self { patience, state, evicted: Notify::new() })
     }
 
-    /// A request has come.
+    /// A request has been received.
     pub(super) fn open(self: &Arc<Self>) -> Open {
         let mut state = self.state();
         state.open += 1;
@@ -73,17 +73,17 @@ impl Watch {
         (state.open == 0).then(|| state.since + patience)
     }
 
-    /// Whether it never sent a request.
+    /// Whether it has never sent a request.
     pub(super) fn is_new(&self) -> bool {
         !self.state().is_used
     }
 
-    /// Ends it, because another one needs its place.
+    /// Ends it, because another connection needs its slot.
     pub(super) fn evict(&self) {
         self.evicted.notify_one();
     }
 
-    /// Waits until the connection is to be closed.
+    /// Waits until the connection has to be closed.
     pub(super) async fn over(&self) -> Over {
         tokio::select! {
             () = self.quiet() => Over::Quiet,
@@ -91,7 +91,7 @@ impl Watch {
         }
     }
 
-    /// Waits until another connection needs its place.
+    /// Waits until another connection needs its slot.
     pub(super) async fn evicted(&self) {
         self.evicted.notified().await;
     }
@@ -115,7 +115,7 @@ impl Watch {
     }
 }
 
-/// Waits until an instant has passed that may move, and that is unknown while a request is open; it is at least
+/// Waits until a time has passed that may change, and that is unknown while a request is open; it is at least
 /// `shortest` after the end of that request.
 async fn passed(instant: impl Fn() -> Option<Instant>, shortest: Duration) {
     loop {

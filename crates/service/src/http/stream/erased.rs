@@ -18,26 +18,26 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Clients whose rows are read at once.
 const CLIENTS_MAX: usize = 50;
-/// How long what was read of a client is relied upon.
+/// How long the result of reading a client's row is used.
 const FRESH_MAX: Duration = Duration::from_secs(1);
-/// Reminders left out that a stream remembers, 8 bytes each; the withdrawals of further ones are sent.
+/// Omitted reminders that a stream remembers, 8 bytes each; the withdrawals of further ones are sent.
 const LEFT_OUT_MAX: usize = 10_000;
 
-/// Decides for one stream which reminders are left out.
+/// Decides for one stream which reminders are omitted.
 pub(super) struct Erased {
     rows: Arc<Rows>,
     tenant: String,
-    /// Clients that were read, none for one who was not erased.
+    /// Clients that were read; none for a client who was not erased.
     clients: BTreeMap<String, Option<Erasure>>,
     read_at: Instant,
-    /// Hashes of the ids of reminders that were left out.
+    /// Hashes of the ids of omitted reminders.
     left_out: HashSet<u64>,
 }
 
-/// What is left of a client who was erased.
+/// What the row of an erased client still contains.
 struct Erasure {
     at_ms: i64,
-    /// Appointments that came after it.
+    /// Appointments booked after it.
     appointments: BTreeSet<String>,
 }
 
@@ -57,7 +57,7 @@ impl Erased {
         Self { rows, tenant, clients: BTreeMap::new(), read_at: Instant::now(), left_out: HashSet::new() }
     }
 
-    /// Whether a reminder is left out; `following` are those that are likely to be asked about next.
+    /// Whether a reminder is omitted; `following` are those that are likely to be checked next.
     pub(super) async fn leaves_out<'a>(
         &mut self,
         reminder: &Reminder,

@@ -1,4 +1,4 @@
-//! One stream: what it sends next, from the shared tail or from further back in the log.
+//! One stream: what it sends next, from the shared tail or from earlier in the log.
 
 use super::Cursor;
 use super::erased::Erased;
@@ -11,40 +11,40 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Offsets that may be passed without a word to the subscriber.
+/// Offsets that may be passed before the subscriber is sent a new cursor.
 const UNSAID_MAX: i64 = 1_000;
 
-/// Records of a page that are read at a stretch.
+/// Records of a page that are processed before the task yields.
 const READ_AT_ONCE: usize = 50;
 
 /// A stream that is being sent.
 pub(super) struct Sending {
     log: Arc<dyn Log>,
     windows: watch::Receiver<Vec<Window>>,
-    /// Goes on reading while it is held.
+    /// Keeps the tail reading.
     _tail: Arc<Tail>,
     tenant: String,
     erased: Erased,
     cursor: Cursor,
-    /// What was taken and not yet sent.
+    /// What was read and not yet sent.
     chunk: Chunk,
-    /// Offsets that were passed since the subscriber was last told a cursor, and when that was.
+    /// Offsets that were passed since the subscriber was last sent a cursor, and when that was.
     unsaid: i64,
     said_at: Option<Instant>,
-    /// Between two cursors without an event at the end of the log.
+    /// Interval of cursors without an event at the end of the log.
     pulse: Duration,
 }
 
-/// Where the next chunk comes from.
+/// The source of the next chunk.
 enum Source {
     Chunk(Chunk),
     /// The log, for a partition whose window begins later.
     History(usize),
-    /// Nowhere: everything known was taken.
+    /// None: everything known was read.
     End,
 }
 
-/// What a stream is made of.
+/// The components of a stream.
 pub(super) struct Parts {
     pub(super) log: Arc<dyn Log>,
     pub(super) tail: Arc<Tail>,
@@ -53,10 +53,10 @@ pub(super) struct Parts {
 }
 
 impl Sending {
-    /// A stream of a tenant's reminders from the cursor on; `pulse` is the time between two cursors without an event.
+    /// A stream of a tenant's reminders from the cursor on; `pulse` is the interval of cursors without an event.
     pub(super) fn new(parts: Parts, cursor: Cursor, pulse: Duration) -> Self {
         let Parts { log, tail, tenant, erased } = parts;
-        // Nothing is left of the first chunk, which ends where the cursor stands.
+        // The first chunk is empty and ends at the cursor.
         let chunk = Chunk { next: cursor.next.first().copied().unwrap_or(0), ..Chunk::default() };
         let windows = tail.windows();
         Self { log, windows, _tail: tail, tenant, erased, cursor, chunk, unsaid: 0, said_at: None, pulse }
@@ -141,7 +141,7 @@ impl Sending {
                 for records in page.records.chunks(READ_AT_ONCE) {
                     let all = records.iter().filter_map(Reminder::read);
                     reminders.extend(all.filter(|reminder| reminder.tenant == self.tenant).map(Arc::new));
-                    // Somebody else's request may wait for this worker.
+                    // Another request may wait for this worker.
                     tokio::task::yield_now().await;
                 }
                 Some(Chunk { partition, reminders, next: page.next })

@@ -6,12 +6,12 @@
 //!   reader n ─► window n  [from … next) ─┘   and reads the log itself where it is below `from`
 //! ```
 //!
-//! A window holds every reminder of its partition in `[from, next)`: the latest ones, bounded in number and bytes.
-//! A stream knows by its own offsets alone what it takes, so it does not matter whether it comes from further back,
-//! joins in the middle or has been too slow for the window: there is neither a gap nor a repetition.
+//! A window contains every reminder of its partition in `[from, next)`: the latest ones, limited in number and bytes. A
+//! stream determines what to send from its own offsets alone, so it does not matter whether it comes from earlier in
+//! the log, joins in the middle or has been too slow for the window: there is neither a gap nor a repetition.
 //!
 //! The tail reads as long as there is a stream. A partition that cannot be read ends it, and with it its streams,
-//! because the other partitions would look like all of them.
+//! because otherwise they would seem complete with only the other partitions.
 
 use foretell_events::record::Record;
 use foretell_events::{DEFAULT_TENANT, Topic, codec};
@@ -39,7 +39,7 @@ pub(super) struct Reminder {
     pub(super) kind: String,
     /// The CloudEvent in structured JSON: one line.
     pub(super) data: String,
-    /// What it is about, if it says so.
+    /// The reminder, client and appointment, if the event contains them.
     pub(super) about: Option<About>,
 }
 
@@ -70,7 +70,7 @@ impl About {
 }
 
 impl Reminder {
-    /// None where the record is no CloudEvent.
+    /// None if the record is not a CloudEvent.
     pub(super) fn read(record: &Record) -> Option<Self> {
         let event = codec::structured(record).ok()?;
         let tenant = event.get("tenant").and_then(Value::as_str).unwrap_or(DEFAULT_TENANT).to_owned();
@@ -79,7 +79,7 @@ impl Reminder {
         Some(Self { offset: record.position.offset, tenant, kind, data: event.to_string(), about })
     }
 
-    /// Whether it takes an earlier reminder back.
+    /// Whether it withdraws an earlier reminder.
     pub(super) fn is_withdrawal(&self) -> bool {
         self.kind == "foretell.reminder.withdrawn"
     }
@@ -90,24 +90,24 @@ impl Reminder {
     }
 }
 
-/// What a stream takes at once from one partition.
+/// What a stream reads at once from one partition.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Chunk {
     pub(super) partition: usize,
-    /// The reminders of one tenant, in rising offsets.
+    /// The reminders of one tenant, by ascending offset.
     pub(super) reminders: VecDeque<Arc<Reminder>>,
-    /// Behind everything of that tenant that lies below.
+    /// The offset after everything of that tenant in this chunk.
     pub(super) next: i64,
 }
 
-/// Where a stream stands in a window.
+/// The relation of a stream to a window.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// The window has forgotten what comes next, or never knew it.
+    /// The window no longer contains what comes next, or never did.
     Before,
     /// This comes next.
     Within(Chunk),
-    /// Nothing is known to come.
+    /// There is nothing newer.
     End,
 }
 
@@ -125,7 +125,7 @@ impl Window {
         Self { reminders: VecDeque::new(), bytes: 0, from: end, next: end }
     }
 
-    /// Answers whether there is anything new.
+    /// Returns whether there is anything new.
     fn push(&mut self, batch: Batch) -> bool {
         let moved = batch.next > self.next;
         self.next = self.next.max(batch.next);
@@ -139,7 +139,7 @@ impl Window {
         moved
     }
 
-    /// What a tenant's stream takes whose first offset that was not sent is `at`.
+    /// What a tenant's stream sends next if `at` is the first offset that it has not sent.
     pub(super) fn look(&self, partition: usize, at: i64, tenant: &str) -> Place {
         if at >= self.next {
             return Place::End;
@@ -153,13 +153,13 @@ impl Window {
     }
 }
 
-/// What a reader brought.
+/// What a reader has read.
 struct Batch {
     reminders: Vec<Arc<Reminder>>,
     next: i64,
 }
 
-/// The windows of all partitions, while somebody holds it.
+/// The windows of all partitions, as long as a stream holds it.
 pub(super) struct Tail {
     windows: watch::Receiver<Vec<Window>>,
     _reading: AbortOnDropHandle<()>,
@@ -177,7 +177,7 @@ impl Tail {
         Ok(Self { windows, _reading: AbortOnDropHandle::new(reading) })
     }
 
-    /// The windows, and word when they change; an error once a partition cannot be read any more.
+    /// The windows, with notification of changes; an error once a partition cannot be read any more.
     pub(super) fn windows(&self) -> watch::Receiver<Vec<Window>> {
         self.windows.clone()
     }
@@ -189,7 +189,7 @@ impl Tail {
 
 type Batches = BoxStream<'static, (usize, Option<Batch>)>;
 
-/// What a reader brings, and none once it brings nothing more.
+/// The batches of a reader, and none once it has ended.
 fn batches(partition: usize, reader: Box<dyn Reader>) -> Batches {
     let batches = stream::unfold(Some(reader), move |reader| async move {
         let mut reader = reader?;
@@ -216,12 +216,12 @@ async fn follow(mut readers: SelectAll<Batches>, windows: watch::Sender<Vec<Wind
     }
 }
 
-/// The tail of a process, while there is one.
+/// The tail of a process, as long as there is one.
 #[derive(Default)]
 pub(in crate::http) struct Shared(Mutex<Weak<Tail>>);
 
 impl Shared {
-    /// The tail that there is, or a new one that begins at `ends`, which are no higher than the log's.
+    /// The existing tail, or a new one that begins at `ends`, which are no higher than the log's.
     pub(super) async fn join(&self, log: &dyn Log, ends: &[i64]) -> Result<Arc<Tail>, Error> {
         let mut current = self.0.lock().await;
         if let Some(tail) = current.upgrade().filter(|tail| !tail.has_ended()) {
@@ -274,7 +274,7 @@ mod tests {
         window.push(batch("a", 0..max + 5, 1));
         assert_eq!(window.look(0, 4, "a"), Place::Before);
         assert_eq!(offsets(window.look(0, 5, "a")).0.len(), WINDOW_REMINDERS_MAX);
-        // One that is larger than the window leaves nothing, and its successor is known again.
+        // A reminder larger than the window empties it, and the next one is in it again.
         window.push(batch("a", max + 5..max + 6, WINDOW_BYTES_MAX + 1));
         assert_eq!((window.reminders.len(), window.bytes), (0, 0));
         assert_eq!(window.look(0, max + 5, "a"), Place::Before);

@@ -9,7 +9,7 @@
 //! A role is a value, not a build: `serve --roles` takes any of them, and every process serves its health and, to
 //! operators, its metrics. While a cluster is away at the start the process listens already and says what it waits for.
 
-mod backup;
+pub mod backup;
 pub mod descriptors;
 pub mod instance;
 mod ports;
@@ -23,15 +23,18 @@ pub use ports::{Ports, data_directory, disk_directory, migrate, open};
 use crate::config::Config;
 use axum::routing::get;
 use axum::{Json, Router};
+use backup::BackupJob;
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::score::no_show::model::Published;
 use foretell_domain::view::{self, Fold, FoldVisitor};
+use foretell_engine::dead_letters::DeadLetters;
+use foretell_engine::jobs::Jobs;
 use foretell_engine::pipeline::family::{self, Views};
 use foretell_engine::pipeline::patiently;
 use foretell_engine::pipeline::task::Tasks;
 use foretell_engine::progress::Progress;
 use foretell_engine::rebuild::{self, Rebuilder};
-use foretell_engine::rows::Rows;
+use foretell_engine::rows::{Pointers, Rows};
 use foretell_engine::verify::Verifier;
 use foretell_events::{Topic, agent};
 use foretell_ports::clock::Clock;
@@ -39,11 +42,13 @@ use foretell_ports::log::{self, Log};
 use foretell_ports::{Error, Kind};
 use foretell_service::assess::Assessor;
 use foretell_service::decisions::Recorder;
+use foretell_service::decisions::reading::DecisionReport;
 use foretell_service::http::auth::Keys;
 use foretell_service::http::{self, Api, Parts, Scoring};
 use foretell_service::policies::{self, InForce, Policies};
 use foretell_service::remind::Reminders;
 use foretell_service::remind::assess::ByRows;
+use foretell_service::report::reading::NoShowReport;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::path::Path;
@@ -53,7 +58,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use training::Training;
+use training::TrainingJob;
 
 /// The socket of an instance that serves a data directory, inside that directory.
 pub const SOCKET: &str = "foretell.sock";
@@ -210,7 +215,7 @@ impl Service {
         let parts = self.parts(&ports, rows);
         let decisions = parts.decisions.clone();
         if self.auto_rebuild {
-            tasks.spawn(rebuild::all_due(parts.rebuilder.clone(), kept, self.shutdown.clone()));
+            tasks.spawn(rebuild::all_due(rebuilder(&self.config, &ports), kept, self.shutdown.clone()));
         }
         let api = Api::new(parts);
         tasks.spawn(api.clone().tell_refusals().map(Ok));
@@ -388,24 +393,8 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
     let protected_attributes = no_show.protected_attributes.clone();
     let policies = Policies::new(&rows, policies::Settings { login, reminders, protected_attributes }, stale_ms_max);
     let assessor = Arc::new(Assessor::new(rows.clone(), no_show, policies.no_show_model.clone()));
-    let verifier = verifier(config, ports);
-    let rebuilder = Rebuilder {
-        log: log.clone(),
-        store: store.clone(),
-        verifier: verifier.clone(),
-        fingerprint: view::fingerprint(&config.fold),
-        generation_grace_ms: config.pipeline.generation_grace_ms,
-    };
-    let training = Training {
-        log: log.clone(),
-        store: store.clone(),
-        clock: clock.clone(),
-        config: config.score.no_show.clone(),
-        limits: config.fold.clone(),
-    };
     Parts {
-        verifier,
-        rebuilder,
+        jobs: jobs(config, ports, rows.pointers(), &clock),
         log,
         store,
         rows,
@@ -421,14 +410,44 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         topic_prefix: config.topics.prefix.clone(),
         notices: ports.notices.clone(),
         misplaced: ports.misplaced.clone(),
-        trainer: Arc::new(training),
-        back_up: ports.back_up.clone(),
         shutdown,
         config: config.http.clone(),
     }
 }
 
-/// Holds the rows of these ports against their log.
+/// What operators run over these ports that takes long.
+fn jobs(config: &Config, ports: &Ports, pointers: &Arc<Pointers>, clock: &Arc<dyn Clock>) -> Jobs {
+    let (log, store, clock) = (ports.log.clone(), ports.store.clone(), clock.clone());
+    let topic_prefix = config.topics.prefix.clone();
+    let (no_show, limits, retention) = (config.score.no_show.clone(), config.fold.clone(), config.topics.retention());
+    Jobs::default()
+        .with(verifier(config, ports))
+        .with(rebuilder(config, ports))
+        .with(BackupJob { back_up: ports.back_up.clone() })
+        .with(DeadLetters { log: log.clone(), clock: clock.clone(), topic_prefix })
+        .with(DecisionReport { log: log.clone(), store: store.clone(), clock: clock.clone(), retention })
+        .with(NoShowReport {
+            log: log.clone(),
+            store: store.clone(),
+            pointers: pointers.clone(),
+            clock: clock.clone(),
+            retention,
+        })
+        .with(TrainingJob { log, store, clock, config: no_show, limits })
+}
+
+/// Rebuilds the families of these ports.
+fn rebuilder(config: &Config, ports: &Ports) -> Rebuilder {
+    Rebuilder {
+        log: ports.log.clone(),
+        store: ports.store.clone(),
+        verifier: verifier(config, ports),
+        fingerprint: view::fingerprint(&config.fold),
+        generation_grace_ms: config.pipeline.generation_grace_ms,
+    }
+}
+
+/// Compares the rows of these ports with their log.
 fn verifier(config: &Config, ports: &Ports) -> Verifier {
     Verifier {
         log: ports.log.clone(),

@@ -22,7 +22,7 @@ use crate::version::VERSION_LONG;
 use clap::builder::{PossibleValuesParser, TypedValueParser, UnknownArgumentValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use foretell_domain::address::{Family, View};
-use foretell_engine::repartition::Asked;
+use foretell_engine::repartition::RepartitionQuery;
 use foretell_events::codec::parse_rfc3339;
 use settings::{Flags, Geo, Instance, Listen, Output};
 use std::path::PathBuf;
@@ -209,7 +209,7 @@ struct Migrate {
     /// Copies the topic of logins, or those of appointments and reminders, into one with COUNT partitions, and rebuilds the
     /// rows. Stop all services and producers first. Run an interrupted change again to resume it.
     #[arg(long, value_name = "FAMILY=COUNT")]
-    repartition: Option<Asked>,
+    repartition: Option<RepartitionQuery>,
     #[command(flatten)]
     instance: Instance,
 }

@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 use foretell_domain::address::{Bucket, RowKey, View};
-use foretell_domain::dead::mark::Mark;
+use foretell_domain::dead::resolution::ResolutionRecord;
 use foretell_domain::dead::{Letter, patch, repair};
 use foretell_domain::decision::made::Kept;
 use foretell_domain::pointer::Pointer;
@@ -216,8 +216,9 @@ fn user_agent(bytes: &[u8]) {
 
 fn dead_letter(bytes: &[u8]) {
     let record = produced(bytes, Topic::DeadLetters);
-    if let Some(mark) = Mark::read(&record) {
-        assert_eq!(Mark::read(&written(mark.record(None))), Some(mark), "a mark is read as it was written");
+    if let Some(resolved) = ResolutionRecord::read(&record) {
+        let again = ResolutionRecord::read(&written(resolved.record(None)));
+        assert_eq!(again, Some(resolved), "a resolution record is read as it was written");
     }
     let Some(letter) = Letter::read(&record) else { return };
     let terms = repair::Terms { patch: None, attempts_max: 3, now_ms: NOW_MS };

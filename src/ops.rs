@@ -1,21 +1,22 @@
-//! What operators do: bring facts in, look at rows, make schema and topics, ask how good decisions were.
+//! What operators do: import facts, look at rows, create schema and topics, report on past decisions.
 //!
-//! A data directory belongs to its `serve`. A command that finds an instance serving it asks that instance, over
-//! the socket in the directory; otherwise it opens the directory, or the clusters, itself. Both ways meet the same
-//! routes: see [`access`].
+//! A data directory belongs to its `serve`. A command that finds an instance serving it sends requests to that
+//! instance, over the socket in the directory; otherwise it opens the directory, or the clusters, itself. Both use the
+//! same routes: see [`access`]. Work that takes long is a job: see [`jobs`].
 
 pub mod access;
 pub mod backup;
 pub mod dead_letters;
 pub mod import;
 pub mod inspect;
+pub mod jobs;
 pub mod rebuild;
 pub mod repartition;
 pub mod report;
 pub mod train;
 pub mod verify;
 
-/// Why a command failed: a sentence for whoever ran it.
+/// Why a command failed: a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A port.
@@ -27,7 +28,7 @@ pub enum Error {
     /// A file to write, or the terminal.
     #[error("{0}: {1}")]
     File(String, #[source] std::io::Error),
-    /// A service that was asked.
+    /// The answer of a service.
     #[error("{0}")]
     Answer(String),
 }

@@ -4,26 +4,31 @@
 //! which the log is cut. One that says less than the log holds lets its import append again what is there: a batch, as
 //! after a crash, is recognised by the fold, and more would not be. One that says more would leave events out.
 
+use async_trait::async_trait;
 use foretell_disk::log as disk;
 use foretell_disk::log::Cut;
-use foretell_ports::Error;
+use foretell_disk::log::OnProgress;
+use foretell_engine::jobs::{Job, JobContext, JobProgress, JobRefusal};
 use foretell_ports::log::Backup;
+use foretell_ports::{Error, Kind};
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const OPERATION: &str = "back up the data directory";
 const JOURNALS: &str = "imports";
-/// How often a moment is looked for at which no journal changes; each look takes far less time than a batch.
+/// Attempts to find a moment at which no journal changes; each takes far less time than a batch.
 const LOOKS_MAX: u32 = 1_000;
 
-/// Copies into a directory beside `to`, which gets its name when it is whole: what is called `to` can be served.
+/// Copies into a directory next to `to`, which gets its name when it is complete: what is called `to` can be served.
 pub(super) fn back_up(
     log: &disk::Log,
     directory: &Path,
     to: &Path,
-    tell: &mut dyn FnMut(u64, u64),
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<Backup, Error> {
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
@@ -40,12 +45,61 @@ pub(super) fn back_up(
         _ => failed(partial, &cause),
     })?;
     let (journals, cut) = at_one_moment(log, &directory.join(JOURNALS))?;
-    let backup = log.backup(cut, partial, tell)?;
+    let backup = match log.backup(cut, partial, on_progress) {
+        Err(error) if error.kind == Kind::Retry => {
+            // Cancelled: the next one needs the name.
+            fs::remove_dir_all(partial).map_err(|cause| failed(partial, &cause))?;
+            return Err(error);
+        }
+        copied => copied?,
+    };
     write(&partial.join(JOURNALS), &journals).map_err(|cause| failed(partial, &cause))?;
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let named = fs::rename(partial, to).and_then(|()| fs::File::open(parent)?.sync_all());
     named.map_err(|cause| failed(to, &cause))?;
     Ok(backup)
+}
+
+/// Copies the embedded log and what belongs to it into a directory. Blocks.
+pub type BackUp = dyn Fn(&Path, &mut OnProgress<'_>) -> Result<Backup, Error> + Send + Sync;
+
+/// Where a backup goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupQuery {
+    /// An absolute path of a directory that does not exist yet.
+    pub to: PathBuf,
+}
+
+/// The job that backs an instance up.
+#[derive(Clone)]
+pub struct BackupJob {
+    /// Copies; none where the log is not embedded.
+    pub back_up: Option<Arc<BackUp>>,
+}
+
+#[async_trait]
+impl Job for BackupJob {
+    const NAME: &'static str = "backup";
+    const OPERATION: &'static str = OPERATION;
+    const WHEN_CUT_OFF: &'static str = "the copy is not complete; do not use it";
+    type Query = BackupQuery;
+    type Item = ();
+    type Report = Backup;
+
+    fn check(&self, _: &BackupQuery) -> Result<(), JobRefusal> {
+        let detail = "the log is not embedded: back its topics up with the tools of Kafka";
+        self.back_up.as_ref().map(drop).ok_or_else(|| JobRefusal::NotFound(detail.into()))
+    }
+
+    async fn run(&self, query: BackupQuery, context: &JobContext<()>) -> Result<Backup, Error> {
+        let back_up = self.back_up.clone().ok_or_else(|| Error::reject(OPERATION, "the log is not embedded"))?;
+        let context = context.clone();
+        let copying = tokio::task::spawn_blocking(move || {
+            back_up(&query.to, &mut |done, total| context.report_now(JobProgress { what: "bytes".into(), done, total }))
+        });
+        copying.await.map_err(|panic| Error::fatal(OPERATION, panic))?
+    }
 }
 
 type Journals = Vec<(OsString, Vec<u8>)>;

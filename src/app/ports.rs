@@ -8,7 +8,8 @@ mod cassandra;
 #[cfg_attr(not(feature = "kafka"), path = "ports/without_kafka.rs")]
 mod kafka;
 
-use super::{backup, reach};
+use super::backup::{self, BackUp};
+use super::reach;
 use crate::config::Config;
 use foretell_engine::pipeline::misplaced::Misplaced;
 use foretell_engine::verify::Scratch;
@@ -17,7 +18,6 @@ use foretell_ports::Error;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
 use foretell_ports::store::Store;
-use foretell_service::http::BackUp;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,7 +81,8 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
             let open = || foretell_disk::log::Log::open(directory, |_| partitions, sizes, clock);
             let log = tokio::task::block_in_place(open)?;
             let (copied, directory) = (log.clone(), Arc::clone(directory));
-            let back_up: Arc<BackUp> = Arc::new(move |to, tell| backup::back_up(&copied, directory.path(), to, tell));
+            let back_up: Arc<BackUp> =
+                Arc::new(move |to, on_progress| backup::back_up(&copied, directory.path(), to, on_progress));
             (Arc::new(log), Some(back_up))
         }
         None => (kafka::open(config, store.as_ref()).await?, None),

@@ -1,28 +1,47 @@
-//! Learns no-show models for operators of a running instance, from its own log.
+//! The job that trains no-show models from the log of an instance.
+//!
+//! It reads the appointments topic, sorts the events by time, and trains. A history is in memory as a whole, so a
+//! process trains one model at a time.
 
 use async_trait::async_trait;
 use foretell_domain::address::Family;
 use foretell_domain::score::no_show;
 use foretell_domain::view::Limits;
+use foretell_engine::jobs::{Job, JobContext, JobProgress};
 use foretell_engine::pipeline::family;
 use foretell_events::codec::rfc3339;
-use foretell_lab::train::reading::{self, Asked, Settings};
+use foretell_events::{Event, Topic, judge, key};
+use foretell_lab::source::EVENTS_MAX;
+use foretell_lab::train::{self, Refused, TrainedModel, TrainingSet};
 use foretell_ports::Error;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
+use foretell_ports::log::walk::Walk;
 use foretell_ports::store::Store;
-use foretell_service::http::admin::train::Trainer;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// Learns from the log of an instance, under the settings of its scores.
-pub struct Training {
+const OPERATION: &str = "train a model";
+
+/// From what to train.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainingQuery {
+    /// The tenant whose visits are read.
+    pub tenant: String,
+    /// Only what was known by this time, in milliseconds since the epoch; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<i64>,
+}
+
+/// Trains from the log of an instance, under the settings of its scores.
+#[derive(Clone)]
+pub struct TrainingJob {
     /// What is read.
     pub log: Arc<dyn Log>,
-    /// Says from when on records are checked by the gate.
+    /// It contains the time from which on records are checked by the gate.
     pub store: Arc<dyn Store>,
-    /// What time it is.
+    /// The time.
     pub clock: Arc<dyn Clock>,
     /// The settings of the scores.
     pub config: no_show::Config,
@@ -31,23 +50,78 @@ pub struct Training {
 }
 
 #[async_trait]
-impl Trainer for Training {
-    async fn begin(&self, query: Value, slot: OwnedSemaphorePermit) -> Result<mpsc::Receiver<Value>, Error> {
-        let query: Asked = serde_json::from_value(query)
-            .map_err(|error| Error::reject("learn a model", format!("not a question for a model: {error}")))?;
+impl Job for TrainingJob {
+    const NAME: &'static str = "train-no-show";
+    const OPERATION: &'static str = OPERATION;
+    const ONE_AT_A_TIME: bool = true;
+    type Query = TrainingQuery;
+    type Item = ();
+    type Report = TrainedModel;
+
+    async fn run(&self, query: TrainingQuery, context: &JobContext<()>) -> Result<TrainedModel, Error> {
+        let events = self.read(&query.tenant, context).await?;
+        let (job, context) = (self.clone(), context.clone());
+        let training = tokio::task::spawn_blocking(move || job.train(events, &query, &context));
+        let trained = training.await.map_err(|panic| Error::fatal(OPERATION, panic))?;
+        trained.map_err(|refused| Error::reject(OPERATION, refused))
+    }
+}
+
+impl TrainingJob {
+    /// The tenant's events that were there when the reading began.
+    async fn read(&self, tenant: &str, context: &JobContext<()>) -> Result<Vec<Event>, Error> {
         let gated_from_ms = family::gated_from_ms(self.store.as_ref(), Family::Appointments).await?;
-        let now = rfc3339(self.clock.now_ms());
-        let settings = Settings { config: self.config.clone(), limits: self.limits.clone(), now, gated_from_ms };
-        let mut lines = reading::spawn(self.log.clone(), query, settings, slot);
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
-            while let Some(line) = lines.recv().await {
-                let line = serde_json::to_value(line).expect("invariant: a line has a form in JSON");
-                if sender.send(line).await.is_err() {
-                    return;
+        let (log, topic) = (self.log.as_ref(), Topic::Appointments);
+        let partitions = log.partitions(topic);
+        let mut extents = Vec::new();
+        for partition in 0..partitions {
+            extents.push(log.extent(topic, partition).await?);
+        }
+        let offsets = extents.iter().map(|extent| (extent.end - extent.start).unsigned_abs()).sum();
+        context.begin("offsets", offsets).await?;
+        let prefix = key::of(tenant, "");
+        let mut events = Vec::new();
+        for (partition, extent) in (0..).zip(extents) {
+            let mut walk = Walk::begin(log, topic, partition, extent, OPERATION).await?;
+            let mut read = extent.start;
+            while let Some(records) = walk.next().await? {
+                let of_tenant = records
+                    .iter()
+                    .filter(|record| record.key.as_deref().is_some_and(|key| key.starts_with(prefix.as_bytes())));
+                // A record that cannot be folded is a dead letter, and states nothing about a visit.
+                events.extend(of_tenant.filter_map(|record| judge::judge(record, partitions, gated_from_ms).ok()));
+                if events.len() > EVENTS_MAX {
+                    return Err(Error::reject(OPERATION, format!("more than {EVENTS_MAX} events")));
                 }
+                let next = walk.next_offset();
+                context.advance((next - read).unsigned_abs()).await?;
+                read = next;
             }
-        });
-        Ok(receiver)
+        }
+        Ok(events)
+    }
+
+    /// Trains on this thread; ends with the candidate at which the job is cancelled.
+    fn train(
+        &self,
+        mut events: Vec<Event>,
+        query: &TrainingQuery,
+        context: &JobContext<()>,
+    ) -> Result<TrainedModel, Refused> {
+        let flow =
+            |result: Result<(), Error>| if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        // Records of one key are in the order of their appends; at equal times this order stays.
+        events.sort_by_key(|event| event.envelope.time_ms);
+        let history = train::replay(events.iter(), (&self.config, &self.limits), &mut |_| flow(context.check()));
+        drop(events);
+        let (mut tenants, names) = history?.into_rows(query.until_ms);
+        let rows = tenants.remove(&query.tenant).unwrap_or_default();
+        let set = TrainingSet { rows: &rows, names: &names, until_ms: query.until_ms, config: &self.config };
+        let mut model = train::train(set, &mut |candidates, of| {
+            let progress = JobProgress { what: "candidates".into(), done: candidates as u64, total: of as u64 };
+            flow(context.report_now(progress))
+        })?;
+        model.training.trained_at = Some(rfc3339(self.clock.now_ms()));
+        Ok(TrainedModel { model })
     }
 }

@@ -1,16 +1,18 @@
-//! The arguments of `dead-letters`, and the request that they form.
+//! The arguments of `dead-letters`, and the query that they form.
 
+use super::bar::progress;
 use super::ending::{Failure, unless_signalled};
 use super::time;
 use crate::config::Config;
 use crate::ops::access::Access;
 use crate::ops::dead_letters;
 use crate::ops::inspect::Print;
+use crate::ops::jobs::Console;
 use clap::{Args, Subcommand};
 use foretell_domain::dead::Id;
-use foretell_domain::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Scope};
 use foretell_domain::dead::filter::Filter;
-use foretell_domain::dead::mark::REASON_BYTES_MAX;
+use foretell_domain::dead::query::{Action, DeadLetterQuery, RATE_MAX, Redrive, Run, Scope};
+use foretell_domain::dead::resolution::REASON_BYTES_MAX;
 use foretell_events::codec::json;
 use foretell_events::record::RECORD_BYTES_MAX;
 use foretell_ports::clock::System;
@@ -122,8 +124,8 @@ impl Conditions {
 }
 
 impl Which {
-    fn asked(self, action: Action) -> Asked {
-        Asked { filter: self.conditions.filter(self.ids), limit: count(self.limit), action }
+    fn query(self, action: Action) -> DeadLetterQuery {
+        DeadLetterQuery { filter: self.conditions.filter(self.ids), limit: count(self.limit), action }
     }
 
     fn run(&self) -> Run {
@@ -141,24 +143,28 @@ fn count(limit: u64) -> usize {
 /// Runs the command; its arguments and files are validated before log and store are opened.
 pub(super) async fn run(config: &Config, what: DeadLetters, print: Print, out: &mut dyn Write) -> Result<(), Failure> {
     let open = || Access::look(config, Arc::new(System));
-    let asked = match what {
+    let query = match what {
         DeadLetters::Show { id } => return Ok(dead_letters::show(&open().await?, id, print, out).await?),
         DeadLetters::List { conditions, all, limit } => {
             let scope = if all { Scope::All } else { Scope::Open };
-            Asked { filter: conditions.filter(Vec::new()), limit: count(limit), action: Action::List(scope) }
+            DeadLetterQuery { filter: conditions.filter(Vec::new()), limit: count(limit), action: Action::List(scope) }
         }
         DeadLetters::Redrive { which, patch, attempts_max, rate, reason } => {
             let patch = patch.as_deref().map(read).transpose()?;
             let redrive = Redrive { run: which.run(), patch, attempts_max, rate, reason };
-            which.asked(Action::Redrive(redrive))
+            which.query(Action::Redrive(redrive))
         }
         DeadLetters::Drop { which, reason } => {
             let run = which.run();
-            which.asked(Action::Drop { run, reason })
+            which.query(Action::Drop { run, reason })
         }
     };
     let access = open().await?;
-    unless_signalled(dead_letters::work(&access, &asked, print, out, &mut std::io::stderr())).await
+    let bar = progress("offsets of dead letters", 0);
+    let console = &mut Console { bar: &bar, print, out };
+    let done = unless_signalled(dead_letters::run(&access, &query, console, &mut std::io::stderr())).await;
+    bar.finish_and_clear();
+    done
 }
 
 fn read(path: &Path) -> Result<Patch, Failure> {

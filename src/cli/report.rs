@@ -6,11 +6,12 @@ use super::time;
 use crate::config::Config;
 use crate::ops::access::Access;
 use crate::ops::inspect::Print;
+use crate::ops::jobs::Console;
 use crate::ops::report;
 use clap::Subcommand;
 use foretell_ports::clock::System;
-use foretell_service::decisions::reading::Asked;
-use foretell_service::report::reading as visits;
+use foretell_service::decisions::reading::DecisionQuery;
+use foretell_service::report::reading::NoShowQuery;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,18 +58,18 @@ pub(super) async fn run(config: &Config, what: Report, print: Print, out: &mut d
     tenant.as_deref().map_or(Ok(()), check_tenant)?;
     let access = Access::look(config, Arc::new(System)).await?;
     let bar = progress("offsets", 0);
+    let console = &mut Console { bar: &bar, print, out };
     let reported = match what {
         Report::Decisions { since, tenant } => {
-            let asked = Asked { since_ms: since, tenant };
-            unless_signalled(report::decisions(&access, &asked, (&bar, print), out)).await
+            let query = DecisionQuery { since_ms: since, tenant };
+            unless_signalled(report::decisions(&access, &query, console)).await
         }
         Report::NoShow { since, until, tenant, svg } => {
             if since.zip(until).is_some_and(|(since, until)| since >= until) {
                 return Err(Failure::Other("--until is not after --since".into()));
             }
-            let asked = visits::Asked { since_ms: since, until_ms: until, tenant };
-            let asked = (&asked, svg.as_deref());
-            unless_signalled(report::no_show::no_show(&access, asked, (&bar, print), out)).await
+            let query = NoShowQuery { since_ms: since, until_ms: until, tenant };
+            unless_signalled(report::no_show::no_show(&access, &query, svg.as_deref(), console)).await
         }
     };
     bar.finish_and_clear();

@@ -10,9 +10,11 @@ use crate::config::{self, Config};
 use crate::demo;
 use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::{self, Print, What};
+use crate::ops::jobs::Console;
 use crate::ops::{self, Error, backup, import, rebuild, verify};
-use foretell_engine::rebuild::Order;
-use foretell_engine::repartition;
+use foretell_engine::rebuild::{Order, RebuildQuery};
+use foretell_engine::repartition::RepartitionQuery;
+use foretell_engine::verify::VerifyQuery;
 use foretell_enrich::Enricher;
 use foretell_events::DEFAULT_TENANT;
 use foretell_events::codec::parse_rfc3339;
@@ -82,7 +84,7 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         Command::Evaluate(asked) => evaluate_file(&config, &asked, print, out),
         Command::Policy { what, .. } => policy::run(&config, &what, print, out),
         Command::Calibrate(asked) => calibrate::calibrate(&config, &asked, print, out),
-        Command::Migrate(Migrate { repartition: Some(asked), .. }) => repartition(&config, asked, print, out).await,
+        Command::Migrate(Migrate { repartition: Some(asked), .. }) => repartition(config, asked, print, out).await,
         Command::Migrate(Migrate { repartition: None, .. }) => migrate(&config, print, out).await,
         Command::Inspect { what, .. } => {
             let access = Access::look(&config, clock()).await?;
@@ -96,14 +98,16 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
         Command::Backup { directory, .. } => {
             let access = Access::look(&config, clock()).await?;
             let bar = progress("bytes", 0);
-            let backed_up = unless_signalled(backup::back_up(&access, &directory, &bar, print, out)).await;
+            let console = &mut Console { bar: &bar, print, out };
+            let backed_up = unless_signalled(backup::back_up(&access, &directory, console)).await;
             bar.finish_and_clear();
             backed_up
         }
         Command::Verify { view, .. } => {
             let access = Access::look(&config, clock()).await?;
             let bar = progress("offsets", 0);
-            let verified = unless_signalled(verify::verify(&access, view.as_deref(), &bar, print, out)).await;
+            let console = &mut Console { bar: &bar, print, out };
+            let verified = unless_signalled(verify::verify(&access, &VerifyQuery { view }, console)).await;
             bar.finish_and_clear();
             verified
         }
@@ -112,7 +116,8 @@ async fn configured(command: Command, config: Config, print: Print, out: &mut dy
             let access = Access::look(&config, clock()).await?;
             let bar = progress("offsets", 0);
             let order = if cancel { Order::Cancel } else { Order::Build };
-            let built = unless_signalled(rebuild::rebuild(&access, (family, order), &bar, print, out)).await;
+            let console = &mut Console { bar: &bar, print, out };
+            let built = unless_signalled(rebuild::rebuild(&access, &RebuildQuery { family, order }, console)).await;
             bar.finish_and_clear();
             built
         }
@@ -160,13 +165,14 @@ async fn migrate(config: &Config, print: Print, out: &mut dyn Write) -> Result<(
 }
 
 async fn repartition(
-    config: &Config,
-    asked: repartition::Asked,
+    config: Config,
+    query: RepartitionQuery,
     print: Print,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let bar = progress("offsets", 0);
-    let moved = Box::pin(ops::repartition::repartition(config, clock(), asked, (&bar, print), out));
+    let console = &mut Console { bar: &bar, print, out };
+    let moved = Box::pin(ops::repartition::repartition(config, clock(), query, console));
     let moved = unless_signalled(moved).await;
     bar.finish_and_clear();
     moved

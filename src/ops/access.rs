@@ -222,20 +222,12 @@ impl Access {
         read(who, status, &body)
     }
 
-    /// What the instance answers line by line, for as long as it takes.
-    pub async fn lines(&self, method: Method, path: &str) -> Result<Lines, Error> {
-        self.stream(method, path, String::new()).await
-    }
-
-    /// What the instance answers line by line to a POST of JSON, for as long as it takes.
-    pub async fn work(&self, path: &str, asked: &Value) -> Result<Lines, Error> {
-        self.stream(Method::POST, path, asked.to_string()).await
-    }
-
-    async fn stream(&self, method: Method, path: &str, body: String) -> Result<Lines, Error> {
+    /// The lines of the answer to a POST of JSON, without a time limit.
+    pub async fn lines(&self, path: &str, body: &Value) -> Result<Lines, Error> {
+        let body = body.to_string();
         let answer = match self {
             Self::Service { client, base, key } => {
-                let request = client.request(method, format!("{base}{path}")).body(body).timeout(Duration::MAX);
+                let request = client.post(format!("{base}{path}")).body(body).timeout(Duration::MAX);
                 let request = key.iter().fold(request, |request, key| request.bearer_auth(key));
                 let answer = request.send().await.map_err(unreachable)?;
                 if !answer.status().is_success() {
@@ -245,7 +237,7 @@ impl Access {
                 Answer::Remote(answer)
             }
             Self::Opened(opened) => {
-                let answer = opened.answer(method, path, body).await?;
+                let answer = opened.answer(Method::POST, path, body).await?;
                 let status = answer.status();
                 if !status.is_success() {
                     return Err(refused(OWN, status.as_u16(), &whole(answer).await?));

@@ -1,12 +1,14 @@
-//! `dead-letters`: what could not be folded, listed, shown, sent again or let go.
+//! `dead-letters`: lists, shows, redrives and drops records that could not be folded.
 
 use super::Error;
 use super::access::Access;
 use super::inspect::Print;
+use super::jobs::{self, Console};
 use foretell_domain::dead::Id;
-use foretell_domain::dead::asked::{Action, Asked, Deed, Redrive, Run, Summary, Told};
-use foretell_domain::dead::mark::{Fate, Mark};
+use foretell_domain::dead::query::{Action, DeadLetterItem, DeadLetterQuery, LetterOutcome, Redrive, Run, Summary};
+use foretell_domain::dead::resolution::{Resolution, ResolutionRecord};
 use foretell_domain::dead::show::{Body, Listed, Shown, State};
+use foretell_engine::dead_letters::DeadLetters;
 use serde::Serialize;
 use serde_json::json;
 use std::io::Write;
@@ -14,37 +16,33 @@ use std::io::Write;
 /// Characters of a message in a table.
 const MESSAGE_CHARS_MAX: usize = 100;
 
-/// Does what is asked, and prints every letter to `out`; what there is to say besides goes to `messages`.
+/// Runs the query, and prints every letter; notices for the operator go to `messages`.
 ///
 /// Errs where a letter was left as it is, or is not there, when all others are done.
-pub async fn work(
+pub async fn run(
     access: &Access,
-    asked: &Asked,
-    print: Print,
-    out: &mut dyn Write,
+    query: &DeadLetterQuery,
+    console: &mut Console<'_>,
     messages: &mut dyn Write,
 ) -> Result<(), Error> {
-    let mut lines = access.work("/admin/dead-letters", &json!(asked)).await?;
     let mut missing = Vec::new();
     let mut is_first = true;
-    while let Some(told) = lines.next::<Told>().await? {
-        match told {
-            Told::Letter { letter, deed } => {
-                if std::mem::take(&mut is_first) && print == Print::Table {
-                    heading(out)?;
-                }
-                tell(&letter, &deed, print, out)?;
+    let show = &mut |item, console: &mut Console<'_>| match item {
+        DeadLetterItem::Letter { letter, outcome } => {
+            if std::mem::take(&mut is_first) && console.print == Print::Table {
+                heading(console.out)?;
             }
-            Told::Missing(id) => missing.push(id),
-            Told::Done(summary) => {
-                out.flush()?;
-                conclude(asked, summary, messages)?;
-                return complete(summary, &missing);
-            }
-            Told::Failed { detail } => return Err(Error::Answer(detail)),
+            print(&letter, &outcome, console)
         }
-    }
-    Err(Error::Answer("the answer ended before the last letter; ask again".into()))
+        DeadLetterItem::Missing(id) => {
+            missing.push(id);
+            Ok(())
+        }
+    };
+    let summary = jobs::run::<DeadLetters>(access, query, console, show).await?;
+    console.out.flush()?;
+    conclude(query, summary, messages)?;
+    complete(summary, &missing)
 }
 
 fn heading(out: &mut dyn Write) -> Result<(), Error> {
@@ -55,11 +53,12 @@ fn heading(out: &mut dyn Write) -> Result<(), Error> {
     )?)
 }
 
-fn tell(letter: &Listed, deed: &Deed, print: Print, out: &mut dyn Write) -> Result<(), Error> {
-    if print == Print::Json {
-        let line = match deed {
-            Deed::Listed => json!(letter),
-            deed => json!({"letter": letter, "deed": deed}),
+fn print(letter: &Listed, outcome: &LetterOutcome, console: &mut Console<'_>) -> Result<(), Error> {
+    let out = &mut console.out;
+    if console.print == Print::Json {
+        let line = match outcome {
+            LetterOutcome::Listed => json!(letter),
+            outcome => json!({"letter": letter, "deed": outcome}),
         };
         return Ok(writeln!(out, "{line}")?);
     }
@@ -67,27 +66,27 @@ fn tell(letter: &Listed, deed: &Deed, print: Print, out: &mut dyn Write) -> Resu
     let (id, state, source) = (id.to_string(), name(*state), printable(&source.to_string()));
     let (code, key) = (printable(code), printable(key.as_deref().unwrap_or("-")));
     writeln!(out, "{id:<10} {state:<9} {first_failure:<24} {attempt:>7}  {source:<24} {code:<24} {key}")?;
-    writeln!(out, "           {}", said(deed, message))?;
+    writeln!(out, "           {}", second_line(outcome, message))?;
     Ok(())
 }
 
 /// The second line of a letter: what was done with it, or what is wrong with it.
-fn said(deed: &Deed, message: &str) -> String {
-    match deed {
-        Deed::Listed => {
+fn second_line(outcome: &LetterOutcome, message: &str) -> String {
+    match outcome {
+        LetterOutcome::Listed => {
             let message = printable(message);
             match message.char_indices().nth(MESSAGE_CHARS_MAX) {
                 Some((cut, _)) => format!("{}…", &message[..cut]),
                 None => message,
             }
         }
-        Deed::WouldRedrive { topic, key, dropped } => {
+        LetterOutcome::WouldRedrive { topic, key, dropped } => {
             format!("would be appended to {topic} under {}{}", printable(key), left_out(*dropped))
         }
-        Deed::Redriven { to, dropped } => format!("appended: {to}{}", left_out(*dropped)),
-        Deed::WouldDrop => "would be dropped".into(),
-        Deed::Dropped => "dropped".into(),
-        Deed::Refused { detail } => format!("left: {}", printable(detail)),
+        LetterOutcome::Redriven { to, dropped } => format!("appended: {to}{}", left_out(*dropped)),
+        LetterOutcome::WouldDrop => "would be dropped".into(),
+        LetterOutcome::Dropped => "dropped".into(),
+        LetterOutcome::Refused { detail } => format!("left: {}", printable(detail)),
     }
 }
 
@@ -96,7 +95,7 @@ fn left_out(dropped: usize) -> String {
     if dropped == 0 { String::new() } else { format!(", without {dropped} unknown fields") }
 }
 
-/// Letters hold what somebody sent: nothing of it may steer a terminal.
+/// Letters contain what a producer sent: control characters must not reach the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
@@ -109,17 +108,17 @@ const fn name(state: State) -> &'static str {
     }
 }
 
-fn conclude(asked: &Asked, summary: Summary, messages: &mut dyn Write) -> Result<(), Error> {
+fn conclude(query: &DeadLetterQuery, summary: Summary, messages: &mut dyn Write) -> Result<(), Error> {
     let Summary { letters, refused, more } = summary;
     let done = letters - refused;
-    match &asked.action {
+    match &query.action {
         _ if letters == 0 => writeln!(messages, "no dead letters that meet the conditions")?,
         Action::List(_) => {}
         action if is_dry(action) => writeln!(messages, "{done} letters would be done; --execute does it")?,
         _ => writeln!(messages, "{done} letters done")?,
     }
     if more {
-        writeln!(messages, "there are more than {}; see --limit", asked.limit)?;
+        writeln!(messages, "there are more than {}; see --limit", query.limit)?;
     }
     Ok(())
 }
@@ -155,8 +154,8 @@ fn letter(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
     let listed = &shown.listed;
     let Listed { id, state, source, attempt, code, .. } = listed;
     writeln!(out, "letter         {id}, {}, written {}", name(*state), shown.written_at)?;
-    if let Some(mark) = &shown.mark {
-        writeln!(out, "closed         {}", closed(mark))?;
+    if let Some(record) = &shown.resolution {
+        writeln!(out, "closed         {}", closed(record))?;
     }
     writeln!(out, "source         {}", printable(&source.to_string()))?;
     writeln!(out, "attempt        {attempt}, first failure {}", listed.first_failure)?;
@@ -181,13 +180,13 @@ fn letter(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
     value(shown, out)
 }
 
-fn closed(mark: &Mark) -> String {
-    let done = match &mark.fate {
-        Fate::Redriven { to } => format!("redriven to {to}"),
-        Fate::Dropped => "dropped".into(),
+fn closed(record: &ResolutionRecord) -> String {
+    let done = match &record.resolution {
+        Resolution::Redriven { to } => format!("redriven to {to}"),
+        Resolution::Dropped => "dropped".into(),
     };
-    let why = mark.reason.as_deref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
-    format!("{done} at {}{why}", mark.at)
+    let why = record.reason.as_deref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
+    format!("{done} at {}{why}", record.at)
 }
 
 fn value(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {

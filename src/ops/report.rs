@@ -5,53 +5,17 @@ pub mod no_show;
 use super::Error;
 use super::access::Access;
 use super::inspect::Print;
-use axum::http::Method;
+use super::jobs::{self, Console};
 use foretell_domain::decision::report::{OUTCOMES_MAX, Report, Row};
-use foretell_service::decisions::reading::Asked;
-use foretell_service::report::Told;
-use indicatif::ProgressBar;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use foretell_service::decisions::reading::{DecisionQuery, DecisionReport};
 use std::io::Write;
 
-/// Asks the instance for a report, and shows on the way how far it is.
-async fn ask<R: DeserializeOwned>(
-    access: &Access,
-    path: &str,
-    asked: &impl Serialize,
-    bar: &ProgressBar,
-) -> Result<R, Error> {
-    let query = serde_json::to_value(asked).unwrap_or_default();
-    let named = query.as_object().into_iter().flatten();
-    let named = named.map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
-    let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(named).finish();
-    let mut lines = access.lines(Method::GET, &format!("{path}?{query}")).await?;
-    while let Some(told) = lines.next::<Told<R>>().await? {
-        match told {
-            Told::Begun { what, of } => {
-                bar.reset();
-                bar.set_length(of);
-                bar.set_message(what);
-            }
-            Told::Read { more } => bar.inc(more),
-            Told::Done(report) => return Ok(*report),
-            Told::Failed { detail } => return Err(Error::Answer(detail)),
-        }
-    }
-    Err(Error::Answer("the answer ended before everything was read; ask again".into()))
-}
-
-/// Reports on decisions about logins to `out`.
-pub async fn decisions(
-    access: &Access,
-    asked: &Asked,
-    (bar, print): (&ProgressBar, Print),
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let report: Report = ask(access, "/admin/report/decisions", asked, bar).await?;
-    match print {
-        Print::Json => writeln!(out, "{}", serde_json::to_string(&report).unwrap_or_default())?,
-        Print::Table => table(&report, out)?,
+/// Reports on decisions about logins.
+pub async fn decisions(access: &Access, query: &DecisionQuery, console: &mut Console<'_>) -> Result<(), Error> {
+    let report = jobs::run::<DecisionReport>(access, query, console, &mut |(), _| Ok(())).await?;
+    match console.print {
+        Print::Json => console.json(&report)?,
+        Print::Table => table(&report, console.out)?,
     }
     Ok(())
 }
@@ -88,7 +52,7 @@ fn section(title: &str, rows: &[Row], out: &mut dyn Write) -> std::io::Result<()
     )?;
     for row in rows {
         let Row { given, labelled, fraud, legitimate, succeeded, failed, .. } = row;
-        // Codes of rules are what somebody wrote: nothing of it may steer a terminal.
+        // Tenants write the codes of rules: control characters must not reach the terminal.
         let name: String = row.name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
         let precision = row.precision.map_or("-".into(), |precision| format!("{precision:.2}"));
         let interval = row.interval.map_or("-".into(), |(low, high)| format!("{low:.2} to {high:.2}"));

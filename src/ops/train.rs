@@ -1,41 +1,23 @@
-//! `train`: asks an instance for a model of its log, and publishes one.
+//! `train`: trains a model from the log of an instance, and publishes one.
 
 use super::Error;
 use super::access::Access;
+use super::jobs::{self, Console};
+use crate::app::training::{TrainingJob, TrainingQuery};
 use foretell_domain::address::Family;
-use foretell_lab::train::Learnt;
-use foretell_lab::train::reading::{Asked, Told};
-use indicatif::ProgressBar;
+use foretell_lab::train::TrainedModel;
 use serde_json::{Value, json};
 
-/// What an instance learns from its log.
-pub async fn no_show(access: &Access, asked: &Asked, bar: &ProgressBar) -> Result<Learnt, Error> {
-    let mut lines = access.work("/admin/train/no-show", &json!(asked)).await?;
-    while let Some(told) = lines.next::<Told>().await? {
-        match told {
-            Told::Begun { offsets } => {
-                bar.reset();
-                bar.set_length(offsets);
-                bar.set_message("offsets");
-            }
-            Told::Read { offsets } => bar.inc(offsets),
-            Told::Tried { candidates, of } => {
-                bar.set_length(of as u64);
-                bar.set_position(candidates as u64);
-                bar.set_message("candidates");
-            }
-            Told::Done(learnt) => return Ok(*learnt),
-            Told::Failed { detail } => return Err(Error::Answer(detail)),
-        }
-    }
-    Err(Error::Answer("the answer ended before there was a model; ask again".into()))
+/// A model of the log of an instance.
+pub async fn no_show(access: &Access, query: &TrainingQuery, console: &mut Console<'_>) -> Result<TrainedModel, Error> {
+    jobs::run::<TrainingJob>(access, query, console, &mut |(), _| Ok(())).await
 }
 
 /// Publishes a model for a tenant; answers its version.
-pub async fn publish(access: &Access, tenant: &str, learnt: &Learnt) -> Result<String, Error> {
-    // Where nobody serves, somebody has to fold what is published.
+pub async fn publish(access: &Access, tenant: &str, trained: &TrainedModel) -> Result<String, Error> {
+    // Where no process serves, this one has to fold what is published.
     let _folding = access.fold(Family::Policies);
-    let answer = access.put("/v1/models/no-show", tenant, &json!(learnt.model)).await?;
+    let answer = access.put("/v1/models/no-show", tenant, &json!(trained.model)).await?;
     let version = answer.get("version").and_then(Value::as_str).unwrap_or_default();
     Ok(version.to_owned())
 }

@@ -1,52 +1,33 @@
-//! `verify`: the rows against the log, as far as it goes on screen.
+//! `verify`: compares the rows with the log.
 
 use super::Error;
 use super::access::Access;
 use super::inspect::Print;
-use axum::http::Method;
-use foretell_engine::verify::{Difference, Summary, Told};
-use indicatif::ProgressBar;
+use super::jobs::{self, Console};
+use foretell_engine::verify::{Difference, Summary, Verifier, VerifyFinding, VerifyQuery};
 use serde::Serialize;
-use std::io::Write;
 
-/// Verifies a view, or all of them, and prints every difference to `out`; errs where there is one.
-pub async fn verify(
-    access: &Access,
-    view: Option<&str>,
-    bar: &ProgressBar,
-    print: Print,
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let query: String = view.iter().map(|view| format!("?view={}", super::inspect::urlencoded(view))).collect();
-    let mut lines = access.lines(Method::GET, &format!("/admin/verify{query}")).await?;
-    while let Some(told) = lines.next::<Told>().await? {
-        match told {
-            Told::Begun { family, offsets } => {
-                bar.reset();
-                bar.set_length(offsets);
-                bar.set_message(format!("offsets of {}", family.name()));
-            }
-            Told::Folded { offsets } => bar.inc(offsets),
-            Told::Compared { view, .. } => bar.set_message(format!("offsets; comparing {}", view.name())),
-            Told::Differs(difference) => bar.suspend(|| tell(&difference, print, out))?,
-            Told::Done(summary) => return conclude(summary, print, out),
-            Told::Failed { detail } => return Err(Error::Answer(detail)),
-        }
-    }
-    Err(Error::Answer("the answer ended before the last row was compared".into()))
+/// Verifies a view, or all of them, and prints every difference; errs where there is one.
+pub async fn verify(access: &Access, query: &VerifyQuery, console: &mut Console<'_>) -> Result<(), Error> {
+    let show = &mut |finding, console: &mut Console<'_>| match finding {
+        VerifyFinding::Begun { .. } => Ok(()),
+        VerifyFinding::Differs(difference) => print(&difference, console),
+    };
+    let summary = jobs::run::<Verifier>(access, query, console, show).await?;
+    conclude(summary, console)
 }
 
-pub(super) fn tell(difference: &Difference, print: Print, out: &mut dyn Write) -> Result<(), Error> {
-    if print == Print::Json {
-        writeln!(out, "{}", json(difference))?;
-        return Ok(());
+/// Prints a difference.
+pub(super) fn print(difference: &Difference, console: &mut Console<'_>) -> Result<(), Error> {
+    if console.print == Print::Json {
+        return console.json(difference);
     }
     let Difference { view, bucket, key, source, stored, folded } = difference;
-    writeln!(out, "{} {key:?}, bucket {bucket}, partition {source}", view.name())?;
+    writeln!(console.out, "{} {key:?}, bucket {bucket}, partition {source}", view.name())?;
     for (side, row) in [("stored", stored), ("folded", folded)] {
         match row {
-            Some(row) => writeln!(out, "  {side}: {}", json(row))?,
-            None => writeln!(out, "  {side}: none")?,
+            Some(row) => writeln!(console.out, "  {side}: {}", json(row))?,
+            None => writeln!(console.out, "  {side}: none")?,
         }
     }
     Ok(())
@@ -56,12 +37,12 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn conclude(summary: Summary, print: Print, out: &mut dyn Write) -> Result<(), Error> {
+fn conclude(summary: Summary, console: &mut Console<'_>) -> Result<(), Error> {
     let Summary { offsets, rows, moved, differences } = summary;
-    match print {
-        Print::Json => writeln!(out, "{}", json(&summary))?,
+    match console.print {
+        Print::Json => console.json(&summary)?,
         Print::Table => writeln!(
-            out,
+            console.out,
             "{rows} rows compared with the fold of {offsets} offsets; {moved} had moved meanwhile and were compared \
              where they stood; {differences} differ"
         )?,

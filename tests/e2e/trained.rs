@@ -87,5 +87,5 @@ async fn a_model_is_learnt_from_the_log_published_and_named_in_answers() {
     let refused = deployment.failure(1, &["train", "no-show", "--tenant", "nobody"]);
     assert!(refused.contains("two counters answer"), "{refused}");
     let refused = deployment.failure(1, &["train", "no-show", "--to", "http://127.0.0.1:1"]);
-    assert!(refused.contains("learnt from a FILE"), "{refused}");
+    assert!(refused.contains("a FILE to train on"), "{refused}");
 }

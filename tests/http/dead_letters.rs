@@ -3,13 +3,16 @@
 use crate::instance::{Instance, NOW_MS, PARTITIONS, World, event, login};
 use bytes::Bytes;
 use foretell_domain::address::{Family, Generation};
-use foretell_domain::dead::asked::{Action, Asked, Deed, Redrive, Run, Scope, Summary, Told};
 use foretell_domain::dead::filter::Filter;
-use foretell_domain::dead::mark::{Fate, Mark};
+use foretell_domain::dead::query::{
+    Action, DeadLetterItem, DeadLetterQuery, LetterOutcome, Redrive, Run, Scope, Summary,
+};
+use foretell_domain::dead::resolution::{Resolution, ResolutionRecord};
 use foretell_domain::dead::show::{Listed, State};
 use foretell_domain::dead::{self, Id};
 use foretell_domain::view::user::Logins;
-use foretell_engine::desk::{Desk, spawn};
+use foretell_engine::dead_letters::DeadLetters;
+use foretell_engine::jobs::{self, JobEvent};
 use foretell_engine::pipeline::family;
 use foretell_events::codec::{INVALID_ADDRESS, KEY_MISMATCH, MALFORMED_JSON, MISSING_FIELD};
 use foretell_events::partitioner::Partitioner;
@@ -32,10 +35,10 @@ fn without_ip(id: &str, user: &str) -> Value {
     event(id, "login.succeeded", json!({"user_id": user, "device_id": "laptop"}))
 }
 
-/// Access to dead letters, and views that have folded everything in the log.
+/// The dead letters, and views that have folded what was in the log.
 struct Office {
     world: World,
-    desk: Desk,
+    letters: DeadLetters,
     shutdown: CancellationToken,
 }
 
@@ -43,8 +46,9 @@ impl Office {
     async fn open(records: Vec<NewRecord>) -> Self {
         let world = World::new();
         world.log.append(records).await.unwrap();
-        let desk = Desk { log: world.log.clone(), clock: world.clock.clone(), topic_prefix: "foretell.".into() };
-        let office = Self { world, desk, shutdown: CancellationToken::new() };
+        let letters =
+            DeadLetters { log: world.log.clone(), clock: world.clock.clone(), topic_prefix: "foretell.".into() };
+        let office = Self { world, letters, shutdown: CancellationToken::new() };
         tokio::spawn(office.world.views(office.shutdown.clone()).await.join_all());
         office.folded().await;
         office
@@ -65,27 +69,33 @@ impl Office {
         }
     }
 
-    async fn asked(&self, filter: Filter, limit: usize, action: Action) -> (Vec<(Listed, Deed)>, Vec<Id>, Summary) {
-        let mut told = spawn(self.desk.clone(), Asked { filter, limit, action });
+    async fn run(
+        &self,
+        filter: Filter,
+        limit: usize,
+        action: Action,
+    ) -> (Vec<(Listed, LetterOutcome)>, Vec<Id>, Summary) {
+        let mut events = jobs::start(self.letters.clone(), DeadLetterQuery { filter, limit, action });
         let (mut letters, mut missing) = (Vec::new(), Vec::new());
-        while let Some(told) = told.recv().await {
-            match told {
-                Told::Letter { letter, deed } => letters.push((*letter, deed)),
-                Told::Missing(id) => missing.push(id),
-                Told::Done(summary) => return (letters, missing, summary),
-                Told::Failed { detail } => panic!("{detail}"),
+        while let Some(event) = events.recv().await {
+            match event {
+                JobEvent::Item(DeadLetterItem::Letter { letter, outcome }) => letters.push((*letter, outcome)),
+                JobEvent::Item(DeadLetterItem::Missing(id)) => missing.push(id),
+                JobEvent::Done(summary) => return (letters, missing, summary),
+                JobEvent::Failed { detail } => panic!("{detail}"),
+                JobEvent::Progress(_) => {}
             }
         }
-        panic!("the work ended without a summary")
+        panic!("the job ended without a summary")
     }
 
     async fn list(&self, scope: Scope) -> Vec<Listed> {
-        let (letters, _, _) = self.asked(Filter::default(), 100, Action::List(scope)).await;
+        let (letters, _, _) = self.run(Filter::default(), 100, Action::List(scope)).await;
         letters.into_iter().map(|(letter, _)| letter).collect()
     }
 
-    async fn redrive(&self, filter: Filter, redrive: Redrive) -> Vec<(Listed, Deed)> {
-        self.asked(filter, 100, Action::Redrive(redrive)).await.0
+    async fn redrive(&self, filter: Filter, redrive: Redrive) -> Vec<(Listed, LetterOutcome)> {
+        self.run(filter, 100, Action::Redrive(redrive)).await.0
     }
 
     fn records(&self, topic: Topic) -> Vec<Record> {
@@ -132,17 +142,22 @@ async fn a_letter_is_repaired_and_redriven_once() {
 
     // A dry run only reports.
     let dry = office.redrive(code(KEY_MISMATCH), Redrive { run: Run::Dry, ..real() }).await;
-    assert_eq!(dry[0].1, Deed::WouldRedrive { topic: "foretell.logins".into(), key: "default:bob".into(), dropped: 0 });
+    assert_eq!(
+        dry[0].1,
+        LetterOutcome::WouldRedrive { topic: "foretell.logins".into(), key: "default:bob".into(), dropped: 0 }
+    );
     assert_eq!(office.records(Topic::Logins).len(), 4);
     let unmended = office.redrive(code(MISSING_FIELD), real()).await;
-    assert!(matches!(&unmended[0].1, Deed::Refused { detail } if detail.contains("MISSING_FIELD at /data/ip")));
+    assert!(
+        matches!(&unmended[0].1, LetterOutcome::Refused { detail } if detail.contains("MISSING_FIELD at /data/ip"))
+    );
     assert_eq!(office.list(Scope::Open).await.len(), 3, "what is refused stays");
 
     let rekeyed = office.redrive(code(KEY_MISMATCH), real()).await;
     let patch = json!([{"op": "add", "path": "/data/ip", "value": "198.51.100.7"}]);
     let mended = office.redrive(code(MISSING_FIELD), patched(patch.clone())).await;
     for ((letter, deed), user) in [(&rekeyed[0], "bob"), (&mended[0], "ada")] {
-        let Deed::Redriven { to, dropped: 0 } = deed else { panic!("{deed:?}") };
+        let LetterOutcome::Redriven { to, dropped: 0 } = deed else { panic!("{deed:?}") };
         let key = format!("default:{user}");
         assert_eq!(to.partition, key::partition(key.as_bytes(), PARTITIONS), "the partitioner places it");
         let records = office.world.log.records(Topic::Logins, to.partition).unwrap();
@@ -150,12 +165,12 @@ async fn a_letter_is_repaired_and_redriven_once() {
         assert_eq!(record.key.as_deref(), Some(key.as_bytes()));
         assert_eq!(record.header(dead::ATTEMPT), Some(&b"1"[..]));
         assert_eq!(office.user(user).await["history"]["successes"], 1);
-        let shown = office.desk.show(letter.id).await.unwrap().unwrap();
+        let shown = office.letters.show(letter.id).await.unwrap().unwrap();
         assert_eq!(shown.listed.state, State::Redriven);
-        let mark = shown.mark.unwrap();
-        assert_eq!((mark.letter, mark.reason.as_deref()), (letter.id, Some("mended")));
-        assert_eq!(mark.fate, Fate::Redriven { to: to.clone() });
-        assert_eq!(mark.at, codec::rfc3339(NOW_MS));
+        let record = shown.resolution.unwrap();
+        assert_eq!((record.letter, record.reason.as_deref()), (letter.id, Some("mended")));
+        assert_eq!(record.resolution, Resolution::Redriven { to: to.clone() });
+        assert_eq!(record.at, codec::rfc3339(NOW_MS));
     }
 
     // Again: there is nothing to do, by filter or by id.
@@ -163,14 +178,17 @@ async fn a_letter_is_repaired_and_redriven_once() {
     assert_eq!(office.redrive(code(MISSING_FIELD), patched(patch.clone())).await, []);
     let named = Filter { ids: [rekeyed[0].0.id].into(), ..Filter::default() };
     let again = office.redrive(named, real()).await;
-    assert!(matches!(&again[0].1, Deed::Refused { detail } if detail.contains("redriven before")), "{again:?}");
+    assert!(
+        matches!(&again[0].1, LetterOutcome::Refused { detail } if detail.contains("redriven before")),
+        "{again:?}"
+    );
     assert_eq!(office.records(Topic::Logins).len(), records);
 
     let drop = |run| Action::Drop { run, reason: "noise".into() };
-    let (would, _, _) = office.asked(Filter::default(), 9, drop(Run::Dry)).await;
-    assert_eq!(would.iter().map(|(_, deed)| deed).collect::<Vec<_>>(), [&Deed::WouldDrop]);
-    let (dropped, _, summary) = office.asked(Filter::default(), 9, drop(Run::Real)).await;
-    assert_eq!((dropped[0].0.code.as_str(), &dropped[0].1), (MALFORMED_JSON, &Deed::Dropped));
+    let (would, _, _) = office.run(Filter::default(), 9, drop(Run::Dry)).await;
+    assert_eq!(would.iter().map(|(_, deed)| deed).collect::<Vec<_>>(), [&LetterOutcome::WouldDrop]);
+    let (dropped, _, summary) = office.run(Filter::default(), 9, drop(Run::Real)).await;
+    assert_eq!((dropped[0].0.code.as_str(), &dropped[0].1), (MALFORMED_JSON, &LetterOutcome::Dropped));
     assert_eq!(summary, Summary { letters: 1, refused: 0, more: false });
     assert_eq!(office.list(Scope::Open).await, []);
     let mut states: Vec<_> =
@@ -182,20 +200,20 @@ async fn a_letter_is_repaired_and_redriven_once() {
 }
 
 #[tokio::test]
-async fn a_crash_before_the_mark_repeats_the_event_and_no_effect() {
+async fn a_crash_before_the_resolution_record_repeats_the_event_and_no_effect() {
     let office = Office::open(vec![record("default:eve", login("b", "bob"))]).await;
     let [letter] = office.list(Scope::Open).await.try_into().unwrap();
     let letters = office.records(Topic::DeadLetters);
     office.redrive(code(KEY_MISMATCH), real()).await;
     assert_eq!(office.user("bob").await["history"]["successes"], 1);
-    // The log as after a crash: the event is there, the resolution record is not.
+    // The log as a crash would have left it: the event is there, the resolution record is not.
     let crashed = Office::open(office.records(Topic::Logins).into_iter().map(as_new).collect()).await;
     let before = crashed.records(Topic::Logins).len();
     assert_eq!(crashed.records(Topic::DeadLetters).len(), letters.len());
     let [again] = crashed.list(Scope::Open).await.try_into().unwrap();
     assert_eq!(again.code, letter.code);
     let deeds = crashed.redrive(code(KEY_MISMATCH), real()).await;
-    assert!(matches!(deeds[0].1, Deed::Redriven { .. }), "{deeds:?}");
+    assert!(matches!(deeds[0].1, LetterOutcome::Redriven { .. }), "{deeds:?}");
     assert_eq!(crashed.records(Topic::Logins).len(), before + 1);
     assert_eq!(crashed.user("bob").await["history"]["successes"], 1, "the fold has seen that id and source");
     assert_eq!(crashed.list(Scope::Open).await, []);
@@ -209,23 +227,24 @@ fn as_new(record: Record) -> NewRecord {
 #[tokio::test]
 async fn copies_are_one_letter_before_and_after_it_is_closed() {
     let office = Office::open(vec![record("default:ada", without_ip("a", "ada"))]).await;
-    let copy = || office.records(Topic::DeadLetters).into_iter().filter(|r| Mark::read(r).is_none()).map(as_new);
+    let copy =
+        || office.records(Topic::DeadLetters).into_iter().filter(|r| ResolutionRecord::read(r).is_none()).map(as_new);
     let copies: Vec<_> = copy().collect();
     office.world.log.append(copies.clone()).await.unwrap();
     assert_eq!(copy().count(), 2);
     let [listed] = office.list(Scope::Open).await.try_into().unwrap();
     let drop = Action::Drop { run: Run::Real, reason: "x".into() };
-    let (_, missing, _) = office.asked(Filter { ids: [listed.id].into(), ..Filter::default() }, 9, drop.clone()).await;
+    let (_, missing, _) = office.run(Filter { ids: [listed.id].into(), ..Filter::default() }, 9, drop.clone()).await;
     assert_eq!(missing, []);
     // A fold from the beginning writes it once more.
     office.world.log.append(copies).await.unwrap();
     assert_eq!(office.list(Scope::Open).await, []);
     assert_eq!(office.list(Scope::All).await.len(), 1);
     let nowhere = Id { partition: 0, offset: 99 };
-    let (letters, missing, _) = office.asked(Filter { ids: [nowhere].into(), ..Filter::default() }, 9, drop).await;
+    let (letters, missing, _) = office.run(Filter { ids: [nowhere].into(), ..Filter::default() }, 9, drop).await;
     assert_eq!((letters.len(), missing), (0, vec![nowhere]));
-    assert_eq!(office.desk.show(nowhere).await.unwrap(), None);
-    assert_eq!(office.desk.show(Id { partition: 99, offset: 0 }).await.unwrap(), None);
+    assert_eq!(office.letters.show(nowhere).await.unwrap(), None);
+    assert_eq!(office.letters.show(Id { partition: 99, offset: 0 }).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -236,18 +255,18 @@ async fn what_is_rejected_again_counts_its_attempts_until_it_is_left() {
         let [letter] = office.list(Scope::Open).await.try_into().unwrap();
         assert_eq!((letter.attempt, letter.first_failure.as_str()), (attempt, codec::rfc3339(NOW_MS).as_str()));
         office.world.clock.set(NOW_MS + i64::from(attempt) * 60_000);
-        let last = office.records(Topic::DeadLetters).into_iter().rfind(|r| Mark::read(r).is_none());
+        let last = office.records(Topic::DeadLetters).into_iter().rfind(|r| ResolutionRecord::read(r).is_none());
         office.world.log.append(vec![NewRecord { topic: Topic::Logins, ..as_new(last.unwrap()) }]).await.unwrap();
         office.folded().await;
         let filter = Filter { ids: [letter.id].into(), ..Filter::default() };
-        office.asked(filter, 1, Action::Drop { run: Run::Real, reason: "sent again".into() }).await;
+        office.run(filter, 1, Action::Drop { run: Run::Real, reason: "sent again".into() }).await;
     }
     let patch = json!([{"op": "add", "path": "/data/ip", "value": "198.51.100.7"}]);
     let left = office.redrive(code(MISSING_FIELD), patched(patch.clone())).await;
-    assert!(matches!(&left[0].1, Deed::Refused { detail } if detail.contains("rejected 3 times")), "{left:?}");
+    assert!(matches!(&left[0].1, LetterOutcome::Refused { detail } if detail.contains("rejected 3 times")), "{left:?}");
     let more = Redrive { attempts_max: 4, ..patched(patch) };
     let sent = office.redrive(code(MISSING_FIELD), more).await;
-    assert!(matches!(sent[0].1, Deed::Redriven { .. }), "{sent:?}");
+    assert!(matches!(sent[0].1, LetterOutcome::Redriven { .. }), "{sent:?}");
     assert_eq!(office.user("ada").await["history"]["successes"], 1);
 }
 
@@ -259,7 +278,7 @@ async fn a_letter_without_its_value_is_repaired_from_the_source() {
     let [letter] = office.list(Scope::Open).await.try_into().unwrap();
     assert_eq!(letter.code, INVALID_ADDRESS);
     assert!(office.records(Topic::DeadLetters)[0].value.is_empty());
-    let shown = office.desk.show(letter.id).await.unwrap().unwrap();
+    let shown = office.letters.show(letter.id).await.unwrap().unwrap();
     assert_eq!(shown.event.unwrap()["data"]["ip"], "nowhere");
     assert_eq!(shown.faults[0].pointer, "/data/ip");
     let patch = json!([
@@ -267,7 +286,7 @@ async fn a_letter_without_its_value_is_repaired_from_the_source() {
         {"op": "replace", "path": "/data/ip", "value": "198.51.100.7"},
     ]);
     let sent = office.redrive(code(INVALID_ADDRESS), patched(patch)).await;
-    assert!(matches!(sent[0].1, Deed::Redriven { .. }), "{sent:?}");
+    assert!(matches!(sent[0].1, LetterOutcome::Redriven { .. }), "{sent:?}");
     assert_eq!(office.user("ada").await["history"]["successes"], 1);
 }
 
@@ -275,11 +294,11 @@ async fn a_letter_without_its_value_is_repaired_from_the_source() {
 async fn a_limit_cuts_the_list_and_a_further_request_continues_it() {
     let records = (0..7).map(|n| record("default:eve", login(&format!("e{n}"), &format!("user-{n}")))).collect();
     let office = Office::open(records).await;
-    let (letters, _, summary) = office.asked(Filter::default(), 3, Action::List(Scope::Open)).await;
+    let (letters, _, summary) = office.run(Filter::default(), 3, Action::List(Scope::Open)).await;
     assert_eq!((letters.len(), summary), (3, Summary { letters: 3, refused: 0, more: true }));
     let mut sent = Vec::new();
     for (expected, more) in [(3, true), (3, true), (1, false), (0, false)] {
-        let (letters, _, summary) = office.asked(Filter::default(), 3, Action::Redrive(real())).await;
+        let (letters, _, summary) = office.run(Filter::default(), 3, Action::Redrive(real())).await;
         assert_eq!((letters.len(), summary.more), (expected, more));
         sent.extend(letters.into_iter().map(|(letter, _)| letter.id));
     }

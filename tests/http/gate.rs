@@ -1,13 +1,12 @@
 //! The gate: the same events are rejected on every way in, and nothing that was once folded is rejected.
 
 use crate::instance::{Answer, Instance, NOW_MS, PARTITIONS, World, event, login, until};
-use crate::rebuild::{build, last};
+use crate::rebuild::{build, done, last};
 use crate::verify::verified;
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::dead;
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::{self, Limits};
-use foretell_engine::rebuild::Told;
 use foretell_engine::rows::{self, Rows};
 use foretell_events::codec::{self, Defaults};
 use foretell_events::record::{NewRecord, Record};
@@ -120,7 +119,7 @@ async fn codes(world: &World) -> Vec<String> {
 }
 
 async fn differences(world: &World) -> u64 {
-    verified(world, world.store.clone(), &[]).await.0.differences
+    verified(world, world.store.clone(), None).await.0.differences
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,7 +136,7 @@ async fn what_a_producer_writes_is_refused_from_a_recorded_time_on_and_never_in_
     assert_eq!(differences(&world).await, 0);
 
     world.clock.set(NOW_MS + 2_000);
-    assert!(matches!(last(build(&world)).await, Told::Done { serving: 2 }));
+    assert_eq!(last(build(&world)).await, done(2));
     assert_eq!((successes(&world, 2).await, codes(&world).await.len()), (4, 1), "a later fold decides the same");
     assert_eq!(differences(&world).await, 0);
     shutdown.cancel();
@@ -155,7 +154,7 @@ async fn rows_without_a_gate_get_one_when_they_are_rebuilt() {
     assert_eq!((successes(&world, 1).await, codes(&world).await.len()), (1, 0));
 
     world.clock.set(NOW_MS + 1_000);
-    assert!(matches!(last(build(&world)).await, Told::Done { serving: 2 }));
+    assert_eq!(last(build(&world)).await, done(2));
     assert_eq!((successes(&world, 2).await, codes(&world).await.len()), (1, 0), "what was folded stays");
     world.log.append(vec![produced("2", "QQ"), produced("3", "IE")]).await.unwrap();
     assert_eq!((successes(&world, 2).await, codes(&world).await.len()), (2, 1));

@@ -2,13 +2,15 @@
 
 use crate::contract;
 use async_trait::async_trait;
-use foretell::app::training::Training;
+use foretell::app::training::TrainingJob;
 use foretell_domain::address::Generation;
 use foretell_domain::view::client::{Appointments, Client};
 use foretell_domain::view::policy;
 use foretell_domain::view::sent::Reminders;
 use foretell_domain::view::user::Logins;
 use foretell_domain::view::{self, Fold, Limits};
+use foretell_engine::dead_letters::DeadLetters;
+use foretell_engine::jobs::Jobs;
 use foretell_engine::pipeline;
 use foretell_engine::pipeline::family::{self, Views};
 use foretell_engine::pipeline::misplaced::Misplaced;
@@ -158,16 +160,22 @@ impl World {
         let verifier = self.verifier(self.store.clone());
         let (log, store) = (self.log.clone(), self.store.clone());
         let fingerprint = view::fingerprint(&Limits::default());
-        let training = Training {
+        let training = TrainingJob {
             log: log.clone(),
             store: store.clone(),
             clock: self.clock.clone(),
             config: Default::default(),
             limits: Limits::default(),
         };
+        let letters = DeadLetters { log: log.clone(), clock: self.clock.clone(), topic_prefix: "foretell.".into() };
         Parts {
-            verifier: verifier.clone(),
-            rebuilder: Rebuilder { log, store, verifier, fingerprint, generation_grace_ms: GRACE_MS },
+            jobs: Jobs::default().with(training).with(letters).with(verifier.clone()).with(Rebuilder {
+                log,
+                store,
+                verifier,
+                fingerprint,
+                generation_grace_ms: GRACE_MS,
+            }),
             log: self.log.clone(),
             store: self.store.clone(),
             rows: rows.clone(),
@@ -183,8 +191,6 @@ impl World {
             topic_prefix: "foretell.".into(),
             notices: Vec::new(),
             misplaced: self.misplaced.clone(),
-            trainer: Arc::new(training),
-            back_up: None,
             shutdown: CancellationToken::new(),
             config: Config { drain_ms: 2_000, score_deadline_ms: 10_000, ..Config::default() },
         }

@@ -268,7 +268,7 @@ async fn the_socket_shows_what_is_stored_and_appends_without_a_key() {
     assert_eq!(get("dead-letters/0/0").await.problem(), (404, "PATH_NOT_FOUND"));
     let asked = |limit: u64, action: Value| json!({"filter": {}, "limit": limit, "action": action}).to_string();
     let redrive = |rate: u64| json!({"redrive": {"run": "dry", "attempts_max": 1, "rate": rate}});
-    let post = client.post("http://localhost/admin/dead-letters").body("{");
+    let post = client.post("http://localhost/admin/jobs/dead-letters").body("{");
     assert_eq!(send(post).await.problem(), (400, "MALFORMED_JSON"));
     for body in [
         asked(0, json!({"list": "all"})),
@@ -277,13 +277,14 @@ async fn the_socket_shows_what_is_stored_and_appends_without_a_key() {
         asked(1, json!({"drop": {"run": "dry", "reason": " "}})),
         asked(1, json!({"drop": {"run": "dry", "reason": "x".repeat(1_025)}})),
     ] {
-        let post = client.post("http://localhost/admin/dead-letters").body(body);
+        let post = client.post("http://localhost/admin/jobs/dead-letters").body(body);
         assert_eq!(send(post).await.problem(), (400, "MALFORMED_REQUEST"));
     }
     for action in [json!({"list": "open"}), redrive(1)] {
-        let post = client.post("http://localhost/admin/dead-letters").body(asked(1, action));
-        let told = send(post).await;
-        assert_eq!((told.status, &told.body["done"]["letters"]), (200, &json!(0)), "{}", told.body);
+        let post = client.post("http://localhost/admin/jobs/dead-letters").body(asked(1, action));
+        let answer = send(post).await;
+        let last: Value = serde_json::from_str(answer.body.as_str().unwrap().lines().last().unwrap()).unwrap();
+        assert_eq!((answer.status, &last["done"]["letters"]), (200, &json!(0)), "{}", answer.body);
     }
     shutdown.cancel();
     serving.await.unwrap();
@@ -322,5 +323,5 @@ async fn the_public_port_has_no_routes_for_operators() {
         assert_eq!(instance.get(path).await.problem(), (404, "PATH_NOT_FOUND"));
     }
     let asked = json!({"filter": {}, "limit": 1, "action": {"list": "open"}});
-    assert_eq!(instance.post("/admin/dead-letters", &asked).await.problem(), (404, "PATH_NOT_FOUND"));
+    assert_eq!(instance.post("/admin/jobs/dead-letters", &asked).await.problem(), (404, "PATH_NOT_FOUND"));
 }

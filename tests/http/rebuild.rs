@@ -6,14 +6,14 @@ use crate::verify::{Scanned, folded, is_totals, records, verified};
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::{self, Limits};
-use foretell_engine::rebuild::{Order, Rebuilder, Told, all_due, spawn};
+use foretell_engine::jobs::{self, JobEvent, JobEvents};
+use foretell_engine::rebuild::{Order, RebuildQuery, RebuildStep, Rebuilder, Rebuilt, all_due};
 use foretell_events::Topic;
 use foretell_ports::log::Log;
 use foretell_ports::store::{Checkpoint, Flush, RowWrite, Store};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 fn rebuilder(world: &World, verified: Arc<dyn Store>) -> Rebuilder {
@@ -26,17 +26,33 @@ fn rebuilder(world: &World, verified: Arc<dyn Store>) -> Rebuilder {
     }
 }
 
-pub(crate) fn build(world: &World) -> Receiver<Told> {
-    spawn(rebuilder(world, world.store.clone()), Family::Logins, Order::Build)
+type Event = JobEvent<RebuildStep, Rebuilt>;
+
+fn started(rebuilder: Rebuilder, order: Order) -> JobEvents<Rebuilder> {
+    jobs::start(rebuilder, RebuildQuery { family: Family::Logins, order })
 }
 
-/// The last message.
-pub(crate) async fn last(mut told: Receiver<Told>) -> Told {
+pub(crate) fn build(world: &World) -> JobEvents<Rebuilder> {
+    started(rebuilder(world, world.store.clone()), Order::Build)
+}
+
+/// The last event.
+pub(crate) async fn last(mut events: JobEvents<Rebuilder>) -> Event {
     let mut last = None;
-    while let Some(told) = told.recv().await {
-        last = Some(told);
+    while let Some(event) = events.recv().await {
+        last = Some(event);
     }
-    last.expect("a message")
+    last.expect("there is an event")
+}
+
+/// The end of a rebuild after which a generation serves.
+pub(crate) fn done(serving: u32) -> Event {
+    JobEvent::Done(Rebuilt { serving })
+}
+
+/// The beginning of a rebuild while the first generation serves.
+fn begun(building: u32) -> Event {
+    JobEvent::Item(RebuildStep::Begun { serving: 1, building })
 }
 
 async fn pointer(world: &World) -> Pointer {
@@ -71,19 +87,21 @@ async fn damage(world: &World) {
 async fn damaged_rows_are_replaced_while_events_come_and_replays_write_no_letters() {
     let (world, shutdown) = folded(2_000).await;
     damage(&world).await;
-    assert_eq!(verified(&world, world.store.clone(), &[]).await.0.differences, 1);
-    let mut told = build(&world);
+    assert_eq!(verified(&world, world.store.clone(), None).await.0.differences, 1);
+    let mut events = build(&world);
     let mut serving = None;
     let mut appended = 2_000;
-    while let Some(now) = told.recv().await {
+    while let Some(event) = events.recv().await {
         if appended < 4_000 {
             world.log.append(records(appended, 50)).await.unwrap();
             appended += 50;
         }
-        match now {
-            Told::Begun { serving, building } => assert_eq!((serving, building), (1, 2)),
-            Told::Serving { generation, summary } => serving = Some((generation, summary.unwrap().differences)),
-            Told::Failed { detail } => panic!("{detail}"),
+        match event {
+            JobEvent::Item(RebuildStep::Begun { .. }) => assert_eq!(event, begun(2)),
+            JobEvent::Item(RebuildStep::Serving { generation, summary }) => {
+                serving = Some((generation, summary.unwrap().differences));
+            }
+            JobEvent::Failed { detail } => panic!("{detail}"),
             _ => {}
         }
     }
@@ -98,7 +116,7 @@ async fn damaged_rows_are_replaced_while_events_come_and_replays_write_no_letter
         );
     }
     assert_eq!(world.store.checkpoint(generation(1), 0).await.unwrap(), None);
-    assert_eq!(verified(&world, world.store.clone(), &[]).await.0.differences, 0);
+    assert_eq!(verified(&world, world.store.clone(), None).await.0.differences, 0);
     assert_eq!(letters(&world).await, 1, "of the one bad record, written when it was folded first");
 
     // New events are folded, and their letters written, only by the new generation.
@@ -116,19 +134,19 @@ async fn damaged_rows_are_replaced_while_events_come_and_replays_write_no_letter
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_rebuild_goes_on_and_a_cancelled_one_is_gone() {
     let (world, shutdown) = folded(500).await;
-    let mut told = build(&world);
-    assert_eq!(told.recv().await, Some(Told::Begun { serving: 1, building: 2 }));
-    drop(told);
+    let mut events = build(&world);
+    assert_eq!(events.recv().await, Some(begun(2)));
+    drop(events);
     let mut again = build(&world);
-    assert_eq!(again.recv().await, Some(Told::Begun { serving: 1, building: 2 }), "the same one");
+    assert_eq!(again.recv().await, Some(begun(2)), "the same one");
     drop(again);
-    let cancel = || spawn(rebuilder(&world, world.store.clone()), Family::Logins, Order::Cancel);
-    assert_eq!(last(cancel()).await, Told::Done { serving: 1 });
+    let cancel = || started(rebuilder(&world, world.store.clone()), Order::Cancel);
+    assert_eq!(last(cancel()).await, done(1));
     assert_eq!(world.store.buckets(generation(2), View::User).await.unwrap(), [0_i64; 0]);
-    assert!(matches!(last(cancel()).await, Told::Failed { detail } if detail.contains("nothing is being built")));
+    assert!(matches!(last(cancel()).await, JobEvent::Failed { detail } if detail.contains("nothing is being built")));
     let mut anew = build(&world);
-    assert_eq!(anew.recv().await, Some(Told::Begun { serving: 1, building: 3 }), "no number is given twice");
-    assert_eq!(last(anew).await, Told::Done { serving: 3 });
+    assert_eq!(anew.recv().await, Some(begun(3)), "no number is given twice");
+    assert_eq!(last(anew).await, done(3));
     shutdown.cancel();
 }
 
@@ -136,7 +154,7 @@ async fn an_interrupted_rebuild_goes_on_and_a_cancelled_one_is_gone() {
 async fn two_at_once_build_one_generation() {
     let (world, shutdown) = folded(500).await;
     let (one, two) = tokio::join!(last(build(&world)), last(build(&world)));
-    assert_eq!([one, two], [Told::Done { serving: 2 }, Told::Done { serving: 2 }]);
+    assert_eq!([one, two], [done(2), done(2)]);
     shutdown.cancel();
 }
 
@@ -144,8 +162,8 @@ async fn two_at_once_build_one_generation() {
 async fn rows_that_are_not_the_fold_never_serve() {
     let (world, shutdown) = folded(500).await;
     let spoilt = Scanned::spoilt(&world, |key, row| (!is_totals(key)).then(|| row.clone()));
-    let told = last(spawn(rebuilder(&world, Arc::new(spoilt)), Family::Logins, Order::Build)).await;
-    assert!(matches!(&told, Told::Failed { detail } if detail.contains("are not the fold of the log")), "{told:?}");
+    let last = last(started(rebuilder(&world, Arc::new(spoilt)), Order::Build)).await;
+    assert!(matches!(&last, JobEvent::Failed { detail } if detail.contains("are not the fold of the log")), "{last:?}");
     let pointer = pointer(&world).await;
     assert_eq!((pointer.serving, pointer.building.map(|building| building.number)), (1, Some(2)));
     shutdown.cancel();
@@ -176,7 +194,7 @@ async fn rows_of_other_rules_are_neither_read_nor_folded_until_they_are_rebuilt(
     due.await.unwrap();
     assert_eq!(pointer(&world).await.serving, 2);
     assert_eq!(world.store.pointer(Family::Reminders).await.unwrap().unwrap().serving, 1, "was not due");
-    assert_eq!(verified(&world, world.store.clone(), &[]).await.0.differences, 0);
+    assert_eq!(verified(&world, world.store.clone(), None).await.0.differences, 0);
     while instance.get("/readyz").await.status != 200 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -196,7 +214,7 @@ async fn nothing_is_built_by_itself_in_place_of_newer_rules() {
     // While another process builds, no second one may.
     let theirs = before.begin("fold9-theirs".to_owned());
     assert!(world.store.swap_pointer(Family::Logins, Some(&before), &theirs).await.unwrap());
-    let told = last(spawn(rebuilder, Family::Logins, Order::Build)).await;
-    assert!(matches!(&told, Told::Failed { detail } if detail.contains("--cancel")), "{told:?}");
+    let last = last(started(rebuilder, Order::Build)).await;
+    assert!(matches!(&last, JobEvent::Failed { detail } if detail.contains("--cancel")), "{last:?}");
     drop(views);
 }

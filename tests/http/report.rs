@@ -5,38 +5,42 @@ use bytes::Bytes;
 use foretell_domain::report::no_show::{Report, Row};
 use foretell_domain::score::metrics::{Case, Metrics};
 use foretell_domain::view::{self, Limits};
+use foretell_engine::jobs::{self, JobEvent, JobProgress};
 use foretell_engine::rows::Pointers;
 use foretell_events::codec::rfc3339;
 use foretell_events::record::NewRecord;
 use foretell_events::{Topic, key};
-use foretell_ports::log::Log;
-use foretell_service::report::Told;
-use foretell_service::report::reading::{Asked, Sources, spawn};
+use foretell_ports::log::{Log, Retention};
+use foretell_service::decisions::reading::DecisionReport;
+use foretell_service::report::reading::{NoShowQuery, NoShowReport};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-fn sources(world: &World) -> Sources {
+fn job(world: &World) -> NoShowReport {
     let pointers = Pointers::new(world.store.clone(), 100, view::fingerprint(&Limits::default()));
-    let (log, store, pointers) = (world.log.clone(), world.store.clone(), Arc::new(pointers));
-    let now_ms = foretell_ports::clock::Clock::now_ms(world.clock.as_ref());
-    Sources { log, store, pointers, decisions_since_ms: None, now_ms }
+    let (log, store, clock) = (world.log.clone(), world.store.clone(), world.clock.clone());
+    NoShowReport { log, store, pointers: Arc::new(pointers), clock, retention: Retention::default() }
 }
 
-async fn report(world: &World, asked: Asked) -> Report {
-    let mut told = spawn(sources(world), asked);
-    let mut begun = Vec::new();
+async fn report(world: &World, query: NoShowQuery) -> Report {
+    let mut events = jobs::start(job(world), query);
+    let mut parts = Vec::new();
     loop {
-        match told.recv().await.expect("it comes to an end") {
-            Told::Begun { what, of } => begun.push((what, of, 0)),
-            Told::Read { more } => begun.last_mut().expect("something is being read").2 += more,
-            Told::Failed { detail } => panic!("{detail}"),
-            Told::Done(report) => {
-                let whats: Vec<_> = begun.iter().map(|(what, ..)| what.as_str()).collect();
+        match events.recv().await.expect("it comes to an end") {
+            JobEvent::Progress(progress) => {
+                let progress: JobProgress = progress;
+                parts.retain(|part: &JobProgress| part.what != progress.what);
+                parts.push(progress);
+            }
+            JobEvent::Failed { detail } => panic!("{detail}"),
+            JobEvent::Item(()) => {}
+            JobEvent::Done(report) => {
+                let whats: Vec<_> = parts.iter().map(|part| part.what.as_str()).collect();
                 assert_eq!(whats, ["offsets of decisions", "offsets of reminders", "buckets of clients"]);
-                assert!(begun.iter().all(|(_, of, read)| of == read), "all of it was read, and reported: {begun:?}");
-                return *report;
+                assert!(parts.iter().all(|part| part.done == part.total), "everything was read: {parts:?}");
+                return report;
             }
         }
     }
@@ -106,7 +110,7 @@ async fn visits_are_compared_with_their_scores_and_announcements() {
     for outcome in ["missed", "attended", "late_cancelled"] {
         assert!(metrics.contains(&format!("foretell_visits_total{{outcome=\"{outcome}\"}}")), "{outcome}");
     }
-    let all = report(&instance.world, Asked::default()).await;
+    let all = report(&instance.world, NoShowQuery::default()).await;
     let counts = |row: &Row| [row.known, row.missed, row.late_cancelled, row.cancelled, row.unknown];
     assert_eq!(counts(&all.total), [20, 6, 2, 0, 2]);
     assert_eq!((all.window.end, all.unfolded, all.elsewhere, all.unreadable), (far_ms + HOUR_MS, 0, 0, 0));
@@ -141,12 +145,12 @@ async fn visits_are_compared_with_their_scores_and_announcements() {
     assert_eq!(all.last.bins.iter().map(|bin| bin.cases).sum::<usize>(), 16);
     assert_eq!((all.asked.cases, all.reminded.cases), (16, 0), "no reminder here carries a risk");
 
-    let near = report(&instance.world, Asked { until_ms: Some(far_ms), ..Asked::default() }).await;
+    let near = report(&instance.world, NoShowQuery { until_ms: Some(far_ms), ..NoShowQuery::default() }).await;
     assert_eq!((counts(&near.total), near.by_steps.len()), ([10, 2, 1, 0, 1], 1));
-    let since = Asked { since_ms: Some(far_ms), until_ms: Some(i64::MAX), tenant: Some("default".into()) };
+    let since = NoShowQuery { since_ms: Some(far_ms), until_ms: Some(i64::MAX), tenant: Some("default".into()) };
     let far = report(&instance.world, since).await;
     assert_eq!((counts(&far.total), far.window), ([10, 4, 1, 0, 1], far_ms..far_ms + HOUR_MS));
-    let other = Asked { tenant: Some("defaul".into()), ..Asked::default() };
+    let other = NoShowQuery { tenant: Some("defaul".into()), ..NoShowQuery::default() };
     assert_eq!(counts(&report(&instance.world, other).await.total), [0; 5], "of another tenant nothing");
 }
 
@@ -164,7 +168,7 @@ async fn unfolded_events_are_reported() {
     let request = request.header("content-type", "application/cloudevents+json");
     assert_eq!(Answer::of(request.send().await.unwrap()).await.status, 202);
     world.clock.set(NOW_MS + 2 * HOUR_MS);
-    let behind = report(&world, Asked::default()).await;
+    let behind = report(&world, NoShowQuery::default()).await;
     assert_eq!((behind.unfolded, behind.total.unknown, behind.total.late_cancelled), (1, 1, 0));
 }
 
@@ -184,10 +188,12 @@ async fn misplaced_records_are_ignored() {
             let record = NewRecord { topic, key: Some(key.into()), value: text.into(), headers };
             world.log.append_to(partition, record).unwrap();
         }
-        assert_eq!(report(world, Asked::default()).await.elsewhere, counted, "{stray}");
-        let mut told = foretell_service::decisions::reading::spawn(world.log.clone(), None, Default::default());
+        assert_eq!(report(world, NoShowQuery::default()).await.elsewhere, counted, "{stray}");
+        let (log, store, clock) = (world.log.clone(), world.store.clone(), world.clock.clone());
+        let decisions = DecisionReport { log, store, clock, retention: Retention::default() };
+        let mut events = jobs::start(decisions, Default::default());
         let unmatched = loop {
-            if let Told::Done(report) = told.recv().await.expect("it comes to an end") {
+            if let JobEvent::Done(report) = events.recv().await.expect("it comes to an end") {
                 break report.unmatched;
             }
         };

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::cell::Cell;
-use foretell_engine::verify::{Difference, Side, Summary, Told, spawn};
+use foretell_engine::jobs::{self, JobEvent};
+use foretell_engine::verify::{Difference, Side, Summary, VerifyFinding, VerifyQuery};
 use foretell_events::Topic;
 use foretell_events::codec::{self, Parsed};
 use foretell_events::record::NewRecord;
@@ -14,7 +15,7 @@ use foretell_lab::source::generate::{Logins, Shape};
 use foretell_ports::Error;
 use foretell_ports::log::Log;
 use foretell_ports::store::{Checkpoint, Flush, Row, Store};
-use std::collections::BTreeSet;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -51,16 +52,17 @@ async fn reached(world: &World, store: &dyn Store) {
     }
 }
 
-/// Everything that is reported about the rows of a store.
-pub(crate) async fn verified(world: &World, store: Arc<dyn Store>, views: &[View]) -> (Summary, Vec<Difference>) {
-    let mut told = spawn(world.verifier(store), views.iter().copied().collect::<BTreeSet<_>>());
+/// Verifies the rows of a store, of one view or of all.
+pub(crate) async fn verified(world: &World, store: Arc<dyn Store>, view: Option<View>) -> (Summary, Vec<Difference>) {
+    let query = VerifyQuery { view: view.map(|view| view.name().to_owned()) };
+    let mut events = jobs::start(world.verifier(store), query);
     let mut differences = Vec::new();
-    while let Some(told) = told.recv().await {
-        match told {
-            Told::Differs(difference) => differences.push(*difference),
-            Told::Done(summary) => return (summary, differences),
-            Told::Failed { detail } => panic!("{detail}"),
-            Told::Begun { .. } | Told::Folded { .. } | Told::Compared { .. } => {}
+    while let Some(event) = events.recv().await {
+        match event {
+            JobEvent::Item(VerifyFinding::Differs(difference)) => differences.push(*difference),
+            JobEvent::Done(summary) => return (summary, differences),
+            JobEvent::Failed { detail } => panic!("{detail}"),
+            JobEvent::Progress(_) | JobEvent::Item(VerifyFinding::Begun { .. }) => {}
         }
     }
     panic!("it ended without a summary")
@@ -150,11 +152,11 @@ fn changed(row: &Row, position: i64, last_byte: u8) -> Row {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_are_the_fold_are_found_equal() {
     let (world, shutdown) = folded(2_000).await;
-    let (summary, differences) = verified(&world, world.store.clone(), &[]).await;
+    let (summary, differences) = verified(&world, world.store.clone(), None).await;
     assert_eq!(differences, []);
     assert_eq!((summary.offsets, summary.moved, summary.differences), (2_001, 0, 0));
     assert!(summary.rows > 2_000, "{summary:?}");
-    let (users, _) = verified(&world, world.store.clone(), &[View::User]).await;
+    let (users, _) = verified(&world, world.store.clone(), Some(View::User)).await;
     assert!(users.rows > 0 && users.rows < summary.rows, "{users:?} of {summary:?}");
     assert_eq!(world.log.extent(Topic::DeadLetters, 0).await.unwrap().end, 1, "no dead letter was written again");
     shutdown.cancel();
@@ -176,7 +178,7 @@ async fn a_row_that_is_not_the_fold_is_found() {
             if is_ours { spoil(row) } else { Some(row.clone()) }
         };
         let store = Arc::new(Scanned::spoilt(&world, spoil));
-        let (summary, differences) = verified(&world, store, &[View::Feature]).await;
+        let (summary, differences) = verified(&world, store, Some(View::Feature)).await;
         let found: Vec<_> = differences.iter().map(|d| (d.view, d.key.contains(":all:"), d.source)).collect();
         assert_eq!((summary.differences, found), (1, vec![(View::Feature, true, 1)]), "{name}");
         assert_eq!(differences[0].stored.is_none(), name == "gone", "{name}");
@@ -193,7 +195,7 @@ async fn bytes_that_are_no_row_are_reported_as_such() {
         Some(if is_totals(key) && row.source == 0 { garbage } else { row.clone() })
     };
     let store = Arc::new(Scanned::spoilt(&world, spoil));
-    let (_, differences) = verified(&world, store, &[View::Feature]).await;
+    let (_, differences) = verified(&world, store, Some(View::Feature)).await;
     assert!(matches!(&differences[..], [Difference { stored: Some(Side::Unreadable { .. }), .. }]), "{differences:?}");
     shutdown.cancel();
 }
@@ -213,7 +215,7 @@ async fn rows_that_move_meanwhile_are_compared_at_their_current_position() {
             drop(before);
         })
     };
-    let (summary, differences) = verified(&world, store, &[]).await;
+    let (summary, differences) = verified(&world, store, None).await;
     moving.await.unwrap();
     assert_eq!(differences, []);
     assert!(summary.moved > 1_000, "{summary:?}");
@@ -223,5 +225,5 @@ async fn rows_that_move_meanwhile_are_compared_at_their_current_position() {
 #[tokio::test]
 async fn only_operators_may_verify() {
     let instance = Instance::start().await;
-    assert_eq!(instance.get("/admin/verify").await.status, 404);
+    assert_eq!(instance.post("/admin/jobs/verify", &json!({})).await.status, 404);
 }

@@ -169,7 +169,7 @@ pub struct ProcessFaults {
     pub conditions: Conditions,
     /// The number of the process.
     pub number: usize,
-    /// Its task here: `views`, `planner` or `desk`.
+    /// Its task here: `views`, `planner` or `redrive`.
     pub who: &'static str,
     pub killed: CancellationToken,
     frozen: Arc<Mutex<Option<Instant>>>,

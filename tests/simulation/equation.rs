@@ -1,7 +1,7 @@
 //! What must hold after every run: rows are the fold of the log, and each rejected record has exactly one dead letter.
 
 use foretell_domain::address::{Generation, RowKey};
-use foretell_domain::dead::mark::{Fate, Mark};
+use foretell_domain::dead::resolution::{Resolution, ResolutionRecord};
 use foretell_domain::dead::{Identity, Letter, untouched};
 use foretell_domain::view::cell::Cell;
 use foretell_domain::view::materialized::Materialized;
@@ -112,8 +112,8 @@ pub fn letters(facts: &Facts, log: &MemoryLog, topic: Topic) -> Result<usize, St
 /// often it was redriven, and it can be folded.
 pub fn redriven(facts: &Facts, log: &MemoryLog) -> Result<usize, String> {
     let mut sent: BTreeMap<(u32, i64), (&str, &str)> = BTreeMap::new();
-    for mark in records(log, Topic::DeadLetters).iter().filter_map(Mark::read) {
-        let Fate::Redriven { to } = &mark.fate else { continue };
+    for mark in records(log, Topic::DeadLetters).iter().filter_map(ResolutionRecord::read) {
+        let Resolution::Redriven { to } = &mark.resolution else { continue };
         let Some(event) = facts.at(Place { partition: to.partition, offset: to.offset }) else {
             return Err(format!("{mark:?} names a record that cannot be folded"));
         };

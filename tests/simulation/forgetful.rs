@@ -266,7 +266,7 @@ impl World {
             }
             sleep(Duration::from_millis(100)).await;
         }
-        if !matches!(last, Some(foretell_engine::rebuild::Told::Done { .. })) {
+        if !matches!(last, Some(foretell_engine::jobs::JobEvent::Done(_))) {
             return Err(format!("the rebuild came to {last:?}"));
         }
         self.settle().await;

@@ -7,13 +7,14 @@ use crate::random::Random;
 use crate::tally::Kind;
 use crate::world;
 use foretell_domain::address::Family;
-use foretell_domain::dead::asked::{Action, Asked, RATE_MAX, Redrive, Run, Told};
 use foretell_domain::dead::filter::Filter;
+use foretell_domain::dead::query::{Action, DeadLetterQuery, RATE_MAX, Redrive, Run};
 use foretell_domain::view::{Limits, fingerprint};
-use foretell_engine::desk::{self, Desk};
+use foretell_engine::dead_letters::DeadLetters;
+use foretell_engine::jobs::{self, JobEvent, JobEvents};
 pub use foretell_engine::rebuild::Order;
-use foretell_engine::rebuild::{self, Rebuilder};
-use foretell_engine::verify::{self, Scratch, Verifier};
+use foretell_engine::rebuild::{RebuildQuery, RebuildStep, Rebuilder};
+use foretell_engine::verify::{Scratch, Verifier, VerifyFinding};
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
 use foretell_ports::store::Store;
@@ -25,8 +26,8 @@ use tokio::sync::mpsc::{self, Receiver};
 /// Operations in progress, by the messages they send.
 #[derive(Default)]
 pub struct Operators {
-    redrives: Vec<Receiver<Told>>,
-    rebuilds: Vec<Receiver<rebuild::Told>>,
+    redrives: Vec<JobEvents<DeadLetters>>,
+    rebuilds: Vec<JobEvents<Rebuilder>>,
 }
 
 impl Operators {
@@ -37,7 +38,7 @@ impl Operators {
         self.redrives.retain_mut(|message| continues(message, |_| {}));
         self.rebuilds.retain_mut(|message| {
             continues(message, |message| {
-                if let rebuild::Told::Verifying { verify: verify::Told::Differs(row) } = message {
+                if let JobEvent::Item(RebuildStep::Verifying { verify: VerifyFinding::Differs(row) }) = message {
                     differs = Some(format!("a rebuild found {row:?}"));
                 }
             })
@@ -84,7 +85,7 @@ fn continues<T>(message: &mut Receiver<T>, mut take: impl FnMut(T)) -> bool {
 }
 
 /// Redrives all letters that can be repaired.
-pub fn redrive(ports: &Ports, clock: Arc<dyn Clock>, random: &Random) -> Receiver<Told> {
+pub fn redrive(ports: &Ports, clock: Arc<dyn Clock>, random: &Random) -> JobEvents<DeadLetters> {
     let patch = serde_json::json!([{"op": "test", "path": "/specversion", "value": "1.0"}]);
     let redrive = Redrive {
         run: Run::Real,
@@ -93,9 +94,10 @@ pub fn redrive(ports: &Ports, clock: Arc<dyn Clock>, random: &Random) -> Receive
         rate: RATE_MAX,
         reason: None,
     };
-    let asked = Asked { filter: Filter::default(), limit: usize::MAX, action: Action::Redrive(redrive) };
-    let desk = Desk { log: Arc::new(ports.as_who("desk")), clock, topic_prefix: equation::PREFIX.to_owned() };
-    desk::spawn(desk, asked)
+    let query = DeadLetterQuery { filter: Filter::default(), limit: usize::MAX, action: Action::Redrive(redrive) };
+    let letters =
+        DeadLetters { log: Arc::new(ports.as_who("redrive")), clock, topic_prefix: equation::PREFIX.to_owned() };
+    jobs::start(letters, query)
 }
 
 /// Rebuilds a family, or continues or cancels a rebuild.
@@ -104,7 +106,7 @@ pub fn rebuild(
     family: Family,
     limits: Limits,
     order: Order,
-) -> Receiver<rebuild::Told> {
+) -> JobEvents<Rebuilder> {
     let (config, fingerprint) = (world::config(), fingerprint(&limits));
     let generation_grace_ms = config.generation_grace_ms;
     let verifier = Verifier {
@@ -116,7 +118,7 @@ pub fn rebuild(
         scratches: Arc::new(|| Ok(Scratch { store: Arc::new(MemoryStore::new()), place: None })),
     };
     let rebuilder = Rebuilder { log, store, verifier, fingerprint, generation_grace_ms };
-    rebuild::spawn(rebuilder, family, order)
+    jobs::start(rebuilder, RebuildQuery { family, order })
 }
 
 /// The last message.

@@ -11,15 +11,15 @@ use crate::process::Process;
 use crate::random::Random;
 use crate::tally::{Kind, Tally};
 use foretell_domain::address::Generation;
-use foretell_domain::dead::asked::Told;
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::client::Appointments;
 use foretell_domain::view::user::Logins;
 use foretell_domain::view::{Fold, Limits, fingerprint};
+use foretell_engine::jobs::JobEvent;
 use foretell_engine::pipeline::Config;
 use foretell_engine::pipeline::family::{self, Views};
 use foretell_engine::pipeline::keeper;
-use foretell_engine::rebuild::{self, Order};
+use foretell_engine::rebuild::Order;
 use foretell_events::key;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
@@ -348,7 +348,7 @@ impl<F: Fold + Clone> World<F> {
         self.settle().await?;
         let ports = self.ports(self.conditions.calm(), Protocol::Sound);
         let message = operators::last(operators::redrive(&ports, self.clock.clone(), &self.random)).await;
-        if !matches!(message, Some(Told::Done(_))) {
+        if !matches!(message, Some(JobEvent::Done(_))) {
             return Err(format!("the redrive ended: {message:?}"));
         }
         self.settle().await?;
@@ -357,7 +357,7 @@ impl<F: Fold + Clone> World<F> {
             let message =
                 operators::last(operators::rebuild(ports.as_who("rebuild").both(), F::FAMILY, limits, Order::Build))
                     .await;
-            if !matches!(message, Some(rebuild::Told::Done { .. })) {
+            if !matches!(message, Some(JobEvent::Done(_))) {
                 return Err(format!("the rebuild ended: {message:?}"));
             }
             self.conditions.journal.checked("rebuilds that served", 1);

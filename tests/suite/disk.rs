@@ -398,7 +398,13 @@ async fn a_backup_taken_while_the_log_is_written_holds_what_was_acknowledged_bef
     let to = copy.path().to_owned();
     let backup = tokio::task::spawn_blocking(move || {
         let mut reported = Vec::new();
-        (log.backup(log.cut(), &to, &mut |bytes, of| reported.push((bytes, of))), reported)
+        (
+            log.backup(log.cut(), &to, &mut |bytes, of| {
+                reported.push((bytes, of));
+                Ok(())
+            }),
+            reported,
+        )
     });
     let (backup, reported) = backup.await.expect("no panic");
     let backup = backup.expect("backed up");
@@ -427,7 +433,7 @@ async fn a_damaged_log_is_not_backed_up() {
     let mut bytes = std::fs::read(&oldest).expect("there");
     bytes[50] ^= 1;
     std::fs::write(&oldest, bytes).expect("written");
-    let error = log.backup(log.cut(), copy.path(), &mut |_, _| {}).expect_err("damaged");
+    let error = log.backup(log.cut(), copy.path(), &mut |_, _| Ok(())).expect_err("damaged");
     assert_eq!(error.kind, Kind::Fatal);
     assert!(error.detail.contains(&format!("{} is damaged at byte 0", oldest.display())), "{error}");
 }
@@ -629,7 +635,7 @@ mod exchange {
         let (source, copy) = (directory(), directory());
         let records = finished(source.path()).await;
         let log = open(source.path(), 2, Config::default()).expect("opens");
-        log.backup(log.cut(), copy.path(), &mut |_, _| {}).expect("copied");
+        log.backup(log.cut(), copy.path(), &mut |_, _| Ok(())).expect("copied");
         assert_moved(copy.path(), &records).await;
         assert!(!copy.path().join("log/appointments.e0").exists());
     }
@@ -823,12 +829,12 @@ mod retention {
         aging.hours(&log, 1).await;
         assert_eq!(log.extent(Topic::Decisions, 0).await.expect("known").start, 0);
         let copy = directory();
-        let backup = log.backup(cut, copy.path(), &mut |_, _| {}).expect("copied");
+        let backup = log.backup(cut, copy.path(), &mut |_, _| Ok(())).expect("copied");
         assert_eq!(backup.records, 120);
         aging.hours(&log, 2).await;
         assert_eq!(log.extent(Topic::Decisions, 0).await.expect("known").start, 40, "the look was made up for");
         let copy = directory();
-        let backup = log.backup(log.cut(), copy.path(), &mut |_, _| {}).expect("copied");
+        let backup = log.backup(log.cut(), copy.path(), &mut |_, _| Ok(())).expect("copied");
         // 52 logins, 12 decisions, and the dead letters of two days and more.
         let letters = held(&log, Topic::DeadLetters).await;
         assert_eq!(backup.records, 52 + 12 + letters.len() as u64);

@@ -34,7 +34,7 @@ mod segment;
 mod successor;
 mod writer;
 
-pub use backup::Cut;
+pub use backup::{Cut, OnProgress};
 pub use lock::{Directory, lock};
 
 use appender::Appender;

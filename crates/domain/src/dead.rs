@@ -12,15 +12,15 @@
 //! again counts its attempts and keeps the time of its first failure. Replays write a letter again; two letters are the
 //! same if source position and attempt are equal.
 //!
-//! History is never edited. A redrive appends a new record, and a [`mark`], a record of the same topic, states how a
+//! History is never edited. A redrive appends a new record, and a [`resolution`], a record of the same topic, states how a
 //! letter was resolved, so that everything follows from the log. Letters, filters and repairs are plain functions in
 //! this module and its children; only the engine reads and appends.
 
-pub mod asked;
 pub mod filter;
-pub mod mark;
 pub mod patch;
+pub mod query;
 pub mod repair;
+pub mod resolution;
 pub mod show;
 
 use bytes::Bytes;
@@ -317,7 +317,7 @@ mod tests {
             assert_ne!(other.identity(), read.identity());
         }
         assert_eq!(untouched(&first.headers).count(), 1);
-        assert_eq!(Letter::read(&record(vec![])), None, "somebody else's record");
+        assert_eq!(Letter::read(&record(vec![])), None, "a record of a foreign producer");
     }
 
     #[test]

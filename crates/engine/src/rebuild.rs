@@ -1,17 +1,19 @@
-//! Builds the rows of a family anew, beside those that serve, and lets the new ones serve when they are right.
+//! Rebuilds the rows of a family next to those that serve, and lets the new ones serve when they are right.
 //!
 //! ```text
-//!   begin ─► fold from the first record ─► level ─► verify ─► level ─► swap ─► grace ─► drop what served before
-//!     │        by every process that can            │                   │
-//!     pointer                                        └ differs: refused  pointer
+//!   begin ─► fold from the first record ─► catch up ─► verify ─► catch up ─► swap ─► grace ─► drop the old rows
+//!     │        by every process that can               │                      │
+//!     pointer                                           └ differs: refused     pointer
 //! ```
 //!
-//! Everything that is decided stands in the pointer, which changes by compare and set. So this can end at any step,
-//! and whoever begins it again goes on where the pointer is; several at once take each step once. It folds nothing
+//! All decisions are in the pointer, which changes by compare and set. So a rebuild can end at any step, and the next
+//! one continues where the pointer is; of several at the same time, each step is taken by one. A rebuild folds nothing
 //! itself: [`family`](crate::pipeline::family) does, in each process that keeps views and has the rules.
 
+use crate::jobs::{self, Job, JobContext, JobEvent, JobProgress};
 use crate::pipeline::family;
-use crate::verify::{self, Verifier};
+use crate::verify::{self, Verifier, VerifyFinding};
+use async_trait::async_trait;
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::pointer::{Building, Pointer};
 use foretell_domain::view;
@@ -22,133 +24,139 @@ use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 const OPERATION: &str = "rebuild the views";
-/// Between two looks at how far the new rows are.
+/// Time between two reads of the new rows' checkpoints.
 const LOOK_MS: u64 = 500;
 
-/// What is told while a family is built anew.
+/// The steps of a rebuild. The tag is part of the output of `foretell rebuild --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "told", rename_all = "snake_case")]
-pub enum Told {
+pub enum RebuildStep {
     /// A generation is built, from its beginning or from where it was left.
     Begun {
-        /// The one that serves.
+        /// The generation that serves.
         serving: u32,
-        /// The one that is built.
+        /// The generation that is built.
         building: u32,
     },
-    /// How far it is folded.
-    Folded {
-        /// Offsets below its checkpoints, holes included.
-        offsets: u64,
-        /// Of so many in the log.
-        of: u64,
-    },
-    /// It is level, and now held against the log.
+    /// It has caught up, and is now compared with the log.
     Verifying {
-        /// How that goes.
-        verify: verify::Told,
+        /// What that finds.
+        verify: VerifyFinding,
     },
     /// It serves.
     Serving {
         /// Its number.
         generation: u32,
-        /// What was compared before.
+        /// What was compared before; none where another process has let it serve already.
         summary: Option<verify::Summary>,
     },
-    /// Rows that nobody needs any more are dropped, when readers have let go of them.
+    /// Rows that are not needed any more are dropped, after their last readers.
     Dropping {
-        /// Whose.
+        /// The generation that they belong to.
         generation: u32,
     },
-    /// All of it is done.
-    Done {
-        /// What serves.
-        serving: u32,
-    },
-    /// It did not come to its end.
-    Failed {
-        /// Why, in a sentence.
-        detail: String,
-    },
+}
+
+/// How a rebuild ended. The tag is part of the output of `foretell rebuild --json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "told", rename = "done")]
+pub struct Rebuilt {
+    /// The generation that serves.
+    pub serving: u32,
+}
+
+/// What to do with which family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RebuildQuery {
+    /// The family.
+    pub family: Family,
+    /// What to do.
+    pub order: Order,
 }
 
 /// What is to be done with a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Build it anew, or go on with it.
+    /// Rebuild it, or continue a rebuild.
     Build,
-    /// Give up what is built.
+    /// Drop the generation that is being built.
     Cancel,
 }
 
-/// Builds families anew.
+/// Rebuilds families.
 #[derive(Clone)]
 pub struct Rebuilder {
     /// The right side of the equation.
     pub log: Arc<dyn Log>,
     /// The left side.
     pub store: Arc<dyn Store>,
-    /// Holds new rows against the log before they serve.
+    /// Compares new rows with the log before they serve.
     pub verifier: Verifier,
-    /// What this build and its settings fold as.
+    /// The fingerprint of the folds of this build and its settings.
     pub fingerprint: String,
-    /// How long a process that follows the pointer folds a generation on when it is named no longer.
+    /// How long a process that follows the pointer goes on folding a generation that is not in it any more.
     pub generation_grace_ms: u64,
 }
 
-/// Where it is told; fails when nobody listens any more, which ends the work.
-struct Ear(mpsc::Sender<Told>);
+/// A family that is rebuilt, and the job that does it.
+#[derive(Clone, Copy)]
+struct Course<'a> {
+    family: Family,
+    context: &'a JobContext<RebuildStep>,
+}
 
-impl Ear {
-    async fn tell(&self, told: Told) -> Result<(), Error> {
-        self.0.send(told).await.map_err(|_| Error::retry(OPERATION, "nobody listens any more"))
+#[async_trait]
+impl Job for Rebuilder {
+    const NAME: &'static str = "rebuild";
+    const OPERATION: &'static str = OPERATION;
+    const WHEN_CUT_OFF: &'static str = "run it again to continue";
+    type Query = RebuildQuery;
+    type Item = RebuildStep;
+    type Report = Rebuilt;
+
+    /// A cancelled job leaves what it has begun; the next one continues.
+    async fn run(&self, query: RebuildQuery, context: &JobContext<RebuildStep>) -> Result<Rebuilt, Error> {
+        let course = Course { family: query.family, context };
+        let serving = match query.order {
+            Order::Build => self.build(course).await?,
+            Order::Cancel => self.cancel(course).await?,
+        };
+        Ok(Rebuilt { serving })
     }
 }
 
 impl Rebuilder {
-    /// Does what is ordered. The last thing told is `Done` or `Failed`.
-    pub async fn run(&self, family: Family, order: Order, told: mpsc::Sender<Told>) {
-        let ear = Ear(told);
-        let done = match order {
-            Order::Build => self.build(family, &ear).await,
-            Order::Cancel => self.cancel(family, &ear).await,
-        };
-        let told = match done {
-            Ok(serving) => Told::Done { serving },
-            Err(error) => Told::Failed { detail: error.to_string() },
-        };
-        // Who does not listen does not miss it.
-        let _ = ear.tell(told).await;
-    }
-
-    async fn build(&self, family: Family, ear: &Ear) -> Result<u32, Error> {
-        let target = self.begin(family, ear).await?;
-        self.level(family, target, ear).await?;
-        let summary = self.verify(family, target, ear).await?;
+    async fn build(&self, course: Course<'_>) -> Result<u32, Error> {
+        let Course { family, context } = course;
+        let target = self.begin(course).await?;
+        self.catch_up(course, target).await?;
+        let summary = self.verify(course, target).await?;
         loop {
+            context.check()?;
             let pointer = self.pointer(family).await?;
             if pointer.serving == target {
                 break;
             }
             check_named(&pointer, target)?;
-            // The new rows served late what the old ones have: nobody shall see a view go back.
-            if self.is_level(family, &pointer).await? && self.swap(family, &pointer, &pointer.swap()).await? {
+            // With fewer records in the new rows than in the old ones, a reader would see a view go back in time.
+            if self.has_caught_up(family, &pointer).await? && self.swap(family, &pointer, &pointer.swap()).await? {
                 break;
             }
             sleep(Duration::from_millis(10)).await;
         }
-        ear.tell(Told::Serving { generation: target, summary }).await?;
-        self.sweep(family, ear).await
+        context.item(RebuildStep::Serving { generation: target, summary }).await?;
+        self.sweep(course).await
     }
 
     /// The number of the generation that is built: the one of the pointer, or a new one.
-    async fn begin(&self, family: Family, ear: &Ear) -> Result<u32, Error> {
+    async fn begin(&self, course: Course<'_>) -> Result<u32, Error> {
+        let Course { family, context } = course;
         loop {
             let pointer = self.pointer(family).await?;
             self.check_topic(family, &pointer).await?;
@@ -164,7 +172,7 @@ impl Rebuilder {
                     begun.latest
                 }
             };
-            ear.tell(Told::Begun { serving: pointer.serving, building: number }).await?;
+            context.item(RebuildStep::Begun { serving: pointer.serving, building: number }).await?;
             return Ok(number);
         }
     }
@@ -174,12 +182,12 @@ impl Rebuilder {
         let (name, ours) = (family.name(), &self.fingerprint);
         let detail = format!(
             "generation {number} of {name} is being built as {fingerprint}, this build folds as {ours}: let the build \
-             that began it finish, or give it up with `foretell rebuild {name} --cancel`"
+             that began it finish, or cancel it with `foretell rebuild {name} --cancel`"
         );
         Error::fatal(OPERATION, detail)
     }
 
-    /// Fatal where the log cannot give all rows again.
+    /// Fatal where the log does not contain everything that all rows are folded from.
     async fn check_topic(&self, family: Family, pointer: &Pointer) -> Result<(), Error> {
         family::check(family, pointer, self.log.as_ref())?;
         let topic = family.topic();
@@ -189,14 +197,15 @@ impl Rebuilder {
         Ok(())
     }
 
-    /// Waits until everything that was in the log at the first look is folded.
-    async fn level(&self, family: Family, target: u32, ear: &Ear) -> Result<(), Error> {
+    /// Waits until everything that was in the log at the beginning is folded.
+    async fn catch_up(&self, course: Course<'_>, target: u32) -> Result<(), Error> {
+        let Course { family, context } = course;
         let topic = family.topic();
         let mut ends = Vec::new();
         for partition in 0..self.log.partitions(topic) {
             ends.push(self.log.extent(topic, partition).await?.end);
         }
-        let of = ends.iter().map(|end| end.unsigned_abs()).sum();
+        context.begin("offsets", ends.iter().map(|end| end.unsigned_abs()).sum()).await?;
         loop {
             let pointer = self.pointer(family).await?;
             if pointer.serving == target {
@@ -205,22 +214,22 @@ impl Rebuilder {
             let building = check_named(&pointer, target)?;
             let generation = Generation { family, number: building.number, epoch: pointer.epoch };
             let mut offsets = 0;
-            let mut is_level = true;
+            let mut is_complete = true;
             for (partition, end) in (0..).zip(&ends) {
                 let next = self.next(generation, partition).await?;
                 offsets += next.min(*end).unsigned_abs();
-                is_level &= next >= *end;
+                is_complete &= next >= *end;
             }
-            ear.tell(Told::Folded { offsets, of }).await?;
-            if is_level {
+            context.reach(offsets).await?;
+            if is_complete {
                 return Ok(());
             }
             sleep(Duration::from_millis(LOOK_MS)).await;
         }
     }
 
-    /// Whether the new rows hold at least what the serving ones do.
-    async fn is_level(&self, family: Family, pointer: &Pointer) -> Result<bool, Error> {
+    /// Whether the new rows contain at least what the serving ones do.
+    async fn has_caught_up(&self, family: Family, pointer: &Pointer) -> Result<bool, Error> {
         let Some(building) = pointer.building(family) else { return Ok(false) };
         for partition in 0..pointer.partitions {
             let served = self.next(pointer.serving(family), partition).await?;
@@ -235,22 +244,17 @@ impl Rebuilder {
         Ok(self.store.checkpoint(generation, partition).await?.map_or(0, |checkpoint| checkpoint.next))
     }
 
-    /// Holds the new rows against the log; none where somebody else has let them serve already.
-    async fn verify(&self, family: Family, target: u32, ear: &Ear) -> Result<Option<verify::Summary>, Error> {
+    /// Compares the new rows with the log; none where another process has let them serve already.
+    async fn verify(&self, course: Course<'_>, target: u32) -> Result<Option<verify::Summary>, Error> {
+        let Course { family, context } = course;
         let pointer = self.pointer(family).await?;
         if pointer.serving == target {
             return Ok(None);
         }
         check_named(&pointer, target)?;
         let generation = Generation { family, number: target, epoch: pointer.epoch };
-        let (tell, mut told) = mpsc::channel(64);
-        let listen = async {
-            while let Some(told) = told.recv().await {
-                ear.tell(Told::Verifying { verify: told }).await?;
-            }
-            Ok(())
-        };
-        let (summary, ()) = tokio::try_join!(self.verifier.generation(generation, tell), listen)?;
+        let findings = context.map(|verify| RebuildStep::Verifying { verify });
+        let summary = self.verifier.generation(generation, &findings).await?;
         if summary.differences == 0 {
             return Ok(Some(summary));
         }
@@ -262,33 +266,35 @@ impl Rebuilder {
         Err(Error::fatal(OPERATION, detail))
     }
 
-    /// Drops what nobody needs any more, when nobody can be reading or folding it; answers what serves.
-    async fn sweep(&self, family: Family, ear: &Ear) -> Result<u32, Error> {
+    /// Drops generations that are not needed any more, after their last readers and folds; answers what serves.
+    async fn sweep(&self, course: Course<'_>) -> Result<u32, Error> {
+        let Course { family, context } = course;
         let pointer = self.pointer(family).await?;
         let droppable = pointer.droppable(family);
         if droppable.is_empty() {
             return Ok(pointer.serving);
         }
         for generation in &droppable {
-            ear.tell(Told::Dropping { generation: generation.number }).await?;
+            context.item(RebuildStep::Dropping { generation: generation.number }).await?;
         }
         sleep(Duration::from_millis(self.generation_grace_ms.saturating_mul(3) / 2)).await;
         for generation in droppable {
             self.store.drop_generation(generation).await?;
         }
-        // Lost against another change, they are dropped again some day, which changes nothing.
+        // If another change of the pointer comes first, they are dropped again later, which changes nothing.
         self.swap(family, &pointer, &pointer.dropped()).await?;
         Ok(pointer.serving)
     }
 
-    async fn cancel(&self, family: Family, ear: &Ear) -> Result<u32, Error> {
+    async fn cancel(&self, course: Course<'_>) -> Result<u32, Error> {
+        let family = course.family;
         loop {
             let pointer = self.pointer(family).await?;
             if pointer.building.is_none() {
                 return Err(Error::reject(OPERATION, format!("nothing is being built for {}", family.name())));
             }
             if self.swap(family, &pointer, &pointer.cancel()).await? {
-                return self.sweep(family, ear).await;
+                return self.sweep(course).await;
             }
         }
     }
@@ -306,12 +312,12 @@ impl Rebuilder {
 /// The building generation of a pointer, if it still is this one.
 fn check_named(pointer: &Pointer, target: u32) -> Result<&Building, Error> {
     let building = pointer.building.as_ref().filter(|building| building.number == target);
-    building.ok_or_else(|| Error::fatal(OPERATION, format!("generation {target} was given up meanwhile")))
+    building.ok_or_else(|| Error::fatal(OPERATION, format!("generation {target} was cancelled meanwhile")))
 }
 
-/// Builds every family anew whose rows were folded by older rules than this build has; ends then, or at the shutdown.
+/// Rebuilds every family whose rows were folded by older rules than this build has; ends then, or at the shutdown.
 ///
-/// Rows of a newer fold are left alone: while a new build replaces this one, it shall not be replaced again.
+/// Rows of a newer fold are left alone: while a newer build is rolled out, this one must not replace its rows.
 pub async fn all_due(rebuilder: Rebuilder, families: Vec<Family>, shutdown: CancellationToken) -> Result<(), Error> {
     let built = families.into_iter().map(|family| if_due(&rebuilder, family));
     tokio::select! {
@@ -326,51 +332,52 @@ async fn if_due(rebuilder: &Rebuilder, family: Family) -> Result<(), Error> {
     if !is_due(&pointer, &rebuilder.fingerprint) {
         return Ok(());
     }
-    let mut told = spawn(rebuilder.clone(), family, Order::Build);
-    let mut log = Progress::default();
-    while let Some(told) = told.recv().await {
-        match told {
-            Told::Failed { detail } => return Err(Error::fatal(OPERATION, detail)),
-            told => log.take(family, &told),
+    let query = RebuildQuery { family, order: Order::Build };
+    let mut events = jobs::start(rebuilder.clone(), query);
+    let mut log = ProgressLog::default();
+    while let Some(event) = events.recv().await {
+        match event {
+            JobEvent::Failed { detail } => return Err(Error::fatal(OPERATION, detail)),
+            event => log.write(family, &event),
         }
     }
     Ok(())
 }
 
-/// Whether rows are to be built anew without being asked.
+/// Whether rows are rebuilt without an operator's command.
 fn is_due(pointer: &Pointer, ours: &str) -> bool {
     let is_begun = pointer.building.as_ref().is_some_and(|building| building.fingerprint == ours);
     is_begun || (pointer.fingerprint != ours && view::fold_version(&pointer.fingerprint) <= Some(view::FOLD_VERSION))
 }
 
-/// Says now and then how far a rebuild is.
+/// Writes log lines about a rebuild, at most one in 10 seconds about its progress.
 #[derive(Default)]
-struct Progress {
-    said: Option<Instant>,
+struct ProgressLog {
+    written: Option<Instant>,
+    is_verifying: bool,
 }
 
-impl Progress {
-    fn take(&mut self, family: Family, told: &Told) {
+impl ProgressLog {
+    fn write(&mut self, family: Family, event: &JobEvent<RebuildStep, Rebuilt>) {
         let family = family.name();
-        match told {
-            Told::Begun { serving, building } => tracing::info!(family, serving, building, "folding anew"),
-            Told::Folded { offsets, of } => {
-                if self.said.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
-                    self.said = Some(Instant::now());
-                    tracing::info!(family, offsets, of, "folding anew");
+        match event {
+            JobEvent::Item(RebuildStep::Begun { serving, building }) => {
+                tracing::info!(family, serving, building, "rebuilding");
+            }
+            JobEvent::Item(RebuildStep::Verifying { .. }) => self.is_verifying = true,
+            JobEvent::Item(RebuildStep::Serving { generation, .. }) => {
+                tracing::info!(family, generation, "the new rows serve");
+            }
+            JobEvent::Item(RebuildStep::Dropping { generation }) => {
+                tracing::info!(family, generation, "dropping the previous rows");
+            }
+            JobEvent::Progress(JobProgress { done, total, .. }) if !self.is_verifying => {
+                if self.written.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
+                    self.written = Some(Instant::now());
+                    tracing::info!(family, offsets = done, of = total, "rebuilding");
                 }
             }
-            Told::Serving { generation, .. } => tracing::info!(family, generation, "the new rows serve"),
-            Told::Dropping { generation } => tracing::info!(family, generation, "dropping what served before"),
-            Told::Verifying { .. } | Told::Done { .. } | Told::Failed { .. } => {}
+            JobEvent::Progress(_) | JobEvent::Done(_) | JobEvent::Failed { .. } => {}
         }
     }
-}
-
-/// Does what is ordered in the background; what is told arrives here, and the work ends when the receiver is dropped.
-/// What was begun stays begun.
-pub fn spawn(rebuilder: Rebuilder, family: Family, order: Order) -> mpsc::Receiver<Told> {
-    let (told, listening) = mpsc::channel(64);
-    tokio::spawn(async move { rebuilder.run(family, order, told).await });
-    listening
 }

@@ -6,22 +6,23 @@
 //!   pointer   └ dead letters                           pointer                                         pointer
 //! ```
 //!
-//! Nobody else folds, reads or appends meanwhile: from the first step to the last one every process that looks at the
-//! pointer refuses to go on, and names the command. So this may end anywhere, and whoever runs it again begins the
-//! copy anew, or goes on behind it, as the pointer says.
+//! No other process folds, reads or appends meanwhile: from the first step to the last one every process that reads the
+//! pointer refuses to go on, and names the command. So this may end anywhere. The next run copies again, or continues
+//! after the copy, as the pointer states.
 //!
-//! Appointments and reminders are one move, as a client's reminders stand in the partition of the same number. The
+//! Appointments and reminders are one move, because a client's reminders are in the partition of the same number. The
 //! pointer of appointments leads: it is the first to move and the last to have moved.
 
-mod asked;
 mod copy;
 mod merge;
+mod query;
 
-pub use asked::{Asked, PARTITIONS_MAX, Stage};
+pub use query::{PARTITIONS_MAX, RepartitionQuery, Stage};
 
+use crate::jobs::JobContext;
 use crate::pipeline::keeper;
 use crate::pipeline::{Letters, Shared, family};
-use crate::verify::{self, Verifier};
+use crate::verify::{self, Verifier, VerifyFinding};
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::{self, Fold, FoldVisitor};
@@ -30,23 +31,22 @@ use foretell_ports::Error;
 use foretell_ports::log::{Exchange, Log, Remains};
 use foretell_ports::store::{Checkpoint, Store};
 use futures::future::BoxFuture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 const OPERATION: &str = "re-partition a topic";
-/// Between two looks at how far the new rows are.
+/// Time between two reads of the new rows' checkpoints.
 const LOOK_MS: u64 = 100;
 /// The last epoch of a topic: positions of later ones would not fit into write timestamps.
 const EPOCH_MAX: u8 = 100;
 
-/// What is told while a topic is moved.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The steps of a repartitioning. The tag is part of the output of `foretell migrate --repartition --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "told", rename_all = "snake_case")]
-pub enum Told {
+pub enum RepartitionStep {
     /// A topic is copied.
     Copying {
         /// Its full name.
@@ -58,11 +58,6 @@ pub enum Told {
         /// Offsets to read, holes included.
         offsets: u64,
     },
-    /// So many more offsets are copied.
-    Passed {
-        /// Holes included.
-        offsets: u64,
-    },
     /// A topic is copied to its end.
     Copied {
         /// The full name of the copy.
@@ -71,7 +66,7 @@ pub enum Told {
         records: u64,
         /// Records that were left where they are, because they cannot be folded.
         rejected: u64,
-        /// Of these, records that nobody had met before, and that are dead letters now.
+        /// Of these, records that were not folded before, and that are dead letters now.
         letters: u64,
     },
     /// A generation is folded from the copy.
@@ -81,17 +76,10 @@ pub enum Told {
         /// Its number.
         generation: u32,
     },
-    /// How far it is folded.
-    Folded {
-        /// Offsets below its checkpoints, holes included.
-        offsets: u64,
-        /// Of so many in the topic.
-        of: u64,
-    },
-    /// It is held against the log.
+    /// It is compared with the log.
     Verifying {
-        /// How that goes.
-        verify: verify::Told,
+        /// What that finds.
+        verify: VerifyFinding,
     },
     /// It serves, and its topic is the family's.
     Moved {
@@ -106,7 +94,7 @@ pub enum Told {
         /// Rows that were compared before.
         rows: u64,
     },
-    /// Nothing is left to be done for a family.
+    /// A family is complete.
     Done {
         /// The family.
         family: Family,
@@ -115,35 +103,25 @@ pub enum Told {
         /// Partitions of the topic.
         partitions: u32,
     },
-    /// The move was given up.
+    /// The move was cancelled.
     GivenUp {
         /// The family that leads it.
         family: Family,
     },
 }
 
-/// Where it is told; fails when nobody listens any more, which ends the work.
-#[derive(Clone)]
-struct Ear(mpsc::Sender<Told>);
-
-impl Ear {
-    async fn tell(&self, told: Told) -> Result<(), Error> {
-        self.0.send(told).await.map_err(|_| Error::retry(OPERATION, "nobody listens any more"))
-    }
-}
-
-/// Moves a family over ports that nobody else has.
+/// Moves a family over ports that no other process uses.
 pub struct Mover {
     /// Log and store, and how they are folded and verified.
     verifier: Verifier,
-    asked: Asked,
-    ear: Ear,
+    query: RepartitionQuery,
+    context: JobContext<RepartitionStep>,
 }
 
 impl Mover {
-    /// A mover that tells its progress.
-    pub fn new(verifier: Verifier, asked: Asked, told: mpsc::Sender<Told>) -> Self {
-        Self { verifier, asked, ear: Ear(told) }
+    /// A mover that reports to the context of a job.
+    pub fn new(verifier: Verifier, query: RepartitionQuery, context: JobContext<RepartitionStep>) -> Self {
+        Self { verifier, query, context }
     }
 
     fn log(&self) -> &dyn Log {
@@ -169,17 +147,17 @@ impl Mover {
         if next == pointer || self.store().swap_pointer(family, Some(&pointer), &next).await? {
             return Ok(next);
         }
-        Err(Error::retry(OPERATION, "somebody else has changed the pointer: is this run twice at once?"))
+        Err(Error::retry(OPERATION, "another process has changed the pointer: is this running twice at the same time?"))
     }
 
-    /// What comes next. Reject or Fatal where it cannot be what was asked for.
+    /// What comes next. Reject or Fatal where the query cannot be met.
     pub async fn stage(&self) -> Result<Stage, Error> {
-        let lead = self.pointer(self.asked.lead).await?;
-        let topic = self.asked.lead.topic();
-        let there = asked::There { epoch: self.log().epoch(topic), partitions: self.log().partitions(topic) };
-        let stage = asked::stage(&lead, there, self.asked)?;
+        let lead = self.pointer(self.query.lead).await?;
+        let topic = self.query.lead.topic();
+        let there = query::There { epoch: self.log().epoch(topic), partitions: self.log().partitions(topic) };
+        let stage = query::stage(&lead, there, self.query)?;
         if stage != Stage::Fold {
-            for family in self.asked.families() {
+            for family in self.query.families() {
                 self.check_source(family).await?;
             }
         }
@@ -191,15 +169,14 @@ impl Mover {
         let pointer = self.pointer(family).await?;
         if pointer.building.is_some() {
             let name = family.name();
-            let detail = format!(
-                "{name} is being rebuilt: let `foretell rebuild {name}` come to its end, or give it up with --cancel"
-            );
+            let detail =
+                format!("{name} is being rebuilt: let `foretell rebuild {name}` complete, or cancel it with --cancel");
             return Err(Error::reject(OPERATION, detail));
         }
         if pointer.epoch >= EPOCH_MAX {
             return Err(Error::reject(
                 OPERATION,
-                format!("{} has had {EPOCH_MAX} moves, and that is all", family.name()),
+                format!("{} was moved {EPOCH_MAX} times, which is the limit", family.name()),
             ));
         }
         let topic = family.topic();
@@ -221,36 +198,36 @@ impl Mover {
     /// The topics to exchange, at a stage.
     pub async fn exchange(&self, stage: Stage) -> Result<Exchange, Error> {
         let (mut topics, mut groups) = (Vec::new(), Vec::new());
-        for family in self.asked.families() {
+        for family in self.query.families() {
             topics.push(family.topic());
             groups.push(keeper::group(self.pointer(family).await?.serving(family)));
         }
         let remains = if stage == Stage::Begin { Remains::Refuse } else { Remains::Wipe };
-        Ok(Exchange { topics, partitions: self.asked.partitions, groups, remains })
+        Ok(Exchange { topics, partitions: self.query.partitions, groups, remains })
     }
 
-    /// Says in the pointers that the move has begun: from here on nobody serves.
+    /// Records in the pointers that the move has begun: from here on no process serves.
     pub async fn begin(&self) -> Result<(), Error> {
-        for family in self.asked.families() {
-            self.step(family, |pointer| pointer.move_to(self.asked.partitions)).await?;
+        for family in self.query.families() {
+            self.step(family, |pointer| pointer.move_to(self.query.partitions)).await?;
         }
         Ok(())
     }
 
-    /// Gives up what is not copied yet: the topics stay as they are.
+    /// Cancels a move that is not copied yet: the topics stay as they are.
     pub async fn give_up(&self) -> Result<(), Error> {
-        for family in self.asked.families().rev() {
+        for family in self.query.families().rev() {
             self.step(family, Pointer::stay).await?;
         }
-        self.ear.tell(Told::GivenUp { family: self.asked.lead }).await
+        self.context.item(RepartitionStep::GivenUp { family: self.query.lead }).await
     }
 
-    /// Says in the pointer that everything is copied.
+    /// Records in the pointer that everything is copied.
     pub async fn copied(&self) -> Result<(), Error> {
-        self.begin_fold(self.asked.lead).await.map(drop)
+        self.begin_fold(self.query.lead).await.map(drop)
     }
 
-    /// Says in the pointer of a family that its copy is whole, and that a new generation is folded from it.
+    /// Records in the pointer of a family that its copy is complete, and that a new generation is folded from it.
     async fn begin_fold(&self, family: Family) -> Result<Pointer, Error> {
         let gated_from_ms = family::gate_time(self.log(), family).await?;
         self.step(family, |pointer| pointer.copied(self.fingerprint()).gated(gated_from_ms)).await
@@ -259,7 +236,7 @@ impl Mover {
     /// Folds the copies, verifies the rows, and lets them serve. The log is open at the epoch of the copies.
     pub async fn fold(&self) -> Result<(), Error> {
         let mut targets = Vec::new();
-        for family in self.asked.families() {
+        for family in self.query.families() {
             targets.extend(self.target(family).await?.map(|target| (family, target)));
         }
         let mut rows = Vec::new();
@@ -271,11 +248,11 @@ impl Mover {
             let pointer = self.step(family, Pointer::moved).await?;
             let topic = foretell_ports::log::present_name(self.log(), &self.verifier.topic_prefix, family.topic());
             let (generation, partitions) = (target.number, pointer.partitions);
-            self.ear.tell(Told::Moved { family, generation, topic, partitions, rows }).await?;
+            self.context.item(RepartitionStep::Moved { family, generation, topic, partitions, rows }).await?;
         }
-        for family in self.asked.families() {
+        for family in self.query.families() {
             let Pointer { epoch, partitions, .. } = self.sweep(family).await?;
-            self.ear.tell(Told::Done { family, epoch, partitions }).await?;
+            self.context.item(RepartitionStep::Done { family, epoch, partitions }).await?;
         }
         Ok(())
     }
@@ -294,18 +271,12 @@ impl Mover {
         Ok(pointer.target(family))
     }
 
-    /// Folds a generation to the end of its topic and holds it against the log; answers how many rows it has.
+    /// Folds a generation to the end of its topic and compares it with the log; answers how many rows it has.
     async fn build(&self, target: Generation) -> Result<u64, Error> {
-        self.ear.tell(Told::Folding { family: target.family, generation: target.number }).await?;
+        self.context.item(RepartitionStep::Folding { family: target.family, generation: target.number }).await?;
         target.family.with_fold(self.verifier.limits.clone(), Fill(self, target)).await?;
-        let (tell, mut told) = mpsc::channel(64);
-        let listen = async {
-            while let Some(told) = told.recv().await {
-                self.ear.tell(Told::Verifying { verify: told }).await?;
-            }
-            Ok(())
-        };
-        let (summary, ()) = tokio::try_join!(self.verifier.generation(target, tell), listen)?;
+        let findings = self.context.map(|verify| RepartitionStep::Verifying { verify });
+        let summary = self.verifier.generation(target, &findings).await?;
         if summary.differences == 0 {
             return Ok(summary.rows);
         }
@@ -341,7 +312,7 @@ impl Mover {
         let stop = CancellationToken::new();
         let mut keeping = Box::pin(keeper::keep(Arc::new(shared), Vec::new(), stop.clone()));
         tokio::select! {
-            ended = &mut keeping => return ended.and(Err(Error::fatal(OPERATION, "nobody folds any more"))),
+            ended = &mut keeping => return ended.and(Err(Error::fatal(OPERATION, "the fold ended before the topic did"))),
             level = self.level(target) => level?,
         }
         stop.cancel();
@@ -352,21 +323,22 @@ impl Mover {
     async fn level(&self, target: Generation) -> Result<(), Error> {
         let topic = target.family.topic();
         let ends: Vec<i64> = self.extents(topic).await?.iter().map(|extent| extent.end).collect();
-        let of = ends.iter().map(|end| end.unsigned_abs()).sum();
+        let total = ends.iter().map(|end| end.unsigned_abs()).sum();
+        self.context.begin("offsets folded", total).await?;
         loop {
             let mut offsets = 0;
             for (partition, end) in (0..).zip(&ends) {
                 offsets += self.checkpoint(target, partition).await?.next.min(*end).unsigned_abs();
             }
-            self.ear.tell(Told::Folded { offsets, of }).await?;
-            if offsets == of {
+            self.context.reach(offsets).await?;
+            if offsets == total {
                 return Ok(());
             }
             sleep(Duration::from_millis(LOOK_MS)).await;
         }
     }
 
-    /// Drops the rows of before: nobody reads them, or could. Answers what is left.
+    /// Drops the previous rows, which have no readers. Answers the pointer then.
     async fn sweep(&self, family: Family) -> Result<Pointer, Error> {
         let pointer = self.pointer(family).await?;
         for generation in pointer.droppable(family) {

@@ -1,4 +1,4 @@
-//! Checks the equation: folds the log again from its beginning, and holds the rows that are there against it.
+//! Checks the equation: folds the log again from its beginning, and compares the stored rows with the result.
 //!
 //! ```text
 //!   log ─► pipelines that append nothing ─► scratch rows, up to the checkpoints of this moment ─┐
@@ -6,22 +6,24 @@
 //!            a row above its checkpoint ─► kept; the scratch is folded exactly as far ─────────────► equal state?
 //! ```
 //!
-//! Views move while they are looked at. A checkpoint is a promise: every row holds all that its partition has below
-//! it. So a row that stands lower than the scratch row lacks something; one that stands above the checkpoint has
-//! moved on, and is compared as it was read, after the scratch has been folded up to its very position.
+//! Views change while they are read. A checkpoint is a promise: every row contains all records of its partition below
+//! it. So a row with a lower position than the scratch row lacks something. A row with a position above the checkpoint
+//! has moved on; it is compared as it was read, after the scratch rows are folded up to exactly its position.
 //!
-//! The scratch rows are folded by the pipelines that fold the views, from an undisturbed log into an empty store:
-//! there is nothing to resume from and nobody to compete with, so what they write is the fold. They are kept on disk,
-//! because rows may outgrow the memory.
+//! The scratch rows are folded by the same pipelines as the views, from the same log into an empty store: they have
+//! nothing to resume from and no competitor, so what they write is the fold. They are kept on disk, because rows may
+//! not fit into memory.
 //!
 //! What is not part of the state is not compared: the pending list of an owner row.
 
 mod again;
 mod compare;
 
+use crate::jobs::{Job, JobContext, JobRefusal};
 use crate::pipeline::{Letters, Shared, family, keeper};
 use crate::rows::Partial;
 use again::Again;
+use async_trait::async_trait;
 use compare::Comparison;
 use foretell_domain::address::{Family, Generation, View};
 use foretell_domain::pointer::Pointer;
@@ -33,9 +35,7 @@ use foretell_ports::log::{self, Log};
 use foretell_ports::store::{Checkpoint, Store};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 const OPERATION: &str = "verify the views";
 
@@ -67,38 +67,28 @@ pub struct Verifier {
     pub scratches: Arc<Scratches>,
 }
 
-/// What is told while rows are verified, in this order for each family.
+/// What to verify.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyQuery {
+    /// The name of a view; none: all views.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
+}
+
+/// What verification finds on its way. The tag is part of the output of `foretell rebuild --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "told", rename_all = "snake_case")]
-pub enum Told {
-    /// So many offsets of a family are folded again.
+pub enum VerifyFinding {
+    /// A family is folded again.
     Begun {
         /// The family.
         family: Family,
         /// Offsets below the checkpoints, holes included.
         offsets: u64,
     },
-    /// So many more of them are.
-    Folded {
-        /// Offsets, holes included.
-        offsets: u64,
-    },
-    /// So many more rows of a view were compared.
-    Compared {
-        /// The view.
-        view: View,
-        /// Partials; a row that was written by two partitions counts twice.
-        rows: u64,
-    },
     /// A row is not what the log makes of it.
     Differs(Box<Difference>),
-    /// All of it was looked at.
-    Done(Summary),
-    /// It could not be looked at to the end.
-    Failed {
-        /// Why, in a sentence.
-        detail: String,
-    },
 }
 
 /// A row that is not the fold of the log.
@@ -144,33 +134,36 @@ pub struct Summary {
     pub differences: u64,
 }
 
-/// Where it is told; fails when nobody listens any more, which ends the work.
-#[derive(Clone)]
-struct Ear(mpsc::Sender<Told>);
-
-impl Ear {
-    async fn tell(&self, told: Told) -> Result<(), Error> {
-        self.0.send(told).await.map_err(|_| Error::retry(OPERATION, "nobody listens any more"))
-    }
+/// The views of a generation that are compared.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    generation: Generation,
+    views: &'a [View],
 }
 
-impl Verifier {
-    /// Verifies `views`; without any, all of them. The last thing told is `Done` or `Failed`.
-    pub async fn verify(&self, views: &BTreeSet<View>, told: mpsc::Sender<Told>) {
-        let ear = Ear(told);
-        let told = match self.families(views, &ear).await {
-            Ok(summary) => Told::Done(summary),
-            Err(error) => Told::Failed { detail: error.to_string() },
-        };
-        // Who does not listen does not miss it.
-        let _ = ear.tell(told).await;
+/// Where findings and progress go, and what they add up to.
+struct Course<'a> {
+    context: &'a JobContext<VerifyFinding>,
+    summary: Summary,
+}
+
+#[async_trait]
+impl Job for Verifier {
+    const NAME: &'static str = "verify";
+    const OPERATION: &'static str = OPERATION;
+    type Query = VerifyQuery;
+    type Item = VerifyFinding;
+    type Report = Summary;
+
+    fn check(&self, query: &VerifyQuery) -> Result<(), JobRefusal> {
+        query.views().map(drop)
     }
 
-    async fn families(&self, views: &BTreeSet<View>, ear: &Ear) -> Result<Summary, Error> {
-        let mut summary = Summary::default();
-        let asked = |view: &View| views.is_empty() || views.contains(view);
+    async fn run(&self, query: VerifyQuery, context: &JobContext<VerifyFinding>) -> Result<Summary, Error> {
+        let views = query.views().map_err(|refusal| Error::reject(OPERATION, refusal))?;
+        let mut course = Course { context, summary: Summary::default() };
         for family in Family::ALL {
-            let views: Vec<_> = family.views().filter(asked).collect();
+            let views: Vec<_> = family.views().filter(|view| views.contains(view)).collect();
             if views.is_empty() {
                 continue;
             }
@@ -178,48 +171,59 @@ impl Verifier {
             let pointer =
                 pointer.ok_or_else(|| Error::retry(OPERATION, "no views were ever folded into this store"))?;
             self.check_rules(family, &pointer)?;
-            self.family(pointer.serving(family), &views, ear, &mut summary).await?;
+            self.family(Target { generation: pointer.serving(family), views: &views }, &mut course).await?;
         }
-        Ok(summary)
+        Ok(course.summary)
     }
+}
 
+impl VerifyQuery {
+    fn views(&self) -> Result<Vec<View>, JobRefusal> {
+        let Some(name) = &self.view else { return Ok(View::ALL.to_vec()) };
+        let view = View::parse(name).ok_or_else(|| {
+            let names: Vec<_> = View::ALL.iter().map(|view| view.name()).collect();
+            JobRefusal::NotFound(format!("views are {}", names.join(", ")))
+        })?;
+        Ok(vec![view])
+    }
+}
+
+impl Verifier {
     /// Verifies all views of a generation that was folded by the rules of this process, whether it serves or not.
-    pub async fn generation(&self, generation: Generation, told: mpsc::Sender<Told>) -> Result<Summary, Error> {
-        let mut summary = Summary::default();
-        let views: Vec<_> = generation.family.views().collect();
-        self.family(generation, &views, &Ear(told), &mut summary).await?;
-        Ok(summary)
-    }
-
-    async fn family(
+    pub async fn generation(
         &self,
         generation: Generation,
-        views: &[View],
-        ear: &Ear,
-        summary: &mut Summary,
-    ) -> Result<(), Error> {
-        /// Compares a generation with what the fold of its family makes of the log.
-        struct Compare<'a>(&'a Verifier, Generation, &'a [View], &'a Ear, &'a mut Summary);
+        context: &JobContext<VerifyFinding>,
+    ) -> Result<Summary, Error> {
+        let mut course = Course { context, summary: Summary::default() };
+        let views: Vec<_> = generation.family.views().collect();
+        self.family(Target { generation, views: &views }, &mut course).await?;
+        Ok(course.summary)
+    }
 
-        impl<'a> FoldVisitor for Compare<'a> {
+    async fn family(&self, target: Target<'_>, course: &mut Course<'_>) -> Result<(), Error> {
+        /// Compares a generation with what the fold of its family makes of the log.
+        struct Compare<'a, 'c> {
+            verifier: &'a Verifier,
+            target: Target<'a>,
+            course: &'a mut Course<'c>,
+        }
+
+        impl<'a> FoldVisitor for Compare<'a, '_> {
             type Output = BoxFuture<'a, Result<(), Error>>;
 
             fn visit<F: Fold>(self, fold: F) -> Self::Output {
-                let Self(verifier, generation, views, ear, summary) = self;
-                Box::pin(verifier.compare(fold, generation, views, (ear, summary)))
+                let Self { verifier, target, course } = self;
+                Box::pin(verifier.compare(fold, target, course))
             }
         }
 
-        generation.family.with_fold(self.limits.clone(), Compare(self, generation, views, ear, summary)).await
+        let family = target.generation.family;
+        family.with_fold(self.limits.clone(), Compare { verifier: self, target, course }).await
     }
 
-    async fn compare<F: Fold>(
-        &self,
-        fold: F,
-        generation: Generation,
-        views: &[View],
-        (ear, summary): (&Ear, &mut Summary),
-    ) -> Result<(), Error> {
+    async fn compare<F: Fold>(&self, fold: F, target: Target<'_>, course: &mut Course<'_>) -> Result<(), Error> {
+        let Target { generation, views } = target;
         let partitions = self.log.partitions(F::FAMILY.topic());
         let ends = self.ends(generation, partitions).await?;
         let scratch = Arc::new((self.scratches)()?);
@@ -238,13 +242,15 @@ impl Verifier {
             misplaced: Default::default(),
             config: self.config.clone(),
         };
-        let again = Again::new(Arc::new(shared), scratch, ear.clone());
+        let again = Again::new(Arc::new(shared), scratch, course.context.clone());
         let offsets = ends.iter().map(|end| end.unsigned_abs()).sum();
-        ear.tell(Told::Begun { family: F::FAMILY, offsets }).await?;
+        course.context.item(VerifyFinding::Begun { family: F::FAMILY, offsets }).await?;
+        course.context.begin(format!("offsets of {}", F::FAMILY.name()), offsets).await?;
         again.fold_all(&ends).await?;
-        summary.offsets += offsets;
-        let comparison = Comparison { stored: self.store.as_ref(), again: &again, generation, ends: &ends, ear };
-        comparison.compare(views, summary).await
+        course.summary.offsets += offsets;
+        let comparison =
+            Comparison { stored: self.store.as_ref(), again: &again, generation, ends: &ends, context: course.context };
+        comparison.compare(views, &mut course.summary).await
     }
 
     /// Fatal where this build would not fold what serves as it was folded.
@@ -286,11 +292,4 @@ pub async fn check_beginning(log: &dyn Log, topic: Topic, partition: u32) -> Res
     let name = topic.name();
     let detail = format!("{name}/{partition} begins at {start}: what came before cannot be folded again");
     Err(Error::fatal(OPERATION, detail))
-}
-
-/// Verifies in the background; what is told arrives here, and the work ends when the receiver is dropped.
-pub fn spawn(verifier: Verifier, views: BTreeSet<View>) -> mpsc::Receiver<Told> {
-    let (told, listening) = mpsc::channel(64);
-    tokio::spawn(async move { verifier.verify(&views, told).await });
-    listening
 }

@@ -17,7 +17,6 @@ mod design;
 mod fit;
 pub mod history;
 pub mod moments;
-pub mod reading;
 pub mod table;
 
 use foretell_domain::score::metrics::{Case, Metrics};
@@ -78,7 +77,7 @@ pub enum Refused {
 
 /// The input of a training.
 #[derive(Debug, Clone, Copy)]
-pub struct Lesson<'a> {
+pub struct TrainingSet<'a> {
     /// Rows with known outcomes, in order of time.
     pub rows: &'a [Row],
     /// Names of attributes and texts.
@@ -90,11 +89,11 @@ pub struct Lesson<'a> {
 }
 
 /// Receives how many candidates of the total were tried, and returns whether to continue.
-pub type Tell<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+pub type OnCandidate<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
-/// Trains a model, as long as `tell` returns that it should continue.
-pub fn train(lesson: Lesson<'_>, tell: &mut Tell<'_>) -> Result<Model, Refused> {
-    let Lesson { rows, names, until_ms, config } = lesson;
+/// Trains a model, as long as `on_candidate` returns that it should continue.
+pub fn train(set: TrainingSet<'_>, on_candidate: &mut OnCandidate<'_>) -> Result<Model, Refused> {
+    let TrainingSet { rows, names, until_ms, config } = set;
     let is_known = |row: &&Row, until: i64| row.known_ms <= until && row.at_ms <= until;
     let until = until_ms.unwrap_or(i64::MAX);
     let known: Vec<_> = rows.iter().filter(|row| is_known(row, until)).collect();
@@ -106,7 +105,7 @@ pub fn train(lesson: Lesson<'_>, tell: &mut Tell<'_>) -> Result<Model, Refused> 
     enough_to_judge(&later)?;
     let candidates = design::candidates(&earlier, names, &config.protected_attributes);
     let prior = config.prior_no_shows;
-    let terms = fit::select((&earlier, &later), design::core(), candidates, prior, tell)?;
+    let terms = fit::select((&earlier, &later), design::core(), candidates, prior, on_candidate)?;
     let judged = fit::fit(&earlier, &terms, prior)?;
     let model = fit::fit(&known, &terms, prior)?;
     let missed = known.iter().filter(|row| row.missed).count();
@@ -180,12 +179,12 @@ fn rounded(metrics: Metrics) -> Metrics {
 
 /// A model, and whether it is better than no model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Learnt {
+pub struct TrainedModel {
     /// The document to publish.
     pub model: Model,
 }
 
-impl Learnt {
+impl TrainedModel {
     /// Why it should not be published: it ranks later visits no better than two counters do, and its predictions are
     /// further from their outcomes. None if it is better in either respect, or if that cannot be determined.
     pub fn objection(&self) -> Option<String> {
@@ -201,7 +200,7 @@ impl Learnt {
     }
 }
 
-impl fmt::Display for Learnt {
+impl fmt::Display for TrainedModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Training { from, until, rows, missed, validation, .. } = &self.model.training;
         writeln!(f, "{rows} rows from {from}, outcomes until {until}; {missed} missed")?;
@@ -226,18 +225,18 @@ impl fmt::Display for Learnt {
     }
 }
 
-/// Replays events, in order of time, into a history; `tell` receives their number, and returns whether to continue.
+/// Replays events, in order of time, into a history; `on_candidate` receives their number, and returns whether to continue.
 pub fn replay<'a>(
     events: impl Iterator<Item = &'a foretell_events::Event>,
     (config, limits): (&no_show::Config, &foretell_domain::view::Limits),
-    tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    on_events: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<History, Refused> {
     let mut history = History::new(config.clone());
     let mut replay = moments::Replay::new(limits.clone(), 1, &[At::Booking, At::DayBefore]);
     for (offset, event) in events.enumerate() {
         replay.take(event, offset as i64, &mut |_, moment| history.keep(&moment));
         history.observe(event, &replay);
-        if offset % 1_000 == 0 && tell(offset as u64).is_break() {
+        if offset % 1_000 == 0 && on_events(offset as u64).is_break() {
             return Err(Refused::Stopped);
         }
     }

@@ -69,24 +69,21 @@ use foretell_domain::address::Family;
 use foretell_domain::score::no_show;
 use foretell_domain::view::lookup::{self, Lookup};
 use foretell_engine::ingest::Ingest;
+use foretell_engine::jobs::Jobs;
 use foretell_engine::pipeline::misplaced::Misplaced;
 use foretell_engine::progress::Progress;
-use foretell_engine::rebuild::Rebuilder;
 use foretell_engine::rows::Rows;
-use foretell_engine::verify::Verifier;
 use foretell_enrich::Enricher;
 use foretell_events::Topic;
 use foretell_ports::clock::Clock;
-use foretell_ports::log::{Backup, Log, Retention};
+use foretell_ports::log::{Log, Retention};
 use foretell_ports::store::Store;
 use problem::{Code, Problem};
 use refusals::Refusals;
 use serde::Serialize;
 use std::ops::Deref;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -114,9 +111,6 @@ fn version(settings: &impl Serialize) -> String {
     let text = serde_json::to_string(settings).unwrap_or_default();
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
 }
-
-/// Copies the embedded log and what belongs to it into a directory, and reports the bytes copied and the total. Blocks.
-pub type BackUp = dyn Fn(&Path, &mut dyn FnMut(u64, u64)) -> Result<Backup, foretell_ports::Error> + Send + Sync;
 
 /// The components that the API uses.
 #[derive(Clone)]
@@ -151,14 +145,8 @@ pub struct Parts {
     pub notices: Vec<String>,
     /// Records in wrong partitions, also shown by `/readyz?verbose`.
     pub misplaced: Arc<Misplaced>,
-    /// Compares the rows with the log, for operators.
-    pub verifier: Verifier,
-    /// Rebuilds families, for operators.
-    pub rebuilder: Rebuilder,
-    /// Trains models, for operators.
-    pub trainer: Arc<dyn admin::train::Trainer>,
-    /// Backs the log up, for operators; none if it is not embedded.
-    pub back_up: Option<Arc<BackUp>>,
+    /// What operators run that takes long.
+    pub jobs: Jobs,
     /// Cancelled when the process drains: streams end, and it is no longer ready.
     pub shutdown: CancellationToken,
     /// Limits.
@@ -185,8 +173,6 @@ pub struct Api {
     lookups: Arc<Room<1>>,
     /// Searches the log for decisions.
     looks: Aside,
-    /// Only one training at a time: a history takes as much memory as everything else together.
-    lessons: Arc<Semaphore>,
     /// One change of a policy at a time; of each tenant, at most one waits for that.
     changes: Aside,
     tail: stream::tail::Shared,
@@ -221,7 +207,6 @@ impl Api {
             ingest,
             lookups: Room::new([decisions::WAITING_MAX]),
             looks: Aside::new(decisions::LOOKS_MAX, decisions::LOOKS_MAX / 2),
-            lessons: Arc::new(Semaphore::new(1)),
             changes: Aside::new(1, 1),
             tail: stream::tail::Shared::default(),
             tickets: tickets::Tickets::new(),
@@ -329,13 +314,7 @@ pub fn admin_router(api: &Arc<Api>) -> Router {
         .route("/admin/topics", get(admin::topics))
         .route("/admin/positions", get(admin::positions))
         .route("/admin/rows/{view}", get(admin::row))
-        .route("/admin/verify", get(admin::verify))
-        .route("/admin/rebuild", post(admin::rebuild))
-        .route("/admin/backup", post(admin::back_up))
-        .route("/admin/report/decisions", get(admin::report::decisions))
-        .route("/admin/report/no-show", get(admin::report::no_show))
-        .route("/admin/train/no-show", post(admin::train::no_show))
-        .route("/admin/dead-letters", post(admin::dead_letters::work))
+        .route("/admin/jobs/{name}", post(admin::job))
         .route("/admin/dead-letters/{partition}/{offset}", get(admin::dead_letters::show));
     finish(&trusted, routes, problem::SEE_DOCS)
 }

@@ -1,34 +1,33 @@
 //! `report no-show`: how visits went, and whether what was said of them came true.
 
-use super::ask;
 use crate::ops::Error;
 use crate::ops::access::Access;
 use crate::ops::inspect::Print;
+use crate::ops::jobs::{self, Console};
 use foretell_domain::report::no_show::{Report, Row};
 use foretell_domain::score::metrics::{Bin, Metrics, wilson};
 use foretell_events::codec::rfc3339;
 use foretell_lab::report as plot;
-use foretell_service::report::reading::Asked;
-use indicatif::ProgressBar;
+use foretell_service::report::reading::{NoShowQuery, NoShowReport};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Reports on visits to `out`, and draws the calibration to a file where one is named.
+/// Reports on visits, and draws the calibration to a file where one is named.
 pub async fn no_show(
     access: &Access,
-    (asked, svg): (&Asked, Option<&Path>),
-    (bar, print): (&ProgressBar, Print),
-    out: &mut dyn Write,
+    query: &NoShowQuery,
+    svg: Option<&Path>,
+    console: &mut Console<'_>,
 ) -> Result<(), Error> {
-    let report: Report = ask(access, "/admin/report/no-show", asked, bar).await?;
+    let report = jobs::run::<NoShowReport>(access, query, console, &mut |(), _| Ok(())).await?;
     if let Some(file) = svg {
         let picture = plot::svg(&report.last).map_err(Error::Answer)?;
         std::fs::write(file, picture)
             .map_err(|cause| Error::File(format!("cannot write {}", file.display()), cause))?;
     }
-    match print {
-        Print::Json => writeln!(out, "{}", serde_json::to_string(&report).unwrap_or_default())?,
-        Print::Table => table(&report, out)?,
+    match console.print {
+        Print::Json => console.json(&report)?,
+        Print::Table => table(&report, console.out)?,
     }
     Ok(())
 }
@@ -126,7 +125,7 @@ fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
 }
 
-/// Names of steps are what somebody wrote: nothing of it may steer a terminal.
+/// Tenants write the names of steps: control characters must not reach the terminal.
 fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

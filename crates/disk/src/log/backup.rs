@@ -26,6 +26,9 @@ pub struct Cut<'a> {
     held: RwLockReadGuard<'a, ()>,
 }
 
+/// Receives how many bytes of the total are copied; an error from it ends the copy.
+pub type OnProgress<'a> = dyn FnMut(u64, u64) -> Result<(), Error> + 'a;
+
 impl Log {
     /// Everything that is acknowledged now.
     pub fn cut(&self) -> Cut<'_> {
@@ -39,7 +42,7 @@ impl Log {
     ///
     /// `progress` receives the bytes copied so far and the total. Fatal if the log is damaged; the copy must then not
     /// be used.
-    pub fn backup(&self, cut: Cut<'_>, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Backup, Error> {
+    pub fn backup(&self, cut: Cut<'_>, to: &Path, progress: &mut OnProgress<'_>) -> Result<Backup, Error> {
         let Cut { ends, held: _held } = cut;
         let mut total = 0;
         for (partition, end) in &ends {
@@ -57,7 +60,7 @@ impl Log {
             successor::store_epoch(&directory, self.inner.epochs.get(&partition.topic).copied().unwrap_or(0))?;
             for segment in partition.until(end) {
                 backup.bytes += copy(&segment, end, &target)?;
-                progress(backup.bytes, total);
+                progress(backup.bytes, total)?;
             }
             let copied = Partition::open(partition.topic, partition.number, target.clone())?.tail;
             if copied.end != end.offset {

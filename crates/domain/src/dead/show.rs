@@ -1,6 +1,6 @@
 //! How a letter is shown: as much as can be read, and nothing that cannot be printed.
 
-use super::mark::Mark;
+use super::resolution::ResolutionRecord;
 use super::{Address, Id, Letter, untouched};
 use foretell_events::codec::{self, rfc3339};
 use foretell_events::record::Record;
@@ -102,7 +102,8 @@ pub struct Shown {
     /// Bytes of the value that the letter omits; if set, the value was read at the source.
     pub omitted_bytes: Option<u64>,
     /// How the letter was resolved.
-    pub mark: Option<Mark>,
+    #[serde(rename = "mark")]
+    pub resolution: Option<ResolutionRecord>,
 }
 
 /// Shows a letter.
@@ -114,9 +115,9 @@ pub fn shown(
     record: &Record,
     content: &Record,
     source: Option<(Topic, Option<u32>)>,
-    mark: Option<Mark>,
+    resolution: Option<ResolutionRecord>,
 ) -> Shown {
-    let state = match mark.as_ref().map(|mark| mark.fate.name()) {
+    let state = match resolution.as_ref().map(|record| record.resolution.name()) {
         None => State::Open,
         Some("redriven") => State::Redriven,
         Some(_) => State::Dropped,
@@ -130,7 +131,7 @@ pub fn shown(
         event: codec::structured(content).ok(),
         value: body(&content.value),
         omitted_bytes: letter.omitted_bytes,
-        mark,
+        resolution,
     }
 }
 

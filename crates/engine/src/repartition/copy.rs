@@ -2,10 +2,10 @@
 //!
 //! What is copied is what this build folds. A record that is rejected stays in the old topic: copied, it might be
 //! accepted, as one from the future is when its time has come, and be folded while its dead letter is open. One that
-//! nobody has met yet becomes a dead letter here.
+//! was not folded before becomes a dead letter here.
 
 use super::merge::Merge;
-use super::{Mover, OPERATION, Told};
+use super::{Mover, OPERATION, RepartitionStep};
 use crate::pipeline::tolerance::{Excess, Tolerance};
 use foretell_domain::address::Family;
 use foretell_domain::dead;
@@ -27,7 +27,7 @@ struct Source {
     name: String,
     /// The count that keys were placed by.
     partitions: u32,
-    /// From when on records are asked what the gate asks of producers.
+    /// The time from which on records are checked by the gate, as producers are.
     gated_from_ms: Option<i64>,
     /// By partition: records below were met when they were folded, and have their dead letters.
     met: Vec<i64>,
@@ -51,11 +51,11 @@ struct Counts {
 }
 
 impl Mover {
-    /// Copies every topic of the family, to its end. Reject where somebody appended meanwhile, or where too much of a
+    /// Copies every topic of the family, to its end. Reject where a producer appended meanwhile, or where too much of a
     /// topic is rejected.
     pub async fn copy(&self, successors: &mut dyn Successors) -> Result<(), Error> {
         let mut sources = Vec::new();
-        for family in self.asked.families() {
+        for family in self.query.families() {
             sources.push(self.source(family).await?);
         }
         for source in &sources {
@@ -96,8 +96,10 @@ impl Mover {
         let topic = source.family.topic();
         let into = full_name(&self.verifier.topic_prefix, topic, self.log().epoch(topic) + 1);
         let offsets = source.extents.iter().map(|extent| (extent.end - extent.start).unsigned_abs()).sum();
-        let (name, partitions) = (source.name.clone(), self.asked.partitions);
-        self.ear.tell(Told::Copying { topic: name, into: into.clone(), partitions, offsets }).await?;
+        let (name, partitions) = (source.name.clone(), self.query.partitions);
+        let step = RepartitionStep::Copying { topic: name, into: into.clone(), partitions, offsets };
+        self.context.item(step).await?;
+        self.context.begin("offsets copied", offsets).await?;
         let (mut batch, mut counts, mut tolerance) = (Batch::default(), Counts::default(), Tolerance::default());
         let mut merge = Merge::begin(self.log(), topic, &source.extents).await?;
         while let Some(record) = merge.next().await? {
@@ -124,7 +126,7 @@ impl Mover {
         }
         self.pass_on(&mut batch, &mut counts, successors).await?;
         let Counts { records, rejected, letters } = counts;
-        self.ear.tell(Told::Copied { topic: into, records, rejected, letters }).await
+        self.context.item(RepartitionStep::Copied { topic: into, records, rejected, letters }).await
     }
 
     async fn pass_on(
@@ -140,7 +142,7 @@ impl Mover {
             self.log().append(letters).await?;
         }
         successors.add(records).await?;
-        self.ear.tell(Told::Passed { offsets: passed }).await
+        self.context.advance(passed).await
     }
 
     /// What came while the topic was copied is not in the copy.

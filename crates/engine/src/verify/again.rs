@@ -1,6 +1,7 @@
-//! Folds a log again: the same pipelines, into a scratch store, as far as they are told and no further.
+//! Folds a log again: the same pipelines, into a scratch store, up to given offsets and no further.
 
-use super::{Ear, OPERATION, Scratch, Told};
+use super::{OPERATION, Scratch, VerifyFinding};
+use crate::jobs::JobContext;
 use crate::pipeline::{Exit, Pipeline, Shared};
 use async_trait::async_trait;
 use foretell_domain::address::RowKey;
@@ -21,12 +22,12 @@ pub(super) struct Again<F: Fold> {
     shared: Arc<Shared<F>>,
     /// Held by every task as well: one that is aborted works on to its next await, and its place must be there.
     scratch: Arc<Scratch>,
-    ear: Ear,
+    context: JobContext<VerifyFinding>,
 }
 
 impl<F: Fold> Again<F> {
-    pub(super) fn new(shared: Arc<Shared<F>>, scratch: Arc<Scratch>, ear: Ear) -> Self {
-        Self { shared, scratch, ear }
+    pub(super) fn new(shared: Arc<Shared<F>>, scratch: Arc<Scratch>, context: JobContext<VerifyFinding>) -> Self {
+        Self { shared, scratch, context }
     }
 
     /// The rows.
@@ -38,13 +39,14 @@ impl<F: Fold> Again<F> {
     pub(super) async fn fold_all(&self, ends: &[i64]) -> Result<(), Error> {
         let at_once = std::thread::available_parallelism().map_or(1, usize::from);
         let folding = (0_u32..).zip(ends.to_vec()).map(|(partition, end)| {
-            let (shared, scratch, ear) = (Arc::clone(&self.shared), Arc::clone(&self.scratch), self.ear.clone());
+            let (shared, scratch) = (Arc::clone(&self.shared), Arc::clone(&self.scratch));
+            let context = self.context.clone();
             async move {
                 let log = Arc::clone(&shared.log);
                 let reader = log.read(shared.topic(), partition, 0).await?;
                 let folding = tokio::spawn(async move {
                     let _place = scratch;
-                    fold(shared, partition, Until::new(reader, 0, end, Some(ear))).await
+                    fold(shared, partition, Until::new(reader, 0, end, Some(context))).await
                 });
                 AbortOnDropHandle::new(folding).await.map_err(|panic| Error::fatal(OPERATION, panic))?
             }
@@ -85,34 +87,39 @@ async fn fold<F: Fold>(shared: Arc<Shared<F>>, partition: u32, reader: Until) ->
     let reached = shared.store.checkpoint(shared.generation, partition).await?.map_or(0, |checkpoint| checkpoint.next);
     match exit {
         Exit::Revoked if reached >= end => Ok(()),
-        // Either the flush of the last batch took longer than a drain may, or a store that nobody else writes has
-        // rows that nobody wrote.
+        // Either the flush of the last batch took longer than a drain may, or a store without
+        // other writers has rows that this process did not write.
         _ => Err(Error::fatal(OPERATION, format!("folding partition {partition} again ended at {reached} of {end}"))),
     }
 }
 
-/// Brings what lies below an end, and says that it is reached; then the partition is given back, as to another owner.
+/// Reads up to an end, and reports that it is reached; then it releases the partition, as for another owner.
 struct Until {
     reader: Box<dyn Reader>,
     next: i64,
     end: i64,
     has_ended: bool,
-    /// Where it is told how far it is.
-    ear: Option<Ear>,
+    /// Offsets that are not in the progress yet.
+    unreported: u64,
+    /// Where progress is reported; none for the few records of a row that moved.
+    context: Option<JobContext<VerifyFinding>>,
 }
 
 impl Until {
-    fn new(reader: Box<dyn Reader>, next: i64, end: i64, ear: Option<Ear>) -> Self {
-        Self { reader, next, end, has_ended: false, ear }
+    fn new(reader: Box<dyn Reader>, next: i64, end: i64, context: Option<JobContext<VerifyFinding>>) -> Self {
+        Self { reader, next, end, has_ended: false, unreported: 0, context }
     }
 
-    async fn reach(&mut self, next: i64) -> Result<(), Error> {
-        let offsets = (next - self.next).unsigned_abs();
+    /// Counts up to `next`. It does not wait: a pipeline drops the future of a read when a flush is due, and with it
+    /// the records that were read.
+    fn reach(&mut self, next: i64) -> Result<(), Error> {
+        self.unreported += (next - self.next).unsigned_abs();
         self.next = next;
-        match &self.ear {
-            Some(ear) => ear.tell(Told::Folded { offsets }).await,
-            None => Ok(()),
+        match &self.context {
+            Some(context) if context.advance_now(self.unreported)? => self.unreported = 0,
+            _ => {}
         }
+        Ok(())
     }
 }
 
@@ -126,12 +133,12 @@ impl Reader for Until {
                     records.retain(|record| record.position.offset < self.end);
                     // Spans of the first fold are enough.
                     records.iter_mut().for_each(|record| record.headers.retain(|(name, _)| name != "traceparent"));
-                    self.reach(next.min(self.end)).await?;
+                    self.reach(next.min(self.end))?;
                     if !records.is_empty() {
                         return Ok(Next::Records(records));
                     }
                 }
-                Next::End(next) => self.reach(next.clamp(self.next, self.end)).await?,
+                Next::End(next) => self.reach(next.clamp(self.next, self.end))?,
                 revoked @ Next::Revoked(_) => return Ok(revoked),
             }
         }
@@ -166,5 +173,48 @@ impl Reader for Looking {
 
     async fn commit(&mut self, _: i64) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::JobEvent;
+    use foretell_events::Position;
+    use foretell_events::record::Record;
+    use futures::FutureExt;
+    use tokio::sync::mpsc;
+
+    /// A reader that always has one more record.
+    struct Endless(i64);
+
+    #[async_trait]
+    impl Reader for Endless {
+        async fn next(&mut self) -> Result<Next, Error> {
+            let position = Position { topic: Topic::Logins, partition: 0, offset: self.0 };
+            self.0 += 1;
+            let (key, value, headers) = (None, bytes::Bytes::new(), Vec::new());
+            Ok(Next::Records(vec![Record { position, timestamp_ms: 0, key, value, headers }]))
+        }
+
+        async fn commit(&mut self, _: i64) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    /// Between a record that was read and the pipeline there is no await at which the record could be lost.
+    #[tokio::test]
+    async fn a_slow_client_does_not_hold_records_back() {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let context = JobContext::of_test(sender);
+        let mut until = Until::new(Box::new(Endless(0)), 0, 3, Some(context));
+        for offset in 0..3 {
+            let read = until.next().now_or_never().expect("nothing is waited for").unwrap();
+            assert!(matches!(&read, Next::Records(records) if records[0].position.offset == offset));
+        }
+        assert!(matches!(receiver.recv().await, Some(JobEvent::Progress(progress)) if progress.done == 1));
+        drop(receiver);
+        until.end = 4;
+        assert!(until.next().await.is_err(), "the client has disconnected");
     }
 }

@@ -1,7 +1,8 @@
-//! Holds stored rows against folded ones, side by side in the order of their addresses.
+//! Compares stored rows with folded ones, side by side in the order of their addresses.
 
 use super::again::Again;
-use super::{Difference, Ear, OPERATION, Side, Summary, Told};
+use super::{Difference, OPERATION, Side, Summary, VerifyFinding};
+use crate::jobs::JobContext;
 use crate::rows;
 use bytes::Bytes;
 use foretell_domain::address::{Generation, RowKey, View};
@@ -16,22 +17,22 @@ const PAGE_ROWS: usize = 500;
 /// Bytes of rows that moved while they were looked at; more is refused.
 const MOVED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// The stored rows of a generation beside those that were folded again.
+/// The stored rows of a generation next to those that were folded again.
 pub(super) struct Comparison<'a, F: Fold> {
     pub(super) stored: &'a dyn Store,
     pub(super) again: &'a Again<F>,
     pub(super) generation: Generation,
     /// By partition: everything below it is in the stored rows, and in the folded ones.
     pub(super) ends: &'a [i64],
-    pub(super) ear: &'a Ear,
+    pub(super) context: &'a JobContext<VerifyFinding>,
 }
 
-/// What came of holding two partials against each other.
+/// The result of comparing two partials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// They are the same.
     Equal,
-    /// The stored one holds more than was folded: nothing can be said yet.
+    /// The stored one holds more than was folded: it cannot be judged yet.
     Moved,
     /// The stored one is not the fold of the log.
     Different,
@@ -56,12 +57,19 @@ fn decode(cell: Option<&[u8]>) -> Result<Option<Cell<'_>>, Corrupt> {
 /// A partial's address in a view's bucket.
 type Place = (String, u32);
 
-/// A stored partial that stands above what was folded, as it was read.
+/// A stored partial with a position above what was folded, as it was read.
 struct Moved {
     key: RowKey,
     source: u32,
     position: i64,
     cell: Bytes,
+}
+
+/// The partials of a row from one partition that are not equal.
+struct Partials {
+    source: u32,
+    stored: Option<Bytes>,
+    folded: Option<Bytes>,
 }
 
 impl<F: Fold> Comparison<'_, F> {
@@ -116,11 +124,11 @@ impl<F: Fold> Comparison<'_, F> {
                     let position = Cell::decode(&cell).map_or(end, |cell| cell.position);
                     moved.push(Moved { key, source, position, cell });
                 }
-                (_, stored) => self.differ(key, source, (stored, folded), summary).await?,
+                (_, stored) => self.differ(&key, Partials { source, stored, folded }, summary).await?,
             }
         }
         summary.rows += rows;
-        self.ear.tell(Told::Compared { view, rows }).await
+        self.context.describe(format!("offsets; comparing {}", view.name())).await
     }
 
     /// Folds on to each row that had moved, in order of their positions, and compares it there.
@@ -134,27 +142,23 @@ impl<F: Fold> Comparison<'_, F> {
                 false => None,
             };
             if judge(Some(&cell), folded.as_deref(), end) != Verdict::Equal {
-                self.differ(key, source, (Some(cell), folded), summary).await?;
+                self.differ(&key, Partials { source, stored: Some(cell), folded }, summary).await?;
             }
         }
         Ok(())
     }
 
-    async fn differ(
-        &self,
-        key: RowKey,
-        source: u32,
-        (stored, folded): (Option<Bytes>, Option<Bytes>),
-        summary: &mut Summary,
-    ) -> Result<(), Error> {
-        let side = |cell| match rows::partial(&key, &Row { source, cell }) {
+    async fn differ(&self, key: &RowKey, partials: Partials, summary: &mut Summary) -> Result<(), Error> {
+        let Partials { source, stored, folded } = partials;
+        let side = |cell| match rows::partial(key, &Row { source, cell }) {
             Ok(partial) => Side::Row(partial),
             Err(error) => Side::Unreadable { unreadable: error.to_string() },
         };
         let (stored, folded) = (stored.map(side), folded.map(side));
         summary.differences += 1;
-        let RowKey { view, bucket, key } = key;
-        self.ear.tell(Told::Differs(Box::new(Difference { view, bucket, key, source, stored, folded }))).await
+        let RowKey { view, bucket, key } = key.clone();
+        let difference = Difference { view, bucket, key, source, stored, folded };
+        self.context.item(VerifyFinding::Differs(Box::new(difference))).await
     }
 }
 
@@ -173,8 +177,8 @@ impl Cursor<'_> {
         if self.rows.is_empty() && !is_over {
             let (generation, view, bucket) = self.at;
             let after = self.after.take().flatten();
-            let behind = after.as_ref().map(|(key, source)| (key.as_str(), *source));
-            let page = self.store.scan(generation, view, bucket, behind, PAGE_ROWS).await?;
+            let start = after.as_ref().map(|(key, source)| (key.as_str(), *source));
+            let page = self.store.scan(generation, view, bucket, start, PAGE_ROWS).await?;
             let is_last = page.len() < PAGE_ROWS;
             self.rows.extend(page.into_iter().map(|(key, row)| ((key, row.source), row.cell)));
             self.after = Some(self.rows.back().map(|(place, _)| place.clone()).filter(|_| !is_last));
@@ -182,7 +186,7 @@ impl Cursor<'_> {
         Ok(self.rows.front().map(|(place, _)| place))
     }
 
-    /// The next partial, if it stands at this place.
+    /// The next partial, if it has this address.
     fn take(&mut self, place: &Place) -> Option<Bytes> {
         self.rows.front().is_some_and(|(at, _)| at == place).then(|| self.rows.pop_front()).flatten().map(|(_, c)| c)
     }

@@ -9,7 +9,7 @@ use super::{AppointmentOptions, At, Measure, Progress, Summary, Taught};
 use crate::source::Loaded;
 use crate::train::history::History;
 use crate::train::moments::{Moment, Replay, Visit};
-use crate::train::{self, Lesson};
+use crate::train::{self, TrainingSet};
 use foretell_domain::score::metrics::Case;
 use foretell_domain::score::no_show::calibration::{self, Calibration, Recent};
 use foretell_domain::score::no_show::model::Model;
@@ -112,11 +112,11 @@ impl<'a> Judge<'a> {
         let (tenants, names) = history.into_rows(Some(until_ms));
         for (tenant, rows) in tenants {
             let config = &self.options.score;
-            let lesson = Lesson { rows: &rows, names: &names, until_ms: Some(until_ms), config };
-            let learnt = train::train(lesson, &mut |_, _| ControlFlow::Continue(()));
-            self.taught.push(Taught::new(&tenant, &learnt));
+            let set = TrainingSet { rows: &rows, names: &names, until_ms: Some(until_ms), config };
+            let trained = train::train(set, &mut |_, _| ControlFlow::Continue(()));
+            self.taught.push(Taught::new(&tenant, &trained));
             let taken = |model| Taken { model, calibration: Calibration::default(), day: i64::MIN };
-            self.models.extend(learnt.ok().map(|model| (tenant, taken(model))));
+            self.models.extend(trained.ok().map(|model| (tenant, taken(model))));
         }
     }
 

@@ -8,7 +8,7 @@
 
 use super::design::{Candidate, columns, fit_a_document};
 use super::history::Row;
-use super::{Refused, Tell};
+use super::{OnCandidate, Refused};
 use foretell_domain::score::no_show::model::{FORMAT, Model, Record, Term, Training};
 use foretell_domain::view::lead;
 use linfa::DatasetBase;
@@ -135,13 +135,13 @@ fn solve(blocks: &[Block], rows: &[&Row]) -> Result<(Vec<f64>, f64), Refused> {
 
 /// The candidates that are accepted: fitted to `earlier`, evaluated on `later`. A candidate that does not fit into a
 /// document with the accepted ones, for example because of many long texts, is rejected as well. Between two
-/// candidates, `tell` determines whether to continue.
+/// candidates, `on_candidate` determines whether to continue.
 pub(super) fn select(
     (earlier, later): (&[&Row], &[&Row]),
     core: Candidate,
     candidates: Vec<Candidate>,
     prior_no_shows: f64,
-    tell: &mut Tell<'_>,
+    on_candidate: &mut OnCandidate<'_>,
 ) -> Result<Vec<Term>, Refused> {
     let every = earlier.len().div_ceil(TRIED_ROWS_MAX).max(1);
     let earlier: Vec<_> = earlier.iter().step_by(every).copied().collect();
@@ -152,7 +152,7 @@ pub(super) fn select(
     let (mut taken, all) = (core, candidates.len());
     let mut best = loss(&taken)?;
     for (at, candidate) in candidates.into_iter().enumerate() {
-        go_on(tell(at, all))?;
+        go_on(on_candidate(at, all))?;
         let tried: Vec<_> = taken.iter().cloned().chain(candidate).collect();
         if !fit_a_document(&tried) {
             continue;
@@ -162,7 +162,7 @@ pub(super) fn select(
             (taken, best) = (tried, lost);
         }
     }
-    go_on(tell(all, all))?;
+    go_on(on_candidate(all, all))?;
     Ok(taken)
 }
 

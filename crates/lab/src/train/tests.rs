@@ -89,8 +89,8 @@ fn learn(history: &Read, until_ms: Option<i64>) -> Result<Model, Refused> {
 }
 
 fn learn_by(history: &Read, until_ms: Option<i64>, config: &Config) -> Result<Model, Refused> {
-    let lesson = Lesson { rows: rows(history), names: &history.1, until_ms, config };
-    train(lesson, &mut |_, _| ControlFlow::Continue(()))
+    let set = TrainingSet { rows: rows(history), names: &history.1, until_ms, config };
+    train(set, &mut |_, _| ControlFlow::Continue(()))
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_model_finds_the_effects_and_uses_nothing_protected() {
     assert_eq!(judged.segment, "at booking");
     assert!(judged.model.roc_auc > judged.two_counters.roc_auc.map(|auc| auc + 0.01), "{judged:?}");
     assert!(judged.model.log_loss < judged.two_counters.log_loss, "{judged:?}");
-    assert_eq!(Learnt { model: model.clone() }.objection(), None);
+    assert_eq!(TrainedModel { model: model.clone() }.objection(), None);
     let text = serde_json::to_string(&model).unwrap();
     assert!(text.len() < 8 * 1024, "{} bytes", text.len());
     assert_eq!(serde_json::from_str::<Model>(&text).unwrap(), model, "what is written is what is read");
@@ -318,9 +318,9 @@ fn training_stops_when_it_is_cancelled() {
     assert_eq!(stopped.map(|_| ()), Err(Refused::Stopped));
     let (history, config) = (history(&all), Config::default());
     for at in [0, 2] {
-        let lesson = Lesson { rows: rows(&history), names: &history.1, until_ms: None, config: &config };
+        let set = TrainingSet { rows: rows(&history), names: &history.1, until_ms: None, config: &config };
         let mut calls = Vec::new();
-        let learnt = train(lesson, &mut |tried, _| {
+        let learnt = train(set, &mut |tried, _| {
             calls.push(tried);
             stop(at)(tried as u64)
         });
@@ -333,7 +333,7 @@ fn a_model_that_is_no_better_is_objected_to() {
     let mut model = learn(&history(&events(4_000)), None).unwrap();
     let judged = &mut model.training.validation[0];
     (judged.model, judged.two_counters) = (judged.two_counters, judged.model);
-    assert!(Learnt { model }.objection().is_some_and(|why| why.contains("two counters")));
+    assert!(TrainedModel { model }.objection().is_some_and(|why| why.contains("two counters")));
 }
 
 #[test]

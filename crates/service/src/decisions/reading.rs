@@ -1,22 +1,26 @@
-//! Reads the two topics that a report on decisions is made of: what became known first, then the decisions.
+//! The job that reports on decisions. It reads two topics: first what became known, then the decisions.
 //!
-//! Both are read from the time that was asked for up to where they ended when the reading began. Only what
-//! [`Tally`] holds is kept of it.
+//! Both are read from a time on up to where they ended when the reading began. Only what [`Tally`] holds is kept of it.
 
-use crate::report::{Records, Telling, Told};
+use crate::report::{Records, read_topic};
+use async_trait::async_trait;
+use foretell_domain::address::Family;
 use foretell_domain::decision::report::{Report, Tally};
+use foretell_engine::jobs::{Job, JobContext};
+use foretell_engine::pipeline::family;
 use foretell_events::Topic;
 use foretell_ports::Error;
-use foretell_ports::log::Log;
+use foretell_ports::clock::Clock;
+use foretell_ports::log::{Log, Retention};
+use foretell_ports::store::Store;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 const OPERATION: &str = "report on decisions";
 
-/// Which decisions.
+/// Which decisions to report on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct DecisionQuery {
     /// Those of this time or later, in milliseconds since the epoch; none: all that are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<i64>,
@@ -25,33 +29,46 @@ pub struct Asked {
     pub tenant: Option<String>,
 }
 
-/// Reads in the background; what is told arrives here, and the reading ends when the receiver is dropped.
-///
-/// `gated_from_ms` is from when on logins are asked what the gate asks of producers: see [`foretell_domain::pointer::Pointer`].
-pub fn spawn(log: Arc<dyn Log>, gated_from_ms: Option<i64>, asked: Asked) -> mpsc::Receiver<Told<Report>> {
-    Telling::spawn(OPERATION, move |telling| read(log, gated_from_ms, asked, telling))
+/// Reports on decisions about logins.
+#[derive(Clone)]
+pub struct DecisionReport {
+    /// Logins and decisions.
+    pub log: Arc<dyn Log>,
+    /// It contains the time from which on logins are checked by the gate.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How long decisions are kept.
+    pub retention: Retention,
 }
 
-async fn read(
-    log: Arc<dyn Log>,
-    gated_from_ms: Option<i64>,
-    asked: Asked,
-    telling: Telling<Report>,
-) -> Result<Report, Error> {
-    let log = log.as_ref();
-    let of = |topic| Records { topic, since_ms: asked.since_ms, tenant: asked.tenant.as_deref() };
-    let mut tally = Tally::new();
-    let partitions = log.partitions(Topic::Logins);
-    let hear = |record: &_| match foretell_events::judge::judge(record, partitions, gated_from_ms) {
-        Ok(event) => tally.hear(&event).map_err(|too_many| Error::reject(OPERATION, too_many)),
-        // What cannot be folded is a dead letter, and says nothing about anybody.
-        Err(_) => Ok(()),
-    };
-    telling.topic(log, of(Topic::Logins), hear).await?;
-    let count = |record: &_| {
-        tally.count(record);
-        Ok(())
-    };
-    telling.topic(log, of(Topic::Decisions), count).await?;
-    Ok(tally.report())
+#[async_trait]
+impl Job for DecisionReport {
+    const NAME: &'static str = "report-decisions";
+    const OPERATION: &'static str = OPERATION;
+    type Query = DecisionQuery;
+    type Item = ();
+    type Report = Report;
+
+    async fn run(&self, query: DecisionQuery, context: &JobContext<()>) -> Result<Report, Error> {
+        let log = self.log.as_ref();
+        let gated_from_ms = family::gated_from_ms(self.store.as_ref(), Family::Logins).await?;
+        let kept_since_ms = self.retention.ms(Topic::Decisions).map(|kept_ms| self.clock.now_ms() - kept_ms);
+        let (since_ms, tenant) = (query.since_ms.or(kept_since_ms), query.tenant.as_deref());
+        let of = |topic| Records { operation: OPERATION, topic, since_ms, tenant };
+        let mut tally = Tally::new();
+        let partitions = log.partitions(Topic::Logins);
+        let take = |record: &_| match foretell_events::judge::judge(record, partitions, gated_from_ms) {
+            Ok(event) => tally.hear(&event).map_err(|too_many| Error::reject(OPERATION, too_many)),
+            // A record that cannot be folded is a dead letter, and states nothing about a login.
+            Err(_) => Ok(()),
+        };
+        read_topic(context, log, of(Topic::Logins), take).await?;
+        let count = |record: &_| {
+            tally.count(record);
+            Ok(())
+        };
+        read_topic(context, log, of(Topic::Decisions), count).await?;
+        Ok(tally.report())
+    }
 }

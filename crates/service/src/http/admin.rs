@@ -1,33 +1,27 @@
-//! What operators may see of a running instance, on its own Unix socket alone.
+//! What operators may see and do in a running instance, on its own Unix socket alone.
 //!
-//! A data directory belongs to its `serve`, so commands cannot open it beside it; they ask here. Whoever can
-//! open the socket (mode 0600) is the operator, so there are no keys. The socket also serves the public routes,
-//! for `import` to append through.
+//! A data directory belongs to its `serve`, so commands cannot open it next to it; they send requests here. Only the
+//! operator can open the socket (mode 0600), so there are no keys. The socket also serves the public routes, for
+//! `import` to append through. Work that takes long is a [job](foretell_engine::jobs).
 
 pub mod dead_letters;
-pub mod report;
-pub mod train;
 
 use super::Api;
 use super::problem::{Code, Problem};
+use super::request::{self, Body as JsonBody};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use foretell_domain::address::{Family, FoundBy, View};
-use foretell_engine::rebuild::{self, Order};
+use foretell_engine::jobs::JobRefusal;
 use foretell_engine::rows::{self, Partial};
-use foretell_engine::verify;
 use foretell_events::Topic;
 use foretell_ports::Error;
-use foretell_ports::log::Backup;
-use futures::stream;
 use serde::{Deserialize, Serialize};
 use std::iter;
-use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// A topic as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,97 +142,22 @@ pub(super) async fn row(
     api.rows.partials(&key).await.map(Json).map_err(unreadable)
 }
 
-/// Which views.
-#[derive(Debug, Clone, Deserialize)]
-pub struct VerifyQuery {
-    /// One of them; all where it is not named.
-    view: Option<String>,
-}
-
-/// `GET /admin/verify[?view=NAME]`: holds rows against the log, and tells how it goes as JSON Lines of
-/// [`Told`](foretell_engine::verify::Told). Ends when nobody reads any more.
-pub(super) async fn verify(
+/// `POST /admin/jobs/{name}` with the job's query: runs it, and answers its events as JSON Lines of
+/// [`JobEvent`](foretell_engine::jobs::JobEvent). The job is cancelled when the client disconnects.
+pub(super) async fn job(
     State(api): State<Arc<Api>>,
-    Query(query): Query<VerifyQuery>,
+    Path(name): Path<String>,
+    JsonBody(body): JsonBody,
 ) -> Result<impl IntoResponse, Problem> {
-    let views = query.view.as_deref().map(named).transpose()?.into_iter().collect();
-    let told = verify::spawn(api.verifier.clone(), views);
-    Ok(lines(told))
-}
-
-/// Which family, and what to do with it.
-#[derive(Debug, Clone, Deserialize)]
-pub struct RebuildQuery {
-    /// Its name.
-    family: Family,
-    /// What to do.
-    order: Order,
-}
-
-/// `POST /admin/rebuild?family=NAME&order=build|cancel`: folds a family anew, and tells how it goes as JSON Lines of
-/// [`Told`](foretell_engine::rebuild::Told). Rests when nobody reads any more, until it is asked for again.
-pub(super) async fn rebuild(State(api): State<Arc<Api>>, Query(query): Query<RebuildQuery>) -> impl IntoResponse {
-    lines(rebuild::spawn(api.rebuilder.clone(), query.family, query.order))
-}
-
-/// What is told, a line each.
-fn lines<T: Serialize + Send + 'static>(told: mpsc::Receiver<T>) -> impl IntoResponse {
-    let lines = stream::unfold(told, |mut told| async {
-        let line = serde_json::to_string(&told.recv().await?).map(|line| line + "\n");
-        Some((line, told))
-    });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines))
-}
-
-/// Where a backup goes.
-#[derive(Debug, Clone, Deserialize)]
-pub struct BackupQuery {
-    /// An absolute path of a directory that does not exist yet.
-    to: PathBuf,
-}
-
-/// What is told during a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "told", rename_all = "snake_case")]
-pub enum BackupTold {
-    /// How far it is.
-    Copied {
-        /// Bytes that are copied.
-        bytes: u64,
-        /// Of so many.
-        of: u64,
-    },
-    /// It is whole, and durable.
-    Done(Backup),
-    /// It is not to be used.
-    Failed {
-        /// Why, in a sentence.
-        detail: String,
-    },
-}
-
-/// `POST /admin/backup?to=DIR`: copies the embedded log, and tells how it goes as JSON Lines of [`BackupTold`].
-pub(super) async fn back_up(
-    State(api): State<Arc<Api>>,
-    Query(query): Query<BackupQuery>,
-) -> Result<impl IntoResponse, Problem> {
-    let back_up = api.back_up.clone().ok_or_else(|| {
-        Problem::new(Code::PathNotFound, "the log is not embedded: back its topics up with the tools of Kafka")
+    let lines = api.jobs.start(&name, request::json(&body)?).map_err(|refusal| match refusal {
+        JobRefusal::NotFound(detail) => Problem::new(Code::PathNotFound, detail),
+        JobRefusal::Malformed(detail) => Problem::new(Code::MalformedRequest, detail),
+        JobRefusal::Busy(detail) => Problem::new(Code::Overloaded, detail),
     })?;
-    let (tell, told) = mpsc::channel(64);
-    tokio::task::spawn_blocking(move || {
-        // Who does not listen does not miss it.
-        let mut copied = |bytes, of| drop(tell.blocking_send(BackupTold::Copied { bytes, of }));
-        let told = match back_up(&query.to, &mut copied) {
-            Ok(backup) => BackupTold::Done(backup),
-            Err(error) => BackupTold::Failed { detail: error.to_string() },
-        };
-        drop(tell.blocking_send(told));
-    });
-    Ok(lines(told))
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)))
 }
 
-/// Operators are told the cause.
+/// Operators see the cause.
 #[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
 fn unreadable(error: Error) -> Problem {
     Problem::new(Code::ViewsUnavailable, error.to_string())

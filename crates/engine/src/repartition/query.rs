@@ -1,31 +1,32 @@
-//! What is asked for, and what an attempt has to do for it: as plain functions of the pointer and of the log.
+//! The query, and what an attempt has to do for it: plain functions of the pointer and of the log.
 
 use super::OPERATION;
 use foretell_domain::address::Family;
 use foretell_domain::pointer::Pointer;
 use foretell_ports::Error;
+use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// Partitions of a topic that can be asked for.
+/// Most partitions of a topic.
 pub const PARTITIONS_MAX: u32 = 1_000;
 
-/// What is to have how many partitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
+/// Which family to give how many partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepartitionQuery {
     /// Logins, or appointments, whose reminders move with them.
     pub lead: Family,
     /// From 1 to [`PARTITIONS_MAX`].
     pub partitions: u32,
 }
 
-impl Asked {
+impl RepartitionQuery {
     /// What moves together, the one that leads first.
     pub fn families(self) -> impl DoubleEndedIterator<Item = Family> {
         Family::ALL.into_iter().filter(move |family| family.lead() == self.lead)
     }
 }
 
-impl FromStr for Asked {
+impl FromStr for RepartitionQuery {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -49,7 +50,7 @@ impl FromStr for Asked {
 pub enum Stage {
     /// Nothing was begun.
     Begin,
-    /// A copy was begun and did not come to its end: it is made anew.
+    /// A copy was begun and did not come to its end: it is made again.
     CopyAgain,
     /// Everything is copied, if not folded and done.
     Fold,
@@ -63,11 +64,11 @@ pub(super) struct There {
 }
 
 /// What comes next, of the pointer that leads and its topic in the log.
-pub(super) fn stage(lead: &Pointer, there: There, asked: Asked) -> Result<Stage, Error> {
-    let (name, epoch) = (asked.lead.name(), there.epoch);
+pub(super) fn stage(lead: &Pointer, there: There, query: RepartitionQuery) -> Result<Stage, Error> {
+    let (name, epoch) = (query.lead.name(), there.epoch);
     let Some(moving) = &lead.moving else {
         if lead.epoch == epoch {
-            let is_done = [lead.partitions, there.partitions].iter().all(|count| *count == asked.partitions);
+            let is_done = [lead.partitions, there.partitions].iter().all(|count| *count == query.partitions);
             return Ok(if is_done { Stage::Fold } else { Stage::Begin });
         }
         let detail = format!(
@@ -81,7 +82,7 @@ pub(super) fn stage(lead: &Pointer, there: There, asked: Asked) -> Result<Stage,
     if moving.into.is_none() && epoch != moving.epoch {
         return Ok(Stage::CopyAgain);
     }
-    if moving.partitions == asked.partitions {
+    if moving.partitions == query.partitions {
         return Ok(Stage::Fold);
     }
     let detail = format!(
@@ -98,11 +99,11 @@ mod tests {
 
     #[test]
     fn a_count_is_read_with_its_family() {
-        let asked = |lead, partitions| Ok(Asked { lead, partitions });
+        let query = |lead, partitions| Ok(RepartitionQuery { lead, partitions });
         for (text, expected) in
-            [("logins=16", asked(Family::Logins, 16)), ("appointments=1000", asked(Family::Appointments, 1_000))]
+            [("logins=16", query(Family::Logins, 16)), ("appointments=1000", query(Family::Appointments, 1_000))]
         {
-            assert_eq!(text.parse::<Asked>(), expected, "{text}");
+            assert_eq!(text.parse::<RepartitionQuery>(), expected, "{text}");
         }
         for (text, says) in [
             ("reminders=4", "reminders move with their appointments: name these"),
@@ -113,17 +114,17 @@ mod tests {
             ("logins=1001", "1 to 1000"),
             ("logins=many", "1 to 1000"),
         ] {
-            let said = text.parse::<Asked>().expect_err(text);
+            let said = text.parse::<RepartitionQuery>().expect_err(text);
             assert!(said.contains(says), "{text}: {said}");
         }
-        let families = |lead| Asked { lead, partitions: 1 }.families().collect::<Vec<_>>();
+        let families = |lead| RepartitionQuery { lead, partitions: 1 }.families().collect::<Vec<_>>();
         assert_eq!(families(Family::Logins), [Family::Logins]);
         assert_eq!(families(Family::Appointments), [Family::Appointments, Family::Reminders]);
     }
 
     #[test]
     fn the_pointer_and_the_log_say_what_comes_next() {
-        let asked = |partitions| Asked { lead: Family::Logins, partitions };
+        let query = |partitions| RepartitionQuery { lead: Family::Logins, partitions };
         let first = Pointer::first(8, "a".to_owned());
         let moving = first.move_to(16);
         let copied = moving.copied("a".to_owned());
@@ -144,7 +145,7 @@ mod tests {
             ("and is to be as it was", &Pointer::first(4, "a".to_owned()), 0, 4, Ok(Stage::Begin)),
         ] {
             let there = There { epoch, partitions: if epoch == 0 { 8 } else { 16 } };
-            match (stage(pointer, there, asked(partitions)), expected) {
+            match (stage(pointer, there, query(partitions)), expected) {
                 (Ok(stage), Ok(expected)) => assert_eq!(stage, expected, "{name}"),
                 (Err(error), Err(says)) => assert!(error.to_string().contains(says), "{name}: {error}"),
                 (stage, expected) => panic!("{name}: {stage:?}, not {expected:?}"),

@@ -1,5 +1,4 @@
-//! The requests for an operation on letters, and its progress reports: the protocol between a command and the
-//! operation.
+//! What operators do with letters, and what comes of it: the words between a command and the job.
 
 use super::filter::Filter;
 use super::show::Listed;
@@ -7,13 +6,13 @@ use super::{Address, Id};
 use json_patch::Patch;
 use serde::{Deserialize, Serialize};
 
-/// Most records per second that can be requested.
+/// Most records a second.
 pub const RATE_MAX: u32 = 100_000;
 
 /// An operation, and the letters that it applies to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub struct DeadLetterQuery {
     /// Which letters.
     pub filter: Filter,
     /// Most letters; at least 1.
@@ -26,11 +25,11 @@ pub struct Asked {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// List them.
+    /// Name them.
     List(Scope),
     /// Append their records again.
     Redrive(Redrive),
-    /// Drop them.
+    /// Close them without a new record.
     Drop {
         /// Whether to execute it.
         run: Run,
@@ -43,23 +42,23 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Only those that are not resolved.
+    /// Those without a resolution record.
     Open,
-    /// Also those that were redriven or dropped.
+    /// Those that were redriven or dropped, too.
     All,
 }
 
-/// Whether an operation is executed or only previewed.
+/// Whether something is done or only reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Run {
-    /// Only previewed.
+    /// Only reported.
     Dry,
     /// Executed.
     Real,
 }
 
-/// How records are redriven.
+/// How records are appended again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redrive {
@@ -67,41 +66,34 @@ pub struct Redrive {
     pub run: Run,
     /// Applied to every event.
     pub patch: Option<Patch>,
-    /// A record that was rejected this many times is not redriven.
+    /// A record that was rejected this many times is not appended again.
     pub attempts_max: u32,
     /// Records per second, 1 to [`RATE_MAX`].
     pub rate: u32,
-    /// Why; stored in the resolution records.
+    /// Why; kept in the resolution records.
     pub reason: Option<String>,
 }
 
-/// A progress report.
+/// What the job sends on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Told {
-    /// A letter, and the outcome for it.
+pub enum DeadLetterItem {
+    /// A letter, and what was done with it.
     Letter {
         /// The letter, with its state before the operation.
         letter: Box<Listed>,
-        /// The outcome.
-        deed: Deed,
+        /// What was done.
+        outcome: LetterOutcome,
     },
-    /// There is no letter at a requested position.
+    /// There is no letter with this id, which the query names.
     Missing(Id),
-    /// The operation is complete.
-    Done(Summary),
-    /// The operation ended early.
-    Failed {
-        /// Why, for the caller.
-        detail: String,
-    },
 }
 
 /// The outcome of an operation for a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Deed {
-    /// It was listed.
+pub enum LetterOutcome {
+    /// It was named.
     Listed,
     /// Its record would be appended.
     WouldRedrive {
@@ -133,10 +125,10 @@ pub enum Deed {
     },
 }
 
-/// The totals of an operation.
+/// What was done in all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Letters that were reported.
+    /// Letters that were sent as items.
     pub letters: u64,
     /// Of them, those that were left unchanged.
     pub refused: u64,

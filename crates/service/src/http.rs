@@ -287,7 +287,7 @@ fn open_routes() -> OpenApiRouter<Arc<Api>> {
 /// Health only, for a process without the role `http`.
 pub fn health_router(api: &Arc<Api>) -> Router {
     let (routes, _) = open_routes().split_for_parts();
-    finish(api, routes, "this process answers /livez and /readyz alone: it does not have the role http")
+    finish(api, routes, "this process answers only /livez and /readyz: it does not have the role http")
 }
 
 fn under(scopes: Scopes, routes: OpenApiRouter<Arc<Api>>) -> OpenApiRouter<Arc<Api>> {

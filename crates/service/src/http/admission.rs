@@ -123,7 +123,7 @@ async fn admitted(api: &Api, tenant: &str, route: &str, request: Request, next: 
     let longest = Duration::from_millis(api.config.request_ms_max);
     let answer = held(route, caught(next.run(request)));
     let Ok(response) = tokio::time::timeout(longest, answer).await else {
-        let detail = format!("no answer within {} ms; what was to be appended may be stored", longest.as_millis());
+        let detail = format!("no answer within {} ms; the events may have been stored", longest.as_millis());
         return Err(Problem::new(Code::Timeout, detail));
     };
     Ok(holding(place, response))
@@ -139,9 +139,9 @@ fn holding(place: Place<1>, response: Response) -> Response {
 /// The problem for a tenant that gets no slot or capacity.
 pub(super) fn no_room(full: Full, what: &str) -> Problem {
     match full {
-        Full::All => Problem::new(Code::Overloaded, format!("there is no room for more {what}")),
+        Full::All => Problem::new(Code::Overloaded, format!("there is no capacity for more {what}")),
         Full::Tenant => {
-            let detail = format!("the tenant's own {what} take up its share: send fewer at once");
+            let detail = format!("the tenant's own {what} use up its share: send fewer at once");
             Problem::new(Code::TenantOverloaded, detail)
         }
     }
@@ -157,7 +157,7 @@ async fn with_body(api: &Api, tenant: &str, request: Request) -> Result<(Request
     let longest = Duration::from_millis(api.config.body_ms_max);
     let read = tokio::time::timeout(longest, whole(body, api.config.body_bytes_max, &mut room)).await;
     let bytes = read.unwrap_or_else(|_| {
-        let detail = format!("the body did not come within {} ms", longest.as_millis());
+        let detail = format!("the body was not received within {} ms", longest.as_millis());
         Err(Problem::new(Code::BodyTimeout, detail))
     })?;
     Ok((Request::from_parts(parts, Body::from(bytes)), Some(room)))
@@ -170,7 +170,7 @@ async fn whole(mut body: Body, bytes_max: usize, room: &mut Place<1>) -> Result<
     }
     let mut read = Parts::default();
     while let Some(frame) = futures::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame.map_err(|_| Problem::new(Code::MalformedRequest, "the body ended before its end"))?;
+        let frame = frame.map_err(|_| Problem::new(Code::MalformedRequest, "the body is incomplete"))?;
         let Ok(data) = frame.into_data() else { continue };
         if read.bytes() + data.len() > bytes_max {
             return Err(too_large());

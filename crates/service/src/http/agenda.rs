@@ -155,7 +155,7 @@ pub struct AgendaAnswer {
     get, path = "/v1/agenda", operation_id = "listAgenda", tag = "views",
     params(
         ("from" = Option<String>, Query, description = "Starts from here on, RFC 3339; default: now"),
-        ("to" = Option<String>, Query, description = "And before here, RFC 3339; default: 24 hours behind `from`"),
+        ("to" = Option<String>, Query, description = "Latest start, exclusive, RFC 3339; default: 24 hours after `from`"),
         ("location_id" = Option<String>, Query, description = "Only visits at this place"),
         ("order" = Option<Order>, Query, description = "`risk` (default): the highest first, then the earliest start, then by id; `start`: the earliest first, then by id"),
         ("limit" = Option<u32>, Query, description = "Visits of the page, 1 to 1,000; default: 100"),

@@ -110,7 +110,7 @@ pub(super) fn new_id() -> String {
 }
 
 /// The problem that a caller gets if rows cannot be read.
-#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
+#[allow(clippy::needless_pass_by_value, reason = "is used in map_err")]
 pub(super) fn unreadable(error: Error) -> Problem {
     tracing::warn!(%error, "cannot read rows");
     Problem::new(Code::ViewsUnavailable, "try again")

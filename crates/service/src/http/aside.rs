@@ -62,7 +62,7 @@ impl Aside {
         });
         match done.await {
             Ok(Some(done)) => Ok(done),
-            Ok(None) => Err(Problem::internal("an answer was abandoned while somebody waited for it")),
+            Ok(None) => Err(Problem::internal("an answer was abandoned while a caller waited for it")),
             Err(panic) => Err(Problem::internal(panic)),
         }
     }
@@ -87,7 +87,7 @@ impl Aside {
 }
 
 async fn acquired(semaphore: Arc<Semaphore>) -> OwnedSemaphorePermit {
-    semaphore.acquire_owned().await.expect("invariant: nobody closes it")
+    semaphore.acquire_owned().await.expect("invariant: it is never closed")
 }
 
 #[cfg(test)]
@@ -121,7 +121,7 @@ mod tests {
         release.send(()).unwrap();
         first.await.unwrap();
         let order: Vec<_> = waiting.map(Result::unwrap).collect().await;
-        assert!(order[..2].contains(&"b"), "not behind all of the other's: {order:?}");
+        assert!(order[..2].contains(&"b"), "not after all of the other's: {order:?}");
     }
 
     #[tokio::test]

@@ -127,7 +127,7 @@ impl Keys {
         for key in file.keys {
             let (digest, key) = check(key)?;
             if let Some(key) = keys.insert(digest, Arc::new(key)) {
-                return Err(InvalidKeys::Key { name: key.name.clone(), expected: "sha256 must be no other key's" });
+                return Err(InvalidKeys::Key { name: key.name.clone(), expected: "sha256 must be unique" });
             }
         }
         Ok(Self(Arc::new(keys)))
@@ -225,7 +225,7 @@ fn with_ticket(api: &Api, ticket: &str, headers: &HeaderMap) -> Result<Sender, P
     if bearer(headers)?.is_some() {
         return Err(Problem::new(Code::MalformedRequest, "send a ticket or an API key, not both").at("/ticket"));
     }
-    let detail = "the ticket was used, is older than a minute, or is of another process: \
+    let detail = "the ticket was used, is older than a minute, or was issued by another process: \
                   get another one with POST /v1/streams/tickets";
     api.tickets.take(ticket, api.clock.now_ms()).ok_or_else(|| Problem::new(Code::Unauthenticated, detail))
 }
@@ -262,7 +262,7 @@ impl Sender {
     pub(super) fn check_tenant(&self, headers: &HeaderMap) -> Result<(), Problem> {
         match tenant_header(headers)? {
             Some(header) if header != self.tenant() => {
-                Err(Problem::new(Code::TenantForbidden, "Foretell-Tenant names another tenant than the API key"))
+                Err(Problem::new(Code::TenantForbidden, "Foretell-Tenant differs from the tenant of the API key"))
             }
             _ => Ok(()),
         }
@@ -310,7 +310,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
         let scopes = Extension::<Scopes>::from_request_parts(parts, api).await;
         let Extension(needed) = scopes.map_err(|_| Problem::internal("a route without a scope"))?;
         let sender = parts.extensions.get::<Sender>();
-        let sender = sender.ok_or_else(|| Problem::internal("a route whose sender nobody looked for"))?;
+        let sender = sender.ok_or_else(|| Problem::internal("a route whose sender was not determined"))?;
         let caller = sender.caller();
         caller.needs_any(needed)?;
         query::check(parts)?;

@@ -136,7 +136,7 @@ pub(super) async fn client(
     // The row of an erased client is empty.
     let known = |client: &Client| !client.appointments.is_empty() || client.updated_at_ms.is_some();
     let Some(client) = client.filter(known) else {
-        return Err(Problem::new(Code::ClientNotFound, "this tenant never saw the client"));
+        return Err(Problem::new(Code::ClientNotFound, "this tenant has no such client"));
     };
     let to_come = |(id, appointment): (&str, &Appointment)| {
         let start = appointment.start.as_ref().filter(|start| start.at_ms > now_ms)?;

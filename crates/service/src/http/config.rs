@@ -148,7 +148,7 @@ impl Config {
             // With 0, `agendas_max` depends on the number of processors.
             if share > whole && whole > 0 {
                 let message = format!("{share} is more than http.{whole_name}, {whole}: set both, this one to at most");
-                return Err((name, format!("{message} {whole}, or to half of it to keep room for others")));
+                return Err((name, format!("{message} {whole}, or to half of it to keep capacity for others")));
             }
         }
         let bodies_bytes_min = (self.body_bytes_max as u64).saturating_add(BODY_COST).saturating_mul(2);
@@ -211,7 +211,7 @@ mod tests {
         assert!(socket.write_ms_max > config.write_ms_max);
         assert!(
             operators.cors_origins.is_empty() && socket.cors_origins.is_empty(),
-            "no page reads what operators ask"
+            "no page reads answers of this listener"
         );
     }
 }

@@ -37,12 +37,12 @@ const EXPOSED: [HeaderName; 6] = [
 /// # Errors What to write instead.
 pub(super) fn check(origin: &str) -> Result<(), String> {
     if origin.contains('*') {
-        return Err(format!("{origin:?} would open the API to pages that nobody has named: name each origin"));
+        return Err(format!("{origin:?} would give unnamed pages access to the API: name each origin"));
     }
     let url = Url::parse(origin).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     match url.map(|url| url.origin().ascii_serialization()) {
         Some(sent) if sent == origin => Ok(()),
-        Some(sent) => Err(format!("{origin:?} is not how browsers send an origin: write {sent:?}")),
+        Some(sent) => Err(format!("{origin:?} is not in the form that browsers send: write {sent:?}")),
         None => Err(format!("{origin:?} is not an origin: write one such as \"https://desk.example.com\"")),
     }
 }

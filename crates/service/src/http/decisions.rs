@@ -53,7 +53,7 @@ const NOT_A_LOGIN: &str = "NOT_A_LOGIN";
 
 /// Feedback on a decision about a login.
 #[derive(Debug, ToSchema)]
-#[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
+#[allow(dead_code, reason = "documents the fields of the body; they are read one by one, to report all faults")]
 #[schema(example = json!({"decision_id": "019ca8d7-2d00-7002-9d3a-4f5b6c7d8e9f", "label": "fraud"}))]
 pub struct FeedbackRequest {
     /// The `id` of the score.
@@ -145,7 +145,7 @@ fn read_feedback(f: &mut Fields<'_, '_>) -> Feedback {
 }
 
 fn unknown() -> Problem {
-    Problem::new(Code::DecisionNotFound, "this tenant has no such decision, or not any more")
+    Problem::new(Code::DecisionNotFound, "this tenant has no such decision, or it has expired")
 }
 
 /// A tenant's decision; waits a little for one that was just made.

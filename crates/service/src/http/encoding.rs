@@ -36,7 +36,7 @@ impl Coding {
                     ("gzip" | "x-gzip", Self::Gzip) => {
                         return Err(refused("Content-Encoding names gzip twice; send gzip once, or none"));
                     }
-                    _ => return Err(refused("Content-Encoding names another coding than gzip; send gzip, or none")),
+                    _ => return Err(refused("Content-Encoding is not gzip; send gzip, or none")),
                 }
             }
         }
@@ -54,7 +54,7 @@ impl Coding {
 
 fn unpacked(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Problem> {
     let malformed = |why: &str| {
-        let detail = format!("Content-Encoding says gzip, and the body is no whole gzip stream: {why}");
+        let detail = format!("Content-Encoding is gzip, but the body is not a complete gzip stream: {why}");
         Problem::new(Code::MalformedRequest, detail)
     };
     let (mut unpacked, mut rest) = (Vec::new(), body);
@@ -63,7 +63,7 @@ fn unpacked(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Problem> {
         let left = (bytes_max - unpacked.len()) as u64;
         member.by_ref().take(left + 1).read_to_end(&mut unpacked).map_err(|error| malformed(&error.to_string()))?;
         if unpacked.len() > bytes_max {
-            let detail = format!("the body is larger than {bytes_max} bytes when it is unpacked");
+            let detail = format!("the body is larger than {bytes_max} bytes after decompression");
             return Err(Problem::new(Code::BodyTooLarge, detail));
         }
         rest = member.into_inner();
@@ -71,7 +71,7 @@ fn unpacked(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Problem> {
             return Ok(unpacked);
         }
     }
-    Err(malformed(&format!("it has more than {MEMBERS_MAX} members, or something behind them")))
+    Err(malformed(&format!("it has more than {MEMBERS_MAX} members, or data after them")))
 }
 
 #[cfg(test)]

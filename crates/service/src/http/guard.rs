@@ -27,7 +27,7 @@ pub(super) fn check(api: &Api, request: &Request) -> Result<(), Problem> {
     let named = [host, request.uri().authority().map(Authority::as_str)];
     if let Some(foreign) = named.into_iter().flatten().find(|host| !is_loopback(host)) {
         let detail =
-            format!("without API keys only this machine is answered, under a name of its own: not as {foreign:?}");
+            format!("without API keys only requests to a local name of this machine are answered: not to {foreign:?}");
         return Err(Problem::new(Code::HostForbidden, detail));
     }
     if !is_own_origin(headers, host) && !is_named_origin(headers, &api.config.cors_origins) {

@@ -63,7 +63,7 @@ pub(super) async fn live() -> Json<Alive> {
     params(("verbose" = Option<String>, Query, description = "Names what is missing")),
     responses(
         (status = 200, description = "The process is ready", body = Readiness),
-        (status = 503, description = "The process is not ready yet, or not any more", body = Readiness),
+        (status = 503, description = "The process is not ready yet, or no longer ready", body = Readiness),
     )
 )]
 pub(super) async fn ready(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Response {

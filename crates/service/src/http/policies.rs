@@ -296,10 +296,10 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
     Err(Problem::new(Code::ViewsUnavailable, detail))
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "has the shape that map_err asks for")]
+#[allow(clippy::needless_pass_by_value, reason = "has the signature that map_err requires")]
 fn unwritable(error: foretell_ports::Error) -> Problem {
     tracing::warn!(%error, "cannot append a policy");
-    Problem::new(Code::LogUnavailable, "the policy may be stored: read it before it is sent again")
+    Problem::new(Code::LogUnavailable, "the policy may have been stored: read it before you send it again")
 }
 
 async fn read_row(api: &Api, tenant: &str, kind: Kind) -> Result<Row, Problem> {

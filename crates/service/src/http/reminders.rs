@@ -33,7 +33,7 @@ use utoipa::ToSchema;
 
 /// A request for a reminder now. All fields are optional.
 #[derive(Debug, ToSchema)]
-#[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
+#[allow(dead_code, reason = "documents the fields of the body; they are read one by one, to report all faults")]
 #[schema(example = json!({"channels": ["sms"], "reason": "The visit was moved by phone"}))]
 pub struct ReminderRequest {
     /// Replaces the client's own channels; consent still applies. Of `whatsapp`, `sms`, `email`, `push`, `call`.
@@ -108,8 +108,8 @@ pub(super) async fn request(
         (Some(first), _) => same(first, keyed.as_deref())?,
         (None, Seen::Stored) => {}
         (None, Seen::Folded) => {
-            let detail = "the appointment has as many requests of the last 24 hours as it may have, or the key is of an \
-                          older one: ask later, with another key";
+            let detail = "the appointment has the maximum number of requests of the last 24 hours, or the key is of an \
+                          older one: try again later, with another key";
             return Err(Problem::new(Code::TooManyReminders, detail));
         }
     }

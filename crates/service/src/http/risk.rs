@@ -44,7 +44,7 @@ const RULE_FAILED: &str = "RULE_FAILED";
 
 /// A request to score an attempt to log in.
 #[derive(Debug, ToSchema)]
-#[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
+#[allow(dead_code, reason = "documents the fields of the body; they are read one by one, to report all faults")]
 #[schema(example = json!({"user_id": "u-1", "ip": "198.51.100.7", "device_id": "d-1", "country": "IE", "asn": 64500}))]
 pub struct LoginRequest {
     /// The account.

@@ -136,7 +136,7 @@ pub async fn serve<L>(
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(reception.drain, drained).await.is_err() {
-        tracing::warn!(open = connections.len(), drain_ms = config.drain_ms, "cut open connections off");
+        tracing::warn!(open = connections.len(), drain_ms = config.drain_ms, "closed connections that were still open");
     }
     // The remaining connections end with the set.
     connections.shutdown().await;
@@ -278,7 +278,7 @@ fn refusal<B>(request: &Request<B>, probes_only: bool) -> Option<Problem> {
     if hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11 {
         return Some(Problem::new(Code::MalformedRequest, "send the header Host once"));
     }
-    let detail = "all connections are taken: this one answers /livez and /readyz alone";
+    let detail = "all connections are in use: this one answers only /livez and /readyz";
     let is_out = probes_only && !health::is_probe(request.uri().path());
     is_out.then(|| Problem::new(Code::Overloaded, detail))
 }

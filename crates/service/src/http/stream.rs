@@ -214,14 +214,14 @@ async fn begin(api: &Api, from: From, extents: &[Extent]) -> Result<Cursor, Prob
     Ok(Cursor { epoch: pointer.epoch, next })
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
+#[allow(clippy::needless_pass_by_value, reason = "is used in map_err")]
 fn unreadable(error: foretell_ports::Error) -> Problem {
     tracing::warn!(%error, "cannot read reminders");
     Problem::new(Code::LogUnavailable, "try again")
 }
 
 /// Counts an open stream, and holds its slot, until it is dropped.
-struct Open(#[allow(dead_code, reason = "held, and given back by its drop")] Place<1>);
+struct Open(#[allow(dead_code, reason = "held, and released when it is dropped")] Place<1>);
 
 impl Open {
     fn new(place: Place<1>) -> Self {

@@ -73,7 +73,7 @@ pub(super) async fn get(
     // The row of an erased user is empty, and so is one that was created only by repeated events.
     let user = user.filter(|user| user.first_seen_ms.is_some() || !user.devices.is_empty());
     let Some(user) = user else {
-        return Err(Problem::new(Code::UserNotFound, "this tenant never saw the user"));
+        return Err(Problem::new(Code::UserNotFound, "this tenant has no such user"));
     };
     let mut devices: Vec<_> = user.devices.iter().filter(|(_, device)| device.known_at(now_ms)).collect();
     devices.sort_by(|(a_id, a), (b_id, b)| (b.last_seen_ms, a_id).cmp(&(a.last_seen_ms, b_id)));

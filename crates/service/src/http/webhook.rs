@@ -29,10 +29,10 @@ const ALLOWED_RATE: &str = "webhook-allowed-rate";
     ),
     responses(
         (
-            status = 200, description = "The methods, and the consent that was asked for",
+            status = 200, description = "The methods, and the permission that was requested",
             headers(
-                ("Allow" = String), ("WebHook-Allowed-Origin" = String, description = "Where an origin asked"),
-                ("WebHook-Allowed-Rate" = String, description = "Where an origin asked"),
+                ("Allow" = String), ("WebHook-Allowed-Origin" = String, description = "If the request names an origin"),
+                ("WebHook-Allowed-Rate" = String, description = "If the request names an origin"),
             )
         ),
     )

@@ -138,10 +138,7 @@ impl Asked {
                 ("order", query.order.is_some() && named.order != list.order),
             ];
             if let Some((name, _)) = differs.into_iter().find(|(_, differs)| *differs) {
-                return Err(invalid(
-                    name,
-                    "is another one than the cursor's: leave it away, or begin without a cursor",
-                ));
+                return Err(invalid(name, "differs from that of the cursor: omit it, or begin without a cursor"));
             }
         }
         Ok(Self { list, limit, behind })
@@ -166,10 +163,10 @@ impl List {
             return Err(malformed("cursor", "is not the `next` of a page"));
         }
         if end <= start {
-            return Err(invalid("to", "is not behind from"));
+            return Err(invalid("to", "is not after from"));
         }
         if end.saturating_sub(start) > WINDOW_MS_MAX {
-            return Err(invalid("to", "is more than 31 days behind from"));
+            return Err(invalid("to", "is more than 31 days after from"));
         }
         if self.location_id.as_ref().is_some_and(|id| id.len() > ID_BYTES_MAX) {
             let detail = format!("location_id is longer than {ID_BYTES_MAX} bytes");

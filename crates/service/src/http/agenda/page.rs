@@ -38,7 +38,7 @@ impl Page {
         let looked =
             api.rows.scheduled(tenant, asked.list.window.clone(), visits_max).await.map_err(answer::unreadable)?;
         let Looked::Scheduled(scheduled) = looked else {
-            let detail = format!("the window holds more than {visits_max} visits: narrow it with from and to");
+            let detail = format!("the window contains more than {visits_max} visits: narrow it with from and to");
             return Err(Problem::new(Code::AgendaTooLarge, detail));
         };
         let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);

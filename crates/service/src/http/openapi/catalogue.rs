@@ -69,7 +69,7 @@ fn event(type_name: &str) -> Value {
             "specversion": {"type": "string", "enum": ["1.0"], "description": "Version of CloudEvents."},
             "id": {
                 "type": "string", "minLength": 1, "maxLength": foretell_events::ID_BYTES_MAX,
-                "description": "Names the event: a second one of this type with this id changes nothing.",
+                "description": "Identifies the event: a second one of this type with this id changes nothing.",
             },
             "source": {
                 "type": "string", "format": "uri-reference", "minLength": 1,
@@ -80,7 +80,7 @@ fn event(type_name: &str) -> Value {
             "subject": {"type": "string", "description": "The user or client, as `data` names them."},
             "tenant": {
                 "type": "string", "pattern": super::operation::TENANT,
-                "description": "Whose event it is; default: the caller's tenant.",
+                "description": "The tenant that owns the event; default: the caller's tenant.",
             },
             "datacontenttype": {"type": "string", "description": "`application/json`, or another type of JSON."},
             "data": {"$ref": reference(&data_name(type_name))},

@@ -155,7 +155,7 @@ fn bound(parameter: &mut Value, path: &str) {
         _ => json!({}),
     };
     let description = match name {
-        "Foretell-Tenant" => "Whose data it is; default: the tenant of the API key, else `default`",
+        "Foretell-Tenant" => "The tenant that owns the data; default: the tenant of the API key, else `default`",
         "Prefer" => "`wait=SECONDS`: answer when the views contain the change, or when the time is up (RFC 7240)",
         "user_id" => "The account",
         "device_id" => "The device, as the caller or `GET /v1/users/{user_id}` names it",

@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 
 /// A request to score a visit: a booked one by its id, or a considered one.
 #[derive(Debug, ToSchema)]
-#[allow(dead_code, reason = "documents what the fields of the body are; they are read one by one, to tell all faults")]
+#[allow(dead_code, reason = "documents the fields of the body; they are read one by one, to report all faults")]
 #[schema(example = json!({"client_id": "c-1", "starts_at": "2026-03-29T09:30:00", "time_zone": "Europe/Dublin"}))]
 pub struct AppointmentRequest {
     /// A booked appointment; then no other field is needed.

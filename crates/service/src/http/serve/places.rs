@@ -5,7 +5,6 @@
 //! peer's connections; if the total is used up, it is one of the peer that has most connections. So no peer can crowd
 //! out others, and neither can several peers together. A new connection gets no slot only if all the connections in
 //! question are busy.
-//! others, also not several peers together. Only where all of them are busy is there no place.
 
 use super::watch::Watch;
 use std::collections::{HashMap, VecDeque};

@@ -145,7 +145,7 @@ pub struct Parts {
     pub notices: Vec<String>,
     /// Records in wrong partitions, also shown by `/readyz?verbose`.
     pub misplaced: Arc<Misplaced>,
-    /// What operators run that takes long.
+    /// Long-running work for operators.
     pub jobs: Jobs,
     /// Cancelled when the process drains: streams end, and it is no longer ready.
     pub shutdown: CancellationToken,

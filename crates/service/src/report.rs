@@ -14,7 +14,7 @@ use foretell_ports::Error;
 use foretell_ports::log::walk::Walk;
 use foretell_ports::log::{Extent, Log};
 
-/// Reads a topic from a time on up to where it ends now, a partition at a time.
+/// Reads a topic from a time on up to its current end, one partition at a time.
 pub(crate) async fn read_topic(
     context: &JobContext<()>,
     log: &dyn Log,
@@ -46,16 +46,16 @@ pub(crate) async fn read_topic(
     Ok(())
 }
 
-/// Which records of a topic.
+/// Selects records of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Records<'a> {
-    /// For which operation, for error messages.
+    /// The operation, for error messages.
     pub(crate) operation: &'static str,
     /// The topic.
     pub(crate) topic: Topic,
-    /// Those that were appended at this time or later, in milliseconds since the epoch; none: all that it holds.
+    /// Records appended at this time or later, in milliseconds since the epoch; none: all in the log.
     pub(crate) since_ms: Option<i64>,
-    /// Those of one tenant; none: of all.
+    /// Records of one tenant; none: of all.
     pub(crate) tenant: Option<&'a str>,
 }
 

@@ -1,6 +1,6 @@
 //! The job that reports on decisions. It reads two topics: first what became known, then the decisions.
 //!
-//! Both are read from a time on up to where they ended when the reading began. Only what [`Tally`] holds is kept of it.
+//! Both are read from a time on up to their ends when the reading began. Only the contents of [`Tally`] are kept.
 
 use crate::report::{Records, read_topic};
 use async_trait::async_trait;
@@ -21,10 +21,10 @@ const OPERATION: &str = "report on decisions";
 /// Which decisions to report on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionQuery {
-    /// Those of this time or later, in milliseconds since the epoch; none: all that are kept.
+    /// Decisions of this time or later, in milliseconds since the epoch; none: all in the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<i64>,
-    /// Those of one tenant; none: of all.
+    /// Decisions of one tenant; none: of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
 }
@@ -32,11 +32,11 @@ pub struct DecisionQuery {
 /// Reports on decisions about logins.
 #[derive(Clone)]
 pub struct DecisionReport {
-    /// Logins and decisions.
+    /// Contains logins and decisions.
     pub log: Arc<dyn Log>,
-    /// It contains the time from which on logins are checked by the gate.
+    /// Contains the time from which on logins are checked by the gate.
     pub store: Arc<dyn Store>,
-    /// The time.
+    /// The current time.
     pub clock: Arc<dyn Clock>,
     /// How long decisions are kept.
     pub retention: Retention,

@@ -1,4 +1,4 @@
-//! What operators may see and do in a running instance, on its own Unix socket alone.
+//! What operators can inspect and run in an instance, only on its own Unix socket.
 //!
 //! A data directory belongs to its `serve`, so commands cannot open it next to it; they send requests here. Only the
 //! operator can open the socket (mode 0600), so there are no keys. The socket also serves the public routes, for
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::iter;
 use std::sync::Arc;
 
-/// A topic as it stands.
+/// A topic in its current state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicState {
     /// Full name.
@@ -32,18 +32,18 @@ pub struct TopicState {
     pub partitions: Vec<(i64, i64)>,
 }
 
-/// What a generation is for.
+/// The purpose of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// It is read.
+    /// Answers are read from it.
     Serving,
-    /// It is to serve when it is level and verified.
+    /// It will serve when it has caught up and is verified.
     Building,
 }
 
 impl Stage {
-    /// The word for it.
+    /// The name in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Serving => "serving",
@@ -59,30 +59,31 @@ pub struct PositionState {
     pub family: Family,
     /// The generation.
     pub generation: u32,
-    /// What it is for.
+    /// Its purpose.
     pub stage: Stage,
     /// The epoch of its topic.
     pub epoch: u8,
     /// The partition.
     pub partition: u32,
-    /// The lowest offset that is not folded; none where nothing was.
+    /// The lowest offset that is not folded; none if nothing was folded.
     pub next: Option<i64>,
     /// One past the highest offset of the log.
     pub end: i64,
-    /// Age of the oldest record that is not folded into the serving generation, in milliseconds; none for another.
+    /// Age of the oldest record that is not folded into the serving generation, in milliseconds; none for a building
+    /// one.
     pub lag_ms: Option<u64>,
 }
 
-/// Which row.
+/// The row to read.
 #[derive(Debug, Clone, Deserialize)]
 pub struct RowQuery {
     /// Tenant and the rest of the key, joined by a colon.
     key: String,
-    /// For rows of the agenda and of the announced, which stand in buckets of time.
+    /// For rows of the agenda and of announcements, which are stored in buckets by time.
     bucket: Option<i64>,
 }
 
-/// `GET /admin/topics`: what the log holds.
+/// `GET /admin/topics`: the contents of the log.
 pub(super) async fn topics(State(api): State<Arc<Api>>) -> Result<Json<Vec<TopicState>>, Problem> {
     let mut topics = Vec::new();
     for topic in Topic::ALL {
@@ -96,7 +97,7 @@ pub(super) async fn topics(State(api): State<Arc<Api>>) -> Result<Json<Vec<Topic
     Ok(Json(topics))
 }
 
-/// `GET /admin/positions`: how far the views are folded, by whatever rules.
+/// `GET /admin/positions`: how far the views are folded, whatever rules they are folded by.
 pub(super) async fn positions(State(api): State<Arc<Api>>) -> Result<Json<Vec<PositionState>>, Problem> {
     let mut positions = Vec::new();
     for family in Family::ALL {
@@ -127,7 +128,7 @@ pub(super) async fn positions(State(api): State<Arc<Api>>) -> Result<Json<Vec<Po
     Ok(Json(positions))
 }
 
-/// `GET /admin/rows/{view}?key=TENANT:KEY[&bucket=N]`: the partials of a row, decoded; empty where there is none.
+/// `GET /admin/rows/{view}?key=TENANT:KEY[&bucket=N]`: the partials of a row, decoded; empty if it does not exist.
 pub(super) async fn row(
     State(api): State<Arc<Api>>,
     Path(view): Path<String>,
@@ -135,14 +136,14 @@ pub(super) async fn row(
 ) -> Result<Json<Vec<Partial>>, Problem> {
     let view = named(&view)?;
     if view.found_by() == FoundBy::Hour && query.bucket.is_none() {
-        let detail = format!("rows of {} stand in buckets of time: name one with --bucket", view.name());
+        let detail = format!("rows of {} are stored in buckets by time: choose one with --bucket", view.name());
         return Err(Problem::new(Code::MalformedRequest, detail));
     }
     let key = rows::row_key(view, query.bucket, query.key);
     api.rows.partials(&key).await.map(Json).map_err(unreadable)
 }
 
-/// `POST /admin/jobs/{name}` with the job's query: runs it, and answers its events as JSON Lines of
+/// `POST /admin/jobs/{name}` with the job's query: runs it, and returns its events as JSON Lines of
 /// [`JobEvent`](foretell_engine::jobs::JobEvent). The job is cancelled when the client disconnects.
 pub(super) async fn job(
     State(api): State<Arc<Api>>,
@@ -157,8 +158,8 @@ pub(super) async fn job(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)))
 }
 
-/// Operators see the cause.
-#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
+/// Operators receive the cause.
+#[allow(clippy::needless_pass_by_value, reason = "is used in map_err")]
 fn unreadable(error: Error) -> Problem {
     Problem::new(Code::ViewsUnavailable, error.to_string())
 }

@@ -19,22 +19,22 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 const OPERATION: &str = "report on no-shows";
-/// Rows of a page.
+/// Rows per page.
 const PAGE_ROWS: usize = 200;
-/// No step before the start is announced earlier before its visit. What was announced at a booking farther ahead is not
-/// counted in a report since a time.
+/// Maximum time from the announcement of a reminder to its visit, except for a reminder at the booking. A reminder at
+/// an earlier booking is not counted if the report is limited to visits since a time.
 const REMINDED_MS_MAX: i64 = 8_760 * 60 * 60 * 1000;
 
 /// Which visits to report on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoShowQuery {
-    /// Those that begin at this time or later, in milliseconds since the epoch; none: all that are kept.
+    /// Visits that start at this time or later, in milliseconds since the epoch; none: all in the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<i64>,
-    /// Those that begin before this time; none, or later than now: now.
+    /// Visits that start before this time; none, or later than now: now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<i64>,
-    /// Those of one tenant; none: of all.
+    /// Visits of one tenant; none: of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
 }
@@ -42,13 +42,13 @@ pub struct NoShowQuery {
 /// Reports on no-shows.
 #[derive(Clone)]
 pub struct NoShowReport {
-    /// Decisions and reminders.
+    /// Contains decisions and reminders.
     pub log: Arc<dyn Log>,
-    /// Client rows.
+    /// Contains the client rows.
     pub store: Arc<dyn Store>,
-    /// Which of them serve.
+    /// The generations that serve.
     pub pointers: Arc<Pointers>,
-    /// The time.
+    /// The current time.
     pub clock: Arc<dyn Clock>,
     /// How long decisions are kept.
     pub retention: Retention,
@@ -86,7 +86,7 @@ impl Job for NoShowReport {
 }
 
 impl NoShowReport {
-    /// Counts all clients; answers how many records of appointments were not folded before.
+    /// Counts all clients; returns how many records of appointments were not folded when it began.
     async fn clients(&self, tenant: Option<&str>, tally: &mut Tally, context: &JobContext<()>) -> Result<u64, Error> {
         let pointer = self.pointers.get(Family::Appointments).await?;
         let generation = pointer.serving(Family::Appointments);

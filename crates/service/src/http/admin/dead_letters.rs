@@ -1,4 +1,4 @@
-//! A dead letter, for operators. What is done with many is a job.
+//! A single dead letter, for operators. Operations on many of them are jobs.
 
 use crate::http::problem::{Code, Problem};
 use crate::http::{Api, answer};
@@ -9,7 +9,7 @@ use foretell_domain::dead::show::Shown;
 use foretell_engine::dead_letters::DeadLetters;
 use std::sync::Arc;
 
-/// `GET /admin/dead-letters/{partition}/{offset}`: all of a letter.
+/// `GET /admin/dead-letters/{partition}/{offset}`: a complete dead letter.
 pub(in crate::http) async fn show(
     State(api): State<Arc<Api>>,
     Path((partition, offset)): Path<(u32, i64)>,

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   Config ─► open: log, store ─┬─► http       router over Rows and Progress
-//!                               ├─► views      a keeper each for logins, appointments and policies
+//!                               ├─► views      one keeper each for logins, appointments and policies
 //!                               └─► reminders  a keeper for reminders, with the planner as a task of each partition
 //! ```
 //!
-//! A role is a value, not a build: `serve --roles` takes any of them, and every process serves its health and, to
-//! operators, its metrics. While a cluster is away at the start the process listens already and says what it waits for.
+//! A role is a value, not a build: `serve --roles` accepts any of them, and every process serves its health and, to
+//! operators, its metrics. If a cluster is unreachable at the start, the process listens and reports what it waits for.
 
 pub mod backup;
 pub mod descriptors;
@@ -60,24 +60,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use training::TrainingJob;
 
-/// The socket of an instance that serves a data directory, inside that directory.
+/// Name of an instance's socket in its data directory.
 pub const SOCKET: &str = "foretell.sock";
-/// How long an operator's request may go on when everything else has ended, in milliseconds.
+/// How long requests of operators may continue after everything else has ended, in milliseconds.
 const OPS_DRAIN_MS: u64 = 1_000;
 
-/// A part of the service that a process can take.
+/// A part of the service that a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Role {
-    /// Answers requests
+    /// Answer requests
     Http,
-    /// Keeps the views of logins, appointments and policies
+    /// Fold the views of logins, appointments and policies
     Views,
-    /// Keeps the view of announced reminders, and announces them
+    /// Fold the view of announced reminders, and announce reminders
     Reminders,
 }
 
 impl Role {
-    /// The role that keeps the views of a family: of reminders the one that announces them, of all others the same one.
+    /// The role that folds a family: `reminders` for reminders, `views` for all others.
     fn that_keeps(family: Family) -> Self {
         if family == Family::Reminders { Self::Reminders } else { Self::Views }
     }
@@ -92,7 +92,7 @@ impl Role {
     }
 }
 
-/// A process that serves: what it was told, and what it listens on.
+/// A process that serves: its settings, roles and keys.
 pub struct Service {
     config: Config,
     clock: Arc<dyn Clock>,
@@ -103,30 +103,30 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service of these roles; it ends when `shutdown` says so.
+    /// A service with these roles; it ends when `shutdown` is cancelled.
     pub fn new(config: Config, clock: Arc<dyn Clock>, roles: Vec<Role>, shutdown: CancellationToken) -> Self {
         Self { config, clock, roles, keys: None, auto_rebuild: false, shutdown }
     }
 
-    /// What it does.
+    /// The roles of the process.
     pub fn roles(&self) -> &[Role] {
         &self.roles
     }
 
-    /// The same, for those alone who have one of these keys.
+    /// The same service, which accepts only requests with one of these keys.
     pub fn with_keys(self, keys: Option<Keys>) -> Self {
         Self { keys, ..self }
     }
 
-    /// The same; views that were folded by older rules are folded anew at once.
+    /// The same service, which immediately rebuilds views that were folded by older rules.
     pub fn rebuilding(self) -> Self {
         Self { auto_rebuild: true, ..self }
     }
 
-    /// Serves until shutdown. Errs when a part cannot go on; everything else is ended in order first. Operators are
+    /// Serves until shutdown. Fails if a part cannot continue, after all other parts have ended in order. Operators are
     /// served to the end, so that they see it drain.
     pub async fn run(mut self, listener: TcpListener, ops: Option<TcpListener>) -> Result<(), Error> {
-        // A name or a short form may mean loopback: what protects loopback from pages goes by the address itself.
+        // A name or a short form may mean loopback: the protection of loopback from web pages depends on the address.
         if let Ok(address) = listener.local_addr() {
             self.config.http.listen = address.to_string();
         }
@@ -170,7 +170,7 @@ impl Service {
         self.shutdown.cancel();
         while tasks.join_next().await.is_some() {}
         if let Some(decisions) = decisions {
-            // Nobody asks any more.
+            // No more requests arrive.
             decisions.drain().await;
         }
         drained.cancel();
@@ -180,7 +180,7 @@ impl Service {
         ended
     }
 
-    /// Opens the ports and starts the roles; answers what is to be drained when they have ended.
+    /// Opens the ports and starts the roles; returns what to drain after they have ended.
     async fn start(
         &self,
         doors: &waiting::Doors,
@@ -223,7 +223,7 @@ impl Service {
             true => http::router(&api),
             false => http::health_router(&api),
         });
-        // After the other: its probes may say at once that requests can be sent.
+        // After the router of callers: its probes may report readiness at once.
         doors.operators.open(http::ops::router(&api));
         if let Some(directory) = &ports.directory {
             let socket = bind_socket(&directory.join(SOCKET))?;
@@ -239,7 +239,7 @@ impl Service {
         Ok(Some(decisions))
     }
 
-    /// Waits for clusters that do not answer yet, with a line per attempt.
+    /// Waits for clusters that do not respond yet, with a log line per attempt.
     async fn open_patiently(&self, doors: &waiting::Doors) -> Result<Ports, Error> {
         let mut pause_ms = 500;
         doors.missing(format!("{} and {}", self.config.log, self.config.store));
@@ -262,7 +262,7 @@ impl Service {
         Family::ALL.into_iter().filter(|family| self.roles.contains(&Role::that_keeps(*family))).collect()
     }
 
-    /// Makes the tasks of the owners of a generation of the view `sent`: the planner.
+    /// Creates the tasks for owners of a generation of the view `sent`: the planner.
     fn planner(&self, ports: &Ports, rows: Arc<Rows>) -> impl Fn(Generation) -> Tasks + Send + 'static {
         let (log, store, clock) = (ports.log.clone(), ports.store.clone(), self.clock.clone());
         let (no_show, config) = (self.config.score.no_show.clone(), self.config.reminders.clone());
@@ -293,12 +293,12 @@ impl Service {
     }
 }
 
-/// Does what blocks, and what the first request would else wait for.
+/// Runs blocking work that the first request would otherwise wait for.
 async fn blocking(operation: &'static str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     tokio::task::spawn_blocking(work).await.map_err(|panic| Error::fatal(operation, panic))
 }
 
-/// How a family is folded over these ports.
+/// What the generations of a family share over these ports.
 fn views<F: Fold>(config: &Config, ports: &Ports, fold: F) -> Views<F> {
     let topic = F::FAMILY.topic();
     Views {
@@ -312,9 +312,9 @@ fn views<F: Fold>(config: &Config, ports: &Ports, fold: F) -> Views<F> {
     }
 }
 
-/// Sees to it that a family has a pointer, and that its rows are of the topic that is there.
+/// Ensures that a family has a pointer, and that its rows belong to the current topic.
 async fn take_up(config: &Config, ports: &Ports, family: Family) -> Result<(), Error> {
-    /// Reads or makes the pointer of a family.
+    /// Reads or creates the pointer of a family.
     struct Pointing<'a>(&'a Config, &'a Ports);
 
     impl<'a> FoldVisitor for Pointing<'a> {
@@ -328,7 +328,7 @@ async fn take_up(config: &Config, ports: &Ports, family: Family) -> Result<(), E
     family.with_fold(config.fold.clone(), Pointing(config, ports)).await
 }
 
-/// Keeps a family until shutdown; with a planner, where reminders are announced as well.
+/// Folds a family until shutdown, with the tasks of its owners.
 pub fn keep(
     config: &Config,
     ports: &Ports,
@@ -365,7 +365,7 @@ pub fn no_tasks(_: Generation) -> Tasks {
     Tasks::new()
 }
 
-/// Ends the service when its log is beyond repair: a supervisor starts it again, and the log is verified.
+/// Ends the service when its log is broken: a supervisor starts it again, and the log is verified at the start.
 async fn end_with(log: Arc<dyn Log>, shutdown: CancellationToken) -> Result<(), Error> {
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -373,17 +373,17 @@ async fn end_with(log: Arc<dyn Log>, shutdown: CancellationToken) -> Result<(), 
     }
 }
 
-/// What the parts of a process share besides its ports.
+/// What the parts of a process share in addition to its ports.
 pub struct Process {
-    /// The present.
+    /// Source of the current time.
     pub clock: Arc<dyn Clock>,
-    /// Who may ask; none: everybody.
+    /// Keys of the API; if none, requests need no key.
     pub keys: Option<Keys>,
     /// Cancelled when the process drains.
     pub shutdown: CancellationToken,
 }
 
-/// What the API is made of, over open ports.
+/// The components of the API, over open ports.
 pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) -> Parts {
     let Process { clock, keys, shutdown } = process;
     let (log, store) = (ports.log.clone(), ports.store.clone());
@@ -415,7 +415,7 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
     }
 }
 
-/// What operators run over these ports that takes long.
+/// The jobs that operators can run over these ports.
 fn jobs(config: &Config, ports: &Ports, pointers: &Arc<Pointers>, clock: &Arc<dyn Clock>) -> Jobs {
     let (log, store, clock) = (ports.log.clone(), ports.store.clone(), clock.clone());
     let topic_prefix = config.topics.prefix.clone();
@@ -459,12 +459,12 @@ fn verifier(config: &Config, ports: &Ports) -> Verifier {
     }
 }
 
-/// The instance's own socket, for whoever may read its directory.
+/// The socket of the instance, for every user with access to its directory.
 fn bind_socket(path: &Path) -> Result<UnixListener, Error> {
     use std::os::unix::fs::PermissionsExt;
     let fail =
         |cause: std::io::Error| Error::fatal("listen on the instance's socket", format!("{}: {cause}", path.display()));
-    // The directory is locked, so a socket in it belongs to a process that is gone.
+    // The directory is locked, so an existing socket belongs to a process that has ended.
     match std::fs::remove_file(path) {
         Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(fail(cause)),
         _ => {}

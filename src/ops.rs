@@ -1,4 +1,4 @@
-//! What operators do: import facts, look at rows, create schema and topics, report on past decisions.
+//! Commands of operators: import facts, inspect rows, create schema and topics, report on past decisions.
 //!
 //! A data directory belongs to its `serve`. A command that finds an instance serving it sends requests to that
 //! instance, over the socket in the directory; otherwise it opens the directory, or the clusters, itself. Both use the

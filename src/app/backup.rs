@@ -1,8 +1,9 @@
-//! A copy of a data directory that a start can go on from: the log, and the journals of its imports.
+//! A copy of a data directory that a service can start from: the log, and the journals of its imports.
 //!
-//! Rows are not copied: they are the fold of the log, and a start folds them again. Journals are those of the moment at
-//! which the log is cut. One that says less than the log holds lets its import append again what is there: a batch, as
-//! after a crash, is recognised by the fold, and more would not be. One that says more would leave events out.
+//! Rows are not copied: they are the fold of the log, and are folded again at the start. Journals must match the moment
+//! at which the log is cut. With a journal that is behind the log, an import appends events again: the fold recognises
+//! one batch as duplicates, as after a crash, but not more. With a journal that is ahead of the log, events would be
+//! lost.
 
 use async_trait::async_trait;
 use foretell_disk::log as disk;
@@ -23,7 +24,7 @@ const JOURNALS: &str = "imports";
 /// Attempts to find a moment at which no journal changes; each takes far less time than a batch.
 const LOOKS_MAX: u32 = 1_000;
 
-/// Copies into a directory next to `to`, which gets its name when it is complete: what is called `to` can be served.
+/// Copies into a directory next to `to`, which is renamed to `to` when it is complete, and can then be served.
 pub(super) fn back_up(
     log: &disk::Log,
     directory: &Path,
@@ -39,7 +40,7 @@ pub(super) fn back_up(
     }
     fs::create_dir(partial).map_err(|cause| match cause.kind() {
         io::ErrorKind::AlreadyExists => {
-            let detail = format!("{} is left from one that was interrupted: remove it first", partial.display());
+            let detail = format!("{} is left from an interrupted backup: remove it first", partial.display());
             Error::reject(OPERATION, detail)
         }
         _ => failed(partial, &cause),
@@ -104,7 +105,7 @@ impl Job for BackupJob {
 
 type Journals = Vec<(OsString, Vec<u8>)>;
 
-/// The journals and a cut of the log between two changes of them: at most the batch under way is in the log alone.
+/// The journals and a cut of the log between two of their changes: at most the batch in progress is only in the log.
 fn at_one_moment<'a>(log: &'a disk::Log, directory: &Path) -> Result<(Journals, Cut<'a>), Error> {
     let look = || read(directory).map_err(|cause| failed(directory, &cause));
     for _ in 0..LOOKS_MAX {

@@ -1,7 +1,7 @@
-//! Opens the backends that the settings name: only here, and where an embedded log is copied, are they named.
+//! Opens the backends of the settings: only this module, and the copy of an embedded log, name backends.
 //!
-//! Kafka and Cassandra are features of the build. Without one of them its module has a stand-in of the same functions,
-//! which reject what they cannot do.
+//! Kafka and Cassandra are features of the build. Without a feature, a module with the same functions replaces its own,
+//! and returns errors.
 
 #[cfg_attr(not(feature = "cassandra"), path = "ports/without_cassandra.rs")]
 mod cassandra;
@@ -23,19 +23,19 @@ use std::sync::Arc;
 
 /// The backends of a configuration.
 pub struct Ports {
-    /// Where facts are.
+    /// Contains the facts.
     pub log: Arc<dyn Log>,
-    /// Where rows are.
+    /// Contains the rows.
     pub store: Arc<dyn Store>,
     /// The data directory of an embedded log or store, locked.
     pub directory: Option<PathBuf>,
-    /// Backs an embedded log up.
+    /// Backs up an embedded log; none if the log is not embedded.
     pub back_up: Option<Arc<BackUp>>,
-    /// What files say of addresses; it has looked at none yet.
+    /// Data files about addresses; none is read yet.
     pub enricher: Arc<Enricher>,
-    /// What operators should know about the backends, in plain sentences.
+    /// Notices about the backends for operators, as sentences.
     pub notices: Vec<String>,
-    /// What pipelines over these backends say of records in wrong partitions.
+    /// Records in wrong partitions that pipelines over these backends have seen.
     pub misplaced: Arc<Misplaced>,
 }
 
@@ -44,14 +44,13 @@ pub fn disk_directory(url: &str) -> Option<&Path> {
     url.strip_prefix("disk:").map(Path::new)
 }
 
-/// The directory of an instance, where its socket is: that of the log, else that of the store; none where both are
-/// clusters.
+/// The directory of an instance, with its socket: that of the log, else that of the store; none if both are clusters.
 pub fn data_directory(config: &Config) -> Option<&Path> {
     disk_directory(&config.log).or_else(|| disk_directory(&config.store))
 }
 
-/// Opens log and store. Fatal where a URL, a schema, a topic or a directory is not as it must be; Retry where a
-/// cluster does not answer.
+/// Opens log and store. Fatal if a URL, a schema, a topic or a directory is not valid; Retry if a cluster does not
+/// respond.
 pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error> {
     reach::check(&config.log).await?;
     reach::check(&config.store).await?;
@@ -92,7 +91,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     Ok(Ports { log, store, directory, back_up, enricher, notices, misplaced: Arc::default() })
 }
 
-/// What `migrate` does: creates schema and topics where they are missing; answers what was done and what to know.
+/// Runs `migrate`: creates missing schemas and topics; returns what was done, and notices for operators.
 pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
     reach::check(&config.log).await?;
     reach::check(&config.store).await?;

@@ -1,8 +1,8 @@
-//! Another partition count for a family: the ports are opened, the topic is exchanged, and the ports are opened again.
+//! Changes the partition count of a family: opens the ports, exchanges the topic, and opens the ports again.
 //!
-//! No process serves meanwhile. On disk the directory belongs to this process. On a cluster the log refuses to begin
-//! while another process folds the family, and every process that reads the pointer ends. So this job runs in the
-//! command itself, not in an instance.
+//! No process may serve during the change. On disk, this process locks the directory. On a cluster, the log rejects the
+//! change while another process folds the family, and every process that reads the pointer ends. So this job runs in
+//! the command itself, not in an instance.
 
 use crate::app::{self, Ports};
 use crate::config::Config;
@@ -14,14 +14,15 @@ use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
 use std::sync::Arc;
 
-/// Gives a family another partition count, or continues what an earlier run began.
+/// Changes the partition count of a family, or continues an interrupted change.
 ///
-/// It fails where it cannot be done, and then nothing has changed, or where it was interrupted: the next run continues.
+/// It fails if the change is not possible, and then nothing has changed, or if it is interrupted, and then the next run
+/// continues.
 #[derive(Clone)]
 pub struct Repartition {
-    /// Which ports to open.
+    /// Settings of the ports to open.
     pub config: Arc<Config>,
-    /// The time.
+    /// Source of the current time.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -41,13 +42,13 @@ impl Job for Repartition {
             return mover(&ports).fold().await;
         }
         copy(ports.log.as_ref(), &mover(&ports), stage).await?;
-        // The directory is free again, and the log opens with the topics of the next epoch.
+        // The directory is unlocked again, and the log opens with the topics of the next epoch.
         drop(ports);
         mover(&app::open(&self.config, self.clock.clone()).await?).fold().await
     }
 }
 
-/// Makes the topics of the next epoch; what cannot be copied to its end is given up.
+/// Creates and fills the topics of the next epoch; cancels the change if they cannot be copied completely.
 async fn copy(log: &dyn Log, mover: &Mover, stage: Stage) -> Result<(), Error> {
     let mut successors = log.successors(&mover.exchange(stage).await?).await?;
     mover.begin().await?;

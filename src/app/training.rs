@@ -24,12 +24,12 @@ use std::sync::Arc;
 
 const OPERATION: &str = "train a model";
 
-/// From what to train.
+/// What to train on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingQuery {
     /// The tenant whose visits are read.
     pub tenant: String,
-    /// Only what was known by this time, in milliseconds since the epoch; none: all.
+    /// Use only events up to this time, in milliseconds since the epoch; none: all events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<i64>,
 }
@@ -37,11 +37,11 @@ pub struct TrainingQuery {
 /// Trains from the log of an instance, under the settings of its scores.
 #[derive(Clone)]
 pub struct TrainingJob {
-    /// What is read.
+    /// The log to train on.
     pub log: Arc<dyn Log>,
-    /// It contains the time from which on records are checked by the gate.
+    /// Contains the time from which on the gate checks records.
     pub store: Arc<dyn Store>,
-    /// The time.
+    /// Source of the current time.
     pub clock: Arc<dyn Clock>,
     /// The settings of the scores.
     pub config: no_show::Config,
@@ -68,7 +68,7 @@ impl Job for TrainingJob {
 }
 
 impl TrainingJob {
-    /// The tenant's events that were there when the reading began.
+    /// The tenant's events that were in the log when the job started.
     async fn read(&self, tenant: &str, context: &JobContext<()>) -> Result<Vec<Event>, Error> {
         let gated_from_ms = family::gated_from_ms(self.store.as_ref(), Family::Appointments).await?;
         let (log, topic) = (self.log.as_ref(), Topic::Appointments);

@@ -1,4 +1,4 @@
-//! How a command reaches an instance: a URL, the socket of a running one, or the ports themselves.
+//! How a command accesses an instance: by URL, through the socket of a running one, or through its own ports.
 
 use super::Error;
 use super::import::Target;
@@ -29,25 +29,25 @@ use tokio::net::UnixStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
-/// Longest time for one request to an instance.
+/// Timeout of a request to an instance.
 const REQUEST: Duration = Duration::from_secs(60);
-/// What stands for the host on a socket.
+/// Placeholder for the host in requests through a socket.
 const LOCAL: &str = "http://localhost";
-/// Attempts at a request that the instance cannot take at the moment.
+/// Maximum number of attempts while the instance is overloaded or its log is unreachable.
 const ATTEMPTS_MAX: u32 = 60;
 
-/// A way to an instance.
+/// Access to an instance.
 pub enum Access {
-    /// A service at a URL, or behind the socket in a data directory.
+    /// A service at a URL, or at the socket in a data directory.
     Service {
-        /// Speaks to it.
+        /// Sends requests to it.
         client: reqwest::Client,
-        /// Begins every path.
+        /// Prefix of every path.
         base: String,
         /// The API key, if one is needed.
         key: Option<String>,
     },
-    /// Nobody serves: the ports are open in this process.
+    /// No process serves the ports: this process has opened them.
     Opened(Box<Opened>),
 }
 
@@ -59,14 +59,14 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The routes of an instance over these ports: for questions, and for what operators append to the log itself.
+    /// The routes of an instance over these ports: for queries, and for facts that operators append directly.
     fn routes(&self) -> Router {
         let rows = Arc::new(Rows::cached(self.ports.store.clone(), &self.config.reads, &self.config.fold));
         let process = app::Process { clock: self.clock.clone(), keys: None, shutdown: CancellationToken::new() };
         http::admin_router(&Api::new(app::parts(&self.config, &self.ports, rows, process)))
     }
 
-    /// Appends events of an operator; durable when it answers. The steps are those of a service.
+    /// Appends events of an operator; they are durable when it returns. The steps are those of a service.
     async fn append(&self, events: &[Sourced], tenant: Option<&str>) -> Result<(), Error> {
         let (log, enricher) = (self.ports.log.clone(), self.ports.enricher.clone());
         tokio::task::block_in_place(|| enricher.look());
@@ -93,10 +93,10 @@ async fn whole(answer: Response) -> Result<Vec<u8>, Error> {
     Ok(body.map_err(|error| Error::Answer(error.to_string()))?.to_vec())
 }
 
-/// An answer of many JSON values, one a line.
+/// A response with one JSON value per line.
 pub struct Lines {
     answer: Answer,
-    /// The beginning of a line.
+    /// The incomplete last line.
     rest: Vec<u8>,
 }
 
@@ -126,17 +126,17 @@ impl Lines {
     }
 }
 
-/// A service to ask, other than the one of the configuration.
+/// A service other than the one of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Remote {
-    /// Where it listens, as in `http://host:8080`.
+    /// Its URL, as in `http://host:8080`.
     pub url: Option<String>,
     /// Its API key.
     pub key: Option<String>,
 }
 
 impl Access {
-    /// The way to the instance of a configuration, or to the remote one where it is named.
+    /// Access to the remote service if one is named, else to the instance of the configuration.
     pub async fn find(config: &Config, remote: Remote, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         if remote.url.is_some() {
             return Self::remote(remote);
@@ -148,7 +148,7 @@ impl Access {
         Ok(Self::Opened(Box::new(Opened { ports, config: config.clone(), clock })))
     }
 
-    /// The way to the instance of a configuration, of which something is to be seen: nothing is created.
+    /// Access to the existing instance of a configuration: nothing is created.
     pub async fn look(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let directories = [app::disk_directory(&config.log), app::disk_directory(&config.store)];
         if let Some(absent) = directories.into_iter().flatten().find(|directory| !directory.exists()) {
@@ -158,7 +158,7 @@ impl Access {
         Self::find(config, Remote::default(), clock).await
     }
 
-    /// Folds a family, if nobody serves these ports, for as long as the answer is held.
+    /// Folds a family until the returned guard is dropped, unless a service does.
     pub fn fold(&self, family: Family) -> Option<DropGuard> {
         let Self::Opened(opened) = self else { return None };
         let stop = CancellationToken::new();
@@ -171,7 +171,7 @@ impl Access {
         Some(stop.drop_guard())
     }
 
-    /// The way to a service at a URL.
+    /// Access to a service at a URL.
     pub fn remote(remote: Remote) -> Result<Self, Error> {
         let url = remote.url.ok_or_else(|| Error::Answer("name the URL of a service".into()))?;
         if !url.starts_with("http://") && !url.starts_with("https://") {
@@ -183,7 +183,7 @@ impl Access {
         Ok(Self::Service { client: client(None)?, base, key: remote.key })
     }
 
-    /// What the instance answers to a GET.
+    /// Sends a GET, and returns the response.
     pub async fn get(&self, path: &str) -> Result<Value, Error> {
         let (who, status, body) = match self {
             Self::Service { client, base, key } => {
@@ -200,7 +200,7 @@ impl Access {
         read(who, status, &body)
     }
 
-    /// What the instance answers to a PUT of JSON by a tenant.
+    /// Sends a PUT of JSON for a tenant, and returns the response.
     pub async fn put(&self, path: &str, tenant: &str, document: &Value) -> Result<Value, Error> {
         let body = document.to_string();
         let (who, status, body) = match self {
@@ -222,7 +222,7 @@ impl Access {
         read(who, status, &body)
     }
 
-    /// The lines of the answer to a POST of JSON, without a time limit.
+    /// Sends a POST of JSON, and returns the lines of the response, without a timeout.
     pub async fn lines(&self, path: &str, body: &Value) -> Result<Lines, Error> {
         let body = body.to_string();
         let answer = match self {
@@ -248,7 +248,7 @@ impl Access {
         Ok(Lines { answer, rest: Vec::new() })
     }
 
-    /// Appends events; durable when it answers. Waits while a service is overloaded or its log is away.
+    /// Appends events; they are durable when it returns. Waits while a service is overloaded or its log is unreachable.
     pub async fn append(&self, events: &[Sourced], Target { tenant, .. }: &Target<'_>) -> Result<(), Error> {
         match self {
             Self::Opened(opened) => opened.append(events, *tenant).await,
@@ -266,7 +266,7 @@ impl Access {
     }
 }
 
-/// Sends until it is taken; equal ids change nothing, so that sending again is safe.
+/// Sends a request until it is accepted; equal ids change nothing, so it is safe to send it again.
 async fn patiently(request: reqwest::RequestBuilder) -> Result<(), Error> {
     let mut attempts = 0;
     loop {
@@ -296,7 +296,7 @@ async fn send(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Error>
 #[allow(clippy::needless_pass_by_value, reason = "the argument of map_err")]
 fn unreachable(error: reqwest::Error) -> Error {
     let place = error.url().map_or_else(|| "the service".to_owned(), |url| url.origin().ascii_serialization());
-    // reqwest leaves the cause to its sources: the last one says what happened.
+    // The message of reqwest omits the cause: it is the last of its sources.
     let first: &dyn std::error::Error = &error;
     let causes = std::iter::successors(Some(first), |cause| cause.source());
     let refused = causes.clone().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
@@ -308,11 +308,11 @@ fn unreachable(error: reqwest::Error) -> Error {
     Error::Answer(format!("cannot reach {place}: {last}"))
 }
 
-/// Who answered, at the beginning of a problem: another process, or the routes of this one.
+/// Beginning of an error message: the response is from another process, or from the routes of this one.
 const SERVICE: &str = "the service answered ";
 const OWN: &str = "";
 
-/// The body of a good answer, or the problem that a bad one names.
+/// The body of a successful response, or the problem in an unsuccessful one.
 fn read(who: &str, status: u16, body: &[u8]) -> Result<Value, Error> {
     if status >= 400 {
         return Err(refused(who, status, body));
@@ -321,14 +321,14 @@ fn read(who: &str, status: u16, body: &[u8]) -> Result<Value, Error> {
     serde_json::from_slice(body).map_err(elsewhere)
 }
 
-/// The problem that a bad answer names.
+/// The problem in an unsuccessful response.
 fn refused(who: &str, status: u16, body: &[u8]) -> Error {
     let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let faults = value.get("errors").and_then(Value::as_array).into_iter().flatten().take(5);
     let faults: String = faults.map(|fault| format!("\n  {fault}")).collect();
     if text("code").is_empty() {
-        return Error::Answer(format!("{who}{status} and does not say why: is that the address of Foretell?"));
+        return Error::Answer(format!("{who}{status} without a reason: is that the address of Foretell?"));
     }
     let status = if who.is_empty() { String::new() } else { format!("{status} ") };
     Error::Answer(format!("{who}{status}{}: {}{faults}", text("code"), text("detail")))
@@ -340,7 +340,7 @@ fn client(socket: Option<PathBuf>) -> Result<reqwest::Client, Error> {
     builder.build().map_err(|error| Error::Answer(format!("cannot build an HTTP client: {error}")))
 }
 
-/// A client of the process that serves the data directory, if one does.
+/// A client of the process that serves the data directory, if there is one.
 ///
 /// # Errors
 /// That process has another log or store than the settings here.
@@ -356,7 +356,8 @@ async fn serving(config: &Config) -> Result<Option<reqwest::Client>, Error> {
             "an older version serves the directory: use the same version, or restart the service with this one";
         return Err(Error::Answer(detail.into()));
     }
-    let unreadable = |error| Error::Answer(format!("what the process that serves the directory is: {error}"));
+    let unreadable =
+        |error| Error::Answer(format!("unreadable answer of the process that serves the directory: {error}"));
     let theirs: Instance = serde_json::from_value(read(SERVICE, status, &body)?).map_err(unreadable)?;
     let ours = Instance::of(config);
     if theirs == ours {

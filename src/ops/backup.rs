@@ -7,7 +7,7 @@ use super::jobs::{self, Console};
 use crate::app::backup::{BackupJob, BackupQuery};
 use std::path::Path;
 
-/// Backs the embedded log up into a directory, and prints what it contains then.
+/// Backs up the embedded log into a directory, and prints the size of the copy.
 pub async fn back_up(access: &Access, directory: &Path, console: &mut Console<'_>) -> Result<(), Error> {
     let named = |cause| Error::File(directory.display().to_string(), cause);
     let to = std::path::absolute(directory).map_err(named)?;

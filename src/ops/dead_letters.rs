@@ -13,12 +13,12 @@ use serde::Serialize;
 use serde_json::json;
 use std::io::Write;
 
-/// Characters of a message in a table.
+/// Maximum length of a message in a table, in characters.
 const MESSAGE_CHARS_MAX: usize = 100;
 
 /// Runs the query, and prints every letter; notices for the operator go to `messages`.
 ///
-/// Errs where a letter was left as it is, or is not there, when all others are done.
+/// Processes all letters, and fails at the end if one was left unchanged or does not exist.
 pub async fn run(
     access: &Access,
     query: &DeadLetterQuery,
@@ -70,7 +70,7 @@ fn print(letter: &Listed, outcome: &LetterOutcome, console: &mut Console<'_>) ->
     Ok(())
 }
 
-/// The second line of a letter: what was done with it, or what is wrong with it.
+/// The second line of a letter: its outcome, or its validation error.
 fn second_line(outcome: &LetterOutcome, message: &str) -> String {
     match outcome {
         LetterOutcome::Listed => {
@@ -90,12 +90,12 @@ fn second_line(outcome: &LetterOutcome, message: &str) -> String {
     }
 }
 
-/// What a new record lacks, where it lacks anything.
+/// The number of fields that a new record lacks, if any.
 fn left_out(dropped: usize) -> String {
     if dropped == 0 { String::new() } else { format!(", without {dropped} unknown fields") }
 }
 
-/// Letters contain what a producer sent: control characters must not reach the terminal.
+/// Letters contain input of producers: control characters must not reach the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
@@ -114,8 +114,8 @@ fn conclude(query: &DeadLetterQuery, summary: Summary, messages: &mut dyn Write)
     match &query.action {
         _ if letters == 0 => writeln!(messages, "no dead letters that meet the conditions")?,
         Action::List(_) => {}
-        action if is_dry(action) => writeln!(messages, "{done} letters would be done; --execute does it")?,
-        _ => writeln!(messages, "{done} letters done")?,
+        action if is_dry(action) => writeln!(messages, "{done} letters would be processed; add --execute")?,
+        _ => writeln!(messages, "{done} letters processed")?,
     }
     if more {
         writeln!(messages, "there are more than {}; see --limit", query.limit)?;
@@ -139,7 +139,7 @@ fn complete(summary: Summary, missing: &[Id]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Prints all of a letter.
+/// Prints a complete letter.
 pub async fn show(access: &Access, id: Id, print: Print, out: &mut dyn Write) -> Result<(), Error> {
     let answer = access.get(&format!("/admin/dead-letters/{id}")).await?;
     if print == Print::Json {
@@ -203,7 +203,7 @@ fn value(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
 }
 
 fn pretty(value: &impl Serialize) -> String {
-    // C0 controls are escaped in JSON; what else steers terminals is not.
+    // C0 controls are escaped in JSON; other control characters are not.
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

@@ -8,13 +8,13 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use std::io::Write;
 
-/// Where a command shows what happens.
+/// Output of a command.
 pub struct Console<'a> {
-    /// Progress, on a terminal alone.
+    /// Progress bar, only on a terminal.
     pub bar: &'a ProgressBar,
-    /// In which form results are printed.
+    /// Format of results.
     pub print: Print,
-    /// Where results are printed.
+    /// Destination of results.
     pub out: &'a mut dyn Write,
 }
 
@@ -25,13 +25,13 @@ impl Console<'_> {
     }
 }
 
-/// What to do with an item of a job.
+/// Handles an item of a job.
 pub type Show<'s, I> = &'s mut (dyn FnMut(I, &mut Console<'_>) -> Result<(), Error> + Send);
 
-/// Runs a job in the instance that `access` leads to; answers its report.
+/// Runs a job in an instance; returns its report.
 ///
 /// # Errors
-/// The job was refused, failed or was cut off, or an item cannot be shown.
+/// The job was rejected, failed or was cut off, or an item cannot be printed.
 pub async fn run<J: Job>(
     access: &Access,
     query: &J::Query,
@@ -42,10 +42,10 @@ pub async fn run<J: Job>(
     follow::<J>(Events::Lines(lines), console, show).await
 }
 
-/// Runs a job in this process; answers its report.
+/// Runs a job in this process; returns its report.
 ///
 /// # Errors
-/// The job failed, or an item cannot be shown.
+/// The job failed, or an item cannot be printed.
 pub async fn run_here<J: Job>(
     job: J,
     query: J::Query,
@@ -86,7 +86,7 @@ async fn follow<J: Job>(
 fn draw(bar: &ProgressBar, progress: JobProgress) {
     let JobProgress { what, done, total } = progress;
     if done == 0 {
-        // Something else is counted from here on: with a rate of its own.
+        // A new count starts here, with a rate of its own.
         bar.reset();
     }
     bar.set_length(total);

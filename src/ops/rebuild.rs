@@ -7,11 +7,11 @@ use super::jobs::{self, Console};
 use foretell_engine::rebuild::{RebuildQuery, RebuildStep, Rebuilder, Rebuilt};
 use foretell_engine::verify::VerifyFinding;
 
-/// Rebuilds a family, or cancels that, and prints each step; errs where the new rows do not serve.
+/// Rebuilds a family, or cancels a rebuild, and prints each step; fails if the new rows do not serve.
 ///
-/// Where no process serves the ports, this one folds the new rows itself; on a cluster it helps those that do.
+/// If no process serves the ports, this one folds the new rows itself; on a cluster it shares the work.
 pub async fn rebuild(access: &Access, query: &RebuildQuery, console: &mut Console<'_>) -> Result<(), Error> {
-    // Held until the end: dropped, it stops.
+    // Held until the end, because dropping it stops the fold.
     let _folding = access.fold(query.family);
     let family = query.family.name();
     let show = &mut |step, console: &mut Console<'_>| print(&step, family, console);
@@ -44,7 +44,7 @@ fn print(step: &RebuildStep, family: &str, console: &mut Console<'_>) -> Result<
             writeln!(out, "generation {generation} of {family} serves{verified}")?;
         }
         RebuildStep::Dropping { generation } => {
-            writeln!(out, "dropping generation {generation}, when nobody reads it any more")?;
+            writeln!(out, "dropping generation {generation} after its last readers")?;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `migrate --repartition`: gives a family another partition count.
+//! `migrate --repartition`: changes the partition count of a family.
 
 use super::Error;
 use super::inspect::Print;
@@ -13,7 +13,7 @@ use foretell_events::topic::full_name;
 use foretell_ports::clock::Clock;
 use std::sync::Arc;
 
-/// Gives a family another partition count, and prints each step; no process may serve it meanwhile.
+/// Changes the partition count of a family, and prints each step; no process may serve the family during the change.
 pub async fn repartition(
     config: Config,
     clock: Arc<dyn Clock>,
@@ -45,7 +45,7 @@ fn sentence(step: &RepartitionStep, config: &Config) -> String {
             format!("copying {topic} into {into}: {offsets} offsets into {partitions} partitions")
         }
         RepartitionStep::Copied { topic, records, rejected, letters } => {
-            let stay = format!("{rejected} rejected ones stay behind, {letters} of them as new dead letters");
+            let stay = format!("{rejected} rejected records were not copied, {letters} of them are new dead letters");
             format!("copied {records} records into {topic}; {stay}")
         }
         RepartitionStep::Folding { family, generation } => {
@@ -58,15 +58,15 @@ fn sentence(step: &RepartitionStep, config: &Config) -> String {
         RepartitionStep::Done { family, epoch, partitions } => {
             let name = family.name();
             let left = epoch.checked_sub(1).map(|epoch| retired(config, *family, epoch));
-            let left = left.map(|left| format!("; {left} is left as it was: delete it when nobody wants to go back"));
+            let left = left.map(|left| format!("; {left} is unchanged: delete it when you no longer want to go back"));
             format!("done: {name} has {partitions} partitions{}", left.unwrap_or_default())
         }
-        RepartitionStep::GivenUp { family } => format!("given up: {} stays as it was", family.name()),
+        RepartitionStep::GivenUp { family } => format!("cancelled: {} is unchanged", family.name()),
         RepartitionStep::Verifying { .. } => String::new(),
     }
 }
 
-/// Where the records of a family's earlier topic are.
+/// The location of the records of a family's earlier topic.
 fn retired(config: &Config, family: Family, epoch: u8) -> String {
     match app::disk_directory(&config.log) {
         Some(directory) => directory.join("log").join(format!("{}.e{epoch}", family.name())).display().to_string(),

@@ -1,4 +1,4 @@
-//! `report`: how good scores were, as tables.
+//! `report`: the quality of scores, as tables.
 
 pub mod no_show;
 
@@ -10,7 +10,7 @@ use foretell_domain::decision::report::{OUTCOMES_MAX, Report, Row};
 use foretell_service::decisions::reading::{DecisionQuery, DecisionReport};
 use std::io::Write;
 
-/// Reports on decisions about logins.
+/// Prints a report on login decisions.
 pub async fn decisions(access: &Access, query: &DecisionQuery, console: &mut Console<'_>) -> Result<(), Error> {
     let report = jobs::run::<DecisionReport>(access, query, console, &mut |(), _| Ok(())).await?;
     match console.print {

@@ -7,7 +7,7 @@ use super::jobs::{self, Console};
 use foretell_engine::verify::{Difference, Summary, Verifier, VerifyFinding, VerifyQuery};
 use serde::Serialize;
 
-/// Verifies a view, or all of them, and prints every difference; errs where there is one.
+/// Verifies a view, or all of them, and prints every difference; fails if there is any.
 pub async fn verify(access: &Access, query: &VerifyQuery, console: &mut Console<'_>) -> Result<(), Error> {
     let show = &mut |finding, console: &mut Console<'_>| match finding {
         VerifyFinding::Begun { .. } => Ok(()),

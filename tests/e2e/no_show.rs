@@ -109,7 +109,7 @@ async fn reported_and_plotted(deployment: &Deployment) {
     let line = table.lines().find(|line| line.starts_with("manual")).expect("a line");
     let words: Vec<_> = line.split_whitespace().take(5).collect();
     assert_eq!(words, ["manual", "3", "1", "33.3", "%"], "{table}");
-    assert!(table.contains("not what a reminder does"), "{table}");
+    assert!(table.contains("not the effect of a reminder"), "{table}");
     service.process.stop().await;
     let later = report(deployment, &["--tenant", "default", "--since", &rfc3339(starts_ms)]);
     for field in ["total", "by_lead", "by_level", "by_steps", "last", "asked", "reminded"] {

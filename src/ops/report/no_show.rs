@@ -1,4 +1,4 @@
-//! `report no-show`: how visits went, and whether what was said of them came true.
+//! `report no-show`: the outcomes of visits, compared with their predicted risks.
 
 use crate::ops::Error;
 use crate::ops::access::Access;
@@ -12,7 +12,7 @@ use foretell_service::report::reading::{NoShowQuery, NoShowReport};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Reports on visits, and draws the calibration to a file where one is named.
+/// Prints a report on visits, and writes the calibration chart to a file if one is named.
 pub async fn no_show(
     access: &Access,
     query: &NoShowQuery,
@@ -42,8 +42,8 @@ fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     rows("LEVEL", &report.by_level, out)?;
     rows("REMINDERS", &report.by_steps, out)?;
     if report.by_steps.len() > 1 {
-        writeln!(out, "these are not alike: who books late gets fewer reminders and comes more often,")?;
-        writeln!(out, "so the difference between two lines is not what a reminder does")?;
+        writeln!(out, "these groups differ: clients who book late get fewer reminders and come more often,")?;
+        writeln!(out, "so the difference between two lines is not the effect of a reminder")?;
     }
     calibration(report, out)?;
     notes(report, out)
@@ -88,7 +88,7 @@ fn calibration(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let [auc, brier, log_loss, ece] = ["ROC AUC", "BRIER", "LOG LOSS", "ECE"];
     writeln!(out, "\n{:<26}{n:>9}{auc:>9}{brier:>9}{log_loss:>10}{ece:>8}", "SCORES")?;
     let by_model = report.by_model.iter().map(|of| (format!("- {}", printable(&of.name)), &of.metrics));
-    let first = [("last before the start", &report.last.metrics), ("last that was asked for", &report.asked)];
+    let first = [("last before the start", &report.last.metrics), ("last that was requested", &report.asked)];
     let first = first.into_iter().map(|(name, metrics)| (name.to_owned(), metrics));
     let last = ("in the last reminder".to_owned(), &report.reminded);
     for (name, metrics) in first.chain(by_model).chain([last]) {
@@ -101,10 +101,10 @@ fn calibration(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 fn notes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for (count, what) in [
-        (report.unfolded, "records of appointments are not folded yet: what they say is missing here"),
-        (report.elsewhere, "visits that were scored or reminded of are not among these: moved, deleted or forgotten"),
-        (report.forgotten, "outcomes are of visits that the clients' rows have forgotten, and counted nowhere"),
-        (report.unreadable, "records are none that this version can read"),
+        (report.unfolded, "records of appointments are not folded yet: their outcomes are missing here"),
+        (report.elsewhere, "visits that were scored or got a reminder are not included: moved, deleted or forgotten"),
+        (report.forgotten, "outcomes belong to visits that the clients' rows no longer contain, and are not counted"),
+        (report.unreadable, "records cannot be read by this version"),
     ] {
         if count > 0 {
             writeln!(out, "{count} {what}")?;
@@ -125,7 +125,7 @@ fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
 }
 
-/// Tenants write the names of steps: control characters must not reach the terminal.
+/// The names of steps are input of tenants: control characters must not reach the terminal.
 fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
@@ -190,13 +190,16 @@ mod tests {
         assert_eq!(words(&text, "last before the start"), "last before the start 40 0.7500 - - 0.0123");
         assert_eq!(words(&text, "- counters 1"), "- counters 1 40 0.7500 - - 0.0123");
         assert_eq!(words(&text, "in the last reminder"), "in the last reminder 0 - - - -");
-        assert!(text.contains("not what a reminder does") && text.contains("\n7 visits that were scored"), "{text}");
+        assert!(
+            text.contains("not the effect of a reminder") && text.contains("\n7 visits that were scored"),
+            "{text}"
+        );
         assert!(!text.contains('\u{1b}') && !text.contains("not folded yet"), "{text}");
         let since = Report { window: 86_400_000..172_800_000, ..Report::default() };
         let first =
             "0 visits with a known outcome, from 1970-01-02T00:00:00.000Z up to 1970-01-03T00:00:00.000Z: 0 missed";
         assert_eq!(printed(&since).lines().next(), Some(first));
         let alike = Report { by_steps: vec![row("none", 30, 9)], ..Report::default() };
-        assert!(!printed(&alike).contains("not what a reminder does"), "there is nothing to compare");
+        assert!(!printed(&alike).contains("not the effect of a reminder"), "there is nothing to compare");
     }
 }

@@ -281,7 +281,7 @@ impl<D: Document> InForce<D> {
         let (found, refused) = found.map_err(|panic| Error::retry("read a policy", panic))?;
         for (version, why) in &refused {
             metrics::counter!(foretell_telemetry::POLICIES_REFUSED).increment(1);
-            tracing::error!(tenant, version, %why, "a published policy cannot be used; the version before it stays in force");
+            tracing::error!(tenant, version, %why, "a published policy cannot be used; the previous one stays in force");
         }
         let warning = (!refused.is_empty()).then_some(POLICY_INVALID);
         Ok(match found {

@@ -154,9 +154,9 @@ pub struct AgendaAnswer {
 #[utoipa::path(
     get, path = "/v1/agenda", operation_id = "listAgenda", tag = "views",
     params(
-        ("from" = Option<String>, Query, description = "Starts from here on, RFC 3339; default: now"),
-        ("to" = Option<String>, Query, description = "Latest start, exclusive, RFC 3339; default: 24 hours after `from`"),
-        ("location_id" = Option<String>, Query, description = "Only visits at this place"),
+        ("from" = Option<String>, Query, description = "Earliest start, inclusive, RFC 3339; default: now"),
+        ("to" = Option<String>, Query, description = "End of the starts, exclusive; default: 24 hours after `from`"),
+        ("location_id" = Option<String>, Query, description = "Only visits at this location"),
         ("order" = Option<Order>, Query, description = "`risk` (default): the highest first, then the earliest start, then by id; `start`: the earliest first, then by id"),
         ("limit" = Option<u32>, Query, description = "Visits of the page, 1 to 1,000; default: 100"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),

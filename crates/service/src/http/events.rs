@@ -203,7 +203,7 @@ fn unappended(error: foretell_ports::Error) -> Problem {
             tracing::warn!(%error, "cannot append");
             Problem::new(
                 Code::LogUnavailable,
-                "some of it may be stored; send the same again: equal ids, and what is already recorded, change nothing",
+                "some of it may be stored; send the same again: equal ids, and known facts, change nothing",
             )
         }
     }

@@ -19,7 +19,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(super) struct Present<'a> {
     /// Its version: the opaque part of the strong `ETag`.
     pub(super) version: &'a str,
-    /// When it was published, in milliseconds since the epoch; none if nothing was published, and then `*` matches nothing.
+    /// When it was published, in milliseconds since the epoch; none if nothing was published, and then `*` matches
+    /// nothing.
     pub(super) published_at_ms: Option<i64>,
     /// No version before it was published in the same second.
     pub(super) is_dated_alone: bool,

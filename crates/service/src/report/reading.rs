@@ -1,7 +1,7 @@
 //! The job that reports on no-shows: it reads the topics about visits, then the clients' rows.
 //!
-//! Rows come last, so that they contain at least everything that the topics do. They are those of the generation that
-//! serves, a page at a time. How far they are folded is read before them: nothing in the report is newer than it states.
+//! Rows come last, so that they contain at least everything that the topics do. They are those of the serving
+//! generation, a page at a time. How far they are folded is read first: nothing in the report is newer than it states.
 
 use super::{Records, read_topic};
 use async_trait::async_trait;

@@ -91,8 +91,8 @@ enum Command {
     },
     /// Rebuild the rows of a family from the log, and switch to them
     ///
-    /// The old rows serve until the new ones are complete and verified. Run an interrupted rebuild again to resume it. On
-    /// Kafka, all processes with the roles that fold the family take part.
+    /// The old rows serve until the new ones are complete and verified. Run an interrupted rebuild again to resume it.
+    /// On Kafka, all processes with the roles that fold the family take part.
     Rebuild {
         /// Family to rebuild
         #[arg(value_parser = families())]
@@ -206,8 +206,8 @@ fn no_data() -> UnknownArgumentValueParser {
 struct Migrate {
     /// Change the partition count of a family, as in logins=16
     ///
-    /// Copies the topic of logins, or those of appointments and reminders, into one with COUNT partitions, and rebuilds the
-    /// rows. Stop all services and producers first. Run an interrupted change again to resume it.
+    /// Copies the topic of logins, or those of appointments and reminders, into one with COUNT partitions, and rebuilds
+    /// the rows. Stop all services and producers first. Run an interrupted change again to resume it.
     #[arg(long, value_name = "FAMILY=COUNT")]
     repartition: Option<RepartitionQuery>,
     #[command(flatten)]

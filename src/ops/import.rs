@@ -120,7 +120,8 @@ pub async fn import(
 }
 
 /// Whether every event passes the gate and is of the kind, checked before any is appended: otherwise a later batch
-/// could be rejected after earlier ones were stored. The [ingestion](foretell_engine::ingest) of each batch checks again.
+/// could be rejected after earlier ones were stored. The [ingestion](foretell_engine::ingest) of each batch checks
+/// again.
 fn check(loaded: &Loaded, kind: Kind, target: &Target<'_>) -> Result<(), Error> {
     let sender = Sender::Operator { topic: Some(kind.topic()) };
     let terms = Terms { now_ms: target.now_ms, tenant: target.tenant, sender };

@@ -1,9 +1,9 @@
-//! Lists, redrives and drops dead letters: the thin part that reads and appends.
+//! Lists, redrives and drops dead letters: the part that reads and appends.
 //!
 //! Each partition of the topic is read twice, up to where it ended when the job began: once for the resolution records,
-//! which come after their letters, and once for the letters. So the job holds only what it knows of the letters, never
-//! the letters themselves, and does not meet what its own redrives append. All of it can be repeated: a resolved letter
-//! is left alone, and one whose resolution record was lost in a crash is appended again as the same event.
+//! which come after their letters, and once for the letters. So the job holds only the state of the letters, never
+//! the letters themselves, and does not read what its own redrives append. All of it can be repeated: a resolved letter
+//! is skipped, and one whose resolution record was lost in a crash is appended again as the same event.
 
 use crate::jobs::{Job, JobContext, JobRefusal};
 use async_trait::async_trait;
@@ -28,15 +28,15 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 const OPERATION: &str = "work on dead letters";
-/// Resolution records, and selected letters, of one partition that are held at once: each is some 60 bytes.
+/// Maximum number of resolution records, and of selected letters, that are held of one partition: about 60 bytes each.
 const HELD_MAX: usize = 1_000_000;
 
 /// Reads and resolves dead letters.
 #[derive(Clone)]
 pub struct DeadLetters {
-    /// Where they are.
+    /// The log that contains them.
     pub log: Arc<dyn Log>,
-    /// The time.
+    /// Source of the current time.
     pub clock: Arc<dyn Clock>,
     /// Prefix of the names of topics, with its dot.
     pub topic_prefix: String,
@@ -72,7 +72,7 @@ fn check(query: &DeadLetterQuery) -> Result<(), String> {
             return Err(format!("the rate is 1 to {RATE_MAX} records a second"));
         }
         Action::Redrive(Redrive { reason, .. }) => reason.as_ref(),
-        Action::Drop { reason, .. } if reason.trim().is_empty() => return Err("say why, with --reason".into()),
+        Action::Drop { reason, .. } if reason.trim().is_empty() => return Err("give a reason, with --reason".into()),
         Action::Drop { reason, .. } => Some(reason),
     };
     match reason {
@@ -91,7 +91,7 @@ fn pace(action: &Action) -> Option<Interval> {
 }
 
 impl DeadLetters {
-    /// All of a letter; none where there is none.
+    /// A complete letter; none if it does not exist.
     pub async fn show(&self, id: Id) -> Result<Option<Shown>, Error> {
         if id.partition >= self.log.partitions(Topic::DeadLetters) {
             return Ok(None);
@@ -115,10 +115,10 @@ impl DeadLetters {
         Ok(Some(shown(&letter, &record, &content, source, resolution)))
     }
 
-    /// The letter's record, or that at its source where the letter leaves the value out.
+    /// The letter's record, or the one at its source if the letter omits the value.
     async fn content(&self, letter: &Letter, record: Record) -> Result<Record, Error> {
         let Address { topic, partition, offset } = &letter.source;
-        // The same position in a topic of another epoch has another record.
+        // In a topic of another epoch, the same position has another record.
         let is_there =
             |(topic, epoch): &(Topic, u8)| *epoch == self.log.epoch(*topic) && *partition < self.log.partitions(*topic);
         let topic = self.topic(topic).filter(is_there).filter(|_| letter.omitted_bytes.is_some());
@@ -138,7 +138,7 @@ impl DeadLetters {
         log::present_name(self.log.as_ref(), &self.topic_prefix, topic)
     }
 
-    /// The extent of a partition, and which of its letters are closed; of several resolution records the first counts.
+    /// The extent of a partition, and its closed letters; the first of several resolution records counts.
     async fn closed(&self, partition: u32) -> Result<(Extent, HashMap<Identity, Closed>), Error> {
         let extent = self.log.extent(Topic::DeadLetters, partition).await?;
         let mut closed = HashMap::new();
@@ -155,7 +155,7 @@ impl DeadLetters {
         Ok((extent, closed))
     }
 
-    /// Appends a resolution record after what it reports.
+    /// Appends a resolution record, after the resolution is done.
     async fn close(
         &self,
         letter: &Letter,
@@ -173,7 +173,7 @@ impl DeadLetters {
     }
 }
 
-/// What is kept of a resolution record.
+/// The part of a resolution record that is held in memory.
 #[derive(Debug, Clone, Copy)]
 struct Closed {
     state: State,
@@ -194,7 +194,7 @@ async fn walk(log: &dyn Log, partition: u32, extent: Extent) -> Result<Walk, Err
     Walk::begin(log, Topic::DeadLetters, partition, extent, OPERATION).await
 }
 
-/// A job that runs.
+/// A running job.
 struct Work<'a> {
     letters: &'a DeadLetters,
     query: DeadLetterQuery,
@@ -301,7 +301,7 @@ impl Work<'_> {
         }
         let positions = self.letters.log.append(vec![new]).await?;
         let Some(&Position { partition, offset, .. }) = positions.first() else {
-            return Err(Error::fatal(OPERATION, "an append answered without a position"));
+            return Err(Error::fatal(OPERATION, "the log returned no position"));
         };
         meter::fields_dropped(family, dropped);
         let to = Address { topic, partition, offset };

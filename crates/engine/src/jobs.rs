@@ -1,14 +1,14 @@
 //! Long work with progress, under one protocol: verify, rebuild, redrive, report, train, back up.
 //!
 //! ```text
-//!   query ─► Job::run ─┬─► progress  how much of what is done
-//!                      ├─► items     what it finds or does, one by one
+//!   query ─► Job::run ─┬─► progress  what is counted, done and total
+//!                      ├─► items     findings or steps, one by one
 //!                      └─► done, with a report · or failed, with the reason
 //! ```
 //!
 //! A job runs in the background and sends [`JobEvent`]s; over HTTP each is a line of JSON. A job is cancelled by
-//! dropping the receiver, as happens when a client disconnects: its next report of progress or of an item fails, and
-//! with it the job. So every job has to report at least once a page.
+//! dropping the receiver, for example because a client disconnects: its next report of progress or of an item fails,
+//! and with it the job. So every job must report at least once per page.
 
 use async_trait::async_trait;
 use foretell_ports::Error;
@@ -22,64 +22,64 @@ use std::fmt;
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Events that may wait for a slow reader before the job waits for it.
+/// Events that are buffered for a slow reader before the job waits.
 const EVENTS_MAX: usize = 64;
 
-/// Work that takes long. [`Jobs`] runs it by name, [`start`] runs it in this process.
+/// A long operation. [`Jobs`] runs it by name, [`start`] runs it in this process.
 #[async_trait]
 pub trait Job: Clone + Send + Sync + 'static {
     /// The last part of its path, `POST /admin/jobs/{NAME}`.
     const NAME: &'static str;
-    /// What it does, for error messages, as in `verify the views`.
+    /// The operation in error messages, as in `verify the views`.
     const OPERATION: &'static str;
-    /// What to do when the connection ends before the job does.
+    /// Advice if the connection ends before the job does.
     const WHEN_CUT_OFF: &'static str = "run it again";
-    /// Whether a process runs one at a time, because of the memory that it takes.
+    /// Whether a process runs only one at a time, because of the memory that it needs.
     const ONE_AT_A_TIME: bool = false;
     /// What to do.
     type Query: DeserializeOwned + Serialize + Send + Sync + 'static;
-    /// What it sends on its way.
+    /// An intermediate result.
     type Item: DeserializeOwned + Serialize + Send + 'static;
-    /// What it ends with.
+    /// The final result.
     type Report: DeserializeOwned + Serialize + Send + 'static;
 
-    /// Checks a query before the job begins.
+    /// Validates a query before the job starts.
     ///
     /// # Errors
-    /// The query cannot be met, whatever the log and the store contain.
+    /// The query is not valid, regardless of the contents of log and store.
     fn check(&self, _query: &Self::Query) -> Result<(), JobRefusal> {
         Ok(())
     }
 
-    /// Does the work.
+    /// Runs the job.
     ///
     /// # Errors
-    /// Those of the ports, and a Retry when the receiver was dropped.
+    /// Those of the ports, and a Retry if the receiver was dropped.
     async fn run(&self, query: Self::Query, context: &JobContext<Self::Item>) -> Result<Self::Report, Error>;
 }
 
-/// How much of a job is done.
+/// The progress of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobProgress {
     /// What is counted, as in `offsets of logins`.
     pub what: String,
-    /// How many of them are done.
+    /// Number that is done.
     pub done: u64,
-    /// How many there are.
+    /// Total number.
     pub total: u64,
 }
 
-/// What a job sends; the last event is `Done` or `Failed`.
+/// An event of a job; the last one is `Done` or `Failed`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobEvent<I, R> {
-    /// How far it is.
+    /// The progress changed.
     Progress(JobProgress),
-    /// A result on the way.
+    /// An intermediate result.
     Item(I),
-    /// It is complete.
+    /// The job is complete.
     Done(R),
-    /// It did not complete.
+    /// The job did not complete.
     Failed {
         /// The reason, in a sentence.
         detail: String,
@@ -94,7 +94,7 @@ pub fn start<J: Job>(job: J, query: J::Query) -> JobEvents<J> {
     start_in(job, query, None)
 }
 
-/// Runs a job that holds its slot until it has ended, also when its receiver is dropped before.
+/// Runs a job that holds its slot until it has ended, even if its receiver is dropped earlier.
 fn start_in<J: Job>(job: J, query: J::Query, slot: Option<OwnedSemaphorePermit>) -> JobEvents<J> {
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
     tokio::spawn(async move {
@@ -110,11 +110,11 @@ fn start_in<J: Job>(job: J, query: J::Query, slot: Option<OwnedSemaphorePermit>)
     receiver
 }
 
-/// What a running job reports to. Clones count the same progress.
+/// Receives the reports of a running job. Clones share their progress.
 pub struct JobContext<I> {
     operation: &'static str,
     sink: Arc<dyn Sink<I>>,
-    /// Locked while it is sent, so that progress arrives in the order in which it was made.
+    /// Locked while it is sent, so that reports arrive in order.
     progress: Arc<Mutex<JobProgress>>,
 }
 
@@ -129,7 +129,7 @@ impl<I: Send + 'static> JobContext<I> {
         Self { operation, sink, progress: Arc::default() }
     }
 
-    /// Begins to count something else.
+    /// Starts a new count.
     pub async fn begin(&self, what: impl Into<String>, total: u64) -> Result<(), Error> {
         self.update(JobProgress { what: what.into(), done: 0, total }).await
     }
@@ -139,12 +139,12 @@ impl<I: Send + 'static> JobContext<I> {
         self.change(|progress| progress.done += by).await
     }
 
-    /// Counts `done` in all.
+    /// Sets the count to `done`.
     pub async fn reach(&self, done: u64) -> Result<(), Error> {
         self.change(|progress| progress.done = done).await
     }
 
-    /// Goes on counting under other words.
+    /// Changes the description of the count.
     pub async fn describe(&self, what: impl Into<String>) -> Result<(), Error> {
         self.change(|progress| progress.what = what.into()).await
     }
@@ -154,14 +154,14 @@ impl<I: Send + 'static> JobContext<I> {
         self.sink.send(Signal::Item(item)).await.map_err(|Disconnected| self.disconnected())
     }
 
-    /// Reports progress from a thread that must not wait: a slow reader misses it.
+    /// Reports progress without waiting: a slow reader misses it.
     pub fn report_now(&self, progress: JobProgress) -> Result<(), Error> {
         self.sink.offer(progress);
         self.check()
     }
 
-    /// Counts `by` more if that can be sent at once; answers whether it was. For a future that may be dropped before it
-    /// is ready, which must not lose or repeat anything.
+    /// Adds `by` to the count if that can be sent at once; returns whether it was. For a future that may be dropped
+    /// before it is ready, and must neither lose nor repeat a report.
     pub fn advance_now(&self, by: u64) -> Result<bool, Error> {
         self.check()?;
         let Ok(mut progress) = self.progress.try_lock() else { return Ok(false) };
@@ -173,12 +173,12 @@ impl<I: Send + 'static> JobContext<I> {
         Ok(is_sent)
     }
 
-    /// Errs when the job is cancelled.
+    /// Fails if the job is cancelled.
     pub fn check(&self) -> Result<(), Error> {
         if self.sink.is_closed() { Err(self.disconnected()) } else { Ok(()) }
     }
 
-    /// The context of a part of the job whose items are wrapped in those of the job.
+    /// The context of a part of the job, whose items are wrapped in items of the job.
     pub fn map<J: Send + 'static>(&self, wrap: impl Fn(J) -> I + Send + Sync + 'static) -> JobContext<J> {
         let sink = Arc::new(Mapped { inner: self.sink.clone(), wrap });
         JobContext { operation: self.operation, sink, progress: self.progress.clone() }
@@ -214,10 +214,10 @@ enum Signal<I> {
 /// The receiver was dropped.
 struct Disconnected;
 
-/// Where signals go.
+/// Destination of progress and items.
 trait Sink<I>: Send + Sync {
     fn send(&self, signal: Signal<I>) -> BoxFuture<'_, Result<(), Disconnected>>;
-    /// Sends it if that is possible at once; answers whether it was.
+    /// Sends progress if that is possible at once; returns whether it was.
     fn offer(&self, progress: JobProgress) -> bool;
     fn is_closed(&self) -> bool;
 }
@@ -264,14 +264,14 @@ impl<I: Send + 'static, O, F: Fn(I) -> O + Send + Sync> Sink<I> for Mapped<O, F>
     }
 }
 
-/// Why a job did not begin.
+/// Why a job did not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobRefusal {
-    /// There is no such job, or not what the query names.
+    /// There is no such job, or nothing that the query names.
     NotFound(String),
     /// The query is malformed.
     Malformed(String),
-    /// The job runs already, and one is the most.
+    /// The job is already running, and runs only once at a time.
     Busy(String),
 }
 
@@ -292,7 +292,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// The same, and this job.
+    /// Adds a job.
     pub fn with<J: Job>(mut self, job: J) -> Self {
         let slot = J::ONE_AT_A_TIME.then(|| Arc::new(Semaphore::new(1)));
         self.jobs.insert(J::NAME, Arc::new(Registered { job, slot }));
@@ -302,7 +302,7 @@ impl Jobs {
     /// Starts a job.
     ///
     /// # Errors
-    /// No job has this name, its query is malformed, or it is running and may not run twice.
+    /// No job has this name, its query is malformed, or it is already running and runs only once at a time.
     pub fn start(&self, name: &str, query: Value) -> Result<JobLines, JobRefusal> {
         let names = || self.jobs.keys().copied().collect::<Vec<_>>().join(", ");
         let job = self.jobs.get(name).ok_or_else(|| JobRefusal::NotFound(format!("jobs are {}", names())))?;
@@ -328,7 +328,7 @@ impl<J: Job> Entry for Registered<J> {
             match &self.slot {
                 None => None,
                 Some(slot) => Some(slot.clone().try_acquire_owned().map_err(|_| {
-                    JobRefusal::Busy(format!("{} is running already, and only one is at a time", J::NAME))
+                    JobRefusal::Busy(format!("{} is already running, and only one is at a time", J::NAME))
                 })?),
             };
         let events = start_in(self.job.clone(), query, slot);

@@ -242,7 +242,7 @@ impl<F: Fold> Pipeline<F> {
         loop {
             tracing::error!(
                 topic = %self.shared.topic_name, self.partition, offset,
-                "stopped: {excess}, too many to blame on single records. Fix the producer; if these records are to be dead \
+                "stopped: {excess}, too many for isolated bad records. Fix the producer; if these records are to be dead \
                  letters, start with pipeline.rejected_run_max = 0 and rejected_percent_max = 100"
             );
             let reminded = Instant::now() + STOPPED_SAID_EVERY;

@@ -1,4 +1,4 @@
-//! Rebuilds the rows of a family next to those that serve, and lets the new ones serve when they are right.
+//! Rebuilds the rows of a family while the old ones serve, and swaps them when the new ones are verified.
 //!
 //! ```text
 //!   begin ─► fold from the first record ─► catch up ─► verify ─► catch up ─► swap ─► grace ─► drop the old rows
@@ -6,9 +6,9 @@
 //!     pointer                                           └ differs: refused     pointer
 //! ```
 //!
-//! All decisions are in the pointer, which changes by compare and set. So a rebuild can end at any step, and the next
-//! one continues where the pointer is; of several at the same time, each step is taken by one. A rebuild folds nothing
-//! itself: [`family`](crate::pipeline::family) does, in each process that keeps views and has the rules.
+//! All decisions are in the pointer, which changes by compare-and-set. So a rebuild can stop at any step, and the next
+//! one continues from the pointer; if several run at the same time, each step is done by one of them. A rebuild folds
+//! nothing itself: [`family`](crate::pipeline::family) does, in each process with the same rules that folds the family.
 
 use crate::jobs::{self, Job, JobContext, JobEvent, JobProgress};
 use crate::pipeline::family;
@@ -35,26 +35,26 @@ const LOOK_MS: u64 = 500;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "told", rename_all = "snake_case")]
 pub enum RebuildStep {
-    /// A generation is built, from its beginning or from where it was left.
+    /// A generation is being built, from the beginning or after an interruption.
     Begun {
         /// The generation that serves.
         serving: u32,
-        /// The generation that is built.
+        /// The generation that is being built.
         building: u32,
     },
-    /// It has caught up, and is now compared with the log.
+    /// The generation has caught up, and is being compared with the log.
     Verifying {
-        /// What that finds.
+        /// A finding of the comparison.
         verify: VerifyFinding,
     },
-    /// It serves.
+    /// The new generation serves.
     Serving {
         /// Its number.
         generation: u32,
-        /// What was compared before; none where another process has let it serve already.
+        /// Summary of the comparison; none if another process has already swapped the generations.
         summary: Option<verify::Summary>,
     },
-    /// Rows that are not needed any more are dropped, after their last readers.
+    /// Rows that are no longer needed are being dropped, after their last readers.
     Dropping {
         /// The generation that they belong to.
         generation: u32,
@@ -69,21 +69,21 @@ pub struct Rebuilt {
     pub serving: u32,
 }
 
-/// What to do with which family.
+/// The request for a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RebuildQuery {
     /// The family.
     pub family: Family,
-    /// What to do.
+    /// Whether to rebuild or to cancel.
     pub order: Order,
 }
 
-/// What is to be done with a family.
+/// What to do with a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Rebuild it, or continue a rebuild.
+    /// Start a rebuild, or continue one.
     Build,
     /// Drop the generation that is being built.
     Cancel,
@@ -92,19 +92,19 @@ pub enum Order {
 /// Rebuilds families.
 #[derive(Clone)]
 pub struct Rebuilder {
-    /// The right side of the equation.
+    /// The log to fold.
     pub log: Arc<dyn Log>,
-    /// The left side.
+    /// The store with the rows.
     pub store: Arc<dyn Store>,
     /// Compares new rows with the log before they serve.
     pub verifier: Verifier,
     /// The fingerprint of the folds of this build and its settings.
     pub fingerprint: String,
-    /// How long a process that follows the pointer goes on folding a generation that is not in it any more.
+    /// How long processes continue to fold a generation after the pointer stopped naming it.
     pub generation_grace_ms: u64,
 }
 
-/// A family that is rebuilt, and the job that does it.
+/// A family that is being rebuilt, and the context of its job.
 #[derive(Clone, Copy)]
 struct Course<'a> {
     family: Family,
@@ -120,7 +120,7 @@ impl Job for Rebuilder {
     type Item = RebuildStep;
     type Report = Rebuilt;
 
-    /// A cancelled job leaves what it has begun; the next one continues.
+    /// A cancelled job leaves an unfinished rebuild; the next job continues it.
     async fn run(&self, query: RebuildQuery, context: &JobContext<RebuildStep>) -> Result<Rebuilt, Error> {
         let course = Course { family: query.family, context };
         let serving = match query.order {
@@ -144,7 +144,7 @@ impl Rebuilder {
                 break;
             }
             check_named(&pointer, target)?;
-            // With fewer records in the new rows than in the old ones, a reader would see a view go back in time.
+            // If the new rows contained fewer records than the old ones, readers would see the view go back in time.
             if self.has_caught_up(family, &pointer).await? && self.swap(family, &pointer, &pointer.swap()).await? {
                 break;
             }
@@ -154,7 +154,7 @@ impl Rebuilder {
         self.sweep(course).await
     }
 
-    /// The number of the generation that is built: the one of the pointer, or a new one.
+    /// The number of the generation to build: the one of the pointer, or a new one.
     async fn begin(&self, course: Course<'_>) -> Result<u32, Error> {
         let Course { family, context } = course;
         loop {
@@ -187,7 +187,7 @@ impl Rebuilder {
         Error::fatal(OPERATION, detail)
     }
 
-    /// Fatal where the log does not contain everything that all rows are folded from.
+    /// Fatal if the log does not contain all records from the first one on.
     async fn check_topic(&self, family: Family, pointer: &Pointer) -> Result<(), Error> {
         family::check(family, pointer, self.log.as_ref())?;
         let topic = family.topic();
@@ -197,7 +197,7 @@ impl Rebuilder {
         Ok(())
     }
 
-    /// Waits until everything that was in the log at the beginning is folded.
+    /// Waits until every record that was in the log at the start is folded.
     async fn catch_up(&self, course: Course<'_>, target: u32) -> Result<(), Error> {
         let Course { family, context } = course;
         let topic = family.topic();
@@ -228,7 +228,7 @@ impl Rebuilder {
         }
     }
 
-    /// Whether the new rows contain at least what the serving ones do.
+    /// Whether the new rows are folded at least as far as the serving ones.
     async fn has_caught_up(&self, family: Family, pointer: &Pointer) -> Result<bool, Error> {
         let Some(building) = pointer.building(family) else { return Ok(false) };
         for partition in 0..pointer.partitions {
@@ -244,7 +244,7 @@ impl Rebuilder {
         Ok(self.store.checkpoint(generation, partition).await?.map_or(0, |checkpoint| checkpoint.next))
     }
 
-    /// Compares the new rows with the log; none where another process has let them serve already.
+    /// Compares the new rows with the log; none if another process has already swapped the generations.
     async fn verify(&self, course: Course<'_>, target: u32) -> Result<Option<verify::Summary>, Error> {
         let Course { family, context } = course;
         let pointer = self.pointer(family).await?;
@@ -266,7 +266,7 @@ impl Rebuilder {
         Err(Error::fatal(OPERATION, detail))
     }
 
-    /// Drops generations that are not needed any more, after their last readers and folds; answers what serves.
+    /// Drops generations that are no longer needed, after their last readers and folds; returns the serving generation.
     async fn sweep(&self, course: Course<'_>) -> Result<u32, Error> {
         let Course { family, context } = course;
         let pointer = self.pointer(family).await?;
@@ -281,7 +281,7 @@ impl Rebuilder {
         for generation in droppable {
             self.store.drop_generation(generation).await?;
         }
-        // If another change of the pointer comes first, they are dropped again later, which changes nothing.
+        // If the pointer was changed concurrently, they are dropped again later, which has no effect.
         self.swap(family, &pointer, &pointer.dropped()).await?;
         Ok(pointer.serving)
     }
@@ -309,15 +309,15 @@ impl Rebuilder {
     }
 }
 
-/// The building generation of a pointer, if it still is this one.
+/// The building generation of a pointer; Fatal if it is not `target`.
 fn check_named(pointer: &Pointer, target: u32) -> Result<&Building, Error> {
     let building = pointer.building.as_ref().filter(|building| building.number == target);
-    building.ok_or_else(|| Error::fatal(OPERATION, format!("generation {target} was cancelled meanwhile")))
+    building.ok_or_else(|| Error::fatal(OPERATION, format!("generation {target} was cancelled")))
 }
 
-/// Rebuilds every family whose rows were folded by older rules than this build has; ends then, or at the shutdown.
+/// Rebuilds every family whose rows were folded by older rules than those of this build; ends then, or at the shutdown.
 ///
-/// Rows of a newer fold are left alone: while a newer build is rolled out, this one must not replace its rows.
+/// Rows of a newer fold are not rebuilt: while a newer build is being rolled out, this one must not replace its rows.
 pub async fn all_due(rebuilder: Rebuilder, families: Vec<Family>, shutdown: CancellationToken) -> Result<(), Error> {
     let built = families.into_iter().map(|family| if_due(&rebuilder, family));
     tokio::select! {
@@ -344,13 +344,13 @@ async fn if_due(rebuilder: &Rebuilder, family: Family) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether rows are rebuilt without an operator's command.
+/// Whether to rebuild without a command of an operator.
 fn is_due(pointer: &Pointer, ours: &str) -> bool {
     let is_begun = pointer.building.as_ref().is_some_and(|building| building.fingerprint == ours);
     is_begun || (pointer.fingerprint != ours && view::fold_version(&pointer.fingerprint) <= Some(view::FOLD_VERSION))
 }
 
-/// Writes log lines about a rebuild, at most one in 10 seconds about its progress.
+/// Logs the steps of a rebuild, and its progress at most once in 10 seconds.
 #[derive(Default)]
 struct ProgressLog {
     written: Option<Instant>,

@@ -1,17 +1,17 @@
-//! Gives a family another partition count: by copying its topic into one of the next epoch, never in place.
+//! Changes the partition count of a family: by copying its topic into one of the next epoch, never in place.
 //!
 //! ```text
 //!   move ─► copy, each partition in its order ─────► copied ─► fold from the first record ─► verify ─► moved ─► drop
-//!    │        │ rejected: stay where they are, as       │                                                │
+//!    │        │ rejected: not copied, become            │                                                │
 //!   pointer   └ dead letters                           pointer                                         pointer
 //! ```
 //!
-//! No other process folds, reads or appends meanwhile: from the first step to the last one every process that reads the
-//! pointer refuses to go on, and names the command. So this may end anywhere. The next run copies again, or continues
-//! after the copy, as the pointer states.
+//! No other process folds, reads or appends during the move: from the first step to the last, every process that reads
+//! the pointer stops with an error that names the command. So the move can stop anywhere. The next run copies again, or
+//! continues after the copy, according to the pointer.
 //!
-//! Appointments and reminders are one move, because a client's reminders are in the partition of the same number. The
-//! pointer of appointments leads: it is the first to move and the last to have moved.
+//! Appointments and reminders move together, because a client's reminders are in the partition of the same number. The
+//! pointer of appointments leads: it is the first to start the move and the last to end it.
 
 mod copy;
 mod merge;
@@ -47,7 +47,7 @@ const EPOCH_MAX: u8 = 100;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "told", rename_all = "snake_case")]
 pub enum RepartitionStep {
-    /// A topic is copied.
+    /// A topic is being copied.
     Copying {
         /// Its full name.
         topic: String,
@@ -58,47 +58,47 @@ pub enum RepartitionStep {
         /// Offsets to read, holes included.
         offsets: u64,
     },
-    /// A topic is copied to its end.
+    /// A topic has been copied completely.
     Copied {
         /// The full name of the copy.
         topic: String,
         /// Records in it.
         records: u64,
-        /// Records that were left where they are, because they cannot be folded.
+        /// Records that were not copied, because they cannot be folded.
         rejected: u64,
-        /// Of these, records that were not folded before, and that are dead letters now.
+        /// Rejected records that were not folded before, and are new dead letters.
         letters: u64,
     },
-    /// A generation is folded from the copy.
+    /// A generation is being folded from the copy.
     Folding {
-        /// Of this family.
+        /// Its family.
         family: Family,
         /// Its number.
         generation: u32,
     },
-    /// It is compared with the log.
+    /// The generation is being compared with the log.
     Verifying {
-        /// What that finds.
+        /// A finding of the comparison.
         verify: VerifyFinding,
     },
-    /// It serves, and its topic is the family's.
+    /// The generation serves, and the copy is the family's topic.
     Moved {
         /// The family.
         family: Family,
-        /// What serves.
+        /// The generation.
         generation: u32,
         /// The full name of its topic.
         topic: String,
         /// Partitions of the topic.
         partitions: u32,
-        /// Rows that were compared before.
+        /// Rows that were verified.
         rows: u64,
     },
     /// A family is complete.
     Done {
         /// The family.
         family: Family,
-        /// The epoch of its topic. The topics of all epochs before are left as they were.
+        /// The epoch of its topic. The topics of earlier epochs are unchanged.
         epoch: u8,
         /// Partitions of the topic.
         partitions: u32,
@@ -110,9 +110,9 @@ pub enum RepartitionStep {
     },
 }
 
-/// Moves a family over ports that no other process uses.
+/// Moves a family, over ports that no other process uses.
 pub struct Mover {
-    /// Log and store, and how they are folded and verified.
+    /// Log and store, and the rules to fold and verify them.
     verifier: Verifier,
     query: RepartitionQuery,
     context: JobContext<RepartitionStep>,
@@ -140,7 +140,7 @@ impl Mover {
         family::take_up(self.store(), self.log(), family, self.fingerprint()).await
     }
 
-    /// Takes a step of a pointer.
+    /// Changes a pointer by one step.
     async fn step(&self, family: Family, step: impl Fn(&Pointer) -> Pointer) -> Result<Pointer, Error> {
         let pointer = self.pointer(family).await?;
         let next = step(&pointer);
@@ -150,7 +150,7 @@ impl Mover {
         Err(Error::retry(OPERATION, "another process has changed the pointer: is this running twice at the same time?"))
     }
 
-    /// What comes next. Reject or Fatal where the query cannot be met.
+    /// The next stage. Reject or Fatal if the move is not possible.
     pub async fn stage(&self) -> Result<Stage, Error> {
         let lead = self.pointer(self.query.lead).await?;
         let topic = self.query.lead.topic();
@@ -164,7 +164,7 @@ impl Mover {
         Ok(stage)
     }
 
-    /// Whether the topic can be copied: all of it is there, and it is the one that the rows were folded from.
+    /// Checks that the topic can be copied: it is complete, and the rows were folded from it.
     async fn check_source(&self, family: Family) -> Result<(), Error> {
         let pointer = self.pointer(family).await?;
         if pointer.building.is_some() {
@@ -195,7 +195,7 @@ impl Mover {
         Ok(stored.unwrap_or(Checkpoint { next: 0, last: None }))
     }
 
-    /// The topics to exchange, at a stage.
+    /// The topics to exchange at a stage.
     pub async fn exchange(&self, stage: Stage) -> Result<Exchange, Error> {
         let (mut topics, mut groups) = (Vec::new(), Vec::new());
         for family in self.query.families() {
@@ -206,7 +206,7 @@ impl Mover {
         Ok(Exchange { topics, partitions: self.query.partitions, groups, remains })
     }
 
-    /// Records in the pointers that the move has begun: from here on no process serves.
+    /// Records in the pointers that the move has started: from here on no process serves.
     pub async fn begin(&self) -> Result<(), Error> {
         for family in self.query.families() {
             self.step(family, |pointer| pointer.move_to(self.query.partitions)).await?;
@@ -214,7 +214,7 @@ impl Mover {
         Ok(())
     }
 
-    /// Cancels a move that is not copied yet: the topics stay as they are.
+    /// Cancels a move whose copy is not complete: the topics stay unchanged.
     pub async fn give_up(&self) -> Result<(), Error> {
         for family in self.query.families().rev() {
             self.step(family, Pointer::stay).await?;
@@ -222,7 +222,7 @@ impl Mover {
         self.context.item(RepartitionStep::GivenUp { family: self.query.lead }).await
     }
 
-    /// Records in the pointer that everything is copied.
+    /// Records in the pointer that all topics are copied.
     pub async fn copied(&self) -> Result<(), Error> {
         self.begin_fold(self.query.lead).await.map(drop)
     }
@@ -243,7 +243,7 @@ impl Mover {
         for (_, target) in &targets {
             rows.push(self.build(*target).await?);
         }
-        // The leader last: until then the move can be taken up again.
+        // The leader last: until then the move can be resumed.
         for ((family, target), rows) in targets.into_iter().zip(rows).rev() {
             let pointer = self.step(family, Pointer::moved).await?;
             let topic = foretell_ports::log::present_name(self.log(), &self.verifier.topic_prefix, family.topic());
@@ -257,8 +257,8 @@ impl Mover {
         Ok(())
     }
 
-    /// The generation that is folded from a copy; a new one where none was begun, or by other rules than ours. None
-    /// where it serves already.
+    /// The generation to fold from a copy; a new one if there is none, or one of other rules. None
+    /// if it already serves.
     async fn target(&self, family: Family) -> Result<Option<Generation>, Error> {
         let ours = self.fingerprint();
         let pointer = self.pointer(family).await?;
@@ -271,7 +271,7 @@ impl Mover {
         Ok(pointer.target(family))
     }
 
-    /// Folds a generation to the end of its topic and compares it with the log; answers how many rows it has.
+    /// Folds a generation to the end of its topic and compares it with the log; returns its number of rows.
     async fn build(&self, target: Generation) -> Result<u64, Error> {
         self.context.item(RepartitionStep::Folding { family: target.family, generation: target.number }).await?;
         target.family.with_fold(self.verifier.limits.clone(), Fill(self, target)).await?;
@@ -280,7 +280,7 @@ impl Mover {
         if summary.differences == 0 {
             return Ok(summary.rows);
         }
-        // The next attempt begins with other rows.
+        // The next attempt starts with new rows.
         self.begin_fold(target.family).await?;
         let detail = format!(
             "{} of {} rows of generation {} of {} are not the fold of the log, so it does not serve: run it again, \
@@ -319,7 +319,7 @@ impl Mover {
         keeping.await
     }
 
-    /// Waits until everything in the topic is folded.
+    /// Waits until all records of the topic are folded.
     async fn level(&self, target: Generation) -> Result<(), Error> {
         let topic = target.family.topic();
         let ends: Vec<i64> = self.extents(topic).await?.iter().map(|extent| extent.end).collect();
@@ -338,7 +338,7 @@ impl Mover {
         }
     }
 
-    /// Drops the previous rows, which have no readers. Answers the pointer then.
+    /// Drops the previous rows, which have no readers; returns the new pointer.
     async fn sweep(&self, family: Family) -> Result<Pointer, Error> {
         let pointer = self.pointer(family).await?;
         for generation in pointer.droppable(family) {

@@ -1,4 +1,4 @@
-//! Checks the equation: folds the log again from its beginning, and compares the stored rows with the result.
+//! Verifies `rows = fold(log)`: folds the log again from its beginning, and compares the stored rows with the result.
 //!
 //! ```text
 //!   log ─► pipelines that append nothing ─► scratch rows, up to the checkpoints of this moment ─┐
@@ -6,15 +6,15 @@
 //!            a row above its checkpoint ─► kept; the scratch is folded exactly as far ─────────────► equal state?
 //! ```
 //!
-//! Views change while they are read. A checkpoint is a promise: every row contains all records of its partition below
-//! it. So a row with a lower position than the scratch row lacks something. A row with a position above the checkpoint
-//! has moved on; it is compared as it was read, after the scratch rows are folded up to exactly its position.
+//! Views change while they are read. A checkpoint guarantees that every row contains all records of its partition below
+//! it. So a row with a lower position than the scratch row lacks records. A row with a position above the checkpoint
+//! has moved; it is compared as it was read, after the scratch rows are folded up to exactly its position.
 //!
 //! The scratch rows are folded by the same pipelines as the views, from the same log into an empty store: they have
-//! nothing to resume from and no competitor, so what they write is the fold. They are kept on disk, because rows may
+//! nothing to resume from and no competitor, so they are the fold. They are kept on disk, because rows may
 //! not fit into memory.
 //!
-//! What is not part of the state is not compared: the pending list of an owner row.
+//! The pending list of an owner row is not part of the state, and is not compared.
 
 mod again;
 mod compare;
@@ -39,23 +39,23 @@ use std::sync::Arc;
 
 const OPERATION: &str = "verify the views";
 
-/// An empty store for rows that are folded again; removed when it is dropped.
+/// An empty store for rows that are folded again; deleted when it is dropped.
 pub struct Scratch {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// Where it is; none in memory.
+    /// Its directory; none if it is in memory.
     pub place: Option<tempfile::TempDir>,
 }
 
-/// Makes scratch stores.
+/// Creates scratch stores.
 pub type Scratches = dyn Fn() -> Result<Scratch, Error> + Send + Sync;
 
-/// What is checked, and by which rules.
+/// Verifies rows, by the rules of this process.
 #[derive(Clone)]
 pub struct Verifier {
-    /// The right side of the equation.
+    /// The log to fold.
     pub log: Arc<dyn Log>,
-    /// The left side.
+    /// The store with the rows.
     pub store: Arc<dyn Store>,
     /// What the folds depend on.
     pub limits: Limits,
@@ -63,7 +63,7 @@ pub struct Verifier {
     pub config: crate::pipeline::Config,
     /// Prefix of the names of topics, with its dot.
     pub topic_prefix: String,
-    /// Where rows are folded again.
+    /// Creates the stores that rows are folded into.
     pub scratches: Arc<Scratches>,
 }
 
@@ -76,18 +76,18 @@ pub struct VerifyQuery {
     pub view: Option<String>,
 }
 
-/// What verification finds on its way. The tag is part of the output of `foretell rebuild --json`.
+/// Findings during verification. The tag is part of the output of `foretell rebuild --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "told", rename_all = "snake_case")]
 pub enum VerifyFinding {
-    /// A family is folded again.
+    /// A family is being folded again.
     Begun {
         /// The family.
         family: Family,
         /// Offsets below the checkpoints, holes included.
         offsets: u64,
     },
-    /// A row is not what the log makes of it.
+    /// A row is not the fold of the log.
     Differs(Box<Difference>),
 }
 
@@ -102,9 +102,9 @@ pub struct Difference {
     pub key: String,
     /// The partition whose partial it is.
     pub source: u32,
-    /// What the store has; none where it has no such row.
+    /// The stored row; none if the store has no such row.
     pub stored: Option<Side>,
-    /// What the log gives; none where it gives no such row.
+    /// The folded row; none if the fold has no such row.
     pub folded: Option<Side>,
 }
 
@@ -114,34 +114,34 @@ pub struct Difference {
 pub enum Side {
     /// A row.
     Row(Partial),
-    /// Bytes that are no row of this view.
+    /// Bytes that are not a row of this view.
     Unreadable {
-        /// Why not.
+        /// The reason.
         unreadable: String,
     },
 }
 
-/// What was looked at.
+/// Totals of a verification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Offsets that were folded again, holes included.
     pub offsets: u64,
     /// Partials that were compared.
     pub rows: u64,
-    /// Of these, partials that moved meanwhile and were compared at the position that they had moved to.
+    /// Partials that moved during the verification, and were compared at their new position.
     pub moved: u64,
     /// Partials that differ.
     pub differences: u64,
 }
 
-/// The views of a generation that are compared.
+/// The views of a generation to compare.
 #[derive(Clone, Copy)]
 struct Target<'a> {
     generation: Generation,
     views: &'a [View],
 }
 
-/// Where findings and progress go, and what they add up to.
+/// The context of a verification, and its totals.
 struct Course<'a> {
     context: &'a JobContext<VerifyFinding>,
     summary: Summary,
@@ -202,7 +202,7 @@ impl Verifier {
     }
 
     async fn family(&self, target: Target<'_>, course: &mut Course<'_>) -> Result<(), Error> {
-        /// Compares a generation with what the fold of its family makes of the log.
+        /// Compares a generation with the fold of the log.
         struct Compare<'a, 'c> {
             verifier: &'a Verifier,
             target: Target<'a>,
@@ -253,7 +253,7 @@ impl Verifier {
         comparison.compare(views, &mut course.summary).await
     }
 
-    /// Fatal where this build would not fold what serves as it was folded.
+    /// Fatal if the serving rows were folded by other rules than those of this build.
     fn check_rules(&self, family: Family, pointer: &Pointer) -> Result<(), Error> {
         let ours = view::fingerprint(&self.limits);
         if pointer.fingerprint != ours {
@@ -268,7 +268,7 @@ impl Verifier {
         family::check(family, pointer, self.log.as_ref())
     }
 
-    /// The checkpoints of all partitions, each checked against the log, whose beginning must be there.
+    /// The checkpoints of all partitions, each validated against the log, which must begin with its first record.
     async fn ends(&self, generation: Generation, partitions: u32) -> Result<Vec<i64>, Error> {
         let topic = generation.family.topic();
         let mut ends = Vec::new();
@@ -283,7 +283,7 @@ impl Verifier {
     }
 }
 
-/// Fatal where a partition does not begin with its first record: what came before cannot be folded again.
+/// Fatal if a partition does not begin with its first record: deleted records cannot be folded again.
 pub async fn check_beginning(log: &dyn Log, topic: Topic, partition: u32) -> Result<(), Error> {
     let start = log.extent(topic, partition).await?.start;
     if start == 0 {

@@ -1,8 +1,8 @@
 //! Copies the topics of a family into their successors.
 //!
-//! What is copied is what this build folds. A record that is rejected stays in the old topic: copied, it might be
-//! accepted, as one from the future is when its time has come, and be folded while its dead letter is open. One that
-//! was not folded before becomes a dead letter here.
+//! Only records that this build folds are copied. A rejected record stays in the old topic: a copy of it might be
+//! accepted later, such as one from the future once its time has come, and be folded while its dead letter is open. A
+//! rejected record that was not folded before becomes a dead letter here.
 
 use super::merge::Merge;
 use super::{Mover, OPERATION, RepartitionStep};
@@ -16,25 +16,25 @@ use foretell_events::topic::full_name;
 use foretell_ports::Error;
 use foretell_ports::log::{Extent, Successors, present_name};
 
-/// Records that are added at a time.
+/// Maximum number of records in a batch.
 const BATCH_RECORDS_MAX: usize = 1_000;
-/// Bytes after which no further record is added at a time.
+/// Size at which a batch is full, in bytes.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
-/// What is known of a topic that is copied.
+/// A topic to copy.
 struct Source {
     family: Family,
     name: String,
-    /// The count that keys were placed by.
+    /// The partition count that its keys were assigned with.
     partitions: u32,
-    /// The time from which on records are checked by the gate, as producers are.
+    /// The time from which on the gate checks records.
     gated_from_ms: Option<i64>,
-    /// By partition: records below were met when they were folded, and have their dead letters.
+    /// By partition: records below this offset were folded, and rejected ones have their dead letters.
     met: Vec<i64>,
     extents: Vec<Extent>,
 }
 
-/// What goes on together.
+/// A batch of records and dead letters.
 #[derive(Default)]
 struct Batch {
     records: Vec<Record>,
@@ -51,7 +51,7 @@ struct Counts {
 }
 
 impl Mover {
-    /// Copies every topic of the family, to its end. Reject where a producer appended meanwhile, or where too much of a
+    /// Copies every topic of the family completely. Reject if a producer appended during the copy, or if too much of a
     /// topic is rejected.
     pub async fn copy(&self, successors: &mut dyn Successors) -> Result<(), Error> {
         let mut sources = Vec::new();
@@ -145,14 +145,14 @@ impl Mover {
         self.context.advance(passed).await
     }
 
-    /// What came while the topic was copied is not in the copy.
+    /// Checks that no record arrived during the copy: it would be missing in it.
     async fn check_still(&self, source: &Source) -> Result<(), Error> {
         let now = self.extents(source.family.topic()).await?;
         if now == source.extents {
             return Ok(());
         }
         let detail =
-            format!("{} was appended to while it was copied: stop its producers, and run it again", source.name);
+            format!("records were appended to {} during the copy: stop its producers, and run it again", source.name);
         Err(Error::reject(OPERATION, detail))
     }
 }
@@ -172,7 +172,7 @@ impl Batch {
 
 fn intolerable(source: &Source, record: &Record, excess: Excess) -> Error {
     let detail = format!(
-        "too many records of {} are rejected to be records' fault ({excess}), the last one at partition {}, offset {}. \
+        "too many records of {} are rejected ({excess}), the last one at partition {}, offset {}: fix their producer. \
          If these records are to be dead letters, run it with pipeline.rejected_run_max = 0 and \
          rejected_percent_max = 100",
         source.name, record.position.partition, record.position.offset

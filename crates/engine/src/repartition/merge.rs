@@ -1,8 +1,8 @@
-//! The records of all partitions of a topic as one sequence, in the order in which the log took them.
+//! The records of all partitions of a topic as one sequence, in the order in which the log accepted them.
 //!
 //! Within a partition the order is that of the log. Between partitions the timestamps decide: so the new partitions
-//! look as if the topic had always had as many of them, and rows that count over many owners see events in about the
-//! order in which they happened. It looks page by page and keeps at most one page of each partition.
+//! look as if the topic had always had this partition count, and rows that count over many owners see events in about
+//! the order in which they happened. Partitions are read page by page, with at most one page of each in memory.
 
 use foretell_events::Topic;
 use foretell_events::record::Record;
@@ -11,24 +11,24 @@ use foretell_ports::log::{Extent, Log};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// A partition that is read up to where it ended.
+/// A partition that is read up to its end at the start of the copy.
 struct Source {
     next: i64,
     end: i64,
     page: VecDeque<Record>,
 }
 
-/// All partitions of a topic, up to where they ended when it began.
+/// All partitions of a topic, up to their ends at the start of the copy.
 pub(super) struct Merge<'a> {
     log: &'a dyn Log,
     topic: Topic,
     sources: Vec<Source>,
-    /// Partitions with a record to bring, by its timestamp.
+    /// Partitions with a next record, by its timestamp.
     heads: BinaryHeap<Reverse<(i64, usize)>>,
 }
 
 impl<'a> Merge<'a> {
-    /// Looks into every partition of these extents.
+    /// Reads the first page of every partition.
     pub(super) async fn begin(log: &'a dyn Log, topic: Topic, extents: &[Extent]) -> Result<Self, Error> {
         let source = |extent: &Extent| Source { next: extent.start, end: extent.end, page: VecDeque::new() };
         let sources = extents.iter().map(source).collect();
@@ -39,7 +39,7 @@ impl<'a> Merge<'a> {
         Ok(merge)
     }
 
-    /// The next record of all of them.
+    /// The next record of all partitions.
     pub(super) async fn next(&mut self) -> Result<Option<Record>, Error> {
         let Some(Reverse((_, partition))) = self.heads.pop() else { return Ok(None) };
         let record = self.sources[partition].page.pop_front();
@@ -47,7 +47,7 @@ impl<'a> Merge<'a> {
         Ok(record)
     }
 
-    /// Names the next record of a partition, if there is one; looks for it where the page is used up.
+    /// Queues the next record of a partition, if there is one; reads the next page if the current one is used up.
     async fn fill(&mut self, partition: usize) -> Result<(), Error> {
         let source = &mut self.sources[partition];
         while source.page.is_empty() && source.next < source.end {

@@ -1,4 +1,4 @@
-//! The query, and what an attempt has to do for it: plain functions of the pointer and of the log.
+//! The query, and the next stage for it: pure functions of the pointer and of the log.
 
 use super::OPERATION;
 use foretell_domain::address::Family;
@@ -7,10 +7,10 @@ use foretell_ports::Error;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// Most partitions of a topic.
+/// Maximum partition count of a topic.
 pub const PARTITIONS_MAX: u32 = 1_000;
 
-/// Which family to give how many partitions.
+/// A family, and its new partition count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepartitionQuery {
     /// Logins, or appointments, whose reminders move with them.
@@ -20,7 +20,7 @@ pub struct RepartitionQuery {
 }
 
 impl RepartitionQuery {
-    /// What moves together, the one that leads first.
+    /// The families that move together, the leader first.
     pub fn families(self) -> impl DoubleEndedIterator<Item = Family> {
         Family::ALL.into_iter().filter(move |family| family.lead() == self.lead)
     }
@@ -45,25 +45,25 @@ impl FromStr for RepartitionQuery {
     }
 }
 
-/// What an attempt has to do.
+/// What a run has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Nothing was begun.
+    /// Start the move.
     Begin,
-    /// A copy was begun and did not come to its end: it is made again.
+    /// Repeat an interrupted copy.
     CopyAgain,
-    /// Everything is copied, if not folded and done.
+    /// Continue after the copy: fold, verify and swap.
     Fold,
 }
 
-/// The topic that the log has.
+/// The current topic in the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct There {
     pub(super) epoch: u8,
     pub(super) partitions: u32,
 }
 
-/// What comes next, of the pointer that leads and its topic in the log.
+/// The next stage, from the leader's pointer and its topic in the log.
 pub(super) fn stage(lead: &Pointer, there: There, query: RepartitionQuery) -> Result<Stage, Error> {
     let (name, epoch) = (query.lead.name(), there.epoch);
     let Some(moving) = &lead.moving else {
@@ -78,7 +78,7 @@ pub(super) fn stage(lead: &Pointer, there: There, query: RepartitionQuery) -> Re
         );
         return Err(Error::fatal(OPERATION, detail));
     };
-    // A log that keeps its epochs itself may know of the end of the copy before the store does.
+    // A log that stores its epochs itself may contain the completed copy before the pointer states it.
     if moving.into.is_none() && epoch != moving.epoch {
         return Ok(Stage::CopyAgain);
     }

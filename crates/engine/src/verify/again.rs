@@ -1,4 +1,4 @@
-//! Folds a log again: the same pipelines, into a scratch store, up to given offsets and no further.
+//! Folds a log again with the same pipelines, into a scratch store, up to given offsets and no further.
 
 use super::{OPERATION, Scratch, VerifyFinding};
 use crate::jobs::JobContext;
@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// Rows folded again.
 pub(super) struct Again<F: Fold> {
     shared: Arc<Shared<F>>,
-    /// Held by every task as well: one that is aborted works on to its next await, and its place must be there.
+    /// Every task holds a clone: an aborted task continues to its next await, and still needs the directory.
     scratch: Arc<Scratch>,
     context: JobContext<VerifyFinding>,
 }
@@ -35,7 +35,7 @@ impl<F: Fold> Again<F> {
         self.shared.store.as_ref()
     }
 
-    /// Folds every partition up to its end, as many at once as there are processors.
+    /// Folds every partition up to its end, with as many tasks at once as there are processors.
     pub(super) async fn fold_all(&self, ends: &[i64]) -> Result<(), Error> {
         let at_once = std::thread::available_parallelism().map_or(1, usize::from);
         let folding = (0_u32..).zip(ends.to_vec()).map(|(partition, end)| {
@@ -54,7 +54,8 @@ impl<F: Fold> Again<F> {
         stream::iter(folding).buffer_unordered(at_once).try_collect().await
     }
 
-    /// Folds a partition on, so that everything below `end` is in its rows; answers whether the log goes so far.
+    /// Continues to fold a partition until its rows contain all records below `end`; returns whether the log reaches
+    /// it.
     pub(super) async fn fold_to(&self, partition: u32, end: i64) -> Result<bool, Error> {
         let stored = self.store().checkpoint(self.shared.generation, partition).await?;
         let next = stored.map_or(0, |checkpoint| checkpoint.next);
@@ -62,7 +63,7 @@ impl<F: Fold> Again<F> {
         if next >= end || log.extent(topic, partition).await?.end < end {
             return Ok(next >= end);
         }
-        // A look at a time: to open a reader for a step of a few records may cost more than they do.
+        // Reads single pages: opening a reader for a few records may cost more than the records.
         let reader = Box::new(Looking { log, topic, partition, next });
         fold(Arc::clone(&self.shared), partition, Until::new(reader, next, end, None)).await?;
         Ok(true)
@@ -76,7 +77,7 @@ impl<F: Fold> Again<F> {
     }
 }
 
-/// Folds what a reader brings. It is not counted in the metrics of the views: they count what is folded for good.
+/// Folds the records of a reader. The metrics of the views do not count them: the rows are temporary.
 async fn fold<F: Fold>(shared: Arc<Shared<F>>, partition: u32, reader: Until) -> Result<(), Error> {
     let stored = shared.store.checkpoint(shared.generation, partition).await?;
     let checkpoint = stored.unwrap_or(Checkpoint { next: 0, last: None });
@@ -93,7 +94,7 @@ async fn fold<F: Fold>(shared: Arc<Shared<F>>, partition: u32, reader: Until) ->
     }
 }
 
-/// Reads up to an end, and reports that it is reached; then it releases the partition, as for another owner.
+/// Reads up to an end offset and reports it; then it revokes the partition, as for another owner.
 struct Until {
     reader: Box<dyn Reader>,
     next: i64,
@@ -101,7 +102,7 @@ struct Until {
     has_ended: bool,
     /// Offsets that are not in the progress yet.
     unreported: u64,
-    /// Where progress is reported; none for the few records of a row that moved.
+    /// Receives the progress; none for the few records of a row that moved.
     context: Option<JobContext<VerifyFinding>>,
 }
 
@@ -110,8 +111,8 @@ impl Until {
         Self { reader, next, end, has_ended: false, unreported: 0, context }
     }
 
-    /// Counts up to `next`. It does not wait: a pipeline drops the future of a read when a flush is due, and with it
-    /// the records that were read.
+    /// Reports progress up to `next` without waiting: a pipeline drops the future of a read when a flush is due, and
+    /// with it the records that were read.
     fn reach(&mut self, next: i64) -> Result<(), Error> {
         self.unreported += (next - self.next).unsigned_abs();
         self.next = next;
@@ -143,7 +144,7 @@ impl Reader for Until {
             }
         }
         if !self.has_ended {
-            // What lies between the last record and the end are holes.
+            // Only holes are left between the last record and the end.
             self.has_ended = true;
             return Ok(Next::End(self.end));
         }
@@ -155,7 +156,7 @@ impl Reader for Until {
     }
 }
 
-/// Reads by looking: no reader stays open between two steps.
+/// Reads page by page: no reader stays open between two steps.
 struct Looking {
     log: Arc<dyn Log>,
     topic: Topic,
@@ -209,7 +210,7 @@ mod tests {
         let context = JobContext::of_test(sender);
         let mut until = Until::new(Box::new(Endless(0)), 0, 3, Some(context));
         for offset in 0..3 {
-            let read = until.next().now_or_never().expect("nothing is waited for").unwrap();
+            let read = until.next().now_or_never().expect("it is ready at once").unwrap();
             assert!(matches!(&read, Next::Records(records) if records[0].position.offset == offset));
         }
         assert!(matches!(receiver.recv().await, Some(JobEvent::Progress(progress)) if progress.done == 1));

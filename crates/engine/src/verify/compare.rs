@@ -1,4 +1,4 @@
-//! Compares stored rows with folded ones, side by side in the order of their addresses.
+//! Compares stored rows with folded ones, both in the order of their addresses.
 
 use super::again::Again;
 use super::{Difference, OPERATION, Side, Summary, VerifyFinding};
@@ -14,15 +14,15 @@ use std::collections::{BTreeSet, VecDeque};
 
 /// Rows that are read at a time.
 const PAGE_ROWS: usize = 500;
-/// Bytes of rows that moved while they were looked at; more is refused.
+/// Maximum size of the rows that moved during the comparison, in bytes; more is an error.
 const MOVED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// The stored rows of a generation next to those that were folded again.
+/// The stored rows of a generation, and the rows that were folded again.
 pub(super) struct Comparison<'a, F: Fold> {
     pub(super) stored: &'a dyn Store,
     pub(super) again: &'a Again<F>,
     pub(super) generation: Generation,
-    /// By partition: everything below it is in the stored rows, and in the folded ones.
+    /// By partition: stored and folded rows contain all records below this offset.
     pub(super) ends: &'a [i64],
     pub(super) context: &'a JobContext<VerifyFinding>,
 }
@@ -30,15 +30,15 @@ pub(super) struct Comparison<'a, F: Fold> {
 /// The result of comparing two partials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// They are the same.
+    /// They are equal.
     Equal,
-    /// The stored one holds more than was folded: it cannot be judged yet.
+    /// The stored one contains later records than the folded one: it cannot be compared yet.
     Moved,
     /// The stored one is not the fold of the log.
     Different,
 }
 
-/// Compares a stored partial with the one folded from everything below `end`.
+/// Compares a stored partial with the one folded from all records below `end`.
 fn judge(stored: Option<&[u8]>, folded: Option<&[u8]>, end: i64) -> Verdict {
     let (Ok(stored), Ok(folded)) = (decode(stored), decode(folded)) else { return Verdict::Different };
     match (stored, folded) {
@@ -57,7 +57,7 @@ fn decode(cell: Option<&[u8]>) -> Result<Option<Cell<'_>>, Corrupt> {
 /// A partial's address in a view's bucket.
 type Place = (String, u32);
 
-/// A stored partial with a position above what was folded, as it was read.
+/// A stored partial with a position above the folded records, as it was read.
 struct Moved {
     key: RowKey,
     source: u32,
@@ -86,7 +86,7 @@ impl<F: Fold> Comparison<'_, F> {
                 moved_bytes += moved[before..].iter().map(|row| row.cell.len() + row.key.key.len()).sum::<usize>();
                 if moved_bytes > MOVED_BYTES_MAX {
                     let detail = format!(
-                        "more than {MOVED_BYTES_MAX} bytes of rows moved meanwhile: verify one view at a time, or \
+                        "more than {MOVED_BYTES_MAX} bytes of rows moved during the comparison: verify one view at a time, or \
                          while fewer events come"
                     );
                     return Err(Error::retry(OPERATION, detail));
@@ -119,7 +119,7 @@ impl<F: Fold> Comparison<'_, F> {
             let end = self.ends.get(source as usize).copied().unwrap_or(0);
             match (judge(stored.as_deref(), folded.as_deref(), end), stored) {
                 (Verdict::Equal, _) => {}
-                // A partition that the views do not have cannot move.
+                // A partition outside of the views' partition count cannot move.
                 (Verdict::Moved, Some(cell)) if (source as usize) < self.ends.len() => {
                     let position = Cell::decode(&cell).map_or(end, |cell| cell.position);
                     moved.push(Moved { key, source, position, cell });
@@ -131,7 +131,7 @@ impl<F: Fold> Comparison<'_, F> {
         self.context.describe(format!("offsets; comparing {}", view.name())).await
     }
 
-    /// Folds on to each row that had moved, in order of their positions, and compares it there.
+    /// Continues the fold to each row that had moved, in order of their positions, and compares it there.
     async fn settle(&self, mut moved: Vec<Moved>, summary: &mut Summary) -> Result<(), Error> {
         summary.moved += moved.len() as u64;
         moved.sort_by_key(|row| (row.source, row.position));

@@ -1,9 +1,9 @@
 //! The service as a program: command line, settings, and the composition of all parts.
 //!
-//! One equation carries the design: **`rows(view) = fold(log)`**. Consumers keep it record by record, rows and
-//! checkpoint move together, scores read its left side, and the simulation checks it after every crash.
+//! The design rests on one equation: **`rows(view) = fold(log)`**. Pipelines maintain it record by record, rows and
+//! checkpoint advance together, scores read its left side, and the simulation verifies it after every crash.
 //!
-//! The parts are crates of their own; [`app`] alone names the backends and puts them together.
+//! The parts are separate crates; only [`app`] names the backends and combines them.
 
 pub mod app;
 pub mod cli;

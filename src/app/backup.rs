@@ -75,7 +75,7 @@ pub struct BackupQuery {
 /// The job that backs an instance up.
 #[derive(Clone)]
 pub struct BackupJob {
-    /// Copies; none where the log is not embedded.
+    /// Copies; none if the log is not embedded.
     pub back_up: Option<Arc<BackUp>>,
 }
 

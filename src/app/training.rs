@@ -34,7 +34,7 @@ pub struct TrainingQuery {
     pub until_ms: Option<i64>,
 }
 
-/// Trains from the log of an instance, under the settings of its scores.
+/// Trains on the log of an instance, with the settings of its scores.
 #[derive(Clone)]
 pub struct TrainingJob {
     /// The log to train on.
@@ -88,7 +88,7 @@ impl TrainingJob {
                 let of_tenant = records
                     .iter()
                     .filter(|record| record.key.as_deref().is_some_and(|key| key.starts_with(prefix.as_bytes())));
-                // A record that cannot be folded is a dead letter, and states nothing about a visit.
+                // A record that cannot be folded is a dead letter, and is not used.
                 events.extend(of_tenant.filter_map(|record| judge::judge(record, partitions, gated_from_ms).ok()));
                 if events.len() > EVENTS_MAX {
                     return Err(Error::reject(OPERATION, format!("more than {EVENTS_MAX} events")));
@@ -110,7 +110,7 @@ impl TrainingJob {
     ) -> Result<TrainedModel, Refused> {
         let flow =
             |result: Result<(), Error>| if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        // Records of one key are in the order of their appends; at equal times this order stays.
+        // Records of one key are in the order of their appends; the stable sort keeps it for equal times.
         events.sort_by_key(|event| event.envelope.time_ms);
         let history = train::replay(events.iter(), (&self.config, &self.limits), &mut |_| flow(context.check()));
         drop(events);

@@ -126,7 +126,7 @@ mod tests {
         assert!(Keys::parse(&kept).is_ok(), "{kept}");
         let mode = std::fs::metadata(data.join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(said(&log).unwrap(), "", "the next start says nothing");
+        assert_eq!(said(&log).unwrap(), "", "the next start prints nothing");
         assert_eq!(std::fs::read_to_string(data.join(FILE)).unwrap(), kept);
         assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1, "nothing else is left behind");
     }

@@ -152,7 +152,7 @@ impl Access {
     pub async fn look(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let directories = [app::disk_directory(&config.log), app::disk_directory(&config.store)];
         if let Some(absent) = directories.into_iter().flatten().find(|directory| !directory.exists()) {
-            let detail = format!("there is no directory {}; `foretell serve` makes one", absent.display());
+            let detail = format!("there is no directory {}; `foretell serve` creates it", absent.display());
             return Err(Error::Answer(detail));
         }
         Self::find(config, Remote::default(), clock).await

@@ -18,7 +18,7 @@ const MESSAGE_CHARS_MAX: usize = 100;
 
 /// Runs the query, and prints every letter; notices for the operator go to `messages`.
 ///
-/// Processes all letters, and fails at the end if one was left unchanged or does not exist.
+/// It fails at the end, after all letters are processed, if one was left unchanged or does not exist.
 pub async fn run(
     access: &Access,
     query: &DeadLetterQuery,
@@ -134,7 +134,7 @@ fn complete(summary: Summary, missing: &[Id]) -> Result<(), Error> {
     }
     if summary.refused > 0 {
         let Summary { letters, refused, .. } = summary;
-        return Err(Error::Answer(format!("{refused} of {letters} letters were left as they are")));
+        return Err(Error::Answer(format!("{refused} of {letters} letters were left unchanged")));
     }
     Ok(())
 }

@@ -127,7 +127,7 @@ fn check(loaded: &Loaded, kind: Kind, target: &Target<'_>) -> Result<(), Error> 
     let terms = Terms { now_ms: target.now_ms, tenant: target.tenant, sender };
     let refused = loaded.events.iter().find_map(|sourced| Some((sourced, terms.check(&sourced.event).err()?)));
     refused.map_or(Ok(()), |(sourced, faults)| {
-        let detail = format!("event {:?} is refused: {faults}; nothing was appended", sourced.event.envelope.id);
+        let detail = format!("event {:?} is rejected: {faults}; nothing was appended", sourced.event.envelope.id);
         Err(Error::Answer(detail))
     })
 }

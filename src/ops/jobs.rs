@@ -31,7 +31,7 @@ pub type Show<'s, I> = &'s mut (dyn FnMut(I, &mut Console<'_>) -> Result<(), Err
 /// Runs a job in an instance; returns its report.
 ///
 /// # Errors
-/// The job was rejected, failed or was cut off, or an item cannot be printed.
+/// The job was rejected, failed or lost its connection, or an item cannot be printed.
 pub async fn run<J: Job>(
     access: &Access,
     query: &J::Query,
@@ -78,7 +78,7 @@ async fn follow<J: Job>(
             }
             Some(JobEvent::Done(report)) => return Ok(report),
             Some(JobEvent::Failed { detail }) => return Err(Error::Answer(detail)),
-            None => return Err(Error::Answer(format!("{} was cut off: {}", J::NAME, J::WHEN_CUT_OFF))),
+            None => return Err(Error::Answer(format!("the connection ended during {}: {}", J::NAME, J::WHEN_CUT_OFF))),
         }
     }
 }

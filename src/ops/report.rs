@@ -52,7 +52,7 @@ fn section(title: &str, rows: &[Row], out: &mut dyn Write) -> std::io::Result<()
     )?;
     for row in rows {
         let Row { given, labelled, fraud, legitimate, succeeded, failed, .. } = row;
-        // Tenants write the codes of rules: control characters must not reach the terminal.
+        // The codes of rules are input of tenants: control characters must not reach the terminal.
         let name: String = row.name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
         let precision = row.precision.map_or("-".into(), |precision| format!("{precision:.2}"));
         let interval = row.interval.map_or("-".into(), |(low, high)| format!("{low:.2} to {high:.2}"));

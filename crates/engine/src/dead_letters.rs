@@ -1,6 +1,6 @@
 //! Lists, redrives and drops dead letters: the part that reads and appends.
 //!
-//! Each partition of the topic is read twice, up to where it ended when the job began: once for the resolution records,
+//! Each partition of the topic is read twice, up to its end when the job started: once for the resolution records,
 //! which come after their letters, and once for the letters. So the job holds only the state of the letters, never
 //! the letters themselves, and does not read what its own redrives append. All of it can be repeated: a resolved letter
 //! is skipped, and one whose resolution record was lost in a crash is appended again as the same event.
@@ -268,8 +268,8 @@ impl Work<'_> {
         let action = self.query.action.clone();
         let outcome = match (action, state) {
             (Action::List(_), _) => LetterOutcome::Listed,
-            (_, State::Redriven) => refused("it was redriven before; `show` says when and why"),
-            (_, State::Dropped) => refused("it was dropped before; `show` says when and why"),
+            (_, State::Redriven) => refused("it was redriven before; `show` prints when and why"),
+            (_, State::Dropped) => refused("it was dropped before; `show` prints when and why"),
             (Action::Drop { run: Run::Dry, .. }, State::Open) => LetterOutcome::WouldDrop,
             (Action::Drop { run: Run::Real, reason }, State::Open) => {
                 self.letters.close(letter, &record, Resolution::Dropped, Some(reason)).await?;

@@ -1,4 +1,4 @@
-//! Moves records: takes events in, folds them into rows, reads rows, follows progress, rebuilds, verifies and repairs.
+//! The engine: accepts events, folds them into rows, reads rows, tracks progress, rebuilds, verifies and repairs.
 
 pub mod dead_letters;
 pub mod ingest;

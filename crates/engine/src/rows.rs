@@ -77,7 +77,7 @@ pub struct Rows {
 pub struct LoginRows {
     /// The user's row; `Ok(None)` for a user without any event.
     pub user: Result<Option<User>, Error>,
-    /// The requested features, in the order of the request; none where one is missing.
+    /// The requested features, in the order of the request; none for a missing one.
     pub features: Vec<Option<Arc<Feature>>>,
 }
 
@@ -137,7 +137,7 @@ impl Rows {
         self.owner(&policy::row_key(tenant, kind)).await
     }
 
-    /// The aggregate row at `key`, merged from all partitions and never from memory; empty where nothing was counted.
+    /// The aggregate row at `key`, merged from all partitions and never from memory; empty if nothing was counted.
     pub async fn merged<A: Merge>(&self, key: &RowKey) -> Result<A, Error> {
         let generation = self.generation(key.view.family()).await?;
         let partials = self.read(generation, None, std::slice::from_ref(key)).await?;
@@ -299,7 +299,7 @@ async fn in_time<T>(deadline: Instant, read: impl Future<Output = Result<T, Erro
     tokio::time::timeout_at(deadline, read).await.unwrap_or_else(late)
 }
 
-/// The state of a stored row; Fatal where it cannot be decoded.
+/// The state of a stored row; Fatal if it cannot be decoded.
 pub fn decode<T: DeserializeOwned>(row: &Row) -> Result<T, Error> {
     let cell = Cell::decode(&row.cell).map_err(corrupt)?;
     cell::decode_state(cell.state).map_err(corrupt)

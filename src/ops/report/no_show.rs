@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(
             words(&text, "1 "),
             "1 10 20.0 % 10.0 % 1.8 to 40.4 %",
-            "the first tenth; a bucket of nobody is left out"
+            "the first tenth; empty buckets are left out"
         );
         assert_eq!(words(&text, "last before the start"), "last before the start 40 0.7500 - - 0.0123");
         assert_eq!(words(&text, "- counters 1"), "- counters 1 40 0.7500 - - 0.0123");

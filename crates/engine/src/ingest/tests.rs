@@ -1,4 +1,4 @@
-//! What ingestion appends, in which order, and what it rejects before it appends anything.
+//! Ingestion appends events in order and unchanged, and rejects a batch before it appends any of it.
 
 use super::*;
 use foretell_events::codec::{self, Defaults, INVALID_VALUE, Parsed};
@@ -47,7 +47,7 @@ fn policy() -> Fact {
     PolicyFact::Published(Box::new(Publication {
         kind: Kind::Login,
         version: 1,
-        // Larger than what an event may bring of unknown fields: all of it is known.
+        // Larger than the limit of unknown fields: all of its fields are known.
         document: json!({"note": "x".repeat(8_000)}).to_string(),
         published_by: None,
         request: None,

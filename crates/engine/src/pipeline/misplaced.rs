@@ -183,14 +183,14 @@ mod tests {
     fn the_first_warning_is_due_when_the_partitioner_is_known_and_then_once_a_minute() {
         let (misplaced, begin) = (Misplaced::default(), Instant::now());
         let records = crc32(200);
-        assert_eq!(count(&misplaced, &records[0], begin), begin + EVIDENCE_AWAITED, "one record says little");
+        assert_eq!(count(&misplaced, &records[0], begin), begin + EVIDENCE_AWAITED, "one is too few");
         let dues: Vec<_> = records[1..].iter().map(|record| count(&misplaced, record, begin)).collect();
         assert!(dues[10..].iter().all(|due| *due == begin), "known after a few");
         misplaced.say(Family::Logins, begin);
         let later = begin + Duration::from_secs(10);
         assert_eq!(count(&misplaced, &records[0], later), begin + REPEATED_EVERY);
         misplaced.say(Family::Logins, later);
-        assert_eq!(count(&misplaced, &records[0], later), begin + REPEATED_EVERY, "said by another one, it is not due");
+        assert_eq!(count(&misplaced, &records[0], later), begin + REPEATED_EVERY, "another pipeline has logged it");
         let other = crc32(200).into_iter().map(|record| count(&misplaced, &record, later)).max();
         assert_eq!(other, Some(begin + REPEATED_EVERY), "the same partitioner is no news");
         let robin: Vec<_> = records_by_turns(400).iter().map(|record| count(&misplaced, record, later)).collect();

@@ -36,7 +36,7 @@ impl Pointers {
             Error::retry(
                 "read the serving generation",
                 format!(
-                    "{} has none yet; the first `foretell serve` with the role that keeps it makes one",
+                    "{} has none yet; the first `foretell serve` with the role that folds it creates one",
                     family.name()
                 ),
             )

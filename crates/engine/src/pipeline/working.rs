@@ -267,7 +267,7 @@ impl<F: Fold> Working<F> {
         rows
     }
 
-    /// Records that the rows and the checkpoint of the last flush are durable.
+    /// Notes that the rows and the checkpoint of the last flush are durable.
     pub fn flushed(&mut self, durable: i64) {
         self.durable = durable;
         let now = Instant::now();

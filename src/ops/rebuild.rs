@@ -37,7 +37,7 @@ fn print(step: &RebuildStep, family: &str, console: &mut Console<'_>) -> Result<
         }
         RebuildStep::Verifying { verify: VerifyFinding::Begun { .. } } => {}
         RebuildStep::Verifying { verify: VerifyFinding::Differs(difference) } => {
-            super::verify::print(difference, console)?
+            super::verify::print(difference, console)?;
         }
         RebuildStep::Serving { generation, summary } => {
             let verified = summary.map(|summary| format!("; {} rows verified", summary.rows)).unwrap_or_default();

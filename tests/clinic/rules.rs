@@ -304,19 +304,19 @@ impl Client {
     fn observe(&mut self, event: &Event) {
         match &event.fact {
             Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)) => {
-                self.place(booking, event.envelope.time_ms)
+                self.place(booking, event.envelope.time_ms);
             }
             Fact::Appointment(AppointmentFact::Cancelled(cancelled)) => {
-                self.set_state(&cancelled.appointment_id, VisitState::Off("cancelled"))
+                self.set_state(&cancelled.appointment_id, VisitState::Off("cancelled"));
             }
             Fact::Appointment(AppointmentFact::Deleted(visit)) => {
-                self.set_state(&visit.appointment_id, VisitState::Off("deleted"))
+                self.set_state(&visit.appointment_id, VisitState::Off("deleted"));
             }
             Fact::Appointment(AppointmentFact::Attended(visit)) => {
-                self.end(&visit.appointment_id, false, event.envelope.time_ms)
+                self.end(&visit.appointment_id, false, event.envelope.time_ms);
             }
             Fact::Appointment(AppointmentFact::Missed(visit)) => {
-                self.end(&visit.appointment_id, true, event.envelope.time_ms)
+                self.end(&visit.appointment_id, true, event.envelope.time_ms);
             }
             Fact::Appointment(AppointmentFact::Confirmed(visit)) => {
                 if let Some(visit) = self.visits.get_mut(&visit.appointment_id) {

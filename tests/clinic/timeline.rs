@@ -413,7 +413,7 @@ impl Clinic {
             for (at, statement) in stated.iter().enumerate() {
                 match &statement.fact {
                     Fact::Appointment(AppointmentFact::Booked(_) | AppointmentFact::Rescheduled(_)) => {
-                        booking = Some(*statement)
+                        booking = Some(*statement);
                     }
                     Fact::Appointment(AppointmentFact::Cancelled(_) | AppointmentFact::Deleted(_)) => booking = None,
                     _ => {}

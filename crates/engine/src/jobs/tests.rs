@@ -106,7 +106,7 @@ async fn a_thread_that_must_not_wait_drops_progress_and_notices_the_end() {
     let context = JobContext::<u64>::of_test(sender);
     let progress = |done| JobProgress { what: "bytes".into(), done, total: 9 };
     assert!(context.report_now(progress(1)).is_ok() && context.report_now(progress(2)).is_ok());
-    assert_eq!(context.advance_now(5).unwrap(), false, "the channel is full");
+    assert!(!context.advance_now(5).unwrap(), "the channel is full");
     assert_eq!(receiver.recv().await, Some(JobEvent::Progress(progress(1))));
     assert!(context.advance_now(5).unwrap());
     let counted = JobProgress { done: 5, ..JobProgress::default() };

@@ -130,7 +130,7 @@ pub(super) async fn post(
     };
     let deadline = wait.map(|wait| Instant::now() + wait);
     let (ids, keys): (Vec<_>, Vec<_>) = ready.iter().map(|one| (one.id().to_owned(), one.key().to_owned())).unzip();
-    let positions = api.ingest.append(ready).await.map_err(unappended)?;
+    let positions = api.ingest.append(ready).await.map_err(|error| unappended(&error))?;
     let folded = folded(&api, &positions, &keys, deadline).await;
     Ok(accepted(&api, ids, &positions, folded))
 }
@@ -191,12 +191,12 @@ pub(super) fn accepted(api: &Api, ids: Vec<String>, positions: &[Position], fold
 pub(super) async fn publish(api: &Api, own: Own<'_>) -> Result<Position, Problem> {
     api.ingest.publish(own).await.map_err(|error| match error {
         ingest::Error::Faulty(faults) => faults.into(),
-        ingest::Error::Log(error) => unappended(error),
+        ingest::Error::Log(error) => unappended(&error),
     })
 }
 
 /// The problem for an append that failed.
-fn unappended(error: foretell_ports::Error) -> Problem {
+fn unappended(error: &foretell_ports::Error) -> Problem {
     match error.kind {
         Kind::Reject => Problem::new(Code::BodyTooLarge, "an event is larger than a record of the log may be"),
         Kind::Retry | Kind::Fatal => {

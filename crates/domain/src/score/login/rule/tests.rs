@@ -50,7 +50,7 @@ fn expressions_that_do_harm_or_mean_nothing_are_refused_with_the_reason() {
         (&format!("{}1 == 1", "1 + ".repeat(40)), "nested deeper than 32"),
         (&format!("{}true", "1==1||".repeat(150)), "more than 256 nodes"),
         (&format!("{}1 in [1]", "1 in [1] && ".repeat(70)), "the expression"),
-        ("signals.all(a, signals.all(b, signals.all(c, signals.all(d, signals.all(e, a == e)))))", "a loop stands"),
+        ("signals.all(a, signals.all(b, signals.all(c, signals.all(d, signals.all(e, a == e)))))", "a loop is nested"),
         (
             &format!("asn in [{}]", (0..65).map(|n| n.to_string()).collect::<Vec<_>>().join(",")),
             "more than 64 elements",

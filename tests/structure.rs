@@ -5,6 +5,8 @@
 
 #[path = "structure/names.rs"]
 mod names;
+#[path = "structure/publics.rs"]
+mod publics;
 #[path = "structure/words.rs"]
 mod words;
 

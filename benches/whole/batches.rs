@@ -10,7 +10,7 @@ use foretell_engine::pipeline::Config;
 use foretell_events::Topic;
 use foretell_ports::Error;
 use foretell_ports::clock::System;
-use foretell_ports::log::{self, Log};
+use foretell_ports::log::Log;
 use foretell_ports::store::{Checkpoint, Flush, Row, RowWrite, Store, memory};
 use futures::stream::{StreamExt, TryStreamExt, iter};
 use scylla::client::session::Session;

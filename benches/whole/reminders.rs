@@ -13,7 +13,7 @@ use foretell_events::reminder::{Announcement, ReminderFact, Risk};
 use foretell_events::{Envelope, Event, Fact, Topic, key, zone};
 use foretell_ports::clock::{Clock, System};
 use foretell_ports::log::walk::Walk;
-use foretell_ports::log::{self, Extent, Log};
+use foretell_ports::log::{Extent, Log};
 use hdrhistogram::Histogram;
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -2,7 +2,7 @@
 
 use crate::{Failure, figure, generated, percentiles};
 use foretell_ports::clock::System;
-use foretell_ports::log::{self, Log};
+use foretell_ports::log::Log;
 use hdrhistogram::Histogram;
 use std::io::Write;
 use std::path::Path;

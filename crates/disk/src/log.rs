@@ -60,7 +60,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use writer::{Job, Writer};
 
 /// Largest append, in bytes of all its records; a larger one is Reject.
-pub const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const APPEND_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of all appends that wait for the writer; further ones wait before they enter the queue.
 const QUEUE_BYTES_MAX: usize = 2 * APPEND_BYTES_MAX;
 /// The unit of [`QUEUE_BYTES_MAX`]: the overhead of a record in addition to its own bytes.

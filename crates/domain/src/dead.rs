@@ -40,17 +40,17 @@ pub const OFFSET: &str = "__connect.errors.offset";
 /// Header: every fault, for a person.
 pub const MESSAGE: &str = "__connect.errors.exception.message";
 /// Header: the stage of processing at which the record was rejected.
-pub const STAGE: &str = "__connect.errors.stage";
+pub(crate) const STAGE: &str = "__connect.errors.stage";
 /// Header: stable code of the first fault.
 pub const CODE: &str = "foretell_error_code";
 /// Header: how many times the record was rejected, from 1.
 pub const ATTEMPT: &str = "foretell_attempt";
 /// Header: timestamp of the record that was rejected first, RFC 3339.
-pub const FIRST_FAILURE: &str = "foretell_first_failure";
+pub(crate) const FIRST_FAILURE: &str = "foretell_first_failure";
 
 /// Header: bytes of the value, if the letter omits the value and foreign headers because it would otherwise be larger
 /// than a record may be. The source position identifies the original.
-pub const OMITTED: &str = "foretell_value_omitted_bytes";
+pub(crate) const OMITTED: &str = "foretell_value_omitted_bytes";
 
 const OURS: [&str; 9] = [TOPIC, PARTITION, OFFSET, MESSAGE, STAGE, CODE, ATTEMPT, FIRST_FAILURE, OMITTED];
 /// Longest message, in bytes.

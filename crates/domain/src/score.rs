@@ -279,7 +279,7 @@ impl InvalidConfig {
 }
 
 /// `ln(p / (1 - p))`.
-pub fn logit(p: f64) -> f64 {
+pub(crate) fn logit(p: f64) -> f64 {
     (p / (1.0 - p)).ln()
 }
 

@@ -162,7 +162,7 @@ impl<I: Send + 'static> JobContext<I> {
 
     /// Adds `by` to the count if that can be sent at once; returns whether it was. For a future that may be dropped
     /// before it is ready, and must neither lose nor repeat a report.
-    pub fn advance_now(&self, by: u64) -> Result<bool, Error> {
+    pub(crate) fn advance_now(&self, by: u64) -> Result<bool, Error> {
         self.check()?;
         let Ok(mut progress) = self.progress.try_lock() else { return Ok(false) };
         let advanced = JobProgress { done: progress.done + by, ..progress.clone() };

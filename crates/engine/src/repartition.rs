@@ -17,7 +17,7 @@ mod copy;
 mod merge;
 mod query;
 
-pub use query::{PARTITIONS_MAX, RepartitionQuery, Stage};
+pub use query::{RepartitionQuery, Stage};
 
 use crate::jobs::JobContext;
 use crate::pipeline::keeper;

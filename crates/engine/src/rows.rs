@@ -113,7 +113,7 @@ impl Rows {
     }
 
     /// From now on no row of the family that was read before is answered from memory.
-    pub fn new_era(&self, family: Family) {
+    pub(crate) fn new_era(&self, family: Family) {
         self.era_of(family).fetch_add(1, Ordering::AcqRel);
     }
 

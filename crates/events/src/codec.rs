@@ -102,7 +102,7 @@ pub fn decode(record: &Record) -> Result<Event, Faults> {
 }
 
 /// Reads a record as [`decode`] does, and applies the rules for incoming events.
-pub fn decode_incoming(record: &Record) -> Result<Event, Faults> {
+pub(crate) fn decode_incoming(record: &Record) -> Result<Event, Faults> {
     read_record(record, Reading::Incoming)
 }
 
@@ -358,12 +358,12 @@ pub fn check_record(event: &Event, record: &Record, partitions: u32) -> Result<(
 
 /// Whether id and source of an event contain nothing that CloudEvents forbids. Incoming CloudEvents were already
 /// checked; events from other files are checked here.
-pub fn check_texts(envelope: &Envelope) -> Result<(), Faults> {
+pub(crate) fn check_texts(envelope: &Envelope) -> Result<(), Faults> {
     Faults::none_of((), letter::of_texts([("id", &envelope.id), ("source", &envelope.source)]))
 }
 
 /// Whether an event happened no more than five minutes after `now_ms`.
-pub fn check_time(event: &Event, now_ms: i64) -> Result<(), Faults> {
+pub(crate) fn check_time(event: &Event, now_ms: i64) -> Result<(), Faults> {
     Faults::none_of((), ahead(event, now_ms).into_iter().collect())
 }
 

@@ -23,7 +23,7 @@ pub enum Code {
 /// What sources send if they do not know the country: `ZZ` (Unicode CLDR), `XX` (content delivery networks), `T1` (the
 /// same, for Tor), and those of older address files: `EU` and `AP` for a region, `A1` for an anonymous proxy, `A2` for
 /// a satellite provider, `O1` for anything else.
-pub const PLACEHOLDERS: [&str; 8] = ["A1", "A2", "AP", "EU", "O1", "T1", "XX", "ZZ"];
+pub(crate) const PLACEHOLDERS: [&str; 8] = ["A1", "A2", "AP", "EU", "O1", "T1", "XX", "ZZ"];
 
 /// The assigned codes of ISO 3166-1 (since 2011, with South Sudan), and `XK`; sorted.
 const CODES: &str = "\
@@ -36,7 +36,7 @@ const CODES: &str = "\
     TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW";
 
 /// The meaning of a code in upper case.
-pub fn classify(code: &str) -> Code {
+pub(crate) fn classify(code: &str) -> Code {
     if exists(code) {
         Code::Country
     } else if PLACEHOLDERS.contains(&code) {

@@ -85,7 +85,7 @@ pub fn fitting(key: &[u8], partition: u32, partitions: u32) -> impl Iterator<Ite
 /// Explains, in words, how a record's key leads to the wrong partition that it is in; empty if the partition is right.
 ///
 /// It depends only on the record, so that a dead letter that is written again contains the same text.
-pub fn explain(key: Option<&[u8]>, partition: u32, partitions: u32) -> String {
+pub(crate) fn explain(key: Option<&[u8]>, partition: u32, partitions: u32) -> String {
     // Without a key any partition is right. If the key is not that of the event, the key itself is the fault.
     let Some(key) = key.filter(|key| key::partition(key, partitions) != partition) else { return String::new() };
     let fitting: Vec<_> = fitting(key, partition, partitions)

@@ -64,7 +64,7 @@ pub(super) fn check_range(topic: &str, partition: i32, from: i64, extent: Extent
 fn out_of_range(at: &str, detail: &str) -> Error {
     let explanation = format!(
         "{at} does not contain the requested offset: {detail}. Either retention has deleted \
-         records that were not folded, or the topic was re-created. Nothing was skipped; see the page on recovery"
+         records that were not folded, or the topic was re-created. Nothing was skipped; see docs/operations/troubleshoot.md"
     );
     Error::fatal("read the log", explanation)
 }

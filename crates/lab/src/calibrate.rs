@@ -38,7 +38,7 @@ use roc::Scores;
 use serde::Serialize;
 
 /// Sizes of history for which re-authentications are counted, as in the publication.
-pub const SIZES: [usize; 4] = [4, 12, 20, 39];
+pub(crate) const SIZES: [usize; 4] = [4, 12, 20, 39];
 /// Share of users' logins that may be denied.
 const DENIED_MAX: f64 = 1.0 / 10_000.0;
 /// The baseline score from which it challenges: device or country is new.

@@ -4,7 +4,7 @@ use plotters::coord::{CoordTranslate, Shift};
 use plotters::prelude::*;
 
 /// The typeface of all texts.
-pub const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
 
 /// The drawing area.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -13,7 +13,7 @@ pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// The legend with the names of the series.
-pub fn legend<'a, C: CoordTranslate>(
+pub(crate) fn legend<'a, C: CoordTranslate>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
     at: SeriesLabelPosition,
 ) -> Drawn {

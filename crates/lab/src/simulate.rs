@@ -44,16 +44,16 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// The `source` of the events.
 pub const SOURCE: &str = "urn:foretell:simulated";
 /// The beginning: a Monday, 2024-01-01T00:00:00Z.
-pub const START_MS: i64 = 1_704_067_200_000;
+pub(crate) const START_MS: i64 = 1_704_067_200_000;
 /// Maximum number of accounts.
-pub const USERS_MAX: u32 = 100_000;
+pub(crate) const USERS_MAX: u32 = 100_000;
 /// Maximum number of days: two years.
 pub const DAYS_MAX: u32 = 731;
 /// Maximum of accounts times days, so that the file stays below [`crate::source::EVENTS_MAX`] events: 24 logins a year
 /// on average, some mistyped passwords, and the attacks.
-pub const USER_DAYS_MAX: u64 = 36_500_000;
+pub(crate) const USER_DAYS_MAX: u64 = 36_500_000;
 /// Attempts of each kind of attacker on each account, at different times.
-pub const ATTACKS: u64 = 2;
+pub(crate) const ATTACKS: u64 = 2;
 /// Time between two attempts with a wrong password.
 const AGAIN_MS: i64 = 8_000;
 /// How far local days extend beyond those of UTC, in either direction.
@@ -149,7 +149,7 @@ impl History {
     }
 
     /// Completed days.
-    pub fn days_done(&self) -> u64 {
+    pub(crate) fn days_done(&self) -> u64 {
         self.day as u64
     }
 

@@ -132,7 +132,7 @@ pub enum Label {
 }
 
 /// The field of the data that contains the author of a simulated event.
-pub const LABEL: &str = "label";
+pub(crate) const LABEL: &str = "label";
 
 /// The author of a simulated login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -150,7 +150,7 @@ pub enum Author {
 
 impl Author {
     /// The attackers, from the least to the most knowledge.
-    pub const ATTACKERS: [Self; 3] = [Self::Naive, Self::Vpn, Self::Targeted];
+    pub(crate) const ATTACKERS: [Self; 3] = [Self::Naive, Self::Vpn, Self::Targeted];
 
     /// The name in files and tables.
     pub const fn name(self) -> &'static str {

@@ -31,9 +31,9 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 /// Minimum number of rows for training.
-pub const ROWS_MIN: usize = 2_000;
+pub(crate) const ROWS_MIN: usize = 2_000;
 /// Minimum number of rows of missed visits, and of kept ones.
-pub const MISSED_MIN: usize = 100;
+pub(crate) const MISSED_MIN: usize = 100;
 /// Share of the rows, the latest ones, that is used for evaluation.
 const LATER: f64 = 0.2;
 

@@ -28,14 +28,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 /// How long a calibration is used before it is computed again.
-pub const CALIBRATED_FOR: Duration = Duration::from_secs(60);
+pub(crate) const CALIBRATED_FOR: Duration = Duration::from_secs(60);
 /// Tenants whose calibration is kept in memory; the least recently used is evicted first.
 const TENANTS_MAX: u64 = 10_000;
 /// Days whose rows are read in one call.
 const DAYS_AT_ONCE: usize = 7;
 
 /// The recent outcomes could not be read in time, so no score was corrected.
-pub const CALIBRATION_UNAVAILABLE: &str = "CALIBRATION_UNAVAILABLE";
+pub(crate) const CALIBRATION_UNAVAILABLE: &str = "CALIBRATION_UNAVAILABLE";
 
 /// Scores visits.
 pub struct Assessor {
@@ -87,7 +87,12 @@ impl Assessor {
 
     /// Computes the calibration from the outcomes of the tenant's recent visits and the scores that the model gives
     /// them now.
-    pub async fn review(&self, tenant: &str, model: &Active<Published>, now_ms: i64) -> Result<Calibration, Error> {
+    pub(crate) async fn review(
+        &self,
+        tenant: &str,
+        model: &Active<Published>,
+        now_ms: i64,
+    ) -> Result<Calibration, Error> {
         let (today, half_life) = (calibration::day(now_ms), self.config.recalibration_half_life_days);
         let rates = Rates::of(self.rows.lead(tenant).await?.as_ref(), &self.config);
         let days: Vec<_> = calibration::days(today, &self.config).collect();

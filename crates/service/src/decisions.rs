@@ -40,7 +40,7 @@ use uuid::Uuid;
 /// The CloudEvents `source` of decisions.
 pub const SOURCE: &str = foretell_events::gate::DECISIONS_SOURCE;
 /// How long a decision may wait for the log before it is lost, in milliseconds.
-pub const DELAY_MS_MAX: u64 = 60_000;
+pub(crate) const DELAY_MS_MAX: u64 = 60_000;
 /// How long the first record of a batch waits for others: on disk each append syncs every partition that it touches,
 /// and appends of facts should not wait for many of these.
 const LINGER: Duration = Duration::from_millis(20);

@@ -51,7 +51,7 @@ impl<const N: usize> Room<N> {
     }
 
     /// Capacity of this total, of which a tenant may hold at most `tenant_max`.
-    pub fn with_share(total: [u64; N], tenant_max: [u64; N]) -> Arc<Self> {
+    pub(crate) fn with_share(total: [u64; N], tenant_max: [u64; N]) -> Arc<Self> {
         Self::of(total, Some(tenant_max))
     }
 
@@ -71,7 +71,7 @@ impl<const N: usize> Room<N> {
     /// Acquires capacity for a tenant as soon as enough is free.
     ///
     /// # Errors Whether the total or the tenant's share is exhausted, if that is still so after `wait`.
-    pub async fn take_within(
+    pub(crate) async fn take_within(
         self: &Arc<Self>,
         tenant: &str,
         amount: [u64; N],
@@ -122,7 +122,7 @@ impl<const N: usize> Place<N> {
     /// Acquires more capacity, all of it or none.
     ///
     /// # Errors Whether the total or the tenant's share is exhausted.
-    pub fn grow(&mut self, by: [u64; N]) -> Result<(), Full> {
+    pub(crate) fn grow(&mut self, by: [u64; N]) -> Result<(), Full> {
         self.room.state().take(&self.tenant, by, self.room.tenant_max)?;
         (0..N).for_each(|kind| self.amount[kind] += by[kind]);
         Ok(())

@@ -30,7 +30,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// The target of exported spans, which nothing else uses.
 pub const TARGET: &str = "foretell::trace";
 /// The record header that contains its trace.
-pub const TRACEPARENT: &str = "traceparent";
+pub(crate) const TRACEPARENT: &str = "traceparent";
 
 tokio::task_local! {
     static CURRENT: Context;
@@ -48,7 +48,7 @@ pub fn export() {
 }
 
 /// Whether spans are exported.
-pub fn is_exporting() -> bool {
+pub(crate) fn is_exporting() -> bool {
     EXPORTS.load(Ordering::Relaxed)
 }
 

@@ -10,14 +10,14 @@ use json_patch::{Patch, PatchError, PatchOperation};
 use serde_json::Value;
 
 /// Most operations of a patch.
-pub const OPERATIONS_MAX: usize = 256;
+pub(crate) const OPERATIONS_MAX: usize = 256;
 /// Deepest nesting of an event that an operation has changed, in levels: the limit of the JSON parser.
 pub const LEVELS_MAX: usize = 127;
 /// Most bytes that all operations together add to the event, including moved and copied values.
-pub const PUT_BYTES_MAX: usize = RECORD_BYTES_MAX;
+pub(crate) const PUT_BYTES_MAX: usize = RECORD_BYTES_MAX;
 
 /// The patch, or the event that would result, exceeds a limit.
-pub const PATCH_TOO_LARGE: &str = "PATCH_TOO_LARGE";
+pub(crate) const PATCH_TOO_LARGE: &str = "PATCH_TOO_LARGE";
 
 /// Why a patch is not applied.
 #[derive(Debug, thiserror::Error)]

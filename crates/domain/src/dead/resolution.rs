@@ -11,7 +11,7 @@ use foretell_events::record::{NewRecord, Record};
 use serde::{Deserialize, Serialize};
 
 /// Header: how the letter was resolved, `redriven` or `dropped`. The value contains the rest, as JSON.
-pub const RESOLUTION: &str = "foretell_mark";
+pub(crate) const RESOLUTION: &str = "foretell_mark";
 /// Longest reason, in bytes.
 pub const REASON_BYTES_MAX: usize = 1_024;
 

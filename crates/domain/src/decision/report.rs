@@ -21,11 +21,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 /// Labels that are kept in memory; each takes some 40 bytes.
-pub const LABELS_MAX: usize = 1_000_000;
+pub(crate) const LABELS_MAX: usize = 1_000_000;
 /// Outcomes that are kept in memory; if there are more, none are counted.
 pub const OUTCOMES_MAX: usize = 2_000_000;
 /// Different reasons that are counted separately; further ones are counted together.
-pub const NAMES_MAX: usize = 1_000;
+pub(crate) const NAMES_MAX: usize = 1_000;
 /// A decision that an uncertain append wrote twice occurs again within this many decisions.
 const REPEATED_WITHIN: usize = 20_000;
 /// The name for reasons beyond the limit.

@@ -17,17 +17,17 @@ use serde_json::Value;
 /// Most steps of a policy.
 pub const STEPS_MAX: usize = 8;
 /// Most announcements of a step after the first one, for further channels.
-pub const FALLBACKS_MAX: u32 = 4;
+pub(crate) const FALLBACKS_MAX: u32 = 4;
 /// Most announcements of one visit by a policy: rows keep this many, so that no valid one is forgotten.
 pub const ANNOUNCEMENTS_MAX: usize = STEPS_MAX * (1 + FALLBACKS_MAX as usize);
 /// Longest time from a step to the start, in days.
-pub const AHEAD_DAYS_MAX: u32 = 30;
+pub(crate) const AHEAD_DAYS_MAX: u32 = 30;
 /// Longest time in business days: with one free day a week within [`AHEAD_DAYS_MAX`], with one business day 20 weeks.
-pub const BUSINESS_DAYS_MAX: u32 = 20;
+pub(crate) const BUSINESS_DAYS_MAX: u32 = 20;
 /// Longest step id, in bytes.
-pub const STEP_ID_BYTES_MAX: usize = 64;
+pub(crate) const STEP_ID_BYTES_MAX: usize = 64;
 /// Longest name of a template, in bytes.
-pub const TEMPLATE_BYTES_MAX: usize = 256;
+pub(crate) const TEMPLATE_BYTES_MAX: usize = 256;
 /// How long after the booking a step at the booking may still be announced.
 const AT_BOOKING_MS: i64 = 24 * HOUR_MS;
 

@@ -42,9 +42,9 @@ use std::ops::Range;
 /// Visits with a known risk or reminder that are kept in memory; each takes some 150 bytes.
 pub const VISITS_MAX: usize = 1_000_000;
 /// Different sets of steps that are counted separately; further ones are counted together.
-pub const STEP_SETS_MAX: usize = 100;
+pub(crate) const STEP_SETS_MAX: usize = 100;
 /// Different models that are counted separately; further ones are counted together.
-pub const MODELS_MAX: usize = 100;
+pub(crate) const MODELS_MAX: usize = 100;
 /// Different steps that are distinguished.
 const STEPS_MAX: usize = 63;
 /// The name for steps and models beyond the limits.

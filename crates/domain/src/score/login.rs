@@ -30,7 +30,6 @@ pub mod signal;
 mod tests;
 pub mod variables;
 
-pub use likelihood::UNKNOWN_RATIO;
 pub use policy::{Mode, Policy};
 
 use super::{Code, Decision, Level as Risk, Reason};

@@ -61,7 +61,7 @@ pub struct Config {
 }
 
 /// Most days that a calibration may look back.
-pub const RECALIBRATION_DAYS_MAX: u16 = 366;
+pub(crate) const RECALIBRATION_DAYS_MAX: u16 = 366;
 
 /// Attributes that no score should depend on unless the tenant decides so deliberately.
 const PROTECTED: [&str; 14] = [

@@ -42,10 +42,8 @@ mod placements;
 mod scribe;
 pub mod snapshot;
 
-pub use appointment::{
-    Appointment, Asked, LATE_CANCEL_MS, Named, Receipt, Received, SETTLED, Start, Status, TakenBack,
-};
-pub use placements::{PLACEMENTS_MAX, Placement, Placements};
+pub use appointment::{Appointment, Asked, Named, Receipt, Received, SETTLED, Start, Status, TakenBack};
+pub use placements::{Placement, Placements};
 
 use super::lead::{self, Outcomes};
 use super::recent::Recent;
@@ -64,7 +62,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How long an on-demand request may wait for its announcement.
 pub const REQUEST_EXPIRES_MS: i64 = 24 * 60 * 60 * 1000;
 /// Days that are kept after their visits were forgotten; the earliest is forgotten first.
-pub const SETTLED_DAYS_MAX: usize = 32;
+pub(crate) const SETTLED_DAYS_MAX: usize = 32;
 
 /// The state of a client's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

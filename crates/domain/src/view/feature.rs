@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The period before an attempt in which accounts that failed at an address or network count.
-pub const FAN_OUT_WINDOW_MS: i64 = 30 * 60 * 1000;
+pub(crate) const FAN_OUT_WINDOW_MS: i64 = 30 * 60 * 1000;
 /// Longest value that a key contains literally, in bytes; a longer one is replaced by its 128-bit hash.
 const VALUE_BYTES_MAX: usize = 256;
 
@@ -66,7 +66,7 @@ impl Level {
         Self::DeviceType,
     ];
     /// Levels at which accounts with recent failures are kept.
-    pub const FAN_OUT: [Self; 3] = [Self::Ip, Self::Site, Self::Network];
+    pub(crate) const FAN_OUT: [Self; 3] = [Self::Ip, Self::Site, Self::Network];
 
     /// The name in keys.
     pub const fn name(self) -> &'static str {
@@ -271,7 +271,7 @@ impl Merge for Feature {
 
 impl Feature {
     /// Distinct values of a lower level among the successes.
-    pub fn distinct(&self, level: Level) -> u64 {
+    pub(crate) fn distinct(&self, level: Level) -> u64 {
         self.lower.get(&level).map_or(0, Sketch::count)
     }
 

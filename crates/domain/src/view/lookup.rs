@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// Clients kept for an appointment id; the one with the lowest claim is forgotten first.
-pub const CLAIMS_MAX: usize = 64;
+pub(crate) const CLAIMS_MAX: usize = 64;
 
 /// The claim of a client to an appointment; the greatest of several claims wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Distinct values that are counted exactly; at 10 bytes a stored hash, under 1 KiB.
-pub const EXACT_MAX: usize = 100;
+pub(crate) const EXACT_MAX: usize = 100;
 const REGISTER_BITS: u32 = 9;
 const REGISTERS: usize = 1 << REGISTER_BITS;
 /// Largest value of a register: leading zeros of the remaining bits, and one.

@@ -20,7 +20,8 @@ mod verdict;
 
 pub use device::{Device, DeviceKey, fingerprint};
 pub use keyed::{KEYED_MAX, Keyed};
-pub use verdict::{Place, Success, Verdict, address_mark, device_mark};
+pub(crate) use verdict::address_mark;
+pub use verdict::{Place, Success, Verdict};
 
 use super::feature::{self, Change, Delta, Level};
 use super::recent::Recent;

@@ -107,7 +107,7 @@ pub async fn gated_from_ms(store: &dyn Store, family: Family) -> Result<Option<i
 /// producers do not write to the topic directly.
 ///
 /// It is a time of the log's own clock, because records keep their time when their topic is copied into another one.
-pub async fn gate_time(log: &dyn Log, family: Family) -> Result<Option<i64>, Error> {
+pub(crate) async fn gate_time(log: &dyn Log, family: Family) -> Result<Option<i64>, Error> {
     /// Offsets of a step back when the last ones contain no record.
     const STEP: i64 = 1_000;
     let topic = family.topic();

@@ -30,7 +30,11 @@ pub fn group(generation: Generation) -> String {
 }
 
 /// Where a new owner of the partition starts, validated against the log.
-pub async fn resume<F: Fold>(shared: &Shared<F>, partition: u32, committed: Option<i64>) -> Result<Checkpoint, Error> {
+pub(crate) async fn resume<F: Fold>(
+    shared: &Shared<F>,
+    partition: u32,
+    committed: Option<i64>,
+) -> Result<Checkpoint, Error> {
     const OPERATION: &str = "take over a partition";
     let (topic, name) = (shared.topic(), &shared.topic_name);
     if partition >= shared.partitions {

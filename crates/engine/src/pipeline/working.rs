@@ -133,18 +133,18 @@ impl<F: Fold> Working<F> {
     }
 
     /// The address of the row that owns an event.
-    pub fn owner_key(event: &Event) -> RowKey {
+    pub(crate) fn owner_key(event: &Event) -> RowKey {
         RowKey::hashed(F::OWNER, event.key())
     }
 
     /// The owners among these that must be read first, each once.
-    pub fn missing_owners<'a>(&mut self, keys: impl Iterator<Item = &'a RowKey>) -> Vec<RowKey> {
+    pub(crate) fn missing_owners<'a>(&mut self, keys: impl Iterator<Item = &'a RowKey>) -> Vec<RowKey> {
         let missing: BTreeSet<_> = keys.filter(|key| self.owners.get(key).is_none()).collect();
         missing.into_iter().cloned().collect()
     }
 
     /// Adds owner rows that were read, in the order of `keys`.
-    pub fn load_owners(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
+    pub(crate) fn load_owners(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
         for (key, partials) in keys.into_iter().zip(read) {
             let row = match self.own(&partials) {
                 None => Owner { position: -1, state: F::Owner::default(), carried: Carried::default(), dirty: false },
@@ -210,14 +210,14 @@ impl<F: Fold> Working<F> {
     }
 
     /// The aggregate rows that must be read before [`contribute`](Self::contribute), each once.
-    pub fn missing_aggregates(&mut self) -> Vec<RowKey> {
+    pub(crate) fn missing_aggregates(&mut self) -> Vec<RowKey> {
         let keys = self.decided.iter().map(|(_, key, _)| key);
         let missing: BTreeSet<_> = keys.filter(|key| self.aggregates.get(key).is_none()).collect();
         missing.into_iter().cloned().collect()
     }
 
     /// Adds aggregate rows that were read, in the order of `keys`.
-    pub fn load_aggregates(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
+    pub(crate) fn load_aggregates(&mut self, keys: Vec<RowKey>, read: Vec<Vec<Row>>) -> Result<(), Error> {
         for (key, partials) in keys.into_iter().zip(read) {
             let row = match self.own(&partials) {
                 None => {
@@ -232,7 +232,7 @@ impl<F: Fold> Working<F> {
     }
 
     /// Applies contributions to the aggregate rows whose offset is lower. Fatal if a contribution does not fit its row.
-    pub fn contribute(&mut self) -> Result<(), Error> {
+    pub(crate) fn contribute(&mut self) -> Result<(), Error> {
         for (offset, key, delta) in std::mem::take(&mut self.decided) {
             let row = self.aggregates.get(&key).expect("invariant: aggregates are loaded before they are changed");
             if offset > row.position {
@@ -246,7 +246,7 @@ impl<F: Fold> Working<F> {
 
     /// The rows to write, in the order of their addresses. Each is returned once: the flush is repeated until it is
     /// acknowledged, or the rows are dropped with their pipeline.
-    pub fn take_dirty(&mut self) -> Vec<RowWrite> {
+    pub(crate) fn take_dirty(&mut self) -> Vec<RowWrite> {
         let (durable, latest_from) = (self.durable, self.latest_from);
         let (mut rows, mut scratch) = (Vec::new(), Scratch::default());
         for (key, owner) in self.owners.hot.iter_mut().filter(|(_, owner)| owner.dirty) {

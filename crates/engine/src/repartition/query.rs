@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
 /// Maximum partition count of a topic.
-pub const PARTITIONS_MAX: u32 = 1_000;
+pub(crate) const PARTITIONS_MAX: u32 = 1_000;
 
 /// A family, and its new partition count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

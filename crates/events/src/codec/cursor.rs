@@ -79,7 +79,7 @@ impl<'v, 'f> Fields<'v, 'f> {
 
     /// An optional id in a field that earlier versions did not know: existing records may contain any value there, and
     /// values that are not ids are ignored.
-    pub fn lenient_id(&self, name: &str) -> Option<String> {
+    pub(crate) fn lenient_id(&self, name: &str) -> Option<String> {
         self.present(name).and_then(|value| id(value).ok())
     }
 
@@ -94,7 +94,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// A required text, not empty.
-    pub fn required_text(&mut self, name: &str) -> String {
+    pub(crate) fn required_text(&mut self, name: &str) -> String {
         self.required(name, String::new(), |value| not_empty(text(value, TEXT_BYTES_MAX)?).map(str::to_owned))
     }
 
@@ -128,7 +128,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// An optional address.
-    pub fn optional_ip(&mut self, name: &str) -> Option<IpAddr> {
+    pub(crate) fn optional_ip(&mut self, name: &str) -> Option<IpAddr> {
         self.optional(name, address)
     }
 
@@ -145,7 +145,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// A required whole number between two bounds, both inclusive.
-    pub fn required_integer(&mut self, name: &str, least: u32, most: u32) -> u32 {
+    pub(crate) fn required_integer(&mut self, name: &str, least: u32, most: u32) -> u32 {
         if self.present(name).is_none() {
             self.fault(name, fault::MISSING_FIELD, format!("{name} is required"));
         }
@@ -169,7 +169,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// A required number between two bounds, both inclusive.
-    pub fn required_number(&mut self, name: &str, least: f64, most: f64) -> f64 {
+    pub(crate) fn required_number(&mut self, name: &str, least: f64, most: f64) -> f64 {
         self.required(name, 0.0, |value| within(number(value)?, least, most))
     }
 
@@ -194,7 +194,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// A required IANA zone, in the spelling of the database.
-    pub fn required_zone(&mut self, name: &str) -> String {
+    pub(crate) fn required_zone(&mut self, name: &str) -> String {
         self.required(name, String::new(), time_zone)
     }
 
@@ -223,12 +223,12 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// A required RFC 3339 instant.
-    pub fn required_instant(&mut self, name: &str) -> i64 {
+    pub(crate) fn required_instant(&mut self, name: &str) -> i64 {
         self.required(name, 0, |value| time::instant_ms(text(value, TEXT_BYTES_MAX)?))
     }
 
     /// A required RFC 3339 instant, kept as its original text.
-    pub fn instant_text(&mut self, name: &str) -> String {
+    pub(crate) fn instant_text(&mut self, name: &str) -> String {
         self.required(name, String::new(), |value| {
             let text = text(value, TEXT_BYTES_MAX)?;
             time::instant_ms(text).map(|_| text.to_owned())
@@ -236,7 +236,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// A required wall-clock time, kept as its original text.
-    pub fn local_text(&mut self, name: &str) -> String {
+    pub(crate) fn local_text(&mut self, name: &str) -> String {
         self.required(name, String::new(), |value| {
             let text = text(value, TEXT_BYTES_MAX)?;
             time::local(text).map(|_| text.to_owned())
@@ -309,7 +309,7 @@ impl<'v, 'f> Fields<'v, 'f> {
     }
 
     /// Like [`Fields::list`], but required.
-    pub fn required_list<T>(
+    pub(crate) fn required_list<T>(
         &mut self,
         name: &str,
         most: usize,

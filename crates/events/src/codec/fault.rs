@@ -37,7 +37,7 @@ pub const KEY_MISMATCH: &str = "KEY_MISMATCH";
 /// The record is not in the partition of its key.
 pub const WRONG_PARTITION: &str = "WRONG_PARTITION";
 /// The record is not in the topic of its type.
-pub const WRONG_TOPIC: &str = "WRONG_TOPIC";
+pub(crate) const WRONG_TOPIC: &str = "WRONG_TOPIC";
 /// `time` is more than five minutes after the arrival of the event.
 pub const TIME_IN_FUTURE: &str = "TIME_IN_FUTURE";
 /// An object has a duplicate member, or a message has an attribute or a content type twice.
@@ -106,7 +106,7 @@ impl Faults {
     }
 
     /// The value, if there are no faults.
-    pub fn none_of<T>(value: T, faults: Vec<Fault>) -> Result<T, Self> {
+    pub(crate) fn none_of<T>(value: T, faults: Vec<Fault>) -> Result<T, Self> {
         if faults.is_empty() { Ok(value) } else { Err(Self(faults)) }
     }
 

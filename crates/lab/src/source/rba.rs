@@ -20,7 +20,7 @@ use std::io::BufRead;
 /// The `source` of events of the data set.
 pub const SOURCE: &str = "urn:foretell:import:rba";
 /// The `source` of events of a synthetic history.
-pub const SOURCE_SYNTHETIC: &str = "urn:foretell:import:rba-synthetic";
+pub(crate) const SOURCE_SYNTHETIC: &str = "urn:foretell:import:rba-synthetic";
 
 const COLUMNS: [Column; 10] = [
     text("User ID", "user_id"),

@@ -16,7 +16,7 @@ use foretell_domain::view::client::snapshot::Snapshot;
 use std::collections::{BTreeMap, HashMap};
 
 /// Maximum number of texts of attributes that are remembered by name and hash; further ones are not levels of a model.
-pub const TEXTS_MAX: usize = 20_000;
+pub(crate) const TEXTS_MAX: usize = 20_000;
 
 /// A moment of a visit with a known outcome.
 #[derive(Debug, Clone, PartialEq)]

@@ -17,10 +17,10 @@ use std::collections::BTreeMap;
 /// A decision is in the log within this time after it was made, unless something is wrong.
 const SOON_MS: i64 = 2_000;
 /// How much the log's clock may be slower than that of the process that makes decisions.
-pub const BEHIND_MS_MAX: i64 = 10_000;
+pub(crate) const BEHIND_MS_MAX: i64 = 10_000;
 /// The latest that a decision can be in the log after its own time: its wait for the log, an append of maximum
 /// duration, and a clock that is fast.
-pub const AFTER_MS_MAX: i64 = DELAY_MS_MAX as i64 + 60_000;
+pub(crate) const AFTER_MS_MAX: i64 = DELAY_MS_MAX as i64 + 60_000;
 
 /// A look-up of one decision. The first read covers every offset where it can be; each later one covers only what has
 /// been appended since, because a decision that was made just now may not have been appended yet.

@@ -13,7 +13,7 @@ use foretell_ports::log::{Log, Page};
 const BEFORE: i64 = 200;
 
 /// The first offset of a partition whose record is not older than `from_ms`, or the end.
-pub async fn seek(log: &dyn Log, topic: Topic, partition: u32, from_ms: i64) -> Result<i64, Error> {
+pub(crate) async fn seek(log: &dyn Log, topic: Topic, partition: u32, from_ms: i64) -> Result<i64, Error> {
     let extent = log.extent(topic, partition).await?;
     let mut search = Search::new(extent.start, extent.end, from_ms);
     while let Some(offset) = search.next() {

@@ -297,7 +297,7 @@ pub struct Document {
 }
 
 /// Most faults that an answer lists, and longest text of one, so that a small body does not cause a large answer.
-pub const ERRORS_MAX: usize = 100;
+pub(crate) const ERRORS_MAX: usize = 100;
 const DETAIL_BYTES_MAX: usize = 512;
 
 impl Problem {
@@ -307,7 +307,7 @@ impl Problem {
     }
 
     /// A fault of the service: logged completely, sent without its cause.
-    pub fn internal(cause: impl std::fmt::Display) -> Self {
+    pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "cannot answer a request");
         Self::new(Code::Internal, "the fault is logged under the trace id")
     }
@@ -338,13 +338,6 @@ impl Problem {
         let cut_error =
             |error: InputError| InputError { pointer: cut(error.pointer), detail: cut(error.detail), ..error };
         self.errors = errors.into_iter().take(ERRORS_MAX).map(cut_error).collect();
-        self
-    }
-
-    /// The same problem, with the number of faults that are not listed.
-    pub fn omitting(mut self, omitted: usize) -> Self {
-        self.omitted += omitted;
-        self.detail = format!("{} faults", self.errors.len() + self.omitted);
         self
     }
 

@@ -6,7 +6,7 @@ use crate::view::feature::Level;
 use crate::view::user::User;
 
 /// The ratio of a feature if none of its levels matches the user's history.
-pub const UNKNOWN_RATIO: f64 = 4.0;
+pub(crate) const UNKNOWN_RATIO: f64 = 4.0;
 
 /// Levels of the address with their weights, the strongest first.
 pub(super) const ADDRESS: &[(Level, f64)] = &[(Level::Ip, 0.6), (Level::Asn, 0.3), (Level::Country, 0.1)];

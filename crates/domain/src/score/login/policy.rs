@@ -13,7 +13,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 /// Most rules of a policy.
-pub const RULES_MAX: usize = 64;
+pub(crate) const RULES_MAX: usize = 64;
 /// With at most this many rules with loops, a score takes a few milliseconds at most.
 const LOOPS_SHORT_MAX: usize = 4;
 

@@ -19,11 +19,11 @@ use std::thread;
 /// Longest expression, in bytes.
 pub const SOURCE_BYTES_MAX: usize = 1_024;
 /// Most nodes of an expression, after expansion of its macros.
-pub const NODES_MAX: usize = 256;
+pub(crate) const NODES_MAX: usize = 256;
 /// How deep the nodes of an expression may be nested.
-pub const DEPTH_MAX: usize = 32;
+pub(crate) const DEPTH_MAX: usize = 32;
 /// Most elements of a list or map literal in an expression.
-pub const ELEMENTS_MAX: usize = 64;
+pub(crate) const ELEMENTS_MAX: usize = 64;
 /// How deep brackets may be nested: parsers recurse for each of them.
 const BRACKETS_DEPTH_MAX: usize = 16;
 /// A parser recurses at most a few times for each byte of an expression.
@@ -135,12 +135,12 @@ impl Rule {
     }
 
     /// The consequence if it matches.
-    pub fn consequence(&self) -> Consequence {
+    pub(crate) fn consequence(&self) -> Consequence {
         self.consequence
     }
 
     /// Whether its evaluation iterates over a list or a map, which takes a thousand times as long as one that does not.
-    pub fn has_loop(&self) -> bool {
+    pub(crate) fn has_loop(&self) -> bool {
         self.has_loop
     }
 

@@ -32,17 +32,17 @@ use settings::{FanOut, OwnAddress, Signals, Switch, Travel};
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 /// The window of SUCCESS_AFTER_FAILURES.
-pub const AFTER_FAILURES_WINDOW_MS: i64 = HOUR_MS;
+pub(crate) const AFTER_FAILURES_WINDOW_MS: i64 = HOUR_MS;
 /// How far back another login at the same place is evidence that the user is at home in both places.
-pub const TWO_PLACES_WINDOW_MS: i64 = DAY_MS;
+pub(crate) const TWO_PLACES_WINDOW_MS: i64 = DAY_MS;
 /// Two logins at the same instant count as a minute apart, so that a speed can be computed.
 const JOURNEY_MS_MIN: i64 = 60_000;
 /// Attempts that are enough to detect regular pauses, the present one among them.
-pub const CLOCKWORK_ATTEMPTS_MIN: usize = 8;
+pub(crate) const CLOCKWORK_ATTEMPTS_MIN: usize = 8;
 /// The window in which they must lie.
-pub const CLOCKWORK_WINDOW_MS: i64 = HOUR_MS;
+pub(crate) const CLOCKWORK_WINDOW_MS: i64 = HOUR_MS;
 /// How far each pause between them may lie from the mean one.
-pub const CLOCKWORK_DEVIATION_MAX: f64 = 0.05;
+pub(crate) const CLOCKWORK_DEVIATION_MAX: f64 = 0.05;
 
 /// An observation in addition to the likelihood ratio, with its factor on S.
 #[derive(Debug, Clone, PartialEq)]

@@ -559,7 +559,7 @@ fn only_the_faithful_mode_lets_a_weak_match_look_worse_than_none() {
         client.exp()
     };
     assert!(ratio(Mode::Faithful) > 100.0, "{}", ratio(Mode::Faithful));
-    assert!(ratio(Mode::Monotone) <= UNKNOWN_RATIO + 1e-12, "{}", ratio(Mode::Monotone));
+    assert!(ratio(Mode::Monotone) <= likelihood::UNKNOWN_RATIO + 1e-12, "{}", ratio(Mode::Monotone));
 }
 
 #[test]

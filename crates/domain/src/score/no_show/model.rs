@@ -28,7 +28,7 @@ use std::sync::Arc;
 /// The format that this version writes and reads.
 pub const FORMAT: u32 = 1;
 /// Most terms of a model.
-pub const TERMS_MAX: usize = 64;
+pub(crate) const TERMS_MAX: usize = 64;
 /// Most columns of a term.
 pub const COLUMNS_MAX: usize = 64;
 /// Largest number, regardless of sign, that a model may contain: beyond it, sums would lose small terms.

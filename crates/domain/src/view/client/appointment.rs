@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// A cancellation closer than this to the start is a late one.
-pub const LATE_CANCEL_MS: i64 = 24 * 60 * 60 * 1000;
+pub(crate) const LATE_CANCEL_MS: i64 = 24 * 60 * 60 * 1000;
 const DAY_S: i64 = 24 * 60 * 60;
 /// How long after its start an open visit counts as a future one: until its outcome is late.
 const DAY_MS: i64 = 1000 * DAY_S;

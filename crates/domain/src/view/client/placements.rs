@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Starts of a visit that are remembered; the earliest is forgotten first. Events older than all of them do not count
 /// as moves.
-pub const PLACEMENTS_MAX: usize = 8;
+pub(crate) const PLACEMENTS_MAX: usize = 8;
 
 /// A start that a visit had for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -124,7 +124,7 @@ pub(super) enum Trust {
 impl User {
     /// Whether an attempt at `at_ms` has no device id, although all known devices that look like it have one: the
     /// attempt has the user's browser but not the cookie.
-    pub fn device_withheld(&self, attempt: &Attempt, at_ms: i64) -> bool {
+    pub(crate) fn device_withheld(&self, attempt: &Attempt, at_ms: i64) -> bool {
         let Some(DeviceKey::Fingerprint(looks)) = DeviceKey::of(attempt) else { return false };
         let unnamed = DeviceKey::Fingerprint(looks).text();
         let alike = || self.devices.iter().filter(|(_, device)| device.fingerprint == looks && device.known_at(at_ms));

@@ -103,12 +103,12 @@ impl Place {
 }
 
 /// The mark of a reported device.
-pub fn device_mark(device_id: &str) -> u64 {
+pub(crate) fn device_mark(device_id: &str) -> u64 {
     hash(&format!("device:{device_id}"))
 }
 
 /// The mark of the household of a reported address.
-pub fn address_mark(ip: IpAddr) -> u64 {
+pub(crate) fn address_mark(ip: IpAddr) -> u64 {
     hash(&format!("ip:{}", feature::household(ip)))
 }
 

@@ -66,7 +66,7 @@ impl Scope {
     ];
 
     /// The scopes that permit appending events; [`Scope::of`] determines which one an event needs.
-    pub const APPENDING: [Self; 5] =
+    pub(crate) const APPENDING: [Self; 5] =
         [Self::EventsLogins, Self::EventsAppointments, Self::DecisionsLabel, Self::RemindersWrite, Self::Erase];
 
     /// The name in files and answers.
@@ -88,7 +88,7 @@ impl Scope {
     }
 
     /// Whether a key with this scope may do what another scope allows.
-    pub fn includes(self, other: Self) -> bool {
+    pub(crate) fn includes(self, other: Self) -> bool {
         self == other
             || match self {
                 Self::Admin => true,

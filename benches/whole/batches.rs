@@ -92,7 +92,7 @@ pub(crate) async fn run(node: &str, events: usize) -> Result<(), Failure> {
 }
 
 async fn flushes(events: usize) -> Result<Vec<Vec<RowWrite>>, Failure> {
-    let log = Arc::new(log::memory::Log::new(|_| PARTITIONS, Arc::new(System)));
+    let log = Arc::new(foretell_ports::log::memory::Log::new(|_| PARTITIONS, Arc::new(System)));
     let records: Vec<_> = generated::logins(1).take(events).map(generated::record).collect();
     log.append(records).await?;
     debug_assert_eq!(log.partitions(Topic::Logins), PARTITIONS);

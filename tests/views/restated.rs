@@ -454,6 +454,12 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
     facts
 }
 
+/// Whether the event states an outcome that the visit cannot have yet.
+fn is_impossible(client: &Client, event: &Event) -> bool {
+    let outcome = Appointments::default().fold(&mut client.clone(), event, Place { partition: 0, offset: 0 });
+    outcome == Outcome::Skipped(Skip::Impossible)
+}
+
 proptest! {
     #[test]
     fn restatements_within_a_history_change_no_row(life in any_life(), asleep in prop::collection::vec(any::<bool>(), 40)) {
@@ -489,10 +495,19 @@ proptest! {
 
     #[test]
     fn replaying_a_whole_history_changes_no_row(life in any_life()) {
-        let mut views = appointments(life.iter().cloned());
-        let wanted = rows(&views);
+        let mut views = appointments([]);
+        // An outcome that a visit could not have yet is not remembered: sent again after a move, it counts.
+        let mut remembered = Vec::new();
         for (time_ms, fact) in life {
-            views.fold(&event(time_ms, fact));
+            let event = event(time_ms, fact);
+            if !is_impossible(&views.client("c"), &event) {
+                views.fold(&event);
+                remembered.push(event);
+            }
+        }
+        let wanted = rows(&views);
+        for event in &remembered {
+            views.fold(event);
         }
         prop_assert_eq!(rows(&views), wanted);
     }

@@ -12,6 +12,7 @@
 pub mod backup;
 pub mod descriptors;
 pub mod instance;
+mod jobs;
 mod ports;
 mod reach;
 pub mod repartition;
@@ -23,42 +24,34 @@ pub use ports::{Ports, data_directory, disk_directory, migrate, open};
 use crate::config::Config;
 use axum::routing::get;
 use axum::{Json, Router};
-use backup::BackupJob;
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::score::no_show::model::Published;
-use foretell_domain::view::{self, Fold, FoldVisitor};
-use foretell_engine::dead_letters::DeadLetters;
-use foretell_engine::jobs::Jobs;
+use foretell_domain::view::{Fold, FoldVisitor};
 use foretell_engine::pipeline::family::{self, Views};
 use foretell_engine::pipeline::patiently;
 use foretell_engine::pipeline::task::Tasks;
 use foretell_engine::progress::Progress;
-use foretell_engine::rebuild::{self, Rebuilder};
-use foretell_engine::rows::{Pointers, Rows};
-use foretell_engine::verify::Verifier;
+use foretell_engine::rebuild;
+use foretell_engine::rows::Rows;
 use foretell_events::{Topic, agent};
 use foretell_ports::clock::Clock;
 use foretell_ports::log::{self, Log};
 use foretell_ports::{Error, Kind};
 use foretell_service::assess::Assessor;
 use foretell_service::decisions::Recorder;
-use foretell_service::decisions::reading::DecisionReport;
 use foretell_service::http::auth::Keys;
 use foretell_service::http::{self, Api, Parts, Scoring};
 use foretell_service::policies::{self, InForce, Policies};
 use foretell_service::remind::Reminders;
 use foretell_service::remind::assess::ByRows;
-use foretell_service::report::reading::NoShowReport;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use training::TrainingJob;
 
 /// Name of an instance's socket in its data directory.
 pub const SOCKET: &str = "foretell.sock";
@@ -215,7 +208,7 @@ impl Service {
         let parts = self.parts(&ports, rows);
         let decisions = parts.decisions.clone();
         if self.auto_rebuild {
-            tasks.spawn(rebuild::all_due(rebuilder(&self.config, &ports), kept, self.shutdown.clone()));
+            tasks.spawn(rebuild::all_due(jobs::rebuilder(&self.config, &ports), kept, self.shutdown.clone()));
         }
         let api = Api::new(parts);
         tasks.spawn(api.clone().tell_refusals().map(Ok));
@@ -226,7 +219,7 @@ impl Service {
         // After the router of callers: its probes may report readiness at once.
         doors.operators.open(http::ops::router(&api));
         if let Some(directory) = &ports.directory {
-            let socket = bind_socket(&directory.join(SOCKET))?;
+            let socket = instance::bind_socket(&directory.join(SOCKET))?;
             let own = instance::Instance::of(&self.config);
             let shown = Router::new().route(instance::PATH, get(move || std::future::ready(Json(own.clone()))));
             let (router, config) = (http::admin_router(&api).merge(shown), self.config.http.for_socket());
@@ -394,7 +387,7 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
     let policies = Policies::new(&rows, policies::Settings { login, reminders, protected_attributes }, stale_ms_max);
     let assessor = Arc::new(Assessor::new(rows.clone(), no_show, policies.no_show_model.clone()));
     Parts {
-        jobs: jobs(config, ports, rows.pointers(), &clock),
+        jobs: jobs::jobs(config, ports, rows.pointers(), &clock),
         log,
         store,
         rows,
@@ -413,63 +406,4 @@ pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) 
         shutdown,
         config: config.http.clone(),
     }
-}
-
-/// The jobs that operators can run over these ports.
-fn jobs(config: &Config, ports: &Ports, pointers: &Arc<Pointers>, clock: &Arc<dyn Clock>) -> Jobs {
-    let (log, store, clock) = (ports.log.clone(), ports.store.clone(), clock.clone());
-    let topic_prefix = config.topics.prefix.clone();
-    let (no_show, limits, retention) = (config.score.no_show.clone(), config.fold.clone(), config.topics.retention());
-    Jobs::default()
-        .with(verifier(config, ports))
-        .with(rebuilder(config, ports))
-        .with(BackupJob { back_up: ports.back_up.clone() })
-        .with(DeadLetters { log: log.clone(), clock: clock.clone(), topic_prefix })
-        .with(DecisionReport { log: log.clone(), store: store.clone(), clock: clock.clone(), retention })
-        .with(NoShowReport {
-            log: log.clone(),
-            store: store.clone(),
-            pointers: pointers.clone(),
-            clock: clock.clone(),
-            retention,
-        })
-        .with(TrainingJob { log, store, clock, config: no_show, limits })
-}
-
-/// Rebuilds the families of these ports.
-fn rebuilder(config: &Config, ports: &Ports) -> Rebuilder {
-    Rebuilder {
-        log: ports.log.clone(),
-        store: ports.store.clone(),
-        verifier: verifier(config, ports),
-        fingerprint: view::fingerprint(&config.fold),
-        generation_grace_ms: config.pipeline.generation_grace_ms,
-    }
-}
-
-/// Compares the rows of these ports with their log.
-fn verifier(config: &Config, ports: &Ports) -> Verifier {
-    Verifier {
-        log: ports.log.clone(),
-        store: ports.store.clone(),
-        limits: config.fold.clone(),
-        config: config.pipeline.clone(),
-        topic_prefix: config.topics.prefix.clone(),
-        scratches: Arc::new(ports::scratch),
-    }
-}
-
-/// The socket of the instance, for every user with access to its directory.
-fn bind_socket(path: &Path) -> Result<UnixListener, Error> {
-    use std::os::unix::fs::PermissionsExt;
-    let fail =
-        |cause: std::io::Error| Error::fatal("listen on the instance's socket", format!("{}: {cause}", path.display()));
-    // The directory is locked, so an existing socket belongs to a process that has ended.
-    match std::fs::remove_file(path) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(fail(cause)),
-        _ => {}
-    }
-    let socket = UnixListener::bind(path).map_err(fail)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
-    Ok(socket)
 }

@@ -12,11 +12,6 @@ pub mod clusters;
 mod urls;
 mod zones;
 
-#[cfg(not(feature = "cassandra"))]
-pub(crate) use clusters::WITHOUT_CASSANDRA;
-#[cfg(not(feature = "kafka"))]
-pub(crate) use clusters::WITHOUT_KAFKA;
-
 use foretell_domain::address::Family;
 use foretell_domain::{score, view};
 use foretell_engine::{pipeline, progress, rows};

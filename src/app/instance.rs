@@ -5,7 +5,10 @@
 
 use super::ports::disk_directory;
 use crate::config::Config;
+use foretell_ports::Error;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
+use tokio::net::UnixListener;
 
 /// Path at which a process reports its log and store, on the socket in its data directory.
 pub const PATH: &str = "/admin/instance";
@@ -29,6 +32,21 @@ impl Instance {
 fn absolute(url: &str) -> String {
     let path = disk_directory(url).and_then(|directory| directory.canonicalize().ok());
     path.map_or_else(|| url.to_owned(), |path| format!("disk:{}", path.display()))
+}
+
+/// The socket of the instance, for every user with access to its directory.
+pub(super) fn bind_socket(path: &Path) -> Result<UnixListener, Error> {
+    use std::os::unix::fs::PermissionsExt;
+    let fail =
+        |cause: std::io::Error| Error::fatal("listen on the instance's socket", format!("{}: {cause}", path.display()));
+    // The directory is locked, so an existing socket belongs to a process that has ended.
+    match std::fs::remove_file(path) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(fail(cause)),
+        _ => {}
+    }
+    let socket = UnixListener::bind(path).map_err(fail)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    Ok(socket)
 }
 
 #[cfg(test)]

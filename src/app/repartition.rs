@@ -35,7 +35,7 @@ impl Job for Repartition {
     type Report = ();
 
     async fn run(&self, query: RepartitionQuery, context: &JobContext<RepartitionStep>) -> Result<(), Error> {
-        let mover = |ports: &Ports| Mover::new(app::verifier(&self.config, ports), query, context.clone());
+        let mover = |ports: &Ports| Mover::new(super::jobs::verifier(&self.config, ports), query, context.clone());
         let ports = app::open(&self.config, self.clock.clone()).await?;
         let stage = mover(&ports).stage().await?;
         if stage == Stage::Fold {

@@ -106,8 +106,8 @@ impl<D: Data> Data for Box<D> {
 /// }
 /// ```
 ///
-/// The data in the parentheses implements [`Data`]. The word after `to` is the [`Purpose`]. The schema is `catalog/schemas/NAME.schema.json`; without that file
-/// the row does not compile.
+/// The data in the parentheses implements [`Data`]. The word after `to` is the [`Purpose`]. The schema is
+/// `catalog/schemas/NAME.schema.json`; without that file the row does not compile.
 macro_rules! event_types {
     (
         $(#[$about:meta])*

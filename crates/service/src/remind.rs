@@ -47,9 +47,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::Span;
 
-/// The CloudEvents `source` of what Foretell announces.
-pub const SOURCE: &str = foretell_events::gate::REMINDERS_SOURCE;
-
 /// Longest pause before a retry while a dependency is unavailable.
 const RETRY_MS_MAX: u64 = 5_000;
 

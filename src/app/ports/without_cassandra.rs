@@ -1,6 +1,7 @@
 //! Replaces the store on Cassandra in a build without the feature `cassandra`. The settings already reject its URLs.
 
-use crate::config::{Config, WITHOUT_CASSANDRA};
+use crate::config::Config;
+use crate::config::clusters::WITHOUT_CASSANDRA;
 use foretell_ports::Error;
 use foretell_ports::store::Store;
 use std::sync::Arc;

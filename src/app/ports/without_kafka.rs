@@ -1,6 +1,7 @@
 //! Replaces the log on Kafka in a build without the feature `kafka`. The settings already reject its URLs.
 
-use crate::config::{Config, WITHOUT_KAFKA};
+use crate::config::Config;
+use crate::config::clusters::WITHOUT_KAFKA;
 use foretell_ports::Error;
 use foretell_ports::log::Log;
 use foretell_ports::store::Store;

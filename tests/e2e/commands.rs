@@ -185,11 +185,11 @@ fn deep_documents_are_refused_by_every_command() {
         &["calibrate", "logins", history, "--policy", file],
     ] {
         let messages = deployment.failure(1, arguments);
-        assert!(messages.contains("nests deeper than 32 levels"), "{arguments:?}: {messages}");
+        assert!(messages.contains("nested deeper than 32 levels"), "{arguments:?}: {messages}");
     }
     let keyed = Deployment::with(|_| vec![("HTTP__API_KEYS_FILE", file.to_owned())]);
     let messages = keyed.failure(1, &["serve"]);
-    assert!(messages.contains("nests deeper than 32 levels"), "{messages}");
+    assert!(messages.contains("nested deeper than 32 levels"), "{messages}");
 }
 
 fn records(topic: &Value) -> i64 {

@@ -47,7 +47,7 @@ const USAGE: [(&str, &[&str]); 19] = [
     ("report decisions --since yesterday", &["--since", "RFC 3339"]),
     ("dead-letters list --limit 0", &["--limit", "1.."]),
     ("dead-letters redrive", &["<ID>"]),
-    ("dead-letters show first", &["\"first\"", "PARTITION/OFFSET, as 0/17 is"]),
+    ("dead-letters show first", &["\"first\"", "PARTITION/OFFSET, such as 0/17"]),
     ("migrate --repartition logins=0", &["--repartition", "from 1 to 1000"]),
     ("migrate --repartition reminders=4", &["reminders move with their appointments"]),
     ("calibrate logins table.csv --target-tpr 2", &["--target-tpr", "above 0, at most 1"]),

@@ -70,7 +70,7 @@ async fn after_a_wait_every_read_contains_the_events() {
         let score = instance.post("/v1/risk/logins", &attempt).await.body;
         assert_eq!(score["history"]["successes"], n);
         assert!(score["view"]["offset"].as_i64() > answer.body["positions"][0]["offset"].as_i64());
-        let average = format!("the average has {n}.0");
+        let average = format!("the average account has {n}.0");
         assert!(score["reasons"][0]["description"].as_str().unwrap().contains(&average), "{}", score["reasons"][0]);
     }
 }

@@ -131,7 +131,7 @@ impl FromStr for Id {
         });
         parts
             .filter(|id| id.offset >= 0)
-            .ok_or_else(|| format!("{text:?} is not of the form PARTITION/OFFSET, as 0/17 is"))
+            .ok_or_else(|| format!("{text:?} is not of the form PARTITION/OFFSET, such as 0/17"))
     }
 }
 

@@ -306,8 +306,8 @@ fn read_fact(type_name: &str, data: &Map<String, Value>, faults: &mut Vec<Fault>
     if fact.is_none() && !type_name.is_empty() {
         let detail = match catalog::suggest(type_name) {
             _ if type_name == catalog::DECISION.name => format!("only Foretell writes {type_name}"),
-            Some(known) => format!("{} is no type here; did you mean {known}?", fault::quoted(type_name)),
-            None => format!("{} is no type here", fault::quoted(type_name)),
+            Some(known) => format!("{} is not a known type; did you mean {known}?", fault::quoted(type_name)),
+            None => format!("{} is not a known type", fault::quoted(type_name)),
         };
         faults.push(Fault::new("/type", UNKNOWN_TYPE, detail));
     }
@@ -326,7 +326,7 @@ fn object(value: Value) -> Result<Map<String, Value>, Fault> {
 }
 
 fn not_a_cloudevent() -> Fault {
-    let detail = "neither the headers nor the body carry id, source, specversion and type of a CloudEvent";
+    let detail = "neither the headers nor the body contain id, source, specversion and type of a CloudEvent";
     Fault::new("", NOT_A_CLOUDEVENT, detail)
 }
 

@@ -55,7 +55,7 @@ pub fn exists(code: &str) -> bool {
 
 /// The error text for a code that names no country.
 pub fn unknown(code: &str) -> String {
-    format!("{code:?} is no country of ISO 3166-1; leave the field out when the country is not known")
+    format!("{code:?} is not an ISO 3166-1 country; omit the field if the country is unknown")
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl Terms<'_> {
     pub fn check(&self, event: &Event) -> Result<(), Faults> {
         let mut faults = Vec::new();
         if let Some(tenant) = self.tenant.filter(|tenant| *tenant != event.envelope.tenant) {
-            faults.push(Fault::new("/tenant", TENANT_MISMATCH, format!("the request is of the tenant \"{tenant}\"")));
+            faults.push(Fault::new("/tenant", TENANT_MISMATCH, format!("the request is for the tenant \"{tenant}\"")));
         }
         faults.extend(self.not_accepted(&event.fact));
         if self.sender == Sender::Caller && is_reserved(&event.envelope.source) {

@@ -108,7 +108,7 @@ impl Invalid {
 /// caller decides whether the result can be used.
 pub fn over<T: Serialize + DeserializeOwned>(document: &Value, base: &T) -> Result<T, Invalid> {
     if !document.is_object() {
-        return Err(Invalid::at("", "a policy is a table of settings"));
+        return Err(Invalid::at("", "a policy must be a table of settings"));
     }
     if document.to_string().len() > DOCUMENT_BYTES_MAX {
         return Err(Invalid::at("", format!("longer than {DOCUMENT_BYTES_MAX} bytes")));

@@ -23,13 +23,13 @@ pub(crate) const PATCH_TOO_LARGE: &str = "PATCH_TOO_LARGE";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It has more than [`OPERATIONS_MAX`] operations.
-    #[error("{PATCH_TOO_LARGE}: it has {0} operations, at most {OPERATIONS_MAX} are allowed; split it")]
+    #[error("{PATCH_TOO_LARGE}: it has {0} operations; at most {OPERATIONS_MAX} are allowed: split it")]
     Operations(usize),
     /// The event would nest deeper than [`LEVELS_MAX`].
     #[error("{PATCH_TOO_LARGE}: operation /{0} would nest the event deeper than {LEVELS_MAX} levels")]
     Deep(usize),
     /// The operations put more than [`PUT_BYTES_MAX`] into the event.
-    #[error("{PATCH_TOO_LARGE}: up to operation /{0} more than {PUT_BYTES_MAX} bytes would be put into the event")]
+    #[error("{PATCH_TOO_LARGE}: the operations up to /{0} would add more than {PUT_BYTES_MAX} bytes to the event")]
     Large(usize),
     /// It does not fit the event.
     #[error(transparent)]

@@ -29,7 +29,7 @@ pub struct Terms<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// It was rejected too often.
-    #[error("it was rejected {attempt} times, and after {attempts_max} nothing is sent again (--attempts-max)")]
+    #[error("it was rejected {attempt} times; after {attempts_max} it is not sent again (--attempts-max)")]
     Attempts {
         /// How many times it was rejected.
         attempt: u32,
@@ -37,7 +37,7 @@ pub enum Refusal {
         attempts_max: u32,
     },
     /// There is no event that a patch could be applied to.
-    #[error("it is no CloudEvent: {0}")]
+    #[error("it is not a CloudEvent: {0}")]
     NoEvent(Faults),
     /// The patch does not fit, or exceeds a limit.
     #[error("the patch cannot be applied: {0}")]
@@ -49,7 +49,7 @@ pub enum Refusal {
     #[error("it belongs to the topic reminders, to which only the planner writes; drop it")]
     Reminder,
     /// The result is too large.
-    #[error("the record would have {0} bytes, {RECORD_BYTES_MAX} are allowed")]
+    #[error("the record would have {0} bytes; at most {RECORD_BYTES_MAX} are allowed")]
     TooLarge(usize),
 }
 

@@ -79,7 +79,7 @@ pub struct Row {
 
 /// There is more data than may be kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than {LABELS_MAX} decisions are labelled: name a later time with --since")]
+#[error("more than {LABELS_MAX} decisions have labels: use a later --since")]
 pub struct TooMany;
 
 /// The counts so far.

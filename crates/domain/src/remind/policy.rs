@@ -211,10 +211,10 @@ impl Policy {
         for (at, step) in self.steps.iter().enumerate() {
             step.validate().map_err(|(place, detail)| Invalid::at(format!("/steps/{at}{place}"), detail))?;
             let is_new = self.steps.iter().take(at).all(|other| other.id != step.id);
-            unless(is_new, &format!("/steps/{at}/id"), "an id of its own")?;
+            unless(is_new, &format!("/steps/{at}/id"), "a unique id")?;
         }
         let channels = &self.channels_default;
-        unless(!channels.is_empty() && is_set(channels), "/channels_default", "at least one, and each once")?;
+        unless(!channels.is_empty() && is_set(channels), "/channels_default", "at least one, without duplicates")?;
         unless(is_template(&self.template_default), "/template_default", "1 to 256 bytes")?;
         let minute = |minute: u16| minute < 24 * 60;
         let quiet = self.quiet_hours_default;
@@ -224,7 +224,7 @@ impl Policy {
         unless(self.notice_minutes_min <= 24 * 60, "/notice_minutes_min", "0 to 1440")?;
         unless(self.fallbacks_max <= FALLBACKS_MAX, "/fallbacks_max", "0 to 4")?;
         let days = &self.business_days;
-        unless(!days.is_empty() && is_set(days), "/business_days", "at least one, and each once")
+        unless(!days.is_empty() && is_set(days), "/business_days", "at least one, without duplicates")
     }
 
     /// Whether a step is due when a visit is booked.

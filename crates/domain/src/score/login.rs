@@ -203,7 +203,7 @@ pub fn score(evidence: &Evidence<'_>, policy: &Policy) -> Score {
 }
 
 fn first_login() -> Reason {
-    let text = "The account has no successful login yet that this one could be compared with.";
+    let text = "The account has no successful login yet to compare this one with.";
     Reason::new(Code::FirstLogin, 0.0, text)
 }
 

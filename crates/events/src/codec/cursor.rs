@@ -259,7 +259,7 @@ impl<'v, 'f> Fields<'v, 'f> {
             }
             (time::Start::Local(local), None) => {
                 if !zone_named {
-                    let detail = "a starts_at without an offset needs the zone that it is meant in";
+                    let detail = "a starts_at without an offset needs a time_zone";
                     self.fault("time_zone", fault::MISSING_FIELD, detail);
                 }
                 StartsAt::Local { local, zone: String::new() }

@@ -75,7 +75,7 @@ pub(super) fn of_headers(headers: &[Header]) -> Vec<Fault> {
         let text = std::str::from_utf8(value);
         let found = checked_name(name).and_then(|()| match text {
             _ if name == "subject" => Ok(()),
-            _ if name == CONTENT_TYPE => Err((fault::INVALID_VALUE, "goes into content-type, not into ce_".to_owned())),
+            _ if name == CONTENT_TYPE => Err((fault::INVALID_VALUE, "belongs in content-type, not in ce_".to_owned())),
             Ok(text) => checked_text(name, text),
             Err(_) => Err(fault::not_utf8()),
         });
@@ -104,9 +104,9 @@ fn member(name: &str, value: &Value) -> Read<()> {
         Value::Bool(_) => Ok(()),
         Value::Number(number) if number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) => Ok(()),
         Value::Number(_) => {
-            Err((fault::INVALID_VALUE, "must be a whole number of 32 bits; send others as a string".to_owned()))
+            Err((fault::INVALID_VALUE, "must be a 32-bit integer; send other numbers as strings".to_owned()))
         }
-        _ => Err(wrong("a string, a whole number or a boolean", value)),
+        _ => Err(wrong("a string, an integer or a boolean", value)),
     }
 }
 
@@ -117,7 +117,7 @@ fn checked_name(name: &str) -> Read<()> {
     if is_name(name) {
         return Ok(());
     }
-    let detail = format!("{} is no name of an attribute: use a-z and 0-9, or put it into data", quoted(name));
+    let detail = format!("{} is not an attribute name: use a-z and 0-9, or put the value into data", quoted(name));
     Err((fault::INVALID_NAME, detail))
 }
 
@@ -131,12 +131,12 @@ fn checked_text(name: &str, text: &str) -> Read<()> {
     let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let forbidden = if is_plain { None } else { text.chars().find(|c| is_forbidden(*c)) };
     if let Some(forbidden) = forbidden {
-        let detail = format!("has U+{:04X}, which no attribute may have", u32::from(forbidden));
+        let detail = format!("contains U+{:04X}, which attributes must not contain", u32::from(forbidden));
         return Err((fault::INVALID_VALUE, detail));
     }
     match name {
         "subject" | "dataschema" if text.is_empty() => {
-            Err((fault::INVALID_VALUE, "must not be empty; leave it out".to_owned()))
+            Err((fault::INVALID_VALUE, "must not be empty; omit it".to_owned()))
         }
         CONTENT_TYPE => match Media::parse(text) {
             Ok(_) => Ok(()),

@@ -30,7 +30,7 @@ impl Media {
             return Ok(Self { essence: PLAIN.into(), is_json: true });
         }
         let media = MediaType::parse(text.trim_matches([' ', '\t']))
-            .map_err(|_| format!("{} is no media type; send one as application/json", quoted(text)))?;
+            .map_err(|_| format!("{} is not a media type; send one such as application/json", quoted(text)))?;
         let foreign = media.params.iter().filter(|(name, _)| *name == CHARSET).map(|(_, value)| value.unquoted_str());
         // ASCII is UTF-8 as well.
         let mut foreign =

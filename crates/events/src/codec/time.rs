@@ -27,7 +27,7 @@ pub(super) fn instant_ms(text: &str) -> Read<i64> {
         .ok_or_else(|| {
             (
                 fault::INVALID_TIME,
-                format!("{} is not an RFC 3339 time with an offset, as 2026-05-01T09:30:00Z is", quoted(text)),
+                format!("{} is not an RFC 3339 time with an offset, such as 2026-05-01T09:30:00Z", quoted(text)),
             )
         })?;
     in_range((0..TIME_MS_END).contains(&at_ms), at_ms)
@@ -38,8 +38,8 @@ pub(super) fn local(text: &str) -> Read<DateTime> {
     let local = parse(text).filter(|(_, rest)| rest.is_empty()).and_then(|(local, _)| {
         DateTime::from_parts(local.date(), local.time()).with().subsec_nanosecond(0).build().ok()
     });
-    let local = local
-        .ok_or_else(|| (fault::INVALID_TIME, format!("{} is not a date and time of day that exists", quoted(text))))?;
+    let local =
+        local.ok_or_else(|| (fault::INVALID_TIME, format!("{} is not an existing date and time", quoted(text))))?;
     in_range((date(1969, 12, 31)..=date(2101, 1, 1)).contains(&local.date()), local)
 }
 
@@ -88,12 +88,12 @@ pub(super) fn meant(local: DateTime, zone: &str) -> Read<()> {
     if at_ms.is_none_or(|at_ms| (0..TIME_MS_END).contains(&at_ms)) {
         return Ok(());
     }
-    let detail = format!("{} in {} is not within the years 1970 to 2100 of UTC", wall_clock(local), quoted(zone));
+    let detail = format!("{} in {} is not within the years 1970 to 2100 UTC", wall_clock(local), quoted(zone));
     Err((fault::INVALID_TIME, detail))
 }
 
 fn in_range<T>(is: bool, value: T) -> Read<T> {
-    if is { Ok(value) } else { Err((fault::INVALID_VALUE, "must lie within the years 1970 to 2100".to_owned())) }
+    if is { Ok(value) } else { Err((fault::INVALID_VALUE, "must be within the years 1970 to 2100".to_owned())) }
 }
 
 /// `YYYY-MM-DDTHH:MM:SS`, an optional fraction, and the rest.

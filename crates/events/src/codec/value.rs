@@ -61,7 +61,7 @@ pub(super) fn number(value: &Value) -> Read<f64> {
 }
 
 pub(super) fn within(number: f64, least: f64, most: f64) -> Read<f64> {
-    if (least..=most).contains(&number) { Ok(number) } else { invalid(format!("must lie between {least} and {most}")) }
+    if (least..=most).contains(&number) { Ok(number) } else { invalid(format!("must be between {least} and {most}")) }
 }
 
 pub(super) fn choice<T>(value: &Value, parse: impl FnOnce(&str) -> Option<T>) -> Read<T> {

@@ -14,7 +14,7 @@ pub const LEVELS_MAX: usize = 32;
 
 /// It nests deeper than [`LEVELS_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it nests deeper than {LEVELS_MAX} levels: count brackets and dots of keys")]
+#[error("it is nested deeper than {LEVELS_MAX} levels, counting brackets and dots of keys")]
 pub struct TooDeep;
 
 /// Rejects a text that nests deeper than [`LEVELS_MAX`].

@@ -46,7 +46,7 @@ impl<'a> Base<'a> {
     pub(super) fn reason(&self) -> Reason {
         let times = if self.own == 1.0 { "login" } else { "logins" };
         let average = self.logins / self.users;
-        let text = format!("The account has {} successful {times}; the average has {average:.1}.", self.own);
+        let text = format!("The account has {} successful {times}; the average account has {average:.1}.", self.own);
         Reason::new(Code::History, self.prior().ln(), text)
     }
 
@@ -147,10 +147,10 @@ fn code_of(level: Level) -> Option<Code> {
 
 fn describe(code: &Code) -> &'static str {
     match code {
-        Code::NewIp => "The user never logged in from this address.",
-        Code::NewNetwork => "The user never logged in from this network.",
-        Code::NewUserAgent => "The user never logged in with this browser and version.",
-        Code::KnownIp => "The address fits the user's earlier logins.",
-        _ => "The browser and system fit the user's earlier logins.",
+        Code::NewIp => "The user has never logged in from this address.",
+        Code::NewNetwork => "The user has never logged in from this network.",
+        Code::NewUserAgent => "The user has never logged in with this browser and version.",
+        Code::KnownIp => "The address matches the user's earlier logins.",
+        _ => "The browser and operating system match the user's earlier logins.",
     }
 }

@@ -85,7 +85,7 @@ impl Policy {
         self.signals.validate()?;
         InvalidConfig::unless(self.rules.len() <= RULES_MAX, "rules", "at most 64")?;
         let is_known = |rule: &Rule| self.rules.iter().filter(|other| other.code() == rule.code()).count() > 1;
-        InvalidConfig::unless(!self.rules.iter().any(is_known), "rules", "rules with codes of their own")
+        InvalidConfig::unless(!self.rules.iter().any(is_known), "rules", "rules with unique codes")
     }
 
     /// The model that computes the scores.

@@ -100,7 +100,7 @@ impl TryFrom<Written> for Rule {
             (Some(factor), None) if is_factor(factor) => Consequence::Factor(factor),
             (Some(_), None) => return Err(refused("the factor must be from 0.0001 to 10000".into())),
             (None, Some(decision)) => Consequence::Decision(decision),
-            _ => return Err(refused("give it a factor or a decision, and not both".into())),
+            _ => return Err(refused("it needs either a factor or a decision".into())),
         };
         let program = Arc::new(compiled(&written.when).map_err(|Refused(detail)| refused(detail))?);
         let has_loop = has_loop(program.expression())?;
@@ -147,7 +147,7 @@ impl Rule {
     /// What was observed if it matches.
     pub fn description(&self) -> &str {
         match self.written.description.as_str() {
-            "" => "A rule of the policy holds.",
+            "" => "A rule of the policy applies.",
             described => described,
         }
     }
@@ -169,7 +169,7 @@ fn code(name: &str) -> Result<Code, Refused> {
     let is_name = name.bytes().all(is_word) && name.starts_with(|first: char| first.is_ascii_uppercase());
     if !is_name || name.len() > CODE_BYTES_MAX {
         return Err(Refused(format!(
-            "rule {name:?}: a code is made of capitals, digits and underscores, at most {CODE_BYTES_MAX} of them"
+            "rule {name:?}: a code consists of at most {CODE_BYTES_MAX} capitals, digits and underscores"
         )));
     }
     if Code::is_given(name) {
@@ -189,8 +189,8 @@ fn compiled(source: &str) -> Result<Program, Refused> {
     }
     thread::scope(|scope| {
         let checked = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || checked(source));
-        let checked = checked.map_err(|error| Refused(format!("there is no thread to read it on: {error}")))?;
-        checked.join().unwrap_or_else(|_| Err(Refused("the expression cannot be read".into())))
+        let checked = checked.map_err(|error| Refused(format!("cannot start a thread to parse it: {error}")))?;
+        checked.join().unwrap_or_else(|_| Err(Refused("the expression cannot be parsed".into())))
     })
 }
 
@@ -249,7 +249,7 @@ impl Bounds {
         match &node.expr {
             Expr::Ident(name) => known(name, bound),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension, depth, bound),
-            Expr::Struct(_) => Err(Refused("an expression makes no messages".into())),
+            Expr::Struct(_) => Err(Refused("expressions cannot create messages".into())),
             other => children(other)?.into_iter().try_for_each(|child| self.walk(child, depth + 1, bound)),
         }
     }
@@ -261,7 +261,7 @@ impl Bounds {
         bound: &mut Vec<&'e str>,
     ) -> Result<(), Refused> {
         if !bound.is_empty() {
-            return Err(Refused("a loop is nested in another one".into()));
+            return Err(Refused("loops cannot be nested".into()));
         }
         let ComprehensionExpr { iter_range, accu_init, loop_cond, loop_step, result, .. } = comprehension;
         self.walk(iter_range, depth + 1, bound)?;
@@ -337,7 +337,9 @@ fn comparable(call: &CallExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
     if of_left == of_right || (is_number(left) && is_number(right)) {
         return Ok(());
     }
-    Err(Refused(format!("a value of type {of_left} is compared with one of type {of_right}, which it never equals")))
+    Err(Refused(format!(
+        "a value of type {of_left} is compared with a value of type {of_right}, so they are never equal"
+    )))
 }
 
 /// Ignores errors that depend on values: another attempt may have others.

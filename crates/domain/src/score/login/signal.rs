@@ -76,26 +76,26 @@ fn of_history(evidence: &Evidence<'_>, user: &User, signals: &Signals) -> Vec<Si
     // An attempt without a device is neutral.
     let withheld = user.device_withheld(attempt, at_ms).then(|| Signal {
         code: Code::DeviceWithheld,
-        description: "The attempt names no device, as the user's devices that look like it do.".into(),
+        description: "The attempt has no device id, but the user's devices that look the same have one.".into(),
         mode: signals.device_withheld.mode,
         factor: signals.device_withheld.factor,
     });
     let new_device = (user.device_known(attempt, at_ms) == Some(false)).then(|| Signal {
         code: Code::NewDevice,
-        description: "The device is not among the user's known ones.".into(),
+        description: "The device is not one of the user's known devices.".into(),
         mode: signals.new_device.mode,
         factor: signals.new_device.factor,
     });
     let is_own_network = attempt.asn.is_some_and(|asn| user.count(Level::Asn, &asn.to_string()) > 0);
     let own_network = is_own_network.then(|| Signal {
         code: Code::OwnNetwork,
-        description: "The network is one of the user's.".into(),
+        description: "The user has logged in from this network before.".into(),
         mode: signals.own_network.mode,
         factor: signals.own_network.factor,
     });
     let new_country = is_new_country(attempt, user).then(|| Signal {
         code: Code::NewCountry,
-        description: "The user never logged in from this country.".into(),
+        description: "The user has never logged in from this country.".into(),
         mode: signals.new_country.mode,
         factor: signals.new_country.factor,
     });
@@ -121,7 +121,7 @@ fn own_address(evidence: &Evidence<'_>, user: &User, limits: &OwnAddress) -> Opt
     };
     [Level::Ip, Level::Site].into_iter().any(is_own).then(|| Signal {
         code: Code::OwnAddress,
-        description: "The user logged in from this address before, and few others did.".into(),
+        description: "The user has logged in from this address before, and few other accounts have.".into(),
         mode: limits.mode,
         factor: limits.factor,
     })
@@ -176,7 +176,10 @@ fn travel(evidence: &Evidence<'_>, user: &User, limits: &Travel) -> Option<Signa
     };
     (!user.latest().any(was_here)).then(|| Signal {
         code: Code::ImpossibleTravel,
-        description: format!("The last successful login was {:.0} km away, too short a time ago.", journey.distance_km),
+        description: format!(
+            "The last successful login was {:.0} km away, and too recent for that distance.",
+            journey.distance_km
+        ),
         mode: limits.mode,
         factor: limits.factor,
     })
@@ -188,14 +191,14 @@ fn of_attacks(evidence: &Evidence<'_>, signals: &Signals) -> Vec<Signal> {
     let failures = evidence.user.map_or(0, |user| user.failures_at(at_ms));
     let burst = (failures >= signals.failure_burst.failures_min.max(1)).then(|| Signal {
         code: Code::FailureBurst,
-        description: format!("The account failed {failures} times within 15 minutes."),
+        description: format!("{failures} failed logins of the account within 15 minutes."),
         mode: signals.failure_burst.mode,
         factor: signals.failure_burst.factor,
     });
     let since = evidence.user.map_or(0, |user| failures_since_success(user, at_ms));
     let after_failures = (since >= signals.success_after_failures.failures_min.max(1)).then(|| Signal {
         code: Code::SuccessAfterFailures,
-        description: format!("The account failed {since} times within an hour, and did not get in since."),
+        description: format!("{since} failed logins of the account within an hour, and no success since."),
         mode: signals.success_after_failures.mode,
         factor: signals.success_after_failures.factor,
     });
@@ -207,7 +210,7 @@ fn of_attacks(evidence: &Evidence<'_>, signals: &Signals) -> Vec<Signal> {
     });
     let reported = evidence.user.is_some_and(|user| user.was_reported(attempt, at_ms)).then(|| Signal {
         code: Code::ReportedByUser,
-        description: "The user reported this device or address.".into(),
+        description: "The user has reported this device or address.".into(),
         mode: signals.reported_by_user.mode,
         factor: signals.reported_by_user.factor,
     });
@@ -230,10 +233,10 @@ fn failures_since_success(user: &User, at_ms: i64) -> usize {
 
 fn automated(evidence: &Evidence<'_>) -> Option<&'static str> {
     if agent::is_scripted(evidence.attempt) {
-        return Some("The client is a script, or hides what it is.");
+        return Some("The client is a program, or sends an empty user agent.");
     }
     let is_clockwork = evidence.user.is_some_and(|user| is_clockwork(user, evidence.at_ms));
-    is_clockwork.then_some("The account's attempts follow each other like clockwork.")
+    is_clockwork.then_some("The account's attempts come at regular intervals.")
 }
 
 /// Whether the latest attempts, including this one, come at equal pauses.
@@ -259,9 +262,9 @@ fn fan_out(evidence: &Evidence<'_>, limits: &FanOut) -> Option<Signal> {
     let failed = |level| evidence.features.get(level).map_or(0, |row: &Feature| row.failed_users_at(evidence.at_ms));
     let (address, network) = (failed(Level::Ip).max(failed(Level::Site)), failed(Level::Network));
     let description = if address >= limits.address_users_min.max(1) {
-        format!("{address} accounts failed at this address within 30 minutes.")
+        format!("{address} accounts failed to log in from this address within 30 minutes.")
     } else if network >= limits.network_users_min.max(1) {
-        format!("{network} accounts failed in the network around this address within 30 minutes.")
+        format!("{network} accounts failed to log in from this address's network within 30 minutes.")
     } else {
         return None;
     };

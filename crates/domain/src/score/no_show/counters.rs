@@ -60,7 +60,7 @@ fn smoothed(outcomes: Outcomes, prior: f64, visits: f64) -> f64 {
 }
 
 fn base(rates: &Rates) -> Option<Reason> {
-    let text = format!("Of all visits here {:.1} % are missed.", rates.tenant * 100.0);
+    let text = format!("{:.1} % of all visits here are missed.", rates.tenant * 100.0);
     Some(Reason::new(Code::BaseRate, logit(rates.tenant), text))
 }
 
@@ -70,16 +70,16 @@ fn lead_time(rates: &Rates, lead_days: i32) -> Option<Reason> {
     let percent = rate * 100.0;
     Some(match lead_days {
         ..=0 => {
-            let text = format!("Booked for the same day; of such visits {percent:.1} % are missed.");
+            let text = format!("Booked for the same day; {percent:.1} % of such visits are missed.");
             Reason::new(Code::SameDayBooking, effect, text)
         }
         1 => Reason::new(
             Code::LeadTime,
             effect,
-            format!("Booked a day ahead; of such visits {percent:.1} % are missed."),
+            format!("Booked a day ahead; {percent:.1} % of such visits are missed."),
         ),
         days => {
-            let text = format!("Booked {days} days ahead; of such visits {percent:.1} % are missed.");
+            let text = format!("Booked {days} days ahead; {percent:.1} % of such visits are missed.");
             Reason::new(Code::LeadTime, effect, text)
         }
     })

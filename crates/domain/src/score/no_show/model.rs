@@ -225,7 +225,7 @@ impl Published {
     pub fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
         let protected = settings.protected.clone();
         if !document.is_object() {
-            return Err(Invalid::at("", "a model is a table"));
+            return Err(Invalid::at("", "must be a table"));
         }
         if document.as_object().is_some_and(serde_json::Map::is_empty) {
             return Ok(Self::nothing(protected));
@@ -277,7 +277,7 @@ impl Model {
     /// attributes.
     pub fn validate(&self, protected: &[String]) -> Result<(), Invalid> {
         if self.format != FORMAT {
-            return Err(Invalid::at("/format", format!("{} is not the format {FORMAT} that can be read", self.format)));
+            return Err(Invalid::at("/format", format!("{} is not the supported format, {FORMAT}", self.format)));
         }
         number("/intercept", self.intercept)?;
         for (at, rate) in self.lead_rates.iter().enumerate() {

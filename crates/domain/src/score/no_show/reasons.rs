@@ -14,7 +14,7 @@ pub(super) fn of(visit: &Snapshot, model: &Model, calibration: &Calibration) -> 
     reasons.push(Reason::new(
         Code::BaseRate,
         model.intercept,
-        format!("The usual visit is missed in {base:.1} % of cases."),
+        format!("A typical visit is missed in {base:.1} % of cases."),
     ));
     let mut log_odds = model.intercept;
     // Adjacent terms with the same input are one reason.
@@ -26,7 +26,7 @@ pub(super) fn of(visit: &Snapshot, model: &Model, calibration: &Calibration) -> 
             .extend(input.map(|input| Reason::new(code(input, visit, &record), effect, text(input, visit, &record))));
     }
     let corrected = calibration.apply(log_odds, visit.lead_days == 0);
-    let text = "What recent outcomes say of such scores.";
+    let text = "Correction by the recent outcomes of such scores.";
     reasons.push(Reason::new(Code::Calibration, corrected - log_odds, text));
     reasons
 }
@@ -57,14 +57,14 @@ fn text(input: &Input, visit: &Snapshot, record: &Record) -> String {
             None => "No missed visit is known.".into(),
         },
         Input::SameDayVisits => format!("{} other visits on the same day.", visit.same_day),
-        Input::OpenVisits => format!("{} other visits to come.", visit.open),
+        Input::OpenVisits => format!("{} other upcoming visits.", visit.open),
         Input::Unresolved => format!("{} past visits without a known outcome.", visit.unresolved),
-        Input::Cancelled => format!("{} visits called off in time.", visit.cancelled),
-        Input::LateCancelled => format!("{} visits called off late.", visit.late_cancelled),
+        Input::Cancelled => format!("{} visits cancelled in time.", visit.cancelled),
+        Input::LateCancelled => format!("{} visits cancelled late.", visit.late_cancelled),
         Input::Moved => format!("The visit was moved {} times.", visit.moved),
         Input::MovedOthers => format!("Other visits were moved {} times.", visit.moved_others),
-        Input::Confirmed if visit.is_confirmed => "The client confirmed it.".into(),
-        Input::Confirmed => "The client did not confirm it.".into(),
+        Input::Confirmed if visit.is_confirmed => "The client has confirmed the visit.".into(),
+        Input::Confirmed => "The client has not confirmed the visit.".into(),
         Input::BookingHour => format!("Booked between {0}:00 and {0}:59.", visit.booking_hour),
         Input::Weekday => "The day of the week.".into(),
         Input::Attribute(attribute) => match input.answer(visit, record.ratio) {

@@ -12,7 +12,7 @@ use foretell_events::codec::{INVALID_VALUE, Read};
 /// text.
 pub(in crate::http) fn attributes(headers: &HeaderMap) -> Vec<(&str, Read<String>)> {
     let pairs = headers.iter().filter_map(|(name, value)| match (name.as_str().strip_prefix("ce-"), name) {
-        (Some(name @ "datacontenttype"), _) => Some((name, invalid("goes into Content-Type, not into ce-"))),
+        (Some(name @ "datacontenttype"), _) => Some((name, invalid("belongs in Content-Type, not in ce-"))),
         (Some(name), _) => Some((name, text(value.as_bytes()))),
         (None, name) if name == header::CONTENT_TYPE => Some(("datacontenttype", utf8(value.as_bytes().to_vec()))),
         (None, _) => None,

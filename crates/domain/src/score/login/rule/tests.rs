@@ -41,7 +41,7 @@ fn expressions_that_do_harm_or_mean_nothing_are_refused_with_the_reason() {
         ("country ==", "the syntax"),
         ("contry == \"IE\"", "there is no variable contry; did you mean country?"),
         ("country", "the expression is of type string, not bool"),
-        ("country == 5", "type string is compared with one of type int, which it never equals"),
+        ("country == 5", "type string is compared with a value of type int, so they are never equal"),
         ("false && country > 5", "the types"),
         ("nonsense(country)", "the types"),
         ("successes + country == 1", "the types"),
@@ -50,12 +50,15 @@ fn expressions_that_do_harm_or_mean_nothing_are_refused_with_the_reason() {
         (&format!("{}1 == 1", "1 + ".repeat(40)), "nested deeper than 32"),
         (&format!("{}true", "1==1||".repeat(150)), "more than 256 nodes"),
         (&format!("{}1 in [1]", "1 in [1] && ".repeat(70)), "the expression"),
-        ("signals.all(a, signals.all(b, signals.all(c, signals.all(d, signals.all(e, a == e)))))", "a loop is nested"),
+        (
+            "signals.all(a, signals.all(b, signals.all(c, signals.all(d, signals.all(e, a == e)))))",
+            "loops cannot be nested",
+        ),
         (
             &format!("asn in [{}]", (0..65).map(|n| n.to_string()).collect::<Vec<_>>().join(",")),
             "more than 64 elements",
         ),
-        ("google.protobuf.Duration{} == 1", "no messages"),
+        ("google.protobuf.Duration{} == 1", "cannot create messages"),
     ] {
         let refused = rule(when).expect_err(when);
         assert!(refused.contains(expected), "{when:.60}: {refused}");

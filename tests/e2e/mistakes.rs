@@ -49,7 +49,7 @@ const USAGE: [(&str, &[&str]); 19] = [
     ("dead-letters redrive", &["<ID>"]),
     ("dead-letters show first", &["\"first\"", "PARTITION/OFFSET, such as 0/17"]),
     ("migrate --repartition logins=0", &["--repartition", "from 1 to 1000"]),
-    ("migrate --repartition reminders=4", &["reminders move with their appointments"]),
+    ("migrate --repartition reminders=4", &["reminders are repartitioned together with appointments"]),
     ("calibrate logins table.csv --target-tpr 2", &["--target-tpr", "above 0, at most 1"]),
     ("completions zhs", &["'zhs'", "powershell, zsh"]),
 ];
@@ -82,7 +82,7 @@ const FAILURES: [(&str, &[&str]); 39] = [
     ("migrate --store cassandra://127.0.0.1:1/foretell", &["cannot reach cassandra", "nothing listens at 127.0.0.1:1"]),
     ("import logins nowhere.jsonl --format events", &["cannot open nowhere.jsonl"]),
     ("import logins table.csv --format events", &["table.csv, line 1", "a CSV file? --format rba", "--format noshow"]),
-    ("import logins array.json --format events", &["array.json, line 1", "an array?", "one event a line"]),
+    ("import logins array.json --format events", &["array.json, line 1", "an array?", "one event per line"]),
     ("import logins table.csv --format rba", &["no column \"index\"", "Login Timestamp, User ID", "another format?"]),
     ("import logins no-ip.jsonl --format events", &["no-ip.jsonl, line 1, /data/ip", "ip is required"]),
     ("import logins no-time.jsonl --format events", &["no-time.jsonl, line 1, /time", "time is required"]),

@@ -227,11 +227,11 @@ fn policies_are_checked_and_tested_on_the_command_line() {
     }
     let rba = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/rba-sample.csv.gz");
     let tested = deployment.output(&["policy", "test", &good, "--against", rba, "--format", "rba", "--limit", "2"]);
-    assert!(tested.contains("allow became challenge") && tested.contains("OURS in the shadow"), "{tested}");
+    assert!(tested.contains("allow became challenge") && tested.contains("OURS in shadow mode"), "{tested}");
     assert_eq!(tested.lines().filter(|line| line.contains("allow -> challenge")).count(), 2, "{tested}");
     let same =
         deployment.output(&["policy", "test", &good, "--against", rba, "--format", "rba", "--instead-of", &good]);
-    assert!(same.starts_with("logins 2000, decided otherwise 0"), "{same}");
+    assert!(same.starts_with("logins 2000, decided differently 0"), "{same}");
     assert!(deployment.output(&["policy", "schema"]).contains("urn:foretell:schema:policy.login"));
     assert!(deployment.output(&["policy", "variables"]).contains("likelihood_ratio"));
     reminders_on_the_command_line(&deployment, &file);

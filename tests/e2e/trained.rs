@@ -85,7 +85,7 @@ async fn a_model_is_learnt_from_the_log_published_and_named_in_answers() {
     }
     assert_eq!(of_file, of_log);
     let refused = deployment.failure(1, &["train", "no-show", "--tenant", "nobody"]);
-    assert!(refused.contains("two counters answer"), "{refused}");
+    assert!(refused.contains("two counters are used"), "{refused}");
     let refused = deployment.failure(1, &["train", "no-show", "--to", "http://127.0.0.1:1"]);
     assert!(refused.contains("a FILE to train on"), "{refused}");
 }

@@ -163,7 +163,10 @@ async fn rows_that_are_not_the_fold_never_serve() {
     let (world, shutdown) = folded(500).await;
     let spoilt = Scanned::spoilt(&world, |key, row| (!is_totals(key)).then(|| row.clone()));
     let last = last(started(rebuilder(&world, Arc::new(spoilt)), Order::Build)).await;
-    assert!(matches!(&last, JobEvent::Failed { detail } if detail.contains("are not the fold of the log")), "{last:?}");
+    assert!(
+        matches!(&last, JobEvent::Failed { detail } if detail.contains("differ from the fold of the log")),
+        "{last:?}"
+    );
     let pointer = pointer(&world).await;
     assert_eq!((pointer.serving, pointer.building.map(|building| building.number)), (1, Some(2)));
     shutdown.cancel();

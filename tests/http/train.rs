@@ -52,7 +52,7 @@ async fn one_model_is_trained_at_a_time_and_only_while_a_caller_waits() {
     assert_eq!(second.status(), StatusCode::SERVICE_UNAVAILABLE);
     let problem = lines(second).await.remove(0);
     assert_eq!(problem["code"], "OVERLOADED");
-    assert!(problem["detail"].as_str().unwrap().contains("one is at a time"), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("one can run at a time"), "{problem}");
     // The caller disconnects: the slot is released when the training has noticed.
     drop(first);
     assert_eq!(train(&router).await.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -500,13 +500,13 @@ async fn an_offset_that_the_log_does_not_hold_is_fatal_and_explained() {
     log.append(vec![record(Topic::Logins, "default:u", "1")]).await.expect("appended");
     let error = log.read(Topic::Logins, 0, 7).await.err().expect("there is no 7");
     assert_eq!(error.kind, Kind::Fatal);
-    assert!(error.detail.contains("offset 7 was requested, and it holds 0 to 1"), "{error}");
+    assert!(error.detail.contains("offset 7 was requested; the partition contains 0 to 1"), "{error}");
 
     let mut membership = log.subscribe(&unique(), Topic::Logins).await.expect("a member");
     assigned(membership.as_mut()).await.start.send(7).expect("the group waits");
     let ended = timeout(PATIENCE, membership.next()).await.expect("an end").err().expect("an error");
     assert_eq!(ended.kind, Kind::Fatal);
-    assert!(ended.detail.contains("offset 7 was requested, and it holds 0 to 1"), "{ended}");
+    assert!(ended.detail.contains("offset 7 was requested; the partition contains 0 to 1"), "{ended}");
 }
 
 #[tokio::test]
@@ -553,7 +553,7 @@ async fn migrations_are_applied_once_however_often_and_by_however_many() {
 
     let again = schema::migrate(&url, &config).await.expect("nothing to do");
     assert_eq!(again.applied, Vec::<String>::new());
-    assert!(again.warnings.iter().any(|warning| warning.contains("keeps 1 copies")), "{:?}", again.warnings);
+    assert!(again.warnings.iter().any(|warning| warning.contains("keeps 1 replicas")), "{:?}", again.warnings);
     Cassandra::open(&url, &config).await.expect("a store");
 }
 
@@ -564,7 +564,7 @@ async fn a_schema_that_is_not_this_programs_is_refused() {
         ("DELETE FROM migrations WHERE version = 3", "lacks 0003_pointers", true),
         (
             "INSERT INTO migrations (version, name, digest) VALUES (99, '0099_next', 'x')",
-            "0099_next is not part of this program",
+            "0099_next is unknown to this version",
             false,
         ),
         ("UPDATE migrations SET digest = 'x' WHERE version = 1", "a different content", false),

@@ -336,7 +336,7 @@ async fn a_write_that_fails_is_undone_and_reported() {
         let log = open(Path::new(&directory), 1, Config::default()).expect("opens");
         log.append(vec![record("before")]).await.expect("appended");
         let error = log.append(vec![record(&"x".repeat(500_000))]).await.expect_err("no room for it");
-        assert!(error.kind == Kind::Retry && error.detail.contains("cannot be written"), "{error}");
+        assert!(error.kind == Kind::Retry && error.detail.contains("cannot write to"), "{error}");
         assert_eq!(log.append(vec![record("after")]).await.expect("appended")[0].offset, 1);
         return;
     }

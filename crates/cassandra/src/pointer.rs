@@ -64,7 +64,7 @@ impl Cassandra {
         row.columns
             .first()
             .and_then(|column| column.as_ref().and_then(CqlValue::as_boolean))
-            .ok_or_else(|| fault::shape(operation, &"the result does not contain whether it was applied"))
+            .ok_or_else(|| fault::shape(operation, &"the result does not state whether the change was applied"))
     }
 }
 

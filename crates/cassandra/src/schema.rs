@@ -135,15 +135,14 @@ pub(super) async fn warnings(session: &Session, keyspace: &str) -> Result<Vec<St
     if copies.is_none_or(|copies| copies < 3) {
         let copies = copies.map_or_else(|| "an unknown number of".to_owned(), |copies| copies.to_string());
         warnings.push(format!(
-            "Keyspace {keyspace} keeps {copies} copies of a row: with fewer than 3, a node that dies can take \
-             acknowledged rows along, and the views must be rebuilt."
+            "Keyspace {keyspace} keeps {copies} replicas of each row: with fewer than 3, the failure of a node can \
+             lose acknowledged rows, and the views must then be rebuilt."
         ));
     }
     if state.get_nodes_info().len() == 1 && setting(session, "commitlog_sync").await?.as_deref() == Some("periodic") {
         warnings.push(
-            "The only Cassandra node syncs its commit log periodically: a crash loses the last moments of \
-             acknowledged rows, and the views must be rebuilt. Set commitlog_sync to batch or group, or run three \
-             nodes."
+            "The only Cassandra node syncs its commit log periodically: a crash can lose the latest acknowledged rows, \
+             and the views must then be rebuilt. Set commitlog_sync to batch or group, or run three nodes."
                 .to_owned(),
         );
     }
@@ -238,9 +237,11 @@ fn compare(found: &Recorded) -> Option<String> {
     found.iter().find_map(|(version, (name, digest))| {
         let known = usize::try_from(*version).ok().and_then(|version| MIGRATIONS.get(version.checked_sub(1)?));
         match known {
-            None => Some(format!("{name} is not part of this program: it is newer, or belongs to another program")),
+            None => {
+                Some(format!("{name} is unknown to this version: it belongs to a newer version, or to another program"))
+            }
             Some(known) if known.digest() != *digest => {
-                Some(format!("{name} was applied with a different content than {} has in this program", known.name))
+                Some(format!("{name} was applied with a different content than {} has in this version", known.name))
             }
             Some(_) => None,
         }

@@ -117,7 +117,7 @@ pub(super) async fn repeat<F: Future<Output = Result<(), Error>>>(mut write: imp
     loop {
         match write().await {
             Err(error) if error.kind == Kind::Retry && attempt < ATTEMPTS_MAX => {
-                tracing::debug!(%error, attempt, "write is repeated");
+                tracing::debug!(%error, attempt, "repeating a write");
                 tokio::time::sleep(Duration::from_millis(BACKOFF_MS << (attempt - 1))).await;
                 attempt += 1;
             }

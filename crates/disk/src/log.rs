@@ -119,7 +119,7 @@ impl Drop for Inner {
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {
-            tracing::error!("the writer of the log panicked");
+            tracing::error!("the log writer panicked");
         }
     }
 }
@@ -185,7 +185,8 @@ impl Log {
         check_sizes(&records)?;
         let bytes: usize = records.iter().map(|record| record.bytes() + RECORD_OVERHEAD_BYTES).sum();
         if bytes > APPEND_BYTES_MAX {
-            let detail = format!("{bytes} bytes at once, {APPEND_BYTES_MAX} are allowed; none was appended");
+            let detail =
+                format!("{bytes} bytes in one append; at most {APPEND_BYTES_MAX} are allowed; nothing was appended");
             return Err(Error::reject("append", detail));
         }
         let share = u32::try_from(bytes / RECORD_OVERHEAD_BYTES).unwrap_or(u32::MAX);
@@ -207,7 +208,7 @@ impl Log {
 }
 
 fn closed() -> Error {
-    Error::fatal("append", "the writer of the log has ended")
+    Error::fatal("append", "the log writer has ended")
 }
 
 /// The partition count of a topic, written when the topic is created.
@@ -216,7 +217,7 @@ fn stored_count(path: &Path, configured: u32) -> Result<u32, Error> {
     let fail = |e: io::Error| Error::fatal("open the log", format!("{}: {e}", file.display()));
     match std::fs::read_to_string(&file) {
         Ok(text) => text.trim().parse().ok().filter(|count| *count > 0).ok_or_else(|| {
-            let detail = format!("{} does not hold a partition count; restore it from a backup", file.display());
+            let detail = format!("{} does not contain a partition count; restore it from a backup", file.display());
             Error::fatal("open the log", detail)
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {

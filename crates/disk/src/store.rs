@@ -140,8 +140,10 @@ fn failed(path: &Path, operation: &'static str, cause: &fjall::Error) -> Error {
 
 fn damaged(path: &Path, operation: &'static str, cause: &str) -> Error {
     let store = path.display();
-    let detail =
-        format!("{store} is damaged ({cause}); its rows can be rebuilt from the log: stop, delete {store}, start");
+    let detail = format!(
+        "{store} is damaged ({cause}); its rows can be rebuilt from the log: stop the service, delete {store}, and \
+         start it again"
+    );
     Error::fatal(operation, detail)
 }
 
@@ -221,7 +223,7 @@ impl Inner {
     }
 
     fn parsed(&self, operation: &'static str, address: &[u8]) -> Result<(String, u32), Error> {
-        address::parse(address).ok_or_else(|| damaged(&self.path, operation, "an address cannot be read"))
+        address::parse(address).ok_or_else(|| damaged(&self.path, operation, "a row address cannot be decoded"))
     }
 
     /// The bucket of the first row at or after an address, if the view of the address has one.

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-const OPERATION: &str = "work on dead letters";
+const OPERATION: &str = "process dead letters";
 /// Maximum number of resolution records, and of selected letters, that are held of one partition: about 60 bytes each.
 const HELD_MAX: usize = 1_000_000;
 
@@ -64,12 +64,12 @@ impl Job for DeadLetters {
 
 fn check(query: &DeadLetterQuery) -> Result<(), String> {
     if query.limit == 0 {
-        return Err("the limit is at least 1".into());
+        return Err("the limit must be at least 1".into());
     }
     let reason = match &query.action {
         Action::List(_) => None,
         Action::Redrive(Redrive { rate, .. }) if !(1..=RATE_MAX).contains(rate) => {
-            return Err(format!("the rate is 1 to {RATE_MAX} records a second"));
+            return Err(format!("the rate must be 1 to {RATE_MAX} records per second"));
         }
         Action::Redrive(Redrive { reason, .. }) => reason.as_ref(),
         Action::Drop { reason, .. } if reason.trim().is_empty() => return Err("give a reason, with --reason".into()),
@@ -185,7 +185,8 @@ fn bounded(held: usize, partition: u32) -> Result<(), Error> {
     if held <= HELD_MAX {
         return Ok(());
     }
-    let detail = format!("more than {HELD_MAX} in partition {partition}: name a topic, a code, a key or a time");
+    let detail =
+        format!("more than {HELD_MAX} in partition {partition}: narrow the selection by topic, code, key or time");
     Err(Error::reject(OPERATION, detail))
 }
 

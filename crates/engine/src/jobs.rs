@@ -324,13 +324,12 @@ impl<J: Job> Entry for Registered<J> {
     fn start(&self, query: Value) -> Result<JobLines, JobRefusal> {
         let query = serde_json::from_value(query).map_err(|error| JobRefusal::Malformed(error.to_string()))?;
         self.job.check(&query)?;
-        let slot =
-            match &self.slot {
-                None => None,
-                Some(slot) => Some(slot.clone().try_acquire_owned().map_err(|_| {
-                    JobRefusal::Busy(format!("{} is already running, and only one is at a time", J::NAME))
-                })?),
-            };
+        let slot = match &self.slot {
+            None => None,
+            Some(slot) => Some(slot.clone().try_acquire_owned().map_err(|_| {
+                JobRefusal::Busy(format!("{} is already running; only one can run at a time", J::NAME))
+            })?),
+        };
         let events = start_in(self.job.clone(), query, slot);
         let lines = stream::unfold(events, |mut events| async {
             let line = serde_json::to_string(&events.recv().await?).map(|line| line + "\n");

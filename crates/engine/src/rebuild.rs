@@ -181,8 +181,8 @@ impl Rebuilder {
         let Building { number, fingerprint, .. } = building;
         let (name, ours) = (family.name(), &self.fingerprint);
         let detail = format!(
-            "generation {number} of {name} is being built as {fingerprint}, this build folds as {ours}: let the build \
-             that began it finish, or cancel it with `foretell rebuild {name} --cancel`"
+            "generation {number} of {name} is being built as {fingerprint}, but this version folds as {ours}: let the \
+             version that began it finish, or cancel it with `foretell rebuild {name} --cancel`"
         );
         Error::fatal(OPERATION, detail)
     }
@@ -259,7 +259,7 @@ impl Rebuilder {
             return Ok(Some(summary));
         }
         let detail = format!(
-            "{} of {} rows of generation {target} are not the fold of the log, so it does not serve; see \
+            "{} of {} rows of generation {target} differ from the fold of the log, so it does not serve; see \
              docs/operations/upgrade.md",
             summary.differences, summary.rows
         );
@@ -301,7 +301,7 @@ impl Rebuilder {
 
     async fn pointer(&self, family: Family) -> Result<Pointer, Error> {
         let pointer = self.store.pointer(family).await?;
-        pointer.ok_or_else(|| Error::fatal(OPERATION, "no views were ever folded into this store"))
+        pointer.ok_or_else(|| Error::fatal(OPERATION, "no views have been folded into this store yet"))
     }
 
     async fn swap(&self, family: Family, expected: &Pointer, new: &Pointer) -> Result<bool, Error> {

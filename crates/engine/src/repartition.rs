@@ -147,7 +147,7 @@ impl Mover {
         if next == pointer || self.store().swap_pointer(family, Some(&pointer), &next).await? {
             return Ok(next);
         }
-        Err(Error::retry(OPERATION, "another process has changed the pointer: is this running twice at the same time?"))
+        Err(Error::retry(OPERATION, "another process has changed the pointer: is the command running twice?"))
     }
 
     /// The next stage. Reject or Fatal if the move is not possible.
@@ -283,7 +283,7 @@ impl Mover {
         // The next attempt starts with new rows.
         self.begin_fold(target.family).await?;
         let detail = format!(
-            "{} of {} rows of generation {} of {} are not the fold of the log, so it does not serve: run it again, \
+            "{} of {} rows of generation {} of {} differ from the fold of the log, so it does not serve: run it again, \
              and see docs/operations/upgrade.md if it happens again",
             summary.differences,
             summary.rows,
@@ -312,7 +312,7 @@ impl Mover {
         let stop = CancellationToken::new();
         let mut keeping = Box::pin(keeper::keep(Arc::new(shared), Vec::new(), stop.clone()));
         tokio::select! {
-            ended = &mut keeping => return ended.and(Err(Error::fatal(OPERATION, "the fold ended before the topic did"))),
+            ended = &mut keeping => return ended.and(Err(Error::fatal(OPERATION, "the fold ended too early"))),
             level = self.level(target) => level?,
         }
         stop.cancel();

@@ -169,7 +169,7 @@ impl Job for Verifier {
             }
             let pointer = self.store.pointer(family).await?;
             let pointer =
-                pointer.ok_or_else(|| Error::retry(OPERATION, "no views were ever folded into this store"))?;
+                pointer.ok_or_else(|| Error::retry(OPERATION, "no views have been folded into this store yet"))?;
             self.check_rules(family, &pointer)?;
             self.family(Target { generation: pointer.serving(family), views: &views }, &mut course).await?;
         }
@@ -258,8 +258,8 @@ impl Verifier {
         let ours = view::fingerprint(&self.limits);
         if pointer.fingerprint != ours {
             let detail = format!(
-                "the views of {} were folded as {}, this build folds as {ours}: verify them with the build and the \
-                 settings that fold them",
+                "the views of {} were folded as {}, but this version folds as {ours}: verify them with the version and \
+                 the settings that fold them",
                 family.name(),
                 pointer.fingerprint
             );
@@ -290,6 +290,6 @@ pub async fn check_beginning(log: &dyn Log, topic: Topic, partition: u32) -> Res
         return Ok(());
     }
     let name = topic.name();
-    let detail = format!("{name}/{partition} begins at {start}: what came before cannot be folded again");
+    let detail = format!("{name}/{partition} begins at {start}: earlier records cannot be folded again");
     Err(Error::fatal(OPERATION, detail))
 }

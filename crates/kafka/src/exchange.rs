@@ -17,7 +17,7 @@ use rdkafka::admin::{NewTopic, TopicReplication};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const OPERATION: &str = "exchange a topic";
+const OPERATION: &str = "replace a topic";
 const STAMPED: &str = "message.timestamp.type";
 
 /// See [`foretell_ports::log::Successors`].
@@ -61,8 +61,8 @@ async fn check_groups(settings: &Settings, names: &Names, query: &Arc<Query>, gr
         let members = Query::members(query, group.clone()).await?;
         if members > 0 {
             let detail = format!(
-                "the group {group} has {members} members: stop producers, and every `foretell serve`. One that was \
-                 killed is a member for {} ms more",
+                "the group {group} has {members} members: stop producers, and every `foretell serve`. A killed process \
+                 remains a member for another {} ms",
                 settings.config().session_timeout_ms
             );
             return Err(Error::reject(OPERATION, detail));
@@ -78,7 +78,7 @@ async fn clear(settings: &Settings, query: &Arc<Query>, name: &str, remains: Rem
         let extent = Query::extent(query, name.to_owned(), partition).await?;
         if extent.end > 0 && remains == Remains::Refuse {
             let detail = format!(
-                "{name} is there and has records, and the store knows of no attempt that made it: is the store an \
+                "{name} exists and has records, but the store does not record how it was created: is the store an \
                  older one? If these records are not needed, delete {name}"
             );
             return Err(Error::reject(OPERATION, detail));
@@ -107,7 +107,8 @@ impl foretell_ports::log::Successors for Successors {
         let mut sent = Vec::with_capacity(records.len());
         for Record { position, timestamp_ms, key, value, headers } in records {
             let record = NewRecord { topic: position.topic, key, value, headers };
-            let unknown = || Error::reject(OPERATION, format!("{} is not part of this exchange", record.topic.name()));
+            let unknown =
+                || Error::reject(OPERATION, format!("{} is not part of this repartitioning", record.topic.name()));
             let (name, _) = self.topics.get(&record.topic).ok_or_else(unknown)?;
             let partition = partition_of(&record, self.partitions);
             let target = Target { name: name.clone(), partition, timestamp_ms: Some(timestamp_ms) };

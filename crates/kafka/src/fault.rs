@@ -56,7 +56,7 @@ pub(super) fn check_range(topic: &str, partition: i32, from: i64, extent: Extent
     if (extent.start..=extent.end).contains(&from) {
         return Ok(());
     }
-    let held = format!("offset {from} was requested, and it holds {} to {}", extent.start, extent.end);
+    let held = format!("offset {from} was requested; the partition contains {} to {}", extent.start, extent.end);
     Err(out_of_range(&format!("{topic}[{partition}]"), &held))
 }
 

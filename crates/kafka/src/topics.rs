@@ -122,7 +122,7 @@ fn judge<'a>(topic: Topic, name: &str, property: impl Fn(&str) -> Option<&'a str
     };
     expect("message.timestamp.type", "LogAppendTime", "producers' clocks would decide what is too far ahead.");
     if topic.is_compacted() {
-        expect("cleanup.policy", "compact", "a policy would be lost when its record grew old.");
+        expect("cleanup.policy", "compact", "a policy would be lost when its record expires.");
     } else if topic.is_folded() {
         expect("cleanup.policy", "delete", "compaction removes events that rows are folded from.");
         expect("retention.ms", "-1", "rows could not be folded from the beginning again.");

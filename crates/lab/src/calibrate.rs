@@ -48,10 +48,7 @@ const BASELINE_AT: f64 = 0.5;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A login has no label.
-    #[error(
-        "{file}: event {id:?} has no label that says who made it; \
-         `foretell simulate logins` writes files that have"
-    )]
+    #[error("{file}: event {id:?} has no label; `foretell simulate logins` writes labelled files")]
     Unlabelled {
         /// The file.
         file: String,
@@ -59,7 +56,7 @@ pub enum Error {
         id: String,
     },
     /// None of an attacker's attempts, or of the users' logins, has a score.
-    #[error("no {0} login has a score: take more users, or more days")]
+    #[error("no {0} login has a score: use more users or more days")]
     Nobody(&'static str),
     /// A target outside of its range.
     #[error("--target-tpr {0}: a share above 0, at most 1")]

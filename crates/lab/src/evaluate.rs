@@ -104,7 +104,7 @@ impl fmt::Display for Taught {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.refused {
             Some(why) => write!(f, "tenant {}: two counters; {why}", self.tenant),
-            None => write!(f, "tenant {}: a model learnt from {} rows", self.tenant, self.rows),
+            None => write!(f, "tenant {}: a model trained on {} rows", self.tenant, self.rows),
         }
     }
 }
@@ -144,7 +144,7 @@ impl fmt::Display for Summary {
         if self.measures.is_empty() {
             return writeln!(
                 f,
-                "nothing to measure the scores by: the file has no labels, or none after the end of the training"
+                "the scores cannot be measured: the file has no labels, or none after the end of the training"
             );
         }
         let heads = ["", "cases", "positive", "ROC AUC", "Brier", "log loss", "ECE"];

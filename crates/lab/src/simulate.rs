@@ -80,7 +80,10 @@ pub enum Error {
     #[error("{0} days: 1 to {DAYS_MAX} can be simulated")]
     Days(u32),
     /// Each within its limit, but too much together.
-    #[error("{users} users over {days} days: at most {USER_DAYS_MAX} days of users, or no file could be read again")]
+    #[error(
+        "{users} users over {days} days: users multiplied by days can be at most {USER_DAYS_MAX}, so that the file can \
+         be read again"
+    )]
     UserDays {
         /// The accounts.
         users: u32,

@@ -42,8 +42,8 @@ const LATER: f64 = 0.2;
 pub enum Refused {
     /// The history is too short.
     #[error(
-        "{rows} rows with known outcomes{part}, {missed} of them missed: a model needs {ROWS_MIN}, and {MISSED_MIN} \
-         of each outcome; until then two counters answer"
+        "{rows} rows with known outcomes{part}, {missed} of them missed: a model needs {ROWS_MIN}, and {MISSED_MIN} of \
+         each outcome; until then two counters are used"
     )]
     TooFew {
         /// The part of the history, as ` in its earlier part`; empty: all of it.
@@ -55,8 +55,8 @@ pub enum Refused {
     },
     /// There are no rows to evaluate a model with.
     #[error(
-        "of the latest {rows} rows with known outcomes {missed} are missed: a model is judged by both outcomes; until \
-         then two counters answer"
+        "of the latest {rows} rows with known outcomes {missed} are missed: the evaluation needs both outcomes; until \
+         then two counters are used"
     )]
     OneSided {
         /// Rows.
@@ -68,7 +68,7 @@ pub enum Refused {
     #[error("the training was cancelled")]
     Stopped,
     /// The optimisation failed.
-    #[error("the weights could not be found: {0}")]
+    #[error("the weights could not be fitted: {0}")]
     Failed(String),
     /// The model was trained, but is too large or otherwise not valid for publication.
     #[error("the trained model cannot be published: {0}")]

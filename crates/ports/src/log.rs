@@ -223,7 +223,7 @@ pub trait Log: Send + Sync {
     /// Reject if one of the named groups still has members that read the current topics, if existing data is in the way
     /// and may still be needed, and if the log cannot exchange topics, as the one in memory.
     async fn successors(&self, _exchange: &Exchange) -> Result<Box<dyn Successors>, Error> {
-        Err(Error::reject("exchange a topic", "the topics of this log keep their partitions"))
+        Err(Error::reject("replace a topic", "the topics of this log keep their partitions"))
     }
 
     /// Waits until this process can never append again, and returns the reason. The process should then be restarted.

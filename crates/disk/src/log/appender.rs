@@ -151,7 +151,7 @@ impl Appender {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Error::retry(OPERATION, format!("no space left on the device: free some in {directory}"))
             }
-            _ => Error::retry(OPERATION, format!("{directory} cannot be written: {cause}")),
+            _ => Error::retry(OPERATION, format!("cannot write to {directory}: {cause}")),
         }
     }
 }

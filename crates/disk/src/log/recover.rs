@@ -68,8 +68,8 @@ pub(super) fn recover(segments: &[Segment], mark: Option<Mark>) -> Result<Tail, 
     let tail = walk(newest, &bytes, Tail { bytes: 0, ..before });
     if tail.bytes < acknowledged {
         let detail = format!(
-            "{} is damaged at byte {}, and everything up to byte {acknowledged} was acknowledged; it was left as it \
-             is, restore the directory from a backup",
+            "{} is damaged at byte {}, and everything up to byte {acknowledged} was acknowledged; the file was not \
+             changed; restore the directory from a backup",
             newest.path.display(),
             tail.bytes
         );

@@ -25,7 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const OPERATION: &str = "exchange a topic";
+const OPERATION: &str = "replace a topic";
 /// Bytes of records after which a block is full.
 const BLOCK_BYTES_MAX: usize = 1024 * 1024;
 
@@ -63,7 +63,8 @@ impl Successors {
             let epoch = stored_epoch(&root.join(topic.name()))?;
             let old = retired(&root, topic, epoch);
             if old.exists() {
-                let detail = format!("{} is left from an earlier exchange: move it elsewhere first", old.display());
+                let detail =
+                    format!("{} is left over from an earlier repartitioning: move it elsewhere first", old.display());
                 return Err(Error::reject(OPERATION, detail));
             }
             let path = successor(&root, topic);
@@ -83,7 +84,8 @@ impl Successors {
         for record in records {
             let Record { position, timestamp_ms, key, value, headers } = record;
             let record = NewRecord { topic: position.topic, key, value, headers };
-            let unknown = || Error::reject(OPERATION, format!("{} is not part of this exchange", record.topic.name()));
+            let unknown =
+                || Error::reject(OPERATION, format!("{} is not part of this repartitioning", record.topic.name()));
             let partitions = self.topics.get_mut(&record.topic).ok_or_else(unknown)?;
             let number = partition_of(&record, partitions.len() as u32) as usize;
             let block = &mut partitions[number];
@@ -179,7 +181,7 @@ pub(super) fn stored_epoch(topic: &Path) -> Result<u8, Error> {
     let file = topic.join("epoch");
     match fs::read_to_string(&file) {
         Ok(text) => text.trim().parse().map_err(|_| {
-            let detail = format!("{} does not hold an epoch; restore it from a backup", file.display());
+            let detail = format!("{} does not contain an epoch; restore it from a backup", file.display());
             Error::fatal("open the log", detail)
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),

@@ -195,7 +195,7 @@ mod tests {
         future["time"] = json!(rfc3339(NOW_MS + foretell_events::AHEAD_MS_MAX + 1));
         let test: Patch = serde_json::from_value(json!([{"op": "test", "path": "/id", "value": "other"}])).unwrap();
         for (value, patch, told) in [
-            ("{", None, "is no CloudEvent: MALFORMED_JSON"),
+            ("{", None, "is not a CloudEvent: MALFORMED_JSON"),
             (good.as_str(), Some(&test), "the patch cannot be applied"),
             (&reminder.to_string(), None, "reminders"),
             (&future.to_string(), None, "TIME_IN_FUTURE at /time"),

@@ -81,7 +81,7 @@ async fn a_slot_is_held_until_the_job_has_ended() {
     let (jobs, mut ended) = counting();
     let first = jobs.start("count", json!({})).unwrap();
     let second = jobs.clone().start("count", json!({"to": 1}));
-    assert!(matches!(second, Err(JobRefusal::Busy(detail)) if detail.contains("only one is at a time")));
+    assert!(matches!(second, Err(JobRefusal::Busy(detail)) if detail.contains("only one can run at a time")));
     drop(first);
     ended.recv().await.unwrap();
     // The task may still be on its way from the last event to its end.

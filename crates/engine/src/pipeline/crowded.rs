@@ -38,8 +38,8 @@ impl Crowded {
                 partition,
                 tenant,
                 events,
-                "events were skipped because rows are full of visits that are nearer: raise \
-                 fold.client_appointments_max, and send them again"
+                "events were skipped because rows are full of nearer visits: raise fold.client_appointments_max, and \
+                 send them again"
             );
         }
     }

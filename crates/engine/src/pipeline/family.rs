@@ -153,11 +153,14 @@ pub fn check(family: Family, pointer: &Pointer, log: &dyn Log) -> Result<(), Err
     let command = |partitions| format!("`foretell migrate --repartition {}={partitions}`", family.lead().name());
     let detail = if let Some(moving) = &pointer.moving {
         let command = command(moving.partitions);
-        format!("{name} is on its way to {} partitions: run {command} again, to its end", moving.partitions)
+        format!(
+            "{name} is being repartitioned to {} partitions: run {command} again until it completes",
+            moving.partitions
+        )
     } else if pointer.epoch != epoch {
         format!(
             "the views of {name} are those of epoch {} of its topic, and the log has epoch {epoch}: log and store are \
-             not of the same time. Restore the one that is older, or start with an empty store",
+             from different times. Restore the one that is older, or start with an empty store",
             pointer.epoch
         )
     } else if pointer.partitions != partitions {
@@ -332,8 +335,8 @@ impl<F: Fold> Keeping<'_, F> {
                 family,
                 stored = pointer.fingerprint,
                 ours = view::fingerprint(self.views.fold.limits()),
-                "the views were folded by other rules than this build and its settings have, so it neither folds nor \
-                 reads them: run `foretell rebuild {family}`, or serve with --auto-rebuild"
+                "the views were folded with other rules or settings than those of this process, so it neither folds \
+                 nor reads them: run `foretell rebuild {family}`, or serve with --auto-rebuild"
             ),
             (true, false) => tracing::info!(family, "the views can be folded again"),
             _ => {}

@@ -128,20 +128,24 @@ impl fmt::Display for Seen {
         match self.diagnosis() {
             Diagnosis::Known(partitioner) => write!(
                 f,
-                "They are where {} of the key puts them, the default of {}: {}.",
+                "{} of the key, the default of {}, puts them there: {}.",
                 partitioner.name(),
                 partitioner.clients(),
                 partitioner.remedy()
             )?,
             Diagnosis::NoneKnown => f.write_str(
                 "No known partitioner puts them there: it is round robin (the default of segmentio/kafka-go: set \
-                 Balancer: kafka.Murmur2Balancer{}), random, or a partition set by hand. Use murmur2 of the key.",
+                 Balancer: kafka.Murmur2Balancer{}), random, or a partition set explicitly. Use murmur2 of the key.",
             )?,
             Diagnosis::Open => {
                 let keys = self.evidence.keys();
                 let fits =
                     Partitioner::ALL.map(|p| format!("{} {} ({})", p.name(), self.evidence.fitting(p), p.remedy()));
-                write!(f, "The partitioner is not known yet. Of {keys} keys fit {}.", fits.join(", "))?;
+                write!(
+                    f,
+                    "The partitioner is not known yet. Of {keys} keys, the number that fits each partitioner: {}.",
+                    fits.join(", ")
+                )?;
             }
         }
         f.write_str(" Then send them again: `foretell dead-letters redrive --code WRONG_PARTITION`")
@@ -210,7 +214,11 @@ mod tests {
         count(&misplaced, first, begin);
         let notice = misplaced.notices(begin).remove(0);
         let place = format!("partition {} at offset {}", first.position.partition, first.position.offset);
-        assert!(notice.contains(&place) && notice.contains("not known yet. Of 1 keys fit crc32 1"), "{notice}");
+        assert!(
+            notice.contains(&place)
+                && notice.contains("not known yet. Of 1 keys, the number that fits each partitioner: crc32 1"),
+            "{notice}"
+        );
         for record in &records[1..] {
             count(&misplaced, record, begin);
         }

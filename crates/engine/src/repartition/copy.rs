@@ -172,8 +172,8 @@ impl Batch {
 
 fn intolerable(source: &Source, record: &Record, excess: Excess) -> Error {
     let detail = format!(
-        "too many records of {} are rejected ({excess}), the last one at partition {}, offset {}: fix their producer. \
-         If these records are to be dead letters, run it with pipeline.rejected_run_max = 0 and \
+        "too many records of {} are rejected ({excess}), the last one in partition {} at offset {}: fix their \
+         producer. If these records are to be dead letters, run it with pipeline.rejected_run_max = 0 and \
          rejected_percent_max = 100",
         source.name, record.position.partition, record.position.offset
     );

@@ -34,13 +34,13 @@ impl FromStr for RepartitionQuery {
         let (name, count) = text.split_once('=').ok_or_else(form)?;
         let lead = Family::parse(name).ok_or_else(form)?;
         if lead.topic().partitions(PARTITIONS_MAX) == 1 {
-            return Err(format!("{name} have one partition, as they have one order"));
+            return Err(format!("{name} always have one partition"));
         }
         if lead.lead() != lead {
-            return Err(format!("{name} move with their {}: name these", lead.lead().name()));
+            return Err(format!("{name} are repartitioned together with {}: use that name", lead.lead().name()));
         }
         let partitions = count.parse().ok().filter(|count| (1..=PARTITIONS_MAX).contains(count));
-        let partitions = partitions.ok_or_else(|| format!("{count:?} is no count from 1 to {PARTITIONS_MAX}"))?;
+        let partitions = partitions.ok_or_else(|| format!("{count:?} is not a number from 1 to {PARTITIONS_MAX}"))?;
         Ok(Self { lead, partitions })
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn stage(lead: &Pointer, there: There, query: RepartitionQuery) -> Re
         }
         let detail = format!(
             "the views of {name} are those of epoch {} of its topic, and the log has epoch {epoch}: log and store are \
-             not of the same time",
+             from different times",
             lead.epoch
         );
         return Err(Error::fatal(OPERATION, detail));
@@ -86,8 +86,7 @@ pub(super) fn stage(lead: &Pointer, there: There, query: RepartitionQuery) -> Re
         return Ok(Stage::Fold);
     }
     let detail = format!(
-        "{name} is copied into {} partitions already: run `foretell migrate --repartition {name}={}` to its end, and \
-         move it again afterwards",
+        "{name} is already being copied into {} partitions: complete `foretell migrate --repartition {name}={}` first",
         moving.partitions, moving.partitions
     );
     Err(Error::reject(OPERATION, detail))
@@ -106,8 +105,8 @@ mod tests {
             assert_eq!(text.parse::<RepartitionQuery>(), expected, "{text}");
         }
         for (text, says) in [
-            ("reminders=4", "reminders move with their appointments: name these"),
-            ("policies=4", "policies have one partition, as they have one order"),
+            ("reminders=4", "reminders are repartitioned together with appointments: use that name"),
+            ("policies=4", "policies always have one partition"),
             ("logins", "as in logins=16"),
             ("dead-letters=4", "as in logins=16"),
             ("logins=0", "1 to 1000"),
@@ -132,7 +131,7 @@ mod tests {
         for (name, pointer, epoch, partitions, expected) in [
             ("nothing was begun", &first, 0, 16, Ok(Stage::Begin)),
             ("it has as many", &first, 0, 8, Ok(Stage::Fold)),
-            ("a log of another time", &first, 1, 16, Err("not of the same time")),
+            ("a log of another time", &first, 1, 16, Err("from different times")),
             ("the copy did not end", &moving, 0, 16, Ok(Stage::CopyAgain)),
             ("another count now", &moving, 0, 4, Ok(Stage::CopyAgain)),
             ("the log knows that it ended", &moving, 1, 16, Ok(Stage::Fold)),

@@ -36,7 +36,7 @@ impl Pointers {
             Error::retry(
                 "read the serving generation",
                 format!(
-                    "{} has none yet; the first `foretell serve` with the role that folds it creates one",
+                    "{} has none yet: the first `foretell serve` with a role that folds it creates one",
                     family.name()
                 ),
             )
@@ -44,8 +44,8 @@ impl Pointers {
         if pointer.fingerprint != self.fingerprint {
             let (name, stored, ours) = (family.name(), &pointer.fingerprint, &self.fingerprint);
             let detail = format!(
-                "the views of {name} were folded as {stored}, this process reads {ours}: they serve after \
-                 `foretell rebuild {name}`"
+                "the views of {name} were folded as {stored}, but this process reads {ours}: run `foretell rebuild \
+                 {name}`"
             );
             return Err(Error::retry("read the serving generation", detail));
         }

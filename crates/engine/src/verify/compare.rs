@@ -86,8 +86,8 @@ impl<F: Fold> Comparison<'_, F> {
                 moved_bytes += moved[before..].iter().map(|row| row.cell.len() + row.key.key.len()).sum::<usize>();
                 if moved_bytes > MOVED_BYTES_MAX {
                     let detail = format!(
-                        "more than {MOVED_BYTES_MAX} bytes of rows moved during the comparison: verify one view at a time, or \
-                         while fewer events come"
+                        "more than {MOVED_BYTES_MAX} bytes of rows changed during the comparison: verify one view at a \
+                         time, or while fewer events arrive"
                     );
                     return Err(Error::retry(OPERATION, detail));
                 }

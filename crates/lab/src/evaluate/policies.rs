@@ -66,12 +66,12 @@ impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { logins, changed, .. } = self;
         let share = if *logins == 0 { 0.0 } else { 100.0 * *changed as f64 / *logins as f64 };
-        writeln!(f, "logins {logins}, decided otherwise {changed} ({share:.2} %)")?;
+        writeln!(f, "logins {logins}, decided differently {changed} ({share:.2} %)")?;
         for (change, count) in &self.changes {
             writeln!(f, "{count:>9}  {change}")?;
         }
         for (code, count) in &self.shadow {
-            writeln!(f, "{count:>9}  {code} in the shadow")?;
+            writeln!(f, "{count:>9}  {code} in shadow mode")?;
         }
         if self.rules_failed > 0 {
             writeln!(f, "{:>9}  with a rule that could not be evaluated", self.rules_failed)?;

@@ -151,7 +151,7 @@ fn limits_are_reported() {
         (100_001, 10, "100001 users"),
         (10, 0, "0 days: 1 to 731 can be simulated"),
         (10, 732, "732 days"),
-        (100_000, 731, "100000 users over 731 days: at most 36500000"),
+        (100_000, 731, "users multiplied by days can be at most 36500000"),
     ] {
         let error = History::new(Shape { users, days, seed: 1 }).unwrap_err();
         assert!(error.to_string().starts_with(expected), "{error}");

@@ -41,7 +41,7 @@ pub(super) fn read(input: &mut dyn BufRead, rows: &mut Rows<'_>) -> Result<(), E
 fn explained(detail: &str, line: &[u8]) -> String {
     let hint = match line.trim_ascii_start().first() {
         Some(b'{') => return detail.to_owned(),
-        Some(b'[') => "an array? Write one event a line, as `jq -c '.[]'` does",
+        Some(b'[') => "an array? Write one event per line, as `jq -c '.[]'` does",
         _ => "a CSV file? --format rba reads that of the RBA data set, --format noshow that of appointments",
     };
     format!("{detail}. The format events has one CloudEvent in JSON on each line: is this {hint}")

@@ -10,7 +10,9 @@ pub fn check_sizes(records: &[NewRecord]) -> Result<(), Error> {
         None => Ok(()),
         Some(index) => {
             let bytes = records[index].bytes();
-            let detail = format!("record {index} has {bytes} bytes, {RECORD_BYTES_MAX} are allowed; none was appended");
+            let detail = format!(
+                "record {index} has {bytes} bytes; at most {RECORD_BYTES_MAX} are allowed; nothing was appended"
+            );
             Err(Error::reject("append", detail))
         }
     }
@@ -29,7 +31,8 @@ pub fn check_fenced(records: &[NewRecord], topic: Topic, at: u32, partitions: u3
         None => Ok(()),
         Some(stray) => {
             let (stray, name) = (stray.topic.name(), topic.name());
-            let detail = format!("a record of {stray} does not belong to partition {at} of {name}; none was appended");
+            let detail =
+                format!("a record of {stray} does not belong to partition {at} of {name}; nothing was appended");
             Err(Error::reject("append", detail))
         }
     }

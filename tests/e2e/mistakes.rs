@@ -61,11 +61,11 @@ const FAILURES: [(&str, &[&str]); 39] = [
     ("serve --config type.toml", &["http.requests_max", "\"many\"", "a whole number"]),
     ("serve --config broken.toml", &["broken.toml", "line 1, column 6", "`]`"]),
     ("serve --config nowhere.toml", &["cannot read nowhere.toml", "No such file"]),
-    ("serve --listen localhost", &["http.listen", "\"localhost\"", "ADDRESS:PORT, as localhost:8080 is"]),
-    ("serve --listen 8080", &["http.listen", "as 127.0.0.1:8080 is"]),
-    ("serve --listen ::1", &["http.listen", "as [::1]:8080 is"]),
+    ("serve --listen localhost", &["http.listen", "\"localhost\"", "ADDRESS:PORT, such as localhost:8080"]),
+    ("serve --listen 8080", &["http.listen", "such as 127.0.0.1:8080"]),
+    ("serve --listen ::1", &["http.listen", "such as [::1]:8080"]),
     ("serve --listen :99999", &["http.listen", "\":99999\""]),
-    ("serve --ops-listen off", &["ops.listen", "\"none\" listens nowhere"]),
+    ("serve --ops-listen off", &["ops.listen", "\"none\" turns the listener off"]),
     ("serve --log ./data", &["setting log", "disk: nor kafka://", "disk:./data"]),
     ("config check --store pg://x", &["setting store", "\"pg://x\"", "disk: nor cassandra://"]),
     ("serve --store cassandra://node:9042", &["setting store", "no keyspace", "cassandra://node:9042/foretell"]),
@@ -105,7 +105,7 @@ const FAILURES: [(&str, &[&str]); 39] = [
 
 /// Failures of settings in the environment.
 const VARIABLES: [(&str, &str, &str, &[&str]); 5] = [
-    ("HTTP__REQUESTS_MAX", "0", "config check", &["http.requests_max", "0 admits nothing: set 1 or more"]),
+    ("HTTP__REQUESTS_MAX", "0", "config check", &["http.requests_max", "0 would reject everything: set 1 or more"]),
     ("HTTP__API_KEYS_FILE", "nowhere.toml", "config check", &["http.api_keys_file: nowhere.toml", "No such file"]),
     ("HTTP__API_KEYS_FILE", "keys.toml", "serve", &["http.api_keys_file: keys.toml", "line 1, column 8"]),
     ("HTTP__API_KEYS_FILE", "digest.toml", "serve", &["digest.toml", "API key \"a\"", "64 hexadecimal digits"]),

@@ -86,7 +86,7 @@ fn a_file_of_keys_in_the_settings_is_used_instead_of_a_first_key() {
     std::fs::write(&file, "keys = []").expect("written");
     deployment.set("HTTP__API_KEYS_FILE", file.to_str().expect("text"));
     let messages = deployment.failure(1, &["serve", "--listen", "127.0.0.1:0", "--ops-listen", "none", "--first-key"]);
-    assert!(messages.contains("http.api_keys_file") && messages.contains("must hold 1 to 10000"), "{messages}");
+    assert!(messages.contains("http.api_keys_file") && messages.contains("must contain 1 to 10000"), "{messages}");
     assert!(!deployment.scratch().join("data/api-keys.toml").exists(), "no key was made");
 }
 

@@ -321,7 +321,9 @@ pub fn admin_router(api: &Arc<Api>) -> Router {
 
 fn finish(api: &Arc<Api>, routes: Router<Arc<Api>>, hint: &'static str) -> Router {
     routes
-        .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed, "see Allow for the methods") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(Code::MethodNotAllowed, "the header Allow lists the supported methods")
+        })
         .fallback(move || async move { Problem::new(Code::PathNotFound, hint) })
         .layer(DefaultBodyLimit::max(api.config.body_bytes_max))
         .layer(middleware::from_fn_with_state(api.clone(), edge::passed))

@@ -50,27 +50,27 @@ macro_rules! metrics {
 
 metrics! {
     Counter CACHE_READS = "foretell_cache_reads_total",
-        "Reads of an aggregate row that may be answered from memory; by `view`, `result` (`hit`, `miss`)";
+        "Reads of aggregate rows that can be answered from memory; by `view`, `result` (`hit`, `miss`)";
     Histogram STORE_READ_SECONDS = "foretell_store_read_seconds",
-        "Seconds that a read of rows took; by `family`";
+        "Duration of reads of rows in seconds; by `family`";
     Histogram LOG_APPEND_SECONDS = "foretell_log_append_seconds",
-        "Seconds that an append took to be durable";
+        "Time until an append is durable, in seconds";
     Gauge LAG_SECONDS = "foretell_lag_seconds",
         "Age in seconds of the oldest record not yet folded; by `family`, `partition`";
     Gauge LAG_RECORDS = "foretell_lag_records",
-        "Records not yet folded, holes included; by `family`, `partition`";
+        "Records not yet folded, including gaps; by `family`, `partition`";
     Counter HTTP_REQUESTS = "foretell_http_requests_total",
         "Requests answered; by `route` (the template, not the path), `method`, `status`";
     Histogram HTTP_SECONDS = "foretell_http_request_seconds",
-        "Seconds from the head of a request to the head of its answer; by `route`";
+        "Time from the head of a request to the head of its answer, in seconds; by `route`";
     Counter HTTP_LONG_POLLS = "foretell_http_long_polls_total",
-        "Times that a request occupied a worker for more than 5 ms without a pause; by `route`";
+        "Times that a request blocked a worker for more than 5 ms without a break; by `route`";
     Counter HTTP_REFUSED = "foretell_http_refused_total",
         "Requests rejected because of a missing key or permission; by `key`, `code`";
     Gauge HTTP_INFLIGHT = "foretell_http_inflight",
         "Requests being answered";
     Counter HTTP_PROBLEMS = "foretell_http_problems_total",
-        "Problems answered; by `code`";
+        "Problem responses; by `code`";
     Gauge HTTP_STREAMS = "foretell_http_streams",
         "Open streams of reminders";
     Counter EVENTS_ACCEPTED = "foretell_events_accepted_total",
@@ -78,7 +78,7 @@ metrics! {
     Counter SCORES = "foretell_scores_total",
         "Scores returned; by `kind` (`login`, `appointment`), `level`";
     Counter SCORES_DEGRADED = "foretell_scores_degraded_total",
-        "Scores computed without the rows, because those could not be read in time; by `kind`";
+        "Scores computed without some rows, because these were not read in time; by `kind`";
     Counter DECISIONS_RECORDED = "foretell_decisions_recorded_total",
         "Scores that were appended to the topic of decisions";
     Counter DECISIONS_LOST = "foretell_decisions_lost_total",
@@ -97,7 +97,7 @@ metrics! {
     Counter SKIPPED = "foretell_skipped_records_total",
         "Skipped records by family and reason: `repeated`, `erased`, `unchanged`, `no_room`, `impossible`";
     Counter LOGINS_WITHOUT_NETWORK = "foretell_logins_without_network_total",
-        "Logins that were folded without a level of their address; by level: `asn`, `country`";
+        "Logins that were folded without a part of the location; by level: `asn`, `country`";
     Counter FIELDS_DROPPED = "foretell_unknown_fields_dropped_total",
         "Unknown fields and extension attributes that were dropped from new records because they exceeded the limits \
          of an event; by family";
@@ -110,13 +110,13 @@ metrics! {
     Counter VISITS = "foretell_visits_total",
         "Visits with a known outcome, by outcome: `attended`, `missed`, `cancelled`, `late_cancelled`, `deleted`";
     Counter VISITS_DISPLACED = "foretell_visits_displaced_total",
-        "Upcoming visits that were dropped from a full row of a client for an earlier one";
+        "Upcoming visits that were removed from a client's full row for a nearer one";
     Histogram FLUSH_SECONDS = "foretell_flush_seconds",
         "Duration of flushes in seconds, by family";
     Counter ROWS_WRITTEN = "foretell_rows_written_total",
         "Rows written by flushes, by family";
     Counter LOG_SYNCS = "foretell_disk_log_syncs_total",
-        "Syncs of segment files of the embedded log: one for each partition that a group commit touched";
+        "Syncs of segment files of the embedded log: one for each partition of a group commit";
     Counter RETRIES = "foretell_port_retries_total",
         "Operations repeated because a dependency was unavailable, by operation";
     Counter RESTARTS = "foretell_pipeline_restarts_total",
@@ -126,7 +126,7 @@ metrics! {
     Gauge STOPPED = "foretell_partition_stopped",
         "Partitions that are stopped because too many of their records are rejected; by family and partition";
     Gauge REBUILD_DUE = "foretell_rebuild_due",
-        "Whether the views of a family were folded with rules that differ from this process's; by family";
+        "1 if the views of a family were folded with other rules than those of this process; by family";
     Counter REMINDERS = "foretell_reminders_total",
         "Reminders by status: `sent`, `withdrawn`";
     Counter REMINDERS_UNSENT = "foretell_reminders_unsent_total",

@@ -103,7 +103,10 @@ pub(super) async fn positions(State(api): State<Arc<Api>>) -> Result<Json<Vec<Po
     for family in Family::ALL {
         let pointer = api.store.pointer(family).await.map_err(unreadable)?;
         let pointer = pointer.ok_or_else(|| {
-            let detail = format!("no views of {} were ever folded into this store; `serve` begins", family.name());
+            let detail = format!(
+                "no views of {} have been folded into this store yet; `foretell serve` folds them",
+                family.name()
+            );
             Problem::new(Code::ViewsUnavailable, detail)
         })?;
         let building = pointer.building(family).map(|generation| (generation, Stage::Building));

@@ -141,7 +141,7 @@ pub(super) fn no_room(full: Full, what: &str) -> Problem {
     match full {
         Full::All => Problem::new(Code::Overloaded, format!("there is no capacity for more {what}")),
         Full::Tenant => {
-            let detail = format!("the tenant's own {what} use up its share: send fewer at once");
+            let detail = format!("the tenant's {what} use up its share: send fewer concurrently");
             Problem::new(Code::TenantOverloaded, detail)
         }
     }

@@ -155,11 +155,11 @@ pub struct AgendaAnswer {
     get, path = "/v1/agenda", operation_id = "listAgenda", tag = "views",
     params(
         ("from" = Option<String>, Query, description = "Earliest start, inclusive, RFC 3339; default: now"),
-        ("to" = Option<String>, Query, description = "End of the starts, exclusive; default: 24 hours after `from`"),
+        ("to" = Option<String>, Query, description = "Latest start, exclusive; default: 24 hours after `from`"),
         ("location_id" = Option<String>, Query, description = "Only visits at this location"),
         ("order" = Option<Order>, Query, description = "`risk` (default): the highest first, then the earliest start, then by id; `start`: the earliest first, then by id"),
-        ("limit" = Option<u32>, Query, description = "Visits of the page, 1 to 1,000; default: 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("limit" = Option<u32>, Query, description = "Visits per page, 1 to 1,000; default: 100"),
+        ("cursor" = Option<String>, Query, description = "`next` of the previous page"),
         ("Foretell-Tenant" = Option<String>, Header),
     ),
     responses(

@@ -112,7 +112,7 @@ pub enum InvalidKeys {
         expected: &'static str,
     },
     /// There are none, or too many.
-    #[error("the file of API keys must hold 1 to 10000 [[keys]]")]
+    #[error("the file of API keys must contain 1 to 10000 [[keys]]")]
     Count,
 }
 
@@ -180,8 +180,8 @@ pub fn check_listen(listen: SocketAddr, keys: Option<&Keys>, insecure: Insecure)
         return Ok(());
     }
     Err(format!(
-        "{listen} can be reached from elsewhere and there are no API keys; name a file of keys (http.api_keys_file), \
-         start an embedded instance with --first-key, listen on 127.0.0.1, or say --insecure"
+        "{listen} can be reached from other machines and there are no API keys: set http.api_keys_file, start an \
+         embedded instance with --first-key, listen on 127.0.0.1, or accept it with --insecure"
     ))
 }
 
@@ -217,7 +217,7 @@ pub(super) fn sender(api: &Api, route: &str, request: &Request) -> Result<Sender
     };
     let unauthenticated = |detail| Problem::new(Code::Unauthenticated, detail);
     let sent = bearer(headers)?.ok_or_else(|| unauthenticated("send Authorization: Bearer KEY"))?;
-    let key = keys.find(sent).ok_or_else(|| unauthenticated("the API key is not known"))?;
+    let key = keys.find(sent).ok_or_else(|| unauthenticated("the API key is not valid"))?;
     Ok(Sender { key: Some(key.clone()), tenant: None, has_ticket: false })
 }
 

@@ -136,7 +136,7 @@ impl Config {
             ("body_bytes_max", self.body_bytes_max),
         ] {
             if limit == 0 {
-                return Err((name, "0 admits nothing: set 1 or more".to_owned()));
+                return Err((name, "0 would reject everything: set 1 or more".to_owned()));
             }
         }
         for (name, share, whole_name, whole) in [
@@ -153,8 +153,9 @@ impl Config {
         }
         let bodies_bytes_min = (self.body_bytes_max as u64).saturating_add(BODY_COST).saturating_mul(2);
         if self.bodies_bytes_max < bodies_bytes_min {
-            let message = format!("{} holds no body of http.body_bytes_max", self.bodies_bytes_max);
-            let reason = format!("as a tenant may hold half of it: set {bodies_bytes_min} or more, or a smaller body");
+            let message = format!("{} is too small for a body of http.body_bytes_max", self.bodies_bytes_max);
+            let reason =
+                format!("because a tenant can use only half of it: set {bodies_bytes_min} or more, or a smaller body");
             return Err(("bodies_bytes_max", format!("{message}, {}, {reason}", self.body_bytes_max)));
         }
         Ok(())
@@ -178,7 +179,7 @@ mod tests {
             (|c| c.body_bytes_max = 0, "body_bytes_max", "set 1 or more"),
             (|c| c.body_bytes_max = 40 << 20, "bodies_bytes_max", "set 83918848 or more"),
             (|c| c.body_bytes_max = usize::MAX, "bodies_bytes_max", "http.body_bytes_max"),
-            (|c| c.cors_origins = vec!["*".into()], "cors_origins", "name each origin"),
+            (|c| c.cors_origins = vec!["*".into()], "cors_origins", "list each origin"),
         ];
         for (change, setting, said) in refused {
             let mut config = Config::default();

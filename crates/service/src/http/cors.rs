@@ -37,13 +37,13 @@ const EXPOSED: [HeaderName; 6] = [
 /// # Errors What to write instead.
 pub(super) fn check(origin: &str) -> Result<(), String> {
     if origin.contains('*') {
-        return Err(format!("{origin:?} would give unnamed pages access to the API: name each origin"));
+        return Err(format!("{origin:?} would give the pages of every origin access to the API: list each origin"));
     }
     let url = Url::parse(origin).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     match url.map(|url| url.origin().ascii_serialization()) {
         Some(sent) if sent == origin => Ok(()),
-        Some(sent) => Err(format!("{origin:?} is not in the form that browsers send: write {sent:?}")),
-        None => Err(format!("{origin:?} is not an origin: write one such as \"https://desk.example.com\"")),
+        Some(sent) => Err(format!("{origin:?} is not in the form that browsers send: use {sent:?}")),
+        None => Err(format!("{origin:?} is not an origin: use one such as \"https://desk.example.com\"")),
     }
 }
 
@@ -102,8 +102,8 @@ mod tests {
             assert_eq!(check(origin), Ok(()), "{origin}");
         }
         for (origin, said) in [
-            ("*", "name each origin"),
-            ("https://*.example.com", "name each origin"),
+            ("*", "list each origin"),
+            ("https://*.example.com", "list each origin"),
             ("https://desk.example.com/", "write \"https://desk.example.com\""),
             ("https://desk.example.com/app", "write \"https://desk.example.com\""),
             ("https://desk.example.com:443", "write \"https://desk.example.com\""),

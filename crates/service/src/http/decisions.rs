@@ -125,7 +125,7 @@ pub(super) async fn feedback(
     let Feedback { decision_id, label, reported_by } = body.read(read_feedback)?;
     let kept = find(&api, &caller.tenant, &decision_id).await?;
     let verdict = kept.verdict(&decision_id, reported_by).ok_or_else(|| {
-        let detail = "the decision is about a visit; its outcome is an event, as foretell.appointment.missed";
+        let detail = "the decision is about a visit; its outcome is an event, such as foretell.appointment.missed";
         Problem::invalid(vec![Fault::new("/decision_id", NOT_A_LOGIN, detail)])
     })?;
     let verdict = verdict.map_err(|faults| Problem::internal(format!("decision {decision_id}: {faults:?}")))?;

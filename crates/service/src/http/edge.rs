@@ -110,7 +110,7 @@ fn explained(response: Response, route: &str) -> Response {
     match status {
         StatusCode::NOT_FOUND => Problem::new(Code::PathNotFound, problem::SEE_DOCS),
         status if status.is_client_error() => {
-            Problem::new(Code::MalformedRequest, format!("the request was refused with status {}", status.as_u16()))
+            Problem::new(Code::MalformedRequest, format!("the request was rejected with status {}", status.as_u16()))
         }
         status => Problem::internal(format!("{route} answered {status} without a problem document")),
     }

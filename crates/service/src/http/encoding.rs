@@ -71,7 +71,7 @@ fn unpacked(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Problem> {
             return Ok(unpacked);
         }
     }
-    Err(malformed(&format!("it has more than {MEMBERS_MAX} members, or data after them")))
+    Err(malformed(&format!("it has more than {MEMBERS_MAX} gzip members, or data after them")))
 }
 
 #[cfg(test)]

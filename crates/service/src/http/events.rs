@@ -86,9 +86,10 @@ pub struct Placed {
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "appendEvents", tag = "events",
     params(
-        ("Foretell-Tenant" = Option<String>, Header, description = "Tenant of events that name none"),
+        ("Foretell-Tenant" = Option<String>, Header, description = "Tenant of events without one"),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`: answer when the views contain the events"),
-        ("Foretell-Import" = Option<bool>, Header, description = "`true` from a caller with `admin`: the events are an own export, and may name the sources that Foretell writes under"),
+        ("Foretell-Import" = Option<bool>, Header, description = "`true`, with the scope `admin`: the events are your \
+                                                                  own export and may have Foretell's reserved sources"),
     ),
     request_body(
         // Binary mode with data alone is not documented here: its `ce-` headers are not declared as parameters, and
@@ -203,7 +204,8 @@ fn unappended(error: &foretell_ports::Error) -> Problem {
             tracing::warn!(%error, "cannot append");
             Problem::new(
                 Code::LogUnavailable,
-                "some of it may be stored; send the same again: equal ids, and known facts, change nothing",
+                "some events may have been stored; send the same request again: duplicates and restatements change \
+                 nothing",
             )
         }
     }
@@ -285,7 +287,8 @@ fn unsupported() -> Problem {
 
 /// The body is in a different mode than its media type states.
 fn misnamed(media_type: &str) -> Problem {
-    let what = if media_type == BATCH { "a batch, a list of CloudEvents" } else { "no list, so it is no batch" };
+    let what =
+        if media_type == BATCH { "a batch, a list of CloudEvents" } else { "not a list, and therefore not a batch" };
     Problem::new(Code::UnsupportedMediaType, format!("the body is {what}; send it as {media_type}"))
 }
 
@@ -324,7 +327,7 @@ fn bounded(events: &[Admitted]) -> Result<(), Problem> {
     let errors = ingest::crowded(events).into_iter().map(|(index, number)| InputError {
         pointer: format!("/{index}"),
         code: Code::TooManyPerSubject.name().to_owned(),
-        detail: format!("number {number} of one user or client"),
+        detail: format!("event {number} of one user or client"),
     });
     let errors: Vec<_> = errors.collect();
     if errors.is_empty() {

@@ -27,12 +27,12 @@ pub(super) fn check(api: &Api, request: &Request) -> Result<(), Problem> {
     let named = [host, request.uri().authority().map(Authority::as_str)];
     if let Some(foreign) = named.into_iter().flatten().find(|host| !is_loopback(host)) {
         let detail =
-            format!("without API keys only requests to a local name of this machine are answered: not to {foreign:?}");
+            format!("without API keys, only requests to a local name of this machine are accepted, not to {foreign:?}");
         return Err(Problem::new(Code::HostForbidden, detail));
     }
     if !is_own_origin(headers, host) && !is_named_origin(headers, &api.config.cors_origins) {
-        let detail = "without API keys pages of other origins are not answered: name the origin in http.cors_origins, \
-                      use API keys, or ask without a browser";
+        let detail = "without API keys, requests from pages of other origins are rejected: add the origin to \
+                      http.cors_origins, use API keys, or send the request without a browser";
         return Err(Problem::new(Code::OriginForbidden, detail));
     }
     // CloudEvents in binary mode may have no media type, but a browser sends their headers only after a preflight.

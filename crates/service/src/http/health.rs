@@ -60,7 +60,7 @@ pub(super) async fn live() -> Json<Alive> {
 /// 200 if the views have reached the end that the log had at start, and log and store respond; else 503.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "operation",
-    params(("verbose" = Option<String>, Query, description = "Names what is missing")),
+    params(("verbose" = Option<String>, Query, description = "Lists what is missing")),
     responses(
         (status = 200, description = "The process is ready", body = Readiness),
         (status = 503, description = "The process is not ready yet, or no longer ready", body = Readiness),

@@ -51,7 +51,7 @@ pub(super) fn digest(meaning: &Value) -> String {
 
 /// The problem for another request with a used key.
 pub(super) fn reused() -> Problem {
-    Problem::new(Code::IdempotencyKeyReused, "use another key for another request")
+    Problem::new(Code::IdempotencyKeyReused, "use a different key for a different request")
 }
 
 /// Appends a fact about a user and returns its position: with a key at most once, without a key each time.
@@ -81,7 +81,7 @@ pub(super) async fn append(
             let at = events::publish(api, Own { tenant: &tenant, id: id.clone(), fact }).await?;
             let longest = Duration::from_millis(api.config.fold_wait_ms_max).max(wait.unwrap_or_default());
             if !api.progress.wait(&[at], Instant::now() + longest).await {
-                let detail = "the request is stored and not yet folded; send the same again";
+                let detail = "the request is stored but not folded yet; send the same request again";
                 return Err(Problem::new(Code::ViewsUnavailable, detail));
             }
             let unknown = First { offset: at.offset, outcome: RecordOutcome::Unknown };

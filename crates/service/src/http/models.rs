@@ -70,13 +70,13 @@ pub struct Segments {
     get, path = "/v1/models/no-show", operation_id = "getNoShowModel", tag = "models",
     params(
         ("Foretell-Tenant" = Option<String>, Header),
-        ("If-None-Match" = Option<String>, Header, description = "Versions that the caller has, as `ETag` had them"),
-        ("If-Modified-Since" = Option<String>, Header, description = "The `Last-Modified` of what the caller has"),
+        ("If-None-Match" = Option<String>, Header, description = "The caller's versions, as in `ETag`"),
+        ("If-Modified-Since" = Option<String>, Header, description = "`Last-Modified` of the caller's version"),
     ),
     responses(
         (status = 200, description = "The model", body = ModelAnswer, headers(
             ("ETag" = String, description = "The latest version"),
-            ("Last-Modified" = String, description = "When it was published; absent of two counters"),
+            ("Last-Modified" = String, description = "When it was published; missing for two counters"),
         )),
         (status = 304, description = "The caller has the latest version"),
     )
@@ -107,9 +107,9 @@ pub(super) async fn versions(State(api): State<Arc<Api>>, caller: Caller) -> Res
     put, path = "/v1/models/no-show", operation_id = "publishNoShowModel", tag = "models",
     params(
         ("Foretell-Tenant" = Option<String>, Header),
-        ("If-Match" = Option<String>, Header, description = "The versions that may be replaced, as `ETag` had them"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: nothing that was published is replaced"),
-        ("If-Unmodified-Since" = Option<String>, Header, description = "The `Last-Modified` of what may be replaced"),
+        ("If-Match" = Option<String>, Header, description = "Versions to replace, as in `ETag`"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if no version has been published"),
+        ("If-Unmodified-Since" = Option<String>, Header, description = "`Last-Modified` of the version to replace"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
     ),
     request_body(description = "The document", content((Object = "application/json", example = json!({})))),

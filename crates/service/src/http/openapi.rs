@@ -20,13 +20,13 @@ use utoipa::{PartialSchema, ToSchema};
 
 /// The groups of operations.
 const TAGS: [(&str, &str); 9] = [
-    ("events", "Facts: logins, appointments, and what is known of clients"),
+    ("events", "Events: logins, appointments, and how clients can be contacted"),
     ("risk", "Scores of logins and visits, with their reasons"),
-    ("views", "What the events add up to: users, clients, appointments, the agenda"),
-    ("users", "Devices that a user trusts"),
-    ("decisions", "Scores that were given, and whether they were right"),
-    ("reminders", "Reminders by hand, and the stream of all"),
-    ("policies", "What a tenant decides otherwise than the settings"),
+    ("views", "The current state: users, clients, appointments, the agenda"),
+    ("users", "Trusted and revoked devices of a user"),
+    ("decisions", "Recorded scores, and feedback on them"),
+    ("reminders", "On-demand reminders, and the stream of all reminders"),
+    ("policies", "Policies of a tenant"),
     ("models", "The model that scores visits"),
     ("operation", "Health of a process"),
 ];
@@ -39,17 +39,17 @@ pub(super) fn base() -> OpenApi {
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
             "Real-time risk scores from materialized views: events in, scores and reminders out. Errors are \
-             application/problem+json (RFC 9457) with stable codes. Bodies are JSON in UTF-8 without doubled members, \
-             and may be compressed with gzip; one that is an object, other than an event, a policy or a model, has at \
-             most 128 KiB. The tenant is named by the API key, else by \
-             the header Foretell-Tenant, else it is `default`.",
+             application/problem+json (RFC 9457) with stable codes. Bodies are JSON in UTF-8 without duplicate \
+             members, and may be compressed with gzip. A body that is one object has at most 128 KiB, except for an \
+             event, a policy or a model. The tenant is that of the API key, else that of the header Foretell-Tenant, \
+             else `default`.",
         ))
         .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
         .contact(Some(ContactBuilder::new().url(Some(env!("CARGO_PKG_REPOSITORY"))).build()))
         .build();
     let mut key = Http::new(HttpAuthScheme::Bearer);
     key.description = Some(
-        "An API key. Any one of the scopes of an operation opens it. `events:write` includes `events:logins`, \
+        "An API key. It needs one of the scopes of the operation. `events:write` includes `events:logins`, \
          `events:appointments`, `decisions:label` and `reminders:write`; `views:read` includes `logins:read` and \
          `visits:read`; `admin` includes all."
             .to_owned(),
@@ -60,7 +60,7 @@ pub(super) fn base() -> OpenApi {
     Document::schemas(&mut schemas);
     let components = ComponentsBuilder::new().security_scheme("api_key", key).schemas_from_iter(schemas).build();
     let tags = TAGS.map(|(name, description)| TagBuilder::new().name(name).description(Some(description)).build());
-    let server = ServerBuilder::new().url("/").description(Some("Where this document is served")).build();
+    let server = ServerBuilder::new().url("/").description(Some("The server of this document")).build();
     OpenApiBuilder::new().info(info).servers(Some([server])).tags(Some(tags)).components(Some(components)).build()
 }
 

@@ -37,7 +37,9 @@ impl Config {
     /// The setting and what is wrong with it.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
         self.address().map_or(Ok(()), |address| {
-            host_port(address).map(drop).map_err(|message| ("listen", format!("{message}; \"none\" listens nowhere")))
+            host_port(address)
+                .map(drop)
+                .map_err(|message| ("listen", format!("{message}; \"none\" turns the listener off")))
         })
     }
 }

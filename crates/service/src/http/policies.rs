@@ -76,13 +76,13 @@ pub struct PolicyVersions {
     get, path = "/v1/policies/{policy}", operation_id = "getPolicy", tag = "policies",
     params(
         ("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header),
-        ("If-None-Match" = Option<String>, Header, description = "Versions that the caller has, as `ETag` had them"),
-        ("If-Modified-Since" = Option<String>, Header, description = "The `Last-Modified` of what the caller has"),
+        ("If-None-Match" = Option<String>, Header, description = "The caller's versions, as in `ETag`"),
+        ("If-Modified-Since" = Option<String>, Header, description = "`Last-Modified` of the caller's version"),
     ),
     responses(
         (status = 200, description = "The policy", body = PolicyAnswer, headers(
             ("ETag" = String, description = "The latest version"),
-            ("Last-Modified" = String, description = "When it was published; absent where the settings decide"),
+            ("Last-Modified" = String, description = "When it was published; missing if the settings are in force"),
         )),
         (status = 304, description = "The caller has the latest version"),
         (status = 404),
@@ -150,9 +150,9 @@ pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<Po
     put, path = "/v1/policies/{policy}", operation_id = "publishPolicy", tag = "policies",
     params(
         ("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header),
-        ("If-Match" = Option<String>, Header, description = "The versions that may be replaced, as `ETag` had them"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: nothing that was published is replaced"),
-        ("If-Unmodified-Since" = Option<String>, Header, description = "The `Last-Modified` of what may be replaced"),
+        ("If-Match" = Option<String>, Header, description = "Versions to replace, as in `ETag`"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if no version has been published"),
+        ("If-Unmodified-Since" = Option<String>, Header, description = "`Last-Modified` of the version to replace"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 512 visible ASCII characters"),
     ),
     request_body(
@@ -218,7 +218,7 @@ fn kind(name: &str) -> Result<Kind, Problem> {
     // A model is returned with its reliability: see `models`.
     Kind::parse(name)
         .filter(|kind| *kind != Kind::NoShowModel)
-        .ok_or_else(|| Problem::new(Code::PolicyNotFound, "there are login and reminders"))
+        .ok_or_else(|| Problem::new(Code::PolicyNotFound, "the policies are login and reminders"))
 }
 
 fn document(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
@@ -264,7 +264,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
     }
     let latest = api.policies.of(change.kind).latest(&row);
     if !change.preconditions.write(present(&latest)) {
-        let detail = format!("the version is {}: read it again", latest.version);
+        let detail = format!("the current version is {}: read it again", latest.version);
         return Err(Problem::new(Code::PreconditionFailed, detail));
     }
     if change.request.is_none() && row.version > 0 && parsed(&row.document) == change.document {
@@ -292,7 +292,7 @@ async fn publish(api: &Api, change: Change<'_>) -> Result<(), Problem> {
     if api.progress.wait(&[position], deadline).await {
         return Ok(());
     }
-    let detail = "the policy is stored and not yet folded; it is in force as soon as it is";
+    let detail = "the policy is stored but not folded yet; it takes effect as soon as it is folded";
     Err(Problem::new(Code::ViewsUnavailable, detail))
 }
 
@@ -330,7 +330,9 @@ pub(super) fn read(headers: &HeaderMap, answer: impl IntoResponse, latest: &Late
     match Preconditions::of(headers)?.read(present) {
         Read::Full => Ok(tagged(answer, present)),
         Read::NotModified => Ok(tagged(StatusCode::NOT_MODIFIED, present)),
-        Read::Failed => Err(Problem::new(Code::PreconditionFailed, format!("the version is {}", latest.version))),
+        Read::Failed => {
+            Err(Problem::new(Code::PreconditionFailed, format!("the current version is {}", latest.version)))
+        }
     }
 }
 

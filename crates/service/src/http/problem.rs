@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Where the paths of the API are listed.
-pub(super) const SEE_DOCS: &str = "there is no such path: see /docs, or /openapi.json, for all of them";
+pub(super) const SEE_DOCS: &str = "the path does not exist: see /docs or /openapi.json for all paths";
 
 /// What is wrong, for programs. The meaning and the status of a code never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -144,28 +144,32 @@ impl Code {
     pub const fn parts(self) -> (&'static str, StatusCode, &'static str) {
         use StatusCode as S;
         match self {
-            Self::MalformedJson => ("MALFORMED_JSON", S::BAD_REQUEST, "The body is not JSON"),
-            Self::MalformedToml => ("MALFORMED_TOML", S::BAD_REQUEST, "The body is not TOML"),
+            Self::MalformedJson => ("MALFORMED_JSON", S::BAD_REQUEST, "The body is not valid JSON"),
+            Self::MalformedToml => ("MALFORMED_TOML", S::BAD_REQUEST, "The body is not valid TOML"),
             Self::MalformedRequest => ("MALFORMED_REQUEST", S::BAD_REQUEST, "The request cannot be parsed"),
             Self::UnknownParameter => ("UNKNOWN_PARAMETER", S::BAD_REQUEST, "The path has no such query parameter"),
-            Self::Unauthenticated => ("UNAUTHENTICATED", S::UNAUTHORIZED, "An API key is needed"),
+            Self::Unauthenticated => ("UNAUTHENTICATED", S::UNAUTHORIZED, "An API key is required"),
             Self::ScopeMissing => ("SCOPE_MISSING", S::FORBIDDEN, "The API key lacks a scope"),
             Self::TenantForbidden => ("TENANT_FORBIDDEN", S::FORBIDDEN, "The API key belongs to another tenant"),
-            Self::HostForbidden => ("HOST_FORBIDDEN", S::FORBIDDEN, "The request is for another host"),
-            Self::OriginForbidden => ("ORIGIN_FORBIDDEN", S::FORBIDDEN, "The request is a page's of another origin"),
-            Self::PathNotFound => ("PATH_NOT_FOUND", S::NOT_FOUND, "There is no such path"),
-            Self::UserNotFound => ("USER_NOT_FOUND", S::NOT_FOUND, "The user was never seen"),
-            Self::ClientNotFound => ("CLIENT_NOT_FOUND", S::NOT_FOUND, "The client was never seen"),
-            Self::AppointmentNotFound => ("APPOINTMENT_NOT_FOUND", S::NOT_FOUND, "The appointment is not known"),
-            Self::PolicyNotFound => ("POLICY_NOT_FOUND", S::NOT_FOUND, "There is no such policy"),
-            Self::BodyTimeout => ("BODY_TIMEOUT", S::REQUEST_TIMEOUT, "The body did not come in time"),
-            Self::PolicyConflict => ("POLICY_CONFLICT", S::CONFLICT, "Somebody else is changing it"),
-            Self::PreconditionFailed => {
-                ("PRECONDITION_FAILED", S::PRECONDITION_FAILED, "There is another version by now")
+            Self::HostForbidden => ("HOST_FORBIDDEN", S::FORBIDDEN, "Requests for this host are not accepted"),
+            Self::OriginForbidden => {
+                ("ORIGIN_FORBIDDEN", S::FORBIDDEN, "Requests from pages of this origin are not accepted")
             }
-            Self::DecisionNotFound => ("DECISION_NOT_FOUND", S::NOT_FOUND, "The decision is not known"),
-            Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The path has other methods"),
-            Self::CursorExpired => ("CURSOR_EXPIRED", S::GONE, "The cursor is of a log that no longer exists"),
+            Self::PathNotFound => ("PATH_NOT_FOUND", S::NOT_FOUND, "The path does not exist"),
+            Self::UserNotFound => ("USER_NOT_FOUND", S::NOT_FOUND, "The user is unknown"),
+            Self::ClientNotFound => ("CLIENT_NOT_FOUND", S::NOT_FOUND, "The client is unknown"),
+            Self::AppointmentNotFound => ("APPOINTMENT_NOT_FOUND", S::NOT_FOUND, "The appointment is unknown"),
+            Self::PolicyNotFound => ("POLICY_NOT_FOUND", S::NOT_FOUND, "The policy does not exist"),
+            Self::BodyTimeout => ("BODY_TIMEOUT", S::REQUEST_TIMEOUT, "The body did not arrive in time"),
+            Self::PolicyConflict => ("POLICY_CONFLICT", S::CONFLICT, "Another request is changing it"),
+            Self::PreconditionFailed => {
+                ("PRECONDITION_FAILED", S::PRECONDITION_FAILED, "The current version does not match the precondition")
+            }
+            Self::DecisionNotFound => ("DECISION_NOT_FOUND", S::NOT_FOUND, "The decision is unknown"),
+            Self::MethodNotAllowed => {
+                ("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The path does not support this method")
+            }
+            Self::CursorExpired => ("CURSOR_EXPIRED", S::GONE, "The cursor belongs to a log that no longer exists"),
             Self::BodyTooLarge => ("BODY_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::TooManyEvents => ("TOO_MANY_EVENTS", S::PAYLOAD_TOO_LARGE, "The batch has too many events"),
             Self::UnsupportedMediaType => {
@@ -178,19 +182,23 @@ impl Code {
             Self::TooManyPerSubject => {
                 ("TOO_MANY_PER_SUBJECT", S::UNPROCESSABLE_ENTITY, "Too many events of one user or client")
             }
-            Self::AgendaTooLarge => ("AGENDA_TOO_LARGE", S::UNPROCESSABLE_ENTITY, "The window holds too many visits"),
-            Self::IdempotencyKeyReused => {
-                ("IDEMPOTENCY_KEY_REUSED", S::UNPROCESSABLE_ENTITY, "The idempotency key was used with another body")
+            Self::AgendaTooLarge => {
+                ("AGENDA_TOO_LARGE", S::UNPROCESSABLE_ENTITY, "The window contains too many visits")
             }
-            Self::Internal => ("INTERNAL", S::INTERNAL_SERVER_ERROR, "The service failed"),
+            Self::IdempotencyKeyReused => (
+                "IDEMPOTENCY_KEY_REUSED",
+                S::UNPROCESSABLE_ENTITY,
+                "The idempotency key was used for a different request",
+            ),
+            Self::Internal => ("INTERNAL", S::INTERNAL_SERVER_ERROR, "Internal error"),
             Self::TooManyReminders => {
-                ("TOO_MANY_REMINDERS", S::TOO_MANY_REQUESTS, "Too many reminders of one appointment")
+                ("TOO_MANY_REMINDERS", S::TOO_MANY_REQUESTS, "Too many reminders for one appointment")
             }
             Self::TenantOverloaded => {
-                ("TENANT_OVERLOADED", S::TOO_MANY_REQUESTS, "The tenant has too many requests at once")
+                ("TENANT_OVERLOADED", S::TOO_MANY_REQUESTS, "The tenant has too many concurrent requests")
             }
             Self::Starting => ("STARTING", S::SERVICE_UNAVAILABLE, "The service is starting"),
-            Self::Overloaded => ("OVERLOADED", S::SERVICE_UNAVAILABLE, "Too many requests at once"),
+            Self::Overloaded => ("OVERLOADED", S::SERVICE_UNAVAILABLE, "Too many concurrent requests"),
             Self::TooManyStreams => ("TOO_MANY_STREAMS", S::SERVICE_UNAVAILABLE, "Too many streams are open"),
             Self::Timeout => ("TIMEOUT", S::SERVICE_UNAVAILABLE, "The answer took too long"),
             Self::LogUnavailable => ("LOG_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The log cannot be written"),
@@ -309,7 +317,7 @@ impl Problem {
     /// A fault of the service: logged completely, sent without its cause.
     pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "cannot answer a request");
-        Self::new(Code::Internal, "the fault is logged under the trace id")
+        Self::new(Code::Internal, "the cause is logged with the trace id")
     }
 
     /// An invalid input; 400 if part of it is not even JSON.

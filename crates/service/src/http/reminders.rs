@@ -108,8 +108,8 @@ pub(super) async fn request(
         (Some(first), _) => same(first, keyed.as_deref())?,
         (None, Seen::Stored) => {}
         (None, Seen::Folded) => {
-            let detail = "the appointment has the maximum number of requests of the last 24 hours, or the key is of an \
-                          older one: try again later, with another key";
+            let detail = "the appointment has reached its maximum number of requests in 24 hours, or the key belongs \
+                          to an older request: try again later with another key";
             return Err(Problem::new(Code::TooManyReminders, detail));
         }
     }
@@ -147,7 +147,7 @@ async fn ask(api: &Api, asking: Asking<'_>) -> Result<(Visits, Seen), Problem> {
     let deadline = Instant::now() + Duration::from_millis(api.config.fold_wait_ms_max);
     let seen = if api.progress.wait(&[at], deadline).await { Seen::Folded } else { Seen::Stored };
     if matches!(seen, Seen::Stored) && keyed {
-        let detail = "the request is stored and not yet folded; send the same again";
+        let detail = "the request is stored but not folded yet; send the same request again";
         return Err(Problem::new(Code::ViewsUnavailable, detail));
     }
     Ok((Visits::read(api, tenant, &client_id).await?, seen))

@@ -65,7 +65,7 @@ const RESERVE_PATIENCE: Duration = Duration::from_secs(1);
 /// # Errors
 /// What is missing, with an example.
 pub(super) fn host_port(setting: &str) -> Result<(&str, u16), String> {
-    let form = |like: &str| format!("{setting:?} is not ADDRESS:PORT, as {like} is");
+    let form = |like: &str| format!("{setting:?} is not ADDRESS:PORT, such as {like}");
     let (host, port) = setting.rsplit_once(':').ok_or_else(|| match setting.parse::<u16>() {
         Ok(port) => form(&format!("127.0.0.1:{port}")),
         Err(_) if setting == "localhost" || setting.parse::<IpAddr>().is_ok() => form(&format!("{setting}:8080")),
@@ -307,7 +307,7 @@ mod tests {
         ] {
             match (host_port(setting), place) {
                 (Ok(read), Ok(place)) => assert_eq!(read, place, "{setting}"),
-                (Err(said), Err(like)) => assert!(said.contains(&format!("as {like} is")), "{setting}: {said}"),
+                (Err(said), Err(like)) => assert!(said.contains(&format!("such as {like}")), "{setting}: {said}"),
                 (read, _) => panic!("{setting}: {read:?}"),
             }
         }

@@ -94,10 +94,10 @@ impl std::str::FromStr for Cursor {
 #[utoipa::path(
     get, path = "/v1/reminders/stream", operation_id = "streamReminders", tag = "reminders",
     params(
-        ("from" = Option<String>, Query, description = "`latest`: only what comes from now on"),
+        ("from" = Option<String>, Query, description = "`latest`: only new reminders"),
         ("Last-Event-ID" = Option<String>, Header, description = "The last `id:` that was received; empty: none"),
         ("lastEventId" = Option<String>, Query, description = "The same, for clients that cannot send the header"),
-        ("ticket" = Option<String>, Query, description = "Instead of an API key: a ticket, which is used up by this"),
+        ("ticket" = Option<String>, Query, description = "A ticket, instead of an API key; the request consumes it"),
         ("Foretell-Tenant" = Option<String>, Header),
     ),
     responses(

@@ -25,11 +25,11 @@ const ALLOWED_RATE: &str = "webhook-allowed-rate";
     params(
         ("Foretell-Tenant" = Option<String>, Header),
         ("WebHook-Request-Origin" = Option<String>, Header, description = "Name of the sending system"),
-        ("WebHook-Request-Rate" = Option<String>, Header, description = "Deliveries a minute that the sender would like"),
+        ("WebHook-Request-Rate" = Option<String>, Header, description = "Requested deliveries per minute"),
     ),
     responses(
         (
-            status = 200, description = "The methods, and the permission that was requested",
+            status = 200, description = "The allowed methods, and the requested permission",
             headers(
                 ("Allow" = String), ("WebHook-Allowed-Origin" = String, description = "If the request names an origin"),
                 ("WebHook-Allowed-Rate" = String, description = "If the request names an origin"),
@@ -51,13 +51,13 @@ fn consented(headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
     let malformed = |detail| Problem::new(Code::MalformedRequest, detail);
     let mut rates = headers.get_all(REQUEST_RATE).iter();
     if !rates.all(|rate| is_rate(rate.as_bytes())) {
-        return Err(malformed("WebHook-Request-Rate must be a whole number above zero: deliveries a minute"));
+        return Err(malformed("WebHook-Request-Rate must be a whole number above 0: deliveries per minute"));
     }
     let mut origins = headers.get_all(REQUEST_ORIGIN).iter();
     match (origins.next(), origins.next()) {
         (None, _) => Ok(None),
         (Some(origin), None) if is_origin(origin.as_bytes()) => Ok(Some(origin.clone())),
-        _ => Err(malformed("WebHook-Request-Origin must be one name of a system, as eventemitter.example.com")),
+        _ => Err(malformed("WebHook-Request-Origin must be the name of one system, such as eventemitter.example.com")),
     }
 }
 

@@ -183,7 +183,7 @@ fn time(name: &str, text: &str) -> Result<i64, Problem> {
 
 fn limit(text: Option<&str>) -> Result<usize, Problem> {
     let Some(text) = text else { return Ok(LIMIT_DEFAULT) };
-    let limit = text.parse().map_err(|_| malformed("limit", "is no number"))?;
+    let limit = text.parse().map_err(|_| malformed("limit", "is not a number"))?;
     if (1..=LIMIT_MAX).contains(&limit) { Ok(limit) } else { Err(invalid("limit", "is not within 1 to 1,000")) }
 }
 

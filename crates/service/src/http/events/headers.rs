@@ -39,7 +39,7 @@ fn unquoted(value: &[u8]) -> Read<Vec<u8>> {
         return Ok(value.to_vec());
     }
     let Some(inner) = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
-        return invalid("has a double quote that does not begin and end it; write it as %22");
+        return invalid("has a double quote that does not enclose the whole value; write it as %22");
     };
     let mut bytes = Vec::with_capacity(inner.len());
     let mut rest = inner.iter();

@@ -35,7 +35,8 @@ pub(super) fn add(schemas: &mut Map<String, Value>) {
     schemas.insert("LoginPolicy".to_owned(), plain(catalog::LOGIN_POLICY));
     schemas.insert("RemindersPolicy".to_owned(), plain(catalog::REMINDERS_POLICY));
     let either = [json!({"$ref": reference("LoginPolicy")}), json!({"$ref": reference("RemindersPolicy")})];
-    let document = json!({"description": "What a tenant wants otherwise than the settings.", "anyOf": either});
+    let document =
+        json!({"description": "A tenant's changes to the settings, as a JSON merge patch.", "anyOf": either});
     schemas.insert("PolicyDocument".to_owned(), document);
     let mut decision = plain(catalog::DECISION.schema);
     decision["required"] = json!(DECISION_REQUIRED);
@@ -66,7 +67,7 @@ fn event(type_name: &str) -> Value {
         "description": format!("A CloudEvent of type `{type_name}`. Other extension attributes are kept with the event."),
         "required": ["specversion", "id", "source", "type", "data"],
         "properties": {
-            "specversion": {"type": "string", "enum": ["1.0"], "description": "Version of CloudEvents."},
+            "specversion": {"type": "string", "enum": ["1.0"], "description": "CloudEvents version."},
             "id": {
                 "type": "string", "minLength": 1, "maxLength": foretell_events::ID_BYTES_MAX,
                 "description": "Identifies the event: a second one of this type with this id changes nothing.",
@@ -77,12 +78,12 @@ fn event(type_name: &str) -> Value {
             },
             "type": {"type": "string", "enum": [type_name], "description": "The type of the event."},
             "time": {"type": "string", "format": "date-time", "description": "When it happened; default: now."},
-            "subject": {"type": "string", "description": "The user or client, as `data` names them."},
+            "subject": {"type": "string", "description": "The user or client, as in `data`."},
             "tenant": {
                 "type": "string", "pattern": super::operation::TENANT,
                 "description": "The tenant that owns the event; default: the caller's tenant.",
             },
-            "datacontenttype": {"type": "string", "description": "`application/json`, or another type of JSON."},
+            "datacontenttype": {"type": "string", "description": "`application/json`, or another JSON media type."},
             "data": {"$ref": reference(&data_name(type_name))},
         },
     })

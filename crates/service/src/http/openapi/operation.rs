@@ -156,9 +156,9 @@ fn bound(parameter: &mut Value, path: &str) {
     };
     let description = match name {
         "Foretell-Tenant" => "The tenant that owns the data; default: the tenant of the API key, else `default`",
-        "Prefer" => "`wait=SECONDS`: answer when the views contain the change, or when the time is up (RFC 7240)",
+        "Prefer" => "`wait=SECONDS`: answer when the views contain the change, or after this time (RFC 7240)",
         "user_id" => "The account",
-        "device_id" => "The device, as the caller or `GET /v1/users/{user_id}` names it",
+        "device_id" => "The device: the caller's own id, or the one in `GET /v1/users/{user_id}`",
         "client_id" => "The client",
         "appointment_id" => "The appointment",
         "id" => "The `id` of the score",

@@ -78,7 +78,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
         tokio::spawn(async move {
             tokio::select! {
                 _ = stream => {}
-                () = delivery.stalled(write) => tracing::debug!("a stream is reset: its peer reads nothing"),
+                () = delivery.stalled(write) => tracing::debug!("a stream was reset: its peer does not read"),
             }
         });
     }

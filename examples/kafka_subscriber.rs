@@ -70,7 +70,7 @@ fn act(message: &BorrowedMessage<'_>, seen: &mut Seen) -> Result<(), Box<dyn Err
         return Ok(());
     }
     let Ok(data) = serde_json::from_slice(message.payload().unwrap_or_default()) else {
-        eprintln!("no JSON at offset {} of partition {}", message.offset(), message.partition());
+        eprintln!("the record at offset {} of partition {} is not JSON", message.offset(), message.partition());
         return Ok(());
     };
     if let Some(line) = reminder::line(kind, &data) {

@@ -168,7 +168,7 @@ impl Service {
         }
         drained.cancel();
         if let Some(Err(panic)) = futures::future::OptionFuture::from(ops).await {
-            tracing::error!(%panic, "operators were not served to the end");
+            tracing::error!(%panic, "the operators' listener ended early");
         }
         ended
     }
@@ -185,7 +185,7 @@ impl Service {
         if self.roles.contains(&Role::Http) || ports.directory.is_some() {
             let (enricher, shutdown) = (ports.enricher.clone(), self.shutdown.clone());
             let looking = enricher.clone();
-            blocking("look at the data files", move || looking.look()).await?;
+            blocking("check the data files", move || looking.look()).await?;
             tasks.spawn(async move {
                 enricher.watch(shutdown).await;
                 Ok(())

@@ -199,7 +199,7 @@ struct Demo {
 }
 
 fn no_data() -> UnknownArgumentValueParser {
-    UnknownArgumentValueParser::suggest("the demo has a directory of its own; to keep one, run `foretell serve`")
+    UnknownArgumentValueParser::suggest("the demo uses a temporary directory; to keep data, run `foretell serve`")
 }
 
 #[derive(Debug, Args)]

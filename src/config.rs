@@ -301,13 +301,17 @@ impl Config {
             return invalid("score.no_show", error.to_string());
         }
         if self.zone_rules()?.get(&self.fold.time_zone_default).is_none() {
-            return invalid("fold.time_zone_default", format!("no IANA zone {:?}", self.fold.time_zone_default));
+            return invalid(
+                "fold.time_zone_default",
+                format!("{:?} is not an IANA time zone", self.fold.time_zone_default),
+            );
         }
         let reminders_min = foretell_domain::remind::policy::ANNOUNCEMENTS_MAX + self.fold.appointment_requests_max;
         if self.fold.appointment_reminders_max < reminders_min {
             // A reminder that was announced and is then forgotten would be announced again.
-            let message =
-                format!("at least {reminders_min}: what a policy can announce of one visit, and the requests");
+            let message = format!(
+                "at least {reminders_min}: the announcements of a visit that a policy allows, plus on-demand requests"
+            );
             return invalid("fold.appointment_reminders_max", message);
         }
         for (place, count) in [
@@ -446,7 +450,11 @@ mod tests {
                 "0",
                 vec!["topics.decision_retention_days", "from 1 to 36500"],
             ),
-            ("FORETELL__FOLD__TIME_ZONE_DEFAULT", "Mars/Base", vec!["fold.time_zone_default", "no IANA zone"]),
+            (
+                "FORETELL__FOLD__TIME_ZONE_DEFAULT",
+                "Mars/Base",
+                vec!["fold.time_zone_default", "is not an IANA time zone"],
+            ),
             ("FORETELL__FOLD__TIME_ZONES_DIR", "/nowhere", vec!["fold.time_zones_dir", "/nowhere"]),
             (
                 "FORETELL__SCORE__NO_SHOW__RECALIBRATION_HALF_LIFE_DAYS",

@@ -58,8 +58,9 @@ pub async fn run(mut config: Config, print: Print, out: &mut dyn Write) -> Resul
         None => None,
     };
     let address = listener.local_addr()?;
-    auth::check_listen(address, None, Insecure::Refused)
-        .map_err(|_| Failure::Other(format!("the demo has no API keys: {address} can be reached from elsewhere")))?;
+    auth::check_listen(address, None, Insecure::Refused).map_err(|_| {
+        Failure::Other(format!("the demo has no API keys: {address} can be reached from other machines"))
+    })?;
     let mut page = Page::new(out, print, format!("http://{address}"));
     let shutdown = CancellationToken::new();
     let roles = vec![Role::Http, Role::Views, Role::Reminders];

@@ -35,12 +35,12 @@ pub(super) fn back_up(
     partial.push(".partial");
     let partial = Path::new(&partial);
     if to.exists() {
-        let detail = format!("{} exists: name a directory of its own for each backup", to.display());
+        let detail = format!("{} exists: use a new directory for each backup", to.display());
         return Err(Error::reject(OPERATION, detail));
     }
     fs::create_dir(partial).map_err(|cause| match cause.kind() {
         io::ErrorKind::AlreadyExists => {
-            let detail = format!("{} is left from an interrupted backup: remove it first", partial.display());
+            let detail = format!("{} is left over from an interrupted backup: remove it first", partial.display());
             Error::reject(OPERATION, detail)
         }
         _ => failed(partial, &cause),
@@ -89,7 +89,7 @@ impl Job for BackupJob {
     type Report = Backup;
 
     fn check(&self, _: &BackupQuery) -> Result<(), JobRefusal> {
-        let detail = "the log is not embedded: back its topics up with the tools of Kafka";
+        let detail = "the log is not embedded: back up its topics with Kafka's tools";
         self.back_up.as_ref().map(drop).ok_or_else(|| JobRefusal::NotFound(detail.into()))
     }
 
@@ -114,7 +114,7 @@ fn at_one_moment<'a>(log: &'a disk::Log, directory: &Path) -> Result<(Journals, 
             return Ok((journals, cut));
         }
     }
-    Err(Error::retry(OPERATION, "journals of imports change too fast: try again, or when the imports are done"))
+    Err(Error::retry(OPERATION, "import journals change too fast: try again, or wait until the imports are done"))
 }
 
 fn failed(path: &Path, cause: &io::Error) -> Error {

@@ -53,7 +53,7 @@ async fn connect(node: String) -> Result<(), String> {
     let addresses = match timeout(CONNECT, lookup_host(node.clone())).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(cause)) => return Err(format!("{node}: {cause}")),
-        Err(_) => return Err(format!("the name of {node} is not resolved within {} s", CONNECT.as_secs())),
+        Err(_) => return Err(format!("the name of {node} was not resolved within {} s", CONNECT.as_secs())),
     };
     // In parallel: an address that drops packets, as a broken IPv6 does, must not use up the time of the others.
     let mut attempts: FuturesUnordered<_> =

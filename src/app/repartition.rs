@@ -29,7 +29,7 @@ pub struct Repartition {
 #[async_trait]
 impl Job for Repartition {
     const NAME: &'static str = "repartition";
-    const OPERATION: &'static str = "re-partition a topic";
+    const OPERATION: &'static str = "repartition a topic";
     type Query = RepartitionQuery;
     type Item = RepartitionStep;
     type Report = ();

@@ -171,5 +171,5 @@ fn read(path: &Path) -> Result<Patch, Failure> {
     let named = |cause: &dyn std::fmt::Display| Failure::Other(format!("{}: {cause}", path.display()));
     let text = file::text(path, PATCH_BYTES_MAX).map_err(|cause| named(&cause))?;
     let value = json::parse(text.as_bytes(), "").map_err(|faults| named(&faults))?;
-    serde_json::from_value(value).map_err(|error| named(&format!("this is no JSON Patch (RFC 6902): {error}")))
+    serde_json::from_value(value).map_err(|error| named(&format!("not a JSON Patch (RFC 6902): {error}")))
 }

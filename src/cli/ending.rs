@@ -31,7 +31,7 @@ pub(super) fn check_tenant(tenant: &str) -> Result<(), Failure> {
     if foretell_events::codec::is_tenant(tenant) {
         return Ok(());
     }
-    Err(Failure::Other(format!("{tenant:?} is no tenant: 1 to 63 of a-z, 0-9 and -")))
+    Err(Failure::Other(format!("{tenant:?} is not a tenant: 1 to 63 of a-z, 0-9 and -")))
 }
 
 impl From<std::io::Error> for Failure {

@@ -80,8 +80,8 @@ fn ensure(directory: &Path, path: &Path, messages: &mut dyn Write) -> io::Result
 /// The contents of a file of keys with only this key.
 fn document(key: &str) -> String {
     format!(
-        "# Made by `foretell serve --first-key`. Add further [[keys]] here; the documentation describes them.\n\
-         [[keys]]\nname = \"first\"\nsha256 = \"{}\"\ntenant = \"{DEFAULT_TENANT}\"\nscopes = [\"{}\"]\n",
+        "# Created by `foretell serve --first-key`. Add further [[keys]] here; the documentation describes \
+         them.\n[[keys]]\nname = \"first\"\nsha256 = \"{}\"\ntenant = \"{DEFAULT_TENANT}\"\nscopes = [\"{}\"]\n",
         auth::hash(key),
         Scope::Admin.name()
     )

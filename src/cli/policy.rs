@@ -106,7 +106,7 @@ fn check(config: &Config, file: &Path, kind: About, print: Print, out: &mut dyn 
     };
     match print {
         Print::Json => writeln!(out, "{}", json!({"usable": true, what: count}))?,
-        Print::Table => writeln!(out, "{} can be used; it has {count} {what}", file.display())?,
+        Print::Table => writeln!(out, "{} is valid; it has {count} {what}", file.display())?,
     }
     Ok(())
 }

@@ -143,7 +143,7 @@ fn config_command(config: &Config, what: &SettingsCommand, print: Print, out: &m
             }
             match print {
                 Print::Json => writeln!(out, "{}", json!({"usable": true}))?,
-                Print::Table => writeln!(out, "the settings can be used")?,
+                Print::Table => writeln!(out, "the settings are valid")?,
             }
         }
         (SettingsCommand::Dump { .. }, Print::Json) => {
@@ -220,15 +220,15 @@ async fn import_file(config: Config, asked: Import, print: Print, out: &mut dyn 
         Print::Table => {
             let import::Imported { events, before, skipped, dropped, without_country, journal } = &imported;
             let new = events - before;
-            writeln!(out, "{new} events appended, {before} were there before, {skipped} rows left out")?;
+            writeln!(out, "{new} events appended, {before} already present, {skipped} rows skipped")?;
             if *dropped > 0 {
-                writeln!(out, "{dropped} unknown fields left out: an event may bring 4 KiB of them")?;
+                writeln!(out, "{dropped} unknown fields dropped: an event may have 4 KiB of them")?;
             }
             if *without_country > 0 {
-                writeln!(out, "{without_country} rows have a country code that names no country; it was left out")?;
+                writeln!(out, "{without_country} rows have a country code that is not a country; it was dropped")?;
             }
             if *before > 0 {
-                writeln!(out, "what was there before is known from {}", journal.display())?;
+                writeln!(out, "earlier progress was read from {}", journal.display())?;
             }
         }
     }

@@ -96,7 +96,9 @@ pub(super) async fn run(config: Config, clock: Arc<dyn Clock>, asked: Serve) -> 
 async fn listen(setting: &str, address: &str) -> Result<TcpListener, Failure> {
     http::listen(address).await.map_err(|cause| {
         let advice = match cause.kind() {
-            ErrorKind::AddrInUse => format!("; choose another address with {setting}, or stop what listens there"),
+            ErrorKind::AddrInUse => {
+                format!("; choose another address with {setting}, or stop the process that uses it")
+            }
             _ => String::new(),
         };
         Failure::Other(format!("cannot listen on {address}: {cause}{advice}"))

@@ -128,7 +128,7 @@ impl<'a> Flags<'a> {
         let environment = std::env::vars_os().filter_map(text).collect();
         let config = config::load(Layers { file, environment, flags })?;
         zone::install(config.zone_rules()?)
-            .map_err(|has| Failure::Other(format!("this process has the zone rules {has} already")))?;
+            .map_err(|has| Failure::Other(format!("this process already uses the zone rules {has}")))?;
         Ok(config)
     }
 }

@@ -81,7 +81,7 @@ pub(super) async fn run(config: &Config, args: Train, print: Print, out: &mut dy
     let trained = match (&args.file, &access) {
         (Some(file), _) => tokio::task::block_in_place(|| of_file(file, config, &args, clock.as_ref()))?,
         (None, Some(access)) => of_log(access, &args, print, out).await?,
-        (None, None) => return Err(Failure::Other("name a file, or an instance".into())),
+        (None, None) => return Err(Failure::Other("name a file or an instance".into())),
     };
     if let Some(path) = &args.out {
         let text = serde_json::to_string_pretty(&trained.model).unwrap_or_default();

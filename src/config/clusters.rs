@@ -17,11 +17,11 @@ pub type Kafka = ignored::Ignored;
 /// Why a log on Kafka cannot be used.
 #[cfg(not(feature = "kafka"))]
 pub(crate) const WITHOUT_KAFKA: &str =
-    "this build of foretell has no Kafka; build it with the feature kafka, which is one of the defaults";
+    "this build does not support Kafka; build it with the feature kafka, which is on by default";
 /// Why a store on Cassandra cannot be used.
 #[cfg(not(feature = "cassandra"))]
 pub(crate) const WITHOUT_CASSANDRA: &str =
-    "this build of foretell has no Cassandra; build it with the feature cassandra, which is one of the defaults";
+    "this build does not support Cassandra; build it with the feature cassandra, which is on by default";
 
 /// Rejects the URL of a log that this build cannot open.
 pub(super) fn check_log(url: &str) -> Result<(), String> {

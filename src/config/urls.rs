@@ -23,7 +23,7 @@ pub(super) fn store(url: &str) -> Result<(), String> {
 
 fn directory(url: &str, cluster: &str) -> Result<(), String> {
     match url.strip_prefix("disk:") {
-        Some("") => Err("disk: names no directory, as disk:./data does".into()),
+        Some("") => Err("disk: needs a directory, as in disk:./data".into()),
         Some(_) => Ok(()),
         None if url.contains("://") => Err(format!("{url:?} begins with neither disk: nor {cluster}")),
         None => Err(format!("{url:?} begins with neither disk: nor {cluster}; a directory is written disk:{url}")),
@@ -33,7 +33,7 @@ fn directory(url: &str, cluster: &str) -> Result<(), String> {
 fn nodes(list: &str, url: &str, form: &str) -> Result<(), String> {
     if list.contains('@') {
         // The URL is not shown: it may contain a password.
-        return Err(format!("write it as {form}; a user and a password have settings of their own"));
+        return Err(format!("write it as {form}; user and password have their own settings"));
     }
     list.split(',').try_for_each(node).map_err(|fault| format!("{url} is not of the form {form}: {fault}"))
 }
@@ -72,7 +72,7 @@ mod tests {
         for (url, said) in [
             ("./data", "a directory is written disk:./data"),
             ("http://a:9092", "neither disk: nor kafka://"),
-            ("disk:", "names no directory"),
+            ("disk:", "needs a directory"),
             ("kafka://", "\"\" has no host"),
             ("kafka://a:1,,b:2", "\"\" has no host"),
             ("kafka://a:b:c", "\"a:b:c\" is not host:port"),
@@ -80,7 +80,7 @@ mod tests {
             ("kafka://a:0", "no port from 1 to 65535"),
             ("kafka://a b:1", "no host"),
             ("kafka://a:1/b", "no port"),
-            ("kafka://user:secret@a:1", "settings of their own"),
+            ("kafka://user:secret@a:1", "have their own settings"),
         ] {
             let refused = log(url).unwrap_err();
             assert!(refused.contains(said) && !refused.contains("secret"), "{url}: {refused}");

@@ -41,12 +41,12 @@ pub(super) fn read(directory: &Path) -> Result<Rules, String> {
                 _ => {}
             }
             if zones.len() + folders.len() > ZONES_MAX {
-                return Err(format!("{} holds more than {ZONES_MAX} zones", directory.display()));
+                return Err(format!("{} contains more than {ZONES_MAX} zones", directory.display()));
             }
         }
     }
     if zones.is_empty() {
-        return Err(format!("{} holds no compiled zone (TZif)", directory.display()));
+        return Err(format!("{} contains no compiled zone (TZif)", directory.display()));
     }
     let release = release(directory);
     Rules::over_bundled(release.as_deref(), zones).map_err(|fault| format!("{}: {fault}", directory.display()))
@@ -121,7 +121,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         assert!(read(&dir.join("none")).unwrap_err().contains("/none"));
-        assert!(read(dir).unwrap_err().ends_with("holds no compiled zone (TZif)"));
+        assert!(read(dir).unwrap_err().ends_with("contains no compiled zone (TZif)"));
         write(dir, "Europe/Dublin", &bundled("Europe/Dublin")[..60]);
         let error = read(dir).unwrap_err();
         assert!(error.contains("Europe/Dublin: "), "{error}");

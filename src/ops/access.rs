@@ -293,7 +293,7 @@ async fn send(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Error>
     Ok((status, answer.bytes().await.map_err(unreachable)?.to_vec()))
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the argument of map_err")]
+#[allow(clippy::needless_pass_by_value, reason = "required by map_err")]
 fn unreachable(error: reqwest::Error) -> Error {
     let place = error.url().map_or_else(|| "the service".to_owned(), |url| url.origin().ascii_serialization());
     // The message of reqwest omits the cause: it is the last of its sources.
@@ -366,6 +366,6 @@ async fn serving(config: &Config) -> Result<Option<reqwest::Client>, Error> {
     let (Instance { log, store }, Instance { log: our_log, store: our_store }) = (theirs, ours);
     Err(Error::Answer(format!(
         "a process serves the log {log} and the store {store}, and this command has the log {our_log} and the store \
-         {our_store}: give both with --log and --store"
+         {our_store}: set both with --log and --store"
     )))
 }

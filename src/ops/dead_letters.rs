@@ -112,7 +112,7 @@ fn conclude(query: &DeadLetterQuery, summary: Summary, messages: &mut dyn Write)
     let Summary { letters, refused, more } = summary;
     let done = letters - refused;
     match &query.action {
-        _ if letters == 0 => writeln!(messages, "no dead letters that meet the conditions")?,
+        _ if letters == 0 => writeln!(messages, "no matching dead letters")?,
         Action::List(_) => {}
         action if is_dry(action) => writeln!(messages, "{done} letters would be processed; add --execute")?,
         _ => writeln!(messages, "{done} letters processed")?,
@@ -162,7 +162,7 @@ fn letter(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
     writeln!(out, "rejected       {} ({})", printable(code), printable(&shown.stage))?;
     writeln!(out, "               {}", printable(&listed.message))?;
     writeln!(out, "key            {}", printable(listed.key.as_deref().unwrap_or("-")))?;
-    writeln!(out, "\nfaults as this version finds them")?;
+    writeln!(out, "\nvalidation errors found by this version")?;
     if shown.faults.is_empty() {
         writeln!(out, "  none")?;
     }
@@ -175,7 +175,7 @@ fn letter(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
         writeln!(out, "  {}: {}", printable(name), printable(value))?;
     }
     if let Some(event) = &shown.event {
-        writeln!(out, "\nevent, as a patch meets it\n{}", pretty(event))?;
+        writeln!(out, "\nevent, in the form that a patch is applied to\n{}", pretty(event))?;
     }
     value(shown, out)
 }
@@ -191,7 +191,7 @@ fn closed(record: &ResolutionRecord) -> String {
 
 fn value(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
     match shown.omitted_bytes {
-        Some(bytes) => writeln!(out, "\nvalue ({bytes} bytes, kept at the source alone)")?,
+        Some(bytes) => writeln!(out, "\nvalue ({bytes} bytes, kept only at the source)")?,
         None => writeln!(out, "\nvalue")?,
     }
     match &shown.value {

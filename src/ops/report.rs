@@ -25,18 +25,18 @@ fn table(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "{given} decisions about logins; {labelled} labelled: {fraud} fraud, {legitimate} legitimate")?;
     section("DECISION", &report.by_decision, out)?;
     section("REASON", &report.by_reason, out)?;
-    section("IN THE SHADOW", &report.by_shadow, out)?;
+    section("IN SHADOW MODE", &report.by_shadow, out)?;
     for (count, what) in [
-        (report.unmatched, "labels are of decisions that are not among these"),
-        (report.visits, "decisions are about visits: `foretell report no-show` is about those"),
-        (report.unreadable, "records are no decisions that this version can read"),
+        (report.unmatched, "labels belong to decisions that are not included"),
+        (report.visits, "decisions are about visits: see `foretell report no-show`"),
+        (report.unreadable, "records cannot be read as decisions by this version"),
     ] {
         if count > 0 {
             writeln!(out, "{count} {what}")?;
         }
     }
     if !report.outcomes {
-        writeln!(out, "more than {OUTCOMES_MAX} logins name a decision: successes and failures are left out")?;
+        writeln!(out, "more than {OUTCOMES_MAX} logins refer to a decision: successes and failures are omitted")?;
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(words("challenge")[1..], [&known[..], &["-"]].concat());
         assert_eq!(words("a\u{fffd}[31m")[1..], ["12", "0", "0", "0", "-", "-", "0", "0", "+1.10"]);
         assert!(!text.contains("SHADOW") && !text.contains('\u{1b}'), "{text}");
-        assert!(text.contains("2 labels are of decisions that are not among these"), "{text}");
-        assert!(text.contains("successes and failures are left out"), "{text}");
+        assert!(text.contains("2 labels belong to decisions that are not included"), "{text}");
+        assert!(text.contains("successes and failures are omitted"), "{text}");
     }
 }

@@ -43,13 +43,13 @@ fn conclude(summary: Summary, console: &mut Console<'_>) -> Result<(), Error> {
         Print::Json => console.json(&summary)?,
         Print::Table => writeln!(
             console.out,
-            "{rows} rows compared with the fold of {offsets} offsets; {moved} had moved meanwhile and were compared \
-             where they stood; {differences} differ"
+            "{rows} rows compared with the fold of {offsets} offsets; {moved} had changed in the meantime and were \
+             compared as they were read; {differences} differ"
         )?,
     }
     if differences > 0 {
         let detail =
-            format!("{differences} of {rows} rows are not the fold of the log; see docs/operations/upgrade.md");
+            format!("{differences} of {rows} rows differ from the fold of the log; see docs/operations/upgrade.md");
         return Err(Error::Answer(detail));
     }
     Ok(())

@@ -19,7 +19,7 @@ fn settings_are_checked_and_printed() {
         deployment.run(&all)
     };
     let checked = with("[http]\nlisten = \"127.0.0.1:1\"\n", &["config", "check"]);
-    assert_eq!((checked.status.code(), stdout(&checked).as_str()), (Some(0), "the settings can be used\n"));
+    assert_eq!((checked.status.code(), stdout(&checked).as_str()), (Some(0), "the settings are valid\n"));
 
     let dumped = with("[http]\nlisten = \"127.0.0.1:1\"\n[reads]\nstale_ms_max = 7\n", &["config", "dump"]);
     let dumped: toml::Table = stdout(&dumped).parse().expect("TOML");
@@ -139,7 +139,7 @@ fn files_of_windows_tools_are_read_by_every_command() {
     assert_eq!(dumped.parse::<toml::Table>().expect("TOML")["reads"]["stale_ms_max"].as_integer(), Some(7));
     let (toml, json) = (written("policy.toml", policy), written("policy.json", document));
     for policy in [&toml, &json] {
-        assert!(deployment.output(&["policy", "check", text(policy)]).contains("can be used"));
+        assert!(deployment.output(&["policy", "check", text(policy)]).contains("is valid"));
     }
     let history = written("history.jsonl", &events);
     let gzipped = deployment.scratch_file("history.jsonl.gz");

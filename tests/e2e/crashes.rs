@@ -129,12 +129,12 @@ async fn survives_kills_of_the_import(deployment: Deployment, journals: PathBuf)
         let before = journalled(&journals, *total);
         assert!(interruptions > 0, "{before} of {total}: it was interrupted in between");
         let output = deployment.output(&arguments);
-        let resumed = format!("{} events appended, {before} were there before", total - before);
+        let resumed = format!("{} events appended, {before} already present", total - before);
         assert!(output.starts_with(&resumed), "{output}: {resumed}");
         let records = deployment.records(topic).await;
         assert!((*total..=total + KILLS * 1_000).contains(&(records as u64)), "{records} of {total}");
         let output = deployment.output(&arguments);
-        assert!(output.starts_with(&format!("0 events appended, {total} were there before")), "{output}");
+        assert!(output.starts_with(&format!("0 events appended, {total} already present")), "{output}");
         assert_eq!(deployment.records(topic).await, records, "a finished file is not appended again");
     }
     assert_same(&files.undisturbed().await, &folded(&deployment).await);

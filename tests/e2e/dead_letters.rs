@@ -132,7 +132,7 @@ async fn a_wrong_command_line_changes_nothing() {
     }
     let patch = scratch.to_str().expect("text");
     let messages = deployment.failure(1, &["dead-letters", "redrive", "--topic", "logins", "--patch", patch]);
-    assert!(messages.contains("is no JSON Patch"), "{messages}");
+    assert!(messages.contains("not a JSON Patch"), "{messages}");
     let messages = deployment.failure(1, &["dead-letters", "redrive", "0/7", "--patch", "/nowhere.json"]);
     assert!(messages.contains("/nowhere.json"), "{messages}");
     assert!(!deployment.scratch().join("data").exists(), "nothing was opened");

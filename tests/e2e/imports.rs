@@ -103,13 +103,13 @@ async fn a_running_service_takes_an_import_through_its_url_or_its_socket() {
     facts::write_logins(&file, 500);
     let service = Service::ready(&whole, &[]).await;
     let import = ["import", "logins", file.to_str().expect("text"), "--format", "events"];
-    assert!(alone.output(&import).starts_with("500 events appended, 0 were there before"));
-    assert!(whole.output(&import).starts_with("500 events appended, 0 were there before"), "through the socket");
-    assert!(whole.output(&import).starts_with("0 events appended, 500 were there before"));
+    assert!(alone.output(&import).starts_with("500 events appended, 0 already present"));
+    assert!(whole.output(&import).starts_with("500 events appended, 0 already present"), "through the socket");
+    assert!(whole.output(&import).starts_with("0 events appended, 500 already present"));
     // With a journal of its own, so it is sent again; the views know every event.
     let through_url = [&import[..], &["--to", &service.url]].concat();
     assert!(whole.output(&through_url).starts_with("500 events appended"));
-    assert!(whole.output(&through_url).starts_with("0 events appended, 500 were there before"));
+    assert!(whole.output(&through_url).starts_with("0 events appended, 500 already present"));
     let refused = alone.failure(1, &["import", "appointments", import[2], "--format", "events"]);
     assert!(refused.contains("nothing was appended"), "{refused}");
     service.process.stop().await;
@@ -160,7 +160,7 @@ async fn an_import_refuses_the_same_events_whichever_way_they_go() {
     for output in
         [alone.output(&import), whole.output(&import), alone.output(&[&import[..], &["--to", &service.url]].concat())]
     {
-        assert!(output.starts_with("1 events appended") && output.contains("1 unknown fields left out"), "{output}");
+        assert!(output.starts_with("1 events appended") && output.contains("1 unknown fields dropped"), "{output}");
     }
     service.process.stop().await;
     assert_eq!((alone.records(Topic::Logins).await, whole.records(Topic::Logins).await), (1, 2));
@@ -185,7 +185,7 @@ async fn a_backup_taken_during_an_import_is_a_directory_to_serve() {
         serde_json::from_str(&deployment.output(&[&backup[..], &["--json"]].concat())).expect("JSON");
     let records = backed_up["records"].as_i64().expect("a number");
     assert!(records > 0, "{backed_up}");
-    assert!(deployment.failure(1, &backup).contains("exists: name"), "each backup has a directory of its own");
+    assert!(deployment.failure(1, &backup).contains("exists: use"), "each backup has a directory of its own");
     assert!(!copy.with_file_name("copy.partial").exists());
     assert_eq!(running.end().await.code(), Some(0), "{}", running.stderr());
     service.process.stop().await;

@@ -86,7 +86,7 @@ const FAILURES: [(&str, &[&str]); 39] = [
     ("import logins table.csv --format rba", &["no column \"index\"", "Login Timestamp, User ID", "another format?"]),
     ("import logins no-ip.jsonl --format events", &["no-ip.jsonl, line 1, /data/ip", "ip is required"]),
     ("import logins no-time.jsonl --format events", &["no-time.jsonl, line 1, /time", "time is required"]),
-    ("import logins no-ip.jsonl --format events --tenant A", &["\"A\" is no tenant", "a-z, 0-9 and -"]),
+    ("import logins no-ip.jsonl --format events --tenant A", &["\"A\" is not a tenant", "a-z, 0-9 and -"]),
     ("policy check policy-key.toml", &["/chalenge_at", "Did you mean `challenge_at`?"]),
     ("policy check policy-bound.toml", &["/challenge_at", "from 0 to 1"]),
     ("policy check policy-name.toml", &["/rules/0", "did you mean device_type?"]),
@@ -192,6 +192,6 @@ async fn a_service_prints_its_address_which_leads_to_its_documentation() {
     let empty = deployment.failure(1, &["inspect", "row", "user", "nobody"]);
     assert!(empty.contains("a key begins with its tenant, as in default:nobody"), "{empty}");
     let taken = deployment.failure(1, &["backup", "."]);
-    assert!(taken.contains("exists: name a directory of its own"), "{taken}");
+    assert!(taken.contains("exists: use a new directory"), "{taken}");
     service.process.stop().await;
 }

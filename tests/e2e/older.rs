@@ -91,7 +91,7 @@ async fn an_import_that_an_earlier_version_finished_is_finished() {
     for (kind, file, events) in [("logins", "logins.jsonl", 400), ("appointments", "visits.jsonl", 617)] {
         let again = deployment.run(&["import", kind, file, "--format", "events"]);
         let messages = stdout(&again) + &stderr(&again);
-        assert!(messages.contains(&format!("0 events appended, {events} were there before")), "{messages}");
+        assert!(messages.contains(&format!("0 events appended, {events} already present")), "{messages}");
     }
 }
 

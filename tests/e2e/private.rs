@@ -145,6 +145,6 @@ async fn a_command_does_not_work_with_a_log_that_it_did_not_name() {
         }
     }
     let own = deployment.output(&import);
-    assert!(own.contains("5 events appended, 0 were there before"), "none of them was appended before: {own}");
+    assert!(own.contains("5 events appended, 0 already present"), "none of them was appended before: {own}");
     service.process.stop().await;
 }

@@ -37,7 +37,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-const OPERATION: &str = "re-partition a topic";
+const OPERATION: &str = "repartition a topic";
 /// Time between two reads of the new rows' checkpoints.
 const LOOK_MS: u64 = 100;
 /// The last epoch of a topic: positions of later ones would not fit into write timestamps.

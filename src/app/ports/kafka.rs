@@ -57,8 +57,8 @@ async fn beginning(config: &Config, family: Family) -> Result<u8, Error> {
         return Ok(set);
     }
     let detail = format!(
-        "the store has no views, and the topic of {} has been re-partitioned: set topics.epochs.{} = {newest} if {} \
-         is the one in use, or delete it if it is left from an interrupted attempt",
+        "the store has no views, and the topic of {} has been repartitioned: set topics.epochs.{} = {newest} if {} is \
+         the one in use, or delete it if it is left over from an interrupted attempt",
         family.name(),
         family.lead().name(),
         full_name(&config.topics.prefix, topic, newest)

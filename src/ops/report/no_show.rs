@@ -37,7 +37,7 @@ fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let from = if report.window.start > 0 { format!("from {} ", rfc3339(report.window.start)) } else { String::new() };
     let (to, rate) = (rfc3339(report.window.end), rated(&report.total));
     writeln!(out, "{known} visits with a known outcome, {from}up to {to}: {missed} missed{rate}")?;
-    writeln!(out, "{late_cancelled} called off late, {cancelled} called off early, {unknown} unknown")?;
+    writeln!(out, "{late_cancelled} cancelled late, {cancelled} cancelled early, {unknown} unknown")?;
     rows("LEAD DAYS", &report.by_lead, out)?;
     rows("LEVEL", &report.by_level, out)?;
     rows("REMINDERS", &report.by_steps, out)?;
@@ -178,7 +178,7 @@ mod tests {
             "40 visits with a known outcome, up to 2026-03-01T10:00:00.000Z: 10 missed \
              (25.0 %, 14.2 to 40.2)"
         );
-        assert!(text.contains("\n2 called off late, 3 called off early, 4 unknown\n"), "{text}");
+        assert!(text.contains("\n2 cancelled late, 3 cancelled early, 4 unknown\n"), "{text}");
         assert_eq!(words(&text, "0 "), "0 40 10 25.0 % 14.2 to 40.2 % 30.0 % 2 3 4");
         assert_eq!(words(&text, "low"), "low 0 0 - - - 2 3 4");
         assert_eq!(words(&text, "a\u{fffd}[31m"), "a\u{fffd}[31m 10 1 10.0 % 1.8 to 40.4 % 30.0 % 2 3 4");

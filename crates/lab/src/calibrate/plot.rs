@@ -20,14 +20,14 @@ pub fn svg(calibration: &Calibration) -> Result<String, String> {
 
 fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
     let mut chart = ChartBuilder::on(area)
-        .caption("Attacks that are challenged, and people who are", (FONT, 22))
+        .caption("Challenged attacks, and challenged users", (FONT, 22))
         .margin(20)
         .x_label_area_size(50)
         .y_label_area_size(60)
         .build_cartesian_2d((CHALLENGED_MIN..1.0).log_scale(), 0.0..1.0)?;
     chart
         .configure_mesh()
-        .x_desc("share of people's logins that are challenged (logarithmic)")
+        .x_desc("share of users' logins that are challenged (logarithmic)")
         .y_desc("share of attacks that are challenged")
         .x_label_formatter(&|share| format!("{} %", share * 100.0))
         .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))

@@ -6,11 +6,15 @@ use std::fmt;
 impl fmt::Display for Calibration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { logins, first_logins, target_tpr, .. } = self;
-        writeln!(f, "{logins} logins of people with a score, and {first_logins} first ones without, which are always")?;
-        writeln!(f, "challenged and counted nowhere below; so are attacks on accounts without a history")?;
+        writeln!(
+            f,
+            "{logins} logins of users with a score; {first_logins} first logins have none: they are always challenged \
+             and,"
+        )?;
+        writeln!(f, "like attacks on accounts without a history, not counted below")?;
         writeln!(f)?;
         writeln!(f, "thresholds that catch {} of the attacks", percent(*target_tpr))?;
-        let heads = ["attacker", "attacks", "no score", "ROC AUC", "threshold", "caught", "people challenged"];
+        let heads = ["attacker", "attacks", "no score", "ROC AUC", "threshold", "caught", "users challenged"];
         let [attacker, attacks, unscored, auc, threshold, caught, challenged] = heads;
         writeln!(f, "{attacker:<12}{attacks:>9}{unscored:>10}{auc:>9}{threshold:>12}{caught:>9}{challenged:>19}")?;
         for Curve { attacker, attacks, unscored, roc, at_target, .. } in &self.curves {
@@ -26,14 +30,14 @@ impl fmt::Display for Calibration {
         self.fmt_compared(f)?;
         writeln!(f)?;
         let (challenged, denied) = (percent(self.challenged), percent(self.denied));
-        writeln!(f, "challenge_at = {}  # {challenged} of people's logins", self.thresholds.challenge_at)?;
+        writeln!(f, "challenge_at = {}  # {challenged} of users' logins", self.thresholds.challenge_at)?;
         writeln!(f, "deny_at = {}  # {denied}", self.thresholds.deny_at)
     }
 }
 
 impl Calibration {
     fn fmt_paid(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "re-authentications among the first logins of an account: median, (mean, nine in ten within)")?;
+        writeln!(f, "re-authentications among the first logins of an account: median (mean, 90th percentile)")?;
         let heads = self.baseline_paid.iter().map(|paid| format!("{} logins, {} accounts", paid.logins, paid.accounts));
         writeln!(f, "{:<12}{}", "attacker", heads.map(|head| format!("{head:>26}")).collect::<String>())?;
         for Curve { attacker, paid, .. } in &self.curves {
@@ -43,15 +47,12 @@ impl Calibration {
     }
 
     fn fmt_compared(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the baseline \"new device or new country\", and the score where it challenges no more people")?;
-        let heads = [
-            "attacker",
-            "people challenged",
-            "caught by the baseline",
-            "by the score",
-            "area of the baseline",
-            "score",
-        ];
+        writeln!(
+            f,
+            "the baseline \"new device or new country\", and the score at the threshold that challenges no more users"
+        )?;
+        let heads =
+            ["attacker", "users challenged", "caught by the baseline", "by the score", "area of the baseline", "score"];
         let [attacker, challenged, baseline, score, baseline_auc, auc] = heads;
         writeln!(f, "{attacker:<12}{challenged:>19}{baseline:>24}{score:>14}{baseline_auc:>22}{auc:>9}")?;
         for Curve { attacker, compared, baseline, roc, .. } in &self.curves {

@@ -116,7 +116,7 @@ fn tables_and_pictures_name_every_attacker() {
             picture.contains(&format!("{attacker}: score")) && picture.contains(&format!("{attacker}: the baseline"))
         );
     }
-    assert!(table.contains("challenge_at = ") && table.contains("of people's logins"), "{table}");
+    assert!(table.contains("challenge_at = ") && table.contains("of users' logins"), "{table}");
     assert!(picture.contains("share of attacks that are challenged"));
 }
 

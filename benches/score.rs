@@ -188,7 +188,7 @@ fn no_show_score(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The cost of recording a score: its id and its record. The answer is that of the catalogue's example.
+/// The cost of recording a score: its id and its record. The answer is that of the catalog's example.
 fn decision(criterion: &mut Criterion) {
     let example = include_str!("../catalog/examples/foretell.decision.made/login.json");
     let example: Value = serde_json::from_str(example).expect("an example is JSON");

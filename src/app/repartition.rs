@@ -1,4 +1,4 @@
-//! Changes the partition count of a family: opens the ports, exchanges the topic, and opens the ports again.
+//! Changes the partition count of a family: opens the ports, replaces the topic, and opens the ports again.
 //!
 //! No process may serve during the change. On disk, this process locks the directory. On a cluster, the log rejects the
 //! change while another process folds the family, and every process that reads the pointer ends. So this job runs in

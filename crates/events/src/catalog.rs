@@ -1,4 +1,4 @@
-//! The catalogue: the event types, the topic of each, and the schema of its data.
+//! The catalog: the event types, the topic of each, and the schema of its data.
 //!
 //! Other systems read the files under `catalog/`. The binary contains the same files, so that documents and error
 //! messages describe exactly what the codec reads; a test compares the two.

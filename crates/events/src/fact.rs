@@ -128,7 +128,7 @@ macro_rules! event_types {
             /// The topic of these facts.
             pub(crate) const TOPIC: $crate::Topic = $topic;
 
-            /// Their event types, as in the catalogue.
+            /// Their event types, as in the catalog.
             pub(crate) const TYPES: &[$crate::catalog::Type] = &[
                 $(
                     $crate::fact::event_type!($topic, $name),
@@ -208,7 +208,7 @@ macro_rules! event_types {
     };
 }
 
-/// The catalogue entry of an event type: its schema is the file of its name.
+/// The catalog entry of an event type: its schema is the file of its name.
 macro_rules! event_type {
     ($topic:path, $name:literal) => {
         $crate::catalog::Type {

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  DIR/log/logins.new/     filled record by record; deleted if an attempt did not finish
-//!  DIR/log/successors      names the topics whose successors are complete: the exchange is now decided
+//!  DIR/log/successors      names the topics whose successors are complete, and will replace them
 //!
 //!  logins ──rename──► logins.e0        when the directory is opened next
 //!  logins.new ──rename──► logins
 //! ```
 //! The file `successors` is the decision, and opening the log carries it out: each rename checks what exists, so it
-//! does not matter how far an earlier opening got. Several topics are exchanged together or not at all. The old topic
+//! does not matter how far an earlier opening got. Several topics are replaced together or not at all. The old topic
 //! is kept under the name of its epoch.
 
 use super::appender::Appender;

@@ -1,4 +1,4 @@
-//! What operators do with letters, and what comes of it: the words between a command and the job.
+//! The query, the items and the report of the job on dead letters, which the command and the job share.
 
 use super::filter::Filter;
 use super::show::Listed;

@@ -20,7 +20,7 @@ pub const WRONG_TYPE: &str = "WRONG_TYPE";
 pub const INVALID_VALUE: &str = "INVALID_VALUE";
 /// A text, list or map is longer than its limit.
 pub const TOO_LONG: &str = "TOO_LONG";
-/// The event's `type` is not in the catalogue.
+/// The event's `type` is not in the catalog.
 pub const UNKNOWN_TYPE: &str = "UNKNOWN_TYPE";
 /// The zone is not in the IANA database.
 pub const UNKNOWN_TIME_ZONE: &str = "UNKNOWN_TIME_ZONE";

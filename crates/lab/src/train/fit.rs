@@ -4,7 +4,6 @@
 //! expected variance of the weight of a standardised column. A candidate is accepted if it reduces the log loss of
 //! later visits by at least [`GAIN_MIN`]. Candidates are tried one after the other, which is fast, deterministic, and
 //! excludes what was a coincidence of the earlier visits.
-//! twice, and keeps out what was an accident of the earlier ones.
 
 use super::design::{Candidate, columns, fit_a_document};
 use super::history::Row;

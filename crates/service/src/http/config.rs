@@ -20,7 +20,7 @@ pub struct Config {
     pub requests_max: usize,
     /// Of these, the maximum for one tenant; further ones are answered 429.
     pub requests_tenant_max: usize,
-    /// Open connections; a further one replaces a quiet one of the peer that has most, if there is one.
+    /// Open connections; a further one replaces an idle one of the peer that has most, if there is one.
     pub connections_max: usize,
     /// Open connections of one peer: an IPv4 address, or an IPv6 network of 56 bits.
     pub connections_peer_max: usize,
@@ -58,7 +58,7 @@ pub struct Config {
     pub agendas_tenant_max: usize,
     /// Visits that one answer of the agenda may read; a window with more is answered 422.
     pub agenda_visits_max: usize,
-    /// Interval of the comments that keep a quiet stream open, in milliseconds.
+    /// Interval of the comments that keep an idle stream open, in milliseconds.
     pub stream_keep_alive_ms: u64,
     /// How long open requests may continue after shutdown began, in milliseconds.
     pub drain_ms: u64,

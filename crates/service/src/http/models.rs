@@ -86,7 +86,7 @@ pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller, headers: He
     policies::read(&headers, Json(answer), &latest)
 }
 
-/// The models that are remembered.
+/// The latest versions of the model, at most 16.
 #[utoipa::path(
     get, path = "/v1/models/no-show/versions", operation_id = "listNoShowModelVersions", tag = "models",
     params(("Foretell-Tenant" = Option<String>, Header)),

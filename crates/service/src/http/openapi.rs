@@ -85,7 +85,7 @@ pub(super) fn served() -> &'static Value {
     &SERVED
 }
 
-/// The complete document: what all operations have in common, schemas of the catalogue, and shared problems.
+/// The complete document: what all operations have in common, schemas of the catalog, and shared problems.
 fn completed(document: OpenApi) -> Value {
     // A document always has a JSON form.
     let mut document = serde_json::to_value(document).unwrap_or_default();

@@ -100,7 +100,7 @@ pub(super) async fn get(
     read(&headers, Json(answer), &latest)
 }
 
-/// The versions of a policy that are remembered.
+/// The latest versions of a policy, at most 16.
 #[utoipa::path(
     get, path = "/v1/policies/{policy}/versions", operation_id = "listPolicyVersions", tag = "policies",
     params(("policy" = String, Path, description = "`login` or `reminders`"), ("Foretell-Tenant" = Option<String>, Header)),
@@ -127,7 +127,7 @@ fn reading(kind: Kind) -> Scope {
     }
 }
 
-/// The versions of a document that are remembered.
+/// The latest versions of a document.
 pub(super) async fn remembered(api: &Api, tenant: &str, kind: Kind) -> Result<PolicyVersions, Problem> {
     let row = read_row(api, tenant, kind).await?;
     let versions = row.versions().map(|version| PolicyVersion {

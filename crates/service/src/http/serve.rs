@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!   accept ─► a slot, of all and of the peer's share ──► HTTP/1.1 or HTTP/2 ─► each request ─► the router
-//!               │ none is free: the quiet connection           │ quiet for too long: closed
+//!               │ none is free: the idle connection            │ idle for too long: closed
 //!               │ whose time ends first is closed              │ an answer that is not read: closed, or reset
-//!               └ none is quiet: the reserve, for probes alone
+//!               └ none is idle: the reserve, for probes only
 //! ```
 //!
 //! A connection that ends announces it first (GOAWAY over HTTP/2), so a request sent at the same time is still
 //! answered.
 //!
 //! hyper only limits how long a head may take once it has detected the protocol version of a connection. So how long a
-//! connection may be quiet is limited here, by one rule for all states of both protocols: see [`watch`].
+//! connection may be idle is limited here, by one rule for all states of both protocols: see [`watch`].
 
 mod delivery;
 mod places;

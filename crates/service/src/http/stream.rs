@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   partition 0 ─┐
-//!   partition 1 ─┼─► tail, one a process ─┬─► stream ─► id: cursor, event: type, data: CloudEvent
+//!   partition 1 ─┼─► tail of the process ─┬─► stream ─► id: cursor, event: type, data: CloudEvent
 //!   partition n ─┘                        └─► stream      of the caller's tenant, without erased clients
 //! ```
 //!
@@ -17,7 +17,7 @@
 //! retention has removed.
 //!
 //! The first line is `retry:`, with a time that differs from stream to stream, so that the subscribers of a process
-//! that drains do not all reconnect at once. A comment keeps a quiet stream open. Both are single lines and not blocks,
+//! that drains do not all reconnect at once. A comment keeps an idle stream open. Both are single lines and not blocks,
 //! because some clients treat the blank line after a block as an event.
 //!
 //! Streams end when the process drains, and the subscriber reconnects to another one. Their number is limited
@@ -54,7 +54,7 @@ use url::form_urlencoded;
 pub(super) const ROUTE: &str = "/v1/reminders/stream";
 /// How long a subscriber waits before it reconnects, in milliseconds: chosen from this range.
 const RETRY_MS: std::ops::Range<u64> = 2_000..5_000;
-/// Keeps a quiet connection open.
+/// Keeps an idle connection open.
 const HEARTBEAT: &str = ": keep-alive\n";
 
 /// The cursor of a subscriber: the epoch of the topic and, by partition, the first offset that was not sent.
@@ -88,7 +88,7 @@ impl std::str::FromStr for Cursor {
 ///
 /// `event:` is the type, `data:` the CloudEvent in structured JSON, `id:` a cursor to resume from. Only reminders of
 /// the caller's tenant are sent, and none of clients who have been erased since. Delivery is at least once; recognise
-/// repetitions by the `id` of the CloudEvent. Now and then an `id:` comes alone: a cursor after events that were not
+/// repetitions by the `id` of the CloudEvent. Some blocks have only an `id:`: a cursor after events that were not
 /// sent. Lines that begin with `:` are heartbeats. A page passes a ticket instead of a key (`createStreamTicket`), and
 /// the cursor to resume from in `lastEventId`; if the header is also sent, the header is used.
 #[utoipa::path(

@@ -131,7 +131,7 @@ pub(super) async fn trust(
         .await
 }
 
-/// Revokes a device: it is new again. An event is appended; `Idempotency-Key` works as for trusting a device.
+/// Revokes a device: it is no longer known. An event is appended; `Idempotency-Key` works as for trusting a device.
 #[utoipa::path(
     delete, path = "/v1/users/{user_id}/devices/{device_id}", operation_id = "revokeDevice", tag = "users",
     params(

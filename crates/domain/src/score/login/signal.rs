@@ -3,7 +3,7 @@
 //! | code | window | boundary |
 //! |---|---|---|
 //! | `NEW_DEVICE` | a device is known for 90 days | the attempt's is none of them |
-//! | `DEVICE_WITHHELD` | the same | the attempt has no id, and known ones that look like it all have one |
+//! | `DEVICE_WITHHELD` | the same | the attempt has no id, and all known devices that look the same have one |
 //! | `OWN_ADDRESS` | the user's addresses | the attempt's is one of them, and few accounts ever tried from it |
 //! | `OWN_NETWORK` | the user's networks | the attempt's is one of them |
 //! | `NEW_COUNTRY` | the user's countries | the attempt's is none of them |
@@ -12,11 +12,11 @@
 //! | `SUCCESS_AFTER_FAILURES` | an hour, since the last success | at least the configured number of failures of the account |
 //! | `IP_FAN_OUT` | 30 minutes | at least the configured number of accounts that failed at the address or in its network |
 //! | `DENYLISTED_NETWORK` | the lists as they are | the address is on one |
-//! | `AUTOMATED_CLIENT` | an hour | a script's user agent, or eight attempts like clockwork |
+//! | `AUTOMATED_CLIENT` | an hour | a user agent that is empty or of a program, or eight attempts at regular intervals |
 //! | `DORMANT_ACCOUNT` | the last success | longer ago than the configured days |
 //! | `REPORTED_BY_USER` | 90 days, unless it is confirmed | the device or the address was reported |
 //!
-//! Windows are of event time and closed at both ends; an attempt is judged by what is known of the time before it,
+//! Windows are in event time and include both ends. An attempt is evaluated by what is known of the time before it,
 //! regardless of later arrivals.
 
 pub mod settings;

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! `O` is how many days the client missed, `E` how many a client with their leads would have missed at the tenant's
-//! rates, `k` how much of both every client is credited with, so that one missed visit does not brand a client. Only
+//! rates, `k` how much of both every client is credited with, so that one missed visit does not dominate. Only
 //! outcomes that have arrived count: a past visit without a reported outcome is unknown, not kept.
 //!
 //! A bucket's rate is smoothed towards the tenant's, and the tenant's towards [`Config::prior_rate`], which alone

@@ -1,7 +1,7 @@
-//! Schemas of events and policies: those of the catalogue, as components of the document.
+//! Schemas of events and policies: those of the catalog, as components of the document.
 //!
 //! A generated client has a class for each type of event, chosen by `type`. Conditions that generators misread (`if`,
-//! `not`, alternatives of formats) are left out here: the document requires less than the catalogue, whose files and
+//! `not`, alternatives of formats) are left out here: the document requires less than the catalog, whose files and
 //! the service's own answers state the rest.
 
 use foretell_engine::ingest::BATCH_EVENTS_MAX;
@@ -89,9 +89,9 @@ fn event(type_name: &str) -> Value {
     })
 }
 
-/// A schema of the catalogue without what [`LEFT_OUT`] names.
+/// A schema of the catalog without what [`LEFT_OUT`] names.
 fn plain(schema: &str) -> Value {
-    // A test verifies that the catalogue's schemas are JSON.
+    // A test verifies that the catalog's schemas are JSON.
     let mut schema = serde_json::from_str(schema).unwrap_or_default();
     strip(&mut schema);
     schema

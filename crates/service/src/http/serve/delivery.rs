@@ -5,7 +5,7 @@
 //! over HTTP/2 hyper keeps it until the window opens. So if a part was taken and nothing follows for too long, the peer
 //! does not read, and its connection or stream is ended. Over HTTP/2 each stream is watched separately, because pings
 //! and other streams continue while one is stalled. Once the answer is dropped, the rest of it fits into buffers, and
-//! the connection is quiet from then on: [`super::watch`].
+//! the connection is idle from then on: [`super::watch`].
 //!
 //! Over HTTP/2 a window of one byte lets hyper pass on a whole part, which then waits in a buffer that is not watched.
 //! So the last byte of an answer is a part of its own: it is passed on only when the window is large enough for

@@ -1,6 +1,6 @@
 //! Slots for connections: limited in total and per peer.
 //!
-//! If none is free, a quiet connection is closed, so that silent peers make way for others: the oldest one that never
+//! If none is free, an idle connection is closed, so that silent peers make way for others: the oldest one that never
 //! sent a request, or else the one whose idle time ends first. If the peer has used up its own share, it is one of this
 //! peer's connections; if the total is used up, it is one of the peer that has most connections. So no peer can crowd
 //! out others, and neither can several peers together. A new connection gets no slot only if all the connections in
@@ -91,7 +91,7 @@ impl Places {
         Arc::new(Self { max, peer_max, taken: Mutex::default() })
     }
 
-    /// Gets a slot for a connection, if necessary by closing a quiet one; none if all of these are busy.
+    /// Gets a slot for a connection, if necessary by closing an idle one; none if all of these are busy.
     pub(super) fn admit(self: &Arc<Self>, peer: Option<Peer>, watch: &Arc<Watch>) -> Option<Place> {
         let mut taken = self.taken();
         let is_share_used = peer.is_some_and(|peer| taken.count(peer) >= self.peer_max);
@@ -114,7 +114,7 @@ impl Taken {
         self.peers.get(&peer).map_or(0, |group| group.count)
     }
 
-    /// The quiet connection to close when all slots are in use: one of the peer that has most connections, or of all
+    /// The idle connection to close when all slots are in use: one of the peer that has most connections, or of all
     /// peers if no peer has several or that peer's are all busy.
     fn first_over_all(&mut self) -> Option<u64> {
         let largest = self.peers.iter().filter(|(_, group)| group.count > 1).max_by_key(|(_, group)| group.count);
@@ -122,7 +122,7 @@ impl Taken {
         largest.and_then(|peer| self.first_over(Some(peer))).or_else(|| self.first_over(None))
     }
 
-    /// The quiet connection to close, among those of this peer if one is given.
+    /// The idle connection to close, among those of this peer if one is given.
     fn first_over(&mut self, of: Option<Peer>) -> Option<u64> {
         let group = of.map_or(Some(&mut self.all), |peer| self.peers.get_mut(&peer))?;
         while let Some(number) = group.new.pop_front() {

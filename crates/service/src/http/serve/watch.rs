@@ -1,9 +1,9 @@
-//! How long a connection may be quiet.
+//! How long a connection may be idle.
 //!
-//! A connection is busy while one of its requests is being answered, until the answer is handed over, and quiet
-//! otherwise, whatever it sends meanwhile: nothing, half a head, pings, settings. It may be quiet for
+//! A connection is busy while one of its requests is being answered, until the answer is handed over, and idle
+//! otherwise, whatever it sends meanwhile: nothing, half a head, pings, settings. It may be idle for
 //! [`Patience::head`] until its first request, and for [`Patience::idle`] between two requests. Only the complete head
-//! of a request ends a quiet period, so the rule does not depend on the state of a protocol. How long a connection may
+//! of a request ends an idle period, so the rule does not depend on the state of a protocol. How long a connection may
 //! be busy is bounded by the time limits of a request, its body, and writing its answer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// How long a connection may be quiet.
+/// How long a connection may be idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Patience {
     /// From the start of the connection to the end of the first head of a request.
@@ -23,7 +23,7 @@ pub(super) struct Patience {
 /// Why a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Over {
-    /// It was quiet for too long.
+    /// It was idle for too long.
     Quiet,
     /// Another connection needs its slot.
     Evicted,
@@ -41,7 +41,7 @@ pub(super) struct Watch {
 struct State {
     /// Requests whose answers have not been handed over.
     open: usize,
-    /// Since when it is quiet, if it is.
+    /// Since when it is idle, if it is.
     since: Instant,
     /// Whether it has sent a request.
     is_used: bool,
@@ -66,7 +66,7 @@ impl Watch {
         Open(self.clone())
     }
 
-    /// Until when it may be quiet; none while it is busy.
+    /// Until when it may be idle; none while it is busy.
     pub(super) fn quiet_until(&self) -> Option<Instant> {
         let state = self.state();
         let patience = if state.is_used { self.patience.idle } else { self.patience.head };

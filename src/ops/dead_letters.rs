@@ -86,7 +86,7 @@ fn second_line(outcome: &LetterOutcome, message: &str) -> String {
         LetterOutcome::Redriven { to, dropped } => format!("appended: {to}{}", left_out(*dropped)),
         LetterOutcome::WouldDrop => "would be dropped".into(),
         LetterOutcome::Dropped => "dropped".into(),
-        LetterOutcome::Refused { detail } => format!("left: {}", printable(detail)),
+        LetterOutcome::Refused { detail } => format!("skipped: {}", printable(detail)),
     }
 }
 

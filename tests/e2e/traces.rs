@@ -214,7 +214,7 @@ async fn no_span_and_no_log_line_names_a_ticket() {
     let stream = || service.ask(Method::GET, &format!("/v1/reminders/stream?ticket={ticket}"));
     assert_eq!(stream().send().await.expect("a stream").status(), 200);
     assert_eq!(service.answer(stream()).await.status, 401);
-    let refused = || service.process.stderr().contains("requests are refused").then_some(());
+    let refused = || service.process.stderr().contains("rejected requests").then_some(());
     until("the refusal is a line", async || refused()).await;
     let messages = service.process.stderr();
     service.process.stop().await;

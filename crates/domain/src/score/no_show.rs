@@ -123,7 +123,7 @@ impl Config {
     /// Whether scores can be computed with it.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let weight = self.weight.is_finite() && self.weight >= 0.0;
-        InvalidConfig::unless(weight, "weight", "a finite number from 0")?;
+        InvalidConfig::unless(weight, "weight", "a finite number, 0 or more")?;
         InvalidConfig::unless_positive(self.prior_no_shows, "prior_no_shows")?;
         InvalidConfig::unless_positive(self.prior_visits, "prior_visits")?;
         let is_rate = self.prior_rate > 0.0 && self.prior_rate < 1.0;
@@ -131,10 +131,10 @@ impl Config {
         InvalidConfig::unless_positive(self.prior_rate_visits, "prior_rate_visits")?;
         InvalidConfig::unless_positive(self.medium_at, "medium_at")?;
         let ordered = self.high_at.is_finite() && self.high_at >= self.medium_at;
-        InvalidConfig::unless(ordered, "high_at", "a finite number from medium_at")?;
+        InvalidConfig::unless(ordered, "high_at", "a finite number, medium_at or more")?;
         self.bands.validate()?;
         let half_life = self.recalibration_half_life_days.is_finite() && self.recalibration_half_life_days >= 1.0;
-        InvalidConfig::unless(half_life, "recalibration_half_life_days", "a finite number from 1")?;
+        InvalidConfig::unless(half_life, "recalibration_half_life_days", "a finite number, 1 or more")?;
         let days = (1..=RECALIBRATION_DAYS_MAX).contains(&self.recalibration_days);
         InvalidConfig::unless(days, "recalibration_days", "from 1 to 366")
     }

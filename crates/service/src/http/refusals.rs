@@ -85,7 +85,7 @@ impl Refusals {
 
 fn tell(line: Line) {
     let Line { key, code, route, count } = line;
-    tracing::warn!(key, code, route, count, "requests are refused");
+    tracing::warn!(key, code, route, count, "rejected requests");
 }
 
 #[cfg(test)]

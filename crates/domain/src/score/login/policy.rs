@@ -81,7 +81,7 @@ impl Policy {
         let is_share = |value: f64| (0.0..=1.0).contains(&value);
         InvalidConfig::unless(is_share(self.challenge_at), "challenge_at", "from 0 to 1")?;
         let ordered = is_share(self.deny_at) && self.deny_at >= self.challenge_at;
-        InvalidConfig::unless(ordered, "deny_at", "from challenge_at to 1")?;
+        InvalidConfig::unless(ordered, "deny_at", "between challenge_at and 1")?;
         self.signals.validate()?;
         InvalidConfig::unless(self.rules.len() <= RULES_MAX, "rules", "at most 64")?;
         let is_known = |rule: &Rule| self.rules.iter().filter(|other| other.code() == rule.code()).count() > 1;

@@ -214,7 +214,7 @@ fn first(errors: &ParseErrors) -> String {
 }
 
 fn checked(source: &str) -> Result<Program, Refused> {
-    let program = Program::compile(source).map_err(|errors| Refused(format!("the syntax, {}", first(&errors))))?;
+    let program = Program::compile(source).map_err(|errors| Refused(format!("syntax error, {}", first(&errors))))?;
     let mut bounds = Bounds::default();
     bounds.walk(program.expression(), 1, &mut Vec::new())?;
     for sample in variables::samples() {
@@ -351,7 +351,7 @@ fn only_of_values(error: &ExecutionError) -> Result<(), Refused> {
         | ExecutionError::IndexOutOfBounds(_)
         | ExecutionError::NoSuchKey(_)
         | ExecutionError::FunctionError { .. } => Ok(()),
-        other => Err(Refused(format!("the types: {other}"))),
+        other => Err(Refused(format!("type error: {other}"))),
     }
 }
 

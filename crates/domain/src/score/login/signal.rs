@@ -12,7 +12,7 @@
 //! | `SUCCESS_AFTER_FAILURES` | an hour, since the last success | at least the configured number of failures of the account |
 //! | `IP_FAN_OUT` | 30 minutes | at least the configured number of accounts that failed at the address or in its network |
 //! | `DENYLISTED_NETWORK` | the lists as they are | the address is on one |
-//! | `AUTOMATED_CLIENT` | an hour | a user agent that is empty or of a program, or eight attempts at regular intervals |
+//! | `AUTOMATED_CLIENT` | an hour | an empty user agent or that of a program, or eight regular attempts |
 //! | `DORMANT_ACCOUNT` | the last success | longer ago than the configured days |
 //! | `REPORTED_BY_USER` | 90 days, unless it is confirmed | the device or the address was reported |
 //!

@@ -70,11 +70,11 @@ impl Bands {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         InvalidConfig::unless(share(self.medium_quantile), "bands.medium_quantile", "from 0 to 1")?;
         let ordered = share(self.high_quantile) && self.high_quantile >= self.medium_quantile;
-        InvalidConfig::unless(ordered, "bands.high_quantile", "from medium_quantile to 1")?;
+        InvalidConfig::unless(ordered, "bands.high_quantile", "between medium_quantile and 1")?;
         InvalidConfig::unless_positive(self.missed_cost, "bands.missed_cost")?;
         let cost = |value: f64| value.is_finite() && value >= 0.0;
-        InvalidConfig::unless(cost(self.medium_cost), "bands.medium_cost", "a finite number from 0")?;
-        InvalidConfig::unless(cost(self.high_cost), "bands.high_cost", "a finite number from 0")?;
+        InvalidConfig::unless(cost(self.medium_cost), "bands.medium_cost", "a finite number, 0 or more")?;
+        InvalidConfig::unless(cost(self.high_cost), "bands.high_cost", "a finite number, 0 or more")?;
         let prevents = |value: f64| value > 0.0 && value <= 1.0;
         InvalidConfig::unless(prevents(self.medium_prevents), "bands.medium_prevents", "above 0, up to 1")?;
         InvalidConfig::unless(prevents(self.high_prevents), "bands.high_prevents", "above 0, up to 1")

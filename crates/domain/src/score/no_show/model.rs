@@ -310,7 +310,7 @@ impl Term {
             return Err(Invalid::at(format!("{pointer}/weights"), detail));
         }
         if !self.basis.numbers().is_sorted() {
-            return Err(Invalid::at(format!("{pointer}/basis"), "must rise"));
+            return Err(Invalid::at(format!("{pointer}/basis"), "must increase"));
         }
         let numbers = self.weights.iter().chain(self.basis.numbers()).chain([&self.absent, &self.centre]);
         numbers.copied().try_for_each(|value| number(pointer, value))

@@ -47,8 +47,8 @@ enum Command {
     Serve(serve::Serve),
     /// Run a service with sample events, and show typical requests
     ///
-    /// The output fits a terminal of 50 lines and 100 columns. --json prints one object per question and line, with
-    /// `question`, `request` (method, url, body) and `answer`.
+    /// The output fits a terminal of 50 lines and 100 columns. With --json, each question is one JSON object on one
+    /// line, with `question`, `request` (method, url, body) and `answer`.
     Demo(Demo),
     /// Check whether a service is ready
     ///
@@ -239,7 +239,7 @@ struct Import {
 
 #[derive(Debug, Args)]
 struct Destination {
-    /// Send the events to a running service instead, as in http://127.0.0.1:8080
+    /// URL of a running service to send to, as in http://127.0.0.1:8080
     #[arg(long, value_name = "URL")]
     to: Option<String>,
     /// API key of the service; prefer FORETELL_API_KEY, which other users of this machine cannot see

@@ -95,7 +95,7 @@ pub(super) struct Conditions {
 /// The letters to process. A selection is required, so that a typing error cannot select all of them.
 #[derive(Debug, Args)]
 pub(super) struct Which {
-    /// PARTITION/OFFSET, as printed by `list`; with conditions, only letters that meet them
+    /// PARTITION/OFFSET, as printed by `list`; with filters, only matching letters
     #[arg(value_name = "ID", required_unless_present_any = ["topic", "code", "key", "since", "until"])]
     ids: Vec<Id>,
     #[command(flatten)]

@@ -27,20 +27,19 @@ import (
 
 var (
 	root     = flag.String("root", "../..", "the repository: the build context of the image")
-	foretell = flag.String("foretell", "", "a binary that stands for the one of the image")
+	foretell = flag.String("foretell", "", "a binary to use instead of that of the image")
 	whole    = flag.Bool("whole", false, "build the image's binary, and use it; otherwise only check the code")
 )
 
 // cargoBuild finds the command that compiles the binary, up to the end of that command.
 var cargoBuild = regexp.MustCompile(`cargo build [^&;|]+`)
 
-// commit is what builds here are named by: the build argument of the Containerfile, and what the build makes of it.
-// They share a directory with builds of the repository, which would otherwise take over that there is no commit: cargo
-// runs a build script again when a variable that it reads has changed.
+// commit is passed to the builds of this test as a build argument of the Containerfile. The builds share a target
+// directory with those of the repository, and without a changed variable, Cargo would not run the build script again.
 var commit = []string{"REVISION=context", "FORETELL_COMMIT=context"}
 
 // TestTheContextBuilds copies the files that the ignore file admits, and nothing else, and compiles them with the
-// command of the Containerfile. A file that the build reads and the ignore file leaves out fails it.
+// command of the Containerfile. It fails if the ignore file excludes a file that the build reads.
 func TestTheContextBuilds(t *testing.T) {
 	context := admitted(t, *root)
 	// Cargo builds without these settings too, but the allocator then keeps freed pages for longer.
@@ -50,12 +49,12 @@ func TestTheContextBuilds(t *testing.T) {
 	run := compiling(t, *root)
 	target := targetDirectory(t)
 	if !*whole {
-		// The same packages and features, in the profile whose dependencies other steps have compiled already.
+		// The same packages and features, in the profile whose dependencies other steps have already compiled.
 		check := strings.Replace(cargoBuild.FindString(run), "cargo build", "cargo check", 1)
 		shell(t, context, strings.Replace(check, " --release", "", 1), append(commit, "CARGO_TARGET_DIR="+target)...)
 		return
 	}
-	// What --mount=type=cache is in an engine.
+	// Replaces --mount=type=cache of a container engine.
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +74,7 @@ func TestTheContextBuilds(t *testing.T) {
 	answers(t, binary)
 }
 
-// TestTheDefaultCommandAnswers is the same for a binary that exists already.
+// TestTheDefaultCommandAnswers does the same with an existing binary.
 func TestTheDefaultCommandAnswers(t *testing.T) {
 	binary, err := filepath.Abs(*foretell)
 	if err != nil {
@@ -84,7 +83,7 @@ func TestTheDefaultCommandAnswers(t *testing.T) {
 	answers(t, binary)
 }
 
-// TestTheImageIsDescribed reads the last stage of the Containerfile.
+// TestTheImageIsDescribed checks the last stage of the Containerfile.
 func TestTheImageIsDescribed(t *testing.T) {
 	image := described(t, *root)
 	listens, operators := image.option(t, "--listen"), image.option(t, "--ops-listen")
@@ -101,7 +100,7 @@ func TestTheImageIsDescribed(t *testing.T) {
 	if !slices.Equal(image.entrypoint, []string{"/foretell"}) {
 		t.Errorf("ENTRYPOINT is %q", image.entrypoint)
 	}
-	// Kubernetes knows only of a number that it is not root's.
+	// Kubernetes can only verify that a numeric user is not root.
 	if !regexp.MustCompile(`^[1-9][0-9]*:[1-9][0-9]*$`).MatchString(image.user) {
 		t.Errorf("USER is %q, not numbers of a user and a group without rights", image.user)
 	}
@@ -118,8 +117,8 @@ func TestTheImageIsDescribed(t *testing.T) {
 	}
 }
 
-// TestOnlyAdmittedFilesAreCopied shows that the copy of a context obeys the ignore file: a rule, an exception to it,
-// and an exception inside of a folder that is left out.
+// TestOnlyAdmittedFilesAreCopied checks that the copy of a context follows the ignore file: a rule, an exception to it,
+// and an exception inside an excluded folder.
 func TestOnlyAdmittedFilesAreCopied(t *testing.T) {
 	from := t.TempDir()
 	for name, text := range map[string]string{
@@ -151,7 +150,7 @@ func TestOnlyAdmittedFilesAreCopied(t *testing.T) {
 	}
 }
 
-// admitted answers a new directory with the files that the ignore file of a build context admits.
+// admitted returns a new directory with the files that the ignore file of a build context admits.
 func admitted(t *testing.T, context string) string {
 	t.Helper()
 	matcher, excepted := ignoring(t, context)
@@ -181,7 +180,7 @@ func admitted(t *testing.T, context string) string {
 	return into
 }
 
-// ignoring reads the ignore file, and answers also whether it has an exception inside of a folder.
+// ignoring reads the ignore file, and also returns whether it has an exception inside a folder.
 func ignoring(t *testing.T, context string) (*patternmatcher.PatternMatcher, func(folder string) bool) {
 	t.Helper()
 	file, err := os.Open(filepath.Join(context, ".dockerignore"))
@@ -207,7 +206,7 @@ func ignoring(t *testing.T, context string) (*patternmatcher.PatternMatcher, fun
 	}
 }
 
-// copyFile keeps the time of the file, so that Cargo can tell what it has compiled already.
+// copyFile keeps the time of the file, so that Cargo recognises what it has already compiled.
 func copyFile(from, to string) error {
 	about, err := os.Stat(from)
 	if err != nil {
@@ -226,7 +225,7 @@ func copyFile(from, to string) error {
 	return os.Chtimes(to, about.ModTime(), about.ModTime())
 }
 
-// stages are those of the Containerfile; BuildKit refuses instructions and flags that it does not know.
+// stages returns the stages of the Containerfile; BuildKit rejects unknown instructions and flags.
 func stages(t *testing.T, context string) []instructions.Stage {
 	t.Helper()
 	file, err := parser.Parse(strings.NewReader(read(t, filepath.Join(context, "Containerfile"))))
@@ -240,7 +239,7 @@ func stages(t *testing.T, context string) []instructions.Stage {
 	return stages
 }
 
-// compiling answers the text of the RUN instruction that compiles the binary.
+// compiling returns the text of the RUN instruction that compiles the binary.
 func compiling(t *testing.T, context string) string {
 	t.Helper()
 	var found []string
@@ -257,7 +256,7 @@ func compiling(t *testing.T, context string) string {
 	return found[0]
 }
 
-// settings are those of the image, as its last stage has them.
+// settings returns the settings of the image, from its last stage.
 type settings struct {
 	entrypoint, command, health, ports []string
 	user                               string
@@ -295,7 +294,7 @@ func described(t *testing.T, context string) settings {
 	return image
 }
 
-// option is what follows a flag of the default command.
+// option returns the value of a flag of the default command.
 func (image settings) option(t *testing.T, flag string) string {
 	t.Helper()
 	at := slices.Index(image.command, flag)
@@ -305,8 +304,8 @@ func (image settings) option(t *testing.T, flag string) string {
 	return image.command[at+1]
 }
 
-// answers runs the default command of the image with this binary, on loopback and on ports that are free: the health
-// check passes, and the key that it has printed opens the API, which is closed without it.
+// answers runs the default command of the image with this binary, on loopback and on free ports. The health check must
+// pass, and the printed key must give access to the API, which rejects requests without it.
 func answers(t *testing.T, binary string) {
 	t.Helper()
 	image := described(t, *root)
@@ -366,7 +365,7 @@ func answers(t *testing.T, binary string) {
 	}
 }
 
-// freeAddress is one on loopback that nobody listens on.
+// freeAddress returns an unused address on loopback.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -416,7 +415,7 @@ func targetDirectory(t *testing.T) string {
 	return target
 }
 
-// shell runs a command in a directory and shows what it says.
+// shell runs a command in a directory and prints its output.
 func shell(t *testing.T, directory, text string, environment ...string) {
 	t.Helper()
 	t.Logf("in a copy of the context: %s", text)

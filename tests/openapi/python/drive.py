@@ -1,4 +1,4 @@
-"""Does with a generated Python client what an integration begins with. Argument: the base URL of a running service."""
+"""Performs the first tasks of an integration with a generated Python client. Argument: the base URL of a service."""
 
 import datetime
 import sys
@@ -47,8 +47,8 @@ visit = AppointmentBookedEvent(
         time_zone="Europe/Dublin",
     ),
 )
-# Of the bodies that this operation takes the generator tells a list by `isinstance(body, list[Event])`, which Python
-# refuses: so events are sent by the HTTP client within, or by the CloudEvents SDK.
+# The generated code recognises a list of events by `isinstance(body, list[Event])`, which Python rejects. So events are
+# sent with the client's HTTP client, or with the CloudEvents SDK.
 headers = {"Content-Type": "application/cloudevents+json", "Prefer": "wait=20"}
 for event in (login, visit):
     answered = client.get_httpx_client().post("/v1/events", json=event.to_dict(), headers=headers)
@@ -73,7 +73,7 @@ reminders = [
     for _ in range(2)
 ]
 assert reminders[0].reminder_id == reminders[1].reminder_id, reminders
-# The body may be left out.
+# The body is optional.
 assert request_reminder.sync("python", client=client, idempotency_key="python-2").reminder_id
 
 missing = get_user.sync("nobody", client=client)

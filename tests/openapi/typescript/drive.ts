@@ -1,4 +1,4 @@
-// Does with a generated TypeScript client what an integration begins with. Argument: the base URL of a running service.
+// Performs the first tasks of an integration with a generated TypeScript client. Argument: the base URL of a service.
 
 import createClient from "openapi-fetch";
 import type { components, paths } from "./schema.js";

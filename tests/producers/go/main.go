@@ -1,4 +1,4 @@
-// Sends logins by Kafka clients for Go: send CLIENT BROKERS TOPIC COUNT. Each has a user of its own.
+// Sends logins with Kafka clients for Go: send CLIENT BROKERS TOPIC COUNT. Each login has its own user.
 package main
 
 import (
@@ -103,7 +103,7 @@ func confluentWith(settings confluent.ConfigMap) func([]string, string, int) {
 	}
 }
 
-// The murmur2 of Kafka's clients as a hash.Hash32, as Sarama wants it.
+// Kafka's murmur2 as a hash.Hash32, as Sarama requires.
 type murmur2 struct{ data []byte }
 
 func newMurmur2() hash.Hash32 { return &murmur2{} }

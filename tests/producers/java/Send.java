@@ -8,7 +8,7 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.serialization.StringSerializer;
 
-/** Sends logins by Kafka's own client: Send CLIENT BROKERS TOPIC COUNT. Each has a user of its own. */
+/** Sends logins with Kafka's own client: Send CLIENT BROKERS TOPIC COUNT. Each login has its own user. */
 public final class Send {
   public static void main(String[] arguments) throws Exception {
     if (!arguments[0].equals("kafka-clients")) throw new IllegalArgumentException("unknown client " + arguments[0]);

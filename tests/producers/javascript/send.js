@@ -1,4 +1,4 @@
-// Sends logins by kafkajs: send.js CLIENT BROKERS TOPIC COUNT. Each has a user of its own.
+// Sends logins with kafkajs: send.js CLIENT BROKERS TOPIC COUNT. Each login has its own user.
 
 import kafkajs from "kafkajs";
 

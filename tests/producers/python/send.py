@@ -1,4 +1,4 @@
-"""Sends logins by a Kafka client for Python: send.py CLIENT BROKERS TOPIC COUNT. Each has a user of its own."""
+"""Sends logins with a Kafka client for Python: send.py CLIENT BROKERS TOPIC COUNT. Each login has its own user."""
 
 import asyncio
 import json

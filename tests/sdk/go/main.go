@@ -1,6 +1,6 @@
-// Sends events by the CloudEvents SDK for Go: binary, structured, structured with bytes, batch.
+// Sends events with the CloudEvents SDK for Go: binary, structured, structured with bytes, batch.
 //
-// The SDK writes header values as they are, so they are encoded here as its callers must (HTTP binding, 3.1.3.2).
+// The SDK does not encode header values, so its callers must (HTTP binding, 3.1.3.2), as this program does.
 package main
 
 import (

@@ -17,10 +17,10 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * Sends events by the CloudEvents SDK for Java: binary, structured, structured with bytes, batch.
+ * Sends events with the CloudEvents SDK for Java: binary, structured, structured with bytes, batch.
  *
- * <p>The SDK writes header values as they are, so they are encoded here as its callers must (HTTP binding, 3.1.3.2).
- * It writes no batch; a list of what its JSON format writes is one.
+ * <p>The SDK does not encode header values, so its callers must (HTTP binding, 3.1.3.2), as this program does. It does
+ * not write batches; a JSON list of its events is one.
  */
 public final class Send {
   private static final ObjectMapper MAPPER = new ObjectMapper();

@@ -1,7 +1,7 @@
-// Sends events by the CloudEvents SDK for JavaScript: binary, structured, structured with bytes, batch.
+// Sends events with the CloudEvents SDK for JavaScript: binary, structured, structured with bytes, batch.
 //
-// The SDK writes header values as they are, so they are encoded here as its callers must (HTTP binding, 3.1.3.2). It
-// writes no batch; a list of its events in JSON is one.
+// The SDK does not encode header values, so its callers must (HTTP binding, 3.1.3.2), as this program does. It does not
+// write batches; a JSON list of its events is one.
 
 import { readFileSync } from "node:fs";
 import { CloudEvent, HTTP, emitterFor, Mode } from "cloudevents";

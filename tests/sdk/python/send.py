@@ -1,6 +1,6 @@
-"""Sends events by the CloudEvents SDK for Python: binary, structured, structured with bytes, batch.
+"""Sends events with the CloudEvents SDK for Python: binary, structured, structured with bytes, batch.
 
-The SDK encodes header values itself. It writes no batch; a list of what its JSON format writes is one.
+The SDK encodes header values itself. It does not write batches; a JSON list of its events is one.
 """
 
 import json

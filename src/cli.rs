@@ -260,7 +260,7 @@ struct Evaluate {
     /// When to score an appointment
     #[arg(long, value_enum, default_value = "booking")]
     at: At,
-    /// Summarize only events after this time, RFC 3339
+    /// Summarise only events after this time, RFC 3339
     ///
     /// For appointments, a model is trained on the history up to this time, and recalibrated with later outcomes.
     #[arg(long, value_name = "TIME")]

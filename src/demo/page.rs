@@ -56,7 +56,7 @@ impl<'a> Page<'a> {
             )?;
             writeln!(
                 self.out,
-                "Each answer is summarized in a line; run a command, or `foretell demo --json`, to see its JSON."
+                "Each answer is summarised in one line; run a command, or `foretell demo --json`, to see its JSON."
             )?;
         }
         self.out.flush()

@@ -9,7 +9,7 @@ const REASONS_MAX: usize = 3;
 /// Reasons with less effect, in log-odds, are left out.
 const EFFECT_MIN: f64 = 0.05;
 
-/// A request, and how its answer is summarized.
+/// A request, and how its answer is summarised.
 pub(super) struct Question {
     pub(super) title: &'static str,
     pub(super) request: Request,

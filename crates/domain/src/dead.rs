@@ -12,9 +12,9 @@
 //! again counts its attempts and keeps the time of its first failure. Replays write a letter again; two letters are the
 //! same if source position and attempt are equal.
 //!
-//! History is never edited. A redrive appends a new record, and a [`resolution`], a record of the same topic, states how a
-//! letter was resolved, so that everything follows from the log. Letters, filters and repairs are plain functions in
-//! this module and its children; only the engine reads and appends.
+//! History is never edited. A redrive appends a new record, and a [`resolution`], a record of the same topic, states
+//! how a letter was resolved, so that everything follows from the log. Letters, filters and repairs are plain functions
+//! in this module and its children; only the engine reads and appends.
 
 pub mod filter;
 pub mod patch;

@@ -225,7 +225,8 @@ impl fmt::Display for TrainedModel {
     }
 }
 
-/// Replays events, in order of time, into a history; `on_candidate` receives their number, and returns whether to continue.
+/// Replays events, in order of time, into a history; `on_candidate` receives their number, and returns whether to
+/// continue.
 pub fn replay<'a>(
     events: impl Iterator<Item = &'a foretell_events::Event>,
     (config, limits): (&no_show::Config, &foretell_domain::view::Limits),

@@ -1,8 +1,9 @@
 //! Metrics and traces of a process: the names of metrics, their recorder, and the trace of a request.
 //!
 //! Names and labels of metrics are constants of one table, so that dashboards and code cannot disagree; [`meter`] has a
-//! function for each event that the loops count. Labels have a closed set of values, and never contain a tenant, a user, or a
-//! method or path as it was sent. [`trace`] carries the trace of a request through the process and into record headers.
+//! function for each event that the loops count. Labels have a closed set of values, and never contain a tenant, a
+//! user, or a method or path as it was sent. [`trace`] carries the trace of a request through the process and into
+//! record headers.
 
 pub mod meter;
 mod names;

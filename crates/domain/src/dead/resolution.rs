@@ -1,9 +1,9 @@
 //! How a letter was resolved: a record of the dead-letters topic that states it.
 //!
-//! A resolution record has the key of its letter, so it is in the same partition, after it. It closes the letter and all
-//! its copies, earlier and later ones, for as long as the topic keeps it. It is written after what it reports: a redrive
-//! whose resolution record was lost in a crash is done again, with the same CloudEvents id and source, by which the fold
-//! recognises it.
+//! A resolution record has the key of its letter, so it is in the same partition, after it. It closes the letter and
+//! all its copies, earlier and later ones, for as long as the topic keeps it. It is written after what it reports: a
+//! redrive whose resolution record was lost in a crash is done again, with the same CloudEvents id and source, by which
+//! the fold recognises it.
 
 use super::{Address, Id, Identity, Letter, TOPIC, identity};
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! Names the tenants whose events were skipped because a row had no capacity left, at a bounded rate.
 //!
-//! Such an event is lost until it is sent again, and most producers do not read outcomes. A nightly synchronization can
+//! Such an event is lost until it is sent again, and most producers do not read outcomes. A nightly synchronisation can
 //! send thousands of events for a full row, so one line per event would be too many.
 
 use std::collections::BTreeMap;

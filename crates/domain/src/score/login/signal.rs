@@ -9,8 +9,8 @@
 //! | `NEW_COUNTRY` | the user's countries | the attempt's is none of them |
 //! | `IMPOSSIBLE_TRAVEL` | the latest successes | farther than the tolerated distance, and faster than anyone travels |
 //! | `FAILURE_BURST` | 15 minutes | at least the configured number of failures of the account |
-//! | `SUCCESS_AFTER_FAILURES` | an hour, since the last success | at least the configured number of failures of the account |
-//! | `IP_FAN_OUT` | 30 minutes | at least the configured number of accounts that failed at the address or in its network |
+//! | `SUCCESS_AFTER_FAILURES` | an hour, since the last success | the same |
+//! | `IP_FAN_OUT` | 30 minutes | at least the configured number of accounts failed at the address or in its network |
 //! | `DENYLISTED_NETWORK` | the lists as they are | the address is on one |
 //! | `AUTOMATED_CLIENT` | an hour | an empty user agent or that of a program, or eight regular attempts |
 //! | `DORMANT_ACCOUNT` | the last success | longer ago than the configured days |

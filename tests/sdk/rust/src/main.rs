@@ -1,6 +1,6 @@
 //! Sends events with the CloudEvents SDK for Rust: binary, structured, structured with bytes, batch.
 //!
-//! The SDK writes header values as they are, so they are encoded here as its callers must (HTTP binding, 3.1.3.2).
+//! The SDK does not encode header values, so its callers must (HTTP binding, 3.1.3.2), as this program does.
 //! Its binding for the crate `http` only writes binary mode; the other modes are written by its JSON format.
 
 use cloudevents::{AttributesReader, Event, EventBuilder, EventBuilderV10};

@@ -1,51 +1,40 @@
 //! The composition root: settings become ports, ports become roles. Only its `ports` and `backup` name a backend.
 //!
 //! ```text
-//!   Config ─► open: log, store ─┬─► http       router over Rows and Progress
-//!                               ├─► views      one keeper each for logins, appointments and policies
-//!                               └─► reminders  a keeper for reminders, with the planner as a task of each partition
+//!   Config ─► open: log, store ─► Instance ─┬─► http       routers over its parts
+//!                                           ├─► views      folds of logins, appointments and policies
+//!                                           └─► reminders  the fold of reminders, with the planner as a task
 //! ```
 //!
 //! A role is a value, not a build: `serve --roles` accepts any of them, and every process serves its health and, to
 //! operators, its metrics. If a cluster is unreachable at the start, the process listens and reports what it waits for.
 
+pub mod backend_urls;
 pub mod backup;
 pub mod descriptors;
-pub mod instance;
-mod jobs;
 mod ports;
 mod reach;
 pub mod repartition;
 pub mod training;
 mod waiting;
 
-pub use ports::{Ports, data_directory, disk_directory, migrate, open};
+pub use ports::{Backends, data_directory, disk_directory, migrate, open};
 
 use crate::config::Config;
 use axum::routing::get;
 use axum::{Json, Router};
-use foretell_domain::address::{Family, Generation};
-use foretell_domain::score::no_show::model::Published;
-use foretell_domain::view::{Fold, FoldVisitor};
-use foretell_engine::pipeline::family::{self, Views};
+use foretell_domain::address::Family;
+use foretell_engine::pipeline::family;
 use foretell_engine::pipeline::patiently;
-use foretell_engine::pipeline::task::Tasks;
-use foretell_engine::progress::Progress;
 use foretell_engine::rebuild;
-use foretell_engine::rows::Rows;
-use foretell_events::{Topic, agent};
+use foretell_events::agent;
 use foretell_ports::clock::Clock;
-use foretell_ports::log::{self, Log};
+use foretell_ports::log::Log;
 use foretell_ports::{Error, Kind};
-use foretell_service::assess::Assessor;
 use foretell_service::decisions::Recorder;
 use foretell_service::http::auth::Keys;
-use foretell_service::http::{self, Api, Parts, Scoring};
-use foretell_service::policies::{self, InForce, Policies};
-use foretell_service::remind::Reminders;
-use foretell_service::remind::assess::ByRows;
+use foretell_service::http::{self, Api};
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -179,10 +168,11 @@ impl Service {
         doors: &waiting::Doors,
         tasks: &mut JoinSet<Result<(), Error>>,
     ) -> Result<Option<Recorder>, Error> {
-        let ports = self.open_patiently(doors).await?;
+        let backends = self.open_patiently(doors).await?;
+        let (ports, instance) = (&backends.ports, backends.instance(&self.config));
         ports.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
         blocking("read the rules for user agents", agent::warm).await?;
-        if self.roles.contains(&Role::Http) || ports.directory.is_some() {
+        if self.roles.contains(&Role::Http) || backends.directory.is_some() {
             let (enricher, shutdown) = (ports.enricher.clone(), self.shutdown.clone());
             let looking = enricher.clone();
             blocking("check the data files", move || looking.look()).await?;
@@ -194,21 +184,20 @@ impl Service {
         tasks.spawn(end_with(ports.log.clone(), self.shutdown.clone()));
         for family in Family::ALL {
             doors.missing(format!("the views of {}", family.name()));
-            patiently(&self.config.pipeline, || take_up(&self.config, &ports, family)).await?;
+            patiently(&self.config.pipeline, || instance.ensure_pointer(family)).await?;
         }
-        let rows = Arc::new(Rows::cached(ports.store.clone(), &self.config.reads, &self.config.fold));
         let kept = self.kept();
         for family in &kept {
-            let planner = self.planner(&ports, rows.clone());
-            tasks.spawn(keep(&self.config, &ports, *family, planner, self.shutdown.clone()));
+            tasks.spawn(instance.keep(*family, instance.tasks(*family), self.shutdown.clone()));
         }
         let others = Family::ALL.into_iter().filter(|family| !kept.contains(family)).collect();
         let (log, store, pipeline) = (ports.log.clone(), ports.store.clone(), self.config.pipeline.clone());
         tasks.spawn(family::watch(others, (log, store), pipeline, self.shutdown.clone()));
-        let parts = self.parts(&ports, rows);
+        let jobs = backends.jobs(&instance, &self.config);
+        let parts = instance.parts(jobs, self.keys.clone(), self.shutdown.clone());
         let decisions = parts.decisions.clone();
         if self.auto_rebuild {
-            tasks.spawn(rebuild::all_due(jobs::rebuilder(&self.config, &ports), kept, self.shutdown.clone()));
+            tasks.spawn(rebuild::all_due(instance.rebuilder(), kept, self.shutdown.clone()));
         }
         let api = Api::new(parts);
         tasks.spawn(api.clone().tell_refusals().map(Ok));
@@ -218,10 +207,10 @@ impl Service {
         });
         // After the router of callers: its probes may report readiness at once.
         doors.operators.open(http::ops::router(&api));
-        if let Some(directory) = &ports.directory {
-            let socket = instance::bind_socket(&directory.join(SOCKET))?;
-            let own = instance::Instance::of(&self.config);
-            let shown = Router::new().route(instance::PATH, get(move || std::future::ready(Json(own.clone()))));
+        if let Some(directory) = &backends.directory {
+            let socket = backend_urls::bind_socket(&directory.join(SOCKET))?;
+            let own = backend_urls::BackendUrls::of(&self.config);
+            let shown = Router::new().route(backend_urls::PATH, get(move || std::future::ready(Json(own.clone()))));
             let (router, config) = (http::admin_router(&api).merge(shown), self.config.http.for_socket());
             let shutdown = self.shutdown.clone();
             tasks.spawn(async move {
@@ -233,7 +222,7 @@ impl Service {
     }
 
     /// Waits for clusters that do not respond yet, with a log line per attempt.
-    async fn open_patiently(&self, doors: &waiting::Doors) -> Result<Ports, Error> {
+    async fn open_patiently(&self, doors: &waiting::Doors) -> Result<Backends, Error> {
         let mut pause_ms = 500;
         doors.missing(format!("{} and {}", self.config.log, self.config.store));
         loop {
@@ -254,36 +243,6 @@ impl Service {
     fn kept(&self) -> Vec<Family> {
         Family::ALL.into_iter().filter(|family| self.roles.contains(&Role::that_keeps(*family))).collect()
     }
-
-    /// Creates the tasks for owners of a generation of the view `sent`: the planner.
-    fn planner(&self, ports: &Ports, rows: Arc<Rows>) -> impl Fn(Generation) -> Tasks + Send + 'static {
-        let (log, store, clock) = (ports.log.clone(), ports.store.clone(), self.clock.clone());
-        let (no_show, config) = (self.config.score.no_show.clone(), self.config.reminders.clone());
-        let topic_name = log::present_name(log.as_ref(), &self.config.topics.prefix, Topic::Reminders);
-        let (stale_ms_max, read_ms_max) = (self.config.reads.stale_ms_max, self.config.reminders.catch_up_ms_max);
-        let policies = Arc::new(InForce::new(rows.clone(), config.policy.clone(), stale_ms_max));
-        let nothing = Published::nothing(no_show.protected_attributes.clone());
-        let models = Arc::new(InForce::new(rows.clone(), nothing, stale_ms_max));
-        let assessor = Arc::new(Assessor::new(rows.clone(), no_show, models));
-        move |sent| {
-            vec![Arc::new(Reminders {
-                log: log.clone(),
-                topic_name: topic_name.clone(),
-                store: store.clone(),
-                clock: clock.clone(),
-                pointers: rows.pointers().clone(),
-                sent,
-                assess: Arc::new(ByRows { assessor: assessor.clone(), read_ms_max }),
-                policies: policies.clone(),
-                config: config.clone(),
-            })]
-        }
-    }
-
-    fn parts(&self, ports: &Ports, rows: Arc<Rows>) -> Parts {
-        let (clock, keys, shutdown) = (self.clock.clone(), self.keys.clone(), self.shutdown.clone());
-        parts(&self.config, ports, rows, Process { clock, keys, shutdown })
-    }
 }
 
 /// Runs blocking work that the first request would otherwise wait for.
@@ -291,119 +250,10 @@ async fn blocking(operation: &'static str, work: impl FnOnce() + Send + 'static)
     tokio::task::spawn_blocking(work).await.map_err(|panic| Error::fatal(operation, panic))
 }
 
-/// What the generations of a family share over these ports.
-fn views<F: Fold>(config: &Config, ports: &Ports, fold: F) -> Views<F> {
-    let topic = F::FAMILY.topic();
-    Views {
-        fold,
-        partitions: ports.log.partitions(topic),
-        topic_name: log::present_name(ports.log.as_ref(), &config.topics.prefix, topic),
-        log: ports.log.clone(),
-        store: ports.store.clone(),
-        misplaced: ports.misplaced.clone(),
-        config: config.pipeline.clone(),
-    }
-}
-
-/// Ensures that a family has a pointer, and that its rows belong to the current topic.
-async fn take_up(config: &Config, ports: &Ports, family: Family) -> Result<(), Error> {
-    /// Reads or creates the pointer of a family.
-    struct Pointing<'a>(&'a Config, &'a Ports);
-
-    impl<'a> FoldVisitor for Pointing<'a> {
-        type Output = BoxFuture<'a, Result<(), Error>>;
-
-        fn visit<F: Fold>(self, fold: F) -> Self::Output {
-            Box::pin(async move { views(self.0, self.1, fold).pointer().await.map(drop) })
-        }
-    }
-
-    family.with_fold(config.fold.clone(), Pointing(config, ports)).await
-}
-
-/// Folds a family until shutdown, with the tasks of its owners.
-pub fn keep(
-    config: &Config,
-    ports: &Ports,
-    family: Family,
-    planner: impl Fn(Generation) -> Tasks + Send + 'static,
-    shutdown: CancellationToken,
-) -> BoxFuture<'static, Result<(), Error>> {
-    match Role::that_keeps(family) {
-        Role::Reminders => family.with_fold(config.fold.clone(), Keeping { config, ports, tasks: planner, shutdown }),
-        Role::Views | Role::Http => {
-            family.with_fold(config.fold.clone(), Keeping { config, ports, tasks: no_tasks, shutdown })
-        }
-    }
-}
-
-/// Folds a family until shutdown.
-struct Keeping<'a, T> {
-    config: &'a Config,
-    ports: &'a Ports,
-    tasks: T,
-    shutdown: CancellationToken,
-}
-
-impl<T: Fn(Generation) -> Tasks + Send + 'static> FoldVisitor for Keeping<'_, T> {
-    type Output = BoxFuture<'static, Result<(), Error>>;
-
-    fn visit<F: Fold>(self, fold: F) -> Self::Output {
-        Box::pin(family::keep(views(self.config, self.ports, fold), self.tasks, self.shutdown))
-    }
-}
-
-/// The tasks of owners that only fold.
-pub fn no_tasks(_: Generation) -> Tasks {
-    Tasks::new()
-}
-
 /// Ends the service when its log is broken: a supervisor starts it again, and the log is verified at the start.
 async fn end_with(log: Arc<dyn Log>, shutdown: CancellationToken) -> Result<(), Error> {
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         error = log.broken() => Err(error),
-    }
-}
-
-/// What the parts of a process share in addition to its ports.
-pub struct Process {
-    /// Source of the current time.
-    pub clock: Arc<dyn Clock>,
-    /// Keys of the API; if none, requests need no key.
-    pub keys: Option<Keys>,
-    /// Cancelled when the process drains.
-    pub shutdown: CancellationToken,
-}
-
-/// The components of the API, over open ports.
-pub fn parts(config: &Config, ports: &Ports, rows: Arc<Rows>, process: Process) -> Parts {
-    let Process { clock, keys, shutdown } = process;
-    let (log, store) = (ports.log.clone(), ports.store.clone());
-    let progress = Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
-    let (login, reminders) = (config.score.login.clone(), config.reminders.policy.clone());
-    let (no_show, stale_ms_max) = (config.score.no_show.clone(), config.reads.stale_ms_max);
-    let protected_attributes = no_show.protected_attributes.clone();
-    let policies = Policies::new(&rows, policies::Settings { login, reminders, protected_attributes }, stale_ms_max);
-    let assessor = Arc::new(Assessor::new(rows.clone(), no_show, policies.no_show_model.clone()));
-    Parts {
-        jobs: jobs::jobs(config, ports, rows.pointers(), &clock),
-        log,
-        store,
-        rows,
-        progress: Arc::new(progress),
-        clock,
-        keys,
-        policies,
-        assessor,
-        decisions: Recorder::start(ports.log.clone(), &config.decisions),
-        retention: config.topics.retention(),
-        enricher: ports.enricher.clone(),
-        scoring: Scoring::new(config.score.no_show.clone(), config.fold.time_zone_default.clone()),
-        topic_prefix: config.topics.prefix.clone(),
-        notices: ports.notices.clone(),
-        misplaced: ports.misplaced.clone(),
-        shutdown,
-        config: config.http.clone(),
     }
 }

@@ -17,8 +17,9 @@ use foretell_domain::{score, view};
 use foretell_engine::{pipeline, progress, rows};
 use foretell_events::zone;
 use foretell_events::{document, suggest};
+use foretell_ports::component::{Component, InvalidSetting};
 use foretell_ports::{file, log};
-use foretell_service::{decisions, http, remind};
+use foretell_service::{decisions, http, instance, remind};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -113,6 +114,25 @@ pub struct Topics {
     pub dead_letter_retention_days: u32,
     /// The epoch of each topic on Kafka that an empty store begins with.
     pub epochs: Epochs,
+}
+
+impl Component for Topics {
+    fn section(&self) -> &'static str {
+        "topics"
+    }
+
+    fn validate(&self) -> Result<(), InvalidSetting> {
+        let bounded = [
+            ("partitions", self.partitions, 1_000),
+            ("embedded_partitions", self.embedded_partitions, 1_000),
+            ("decision_retention_days", self.decision_retention_days, 36_500),
+            ("dead_letter_retention_days", self.dead_letter_retention_days, 36_500),
+        ];
+        let outside = bounded.into_iter().find(|(_, value, max)| !(1..=*max).contains(value));
+        outside.map_or(Ok(()), |(key, value, max)| {
+            Err(InvalidSetting::new(key, format!("{value} is not from 1 to {max}")))
+        })
+    }
 }
 
 impl Topics {
@@ -314,42 +334,49 @@ impl Config {
             );
             return invalid("fold.appointment_reminders_max", message);
         }
-        for (place, count) in [
-            ("topics.partitions", self.topics.partitions),
-            ("topics.embedded_partitions", self.topics.embedded_partitions),
-        ] {
-            if count == 0 || count > 1_000 {
-                return invalid(place, format!("{count} is not from 1 to 1000"));
+        for component in self.components() {
+            if let Err(InvalidSetting { key, message }) = component.validate() {
+                return invalid(&format!("{}.{key}", component.section()), message);
             }
-        }
-        for (place, days) in [
-            ("topics.decision_retention_days", self.topics.decision_retention_days),
-            ("topics.dead_letter_retention_days", self.topics.dead_letter_retention_days),
-        ] {
-            if days == 0 || days > 36_500 {
-                return invalid(place, format!("{days} is not from 1 to 36500"));
-            }
-        }
-        if let Err((key, message)) = self.http.validate() {
-            return invalid(&format!("http.{key}"), message);
-        }
-        if let Err((key, message)) = self.ops.validate() {
-            return invalid(&format!("ops.{key}"), message);
-        }
-        if let Err((key, message)) = self.enrich.validate() {
-            return invalid(&format!("enrich.{key}"), message);
-        }
-        if let Err(error) = self.reminders.policy.validate() {
-            let place = format!("reminders.policy{}", error.pointer.replace('/', "."));
-            return invalid(&place, error.detail);
         }
         Ok(())
+    }
+
+    /// The components of a process, in the order in which their settings are checked.
+    pub fn components(&self) -> [&dyn Component; 8] {
+        [
+            &self.topics,
+            &self.http,
+            &self.ops,
+            &self.enrich,
+            &self.reminders,
+            &self.pipeline,
+            &self.reads,
+            &self.decisions,
+        ]
     }
 
     /// The time zone rules for a process with these settings; it installs them before it reads anything.
     pub fn zone_rules(&self) -> Result<zone::Rules, Error> {
         let read = self.fold.time_zones_dir.as_deref().map_or_else(|| Ok(zone::Rules::default()), zones::read);
         read.map_err(|message| Error::Invalid { place: "fold.time_zones_dir".into(), message })
+    }
+
+    /// The settings of the parts of an instance.
+    pub fn instance(&self) -> instance::Config {
+        instance::Config {
+            topic_prefix: self.topics.prefix.clone(),
+            retention: self.topics.retention(),
+            fold: self.fold.clone(),
+            pipeline: self.pipeline.clone(),
+            reads: self.reads.clone(),
+            progress: self.progress.clone(),
+            login: self.score.login.clone(),
+            no_show: self.score.no_show.clone(),
+            reminders: self.reminders.clone(),
+            decisions: self.decisions.clone(),
+            http: self.http.clone(),
+        }
     }
 
     /// The settings as TOML, without secrets.

@@ -2,9 +2,11 @@
 
 mod lines;
 mod otlp;
-mod zeros;
 
-use foretell_telemetry::{prometheus, trace};
+use crate::version::{COMMIT, VERSION};
+use foretell_ports::component::Component;
+use foretell_telemetry::{BUILD_INFO, prometheus, trace};
+use metrics::gauge;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::{Deserialize, Serialize};
@@ -113,8 +115,9 @@ impl Drop for Guard {
     }
 }
 
-/// Starts to write log lines to stderr, to export spans and to count. Once per process.
-pub fn install(config: &Config) -> Result<Guard, Error> {
+/// Starts to write log lines to stderr, to export spans and to count; all metrics of `components` are exported from the
+/// start. Once per process.
+pub fn install(config: &Config, components: &[&dyn Component]) -> Result<Guard, Error> {
     // Spans for the exporter do not belong in log lines, which show spans of their own.
     let no_spans = format!("{}={}", trace::TARGET, LevelFilter::OFF).parse::<Directive>()?;
     let filter = EnvFilter::try_new(renamed(&config.log_filter))?.add_directive(no_spans);
@@ -140,7 +143,8 @@ pub fn install(config: &Config) -> Result<Guard, Error> {
         tracing::warn!("{notice}");
     }
     if prometheus().is_some() {
-        zeros::register();
+        gauge!(BUILD_INFO, "version" => VERSION, "commit" => COMMIT).set(1.0);
+        components.iter().for_each(|component| component.register_metrics());
     }
     Ok(Guard(provider))
 }

@@ -2,15 +2,14 @@
 
 use crate::{Failure, figure, generated, process};
 use foretell_domain::address::{Family, Generation, View};
-use foretell_domain::view::{self, user};
-use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::{Config, keeper};
+use foretell_engine::pipeline::{Config, task};
 use foretell_events::record::Record;
 use foretell_events::{Topic, codec};
 use foretell_lab::source::generate::{Hot, Logins, Shape};
 use foretell_ports::clock::System;
 use foretell_ports::log::{Log, Next};
 use foretell_ports::store::Store;
+use foretell_service::instance::{self, Instance, Ports};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -154,21 +153,17 @@ fn decode(records: &[Record]) {
 pub(crate) async fn fold(
     log: Arc<dyn Log>,
     store: Arc<dyn Store>,
-    config: Config,
+    pipeline: Config,
     events: usize,
 ) -> Result<Duration, Failure> {
-    let (fold, partitions) = (user::Logins::default(), log.partitions(Topic::Logins));
-    let (topic_name, shutdown) = ("foretell.logins".to_owned(), CancellationToken::new());
+    let (partitions, shutdown) = (log.partitions(Topic::Logins), CancellationToken::new());
+    let generation = Generation { family: Family::Logins, number: 1, epoch: 0 };
     let before = process::seconds("self")?;
     let began = Instant::now();
-    let kept = (log.clone(), store.clone());
-    let views = Views { fold, partitions, topic_name, log: kept.0, store: kept.1, misplaced: Arc::default(), config };
-    let pointer = views.pointer().await?;
-    let fingerprint = view::fingerprint(&views.fold.limits);
-    let served = family::foldable(Family::Logins, &pointer, &fingerprint).into_iter().next();
-    let shared = Arc::new(views.of(served.ok_or("a new pointer names rows of this build")?));
-    let generation = shared.generation;
-    let keeper = tokio::spawn(keeper::keep(shared, Vec::new(), shutdown.clone()));
+    let ports = Ports::new(log.clone(), store.clone(), Arc::new(System));
+    let instance = Instance::new(instance::Config { pipeline, ..instance::Config::default() }, ports);
+    instance.ensure_pointer(Family::Logins).await?;
+    let keeper = tokio::spawn(instance.keep(Family::Logins, task::none, shutdown.clone()));
     for partition in 0..partitions {
         let end = log.extent(Topic::Logins, partition).await?.end;
         while store.checkpoint(generation, partition).await?.is_none_or(|checkpoint| checkpoint.next < end) {

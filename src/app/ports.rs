@@ -8,35 +8,44 @@ mod cassandra;
 #[cfg_attr(not(feature = "kafka"), path = "ports/without_kafka.rs")]
 mod kafka;
 
-use super::backup::{self, BackUp};
+use super::backup::{self, BackUp, BackupJob};
 use super::reach;
+use super::training::TrainingJob;
 use crate::config::Config;
-use foretell_engine::pipeline::misplaced::Misplaced;
+use foretell_engine::jobs::Jobs;
 use foretell_engine::verify::Scratch;
 use foretell_enrich::Enricher;
 use foretell_ports::Error;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::Log;
 use foretell_ports::store::Store;
+use foretell_service::instance::{Instance, Ports};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The backends of a configuration.
-pub struct Ports {
-    /// Contains the facts.
-    pub log: Arc<dyn Log>,
-    /// Contains the rows.
-    pub store: Arc<dyn Store>,
+pub struct Backends {
+    /// Log and store, with what else an instance runs over; no data file is read yet.
+    pub ports: Ports,
     /// The data directory of an embedded log or store, locked.
     pub directory: Option<PathBuf>,
     /// Backs up an embedded log; none if the log is not embedded.
     pub back_up: Option<Arc<BackUp>>,
-    /// Data files about addresses; none is read yet.
-    pub enricher: Arc<Enricher>,
-    /// Notices about the backends for operators, as sentences.
-    pub notices: Vec<String>,
-    /// Records in wrong partitions that pipelines over these backends have seen.
-    pub misplaced: Arc<Misplaced>,
+}
+
+impl Backends {
+    /// An instance with these settings over the backends.
+    pub fn instance(&self, config: &Config) -> Instance {
+        Instance::new(config.instance(), self.ports.clone())
+    }
+
+    /// The jobs of an instance, and those that need a backend or the tools of the lab.
+    pub fn jobs(&self, instance: &Instance, config: &Config) -> Jobs {
+        let Ports { log, store, clock, .. } = self.ports.clone();
+        let (no_show, limits) = (config.score.no_show.clone(), config.fold.clone());
+        let jobs = instance.jobs().with(BackupJob { back_up: self.back_up.clone() });
+        jobs.with(TrainingJob { log, store, clock, config: no_show, limits })
+    }
 }
 
 /// The directory of a `disk:` URL.
@@ -51,7 +60,7 @@ pub fn data_directory(config: &Config) -> Option<&Path> {
 
 /// Opens log and store. Fatal if a URL, a schema, a topic or a directory is not valid; Retry if a cluster does not
 /// respond.
-pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error> {
+pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Backends, Error> {
     reach::check(&config.log).await?;
     reach::check(&config.store).await?;
     let (log_dir, store_dir) = (disk_directory(&config.log), disk_directory(&config.store));
@@ -87,8 +96,9 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
         None => (kafka::open(config, store.as_ref()).await?, None),
     };
     let directory = data_directory(config).map(Path::to_owned);
-    let enricher = Enricher::new(&config.enrich, clock);
-    Ok(Ports { log, store, directory, back_up, enricher, notices, misplaced: Arc::default() })
+    let enricher = Enricher::new(&config.enrich, clock.clone());
+    let ports = Ports { enricher, scratches: Arc::new(scratch), notices, ..Ports::new(log, store, clock) };
+    Ok(Backends { ports, directory, back_up })
 }
 
 /// Runs `migrate`: creates missing schemas and topics; returns what was done, and notices for operators.
@@ -111,7 +121,7 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, Error> {
 }
 
 /// A store in a temporary directory.
-pub(super) fn scratch() -> Result<Scratch, Error> {
+fn scratch() -> Result<Scratch, Error> {
     let place = tempfile::Builder::new().prefix("foretell-").tempdir();
     let place = place.map_err(|cause| Error::fatal("make a temporary directory", cause))?;
     let store = foretell_disk::store::Store::open(&foretell_disk::log::lock(place.path())?)?;

@@ -4,7 +4,7 @@
 //! change while another process folds the family, and every process that reads the pointer ends. So this job runs in
 //! the command itself, not in an instance.
 
-use crate::app::{self, Ports};
+use crate::app::{self, Backends};
 use crate::config::Config;
 use async_trait::async_trait;
 use foretell_engine::jobs::{Job, JobContext};
@@ -35,15 +35,18 @@ impl Job for Repartition {
     type Report = ();
 
     async fn run(&self, query: RepartitionQuery, context: &JobContext<RepartitionStep>) -> Result<(), Error> {
-        let mover = |ports: &Ports| Mover::new(super::jobs::verifier(&self.config, ports), query, context.clone());
-        let ports = app::open(&self.config, self.clock.clone()).await?;
-        let stage = mover(&ports).stage().await?;
+        let mover = |backends: &Backends| {
+            let verifier = backends.instance(&self.config).verifier();
+            Mover::new(verifier, query, context.clone())
+        };
+        let backends = app::open(&self.config, self.clock.clone()).await?;
+        let stage = mover(&backends).stage().await?;
         if stage == Stage::Fold {
-            return mover(&ports).fold().await;
+            return mover(&backends).fold().await;
         }
-        copy(ports.log.as_ref(), &mover(&ports), stage).await?;
+        copy(backends.ports.log.as_ref(), &mover(&backends), stage).await?;
         // The directory is unlocked again, and the log opens with the topics of the next epoch.
-        drop(ports);
+        drop(backends);
         mover(&app::open(&self.config, self.clock.clone()).await?).fold().await
     }
 }

@@ -12,6 +12,7 @@ use crate::ops::access::{Access, Remote};
 use crate::ops::inspect::{self, Print, What};
 use crate::ops::jobs::Console;
 use crate::ops::{self, Error, backup, import, rebuild, verify};
+use crate::telemetry;
 use foretell_engine::rebuild::{Order, RebuildQuery};
 use foretell_engine::repartition::RepartitionQuery;
 use foretell_engine::verify::VerifyQuery;
@@ -67,7 +68,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
                     config.telemetry.log_filter.push_str(",lsm_tree=error");
                 }
             }
-            let _telemetry = crate::telemetry::install(&config.telemetry).map_err(|e| Failure::Other(e.to_string()))?;
+            let installed = telemetry::install(&config.telemetry, &config.components());
+            let _telemetry = installed.map_err(|error| Failure::Other(error.to_string()))?;
             config.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
             block_on(configured(command, config, print, out))?;
         }

@@ -2,8 +2,8 @@
 
 use super::Error;
 use super::import::Target;
-use crate::app::instance::{self, Instance};
-use crate::app::{self, Ports, SOCKET};
+use crate::app::backend_urls::{self, BackendUrls};
+use crate::app::{self, Backends, SOCKET};
 use crate::config::Config;
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
@@ -11,7 +11,7 @@ use axum::http::{Method, Request};
 use axum::response::Response;
 use foretell_domain::address::Family;
 use foretell_engine::ingest::Ingest;
-use foretell_engine::rows::Rows;
+use foretell_engine::pipeline::task;
 use foretell_events::codec::structured_event;
 use foretell_events::gate::Sender;
 use foretell_lab::source::Sourced;
@@ -19,6 +19,7 @@ use foretell_ports::clock::Clock;
 use foretell_service::http::auth::TENANT_HEADER;
 use foretell_service::http::events::IMPORT_HEADER;
 use foretell_service::http::{self, Api};
+use foretell_service::instance::{Instance, Ports};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -53,24 +54,23 @@ pub enum Access {
 
 /// Ports that a command has opened itself.
 pub struct Opened {
-    ports: Ports,
+    backends: Backends,
+    instance: Instance,
     config: Config,
-    clock: Arc<dyn Clock>,
 }
 
 impl Opened {
     /// The routes of an instance over these ports: for queries, and for facts that operators append directly.
     fn routes(&self) -> Router {
-        let rows = Arc::new(Rows::cached(self.ports.store.clone(), &self.config.reads, &self.config.fold));
-        let process = app::Process { clock: self.clock.clone(), keys: None, shutdown: CancellationToken::new() };
-        http::admin_router(&Api::new(app::parts(&self.config, &self.ports, rows, process)))
+        let jobs = self.backends.jobs(&self.instance, &self.config);
+        http::admin_router(&Api::new(self.instance.parts(jobs, None, CancellationToken::new())))
     }
 
     /// Appends events of an operator; they are durable when it returns. The steps are those of a service.
     async fn append(&self, events: &[Sourced], tenant: Option<&str>) -> Result<(), Error> {
-        let (log, enricher) = (self.ports.log.clone(), self.ports.enricher.clone());
+        let Ports { log, clock, enricher, .. } = self.backends.ports.clone();
         tokio::task::block_in_place(|| enricher.look());
-        let ingest = Ingest::new(log, self.clock.clone(), enricher, self.config.topics.prefix.clone());
+        let ingest = Ingest::new(log, clock, enricher, self.config.topics.prefix.clone());
         let terms = ingest.terms(Sender::Operator { topic: None }, tenant);
         let admitted = events.iter().map(|event| terms.admit(event.parsed()));
         let admitted: Result<_, _> = admitted.collect();
@@ -144,8 +144,9 @@ impl Access {
         if let Some(client) = serving(config).await? {
             return Ok(Self::Service { client, base: LOCAL.into(), key: None });
         }
-        let ports = app::open(config, clock.clone()).await?;
-        Ok(Self::Opened(Box::new(Opened { ports, config: config.clone(), clock })))
+        let backends = app::open(config, clock).await?;
+        let (instance, config) = (backends.instance(config), config.clone());
+        Ok(Self::Opened(Box::new(Opened { backends, instance, config })))
     }
 
     /// Access to the existing instance of a configuration: nothing is created.
@@ -162,7 +163,7 @@ impl Access {
     pub fn fold(&self, family: Family) -> Option<DropGuard> {
         let Self::Opened(opened) = self else { return None };
         let stop = CancellationToken::new();
-        let folding = app::keep(&opened.config, &opened.ports, family, app::no_tasks, stop.clone());
+        let folding = opened.instance.keep(family, task::none, stop.clone());
         tokio::spawn(async move {
             if let Err(error) = folding.await {
                 tracing::error!(%error, "cannot fold");
@@ -350,7 +351,7 @@ async fn serving(config: &Config) -> Result<Option<reqwest::Client>, Error> {
         return Ok(None);
     }
     let client = client(Some(socket))?;
-    let (status, body) = send(client.get(format!("{LOCAL}{}", instance::PATH))).await?;
+    let (status, body) = send(client.get(format!("{LOCAL}{}", backend_urls::PATH))).await?;
     if status == 404 {
         let detail =
             "an older version serves the directory: use the same version, or restart the service with this one";
@@ -358,12 +359,12 @@ async fn serving(config: &Config) -> Result<Option<reqwest::Client>, Error> {
     }
     let unreadable =
         |error| Error::Answer(format!("unreadable answer of the process that serves the directory: {error}"));
-    let theirs: Instance = serde_json::from_value(read(SERVICE, status, &body)?).map_err(unreadable)?;
-    let ours = Instance::of(config);
+    let theirs: BackendUrls = serde_json::from_value(read(SERVICE, status, &body)?).map_err(unreadable)?;
+    let ours = BackendUrls::of(config);
     if theirs == ours {
         return Ok(Some(client));
     }
-    let (Instance { log, store }, Instance { log: our_log, store: our_store }) = (theirs, ours);
+    let (BackendUrls { log, store }, BackendUrls { log: our_log, store: our_store }) = (theirs, ours);
     Err(Error::Answer(format!(
         "a process serves the log {log} and the store {store}, and this command has the log {our_log} and the store \
          {our_store}: set both with --log and --store"

@@ -7,19 +7,18 @@
 use crate::low::Low;
 use async_trait::async_trait;
 use axum::Router;
-use foretell::app::{self, Ports};
+use foretell::app::{self, Backends};
 use foretell::config::Config;
 use foretell_domain::address::{Family, Generation};
-use foretell_engine::pipeline::task::{PartitionTask, Tasks};
-use foretell_engine::rows::Rows;
+use foretell_engine::pipeline::task::{self, Tasks};
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Event, Position, Topic, codec};
 use foretell_ports::Error;
 use foretell_ports::clock::Clock;
 use foretell_ports::log::{Extent, Fenced, Log, Membership, Next, Page, Reader};
 use foretell_service::http::{self, Api};
-use foretell_service::policies::InForce;
-use foretell_service::remind::{self, Reminders};
+use foretell_service::instance::{Instance, Ports};
+use foretell_service::remind;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -84,7 +83,7 @@ pub struct World {
 }
 
 struct Process {
-    ports: Ports,
+    backends: Backends,
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
 }
@@ -93,31 +92,31 @@ impl World {
     pub async fn start(config: Config, clock: Arc<Manual>) -> Self {
         let seen = Arc::default();
         let mut world = Self { config, clock, seen, process: None, usurpers: JoinSet::new(), crashes: 0, takeovers: 0 };
-        let ports = world.open().await;
-        let partitions = ports.log.partitions(Topic::Reminders);
+        let backends = world.open().await;
+        let partitions = backends.ports.log.partitions(Topic::Reminders);
         world.seen = Arc::new(Seen {
             planners: Mutex::default(),
             topic: (0..partitions).map(|_| Mutex::default()).collect(),
             changed: Notify::new(),
         });
-        world.serve(ports);
+        world.serve(backends);
         world
     }
 
     pub fn log(&self) -> &Arc<dyn Log> {
-        &self.process.as_ref().expect("a process runs").ports.log
+        &self.process.as_ref().expect("a process runs").backends.ports.log
     }
 
     pub fn ports(&self) -> &Ports {
-        &self.process.as_ref().expect("a process runs").ports
+        &self.process.as_ref().expect("a process runs").backends.ports
     }
 
     /// A directory is free when the last task of the previous process has ended, including blocking ones.
-    async fn open(&self) -> Ports {
+    async fn open(&self) -> Backends {
         let opened = async {
             loop {
                 match app::open(&self.config, self.clock.clone()).await {
-                    Ok(ports) => return ports,
+                    Ok(backends) => return backends,
                     Err(error) if error.to_string().contains("in use") => tokio::task::yield_now().await,
                     Err(error) => panic!("{error}"),
                 }
@@ -126,41 +125,33 @@ impl World {
         timeout(PATIENCE, opened).await.expect("the directory is free")
     }
 
-    fn serve(&mut self, ports: Ports) {
+    fn serve(&mut self, backends: Backends) {
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        for family in [Family::Appointments, Family::Reminders, Family::Policies] {
-            let planners = self.planners(&ports);
-            let planner = move |sent| -> Tasks { vec![Arc::new(planners(sent))] };
-            let kept = app::keep(&self.config, &ports, family, planner, shutdown.clone());
+        let instance = backends.instance(&self.config);
+        let ports = &backends.ports;
+        let kept = [
+            instance.keep(Family::Appointments, task::none, shutdown.clone()),
+            instance.keep(Family::Policies, task::none, shutdown.clone()),
+            instance.keep(Family::Reminders, self.planners(ports), shutdown.clone()),
+        ];
+        for kept in kept {
             tasks.spawn(async move { kept.await.expect("nothing here is beyond repair") });
         }
         for partition in 0..self.seen.topic.len() {
             let (log, seen) = (ports.log.clone(), self.seen.clone());
             tasks.spawn(async move { seen.read(log, partition).await });
         }
-        self.process = Some(Process { ports, tasks, shutdown });
+        self.process = Some(Process { backends, tasks, shutdown });
     }
 
-    fn planners(&self, ports: &Ports) -> impl Fn(Generation) -> Reminders + Send + 'static {
+    /// The planners of a process: what each of them reads and when is observed.
+    fn planners(&self, ports: &Ports) -> impl Fn(Generation) -> Tasks + Send + 'static {
         static PROCESSES: AtomicU64 = AtomicU64::new(0);
         let process = PROCESSES.fetch_add(1, Ordering::Relaxed);
-        let log: Arc<dyn Log> = Arc::new(Watched { log: ports.log.clone(), seen: self.seen.clone(), process });
-        let (store, clock, config) = (ports.store.clone(), self.clock.clone(), self.config.reminders.clone());
-        let rows = Arc::new(Rows::cached(store.clone(), &self.config.reads, &self.config.fold));
-        let policy = self.config.reminders.policy.clone();
-        let policies = Arc::new(InForce::new(rows.clone(), policy, self.config.reads.stale_ms_max));
-        move |sent| Reminders {
-            log: log.clone(),
-            topic_name: "foretell.reminders".into(),
-            store: store.clone(),
-            clock: clock.clone(),
-            pointers: rows.pointers().clone(),
-            sent,
-            assess: Arc::new(Low),
-            policies: policies.clone(),
-            config: config.clone(),
-        }
+        let watched = Watched { log: ports.log.clone(), seen: self.seen.clone(), process };
+        let ports = Ports { log: Arc::new(watched), ..ports.clone() };
+        Instance::new(self.config.instance(), ports).planner(Arc::new(Low))
     }
 
     /// Appends events.
@@ -233,11 +224,11 @@ impl World {
     pub async fn crash(&mut self) {
         self.crashes += 1;
         self.depose().await;
-        let Process { ports, mut tasks, .. } = self.process.take().expect("a process runs");
+        let Process { backends, mut tasks, .. } = self.process.take().expect("a process runs");
         tasks.shutdown().await;
-        drop(ports);
-        let ports = self.open().await;
-        self.serve(ports);
+        drop(backends);
+        let backends = self.open().await;
+        self.serve(backends);
     }
 
     /// Other planners acquire every partition, and the previous owners do not notice.
@@ -245,13 +236,14 @@ impl World {
         self.takeovers += 1;
         self.depose().await;
         let ports = self.ports();
-        let planner = Arc::new(self.planners(ports)(serving(ports, Family::Reminders).await));
-        for partition in 0..self.partitions() as u32 {
-            let planner = planner.clone();
-            self.usurpers.spawn(async move {
-                // Until it is fenced in turn.
-                drop(planner.run(partition).await);
-            });
+        for planner in self.planners(ports)(serving(ports, Family::Reminders).await) {
+            for partition in 0..self.partitions() as u32 {
+                let planner = planner.clone();
+                self.usurpers.spawn(async move {
+                    // Until it is fenced in turn.
+                    drop(planner.run(partition).await);
+                });
+            }
         }
     }
 
@@ -262,22 +254,20 @@ impl World {
 
     /// The API for the stories of appointments.
     pub fn api(&self) -> Router {
-        let ports = self.ports();
-        let rows = Arc::new(Rows::cached(ports.store.clone(), &self.config.reads, &self.config.fold));
-        let process = app::Process { clock: self.clock.clone(), keys: None, shutdown: CancellationToken::new() };
-        http::router(&Api::new(app::parts(&self.config, ports, rows, process)))
+        let instance = Instance::new(self.config.instance(), self.ports().clone());
+        http::router(&Api::new(instance.parts(instance.jobs(), None, CancellationToken::new())))
     }
 
     /// Shuts down in order.
-    pub async fn stop(mut self) -> Ports {
+    pub async fn stop(mut self) -> Backends {
         self.depose().await;
-        let Process { ports, mut tasks, shutdown } = self.process.take().expect("a process runs");
+        let Process { backends, mut tasks, shutdown } = self.process.take().expect("a process runs");
         shutdown.cancel();
         // Readers of the topic do not end by themselves.
         while tasks.len() > self.partitions() {
             tasks.join_next().await.expect("a task").expect("no panic");
         }
-        ports
+        backends
     }
 }
 

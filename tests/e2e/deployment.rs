@@ -2,12 +2,13 @@
 
 use crate::process::PATIENCE;
 use crate::services::Services;
-use foretell::app::{self, Ports};
+use foretell::app;
 use foretell::config::{self, Config, Layers};
 use foretell_domain::address::{Generation, View};
 use foretell_domain::view::cell::Cell;
 use foretell_events::{Topic, codec};
 use foretell_ports::clock::System;
+use foretell_service::instance::Ports;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -168,7 +169,7 @@ impl Deployment {
 
     /// Log and store, opened here; a directory only while no process serves it.
     pub async fn open(&self) -> Ports {
-        app::open(&self.config(), Arc::new(System)).await.expect("log and store")
+        app::open(&self.config(), Arc::new(System)).await.expect("log and store").ports
     }
 
     /// Records of a topic that is not written in transactions.

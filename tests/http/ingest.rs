@@ -109,7 +109,7 @@ impl Paths {
             _ => None,
         };
         let log: &dyn Log = match &opened {
-            Some(ports) => ports.log.as_ref(),
+            Some(backends) => backends.ports.log.as_ref(),
             None => self.instance.world.log.as_ref(),
         };
         let mut records = Vec::new();

@@ -1,37 +1,20 @@
 //! A whole instance: log and store in memory, pipelines, planner and API, listening on a loopback port.
 
 use crate::contract;
-use async_trait::async_trait;
 use foretell::app::training::TrainingJob;
-use foretell_domain::address::Generation;
-use foretell_domain::view::client::{Appointments, Client};
-use foretell_domain::view::policy;
-use foretell_domain::view::sent::Reminders;
-use foretell_domain::view::user::Logins;
-use foretell_domain::view::{self, Fold, Limits};
-use foretell_engine::dead_letters::DeadLetters;
-use foretell_engine::jobs::Jobs;
-use foretell_engine::pipeline;
-use foretell_engine::pipeline::family::{self, Views};
+use foretell_domain::address::Family;
+use foretell_domain::view::{Fold, Limits};
+use foretell_engine::pipeline::family::Views;
 use foretell_engine::pipeline::misplaced::Misplaced;
-use foretell_engine::pipeline::task::Tasks;
-use foretell_engine::progress::{self, Progress};
-use foretell_engine::rebuild::Rebuilder;
-use foretell_engine::rows::{self, Rows};
 use foretell_engine::verify::{Scratch, Verifier};
-use foretell_enrich::Enricher;
-use foretell_events::reminder::Risk;
+use foretell_engine::{pipeline, progress, rows};
 use foretell_ports::clock::Clock;
-use foretell_ports::log::Retention;
 use foretell_ports::store::{Store, memory};
-use foretell_service::assess::Assessor;
-use foretell_service::decisions::{self, Recorder};
-use foretell_service::http::{Api, Config, Parts, Scoring, router, serve};
-use foretell_service::policies::{InForce, Policies};
-use foretell_service::remind::{self, Assess};
+use foretell_service::http::{Api, Config, Parts, router, serve};
+use foretell_service::instance::{self, Instance as Composed, Ports};
+use foretell_service::remind;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -78,131 +61,66 @@ impl World {
         Self { clock, log, store: Arc::new(memory::Store::new()), misplaced: Arc::default() }
     }
 
+    /// The ports of this world.
+    pub(crate) fn ports(&self) -> Ports {
+        Ports {
+            scratches: Arc::new(|| Ok(Scratch { store: Arc::new(memory::Store::new()), place: None })),
+            misplaced: self.misplaced.clone(),
+            ..Ports::new(self.log.clone(), self.store.clone(), self.clock.clone())
+        }
+    }
+
+    /// The parts of an instance over this world, with settings for speed.
+    pub(crate) fn composed(&self) -> Composed {
+        Composed::new(config(), self.ports())
+    }
+
     /// Folds and plans until the token is cancelled.
     pub(crate) async fn views(&self, shutdown: CancellationToken) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
-        let limits = Limits::default();
-        let alone = |_| Tasks::new();
-        self.keep(&mut tasks, Logins { limits: limits.clone() }, alone, &shutdown).await;
-        self.keep(&mut tasks, Appointments { limits: limits.clone() }, alone, &shutdown).await;
-        self.keep(&mut tasks, policy::Policies { limits: limits.clone() }, alone, &shutdown).await;
-        let (log, store, clock) = (self.log.clone(), self.store.clone(), self.clock.clone());
-        let reads = rows::Config { pointer_stale_ms_max: 100, ..rows::Config::default() };
-        let rows = Arc::new(Rows::cached(store.clone(), &reads, &limits));
-        let policies = Arc::new(InForce::new(rows.clone(), Default::default(), reads.stale_ms_max));
-        let planner = move |sent| -> Tasks {
-            vec![Arc::new(remind::Reminders {
-                log: log.clone(),
-                topic_name: "foretell.reminders".into(),
-                store: store.clone(),
-                clock: clock.clone(),
-                pointers: rows.pointers().clone(),
-                sent,
-                assess: Arc::new(Unassessed),
-                policies: policies.clone(),
-                config: remind::Config { tick_ms: 5, ..remind::Config::default() },
-            })]
-        };
-        self.keep(&mut tasks, Reminders { limits }, planner, &shutdown).await;
+        let (mut tasks, composed) = (JoinSet::new(), self.composed());
+        for family in Family::ALL {
+            composed.ensure_pointer(family).await.unwrap();
+            let kept = composed.keep(family, composed.tasks(family), shutdown.clone());
+            tasks.spawn(async move { kept.await.unwrap() });
+        }
         tasks
     }
 
     /// The fold of a family in this world.
     pub(crate) fn family<F: Fold>(&self, fold: F) -> Views<F> {
-        Views {
-            fold,
-            partitions: foretell_ports::log::Log::partitions(self.log.as_ref(), F::FAMILY.topic()),
-            topic_name: format!("foretell.{}", F::FAMILY.name()),
-            log: self.log.clone(),
-            store: self.store.clone(),
-            misplaced: self.misplaced.clone(),
-            config: pipeline::Config {
-                batch_age_ms_max: 1,
-                pointer_look_ms: 20,
-                generation_grace_ms: GRACE_MS,
-                ..pipeline::Config::default()
-            },
-        }
-    }
-
-    async fn keep<F: Fold>(
-        &self,
-        tasks: &mut JoinSet<()>,
-        fold: F,
-        tasks_of: impl Fn(Generation) -> Tasks + Send + 'static,
-        shutdown: &CancellationToken,
-    ) {
-        let views = self.family(fold);
-        views.pointer().await.unwrap();
-        let shutdown = shutdown.clone();
-        tasks.spawn(async move { family::keep(views, tasks_of, shutdown).await.unwrap() });
+        self.composed().views(fold)
     }
 
     /// A verifier of the rows of a store against the log of this world.
     pub(crate) fn verifier(&self, store: Arc<dyn Store>) -> Verifier {
-        Verifier {
-            log: self.log.clone(),
-            store,
-            limits: Limits::default(),
-            config: pipeline::Config::default(),
-            topic_prefix: "foretell.".into(),
-            scratches: Arc::new(|| Ok(Scratch { store: Arc::new(memory::Store::new()), place: None })),
-        }
+        Verifier { store, ..self.composed().verifier() }
     }
 
     /// The parts of an API over this world.
     pub(crate) fn parts(&self) -> Parts {
-        let rows = Arc::new(Rows::cached(self.store.clone(), &rows::Config::default(), &Limits::default()));
-        let progress = progress::Config { wait_ms: 1, idle_ms: 10 };
-        let progress =
-            Progress::start(self.log.clone(), self.store.clone(), rows.clone(), self.clock.clone(), progress);
-        let policies = Policies::new(&rows, Default::default(), 1_000);
-        let verifier = self.verifier(self.store.clone());
-        let (log, store) = (self.log.clone(), self.store.clone());
-        let fingerprint = view::fingerprint(&Limits::default());
-        let training = TrainingJob {
-            log: log.clone(),
-            store: store.clone(),
-            clock: self.clock.clone(),
-            config: Default::default(),
-            limits: Limits::default(),
-        };
-        let letters = DeadLetters { log: log.clone(), clock: self.clock.clone(), topic_prefix: "foretell.".into() };
-        Parts {
-            jobs: Jobs::default().with(training).with(letters).with(verifier.clone()).with(Rebuilder {
-                log,
-                store,
-                verifier,
-                fingerprint,
-                generation_grace_ms: GRACE_MS,
-            }),
-            log: self.log.clone(),
-            store: self.store.clone(),
-            rows: rows.clone(),
-            progress: Arc::new(progress),
-            clock: self.clock.clone(),
-            keys: None,
-            assessor: Arc::new(Assessor::new(rows.clone(), Default::default(), policies.no_show_model.clone())),
-            policies,
-            decisions: Recorder::start(self.log.clone(), &decisions::Config::default()),
-            retention: Retention::default(),
-            enricher: Enricher::new(&Default::default(), self.clock.clone()),
-            scoring: Scoring::new(Default::default(), "UTC".into()),
-            topic_prefix: "foretell.".into(),
-            notices: Vec::new(),
-            misplaced: self.misplaced.clone(),
-            shutdown: CancellationToken::new(),
-            config: Config { drain_ms: 2_000, score_deadline_ms: 10_000, ..Config::default() },
-        }
+        let composed = self.composed();
+        let Ports { log, store, clock, .. } = self.ports();
+        let (config, limits) = (Default::default(), Limits::default());
+        let jobs = composed.jobs().with(TrainingJob { log, store, clock, config, limits });
+        composed.parts(jobs, None, CancellationToken::new())
     }
 }
 
-struct Unassessed;
-
-#[async_trait]
-impl Assess for Unassessed {
-    async fn risks(&self, _: &str, _: &Client, _: i64) -> BTreeMap<String, Risk> {
-        BTreeMap::new()
+/// Settings under which nothing waits longer than a test must.
+fn config() -> instance::Config {
+    let pipeline = pipeline::Config {
+        batch_age_ms_max: 1,
+        pointer_look_ms: 20,
+        generation_grace_ms: GRACE_MS,
+        ..pipeline::Config::default()
+    };
+    instance::Config {
+        pipeline,
+        reads: rows::Config { pointer_stale_ms_max: 100, ..rows::Config::default() },
+        progress: progress::Config { wait_ms: 1, idle_ms: 10 },
+        reminders: remind::Config { tick_ms: 5, ..remind::Config::default() },
+        http: Config { drain_ms: 2_000, score_deadline_ms: 10_000, ..Config::default() },
+        ..instance::Config::default()
     }
 }
 

@@ -1,11 +1,11 @@
 //! Families are rebuilt while the old generation serves: under traffic, after interruptions, after changes of the
 //! rules; and a generation with wrong rows never serves.
 
-use crate::instance::{GRACE_MS, Instance, World};
+use crate::instance::{Instance, World};
 use crate::verify::{Scanned, folded, is_totals, records, verified};
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
-use foretell_domain::view::{self, Limits};
+use foretell_domain::view;
 use foretell_engine::jobs::{self, JobEvent, JobEvents};
 use foretell_engine::rebuild::{Order, RebuildQuery, RebuildStep, Rebuilder, Rebuilt, all_due};
 use foretell_events::Topic;
@@ -17,13 +17,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 fn rebuilder(world: &World, verified: Arc<dyn Store>) -> Rebuilder {
-    Rebuilder {
-        log: world.log.clone(),
-        store: world.store.clone(),
-        verifier: world.verifier(verified),
-        fingerprint: view::fingerprint(&Limits::default()),
-        generation_grace_ms: GRACE_MS,
-    }
+    Rebuilder { verifier: world.verifier(verified), ..world.composed().rebuilder() }
 }
 
 type Event = JobEvent<RebuildStep, Rebuilt>;

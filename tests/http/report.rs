@@ -143,7 +143,7 @@ async fn visits_are_compared_with_their_scores_and_announcements() {
     assert_eq!(all.last.metrics.roc_auc, metrics.roc_auc);
     assert!((all.last.metrics.brier.unwrap() - metrics.brier.unwrap()).abs() < 1e-9);
     assert_eq!(all.last.bins.iter().map(|bin| bin.cases).sum::<usize>(), 16);
-    assert_eq!((all.asked.cases, all.reminded.cases), (16, 0), "no reminder here carries a risk");
+    assert_eq!((all.asked.cases, all.reminded.cases), (16, 10), "each reminder carries a risk");
 
     let near = report(&instance.world, NoShowQuery { until_ms: Some(far_ms), ..NoShowQuery::default() }).await;
     assert_eq!((counts(&near.total), near.by_steps.len()), ([10, 2, 1, 0, 1], 1));

@@ -17,16 +17,12 @@ use crate::random::Random;
 use crate::tally::Kind;
 use crate::world::Run;
 use foretell_domain::address::{Family, Generation};
-use foretell_domain::remind::policy::Policy;
+use foretell_domain::view::Limits;
 use foretell_domain::view::client::Appointments;
 use foretell_domain::view::sent::Reminders as SentFold;
-use foretell_domain::view::{Fold, Limits};
-use foretell_engine::pipeline::Config;
-use foretell_engine::pipeline::family::{self, Views};
-use foretell_engine::pipeline::keeper;
-use foretell_engine::pipeline::task::Tasks;
+use foretell_engine::pipeline::{Config, keeper, task};
 use foretell_engine::rebuild::Order;
-use foretell_engine::rows::{self, Rows};
+use foretell_engine::rows;
 use foretell_events::{Envelope, Event, Topic, codec};
 use foretell_ports::Error;
 use foretell_ports::clock::Clock;
@@ -35,8 +31,8 @@ use foretell_ports::log::group::Handover;
 use foretell_ports::log::memory::Log as MemoryLog;
 use foretell_ports::store::Store;
 use foretell_ports::store::memory::Store as MemoryStore;
-use foretell_service::policies::InForce;
-use foretell_service::remind::{self, Reminders};
+use foretell_service::instance::{self, Instance};
+use foretell_service::remind;
 use observed::{Attempt, ObservedLog};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -254,37 +250,22 @@ struct Planning {
     clock: Arc<Virtual>,
 }
 
-/// A process of the views and reminders roles.
-async fn serve(ports: Arc<Ports>, planning: Planning, config: Config) -> Result<(), Error> {
+/// A process of the views and reminders roles. Its planner has ports of its own.
+async fn serve(ports: Arc<Ports>, planning: Planning, pipeline: Config) -> Result<(), Error> {
     let Planning { observed, store, clock } = planning;
-    let store: Arc<dyn Store> = Arc::new(store);
-    let reads = rows::Config { pointer_stale_ms_max: POINTER_STALE_MS, ..rows::Config::default() };
-    let rows = Arc::new(Rows::cached(store.clone(), &reads, &Limits::default()));
-    let policies = Arc::new(InForce::new(rows.clone(), Policy::default(), reads.stale_ms_max));
-    let log: Arc<dyn Log> = Arc::new(observed);
-    let planner = move |sent| -> Tasks {
-        vec![Arc::new(Reminders {
-            log: log.clone(),
-            topic_name: "foretell.reminders".into(),
-            store: store.clone(),
-            clock: clock.clone(),
-            pointers: rows.pointers().clone(),
-            sent,
-            assess: Arc::new(Low),
-            policies: policies.clone(),
-            config: remind::Config { tick_ms: TICK_MS, catch_up_ms_max: 2 * MINUTE_MS, ..remind::Config::default() },
-        })]
+    let config = instance::Config {
+        pipeline,
+        reads: rows::Config { pointer_stale_ms_max: POINTER_STALE_MS, ..rows::Config::default() },
+        reminders: remind::Config { tick_ms: TICK_MS, catch_up_ms_max: 2 * MINUTE_MS, ..remind::Config::default() },
+        ..instance::Config::default()
     };
+    let folds = Instance::new(config.clone(), instance::Ports::new(ports.clone(), ports, clock.clone()));
+    let planner =
+        Instance::new(config, instance::Ports::new(Arc::new(observed), Arc::new(store), clock)).planner(Arc::new(Low));
     let shutdown = CancellationToken::new();
     tokio::try_join!(
-        family::keep(views(Appointments::default(), &ports, &config), |_| Vec::new(), shutdown.clone()),
-        family::keep(views(SentFold::default(), &ports, &config), planner, shutdown.clone()),
+        folds.keep(Family::Appointments, task::none, shutdown.clone()),
+        folds.keep(Family::Reminders, planner, shutdown.clone()),
     )?;
     Ok(())
-}
-
-fn views<F: Fold>(fold: F, ports: &Arc<Ports>, config: &Config) -> Views<F> {
-    let topic_name = format!("{}{}", equation::PREFIX, F::FAMILY.topic().name());
-    let (log, store, config) = (ports.clone(), ports.clone(), config.clone());
-    Views { fold, partitions: PARTITIONS, topic_name, log, store, misplaced: Arc::default(), config }
 }

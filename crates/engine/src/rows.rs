@@ -35,8 +35,10 @@ use foretell_domain::view::{self, Limits, Merge};
 use foretell_events::key;
 use foretell_events::policy::Kind;
 use foretell_ports::Error;
+use foretell_ports::component::Component;
 use foretell_ports::store::{Row, Store};
-use foretell_telemetry::trace;
+use foretell_telemetry::{CACHE_READS, FAMILY, RESULT, STORE_READ_SECONDS, VIEW, trace};
+use metrics::{counter, histogram};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -61,6 +63,23 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { cache_entries_max: 100_000, stale_ms_max: 1_000, pointer_stale_ms_max: 1_000 }
+    }
+}
+
+impl Component for Config {
+    fn section(&self) -> &'static str {
+        "reads"
+    }
+
+    fn register_metrics(&self) {
+        for family in Family::ALL {
+            drop(histogram!(STORE_READ_SECONDS, FAMILY => family.name()));
+            for view in family.views() {
+                for result in ["hit", "miss"] {
+                    counter!(CACHE_READS, VIEW => view.name(), RESULT => result).increment(0);
+                }
+            }
+        }
     }
 }
 

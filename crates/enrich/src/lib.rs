@@ -22,8 +22,11 @@ pub mod watch;
 use foretell_events::address;
 use foretell_events::login::{Attempt, Listed};
 use foretell_ports::clock::Clock;
+use foretell_ports::component::{Component, InvalidSetting};
 use foretell_ports::file;
+use foretell_telemetry::{CODE, ENRICH_LOADS, ENRICH_WARNINGS, FILE, RESULT};
 use geo::{Geo, Location};
+use metrics::counter;
 use netset::{Bogons, Netset};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -79,23 +82,39 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks what serde cannot. Fails with the key and a sentence.
-    pub fn validate(&self) -> Result<(), (&'static str, String)> {
+    /// Problems of the files, one sentence each, for a check before serving. Blocks.
+    pub fn check(&self, clock: Arc<dyn Clock>) -> Vec<String> {
+        Enricher::looked(self, clock).troubles()
+    }
+}
+
+impl Component for Config {
+    fn section(&self) -> &'static str {
+        "enrich"
+    }
+
+    fn validate(&self) -> Result<(), InvalidSetting> {
         if self.reload_ms < 100 {
-            return Err(("reload_ms", format!("{} is less than 100", self.reload_ms)));
+            return Err(InvalidSetting::new("reload_ms", format!("{} is less than 100", self.reload_ms)));
         }
         if self.expired_days < self.stale_days {
-            return Err(("expired_days", format!("{} is less than stale_days", self.expired_days)));
+            return Err(InvalidSetting::new("expired_days", format!("{} is less than stale_days", self.expired_days)));
         }
         if self.deny_lists.len() + self.allow_lists.len() > LISTS_MAX {
-            return Err(("deny_lists", format!("there are more than {LISTS_MAX} lists")));
+            return Err(InvalidSetting::new("deny_lists", format!("there are more than {LISTS_MAX} lists")));
         }
         Ok(())
     }
 
-    /// Problems of the files, one sentence each, for a check before serving. Blocks.
-    pub fn check(&self, clock: Arc<dyn Clock>) -> Vec<String> {
-        Enricher::looked(self, clock).troubles()
+    fn register_metrics(&self) {
+        for file in FILES {
+            for result in ["loaded", "failed"] {
+                counter!(ENRICH_LOADS, FILE => file, RESULT => result).increment(0);
+            }
+        }
+        for code in [GEO_UNAVAILABLE, GEO_STALE] {
+            counter!(ENRICH_WARNINGS, CODE => code).increment(0);
+        }
     }
 }
 

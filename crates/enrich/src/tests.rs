@@ -359,7 +359,7 @@ fn settings_that_make_no_sense_are_refused() {
         (Config { stale_days: 400, ..Config::default() }, "expired_days"),
         (Config { deny_lists: vec![PathBuf::new(); 65], ..Config::default() }, "deny_lists"),
     ] {
-        assert_eq!(config.validate().unwrap_err().0, key);
+        assert_eq!(config.validate().unwrap_err().key, key);
     }
     assert_eq!(Config::default().validate(), Ok(()));
 }

@@ -4,6 +4,7 @@
 //! backends on disk, Kafka and Cassandra are separate crates, and only the binary depends on them.
 
 pub mod clock;
+pub mod component;
 mod error;
 pub mod file;
 pub mod log;

@@ -25,9 +25,11 @@ use foretell_domain::decision::id::Id;
 use foretell_domain::decision::made::Made;
 use foretell_events::record::{NewRecord, RECORD_BYTES_MAX};
 use foretell_events::{Topic, key};
+use foretell_ports::component::Component;
 use foretell_ports::log::Log;
 use foretell_ports::{Error, Kind};
-use foretell_telemetry::{meter, trace};
+use foretell_telemetry::{DECISIONS_LOST, DECISIONS_RECORDED, REASON, meter, trace};
+use metrics::counter;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,6 +77,19 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { queue_records_max: 10_000, queue_bytes_max: 32 * 1024 * 1024, queue_wait_ms_max: 50, drain_ms: 5_000 }
+    }
+}
+
+impl Component for Config {
+    fn section(&self) -> &'static str {
+        "decisions"
+    }
+
+    fn register_metrics(&self) {
+        counter!(DECISIONS_RECORDED).increment(0);
+        for loss in Loss::ALL {
+            counter!(DECISIONS_LOST, REASON => loss.name()).increment(0);
+        }
     }
 }
 

@@ -48,10 +48,9 @@ pub mod stream;
 pub mod tickets;
 pub mod users;
 mod webhook;
-pub mod zeros;
+mod zeros;
 
 pub use config::Config;
-pub use refusals::UNKNOWN as UNKNOWN_KEY;
 pub use serve::{RESERVE, listen, serve};
 
 use crate::assess::Assessor;

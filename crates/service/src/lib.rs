@@ -3,6 +3,7 @@
 pub mod assess;
 pub mod decisions;
 pub mod http;
+pub mod instance;
 pub mod policies;
 pub mod remind;
 pub mod report;

@@ -23,7 +23,7 @@ mod tenants;
 use crate::policies::InForce;
 use async_trait::async_trait;
 use foretell_domain::address::{Family, Generation};
-use foretell_domain::remind::plan::{self, Action};
+use foretell_domain::remind::plan::{self, Action, Status};
 use foretell_domain::remind::{announce, policy::Policy};
 use foretell_domain::view::client::Client;
 use foretell_engine::pipeline::task::PartitionTask;
@@ -33,10 +33,12 @@ use foretell_events::codec::encode_event;
 use foretell_events::record::NewRecord;
 use foretell_events::reminder::Risk;
 use foretell_ports::clock::Clock;
+use foretell_ports::component::{Component, InvalidSetting};
 use foretell_ports::log::Log;
 use foretell_ports::store::Store;
 use foretell_ports::{Error, Kind};
-use foretell_telemetry::{meter, trace};
+use foretell_telemetry::{REMINDER_DELAY_SECONDS, REMINDERS, REMINDERS_UNSENT, meter, trace};
+use metrics::{counter, histogram};
 use opentelemetry::Context;
 use planner::Planner;
 use scan::Candidate;
@@ -83,6 +85,53 @@ impl Default for Config {
             records_max: 500,
             policy: Policy::default(),
         }
+    }
+}
+
+/// Why a due reminder is not sent, by status.
+const UNSENT: [(Status, &[&str]); 3] = [
+    (Status::Failed, &["expired", "delivery_failed"]),
+    (Status::Deferred, &["quiet_hours", "frequency_cap", "grouped"]),
+    (
+        Status::Suppressed,
+        &[
+            "cancelled",
+            "attended",
+            "missed",
+            "deleted",
+            "booked_after_step",
+            "confirmed",
+            "no_consented_channel",
+            "minimum_notice",
+            "quiet_hours",
+            "frequency_cap",
+            "unknown_appointment",
+        ],
+    ),
+];
+
+impl Component for Config {
+    fn section(&self) -> &'static str {
+        "reminders"
+    }
+
+    fn validate(&self) -> Result<(), InvalidSetting> {
+        let invalid = |error: foretell_events::policy::Invalid| {
+            InvalidSetting::new(format!("policy{}", error.pointer.replace('/', ".")), error.detail)
+        };
+        self.policy.validate().map_err(invalid)
+    }
+
+    fn register_metrics(&self) {
+        for status in [Status::Sent, Status::Withdrawn] {
+            counter!(REMINDERS, "status" => status.name()).increment(0);
+        }
+        for (status, reasons) in UNSENT {
+            for reason in reasons {
+                counter!(REMINDERS_UNSENT, "status" => status.name(), "reason" => *reason).increment(0);
+            }
+        }
+        drop(histogram!(REMINDER_DELAY_SECONDS));
     }
 }
 

@@ -1,6 +1,20 @@
 //! The settings of pipelines: the section `pipeline`.
 
+use foretell_domain::address::Family;
+use foretell_domain::view::Skip;
+use foretell_domain::view::client::SETTLED;
+use foretell_events::codec::CODES;
+use foretell_ports::component::Component;
+use foretell_telemetry::{
+    DEAD_LETTERS_CLOSED, FLUSH_SECONDS, LOGINS_WITHOUT_NETWORK, REBUILD_DUE, RECORDS, REJECTED, RESTARTS, RETRIES,
+    ROWS_WRITTEN, SKIPPED, STORE_FORGOT, TOO_LATE, VISITS, VISITS_DISPLACED,
+};
+use metrics::{counter, gauge, histogram};
 use serde::{Deserialize, Serialize};
+
+/// Operations that are retried while a dependency is unreachable, as far as alerts may watch them. Others appear when
+/// they first happen.
+const REPEATED: [&str; 4] = ["append", "read the log", "read rows", "run a transaction"];
 
 /// Bounds on what a pipeline uses at once, and on how long it waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,4 +73,46 @@ impl Default for Config {
             generation_grace_ms: 10_000,
         }
     }
+}
+
+impl Component for Config {
+    fn section(&self) -> &'static str {
+        "pipeline"
+    }
+
+    fn register_metrics(&self) {
+        Family::ALL.into_iter().for_each(register);
+        for operation in REPEATED {
+            counter!(RETRIES, "operation" => operation).increment(0);
+        }
+        for outcome in ["redriven", "dropped"] {
+            counter!(DEAD_LETTERS_CLOSED, "outcome" => outcome).increment(0);
+        }
+        for outcome in SETTLED {
+            counter!(VISITS, "outcome" => outcome).increment(0);
+        }
+        for level in ["asn", "country"] {
+            counter!(LOGINS_WITHOUT_NETWORK, "level" => level).increment(0);
+        }
+        counter!(VISITS_DISPLACED).increment(0);
+    }
+}
+
+/// Exports the metrics of a family at zero.
+fn register(family: Family) {
+    let name = family.name();
+    for outcome in ["applied", "skipped", "rejected"] {
+        counter!(RECORDS, "family" => name, "outcome" => outcome).increment(0);
+    }
+    for reason in Skip::ALL {
+        counter!(SKIPPED, "family" => name, "reason" => reason.name()).increment(0);
+    }
+    for code in CODES {
+        counter!(REJECTED, "family" => name, "code" => code).increment(0);
+    }
+    for counted in [RESTARTS, STORE_FORGOT, ROWS_WRITTEN, TOO_LATE] {
+        counter!(counted, "family" => name).increment(0);
+    }
+    gauge!(REBUILD_DUE, "family" => name).increment(0.0);
+    drop(histogram!(FLUSH_SECONDS, "family" => name));
 }

@@ -86,7 +86,12 @@ impl<F: Fold> Views<F> {
 }
 
 /// The pointer of a family, whichever topic it belongs to; creates the first one if there is none.
-pub async fn take_up(store: &dyn Store, log: &dyn Log, family: Family, fingerprint: String) -> Result<Pointer, Error> {
+pub(crate) async fn take_up(
+    store: &dyn Store,
+    log: &dyn Log,
+    family: Family,
+    fingerprint: String,
+) -> Result<Pointer, Error> {
     if let Some(pointer) = store.pointer(family).await? {
         return Ok(pointer);
     }
@@ -215,7 +220,7 @@ pub struct Foldable {
 }
 
 /// The generations of a pointer that a build with this fingerprint folds.
-pub fn foldable(family: Family, pointer: &Pointer, fingerprint: &str) -> Vec<Foldable> {
+fn foldable(family: Family, pointer: &Pointer, fingerprint: &str) -> Vec<Foldable> {
     let serving = pointer.serving(family);
     let of = |generation, letters| {
         let from_ms = pointer.gated_from_ms_of(generation);

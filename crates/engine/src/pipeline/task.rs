@@ -2,6 +2,7 @@
 //! must run once per partition and end with its owner.
 
 use async_trait::async_trait;
+use foretell_domain::address::Generation;
 use foretell_ports::Error;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -19,6 +20,11 @@ pub trait PartitionTask: Send + Sync + 'static {
 
 /// The tasks of an owner; empty if it only folds.
 pub type Tasks = Vec<Arc<dyn PartitionTask>>;
+
+/// The tasks of owners that only fold.
+pub fn none(_: Generation) -> Tasks {
+    Tasks::new()
+}
 
 /// Runs all tasks concurrently; the first failure ends the others.
 pub(super) async fn run(tasks: &Tasks, partition: u32) -> Result<Infallible, Error> {

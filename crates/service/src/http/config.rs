@@ -3,6 +3,8 @@
 use super::admission::BODY_COST;
 use super::cors;
 use super::serve::host_port;
+use super::zeros;
+use foretell_ports::component::{Component, InvalidSetting};
 use serde::{Deserialize, Serialize};
 
 /// Limits of the API.
@@ -115,17 +117,21 @@ impl Config {
         let (connections_max, connections_peer_max) = (OPERATORS_MAX, OPERATORS_MAX);
         Self { connections_max, connections_peer_max, write_ms_max: HOUR_MS, ..self.for_operators() }
     }
+}
+
+impl Component for Config {
+    fn section(&self) -> &'static str {
+        "http"
+    }
 
     /// Checks that no limit is zero, that no share exceeds its total, and that every origin is in the form that
     /// browsers send.
-    ///
-    /// # Errors The setting that is wrong, within `http`, and what to set.
-    pub fn validate(&self) -> Result<(), (&'static str, String)> {
-        host_port(&self.listen).map_err(|message| ("listen", message))?;
+    fn validate(&self) -> Result<(), InvalidSetting> {
+        host_port(&self.listen).map_err(|message| InvalidSetting::new("listen", message))?;
         self.cors_origins
             .iter()
             .try_for_each(|origin| cors::check(origin))
-            .map_err(|message| ("cors_origins", message))?;
+            .map_err(|message| InvalidSetting::new("cors_origins", message))?;
         for (name, limit) in [
             ("requests_max", self.requests_max),
             ("requests_tenant_max", self.requests_tenant_max),
@@ -136,7 +142,7 @@ impl Config {
             ("body_bytes_max", self.body_bytes_max),
         ] {
             if limit == 0 {
-                return Err((name, "0 would reject everything: set 1 or more".to_owned()));
+                return Err(InvalidSetting::new(name, "0 would reject everything: set 1 or more"));
             }
         }
         for (name, share, whole_name, whole) in [
@@ -148,7 +154,8 @@ impl Config {
             // With 0, `agendas_max` depends on the number of processors.
             if share > whole && whole > 0 {
                 let message = format!("{share} is more than http.{whole_name}, {whole}: set both, this one to at most");
-                return Err((name, format!("{message} {whole}, or to half of it to keep capacity for others")));
+                let message = format!("{message} {whole}, or to half of it to keep capacity for others");
+                return Err(InvalidSetting::new(name, message));
             }
         }
         let bodies_bytes_min = (self.body_bytes_max as u64).saturating_add(BODY_COST).saturating_mul(2);
@@ -156,9 +163,14 @@ impl Config {
             let message = format!("{} is too small for a body of http.body_bytes_max", self.bodies_bytes_max);
             let reason =
                 format!("because a tenant can use only half of it: set {bodies_bytes_min} or more, or a smaller body");
-            return Err(("bodies_bytes_max", format!("{message}, {}, {reason}", self.body_bytes_max)));
+            let message = format!("{message}, {}, {reason}", self.body_bytes_max);
+            return Err(InvalidSetting::new("bodies_bytes_max", message));
         }
         Ok(())
+    }
+
+    fn register_metrics(&self) {
+        zeros::register();
     }
 }
 
@@ -184,7 +196,7 @@ mod tests {
         for (change, setting, said) in refused {
             let mut config = Config::default();
             change(&mut config);
-            let (name, message) = config.validate().unwrap_err();
+            let InvalidSetting { key: name, message } = config.validate().unwrap_err();
             assert_eq!(name, setting, "{message}");
             assert!(message.contains(said), "{setting}: {message}");
         }

@@ -8,6 +8,7 @@ use super::serve::host_port;
 use super::{Api, finish, health, open_routes};
 use axum::Router;
 use axum::routing::get;
+use foretell_ports::component::{Component, InvalidSetting};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -30,17 +31,17 @@ impl Config {
     pub fn address(&self) -> Option<&str> {
         Some(self.listen.as_str()).filter(|listen| !matches!(*listen, "none" | ""))
     }
+}
 
-    /// Checks the address.
-    ///
-    /// # Errors
-    /// The setting and what is wrong with it.
-    pub fn validate(&self) -> Result<(), (&'static str, String)> {
-        self.address().map_or(Ok(()), |address| {
-            host_port(address)
-                .map(drop)
-                .map_err(|message| ("listen", format!("{message}; \"none\" turns the listener off")))
-        })
+impl Component for Config {
+    fn section(&self) -> &'static str {
+        "ops"
+    }
+
+    fn validate(&self) -> Result<(), InvalidSetting> {
+        let Some(address) = self.address() else { return Ok(()) };
+        let checked = host_port(address).map(drop);
+        checked.map_err(|message| InvalidSetting::new("listen", format!("{message}; \"none\" turns the listener off")))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Minimum time between two log lines of a kind.
 const PAUSE: Duration = Duration::from_secs(60);
 /// The name used for all unknown keys.
-pub const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// Which key was refused, and why.
 type Kind = (String, &'static str);

@@ -1,13 +1,47 @@
-//! Metrics of routes from the start, at zero, so that the first failure of a route shows in `increase()`.
+//! Metrics of requests from the start, at zero, so that the first failure of a route shows in `increase()`.
 
-use metrics::{counter, histogram};
+use super::problem::Code;
+use super::refusals::UNKNOWN;
+use foretell_domain::score::Level;
+use foretell_events::Topic;
+use foretell_telemetry::{
+    CODE, EVENTS_ACCEPTED, FAMILY, FIELDS_DROPPED, HTTP_INFLIGHT, HTTP_LONG_POLLS, HTTP_PROBLEMS, HTTP_REFUSED,
+    HTTP_REQUESTS, HTTP_SECONDS, HTTP_STREAMS, KEY, KIND, LEVEL, LOG_APPEND_SECONDS, LOG_SYNCS, METHOD,
+    POLICIES_REFUSED, ROUTE, SCORES, SCORES_DEGRADED, STATUS,
+};
+use metrics::{counter, gauge, histogram};
 use utoipa::openapi::OpenApi;
 
 /// Statuses of answers that alerts watch.
 const FAILURES: [&str; 2] = ["500", "503"];
 
+/// Exports what does not depend on the routes of the process.
+pub(super) fn register() {
+    for code in Code::ALL {
+        counter!(HTTP_PROBLEMS, CODE => code.name()).increment(0);
+    }
+    let unknown = [(KEY, UNKNOWN), (CODE, Code::Unauthenticated.name())];
+    counter!(HTTP_REFUSED, &unknown).increment(0);
+    route("none", "GET");
+    gauge!(HTTP_INFLIGHT).increment(0.0);
+    gauge!(HTTP_STREAMS).increment(0.0);
+    for topic in Topic::ALL.into_iter().filter(|topic| *topic != Topic::DeadLetters) {
+        counter!(EVENTS_ACCEPTED, FAMILY => topic.name()).increment(0);
+        counter!(FIELDS_DROPPED, "family" => topic.name()).increment(0);
+    }
+    for kind in ["login", "appointment"] {
+        for level in Level::ALL {
+            counter!(SCORES, KIND => kind, LEVEL => level.name()).increment(0);
+        }
+        counter!(SCORES_DEGRADED, KIND => kind).increment(0);
+    }
+    drop(histogram!(LOG_APPEND_SECONDS));
+    counter!(LOG_SYNCS).increment(0);
+    counter!(POLICIES_REFUSED).increment(0);
+}
+
 /// Exports the counters by route at zero, for the operations that a process serves.
-pub fn routes(document: &OpenApi) {
+pub(super) fn routes(document: &OpenApi) {
     for (path, item) in &document.paths.paths {
         let methods = [("GET", &item.get), ("PUT", &item.put), ("POST", &item.post), ("DELETE", &item.delete)];
         for (method, _) in methods.into_iter().filter(|(_, operation)| operation.is_some()) {
@@ -17,15 +51,11 @@ pub fn routes(document: &OpenApi) {
 }
 
 /// The same for one route.
-pub fn route(route: &str, method: &'static str) {
-    drop(histogram!(foretell_telemetry::HTTP_SECONDS, foretell_telemetry::ROUTE => route.to_owned()));
-    counter!(foretell_telemetry::HTTP_LONG_POLLS, foretell_telemetry::ROUTE => route.to_owned()).increment(0);
+pub(super) fn route(route: &str, method: &'static str) {
+    drop(histogram!(HTTP_SECONDS, ROUTE => route.to_owned()));
+    counter!(HTTP_LONG_POLLS, ROUTE => route.to_owned()).increment(0);
     for status in FAILURES {
-        let labels = [
-            (foretell_telemetry::ROUTE, route.to_owned()),
-            (foretell_telemetry::METHOD, method.into()),
-            (foretell_telemetry::STATUS, status.into()),
-        ];
-        counter!(foretell_telemetry::HTTP_REQUESTS, &labels).increment(0);
+        let labels = [(ROUTE, route.to_owned()), (METHOD, method.into()), (STATUS, status.into())];
+        counter!(HTTP_REQUESTS, &labels).increment(0);
     }
 }

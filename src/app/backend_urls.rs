@@ -15,14 +15,14 @@ pub const PATH: &str = "/admin/instance";
 
 /// URLs of a log and a store; those of directories are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Instance {
+pub struct BackendUrls {
     /// The log.
     pub log: String,
     /// The store.
     pub store: String,
 }
 
-impl Instance {
+impl BackendUrls {
     /// Log and store of the settings, relative to the working directory of this process.
     pub fn of(config: &Config) -> Self {
         Self { log: absolute(&config.log), store: absolute(&config.store) }
@@ -65,8 +65,8 @@ mod tests {
         };
         let cassandra = "cassandra://node:9042/foretell";
         let (one, other) = (of(format!("disk:{plain}"), cassandra), of(format!("disk:{round}"), cassandra));
-        assert_eq!(Instance::of(&one), Instance::of(&other));
-        assert_eq!(Instance::of(&one).store, cassandra);
+        assert_eq!(BackendUrls::of(&one), BackendUrls::of(&other));
+        assert_eq!(BackendUrls::of(&one).store, cassandra);
         assert_eq!(data_directory(&one), Some(directory.path()));
         assert_eq!(data_directory(&of("kafka://broker:9092".into(), cassandra)), None);
     }

@@ -1,0 +1,312 @@
+//! An instance: everything that runs over one log and one store, composed in one place.
+//!
+//! ```text
+//!   Ports, Config ─► Instance ─┬─► keep    the folds of a family, with the tasks of its owners
+//!                              ├─► tasks   what the owner of a partition does besides: plans reminders
+//!                              ├─► jobs    verify, rebuild, reports, dead letters
+//!                              └─► parts   the API, from which routers are made
+//! ```
+//!
+//! The binary opens log and store by URL and decides which of these parts a process runs. Tests, simulations and
+//! benchmarks provide ports of their own, in memory or with faults, and run the same composition.
+
+use crate::assess::Assessor;
+use crate::decisions::reading::DecisionReport;
+use crate::decisions::{self, Recorder};
+use crate::http::auth::Keys;
+use crate::http::{self, Parts, Scoring};
+use crate::policies::{self, Policies};
+use crate::remind::assess::ByRows;
+use crate::remind::{self, Assess, Reminders};
+use crate::report::reading::NoShowReport;
+use foretell_domain::address::{Family, Generation};
+use foretell_domain::score::{login, no_show};
+use foretell_domain::view::{self, Fold, FoldVisitor, Limits};
+use foretell_engine::dead_letters::DeadLetters;
+use foretell_engine::jobs::Jobs;
+use foretell_engine::pipeline::family::{self, Views};
+use foretell_engine::pipeline::misplaced::Misplaced;
+use foretell_engine::pipeline::task::Tasks;
+use foretell_engine::pipeline::{self, task};
+use foretell_engine::progress::{self, Progress};
+use foretell_engine::rebuild::Rebuilder;
+use foretell_engine::rows::{self, Rows};
+use foretell_engine::verify::{Scratches, Verifier};
+use foretell_enrich::Enricher;
+use foretell_events::Topic;
+use foretell_ports::Error;
+use foretell_ports::clock::Clock;
+use foretell_ports::log::{self, Log, Retention};
+use foretell_ports::store::Store;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What an instance runs over.
+#[derive(Clone)]
+pub struct Ports {
+    /// Contains the facts.
+    pub log: Arc<dyn Log>,
+    /// Contains the rows.
+    pub store: Arc<dyn Store>,
+    /// Source of the current time.
+    pub clock: Arc<dyn Clock>,
+    /// Data files about addresses.
+    pub enricher: Arc<Enricher>,
+    /// Creates the stores in which verification folds the log again.
+    pub scratches: Arc<Scratches>,
+    /// Notices about the backends for operators, as sentences.
+    pub notices: Vec<String>,
+    /// Records in wrong partitions that the folds over these ports have seen.
+    pub misplaced: Arc<Misplaced>,
+}
+
+impl Ports {
+    /// Ports without data files, notices and scratch stores: verification fails.
+    pub fn new(log: Arc<dyn Log>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            log,
+            store,
+            enricher: Enricher::new(&foretell_enrich::Config::default(), clock.clone()),
+            clock,
+            scratches: Arc::new(|| Err(Error::fatal("verify the views", "there is no scratch store here"))),
+            notices: Vec::new(),
+            misplaced: Arc::default(),
+        }
+    }
+}
+
+/// The settings of the parts of an instance.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Prefix of the names of topics, with its dot.
+    pub topic_prefix: String,
+    /// How long records are kept if no row is folded from them.
+    pub retention: Retention,
+    /// What the folds depend on.
+    pub fold: Limits,
+    /// How partitions are folded.
+    pub pipeline: pipeline::Config,
+    /// How rows are read.
+    pub reads: rows::Config,
+    /// How often checkpoints are read.
+    pub progress: progress::Config,
+    /// The policy for logins of tenants that have published none.
+    pub login: login::Policy,
+    /// How visits are scored.
+    pub no_show: no_show::Config,
+    /// When and how reminders are planned.
+    pub reminders: remind::Config,
+    /// How decision records are kept.
+    pub decisions: decisions::Config,
+    /// How requests are served.
+    pub http: http::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            topic_prefix: "foretell.".into(),
+            retention: Retention::default(),
+            fold: Limits::default(),
+            pipeline: pipeline::Config::default(),
+            reads: rows::Config::default(),
+            progress: progress::Config::default(),
+            login: login::Policy::default(),
+            no_show: no_show::Config::default(),
+            reminders: remind::Config::default(),
+            decisions: decisions::Config::default(),
+            http: http::Config::default(),
+        }
+    }
+}
+
+/// The parts of an instance, and what they share.
+#[derive(Clone)]
+pub struct Instance {
+    ports: Ports,
+    config: Arc<Config>,
+    rows: Arc<Rows>,
+    policies: Policies,
+    assessor: Arc<Assessor>,
+}
+
+impl Instance {
+    /// An instance over these ports. Nothing is read or started yet.
+    pub fn new(config: Config, ports: Ports) -> Self {
+        let rows = Arc::new(Rows::cached(ports.store.clone(), &config.reads, &config.fold));
+        let settings = policies::Settings {
+            login: config.login.clone(),
+            reminders: config.reminders.policy.clone(),
+            protected_attributes: config.no_show.protected_attributes.clone(),
+        };
+        let policies = Policies::new(&rows, settings, config.reads.stale_ms_max);
+        let assessor = Assessor::new(rows.clone(), config.no_show.clone(), policies.no_show_model.clone());
+        Self { ports, config: Arc::new(config), rows, policies, assessor: Arc::new(assessor) }
+    }
+
+    /// The ports of the instance.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The readers of rows that the parts share.
+    pub fn rows(&self) -> &Arc<Rows> {
+        &self.rows
+    }
+
+    /// What the generations of a family share.
+    pub fn views<F: Fold>(&self, fold: F) -> Views<F> {
+        let (Ports { log, store, misplaced, .. }, topic) = (self.ports.clone(), F::FAMILY.topic());
+        Views {
+            fold,
+            partitions: log.partitions(topic),
+            topic_name: self.topic_name(topic),
+            log,
+            store,
+            misplaced,
+            config: self.config.pipeline.clone(),
+        }
+    }
+
+    /// Ensures that a family has a pointer, and that its rows belong to the current topic.
+    ///
+    /// Fatal if they are the fold of another topic.
+    pub async fn ensure_pointer(&self, family: Family) -> Result<(), Error> {
+        family.with_fold(self.config.fold.clone(), Pointing(self)).await
+    }
+
+    /// Folds a family until shutdown; `tasks` returns what the owners of a generation do besides.
+    pub fn keep(
+        &self,
+        family: Family,
+        tasks: impl Fn(Generation) -> Tasks + Send + 'static,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        family.with_fold(self.config.fold.clone(), Keeping { instance: self, tasks, shutdown })
+    }
+
+    /// The tasks of the owners of a family's generations.
+    pub fn tasks(&self, family: Family) -> Box<dyn Fn(Generation) -> Tasks + Send> {
+        if family != Family::Reminders {
+            return Box::new(task::none);
+        }
+        let (assessor, read_ms_max) = (self.assessor.clone(), self.config.reminders.catch_up_ms_max);
+        Box::new(self.planner(Arc::new(ByRows { assessor, read_ms_max })))
+    }
+
+    /// The planner of reminders, as the task of the owners of the view `sent`.
+    pub fn planner(&self, assess: Arc<dyn Assess>) -> impl Fn(Generation) -> Tasks + Send + use<> {
+        let instance = self.clone();
+        move |sent| {
+            vec![Arc::new(Reminders {
+                log: instance.ports.log.clone(),
+                topic_name: instance.topic_name(Topic::Reminders),
+                store: instance.ports.store.clone(),
+                clock: instance.ports.clock.clone(),
+                pointers: instance.rows.pointers().clone(),
+                sent,
+                assess: assess.clone(),
+                policies: instance.policies.reminders.clone(),
+                config: instance.config.reminders.clone(),
+            })]
+        }
+    }
+
+    /// Compares the rows with the log.
+    pub fn verifier(&self) -> Verifier {
+        Verifier {
+            log: self.ports.log.clone(),
+            store: self.ports.store.clone(),
+            limits: self.config.fold.clone(),
+            config: self.config.pipeline.clone(),
+            topic_prefix: self.config.topic_prefix.clone(),
+            scratches: self.ports.scratches.clone(),
+        }
+    }
+
+    /// Rebuilds views.
+    pub fn rebuilder(&self) -> Rebuilder {
+        Rebuilder {
+            log: self.ports.log.clone(),
+            store: self.ports.store.clone(),
+            verifier: self.verifier(),
+            fingerprint: view::fingerprint(&self.config.fold),
+            generation_grace_ms: self.config.pipeline.generation_grace_ms,
+        }
+    }
+
+    /// The jobs that operators can run on every instance.
+    pub fn jobs(&self) -> Jobs {
+        let Ports { log, store, clock, .. } = self.ports.clone();
+        let (topic_prefix, retention) = (self.config.topic_prefix.clone(), self.config.retention);
+        let pointers = self.rows.pointers().clone();
+        Jobs::default()
+            .with(self.verifier())
+            .with(self.rebuilder())
+            .with(DeadLetters { log: log.clone(), clock: clock.clone(), topic_prefix })
+            .with(DecisionReport { log: log.clone(), store: store.clone(), clock: clock.clone(), retention })
+            .with(NoShowReport { log, store, pointers, clock, retention })
+    }
+
+    /// The parts of the API, which offers these jobs to operators. Starts to observe the progress of the folds.
+    ///
+    /// Without `keys`, requests need no key. The API drains when `shutdown` is cancelled.
+    pub fn parts(&self, jobs: Jobs, keys: Option<Keys>, shutdown: CancellationToken) -> Parts {
+        let (Ports { log, store, clock, enricher, notices, misplaced, .. }, config) =
+            (self.ports.clone(), &self.config);
+        let rows = self.rows.clone();
+        let progress =
+            Progress::start(log.clone(), store.clone(), rows.clone(), clock.clone(), config.progress.clone());
+        Parts {
+            decisions: Recorder::start(log.clone(), &config.decisions),
+            log,
+            store,
+            rows,
+            progress: Arc::new(progress),
+            clock,
+            keys,
+            enricher,
+            policies: self.policies.clone(),
+            assessor: self.assessor.clone(),
+            scoring: Scoring::new(config.no_show.clone(), config.fold.time_zone_default.clone()),
+            retention: config.retention,
+            topic_prefix: config.topic_prefix.clone(),
+            notices,
+            misplaced,
+            jobs,
+            shutdown,
+            config: config.http.clone(),
+        }
+    }
+
+    fn topic_name(&self, topic: Topic) -> String {
+        log::present_name(self.ports.log.as_ref(), &self.config.topic_prefix, topic)
+    }
+}
+
+/// Reads or creates the pointer of a family.
+struct Pointing<'a>(&'a Instance);
+
+impl<'a> FoldVisitor for Pointing<'a> {
+    type Output = BoxFuture<'a, Result<(), Error>>;
+
+    fn visit<F: Fold>(self, fold: F) -> Self::Output {
+        Box::pin(async move { self.0.views(fold).pointer().await.map(drop) })
+    }
+}
+
+/// Folds a family until shutdown.
+struct Keeping<'a, T> {
+    instance: &'a Instance,
+    tasks: T,
+    shutdown: CancellationToken,
+}
+
+impl<T: Fn(Generation) -> Tasks + Send + 'static> FoldVisitor for Keeping<'_, T> {
+    type Output = BoxFuture<'static, Result<(), Error>>;
+
+    fn visit<F: Fold>(self, fold: F) -> Self::Output {
+        Box::pin(family::keep(self.instance.views(fold), self.tasks, self.shutdown))
+    }
+}

@@ -45,8 +45,12 @@ const IMPURE: [&str; 10] = [
 ];
 /// Files that need one of these: the parser of rules recurses, so it gets a thread with a stack that is large enough.
 const EXCEPTIONS: [(&str, &str); 1] = [("crates/domain/src/score/login/rule.rs", "std::thread")];
-/// Packages that no pure crate may need: runtimes, and what compiles or links C.
-const HEAVY: [&str; 8] = ["tokio", "async-trait", "tracing", "metrics", "cc", "cmake", "pkg-config", "bindgen"];
+/// Packages that no pure crate may need, in addition to those that compile or link C: runtimes.
+const HEAVY: [&str; 4] = ["tokio", "async-trait", "tracing", "metrics"];
+/// Packages that compile C, or find it on the machine.
+const COMPILES_C: [&str; 4] = ["cc", "cmake", "pkg-config", "bindgen"];
+/// The only crates of this workspace that need C, with their tests.
+const IN_C: [&str; 2] = ["kafka", "cassandra"];
 /// Backends, and the only files of the binary that may name them.
 const BACKENDS: [&str; 3] = ["foretell_disk::", "foretell_kafka::", "foretell_cassandra::"];
 const MAY_NAME_BACKENDS: [&str; 6] = [
@@ -77,9 +81,23 @@ fn sources(at: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The folders of the crates, sorted by name.
+fn crates() -> Vec<PathBuf> {
+    let mut crates: Vec<_> =
+        std::fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    crates.sort();
+    crates
+}
+
 /// All sources: those of the binary and of every crate.
 fn all_sources() -> Vec<PathBuf> {
-    ["src", "crates"].iter().flat_map(|folder| sources(&root().join(folder))).collect()
+    [root().to_owned()].iter().chain(&crates()).flat_map(|folder| sources(&folder.join("src"))).collect()
+}
+
+/// The files of all test programs: those of the binary and of every crate.
+fn test_programs() -> Vec<PathBuf> {
+    let folders = [root().to_owned()].into_iter().chain(crates()).map(|folder| folder.join("tests"));
+    folders.filter(|folder| folder.exists()).flat_map(|folder| sources(&folder)).collect()
 }
 
 /// Whether a file is a test module of its own, such as `codec/tests.rs`.
@@ -159,9 +177,8 @@ fn dependencies(manifest: &str) -> Vec<String> {
 
 #[test]
 fn crates_depend_on_those_below_them_alone() {
-    let mut crates: Vec<_> = std::fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap()).collect();
-    crates.sort_by_key(std::fs::DirEntry::file_name);
-    let names: Vec<_> = crates.iter().map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let crates = crates();
+    let names: Vec<_> = crates.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
     let mut walls = WALLS.to_vec();
     walls.sort_unstable();
     assert_eq!(names, walls.iter().map(|(name, _)| *name).collect::<Vec<_>>());
@@ -179,10 +196,10 @@ fn crates_depend_on_those_below_them_alone() {
     }
 }
 
-/// The names of all packages that a crate needs to be built, without those of its tests.
-fn packages(name: &str) -> Vec<String> {
+/// The names of all packages that a crate needs, through these kinds of dependencies.
+fn packages(name: &str, edges: &str) -> Vec<String> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["tree", "--locked", "--offline", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+    cargo.args(["tree", "--locked", "--offline", "--edges", edges, "--prefix", "none", "--format", "{p}"]);
     let output = cargo.args(["--package", &format!("foretell-{name}")]).current_dir(root()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tree = String::from_utf8(output.stdout).unwrap();
@@ -193,19 +210,28 @@ fn packages(name: &str) -> Vec<String> {
 }
 
 fn is_heavy(package: &str) -> bool {
-    HEAVY.contains(&package) || package.ends_with("-sys")
+    HEAVY.contains(&package) || COMPILES_C.contains(&package) || package.ends_with("-sys")
 }
 
 #[test]
 fn the_pure_crates_need_no_runtime_and_no_c_compiler() {
     for name in PURE {
-        let packages = packages(name);
+        let packages = packages(name, "normal,build");
         assert!(packages.len() > 50, "{name} needs {} packages", packages.len());
         assert_eq!(packages.iter().filter(|package| is_heavy(package)).collect::<Vec<_>>(), Vec::<&String>::new());
     }
     // The rule sees both where they are needed.
-    let packages = packages("kafka");
+    let packages = packages("kafka", "normal,build");
     assert!(packages.iter().any(|package| package == "tokio") && packages.iter().any(|name| name == "rdkafka-sys"));
+}
+
+#[test]
+fn the_tests_of_crates_without_a_backend_in_c_need_no_c_compiler() {
+    for (name, _) in WALLS {
+        let packages = packages(name, "normal,build,dev");
+        let compilers: Vec<_> = packages.iter().filter(|package| COMPILES_C.contains(&package.as_str())).collect();
+        assert_eq!(!compilers.is_empty(), IN_C.contains(&name), "{name}: {compilers:?}");
+    }
 }
 
 #[test]
@@ -271,8 +297,7 @@ fn named_tests(page: &str) -> Vec<&str> {
 #[test]
 fn every_guarantee_names_tests_that_exist() {
     let page = std::fs::read_to_string(root().join("docs/RELIABILITY.md")).unwrap();
-    let files = ["tests", "src", "crates"].iter().flat_map(|folder| sources(&root().join(folder)));
-    let tests: String = files.map(|path| read(&path)).collect();
+    let tests: String = all_sources().iter().chain(&test_programs()).map(|path| read(path)).collect();
     let named = named_tests(&page);
     assert!(named.len() > 40, "the rule reads {} names", named.len());
     let missing: Vec<_> = named.into_iter().filter(|name| !tests.contains(&format!("fn {name}("))).collect();

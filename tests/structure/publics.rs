@@ -1,20 +1,20 @@
 //! `pub` means that another crate uses it: functions and constants that only their own crate names are `pub(crate)`, so
 //! that the compiler reports the ones that nothing uses.
 
-use super::{all_sources, read, root, sources};
+use super::{all_sources, read, root, sources, test_programs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Where uses are looked for besides the crates and the binary.
-const USERS: [&str; 3] = ["tests", "benches", "fuzz"];
+/// Where uses are looked for in addition to crates, the binary and their test programs.
+const USERS: [&str; 2] = ["benches", "fuzz"];
 
-/// The crate that a file belongs to; files outside of `crates` each count as another crate.
-fn owner(path: &Path) -> String {
-    let path = path.strip_prefix(root()).unwrap_or(path);
-    let mut parts = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
-    match parts.next().as_deref() {
-        Some("crates") => parts.next().unwrap_or_default(),
-        other => format!("not a crate: {}", other.unwrap_or_default()),
+/// The name of the crate that a file is a source of. Other files, such as those of test programs, use crates as another
+/// crate does.
+fn crate_of(path: &Path) -> Option<String> {
+    let parts: Vec<_> = path.strip_prefix(root().join("crates")).ok()?.iter().map(|part| part.to_str()).collect();
+    match parts[..] {
+        [Some(name), Some("src"), ..] => Some(name.to_owned()),
+        _ => None,
     }
 }
 
@@ -41,25 +41,25 @@ fn items(text: &str) -> impl Iterator<Item = &str> {
 
 /// Public items whose name occurs in no other crate.
 fn unused(files: &[(PathBuf, String)]) -> Vec<String> {
-    let mut users = BTreeMap::<&str, BTreeSet<String>>::new();
+    let mut users = BTreeMap::<&str, BTreeSet<Option<String>>>::new();
     for (path, text) in files {
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         for word in code.flat_map(|line| line.split(|c| !is_word(c))).filter(|word| !word.is_empty()) {
             let owners = users.entry(word).or_default();
-            owners.insert(owner(path));
+            owners.insert(crate_of(path));
         }
     }
-    let crates = files.iter().filter(|(path, _)| path.starts_with(root().join("crates")));
+    let crates = files.iter().filter(|(path, _)| crate_of(path).is_some());
     let found = crates.flat_map(|(path, text)| items(text).map(move |name| (path, name)));
     found
-        .filter(|(path, name)| users[name].iter().all(|user| *user == owner(path)))
+        .filter(|(path, name)| users[name].iter().all(|user| *user == crate_of(path)))
         .map(|(path, name)| format!("{}: {name}", path.display()))
         .collect()
 }
 
 fn files() -> Vec<(PathBuf, String)> {
     let others = USERS.iter().flat_map(|folder| sources(&root().join(folder)));
-    all_sources().into_iter().chain(others).map(|path| (path.clone(), read(&path))).collect()
+    all_sources().into_iter().chain(test_programs()).chain(others).map(|path| (path.clone(), read(&path))).collect()
 }
 
 #[test]

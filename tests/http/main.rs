@@ -33,3 +33,6 @@ mod tickets;
 mod train;
 mod verify;
 mod visits;
+
+/// Histories that other tests read too.
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");

@@ -26,7 +26,7 @@ pub(crate) const RELATIVE_ERROR_MAX: f64 = 1e-9;
 pub(crate) const FILES: [(&str, usize); 2] = [("synthetic_seed1_n300.csv", 281), ("synthetic_seed2_n300.csv", 280)];
 
 pub(crate) fn path(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/data/rba-golden", name].iter().collect()
+    [crate::DATA, "rba-golden", name].iter().collect()
 }
 
 pub(crate) fn read(name: &str) -> Vec<Row> {

@@ -1,36 +1,11 @@
-//! The guarantees of the two ports, each as a test of its own for every backend.
-//!
-//! A backend defines how it is created, and `log_promises!` and `store_promises!` test it against every guarantee. What
-//! only one backend can show, such as a torn tail, is in its own module.
+//! The guarantees of the two ports for Kafka and Cassandra, which must be running.
 
 mod cluster;
-mod disk;
+#[path = "../../crates/ports/tests/suite/fixture.rs"]
+mod fixture;
+#[path = "../../crates/ports/tests/suite/log_suite.rs"]
 mod log_suite;
-mod memory;
+#[path = "../../crates/ports/tests/suite/store_suite.rs"]
 mod store_suite;
 
-use std::any::Any;
-use std::future::Future;
-use std::time::Duration;
-
-/// A backend under test, and what must live as long as it does.
-pub(crate) struct Fixture<T: ?Sized> {
-    pub(crate) port: std::sync::Arc<T>,
-    #[allow(dead_code, reason = "held until the test ends")]
-    pub(crate) keep: Box<dyn Any + Send>,
-}
-
-/// Longest wait of a test for a guaranteed event: a rebalance of a cluster takes seconds.
-const WAIT: Duration = Duration::from_secs(60);
-/// How long nothing must happen to count as nothing.
-const QUIET: Duration = Duration::from_millis(200);
-
-/// The result of a call that must return.
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(WAIT, future).await.expect("promised, and did not come in time")
-}
-
-/// Whether a call does not return.
-pub(crate) async fn quiet<T>(future: impl Future<Output = T>) -> bool {
-    tokio::time::timeout(QUIET, future).await.is_err()
-}
+pub(crate) use fixture::{Fixture, quiet, within};

@@ -17,3 +17,6 @@ mod sent;
 mod settled;
 mod steps;
 mod user;
+
+/// The repository, which has the catalogue and the data of tests.
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");

@@ -24,7 +24,7 @@ const HISTORY: [&str; 3] =
     ["tests/data/fold7/logins.jsonl", "tests/data/fold7/visits.jsonl", "tests/data/fold-history.jsonl"];
 
 fn text(path: &str) -> String {
-    std::fs::read_to_string([env!("CARGO_MANIFEST_DIR"), path].join("/")).unwrap()
+    std::fs::read_to_string([crate::REPOSITORY, path].join("/")).unwrap()
 }
 
 /// Small enough that the history reaches each of them.

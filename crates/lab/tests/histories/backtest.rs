@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::path::Path;
 
 fn backtest(mode: Mode) -> (Vec<Value>, Summary) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/rba-sample.csv.gz");
+    let path = Path::new(crate::DATA).join("rba-sample.csv.gz");
     let loaded = source::read(&path, Format::Rba, "sample").expect("the file is committed");
     let mut options = LoginOptions::default();
     options.score.mode = mode;

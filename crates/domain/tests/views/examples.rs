@@ -12,7 +12,7 @@ use foretell_events::{Event, Topic};
 use std::path::Path;
 
 fn examples(known: &Type) -> Vec<Event> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("catalog/examples").join(known.name);
+    let folder = Path::new(crate::REPOSITORY).join("catalog/examples").join(known.name);
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let defaults = Defaults { tenant: "default", time_ms: 1_767_225_600_000 };

@@ -1,9 +1,7 @@
 //! The faithful mode reproduces the publication: two synthetic histories whose scores were computed with the
 //! published notebook, each row from the rows strictly before it.
 
-#[path = "shared/golden.rs"]
-mod shared;
-
+use crate::shared::{FILES, RELATIVE_ERROR_MAX, Row, path, read};
 use foretell_domain::score::login::{self, Evidence, Features, Mode, Policy};
 use foretell_domain::score::{Code, Decision, Level};
 use foretell_domain::view::Place;
@@ -13,7 +11,6 @@ use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{Envelope, Event, Fact};
 use foretell_lab::evaluate::{self, LoginOptions};
 use foretell_lab::source::{self, Format};
-use shared::{FILES, RELATIVE_ERROR_MAX, Row, path, read};
 
 const TENANT: &str = "golden";
 

@@ -17,7 +17,7 @@ mod conditions;
 mod equation;
 mod forgetful;
 mod history;
-#[path = "../shared/low.rs"]
+#[path = "../../../../tests/shared/low.rs"]
 mod low;
 mod operators;
 mod ports;

@@ -1,36 +1,13 @@
-//! Rows have limits: repeated events of one account or from one address do not make them grow.
+//! The row of a client has a limit, whatever happens to its visits.
 
 use crate::build::{DAY, HOUR, appointments, booking, event};
+use foretell_domain::view::Limits;
 use foretell_domain::view::cell::encode_state;
-use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::user::Logins;
-use foretell_domain::view::{Limits, Place};
 use foretell_events::appointment::{AppointmentFact, Channel, Scalar, StartsAt};
-use foretell_events::key;
 use foretell_events::reminder::Feedback;
-use foretell_lab::source::generate::{self, Hot, Shape};
 
-/// A list without a limit would be much larger than this.
-const ROW_BYTES_MAX: usize = 8 * 1024;
 /// The size of one visit without its receipts, with four attributes.
 const VISIT_BYTES_MAX: usize = 300;
-const PARTITIONS: u32 = 4;
-const EVENTS: usize = 5_000;
-
-#[test]
-fn rows_of_what_is_hot_stay_within_their_bounds() {
-    for hot in [Hot::User, Hot::Address] {
-        // As many as a million in an hour.
-        let shape = Shape { hot: Some((hot, 0.9)), gap_ms: 4, ..Shape::default() };
-        let mut rows = Materialized::new(Logins::default());
-        for (offset, event) in (0..).zip(generate::Logins::new(shape).take(EVENTS)) {
-            let partition = key::partition(event.key().as_bytes(), PARTITIONS);
-            assert!(rows.take(&event, Place { partition, offset }), "each counts");
-        }
-        let (key, _, largest) = rows.states().max_by_key(|(.., state)| state.len()).unwrap();
-        assert!(largest.len() <= ROW_BYTES_MAX, "{hot:?}: {key:?} has {} bytes", largest.len());
-    }
-}
 
 /// A client with more visits than are kept, each with long ids, moved and reminded again and again.
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Ports, Config ─► Instance ─┬─► keep    the folds of a family, with the tasks of its owners
-//!                              ├─► tasks   what the owner of a partition does besides: plans reminders
+//!                              ├─► tasks   what the owner of a partition also does: plans reminders
 //!                              ├─► jobs    verify, rebuild, reports, dead letters
 //!                              └─► parts   the API, from which routers are made
 //! ```

@@ -1,6 +1,6 @@
-//! Compares the catalogue's schema and examples of decisions with what reads them.
+//! Compares the catalog's schema and examples of decisions with what reads them.
 
-#![allow(clippy::unwrap_used, reason = "a file of the catalogue that cannot be read fails its test")]
+#![allow(clippy::unwrap_used, reason = "a file of the catalog that cannot be read fails its test")]
 
 #[path = "../../events/tests/catalog/examples.rs"]
 mod examples;

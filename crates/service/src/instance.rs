@@ -176,7 +176,7 @@ impl Instance {
         family.with_fold(self.config.fold.clone(), Pointing(self)).await
     }
 
-    /// Folds a family until shutdown; `tasks` returns what the owners of a generation do besides.
+    /// Folds a family until shutdown; `tasks` returns what the owners of a generation also do.
     pub fn keep(
         &self,
         family: Family,

@@ -1,4 +1,4 @@
-//! Compares the catalogue's schemas of policies with what reads them.
+//! Compares the catalog's schemas of policies with what reads them.
 
 #![allow(clippy::unwrap_used, reason = "a schema that cannot be read fails its test")]
 

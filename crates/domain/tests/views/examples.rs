@@ -1,4 +1,4 @@
-//! Every example of the catalogue is folded by its family.
+//! Every example of the catalog is folded by its family.
 
 use foretell_domain::view::cell::{decode_state, encode_state};
 use foretell_domain::view::client::Appointments;

@@ -18,5 +18,5 @@ mod settled;
 mod steps;
 mod user;
 
-/// The repository, which has the catalogue and the data of tests.
+/// The repository, which has the catalog and the data of tests.
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");

@@ -1,4 +1,4 @@
-//! Schemas and examples of the catalogue, and records that carry such events.
+//! Schemas and examples of the catalog, and records that carry such events.
 
 use foretell_events::catalog::Type;
 use foretell_events::record::{NewRecord, Record};

@@ -1,11 +1,11 @@
-//! Compares the catalogue's files with the codec: both must accept the same events.
+//! Compares the catalog's files with the codec: both must accept the same events.
 //!
 //! Every example is damaged in every field in dozens of ways, and schema and codec must judge each of them alike. Where
 //! the codec may be stricter is listed in [`stricter`], with the reason; it is never more lenient.
 //!
 //! Decisions are compared with what reads them in `foretell-domain`, policies in `foretell-service`.
 
-#![allow(clippy::unwrap_used, reason = "a file of the catalogue that cannot be read fails its test")]
+#![allow(clippy::unwrap_used, reason = "a file of the catalog that cannot be read fails its test")]
 
 mod damage;
 mod examples;

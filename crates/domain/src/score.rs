@@ -112,120 +112,84 @@ pub enum OnUnavailable {
     Error,
 }
 
-/// Stable names of reasons; a published name never changes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Code {
-    /// Login: how often the account is used, compared with the others.
-    History,
-    /// Login: the address was seen in the user's logins.
-    KnownIp,
-    /// Login: the client software was seen in the user's logins.
-    KnownUserAgent,
-    /// Login: the whole user agent string is new for the user.
-    NewUserAgent,
-    /// Login: the device is not among the user's known ones.
-    NewDevice,
-    /// Login: the attempt has no device id, although the user's devices of its kind have one.
-    DeviceWithheld,
-    /// Login: the address is one of the user's, and few others use it.
-    OwnAddress,
-    /// Login: the network (autonomous system) is one of the user's.
-    OwnNetwork,
-    /// Login: the address is new for the user.
-    NewIp,
-    /// Login: the network (autonomous system) is new for the user.
-    NewNetwork,
-    /// Login: the country is new for the user.
-    NewCountry,
-    /// Login: too far from the previous one for the time between them.
-    ImpossibleTravel,
-    /// Login: many recent failures of the account.
-    FailureBurst,
-    /// Login: succeeded after several failures.
-    SuccessAfterFailures,
-    /// Login: many accounts failed recently at the address or network.
-    IpFanOut,
-    /// Login: the address is on a list.
-    DenylistedNetwork,
-    /// Login: the client is a script.
-    AutomatedClient,
-    /// Login: the account was not used for a long time.
-    DormantAccount,
-    /// Login: the user reported the device or the address.
-    ReportedByUser,
-    /// Login: the account has no successful login to compare with.
-    FirstLogin,
-    /// Visit: how often the tenant's visits are missed.
-    BaseRate,
-    /// Visit: how long ahead it was booked.
-    LeadTime,
-    /// Visit: it was booked for the same day.
-    SameDayBooking,
-    /// Visit: the client missed more visits than their leads would explain.
-    PastNoShows,
-    /// Visit: the client kept more visits than their leads would explain.
-    PastAttendance,
-    /// Visit: the client has no outcome yet.
-    NewClient,
-    /// Visit: it was moved often.
-    RescheduledOften,
-    /// Visit: the client cancelled late before.
-    LateCancels,
-    /// Visit: whether the client confirmed it.
-    Unconfirmed,
-    /// Visit: what else the client has booked.
-    OtherVisits,
-    /// Visit: when it was booked, and for which day of the week.
-    TimeOfWeek,
-    /// Visit: an attribute of it or of the client, supplied by the tenant.
-    Attribute,
-    /// Visit: how recent outcomes correct the model's scores.
-    Calibration,
-    /// A rule of the tenant's policy, named by its code in the policy.
-    #[serde(untagged)]
-    Rule(Arc<str>),
+/// Generates the codes of reasons: those of signals come from the table of the signals.
+macro_rules! codes {
+    (
+        others {$(
+            $(#[$means:meta])*
+            $other:ident = $other_name:literal;
+        )+}
+        signals {$(
+            $(#[$what:meta])*
+            $code:ident = $name:literal of $basis:ident, $field:ident: $settings:ident { $($default:tt)* };
+        )+}
+    ) => {
+        /// Stable names of reasons; a published name never changes.
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum Code {
+            $($(#[$means])* #[serde(rename = $other_name)] $other,)+
+            $($(#[$what])* #[serde(rename = $name)] $code,)+
+            /// A rule of the tenant's policy, named by its code in the policy.
+            #[serde(untagged)]
+            Rule(Arc<str>),
+        }
+
+        impl Code {
+            /// The name in answers.
+            pub fn name(&self) -> &str {
+                match self {
+                    $(Self::$other => $other_name,)+
+                    $(Self::$code => $name,)+
+                    Self::Rule(code) => code,
+                }
+            }
+        }
+    };
 }
 
-impl Code {
-    /// The name in answers.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::History => "HISTORY",
-            Self::KnownIp => "KNOWN_IP",
-            Self::KnownUserAgent => "KNOWN_USER_AGENT",
-            Self::NewUserAgent => "NEW_USER_AGENT",
-            Self::NewDevice => "NEW_DEVICE",
-            Self::DeviceWithheld => "DEVICE_WITHHELD",
-            Self::OwnAddress => "OWN_ADDRESS",
-            Self::OwnNetwork => "OWN_NETWORK",
-            Self::NewIp => "NEW_IP",
-            Self::NewNetwork => "NEW_NETWORK",
-            Self::NewCountry => "NEW_COUNTRY",
-            Self::ImpossibleTravel => "IMPOSSIBLE_TRAVEL",
-            Self::FailureBurst => "FAILURE_BURST",
-            Self::SuccessAfterFailures => "SUCCESS_AFTER_FAILURES",
-            Self::IpFanOut => "IP_FAN_OUT",
-            Self::DenylistedNetwork => "DENYLISTED_NETWORK",
-            Self::AutomatedClient => "AUTOMATED_CLIENT",
-            Self::DormantAccount => "DORMANT_ACCOUNT",
-            Self::ReportedByUser => "REPORTED_BY_USER",
-            Self::FirstLogin => "FIRST_LOGIN",
-            Self::BaseRate => "BASE_RATE",
-            Self::LeadTime => "LEAD_TIME",
-            Self::SameDayBooking => "SAME_DAY_BOOKING",
-            Self::PastNoShows => "PAST_NO_SHOWS",
-            Self::PastAttendance => "PAST_ATTENDANCE",
-            Self::NewClient => "NEW_CLIENT",
-            Self::RescheduledOften => "RESCHEDULED_OFTEN",
-            Self::LateCancels => "LATE_CANCELS",
-            Self::Unconfirmed => "UNCONFIRMED",
-            Self::OtherVisits => "OTHER_VISITS",
-            Self::TimeOfWeek => "TIME_OF_WEEK",
-            Self::Attribute => "ATTRIBUTE",
-            Self::Calibration => "CALIBRATION",
-            Self::Rule(code) => code,
-        }
+login::signal::settings::table! {
+    codes
+    others {
+        /// Login: how often the account is used, compared with the others.
+        History = "HISTORY";
+        /// Login: the address was seen in the user's logins.
+        KnownIp = "KNOWN_IP";
+        /// Login: the client software was seen in the user's logins.
+        KnownUserAgent = "KNOWN_USER_AGENT";
+        /// Login: the whole user agent string is new for the user.
+        NewUserAgent = "NEW_USER_AGENT";
+        /// Login: the address is new for the user.
+        NewIp = "NEW_IP";
+        /// Login: the network (autonomous system) is new for the user.
+        NewNetwork = "NEW_NETWORK";
+        /// Login: the account has no successful login to compare with.
+        FirstLogin = "FIRST_LOGIN";
+        /// Visit: how often the tenant's visits are missed.
+        BaseRate = "BASE_RATE";
+        /// Visit: how long ahead it was booked.
+        LeadTime = "LEAD_TIME";
+        /// Visit: it was booked for the same day.
+        SameDayBooking = "SAME_DAY_BOOKING";
+        /// Visit: the client missed more visits than their leads would explain.
+        PastNoShows = "PAST_NO_SHOWS";
+        /// Visit: the client kept more visits than their leads would explain.
+        PastAttendance = "PAST_ATTENDANCE";
+        /// Visit: the client has no outcome yet.
+        NewClient = "NEW_CLIENT";
+        /// Visit: it was moved often.
+        RescheduledOften = "RESCHEDULED_OFTEN";
+        /// Visit: the client cancelled late before.
+        LateCancels = "LATE_CANCELS";
+        /// Visit: whether the client confirmed it.
+        Unconfirmed = "UNCONFIRMED";
+        /// Visit: what else the client has booked.
+        OtherVisits = "OTHER_VISITS";
+        /// Visit: when it was booked, and for which day of the week.
+        TimeOfWeek = "TIME_OF_WEEK";
+        /// Visit: an attribute of it or of the client, supplied by the tenant.
+        Attribute = "ATTRIBUTE";
+        /// Visit: how recent outcomes correct the model's scores.
+        Calibration = "CALIBRATION";
     }
 }
 

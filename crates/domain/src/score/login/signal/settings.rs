@@ -1,4 +1,4 @@
-//! The signals of a policy: which of them count, and with which factor.
+//! The signals of a policy, one row each: which of them count, and with which factor.
 
 use crate::score::InvalidConfig;
 use serde::{Deserialize, Serialize};
@@ -20,37 +20,90 @@ pub enum Switch {
     Off,
 }
 
-/// The signals, each with its factor on S and whether it counts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Signals {
-    /// See [`Code::NewDevice`].
-    pub new_device: Effect,
-    /// See [`Code::DeviceWithheld`].
-    pub device_withheld: Effect,
-    /// See [`Code::OwnAddress`].
-    pub own_address: OwnAddress,
-    /// See [`Code::OwnNetwork`].
-    pub own_network: Effect,
-    /// See [`Code::NewCountry`].
-    pub new_country: Effect,
-    /// See [`Code::ImpossibleTravel`].
-    pub impossible_travel: Travel,
-    /// See [`Code::FailureBurst`].
-    pub failure_burst: Failures,
-    /// See [`Code::SuccessAfterFailures`].
-    pub success_after_failures: Failures,
-    /// See [`Code::IpFanOut`].
-    pub ip_fan_out: FanOut,
-    /// See [`Code::DenylistedNetwork`].
-    pub denylisted_network: Effect,
-    /// See [`Code::AutomatedClient`].
-    pub automated_client: Effect,
-    /// See [`Code::DormantAccount`].
-    pub dormant_account: Dormant,
-    /// See [`Code::ReportedByUser`].
-    pub reported_by_user: Effect,
+/// The signals, one row each: the code, its name in answers, what it needs, and its settings with their defaults.
+///
+/// A signal `of History` compares the attempt with the user's history, and so needs one; a signal `of Attack` does not.
+/// The settings have a mode and a factor in addition to what the row states. The function of the same name as the
+/// settings, in `signal.rs`, decides whether the signal applies.
+///
+/// [`Code`] and its names follow from the table, and so do [`Signals`] and the search for signals. The order is that of
+/// the settings in policies: the version of a policy is their digest, so rows are only added at the end.
+macro_rules! table {
+    ($expand:ident $($before:tt)*) => {
+        $expand! {
+            $($before)*
+            signals {
+                /// Login: the device is not among the user's known ones. A device is known for 90 days.
+                NewDevice = "NEW_DEVICE" of History, new_device: Effect { factor: 1_000.0 };
+                /// Login: the attempt has no device id, although all known devices of the user that look the same have
+                /// one.
+                DeviceWithheld = "DEVICE_WITHHELD" of History, device_withheld: Effect { factor: 1_000.0 };
+                /// Login: the address is one of the user's, and few accounts ever tried from it.
+                OwnAddress = "OWN_ADDRESS" of History, own_address: OwnAddress { factor: 0.02, users_max: 8 };
+                /// Login: the network (autonomous system) is one of the user's.
+                OwnNetwork = "OWN_NETWORK" of History, own_network: Effect { factor: 0.1 };
+                /// Login: the country is none of the user's.
+                NewCountry = "NEW_COUNTRY" of History, new_country: Effect { factor: 2.0 };
+                /// Login: the previous success is farther away than the tolerated distance, and too far to travel in
+                /// the time.
+                ImpossibleTravel = "IMPOSSIBLE_TRAVEL" of History,
+                    impossible_travel: Travel { factor: 5.0, speed_kmh_max: 900.0, distance_km_max: 100.0 };
+                /// Login: at least the configured number of failures of the account within 15 minutes.
+                FailureBurst = "FAILURE_BURST" of Attack, failure_burst: Failures { factor: 3.0, failures_min: 5 };
+                /// Login: at least the configured number of failures of the account within an hour and since its last
+                /// success.
+                SuccessAfterFailures = "SUCCESS_AFTER_FAILURES" of Attack,
+                    success_after_failures: Failures { factor: 1.5, failures_min: 3 };
+                /// Login: at least the configured number of accounts failed at the address or in its network within 30
+                /// minutes.
+                IpFanOut = "IP_FAN_OUT" of Attack,
+                    ip_fan_out: FanOut { factor: 10.0, address_users_min: 6, network_users_min: 20 };
+                /// Login: the address is on a deny list.
+                DenylistedNetwork = "DENYLISTED_NETWORK" of Attack, denylisted_network: Effect { factor: 10.0 };
+                /// Login: the user agent is empty or that of a program, or eight attempts within an hour are at equal
+                /// intervals.
+                AutomatedClient = "AUTOMATED_CLIENT" of Attack, automated_client: Effect { factor: 3.0 };
+                /// Login: the last success is longer ago than the configured days.
+                DormantAccount = "DORMANT_ACCOUNT" of History, dormant_account: Dormant { factor: 2.0, days_max: 90 };
+                /// Login: the user reported the device or the address within 90 days, and has not confirmed it since.
+                ReportedByUser = "REPORTED_BY_USER" of Attack, reported_by_user: Effect { factor: 10.0 };
+            }
+        }
+    };
 }
+
+pub(crate) use table;
+
+/// Generates the settings.
+macro_rules! settings {
+    (signals {$(
+        $(#[$what:meta])*
+        $code:ident = $name:literal of $basis:ident, $field:ident: $settings:ident { $($default:tt)* };
+    )+}) => {
+        /// The signals, each with its factor on S and whether it counts.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Signals {$(
+            #[doc = concat!("See [`Code::", stringify!($code), "`](crate::score::Code::", stringify!($code), ").")]
+            pub $field: $settings,
+        )+}
+
+        impl Default for Signals {
+            fn default() -> Self {
+                Self { $($field: $settings { mode: Switch::On, $($default)* },)+ }
+            }
+        }
+
+        impl Signals {
+            /// The factors, each with the name of its setting.
+            const fn factors(&self) -> [(f64, &'static str); [$($name),+].len()] {
+                [$((self.$field.factor, concat!("signals.", stringify!($field), ".factor"))),+]
+            }
+        }
+    };
+}
+
+table!(settings);
 
 /// A signal without a constant of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -127,46 +180,9 @@ pub struct Dormant {
     pub days_max: u32,
 }
 
-impl Default for Signals {
-    fn default() -> Self {
-        let mode = Switch::On;
-        let effect = |factor| Effect { mode, factor };
-        Self {
-            new_device: effect(1_000.0),
-            device_withheld: effect(1_000.0),
-            own_address: OwnAddress { mode, factor: 0.02, users_max: 8 },
-            own_network: effect(0.1),
-            new_country: effect(2.0),
-            impossible_travel: Travel { mode, factor: 5.0, speed_kmh_max: 900.0, distance_km_max: 100.0 },
-            failure_burst: Failures { mode, factor: 3.0, failures_min: 5 },
-            success_after_failures: Failures { mode, factor: 1.5, failures_min: 3 },
-            ip_fan_out: FanOut { mode, factor: 10.0, address_users_min: 6, network_users_min: 20 },
-            denylisted_network: effect(10.0),
-            automated_client: effect(3.0),
-            dormant_account: Dormant { mode, factor: 2.0, days_max: 90 },
-            reported_by_user: effect(10.0),
-        }
-    }
-}
-
 impl Signals {
     pub(in crate::score::login) fn validate(&self) -> Result<(), InvalidConfig> {
-        let factors = [
-            (self.new_device.factor, "signals.new_device.factor"),
-            (self.device_withheld.factor, "signals.device_withheld.factor"),
-            (self.own_address.factor, "signals.own_address.factor"),
-            (self.own_network.factor, "signals.own_network.factor"),
-            (self.new_country.factor, "signals.new_country.factor"),
-            (self.impossible_travel.factor, "signals.impossible_travel.factor"),
-            (self.failure_burst.factor, "signals.failure_burst.factor"),
-            (self.success_after_failures.factor, "signals.success_after_failures.factor"),
-            (self.ip_fan_out.factor, "signals.ip_fan_out.factor"),
-            (self.denylisted_network.factor, "signals.denylisted_network.factor"),
-            (self.automated_client.factor, "signals.automated_client.factor"),
-            (self.dormant_account.factor, "signals.dormant_account.factor"),
-            (self.reported_by_user.factor, "signals.reported_by_user.factor"),
-        ];
-        for (factor, field) in factors {
+        for (factor, field) in self.factors() {
             InvalidConfig::unless(is_factor(factor), field, "from 0.0001 to 10000")?;
         }
         let Travel { speed_kmh_max, distance_km_max, .. } = self.impossible_travel;

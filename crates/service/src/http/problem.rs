@@ -14,201 +14,126 @@ use utoipa::ToSchema;
 /// Where the paths of the API are listed.
 pub(super) const SEE_DOCS: &str = "the path does not exist: see /docs or /openapi.json for all paths";
 
-/// What is wrong, for programs. The meaning and the status of a code never change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[schema(as = ProblemCode)]
-pub enum Code {
+/// Declares the codes, one row each: the code as it is sent, its status, its title and, if sending the same request
+/// again can help, after how many seconds. The name is a `tt` because the schema does not see one that is a `literal`.
+macro_rules! codes {
+    ($(
+        $(#[$means:meta])*
+        $code:ident = $name:tt $status:ident $title:literal $(, retry after $seconds:literal s)?;
+    )+) => {
+        /// What is wrong, for programs. The meaning and the status of a code never change.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+        #[schema(as = ProblemCode)]
+        pub enum Code {
+            $($(#[$means])* #[serde(rename = $name)] $code,)+
+        }
+
+        impl Code {
+            /// Every code, for documentation and tests.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$code),+];
+
+            /// The code as it is sent, its status and its title.
+            pub const fn parts(self) -> (&'static str, StatusCode, &'static str) {
+                match self {
+                    $(Self::$code => ($name, StatusCode::$status, $title),)+
+                }
+            }
+
+            /// Seconds after which the caller may retry, if that can help.
+            const fn retry_after_s(self) -> Option<u32> {
+                let seconds: &[u32] = match self {
+                    $(Self::$code => &[$($seconds)?],)+
+                };
+                seconds.first().copied()
+            }
+        }
+    };
+}
+
+codes! {
     /// 400: the body is not JSON.
-    MalformedJson,
+    MalformedJson = "MALFORMED_JSON" BAD_REQUEST "The body is not valid JSON";
     /// 400: the body is not TOML.
-    MalformedToml,
+    MalformedToml = "MALFORMED_TOML" BAD_REQUEST "The body is not valid TOML";
     /// 400: a header, a path or a query cannot be parsed.
-    MalformedRequest,
+    MalformedRequest = "MALFORMED_REQUEST" BAD_REQUEST "The request cannot be parsed";
     /// 400: the query has a parameter that the path does not have; `errors` names it.
-    UnknownParameter,
+    UnknownParameter = "UNKNOWN_PARAMETER" BAD_REQUEST "The path has no such query parameter";
     /// 401: no API key, or an unknown one; or a ticket that is invalid or has expired.
-    Unauthenticated,
+    Unauthenticated = "UNAUTHENTICATED" UNAUTHORIZED "An API key is required";
     /// 403: the API key lacks the scope that the route needs.
-    ScopeMissing,
+    ScopeMissing = "SCOPE_MISSING" FORBIDDEN "The API key lacks a scope";
     /// 403: the header names another tenant than the API key belongs to.
-    TenantForbidden,
+    TenantForbidden = "TENANT_FORBIDDEN" FORBIDDEN "The API key belongs to another tenant";
     /// 403: there are no API keys, and the request is for another host than this machine.
-    HostForbidden,
+    HostForbidden = "HOST_FORBIDDEN" FORBIDDEN "Requests for this host are not accepted";
     /// 403: there are no API keys, and a page of another origin made a browser send the request.
-    OriginForbidden,
+    OriginForbidden = "ORIGIN_FORBIDDEN" FORBIDDEN "Requests from pages of this origin are not accepted";
     /// 404: there is no such path.
-    PathNotFound,
+    PathNotFound = "PATH_NOT_FOUND" NOT_FOUND "The path does not exist";
     /// 404: this tenant has no such user.
-    UserNotFound,
+    UserNotFound = "USER_NOT_FOUND" NOT_FOUND "The user is unknown";
     /// 404: this tenant has no such client.
-    ClientNotFound,
+    ClientNotFound = "CLIENT_NOT_FOUND" NOT_FOUND "The client is unknown";
     /// 404: this tenant has no such appointment, or has forgotten it.
-    AppointmentNotFound,
+    AppointmentNotFound = "APPOINTMENT_NOT_FOUND" NOT_FOUND "The appointment is unknown";
     /// 404: there is no such policy.
-    PolicyNotFound,
+    PolicyNotFound = "POLICY_NOT_FOUND" NOT_FOUND "The policy does not exist";
     /// 404: this tenant has no such decision, or it has expired.
-    DecisionNotFound,
+    DecisionNotFound = "DECISION_NOT_FOUND" NOT_FOUND "The decision is unknown";
     /// 405: the path has other methods.
-    MethodNotAllowed,
+    MethodNotAllowed = "METHOD_NOT_ALLOWED" METHOD_NOT_ALLOWED "The path does not support this method";
     /// 408: the body was not received in time.
-    BodyTimeout,
+    BodyTimeout = "BODY_TIMEOUT" REQUEST_TIMEOUT "The body did not arrive in time";
     /// 409: another request is changing a policy; read it again.
-    PolicyConflict,
+    PolicyConflict = "POLICY_CONFLICT" CONFLICT "Another request is changing it";
     /// 410: the cursor belongs to a log that no longer exists; start again without a cursor.
-    CursorExpired,
+    CursorExpired = "CURSOR_EXPIRED" GONE "The cursor belongs to a log that no longer exists";
     /// 412: `If-Match` names another version than the current one; read it again.
-    PreconditionFailed,
+    PreconditionFailed = "PRECONDITION_FAILED" PRECONDITION_FAILED
+        "The current version does not match the precondition";
     /// 413: the body, or a record made of it, is too large.
-    BodyTooLarge,
+    BodyTooLarge = "BODY_TOO_LARGE" PAYLOAD_TOO_LARGE "The body is too large";
     /// 413: the batch has too many events.
-    TooManyEvents,
+    TooManyEvents = "TOO_MANY_EVENTS" PAYLOAD_TOO_LARGE "The batch has too many events";
     /// 415: the route does not accept the media type of the body.
-    UnsupportedMediaType,
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE" UNSUPPORTED_MEDIA_TYPE "The media type is not supported";
     /// 415: the body is compressed otherwise than with gzip; `Accept-Encoding` contains what is accepted.
-    UnsupportedContentEncoding,
+    UnsupportedContentEncoding = "UNSUPPORTED_CONTENT_ENCODING" UNSUPPORTED_MEDIA_TYPE
+        "The content encoding is not supported";
     /// 422: the body was parsed and is invalid; `errors` contains the details.
-    ValidationFailed,
+    ValidationFailed = "VALIDATION_FAILED" UNPROCESSABLE_ENTITY "The input is invalid";
     /// 422: the batch has too many events of one user or client.
-    TooManyPerSubject,
+    TooManyPerSubject = "TOO_MANY_PER_SUBJECT" UNPROCESSABLE_ENTITY "Too many events of one user or client";
     /// 422: the window of the agenda contains more visits than one answer may read; narrow it.
-    AgendaTooLarge,
+    AgendaTooLarge = "AGENDA_TOO_LARGE" UNPROCESSABLE_ENTITY "The window contains too many visits";
     /// 422: the idempotency key was used with another body.
-    IdempotencyKeyReused,
+    IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED" UNPROCESSABLE_ENTITY
+        "The idempotency key was used for a different request";
     /// 429: the appointment has the maximum number of requests for a reminder per day.
-    TooManyReminders,
+    TooManyReminders = "TOO_MANY_REMINDERS" TOO_MANY_REQUESTS "Too many reminders for one appointment";
     /// 429: the tenant's own requests use up its share of what the process does concurrently; send fewer at once.
-    TenantOverloaded,
+    TenantOverloaded = "TENANT_OVERLOADED" TOO_MANY_REQUESTS
+        "The tenant has too many concurrent requests", retry after 1 s;
     /// 500: a fault of the service.
-    Internal,
+    Internal = "INTERNAL" INTERNAL_SERVER_ERROR "Internal error";
     /// 503: the process waits for log and store; try again.
-    Starting,
+    Starting = "STARTING" SERVICE_UNAVAILABLE "The service is starting", retry after 1 s;
     /// 503: too many requests are being answered; try again.
-    Overloaded,
+    Overloaded = "OVERLOADED" SERVICE_UNAVAILABLE "Too many concurrent requests", retry after 1 s;
     /// 503: too many streams are open; try again later.
-    TooManyStreams,
+    TooManyStreams = "TOO_MANY_STREAMS" SERVICE_UNAVAILABLE "Too many streams are open", retry after 10 s;
     /// 503: the answer took too long; whether anything was appended is not known.
-    Timeout,
+    Timeout = "TIMEOUT" SERVICE_UNAVAILABLE "The answer took too long", retry after 1 s;
     /// 503: the log accepted none of the events, or only some; send the same again.
-    LogUnavailable,
+    LogUnavailable = "LOG_UNAVAILABLE" SERVICE_UNAVAILABLE "The log cannot be written", retry after 1 s;
     /// 503: the views cannot be read, or lag too far to answer.
-    ViewsUnavailable,
+    ViewsUnavailable = "VIEWS_UNAVAILABLE" SERVICE_UNAVAILABLE "The views cannot be read", retry after 1 s;
     /// 503: the log, where decisions are kept, cannot be read.
-    DecisionsUnavailable,
+    DecisionsUnavailable = "DECISIONS_UNAVAILABLE" SERVICE_UNAVAILABLE "The decisions cannot be read", retry after 1 s;
 }
 
 impl Code {
-    /// Every code, for documentation and tests.
-    pub const ALL: &[Self] = &[
-        Self::MalformedJson,
-        Self::MalformedToml,
-        Self::MalformedRequest,
-        Self::UnknownParameter,
-        Self::Unauthenticated,
-        Self::ScopeMissing,
-        Self::TenantForbidden,
-        Self::HostForbidden,
-        Self::OriginForbidden,
-        Self::PathNotFound,
-        Self::UserNotFound,
-        Self::ClientNotFound,
-        Self::AppointmentNotFound,
-        Self::PolicyNotFound,
-        Self::DecisionNotFound,
-        Self::MethodNotAllowed,
-        Self::BodyTimeout,
-        Self::PolicyConflict,
-        Self::PreconditionFailed,
-        Self::CursorExpired,
-        Self::BodyTooLarge,
-        Self::TooManyEvents,
-        Self::UnsupportedMediaType,
-        Self::UnsupportedContentEncoding,
-        Self::ValidationFailed,
-        Self::TooManyPerSubject,
-        Self::AgendaTooLarge,
-        Self::IdempotencyKeyReused,
-        Self::TooManyReminders,
-        Self::TenantOverloaded,
-        Self::Internal,
-        Self::Starting,
-        Self::Overloaded,
-        Self::TooManyStreams,
-        Self::Timeout,
-        Self::LogUnavailable,
-        Self::ViewsUnavailable,
-        Self::DecisionsUnavailable,
-    ];
-
-    /// The code as it is sent, its status and its title.
-    pub const fn parts(self) -> (&'static str, StatusCode, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::MalformedJson => ("MALFORMED_JSON", S::BAD_REQUEST, "The body is not valid JSON"),
-            Self::MalformedToml => ("MALFORMED_TOML", S::BAD_REQUEST, "The body is not valid TOML"),
-            Self::MalformedRequest => ("MALFORMED_REQUEST", S::BAD_REQUEST, "The request cannot be parsed"),
-            Self::UnknownParameter => ("UNKNOWN_PARAMETER", S::BAD_REQUEST, "The path has no such query parameter"),
-            Self::Unauthenticated => ("UNAUTHENTICATED", S::UNAUTHORIZED, "An API key is required"),
-            Self::ScopeMissing => ("SCOPE_MISSING", S::FORBIDDEN, "The API key lacks a scope"),
-            Self::TenantForbidden => ("TENANT_FORBIDDEN", S::FORBIDDEN, "The API key belongs to another tenant"),
-            Self::HostForbidden => ("HOST_FORBIDDEN", S::FORBIDDEN, "Requests for this host are not accepted"),
-            Self::OriginForbidden => {
-                ("ORIGIN_FORBIDDEN", S::FORBIDDEN, "Requests from pages of this origin are not accepted")
-            }
-            Self::PathNotFound => ("PATH_NOT_FOUND", S::NOT_FOUND, "The path does not exist"),
-            Self::UserNotFound => ("USER_NOT_FOUND", S::NOT_FOUND, "The user is unknown"),
-            Self::ClientNotFound => ("CLIENT_NOT_FOUND", S::NOT_FOUND, "The client is unknown"),
-            Self::AppointmentNotFound => ("APPOINTMENT_NOT_FOUND", S::NOT_FOUND, "The appointment is unknown"),
-            Self::PolicyNotFound => ("POLICY_NOT_FOUND", S::NOT_FOUND, "The policy does not exist"),
-            Self::BodyTimeout => ("BODY_TIMEOUT", S::REQUEST_TIMEOUT, "The body did not arrive in time"),
-            Self::PolicyConflict => ("POLICY_CONFLICT", S::CONFLICT, "Another request is changing it"),
-            Self::PreconditionFailed => {
-                ("PRECONDITION_FAILED", S::PRECONDITION_FAILED, "The current version does not match the precondition")
-            }
-            Self::DecisionNotFound => ("DECISION_NOT_FOUND", S::NOT_FOUND, "The decision is unknown"),
-            Self::MethodNotAllowed => {
-                ("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The path does not support this method")
-            }
-            Self::CursorExpired => ("CURSOR_EXPIRED", S::GONE, "The cursor belongs to a log that no longer exists"),
-            Self::BodyTooLarge => ("BODY_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large"),
-            Self::TooManyEvents => ("TOO_MANY_EVENTS", S::PAYLOAD_TOO_LARGE, "The batch has too many events"),
-            Self::UnsupportedMediaType => {
-                ("UNSUPPORTED_MEDIA_TYPE", S::UNSUPPORTED_MEDIA_TYPE, "The media type is not supported")
-            }
-            Self::UnsupportedContentEncoding => {
-                ("UNSUPPORTED_CONTENT_ENCODING", S::UNSUPPORTED_MEDIA_TYPE, "The content encoding is not supported")
-            }
-            Self::ValidationFailed => ("VALIDATION_FAILED", S::UNPROCESSABLE_ENTITY, "The input is invalid"),
-            Self::TooManyPerSubject => {
-                ("TOO_MANY_PER_SUBJECT", S::UNPROCESSABLE_ENTITY, "Too many events of one user or client")
-            }
-            Self::AgendaTooLarge => {
-                ("AGENDA_TOO_LARGE", S::UNPROCESSABLE_ENTITY, "The window contains too many visits")
-            }
-            Self::IdempotencyKeyReused => (
-                "IDEMPOTENCY_KEY_REUSED",
-                S::UNPROCESSABLE_ENTITY,
-                "The idempotency key was used for a different request",
-            ),
-            Self::Internal => ("INTERNAL", S::INTERNAL_SERVER_ERROR, "Internal error"),
-            Self::TooManyReminders => {
-                ("TOO_MANY_REMINDERS", S::TOO_MANY_REQUESTS, "Too many reminders for one appointment")
-            }
-            Self::TenantOverloaded => {
-                ("TENANT_OVERLOADED", S::TOO_MANY_REQUESTS, "The tenant has too many concurrent requests")
-            }
-            Self::Starting => ("STARTING", S::SERVICE_UNAVAILABLE, "The service is starting"),
-            Self::Overloaded => ("OVERLOADED", S::SERVICE_UNAVAILABLE, "Too many concurrent requests"),
-            Self::TooManyStreams => ("TOO_MANY_STREAMS", S::SERVICE_UNAVAILABLE, "Too many streams are open"),
-            Self::Timeout => ("TIMEOUT", S::SERVICE_UNAVAILABLE, "The answer took too long"),
-            Self::LogUnavailable => ("LOG_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The log cannot be written"),
-            Self::ViewsUnavailable => ("VIEWS_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The views cannot be read"),
-            Self::DecisionsUnavailable => {
-                ("DECISIONS_UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The decisions cannot be read")
-            }
-        }
-    }
-
     /// The code as it is sent.
     pub const fn name(self) -> &'static str {
         self.parts().0
@@ -217,21 +142,6 @@ impl Code {
     /// The status that it is sent with.
     pub const fn status(self) -> StatusCode {
         self.parts().1
-    }
-
-    /// Seconds after which the caller may retry, if that can help.
-    const fn retry_after_s(self) -> Option<u32> {
-        match self {
-            Self::Starting
-            | Self::Overloaded
-            | Self::TenantOverloaded
-            | Self::Timeout
-            | Self::LogUnavailable
-            | Self::ViewsUnavailable
-            | Self::DecisionsUnavailable => Some(1),
-            Self::TooManyStreams => Some(10),
-            _ => None,
-        }
     }
 }
 
@@ -403,7 +313,7 @@ mod tests {
     #[test]
     fn every_code_is_sent_as_it_is_named_and_once() {
         let mut names = std::collections::BTreeSet::new();
-        for code in Code::ALL.iter().copied() {
+        for code in Code::ALL {
             assert_eq!(serde_json::to_value(code).unwrap(), code.name());
             assert!(code.status().is_client_error() || code.status().is_server_error());
             let is_transient = code.status() == StatusCode::SERVICE_UNAVAILABLE || code == Code::TenantOverloaded;

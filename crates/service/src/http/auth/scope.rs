@@ -7,106 +7,75 @@ use foretell_events::Fact;
 use foretell_events::fact::Purpose;
 use serde::{Deserialize, Serialize};
 
-/// What a key permits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Scope {
+/// Declares the scopes, one row each: its name in files and answers, an earlier name that is still accepted, and the
+/// scopes that it includes. [`Scope::Admin`] includes all.
+macro_rules! scopes {
+    ($(
+        $(#[$permits:meta])*
+        $scope:ident = $name:literal $(or $earlier:literal)? $(includes $($included:ident),+)?;
+    )+) => {
+        /// What a key permits.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Scope {
+            $($(#[$permits])* #[serde(rename = $name $(, alias = $earlier)?)] $scope,)+
+        }
+
+        impl Scope {
+            /// Every scope.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$scope),+];
+
+            /// The name in files and answers.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$scope => $name,)+
+                }
+            }
+
+            /// The scopes that it includes in addition to itself.
+            const fn included(self) -> &'static [Self] {
+                match self {
+                    $(Self::$scope => &[$($(Self::$included),+)?],)+
+                }
+            }
+        }
+    };
+}
+
+scopes! {
     /// Append events of logins and devices.
-    #[serde(rename = "events:logins")]
-    EventsLogins,
+    EventsLogins = "events:logins";
     /// Append events of appointments and clients, and receipts of reminders.
-    #[serde(rename = "events:appointments")]
-    EventsAppointments,
+    EventsAppointments = "events:appointments";
     /// Label decisions: feedback.
-    #[serde(rename = "decisions:label", alias = "feedback:write")]
-    DecisionsLabel,
+    DecisionsLabel = "decisions:label" or "feedback:write";
     /// Request reminders on demand.
-    #[serde(rename = "reminders:write")]
-    RemindersWrite,
+    RemindersWrite = "reminders:write";
     /// All four above.
-    #[serde(rename = "events:write")]
-    EventsWrite,
+    EventsWrite = "events:write" includes EventsLogins, EventsAppointments, DecisionsLabel, RemindersWrite;
     /// Erase users and clients.
-    #[serde(rename = "erase")]
-    Erase,
+    Erase = "erase";
     /// Request scores.
-    #[serde(rename = "risk:read")]
-    RiskRead,
+    RiskRead = "risk:read";
     /// Read users, decisions about logins and the login policy.
-    #[serde(rename = "logins:read")]
-    LoginsRead,
+    LoginsRead = "logins:read";
     /// Read clients, appointments, the agenda, reminders, decisions about visits, their model and the reminder policy.
-    #[serde(rename = "visits:read")]
-    VisitsRead,
+    VisitsRead = "visits:read";
     /// Both above.
-    #[serde(rename = "views:read")]
-    ViewsRead,
+    ViewsRead = "views:read" includes LoginsRead, VisitsRead;
     /// Publish policies and models.
-    #[serde(rename = "policies:write")]
-    PoliciesWrite,
+    PoliciesWrite = "policies:write";
     /// All of the above.
-    #[serde(rename = "admin")]
-    Admin,
+    Admin = "admin";
 }
 
 impl Scope {
-    /// Every scope.
-    pub const ALL: [Self; 12] = [
-        Self::EventsLogins,
-        Self::EventsAppointments,
-        Self::DecisionsLabel,
-        Self::RemindersWrite,
-        Self::EventsWrite,
-        Self::Erase,
-        Self::RiskRead,
-        Self::LoginsRead,
-        Self::VisitsRead,
-        Self::ViewsRead,
-        Self::PoliciesWrite,
-        Self::Admin,
-    ];
-
     /// The scopes that permit appending events; [`Scope::of`] determines which one an event needs.
     pub(crate) const APPENDING: [Self; 5] =
         [Self::EventsLogins, Self::EventsAppointments, Self::DecisionsLabel, Self::RemindersWrite, Self::Erase];
 
-    /// The name in files and answers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EventsLogins => "events:logins",
-            Self::EventsAppointments => "events:appointments",
-            Self::DecisionsLabel => "decisions:label",
-            Self::RemindersWrite => "reminders:write",
-            Self::EventsWrite => "events:write",
-            Self::Erase => "erase",
-            Self::RiskRead => "risk:read",
-            Self::LoginsRead => "logins:read",
-            Self::VisitsRead => "visits:read",
-            Self::ViewsRead => "views:read",
-            Self::PoliciesWrite => "policies:write",
-            Self::Admin => "admin",
-        }
-    }
-
     /// Whether a key with this scope may do what another scope allows.
     pub(crate) fn includes(self, other: Self) -> bool {
-        self == other
-            || match self {
-                Self::Admin => true,
-                Self::EventsWrite => matches!(
-                    other,
-                    Self::EventsLogins | Self::EventsAppointments | Self::DecisionsLabel | Self::RemindersWrite
-                ),
-                Self::ViewsRead => matches!(other, Self::LoginsRead | Self::VisitsRead),
-                Self::EventsLogins
-                | Self::EventsAppointments
-                | Self::DecisionsLabel
-                | Self::RemindersWrite
-                | Self::Erase
-                | Self::RiskRead
-                | Self::LoginsRead
-                | Self::VisitsRead
-                | Self::PoliciesWrite => false,
-            }
+        self == Self::Admin || self == other || self.included().contains(&other)
     }
 
     /// The scope that appending a fact needs.

@@ -20,7 +20,7 @@ pub struct Type {
 
 /// Every event type that is a fact, by topic.
 pub fn types() -> impl Iterator<Item = &'static Type> {
-    Fact::TYPES.into_iter().flatten()
+    Fact::types()
 }
 
 /// The event type of decision records. It is not a fact and not folded, so the codec of events does not read it:

@@ -1,30 +1,13 @@
 //! Facts: what an event states, one enum per topic.
 //!
-//! Every topic that takes facts has its own enum: [`LoginFact`], [`AppointmentFact`], [`ReminderFact`] and
-//! [`PolicyFact`]. So the fold of a topic matches its own facts only, and the compiler names every fold that does not
-//! handle a new one. Each enum is declared by [`event_types!`], with one row per event type. The row is the only place
-//! that lists the type: its name, its topic, its schema, its reader and its writer follow from it.
+//! Every topic that takes facts has its own enum, such as [`LoginFact`](crate::login::LoginFact). So the fold of a topic
+//! matches its own facts only, and the compiler names every fold that does not handle a new one. Each enum is declared
+//! by [`event_types!`], with one row per event type. The row is the only place that lists the type: its name, its topic,
+//! its schema, its reader and its writer follow from it. [`Fact`] follows from the table of topics.
 
 use crate::Topic;
-use crate::appointment::AppointmentFact;
 use crate::codec::Fields;
-use crate::login::LoginFact;
-use crate::policy::PolicyFact;
-use crate::reminder::ReminderFact;
 use serde_json::{Map, Value};
-
-/// What an event states.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Fact {
-    /// About an account: topic `logins`.
-    Login(LoginFact),
-    /// About a client and their appointments: topic `appointments`.
-    Appointment(AppointmentFact),
-    /// About a reminder that Foretell announced: topic `reminders`.
-    Reminder(ReminderFact),
-    /// About a tenant's policies: topic `policies`.
-    Policy(PolicyFact),
-}
 
 /// What an event type is for. The permission that a caller needs to append an event follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,79 +204,80 @@ macro_rules! event_type {
 
 pub(crate) use {event_type, event_types};
 
-/// Evaluates an expression for the inner fact, whatever its topic.
-macro_rules! inner {
-    ($fact:expr, $inner:ident => $value:expr) => {
-        match $fact {
-            Fact::Login($inner) => $value,
-            Fact::Appointment($inner) => $value,
-            Fact::Reminder($inner) => $value,
-            Fact::Policy($inner) => $value,
+/// Generates the facts of all topics from the table of topics.
+macro_rules! facts {
+    ($(
+        $(#[$doc:meta])*
+        $topic:ident = $name:literal kept $kept:ident $(, $property:ident)* $(with $family:ident($facts:ty))?;
+    )+) => {
+        /// What an event states.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Fact {$($(
+            #[doc = concat!("A fact of the topic `", $name, "`.")]
+            $family($facts),
+        )?)+}
+
+        $($(const _: () = assert!(
+            <$facts>::TOPIC as u8 == Topic::$topic as u8,
+            "facts are declared for another topic than in the table of topics"
+        );)?)+
+
+        impl Fact {
+            /// The event types of all topics.
+            pub(crate) fn types() -> impl Iterator<Item = &'static crate::catalog::Type> {
+                [$($(<$facts>::TYPES,)?)+].into_iter().flatten()
+            }
+
+            /// Reads the data of an event type; `None` if the type is unknown.
+            pub(crate) fn read(type_name: &str, fields: &mut Fields<'_, '_>) -> Option<Self> {
+                $($(if let Some(fact) = <$facts>::read(type_name, fields) {
+                    return Some(fact.into());
+                })?)+
+                None
+            }
+
+            /// The data as it is written; reading it again gives the same fact.
+            pub fn data(&self) -> Map<String, Value> {
+                match self {$($(Self::$family(fact) => fact.write(),)?)+}
+            }
+
+            /// The CloudEvents `type`.
+            pub fn type_name(&self) -> &'static str {
+                match self {$($(Self::$family(fact) => fact.type_name(),)?)+}
+            }
+
+            /// The topic that events of this type belong to.
+            pub fn topic(&self) -> Topic {
+                match self {$($(Self::$family(_) => Topic::$topic,)?)+}
+            }
+
+            /// The user, client or policy that the fact is about.
+            pub fn subject(&self) -> &str {
+                match self {$($(Self::$family(fact) => fact.subject(),)?)+}
+            }
+
+            /// What events of this type are for.
+            pub fn purpose(&self) -> Purpose {
+                match self {$($(Self::$family(fact) => fact.purpose(),)?)+}
+            }
+
+            /// The country of the login that the fact is about, if the event has it.
+            pub fn country(&self) -> Option<&str> {
+                match self {$($(Self::$family(fact) => fact.country(),)?)+}
+            }
+
+            /// The digest of the request that the fact was appended for, if the request had an idempotency key.
+            pub fn idempotency_digest(&self) -> Option<&str> {
+                match self {$($(Self::$family(fact) => fact.idempotency_digest(),)?)+}
+            }
+
+            /// Sets the digest of the request that the fact is appended for. Facts without such a field stay as they
+            /// are.
+            pub fn set_idempotency_digest(&mut self, digest: &str) {
+                match self {$($(Self::$family(fact) => fact.set_idempotency_digest(digest),)?)+}
+            }
         }
     };
 }
 
-impl Fact {
-    /// The event types of all topics; each has its reader in [`Fact::read`].
-    pub(crate) const TYPES: [&[crate::catalog::Type]; 4] =
-        [LoginFact::TYPES, AppointmentFact::TYPES, ReminderFact::TYPES, PolicyFact::TYPES];
-
-    /// Reads the data of an event type; `None` if the type is unknown.
-    pub(crate) fn read(type_name: &str, fields: &mut Fields<'_, '_>) -> Option<Self> {
-        if let Some(fact) = LoginFact::read(type_name, fields) {
-            return Some(fact.into());
-        }
-        if let Some(fact) = AppointmentFact::read(type_name, fields) {
-            return Some(fact.into());
-        }
-        if let Some(fact) = ReminderFact::read(type_name, fields) {
-            return Some(fact.into());
-        }
-        PolicyFact::read(type_name, fields).map(Self::from)
-    }
-
-    /// The data as it is written; reading it again gives the same fact.
-    pub fn data(&self) -> Map<String, Value> {
-        inner!(self, fact => fact.write())
-    }
-
-    /// The CloudEvents `type`.
-    pub fn type_name(&self) -> &'static str {
-        inner!(self, fact => fact.type_name())
-    }
-
-    /// The topic that events of this type belong to.
-    pub fn topic(&self) -> Topic {
-        match self {
-            Self::Login(_) => LoginFact::TOPIC,
-            Self::Appointment(_) => AppointmentFact::TOPIC,
-            Self::Reminder(_) => ReminderFact::TOPIC,
-            Self::Policy(_) => PolicyFact::TOPIC,
-        }
-    }
-
-    /// The user, client or policy that the fact is about.
-    pub fn subject(&self) -> &str {
-        inner!(self, fact => fact.subject())
-    }
-
-    /// What events of this type are for.
-    pub fn purpose(&self) -> Purpose {
-        inner!(self, fact => fact.purpose())
-    }
-
-    /// The country of the login that the fact is about, if the event has it.
-    pub fn country(&self) -> Option<&str> {
-        inner!(self, fact => fact.country())
-    }
-
-    /// The digest of the request that the fact was appended for, if the request had an idempotency key.
-    pub fn idempotency_digest(&self) -> Option<&str> {
-        inner!(self, fact => fact.idempotency_digest())
-    }
-
-    /// Sets the digest of the request that the fact is appended for. Facts without such a field stay as they are.
-    pub fn set_idempotency_digest(&mut self, digest: &str) {
-        inner!(self, fact => fact.set_idempotency_digest(digest));
-    }
-}
+crate::topic::table!(facts);

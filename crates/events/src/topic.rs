@@ -11,10 +11,36 @@ pub enum Lifetime {
     AsDeadLetters,
 }
 
-/// Declares the topics, one row each: its name after the prefix, how long its records are kept, and the properties that
-/// it has.
+/// The topics, one row each: its name after the prefix, how long its records are kept, the properties that it has, and
+/// the variant of [`Fact`](crate::Fact) for the facts that it contains, if rows are folded from it.
+macro_rules! table {
+    ($expand:ident) => {
+        $expand! {
+            /// Authentication facts, keyed `tenant:user_id`.
+            Logins = "logins" kept Forever, TakesProducers with Login(crate::login::LoginFact);
+            /// Appointment and client facts and requests for a reminder, keyed `tenant:client_id`.
+            Appointments = "appointments" kept Forever, TakesProducers
+                with Appointment(crate::appointment::AppointmentFact);
+            /// What subscribers act on, keyed `tenant:client_id`; it determines what counts as sent.
+            Reminders = "reminders" kept Forever with Reminder(crate::reminder::ReminderFact);
+            /// The policies of each tenant, keyed `tenant:policy`; compacted.
+            Policies = "policies" kept Forever, Compacted, OnePartition with Policy(crate::policy::PolicyFact);
+            /// Every score that was returned, keyed `tenant:subject`.
+            Decisions = "decisions" kept AsDecisions;
+            /// Records that could not be folded, with their original keys.
+            DeadLetters = "dead-letters" kept AsDeadLetters;
+        }
+    };
+}
+
+pub(crate) use table;
+
+/// Generates the topics.
 macro_rules! topics {
-    ($($(#[$doc:meta])* $topic:ident = $name:literal kept $kept:ident $(, $property:ident)*;)+) => {
+    ($(
+        $(#[$doc:meta])*
+        $topic:ident = $name:literal kept $kept:ident $(, $property:ident)* $(with $family:ident($facts:ty))?;
+    )+) => {
         /// The topics, without the configured prefix.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         pub enum Topic {
@@ -48,20 +74,7 @@ macro_rules! topics {
     };
 }
 
-topics! {
-    /// Authentication facts, keyed `tenant:user_id`.
-    Logins = "logins" kept Forever, TakesProducers;
-    /// Appointment and client facts and requests for a reminder, keyed `tenant:client_id`.
-    Appointments = "appointments" kept Forever, TakesProducers;
-    /// What subscribers act on, keyed `tenant:client_id`; it determines what counts as sent.
-    Reminders = "reminders" kept Forever;
-    /// The policies of each tenant, keyed `tenant:policy`; compacted.
-    Policies = "policies" kept Forever, Compacted, OnePartition;
-    /// Every score that was returned, keyed `tenant:subject`.
-    Decisions = "decisions" kept AsDecisions;
-    /// Records that could not be folded, with their original keys.
-    DeadLetters = "dead-letters" kept AsDeadLetters;
-}
+table!(topics);
 
 /// A property of some topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,6 +23,34 @@ event_types! {
     }
 }
 
+/// What became known about an earlier decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecisionFeedback {
+    /// The person states that the attempt was theirs.
+    Legitimate,
+    /// The person states that it was not.
+    Fraud,
+    /// The attempt succeeded.
+    Succeeded,
+    /// The attempt failed.
+    Failed,
+}
+
+impl LoginFact {
+    /// The decision that the fact is feedback on, by its id, and the feedback; none if it is about no decision.
+    pub fn feedback(&self) -> Option<(&str, DecisionFeedback)> {
+        match self {
+            Self::Attempted(login) => {
+                let outcome = if login.succeeded { DecisionFeedback::Succeeded } else { DecisionFeedback::Failed };
+                login.decision_id.as_deref().map(|id| (id, outcome))
+            }
+            Self::Confirmed(verdict) => Some((&verdict.decision_id, DecisionFeedback::Legitimate)),
+            Self::Reported(verdict) => Some((&verdict.decision_id, DecisionFeedback::Fraud)),
+            Self::DeviceTrusted(_) | Self::DeviceRevoked(_) | Self::UserErased(_) => None,
+        }
+    }
+}
+
 /// An attempt to log in (`foretell.login.succeeded`, `foretell.login.failed`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Login {

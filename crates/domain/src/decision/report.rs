@@ -14,7 +14,7 @@ use crate::decision::id::Id;
 use crate::decision::made::Label;
 use crate::score::metrics::wilson;
 use foretell_events::catalog::DECISION;
-use foretell_events::login::LoginFact;
+use foretell_events::login::DecisionFeedback;
 use foretell_events::record::Record;
 use foretell_events::{Event, Fact};
 use serde::{Deserialize, Serialize};
@@ -192,21 +192,18 @@ impl Tally {
     /// Records a label or an outcome of a decision; all of these come before the decisions, in the order of the log.
     pub fn hear(&mut self, event: &Event) -> Result<(), TooMany> {
         let Fact::Login(fact) = &event.fact else { return Ok(()) };
-        match fact {
-            LoginFact::Confirmed(verdict) => self.label(&verdict.decision_id, Label::Legitimate),
-            LoginFact::Reported(verdict) => self.label(&verdict.decision_id, Label::Fraud),
-            LoginFact::Attempted(login) => {
-                if let Some(id) = login.decision_id.as_deref().and_then(Id::parse) {
-                    self.outcome(id, login.succeeded);
-                }
-                Ok(())
-            }
-            LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) | LoginFact::UserErased(_) => Ok(()),
+        let Some((id, feedback)) = fact.feedback() else { return Ok(()) };
+        let Some(id) = Id::parse(id) else { return Ok(()) };
+        match feedback {
+            DecisionFeedback::Legitimate => self.label(id, Label::Legitimate)?,
+            DecisionFeedback::Fraud => self.label(id, Label::Fraud)?,
+            DecisionFeedback::Succeeded => self.outcome(id, true),
+            DecisionFeedback::Failed => self.outcome(id, false),
         }
+        Ok(())
     }
 
-    fn label(&mut self, id: &str, label: Label) -> Result<(), TooMany> {
-        let Some(id) = Id::parse(id) else { return Ok(()) };
+    fn label(&mut self, id: Id, label: Label) -> Result<(), TooMany> {
         self.labels.insert(id.as_u128(), label);
         if self.labels.len() > LABELS_MAX { Err(TooMany) } else { Ok(()) }
     }

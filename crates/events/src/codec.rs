@@ -35,6 +35,8 @@ mod facts;
 mod fault;
 pub mod json;
 mod letter;
+#[cfg(feature = "fuzz")]
+mod lookups;
 pub mod media;
 mod time;
 mod value;
@@ -44,6 +46,9 @@ pub use attributes::{Defaults, is_tenant};
 pub use cursor::{Entry, Fields};
 pub use facts::attempt;
 pub use fault::*;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub use lookups::lookups;
 pub use value::Read;
 pub use write::*;
 

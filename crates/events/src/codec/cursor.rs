@@ -29,9 +29,16 @@ impl<'v, 'f> Fields<'v, 'f> {
         Self { map, place: Cow::Borrowed(place), faults }
     }
 
+    /// The value of a field as it was sent.
+    fn sent(&self, name: &str) -> Option<&'v Value> {
+        #[cfg(feature = "fuzz")]
+        super::lookups::note(name);
+        self.map.get(name)
+    }
+
     /// The value of a field that is present.
     fn present(&self, name: &str) -> Option<&'v Value> {
-        self.map.get(name).filter(|value| !value.is_null())
+        self.sent(name).filter(|value| !value.is_null())
     }
 
     /// Adds a fault of a field.
@@ -60,7 +67,7 @@ impl<'v, 'f> Fields<'v, 'f> {
 
     /// A field of an update: a missing one keeps the value, `null` clears it.
     pub fn change<T>(&mut self, name: &str, read: impl FnOnce(&mut Self, &str) -> Option<T>) -> Change<T> {
-        match self.map.get(name) {
+        match self.sent(name) {
             None => Change::Keep,
             Some(Value::Null) => Change::Clear,
             Some(_) => read(self, name).map_or(Change::Keep, Change::Set),

@@ -53,7 +53,6 @@ const NOT_A_LOGIN: &str = "NOT_A_LOGIN";
 
 /// Feedback on a decision about a login.
 #[derive(Debug, ToSchema)]
-#[allow(dead_code, reason = "documents the fields of the body; they are read one by one, to report all faults")]
 #[schema(example = json!({"decision_id": "019ca8d7-2d00-7002-9d3a-4f5b6c7d8e9f", "label": "fraud"}))]
 pub struct FeedbackRequest {
     /// The `id` of the score.
@@ -62,12 +61,6 @@ pub struct FeedbackRequest {
     label: Label,
     /// Who reports it.
     #[schema(nullable = false)]
-    reported_by: Option<String>,
-}
-
-struct Feedback {
-    decision_id: String,
-    label: Label,
     reported_by: Option<String>,
 }
 
@@ -122,7 +115,7 @@ pub(super) async fn feedback(
     body: Object,
 ) -> Result<Response, Problem> {
     let key = idempotency::of(&headers)?;
-    let Feedback { decision_id, label, reported_by } = body.read(read_feedback)?;
+    let FeedbackRequest { decision_id, label, reported_by } = body.read(read_feedback)?;
     let kept = find(&api, &caller.tenant, &decision_id).await?;
     let verdict = kept.verdict(&decision_id, reported_by).ok_or_else(|| {
         let detail = "the decision is about a visit; its outcome is an event, such as foretell.appointment.missed";
@@ -136,8 +129,8 @@ pub(super) async fn feedback(
     idempotency::append(&api, caller.tenant, fact, key, wait).await
 }
 
-fn read_feedback(f: &mut Fields<'_, '_>) -> Feedback {
-    Feedback {
+fn read_feedback(f: &mut Fields<'_, '_>) -> FeedbackRequest {
+    FeedbackRequest {
         decision_id: f.id("decision_id"),
         label: f.required_choice("label", Label::Legitimate, Label::parse),
         reported_by: f.text("reported_by"),
@@ -218,6 +211,12 @@ fn covers(erased_at_ms: i64, made_at_ms: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::request::documents;
+
+    #[test]
+    fn the_documented_fields_are_those_that_are_read() {
+        documents::<FeedbackRequest, _>(&[], read_feedback);
+    }
 
     #[test]
     fn an_erasure_in_whole_seconds_covers_its_second() {

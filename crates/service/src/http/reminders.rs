@@ -33,7 +33,6 @@ use utoipa::ToSchema;
 
 /// A request for a reminder now. All fields are optional.
 #[derive(Debug, ToSchema)]
-#[allow(dead_code, reason = "documents the fields of the body; they are read one by one, to report all faults")]
 #[schema(example = json!({"channels": ["sms"], "reason": "The visit was moved by phone"}))]
 pub struct ReminderRequest {
     /// Replaces the client's own channels; consent still applies. Of `whatsapp`, `sms`, `email`, `push`, `call`.
@@ -88,7 +87,7 @@ pub(super) async fn request(
     let key = idempotency::of(&headers)?;
     let tenant = caller.tenant;
     let client_id = api.client_of(&tenant, &appointment_id).await?;
-    let mut asked = body.read(|f| read(f, &appointment_id, &client_id))?;
+    let mut asked = body.read(read)?.of(&appointment_id, &client_id);
     asked.idempotency_digest = key.map(|_| digest(&asked));
     let event_id = key.map_or_else(answer::new_id, |key| event_id(&tenant, &appointment_id, key));
     let reminder_id = manual_id(&tenant, &appointment_id, &event_id);
@@ -160,14 +159,25 @@ fn same(first: &Asked, digest: Option<&str>) -> Result<(), Problem> {
     Err(idempotency::reused())
 }
 
-fn read(f: &mut Fields<'_, '_>, appointment_id: &str, client_id: &str) -> Request {
-    Request {
-        appointment_id: appointment_id.to_owned(),
-        client_id: client_id.to_owned(),
-        channels: f.list("channels", CHANNELS_MAX, |entry| entry.choice(Channel::parse)).unwrap_or_default(),
+fn read(f: &mut Fields<'_, '_>) -> ReminderRequest {
+    ReminderRequest {
+        channels: f.list("channels", CHANNELS_MAX, |entry| entry.choice(Channel::parse)),
         template: f.text("template"),
         reason: f.text("reason"),
-        idempotency_digest: None,
+    }
+}
+
+impl ReminderRequest {
+    /// The request for a reminder of an appointment.
+    fn of(self, appointment_id: &str, client_id: &str) -> Request {
+        Request {
+            appointment_id: appointment_id.to_owned(),
+            client_id: client_id.to_owned(),
+            channels: self.channels.unwrap_or_default(),
+            template: self.template,
+            reason: self.reason,
+            idempotency_digest: None,
+        }
     }
 }
 
@@ -179,4 +189,15 @@ fn digest(asked: &Request) -> String {
 
 fn event_id(tenant: &str, appointment_id: &str, key: &str) -> String {
     idempotency::event_id(tenant, &format!("/v1/appointments/{appointment_id}/reminders"), key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request::documents;
+
+    #[test]
+    fn the_documented_fields_are_those_that_are_read() {
+        documents::<ReminderRequest, _>(&[], read);
+    }
 }

@@ -187,9 +187,44 @@ pub(super) fn wait(preference: &str) -> Option<Duration> {
     name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds.into()))
 }
 
+/// Asserts that a schema documents exactly the fields that a reader reads, and as required those that it requires and
+/// that are not `alternatives`, which are required unless another field is present.
+#[cfg(test)]
+pub(super) fn documents<S: utoipa::PartialSchema, T>(
+    alternatives: &[&str],
+    read: impl FnOnce(&mut Fields<'_, '_>) -> T,
+) {
+    let schema = serde_json::to_value(S::schema()).unwrap();
+    let documented: std::collections::BTreeSet<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+    let required = schema["required"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap());
+    let required: std::collections::BTreeSet<_> =
+        required.chain(alternatives.iter().copied()).map(str::to_owned).collect();
+    assert_eq!(codec::lookups(read), (documented, required));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Documents two fields, of which one is required.
+    #[derive(utoipa::ToSchema)]
+    #[allow(dead_code, reason = "documentation")]
+    struct Example {
+        first: String,
+        #[schema(nullable = false)]
+        second: Option<String>,
+    }
+
+    #[test]
+    fn a_schema_that_differs_from_its_reader_is_detected() {
+        documents::<Example, _>(&[], |f| (f.id("first"), f.text("second")));
+        let differs =
+            |read: fn(&mut Fields<'_, '_>)| std::panic::catch_unwind(|| documents::<Example, _>(&[], read)).is_err();
+        assert!(differs(|f| drop(f.id("first"))), "a documented field is not read");
+        assert!(differs(|f| drop((f.id("first"), f.text("second"), f.text("third")))), "a field is not documented");
+        assert!(differs(|f| drop((f.optional_id("first"), f.text("second")))), "a required field is optional");
+        assert!(differs(|f| drop((f.id("first"), f.id("second")))), "an optional field is required");
+    }
 
     #[test]
     fn waits_are_read_and_other_preferences_ignored() {

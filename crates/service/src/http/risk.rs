@@ -44,7 +44,7 @@ const RULE_FAILED: &str = "RULE_FAILED";
 
 /// A request to score an attempt to log in.
 #[derive(Debug, ToSchema)]
-#[allow(dead_code, reason = "documents the fields of the body; they are read one by one, to report all faults")]
+#[allow(dead_code, reason = "documents the fields of the body, which a test compares with those that are read")]
 #[schema(example = json!({"user_id": "u-1", "ip": "198.51.100.7", "device_id": "d-1", "country": "IE", "asn": 64500}))]
 pub struct LoginRequest {
     /// The account.
@@ -333,5 +333,16 @@ fn count(kind: &'static str, level: Level, warnings: &[&str]) {
     metrics::counter!(foretell_telemetry::SCORES, foretell_telemetry::KIND => kind, foretell_telemetry::LEVEL => level.name()).increment(1);
     if warnings.contains(&DEGRADED) {
         metrics::counter!(foretell_telemetry::SCORES_DEGRADED, foretell_telemetry::KIND => kind).increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request::documents;
+
+    #[test]
+    fn the_documented_fields_are_those_that_are_read() {
+        documents::<LoginRequest, _>(&[], |f| read_login(f, 0));
     }
 }

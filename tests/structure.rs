@@ -5,6 +5,8 @@
 
 #[path = "structure/names.rs"]
 mod names;
+#[path = "structure/pages.rs"]
+mod pages;
 #[path = "structure/publics.rs"]
 mod publics;
 #[path = "structure/words.rs"]

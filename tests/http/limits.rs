@@ -315,7 +315,7 @@ async fn a_small_body_full_of_faults_has_no_large_answer() {
     assert_eq!(answer.body["errors"].as_array().unwrap().len(), 100);
     let omitted = answer.body["errors_omitted"].as_u64().unwrap();
     assert!(omitted >= 900, "{omitted}");
-    assert_eq!(answer.body["detail"], format!("{} faults", omitted + 100));
+    assert_eq!(answer.body["detail"], format!("{} validation errors", omitted + 100));
     assert!(answer.body.to_string().len() < 64 * 1024);
     let long = "é".repeat(100_000);
     let one = event(&long, "login.succeeded", json!({"user_id": long, "ip": long, "attributes": {long.clone(): []}}));

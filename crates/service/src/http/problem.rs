@@ -201,10 +201,10 @@ pub struct Document {
     pub detail: String,
     /// What is wrong, for programs.
     pub code: Code,
-    /// What is wrong with the input, at most 100 faults; not present for other problems.
+    /// What is wrong with the input, at most 100 validation errors; not present for other problems.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub errors: Vec<InputError>,
-    /// How many more faults there are; not present if there are none.
+    /// How many more errors there are; not present if there are none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(nullable = false)]
     pub errors_omitted: Option<usize>,
@@ -214,7 +214,7 @@ pub struct Document {
     pub trace_id: Option<String>,
 }
 
-/// Most faults that an answer lists, and longest text of one, so that a small body does not cause a large answer.
+/// Most errors that an answer lists, and longest text of one, so that a small body does not cause a large answer.
 pub(crate) const ERRORS_MAX: usize = 100;
 const DETAIL_BYTES_MAX: usize = 512;
 
@@ -236,7 +236,7 @@ impl Problem {
         let code = if malformed { Code::MalformedJson } else { Code::ValidationFailed };
         let detail = match faults.as_slice() {
             [only] => only.detail.clone(),
-            all => format!("{} faults", all.len()),
+            all => format!("{} validation errors", all.len()),
         };
         let omitted = faults.len().saturating_sub(ERRORS_MAX);
         let errors = faults.into_iter().take(ERRORS_MAX).map(InputError::from).collect();
@@ -329,7 +329,7 @@ mod tests {
         {
             let document = Problem::invalid((0..count).map(fault).collect()).document();
             assert_eq!((document.errors.len(), document.errors_omitted), (listed, omitted));
-            assert!(count == 1 || document.detail == format!("{count} faults"));
+            assert!(count == 1 || document.detail == format!("{count} validation errors"));
             assert!(serde_json::to_vec(&document).unwrap().len() <= listed * 600 + 1_000);
         }
         let long = |n: usize| InputError { pointer: "p".repeat(9_000), detail: "é".repeat(9_000), ..fault(n).into() };

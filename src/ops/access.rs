@@ -16,6 +16,7 @@ use foretell_events::codec::structured_event;
 use foretell_events::gate::Sender;
 use foretell_lab::source::Sourced;
 use foretell_ports::clock::Clock;
+use foretell_ports::retry::{Backoff, retry_if};
 use foretell_service::http::auth::TENANT_HEADER;
 use foretell_service::http::events::IMPORT_HEADER;
 use foretell_service::http::{self, Api};
@@ -34,8 +35,10 @@ use tower::ServiceExt;
 const REQUEST: Duration = Duration::from_secs(60);
 /// Placeholder for the host in requests through a socket.
 const LOCAL: &str = "http://localhost";
-/// Maximum number of attempts while the instance is overloaded or its log is unreachable.
-const ATTEMPTS_MAX: u32 = 60;
+/// How often, and after which pause, an append is retried while the instance is overloaded or does not respond.
+const RETRIES_MAX: usize = 60;
+const RETRIES: Backoff = Backoff::constant(Duration::from_secs(1));
+const NOT_REPEATABLE: &str = "the request cannot be repeated";
 
 /// Access to an instance.
 pub enum Access {
@@ -269,22 +272,35 @@ impl Access {
 
 /// Sends a request until it is accepted; equal ids change nothing, so it is safe to send it again.
 async fn patiently(request: reqwest::RequestBuilder) -> Result<(), Error> {
-    let mut attempts = 0;
-    loop {
-        let again = request.try_clone().ok_or_else(|| Error::Answer("the request cannot be repeated".into()))?;
-        let (status, body) = match send(again).await {
-            Ok(answer) => answer,
-            Err(error) if attempts < ATTEMPTS_MAX => {
-                tracing::warn!(%error, "waiting for the service");
-                (503, Vec::new())
-            }
-            Err(error) => return Err(error),
-        };
-        attempts += 1;
-        if !matches!(status, 429 | 503) || attempts > ATTEMPTS_MAX {
-            return read(SERVICE, status, &body).map(|_| ());
+    let attempt = || async {
+        let again = request.try_clone().ok_or_else(|| Attempt::Failed(Error::Answer(NOT_REPEATABLE.into())))?;
+        let (status, body) = send(again).await.map_err(Attempt::Unreachable)?;
+        let read = read(SERVICE, status, &body).map(drop);
+        read.map_err(if matches!(status, 429 | 503) { Attempt::Busy } else { Attempt::Failed })
+    };
+    let is_transient = |attempt: &Attempt| !matches!(attempt, Attempt::Failed(_));
+    let notify = |attempt: &Attempt, _| {
+        if let Attempt::Unreachable(error) = attempt {
+            tracing::warn!(%error, "waiting for the service");
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    retry_if(RETRIES.at_most(RETRIES_MAX), is_transient, notify, attempt).await.map_err(Attempt::into_error)
+}
+
+/// Why a request was not accepted.
+enum Attempt {
+    /// The service did not respond.
+    Unreachable(Error),
+    /// It is overloaded, or its log is unreachable.
+    Busy(Error),
+    /// The same request would fail again.
+    Failed(Error),
+}
+
+impl Attempt {
+    fn into_error(self) -> Error {
+        let (Self::Unreachable(error) | Self::Busy(error) | Self::Failed(error)) = self;
+        error
     }
 }
 

@@ -2,18 +2,19 @@
 
 use super::{Cassandra, fault, int};
 use foretell_domain::address::View;
+use foretell_ports::Error;
+use foretell_ports::retry::{Backoff, retry};
 use foretell_ports::store::{Flush, RowWrite};
-use foretell_ports::{Error, Kind};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use scylla::statement::batch::{Batch, BatchType};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-/// Attempts at one write before the error is returned to the pipeline.
-const ATTEMPTS_MAX: u32 = 5;
-/// The wait before the second attempt; it doubles for each further one.
-const BACKOFF_MS: u64 = 50;
+/// How often one write is repeated before the error is returned to the pipeline.
+const REPEATS_MAX: usize = 4;
+/// The pauses before a write is repeated.
+const REPEATS: Backoff = Backoff::doubling(Duration::from_millis(50), Duration::from_millis(400));
 /// Positions are below this power of two, epochs above it.
 const POSITION_BITS: u32 = 44;
 /// Beyond this epoch, timestamps would overlap those of ordinary clocks.
@@ -112,18 +113,11 @@ fn timestamp(epoch: u8, position: i64) -> Result<i64, Error> {
 }
 
 /// Repeats an idempotent write while it fails with transient errors.
-pub(super) async fn repeat<F: Future<Output = Result<(), Error>>>(mut write: impl FnMut() -> F) -> Result<(), Error> {
-    let mut attempt = 1;
-    loop {
-        match write().await {
-            Err(error) if error.kind == Kind::Retry && attempt < ATTEMPTS_MAX => {
-                tracing::debug!(%error, attempt, "repeating a write");
-                tokio::time::sleep(Duration::from_millis(BACKOFF_MS << (attempt - 1))).await;
-                attempt += 1;
-            }
-            done => return done,
-        }
-    }
+pub(super) async fn repeat<F: Future<Output = Result<(), Error>>>(write: impl FnMut() -> F) -> Result<(), Error> {
+    let notify = |error: &Error, pause: Duration| {
+        tracing::debug!(%error, pause_ms = pause.as_millis() as u64, "repeating a write");
+    };
+    retry(REPEATS.at_most(REPEATS_MAX), notify, write).await
 }
 
 #[cfg(test)]
@@ -131,6 +125,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use foretell_domain::address::RowKey;
+    use foretell_ports::Kind;
 
     #[test]
     fn timestamps_order_epochs_before_positions() {
@@ -167,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn writes_are_repeated_after_transient_errors_only_and_not_forever() {
-        for (kind, expected) in [(Kind::Retry, ATTEMPTS_MAX), (Kind::Reject, 1), (Kind::Fatal, 1)] {
+        for (kind, expected) in [(Kind::Retry, REPEATS_MAX + 1), (Kind::Reject, 1), (Kind::Fatal, 1)] {
             let attempts = std::cell::Cell::new(0);
             let done = repeat(|| {
                 attempts.set(attempts.get() + 1);

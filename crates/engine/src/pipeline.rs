@@ -32,19 +32,22 @@ use foretell_events::judge::{Gate, Rejection, judge};
 use foretell_events::login::LoginFact;
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::{Event, Fact, Topic};
+use foretell_ports::Error;
 use foretell_ports::log::{Acknowledge, Log, Next, Reader};
+use foretell_ports::retry::{Backoff, retry};
 use foretell_ports::store::{Checkpoint, Flush, LastRecord, Row, Store};
-use foretell_ports::{Error, Kind};
 use foretell_telemetry::meter;
 use foretell_telemetry::trace;
 use misplaced::Misplaced;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tolerance::{Excess, Shares, Tolerance};
 use working::{Step, Working};
 
+/// The pause before a failed operation is retried for the first time.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
 /// How often a stopped partition repeats its log line.
 const STOPPED_SAID_EVERY: Duration = Duration::from_secs(60);
 
@@ -416,20 +419,14 @@ fn last_record(record: &Record) -> LastRecord {
 
 /// Runs an operation until it succeeds or fails for good: after an error of kind Retry it waits, longer each time, and
 /// tries again.
-pub async fn patiently<T, Fut>(config: &Config, mut operation: impl FnMut() -> Fut) -> Result<T, Error>
+pub async fn patiently<T, Fut>(config: &Config, operation: impl FnMut() -> Fut) -> Result<T, Error>
 where
     Fut: Future<Output = Result<T, Error>>,
 {
-    let mut pause_ms = 10;
-    loop {
-        match operation().await {
-            Err(error) if error.kind == Kind::Retry => {
-                tracing::warn!(%error, pause_ms, "waiting for a dependency");
-                meter::retried(error.operation);
-                sleep(Duration::from_millis(pause_ms)).await;
-                pause_ms = (pause_ms * 2).min(config.retry_ms_max.max(1));
-            }
-            other => return other,
-        }
-    }
+    let longest = Duration::from_millis(config.retry_ms_max.max(1));
+    let notify = |error: &Error, pause: Duration| {
+        tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "waiting for a dependency");
+        meter::retried(error.operation);
+    };
+    retry(Backoff::doubling(RETRY_FIRST, longest), notify, operation).await
 }

@@ -8,6 +8,7 @@ pub mod component;
 mod error;
 pub mod file;
 pub mod log;
+pub mod retry;
 pub mod store;
 
 pub use error::{Error, Kind};

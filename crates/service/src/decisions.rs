@@ -27,6 +27,7 @@ use foretell_events::record::{NewRecord, RECORD_BYTES_MAX};
 use foretell_events::{Topic, key};
 use foretell_ports::component::Component;
 use foretell_ports::log::Log;
+use foretell_ports::retry::Backoff;
 use foretell_ports::{Error, Kind};
 use foretell_telemetry::{DECISIONS_LOST, DECISIONS_RECORDED, REASON, meter, trace};
 use metrics::counter;
@@ -52,9 +53,8 @@ const BATCH_RECORDS_MAX: usize = 4_000;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A batch with this many records does not wait for more.
 const BATCH_RECORDS_ENOUGH: usize = 500;
-/// The first and the longest pause before an append is retried.
-const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The pauses before an append is retried.
+const RETRIES: Backoff = Backoff::doubling(Duration::from_millis(50), Duration::from_secs(2));
 /// Minimum time between two log lines about lost decisions.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -249,7 +249,7 @@ impl Writer {
 
     /// Appends the oldest records of the batch, or drops those that are too late.
     async fn append(&mut self) {
-        let mut pause = PAUSE;
+        let mut pauses = RETRIES.pauses();
         loop {
             let late = self.batch.iter().take_while(|queued| is_late(queued)).count();
             self.batch.drain(..late);
@@ -270,8 +270,7 @@ impl Writer {
                 Err(Error { kind: Kind::Retry, operation, detail }) => {
                     tracing::debug!(detail, "decision records wait for the log");
                     meter::retried(operation);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    sleep(pauses.pause()).await;
                 }
                 Err(error) => {
                     tracing::error!(%error, "the log rejected decision records");

@@ -35,6 +35,7 @@ use foretell_events::reminder::Risk;
 use foretell_ports::clock::Clock;
 use foretell_ports::component::{Component, InvalidSetting};
 use foretell_ports::log::Log;
+use foretell_ports::retry::Backoff;
 use foretell_ports::store::Store;
 use foretell_ports::{Error, Kind};
 use foretell_telemetry::{REMINDER_DELAY_SECONDS, REMINDERS, REMINDERS_UNSENT, meter, trace};
@@ -50,7 +51,7 @@ use tokio::time::{Instant, sleep};
 use tracing::Span;
 
 /// Longest pause before a retry while a dependency is unavailable.
-const RETRY_MS_MAX: u64 = 5_000;
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// When and how the planner works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,26 +169,31 @@ pub struct Reminders {
 impl PartitionTask for Reminders {
     async fn run(&self, partition: u32) -> Result<std::convert::Infallible, Error> {
         let mut planner = None;
-        let mut pause_ms = self.config.tick_ms;
+        let tick = Duration::from_millis(self.config.tick_ms);
+        let longest = tick.max(RETRY_MAX);
+        let mut pauses = Backoff::doubling((tick * 2).min(longest), longest).pauses();
         loop {
-            match self.turn(partition, &mut planner).await {
-                Ok(Ticked::Done) => pause_ms = self.config.tick_ms,
-                Ok(Ticked::More) => {
-                    pause_ms = self.config.tick_ms;
-                    continue;
-                }
+            let turn = self.turn(partition, &mut planner).await;
+            if turn.is_ok() {
+                pauses.reset();
+            }
+            let pause = match turn {
+                Ok(Ticked::Done) => tick,
+                Ok(Ticked::More) => continue,
                 // Another owner has fenced this one, or the result of the append is unknown: acquire the partition
                 // again and read what it contains.
                 Ok(Ticked::Fenced(error)) => return Err(Error { kind: Kind::Retry, ..error }),
                 // What was appended is in the topic, and the next tick waits until `sent` contains it.
                 Err(error) if error.kind == Kind::Retry => {
                     meter::retried(error.operation);
-                    pause_ms = (pause_ms * 2).min(RETRY_MS_MAX.max(self.config.tick_ms));
+                    let pause = pauses.pause();
+                    let pause_ms = pause.as_millis() as u64;
                     tracing::warn!(partition, %error, pause_ms, "a reminder tick failed; retrying");
+                    pause
                 }
                 Err(error) => return Err(error),
-            }
-            sleep(Duration::from_millis(pause_ms)).await;
+            };
+            sleep(pause).await;
         }
     }
 }

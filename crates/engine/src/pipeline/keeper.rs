@@ -11,6 +11,7 @@ use foretell_domain::address::Generation;
 use foretell_domain::view::Fold;
 use foretell_events::Topic;
 use foretell_ports::log::{Assigned, Log, record_at};
+use foretell_ports::retry::Backoff;
 use foretell_ports::store::Checkpoint;
 use foretell_ports::{Error, Kind};
 use foretell_telemetry::meter;
@@ -21,6 +22,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+/// The pause before a group is joined again for the first time.
+const REJOIN_FIRST: Duration = Duration::from_millis(100);
 /// How much longer than their drain time pipelines are waited for.
 const CUT_OFF_MS: u64 = 500;
 
@@ -90,7 +93,8 @@ pub async fn check(log: &dyn Log, topic: Topic, partition: u32, checkpoint: &Che
 pub async fn keep<F: Fold>(shared: Arc<Shared<F>>, tasks: Tasks, shutdown: CancellationToken) -> Result<(), Error> {
     let tasks = Arc::new(tasks);
     let mut restarts = Restarts::default();
-    let mut pause_ms = 100;
+    let longest = Duration::from_millis(shared.config.retry_ms_max.max(1));
+    let mut pauses = Backoff::doubling(REJOIN_FIRST, longest).pauses();
     while !shutdown.is_cancelled() {
         let joined = tokio::time::Instant::now();
         match member(&shared, &tasks, &shutdown, &mut restarts).await {
@@ -99,15 +103,16 @@ pub async fn keep<F: Fold>(shared: Arc<Shared<F>>, tasks: Tasks, shutdown: Cance
             Err(error) => {
                 // A membership that lasted this long has left earlier errors behind.
                 if joined.elapsed() > Duration::from_millis(shared.config.retry_ms_max) {
-                    pause_ms = 100;
+                    pauses.reset();
                 }
+                let pause = pauses.pause();
+                let pause_ms = pause.as_millis() as u64;
                 tracing::warn!(family = F::FAMILY.name(), %error, pause_ms, "joining the group again");
                 tokio::select! {
                     biased;
                     () = shutdown.cancelled() => {}
-                    () = sleep(Duration::from_millis(pause_ms)) => {}
+                    () = sleep(pause) => {}
                 }
-                pause_ms = (pause_ms * 2).min(shared.config.retry_ms_max.max(1));
             }
         }
     }

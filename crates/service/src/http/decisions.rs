@@ -30,6 +30,7 @@ use foretell_events::Topic;
 use foretell_events::codec::{Fault, Fields};
 use foretell_events::login::LoginFact;
 use foretell_events::record::Record;
+use foretell_ports::retry::Backoff;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,11 +39,9 @@ use utoipa::ToSchema;
 
 /// A decision that is no older than this may not have been appended yet.
 const FRESH_MS: i64 = 10_000;
-/// How long a look-up waits for a decision that may not have been appended yet; the first pause between two reads,
-/// which doubles each time, and the longest pause.
+/// How long a look-up waits for a decision that may not have been appended yet, and the pauses between its reads.
 const WAIT: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_millis(160);
+const READS: Backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(160));
 /// Look-ups that wait concurrently, shared by tenants; further ones are answered 503.
 pub(super) const WAITING_MAX: u64 = 16;
 /// Look-ups that read the log concurrently, of which a tenant has half; further ones wait, within the time limit of a
@@ -178,10 +177,9 @@ async fn wait(api: &Api, tenant: &str, lookup: &mut Lookup<'_>) -> Result<Record
         let detail = "too many look-ups wait for decisions that were made just now";
         return Err(Problem::new(Code::Overloaded, detail));
     };
-    let (begun, mut pause) = (Instant::now(), PAUSE);
+    let (begun, mut pauses) = (Instant::now(), READS.pauses());
     while begun.elapsed() < WAIT {
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        sleep(pauses.pause()).await;
         if let Some(record) = look(lookup).await? {
             return Ok(record);
         }

@@ -13,6 +13,7 @@
 //! A tenant that has published no model is scored by two counters, which need neither.
 
 use crate::policies::{Active, InForce};
+use crate::refreshed::{Refresh, Refreshed};
 use foretell_domain::score::no_show::basis::{Basis, PublishedModel};
 use foretell_domain::score::no_show::calibration::{self, Calibration, Recent};
 use foretell_domain::score::no_show::model::Published;
@@ -22,7 +23,6 @@ use foretell_domain::view::lead::Lead;
 use foretell_engine::rows::Rows;
 use foretell_ports::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -42,22 +42,20 @@ pub struct Assessor {
     rows: Arc<Rows>,
     config: Arc<Config>,
     models: Arc<InForce<Published>>,
-    held: moka::sync::Cache<String, Arc<Held>>,
+    known: Refreshed<Calibrated>,
 }
 
-/// A calibration, or one that is being computed.
-struct Held {
+/// The calibration of a version of a model, or one that is being computed.
+#[derive(Clone)]
+struct Calibrated {
     version: String,
-    asked_at: Instant,
-    /// The next one is being computed.
-    is_asked: AtomicBool,
     ready: watch::Receiver<Option<Arc<Calibration>>>,
 }
 
 impl Assessor {
     /// Scores visits from `rows`, with these settings and the models in force.
     pub fn new(rows: Arc<Rows>, config: Config, models: Arc<InForce<Published>>) -> Self {
-        Self { rows, config: Arc::new(config), models, held: moka::sync::Cache::new(TENANTS_MAX) }
+        Self { rows, config: Arc::new(config), models, known: Refreshed::new(TENANTS_MAX, CALIBRATED_FOR) }
     }
 
     /// The models in force.
@@ -128,19 +126,17 @@ impl Assessor {
         now_ms: i64,
         deadline: Instant,
     ) -> Option<Arc<Calibration>> {
-        let known = self.held.get(tenant).filter(|held| held.version == model.version);
-        let held = match known {
-            Some(held) => {
-                if held.asked_at.elapsed() >= CALIBRATED_FOR && !held.is_asked.swap(true, Ordering::AcqRel) {
-                    self.look(tenant, model, now_ms, Some(held.clone()));
-                }
-                held
+        let known = self.known.get(tenant).filter(|(known, _)| known.version == model.version);
+        let mut calibrated = match known {
+            Some((known, None)) => known,
+            Some((known, refresh)) => {
+                self.look(tenant, model, now_ms, refresh);
+                known
             }
             None => self.look(tenant, model, now_ms, None),
         };
-        let mut ready = held.ready.clone();
-        let known = timeout_at(deadline, ready.wait_for(Option::is_some)).await.ok()?.ok()?;
-        known.clone()
+        let ready = timeout_at(deadline, calibrated.ready.wait_for(Option::is_some)).await.ok()?.ok()?;
+        ready.clone()
     }
 
     /// Computes a calibration in the background. The old one stays in use until the new one is complete.
@@ -149,33 +145,32 @@ impl Assessor {
         tenant: &str,
         model: &Arc<Active<Published>>,
         now_ms: i64,
-        old: Option<Arc<Held>>,
-    ) -> Arc<Held> {
+        refresh: Option<Refresh<Calibrated>>,
+    ) -> Calibrated {
         let (found, ready) = watch::channel(None);
-        let (version, asked_at) = (model.version.clone(), Instant::now());
-        let held = Arc::new(Held { version, asked_at, is_asked: AtomicBool::new(false), ready });
-        if old.is_none() {
-            self.held.insert(tenant.to_owned(), held.clone());
+        let read_at = Instant::now();
+        let calibrated = Calibrated { version: model.version.clone(), ready };
+        if refresh.is_none() {
+            self.known.keep(tenant, read_at, calibrated.clone());
         }
-        let (assessor, tenant, model, looking) = (self.clone(), tenant.to_owned(), model.clone(), held.clone());
+        let (assessor, tenant, model, new) = (self.clone(), tenant.to_owned(), model.clone(), calibrated.clone());
         tokio::spawn(async move {
-            match (assessor.review(&tenant, &model, now_ms).await, old) {
-                (Ok(calibration), old) => {
+            match (assessor.review(&tenant, &model, now_ms).await, &refresh) {
+                (Ok(calibration), refresh) => {
                     found.send_replace(Some(Arc::new(calibration)));
-                    if old.is_some() {
-                        assessor.held.insert(tenant, looking);
+                    if refresh.is_some() {
+                        assessor.known.keep(&tenant, read_at, new);
                     }
                 }
-                (Err(error), Some(old)) => {
+                (Err(error), Some(_)) => {
                     tracing::warn!(tenant, %error, "outcomes cannot be read; the previous calibration stays in use");
-                    old.is_asked.store(false, Ordering::Release);
                 }
                 (Err(error), None) => {
                     tracing::warn!(tenant, %error, "outcomes cannot be read; scores are not calibrated");
-                    assessor.held.invalidate(&tenant);
+                    assessor.known.forget(&tenant);
                 }
             }
         });
-        held
+        calibrated
     }
 }

@@ -5,6 +5,7 @@ pub mod decisions;
 pub mod http;
 pub mod instance;
 pub mod policies;
+mod refreshed;
 pub mod remind;
 pub mod report;
 pub mod room;

@@ -12,6 +12,7 @@
 //! folded. If a document cannot be used, for example because it was written by a later version of Foretell, the version
 //! before it stays in force.
 
+use crate::refreshed::Refreshed;
 use async_trait::async_trait;
 use foretell_domain::remind::policy as reminders;
 use foretell_domain::score::no_show::model::Published;
@@ -23,7 +24,6 @@ use foretell_ports::Error;
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -93,13 +93,6 @@ pub struct Latest {
     /// No earlier remembered version was published in the same second, so a date in whole seconds identifies this
     /// version uniquely.
     pub is_dated_alone: bool,
-}
-
-struct Held<D> {
-    active: Arc<Active<D>>,
-    asked_at: Instant,
-    /// It is being read again.
-    is_asked: AtomicBool,
 }
 
 impl Default for Settings {
@@ -199,8 +192,7 @@ impl<D: Document> Shown for InForce<D> {
 pub struct InForce<D> {
     rows: Arc<Rows>,
     settings: Arc<Active<D>>,
-    held: moka::sync::Cache<String, Arc<Held<D>>>,
-    stale_max: Duration,
+    known: Refreshed<Arc<Active<D>>>,
 }
 
 impl<D: Document> InForce<D> {
@@ -210,8 +202,8 @@ impl<D: Document> InForce<D> {
         let version = digest(&settings);
         let latest = Latest { version: version.clone(), published_at_ms: None, is_dated_alone: true };
         let settings = Arc::new(Active { version, latest, policy: settings, published: None, warning: None });
-        let held = moka::sync::Cache::new(TENANTS_MAX);
-        Self { rows, settings, held, stale_max: Duration::from_millis(stale_ms_max) }
+        let known = Refreshed::new(TENANTS_MAX, Duration::from_millis(stale_ms_max));
+        Self { rows, settings, known }
     }
 
     /// The policy of tenants that have published nothing.
@@ -222,7 +214,7 @@ impl<D: Document> InForce<D> {
     /// A tenant's policy in force. Returns that of the settings, with a warning, if the first read does not complete by
     /// the deadline.
     pub async fn get(self: &Arc<Self>, tenant: &str, deadline: Instant) -> Arc<Active<D>> {
-        let Some(held) = self.held.get(tenant) else {
+        let Some((active, refresh)) = self.known.get(tenant) else {
             return match timeout_at(deadline, self.read(tenant)).await {
                 Ok(Ok(active)) => active,
                 Ok(Err(_)) | Err(_) => {
@@ -230,36 +222,30 @@ impl<D: Document> InForce<D> {
                 }
             };
         };
-        if held.asked_at.elapsed() >= self.stale_max && !held.is_asked.swap(true, Ordering::AcqRel) {
-            let (policies, tenant, old) = (Arc::clone(self), tenant.to_owned(), held.clone());
+        if let Some(refresh) = refresh {
+            let (policies, tenant) = (Arc::clone(self), tenant.to_owned());
             tokio::spawn(async move {
                 if let Err(error) = policies.read(&tenant).await {
                     tracing::warn!(tenant, %error, "the policy cannot be refreshed; the cached one stays in use");
-                    old.is_asked.store(false, Ordering::Release);
                 }
+                drop(refresh);
             });
         }
-        held.active.clone()
+        active
     }
 
     /// Reads a tenant's policy, even if it is cached, and caches it.
     pub async fn read(&self, tenant: &str) -> Result<Arc<Active<D>>, Error> {
-        let asked_at = Instant::now();
+        let read_at = Instant::now();
         let row = self.rows.policy(tenant, D::KIND).await?;
-        let known = self.held.get(tenant).map(|held| held.active.clone());
-        let active = match (row, known) {
+        let active = match (row, self.known.peek(tenant)) {
             // The policy in force need not be compiled again.
             (Some(row), Some(known)) if known.warning.is_none() && row.versions().next() == known.published => known,
             (Some(row), _) => Arc::new(self.resolved(tenant, row).await?),
             (None, _) => self.settings.clone(),
         };
-        let held = Arc::new(Held { active: active.clone(), asked_at, is_asked: AtomicBool::new(false) });
-        // A read that began earlier and completed later must not restore an older policy.
-        let kept = self.held.entry_by_ref(tenant).and_upsert_with(|known| match known {
-            Some(known) if known.value().asked_at > asked_at => known.into_value(),
-            _ => held,
-        });
-        Ok(kept.into_value().active.clone())
+        // A read that began earlier and completed later does not restore an older policy.
+        Ok(self.known.keep(tenant, read_at, active))
     }
 
     /// The latest version that can be used.

@@ -2,7 +2,7 @@
 //!
 //! A rule is written by a tenant and runs in every score, so it is checked when it is read and not monitored when it
 //! runs: the source, the nodes, the depth and the loops of an expression have limits that keep every evaluation short.
-//! Every [`Rule`] was parsed on a sufficiently large stack, uses only [`VARIABLES`](super::variables::VARIABLES), and
+//! Every [`Rule`] was parsed, uses only [`VARIABLES`](super::variables::VARIABLES), and
 //! had each of its parts evaluated on samples without a type error. Errors that depend on values are still possible,
 //! such as a division by zero: such a rule does not match, and the answer reports that it failed.
 
@@ -14,7 +14,6 @@ use cel::{Context, ExecutionError, ParseError, ParseErrors, Program, Value};
 use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
-use std::thread;
 
 /// Longest expression, in bytes.
 pub const SOURCE_BYTES_MAX: usize = 1_024;
@@ -26,8 +25,6 @@ pub(crate) const DEPTH_MAX: usize = 32;
 pub(crate) const ELEMENTS_MAX: usize = 64;
 /// How deep brackets may be nested: parsers recurse for each of them.
 const BRACKETS_DEPTH_MAX: usize = 16;
-/// A parser recurses at most a few times for each byte of an expression.
-const STACK_BYTES: usize = 64 * 1024 * 1024;
 /// Longest code, in bytes.
 const CODE_BYTES_MAX: usize = 64;
 /// Longest description, in characters.
@@ -179,7 +176,7 @@ fn code(name: &str) -> Result<Code, Refused> {
 }
 
 /// Parses an expression and evaluates it on samples so that no input can do harm: after the limits of its text are
-/// checked, and in a thread with its own stack, whose failure affects only this call.
+/// checked, which bound how deep the parser recurses, and so that a panic of the parser fails only this call.
 fn compiled(source: &str) -> Result<Program, Refused> {
     if source.len() > SOURCE_BYTES_MAX {
         return Err(Refused(format!("the expression has {} bytes, more than {SOURCE_BYTES_MAX}", source.len())));
@@ -187,11 +184,7 @@ fn compiled(source: &str) -> Result<Program, Refused> {
     if brackets_depth(source) > BRACKETS_DEPTH_MAX {
         return Err(Refused(format!("brackets are nested deeper than {BRACKETS_DEPTH_MAX}")));
     }
-    thread::scope(|scope| {
-        let checked = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || checked(source));
-        let checked = checked.map_err(|error| Refused(format!("cannot start a thread to parse it: {error}")))?;
-        checked.join().unwrap_or_else(|_| Err(Refused("the expression cannot be parsed".into())))
-    })
+    catch_unwind(|| checked(source)).unwrap_or_else(|_| Err(Refused("the expression cannot be parsed".into())))
 }
 
 /// How deep brackets are nested, those within strings included.

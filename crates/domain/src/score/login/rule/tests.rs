@@ -77,6 +77,36 @@ fn no_text_of_a_kilobyte_takes_the_process_down() {
     }
 }
 
+/// Texts of the greatest length whose parts nest as deep as the limits of a text allow, or for which the parser and its
+/// tree need the most recursive calls: chains and conditionals, without brackets and in the innermost ones.
+fn deep_texts() -> Vec<String> {
+    let outers =
+        ["", "(", "[", "{1:", "!(", "--(", "a(", "a[", "(a?a:", "[a?a:", "{a:a?a:", "x.all(y,", "x.map(y,a?a:"];
+    let inners = [".a", "+1", "*1", "==1", "||a", "&&a", "?a:a", "!", "-", "\""];
+    let mut texts = Vec::new();
+    for (outer, inner) in outers.into_iter().flat_map(|outer| inners.map(|inner| (outer, inner))) {
+        let is_open = |byte: &u8| matches!(byte, b'(' | b'[' | b'{');
+        let levels = BRACKETS_DEPTH_MAX / outer.bytes().filter(is_open).count().max(1);
+        let opened = outer.repeat(if outer.is_empty() { 0 } else { levels });
+        let close = |byte: u8| char::from(if byte == b'(' { b')' } else { byte + 2 });
+        let closed: String = opened.bytes().filter(is_open).rev().map(close).collect();
+        let space = SOURCE_BYTES_MAX - opened.len() - closed.len() - 1;
+        texts.push(format!("{opened}a{}{closed}", inner.repeat(space / inner.len())));
+        texts.push(format!("{opened}{}a{closed}", inner.repeat(space / inner.len())));
+    }
+    texts
+}
+
+/// Threads of the runtime and of tests have 2 MiB of stack. Half of that is enough for every text.
+#[test]
+fn no_text_needs_more_than_half_of_the_stack_of_a_thread() {
+    let texts = deep_texts();
+    assert!(texts.len() > 200 && texts.iter().all(|text| text.len() <= SOURCE_BYTES_MAX));
+    assert!(texts.iter().all(|text| brackets_depth(text) <= BRACKETS_DEPTH_MAX));
+    let read = move || texts.iter().for_each(|text| drop(compiled(text)));
+    std::thread::Builder::new().stack_size(1024 * 1024).spawn(read).unwrap().join().unwrap();
+}
+
 #[test]
 fn a_rule_names_itself_and_says_what_follows() {
     let read = |written: serde_json::Value| serde_json::from_value::<Rule>(written).map_err(|error| error.to_string());

@@ -19,6 +19,7 @@ use foretell_engine::verify::VerifyQuery;
 use foretell_enrich::Enricher;
 use foretell_events::DEFAULT_TENANT;
 use foretell_events::codec::parse_rfc3339;
+use foretell_events::zone;
 use foretell_lab::evaluate::{self, AppointmentOptions, LoginOptions};
 use foretell_lab::source;
 use foretell_ports::clock::{Clock, System};
@@ -59,6 +60,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             let flags = command.flags();
             let print = flags.print();
             let mut config = flags.load(cli.file.config.as_deref())?;
+            install_zone_rules(&config)?;
             let own = crate::telemetry::Config::default().log_filter;
             if !matches!(command, Command::Serve(_)) && config.telemetry.log_filter == own {
                 // The user reads the command's output; log lines of a service would be noise in it.
@@ -76,6 +78,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// Sets the rules of time zones of this process, which folds and plans read, before anything is computed with them.
+fn install_zone_rules(config: &Config) -> Result<(), Failure> {
+    zone::install(config.zone_rules()?)
+        .map_err(|has| Failure::Other(format!("this process already uses the zone rules {has}")))
 }
 
 async fn configured(command: Command, config: Config, print: Print, out: &mut dyn Write) -> Result<(), Failure> {

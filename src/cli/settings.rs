@@ -5,7 +5,6 @@ use crate::config::{self, Config, Layers};
 use crate::ops::inspect::Print;
 use clap::Args;
 use clap::builder::UnknownArgumentValueParser;
-use foretell_events::zone;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -117,7 +116,7 @@ impl<'a> Flags<'a> {
         if self.json { Print::Json } else { Print::Table }
     }
 
-    /// Reads the settings through all layers, and installs the rules of time zones that they name.
+    /// Reads the settings through all layers.
     ///
     /// # Errors
     /// A file that cannot be read, or an invalid setting.
@@ -126,9 +125,6 @@ impl<'a> Flags<'a> {
         // Variables of other programs may not be text.
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         let environment = std::env::vars_os().filter_map(text).collect();
-        let config = config::load(Layers { file, environment, flags })?;
-        zone::install(config.zone_rules()?)
-            .map_err(|has| Failure::Other(format!("this process already uses the zone rules {has}")))?;
-        Ok(config)
+        Ok(config::load(Layers { file, environment, flags })?)
     }
 }

@@ -56,7 +56,7 @@ const KEYSPACE_ATTEMPTS_MAX: u32 = 50;
 
 impl Migration {
     fn digest(&self) -> String {
-        Sha256::digest(self.statement.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(Sha256::digest(self.statement.as_bytes()))
     }
 
     /// The statement without its comments.

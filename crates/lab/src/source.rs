@@ -283,7 +283,7 @@ pub fn read_from(input: impl Read, origin: Origin<'_>, format: Format) -> Result
     io::copy(&mut text, &mut io::sink()).map_err(|cause| origin.unreadable(rows.count, &cause))?;
     drop(text);
     let digest = digested.into_inner().digest.finalize();
-    Ok(rows.into_loaded(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+    Ok(rows.into_loaded(hex::encode(digest)))
 }
 
 impl Origin<'_> {

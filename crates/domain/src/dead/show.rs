@@ -7,7 +7,6 @@ use foretell_events::record::Record;
 use foretell_events::{Position, Topic, gate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fmt::Write;
 
 /// How a letter was resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,19 +153,11 @@ fn body(value: &[u8]) -> Body {
     if let Ok(json) = serde_json::from_slice(value) {
         return Body::Json(json);
     }
-    std::str::from_utf8(value).map_or_else(|_| Body::Hex(hex(value)), |text| Body::Text(text.to_owned()))
+    std::str::from_utf8(value).map_or_else(|_| Body::Hex(hex::encode(value)), |text| Body::Text(text.to_owned()))
 }
 
 fn text(bytes: &[u8]) -> String {
-    std::str::from_utf8(bytes).map_or_else(|_| format!("0x{}", hex(bytes)), str::to_owned)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    std::str::from_utf8(bytes).map_or_else(|_| format!("0x{}", hex::encode(bytes)), str::to_owned)
 }
 
 #[cfg(test)]

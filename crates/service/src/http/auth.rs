@@ -141,32 +141,20 @@ impl Keys {
 
 fn check(key: Stored) -> Result<(Hashed, Stored), InvalidKeys> {
     let fail = |expected| InvalidKeys::Key { name: key.name.clone(), expected };
-    let digest = unhex(&key.sha256).and_then(|digest| digest.try_into().ok());
-    let digest = digest.map(Hashed).ok_or_else(|| fail("sha256 must be 64 hexadecimal digits"))?;
+    let mut digest = [0; 32];
+    hex::decode_to_slice(&key.sha256, &mut digest).map_err(|_| fail("sha256 must be 64 hexadecimal digits"))?;
     if !is_tenant(&key.tenant) {
         return Err(fail("tenant must be 1 to 63 of a-z, 0-9 and -"));
     }
     if key.scopes.is_empty() {
         return Err(fail("scopes must name at least one"));
     }
-    Ok((digest, key))
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    (0..32).map(|at| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok()).collect()
+    Ok((Hashed(digest), key))
 }
 
 /// The digest of a key, as files of keys contain it.
 pub fn hash(key: &str) -> String {
-    hex(&Sha256::digest(key.as_bytes()))
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(key.as_bytes()))
 }
 
 /// A new random key: `fk_` and 244 random bits. It is shown once; only its [`hash`] is stored.

@@ -7,7 +7,6 @@
 
 use super::Api;
 use super::answer;
-use super::auth::hex;
 use super::events::{self, Folded};
 use super::problem::{Code, Problem};
 use axum::http::HeaderMap;
@@ -41,12 +40,12 @@ pub(super) fn event_id(tenant: &str, scope: &str, key: &str) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    format!("idempotent-{}", hex(&hash.finalize()))
+    format!("idempotent-{}", hex::encode(hash.finalize()))
 }
 
 /// The digest by which requests are compared: of the content, since a repeated request may order its bytes differently.
 pub(super) fn digest(meaning: &Value) -> String {
-    hex(&Sha256::digest(meaning.to_string()))
+    hex::encode(Sha256::digest(meaning.to_string()))
 }
 
 /// The problem for another request with a used key.

@@ -56,21 +56,13 @@ fn unquoted(value: &[u8]) -> Read<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Unlike the URL standard, which leaves a lone `%` as it is, this rejects it.
 fn percent_decoded(value: &[u8]) -> Read<Vec<u8>> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.iter();
-    while let Some(byte) = rest.next() {
-        if *byte != b'%' {
-            bytes.push(*byte);
-            continue;
-        }
-        match (rest.next().and_then(digit), rest.next().and_then(digit)) {
-            (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
-            _ => return invalid("has a % without two hexadecimal digits; write the sign itself as %25"),
-        }
+    let is_escape = |after: &[u8]| after.len() >= 2 && after[..2].iter().all(u8::is_ascii_hexdigit);
+    if !value.split(|byte| *byte == b'%').skip(1).all(is_escape) {
+        return invalid("has a % without two hexadecimal digits; write the sign itself as %25");
     }
-    Ok(bytes)
+    Ok(percent_encoding::percent_decode(value).collect())
 }
 
 #[cfg(test)]

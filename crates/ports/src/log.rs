@@ -29,6 +29,7 @@ pub mod group;
 pub mod memory;
 #[cfg(any(test, feature = "memory"))]
 mod paged;
+mod seek;
 pub mod walk;
 
 #[cfg(any(test, feature = "memory"))]
@@ -214,6 +215,15 @@ pub trait Log: Send + Sync {
     }
 
     /// Acquires the exclusive right to append to a partition through a [`Fenced`], and fences the previous owner.
+    /// The offset from which to read for all records of a partition that are not older than `time_ms`: the first one
+    /// that is not older, or the end. Holes may follow it. A few reads, or one query.
+    ///
+    /// Timestamps are those of the records. They never decrease within a partition as long as the clock that sets them
+    /// does not; after it was set back, the offset may be that of a later record.
+    async fn offset_at(&self, topic: Topic, partition: u32, time_ms: i64) -> Result<i64, Error> {
+        seek::offset_at(self, topic, partition, time_ms).await
+    }
+
     ///
     /// Plain [`Log::append`] is not fenced.
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error>;

@@ -18,7 +18,6 @@
 
 pub mod lookup;
 pub mod reading;
-pub mod seek;
 
 use crate::room::{Place, Room};
 use foretell_domain::decision::id::Id;

@@ -6,7 +6,6 @@
 
 pub mod reading;
 
-use crate::decisions::seek::seek;
 use foretell_engine::jobs::JobContext;
 use foretell_events::record::Record;
 use foretell_events::{Topic, key};
@@ -26,7 +25,7 @@ pub(crate) async fn read_topic(
     for partition in 0..log.partitions(topic) {
         let extent = log.extent(topic, partition).await?;
         let start = match since_ms {
-            Some(since_ms) => seek(log, topic, partition, since_ms).await?.min(extent.end),
+            Some(since_ms) => log.offset_at(topic, partition, since_ms).await?.min(extent.end),
             None => extent.start,
         };
         extents.push(Extent { start, ..extent });

@@ -27,6 +27,7 @@ macro_rules! log_promises {
             long_and_unusual_keys_are_kept,
             an_extent_holds_every_record_and_record_at_finds_it,
             pages_bring_what_a_reader_would,
+            an_offset_by_time_is_the_first_record_that_is_not_older,
             a_fence_ends_the_previous_owner_and_no_other,
             fenced_appends_are_read_next_to_holes,
             a_lone_member_gets_every_partition,
@@ -343,6 +344,33 @@ pub(crate) async fn pages_bring_what_a_reader_would(made: &Made) {
         let page = within(log.page(TOPIC, partition, offset)).await.expect("readable");
         let position = page.records.first().expect("there is one").position;
         assert_eq!((position.partition, position.offset), (partition, offset));
+    }
+}
+
+pub(crate) async fn an_offset_by_time_is_the_first_record_that_is_not_older(made: &Made) {
+    let log = made.port.as_ref();
+    let key = &keys(log)[1];
+    let offset_at = async |time_ms| within(log.offset_at(TOPIC, 1, time_ms)).await.expect("found");
+    assert_eq!(
+        offset_at(0).await,
+        log.extent(TOPIC, 1).await.expect("known").end,
+        "an empty partition has only an end"
+    );
+    // Transactions leave holes on a cluster. Several times pass, and some records have the same one.
+    let mut owner = within(log.fence(TOPIC, 1)).await.expect("fenced");
+    let mut times = BTreeSet::new();
+    while times.len() < 5 {
+        let positions = within(owner.append(vec![record(key, "one"), record(key, "two")])).await.expect("appended");
+        let last = within(record_at(log, TOPIC, 1, positions[1].offset)).await.expect("readable");
+        times.insert(last.expect("there").timestamp_ms);
+    }
+    let (records, end) = (all(log, TOPIC, 1).await, log.extent(TOPIC, 1).await.expect("known").end);
+    for time_ms in times.iter().flat_map(|at| [at - 1, *at, at + 1]).chain([-1, 0, i64::MAX / 2]) {
+        let offset = offset_at(time_ms).await;
+        let first = records.partition_point(|record| record.timestamp_ms < time_ms);
+        let older = records[..first].last().map_or(-1, |record| record.position.offset);
+        let expected = records.get(first).map_or(end, |record| record.position.offset);
+        assert!(older < offset && offset <= expected, "{offset} for {time_ms}: after {older}, up to {expected}");
     }
 }
 

@@ -1,12 +1,10 @@
 //! Finds a decision by its id alone: the id encodes one partition and one point in time.
 //!
-//! [`seek`] finds the offset of that time with a few reads of the log. From there on records are compared by the header
-//! `ce_id`, before anything is decoded: first those of the next seconds, where nearly every decision is, then those of
+//! [`Log::offset_at`] finds the offset of that time. From there on records are compared by the header `ce_id`, before anything is decoded: first those of the next seconds, where nearly every decision is, then those of
 //! the seconds before, for a log whose clock is slow, then those up to the latest time at which it can have been
 //! appended. Gaps do not matter: a page returns the first record at or above an offset.
 
 use super::DELAY_MS_MAX;
-use super::seek::seek;
 use foretell_domain::decision::id::Id;
 use foretell_events::Topic;
 use foretell_events::record::Record;
@@ -79,13 +77,13 @@ impl Scan<'_> {
     /// The record below `end` that was made at `at_ms`: searched first where nearly every decision is, then where it is
     /// if the log's clock is slow, then up to the latest possible time.
     async fn around(&mut self, at_ms: i64, end: i64) -> Result<Option<Record>, Error> {
-        let made = seek(self.log, Topic::Decisions, self.partition, at_ms).await?;
+        let made = self.log.offset_at(Topic::Decisions, self.partition, at_ms).await?;
         self.next = made;
         if let Some(found) = self.until(end, at_ms + SOON_MS).await? {
             return Ok(Some(found));
         }
         let later = self.next;
-        self.next = seek(self.log, Topic::Decisions, self.partition, at_ms - BEHIND_MS_MAX).await?;
+        self.next = self.log.offset_at(Topic::Decisions, self.partition, at_ms - BEHIND_MS_MAX).await?;
         if let Some(found) = self.until(made, at_ms).await? {
             return Ok(Some(found));
         }

@@ -1,21 +1,24 @@
-//! Finds the offset of a point in time in a partition with few reads.
+//! Finds the offset of a point in time in a partition with few reads, for logs that have no index of times.
 //!
 //! Timestamps within a partition never decrease, so a range of offsets can be bisected. Two things make it quick. Most
 //! searches are for recent times, so the first read is at the end. And records arrive at a fairly even rate, so if the
 //! times at both ends of a range are known, every second read is at the offset interpolated between them. It alternates
 //! with bisection, so that a night without records costs a few reads and not thousands.
 
+use super::{Log, Page};
+use crate::Error;
 use foretell_events::Topic;
-use foretell_ports::Error;
-use foretell_ports::log::{Log, Page};
 
 /// Reads begin this many records before the expected offset, because a page continues forward.
 const BEFORE: i64 = 200;
 
-/// The first offset of a partition whose record is not older than `from_ms`, or the end.
-pub(crate) async fn seek(log: &dyn Log, topic: Topic, partition: u32, from_ms: i64) -> Result<i64, Error> {
+/// See [`Log::offset_at`].
+pub(super) async fn offset_at<L>(log: &L, topic: Topic, partition: u32, time_ms: i64) -> Result<i64, Error>
+where
+    L: Log + ?Sized,
+{
     let extent = log.extent(topic, partition).await?;
-    let mut search = Search::new(extent.start, extent.end, from_ms);
+    let mut search = Search::new(extent.start, extent.end, time_ms);
     while let Some(offset) = search.next() {
         search.learn(offset, &log.page(topic, partition, offset).await?);
     }

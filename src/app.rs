@@ -29,7 +29,7 @@ use foretell_engine::pipeline::patiently;
 use foretell_engine::rebuild;
 use foretell_events::agent;
 use foretell_ports::clock::Clock;
-use foretell_ports::log::Log;
+use foretell_ports::log::LogAdmin;
 use foretell_ports::{Error, Kind};
 use foretell_service::decisions::Recorder;
 use foretell_service::http::auth::Keys;
@@ -181,7 +181,7 @@ impl Service {
                 Ok(())
             });
         }
-        tasks.spawn(end_with(ports.log.clone(), self.shutdown.clone()));
+        tasks.spawn(end_with(backends.admin.clone(), self.shutdown.clone()));
         for family in Family::ALL {
             doors.missing(format!("the views of {}", family.name()));
             patiently(&self.config.pipeline, || instance.ensure_pointer(family)).await?;
@@ -251,7 +251,7 @@ async fn blocking(operation: &'static str, work: impl FnOnce() + Send + 'static)
 }
 
 /// Ends the service when its log is broken: a supervisor starts it again, and the log is verified at the start.
-async fn end_with(log: Arc<dyn Log>, shutdown: CancellationToken) -> Result<(), Error> {
+async fn end_with(log: Arc<dyn LogAdmin>, shutdown: CancellationToken) -> Result<(), Error> {
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         error = log.broken() => Err(error),

@@ -17,7 +17,7 @@ use foretell_engine::verify::Scratch;
 use foretell_enrich::Enricher;
 use foretell_ports::Error;
 use foretell_ports::clock::Clock;
-use foretell_ports::log::Log;
+use foretell_ports::log::LogAdmin;
 use foretell_ports::store::Store;
 use foretell_service::instance::{Instance, Ports};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ use std::sync::Arc;
 pub struct Backends {
     /// Log and store, with what else an instance runs over; no data file is read yet.
     pub ports: Ports,
+    /// The same log, for what only the process and its commands do with it.
+    pub admin: Arc<dyn LogAdmin>,
     /// The data directory of an embedded log or store, locked.
     pub directory: Option<PathBuf>,
     /// Backs up an embedded log; none if the log is not embedded.
@@ -78,7 +80,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Backends, Er
             store
         }
     };
-    let (log, back_up): (Arc<dyn Log>, Option<Arc<BackUp>>) = match &log_lock {
+    let (admin, back_up): (Arc<dyn LogAdmin>, Option<Arc<BackUp>>) = match &log_lock {
         Some(directory) => {
             let partitions = config.topics.embedded_partitions;
             let sizes = foretell_disk::log::Config {
@@ -97,8 +99,8 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Backends, Er
     };
     let directory = data_directory(config).map(Path::to_owned);
     let enricher = Enricher::new(&config.enrich, clock.clone());
-    let ports = Ports { enricher, scratches: Arc::new(scratch), notices, ..Ports::new(log, store, clock) };
-    Ok(Backends { ports, directory, back_up })
+    let ports = Ports { enricher, scratches: Arc::new(scratch), notices, ..Ports::new(admin.clone(), store, clock) };
+    Ok(Backends { ports, admin, directory, back_up })
 }
 
 /// Runs `migrate`: creates missing schemas and topics; returns what was done, and notices for operators.

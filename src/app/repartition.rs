@@ -11,7 +11,7 @@ use foretell_engine::jobs::{Job, JobContext};
 use foretell_engine::repartition::{Mover, RepartitionQuery, RepartitionStep, Stage};
 use foretell_ports::Error;
 use foretell_ports::clock::Clock;
-use foretell_ports::log::Log;
+use foretell_ports::log::LogAdmin;
 use std::sync::Arc;
 
 /// Changes the partition count of a family, or continues an interrupted change.
@@ -44,7 +44,7 @@ impl Job for Repartition {
         if stage == Stage::Fold {
             return mover(&backends).fold().await;
         }
-        copy(backends.ports.log.as_ref(), &mover(&backends), stage).await?;
+        copy(backends.admin.as_ref(), &mover(&backends), stage).await?;
         // The directory is unlocked again, and the log opens with the topics of the next epoch.
         drop(backends);
         mover(&app::open(&self.config, self.clock.clone()).await?).fold().await
@@ -52,7 +52,7 @@ impl Job for Repartition {
 }
 
 /// Creates and fills the topics of the next epoch; cancels the change if they cannot be copied completely.
-async fn copy(log: &dyn Log, mover: &Mover, stage: Stage) -> Result<(), Error> {
+async fn copy(log: &dyn LogAdmin, mover: &Mover, stage: Stage) -> Result<(), Error> {
     let mut successors = log.successors(&mover.exchange(stage).await?).await?;
     mover.begin().await?;
     if let Err(error) = mover.copy(successors.as_mut()).await {

@@ -140,6 +140,26 @@ mod log_on_kafka {
     crate::log_promises!(make);
 }
 
+mod admin_on_kafka {
+    use super::{Arc, Kafka, Names, kafka_config, log_url, open_log, prefix};
+    use crate::admin_suite::{MOVED, Reopened};
+    use foretell_ports::log::LogAdmin;
+
+    async fn make() -> Reopened {
+        let prefix = prefix();
+        let log = Arc::new(open_log(&prefix, 2).await);
+        let open = move |epoch| -> futures::future::BoxFuture<'static, Arc<dyn LogAdmin>> {
+            let names = MOVED.into_iter().fold(Names::new(&prefix), |names, topic| names.at(topic, epoch));
+            Box::pin(async move {
+                Arc::new(Kafka::open(&log_url(), names, &kafka_config()).await.expect("a log")) as Arc<dyn LogAdmin>
+            })
+        };
+        Reopened { log, open: Box::new(open), keep: Box::new(()) }
+    }
+
+    crate::log_admin_promises!(make);
+}
+
 mod store_on_cassandra {
     use super::{Arc, Store, open_store};
     use crate::Fixture;

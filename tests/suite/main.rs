@@ -1,5 +1,7 @@
 //! The guarantees of the two ports for Kafka and Cassandra, which must be running.
 
+#[path = "../../crates/ports/tests/suite/admin_suite.rs"]
+mod admin_suite;
 mod cluster;
 #[path = "../../crates/ports/tests/suite/fixture.rs"]
 mod fixture;

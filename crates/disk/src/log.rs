@@ -279,7 +279,10 @@ impl foretell_ports::log::Log for Log {
         let epoch = answered.await.map_err(|_| closed())?;
         Ok(Box::new(Owner { log: self.clone(), topic, partition, index, epoch }))
     }
+}
 
+#[async_trait]
+impl foretell_ports::log::LogAdmin for Log {
     async fn successors(
         &self,
         exchange: &foretell_ports::log::Exchange,

@@ -39,7 +39,7 @@ use foretell_events::record::NewRecord;
 use foretell_events::topic::full_name;
 use foretell_events::{Position, Topic};
 use foretell_ports::Error;
-use foretell_ports::log::{Exchange, Extent, Fenced, Log, Membership, Page, Reader};
+use foretell_ports::log::{Exchange, Extent, Fenced, Log, LogAdmin, Membership, Page, Reader};
 use producer::Producer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -179,7 +179,10 @@ impl Log for Kafka {
         let owned = fence::Owned { topic, partition, partitions: self.partitions(topic) };
         fence::acquire(&self.settings, &self.names, owned, &self.query).await
     }
+}
 
+#[async_trait]
+impl LogAdmin for Kafka {
     async fn successors(&self, exchange: &Exchange) -> Result<Box<dyn foretell_ports::log::Successors>, Error> {
         Ok(Box::new(exchange::Successors::begin(&self.settings, &self.names, &self.query, exchange).await?))
     }

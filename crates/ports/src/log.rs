@@ -169,7 +169,7 @@ pub trait Fenced: Send {
     async fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error>;
 }
 
-/// An ordered, durable, partitioned log.
+/// An ordered, durable, partitioned log. Exchanging topics is in [`LogAdmin`].
 #[async_trait]
 pub trait Log: Send + Sync {
     /// The number of partitions of a topic, as read when the log was opened; at least 1.
@@ -180,7 +180,8 @@ pub trait Log: Send + Sync {
         "foretell"
     }
 
-    /// The incarnation of a topic: it rises when the partition count of the topic changes. At most 100.
+    /// The incarnation of a topic: it rises when the partition count of the topic changes. At most 100. An offset has a
+    /// meaning only together with it, so positions that are stored elsewhere contain it.
     fn epoch(&self, _topic: Topic) -> u8 {
         0
     }
@@ -214,7 +215,6 @@ pub trait Log: Send + Sync {
         })
     }
 
-    /// Acquires the exclusive right to append to a partition through a [`Fenced`], and fences the previous owner.
     /// The offset from which to read for all records of a partition that are not older than `time_ms`: the first one
     /// that is not older, or the end. Holes may follow it. A few reads, or one query.
     ///
@@ -224,17 +224,21 @@ pub trait Log: Send + Sync {
         seek::offset_at(self, topic, partition, time_ms).await
     }
 
+    /// Acquires the exclusive right to append to a partition through a [`Fenced`], and fences the previous owner.
     ///
     /// Plain [`Log::append`] is not fenced.
     async fn fence(&self, topic: Topic, partition: u32) -> Result<Box<dyn Fenced>, Error>;
+}
 
+/// What only the composition of a process and its commands need of a log: to exchange topics, and to learn that the
+/// log is broken.
+#[async_trait]
+pub trait LogAdmin: Log {
     /// Creates the topics of the next epoch.
     ///
-    /// Reject if one of the named groups still has members that read the current topics, if existing data is in the way
-    /// and may still be needed, and if the log cannot exchange topics, as the one in memory.
-    async fn successors(&self, _exchange: &Exchange) -> Result<Box<dyn Successors>, Error> {
-        Err(Error::reject("replace a topic", "the topics of this log keep their partitions"))
-    }
+    /// Reject if one of the named groups still has members that read the current topics, or if existing data is in the
+    /// way and may still be needed.
+    async fn successors(&self, exchange: &Exchange) -> Result<Box<dyn Successors>, Error>;
 
     /// Waits until this process can never append again, and returns the reason. The process should then be restarted.
     ///

@@ -6,12 +6,12 @@ use foretell_events::topic::full_name;
 use foretell_kafka::topics::{self, Shape};
 use foretell_kafka::{Kafka, Names};
 use foretell_ports::Error;
-use foretell_ports::log::Log;
+use foretell_ports::log::LogAdmin;
 use foretell_ports::store::Store;
 use std::sync::Arc;
 
 /// Opens the log with the topics that belong to the store. Fatal if one of them is not valid.
-pub(super) async fn open(config: &Config, store: &dyn Store) -> Result<Arc<dyn Log>, Error> {
+pub(super) async fn open(config: &Config, store: &dyn Store) -> Result<Arc<dyn LogAdmin>, Error> {
     let names = names(config, store).await?;
     let kafka = Kafka::open(&config.log, names, &config.kafka).await?;
     let problems = kafka.check_topics().await?;

@@ -3,12 +3,12 @@
 use crate::config::Config;
 use crate::config::clusters::WITHOUT_KAFKA;
 use foretell_ports::Error;
-use foretell_ports::log::Log;
+use foretell_ports::log::LogAdmin;
 use foretell_ports::store::Store;
 use std::sync::Arc;
 
 /// Always returns a Reject.
-pub(super) async fn open(_: &Config, _: &dyn Store) -> Result<Arc<dyn Log>, Error> {
+pub(super) async fn open(_: &Config, _: &dyn Store) -> Result<Arc<dyn LogAdmin>, Error> {
     Err(Error::reject("open the log", WITHOUT_KAFKA))
 }
 

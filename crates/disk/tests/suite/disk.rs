@@ -8,7 +8,7 @@ use foretell_domain::pointer::Pointer;
 use foretell_events::Topic;
 use foretell_events::record::NewRecord;
 use foretell_ports::clock;
-use foretell_ports::log::{Log, Next, record_at};
+use foretell_ports::log::{Log, LogAdmin, Next, record_at};
 use foretell_ports::store::{Checkpoint, Flush, RowWrite, Store};
 use foretell_ports::{Error, Kind};
 use std::path::{Path, PathBuf};
@@ -48,6 +48,26 @@ mod log_on_disk_in_small_segments {
     }
 
     crate::log_promises!(make);
+}
+
+mod admin_on_disk {
+    use super::*;
+    use crate::admin_suite::Reopened;
+
+    async fn make() -> Reopened {
+        let directory = directory();
+        let path = directory.path().to_owned();
+        let reopened = move || -> Arc<dyn LogAdmin> {
+            Arc::new(open(&path, 2, Config { segment_bytes_max: 2_000, ..Config::default() }).expect("opens"))
+        };
+        let log = reopened();
+        let open = move |_| -> futures::future::BoxFuture<'static, Arc<dyn LogAdmin>> {
+            Box::pin(std::future::ready(reopened()))
+        };
+        Reopened { log, open: Box::new(open), keep: Box::new(directory) }
+    }
+
+    crate::log_admin_promises!(make);
 }
 
 mod store_on_disk {
@@ -611,23 +631,15 @@ mod exchange {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_was_not_finished_is_nothing_and_is_wiped_by_the_next_attempt() {
+    async fn a_discarded_exchange_leaves_no_files() {
         let directory = directory();
         let (log, records) = filled(directory.path()).await;
-        let mut cut_off = log.successors(&into(3)).await.expect("begun");
-        cut_off.add(records[..50].to_vec()).await.expect("added");
-        drop((cut_off, log));
-        let log = open(directory.path(), 2, Config::default()).expect("opens");
-        assert_eq!((log.epoch(Topic::Reminders), log.partitions(Topic::Reminders)), (0, 2));
-        let mut given_up = log.successors(&into(4)).await.expect("begun");
-        given_up.add(records[..50].to_vec()).await.expect("added");
-        given_up.discard().await.expect("wiped");
-        assert!(MOVED.iter().all(|t| !directory.path().join(format!("log/{}.new", t.name())).exists()));
-        let mut whole = log.successors(&into(5)).await.expect("begun");
-        whole.add(records.clone()).await.expect("added");
-        whole.finish().await.expect("whole");
-        drop(log);
-        assert_moved(directory.path(), &records).await;
+        let exists = || MOVED.map(|topic| directory.path().join(format!("log/{}.new", topic.name())).exists());
+        let mut discarded = log.successors(&into(4)).await.expect("begun");
+        discarded.add(records[..50].to_vec()).await.expect("added");
+        assert_eq!(exists(), [true; 2]);
+        discarded.discard().await.expect("deleted");
+        assert_eq!(exists(), [false; 2]);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! The guarantees of the two ports for the backends on disk, and what can happen to a directory.
 
+#[path = "../../../ports/tests/suite/admin_suite.rs"]
+mod admin_suite;
 mod disk;
 #[path = "../../../ports/tests/suite/fixture.rs"]
 mod fixture;

@@ -7,7 +7,7 @@
 
 use super::backend::{check_fenced, check_sizes, fenced_off, partition_of, unknown};
 use super::group::{Groups, Handover};
-use super::{Extent, Fenced, Membership, Next, Reader};
+use super::{Exchange, Extent, Fenced, Membership, Next, Reader};
 use crate::Error;
 use crate::clock::Clock;
 use async_trait::async_trait;
@@ -30,11 +30,17 @@ pub struct Log {
 
 struct Shared {
     clock: Arc<dyn Clock>,
-    topics: Mutex<BTreeMap<Topic, Vec<Partition>>>,
+    topics: Mutex<Topics>,
+    /// The epochs of topics that are not in their first one.
+    epochs: BTreeMap<Topic, u8>,
+    /// Successors that are complete; they replace the topics when the log is opened again.
+    finished: Mutex<Topics>,
     appended: Notify,
 }
 
-#[derive(Default)]
+type Topics = BTreeMap<Topic, Vec<Partition>>;
+
+#[derive(Clone, Default)]
 struct Partition {
     records: Vec<Record>,
     start: i64,
@@ -65,9 +71,25 @@ impl Log {
     pub fn new(partitions: impl Fn(Topic) -> u32, clock: Arc<dyn Clock>) -> Self {
         let empty =
             |topic: Topic| (0..topic.partitions(partitions(topic)).max(1)).map(|_| Partition::default()).collect();
-        let topics = Topic::ALL.into_iter().map(|topic| (topic, empty(topic))).collect();
-        let shared = Shared { clock, topics: Mutex::new(topics), appended: Notify::new() };
+        Self::of(clock, Topic::ALL.into_iter().map(|topic| (topic, empty(topic))).collect(), BTreeMap::new())
+    }
+
+    fn of(clock: Arc<dyn Clock>, topics: Topics, epochs: BTreeMap<Topic, u8>) -> Self {
+        let (topics, finished) = (Mutex::new(topics), Mutex::default());
+        let shared = Shared { clock, topics, epochs, finished, appended: Notify::new() };
         Self { shared: Arc::new(shared), groups: Groups::default() }
+    }
+
+    /// The log as a process finds it that opens it now: topics with complete successors are replaced by them, in their
+    /// next epoch. It shares nothing with this one, which no process uses any more.
+    #[must_use]
+    pub fn reopened(&self) -> Self {
+        let (mut topics, mut epochs) = (self.shared.lock().clone(), self.shared.epochs.clone());
+        for (topic, partitions) in self.shared.finished().iter() {
+            topics.insert(*topic, partitions.clone());
+            *epochs.entry(*topic).or_default() += 1;
+        }
+        Self::of(Arc::clone(&self.shared.clock), topics, epochs)
     }
 
     /// Appends a record as an external producer might: to a partition of its choice.
@@ -123,8 +145,12 @@ impl Log {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Topic, Vec<Partition>>> {
+    fn lock(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finished(&self) -> MutexGuard<'_, Topics> {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T>(&self, topic: Topic, partition: u32, act: impl FnOnce(&mut Partition) -> T) -> Result<T, Error> {
@@ -138,6 +164,10 @@ impl Shared {
 impl super::Log for Log {
     fn partitions(&self, topic: Topic) -> u32 {
         self.shared.lock().get(&topic).map_or(1, |partitions| partitions.len() as u32)
+    }
+
+    fn epoch(&self, topic: Topic) -> u8 {
+        self.shared.epochs.get(&topic).copied().unwrap_or(0)
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, Error> {
@@ -183,6 +213,44 @@ impl super::Log for Log {
         })?;
         let partitions = self.partitions(topic);
         Ok(Box::new(Owner { shared: Arc::clone(&self.shared), topic, partition, partitions, epoch }))
+    }
+}
+
+#[async_trait]
+impl super::LogAdmin for Log {
+    async fn successors(&self, exchange: &Exchange) -> Result<Box<dyn super::Successors>, Error> {
+        let empty = |topic: &Topic| (*topic, vec![Partition::default(); exchange.partitions.max(1) as usize]);
+        self.shared.finished().retain(|topic, _| !exchange.topics.contains(topic));
+        let topics = exchange.topics.iter().map(empty).collect();
+        Ok(Box::new(Successors { shared: Arc::clone(&self.shared), topics }))
+    }
+}
+
+struct Successors {
+    shared: Arc<Shared>,
+    topics: Topics,
+}
+
+#[async_trait]
+impl super::Successors for Successors {
+    async fn add(&mut self, records: Vec<Record>) -> Result<(), Error> {
+        for Record { position, timestamp_ms, key, value, headers } in records {
+            let record = NewRecord { topic: position.topic, key, value, headers };
+            let unknown = || Error::reject("replace a topic", format!("{} is not part of it", record.topic.name()));
+            let partitions = self.topics.get_mut(&record.topic).ok_or_else(unknown)?;
+            let partition = partition_of(&record, partitions.len() as u32);
+            partitions[partition as usize].append(Position { partition, ..position }, record, timestamp_ms);
+        }
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<(), Error> {
+        self.shared.finished().extend(self.topics);
+        Ok(())
+    }
+
+    async fn discard(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! only one backend can show, such as a torn tail, is in its own module. The tests of `foretell-disk` and of the binary
 //! include the same suites, for the directory and for the clusters.
 
+mod admin_suite;
 mod fixture;
 mod log_suite;
 mod memory;

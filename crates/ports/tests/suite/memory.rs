@@ -5,7 +5,7 @@ use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_events::Topic;
 use foretell_ports::clock;
 use foretell_ports::log::group::Handover;
-use foretell_ports::log::{self, Assigned, Log, Next};
+use foretell_ports::log::{self, Assigned, Log, LogAdmin, Next};
 use foretell_ports::store::{self, Store};
 use std::sync::Arc;
 
@@ -21,6 +21,25 @@ mod log_in_memory {
     }
 
     crate::log_promises!(make);
+}
+
+mod admin_in_memory {
+    use super::*;
+    use crate::admin_suite::Reopened;
+    use std::sync::Mutex;
+
+    async fn make() -> Reopened {
+        let log = open();
+        let opened = Arc::new(Mutex::new(log.clone()));
+        let open = move |_| -> futures::future::BoxFuture<'static, Arc<dyn LogAdmin>> {
+            let mut opened = opened.lock().expect("no panic");
+            *opened = opened.reopened();
+            Box::pin(std::future::ready(Arc::new(opened.clone()) as Arc<dyn LogAdmin>))
+        };
+        Reopened { log: Arc::new(log), open: Box::new(open), keep: Box::new(()) }
+    }
+
+    crate::log_admin_promises!(make);
 }
 
 mod store_in_memory {

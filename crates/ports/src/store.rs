@@ -112,7 +112,13 @@ pub trait Store: Send + Sync {
     /// remain. Dropping what does not exist succeeds. Retry: parts may have been dropped; the call can be repeated.
     async fn drop_generation(&self, generation: Generation) -> Result<(), Error>;
 
-    /// The buckets of a view that contain rows, in rising order. Reads the whole view: for operators and tests.
+    /// The buckets of a view that contain rows, in rising order.
+    ///
+    /// Reads no rows, but is not for requests. Its cost rises with the number of buckets: one seek for each bucket of
+    /// the view on disk; in Cassandra, a scan of the partition keys of all views and generations, by all nodes. A view
+    /// has up to 256 buckets, or those of an hour and source partition (`agenda`, `announced`): 24 for each partition
+    /// and day with a visit. Callers are verification, the drop of a generation in Cassandra, and a planner of a tenant
+    /// that confirms bookings: once when it acquires a partition, and once after each edit of a policy.
     async fn buckets(&self, generation: Generation, view: View) -> Result<Vec<i64>, Error>;
 
     /// The pointer of a family.

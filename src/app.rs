@@ -192,7 +192,7 @@ impl Service {
         }
         let others = Family::ALL.into_iter().filter(|family| !kept.contains(family)).collect();
         let (log, store, pipeline) = (ports.log.clone(), ports.store.clone(), self.config.pipeline.clone());
-        tasks.spawn(family::watch(others, (log, store), pipeline, self.shutdown.clone()));
+        tasks.spawn(family::watch(others, log, store, pipeline, self.shutdown.clone()));
         let jobs = backends.jobs(&instance, &self.config);
         let parts = instance.parts(jobs, self.keys.clone(), self.shutdown.clone());
         let decisions = parts.decisions.clone();

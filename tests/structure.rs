@@ -9,6 +9,8 @@ mod names;
 mod pages;
 #[path = "structure/publics.rs"]
 mod publics;
+#[path = "structure/signatures.rs"]
+mod signatures;
 #[path = "structure/words.rs"]
 mod words;
 
@@ -115,7 +117,8 @@ fn code(text: &str) -> Vec<&str> {
     while let Some(line) = lines.next() {
         let indent = line.len() - line.trim_start().len();
         if line.trim() == "#[cfg(test)]" {
-            let closing = |line: &&str| line.get(indent..).is_some_and(|rest| rest == "}" || rest.ends_with(';'));
+            let is_last = |rest: &str| rest == "}" || (!rest.starts_with(' ') && rest.ends_with(';'));
+            let closing = |line: &&str| line.get(indent..).is_some_and(is_last);
             let _ = lines.find(|line| closing(line) && !line.trim_start().starts_with("//"));
         } else if !line.trim_start().starts_with("//") {
             kept.push(line);
@@ -262,6 +265,7 @@ use kafka::only_in_tests;
 fn first() {}
 #[cfg(test)]
 mod tests {
+    use super::*;
     fn inside() {
         kafka::client();
     }

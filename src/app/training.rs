@@ -112,7 +112,7 @@ impl TrainingJob {
             |result: Result<(), Error>| if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         // Records of one key are in the order of their appends; the stable sort keeps it for equal times.
         events.sort_by_key(|event| event.envelope.time_ms);
-        let history = train::replay(events.iter(), (&self.config, &self.limits), &mut |_| flow(context.check()));
+        let history = train::replay(events.iter(), &self.config, &self.limits, &mut |_| flow(context.check()));
         drop(events);
         let (mut tenants, names) = history?.into_rows(query.until_ms);
         let rows = tenants.remove(&query.tenant).unwrap_or_default();

@@ -105,7 +105,7 @@ pub(super) fn calibrate(config: &Config, asked: &Calibrate, print: Print, out: &
         let loaded = source::read(path, Format::Events, DEFAULT_TENANT).map_err(Error::from)?;
         let bar = progress("events", loaded.events.len() as u64);
         let name = path.display().to_string();
-        let added = replayed.add(&name, &loaded, (&score, &config.fold), &mut |done| bar.set_position(done));
+        let added = replayed.add(&name, &loaded, &score, &config.fold, &mut |done| bar.set_position(done));
         bar.finish_and_clear();
         added.map_err(failed)?;
     }

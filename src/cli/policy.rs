@@ -14,7 +14,7 @@ use foretell_events::codec::rfc3339;
 use foretell_events::document::{self, Syntax};
 use foretell_events::policy::TEXT_BYTES_MAX;
 use foretell_lab::evaluate;
-use foretell_lab::evaluate::policies::Changed;
+use foretell_lab::evaluate::policies::{Changed, PolicyChange};
 use foretell_lab::evaluate::reminders::{Happened, ReminderOptions};
 use foretell_lab::source::{self, Loaded};
 use foretell_ports::file;
@@ -119,8 +119,8 @@ fn logins(config: &Config, test: &Test, loaded: &Loaded, print: Print, out: &mut
     let mut list = List { print, left: test.limit, out };
     let bar = progress("events", loaded.events.len() as u64);
     let tell = &mut |done, _| bar.set_position(done);
-    let compared =
-        evaluate::policies::policies(loaded, (&before, &after), &config.fold, &mut |one| list.changed(&one), tell);
+    let change = PolicyChange { before: &before, after: &after };
+    let compared = evaluate::policies::policies(loaded, change, &config.fold, &mut |one| list.changed(&one), tell);
     bar.finish_and_clear();
     summary(&compared?, print, out)
 }

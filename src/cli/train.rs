@@ -125,7 +125,7 @@ fn of_file(file: &Path, config: &Config, args: &NoShow, clock: &dyn Clock) -> Re
     let settings = &config.score.no_show;
     let refused = |refused: Refused| Failure::Other(refused.to_string());
     let events = loaded.events.iter().map(|sourced| &sourced.event);
-    let history = train::replay(events, (settings, &config.fold), &mut |done| {
+    let history = train::replay(events, settings, &config.fold, &mut |done| {
         bar.set_position(done);
         ControlFlow::Continue(())
     });
@@ -136,7 +136,7 @@ fn of_file(file: &Path, config: &Config, args: &NoShow, clock: &dyn Clock) -> Re
     let rows = tenants.remove(&args.tenant).unwrap_or_default();
     if let Some(path) = &args.dump_rows {
         let mut dump = BufWriter::new(File::create(path).map_err(|cause| cannot(path, &cause))?);
-        table::write(&rows, &names, (settings, args.until), &mut dump).map_err(|cause| cannot(path, &cause))?;
+        table::write(&rows, &names, settings, args.until, &mut dump).map_err(|cause| cannot(path, &cause))?;
         dump.flush()?;
     }
     let set = TrainingSet { rows: &rows, names: &names, until_ms: args.until, config: settings };

@@ -46,7 +46,7 @@ impl Successors {
         }
         for (topic, (next, own)) in &topics {
             let replication = Query::replication(query, names.of(*topic)).await?;
-            create(settings, next, own, (exchange.partitions, replication)).await?;
+            create(settings, next, own, exchange.partitions, replication).await?;
             topics::await_known(query, next, settings.request_timeout()).await?;
         }
         let (producer, partitions) = (Producer::new(settings)?, exchange.partitions);
@@ -91,7 +91,8 @@ async fn create(
     settings: &Settings,
     name: &str,
     own: &BTreeMap<String, String>,
-    (partitions, replication): (u32, usize),
+    partitions: u32,
+    replication: usize,
 ) -> Result<(), Error> {
     let partitions = i32::try_from(partitions).map_err(|_| Error::reject(OPERATION, partitions))?;
     let replication = i32::try_from(replication).map_err(|_| Error::reject(OPERATION, replication))?;

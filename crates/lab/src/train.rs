@@ -105,7 +105,8 @@ pub fn train(set: TrainingSet<'_>, on_candidate: &mut OnCandidate<'_>) -> Result
     enough_to_judge(&later)?;
     let candidates = design::candidates(&earlier, names, &config.protected_attributes);
     let prior = config.prior_no_shows;
-    let terms = fit::select((&earlier, &later), design::core(), candidates, prior, on_candidate)?;
+    let split = fit::Split { earlier: &earlier, later: &later };
+    let terms = fit::select(split, design::core(), candidates, prior, on_candidate)?;
     let judged = fit::fit(&earlier, &terms, prior)?;
     let model = fit::fit(&known, &terms, prior)?;
     let missed = known.iter().filter(|row| row.missed).count();
@@ -229,7 +230,8 @@ impl fmt::Display for TrainedModel {
 /// continue.
 pub fn replay<'a>(
     events: impl Iterator<Item = &'a foretell_events::Event>,
-    (config, limits): (&no_show::Config, &foretell_domain::view::Limits),
+    config: &no_show::Config,
+    limits: &foretell_domain::view::Limits,
     on_events: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<History, Refused> {
     let mut history = History::new(config.clone());

@@ -290,8 +290,7 @@ impl Planned {
     /// The same, with the trace that it belongs to.
     fn traced(mut self, shared: &Reminders, cause: Context) -> Self {
         let (log, headers) = (shared.log.as_ref(), &mut self.record.headers);
-        self.span =
-            trace::announcing(log.system(), &shared.topic_name, (cause, self.is_asked), &self.event_id, headers);
+        self.span = trace::announcing(log.system(), &shared.topic_name, cause, self.is_asked, &self.event_id, headers);
         self
     }
 }

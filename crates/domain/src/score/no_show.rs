@@ -202,21 +202,22 @@ pub fn score(evidence: &Evidence<'_>, config: &Config) -> Score {
 pub fn counted(evidence: &Evidence<'_>, recent: Option<&Calibration>, config: &Config) -> Score {
     let rates = Rates::of(evidence.lead, config);
     let reasons = counters::reasons(evidence, &rates, config);
-    finish(reasons, TWO_COUNTERS, evidence.client, (Thresholds::of(&rates, recent, config), config))
+    finish(reasons, TWO_COUNTERS, evidence.client, Thresholds::of(&rates, recent, config), config)
 }
 
 /// Scores a visit by a trained model.
 pub fn trained(visit: &Snapshot, client: Option<&Client>, lead: &Lead, by: Trained<'_>, config: &Config) -> Score {
     let thresholds = Thresholds::of(&Rates::of(lead, config), Some(by.calibration), config);
     let model = Named { id: TRAINED, version: Cow::Owned(by.version.to_owned()) };
-    finish(reasons::of(visit, by.model, by.calibration), model, client, (thresholds, config))
+    finish(reasons::of(visit, by.model, by.calibration), model, client, thresholds, config)
 }
 
 fn finish(
     reasons: Vec<Reason>,
     model: Named,
     client: Option<&Client>,
-    (thresholds, config): (Thresholds, &Config),
+    thresholds: Thresholds,
+    config: &Config,
 ) -> Score {
     let score = logistic(reasons.iter().map(|reason| reason.effect).sum());
     let level = thresholds.level(score);

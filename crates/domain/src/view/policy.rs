@@ -69,7 +69,7 @@ impl Fold for Policies {
         Outcome::Applied(())
     }
 
-    fn contributions(&self, _: &Event, (): &(), _: Place) -> Vec<Contribution> {
+    fn contributions(&self, _: &Event, _: &(), _: Place) -> Vec<Contribution> {
         Vec::new()
     }
 

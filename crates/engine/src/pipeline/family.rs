@@ -185,7 +185,8 @@ pub fn check(family: Family, pointer: &Pointer, log: &dyn Log) -> Result<(), Err
 /// not fold it would read, and append to, the old one. Ends at the shutdown.
 pub async fn watch(
     families: Vec<Family>,
-    (log, store): (Arc<dyn Log>, Arc<dyn Store>),
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
     config: Config,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {

@@ -91,7 +91,8 @@ pub(super) fn of_texts(texts: [(&str, &String); 2]) -> Vec<Fault> {
     found.collect()
 }
 
-fn at(name: &str, (code, detail): (&'static str, String)) -> Fault {
+fn at(name: &str, found: (&'static str, String)) -> Fault {
+    let (code, detail) = found;
     Fault::new(format!("/{}", super::cursor::escaped(cut(name, NAME_SHOWN_BYTES))), code, detail)
 }
 

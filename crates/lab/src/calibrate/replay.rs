@@ -47,7 +47,8 @@ impl Replayed {
         &mut self,
         file: &str,
         loaded: &Loaded,
-        (policy, limits): (&Policy, &Limits),
+        policy: &Policy,
+        limits: &Limits,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Error> {
         let mut replay = Replay {

@@ -14,7 +14,7 @@ fn load(text: &[u8]) -> Loaded {
 
 fn replay(loaded: &Loaded) -> Result<Replayed, Error> {
     let mut replayed = Replayed::default();
-    replayed.add("a file", loaded, (&Policy::default(), &Limits::default()), &mut |_| {}).map(|()| replayed)
+    replayed.add("a file", loaded, &Policy::default(), &Limits::default(), &mut |_| {}).map(|()| replayed)
 }
 
 /// 250 accounts over 200 days, replayed once for all tests.

@@ -80,13 +80,22 @@ impl fmt::Display for Compared {
     }
 }
 
+/// The policies of a comparison.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyChange<'a> {
+    /// The one that is replaced.
+    pub before: &'a Policy,
+    /// The one that replaces it.
+    pub after: &'a Policy,
+}
+
 /// Replays a history and judges each login with both policies, just before it is folded.
 ///
 /// `changed` receives each login with a different decision, `progress` the completed and the total events. Errors are
 /// those of `changed`.
 pub fn policies<E>(
     loaded: &Loaded,
-    (before, after): (&Policy, &Policy),
+    change: PolicyChange<'_>,
     limits: &Limits,
     changed: &mut dyn FnMut(Changed) -> Result<(), E>,
     progress: &mut dyn FnMut(u64, u64),
@@ -98,7 +107,7 @@ pub fn policies<E>(
         let event = &sourced.event;
         if let Fact::Login(LoginFact::Attempted(login)) = &event.fact {
             let by = |policy| score(&rows, &event.envelope, login, policy);
-            let (old, new) = (by(before), by(after));
+            let (old, new) = (by(change.before), by(change.after));
             compared.take(&old, &new);
             if old.decision != new.decision {
                 let (event_id, user_id) = (event.envelope.id.clone(), login.user_id.clone());

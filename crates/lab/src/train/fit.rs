@@ -132,16 +132,26 @@ fn solve(blocks: &[Block], rows: &[&Row]) -> Result<(Vec<f64>, f64), Refused> {
     Ok((weights, sign * fitted.intercept()))
 }
 
+/// The parts of a history.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Split<'a> {
+    /// A model is fitted to these rows.
+    pub(super) earlier: &'a [&'a Row],
+    /// It is evaluated on these.
+    pub(super) later: &'a [&'a Row],
+}
+
 /// The candidates that are accepted: fitted to `earlier`, evaluated on `later`. A candidate that does not fit into a
 /// document with the accepted ones, for example because of many long texts, is rejected as well. Between two
 /// candidates, `on_candidate` determines whether to continue.
 pub(super) fn select(
-    (earlier, later): (&[&Row], &[&Row]),
+    split: Split<'_>,
     core: Candidate,
     candidates: Vec<Candidate>,
     prior_no_shows: f64,
     on_candidate: &mut OnCandidate<'_>,
 ) -> Result<Vec<Term>, Refused> {
+    let Split { earlier, later } = split;
     let every = earlier.len().div_ceil(TRIED_ROWS_MAX).max(1);
     let earlier: Vec<_> = earlier.iter().step_by(every).copied().collect();
     let loss = |terms: &[Term]| -> Result<f64, Refused> {

@@ -98,6 +98,14 @@ pub struct Moment<'a> {
     pub lead: Lead,
 }
 
+/// A moment that is due, without what the rows contain.
+struct Due {
+    visit: Visit,
+    at: At,
+    at_ms: i64,
+    booked_at_ms: i64,
+}
+
 /// The rows so far, and the times of the next moments.
 pub struct Replay {
     rows: Materialized<Appointments>,
@@ -145,7 +153,8 @@ impl Replay {
             let Some(subject) = visit.subject(&id.appointment_id) else { continue };
             let starts_at_ms = subject.start.at_ms;
             let snapshot = Snapshot::of(self.client(&id), subject, at_ms);
-            self.ask((Visit { id, starts_at_ms }, At::DayBefore), (at_ms, booked_at_ms), snapshot, ask);
+            let visit = Visit { id, starts_at_ms };
+            self.ask(Due { visit, at: At::DayBefore, at_ms, booked_at_ms }, snapshot, ask);
         }
     }
 
@@ -177,16 +186,11 @@ impl Replay {
         let subject = Subject { id: id_of, start: &start, booked_at_ms, attributes: &attributes };
         let snapshot = Snapshot::of(self.client(id), subject, time_ms);
         let visit = Visit { id: id.clone(), starts_at_ms: start.at_ms };
-        self.ask((visit, At::Booking), (time_ms, booked_at_ms), snapshot, ask);
+        self.ask(Due { visit, at: At::Booking, at_ms: time_ms, booked_at_ms }, snapshot, ask);
     }
 
-    fn ask(
-        &mut self,
-        (visit, at): (Visit, At),
-        (at_ms, booked_at_ms): (i64, i64),
-        snapshot: Snapshot,
-        ask: &mut dyn FnMut(&Self, Moment<'_>),
-    ) {
+    fn ask(&mut self, due: Due, snapshot: Snapshot, ask: &mut dyn FnMut(&Self, Moment<'_>)) {
+        let Due { visit, at, at_ms, booked_at_ms } = due;
         if !self.had.insert((visit.clone(), at)) {
             return;
         }

@@ -17,7 +17,8 @@ const HEAD: [&str; 7] = ["appointment_id", "at", "instant", "booked_at", "known_
 pub fn write(
     rows: &[Row],
     names: &Names,
-    (config, until_ms): (&Config, Option<i64>),
+    config: &Config,
+    until_ms: Option<i64>,
     out: &mut dyn Write,
 ) -> csv::Result<()> {
     let until = until_ms.unwrap_or(i64::MAX);

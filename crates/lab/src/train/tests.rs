@@ -77,7 +77,7 @@ fn history(events: &[Event]) -> Read {
 
 fn history_until(events: &[Event], until_ms: Option<i64>) -> Read {
     let go_on = &mut |_| ControlFlow::Continue(());
-    replay(events.iter(), (&Config::default(), &Limits::default()), go_on).unwrap().into_rows(until_ms)
+    replay(events.iter(), &Config::default(), &Limits::default(), go_on).unwrap().into_rows(until_ms)
 }
 
 fn rows((tenants, _): &Read) -> &[Row] {
@@ -314,7 +314,7 @@ fn a_slope_is_as_exact_whatever_the_unit() {
 fn training_stops_when_it_is_cancelled() {
     let all = events(4_000);
     let stop = |at: u64| move |reported| if reported < at { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-    let stopped = replay(all.iter(), (&Config::default(), &Limits::default()), &mut stop(2_000));
+    let stopped = replay(all.iter(), &Config::default(), &Limits::default(), &mut stop(2_000));
     assert_eq!(stopped.map(|_| ()), Err(Refused::Stopped));
     let (history, config) = (history(&all), Config::default());
     for at in [0, 2] {
@@ -341,7 +341,7 @@ fn a_table_has_a_line_for_each_row_and_nothing_protected() {
     let history = history(&events(100));
     let rows = rows(&history);
     let mut written = Vec::new();
-    table::write(rows, &history.1, (&Config::default(), None), &mut written).unwrap();
+    table::write(rows, &history.1, &Config::default(), None, &mut written).unwrap();
     let text = String::from_utf8(written).unwrap();
     let head: Vec<_> = text.lines().next().unwrap().split(',').collect();
     assert_eq!(text.lines().count(), rows.len() + 1);

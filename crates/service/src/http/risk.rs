@@ -240,7 +240,7 @@ pub(super) async fn login(State(api): State<Arc<Api>>, caller: Caller, body: Obj
     let deadline = Instant::now() + Duration::from_millis(api.config.score_deadline_ms);
     let read = read_login_rows(&api, &caller.tenant, &asked, deadline);
     let (active, read) = tokio::join!(api.policies.login.get(&caller.tenant, deadline), read);
-    let (asked, (score, found)) = judged(&api, &caller.tenant, (asked, read), &active).await?;
+    let (asked, (score, found)) = judged(&api, &caller.tenant, asked, read, &active).await?;
     warnings.extend(found.into_iter().chain(active.warning));
     count("login", score.level, &warnings);
     let model = active.policy.model();
@@ -272,7 +272,8 @@ pub(super) async fn login(State(api): State<Arc<Api>>, caller: Caller, body: Obj
 async fn judged(
     api: &Api,
     tenant: &str,
-    (asked, read): (LoginAsked, LoginRead),
+    asked: LoginAsked,
+    read: LoginRead,
     active: &Arc<Active<login::Policy>>,
 ) -> Result<(LoginAsked, (login::Score, Vec<&'static str>)), Problem> {
     let (is_long, active) = (active.policy.is_long(), active.clone());

@@ -5,7 +5,7 @@
 //! generation of the views begins to serve, and when a tenant's policy changes. The cost of a tick is therefore
 //! proportional to what has changed, not to what is planned.
 
-use super::scan::{self, Candidate, Scan};
+use super::scan::{self, Candidate, Scan, Span};
 use super::tenants::{self, Tenants};
 use super::{Planned, Reminders, Serving, Ticked};
 use foretell_domain::address::Family;
@@ -187,7 +187,7 @@ impl<'a> Planner<'a> {
                 self.silent_since_ms = Some(last_announced_ms(self.shared, self.partition, ends.sent).await?);
             }
             (self.schedule, self.pending) = (Schedule::default(), BTreeSet::new());
-            let span = (now_ms, reach_ms);
+            let span = Span { from_ms: now_ms, to_ms: reach_ms };
             let mut scan = Scan::everything(self.shared, serving, self.partition, span).await?;
             if self.tenants.confirm_bookings(&self.shared.config.policy) {
                 scan = scan.and_farther(self.shared, serving, self.partition, reach_ms).await?;
@@ -199,7 +199,7 @@ impl<'a> Planner<'a> {
         self.changed(Topic::Appointments, seen.ends.appointments, ends.appointments).await?;
         self.changed(Topic::Reminders, seen.ends.sent, ends.sent).await?;
         if reach_ms > seen.reach_ms {
-            let mut hours = Scan::of_starts(serving, self.partition, (seen.reach_ms, reach_ms));
+            let mut hours = Scan::of_starts(serving, self.partition, Span { from_ms: seen.reach_ms, to_ms: reach_ms });
             while let Some(keys) = hours.next(self.shared).await? {
                 self.pending.extend(keys);
             }

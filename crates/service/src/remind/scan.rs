@@ -23,6 +23,13 @@ pub(super) struct Candidate {
     pub(super) sent: Sent,
 }
 
+/// A span of time, in milliseconds since the epoch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub(super) from_ms: i64,
+    pub(super) to_ms: i64,
+}
+
 /// Pages through the hours that matter.
 pub(super) struct Scan {
     /// Still to read, the next one last.
@@ -32,14 +39,15 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Everything that can matter at `now_ms`: visits that start before `reach_ms`, on-demand requests that have not
-    /// expired, and announcements for future starts.
+    /// Everything that can matter now, at the beginning of `span`: visits that start before its end, on-demand requests
+    /// that have not expired, and announcements for future starts.
     pub(super) async fn everything(
         shared: &Reminders,
         serving: Serving,
         partition: u32,
-        (now_ms, reach_ms): (i64, i64),
+        span: Span,
     ) -> Result<Self, Error> {
+        let now_ms = span.from_ms;
         let requests = hours(now_ms - REQUEST_EXPIRES_MS, now_ms + HOUR_MS)
             .map(|at| (serving.appointments, View::Agenda, Bucket::requests(at, partition).pack()));
         let calendar: Calendar = one(shared, serving.sent, sent::calendar_key(partition)).await?;
@@ -47,7 +55,7 @@ impl Scan {
             .hours
             .range(now_ms.div_euclid(HOUR_MS)..)
             .map(|(&hour, _)| (serving.sent, View::Announced, Bucket::Starts { hour, partition }.pack()));
-        let starts = starts(serving, partition, (now_ms, reach_ms));
+        let starts = starts(serving, partition, span);
         // The earliest starts are read first.
         let mut buckets: Vec<_> = starts.into_iter().chain(announced).chain(requests).collect();
         buckets.reverse();
@@ -73,8 +81,8 @@ impl Scan {
         Ok(self)
     }
 
-    /// Visits that start from `from_ms` to `to_ms`, hours rounded outwards.
-    pub(super) fn of_starts(serving: Serving, partition: u32, span: (i64, i64)) -> Self {
+    /// Visits that start in `span`, hours rounded outwards.
+    pub(super) fn of_starts(serving: Serving, partition: u32, span: Span) -> Self {
         Self { buckets: starts(serving, partition, span), after: None }
     }
 
@@ -120,7 +128,7 @@ pub(super) async fn candidates(
     keys.into_iter().zip(clients).zip(sents).map(candidate).collect()
 }
 
-fn starts(serving: Serving, partition: u32, (from_ms, to_ms): (i64, i64)) -> Vec<(Generation, View, i64)> {
+fn starts(serving: Serving, partition: u32, Span { from_ms, to_ms }: Span) -> Vec<(Generation, View, i64)> {
     let bucket = |at| (serving.appointments, View::Agenda, Bucket::starts(at, partition).pack());
     hours(from_ms, to_ms).map(bucket).collect()
 }

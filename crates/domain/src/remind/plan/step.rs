@@ -129,21 +129,21 @@ impl All {
             let slot = slot(context, leader.placed.start, wanted_ms, self.announced);
             if slot.at_ms >= leader.latest_ms {
                 let reason = slot.reason.unwrap_or("minimum_notice");
-                let reminder = leader.reminder(rule, leader.due_at_ms, (Status::Suppressed, Some(reason)));
+                let reminder = leader.reminder(rule, leader.due_at_ms, Status::Suppressed, Some(reason));
                 self.settle(leader.placed, leader.due_at_ms, reminder);
                 continue;
             }
-            let status = match (leader.due_at_ms > context.now_ms, slot.at_ms > context.now_ms) {
+            let (status, reason) = match (leader.due_at_ms > context.now_ms, slot.at_ms > context.now_ms) {
                 (false, true) => (Status::Deferred, slot.reason),
                 _ => (Status::Planned, None),
             };
             let others: Vec<_> = day.collect();
             for other in &others {
-                let reminder = leader.reminder(rule, slot.at_ms, (status.0, Some("grouped")));
+                let reminder = leader.reminder(rule, slot.at_ms, status, Some("grouped"));
                 self.settle(other.placed, slot.at_ms, reminder);
             }
             let is_due = leader.due_at_ms <= context.now_ms && slot.at_ms <= context.now_ms;
-            let reminder = leader.reminder(rule, if is_due { leader.due_at_ms } else { slot.at_ms }, status);
+            let reminder = leader.reminder(rule, if is_due { leader.due_at_ms } else { slot.at_ms }, status, reason);
             let (placed, due_at_ms) = (leader.placed, leader.due_at_ms);
             let announce = is_due.then(|| leader.announce(context, rule, others));
             self.announced += u32::from(is_due);
@@ -154,7 +154,7 @@ impl All {
 }
 
 impl Candidate<'_> {
-    fn reminder(&self, rule: &Rule, due_at_ms: i64, (status, reason): (Status, Option<&str>)) -> Reminder {
+    fn reminder(&self, rule: &Rule, due_at_ms: i64, status: Status, reason: Option<&str>) -> Reminder {
         let (reminder_id, step) = (self.reminder_id.clone(), rule.id.clone());
         Reminder { reminder_id, step, due_at_ms, status, reason: reason.map(str::to_owned), receipt: None }
     }
@@ -240,7 +240,7 @@ fn unsent<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>) -> Standin
     let before = context.sent.withdrawn(placed.id, &rule.id);
     let channels = channels(context, &rule.channels);
     let due_at_ms = rule.due_ms(context.policy, placed.start, placed.visit.placed_at_ms);
-    let candidate = candidate(context, rule, placed, (before, due_at_ms), channels);
+    let candidate = candidate(context, rule, placed, before, due_at_ms, channels);
     let status = placed.visit.status;
     let suppressed = match () {
         () if !status.is_open() => Some(status.name()),
@@ -276,7 +276,7 @@ fn again<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>, failure: &c
     }
     let before = context.sent.withdrawn(placed.id, &rule.id) + tries.len() as u32;
     let is_over = tries.len() as u32 > context.policy.fallbacks_max || left.is_empty();
-    let mut candidate = candidate(context, rule, placed, (before, failure.at_ms), left);
+    let mut candidate = candidate(context, rule, placed, before, failure.at_ms, left);
     let status = placed.visit.status;
     if !status.is_open() || is_over {
         let tried = tries.last().map(|tried| sent(tried, placed.visit, None));
@@ -304,7 +304,8 @@ fn candidate<'a>(
     context: &Context<'_>,
     rule: &Rule,
     placed: Placed<'a>,
-    (before, due_at_ms): (u32, i64),
+    before: u32,
+    due_at_ms: i64,
     channels: Vec<Channel>,
 ) -> Candidate<'a> {
     let Placed { visit, start, .. } = placed;
@@ -350,14 +351,14 @@ fn settled(
     candidate: &Candidate<'_>,
     suppressed: Option<&'static str>,
 ) -> Option<Reminder> {
-    let standing = match suppressed {
+    let (status, reason) = match suppressed {
         Some(reason) => (Status::Suppressed, Some(reason)),
         None if candidate.channels.is_empty() => (Status::Suppressed, Some("no_consented_channel")),
         None if context.now_ms >= candidate.expires_at_ms => (Status::Failed, Some("expired")),
         None if context.now_ms >= candidate.latest_ms => (Status::Suppressed, Some("minimum_notice")),
         None => return None,
     };
-    Some(candidate.reminder(rule, candidate.due_at_ms, standing))
+    Some(candidate.reminder(rule, candidate.due_at_ms, status, reason))
 }
 
 /// The channels that may be used: the requested ones, or else the client's own, or else the configured ones. If the

@@ -67,7 +67,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(order: Order, score: f64, starts_at_ms: i64, (appointment_id, client_id): (&str, &str)) -> Self {
+    pub(super) fn new(order: Order, score: f64, starts_at_ms: i64, appointment_id: &str, client_id: &str) -> Self {
         let rank = match order {
             // The bits of non-negative numbers increase with them.
             Order::Risk => u64::MAX - score.max(0.0).to_bits(),
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_cursor_names_its_list_and_nobody_else_may() {
         let first = read(&[("location_id", "l"), ("to", "2026-03-02T00:00:00Z")]).unwrap();
-        let last = Place::new(Order::Risk, 0.25, NOW_MS, ("a", "c"));
+        let last = Place::new(Order::Risk, 0.25, NOW_MS, "a", "c");
         let cursor = Cursor { list: first.list.clone(), last, digest: 7 };
         let next = cursor.encode();
         // A day later.
@@ -273,7 +273,7 @@ mod tests {
     proptest! {
         #[test]
         fn places_by_risk_begin_with_the_highest(a in 0.0..=1.0, b in 0.0..=1.0, early in 0_i64..9, late in 0_i64..9) {
-            let place = |order, score, at| Place::new(order, score, at, ("a", "c"));
+            let place = |order, score, at| Place::new(order, score, at, "a", "c");
             let by_risk = place(Order::Risk, a, early).cmp(&place(Order::Risk, b, late));
             let expected = b.total_cmp(&a).then(early.cmp(&late));
             prop_assert_eq!(by_risk, expected);

@@ -65,7 +65,7 @@ impl Page {
 
     fn take(&mut self, order: Order, score: Score, visit: &Visit<'_>) {
         self.totals.add(visit.appointment.status, score.level);
-        let place = Place::new(order, score.score, visit.start.at_ms, (visit.appointment_id, visit.client_id));
+        let place = Place::new(order, score.score, visit.start.at_ms, visit.appointment_id, visit.client_id);
         self.digest = self.digest.wrapping_add(place.digest());
         let is_told = self.behind.as_ref().is_some_and(|behind| place <= *behind);
         let is_full = self.firsts.len() >= self.firsts_max;

@@ -1,9 +1,9 @@
 //! The cost of folding a login: decoding its record, and folding its event into a growing history.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use foretell_domain::view::Place;
+use foretell_domain::view::RecordPosition;
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::user::Logins;
+use foretell_domain::view::user::LoginFold;
 use foretell_events::codec::{self, Parsed};
 use foretell_events::record::Record;
 use foretell_events::{Event, Position, Topic};
@@ -24,15 +24,15 @@ fn record(offset: usize, event: Event) -> Record {
 struct Folding<'a> {
     events: &'a [Event],
     at: usize,
-    rows: Materialized<Logins>,
+    rows: Materialized<LoginFold>,
 }
 
 impl Folding<'_> {
     fn next(&mut self) -> bool {
         if self.at == self.events.len() {
-            (self.at, self.rows) = (0, Materialized::new(Logins::default()));
+            (self.at, self.rows) = (0, Materialized::new(LoginFold::default()));
         }
-        let changed = self.rows.take(&self.events[self.at], Place { partition: 0, offset: self.at as i64 });
+        let changed = self.rows.take(&self.events[self.at], RecordPosition { partition: 0, offset: self.at as i64 });
         self.at += 1;
         changed
     }
@@ -48,7 +48,7 @@ fn fold(criterion: &mut Criterion) {
         bencher.iter(|| black_box(codec::decode(turn.next().expect("a cycle has no end"))));
     });
     group.bench_function("fold", |bencher| {
-        let mut folding = Folding { events: &events, at: 0, rows: Materialized::new(Logins::default()) };
+        let mut folding = Folding { events: &events, at: 0, rows: Materialized::new(LoginFold::default()) };
         bencher.iter(|| black_box(folding.next()));
     });
     group.finish();

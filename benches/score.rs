@@ -3,21 +3,21 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use foretell_domain::address::{RowKey, View};
 use foretell_domain::decision::id::Id;
-use foretell_domain::decision::made::{Answer, Asked, Attempted, Made};
-use foretell_domain::score::login::{self, Evidence, Features, Policy};
+use foretell_domain::decision::record::{AnswerJson, DecisionRecord, ScoreInput, ScoredAttempt};
+use foretell_domain::score::login::{self, Features, LoginEvidence, LoginPolicy};
 use foretell_domain::score::no_show::calibration::Calibration;
 use foretell_domain::score::no_show::input::{Attribute, Input};
-use foretell_domain::score::no_show::model::{Basis, FORMAT, Model, Term, Training, Visits};
-use foretell_domain::score::no_show::{self, Config, Trained};
+use foretell_domain::score::no_show::model::{Basis, FORMAT, NoShowModel, Term, Training, VisitFilter};
+use foretell_domain::score::no_show::{self, Config, ModelInForce};
 use foretell_domain::view::cell::{decode_state, encode_state};
 use foretell_domain::view::client::attribute::Attributes;
 use foretell_domain::view::client::snapshot::{Snapshot, Subject};
 use foretell_domain::view::client::{Client, Start};
-use foretell_domain::view::feature::Level;
+use foretell_domain::view::feature::FeatureLevel;
 use foretell_domain::view::lead::{Lead, Outcomes};
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::user::{self, Logins, User};
-use foretell_domain::view::{Aggregate, Place};
+use foretell_domain::view::user::{self, LoginFold, User};
+use foretell_domain::view::{Aggregate, RecordPosition};
 use foretell_events::appointment::{Scalar, StartsAt};
 use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{DEFAULT_TENANT, Event, Fact};
@@ -38,11 +38,11 @@ struct Request {
     login: Login,
     at_ms: i64,
     user: Option<Vec<u8>>,
-    features: Vec<(Level, RowKey, Vec<u8>)>,
+    features: Vec<(FeatureLevel, RowKey, Vec<u8>)>,
 }
 
 impl Request {
-    fn of(rows: &Materialized<Logins>, event: Event) -> Option<Self> {
+    fn of(rows: &Materialized<LoginFold>, event: Event) -> Option<Self> {
         let Fact::Login(LoginFact::Attempted(login)) = event.fact else { return None };
         let user = rows.owner(&user::row_key(DEFAULT_TENANT, &login.user_id)).map(encode_state);
         let keys = Features::keys(DEFAULT_TENANT, &login.attempt);
@@ -64,23 +64,23 @@ impl Request {
         (user, features)
     }
 
-    fn score(&self, user: Option<&User>, features: &Features, policy: &Policy) -> login::Score {
-        login::score(&Evidence::of(user, features, &self.login.attempt, self.at_ms), policy)
+    fn score(&self, user: Option<&User>, features: &Features, policy: &LoginPolicy) -> login::LoginScore {
+        login::score(&LoginEvidence::of(user, features, &self.login.attempt, self.at_ms), policy)
     }
 }
 
 fn requests() -> Vec<Request> {
-    let mut rows = Materialized::new(Logins::default());
+    let mut rows = Materialized::new(LoginFold::default());
     let mut generated = Generated::new(Shape::default());
     for (offset, event) in generated.by_ref().take(FOLDED).enumerate() {
         let partition = foretell_events::key::partition(event.key().as_bytes(), PARTITIONS);
-        rows.take(&event, Place { partition, offset: offset as i64 });
+        rows.take(&event, RecordPosition { partition, offset: offset as i64 });
     }
     generated.take(SCORED).filter_map(|event| Request::of(&rows, event)).collect()
 }
 
 /// The defaults with twenty typical rules, a quarter of them in shadow mode.
-fn twenty_rules() -> Policy {
+fn twenty_rules() -> LoginPolicy {
     let conditions = [
         "country != 'IE' && !known_device",
         "'NEW_DEVICE' in signals && likelihood_ratio > 1.0",
@@ -98,11 +98,11 @@ fn twenty_rules() -> Policy {
         json!({"code": format!("RULE_{n}"), "when": conditions[n % conditions.len()], "factor": 1.5, "mode": mode})
     };
     let document = json!({"rules": (0..20).map(rule).collect::<Vec<_>>()});
-    Policy::read(&document, &Policy::default()).expect("rules that can be used")
+    LoginPolicy::read(&document, &LoginPolicy::default()).expect("rules that can be used")
 }
 
 fn login_score(criterion: &mut Criterion) {
-    let (requests, policy) = (requests(), Policy::default());
+    let (requests, policy) = (requests(), LoginPolicy::default());
     let read: Vec<_> = requests.iter().map(Request::rows).collect();
     let mut group = criterion.benchmark_group("login score");
     group.throughput(criterion::Throughput::Elements(1));
@@ -133,10 +133,10 @@ fn login_score(criterion: &mut Criterion) {
 }
 
 /// A model as large as one that is trained on a year: 12 inputs, 110 columns.
-fn no_show_model() -> Model {
+fn no_show_model() -> NoShowModel {
     let term = |input, basis: Basis| {
         let weights = (0..basis.columns()).map(|n| 0.01 * n as f64 - 0.05).collect();
-        Term { input, of: Visits::All, basis, weights, absent: 0.1, centre: 0.05 }
+        Term { input, of: VisitFilter::All, basis, weights, absent: 0.1, centre: 0.05 }
     };
     let steps = |count: u32| Basis::Steps((0..count).map(f64::from).collect());
     let hinges = || Basis::Hinges((0..10).map(|n| f64::from(n) * 8.0).collect());
@@ -145,7 +145,7 @@ fn no_show_model() -> Model {
     let terms = vec![
         term(Input::LeadDays, steps(11)),
         term(Input::Record, Basis::Linear),
-        Term { of: Visits::SameDay, ..term(Input::Record, Basis::Linear) },
+        Term { of: VisitFilter::SameDay, ..term(Input::Record, Basis::Linear) },
         term(Input::SameDayVisits, steps(2)),
         term(Input::BookingHour, steps(9)),
         term(attribute("age"), hinges()),
@@ -157,7 +157,7 @@ fn no_show_model() -> Model {
         term(Input::LateCancelled, steps(2)),
     ];
     let training = Training::default();
-    Model { format: FORMAT, training, intercept: -1.5, lead_rates: [0.2; 12], prior_no_shows: 1.5, terms }
+    NoShowModel { format: FORMAT, training, intercept: -1.5, lead_rates: [0.2; 12], prior_no_shows: 1.5, terms }
 }
 
 /// A visit of a client with some history, by both models, from the client's row.
@@ -174,15 +174,18 @@ fn no_show_score(criterion: &mut Criterion) {
     group.throughput(criterion::Throughput::Elements(1));
     group.bench_function("two counters", |bencher| {
         bencher.iter(|| {
-            no_show::score(&no_show::Evidence { client: Some(black_box(&client)), lead: &lead, lead_days: 9 }, &config)
+            no_show::score(
+                &no_show::VisitEvidence { client: Some(black_box(&client)), lead: &lead, lead_days: 9 },
+                &config,
+            )
         });
     });
     group.bench_function("trained, with its snapshot and reasons", |bencher| {
         bencher.iter(|| {
             let visit = Subject { id: None, start: &start, booked_at_ms: 1_771_581_600_000, attributes: &attributes };
             let snapshot = Snapshot::of(Some(black_box(&client)), visit, 1_771_581_600_000);
-            let by = Trained { model: &model, version: "1", calibration: &calibration };
-            no_show::trained(&snapshot, Some(&client), &lead, by, &config)
+            let by = ModelInForce { model: &model, version: "1", calibration: &calibration };
+            no_show::score_by_model(&snapshot, Some(&client), &lead, by, &config)
         });
     });
     group.finish();
@@ -205,10 +208,10 @@ fn decision(criterion: &mut Criterion) {
     group.bench_function("name and record", |bencher| {
         bencher.iter(|| {
             let id = Id::new(1_772_359_200_000, 2, black_box(7)).to_string();
-            let asked = Asked::Attempt(Attempted { at_ms: 1_772_359_200_000, attempt: &attempt });
+            let asked = ScoreInput::Attempt(ScoredAttempt { at_ms: 1_772_359_200_000, attempt: &attempt });
             let (tenant, subject, at_ms) = (DEFAULT_TENANT, "ada", 1_772_359_200_000);
-            let answer = &Answer::of(answer);
-            black_box(Made { id: &id, tenant, subject, at_ms, asked, answer }.record(SOURCE))
+            let answer = &AnswerJson::of(answer);
+            black_box(DecisionRecord { id: &id, tenant, subject, at_ms, input: asked, answer }.record(SOURCE))
         });
     });
     group.finish();

@@ -168,7 +168,7 @@ impl Epochs {
 #[serde(deny_unknown_fields)]
 pub struct Score {
     /// Of logins.
-    pub login: score::login::Policy,
+    pub login: score::login::LoginPolicy,
     /// Of appointments.
     pub no_show: score::no_show::Config,
 }
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!(config.reads, rows::Config::default());
         assert_eq!(config.progress, progress::Config::default());
         assert_eq!(config.enrich, foretell_enrich::Config::default());
-        assert_eq!(config.score.login, score::login::Policy::default());
+        assert_eq!(config.score.login, score::login::LoginPolicy::default());
         assert_eq!(config.score.no_show, score::no_show::Config::default());
         assert_eq!(config.reminders, remind::Config::default());
         assert_eq!(config.decisions, decisions::Config::default());

@@ -13,11 +13,11 @@ use bytes::Bytes;
 use foretell_domain::address::{Bucket, RowKey, View};
 use foretell_domain::dead::resolution::ResolutionRecord;
 use foretell_domain::dead::{Letter, patch, repair};
-use foretell_domain::decision::made::Kept;
+use foretell_domain::decision::record::StoredDecision;
 use foretell_domain::pointer::Pointer;
 use foretell_domain::remind::policy as reminders;
 use foretell_domain::score::login;
-use foretell_domain::score::no_show::model::Published;
+use foretell_domain::score::no_show::model::PublishedDocument;
 use foretell_domain::view::cell::{Cell, decode_state, encode_state};
 use foretell_domain::view::{self, Aggregate, AggregateView, Fold, StateVisitor};
 use foretell_enrich::geo::Geo;
@@ -61,9 +61,11 @@ pub const TARGETS: &[Target] = &[
     target("headers", foretell_service::http::fuzz::headers),
     target("cursors", foretell_service::http::fuzz::cursors),
     target("content_encoding", foretell_service::http::fuzz::content_encoding),
-    target("login_policy", |bytes| policy::<login::Policy>(bytes, &login::Policy::default())),
-    target("reminders_policy", |bytes| policy::<reminders::Policy>(bytes, &reminders::Policy::default())),
-    target("model", |bytes| policy::<Published>(bytes, &Published::nothing(vec!["sex".to_owned()]))),
+    target("login_policy", |bytes| policy::<login::LoginPolicy>(bytes, &login::LoginPolicy::default())),
+    target("reminders_policy", |bytes| {
+        policy::<reminders::ReminderPolicy>(bytes, &reminders::ReminderPolicy::default())
+    }),
+    target("model", |bytes| policy::<PublishedDocument>(bytes, &PublishedDocument::nothing(vec!["sex".to_owned()]))),
     target("expression", expression),
     target("toml", toml),
     target("api_keys", api_keys),
@@ -131,7 +133,7 @@ fn policy<D: Document>(bytes: &[u8], settings: &D) {
 fn expression(bytes: &[u8]) {
     let Ok(when) = std::str::from_utf8(bytes) else { return };
     let rule = serde_json::json!({"rules": [{"code": "OURS", "when": when, "factor": 2.0}]});
-    let _ = login::Policy::read(&rule, &login::Policy::default());
+    let _ = login::LoginPolicy::read(&rule, &login::LoginPolicy::default());
 }
 
 fn toml(bytes: &[u8]) {
@@ -221,7 +223,7 @@ fn dead_letter(bytes: &[u8]) {
         assert_eq!(again, Some(resolved), "a resolution record is read as it was written");
     }
     let Some(letter) = Letter::read(&record) else { return };
-    let terms = repair::Terms { patch: None, attempts_max: 3, now_ms: NOW_MS };
+    let terms = repair::RepairContext { patch: None, attempts_max: 3, now_ms: NOW_MS };
     if let Ok((repaired, _)) = repair::repair(&letter, &record, &terms) {
         let repaired = written(repaired);
         let event = gate::record(&repaired).expect("what is sent again is folded");
@@ -230,7 +232,7 @@ fn dead_letter(bytes: &[u8]) {
 }
 
 fn decision(bytes: &[u8]) {
-    if let Some(kept) = Kept::read(&produced(bytes, Topic::Decisions)) {
+    if let Some(kept) = StoredDecision::read(&produced(bytes, Topic::Decisions)) {
         let _ = kept.is_login();
         let _ = kept.verdict("id", None);
     }

@@ -11,7 +11,7 @@ use crate::ops::jobs::Console;
 use clap::{Args, Subcommand};
 use foretell_domain::dead::Id;
 use foretell_domain::dead::filter::Filter;
-use foretell_domain::dead::query::{Action, DeadLetterQuery, RATE_MAX, Redrive, Run, Scope};
+use foretell_domain::dead::query::{DeadLetterAction, DeadLetterQuery, DeadLetterScope, RATE_MAX, Redrive, Run};
 use foretell_domain::dead::resolution::REASON_BYTES_MAX;
 use foretell_events::codec::json;
 use foretell_events::record::RECORD_BYTES_MAX;
@@ -124,7 +124,7 @@ impl Conditions {
 }
 
 impl Which {
-    fn query(self, action: Action) -> DeadLetterQuery {
+    fn query(self, action: DeadLetterAction) -> DeadLetterQuery {
         DeadLetterQuery { filter: self.conditions.filter(self.ids), limit: count(self.limit), action }
     }
 
@@ -146,17 +146,21 @@ pub(super) async fn run(config: &Config, what: DeadLetters, print: Print, out: &
     let query = match what {
         DeadLetters::Show { id } => return Ok(dead_letters::show(&open().await?, id, print, out).await?),
         DeadLetters::List { conditions, all, limit } => {
-            let scope = if all { Scope::All } else { Scope::Open };
-            DeadLetterQuery { filter: conditions.filter(Vec::new()), limit: count(limit), action: Action::List(scope) }
+            let scope = if all { DeadLetterScope::All } else { DeadLetterScope::Open };
+            DeadLetterQuery {
+                filter: conditions.filter(Vec::new()),
+                limit: count(limit),
+                action: DeadLetterAction::List(scope),
+            }
         }
         DeadLetters::Redrive { which, patch, attempts_max, rate, reason } => {
             let patch = patch.as_deref().map(read).transpose()?;
             let redrive = Redrive { run: which.run(), patch, attempts_max, rate, reason };
-            which.query(Action::Redrive(redrive))
+            which.query(DeadLetterAction::Redrive(redrive))
         }
         DeadLetters::Drop { which, reason } => {
             let run = which.run();
-            which.query(Action::Drop { run, reason })
+            which.query(DeadLetterAction::Drop { run, reason })
         }
     };
     let access = open().await?;

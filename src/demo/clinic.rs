@@ -132,12 +132,12 @@ pub(super) fn people_write(local: DateTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use foretell_domain::remind::plan::{self, Action, Context, Status};
-    use foretell_domain::remind::policy::Policy;
-    use foretell_domain::view::Place;
-    use foretell_domain::view::client::{self, Appointments};
+    use foretell_domain::remind::plan::{self, PlanContext, ReminderAction, ReminderStatus};
+    use foretell_domain::remind::policy::ReminderPolicy;
+    use foretell_domain::view::RecordPosition;
+    use foretell_domain::view::client::{self, AppointmentFold};
     use foretell_domain::view::materialized::Materialized;
-    use foretell_domain::view::sent::Sent;
+    use foretell_domain::view::sent::SentReminders;
     use foretell_events::Fact;
 
     /// A year of current times, 47 minutes apart: every hour of every day of the week, and both clock changes.
@@ -167,29 +167,32 @@ mod tests {
     #[test]
     fn a_reminder_is_due_at_once_and_none_has_expired_all_year() {
         for now_ms in a_year().step_by(7) {
-            let mut rows = Materialized::new(Appointments::default());
+            let mut rows = Materialized::new(AppointmentFold::default());
             let mut entries = entries(now_ms);
             entries.sort_by_key(|entry| entry.time_ms);
             for (offset, entry) in entries.into_iter().enumerate() {
                 let Entry { id, time_ms, fact } = entry;
                 let envelope = foretell_events::Envelope { id, source: "s".into(), tenant: "default".into(), time_ms };
                 let event = foretell_events::Event { envelope, fact };
-                assert!(rows.take(&event, Place { partition: 0, offset: offset as i64 }));
+                assert!(rows.take(&event, RecordPosition { partition: 0, offset: offset as i64 }));
             }
             for Client { name, .. } in &CLIENTS {
                 let key = client::row_key("default", name);
-                let (sent, policy, risks) = (Sent::default(), Policy::default(), BTreeMap::new());
+                let (sent, policy, risks) = (SentReminders::default(), ReminderPolicy::default(), BTreeMap::new());
                 let row = rows.owner(&key).unwrap();
                 let (key, id) = (format!("default:{name}"), format!("{name}-next"));
-                let context = Context { key: &key, client: row, sent: &sent, policy: &policy, risks: &risks, now_ms };
+                let context =
+                    PlanContext { key: &key, client: row, sent: &sent, policy: &policy, risks: &risks, now_ms };
                 let plan = plan::client(&context);
                 if id == REMINDED {
-                    let [Action::Announce(announce)] = plan.actions.as_slice() else { panic!("{now_ms}: {plan:?}") };
+                    let [ReminderAction::Announce(announce)] = plan.actions.as_slice() else {
+                        panic!("{now_ms}: {plan:?}")
+                    };
                     assert_eq!(announce.appointment_id, REMINDED);
                     assert!(announce.expires_at_ms >= now_ms + MARGIN_MS, "{now_ms}: {announce:?}");
                 }
-                let story = plan::story(&context, &id);
-                assert!(story.iter().all(|reminder| reminder.status != Status::Failed), "{now_ms}: {story:?}");
+                let story = plan::timeline(&context, &id);
+                assert!(story.iter().all(|reminder| reminder.status != ReminderStatus::Failed), "{now_ms}: {story:?}");
             }
         }
     }

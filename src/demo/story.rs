@@ -102,26 +102,26 @@ fn attack(now_ms: i64) -> Vec<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use foretell_domain::view::client::{self, Appointments};
-    use foretell_domain::view::feature::{self, Level};
+    use foretell_domain::view::client::{self, AppointmentFold};
+    use foretell_domain::view::feature::{self, FeatureLevel};
     use foretell_domain::view::materialized::Materialized;
-    use foretell_domain::view::user::{self, Logins};
-    use foretell_domain::view::{Aggregate, Place};
+    use foretell_domain::view::user::{self, LoginFold};
+    use foretell_domain::view::{Aggregate, RecordPosition};
 
     #[test]
     fn every_event_of_the_story_changes_something() {
         let now_ms = 1_780_304_400_000;
-        let mut logins = Materialized::new(Logins::default());
-        let mut visits = Materialized::new(Appointments::default());
+        let mut logins = Materialized::new(LoginFold::default());
+        let mut visits = Materialized::new(AppointmentFold::default());
         for (offset, sourced) in events(now_ms).iter().enumerate() {
             assert!(sourced.event.envelope.time_ms <= now_ms);
-            let place = Place { partition: 0, offset: offset as i64 };
+            let place = RecordPosition { partition: 0, offset: offset as i64 };
             let folded = logins.take(&sourced.event, place) | visits.take(&sourced.event, place);
             assert!(folded, "{:?} changes something", sourced.event.envelope.id);
         }
         let ada = logins.owner(&user::row_key("default", "ada")).unwrap();
         assert_eq!((ada.successes, ada.devices.len(), ada.failures), (30, 2, 5));
-        let attacked = feature::key("default", Level::Ip, &ATTACKER.to_string());
+        let attacked = feature::key("default", FeatureLevel::Ip, &ATTACKER.to_string());
         let Aggregate::Feature(row) = logins.partials(&attacked).next().unwrap() else { panic!() };
         assert_eq!(row.failed_users_at(now_ms), 8);
         let george = visits.owner(&client::row_key("default", "george")).unwrap();

@@ -5,9 +5,11 @@ use super::access::Access;
 use super::inspect::Print;
 use super::jobs::{self, Console};
 use foretell_domain::dead::Id;
-use foretell_domain::dead::query::{Action, DeadLetterItem, DeadLetterQuery, LetterOutcome, Redrive, Run, Summary};
+use foretell_domain::dead::details::{Body, DeadLetterDetails, DeadLetterEntry, LetterState};
+use foretell_domain::dead::query::{
+    DeadLetterAction, DeadLetterItem, DeadLetterQuery, DeadLetterSummary, LetterOutcome, Redrive, Run,
+};
 use foretell_domain::dead::resolution::{Resolution, ResolutionRecord};
-use foretell_domain::dead::show::{Body, Listed, Shown, State};
 use foretell_engine::dead_letters::DeadLetters;
 use serde::Serialize;
 use serde_json::json;
@@ -53,7 +55,7 @@ fn heading(out: &mut dyn Write) -> Result<(), Error> {
     )?)
 }
 
-fn print(letter: &Listed, outcome: &LetterOutcome, console: &mut Console<'_>) -> Result<(), Error> {
+fn print(letter: &DeadLetterEntry, outcome: &LetterOutcome, console: &mut Console<'_>) -> Result<(), Error> {
     let out = &mut console.out;
     if console.print == Print::Json {
         let line = match outcome {
@@ -62,7 +64,7 @@ fn print(letter: &Listed, outcome: &LetterOutcome, console: &mut Console<'_>) ->
         };
         return Ok(writeln!(out, "{line}")?);
     }
-    let Listed { id, state, source, attempt, code, message, first_failure, key } = letter;
+    let DeadLetterEntry { id, state, source, attempt, code, message, first_failure, key } = letter;
     let (id, state, source) = (id.to_string(), name(*state), printable(&source.to_string()));
     let (code, key) = (printable(code), printable(key.as_deref().unwrap_or("-")));
     writeln!(out, "{id:<10} {state:<9} {first_failure:<24} {attempt:>7}  {source:<24} {code:<24} {key}")?;
@@ -100,20 +102,20 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-const fn name(state: State) -> &'static str {
+const fn name(state: LetterState) -> &'static str {
     match state {
-        State::Open => "open",
-        State::Redriven => "redriven",
-        State::Dropped => "dropped",
+        LetterState::Open => "open",
+        LetterState::Redriven => "redriven",
+        LetterState::Dropped => "dropped",
     }
 }
 
-fn conclude(query: &DeadLetterQuery, summary: Summary, messages: &mut dyn Write) -> Result<(), Error> {
-    let Summary { letters, refused, more } = summary;
+fn conclude(query: &DeadLetterQuery, summary: DeadLetterSummary, messages: &mut dyn Write) -> Result<(), Error> {
+    let DeadLetterSummary { letters, refused, more } = summary;
     let done = letters - refused;
     match &query.action {
         _ if letters == 0 => writeln!(messages, "no matching dead letters")?,
-        Action::List(_) => {}
+        DeadLetterAction::List(_) => {}
         action if is_dry(action) => writeln!(messages, "{done} letters would be processed; add --execute")?,
         _ => writeln!(messages, "{done} letters processed")?,
     }
@@ -123,17 +125,20 @@ fn conclude(query: &DeadLetterQuery, summary: Summary, messages: &mut dyn Write)
     Ok(())
 }
 
-fn is_dry(action: &Action) -> bool {
-    matches!(action, Action::Redrive(Redrive { run: Run::Dry, .. }) | Action::Drop { run: Run::Dry, .. })
+fn is_dry(action: &DeadLetterAction) -> bool {
+    matches!(
+        action,
+        DeadLetterAction::Redrive(Redrive { run: Run::Dry, .. }) | DeadLetterAction::Drop { run: Run::Dry, .. }
+    )
 }
 
-fn complete(summary: Summary, missing: &[Id]) -> Result<(), Error> {
+fn complete(summary: DeadLetterSummary, missing: &[Id]) -> Result<(), Error> {
     if !missing.is_empty() {
         let missing: Vec<_> = missing.iter().map(Id::to_string).collect();
         return Err(Error::Answer(format!("there is no dead letter {}", missing.join(", "))));
     }
     if summary.refused > 0 {
-        let Summary { letters, refused, .. } = summary;
+        let DeadLetterSummary { letters, refused, .. } = summary;
         return Err(Error::Answer(format!("{refused} of {letters} letters were left unchanged")));
     }
     Ok(())
@@ -145,14 +150,14 @@ pub async fn show(access: &Access, id: Id, print: Print, out: &mut dyn Write) ->
     if print == Print::Json {
         return Ok(writeln!(out, "{answer}")?);
     }
-    let shown: Shown =
+    let shown: DeadLetterDetails =
         serde_json::from_value(answer).map_err(|error| Error::Answer(format!("the answer cannot be read: {error}")))?;
     letter(&shown, out)
 }
 
-fn letter(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
+fn letter(shown: &DeadLetterDetails, out: &mut dyn Write) -> Result<(), Error> {
     let listed = &shown.listed;
-    let Listed { id, state, source, attempt, code, .. } = listed;
+    let DeadLetterEntry { id, state, source, attempt, code, .. } = listed;
     writeln!(out, "letter         {id}, {}, written {}", name(*state), shown.written_at)?;
     if let Some(record) = &shown.resolution {
         writeln!(out, "closed         {}", closed(record))?;
@@ -189,7 +194,7 @@ fn closed(record: &ResolutionRecord) -> String {
     format!("{done} at {}{why}", record.at)
 }
 
-fn value(shown: &Shown, out: &mut dyn Write) -> Result<(), Error> {
+fn value(shown: &DeadLetterDetails, out: &mut dyn Write) -> Result<(), Error> {
     match shown.omitted_bytes {
         Some(bytes) => writeln!(out, "\nvalue ({bytes} bytes, kept only at the source)")?,
         None => writeln!(out, "\nvalue")?,

@@ -6,13 +6,13 @@ use super::Error;
 use super::access::Access;
 use super::inspect::Print;
 use super::jobs::{self, Console};
-use foretell_domain::decision::report::{OUTCOMES_MAX, Report, Row};
-use foretell_service::decisions::reading::{DecisionQuery, DecisionReport};
+use foretell_domain::decision::report::{DecisionReport, DecisionReportRow, OUTCOMES_MAX};
+use foretell_service::decisions::reading::{DecisionQuery, DecisionReportJob};
 use std::io::Write;
 
 /// Prints a report on login decisions.
 pub async fn decisions(access: &Access, query: &DecisionQuery, console: &mut Console<'_>) -> Result<(), Error> {
-    let report = jobs::run::<DecisionReport>(access, query, console, &mut |(), _| Ok(())).await?;
+    let report = jobs::run::<DecisionReportJob>(access, query, console, &mut |(), _| Ok(())).await?;
     match console.print {
         Print::Json => console.json(&report)?,
         Print::Table => table(&report, console.out)?,
@@ -20,8 +20,8 @@ pub async fn decisions(access: &Access, query: &DecisionQuery, console: &mut Con
     Ok(())
 }
 
-fn table(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
-    let Row { given, labelled, fraud, legitimate, .. } = report.total;
+fn table(report: &DecisionReport, out: &mut dyn Write) -> std::io::Result<()> {
+    let DecisionReportRow { given, labelled, fraud, legitimate, .. } = report.total;
     writeln!(out, "{given} decisions about logins; {labelled} labelled: {fraud} fraud, {legitimate} legitimate")?;
     section("DECISION", &report.by_decision, out)?;
     section("REASON", &report.by_reason, out)?;
@@ -41,7 +41,7 @@ fn table(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     Ok(())
 }
 
-fn section(title: &str, rows: &[Row], out: &mut dyn Write) -> std::io::Result<()> {
+fn section(title: &str, rows: &[DecisionReportRow], out: &mut dyn Write) -> std::io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -51,7 +51,7 @@ fn section(title: &str, rows: &[Row], out: &mut dyn Write) -> std::io::Result<()
         "GIVEN", "LABELLED", "FRAUD", "LEGITIMATE", "PRECISION", "95 %", "SUCCEEDED", "FAILED", "EFFECT"
     )?;
     for row in rows {
-        let Row { given, labelled, fraud, legitimate, succeeded, failed, .. } = row;
+        let DecisionReportRow { given, labelled, fraud, legitimate, succeeded, failed, .. } = row;
         // The codes of rules are input of tenants: control characters must not reach the terminal.
         let name: String = row.name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
         let precision = row.precision.map_or("-".into(), |precision| format!("{precision:.2}"));
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_table_says_what_is_known_and_leaves_open_what_is_not() {
-        let row = |name: &str, fraud, legitimate| Row {
+        let row = |name: &str, fraud, legitimate| DecisionReportRow {
             name: name.into(),
             given: 12,
             labelled: fraud + legitimate,
@@ -81,14 +81,14 @@ mod tests {
             precision: (fraud + legitimate > 0).then(|| fraud as f64 / (fraud + legitimate) as f64),
             interval: (fraud + legitimate > 0).then_some((0.3, 0.95)),
             effect: Some(1.0986),
-            ..Row::default()
+            ..DecisionReportRow::default()
         };
-        let report = Report {
+        let report = DecisionReport {
             total: row("all", 3, 1),
-            by_decision: vec![Row { effect: None, ..row("challenge", 3, 1) }],
+            by_decision: vec![DecisionReportRow { effect: None, ..row("challenge", 3, 1) }],
             by_reason: vec![row("NEW_DEVICE", 3, 1), row("a\u{1b}[31m", 0, 0)],
             unmatched: 2,
-            ..Report::default()
+            ..DecisionReport::default()
         };
         let mut out = Vec::new();
         table(&report, &mut out).unwrap();

@@ -5,7 +5,7 @@ use super::promises;
 use super::rules::{Decided, Entry, Model, Offset, Rules, What};
 use super::timeline::{DAY_MS, HOUR_MS, JULY_MS, MINUTE_MS, Size, Timeline};
 use super::{in_directory, live};
-use foretell_domain::remind::policy::Policy;
+use foretell_domain::remind::policy::ReminderPolicy;
 use foretell_events::appointment::{AppointmentFact, Change, ClientUpdate, QuietHours, StartsAt};
 use foretell_events::{Event, Fact};
 
@@ -257,7 +257,7 @@ fn the_check_rejects_reminders_in_local_time_of_the_visit_for_a_client_abroad() 
 async fn a_planner_that_goes_by_other_quiet_hours_is_caught() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut config = in_directory(directory.path());
-    let policy = Policy { quiet_hours_default: quiet(21, 7), ..config.reminders.policy.clone() };
+    let policy = ReminderPolicy { quiet_hours_default: quiet(21, 7), ..config.reminders.policy.clone() };
     config.reminders.policy = policy;
     let refused = Box::pin(live(config, (Size { appointments: 400, days: 40, ..SIZE }, Vec::new()), (1, 1))).await;
     let refused = refused.err().expect("reminders an hour too early are caught");

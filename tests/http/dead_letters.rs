@@ -3,14 +3,14 @@
 use crate::instance::{Instance, NOW_MS, PARTITIONS, World, event, login};
 use bytes::Bytes;
 use foretell_domain::address::{Family, Generation};
+use foretell_domain::dead::details::{DeadLetterEntry, LetterState};
 use foretell_domain::dead::filter::Filter;
 use foretell_domain::dead::query::{
-    Action, DeadLetterItem, DeadLetterQuery, LetterOutcome, Redrive, Run, Scope, Summary,
+    DeadLetterAction, DeadLetterItem, DeadLetterQuery, DeadLetterScope, DeadLetterSummary, LetterOutcome, Redrive, Run,
 };
 use foretell_domain::dead::resolution::{Resolution, ResolutionRecord};
-use foretell_domain::dead::show::{Listed, State};
 use foretell_domain::dead::{self, Id};
-use foretell_domain::view::user::Logins;
+use foretell_domain::view::user::LoginFold;
 use foretell_engine::dead_letters::DeadLetters;
 use foretell_engine::jobs::{self, JobEvent};
 use foretell_engine::pipeline::family;
@@ -73,8 +73,8 @@ impl Office {
         &self,
         filter: Filter,
         limit: usize,
-        action: Action,
-    ) -> (Vec<(Listed, LetterOutcome)>, Vec<Id>, Summary) {
+        action: DeadLetterAction,
+    ) -> (Vec<(DeadLetterEntry, LetterOutcome)>, Vec<Id>, DeadLetterSummary) {
         let mut events = jobs::start(self.letters.clone(), DeadLetterQuery { filter, limit, action });
         let (mut letters, mut missing) = (Vec::new(), Vec::new());
         while let Some(event) = events.recv().await {
@@ -89,13 +89,13 @@ impl Office {
         panic!("the job ended without a summary")
     }
 
-    async fn list(&self, scope: Scope) -> Vec<Listed> {
-        let (letters, _, _) = self.run(Filter::default(), 100, Action::List(scope)).await;
+    async fn list(&self, scope: DeadLetterScope) -> Vec<DeadLetterEntry> {
+        let (letters, _, _) = self.run(Filter::default(), 100, DeadLetterAction::List(scope)).await;
         letters.into_iter().map(|(letter, _)| letter).collect()
     }
 
-    async fn redrive(&self, filter: Filter, redrive: Redrive) -> Vec<(Listed, LetterOutcome)> {
-        self.run(filter, 100, Action::Redrive(redrive)).await.0
+    async fn redrive(&self, filter: Filter, redrive: Redrive) -> Vec<(DeadLetterEntry, LetterOutcome)> {
+        self.run(filter, 100, DeadLetterAction::Redrive(redrive)).await.0
     }
 
     fn records(&self, topic: Topic) -> Vec<Record> {
@@ -136,7 +136,7 @@ async fn a_letter_is_repaired_and_redriven_once() {
         record("default:dan", login("d", "dan")),
     ])
     .await;
-    let mut codes: Vec<_> = office.list(Scope::Open).await.into_iter().map(|letter| letter.code).collect();
+    let mut codes: Vec<_> = office.list(DeadLetterScope::Open).await.into_iter().map(|letter| letter.code).collect();
     codes.sort_unstable();
     assert_eq!(codes, [KEY_MISMATCH, MALFORMED_JSON, MISSING_FIELD]);
 
@@ -151,7 +151,7 @@ async fn a_letter_is_repaired_and_redriven_once() {
     assert!(
         matches!(&unmended[0].1, LetterOutcome::Refused { detail } if detail.contains("MISSING_FIELD at /data/ip"))
     );
-    assert_eq!(office.list(Scope::Open).await.len(), 3, "what is refused stays");
+    assert_eq!(office.list(DeadLetterScope::Open).await.len(), 3, "what is refused stays");
 
     let rekeyed = office.redrive(code(KEY_MISMATCH), real()).await;
     let patch = json!([{"op": "add", "path": "/data/ip", "value": "198.51.100.7"}]);
@@ -166,7 +166,7 @@ async fn a_letter_is_repaired_and_redriven_once() {
         assert_eq!(record.header(dead::ATTEMPT), Some(&b"1"[..]));
         assert_eq!(office.user(user).await["history"]["successes"], 1);
         let shown = office.letters.show(letter.id).await.unwrap().unwrap();
-        assert_eq!(shown.listed.state, State::Redriven);
+        assert_eq!(shown.listed.state, LetterState::Redriven);
         let record = shown.resolution.unwrap();
         assert_eq!((record.letter, record.reason.as_deref()), (letter.id, Some("mended")));
         assert_eq!(record.resolution, Resolution::Redriven { to: to.clone() });
@@ -184,25 +184,28 @@ async fn a_letter_is_repaired_and_redriven_once() {
     );
     assert_eq!(office.records(Topic::Logins).len(), records);
 
-    let drop = |run| Action::Drop { run, reason: "noise".into() };
+    let drop = |run| DeadLetterAction::Drop { run, reason: "noise".into() };
     let (would, _, _) = office.run(Filter::default(), 9, drop(Run::Dry)).await;
     assert_eq!(would.iter().map(|(_, deed)| deed).collect::<Vec<_>>(), [&LetterOutcome::WouldDrop]);
     let (dropped, _, summary) = office.run(Filter::default(), 9, drop(Run::Real)).await;
     assert_eq!((dropped[0].0.code.as_str(), &dropped[0].1), (MALFORMED_JSON, &LetterOutcome::Dropped));
-    assert_eq!(summary, Summary { letters: 1, refused: 0, more: false });
-    assert_eq!(office.list(Scope::Open).await, []);
+    assert_eq!(summary, DeadLetterSummary { letters: 1, refused: 0, more: false });
+    assert_eq!(office.list(DeadLetterScope::Open).await, []);
     let mut states: Vec<_> =
-        office.list(Scope::All).await.into_iter().map(|letter| (letter.code, letter.state)).collect();
+        office.list(DeadLetterScope::All).await.into_iter().map(|letter| (letter.code, letter.state)).collect();
     states.sort_by(|a, b| a.0.cmp(&b.0));
-    let expected =
-        [(KEY_MISMATCH, State::Redriven), (MALFORMED_JSON, State::Dropped), (MISSING_FIELD, State::Redriven)];
+    let expected = [
+        (KEY_MISMATCH, LetterState::Redriven),
+        (MALFORMED_JSON, LetterState::Dropped),
+        (MISSING_FIELD, LetterState::Redriven),
+    ];
     assert_eq!(states, expected.map(|(code, state)| (code.to_owned(), state)));
 }
 
 #[tokio::test]
 async fn a_crash_before_the_resolution_record_repeats_the_event_and_no_effect() {
     let office = Office::open(vec![record("default:eve", login("b", "bob"))]).await;
-    let [letter] = office.list(Scope::Open).await.try_into().unwrap();
+    let [letter] = office.list(DeadLetterScope::Open).await.try_into().unwrap();
     let letters = office.records(Topic::DeadLetters);
     office.redrive(code(KEY_MISMATCH), real()).await;
     assert_eq!(office.user("bob").await["history"]["successes"], 1);
@@ -210,13 +213,13 @@ async fn a_crash_before_the_resolution_record_repeats_the_event_and_no_effect() 
     let crashed = Office::open(office.records(Topic::Logins).into_iter().map(as_new).collect()).await;
     let before = crashed.records(Topic::Logins).len();
     assert_eq!(crashed.records(Topic::DeadLetters).len(), letters.len());
-    let [again] = crashed.list(Scope::Open).await.try_into().unwrap();
+    let [again] = crashed.list(DeadLetterScope::Open).await.try_into().unwrap();
     assert_eq!(again.code, letter.code);
     let deeds = crashed.redrive(code(KEY_MISMATCH), real()).await;
     assert!(matches!(deeds[0].1, LetterOutcome::Redriven { .. }), "{deeds:?}");
     assert_eq!(crashed.records(Topic::Logins).len(), before + 1);
     assert_eq!(crashed.user("bob").await["history"]["successes"], 1, "the fold has seen that id and source");
-    assert_eq!(crashed.list(Scope::Open).await, []);
+    assert_eq!(crashed.list(DeadLetterScope::Open).await, []);
 }
 
 fn as_new(record: Record) -> NewRecord {
@@ -232,14 +235,14 @@ async fn copies_are_one_letter_before_and_after_it_is_closed() {
     let copies: Vec<_> = copy().collect();
     office.world.log.append(copies.clone()).await.unwrap();
     assert_eq!(copy().count(), 2);
-    let [listed] = office.list(Scope::Open).await.try_into().unwrap();
-    let drop = Action::Drop { run: Run::Real, reason: "x".into() };
+    let [listed] = office.list(DeadLetterScope::Open).await.try_into().unwrap();
+    let drop = DeadLetterAction::Drop { run: Run::Real, reason: "x".into() };
     let (_, missing, _) = office.run(Filter { ids: [listed.id].into(), ..Filter::default() }, 9, drop.clone()).await;
     assert_eq!(missing, []);
     // A fold from the beginning writes it once more.
     office.world.log.append(copies).await.unwrap();
-    assert_eq!(office.list(Scope::Open).await, []);
-    assert_eq!(office.list(Scope::All).await.len(), 1);
+    assert_eq!(office.list(DeadLetterScope::Open).await, []);
+    assert_eq!(office.list(DeadLetterScope::All).await.len(), 1);
     let nowhere = Id { partition: 0, offset: 99 };
     let (letters, missing, _) = office.run(Filter { ids: [nowhere].into(), ..Filter::default() }, 9, drop).await;
     assert_eq!((letters.len(), missing), (0, vec![nowhere]));
@@ -252,14 +255,14 @@ async fn what_is_rejected_again_counts_its_attempts_until_it_is_left() {
     let office = Office::open(vec![record("default:ada", without_ip("a", "ada"))]).await;
     // Failed attempts: another tool appends the letters again unchanged, with their headers.
     for attempt in 1..3 {
-        let [letter] = office.list(Scope::Open).await.try_into().unwrap();
+        let [letter] = office.list(DeadLetterScope::Open).await.try_into().unwrap();
         assert_eq!((letter.attempt, letter.first_failure.as_str()), (attempt, codec::rfc3339(NOW_MS).as_str()));
         office.world.clock.set(NOW_MS + i64::from(attempt) * 60_000);
         let last = office.records(Topic::DeadLetters).into_iter().rfind(|r| ResolutionRecord::read(r).is_none());
         office.world.log.append(vec![NewRecord { topic: Topic::Logins, ..as_new(last.unwrap()) }]).await.unwrap();
         office.folded().await;
         let filter = Filter { ids: [letter.id].into(), ..Filter::default() };
-        office.run(filter, 1, Action::Drop { run: Run::Real, reason: "sent again".into() }).await;
+        office.run(filter, 1, DeadLetterAction::Drop { run: Run::Real, reason: "sent again".into() }).await;
     }
     let patch = json!([{"op": "add", "path": "/data/ip", "value": "198.51.100.7"}]);
     let left = office.redrive(code(MISSING_FIELD), patched(patch.clone())).await;
@@ -275,7 +278,7 @@ async fn a_letter_without_its_value_is_repaired_from_the_source() {
     let mut large = event("a", "login.succeeded", json!({"user_id": "ada", "ip": "nowhere"}));
     large["data"]["x"] = json!("x".repeat(RECORD_BYTES_MAX - 2_000));
     let office = Office::open(vec![record("default:ada", &large)]).await;
-    let [letter] = office.list(Scope::Open).await.try_into().unwrap();
+    let [letter] = office.list(DeadLetterScope::Open).await.try_into().unwrap();
     assert_eq!(letter.code, INVALID_ADDRESS);
     assert!(office.records(Topic::DeadLetters)[0].value.is_empty());
     let shown = office.letters.show(letter.id).await.unwrap().unwrap();
@@ -294,11 +297,11 @@ async fn a_letter_without_its_value_is_repaired_from_the_source() {
 async fn a_limit_cuts_the_list_and_a_further_request_continues_it() {
     let records = (0..7).map(|n| record("default:eve", login(&format!("e{n}"), &format!("user-{n}")))).collect();
     let office = Office::open(records).await;
-    let (letters, _, summary) = office.run(Filter::default(), 3, Action::List(Scope::Open)).await;
-    assert_eq!((letters.len(), summary), (3, Summary { letters: 3, refused: 0, more: true }));
+    let (letters, _, summary) = office.run(Filter::default(), 3, DeadLetterAction::List(DeadLetterScope::Open)).await;
+    assert_eq!((letters.len(), summary), (3, DeadLetterSummary { letters: 3, refused: 0, more: true }));
     let mut sent = Vec::new();
     for (expected, more) in [(3, true), (3, true), (1, false), (0, false)] {
-        let (letters, _, summary) = office.run(Filter::default(), 3, Action::Redrive(real())).await;
+        let (letters, _, summary) = office.run(Filter::default(), 3, DeadLetterAction::Redrive(real())).await;
         assert_eq!((letters.len(), summary.more), (expected, more));
         sent.extend(letters.into_iter().map(|(letter, _)| letter.id));
     }
@@ -319,7 +322,7 @@ async fn a_partition_of_bad_records_stops_before_all_of_it_is_dead_letters() {
     let [broken, fine] = ["default:broken", "default:fine"].map(|key| key::partition(key.as_bytes(), PARTITIONS));
     assert_ne!(broken, fine, "two partitions");
     let keep = async |rejected_run_max| {
-        let mut views = world.family(Logins::default());
+        let mut views = world.family(LoginFold::default());
         views.config.rejected_run_max = rejected_run_max;
         let generation = views.pointer().await.unwrap().serving(Family::Logins);
         let stop = CancellationToken::new();
@@ -399,7 +402,7 @@ async fn records_by_a_wrong_partitioner_stop_every_partition_of_the_family_early
     let world = World::new();
     let wrong = misplace(&world, Partitioner::Crc32, RECORDS);
     assert!(wrong > RECORDS / 2);
-    let views = world.family(Logins::default());
+    let views = world.family(LoginFold::default());
     let (window, generation) =
         (views.config.rejected_code_window_records as usize, views.pointer().await.unwrap().serving(Family::Logins));
     let stop = CancellationToken::new();

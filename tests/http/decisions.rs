@@ -284,10 +284,13 @@ async fn what_takes_more_bytes_than_the_queue_has_is_lost() {
 }
 
 async fn recorded(recorder: &Recorder, tenant: &str, user: &str) {
-    use foretell_domain::decision::made::{Answer, Asked, Made, Visit};
+    use foretell_domain::decision::record::{AnswerJson, DecisionRecord, ScoreInput, ScoredVisit};
     let id = recorder.id(tenant, user, NOW_MS);
-    let (attempt, answer) = (Asked::Visit(Visit { lead_days: 1, starts_at_ms: 0 }), Answer::of(&json!({"id": id})));
-    recorder.record(&Made { id: &id, tenant, subject: user, at_ms: NOW_MS, asked: attempt, answer: &answer }).await;
+    let (attempt, answer) =
+        (ScoreInput::Visit(ScoredVisit { lead_days: 1, starts_at_ms: 0 }), AnswerJson::of(&json!({"id": id})));
+    recorder
+        .record(&DecisionRecord { id: &id, tenant, subject: user, at_ms: NOW_MS, input: attempt, answer: &answer })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

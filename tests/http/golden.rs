@@ -2,7 +2,7 @@
 
 use crate::instance::{Instance, World, event};
 use crate::shared::{FILES, RELATIVE_ERROR_MAX, Row, read};
-use foretell_domain::score::login::{Mode, Policy};
+use foretell_domain::score::login::{LoginPolicy, Mode};
 use foretell_service::http::Parts;
 use foretell_service::policies::{Policies, Settings};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ async fn every_golden_score_is_answered_over_http() {
     for (name, expected) in FILES {
         let world = World::new();
         let parts = world.parts();
-        let faithful = Policy { mode: Mode::Faithful, ..Policy::default() };
+        let faithful = LoginPolicy { mode: Mode::Faithful, ..LoginPolicy::default() };
         let policies = Policies::new(&parts.rows, Settings { login: faithful, ..Settings::default() }, 1_000);
         let instance = Instance::with(world, Parts { policies, ..parts }).await;
         let mut scored = 0;

@@ -2,7 +2,7 @@
 
 use crate::instance::{Answer, Instance, booked, event};
 use foretell_domain::score::no_show::input::{Attribute, Input};
-use foretell_domain::score::no_show::model::{Basis, Model, Term, Training, Visits};
+use foretell_domain::score::no_show::model::{Basis, NoShowModel, Term, Training, VisitFilter};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -12,13 +12,13 @@ const MODEL: &str = "/v1/models/no-show";
 fn model(attribute: &str, weight: f64) -> Value {
     let term = |input, basis: Basis, weights: Vec<f64>| Term {
         input,
-        of: Visits::All,
+        of: VisitFilter::All,
         basis,
         weights,
         absent: 0.0,
         centre: 0.25,
     };
-    let model = Model {
+    let model = NoShowModel {
         format: foretell_domain::score::no_show::model::FORMAT,
         training: Training { rows: 4_000, missed: 800, ..Training::default() },
         intercept: -1.0,

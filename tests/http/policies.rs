@@ -1,7 +1,7 @@
 //! Policies: what determines decisions for a tenant, effective from one request to the next.
 
 use crate::instance::{Answer, Instance, World, login};
-use foretell_domain::score::login::Policy;
+use foretell_domain::score::login::LoginPolicy;
 use foretell_events::Topic;
 use foretell_events::record::NewRecord;
 use foretell_ports::log::Log;
@@ -36,7 +36,7 @@ async fn a_policy_decides_as_soon_as_it_is_answered_and_answers_name_its_version
     let settings = instance.get(LOGIN).await;
     assert_eq!((settings.status, &settings.body["version"]), (200, &before["policy"]["version"]));
     assert_eq!((&settings.body["document"], &settings.body["published_at"]), (&json!({}), &Value::Null));
-    assert_eq!(settings.body["effective"], serde_json::to_value(Policy::default()).unwrap());
+    assert_eq!(settings.body["effective"], serde_json::to_value(LoginPolicy::default()).unwrap());
     for (version, decision) in [(1, "deny"), (2, "allow")] {
         let rule = json!({"code": "PHONES", "when": "device_id == 'phone'", "decision": decision});
         let (answer, tag) = put(&instance, &json!({"rules": [rule]}), None).await;
@@ -306,7 +306,7 @@ async fn documents_and_events_of_windows_tools_are_read() {
 async fn an_answer_names_the_thresholds_that_its_level_was_decided_by() {
     let instance = Instance::start().await;
     instance.fold(&[login("e", "u")]).await;
-    let by_default = Policy::default();
+    let by_default = LoginPolicy::default();
     for (document, (challenge_at, deny_at)) in [
         (json!({}), (by_default.challenge_at, by_default.deny_at)),
         (json!({"challenge_at": 0.999_99}), (0.999_99, by_default.deny_at)),

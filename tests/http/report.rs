@@ -2,7 +2,7 @@
 
 use crate::instance::{Answer, HOUR_MS, Instance, NOW_MS, PARTITIONS, World, event, until};
 use bytes::Bytes;
-use foretell_domain::report::no_show::{Report, Row};
+use foretell_domain::report::no_show::{NoShowReport, NoShowReportRow};
 use foretell_domain::score::metrics::{Case, Metrics};
 use foretell_domain::view::{self, Limits};
 use foretell_engine::jobs::{self, JobEvent, JobProgress};
@@ -11,20 +11,20 @@ use foretell_events::codec::rfc3339;
 use foretell_events::record::NewRecord;
 use foretell_events::{Topic, key};
 use foretell_ports::log::{Log, Retention};
-use foretell_service::decisions::reading::DecisionReport;
-use foretell_service::report::reading::{NoShowQuery, NoShowReport};
+use foretell_service::decisions::reading::DecisionReportJob;
+use foretell_service::report::reading::{NoShowQuery, NoShowReportJob};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-fn job(world: &World) -> NoShowReport {
+fn job(world: &World) -> NoShowReportJob {
     let pointers = Pointers::new(world.store.clone(), 100, view::fingerprint(&Limits::default()));
     let (log, store, clock) = (world.log.clone(), world.store.clone(), world.clock.clone());
-    NoShowReport { log, store, pointers: Arc::new(pointers), clock, retention: Retention::default() }
+    NoShowReportJob { log, store, pointers: Arc::new(pointers), clock, retention: Retention::default() }
 }
 
-async fn report(world: &World, query: NoShowQuery) -> Report {
+async fn report(world: &World, query: NoShowQuery) -> NoShowReport {
     let mut events = jobs::start(job(world), query);
     let mut parts = Vec::new();
     loop {
@@ -46,7 +46,7 @@ async fn report(world: &World, query: NoShowQuery) -> Report {
     }
 }
 
-fn row<'a>(rows: &'a [Row], name: &str) -> &'a Row {
+fn row<'a>(rows: &'a [NoShowReportRow], name: &str) -> &'a NoShowReportRow {
     rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{name}: {rows:?}"))
 }
 
@@ -111,7 +111,7 @@ async fn visits_are_compared_with_their_scores_and_announcements() {
         assert!(metrics.contains(&format!("foretell_visits_total{{outcome=\"{outcome}\"}}")), "{outcome}");
     }
     let all = report(&instance.world, NoShowQuery::default()).await;
-    let counts = |row: &Row| [row.known, row.missed, row.late_cancelled, row.cancelled, row.unknown];
+    let counts = |row: &NoShowReportRow| [row.known, row.missed, row.late_cancelled, row.cancelled, row.unknown];
     assert_eq!(counts(&all.total), [20, 6, 2, 0, 2]);
     assert_eq!((all.window.end, all.unfolded, all.elsewhere, all.unreadable), (far_ms + HOUR_MS, 0, 0, 0));
     for (rows, name, expected) in [
@@ -190,7 +190,7 @@ async fn misplaced_records_are_ignored() {
         }
         assert_eq!(report(world, NoShowQuery::default()).await.elsewhere, counted, "{stray}");
         let (log, store, clock) = (world.log.clone(), world.store.clone(), world.clock.clone());
-        let decisions = DecisionReport { log, store, clock, retention: Retention::default() };
+        let decisions = DecisionReportJob { log, store, clock, retention: Retention::default() };
         let mut events = jobs::start(decisions, Default::default());
         let unmatched = loop {
             if let JobEvent::Done(report) = events.recv().await.expect("it comes to an end") {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
 use foretell_domain::score::OnUnavailable;
-use foretell_domain::score::login::Policy;
+use foretell_domain::score::login::LoginPolicy;
 use foretell_domain::view::Limits;
 use foretell_engine::rows::{self, Rows};
 use foretell_events::Topic;
@@ -241,7 +241,7 @@ async fn rows_that_do_not_come_in_time_are_answered_as_the_policy_says() {
         let (mut config, mut scoring) = (parts.config.clone(), parts.scoring.clone());
         (config.score_deadline_ms, scoring.no_show.on_unavailable) = (20, policy);
         let rows = Arc::new(rows);
-        let settings = Policy { on_unavailable: policy, ..Policy::default() };
+        let settings = LoginPolicy { on_unavailable: policy, ..LoginPolicy::default() };
         let policies = Policies::new(&rows, Settings { login: settings, ..Settings::default() }, 1_000);
         let instance = Instance::with(world, Parts { rows, policies, config, scoring, ..parts }).await;
         let login = instance.post("/v1/risk/logins", &attempt).await;

@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foretell_domain::address::Family;
 use foretell_domain::view::Limits;
-use foretell_domain::view::client::Appointments;
-use foretell_domain::view::sent::Reminders;
+use foretell_domain::view::client::AppointmentFold;
+use foretell_domain::view::sent::ReminderFold;
 use foretell_events::record::NewRecord;
 use foretell_events::{Position, Topic, key};
 use foretell_ports::Error;
@@ -320,8 +320,8 @@ impl Log for Counted {
 /// An API without views over a log that counts, with streams that send their cursor every 20 ms.
 async fn counted() -> (Instance, Arc<Counted>) {
     let world = World::new();
-    world.family(Reminders { limits: Limits::default() }).pointer().await.unwrap();
-    world.family(Appointments { limits: Limits::default() }).pointer().await.unwrap();
+    world.family(ReminderFold { limits: Limits::default() }).pointer().await.unwrap();
+    world.family(AppointmentFold { limits: Limits::default() }).pointer().await.unwrap();
     let log = Arc::new(Counted { log: world.log.clone(), reads: AtomicUsize::new(0), pages: AtomicUsize::new(0) });
     let mut parts = world.parts();
     parts.log = log.clone();

@@ -16,12 +16,12 @@
 //! how a letter was resolved, so that everything follows from the log. Letters, filters and repairs are plain functions
 //! in this module and its children; only the engine reads and appends.
 
+pub mod details;
 pub mod filter;
 pub mod patch;
 pub mod query;
 pub mod repair;
 pub mod resolution;
-pub mod show;
 
 use bytes::Bytes;
 use foretell_events::codec::{Faults, parse_rfc3339, rfc3339};
@@ -84,7 +84,7 @@ pub fn letter(record: &Record, topic_name: &str, faults: &Faults) -> NewRecord {
         let (key, value) = (record.key.clone().filter(|key| key.len() < KEY_BYTES_MAX), Bytes::new());
         return NewRecord { topic: Topic::DeadLetters, key, value, headers: headers.collect() };
     }
-    let untouched = untouched(&record.headers).cloned();
+    let untouched = original_headers(&record.headers).cloned();
     let added = added.into_iter().map(|(name, value)| -> Header { (name.to_owned(), Bytes::from(value)) });
     NewRecord {
         topic: Topic::DeadLetters,
@@ -218,7 +218,7 @@ fn identity(source: &Address, attempt: u32) -> Identity {
 }
 
 /// The headers of a letter that the original record had.
-pub fn untouched(headers: &[Header]) -> impl Iterator<Item = &Header> {
+pub fn original_headers(headers: &[Header]) -> impl Iterator<Item = &Header> {
     headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str()))
 }
 
@@ -316,7 +316,7 @@ mod tests {
         ] {
             assert_ne!(other.identity(), read.identity());
         }
-        assert_eq!(untouched(&first.headers).count(), 1);
+        assert_eq!(original_headers(&first.headers).count(), 1);
         assert_eq!(Letter::read(&record(vec![])), None, "a record of a foreign producer");
     }
 

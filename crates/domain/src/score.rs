@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = RiskLevel)]
-pub enum Level {
+pub enum RiskLevel {
     /// Below the first threshold.
     Low,
     /// From the first threshold.
@@ -33,7 +33,7 @@ pub enum Level {
     Unscored,
 }
 
-impl Level {
+impl RiskLevel {
     /// Every level.
     pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Unscored];
 
@@ -52,7 +52,7 @@ impl Level {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = LoginDecision)]
-pub enum Decision {
+pub enum LoginDecision {
     /// Allow it.
     Allow,
     /// Require another proof of identity first.
@@ -61,7 +61,7 @@ pub enum Decision {
     Deny,
 }
 
-impl Decision {
+impl LoginDecision {
     /// The name in answers.
     pub const fn name(self) -> &'static str {
         match self {
@@ -76,7 +76,7 @@ impl Decision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = RecommendedAction)]
-pub enum Action {
+pub enum RecommendedAction {
     /// Nothing.
     None,
     /// Send the usual reminders.
@@ -87,7 +87,7 @@ pub enum Action {
     Deposit,
 }
 
-impl Action {
+impl RecommendedAction {
     /// The name in answers.
     pub const fn name(self) -> &'static str {
         match self {
@@ -126,7 +126,7 @@ macro_rules! codes {
     ) => {
         /// Stable names of reasons; a published name never changes.
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-        pub enum Code {
+        pub enum ReasonCode {
             $($(#[$means])* #[serde(rename = $other_name)] $other,)+
             $($(#[$what])* #[serde(rename = $name)] $code,)+
             /// A rule of the tenant's policy, named by its code in the policy.
@@ -134,7 +134,7 @@ macro_rules! codes {
             Rule(Arc<str>),
         }
 
-        impl Code {
+        impl ReasonCode {
             /// The name in answers.
             pub fn name(&self) -> &str {
                 match self {
@@ -199,7 +199,7 @@ login::signal::settings::table! {
 pub struct Reason {
     /// Its stable name.
     #[schema(value_type = String, example = "NEW_DEVICE")]
-    pub code: Code,
+    pub code: ReasonCode,
     /// For staff: describes what was observed, without addresses, devices or secrets.
     pub description: String,
     /// Contribution to the log-odds of the score (natural logarithm); above 0 it raises the risk. 0 if nothing was
@@ -208,14 +208,14 @@ pub struct Reason {
 }
 
 impl Reason {
-    fn new(code: Code, effect: f64, description: impl Into<String>) -> Self {
+    fn new(code: ReasonCode, effect: f64, description: impl Into<String>) -> Self {
         Self { code, description: description.into(), effect }
     }
 }
 
 /// What computed a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Model {
+pub struct ModelVersion {
     /// Its name.
     pub id: &'static str,
     /// Raised when the same rows and configuration give a different score than before.

@@ -65,11 +65,11 @@ macro_rules! table {
             }
             views {
                 /// Owner rows of logins: known devices and login history of a user.
-                User = 1 "user" of Logins, by Key, owner { user::Logins };
+                User = 1 "user" of Logins, by Key, owner { user::LoginFold };
                 /// How often a value of a login feature was seen, and by how many.
                 Feature = 2 "feature" of Logins, by Key, aggregate { Box<feature::Feature> };
                 /// Owner rows of appointments: a client, their appointments and their history.
-                Client = 3 "client" of Appointments, by Key, owner { client::Appointments };
+                Client = 3 "client" of Appointments, by Key, owner { client::AppointmentFold };
                 /// A tenant's outcomes by lead bucket.
                 Lead = 4 "lead" of Appointments, by Key, aggregate { lead::Lead };
                 /// Clients with visits or requests for a reminder, by hour.
@@ -77,14 +77,14 @@ macro_rules! table {
                 /// Appointment to client.
                 Lookup = 6 "lookup" of Appointments, by Key, aggregate { lookup::Lookup };
                 /// Owner rows of reminders: what was announced to a client.
-                Sent = 7 "sent" of Reminders, by Key, owner { sent::Reminders };
+                Sent = 7 "sent" of Reminders, by Key, owner { sent::ReminderFold };
                 /// Clients with announcements, by hour of the announced start; and a calendar of these hours.
                 Announced = 8 "announced" of Reminders, by Hour,
                     as { Agenda: agenda::Agenda, in buckets Calendar: sent::Calendar };
                 /// Owner rows of policies: the documents that apply to a tenant.
-                Policy = 9 "policy" of Policies, by Key, owner { policy::Policies };
+                Policy = 9 "policy" of Policies, by Key, owner { policy::PolicyFold };
                 /// A tenant's outcomes of one day, with what was known before.
-                Outcome = 10 "outcome" of Appointments, by Key, aggregate { outcome::Outcome };
+                Outcome = 10 "outcome" of Appointments, by Key, aggregate { outcome::DayOutcomes };
             }
         }
     };
@@ -167,7 +167,7 @@ pub fn fold_version(fingerprint: &str) -> Option<u32> {
 
 /// The position of the event, reduced to what a fold may use.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct RecordPosition {
     /// Its partition.
     pub partition: u32,
     /// Its offset.
@@ -176,7 +176,7 @@ pub struct Place {
 
 /// The result of an event for an owner row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome<D> {
+pub enum FoldOutcome<D> {
     /// It changed nothing, for this reason.
     Skipped(Skip),
     /// It was folded, with this decision.
@@ -199,7 +199,7 @@ pub enum Skip {
     Impossible,
 }
 
-impl<D> Outcome<D> {
+impl<D> FoldOutcome<D> {
     /// Why the event changed nothing; none if it changed something.
     pub const fn skipped(&self) -> Option<Skip> {
         match self {
@@ -306,7 +306,7 @@ pub trait Fold: Debug + Clone + Send + Sync + 'static {
     const OWNER: View;
 
     /// Folds an event into its owner's row.
-    fn fold(&self, owner: &mut Self::Owner, event: &Event, place: Place) -> Outcome<Self::Decision>;
+    fn fold(&self, owner: &mut Self::Owner, event: &Event, place: RecordPosition) -> FoldOutcome<Self::Decision>;
 
     /// Whether the event came too late to change what it is about, which is counted.
     fn is_too_late(_: &Self::Decision) -> bool {
@@ -319,12 +319,12 @@ pub trait Fold: Debug + Clone + Send + Sync + 'static {
     }
 
     /// How the event resolved its subject, which is counted; reads the row after the event was folded.
-    fn settled(_: &Self::Owner, _: &Event) -> Option<&'static str> {
+    fn resolved_as(_: &Self::Owner, _: &Event) -> Option<&'static str> {
         None
     }
 
     /// What the event changes in aggregate rows, each row at most once.
-    fn contributions(&self, event: &Event, decision: &Self::Decision, place: Place) -> Vec<Contribution>;
+    fn contributions(&self, event: &Event, decision: &Self::Decision, place: RecordPosition) -> Vec<Contribution>;
 
     /// What a fold depends on in addition to the log.
     fn limits(&self) -> &Limits;

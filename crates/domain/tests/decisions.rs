@@ -7,8 +7,8 @@ mod examples;
 
 use examples::{examples, schema, stored, validator, without};
 use foretell_domain::decision::id::Id;
-use foretell_domain::decision::made::Kept;
-use foretell_domain::decision::report::Tally;
+use foretell_domain::decision::record::StoredDecision;
+use foretell_domain::decision::report::DecisionTally;
 use foretell_events::catalog::DECISION;
 use foretell_events::record::NewRecord;
 use foretell_events::{Envelope, Topic, codec, key};
@@ -16,7 +16,7 @@ use foretell_events::{Envelope, Topic, codec, key};
 #[test]
 fn decisions_match_their_schema_and_are_read_back() {
     let validator = validator(&DECISION);
-    let mut tally = Tally::new();
+    let mut tally = DecisionTally::new();
     for (path, example) in examples(&DECISION) {
         let data = &example["data"];
         let problems: Vec<_> = validator.iter_errors(data).map(|error| error.to_string()).collect();
@@ -55,7 +55,7 @@ fn decisions_match_their_schema_and_are_read_back() {
         );
         assert_eq!(codec::structured(&record).unwrap(), example, "{path}");
         tally.count(&record);
-        let verdict = Kept::read(&record).unwrap().verdict(text("id"), None);
+        let verdict = StoredDecision::read(&record).unwrap().verdict(text("id"), None);
         assert_eq!(verdict.is_some(), data["kind"] == "login", "{path}");
         if let Some(verdict) = verdict {
             let verdict = verdict.unwrap_or_else(|faults| panic!("{path}: {faults:?}"));

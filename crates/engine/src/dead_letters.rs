@@ -7,12 +7,13 @@
 
 use crate::jobs::{Job, JobContext, JobRefusal};
 use async_trait::async_trait;
+use foretell_domain::dead::details::{DeadLetterDetails, DeadLetterEntry, LetterState, details};
 use foretell_domain::dead::query::{
-    Action, DeadLetterItem, DeadLetterQuery, LetterOutcome, RATE_MAX, Redrive, Run, Scope, Summary,
+    DeadLetterAction, DeadLetterItem, DeadLetterQuery, DeadLetterScope, DeadLetterSummary, LetterOutcome, RATE_MAX,
+    Redrive, Run,
 };
-use foretell_domain::dead::repair::{Terms, repair};
+use foretell_domain::dead::repair::{RepairContext, repair};
 use foretell_domain::dead::resolution::{REASON_BYTES_MAX, Resolution, ResolutionRecord};
-use foretell_domain::dead::show::{Listed, Shown, State, shown};
 use foretell_domain::dead::{Address, Id, Identity, Letter};
 use foretell_events::codec::rfc3339;
 use foretell_events::record::Record;
@@ -48,15 +49,19 @@ impl Job for DeadLetters {
     const OPERATION: &'static str = OPERATION;
     type Query = DeadLetterQuery;
     type Item = DeadLetterItem;
-    type Report = Summary;
+    type Report = DeadLetterSummary;
 
     fn check(&self, query: &DeadLetterQuery) -> Result<(), JobRefusal> {
         check(query).map_err(JobRefusal::Malformed)
     }
 
-    async fn run(&self, query: DeadLetterQuery, context: &JobContext<DeadLetterItem>) -> Result<Summary, Error> {
+    async fn run(
+        &self,
+        query: DeadLetterQuery,
+        context: &JobContext<DeadLetterItem>,
+    ) -> Result<DeadLetterSummary, Error> {
         let pace = pace(&query.action);
-        let mut work = Work { letters: self, query, context, pace, summary: Summary::default() };
+        let mut work = Work { letters: self, query, context, pace, summary: DeadLetterSummary::default() };
         work.run().await?;
         Ok(work.summary)
     }
@@ -67,13 +72,15 @@ fn check(query: &DeadLetterQuery) -> Result<(), String> {
         return Err("the limit must be at least 1".into());
     }
     let reason = match &query.action {
-        Action::List(_) => None,
-        Action::Redrive(Redrive { rate, .. }) if !(1..=RATE_MAX).contains(rate) => {
+        DeadLetterAction::List(_) => None,
+        DeadLetterAction::Redrive(Redrive { rate, .. }) if !(1..=RATE_MAX).contains(rate) => {
             return Err(format!("the rate must be 1 to {RATE_MAX} records per second"));
         }
-        Action::Redrive(Redrive { reason, .. }) => reason.as_ref(),
-        Action::Drop { reason, .. } if reason.trim().is_empty() => return Err("give a reason, with --reason".into()),
-        Action::Drop { reason, .. } => Some(reason),
+        DeadLetterAction::Redrive(Redrive { reason, .. }) => reason.as_ref(),
+        DeadLetterAction::Drop { reason, .. } if reason.trim().is_empty() => {
+            return Err("give a reason, with --reason".into());
+        }
+        DeadLetterAction::Drop { reason, .. } => Some(reason),
     };
     match reason {
         Some(reason) if reason.len() > REASON_BYTES_MAX => {
@@ -83,8 +90,8 @@ fn check(query: &DeadLetterQuery) -> Result<(), String> {
     }
 }
 
-fn pace(action: &Action) -> Option<Interval> {
-    let Action::Redrive(Redrive { run: Run::Real, rate, .. }) = action else { return None };
+fn pace(action: &DeadLetterAction) -> Option<Interval> {
+    let DeadLetterAction::Redrive(Redrive { run: Run::Real, rate, .. }) = action else { return None };
     let mut pace = interval(Duration::from_secs(1) / (*rate).clamp(1, RATE_MAX));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Some(pace)
@@ -92,7 +99,7 @@ fn pace(action: &Action) -> Option<Interval> {
 
 impl DeadLetters {
     /// A complete letter; none if it does not exist.
-    pub async fn show(&self, id: Id) -> Result<Option<Shown>, Error> {
+    pub async fn show(&self, id: Id) -> Result<Option<DeadLetterDetails>, Error> {
         if id.partition >= self.log.partitions(Topic::DeadLetters) {
             return Ok(None);
         }
@@ -112,7 +119,7 @@ impl DeadLetters {
             .topic(&letter.source.topic)
             .map(|(topic, epoch)| (topic, (epoch == self.log.epoch(topic)).then(|| self.log.partitions(topic))));
         let content = self.content(&letter, record.clone()).await?;
-        Ok(Some(shown(&letter, &record, &content, source, resolution)))
+        Ok(Some(details(&letter, &record, &content, source, resolution)))
     }
 
     /// The letter's record, or the one at its source if the letter omits the value.
@@ -147,7 +154,7 @@ impl DeadLetters {
             for record in records {
                 let Some(resolved) = ResolutionRecord::read(&record) else { continue };
                 let is_dropped = resolved.resolution == Resolution::Dropped;
-                let state = if is_dropped { State::Dropped } else { State::Redriven };
+                let state = if is_dropped { LetterState::Dropped } else { LetterState::Redriven };
                 closed.entry(resolved.identity()).or_insert(Closed { state, by: record.position.into() });
                 bounded(closed.len(), partition)?;
             }
@@ -176,7 +183,7 @@ impl DeadLetters {
 /// The part of a resolution record that is held in memory.
 #[derive(Debug, Clone, Copy)]
 struct Closed {
-    state: State,
+    state: LetterState,
     /// The resolution record.
     by: Id,
 }
@@ -201,7 +208,7 @@ struct Work<'a> {
     query: DeadLetterQuery,
     context: &'a JobContext<DeadLetterItem>,
     pace: Option<Interval>,
-    summary: Summary,
+    summary: DeadLetterSummary,
 }
 
 impl Work<'_> {
@@ -241,7 +248,7 @@ impl Work<'_> {
                 if !self.query.filter.matches(id, &letter, record.key.as_deref()) {
                     continue;
                 }
-                let state = closed.get(&letter.identity()).map_or(State::Open, |closed| closed.state);
+                let state = closed.get(&letter.identity()).map_or(LetterState::Open, |closed| closed.state);
                 if !self.is_wanted(state) || !seen.insert(letter.identity()) {
                     continue;
                 }
@@ -260,23 +267,25 @@ impl Work<'_> {
     }
 
     /// Closed letters are skipped, except in a list of all letters, and where the query names their ids.
-    fn is_wanted(&self, state: State) -> bool {
-        state == State::Open || self.query.action == Action::List(Scope::All) || !self.query.filter.ids.is_empty()
+    fn is_wanted(&self, state: LetterState) -> bool {
+        state == LetterState::Open
+            || self.query.action == DeadLetterAction::List(DeadLetterScope::All)
+            || !self.query.filter.ids.is_empty()
     }
 
-    async fn letter(&mut self, letter: &Letter, record: Record, state: State) -> Result<(), Error> {
-        let listed = Box::new(Listed::new(letter, &record, state));
+    async fn letter(&mut self, letter: &Letter, record: Record, state: LetterState) -> Result<(), Error> {
+        let listed = Box::new(DeadLetterEntry::new(letter, &record, state));
         let action = self.query.action.clone();
         let outcome = match (action, state) {
-            (Action::List(_), _) => LetterOutcome::Listed,
-            (_, State::Redriven) => refused("it was redriven before; `show` prints when and why"),
-            (_, State::Dropped) => refused("it was dropped before; `show` prints when and why"),
-            (Action::Drop { run: Run::Dry, .. }, State::Open) => LetterOutcome::WouldDrop,
-            (Action::Drop { run: Run::Real, reason }, State::Open) => {
+            (DeadLetterAction::List(_), _) => LetterOutcome::Listed,
+            (_, LetterState::Redriven) => refused("it was redriven before; `show` prints when and why"),
+            (_, LetterState::Dropped) => refused("it was dropped before; `show` prints when and why"),
+            (DeadLetterAction::Drop { run: Run::Dry, .. }, LetterState::Open) => LetterOutcome::WouldDrop,
+            (DeadLetterAction::Drop { run: Run::Real, reason }, LetterState::Open) => {
                 self.letters.close(letter, &record, Resolution::Dropped, Some(reason)).await?;
                 LetterOutcome::Dropped
             }
-            (Action::Redrive(redrive), State::Open) => self.redrive(letter, record, &redrive).await?,
+            (DeadLetterAction::Redrive(redrive), LetterState::Open) => self.redrive(letter, record, &redrive).await?,
         };
         self.summary.letters += 1;
         self.summary.refused += u64::from(matches!(outcome, LetterOutcome::Refused { .. }));
@@ -286,7 +295,7 @@ impl Work<'_> {
     async fn redrive(&mut self, letter: &Letter, record: Record, how: &Redrive) -> Result<LetterOutcome, Error> {
         let content = self.letters.content(letter, record.clone()).await?;
         let now_ms = self.letters.clock.now_ms();
-        let terms = Terms { patch: how.patch.as_ref(), attempts_max: how.attempts_max, now_ms };
+        let terms = RepairContext { patch: how.patch.as_ref(), attempts_max: how.attempts_max, now_ms };
         let (new, dropped) = match repair(letter, &content, &terms) {
             Ok(new) => new,
             Err(refusal) => return Ok(refused(refusal.to_string())),

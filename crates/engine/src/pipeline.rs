@@ -26,7 +26,7 @@ pub use config::Config;
 
 use foretell_domain::address::{Generation, RowKey};
 use foretell_domain::dead;
-use foretell_domain::view::{Fold, Place};
+use foretell_domain::view::{Fold, RecordPosition};
 use foretell_events::codec::WRONG_PARTITION;
 use foretell_events::judge::{Gate, Rejection, judge};
 use foretell_events::login::LoginFact;
@@ -318,7 +318,7 @@ impl<F: Fold> Pipeline<F> {
                         self.load_owners(&decoded[at..]).await?;
                     }
                     tell_without_network(event);
-                    let place = Place { partition: self.partition, offset: record.position.offset };
+                    let place = RecordPosition { partition: self.partition, offset: record.position.offset };
                     let (system, topic) = (self.shared.log.system(), &self.shared.topic_name);
                     let fold = || self.rows.fold(owner, event, place);
                     if trace::folding(system, topic, record, fold) == Step::Restart {

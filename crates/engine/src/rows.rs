@@ -27,9 +27,9 @@ use foretell_domain::view::cell::{self, Cell, Corrupt};
 use foretell_domain::view::client::{self, Client};
 use foretell_domain::view::feature::Feature;
 use foretell_domain::view::lead::{self, Lead};
-use foretell_domain::view::outcome::{self, Outcome};
-use foretell_domain::view::policy::{self, Policy};
-use foretell_domain::view::sent::{self, Sent};
+use foretell_domain::view::outcome::{self, DayOutcomes};
+use foretell_domain::view::policy::{self, PolicyRow};
+use foretell_domain::view::sent::{self, SentReminders};
 use foretell_domain::view::user::{self, User};
 use foretell_domain::view::{self, Limits, Merge};
 use foretell_events::key;
@@ -147,12 +147,12 @@ impl Rows {
     }
 
     /// The reminders that were announced to a client; none if there never were any.
-    pub async fn sent(&self, tenant: &str, client_id: &str) -> Result<Option<Sent>, Error> {
+    pub async fn sent(&self, tenant: &str, client_id: &str) -> Result<Option<SentReminders>, Error> {
         self.owner(&sent::row_key(tenant, client_id)).await
     }
 
     /// A tenant's policy of a kind; none if no document was ever published.
-    pub async fn policy(&self, tenant: &str, kind: Kind) -> Result<Option<Policy>, Error> {
+    pub async fn policy(&self, tenant: &str, kind: Kind) -> Result<Option<PolicyRow>, Error> {
         self.owner(&policy::row_key(tenant, kind)).await
     }
 
@@ -172,7 +172,7 @@ impl Rows {
 
     /// A tenant's outcomes of some local days (since the epoch), in their order, each merged from all partitions. Not
     /// from memory: calibration, which uses them, caches its result.
-    pub async fn outcomes(&self, tenant: &str, days: impl Iterator<Item = i64>) -> Result<Vec<Outcome>, Error> {
+    pub async fn outcomes(&self, tenant: &str, days: impl Iterator<Item = i64>) -> Result<Vec<DayOutcomes>, Error> {
         let keys: Vec<_> = days.map(|day| outcome::row_key(tenant, day)).collect();
         let generation = self.generation(Family::Appointments).await?;
         let read = self.read(generation, None, &keys).await?;

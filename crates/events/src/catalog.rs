@@ -24,7 +24,7 @@ pub fn types() -> impl Iterator<Item = &'static Type> {
 }
 
 /// The event type of decision records. It is not a fact and not folded, so the codec of events does not read it:
-/// `foretell_domain::decision::made` writes and reads it.
+/// `foretell_domain::decision::record` writes and reads it.
 pub const DECISION: Type = event_type!(Topic::Decisions, "foretell.decision.made");
 
 /// `catalog/topics.toml`: descriptions of topics, their keys and their types.

@@ -74,9 +74,9 @@ pub enum Error {
 /// The thresholds of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Thresholds {
-    /// See [`foretell_domain::score::login::Policy::challenge_at`].
+    /// See [`foretell_domain::score::login::LoginPolicy::challenge_at`].
     pub challenge_at: f64,
-    /// See [`foretell_domain::score::login::Policy::deny_at`].
+    /// See [`foretell_domain::score::login::LoginPolicy::deny_at`].
     pub deny_at: f64,
 }
 

@@ -27,7 +27,7 @@ pub use crate::train::moments::At;
 
 use crate::train::Refused;
 use foretell_domain::score::metrics::{Case, Metrics};
-use foretell_domain::score::no_show::model::Model;
+use foretell_domain::score::no_show::model::NoShowModel;
 use foretell_domain::score::{login, no_show};
 use foretell_domain::view::Limits;
 use serde::Serialize;
@@ -40,7 +40,7 @@ const PROGRESS_EVENTS: usize = 1_000;
 #[derive(Debug, Clone, Default)]
 pub struct LoginOptions {
     /// The policy.
-    pub score: login::Policy,
+    pub score: login::LoginPolicy,
     /// The limits of the fold.
     pub limits: Limits,
     /// Only later logins are in the summary.
@@ -94,7 +94,7 @@ pub struct Taught {
 }
 
 impl Taught {
-    fn new(tenant: &str, learnt: &Result<Model, Refused>) -> Self {
+    fn new(tenant: &str, learnt: &Result<NoShowModel, Refused>) -> Self {
         let rows = learnt.as_ref().map_or(0, |model| model.training.rows);
         Self { tenant: tenant.to_owned(), rows, refused: learnt.as_ref().err().map(Refused::to_string) }
     }

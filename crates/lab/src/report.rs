@@ -4,7 +4,7 @@
 //! gives no reason to doubt the scores. Both axes end near the data, because no-shows are rare.
 
 use crate::picture::{self, Area, Drawn, FONT};
-use foretell_domain::report::no_show::Calibration;
+use foretell_domain::report::no_show::ScoreAccuracy;
 use foretell_domain::score::metrics::{Bin, wilson};
 use plotters::prelude::*;
 
@@ -13,11 +13,11 @@ const SIZE: (u32, u32) = (700, 700);
 const COLOUR: RGBColor = RGBColor(0, 114, 178);
 
 /// The plot as SVG; the error is a sentence.
-pub fn svg(calibration: &Calibration) -> Result<String, String> {
+pub fn svg(calibration: &ScoreAccuracy) -> Result<String, String> {
     picture::svg(SIZE, |area| draw(area, calibration))
 }
 
-fn draw(area: &Area<'_>, calibration: &Calibration) -> Drawn {
+fn draw(area: &Area<'_>, calibration: &ScoreAccuracy) -> Drawn {
     let end = end(&calibration.bins);
     let mut chart = ChartBuilder::on(area)
         .caption("Missed visits: predicted and actual share", (FONT, 22))
@@ -55,7 +55,7 @@ fn end(bins: &[Bin]) -> f64 {
     (farthest.fold(0.1, f64::max) * 1.05).min(1.0)
 }
 
-fn label(calibration: &Calibration) -> String {
+fn label(calibration: &ScoreAccuracy) -> String {
     let metrics = &calibration.metrics;
     let ece = metrics.ece.map_or_else(|| "-".to_owned(), |ece| format!("{ece:.3}"));
     format!("last score before the start, n = {}, ECE {ece}", metrics.cases)
@@ -74,13 +74,13 @@ mod tests {
     #[test]
     fn a_picture_has_a_point_and_a_bar_for_each_tenth() {
         let cases: Vec<_> = (0..100).map(|n| Case { score: f64::from(n) / 250.0, positive: n % 4 == 0 }).collect();
-        let calibration = Calibration { metrics: Metrics::of(&cases), bins: bins(&cases) };
+        let calibration = ScoreAccuracy { metrics: Metrics::of(&cases), bins: bins(&cases) };
         let text = svg(&calibration).unwrap();
         assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"));
         // The legend adds one of each: the point, and the line.
         assert_eq!(text.matches("<circle").count(), 10 + 1, "{text}");
         assert!(text.contains("n = 100, ECE 0."), "{text}");
-        let empty = svg(&Calibration::default()).unwrap();
+        let empty = svg(&ScoreAccuracy::default()).unwrap();
         assert_eq!(empty.matches("<circle").count(), 1, "no visits were scored: only the legend");
     }
 }

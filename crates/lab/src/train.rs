@@ -20,7 +20,7 @@ pub mod moments;
 pub mod table;
 
 use foretell_domain::score::metrics::{Case, Metrics};
-use foretell_domain::score::no_show::model::{Measured, Model, Published, Training};
+use foretell_domain::score::no_show::model::{NoShowModel, PublishedDocument, SegmentMetrics, Training};
 use foretell_domain::score::{logistic, no_show};
 use foretell_events::codec::rfc3339;
 use foretell_events::policy::Invalid;
@@ -92,7 +92,7 @@ pub struct TrainingSet<'a> {
 pub type OnCandidate<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
 /// Trains a model, as long as `on_candidate` returns that it should continue.
-pub fn train(set: TrainingSet<'_>, on_candidate: &mut OnCandidate<'_>) -> Result<Model, Refused> {
+pub fn train(set: TrainingSet<'_>, on_candidate: &mut OnCandidate<'_>) -> Result<NoShowModel, Refused> {
     let TrainingSet { rows, names, until_ms, config } = set;
     let is_known = |row: &&Row, until: i64| row.known_ms <= until && row.at_ms <= until;
     let until = until_ms.unwrap_or(i64::MAX);
@@ -119,16 +119,16 @@ pub fn train(set: TrainingSet<'_>, on_candidate: &mut OnCandidate<'_>) -> Result
         missed: missed as u64,
         validation: measures(&judged, &later),
     };
-    let model = Model { training, ..model };
+    let model = NoShowModel { training, ..model };
     usable(&model, config)?;
     Ok(model)
 }
 
 /// Rejects a model that would be rejected at its publication.
-fn usable(model: &Model, config: &no_show::Config) -> Result<(), Refused> {
+fn usable(model: &NoShowModel, config: &no_show::Config) -> Result<(), Refused> {
     let document = serde_json::to_value(model).map_err(|error| Refused::Failed(error.to_string()))?;
-    let settings = Published::nothing(config.protected_attributes.clone());
-    Published::read(&document, &settings).map(drop).map_err(Refused::Unusable)
+    let settings = PublishedDocument::nothing(config.protected_attributes.clone());
+    PublishedDocument::read(&document, &settings).map(drop).map_err(Refused::Unusable)
 }
 
 fn enough(rows: &[&Row], part: &'static str) -> Result<(), Refused> {
@@ -158,14 +158,14 @@ const SEGMENTS: [Segment; 4] = [
     ("24 h before", |row| row.at == At::DayBefore),
 ];
 
-fn measures(model: &Model, later: &[&Row]) -> Vec<Measured> {
+fn measures(model: &NoShowModel, later: &[&Row]) -> Vec<SegmentMetrics> {
     let measured = |(name, contains): Segment| {
         let rows = || later.iter().filter(|row| contains(row));
         let case = |score: f64, row: &Row| Case { score, positive: row.missed };
         let trained: Vec<_> = rows().map(|row| case(logistic(model.log_odds(&row.snapshot)), row)).collect();
         let counted: Vec<_> = rows().map(|row| case(row.two_counters, row)).collect();
         let (model, two_counters) = (rounded(Metrics::of(&trained)), rounded(Metrics::of(&counted)));
-        (!trained.is_empty()).then_some(Measured { segment: name.to_owned(), model, two_counters })
+        (!trained.is_empty()).then_some(SegmentMetrics { segment: name.to_owned(), model, two_counters })
     };
     SEGMENTS.into_iter().filter_map(measured).collect()
 }
@@ -182,14 +182,14 @@ fn rounded(metrics: Metrics) -> Metrics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainedModel {
     /// The document to publish.
-    pub model: Model,
+    pub model: NoShowModel,
 }
 
 impl TrainedModel {
     /// Why it should not be published: it ranks later visits no better than two counters do, and its predictions are
     /// further from their outcomes. None if it is better in either respect, or if that cannot be determined.
     pub fn objection(&self) -> Option<String> {
-        let Measured { model, two_counters, .. } = self.model.training.validation.first()?;
+        let SegmentMetrics { model, two_counters, .. } = self.model.training.validation.first()?;
         let (ours, theirs) = (model.log_loss?, two_counters.log_loss?);
         let (rank, their_rank) = (model.roc_auc?, two_counters.roc_auc?);
         (ours > theirs && rank <= their_rank).then(|| {
@@ -213,7 +213,7 @@ impl fmt::Display for TrainedModel {
         writeln!(f, "{:<27}{:>7}{:>18}{:>18}{:>18}", "", "", "ROC AUC", "LOG LOSS", "ECE")?;
         let pair = format!("{:>9}{:>9}", "MODEL", "COUNTERS");
         writeln!(f, "{:<27}{:>7}{pair}{pair}{pair}", "VISITS", "CASES")?;
-        for Measured { segment, model, two_counters } in validation {
+        for SegmentMetrics { segment, model, two_counters } in validation {
             let pair = |ours: Option<f64>, theirs: Option<f64>| {
                 let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
                 format!("{:>9}{:>9}", cell(ours), cell(theirs))

@@ -14,9 +14,9 @@
 
 use crate::policies::{Active, InForce};
 use crate::refreshed::{Refresh, Refreshed};
-use foretell_domain::score::no_show::basis::{Basis, PublishedModel};
-use foretell_domain::score::no_show::calibration::{self, Calibration, Recent};
-use foretell_domain::score::no_show::model::Published;
+use foretell_domain::score::no_show::calibration::{self, Calibration, RecentSamples};
+use foretell_domain::score::no_show::context::{PublishedModel, ScoringContext};
+use foretell_domain::score::no_show::model::PublishedDocument;
 use foretell_domain::score::no_show::{Config, Rates, bands, counters};
 use foretell_domain::view::client::snapshot::Snapshot;
 use foretell_domain::view::lead::Lead;
@@ -41,7 +41,7 @@ pub(crate) const CALIBRATION_UNAVAILABLE: &str = "CALIBRATION_UNAVAILABLE";
 pub struct Assessor {
     rows: Arc<Rows>,
     config: Arc<Config>,
-    models: Arc<InForce<Published>>,
+    models: Arc<InForce<PublishedDocument>>,
     known: Refreshed<Calibrated>,
 }
 
@@ -54,33 +54,44 @@ struct Calibrated {
 
 impl Assessor {
     /// Scores visits from `rows`, with these settings and the models in force.
-    pub fn new(rows: Arc<Rows>, config: Config, models: Arc<InForce<Published>>) -> Self {
+    pub fn new(rows: Arc<Rows>, config: Config, models: Arc<InForce<PublishedDocument>>) -> Self {
         Self { rows, config: Arc::new(config), models, known: Refreshed::new(TENANTS_MAX, CALIBRATED_FOR) }
     }
 
     /// The models in force.
-    pub fn models(&self) -> &Arc<InForce<Published>> {
+    pub fn models(&self) -> &Arc<InForce<PublishedDocument>> {
         &self.models
     }
 
     /// What a tenant's visits are scored with. Fails if its outcomes by lead cannot be read.
-    pub async fn basis(self: &Arc<Self>, tenant: &str, now_ms: i64, deadline: Instant) -> Result<Basis, Error> {
+    pub async fn basis(
+        self: &Arc<Self>,
+        tenant: &str,
+        now_ms: i64,
+        deadline: Instant,
+    ) -> Result<ScoringContext, Error> {
         Ok(self.with(self.rows.lead(tenant).await?, tenant, now_ms, deadline).await)
     }
 
     /// The same, if the outcomes by lead have already been read.
-    pub async fn with(self: &Arc<Self>, lead: Arc<Lead>, tenant: &str, now_ms: i64, deadline: Instant) -> Basis {
+    pub async fn with(
+        self: &Arc<Self>,
+        lead: Arc<Lead>,
+        tenant: &str,
+        now_ms: i64,
+        deadline: Instant,
+    ) -> ScoringContext {
         let model = self.models.get(tenant, deadline).await;
         let mut warnings: Vec<_> = model.warning.into_iter().collect();
         let mut recent = None;
         // Two counters correct themselves; only bands by quantiles need the distribution of recent scores.
-        if model.policy.model.is_some() || self.config.bands.by == bands::By::Quantiles {
+        if model.policy.model.is_some() || self.config.bands.by == bands::BandMethod::Quantiles {
             recent = self.calibration(tenant, &model, now_ms, deadline).await;
             warnings.extend(recent.is_none().then_some(CALIBRATION_UNAVAILABLE));
         }
         let version = model.version.as_str();
         let published = model.policy.model.clone().map(|model| PublishedModel { model, version: version.into() });
-        Basis::new(self.config.clone(), lead, published, recent, warnings)
+        ScoringContext::new(self.config.clone(), lead, published, recent, warnings)
     }
 
     /// Computes the calibration from the outcomes of the tenant's recent visits and the scores that the model gives
@@ -88,13 +99,13 @@ impl Assessor {
     pub(crate) async fn review(
         &self,
         tenant: &str,
-        model: &Active<Published>,
+        model: &Active<PublishedDocument>,
         now_ms: i64,
     ) -> Result<Calibration, Error> {
         let (today, half_life) = (calibration::day(now_ms), self.config.recalibration_half_life_days);
         let rates = Rates::of(self.rows.lead(tenant).await?.as_ref(), &self.config);
         let days: Vec<_> = calibration::days(today, &self.config).collect();
-        let mut recent = Recent::default();
+        let mut recent = RecentSamples::default();
         for days in days.chunks(DAYS_AT_ONCE) {
             let read = self.rows.outcomes(tenant, days.iter().copied()).await?;
             let (days, config, model) = (days.to_vec(), self.config.clone(), model.policy.model.clone());
@@ -122,7 +133,7 @@ impl Assessor {
     async fn calibration(
         self: &Arc<Self>,
         tenant: &str,
-        model: &Arc<Active<Published>>,
+        model: &Arc<Active<PublishedDocument>>,
         now_ms: i64,
         deadline: Instant,
     ) -> Option<Arc<Calibration>> {
@@ -143,7 +154,7 @@ impl Assessor {
     fn look(
         self: &Arc<Self>,
         tenant: &str,
-        model: &Arc<Active<Published>>,
+        model: &Arc<Active<PublishedDocument>>,
         now_ms: i64,
         refresh: Option<Refresh<Calibrated>>,
     ) -> Calibrated {

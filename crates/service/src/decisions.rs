@@ -21,7 +21,7 @@ pub mod reading;
 
 use crate::room::{Place, Room};
 use foretell_domain::decision::id::Id;
-use foretell_domain::decision::made::Made;
+use foretell_domain::decision::record::DecisionRecord;
 use foretell_events::record::{NewRecord, RECORD_BYTES_MAX};
 use foretell_events::{Topic, key};
 use foretell_ports::component::Component;
@@ -158,7 +158,7 @@ impl Recorder {
     }
 
     /// Queues a decision record, or counts it as lost; waits at most `queue_wait_ms_max` for capacity.
-    pub async fn record(&self, made: &Made<'_>) {
+    pub async fn record(&self, made: &DecisionRecord<'_>) {
         let mut record = made.record(SOURCE);
         trace::inject(&mut record.headers);
         let bytes = record.bytes();

@@ -11,14 +11,14 @@
 //! benchmarks provide ports of their own, in memory or with faults, and run the same composition.
 
 use crate::assess::Assessor;
-use crate::decisions::reading::DecisionReport;
+use crate::decisions::reading::DecisionReportJob;
 use crate::decisions::{self, Recorder};
 use crate::http::auth::Keys;
 use crate::http::{self, Parts, Scoring};
 use crate::policies::{self, Policies};
 use crate::remind::assess::ByRows;
 use crate::remind::{self, Assess, Reminders};
-use crate::report::reading::NoShowReport;
+use crate::report::reading::NoShowReportJob;
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::score::{login, no_show};
 use foretell_domain::view::{self, Fold, FoldVisitor, Limits};
@@ -92,7 +92,7 @@ pub struct Config {
     /// How often checkpoints are read.
     pub progress: progress::Config,
     /// The policy for logins of tenants that have published none.
-    pub login: login::Policy,
+    pub login: login::LoginPolicy,
     /// How visits are scored.
     pub no_show: no_show::Config,
     /// When and how reminders are planned.
@@ -112,7 +112,7 @@ impl Default for Config {
             pipeline: pipeline::Config::default(),
             reads: rows::Config::default(),
             progress: progress::Config::default(),
-            login: login::Policy::default(),
+            login: login::LoginPolicy::default(),
             no_show: no_show::Config::default(),
             reminders: remind::Config::default(),
             decisions: decisions::Config::default(),
@@ -245,8 +245,8 @@ impl Instance {
             .with(self.verifier())
             .with(self.rebuilder())
             .with(DeadLetters { log: log.clone(), clock: clock.clone(), topic_prefix })
-            .with(DecisionReport { log: log.clone(), store: store.clone(), clock: clock.clone(), retention })
-            .with(NoShowReport { log, store, pointers, clock, retention })
+            .with(DecisionReportJob { log: log.clone(), store: store.clone(), clock: clock.clone(), retention })
+            .with(NoShowReportJob { log, store, pointers, clock, retention })
     }
 
     /// The parts of the API, which offers these jobs to operators. Starts to observe the progress of the folds.

@@ -15,9 +15,9 @@
 use crate::refreshed::Refreshed;
 use async_trait::async_trait;
 use foretell_domain::remind::policy as reminders;
-use foretell_domain::score::no_show::model::Published;
+use foretell_domain::score::no_show::model::PublishedDocument;
 use foretell_domain::score::{login, no_show};
-use foretell_domain::view::policy::Policy as Row;
+use foretell_domain::view::policy::PolicyRow;
 use foretell_engine::rows::Rows;
 use foretell_events::policy::{Invalid, Kind, Version};
 use foretell_ports::Error;
@@ -44,7 +44,7 @@ pub trait Document: Clone + Serialize + Send + Sync + 'static {
     fn read(document: &Value, settings: &Self) -> Result<Self, Invalid>;
 }
 
-impl Document for login::Policy {
+impl Document for login::LoginPolicy {
     const KIND: Kind = Kind::Login;
 
     fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
@@ -52,7 +52,7 @@ impl Document for login::Policy {
     }
 }
 
-impl Document for reminders::Policy {
+impl Document for reminders::ReminderPolicy {
     const KIND: Kind = Kind::Reminders;
 
     fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
@@ -60,7 +60,7 @@ impl Document for reminders::Policy {
     }
 }
 
-impl Document for Published {
+impl Document for PublishedDocument {
     const KIND: Kind = Kind::NoShowModel;
 
     fn read(document: &Value, settings: &Self) -> Result<Self, Invalid> {
@@ -97,7 +97,7 @@ pub struct Latest {
 
 impl Default for Settings {
     fn default() -> Self {
-        let (login, reminders) = (login::Policy::default(), reminders::Policy::default());
+        let (login, reminders) = (login::LoginPolicy::default(), reminders::ReminderPolicy::default());
         Self { login, reminders, protected_attributes: no_show::Config::default().protected_attributes }
     }
 }
@@ -106,20 +106,20 @@ impl Default for Settings {
 #[derive(Clone)]
 pub struct Policies {
     /// The thresholds, signals and rules for logins.
-    pub login: Arc<InForce<login::Policy>>,
+    pub login: Arc<InForce<login::LoginPolicy>>,
     /// When and how clients are reminded.
-    pub reminders: Arc<InForce<reminders::Policy>>,
+    pub reminders: Arc<InForce<reminders::ReminderPolicy>>,
     /// Which model scores visits.
-    pub no_show_model: Arc<InForce<Published>>,
+    pub no_show_model: Arc<InForce<PublishedDocument>>,
 }
 
 /// The policies of tenants that have published nothing.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// See [`Policies::login`].
-    pub login: login::Policy,
+    pub login: login::LoginPolicy,
     /// See [`Policies::reminders`].
-    pub reminders: reminders::Policy,
+    pub reminders: reminders::ReminderPolicy,
     /// Attributes that no [model](Policies::no_show_model) may use.
     pub protected_attributes: Vec<String>,
 }
@@ -128,7 +128,7 @@ impl Policies {
     /// Policies from `rows` over these settings; see [`InForce::new`].
     pub fn new(rows: &Arc<Rows>, settings: Settings, stale_ms_max: u64) -> Self {
         let Settings { login, reminders, protected_attributes } = settings;
-        let no_show_model = Published::nothing(protected_attributes);
+        let no_show_model = PublishedDocument::nothing(protected_attributes);
         Self {
             no_show_model: Arc::new(InForce::new(rows.clone(), no_show_model, stale_ms_max)),
             login: Arc::new(InForce::new(rows.clone(), login, stale_ms_max)),
@@ -150,7 +150,7 @@ impl Policies {
 #[async_trait]
 pub trait Shown: Send + Sync {
     /// The version that a change replaces, from a tenant's row: the latest published one, else that of the settings.
-    fn latest(&self, row: &Row) -> Latest;
+    fn latest(&self, row: &PolicyRow) -> Latest;
 
     /// Whether a document can be used. Blocks while rules are parsed.
     fn check(&self, document: &Value) -> Result<(), Invalid>;
@@ -161,7 +161,7 @@ pub trait Shown: Send + Sync {
 
 #[async_trait]
 impl<D: Document> Shown for InForce<D> {
-    fn latest(&self, row: &Row) -> Latest {
+    fn latest(&self, row: &PolicyRow) -> Latest {
         let mut versions = row.versions();
         let Some(latest) = versions.next() else { return self.settings.latest.clone() };
         let second = |version: &Version| version.published_at_ms.div_euclid(1_000);
@@ -249,7 +249,7 @@ impl<D: Document> InForce<D> {
     }
 
     /// The latest version that can be used.
-    async fn resolved(&self, tenant: &str, row: Row) -> Result<Active<D>, Error> {
+    async fn resolved(&self, tenant: &str, row: PolicyRow) -> Result<Active<D>, Error> {
         let settings = self.settings.clone();
         let latest = self.latest(&row);
         let find = move || {

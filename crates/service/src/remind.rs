@@ -23,8 +23,8 @@ mod tenants;
 use crate::policies::InForce;
 use async_trait::async_trait;
 use foretell_domain::address::{Family, Generation};
-use foretell_domain::remind::plan::{self, Action, Status};
-use foretell_domain::remind::{announce, policy::Policy};
+use foretell_domain::remind::plan::{self, ReminderAction, ReminderStatus};
+use foretell_domain::remind::{announce, policy::ReminderPolicy};
 use foretell_domain::view::client::Client;
 use foretell_engine::pipeline::task::PartitionTask;
 use foretell_engine::rows::Pointers;
@@ -73,7 +73,7 @@ pub struct Config {
     #[serde(skip)]
     pub records_max: usize,
     /// The reminder policy of tenants that have published none.
-    pub policy: Policy,
+    pub policy: ReminderPolicy,
 }
 
 impl Default for Config {
@@ -84,17 +84,17 @@ impl Default for Config {
             clients_max: 200,
             tick_clients_max: 2_000,
             records_max: 500,
-            policy: Policy::default(),
+            policy: ReminderPolicy::default(),
         }
     }
 }
 
 /// Why a due reminder is not sent, by status.
-const UNSENT: [(Status, &[&str]); 3] = [
-    (Status::Failed, &["expired", "delivery_failed"]),
-    (Status::Deferred, &["quiet_hours", "frequency_cap", "grouped"]),
+const UNSENT: [(ReminderStatus, &[&str]); 3] = [
+    (ReminderStatus::Failed, &["expired", "delivery_failed"]),
+    (ReminderStatus::Deferred, &["quiet_hours", "frequency_cap", "grouped"]),
     (
-        Status::Suppressed,
+        ReminderStatus::Suppressed,
         &[
             "cancelled",
             "attended",
@@ -124,7 +124,7 @@ impl Component for Config {
     }
 
     fn register_metrics(&self) {
-        for status in [Status::Sent, Status::Withdrawn] {
+        for status in [ReminderStatus::Sent, ReminderStatus::Withdrawn] {
             counter!(REMINDERS, "status" => status.name()).increment(0);
         }
         for (status, reasons) in UNSENT {
@@ -160,7 +160,7 @@ pub struct Reminders {
     /// Provides the risk, which determines who gets a step with a level and is included in announcements.
     pub assess: Arc<dyn Assess>,
     /// The policies that tenants have published.
-    pub policies: Arc<InForce<Policy>>,
+    pub policies: Arc<InForce<ReminderPolicy>>,
     /// Settings of the planner.
     pub config: Config,
 }
@@ -276,13 +276,13 @@ impl Reminders {
 }
 
 impl Planned {
-    fn of(candidate: &Candidate, action: Action, now_ms: i64) -> Self {
+    fn of(candidate: &Candidate, action: ReminderAction, now_ms: i64) -> Self {
         let delay_ms = match &action {
-            Action::Announce(announce) => Some(now_ms - announce.due_at_ms),
-            Action::Withdraw { .. } => None,
+            ReminderAction::Announce(announce) => Some(now_ms - announce.due_at_ms),
+            ReminderAction::Withdraw { .. } => None,
         };
-        let is_asked = matches!(&action, Action::Announce(announce) if announce.step == plan::MANUAL);
-        let (event, extensions) = announce::said(&candidate.tenant, &candidate.client_id, action, now_ms);
+        let is_asked = matches!(&action, ReminderAction::Announce(announce) if announce.step == plan::MANUAL);
+        let (event, extensions) = announce::event_of(&candidate.tenant, &candidate.client_id, action, now_ms);
         let record = encode_event(&event, &extensions);
         Self { record, delay_ms, is_asked, event_id: event.envelope.id, span: Span::none() }
     }

@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 fn schema_and_policies_agree() {
     let rule = json!({"code": "OURS", "when": "true", "factor": 2.0, "mode": "shadow", "description": "x"});
     let complete = json!({"rules": [rule], "first_login": "deny", "on_unavailable": "error", "mode": "faithful"});
-    agree(catalog::LOGIN_POLICY, &login::Policy::default(), &[complete]);
+    agree(catalog::LOGIN_POLICY, &login::LoginPolicy::default(), &[complete]);
     let steps = json!({"steps": [
         {"id": "a", "before_days": 2, "channels": ["sms", "call"], "template": "t", "levels": ["low", "high"]},
         {"id": "b", "before_business_days": 1, "skip_confirmed": true, "expires_minutes": 90},
         {"id": "c", "at_booking": true},
     ]});
     let one = json!({"steps": [{"id": "a", "before_hours": 24}], "business_days": ["monday"], "fallbacks_max": 0});
-    agree(catalog::REMINDERS_POLICY, &reminders::Policy::default(), &[steps, one]);
+    agree(catalog::REMINDERS_POLICY, &reminders::ReminderPolicy::default(), &[steps, one]);
 }
 
 fn agree<D: Document>(schema: &str, base: &D, documents: &[Value]) {

@@ -38,7 +38,7 @@ pub fn displaced() {
 }
 
 /// The outcome of a visit was folded.
-pub fn settled(outcome: &'static str) {
+pub fn resolved_as(outcome: &'static str) {
     counter!(VISITS, "outcome" => outcome).increment(1);
 }
 

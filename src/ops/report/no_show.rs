@@ -4,11 +4,11 @@ use crate::ops::Error;
 use crate::ops::access::Access;
 use crate::ops::inspect::Print;
 use crate::ops::jobs::{self, Console};
-use foretell_domain::report::no_show::{Report, Row};
+use foretell_domain::report::no_show::{NoShowReport, NoShowReportRow};
 use foretell_domain::score::metrics::{Bin, Metrics, wilson};
 use foretell_events::codec::rfc3339;
 use foretell_lab::report as plot;
-use foretell_service::report::reading::{NoShowQuery, NoShowReport};
+use foretell_service::report::reading::{NoShowQuery, NoShowReportJob};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub async fn no_show(
     svg: Option<&Path>,
     console: &mut Console<'_>,
 ) -> Result<(), Error> {
-    let report = jobs::run::<NoShowReport>(access, query, console, &mut |(), _| Ok(())).await?;
+    let report = jobs::run::<NoShowReportJob>(access, query, console, &mut |(), _| Ok(())).await?;
     if let Some(file) = svg {
         let picture = plot::svg(&report.last).map_err(Error::Answer)?;
         std::fs::write(file, picture)
@@ -32,8 +32,8 @@ pub async fn no_show(
     Ok(())
 }
 
-fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    let Row { known, missed, late_cancelled, cancelled, unknown, .. } = report.total;
+fn table(report: &NoShowReport, out: &mut dyn Write) -> io::Result<()> {
+    let NoShowReportRow { known, missed, late_cancelled, cancelled, unknown, .. } = report.total;
     let from = if report.window.start > 0 { format!("from {} ", rfc3339(report.window.start)) } else { String::new() };
     let (to, rate) = (rfc3339(report.window.end), rated(&report.total));
     writeln!(out, "{known} visits with a known outcome, {from}up to {to}: {missed} missed{rate}")?;
@@ -49,12 +49,12 @@ fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     notes(report, out)
 }
 
-fn rated(row: &Row) -> String {
+fn rated(row: &NoShowReportRow) -> String {
     let Some((rate, (low, high))) = row.rate.zip(row.interval) else { return String::new() };
     format!(" ({:.1} %, {:.1} to {:.1})", rate * 100.0, low * 100.0, high * 100.0)
 }
 
-fn rows(title: &str, rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
+fn rows(title: &str, rows: &[NoShowReportRow], out: &mut dyn Write) -> io::Result<()> {
     let heads = ["KNOWN", "MISSED", "RATE", "EXPECTED", "LATE OFF", "EARLY OFF", "UNKNOWN"];
     let [known, missed, rate, expected, late, early, unknown] = heads;
     writeln!(
@@ -63,7 +63,7 @@ fn rows(title: &str, rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
         "95 %"
     )?;
     for row in rows.iter().filter(|row| row.known + row.late_cancelled + row.cancelled + row.unknown > 0) {
-        let Row { known, missed, late_cancelled, cancelled, unknown, .. } = row;
+        let NoShowReportRow { known, missed, late_cancelled, cancelled, unknown, .. } = row;
         let (rate, expected) = (share(row.rate), share(row.expected));
         let interval = interval(row.interval);
         let name = printable(&row.name);
@@ -76,7 +76,7 @@ fn rows(title: &str, rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn calibration(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+fn calibration(report: &NoShowReport, out: &mut dyn Write) -> io::Result<()> {
     let [n, said, missed] = ["VISITS", "SAID", "MISSED"];
     writeln!(out, "\n{:<26}{n:>9}{said:>8}{missed:>9}  95 %", "TENTHS OF THE LAST SCORE")?;
     for (tenth, bin) in (1..).zip(&report.last.bins) {
@@ -99,7 +99,7 @@ fn calibration(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn notes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+fn notes(report: &NoShowReport, out: &mut dyn Write) -> io::Result<()> {
     for (count, what) in [
         (report.unfolded, "records of appointments are not folded yet: their outcomes are missing here"),
         (report.elsewhere, "visits that were scored or got a reminder are not included: moved, deleted or forgotten"),
@@ -133,14 +133,14 @@ fn printable(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use foretell_domain::report::no_show::{Calibration, OfModel};
+    use foretell_domain::report::no_show::{ModelAccuracy, ScoreAccuracy};
 
     fn words(text: &str, name: &str) -> String {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
         line.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    fn printed(report: &Report) -> String {
+    fn printed(report: &NoShowReport) -> String {
         let mut out = Vec::new();
         table(report, &mut out).unwrap();
         String::from_utf8(out).unwrap()
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_table_says_what_is_known_and_leaves_open_what_is_not() {
-        let row = |name: &str, known, missed| Row {
+        let row = |name: &str, known, missed| NoShowReportRow {
             name: name.into(),
             known,
             missed,
@@ -161,16 +161,23 @@ mod tests {
         };
         let metrics =
             Metrics { cases: 40, positives: 10, roc_auc: Some(0.75), ece: Some(0.0123), ..Metrics::default() };
-        let report = Report {
+        let report = NoShowReport {
             window: 0..1_772_359_200_000,
             total: row("all", 40, 10),
-            by_lead: vec![row("0", 40, 10), Row { name: "1".into(), ..Row::default() }],
-            by_level: vec![Row { rate: None, interval: None, expected: None, known: 0, missed: 0, ..row("low", 1, 0) }],
+            by_lead: vec![row("0", 40, 10), NoShowReportRow { name: "1".into(), ..NoShowReportRow::default() }],
+            by_level: vec![NoShowReportRow {
+                rate: None,
+                interval: None,
+                expected: None,
+                known: 0,
+                missed: 0,
+                ..row("low", 1, 0)
+            }],
             by_steps: vec![row("none", 30, 9), row("a\u{1b}[31m", 10, 1)],
-            last: Calibration { metrics, bins: vec![Bin { cases: 10, positives: 1, mean_score: 0.2, rate: 0.1 }] },
+            last: ScoreAccuracy { metrics, bins: vec![Bin { cases: 10, positives: 1, mean_score: 0.2, rate: 0.1 }] },
             elsewhere: 7,
-            by_model: vec![OfModel { name: "counters 1".into(), metrics }],
-            ..Report::default()
+            by_model: vec![ModelAccuracy { name: "counters 1".into(), metrics }],
+            ..NoShowReport::default()
         };
         let text = printed(&report);
         assert_eq!(
@@ -195,11 +202,11 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains('\u{1b}') && !text.contains("not folded yet"), "{text}");
-        let since = Report { window: 86_400_000..172_800_000, ..Report::default() };
+        let since = NoShowReport { window: 86_400_000..172_800_000, ..NoShowReport::default() };
         let first =
             "0 visits with a known outcome, from 1970-01-02T00:00:00.000Z up to 1970-01-03T00:00:00.000Z: 0 missed";
         assert_eq!(printed(&since).lines().next(), Some(first));
-        let alike = Report { by_steps: vec![row("none", 30, 9)], ..Report::default() };
+        let alike = NoShowReport { by_steps: vec![row("none", 30, 9)], ..NoShowReport::default() };
         assert!(!printed(&alike).contains("not the effect of a reminder"), "there is nothing to compare");
     }
 }

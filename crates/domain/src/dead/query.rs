@@ -1,7 +1,7 @@
 //! The query, the items and the report of the job on dead letters, which the command and the job share.
 
+use super::details::DeadLetterEntry;
 use super::filter::Filter;
-use super::show::Listed;
 use super::{Address, Id};
 use json_patch::Patch;
 use serde::{Deserialize, Serialize};
@@ -18,15 +18,15 @@ pub struct DeadLetterQuery {
     /// Most letters; at least 1.
     pub limit: usize,
     /// What to do with them.
-    pub action: Action,
+    pub action: DeadLetterAction,
 }
 
 /// What to do with letters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Action {
+pub enum DeadLetterAction {
     /// Name them.
-    List(Scope),
+    List(DeadLetterScope),
     /// Append their records again.
     Redrive(Redrive),
     /// Close them without a new record.
@@ -41,7 +41,7 @@ pub enum Action {
 /// Which letters a list names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Scope {
+pub enum DeadLetterScope {
     /// Those without a resolution record.
     Open,
     /// Those that were redriven or dropped, too.
@@ -81,7 +81,7 @@ pub enum DeadLetterItem {
     /// A letter, and what was done with it.
     Letter {
         /// The letter, with its state before the operation.
-        letter: Box<Listed>,
+        letter: Box<DeadLetterEntry>,
         /// What was done.
         outcome: LetterOutcome,
     },
@@ -127,7 +127,7 @@ pub enum LetterOutcome {
 
 /// What was done in all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
+pub struct DeadLetterSummary {
     /// Letters that were sent as items.
     pub letters: u64,
     /// Of them, those that were left unchanged.

@@ -7,7 +7,7 @@
 //! subject, regardless of the old one. The topic is that of the event's type, which is the source topic unless the
 //! record was sent to the wrong one.
 
-use super::{ATTEMPT, FIRST_FAILURE, Letter, patch, untouched};
+use super::{ATTEMPT, FIRST_FAILURE, Letter, original_headers, patch};
 use bytes::Bytes;
 use foretell_events::codec::{self, Defaults, Faults, rfc3339};
 use foretell_events::record::{Header, NewRecord, RECORD_BYTES_MAX, Record};
@@ -16,7 +16,7 @@ use json_patch::Patch;
 
 /// The conditions under which records are redriven.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms<'a> {
+pub struct RepairContext<'a> {
     /// RFC 6902, applied to the event in structured form.
     pub patch: Option<&'a Patch>,
     /// A record that was rejected this many times is not redriven.
@@ -55,7 +55,7 @@ pub enum Refusal {
 
 /// The record to append for a letter, and how many unknown fields and attributes it omits. `record` is the letter
 /// itself, or the original record if the letter omits the value.
-pub fn repair(letter: &Letter, record: &Record, terms: &Terms<'_>) -> Result<(NewRecord, usize), Refusal> {
+pub fn repair(letter: &Letter, record: &Record, terms: &RepairContext<'_>) -> Result<(NewRecord, usize), Refusal> {
     let (attempt, attempts_max) = (letter.attempt, terms.attempts_max);
     if attempt >= attempts_max {
         return Err(Refusal::Attempts { attempt, attempts_max });
@@ -79,7 +79,7 @@ pub fn repair(letter: &Letter, record: &Record, terms: &Terms<'_>) -> Result<(Ne
 /// The record's headers outside the event, and the attempt count, which prevents endless repetition.
 fn carried(letter: &Letter, record: &Record) -> Vec<Header> {
     let is_event = |name: &str| name.starts_with("ce_") || name.eq_ignore_ascii_case("content-type");
-    let foreign = untouched(&record.headers).filter(|(name, _)| !is_event(name)).cloned();
+    let foreign = original_headers(&record.headers).filter(|(name, _)| !is_event(name)).cloned();
     let ours = [(ATTEMPT, letter.attempt.to_string()), (FIRST_FAILURE, rfc3339(letter.first_failure_ms))];
     foreign.chain(ours.map(|(name, value)| (name.to_owned(), Bytes::from(value)))).collect()
 }
@@ -108,7 +108,7 @@ mod tests {
     use serde_json::{Value, json};
 
     const NOW_MS: i64 = 1_772_359_200_000;
-    const TERMS: Terms<'_> = Terms { patch: None, attempts_max: 3, now_ms: NOW_MS };
+    const TERMS: RepairContext<'_> = RepairContext { patch: None, attempts_max: 3, now_ms: NOW_MS };
 
     /// The record of a letter, as the topic delivers it, and the letter.
     fn letter(key: &[u8], headers: &[(&str, &str)], value: &str) -> (Letter, Record) {
@@ -180,7 +180,7 @@ mod tests {
             let (letter, record) = letter(b"x", headers, &value);
             let unpatched = repair(&letter, &record, &TERMS).unwrap_err();
             assert!(matches!(&unpatched, Refusal::Faulty(f) if f.first().pointer == "/data/ip"), "{unpatched}");
-            let mended = repair(&letter, &record, &Terms { patch: Some(&patch), ..TERMS }).unwrap();
+            let mended = repair(&letter, &record, &RepairContext { patch: Some(&patch), ..TERMS }).unwrap();
             let (event, record) = repaired(mended);
             assert_eq!((event.fact.subject(), record.key.as_deref()), ("ada", Some(key.as_bytes())));
         }
@@ -201,7 +201,7 @@ mod tests {
             (&future.to_string(), None, "TIME_IN_FUTURE at /time"),
         ] {
             let (letter, record) = letter(b"default:ada", &STRUCTURED, value);
-            let refusal = repair(&letter, &record, &Terms { patch, ..TERMS }).unwrap_err().to_string();
+            let refusal = repair(&letter, &record, &RepairContext { patch, ..TERMS }).unwrap_err().to_string();
             assert!(refusal.contains(told), "{refusal}");
         }
         // Headers outside the event are kept, regardless of their size.
@@ -221,7 +221,8 @@ mod tests {
         }
         let patch: Patch = serde_json::from_value(Value::Array(operations)).unwrap();
         let (letter, record) = letter(b"x", &STRUCTURED, &structured(&json!({"user_id": "ada", "ip": "192.0.2.1"})));
-        let refusal = repair(&letter, &record, &Terms { patch: Some(&patch), ..TERMS }).unwrap_err().to_string();
+        let refusal =
+            repair(&letter, &record, &RepairContext { patch: Some(&patch), ..TERMS }).unwrap_err().to_string();
         assert!(refusal.contains(patch::PATCH_TOO_LARGE) && refusal.contains("operation /7"), "{refusal}");
     }
 
@@ -243,7 +244,7 @@ mod tests {
             [(1, 3, false), (2, 3, false), (3, 3, true), (4, 3, true), (4, 5, false)]
         {
             let letter = Letter { attempt, ..letter.clone() };
-            let answer = repair(&letter, &record, &Terms { attempts_max, ..TERMS });
+            let answer = repair(&letter, &record, &RepairContext { attempts_max, ..TERMS });
             assert_eq!(answer.is_err(), refused, "{attempt} of {attempts_max}");
             if let Ok(record) = answer {
                 assert_eq!(repaired(record).1.header(ATTEMPT), Some(attempt.to_string().as_bytes()));

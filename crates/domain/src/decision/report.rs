@@ -11,7 +11,7 @@
 //! labels.
 
 use crate::decision::id::Id;
-use crate::decision::made::Label;
+use crate::decision::record::FeedbackLabel;
 use crate::score::metrics::wilson;
 use foretell_events::catalog::DECISION;
 use foretell_events::login::DecisionFeedback;
@@ -33,15 +33,15 @@ const OTHERS: &str = "(others)";
 
 /// How good decisions about logins were.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct DecisionReport {
     /// All of them.
-    pub total: Row,
+    pub total: DecisionReportRow,
     /// By decision: `allow`, `challenge`, `deny`.
-    pub by_decision: Vec<Row>,
+    pub by_decision: Vec<DecisionReportRow>,
     /// By reason, the most frequent first.
-    pub by_reason: Vec<Row>,
+    pub by_reason: Vec<DecisionReportRow>,
     /// By the signals and rules in shadow mode, the most frequent first.
-    pub by_shadow: Vec<Row>,
+    pub by_shadow: Vec<DecisionReportRow>,
     /// Labels whose decision was not read: it is older, or of another tenant.
     pub unmatched: u64,
     /// Decisions about visits, which are only counted, because they are not labelled.
@@ -54,7 +54,7 @@ pub struct Report {
 
 /// Decisions with a common property.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct DecisionReportRow {
     /// The property.
     pub name: String,
     /// Decisions.
@@ -80,12 +80,12 @@ pub struct Row {
 /// There is more data than may be kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("more than {LABELS_MAX} decisions have labels: use a later --since")]
-pub struct TooMany;
+pub struct TooManyLabels;
 
 /// The counts so far.
 #[derive(Debug, Default)]
-pub struct Tally {
-    labels: HashMap<u128, Label>,
+pub struct DecisionTally {
+    labels: HashMap<u128, FeedbackLabel>,
     /// Whether the login succeeded; none where there were too many.
     outcomes: Option<HashMap<u128, bool>>,
     matched: u64,
@@ -93,19 +93,19 @@ pub struct Tally {
     by_decision: BTreeMap<String, Count>,
     by_reason: BTreeMap<String, Count>,
     by_shadow: BTreeMap<String, Count>,
-    recent: Recent,
+    recent: RecentDecisions,
     visits: u64,
     unreadable: u64,
 }
 
 /// The decisions that were counted last.
 #[derive(Debug, Default)]
-struct Recent {
+struct RecentDecisions {
     ids: HashSet<u128>,
     order: VecDeque<u128>,
 }
 
-impl Recent {
+impl RecentDecisions {
     /// Whether it was not in the set.
     fn insert(&mut self, id: u128) -> bool {
         if !self.ids.insert(id) {
@@ -133,79 +133,90 @@ struct Count {
 
 /// The label and the outcome of a decision.
 #[derive(Debug, Clone, Copy)]
-struct Known {
-    label: Option<Label>,
+struct LabelAndOutcome {
+    label: Option<FeedbackLabel>,
     succeeded: Option<bool>,
 }
 
 impl Count {
-    fn add(&mut self, known: Known, effect: f64) {
+    fn add(&mut self, known: LabelAndOutcome, effect: f64) {
         self.given += 1;
-        self.fraud += u64::from(known.label == Some(Label::Fraud));
-        self.legitimate += u64::from(known.label == Some(Label::Legitimate));
+        self.fraud += u64::from(known.label == Some(FeedbackLabel::Fraud));
+        self.legitimate += u64::from(known.label == Some(FeedbackLabel::Legitimate));
         self.succeeded += u64::from(known.succeeded == Some(true));
         self.failed += u64::from(known.succeeded == Some(false));
         self.effects += effect;
     }
 
-    fn row(self, name: String) -> Row {
+    fn row(self, name: String) -> DecisionReportRow {
         let Self { given, fraud, legitimate, succeeded, failed, .. } = self;
         let labelled = fraud + legitimate;
         let precision = (labelled > 0).then(|| fraud as f64 / labelled as f64);
         let interval = precision.map(|precision| wilson(precision, labelled as f64));
-        Row { name, given, labelled, fraud, legitimate, precision, interval, succeeded, failed, effect: None }
+        DecisionReportRow {
+            name,
+            given,
+            labelled,
+            fraud,
+            legitimate,
+            precision,
+            interval,
+            succeeded,
+            failed,
+            effect: None,
+        }
     }
 
-    fn reason(self, name: String) -> Row {
+    fn reason(self, name: String) -> DecisionReportRow {
         let effect = (self.given > 0).then(|| self.effects / self.given as f64);
-        Row { effect, ..self.row(name) }
+        DecisionReportRow { effect, ..self.row(name) }
     }
 }
 
 /// The fields of a decision that are counted.
 #[derive(Deserialize)]
-struct Counted {
+struct DecisionFields {
     id: String,
     kind: String,
     #[serde(default)]
     decision: Option<String>,
     #[serde(default)]
-    reasons: Vec<Given>,
+    reasons: Vec<ReasonFields>,
     #[serde(default)]
-    shadow: Vec<Given>,
+    shadow: Vec<ReasonFields>,
 }
 
 /// A reason of a decision.
 #[derive(Deserialize)]
-struct Given {
+struct ReasonFields {
     code: String,
     #[serde(default)]
     effect: f64,
 }
 
-impl Tally {
+impl DecisionTally {
     /// No counts.
     pub fn new() -> Self {
         Self { outcomes: Some(HashMap::new()), ..Self::default() }
     }
 
     /// Records a label or an outcome of a decision; all of these come before the decisions, in the order of the log.
-    pub fn hear(&mut self, event: &Event) -> Result<(), TooMany> {
+    pub fn record_event(&mut self, event: &Event) -> Result<(), TooManyLabels> {
         let Fact::Login(fact) = &event.fact else { return Ok(()) };
         let Some((id, feedback)) = fact.feedback() else { return Ok(()) };
         let Some(id) = Id::parse(id) else { return Ok(()) };
         match feedback {
-            DecisionFeedback::Legitimate => self.label(id, Label::Legitimate)?,
-            DecisionFeedback::Fraud => self.label(id, Label::Fraud)?,
+            DecisionFeedback::Legitimate => self.label(id, FeedbackLabel::Legitimate)?,
+            DecisionFeedback::Fraud => self.label(id, FeedbackLabel::Fraud)?,
             DecisionFeedback::Succeeded => self.outcome(id, true),
             DecisionFeedback::Failed => self.outcome(id, false),
         }
         Ok(())
     }
 
-    fn label(&mut self, id: Id, label: Label) -> Result<(), TooMany> {
+    fn label(&mut self, id: Id, label: FeedbackLabel) -> Result<(), TooManyLabels> {
         self.labels.insert(id.as_u128(), label);
-        if self.labels.len() > LABELS_MAX { Err(TooMany) } else { Ok(()) }
+        if self.labels.len() > LABELS_MAX { Err(TooManyLabels) } else { Ok(()) }
     }
 
     /// A challenge that was passed after failed attempts is a success.
@@ -224,7 +235,7 @@ impl Tally {
             self.unreadable += 1;
             return;
         }
-        let decision = serde_json::from_slice::<Counted>(&record.value).ok();
+        let decision = serde_json::from_slice::<DecisionFields>(&record.value).ok();
         let Some((id, decision)) = decision.and_then(|made| Some((Id::parse(&made.id)?.as_u128(), made))) else {
             self.unreadable += 1;
             return;
@@ -237,20 +248,20 @@ impl Tally {
             return;
         }
         let succeeded = self.outcomes.as_ref().and_then(|outcomes| outcomes.get(&id).copied());
-        let known = Known { label: self.labels.get(&id).copied(), succeeded };
+        let known = LabelAndOutcome { label: self.labels.get(&id).copied(), succeeded };
         self.matched += u64::from(known.label.is_some());
         self.total.add(known, 0.0);
         entry(&mut self.by_decision, decision.decision.unwrap_or_default()).add(known, 0.0);
         for (counts, given) in [(&mut self.by_reason, decision.reasons), (&mut self.by_shadow, decision.shadow)] {
-            for Given { code, effect } in given {
+            for ReasonFields { code, effect } in given {
                 entry(counts, code).add(known, effect);
             }
         }
     }
 
     /// The report of all counts.
-    pub fn report(self) -> Report {
-        Report {
+    pub fn report(self) -> DecisionReport {
+        DecisionReport {
             total: self.total.row("all".into()),
             by_decision: self.by_decision.into_iter().map(|(name, count)| count.row(name)).collect(),
             by_reason: reasons(self.by_reason),
@@ -268,7 +279,7 @@ fn entry(counts: &mut BTreeMap<String, Count>, name: String) -> &mut Count {
     counts.entry(name).or_default()
 }
 
-fn reasons(counts: BTreeMap<String, Count>) -> Vec<Row> {
+fn reasons(counts: BTreeMap<String, Count>) -> Vec<DecisionReportRow> {
     let mut rows: Vec<_> = counts.into_iter().map(|(name, count)| count.reason(name)).collect();
     // The sort is stable: rows of equal frequency stay in the order of their names.
     rows.sort_by_key(|row| std::cmp::Reverse(row.given));
@@ -307,14 +318,14 @@ mod tests {
         event(kind, &json!({"user_id": "u", "decision_id": id(n)}))
     }
 
-    fn tallied(events: &[Event], records: &[Record]) -> Report {
-        let mut tally = Tally::new();
-        events.iter().for_each(|event| tally.hear(event).unwrap());
+    fn tallied(events: &[Event], records: &[Record]) -> DecisionReport {
+        let mut tally = DecisionTally::new();
+        events.iter().for_each(|event| tally.record_event(event).unwrap());
         records.iter().for_each(|record| tally.count(record));
         tally.report()
     }
 
-    fn row<'a>(rows: &'a [Row], name: &str) -> &'a Row {
+    fn row<'a>(rows: &'a [DecisionReportRow], name: &str) -> &'a DecisionReportRow {
         rows.iter().find(|row| row.name == name).unwrap()
     }
 
@@ -399,11 +410,11 @@ mod tests {
         let many: Vec<_> = many.iter().map(|(name, effect)| (name.as_str(), *effect)).collect();
         let report = tallied(&[], &[made(1, "allow", &many)]);
         assert_eq!((report.by_reason.len(), row(&report.by_reason, OTHERS).given), (NAMES_MAX + 1, 5));
-        let labels = (0..LABELS_MAX as u128).map(|n| (n, Label::Fraud)).collect();
-        let mut tally = Tally { labels, ..Tally::new() };
-        assert_eq!(tally.hear(&verdict(7, "reported")), Err(TooMany));
+        let labels = (0..LABELS_MAX as u128).map(|n| (n, FeedbackLabel::Fraud)).collect();
+        let mut tally = DecisionTally { labels, ..DecisionTally::new() };
+        assert_eq!(tally.record_event(&verdict(7, "reported")), Err(TooManyLabels));
         let outcomes = (0..OUTCOMES_MAX as u128).map(|n| (n, true)).collect();
-        let mut tally = Tally { outcomes: Some(outcomes), ..Tally::default() };
+        let mut tally = DecisionTally { outcomes: Some(outcomes), ..DecisionTally::default() };
         tally.outcome(Id::new(1, 0, 1), true);
         assert!(!tally.report().outcomes, "and the report says that they are left out");
     }

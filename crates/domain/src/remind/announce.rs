@@ -1,6 +1,6 @@
 //! What the planner appends: the events of its actions.
 
-use crate::remind::plan::{Action, Announce, Named};
+use crate::remind::plan::{Announce, GroupedVisit, ReminderAction};
 use foretell_events::codec::{rfc3339, wall_clock};
 use foretell_events::gate::REMINDERS_SOURCE as SOURCE;
 use foretell_events::reminder::{Announcement, NamedVisit, ReminderFact, Withdrawal, withdrawal_id};
@@ -10,19 +10,19 @@ use foretell_events::{Envelope, Event, Fact};
 const CAUSE: &str = "causationid";
 
 /// An event, and its extension attributes.
-pub type Said = (Event, Vec<(String, String)>);
+pub type OutgoingEvent = (Event, Vec<(String, String)>);
 
 /// The event of an action about a client, at `now_ms`.
-pub fn said(tenant: &str, client_id: &str, action: Action, now_ms: i64) -> Said {
+pub fn event_of(tenant: &str, client_id: &str, action: ReminderAction, now_ms: i64) -> OutgoingEvent {
     let envelope = |id| Envelope { id, source: SOURCE.into(), tenant: tenant.to_owned(), time_ms: now_ms };
     match action {
-        Action::Announce(announce) => {
+        ReminderAction::Announce(announce) => {
             let expires_at = rfc3339(announce.expires_at_ms);
             let extensions = vec![("expirytime".into(), expires_at), (CAUSE.into(), announce.caused_by.clone())];
             let envelope = envelope(announce.reminder_id.clone());
             (Event { envelope, fact: due(client_id, announce) }, extensions)
         }
-        Action::Withdraw { reminder_id, appointment_id, announced_for, reason, caused_by } => {
+        ReminderAction::Withdraw { reminder_id, appointment_id, announced_for, reason, caused_by } => {
             let client_id = client_id.to_owned();
             let withdrawal = Withdrawal { reminder_id, appointment_id, client_id, reason: reason.into() };
             let envelope = envelope(withdrawal_id(&withdrawal, &announced_for));
@@ -50,7 +50,7 @@ fn due(client_id: &str, announce: Announce) -> Fact {
     .into()
 }
 
-fn named(visit: Named) -> NamedVisit {
+fn named(visit: GroupedVisit) -> NamedVisit {
     NamedVisit {
         appointment_id: visit.appointment_id,
         starts_at: rfc3339(visit.start.at_ms),

@@ -26,13 +26,13 @@
 //! An on-demand request ignores risk, notice, quiet hours and the daily limit, but never consent or expiry, and is
 //! never grouped.
 
-mod by_hand;
+mod on_demand;
 mod step;
 mod timing;
 
-use crate::remind::policy::Policy;
-use crate::view::client::{Client, Received, Start, Status as Visit};
-use crate::view::sent::{Announced, Sent};
+use crate::remind::policy::ReminderPolicy;
+use crate::view::client::{AppointmentStatus, Client, Received, Start};
+use crate::view::sent::{Announced, SentReminders};
 use foretell_events::appointment::Channel;
 use foretell_events::reminder::Risk;
 use serde::{Deserialize, Serialize};
@@ -40,13 +40,13 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// The step of an on-demand request.
-pub const MANUAL: &str = crate::view::sent::BY_HAND;
+pub const MANUAL: &str = crate::view::sent::MANUAL_STEP;
 
 /// The state of a reminder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = ReminderStatus)]
-pub enum Status {
+pub enum ReminderStatus {
     /// It is due later.
     Planned,
     /// It is on the topic.
@@ -61,7 +61,7 @@ pub enum Status {
     Failed,
 }
 
-impl Status {
+impl ReminderStatus {
     /// The name in answers and metrics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -77,7 +77,7 @@ impl Status {
 
 /// A reminder and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Reminder {
+pub struct PlannedReminder {
     /// Deterministic.
     pub reminder_id: String,
     /// The step, or [`MANUAL`].
@@ -85,16 +85,16 @@ pub struct Reminder {
     /// When it is to be sent, or when it was sent.
     pub due_at_ms: i64,
     /// Its state.
-    pub status: Status,
+    pub status: ReminderStatus,
     /// Why, if the status alone does not explain it.
     pub reason: Option<String>,
     /// How it was received, if it was sent and a receipt exists.
-    pub receipt: Option<Receipt>,
+    pub receipt: Option<SentReceipt>,
 }
 
 /// The receipt of a reminder that was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Receipt {
+pub struct SentReceipt {
     /// How it was received.
     pub received: Received,
     /// Over which channel, if reported.
@@ -107,7 +107,7 @@ pub struct Receipt {
 
 /// Something to append to the reminders topic.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Action {
+pub enum ReminderAction {
     /// Announce a reminder.
     Announce(Announce),
     /// Withdraw one.
@@ -126,7 +126,7 @@ pub enum Action {
     },
 }
 
-impl Action {
+impl ReminderAction {
     /// Id of the event that caused it, if known.
     pub fn caused_by(&self) -> Option<&str> {
         match self {
@@ -158,14 +158,14 @@ pub struct Announce {
     /// How likely the visit is to be missed, where that is known.
     pub risk: Option<Risk>,
     /// Every visit that it names, the earliest start first; empty if it names only its own.
-    pub visits: Vec<Named>,
+    pub visits: Vec<GroupedVisit>,
     /// Id of the event that placed the visit, or that requested the reminder.
     pub caused_by: String,
 }
 
 /// A visit that a reminder names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
+pub struct GroupedVisit {
     /// The appointment.
     pub appointment_id: String,
     /// When it begins.
@@ -174,7 +174,7 @@ pub struct Named {
 
 /// A step of an open visit that was due and is not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FellDue {
+pub struct UnsentStep {
     /// Of which appointment.
     pub appointment_id: String,
     /// The step.
@@ -182,7 +182,7 @@ pub struct FellDue {
     /// When it was due.
     pub due_at_ms: i64,
     /// Its state.
-    pub status: Status,
+    pub status: ReminderStatus,
     /// Why.
     pub reason: Option<String>,
 }
@@ -191,24 +191,24 @@ pub struct FellDue {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// What to append now.
-    pub actions: Vec<Action>,
+    pub actions: Vec<ReminderAction>,
     /// When something changes without a new event, because time passes.
     pub next_at_ms: Option<i64>,
     /// What was due and is not sent.
-    pub fell_due: Vec<FellDue>,
+    pub unsent: Vec<UnsentStep>,
 }
 
 /// The rows and rules that a plan is computed from.
 #[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
+pub struct PlanContext<'a> {
     /// Whose plan: the key of the client's rows, `tenant:client_id`.
     pub key: &'a str,
     /// The client's row.
     pub client: &'a Client,
     /// What was announced to the client.
-    pub sent: &'a Sent,
+    pub sent: &'a SentReminders,
     /// What is sent when.
-    pub policy: &'a Policy,
+    pub policy: &'a ReminderPolicy,
     /// How likely open visits are to be missed, by appointment; it contains only visits with a known risk.
     pub risks: &'a BTreeMap<String, Risk>,
     /// The present.
@@ -216,40 +216,44 @@ pub struct Context<'a> {
 }
 
 /// The plan of a client: everything to do now, and when to look again.
-pub fn client(context: &Context<'_>) -> Plan {
+pub fn client(context: &PlanContext<'_>) -> Plan {
     let mut plan = Plan::default();
     let all = all(context);
     let at_due = all.steps.iter().filter(|step| step.is_open).map(|step| step.due_at_ms);
-    let waits = |step: &&step::Step| matches!(step.reminder.status, Status::Planned | Status::Deferred);
+    let waits =
+        |step: &&step::PlannedStep| matches!(step.reminder.status, ReminderStatus::Planned | ReminderStatus::Deferred);
     let at_slot = all.steps.iter().filter(waits).map(|step| step.reminder.due_at_ms);
-    let to_come = at_due.chain(at_slot).chain(all.not_meant_ms).filter(|at_ms| *at_ms > context.now_ms);
+    let to_come = at_due.chain(at_slot).chain(all.recheck_ms).filter(|at_ms| *at_ms > context.now_ms);
     plan.next_at_ms = to_come.min();
     // Withdrawals of invalid reminders come first, so that a client never has two reminders of a step at a time.
     plan.actions.extend(context.sent.all().flat_map(|(id, announced)| withdrawals(context, id, announced)));
     for step in all.steps {
-        let is_unsent = matches!(step.reminder.status, Status::Deferred | Status::Suppressed | Status::Failed);
+        let is_unsent = matches!(
+            step.reminder.status,
+            ReminderStatus::Deferred | ReminderStatus::Suppressed | ReminderStatus::Failed
+        );
         // A reminder that could not be delivered was sent, and has a receipt.
         if is_unsent && step.reminder.receipt.is_none() && step.is_open && step.due_at_ms <= context.now_ms {
-            let Reminder { step: id, status, reason, .. } = step.reminder;
+            let PlannedReminder { step: id, status, reason, .. } = step.reminder;
             let (appointment_id, due_at_ms) = (step.appointment_id, step.due_at_ms);
-            plan.fell_due.push(FellDue { appointment_id, step: id, due_at_ms, status, reason });
+            plan.unsent.push(UnsentStep { appointment_id, step: id, due_at_ms, status, reason });
         }
-        plan.actions.extend(step.announce.map(Action::Announce));
+        plan.actions.extend(step.announce.map(ReminderAction::Announce));
     }
     plan
 }
 
 /// Every reminder of an appointment and its state, for people.
-pub fn story(context: &Context<'_>, id: &str) -> Vec<Reminder> {
+pub fn timeline(context: &PlanContext<'_>, id: &str) -> Vec<PlannedReminder> {
     let withdrawn = |(own, announced): (&str, &Announced)| {
         let named = announced.others.iter().find(|other| other.appointment_id == id);
         let of_named = named.and_then(|other| announced.withdrawn.clone().or(other.withdrawn.clone()));
         let reason = if own == id { announced.withdrawn.clone() } else { of_named };
-        reason.map(|reason| Reminder {
+        reason.map(|reason| PlannedReminder {
             reminder_id: announced.reminder_id.clone(),
             step: announced.step.clone(),
             due_at_ms: announced.at_ms,
-            status: Status::Withdrawn,
+            status: ReminderStatus::Withdrawn,
             reason: Some(reason),
             receipt: None,
         })
@@ -271,25 +275,25 @@ pub fn story(context: &Context<'_>, id: &str) -> Vec<Reminder> {
 }
 
 /// The state of everything: the steps, and the on-demand requests.
-fn all(context: &Context<'_>) -> step::All {
+fn all(context: &PlanContext<'_>) -> step::PlannedSteps {
     let mut all = step::all(context);
-    all.steps.extend(by_hand::all(context));
+    all.steps.extend(on_demand::all(context));
     all
 }
 
 /// The withdrawals of an announcement for a future start that is no longer valid: all of it if its own visit is
 /// affected, or only the affected visit if it is another that it names.
 fn withdrawals<'a>(
-    context: &'a Context<'_>,
+    context: &'a PlanContext<'_>,
     id: &'a str,
     announced: &'a Announced,
-) -> impl Iterator<Item = Action> + 'a {
+) -> impl Iterator<Item = ReminderAction> + 'a {
     let withdraw = move |appointment_id: &str, starts_at_ms: i64| {
         if starts_at_ms <= context.now_ms {
             return None;
         }
         let (reason, caused_by) = off(context.client, appointment_id, starts_at_ms)?;
-        Some(Action::Withdraw {
+        Some(ReminderAction::Withdraw {
             reminder_id: announced.reminder_id.clone(),
             appointment_id: appointment_id.to_owned(),
             announced_for: id.to_owned(),
@@ -307,7 +311,7 @@ fn withdrawals<'a>(
 }
 
 /// Whether this very plan withdraws all of an announcement, so that the other visits that it names need a new one.
-fn is_void(context: &Context<'_>, own: &str, announced: &Announced) -> bool {
+fn is_void(context: &PlanContext<'_>, own: &str, announced: &Announced) -> bool {
     announced.starts_at_ms > context.now_ms && off(context.client, own, announced.starts_at_ms).is_some()
 }
 
@@ -319,8 +323,8 @@ fn off<'a>(client: &'a Client, id: &str, starts_at_ms: i64) -> Option<(&'static 
         return client.erased_at_ms.map(|_| ("erased", None));
     };
     match appointment.status {
-        Visit::Cancelled => Some(("cancelled", Some(&appointment.status_by))),
-        Visit::Deleted => Some(("deleted", Some(&appointment.status_by))),
+        AppointmentStatus::Cancelled => Some(("cancelled", Some(&appointment.status_by))),
+        AppointmentStatus::Deleted => Some(("deleted", Some(&appointment.status_by))),
         _ if start.at_ms != starts_at_ms => Some(("rescheduled", Some(&appointment.placed_by))),
         _ => None,
     }

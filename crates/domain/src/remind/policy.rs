@@ -4,9 +4,9 @@
 //! only its differences. A step keeps its id when its offset is edited: what was announced under it stays announced, so
 //! that an edit re-plans what is unsent and repeats nothing.
 
-use crate::score::Level;
+use crate::score::RiskLevel;
 use crate::view::client::Start;
-use crate::view::sent::BY_HAND;
+use crate::view::sent::MANUAL_STEP;
 use foretell_events::appointment::{Channel, QuietHours};
 use foretell_events::policy::{self, Invalid};
 use foretell_events::zone;
@@ -38,9 +38,9 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// Which reminders are sent, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Policy {
+pub struct ReminderPolicy {
     /// Steps, in any order; at most [`STEPS_MAX`].
-    pub steps: Vec<Step>,
+    pub steps: Vec<ReminderStep>,
     /// Channels of a client without stored consents, in order of preference; at least one.
     pub channels_default: Vec<Channel>,
     /// Text that the sender should use.
@@ -64,7 +64,7 @@ pub struct Policy {
 /// and `at_booking` is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Step {
+pub struct ReminderStep {
     /// Its name in events, `[a-z0-9_-]`, at most [`STEP_ID_BYTES_MAX`]; survives edits of its offset.
     pub id: String,
     /// Absolute hours before the start.
@@ -88,7 +88,7 @@ pub struct Step {
     pub template: Option<String>,
     /// Only for visits at these risk levels; if empty, for all. Of `low`, `medium`, `high`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub levels: Vec<Level>,
+    pub levels: Vec<RiskLevel>,
     /// Not for visits that the client has confirmed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub skip_confirmed: bool,
@@ -123,19 +123,20 @@ impl Day {
     }
 }
 
-impl Default for Policy {
+impl Default for ReminderPolicy {
     fn default() -> Self {
-        let hours = |id: &str, hours| Step { id: id.into(), before_hours: Some(hours), ..Step::default() };
-        let call = Step {
+        let hours =
+            |id: &str, hours| ReminderStep { id: id.into(), before_hours: Some(hours), ..ReminderStep::default() };
+        let call = ReminderStep {
             id: "call".into(),
             before_business_days: Some(3),
             channels: vec![Channel::Call],
-            levels: vec![Level::High],
+            levels: vec![RiskLevel::High],
             skip_confirmed: true,
-            ..Step::default()
+            ..ReminderStep::default()
         };
         Self {
-            steps: vec![Step { skip_confirmed: true, ..hours("72h", 72) }, hours("24h", 24), call],
+            steps: vec![ReminderStep { skip_confirmed: true, ..hours("72h", 72) }, hours("24h", 24), call],
             channels_default: vec![Channel::Sms],
             template_default: "visit-reminder".into(),
             quiet_hours_default: QuietHours { from_minute: 21 * 60, to_minute: 8 * 60 },
@@ -156,7 +157,7 @@ enum Offset {
     AtBooking,
 }
 
-impl Step {
+impl ReminderStep {
     /// When it is due; none unless it sets exactly one of the fields.
     fn offset(&self) -> Option<Offset> {
         let offsets = [
@@ -175,7 +176,7 @@ impl Step {
     }
 
     /// When it is due for a visit that was placed at `placed_at_ms`.
-    pub(super) fn due_ms(&self, policy: &Policy, start: &Start, placed_at_ms: i64) -> i64 {
+    pub(super) fn due_ms(&self, policy: &ReminderPolicy, start: &Start, placed_at_ms: i64) -> i64 {
         let zone = || zone::get(&start.zone).unwrap_or(jiff::tz::TimeZone::UTC);
         let same_time = |date: Date| zone::instant_ms(date.to_datetime(start.local().time()), &zone());
         match self.offset() {
@@ -194,7 +195,7 @@ impl Step {
     }
 }
 
-impl Policy {
+impl ReminderPolicy {
     /// The policy of a document, with the values of `base` where the document has none.
     pub fn read(document: &Value, base: &Self) -> Result<Self, Invalid> {
         let policy: Self = policy::over(document, base)?;
@@ -234,7 +235,7 @@ impl Policy {
 
     /// How long before its start a step of a visit can be due, except a step at the booking.
     pub fn longest_ms(&self) -> i64 {
-        let of = |step: &Step| match step.offset() {
+        let of = |step: &ReminderStep| match step.offset() {
             Some(Offset::Hours(hours)) => i64::from(hours) * HOUR_MS,
             // One day more than the number of calendar days, because a day can have 25 hours.
             Some(Offset::Days(days)) => i64::from(days + 1) * DAY_MS,
@@ -263,13 +264,13 @@ impl Policy {
     }
 }
 
-impl Step {
+impl ReminderStep {
     /// The place within the step and what is expected there; a step that sets no time, or two, is wrong as a whole.
     fn validate(&self) -> Result<(), (&'static str, &'static str)> {
         let unless = |holds: bool, place, detail| if holds { Ok(()) } else { Err((place, detail)) };
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
         let is_id = (1..=STEP_ID_BYTES_MAX).contains(&self.id.len()) && self.id.bytes().all(is_plain);
-        unless(is_id && self.id != BY_HAND, "/id", "1 to 64 of [a-z0-9_-], and not \"manual\"")?;
+        unless(is_id && self.id != MANUAL_STEP, "/id", "1 to 64 of [a-z0-9_-], and not \"manual\"")?;
         let within = |days: Option<u32>, max: u32| days.is_none_or(|days| (1..=max).contains(&days));
         unless(within(self.before_hours, AHEAD_DAYS_MAX * 24), "/before_hours", "1 to 720")?;
         unless(within(self.before_days, AHEAD_DAYS_MAX), "/before_days", "1 to 30")?;
@@ -278,7 +279,7 @@ impl Step {
         unless(self.offset().is_some(), "", offset)?;
         unless(is_set(&self.channels), "/channels", "each once")?;
         unless(self.template.as_deref().is_none_or(is_template), "/template", "1 to 256 bytes")?;
-        unless(!self.levels.contains(&Level::Unscored), "/levels", "low, medium or high")?;
+        unless(!self.levels.contains(&RiskLevel::Unscored), "/levels", "low, medium or high")?;
         unless(within(self.expires_minutes, AHEAD_DAYS_MAX * 24 * 60), "/expires_minutes", "1 to 43200")
     }
 }

@@ -19,12 +19,12 @@
 //! reminders and come more often, and a tenant may remind doubtful clients more. For that reason each rate is shown
 //! with the mean of the expected risk, and not even both together show the effect of a reminder.
 
+mod recorded;
 mod row;
-mod said;
 
-pub use row::Row;
+pub use row::NoShowReportRow;
 
-use crate::score::Level;
+use crate::score::RiskLevel;
 use crate::score::metrics::{self, Bin, Case, Metrics};
 use crate::view::client::Client;
 use crate::view::lead;
@@ -33,8 +33,8 @@ use foretell_events::codec::parse_rfc3339;
 use foretell_events::record::Record;
 use foretell_events::reminder::ReminderFact;
 use foretell_events::{Event, Fact};
-use row::{Count, Outcome};
-use said::{Decided, Heard, Model, Said, later, level, visit};
+use recorded::{DecisionFields, ModelFields, RecordedRisk, VisitRecord, later, level, visit};
+use row::{Count, VisitOutcome};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -52,23 +52,23 @@ const OTHERS: &str = "(others)";
 
 /// How visits ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct NoShowReport {
     /// Visits that began in this period, in milliseconds since the epoch.
     pub window: Range<i64>,
     /// All of them.
-    pub total: Row,
+    pub total: NoShowReportRow,
     /// By whole days from booking to visit, in the buckets of the rates.
-    pub by_lead: Vec<Row>,
+    pub by_lead: Vec<NoShowReportRow>,
     /// By the last level before the visit began.
-    pub by_level: Vec<Row>,
+    pub by_level: Vec<NoShowReportRow>,
     /// By the reminders that were announced before the visit began.
-    pub by_steps: Vec<Row>,
+    pub by_steps: Vec<NoShowReportRow>,
     /// Of the last score before the visit began, from a decision or a reminder.
-    pub last: Calibration,
+    pub last: ScoreAccuracy,
     /// Of the last score that was requested before the visit began.
     pub asked: Metrics,
     /// The same by model and version, sorted by name.
-    pub by_model: Vec<OfModel>,
+    pub by_model: Vec<ModelAccuracy>,
     /// Of the risk in the last reminder.
     pub reminded: Metrics,
     /// Visits with a risk or a reminder that are not among these: moved since, deleted, or forgotten.
@@ -83,7 +83,7 @@ pub struct Report {
 
 /// Whether the scores of one model came true.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct OfModel {
+pub struct ModelAccuracy {
     /// Its id and version, as in `no-show-two-counters 1`.
     pub name: String,
     /// Of the visits whose last score was requested and came from this model.
@@ -92,7 +92,7 @@ pub struct OfModel {
 
 /// Whether scores came true.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
+pub struct ScoreAccuracy {
     /// As numbers.
     pub metrics: Metrics,
     /// By tenths of the scores.
@@ -102,20 +102,20 @@ pub struct Calibration {
 /// There is more data than may be kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("more than {VISITS_MAX} visits have data: use a later --since, an earlier --until or a --tenant")]
-pub struct TooMany;
+pub struct TooManyVisits;
 
 /// The counts so far.
 #[derive(Debug)]
-pub struct Tally {
+pub struct NoShowTally {
     window: Range<i64>,
     /// By visit.
-    heard: HashMap<u128, Heard>,
+    recorded: HashMap<u128, VisitRecord>,
     steps: Vec<String>,
     models: Vec<String>,
     matched: u64,
     total: Count,
     by_lead: [Count; lead::BUCKETS.len()],
-    by_level: BTreeMap<Option<Level>, Count>,
+    by_level: BTreeMap<Option<RiskLevel>, Count>,
     by_steps: BTreeMap<u64, Count>,
     other_steps: Count,
     last: Vec<Case>,
@@ -125,12 +125,12 @@ pub struct Tally {
     unreadable: u64,
 }
 
-impl Tally {
+impl NoShowTally {
     /// No counts, for visits that begin in the window.
     pub fn new(window: Range<i64>) -> Self {
         Self {
             window,
-            heard: HashMap::new(),
+            recorded: HashMap::new(),
             steps: Vec::new(),
             models: Vec::new(),
             matched: 0,
@@ -149,9 +149,9 @@ impl Tally {
 
     /// Adds a record of the topic of decisions; all of them come before the rows. Decisions about logins, and about
     /// visits that were only considered, are ignored.
-    pub fn decision(&mut self, record: &Record) -> Result<(), TooMany> {
+    pub fn decision(&mut self, record: &Record) -> Result<(), TooManyVisits> {
         let is_decision = record.header("ce_type") == Some(DECISION.name.as_bytes());
-        let decided = is_decision.then(|| serde_json::from_slice::<Decided>(&record.value).ok()).flatten();
+        let decided = is_decision.then(|| serde_json::from_slice::<DecisionFields>(&record.value).ok()).flatten();
         let Some(mut decided) = decided else {
             self.unreadable += 1;
             return Ok(());
@@ -160,20 +160,20 @@ impl Tally {
             return Ok(());
         }
         let model = std::mem::take(&mut decided.model);
-        let (Some(key), Some((appointment_id, starts_at_ms, said))) = (record.key.as_deref(), decided.said()) else {
+        let (Some(key), Some((appointment_id, starts_at_ms, risk))) = (record.key.as_deref(), decided.risk()) else {
             self.unreadable += 1;
             return Ok(());
         };
         let model = self.model(&model);
-        if let Some(heard) = self.heard(visit(key, &appointment_id, starts_at_ms), starts_at_ms, said.at_ms)? {
-            later(&mut heard.asked, Said { model, ..said });
+        if let Some(recorded) = self.recorded(visit(key, &appointment_id, starts_at_ms), starts_at_ms, risk.at_ms)? {
+            later(&mut recorded.asked, RecordedRisk { model, ..risk });
         }
         Ok(())
     }
 
     /// Adds an event of the reminders topic; all of them come before the rows. A later withdrawal changes nothing,
     /// because the reminder had been announced.
-    pub fn reminder(&mut self, event: &Event) -> Result<(), TooMany> {
+    pub fn reminder(&mut self, event: &Event) -> Result<(), TooManyVisits> {
         let Fact::Reminder(ReminderFact::Due(due)) = &event.fact else { return Ok(()) };
         let (key, at_ms, step) = (event.key(), event.envelope.time_ms, self.step(&due.step));
         let others = due.visits.iter().filter(|other| other.appointment_id != due.appointment_id);
@@ -184,19 +184,19 @@ impl Tally {
                 continue;
             };
             let visit = visit(key.as_bytes(), appointment_id, starts_at_ms);
-            let Some(heard) = self.heard(visit, starts_at_ms, at_ms)? else { continue };
-            heard.steps |= step;
+            let Some(recorded) = self.recorded(visit, starts_at_ms, at_ms)? else { continue };
+            recorded.steps |= step;
             // The risk is that of the reminder's own visit.
             let risk = due.risk.as_ref().filter(|_| *appointment_id == due.appointment_id);
             if let Some((score, level)) = risk.and_then(|risk| Some((risk.score, level(&risk.level)?))) {
-                later(&mut heard.reminded, Said { at_ms, score, level, model: 0 });
+                later(&mut recorded.reminded, RecordedRisk { at_ms, score, level, model: 0 });
             }
         }
         Ok(())
     }
 
     /// The number of a model; models beyond the limit share one number, which has no name.
-    fn model(&mut self, Model { id, version }: &Model) -> u16 {
+    fn model(&mut self, ModelFields { id, version }: &ModelFields) -> u16 {
         let name = format!("{id} {version}");
         let known = self.models.iter().position(|model| *model == name);
         let at = known.unwrap_or(self.models.len());
@@ -221,14 +221,19 @@ impl Tally {
     }
 
     /// The entry of a visit of the window, for data from before it begins.
-    fn heard(&mut self, visit: u128, starts_at_ms: i64, at_ms: i64) -> Result<Option<&mut Heard>, TooMany> {
+    fn recorded(
+        &mut self,
+        visit: u128,
+        starts_at_ms: i64,
+        at_ms: i64,
+    ) -> Result<Option<&mut VisitRecord>, TooManyVisits> {
         if !self.window.contains(&starts_at_ms) || at_ms >= starts_at_ms {
             return Ok(None);
         }
-        if self.heard.len() >= VISITS_MAX && !self.heard.contains_key(&visit) {
-            return Err(TooMany);
+        if self.recorded.len() >= VISITS_MAX && !self.recorded.contains_key(&visit) {
+            return Err(TooManyVisits);
         }
-        Ok(Some(self.heard.entry(visit).or_default()))
+        Ok(Some(self.recorded.entry(visit).or_default()))
     }
 
     /// Counts the visits of a client, by their row and its key, `tenant:client_id`.
@@ -240,40 +245,40 @@ impl Tally {
             let Some(start) = appointment.start.as_ref().filter(|start| self.window.contains(&start.at_ms)) else {
                 continue;
             };
-            let Some(outcome) = Outcome::of(appointment) else { continue };
-            let heard = self.heard.get(&visit(key.as_bytes(), id, start.at_ms)).copied();
-            self.matched += u64::from(heard.is_some());
-            self.count(outcome, start.lead_days(appointment.booked_at_ms), heard.unwrap_or_default());
+            let Some(outcome) = VisitOutcome::of(appointment) else { continue };
+            let recorded = self.recorded.get(&visit(key.as_bytes(), id, start.at_ms)).copied();
+            self.matched += u64::from(recorded.is_some());
+            self.count(outcome, start.lead_days(appointment.booked_at_ms), recorded.unwrap_or_default());
         }
     }
 
-    fn count(&mut self, outcome: Outcome, lead_days: i32, heard: Heard) {
-        let last = heard.last();
-        let is_new = !self.by_steps.contains_key(&heard.steps);
+    fn count(&mut self, outcome: VisitOutcome, lead_days: i32, recorded: VisitRecord) {
+        let last = recorded.last();
+        let is_new = !self.by_steps.contains_key(&recorded.steps);
         let of_steps = if is_new && self.by_steps.len() >= STEP_SETS_MAX {
             &mut self.other_steps
         } else {
-            self.by_steps.entry(heard.steps).or_default()
+            self.by_steps.entry(recorded.steps).or_default()
         };
         of_steps.add(outcome, last);
         self.total.add(outcome, last);
         self.by_lead[usize::from(lead::bucket(lead_days))].add(outcome, last);
-        self.by_level.entry(last.map(|said| said.level)).or_default().add(outcome, last);
+        self.by_level.entry(last.map(|risk| risk.level)).or_default().add(outcome, last);
         if outcome.is_known() {
-            let positive = outcome == Outcome::Missed;
-            let of = |said: Option<Said>| said.map(|Said { score, .. }| Case { score, positive });
+            let positive = outcome == VisitOutcome::Missed;
+            let of = |risk: Option<RecordedRisk>| risk.map(|RecordedRisk { score, .. }| Case { score, positive });
             self.last.extend(of(last));
-            self.asked.extend(heard.asked.and_then(|said| Some((said.model, of(heard.asked)?))));
-            self.reminded.extend(of(heard.reminded));
+            self.asked.extend(recorded.asked.and_then(|risk| Some((risk.model, of(recorded.asked)?))));
+            self.reminded.extend(of(recorded.reminded));
         }
     }
 
     /// The report of all counts; `unfolded` records of appointments were not folded when the rows were read.
-    pub fn report(self, unfolded: u64) -> Report {
-        let levels = [Some(Level::Low), Some(Level::Medium), Some(Level::High), None];
-        let of_level = |level: Option<Level>| {
+    pub fn report(self, unfolded: u64) -> NoShowReport {
+        let levels = [Some(RiskLevel::Low), Some(RiskLevel::Medium), Some(RiskLevel::High), None];
+        let of_level = |level: Option<RiskLevel>| {
             let count = self.by_level.get(&level)?;
-            Some(count.row(level.map_or("(not scored)", Level::name)))
+            Some(count.row(level.map_or("(not scored)", RiskLevel::name)))
         };
         let mut by_steps: Vec<_> = self.by_steps.iter().map(|(set, count)| count.row(self.names(*set))).collect();
         // The sort is stable: rows of equal size stay in the order of their names, and the row without any reminder
@@ -282,16 +287,16 @@ impl Tally {
         by_steps.sort_by_key(|row| (row.name != NONE, std::cmp::Reverse(row.known)));
         let others = self.other_steps.row(OTHERS);
         by_steps.extend((others != Count::default().row(OTHERS)).then_some(others));
-        Report {
+        NoShowReport {
             total: self.total.row("all"),
             by_lead: (0..).zip(self.by_lead).map(|(bucket, count)| count.row(lead_days(bucket))).collect(),
             by_level: levels.into_iter().filter_map(of_level).collect(),
             by_steps,
-            last: Calibration { metrics: Metrics::of(&self.last), bins: metrics::bins(&self.last) },
+            last: ScoreAccuracy { metrics: Metrics::of(&self.last), bins: metrics::bins(&self.last) },
             asked: Metrics::of(&self.asked.iter().map(|(_, case)| *case).collect::<Vec<_>>()),
             by_model: self.by_model(),
             reminded: Metrics::of(&self.reminded),
-            elsewhere: self.heard.len() as u64 - self.matched,
+            elsewhere: self.recorded.len() as u64 - self.matched,
             forgotten: self.forgotten,
             unfolded,
             unreadable: self.unreadable,
@@ -299,13 +304,16 @@ impl Tally {
         }
     }
 
-    fn by_model(&self) -> Vec<OfModel> {
+    fn by_model(&self) -> Vec<ModelAccuracy> {
         let mut cases = BTreeMap::<&str, Vec<Case>>::new();
         for (model, case) in &self.asked {
             let name = self.models.get(usize::from(*model)).map_or(OTHERS, String::as_str);
             cases.entry(name).or_default().push(*case);
         }
-        cases.into_iter().map(|(name, cases)| OfModel { name: name.to_owned(), metrics: Metrics::of(&cases) }).collect()
+        cases
+            .into_iter()
+            .map(|(name, cases)| ModelAccuracy { name: name.to_owned(), metrics: Metrics::of(&cases) })
+            .collect()
     }
 
     /// The names of a set of steps.

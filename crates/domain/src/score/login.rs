@@ -30,13 +30,13 @@ pub mod signal;
 mod tests;
 pub mod variables;
 
-pub use policy::{Mode, Policy};
+pub use policy::{LoginPolicy, Mode};
 
-use super::{Code, Decision, Level as Risk, Reason};
+use super::{LoginDecision, Reason, ReasonCode, RiskLevel};
 use crate::address::RowKey;
-use crate::view::feature::{self, Feature, Level};
+use crate::view::feature::{self, Feature, FeatureLevel};
 use crate::view::materialized::Materialized;
-use crate::view::user::{Logins, User};
+use crate::view::user::{LoginFold, User};
 use crate::view::{Aggregate, Merge};
 use foretell_events::appointment::Scalar;
 use foretell_events::login::{Attempt, Listed};
@@ -49,19 +49,19 @@ use variables::Variables;
 
 /// The feature rows that belong to an attempt, merged over their source partitions.
 #[derive(Debug, Clone, Default)]
-pub struct Features(BTreeMap<Level, Arc<Feature>>);
+pub struct Features(BTreeMap<FeatureLevel, Arc<Feature>>);
 
 impl Features {
     /// The rows to read for an attempt: the tenant's totals, and one row for each value that the attempt has.
-    pub fn keys(tenant: &str, attempt: &Attempt) -> Vec<(Level, RowKey)> {
-        std::iter::once(Level::All)
-            .chain(Level::VALUES)
+    pub fn keys(tenant: &str, attempt: &Attempt) -> Vec<(FeatureLevel, RowKey)> {
+        std::iter::once(FeatureLevel::All)
+            .chain(FeatureLevel::VALUES)
             .filter_map(|level| Some((level, feature::key(tenant, level, &level.value(attempt)?))))
             .collect()
     }
 
     /// The features of an attempt, from rows in memory.
-    pub fn of(rows: &Materialized<Logins>, tenant: &str, attempt: &Attempt) -> Self {
+    pub fn of(rows: &Materialized<LoginFold>, tenant: &str, attempt: &Attempt) -> Self {
         let mut features = Self::default();
         for (level, key) in Self::keys(tenant, attempt) {
             for partial in rows.partials(&key) {
@@ -74,25 +74,25 @@ impl Features {
     }
 
     /// Adds one partial of a row.
-    pub fn merge(&mut self, level: Level, partial: &Feature) {
+    pub fn merge(&mut self, level: FeatureLevel, partial: &Feature) {
         Arc::make_mut(self.0.entry(level).or_default()).merge(partial);
     }
 
     /// Adds a row whose partials are already merged.
-    pub fn insert(&mut self, level: Level, merged: Arc<Feature>) {
+    pub fn insert(&mut self, level: FeatureLevel, merged: Arc<Feature>) {
         self.0.insert(level, merged);
     }
 
-    fn get(&self, level: Level) -> Option<&Feature> {
+    fn get(&self, level: FeatureLevel) -> Option<&Feature> {
         self.0.get(&level).map(AsRef::as_ref)
     }
 
-    fn successes(&self, level: Level) -> u64 {
+    fn successes(&self, level: FeatureLevel) -> u64 {
         self.get(level).map_or(0, |row| row.successes)
     }
 
     /// `M` or `m`: one more than the distinct values of the lower levels of `feature` in the row of `level`.
-    fn distinct_below(&self, level: Level, feature: &[(Level, f64)]) -> f64 {
+    fn distinct_below(&self, level: FeatureLevel, feature: &[(FeatureLevel, f64)]) -> f64 {
         let distinct = |row: &Feature| feature.iter().skip(1).map(|(lower, _)| row.distinct(*lower)).sum::<u64>();
         1.0 + self.get(level).map_or(0, distinct) as f64
     }
@@ -100,7 +100,7 @@ impl Features {
 
 /// The inputs of a login's score.
 #[derive(Debug, Clone, Copy)]
-pub struct Evidence<'a> {
+pub struct LoginEvidence<'a> {
     /// The user's row; none for a user never seen.
     pub user: Option<&'a User>,
     /// See [`Features::keys`].
@@ -115,7 +115,7 @@ pub struct Evidence<'a> {
     pub attributes: &'a BTreeMap<String, Scalar>,
 }
 
-impl<'a> Evidence<'a> {
+impl<'a> LoginEvidence<'a> {
     /// Evidence from rows and attempt only: no lists were consulted, and there are no further attributes.
     pub fn of(user: Option<&'a User>, features: &'a Features, attempt: &'a Attempt, at_ms: i64) -> Self {
         static NOTHING: BTreeMap<String, Scalar> = BTreeMap::new();
@@ -130,7 +130,7 @@ impl<'a> Evidence<'a> {
 
 /// A user's history, as far as answers show it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct History {
+pub struct UserHistory {
     /// Successful logins.
     pub successes: u64,
     /// Failures in the last 15 minutes.
@@ -141,7 +141,7 @@ pub struct History {
     pub last_success_ms: Option<i64>,
 }
 
-impl History {
+impl UserHistory {
     /// The history at an instant.
     pub fn at(user: &User, at_ms: i64) -> Self {
         Self {
@@ -155,15 +155,15 @@ impl History {
 
 /// A scored login.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Score {
+pub struct LoginScore {
     /// `S'/(1 + S')`, 0 to 1; none if the user has no history.
     pub score: Option<f64>,
     /// S before the factors of signals; none if the user has no history.
     pub likelihood_ratio: Option<f64>,
     /// How risky it is.
-    pub level: Risk,
+    pub level: RiskLevel,
     /// What to do.
-    pub decision: Decision,
+    pub decision: LoginDecision,
     /// Why; the effects add up to `ln S'`, and are all 0 if nothing was scored.
     pub reasons: Vec<Reason>,
     /// Reasons of signals and rules in shadow mode, each with the effect that it would have.
@@ -171,17 +171,17 @@ pub struct Score {
     /// Whether a rule could not be evaluated and was therefore treated as not matching.
     pub is_rule_failed: bool,
     /// The user's history.
-    pub history: History,
+    pub history: UserHistory,
 }
 
 /// Scores an attempt. Without a success of the user there is nothing to compare with: the result is unscored, with the
 /// policy's decision for first logins.
-pub fn score(evidence: &Evidence<'_>, policy: &Policy) -> Score {
+pub fn score(evidence: &LoginEvidence<'_>, policy: &LoginPolicy) -> LoginScore {
     let likelihood = evidence.scored_user().map(|user| Likelihood::of(evidence, user, policy.mode));
     let likelihood_ratio = likelihood.as_ref().map(|likelihood| likelihood.ratio);
     let signals = signal::all(evidence, &policy.signals);
     let variables = Variables::new(evidence, likelihood_ratio, &signals);
-    let mut found = Found::new(likelihood_ratio);
+    let mut found = SignalEffects::new(likelihood_ratio);
     found.reasons.extend(likelihood.map_or_else(|| vec![first_login()], |likelihood| likelihood.reasons));
     for signal in &signals {
         let effect = found.weigh(signal.factor, signal.counts());
@@ -191,20 +191,20 @@ pub fn score(evidence: &Evidence<'_>, policy: &Policy) -> Score {
 
     let score = found.odds.map(|odds| odds / (1.0 + odds));
     let (level, decided) = match score {
-        None => (Risk::Unscored, policy.first_login),
-        Some(score) if score >= policy.deny_at => (Risk::High, Decision::Deny),
-        Some(score) if score >= policy.challenge_at => (Risk::Medium, Decision::Challenge),
-        Some(_) => (Risk::Low, Decision::Allow),
+        None => (RiskLevel::Unscored, policy.first_login),
+        Some(score) if score >= policy.deny_at => (RiskLevel::High, LoginDecision::Deny),
+        Some(score) if score >= policy.challenge_at => (RiskLevel::Medium, LoginDecision::Challenge),
+        Some(_) => (RiskLevel::Low, LoginDecision::Allow),
     };
-    let history = evidence.user.map(|user| History::at(user, evidence.at_ms)).unwrap_or_default();
-    let Found { forced, reasons, shadow, is_rule_failed, .. } = found;
+    let history = evidence.user.map(|user| UserHistory::at(user, evidence.at_ms)).unwrap_or_default();
+    let SignalEffects { forced, reasons, shadow, is_rule_failed, .. } = found;
     let decision = forced.unwrap_or(decided);
-    Score { score, likelihood_ratio, level, decision, reasons, shadow, is_rule_failed, history }
+    LoginScore { score, likelihood_ratio, level, decision, reasons, shadow, is_rule_failed, history }
 }
 
 fn first_login() -> Reason {
     let text = "The account has no successful login yet to compare this one with.";
-    Reason::new(Code::FirstLogin, 0.0, text)
+    Reason::new(ReasonCode::FirstLogin, 0.0, text)
 }
 
 /// How the attempt compares with what is usual.
@@ -215,28 +215,28 @@ struct Likelihood {
 }
 
 impl Likelihood {
-    fn of(evidence: &Evidence<'_>, user: &User, mode: Mode) -> Self {
+    fn of(evidence: &LoginEvidence<'_>, user: &User, mode: Mode) -> Self {
         let base = Base::of(evidence, user);
         let (address, client) = (base.compare(ADDRESS, mode), base.compare(CLIENT, mode));
         let mut reasons = vec![base.reason()];
-        reasons.extend(address.reasons(&[Code::NewIp, Code::NewNetwork], Code::KnownIp));
-        reasons.extend(client.reasons(&[Code::NewUserAgent], Code::KnownUserAgent));
+        reasons.extend(address.reasons(&[ReasonCode::NewIp, ReasonCode::NewNetwork], ReasonCode::KnownIp));
+        reasons.extend(client.reasons(&[ReasonCode::NewUserAgent], ReasonCode::KnownUserAgent));
         Self { ratio: address.ratio * client.ratio * base.prior(), reasons }
     }
 }
 
 /// The result of signals and rules.
-struct Found {
+struct SignalEffects {
     /// S'; none where nothing is scored.
     odds: Option<f64>,
     /// What the rules decide.
-    forced: Option<Decision>,
+    forced: Option<LoginDecision>,
     reasons: Vec<Reason>,
     shadow: Vec<Reason>,
     is_rule_failed: bool,
 }
 
-impl Found {
+impl SignalEffects {
     fn new(likelihood_ratio: Option<f64>) -> Self {
         let (reasons, shadow) = (Vec::new(), Vec::new());
         Self { odds: likelihood_ratio, forced: None, reasons, shadow, is_rule_failed: false }
@@ -263,7 +263,7 @@ impl Found {
         if rule.mode() == Switch::Off {
             return;
         }
-        let Some(holds) = rule.holds(variables) else {
+        let Some(holds) = rule.matches(variables) else {
             self.is_rule_failed = true;
             return;
         };

@@ -8,8 +8,8 @@
 //! protected. The score decides which clients to remind and to call; it must never decide which clients to turn away.
 
 pub mod bands;
-pub mod basis;
 pub mod calibration;
+pub mod context;
 pub mod counters;
 pub mod input;
 pub mod model;
@@ -17,13 +17,13 @@ mod reasons;
 
 pub use counters::Rates;
 
-use super::{Action, InvalidConfig, Level, OnUnavailable, Reason, logistic};
+use super::{InvalidConfig, OnUnavailable, Reason, RecommendedAction, RiskLevel, logistic};
 use crate::view::client::snapshot::Snapshot;
-use crate::view::client::{Client, History};
+use crate::view::client::{Client, ClientHistory};
 use crate::view::lead::Lead;
-use bands::{Bands, Thresholds};
+use bands::{BandThresholds, Bands};
 use calibration::Calibration;
-use model::Model;
+use model::NoShowModel;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -86,16 +86,16 @@ const PROTECTED: [&str; 14] = [
 #[serde(deny_unknown_fields, default)]
 pub struct Actions {
     /// At level low.
-    pub low: Action,
+    pub low: RecommendedAction,
     /// At level medium.
-    pub medium: Action,
+    pub medium: RecommendedAction,
     /// At level high.
-    pub high: Action,
+    pub high: RecommendedAction,
 }
 
 impl Default for Actions {
     fn default() -> Self {
-        Self { low: Action::Remind, medium: Action::Remind, high: Action::Call }
+        Self { low: RecommendedAction::Remind, medium: RecommendedAction::Remind, high: RecommendedAction::Call }
     }
 }
 
@@ -142,7 +142,7 @@ impl Config {
 
 /// The inputs of a visit's score.
 #[derive(Debug, Clone, Copy)]
-pub struct Evidence<'a> {
+pub struct VisitEvidence<'a> {
     /// The client's row; none for a client never seen.
     pub client: Option<&'a Client>,
     /// The tenant's outcomes, merged over their source partitions.
@@ -153,7 +153,7 @@ pub struct Evidence<'a> {
 
 /// The model that computed a score.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Named {
+pub struct NoShowModelVersion {
     /// Its name.
     pub id: &'static str,
     /// The version of the published model; for the two counters, raised when the same rows give a different score.
@@ -161,15 +161,16 @@ pub struct Named {
 }
 
 /// The model for a tenant that has published none.
-pub const TWO_COUNTERS: Named = Named { id: "no-show-two-counters", version: Cow::Borrowed("1") };
+pub const TWO_COUNTERS: NoShowModelVersion =
+    NoShowModelVersion { id: "no-show-two-counters", version: Cow::Borrowed("1") };
 /// The name of trained models.
 pub const TRAINED: &str = "no-show-trained";
 
 /// A trained model in force.
 #[derive(Debug, Clone, Copy)]
-pub struct Trained<'a> {
+pub struct ModelInForce<'a> {
     /// The model.
-    pub model: &'a Model,
+    pub model: &'a NoShowModel,
     /// Its version.
     pub version: &'a str,
     /// The correction of its scores.
@@ -178,56 +179,66 @@ pub struct Trained<'a> {
 
 /// A scored visit.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Score {
+pub struct VisitScore {
     /// Probability of a no-show, between 0 and 1.
     pub score: f64,
     /// How risky it is, compared with the tenant's own rate; never unscored.
-    pub level: Level,
+    pub level: RiskLevel,
     /// What to do about it.
-    pub recommended_action: Action,
+    pub recommended_action: RecommendedAction,
     /// Why; the effects add up to the log-odds of the score.
     pub reasons: Vec<Reason>,
     /// How the client has kept their appointments.
-    pub history: History,
+    pub history: ClientHistory,
     /// The model that computed it.
-    pub model: Named,
+    pub model: NoShowModelVersion,
 }
 
 /// Scores a visit by two counters, without recent scores.
-pub fn score(evidence: &Evidence<'_>, config: &Config) -> Score {
-    counted(evidence, None, config)
+pub fn score(evidence: &VisitEvidence<'_>, config: &Config) -> VisitScore {
+    score_by_counters(evidence, None, config)
 }
 
 /// Scores a visit by two counters; quantiles are taken from `recent`.
-pub fn counted(evidence: &Evidence<'_>, recent: Option<&Calibration>, config: &Config) -> Score {
+pub(crate) fn score_by_counters(
+    evidence: &VisitEvidence<'_>,
+    recent: Option<&Calibration>,
+    config: &Config,
+) -> VisitScore {
     let rates = Rates::of(evidence.lead, config);
     let reasons = counters::reasons(evidence, &rates, config);
-    finish(reasons, TWO_COUNTERS, evidence.client, Thresholds::of(&rates, recent, config), config)
+    finish(reasons, TWO_COUNTERS, evidence.client, BandThresholds::of(&rates, recent, config), config)
 }
 
 /// Scores a visit by a trained model.
-pub fn trained(visit: &Snapshot, client: Option<&Client>, lead: &Lead, by: Trained<'_>, config: &Config) -> Score {
-    let thresholds = Thresholds::of(&Rates::of(lead, config), Some(by.calibration), config);
-    let model = Named { id: TRAINED, version: Cow::Owned(by.version.to_owned()) };
+pub fn score_by_model(
+    visit: &Snapshot,
+    client: Option<&Client>,
+    lead: &Lead,
+    by: ModelInForce<'_>,
+    config: &Config,
+) -> VisitScore {
+    let thresholds = BandThresholds::of(&Rates::of(lead, config), Some(by.calibration), config);
+    let model = NoShowModelVersion { id: TRAINED, version: Cow::Owned(by.version.to_owned()) };
     finish(reasons::of(visit, by.model, by.calibration), model, client, thresholds, config)
 }
 
 fn finish(
     reasons: Vec<Reason>,
-    model: Named,
+    model: NoShowModelVersion,
     client: Option<&Client>,
-    thresholds: Thresholds,
+    thresholds: BandThresholds,
     config: &Config,
-) -> Score {
+) -> VisitScore {
     let score = logistic(reasons.iter().map(|reason| reason.effect).sum());
     let level = thresholds.level(score);
     let recommended_action = match level {
-        Level::High => config.actions.high,
-        Level::Medium => config.actions.medium,
-        Level::Low | Level::Unscored => config.actions.low,
+        RiskLevel::High => config.actions.high,
+        RiskLevel::Medium => config.actions.medium,
+        RiskLevel::Low | RiskLevel::Unscored => config.actions.low,
     };
     let history = client.map(|client| client.history).unwrap_or_default();
-    Score { score, level, recommended_action, reasons, history, model }
+    VisitScore { score, level, recommended_action, reasons, history, model }
 }
 
 #[cfg(test)]

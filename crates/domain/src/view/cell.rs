@@ -4,7 +4,7 @@
 //! names or padding, in which equal states made of ordered maps and integers have equal bytes. The outcomes are not
 //! part of the state, so comparisons leave them out.
 
-use super::{Aggregate, Outcome, Skip};
+use super::{Aggregate, FoldOutcome, Skip};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
@@ -38,7 +38,7 @@ pub struct Carried<D> {
     /// By offset, why a recent record was skipped, if it was: for callers that wait for it.
     pub latest: Vec<(i64, Option<Skip>)>,
     /// The pending list: outcomes of the records after the last checkpoint that is known to be durable.
-    pub pending: Vec<(i64, Outcome<D>)>,
+    pub pending: Vec<(i64, FoldOutcome<D>)>,
 }
 
 // Not derived, because that would require a default of `D`.
@@ -73,13 +73,13 @@ impl<'a> Cell<'a> {
 /// A buffer in which the cells of many rows are written one after the other, so that each cell is then allocated once,
 /// with its exact size.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct CellBuffer {
     state: Vec<u8>,
     carried: Vec<u8>,
     cell: Vec<u8>,
 }
 
-impl Scratch {
+impl CellBuffer {
     /// The cell of an owner row.
     pub fn owner<S: Serialize, D: Serialize>(&mut self, position: i64, state: &S, carried: &Carried<D>) -> Bytes {
         write(&mut self.state, state);

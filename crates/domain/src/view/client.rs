@@ -38,24 +38,27 @@
 mod appointment;
 pub mod attribute;
 mod change;
+mod contributions;
 mod placements;
-mod scribe;
 pub mod snapshot;
 
-pub use appointment::{Appointment, Asked, Named, Receipt, Received, SETTLED, Start, Status, TakenBack};
+pub use appointment::{
+    Appointment, AppointmentStatus, Canceller, OnDemandRequest, RESOLVED_AS, Receipt, Received, RevertedCancellation,
+    Start,
+};
 pub use placements::{Placement, Placements};
 
 use super::lead::{self, Outcomes};
-use super::recent::Recent;
-use super::{Contribution, Fold, Limits, Outcome, Place, Skip};
+use super::recent::RecentEvents;
+use super::{Contribution, Fold, FoldOutcome, Limits, RecordPosition, Skip};
 use crate::address::{Family, RowKey, View};
 use appointment::Weight;
 use attribute::Attributes;
 use change::Placing;
+use contributions::{ContributionBuilder, Footprint};
 use foretell_events::appointment::{AppointmentFact, Booking, Consent, QuietHours, Visit};
 use foretell_events::reminder::Feedback;
 use foretell_events::{Envelope, Event, Fact, key};
-use scribe::{Footprint, Scribe};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,11 +71,11 @@ pub(crate) const SETTLED_DAYS_MAX: usize = 32;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// The latest events, by which repetitions are recognised.
-    pub recent: Recent,
+    pub recent: RecentEvents,
     /// The latest event time, which separates past from future when not all appointments can be kept.
     pub latest_ms: i64,
     /// How the client kept their appointments.
-    pub history: History,
+    pub history: ClientHistory,
     /// Kept and missed days by lead bucket, to compute how many no-shows the tenant's rates predict.
     pub days: [Outcomes; lead::BUCKETS.len()],
     /// How local days (since the epoch) count whose visits are no longer kept: lead bucket, missed.
@@ -120,7 +123,7 @@ pub struct Updated {
 
 /// How a client kept their appointments. Signed, because corrections subtract what was added before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
+pub struct ClientHistory {
     /// Appointments that they came to.
     pub attended: i64,
     /// Appointments that they did not come to.
@@ -136,7 +139,7 @@ pub struct History {
 impl Client {
     /// The latest missed start, unless it was corrected.
     pub fn last_missed_ms(&self) -> Option<i64> {
-        let missed = self.appointments.values().filter(|a| a.status == Status::Missed);
+        let missed = self.appointments.values().filter(|a| a.status == AppointmentStatus::Missed);
         missed.filter_map(|a| a.start.as_ref().map(|start| start.at_ms)).max().max(self.forgotten_missed_ms)
     }
 
@@ -148,8 +151,8 @@ impl Client {
     /// Whether an event states an outcome that its visit cannot have at that time.
     fn is_impossible(&self, fact: &AppointmentFact, time_ms: i64) -> bool {
         let (visit, status) = match fact {
-            AppointmentFact::Attended(visit) => (visit, Status::Attended),
-            AppointmentFact::Missed(visit) => (visit, Status::Missed),
+            AppointmentFact::Attended(visit) => (visit, AppointmentStatus::Attended),
+            AppointmentFact::Missed(visit) => (visit, AppointmentStatus::Missed),
             AppointmentFact::Booked(_)
             | AppointmentFact::Rescheduled(_)
             | AppointmentFact::Confirmed(_)
@@ -210,21 +213,21 @@ fn booking(fact: &AppointmentFact) -> Option<&Booking> {
 
 /// The event's envelope and its fact from this topic.
 #[derive(Clone, Copy)]
-struct Stated<'a> {
+struct AppointmentEvent<'a> {
     envelope: &'a Envelope,
     fact: &'a AppointmentFact,
 }
 
 /// The fold of the appointments topic.
 #[derive(Debug, Clone, Default)]
-pub struct Appointments {
+pub struct AppointmentFold {
     /// What it depends on in addition to the log.
     pub limits: Limits,
 }
 
 /// What one event changes in other rows. It depends on the previous state of the row, so it is the decision itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
+pub struct ClientDecision {
     /// Its contributions.
     pub contributions: Vec<Contribution>,
     /// Whether a future visit was forgotten for a nearer one.
@@ -233,16 +236,16 @@ pub struct Decision {
 
 /// Space for the appointment of an event.
 #[derive(Default)]
-struct Room {
+struct FreedSpace {
     /// The earlier visit with the same id that a new one replaces.
     left: Option<Appointment>,
     has_displaced: bool,
 }
 
-impl Appointments {
+impl AppointmentFold {
     /// Applies an event to the row. Returns whether anything changed.
-    fn change(&self, client: &mut Client, event: Stated<'_>, left: Option<Appointment>) -> bool {
-        let Stated { envelope, fact } = event;
+    fn change(&self, client: &mut Client, event: AppointmentEvent<'_>, left: Option<Appointment>) -> bool {
+        let AppointmentEvent { envelope, fact } = event;
         let time_ms = envelope.time_ms;
         let zone = |client: &Client| client.time_zone.clone().unwrap_or(self.limits.time_zone_default.clone());
         let status = |client: &mut Client, visit: &Visit, status| {
@@ -254,42 +257,53 @@ impl Appointments {
                 let placing = Placing { envelope, is_move, left };
                 client.place(booking, placing, zone(client))
             }
-            AppointmentFact::Confirmed(visit) => status(client, visit, Status::Confirmed),
-            AppointmentFact::Attended(visit) => status(client, visit, Status::Attended),
-            AppointmentFact::Missed(visit) => status(client, visit, Status::Missed),
-            AppointmentFact::Deleted(visit) => status(client, visit, Status::Deleted),
-            AppointmentFact::Cancelled(c) => client.set_status(&c.appointment_id, envelope, Status::Cancelled, c.by),
+            AppointmentFact::Confirmed(visit) => status(client, visit, AppointmentStatus::Confirmed),
+            AppointmentFact::Attended(visit) => status(client, visit, AppointmentStatus::Attended),
+            AppointmentFact::Missed(visit) => status(client, visit, AppointmentStatus::Missed),
+            AppointmentFact::Deleted(visit) => status(client, visit, AppointmentStatus::Deleted),
+            AppointmentFact::Cancelled(c) => {
+                client.set_status(&c.appointment_id, envelope, AppointmentStatus::Cancelled, c.by)
+            }
             AppointmentFact::ClientUpdated(update) => client.update(update, time_ms),
             AppointmentFact::ReminderRequested(request) => {
-                client.ask(request, envelope, self.limits.appointment_requests_max)
+                client.add_request(request, envelope, self.limits.appointment_requests_max)
             }
-            AppointmentFact::ReminderDelivered(feedback) => self.hear(client, feedback, time_ms, Received::Delivered),
-            AppointmentFact::ReminderFailed(feedback) => self.hear(client, feedback, time_ms, Received::Failed),
+            AppointmentFact::ReminderDelivered(feedback) => {
+                self.record_receipt(client, feedback, time_ms, Received::Delivered)
+            }
+            AppointmentFact::ReminderFailed(feedback) => {
+                self.record_receipt(client, feedback, time_ms, Received::Failed)
+            }
             AppointmentFact::ReminderConfirmed(feedback) => {
-                let is_heard = self.hear(client, feedback, time_ms, Received::Confirmed);
-                client.set_status(&feedback.appointment_id, envelope, Status::Confirmed, None) || is_heard
+                let is_received = self.record_receipt(client, feedback, time_ms, Received::Confirmed);
+                client.set_status(&feedback.appointment_id, envelope, AppointmentStatus::Confirmed, None) || is_received
             }
             // An erasure clears the row before it gets here.
             AppointmentFact::ClientErased(_) => false,
         }
     }
 
-    fn hear(&self, client: &mut Client, feedback: &Feedback, at_ms: i64, received: Received) -> bool {
-        client.hear(feedback, at_ms, received, self.limits.appointment_receipts_max)
+    fn record_receipt(&self, client: &mut Client, feedback: &Feedback, at_ms: i64, received: Received) -> bool {
+        client.record_receipt(feedback, at_ms, received, self.limits.appointment_receipts_max)
     }
 
     /// Makes space for the appointment of an event, and releases an earlier visit with its id if the event begins a new
     /// one. Returns `None` if the row is full of more important appointments.
-    fn make_room(&self, client: &mut Client, event: Stated<'_>, scribe: &mut Scribe<'_>) -> Option<Room> {
-        let Some(id) = appointment_id(event.fact) else { return Some(Room::default()) };
+    fn make_space(
+        &self,
+        client: &mut Client,
+        event: AppointmentEvent<'_>,
+        changes: &mut ContributionBuilder<'_>,
+    ) -> Option<FreedSpace> {
+        let Some(id) = appointment_id(event.fact) else { return Some(FreedSpace::default()) };
         let booking = booking(event.fact);
         if let Some(visit) = client.appointments.get(id) {
-            let is_left = |booking: &&Booking| visit.is_left_by(&booking.starts_at, event.envelope.time_ms);
-            let left = booking.filter(is_left).and_then(|_| scribe.release(client, id));
-            return Some(Room { left, has_displaced: false });
+            let is_left = |booking: &&Booking| visit.is_replaced_by(&booking.starts_at, event.envelope.time_ms);
+            let left = booking.filter(is_left).and_then(|_| changes.release(client, id));
+            return Some(FreedSpace { left, has_displaced: false });
         }
         if client.appointments.len() < self.limits.client_appointments_max {
-            return Some(Room::default());
+            return Some(FreedSpace::default());
         }
         let weight = match booking {
             Some(booking) => Weight::placed(Start::instant_ms(&booking.starts_at), true, client.latest_ms),
@@ -297,79 +311,79 @@ impl Appointments {
         };
         let (least, forgotten) = client.least().filter(|(least, other)| (*least, *other) < (weight, id))?;
         let forgotten = forgotten.to_owned();
-        scribe.release(client, &forgotten);
-        Some(Room { left: None, has_displaced: least.is_to_come() })
+        changes.release(client, &forgotten);
+        Some(FreedSpace { left: None, has_displaced: least.is_upcoming() })
     }
 
-    fn erase(client: &mut Client, time_ms: i64, scribe: &mut Scribe<'_>) {
+    fn erase(client: &mut Client, time_ms: i64, changes: &mut ContributionBuilder<'_>) {
         for id in client.appointments.keys().cloned().collect::<Vec<_>>() {
-            scribe.release(client, &id);
+            changes.release(client, &id);
         }
-        scribe.forget_samples(client);
+        changes.forget_samples(client);
         *client = Client { erased_at_ms: Some(time_ms), ..Client::default() };
     }
 }
 
-impl Fold for Appointments {
+impl Fold for AppointmentFold {
     type Owner = Client;
-    type Decision = Decision;
+    type Decision = ClientDecision;
     const FAMILY: Family = Family::Appointments;
     const OWNER: View = View::Client;
 
-    fn fold(&self, client: &mut Client, event: &Event, place: Place) -> Outcome<Decision> {
-        let Fact::Appointment(fact) = &event.fact else { return Outcome::Skipped(Skip::Unchanged) };
+    fn fold(&self, client: &mut Client, event: &Event, place: RecordPosition) -> FoldOutcome<ClientDecision> {
+        let Fact::Appointment(fact) = &event.fact else { return FoldOutcome::Skipped(Skip::Unchanged) };
         let time_ms = event.envelope.time_ms;
         if client.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
-            return Outcome::Skipped(Skip::Erased);
+            return FoldOutcome::Skipped(Skip::Erased);
         }
         let fingerprint = event.fingerprint();
         if client.recent.contains(fingerprint) {
-            return Outcome::Skipped(Skip::Repeated);
+            return FoldOutcome::Skipped(Skip::Repeated);
         }
         client.latest_ms = client.latest_ms.max(time_ms);
-        let mut scribe = Scribe::new(event, place);
+        let mut changes = ContributionBuilder::new(event, place);
         if matches!(fact, AppointmentFact::ClientErased(_)) {
-            Self::erase(client, time_ms, &mut scribe);
-            return Outcome::Applied(Decision { contributions: scribe.finish(), has_displaced: false });
+            Self::erase(client, time_ms, &mut changes);
+            return FoldOutcome::Applied(ClientDecision { contributions: changes.finish(), has_displaced: false });
         }
         if client.is_impossible(fact, time_ms) {
-            return Outcome::Skipped(Skip::Impossible);
+            return FoldOutcome::Skipped(Skip::Impossible);
         }
-        let stated = Stated { envelope: &event.envelope, fact };
-        let Some(Room { left, has_displaced }) = self.make_room(client, stated, &mut scribe) else {
-            return Outcome::Skipped(Skip::NoRoom);
+        let stated = AppointmentEvent { envelope: &event.envelope, fact };
+        let Some(FreedSpace { left, has_displaced }) = self.make_space(client, stated, &mut changes) else {
+            return FoldOutcome::Skipped(Skip::NoRoom);
         };
         client.recent.insert(fingerprint);
         let id = appointment_id(fact);
         let before = Footprint::of(id.and_then(|id| client.appointments.get(id)).map(Box::as_ref));
         if !self.change(client, stated, left) {
-            return Outcome::Skipped(Skip::Unchanged);
+            return FoldOutcome::Skipped(Skip::Unchanged);
         }
         if let Some(id) = id {
             // A sample needs what was known before its own outcome was counted. Any other snapshot needs the counts
             // after this event: with a move if the event is one, and without a cancellation that it reverts.
             let is_over = client.appointments.get(id).is_some_and(|visit| visit.status.is_resolved());
             if is_over {
-                client.witness(id, time_ms);
+                client.take_snapshot(id, time_ms);
             }
-            scribe.difference(client, id, &before);
-            client.witness(id, time_ms);
+            changes.difference(client, id, &before);
+            client.take_snapshot(id, time_ms);
         }
-        Outcome::Applied(Decision { contributions: scribe.finish(), has_displaced })
+        FoldOutcome::Applied(ClientDecision { contributions: changes.finish(), has_displaced })
     }
 
-    fn has_displaced(decision: &Decision) -> bool {
+    fn has_displaced(decision: &ClientDecision) -> bool {
         decision.has_displaced
     }
 
-    fn settled(client: &Client, event: &Event) -> Option<&'static str> {
+    fn resolved_as(client: &Client, event: &Event) -> Option<&'static str> {
         let Fact::Appointment(fact) = &event.fact else { return None };
         let appointment = client.appointments.get(appointment_id(fact)?)?;
         let is_by_this = appointment.status_by == event.envelope.id;
-        appointment.settled().filter(|_| is_by_this)
+        appointment.resolved_as().filter(|_| is_by_this)
     }
 
-    fn contributions(&self, _: &Event, decision: &Decision, _: Place) -> Vec<Contribution> {
+    fn contributions(&self, _: &Event, decision: &ClientDecision, _: RecordPosition) -> Vec<Contribution> {
         decision.contributions.clone()
     }
 

@@ -1,15 +1,15 @@
 //! How often a value of a login feature was seen, where, and by how many accounts.
 //!
-//! One row per tenant, [level](Level) and value; the level [`Level::All`] has one row per tenant, the totals. Only
+//! One row per tenant, [level](Level) and value; the level [`FeatureLevel::All`] has one row per tenant, the totals. Only
 //! successful logins count as history (`successes` and the sketches of lower levels). Failures are counted separately,
 //! and in addresses, sites and networks the accounts with recent failures are listed individually, because many
 //! accounts that fail at one place indicate an attack.
 //!
 //! | level | IPv4 | IPv6 | corresponds to |
 //! |---|---|---|---|
-//! | [`Level::Ip`] | the address | the /64 | a household, or the many behind a gateway |
-//! | [`Level::Site`] | | the /56 | what a provider gives to a home or a small office, with up to 256 networks |
-//! | [`Level::Network`] | the /24 | the /48 | the neighbours, or a large customer |
+//! | [`FeatureLevel::Ip`] | the address | the /64 | a household, or the many behind a gateway |
+//! | [`FeatureLevel::Site`] | | the /56 | what a provider gives to a home or a small office, with up to 256 networks |
+//! | [`FeatureLevel::Network`] | the /24 | the /48 | the neighbours, or a large customer |
 //!
 //! An IPv6 address that represents an IPv4 one (mapped, NAT64, 6to4) is counted as that.
 
@@ -29,7 +29,7 @@ const VALUE_BYTES_MAX: usize = 256;
 
 /// The levels of the login features: the kind of value that a row of [`Feature`] counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Level {
+pub enum FeatureLevel {
     /// Everything: the totals of a tenant.
     All,
     /// The household: the IPv4 address, or the /64 of an IPv6 address.
@@ -52,7 +52,7 @@ pub enum Level {
     Site,
 }
 
-impl Level {
+impl FeatureLevel {
     /// Levels with one row per value.
     pub const VALUES: [Self; 9] = [
         Self::Ip,
@@ -112,7 +112,7 @@ impl Level {
 }
 
 /// The address of the row that counts `value` at `level`.
-pub fn key(tenant: &str, level: Level, value: &str) -> RowKey {
+pub fn key(tenant: &str, level: FeatureLevel, value: &str) -> RowKey {
     let name = level.name();
     let key = |value: &str| [tenant, ":", name, ":", value].concat();
     RowKey::hashed(View::Feature, if value.len() <= VALUE_BYTES_MAX { key(value) } else { key(&hashed(value)) })
@@ -153,7 +153,7 @@ pub fn network(ip: IpAddr) -> String {
 
 /// What happened to a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
+pub enum LoginChange {
     /// It failed.
     Failed,
     /// It succeeded, or was confirmed after a report.
@@ -172,20 +172,20 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
     /// The level of the row.
-    pub level: Level,
+    pub level: FeatureLevel,
     /// What happened.
-    pub change: Change,
+    pub change: LoginChange,
     /// Hash of the account.
     pub user: u64,
     /// When it happened.
     pub time_ms: i64,
     /// Hashes of its values at the levels below, if it has them.
-    pub lower: Vec<(Level, u64)>,
+    pub lower: Vec<(FeatureLevel, u64)>,
 }
 
 impl Delta {
     /// What `attempt` changes in the row of `level`.
-    pub fn of(level: Level, attempt: &Attempt, user_id: &str, change: Change, time_ms: i64) -> Self {
+    pub fn of(level: FeatureLevel, attempt: &Attempt, user_id: &str, change: LoginChange, time_ms: i64) -> Self {
         let lower = level.lower().iter().filter_map(|l| Some((*l, hash(&l.value(attempt)?))));
         Self { level, change, user: hash(user_id), time_ms, lower: lower.collect() }
     }
@@ -203,9 +203,9 @@ pub struct Feature {
     /// Distinct accounts that tried with this value.
     pub users: Sketch,
     /// Distinct values of the levels below among the successful logins with this value.
-    pub lower: BTreeMap<Level, Sketch>,
+    pub lower: BTreeMap<FeatureLevel, Sketch>,
     /// Accounts (hashes) with recent failures here, and the time of each one's last failure; at levels of
-    /// [`Level::FAN_OUT`].
+    /// [`FeatureLevel::FAN_OUT`].
     pub failed_users: BTreeMap<u64, i64>,
 }
 
@@ -215,19 +215,19 @@ impl AggregateView for Feature {
     fn apply(&mut self, delta: &Delta, limits: &Limits) {
         self.users.insert(delta.user);
         match delta.change {
-            Change::Failed => {
+            LoginChange::Failed => {
                 self.failures += 1;
-                if Level::FAN_OUT.contains(&delta.level) {
+                if FeatureLevel::FAN_OUT.contains(&delta.level) {
                     self.failed(delta, limits.fan_out_users_max);
                 }
                 return;
             }
-            Change::Succeeded { first } => {
+            LoginChange::Succeeded { first } => {
                 self.successes += 1;
                 self.first_successes += u64::from(first);
             }
             // The partition that subtracts it is the one that counted it, so neither falls below 0.
-            Change::Withdrawn { last } => {
+            LoginChange::Withdrawn { last } => {
                 self.successes = self.successes.saturating_sub(1);
                 self.first_successes = self.first_successes.saturating_sub(u64::from(last));
                 return;
@@ -271,7 +271,7 @@ impl Merge for Feature {
 
 impl Feature {
     /// Distinct values of a lower level among the successes.
-    pub(crate) fn distinct(&self, level: Level) -> u64 {
+    pub(crate) fn distinct(&self, level: FeatureLevel) -> u64 {
         self.lower.get(&level).map_or(0, Sketch::count)
     }
 
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     fn failure(user: u64, time_ms: i64) -> Delta {
-        Delta { level: Level::Ip, change: Change::Failed, user, time_ms, lower: vec![] }
+        Delta { level: FeatureLevel::Ip, change: LoginChange::Failed, user, time_ms, lower: vec![] }
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
             ("2002:c633:644d:1::9", ["198.51.100.77", "", "198.51.100.0/24"]),
         ] {
             let attempt = Attempt::from_ip(ip.parse().unwrap());
-            let values = Level::FAN_OUT.map(|level| level.value(&attempt).unwrap_or_default());
+            let values = FeatureLevel::FAN_OUT.map(|level| level.value(&attempt).unwrap_or_default());
             assert_eq!(values, of, "{ip}");
         }
     }
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn long_values_stand_in_keys_as_hashes() {
         let long = "x".repeat(10_000);
-        let key = key("t", Level::UserAgent, &long);
+        let key = key("t", FeatureLevel::UserAgent, &long);
         assert!(key.key.len() < 64 && key.key.starts_with("t:user_agent:#"));
     }
 }

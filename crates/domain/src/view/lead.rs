@@ -43,7 +43,7 @@ impl Outcomes {
 
 /// An outcome that became known (`sign` 1), or was reverted (-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Counted {
+pub struct LeadChange {
     /// See [`bucket`].
     pub bucket: u8,
     /// The outcome.
@@ -53,7 +53,7 @@ pub struct Counted {
 }
 
 /// All outcomes that one event changed.
-pub type Delta = Vec<Counted>;
+pub type Delta = Vec<LeadChange>;
 
 /// The state of a tenant's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

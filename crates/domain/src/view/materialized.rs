@@ -5,7 +5,7 @@
 
 use super::cell::encode_state;
 use super::lead::{self, Lead};
-use super::{Aggregate, Fold, Merge, Outcome, Place};
+use super::{Aggregate, Fold, FoldOutcome, Merge, RecordPosition};
 use crate::address::RowKey;
 use foretell_events::Event;
 use std::collections::BTreeMap;
@@ -27,9 +27,9 @@ impl<F: Fold> Materialized<F> {
     }
 
     /// Folds the next event of a partition; returns whether it changed anything.
-    pub fn take(&mut self, event: &Event, place: Place) -> bool {
+    pub fn take(&mut self, event: &Event, place: RecordPosition) -> bool {
         let owner = self.owners.entry(RowKey::hashed(F::OWNER, event.key())).or_default();
-        let Outcome::Applied(decision) = self.fold.fold(owner, event, place) else { return false };
+        let FoldOutcome::Applied(decision) = self.fold.fold(owner, event, place) else { return false };
         for contribution in self.fold.contributions(event, &decision, place) {
             let (key, delta) = contribution.into_parts();
             let row = self.aggregates.entry((key, place.partition));

@@ -29,7 +29,7 @@ pub struct Sample {
 
 /// A change of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
+pub enum OutcomeChange {
     /// An outcome became known.
     Put {
         /// See [`hash`].
@@ -55,11 +55,11 @@ pub enum Change {
 }
 
 /// All changes of one event to a day.
-pub type Delta = Vec<Change>;
+pub type Delta = Vec<OutcomeChange>;
 
 /// The state of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct DayOutcomes {
     /// All outcomes of the day, by lead.
     pub seen: Lead,
     /// Samples of them by the hash of their visit, all below `below`.
@@ -68,24 +68,24 @@ pub struct Outcome {
     pub below: u64,
 }
 
-impl Default for Outcome {
+impl Default for DayOutcomes {
     fn default() -> Self {
         Self { seen: Lead::default(), samples: BTreeMap::new(), below: u64::MAX }
     }
 }
 
-impl AggregateView for Outcome {
+impl AggregateView for DayOutcomes {
     type Delta = Delta;
 
     fn apply(&mut self, delta: &Delta, limits: &Limits) {
         for change in delta {
             match change {
-                Change::Put { visit, sample } => self.put(*visit, sample, limits.outcome_samples_max),
-                Change::Take { visit, bucket, missed } => {
+                OutcomeChange::Put { visit, sample } => self.put(*visit, sample, limits.outcome_samples_max),
+                OutcomeChange::Take { visit, bucket, missed } => {
                     self.seen.count(*bucket, *missed, -1);
                     self.samples.remove(visit);
                 }
-                Change::Forget { visit } => {
+                OutcomeChange::Forget { visit } => {
                     self.samples.remove(visit);
                 }
             }
@@ -93,7 +93,7 @@ impl AggregateView for Outcome {
     }
 }
 
-impl Outcome {
+impl DayOutcomes {
     fn put(&mut self, visit: u64, sample: &Sample, samples_max: usize) {
         self.seen.count(sample.snapshot.lead_bucket(), sample.missed, 1);
         if visit < self.below {
@@ -107,7 +107,7 @@ impl Outcome {
     }
 }
 
-impl Merge for Outcome {
+impl Merge for DayOutcomes {
     /// The samples of the other are chosen in the same way, up to the lower of the bounds.
     fn merge(&mut self, other: &Self) {
         self.seen.merge(&other.seen);

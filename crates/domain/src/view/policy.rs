@@ -4,7 +4,7 @@
 //! possible: the row is the content of the last record, and nothing that it depends on may be in an earlier one. That
 //! is why a publication contains its history, and why repetitions are not recognised: they have the same content.
 
-use super::{Contribution, Fold, Limits, Outcome, Place, Skip};
+use super::{Contribution, Fold, FoldOutcome, Limits, RecordPosition, Skip};
 use crate::address::{Family, RowKey, View};
 use foretell_events::policy::{Kind, PolicyFact, Version};
 use foretell_events::{Event, Fact, key};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// The state of a policy's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Policy {
+pub struct PolicyRow {
     /// The version that was published last; 0 if there is none.
     pub version: u32,
     /// When.
@@ -27,7 +27,7 @@ pub struct Policy {
     pub earlier: Vec<Version>,
 }
 
-impl Policy {
+impl PolicyRow {
     /// Version and document of all that are kept, the latest first.
     pub fn versions(&self) -> impl Iterator<Item = Version> {
         let Self { version, published_at_ms, ref document, .. } = *self;
@@ -43,22 +43,22 @@ impl Policy {
 
 /// The fold of the policies topic.
 #[derive(Debug, Clone, Default)]
-pub struct Policies {
+pub struct PolicyFold {
     /// What it depends on in addition to the log.
     pub limits: Limits,
 }
 
-impl Fold for Policies {
-    type Owner = Policy;
+impl Fold for PolicyFold {
+    type Owner = PolicyRow;
     type Decision = ();
     const FAMILY: Family = Family::Policies;
     const OWNER: View = View::Policy;
 
-    fn fold(&self, policy: &mut Policy, event: &Event, _: Place) -> Outcome<()> {
+    fn fold(&self, policy: &mut PolicyRow, event: &Event, _: RecordPosition) -> FoldOutcome<()> {
         let Fact::Policy(PolicyFact::Published(publication)) = &event.fact else {
-            return Outcome::Skipped(Skip::Unchanged);
+            return FoldOutcome::Skipped(Skip::Unchanged);
         };
-        *policy = Policy {
+        *policy = PolicyRow {
             version: publication.version,
             published_at_ms: event.envelope.time_ms,
             published_by: publication.published_by.clone(),
@@ -66,10 +66,10 @@ impl Fold for Policies {
             document: publication.document.clone(),
             earlier: publication.earlier.clone(),
         };
-        Outcome::Applied(())
+        FoldOutcome::Applied(())
     }
 
-    fn contributions(&self, _: &Event, _: &(), _: Place) -> Vec<Contribution> {
+    fn contributions(&self, _: &Event, _: &(), _: RecordPosition) -> Vec<Contribution> {
         Vec::new()
     }
 

@@ -11,9 +11,9 @@ pub const RECENT_MAX: usize = 64;
 
 /// The fingerprints of the last [`RECENT_MAX`] distinct events, in the order of their offsets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recent(Vec<u64>);
+pub struct RecentEvents(Vec<u64>);
 
-impl Recent {
+impl RecentEvents {
     /// Whether an event is remembered.
     pub fn contains(&self, fingerprint: u64) -> bool {
         self.0.contains(&fingerprint)
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn an_event_is_repeated_while_it_is_among_the_last_64() {
-        let mut recent = Recent::default();
+        let mut recent = RecentEvents::default();
         assert!(recent.insert(0));
         for other in 1..64 {
             assert!(recent.insert(other));

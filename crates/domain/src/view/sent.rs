@@ -5,8 +5,8 @@
 //! the hour of the start that they named, and a [`Calendar`] lists the hours with any, however far ahead.
 
 use super::agenda::{self, HOUR_MS};
-use super::recent::Recent;
-use super::{AggregateView, Contribution, Delta, Fold, Limits, Outcome, Place, Skip};
+use super::recent::RecentEvents;
+use super::{AggregateView, Contribution, Delta, Fold, FoldOutcome, Limits, RecordPosition, Skip};
 use crate::address::{Bucket, Family, RowKey, View};
 use foretell_events::appointment::Channel;
 use foretell_events::reminder::{Announcement, ReminderFact};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The step of an on-demand reminder.
-pub const BY_HAND: &str = "manual";
+pub const MANUAL_STEP: &str = "manual";
 /// Hours that a calendar lists; the farthest ahead is forgotten first.
 const CALENDAR_HOURS_MAX: usize = 10_000;
 /// How long an hour stays in a calendar after it has passed, measured by the newest announcement.
@@ -23,9 +23,9 @@ const CALENDAR_PAST_HOURS: i64 = 48;
 
 /// The state of a client's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sent {
+pub struct SentReminders {
     /// The latest events, by which repetitions are recognised.
-    pub recent: Recent,
+    pub recent: RecentEvents,
     /// By appointment id.
     pub appointments: BTreeMap<String, Announcements>,
 }
@@ -62,7 +62,7 @@ impl Announcements {
     /// latest was announced, then on-demand ones: a valid step must not look as if it were still to be announced.
     fn forget_one(&mut self) {
         let now_ms = self.list.last().map_or(i64::MIN, |latest| latest.at_ms);
-        let rank = |a: &Announced| match (a.withdrawn.is_some(), a.step == BY_HAND) {
+        let rank = |a: &Announced| match (a.withdrawn.is_some(), a.step == MANUAL_STEP) {
             (true, false) => 0,
             (true, true) => 1,
             _ if a.last_start_ms() <= now_ms => 2,
@@ -93,12 +93,12 @@ pub struct Announced {
     /// Why it was withdrawn, if it was.
     pub withdrawn: Option<String>,
     /// The other visits that it names.
-    pub others: Vec<Other>,
+    pub others: Vec<OtherVisit>,
 }
 
 /// Another visit that a reminder names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Other {
+pub struct OtherVisit {
     /// The visit.
     pub appointment_id: String,
     /// The start that was named.
@@ -114,7 +114,7 @@ impl Announced {
     }
 }
 
-impl Sent {
+impl SentReminders {
     /// Announcements of an appointment, in the order of the topic.
     pub fn of(&self, appointment_id: &str) -> &[Announced] {
         self.appointments.get(appointment_id).map_or(&[], |announced| announced.list.as_slice())
@@ -140,7 +140,7 @@ impl Sent {
             return None;
         }
         let own = &announcement.appointment_id;
-        let others = announcement.visits.iter().filter(|visit| visit.appointment_id != *own).map(|visit| Other {
+        let others = announcement.visits.iter().filter(|visit| visit.appointment_id != *own).map(|visit| OtherVisit {
             appointment_id: visit.appointment_id.clone(),
             starts_at_ms: instant_ms(&visit.starts_at),
             withdrawn: None,
@@ -229,37 +229,37 @@ pub fn calendar_key(partition: u32) -> RowKey {
 /// The start that an announcement added or a withdrawal removed, if any: with the event, all that its contributions
 /// need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
+pub struct SentDecision {
     /// The latest start that the announcement names, or that the withdrawn one had named.
     pub start_ms: Option<i64>,
 }
 
 /// The fold of the reminders topic.
 #[derive(Debug, Clone, Default)]
-pub struct Reminders {
+pub struct ReminderFold {
     /// What it depends on in addition to the log.
     pub limits: Limits,
 }
 
-impl Fold for Reminders {
-    type Owner = Sent;
-    type Decision = Decision;
+impl Fold for ReminderFold {
+    type Owner = SentReminders;
+    type Decision = SentDecision;
     const FAMILY: Family = Family::Reminders;
     const OWNER: View = View::Sent;
 
-    fn fold(&self, sent: &mut Sent, event: &Event, _: Place) -> Outcome<Decision> {
-        let Fact::Reminder(fact) = &event.fact else { return Outcome::Skipped(Skip::Unchanged) };
+    fn fold(&self, sent: &mut SentReminders, event: &Event, _: RecordPosition) -> FoldOutcome<SentDecision> {
+        let Fact::Reminder(fact) = &event.fact else { return FoldOutcome::Skipped(Skip::Unchanged) };
         if !sent.recent.insert(event.fingerprint()) {
-            return Outcome::Skipped(Skip::Repeated);
+            return FoldOutcome::Skipped(Skip::Repeated);
         }
         let start_ms = match fact {
             ReminderFact::Due(announcement) => sent.announce(announcement, event.envelope.time_ms, &self.limits),
             ReminderFact::Withdrawn(w) => sent.withdraw(&w.appointment_id, &w.reminder_id, &w.reason),
         };
-        Outcome::Applied(Decision { start_ms })
+        FoldOutcome::Applied(SentDecision { start_ms })
     }
 
-    fn contributions(&self, event: &Event, decision: &Decision, place: Place) -> Vec<Contribution> {
+    fn contributions(&self, event: &Event, decision: &SentDecision, place: RecordPosition) -> Vec<Contribution> {
         let Fact::Reminder(fact) = &event.fact else { return Vec::new() };
         let (reminder_id, times) = match fact {
             ReminderFact::Due(announcement) => (&announcement.reminder_id, 1),

@@ -18,15 +18,15 @@ mod device;
 mod keyed;
 mod verdict;
 
-pub use device::{Device, DeviceKey, fingerprint};
-pub use keyed::{KEYED_MAX, Keyed};
-pub(crate) use verdict::address_mark;
-pub use verdict::{Place, Success, Verdict};
+pub use device::{DeviceKey, UserDevice, fingerprint};
+pub use keyed::{KEYED_MAX, KeyedRequest};
+pub(crate) use verdict::address_hash;
+pub use verdict::{Coordinates, LastVerdict, Success};
 
-use super::feature::{self, Change, Delta, Level};
-use super::recent::Recent;
+use super::feature::{self, Delta, FeatureLevel, LoginChange};
+use super::recent::RecentEvents;
 use super::sketch::hash;
-use super::{Contribution, Fold, Limits, Outcome, Skip};
+use super::{Contribution, Fold, FoldOutcome, Limits, Skip};
 use crate::address::{Family, RowKey, View};
 use device::Trust;
 use foretell_events::login::{Login, LoginFact};
@@ -50,7 +50,7 @@ pub const VERDICTS_MAX: usize = 64;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// The latest events, by which repetitions are recognised.
-    pub recent: Recent,
+    pub recent: RecentEvents,
     /// Successful logins.
     pub successes: u64,
     /// Failed logins.
@@ -66,25 +66,25 @@ pub struct User {
     /// Times of the latest failures, ascending.
     pub failed_at_ms: Vec<i64>,
     /// Values seen in successes, by level.
-    pub values: BTreeMap<Level, BTreeMap<u64, Seen>>,
+    pub values: BTreeMap<FeatureLevel, BTreeMap<u64, ValueCount>>,
     /// Devices, by [`DeviceKey::text`].
-    pub devices: BTreeMap<String, Device>,
+    pub devices: BTreeMap<String, UserDevice>,
     /// Latest successes, ascending by time.
     pub latest: Vec<Success>,
-    /// Devices and addresses that the person reported, by [`device_mark`] and [`address_mark`], with the time of the
+    /// Devices and addresses that the person reported, by [`device_hash`] and [`address_hash`], with the time of the
     /// report.
     pub reported_at_ms: BTreeMap<u64, i64>,
     /// The last verdicts of the person, by the hash of the decision's id.
-    pub verdicts: BTreeMap<u64, Verdict>,
+    pub verdicts: BTreeMap<u64, LastVerdict>,
     /// Latest requests with an idempotency key, in the order of their offsets.
-    pub keyed: Vec<Keyed>,
+    pub keyed: Vec<KeyedRequest>,
     /// When everything before was forgotten.
     pub erased_at_ms: Option<i64>,
 }
 
 /// How often a value was seen in a user's successes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ValueCount {
     /// Times.
     pub count: u32,
     /// Last time.
@@ -98,7 +98,7 @@ impl User {
     }
 
     /// Whether a value was seen in a success.
-    pub fn count(&self, level: Level, value: &str) -> u32 {
+    pub fn count(&self, level: FeatureLevel, value: &str) -> u32 {
         self.values.get(&level).and_then(|seen| seen.get(&hash(value))).map_or(0, |seen| seen.count)
     }
 
@@ -136,8 +136,8 @@ impl User {
     fn count_in(&mut self, success: &Success, limits: &Limits) {
         self.successes += 1;
         self.last_success_ms = self.last_success_ms.max(Some(success.time_ms));
-        for (level, value, _) in success.values.iter().filter(|(level, ..)| *level != Level::Network) {
-            see(self.values.entry(*level).or_default(), *value, success.time_ms, limits.user_values_max);
+        for (level, value, _) in success.values.iter().filter(|(level, ..)| *level != FeatureLevel::Network) {
+            count_value(self.values.entry(*level).or_default(), *value, success.time_ms, limits.user_values_max);
         }
     }
 
@@ -160,7 +160,7 @@ impl User {
 }
 
 /// Counts a value, and forgets the rarest other one if there are too many.
-fn see(values: &mut BTreeMap<u64, Seen>, value: u64, time_ms: i64, values_max: usize) {
+fn count_value(values: &mut BTreeMap<u64, ValueCount>, value: u64, time_ms: i64, values_max: usize) {
     let seen = values.entry(value).or_default();
     seen.count = seen.count.saturating_add(1);
     seen.last_ms = seen.last_ms.max(time_ms);
@@ -173,7 +173,7 @@ fn see(values: &mut BTreeMap<u64, Seen>, value: u64, time_ms: i64, values_max: u
 
 /// The decision of the row about an event: with the event, all that its contributions need.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
+pub struct UserDecision {
     /// It is the account's first success, or the last remaining one that a report removes.
     pub first_success: bool,
     /// The login that a report removes from the history, or that a confirmation restores.
@@ -184,14 +184,14 @@ pub struct Decision {
 
 /// The fold of the logins topic.
 #[derive(Debug, Clone, Default)]
-pub struct Logins {
+pub struct LoginFold {
     /// What it depends on in addition to the log.
     pub limits: Limits,
 }
 
-impl Logins {
-    fn change(&self, user: &mut User, fact: &LoginFact, time_ms: i64) -> Outcome<Decision> {
-        let mut decision = Decision::default();
+impl LoginFold {
+    fn change(&self, user: &mut User, fact: &LoginFact, time_ms: i64) -> FoldOutcome<UserDecision> {
+        let mut decision = UserDecision::default();
         match fact {
             LoginFact::Attempted(login) => {
                 user.first_seen_ms = Some(user.first_seen_ms.map_or(time_ms, |first| first.min(time_ms)));
@@ -203,10 +203,10 @@ impl Logins {
                 }
             }
             LoginFact::Confirmed(verdict) if user.restates(verdict, false) => {
-                return Outcome::Skipped(Skip::Unchanged);
+                return FoldOutcome::Skipped(Skip::Unchanged);
             }
             LoginFact::Reported(verdict) if user.restates(verdict, true) => {
-                return Outcome::Skipped(Skip::Unchanged);
+                return FoldOutcome::Skipped(Skip::Unchanged);
             }
             LoginFact::Confirmed(verdict) => {
                 decision.is_too_late = user.find(verdict).is_none();
@@ -222,11 +222,11 @@ impl Logins {
             LoginFact::DeviceRevoked(device) => return self.decided(user, &device.device_id, time_ms, Trust::Revoked),
             LoginFact::UserErased(_) => *user = User { erased_at_ms: Some(time_ms), ..User::default() },
         }
-        Outcome::Applied(decision)
+        FoldOutcome::Applied(decision)
     }
 
     /// Applies a decision about a device; it changes nothing if it already holds, or if a later one does.
-    fn decided(&self, user: &mut User, device_id: &str, time_ms: i64, trust: Trust) -> Outcome<Decision> {
+    fn decided(&self, user: &mut User, device_id: &str, time_ms: i64, trust: Trust) -> FoldOutcome<UserDecision> {
         let holds = |user: &User| {
             let device = user.devices.get(device_id)?;
             Some((device.trusted, device.revoked_at_ms.is_some(), device.is_reported))
@@ -237,64 +237,64 @@ impl Logins {
         let kept = (trust == Trust::Trusted).then_some(device_id);
         user.forget_devices(kept, self.limits.user_devices_max);
         if before == holds(user) {
-            return Outcome::Skipped(Skip::Unchanged);
+            return FoldOutcome::Skipped(Skip::Unchanged);
         }
-        Outcome::Applied(Decision::default())
+        FoldOutcome::Applied(UserDecision::default())
     }
 }
 
-impl Fold for Logins {
+impl Fold for LoginFold {
     type Owner = User;
-    type Decision = Decision;
+    type Decision = UserDecision;
     const FAMILY: Family = Family::Logins;
     const OWNER: View = View::User;
 
-    fn fold(&self, user: &mut User, event: &Event, place: super::Place) -> Outcome<Decision> {
-        let Fact::Login(fact) = &event.fact else { return Outcome::Skipped(Skip::Unchanged) };
+    fn fold(&self, user: &mut User, event: &Event, place: super::RecordPosition) -> FoldOutcome<UserDecision> {
+        let Fact::Login(fact) = &event.fact else { return FoldOutcome::Skipped(Skip::Unchanged) };
         let time_ms = event.envelope.time_ms;
         if user.erased_at_ms.is_some_and(|erased| time_ms <= erased) {
-            return Outcome::Skipped(Skip::Erased);
+            return FoldOutcome::Skipped(Skip::Erased);
         }
         // A request that is recognised by its key is not also remembered by its event: the event would outlive the key.
         let (fingerprint, has_key) = (event.fingerprint(), event.fact.idempotency_digest().is_some());
         if user.recent.contains(fingerprint) || has_key && user.keyed(&event.envelope.id).is_some() {
-            return Outcome::Skipped(Skip::Repeated);
+            return FoldOutcome::Skipped(Skip::Repeated);
         }
         user.recent.insert(fingerprint);
         let outcome = self.change(user, fact, time_ms);
-        user.remember_key(event, place, matches!(outcome, Outcome::Applied(_)));
+        user.remember_key(event, place, matches!(outcome, FoldOutcome::Applied(_)));
         outcome
     }
 
-    fn is_too_late(decision: &Decision) -> bool {
+    fn is_too_late(decision: &UserDecision) -> bool {
         decision.is_too_late
     }
 
-    fn contributions(&self, event: &Event, decision: &Decision, _: super::Place) -> Vec<Contribution> {
+    fn contributions(&self, event: &Event, decision: &UserDecision, _: super::RecordPosition) -> Vec<Contribution> {
         let tenant = &event.envelope.tenant;
         let contribution = |level, value: &str, delta| {
             Contribution::new(feature::key(tenant, level, value), super::Delta::Feature(delta))
         };
-        let history = |change: Change| {
+        let history = |change: LoginChange| {
             let user = hash(event.fact.subject());
             let delta = move |level| Delta { level, change, user, time_ms: event.envelope.time_ms, lower: Vec::new() };
             let success = decision.success.iter();
             let values =
                 success.flat_map(|success| &success.values).map(|(level, _, stored)| (*level, stored.as_str()));
-            let all = decision.success.iter().map(|_| (Level::All, ""));
+            let all = decision.success.iter().map(|_| (FeatureLevel::All, ""));
             all.chain(values).map(|(level, value)| contribution(level, value, delta(level))).collect()
         };
         let Fact::Login(fact) = &event.fact else { return Vec::new() };
         match fact {
-            LoginFact::Attempted(login) => std::iter::once(Level::All)
-                .chain(Level::VALUES)
+            LoginFact::Attempted(login) => std::iter::once(FeatureLevel::All)
+                .chain(FeatureLevel::VALUES)
                 .filter_map(|level| {
                     let value = level.value(&login.attempt)?;
                     Some(contribution(level, &value, delta(level, login, event.envelope.time_ms, decision)))
                 })
                 .collect(),
-            LoginFact::Reported(_) => history(Change::Withdrawn { last: decision.first_success }),
-            LoginFact::Confirmed(_) => history(Change::Succeeded { first: decision.first_success }),
+            LoginFact::Reported(_) => history(LoginChange::Withdrawn { last: decision.first_success }),
+            LoginFact::Confirmed(_) => history(LoginChange::Succeeded { first: decision.first_success }),
             LoginFact::DeviceTrusted(_) | LoginFact::DeviceRevoked(_) | LoginFact::UserErased(_) => Vec::new(),
         }
     }
@@ -304,10 +304,10 @@ impl Fold for Logins {
     }
 }
 
-fn delta(level: Level, login: &Login, time_ms: i64, decision: &Decision) -> Delta {
+fn delta(level: FeatureLevel, login: &Login, time_ms: i64, decision: &UserDecision) -> Delta {
     let change = match login.succeeded {
-        true => Change::Succeeded { first: decision.first_success },
-        false => Change::Failed,
+        true => LoginChange::Succeeded { first: decision.first_success },
+        false => LoginChange::Failed,
     };
     Delta::of(level, &login.attempt, &login.user_id, change, time_ms)
 }

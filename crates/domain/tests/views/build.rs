@@ -1,9 +1,9 @@
 //! Short helpers for events and rows. Everything belongs to the tenant `t`; every event has its own id.
 
 use foretell_domain::address::{RowKey, View};
-use foretell_domain::view::client::{self, Appointments, Client};
+use foretell_domain::view::client::{self, AppointmentFold, Client};
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::{Aggregate, Fold, Limits, Place};
+use foretell_domain::view::{Aggregate, Fold, Limits, RecordPosition};
 use foretell_events::appointment::{
     AppointmentFact, Booking, Cancellation, CancelledBy, ClientUpdate, StartsAt, Visit,
 };
@@ -111,7 +111,7 @@ impl<F: Fold> Views<F> {
     pub fn fold(&mut self, event: &Event) -> bool {
         let partition = key::partition(event.key().as_bytes(), self.partitions);
         self.offset += 1;
-        self.rows.take(event, Place { partition, offset: self.offset })
+        self.rows.take(event, RecordPosition { partition, offset: self.offset })
     }
 
     pub fn all(mut self, events: impl IntoIterator<Item = (i64, Fact)>) -> Self {
@@ -138,16 +138,16 @@ impl<F: Fold> Views<F> {
 }
 
 /// The views of appointments, after these facts at these times.
-pub fn appointments(events: impl IntoIterator<Item = (i64, Fact)>) -> Views<Appointments> {
-    Views::new(Appointments::default(), PARTITIONS).all(events)
+pub fn appointments(events: impl IntoIterator<Item = (i64, Fact)>) -> Views<AppointmentFold> {
+    Views::new(AppointmentFold::default(), PARTITIONS).all(events)
 }
 
 /// The same with other limits.
-pub fn limited(limits: Limits, events: impl IntoIterator<Item = (i64, Fact)>) -> Views<Appointments> {
-    Views::new(Appointments { limits }, PARTITIONS).all(events)
+pub fn limited(limits: Limits, events: impl IntoIterator<Item = (i64, Fact)>) -> Views<AppointmentFold> {
+    Views::new(AppointmentFold { limits }, PARTITIONS).all(events)
 }
 
-impl Views<Appointments> {
+impl Views<AppointmentFold> {
     pub fn client(&self, client_id: &str) -> Client {
         self.rows.owner(&client::row_key("t", client_id)).cloned().unwrap_or_default()
     }

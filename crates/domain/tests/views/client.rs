@@ -2,7 +2,7 @@
 
 use crate::build::*;
 use foretell_domain::address::{Bucket, RowKey, View};
-use foretell_domain::view::client::{Client, History, Status};
+use foretell_domain::view::client::{AppointmentStatus, Client, ClientHistory};
 use foretell_domain::view::lead::{self, Lead};
 use foretell_domain::view::lookup::{self, Lookup};
 use foretell_domain::view::{Aggregate, Limits, Merge};
@@ -15,9 +15,9 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 const START: i64 = 1_000 * DAY + 9 * HOUR;
-const NONE: History = History { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
+const NONE: ClientHistory = ClientHistory { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
 
-type Views = crate::build::Views<foretell_domain::view::client::Appointments>;
+type Views = crate::build::Views<foretell_domain::view::client::AppointmentFold>;
 
 fn requested(id: &str) -> Fact {
     let (appointment_id, client_id) = (id.into(), "c".into());
@@ -36,11 +36,11 @@ fn erased() -> Fact {
     AppointmentFact::ClientErased(ClientErasure { client_id: "c".into() }).into()
 }
 
-fn history(events: impl IntoIterator<Item = (i64, Fact)>) -> History {
+fn history(events: impl IntoIterator<Item = (i64, Fact)>) -> ClientHistory {
     appointments(events).client("c").history
 }
 
-fn status(events: impl IntoIterator<Item = (i64, Fact)>) -> Status {
+fn status(events: impl IntoIterator<Item = (i64, Fact)>) -> AppointmentStatus {
     appointments(events).client("c").appointments["a"].status
 }
 
@@ -88,34 +88,46 @@ fn each_event_changes_the_history_by_its_rule() {
     let late = START - 23 * HOUR;
     for (name, events, wanted) in [
         ("a booking counts nothing", vec![b()], NONE),
-        ("attended", vec![b(), (START + 1, attended("a"))], History { attended: 1, ..NONE }),
-        ("missed", vec![b(), (START + 1, missed("a"))], History { missed: 1, ..NONE }),
-        ("off in time", vec![b(), (START - 25 * HOUR, cancelled("a", None))], History { cancelled: 1, ..NONE }),
-        ("exactly 24 h", vec![b(), (START - 24 * HOUR, cancelled("a", None))], History { cancelled: 1, ..NONE }),
-        ("within", vec![b(), (START - 24 * HOUR + 1, cancelled("a", None))], History { late_cancelled: 1, ..NONE }),
+        ("attended", vec![b(), (START + 1, attended("a"))], ClientHistory { attended: 1, ..NONE }),
+        ("missed", vec![b(), (START + 1, missed("a"))], ClientHistory { missed: 1, ..NONE }),
+        ("off in time", vec![b(), (START - 25 * HOUR, cancelled("a", None))], ClientHistory { cancelled: 1, ..NONE }),
+        ("exactly 24 h", vec![b(), (START - 24 * HOUR, cancelled("a", None))], ClientHistory { cancelled: 1, ..NONE }),
+        (
+            "within",
+            vec![b(), (START - 24 * HOUR + 1, cancelled("a", None))],
+            ClientHistory { late_cancelled: 1, ..NONE },
+        ),
         (
             "late, by the business",
             vec![b(), (late, cancelled("a", Some(CancelledBy::Business)))],
-            History { cancelled: 1, ..NONE },
+            ClientHistory { cancelled: 1, ..NONE },
         ),
-        ("late, after the start", vec![b(), (START + 1, cancelled("a", None))], History { late_cancelled: 1, ..NONE }),
-        ("moved", vec![b(), (2, rescheduled("a", START + DAY))], History { rescheduled: 1, ..NONE }),
-        ("moved without booking", vec![(2, rescheduled("a", START + DAY))], History { rescheduled: 1, ..NONE }),
+        (
+            "late, after the start",
+            vec![b(), (START + 1, cancelled("a", None))],
+            ClientHistory { late_cancelled: 1, ..NONE },
+        ),
+        ("moved", vec![b(), (2, rescheduled("a", START + DAY))], ClientHistory { rescheduled: 1, ..NONE }),
+        ("moved without booking", vec![(2, rescheduled("a", START + DAY))], ClientHistory { rescheduled: 1, ..NONE }),
         (
             "moved late makes a cancellation early",
             vec![b(), (2, rescheduled("a", START + DAY)), (START - HOUR, cancelled("a", None))],
-            History { rescheduled: 1, cancelled: 1, ..NONE },
+            ClientHistory { rescheduled: 1, cancelled: 1, ..NONE },
         ),
-        ("corrected", vec![b(), (START + 1, missed("a")), (START + 2, attended("a"))], History { attended: 1, ..NONE }),
+        (
+            "corrected",
+            vec![b(), (START + 1, missed("a")), (START + 2, attended("a"))],
+            ClientHistory { attended: 1, ..NONE },
+        ),
         (
             "older correction",
             vec![b(), (START + 2, missed("a")), (START + 1, attended("a"))],
-            History { missed: 1, ..NONE },
+            ClientHistory { missed: 1, ..NONE },
         ),
         (
             "of one instant, the last",
             vec![b(), (START + 9, missed("a")), (START + 9, attended("a"))],
-            History { attended: 1, ..NONE },
+            ClientHistory { attended: 1, ..NONE },
         ),
         (
             "deleted",
@@ -123,17 +135,17 @@ fn each_event_changes_the_history_by_its_rule() {
             NONE,
         ),
         ("never placed", vec![(5, missed("a"))], NONE),
-        ("noted, then placed", vec![(START, missed("a")), b()], History { missed: 1, ..NONE }),
+        ("noted, then placed", vec![(START, missed("a")), b()], ClientHistory { missed: 1, ..NONE }),
         ("noted, and a later booking", vec![(5, missed("a")), (6, booked("a", START))], NONE),
         (
             "a new visit leaves the old outcome",
             vec![b(), (START, missed("a")), (START + 1, rescheduled("a", START + DAY)), (START + DAY, attended("a"))],
-            History { missed: 1, attended: 1, rescheduled: 1, ..NONE },
+            ClientHistory { missed: 1, attended: 1, rescheduled: 1, ..NONE },
         ),
         (
             "an outcome at the instant of its booking",
             vec![(START, attended("a")), (START, booked("a", START))],
-            History { attended: 1, ..NONE },
+            ClientHistory { attended: 1, ..NONE },
         ),
         ("booked again", vec![b(), (2, cancelled("a", None)), (3, booked("a", START))], NONE),
         ("confirmed", vec![b(), (2, confirmed("a"))], NONE),
@@ -147,17 +159,17 @@ fn each_event_changes_the_history_by_its_rule() {
 fn the_later_of_two_words_about_a_visit_decides_in_either_order() {
     let by = Some(CancelledBy::Client);
     for (first, second, wanted) in [
-        (attended("a"), missed("a"), Status::Missed),
-        (missed("a"), attended("a"), Status::Attended),
-        (confirmed("a"), cancelled("a", by), Status::Cancelled),
-        (cancelled("a", by), confirmed("a"), Status::Cancelled),
-        (attended("a"), confirmed("a"), Status::Attended),
-        (missed("a"), confirmed("a"), Status::Missed),
-        (deleted("a"), confirmed("a"), Status::Deleted),
-        (confirmed("a"), rescheduled("a", START + DAY), Status::Booked),
-        (cancelled("a", by), rescheduled("a", START + DAY), Status::Booked),
-        (deleted("a"), booked("a", START + DAY), Status::Booked),
-        (booked("a", START), deleted("a"), Status::Deleted),
+        (attended("a"), missed("a"), AppointmentStatus::Missed),
+        (missed("a"), attended("a"), AppointmentStatus::Attended),
+        (confirmed("a"), cancelled("a", by), AppointmentStatus::Cancelled),
+        (cancelled("a", by), confirmed("a"), AppointmentStatus::Cancelled),
+        (attended("a"), confirmed("a"), AppointmentStatus::Attended),
+        (missed("a"), confirmed("a"), AppointmentStatus::Missed),
+        (deleted("a"), confirmed("a"), AppointmentStatus::Deleted),
+        (confirmed("a"), rescheduled("a", START + DAY), AppointmentStatus::Booked),
+        (cancelled("a", by), rescheduled("a", START + DAY), AppointmentStatus::Booked),
+        (deleted("a"), booked("a", START + DAY), AppointmentStatus::Booked),
+        (booked("a", START), deleted("a"), AppointmentStatus::Deleted),
     ] {
         let name = format!("{} then {}", first.type_name(), second.type_name());
         let b = (1, booked("a", START));
@@ -169,8 +181,8 @@ fn the_later_of_two_words_about_a_visit_decides_in_either_order() {
 #[test]
 fn a_confirmation_does_not_shield_a_rebooked_visit_from_nothing_but_older_words() {
     let b = |at| (at, booked("a", START));
-    assert_eq!(status([b(1), b(4), (5, confirmed("a")), (3, cancelled("a", None))]), Status::Confirmed);
-    assert_eq!(status([b(1), (5, confirmed("a")), (3, cancelled("a", None))]), Status::Cancelled);
+    assert_eq!(status([b(1), b(4), (5, confirmed("a")), (3, cancelled("a", None))]), AppointmentStatus::Confirmed);
+    assert_eq!(status([b(1), (5, confirmed("a")), (3, cancelled("a", None))]), AppointmentStatus::Cancelled);
 }
 
 #[test]
@@ -562,8 +574,11 @@ fn recount(clients: &[Client]) -> Lead {
         let mut days: BTreeMap<i64, Vec<(bool, &str, u8)>> = BTreeMap::new();
         for (id, appointment) in &client.appointments {
             let (Some(start), true) = (&appointment.start, appointment.status.is_resolved()) else { continue };
-            let outcome =
-                (appointment.status == Status::Missed, id.as_str(), lead::bucket(appointment.lead_days().unwrap()));
+            let outcome = (
+                appointment.status == AppointmentStatus::Missed,
+                id.as_str(),
+                lead::bucket(appointment.lead_days().unwrap()),
+            );
             days.entry(start.local_s.div_euclid(86_400)).or_default().push(outcome);
         }
         for (day, (bucket, missed)) in &client.settled_days {
@@ -614,8 +629,8 @@ proptest! {
         for a in ["a0", "a1", "a2"] {
             let claims = ["c0", "c1"].iter().zip(&clients).filter_map(|(id, client)| {
                 let held = client.appointments.get(a)?;
-                let is_on = held.status != Status::Cancelled;
-                let is_claimed = held.start.is_some() && held.status != Status::Deleted;
+                let is_on = held.status != AppointmentStatus::Cancelled;
+                let is_claimed = held.start.is_some() && held.status != AppointmentStatus::Deleted;
                 is_claimed.then_some((is_on, held.placed_at_ms, std::cmp::Reverse(*id)))
             });
             prop_assert_eq!(holder(&views, a), claims.max().map(|(.., id)| id.0.to_owned()));
@@ -633,7 +648,7 @@ proptest! {
     fn what_a_client_counts_never_falls_below_nothing(events in any_events()) {
         let views = appointments(events);
         for client in ["c0", "c1"].map(|id| views.client(id)) {
-            let History { attended, missed, cancelled, late_cancelled, rescheduled } = client.history;
+            let ClientHistory { attended, missed, cancelled, late_cancelled, rescheduled } = client.history;
             prop_assert!([attended, missed, cancelled, late_cancelled, rescheduled].iter().all(|n| *n >= 0));
         }
     }

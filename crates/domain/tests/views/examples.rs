@@ -1,11 +1,11 @@
 //! Every example of the catalog is folded by its family.
 
 use foretell_domain::view::cell::{decode_state, encode_state};
-use foretell_domain::view::client::Appointments;
+use foretell_domain::view::client::AppointmentFold;
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::sent::Reminders;
-use foretell_domain::view::user::Logins;
-use foretell_domain::view::{Aggregate, Fold, Place};
+use foretell_domain::view::sent::ReminderFold;
+use foretell_domain::view::user::LoginFold;
+use foretell_domain::view::{Aggregate, Fold, RecordPosition};
 use foretell_events::catalog::{self, Type};
 use foretell_events::codec::{self, Defaults};
 use foretell_events::{Event, Topic};
@@ -28,13 +28,21 @@ fn check<F: Fold + Default>(topic: Topic) {
     for event in &events {
         assert_eq!(event.fact.topic(), F::FAMILY.topic(), "{}", event.fact.type_name());
         let mut alone = Materialized::new(F::default());
-        assert!(alone.take(event, Place { partition: 0, offset: 0 }), "{} changes its row", event.fact.type_name());
-        assert!(!alone.take(event, Place { partition: 0, offset: 1 }), "{} is repeated", event.fact.type_name());
+        assert!(
+            alone.take(event, RecordPosition { partition: 0, offset: 0 }),
+            "{} changes its row",
+            event.fact.type_name()
+        );
+        assert!(
+            !alone.take(event, RecordPosition { partition: 0, offset: 1 }),
+            "{} is repeated",
+            event.fact.type_name()
+        );
     }
     let fold = || {
         let mut rows = Materialized::new(F::default());
         for (offset, event) in (0..).zip(&events) {
-            rows.take(event, Place { partition: 0, offset });
+            rows.take(event, RecordPosition { partition: 0, offset });
         }
         rows
     };
@@ -53,15 +61,15 @@ fn check<F: Fold + Default>(topic: Topic) {
 
 #[test]
 fn every_example_of_logins_is_folded() {
-    check::<Logins>(Topic::Logins);
+    check::<LoginFold>(Topic::Logins);
 }
 
 #[test]
 fn every_example_of_appointments_is_folded() {
-    check::<Appointments>(Topic::Appointments);
+    check::<AppointmentFold>(Topic::Appointments);
 }
 
 #[test]
 fn every_example_of_reminders_is_folded() {
-    check::<Reminders>(Topic::Reminders);
+    check::<ReminderFold>(Topic::Reminders);
 }

@@ -10,8 +10,8 @@
 
 use bytes::Bytes;
 use foretell_domain::address::{Family, RowKey, View};
-use foretell_domain::view::cell::{Carried, Scratch};
-use foretell_domain::view::{Aggregate, FOLD_VERSION, Fold, FoldVisitor, Limits, Outcome, Place, Skip};
+use foretell_domain::view::cell::{Carried, CellBuffer};
+use foretell_domain::view::{Aggregate, FOLD_VERSION, Fold, FoldOutcome, FoldVisitor, Limits, RecordPosition, Skip};
 use foretell_events::record::Record;
 use foretell_events::{Event, Position, Topic, agent, catalog, codec, key, zone};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +51,7 @@ fn history() -> Vec<String> {
 }
 
 /// The events, read as the records of a log are.
-fn events(history: &[String]) -> Vec<(Place, Event)> {
+fn events(history: &[String]) -> Vec<(RecordPosition, Event)> {
     let mut ends: BTreeMap<(Topic, u32), i64> = BTreeMap::new();
     let events = history.iter().map(|line| {
         let record = Record {
@@ -66,7 +66,7 @@ fn events(history: &[String]) -> Vec<(Place, Event)> {
         let partition = key::partition(event.key().as_bytes(), topic.partitions(PARTITIONS));
         let end = ends.entry((topic, partition)).or_default();
         *end += 1;
-        (Place { partition, offset: *end - 1 }, event)
+        (RecordPosition { partition, offset: *end - 1 }, event)
     });
     events.collect()
 }
@@ -83,8 +83,8 @@ struct Folded {
 
 /// Folds the events of a family. An owner's cell carries all of its outcomes: their encoded form must not change either,
 /// because a later version reads the outcomes that are pending.
-fn fold<F: Fold>(fold: &F, history: &[(Place, Event)], folded: &mut Folded) {
-    type OwnerRow<F> = (Place, <F as Fold>::Owner, Carried<<F as Fold>::Decision>);
+fn fold<F: Fold>(fold: &F, history: &[(RecordPosition, Event)], folded: &mut Folded) {
+    type OwnerRow<F> = (RecordPosition, <F as Fold>::Owner, Carried<<F as Fold>::Decision>);
     let mut owners: BTreeMap<RowKey, OwnerRow<F>> = BTreeMap::new();
     let mut aggregates: BTreeMap<(RowKey, u32), (i64, Aggregate)> = BTreeMap::new();
     for (place, event) in history.iter().filter(|(_, event)| event.fact.topic() == F::FAMILY.topic()) {
@@ -93,7 +93,7 @@ fn fold<F: Fold>(fold: &F, history: &[(Place, Event)], folded: &mut Folded) {
         *last = *place;
         let outcome = fold.fold(owner, event, *place);
         folded.skipped.extend(outcome.skipped());
-        if let Outcome::Applied(decision) = &outcome {
+        if let FoldOutcome::Applied(decision) = &outcome {
             folded.displaced += usize::from(F::has_displaced(decision));
             folded.too_late += usize::from(F::is_too_late(decision));
             for contribution in fold.contributions(event, decision, *place) {
@@ -106,7 +106,7 @@ fn fold<F: Fold>(fold: &F, history: &[(Place, Event)], folded: &mut Folded) {
         }
         carried.pending.push((place.offset, outcome));
     }
-    let mut scratch = Scratch::default();
+    let mut scratch = CellBuffer::default();
     for (key, (last, owner, carried)) in owners {
         folded.cells.insert((key, last.partition), scratch.owner(last.offset, &owner, &carried));
     }
@@ -115,7 +115,7 @@ fn fold<F: Fold>(fold: &F, history: &[(Place, Event)], folded: &mut Folded) {
     }
 }
 
-struct Folding<'a>(&'a [(Place, Event)], &'a mut Folded);
+struct Folding<'a>(&'a [(RecordPosition, Event)], &'a mut Folded);
 
 impl FoldVisitor for Folding<'_> {
     type Output = ();
@@ -126,7 +126,7 @@ impl FoldVisitor for Folding<'_> {
 }
 
 /// Folds the events of every family.
-fn fold_all(history: &[(Place, Event)], limits: &Limits) -> Folded {
+fn fold_all(history: &[(RecordPosition, Event)], limits: &Limits) -> Folded {
     let mut folded = Folded::default();
     for family in Family::ALL {
         family.with_fold(limits.clone(), Folding(history, &mut folded));

@@ -3,9 +3,9 @@
 use crate::build::*;
 use foretell_domain::address::{RowKey, View};
 use foretell_domain::view::feature::Feature;
-use foretell_domain::view::lead::{Counted, Lead};
+use foretell_domain::view::lead::{Lead, LeadChange};
 use foretell_domain::view::lookup::{Claim, Delta, Lookup};
-use foretell_domain::view::user::Logins;
+use foretell_domain::view::user::LoginFold;
 use foretell_domain::view::{Aggregate, AggregateView, Limits, Merge};
 use foretell_events::login::Attempt;
 use proptest::prelude::*;
@@ -46,7 +46,7 @@ fn logins(tries: &[Try], partitions: u32) -> BTreeMap<RowKey, Feature> {
         attempt.user_agent = Some(format!("agent {browser}"));
         (minute * 60_000, login(&format!("u{user}"), *succeeded, attempt))
     });
-    let views = Views::new(Logins::default(), partitions).all(facts);
+    let views = Views::new(LoginFold::default(), partitions).all(facts);
     let mut rows: BTreeMap<RowKey, Feature> = BTreeMap::new();
     for (key, _, row) in views.aggregates(View::Feature) {
         let Aggregate::Feature(partial) = row else { panic!("a feature row") };
@@ -78,7 +78,7 @@ proptest! {
     fn leads(counted in prop::collection::vec((0_usize..3, 0_u8..12, any::<bool>(), any::<bool>()), 0..60)) {
         let mut parts = [Lead::default(), Lead::default(), Lead::default()];
         for (part, bucket, missed, more) in counted {
-            parts[part].apply(&vec![Counted { bucket, missed, sign: if more { 1 } else { -1 } }], &Limits::default());
+            parts[part].apply(&vec![LeadChange { bucket, missed, sign: if more { 1 } else { -1 } }], &Limits::default());
         }
         agrees(&parts, Lead::merge)?;
     }

@@ -5,7 +5,7 @@ use foretell_domain::address::View;
 use foretell_domain::view::client::attribute::{Attributes, Value, hash};
 use foretell_domain::view::client::snapshot::Snapshot;
 use foretell_domain::view::lead::Outcomes;
-use foretell_domain::view::outcome::{self, Outcome, Sample};
+use foretell_domain::view::outcome::{self, DayOutcomes, Sample};
 use foretell_domain::view::{Aggregate, AggregateView, Limits, Merge};
 use foretell_events::Fact;
 use foretell_events::appointment::{AppointmentFact, Change, ClientErasure, Scalar};
@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 const START: i64 = 1_000 * DAY + 9 * HOUR;
 
-fn row(views: &Views<foretell_domain::view::client::Appointments>, day: i64) -> Outcome {
-    let mut all = Outcome::default();
+fn row(views: &Views<foretell_domain::view::client::AppointmentFold>, day: i64) -> DayOutcomes {
+    let mut all = DayOutcomes::default();
     for partial in views.rows.partials(&outcome::row_key("t", day)) {
         let Aggregate::Outcome(partial) = partial else { panic!("an outcome row") };
         all.merge(partial);
@@ -194,13 +194,13 @@ fn any_change() -> impl Strategy<Value = (u64, bool)> {
     (0_u64..300, any::<bool>())
 }
 
-fn day_of(changes: &[(u64, bool)], part: u64, samples_max: usize) -> Outcome {
+fn day_of(changes: &[(u64, bool)], part: u64, samples_max: usize) -> DayOutcomes {
     let limits = Limits { outcome_samples_max: samples_max, ..Limits::default() };
-    let mut row = Outcome::default();
+    let mut row = DayOutcomes::default();
     let unique: BTreeMap<_, _> = changes.iter().map(|(visit, missed)| (visit * 3 + part, *missed)).collect();
     for (visit, missed) in unique {
         let sample = Sample { snapshot: Snapshot::default(), missed };
-        row.apply(&vec![outcome::Change::Put { visit, sample }], &limits);
+        row.apply(&vec![outcome::OutcomeChange::Put { visit, sample }], &limits);
     }
     row
 }
@@ -213,7 +213,7 @@ proptest! {
         c in prop::collection::vec(any_change(), 0..40),
     ) {
         let parts = [day_of(&a, 0, 20), day_of(&b, 1, 20), day_of(&c, 2, 20)];
-        crate::merge::agrees(&parts, Outcome::merge)?;
+        crate::merge::agrees(&parts, DayOutcomes::merge)?;
         let mut merged = parts[0].clone();
         merged.merge(&parts[1]);
         prop_assert!(merged.samples.keys().all(|visit| *visit < merged.below));

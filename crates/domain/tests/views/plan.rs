@@ -2,10 +2,10 @@
 
 use crate::build::*;
 use foretell_domain::remind::announce;
-use foretell_domain::remind::plan::{self, Action, Context, Status};
-use foretell_domain::remind::policy::{Policy, Step};
+use foretell_domain::remind::plan::{self, PlanContext, ReminderAction, ReminderStatus};
+use foretell_domain::remind::policy::{ReminderPolicy, ReminderStep};
 use foretell_domain::view::client::{Client, REQUEST_EXPIRES_MS};
-use foretell_domain::view::sent::{self, Reminders, Sent};
+use foretell_domain::view::sent::{self, ReminderFold, SentReminders};
 use foretell_events::appointment::{AppointmentFact, Change, Channel, ClientErasure, Consent, QuietHours};
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::reminder::{Feedback, Request, Risk};
@@ -15,15 +15,15 @@ use std::collections::BTreeMap;
 
 pub(crate) const START: &str = "2026-06-10T12:00:00Z";
 
-pub(crate) fn step(id: &str, before_hours: u32) -> Step {
-    Step { id: id.into(), before_hours: Some(before_hours), ..Step::default() }
+pub(crate) fn step(id: &str, before_hours: u32) -> ReminderStep {
+    ReminderStep { id: id.into(), before_hours: Some(before_hours), ..ReminderStep::default() }
 }
 
 /// A client, the announcements to the client, and the policy.
 pub(crate) struct Case {
     events: Vec<(i64, Fact)>,
-    sent: Views<Reminders>,
-    pub(crate) policy: Policy,
+    sent: Views<ReminderFold>,
+    pub(crate) policy: ReminderPolicy,
     pub(crate) risks: BTreeMap<String, Risk>,
 }
 
@@ -35,8 +35,8 @@ impl Case {
 
     pub(crate) fn with(events: Vec<(i64, Fact)>) -> Self {
         let quiet_hours_default = QuietHours { from_minute: 0, to_minute: 0 };
-        let policy = Policy { quiet_hours_default, notice_minutes_min: 0, ..Policy::default() };
-        Self { events, sent: Views::new(Reminders::default(), 1), policy, risks: BTreeMap::new() }
+        let policy = ReminderPolicy { quiet_hours_default, notice_minutes_min: 0, ..ReminderPolicy::default() };
+        Self { events, sent: Views::new(ReminderFold::default(), 1), policy, risks: BTreeMap::new() }
     }
 
     pub(crate) fn then(self, time: &str, fact: Fact) -> Self {
@@ -49,7 +49,7 @@ impl Case {
     }
 
     /// Folds an announcement or a withdrawal.
-    pub(crate) fn fold(&mut self, action: &Action, now_ms: i64) {
+    pub(crate) fn fold(&mut self, action: &ReminderAction, now_ms: i64) {
         self.sent.fold(&record(action, now_ms));
     }
 
@@ -69,13 +69,13 @@ impl Case {
         views.client("c")
     }
 
-    pub(crate) fn announced(&self) -> Sent {
+    pub(crate) fn announced(&self) -> SentReminders {
         self.sent.rows.owner(&sent::row_key("t", "c")).cloned().unwrap_or_default()
     }
 
     pub(crate) fn plan(&self, now_ms: i64) -> plan::Plan {
         let (client, sent) = (self.client(), self.announced());
-        plan::client(&Context {
+        plan::client(&PlanContext {
             key: "t:c",
             client: &client,
             sent: &sent,
@@ -89,24 +89,24 @@ impl Case {
     pub(crate) fn tick(&mut self, now_ms: i64) -> Vec<String> {
         let actions = self.plan(now_ms).actions;
         actions.iter().for_each(|action| self.fold(action, now_ms));
-        let actions_of = |action: &Action| match action {
-            Action::Announce(announce) => format!("+{}", announce.step),
-            Action::Withdraw { reason, .. } => format!("-{reason}"),
+        let actions_of = |action: &ReminderAction| match action {
+            ReminderAction::Announce(announce) => format!("+{}", announce.step),
+            ReminderAction::Withdraw { reason, .. } => format!("-{reason}"),
         };
         actions.iter().map(actions_of).collect()
     }
 
-    pub(crate) fn story(&self, now: &str, id: &str) -> Vec<(String, Status, Option<String>)> {
+    pub(crate) fn story(&self, now: &str, id: &str) -> Vec<(String, ReminderStatus, Option<String>)> {
         let (client, sent) = (self.client(), self.announced());
         let Self { policy, risks, .. } = self;
-        let context = Context { key: "t:c", client: &client, sent: &sent, policy, risks, now_ms: at(now) };
-        plan::story(&context, id).into_iter().map(|r| (r.step, r.status, r.reason)).collect()
+        let context = PlanContext { key: "t:c", client: &client, sent: &sent, policy, risks, now_ms: at(now) };
+        plan::timeline(&context, id).into_iter().map(|r| (r.step, r.status, r.reason)).collect()
     }
 }
 
 /// The event that the planner appends for an action, as its own fold reads it.
-fn record(action: &Action, time_ms: i64) -> Event {
-    let (event, extensions) = announce::said("t", "c", action.clone(), time_ms);
+fn record(action: &ReminderAction, time_ms: i64) -> Event {
+    let (event, extensions) = announce::event_of("t", "c", action.clone(), time_ms);
     let NewRecord { topic, key, value, headers } = codec::encode_event(&event, &extensions);
     let position = Position { topic, partition: 0, offset: 0 };
     let record = Record { position, timestamp_ms: time_ms, key, value, headers };
@@ -138,9 +138,9 @@ pub(crate) fn consents(consents: &[(Channel, bool)]) -> Fact {
 fn an_appointment_of_another_client_has_another_reminder() {
     // Entered for the wrong client, announced, deleted there and booked for the right one, at the same start.
     let case = Case::new();
-    let (client, sent, now_ms) = (case.client(), Sent::default(), at(START) - 24 * HOUR);
+    let (client, sent, now_ms) = (case.client(), SentReminders::default(), at(START) - 24 * HOUR);
     let ids = ["t:c", "t:d", "u:c"].map(|key| {
-        let plan = plan::client(&Context {
+        let plan = plan::client(&PlanContext {
             key,
             client: &client,
             sent: &sent,
@@ -185,7 +185,7 @@ fn a_step_before_the_booking_is_not_fired_late() {
         "less than a day ahead: none"
     );
     let reason = Some("booked_after_step".to_owned());
-    assert_eq!(short.story("2026-06-10T10:00:00Z", "a")[1], ("24h".into(), Status::Suppressed, reason));
+    assert_eq!(short.story("2026-06-10T10:00:00Z", "a")[1], ("24h".into(), ReminderStatus::Suppressed, reason));
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn what_was_announced_is_withdrawn_when_it_no_longer_holds_unless_the_start_has_
         case = case.then(later, fact);
         let taken_back = |case: &Case, now_ms| {
             let actions = case.plan(now_ms).actions;
-            actions.iter().filter(|action| matches!(action, Action::Withdraw { .. })).count()
+            actions.iter().filter(|action| matches!(action, ReminderAction::Withdraw { .. })).count()
         };
         assert_eq!(taken_back(&case, at(START)), 0, "{reason}: the announced start has passed");
         assert!(case.tick(at(START) - 1).contains(&format!("-{reason}")), "{reason}");
@@ -273,7 +273,7 @@ fn only_channels_that_the_client_agrees_to_are_used() {
         case.events.push((now, requested("a", requested_at.clone())));
         let of = |step: &str| {
             case.plan(now).actions.into_iter().find_map(|action| match action {
-                Action::Announce(announce) if announce.step == step => Some(announce.channels),
+                ReminderAction::Announce(announce) if announce.step == step => Some(announce.channels),
                 _ => None,
             })
         };
@@ -322,7 +322,7 @@ fn a_step_that_would_leave_quiet_hours_expired_is_dropped_with_a_reason() {
     case.events = vec![(at("2026-05-10T12:00:00Z"), booked("a", at("2026-06-10T08:00:00Z")))];
     assert!((0..130).all(|minute| case.plan(at("2026-06-10T06:00:00Z") + minute * 60_000).actions.is_empty()));
     let seen = case.story("2026-06-10T06:30:00Z", "a");
-    assert_eq!(seen, [("2h".into(), Status::Suppressed, Some("quiet_hours".into()))]);
+    assert_eq!(seen, [("2h".into(), ReminderStatus::Suppressed, Some("quiet_hours".into()))]);
 }
 
 #[test]
@@ -394,7 +394,7 @@ fn any_history() -> impl Strategy<Value = Vec<(i64, u8, u8, i64, bool)>> {
 }
 
 /// A failure of the latest reminder of a visit, if there is one.
-fn failed(sent: &Sent, id: &str) -> Fact {
+fn failed(sent: &SentReminders, id: &str) -> Fact {
     let reminder_id = sent.of(id).last().map_or_else(|| "unknown".into(), |latest| latest.reminder_id.clone());
     let (appointment_id, client_id, channel) = (id.into(), "c".into(), None);
     AppointmentFact::ReminderFailed(Box::new(Feedback {
@@ -408,7 +408,7 @@ fn failed(sent: &Sent, id: &str) -> Fact {
 }
 
 /// A step that was announced twice for one start of a visit, although the first did not fail.
-fn twice(sent: &Sent, client: &Client) -> Option<(String, String)> {
+fn twice(sent: &SentReminders, client: &Client) -> Option<(String, String)> {
     let mut seen = std::collections::BTreeSet::new();
     for (own, announced) in sent.all().filter(|(_, a)| a.withdrawn.is_none() && a.step != plan::MANUAL) {
         let receipts = client.appointments.get(own).map_or(&[][..], |visit| &visit.receipts);
@@ -427,7 +427,7 @@ fn twice(sent: &Sent, client: &Client) -> Option<(String, String)> {
 }
 
 /// The largest number of reminders of a day in Dublin, without manual ones.
-fn busiest_day(sent: &Sent) -> usize {
+fn busiest_day(sent: &SentReminders) -> usize {
     let zone = zone::get("Europe/Dublin").unwrap();
     let mut days = BTreeMap::<_, usize>::new();
     for (_, announced) in sent.all().filter(|(_, a)| a.step != plan::MANUAL) {
@@ -459,7 +459,7 @@ proptest! {
             }));
             let client = case.client();
             for action in case.plan(now).actions {
-                let Action::Announce(announce) = &action else { continue };
+                let ReminderAction::Announce(announce) = &action else { continue };
                 prop_assert!(ids.insert(announce.reminder_id.clone()), "an id comes once");
                 prop_assert!(now < announce.start.at_ms && now < announce.expires_at_ms);
                 prop_assert!(client.appointments[&announce.appointment_id].status.is_open());

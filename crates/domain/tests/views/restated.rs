@@ -2,8 +2,8 @@
 
 use crate::build::*;
 use foretell_domain::address::RowKey;
-use foretell_domain::view::client::{Appointments, Client, History, Status};
-use foretell_domain::view::{Fold, Outcome, Place, Skip};
+use foretell_domain::view::client::{AppointmentFold, AppointmentStatus, Client, ClientHistory};
+use foretell_domain::view::{Fold, FoldOutcome, RecordPosition, Skip};
 use foretell_events::appointment::{
     AppointmentFact, CancelledBy, Change, Channel, ClientErasure, Consent, QuietHours, Scalar,
 };
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const START: i64 = 1_000 * DAY + 9 * HOUR;
-const NONE: History = History { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
+const NONE: ClientHistory = ClientHistory { attended: 0, missed: 0, cancelled: 0, late_cancelled: 0, rescheduled: 0 };
 
 /// A client's row without the times of the latest statements.
 fn substance(mut client: Client) -> Client {
@@ -33,7 +33,7 @@ fn substance(mut client: Client) -> Client {
 }
 
 /// Everything that can be read.
-fn rows(views: &Views<Appointments>) -> (Client, BTreeMap<(RowKey, u32), Vec<u8>>) {
+fn rows(views: &Views<AppointmentFold>) -> (Client, BTreeMap<(RowKey, u32), Vec<u8>>) {
     (substance(views.client("c")), views.shared())
 }
 
@@ -131,50 +131,50 @@ fn an_event_that_differs_from_what_holds_counts() {
         (
             "a booking of a visit that was called off puts it back on",
             vec![b(), (2, cancelled("a", None)), (3, booked("a", START))],
-            Status::Booked,
+            AppointmentStatus::Booked,
             NONE,
         ),
         (
             "and so does one of a visit that was deleted",
             vec![b(), (2, deleted("a")), (3, booked("a", START))],
-            Status::Booked,
+            AppointmentStatus::Booked,
             NONE,
         ),
         (
             "another start takes a confirmation back",
             vec![b(), (2, confirmed("a")), (3, booked("a", START + HOUR))],
-            Status::Booked,
+            AppointmentStatus::Booked,
             NONE,
         ),
         (
             "called off, and off again after it was back on",
             vec![b(), (2, cancelled("a", None)), (3, booked("a", START)), (START - HOUR, cancelled("a", None))],
-            Status::Cancelled,
-            History { late_cancelled: 1, ..NONE },
+            AppointmentStatus::Cancelled,
+            ClientHistory { late_cancelled: 1, ..NONE },
         ),
         (
             "moved away and back is two moves",
             vec![b(), (2, rescheduled("a", START + DAY)), (3, rescheduled("a", START))],
-            Status::Booked,
-            History { rescheduled: 2, ..NONE },
+            AppointmentStatus::Booked,
+            ClientHistory { rescheduled: 2, ..NONE },
         ),
         (
             "a later word on who called it off",
             vec![b(), (START - HOUR, cancelled("a", None)), (START, cancelled("a", Some(CancelledBy::Business)))],
-            Status::Cancelled,
-            History { cancelled: 1, ..NONE },
+            AppointmentStatus::Cancelled,
+            ClientHistory { cancelled: 1, ..NONE },
         ),
         (
             "the start of a visit that is over is corrected",
             vec![b(), (START + HOUR, attended("a")), (START + DAY, booked("a", START + HOUR / 2))],
-            Status::Attended,
-            History { attended: 1, ..NONE },
+            AppointmentStatus::Attended,
+            ClientHistory { attended: 1, ..NONE },
         ),
         (
             "attended, then booked again",
             vec![b(), (START + HOUR, attended("a")), (START + DAY, booked("a", START + 9 * DAY))],
-            Status::Booked,
-            History { attended: 1, ..NONE },
+            AppointmentStatus::Booked,
+            ClientHistory { attended: 1, ..NONE },
         ),
         (
             "attended, booked again, and attended again",
@@ -186,8 +186,8 @@ fn an_event_that_differs_from_what_holds_counts() {
                 (START + 9 * DAY, attended("a")),
                 (START + 10 * DAY, attended("a")),
             ],
-            Status::Attended,
-            History { attended: 2, ..NONE },
+            AppointmentStatus::Attended,
+            ClientHistory { attended: 2, ..NONE },
         ),
     ] {
         let client = appointments(events).client("c");
@@ -200,10 +200,10 @@ fn a_restatement_counts_from_the_first_event_in_either_order() {
     let b = (1, booked("a", START));
     let late = START - HOUR;
     for (first, second, history) in [
-        ((2, cancelled("a", None)), (late, cancelled("a", None)), History { cancelled: 1, ..NONE }),
-        ((2, rescheduled("a", START + DAY)), (3, booked("a", START + DAY)), History { rescheduled: 1, ..NONE }),
+        ((2, cancelled("a", None)), (late, cancelled("a", None)), ClientHistory { cancelled: 1, ..NONE }),
+        ((2, rescheduled("a", START + DAY)), (3, booked("a", START + DAY)), ClientHistory { rescheduled: 1, ..NONE }),
         ((1, booked("a", START)), (2, rescheduled("a", START)), NONE),
-        ((START, attended("a")), (START + DAY, attended("a")), History { attended: 1, ..NONE }),
+        ((START, attended("a")), (START + DAY, attended("a")), ClientHistory { attended: 1, ..NONE }),
     ] {
         let in_order = appointments([b.clone(), first.clone(), second.clone()]).client("c");
         let reversed = appointments([b.clone(), second.clone(), first.clone()]).client("c");
@@ -229,7 +229,11 @@ fn a_cancellation_counts_from_the_first_one_unless_the_visit_was_on_in_between()
             let client =
                 appointments([vec![b.clone()], order.map(|at| events[at].clone()).to_vec()].concat()).client("c");
             let visit = &client.appointments["a"];
-            assert_eq!((visit.status, visit.status_at_ms), (Status::Cancelled, START - HOUR), "{between:?} {order:?}");
+            assert_eq!(
+                (visit.status, visit.status_at_ms),
+                (AppointmentStatus::Cancelled, START - HOUR),
+                "{between:?} {order:?}"
+            );
         }
     }
 }
@@ -243,8 +247,8 @@ fn orders<T: Clone>(of: [T; 3]) -> [[T; 3]; 6] {
 #[test]
 fn an_outcome_counts_although_its_booking_was_stated_again_since_in_any_order() {
     for (outcome, status, history) in [
-        (attended("a"), Status::Attended, History { attended: 1, ..NONE }),
-        (missed("a"), Status::Missed, History { missed: 1, ..NONE }),
+        (attended("a"), AppointmentStatus::Attended, ClientHistory { attended: 1, ..NONE }),
+        (missed("a"), AppointmentStatus::Missed, ClientHistory { missed: 1, ..NONE }),
     ] {
         for again in [booked("a", START), rescheduled("a", START)] {
             for order in orders([(1, booked("a", START)), (START + HOUR, outcome.clone()), (START + DAY, again)]) {
@@ -261,14 +265,14 @@ fn a_cancellation_counts_although_the_booking_was_stated_again_after_the_start_i
     for order in orders([(1, booked("a", START)), (2, cancelled("a", None)), (START + DAY, booked("a", START))]) {
         let client = appointments(order.clone()).client("c");
         let visit = &client.appointments["a"];
-        assert_eq!((visit.status, visit.status_at_ms), (Status::Cancelled, 2), "{order:?}");
+        assert_eq!((visit.status, visit.status_at_ms), (AppointmentStatus::Cancelled, 2), "{order:?}");
     }
 }
 
 #[test]
 fn a_confirmation_counts_although_a_restatement_was_seen_before_the_booking() {
     let client = appointments([(9, booked("a", START)), (1, booked("a", START)), (5, confirmed("a"))]).client("c");
-    assert_eq!(client.appointments["a"].status, Status::Confirmed);
+    assert_eq!(client.appointments["a"].status, AppointmentStatus::Confirmed);
 }
 
 #[test]
@@ -281,7 +285,11 @@ fn a_booking_of_a_visit_whose_start_has_passed_does_not_reinstate_it() {
         }
         assert_eq!(rows(&views), wanted);
         views.fold(&event(START, booked("a", START + 1)));
-        assert_eq!(views.client("c").appointments["a"].status, Status::Booked, "a start to come reinstates it");
+        assert_eq!(
+            views.client("c").appointments["a"].status,
+            AppointmentStatus::Booked,
+            "a start to come reinstates it"
+        );
     }
 }
 
@@ -296,9 +304,9 @@ fn a_sync_that_states_booking_and_cancellation_every_night_makes_no_cancellation
             views.fold(&event(night_ms + HOUR, cancelled("a", None)));
             let client = views.client("c");
             let visit = &client.appointments["a"];
-            assert_eq!((visit.status, visit.status_at_ms), (Status::Cancelled, first), "night {night}");
+            assert_eq!((visit.status, visit.status_at_ms), (AppointmentStatus::Cancelled, first), "night {night}");
             assert_eq!(visit.cancelled_by.map(|named| named.by), by, "night {night}");
-            assert_eq!(client.history, History { cancelled: 1, ..NONE }, "night {night}");
+            assert_eq!(client.history, ClientHistory { cancelled: 1, ..NONE }, "night {night}");
         }
     }
 }
@@ -315,7 +323,7 @@ fn a_visit_that_was_on_again_for_a_while_is_cancelled_when_that_is_stated_last()
         let events = [(1, booked("a", START)), (2, cancelled("a", None))].into_iter().chain(between).chain([last()]);
         let client = appointments(events).client("c");
         assert_eq!(client.appointments["a"].status_at_ms, late, "{name}");
-        assert_eq!(client.history, History { late_cancelled: 1, ..NONE }, "{name}");
+        assert_eq!(client.history, ClientHistory { late_cancelled: 1, ..NONE }, "{name}");
     }
 }
 
@@ -333,7 +341,7 @@ fn who_cancelled_is_taken_from_the_latest_event_that_states_it() {
 fn a_late_restatement_of_a_move_is_no_move() {
     let first = [(1, booked("a", START)), (3, rescheduled("a", START + DAY)), (7, rescheduled("a", START + 2 * DAY))];
     let client = appointments([first.to_vec(), vec![(5, rescheduled("a", START + DAY))]].concat()).client("c");
-    assert_eq!(client.history, History { rescheduled: 2, ..NONE });
+    assert_eq!(client.history, ClientHistory { rescheduled: 2, ..NONE });
     let mut moved = booking("a", START, None);
     moved.booked_at_ms = Some(1);
     let known = [(5, AppointmentFact::Rescheduled(Box::new(moved)).into()), (1, booked("a", START))];
@@ -350,7 +358,7 @@ fn an_outcome_that_was_restated_after_a_late_reschedule_stays() {
         (5, rescheduled("a", start + 10 * HOUR)),
     ];
     let client = appointments(events).client("c");
-    assert_eq!((client.appointments["a"].status, client.history.missed), (Status::Missed, 1));
+    assert_eq!((client.appointments["a"].status, client.history.missed), (AppointmentStatus::Missed, 1));
 }
 
 #[test]
@@ -363,11 +371,11 @@ fn one_id_for_a_booking_and_its_cancellation_is_two_events() {
     let mut views = appointments([]);
     assert!(views.fold(&named(1, booked("a", START))));
     assert!(views.fold(&named(2, cancelled("a", None))));
-    assert_eq!(views.client("c").appointments["a"].status, Status::Cancelled);
+    assert_eq!(views.client("c").appointments["a"].status, AppointmentStatus::Cancelled);
     for repeated in [named(1, booked("a", START)), named(2, cancelled("a", None))] {
-        let (fold, mut client) = (Appointments::default(), views.client("c"));
-        let outcome = fold.fold(&mut client, &repeated, Place { partition: 0, offset: 9 });
-        assert_eq!(outcome, Outcome::Skipped(Skip::Repeated));
+        let (fold, mut client) = (AppointmentFold::default(), views.client("c"));
+        let outcome = fold.fold(&mut client, &repeated, RecordPosition { partition: 0, offset: 9 });
+        assert_eq!(outcome, FoldOutcome::Skipped(Skip::Repeated));
     }
 }
 
@@ -414,14 +422,14 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
     for (id, visit) in &client.appointments {
         let by = visit.cancelled_by.map(|named| named.by);
         facts.extend(match visit.status {
-            Status::Booked => None,
-            Status::Confirmed => Some(confirmed(id)),
-            Status::Attended => Some(attended(id)),
-            Status::Missed => Some(missed(id)),
-            Status::Deleted => Some(deleted(id)),
-            Status::Cancelled => Some(cancelled(id, by)),
+            AppointmentStatus::Booked => None,
+            AppointmentStatus::Confirmed => Some(confirmed(id)),
+            AppointmentStatus::Attended => Some(attended(id)),
+            AppointmentStatus::Missed => Some(missed(id)),
+            AppointmentStatus::Deleted => Some(deleted(id)),
+            AppointmentStatus::Cancelled => Some(cancelled(id, by)),
         });
-        let is_off = matches!(visit.status, Status::Cancelled | Status::Deleted);
+        let is_off = matches!(visit.status, AppointmentStatus::Cancelled | AppointmentStatus::Deleted);
         // A booking of an upcoming cancelled visit reinstates it.
         if let Some(start) = visit.start.as_ref().filter(|start| !is_off || start.at_ms <= now_ms) {
             let own = |zone| Box::new(booking(id, start.at_ms, zone));
@@ -456,8 +464,9 @@ fn what_holds(client: &Client, now_ms: i64) -> Vec<Fact> {
 
 /// Whether the event states an outcome that the visit cannot have yet.
 fn is_impossible(client: &Client, event: &Event) -> bool {
-    let outcome = Appointments::default().fold(&mut client.clone(), event, Place { partition: 0, offset: 0 });
-    outcome == Outcome::Skipped(Skip::Impossible)
+    let outcome =
+        AppointmentFold::default().fold(&mut client.clone(), event, RecordPosition { partition: 0, offset: 0 });
+    outcome == FoldOutcome::Skipped(Skip::Impossible)
 }
 
 proptest! {

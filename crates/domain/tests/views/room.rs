@@ -2,8 +2,8 @@
 
 use crate::build::*;
 use foretell_domain::address::View;
-use foretell_domain::view::client::{Appointments, Client, Status};
-use foretell_domain::view::{Aggregate, Fold, Limits, Outcome, Place, Skip};
+use foretell_domain::view::client::{AppointmentFold, AppointmentStatus, Client};
+use foretell_domain::view::{Aggregate, Fold, FoldOutcome, Limits, RecordPosition, Skip};
 use foretell_events::Fact;
 use foretell_events::appointment::AppointmentFact;
 use foretell_events::reminder::Request;
@@ -26,12 +26,15 @@ fn kept(events: impl IntoIterator<Item = (i64, Fact)>, appointments: usize) -> V
 }
 
 /// The outcome of each event.
-fn outcomes(limits: Limits, events: Vec<(i64, Fact)>) -> (Vec<Outcome<bool>>, Client) {
-    let (fold, mut client) = (Appointments { limits }, Client::default());
-    let take = |(time_ms, fact)| match fold.fold(&mut client, &event(time_ms, fact), Place { partition: 0, offset: 0 })
-    {
-        Outcome::Applied(decision) => Outcome::Applied(Appointments::has_displaced(&decision)),
-        Outcome::Skipped(reason) => Outcome::Skipped(reason),
+fn outcomes(limits: Limits, events: Vec<(i64, Fact)>) -> (Vec<FoldOutcome<bool>>, Client) {
+    let (fold, mut client) = (AppointmentFold { limits }, Client::default());
+    let take = |(time_ms, fact)| match fold.fold(
+        &mut client,
+        &event(time_ms, fact),
+        RecordPosition { partition: 0, offset: 0 },
+    ) {
+        FoldOutcome::Applied(decision) => FoldOutcome::Applied(AppointmentFold::has_displaced(&decision)),
+        FoldOutcome::Skipped(reason) => FoldOutcome::Skipped(reason),
     };
     let outcomes = events.into_iter().map(take).collect();
     (outcomes, client)
@@ -54,8 +57,8 @@ fn a_client_with_more_visits_than_are_kept_keeps_the_next_ones() {
         let listed: BTreeSet<_> = entries.collect();
         assert!(listed.iter().eq(&wanted), "{name}");
         let (outcomes, _) = outcomes(Limits::default(), events);
-        let skipped = outcomes.iter().filter(|outcome| **outcome == Outcome::Skipped(Skip::NoRoom)).count();
-        let displaced = outcomes.iter().filter(|outcome| **outcome == Outcome::Applied(true)).count();
+        let skipped = outcomes.iter().filter(|outcome| **outcome == FoldOutcome::Skipped(Skip::NoRoom)).count();
+        let displaced = outcomes.iter().filter(|outcome| **outcome == FoldOutcome::Applied(true)).count();
         assert_eq!((skipped, displaced), if name.starts_with("near") { (40, 0) } else { (0, 40) }, "{name}");
     }
 }
@@ -104,7 +107,7 @@ fn events_about_unknown_appointments_never_displace_a_visit() {
     for word in [attended("unknown"), cancelled("unknown", None), deleted("unknown"), request] {
         let name = word.type_name();
         let (got, client) = outcomes(limits(2), vec![ahead("a", 1), ahead("b", 2), (NOW + 1, word)]);
-        assert_eq!(got[2], Outcome::Skipped(Skip::NoRoom), "{name}");
+        assert_eq!(got[2], FoldOutcome::Skipped(Skip::NoRoom), "{name}");
         assert!(client.appointments.keys().eq(["a", "b"]), "{name}");
     }
 }
@@ -129,7 +132,7 @@ fn an_event_without_room_is_applied_when_it_is_sent_again_and_there_is_room() {
     assert!(!views.fold(&event(NOW, booked("far", NOW + 90 * DAY))), "sent again while there is none");
     views.fold(&event(NOW + DAY + HOUR, attended("a")));
     assert!(views.fold(&far), "the very same event: it is not remembered as a repetition");
-    assert_eq!(views.client("c").appointments["far"].status, Status::Booked);
+    assert_eq!(views.client("c").appointments["far"].status, AppointmentStatus::Booked);
     assert!(!views.fold(&far));
 }
 

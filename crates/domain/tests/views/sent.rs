@@ -2,7 +2,7 @@
 
 use crate::build::*;
 use foretell_domain::address::View;
-use foretell_domain::view::sent::{self, Calendar, CalendarDelta, Reminders, Sent};
+use foretell_domain::view::sent::{self, Calendar, CalendarDelta, ReminderFold, SentReminders};
 use foretell_domain::view::{Aggregate, AggregateView, Limits};
 use foretell_events::Fact;
 use foretell_events::appointment::Channel;
@@ -38,16 +38,16 @@ fn withdrawn(id: &str, appointment: &str) -> Fact {
     .into()
 }
 
-fn views(limits: Limits, facts: Vec<Fact>) -> Views<Reminders> {
-    Views::new(Reminders { limits }, 1).all(facts.into_iter().map(|fact| (HOUR, fact)))
+fn views(limits: Limits, facts: Vec<Fact>) -> Views<ReminderFold> {
+    Views::new(ReminderFold { limits }, 1).all(facts.into_iter().map(|fact| (HOUR, fact)))
 }
 
-fn row(views: &Views<Reminders>) -> Sent {
+fn row(views: &Views<ReminderFold>) -> SentReminders {
     views.rows.owner(&sent::row_key("t", "c")).cloned().unwrap_or_default()
 }
 
 /// The hours of the calendar with their counts, and the reminders in the rows of hours.
-fn listed(views: &Views<Reminders>) -> (Vec<(i64, i32)>, Vec<String>) {
+fn listed(views: &Views<ReminderFold>) -> (Vec<(i64, i32)>, Vec<String>) {
     let (mut hours, mut reminders) = (Vec::new(), Vec::new());
     for (_, _, row) in views.aggregates(View::Announced) {
         match row {
@@ -97,7 +97,7 @@ fn a_full_list_forgets_withdrawn_ones_then_those_by_hand_and_counts_on() {
         (sent.of("a").iter().map(|a| a.reminder_id.clone()).collect::<Vec<_>>(), sent.withdrawn("a", "72h"))
     };
     let step = |id: &str| due(id, "a", "72h", 9);
-    let hand = |id: &str| due(id, "a", sent::BY_HAND, 9);
+    let hand = |id: &str| due(id, "a", sent::MANUAL_STEP, 9);
     let kept = |ids: [&str; 3]| ids.map(str::to_owned).to_vec();
     assert_eq!(ids(vec![hand("m"), step("r"), withdrawn("r", "a"), step("s"), step("t")]), (kept(["m", "s", "t"]), 1));
     assert_eq!(ids(vec![step("r"), hand("m"), hand("n"), hand("o")]), (kept(["r", "n", "o"]), 0));

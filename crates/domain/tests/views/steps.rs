@@ -2,18 +2,18 @@
 
 use crate::build::*;
 use crate::plan::{Case, START, consents, requested, step};
-use foretell_domain::remind::plan::{Action, Announce, Status};
-use foretell_domain::remind::policy::{Policy, Step};
-use foretell_domain::score::Level;
+use foretell_domain::remind::plan::{Announce, ReminderAction, ReminderStatus};
+use foretell_domain::remind::policy::{ReminderPolicy, ReminderStep};
+use foretell_domain::score::RiskLevel;
 use foretell_events::Fact;
 use foretell_events::appointment::{AppointmentFact, Booking, Channel, StartsAt};
 use foretell_events::reminder::{Feedback, Risk};
 use serde_json::json;
 
-fn announces(actions: &[Action]) -> Vec<&Announce> {
+fn announces(actions: &[ReminderAction]) -> Vec<&Announce> {
     let mut announces = Vec::new();
     for action in actions {
-        if let Action::Announce(announce) = action {
+        if let ReminderAction::Announce(announce) = action {
             announces.push(announce);
         }
     }
@@ -28,7 +28,7 @@ fn feedback(case: &Case, step: &str, channel: Option<Channel>) -> Box<Feedback> 
     Box::new(Feedback { reminder_id, appointment_id, client_id, channel, reason: Some("no answer".into()) })
 }
 
-fn risk(case: &mut Case, id: &str, level: Level) {
+fn risk(case: &mut Case, id: &str, level: RiskLevel) {
     case.risks.insert(id.into(), Risk { score: 0.5, level: level.name().into() });
 }
 
@@ -47,14 +47,14 @@ fn days_keep_the_time_of_day_and_business_days_pass_over_weekends() {
     visit.starts_at = StartsAt::Local { local: "2026-03-31T09:30:00".parse().unwrap(), zone: "Europe/Dublin".into() };
     let start_ms = at("2026-03-31T08:30:00Z");
     for (rule, due) in [
-        (Step { before_hours: Some(72), ..Step::default() }, "2026-03-28T08:30:00Z"),
-        (Step { before_days: Some(3), ..Step::default() }, "2026-03-28T09:30:00Z"),
-        (Step { before_business_days: Some(1), ..Step::default() }, "2026-03-30T08:30:00Z"),
-        (Step { before_business_days: Some(3), ..Step::default() }, "2026-03-26T09:30:00Z"),
+        (ReminderStep { before_hours: Some(72), ..ReminderStep::default() }, "2026-03-28T08:30:00Z"),
+        (ReminderStep { before_days: Some(3), ..ReminderStep::default() }, "2026-03-28T09:30:00Z"),
+        (ReminderStep { before_business_days: Some(1), ..ReminderStep::default() }, "2026-03-30T08:30:00Z"),
+        (ReminderStep { before_business_days: Some(3), ..ReminderStep::default() }, "2026-03-26T09:30:00Z"),
     ] {
         let booked = AppointmentFact::Booked(Box::new(visit.clone())).into();
         let mut case = Case::with(vec![(at("2026-03-01T12:00:00Z"), booked)]);
-        case.policy.steps = vec![Step { id: "s".into(), ..rule.clone() }];
+        case.policy.steps = vec![ReminderStep { id: "s".into(), ..rule.clone() }];
         assert_eq!(case.tick(at(due) - 1), [""; 0], "{rule:?}");
         assert_eq!(case.tick(at(due)), ["+s"], "{rule:?}");
         assert!(case.policy.longest_ms() >= start_ms - at(due), "{rule:?}");
@@ -63,7 +63,7 @@ fn days_keep_the_time_of_day_and_business_days_pass_over_weekends() {
 
 #[test]
 fn a_step_at_the_booking_confirms_it_and_its_moves_for_a_day() {
-    let confirmation = Step { id: "confirmation".into(), at_booking: true, ..Step::default() };
+    let confirmation = ReminderStep { id: "confirmation".into(), at_booking: true, ..ReminderStep::default() };
     let mut case = Case::new();
     case.policy.steps.push(confirmation);
     assert_eq!(case.tick(at("2026-05-10T12:00:00Z")), ["+confirmation"]);
@@ -81,7 +81,7 @@ fn nightly_restatements_do_not_change_reminders() {
     let booked_ms = at("2026-05-10T12:00:00Z");
     let shown = |is_stated_again: bool| {
         let mut case = Case::new();
-        case.policy.steps.push(Step { id: "confirmation".into(), at_booking: true, ..Step::default() });
+        case.policy.steps.push(ReminderStep { id: "confirmation".into(), at_booking: true, ..ReminderStep::default() });
         case = case.then("2026-06-01T12:00:00Z", confirmed("a"));
         let hours = (0..=31 * 24).map(|hour| {
             let now_ms = booked_ms + hour * HOUR;
@@ -112,7 +112,7 @@ fn a_start_in_a_gap_is_announced_as_clocks_show_it_and_not_again_after_an_upgrad
     let mut before = announced[0].clone();
     before.reminder_id = "of the time that was booked".into();
     let mut upgraded = case();
-    upgraded.fold(&Action::Announce(before), due_ms - 1);
+    upgraded.fold(&ReminderAction::Announce(before), due_ms - 1);
     assert_eq!(upgraded.tick(due_ms), [""; 0]);
 }
 
@@ -120,16 +120,16 @@ fn a_start_in_a_gap_is_announced_as_clocks_show_it_and_not_again_after_an_upgrad
 fn a_step_for_a_level_is_for_visits_at_that_level_alone() {
     // Three business days before Wednesday 10 June.
     let due = at("2026-06-05T12:00:00Z");
-    for (level, wanted) in [(None, vec![]), (Some(Level::Medium), vec![]), (Some(Level::High), vec!["+call"])] {
+    for (level, wanted) in [(None, vec![]), (Some(RiskLevel::Medium), vec![]), (Some(RiskLevel::High), vec!["+call"])] {
         let mut case = Case::new();
         level.into_iter().for_each(|level| risk(&mut case, "a", level));
         assert_eq!(case.tick(due), wanted, "{level:?}");
         let shown = case.story("2026-06-05T12:00:00Z", "a").iter().any(|(step, ..)| step == "call");
-        assert_eq!(shown, level == Some(Level::High), "a step for others is none of the visit's");
+        assert_eq!(shown, level == Some(RiskLevel::High), "a step for others is none of the visit's");
     }
     // A visit at another level may be at this one when the step is due.
     let mut case = Case::new();
-    risk(&mut case, "a", Level::Low);
+    risk(&mut case, "a", RiskLevel::Low);
     assert_eq!(case.plan(at("2026-06-01T00:00:00Z")).next_at_ms, Some(due));
     // If the level is unknown, it is read again until the step expires.
     let unknown = Case::new();
@@ -139,7 +139,7 @@ fn a_step_for_a_level_is_for_visits_at_that_level_alone() {
         assert_eq!(unknown.plan(now).next_at_ms, Some(next), "{now}");
     }
     // It does not end the time of the steps for all levels.
-    risk(&mut case, "a", Level::High);
+    risk(&mut case, "a", RiskLevel::High);
     assert_eq!(case.tick(at(START) - 72 * HOUR), ["+72h"], "the call's time was over when the next step was due");
 }
 
@@ -159,7 +159,7 @@ fn nothing_is_announced_within_the_notice() {
     assert_eq!(announces(&case.plan(last - 1).actions).len(), 1);
     assert_eq!(case.tick(last), [""; 0]);
     let story = case.story("2026-06-10T11:30:00Z", "a");
-    assert_eq!(story[1], ("24h".into(), Status::Suppressed, Some("minimum_notice".into())));
+    assert_eq!(story[1], ("24h".into(), ReminderStatus::Suppressed, Some("minimum_notice".into())));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn visits_of_a_day_share_a_reminder_that_the_first_of_them_carries() {
     assert_eq!((announce.appointment_id.as_str(), named), ("a", vec!["a", "b"]));
     assert_eq!(case.tick(due), ["+24h"]);
     let shown = |case: &Case, id: &str| case.story("2026-06-09T13:00:00Z", id).pop().unwrap();
-    assert_eq!(shown(&case, "b"), ("24h".into(), Status::Sent, Some("grouped".into())));
+    assert_eq!(shown(&case, "b"), ("24h".into(), ReminderStatus::Sent, Some("grouped".into())));
     // Neither its own due time nor a later tick announces it again.
     assert_eq!(case.tick(due + 4 * HOUR), [""; 0]);
     assert_eq!(case.tick(due + 12 * HOUR), ["+24h"], "z is of the next day");
@@ -181,8 +181,8 @@ fn visits_of_a_day_share_a_reminder_that_the_first_of_them_carries() {
     case = case.then("2026-06-10T01:00:00Z", cancelled("b", None));
     assert_eq!(case.tick(at("2026-06-10T01:00:00Z")), ["-cancelled", "+24h"]);
     let of_b = case.story("2026-06-10T02:00:00Z", "b");
-    assert_eq!(of_b[0], ("24h".into(), Status::Withdrawn, Some("cancelled".into())));
-    assert_eq!(shown(&case, "a").1, Status::Sent);
+    assert_eq!(of_b[0], ("24h".into(), ReminderStatus::Withdrawn, Some("cancelled".into())));
+    assert_eq!(shown(&case, "a").1, ReminderStatus::Sent);
     // With the visit that carries it all of it is void, and the others are announced again.
     let mut case = day_of(&[("b", "2026-06-10T16:00:00Z"), ("a", START)]);
     assert_eq!(case.tick(due), ["+24h"]);
@@ -215,13 +215,13 @@ fn a_client_gets_so_many_reminders_a_day_and_the_next_one_another_day() {
     assert_eq!(case.tick(at("2026-06-09T06:00:00Z")), ["+30h"]);
     assert_eq!(case.tick(at("2026-06-09T12:00:00Z")), [""; 0]);
     let story = case.story("2026-06-09T12:00:00Z", "a");
-    assert_eq!(story.last().unwrap(), &("24h".into(), Status::Deferred, Some("frequency_cap".into())));
+    assert_eq!(story.last().unwrap(), &("24h".into(), ReminderStatus::Deferred, Some("frequency_cap".into())));
     // Manual reminders are not limited.
     case = case.then("2026-06-09T12:00:00Z", requested("a", vec![]));
     assert_eq!(case.tick(at("2026-06-09T12:00:01Z")), ["+manual"]);
     // The next day has one again, and a visit for which that is too late has none.
     assert_eq!(case.tick(at("2026-06-10T00:00:00Z")), ["+24h"]);
-    assert_eq!(case.story("2026-06-10T11:00:00Z", "b").last().unwrap().1, Status::Deferred);
+    assert_eq!(case.story("2026-06-10T11:00:00Z", "b").last().unwrap().1, ReminderStatus::Deferred);
     case.policy.notice_minutes_min = 12 * 60;
     assert_eq!(case.story("2026-06-10T11:00:00Z", "b").last().unwrap().2.as_deref(), Some("frequency_cap"));
 }
@@ -259,7 +259,7 @@ fn a_failure_leads_to_the_next_channels_as_often_as_the_policy_allows() {
         case = case.then("2026-06-09T12:01:00Z", AppointmentFact::ReminderFailed(failed).into());
         assert_eq!(case.tick(at("2026-06-09T12:02:00Z")), [""; 0]);
         let story = case.story("2026-06-09T12:02:00Z", "a");
-        assert_eq!(story[1], ("24h".into(), Status::Failed, Some("delivery_failed".into())));
+        assert_eq!(story[1], ("24h".into(), ReminderStatus::Failed, Some("delivery_failed".into())));
     }
 }
 
@@ -293,9 +293,9 @@ fn what_was_sent_stays_in_the_story_when_its_step_goes() {
     case.policy.steps.retain(|step| step.id == "24h");
     let after = case.story("2026-06-07T14:00:00Z", "a");
     assert_eq!(after, before.into_iter().filter(|(step, ..)| step != "call").collect::<Vec<_>>());
-    assert!(after.contains(&("72h".into(), Status::Sent, None)), "{after:?}");
+    assert!(after.contains(&("72h".into(), ReminderStatus::Sent, None)), "{after:?}");
     case.policy.steps.clear();
-    assert_eq!(case.story("2026-06-07T14:00:00Z", "a"), [("72h".into(), Status::Sent, None)]);
+    assert_eq!(case.story("2026-06-07T14:00:00Z", "a"), [("72h".into(), ReminderStatus::Sent, None)]);
     assert_eq!(case.tick(at("2026-06-07T14:00:00Z")), [""; 0], "and is not taken back");
 }
 
@@ -303,7 +303,7 @@ fn what_was_sent_stays_in_the_story_when_its_step_goes() {
 fn a_channel_that_is_requested_twice_is_announced_once() {
     let mut case = Case::new().then("2026-06-06T13:00:00Z", requested("a", vec![Channel::Sms; 3]));
     let plan = case.plan(at("2026-06-06T13:00:01Z"));
-    let [Action::Announce(announce)] = &plan.actions[..] else { panic!("{plan:?}") };
+    let [ReminderAction::Announce(announce)] = &plan.actions[..] else { panic!("{plan:?}") };
     assert_eq!(announce.channels, [Channel::Sms]);
     assert_eq!(case.tick(at("2026-06-06T13:00:01Z")), ["+manual"]);
 }
@@ -321,9 +321,9 @@ fn a_visit_at_the_end_of_all_years_is_announced_as_its_clocks_show_it() {
 
 #[test]
 fn documents_that_cannot_be_used_are_refused_at_their_place() {
-    let base = Policy::default();
+    let base = ReminderPolicy::default();
     let step = |step: serde_json::Value| json!({"steps": [step]});
-    assert_eq!(Policy::read(&json!({}), &base).unwrap(), base);
+    assert_eq!(ReminderPolicy::read(&json!({}), &base).unwrap(), base);
     let two = json!({"steps": [{"id": "a", "before_days": 1}, {"id": "a", "before_days": 2}]});
     for (document, pointer) in [
         (step(json!({"id": "a"})), "/steps/0"),
@@ -351,7 +351,7 @@ fn documents_that_cannot_be_used_are_refused_at_their_place() {
         (json!({"notice": 5}), ""),
         (json!([]), ""),
     ] {
-        let invalid = Policy::read(&document, &base).unwrap_err();
+        let invalid = ReminderPolicy::read(&document, &base).unwrap_err();
         assert!(invalid.pointer.starts_with(pointer), "{document}: {invalid}");
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::build::*;
 use foretell_domain::address::View;
-use foretell_domain::view::feature::Level;
-use foretell_domain::view::user::{self, DEVICE_KNOWN_MS, Decision, FAILURES_WINDOW_MS, Logins, User};
-use foretell_domain::view::{Aggregate, Fold, Limits, Outcome, Place, Skip};
+use foretell_domain::view::feature::FeatureLevel;
+use foretell_domain::view::user::{self, DEVICE_KNOWN_MS, FAILURES_WINDOW_MS, LoginFold, User, UserDecision};
+use foretell_domain::view::{Aggregate, Fold, FoldOutcome, Limits, RecordPosition, Skip};
 use foretell_events::login::{Attempt, Device, LoginFact, UserErasure, Verdict};
 use foretell_events::{Envelope, Event, Fact};
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ fn erased() -> Fact {
 }
 
 fn limited(limits: Limits, events: impl IntoIterator<Item = (i64, Fact)>) -> User {
-    let views = Views::new(Logins { limits }, PARTITIONS).all(events);
+    let views = Views::new(LoginFold { limits }, PARTITIONS).all(events);
     views.rows.owner(&user::row_key("t", "u")).cloned().unwrap_or_default()
 }
 
@@ -140,7 +140,7 @@ fn full_maps_forget_in_their_order() {
 
     let seen = |at, browser: &str| (at, success(None, Some(browser)));
     let row = limited(limits, [seen(1, "A"), seen(2, "A"), seen(5, "B"), seen(4, "C")]);
-    let counts = ["A", "B", "C"].map(|value| row.count(Level::Browser, value));
+    let counts = ["A", "B", "C"].map(|value| row.count(FeatureLevel::Browser, value));
     assert_eq!(counts, [2, 0, 1], "the rarest other one");
 }
 
@@ -148,15 +148,15 @@ fn full_maps_forget_in_their_order() {
 fn a_first_success_comes_once_until_erasure() {
     let mut row = User::default();
     let mut fold = |time_ms, fact: Fact| {
-        Logins::default().fold(&mut row, &event(time_ms, fact), Place { partition: 0, offset: 0 })
+        LoginFold::default().fold(&mut row, &event(time_ms, fact), RecordPosition { partition: 0, offset: 0 })
     };
-    let seen = |first_success| Outcome::Applied(Decision { first_success, ..Decision::default() });
+    let seen = |first_success| FoldOutcome::Applied(UserDecision { first_success, ..UserDecision::default() });
     assert_eq!(fold(1, failure()), seen(false));
     assert_eq!(fold(5, success(None, None)), seen(true));
     assert_eq!(fold(3, success(None, None)), seen(false), "an earlier one that comes later");
     assert_eq!(fold(6, erased()), seen(false));
-    assert_eq!(fold(6, success(None, None)), Outcome::Skipped(Skip::Erased));
-    assert_eq!(fold(2, erased()), Outcome::Skipped(Skip::Erased));
+    assert_eq!(fold(6, success(None, None)), FoldOutcome::Skipped(Skip::Erased));
+    assert_eq!(fold(2, erased()), FoldOutcome::Skipped(Skip::Erased));
     assert_eq!(fold(7, success(None, None)), seen(true), "starts over");
 }
 
@@ -192,7 +192,7 @@ fn confirmed(decision_id: &str) -> Fact {
 }
 
 /// Successes and first successes in the tenant's totals.
-fn totals(views: &Views<Logins>) -> (u64, u64) {
+fn totals(views: &Views<LoginFold>) -> (u64, u64) {
     let of = |aggregate: &Aggregate| match aggregate {
         Aggregate::Feature(feature) => (feature.successes, feature.first_successes),
         _ => (0, 0),
@@ -205,14 +205,17 @@ fn totals(views: &Views<Logins>) -> (u64, u64) {
 fn a_reported_login_leaves_the_history_and_a_confirmed_one_comes_back() {
     let logins = [(1, scored("one", "laptop", "Firefox 1.0")), (2, scored("two", "phone", "Opera 2.0"))];
     let after =
-        |more: &[(i64, Fact)]| Views::new(Logins::default(), PARTITIONS).all(logins.iter().chain(more).cloned());
-    let row = |views: &Views<Logins>| views.rows.owner(&user::row_key("t", "u")).cloned().unwrap();
+        |more: &[(i64, Fact)]| Views::new(LoginFold::default(), PARTITIONS).all(logins.iter().chain(more).cloned());
+    let row = |views: &Views<LoginFold>| views.rows.owner(&user::row_key("t", "u")).cloned().unwrap();
     let before = after(&[]);
     let taken = after(&[(3, reported("two"))]);
     assert_eq!((totals(&before), totals(&taken)), ((2, 1), (1, 1)));
     let (known, phone) = (row(&taken), attempt(Some("phone"), Some("Opera 2.0")));
     assert_eq!((known.successes, known.last_success_ms, known.reported), (1, Some(1), 1));
-    assert_eq!((known.count(Level::Browser, "Opera 2.0"), known.count(Level::Browser, "Firefox 1.0")), (0, 1));
+    assert_eq!(
+        (known.count(FeatureLevel::Browser, "Opera 2.0"), known.count(FeatureLevel::Browser, "Firefox 1.0")),
+        (0, 1)
+    );
     assert_eq!((known.device_known(&phone, 4), row(&before).device_known(&phone, 4)), (Some(false), Some(true)));
     assert!(known.was_reported(&phone, 4) && !known.was_reported(&phone, 3 + user::REPORTED_MS));
     assert_eq!(row(&after(&[(3, reported("two")), (4, reported("two"))])).successes, 1, "once is enough");
@@ -232,21 +235,21 @@ fn a_reported_login_leaves_the_history_and_a_confirmed_one_comes_back() {
 
 #[test]
 fn the_first_request_under_an_idempotency_key_holds() {
-    let (mut row, fold) = (User::default(), Logins::default());
+    let (mut row, fold) = (User::default(), LoginFold::default());
     let mut folded = |offset, id: &str, fact: Fact| {
         let mut event = event(10, fact);
         event.envelope.id = id.into();
-        fold.fold(&mut row, &event, Place { partition: 0, offset })
+        fold.fold(&mut row, &event, RecordPosition { partition: 0, offset })
     };
     let keyed = |fact: fn(Box<Verdict>) -> LoginFact, digest: &str| -> Fact {
         fact(Box::new(Verdict { idempotency_digest: Some(digest.into()), ..*verdict("d") })).into()
     };
     let fraud = keyed(LoginFact::Reported, "a body");
-    assert!(matches!(folded(1, "key", fraud.clone()), Outcome::Applied(_)));
-    assert_eq!(folded(2, "key", fraud), Outcome::Skipped(Skip::Repeated), "sent again");
+    assert!(matches!(folded(1, "key", fraud.clone()), FoldOutcome::Applied(_)));
+    assert_eq!(folded(2, "key", fraud), FoldOutcome::Skipped(Skip::Repeated), "sent again");
     assert_eq!(
         folded(3, "key", keyed(LoginFact::Confirmed, "another body")),
-        Outcome::Skipped(Skip::Repeated),
+        FoldOutcome::Skipped(Skip::Repeated),
         "another body"
     );
     let (first, labelled) = (*row.keyed("key").unwrap(), (row.reported, row.confirmed));
@@ -255,7 +258,7 @@ fn the_first_request_under_an_idempotency_key_holds() {
     // However many events come in between, as long as the key is remembered.
     for offset in 4..200 {
         let failed = event(offset, failure());
-        Logins::default().fold(&mut row, &failed, Place { partition: 0, offset });
+        LoginFold::default().fold(&mut row, &failed, RecordPosition { partition: 0, offset });
     }
     let under = |key: &str, fact: Fact| {
         let Event { envelope, fact } = event(300, fact);
@@ -263,30 +266,32 @@ fn the_first_request_under_an_idempotency_key_holds() {
     };
     let again = under("key", keyed(LoginFact::Confirmed, "another body"));
     assert_eq!(
-        Logins::default().fold(&mut row, &again, Place { partition: 0, offset: 300 }),
-        Outcome::Skipped(Skip::Repeated)
+        LoginFold::default().fold(&mut row, &again, RecordPosition { partition: 0, offset: 300 }),
+        FoldOutcome::Skipped(Skip::Repeated)
     );
     for n in 0..user::KEYED_MAX as i64 {
         let other = under(&format!("key {n}"), keyed(LoginFact::Reported, "a body"));
-        Logins::default().fold(&mut row, &other, Place { partition: 0, offset: 301 + n });
+        LoginFold::default().fold(&mut row, &other, RecordPosition { partition: 0, offset: 301 + n });
     }
     assert_eq!((row.keyed("key"), row.keyed.len()), (None, user::KEYED_MAX), "the oldest is forgotten");
-    let outcome = Logins::default().fold(&mut row, &again, Place { partition: 0, offset: 900 });
-    assert!(matches!(outcome, Outcome::Applied(_)), "and its key is new again: {outcome:?}");
+    let outcome = LoginFold::default().fold(&mut row, &again, RecordPosition { partition: 0, offset: 900 });
+    assert!(matches!(outcome, FoldOutcome::Applied(_)), "and its key is new again: {outcome:?}");
 }
 
 #[test]
 fn a_verdict_beyond_the_latest_logins_changes_no_history_and_reports_it() {
     let limits = Limits { user_logins_max: 2, ..Limits::default() };
     let mut row = User::default();
-    let fold = Logins { limits };
+    let fold = LoginFold { limits };
     let mut folded =
-        |time_ms, fact: Fact| fold.fold(&mut row, &event(time_ms, fact), Place { partition: 0, offset: 0 });
+        |time_ms, fact: Fact| fold.fold(&mut row, &event(time_ms, fact), RecordPosition { partition: 0, offset: 0 });
     for n in 1..=3 {
         folded(n, scored(&format!("d{n}"), "laptop", "Firefox 1.0"));
     }
     for (decision_id, is_too_late) in [("d1", true), ("never", true), ("d2", false)] {
-        let Outcome::Applied(decision) = folded(9, reported(decision_id)) else { unreachable!("nothing is repeated") };
+        let FoldOutcome::Applied(decision) = folded(9, reported(decision_id)) else {
+            unreachable!("nothing is repeated")
+        };
         assert_eq!((decision.is_too_late, decision.success.is_none()), (is_too_late, is_too_late), "{decision_id}");
     }
     assert_eq!((row.successes, row.reported, row.latest.len()), (2, 3, 2));
@@ -401,14 +406,14 @@ proptest! {
             };
             (at as i64 * DAY, fact)
         }).collect();
-        let fold = |events: &[(i64, Fact)]| Views::new(Logins::default(), PARTITIONS).all(events.iter().cloned());
-        let row = |views: &Views<Logins>| views.rows.owner(&user::row_key("t", "u")).cloned().unwrap_or_default();
+        let fold = |events: &[(i64, Fact)]| Views::new(LoginFold::default(), PARTITIONS).all(events.iter().cloned());
+        let row = |views: &Views<LoginFold>| views.rows.owner(&user::row_key("t", "u")).cloned().unwrap_or_default();
         let before = fold(&events);
         let known = row(&before);
         let mut holds: Vec<Fact> = Vec::new();
         for (id, device) in known.devices.iter() {
             holds.extend(device.trusted.then(|| trusted(id)));
-            // That a reported device is revoked as well is new, see `Logins::decided`.
+            // That a reported device is revoked as well is new, see `LoginFold::decided`.
             holds.extend(device.revoked_at_ms.filter(|_| !device.is_reported).map(|_| revoked(id)));
         }
         for n in 0..3 {
@@ -436,7 +441,7 @@ proptest! {
     fn no_request_with_a_key_is_skipped_as_repeated_unless_its_key_is_remembered(
         keys in prop::collection::vec(0_u8..110, 100..500),
     ) {
-        let (mut row, fold) = (User::default(), Logins::default());
+        let (mut row, fold) = (User::default(), LoginFold::default());
         for (offset, key) in (0..).zip(keys) {
             let keyed = Verdict { idempotency_digest: Some("a body".into()), ..*verdict("d") };
             let mut event = event(offset, if key < 90 { LoginFact::Reported(Box::new(keyed)).into() } else { failure() });
@@ -444,8 +449,8 @@ proptest! {
                 event.envelope.id = format!("key {key}");
             }
             let is_remembered = row.keyed(&event.envelope.id).is_some();
-            let outcome = fold.fold(&mut row, &event, Place { partition: 0, offset });
-            prop_assert_eq!(matches!(outcome, Outcome::Skipped(Skip::Repeated)), is_remembered);
+            let outcome = fold.fold(&mut row, &event, RecordPosition { partition: 0, offset });
+            prop_assert_eq!(matches!(outcome, FoldOutcome::Skipped(Skip::Repeated)), is_remembered);
             prop_assert!(key >= 90 || row.keyed(&event.envelope.id).is_some());
         }
     }
@@ -453,7 +458,7 @@ proptest! {
 
 #[test]
 fn a_reported_device_can_be_revoked_as_well() {
-    let mut views = Views::new(Logins::default(), PARTITIONS).all([(1, scored("one", "laptop", "Firefox 1.0"))]);
+    let mut views = Views::new(LoginFold::default(), PARTITIONS).all([(1, scored("one", "laptop", "Firefox 1.0"))]);
     for (fact, is_applied) in [(reported("one"), true), (revoked("laptop"), true), (revoked("laptop"), false)] {
         assert_eq!(views.fold(&event(2, fact.clone())), is_applied, "{fact:?}");
     }
@@ -475,7 +480,7 @@ fn the_revocation_of_an_unknown_device_displaces_no_known_one() {
 
 #[test]
 fn erasure_empties_the_row_and_leaves_anonymous_counts() {
-    let mut views = Views::new(Logins::default(), PARTITIONS).all([(1, success(Some("d"), None)), (5, erased())]);
+    let mut views = Views::new(LoginFold::default(), PARTITIONS).all([(1, success(Some("d"), None)), (5, erased())]);
     let row = views.rows.owner(&user::row_key("t", "u")).cloned();
     assert_eq!(row, Some(User { erased_at_ms: Some(5), ..User::default() }));
     assert!(!views.fold(&event(5, failure())) && views.fold(&event(6, failure())));
@@ -484,7 +489,7 @@ fn erasure_empties_the_row_and_leaves_anonymous_counts() {
 
 #[test]
 fn repetitions_change_nothing_among_the_last_64() {
-    let mut views = Views::new(Logins::default(), PARTITIONS);
+    let mut views = Views::new(LoginFold::default(), PARTITIONS);
     let first = event(1, success(None, None));
     assert!(views.fold(&first) && !views.fold(&first));
     for _ in 0..63 {
@@ -518,7 +523,7 @@ proptest! {
     #[test]
     fn no_map_outgrows_its_bound_and_totals_are_the_sum_of_the_values(events in any_events()) {
         let limits = Limits { user_devices_max: 3, user_values_max: 2, user_failures_max: 4, ..Limits::default() };
-        let views = Views::new(Logins { limits: limits.clone() }, PARTITIONS).all(events);
+        let views = Views::new(LoginFold { limits: limits.clone() }, PARTITIONS).all(events);
         if let Some(row) = views.rows.owner(&user::row_key("t", "u")) {
             prop_assert!(row.devices.len() <= limits.user_devices_max);
             prop_assert!(row.values.values().all(|values| values.len() <= limits.user_values_max));

@@ -2,7 +2,7 @@
 
 use foretell_domain::address::Family;
 use foretell_domain::view::Skip;
-use foretell_domain::view::client::SETTLED;
+use foretell_domain::view::client::RESOLVED_AS;
 use foretell_events::codec::CODES;
 use foretell_ports::component::Component;
 use foretell_telemetry::{
@@ -88,7 +88,7 @@ impl Component for Config {
         for outcome in ["redriven", "dropped"] {
             counter!(DEAD_LETTERS_CLOSED, "outcome" => outcome).increment(0);
         }
-        for outcome in SETTLED {
+        for outcome in RESOLVED_AS {
             counter!(VISITS, "outcome" => outcome).increment(0);
         }
         for level in ["asn", "country"] {

@@ -18,8 +18,8 @@
 use super::Shared;
 use super::crowded::Crowded;
 use foretell_domain::address::RowKey;
-use foretell_domain::view::cell::{Carried, Cell, Corrupt, Scratch, decode_state};
-use foretell_domain::view::{Aggregate, Delta, Fold, Mismatch, Outcome, Place, Skip};
+use foretell_domain::view::cell::{Carried, Cell, CellBuffer, Corrupt, decode_state};
+use foretell_domain::view::{Aggregate, Delta, Fold, FoldOutcome, Mismatch, RecordPosition, Skip};
 use foretell_events::Event;
 use foretell_ports::Error;
 use foretell_ports::store::{Row, RowWrite};
@@ -168,7 +168,7 @@ impl<F: Fold> Working<F> {
     }
 
     /// Folds an event into its owner, or finds the earlier outcome of the same record.
-    pub fn fold(&mut self, owner: &RowKey, event: &Event, place: Place) -> Step {
+    pub fn fold(&mut self, owner: &RowKey, event: &Event, place: RecordPosition) -> Step {
         let fold = &self.shared.fold;
         let owner = self.owners.get(owner).expect("invariant: owners are loaded before their events are folded");
         let known = owner.carried.pending.binary_search_by_key(&place.offset, |(offset, _)| *offset);
@@ -177,8 +177,8 @@ impl<F: Fold> Working<F> {
             Err(_) if place.offset <= owner.position => return Step::Restart,
             Err(_) => {
                 let outcome = fold.fold(&mut owner.state, event, place);
-                if let (Outcome::Applied(_), Some(how)) = (&outcome, F::settled(&owner.state, event)) {
-                    meter::settled(how);
+                if let (FoldOutcome::Applied(_), Some(how)) = (&outcome, F::resolved_as(&owner.state, event)) {
+                    meter::resolved_as(how);
                 }
                 owner.position = place.offset;
                 owner.carried.latest.push((place.offset, outcome.skipped()));
@@ -191,8 +191,8 @@ impl<F: Fold> Working<F> {
             }
         };
         match outcome {
-            Outcome::Skipped(reason) => *self.skipped.entry(reason).or_default() += 1,
-            Outcome::Applied(decision) => {
+            FoldOutcome::Skipped(reason) => *self.skipped.entry(reason).or_default() += 1,
+            FoldOutcome::Applied(decision) => {
                 self.applied += 1;
                 if F::is_too_late(&decision) {
                     meter::too_late(F::FAMILY.name());
@@ -248,7 +248,7 @@ impl<F: Fold> Working<F> {
     /// acknowledged, or the rows are dropped with their pipeline.
     pub(crate) fn take_dirty(&mut self) -> Vec<RowWrite> {
         let (durable, latest_from) = (self.durable, self.latest_from);
-        let (mut rows, mut scratch) = (Vec::new(), Scratch::default());
+        let (mut rows, mut scratch) = (Vec::new(), CellBuffer::default());
         for (key, owner) in self.owners.hot.iter_mut().filter(|(_, owner)| owner.dirty) {
             owner.dirty = false;
             let Carried { latest, pending } = &mut owner.carried;

@@ -1,7 +1,7 @@
 //! Writes thresholds into a policy file: two values change, everything else remains as it was written.
 
 use super::{Error, Thresholds};
-use foretell_domain::score::login::Policy;
+use foretell_domain::score::login::LoginPolicy;
 use foretell_events::document::{self, depth};
 use foretell_events::policy::TEXT_BYTES_MAX;
 use foretell_ports::file;
@@ -39,9 +39,9 @@ impl File {
     }
 
     /// The policy of the file, with values from `base` where it has none; the error is a sentence.
-    pub fn policy(&self, base: &Policy) -> Result<Policy, String> {
+    pub fn policy(&self, base: &LoginPolicy) -> Result<LoginPolicy, String> {
         let document = document::from_toml(&self.document.to_string()).map_err(|cause| cause.to_string())?;
-        Policy::read(&document, base).map_err(|invalid| invalid.to_string())
+        LoginPolicy::read(&document, base).map_err(|invalid| invalid.to_string())
     }
 
     /// Sets the thresholds.
@@ -86,10 +86,10 @@ mod tests {
         let mut file = File { document: text.parse().unwrap() };
         file.set(Thresholds { challenge_at: 0.0625, deny_at: 0.75 });
         let written = file.document.to_string();
-        let policy = file.policy(&Policy::default()).unwrap();
+        let policy = file.policy(&LoginPolicy::default()).unwrap();
         assert_eq!((policy.challenge_at, policy.deny_at), (0.0625, 0.75), "{written}");
         assert_eq!(policy.signals.new_device.factor, 30.0, "from the file");
-        assert_eq!(policy.signals.new_country, Policy::default().signals.new_country, "from the settings");
+        assert_eq!(policy.signals.new_country, LoginPolicy::default().signals.new_country, "from the settings");
         assert_eq!(
             written.replace("challenge_at = 0.0625", "challenge_at = 0.5").replace("deny_at = 0.75\n", ""),
             text
@@ -98,8 +98,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_policy_is_refused() {
-        let policy = |text: &str| File { document: text.parse().unwrap() }.policy(&Policy::default());
-        assert_eq!(policy(""), Ok(Policy::default()), "a new file");
+        let policy = |text: &str| File { document: text.parse().unwrap() }.policy(&LoginPolicy::default());
+        assert_eq!(policy(""), Ok(LoginPolicy::default()), "a new file");
         for (text, expected) in [
             ("challenge_at = \"low\"", "/challenge_at: "),
             ("challenge_at = 2.0", "from 0 to 1"),

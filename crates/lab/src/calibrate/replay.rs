@@ -3,11 +3,11 @@
 use super::Error;
 use crate::evaluate::logins::score;
 use crate::source::{Author, Label, Loaded, Sourced};
-use foretell_domain::score::Code;
-use foretell_domain::score::login::{Policy, Score};
+use foretell_domain::score::ReasonCode;
+use foretell_domain::score::login::{LoginPolicy, LoginScore};
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::user::Logins;
-use foretell_domain::view::{Limits, Place};
+use foretell_domain::view::user::LoginFold;
+use foretell_domain::view::{Limits, RecordPosition};
 use foretell_events::codec::completed;
 use foretell_events::login::{Login, LoginFact};
 use foretell_events::{Event, Fact};
@@ -26,9 +26,9 @@ pub struct Scored {
 }
 
 impl Scored {
-    fn of(score: &Score) -> Self {
+    fn of(score: &LoginScore) -> Self {
         let has = |code| f64::from(u8::from(score.reasons.iter().any(|reason| reason.code == code)));
-        Self { score: score.score, baseline: (has(Code::NewDevice) + has(Code::NewCountry)) / 2.0 }
+        Self { score: score.score, baseline: (has(ReasonCode::NewDevice) + has(ReasonCode::NewCountry)) / 2.0 }
     }
 }
 
@@ -47,12 +47,12 @@ impl Replayed {
         &mut self,
         file: &str,
         loaded: &Loaded,
-        policy: &Policy,
+        policy: &LoginPolicy,
         limits: &Limits,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Error> {
         let mut replay = Replay {
-            rows: Materialized::new(Logins { limits: limits.clone() }),
+            rows: Materialized::new(LoginFold { limits: limits.clone() }),
             accounts: HashMap::new(),
             policy,
             replayed: self,
@@ -69,10 +69,10 @@ impl Replayed {
 
 /// The rows of a file so far, and the scores to add to.
 struct Replay<'a> {
-    rows: Materialized<Logins>,
+    rows: Materialized<LoginFold>,
     /// The index of each account in [`Replayed::people`], by its key.
     accounts: HashMap<String, usize>,
-    policy: &'a Policy,
+    policy: &'a LoginPolicy,
     replayed: &'a mut Replayed,
 }
 
@@ -93,7 +93,7 @@ impl Replay<'_> {
                 self.replayed.people[account].push(scored);
             }
         }
-        self.rows.take(event, Place { partition: 0, offset });
+        self.rows.take(event, RecordPosition { partition: 0, offset });
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use super::replay::Scored;
 use super::*;
 use crate::simulate::{self, History, Shape};
 use crate::source::{self, Format, Loaded, Origin};
-use foretell_domain::score::login::Policy;
+use foretell_domain::score::login::LoginPolicy;
 use foretell_domain::view::Limits;
 use std::sync::OnceLock;
 
@@ -14,7 +14,7 @@ fn load(text: &[u8]) -> Loaded {
 
 fn replay(loaded: &Loaded) -> Result<Replayed, Error> {
     let mut replayed = Replayed::default();
-    replayed.add("a file", loaded, &Policy::default(), &Limits::default(), &mut |_| {}).map(|()| replayed)
+    replayed.add("a file", loaded, &LoginPolicy::default(), &Limits::default(), &mut |_| {}).map(|()| replayed)
 }
 
 /// 250 accounts over 200 days, replayed once for all tests.
@@ -133,8 +133,12 @@ fn the_page_shows_what_the_script_wrote() {
     }
     let document: toml_edit::DocumentMut = include_str!("../../../../docs/evaluation/policy.toml").parse().unwrap();
     let policy = PolicyFile::from(document);
-    let Policy { challenge_at, deny_at, .. } = policy.policy(&Policy::default()).unwrap();
-    assert_eq!(policy.policy(&Policy::default()).unwrap(), Policy::default(), "the thresholds are the defaults");
+    let LoginPolicy { challenge_at, deny_at, .. } = policy.policy(&LoginPolicy::default()).unwrap();
+    assert_eq!(
+        policy.policy(&LoginPolicy::default()).unwrap(),
+        LoginPolicy::default(),
+        "the thresholds are the defaults"
+    );
     let pooled = include_str!("../../../../docs/evaluation/pooled.txt");
     assert!(
         pooled.contains(&format!("challenge_at = {challenge_at} "))

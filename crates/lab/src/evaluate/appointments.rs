@@ -11,10 +11,10 @@ use crate::train::history::History;
 use crate::train::moments::{Moment, Replay, Visit};
 use crate::train::{self, TrainingSet};
 use foretell_domain::score::metrics::Case;
-use foretell_domain::score::no_show::calibration::{self, Calibration, Recent};
-use foretell_domain::score::no_show::model::Model;
-use foretell_domain::score::no_show::{self, Evidence, Score, Trained};
-use foretell_domain::view::client::{Appointment, Status};
+use foretell_domain::score::no_show::calibration::{self, Calibration, RecentSamples};
+use foretell_domain::score::no_show::model::NoShowModel;
+use foretell_domain::score::no_show::{self, ModelInForce, VisitEvidence, VisitScore};
+use foretell_domain::view::client::{Appointment, AppointmentStatus};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
@@ -72,7 +72,7 @@ struct Scored {
 
 /// A tenant's model, with its calibration on a day of the replay.
 struct Taken {
-    model: Model,
+    model: NoShowModel,
     calibration: Calibration,
     /// Days since the epoch.
     day: i64,
@@ -137,15 +137,15 @@ impl<'a> Judge<'a> {
             return;
         }
         let config = &self.options.score;
-        let Score { score, level, .. } = match self.models.get_mut(&moment.visit.id.tenant) {
+        let VisitScore { score, level, .. } = match self.models.get_mut(&moment.visit.id.tenant) {
             Some(taken) => {
                 taken.recalibrate(replay, moment, config);
-                let by = Trained { model: &taken.model, version: "", calibration: &taken.calibration };
-                no_show::trained(&moment.snapshot, moment.client, &moment.lead, by, config)
+                let by = ModelInForce { model: &taken.model, version: "", calibration: &taken.calibration };
+                no_show::score_by_model(&moment.snapshot, moment.client, &moment.lead, by, config)
             }
             None => {
                 let lead_days = moment.snapshot.lead_days.into();
-                no_show::score(&Evidence { client: moment.client, lead: &moment.lead, lead_days }, config)
+                no_show::score(&VisitEvidence { client: moment.client, lead: &moment.lead, lead_days }, config)
             }
         };
         let Moment { visit, booked_at_ms, .. } = *moment;
@@ -168,7 +168,7 @@ impl<'a> Judge<'a> {
         let (mut all, mut ahead) = (Vec::new(), Vec::new());
         for Line { score, outcome, lead_days, .. } in later.map(|scored| self.line(scored)) {
             let Some("attended" | "missed") = outcome else { continue };
-            let case = Case { score, positive: outcome == Some(Status::Missed.name()) };
+            let case = Case { score, positive: outcome == Some(AppointmentStatus::Missed.name()) };
             all.push(case);
             ahead.extend((lead_days >= 1).then_some(case));
         }
@@ -187,10 +187,10 @@ impl Taken {
             return;
         }
         let days = calibration::days(today, config);
-        let mut recent = Recent::default();
+        let mut recent = RecentSamples::default();
         for (day, outcome) in days.filter_map(|day| Some((day, replay.outcomes(&moment.visit.id.tenant, day)?))) {
-            let says = |visit: &_| self.model.log_odds(visit);
-            recent.add(&outcome, says, (today - day) as f64, config.recalibration_half_life_days);
+            let log_odds_of = |visit: &_| self.model.log_odds(visit);
+            recent.add(&outcome, log_odds_of, (today - day) as f64, config.recalibration_half_life_days);
         }
         self.calibration = Calibration::fit(&recent.cases());
         self.day = today;
@@ -200,8 +200,8 @@ impl Taken {
 /// The outcome of a visit, in the terms of a client's history; none while it is not known.
 fn outcome(visit: &Appointment) -> Option<&'static str> {
     match visit.status {
-        Status::Booked | Status::Confirmed => None,
-        Status::Cancelled if visit.is_late_cancelled() => Some("late_cancelled"),
+        AppointmentStatus::Booked | AppointmentStatus::Confirmed => None,
+        AppointmentStatus::Cancelled if visit.is_late_cancelled() => Some("late_cancelled"),
         status => Some(status.name()),
     }
 }

@@ -2,11 +2,11 @@
 
 use super::{LoginOptions, Measure, Progress, Summary};
 use crate::source::{Author, Label, Loaded};
-use foretell_domain::score::login::{self, Evidence, Features};
+use foretell_domain::score::login::{self, Features, LoginEvidence};
 use foretell_domain::score::metrics::Case;
-use foretell_domain::view::Place;
+use foretell_domain::view::RecordPosition;
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::user::{self, Logins};
+use foretell_domain::view::user::{self, LoginFold};
 use foretell_events::codec::completed;
 use foretell_events::login::{Login, LoginFact};
 use foretell_events::{Envelope, Fact};
@@ -35,7 +35,7 @@ pub fn logins(
     out: &mut dyn Write,
     progress: &mut dyn FnMut(u64, u64),
 ) -> io::Result<Summary> {
-    let mut rows = Materialized::new(Logins { limits: options.limits.clone() });
+    let mut rows = Materialized::new(LoginFold { limits: options.limits.clone() });
     let mut summary = Summary { rows: loaded.rows, skipped: loaded.skipped, ..Summary::default() };
     let mut labelled = Labelled::default();
     let mut progress = Progress { report: progress, total: loaded.events.len() };
@@ -50,7 +50,7 @@ pub fn logins(
             let is_counted = options.train_until_ms.is_none_or(|until| event.envelope.time_ms > until);
             labelled.take(score.score.filter(|_| is_counted), sourced.label);
         }
-        rows.take(event, Place { partition: 0, offset: offset as i64 });
+        rows.take(event, RecordPosition { partition: 0, offset: offset as i64 });
         progress.done(offset + 1);
     }
     summary.measures = labelled.measures();
@@ -59,19 +59,19 @@ pub fn logins(
 
 /// The score of a login, with the rows before it.
 pub(crate) fn score(
-    rows: &Materialized<Logins>,
+    rows: &Materialized<LoginFold>,
     envelope: &Envelope,
     login: &Login,
-    policy: &login::Policy,
-) -> login::Score {
+    policy: &login::LoginPolicy,
+) -> login::LoginScore {
     let Envelope { tenant, time_ms, .. } = envelope;
     let features = Features::of(rows, tenant, &login.attempt);
     let user = rows.owner(&user::row_key(tenant, &login.user_id));
-    login::score(&Evidence::of(user, &features, &login.attempt, *time_ms), policy)
+    login::score(&LoginEvidence::of(user, &features, &login.attempt, *time_ms), policy)
 }
 
-fn write(out: &mut dyn Write, event_id: &str, score: &login::Score) -> io::Result<()> {
-    let login::Score { likelihood_ratio, score, decision, .. } = *score;
+fn write(out: &mut dyn Write, event_id: &str, score: &login::LoginScore) -> io::Result<()> {
+    let login::LoginScore { likelihood_ratio, score, decision, .. } = *score;
     let line = Line { event_id, likelihood_ratio, score, decision: decision.name() };
     serde_json::to_writer(&mut *out, &line)?;
     out.write_all(b"\n")

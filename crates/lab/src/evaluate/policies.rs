@@ -3,11 +3,11 @@
 use super::Progress;
 use super::logins::score;
 use crate::source::Loaded;
-use foretell_domain::score::Decision;
-use foretell_domain::score::login::{Policy, Score};
+use foretell_domain::score::LoginDecision;
+use foretell_domain::score::login::{LoginPolicy, LoginScore};
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::user::Logins;
-use foretell_domain::view::{Limits, Place};
+use foretell_domain::view::user::LoginFold;
+use foretell_domain::view::{Limits, RecordPosition};
 use foretell_events::Fact;
 use foretell_events::login::LoginFact;
 use serde::Serialize;
@@ -33,7 +33,7 @@ pub struct Changed {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Judged {
     /// The decision.
-    pub decision: Decision,
+    pub decision: LoginDecision,
     /// The score; none without history.
     pub score: Option<f64>,
     /// The codes of its reasons.
@@ -41,7 +41,7 @@ pub struct Judged {
 }
 
 impl Judged {
-    fn of(score: &Score) -> Self {
+    fn of(score: &LoginScore) -> Self {
         let reasons = score.reasons.iter().map(|reason| reason.code.name().to_owned()).collect();
         Self { decision: score.decision, score: score.score, reasons }
     }
@@ -84,9 +84,9 @@ impl fmt::Display for Compared {
 #[derive(Debug, Clone, Copy)]
 pub struct PolicyChange<'a> {
     /// The one that is replaced.
-    pub before: &'a Policy,
+    pub before: &'a LoginPolicy,
     /// The one that replaces it.
-    pub after: &'a Policy,
+    pub after: &'a LoginPolicy,
 }
 
 /// Replays a history and judges each login with both policies, just before it is folded.
@@ -100,7 +100,7 @@ pub fn policies<E>(
     changed: &mut dyn FnMut(Changed) -> Result<(), E>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Compared, E> {
-    let mut rows = Materialized::new(Logins { limits: limits.clone() });
+    let mut rows = Materialized::new(LoginFold { limits: limits.clone() });
     let mut compared = Compared::default();
     let mut progress = Progress { report: progress, total: loaded.events.len() };
     for (offset, sourced) in loaded.events.iter().enumerate() {
@@ -115,14 +115,14 @@ pub fn policies<E>(
                 changed(Changed { event_id, user_id, time_ms: event.envelope.time_ms, before, after })?;
             }
         }
-        rows.take(event, Place { partition: 0, offset: offset as i64 });
+        rows.take(event, RecordPosition { partition: 0, offset: offset as i64 });
         progress.done(offset + 1);
     }
     Ok(compared)
 }
 
 impl Compared {
-    fn take(&mut self, old: &Score, new: &Score) {
+    fn take(&mut self, old: &LoginScore, new: &LoginScore) {
         self.logins += 1;
         self.rules_failed += u64::from(new.is_rule_failed);
         for reason in &new.shadow {

@@ -7,15 +7,15 @@
 use super::Progress;
 use crate::source::Loaded;
 use foretell_domain::remind::announce;
-use foretell_domain::remind::plan::{self, Action, Context, Status};
-use foretell_domain::remind::policy::Policy;
+use foretell_domain::remind::plan::{self, PlanContext, ReminderAction, ReminderStatus};
+use foretell_domain::remind::policy::ReminderPolicy;
 use foretell_domain::remind::schedule::Schedule;
 use foretell_domain::score::no_show;
-use foretell_domain::score::no_show::basis::Basis;
-use foretell_domain::view::client::{self, Appointments, Client};
+use foretell_domain::score::no_show::context::ScoringContext;
+use foretell_domain::view::client::{self, AppointmentFold, Client};
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::sent::{self, Reminders, Sent};
-use foretell_domain::view::{Limits, Place};
+use foretell_domain::view::sent::{self, ReminderFold, SentReminders};
+use foretell_domain::view::{Limits, RecordPosition};
 use foretell_events::appointment::Channel;
 use foretell_events::codec::{rfc3339, wall_clock};
 use foretell_events::reminder::ReminderFact;
@@ -29,7 +29,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Default)]
 pub struct ReminderOptions {
     /// The policy, which determines what is sent when.
-    pub policy: Policy,
+    pub policy: ReminderPolicy,
     /// How visits are scored, with two counters: the level determines which steps apply.
     pub score: no_show::Config,
     /// The limits of the folds.
@@ -117,8 +117,8 @@ pub fn reminders<E>(
 
 struct Replay<'a> {
     options: &'a ReminderOptions,
-    visits: Materialized<Appointments>,
-    sent: Materialized<Reminders>,
+    visits: Materialized<AppointmentFold>,
+    sent: Materialized<ReminderFold>,
     schedule: Schedule,
     score: Arc<no_show::Config>,
     offset: i64,
@@ -129,8 +129,8 @@ impl<'a> Replay<'a> {
         let limits = &options.limits;
         Self {
             options,
-            visits: Materialized::new(Appointments { limits: limits.clone() }),
-            sent: Materialized::new(Reminders { limits: limits.clone() }),
+            visits: Materialized::new(AppointmentFold { limits: limits.clone() }),
+            sent: Materialized::new(ReminderFold { limits: limits.clone() }),
             schedule: Schedule::default(),
             score: Arc::new(options.score.clone()),
             offset: 0,
@@ -148,7 +148,7 @@ impl<'a> Replay<'a> {
 
     fn take<E>(&mut self, event: &Event, record: &mut dyn FnMut(Happened) -> Result<(), E>) -> Result<(), E> {
         self.offset += 1;
-        self.visits.take(event, Place { partition: 0, offset: self.offset });
+        self.visits.take(event, RecordPosition { partition: 0, offset: self.offset });
         if matches!(event.fact, Fact::Reminder(ReminderFact::Due(_) | ReminderFact::Withdrawn(_))) {
             return Ok(());
         }
@@ -165,15 +165,15 @@ impl<'a> Replay<'a> {
     ) -> Result<(), E> {
         let (tenant, client_id) = key.split_once(':').unwrap_or(("", key));
         let plan = self.plan(key, tenant, client_id, now_ms);
-        for step in plan.fell_due.iter().filter(|step| due_ms.is_some_and(|due_ms| step.due_at_ms >= due_ms)) {
-            record(Happened::fell_due(step, Happened::of(tenant, client_id, now_ms)))?;
+        for step in plan.unsent.iter().filter(|step| due_ms.is_some_and(|due_ms| step.due_at_ms >= due_ms)) {
+            record(Happened::unsent(step, Happened::of(tenant, client_id, now_ms)))?;
         }
         let is_done = plan.actions.is_empty();
         for action in plan.actions {
             record(Happened::action(&action, Happened::of(tenant, client_id, now_ms)))?;
-            let (event, _) = announce::said(tenant, client_id, action, now_ms);
+            let (event, _) = announce::event_of(tenant, client_id, action, now_ms);
             self.offset += 1;
-            self.sent.take(&event, Place { partition: 0, offset: self.offset });
+            self.sent.take(&event, RecordPosition { partition: 0, offset: self.offset });
         }
         // Carrying out an action may require another one, such as for a visit mentioned together with a cancelled one.
         let next_ms = if is_done { plan.next_at_ms } else { Some(now_ms) };
@@ -185,13 +185,13 @@ impl<'a> Replay<'a> {
     }
 
     fn plan(&self, key: &str, tenant: &str, client_id: &str, now_ms: i64) -> plan::Plan {
-        let (no_client, nothing) = (Client::default(), Sent::default());
+        let (no_client, nothing) = (Client::default(), SentReminders::default());
         let client = self.visits.owner(&client::row_key(tenant, client_id)).unwrap_or(&no_client);
         let sent = self.sent.owner(&sent::row_key(tenant, client_id)).unwrap_or(&nothing);
-        let basis = Basis::counting(self.score.clone(), Arc::new(self.visits.lead(tenant)));
+        let basis = ScoringContext::counting(self.score.clone(), Arc::new(self.visits.lead(tenant)));
         let risks = foretell_domain::remind::risk::risks(client, &basis, now_ms);
         let policy = &self.options.policy;
-        plan::client(&Context { key, client, sent, policy, risks: &risks, now_ms })
+        plan::client(&PlanContext { key, client, sent, policy, risks: &risks, now_ms })
     }
 }
 
@@ -199,7 +199,7 @@ impl Happened {
     fn of(tenant: &str, client_id: &str, time_ms: i64) -> Self {
         Self {
             time: rfc3339(time_ms),
-            status: Status::Planned.name(),
+            status: ReminderStatus::Planned.name(),
             tenant: tenant.to_owned(),
             client_id: client_id.to_owned(),
             appointment_id: String::new(),
@@ -214,14 +214,14 @@ impl Happened {
         }
     }
 
-    fn fell_due(step: &plan::FellDue, empty: Self) -> Self {
-        let plan::FellDue { appointment_id, step, status, reason, .. } = step.clone();
+    fn unsent(step: &plan::UnsentStep, empty: Self) -> Self {
+        let plan::UnsentStep { appointment_id, step, status, reason, .. } = step.clone();
         Self { status: status.name(), appointment_id, step: Some(step), reason, ..empty }
     }
 
-    fn action(action: &Action, empty: Self) -> Self {
+    fn action(action: &ReminderAction, empty: Self) -> Self {
         match action {
-            Action::Announce(announce) => Self {
+            ReminderAction::Announce(announce) => Self {
                 status: "announced",
                 appointment_id: announce.appointment_id.clone(),
                 step: Some(announce.step.clone()),
@@ -233,8 +233,8 @@ impl Happened {
                 visits: Some(announce.visits.len().max(1)),
                 ..empty
             },
-            Action::Withdraw { reminder_id, appointment_id, reason, .. } => Self {
-                status: Status::Withdrawn.name(),
+            ReminderAction::Withdraw { reminder_id, appointment_id, reason, .. } => Self {
+                status: ReminderStatus::Withdrawn.name(),
                 appointment_id: appointment_id.clone(),
                 reminder_id: Some(reminder_id.clone()),
                 reason: Some((*reason).to_owned()),

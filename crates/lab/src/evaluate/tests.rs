@@ -265,7 +265,7 @@ fn moments_are_known_by_name() {
 
 /// The actions of a policy, as `time status what`.
 fn run_reminders(loaded: &Loaded, policy: &Value) -> Vec<String> {
-    let policy = foretell_domain::remind::policy::Policy::read(policy, &Default::default()).unwrap();
+    let policy = foretell_domain::remind::policy::ReminderPolicy::read(policy, &Default::default()).unwrap();
     let options = ReminderOptions { policy, ..ReminderOptions::default() };
     let mut lines = Vec::new();
     let mut happened = |one: Happened| {

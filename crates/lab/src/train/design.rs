@@ -4,8 +4,10 @@
 //! visits (see [`super::fit`]). The steps and slopes of an attribute are derived from the distribution of its values.
 
 use super::history::{Names, Row};
-use foretell_domain::score::no_show::input::{Answer, Attribute, Input};
-use foretell_domain::score::no_show::model::{Basis, COLUMNS_MAX, Level, Record, Term, Visits, is_protected};
+use foretell_domain::score::no_show::input::{Attribute, Input, InputValue};
+use foretell_domain::score::no_show::model::{
+    AttendanceRecord, Basis, COLUMNS_MAX, Category, Term, VisitFilter, is_protected,
+};
 use foretell_domain::view::lead;
 use foretell_events::policy::DOCUMENT_BYTES_MAX;
 use std::collections::BTreeMap;
@@ -37,12 +39,16 @@ pub(super) type Candidate = Vec<Term>;
 pub(super) fn core() -> Candidate {
     let leads = lead::BUCKETS.iter().skip(1).map(|from| f64::from(*from)).collect();
     let record = |of| term(Input::Record, of, Basis::Linear);
-    vec![term(Input::LeadDays, Visits::All, Basis::Steps(leads)), record(Visits::All), record(Visits::SameDay)]
+    vec![
+        term(Input::LeadDays, VisitFilter::All, Basis::Steps(leads)),
+        record(VisitFilter::All),
+        record(VisitFilter::SameDay),
+    ]
 }
 
 /// The candidates, in the order in which they are tried.
 pub(super) fn candidates(rows: &[&Row], names: &Names, protected: &[String]) -> Vec<Candidate> {
-    let steps = |input: Input, edges: &[f64]| vec![term(input, Visits::All, Basis::Steps(edges.to_vec()))];
+    let steps = |input: Input, edges: &[f64]| vec![term(input, VisitFilter::All, Basis::Steps(edges.to_vec()))];
     let mut candidates = vec![
         steps(Input::SameDayVisits, &[1.0, 2.0]),
         steps(Input::BookingHour, &[8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 16.0, 18.0]),
@@ -81,7 +87,7 @@ pub(super) fn fit_a_document(terms: &[Term]) -> bool {
     bytes.saturating_add(weights * WEIGHT_BYTES_MAX) <= TERMS_BYTES_MAX
 }
 
-fn term(input: Input, of: Visits, basis: Basis) -> Term {
+fn term(input: Input, of: VisitFilter, basis: Basis) -> Term {
     let weights = vec![0.0; basis.columns()];
     Term { input, of, basis, weights, absent: 0.0, centre: 0.0 }
 }
@@ -100,10 +106,10 @@ fn attributes(rows: &[&Row], names: &Names, protected: &[String]) -> Vec<Candida
         for (name, value) in attributes.iter() {
             let spread = spreads.entry(name).or_default();
             // As for scoring, which treats numbers above the limit as missing.
-            match Answer::from(value) {
-                Answer::Number(number) => spread.numbers.push(number),
-                Answer::Text(text) => *spread.texts.entry(text).or_default() += 1,
-                Answer::Absent => {}
+            match InputValue::from(value) {
+                InputValue::Number(number) => spread.numbers.push(number),
+                InputValue::Text(text) => *spread.texts.entry(text).or_default() += 1,
+                InputValue::Absent => {}
             }
         }
     }
@@ -124,7 +130,7 @@ fn attributes(rows: &[&Row], names: &Names, protected: &[String]) -> Vec<Candida
         .into_iter()
         .filter_map(|(name, hash, spread)| {
             let basis = basis(hash, spread)?;
-            Some(vec![term(Input::Attribute(Attribute::new(name)), Visits::All, basis)])
+            Some(vec![term(Input::Attribute(Attribute::new(name)), VisitFilter::All, basis)])
         })
         .collect()
 }
@@ -149,18 +155,18 @@ fn levels(name: u32, texts: &BTreeMap<u32, usize>, names: &Names, least: usize) 
         known.filter_map(|(text, count)| Some((names.texts.get(&(name, *text))?, *count))).collect();
     known.sort_by_key(|(text, count)| (std::cmp::Reverse(*count), *text));
     known.truncate(LEVELS_MAX.min(COLUMNS_MAX));
-    let levels: Vec<_> = known.into_iter().map(|(text, _)| Level::from(text.clone())).collect();
+    let levels: Vec<_> = known.into_iter().map(|(text, _)| Category::from(text.clone())).collect();
     (levels.len() > 1).then_some(Basis::Levels(levels))
 }
 
 /// The columns of a term over rows: one for each weight, and one for missing values. Each has one number per row.
-pub(super) fn columns(term: &Term, rows: &[&Row], records: &[Record]) -> Vec<Vec<f64>> {
+pub(super) fn columns(term: &Term, rows: &[&Row], records: &[AttendanceRecord]) -> Vec<Vec<f64>> {
     let mut columns = vec![vec![0.0; rows.len()]; term.weights.len() + 1];
     for (at, (row, record)) in rows.iter().zip(records).enumerate() {
-        if term.of == Visits::SameDay && row.snapshot.lead_days > 0 {
+        if term.of == VisitFilter::SameDay && row.snapshot.lead_days > 0 {
             continue;
         }
-        let answer: Answer = term.input.answer(&row.snapshot, record.ratio);
+        let answer: InputValue = term.input.answer(&row.snapshot, record.ratio);
         let spread = term.basis.spread(answer, |column, value| {
             if let Some(column) = columns.get_mut(column) {
                 column[at] = value;

@@ -8,7 +8,7 @@
 use super::design::{Candidate, columns, fit_a_document};
 use super::history::Row;
 use super::{OnCandidate, Refused};
-use foretell_domain::score::no_show::model::{FORMAT, Model, Record, Term, Training};
+use foretell_domain::score::no_show::model::{AttendanceRecord, FORMAT, NoShowModel, Term, Training};
 use foretell_domain::view::lead;
 use linfa::DatasetBase;
 use linfa::traits::Fit;
@@ -76,18 +76,19 @@ pub(super) fn lead_rates(rows: &[&Row]) -> [f64; lead::BUCKETS.len()] {
 }
 
 /// A model with these terms, fitted to these rows.
-pub(super) fn fit(rows: &[&Row], terms: &[Term], prior_no_shows: f64) -> Result<Model, Refused> {
+pub(super) fn fit(rows: &[&Row], terms: &[Term], prior_no_shows: f64) -> Result<NoShowModel, Refused> {
     let lead_rates = lead_rates(rows);
-    let records: Vec<_> = rows.iter().map(|row| Record::of(&row.snapshot, &lead_rates, prior_no_shows)).collect();
+    let records: Vec<_> =
+        rows.iter().map(|row| AttendanceRecord::of(&row.snapshot, &lead_rates, prior_no_shows)).collect();
     let blocks: Vec<_> = terms.iter().map(|term| block(term, rows, &records)).collect();
     let (weights, intercept) = solve(&blocks, rows)?;
     let mut weights = weights.into_iter();
     let terms = blocks.iter().map(|block| block.weighted(&mut weights)).collect();
     let intercept = significant(intercept);
-    Ok(Model { format: FORMAT, training: Training::default(), intercept, lead_rates, prior_no_shows, terms })
+    Ok(NoShowModel { format: FORMAT, training: Training::default(), intercept, lead_rates, prior_no_shows, terms })
 }
 
-fn block(term: &Term, rows: &[&Row], records: &[Record]) -> Block {
+fn block(term: &Term, rows: &[&Row], records: &[AttendanceRecord]) -> Block {
     // A column without information keeps its position, with a weight of 0.
     let idle = || Column { values: Vec::new(), mean: 0.0, deviation: 1.0 };
     let columns = columns(term, rows, records).into_iter().map(|values| Column::new(values).unwrap_or_else(idle));
@@ -179,7 +180,7 @@ fn go_on(decision: ControlFlow<()>) -> Result<(), Refused> {
     if decision.is_break() { Err(Refused::Stopped) } else { Ok(()) }
 }
 
-fn log_loss(model: &Model, row: &Row) -> f64 {
+fn log_loss(model: &NoShowModel, row: &Row) -> f64 {
     let log_odds = model.log_odds(&row.snapshot);
     // ln(1 + e^z), computed on the side that does not overflow.
     let towards = if row.missed { -log_odds } else { log_odds };

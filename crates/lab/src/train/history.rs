@@ -10,7 +10,7 @@ use foretell_domain::score::no_show::{self, Rates, counters};
 use foretell_events::appointment::{AppointmentFact, Scalar};
 use foretell_events::{Event, Fact};
 
-use foretell_domain::view::client::Status;
+use foretell_domain::view::client::AppointmentStatus;
 use foretell_domain::view::client::attribute::hash;
 use foretell_domain::view::client::snapshot::Snapshot;
 use std::collections::{BTreeMap, HashMap};
@@ -131,9 +131,11 @@ impl History {
         self.names.observe(event);
         let Some((visit, appointment)) = replay.visit(event) else { return };
         let missed = match appointment.status {
-            Status::Attended | Status::Missed => Some(appointment.status == Status::Missed),
-            Status::Cancelled | Status::Deleted => None,
-            Status::Booked | Status::Confirmed => return,
+            AppointmentStatus::Attended | AppointmentStatus::Missed => {
+                Some(appointment.status == AppointmentStatus::Missed)
+            }
+            AppointmentStatus::Cancelled | AppointmentStatus::Deleted => None,
+            AppointmentStatus::Booked | AppointmentStatus::Confirmed => return,
         };
         let statements = self.outcomes.entry(visit).or_default();
         if statements.last().is_none_or(|(last, _)| *last != missed) {

@@ -12,11 +12,11 @@
 
 use foretell_domain::view::client::attribute::Attributes;
 use foretell_domain::view::client::snapshot::{Snapshot, Subject};
-use foretell_domain::view::client::{self, Appointment, Appointments, Client, Start};
+use foretell_domain::view::client::{self, Appointment, AppointmentFold, Client, Start};
 use foretell_domain::view::lead::Lead;
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::outcome::{self, Outcome};
-use foretell_domain::view::{Aggregate, Limits, Merge, Place};
+use foretell_domain::view::outcome::{self, DayOutcomes};
+use foretell_domain::view::{Aggregate, Limits, Merge, RecordPosition};
 use foretell_events::appointment::{AppointmentFact, Booking};
 use foretell_events::{Event, Fact, key};
 use std::collections::{BTreeSet, HashSet};
@@ -108,7 +108,7 @@ struct Due {
 
 /// The rows so far, and the times of the next moments.
 pub struct Replay {
-    rows: Materialized<Appointments>,
+    rows: Materialized<AppointmentFold>,
     limits: Limits,
     partitions: u32,
     moments: Vec<At>,
@@ -119,7 +119,7 @@ pub struct Replay {
 impl Replay {
     /// A replay with these moments, of a log with this many partitions (0 means 1): limits of rows apply to each.
     pub fn new(limits: Limits, partitions: u32, moments: &[At]) -> Self {
-        let rows = Materialized::new(Appointments { limits: limits.clone() });
+        let rows = Materialized::new(AppointmentFold { limits: limits.clone() });
         Self { rows, limits, partitions, moments: moments.to_vec(), had: HashSet::new(), due: BTreeSet::new() }
     }
 
@@ -132,7 +132,7 @@ impl Replay {
             self.booking(id, booking, event.envelope.time_ms, ask);
         }
         let key = key::of(&event.envelope.tenant, event.fact.subject());
-        self.rows.take(event, Place { partition: key::partition(key.as_bytes(), self.partitions), offset });
+        self.rows.take(event, RecordPosition { partition: key::partition(key.as_bytes(), self.partitions), offset });
         let Some(id) = id.filter(|_| self.moments.contains(&At::DayBefore)) else { return };
         if matches!(event.fact, Fact::Appointment(AppointmentFact::Booked(_) | AppointmentFact::Rescheduled(_))) {
             let moment = self.appointment(&id).and_then(day_before);
@@ -167,7 +167,7 @@ impl Replay {
             (
                 Fact::Appointment(AppointmentFact::Booked(booking) | AppointmentFact::Rescheduled(booking)),
                 Some(visit),
-            ) => visit.is_left_by(&booking.starts_at, event.envelope.time_ms).then_some(booking),
+            ) => visit.is_replaced_by(&booking.starts_at, event.envelope.time_ms).then_some(booking),
             _ => None,
         }
     }
@@ -180,7 +180,7 @@ impl Replay {
         let zone = left.map(|start| start.zone.clone()).or_else(|| self.client(id)?.time_zone.clone());
         let zone = zone.unwrap_or_else(|| self.limits.time_zone_default.clone());
         let booked_at_ms = booking.booked_at_ms.unwrap_or(time_ms);
-        let (start, attributes) = (Start::of(&booking.starts_at, zone), Attributes::told(booking));
+        let (start, attributes) = (Start::of(&booking.starts_at, zone), Attributes::of_booking(booking));
         // If the id belongs to a visit that this one makes up for, its row describes the other visit.
         let id_of = Some(id.appointment_id.as_str()).filter(|_| left.is_none());
         let subject = Subject { id: id_of, start: &start, booked_at_ms, attributes: &attributes };
@@ -217,9 +217,9 @@ impl Replay {
     }
 
     /// A tenant's outcomes of a local day, if there are any.
-    pub fn outcomes(&self, tenant: &str, day: i64) -> Option<Outcome> {
+    pub fn outcomes(&self, tenant: &str, day: i64) -> Option<DayOutcomes> {
         let key = outcome::row_key(tenant, day);
-        let mut all: Option<Outcome> = None;
+        let mut all: Option<DayOutcomes> = None;
         for partial in self.rows.partials(&key) {
             if let Aggregate::Outcome(partial) = partial {
                 all.get_or_insert_default().merge(partial);

@@ -5,8 +5,8 @@
 
 use super::history::{Names, Row};
 use foretell_domain::score::no_show::Config;
-use foretell_domain::score::no_show::input::{Answer, Attribute, Input};
-use foretell_domain::score::no_show::model::{Record, is_protected};
+use foretell_domain::score::no_show::input::{Attribute, Input, InputValue};
+use foretell_domain::score::no_show::model::{AttendanceRecord, is_protected};
 use foretell_events::codec::rfc3339;
 use std::io::Write;
 
@@ -29,7 +29,7 @@ pub fn write(
     let mut table = csv::Writer::from_writer(out);
     table.write_record(HEAD.map(str::to_owned).into_iter().chain(inputs.iter().map(Input::to_string)))?;
     for row in rows {
-        let record = Record::of(&row.snapshot, &rates, config.prior_no_shows).ratio;
+        let record = AttendanceRecord::of(&row.snapshot, &rates, config.prior_no_shows).ratio;
         let head = [
             row.appointment_id.clone(),
             row.at.name().to_owned(),
@@ -40,12 +40,12 @@ pub fn write(
             row.two_counters.to_string(),
         ];
         let cells = inputs.iter().map(|input| match (input, input.answer(&row.snapshot, record)) {
-            (_, Answer::Absent) => String::new(),
-            (_, Answer::Number(number)) => number.to_string(),
-            (Input::Attribute(attribute), Answer::Text(text)) => {
+            (_, InputValue::Absent) => String::new(),
+            (_, InputValue::Number(number)) => number.to_string(),
+            (Input::Attribute(attribute), InputValue::Text(text)) => {
                 names.texts.get(&(attribute.hash(), text)).cloned().unwrap_or_default()
             }
-            (_, Answer::Text(_)) => String::new(),
+            (_, InputValue::Text(_)) => String::new(),
         });
         table.write_record(head.into_iter().chain(cells))?;
     }

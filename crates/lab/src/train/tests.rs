@@ -84,11 +84,11 @@ fn rows((tenants, _): &Read) -> &[Row] {
     tenants.get("t").map_or(&[], Vec::as_slice)
 }
 
-fn learn(history: &Read, until_ms: Option<i64>) -> Result<Model, Refused> {
+fn learn(history: &Read, until_ms: Option<i64>) -> Result<NoShowModel, Refused> {
     learn_by(history, until_ms, &Config::default())
 }
 
-fn learn_by(history: &Read, until_ms: Option<i64>, config: &Config) -> Result<Model, Refused> {
+fn learn_by(history: &Read, until_ms: Option<i64>, config: &Config) -> Result<NoShowModel, Refused> {
     let set = TrainingSet { rows: rows(history), names: &history.1, until_ms, config };
     train(set, &mut |_, _| ControlFlow::Continue(()))
 }
@@ -108,7 +108,7 @@ fn a_model_finds_the_effects_and_uses_nothing_protected() {
     assert_eq!(TrainedModel { model: model.clone() }.objection(), None);
     let text = serde_json::to_string(&model).unwrap();
     assert!(text.len() < 8 * 1024, "{} bytes", text.len());
-    assert_eq!(serde_json::from_str::<Model>(&text).unwrap(), model, "what is written is what is read");
+    assert_eq!(serde_json::from_str::<NoShowModel>(&text).unwrap(), model, "what is written is what is read");
     let rows = rows(&history);
     let cases: Vec<_> =
         rows.iter().map(|row| Case { score: logistic(model.log_odds(&row.snapshot)), positive: row.missed }).collect();
@@ -278,7 +278,7 @@ fn with_attribute(mut all: Vec<Event>, name: &str, of: fn(f64) -> Scalar) -> Vec
 #[test]
 fn whatever_attributes_hold_the_model_can_be_published() {
     let config = Config::default();
-    let settings = Published::nothing(config.protected_attributes.clone());
+    let settings = PublishedDocument::nothing(config.protected_attributes.clone());
     let above: fn(f64) -> Scalar = |age| Scalar::Number((age - 30.0) * 1e5);
     let long: fn(f64) -> Scalar = |age| Scalar::Text(if age < 40.0 { "y" } else { "o" }.repeat(8_000));
     let short: fn(f64) -> Scalar = |age| Scalar::Text(if age < 40.0 { "y" } else { "o" }.repeat(80));
@@ -286,7 +286,7 @@ fn whatever_attributes_hold_the_model_can_be_published() {
         let model = learn(&history(&with_attribute(events(2_400), name, of)), None).unwrap();
         let inputs: Vec<_> = model.terms.iter().map(|term| term.input.to_string()).collect();
         assert_eq!(inputs.contains(&format!("attribute:{name}")), is_input, "{inputs:?}");
-        let published = Published::read(&serde_json::to_value(&model).unwrap(), &settings);
+        let published = PublishedDocument::read(&serde_json::to_value(&model).unwrap(), &settings);
         assert_eq!(published.map(|published| published.model.is_some()), Ok(true), "{name}");
     }
     let refused = learn_by(&history(&events(2_400)), None, &Config { prior_no_shows: 1e-7, ..config });

@@ -1,8 +1,8 @@
 //! Rows have limits: repeated events of one account or from one address do not make them grow.
 
-use foretell_domain::view::Place;
+use foretell_domain::view::RecordPosition;
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::user::Logins;
+use foretell_domain::view::user::LoginFold;
 use foretell_events::key;
 use foretell_lab::source::generate::{self, Hot, Shape};
 
@@ -16,10 +16,10 @@ fn rows_of_what_is_hot_stay_within_their_bounds() {
     for hot in [Hot::User, Hot::Address] {
         // As many as a million in an hour.
         let shape = Shape { hot: Some((hot, 0.9)), gap_ms: 4, ..Shape::default() };
-        let mut rows = Materialized::new(Logins::default());
+        let mut rows = Materialized::new(LoginFold::default());
         for (offset, event) in (0..).zip(generate::Logins::new(shape).take(EVENTS)) {
             let partition = key::partition(event.key().as_bytes(), PARTITIONS);
-            assert!(rows.take(&event, Place { partition, offset }), "each counts");
+            assert!(rows.take(&event, RecordPosition { partition, offset }), "each counts");
         }
         let (key, _, largest) = rows.states().max_by_key(|(.., state)| state.len()).unwrap();
         assert!(largest.len() <= ROW_BYTES_MAX, "{hot:?}: {key:?} has {} bytes", largest.len());

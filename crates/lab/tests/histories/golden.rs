@@ -2,11 +2,11 @@
 //! published notebook, each row from the rows strictly before it.
 
 use crate::shared::{FILES, RELATIVE_ERROR_MAX, Row, path, read};
-use foretell_domain::score::login::{self, Evidence, Features, Mode, Policy};
-use foretell_domain::score::{Code, Decision, Level};
-use foretell_domain::view::Place;
+use foretell_domain::score::login::{self, Features, LoginEvidence, LoginPolicy, Mode};
+use foretell_domain::score::{LoginDecision, ReasonCode, RiskLevel};
+use foretell_domain::view::RecordPosition;
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::user::{self, Logins};
+use foretell_domain::view::user::{self, LoginFold};
 use foretell_events::login::{Attempt, Login, LoginFact};
 use foretell_events::{Envelope, Event, Fact};
 use foretell_lab::evaluate::{self, LoginOptions};
@@ -38,18 +38,18 @@ fn event(row: &Row) -> Event {
     Event { envelope, fact: LoginFact::Attempted(Box::new(login)).into() }
 }
 
-fn score(rows: &Materialized<Logins>, event: &Event, policy: &Policy) -> login::Score {
+fn score(rows: &Materialized<LoginFold>, event: &Event, policy: &LoginPolicy) -> login::LoginScore {
     let Fact::Login(LoginFact::Attempted(login)) = &event.fact else { unreachable!("only logins are built here") };
     let features = Features::of(rows, TENANT, &login.attempt);
     let user = rows.owner(&user::row_key(TENANT, &login.user_id));
     let at_ms = event.envelope.time_ms;
-    login::score(&Evidence::of(user, &features, &login.attempt, at_ms), policy)
+    login::score(&LoginEvidence::of(user, &features, &login.attempt, at_ms), policy)
 }
 
 /// Folds a file, spread over partitions as in a topic, and compares each row's ratio before it is folded.
 fn reproduce(name: &str, partitions: u32) -> usize {
-    let policy = Policy { mode: Mode::Faithful, ..Policy::default() };
-    let mut rows = Materialized::new(Logins::default());
+    let policy = LoginPolicy { mode: Mode::Faithful, ..LoginPolicy::default() };
+    let mut rows = Materialized::new(LoginFold::default());
     let mut scored = 0;
     for row in read(name) {
         let event = event(&row);
@@ -64,12 +64,12 @@ fn reproduce(name: &str, partitions: u32) -> usize {
             }
             None => {
                 assert_eq!((got.score, got.likelihood_ratio), (None, None), "{name} {}", row.index);
-                assert_eq!((got.level, got.decision), (Level::Unscored, Decision::Challenge));
-                assert_eq!(got.reasons[0].code, Code::FirstLogin);
+                assert_eq!((got.level, got.decision), (RiskLevel::Unscored, LoginDecision::Challenge));
+                assert_eq!(got.reasons[0].code, ReasonCode::FirstLogin);
             }
         }
         let partition = foretell_events::key::partition(event.key().as_bytes(), partitions);
-        assert!(rows.take(&event, Place { partition, offset: row.index }));
+        assert!(rows.take(&event, RecordPosition { partition, offset: row.index }));
     }
     scored
 }
@@ -86,8 +86,8 @@ fn every_golden_score_is_reproduced() {
 /// The row that the documentation computes step by step.
 #[test]
 fn the_worked_row_is_reproduced() {
-    let policy = Policy { mode: Mode::Faithful, ..Policy::default() };
-    let mut rows = Materialized::new(Logins::default());
+    let policy = LoginPolicy { mode: Mode::Faithful, ..LoginPolicy::default() };
+    let mut rows = Materialized::new(LoginFold::default());
     for row in read("synthetic_seed1_n300.csv").into_iter().take(22) {
         let event = event(&row);
         if row.index == 21 {
@@ -95,7 +95,7 @@ fn the_worked_row_is_reproduced() {
             assert!((ratio / 0.034_126_112_828_333_62 - 1.0).abs() < 1e-12, "{ratio}");
             return;
         }
-        rows.take(&event, Place { partition: 0, offset: row.index });
+        rows.take(&event, RecordPosition { partition: 0, offset: row.index });
     }
     unreachable!("the file has a row 21");
 }

@@ -1,11 +1,11 @@
 //! The job that reports on decisions. It reads two topics: first what became known, then the decisions.
 //!
-//! Both are read from a time on up to their ends when the reading began. Only the contents of [`Tally`] are kept.
+//! Both are read from a time on up to their ends when the reading began. Only the contents of [`DecisionTally`] are kept.
 
 use crate::report::{Records, read_topic};
 use async_trait::async_trait;
 use foretell_domain::address::Family;
-use foretell_domain::decision::report::{Report, Tally};
+use foretell_domain::decision::report::{DecisionReport, DecisionTally};
 use foretell_engine::jobs::{Job, JobContext};
 use foretell_engine::pipeline::family;
 use foretell_events::Topic;
@@ -31,7 +31,7 @@ pub struct DecisionQuery {
 
 /// Reports on decisions about logins.
 #[derive(Clone)]
-pub struct DecisionReport {
+pub struct DecisionReportJob {
     /// Contains logins and decisions.
     pub log: Arc<dyn Log>,
     /// Contains the time from which on logins are checked by the gate.
@@ -43,23 +43,23 @@ pub struct DecisionReport {
 }
 
 #[async_trait]
-impl Job for DecisionReport {
+impl Job for DecisionReportJob {
     const NAME: &'static str = "report-decisions";
     const OPERATION: &'static str = OPERATION;
     type Query = DecisionQuery;
     type Item = ();
-    type Report = Report;
+    type Report = DecisionReport;
 
-    async fn run(&self, query: DecisionQuery, context: &JobContext<()>) -> Result<Report, Error> {
+    async fn run(&self, query: DecisionQuery, context: &JobContext<()>) -> Result<DecisionReport, Error> {
         let log = self.log.as_ref();
         let gated_from_ms = family::gated_from_ms(self.store.as_ref(), Family::Logins).await?;
         let kept_since_ms = self.retention.ms(Topic::Decisions).map(|kept_ms| self.clock.now_ms() - kept_ms);
         let (since_ms, tenant) = (query.since_ms.or(kept_since_ms), query.tenant.as_deref());
         let of = |topic| Records { operation: OPERATION, topic, since_ms, tenant };
-        let mut tally = Tally::new();
+        let mut tally = DecisionTally::new();
         let partitions = log.partitions(Topic::Logins);
         let take = |record: &_| match foretell_events::judge::judge(record, partitions, gated_from_ms) {
-            Ok(event) => tally.hear(&event).map_err(|too_many| Error::reject(OPERATION, too_many)),
+            Ok(event) => tally.record_event(&event).map_err(|too_many| Error::reject(OPERATION, too_many)),
             // A record that cannot be folded is a dead letter, and states nothing about a login.
             Err(_) => Ok(()),
         };

@@ -39,8 +39,8 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use foretell_domain::address::Family;
 use foretell_domain::remind::plan;
-use foretell_domain::score::{Action, Level, Reason};
-use foretell_domain::view::client::Status;
+use foretell_domain::score::{Reason, RecommendedAction, RiskLevel};
+use foretell_domain::view::client::AppointmentStatus;
 use futures::{StreamExt, TryStreamExt, stream};
 use page::Page;
 use serde::Serialize;
@@ -61,7 +61,7 @@ pub struct AgendaVisit {
     /// Its client.
     pub client_id: String,
     /// `booked` or `confirmed`.
-    pub status: Status,
+    pub status: AppointmentStatus,
     /// RFC 3339 in UTC.
     #[schema(format = DateTime)]
     pub starts_at: String,
@@ -80,9 +80,9 @@ pub struct AgendaVisit {
     /// Probability of a no-show, 0 to 1.
     pub score: f64,
     /// The risk, compared with the tenant's own rate.
-    pub level: Level,
+    pub level: RiskLevel,
     /// The recommended action.
-    pub recommended_action: Action,
+    pub recommended_action: RecommendedAction,
     /// Why: the three reasons with the greatest effect, the greatest first, without the tenant's own rate.
     pub reasons: Vec<Reason>,
     /// The next reminder that is planned or deferred; null if there is none.
@@ -99,7 +99,7 @@ pub struct NextReminder {
     #[schema(format = DateTime)]
     pub due_at: String,
     /// `planned`, or `deferred` to the end of quiet hours.
-    pub status: plan::Status,
+    pub status: plan::ReminderStatus,
 }
 
 /// Counts of the whole list, not only of this page.
@@ -213,7 +213,8 @@ async fn remind(api: &Api, tenant: &str, visits: &mut [AgendaVisit]) -> Result<(
     for visit in visits {
         let Some(rows) = rows.get(&visit.client_id) else { continue };
         let mut story = rows.story(api, &visit.appointment_id).into_iter();
-        let next = story.find(|reminder| matches!(reminder.status, plan::Status::Planned | plan::Status::Deferred));
+        let next = story
+            .find(|reminder| matches!(reminder.status, plan::ReminderStatus::Planned | plan::ReminderStatus::Deferred));
         visit.next_reminder = next.map(|reminder| NextReminder {
             step: reminder.step,
             due_at: at(reminder.due_at_ms),

@@ -4,7 +4,7 @@ use super::problem::{Code, Problem};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use foretell_domain::decision::made::Answer;
+use foretell_domain::decision::record::AnswerJson;
 use foretell_domain::score::login;
 use foretell_domain::view::client;
 use foretell_engine::progress;
@@ -16,8 +16,8 @@ use utoipa::ToSchema;
 /// JSON that is already serialized: the bytes that are sent are those that were recorded.
 pub(super) struct WrittenJson(Bytes);
 
-impl From<Answer> for WrittenJson {
-    fn from(answer: Answer) -> Self {
+impl From<AnswerJson> for WrittenJson {
+    fn from(answer: AnswerJson) -> Self {
         Self(answer.into_json())
     }
 }
@@ -61,8 +61,8 @@ pub struct LoginHistory {
     pub last_success: Option<String>,
 }
 
-impl From<login::History> for LoginHistory {
-    fn from(history: login::History) -> Self {
+impl From<login::UserHistory> for LoginHistory {
+    fn from(history: login::UserHistory) -> Self {
         Self {
             successes: history.successes,
             failures_recent: history.failures_recent,
@@ -87,8 +87,8 @@ pub struct VisitHistory {
     pub rescheduled: i64,
 }
 
-impl From<client::History> for VisitHistory {
-    fn from(history: client::History) -> Self {
+impl From<client::ClientHistory> for VisitHistory {
+    fn from(history: client::ClientHistory) -> Self {
         Self {
             attended: history.attended,
             missed: history.missed,

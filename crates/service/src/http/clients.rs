@@ -9,12 +9,12 @@ use crate::policies::Active;
 use axum::Json;
 use axum::extract::State;
 use foretell_domain::address::Family;
-use foretell_domain::remind::plan::{self, Context};
-use foretell_domain::remind::policy::Policy;
+use foretell_domain::remind::plan::{self, PlanContext};
+use foretell_domain::remind::policy::ReminderPolicy;
 use foretell_domain::remind::risk;
-use foretell_domain::score::no_show::basis::Basis;
-use foretell_domain::view::client::{Appointment, Client, Received, Start, Status};
-use foretell_domain::view::sent::Sent;
+use foretell_domain::score::no_show::context::ScoringContext;
+use foretell_domain::view::client::{Appointment, AppointmentStatus, Client, Received, Start};
+use foretell_domain::view::sent::SentReminders;
 use foretell_events::appointment::Channel;
 use foretell_events::codec::wall_clock;
 use foretell_events::key;
@@ -32,7 +32,7 @@ pub struct Upcoming {
     /// The appointment.
     pub appointment_id: String,
     /// `booked` or `confirmed`.
-    #[schema(value_type = Status)]
+    #[schema(value_type = AppointmentStatus)]
     pub status: String,
     /// RFC 3339 in UTC.
     #[schema(format = DateTime)]
@@ -67,7 +67,7 @@ pub struct Reminder {
     #[schema(format = DateTime)]
     pub due_at: String,
     /// `planned`, `sent`, `deferred`, `suppressed`, `withdrawn` or `failed`.
-    pub status: plan::Status,
+    pub status: plan::ReminderStatus,
     /// Why, if the status alone does not explain it.
     #[schema(required)]
     pub reason: Option<String>,
@@ -102,7 +102,7 @@ pub struct AppointmentView {
     /// Its client.
     pub client_id: String,
     /// `booked`, `confirmed`, `cancelled`, `attended` or `missed`.
-    pub status: Status,
+    pub status: AppointmentStatus,
     /// RFC 3339 in UTC.
     #[schema(format = DateTime)]
     pub starts_at: String,
@@ -148,7 +148,7 @@ pub(super) async fn client(
     Ok(Json(ClientAnswer { client_id, history: client.history.into(), upcoming, view }))
 }
 
-fn upcoming(id: &str, status: Status, start: &Start) -> Upcoming {
+fn upcoming(id: &str, status: AppointmentStatus, start: &Start) -> Upcoming {
     Upcoming {
         appointment_id: id.to_owned(),
         status: status.name().to_owned(),
@@ -189,7 +189,7 @@ pub(super) async fn appointment(
     }))
 }
 
-fn reminder(reminder: plan::Reminder) -> Reminder {
+fn reminder(reminder: plan::PlannedReminder) -> Reminder {
     Reminder {
         reminder_id: reminder.reminder_id,
         step: reminder.step,
@@ -209,9 +209,9 @@ fn reminder(reminder: plan::Reminder) -> Reminder {
 pub(super) struct Visits {
     key: String,
     client: Client,
-    sent: Sent,
-    policy: Arc<Active<Policy>>,
-    basis: Basis,
+    sent: SentReminders,
+    policy: Arc<Active<ReminderPolicy>>,
+    basis: ScoringContext,
 }
 
 impl Visits {
@@ -228,16 +228,17 @@ impl Visits {
 
     /// An appointment that was placed and not deleted.
     pub(super) fn placed(&self, id: &str) -> Result<(&Appointment, &Start), Problem> {
-        let appointment = self.client.appointments.get(id).map(Box::as_ref).filter(|a| a.status != Status::Deleted);
+        let appointment =
+            self.client.appointments.get(id).map(Box::as_ref).filter(|a| a.status != AppointmentStatus::Deleted);
         let placed = appointment.and_then(|appointment| Some((appointment, appointment.start.as_ref()?)));
         placed.ok_or_else(answer::unknown_appointment)
     }
 
-    pub(super) fn story(&self, api: &Api, id: &str) -> Vec<plan::Reminder> {
+    pub(super) fn story(&self, api: &Api, id: &str) -> Vec<plan::PlannedReminder> {
         let now_ms = api.clock.now_ms();
         let Self { key, client, sent, policy, basis } = self;
         let risks = risk::risks(client, basis, now_ms);
-        let context = Context { key, client, sent, policy: &policy.policy, risks: &risks, now_ms };
-        plan::story(&context, id)
+        let context = PlanContext { key, client, sent, policy: &policy.policy, risks: &risks, now_ms };
+        plan::timeline(&context, id)
     }
 }

@@ -25,7 +25,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use foretell_domain::decision::id::Id;
-use foretell_domain::decision::made::{Kept, Label};
+use foretell_domain::decision::record::{FeedbackLabel, StoredDecision};
 use foretell_events::Topic;
 use foretell_events::codec::{Fault, Fields};
 use foretell_events::login::LoginFact;
@@ -57,7 +57,7 @@ pub struct FeedbackRequest {
     /// The `id` of the score.
     decision_id: String,
     /// What the login was.
-    label: Label,
+    label: FeedbackLabel,
     /// Who reports it.
     #[schema(nullable = false)]
     reported_by: Option<String>,
@@ -122,8 +122,8 @@ pub(super) async fn feedback(
     })?;
     let verdict = verdict.map_err(|faults| Problem::internal(format!("decision {decision_id}: {faults:?}")))?;
     let fact = match label {
-        Label::Legitimate => LoginFact::Confirmed(Box::new(verdict)).into(),
-        Label::Fraud => LoginFact::Reported(Box::new(verdict)).into(),
+        FeedbackLabel::Legitimate => LoginFact::Confirmed(Box::new(verdict)).into(),
+        FeedbackLabel::Fraud => LoginFact::Reported(Box::new(verdict)).into(),
     };
     idempotency::append(&api, caller.tenant, fact, key, wait).await
 }
@@ -131,7 +131,7 @@ pub(super) async fn feedback(
 fn read_feedback(f: &mut Fields<'_, '_>) -> FeedbackRequest {
     FeedbackRequest {
         decision_id: f.id("decision_id"),
-        label: f.required_choice("label", Label::Legitimate, Label::parse),
+        label: f.required_choice("label", FeedbackLabel::Legitimate, FeedbackLabel::parse),
         reported_by: f.text("reported_by"),
     }
 }
@@ -141,7 +141,7 @@ fn unknown() -> Problem {
 }
 
 /// A tenant's decision; waits a little for one that was just made.
-async fn find(api: &Api, tenant: &str, id: &str) -> Result<Kept, Problem> {
+async fn find(api: &Api, tenant: &str, id: &str) -> Result<StoredDecision, Problem> {
     let id = Id::parse(id).ok_or_else(unknown)?;
     let now_ms = api.clock.now_ms();
     let since_ms = now_ms - api.retention.ms(Topic::Decisions).unwrap_or(now_ms);
@@ -157,7 +157,8 @@ async fn find(api: &Api, tenant: &str, id: &str) -> Result<Kept, Problem> {
         None if (now_ms - id.at_ms()).abs() < FRESH_MS => wait(api, tenant, &mut lookup).await?,
         None => return Err(unknown()),
     };
-    let kept = Kept::read(&record).ok_or_else(|| Problem::internal(format!("decision {id} cannot be read")))?;
+    let kept =
+        StoredDecision::read(&record).ok_or_else(|| Problem::internal(format!("decision {id} cannot be read")))?;
     if is_erased(api, tenant, &record, &kept, id).await? {
         return Err(unknown());
     }
@@ -188,7 +189,7 @@ async fn wait(api: &Api, tenant: &str, lookup: &mut Lookup<'_>) -> Result<Record
 }
 
 /// Whether the subject of a decision was erased after it was made.
-async fn is_erased(api: &Api, tenant: &str, record: &Record, kept: &Kept, id: Id) -> Result<bool, Problem> {
+async fn is_erased(api: &Api, tenant: &str, record: &Record, kept: &StoredDecision, id: Id) -> Result<bool, Problem> {
     let key = std::str::from_utf8(record.key.as_deref().unwrap_or_default()).unwrap_or_default();
     let subject = key.split_once(':').map_or("", |(_, subject)| subject);
     let erased_at_ms = if kept.is_login() {

@@ -16,9 +16,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use foretell_domain::score::no_show::calibration::{Bin, Line};
-use foretell_domain::score::no_show::model::{Model, Training};
-use foretell_domain::score::no_show::{Named, TRAINED, TWO_COUNTERS};
+use foretell_domain::score::no_show::calibration::{Line, ReliabilityBin};
+use foretell_domain::score::no_show::model::{NoShowModel, Training};
+use foretell_domain::score::no_show::{NoShowModelVersion, TRAINED, TWO_COUNTERS};
 use foretell_events::policy::Kind;
 use serde::Serialize;
 use std::sync::Arc;
@@ -43,10 +43,10 @@ pub struct ModelAnswer {
     /// How recent outcomes correct it.
     pub calibration: Segments,
     /// The corrected scores of recent visits and their outcomes, in ten bins, the lowest scores first.
-    pub reliability: Vec<Bin>,
+    pub reliability: Vec<ReliabilityBin>,
     /// The document; null for two counters.
     #[schema(required, value_type = Option<Object>)]
-    pub document: Option<Model>,
+    pub document: Option<NoShowModel>,
     /// Stable codes; `POLICY_INVALID`: the latest document cannot be used.
     pub warnings: Vec<&'static str>,
 }
@@ -136,8 +136,8 @@ async fn shown(api: &Api, tenant: &str) -> Result<(ModelAnswer, Latest), Problem
     let active = api.assessor.models().read(tenant).await.map_err(answer::unreadable)?;
     let review = api.assessor.review(tenant, &active, api.clock.now_ms()).await.map_err(answer::unreadable)?;
     let model = active.policy.model.as_deref();
-    let Named { id, version } = match model {
-        Some(_) => Named { id: TRAINED, version: active.version.clone().into() },
+    let NoShowModelVersion { id, version } = match model {
+        Some(_) => NoShowModelVersion { id: TRAINED, version: active.version.clone().into() },
         None => TWO_COUNTERS,
     };
     let mut inputs: Vec<_> =

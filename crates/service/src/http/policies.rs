@@ -15,7 +15,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use foretell_domain::view::policy::Policy as Row;
+use foretell_domain::view::policy::PolicyRow;
 use foretell_engine::ingest::{self, Own};
 use foretell_events::codec::Fault;
 use foretell_events::document::{self, Syntax};
@@ -302,7 +302,7 @@ fn unwritable(error: foretell_ports::Error) -> Problem {
     Problem::new(Code::LogUnavailable, "the policy may have been stored: read it before you send it again")
 }
 
-async fn read_row(api: &Api, tenant: &str, kind: Kind) -> Result<Row, Problem> {
+async fn read_row(api: &Api, tenant: &str, kind: Kind) -> Result<PolicyRow, Problem> {
     Ok(api.rows.policy(tenant, kind).await.map_err(answer::unreadable)?.unwrap_or_default())
 }
 

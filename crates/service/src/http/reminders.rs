@@ -17,8 +17,8 @@ use super::{Api, idempotency};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use foretell_domain::remind::plan::Status;
-use foretell_domain::view::client::Asked;
+use foretell_domain::remind::plan::ReminderStatus;
+use foretell_domain::view::client::OnDemandRequest;
 use foretell_engine::ingest::Own;
 use foretell_engine::rows::outcomes::RecordOutcome;
 use foretell_events::appointment::{AppointmentFact, Channel};
@@ -52,7 +52,7 @@ pub struct ReminderAnswer {
     /// Its id, as in `foretell.reminder.due`.
     pub reminder_id: String,
     /// `planned` until it is announced; then `sent`. `suppressed` or another status if it will not be announced.
-    pub status: Status,
+    pub status: ReminderStatus,
     /// Whether the serving views contain the request; until they do, the status is always `planned`.
     pub folded: bool,
     /// The outcome of the request, as for events; not present unless `folded` is true.
@@ -114,7 +114,7 @@ pub(super) async fn request(
     }
     let story = visits.story(&api, &appointment_id);
     let status = story.iter().find(|reminder| reminder.reminder_id == reminder_id).map(|reminder| reminder.status);
-    let status = status.unwrap_or(Status::Planned);
+    let status = status.unwrap_or(ReminderStatus::Planned);
     let folded = matches!(seen, Seen::Folded);
     // A request that the row contains was applied, by this event or by the first one with its key.
     let outcomes = folded.then(|| vec![RecordOutcome::Applied]);
@@ -152,7 +152,7 @@ async fn ask(api: &Api, asking: Asking<'_>) -> Result<(Visits, Seen), Problem> {
     Ok((Visits::read(api, tenant, &client_id).await?, seen))
 }
 
-fn same(first: &Asked, digest: Option<&str>) -> Result<(), Problem> {
+fn same(first: &OnDemandRequest, digest: Option<&str>) -> Result<(), Problem> {
     if first.digest.as_deref() == digest {
         return Ok(());
     }

@@ -19,10 +19,10 @@ use super::{Api, answer};
 use crate::policies::Active;
 use axum::extract::State;
 use foretell_domain::address::Family;
-use foretell_domain::decision::made::{Answer, Asked, Attempted, Made};
-use foretell_domain::score::login::{self, Evidence, Features};
-use foretell_domain::score::{Code, Decision, Level, OnUnavailable, Reason};
-use foretell_domain::view::feature::Level as FeatureLevel;
+use foretell_domain::decision::record::{AnswerJson, DecisionRecord, ScoreInput, ScoredAttempt};
+use foretell_domain::score::login::{self, Features, LoginEvidence};
+use foretell_domain::score::{LoginDecision, OnUnavailable, Reason, ReasonCode, RiskLevel};
+use foretell_domain::view::feature::FeatureLevel;
 use foretell_domain::view::user::User;
 use foretell_engine::rows::LoginRows;
 use foretell_enrich::Enricher;
@@ -116,7 +116,7 @@ pub struct Thresholds {
 }
 
 impl Thresholds {
-    const fn of(policy: &login::Policy) -> Self {
+    const fn of(policy: &login::LoginPolicy) -> Self {
         Self { challenge_at: policy.challenge_at, deny_at: policy.deny_at }
     }
 }
@@ -149,9 +149,9 @@ pub struct LoginAnswer {
     pub score: Option<f64>,
     /// The level of `score` by `thresholds`: `low` below `challenge_at`, `medium` from there, `high` from `deny_at`;
     /// `unscored` without a score.
-    pub level: Level,
+    pub level: RiskLevel,
     /// What to do: follows from the level, or is stricter if a rule of the policy demands it.
-    pub decision: Decision,
+    pub decision: LoginDecision,
     /// The thresholds that determined the level.
     pub thresholds: Thresholds,
     /// Why; effects are contributions in log-odds.
@@ -195,18 +195,22 @@ impl LoginAsked {
 
     /// The score from what could be read. If the user's row is missing, only signs of an attack can be scored, and the
     /// policy determines the decision.
-    fn judge(&self, read: LoginRead, policy: &login::Policy) -> Result<(login::Score, Vec<&'static str>), Problem> {
+    fn judge(
+        &self,
+        read: LoginRead,
+        policy: &login::LoginPolicy,
+    ) -> Result<(login::LoginScore, Vec<&'static str>), Problem> {
         let LoginRead { user, features, is_complete } = read;
-        let score = |user: Option<&User>, policy: &login::Policy| {
-            let known = Evidence::of(user, &features, &self.attempt, self.at_ms);
-            login::score(&Evidence { attributes: &self.attributes, listed: self.listed, ..known }, policy)
+        let score = |user: Option<&User>, policy: &login::LoginPolicy| {
+            let known = LoginEvidence::of(user, &features, &self.attempt, self.at_ms);
+            login::score(&LoginEvidence { attributes: &self.attributes, listed: self.listed, ..known }, policy)
         };
         let score = match user {
             Ok(user) => score(user.as_ref(), policy),
             Err(error) => {
                 let first_login = degraded(answer::unreadable(error), policy.on_unavailable)?;
-                let mut score = score(None, &login::Policy { first_login, ..policy.clone() });
-                score.reasons.retain(|reason| reason.code != Code::FirstLogin);
+                let mut score = score(None, &login::LoginPolicy { first_login, ..policy.clone() });
+                score.reasons.retain(|reason| reason.code != ReasonCode::FirstLogin);
                 score
             }
         };
@@ -262,9 +266,9 @@ pub(super) async fn login(State(api): State<Arc<Api>>, caller: Caller, body: Obj
         warnings,
     };
     let (id, tenant, subject, at_ms) = (&answer.id, &caller.tenant, &asked.user_id, now_ms);
-    let attempted = Asked::Attempt(Attempted { at_ms: asked.at_ms, attempt: &asked.attempt });
-    let written = Answer::of(&answer);
-    api.decisions.record(&Made { id, tenant, subject, at_ms, asked: attempted, answer: &written }).await;
+    let attempted = ScoreInput::Attempt(ScoredAttempt { at_ms: asked.at_ms, attempt: &asked.attempt });
+    let written = AnswerJson::of(&answer);
+    api.decisions.record(&DecisionRecord { id, tenant, subject, at_ms, input: attempted, answer: &written }).await;
     Ok(written.into())
 }
 
@@ -274,8 +278,8 @@ async fn judged(
     tenant: &str,
     asked: LoginAsked,
     read: LoginRead,
-    active: &Arc<Active<login::Policy>>,
-) -> Result<(LoginAsked, (login::Score, Vec<&'static str>)), Problem> {
+    active: &Arc<Active<login::LoginPolicy>>,
+) -> Result<(LoginAsked, (login::LoginScore, Vec<&'static str>)), Problem> {
     let (is_long, active) = (active.policy.is_long(), active.clone());
     let judge = move || {
         let judged = asked.judge(read, &active.policy)?;
@@ -322,15 +326,15 @@ async fn in_time<T>(api: &Api, read: impl Future<Output = Result<T, Problem>>) -
 }
 
 /// The decision about a login if the user's row is missing and the policy provides one.
-fn degraded(problem: Problem, policy: OnUnavailable) -> Result<Decision, Problem> {
+fn degraded(problem: Problem, policy: OnUnavailable) -> Result<LoginDecision, Problem> {
     match policy {
-        OnUnavailable::Allow => Ok(Decision::Allow),
-        OnUnavailable::Challenge => Ok(Decision::Challenge),
+        OnUnavailable::Allow => Ok(LoginDecision::Allow),
+        OnUnavailable::Challenge => Ok(LoginDecision::Challenge),
         OnUnavailable::Error => Err(problem),
     }
 }
 
-fn count(kind: &'static str, level: Level, warnings: &[&str]) {
+fn count(kind: &'static str, level: RiskLevel, warnings: &[&str]) {
     metrics::counter!(foretell_telemetry::SCORES, foretell_telemetry::KIND => kind, foretell_telemetry::LEVEL => level.name()).increment(1);
     if warnings.contains(&DEGRADED) {
         metrics::counter!(foretell_telemetry::SCORES_DEGRADED, foretell_telemetry::KIND => kind).increment(1);

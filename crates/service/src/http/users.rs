@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use foretell_domain::address::Family;
-use foretell_domain::score::login::History;
+use foretell_domain::score::login::UserHistory;
 use foretell_domain::view::user;
 use foretell_events::login::{Device, LoginFact};
 use serde::{Deserialize, Serialize};
@@ -78,11 +78,11 @@ pub(super) async fn get(
     let mut devices: Vec<_> = user.devices.iter().filter(|(_, device)| device.known_at(now_ms)).collect();
     devices.sort_by(|(a_id, a), (b_id, b)| (b.last_seen_ms, a_id).cmp(&(a.last_seen_ms, b_id)));
     let devices = devices.into_iter().map(|(id, device)| known(id, device, now_ms)).collect();
-    Ok(Json(UserAnswer { user_id, devices, history: History::at(&user, now_ms).into(), view }))
+    Ok(Json(UserAnswer { user_id, devices, history: UserHistory::at(&user, now_ms).into(), view }))
 }
 
 /// The label of a device; contains the year only if it is not the current one.
-fn label(device: &user::Device, now_ms: i64) -> String {
+fn label(device: &user::UserDevice, now_ms: i64) -> String {
     let day =
         |at_ms: i64| jiff::Timestamp::from_millisecond(at_ms).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
     let (first, now) = (day(device.first_seen_ms), day(now_ms));
@@ -90,7 +90,7 @@ fn label(device: &user::Device, now_ms: i64) -> String {
     format!("{}, first seen {}", device.label, first.strftime(format))
 }
 
-fn known(id: &str, device: &user::Device, now_ms: i64) -> KnownDevice {
+fn known(id: &str, device: &user::UserDevice, now_ms: i64) -> KnownDevice {
     KnownDevice {
         device_id: id.to_owned(),
         label: label(device, now_ms),

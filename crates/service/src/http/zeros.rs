@@ -2,7 +2,7 @@
 
 use super::problem::Code;
 use super::refusals::UNKNOWN;
-use foretell_domain::score::Level;
+use foretell_domain::score::RiskLevel;
 use foretell_events::Topic;
 use foretell_telemetry::{
     CODE, EVENTS_ACCEPTED, FAMILY, FIELDS_DROPPED, HTTP_INFLIGHT, HTTP_LONG_POLLS, HTTP_PROBLEMS, HTTP_REFUSED,
@@ -30,7 +30,7 @@ pub(super) fn register() {
         counter!(FIELDS_DROPPED, "family" => topic.name()).increment(0);
     }
     for kind in ["login", "appointment"] {
-        for level in Level::ALL {
+        for level in RiskLevel::ALL {
             counter!(SCORES, KIND => kind, LEVEL => level.name()).increment(0);
         }
         counter!(SCORES_DEGRADED, KIND => kind).increment(0);

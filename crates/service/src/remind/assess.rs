@@ -3,7 +3,7 @@
 use super::Assess;
 use crate::assess::Assessor;
 use async_trait::async_trait;
-use foretell_domain::remind::risk::{risks, to_come};
+use foretell_domain::remind::risk::{risks, upcoming};
 use foretell_domain::view::client::Client;
 use foretell_events::reminder::Risk;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub struct ByRows {
 #[async_trait]
 impl Assess for ByRows {
     async fn risks(&self, tenant: &str, client: &Client, now_ms: i64) -> BTreeMap<String, Risk> {
-        if to_come(client, now_ms).next().is_none() {
+        if upcoming(client, now_ms).next().is_none() {
             return BTreeMap::new();
         }
         let deadline = Instant::now() + Duration::from_millis(self.read_ms_max);

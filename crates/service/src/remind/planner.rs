@@ -9,7 +9,7 @@ use super::scan::{self, Candidate, Scan, Span};
 use super::tenants::{self, Tenants};
 use super::{Planned, Reminders, Serving, Ticked};
 use foretell_domain::address::Family;
-use foretell_domain::remind::plan::{self, Status};
+use foretell_domain::remind::plan::{self, ReminderStatus};
 use foretell_domain::remind::schedule::Schedule;
 use foretell_domain::view::agenda::HOUR_MS;
 use foretell_events::Topic;
@@ -266,7 +266,7 @@ impl<'a> Planner<'a> {
             let candidates = scan::candidates(self.shared, serving, self.partition, keys.to_vec()).await?;
             for (candidate, cause) in candidates.into_iter().zip(&mut causes) {
                 let plan = self.plan_one(&candidate, now_ms).await;
-                plan.fell_due.iter().for_each(|step| count(step, cause));
+                plan.unsent.iter().for_each(|step| count(step, cause));
                 planned.extend(plan.actions.into_iter().map(|action| {
                     let cause = action.caused_by().map_or_else(Context::new, |id| self.traces.of(id));
                     Planned::of(&candidate, action, now_ms).traced(self.shared, cause)
@@ -281,7 +281,7 @@ impl<'a> Planner<'a> {
         let Candidate { key, tenant, client, sent, .. } = candidate;
         let risks = self.shared.assess.risks(tenant, client, now_ms).await;
         let policy = self.tenants.policy(&self.shared.config.policy, tenant);
-        plan::client(&plan::Context { key, client, sent, policy, risks: &risks, now_ms })
+        plan::client(&plan::PlanContext { key, client, sent, policy, risks: &risks, now_ms })
     }
 
     /// Appends what was planned; returns the error if this owner can no longer append.
@@ -310,7 +310,7 @@ async fn last_announced_ms(shared: &Reminders, partition: u32, end: i64) -> Resu
 }
 
 /// Counts a step that was due and is not sent, if it has to be counted in this evaluation.
-fn count(step: &plan::FellDue, cause: Cause) {
+fn count(step: &plan::UnsentStep, cause: Cause) {
     let reason = step.reason.as_deref().unwrap_or_default();
     if is_told(step, cause) {
         meter::unsent(step.status.name(), reason);
@@ -319,10 +319,10 @@ fn count(step: &plan::FellDue, cause: Cause) {
 }
 
 /// A step is counted at its due time; a step that expired while no planner ran is counted by the next owner.
-fn is_told(step: &plan::FellDue, cause: Cause) -> bool {
+fn is_told(step: &plan::UnsentStep, cause: Cause) -> bool {
     match cause {
         Cause::Due(at_ms) => step.due_at_ms >= at_ms,
-        Cause::TakenOver(since_ms) => step.status == Status::Failed && step.due_at_ms > since_ms,
+        Cause::TakenOver(since_ms) => step.status == ReminderStatus::Failed && step.due_at_ms > since_ms,
         Cause::Changed => false,
     }
 }
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn what_is_not_sent_is_told_once() {
-        let step = |due_at_ms, status| plan::FellDue {
+        let step = |due_at_ms, status| plan::UnsentStep {
             appointment_id: "a".into(),
             step: "24h".into(),
             due_at_ms,
@@ -341,13 +341,13 @@ mod tests {
             reason: None,
         };
         for (due_at_ms, status, cause, told) in [
-            (9, Status::Suppressed, Cause::Due(9), true),
-            (8, Status::Suppressed, Cause::Due(9), false),
-            (9, Status::Suppressed, Cause::Changed, false),
-            (9, Status::Failed, Cause::TakenOver(8), true),
-            (9, Status::Failed, Cause::TakenOver(i64::MIN), true),
-            (8, Status::Failed, Cause::TakenOver(8), false),
-            (9, Status::Deferred, Cause::TakenOver(8), false),
+            (9, ReminderStatus::Suppressed, Cause::Due(9), true),
+            (8, ReminderStatus::Suppressed, Cause::Due(9), false),
+            (9, ReminderStatus::Suppressed, Cause::Changed, false),
+            (9, ReminderStatus::Failed, Cause::TakenOver(8), true),
+            (9, ReminderStatus::Failed, Cause::TakenOver(i64::MIN), true),
+            (8, ReminderStatus::Failed, Cause::TakenOver(8), false),
+            (9, ReminderStatus::Deferred, Cause::TakenOver(8), false),
         ] {
             assert_eq!(is_told(&step(due_at_ms, status), cause), told, "{due_at_ms} {status:?}");
         }

@@ -4,7 +4,7 @@ use super::{Reminders, Serving};
 use foretell_domain::address::{Bucket, Generation, RowKey, View};
 use foretell_domain::view::agenda::{Agenda, HOUR_MS};
 use foretell_domain::view::client::{Client, REQUEST_EXPIRES_MS};
-use foretell_domain::view::sent::{self, Calendar, Sent};
+use foretell_domain::view::sent::{self, Calendar, SentReminders};
 use foretell_engine::rows;
 use foretell_ports::Error;
 use foretell_ports::store::Row;
@@ -20,7 +20,7 @@ pub(super) struct Candidate {
     pub(super) tenant: String,
     pub(super) client_id: String,
     pub(super) client: Client,
-    pub(super) sent: Sent,
+    pub(super) sent: SentReminders,
 }
 
 /// A span of time, in milliseconds since the epoch.

@@ -5,7 +5,7 @@
 //! the policies of the tenants that it names.
 
 use crate::policies::{Active, InForce};
-use foretell_domain::remind::policy::Policy;
+use foretell_domain::remind::policy::ReminderPolicy;
 use foretell_events::Topic;
 use foretell_events::policy::Kind;
 use foretell_ports::Error;
@@ -20,7 +20,7 @@ pub(super) const PARTITION: u32 = 0;
 /// The policies of those tenants that have published one.
 #[derive(Default)]
 pub(super) struct Tenants {
-    known: BTreeMap<String, Arc<Active<Policy>>>,
+    known: BTreeMap<String, Arc<Active<ReminderPolicy>>>,
 }
 
 impl Tenants {
@@ -29,7 +29,7 @@ impl Tenants {
     pub(super) async fn read(
         &mut self,
         log: &dyn Log,
-        policies: &InForce<Policy>,
+        policies: &InForce<ReminderPolicy>,
         extent: Extent,
     ) -> Result<bool, Error> {
         let mut walk = Walk::begin(log, Topic::Policies, PARTITION, extent, "read policies").await?;
@@ -49,17 +49,17 @@ impl Tenants {
     }
 
     /// The policy that applies to a tenant.
-    pub(super) fn policy<'a>(&'a self, settings: &'a Policy, tenant: &str) -> &'a Policy {
+    pub(super) fn policy<'a>(&'a self, settings: &'a ReminderPolicy, tenant: &str) -> &'a ReminderPolicy {
         self.known.get(tenant).map_or(settings, |active| &active.policy)
     }
 
     /// Whether any tenant has a step at the booking: it is due however far ahead the visit is.
-    pub(super) fn confirm_bookings(&self, settings: &Policy) -> bool {
-        self.known.values().map(|active| &active.policy).chain([settings]).any(Policy::confirms_bookings)
+    pub(super) fn confirm_bookings(&self, settings: &ReminderPolicy) -> bool {
+        self.known.values().map(|active| &active.policy).chain([settings]).any(ReminderPolicy::confirms_bookings)
     }
 
     /// How long before its start a visit of any tenant can have a reminder due.
-    pub(super) fn longest_ms(&self, settings: &Policy) -> i64 {
+    pub(super) fn longest_ms(&self, settings: &ReminderPolicy) -> i64 {
         let known = self.known.values().map(|active| active.policy.longest_ms());
         known.fold(settings.longest_ms(), i64::max)
     }

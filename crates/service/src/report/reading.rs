@@ -6,7 +6,7 @@
 use super::{Records, read_topic};
 use async_trait::async_trait;
 use foretell_domain::address::{BUCKETS, Family, Generation, View};
-use foretell_domain::report::no_show::{Report, Tally};
+use foretell_domain::report::no_show::{NoShowReport, NoShowTally};
 use foretell_domain::view::client::Client;
 use foretell_engine::jobs::{Job, JobContext};
 use foretell_engine::rows::{self, Pointers};
@@ -41,7 +41,7 @@ pub struct NoShowQuery {
 
 /// Reports on no-shows.
 #[derive(Clone)]
-pub struct NoShowReport {
+pub struct NoShowReportJob {
     /// Contains decisions and reminders.
     pub log: Arc<dyn Log>,
     /// Contains the client rows.
@@ -55,17 +55,17 @@ pub struct NoShowReport {
 }
 
 #[async_trait]
-impl Job for NoShowReport {
+impl Job for NoShowReportJob {
     const NAME: &'static str = "report-no-show";
     const OPERATION: &'static str = OPERATION;
     type Query = NoShowQuery;
     type Item = ();
-    type Report = Report;
+    type Report = NoShowReport;
 
-    async fn run(&self, query: NoShowQuery, context: &JobContext<()>) -> Result<Report, Error> {
+    async fn run(&self, query: NoShowQuery, context: &JobContext<()>) -> Result<NoShowReport, Error> {
         let (log, now_ms, operation) = (self.log.as_ref(), self.clock.now_ms(), OPERATION);
         let until_ms = query.until_ms.map_or(now_ms, |until_ms| until_ms.min(now_ms));
-        let mut tally = Tally::new(query.since_ms.unwrap_or(0)..until_ms);
+        let mut tally = NoShowTally::new(query.since_ms.unwrap_or(0)..until_ms);
         let tenant = query.tenant.as_deref();
         let since_ms = self.retention.ms(Topic::Decisions).map(|kept_ms| now_ms - kept_ms);
         let decisions = Records { operation, topic: Topic::Decisions, since_ms, tenant };
@@ -85,9 +85,14 @@ impl Job for NoShowReport {
     }
 }
 
-impl NoShowReport {
+impl NoShowReportJob {
     /// Counts all clients; returns how many records of appointments were not folded when it began.
-    async fn clients(&self, tenant: Option<&str>, tally: &mut Tally, context: &JobContext<()>) -> Result<u64, Error> {
+    async fn clients(
+        &self,
+        tenant: Option<&str>,
+        tally: &mut NoShowTally,
+        context: &JobContext<()>,
+    ) -> Result<u64, Error> {
         let pointer = self.pointers.get(Family::Appointments).await?;
         let generation = pointer.serving(Family::Appointments);
         let unfolded = self.unfolded(generation, pointer.partitions).await?;
@@ -112,7 +117,13 @@ impl NoShowReport {
     }
 
     /// Counts the clients of a bucket whose keys begin with a prefix.
-    async fn bucket(&self, generation: Generation, bucket: i64, prefix: &str, tally: &mut Tally) -> Result<(), Error> {
+    async fn bucket(
+        &self,
+        generation: Generation,
+        bucket: i64,
+        prefix: &str,
+        tally: &mut NoShowTally,
+    ) -> Result<(), Error> {
         let mut after = Some((prefix.to_owned(), 0)).filter(|(prefix, _)| !prefix.is_empty());
         loop {
             let start = after.as_ref().map(|(key, source)| (key.as_str(), *source));

@@ -7,7 +7,7 @@ use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::dead;
 use foretell_domain::pointer::Pointer;
 use foretell_domain::view::cell::{Carried, Cell, decode_state, encode_state};
-use foretell_domain::view::{Fold, Outcome, Skip};
+use foretell_domain::view::{Fold, FoldOutcome, Skip};
 use foretell_events::record::NewRecord;
 use foretell_events::{Position, Topic};
 use foretell_ports::Error;
@@ -253,7 +253,9 @@ fn complete<F: Fold>(cell: &Cell<'_>) -> Bytes {
     let Carried { latest, mut pending } = decode_state::<Carried<F::Decision>>(cell.carried).unwrap();
     let known: Vec<i64> = pending.iter().map(|(offset, _)| *offset).collect();
     pending.extend(
-        (0..=cell.position).filter(|offset| !known.contains(offset)).map(|at| (at, Outcome::Skipped(Skip::Repeated))),
+        (0..=cell.position)
+            .filter(|offset| !known.contains(offset))
+            .map(|at| (at, FoldOutcome::Skipped(Skip::Repeated))),
     );
     pending.sort_by_key(|(offset, _)| *offset);
     Cell { carried: &encode_state(&Carried { latest, pending }), ..*cell }.encode()

@@ -2,10 +2,10 @@
 
 use foretell_domain::address::{Generation, RowKey};
 use foretell_domain::dead::resolution::{Resolution, ResolutionRecord};
-use foretell_domain::dead::{Identity, Letter, untouched};
+use foretell_domain::dead::{Identity, Letter, original_headers};
 use foretell_domain::view::cell::Cell;
 use foretell_domain::view::materialized::Materialized;
-use foretell_domain::view::{Fold, Place};
+use foretell_domain::view::{Fold, RecordPosition};
 use foretell_events::record::Record;
 use foretell_events::{Event, Position, Topic, codec};
 use foretell_ports::log::memory::Log as MemoryLog;
@@ -24,7 +24,7 @@ pub fn records(log: &MemoryLog, topic: Topic) -> Vec<Record> {
 /// A topic as a fold reads it: decoded once, because decoding takes most of a run's time.
 pub struct Facts {
     /// The events that can be folded, partition by partition.
-    events: Vec<(Place, Event)>,
+    events: Vec<(RecordPosition, Event)>,
     /// The records that cannot be folded.
     rejected: Vec<Record>,
 }
@@ -40,7 +40,7 @@ impl Facts {
                 Ok(event)
             });
             match event {
-                Ok(event) => facts.events.push((Place { partition, offset }, event)),
+                Ok(event) => facts.events.push((RecordPosition { partition, offset }, event)),
                 Err(_) => facts.rejected.push(record),
             }
         }
@@ -51,14 +51,14 @@ impl Facts {
         self.events.iter().map(|(_, event)| event)
     }
 
-    fn at(&self, place: Place) -> Option<&Event> {
-        let key = |place: Place| (place.partition, place.offset);
+    fn at(&self, place: RecordPosition) -> Option<&Event> {
+        let key = |place: RecordPosition| (place.partition, place.offset);
         let found = self.events.binary_search_by_key(&key(place), |(place, _)| key(*place));
         found.ok().map(|at| &self.events[at].1)
     }
 
     /// The fold of the events that `below` selects.
-    pub fn fold<F: Fold>(&self, fold: F, below: impl Fn(Place) -> bool) -> Materialized<F> {
+    pub fn fold<F: Fold>(&self, fold: F, below: impl Fn(RecordPosition) -> bool) -> Materialized<F> {
         let mut pure = Materialized::new(fold);
         for (place, event) in self.events.iter().filter(|(place, _)| below(*place)) {
             pure.take(event, *place);
@@ -96,7 +96,7 @@ pub fn letters(facts: &Facts, log: &MemoryLog, topic: Topic) -> Result<usize, St
         };
         let is_whole = kept.key == record.key
             && kept.value == record.value
-            && untouched(&kept.headers).eq(untouched(&record.headers));
+            && original_headers(&kept.headers).eq(original_headers(&record.headers));
         if !is_whole {
             return Err(format!("the letter of {} is not its record", letter.source));
         }
@@ -114,7 +114,7 @@ pub fn redriven(facts: &Facts, log: &MemoryLog) -> Result<usize, String> {
     let mut sent: BTreeMap<(u32, i64), (&str, &str)> = BTreeMap::new();
     for mark in records(log, Topic::DeadLetters).iter().filter_map(ResolutionRecord::read) {
         let Resolution::Redriven { to } = &mark.resolution else { continue };
-        let Some(event) = facts.at(Place { partition: to.partition, offset: to.offset }) else {
+        let Some(event) = facts.at(RecordPosition { partition: to.partition, offset: to.offset }) else {
             return Err(format!("{mark:?} names a record that cannot be folded"));
         };
         let id = (event.envelope.source.as_str(), event.envelope.id.as_str());

@@ -13,7 +13,7 @@ use crate::world;
 use async_trait::async_trait;
 use foretell_domain::address::{Family, Generation, RowKey, View};
 use foretell_domain::pointer::Pointer;
-use foretell_domain::view::user::Logins;
+use foretell_domain::view::user::LoginFold;
 use foretell_engine::pipeline::family::{self, Views};
 use foretell_engine::pipeline::keeper;
 use foretell_events::key;
@@ -274,8 +274,8 @@ impl World {
     }
 }
 
-fn fold() -> Logins {
-    Logins { limits: world::small() }
+fn fold() -> LoginFold {
+    LoginFold { limits: world::small() }
 }
 
 /// How often an assignment detected that the store had lost something.

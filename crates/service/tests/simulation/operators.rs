@@ -8,7 +8,7 @@ use crate::tally::Kind;
 use crate::world;
 use foretell_domain::address::Family;
 use foretell_domain::dead::filter::Filter;
-use foretell_domain::dead::query::{Action, DeadLetterQuery, RATE_MAX, Redrive, Run};
+use foretell_domain::dead::query::{DeadLetterAction, DeadLetterQuery, RATE_MAX, Redrive, Run};
 use foretell_domain::view::{Limits, fingerprint};
 use foretell_engine::dead_letters::DeadLetters;
 use foretell_engine::jobs::{self, JobEvent, JobEvents};
@@ -94,7 +94,8 @@ pub fn redrive(ports: &Ports, clock: Arc<dyn Clock>, random: &Random) -> JobEven
         rate: RATE_MAX,
         reason: None,
     };
-    let query = DeadLetterQuery { filter: Filter::default(), limit: usize::MAX, action: Action::Redrive(redrive) };
+    let query =
+        DeadLetterQuery { filter: Filter::default(), limit: usize::MAX, action: DeadLetterAction::Redrive(redrive) };
     let letters =
         DeadLetters { log: Arc::new(ports.as_who("redrive")), clock, topic_prefix: equation::PREFIX.to_owned() };
     jobs::start(letters, query)

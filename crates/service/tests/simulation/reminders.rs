@@ -18,8 +18,8 @@ use crate::tally::Kind;
 use crate::world::Run;
 use foretell_domain::address::{Family, Generation};
 use foretell_domain::view::Limits;
-use foretell_domain::view::client::Appointments;
-use foretell_domain::view::sent::Reminders as SentFold;
+use foretell_domain::view::client::AppointmentFold;
+use foretell_domain::view::sent::ReminderFold;
 use foretell_engine::pipeline::{Config, keeper, task};
 use foretell_engine::rebuild::Order;
 use foretell_engine::rows;
@@ -108,7 +108,7 @@ impl World {
         self.started += 1;
         Ports {
             log: BrokenLog::new(self.log.clone(), Protocol::Sound, self.random.clone()),
-            store: BrokenStore::new::<Appointments>(self.store.clone(), Protocol::Sound, self.random.clone()),
+            store: BrokenStore::new::<AppointmentFold>(self.store.clone(), Protocol::Sound, self.random.clone()),
             faults: ProcessFaults::new(conditions, self.started, CancellationToken::new()),
         }
     }
@@ -232,9 +232,9 @@ impl World {
         let (visits, sent) = (Facts::of(&self.log, Topic::Appointments), Facts::of(&self.log, Topic::Reminders));
         journal.checked("reminders announced", promises::announced_once(&sent)?);
         let rows =
-            equation::rows(&visits, &self.store, Appointments::default(), self.serving(Family::Appointments).await)?;
+            equation::rows(&visits, &self.store, AppointmentFold::default(), self.serving(Family::Appointments).await)?;
         journal.checked("rows", rows);
-        let rows = equation::rows(&sent, &self.store, SentFold::default(), self.serving(Family::Reminders).await)?;
+        let rows = equation::rows(&sent, &self.store, ReminderFold::default(), self.serving(Family::Reminders).await)?;
         journal.checked("rows", rows);
         journal.checked("announcements tried", promises::announced_if_on(&visits, &self.attempts.lock().unwrap())?);
         let due = promises::due_is_sent((&visits, &sent), calm_ms, self.clock.now_ms())?;

@@ -12,8 +12,8 @@ use crate::random::Random;
 use crate::tally::{Kind, Tally};
 use foretell_domain::address::Generation;
 use foretell_domain::pointer::Pointer;
-use foretell_domain::view::client::Appointments;
-use foretell_domain::view::user::Logins;
+use foretell_domain::view::client::AppointmentFold;
+use foretell_domain::view::user::LoginFold;
 use foretell_domain::view::{Fold, Limits, fingerprint};
 use foretell_engine::jobs::JobEvent;
 use foretell_engine::pipeline::Config;
@@ -49,9 +49,9 @@ pub fn run(seed: u64, protocol: Protocol) -> Run {
     let random = Random::new(seed);
     let limits = small();
     if seed % 2 == 1 {
-        paused(async { World::new(Facts::Logins, Logins { limits }, random, protocol).play().await })
+        paused(async { World::new(Facts::Logins, LoginFold { limits }, random, protocol).play().await })
     } else {
-        paused(async { World::new(Facts::Appointments, Appointments { limits }, random, protocol).play().await })
+        paused(async { World::new(Facts::Appointments, AppointmentFold { limits }, random, protocol).play().await })
     }
 }
 

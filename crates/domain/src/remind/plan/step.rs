@@ -1,8 +1,8 @@
 //! The state of each reminder of a client: the rules of the plan, by visit and step.
 
 use super::timing::slot;
-use super::{Announce, Context, Named, Receipt, Reminder, Status, is_void};
-use crate::remind::policy::Step as Rule;
+use super::{Announce, GroupedVisit, PlanContext, PlannedReminder, ReminderStatus, SentReceipt, is_void};
+use crate::remind::policy::ReminderStep;
 use crate::view::client::{self, Appointment, Received, Start};
 use crate::view::sent::Announced;
 use foretell_events::appointment::Channel;
@@ -16,23 +16,23 @@ const UNKNOWN_RISK_MS: i64 = MINUTE_MS;
 
 /// Everything that is planned for a client, and the state of what was announced.
 #[derive(Default)]
-pub(super) struct All {
-    pub(super) steps: Vec<Step>,
+pub(super) struct PlannedSteps {
+    pub(super) steps: Vec<PlannedStep>,
     /// When to evaluate the steps for risk levels again that do not apply to a visit now: by then the level may have
     /// changed, or be known.
-    pub(super) not_meant_ms: Vec<i64>,
+    pub(super) recheck_ms: Vec<i64>,
     /// Announcements among the steps.
     announced: u32,
 }
 
 /// A reminder and, where it is due now, what to announce.
-pub(super) struct Step {
+pub(super) struct PlannedStep {
     pub(super) appointment_id: String,
     /// Whether the visit is still expected to take place, according to the events so far.
     pub(super) is_open: bool,
     /// When it is due, even if it is deferred.
     pub(super) due_at_ms: i64,
-    pub(super) reminder: Reminder,
+    pub(super) reminder: PlannedReminder,
     pub(super) announce: Option<Announce>,
 }
 
@@ -55,16 +55,16 @@ struct Candidate<'a> {
     latest_ms: i64,
     channels: Vec<Channel>,
     /// Other visits that it names, if that is already decided.
-    others: Vec<Named>,
+    others: Vec<GroupedVisit>,
     caused_by: &'a str,
 }
 
 /// The state of a step of a visit.
-enum Standing<'a> {
+enum StepStatus<'a> {
     /// It does not apply to the visit.
-    NotMeant,
+    NotApplicable,
     /// Its state is final.
-    Settled(Reminder),
+    Final(PlannedReminder),
     /// It is grouped with the others of its day.
     Open(Candidate<'a>),
     /// It is announced again, for the visits of the undelivered announcement.
@@ -72,8 +72,8 @@ enum Standing<'a> {
 }
 
 /// The state of every step of a client's visits.
-pub(super) fn all<'a>(context: &Context<'a>) -> All {
-    let mut all = All::default();
+pub(super) fn all<'a>(context: &PlanContext<'a>) -> PlannedSteps {
+    let mut all = PlannedSteps::default();
     let placed = |(id, visit): (_, &'a Appointment)| Some(Placed { id, visit, start: visit.start.as_ref()? });
     let mut visits: Vec<_> = context.client.visits().filter_map(placed).collect();
     visits.sort_by_key(|placed| (placed.start.at_ms, placed.id));
@@ -83,19 +83,19 @@ pub(super) fn all<'a>(context: &Context<'a>) -> All {
     all
 }
 
-impl All {
+impl PlannedSteps {
     /// Adds a step of all visits.
-    fn take(&mut self, context: &Context<'_>, rule: &Rule, visits: &[Placed<'_>]) {
+    fn take(&mut self, context: &PlanContext<'_>, rule: &ReminderStep, visits: &[Placed<'_>]) {
         let mut days: Vec<Vec<Candidate<'_>>> = Vec::new();
         for placed in visits {
-            match standing(context, rule, *placed) {
-                Standing::Settled(reminder) => self.settle(*placed, reminder.due_at_ms, reminder),
-                Standing::Again(candidate) => self.resolve(context, rule, vec![candidate]),
-                Standing::NotMeant => {
-                    let again_ms = placed.visit.status.is_open().then(|| not_meant_until_ms(context, rule, *placed));
-                    self.not_meant_ms.extend(again_ms);
+            match step_status(context, rule, *placed) {
+                StepStatus::Final(reminder) => self.push_final(*placed, reminder.due_at_ms, reminder),
+                StepStatus::Again(candidate) => self.resolve(context, rule, vec![candidate]),
+                StepStatus::NotApplicable => {
+                    let again_ms = placed.visit.status.is_open().then(|| recheck_at_ms(context, rule, *placed));
+                    self.recheck_ms.extend(again_ms);
                 }
-                Standing::Open(candidate) => {
+                StepStatus::Open(candidate) => {
                     let date = placed.start.local().date();
                     let same_day = |day: &&mut Vec<Candidate<'_>>| {
                         let is_room = context.policy.group_same_day && day.len() < VISITS_MAX;
@@ -111,36 +111,36 @@ impl All {
         days.into_iter().for_each(|day| self.resolve(context, rule, day));
     }
 
-    fn settle(&mut self, placed: Placed<'_>, due_at_ms: i64, reminder: Reminder) {
+    fn push_final(&mut self, placed: Placed<'_>, due_at_ms: i64, reminder: PlannedReminder) {
         self.push(placed, due_at_ms, reminder, None);
     }
 
-    fn push(&mut self, placed: Placed<'_>, due_at_ms: i64, reminder: Reminder, announce: Option<Announce>) {
+    fn push(&mut self, placed: Placed<'_>, due_at_ms: i64, reminder: PlannedReminder, announce: Option<Announce>) {
         let (appointment_id, is_open) = (placed.id.to_owned(), placed.visit.status.is_open());
-        self.steps.push(Step { appointment_id, is_open, due_at_ms, reminder, announce });
+        self.steps.push(PlannedStep { appointment_id, is_open, due_at_ms, reminder, announce });
     }
 
     /// Decides about the visits of a day: the first visit with enough time left gets the reminder, which names the
     /// others.
-    fn resolve(&mut self, context: &Context<'_>, rule: &Rule, day: Vec<Candidate<'_>>) {
+    fn resolve(&mut self, context: &PlanContext<'_>, rule: &ReminderStep, day: Vec<Candidate<'_>>) {
         let mut day = day.into_iter();
         while let Some(leader) = day.next() {
             let wanted_ms = leader.due_at_ms.max(context.now_ms);
             let slot = slot(context, leader.placed.start, wanted_ms, self.announced);
             if slot.at_ms >= leader.latest_ms {
                 let reason = slot.reason.unwrap_or("minimum_notice");
-                let reminder = leader.reminder(rule, leader.due_at_ms, Status::Suppressed, Some(reason));
-                self.settle(leader.placed, leader.due_at_ms, reminder);
+                let reminder = leader.reminder(rule, leader.due_at_ms, ReminderStatus::Suppressed, Some(reason));
+                self.push_final(leader.placed, leader.due_at_ms, reminder);
                 continue;
             }
             let (status, reason) = match (leader.due_at_ms > context.now_ms, slot.at_ms > context.now_ms) {
-                (false, true) => (Status::Deferred, slot.reason),
-                _ => (Status::Planned, None),
+                (false, true) => (ReminderStatus::Deferred, slot.reason),
+                _ => (ReminderStatus::Planned, None),
             };
             let others: Vec<_> = day.collect();
             for other in &others {
                 let reminder = leader.reminder(rule, slot.at_ms, status, Some("grouped"));
-                self.settle(other.placed, slot.at_ms, reminder);
+                self.push_final(other.placed, slot.at_ms, reminder);
             }
             let is_due = leader.due_at_ms <= context.now_ms && slot.at_ms <= context.now_ms;
             let reminder = leader.reminder(rule, if is_due { leader.due_at_ms } else { slot.at_ms }, status, reason);
@@ -154,13 +154,20 @@ impl All {
 }
 
 impl Candidate<'_> {
-    fn reminder(&self, rule: &Rule, due_at_ms: i64, status: Status, reason: Option<&str>) -> Reminder {
+    fn reminder(
+        &self,
+        rule: &ReminderStep,
+        due_at_ms: i64,
+        status: ReminderStatus,
+        reason: Option<&str>,
+    ) -> PlannedReminder {
         let (reminder_id, step) = (self.reminder_id.clone(), rule.id.clone());
-        Reminder { reminder_id, step, due_at_ms, status, reason: reason.map(str::to_owned), receipt: None }
+        PlannedReminder { reminder_id, step, due_at_ms, status, reason: reason.map(str::to_owned), receipt: None }
     }
 
-    fn announce(self, context: &Context<'_>, rule: &Rule, day: Vec<Candidate<'_>>) -> Announce {
-        let named = |placed: Placed<'_>| Named { appointment_id: placed.id.to_owned(), start: placed.start.clone() };
+    fn announce(self, context: &PlanContext<'_>, rule: &ReminderStep, day: Vec<Candidate<'_>>) -> Announce {
+        let named =
+            |placed: Placed<'_>| GroupedVisit { appointment_id: placed.id.to_owned(), start: placed.start.clone() };
         let own = named(self.placed);
         let others: Vec<_> = day.into_iter().map(|other| named(other.placed)).chain(self.others).collect();
         let visits = if others.is_empty() { Vec::new() } else { std::iter::once(own).chain(others).collect() };
@@ -181,19 +188,19 @@ impl Candidate<'_> {
 }
 
 /// The state of a step of a visit, without the other visits of its day.
-fn standing<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>) -> Standing<'a> {
+fn step_status<'a>(context: &PlanContext<'_>, rule: &ReminderStep, placed: Placed<'a>) -> StepStatus<'a> {
     match latest(context, rule, placed) {
         None => unsent(context, rule, placed),
-        Some((own, announced)) if own != placed.id => Standing::Settled(sent(announced, placed.visit, Some("grouped"))),
+        Some((own, announced)) if own != placed.id => StepStatus::Final(sent(announced, placed.visit, Some("grouped"))),
         Some((_, announced)) => match undelivered(placed.visit, &announced.reminder_id) {
-            None => Standing::Settled(sent(announced, placed.visit, None)),
+            None => StepStatus::Final(sent(announced, placed.visit, None)),
             Some(failure) => again(context, rule, placed, failure),
         },
     }
 }
 
 /// The latest valid announcement of a step that names this start of a visit, and the visit that it was made for.
-fn latest<'c>(context: &Context<'c>, rule: &Rule, placed: Placed<'_>) -> Option<(&'c str, &'c Announced)> {
+fn latest<'c>(context: &PlanContext<'c>, rule: &ReminderStep, placed: Placed<'_>) -> Option<(&'c str, &'c Announced)> {
     let names = |(own, announced): &(&str, &Announced)| {
         let is_own = *own == placed.id && announced.starts_at_ms == placed.start.at_ms;
         let is_named = announced.others.iter().any(|other| {
@@ -206,17 +213,17 @@ fn latest<'c>(context: &Context<'c>, rule: &Rule, placed: Placed<'_>) -> Option<
 }
 
 /// A reminder that is on the topic, with its most informative receipt.
-pub(super) fn sent(announced: &Announced, visit: &Appointment, reason: Option<&str>) -> Reminder {
+pub(super) fn sent(announced: &Announced, visit: &Appointment, reason: Option<&str>) -> PlannedReminder {
     let of_reminder = |receipt: &&client::Receipt| receipt.reminder_id == announced.reminder_id;
     let receipts = || visit.receipts.iter().rev().filter(of_reminder);
     let receipt = receipts().find(|receipt| receipt.received != Received::Failed).or_else(|| receipts().next());
-    Reminder {
+    PlannedReminder {
         reminder_id: announced.reminder_id.clone(),
         step: announced.step.clone(),
         due_at_ms: announced.at_ms,
-        status: Status::Sent,
+        status: ReminderStatus::Sent,
         reason: reason.map(str::to_owned),
-        receipt: receipt.map(|receipt| Receipt {
+        receipt: receipt.map(|receipt| SentReceipt {
             received: receipt.received,
             channel: receipt.channel,
             at_ms: receipt.at_ms,
@@ -232,10 +239,10 @@ pub(super) fn undelivered<'a>(visit: &'a Appointment, reminder_id: &str) -> Opti
     receipts().next_back().filter(|_| !is_reached)
 }
 
-fn unsent<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>) -> Standing<'a> {
+fn unsent<'a>(context: &PlanContext<'_>, rule: &ReminderStep, placed: Placed<'a>) -> StepStatus<'a> {
     let risk = context.risks.get(placed.id);
     if !rule.is_for_all() && !risk.is_some_and(|risk| rule.levels.iter().any(|level| level.name() == risk.level)) {
-        return Standing::NotMeant;
+        return StepStatus::NotApplicable;
     }
     let before = context.sent.withdrawn(placed.id, &rule.id);
     let channels = channels(context, &rule.channels);
@@ -244,16 +251,16 @@ fn unsent<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>) -> Standin
     let status = placed.visit.status;
     let suppressed = match () {
         () if !status.is_open() => Some(status.name()),
-        () if rule.skip_confirmed && status == client::Status::Confirmed => Some("confirmed"),
+        () if rule.skip_confirmed && status == client::AppointmentStatus::Confirmed => Some("confirmed"),
         () if due_at_ms < placed.visit.placed_at_ms => Some("booked_after_step"),
         () => None,
     };
-    settled(context, rule, &candidate, suppressed).map_or(Standing::Open(candidate), Standing::Settled)
+    final_status(context, rule, &candidate, suppressed).map_or(StepStatus::Open(candidate), StepStatus::Final)
 }
 
 /// When to evaluate a step again that does not apply to a visit: when it is due, or soon if it is due and the risk is
 /// unknown.
-fn not_meant_until_ms(context: &Context<'_>, rule: &Rule, placed: Placed<'_>) -> i64 {
+fn recheck_at_ms(context: &PlanContext<'_>, rule: &ReminderStep, placed: Placed<'_>) -> i64 {
     let due_at_ms = rule.due_ms(context.policy, placed.start, placed.visit.placed_at_ms);
     let is_unknown = !context.risks.contains_key(placed.id);
     let is_on = context.now_ms < expires_at_ms(context, placed, rule, due_at_ms);
@@ -261,7 +268,12 @@ fn not_meant_until_ms(context: &Context<'_>, rule: &Rule, placed: Placed<'_>) ->
 }
 
 /// A step that was announced and did not reach the client.
-fn again<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>, failure: &client::Receipt) -> Standing<'a> {
+fn again<'a>(
+    context: &PlanContext<'_>,
+    rule: &ReminderStep,
+    placed: Placed<'a>,
+    failure: &client::Receipt,
+) -> StepStatus<'a> {
     let is_try = |a: &&Announced| a.step == rule.id && a.withdrawn.is_none() && a.starts_at_ms == placed.start.at_ms;
     let tries: Vec<_> = context.sent.of(placed.id).iter().filter(is_try).collect();
     let mut left = channels(context, &rule.channels);
@@ -281,28 +293,28 @@ fn again<'a>(context: &Context<'_>, rule: &Rule, placed: Placed<'a>, failure: &c
     if !status.is_open() || is_over {
         let tried = tries.last().map(|tried| sent(tried, placed.visit, None));
         let reason = Some("delivery_failed".to_owned());
-        let failed = tried.map(|tried| Reminder { status: Status::Failed, reason, ..tried });
-        return failed.map_or(Standing::NotMeant, Standing::Settled);
+        let failed = tried.map(|tried| PlannedReminder { status: ReminderStatus::Failed, reason, ..tried });
+        return failed.map_or(StepStatus::NotApplicable, StepStatus::Final);
     }
     candidate.others = tries.last().map(|tried| still_named(context, tried)).unwrap_or_default();
-    settled(context, rule, &candidate, None).map_or(Standing::Again(candidate), Standing::Settled)
+    final_status(context, rule, &candidate, None).map_or(StepStatus::Again(candidate), StepStatus::Final)
 }
 
 /// The other visits that an announcement names, if they are still to take place at the start that it named.
-fn still_named(context: &Context<'_>, announced: &Announced) -> Vec<Named> {
+fn still_named(context: &PlanContext<'_>, announced: &Announced) -> Vec<GroupedVisit> {
     let others = announced.others.iter().filter(|other| other.withdrawn.is_none());
     let on = others.filter_map(|other| {
         let visit = context.client.appointments.get(&other.appointment_id).filter(|visit| visit.status.is_open())?;
         let start = visit.start.clone().filter(|start| start.at_ms == other.starts_at_ms)?;
-        Some(Named { appointment_id: other.appointment_id.clone(), start })
+        Some(GroupedVisit { appointment_id: other.appointment_id.clone(), start })
     });
     on.collect()
 }
 
 /// A reminder of a step, with its times; `before` counts earlier announcements of it that are no longer valid.
 fn candidate<'a>(
-    context: &Context<'_>,
-    rule: &Rule,
+    context: &PlanContext<'_>,
+    rule: &ReminderStep,
     placed: Placed<'a>,
     before: u32,
     due_at_ms: i64,
@@ -325,9 +337,9 @@ fn candidate<'a>(
 
 /// When a step that is due at `due_at_ms` is over: when the next step for all levels is due, at the latest at the
 /// start.
-fn expires_at_ms(context: &Context<'_>, placed: Placed<'_>, rule: &Rule, due_at_ms: i64) -> i64 {
+fn expires_at_ms(context: &PlanContext<'_>, placed: Placed<'_>, rule: &ReminderStep, due_at_ms: i64) -> i64 {
     let Placed { visit, start, .. } = placed;
-    let due = |rule: &Rule| rule.due_ms(context.policy, start, visit.placed_at_ms);
+    let due = |rule: &ReminderStep| rule.due_ms(context.policy, start, visit.placed_at_ms);
     let for_all = context.policy.steps.iter().filter(|other| other.is_for_all());
     let next = for_all.map(due).filter(|at_ms| *at_ms > due_at_ms);
     next.chain(rule.own_end_ms(due_at_ms)).min().unwrap_or(start.at_ms).min(start.at_ms)
@@ -335,7 +347,7 @@ fn expires_at_ms(context: &Context<'_>, placed: Placed<'_>, rule: &Rule, due_at_
 
 /// The id of the next announcement of a step, numbered after those that are no longer valid. If other zone rules map
 /// the same wall-clock time to another instant, the id with that number may already name the previous announcement.
-fn unused_id(context: &Context<'_>, placed: Placed<'_>, step: &str, before: u32) -> String {
+fn unused_id(context: &PlanContext<'_>, placed: Placed<'_>, step: &str, before: u32) -> String {
     let Placed { id, start, .. } = placed;
     let announced = context.sent.of(id);
     let local = format!("{}[{}]", wall_clock(start.local()), start.zone);
@@ -345,17 +357,17 @@ fn unused_id(context: &Context<'_>, placed: Placed<'_>, step: &str, before: u32)
 }
 
 /// What is already decided about a candidate: why it is not sent, or that its time has passed.
-fn settled(
-    context: &Context<'_>,
-    rule: &Rule,
+fn final_status(
+    context: &PlanContext<'_>,
+    rule: &ReminderStep,
     candidate: &Candidate<'_>,
     suppressed: Option<&'static str>,
-) -> Option<Reminder> {
+) -> Option<PlannedReminder> {
     let (status, reason) = match suppressed {
-        Some(reason) => (Status::Suppressed, Some(reason)),
-        None if candidate.channels.is_empty() => (Status::Suppressed, Some("no_consented_channel")),
-        None if context.now_ms >= candidate.expires_at_ms => (Status::Failed, Some("expired")),
-        None if context.now_ms >= candidate.latest_ms => (Status::Suppressed, Some("minimum_notice")),
+        Some(reason) => (ReminderStatus::Suppressed, Some(reason)),
+        None if candidate.channels.is_empty() => (ReminderStatus::Suppressed, Some("no_consented_channel")),
+        None if context.now_ms >= candidate.expires_at_ms => (ReminderStatus::Failed, Some("expired")),
+        None if context.now_ms >= candidate.latest_ms => (ReminderStatus::Suppressed, Some("minimum_notice")),
         None => return None,
     };
     Some(candidate.reminder(rule, candidate.due_at_ms, status, reason))
@@ -363,7 +375,7 @@ fn settled(
 
 /// The channels that may be used: the requested ones, or else the client's own, or else the configured ones. If the
 /// client has stored consents, only channels with consent.
-pub(super) fn channels(context: &Context<'_>, asked_for: &[Channel]) -> Vec<Channel> {
+pub(super) fn channels(context: &PlanContext<'_>, requested: &[Channel]) -> Vec<Channel> {
     let each_once = |channels: &[Channel], may: &dyn Fn(&Channel) -> bool| {
         let mut once = Vec::new();
         for channel in channels.iter().filter(|channel| may(channel)) {
@@ -374,14 +386,14 @@ pub(super) fn channels(context: &Context<'_>, asked_for: &[Channel]) -> Vec<Chan
         once
     };
     let Some(consents) = &context.client.channels else {
-        let wanted = if asked_for.is_empty() { &context.policy.channels_default } else { asked_for };
+        let wanted = if requested.is_empty() { &context.policy.channels_default } else { requested };
         return each_once(wanted, &|_| true);
     };
     // Of two entries for one channel, the refusal overrides.
     let refused = |channel: &Channel| consents.iter().any(|other| other.channel == *channel && !other.consent);
     let own: Vec<_> = consents.iter().map(|consent| consent.channel).collect();
-    if asked_for.is_empty() {
+    if requested.is_empty() {
         return each_once(&own, &|channel| !refused(channel));
     }
-    each_once(asked_for, &|channel| own.contains(channel) && !refused(channel))
+    each_once(requested, &|channel| own.contains(channel) && !refused(channel))
 }

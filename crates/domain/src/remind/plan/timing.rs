@@ -1,6 +1,6 @@
 //! When a reminder may be sent: not in quiet hours, and not above the daily limit.
 
-use super::{Context, MANUAL};
+use super::{MANUAL, PlanContext};
 use crate::view::client::Start;
 use foretell_events::zone;
 use jiff::civil::Date;
@@ -17,7 +17,7 @@ pub(super) struct Slot {
 }
 
 /// The slot of a reminder for a visit; `taken` counts the announcements of this very plan.
-pub(super) fn slot(context: &Context<'_>, start: &Start, wanted_ms: i64, taken: u32) -> Slot {
+pub(super) fn slot(context: &PlanContext<'_>, start: &Start, wanted_ms: i64, taken: u32) -> Slot {
     let Some(zone) = client_zone(context, start) else { return Slot { at_ms: wanted_ms, reason: None } };
     let mut slot = Slot { at_ms: wanted_ms, reason: None };
     for _ in 0..LOOKS_MAX {
@@ -36,19 +36,19 @@ pub(super) fn slot(context: &Context<'_>, start: &Start, wanted_ms: i64, taken: 
 }
 
 /// The time zone of a client: their own, or else the visit's.
-fn client_zone(context: &Context<'_>, start: &Start) -> Option<TimeZone> {
+fn client_zone(context: &PlanContext<'_>, start: &Start) -> Option<TimeZone> {
     zone::get(context.client.time_zone.as_deref().unwrap_or(&start.zone))
 }
 
 /// Reminders that the client had on a day, without on-demand ones.
-fn announced_on(context: &Context<'_>, zone: &TimeZone, day: Date) -> u32 {
+fn announced_on(context: &PlanContext<'_>, zone: &TimeZone, day: Date) -> u32 {
     let from_ms = zone::instant_ms(day.at(0, 0, 0, 0), zone);
     let of_day = |at_ms: i64| at_ms >= from_ms && zone::local(at_ms, zone).date() == day;
     context.sent.all().filter(|(_, a)| a.step != MANUAL && of_day(a.at_ms)).count() as u32
 }
 
 /// The end of the quiet hours that contain `at_ms`, if any do.
-fn quiet_until(context: &Context<'_>, zone: &TimeZone, at_ms: i64) -> Option<i64> {
+fn quiet_until(context: &PlanContext<'_>, zone: &TimeZone, at_ms: i64) -> Option<i64> {
     let quiet = context.client.quiet_hours.unwrap_or(context.policy.quiet_hours_default);
     zone::quiet::until_ms(at_ms, quiet, zone)
 }

@@ -1,13 +1,13 @@
 //! How visits with a common property ended: a row of the report, and the counts that it is computed from.
 
-use super::said::Said;
+use super::recorded::RecordedRisk;
 use crate::score::metrics::wilson;
-use crate::view::client::{Appointment, Status};
+use crate::view::client::{Appointment, AppointmentStatus};
 use serde::{Deserialize, Serialize};
 
 /// Visits with a common property.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct NoShowReportRow {
     /// The property.
     pub name: String,
     /// Visits with a known outcome: kept or missed.
@@ -30,7 +30,7 @@ pub struct Row {
 
 /// How a visit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum VisitOutcome {
     Attended,
     Missed,
     LateCancelled,
@@ -38,16 +38,16 @@ pub(super) enum Outcome {
     Unknown,
 }
 
-impl Outcome {
+impl VisitOutcome {
     /// The outcome of a visit that has begun, according to its row; none for a visit that was entered in error.
     pub(super) fn of(appointment: &Appointment) -> Option<Self> {
         Some(match appointment.status {
-            Status::Attended => Self::Attended,
-            Status::Missed => Self::Missed,
-            Status::Cancelled if appointment.is_late_cancelled() => Self::LateCancelled,
-            Status::Cancelled => Self::Cancelled,
-            Status::Booked | Status::Confirmed => Self::Unknown,
-            Status::Deleted => return None,
+            AppointmentStatus::Attended => Self::Attended,
+            AppointmentStatus::Missed => Self::Missed,
+            AppointmentStatus::Cancelled if appointment.is_late_cancelled() => Self::LateCancelled,
+            AppointmentStatus::Cancelled => Self::Cancelled,
+            AppointmentStatus::Booked | AppointmentStatus::Confirmed => Self::Unknown,
+            AppointmentStatus::Deleted => return None,
         })
     }
 
@@ -56,7 +56,7 @@ impl Outcome {
     }
 }
 
-/// The counts from which a [`Row`] is computed.
+/// The counts from which a [`NoShowReportRow`] is computed.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Count {
     pub(super) attended: u64,
@@ -70,25 +70,25 @@ pub(super) struct Count {
 }
 
 impl Count {
-    pub(super) fn add(&mut self, outcome: Outcome, last: Option<Said>) {
+    pub(super) fn add(&mut self, outcome: VisitOutcome, last: Option<RecordedRisk>) {
         *match outcome {
-            Outcome::Attended => &mut self.attended,
-            Outcome::Missed => &mut self.missed,
-            Outcome::LateCancelled => &mut self.late_cancelled,
-            Outcome::Cancelled => &mut self.cancelled,
-            Outcome::Unknown => &mut self.unknown,
+            VisitOutcome::Attended => &mut self.attended,
+            VisitOutcome::Missed => &mut self.missed,
+            VisitOutcome::LateCancelled => &mut self.late_cancelled,
+            VisitOutcome::Cancelled => &mut self.cancelled,
+            VisitOutcome::Unknown => &mut self.unknown,
         } += 1;
-        if let Some(said) = last.filter(|_| outcome.is_known()) {
+        if let Some(risk) = last.filter(|_| outcome.is_known()) {
             self.scored += 1;
-            self.scores += said.score;
+            self.scores += risk.score;
         }
     }
 
-    pub(super) fn row(self, name: impl Into<String>) -> Row {
+    pub(super) fn row(self, name: impl Into<String>) -> NoShowReportRow {
         let Self { missed, late_cancelled, cancelled, unknown, .. } = self;
         let known = self.attended + missed;
         let rate = (known > 0).then(|| missed as f64 / known as f64);
-        Row {
+        NoShowReportRow {
             name: name.into(),
             known,
             missed,

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::decision::id::Id;
-use crate::view::client::Appointments;
-use crate::view::{Fold, Place};
+use crate::view::client::AppointmentFold;
+use crate::view::{Fold, RecordPosition};
 use foretell_events::codec::{Defaults, decode_structured, rfc3339};
 use foretell_events::reminder::ReminderFact;
 use foretell_events::{Position, Topic};
@@ -36,8 +36,8 @@ const fn story(id: &'static str, starts_at_ms: i64, lead_days: i64, then: &'stat
 
 /// The row of a client with these stories; times of later events are relative to the start.
 fn client(stories: &[Story]) -> Client {
-    let (fold, mut client) = (Appointments::default(), Client::default());
-    let mut take = |event: &Event| drop(fold.fold(&mut client, event, Place { partition: 0, offset: 0 }));
+    let (fold, mut client) = (AppointmentFold::default(), Client::default());
+    let mut take = |event: &Event| drop(fold.fold(&mut client, event, RecordPosition { partition: 0, offset: 0 }));
     for Story { id, starts_at_ms, lead_days, then } in stories {
         let booked_ms = starts_at_ms - lead_days * DAY_MS;
         let data = json!({"appointment_id": id, "client_id": "c", "starts_at": rfc3339(*starts_at_ms)});
@@ -75,12 +75,12 @@ fn reminder(appointment: &str, starts_at_ms: i64, at_ms: i64, step: &str, risk: 
     event("reminder.due", at_ms, &data)
 }
 
-fn row<'a>(rows: &'a [Row], name: &str) -> &'a Row {
+fn row<'a>(rows: &'a [NoShowReportRow], name: &str) -> &'a NoShowReportRow {
     rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{name}: {rows:?}"))
 }
 
 /// Known, missed, cancelled late, cancelled early, unknown.
-fn counts(row: &Row) -> [u64; 5] {
+fn counts(row: &NoShowReportRow) -> [u64; 5] {
     [row.known, row.missed, row.late_cancelled, row.cancelled, row.unknown]
 }
 
@@ -103,7 +103,7 @@ fn each_visit_is_of_one_class_and_of_the_bucket_of_its_lead() {
         story("before", WINDOW.start - 1, 7, &[("missed", HOUR_MS)]),
         story("to come", NOW_MS, 7, &[]),
     ];
-    let mut tally = Tally::new(WINDOW);
+    let mut tally = NoShowTally::new(WINDOW);
     tally.client("t:c", &client(&stories));
     let report = tally.report(3);
     assert_eq!(counts(&report.total), [6, 2, 1, 1, 1]);
@@ -138,8 +138,8 @@ fn what_was_said_last_before_the_start_is_judged() {
         story("c", start, 3, &[("attended", HOUR_MS)]),
         story("late", start, 3, &[("cancelled", -HOUR_MS)]),
     ];
-    let mut tally = Tally::new(WINDOW);
-    for said in [
+    let mut tally = NoShowTally::new(WINDOW);
+    for risk in [
         decision("a", start, start - 9 * HOUR_MS, (0.1, "low")),
         decision("a", start, start - 5 * HOUR_MS, (0.2, "medium")),
         // Written late, but made before.
@@ -157,7 +157,7 @@ fn what_was_said_last_before_the_start_is_judged() {
         record(&json!({"id": "x", "kind": "appointment", "appointment_id": "a", "score": 0.5, "level": "low"})),
         record(&json!([])),
     ] {
-        tally.decision(&said).unwrap();
+        tally.decision(&risk).unwrap();
     }
     // The reminder of `a` is older than the requested score, that of `b` newer; `c` has only a step.
     tally.reminder(&reminder("a", start, start - 6 * HOUR_MS, "72h", Some((0.4, "high")))).unwrap();
@@ -198,7 +198,7 @@ fn visits_are_told_apart_by_the_reminders_that_they_got() {
     let attended: &[(&str, i64)] = &[("attended", HOUR_MS)];
     let visits = [("a", missed), ("b", attended), ("c", attended), ("d", attended), ("e", missed)];
     let stories = visits.map(|(id, then)| Story { id, starts_at_ms: start, lead_days: 9, then });
-    let mut tally = Tally::new(WINDOW);
+    let mut tally = NoShowTally::new(WINDOW);
     let at = |hours: i64| start - hours * HOUR_MS;
     for (visit, step, at_ms) in [
         ("b", "24h", at(24)),
@@ -239,14 +239,14 @@ fn visits_are_told_apart_by_the_reminders_that_they_got() {
 #[test]
 fn limits_are_kept_and_said() {
     let start = NOW_MS - DAY_MS;
-    let mut tally = Tally::new(WINDOW);
-    tally.heard = (0..VISITS_MAX as u128).map(|visit| (visit, Heard::default())).collect();
-    let said = decision("a", start, start - 1, (0.1, "low"));
-    assert_eq!(tally.decision(&said), Err(TooMany));
-    let said = decision("a", WINDOW.end, start, (0.1, "low"));
-    assert_eq!(tally.decision(&said), Ok(()), "what is not asked for takes no room");
+    let mut tally = NoShowTally::new(WINDOW);
+    tally.recorded = (0..VISITS_MAX as u128).map(|visit| (visit, VisitRecord::default())).collect();
+    let risk = decision("a", start, start - 1, (0.1, "low"));
+    assert_eq!(tally.decision(&risk), Err(TooManyVisits));
+    let risk = decision("a", WINDOW.end, start, (0.1, "low"));
+    assert_eq!(tally.decision(&risk), Ok(()), "what is not asked for takes no room");
     // More steps than bits, and more sets than rows.
-    let mut tally = Tally::new(WINDOW);
+    let mut tally = NoShowTally::new(WINDOW);
     for n in 0..STEPS_MAX + 9 {
         tally.reminder(&reminder("a", start, start - 1, &format!("s{n:02}"), None)).unwrap();
     }
@@ -255,12 +255,12 @@ fn limits_are_kept_and_said() {
         (1, 1 << 62, 1 << 63, 1 << 63)
     );
     for n in 0..MODELS_MAX + 5 {
-        let model = tally.model(&Model { id: "m".into(), version: n.to_string() });
+        let model = tally.model(&ModelFields { id: "m".into(), version: n.to_string() });
         assert_eq!(usize::from(model), n.min(MODELS_MAX));
     }
     for set in 0..STEP_SETS_MAX as u64 + 5 {
-        let heard = Heard { steps: set, ..Heard::default() };
-        tally.count(Outcome::Missed, 0, heard);
+        let recorded = VisitRecord { steps: set, ..VisitRecord::default() };
+        tally.count(VisitOutcome::Missed, 0, recorded);
     }
     let report = tally.report(0);
     let others = report.by_steps.last().unwrap();

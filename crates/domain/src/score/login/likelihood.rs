@@ -1,26 +1,27 @@
 //! The likelihood ratio: how the address and the client software compare with the logins of the user and of all users.
 
-use super::{Evidence, Mode};
-use crate::score::{Code, Reason};
-use crate::view::feature::Level;
+use super::{LoginEvidence, Mode};
+use crate::score::{Reason, ReasonCode};
+use crate::view::feature::FeatureLevel;
 use crate::view::user::User;
 
 /// The ratio of a feature if none of its levels matches the user's history.
 pub(crate) const UNKNOWN_RATIO: f64 = 4.0;
 
 /// Levels of the address with their weights, the strongest first.
-pub(super) const ADDRESS: &[(Level, f64)] = &[(Level::Ip, 0.6), (Level::Asn, 0.3), (Level::Country, 0.1)];
+pub(super) const ADDRESS: &[(FeatureLevel, f64)] =
+    &[(FeatureLevel::Ip, 0.6), (FeatureLevel::Asn, 0.3), (FeatureLevel::Country, 0.1)];
 /// Levels of the client software with their weights, the strongest first.
-pub(super) const CLIENT: &[(Level, f64)] = &[
-    (Level::UserAgent, 0.538_665_384_055_135_9),
-    (Level::Browser, 0.268_045_149_862_566_6),
-    (Level::Os, 0.188_182_951_001_095_36),
-    (Level::DeviceType, 0.005_106_515_081_202_152_5),
+pub(super) const CLIENT: &[(FeatureLevel, f64)] = &[
+    (FeatureLevel::UserAgent, 0.538_665_384_055_135_9),
+    (FeatureLevel::Browser, 0.268_045_149_862_566_6),
+    (FeatureLevel::Os, 0.188_182_951_001_095_36),
+    (FeatureLevel::DeviceType, 0.005_106_515_081_202_152_5),
 ];
 
 /// The totals that both features are compared with.
 pub(super) struct Base<'a> {
-    evidence: &'a Evidence<'a>,
+    evidence: &'a LoginEvidence<'a>,
     user: &'a User,
     /// `N`
     logins: f64,
@@ -31,8 +32,8 @@ pub(super) struct Base<'a> {
 }
 
 impl<'a> Base<'a> {
-    pub(super) fn of(evidence: &'a Evidence<'a>, user: &'a User) -> Self {
-        let totals = evidence.features.get(Level::All);
+    pub(super) fn of(evidence: &'a LoginEvidence<'a>, user: &'a User) -> Self {
+        let totals = evidence.features.get(FeatureLevel::All);
         // The rows are read one after the other, so the user's row may be newer than the totals.
         let logins = totals.map_or(0, |totals| totals.successes).max(user.successes);
         let users = totals.map_or(0, |totals| totals.first_successes).max(1);
@@ -47,16 +48,16 @@ impl<'a> Base<'a> {
         let times = if self.own == 1.0 { "login" } else { "logins" };
         let average = self.logins / self.users;
         let text = format!("The account has {} successful {times}; the average account has {average:.1}.", self.own);
-        Reason::new(Code::History, self.prior().ln(), text)
+        Reason::new(ReasonCode::History, self.prior().ln(), text)
     }
 
-    pub(super) fn compare(&self, feature: &[(Level, f64)], mode: Mode) -> Comparison {
+    pub(super) fn compare(&self, feature: &[(FeatureLevel, f64)], mode: Mode) -> Comparison {
         let mut terms = Vec::with_capacity(feature.len());
         for (rank, (level, weight)) in feature.iter().enumerate() {
             let Some(value) = level.value(self.evidence.attempt) else { continue };
             let own = self.user.count(*level, &value);
-            let everybody = self.evidence.features.successes(*level).max(u64::from(own)) as f64;
-            let global = if rank == 0 { self.smoothed(*level, everybody, feature) } else { everybody / self.logins };
+            let all_users = self.evidence.features.successes(*level).max(u64::from(own)) as f64;
+            let global = if rank == 0 { self.smoothed(*level, all_users, feature) } else { all_users / self.logins };
             let local = f64::from(own) / self.own;
             terms.push(Term { level: *level, weight: *weight, global: weight * global, local: weight * local });
         }
@@ -69,17 +70,17 @@ impl<'a> Base<'a> {
     }
 
     /// How likely the whole value is, with some probability reserved for values never seen before.
-    fn smoothed(&self, top: Level, everybody: f64, feature: &[(Level, f64)]) -> f64 {
+    fn smoothed(&self, top: FeatureLevel, all_users: f64, feature: &[(FeatureLevel, f64)]) -> f64 {
         let features = self.evidence.features;
-        let unseen = features.distinct_below(Level::All, feature);
-        let inner = if everybody > 0.0 { everybody / (everybody + features.distinct_below(top, feature)) } else { 1.0 };
-        inner * everybody.max(1.0) / (self.logins + unseen)
+        let unseen = features.distinct_below(FeatureLevel::All, feature);
+        let inner = if all_users > 0.0 { all_users / (all_users + features.distinct_below(top, feature)) } else { 1.0 };
+        inner * all_users.max(1.0) / (self.logins + unseen)
     }
 }
 
 /// A level of a feature for which the attempt has a value.
 struct Term {
-    level: Level,
+    level: FeatureLevel,
     weight: f64,
     /// Weighted share of all users' logins.
     global: f64,
@@ -112,7 +113,7 @@ pub(super) struct Comparison {
 impl Comparison {
     /// One reason for each of the strongest levels that do not match, up to the first that does; `codes` names them,
     /// the strongest first. Each gets a share of the effect by its weight.
-    pub(super) fn reasons(&self, codes: &[Code], known: Code) -> Vec<Reason> {
+    pub(super) fn reasons(&self, codes: &[ReasonCode], known: ReasonCode) -> Vec<Reason> {
         let effect = self.ratio.ln();
         let new: Vec<_> = self.new_levels(codes).collect();
         let weights: f64 = new.iter().map(|(_, weight)| weight).sum();
@@ -123,34 +124,34 @@ impl Comparison {
             let described = describe(&known);
             return vec![Reason::new(known, effect, described)];
         }
-        let reason = |(code, weight): (Code, f64)| {
+        let reason = |(code, weight): (ReasonCode, f64)| {
             let described = describe(&code);
             Reason::new(code, effect * weight / weights, described)
         };
         new.into_iter().map(reason).collect()
     }
 
-    fn new_levels(&self, codes: &[Code]) -> impl Iterator<Item = (Code, f64)> {
+    fn new_levels(&self, codes: &[ReasonCode]) -> impl Iterator<Item = (ReasonCode, f64)> {
         let new = self.terms.iter().take_while(|term| term.local == 0.0);
         new.filter_map(|term| Some((code_of(term.level).filter(|code| codes.contains(code))?, term.weight)))
     }
 }
 
-fn code_of(level: Level) -> Option<Code> {
+fn code_of(level: FeatureLevel) -> Option<ReasonCode> {
     match level {
-        Level::Ip => Some(Code::NewIp),
-        Level::Asn => Some(Code::NewNetwork),
-        Level::UserAgent => Some(Code::NewUserAgent),
+        FeatureLevel::Ip => Some(ReasonCode::NewIp),
+        FeatureLevel::Asn => Some(ReasonCode::NewNetwork),
+        FeatureLevel::UserAgent => Some(ReasonCode::NewUserAgent),
         _ => None,
     }
 }
 
-fn describe(code: &Code) -> &'static str {
+fn describe(code: &ReasonCode) -> &'static str {
     match code {
-        Code::NewIp => "The user has never logged in from this address.",
-        Code::NewNetwork => "The user has never logged in from this network.",
-        Code::NewUserAgent => "The user has never logged in with this browser and version.",
-        Code::KnownIp => "The address matches the user's earlier logins.",
+        ReasonCode::NewIp => "The user has never logged in from this address.",
+        ReasonCode::NewNetwork => "The user has never logged in from this network.",
+        ReasonCode::NewUserAgent => "The user has never logged in with this browser and version.",
+        ReasonCode::KnownIp => "The address matches the user's earlier logins.",
         _ => "The browser and operating system match the user's earlier logins.",
     }
 }

@@ -1,12 +1,12 @@
 //! What determines decisions about logins: thresholds, signals and rules, as one document that a tenant can replace.
 //!
 //! The settings contain one under `[score.login]`, for tenants without their own. A tenant's document contains only its
-//! differences: [`Policy::read`] merges it into that one as a JSON merge patch (RFC 7396), so a list of rules replaces
+//! differences: [`LoginPolicy::read`] merges it into that one as a JSON merge patch (RFC 7396), so a list of rules replaces
 //! the list. A document that cannot be read, compiled or stored is rejected as a whole.
 
 use super::rule::Rule;
 use super::signal::settings::Signals;
-use crate::score::{Code, Decision, InvalidConfig, Model, OnUnavailable};
+use crate::score::{InvalidConfig, LoginDecision, ModelVersion, OnUnavailable, ReasonCode};
 use foretell_events::policy::{self, Invalid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,7 +31,7 @@ pub enum Mode {
 /// A policy: how a login's score is computed and judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Policy {
+pub struct LoginPolicy {
     /// How weak matches count.
     pub mode: Mode,
     /// Score, 0 to 1, from which the decision is a challenge and the level medium.
@@ -39,7 +39,7 @@ pub struct Policy {
     /// Score, 0 to 1, from which the decision is to deny and the level high; not below `challenge_at`.
     pub deny_at: f64,
     /// The decision for an account without history.
-    pub first_login: Decision,
+    pub first_login: LoginDecision,
     /// What to answer if the user's row cannot be read in time.
     pub on_unavailable: OnUnavailable,
     /// Observations that multiply the likelihood ratio.
@@ -48,14 +48,14 @@ pub struct Policy {
     pub rules: Vec<Rule>,
 }
 
-impl Default for Policy {
+impl Default for LoginPolicy {
     /// The thresholds are results of `scripts/calibrate`; see `docs/EVALUATION.md`.
     fn default() -> Self {
         Self {
             mode: Mode::Monotone,
             challenge_at: 0.354_364,
             deny_at: 0.999_995_351,
-            first_login: Decision::Challenge,
+            first_login: LoginDecision::Challenge,
             on_unavailable: OnUnavailable::Challenge,
             signals: Signals::default(),
             rules: Vec::new(),
@@ -63,7 +63,7 @@ impl Default for Policy {
     }
 }
 
-impl Policy {
+impl LoginPolicy {
     /// The policy of a document, with the values of `base` where the document has none.
     pub fn read(document: &Value, base: &Self) -> Result<Self, Invalid> {
         let policy: Self = policy::over(document, base)?;
@@ -89,17 +89,17 @@ impl Policy {
     }
 
     /// The model that computes the scores.
-    pub const fn model(&self) -> Model {
+    pub const fn model(&self) -> ModelVersion {
         match self.mode {
-            Mode::Faithful => Model { id: "login-likelihood-faithful", version: "2" },
-            Mode::Monotone => Model { id: "login-likelihood-monotone", version: "2" },
+            Mode::Faithful => ModelVersion { id: "login-likelihood-faithful", version: "2" },
+            Mode::Monotone => ModelVersion { id: "login-likelihood-monotone", version: "2" },
         }
     }
 }
 
-impl Code {
+impl ReasonCode {
     /// Whether a rule may not have this name, because Foretell uses it for its own reasons.
-    pub(super) fn is_given(name: &str) -> bool {
+    pub(super) fn is_reserved(name: &str) -> bool {
         serde_json::from_value::<Self>(Value::from(name)).is_ok_and(|code| !matches!(code, Self::Rule(_)))
     }
 }

@@ -8,7 +8,7 @@
 
 use super::signal::settings::{Switch, is_factor};
 use super::variables::{self, Variables};
-use crate::score::{Code, Decision};
+use crate::score::{LoginDecision, ReasonCode};
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, operators};
 use cel::{Context, ExecutionError, ParseError, ParseErrors, Program, Value};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ const DESCRIPTION_CHARS_MAX: usize = 256;
 /// A rule as it is written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Written {
+pub struct RuleSource {
     /// Names the reason: capitals, digits and underscores, and different from Foretell's own codes.
     pub code: String,
     /// The condition.
@@ -44,7 +44,7 @@ pub struct Written {
     /// The decision if the rule matches, regardless of the score: deny overrides challenge, and challenge overrides
     /// allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decision: Option<Decision>,
+    pub decision: Option<LoginDecision>,
     /// Whether it counts.
     #[serde(default)]
     pub mode: Switch,
@@ -55,10 +55,10 @@ pub struct Written {
 
 /// A rule that can be evaluated.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(try_from = "RuleSource", into = "RuleSource")]
 pub struct Rule {
-    written: Written,
-    code: Code,
+    written: RuleSource,
+    code: ReasonCode,
     consequence: Consequence,
     program: Arc<Program>,
     has_loop: bool,
@@ -70,26 +70,26 @@ pub enum Consequence {
     /// S is multiplied by it.
     Factor(f64),
     /// The decision is this one.
-    Decision(Decision),
+    Decision(LoginDecision),
 }
 
 /// Why a rule is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Refused(String);
+pub struct InvalidRule(String);
 
-impl From<Rule> for Written {
+impl From<Rule> for RuleSource {
     fn from(rule: Rule) -> Self {
         rule.written
     }
 }
 
-impl TryFrom<Written> for Rule {
-    type Error = Refused;
+impl TryFrom<RuleSource> for Rule {
+    type Error = InvalidRule;
 
-    fn try_from(written: Written) -> Result<Self, Refused> {
+    fn try_from(written: RuleSource) -> Result<Self, InvalidRule> {
         let code = code(&written.code)?;
-        let refused = |detail: String| Refused(format!("rule {}: {detail}", written.code));
+        let refused = |detail: String| InvalidRule(format!("rule {}: {detail}", written.code));
         if written.description.chars().count() > DESCRIPTION_CHARS_MAX {
             return Err(refused(format!("the description is longer than {DESCRIPTION_CHARS_MAX} characters")));
         }
@@ -99,7 +99,7 @@ impl TryFrom<Written> for Rule {
             (None, Some(decision)) => Consequence::Decision(decision),
             _ => return Err(refused("it needs either a factor or a decision".into())),
         };
-        let program = Arc::new(compiled(&written.when).map_err(|Refused(detail)| refused(detail))?);
+        let program = Arc::new(compiled(&written.when).map_err(|InvalidRule(detail)| refused(detail))?);
         let has_loop = has_loop(program.expression())?;
         Ok(Self { written, code, consequence, program, has_loop })
     }
@@ -122,7 +122,7 @@ static LANGUAGE: LazyLock<Context<'static, 'static>> = LazyLock::new(Context::de
 
 impl Rule {
     /// The code of its reason.
-    pub fn code(&self) -> &Code {
+    pub fn code(&self) -> &ReasonCode {
         &self.code
     }
 
@@ -150,7 +150,7 @@ impl Rule {
     }
 
     /// Whether it matches; none if it could not be evaluated.
-    pub fn holds(&self, variables: &Variables<'_>) -> Option<bool> {
+    pub fn matches(&self, variables: &Variables<'_>) -> Option<bool> {
         let mut scope = LANGUAGE.new_inner_scope();
         scope.set_variable_resolver(variables);
         // An arithmetic operation that the interpreter does not check must not fail the request.
@@ -161,30 +161,30 @@ impl Rule {
     }
 }
 
-fn code(name: &str) -> Result<Code, Refused> {
+fn code(name: &str) -> Result<ReasonCode, InvalidRule> {
     let is_word = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     let is_name = name.bytes().all(is_word) && name.starts_with(|first: char| first.is_ascii_uppercase());
     if !is_name || name.len() > CODE_BYTES_MAX {
-        return Err(Refused(format!(
+        return Err(InvalidRule(format!(
             "rule {name:?}: a code consists of at most {CODE_BYTES_MAX} capitals, digits and underscores"
         )));
     }
-    if Code::is_given(name) {
-        return Err(Refused(format!("rule {name}: the code is one of Foretell's own")));
+    if ReasonCode::is_reserved(name) {
+        return Err(InvalidRule(format!("rule {name}: the code is one of Foretell's own")));
     }
-    Ok(Code::Rule(name.into()))
+    Ok(ReasonCode::Rule(name.into()))
 }
 
 /// Parses an expression and evaluates it on samples so that no input can do harm: after the limits of its text are
 /// checked, which bound how deep the parser recurses, and so that a panic of the parser fails only this call.
-fn compiled(source: &str) -> Result<Program, Refused> {
+fn compiled(source: &str) -> Result<Program, InvalidRule> {
     if source.len() > SOURCE_BYTES_MAX {
-        return Err(Refused(format!("the expression has {} bytes, more than {SOURCE_BYTES_MAX}", source.len())));
+        return Err(InvalidRule(format!("the expression has {} bytes, more than {SOURCE_BYTES_MAX}", source.len())));
     }
     if brackets_depth(source) > BRACKETS_DEPTH_MAX {
-        return Err(Refused(format!("brackets are nested deeper than {BRACKETS_DEPTH_MAX}")));
+        return Err(InvalidRule(format!("brackets are nested deeper than {BRACKETS_DEPTH_MAX}")));
     }
-    catch_unwind(|| checked(source)).unwrap_or_else(|_| Err(Refused("the expression cannot be parsed".into())))
+    catch_unwind(|| checked(source)).unwrap_or_else(|_| Err(InvalidRule("the expression cannot be parsed".into())))
 }
 
 /// How deep brackets are nested, those within strings included.
@@ -206,17 +206,18 @@ fn first(errors: &ParseErrors) -> String {
     errors.errors.first().map(described).unwrap_or_default()
 }
 
-fn checked(source: &str) -> Result<Program, Refused> {
-    let program = Program::compile(source).map_err(|errors| Refused(format!("syntax error, {}", first(&errors))))?;
+fn checked(source: &str) -> Result<Program, InvalidRule> {
+    let program =
+        Program::compile(source).map_err(|errors| InvalidRule(format!("syntax error, {}", first(&errors))))?;
     let mut bounds = Bounds::default();
     bounds.walk(program.expression(), 1, &mut Vec::new())?;
     for sample in variables::samples() {
         let mut scope = LANGUAGE.new_inner_scope();
         scope.set_variable_resolver(sample);
-        tried(program.expression(), &scope)?;
+        evaluate_parts(program.expression(), &scope)?;
         match program.execute(&scope) {
             Ok(Value::Bool(_)) => {}
-            Ok(other) => return Err(Refused(format!("the expression is of type {}, not bool", other.type_of()))),
+            Ok(other) => return Err(InvalidRule(format!("the expression is of type {}, not bool", other.type_of()))),
             Err(error) => only_of_values(&error)?,
         }
     }
@@ -231,18 +232,18 @@ struct Bounds {
 
 impl Bounds {
     /// `bound`: the variables of the enclosing loops.
-    fn walk<'e>(&mut self, node: &'e IdedExpr, depth: usize, bound: &mut Vec<&'e str>) -> Result<(), Refused> {
+    fn walk<'e>(&mut self, node: &'e IdedExpr, depth: usize, bound: &mut Vec<&'e str>) -> Result<(), InvalidRule> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
-            return Err(Refused(format!("the expression has more than {NODES_MAX} nodes")));
+            return Err(InvalidRule(format!("the expression has more than {NODES_MAX} nodes")));
         }
         if depth > DEPTH_MAX {
-            return Err(Refused(format!("the expression is nested deeper than {DEPTH_MAX}")));
+            return Err(InvalidRule(format!("the expression is nested deeper than {DEPTH_MAX}")));
         }
         match &node.expr {
             Expr::Ident(name) => known(name, bound),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension, depth, bound),
-            Expr::Struct(_) => Err(Refused("expressions cannot create messages".into())),
+            Expr::Struct(_) => Err(InvalidRule("expressions cannot create messages".into())),
             other => children(other)?.into_iter().try_for_each(|child| self.walk(child, depth + 1, bound)),
         }
     }
@@ -252,9 +253,9 @@ impl Bounds {
         comprehension: &'e ComprehensionExpr,
         depth: usize,
         bound: &mut Vec<&'e str>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), InvalidRule> {
         if !bound.is_empty() {
-            return Err(Refused("loops cannot be nested".into()));
+            return Err(InvalidRule("loops cannot be nested".into()));
         }
         let ComprehensionExpr { iter_range, accu_init, loop_cond, loop_step, result, .. } = comprehension;
         self.walk(iter_range, depth + 1, bound)?;
@@ -267,16 +268,16 @@ impl Bounds {
     }
 }
 
-fn known(name: &str, bound: &[&str]) -> Result<(), Refused> {
+fn known(name: &str, bound: &[&str]) -> Result<(), InvalidRule> {
     if bound.contains(&name) || variables::find(name).is_some() {
         return Ok(());
     }
     let like = variables::suggest(name).map(|like| format!("; did you mean {like}?")).unwrap_or_default();
-    Err(Refused(format!("there is no variable {name}{like}")))
+    Err(InvalidRule(format!("there is no variable {name}{like}")))
 }
 
 /// The direct children of a node; an error if it is a literal with too many elements.
-fn children(node: &Expr) -> Result<Vec<&IdedExpr>, Refused> {
+fn children(node: &Expr) -> Result<Vec<&IdedExpr>, InvalidRule> {
     let found: Vec<_> = match node {
         Expr::Call(CallExpr { target, args, .. }) => target.iter().map(AsRef::as_ref).chain(args).collect(),
         Expr::Select(select) => vec![&*select.operand],
@@ -285,12 +286,12 @@ fn children(node: &Expr) -> Result<Vec<&IdedExpr>, Refused> {
         _ => Vec::new(),
     };
     if found.len() > ELEMENTS_MAX {
-        return Err(Refused(format!("a list has more than {ELEMENTS_MAX} elements")));
+        return Err(InvalidRule(format!("a list has more than {ELEMENTS_MAX} elements")));
     }
     Ok(found)
 }
 
-fn has_loop(node: &IdedExpr) -> Result<bool, Refused> {
+fn has_loop(node: &IdedExpr) -> Result<bool, InvalidRule> {
     if matches!(node.expr, Expr::Comprehension(_)) {
         return Ok(true);
     }
@@ -305,12 +306,12 @@ fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
 }
 
 /// Evaluates every part outside of loops separately, so that a condition cannot hide an error in a part.
-fn tried(node: &IdedExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
+fn evaluate_parts(node: &IdedExpr, scope: &Context<'_, '_>) -> Result<(), InvalidRule> {
     if matches!(node.expr, Expr::Comprehension(_)) {
         return Ok(());
     }
     for child in children(&node.expr)? {
-        tried(child, scope)?;
+        evaluate_parts(child, scope)?;
     }
     match &node.expr {
         Expr::Call(call) if [operators::EQUALS, operators::NOT_EQUALS].contains(&call.func_name.as_str()) => {
@@ -322,7 +323,7 @@ fn tried(node: &IdedExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
 }
 
 /// Rejects comparisons of two types: they are never equal, so such a comparison is a mistake.
-fn comparable(call: &CallExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
+fn comparable(call: &CallExpr, scope: &Context<'_, '_>) -> Result<(), InvalidRule> {
     let sides: Vec<_> = call.args.iter().filter_map(|side| Value::resolve(side, scope).ok()).collect();
     let [left, right] = sides.as_slice() else { return Ok(()) };
     let is_number = |value: &Value| matches!(value, Value::Int(_) | Value::UInt(_) | Value::Float(_));
@@ -330,13 +331,13 @@ fn comparable(call: &CallExpr, scope: &Context<'_, '_>) -> Result<(), Refused> {
     if of_left == of_right || (is_number(left) && is_number(right)) {
         return Ok(());
     }
-    Err(Refused(format!(
+    Err(InvalidRule(format!(
         "a value of type {of_left} is compared with a value of type {of_right}, so they are never equal"
     )))
 }
 
 /// Ignores errors that depend on values: another attempt may have others.
-fn only_of_values(error: &ExecutionError) -> Result<(), Refused> {
+fn only_of_values(error: &ExecutionError) -> Result<(), InvalidRule> {
     match error {
         ExecutionError::DivisionByZero(_)
         | ExecutionError::RemainderByZero(_)
@@ -344,7 +345,7 @@ fn only_of_values(error: &ExecutionError) -> Result<(), Refused> {
         | ExecutionError::IndexOutOfBounds(_)
         | ExecutionError::NoSuchKey(_)
         | ExecutionError::FunctionError { .. } => Ok(()),
-        other => Err(Refused(format!("type error: {other}"))),
+        other => Err(InvalidRule(format!("type error: {other}"))),
     }
 }
 

@@ -8,10 +8,10 @@
 
 pub mod settings;
 
-use super::Evidence;
-use crate::score::{Code, Reason};
-use crate::view::feature::{Feature, Level};
-use crate::view::user::{Place, Success, User, address_mark};
+use super::LoginEvidence;
+use crate::score::{Reason, ReasonCode};
+use crate::view::feature::{Feature, FeatureLevel};
+use crate::view::user::{Coordinates, Success, User, address_hash};
 use foretell_events::agent;
 use foretell_events::login::Attempt;
 use settings::{Dormant, Effect, Failures, FanOut, OwnAddress, Signals, Switch, Travel};
@@ -44,7 +44,7 @@ enum Basis {
 /// An observation in addition to the likelihood ratio, with its factor on S.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signal {
-    pub(super) code: Code,
+    pub(super) code: ReasonCode,
     description: Cow<'static, str>,
     mode: Switch,
     pub(super) factor: f64,
@@ -72,7 +72,7 @@ macro_rules! search {
     )+}) => {
         /// All signals of an attempt, including those in shadow mode; not those that are switched off. Those that need
         /// a history come first.
-        pub(super) fn all(evidence: &Evidence<'_>, signals: &Signals) -> Vec<Signal> {
+        pub(super) fn all(evidence: &LoginEvidence<'_>, signals: &Signals) -> Vec<Signal> {
             let mut found = Vec::new();
             for basis in [Basis::History, Basis::Attack] {$(
                 let $settings { mode, factor, .. } = signals.$field;
@@ -80,7 +80,7 @@ macro_rules! search {
                     && mode != Switch::Off
                     && let Some(description) = $field(evidence, &signals.$field)
                 {
-                    found.push(Signal { code: Code::$code, description, mode, factor });
+                    found.push(Signal { code: ReasonCode::$code, description, mode, factor });
                 }
             )+}
             found
@@ -90,44 +90,45 @@ macro_rules! search {
 
 settings::table!(search);
 
-fn new_device(evidence: &Evidence<'_>, _: &Effect) -> Observed {
+fn new_device(evidence: &LoginEvidence<'_>, _: &Effect) -> Observed {
     let is_known = evidence.scored_user()?.device_known(evidence.attempt, evidence.at_ms);
     (is_known == Some(false)).then_some("The device is not one of the user's known devices.".into())
 }
 
 /// An attempt without a device is neutral, unless the user's devices that look the same have an id.
-fn device_withheld(evidence: &Evidence<'_>, _: &Effect) -> Observed {
+fn device_withheld(evidence: &LoginEvidence<'_>, _: &Effect) -> Observed {
     let is_withheld = evidence.scored_user()?.device_withheld(evidence.attempt, evidence.at_ms);
     is_withheld.then_some("The attempt has no device id, but the user's devices that look the same have one.".into())
 }
 
 /// A household's address distinguishes people from attackers; the address of a carrier or an office does not. For IPv6,
 /// another network of the same site also counts.
-fn own_address(evidence: &Evidence<'_>, limits: &OwnAddress) -> Observed {
+fn own_address(evidence: &LoginEvidence<'_>, limits: &OwnAddress) -> Observed {
     let user = evidence.scored_user()?;
-    let is_own = |level: Level| {
+    let is_own = |level: FeatureLevel| {
         let is_known = level.value(evidence.attempt).is_some_and(|value| user.count(level, &value) > 0);
         let users = evidence.features.get(level).map(|row: &Feature| row.users.count());
         is_known && users.is_some_and(|users| users <= limits.users_max)
     };
-    let is_any = [Level::Ip, Level::Site].into_iter().any(is_own);
+    let is_any = [FeatureLevel::Ip, FeatureLevel::Site].into_iter().any(is_own);
     is_any.then_some("The user has logged in from this address before, and few other accounts have.".into())
 }
 
-fn own_network(evidence: &Evidence<'_>, _: &Effect) -> Observed {
+fn own_network(evidence: &LoginEvidence<'_>, _: &Effect) -> Observed {
     let (user, asn) = (evidence.scored_user()?, evidence.attempt.asn?);
-    (user.count(Level::Asn, &asn.to_string()) > 0).then_some("The user has logged in from this network before.".into())
+    (user.count(FeatureLevel::Asn, &asn.to_string()) > 0)
+        .then_some("The user has logged in from this network before.".into())
 }
 
-fn new_country(evidence: &Evidence<'_>, _: &Effect) -> Observed {
+fn new_country(evidence: &LoginEvidence<'_>, _: &Effect) -> Observed {
     let is_new = is_new_country(evidence.attempt, evidence.scored_user()?);
     is_new.then_some("The user has never logged in from this country.".into())
 }
 
 /// Only where both the attempt and the user's history have a country.
 pub(super) fn is_new_country(attempt: &Attempt, user: &User) -> bool {
-    let has_history = user.values.get(&Level::Country).is_some_and(|seen| !seen.is_empty());
-    let is_unknown = |country: &str| user.count(Level::Country, country) == 0;
+    let has_history = user.values.get(&FeatureLevel::Country).is_some_and(|seen| !seen.is_empty());
+    let is_unknown = |country: &str| user.count(FeatureLevel::Country, country) == 0;
     has_history && attempt.country.as_deref().is_some_and(is_unknown)
 }
 
@@ -145,11 +146,11 @@ pub(super) struct Journey {
 /// A user with the same address has not travelled, even if a newer file gives it another place. A place without a city
 /// may be the middle of a country, so it is compared only with its like: with places of a source that never names a
 /// city.
-pub(super) fn journey(evidence: &Evidence<'_>, user: &User) -> Option<Journey> {
-    let here = Place::of(evidence.attempt)?;
+pub(super) fn journey(evidence: &LoginEvidence<'_>, user: &User) -> Option<Journey> {
+    let here = Coordinates::of(evidence.attempt)?;
     let last = user.latest().find(|success| success.time_ms <= evidence.at_ms).or(user.latest().last())?;
     let there = last.place.filter(|there| there.has_city == here.has_city)?;
-    if last.address == address_mark(evidence.attempt.ip) {
+    if last.address == address_hash(evidence.attempt.ip) {
         return None;
     }
     let distance_km = here.distance_km(there);
@@ -160,11 +161,11 @@ pub(super) fn journey(evidence: &Evidence<'_>, user: &User) -> Option<Journey> {
 /// Two cases give no signal: a network on an allow list, such as a relay's, which is in no place, and a user who was at
 /// this place within a day. With a phone on its carrier's network and a computer on an office's network, a user is at
 /// both places.
-fn impossible_travel(evidence: &Evidence<'_>, limits: &Travel) -> Observed {
+fn impossible_travel(evidence: &LoginEvidence<'_>, limits: &Travel) -> Observed {
     let user = evidence.scored_user().filter(|_| !evidence.listed.exempt)?;
     let is_too_far = |journey: &Journey| journey.distance_km > limits.distance_km_max;
     let journey = journey(evidence, user).filter(is_too_far).filter(|j| j.speed_kmh > limits.speed_kmh_max)?;
-    let (here, address) = (Place::of(evidence.attempt)?, address_mark(evidence.attempt.ip));
+    let (here, address) = (Coordinates::of(evidence.attempt)?, address_hash(evidence.attempt.ip));
     let was_here = |success: &Success| {
         let is_near = success.place.is_some_and(|place| place.distance_km(here) <= limits.distance_km_max);
         (is_near || success.address == address) && (evidence.at_ms - success.time_ms).abs() <= TWO_PLACES_WINDOW_MS
@@ -176,19 +177,19 @@ fn impossible_travel(evidence: &Evidence<'_>, limits: &Travel) -> Observed {
     (!user.latest().any(was_here)).then(text)
 }
 
-fn dormant_account(evidence: &Evidence<'_>, limits: &Dormant) -> Observed {
+fn dormant_account(evidence: &LoginEvidence<'_>, limits: &Dormant) -> Observed {
     let ago_ms = evidence.at_ms - evidence.scored_user()?.last_success_ms?;
     let is_dormant = ago_ms > i64::from(limits.days_max) * DAY_MS;
     is_dormant.then(|| format!("The account's last successful login was {} days ago.", ago_ms / DAY_MS).into())
 }
 
-fn failure_burst(evidence: &Evidence<'_>, limits: &Failures) -> Observed {
+fn failure_burst(evidence: &LoginEvidence<'_>, limits: &Failures) -> Observed {
     let failures = evidence.user?.failures_at(evidence.at_ms);
     let is_burst = failures >= limits.failures_min.max(1);
     is_burst.then(|| format!("{failures} failed logins of the account within 15 minutes.").into())
 }
 
-fn success_after_failures(evidence: &Evidence<'_>, limits: &Failures) -> Observed {
+fn success_after_failures(evidence: &LoginEvidence<'_>, limits: &Failures) -> Observed {
     let failures = failures_since_success(evidence.user?, evidence.at_ms);
     let text = || format!("{failures} failed logins of the account within an hour, and no success since.").into();
     (failures >= limits.failures_min.max(1)).then(text)
@@ -201,12 +202,12 @@ fn failures_since_success(user: &User, at_ms: i64) -> usize {
     user.failed_at_ms.iter().filter(|failed| is_counted(**failed)).count()
 }
 
-fn denylisted_network(evidence: &Evidence<'_>, _: &Effect) -> Observed {
+fn denylisted_network(evidence: &LoginEvidence<'_>, _: &Effect) -> Observed {
     let is_denied = evidence.listed.denied && !evidence.listed.exempt;
     is_denied.then_some("The address is on a deny list.".into())
 }
 
-fn automated_client(evidence: &Evidence<'_>, _: &Effect) -> Observed {
+fn automated_client(evidence: &LoginEvidence<'_>, _: &Effect) -> Observed {
     if agent::is_scripted(evidence.attempt) {
         return Some("The client is a program, or sends an empty user agent.".into());
     }
@@ -230,12 +231,12 @@ fn is_clockwork(user: &User, at_ms: i64) -> bool {
     pauses.iter().all(|pause| (pause - mean).abs() <= mean * CLOCKWORK_DEVIATION_MAX)
 }
 
-fn ip_fan_out(evidence: &Evidence<'_>, limits: &FanOut) -> Observed {
+fn ip_fan_out(evidence: &LoginEvidence<'_>, limits: &FanOut) -> Observed {
     if evidence.listed.exempt {
         return None;
     }
     let failed = |level| evidence.features.get(level).map_or(0, |row: &Feature| row.failed_users_at(evidence.at_ms));
-    let (address, network) = (failed(Level::Ip).max(failed(Level::Site)), failed(Level::Network));
+    let (address, network) = (failed(FeatureLevel::Ip).max(failed(FeatureLevel::Site)), failed(FeatureLevel::Network));
     if address >= limits.address_users_min.max(1) {
         Some(format!("{address} accounts failed to log in from this address within 30 minutes.").into())
     } else if network >= limits.network_users_min.max(1) {
@@ -245,7 +246,7 @@ fn ip_fan_out(evidence: &Evidence<'_>, limits: &FanOut) -> Observed {
     }
 }
 
-fn reported_by_user(evidence: &Evidence<'_>, _: &Effect) -> Observed {
+fn reported_by_user(evidence: &LoginEvidence<'_>, _: &Effect) -> Observed {
     let was_reported = evidence.user?.was_reported(evidence.attempt, evidence.at_ms);
     was_reported.then_some("The user has reported this device or address.".into())
 }

@@ -1,7 +1,7 @@
 //! Tables with both sides of each boundary, and the properties that are true of any history.
 
 use super::*;
-use crate::view::Place;
+use crate::view::RecordPosition;
 use crate::view::user;
 use foretell_events::login::{Login, LoginFact};
 use foretell_events::{Envelope, Event, Fact};
@@ -15,13 +15,13 @@ const NOW_MS: i64 = 1_000 * DAY_MS;
 
 /// A log that is folded as it is written.
 struct World {
-    rows: Materialized<Logins>,
+    rows: Materialized<LoginFold>,
     offset: i64,
 }
 
 impl World {
     fn new() -> Self {
-        Self { rows: Materialized::new(Logins::default()), offset: 0 }
+        Self { rows: Materialized::new(LoginFold::default()), offset: 0 }
     }
 
     fn login(&mut self, user_id: &str, attempt: &Attempt, succeeded: bool, time_ms: i64) {
@@ -40,19 +40,19 @@ impl World {
     fn fact(&mut self, fact: Fact, time_ms: i64) {
         let envelope = Envelope { id: self.offset.to_string(), source: "test".into(), tenant: TENANT.into(), time_ms };
         let event = Event { envelope, fact };
-        self.rows.take(&event, Place { partition: (self.offset % 3) as u32, offset: self.offset });
+        self.rows.take(&event, RecordPosition { partition: (self.offset % 3) as u32, offset: self.offset });
         self.offset += 1;
     }
 
-    fn score(&self, user_id: &str, attempt: &Attempt, at_ms: i64, policy: &Policy) -> Score {
+    fn score(&self, user_id: &str, attempt: &Attempt, at_ms: i64, policy: &LoginPolicy) -> LoginScore {
         let features = Features::of(&self.rows, TENANT, attempt);
         let user = self.rows.owner(&user::row_key(TENANT, user_id));
-        score(&Evidence::of(user, &features, attempt, at_ms), policy)
+        score(&LoginEvidence::of(user, &features, attempt, at_ms), policy)
     }
 
     /// Scores at [`NOW_MS`] with the defaults.
-    fn now(&self, user_id: &str, attempt: &Attempt) -> Score {
-        self.score(user_id, attempt, NOW_MS, &Policy::default())
+    fn now(&self, user_id: &str, attempt: &Attempt) -> LoginScore {
+        self.score(user_id, attempt, NOW_MS, &LoginPolicy::default())
     }
 }
 
@@ -83,11 +83,11 @@ fn settled() -> World {
     world
 }
 
-fn codes(score: &Score) -> Vec<Code> {
+fn codes(score: &LoginScore) -> Vec<ReasonCode> {
     score.reasons.iter().map(|reason| reason.code.clone()).collect()
 }
 
-fn sum(score: &Score) -> f64 {
+fn sum(score: &LoginScore) -> f64 {
     score.reasons.iter().map(|reason| reason.effect).sum()
 }
 
@@ -95,12 +95,27 @@ fn sum(score: &Score) -> f64 {
 fn the_usual_attempt_is_allowed_and_a_stolen_password_is_not() {
     let world = settled();
     let usual = world.now("ann", &home());
-    assert_eq!((usual.level, usual.decision), (Risk::Low, Decision::Allow));
-    assert_eq!(codes(&usual), [Code::History, Code::KnownIp, Code::KnownUserAgent, Code::OwnAddress, Code::OwnNetwork]);
+    assert_eq!((usual.level, usual.decision), (RiskLevel::Low, LoginDecision::Allow));
+    assert_eq!(
+        codes(&usual),
+        [
+            ReasonCode::History,
+            ReasonCode::KnownIp,
+            ReasonCode::KnownUserAgent,
+            ReasonCode::OwnAddress,
+            ReasonCode::OwnNetwork
+        ]
+    );
     let stolen = world.now("ann", &attempt(9, 9, "XX", [9, 9, 9]));
-    assert_eq!((stolen.level, stolen.decision), (Risk::Medium, Decision::Challenge));
-    let expected =
-        [Code::History, Code::NewIp, Code::NewNetwork, Code::NewUserAgent, Code::NewDevice, Code::NewCountry];
+    assert_eq!((stolen.level, stolen.decision), (RiskLevel::Medium, LoginDecision::Challenge));
+    let expected = [
+        ReasonCode::History,
+        ReasonCode::NewIp,
+        ReasonCode::NewNetwork,
+        ReasonCode::NewUserAgent,
+        ReasonCode::NewDevice,
+        ReasonCode::NewCountry,
+    ];
     assert_eq!(codes(&stolen), expected);
     assert!(stolen.score > usual.score);
 }
@@ -114,23 +129,23 @@ fn nobody_is_scored_without_a_success() {
         }
         let first = world.now(user_id, &home());
         assert_eq!((first.score, first.likelihood_ratio), (None, None), "{user_id}");
-        assert_eq!((first.level, first.decision), (Risk::Unscored, Decision::Challenge), "{user_id}");
-        assert_eq!(first.reasons[0].code, Code::FirstLogin);
-        assert_eq!(codes(&first).contains(&Code::FailureBurst), failures == 5, "{user_id}");
+        assert_eq!((first.level, first.decision), (RiskLevel::Unscored, LoginDecision::Challenge), "{user_id}");
+        assert_eq!(first.reasons[0].code, ReasonCode::FirstLogin);
+        assert_eq!(codes(&first).contains(&ReasonCode::FailureBurst), failures == 5, "{user_id}");
         assert_eq!(sum(&first), 0.0, "nothing was scored, so nothing contributes");
         assert_eq!(first.history.failures_recent, failures as usize);
     }
 }
 
 /// The effect of a code in a score, if it is a reason.
-fn effect(score: &Score, code: &Code) -> Option<f64> {
+fn effect(score: &LoginScore, code: &ReasonCode) -> Option<f64> {
     score.reasons.iter().find(|reason| reason.code == *code).map(|reason| reason.effect)
 }
 
 #[test]
 fn signals_of_failures_begin_and_end_at_their_boundaries() {
     /// Failures of accounts at last octets, a number of milliseconds before the attempt; the code, and whether it is there.
-    struct Case(&'static str, Vec<(String, u8, i64)>, Code, bool);
+    struct Case(&'static str, Vec<(String, u8, i64)>, ReasonCode, bool);
     let own = |failures: i64, ms: i64| (0..failures).map(|_| ("ann".to_owned(), 200, ms)).collect::<Vec<_>>();
     let others = |accounts: u8, octet: fn(u8) -> u8, ms: i64| {
         (0..accounts).map(|account| (format!("u{account}"), octet(account), ms)).collect::<Vec<_>>()
@@ -139,23 +154,23 @@ fn signals_of_failures_begin_and_end_at_their_boundaries() {
         (user::FAILURES_WINDOW_MS, feature::FAN_OUT_WINDOW_MS, signal::AFTER_FAILURES_WINDOW_MS);
     let every = |pause_ms: i64, attempts: i64| (1..=attempts).map(|n| ("ann".to_owned(), 200, n * pause_ms)).collect();
     for Case(what, failures, code, is_seen) in [
-        Case("4 failures", own(4, 0), Code::FailureBurst, false),
-        Case("5 failures", own(5, 0), Code::FailureBurst, true),
-        Case("5 failures, 15 minutes ago", own(5, burst), Code::FailureBurst, true),
-        Case("5 failures, longer ago", own(5, burst + 1), Code::FailureBurst, false),
-        Case("2 failures since", own(2, 0), Code::SuccessAfterFailures, false),
-        Case("3 failures since", own(3, 0), Code::SuccessAfterFailures, true),
-        Case("3 failures, an hour ago", own(3, after), Code::SuccessAfterFailures, true),
-        Case("3 failures, longer ago", own(3, after + 1), Code::SuccessAfterFailures, false),
-        Case("5 accounts at the address", others(5, |_| 1, 0), Code::IpFanOut, false),
-        Case("6 accounts at the address", others(6, |_| 1, 0), Code::IpFanOut, true),
-        Case("6 accounts, 30 minutes ago", others(6, |_| 1, fan_out), Code::IpFanOut, true),
-        Case("6 accounts, longer ago", others(6, |_| 1, fan_out + 1), Code::IpFanOut, false),
-        Case("19 accounts in the network", others(19, |n| 100 + n, 0), Code::IpFanOut, false),
-        Case("20 accounts in the network", others(20, |n| 100 + n, 0), Code::IpFanOut, true),
-        Case("7 at equal pauses", every(MINUTE_MS, 6), Code::AutomatedClient, false),
-        Case("8 at equal pauses", every(MINUTE_MS, 7), Code::AutomatedClient, true),
-        Case("8 in longer than an hour", every(9 * MINUTE_MS, 7), Code::AutomatedClient, false),
+        Case("4 failures", own(4, 0), ReasonCode::FailureBurst, false),
+        Case("5 failures", own(5, 0), ReasonCode::FailureBurst, true),
+        Case("5 failures, 15 minutes ago", own(5, burst), ReasonCode::FailureBurst, true),
+        Case("5 failures, longer ago", own(5, burst + 1), ReasonCode::FailureBurst, false),
+        Case("2 failures since", own(2, 0), ReasonCode::SuccessAfterFailures, false),
+        Case("3 failures since", own(3, 0), ReasonCode::SuccessAfterFailures, true),
+        Case("3 failures, an hour ago", own(3, after), ReasonCode::SuccessAfterFailures, true),
+        Case("3 failures, longer ago", own(3, after + 1), ReasonCode::SuccessAfterFailures, false),
+        Case("5 accounts at the address", others(5, |_| 1, 0), ReasonCode::IpFanOut, false),
+        Case("6 accounts at the address", others(6, |_| 1, 0), ReasonCode::IpFanOut, true),
+        Case("6 accounts, 30 minutes ago", others(6, |_| 1, fan_out), ReasonCode::IpFanOut, true),
+        Case("6 accounts, longer ago", others(6, |_| 1, fan_out + 1), ReasonCode::IpFanOut, false),
+        Case("19 accounts in the network", others(19, |n| 100 + n, 0), ReasonCode::IpFanOut, false),
+        Case("20 accounts in the network", others(20, |n| 100 + n, 0), ReasonCode::IpFanOut, true),
+        Case("7 at equal pauses", every(MINUTE_MS, 6), ReasonCode::AutomatedClient, false),
+        Case("8 at equal pauses", every(MINUTE_MS, 7), ReasonCode::AutomatedClient, true),
+        Case("8 in longer than an hour", every(9 * MINUTE_MS, 7), ReasonCode::AutomatedClient, false),
     ] {
         let mut world = settled();
         let before = world.now("ann", &home());
@@ -166,8 +181,8 @@ fn signals_of_failures_begin_and_end_at_their_boundaries() {
         assert_eq!(codes(&after).contains(&code), is_seen, "{what}");
         assert_eq!(after.likelihood_ratio, before.likelihood_ratio, "{what}: failures are no history");
         let factor = match code {
-            Code::SuccessAfterFailures => 1.5_f64,
-            Code::IpFanOut => 10.0,
+            ReasonCode::SuccessAfterFailures => 1.5_f64,
+            ReasonCode::IpFanOut => 10.0,
             _ => 3.0,
         };
         let expected = is_seen.then(|| factor.ln());
@@ -180,12 +195,12 @@ fn a_success_ends_what_failures_before_it_say() {
     let mut world = settled();
     let ago = |minutes: i64| NOW_MS - minutes * MINUTE_MS;
     (0..4).for_each(|n| world.login("ann", &home(), false, ago(20 + n)));
-    assert!(codes(&world.now("ann", &home())).contains(&Code::SuccessAfterFailures));
+    assert!(codes(&world.now("ann", &home())).contains(&ReasonCode::SuccessAfterFailures));
     world.login("ann", &home(), true, ago(10));
-    assert!(!codes(&world.now("ann", &home())).contains(&Code::SuccessAfterFailures));
+    assert!(!codes(&world.now("ann", &home())).contains(&ReasonCode::SuccessAfterFailures));
     // A late event from before the success changes nothing.
     world.login("ann", &home(), false, ago(15));
-    assert!(!codes(&world.now("ann", &home())).contains(&Code::SuccessAfterFailures));
+    assert!(!codes(&world.now("ann", &home())).contains(&ReasonCode::SuccessAfterFailures));
 }
 
 #[test]
@@ -194,11 +209,11 @@ fn irregular_attempts_are_a_person_and_an_empty_user_agent_is_not() {
     for (n, jitter) in [0, 4_000, -3_500, 5_000, 0, -4_000, 3_900].into_iter().enumerate() {
         world.login("ann", &home(), false, NOW_MS - (n as i64 + 1) * MINUTE_MS + jitter);
     }
-    assert!(!codes(&world.now("ann", &home())).contains(&Code::AutomatedClient));
+    assert!(!codes(&world.now("ann", &home())).contains(&ReasonCode::AutomatedClient));
     for (user_agent, is_scripted) in [(Some(""), true), (Some(" "), true), (None, false), (Some("agent 1"), false)] {
         let asked = Attempt { user_agent: user_agent.map(str::to_owned), ..home() };
         let got = settled().now("ann", &asked);
-        assert_eq!(codes(&got).contains(&Code::AutomatedClient), is_scripted, "{user_agent:?}");
+        assert_eq!(codes(&got).contains(&ReasonCode::AutomatedClient), is_scripted, "{user_agent:?}");
     }
 }
 
@@ -207,7 +222,7 @@ fn an_account_sleeps_after_90_days() {
     for (days, ms, is_dormant) in [(90, 0, false), (90, 1, true), (1, 0, false)] {
         let mut world = World::new();
         world.login("ann", &home(), true, NOW_MS - days * DAY_MS - ms);
-        let effect = effect(&world.now("ann", &home()), &Code::DormantAccount);
+        let effect = effect(&world.now("ann", &home()), &ReasonCode::DormantAccount);
         assert_eq!(effect, is_dormant.then(|| 2.0_f64.ln()), "{days} days and {ms} ms");
     }
 }
@@ -230,7 +245,7 @@ fn travel_is_impossible_when_it_is_too_far_and_too_fast() {
     ] {
         let mut world = settled();
         world.login("ann", &at_km(0.0), true, NOW_MS - took_ms);
-        let got = effect(&world.now("ann", &at_km(km)), &Code::ImpossibleTravel);
+        let got = effect(&world.now("ann", &at_km(km)), &ReasonCode::ImpossibleTravel);
         assert_eq!(got, is_seen.then(|| 5.0_f64.ln()), "{what}");
     }
 }
@@ -243,8 +258,8 @@ fn travel_knows_exempt_networks_two_places_and_places_unknown() {
     let seen = |world: &World, attempt: &Attempt, listed| {
         let features = Features::of(&world.rows, TENANT, attempt);
         let user = world.rows.owner(&user::row_key(TENANT, "ann"));
-        let evidence = Evidence { listed, ..Evidence::of(user, &features, attempt, NOW_MS) };
-        codes(&score(&evidence, &Policy::default())).contains(&Code::ImpossibleTravel)
+        let evidence = LoginEvidence { listed, ..LoginEvidence::of(user, &features, attempt, NOW_MS) };
+        codes(&score(&evidence, &LoginPolicy::default())).contains(&ReasonCode::ImpossibleTravel)
     };
     let nowhere = Listed::default();
     assert!(seen(&world, &far, nowhere));
@@ -281,20 +296,20 @@ fn an_address_that_has_not_changed_has_not_travelled() {
         let mut world = settled();
         world.login("ann", &at_place(before, 0.0, None), true, NOW_MS - MINUTE_MS);
         let got = world.now("ann", &at_place(now, 5_000.0, None));
-        assert_eq!(codes(&got).contains(&Code::ImpossibleTravel), is_seen, "{what}");
+        assert_eq!(codes(&got).contains(&ReasonCode::ImpossibleTravel), is_seen, "{what}");
     }
     // A telephone between two logins at an address whose place a newer file has moved.
     let mut world = settled();
     world.login("ann", &at_place("203.0.113.20", 0.0, None), true, NOW_MS - 60 * MINUTE_MS);
     world.login("ann", &at_place("198.51.100.9", 0.0, None), true, NOW_MS - MINUTE_MS);
     let moved = world.now("ann", &at_place("203.0.113.20", 5_000.0, None));
-    assert!(!codes(&moved).contains(&Code::ImpossibleTravel));
-    let distance = Policy::read(
+    assert!(!codes(&moved).contains(&ReasonCode::ImpossibleTravel));
+    let distance = LoginPolicy::read(
         &serde_json::json!({"rules": [{"code": "FAR", "when": "distance_km > 1.0", "factor": 2.0}]}),
-        &Policy::default(),
+        &LoginPolicy::default(),
     );
     let same = world.score("ann", &at_place("198.51.100.9", 5_000.0, None), NOW_MS, &distance.unwrap());
-    assert!(!codes(&same).contains(&Code::Rule("FAR".into())), "rules see no journey either");
+    assert!(!codes(&same).contains(&ReasonCode::Rule("FAR".into())), "rules see no journey either");
 }
 
 #[test]
@@ -308,7 +323,7 @@ fn a_place_without_a_city_is_compared_with_its_like_alone() {
         let mut world = settled();
         world.login("ann", &at_place("203.0.113.20", 0.0, before), true, NOW_MS - MINUTE_MS);
         let got = world.now("ann", &at_place("203.0.113.21", 5_000.0, now));
-        assert_eq!(codes(&got).contains(&Code::ImpossibleTravel), is_seen, "{before:?} {now:?}");
+        assert_eq!(codes(&got).contains(&ReasonCode::ImpossibleTravel), is_seen, "{before:?} {now:?}");
     }
 }
 
@@ -326,9 +341,13 @@ fn a_temporary_address_makes_no_stranger_of_its_household() {
     }
     let at = |ip: &str| world.now("ann", &from_ip(ip));
     let (known, site, elsewhere) = (at("2001:db8:7:100:a:b:c:d"), at("2001:db8:7:1ff::1"), at("2001:db8:8:1::1"));
-    assert_eq!(codes(&known), [Code::History, Code::KnownIp, Code::OwnAddress]);
-    assert_eq!(codes(&site), [Code::History, Code::NewIp, Code::OwnAddress], "another network of the same home");
-    assert_eq!(codes(&elsewhere), [Code::History, Code::NewIp]);
+    assert_eq!(codes(&known), [ReasonCode::History, ReasonCode::KnownIp, ReasonCode::OwnAddress]);
+    assert_eq!(
+        codes(&site),
+        [ReasonCode::History, ReasonCode::NewIp, ReasonCode::OwnAddress],
+        "another network of the same home"
+    );
+    assert_eq!(codes(&elsewhere), [ReasonCode::History, ReasonCode::NewIp]);
     assert!(known.score < site.score && site.score < elsewhere.score);
     // The protocols differ in nothing else: the same history over IPv4 has the same score.
     let mut v4 = World::new();
@@ -357,7 +376,7 @@ fn accounts_that_fail_within_a_household_a_site_or_a_network_are_seen_whatever_t
         let mut world = settled();
         (0..accounts).for_each(|n| world.login(&format!("u{n}"), &from_ip(&address(n)), false, NOW_MS));
         let got = world.now("ann", &from_ip(&address(0)));
-        assert_eq!(codes(&got).contains(&Code::IpFanOut), is_seen, "{what}");
+        assert_eq!(codes(&got).contains(&ReasonCode::IpFanOut), is_seen, "{what}");
     }
 }
 
@@ -387,7 +406,7 @@ fn a_reported_address_is_that_of_its_household() {
         idempotency_digest: None,
     };
     world.fact(LoginFact::Reported(Box::new(verdict)).into(), NOW_MS - MINUTE_MS);
-    let is_reported = |ip: &str| codes(&world.now("ann", &from_ip(ip))).contains(&Code::ReportedByUser);
+    let is_reported = |ip: &str| codes(&world.now("ann", &from_ip(ip))).contains(&ReasonCode::ReportedByUser);
     assert!(is_reported("2001:db8:1:2:ffff::7") && !is_reported("2001:db8:1:3::1"));
 }
 
@@ -399,16 +418,18 @@ fn lists_and_exemptions_decide_about_networks() {
     let features = Features::of(&world.rows, TENANT, &attempt);
     let user = world.rows.owner(&user::row_key(TENANT, "ann"));
     for (denied, exempt, expected) in [
-        (false, false, vec![Code::IpFanOut]),
-        (true, false, vec![Code::IpFanOut, Code::DenylistedNetwork]),
+        (false, false, vec![ReasonCode::IpFanOut]),
+        (true, false, vec![ReasonCode::IpFanOut, ReasonCode::DenylistedNetwork]),
         (true, true, vec![]),
         (false, true, vec![]),
     ] {
         let listed = Listed { denied, exempt };
-        let evidence = Evidence { listed, ..Evidence::of(user, &features, &attempt, NOW_MS) };
-        let got = codes(&score(&evidence, &Policy::default()));
-        let got: Vec<_> =
-            got.into_iter().filter(|code| matches!(code, Code::IpFanOut | Code::DenylistedNetwork)).collect();
+        let evidence = LoginEvidence { listed, ..LoginEvidence::of(user, &features, &attempt, NOW_MS) };
+        let got = codes(&score(&evidence, &LoginPolicy::default()));
+        let got: Vec<_> = got
+            .into_iter()
+            .filter(|code| matches!(code, ReasonCode::IpFanOut | ReasonCode::DenylistedNetwork))
+            .collect();
         assert_eq!(got, expected, "{listed:?}");
     }
 }
@@ -418,18 +439,18 @@ fn an_address_is_the_users_own_while_few_others_try_from_it() {
     for (others, is_own) in [(7, true), (8, false)] {
         let mut world = settled();
         (0..others).for_each(|n| world.login(&format!("u{n}"), &home(), true, NOW_MS - DAY_MS));
-        let got = effect(&world.now("ann", &home()), &Code::OwnAddress);
+        let got = effect(&world.now("ann", &home()), &ReasonCode::OwnAddress);
         assert_eq!(got, is_own.then(|| 0.02_f64.ln()), "{others} others");
     }
     let elsewhere = attempt(9, 1, "IE", [1, 1, 1]);
-    assert!(!codes(&settled().now("ann", &elsewhere)).contains(&Code::OwnAddress));
+    assert!(!codes(&settled().now("ann", &elsewhere)).contains(&ReasonCode::OwnAddress));
 }
 
 #[test]
 fn a_network_of_the_users_is_told_from_others() {
     for (asn, is_own) in [(Some(1), true), (Some(2), false), (None, false)] {
         let asked = Attempt { asn, ..home() };
-        let got = effect(&settled().now("ann", &asked), &Code::OwnNetwork);
+        let got = effect(&settled().now("ann", &asked), &ReasonCode::OwnNetwork);
         assert_eq!(got, is_own.then(|| 0.1_f64.ln()), "{asn:?}");
     }
 }
@@ -447,7 +468,7 @@ fn an_id_that_is_withheld_tells_where_all_that_look_alike_have_one() {
         let mut world = World::new();
         world.login("ann", &attempt(1, 1, "IE", [5, 5, 5]), true, NOW_MS - 2 * DAY_MS);
         history.iter().for_each(|past| world.login("ann", past, true, NOW_MS - DAY_MS));
-        let got = effect(&world.now("ann", &asked), &Code::DeviceWithheld);
+        let got = effect(&world.now("ann", &asked), &ReasonCode::DeviceWithheld);
         assert_eq!(got, is_withheld.then(|| 1_000.0_f64.ln()), "{what}");
     }
 }
@@ -457,17 +478,17 @@ fn signals_in_the_shadow_are_told_and_change_nothing_and_those_off_are_not_looke
     let world = settled();
     let stranger = Attempt { device_id: Some("new".into()), ..home() };
     let by = |mode| {
-        let mut policy = Policy::default();
+        let mut policy = LoginPolicy::default();
         policy.signals.new_device.mode = mode;
         world.score("ann", &stranger, NOW_MS, &policy)
     };
     let (on, shadow, off) = (by(Switch::On), by(Switch::Shadow), by(Switch::Off));
-    let factor = Policy::default().signals.new_device.factor;
-    assert_eq!(effect(&on, &Code::NewDevice), Some(factor.ln()));
-    assert_eq!((shadow.score, effect(&shadow, &Code::NewDevice)), (off.score, None));
+    let factor = LoginPolicy::default().signals.new_device.factor;
+    assert_eq!(effect(&on, &ReasonCode::NewDevice), Some(factor.ln()));
+    assert_eq!((shadow.score, effect(&shadow, &ReasonCode::NewDevice)), (off.score, None));
     assert_eq!(
         shadow.shadow.iter().map(|r| (&r.code, r.effect)).collect::<Vec<_>>(),
-        [(&Code::NewDevice, factor.ln())]
+        [(&ReasonCode::NewDevice, factor.ln())]
     );
     assert!(on.shadow.is_empty() && off.shadow.is_empty() && on.score > off.score);
 }
@@ -487,8 +508,8 @@ fn devices_are_known_for_90_days_and_unshown_ones_are_neutral() {
         ("the same, after 90 days", named("laptop"), 90, true),
     ] {
         let at_ms = NOW_MS + days * DAY_MS;
-        let score = world.score("ann", &attempt, at_ms, &Policy::default());
-        assert_eq!(codes(&score).contains(&Code::NewDevice), is_new, "{what}");
+        let score = world.score("ann", &attempt, at_ms, &LoginPolicy::default());
+        assert_eq!(codes(&score).contains(&ReasonCode::NewDevice), is_new, "{what}");
     }
 }
 
@@ -504,7 +525,7 @@ fn a_new_country_counts_only_where_both_sides_have_one() {
         let mut world = World::new();
         world.login("ann", &history, true, NOW_MS - DAY_MS);
         let score = world.now("ann", &attempt);
-        assert_eq!(codes(&score).contains(&Code::NewCountry), is_new, "{history:?} {attempt:?}");
+        assert_eq!(codes(&score).contains(&ReasonCode::NewCountry), is_new, "{history:?} {attempt:?}");
     }
 }
 
@@ -514,12 +535,12 @@ fn thresholds_belong_to_the_level_above() {
     let attempt = attempt(9, 9, "XX", [9, 9, 9]);
     let score = world.now("ann", &attempt).score.unwrap();
     for (challenge_at, deny_at, expected) in [
-        (score, 1.0, (Risk::Medium, Decision::Challenge)),
-        (score.next_up(), 1.0, (Risk::Low, Decision::Allow)),
-        (0.1, score, (Risk::High, Decision::Deny)),
-        (0.1, score.next_up(), (Risk::Medium, Decision::Challenge)),
+        (score, 1.0, (RiskLevel::Medium, LoginDecision::Challenge)),
+        (score.next_up(), 1.0, (RiskLevel::Low, LoginDecision::Allow)),
+        (0.1, score, (RiskLevel::High, LoginDecision::Deny)),
+        (0.1, score.next_up(), (RiskLevel::Medium, LoginDecision::Challenge)),
     ] {
-        let policy = Policy { challenge_at, deny_at, ..Policy::default() };
+        let policy = LoginPolicy { challenge_at, deny_at, ..LoginPolicy::default() };
         let got = world.score("ann", &attempt, NOW_MS, &policy);
         assert_eq!((got.level, got.decision), expected, "{challenge_at} {deny_at}");
     }
@@ -531,7 +552,7 @@ fn levels_that_an_attempt_lacks_are_neutral() {
     let bare = world.now("ann", &Attempt::from_ip(home().ip));
     assert_eq!(
         codes(&bare),
-        [Code::History, Code::KnownIp, Code::OwnAddress],
+        [ReasonCode::History, ReasonCode::KnownIp, ReasonCode::OwnAddress],
         "no client software, no comparison of it"
     );
     let mut alone = World::new();
@@ -553,9 +574,9 @@ fn only_the_faithful_mode_lets_a_weak_match_look_worse_than_none() {
     // Its system and browser are bob's; only the device type matches ann's history, once.
     let weak = attempt(1, 1, "IE", [2, 2, 2]);
     let ratio = |mode| {
-        let policy = Policy { mode, ..Policy::default() };
+        let policy = LoginPolicy { mode, ..LoginPolicy::default() };
         let score = world.score("ann", &weak, NOW_MS, &policy);
-        let client: f64 = score.reasons.iter().filter(|r| r.code == Code::NewUserAgent).map(|r| r.effect).sum();
+        let client: f64 = score.reasons.iter().filter(|r| r.code == ReasonCode::NewUserAgent).map(|r| r.effect).sum();
         client.exp()
     };
     assert!(ratio(Mode::Faithful) > 100.0, "{}", ratio(Mode::Faithful));
@@ -568,18 +589,18 @@ fn rows_that_are_a_step_apart_still_give_a_score() {
     world.login("ann", &home(), true, NOW_MS - DAY_MS);
     let user = world.rows.owner(&user::row_key(TENANT, "ann"));
     let (features, home) = (Features::default(), home());
-    let evidence = Evidence::of(user, &features, &home, NOW_MS);
+    let evidence = LoginEvidence::of(user, &features, &home, NOW_MS);
     for mode in [Mode::Faithful, Mode::Monotone] {
-        let score = score(&evidence, &Policy { mode, ..Policy::default() });
+        let score = score(&evidence, &LoginPolicy { mode, ..LoginPolicy::default() });
         assert!(score.score.is_some_and(|score| score > 0.0 && score < 1.0), "{score:?}");
     }
 }
 
 #[test]
 fn unusable_settings_are_named() {
-    let valid = Policy::default();
+    let valid = LoginPolicy::default();
     assert_eq!(valid.validate(), Ok(()));
-    let with = |change: fn(&mut Policy)| {
+    let with = |change: fn(&mut LoginPolicy)| {
         let mut policy = valid.clone();
         change(&mut policy);
         policy
@@ -635,19 +656,19 @@ const USERS: [&str; 4] = ["ann", "bob", "cid", "dot"];
 
 /// Makes one level match the user's history and leaves those below it as they are. Stronger levels are replaced in
 /// both attempts, by values that the user never had.
-fn pair(target: &Attempt, past: &Attempt, level: Level) -> (Attempt, Attempt) {
+fn pair(target: &Attempt, past: &Attempt, level: FeatureLevel) -> (Attempt, Attempt) {
     let mut worse = target.clone();
     let unseen = Some("unseen".to_owned());
-    if matches!(level, Level::Ip | Level::Asn | Level::Country) {
+    if matches!(level, FeatureLevel::Ip | FeatureLevel::Asn | FeatureLevel::Country) {
         worse.ip = "203.0.113.1".parse().unwrap();
     }
     match level {
-        Level::Asn => worse.asn = Some(999),
-        Level::Country => (worse.asn, worse.country) = (Some(999), unseen),
-        Level::UserAgent => worse.user_agent = unseen,
-        Level::Browser => (worse.user_agent, worse.browser) = (unseen.clone(), unseen),
-        Level::Os => (worse.user_agent, worse.browser, worse.os) = (unseen.clone(), unseen.clone(), unseen),
-        Level::DeviceType => {
+        FeatureLevel::Asn => worse.asn = Some(999),
+        FeatureLevel::Country => (worse.asn, worse.country) = (Some(999), unseen),
+        FeatureLevel::UserAgent => worse.user_agent = unseen,
+        FeatureLevel::Browser => (worse.user_agent, worse.browser) = (unseen.clone(), unseen),
+        FeatureLevel::Os => (worse.user_agent, worse.browser, worse.os) = (unseen.clone(), unseen.clone(), unseen),
+        FeatureLevel::DeviceType => {
             (worse.user_agent, worse.browser) = (unseen.clone(), unseen.clone());
             (worse.os, worse.device_type) = (unseen.clone(), unseen);
         }
@@ -655,19 +676,26 @@ fn pair(target: &Attempt, past: &Attempt, level: Level) -> (Attempt, Attempt) {
     }
     let mut better = worse.clone();
     match level {
-        Level::Ip => better.ip = past.ip,
-        Level::Asn => better.asn = past.asn,
-        Level::Country => better.country = past.country.clone(),
-        Level::UserAgent => better.user_agent = past.user_agent.clone(),
-        Level::Browser => better.browser = past.browser.clone(),
-        Level::Os => better.os = past.os.clone(),
+        FeatureLevel::Ip => better.ip = past.ip,
+        FeatureLevel::Asn => better.asn = past.asn,
+        FeatureLevel::Country => better.country = past.country.clone(),
+        FeatureLevel::UserAgent => better.user_agent = past.user_agent.clone(),
+        FeatureLevel::Browser => better.browser = past.browser.clone(),
+        FeatureLevel::Os => better.os = past.os.clone(),
         _ => better.device_type = past.device_type.clone(),
     }
     (worse, better)
 }
 
-const COMPARED: [Level; 7] =
-    [Level::Ip, Level::Asn, Level::Country, Level::UserAgent, Level::Browser, Level::Os, Level::DeviceType];
+const COMPARED: [FeatureLevel; 7] = [
+    FeatureLevel::Ip,
+    FeatureLevel::Asn,
+    FeatureLevel::Country,
+    FeatureLevel::UserAgent,
+    FeatureLevel::Browser,
+    FeatureLevel::Os,
+    FeatureLevel::DeviceType,
+];
 
 /// A /64 that is not a translation prefix, and two addresses in it.
 fn two_of_a_household() -> impl Strategy<Value = (std::net::IpAddr, std::net::IpAddr)> {
@@ -698,7 +726,7 @@ proptest! {
             fold(&history)
         };
         let at_ms = NOW_MS + history.len() as i64 * MINUTE_MS;
-        let score = |world: &World, ip| world.score("ann", &with(ip, &target), at_ms, &Policy::default());
+        let score = |world: &World, ip| world.score("ann", &with(ip, &target), at_ms, &LoginPolicy::default());
         let (steady, changing) = (fold(one), fold(other));
         prop_assert_eq!(score(&steady, one), score(&steady, other));
         prop_assert_eq!(score(&steady, one), score(&changing, other));
@@ -741,15 +769,15 @@ proptest! {
                 {"code": "NIGHT", "when": "hour_utc < 12", "factor": 0.5},
                 {"code": "ABROAD", "when": "new_country && !known_device", "factor": 7.0},
             ]});
-            let policy = Policy::read(&rules, &Policy { mode, ..Policy::default() }).unwrap();
+            let policy = LoginPolicy::read(&rules, &LoginPolicy { mode, ..LoginPolicy::default() }).unwrap();
             let got = world.score(USERS[user], &target, at_ms, &policy);
             match got.score {
                 Some(score) => {
                     prop_assert!(score > 0.0 && score < 1.0);
                     let log_odds = (score / (1.0 - score)).ln();
                     prop_assert!((sum(&got) - log_odds).abs() < 1e-9, "{} {log_odds}", sum(&got));
-                    prop_assert_eq!(score >= policy.deny_at, got.decision == Decision::Deny);
-                    prop_assert_eq!(score >= policy.challenge_at, got.decision != Decision::Allow);
+                    prop_assert_eq!(score >= policy.deny_at, got.decision == LoginDecision::Deny);
+                    prop_assert_eq!(score >= policy.challenge_at, got.decision != LoginDecision::Allow);
                 }
                 None => prop_assert!(got.reasons.iter().all(|reason| reason.effect == 0.0)),
             }

@@ -5,7 +5,7 @@
 //! `"role" in attributes` before it uses the key.
 
 use super::signal::{self, Signal};
-use super::{Evidence, Features};
+use super::{Features, LoginEvidence};
 use crate::view::user::User;
 use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelString};
 use cel::common::value::{CowVal, Val};
@@ -76,7 +76,7 @@ pub fn suggest(name: &str) -> Option<&'static str> {
 /// The values of one attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Variables<'a> {
-    evidence: &'a Evidence<'a>,
+    evidence: &'a LoginEvidence<'a>,
     user: Option<&'a User>,
     likelihood_ratio: f64,
     signals: &'a [Signal],
@@ -84,7 +84,7 @@ pub struct Variables<'a> {
 
 impl<'a> Variables<'a> {
     /// Those of an attempt after its comparison and its signals.
-    pub(super) fn new(evidence: &'a Evidence<'a>, likelihood_ratio: Option<f64>, signals: &'a [Signal]) -> Self {
+    pub(super) fn new(evidence: &'a LoginEvidence<'a>, likelihood_ratio: Option<f64>, signals: &'a [Signal]) -> Self {
         let user = evidence.scored_user();
         Self { evidence, user, likelihood_ratio: likelihood_ratio.unwrap_or(1.0), signals }
     }
@@ -118,7 +118,7 @@ impl<'a> Variables<'a> {
     }
 
     fn flag(&self, name: &str) -> Option<bool> {
-        let Evidence { attempt, at_ms, listed, .. } = *self.evidence;
+        let LoginEvidence { attempt, at_ms, listed, .. } = *self.evidence;
         Some(match name {
             "known_device" => self.user.is_some_and(|user| user.device_known(attempt, at_ms) == Some(true)),
             "new_country" => self.user.is_some_and(|user| signal::is_new_country(attempt, user)),
@@ -210,9 +210,9 @@ pub(super) fn samples() -> &'static [Variables<'static>; 2] {
     });
     static USER: LazyLock<User> = LazyLock::new(|| User { successes: 1, last_success_ms: Some(0), ..User::default() });
     static BARE: LazyLock<Attempt> = LazyLock::new(|| Attempt::from_ip(std::net::Ipv4Addr::UNSPECIFIED.into()));
-    static SEEN: LazyLock<[Evidence<'static>; 2]> = LazyLock::new(|| {
-        let known = Evidence::of(Some(&USER), &FEATURES, &FULL, DAY_MS);
-        [Evidence { attributes: &ATTRIBUTES, ..known }, Evidence::of(None, &FEATURES, &BARE, 0)]
+    static SEEN: LazyLock<[LoginEvidence<'static>; 2]> = LazyLock::new(|| {
+        let known = LoginEvidence::of(Some(&USER), &FEATURES, &FULL, DAY_MS);
+        [LoginEvidence { attributes: &ATTRIBUTES, ..known }, LoginEvidence::of(None, &FEATURES, &BARE, 0)]
     });
     static SAMPLES: LazyLock<[Variables<'static>; 2]> = LazyLock::new(|| {
         let [full, bare] = &*SEEN;

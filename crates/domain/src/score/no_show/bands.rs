@@ -10,7 +10,7 @@
 
 use super::calibration::Calibration;
 use super::{Config, Rates};
-use crate::score::{InvalidConfig, Level};
+use crate::score::{InvalidConfig, RiskLevel};
 use serde::{Deserialize, Serialize};
 
 /// Where levels begin.
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Bands {
     /// What decides.
-    pub by: By,
+    pub by: BandMethod,
     /// Share of recent visits below level medium, 0 to 1.
     pub medium_quantile: f64,
     /// Share of recent visits below level high, 0 to 1; not below `medium_quantile`.
@@ -38,7 +38,7 @@ pub struct Bands {
 /// What decides where levels begin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum By {
+pub enum BandMethod {
     /// [`Config::medium_at`] and [`Config::high_at`] times the tenant's rate.
     #[default]
     Multiples,
@@ -51,7 +51,7 @@ pub enum By {
 impl Default for Bands {
     fn default() -> Self {
         Self {
-            by: By::Multiples,
+            by: BandMethod::Multiples,
             medium_quantile: 0.5,
             high_quantile: 0.8,
             missed_cost: 50.0,
@@ -83,26 +83,26 @@ impl Bands {
 
 /// The scores at which levels begin.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Thresholds {
+pub struct BandThresholds {
     /// Of level medium.
     pub medium: f64,
     /// Of level high.
     pub high: f64,
 }
 
-impl Thresholds {
+impl BandThresholds {
     /// The thresholds of a tenant with these rates and recent visits.
     pub fn of(rates: &Rates, recent: Option<&Calibration>, config: &Config) -> Self {
         let multiples = Self { medium: rates.tenant * config.medium_at, high: rates.tenant * config.high_at };
         let bands = &config.bands;
         match bands.by {
-            By::Multiples => multiples,
-            By::Quantiles => {
+            BandMethod::Multiples => multiples,
+            BandMethod::Quantiles => {
                 let quantile = |share| recent.and_then(|recent| recent.quantile(share));
                 let quantiles = quantile(bands.medium_quantile).zip(quantile(bands.high_quantile));
                 quantiles.map_or(multiples, |(medium, high)| Self { medium, high })
             }
-            By::Costs => {
+            BandMethod::Costs => {
                 let pays = |cost: f64, prevents: f64| cost / (bands.missed_cost * prevents);
                 let (medium, high) =
                     (pays(bands.medium_cost, bands.medium_prevents), pays(bands.high_cost, bands.high_prevents));
@@ -112,11 +112,11 @@ impl Thresholds {
     }
 
     /// The level of a score.
-    pub fn level(&self, score: f64) -> Level {
+    pub fn level(&self, score: f64) -> RiskLevel {
         match score {
-            score if score >= self.high => Level::High,
-            score if score >= self.medium => Level::Medium,
-            _ => Level::Low,
+            score if score >= self.high => RiskLevel::High,
+            score if score >= self.medium => RiskLevel::Medium,
+            _ => RiskLevel::Low,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::Config;
 use crate::score::logistic;
 use crate::view::client::snapshot::Snapshot;
 use crate::view::lead;
-use crate::view::outcome::{Outcome, Sample};
+use crate::view::outcome::{DayOutcomes, Sample};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -34,7 +34,7 @@ const LOG_ODDS_MAX: f64 = 30.0;
 
 /// A past visit: the model's score, and the outcome.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Case {
+pub struct CalibrationCase {
     /// The model's score, in log-odds.
     pub log_odds: f64,
     /// Whether the visit was missed.
@@ -60,9 +60,9 @@ pub fn days(today: i64, config: &Config) -> std::ops::RangeInclusive<i64> {
 
 /// Samples of recent days that are not yet turned into cases.
 #[derive(Debug, Default)]
-pub struct Recent {
+pub struct RecentSamples {
     /// Each has the weight of one outcome of its day; with its stratum.
-    samples: Vec<(Case, usize)>,
+    samples: Vec<(CalibrationCase, usize)>,
     /// Weight of all outcomes by stratum, those without a sample among them.
     seen: [f64; STRATA],
 }
@@ -74,9 +74,15 @@ fn stratum(bucket: usize, missed: bool) -> usize {
     2 * bucket + usize::from(missed)
 }
 
-impl Recent {
-    /// Adds the visits of a day `age_days` ago; `says` computes the log-odds of each.
-    pub fn add(&mut self, day: &Outcome, says: impl Fn(&Snapshot) -> f64, age_days: f64, half_life_days: f64) {
+impl RecentSamples {
+    /// Adds the visits of a day `age_days` ago; `log_odds_of` computes the log-odds of each.
+    pub fn add(
+        &mut self,
+        day: &DayOutcomes,
+        log_odds_of: impl Fn(&Snapshot) -> f64,
+        age_days: f64,
+        half_life_days: f64,
+    ) {
         let weight = (-age_days.max(0.0) / half_life_days * std::f64::consts::LN_2).exp();
         for (bucket, outcomes) in day.seen.buckets.iter().enumerate() {
             for (missed, count) in [(false, outcomes.attended), (true, outcomes.missed)] {
@@ -84,20 +90,26 @@ impl Recent {
             }
         }
         self.samples.extend(day.samples.values().map(|Sample { snapshot, missed }| {
-            let case = Case { log_odds: says(snapshot), missed: *missed, weight, is_same_day: snapshot.lead_days == 0 };
+            let case = CalibrationCase {
+                log_odds: log_odds_of(snapshot),
+                missed: *missed,
+                weight,
+                is_same_day: snapshot.lead_days == 0,
+            };
             (case, stratum(usize::from(snapshot.lead_bucket()), *missed))
         }));
     }
 
     /// The samples, each weighted by the outcomes that it represents.
-    pub fn cases(self) -> Vec<Case> {
+    pub fn cases(self) -> Vec<CalibrationCase> {
         let mut kept = [0.0; STRATA];
         self.samples.iter().for_each(|(case, stratum)| kept[*stratum] += case.weight);
         // Samples from long ago can have a weight of 0.
-        let standing = |(case, stratum): (Case, usize)| match case.weight * self.seen[stratum] / kept[stratum] {
-            weight if weight.is_finite() => Case { weight, ..case },
-            _ => Case { weight: 0.0, ..case },
-        };
+        let standing =
+            |(case, stratum): (CalibrationCase, usize)| match case.weight * self.seen[stratum] / kept[stratum] {
+                weight if weight.is_finite() => CalibrationCase { weight, ..case },
+                _ => CalibrationCase { weight: 0.0, ..case },
+            };
         self.samples.into_iter().map(standing).collect()
     }
 }
@@ -124,19 +136,21 @@ impl Default for Line {
 
 impl Line {
     /// The line of these cases.
-    pub fn fit(cases: &(impl Iterator<Item = Case> + Clone)) -> Self {
+    pub fn fit(cases: &(impl Iterator<Item = CalibrationCase> + Clone)) -> Self {
         let visits: f64 = cases.clone().map(|case| case.weight).sum();
         if visits <= 0.0 {
             return Self::default();
         }
-        let mean = |value: fn(&Case) -> f64| cases.clone().map(|case| case.weight * value(&case)).sum::<f64>() / visits;
+        let mean = |value: fn(&CalibrationCase) -> f64| {
+            cases.clone().map(|case| case.weight * value(&case)).sum::<f64>() / visits
+        };
         let middle = mean(|case| case.log_odds);
         // The information that the outcomes of the usual visit carry about a line; the prior is worth as much as
         // `PRIOR_VISITS` of them.
-        let told = mean(|case| logistic(case.log_odds) * (1.0 - logistic(case.log_odds))).max(1e-3) * PRIOR_VISITS;
+        let prior = mean(|case| logistic(case.log_odds) * (1.0 - logistic(case.log_odds))).max(1e-3) * PRIOR_VISITS;
         let mut line = Self { middle, visits, ..Self::default() };
         for _ in 0..STEPS_MAX {
-            let (up, turn) = line.step(cases.clone(), told);
+            let (up, turn) = line.step(cases.clone(), prior);
             line.intercept = (line.intercept + up).clamp(-INTERCEPT_MAX, INTERCEPT_MAX);
             line.slope = (line.slope + turn).clamp(*SLOPE.start(), *SLOPE.end());
             if up.abs().max(turn.abs()) < STEP_MIN {
@@ -147,9 +161,9 @@ impl Line {
     }
 
     /// A step of Newton's method: the changes of the intercept and of the slope.
-    fn step(&self, cases: impl Iterator<Item = Case>, told: f64) -> (f64, f64) {
-        let (mut up, mut turn) = (-told * self.intercept, -told * (self.slope - 1.0));
-        let (mut uu, mut ut, mut tt) = (told, 0.0, told);
+    fn step(&self, cases: impl Iterator<Item = CalibrationCase>, prior: f64) -> (f64, f64) {
+        let (mut up, mut turn) = (-prior * self.intercept, -prior * (self.slope - 1.0));
+        let (mut uu, mut ut, mut tt) = (prior, 0.0, prior);
         for case in cases {
             let x = case.log_odds - self.middle;
             let score = logistic(self.apply(case.log_odds));
@@ -179,7 +193,7 @@ pub struct Calibration {
     /// Of all others.
     pub later: Line,
     /// The outcomes of recent visits, by tenths of their corrected scores, the lowest first; empty without visits.
-    pub reliability: Vec<Bin>,
+    pub reliability: Vec<ReliabilityBin>,
     /// The corrected scores below which these shares of recent visits lie, see [`Calibration::quantile`].
     #[serde(skip)]
     pub(super) quantiles: Vec<f64>,
@@ -188,7 +202,7 @@ pub struct Calibration {
 /// A tenth of recent visits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 #[schema(as = ReliabilityBin)]
-pub struct Bin {
+pub struct ReliabilityBin {
     /// The lowest score in it.
     pub from: f64,
     /// The mean of its scores.
@@ -206,17 +220,17 @@ const QUANTILE_VISITS_MIN: f64 = 100.0;
 
 impl Calibration {
     /// The calibration that these visits give.
-    pub fn fit(cases: &[Case]) -> Self {
+    pub fn fit(cases: &[CalibrationCase]) -> Self {
         let of = |is_same_day: bool| Line::fit(&cases.iter().copied().filter(move |c| c.is_same_day == is_same_day));
-        Self { same_day: of(true), later: of(false), ..Self::default() }.telling(cases)
+        Self { same_day: of(true), later: of(false), ..Self::default() }.with_reliability(cases)
     }
 
     /// The outcomes of these visits, without any correction.
-    pub fn uncorrected(cases: &[Case]) -> Self {
-        Self::default().telling(cases)
+    pub fn uncorrected(cases: &[CalibrationCase]) -> Self {
+        Self::default().with_reliability(cases)
     }
 
-    fn telling(self, cases: &[Case]) -> Self {
+    fn with_reliability(self, cases: &[CalibrationCase]) -> Self {
         let mut calibration = self;
         let mut scored: Vec<_> =
             cases.iter().map(|case| (logistic(calibration.apply(case.log_odds, case.is_same_day)), *case)).collect();
@@ -237,22 +251,22 @@ impl Calibration {
     }
 }
 
-fn bins(scored: &[(f64, Case)]) -> Vec<Bin> {
+fn bins(scored: &[(f64, CalibrationCase)]) -> Vec<ReliabilityBin> {
     let bounds: Vec<_> = (0..=BINS).map(|bin| bin * scored.len() / BINS).collect();
     let bins = bounds.windows(2).filter_map(|ends| scored.get(ends[0]..ends[1])).filter(|bin| !bin.is_empty());
     bins.map(|bin| {
         let visits: f64 = bin.iter().map(|(_, case)| case.weight).sum();
-        let mean = |value: &dyn Fn(&(f64, Case)) -> f64| {
+        let mean = |value: &dyn Fn(&(f64, CalibrationCase)) -> f64| {
             bin.iter().map(|scored| scored.1.weight * value(scored)).sum::<f64>() / visits
         };
         let from = bin.first().map_or(0.0, |(score, _)| *score);
         let (score, missed) = (mean(&|(score, _)| *score), mean(&|(_, case)| f64::from(u8::from(case.missed))));
-        Bin { from, score, missed, visits }
+        ReliabilityBin { from, score, missed, visits }
     })
     .collect()
 }
 
-fn quantiles(scored: &[(f64, Case)]) -> Vec<f64> {
+fn quantiles(scored: &[(f64, CalibrationCase)]) -> Vec<f64> {
     let all: f64 = scored.iter().map(|(_, case)| case.weight).sum();
     let (Some((highest, _)), true) = (scored.last(), all >= QUANTILE_VISITS_MIN) else { return Vec::new() };
     let mut rest = scored.iter();

@@ -12,21 +12,21 @@
 //! determines the rate of a tenant without outcomes. Rates are read from the rows at each score, so they need no other
 //! recalibration: an additional one made scores of later bookings worse.
 
-use super::{Config, Evidence};
-use crate::score::{Code, Reason, logit};
+use super::{Config, VisitEvidence};
+use crate::score::{Reason, ReasonCode, logit};
 use crate::view::client::Client;
 use crate::view::client::snapshot::Snapshot;
 use crate::view::lead::{self, Lead, Outcomes};
 
 /// Why a visit has its score; the effects add up to its log-odds.
-pub(super) fn reasons(evidence: &Evidence<'_>, rates: &Rates, config: &Config) -> Vec<Reason> {
+pub(super) fn reasons(evidence: &VisitEvidence<'_>, rates: &Rates, config: &Config) -> Vec<Reason> {
     let reasons = [base(rates), lead_time(rates, evidence.lead_days), record(rates, evidence.client, config)];
     reasons.into_iter().flatten().collect()
 }
 
 /// Log-odds of a visit by what was known when it was placed, and by the current rates.
 pub fn log_odds(visit: &Snapshot, rates: &Rates, config: &Config) -> f64 {
-    let record = super::model::Record::of(visit, &rates.buckets, config.prior_no_shows);
+    let record = super::model::AttendanceRecord::of(visit, &rates.buckets, config.prior_no_shows);
     let own = if record.visits == 0 { 0.0 } else { config.weight * record.ratio };
     logit(rates.bucket(visit.lead_days.into())) + own
 }
@@ -61,7 +61,7 @@ fn smoothed(outcomes: Outcomes, prior: f64, visits: f64) -> f64 {
 
 fn base(rates: &Rates) -> Option<Reason> {
     let text = format!("{:.1} % of all visits here are missed.", rates.tenant * 100.0);
-    Some(Reason::new(Code::BaseRate, logit(rates.tenant), text))
+    Some(Reason::new(ReasonCode::BaseRate, logit(rates.tenant), text))
 }
 
 fn lead_time(rates: &Rates, lead_days: i32) -> Option<Reason> {
@@ -71,16 +71,16 @@ fn lead_time(rates: &Rates, lead_days: i32) -> Option<Reason> {
     Some(match lead_days {
         ..=0 => {
             let text = format!("Booked for the same day; {percent:.1} % of such visits are missed.");
-            Reason::new(Code::SameDayBooking, effect, text)
+            Reason::new(ReasonCode::SameDayBooking, effect, text)
         }
         1 => Reason::new(
-            Code::LeadTime,
+            ReasonCode::LeadTime,
             effect,
             format!("Booked a day ahead; {percent:.1} % of such visits are missed."),
         ),
         days => {
             let text = format!("Booked {days} days ahead; {percent:.1} % of such visits are missed.");
-            Reason::new(Code::LeadTime, effect, text)
+            Reason::new(ReasonCode::LeadTime, effect, text)
         }
     })
 }
@@ -90,12 +90,12 @@ fn record(rates: &Rates, client: Option<&Client>, config: &Config) -> Option<Rea
     let days = client.map(|client| client.days).unwrap_or_default();
     let visits: i64 = days.iter().map(|outcomes| outcomes.visits().max(0)).sum();
     if visits == 0 {
-        return Some(Reason::new(Code::NewClient, 0.0, "No visit of the client has a known outcome yet."));
+        return Some(Reason::new(ReasonCode::NewClient, 0.0, "No visit of the client has a known outcome yet."));
     }
     let observed = days.iter().map(|outcomes| outcomes.missed.max(0)).sum::<i64>();
     let expected: f64 = days.iter().zip(rates.buckets).map(|(o, rate)| o.visits().max(0) as f64 * rate).sum();
     let effect = config.weight * ((observed as f64 + config.prior_no_shows) / (expected + config.prior_no_shows)).ln();
-    let code = if effect > 0.0 { Code::PastNoShows } else { Code::PastAttendance };
+    let code = if effect > 0.0 { ReasonCode::PastNoShows } else { ReasonCode::PastAttendance };
     let text = format!("Missed {observed} of {visits} days with a visit; {expected:.1} would be usual.");
     Some(Reason::new(code, effect, text))
 }
@@ -103,9 +103,9 @@ fn record(rates: &Rates, client: Option<&Client>, config: &Config) -> Option<Rea
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::score::no_show::{Score, score};
-    use crate::score::{Action, Level};
-    use crate::score::{Code, logit};
+    use crate::score::no_show::{VisitScore, score};
+    use crate::score::{ReasonCode, logit};
+    use crate::score::{RecommendedAction, RiskLevel};
     use crate::view::lead::{self, Outcomes};
     use proptest::prelude::*;
 
@@ -127,11 +127,11 @@ mod tests {
         client
     }
 
-    fn of(lead: &Lead, client: Option<&Client>, lead_days: i32) -> Score {
-        score(&Evidence { client, lead, lead_days }, &Config::default())
+    fn of(lead: &Lead, client: Option<&Client>, lead_days: i32) -> VisitScore {
+        score(&VisitEvidence { client, lead, lead_days }, &Config::default())
     }
 
-    fn effect(score: &Score, code: &Code) -> Option<f64> {
+    fn effect(score: &VisitScore, code: &ReasonCode) -> Option<f64> {
         score.reasons.iter().find(|reason| reason.code == *code).map(|reason| reason.effect)
     }
 
@@ -141,16 +141,16 @@ mod tests {
         // Different from the tenant's own rate, at which medium begins otherwise.
         let config = Config { medium_at: 0.9, ..Config::default() };
         for (lead_days, rate, code, level) in [
-            (-1, 0.05, Code::SameDayBooking, Level::Low),
-            (0, 0.05, Code::SameDayBooking, Level::Low),
-            (7, 0.3, Code::LeadTime, Level::Medium),
+            (-1, 0.05, ReasonCode::SameDayBooking, RiskLevel::Low),
+            (0, 0.05, ReasonCode::SameDayBooking, RiskLevel::Low),
+            (7, 0.3, ReasonCode::LeadTime, RiskLevel::Medium),
             // Never seen: the tenant's own rate.
-            (2, 0.2, Code::LeadTime, Level::Medium),
+            (2, 0.2, ReasonCode::LeadTime, RiskLevel::Medium),
         ] {
-            let got = score(&Evidence { client: None, lead: &tenant, lead_days }, &config);
+            let got = score(&VisitEvidence { client: None, lead: &tenant, lead_days }, &config);
             assert!((got.score - rate).abs() < 1e-3, "{lead_days}: {}", got.score);
             assert!(effect(&got, &code).is_some(), "{lead_days}: {:?}", got.reasons);
-            assert_eq!(effect(&got, &Code::NewClient), Some(0.0));
+            assert_eq!(effect(&got, &ReasonCode::NewClient), Some(0.0));
             assert_eq!(got.level, level, "{lead_days}");
         }
     }
@@ -163,10 +163,14 @@ mod tests {
         let kept = client(&[(5, outcomes(10, 0))]);
         let usual = client(&[(0, outcomes(19, 1))]);
         let effect = |client, code| effect(&of(&tenant, Some(client), 7), code).unwrap();
-        let (week, same_day) = (effect(&missed_week, &Code::PastNoShows), effect(&missed_same_day, &Code::PastNoShows));
+        let (week, same_day) =
+            (effect(&missed_week, &ReasonCode::PastNoShows), effect(&missed_same_day, &ReasonCode::PastNoShows));
         assert!(week > 0.2 && same_day > week, "a missed same-day visit is the greater surprise: {week} {same_day}");
-        assert!(effect(&kept, &Code::PastAttendance) < -0.5);
-        assert!(effect(&usual, &Code::PastAttendance).abs() < 0.01, "1 of 20 same-day visits is what the rates expect");
+        assert!(effect(&kept, &ReasonCode::PastAttendance) < -0.5);
+        assert!(
+            effect(&usual, &ReasonCode::PastAttendance).abs() < 0.01,
+            "1 of 20 same-day visits is what the rates expect"
+        );
     }
 
     #[test]
@@ -176,15 +180,15 @@ mod tests {
         let got = of(&tenant, Some(&worst), 7);
         let times = got.score / Rates::of(&tenant, &Config::default()).tenant;
         for (medium_at, high_at, level, action) in [
-            (1.0, times, Level::High, Action::Call),
-            (times, times.next_up(), Level::Medium, Action::Remind),
-            (times.next_up(), times.next_up(), Level::Low, Action::Remind),
+            (1.0, times, RiskLevel::High, RecommendedAction::Call),
+            (times, times.next_up(), RiskLevel::Medium, RecommendedAction::Remind),
+            (times.next_up(), times.next_up(), RiskLevel::Low, RecommendedAction::Remind),
         ] {
             let config = Config { medium_at, high_at, ..Config::default() };
-            let got = score(&Evidence { client: Some(&worst), lead: &tenant, lead_days: 7 }, &config);
+            let got = score(&VisitEvidence { client: Some(&worst), lead: &tenant, lead_days: 7 }, &config);
             assert_eq!((got.level, got.recommended_action), (level, action), "{medium_at} {high_at}");
         }
-        assert_eq!(got.level, Level::High, "three of three missed");
+        assert_eq!(got.level, RiskLevel::High, "three of three missed");
     }
 
     #[test]

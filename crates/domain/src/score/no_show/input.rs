@@ -3,7 +3,7 @@
 //! Each input is derived from events, or is an attribute that the tenant sends. Excluded on purpose: reminders that
 //! were sent, because they are treatments and not traits, and attributes that the settings list as protected.
 
-use crate::score::Code;
+use crate::score::ReasonCode;
 use crate::view::client::attribute::{self, Value};
 use crate::view::client::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ impl Attribute {
 
 /// The value of an input for a visit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Answer {
+pub enum InputValue {
     /// A number.
     Number(f64),
     /// The hash of a text.
@@ -81,7 +81,7 @@ pub enum Answer {
     Absent,
 }
 
-impl From<Value> for Answer {
+impl From<Value> for InputValue {
     fn from(value: Value) -> Self {
         match value {
             Value::Text(hash) => Self::Text(hash),
@@ -114,14 +114,14 @@ impl Input {
     }
 
     /// The value for a visit; `record` is the client's record by the rates of the model.
-    pub fn answer(&self, visit: &Snapshot, record: f64) -> Answer {
+    pub fn answer(&self, visit: &Snapshot, record: f64) -> InputValue {
         let number = match self {
             Self::LeadDays => visit.lead_days.into(),
             Self::Record => record,
             Self::KnownVisits => visit.known_visits().into(),
             Self::MissedDaysAgo => match visit.missed_days_ago {
                 Some(days) => days.into(),
-                None => return Answer::Absent,
+                None => return InputValue::Absent,
             },
             Self::SameDayVisits => visit.same_day.into(),
             Self::OpenVisits => visit.open.into(),
@@ -135,23 +135,23 @@ impl Input {
             Self::Weekday => visit.weekday.into(),
             Self::Attribute(Attribute { hash, .. }) => {
                 let value = visit.of_booking.get(*hash).or_else(|| visit.of_client.get(*hash));
-                return value.map_or(Answer::Absent, Answer::from);
+                return value.map_or(InputValue::Absent, InputValue::from);
             }
         };
-        Answer::Number(number)
+        InputValue::Number(number)
     }
 
     /// The code of the reason, if it does not depend on the visit.
-    pub(super) fn code(&self) -> Code {
+    pub(super) fn code(&self) -> ReasonCode {
         match self {
-            Self::LeadDays => Code::LeadTime,
-            Self::Record | Self::KnownVisits | Self::MissedDaysAgo => Code::PastNoShows,
-            Self::SameDayVisits | Self::OpenVisits | Self::Unresolved => Code::OtherVisits,
-            Self::Cancelled | Self::LateCancelled => Code::LateCancels,
-            Self::Moved | Self::MovedOthers => Code::RescheduledOften,
-            Self::Confirmed => Code::Unconfirmed,
-            Self::BookingHour | Self::Weekday => Code::TimeOfWeek,
-            Self::Attribute(_) => Code::Attribute,
+            Self::LeadDays => ReasonCode::LeadTime,
+            Self::Record | Self::KnownVisits | Self::MissedDaysAgo => ReasonCode::PastNoShows,
+            Self::SameDayVisits | Self::OpenVisits | Self::Unresolved => ReasonCode::OtherVisits,
+            Self::Cancelled | Self::LateCancelled => ReasonCode::LateCancels,
+            Self::Moved | Self::MovedOthers => ReasonCode::RescheduledOften,
+            Self::Confirmed => ReasonCode::Unconfirmed,
+            Self::BookingHour | Self::Weekday => ReasonCode::TimeOfWeek,
+            Self::Attribute(_) => ReasonCode::Attribute,
         }
     }
 }

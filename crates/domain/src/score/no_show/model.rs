@@ -15,7 +15,7 @@
 //! `foretell train no-show` writes the document, the topic carries it, and the history of versions keeps it. It names
 //! no person. Its numbers are validated when it is read, so its scores are always finite.
 
-use super::input::{Answer, Input};
+use super::input::{Input, InputValue};
 use crate::score::metrics::Metrics;
 use crate::view::client::attribute;
 use crate::view::client::snapshot::Snapshot;
@@ -39,7 +39,7 @@ const SMALLEST: f64 = 1e-6;
 /// A trained model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Model {
+pub struct NoShowModel {
     /// [`FORMAT`].
     pub format: u32,
     /// What it was trained on.
@@ -69,13 +69,13 @@ pub struct Training {
     /// Of them, those of visits that were missed.
     pub missed: u64,
     /// Measures on the later part of the data, of models that were trained on the earlier part.
-    pub validation: Vec<Measured>,
+    pub validation: Vec<SegmentMetrics>,
 }
 
 /// How good the model's scores were, compared with those of the two counters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Measured {
+pub struct SegmentMetrics {
     /// Which rows.
     pub segment: String,
     /// The model's.
@@ -92,7 +92,7 @@ pub struct Term {
     pub input: Input,
     /// Which visits it applies to.
     #[serde(default)]
-    pub of: Visits,
+    pub of: VisitFilter,
     /// How a value is turned into columns.
     pub basis: Basis,
     /// A weight for each column.
@@ -106,7 +106,7 @@ pub struct Term {
 /// Which visits a term applies to; it has no effect on others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Visits {
+pub enum VisitFilter {
     /// All.
     #[default]
     All,
@@ -114,7 +114,7 @@ pub enum Visits {
     SameDay,
 }
 
-impl Visits {
+impl VisitFilter {
     fn contains(self, visit: &Snapshot) -> bool {
         self == Self::All || visit.lead_days == 0
     }
@@ -131,25 +131,25 @@ pub enum Basis {
     /// One column per number: how far the value is above it.
     Hinges(Vec<f64>),
     /// One column per text: 1 if the value is this text.
-    Levels(Vec<Level>),
+    Levels(Vec<Category>),
 }
 
 /// A text that is a possible value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub struct Level {
+pub struct Category {
     text: String,
     hash: u32,
 }
 
-impl From<String> for Level {
+impl From<String> for Category {
     fn from(text: String) -> Self {
         Self { hash: attribute::hash(&text), text }
     }
 }
 
-impl From<Level> for String {
-    fn from(level: Level) -> Self {
+impl From<Category> for String {
+    fn from(level: Category) -> Self {
         level.text
     }
 }
@@ -165,18 +165,18 @@ impl Basis {
         }
     }
 
-    /// Calls `tell` for each column that is not 0; `None` if the value has no meaning for this basis.
-    pub fn spread(&self, answer: Answer, mut tell: impl FnMut(usize, f64)) -> Option<()> {
+    /// Calls `set_column` for each column that is not 0; `None` if the value has no meaning for this basis.
+    pub fn spread(&self, answer: InputValue, mut set_column: impl FnMut(usize, f64)) -> Option<()> {
         match (self, answer) {
-            (Self::Linear, Answer::Number(x)) => tell(0, x),
-            (Self::Steps(edges), Answer::Number(x)) => {
-                edges.iter().take_while(|edge| x >= **edge).enumerate().for_each(|(at, _)| tell(at, 1.0));
+            (Self::Linear, InputValue::Number(x)) => set_column(0, x),
+            (Self::Steps(edges), InputValue::Number(x)) => {
+                edges.iter().take_while(|edge| x >= **edge).enumerate().for_each(|(at, _)| set_column(at, 1.0));
             }
-            (Self::Hinges(knots), Answer::Number(x)) => {
-                knots.iter().take_while(|knot| x > **knot).enumerate().for_each(|(at, knot)| tell(at, x - knot));
+            (Self::Hinges(knots), InputValue::Number(x)) => {
+                knots.iter().take_while(|knot| x > **knot).enumerate().for_each(|(at, knot)| set_column(at, x - knot));
             }
-            (Self::Levels(levels), Answer::Text(hash)) => {
-                levels.iter().position(|level| level.hash == hash).into_iter().for_each(|at| tell(at, 1.0));
+            (Self::Levels(levels), InputValue::Text(hash)) => {
+                levels.iter().position(|level| level.hash == hash).into_iter().for_each(|at| set_column(at, 1.0));
             }
             _ => return None,
         }
@@ -207,15 +207,15 @@ impl Term {
 /// What a tenant has published: a model, or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Published {
+pub struct PublishedDocument {
     /// The model; none: two counters.
-    pub model: Option<Arc<Model>>,
+    pub model: Option<Arc<NoShowModel>>,
     /// Attributes that no model may use.
     #[serde(skip)]
     protected: Vec<String>,
 }
 
-impl Published {
+impl PublishedDocument {
     /// No model; later models may not use attributes with these names.
     pub fn nothing(protected: Vec<String>) -> Self {
         Self { model: None, protected }
@@ -233,7 +233,7 @@ impl Published {
         if document.to_string().len() > DOCUMENT_BYTES_MAX {
             return Err(Invalid::at("", format!("longer than {DOCUMENT_BYTES_MAX} bytes")));
         }
-        let model: Model = policy::read(document)?;
+        let model: NoShowModel = policy::read(document)?;
         model.validate(&protected)?;
         Ok(Self { model: Some(Arc::new(model)), protected })
     }
@@ -241,7 +241,7 @@ impl Published {
 
 /// A client's record, compared with what a model's rates predict for their leads.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Record {
+pub struct AttendanceRecord {
     /// Days with a known outcome.
     pub visits: u32,
     /// Of them, those missed.
@@ -252,7 +252,7 @@ pub struct Record {
     pub ratio: f64,
 }
 
-impl Record {
+impl AttendanceRecord {
     /// The record of a snapshot, by these rates.
     pub fn of(visit: &Snapshot, rates: &[f64; lead::BUCKETS.len()], prior_no_shows: f64) -> Self {
         let expected: f64 = visit.visits.iter().zip(rates).map(|(visits, rate)| f64::from(*visits) * rate).sum();
@@ -261,10 +261,10 @@ impl Record {
     }
 }
 
-impl Model {
+impl NoShowModel {
     /// The record of a snapshot, by the rates of the model.
-    pub fn record(&self, visit: &Snapshot) -> Record {
-        Record::of(visit, &self.lead_rates, self.prior_no_shows)
+    pub fn record(&self, visit: &Snapshot) -> AttendanceRecord {
+        AttendanceRecord::of(visit, &self.lead_rates, self.prior_no_shows)
     }
 
     /// Log-odds of a no-show, before any calibration.

@@ -1,18 +1,18 @@
 //! The reasons of a trained model's score: the terms of its sum, grouped into what staff would consider one thing.
 
 use super::calibration::Calibration;
-use super::input::{Answer, Input};
-use super::model::{Model, Record};
-use crate::score::{Code, Reason, logistic};
+use super::input::{Input, InputValue};
+use super::model::{AttendanceRecord, NoShowModel};
+use crate::score::{Reason, ReasonCode, logistic};
 use crate::view::client::snapshot::Snapshot;
 
 /// The reasons of a visit's score: base rate, each input of the model, calibration. Effects add up to the log-odds.
-pub(super) fn of(visit: &Snapshot, model: &Model, calibration: &Calibration) -> Vec<Reason> {
+pub(super) fn of(visit: &Snapshot, model: &NoShowModel, calibration: &Calibration) -> Vec<Reason> {
     let record = model.record(visit);
     let base = logistic(model.intercept) * 100.0;
     let mut reasons = Vec::with_capacity(model.terms.len() + 2);
     reasons.push(Reason::new(
-        Code::BaseRate,
+        ReasonCode::BaseRate,
         model.intercept,
         format!("A typical visit is missed in {base:.1} % of cases."),
     ));
@@ -27,22 +27,22 @@ pub(super) fn of(visit: &Snapshot, model: &Model, calibration: &Calibration) -> 
     }
     let corrected = calibration.apply(log_odds, visit.lead_days == 0);
     let text = "Correction by the recent outcomes of such scores.";
-    reasons.push(Reason::new(Code::Calibration, corrected - log_odds, text));
+    reasons.push(Reason::new(ReasonCode::Calibration, corrected - log_odds, text));
     reasons
 }
 
 /// The code describes the record, not the direction of the effect, which is relative to the usual visit.
-fn code(input: &Input, visit: &Snapshot, record: &Record) -> Code {
+fn code(input: &Input, visit: &Snapshot, record: &AttendanceRecord) -> ReasonCode {
     match input {
-        Input::LeadDays if visit.lead_days == 0 => Code::SameDayBooking,
-        Input::Record | Input::KnownVisits | Input::MissedDaysAgo if visit.known_visits() == 0 => Code::NewClient,
-        Input::Record if record.ratio <= 0.0 => Code::PastAttendance,
+        Input::LeadDays if visit.lead_days == 0 => ReasonCode::SameDayBooking,
+        Input::Record | Input::KnownVisits | Input::MissedDaysAgo if visit.known_visits() == 0 => ReasonCode::NewClient,
+        Input::Record if record.ratio <= 0.0 => ReasonCode::PastAttendance,
         _ => input.code(),
     }
 }
 
-fn text(input: &Input, visit: &Snapshot, record: &Record) -> String {
-    let Record { visits, observed, expected, .. } = record;
+fn text(input: &Input, visit: &Snapshot, record: &AttendanceRecord) -> String {
+    let AttendanceRecord { visits, observed, expected, .. } = record;
     match input {
         Input::LeadDays => match visit.lead_days {
             0 => "Booked for the same day.".into(),
@@ -68,8 +68,8 @@ fn text(input: &Input, visit: &Snapshot, record: &Record) -> String {
         Input::BookingHour => format!("Booked between {0}:00 and {0}:59.", visit.booking_hour),
         Input::Weekday => "The day of the week.".into(),
         Input::Attribute(attribute) => match input.answer(visit, record.ratio) {
-            Answer::Absent => format!("`{}` is not known.", attribute.name),
-            Answer::Number(_) | Answer::Text(_) => format!("The value of the attribute `{}`.", attribute.name),
+            InputValue::Absent => format!("`{}` is not known.", attribute.name),
+            InputValue::Number(_) | InputValue::Text(_) => format!("The value of the attribute `{}`.", attribute.name),
         },
     }
 }

@@ -1,21 +1,21 @@
 //! The trained model: what it adds up, what it rejects, and how recent outcomes correct it.
 
-use super::bands::{Bands, By, Thresholds};
-use super::calibration::{Calibration, Case, Line, Recent};
+use super::bands::{BandMethod, BandThresholds, Bands};
+use super::calibration::{Calibration, CalibrationCase, Line, RecentSamples};
 use super::input::{Attribute, Input};
-use super::model::{Basis, Model, Published, Term, Training, Visits};
+use super::model::{Basis, NoShowModel, PublishedDocument, Term, Training, VisitFilter};
 use super::*;
-use crate::score::{Code, logit};
+use crate::score::{ReasonCode, logit};
 use crate::view::client::attribute::Attributes;
 use crate::view::client::snapshot::Snapshot;
 use crate::view::lead::{self, Outcomes};
-use crate::view::outcome::{Outcome, Sample};
+use crate::view::outcome::{DayOutcomes, Sample};
 use foretell_events::appointment::Scalar;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-fn term(input: Input, of: Visits, basis: Basis, weights: &[f64]) -> Term {
+fn term(input: Input, of: VisitFilter, basis: Basis, weights: &[f64]) -> Term {
     Term { input, of, basis, weights: weights.to_vec(), absent: 0.1, centre: 0.2 }
 }
 
@@ -23,19 +23,19 @@ fn attribute(name: &str) -> Input {
     Input::Attribute(Attribute::new(name))
 }
 
-fn model() -> Model {
-    Model {
+fn model() -> NoShowModel {
+    NoShowModel {
         format: model::FORMAT,
         training: Training::default(),
         intercept: -1.5,
         lead_rates: [0.2; lead::BUCKETS.len()],
         prior_no_shows: 1.5,
         terms: vec![
-            term(Input::LeadDays, Visits::All, Basis::Steps(vec![1.0, 7.0]), &[0.5, 0.25]),
-            term(Input::Record, Visits::All, Basis::Linear, &[0.8]),
-            term(Input::Record, Visits::SameDay, Basis::Linear, &[-0.3]),
-            term(attribute("age"), Visits::All, Basis::Hinges(vec![0.0, 30.0]), &[0.01, -0.02]),
-            term(attribute("town"), Visits::All, Basis::Levels(vec!["north".to_owned().into()]), &[0.4]),
+            term(Input::LeadDays, VisitFilter::All, Basis::Steps(vec![1.0, 7.0]), &[0.5, 0.25]),
+            term(Input::Record, VisitFilter::All, Basis::Linear, &[0.8]),
+            term(Input::Record, VisitFilter::SameDay, Basis::Linear, &[-0.3]),
+            term(attribute("age"), VisitFilter::All, Basis::Hinges(vec![0.0, 30.0]), &[0.01, -0.02]),
+            term(attribute("town"), VisitFilter::All, Basis::Levels(vec!["north".to_owned().into()]), &[0.4]),
         ],
     }
 }
@@ -70,15 +70,15 @@ fn a_model_adds_up_what_its_terms_say() {
 
 #[test]
 fn what_cannot_be_used_is_refused_by_its_place() {
-    let settings = Published::nothing(vec!["Gender".into()]);
+    let settings = PublishedDocument::nothing(vec!["Gender".into()]);
     let whole = serde_json::to_value(model()).unwrap();
     let with = |pointer: &str, value: Value| {
         let mut document = whole.clone();
         *document.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
         document
     };
-    assert_eq!(Published::read(&whole, &settings).unwrap().model.as_deref(), Some(&model()));
-    assert_eq!(Published::read(&json!({}), &settings).unwrap().model, None, "back to two counters");
+    assert_eq!(PublishedDocument::read(&whole, &settings).unwrap().model.as_deref(), Some(&model()));
+    assert_eq!(PublishedDocument::read(&json!({}), &settings).unwrap().model, None, "back to two counters");
     for (document, pointer) in [
         (with("/format", json!(2)), "/format"),
         (with("/intercept", json!(1e9)), "/intercept"),
@@ -99,10 +99,13 @@ fn what_cannot_be_used_is_refused_by_its_place() {
         (json!([]), ""),
         (json!([1, whole["training"], -3.0, whole["lead_rates"], 1.5, []]), ""),
     ] {
-        let refused = Published::read(&document, &settings).expect_err(pointer);
+        let refused = PublishedDocument::read(&document, &settings).expect_err(pointer);
         assert_eq!(refused.pointer, pointer, "{refused}");
     }
-    assert!(Published::read(&json!({"terms": [], "more": 1}), &settings).is_err(), "no field is taken that is unknown");
+    assert!(
+        PublishedDocument::read(&json!({"terms": [], "more": 1}), &settings).is_err(),
+        "no field is taken that is unknown"
+    );
 }
 
 #[test]
@@ -112,9 +115,9 @@ fn inputs_have_one_name() {
     }
 }
 
-fn cases(count: usize, log_odds: f64, rate: f64, is_same_day: bool) -> Vec<Case> {
+fn cases(count: usize, log_odds: f64, rate: f64, is_same_day: bool) -> Vec<CalibrationCase> {
     let missed = (count as f64 * rate) as usize;
-    (0..count).map(|n| Case { log_odds, missed: n < missed, weight: 1.0, is_same_day }).collect()
+    (0..count).map(|n| CalibrationCase { log_odds, missed: n < missed, weight: 1.0, is_same_day }).collect()
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn each_segment_has_its_own_line_and_old_outcomes_count_less() {
 
 #[test]
 fn a_sample_stands_for_what_was_counted_of_its_lead_and_outcome() {
-    let mut day = Outcome::default();
+    let mut day = DayOutcomes::default();
     day.seen.buckets[0] = Outcomes { attended: 90, missed: 10 };
     day.seen.buckets[5] = Outcomes { attended: 60, missed: 40 };
     // An unlucky sample: one in four of the same-day visits was missed, and three in four of those a week ahead.
@@ -157,7 +160,7 @@ fn a_sample_stands_for_what_was_counted_of_its_lead_and_outcome() {
         let snapshot = Snapshot { lead_days: *lead_days, ..Snapshot::default() };
         day.samples.insert(visit as u64, Sample { snapshot, missed: *missed });
     }
-    let mut recent = Recent::default();
+    let mut recent = RecentSamples::default();
     recent.add(&day, |_| -1.0, 0.0, 7.0);
     // The same number of visits a week earlier, without samples of the same day.
     let mut before = day.clone();
@@ -174,8 +177,8 @@ fn a_sample_stands_for_what_was_counted_of_its_lead_and_outcome() {
     }
     let drawn: Vec<_> = cases.iter().filter(|case| !case.is_same_day && case.missed).map(|case| case.weight).collect();
     assert!((drawn[0] - 2.0 * drawn[3]).abs() < 1e-9, "those of a week ago count half: {drawn:?}");
-    assert_eq!(Recent::default().cases(), []);
-    let mut ancient = Recent::default();
+    assert_eq!(RecentSamples::default().cases(), []);
+    let mut ancient = RecentSamples::default();
     ancient.add(&day, |_| -1.0, 1e6, 7.0);
     assert!(ancient.cases().iter().all(|case| case.weight == 0.0), "as good as forgotten, and no division by it");
 }
@@ -183,7 +186,7 @@ fn a_sample_stands_for_what_was_counted_of_its_lead_and_outcome() {
 #[test]
 fn quantiles_are_shares_of_visits_and_say_nothing_of_a_few() {
     let weighed = |weights: &[(f64, f64)]| {
-        let case = |(log_odds, weight): &(f64, f64)| Case {
+        let case = |(log_odds, weight): &(f64, f64)| CalibrationCase {
             log_odds: *log_odds,
             missed: false,
             weight: *weight,
@@ -207,22 +210,29 @@ fn levels_begin_where_the_settings_say() {
     let mut lead = Lead::default();
     lead.buckets[5] = Outcomes { attended: 800_000, missed: 200_000 };
     let recent: Vec<_> = (0..=100_u8)
-        .map(|n| Case { log_odds: logit(0.001 + f64::from(n) / 200.0), missed: false, weight: 1.0, is_same_day: false })
+        .map(|n| CalibrationCase {
+            log_odds: logit(0.001 + f64::from(n) / 200.0),
+            missed: false,
+            weight: 1.0,
+            is_same_day: false,
+        })
         .collect();
     let recent = Calibration::uncorrected(&recent);
     let of = |by, recent: Option<&Calibration>| {
         let config = Config { bands: Bands { by, ..Bands::default() }, ..Config::default() };
-        Thresholds::of(&Rates::of(&lead, &config), recent, &config)
+        BandThresholds::of(&Rates::of(&lead, &config), recent, &config)
     };
     for (by, recent, medium, high) in [
-        (By::Multiples, Some(&recent), 0.2, 0.4),
-        (By::Quantiles, Some(&recent), 0.251, 0.401),
-        (By::Quantiles, None, 0.2, 0.4),
-        (By::Costs, Some(&recent), 0.1 / (50.0 * 0.23), 4.0 / (50.0 * 0.39)),
+        (BandMethod::Multiples, Some(&recent), 0.2, 0.4),
+        (BandMethod::Quantiles, Some(&recent), 0.251, 0.401),
+        (BandMethod::Quantiles, None, 0.2, 0.4),
+        (BandMethod::Costs, Some(&recent), 0.1 / (50.0 * 0.23), 4.0 / (50.0 * 0.39)),
     ] {
         let got = of(by, recent);
         assert!((got.medium - medium).abs() < 1e-4 && (got.high - high).abs() < 1e-4, "{by:?}: {got:?}");
-        for (score, level) in [(got.high, Level::High), (got.medium, Level::Medium), (got.medium / 2.0, Level::Low)] {
+        for (score, level) in
+            [(got.high, RiskLevel::High), (got.medium, RiskLevel::Medium), (got.medium / 2.0, RiskLevel::Low)]
+        {
             assert_eq!(got.level(score), level);
         }
     }
@@ -263,20 +273,20 @@ proptest! {
         // Slopes of values that any caller may send: small enough that no score is certain.
         model.terms[3].weights = vec![1e-6, -1e-6];
         let calibration = Calibration { same_day, later, ..Calibration::default() };
-        let by = Trained { model: &model, version: "7", calibration: &calibration };
-        let score = trained(&visit, None, &Lead::default(), by, &Config::default());
+        let by = ModelInForce { model: &model, version: "7", calibration: &calibration };
+        let score = score_by_model(&visit, None, &Lead::default(), by, &Config::default());
         let sum: f64 = score.reasons.iter().map(|reason| reason.effect).sum();
         prop_assert!(score.score > 0.0 && score.score < 1.0, "{}", score.score);
         prop_assert!((sum - calibration.apply(model.log_odds(&visit), visit.lead_days == 0)).abs() < 1e-9);
         prop_assert!((logistic(sum) - score.score).abs() < 1e-12);
-        prop_assert_eq!(score.reasons.iter().filter(|reason| reason.code == Code::Calibration).count(), 1);
+        prop_assert_eq!(score.reasons.iter().filter(|reason| reason.code == ReasonCode::Calibration).count(), 1);
         prop_assert_eq!((score.model.id, score.model.version.as_ref()), (TRAINED, "7"));
         // The reason describes what the client did, regardless of how this model weighs it.
         let record = model.record(&visit);
         let said = match (record.visits, f64::from(record.observed) > record.expected) {
-            (0, _) => Code::NewClient,
-            (_, true) => Code::PastNoShows,
-            (_, false) => Code::PastAttendance,
+            (0, _) => ReasonCode::NewClient,
+            (_, true) => ReasonCode::PastNoShows,
+            (_, false) => ReasonCode::PastAttendance,
         };
         prop_assert!(score.reasons.iter().any(|reason| reason.code == said), "{said:?}: {:?}", score.reasons);
     }
@@ -286,7 +296,7 @@ proptest! {
         said in prop::collection::vec((-6.0_f64..6.0, any::<bool>(), 0.01_f64..2.0), 0..200),
     ) {
         let cases = said.iter().map(|(log_odds, missed, weight)| {
-            Case { log_odds: *log_odds, missed: *missed, weight: *weight, is_same_day: false }
+            CalibrationCase { log_odds: *log_odds, missed: *missed, weight: *weight, is_same_day: false }
         });
         let line = Line::fit(&cases);
         prop_assert!(line.slope >= 0.25 && line.intercept.abs() <= 3.0, "{line:?}");

@@ -26,7 +26,7 @@ const DAY_MS: i64 = 1000 * DAY_S;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = AppointmentStatus)]
-pub enum Status {
+pub enum AppointmentStatus {
     /// It is booked.
     Booked,
     /// It is booked, and the client confirmed it.
@@ -41,10 +41,10 @@ pub enum Status {
     Deleted,
 }
 
-/// How a visit can end, as [`Appointment::settled`] names it.
-pub const SETTLED: [&str; 5] = ["attended", "missed", "cancelled", "late_cancelled", "deleted"];
+/// How a visit can end, as [`Appointment::resolved_as`] names it.
+pub const RESOLVED_AS: [&str; 5] = ["attended", "missed", "cancelled", "late_cancelled", "deleted"];
 
-impl Status {
+impl AppointmentStatus {
     /// The name in answers.
     pub const fn name(self) -> &'static str {
         match self {
@@ -105,14 +105,14 @@ impl Start {
 
     /// Whether a visit with this start can have this status at `time_ms`: it cannot be missed before its start, nor
     /// attended before its local day.
-    pub(super) fn admits(&self, status: Status, time_ms: i64) -> bool {
+    pub(super) fn admits(&self, status: AppointmentStatus, time_ms: i64) -> bool {
         let is_of_day = || {
             let rules = zone::get(&self.zone).unwrap_or(jiff::tz::TimeZone::UTC);
             seconds(zone::local(time_ms, &rules)).div_euclid(DAY_S) >= self.day()
         };
         match status {
-            Status::Missed => time_ms >= self.at_ms,
-            Status::Attended => time_ms >= self.at_ms || is_of_day(),
+            AppointmentStatus::Missed => time_ms >= self.at_ms,
+            AppointmentStatus::Attended => time_ms >= self.at_ms || is_of_day(),
             _ => true,
         }
     }
@@ -152,7 +152,7 @@ pub struct Appointment {
     /// events are about the earlier visit.
     pub begun_at_ms: Option<i64>,
     /// Its status.
-    pub status: Status,
+    pub status: AppointmentStatus,
     /// Event time of the event that determined the status.
     pub status_at_ms: i64,
     /// Latest event time that states the status; at first `status_at_ms`.
@@ -165,15 +165,15 @@ pub struct Appointment {
     /// Id of the event that determined the status.
     pub status_by: String,
     /// Who cancelled it, if known.
-    pub cancelled_by: Option<Named>,
+    pub cancelled_by: Option<Canceller>,
     /// The cancellation that a booking at the same start reverted.
-    pub taken_back: Option<TakenBack>,
+    pub taken_back: Option<RevertedCancellation>,
     /// How often it was moved.
     pub rescheduled: u32,
     /// Its latest starts, so that no move is counted twice.
     pub placements: Placements,
     /// On-demand requests for a reminder, ascending by time.
-    pub requests: Vec<Asked>,
+    pub requests: Vec<OnDemandRequest>,
     /// The receipts of its reminders, ascending by time.
     pub receipts: Vec<Receipt>,
     /// The service, such as a treatment.
@@ -188,7 +188,7 @@ pub struct Appointment {
 
 /// Who cancelled a visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Named {
+pub struct Canceller {
     /// Who.
     pub by: CancelledBy,
     /// Event time of the event that names them.
@@ -197,11 +197,11 @@ pub struct Named {
 
 /// A reverted cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TakenBack {
+pub struct RevertedCancellation {
     /// Event time from which it counted.
     pub at_ms: i64,
     /// Who cancelled.
-    pub by: Option<Named>,
+    pub by: Option<Canceller>,
 }
 
 /// The importance of an appointment, see [`Appointment::weight`].
@@ -215,7 +215,7 @@ enum Class {
     /// Cancelled, or over.
     Over,
     /// It is booked, and starts in the future or started less than a day ago.
-    ToCome,
+    Upcoming,
 }
 
 impl Weight {
@@ -227,21 +227,21 @@ impl Weight {
     /// That of a visit with a start.
     pub(super) const fn placed(starts_at_ms: i64, is_open: bool, now_ms: i64) -> Self {
         if is_open && starts_at_ms > now_ms.saturating_sub(DAY_MS) {
-            Self(Class::ToCome, -starts_at_ms)
+            Self(Class::Upcoming, -starts_at_ms)
         } else {
             Self(Class::Over, -(starts_at_ms - now_ms).abs())
         }
     }
 
     /// Whether it is that of a future visit.
-    pub(super) fn is_to_come(self) -> bool {
-        self.0 == Class::ToCome
+    pub(super) fn is_upcoming(self) -> bool {
+        self.0 == Class::Upcoming
     }
 }
 
 /// An on-demand request for a reminder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct OnDemandRequest {
     /// Id of the request's event.
     pub event_id: String,
     /// The requested reminder.
@@ -289,7 +289,7 @@ pub struct Receipt {
 impl Appointment {
     /// Whether a booking at `time_ms` begins another visit with this id: this one has an older outcome, and a visit at
     /// the new, different start cannot have had it.
-    pub fn is_left_by(&self, starts_at: &StartsAt, time_ms: i64) -> bool {
+    pub fn is_replaced_by(&self, starts_at: &StartsAt, time_ms: i64) -> bool {
         let is_ahead = || {
             let start = Start::of(starts_at, self.zone_or("UTC".to_owned()));
             let is_there = self.start.as_ref().is_some_and(|own| own.at_ms == start.at_ms);
@@ -316,7 +316,7 @@ impl Appointment {
             restated_at_ms: i64::MIN,
             on_at_ms: i64::MIN,
             begun_at_ms: None,
-            status: Status::Booked,
+            status: AppointmentStatus::Booked,
             status_at_ms: i64::MIN,
             status_restated_at_ms: i64::MIN,
             status_after_ms: None,
@@ -358,19 +358,22 @@ impl Appointment {
     }
 
     /// How the visit ended, by name; none if it has not ended or was never placed.
-    pub fn settled(&self) -> Option<&'static str> {
+    pub fn resolved_as(&self) -> Option<&'static str> {
         self.start.as_ref()?;
         match self.status {
-            Status::Booked | Status::Confirmed => None,
-            Status::Cancelled if self.is_late_cancelled() => Some("late_cancelled"),
-            Status::Cancelled | Status::Attended | Status::Missed | Status::Deleted => Some(self.status.name()),
+            AppointmentStatus::Booked | AppointmentStatus::Confirmed => None,
+            AppointmentStatus::Cancelled if self.is_late_cancelled() => Some("late_cancelled"),
+            AppointmentStatus::Cancelled
+            | AppointmentStatus::Attended
+            | AppointmentStatus::Missed
+            | AppointmentStatus::Deleted => Some(self.status.name()),
         }
     }
 
     /// Whether the client, and not the business, cancelled it within [`LATE_CANCEL_MS`] before its start or later.
     pub fn is_late_cancelled(&self) -> bool {
         let late = |start: &Start| self.status_at_ms > start.at_ms - LATE_CANCEL_MS;
-        self.status == Status::Cancelled
+        self.status == AppointmentStatus::Cancelled
             && self.cancelled_by.is_none_or(|named| named.by != CancelledBy::Business)
             && self.start.as_ref().is_some_and(late)
     }

@@ -49,7 +49,7 @@ pub fn hash(text: &str) -> u32 {
 }
 
 /// Most attributes of a booking, including service, location and practitioner.
-const TOLD_MAX: usize = ATTRIBUTES_MAX + 3;
+const BOOKING_ATTRIBUTES_MAX: usize = ATTRIBUTES_MAX + 3;
 
 /// Values by the hash of their name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ impl Attributes {
     }
 
     /// The attributes of a booking, including service, location and practitioner.
-    pub fn told(booking: &Booking) -> Self {
+    pub fn of_booking(booking: &Booking) -> Self {
         let mut attributes = Self::of(&booking.attributes);
         attributes.fill("service", booking.service.as_deref());
         attributes.fill("location_id", booking.location_id.as_deref());
@@ -98,7 +98,7 @@ impl Attributes {
     /// These, and as many `others` as an event may contain in addition, so that repeated updates of a visit cannot grow
     /// it without limit.
     pub fn within(&self, others: &Self) -> Self {
-        let room = TOLD_MAX.saturating_sub(self.0.len());
+        let room = BOOKING_ATTRIBUTES_MAX.saturating_sub(self.0.len());
         let kept = others.0.iter().filter(|(name, _)| !self.0.contains_key(name)).take(room);
         self.over(&Self(kept.map(|(name, value)| (*name, *value)).collect()))
     }
@@ -133,10 +133,10 @@ mod tests {
             Attributes::of(&(from..to).map(|n| (format!("name-{n}"), Scalar::Number(value))).collect())
         };
         let kept = of(0, 60, 2.0).within(&of(30, 90, 1.0));
-        assert_eq!(kept.iter().count(), TOLD_MAX);
+        assert_eq!(kept.iter().count(), BOOKING_ATTRIBUTES_MAX);
         let last = |n: usize| kept.get(hash(&format!("name-{n}")));
         assert!((0..60).all(|n| last(n) == Some(Value::Whole(2))));
-        assert_eq!((60..90).filter(|n| last(*n) == Some(Value::Whole(1))).count(), TOLD_MAX - 60);
+        assert_eq!((60..90).filter(|n| last(*n) == Some(Value::Whole(1))).count(), BOOKING_ATTRIBUTES_MAX - 60);
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! restates the row leaves status, plan, history and counts unchanged. Only its time is kept, as the latest one that
 //! stated the same, so that older events which arrive later still lose to it.
 
-use super::appointment::{Named, TakenBack};
+use super::appointment::{Canceller, RevertedCancellation};
 use super::attribute::Attributes;
 use super::placements::Placement;
 use super::snapshot::Snapshot;
-use super::{Appointment, Asked, Client, REQUEST_EXPIRES_MS, Receipt, Received, Start, Status};
+use super::{Appointment, AppointmentStatus, Client, OnDemandRequest, REQUEST_EXPIRES_MS, Receipt, Received, Start};
 use foretell_events::Envelope;
 use foretell_events::appointment::{Booking, CancelledBy, Change, ClientUpdate};
 use foretell_events::reminder::{self, Feedback, Request};
@@ -42,8 +42,8 @@ impl Appointment {
             return false;
         }
         self.restated_at_ms = time_ms;
-        let is_to_come = start.at_ms > time_ms;
-        if is_to_come {
+        let is_upcoming = start.at_ms > time_ms;
+        if is_upcoming {
             self.on_at_ms = time_ms;
         }
         let is_there = self.start.as_ref().is_some_and(|own| own.at_ms == start.at_ms);
@@ -51,7 +51,7 @@ impl Appointment {
         let is_reinstated = self.is_reinstated_at(&start, time_ms);
         // A booking between two cancellations means that only the second one counts; outcomes are not affected.
         let is_brief = is_there && self.status_restated_at_ms.saturating_sub(time_ms) <= REINSTATED_MS_MIN;
-        let is_redated = is_to_come && !is_brief && !self.status.is_resolved() && self.interrupt(time_ms);
+        let is_redated = is_upcoming && !is_brief && !self.status.is_resolved() && self.interrupt(time_ms);
         self.start = Some(start);
         if is_there && !is_reinstated {
             return is_redated || is_new;
@@ -59,13 +59,14 @@ impl Appointment {
         self.placed_at_ms = time_ms;
         self.placed_by.clone_from(&envelope.id);
         if is_reinstated || self.is_replaced_at(time_ms) {
-            let cancelled = is_there && self.status == Status::Cancelled;
-            let taken_back = cancelled.then_some(TakenBack { at_ms: self.status_at_ms, by: self.cancelled_by });
-            self.set(Status::Booked, envelope, None);
+            let cancelled = is_there && self.status == AppointmentStatus::Cancelled;
+            let taken_back =
+                cancelled.then_some(RevertedCancellation { at_ms: self.status_at_ms, by: self.cancelled_by });
+            self.set(AppointmentStatus::Booked, envelope, None);
             self.status_after_ms = None;
             self.taken_back = taken_back;
         }
-        // Another start needs another snapshot, see `witness`. A visit that is over keeps the one it was scored by.
+        // Another start needs another snapshot, see `take_snapshot`. A visit that is over keeps the one it was scored by.
         if !self.status.is_resolved() {
             self.snapshot = None;
         }
@@ -75,7 +76,7 @@ impl Appointment {
     /// Whether a booking at `time_ms` reinstates a visit that was cancelled or deleted: it states a future start. A
     /// booking whose start has passed only describes a visit that did not take place.
     fn is_reinstated_at(&self, start: &Start, time_ms: i64) -> bool {
-        let is_off = matches!(self.status, Status::Cancelled | Status::Deleted);
+        let is_off = matches!(self.status, AppointmentStatus::Cancelled | AppointmentStatus::Deleted);
         is_off && time_ms >= self.status_restated_at_ms && start.at_ms > time_ms
     }
 
@@ -83,14 +84,14 @@ impl Appointment {
     /// the visit is booked.
     fn is_replaced_at(&self, time_ms: i64) -> bool {
         match self.status {
-            // An outcome that is older than the booking stays: the booking corrects the start, see `is_left_by`.
+            // An outcome that is older than the booking stays: the booking corrects the start, see `is_replaced_by`.
             // A later one stays only if the visit can have had it at the new start when it was stated last.
-            Status::Attended | Status::Missed => {
+            AppointmentStatus::Attended | AppointmentStatus::Missed => {
                 let admits = |start: &Start| start.admits(self.status, self.status_restated_at_ms);
                 time_ms <= self.status_at_ms && !self.start.as_ref().is_some_and(admits)
             }
-            Status::Booked | Status::Confirmed => time_ms >= self.status_restated_at_ms,
-            Status::Cancelled | Status::Deleted => false,
+            AppointmentStatus::Booked | AppointmentStatus::Confirmed => time_ms >= self.status_restated_at_ms,
+            AppointmentStatus::Cancelled | AppointmentStatus::Deleted => false,
         }
     }
 
@@ -98,7 +99,7 @@ impl Appointment {
     fn describe(&mut self, booking: &Booking, start: &Start) -> bool {
         let service = booking.service.clone().or_else(|| self.service.clone());
         let location_id = booking.location_id.clone().or_else(|| self.location_id.clone());
-        let attributes = Attributes::told(booking).within(&self.attributes);
+        let attributes = Attributes::of_booking(booking).within(&self.attributes);
         let is_new = (self.start.as_ref(), &self.service, &self.location_id, &self.attributes)
             != (Some(start), &service, &location_id, &attributes);
         (self.service, self.location_id, self.attributes) = (service, location_id, attributes);
@@ -125,9 +126,9 @@ impl Appointment {
     }
 
     /// Applies a status, unless a later event has stated another one. Returns whether anything changed.
-    fn set_status(&mut self, envelope: &Envelope, status: Status, by: Option<CancelledBy>) -> bool {
+    fn set_status(&mut self, envelope: &Envelope, status: AppointmentStatus, by: Option<CancelledBy>) -> bool {
         let time_ms = envelope.time_ms;
-        let confirms_the_past = status == Status::Confirmed && !self.status.is_open();
+        let confirms_the_past = status == AppointmentStatus::Confirmed && !self.status.is_open();
         if self.is_past(time_ms) || confirms_the_past {
             return false;
         }
@@ -137,7 +138,8 @@ impl Appointment {
         if time_ms < self.decided_at_ms(status) {
             return self.interrupt(time_ms);
         }
-        let is_brief = status == Status::Cancelled && time_ms.saturating_sub(self.placed_at_ms) <= REINSTATED_MS_MIN;
+        let is_brief =
+            status == AppointmentStatus::Cancelled && time_ms.saturating_sub(self.placed_at_ms) <= REINSTATED_MS_MIN;
         let taken_back = self.taken_back.filter(|_| is_brief);
         self.status_after_ms = Some(self.status_restated_at_ms).filter(|_| !self.status.is_open());
         self.set(status, envelope, by);
@@ -151,13 +153,16 @@ impl Appointment {
     /// The event time that an event of another `status` must reach to replace the status. A confirmation only has to be
     /// as late as the booking that it confirms, and it does not protect that booking from older events. An outcome also
     /// does not have to be later than a restatement of the booking, or than the first event that makes the visit known.
-    fn decided_at_ms(&self, status: Status) -> i64 {
+    fn decided_at_ms(&self, status: AppointmentStatus) -> i64 {
         let start_ms =
             self.start.as_ref().filter(|_| !self.placements.is_moved()).map_or(i64::MAX, |start| start.at_ms);
         match (self.status, status) {
-            (Status::Booked | Status::Confirmed, Status::Attended | Status::Missed) => self.placed_at_ms.min(start_ms),
-            (Status::Booked, Status::Confirmed) => self.placed_at_ms,
-            (Status::Booked | Status::Confirmed, _) => self.on_at_ms,
+            (
+                AppointmentStatus::Booked | AppointmentStatus::Confirmed,
+                AppointmentStatus::Attended | AppointmentStatus::Missed,
+            ) => self.placed_at_ms.min(start_ms),
+            (AppointmentStatus::Booked, AppointmentStatus::Confirmed) => self.placed_at_ms,
+            (AppointmentStatus::Booked | AppointmentStatus::Confirmed, _) => self.on_at_ms,
             _ => self.status_restated_at_ms,
         }
     }
@@ -172,7 +177,7 @@ impl Appointment {
         if is_earlier {
             self.status_at_ms = time_ms;
         }
-        let named = by.map(|by| Named { by, at_ms: time_ms }).filter(|_| time_ms >= self.status_at_ms);
+        let named = by.map(|by| Canceller { by, at_ms: time_ms }).filter(|_| time_ms >= self.status_at_ms);
         let named = named.filter(|named| self.cancelled_by.is_none_or(|known| named.at_ms >= known.at_ms));
         let is_by_another = named.is_some_and(|named| self.cancelled_by.is_none_or(|known| named.by != known.by));
         self.cancelled_by = named.or(self.cancelled_by);
@@ -195,17 +200,17 @@ impl Appointment {
         is_within
     }
 
-    fn set(&mut self, status: Status, envelope: &Envelope, by: Option<CancelledBy>) {
+    fn set(&mut self, status: AppointmentStatus, envelope: &Envelope, by: Option<CancelledBy>) {
         self.status = status;
         self.status_at_ms = envelope.time_ms;
         self.status_restated_at_ms = envelope.time_ms;
         self.status_by.clone_from(&envelope.id);
-        self.cancelled_by = by.map(|by| Named { by, at_ms: envelope.time_ms });
+        self.cancelled_by = by.map(|by| Canceller { by, at_ms: envelope.time_ms });
         self.taken_back = None;
     }
 
     /// Applies a receipt of a reminder: the later of two for one channel wins. Returns whether anything changed.
-    fn hear(&mut self, feedback: &Feedback, at_ms: i64, received: Received, receipts_max: usize) -> bool {
+    fn record_receipt(&mut self, feedback: &Feedback, at_ms: i64, received: Received, receipts_max: usize) -> bool {
         let reason = feedback.reason.as_deref().map(|reason| {
             let end = reason.floor_char_boundary(REASON_BYTES_MAX);
             reason[..end].to_owned()
@@ -247,7 +252,7 @@ impl Client {
     }
 
     /// Takes a snapshot of what is known about a visit that has none.
-    pub(super) fn witness(&mut self, appointment_id: &str, time_ms: i64) {
+    pub(super) fn take_snapshot(&mut self, appointment_id: &str, time_ms: i64) {
         let Some(visit) = self.appointments.get(appointment_id).filter(|visit| visit.snapshot.is_none()) else {
             return;
         };
@@ -289,7 +294,7 @@ impl Client {
         &mut self,
         appointment_id: &str,
         envelope: &Envelope,
-        status: Status,
+        status: AppointmentStatus,
         by: Option<CancelledBy>,
     ) -> bool {
         let (appointment, is_new) = self.appointment(appointment_id, envelope.time_ms);
@@ -297,31 +302,38 @@ impl Client {
     }
 
     /// Applies a receipt of a reminder. Returns whether anything changed.
-    pub(super) fn hear(&mut self, feedback: &Feedback, at_ms: i64, received: Received, receipts_max: usize) -> bool {
+    pub(super) fn record_receipt(
+        &mut self,
+        feedback: &Feedback,
+        at_ms: i64,
+        received: Received,
+        receipts_max: usize,
+    ) -> bool {
         let (appointment, is_new) = self.appointment(&feedback.appointment_id, at_ms);
-        let is_heard = !appointment.is_past(at_ms) && appointment.hear(feedback, at_ms, received, receipts_max);
-        is_heard || is_new
+        let is_received =
+            !appointment.is_past(at_ms) && appointment.record_receipt(feedback, at_ms, received, receipts_max);
+        is_received || is_new
     }
 
     /// Adds an on-demand request, if there is space for it and it is not known. Returns whether anything changed.
-    pub(super) fn ask(&mut self, request: &Request, envelope: &Envelope, requests_max: usize) -> bool {
+    pub(super) fn add_request(&mut self, request: &Request, envelope: &Envelope, requests_max: usize) -> bool {
         let time_ms = envelope.time_ms;
         let reminder_id = reminder::manual_id(&envelope.tenant, &request.appointment_id, &envelope.id);
         let (appointment, is_new) = self.appointment(&request.appointment_id, time_ms);
         // The same request again, long after it has left the recent ones: the first one is kept.
-        let is_known = appointment.requests.iter().any(|asked| asked.reminder_id == reminder_id);
+        let is_known = appointment.requests.iter().any(|request| request.reminder_id == reminder_id);
         if is_known || appointment.is_past(time_ms) {
             return is_new;
         }
         // A request that may still be announced is not forgotten for another one, because it would never be announced.
-        let is_expired = |asked: &Asked| asked.at_ms <= time_ms.saturating_sub(REQUEST_EXPIRES_MS);
+        let is_expired = |request: &OnDemandRequest| request.at_ms <= time_ms.saturating_sub(REQUEST_EXPIRES_MS);
         if appointment.requests.len() >= requests_max {
             if !appointment.requests.first().is_some_and(is_expired) {
                 return is_new;
             }
             appointment.requests.remove(0);
         }
-        appointment.requests.push(Asked {
+        appointment.requests.push(OnDemandRequest {
             event_id: envelope.id.clone(),
             reminder_id,
             at_ms: time_ms,
@@ -330,7 +342,7 @@ impl Client {
             digest: request.idempotency_digest.clone(),
         });
         // The sort is stable: of two at the same time, the one later in the log counts as later, and is kept longer.
-        appointment.requests.sort_by_key(|asked| asked.at_ms);
+        appointment.requests.sort_by_key(|request| request.at_ms);
         true
     }
 

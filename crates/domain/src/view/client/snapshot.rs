@@ -82,7 +82,7 @@ impl Snapshot {
         snapshot.late_cancelled = small(client.history.late_cancelled);
         snapshot.moved = small(moved);
         snapshot.moved_others = small(client.history.rescheduled - moved);
-        snapshot.is_confirmed = own.is_some_and(|own| own.status == super::Status::Confirmed);
+        snapshot.is_confirmed = own.is_some_and(|own| own.status == super::AppointmentStatus::Confirmed);
         snapshot.of_client = client.attributes.without(visit.attributes);
         snapshot
     }

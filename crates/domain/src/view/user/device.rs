@@ -10,7 +10,7 @@ const LABEL_CHARS_MAX: usize = 80;
 
 /// A device of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
+pub struct UserDevice {
     /// For people: browser and system, if known.
     pub label: String,
     /// What its attempts look like, regardless of its id; 0 if unknown.
@@ -31,7 +31,7 @@ pub struct Device {
     pub decided_at_ms: i64,
 }
 
-impl Device {
+impl UserDevice {
     /// A device of which only the time is known.
     pub(super) fn unseen(time_ms: i64) -> Self {
         Self {
@@ -145,7 +145,7 @@ impl User {
 
     pub(super) fn device_seen(&mut self, key: &str, attempt: &Attempt, time_ms: i64) {
         let looks = fingerprint(attempt).unwrap_or_default();
-        let device = self.devices.entry(key.to_owned()).or_insert_with(|| Device::unseen(time_ms));
+        let device = self.devices.entry(key.to_owned()).or_insert_with(|| UserDevice::unseen(time_ms));
         device.logins += 1;
         device.first_seen_ms = device.first_seen_ms.min(time_ms);
         if time_ms >= device.last_seen_ms || device.label.is_empty() {
@@ -160,7 +160,7 @@ impl User {
 
     /// Applies a decision about a device; one older than the last changes nothing.
     pub(super) fn decide(&mut self, device_id: &str, time_ms: i64, verdict: Trust) {
-        let device = self.devices.entry(device_id.to_owned()).or_insert_with(|| Device::unnamed(time_ms));
+        let device = self.devices.entry(device_id.to_owned()).or_insert_with(|| UserDevice::unnamed(time_ms));
         if time_ms < device.decided_at_ms {
             return;
         }
@@ -178,7 +178,7 @@ impl User {
         if self.devices.len() <= devices_max {
             return;
         }
-        let rank = |device: &Device| (device.revoked_at_ms.is_none(), device.trusted, device.last_seen_ms);
+        let rank = |device: &UserDevice| (device.revoked_at_ms.is_none(), device.trusted, device.last_seen_ms);
         let first =
             self.devices.iter().filter(|(key, _)| Some(key.as_str()) != kept).min_by_key(|(key, d)| (rank(d), *key));
         if let Some(key) = first.map(|(key, _)| key.clone()) {

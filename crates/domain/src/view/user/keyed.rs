@@ -3,7 +3,7 @@
 //! The API answers a repeated request from here, so it makes no difference which process received the first one.
 
 use super::User;
-use crate::view::Place;
+use crate::view::RecordPosition;
 use crate::view::recent::RECENT_MAX;
 use crate::view::sketch::hash;
 use foretell_events::Event;
@@ -15,7 +15,7 @@ pub const KEYED_MAX: usize = RECENT_MAX;
 
 /// A request with an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keyed {
+pub struct KeyedRequest {
     /// Hash of the event's id, which is derived from the key.
     pub key: u64,
     /// Hash of the digest of the request.
@@ -28,23 +28,23 @@ pub struct Keyed {
 
 impl User {
     /// The first request with the key from which an event id was derived.
-    pub fn keyed(&self, event_id: &str) -> Option<&Keyed> {
+    pub fn keyed(&self, event_id: &str) -> Option<&KeyedRequest> {
         let key = hash(event_id);
         self.keyed.iter().find(|keyed| keyed.key == key)
     }
 
     /// Remembers a request, if it has a key.
-    pub(super) fn remember_key(&mut self, event: &Event, place: Place, is_applied: bool) {
+    pub(super) fn remember_key(&mut self, event: &Event, place: RecordPosition, is_applied: bool) {
         let Some(digest) = event.fact.idempotency_digest() else { return };
         let (key, digest) = (hash(&event.envelope.id), hash(digest));
-        self.keyed.push(Keyed { key, digest, offset: place.offset, is_applied });
+        self.keyed.push(KeyedRequest { key, digest, offset: place.offset, is_applied });
         if self.keyed.len() > KEYED_MAX {
             self.keyed.remove(0);
         }
     }
 }
 
-impl Keyed {
+impl KeyedRequest {
     /// Whether it was the same request.
     pub fn is(&self, digest: &str) -> bool {
         self.digest == hash(digest)

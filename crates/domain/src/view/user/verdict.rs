@@ -10,7 +10,7 @@
 use super::device::{DeviceKey, Trust};
 use super::{REPORTED_MAX, REPORTED_MS, User, VERDICTS_MAX};
 use crate::view::Limits;
-use crate::view::feature::{self, Level};
+use crate::view::feature::{self, FeatureLevel};
 use crate::view::sketch::hash;
 use foretell_events::login::{self, Attempt, Login};
 use serde::{Deserialize, Serialize};
@@ -26,12 +26,12 @@ pub struct Success {
     /// Its device, by [`DeviceKey::text`].
     pub device: Option<String>,
     /// The place of the attempt.
-    pub place: Option<Place>,
+    pub place: Option<Coordinates>,
     /// Hash of its address.
     pub address: u64,
     /// Its values: the level, the hash by which the user counts it, and its name in the rows of all users. None if no
     /// decision was requested for it: it cannot be reported, and the row stays small.
-    pub values: Vec<(Level, u64, String)>,
+    pub values: Vec<(FeatureLevel, u64, String)>,
     /// Whether a report removed it from the history.
     pub is_withdrawn: bool,
 }
@@ -39,7 +39,7 @@ pub struct Success {
 impl Success {
     pub(super) fn of(login: &Login, time_ms: i64) -> Self {
         let attempt = &login.attempt;
-        let value = |level: Level| {
+        let value = |level: FeatureLevel| {
             let value = level.value(attempt)?;
             Some((level, hash(&value), feature::stored(value)))
         };
@@ -47,9 +47,9 @@ impl Success {
             time_ms,
             decision: login.decision_id.as_deref().map_or(0, hash),
             device: DeviceKey::of(attempt).map(|key| key.text()),
-            place: Place::of(attempt),
-            address: address_mark(attempt.ip),
-            values: Level::VALUES.into_iter().filter_map(value).collect(),
+            place: Coordinates::of(attempt),
+            address: address_hash(attempt.ip),
+            values: FeatureLevel::VALUES.into_iter().filter_map(value).collect(),
             is_withdrawn: false,
         }
     }
@@ -57,7 +57,7 @@ impl Success {
 
 /// The person's last verdict on an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct LastVerdict {
     /// Whether it was not the person's.
     pub is_fraud: bool,
     /// Hash of the device and the address in the verdict.
@@ -66,7 +66,7 @@ pub struct Verdict {
     pub time_ms: i64,
 }
 
-impl Verdict {
+impl LastVerdict {
     fn named(verdict: &login::Verdict) -> u64 {
         hash(&format!("{:?} {:?}", verdict.device_id, verdict.ip.map(feature::household)))
     }
@@ -74,7 +74,7 @@ impl Verdict {
 
 /// A point on the globe, in ten-thousandths of a degree: eleven metres, more precise than any address database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct Coordinates {
     /// North.
     pub latitude: i32,
     /// East.
@@ -83,7 +83,7 @@ pub struct Place {
     pub has_city: bool,
 }
 
-impl Place {
+impl Coordinates {
     /// The place of an attempt, if it has both coordinates.
     pub fn of(attempt: &Attempt) -> Option<Self> {
         let fixed = |degrees: f64| (degrees * 10_000.0).round() as i32;
@@ -103,12 +103,12 @@ impl Place {
 }
 
 /// The mark of a reported device.
-pub(crate) fn device_mark(device_id: &str) -> u64 {
+pub(crate) fn device_hash(device_id: &str) -> u64 {
     hash(&format!("device:{device_id}"))
 }
 
 /// The mark of the household of a reported address.
-pub(crate) fn address_mark(ip: IpAddr) -> u64 {
+pub(crate) fn address_hash(ip: IpAddr) -> u64 {
     hash(&format!("ip:{}", feature::household(ip)))
 }
 
@@ -118,8 +118,8 @@ impl User {
         if self.reported_at_ms.is_empty() {
             return false;
         }
-        let device = DeviceKey::of(attempt).map(|key| device_mark(&key.text()));
-        let mut marks = device.into_iter().chain([address_mark(attempt.ip)]);
+        let device = DeviceKey::of(attempt).map(|key| device_hash(&key.text()));
+        let mut marks = device.into_iter().chain([address_hash(attempt.ip)]);
         marks.any(|mark| self.reported_at_ms.get(&mark).is_some_and(|marked| *marked > at_ms - REPORTED_MS))
     }
 
@@ -127,31 +127,31 @@ impl User {
     /// latest, is already in the history or removed accordingly. A login may be folded after the report about it.
     pub(super) fn restates(&self, verdict: &login::Verdict, is_fraud: bool) -> bool {
         let last = self.verdicts.get(&hash(&verdict.decision_id));
-        let is_same = last.is_some_and(|last| last.is_fraud == is_fraud && last.named == Verdict::named(verdict));
+        let is_same = last.is_some_and(|last| last.is_fraud == is_fraud && last.named == LastVerdict::named(verdict));
         is_same && self.find(verdict).is_none_or(|at| self.latest[at].is_withdrawn == is_fraud)
     }
 
     /// Remembers and counts a verdict on a decision.
-    fn hear(&mut self, verdict: &login::Verdict, is_fraud: bool, time_ms: i64) {
+    fn record(&mut self, verdict: &login::Verdict, is_fraud: bool, time_ms: i64) {
         let decision = hash(&verdict.decision_id);
-        let said = Verdict { is_fraud, named: Verdict::named(verdict), time_ms };
-        let before = self.verdicts.insert(decision, said).map(|before| before.is_fraud);
-        for (says, count) in [(false, &mut self.confirmed), (true, &mut self.reported)] {
-            let change = u32::from(says == is_fraud).wrapping_sub(u32::from(before == Some(says)));
+        let latest = LastVerdict { is_fraud, named: LastVerdict::named(verdict), time_ms };
+        let before = self.verdicts.insert(decision, latest).map(|before| before.is_fraud);
+        for (fraud, count) in [(false, &mut self.confirmed), (true, &mut self.reported)] {
+            let change = u32::from(fraud == is_fraud).wrapping_sub(u32::from(before == Some(fraud)));
             *count = count.saturating_add_signed(change.cast_signed());
         }
         if self.verdicts.len() > VERDICTS_MAX {
             let others = self.verdicts.iter().filter(|(other, _)| **other != decision);
-            let oldest = others.min_by_key(|(other, said)| (said.time_ms, **other)).map(|(other, _)| *other);
+            let oldest = others.min_by_key(|(other, latest)| (latest.time_ms, **other)).map(|(other, _)| *other);
             oldest.and_then(|other| self.verdicts.remove(&other));
         }
     }
 
     /// Applies a report that a login was not the person's. Returns the login that is removed from the history.
     pub(super) fn report(&mut self, verdict: &login::Verdict, time_ms: i64) -> Option<Success> {
-        self.hear(verdict, true, time_ms);
+        self.record(verdict, true, time_ms);
         let at = self.find(verdict);
-        for mark in self.marks(verdict, at) {
+        for mark in self.reported_hashes(verdict, at) {
             let marked = self.reported_at_ms.entry(mark).or_insert(time_ms);
             *marked = time_ms.max(*marked);
         }
@@ -174,9 +174,9 @@ impl User {
 
     /// Applies a confirmation that a login was the person's. Returns the login that is restored to the history.
     pub(super) fn confirm(&mut self, verdict: &login::Verdict, time_ms: i64, limits: &Limits) -> Option<Success> {
-        self.hear(verdict, false, time_ms);
+        self.record(verdict, false, time_ms);
         let at = self.find(verdict);
-        for mark in self.marks(verdict, at) {
+        for mark in self.reported_hashes(verdict, at) {
             self.reported_at_ms.remove(&mark);
         }
         let device = self.device(verdict, at);
@@ -207,10 +207,10 @@ impl User {
     }
 
     /// The device and the address of a verdict: of the login at `at`, or else those in the verdict.
-    fn marks(&self, verdict: &login::Verdict, at: Option<usize>) -> Vec<u64> {
+    fn reported_hashes(&self, verdict: &login::Verdict, at: Option<usize>) -> Vec<u64> {
         let success = at.and_then(|at| self.latest.get(at));
         let device = success.and_then(|success| success.device.as_ref()).or(verdict.device_id.as_ref());
-        let address = success.map(|success| success.address).or(verdict.ip.map(address_mark));
-        device.map(|key| device_mark(key)).into_iter().chain(address).collect()
+        let address = success.map(|success| success.address).or(verdict.ip.map(address_hash));
+        device.map(|key| device_hash(key)).into_iter().chain(address).collect()
     }
 }

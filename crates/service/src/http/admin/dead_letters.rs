@@ -5,7 +5,7 @@ use crate::http::{Api, answer};
 use axum::Json;
 use axum::extract::{Path, State};
 use foretell_domain::dead::Id;
-use foretell_domain::dead::show::Shown;
+use foretell_domain::dead::details::DeadLetterDetails;
 use foretell_engine::dead_letters::DeadLetters;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub(in crate::http) async fn show(
     State(api): State<Arc<Api>>,
     Path((partition, offset)): Path<(u32, i64)>,
-) -> Result<Json<Shown>, Problem> {
+) -> Result<Json<DeadLetterDetails>, Problem> {
     let id = Id { partition, offset };
     let (log, clock, topic_prefix) = (api.log.clone(), api.clock.clone(), api.topic_prefix.clone());
     let shown = DeadLetters { log, clock, topic_prefix }.show(id).await.map_err(answer::unreadable)?;

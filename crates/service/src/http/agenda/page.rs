@@ -5,9 +5,9 @@ use super::{AgendaVisit, Totals};
 use crate::http::Api;
 use crate::http::answer::{self, at};
 use crate::http::problem::{Code, Problem};
-use foretell_domain::score::no_show::Score;
-use foretell_domain::score::{Code as ReasonCode, Level};
-use foretell_domain::view::client::{Appointment, Client, Start, Status};
+use foretell_domain::score::no_show::VisitScore;
+use foretell_domain::score::{ReasonCode, RiskLevel};
+use foretell_domain::view::client::{Appointment, AppointmentStatus, Client, Start};
 use foretell_engine::rows::agenda::Looked;
 use foretell_events::codec::wall_clock;
 use futures::TryStreamExt;
@@ -63,7 +63,7 @@ impl Page {
         Ok(page)
     }
 
-    fn take(&mut self, order: Order, score: Score, visit: &Visit<'_>) {
+    fn take(&mut self, order: Order, score: VisitScore, visit: &Visit<'_>) {
         self.totals.add(visit.appointment.status, score.level);
         let place = Place::new(order, score.score, visit.start.at_ms, visit.appointment_id, visit.client_id);
         self.digest = self.digest.wrapping_add(place.digest());
@@ -90,12 +90,12 @@ impl Page {
 }
 
 impl Totals {
-    fn add(&mut self, status: Status, level: Level) {
+    fn add(&mut self, status: AppointmentStatus, level: RiskLevel) {
         self.visits += 1;
-        self.confirmed += usize::from(status == Status::Confirmed);
-        self.low += usize::from(level == Level::Low);
-        self.medium += usize::from(level == Level::Medium);
-        self.high += usize::from(level == Level::High);
+        self.confirmed += usize::from(status == AppointmentStatus::Confirmed);
+        self.low += usize::from(level == RiskLevel::Low);
+        self.medium += usize::from(level == RiskLevel::Medium);
+        self.high += usize::from(level == RiskLevel::High);
     }
 }
 
@@ -128,7 +128,7 @@ fn visits<'a>(list: &'a List, client_id: &'a str, client: &'a Client) -> impl It
 }
 
 impl Visit<'_> {
-    fn told(&self, score: Score) -> AgendaVisit {
+    fn told(&self, score: VisitScore) -> AgendaVisit {
         let Self { appointment, start, .. } = *self;
         let mut reasons = score.reasons;
         // The base rate is the same for every visit, so it does not explain any of them.

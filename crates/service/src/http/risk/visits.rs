@@ -8,9 +8,9 @@ use crate::http::problem::{Code, Problem};
 use crate::http::request::{Ids, Object};
 use axum::extract::State;
 use foretell_domain::address::Family;
-use foretell_domain::decision::made::{self, Answer, Asked, Made};
-use foretell_domain::score::no_show::basis::Basis;
-use foretell_domain::score::{Action, Level, OnUnavailable, Reason};
+use foretell_domain::decision::record::{self, AnswerJson, DecisionRecord, ScoreInput};
+use foretell_domain::score::no_show::context::ScoringContext;
+use foretell_domain::score::{OnUnavailable, Reason, RecommendedAction, RiskLevel};
 use foretell_domain::view::client::attribute::Attributes;
 use foretell_domain::view::client::snapshot::Subject;
 use foretell_domain::view::client::{Client, Start};
@@ -81,9 +81,9 @@ pub struct AppointmentAnswer {
     /// Probability of a no-show, 0 to 1, calibrated by outcomes: of visits scored 0.2, one in five is missed.
     pub score: f64,
     /// The risk, compared with the tenant's own rate.
-    pub level: Level,
+    pub level: RiskLevel,
     /// The recommended action.
-    pub recommended_action: Action,
+    pub recommended_action: RecommendedAction,
     /// Why; effects are contributions in log-odds and add up to those of the score.
     pub reasons: Vec<Reason>,
     /// The policy that was applied.
@@ -178,7 +178,7 @@ fn read_visit(f: &mut Fields<'_, '_>, now_ms: i64) -> VisitAsked {
     VisitAsked::Considered(Considered { attributes, ..considered })
 }
 
-async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Answer, Problem> {
+async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<AnswerJson, Problem> {
     let deadline = deadline(api);
     let (client_id, view, (client, lead)) = in_time(api, async {
         let client_id = api.client_of(tenant, id).await?;
@@ -194,7 +194,7 @@ async fn booked(api: &Api, tenant: &str, id: &str, now_ms: i64) -> Result<Answer
     Ok(scored.answer(api, tenant, Some(id.to_owned()), client_id).await)
 }
 
-async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> Result<Answer, Problem> {
+async fn considered(api: &Api, tenant: &str, visit: Considered, now_ms: i64) -> Result<AnswerJson, Problem> {
     let view = api.standing(Family::Appointments, tenant, &visit.client_id);
     let read = async { api.rows.appointment(tenant, &visit.client_id).await.map_err(answer::unreadable) };
     let deadline = deadline(api);
@@ -226,7 +226,7 @@ fn start(api: &Api, client: Option<&Client>, visit: &Considered) -> Start {
 /// A visit with everything that its score is computed from.
 struct Visit<'a> {
     client: Option<&'a Client>,
-    basis: Basis,
+    basis: ScoringContext,
     visit: Subject<'a>,
     view: Standing,
     now_ms: i64,
@@ -234,7 +234,7 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    async fn answer(self, api: &Api, tenant: &str, appointment_id: Option<String>, client_id: String) -> Answer {
+    async fn answer(self, api: &Api, tenant: &str, appointment_id: Option<String>, client_id: String) -> AnswerJson {
         let Self { client, basis, visit, now_ms, .. } = self;
         let score = basis.score(client, visit, now_ms);
         let warnings: Vec<_> = self.warnings.into_iter().chain(basis.warnings).collect();
@@ -257,9 +257,11 @@ impl Visit<'_> {
         };
         let (id, subject) = (&answer.id, &answer.client_id);
         let lead_days = visit.start.lead_days(visit.booked_at_ms);
-        let visit = Asked::Visit(made::Visit { lead_days, starts_at_ms: visit.start.at_ms });
-        let written = Answer::of(&answer);
-        api.decisions.record(&Made { id, tenant, subject, at_ms: now_ms, asked: visit, answer: &written }).await;
+        let visit = ScoreInput::Visit(record::ScoredVisit { lead_days, starts_at_ms: visit.start.at_ms });
+        let written = AnswerJson::of(&answer);
+        api.decisions
+            .record(&DecisionRecord { id, tenant, subject, at_ms: now_ms, input: visit, answer: &written })
+            .await;
         written
     }
 }

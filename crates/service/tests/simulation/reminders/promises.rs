@@ -2,10 +2,10 @@
 
 use super::observed::Attempt;
 use crate::equation::Facts;
-use foretell_domain::remind::plan::{self, Context, Status};
-use foretell_domain::remind::policy::Policy;
-use foretell_domain::view::client::{self, Appointments};
-use foretell_domain::view::sent::{self, Reminders as SentFold};
+use foretell_domain::remind::plan::{self, PlanContext, ReminderStatus};
+use foretell_domain::remind::policy::ReminderPolicy;
+use foretell_domain::view::client::{self, AppointmentFold};
+use foretell_domain::view::sent::{self, ReminderFold};
 use foretell_events::record::{NewRecord, Record};
 use foretell_events::reminder::{Announcement, ReminderFact};
 use foretell_events::{Fact, Position, codec, key};
@@ -44,7 +44,7 @@ pub fn announced_if_on(visits: &Facts, attempts: &[Attempt]) -> Result<usize, St
 
 /// Whether a visit was active with the announced start, in the rows of everything below `end`.
 fn was_on(visits: &Facts, announcement: &Announcement, partition: u32, end: i64) -> bool {
-    let rows = visits.fold(Appointments::default(), |at| at.partition == partition && at.offset < end);
+    let rows = visits.fold(AppointmentFold::default(), |at| at.partition == partition && at.offset < end);
     let row = rows.owner(&client::row_key("t", &announcement.client_id));
     let visit = row.and_then(|client| client.appointments.get(&announcement.appointment_id));
     visit.is_some_and(|visit| {
@@ -62,24 +62,24 @@ fn stored(record: &NewRecord) -> Record {
 /// How many steps were due without faults and were sent, or the first one that was not; also checks everything that the
 /// planner had to do until recently, such as withdrawals.
 pub fn due_is_sent((visits, sent): (&Facts, &Facts), calm_ms: i64, now_ms: i64) -> Result<usize, String> {
-    let clients = visits.fold(Appointments::default(), |_| true);
-    let announced = sent.fold(SentFold::default(), |_| true);
-    let (policy, mut due) = (Policy::default(), 0);
+    let clients = visits.fold(AppointmentFold::default(), |_| true);
+    let announced = sent.fold(ReminderFold::default(), |_| true);
+    let (policy, mut due) = (ReminderPolicy::default(), 0);
     for client_id in (0..super::CLIENTS).map(|n| format!("c{n}")) {
         let key = key::of("t", &client_id);
         let client = clients.owner(&client::row_key("t", &client_id)).cloned().unwrap_or_default();
         let sent = announced.owner(&sent::row_key("t", &client_id)).cloned().unwrap_or_default();
         let risks = BTreeMap::new();
-        let context = Context { key: &key, client: &client, sent: &sent, policy: &policy, risks: &risks, now_ms };
-        let lately = Context { now_ms: now_ms - SETTLED_MS, ..context };
+        let context = PlanContext { key: &key, client: &client, sent: &sent, policy: &policy, risks: &risks, now_ms };
+        let lately = PlanContext { now_ms: now_ms - SETTLED_MS, ..context };
         if let Some(action) = plan::client(&lately).actions.first() {
             return Err(format!("{client_id}: {action:?} was not done"));
         }
         for id in client.appointments.keys() {
-            for reminder in plan::story(&context, id).into_iter().filter(|r| r.due_at_ms >= calm_ms) {
+            for reminder in plan::timeline(&context, id).into_iter().filter(|r| r.due_at_ms >= calm_ms) {
                 match reminder.status {
-                    Status::Sent => due += 1,
-                    Status::Failed => return Err(format!("{id} of {client_id} missed {reminder:?}")),
+                    ReminderStatus::Sent => due += 1,
+                    ReminderStatus::Failed => return Err(format!("{id} of {client_id} missed {reminder:?}")),
                     _ => {}
                 }
             }

@@ -1,7 +1,7 @@
 //! Which rules are accepted, which are rejected and why, and what they result in.
 
 use super::*;
-use crate::score::login::{Evidence, Features, Policy, score};
+use crate::score::login::{Features, LoginEvidence, LoginPolicy, score};
 use crate::view::user::User;
 use foretell_events::appointment::Scalar;
 use foretell_events::login::Attempt;
@@ -132,28 +132,29 @@ fn a_rule_names_itself_and_says_what_follows() {
 }
 
 /// The score with these rules of an attempt from Ireland, by a user with one login.
-fn judged(rules: &serde_json::Value) -> crate::score::login::Score {
-    let policy = Policy::read(&json!({"rules": rules}), &Policy::default()).unwrap();
+fn judged(rules: &serde_json::Value) -> crate::score::login::LoginScore {
+    let policy = LoginPolicy::read(&json!({"rules": rules}), &LoginPolicy::default()).unwrap();
     let user = User { successes: 1, last_success_ms: Some(0), ..User::default() };
     let attempt = Attempt { country: Some("IE".into()), ..Attempt::from_ip(std::net::Ipv4Addr::LOCALHOST.into()) };
     let attributes = BTreeMap::from([("role".to_owned(), Scalar::Text("admin".into()))]);
     let features = Features::default();
-    let evidence = Evidence { attributes: &attributes, ..Evidence::of(Some(&user), &features, &attempt, 1_000) };
+    let evidence =
+        LoginEvidence { attributes: &attributes, ..LoginEvidence::of(Some(&user), &features, &attempt, 1_000) };
     score(&evidence, &policy)
 }
 
 #[test]
 fn factors_multiply_and_the_strongest_decision_counts() {
     let plain = judged(&json!([]));
-    let odds = |score: &crate::score::login::Score| score.score.map(|score| score / (1.0 - score)).unwrap();
+    let odds = |score: &crate::score::login::LoginScore| score.score.map(|score| score / (1.0 - score)).unwrap();
     let doubled = judged(&json!([{"code": "A", "when": "attributes.role == 'admin'", "factor": 2.0}]));
     assert!((odds(&doubled) / odds(&plain) - 2.0).abs() < 1e-9);
     assert_eq!(doubled.reasons.last().map(|reason| (reason.code.name(), reason.effect)), Some(("A", 2.0_f64.ln())));
     let decide = |decision: &str| json!({"code": decision.to_uppercase(), "when": "true", "decision": decision});
     for (decisions, expected) in [
-        (vec!["allow"], Decision::Allow),
-        (vec!["allow", "challenge"], Decision::Challenge),
-        (vec!["deny", "allow", "challenge"], Decision::Deny),
+        (vec!["allow"], LoginDecision::Allow),
+        (vec!["allow", "challenge"], LoginDecision::Challenge),
+        (vec!["deny", "allow", "challenge"], LoginDecision::Deny),
     ] {
         let got = judged(&decisions.iter().copied().map(decide).collect());
         assert_eq!((got.decision, got.score), (expected, plain.score), "{decisions:?}");
@@ -186,10 +187,10 @@ fn shadow_rules_are_told_rules_that_are_off_are_not_and_failing_ones_do_not_hold
 
 #[test]
 fn a_document_says_only_what_it_wants_otherwise() {
-    let base = Policy::default();
-    assert_eq!(Policy::read(&json!({}), &base), Ok(base.clone()));
+    let base = LoginPolicy::default();
+    assert_eq!(LoginPolicy::read(&json!({}), &base), Ok(base.clone()));
     let stricter =
-        Policy::read(&json!({"challenge_at": 0.2, "signals": {"new_device": {"factor": 9.0}}}), &base).unwrap();
+        LoginPolicy::read(&json!({"challenge_at": 0.2, "signals": {"new_device": {"factor": 9.0}}}), &base).unwrap();
     assert_eq!((stricter.challenge_at, stricter.deny_at), (0.2, base.deny_at));
     assert_eq!((stricter.signals.new_device.factor, stricter.signals.new_country), (9.0, base.signals.new_country));
     let many: Vec<_> = (0..65).map(|n| json!({"code": format!("R{n}"), "when": "true", "factor": 2.0})).collect();
@@ -209,7 +210,7 @@ fn a_document_says_only_what_it_wants_otherwise() {
             "/rules",
         ),
     ] {
-        let refused = Policy::read(&document, &base).expect_err("must be refused");
+        let refused = LoginPolicy::read(&document, &base).expect_err("must be refused");
         assert_eq!(refused.pointer, pointer, "{document:.80}: {refused}");
     }
 }
@@ -218,7 +219,7 @@ fn a_document_says_only_what_it_wants_otherwise() {
 fn a_policy_takes_long_by_its_loops() {
     let (short, looping) = (rule("true || asn in [1, 2]").unwrap(), rule("!signals.exists(a, a == \"X\")").unwrap());
     assert!(!short.has_loop() && looping.has_loop());
-    let of = |rules: Vec<Rule>| Policy { rules, ..Policy::default() };
+    let of = |rules: Vec<Rule>| LoginPolicy { rules, ..LoginPolicy::default() };
     assert!(!of(vec![short.clone(); 64]).is_long());
     assert!(!of([vec![short; 60], vec![looping.clone(); 4]].concat()).is_long());
     assert!(of(vec![looping; 5]).is_long());

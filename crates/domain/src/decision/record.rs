@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 /// A score that was returned.
 #[derive(Debug, Clone, Copy)]
-pub struct Made<'a> {
+pub struct DecisionRecord<'a> {
     /// The id of the decision.
     pub id: &'a str,
     /// The tenant.
@@ -27,16 +27,16 @@ pub struct Made<'a> {
     /// When it was computed.
     pub at_ms: i64,
     /// What was scored.
-    pub asked: Asked<'a>,
+    pub input: ScoreInput<'a>,
     /// The answer.
-    pub answer: &'a Answer,
+    pub answer: &'a AnswerJson,
 }
 
 /// An answer as it is sent and stored: the text of one JSON object with at least one member.
 #[derive(Debug, Clone)]
-pub struct Answer(Bytes);
+pub struct AnswerJson(Bytes);
 
-impl Answer {
+impl AnswerJson {
     /// Writes an answer, a struct or map that is not empty.
     pub fn of(answer: &impl Serialize) -> Self {
         // An answer consists of texts and numbers, which always have a JSON form.
@@ -49,11 +49,11 @@ impl Answer {
     }
 
     /// The text of an object with the members of the answer, followed by what was scored.
-    fn with(&self, asked: &Asked<'_>) -> Vec<u8> {
-        let mut text = Vec::with_capacity(self.0.len() + ASKED_BYTES);
+    fn with(&self, input: &ScoreInput<'_>) -> Vec<u8> {
+        let mut text = Vec::with_capacity(self.0.len() + INPUT_BYTES);
         text.extend_from_slice(self.0.strip_suffix(b"}").unwrap_or(&self.0));
         let end = text.len();
-        if serde_json::to_writer(&mut text, asked).is_ok() {
+        if serde_json::to_writer(&mut text, input).is_ok() {
             // The opening brace of what was scored.
             text[end] = b',';
         }
@@ -62,21 +62,21 @@ impl Answer {
 }
 
 /// Bytes that are usually enough for what was scored.
-const ASKED_BYTES: usize = 512;
+const INPUT_BYTES: usize = 512;
 
 /// What was scored.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Asked<'a> {
+pub enum ScoreInput<'a> {
     /// An attempt to log in.
-    Attempt(Attempted<'a>),
+    Attempt(ScoredAttempt<'a>),
     /// A visit.
-    Visit(Visit),
+    Visit(ScoredVisit),
 }
 
 /// An attempt to log in, and when it happened.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Attempted<'a> {
+pub struct ScoredAttempt<'a> {
     /// Milliseconds since the epoch, written as RFC 3339.
     #[serde(rename = "occurred_at", serialize_with = "instant")]
     pub at_ms: i64,
@@ -87,7 +87,7 @@ pub struct Attempted<'a> {
 
 /// A visit, reduced to what its score uses.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Visit {
+pub struct ScoredVisit {
     /// Days from booking to visit.
     pub lead_days: i32,
     /// When it starts, in milliseconds since the epoch, written as RFC 3339.
@@ -99,16 +99,16 @@ fn instant<S: serde::Serializer>(at_ms: &i64, serializer: S) -> Result<S::Ok, S:
     serializer.serialize_str(&rfc3339(*at_ms))
 }
 
-impl Made<'_> {
+impl DecisionRecord<'_> {
     /// Its record, from `source`.
     pub fn record(&self, source: &str) -> NewRecord {
-        let Self { id, tenant, subject, at_ms, asked, answer } = *self;
+        let Self { id, tenant, subject, at_ms, input, answer } = *self;
         let envelope =
             Envelope { id: id.to_owned(), source: source.to_owned(), tenant: tenant.to_owned(), time_ms: at_ms };
         NewRecord {
             topic: Topic::Decisions,
             key: Some(key::of(tenant, subject).into()),
-            value: answer.with(&asked).into(),
+            value: answer.with(&input).into(),
             headers: codec::binary(&envelope, DECISION.name, subject, &[]),
         }
     }
@@ -118,14 +118,14 @@ impl Made<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = FeedbackLabel)]
-pub enum Label {
+pub enum FeedbackLabel {
     /// It was the user.
     Legitimate,
     /// It was not the user.
     Fraud,
 }
 
-impl Label {
+impl FeedbackLabel {
     /// The name in requests.
     pub const fn name(self) -> &'static str {
         match self {
@@ -142,9 +142,9 @@ impl Label {
 
 /// A decision record that was read back.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Kept(Map<String, Value>);
+pub struct StoredDecision(Map<String, Value>);
 
-impl Kept {
+impl StoredDecision {
     /// The decision of a record; none where it is not one.
     pub fn read(record: &Record) -> Option<Self> {
         if record.header("ce_type") != Some(DECISION.name.as_bytes()) {

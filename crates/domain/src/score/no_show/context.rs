@@ -1,8 +1,8 @@
 //! What the visits of a tenant are scored by: outcomes by lead, a published model, and its calibration.
 
 use super::calibration::Calibration;
-use super::model::Model;
-use super::{Config, Evidence, Score, Trained};
+use super::model::NoShowModel;
+use super::{Config, ModelInForce, VisitEvidence, VisitScore};
 use crate::score::no_show;
 use crate::view::client::Client;
 use crate::view::client::snapshot::{Snapshot, Subject};
@@ -13,14 +13,14 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct PublishedModel {
     /// The model.
-    pub model: Arc<Model>,
+    pub model: Arc<NoShowModel>,
     /// Its version, which answers name.
     pub version: Arc<str>,
 }
 
 /// The inputs that a tenant's visits are scored by, at one time.
 #[derive(Clone)]
-pub struct Basis {
+pub struct ScoringContext {
     config: Arc<Config>,
     lead: Arc<Lead>,
     model: Option<PublishedModel>,
@@ -29,7 +29,7 @@ pub struct Basis {
     pub warnings: Vec<&'static str>,
 }
 
-impl Basis {
+impl ScoringContext {
     /// A basis of the outcomes by lead, a published model and the outcomes of recent visits; two counters if there is
     /// no model.
     pub fn new(
@@ -48,19 +48,19 @@ impl Basis {
     }
 
     /// Scores a visit of the client with this row, none for one never seen, by what is known at `now_ms`.
-    pub fn score(&self, client: Option<&Client>, visit: Subject<'_>, now_ms: i64) -> Score {
+    pub fn score(&self, client: Option<&Client>, visit: Subject<'_>, now_ms: i64) -> VisitScore {
         let (config, recent) = (self.config.as_ref(), self.recent.as_deref());
         match &self.model {
             Some(PublishedModel { model, version }) => {
                 let uncorrected = Calibration::default();
                 let calibration = recent.unwrap_or(&uncorrected);
-                let by = Trained { model, version, calibration };
+                let by = ModelInForce { model, version, calibration };
                 let snapshot = Snapshot::of(client, visit, now_ms);
-                no_show::trained(&snapshot, client, &self.lead, by, config)
+                no_show::score_by_model(&snapshot, client, &self.lead, by, config)
             }
             None => {
                 let lead_days = visit.start.lead_days(visit.booked_at_ms);
-                no_show::counted(&Evidence { client, lead: &self.lead, lead_days }, recent, config)
+                no_show::score_by_counters(&VisitEvidence { client, lead: &self.lead, lead_days }, recent, config)
             }
         }
     }

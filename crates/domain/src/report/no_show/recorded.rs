@@ -1,45 +1,45 @@
 //! The risks of a visit before it began: from an answer, or from a reminder.
 
 use crate::decision::id::Id;
-use crate::score::Level;
+use crate::score::RiskLevel;
 use foretell_events::codec::parse_rfc3339;
 use serde::Deserialize;
 
 /// A risk of a visit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Said {
+pub(super) struct RecordedRisk {
     pub(super) at_ms: i64,
     pub(super) score: f64,
-    pub(super) level: Level,
+    pub(super) level: RiskLevel,
     /// An index into the models of the [`Tally`](super::Tally), if it was requested.
     pub(super) model: u16,
 }
 
 /// All risks of a visit before it began.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Heard {
-    pub(super) asked: Option<Said>,
-    pub(super) reminded: Option<Said>,
+pub(super) struct VisitRecord {
+    pub(super) asked: Option<RecordedRisk>,
+    pub(super) reminded: Option<RecordedRisk>,
     /// A bit for each step.
     pub(super) steps: u64,
 }
 
-impl Heard {
-    pub(super) fn last(&self) -> Option<Said> {
-        [self.asked, self.reminded].into_iter().flatten().max_by_key(|said| said.at_ms)
+impl VisitRecord {
+    pub(super) fn last(&self) -> Option<RecordedRisk> {
+        [self.asked, self.reminded].into_iter().flatten().max_by_key(|risk| risk.at_ms)
     }
 }
 
 /// Keeps the later risk; at the same instant, the one that comes later.
-pub(super) fn later(slot: &mut Option<Said>, said: Said) {
-    if slot.is_none_or(|before| said.at_ms >= before.at_ms) {
-        *slot = Some(said);
+pub(super) fn later(slot: &mut Option<RecordedRisk>, risk: RecordedRisk) {
+    if slot.is_none_or(|before| risk.at_ms >= before.at_ms) {
+        *slot = Some(risk);
     }
 }
 
 /// The fields of a decision about a booked visit that are read.
 #[derive(Deserialize)]
-pub(super) struct Decided {
+pub(super) struct DecisionFields {
     pub(super) id: String,
     pub(super) kind: String,
     #[serde(default)]
@@ -49,35 +49,35 @@ pub(super) struct Decided {
     #[serde(default)]
     pub(super) level: Option<String>,
     #[serde(default)]
-    pub(super) model: Model,
+    pub(super) model: ModelFields,
     #[serde(default)]
-    pub(super) visit: Option<Placed>,
+    pub(super) visit: Option<VisitFields>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Model {
+pub(super) struct ModelFields {
     pub(super) id: String,
     pub(super) version: String,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Placed {
+pub(super) struct VisitFields {
     pub(super) starts_at: String,
 }
 
-impl Decided {
+impl DecisionFields {
     /// The appointment, its start and its risk; none if no booked visit was scored.
-    pub(super) fn said(self) -> Option<(String, i64, Said)> {
+    pub(super) fn risk(self) -> Option<(String, i64, RecordedRisk)> {
         let at_ms = Id::parse(&self.id)?.at_ms();
         let starts_at_ms = parse_rfc3339(&self.visit?.starts_at).ok()?;
-        let said = Said { at_ms, score: self.score?, level: level(&self.level?)?, model: 0 };
-        Some((self.appointment_id?, starts_at_ms, said))
+        let risk = RecordedRisk { at_ms, score: self.score?, level: level(&self.level?)?, model: 0 };
+        Some((self.appointment_id?, starts_at_ms, risk))
     }
 }
 
-pub(super) fn level(name: &str) -> Option<Level> {
-    [Level::Low, Level::Medium, Level::High].into_iter().find(|level| level.name() == name)
+pub(super) fn level(name: &str) -> Option<RiskLevel> {
+    [RiskLevel::Low, RiskLevel::Medium, RiskLevel::High].into_iter().find(|level| level.name() == name)
 }
 
 /// The visit of the client with this key, `tenant:client_id`.

@@ -4,13 +4,13 @@
 //! Everything is the difference of two footprints, before and after, so that a correction subtracts exactly what was
 //! added before.
 
-use super::{Appointment, Client, History, SETTLED_DAYS_MAX, Status};
+use super::{Appointment, AppointmentStatus, Client, ClientHistory, SETTLED_DAYS_MAX};
 use crate::address::{Bucket, View};
 use crate::view::agenda;
-use crate::view::lead::{self, Counted};
+use crate::view::lead::{self, LeadChange};
 use crate::view::lookup::{self, Claim};
 use crate::view::outcome::{self, Sample};
-use crate::view::{Contribution, Delta, Place};
+use crate::view::{Contribution, Delta, RecordPosition};
 use foretell_events::{Envelope, Event};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ struct Resolved {
 /// What one appointment contributes to the history, and where it must be found.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Footprint {
-    history: History,
+    history: ClientHistory,
     agenda_at_ms: Option<i64>,
     claim: Option<Claim>,
     requested_at_ms: BTreeSet<i64>,
@@ -38,7 +38,7 @@ pub(super) struct Footprint {
 
 impl Appointment {
     fn resolved(&self) -> Option<Resolved> {
-        let (day, missed) = (self.resolved_day()?, self.status == Status::Missed);
+        let (day, missed) = (self.resolved_day()?, self.status == AppointmentStatus::Missed);
         Some(Resolved { day, missed, bucket: lead::bucket(self.lead_days()?) })
     }
 }
@@ -50,10 +50,10 @@ impl Footprint {
         let Some(appointment) = appointment else { return print };
         print.requested_at_ms = appointment.requests.iter().map(|asked| asked.at_ms).collect();
         let Some(start) = &appointment.start else { return print };
-        if appointment.status == Status::Deleted {
+        if appointment.status == AppointmentStatus::Deleted {
             return print;
         }
-        let is_on = appointment.status != Status::Cancelled;
+        let is_on = appointment.status != AppointmentStatus::Cancelled;
         print.claim = Some(Claim { is_on, placed_at_ms: appointment.placed_at_ms });
         print.agenda_at_ms = appointment.status.is_open().then_some(start.at_ms);
         print.history.rescheduled = i64::from(appointment.rescheduled);
@@ -63,10 +63,10 @@ impl Footprint {
                 (day, Sample { snapshot: snapshot.as_ref().clone(), missed })
             });
         match appointment.status {
-            Status::Attended => print.history.attended = 1,
-            Status::Missed => print.history.missed = 1,
-            Status::Cancelled if appointment.is_late_cancelled() => print.history.late_cancelled = 1,
-            Status::Cancelled => print.history.cancelled = 1,
+            AppointmentStatus::Attended => print.history.attended = 1,
+            AppointmentStatus::Missed => print.history.missed = 1,
+            AppointmentStatus::Cancelled if appointment.is_late_cancelled() => print.history.late_cancelled = 1,
+            AppointmentStatus::Cancelled => print.history.cancelled = 1,
             _ => {}
         }
         print
@@ -77,7 +77,7 @@ impl Footprint {
 type Days = BTreeMap<i64, (u8, bool)>;
 
 /// Collects what an event changes in other rows.
-pub(super) struct Scribe<'a> {
+pub(super) struct ContributionBuilder<'a> {
     envelope: &'a Envelope,
     client_id: &'a str,
     partition: u32,
@@ -87,8 +87,8 @@ pub(super) struct Scribe<'a> {
     outcomes: BTreeMap<i64, outcome::Delta>,
 }
 
-impl<'a> Scribe<'a> {
-    pub(super) fn new(event: &'a Event, place: Place) -> Self {
+impl<'a> ContributionBuilder<'a> {
+    pub(super) fn new(event: &'a Event, place: RecordPosition) -> Self {
         Self {
             envelope: &event.envelope,
             client_id: event.fact.subject(),
@@ -103,9 +103,9 @@ impl<'a> Scribe<'a> {
     /// Forgets an appointment: its entries are removed and its counts stay. Its sample stays as long as the row can
     /// identify it, because an erasure has to find it.
     pub(super) fn release(&mut self, client: &mut Client, id: &str) -> Option<Appointment> {
-        let gone = client.appointments.remove(id).map(|gone| *gone);
-        client.settle(id, gone.as_ref());
-        let before = Footprint::of(gone.as_ref());
+        let forgotten = client.appointments.remove(id).map(|forgotten| *forgotten);
+        client.retain_day(id, forgotten.as_ref());
+        let before = Footprint::of(forgotten.as_ref());
         client.left_samples.extend(before.sample.as_ref().map(|(day, _)| (*day, outcome::hash(self.client_id, id))));
         while client.left_samples.len() > SETTLED_DAYS_MAX
             && let Some((day, visit)) = client.left_samples.pop_first()
@@ -113,11 +113,11 @@ impl<'a> Scribe<'a> {
             self.forget(day, visit);
         }
         if before.history.missed > 0 {
-            let start = gone.as_ref().and_then(|gone| gone.start.as_ref());
+            let start = forgotten.as_ref().and_then(|forgotten| forgotten.start.as_ref());
             client.forgotten_missed_ms = client.forgotten_missed_ms.max(start.map(|start| start.at_ms));
         }
         self.entries(id, &before, &Footprint::default());
-        gone
+        forgotten
     }
 
     /// Removes the samples of a client's visits when the client is erased.
@@ -126,7 +126,7 @@ impl<'a> Scribe<'a> {
     }
 
     fn forget(&mut self, day: i64, visit: u64) {
-        self.outcomes.entry(day).or_default().push(outcome::Change::Forget { visit });
+        self.outcomes.entry(day).or_default().push(outcome::OutcomeChange::Forget { visit });
     }
 
     fn sample(&mut self, id: &str, before: Option<&(i64, Sample)>, after: Option<(i64, Sample)>) {
@@ -136,11 +136,11 @@ impl<'a> Scribe<'a> {
         let visit = outcome::hash(self.client_id, id);
         if let Some((day, sample)) = before {
             let (bucket, missed) = (sample.snapshot.lead_bucket(), sample.missed);
-            let taken = outcome::Change::Take { visit, bucket, missed };
+            let taken = outcome::OutcomeChange::Take { visit, bucket, missed };
             self.outcomes.entry(*day).or_default().push(taken);
         }
         if let Some((day, sample)) = after {
-            self.outcomes.entry(day).or_default().push(outcome::Change::Put { visit, sample });
+            self.outcomes.entry(day).or_default().push(outcome::OutcomeChange::Put { visit, sample });
         }
     }
 
@@ -149,9 +149,9 @@ impl<'a> Scribe<'a> {
             before.agenda_at_ms.into_iter().for_each(|at| self.agenda(Bucket::starts(at, self.partition), id, -1));
             after.agenda_at_ms.into_iter().for_each(|at| self.agenda(Bucket::starts(at, self.partition), id, 1));
         }
-        let (gone, come) =
+        let (forgotten, come) =
             (&before.requested_at_ms - &after.requested_at_ms, &after.requested_at_ms - &before.requested_at_ms);
-        gone.into_iter().for_each(|at| self.agenda(Bucket::requests(at, self.partition), id, -1));
+        forgotten.into_iter().for_each(|at| self.agenda(Bucket::requests(at, self.partition), id, -1));
         come.into_iter().for_each(|at| self.agenda(Bucket::requests(at, self.partition), id, 1));
         if before.claim != after.claim {
             let client_id = self.client_id.to_owned();
@@ -181,10 +181,10 @@ impl<'a> Scribe<'a> {
 
     /// The changes between two lists of daily outcomes.
     fn outcomes(&mut self, client: &mut Client, before: &Days, after: &Days) {
-        let gone = before.iter().filter(|(day, outcome)| after.get(day) != Some(outcome)).map(|(_, o)| (o, -1));
+        let forgotten = before.iter().filter(|(day, outcome)| after.get(day) != Some(outcome)).map(|(_, o)| (o, -1));
         let come = after.iter().filter(|(day, outcome)| before.get(day) != Some(outcome)).map(|(_, o)| (o, 1));
-        for ((bucket, missed), sign) in gone.chain(come) {
-            self.lead.push(Counted { bucket: *bucket, missed: *missed, sign });
+        for ((bucket, missed), sign) in forgotten.chain(come) {
+            self.lead.push(LeadChange { bucket: *bucket, missed: *missed, sign });
             if let Some(day) = client.days.get_mut(usize::from(*bucket)) {
                 day.count(*missed, i64::from(sign));
             }
@@ -212,8 +212,8 @@ impl<'a> Scribe<'a> {
 
 impl Client {
     /// Remembers how the day of a forgotten appointment counts.
-    fn settle(&mut self, id: &str, gone: Option<&Appointment>) {
-        let resolved = gone.and_then(Appointment::resolved);
+    fn retain_day(&mut self, id: &str, forgotten: Option<&Appointment>) {
+        let resolved = forgotten.and_then(Appointment::resolved);
         let days = resolved.iter().map(|resolved| resolved.day).collect();
         let outcomes = self.outcomes(&days, id, resolved);
         self.settled_days.extend(outcomes);
@@ -232,10 +232,10 @@ impl Client {
         let visits = others
             .chain(own.map(|own| (id, own)))
             .map(|(id, Resolved { day, missed, bucket })| (day, (missed, id, bucket)));
-        let settled = days.iter().filter_map(|day| self.settled_days.get_key_value(day));
-        let settled = settled.map(|(day, (bucket, missed))| (*day, (*missed, "", *bucket)));
+        let resolved_as = days.iter().filter_map(|day| self.settled_days.get_key_value(day));
+        let resolved_as = resolved_as.map(|(day, (bucket, missed))| (*day, (*missed, "", *bucket)));
         let mut firsts = BTreeMap::new();
-        for (day, visit) in settled.chain(visits) {
+        for (day, visit) in resolved_as.chain(visits) {
             let first = firsts.entry(day).or_insert(visit);
             *first = visit.min(*first);
         }
@@ -243,7 +243,7 @@ impl Client {
     }
 }
 
-impl History {
+impl ClientHistory {
     fn replace(&mut self, before: Self, after: Self) {
         self.attended += after.attended - before.attended;
         self.missed += after.missed - before.missed;

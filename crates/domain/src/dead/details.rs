@@ -1,7 +1,7 @@
 //! How a letter is shown: as much as can be read, and nothing that cannot be printed.
 
 use super::resolution::ResolutionRecord;
-use super::{Address, Id, Letter, untouched};
+use super::{Address, Id, Letter, original_headers};
 use foretell_events::codec::{self, rfc3339};
 use foretell_events::record::Record;
 use foretell_events::{Position, Topic, gate};
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// How a letter was resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum LetterState {
     /// Not resolved.
     Open,
     /// Its record was appended again.
@@ -22,11 +22,11 @@ pub enum State {
 
 /// A letter in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listed {
+pub struct DeadLetterEntry {
     /// Names it in commands: `PARTITION/OFFSET` in the dead-letters topic.
     pub id: Id,
     /// How it was resolved.
-    pub state: State,
+    pub state: LetterState,
     /// The position of the original record.
     pub source: Address,
     /// How many times it was rejected, from 1.
@@ -41,9 +41,9 @@ pub struct Listed {
     pub key: Option<String>,
 }
 
-impl Listed {
+impl DeadLetterEntry {
     /// A letter and the record that it was read from.
-    pub fn new(letter: &Letter, record: &Record, state: State) -> Self {
+    pub fn new(letter: &Letter, record: &Record, state: LetterState) -> Self {
         Self {
             id: record.position.into(),
             state,
@@ -82,10 +82,10 @@ pub enum Body {
 
 /// All details of a letter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct DeadLetterDetails {
     /// As in a list.
     #[serde(flatten)]
-    pub listed: Listed,
+    pub listed: DeadLetterEntry,
     /// The stage of processing at which the record was rejected.
     pub stage: String,
     /// When the letter was written, RFC 3339.
@@ -109,24 +109,24 @@ pub struct Shown {
 ///
 /// `record` is the letter, and `content` is the same, or the original record if the letter omits the value; `source` is
 /// the topic, if it is a known one, and its partition count, if it is the topic of the current epoch.
-pub fn shown(
+pub fn details(
     letter: &Letter,
     record: &Record,
     content: &Record,
     source: Option<(Topic, Option<u32>)>,
     resolution: Option<ResolutionRecord>,
-) -> Shown {
+) -> DeadLetterDetails {
     let state = match resolution.as_ref().map(|record| record.resolution.name()) {
-        None => State::Open,
-        Some("redriven") => State::Redriven,
-        Some(_) => State::Dropped,
+        None => LetterState::Open,
+        Some("redriven") => LetterState::Redriven,
+        Some(_) => LetterState::Dropped,
     };
-    Shown {
-        listed: Listed::new(letter, record, state),
+    DeadLetterDetails {
+        listed: DeadLetterEntry::new(letter, record, state),
         stage: letter.stage.clone(),
         written_at: rfc3339(record.timestamp_ms),
         faults: findings(letter, record, content, source),
-        headers: untouched(&content.headers).map(|(name, value)| (name.clone(), text(value))).collect(),
+        headers: original_headers(&content.headers).map(|(name, value)| (name.clone(), text(value))).collect(),
         event: codec::structured(content).ok(),
         value: body(&content.value),
         omitted_bytes: letter.omitted_bytes,
@@ -167,7 +167,7 @@ mod tests {
     use bytes::Bytes;
     use serde_json::json;
 
-    fn show(key: &'static [u8], value: &'static [u8]) -> Shown {
+    fn show(key: &'static [u8], value: &'static [u8]) -> DeadLetterDetails {
         let source = Record {
             position: Position { topic: Topic::Logins, partition: 0, offset: 5 },
             timestamp_ms: 1_772_359_200_000,
@@ -184,7 +184,7 @@ mod tests {
         let (key, value, headers) = (new.key, new.value, new.headers);
         let record = Record { position, timestamp_ms: 1_772_359_300_000, key, value, headers };
         let letter = Letter::read(&record).unwrap();
-        let shown = shown(&letter, &record, &record, Some((Topic::Logins, Some(1))), None);
+        let shown = details(&letter, &record, &record, Some((Topic::Logins, Some(1))), None);
         let told: Vec<_> = faults.iter().map(|f| (f.pointer.as_str(), f.code)).collect();
         let found: Vec<_> = shown.faults.iter().map(|f| (f.pointer.as_str(), f.code.as_str())).collect();
         assert_eq!(found, told, "the faults are found again");
@@ -196,7 +196,7 @@ mod tests {
         let value = br#"{"specversion":"1.0","id":"e","source":"s","type":"foretell.login.failed","data":{"ip":7}}"#;
         let read = show(b"default:ada", value);
         assert_eq!(read.listed.id.to_string(), "2/17");
-        assert_eq!((read.listed.key.as_deref(), read.listed.state), (Some("default:ada"), State::Open));
+        assert_eq!((read.listed.key.as_deref(), read.listed.state), (Some("default:ada"), LetterState::Open));
         assert_eq!(
             read.headers,
             [("content-type", "application/cloudevents+json"), ("x-hop", "0xfe31")]
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(pointers, ["/data/user_id", "/data/ip"]);
         assert_eq!(read.event.as_ref().unwrap()["data"], json!({"ip": 7}));
         assert!(matches!(&read.value, Body::Json(value) if value["id"] == "e"));
-        let back: Shown = serde_json::from_value(serde_json::to_value(&read).unwrap()).unwrap();
+        let back: DeadLetterDetails = serde_json::from_value(serde_json::to_value(&read).unwrap()).unwrap();
         assert_eq!(back, read);
     }
 
